@@ -20,13 +20,13 @@ run: run/housing ## run the housing workflow in containers, or as processes if t
 run/%: setup ## run another workflow, such as run/straight-line
 	@microjobs run $* --build $(OPTIONS)
 
-compose: build ## run the pipeline with docker compose alone; the endpoint keeps running
+compose: build ## run the jobs of the housing workflow with docker compose alone; the endpoint keeps running
 	@scripts/run-pipeline
 
-compose/%: build ## the same with another Compose file, such as compose/four-hosts
+compose/%: build ## run these jobs with a second Compose file, such as compose/four-hosts
 	@scripts/run-pipeline --file docker-compose.yml --file docker-compose.$*.yml
 
-down: ## stop what `make compose` left running; results stay in ./artifacts
+down: ## stop the containers of `make compose`; results stay in ./artifacts
 	docker compose --file docker-compose.yml --file docker-compose.four-hosts.yml down --remove-orphans --volumes
 
 # --- build ---
@@ -37,9 +37,9 @@ build/local: ## build the image of the local server
 	@docker compose --file orchestrator/image.yml config | docker buildx bake --file - --load --set local.platform=linux/amd64 --progress $${PROGRESS:-auto} local
 	@docker image ls --format '{{.Repository}}:{{.Tag}}  {{.Size}}' --filter reference='*/local:*'
 
-build/%: ## build one image, such as build/serve; with VARIANT=cuda a trainer for GPUs
+build/%: ## build one image, such as build/serve; with VARIANT=cuda, the GPU variant of a trainer
 	@if command -v python3 >/dev/null; then python3 -I shared/microjobs/locks.py check shared/requirements.in containers/$*/$(or $(VARIANT),cpu).in; fi
-	@export REVISION="$${REVISION:-$$(python3 -I scripts/revision.py $* $(VARIANT) || echo unknown)}"; docker compose --file containers/$*/image.yml $(if $(filter cuda,$(VARIANT)),--file docker-compose.cuda.yml) config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $* || { docker version >/dev/null 2>&1 || echo 'build: no Docker engine answers: start it (`microjobs doctor` helps), or use `microjobs run`, which needs no images without an engine' >&2; exit 1; }
+	@export REVISION="$${REVISION:-$$(python3 -I scripts/revision.py $* $(VARIANT) || echo unknown)}"; docker compose --file containers/$*/image.yml $(if $(filter cuda,$(VARIANT)),--file docker-compose.cuda.yml) config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $* || { docker version >/dev/null 2>&1 || echo 'build: no Docker engine answers: start it (`microjobs doctor` prints a remedy), or use `microjobs run`, which runs jobs as processes without an engine' >&2; exit 1; }
 	@docker image ls --format '{{.Repository}}:{{.Tag}}  {{.Size}}' --filter reference='*/$*:*'
 
 base-image: ## build the base image from Debian packages (see docs/maintaining/building.md, Air-gapped)
@@ -66,7 +66,7 @@ screenshots: setup ## take the screenshots of docs/using/console.md (needs Chrom
 
 # --- develop ---
 
-setup: ## install the host's tools into .venv (needs Python 3.11, or uv)
+setup: ## install the tools into .venv (needs Python 3.11, or uv)
 	@scripts/setup
 
 new-resource/%: setup ## create a resource family of SageMaker's API, such as new-resource/auto-ml-job
@@ -88,31 +88,32 @@ lint: setup ## check with ruff, the import layers and mypy, tests included
 # --- test ---
 
 # Most tests wait for processes and containers, so more workers than cores are faster.
-test: setup ## run the tests in WORKERS processes (4); each skipped test has a reason
+test: setup ## run the tests in WORKERS processes (4), except slow ones; each skipped test has a reason
 	uv run pytest --numprocesses $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder $(OPTIONS)
 
 test/%: setup ## run the tests of one image, such as test/serve
-	uv run pytest -k '$*'
+	uv run pytest --slow -k '$*'
 
-test/engines: setup ## run the tests of containers on Podman, also rootless, and on a remote engine (root, Debian)
-	uv run python scripts/test_engines.py
+test/engines: setup ## run the tests of containers on Podman, rootless engines and a remote engine (root, Debian)
+	uv run python scripts/test_engines.py $(OPTIONS)
 
 mutate/%: setup ## make small changes to a module, and list those that TESTS miss (COUNT=40 SEED=0)
 	@uv run --group mutate python scripts/mutate.py '$*' --tests "$$TESTS" $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
-registry: ## install a registry for the tests of `microjobs push` (Debian, Ubuntu)
+registry: ## install an image registry for the tests of `microjobs push` (Debian, Ubuntu)
 	command -v docker-registry >/dev/null || { sudo apt-get update -qq && sudo apt-get install -yqq --no-install-recommends docker-registry; }
 
-check: lint build test ## run all checks of CI
+check: lint build ## run all checks of CI
+	$(MAKE) test OPTIONS=--slow
 
 BENCHMARKS := overhead serve trainers preprocess dask_start batch_score rebuild channel search pipelines invocations console
 
-bench: $(BENCHMARKS:%=bench/%) ## run the benchmarks, except gpu (an hour); each prints ratios to its peers
+bench: $(BENCHMARKS:%=bench/%) ## run the benchmarks except tables and gpu (takes an hour); each prints ratios to its peers
 
 bench/%: setup ## run one benchmark, such as bench/serve; bench/serve.py describes its options
 	uv run python bench/$*.py
 
-clean: down ## stop what `make compose` left running, and remove results and caches
+clean: down ## stop the containers of `make compose`, and remove results and caches
 	find artifacts -mindepth 1 ! -name .gitignore -delete
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 

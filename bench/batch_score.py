@@ -2,10 +2,10 @@
 
     uv run python bench/batch_score.py [--rows 1000000] [--runs 5] [--more 10] [--markdown]
 
-All use the same weights. Each candidate is a process that loads the rows, predicts and saves the predictions; the job
-also checks every row, compares with the targets and draws plots. Rounds alternate between the candidates. The rate
-excludes the start: peers measure the time after their first batch; the rate of the job is computed from the difference
-between two runs, one of them on `--more` times the rows.
+All candidates use the same weights. Each candidate is a process that loads the rows, predicts and saves the
+predictions; the job also checks every row, compares with the targets and draws plots. Rounds alternate between the
+candidates. The rate excludes the start: peers measure the time after their first batch; the rate of the job is computed
+from the difference between two runs, one of them on `--more` times the rows.
 """
 
 import argparse
@@ -33,11 +33,14 @@ Candidate = Callable[[], "Timing"]
 
 @dataclass(frozen=True)
 class Timing:
-    whole: Usage
+    """Measurements of a candidate in one round."""
+
+    usage: Usage
+    """The usage of the whole process."""
     rows_seconds: float
     """Duration of the part that processes rows."""
-    more: Usage | None = None
-    """For the job: a run on `--more` times the rows."""
+    large_usage: Usage | None = None
+    """The usage of a run on `--more` times as many rows, only for the job."""
 
 
 def main() -> None:
@@ -49,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         candidates = make_candidates(Path(folder), options.rows, options.more)
-        default = candidates.pop(KERAS_WITH_DEFAULT)  # takes almost a minute
+        default = candidates.pop(KERAS_WITH_DEFAULT)  # this candidate takes almost a minute
         results = harness.run_interleaved(candidates, options.runs)
         results[KERAS_WITH_DEFAULT] = [default()]
     report(results, options)
@@ -59,24 +62,24 @@ def make_candidates(folder: Path, rows: int, factor: int) -> dict[str, Candidate
     small, large = prepare_job(folder, rows), prepare_job(folder, rows * factor)
     layout = Layout(folder / str(rows))
     features, output = layout.processing("test") / "x_test.npy", layout.root / "predictions.npy"
-    keras, bare = harness.peer_python("keras"), harness.peer_python("onnxruntime")
+    keras, bare = harness.create_peer_environment("keras"), harness.create_peer_environment("onnxruntime")
     model = layout.processing("model")
     predict = [keras, harness.PEERS / "keras_predict.py", model / "weights.npz", features, output]
     loop = [bare, harness.PEERS / "onnxruntime_loop.py", model / "model.onnx", features, output]
 
-    def ours() -> Timing:
-        whole, more = harness.measure(*small), harness.measure(*large)
-        return Timing(whole, (more.seconds - whole.seconds) / (factor - 1), more)
+    def measure_job() -> Timing:
+        usage, large_usage = harness.measure(*small), harness.measure(*large)
+        return Timing(usage, (large_usage.seconds - usage.seconds) / (factor - 1), large_usage)
 
-    def peer(command: Sequence[str | Path], batch: int) -> Timing:
-        whole = harness.measure([*command, str(batch)])
-        return Timing(whole, float(output.with_suffix(".seconds").read_text()))
+    def measure_peer(command: Sequence[str | Path], batch: int) -> Timing:
+        usage = harness.measure([*command, str(batch)])
+        return Timing(usage, float(output.with_suffix(".seconds").read_text()))
 
     return {
-        JOB: ours,
-        LOOP: lambda: peer(loop, BATCH),
-        KERAS: lambda: peer(predict, BATCH),
-        KERAS_WITH_DEFAULT: lambda: peer(predict, KERAS_DEFAULT),
+        JOB: measure_job,
+        LOOP: lambda: measure_peer(loop, BATCH),
+        KERAS: lambda: measure_peer(predict, BATCH),
+        KERAS_WITH_DEFAULT: lambda: measure_peer(predict, KERAS_DEFAULT),
     }
 
 
@@ -89,27 +92,34 @@ def prepare_job(folder: Path, rows: int) -> tuple[list[str], dict[str, str]]:
     harness.measure(
         [sys.executable, data, "arrays", layout.processing("test"), "test", str(rows), "float32", "1"], environment
     )
-    return harness.job_process(JOB, layout.root)
+    return harness.make_job_command(JOB, layout.root)
 
 
 def report(results: dict[str, list[Timing]], options: argparse.Namespace) -> None:
-    whole = {name: [run.whole for run in runs] for name, runs in results.items()}
-    rate = {name: options.rows / statistics.median(run.rows_seconds for run in runs) for name, runs in results.items()}
+    usages = {name: [run.usage for run in runs] for name, runs in results.items()}
+    rates = {name: options.rows / statistics.median(run.rows_seconds for run in runs) for name, runs in results.items()}
     lines = [
         [
             name,
-            f"{rate[name] / 1e6:.3f} M",
-            f"{rate[JOB] / rate[name]:.2f}x",
-            f"{harness.median_seconds(runs):.2f} s",
-            f"{harness.median_seconds(runs) / harness.median_seconds(whole[JOB]):.2f}x",
-            f"{harness.peak_bytes(runs) / 1e6:.0f} MB",
+            f"{rates[name] / 1e6:.3f} M",
+            f"{rates[JOB] / rates[name]:.2f}x",
+            f"{harness.compute_median_seconds(runs):.2f} s",
+            f"{harness.compute_median_seconds(runs) / harness.compute_median_seconds(usages[JOB]):.2f}x",
+            f"{harness.find_peak_bytes(runs) / 1e6:.0f} MB",
         ]
-        for name, runs in whole.items()
+        for name, runs in usages.items()
     ]
-    more = [run.more for run in results[JOB] if run.more]
+    large_usages = [run.large_usage for run in results[JOB] if run.large_usage]
     title = f"{JOB}, {options.more} times the rows"
     lines.append(
-        [title, "", "", f"{harness.median_seconds(more):.2f} s", "", f"{harness.peak_bytes(more) / 1e6:.0f} MB"]
+        [
+            title,
+            "",
+            "",
+            f"{harness.compute_median_seconds(large_usages):.2f} s",
+            "",
+            f"{harness.find_peak_bytes(large_usages) / 1e6:.0f} MB",
+        ]
     )
     head = [
         "",

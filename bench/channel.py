@@ -38,7 +38,7 @@ def main() -> None:
         stack.enter_context(temporary_image(options.base, IMAGE, "/bin/sh", "-c", SCRIPT))
         address = stack.enter_context(run_local_server(folder))
         bucket = folder / "home" / "s3" / address.bucket
-        before = write_objects(bucket / "train", round(options.gigabytes * GB))
+        original_digests = write_objects(bucket / "train", round(options.gigabytes * GB))
         uri = f"s3://{address.bucket}/train/"
         source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
         members = {
@@ -50,8 +50,8 @@ def main() -> None:
             "SDK v2 local mode": stack.enter_context(start_local_mode(folder, address, IMAGE, uri)),
         }
         report({name: measure(run, folder) for name, run in candidates.items()}, options.gigabytes)
-        if compute_digests(bucket / "train") != before:
-            sys.exit("the bucket changed")
+        if compute_digests(bucket / "train") != original_digests:
+            sys.exit("a job changed the bucket")
         print("bucket             unchanged")
 
 
@@ -60,19 +60,19 @@ def write_objects(folder: Path, size: int) -> dict[str, str]:
     folder.mkdir(parents=True)
     block = os.urandom(1 << 24)
     with (folder / "large").open("wb") as file:
-        for written in range(0, size, len(block)):
-            file.write(block[: size - written])
+        for offset in range(0, size, len(block)):
+            file.write(block[: size - offset])
     (folder / "small").write_text("original\n")
     return compute_digests(folder)
 
 
 def compute_digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 digest of each file by name."""
-    found = {}
+    digests = {}
     for path in folder.iterdir():
         with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def measure(run: Callable[[], float], folder: Path) -> tuple[float, int]:
@@ -80,11 +80,11 @@ def measure(run: Callable[[], float], folder: Path) -> tuple[float, int]:
 
     Other programs that write to the disk distort the result.
     """
-    free, ended = shutil.disk_usage(folder).free, threading.Event()
+    free, end_event = shutil.disk_usage(folder).free, threading.Event()
     minimum = [free]
 
     def poll() -> None:
-        while not ended.wait(POLL_INTERVAL_SECONDS):
+        while not end_event.wait(POLL_INTERVAL_SECONDS):
             minimum[0] = min(minimum[0], shutil.disk_usage(folder).free)
 
     polling = threading.Thread(target=poll)
@@ -92,17 +92,16 @@ def measure(run: Callable[[], float], folder: Path) -> tuple[float, int]:
     try:
         seconds = run()
     finally:
-        ended.set()
+        end_event.set()
         polling.join()
     return seconds, free - minimum[0]
 
 
-def report(measured: dict[str, tuple[float, int]], gigabytes: float) -> None:
-    baseline, _ = measured["local server"]
-    for name, (seconds, used) in measured.items():
-        print(
-            f"{name:18} {seconds:7.2f} s  {seconds / baseline:6.1f}x  {used / GB:6.3f} GB of disk for {gigabytes:g} GB"
-        )
+def report(measurements: dict[str, tuple[float, int]], gigabytes: float) -> None:
+    baseline, _ = measurements["local server"]
+    for name, (seconds, disk_bytes) in measurements.items():
+        times = f"{seconds:7.2f} s  {seconds / baseline:6.1f}x"
+        print(f"{name:18} {times}  {disk_bytes / GB:6.3f} GB of disk for {gigabytes:g} GB")
 
 
 if __name__ == "__main__":

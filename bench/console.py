@@ -1,8 +1,8 @@
-"""The web console with many jobs and a long log, in Chromium: first paint, bytes, memory, and requests without changes.
+"""The web console with many jobs and a long log, in Chromium: first paint, bytes, memory, and requests of idle pages.
 
     uv run python bench/console.py [--jobs 10000] [--log-megabytes 1000] [--rounds 5]
 
-The peer is the web interface of MLflow, without runs, which the script installs from the lock of MLflow tracking
+The peer is the web interface of MLflow without runs. The script installs MLflow from the lock of MLflow tracking
 servers. Each page is opened in a browser context of its own, so nothing is cached. Prints medians and ratios.
 """
 
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import REPOSITORY, print_table, run_interleaved, virtual_environment
+from harness import REPOSITORY, create_virtual_environment, print_table, run_interleaved
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 from search import add_jobs
@@ -41,7 +41,7 @@ START_SECONDS = 400
 MLFLOW_LOCK = REPOSITORY / "orchestrator" / "local" / "resources" / "mlflow" / "requirements.lock"
 LAST_LINE = "the last line"
 PAGES = ("#/jobs", "#/logs/training-job/job-0", "#/jobs/training-job/job-1", "#/compare?jobs=job-1,job-2", "#/buckets")
-TRANSFERRED = "performance.getEntries().reduce((sum, one) => sum + (one.transferSize ?? 0), 0)"
+TRANSFERRED_BYTES = "performance.getEntries().reduce((sum, one) => sum + (one.transferSize ?? 0), 0)"
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
@@ -49,10 +49,10 @@ class Opening(NamedTuple):
     """The opening of a page. Times are in seconds since the start of the navigation."""
 
     first_paint: float
-    shown: float
-    """The time when the contents were in the page."""
-    transferred: int
-    """Bytes of all responses, with headers."""
+    contents: float
+    """The time at which the contents were in the page."""
+    transferred_bytes: int
+    """The size of all responses, with headers."""
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
         stack.callback(browser.close)
-        peer = stack.enter_context(running_mlflow(folder))
+        peer = stack.enter_context(run_mlflow(folder))
         compare_openings(browser, homes["console"], peer, options.rounds, markdown=options.markdown)
         compare_memory(browser, homes["memory"], peer, markdown=options.markdown)
 
@@ -97,9 +97,9 @@ def write_log(home: Home, job: str, megabytes: int) -> None:
 
 
 @contextlib.contextmanager
-def running_mlflow(folder: Path) -> Iterator[tuple[str, int]]:
-    """Run MLflow's server; yield its address and the process."""
-    python = virtual_environment("mlflow", MLFLOW_LOCK)
+def run_mlflow(folder: Path) -> Iterator[tuple[str, int]]:
+    """Run MLflow's server; yield its address and its process ID."""
+    python = create_virtual_environment("mlflow", MLFLOW_LOCK)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
@@ -151,7 +151,7 @@ def compare_openings(browser: Browser, home: Home, peer: tuple[str, int], rounds
         results = run_interleaved(candidates, rounds)
     baseline = get_medians(results["MLflow, no runs"])
     rows = [format_opening(name, get_medians(openings), baseline) for name, openings in results.items()]
-    compressed = sum(len(asset.compressed) for asset in Assets().list_all())
+    compressed = sum(len(asset.compressed_content) for asset in Assets().list_all())
     print_table("Opening of a page", ["page", "first paint s", "contents s", "KB", "ratio"], rows, markdown=markdown)
     print(f"\nall files of the console, compressed: {compressed / 1000:.0f} KB")
 
@@ -161,12 +161,13 @@ def get_medians(openings: Sequence[Opening]) -> Opening:
 
 
 def format_opening(name: str, opening: Opening, baseline: Opening) -> list[str]:
-    times = [f"{opening.first_paint:.2f}", f"{opening.shown:.2f}", f"{opening.transferred / 1000:,.0f}"]
-    return [name, *times, f"{opening.shown / baseline.shown:.2f}"]
+    times = [f"{opening.first_paint:.2f}", f"{opening.contents:.2f}"]
+    kilobytes = f"{opening.transferred_bytes / 1000:,.0f}"
+    return [name, *times, kilobytes, f"{opening.contents / baseline.contents:.2f}"]
 
 
 def open_session(browser: Browser, home: Home, address: control.Address) -> Page:
-    """Return a page of a new browser context, which loads an address with a new token."""
+    """Open the console in a new browser context, by an address with a new token. Return the page."""
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     page.set_default_timeout(TIMEOUT_MILLISECONDS)
     page.goto(control.make_console_address(home, address))
@@ -174,7 +175,7 @@ def open_session(browser: Browser, home: Home, address: control.Address) -> Page
 
 
 def measure_console(open_console: Callable[[], Page], path: str, text: str) -> Opening:
-    """Open a page of the console twice: for a session, and then without cached files."""
+    """Open the console to get a session. Then measure the opening of a page without cached files."""
     page = open_console()
     page.locator("tbody tr").first.wait_for()
     session = page.context.new_cdp_session(page)
@@ -201,26 +202,26 @@ def retry(measure: Callable[[], Opening]) -> Opening:
 def measure_opening(page: Page, address: str, text: str) -> Opening:
     page.goto(address)
     page.get_by_text(text).first.wait_for()
-    shown = page.evaluate("performance.now()") / 1000
-    opening = Opening(page.evaluate(FIRST_PAINT) / 1000, shown, int(page.evaluate(TRANSFERRED)))
+    contents_seconds = page.evaluate("performance.now()") / 1000
+    opening = Opening(page.evaluate(FIRST_PAINT) / 1000, contents_seconds, int(page.evaluate(TRANSFERRED_BYTES)))
     page.context.close()
     return opening
 
 
-# --- memory, and requests without changes ---
+# --- memory, and requests of idle pages ---
 
 
 def compare_memory(browser: Browser, home: Home, peer: tuple[str, int], *, markdown: bool) -> None:
     with control.use_server(home, Config(port=0, runtime="process")) as address:
-        before = read_memory(address.pid)
+        bytes_without_consoles = read_memory(address.pid)
         pages = [open_page(browser, home, address, path) for path in PAGES * (CONSOLES // len(PAGES))]
-        pages[0].wait_for_timeout(3000)  # all contents
-        after = read_memory(address.pid)
+        pages[0].wait_for_timeout(3000)  # after this time, the page has all its contents
+        bytes_with_consoles = read_memory(address.pid)
         requests = count_requests(pages)
     rows = [
         ["MLflow, no consoles", f"{read_memory(peer[1]) / MEGABYTE:.0f}"],
-        ["no consoles", f"{before / MEGABYTE:.0f}"],
-        [f"{CONSOLES} consoles", f"{after / MEGABYTE:.0f}"],
+        ["no consoles", f"{bytes_without_consoles / MEGABYTE:.0f}"],
+        [f"{CONSOLES} consoles", f"{bytes_with_consoles / MEGABYTE:.0f}"],
     ]
     print_table("Memory of the server", ["", "MB"], rows, markdown=markdown)
     print(f"\nrequests of {CONSOLES} consoles in {IDLE_SECONDS} s without changes: {requests}")
@@ -250,8 +251,8 @@ def read_memory(pid: int) -> int:
     """Return the bytes that a process and its children occupy. Shared pages are divided between processes."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    own = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return own + sum(read_memory(int(child)) for child in children)
+    process_bytes = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return process_bytes + sum(read_memory(int(child)) for child in children)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
     uv run python bench/dask_start.py [--runs 5] [--markdown]
 
 The hosts are processes on this machine with TLS, as on the process runtime, and each has one core. The script imports
-Dask, which takes half a second of processor time. With a cluster, it also connects, and runs one task on each
-worker. The cost of the cluster is the difference. On a busy machine, the processor time of the first host is more
-reliable than the time from start to end: the first host does everything that the script waits for.
+Dask, which takes a quarter of a second. With a cluster, it also connects, and runs one task on each worker. The cost of
+the cluster is the difference. On a busy machine, put `chrt --fifo 1` before the command, as root.
 """
 
 import argparse
@@ -69,7 +68,7 @@ def run_hosts(layouts: Sequence[Layout]) -> Times:
     with reserve(HOSTS) as (network, _):
         commands = []
         for name, layout in zip(HOSTS, layouts, strict=True):
-            command, environment = harness.job_process("preprocess", layout.root)
+            command, environment = harness.make_job_command("preprocess", layout.root)
             environment |= dataclasses.replace(network, address=network.resolve(name)).variables()
             variables = [f"{name}={value}" for name, value in environment.items()]
             commands.append(["env", *variables, *command, "with-dask", sys.executable, "-c", IMPORT + CONNECT])
@@ -78,23 +77,32 @@ def run_hosts(layouts: Sequence[Layout]) -> Times:
 
 def run(commands: Sequence[Sequence[str]]) -> Times:
     """Run one command per host, each pinned to one core."""
-    pinned = [["taskset", "--cpu-list", str(core), *command] for core, command in enumerate(commands)]
-    return Times(*harness.measure_together(pinned))
+    pinned_commands = [["taskset", "--cpu-list", str(core), *command] for core, command in enumerate(commands)]
+    return Times(*harness.measure_together(pinned_commands))
 
 
 def report(results: dict[str, list[Times]], *, markdown: bool) -> None:
     medians = {
-        name: [statistics.median(one.total for one in times), statistics.median(one.processor for one in times)]
+        name: [
+            statistics.median(run_times.total for run_times in times),
+            statistics.median(run_times.processor for run_times in times),
+        ]
         for name, times in results.items()
     }
     baseline = next(iter(medians.values()))
     lines = [
-        [name, f"{total:.2f} s", f"{total - baseline[0]:+.2f} s", f"{used:.2f} s", f"{used - baseline[1]:+.2f} s"]
-        for name, (total, used) in medians.items()
+        [
+            name,
+            f"{total_seconds:.2f} s",
+            f"{total_seconds - baseline[0]:+.2f} s",
+            f"{processor_seconds:.2f} s",
+            f"{processor_seconds - baseline[1]:+.2f} s",
+        ]
+        for name, (total_seconds, processor_seconds) in medians.items()
     ]
     lock = harness.REPOSITORY / "containers" / "preprocess" / "cpu.lock"
     title = f"Start of a Dask cluster; {harness.describe_machine()}, {harness.format_versions(lock, 'distributed')}"
-    head = ["", "median", "difference", "processor, first host", "difference"]
+    head = ["", "median", "difference", "processor time, first host", "difference"]
     harness.print_table(title, head, lines, markdown=markdown)
 
 

@@ -27,11 +27,13 @@ DEVICE = re.compile(r"(?:PyTorch|TensorFlow) (\S+ on .*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Measurement:
+    """The speed of one training job."""
+
     device: str
     rows_per_second: float
-    """During the training only."""
+    """The rate during the training only."""
     seconds: float
-    """From `docker run` to the end of the container."""
+    """The time from `docker run` to the end of the container."""
 
 
 def main() -> None:
@@ -59,10 +61,10 @@ def main() -> None:
 def require_gpus(image: str, gpus: str) -> None:
     """Exit if containers cannot use GPUs."""
     command = ["docker", "run", "--rm", "--gpus", gpus, "--entrypoint", "nvidia-smi", image, "--list-gpus"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"containers cannot use GPUs: {(done.stderr or done.stdout).strip()}")
-    print(done.stdout.strip())
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        raise SystemExit(f"containers cannot use GPUs: {(completed.stderr or completed.stdout).strip()}")
+    print(completed.stdout.strip())
 
 
 def write_data(root: Path, rows: int) -> None:
@@ -79,14 +81,14 @@ def write_data(root: Path, rows: int) -> None:
 
 
 def measure(root: Path, image: str, rows: int, devices: list[str]) -> Measurement:
-    started = time.monotonic()
+    start_time = time.monotonic()
     command = ["docker", "run", "--rm", *devices, "--volume", f"{root}:{DEFAULT_ROOT}", image, "train"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    seconds = time.monotonic() - started
-    if done.returncode:
-        raise SystemExit(f"{image} failed:\n{done.stdout}")
+    completed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    seconds = time.monotonic() - start_time
+    if completed.returncode:
+        raise SystemExit(f"{image} failed:\n{completed.stdout}")
     metrics = json.loads((root / "output/data/metrics.json").read_text())
-    device = DEVICE.search(done.stdout)
+    device = DEVICE.search(completed.stdout)
     return Measurement(device[1] if device else "unknown", rows / metrics["seconds"], seconds)
 
 

@@ -29,7 +29,7 @@ class Usage:
     """Resources that a process used."""
 
     seconds: float
-    """From start to end."""
+    """The time from start to end."""
     peak_bytes: int
     """Peak memory of the process or of its largest child."""
 
@@ -73,41 +73,41 @@ def run_interleaved(candidates: Mapping[str, Callable[[], Result]], runs: int) -
     return results
 
 
-def median_seconds(runs: Sequence[Usage]) -> float:
+def compute_median_seconds(runs: Sequence[Usage]) -> float:
     return statistics.median(run.seconds for run in runs)
 
 
-def peak_bytes(runs: Sequence[Usage]) -> int:
+def find_peak_bytes(runs: Sequence[Usage]) -> int:
     return max(run.peak_bytes for run in runs)
 
 
-def job_process(name: str, root: Path) -> tuple[list[str], dict[str, str]]:
-    """Return command and environment that run a processing job as a process of this interpreter."""
+def make_job_command(name: str, root: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment variables that run a processing job with this Python interpreter."""
     environment = {
         "MICROJOBS_JOB": str(REPOSITORY / "containers" / name),
         "PYTHONPATH": str(REPOSITORY / "shared"),
         "SAGEMAKER_BASE_DIR": str(root),
-        "MPLCONFIGDIR": str(ENVIRONMENTS / "matplotlib"),  # a cache of fonts, as in the image
+        "MPLCONFIGDIR": str(ENVIRONMENTS / "matplotlib"),  # the image also has a cache of fonts
     }
     return [sys.executable, "-m", "microjobs"], environment
 
 
-def peer_python(peer: str) -> Path:
+def create_peer_environment(peer: str) -> Path:
     """Return the interpreter of a virtual environment with the packages of `peers/<peer>.lock`."""
-    return virtual_environment(peer, PEERS / f"{peer}.lock")
+    return create_virtual_environment(peer, PEERS / f"{peer}.lock")
 
 
-def virtual_environment(name: str, lock: Path) -> Path:
+def create_virtual_environment(name: str, lock: Path) -> Path:
     """Return the interpreter of a virtual environment with the packages of a lock. It is created once and kept."""
     uv = shutil.which("uv") or sys.exit("uv is not installed (`make setup` installs it): it installs the peers")
     folder = ENVIRONMENTS / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-    python, done = folder / "bin" / "python", folder / "complete"
-    if not done.exists():
+    python, completion_marker = folder / "bin" / "python", folder / "complete"
+    if not completion_marker.exists():
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", "3.11", folder], check=True)
         subprocess.run(
             [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock], check=True
         )
-        done.touch()
+        completion_marker.touch()
     return python
 
 

@@ -5,7 +5,7 @@
 The container is the serve job with one worker. wrk sends signed requests over 8 connections for the rates and over one
 connection for the latencies. boto3 sends unchanged calls one after the other. Rounds alternate between the kinds of
 requests. Prints the median of each, the ratio of its rate to the container's, the latency that it adds, and the
-processor time of the local server (for the first row, of the container), which depends less on other load.
+processor time of the local server (for the first row, of the container). Processor time depends less on other load.
 """
 
 import argparse
@@ -30,8 +30,8 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from harness import describe_machine, print_table, run_interleaved
-from revisions import cpu_seconds
-from serve_servers import FEATURES, Workspace, make_bundle, require_programs, session_members, start_ours
+from revisions import read_cpu_seconds
+from serve_servers import FEATURES, Workspace, list_session_members, make_bundle, require_programs, start_ours
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
@@ -42,20 +42,20 @@ NAME = "bench"
 IMAGE = "microjobs/serve:dev"
 CONNECTIONS = 8
 CALLS = 200
-"""Calls of boto3 per round."""
+"""Number of boto3's calls per round."""
 CONTENT_TYPE = "application/json"
 BODY = json.dumps({"instances": [[0.5] * FEATURES] * 10}).encode()
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 @dataclass(frozen=True)
-class Target:
-    """A request that wrk repeats."""
+class BenchmarkRequest:
+    """A request that wrk sends repeatedly."""
 
     method: str
     url: str
     processes: Sequence[int]
-    """The processes that serve it."""
+    """The processes that serve the request."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
@@ -95,13 +95,15 @@ def main() -> None:
         stack.callback(delete_endpoint, address)
         create_endpoint(address, home, model)
         url = f"http://127.0.0.1:{container.port}/invocations"
-        direct = Target("POST", url, session_members(container.pid), {"Content-Type": CONTENT_TYPE}, BODY)
-        targets = {"container": direct, **make_targets(address)}
-        measure = partial(measure_target, folder / "request.lua")
-        candidates = {name: partial(measure, target, options.seconds) for name, target in targets.items()}
+        direct = BenchmarkRequest(
+            "POST", url, list_session_members(container.pid), {"Content-Type": CONTENT_TYPE}, BODY
+        )
+        requests = {"container": direct, **make_requests(address)}
+        measure = partial(measure_request, folder / "request.lua")
+        candidates = {name: partial(measure, request, options.seconds) for name, request in requests.items()}
         calls = {"container": make_direct_call(container.port), "boto3": make_client_call(address)}
-        for target in targets.values():
-            measure(target, 1)  # warm up
+        for request in requests.values():
+            measure(request, 1)  # the first measurement warms the server up
         samples = run_interleaved(candidates, options.rounds)
         latencies = run_interleaved({name: partial(time_calls, call) for name, call in calls.items()}, options.rounds)
     report(samples, latencies, markdown=options.markdown)
@@ -112,17 +114,20 @@ def report(
 ) -> None:
     rows = []
     base = samples["container"]
-    for name, measured in samples.items():
-        ratio = statistics.median(one.rate / other.rate for one, other in zip(measured, base, strict=True))
-        added = statistics.median(
-            one.milliseconds - other.milliseconds for one, other in zip(measured, base, strict=True)
+    for name, request_samples in samples.items():
+        ratio = statistics.median(
+            sample.rate / base_sample.rate for sample, base_sample in zip(request_samples, base, strict=True)
         )
-        rate = statistics.median(sample.rate for sample in measured)
-        processor = statistics.median(sample.processor for sample in measured)
-        rows.append((name, f"{rate:,.0f}", f"{ratio:.3f}", f"{added:.2f}", f"{processor:.0f}"))
+        added_milliseconds = statistics.median(
+            sample.milliseconds - base_sample.milliseconds
+            for sample, base_sample in zip(request_samples, base, strict=True)
+        )
+        rate = statistics.median(sample.rate for sample in request_samples)
+        processor = statistics.median(sample.processor for sample in request_samples)
+        rows.append((name, f"{rate:,.0f}", f"{ratio:.3f}", f"{added_milliseconds:.2f}", f"{processor:.0f}"))
     pairs = zip(latencies["boto3"], latencies["container"], strict=True)
-    added = statistics.median(one - other for one, other in pairs)
-    rows.append(("InvokeEndpoint with boto3", "", "", f"{added:.2f}", ""))
+    added_milliseconds = statistics.median(latency - base_latency for latency, base_latency in pairs)
+    rows.append(("InvokeEndpoint with boto3", "", "", f"{added_milliseconds:.2f}", ""))
     head = ("request", "requests/s", "ratio to the container", "ms added at the median", "processor µs")
     print_table(describe_machine(), head, rows, markdown=markdown)
 
@@ -181,7 +186,7 @@ def make_client(service: Any, address: control.Address) -> Any:
 # --- requests ---
 
 
-def make_targets(address: control.Address) -> Mapping[str, Target]:
+def make_requests(address: control.Address) -> Mapping[str, BenchmarkRequest]:
     """Return signed requests to the local server. A signature is valid for 15 minutes."""
     make_client("s3", address).put_object(Bucket=address.bucket, Key="key", Body=bytes(1000))
     json_type = "application/x-amz-json-1.1"
@@ -195,32 +200,34 @@ def make_targets(address: control.Address) -> Mapping[str, Target]:
     return {name: sign(address, *request) for name, request in requests.items()}
 
 
-def sign(address: control.Address, path: str, service: str, headers: Mapping[str, str], body: bytes) -> Target:
+def sign(
+    address: control.Address, path: str, service: str, headers: Mapping[str, str], body: bytes
+) -> BenchmarkRequest:
     keys = Credentials(address.access_key_id, address.secret_access_key)
     method = "POST" if body else "GET"
     url = f"{address.url}{path}"
     request = AWSRequest(method=method, url=url, headers=dict(headers), data=body)
     signer = (S3SigV4Auth if service == "s3" else SigV4Auth)(keys, service, address.region)
     signer.add_auth(request)
-    return Target(method, url, [address.pid], dict(request.headers.items()), body)
+    return BenchmarkRequest(method, url, [address.pid], dict(request.headers.items()), body)
 
 
-def measure_target(script: Path, target: Target, seconds: int) -> Sample:
-    target.write_script(script)
-    before = sum(map(cpu_seconds, target.processes))
-    rate, _ = run_wrk(script, target, CONNECTIONS, seconds)
-    processor = (sum(map(cpu_seconds, target.processes)) - before) / (rate * seconds)
-    _, milliseconds = run_wrk(script, target, 1, seconds)
+def measure_request(script: Path, request: BenchmarkRequest, seconds: int) -> Sample:
+    request.write_script(script)
+    initial_seconds = sum(map(read_cpu_seconds, request.processes))
+    rate, _ = run_wrk(script, request, CONNECTIONS, seconds)
+    processor = (sum(map(read_cpu_seconds, request.processes)) - initial_seconds) / (rate * seconds)
+    _, milliseconds = run_wrk(script, request, 1, seconds)
     return Sample(rate, milliseconds, processor * 1e6)
 
 
-def run_wrk(script: Path, target: Target, connections: int, seconds: int) -> tuple[float, float]:
+def run_wrk(script: Path, request: BenchmarkRequest, connections: int, seconds: int) -> tuple[float, float]:
     """Return the requests per second, and the median latency in milliseconds."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(script), target.url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(script), request.url]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rate, median = re.search(r"Requests/sec: *([\d.]+)", output), re.search(r"50% +([\d.]+)(us|ms|s)", output)
     if "Non-2xx" in output or "Socket errors" in output or rate is None or median is None:
-        sys.exit(f"requests to {target.url} failed:\n{output}")
+        sys.exit(f"requests to {request.url} failed:\n{output}")
     return float(rate[1]), float(median[1]) * UNITS[median[2]]
 
 

@@ -1,4 +1,6 @@
-"""Writes data and models for the benchmarks. A separate process, so that its memory is not measured.
+"""Writes data and models for the benchmarks.
+
+The benchmarks run this program as a separate process, so that they do not measure its memory.
 
 make_data.py arrays FOLDER SPLIT ROWS DTYPE PARTS
 make_data.py model FOLDER
@@ -16,8 +18,8 @@ from microjobs.bundle import MODEL_FILE, Manifest, write_manifest
 
 FEATURES = 13
 UNITS = (FEATURES, 128, 64, 1)
-"""The number of inputs, and of the units of each layer, of the MLP that both trainers build."""
-CHUNK = 100_000
+"""The MLP that both trainers build: the number of its inputs, then the number of units in each layer."""
+CHUNK_ROWS = 100_000
 
 
 def write_arrays(folder: Path, split: str, rows: int, dtype: str, parts: int) -> None:
@@ -27,8 +29,8 @@ def write_arrays(folder: Path, split: str, rows: int, dtype: str, parts: int) ->
         suffix = "" if parts == 1 else f"-{part:05}-of-{parts:05}"
         count = rows // parts
         with write_array(folder / f"x_{split}{suffix}.npy", (count, FEATURES), np.dtype(dtype)) as writer:
-            for start in range(0, count, CHUNK):
-                writer.write(start, random.normal(0, 1, (min(CHUNK, count - start), FEATURES)))
+            for start in range(0, count, CHUNK_ROWS):
+                writer.write(start, random.normal(0, 1, (min(CHUNK_ROWS, count - start), FEATURES)))
         np.save(folder / f"y_{split}{suffix}.npy", random.normal(size=count).astype(dtype))
 
 
@@ -40,12 +42,12 @@ def write_model(folder: Path) -> None:
         weights[f"kernel{number}"] = random.normal(0, before**-0.5, (before, after)).astype(np.float32)
         weights[f"bias{number}"] = random.normal(0, 0.1, after).astype(np.float32)
     folder.mkdir(parents=True)
-    np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]  # mypy: a key could be allow_pickle
-    nodes, last = [], "features"
+    np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]  # for mypy, a key could be allow_pickle
+    nodes, last_tensor = [], "features"
     for number in range(len(UNITS) - 1):
-        nodes.append(helper.make_node("Gemm", [last, f"kernel{number}", f"bias{number}"], [f"dense{number}"]))
+        nodes.append(helper.make_node("Gemm", [last_tensor, f"kernel{number}", f"bias{number}"], [f"dense{number}"]))
         nodes.append(helper.make_node("Relu", [f"dense{number}"], [f"relu{number}"]))
-        last = f"relu{number}"
+        last_tensor = f"relu{number}"
     nodes.pop()
     graph = helper.make_graph(
         nodes,
@@ -59,8 +61,8 @@ def write_model(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    command, target, *rest = sys.argv[1:]
+    command, target, *arguments = sys.argv[1:]
     if command == "arrays":
-        write_arrays(Path(target), rest[0], int(rest[1]), rest[2], int(rest[3]))
+        write_arrays(Path(target), arguments[0], int(arguments[1]), arguments[2], int(arguments[3]))
     else:
         write_model(Path(target))

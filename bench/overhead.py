@@ -46,7 +46,7 @@ def main() -> None:
             "local server": make_training_job_timer(address),
             "SDK v2 local mode": stack.enter_context(start_local_mode(folder, address)),
         }
-        run_interleaved(candidates, 1)  # warm up
+        run_interleaved(candidates, 1)  # the first round warms the candidates up
         times = run_interleaved(candidates, options.runs)
     report(times)
 
@@ -67,7 +67,8 @@ def temporary_image(base: str, image: str = IMAGE, *entrypoint: str) -> Iterator
         yield
     finally:
         client = docker.from_env()
-        for container in client.containers.list(all=True, filters={"ancestor": image}):  # left by SDK local mode
+        # SDK local mode has left these containers
+        for container in client.containers.list(all=True, filters={"ancestor": image}):
             container.remove(force=True, v=True)
         for network in client.networks.list(names=["sagemaker-local"]):
             network.remove()
@@ -127,15 +128,15 @@ def start_local_mode(
     folder: Path, address: control.Address, image: str = IMAGE, *channel: str
 ) -> Iterator[Callable[[], float]]:
     """Start SDK local mode; return a function that calls fit() and returns its seconds."""
-    with start_sdk_program(folder, address, str(LOCAL_MODE), image, *channel) as ask:
-        yield lambda: ask("fit")
+    with start_sdk_program(folder, address, str(LOCAL_MODE), image, *channel) as send_line:
+        yield lambda: send_line("fit")
 
 
 @contextmanager
 def start_sdk_program(folder: Path, address: control.Address, *command: str) -> Iterator[Callable[[str], float]]:
-    """Start a program in the SDK's interpreter, once: its import takes seconds and is not measured.
+    """Start a program in the SDK's interpreter, once for all measurements, because importing the SDK takes seconds.
 
-    The function that is returned sends a line to the program, and returns the seconds that the program prints.
+    Yield a function that sends a line to the program, and returns the seconds that the program prints.
     """
     python = create_sdk_environment(folder)
     # The SDK runs `docker-compose` if `docker compose version` does not print "v2"; Debian's prints "2.26.1-4".
@@ -156,7 +157,7 @@ def start_sdk_program(folder: Path, address: control.Address, *command: str) -> 
         text=True,
     )
 
-    def ask(line: str) -> float:
+    def send_line(line: str) -> float:
         assert process.stdin is not None  # noqa: S101  both are pipes
         assert process.stdout is not None  # noqa: S101
         process.stdin.write(f"{line}\n")
@@ -167,7 +168,7 @@ def start_sdk_program(folder: Path, address: control.Address, *command: str) -> 
         sys.exit(f"the SDK's program ended: run {' '.join(command)} alone to see its error")
 
     try:
-        yield ask
+        yield send_line
     finally:
         process.communicate()
 

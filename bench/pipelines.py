@@ -1,4 +1,4 @@
-"""Pipelines of jobs that do nothing or sleep: the local server, and SageMaker SDK v2's LocalPipelineSession.
+"""Pipelines of jobs that do nothing or sleep: the local server, compared with LocalPipelineSession of the SDK v2.
 
     uv run python bench/pipelines.py [--runs 5]
 
@@ -28,9 +28,9 @@ from microjobs_orchestrator.local import control
 LOCAL_PIPELINE = Path(__file__).with_name("sdk_local_pipeline.py")
 IMAGE = "microjobs-bench/sleep:dev"
 STEPS = 4
-PAUSE = 2.0
-"""Seconds that each independent step sleeps."""
-POLL_INTERVAL = 0.005
+PAUSE_SECONDS = 2.0
+"""Seconds for which each independent step sleeps."""
+POLL_INTERVAL_SECONDS = 0.005
 
 
 def main() -> None:
@@ -42,29 +42,29 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(temporary_image(options.base, IMAGE))
         address = stack.enter_context(run_local_server(folder))
-        program = [str(LOCAL_PIPELINE), IMAGE, str(STEPS), f"{PAUSE:g}"]
-        ask_sdk = stack.enter_context(start_sdk_program(folder, address, *program))
-        timers = Timers(address, ask_sdk)
-        for title, name, seconds in (("chain", "chain", 0.0), ("parallel", "parallel", PAUSE)):
+        program = [str(LOCAL_PIPELINE), IMAGE, str(STEPS), f"{PAUSE_SECONDS:g}"]
+        send_to_sdk = stack.enter_context(start_sdk_program(folder, address, *program))
+        timers = Timers(address, send_to_sdk)
+        for name, seconds in (("chain", 0.0), ("parallel", PAUSE_SECONDS)):
             candidates = timers.make_candidates(name, seconds)
-            run_interleaved(candidates, 1)  # warm up
-            report(title, run_interleaved(candidates, options.runs))
+            run_interleaved(candidates, 1)  # the first round warms the candidates up
+            report(name, run_interleaved(candidates, options.runs))
 
 
-def report(title: str, times: Mapping[str, Sequence[float]]) -> None:
+def report(name: str, times: Mapping[str, Sequence[float]]) -> None:
     baseline = statistics.median(times["jobs"])
-    print(f"{title}, {STEPS} steps")
-    for name, seconds in times.items():
+    print(f"{name}, {STEPS} steps")
+    for candidate, seconds in times.items():
         median = statistics.median(seconds)
-        print(f"  {name:22} {median:6.2f} s  {median / STEPS:5.2f} s per step  {median / baseline:5.2f}x")
+        print(f"  {candidate:22} {median:6.2f} s  {median / STEPS:5.2f} s per step  {median / baseline:5.2f}x")
 
 
 class Timers:
     """Functions that run jobs and pipelines and return their seconds."""
 
-    def __init__(self, address: control.Address, ask_sdk: Callable[[str], float]) -> None:
+    def __init__(self, address: control.Address, send_to_sdk: Callable[[str], float]) -> None:
         self._address = address
-        self._ask_sdk = ask_sdk
+        self._send_to_sdk = send_to_sdk
         self._client: Any = boto3.client(
             "sagemaker",
             endpoint_url=address.url,
@@ -88,7 +88,7 @@ class Timers:
         return {
             "jobs": lambda: self._run_jobs(seconds),
             "local server": lambda: self._run_pipeline(name),
-            "LocalPipelineSession": lambda: self._ask_sdk(name),
+            "LocalPipelineSession": lambda: self._send_to_sdk(name),
         }
 
     def _make_request(self, seconds: float) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Timers:
 
     def _wait(self, describe: Callable[[], Mapping[str, Any]], success: str) -> None:
         while (status := _find_status(describe())) in ("InProgress", "Executing"):
-            time.sleep(POLL_INTERVAL)
+            time.sleep(POLL_INTERVAL_SECONDS)
         if status != success:
             sys.exit(f"a job or a pipeline is {status}")
 

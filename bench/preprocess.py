@@ -3,9 +3,10 @@
     uv run python bench/preprocess.py [--megabytes 500] [--runs 5] [--without-scikit-learn] [--only-hosts] [--markdown]
 
 Each candidate is a process, measured from start to end, with its input in the page cache and no pending writes. Rounds
-alternate between the candidates. Then measures the job on one host, and on two hosts, with one core per host: with all
-rows, and with a few rows, which shows the cost of the start. Two hosts use a Dask cluster with TLS, as on the process
-runtime. Needs disk space for three times the size; scikit-learn needs memory for about four times the size.
+alternate between the candidates. Then the script measures the job on one host, and on two hosts, with one core per
+host. It uses all rows, and also a few rows, to show the cost of the start. Two hosts use a Dask cluster with TLS, as on
+the process runtime. On a busy machine, put `chrt --fifo 1` before the command, as root. Needs disk space for three
+times the size; scikit-learn needs memory for about four times the size.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def measure_one_host(folder: Path, rows: int, options: argparse.Namespace) -> di
     layout = Layout(folder)
     source, output = layout.processing("input"), layout.processing("train")
     write_arrays(source, rows, parts=1)
-    command, environment = harness.job_process("preprocess", layout.root)
+    command, environment = harness.make_job_command("preprocess", layout.root)
     files = sorted(source.iterdir())
     candidates = {
         "preprocess": lambda: harness.measure(command, environment),
@@ -74,15 +75,15 @@ def measure_one_host(folder: Path, rows: int, options: argparse.Namespace) -> di
         "copy of the files (cp)": lambda: harness.measure(["cp", *files, output]),
     }
     if not options.without_scikit_learn:
-        python = harness.peer_python("scikit-learn")
+        python = harness.create_peer_environment("scikit-learn")
         script = harness.PEERS / "standard_scaler.py"
         candidates["scikit-learn in memory"] = lambda: harness.measure([python, script, source, output])
-    prepared = {name: with_clean_state(run, files, [output]) for name, run in candidates.items()}
-    return harness.run_interleaved(prepared, options.runs)
+    prepared_candidates = {name: with_clean_state(run, files, [output]) for name, run in candidates.items()}
+    return harness.run_interleaved(prepared_candidates, options.runs)
 
 
 def measure_pinned_hosts(folder: Path, rows: int, runs: int) -> dict[str, list[HostsUsage]]:
-    """Measure the job on shards, on one host and on two, each pinned to one core."""
+    """Measure the job on one host and on two hosts, each pinned to one core. The input is divided into two shards."""
     write_arrays(folder / "shards", rows, parts=2)
     shards = sorted((folder / "shards").iterdir())
     certificate = make_certificate("bench")
@@ -110,7 +111,7 @@ def run_hosts(layouts: Mapping[str, Layout]) -> Callable[[], HostsUsage]:
         with reserve(list(layouts)) as (network, _):
             commands = []
             for core, (name, layout) in enumerate(layouts.items()):
-                command, environment = harness.job_process("preprocess", layout.root)
+                command, environment = harness.make_job_command("preprocess", layout.root)
                 environment |= replace(network, address=network.resolve(name)).variables()
                 variables = [f"{variable}={value}" for variable, value in environment.items()]
                 commands.append(["taskset", "--cpu-list", str(core), "env", *variables, *command])
@@ -143,14 +144,14 @@ def with_clean_state(run: Callable[[], Result], files: Sequence[Path], outputs: 
 
 
 def report(results: dict[str, list[Usage]], rows: int, *, markdown: bool) -> None:
-    baseline = harness.median_seconds(results["preprocess"])
+    baseline = harness.compute_median_seconds(results["preprocess"])
     lines = [
         [
             name,
-            f"{harness.median_seconds(runs):.2f} s",
-            f"{harness.median_seconds(runs) / baseline:.2f}x",
+            f"{harness.compute_median_seconds(runs):.2f} s",
+            f"{harness.compute_median_seconds(runs) / baseline:.2f}x",
             f"{min(run.seconds for run in runs):.2f}-{max(run.seconds for run in runs):.2f} s",
-            f"{harness.peak_bytes(runs) / 1e6:.0f} MB" if harness.peak_bytes(runs) else "",
+            f"{harness.find_peak_bytes(runs) / 1e6:.0f} MB" if harness.find_peak_bytes(runs) else "",
         ]
         for name, runs in results.items()
     ]
@@ -170,7 +171,9 @@ def report_hosts(results: dict[str, list[HostsUsage]], rows: int, *, markdown: b
         ]
         for name, runs in results.items()
     ]
-    print_report(["", "median", "ratio to one host", "range", "processor, first host"], lines, rows, markdown=markdown)
+    print_report(
+        ["", "median", "ratio to one host", "range", "processor time, first host"], lines, rows, markdown=markdown
+    )
 
 
 def print_report(head: Sequence[str], lines: Sequence[Sequence[str]], rows: int, *, markdown: bool) -> None:

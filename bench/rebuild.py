@@ -44,8 +44,8 @@ def main() -> None:
 
 def copy_repository(folder: Path) -> None:
     """Copy all files that git tracks, with the changes in the working tree."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=harness.REPOSITORY, capture_output=True, check=True)
-    for name in filter(None, listed.stdout.decode().split("\0")):
+    git_output = subprocess.run(["git", "ls-files", "-z"], cwd=harness.REPOSITORY, capture_output=True, check=True)
+    for name in filter(None, git_output.stdout.decode().split("\0")):
         source, target = harness.REPOSITORY / name, folder / name
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,21 +64,21 @@ def temporary_image(folder: Path, job: str) -> Iterator[None]:
 
 def measure(folder: Path, job: str, runs: int) -> tuple[float, float]:
     """Return median seconds of builds without a change, and after a new line at the end of a module."""
-    unchanged, changed = [], []
+    unchanged_seconds, changed_seconds = [], []
     for run in range(runs):
-        unchanged.append(build(folder, job))
+        unchanged_seconds.append(build(folder, job))
         with (folder / "containers" / job / package_name(job) / "__init__.py").open("a") as file:
             file.write(f"CHANGE = {time.time_ns() + run}\n")
-        changed.append(build(folder, job))
-    return median(unchanged), median(changed)
+        changed_seconds.append(build(folder, job))
+    return median(unchanged_seconds), median(changed_seconds)
 
 
 def build(folder: Path, job: str) -> float:
     environment = dict(os.environ) | {"TAG": TAG, "REVISION": "bench"}
     began = time.perf_counter()
-    done = subprocess.run(["make", f"build/{job}"], cwd=folder, env=environment, capture_output=True, check=False)
-    if done.returncode:
-        sys.exit(f"make build/{job} ended with {done.returncode}:\n{done.stderr.decode()[-3000:]}")
+    completed = subprocess.run(["make", f"build/{job}"], cwd=folder, env=environment, capture_output=True, check=False)
+    if completed.returncode:
+        sys.exit(f"make build/{job} ended with {completed.returncode}:\n{completed.stderr.decode()[-3000:]}")
     return time.perf_counter() - began
 
 

@@ -2,9 +2,9 @@
 
     uv run python bench/revisions.py 5a4b31d [--rounds 15]
 
-Both run side by side, and the measurements alternate. Jobs are measured in seconds. Requests are measured in processor
-time of the server, which depends less on other load. Prints the median and the quartiles of the ratio of this work tree
-to the other revision: less than 1 is faster.
+Both revisions run at the same time, and the measurements alternate. Jobs are measured in seconds. Requests are measured
+in processor time of the server, because it depends less on other load. Prints the median and the quartiles of each
+ratio: the value of this work tree, divided by the value of the other revision. Below 1, this work tree is faster.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import boto3
 import channel
 import overhead
 from harness import REPOSITORY, run_interleaved
-from serve_servers import Workspace, free_port, make_bundle, session_members
+from serve_servers import Workspace, find_free_port, list_session_members, make_bundle
 
 from microjobs_orchestrator.local.control import Address
 
@@ -53,7 +53,7 @@ def main() -> None:
             "this": REPOSITORY,
             "other": stack.enter_context(check_out(options.revision, folder / "checkout")),
         }
-        measurements = {name: start(tree, folder, name, stack) for name, tree in trees.items()}
+        measurements = {name: start_servers(tree, folder, name, stack) for name, tree in trees.items()}
         for measurement in measurements["this"]:
             compare(measurement, measurements, options.rounds)
 
@@ -61,7 +61,7 @@ def main() -> None:
 def compare(measurement: str, measurements: Mapping[str, Measurements], rounds: int) -> None:
     """Measure in alternating rounds, and print the ratios."""
     candidates = {name: measurements[name][measurement] for name in measurements}
-    run_interleaved(candidates, 1)  # warm up
+    run_interleaved(candidates, 1)  # the first round warms the servers up
     results = run_interleaved(candidates, rounds)
     ratios = [this / other for this, other in zip(results["this"], results["other"], strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
@@ -70,7 +70,7 @@ def compare(measurement: str, measurements: Mapping[str, Measurements], rounds: 
 
 @contextmanager
 def check_out(revision: str, folder: Path) -> Iterator[Path]:
-    """Check a revision out into a folder, with a virtual environment of its own, for the time of the block."""
+    """Check a revision out into a folder, with a virtual environment of its own. The folder exists during the block."""
     git = ["git", "-C", str(REPOSITORY), "worktree"]
     subprocess.run([*git, "add", "--quiet", "--detach", str(folder), revision], check=True)
     try:
@@ -80,7 +80,7 @@ def check_out(revision: str, folder: Path) -> Iterator[Path]:
         subprocess.run([*git, "remove", "--force", str(folder)], check=True)
 
 
-def start(tree: Path, folder: Path, name: str, stack: ExitStack) -> Measurements:
+def start_servers(tree: Path, folder: Path, name: str, stack: ExitStack) -> Measurements:
     """Start the local server and the serve job of a work tree. Return functions that measure them, by name."""
     home = folder / name
     home.mkdir()
@@ -90,18 +90,22 @@ def start(tree: Path, folder: Path, name: str, stack: ExitStack) -> Measurements
     source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{address.bucket}/train/"}
     input_data = [{"ChannelName": "train", "DataSource": {"S3DataSource": source}}]
     algorithm = {"TrainingImage": channel.IMAGE, "TrainingInputMode": "File"}
-    an_object = {"Bucket": address.bucket, "Key": "key"}
-    clients["s3"].put_object(**an_object, Body=bytes(1000))
-    local, serve = partial(measure_cpu, [pid]), run_serve(tree, folder, stack)
+    location = {"Bucket": address.bucket, "Key": "key"}
+    clients["s3"].put_object(**location, Body=bytes(1000))
+    measure_local_server, measure_serve = partial(measure_cpu, [pid]), start_serve(tree, folder, stack)
     return {
         "no-op job, s": overhead.make_training_job_timer(address),
         "job with a channel of 1 GB, s": overhead.make_training_job_timer(
             address, AlgorithmSpecification=algorithm, InputDataConfig=input_data
         ),
-        "GetObject of 1 kB, CPU": lambda: local(lambda: clients["s3"].get_object(**an_object)["Body"].read()),
-        "PutObject of 1 kB, CPU": lambda: local(lambda: clients["s3"].put_object(**an_object, Body=bytes(1000))),
-        "ListTrainingJobs, CPU": lambda: local(clients["sagemaker"].list_training_jobs),
-        "serve: JSON, 10 rows, CPU": serve,
+        "GetObject of 1 kB, CPU": lambda: measure_local_server(
+            lambda: clients["s3"].get_object(**location)["Body"].read()
+        ),
+        "PutObject of 1 kB, CPU": lambda: measure_local_server(
+            lambda: clients["s3"].put_object(**location, Body=bytes(1000))
+        ),
+        "ListTrainingJobs, CPU": lambda: measure_local_server(clients["sagemaker"].list_training_jobs),
+        "serve: JSON, 10 rows, CPU": measure_serve,
     }
 
 
@@ -147,12 +151,12 @@ def fill_bucket(folder: Path) -> None:
     channel.write_objects(folder, GB)
 
 
-def run_serve(tree: Path, folder: Path, stack: ExitStack) -> Callable[[], float]:
-    """Start the serve job of a work tree, with the packages of this one. Return a function that measures requests."""
-    workspace, port = Workspace(folder, stack), free_port()
+def start_serve(tree: Path, folder: Path, stack: ExitStack) -> Callable[[], float]:
+    """Start the serve job of a work tree, with the packages of this work tree. Return a function that measures it."""
+    workspace, port = Workspace(folder, stack), find_free_port()
     server = workspace.start(
         f"serve of {tree.name}",
-        [workspace.environment("ours"), "-m", "microjobs", "serve"],
+        [workspace.create_environment("ours"), "-m", "microjobs", "serve"],
         port,
         PYTHONPATH=str(tree / "shared"),
         MICROJOBS_JOB=str(tree / "containers" / "serve"),
@@ -169,18 +173,18 @@ def run_serve(tree: Path, folder: Path, stack: ExitStack) -> Callable[[], float]
             sys.exit(f"serve responds with {response.status}: {response.read()[:500]!r}")
         response.read()
 
-    return lambda: measure_cpu(session_members(server.pid), invoke, 10 * REQUESTS)
+    return lambda: measure_cpu(list_session_members(server.pid), invoke, 10 * REQUESTS)
 
 
 def measure_cpu(processes: list[int], request: Callable[[], object], count: int = REQUESTS) -> float:
     """Return the processor time, in seconds, that processes take for a number of requests."""
-    before = sum(map(cpu_seconds, processes))
+    initial_seconds = sum(map(read_cpu_seconds, processes))
     for _ in range(count):
         request()
-    return sum(map(cpu_seconds, processes)) - before
+    return sum(map(read_cpu_seconds, processes)) - initial_seconds
 
 
-def cpu_seconds(pid: int) -> float:
+def read_cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 

@@ -21,8 +21,8 @@ def make_pipeline(name: str, seconds: str, *, is_chain: bool) -> Pipeline:
     processor = Processor(role, image, 1, "local", ["/bin/sleep", seconds], sagemaker_session=session)
     steps: list[ProcessingStep] = []
     for number in range(count):
-        earlier = steps[-1:] if is_chain else []
-        steps.append(ProcessingStep(f"{name}{number}", step_args=processor.run(), depends_on=earlier or None))
+        earlier_steps = steps[-1:] if is_chain else []
+        steps.append(ProcessingStep(f"{name}{number}", step_args=processor.run(), depends_on=earlier_steps or None))
     pipeline = Pipeline(name, steps=steps, sagemaker_session=session)
     pipeline.create(role)
     return pipeline

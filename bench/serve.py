@@ -5,13 +5,16 @@
     uv run python bench/serve.py --memory 600     # only ours, under load for ten minutes: memory over time
 
 Each server runs one worker on one core, and wrk runs on the other core with 8 connections. All serve the same model.
-Rounds alternate between the servers, so that other load on the machine affects all of them. Only one server runs at a
-time, because some are busy even without requests. The output has the medians of each server, and the medians of the
-rounds' ratios to ours: requests per second and the 99th percentile of the latency, for each model.
+Rounds alternate between the servers, so that other load on the machine affects all of them. While one server is
+measured, the others are paused, because some are busy even without requests; only Triton cannot be paused. The output
+has the medians of each server, and the medians of the rounds' ratios to ours: requests per second and the 99th
+percentile of the latency, for each model. The slow model also runs alone in each round. The ratio of a server's rate to
+the model's rate is the share of the core that the model gets.
 """
 
 import argparse
 import itertools
+import operator
 import os
 import platform
 import re
@@ -63,6 +66,8 @@ class Measurements:
 
     rates: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
+    model_rates: list[float] = field(default_factory=list)
+    """Requests per second that the model alone could answer in each round; empty for the tiny model."""
 
     @property
     def rate(self) -> float:
@@ -91,7 +96,8 @@ def main() -> None:
         *(["nginx"] if "flask" in options.servers else []),
         *(["java"] if "mms" in options.servers else []),
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped, too
+    # on SIGTERM, this script exits with an exception, so that the servers are stopped, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with ExitStack() as stack:
         workspace = Workspace(Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
         for model in options.models:
@@ -104,15 +110,15 @@ def measure_model(workspace: Workspace, options: argparse.Namespace) -> None:
     """Print the tables of one model, or the memory of our server with it."""
     make_bundle(workspace.root / "model", MODELS[workspace.model])
     with ExitStack() as stack:
-        own = replace(workspace, stack=stack)
+        model_workspace = replace(workspace, stack=stack)
         if options.memory:
-            print_memory(SERVERS["ours"](own), workspace, options.memory)
+            print_memory(SERVERS["ours"](model_workspace), workspace, options.memory)
             return
         startups = measure_startups(options.servers, workspace, options.starts)
-        servers = [SERVERS[name](own) for name in options.servers]
+        servers = [SERVERS[name](model_workspace) for name in options.servers]
         if workspace.model == "tiny":
             serve_start.report(workspace.root)
-        results = measure(servers, make_loads(workspace.model), workspace.folder, options.seconds, options.rounds)
+        results = measure(servers, make_loads(workspace.model), workspace, options.seconds, options.rounds)
     report(workspace.model, servers, results, startups)
 
 
@@ -128,13 +134,16 @@ def measure_startups(names: Sequence[str], workspace: Workspace, starts: int) ->
 
 
 def make_loads(model: str) -> list[Load]:
-    few = {"JSON 10": JSON, "CSV 10": CSV, "JSON lines 10": JSON_LINES, "npy 10": NPY}
-    loads = [make_load(name, content_type, 10) for name, content_type in few.items()]
-    many = {"npy 1,000": NPY, "JSON 1,000": JSON} if model == "tiny" else {}
-    return loads + [make_load(name, content_type, 1000) for name, content_type in many.items()]
+    ten_rows = {"JSON 10": JSON, "CSV 10": CSV, "JSON lines 10": JSON_LINES, "npy 10": NPY}
+    loads = [make_load(name, content_type, 10) for name, content_type in ten_rows.items()]
+    thousand_rows = {"npy 1,000": NPY, "JSON 1,000": JSON} if model == "tiny" else {}
+    return loads + [make_load(name, content_type, 1000) for name, content_type in thousand_rows.items()]
 
 
-def measure(servers: Sequence[Server], loads: Sequence[Load], folder: Path, seconds: int, rounds: int) -> Results:
+def measure(
+    servers: Sequence[Server], loads: Sequence[Load], workspace: Workspace, seconds: int, rounds: int
+) -> Results:
+    folder = workspace.folder
     results = {
         (server.name, load.name): Measurements()
         for server in servers
@@ -144,15 +153,24 @@ def measure(servers: Sequence[Server], loads: Sequence[Load], folder: Path, seco
     for server in servers:
         pause(server)
     for load in loads:
-        supporting = [server for server in servers if (server.name, load.name) in results]
-        for server in supporting:  # the Java virtual machine is four times slower in its first second
+        supporting_servers = [server for server in servers if (server.name, load.name) in results]
+        for server in supporting_servers:  # the Java virtual machine is four times slower in its first second
             run_alone(server, load, folder, 3 if "MMS" in server.name else 1)
+        measurements = {server: results[server.name, load.name] for server in supporting_servers}
         for _ in range(rounds):
-            for server in supporting:
-                rate, p99 = run_alone(server, load, folder, seconds)
-                results[server.name, load.name].rates.append(rate)
-                results[server.name, load.name].p99.append(p99)
+            measure_round(measurements, load, workspace, seconds)
     return results
+
+
+def measure_round(measurements: Mapping[Server, Measurements], load: Load, workspace: Workspace, seconds: int) -> None:
+    for server, server_measurements in measurements.items():
+        rate, p99 = run_alone(server, load, workspace.folder, seconds)
+        server_measurements.rates.append(rate)
+        server_measurements.p99.append(p99)
+    if workspace.model == "slow":
+        model_rate = workspace.run_model(seconds)
+        for server_measurements in measurements.values():
+            server_measurements.model_rates.append(model_rate)
 
 
 def pause(server: Server) -> None:
@@ -177,9 +195,18 @@ def run_wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[flo
     script.write_text(SCRIPT)
     body.write_bytes(request.body)
     headers = itertools.chain(*({"Content-Type": request.content_type} | dict(request.headers)).items())
-    pinned = ["taskset", "--cpu-list", CLIENT_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency"]
+    pinned_command = [
+        "taskset",
+        "--cpu-list",
+        CLIENT_CORE,
+        "wrk",
+        "-t1",
+        f"-c{CONNECTIONS}",
+        f"-d{seconds}",
+        "--latency",
+    ]
     url = f"http://127.0.0.1:{server.port}{request.path}"
-    command = [*pinned, "-s", str(script), url, "--", str(body), *headers]
+    command = [*pinned_command, "-s", str(script), url, "--", str(body), *headers]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     output = process.stdout + process.stderr
     if process.returncode or "Non-2xx" in output or "Socket errors" in output:
@@ -195,6 +222,8 @@ def report(model: str, servers: Sequence[Server], results: Results, startups: Se
     print(f"\n{describe_machine()}, model {model}")
     print_table("Requests/s (ratio of ours to this server)", servers, names, results, format_rate, startups)
     print_table("p99 in ms (ratio of this server to ours)", servers, names, results, format_latency, startups)
+    if model == "slow":
+        print_table("Rate divided by that of the model alone", servers, names, results, format_share, startups)
 
 
 def print_table(
@@ -223,6 +252,10 @@ def format_latency(ours: Measurements, other: Measurements) -> str:
     return f"{other.latency:.1f} ({statistics.median(ratios):.2f})"
 
 
+def format_share(_ours: Measurements, other: Measurements) -> str:
+    return f"{statistics.median(map(operator.truediv, other.rates, other.model_rates)):.3f}"
+
+
 def describe_machine() -> str:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}"
@@ -231,19 +264,19 @@ def describe_machine() -> str:
 def print_memory(server: Server, workspace: Workspace, seconds: int) -> None:
     """Print the memory of the server's worker under all kinds of load, one after the other."""
     loads, began = make_loads(workspace.model), time.monotonic()
-    worker = last_descendant(server.pid)
+    worker = find_last_descendant(server.pid)
     while (passed := time.monotonic() - began) < seconds:
         run_wrk(server, loads[int(passed) % len(loads)], workspace.folder, 5)
-        print(f"{time.monotonic() - began:6.0f} s  {private_megabytes(worker):7.1f} MB", flush=True)
+        print(f"{time.monotonic() - began:6.0f} s  {read_private_megabytes(worker):7.1f} MB", flush=True)
 
 
-def last_descendant(pid: int) -> int:
+def find_last_descendant(pid: int) -> int:
     """Return the worker: the job starts the main process, which starts the worker."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return last_descendant(int(children[-1])) if children else pid
+    return find_last_descendant(int(children[-1])) if children else pid
 
 
-def private_megabytes(pid: int) -> float:
+def read_private_megabytes(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 

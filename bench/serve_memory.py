@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
-from serve_servers import REPOSITORY, free_port
+from serve_servers import REPOSITORY, find_free_port
 
 from microjobs.bundle import MODEL_FILE, Manifest, write_manifest
 from microjobs.hosting.memory import MB, memory_of_tree
@@ -26,7 +26,7 @@ from microjobs.hosting.memory import MB, memory_of_tree
 WIDTH = 4096
 LAYER_MB = WIDTH * WIDTH * 4 // MB
 SAMPLE_SECONDS = 0.05
-TIMEOUT = 300.0
+TIMEOUT_SECONDS = 300.0
 REQUESTS_PER_WORKER = 8
 
 
@@ -64,7 +64,7 @@ def write_model(folder: Path, layers: int) -> int:
 
 def measure(root: Path, workers: int) -> tuple[int, int]:
     """Return the highest memory before the server is ready, and the memory after some requests, in bytes."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
+    url = f"http://127.0.0.1:{(port := find_free_port())}"
     variables = {
         "MICROJOBS_JOB": str(REPOSITORY / "containers" / "serve"),
         "SAGEMAKER_BASE_DIR": str(root),
@@ -74,21 +74,21 @@ def measure(root: Path, workers: int) -> tuple[int, int]:
     command = [sys.executable, "-m", "microjobs", "serve"]
     with subprocess.Popen(command, env=os.environ | variables) as server:
         try:
-            peak, deadline = 0, time.monotonic() + TIMEOUT
-            while not answers(f"{url}/ping"):
+            peak, deadline = 0, time.monotonic() + TIMEOUT_SECONDS
+            while not request_succeeds(f"{url}/ping"):
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit("the server is not ready: see its log above")
                 peak = max(peak, memory_of_tree(server.pid))
                 time.sleep(SAMPLE_SECONDS)
             row = ",".join(["1"] * WIDTH).encode()
             for _ in range(REQUESTS_PER_WORKER * workers):
-                assert answers(f"{url}/invocations", row), "an invocation failed: see the log above"  # noqa: S101
+                assert request_succeeds(f"{url}/invocations", row), "an invocation failed: see the log above"  # noqa: S101
             return peak, memory_of_tree(server.pid)
         finally:
             server.terminate()
 
 
-def answers(url: str, body: bytes | None = None) -> bool:
+def request_succeeds(url: str, body: bytes | None = None) -> bool:
     request = urllib.request.Request(url, body, {"Content-Type": "text/csv"})
     with suppress(OSError), urllib.request.urlopen(request, timeout=60) as response:
         return bool(response.status == 200)

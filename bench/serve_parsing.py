@@ -17,22 +17,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "shared"))
 from microjobs.hosting import formats
 
 Parse = Callable[[bytes], Any]
-ROWS = (10, 1000)
+ROW_COUNTS = (10, 1000)
 
 
 def report() -> None:
-    print("\nMicroseconds per body, and the ratio of ours to the fastest parser that does not check the rows\n")
+    print("\nMicroseconds per body. The ratio is ours to the fastest of the others, which do not validate the rows.\n")
     print("| format | rows | ours | others | ratio |\n|---|---|---|---|---|")
-    for number in ROWS:
-        for name, (body, ours, others) in make_cases(number).items():
-            timings = {parser: measure_fastest(parse, body) for parser, parse in (("ours", ours), *others.items())}
+    for row_count in ROW_COUNTS:
+        for name, (body, ours, parsers) in make_cases(row_count).items():
+            timings = {parser: measure_fastest(parse, body) for parser, parse in (("ours", ours), *parsers.items())}
             our_time = timings.pop("ours")
-            listed = ", ".join(f"{parser} {seconds * 1e6:.1f}" for parser, seconds in timings.items())
-            print(f"| {name} | {number} | {our_time * 1e6:.1f} | {listed} | {our_time / min(timings.values()):.2f} |")
+            timing_list = ", ".join(f"{parser} {seconds * 1e6:.1f}" for parser, seconds in timings.items())
+            ratio = our_time / min(timings.values())
+            print(f"| {name} | {row_count} | {our_time * 1e6:.1f} | {timing_list} | {ratio:.2f} |")
 
 
-def make_cases(number: int) -> Mapping[str, tuple[bytes, Parse, Mapping[str, Parse]]]:
-    rows = np.random.default_rng(1).normal(size=(number, 13)).round(4)
+def make_cases(row_count: int) -> Mapping[str, tuple[bytes, Parse, Mapping[str, Parse]]]:
+    rows = np.random.default_rng(1).normal(size=(row_count, 13)).round(4)
     lists, npy = rows.tolist(), io.BytesIO()
     np.save(npy, rows.astype(np.float32))
     csv = "".join(",".join(map(str, row)) + "\n" for row in lists).encode()
@@ -87,7 +88,7 @@ LINES_PARSERS: Mapping[str, Parse] = {
 
 
 def measure_fastest(parse: Parse, body: bytes, rounds: int = 15) -> float:
-    """Return the seconds of the fastest round: other load on the machine slows the others."""
+    """Return the seconds per call in the fastest round. Other programs on the machine can only slow a round down."""
     repeats = max(1, 200_000 // len(body))
     best = float("inf")
     for _ in range(rounds):

@@ -1,6 +1,7 @@
 """Starts model servers with dynamic batching that bench/serve.py measures, and lists all servers.
 
-They combine requests only if the model is slow. One worker of each runs the model.
+With the model `slow`, the servers combine up to 8 requests; with `tiny`, they combine none. In each server, one worker
+runs the model.
 """
 
 import json
@@ -19,7 +20,7 @@ from serve_servers import (
     Load,
     Server,
     Workspace,
-    free_port,
+    find_free_port,
     start_bare,
     start_fastapi,
     start_flask,
@@ -34,20 +35,20 @@ Debian 12 has 3.11.2."""
 
 
 def start_mosec(workspace: Workspace) -> Server:
-    port, python = free_port(), workspace.environment("mosec")
+    port, python = find_free_port(), workspace.create_environment("mosec")
     command: list[str | Path]
     command = [python, PEERS / "mosec_app.py", "--address", "127.0.0.1", "--port", str(port), "--log-level", "error"]
     return workspace.start("mosec", command, port, ping="/")
 
 
 def start_litserve(workspace: Workspace) -> Server:
-    port, python = free_port(), workspace.environment("litserve")
+    port, python = find_free_port(), workspace.create_environment("litserve")
     command: list[str | Path] = [python, PEERS / "litserve_app.py", str(port)]
     return workspace.start("LitServe", command, port)
 
 
 def start_bentoml(workspace: Workspace) -> Server:
-    port, python = free_port(), workspace.environment("bentoml")
+    port, python = find_free_port(), workspace.create_environment("bentoml")
     command: list[str | Path]
     command = [python, "-m", "bentoml", "serve", "bentoml_app:Server", "--host", "127.0.0.1", "--port", str(port)]
     server = workspace.start("BentoML", command, port, ping="/readyz", BENTOML_DO_NOT_TRACK="True")
@@ -56,10 +57,11 @@ def start_bentoml(workspace: Workspace) -> Server:
 
 
 def start_triton(workspace: Workspace) -> Server:
-    port, python = free_port(), workspace.environment("triton", TRITON_PYTHON)
+    port, python = find_free_port(), workspace.create_environment("triton", TRITON_PYTHON)
     command: list[str | Path] = [python, PEERS / "triton_app.py", str(port)]
     server = workspace.start("Triton + PyTriton", command, port, ping="/v2/models/model/ready")
-    return replace(server, adapt=_to_triton, can_pause=False)  # it ends if its processes do not answer in time
+    # Triton cannot be paused: it ends if its processes do not answer in time
+    return replace(server, adapt=_to_triton, can_pause=False)
 
 
 def _to_triton(load: Load) -> Load | None:

@@ -38,7 +38,7 @@ def require_programs(*programs: str) -> None:
 
 
 MODELS = {"tiny": (128, 64), "slow": (3000, 3000, 3000)}
-"""Units of the hidden layers of each model. The slow one takes about 5 ms for ten rows, on one core."""
+"""Units of the hidden layers of each model. The slow model takes about 5 ms for ten rows, on one core."""
 
 JSON, CSV, JSON_LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
 
@@ -74,14 +74,16 @@ def make_bundle(folder: Path, hidden: Sequence[int] = MODELS["tiny"]) -> Path:
     random, sizes = np.random.default_rng(0), (FEATURES, *hidden, 1)
     nodes, weights, tensor_name = [], [], "features"
     for layer, (width, height) in enumerate(itertools.pairwise(sizes)):
-        last = layer == len(sizes) - 2
+        is_last = layer == len(sizes) - 2
         matrix = (random.normal(size=(width, height)) / np.sqrt(width)).astype(np.float32)
         weights += [numpy_helper.from_array(matrix, f"w{layer}")]
         weights += [numpy_helper.from_array(np.zeros(height, np.float32), f"b{layer}")]
         nodes.append(
-            helper.make_node("Gemm", [tensor_name, f"w{layer}", f"b{layer}"], ["predictions" if last else f"h{layer}"])
+            helper.make_node(
+                "Gemm", [tensor_name, f"w{layer}", f"b{layer}"], ["predictions" if is_last else f"h{layer}"]
+            )
         )
-        if not last:
+        if not is_last:
             nodes.append(helper.make_node("Relu", [f"h{layer}"], [tensor_name := f"r{layer}"]))
     input_and_output = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", width])
@@ -102,11 +104,12 @@ class Server:
     port: int
     pid: int
     startup_seconds: float
-    """Time from the start to the first response with status 200 to /ping."""
+    """Seconds from the start to the first response with status 200 to /ping."""
     can_pause: bool = True
-    """Whether the server survives a pause. It should be idle without requests, if it does not."""
+    """Whether the server can be paused. A server that cannot be paused should use no CPU without requests."""
     adapt: Callable[[Load], Load | None] = lambda load: load
-    """Returns the request that this server understands, or None if it does not support the format."""
+    """A function that returns the request in a format of this server, or None if the server does not support the
+    request."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,8 @@ class Workspace:
         """Folder with the folder `model`, which contains the bundle."""
         return self.folder / f"root-{self.model}"
 
-    def environment(self, lock: str, interpreter: str = "3.11") -> Path:
-        """Make a virtual environment with the packages of a lock; return its interpreter."""
+    def create_environment(self, lock: str, interpreter: str = "3.11") -> Path:
+        """Create a virtual environment with the packages of a lock, once; return its interpreter."""
         uv = shutil.which("uv") or sys.exit("uv is not installed: run make setup")
         python = self.folder / lock / "bin" / "python"
         if python.exists():
@@ -135,13 +138,27 @@ class Workspace:
             subprocess.run([*map(str, install), str(path)], check=True)
         return python
 
+    def make_variables(self) -> dict[str, str]:
+        """Return the environment variables of a peer."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(PEERS),
+            "MODEL": str(self.root / "model" / MODEL_FILE),
+            "BATCH_REQUESTS": "1" if self.model == "tiny" else "8",
+        }
+
+    def run_model(self, seconds: int) -> float:
+        """Return the number of requests per second that the model alone could answer, with full batches."""
+        script = [str(self.create_environment("ours")), str(PEERS / "model_alone.py"), str(seconds)]
+        command = ["taskset", "--cpu-list", SERVER_CORE, *script]
+        return float(subprocess.run(command, env=self.make_variables(), capture_output=True, check=True).stdout)
+
     def start(
         self, name: str, command: Sequence[str | Path], port: int, ping: str = "/ping", **variables: str
     ) -> Server:
         """Start a server and wait until it responds."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(PEERS)}
-        environment |= {"MODEL": str(self.root / "model" / MODEL_FILE)}
-        environment |= {"BATCH_REQUESTS": "1" if self.model == "tiny" else "8"} | variables
+        environment = self.make_variables() | variables
         log = self.stack.enter_context((self.folder / f"{name}.log".replace(" ", "-")).open("wb"))
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -163,7 +180,7 @@ def stop_server(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     deadline = time.perf_counter() + 20
-    while process.poll() is None or session_members(process.pid):
+    while process.poll() is None or list_session_members(process.pid):
         if time.perf_counter() > deadline:
             send_signal(process.pid, signal.SIGKILL)
         time.sleep(0.02)
@@ -171,20 +188,20 @@ def stop_server(process: subprocess.Popen[bytes]) -> None:
 
 def send_signal(session: int, number: signal.Signals) -> None:
     """Send a signal to all processes of a server."""
-    for pid in session_members(session):
+    for pid in list_session_members(session):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
-def session_members(session: int) -> list[int]:
+def list_session_members(session: int) -> list[int]:
     """Return the processes of a server, which has a session of its own."""
-    found = []
+    members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             state, _parent, _group, its_session, *_ = stat.read_text().rpartition(")")[2].split()
             if its_session == str(session) and state != "Z":
-                found.append(int(stat.parent.name))
-    return found
+                members.append(int(stat.parent.name))
+    return members
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
@@ -197,8 +214,8 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
     sys.exit(f"{url} does not respond:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def free_port() -> int:
-    """Return a free port below 32767: multi-model-server rejects higher ones."""
+def find_free_port() -> int:
+    """Return a free port below 32767, because multi-model-server rejects higher ports."""
     for port in range(18080, 32000):
         if port not in _assigned_ports:
             with socket.socket() as probe, suppress(OSError):
@@ -213,7 +230,7 @@ _assigned_ports: set[int] = set()
 
 def start_ours(workspace: Workspace) -> Server:
     """Start this project's server as its image does: the same packages and entry point, and one worker."""
-    port, python = free_port(), workspace.environment("ours")
+    port, python = find_free_port(), workspace.create_environment("ours")
     return workspace.start(
         "microjobs serve",
         [python, "-m", "microjobs", "serve"],
@@ -227,29 +244,29 @@ def start_ours(workspace: Workspace) -> Server:
 
 
 def start_static(workspace: Workspace) -> Server:
-    return granian(workspace, "static WSGI response", workspace.environment("static"), "static_app:app")
+    return start_granian(workspace, "static WSGI response", workspace.create_environment("static"), "static_app:app")
 
 
 def start_bare(workspace: Workspace) -> Server:
     """Start a server with our packages but without our code, to measure only the HTTP parser and the model."""
-    return granian(workspace, "bare WSGI, no checks", workspace.environment("ours"), "bare_app:app")
+    return start_granian(workspace, "bare WSGI, no checks", workspace.create_environment("ours"), "bare_app:app")
 
 
-def granian(workspace: Workspace, name: str, python: Path, application: str) -> Server:
-    port = free_port()
+def start_granian(workspace: Workspace, name: str, python: Path, application: str) -> Server:
+    port = find_free_port()
     options = ["--interface", "wsgi", "--port", str(port), "--http", "1", "--no-ws", "--blocking-threads", "1"]
     return workspace.start(name, [python, "-m", "granian", *options, application], port)
 
 
 def start_fastapi(workspace: Workspace) -> Server:
-    port, python = free_port(), workspace.environment("fastapi")
+    port, python = find_free_port(), workspace.create_environment("fastapi")
     options = ["--port", str(port), "--no-access-log", "--log-level", "warning"]
     return workspace.start("FastAPI + uvicorn", [python, "-m", "uvicorn", *options, "fastapi_app:app"], port)
 
 
 def start_flask(workspace: Workspace) -> Server:
     """Start gunicorn on a socket behind nginx, as AWS's sample does."""
-    port, python = free_port(), workspace.environment("flask")
+    port, python = find_free_port(), workspace.create_environment("flask")
     socket_file, config = workspace.folder / "gunicorn.sock", workspace.folder / "nginx.conf"
     config.write_text(
         f"daemon off; user {getpass.getuser()}; worker_processes 1; error_log stderr;\n"
@@ -267,7 +284,7 @@ def start_flask(workspace: Workspace) -> Server:
 
 def start_mms(workspace: Workspace) -> Server:
     """Start the model server of AWS's own inference images, without their fixed paths."""
-    port, python = free_port(), workspace.environment("mms")
+    port, python = find_free_port(), workspace.create_environment("mms")
     archive = workspace.folder / "mms-models" / "model"
     for name in ("MAR-INF", "code"):
         (archive / name).mkdir(parents=True, exist_ok=True)
@@ -280,7 +297,7 @@ def start_mms(workspace: Workspace) -> Server:
     )
     settings = workspace.folder / "mms.properties"
     settings.write_text(
-        f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{free_port()}\n"
+        f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{find_free_port()}\n"
         "default_workers_per_model=1\ndecode_input_request=false\n"
     )
     (workspace.folder / ".model_server.pid").unlink(missing_ok=True)  # the previous server does not remove it

@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from serve_servers import free_port
+from serve_servers import find_free_port
 
 from microjobs.contract import DEFAULT_ROOT
 
@@ -18,12 +18,12 @@ RUNS = 5
 
 
 def report(root: Path) -> None:
-    """Print both medians, or why they cannot be measured."""
+    """Print both medians, or the reason why they cannot be measured."""
     if not image_exists():
         print(f"\nThe start in a container is not measured: no engine, or no image {IMAGE} (run make build/serve)")
         return
-    baseline = statistics.median(time_without_work() for _ in range(RUNS))
-    ready = statistics.median(time_to_first_ping(root) for _ in range(RUNS))
+    baseline = statistics.median(measure_time_without_work() for _ in range(RUNS))
+    ready = statistics.median(measure_time_to_first_ping(root) for _ in range(RUNS))
     print(f"\ndocker run: {baseline:.2f} s for a no-op, {ready:.2f} s to /ping, {ready - baseline:.2f} s more")
 
 
@@ -33,17 +33,17 @@ def image_exists() -> bool:
     return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
 
 
-def time_without_work() -> float:
+def measure_time_without_work() -> float:
     began = time.perf_counter()
     subprocess.run(["docker", "run", "--rm", "--entrypoint", "/bin/true", IMAGE], check=True)
     return time.perf_counter() - began
 
 
-def time_to_first_ping(root: Path) -> float:
-    port = free_port()
-    mounted = ["--volume", f"{root}:{DEFAULT_ROOT}", "--publish", f"127.0.0.1:{port}:8080"]
+def measure_time_to_first_ping(root: Path) -> float:
+    port = find_free_port()
+    docker_options = ["--volume", f"{root}:{DEFAULT_ROOT}", "--publish", f"127.0.0.1:{port}:8080"]
     began = time.perf_counter()
-    command = ["docker", "run", "--detach", *mounted, IMAGE, "serve"]
+    command = ["docker", "run", "--detach", *docker_options, IMAGE, "serve"]
     container = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     try:
         while not is_healthy(f"http://127.0.0.1:{port}/ping"):

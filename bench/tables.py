@@ -4,9 +4,9 @@
     uv run python bench/tables.py --megabytes 20000 --shards 10 --memory-limit 2000 --only csv --runs 1
 
 The tables have 10 columns of numbers, a one-hot column, an ordinal column, an identifier that is dropped, and a target.
-All candidates write the features and the targets as arrays. With shards, only the job runs; all shards are links to one
-file, so that the disk contains it once. `--memory-limit` (MB) is set with prlimit --data. `--missing median` also
-measures the search for medians. `--folder` is for the tables.
+All candidates write the features and the targets as arrays. With shards, only the job runs. `--memory-limit` (MB) is
+set with prlimit --data. `--missing median` also measures the search for medians. `--folder` is for the tables and the
+arrays: the second command needs 30 GB.
 """
 
 import argparse
@@ -44,29 +44,22 @@ def main() -> None:
 def measure_format(layout: Layout, table_format: str, options: argparse.Namespace) -> None:
     """Measure all candidates on tables of one format, and print the results."""
     source, output = layout.processing("input"), layout.processing("train")
-    rows = options.megabytes * 1_000_000 // BYTES_PER_ROW[table_format] // options.shards
-    python = harness.peer_python("tables")
-    make: list[str | Path] = [
-        python,
-        harness.PEERS / "make_tables.py",
-        source,
-        table_format,
-        str(rows),
-        str(options.shards),
-    ]
-    harness.measure(make)
+    rows = options.megabytes * 1_000_000 // BYTES_PER_ROW[table_format]
+    python = harness.create_peer_environment("tables")
+    make_tables = harness.PEERS / "make_tables.py"
+    harness.measure([python, make_tables, source, table_format, str(rows), str(options.shards)])
     (source / "columns.json").write_text(json.dumps(make_settings(options.missing)))
-    command, environment = harness.job_process("preprocess", layout.root)
+    command, environment = harness.make_job_command("preprocess", layout.root)
     limit = ["prlimit", f"--data={options.memory_limit * 1_000_000}"] if options.memory_limit else []
     job = [*limit, *command, "--columns", "columns.json"]
     candidates = {"preprocess": lambda: harness.measure(job, environment)}
     if options.shards == 1:
         for name, script in (("scikit-learn and pandas", "column_transformer"), ("Dask", "dask_tables")):
-            candidates[name] = peer(python, script, source / f"train.{table_format}", output)
-    prepared = {name: with_empty_output(run, output) for name, run in candidates.items()}
+            candidates[name] = make_peer_run(python, script, source / f"train.{table_format}", output)
+    prepared_candidates = {name: with_empty_output(run, output) for name, run in candidates.items()}
     size = sum(path.stat().st_size for path in source.glob("train*"))
-    title = f"{table_format}, {size / 1e6:,.0f} MB, {rows * options.shards:,} rows"
-    report(title, harness.run_interleaved(prepared, options.runs), markdown=options.markdown)
+    title = f"{table_format}, {size / 1e6:,.0f} MB, {rows:,} rows"
+    report(title, harness.run_interleaved(prepared_candidates, options.runs), markdown=options.markdown)
 
 
 def make_settings(missing: str) -> dict[str, object]:
@@ -79,7 +72,8 @@ def make_settings(missing: str) -> dict[str, object]:
     }
 
 
-def peer(python: Path, script: str, source: Path, output: Path) -> Callable[[], Usage]:
+def make_peer_run(python: Path, script: str, source: Path, output: Path) -> Callable[[], Usage]:
+    """Return a function that measures a peer."""
     return lambda: harness.measure([python, harness.PEERS / f"{script}.py", source, output])
 
 
@@ -93,14 +87,14 @@ def with_empty_output(run: Callable[[], Usage], output: Path) -> Callable[[], Us
 
 
 def report(title: str, results: dict[str, list[Usage]], *, markdown: bool) -> None:
-    baseline = harness.median_seconds(results["preprocess"])
+    baseline = harness.compute_median_seconds(results["preprocess"])
     lines = [
         [
             name,
-            f"{harness.median_seconds(runs):.2f} s",
-            f"{harness.median_seconds(runs) / baseline:.2f}x",
+            f"{harness.compute_median_seconds(runs):.2f} s",
+            f"{harness.compute_median_seconds(runs) / baseline:.2f}x",
             f"{min(run.seconds for run in runs):.2f}-{max(run.seconds for run in runs):.2f} s",
-            f"{harness.peak_bytes(runs) / 1e6:.0f} MB",
+            f"{harness.find_peak_bytes(runs) / 1e6:.0f} MB",
         ]
         for name, runs in results.items()
     ]

@@ -3,7 +3,7 @@
     make build/train-pytorch build/train-tensorflow
     uv run python bench/trainers.py [--runs 5] [--jobs train-pytorch train-tensorflow]
 
-Measures from `docker run` to its end, including imports, and alternates between the two. The minimal script
+Measures from `docker run` to its end, including imports, and alternates between the job and the script. The script
 (`peers/bare_*.py`) trains the same network on the same data with the same epochs and batches, and saves it in the
 framework's format and as ONNX. The job also checks its data, hyperparameters and saved model, computes test metrics,
 saves checkpoints and draws plots. Prints medians, their ratio, and the parts of the job's time from its log.
@@ -33,10 +33,12 @@ TIMESTAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) INFO (.*)$", re
 
 @dataclass(frozen=True)
 class Timing:
+    """The duration of a job or of a script."""
+
     seconds: float
-    """From `docker run` to its end."""
+    """The time from `docker run` to its end."""
     parts: tuple[float, ...] = ()
-    """Seconds of each part of a job, in the table's order; empty for a script."""
+    """The duration of each part of a job in seconds, in the table's order; empty for a script."""
 
 
 def main() -> None:
@@ -62,7 +64,7 @@ def measure(job: str, case: str, tag: str, runs: int) -> list[str]:
             "script": lambda: run_script(image, layout, BASELINE_SCRIPTS[job], *DATA[case][1:]),
             "job": lambda: run_job(image, layout),
         }
-        run_interleaved(candidates, 1)  # warm up
+        run_interleaved(candidates, 1)  # the first round warms the page cache up
         script, ours = run_interleaved(candidates, runs).values()
     medians = [float(np.median([timing.seconds for timing in timings])) for timings in (script, ours)]
     parts = np.median([timing.parts for timing in ours], axis=0)
@@ -89,15 +91,17 @@ def run_container(layout: Layout, *arguments: str) -> tuple[float, datetime.date
     """Run a container to its end. Return its seconds, the time of its start, and its output."""
     began, start = datetime.datetime.now(datetime.UTC), time.perf_counter()
     command = ["docker", "run", "--rm", "--volume", f"{layout.root}:{DEFAULT_ROOT}", *arguments]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if ended.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stdout[-3000:]}")
-    return time.perf_counter() - start, began, ended.stdout
+    completed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if completed.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stdout[-3000:]}")
+    return time.perf_counter() - start, began, completed.stdout
 
 
 def run_script(image: str, layout: Layout, script: Path, epochs: int, batch_size: int) -> Timing:
-    mounted = ("--volume", f"{script}:/script.py:ro", "--entrypoint", "python")
-    seconds, _, _ = run_container(layout, *mounted, image, "/script.py", DEFAULT_ROOT, str(epochs), str(batch_size))
+    mount_options = ("--volume", f"{script}:/script.py:ro", "--entrypoint", "python")
+    seconds, _, _ = run_container(
+        layout, *mount_options, image, "/script.py", DEFAULT_ROOT, str(epochs), str(batch_size)
+    )
     return Timing(seconds)
 
 
@@ -105,11 +109,20 @@ def run_job(image: str, layout: Layout) -> Timing:
     """Run the job. The timestamps in its log delimit its parts."""
     seconds, began, log = run_container(layout, image, "train")
     lines = [(_since(began, stamp), text) for stamp, text in TIMESTAMP.findall(log)]
-    read = next(when for when, text in lines if "training rows" in text)
-    imported = next(when for when, text in lines if text.startswith(("PyTorch", "TensorFlow")))
-    saved = next(when for when, text in lines if " epochs in " in text)
-    trained = json.loads((layout.output_data / "metrics.json").read_text())["seconds"]
-    return Timing(seconds, (read, imported - read, trained, saved - imported - trained, seconds - saved))
+    read_seconds = next(time for time, text in lines if "training rows" in text)
+    import_seconds = next(time for time, text in lines if text.startswith(("PyTorch", "TensorFlow")))
+    save_seconds = next(time for time, text in lines if " epochs in " in text)
+    train_seconds = json.loads((layout.output_data / "metrics.json").read_text())["seconds"]
+    return Timing(
+        seconds,
+        (
+            read_seconds,
+            import_seconds - read_seconds,
+            train_seconds,
+            save_seconds - import_seconds - train_seconds,
+            seconds - save_seconds,
+        ),
+    )
 
 
 def _since(began: datetime.datetime, stamp: str) -> float:

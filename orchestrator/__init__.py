@@ -1,1 +1,1 @@
-"""Who launches: SageMaker on localhost (`local`), and the command line."""
+"""The command line `microjobs`, and the local server (`local`)."""

@@ -1,6 +1,7 @@
 """Builds the images of a workflow before it runs (`microjobs run --build`).
 
-If the engine cannot get the base image, the jobs run in images that were built before, or else as processes.
+If the engine cannot get the base image, the jobs run in images that were built before. If there are none, the jobs run
+as processes, unless the runtime is `docker`.
 """
 
 import os
@@ -35,7 +36,7 @@ def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
     try:
         client = docker_engine.connect()
     except DockerException:
-        return runtime  # the local server chooses processes then, or reports the missing engine
+        return runtime  # the local server then chooses processes, or reports the missing engine
     with closing(client):
         problem = pull_base_image(client, console)
     if problem is None:

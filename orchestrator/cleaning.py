@@ -14,7 +14,7 @@ from docker.errors import APIError
 
 from microjobs_orchestrator import docker_engine, images
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.local import trees
+from microjobs_orchestrator.local import home_lock, trees
 from microjobs_orchestrator.local.home import ENTRIES, Home
 from microjobs_orchestrator.local.own_images import find_registry
 from microjobs_orchestrator.local.state import State
@@ -26,7 +26,7 @@ DAY_SECONDS = 86_400
 
 @dataclass(frozen=True)
 class Removable:
-    """A run, an image, or a file with its size and a function that removes it."""
+    """A run, an image, a file or a folder, with its size and a function that removes it."""
 
     title: str
     size_bytes: int
@@ -35,10 +35,10 @@ class Removable:
 
 @contextmanager
 def lock_home(home: Home) -> Iterator[None]:
-    """Lock a home during the block, so that no server starts for it.
+    """Lock a home during the block, so that no server starts for it. The block may remove the lock file.
 
     Raises:
-        UsageError: a server uses the home.
+        UsageError: a server uses the home, or another process has just removed the lock file.
     """
     if not home.root.is_dir():
         yield
@@ -49,24 +49,28 @@ def lock_home(home: Home) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"a server uses {home.root}: stop it with `microjobs local down`") from None
-        if not existed:
-            home.lock.unlink()
-        yield
+        if not home_lock.is_current(home, lock.fileno()):
+            raise UsageError(f"another `microjobs clean` used {home.root}: try again")
+        try:
+            yield
+        finally:
+            if not existed and home_lock.is_current(home, lock.fileno()):
+                home.lock.unlink()
 
 
-def size_bytes(path: Path) -> int:
+def measure_bytes(path: Path) -> int:
     """Return the disk space of a file or a tree. Hard links count once."""
-    total, seen, pending = 0, set[int](), [path]
-    while pending:  # os.walk recurses, and jobs may nest folders to any depth
+    total, counted_inodes, pending = 0, set[int](), [path]
+    while pending:  # os.walk would recurse, and the folders of jobs may have any depth
         current = pending.pop()
         try:
-            found = current.lstat()
-            if found.st_ino not in seen:
-                seen.add(found.st_ino)
-                total += found.st_blocks * 512
+            status = current.lstat()
+            if status.st_ino not in counted_inodes:
+                counted_inodes.add(status.st_ino)
+                total += status.st_blocks * 512
             if current.is_dir() and not current.is_symlink():
                 pending += current.iterdir()
-        except OSError:  # removed during the walk, or not readable
+        except OSError:  # the file was removed during the walk, or is not readable
             continue
     return total
 
@@ -83,9 +87,9 @@ def remove_tree(path: Path) -> None:
 
 
 def list_runs(home: Home, days: float) -> list[Removable]:
-    """List the runs whose records have not changed for some days, with their data, models, logs, reports and jobs.
+    """List the runs whose records have not changed for `days` days, with their data, models, logs, reports and jobs.
 
-    Runs with an unfinished job or endpoint are not listed.
+    Runs with a job that has not ended, or with an endpoint that runs or changes, are not listed.
     """
     cutoff_time = time.time() - days * DAY_SECONDS
     records = sorted((home.root / "runs").glob("*.json"))
@@ -94,32 +98,32 @@ def list_runs(home: Home, days: float) -> list[Removable]:
 
 
 def _is_running(home: Home, name: str) -> bool:
-    rows = HomeView(home).newest(Filter(limit=1000, name=f"{name}-", running=True))
+    rows = HomeView(home).list_newest(Filter(limit=1000, name=f"{name}-", running=True))
     return any(row.name.startswith(f"{name}-") for row in rows)
 
 
 def _make_removable_run(home: Home, name: str) -> Removable:
     pattern = glob.escape(name)
     paths = [home.root / "runs" / f"{name}.json", home.root / "runs" / name]
-    # A bucket that is a link leads to a folder outside the home.
+    # A bucket may be a link to a folder outside the home.
     paths += [path for path in home.buckets.glob(f"*/{pattern}") if not path.parent.is_symlink()]
     paths += home.logs.glob(f"aws/sagemaker/*/{pattern}-*")
 
     def remove() -> None:
-        for path in reversed(paths):  # the record last: if the removal fails, the run is listed again
+        for path in reversed(paths):  # the record is removed last, so that a run whose removal fails is listed again
             remove_tree(path)
         if home.state.exists():
             with closing(State(home.state)) as state:
                 state.delete_with_prefix(f"{name}-")
 
-    return Removable(name, sum(map(size_bytes, paths)), remove)
+    return Removable(name, sum(map(measure_bytes, paths)), remove)
 
 
 # --- images, environments, home ---
 
 
 def list_images() -> list[Removable]:
-    """List the images of the repository's jobs, with all tags.
+    """List the images of the ready-made jobs, with all tags.
 
     Raises:
         LauncherError: microjobs does not run from a clone of the repository.
@@ -147,13 +151,19 @@ def list_environments(home: Home) -> list[Removable]:
 
 
 def list_home(home: Home) -> list[Removable]:
-    """List all files of a home, and the folder itself, which is removed if it contains nothing else."""
-    entries = [_make_removable(home.root / name) for name in ENTRIES if os.path.lexists(home.root / name)]
+    """List all files of a home, and the folder itself, which is removed if it contains nothing else.
+
+    The lock file is the last one, because a server may start when it is removed.
+    """
+    paths = sorted((home.root / name for name in ENTRIES), key=lambda path: path == home.lock)
+    entries = [_make_removable(path) for path in paths if os.path.lexists(path)]
+    if [entry.title for entry in entries] == [str(home.lock)] and not home.lock.stat().st_size:
+        return []  # the file is that of `lock_home`
     return [*entries, Removable(str(home.root), 0, lambda: _remove_if_empty(home.root))] if entries else []
 
 
 def _make_removable(path: Path) -> Removable:
-    return Removable(str(path), size_bytes(path), lambda: remove_tree(path))
+    return Removable(str(path), measure_bytes(path), lambda: remove_tree(path))
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -89,7 +89,7 @@ def _describe_aws_error(error: Exception, options: argparse.Namespace) -> str | 
     message = str(error)
     if isinstance(error, ClientError):
         message = f"{error.operation_name}: {error.response['Error'].get('Message') or error}"
-    advice = find_remedy(error, flags.profile(options))
+    advice = find_remedy(error, flags.find_profile(options))
     return f"{message}: {advice}" if advice else message
 
 

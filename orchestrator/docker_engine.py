@@ -1,10 +1,11 @@
-"""Client for the Docker engine that the environment names. Podman's API has a few differences, which are named here."""
+"""Client for the Docker engine that the Docker CLI would use, and functions for the differences of Podman's API."""
 
 import contextlib
 import os
 import socket
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -17,17 +18,18 @@ from microjobs_orchestrator.ssh_engine import SshError, SshForwarder
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
+NO_LIMITS = "the engine does not limit the memory and the processors of containers"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 NARROW_ARCHITECTURES = {"amd64": "386", "arm64": "arm"}
-"""Architectures of 32 bits that machines of 64 bits run natively."""
+"""For each 64-bit architecture, the 32-bit architecture that its machines run natively."""
 PODMAN_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
 """Registries that Podman adds to the names of images. Podman also finds these images by names without a registry."""
 
 
 class _EngineApi(APIClient):
-    """Requests that trust the certificates of the engine's settings only.
+    """The engine's API. It trusts only the certificates of the engine's settings.
 
-    In a session of requests, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE would replace these certificates.
+    Without this class, the library requests would trust the certificates of REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE.
     """
 
     def merge_environment_settings(self, *arguments: Any) -> Any:
@@ -49,8 +51,16 @@ class _EngineClient(DockerClient):
 def find_address(environ: Mapping[str, str]) -> str:
     """Return the engine's address as the Docker CLI finds it: DOCKER_HOST, the current context, the default socket."""
     if host := environ.get("DOCKER_HOST"):
-        return host  # without reading the context, whose file may be damaged
+        return host  # the context is not read, because its file may be damaged
     return ContextAPI.kwargs_from_context(environment=dict(environ)).get("base_url") or DEFAULT_SOCKET
+
+
+def find_rootless_address(environ: Mapping[str, str]) -> str:
+    """Return the address of this user's rootless engine if its socket is in the usual place; otherwise, return an
+    empty text."""
+    folder = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    sockets = (folder / name for name in ("docker.sock", "podman/podman.sock"))
+    return next((f"unix://{path}" for path in sockets if path.is_socket()), "")
 
 
 def connect(
@@ -68,7 +78,7 @@ def connect(
     address = find_address(environ)
     if address.startswith(("unix://", "http+unix://")):
         path = address.partition("unix://")[2]
-        _check_socket(f"/{path.lstrip('/')}", timeout)  # the SDK too adds a missing slash
+        _check_socket(f"/{path.lstrip('/')}", timeout)  # the SDK also adds a missing slash
     if address.startswith(ssh_engine.PREFIX):
         return _connect_over_ssh(address, timeout, max_pool_size)
     client = _EngineClient.from_env(timeout=timeout, max_pool_size=max_pool_size, environment=dict(environ))
@@ -87,7 +97,8 @@ def _connect_over_ssh(address: str, timeout: int, max_pool_size: int) -> DockerC
     except BaseException:
         forwarder.close()
         raise
-    client.close_forwarder = weakref.finalize(client, forwarder.close)  # also without a call of `close`
+    # the finalizer runs even if `close` is never called
+    client.close_forwarder = weakref.finalize(client, forwarder.close)
     return client
 
 
@@ -117,15 +128,25 @@ def is_remote(client: DockerClient) -> bool:
 
 
 def is_rootless(client: DockerClient) -> bool:
-    """Return whether the engine runs without root's rights. This machine then has no address in its networks."""
+    """Return whether the engine runs without root's rights. In the networks of such an engine, this machine has no
+    address."""
     if "name=rootless" in (client.info().get("SecurityOptions") or ()):
         return True
     if not is_podman(client):
         return False
-    # Podman 4 names this only in its own API.
+    # Podman 4 reports this only in its own API.
     response = client.api.get(f"{client.api.base_url}/v4.0.0/libpod/info", timeout=client.api.timeout)
     response.raise_for_status()
     return bool(response.json()["host"]["security"]["rootless"])
+
+
+def limits_containers(client: DockerClient) -> bool:
+    """Return whether the engine can limit the memory and the processors of containers."""
+    info = client.info()
+    # Rootless Podman reports that it can do so even with version 1 of cgroups, which users cannot change.
+    if info.get("CgroupVersion") == "1" and is_rootless(client):
+        return False
+    return bool(info.get("MemoryLimit", True) and info.get("CpuCfsQuota", True))
 
 
 def get_architecture(client: DockerClient) -> str:
@@ -134,19 +155,20 @@ def get_architecture(client: DockerClient) -> str:
 
 
 def is_native(architecture: str, machine: str) -> bool:
-    """Return whether a machine runs images of an architecture without an emulator; True if one is unknown."""
+    """Return whether a machine runs images of an architecture without an emulator; True if the machine or the
+    architecture is unknown."""
     return not architecture or not machine or architecture in (machine, NARROW_ARCHITECTURES.get(machine))
 
 
 def list_emulated_images(client: DockerClient) -> dict[str, str]:
     """Return the architectures of images that the engine's machine cannot run natively, by the images' names."""
-    machine, found = get_architecture(client), {}
+    machine, architectures = get_architecture(client), {}
     for image in list_images(client) if machine else ():
         for tag in image["RepoTags"]:
-            with contextlib.suppress(NotFound):  # removed since the list was made
+            with contextlib.suppress(NotFound):  # the image was removed after it was listed
                 architecture = client.images.get(tag).attrs.get("Architecture", "")
-                found.update({} if is_native(architecture, machine) else {tag: architecture})
-    return found
+                architectures.update({} if is_native(architecture, machine) else {tag: architecture})
+    return architectures
 
 
 def list_images(client: DockerClient, **options: Any) -> Sequence[dict[str, Any]]:
@@ -155,7 +177,7 @@ def list_images(client: DockerClient, **options: Any) -> Sequence[dict[str, Any]
     Args:
         options: arguments of the SDK, such as `filters`.
     """
-    images = client.api.images(**options)  # in one request: an image could be removed before a second request
+    images = client.api.images(**options)  # one request is enough: before a second request, an image could be removed
     prefixes = PODMAN_PREFIXES if is_podman(client) else ()
     return [{**image, "RepoTags": [_shorten(tag, prefixes) for tag in image.get("RepoTags") or ()]} for image in images]
 

@@ -25,12 +25,14 @@ from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 def print_requests(request: LaunchRequest) -> None:
     """Print one line of JSON per request on stdout, and its command on stderr."""
     if request.aws is None:
-        raise UsageError("--dry-run needs --on aws: jobs on this machine cost nothing")
+        raise UsageError(
+            "--dry-run prints requests to AWS: add --on aws (without --dry-run, a run on this machine costs nothing)"
+        )
     workflow = workflows.load(request.workflow)
     options = workflow.options(**request.options)
     workflow.check_options(options)
     comments = Console(stderr=True, highlight=False, soft_wrap=True)
-    context = RunContext(make_backend(request.aws, options.jobs), f"{request.workflow}-dry-run")
+    context = RunContext(load_request_context(request.aws, options.jobs), f"{request.workflow}-dry-run")
     for path, uri in workflow.plan_uploads(context, options).items():
         comments.print(f"# aws s3 cp {shlex.quote(path)} {uri}")
     if request.as_pipeline:
@@ -43,8 +45,11 @@ def print_requests(request: LaunchRequest) -> None:
         print(line, flush=True)
 
 
-def make_backend(settings: Settings, jobs: Iterable[str]) -> RequestContext:
-    """Return the values of an account that requests contain. If images of jobs were not pushed, say so on stderr."""
+def load_request_context(settings: Settings, jobs: Iterable[str]) -> RequestContext:
+    """Return the values of the AWS account that are part of requests, such as the bucket and the role.
+
+    If images of ready-made jobs were not pushed, print a note on stderr.
+    """
     destination = settings.destination
     pushed = images.load_pushed_images(Home.from_environment(), destination)
     if missing := [job for job in jobs if job not in pushed]:

@@ -1,8 +1,8 @@
-"""Errors that the user can fix. They are shown as one sentence, without a traceback."""
+"""Errors that the user can fix. Commands print their messages, without a traceback."""
 
 
 class LauncherError(Exception):
-    """An error. The message states what failed, with which value, and how to fix it."""
+    """An error that the user can fix. The message states what failed, with which value, and how to fix it."""
 
     exit_code = 1
 

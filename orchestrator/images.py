@@ -1,4 +1,4 @@
-"""The images of this repository's jobs. The Makefile builds them."""
+"""The images of the ready-made jobs. The Makefile builds them."""
 
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,19 +23,19 @@ def local_image_name(job: str, variant: str = "cpu") -> str:
 
 
 def list_jobs() -> list[str]:
-    """Return the names of all jobs: the folders with an `image.yml`.
+    """Return the names of the ready-made jobs, such as `serve`: the folders with an `image.yml`.
 
     Raises:
         LauncherError: the package is installed without the repository.
     """
-    found = sorted(path.parent.name for path in (REPOSITORY / "containers").glob("*/image.yml"))
-    if not found:
+    names = sorted(path.parent.name for path in (REPOSITORY / "containers").glob("*/image.yml"))
+    if not names:
         raise LauncherError(f"{REPOSITORY} has no containers folder: run microjobs from a clone of the repository")
-    return found
+    return names
 
 
 def list_jobs_with(variant: str) -> list[str]:
-    """Return the jobs that have a variant. All have `cpu`; those with `cuda.lock` have `cuda`."""
+    """Return the jobs that have a variant. All jobs have `cpu`; jobs with a file `cuda.lock` also have `cuda`."""
     return [
         job for job in list_jobs() if variant == "cpu" or (REPOSITORY / "containers" / job / f"{variant}.lock").exists()
     ]
@@ -47,18 +47,18 @@ def select_jobs(names: Sequence[str], variant: str = "cpu") -> list[str]:
     Raises:
         UsageError: a job does not exist, or does not have this variant.
     """
-    known = list_jobs_with(variant)
-    if unknown := [name for name in names if name not in known]:
+    known_jobs = list_jobs_with(variant)
+    if unknown := [name for name in names if name not in known_jobs]:
         word = "job" if variant == "cpu" else f"{variant} variant of"
-        raise UsageError(f"no {word} {', '.join(unknown)} exists: choose from {', '.join(known)}")
-    return list(dict.fromkeys(names)) or known
+        raise UsageError(f"no {word} {', '.join(unknown)} exists: choose from {', '.join(known_jobs)}")
+    return list(dict.fromkeys(names)) or known_jobs
 
 
 def build(names: Sequence[str], variant: str = "cpu") -> int:
-    """Build the images of the named jobs, or of all, and return make's exit code.
+    """Build the images of the named jobs, or of all jobs, and return make's exit code.
 
     Raises:
-        UsageError: a job does not exist.
+        UsageError: a job does not exist, or does not have this variant.
         LauncherError: make is not installed.
     """
     targets = [f"build/{name}" for name in select_jobs(names, variant)]
@@ -75,8 +75,8 @@ def find_missing(names: Iterable[str]) -> list[str]:
     Raises:
         docker.errors.DockerException: no engine answers.
     """
-    built = read_labels()
-    return [name for name in names if local_image_name(name) not in built]
+    labels = read_labels()
+    return [name for name in names if local_image_name(name) not in labels]
 
 
 def read_labels() -> dict[str, dict[str, str]]:
@@ -84,8 +84,8 @@ def read_labels() -> dict[str, dict[str, str]]:
     from microjobs_orchestrator import docker_engine
 
     with closing(docker_engine.connect()) as client:
-        listed = docker_engine.list_images(client)
-    return {tag: image.get("Labels") or {} for image in listed for tag in image["RepoTags"]}
+        images = docker_engine.list_images(client)
+    return {tag: image.get("Labels") or {} for image in images for tag in image["RepoTags"]}
 
 
 def is_stale(job: str, labels: Mapping[str, str]) -> bool:

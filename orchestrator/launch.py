@@ -24,8 +24,8 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.report.page import make_page
 from microjobs_orchestrator.runs.backend import Backend, open_local_backend
 from microjobs_orchestrator.runs.costs import CostMeter
-from microjobs_orchestrator.runs.create_guard import CreateGuard
-from microjobs_orchestrator.runs.journal import Journal, last_unfinished
+from microjobs_orchestrator.runs.interrupt_handler import InterruptHandler
+from microjobs_orchestrator.runs.journal import Journal, find_last_unfinished
 from microjobs_orchestrator.runs.pipeline_run import PipelineRun
 from microjobs_orchestrator.runs.pipelines import make_pipeline_context
 from microjobs_orchestrator.runs.planned import RunContext, select_remaining
@@ -40,28 +40,29 @@ class LaunchRequest:
 
     workflow: str
     flags: Mapping[str, Any]
-    """The workflow's options that flags set. The others have their defaults."""
+    """The workflow's options that flags set. The other options have their defaults."""
     runtime: str = "auto"
     resume: str | None = None
-    """The run to resume; empty for the last unfinished one; None to start a new run."""
+    """The run to resume; empty for the last unfinished run; None to start a new run."""
     verbose: bool = False
     aws: Settings | None = None
     """Settings of the AWS account that runs the jobs; None for this machine."""
     yes: bool = False
-    """Start without asking for consent."""
+    """Whether to start without asking for consent."""
     keep: bool = False
-    """Leave jobs and endpoints as they are after Ctrl-C or a failure."""
+    """Whether jobs and endpoints keep running after Ctrl-C or a failure."""
     build: bool = False
-    """Build the images first. On AWS this has no effect."""
+    """Whether to build the images first. On AWS, this has no effect."""
     as_pipeline: bool = False
-    """Run the steps as a SageMaker Pipeline. A resumed run is a pipeline if it was started as one."""
+    """Whether the steps run as a SageMaker Pipeline. A resumed run is a pipeline if it was started as a pipeline."""
 
     @property
-    def on(self) -> str:
+    def backend_name(self) -> str:
+        """The value of the flag `--on`: `here` for this machine, or `aws`."""
         return "here" if self.aws is None else "aws"
 
     @property
-    def base(self) -> str:
+    def data_uri(self) -> str:
         """The S3 URI of the folder that has the data of all runs on AWS; empty for this machine."""
         return "" if self.aws is None else f"s3://{self.aws.bucket}/{self.aws.key_prefix}"
 
@@ -86,46 +87,56 @@ def launch(request: LaunchRequest) -> None:
     workflow = workflows.load(request.workflow)
     options = workflow.options(**(journal.options if journal else request.options))
     workflow.check_options(options)
-    console, guard = Console(highlight=False), CreateGuard()
+    console, interrupts = Console(highlight=False), InterruptHandler()
     if request.build and request.aws is None:
         request = replace(request, runtime=build_first(request.runtime, options.jobs, console))
-    with guard.interruptible(), open_backend(home, request, options.jobs) as backend:
+    with interrupts.handle_signals(), open_backend(home, request, options.jobs) as backend:
         if backend.needs_images:
             require_images(options.jobs)
         ask_for_consent(console, request, workflow, backend, options, journal)
-        journal = journal or Journal.new(runs, request.workflow, request.options, request.on, request.base)
-        console.print(f"{journal.id}: jobs run by {backend.title} ({backend.reason})", soft_wrap=True)
+        journal = journal or Journal.new(
+            runs, request.workflow, request.options, request.backend_name, request.data_uri
+        )
+        console.print(f"{journal.id}: jobs run on {backend.title} ({backend.reason})", soft_wrap=True)
         with print_resume_advice(console, request, backend, journal):
-            run = make_run(console, request, backend, journal, guard)
+            run = make_run(console, request, backend, journal, interrupts)
             results = workflow.execute(run, options, runs / journal.id)
         journal.finished = True
         journal.save()
     show_results(console, backend, journal, results, runs / journal.id)
 
 
-def make_run(console: Console, request: LaunchRequest, backend: Backend, journal: Journal, guard: CreateGuard) -> Run:
-    """Return the run of a journal, whose steps the launcher or a pipeline starts."""
+def make_run(
+    console: Console, request: LaunchRequest, backend: Backend, journal: Journal, interrupts: InterruptHandler
+) -> Run:
+    """Return the run of a journal: a `PipelineRun` if a pipeline starts the steps, otherwise a `Run`."""
     progress = Progress(console, verbose=request.verbose)
     if not (request.as_pipeline or journal.execution):
-        return Run(backend, journal, progress, guard, keep=request.keep)
+        return Run(backend, journal, progress, interrupts, keep=request.keep)
     workflow = workflows.load(request.workflow)
     context = make_pipeline_context(RunContext(backend, journal.id))
     pipeline = workflow.make_pipeline(request.workflow, context, workflow.options(**journal.options))
-    return PipelineRun(pipeline, backend, journal, progress, guard, keep=request.keep)
+    return PipelineRun(pipeline, backend, journal, progress, interrupts, keep=request.keep)
 
 
 def resume_journal(runs: Path, request: LaunchRequest) -> Journal:
-    """Return the journal of the run to resume. Raise UsageError if it has other options or another backend."""
-    path = runs / f"{request.resume}.json" if request.resume else last_unfinished(runs, request.workflow)
+    """Return the journal of the run to resume, with the number of the new attempt.
+
+    Raises:
+        UsageError: the run does not exist, or has another workflow, other options, another backend or another folder
+            in S3.
+    """
+    path = runs / f"{request.resume}.json" if request.resume else find_last_unfinished(runs, request.workflow)
     journal = Journal.read(path)
     _check_options(journal, request)
     if journal.workflow != request.workflow:
         raise UsageError(f"{journal.id} is a run of {journal.workflow}: `microjobs run {journal.workflow} --resume`")
-    if journal.on != request.on:
+    if journal.on != request.backend_name:
         raise UsageError(f"{journal.id} was started with --on {journal.on}: resume it with --on {journal.on}")
-    if journal.base != request.base:
+    if journal.base != request.data_uri:
         raise UsageError(
-            f"the data of {journal.id} is below {journal.base}, not {request.base}: set bucket and prefix as they were"
+            f"the data of {journal.id} is below {journal.base}, not {request.data_uri}: set bucket and prefix to their "
+            "earlier values"
         )
     journal.attempt += 1
     journal.save()
@@ -178,12 +189,12 @@ def ask_for_consent(
 
 @contextmanager
 def print_resume_advice(console: Console, request: LaunchRequest, backend: Backend, journal: Journal) -> Iterator[None]:
-    """If the block fails, print the command that resumes the run, and its cost so far."""
+    """If the block fails, print the command that resumes the run, and the cost of the run so far."""
     try:
         yield
     except BaseException:
-        on = "" if request.aws is None else " --on aws"
-        console.print(f"Resume with: microjobs run {request.workflow} --resume{on}", soft_wrap=True)
+        on_option = "" if request.aws is None else " --on aws"
+        console.print(f"Resume with: microjobs run {request.workflow} --resume{on_option}", soft_wrap=True)
         if cost := CostMeter(backend, journal).summarize():
             console.print(f"Cost so far: {cost}", soft_wrap=True)
         raise
@@ -191,11 +202,11 @@ def print_resume_advice(console: Console, request: LaunchRequest, backend: Backe
 
 def show_results(console: Console, backend: Backend, journal: Journal, results: RunResults, folder: Path) -> None:
     """Write the report page, and print the summary."""
-    base = backend.uri(journal.id)
+    run_uri = backend.uri(journal.id)
     heading = f"{journal.id}  {backend.title}  {format_duration(journal.seconds)}"
-    locations = [("S3", base)]
+    locations = [("S3", run_uri)]
     if backend.buckets is not None:
-        locations.append(("disk", shorten_path(backend.buckets / base.removeprefix("s3://"))))
+        locations.append(("disk", shorten_path(backend.buckets / run_uri.removeprefix("s3://"))))
     if cost := CostMeter(backend, journal).summarize():
         locations.append(("cost", cost))
     report = folder / "report.html"
@@ -203,13 +214,13 @@ def show_results(console: Console, backend: Backend, journal: Journal, results: 
     write_text(report, make_page(results, heading, journal.steps, all_locations))
     for line in results.log:
         console.print(Text(line))
-    in_summary = [(item.name, item.uri.removeprefix(f"{base}/")) for item in results.locations if item.in_summary]
+    in_summary = [(item.name, item.uri.removeprefix(f"{run_uri}/")) for item in results.locations if item.in_summary]
     console.print(make_summary(results, heading, [*locations, *in_summary, ("report", shorten_path(report))]))
 
 
 def make_summary(results: RunResults, heading: str, locations: Sequence[tuple[str, str]]) -> RenderableType:
     """Return the summary for a terminal of 80 columns and 24 lines."""
-    blocks = [shown for block in results.blocks if (shown := block.for_terminal()) is not None]
+    blocks = [terminal_block for block in results.blocks if (terminal_block := block.for_terminal()) is not None]
     lines = [Text.assemble((f"{name:8}", "dim"), place, overflow="fold") for name, place in locations]
     return Group(Rule(Text(heading, overflow="ellipsis"), align="left"), *blocks, *lines)
 

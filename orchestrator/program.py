@@ -1,4 +1,4 @@
-"""Runs a command line: prepares the standard streams, prints errors as one sentence, and returns an exit code.
+"""Runs a command line: prepares the standard streams, prints messages of expected errors, and returns an exit code.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted by Ctrl-C.
 """
@@ -16,7 +16,7 @@ from microjobs_orchestrator.terminal import strip_controls
 EXIT_INTERRUPTED = 130
 
 DescribeError = Callable[[Exception, argparse.Namespace], str | None]
-"""Returns the message for an expected error, or None for a bug, which keeps its traceback."""
+"""A function that returns the message for an expected error, or None for a bug, which keeps its traceback."""
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, describe: DescribeError) -> int:
@@ -41,7 +41,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, descri
 def _call(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     try:
         parser.parse_args(arguments, options)
-    finally:  # flags such as --help print and exit
+    finally:  # flags such as --help end the program after they have printed
         sys.stdout.flush()
     code: int = options.call(options)
     sys.stdout.flush()
@@ -66,10 +66,11 @@ def flush_or_discard() -> None:
 
 
 def describe_error(error: Exception, _options: argparse.Namespace) -> str | None:
-    """Return the message for an error of the launcher, the server, a job, the operating system or the engine."""
+    """Return the message for an error of a command, the server, a job, the operating system or the engine; None for a
+    bug."""
     if isinstance(error, (LauncherError, OSError)):
         return "\n".join([str(error), *(f"  | {line}" for line in getattr(error, "tail", ()))])
-    # Imported late, so that `microjobs --help` does not wait for them.
+    # These modules are imported late, so that `microjobs --help` does not wait for them.
     from docker.errors import DockerException
 
     from microjobs.errors import JobError

@@ -1,32 +1,32 @@
 """The files that an image is built from, and their state in git. Other files of the repository are ignored.
 
-Standard library only, because `make build` needs it before anything is installed.
+This module needs only the standard library, because `make build` runs it before anything is installed.
 """
 
-from __future__ import annotations  # `make build` may run it with an older Python
+from __future__ import annotations  # `make build` may run this module with an older Python
 
 import re
 import subprocess
 from pathlib import Path
 
-UNKNOWN = "unknown"
+UNKNOWN_REVISION = "unknown"
 """The revision label of images that are built without git."""
 
 COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
-SHARED = (".dockerignore", ":(glob)containers/*", "containers/bin", "containers/fallback", "shared")
-NOT_IN_IMAGES = (":!*.md", ":!*/tests/*", ":!*.in", ":!shared/microjobs/local.py")
+SHARED_PATHS = (".dockerignore", ":(glob)containers/*", "containers/bin", "containers/fallback", "shared")
+EXCLUDED_PATHS = (":!*.md", ":!*/tests/*", ":!*.in", ":!shared/microjobs/local.py")
 
 
 def list_paths(job: str, variant: str = "cpu") -> list[str]:
     """Return git pathspecs of an image's own files and of the shared files."""
-    own = [f"containers/{job}", *(["docker-compose.cuda.yml"] if variant == "cuda" else [])]
-    return [*own, *SHARED, *NOT_IN_IMAGES]
+    job_paths = [f"containers/{job}", *(["docker-compose.cuda.yml"] if variant == "cuda" else [])]
+    return [*job_paths, *SHARED_PATHS, *EXCLUDED_PATHS]
 
 
 def read_head(repository: Path) -> str:
     """Return the hash of the commit at HEAD. Raises the same errors as `list_uncommitted_files`."""
-    return _git(repository, "rev-parse", "HEAD").strip()
+    return _run_git(repository, "rev-parse", "HEAD").strip()
 
 
 def list_uncommitted_files(repository: Path, job: str, variant: str = "cpu") -> list[str]:
@@ -36,7 +36,7 @@ def list_uncommitted_files(repository: Path, job: str, variant: str = "cpu") -> 
         OSError: git is not installed.
         subprocess.CalledProcessError: git fails.
     """
-    output = _git(repository, "status", "--porcelain", "--untracked-files=all", "--", *list_paths(job, variant))
+    output = _run_git(repository, "status", "--porcelain", "--untracked-files=all", "--", *list_paths(job, variant))
     return [line[3:] for line in output.splitlines()]
 
 
@@ -51,17 +51,17 @@ def list_changed_files(
         return None
     compared = [old] if new is None else [old, new]
     try:
-        return _git(repository, "diff", "--name-only", *compared, "--", *list_paths(job, variant)).splitlines()
+        return _run_git(repository, "diff", "--name-only", *compared, "--", *list_paths(job, variant)).splitlines()
     except subprocess.CalledProcessError:
         return None
 
 
 def read_revision(repository: Path, job: str, variant: str = "cpu") -> str:
-    """Return the commit at HEAD, with `-dirty` if the image's files have changes."""
+    """Return the commit at HEAD, with `-dirty` if the image's files have changes; UNKNOWN_REVISION if git fails."""
     try:
         return read_head(repository) + ("-dirty" if list_uncommitted_files(repository, job, variant) else "")
     except (OSError, subprocess.CalledProcessError):
-        return UNKNOWN
+        return UNKNOWN_REVISION
 
 
 def describe_head(repository: Path) -> str:
@@ -69,11 +69,11 @@ def describe_head(repository: Path) -> str:
     if not (repository / ".git").exists():  # the package may be installed inside of another repository
         return ""
     try:
-        return _git(repository, "describe", "--always", "--dirty", "--exclude=*").strip()
+        return _run_git(repository, "describe", "--always", "--dirty", "--exclude=*").strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 
 
-def _git(repository: Path, *arguments: str) -> str:
+def _run_git(repository: Path, *arguments: str) -> str:
     command = ["git", *arguments]
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout

@@ -1,7 +1,8 @@
 """Connections to a Docker engine over SSH, made as the Docker CLI makes them: by `ssh HOST docker system dial-stdio`.
 
-The Docker SDK can do this too, but it needs paramiko, and its connections are not sockets that can be polled, which
-endpoints and Pipe mode need. Here, `ssh` gets one end of a real socket as its standard streams.
+The Docker SDK can do this too, with the library paramiko. But the connections of paramiko are not sockets, and
+endpoints and Pipe mode need sockets that they can poll. In this module, `ssh` gets one end of a real socket as its
+standard streams.
 """
 
 import contextlib
@@ -43,7 +44,7 @@ class SshForwarder:
         """
         self._command = make_command(address, timeout)
         self._check(timeout)
-        self._folder = tempfile.mkdtemp(prefix="microjobs-ssh-")  # only this user can enter it
+        self._folder = tempfile.mkdtemp(prefix="microjobs-ssh-")  # only this user can open the folder
         path = Path(self._folder, "engine.sock")
         self.address = f"unix://{path}"
         self._listener = socket.socket(socket.AF_UNIX)
@@ -52,9 +53,9 @@ class SshForwarder:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Accept no more connections. Open ones end when their client closes them."""
+        """Accept no more connections. Open connections end when their client closes them."""
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            self._listener.shutdown(socket.SHUT_RDWR)  # this call wakes the thread that accepts connections
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -70,7 +71,7 @@ class SshForwarder:
             raise SshError(f"{lines[-1].strip()} (`{shlex.join(self._command)}`)")
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # the listener is closed
+        with contextlib.suppress(OSError):  # an error means that the listener is closed
             while True:
                 connection, _ = self._listener.accept()
                 with connection:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 MAX_COLUMNS = 1000
-"""Limit of cursor moves to the right, and of erased characters before the cursor."""
+"""Maximum column that a cursor move reaches, and maximum number of erased characters before the cursor."""
 MAX_ROWS = 64
 """Limit of cursor moves up and down."""
 
@@ -18,7 +18,8 @@ _CONTROL = re.compile(
     r"|\x1b[ -/]*[0-~]"  # other escape sequences
     r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"  # other control characters, without the tab
 )
-"""Each alternative stops at the next escape character, so that a search takes linear time."""
+"""Matches one control sequence or character. Each alternative stops at the next escape character, so that a search
+takes linear time."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
@@ -70,10 +71,10 @@ def render(line: str, *, rewrites: bool = False) -> str:
     screen, position = _Screen(rewrites=rewrites), 0
     for match in _CONTROL.finditer(line):
         screen.write(line[position : match.start()])
-        screen.control(match)
+        screen.apply(match)
         position = match.end()
     screen.write(line[position:])
-    return screen.text()
+    return screen.format_text()
 
 
 class _Screen:
@@ -88,7 +89,7 @@ class _Screen:
 
     def write(self, text: str) -> None:
         if text:
-            cells = self._cells()
+            cells = self._get_cells()
             if self._rewrites and self._column == 0:
                 cells.clear()
             self._column = min(self._column, max(MAX_COLUMNS, len(cells)))
@@ -96,21 +97,21 @@ class _Screen:
             cells[self._column : self._column + len(text)] = text
             self._column += len(text)
 
-    def control(self, match: re.Match[str]) -> None:
-        """Apply a control character or sequence. Those that are not in `_ACTIONS` change nothing."""
+    def apply(self, match: re.Match[str]) -> None:
+        """Apply a control character or sequence. A sequence that is not in `_ACTIONS` changes nothing."""
         if (action := _ACTIONS.get(match["final"] or match[0])) is not None:
             first = (match["parameters"] or "").partition(";")[0]
             action(self, int(first) if first.isdigit() and len(first) < 6 else 0)
 
-    def text(self) -> str:
+    def format_text(self) -> str:
         rows = ("".join(self._rows[row]).rstrip() for row in sorted(self._rows))
         return "\n".join(row for row in rows if row)
 
-    def _cells(self) -> list[str]:
+    def _get_cells(self) -> list[str]:
         return self._rows.setdefault(self._row, [])
 
     def _move(self, rows: int, columns: int) -> None:
-        limit = max(MAX_COLUMNS, len(self._cells()))
+        limit = max(MAX_COLUMNS, len(self._get_cells()))
         self._row = min(MAX_ROWS, max(-MAX_ROWS, self._row + rows))
         self._column = min(limit, max(0, self._column + columns))
 
@@ -121,30 +122,30 @@ class _Screen:
         self._row, self._column = self._saved
 
     def _blank(self, count: int) -> None:
-        cells, start, count = self._cells(), self._column, min(count, MAX_COLUMNS)
+        cells, start, count = self._get_cells(), self._column, min(count, MAX_COLUMNS)
         cells[start : start + count] = " " * min(count, max(0, len(cells) - start))
 
     def _remove(self, count: int) -> None:
-        cells = self._cells()
-        if len(cells) <= MAX_COLUMNS:  # each removal moves the rest of the row
+        cells = self._get_cells()
+        if len(cells) <= MAX_COLUMNS:  # long rows are not changed, because each removal moves the rest of the row
             del cells[self._column : self._column + count]
 
-    def _erase_in_row(self, which: int) -> None:
+    def _erase_in_row(self, mode: int) -> None:
         """Erase the row's cells from the cursor to the end (0), up to the cursor (1), or all cells (2)."""
-        cells = self._cells()
-        if which == 0:
+        cells = self._get_cells()
+        if mode == 0:
             del cells[self._column :]
-        elif which > 1:
+        elif mode > 1:
             cells.clear()
         elif self._column < MAX_COLUMNS:
             cells[: self._column + 1] = " " * min(self._column + 1, len(cells))
 
-    def _erase(self, which: int) -> None:
+    def _erase(self, mode: int) -> None:
         """Erase the rows below the cursor (0), above the cursor (1), or all rows (2)."""
         for row in list(self._rows):
-            if which > 1 or (row > self._row and which == 0) or (row < self._row and which == 1):
+            if mode > 1 or (row > self._row and mode == 0) or (row < self._row and mode == 1):
                 del self._rows[row]
-        self._erase_in_row(which)
+        self._erase_in_row(mode)
 
 
 _ACTIONS: Mapping[str, Callable[[_Screen, int], None]] = {
@@ -162,8 +163,8 @@ _ACTIONS: Mapping[str, Callable[[_Screen, int], None]] = {
     "F": lambda screen, count: screen._move(-(count or 1), -screen._column),
     "G": lambda screen, column: screen._move(0, (column or 1) - 1 - screen._column),
     "H": lambda screen, _: screen._move(0, -screen._column),
-    "J": lambda screen, which: screen._erase(which),
-    "K": lambda screen, which: screen._erase_in_row(which),
+    "J": lambda screen, mode: screen._erase(mode),
+    "K": lambda screen, mode: screen._erase_in_row(mode),
     "P": lambda screen, count: screen._remove(count or 1),
     "X": lambda screen, count: screen._blank(count or 1),
 }

@@ -29,14 +29,16 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-IMPLAUSIBLE = re.compile(
+IMPLAUSIBLE_OPERATORS = re.compile(
     r"BitOr_|_(Pow|RShift|LShift|BitOr|BitAnd|BitXor)$|_(Eq|NotEq|Is|IsNot)_(Lt|LtE|Gt|GtE|Is|Eq)$"
 )
-"""Operators that change type hints, or that are not plausible mistakes."""
+"""Names of Cosmic Ray's operators, which are kinds of changes, to leave out: they change type hints, or make changes
+that are not plausible mistakes."""
 
 TIMEOUT_FACTOR = 5
-TIMEOUT_SECONDS = 20
-"""If a change makes the tests slower than this, it counts as detected."""
+ADDITIONAL_TIMEOUT_SECONDS = 20
+"""The tests of a change may take TIMEOUT_FACTOR times as long as the tests without a change, plus these seconds. A
+change that makes the tests slower counts as detected."""
 
 
 def main() -> int:
@@ -48,7 +50,7 @@ def main() -> int:
         seconds = run_baseline(test_command)
         mutations = sample(find_mutations(options.path), options.count, options.seed, options.path.read_text())
         print(f"{len(mutations)} changes of {options.path}, about {seconds * len(mutations) / 60:.0f} min", flush=True)
-        timeout = seconds * TIMEOUT_FACTOR + TIMEOUT_SECONDS
+        timeout = seconds * TIMEOUT_FACTOR + ADDITIONAL_TIMEOUT_SECONDS
         survivors = [
             diff
             for number, item in enumerate(mutations, 1)
@@ -73,8 +75,8 @@ def parse_arguments() -> argparse.Namespace:
 def copy_work_tree(folder: Path) -> Path:
     """Copy tracked and untracked files, except those that git ignores. Return the folder."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
+    file_list = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, file_list.split("\0")):
         if (REPOSITORY / name).is_file() or (REPOSITORY / name).is_symlink():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
@@ -83,18 +85,18 @@ def copy_work_tree(folder: Path) -> Path:
 
 def run_baseline(test_command: str) -> float:
     """Run the tests without a change, and return the seconds that they take. Exit if they fail."""
-    started = time.monotonic()
+    start_time = time.monotonic()
     outcome, output = run_tests(test_command, timeout=600)
     if outcome is not TestOutcome.SURVIVED:
         sys.exit(f"The tests fail without any change:\n{output[-3000:]}")
-    return time.monotonic() - started
+    return time.monotonic() - start_time
 
 
 def find_mutations(path: Path) -> list[MutationSpec]:
     with use_db(":memory:", WorkDB.Mode.create) as database:
         init([path], database, {})
         mutations = [mutation for item in database.work_items for mutation in item.mutations]
-    return [mutation for mutation in mutations if not IMPLAUSIBLE.search(mutation.operator_name)]
+    return [mutation for mutation in mutations if not IMPLAUSIBLE_OPERATORS.search(mutation.operator_name)]
 
 
 def is_valid(text: str, mutation: MutationSpec) -> bool:
@@ -109,10 +111,10 @@ def is_valid(text: str, mutation: MutationSpec) -> bool:
 
 def sample(mutations: Iterable[MutationSpec], count: int, seed: int, text: str) -> list[MutationSpec]:
     """Choose valid mutations of a text at random, the same ones for the same seed, in the order of its lines."""
-    found = sorted(mutations, key=lambda item: (item.start_pos, item.operator_name, item.occurrence))
-    shuffled = random.Random(seed).sample(found, len(found))  # noqa: S311 - no secret
-    chosen = itertools.islice((mutation for mutation in shuffled if is_valid(text, mutation)), count)
-    return sorted(chosen, key=lambda item: item.start_pos)
+    candidates = sorted(mutations, key=lambda item: (item.start_pos, item.operator_name, item.occurrence))
+    shuffled = random.Random(seed).sample(candidates, len(candidates))  # noqa: S311 - no secret
+    chosen_mutations = itertools.islice((mutation for mutation in shuffled if is_valid(text, mutation)), count)
+    return sorted(chosen_mutations, key=lambda item: item.start_pos)
 
 
 def find_missed_change(mutation: MutationSpec, test_command: str, timeout: float, number: int) -> str:

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from microjobs_orchestrator.local.kinds import JobStatus
+from microjobs_orchestrator.local.kinds import JobStatus, load_kinds
 from microjobs_orchestrator.local.parity.common import LIST_ROWS, LIST_ROWS_WITH_STATUS
-from microjobs_orchestrator.local.protocols.models import operation_model, service_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model, load_service_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "scripts" / "resource-template"
@@ -36,18 +36,18 @@ class Family:
         self.package = name.replace("-", "_")
         self.constant = self.package.upper()
         self.noun = find_noun(name)
-        self.verbs = [verb for verb in VERBS if self.operation(verb) in service_model("sagemaker").operation_names]
+        self.verbs = [verb for verb in VERBS if self.operation(verb) in load_service_model("sagemaker").operation_names]
 
     def operation(self, verb: str) -> str:
         return f"{verb}{self.noun}{'s' if verb == 'List' else ''}"
 
     def request_members(self, verb: str) -> dict[str, Any]:
         """Return the shapes of a request's members, by name."""
-        shape: Any = operation_model("sagemaker", self.operation(verb)).input_shape
+        shape: Any = load_operation_model("sagemaker", self.operation(verb)).input_shape
         return dict(shape.members)
 
     def response_members(self, verb: str) -> dict[str, Any]:
-        shape: Any = operation_model("sagemaker", self.operation(verb)).output_shape
+        shape: Any = load_operation_model("sagemaker", self.operation(verb)).output_shape
         return dict(shape.members)
 
     @property
@@ -57,20 +57,23 @@ class Family:
 
     @property
     def is_runnable(self) -> bool:
-        """Whether the template's job can run for it: Stop exists, and the statuses are those of jobs."""
+        """Whether the family can use the job of the template: Stop exists, and the statuses are those of jobs."""
         return "Stop" in self.verbs and set(JobStatus) <= set(self.statuses)
 
 
 def find_noun(name: str) -> str:
-    """Return the noun of a family, such as `AutoMLJob` of `auto-ml-job`.
+    """Return the noun of a family, such as `AutoMLJob` for `auto-ml-job`.
 
     Raises:
         SystemExit: SageMaker has no such family.
     """
-    created = [item.removeprefix("Create") for item in service_model("sagemaker").operation_names if "Create" in item]
-    nouns = {"-".join(split_words(noun)): noun for noun in created}
+    created_nouns = [
+        item.removeprefix("Create") for item in load_service_model("sagemaker").operation_names if "Create" in item
+    ]
+    nouns = {"-".join(split_words(noun)): noun for noun in created_nouns}
     if name not in nouns:
-        sys.exit(f"new-resource: SageMaker has no resource {name!r}: choose from {', '.join(sorted(nouns))}")
+        choices = ", ".join(sorted(candidate for candidate in nouns if find_obstacle(Family(candidate)) is None))
+        sys.exit(f"new-resource: SageMaker has no resource {name!r}: choose from {choices}")
     return nouns[name]
 
 
@@ -78,7 +81,7 @@ def split_words(noun: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", noun)]
 
 
-def write_kinds(family: Family) -> str:
+def format_kinds(family: Family) -> str:
     """Return the module that declares the kind."""
     names = [family.name, family.noun, family.name]
     lifecycle = ""
@@ -97,11 +100,12 @@ def write_kinds(family: Family) -> str:
     )
 
 
-def write_parity(family: Family) -> str:
-    """Return the module with the parity rows: everything but the name and tags is refused until it is implemented."""
-    create: Any = operation_model("sagemaker", f"Create{family.noun}").input_shape
-    rows = "".join(f'    "{name}": {row},\n' for name, row in create_rows(family, create))
-    lists = "".join(f'        "{name}": {row},\n' for name, row in list_rows(family))
+def format_parity(family: Family) -> str:
+    """Return the module with the parity rows: all members except the name and the tags are refused until they are
+    implemented."""
+    create: Any = load_operation_model("sagemaker", f"Create{family.noun}").input_shape
+    rows = "".join(f'    "{name}": {row},\n' for name, row in make_create_rows(family, create))
+    lists = "".join(f'        "{name}": {row},\n' for name, row in make_list_rows(family))
     return (
         f'"""Parity rows of the kind {family.name}."""\n\nfrom collections.abc import Mapping\n\n'
         "from microjobs_orchestrator.local.parity.common import TAGS\n"
@@ -113,7 +117,7 @@ def write_parity(family: Family) -> str:
     )
 
 
-def create_rows(family: Family, create: Any) -> Iterator[tuple[str, str]]:
+def make_create_rows(family: Family, create: Any) -> Iterator[tuple[str, str]]:
     for name in create.members:
         if name == f"{family.noun}Name":
             yield name, "Honoured()"
@@ -125,22 +129,22 @@ def create_rows(family: Family, create: Any) -> Iterator[tuple[str, str]]:
             yield name, 'Refused("it is not supported yet")'
 
 
-def list_rows(family: Family) -> Iterable[tuple[str, str]]:
-    """Return the rows of the List operation, or none if it has only the members that the common rows cover."""
-    usual = LIST_ROWS_WITH_STATUS if family.is_runnable else LIST_ROWS
-    if family.request_members("List").keys() == usual.keys():
+def make_list_rows(family: Family) -> Iterable[tuple[str, str]]:
+    """Return the rows of the List operation, or none if the rows that derive from the kind cover all its members."""
+    derived_rows = LIST_ROWS_WITH_STATUS if family.is_runnable else LIST_ROWS
+    if family.request_members("List").keys() == derived_rows.keys():
         return []
-    known = LIST_ROWS_WITH_STATUS if family.statuses else LIST_ROWS
-    other = 'Refused("it is not supported yet")'
-    return [(name, "Honoured()" if name in known else other) for name in family.request_members("List")]
+    common_rows = LIST_ROWS_WITH_STATUS if family.statuses else LIST_ROWS
+    refused = 'Refused("it is not supported yet")'
+    return [(name, "Honoured()" if name in common_rows else refused) for name in family.request_members("List")]
 
 
 def write_family(family: Family, folder: Path, example: Path) -> None:
     """Write the modules of a family, and the module with its example request."""
     folder.mkdir()
     (folder / "__init__.py").write_text(f'"""The resource family {family.name}."""\n')
-    (folder / "kinds.py").write_text(write_kinds(family))
-    (folder / "parity.py").write_text(write_parity(family))
+    (folder / "kinds.py").write_text(format_kinds(family))
+    (folder / "parity.py").write_text(format_parity(family))
     names = ("job.py", "operations.py") if family.is_runnable else ("operations_without_job.py",)
     targets = {name: folder / name.replace("_without_job", "") for name in names} | {"example.py": example}
     for source, target in targets.items():
@@ -150,19 +154,29 @@ def write_family(family: Family, folder: Path, example: Path) -> None:
         target.write_text(text.replace("greeting", family.package))
 
 
+def find_obstacle(family: Family) -> str | None:
+    """Return why the template cannot create the family, or None if it can."""
+    supported = next((kind for kind in load_kinds() if kind.noun == family.noun), None)
+    if supported is not None:
+        return f"the local server already has the kind {supported.arn_type}"
+    missing = next((verb for verb in ("Describe", "List") if verb not in family.verbs), None)
+    if missing is not None:
+        return f"SageMaker has no operation {family.operation(missing)}"
+    if family.request_members("Describe").keys() != {f"{family.noun}Name"}:
+        return f"{family.operation('Describe')} does not identify a resource by {family.noun}Name alone"
+    return None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="new-resource", description="Create the folder of a resource family.")
     parser.add_argument("name", help="such as auto-ml-job")
     family = Family(parser.parse_args().name)
-    for verb in ("Describe", "List"):
-        if verb not in family.verbs or (
-            verb == "Describe" and family.request_members(verb).keys() != {f"{family.noun}Name"}
-        ):
-            sys.exit(f"new-resource: {family.operation(verb)} is not an operation on resources with a name")
     folder, example = RESOURCES / family.package, EXAMPLES / f"{family.package}.py"
     for path in (folder, example):
         if path.exists():
             sys.exit(f"new-resource: {path.relative_to(ROOT)} already exists: remove it to create the family again")
+    if (obstacle := find_obstacle(family)) is not None:
+        sys.exit(f"new-resource: {obstacle}")
     try:
         write_family(family, folder, example)
         for command in (["format", "--quiet"], ["check", "--fix", "--quiet"], ["format", "--quiet"]):
@@ -172,6 +186,8 @@ def main() -> None:
         example.unlink(missing_ok=True)
         raise
     print(f"Created {folder.relative_to(ROOT)} and {example.relative_to(ROOT)}.")
+    if not family.is_runnable:
+        print(f"Create{family.noun} only stores a description: the template has no job for the statuses of this kind.")
     print("Next: make parity, and read docs/maintaining/adding-a-resource.md")
 
 

@@ -1,4 +1,4 @@
-"""Last step of the Compose pipeline: prints the score report, and predictions of the endpoint with their targets.
+"""Last service of the Compose file: prints the score report, and predictions of the endpoint with their targets.
 
 Runs in the batch-score image, which contains numpy, as the service `report` of docker-compose.yml.
 """

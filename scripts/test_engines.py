@@ -1,102 +1,210 @@
-"""Run the tests of containers on other engines: Podman, rootless Podman, and a Docker engine without shared network or
-files.
+"""Run the tests of containers on other engines: Podman and Docker with and without root's rights, and a Docker engine
+without shared network or files.
 
-Both engines keep their data in a temporary folder, and get copies of the images of the current engine. Needs root's
-rights. Arguments replace the tests: `test_engines.py tests/local/test_hosting.py`.
+Each engine has its data in a temporary folder, and gets copies of the images of the current engine that the tests use.
+Needs root's rights. `--engine NAME` selects an engine, and other arguments replace the tests:
+
+    python scripts/test_engines.py --engine podman --engine remote-docker tests/local/test_hosting.py
 """
 
+import argparse
 import os
+import pwd
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from microjobs_orchestrator import images
 
-TESTS = (
+TEST_PATHS = (
     "tests/local/runtimes/test_docker.py",
+    "tests/local/runtimes/test_forwarding.py",
     "tests/local/security/test_networks.py",
     "tests/local/test_both_runtimes.py",
     "tests/local/test_hosting.py",
 )
-UNSUPPORTED: dict[str, str] = {
-    # With version 1 of cgroups, Podman does not report exhausted memory. The Docker engine, which also runs on this
-    # machine, sets the kernel to drop packets between containers of Podman's internal networks.
-    "podman": "not (exhausted_memory or lack_of_memory or isolated_hosts_reach_each_other)",
-    # Besides, version 1 of cgroups has no limits for containers of users, and rootless Podman 4.3 cannot commit images.
-    "rootless": "not (exhausted_memory or lack_of_memory or isolated_hosts_reach_each_other or volumes_of_the_image)",
-    "remote": "",
-}
-"""Selections of pytest that leave out what an engine does not support; see docs/using/engines.md."""
+UNUSED_JOBS = ("batch-score", "train-tensorflow")
+"""The jobs whose images these tests do not use."""
+WORKERS = 2
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 
+NAMESPACES = ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
+"""A prefix that runs a command in namespaces of its own. The command's processes and mounts end with the command. The
+command ends with this script, even if the script is killed."""
+OPEN_TUN = "mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200"
+"""A command with which all users can open the device of virtual networks. On some machines, only root can open it."""
+TEST_FOLDER = "tests"
+"""The folder for the tests' temporary files."""
+REMOTE_BRIDGE = "172.31.255.1/24"
+"""The address of the bridge of the remote engine. This machine does not use it, even if another Docker engine runs on
+this machine."""
+ROOTLESS_DOCKER = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
+"""The script's usual place in Debian's packages, if it is not on the PATH."""
+
+
+def make_podman_command(folder: Path) -> Sequence[str]:
+    return prepare_mounts("true", make_podman_service(folder))
+
+
+def make_rootless_podman_command(folder: Path) -> Sequence[str]:
+    return prepare_mounts(OPEN_TUN, run_as_user(folder, make_podman_service(folder)))
+
+
+def make_rootless_docker_command(folder: Path) -> Sequence[str]:
+    script = shutil.which("dockerd-rootless.sh") or find_in_dockerd_package(ROOTLESS_DOCKER)
+    return prepare_mounts(OPEN_TUN, run_as_user(folder, [script, f"--host=unix://{folder}/engine.sock"]))
+
+
+def make_remote_docker_command(folder: Path) -> Sequence[str]:
+    data = [f"--data-root={folder}/data", f"--exec-root={folder}/run", f"--pidfile={folder}/docker.pid"]
+    engine = ["dockerd", *data, f"--host=unix://{folder}/engine.sock", f"--bip={REMOTE_BRIDGE}"]
+    hide_files = f"ip link set lo up && mount -t tmpfs tmpfs '{folder.parent / TEST_FOLDER}'"
+    return prepare_mounts(hide_files, engine, "--net")
+
+
+class Engine(NamedTuple):
+    """A container engine on which the tests run."""
+
+    make_command: Callable[[Path], Sequence[str]]
+    """Returns the command that starts the engine. The engine's data and its socket, `engine.sock`, are in the given
+    folder."""
+    unsupported_tests: Sequence[str] = ()
+    """Parts of names of tests that need what this engine does not support; see docs/maintaining/engines.md."""
+
+
+# Version 1 of cgroups has no limits for containers of users, and with it, Podman does not report exhausted memory.
+# The kernel of a machine with a Docker engine of root drops packets between containers of Podman's internal networks.
+# Without guards, this machine connects to an isolated host by its address, to which some engines provide no route.
+# Programs of this machine and containers of an engine on another machine cannot attack each other.
+UNSUPPORTED_ON_PODMAN = ("exhausted_memory", "lack_of_memory", "isolated_hosts_reach_each_other")
+ENGINES = {
+    "podman": Engine(make_podman_command, UNSUPPORTED_ON_PODMAN),
+    # Rootless Podman 4.3 cannot commit images.
+    "rootless-podman": Engine(
+        make_rootless_podman_command, (*UNSUPPORTED_ON_PODMAN, "volumes_of_the_image", "guards_can_be_disabled")
+    ),
+    "rootless-docker": Engine(
+        make_rootless_docker_command, ("exhausted_memory", "lack_of_memory", "guards_can_be_disabled")
+    ),
+    "remote-docker": Engine(
+        make_remote_docker_command, ("guards_can_be_disabled", "only_the_server_reaches", "attack_succeeds")
+    ),
+}
+
 
 def main() -> None:
-    tests = sys.argv[1:] or TESTS
-    codes = []
-    with tempfile.TemporaryDirectory(prefix="microjobs-engines-") as folder:
-        for name, start in STARTS.items():
-            part = Path(folder, name)
-            part.mkdir()
-            with running_engine(start(part), part / "engine.sock") as address:
-                copy_images(address)
-                codes.append(run_tests(address, UNSUPPORTED[name], tests))
-    sys.exit(max(codes))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", action="append", choices=ENGINES, help="an engine; default: all of them")
+    parser.add_argument("tests", nargs="*", default=TEST_PATHS, help="files or names of tests")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))  # the temporary folder is then removed
+    # Podman refuses folders with long names.
+    with tempfile.TemporaryDirectory(prefix="mj-engines-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # engines of other users have their folders in this folder
+        (folder / TEST_FOLDER).mkdir(mode=0o700)
+        archive = save_images(folder / "images.tar")
+        results = {engine: run(engine, folder, archive, options.tests) for engine in options.engine or ENGINES}
+    for engine, (code, seconds) in results.items():
+        print(f"{engine}: {'passed' if code == 0 else f'exit code {code}'}, {seconds:.0f} s")
+    sys.exit(max(code for code, _ in results.values()))
 
 
-def podman_command(folder: Path) -> Sequence[str]:
-    # Podman's own limits may be above those of this process, which it then may not set.
+def save_images(archive: Path) -> Path:
+    names = [images.local_image_name(job) for job in images.list_jobs() if job not in UNUSED_JOBS]
+    subprocess.run(["docker", "save", "--output", archive, *names], check=True)
+    return archive
+
+
+def run(name: str, folder: Path, archive: Path, tests: Sequence[str]) -> tuple[int, float]:
+    """Run the tests on an engine. Return pytest's exit code, and the seconds that the engine took."""
+    start_time, engine = time.monotonic(), ENGINES[name]
+    engine_folder, bridges = folder / name, list_podman_bridges()
+    engine_folder.mkdir()
+    with run_engine(engine.make_command(engine_folder), engine_folder) as address:
+        print(f"{name}: loading the images", flush=True)
+        subprocess.run(["docker", "--host", address, "load", "--quiet", "--input", archive], check=True)
+        print(f"{name}: images loaded after {time.monotonic() - start_time:.0f} s", flush=True)
+        code = run_tests(address, engine.unsupported_tests, [f"--basetemp={folder / TEST_FOLDER}/run", *tests])
+    shutil.rmtree(engine_folder)
+    # Podman 4.3 leaves some bridges if several containers end at the same time
+    for bridge in list_podman_bridges() - bridges:
+        subprocess.run(["ip", "link", "delete", bridge], check=False)
+    return code, time.monotonic() - start_time
+
+
+def list_podman_bridges() -> set[str]:
+    """Return the names of Podman's bridges."""
+    return {path.name for path in Path("/sys/class/net").glob("podman[0-9]*")}
+
+
+def prepare_mounts(preparation: str, command: Sequence[str], *namespaces: str) -> Sequence[str]:
+    """Return a command that runs a shell command, and then another command, in namespaces of their own."""
+    # The shell is process 1 and keeps root's rights: Podman as process 1 failed to copy some files into containers, and
+    # the kernel does not send the signal of `--kill-child` after a change of user.
+    return [*NAMESPACES, *namespaces, "sh", "-c", f'{preparation} && {{ "$@" & wait; }}', "sh", *command]
+
+
+def run_as_user(folder: Path, command: Sequence[str]) -> Sequence[str]:
+    """Return a command that runs another command as a user who may map other users: the first user in /etc/subuid."""
+    path = Path("/etc/subuid")
+    name = path.read_text().partition(":")[0] if path.exists() else ""
+    if not name:
+        sys.exit("rootless engines need a user in /etc/subuid: add one with `useradd NAME`, after `apt install uidmap`")
+    user = pwd.getpwnam(name)
+    shutil.chown(folder, user.pw_uid, user.pw_gid)
+    identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
+    return ["setpriv", *identity, "env", f"--chdir={folder}", f"HOME={folder}", f"XDG_RUNTIME_DIR={folder}", *command]
+
+
+def make_podman_service(folder: Path) -> Sequence[str]:
+    # Podman's default limits may be above the limits of this process. Then Podman is not allowed to set them.
     limits = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
-    present = {name: resource.getrlimit(number)[0] for name, number in limits.items()}
+    current_limits = {name: resource.getrlimit(number)[0] for name, number in limits.items()}
     settings = folder / "containers.conf"
     settings.write_text(
-        f"[containers]\ndefault_ulimits = {[f'{name}={limit}:{limit}' for name, limit in present.items()]}\n"
+        f"[containers]\ndefault_ulimits = {[f'{name}={limit}:{limit}' for name, limit in current_limits.items()]}\n"
         '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
     )
     data = [f"--root={folder}/data", f"--runroot={folder}/run"]
-    service = ["podman", *data, "system", "service", "--time=0", f"unix://{folder}/engine.sock"]
-    return ["env", f"CONTAINERS_CONF={settings}", *service]
+    # By default, Podman 4.3 copies each image for each container if the user may not use FUSE.
+    service = ["podman", *data, "--storage-driver=overlay", "system", "service", "--time=0"]
+    return ["env", f"CONTAINERS_CONF={settings}", *service, f"unix://{folder}/engine.sock"]
 
 
-def rootless_command(folder: Path) -> Sequence[str]:
-    """Run Podman as a user who may map further users: the first one in /etc/subuid."""
-    user = Path("/etc/subuid").read_text().partition(":")[0]
-    folder.parent.chmod(0o711)
-    command = podman_command(folder)
-    shutil.chown(folder, user)
-    variables = [f"HOME={folder}", f"XDG_RUNTIME_DIR={folder}"]
-    return ["runuser", "--user", user, "--", "env", f"--chdir={folder}", *variables, *command]
-
-
-def remote_command(folder: Path) -> Sequence[str]:
-    data = [f"--data-root={folder}/data", f"--exec-root={folder}/run", f"--pidfile={folder}/docker.pid"]
-    engine = ["dockerd", *data, f"--host=unix://{folder}/engine.sock"]
-    hide_files = "ip link set lo up && mount -t tmpfs tmpfs /home && mount -t tmpfs tmpfs /root"
-    return ["unshare", "--net", "--mount", "sh", "-c", f'{hide_files} && exec "$@"', "sh", *engine]
-
-
-STARTS = {"podman": podman_command, "rootless": rootless_command, "remote": remote_command}
+def find_in_dockerd_package(path: str) -> str:
+    """Return the path of a file in the package of `dockerd`. The package may be unpacked into another root folder."""
+    dockerd = shutil.which("dockerd") or sys.exit("dockerd is not on the PATH")
+    return str(Path(dockerd).resolve().parents[2]) + path
 
 
 @contextmanager
-def running_engine(command: Sequence[str], socket: Path) -> Iterator[str]:
+def run_engine(command: Sequence[str], folder: Path) -> Iterator[str]:
     """Start an engine, wait until it answers, and yield its address. Stop it at the end."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address, deadline = f"unix://{socket}", time.monotonic() + START_TIMEOUT
+    log, address, deadline = folder / "engine.log", f"unix://{folder}/engine.sock", time.monotonic() + START_TIMEOUT
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         while subprocess.run(["docker", "--host", address, "info"], capture_output=True, check=False).returncode:
             if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"the engine did not start: {' '.join(command)}")
+                sys.exit(f"the engine did not start: {' '.join(command)}\n{log.read_text()[-2000:]}")
             time.sleep(0.5)
         yield address
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):  # the engine has ended
+            # the signal goes to the process group, because `unshare` itself ignores it
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -104,18 +212,10 @@ def running_engine(command: Sequence[str], socket: Path) -> Iterator[str]:
             process.wait()
 
 
-def copy_images(address: str) -> None:
-    for job in images.list_jobs():
-        name = images.local_image_name(job)
-        print(f"copying {name} to {address}", flush=True)
-        with subprocess.Popen(["docker", "save", name], stdout=subprocess.PIPE) as save:
-            subprocess.run(["docker", "--host", address, "load", "--quiet"], stdin=save.stdout, check=True)
-        if save.returncode:
-            sys.exit(f"{name} is not built: run `make build/{job}`")
-
-
-def run_tests(address: str, selection: str, tests: Sequence[str]) -> int:
-    command = [sys.executable, "-m", "pytest", "-m", "engine", "-k", selection, *tests]
+def run_tests(address: str, unsupported: Sequence[str], tests: Sequence[str]) -> int:
+    selection = f"not ({' or '.join(unsupported)})" if unsupported else ""
+    workers = [f"--numprocesses={WORKERS}", "--dist=worksteal"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "engine", "-k", selection, *workers, *tests]
     environment = {**os.environ, "DOCKER_HOST": address, "MICROJOBS_REQUIRE_ENGINE": "1"}
     return subprocess.run(command, env=environment, check=False).returncode
 

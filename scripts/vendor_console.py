@@ -1,7 +1,8 @@
 """Writes the JavaScript libraries of the web console from npm's packages: `make console-libraries`.
 
 `lock.json` names the packages and their files, with the hashes of the packages. This script downloads the packages
-with npm, changes what browsers need without a build step, and writes the files, their licences and their hashes.
+with npm, adapts the files to browsers, because there is no build step, and writes the files, their licences and their
+hashes.
 """
 
 import base64
@@ -23,9 +24,9 @@ REPLACEMENTS = {
     "//# sourceMappingURL=preact.mjs.map": "",
     "//# sourceMappingURL=hooks.mjs.map": "",
 }
-"""Browsers resolve no names of packages, and the source maps are not served."""
+"""Changes of the files: browsers resolve no names of packages, and the source maps are not served."""
 SUFFIXES = {"uplot.js": "export default uPlot;\n"}
-"""Added to a file that is a classic script, because its package has no small module."""
+"""Texts that are added to files that are classic scripts, because their packages have no small module."""
 
 
 def main() -> None:

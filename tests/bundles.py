@@ -11,7 +11,7 @@ from microjobs.columns import FittedColumns, write_columns
 from microjobs.scaler import Scaler, write_scaler
 
 
-def linear_bundle(
+def write_linear_bundle(
     folder: Path,
     weights: ArrayLike,
     bias: float,
@@ -38,8 +38,8 @@ def linear_bundle(
         write_columns(folder, columns)
 
 
-def large_bundle(folder: Path, megabytes: int, features: int = 256) -> None:
-    """Write a bundle whose weights take this memory. It predicts the sum of the absolute features."""
+def write_large_bundle(folder: Path, megabytes: int, features: int = 256) -> None:
+    """Write a bundle whose weights need `megabytes` of memory. It predicts the sum of the absolute feature values."""
     width = megabytes * 1024 * 1024 // (4 * features)
     weights = np.zeros((features, width), np.float32)
     np.fill_diagonal(weights, 1.0)

@@ -1,4 +1,4 @@
-"""Paths of the repository, and skips of tests that need an engine, images or PyTorch."""
+"""Paths of the repository, and hooks that skip tests whose engine, images or PyTorch are missing."""
 
 import gc
 import os
@@ -33,40 +33,42 @@ sys.dont_write_bytecode = False
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONTAINERS = REPOSITORY / "containers"
 JOBS = sorted(path.parent.name for path in CONTAINERS.glob("*/image.yml"))
-"""The jobs: every folder of `containers/` with an `image.yml`."""
+"""Names of the ready-made jobs: the folders of `containers/` with an `image.yml`."""
 
 BOSTON = REPOSITORY.parent / "shared" / "data" / "boston_housing.npz"
 
 REQUIRE_ENGINE = "MICROJOBS_REQUIRE_ENGINE"
-"""If it is set, as in CI, tests fail instead of being skipped when there is no engine."""
+"""If this variable is set, as in CI, tests fail if the engine, the registry program or the browser that they need is
+missing. Otherwise, they are skipped."""
 
 
-def tracked_files() -> list[Path]:
+def list_tracked_files() -> list[Path]:
     """Return tracked files, and new files that git does not ignore, relative to the repository."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     return [Path(name) for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
-def base_image() -> str:
+def find_base_image() -> str:
     """Return the name of the base image of builds."""
     return os.environ.get("PYTHON_IMAGE") or DEFAULT_IMAGE
 
 
-def image_name(job: str) -> str:
+def make_image_name(job: str) -> str:
+    """Return the name that `make build` gives the image of a job."""
     return f"{os.environ.get('REGISTRY', 'microjobs')}/{job}:{os.environ.get('TAG', 'dev')}"
 
 
 @contextmanager
-def image_from(job: str, *lines: str) -> Iterator[str]:
+def build_image_from(job: str, *lines: str) -> Iterator[str]:
     """Build an image from a job's image and more lines of a Dockerfile, and remove it after the block."""
-    with image_from_base(image_name(job), *lines) as name:
+    with build_image_from_base(make_image_name(job), *lines) as name:
         yield name
 
 
 @contextmanager
-def image_from_base(base: str, *lines: str) -> Iterator[str]:
-    """Build an image from another one and more lines of a Dockerfile, and remove it after the block."""
+def build_image_from_base(base: str, *lines: str) -> Iterator[str]:
+    """Build an image from another image and more lines of a Dockerfile, and remove it after the block."""
     name = f"microjobs-test/{uuid.uuid4().hex[:8]}:dev"
     dockerfile = "\n".join([f"FROM {base}", *lines])
     subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
@@ -76,10 +78,10 @@ def image_from_base(base: str, *lines: str) -> Iterator[str]:
         subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=True)
 
 
-def _missing_pytorch() -> str | None:
-    """Reason why PyTorch's CPU build cannot be installed on this machine, or None.
+def _explain_missing_pytorch() -> str | None:
+    """Return the reason why PyTorch's CPU build cannot be installed on this machine, or None.
 
-    The usual package index has only the build for GPUs, which is several gigabytes large.
+    The usual package index has only the build for GPUs, which takes several gigabytes.
     """
     packages = Path(os.environ.get("LOCAL_PACKAGES") or CONTAINERS / "local-packages")
     if any(packages.glob("torch-*+cpu-*.whl")):
@@ -96,7 +98,7 @@ def _missing_pytorch() -> str | None:
     return None
 
 
-def _missing_engine() -> str | None:
+def _explain_missing_engine() -> str | None:
     """Return the reason why tests that need containers cannot run, or None."""
     try:
         client = docker_engine.connect()
@@ -106,13 +108,15 @@ def _missing_engine() -> str | None:
             client.close()
     except DockerException as error:
         return f"no Docker engine answers: {str(error).splitlines()[0][:120]}"
-    missing = [job for job in JOBS if image_name(job) not in tags]
-    return f"images are not built: make {' '.join(f'build/{job}' for job in missing)}" if missing else None
+    unbuilt_jobs = [job for job in JOBS if make_image_name(job) not in tags]
+    if not unbuilt_jobs:
+        return None
+    return f"images are not built: make {' '.join(f'build/{job}' for job in unbuilt_jobs)}"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect without garbage collection: the modules and tests stay alive, and the collector visits them often."""
+    """Collect the tests while Python's garbage collector is off: it would free none of the modules and tests."""
     gc.disable()
     try:
         return (yield)
@@ -124,11 +128,11 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     pytorch = [item for item in items if item.get_closest_marker("pytorch")]
-    if pytorch and (reason := _missing_pytorch()) is not None:
+    if pytorch and (reason := _explain_missing_pytorch()) is not None:
         for item in pytorch:
             item.add_marker(pytest.mark.skip(reason=reason))
     engine_tests = [item for item in items if item.get_closest_marker("engine")]
-    if not engine_tests or os.environ.get(REQUIRE_ENGINE) or (reason := _missing_engine()) is None:
+    if not engine_tests or os.environ.get(REQUIRE_ENGINE) or (reason := _explain_missing_engine()) is None:
         return
     for item in engine_tests:
         item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,4 +1,4 @@
-"""Commands in the documentation and in the messages of the tools."""
+"""Commands in the documentation and in the messages of the code."""
 
 import ast
 import re
@@ -15,10 +15,10 @@ PROGRAMS = (
 SHELLS = ("sh", "bash", "zsh", "shell")
 _COMMAND = re.compile(rf"(?:{'|'.join(PROGRAMS)}) ")
 _SPAN = re.compile(r"`([^`\n]+)`")
-_SIGN = re.compile(rf"`(?:{'|'.join(PROGRAMS)}) |microjobs (?!import)")
-"""Matches in each file whose messages contain a command. Only these files are parsed, because each worker parses."""
+_COMMAND_HINT = re.compile(rf"`(?:{'|'.join(PROGRAMS)}) |microjobs (?!import)")
+"""Matches the text of each file whose messages may contain a command."""
 PLACEHOLDER = "X"
-"""Replaces a value that a message formats."""
+"""Text that replaces, in a snippet, each value that a message formats."""
 
 
 @dataclass(frozen=True)
@@ -35,30 +35,30 @@ class Snippet:
 
 def list_pages() -> list[Path]:
     """Return the pages of the documentation, relative to the repository, without history and generated pages."""
-    found = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("containers/*/README.md")]
-    found.append(REPOSITORY / "scripts" / "job-template" / "README.md")
-    left_out = ("CHANGELOG.md", "parity.md")
-    return sorted(path.relative_to(REPOSITORY) for path in found if path.name not in left_out)
+    files = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("containers/*/README.md")]
+    files.append(REPOSITORY / "scripts" / "job-template" / "README.md")
+    excluded_names = ("CHANGELOG.md", "parity.md")
+    return sorted(path.relative_to(REPOSITORY) for path in files if path.name not in excluded_names)
 
 
-def code_blocks(page: Path) -> Iterator[Snippet]:
+def find_code_blocks(page: Path) -> Iterator[Snippet]:
     """Yield the indented blocks and the fenced shell blocks of a page."""
     language: str | None = None
-    begin, lines = 0, list[str]()
+    first_line, lines = 0, list[str]()
     for number, line in enumerate([*(REPOSITORY / page).read_text(encoding="utf-8").splitlines(), ""], 1):
         fence = re.match(r"```(\w*)", line)
         inside = not fence and (language in SHELLS if language is not None else line.startswith("    "))
         if inside:
-            begin = begin or number
+            first_line = first_line or number
             lines.append(line if language is not None else line[4:])
         elif lines:
-            yield Snippet(page, begin, "\n".join(lines))
-            begin, lines = 0, []
+            yield Snippet(page, first_line, "\n".join(lines))
+            first_line, lines = 0, []
         if fence:
             language = None if language is not None else fence[1]
 
 
-def inline_commands(page: Path) -> Iterator[Snippet]:
+def find_inline_commands(page: Path) -> Iterator[Snippet]:
     """Yield the commands in sentences and tables of a page."""
     for number, line in enumerate((REPOSITORY / page).read_text(encoding="utf-8").splitlines(), 1):
         for text in _SPAN.findall(line):
@@ -66,45 +66,47 @@ def inline_commands(page: Path) -> Iterator[Snippet]:
                 yield Snippet(page, number, text.replace("\\|", "|"))
 
 
-def quoted_commands() -> Iterator[Snippet]:
-    """Yield the commands in backquotes in messages of the tools."""
-    for message in _messages():
+def find_quoted_commands(path: Path) -> Iterator[Snippet]:
+    """Yield the commands in backquotes in the messages of a file."""
+    for message in _read_messages(path):
         for text in _SPAN.findall(message.text):
             if _COMMAND.match(text):
                 yield Snippet(message.path, message.line, text)
 
 
-def unquoted_commands() -> Iterator[Snippet]:
-    """Yield the `microjobs` commands in messages without backquotes, with the rest of the line."""
+def find_unquoted_commands(path: Path) -> Iterator[Snippet]:
+    """Yield the `microjobs` commands in those messages of a file that have no backquotes, each up to its line's end."""
     call = re.compile(r"(?<![\w$(/])microjobs (?:run|build|push|local|ps|logs|stop|interrupt|init|doctor|clean) .*")
-    for message in _messages():
+    for message in _read_messages(path):
         for text in call.findall(message.text) if "`" not in message.text else ():
             yield Snippet(message.path, message.line, text)
 
 
-@cache
-def _messages() -> list[Snippet]:
-    """Return all texts in the tools' code, without docstrings."""
-    return list(_parse_messages())
-
-
-def _parse_messages() -> Iterator[Snippet]:
+def list_files_with_messages() -> list[Path]:
+    """Return the Python files whose messages may contain a command, relative to the repository."""
     folders = ("orchestrator", "scripts", "containers", "shared", "bench")
-    for path in sorted(path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")):
-        source = path.read_text(encoding="utf-8")
-        if not _SIGN.search(source):
-            continue
-        nodes = list(ast.walk(ast.parse(source)))
-        left_out = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-        left_out |= {id(value) for node in nodes if isinstance(node, ast.JoinedStr) for value in node.values}
-        for node in nodes:
-            if id(node) not in left_out and isinstance(node, (ast.Constant, ast.JoinedStr)):
-                yield Snippet(path.relative_to(REPOSITORY), node.lineno, _text(node))
+    paths = (path for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
+    return sorted(
+        path.relative_to(REPOSITORY) for path in paths if _COMMAND_HINT.search(path.read_text(encoding="utf-8"))
+    )
 
 
-def _text(node: ast.expr) -> str:
+@cache
+def _read_messages(path: Path) -> list[Snippet]:
+    """Return all texts in the code of a file, without docstrings."""
+    nodes = list(ast.walk(ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))))
+    excluded_ids = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    excluded_ids |= {id(value) for node in nodes if isinstance(node, ast.JoinedStr) for value in node.values}
+    return [
+        Snippet(path, node.lineno, _format_text(node))
+        for node in nodes
+        if id(node) not in excluded_ids and isinstance(node, (ast.Constant, ast.JoinedStr))
+    ]
+
+
+def _format_text(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr):
-        return "".join(_text(value) for value in node.values)
+        return "".join(_format_text(value) for value in node.values)
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     return PLACEHOLDER

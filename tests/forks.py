@@ -1,7 +1,7 @@
 """Jobs and local servers as forks of a process that has imported their libraries once.
 
-A new interpreter takes 0.3 s of CPU time or more until it has imported numpy, pyarrow or Dask. The tests of a worker
-share one server of multiprocessing that imports them (`tests/forked_libraries.py`).
+A new interpreter takes 0.3 s of CPU time or more until it has imported numpy, pyarrow or Dask. All tests of one
+pytest-xdist worker share one fork server of `multiprocessing`, which imports them (`tests/fork_server_preload.py`).
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -20,11 +21,11 @@ from microjobs.contract import BASE_DIR, Layout
 from tests.conftest import CONTAINERS, REPOSITORY
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.forked_libraries"])
+CONTEXT.set_forkserver_preload(["tests.fork_server_preload"])
 
 
 class Fork:
-    """A process as `subprocess.Popen` represents it. Its output and its errors are one stream."""
+    """A forked process with the methods of `subprocess.Popen`. Its output and its errors are one stream."""
 
     def __init__(
         self,
@@ -33,19 +34,19 @@ class Fork:
         folder: Path | None = None,
         log: Path | None = None,
         *,
-        is_session: bool = False,
+        starts_session: bool = False,
     ) -> None:
         """Start `python -m NAME ARGUMENT...` or `python -c CODE ARGUMENT...`; the command is without `python`.
 
         Args:
-            folder: working directory of the process; None: that of this process.
+            folder: working directory of the process; None: the working directory of this process.
             log: file to which the output is appended; None: the output goes to `stdout`.
-            is_session: whether the process has a session of its own.
+            starts_session: whether the process starts a new session.
         """
         reader, writer = CONTEXT.Pipe(duplex=False)
         with reader, writer:
             self.stdout = os.fdopen(os.dup(reader.fileno()))
-            arguments = (list(command), dict(environment), folder or Path.cwd(), log or writer, is_session)
+            arguments = (list(command), dict(environment), folder or Path.cwd(), log or writer, starts_session)
             self._process = CONTEXT.Process(target=_become_program, args=arguments)
             self._process.start()
         if log is not None:
@@ -71,15 +72,15 @@ class Fork:
         if self.stdout.closed:
             self.wait(timeout)
             return "", None
-        read: list[str] = []
-        reader = threading.Thread(target=lambda: read.append(self.stdout.read()), daemon=True)
+        outputs: list[str] = []
+        reader = threading.Thread(target=lambda: outputs.append(self.stdout.read()), daemon=True)
         reader.start()
         reader.join(timeout)
         if reader.is_alive():
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
         self.stdout.close()
         self.wait(timeout)
-        return read[0], None
+        return outputs[0], None
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -95,10 +96,10 @@ class Fork:
 
 def start_job(job: str, layout: Layout, *arguments: str, **variables: str) -> Fork:
     """Start a job as its image does, with the contract's files below `layout.root`."""
-    return Fork(["-m", "microjobs", *arguments], job_variables(job, layout) | variables)
+    return Fork(["-m", "microjobs", *arguments], make_job_environment(job, layout) | variables)
 
 
-def job_variables(job: str, layout: Layout) -> dict[str, str]:
+def make_job_environment(job: str, layout: Layout) -> dict[str, str]:
     """Return this process' environment with the variables of the image of a job."""
     return {
         **os.environ,
@@ -109,17 +110,22 @@ def job_variables(job: str, layout: Layout) -> dict[str, str]:
 
 
 def _become_program(
-    command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Connection | Path, is_session: bool
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    output: Connection | Path,
+    starts_session: bool,
 ) -> None:
-    """Turn this process into one that has just started the command."""
-    if is_session:
+    """Make this process look like a process that has just started the command."""
+    if starts_session:
         os.setsid()
     with output.open("ab") if isinstance(output, Path) else output as stream:
         for number in (1, 2):
             os.dup2(stream.fileno(), number)
-    multiprocessing.set_start_method(None, force=True)  # not the one of the test's process
+    multiprocessing.set_start_method(None, force=True)  # this call removes the start method of the test's process
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # an imported library may have chosen the folder from the environment of another process
     os.chdir(folder)
     sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
     option, program, *arguments = command
@@ -127,4 +133,4 @@ def _become_program(
     if option == "-m":
         runpy.run_module(program, run_name="__main__", alter_sys=True)
     else:
-        exec(program, {"__name__": "__main__"})  # noqa: S102  the code is the test's
+        exec(program, {"__name__": "__main__"})  # noqa: S102  the code comes from a test

@@ -1,8 +1,8 @@
-"""The order of the test files: engine-free tests first, and the files that take longest before the others.
+"""The order of the tests: tests without an engine come first. In each of the two groups, slow files come first.
 
 A worker runs whole files, so a long file that starts last would keep one worker busy after the others have ended.
-`make test` passes `--no-loadscope-reorder`, which keeps this order. One worker runs all files that share
-processes which start slowly.
+`make test` passes `--no-loadscope-reorder`, which keeps this order. Some files share processes that start slowly:
+one worker runs all of these files.
 """
 
 import pytest
@@ -38,34 +38,42 @@ SLOW_FILES = (
     "tests/unit/test_distributed.py",
     "tests/unit/test_preprocess.py",
 )
-"""Files, and folders of files, that take about 30 seconds or more."""
+"""Files, and folders of files, that take about 30 seconds or more: the beginnings of the IDs of their tests."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Engine-free tests first: a mistake shows in seconds, not after the images' tests.
+    # Engine-free tests come first, so that a mistake shows in seconds, not after the images' tests.
     items.sort(key=lambda item: (item.get_closest_marker("engine") is not None, not item.nodeid.startswith(SLOW_FILES)))
 
 
-SHARING_FILES = frozenset(
+PROGRAM_SERVER_FILES = frozenset(
     f"tests/clients/test_{name}.py"
     for name in (
+        "console_code",
         "experiments",
         "inference_pipelines",
         "metrics",
+        "mlflow",
         "pipelines",
         "registry",
     )
 )
 """Files whose tests share the processes of `tests/clients/program_server.py`."""
 
+CONSOLE_FOLDER = "tests/local/console"
+"""The folder of files whose tests share a server and a browser."""
+
 
 class Scheduler(LoadFileScheduling):  # type: ignore[misc]  # xdist has no type hints
-    """Distributes files to workers; the files of `SHARING_FILES` count as one file."""
+    """Distributes files to workers; all files of `PROGRAM_SERVER_FILES` count as one file, and so do all files below
+    `CONSOLE_FOLDER`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "tests/clients" if file in SHARING_FILES else file
+        if file.startswith(f"{CONSOLE_FOLDER}/"):
+            return CONSOLE_FOLDER
+        return "tests/clients" if file in PROGRAM_SERVER_FILES else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:

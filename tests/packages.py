@@ -28,16 +28,17 @@ def make_wheel(folder: Path) -> Path:
 
 
 @dataclass
-class Upstream:
-    """A package index with one wheel, and the paths that were requested."""
+class FakePackageIndex:
+    """A package index with one wheel, and the requests that it received."""
 
     wheel: bytes
     sha256: str
     url: str = ""
     metadata: bytes | None = None
-    """The metadata that the index serves, or None. Its page states the hash of `METADATA`, also for other metadata."""
+    """The metadata that the index serves, or None. Even for other metadata, the index states the hash of `METADATA`."""
     file_url: str = f"../../files/{WHEEL_NAME}"
     requested: list[str] = field(default_factory=list)
+    """The path of each request."""
     headers: list[Mapping[str, str]] = field(default_factory=list)
     """The headers of each request."""
     is_down: bool = False
@@ -59,10 +60,10 @@ class Upstream:
 
 
 @contextmanager
-def running_package_index(folder: Path) -> Iterator[Upstream]:
+def run_package_index(folder: Path) -> Iterator[FakePackageIndex]:
     """Serve an index with the wheel of `make_wheel` until the end of the block."""
     wheel = make_wheel(folder).read_bytes()
-    upstream = Upstream(wheel, hashlib.sha256(wheel).hexdigest())
+    upstream = FakePackageIndex(wheel, hashlib.sha256(wheel).hexdigest())
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

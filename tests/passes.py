@@ -1,27 +1,39 @@
 """Options that split the tests into two passes, so that a test which one pass skips runs in the other.
 
-CI runs the tests once as on a machine without an engine, with `--record-skipped=FILE`, and then only those that were
-skipped, with `--only=FILE`, on a machine that has everything.
+CI runs the tests once as on a machine without an engine, with `--record-skipped=FILE`, and then only the skipped tests,
+with `--only=FILE`, on a machine with an engine.
+
+Without `--slow`, a run of all tests skips those marked `slow`, so that it ends within minutes. A command that names
+files or tests, and the second pass of CI, run slow tests, too.
 """
 
 from pathlib import Path
 
 import pytest
 
+SLOW_REASON = "slow: `make check` runs it, and `make test OPTIONS=--slow`"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record-skipped", metavar="FILE", type=Path, help="write the IDs of the skipped tests to FILE")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
     parser.addoption("--only", metavar="FILE", type=Path, help="run only the tests whose IDs are in FILE")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--only") or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        config.option.slow = True
     file: Path | None = config.getoption("--record-skipped")
-    is_worker = hasattr(config, "workerinput")  # of pytest-xdist, which sends all reports to the first process
+    is_worker = hasattr(config, "workerinput")  # workers of pytest-xdist send all reports to the first process
     if file is not None and not is_worker:
         config.pluginmanager.register(Recorder(file))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason=SLOW_REASON))
     file: Path | None = config.getoption("--only")
     if file is None:
         return

@@ -1,4 +1,4 @@
-"""A registry with logins on this machine."""
+"""A container registry on this machine, which requires a login."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import requests
 
 from tests.conftest import REQUIRE_ENGINE
 
-PASSWORD = "correct horse"  # noqa: S105 - of the test registry
+PASSWORD = "correct horse"  # noqa: S105  the password is valid only in these tests
 # The bcrypt hash of that password: the registry accepts only bcrypt. `AWS` is the user of every ECR token.
 BCRYPT_HASH = "$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2"
 USERS = ("anna", "AWS")
@@ -23,7 +23,7 @@ TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class LocalRegistry:
-    """A registry on this machine."""
+    """A running registry."""
 
     port: int
     storage: Path
@@ -37,7 +37,7 @@ class LocalRegistry:
         address = f"http://{self.host}/v2/{path}"
         return requests.get(address, auth=("anna", PASSWORD), headers={"Accept": accept}, timeout=TIMEOUT_SECONDS)
 
-    def tags(self, name: str) -> list[str]:
+    def list_tags(self, name: str) -> list[str]:
         return list(self.get(f"{name}/tags/list").json().get("tags") or [])
 
 

@@ -43,5 +43,5 @@ torch.onnx.export(
     input_names=["features"],
     output_names=["predictions"],
     dynamic_axes=variable_axes,
-    dynamo=False,  # the faster of PyTorch's two exporters
+    dynamo=False,  # this is the faster of PyTorch's two exporters
 )

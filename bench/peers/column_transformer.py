@@ -11,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 source, output = map(Path, sys.argv[1:])
-read = pd.read_csv if source.suffix == ".csv" else pd.read_parquet
-table = read(source)
+read_table = pd.read_csv if source.suffix == ".csv" else pd.read_parquet
+table = read_table(source)
 numbers = [f"n{index}" for index in range(10)]
 most_frequent = SimpleImputer(strategy="most_frequent")
 transformer = ColumnTransformer(

@@ -25,7 +25,7 @@ model = keras.Sequential(
 )
 model.set_weights([layers[name] for name in layers.files])
 batch = int(sys.argv[4])
-model.predict(rows[:batch], batch_size=batch, verbose=0)  # compiles the model
+model.predict(rows[:batch], batch_size=batch, verbose=0)  # the first call compiles the model
 began = time.perf_counter()
 np.save(output, model.predict(rows, batch_size=batch, verbose=0)[:, 0])
 output.with_suffix(".seconds").write_text(str(load_seconds + time.perf_counter() - began))

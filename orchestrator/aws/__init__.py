@@ -1,1 +1,1 @@
-"""The same workflows on AWS: settings, costs, and what an account needs for them."""
+"""Workflows on AWS: settings, costs, and the template of the resources that an account needs."""

@@ -22,7 +22,7 @@ POLL_INTERVAL = 5.0
 CLIENT_CONFIG = Config(
     connect_timeout=10,
     read_timeout=70,
-    # Retries, and slows down when AWS reports that the rate limit is exceeded.
+    # In this mode, boto3 repeats requests, and slows down when AWS reports that the rate limit is exceeded.
     retries={"mode": "adaptive", "max_attempts": 10},
     user_agent_extra="microjobs",
 )
@@ -41,21 +41,21 @@ def _make_session(settings: Settings) -> boto3.Session:
 
 
 def add_region(settings: Settings) -> Settings:
-    """Return settings with boto3's region, if none is set."""
+    """Return the settings, with boto3's region if they have none."""
     if settings.region:
         return settings
-    with suppress(BotoCoreError):  # the profile does not exist: `find_credentials_problems` reports it
+    with suppress(BotoCoreError):  # if the profile does not exist, `find_credentials_problems` reports this
         return replace(settings, region=_make_session(settings).region_name or "")
     return settings
 
 
 def find_credentials_problems(settings: Settings) -> list[Problem]:
-    """Return a problem if boto3 finds no credentials. Only AWS knows whether it accepts found credentials."""
+    """Return a problem if boto3 finds no credentials. Whether AWS accepts the credentials is not checked."""
     try:
-        found = _make_session(settings).get_credentials()
+        credentials = _make_session(settings).get_credentials()
     except BotoCoreError as error:
         return [Problem(str(error), find_remedy(error, settings.profile) or make_login_command(settings.profile))]
-    return [] if found else [Problem("boto3 finds no credentials for AWS", make_login_command(settings.profile))]
+    return [] if credentials else [Problem("boto3 finds no credentials for AWS", make_login_command(settings.profile))]
 
 
 def make_request_context(settings: Settings, image: Callable[[str], str]) -> RequestContext:

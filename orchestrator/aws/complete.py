@@ -25,10 +25,10 @@ def make_complete(settings: Settings) -> CompleteRequest:
 
     def complete(run: str, kind: Kind, request: Members) -> Members:
         completed: dict[str, Any] = deepcopy(dict(request))
-        definition: Any = kind.definition(completed)
+        job_members: Any = kind.select_job_members(completed)
         for path, value in _list_additions(settings, kind, completed):
             *parents, name = path.split(".")
-            members = definition
+            members = job_members
             for parent in parents:
                 members = members.setdefault(parent, {})
             members[name] = value
@@ -39,7 +39,7 @@ def make_complete(settings: Settings) -> CompleteRequest:
 
 
 def _list_additions(settings: Settings, kind: Kind, request: Members) -> Iterator[tuple[str, object]]:
-    """Yield the path and the value of each member to add to `kind.definition(request)`."""
+    """Yield the path and the value of each member to add to `kind.select_job_members(request)`."""
     if kind.aws.network and settings.subnets:
         yield kind.aws.network, {"Subnets": [*settings.subnets], "SecurityGroupIds": [*settings.security_groups]}
     if settings.kms_key:
@@ -50,5 +50,5 @@ def _list_additions(settings: Settings, kind: Kind, request: Members) -> Iterato
             yield kind.aws.volume_key, settings.kms_key
     if kind.aws.has_spot and settings.spot:
         yield "EnableManagedSpotTraining", True
-        max_seconds = kind.definition(request)["StoppingCondition"]["MaxRuntimeInSeconds"]
+        max_seconds = kind.select_job_members(request)["StoppingCondition"]["MaxRuntimeInSeconds"]
         yield "StoppingCondition.MaxWaitTimeInSeconds", max_seconds + 60 * settings.spot_wait_minutes

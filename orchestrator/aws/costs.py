@@ -31,27 +31,28 @@ class Estimate:
     """Instances of one type that one request starts."""
 
     title: str
-    use: str
-    """What the instances run, as the names of AWS's quotas state it, such as `training job`."""
+    quota_usage: str
+    """The use of the instances, as AWS's quotas name it, such as `training job`."""
     instance_type: str
-    total: int
-    """All instances, whether they run at the same time or not."""
-    concurrent: int
-    """Instances that run at the same time."""
+    total_count: int
+    """The number of all instances, even if they do not run at the same time."""
+    concurrent_count: int
+    """The number of instances that run at the same time."""
     max_seconds: float
-    """The time limit of each instance. At this limit AWS ends a job, and the launcher deletes an endpoint."""
+    """The time limit of each instance. AWS ends a job at this limit. For an endpoint, it limits only the time until the
+    endpoint is in service."""
 
-    def expected_dollars(self, prices: Mapping[str, float]) -> float | None:
+    def compute_expected_dollars(self, prices: Mapping[str, float]) -> float | None:
         """Return the expected dollars, or None if the price is unknown."""
-        return self._cost(prices, min(EXPECTED_SECONDS, self.max_seconds))
+        return self._compute_dollars(prices, min(EXPECTED_SECONDS, self.max_seconds))
 
-    def max_dollars(self, prices: Mapping[str, float]) -> float | None:
+    def compute_max_dollars(self, prices: Mapping[str, float]) -> float | None:
         """Return the dollars for instances that reach their time limit, or None if the price is unknown."""
-        return self._cost(prices, self.max_seconds)
+        return self._compute_dollars(prices, self.max_seconds)
 
-    def _cost(self, prices: Mapping[str, float], seconds: float) -> float | None:
+    def _compute_dollars(self, prices: Mapping[str, float], seconds: float) -> float | None:
         per_hour = prices.get(self.instance_type)
-        return None if per_hour is None else self.total * seconds / HOUR_SECONDS * per_hour
+        return None if per_hour is None else self.total_count * seconds / HOUR_SECONDS * per_hour
 
 
 def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: float) -> Iterator[Estimate]:
@@ -64,15 +65,15 @@ def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: float) ->
         kind, request = planned.kind, planned.members
         limits = get_member(request, kind.aws.job_limits) if kind.aws.job_limits else {}
         jobs, concurrent_jobs = limits.get("MaxNumberOfTrainingJobs", 1), limits.get("MaxParallelTrainingJobs", 1)
-        title = f"{planned.title}, {jobs} jobs" if limits else planned.title
-        max_seconds = kind.definition(request).get("StoppingCondition", {}).get("MaxRuntimeInSeconds")
+        title = f"{planned.title}, {jobs} job{'s' if jobs > 1 else ''}" if limits else planned.title
+        max_seconds = kind.select_job_members(request).get("StoppingCondition", {}).get("MaxRuntimeInSeconds")
         for instance_type, count in kind.instances(request):
             yield Estimate(
                 title,
-                kind.aws.quota or kind.words,
+                kind.aws.quota or kind.display_name,
                 instance_type,
-                total=jobs * count,
-                concurrent=concurrent_jobs * count,
+                total_count=jobs * count,
+                concurrent_count=concurrent_jobs * count,
                 max_seconds=max_seconds or max_endpoint_seconds,
             )
 
@@ -91,16 +92,17 @@ def print_estimates(console: Console, settings: Settings, requests: Iterable[Pla
     if settings.spot:
         console.print("These are on-demand prices. Spot instances cost less.")
     console.print(
-        f"Expected: {EXPECTED_SECONDS / 60:g} min per instance. At most: {settings.max_minutes} min, then AWS "
-        "ends the job, and the launcher deletes the endpoint. Storage and logs cost a little more.",
+        f"Expected: {EXPECTED_SECONDS / 60:g} min per instance. At most: {settings.max_minutes} min per instance. AWS "
+        "ends a job at this limit. The run deletes its endpoint after the last request, or if the endpoint is not in "
+        "service within this time. Storage and logs are not included; they cost little.",
         soft_wrap=True,
     )
 
 
 def _make_table(estimates: Sequence[Estimate], prices: Mapping[str, float]) -> Table:
     """Return a table with one row per estimate, and a footer with the sums."""
-    expected = [item.expected_dollars(prices) for item in estimates]
-    maximum = [item.max_dollars(prices) for item in estimates]
+    expected = [item.compute_expected_dollars(prices) for item in estimates]
+    maximum = [item.compute_max_dollars(prices) for item in estimates]
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_footer=True)
     result.add_column("step", "all")
     result.add_column("instances", no_wrap=True)
@@ -111,7 +113,7 @@ def _make_table(estimates: Sequence[Estimate], prices: Mapping[str, float]) -> T
         per_hour = prices.get(item.instance_type)
         result.add_row(
             item.title,
-            f"{item.total} x {item.instance_type}",
+            f"{item.total_count} x {item.instance_type}",
             Text("unknown", style="red") if per_hour is None else f"{per_hour:g}",
             _format_amount(expected_dollars),
             _format_amount(max_dollars),

@@ -22,15 +22,15 @@ def add(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
         "--on", choices=("here", "aws"), default="here", help="use this machine or AWS (default: %(default)s)"
     )
     group = parser.add_argument_group(
-        "on AWS", "Each one is also a setting in [aws] of microjobs.toml: docs/using/aws.md"
+        "on AWS", "Each of these flags is also a setting in [aws] of microjobs.toml: docs/using/aws.md"
     )
     for item in fields(settings.Settings):
         if item.metadata and (requests or item.name in CONNECTION_SETTINGS):
             destination = f"{PREFIX}{item.name}"
-            group.add_argument(_flag_name(item.name), dest=destination, default=argparse.SUPPRESS, **item.metadata)
+            group.add_argument(_format_flag(item.name), dest=destination, default=argparse.SUPPRESS, **item.metadata)
 
 
-def _flag_name(setting: str) -> str:
+def _format_flag(setting: str) -> str:
     return "--tag" if setting == "tags" else f"--{setting.replace('_', '-')}"
 
 
@@ -43,7 +43,7 @@ def uses_aws(options: argparse.Namespace) -> bool:
     """Return whether a command uses AWS. Raise UsageError if it does not, but flags for AWS are set."""
     if options.on == "aws":
         return True
-    if names := ", ".join(map(_flag_name, _read_flag_values(options))):
+    if names := ", ".join(map(_format_flag, _read_flag_values(options))):
         raise UsageError(f"{names} can be used only with --on aws")
     return False
 
@@ -72,7 +72,7 @@ def require_settings(options: argparse.Namespace, steps: Collection[str] | None)
     """Return the settings for a command that sends requests to AWS.
 
     Args:
-        steps: the steps of all workflows, if the command creates jobs, which need a role and a bucket; otherwise None.
+        steps: the steps of all workflows, if the command creates jobs; otherwise None. Jobs need a role and a bucket.
 
     Raises:
         UsageError: settings or credentials are missing or wrong. The message has all problems.
@@ -85,7 +85,7 @@ def require_settings(options: argparse.Namespace, steps: Collection[str] | None)
     return loaded
 
 
-def profile(options: argparse.Namespace) -> str:
+def find_profile(options: argparse.Namespace) -> str:
     """Return the profile that flags or the file set, or an empty string."""
     with suppress(UsageError):
         return getattr(options, "aws_profile", None) or getattr(options, "profile", None) or settings.load().profile

@@ -18,7 +18,7 @@ MANIFEST_TYPES = [
 def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
     """Return the platforms of an image, such as `linux/amd64`; an empty list if the registry does not have it.
 
-    Attestations of a build are left out. They are listed like images, with the operating system `unknown`.
+    Attestations of a build are left out. An index lists them like images, with the operating system `unknown`.
     """
     try:
         response = ecr.batch_get_image(
@@ -30,8 +30,8 @@ def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
         return []
     manifest: dict[str, Any] = json.loads(response["images"][0]["imageManifest"])
     if "manifests" in manifest:
-        found = (item.get("platform", {}) for item in manifest["manifests"])
-        return [_format_platform(platform) for platform in found if platform.get("os") != "unknown"]
+        platforms = (item.get("platform", {}) for item in manifest["manifests"])
+        return [_format_platform(platform) for platform in platforms if platform.get("os") != "unknown"]
     url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=manifest["config"]["digest"])
     with urllib.request.urlopen(url["downloadUrl"], timeout=30) as config:
         return [_format_platform(json.load(config))]

@@ -8,7 +8,7 @@ from microjobs_orchestrator.push import pushed_images
 from microjobs_orchestrator.push.destination import Destination
 
 Images = dict[str, str]
-"""Image URIs with digests, by job."""
+"""Image URIs with digests, by the name of the image, such as `serve`."""
 
 NOT_PUSHED_TAG = "not-pushed-yet"
 
@@ -19,7 +19,7 @@ def load_pushed_images(home: Home, destination: Destination) -> Images:
 
 
 def require_pushed_images(images: Images, jobs: Iterable[str], destination: Destination) -> Callable[[str], str]:
-    """Return the function from a job to its image URI. Raise UsageError if images of jobs were not pushed."""
+    """Return a function that returns the image URI of a job. Raise UsageError if images of jobs were not pushed."""
     if missing := [job for job in jobs if job not in images]:
         raise UsageError(
             f"images of {', '.join(missing)} were not pushed to {destination} from this home: run `microjobs push`"
@@ -28,5 +28,5 @@ def require_pushed_images(images: Images, jobs: Iterable[str], destination: Dest
 
 
 def allow_missing_images(images: Images, destination: Destination) -> Callable[[str], str]:
-    """Return the function from a job to its image URI, which has the tag NOT_PUSHED_TAG if the image was not pushed."""
+    """Return a function that returns the image URI of a job. The tag is NOT_PUSHED_TAG if the image was not pushed."""
     return lambda job: images.get(job, destination.image_uri(job, NOT_PUSHED_TAG))

@@ -186,7 +186,8 @@ TRUST_POLICY: Json = {
             "Effect": "Allow",
             "Principal": {"Service": "sagemaker.amazonaws.com"},
             "Action": "sts:AssumeRole",
-            # Only on behalf of this account: https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html
+            # SageMaker may use the role only on behalf of this account:
+            # https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html
             "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
         }
     ],

@@ -16,12 +16,12 @@ def compute_needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> 
 
     The steps of a run follow one another, so the step with the most instances counts, not the sum.
     """
-    needed: dict[str, int] = {}
+    needed_counts: dict[str, int] = {}
     for item in estimate(requests, max_endpoint_seconds=0):
-        use = f"spot {item.use}" if spot and item.use == TRAINING.words else item.use
+        use = f"spot {item.quota_usage}" if spot and item.quota_usage == TRAINING.display_name else item.quota_usage
         quota = f"{item.instance_type} for {use} usage"
-        needed[quota] = max(needed.get(quota, 0), item.concurrent)
-    return needed
+        needed_counts[quota] = max(needed_counts.get(quota, 0), item.concurrent_count)
+    return needed_counts
 
 
 def read_quotas(client: "ServiceQuotasClient") -> dict[str, float]:

@@ -19,7 +19,7 @@ INSTANCE_TYPE_PATTERN = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 
 
 def declare_flag(default: Any, metavar: str, help: str, **arguments: Any) -> Any:
-    """Declare a setting that is also a flag. `arguments` are further arguments of `add_argument`."""
+    """Declare a setting that is also a flag. `arguments` are additional arguments of `add_argument`."""
     default_note = f" (default: {default})" if default and isinstance(default, str | int) else ""
     metadata = {"metavar": metavar, "help": f"{help}{default_note}", **arguments}
     return field(default_factory=default if callable(default) else lambda: default, metadata=metadata)
@@ -55,7 +55,7 @@ class Settings:
     instance_types: Mapping[str, str] = field(default_factory=dict)
     """Instance types of single steps, by step."""
     instance_count: int = 0
-    """Hosts of a workflow's multi-host step; 0: the workflow's default."""
+    """Number of hosts of a workflow's multi-host step. If it is 0, the workflow's default is used."""
     endpoint_instances: int = declare_flag(1, "N", "instances of the endpoint", type=int)
     max_minutes: int = declare_flag(60, "N", "time limit of a job and of an endpoint's creation", type=int)
     spot: bool = field(default=False, metadata={"help": "train on spot instances", "action": "store_true"})
@@ -91,7 +91,7 @@ class Settings:
 
     @property
     def destination(self) -> Destination:
-        """The registry that images are taken from."""
+        """The registry from which images are pulled."""
         return Destination.parse(self.registry or f"{self.account}.dkr.ecr.{self.region}.amazonaws.com")
 
     def _parse_role(self, name: str) -> str:
@@ -136,7 +136,7 @@ def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 
 @dataclass(frozen=True)
 class Problem:
-    """A setting that is missing or wrong, and its remedy."""
+    """A setting that is missing or wrong, or missing credentials, with the remedy."""
 
     message: str
     remedy: str
@@ -162,11 +162,11 @@ def find_region_problems(settings: Settings) -> list[Problem]:
 
 def find_problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
     """Return all problems with the settings that requests need. `steps` are the steps of all workflows."""
-    found = [*find_region_problems(settings), *_find_role_and_bucket_problems(settings)]
-    found += _find_instance_problems(settings, steps)
+    problems = [*find_region_problems(settings), *_find_role_and_bucket_problems(settings)]
+    problems += _find_instance_problems(settings, steps)
     if bool(settings.subnets) != bool(settings.security_groups):
-        found.append(Problem("a VPC needs both subnets and security groups", "--subnets and --security-groups"))
-    return found + [
+        problems.append(Problem("a VPC needs both subnets and security groups", "--subnets and --security-groups"))
+    return problems + [
         Problem(f"{name} must be at least 1, not {value}", f"set --{name.replace('_', '-')}")
         for name in ("endpoint_instances", "max_minutes")
         if (value := getattr(settings, name)) < 1

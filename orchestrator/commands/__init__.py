@@ -1,7 +1,7 @@
 """The commands of `microjobs`, one module per command.
 
-`add_arguments` adds the arguments to the command's parser, and `call` runs the command. A module is imported only when
-its command runs, because its imports can take longer than the whole command `microjobs ps`.
+`add_arguments` adds the arguments to the command's parser, and `call` runs the command. A module is imported only if
+the command line names its command, because its imports can take longer than the whole command `microjobs ps`.
 """
 
 import os
@@ -18,10 +18,11 @@ class LazyParser(ArgumentParser):
         super().__init__(formatter_class=RawDescriptionHelpFormatter, **settings)
         self._add_arguments = add_arguments
         name = self.prog.rpartition(" ")[2]
-        if name in os.environ.get("COMP_LINE", "").split():  # argcomplete reads the arguments before it parses
+        # argcomplete reads the arguments before it parses the command line
+        if name in os.environ.get("COMP_LINE", "").split():
             self._add_once()
 
-    def parse_known_args(  # type: ignore[override]  # argparse overloads it
+    def parse_known_args(  # type: ignore[override]  # argparse has overloads of this method
         self, args: Any = None, namespace: Any = None
     ) -> tuple[Namespace, list[str]]:
         self._add_once()

@@ -8,7 +8,7 @@ from microjobs_orchestrator.commands import completion
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     jobs = parser.add_argument("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
-    completion.set_completer(jobs, completion.list_images)
+    completion.set_completer(jobs, completion.list_image_jobs)
     parser.add_argument(
         "--variant", choices=("cpu", "cuda"), default="cpu", help="`cuda` for images that use GPUs (default: cpu)"
     )

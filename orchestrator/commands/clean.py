@@ -16,15 +16,17 @@ from microjobs_orchestrator.program import ask_for_consent
 
 KINDS = ("runs", "images", "environments", "home")
 MAX_LINES = 20
-"""Items that the command lists before it asks."""
-EPILOG = """without WHAT, the command shows number and size of each and removes nothing:
+"""Maximum number of items that the command lists before it asks."""
+EPILOG = """without WHAT, the command shows the number and the size of each kind, and
+removes nothing. WHAT is one or more of:
   runs          runs older than --older-than: their data, models, logs, reports and jobs
-  images        images of the repository's jobs, with all tags
+  images        images of the ready-made jobs, with all tags
   environments  virtual environments of jobs that run as processes
   home          the whole folder .microjobs: buckets with your data, models, logs, jobs, runs
 """
 
 Listers = Mapping[str, Callable[[], list[Removable]]]
+"""For each kind, a function that lists what can be removed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,56 +59,59 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _list_items(listers: Listers, kinds: Sequence[str]) -> list[Removable]:
-    """List the items of some kinds. Without an engine, print a warning and list all but the images."""
-    found: list[Removable] = []
-    for what in dict.fromkeys(kinds):
+    """List the items of some kinds. Without an engine, print a warning, and list everything except the images.
+
+    Raise LauncherError instead if no other kind is requested.
+    """
+    items: list[Removable] = []
+    for kind in dict.fromkeys(kinds):
         try:
-            found += listers[what]()
+            items += listers[kind]()
         except DockerException as error:
             message = (
-                f"no Docker engine answers ({error}), so {what} cannot be removed: start the engine, and try again"
+                f"no Docker engine answers ({error}), so {kind} cannot be removed: start the engine, and try again"
             )
-            if {*kinds} == {what}:
+            if {*kinds} == {kind}:
                 raise LauncherError(message) from error
             print(f"microjobs: {message}", file=sys.stderr)
-    return found
+    return items
 
 
 def _print_summary(listers: Listers, age: str) -> int:
-    for what, list_items in listers.items():
+    for kind, list_items in listers.items():
         try:
-            found = list_items()
+            items = list_items()
         except DockerException:
-            print(f"{what:13} no Docker engine answers")
+            print(f"{kind:13} no Docker engine answers")
             continue
-        note = f"  ({age})" if what == "runs" else ""
-        print(f"{what:13} {len(found):4}  {_format_size(found)}{note}")
+        note = f"  ({age})" if kind == "runs" else ""
+        print(f"{kind:13} {len(items):4}  {_format_size(items)}{note}")
     print("to remove the runs, for example, use `microjobs clean runs`: it asks first")
     return 0
 
 
-def _clean(found: Sequence[Removable], *, yes: bool) -> int:
-    if not found:
+def _clean(items: Sequence[Removable], *, yes: bool) -> int:
+    if not items:
         print("nothing to remove")
         return 0
-    for item in found[:MAX_LINES]:
+    for item in items[:MAX_LINES]:
         print(f"{_format_size([item]):>10}  {item.title}")
-    if len(found) > MAX_LINES:
-        print(f"{'':10}  and {len(found) - MAX_LINES} more")
-    ask_for_consent(f"Remove {_format_size(found)}?", yes=yes, refusal="nothing was removed")
-    failed = 0
-    for item in found:
+    if len(items) > MAX_LINES:
+        print(f"{'':10}  and {len(items) - MAX_LINES} more")
+    ask_for_consent(f"Remove {_format_size(items)}?", yes=yes, refusal="nothing was removed")
+    failure_count = 0
+    for item in items:
         try:
             item.remove()
         except (LauncherError, OSError) as error:
-            failed += 1
+            failure_count += 1
             print(f"microjobs: {error}", file=sys.stderr)
-    print(f"removed {len(found) - failed} of {len(found)}")
-    return 1 if failed else 0
+    print(f"removed {len(items) - failure_count} of {len(items)}")
+    return 1 if failure_count else 0
 
 
-def _format_size(found: Sequence[Removable]) -> str:
-    size = float(sum(item.size_bytes for item in found))
+def _format_size(items: Sequence[Removable]) -> str:
+    size = float(sum(item.size_bytes for item in items))
     for unit in ("B", "KB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

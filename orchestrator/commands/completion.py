@@ -36,17 +36,17 @@ def print_completions(parser: argparse.ArgumentParser) -> None:
     argcomplete.autocomplete(parser)
 
 
-def list_jobs(**_: object) -> list[str]:
+def list_job_and_endpoint_names(**_: object) -> list[str]:
     """Return the names of jobs and endpoints in the home, newest first."""
     from microjobs_orchestrator.local.home import Home
     from microjobs_orchestrator.runs.home_view import HomeView
     from microjobs_orchestrator.runs.view import Filter
 
-    return [row.name for row in HomeView(Home.from_environment()).newest(Filter(limit=100))]
+    return [row.name for row in HomeView(Home.from_environment()).list_newest(Filter(limit=100))]
 
 
-def list_images(**_: object) -> list[str]:
-    """Return the names of the repository's jobs."""
+def list_image_jobs(**_: object) -> list[str]:
+    """Return the names of the ready-made jobs that have an image."""
     containers = Path(__file__).resolve().parents[2] / "containers"
     return sorted(path.parent.name for path in containers.glob("*/image.yml"))
 

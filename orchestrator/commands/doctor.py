@@ -8,7 +8,7 @@ from microjobs_orchestrator.doctor import machine
 from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.local.home import Home
 
-SIGNS = {"ok": "✓", "note": "•", "problem": "✗", "unknown": "?"}
+STATUS_SYMBOLS = {"ok": "✓", "note": "•", "problem": "✗", "unknown": "?"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +20,13 @@ def call(options: argparse.Namespace) -> int:
     uses_aws = flags.uses_aws(options)
     for finding in _examine_account(options, home) if uses_aws else machine.examine(home):
         has_problem = has_problem or finding.level == "problem"
-        print(f"{SIGNS[finding.level]} {finding.message}", flush=True)
+        print(f"{STATUS_SYMBOLS[finding.level]} {finding.message}", flush=True)
         if finding.remedy:
             print(f"    → {finding.remedy}")
     return 1 if has_problem else 0
 
 
 def _examine_account(options: argparse.Namespace, home: Home) -> Iterable[Finding]:
-    from microjobs_orchestrator.doctor import account  # imports boto3
+    from microjobs_orchestrator.doctor import account  # this module imports boto3
 
     return account.examine(flags.load_settings(options), home)

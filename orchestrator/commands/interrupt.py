@@ -17,15 +17,15 @@ START_TIMEOUT = 10.0
 """Seconds for the server to start the interruption."""
 
 DESCRIPTION = """Simulates the end of a spot instance on this machine: the job's hosts receive SIGTERM, and
-SIGKILL when the notice has passed. Then the job restarts on new hosts, with its checkpoint folder."""
+SIGKILL after the time of --notice. Then the job restarts on new hosts, with its checkpoint folder."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     add, seconds = parser.add_argument, partial(parse_number, unit="seconds")
     job = add("job", metavar="JOB", help="a spot training job whose secondary status is Training")
-    completion.set_completer(job, completion.list_jobs)
-    add("--notice", type=seconds, default=120.0, metavar="S", help="(default: 120 seconds, as on AWS)")
+    completion.set_completer(job, completion.list_job_and_endpoint_names)
+    add("--notice", type=seconds, default=120.0, metavar="S", help="seconds until SIGKILL (default: 120, as on AWS)")
     add("--away", type=seconds, default=0.0, metavar="S", help="seconds until new hosts start (default: 0)")
 
 
@@ -50,12 +50,16 @@ def call(options: argparse.Namespace) -> int:
     return 0
 
 
-def _wait_for_transitions(view: HomeView, name: str, first: int) -> list[str]:
-    """Wait for transitions of a job's secondary status after the `first` ones, and return their statuses."""
+def _wait_for_transitions(view: HomeView, name: str, known_count: int) -> list[str]:
+    """Wait for new transitions of a job's secondary status, and return their statuses.
+
+    Args:
+        known_count: the number of earlier transitions.
+    """
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         description = view.describe(TRAINING, name) or {}
-        if transitions := description.get("SecondaryStatusTransitions", [])[first:]:
+        if transitions := description.get("SecondaryStatusTransitions", [])[known_count:]:
             return [transition["Status"] for transition in transitions]
         time.sleep(view.poll_interval)
     return []

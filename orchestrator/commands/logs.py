@@ -15,8 +15,8 @@ from microjobs_orchestrator.terminal import strip_controls
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="print new lines until the job ends")
-    job = parser.add_argument("job", metavar="JOB", help="name of the job, as `microjobs ps` lists it")
-    completion.set_completer(job, completion.list_jobs)
+    job = parser.add_argument("job", metavar="JOB", help="name of the job or endpoint, as `microjobs ps` lists it")
+    completion.set_completer(job, completion.list_job_and_endpoint_names)
     flags.add(parser)
 
 
@@ -25,7 +25,7 @@ def call(options: argparse.Namespace) -> int:
     kind, _ = view.find(options.job)
     tails = view.list_tails(kind, options.job)
     while True:
-        # The status is read before the log: if the job ends between the two, the next round reads its last lines.
+        # The status is read before the log: if the job ends in between, the next pass reads its last lines.
         follow = options.follow and _can_grow(view, kind, options.job)
         for event in _read(tails, follow=follow):
             _print(event, flush=follow)
@@ -36,7 +36,7 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _read(tails: Sequence[Tail], *, follow: bool) -> Iterable[Event]:
-    """Return the new lines of all tails: one page of each, or all remaining lines."""
+    """Return the new lines of all tails: all of them or, with `follow`, at most one page per log stream."""
     if len(tails) == 1 and not follow:
         return tails[0].read_remaining()
     events = [event for tail in tails for event in (tail.read() if follow else tail.read_remaining())]
@@ -61,8 +61,8 @@ def _print_failure(kind: Kind, description: Members, name: str) -> None:
 def _can_grow(view: View, kind: Kind, name: str) -> bool:
     """Return whether the log can get more lines. Print a warning if the job is active but its server is not running."""
     description = view.describe(kind, name)
-    if description is None or description[kind.status_member] not in kind.lifecycle.active:
+    if description is None or description[kind.status_member] not in kind.lifecycle.active_statuses:
         return False
     if not view.can_change:
-        print(f"microjobs: {view.warning(shows_running=True)}", file=sys.stderr)
+        print(f"microjobs: {view.make_warning(shows_running=True)}", file=sys.stderr)
     return view.can_change

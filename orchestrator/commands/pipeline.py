@@ -57,11 +57,11 @@ def show(options: argparse.Namespace) -> int:
             return 0
         execution = Execution(client, arn)
         description = execution.describe()
-        answer = client.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
+        response = client.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
         console.print(f"{description['PipelineArn'].rpartition('/')[2]}  {execution.id}", end="  ")
         console.print(description["PipelineExecutionStatus"])
         states = {step["StepName"]: step for step in reversed(list(execution.list_steps()))}
-        console.print(make_table(list_nodes(answer["PipelineDefinition"]), states))
+        console.print(make_table(list_nodes(response["PipelineDefinition"]), states))
         for line in list_failures(states, description.get("FailureReason", "")):
             console.print(Text(line, style="red"))
     return 0
@@ -104,16 +104,18 @@ def export(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.runs.pipelines import make_pipeline_context
 
     workflow = workflows.load(options.workflow)
-    given: dict[str, Any] = {name: value for name, value in vars(options).items() if name in workflow.option_names}
-    chosen = workflow.options(**given)
-    workflow.check_options(chosen)
-    context = make_pipeline_context(_make_context(options, chosen.jobs))
-    print(workflow.make_pipeline(options.workflow, context, chosen).to_json(context))
+    set_options: dict[str, Any] = {
+        name: value for name, value in vars(options).items() if name in workflow.option_names
+    }
+    workflow_options = workflow.options(**set_options)
+    workflow.check_options(workflow_options)
+    context = make_pipeline_context(_make_context(options, workflow_options.jobs))
+    print(workflow.make_pipeline(options.workflow, context, workflow_options).to_json(context))
     return 0
 
 
 def _make_context(options: argparse.Namespace, jobs: Iterable[str]) -> "RunContext":
-    """Return the values for requests to AWS, or to the local server, which does not have to run."""
+    """Return the bucket, role and images for requests to AWS or to the local server. No server needs to run."""
     from microjobs_orchestrator import dry_run
     from microjobs_orchestrator.images import local_image_name
     from microjobs_orchestrator.local.identity import get_default_bucket, get_role_arn
@@ -121,6 +123,6 @@ def _make_context(options: argparse.Namespace, jobs: Iterable[str]) -> "RunConte
     from microjobs_orchestrator.runs.planned import RunContext
 
     if flags.uses_aws(options):
-        return RunContext(dry_run.make_backend(run.load_aws_settings(options, dry_run=True), jobs), "")
-    backend = RequestContext(bucket=get_default_bucket(), role=get_role_arn(), image=local_image_name)
-    return RunContext(backend, "")
+        return RunContext(dry_run.load_request_context(run.load_aws_settings(options, dry_run=True), jobs), "")
+    local_context = RequestContext(bucket=get_default_bucket(), role=get_role_arn(), image=local_image_name)
+    return RunContext(local_context, "")

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", default="", metavar="TEXT", help="only names that contain TEXT")
     states = parser.add_mutually_exclusive_group()
     states.add_argument(
-        "--running", action="store_true", help="only jobs that have not ended, and endpoints in service"
+        "--running", action="store_true", help="only jobs that have not ended, and endpoints that run or change"
     )
     states.add_argument("--status", metavar="S", help="only this status, such as Failed or Interrupted")
     flags.add(parser)
@@ -31,17 +31,21 @@ def call(options: argparse.Namespace) -> int:
     kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
     status = _parse_status(options.status) if options.status else ""
     view = backends.open_view(options)
-    rows = view.newest(Filter(options.limit, kinds, options.name, status, options.running))
+    rows = view.list_newest(Filter(options.limit, kinds, options.name, status, options.running))
     for line in format_table(rows, datetime.now(UTC)):
         print(strip_controls(line))
-    if warning := view.warning(shows_running=any(row.status in row.kind.lifecycle.transitional for row in rows)):
+    if warning := view.make_warning(
+        shows_running=any(row.status in row.kind.lifecycle.transitional_statuses for row in rows)
+    ):
         print(f"microjobs: {warning}", file=sys.stderr)
     return 0
 
 
 def _parse_status(text: str) -> str:
     """Return a status in AWS's spelling. The case of the text is ignored."""
-    statuses: list[str] = [status for kind in KINDS for status in (*kind.lifecycle.secondary, *kind.lifecycle.statuses)]
+    statuses: list[str] = [
+        status for kind in KINDS for status in (*kind.lifecycle.secondary_statuses, *kind.lifecycle.statuses)
+    ]
     spellings = {status.lower(): status for status in statuses}
     if text.lower() not in spellings:
         names = ", ".join(sorted(spellings.values()))
@@ -50,7 +54,7 @@ def _parse_status(text: str) -> str:
 
 
 def format_table(rows: Sequence[ResourceRow], now: datetime) -> list[str]:
-    """Return lines with aligned columns: kind, name, status, age, and how long the resource has run."""
+    """Return lines with aligned columns: kind, name, status, age, and the time from creation to the end or to now."""
     cells = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
     for row in rows:
         age = format_duration((now - row.creation_time).total_seconds())

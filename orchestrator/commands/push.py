@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     add = parser.add_argument
     jobs = add("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
-    completion.set_completer(jobs, completion.list_images)
+    completion.set_completer(jobs, completion.list_image_jobs)
     add("--variant", choices=("cpu", "cuda"), default="cpu", help="`cuda` for images that use GPUs (default: cpu)")
     add(
         "--registry",
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    # Progress goes to stderr: stdout has one digest per line.
+    # Progress goes to stderr: stdout has only the URIs with digests, one per line.
     for pushed in push(read_options(options), Home.from_environment(), Console(stderr=True, highlight=False)):
         print(pushed.uri)
     return 0
@@ -47,7 +47,7 @@ def call(options: argparse.Namespace) -> int:
 def read_options(options: argparse.Namespace) -> PushOptions:
     """Complete the flags from [aws] of microjobs.toml, so that `microjobs run --on aws` finds the images."""
     defaults = settings.load()
-    images.select_jobs(options.jobs, options.variant)  # reports a wrong name even without an account
+    images.select_jobs(options.jobs, options.variant)  # this call reports a wrong name even without an account
     registry = options.registry or defaults.registry or None
     region, profile = options.region, options.profile
     host_region = parse_ecr_region(Destination.parse(registry).host) if registry else None

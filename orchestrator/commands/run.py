@@ -14,7 +14,8 @@ from microjobs_orchestrator.commands import LazyParser
 from microjobs_orchestrator.local.config import RUNTIMES
 
 METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
-"""Placeholders in `--help` by type of option. Other types have their own name, such as FILE."""
+"""Placeholders in `--help` by the type of an option. The placeholder of any other type is the name of the type, such as
+FILE."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,7 @@ def add_options(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _add_option(parser: argparse.ArgumentParser, option: dict[str, Any]) -> None:
-    """Add the flag of a workflow's option. An unused flag sets no value, so that a resumed run keeps the old one."""
+    """Add the flag of a workflow's option. An unused flag sets no value, so that a resumed run keeps the old value."""
     flag = f"--{option['name'].replace('_', '-')}"
     default = option["default"]
     if option["type"] == "bool":
@@ -89,7 +90,7 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--build",
         action="store_true",
-        help="build the workflow's images first; if the engine cannot pull the base image, run the jobs as processes",
+        help="build the workflow's images first; without the base image, use earlier images or run jobs as processes",
     )
     add("--yes", action="store_true", help="on AWS, start without asking for consent to the cost")
     add("--dry-run", action="store_true", help="on AWS, only print the requests, one line of JSON each")

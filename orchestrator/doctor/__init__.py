@@ -1,1 +1,1 @@
-"""Checks behind `microjobs doctor`: of this machine, and of an AWS account."""
+"""Checks of this machine and of an AWS account, for `microjobs doctor`."""

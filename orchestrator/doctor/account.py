@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import ContextEntryTypeDef
 
 CHECK_CONFIG = CLIENT_CONFIG.merge(Config(retries={"mode": "standard", "max_attempts": 2}))
-"""Few retries, because a check reports a service that does not answer."""
+"""Settings with few retries: a check should soon report a service that does not answer."""
 DEPLOY_TEMPLATE = "deploy the template that `microjobs init` writes"
 SAGEMAKER = "sagemaker.amazonaws.com"
 
@@ -74,7 +74,7 @@ def run_check(subject: str, check: Check, account: Account) -> Iterator[Finding]
             yield Finding("unknown", message, "ask an administrator of the account, or continue without it")
         else:
             yield Finding("unknown", f"{subject} cannot be checked: {error}", "try again")
-    except (BotoCoreError, ResponseParserError, OSError) as error:  # a gateway may answer instead of AWS
+    except (BotoCoreError, ResponseParserError, OSError) as error:  # a network gateway may answer instead of AWS
         yield Finding("unknown", f"{subject} cannot be checked: {error}", "try again")
 
 
@@ -133,11 +133,11 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def check_permissions(account: Account) -> Iterator[Finding]:
-    """Check the role's permissions, by IAM's own simulation."""
+    """Check the role's permissions with IAM's policy simulator."""
     denied = [
         f"{action} on {resource}"
         for actions, resource in list_needed_permissions(account.settings)
-        for action in _denied_actions(account, actions, resource)
+        for action in _list_denied_actions(account, actions, resource)
     ]
     role = account.settings.role_name
     if denied:
@@ -163,7 +163,7 @@ def list_needed_permissions(settings: Settings) -> Iterator[tuple[list[str], str
         )
 
 
-def _denied_actions(account: Account, actions: list[str], resource: str) -> list[str]:
+def _list_denied_actions(account: Account, actions: list[str], resource: str) -> list[str]:
     settings = account.settings
     context: ContextEntryTypeDef = {
         "ContextKeyName": "s3:prefix",

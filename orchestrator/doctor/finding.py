@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["ok", "note", "problem", "unknown"]
-"""`note`: works, but could be better. `problem`: some runs fail. `unknown`: the check was not possible."""
+"""`ok`: all is well. `note`: runs work, but something could be better. `problem`: some runs fail. `unknown`: the check
+was not possible."""
 
 
 @dataclass(frozen=True)
@@ -12,4 +13,4 @@ class Finding:
     level: Level
     message: str
     remedy: str = ""
-    """A command or an instruction; empty if nothing has to be done."""
+    """A command or an instruction; empty if nothing has to be done, or if the message contains the remedy."""

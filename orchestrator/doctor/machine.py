@@ -1,5 +1,6 @@
 """Checks of this machine. Each check is a function that returns or yields findings; `examine` calls all of them."""
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -11,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import requests
+from docker import DockerClient
 from docker.errors import DockerException
 
 from microjobs_orchestrator import docker_engine, images, ssh_engine
@@ -20,15 +22,15 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.package_settings import choose_certificates, hide_password
 
-REMOTE_PREFIXES = ("tcp://", "ssh://", "http")
-"""Prefixes of the addresses of engines that may run on another machine."""
+LIMITS_REMEDY = "boot this machine with version 2 of cgroups, as docs/using/engines.md explains"
 MIN_COMPOSE = (2, 24, 4)
-"""The compose files use `!override` and inline configs, which are new in this version."""
+"""Minimum version of Compose: older versions do not support `!override` and inline configs, which the compose files
+use."""
 MIN_BUILDX = (0, 12, 0)
 MIN_DISK_BYTES = 8 << 30
-"""The images take 4 GB, and a build takes another 4 GB until it ends."""
+"""Minimum free disk space. The images take 4 GB, and a build takes another 4 GB until it ends."""
 MIN_MEMORY_BYTES = 4 << 30
-"""Three trainers run at a time, and each takes 0.6 to 1 GB."""
+"""Minimum memory. Three trainers run at the same time, and each needs 0.6 to 1 GB."""
 INDEX_VARIABLES = ("INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
 DEFAULT_INDEX = "https://pypi.org/simple"
 INDEX_REMEDY = "check the network and the proxy, or set INDEX_URL or LOCAL_PACKAGES: docs/maintaining/building.md"
@@ -67,25 +69,45 @@ def check_python(version: tuple[int, ...]) -> Finding:
 
 
 def check_engine(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Check that the engine answers, and then that it runs on this machine."""
+    """Check that the engine answers, and report what it cannot do."""
     address = docker_engine.find_address(environ)
     try:
         with closing(docker_engine.connect(timeout=10, environ=environ)) as client:
-            version = client.version()["Version"]
-            engine = "Podman" if docker_engine.is_podman(client) else "Docker engine"
-            has_gpu_runtime = "nvidia" in client.info().get("Runtimes", {})
-            architecture, emulated = docker_engine.get_architecture(client), docker_engine.list_emulated_images(client)
+            findings = list(describe_engine(client))
     except DockerException as error:
-        yield explain_unreachable_engine(str(error), address, from_variable=bool(environ.get("DOCKER_HOST")))
-        return
-    yield Finding("ok", f"{engine} {version}" + (", with NVIDIA's runtime for GPUs" if has_gpu_runtime else ""))
-    if emulated:
-        names = ", ".join(f"{name} ({found})" for name, found in sorted(emulated.items()))
-        message = f"images for another architecture than the engine's ({architecture}) run emulated: {names}"
+        finding = explain_unreachable_engine(str(error), address, from_variable=bool(environ.get("DOCKER_HOST")))
+        findings = [_suggest_rootless_engine(finding, address, environ)]
+    yield from findings
+
+
+def _suggest_rootless_engine(finding: Finding, address: str, environ: Mapping[str, str]) -> Finding:
+    """Return the finding about an unreachable engine with another remedy, if this user has a rootless engine."""
+    rootless_address = docker_engine.find_rootless_address(environ)
+    if address != docker_engine.DEFAULT_SOCKET or not rootless_address:
+        return finding
+    return dataclasses.replace(finding, remedy=f"use your rootless engine: `export DOCKER_HOST={rootless_address}`")
+
+
+def describe_engine(client: DockerClient) -> Iterator[Finding]:
+    """Yield the engine's name and version, and then its differences from a Docker engine that root runs on this
+    machine."""
+    is_podman, is_rootless = docker_engine.is_podman(client), docker_engine.is_rootless(client)
+    name = f"{'Podman' if is_podman else 'Docker engine'} {client.version()['Version']}"
+    gpus = ", with NVIDIA's runtime for GPUs" if "nvidia" in client.info().get("Runtimes", {}) else ""
+    yield Finding("ok", f"{name}{', rootless' if is_rootless else ''}{gpus}")
+    if emulated := docker_engine.list_emulated_images(client):
+        architecture = docker_engine.get_architecture(client)
+        names = ", ".join(f"{name} ({image_architecture})" for name, image_architecture in sorted(emulated.items()))
+        message = f"images for an architecture other than the engine's ({architecture}) run emulated: {names}"
         yield Finding("note", message, f"build or pull them for linux/{architecture}, to run them faster")
-    if address.startswith(REMOTE_PREFIXES):
-        message = f"the engine runs on another machine, {address}: inputs are copied, and jobs cannot use boto3"
+    if docker_engine.is_remote(client):
+        message = "the engine runs on another machine: inputs are copied, and AWS clients in jobs connect through it"
         yield Finding("note", message, "for other engines: `docker context use default` and `unset DOCKER_HOST`")
+    elif is_podman or is_rootless:
+        clients = ", and AWS clients in jobs connect through the engine" if is_rootless else ""
+        yield Finding("note", f"inputs are copied, except in FastFile mode{clients}", "see docs/using/engines.md")
+    if not docker_engine.limits_containers(client):
+        yield Finding("note", docker_engine.NO_LIMITS, LIMITS_REMEDY)
 
 
 def explain_unreachable_engine(error: str, address: str, *, from_variable: bool) -> Finding:
@@ -97,7 +119,8 @@ def explain_unreachable_engine(error: str, address: str, *, from_variable: bool)
     """
     if address.startswith(ssh_engine.PREFIX):
         message = f"no Docker engine answers at {address}: {error}"
-        return Finding("problem", message, "let ssh log in with a key, and install docker there; or unset DOCKER_HOST")
+        remedy = "let ssh log in with a key, and install docker on that machine; or unset DOCKER_HOST"
+        return Finding("problem", message, remedy)
     if "Permission denied" in error or "PermissionError" in error:
         message = "this user is not allowed to use the Docker engine's socket"
         return Finding("problem", message, '`sudo usermod -aG docker "$USER"`, then log in again')

@@ -22,7 +22,7 @@ class LocalServer:
     bucket: str
     """The name of the default bucket."""
     role_arn: str
-    """A role for requests. The server accepts each role."""
+    """The ARN of a role for requests. The server accepts any role."""
     runtime: str
     """`docker` or `process`."""
     folder: Path
@@ -31,7 +31,7 @@ class LocalServer:
     """The environment variables with which AWS clients and the SageMaker SDK use this server, in any process."""
 
     @classmethod
-    def at(cls, home: Home, address: control.Address) -> "LocalServer":
+    def from_address(cls, home: Home, address: control.Address) -> "LocalServer":
         """Return the running server of a home."""
         values = {name: value for name, value in asdict(address).items() if name in cls.__dataclass_fields__}
         return cls(**values, folder=home.root, environment=control.make_environment(home, address))
@@ -47,7 +47,7 @@ class LocalServer:
         import boto3
         import botocore.session
 
-        profile = {"profile": (None, None, None, None)}  # not the user's, which may not exist
+        profile = {"profile": (None, None, None, None)}  # this setting ignores the user's profile, which may not exist
         session = botocore.session.Session(profile)
         settings = session.get_component("config_store")
         settings.set_config_variable("endpoint_url", self.url)

@@ -1,7 +1,7 @@
 """Plugin for pytest, with the fixture `microjobs`: a local server for the tests of a project.
 
-pytest imports this module in every project of an environment in which this package is installed. Therefore, everything
-else is imported when a test uses a fixture.
+If this package is installed, pytest imports this module in every project. To keep that import fast, the fixtures import
+the other modules when a test uses them.
 """
 
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ def microjobs_settings() -> dict[str, Any]:
 def microjobs_server(
     microjobs_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> "Iterator[LocalServer]":
-    """Run a server until the end of the session; with pytest-xdist, one server per worker.
+    """Run a server until the end of the session. With pytest-xdist, each worker has its own server.
 
-    Fixtures that several tests share use this fixture: what they create is not removed after a test.
+    Use this fixture in fixtures that several tests share: the resources of such fixtures are not removed after a test.
     """
     from microjobs_orchestrator.library.servers import server
 
@@ -37,10 +37,10 @@ def microjobs_server(
 @pytest.fixture
 def microjobs(microjobs_server: "LocalServer") -> "Iterator[LocalServer]":
     """Direct the AWS clients to the server during the test, and remove the resources that the test created."""
-    from microjobs_orchestrator.library.removal import list_names, remove_others
-    from microjobs_orchestrator.library.servers import connected
+    from microjobs_orchestrator.library.removal import list_names, remove_new_resources
+    from microjobs_orchestrator.library.servers import direct_clients
 
-    kept = list_names(microjobs_server)
-    with connected(microjobs_server):
+    earlier_names = list_names(microjobs_server)
+    with direct_clients(microjobs_server):
         yield microjobs_server
-    remove_others(microjobs_server, kept)
+    remove_new_resources(microjobs_server, earlier_names)

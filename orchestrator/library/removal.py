@@ -10,11 +10,13 @@ from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.library.local_server import LocalServer
-from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.kinds import Kind, load_kinds
 
 POLL_INTERVAL = 0.05
+"""Seconds between two Describe calls."""
 TIMEOUT_SECONDS = 180.0
-"""A job that ignores SIGTERM is killed after a grace period of 120 s; then its outputs are stored."""
+"""Time limit for the removal. A job that ignores SIGTERM is killed after 120 s, and its outputs are stored after
+that."""
 
 ABSENT_TEXTS = ("Could not find", "does not exist")
 """Texts in errors about a resource that does not exist."""
@@ -26,21 +28,21 @@ Names = Mapping[Kind, frozenset[str]]
 def list_names(server: LocalServer) -> Names:
     """Return the names of all resources of a server."""
     sagemaker = server.client("sagemaker")
-    return {kind: frozenset(_list_names(sagemaker, kind)) for kind in all_kinds() if "List" in kind.verbs}
+    return {kind: frozenset(_list_names(sagemaker, kind)) for kind in load_kinds() if "List" in kind.verbs}
 
 
 def _list_names(sagemaker: Any, kind: Kind) -> Iterator[str]:
-    """Yield names, or the ARNs of resources without a name of their own: versions, and parts of other resources."""
-    whole = kind.part_of
-    requests = [{whole.name_member: name} for name in _list_names(sagemaker, whole)] if whole else [kind.list_all]
+    """Yield the names of a kind's resources, or their ARNs: versions, and parts of other resources, have no names."""
+    parent = kind.part_of
+    requests = [{parent.name_member: name} for name in _list_names(sagemaker, parent)] if parent else [kind.list_all]
     for request in requests:
-        for page in sagemaker.get_paginator(_method(kind, "List")).paginate(**request):
+        for page in sagemaker.get_paginator(_get_method_name(kind, "List")).paginate(**request):
             for summary in page[kind.summaries_member]:
                 yield summary.get(kind.identifier_member) or summary[kind.arn_member]
 
 
-def remove_others(server: LocalServer, kept: Names) -> None:
-    """Stop and delete the resources that are not among the kept ones.
+def remove_new_resources(server: LocalServer, earlier_names: Names) -> None:
+    """Stop and delete the resources that do not have one of the earlier names.
 
     Jobs of kinds that AWS cannot delete, such as transform jobs, are only stopped.
 
@@ -48,9 +50,9 @@ def remove_others(server: LocalServer, kept: Names) -> None:
         LauncherError: a resource does not end within `TIMEOUT_SECONDS`.
     """
     sagemaker = server.client("sagemaker")
-    for kind in reversed(all_kinds()):  # owners first: they create resources of other kinds
+    for kind in reversed(load_kinds()):  # owners are removed first, because they create resources of other kinds
         if "List" in kind.verbs:
-            names = {*_list_names(sagemaker, kind)} - kept.get(kind, frozenset())
+            names = {*_list_names(sagemaker, kind)} - earlier_names.get(kind, frozenset())
             for remove in (_request_stop, _await_end, _delete):
                 for name in names:
                     remove(sagemaker, kind, name)
@@ -58,8 +60,8 @@ def remove_others(server: LocalServer, kept: Names) -> None:
 
 def _request_stop(sagemaker: Any, kind: Kind, name: str) -> None:
     if "Stop" in kind.verbs:
-        with suppress(ClientError):  # it has ended
-            getattr(sagemaker, _method(kind, "Stop"))(**{kind.identifier_member: name})
+        with suppress(ClientError):  # an error means that the resource has ended
+            getattr(sagemaker, _get_method_name(kind, "Stop"))(**{kind.identifier_member: name})
 
 
 def _await_end(sagemaker: Any, kind: Kind, name: str) -> None:
@@ -67,7 +69,7 @@ def _await_end(sagemaker: Any, kind: Kind, name: str) -> None:
     if "Stop" not in kind.verbs or kind.lifecycle is None:
         return
     for description in _poll(sagemaker, kind, name):
-        if description[kind.status_member] not in kind.lifecycle.transitional:
+        if description[kind.status_member] not in kind.lifecycle.transitional_statuses:
             return
 
 
@@ -75,14 +77,14 @@ def _delete(sagemaker: Any, kind: Kind, name: str) -> None:
     """Delete a resource, and wait until it does not exist."""
     if "Delete" not in kind.verbs:
         return
-    getattr(sagemaker, _method(kind, "Delete"))(**{kind.identifier_member: name})
+    getattr(sagemaker, _get_method_name(kind, "Delete"))(**{kind.identifier_member: name})
     for _ in _poll(sagemaker, kind, name):
         pass
 
 
 def _poll(sagemaker: Any, kind: Kind, name: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the present description of a resource repeatedly, until the resource does not exist."""
-    describe, deadline = getattr(sagemaker, _method(kind, "Describe")), time.monotonic() + TIMEOUT_SECONDS
+    """Yield the current description of a resource repeatedly, until the resource does not exist."""
+    describe, deadline = getattr(sagemaker, _get_method_name(kind, "Describe")), time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         try:
             yield describe(**{kind.identifier_member: name})
@@ -91,9 +93,11 @@ def _poll(sagemaker: Any, kind: Kind, name: str) -> Iterator[Mapping[str, Any]]:
                 return
             raise
         time.sleep(POLL_INTERVAL)
-    raise LauncherError(f"{kind.words} {name} was not removed within {TIMEOUT_SECONDS:g} s: see the server's log")
+    raise LauncherError(
+        f"{kind.display_name} {name} was not removed within {TIMEOUT_SECONDS:g} s: see the server's log"
+    )
 
 
-def _method(kind: Kind, verb: str) -> str:
+def _get_method_name(kind: Kind, verb: str) -> str:
     """Return the name of boto3's method for an operation."""
     return xform_name(kind.operations[verb])

@@ -23,14 +23,15 @@ def server(folder: str | Path | None = None, **settings: Any) -> Iterator[LocalS
     Args:
         folder: the server's folder. By default, a temporary folder, which is removed after the block.
         settings: settings of the table `[local]` of `microjobs.toml`, such as `runtime="process"` or
-            `images={"my-image:*": "my-image:dev"}`. They override the file in the current folder. The default port is a
-            free one.
+            `images={"my-image:*": "my-image:dev"}`. They override the file in the current folder. Without the setting
+            `port`, the server gets any free port, even if the file names a port.
 
     Raises:
         ConfigError: a setting is unknown or invalid.
         ServerError: the server does not start, or a server already runs for the folder.
+        HomeError: the folder cannot be created, or other users have access to it.
     """
-    chosen = _read_settings(settings)
+    server_config = _read_settings(settings)
     with ExitStack() as cleanup:
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="microjobs-"))
@@ -39,21 +40,22 @@ def server(folder: str | Path | None = None, **settings: Any) -> Iterator[LocalS
         if control.await_server(home) is not None:
             remedy = "use it with `microjobs.local.connect`, or stop it with `microjobs local down`"
             raise control.ServerError(f"a server already runs for {home.root}: {remedy}")
-        yield LocalServer.at(home, cleanup.enter_context(control.use_server(home, chosen)))
+        yield LocalServer.from_address(home, cleanup.enter_context(control.use_server(home, server_config)))
 
 
 def _read_settings(settings: Mapping[str, Any]) -> config.Config:
-    known = [field.name for field in fields(config.Config)]
-    if unknown := sorted(settings.keys() - set(known)):
-        raise config.ConfigError(f"a server has no setting {unknown[0]!r}; the settings are {', '.join(known)}")
+    names = [field.name for field in fields(config.Config)]
+    if unknown := sorted(settings.keys() - set(names)):
+        raise config.ConfigError(f"a server has no setting {unknown[0]!r}; the settings are {', '.join(names)}")
+    config.check_types(settings)
     return config.merge_flags(config.load(), **{"port": 0, **settings})
 
 
 def connect(folder: str | Path | None = None) -> LocalServer:
     """Direct the AWS clients of this process to a running local server, until `disconnect`.
 
-    This sets the environment variables that `microjobs local env` prints, and replaces boto3's default session. Clients
-    and sessions that exist already keep their address.
+    This sets the environment variables that `microjobs local env` prints, and replaces boto3's default session.
+    Existing clients and sessions keep their address.
 
     Args:
         folder: the server's folder; by default `.microjobs` in the current folder, or MICROJOBS_HOME.
@@ -64,9 +66,9 @@ def connect(folder: str | Path | None = None) -> LocalServer:
     home = Home.from_environment() if folder is None else Home(Path(folder).expanduser().absolute())
     if (address := control.find_server(home)) is None:
         raise control.ServerError(control.explain_missing_server(home))
-    found = LocalServer.at(home, address)
-    _set_variables(shell.list_changes(found.environment, os.environ))
-    return found
+    local_server = LocalServer.from_address(home, address)
+    _set_variables(shell.list_changes(local_server.environment, os.environ))
+    return local_server
 
 
 def disconnect() -> None:
@@ -75,16 +77,16 @@ def disconnect() -> None:
 
 
 @contextmanager
-def connected(running: LocalServer) -> Iterator[None]:
+def direct_clients(local_server: LocalServer) -> Iterator[None]:
     """Direct the AWS clients of this process to a server during a block. Restore boto3's default session after it."""
-    changes = shell.list_changes(running.environment, os.environ)
-    before = {name: os.environ.get(name) for name in changes}
+    changes = shell.list_changes(local_server.environment, os.environ)
+    earlier_values = {name: os.environ.get(name) for name in changes}
     session = getattr(sys.modules.get("boto3"), "DEFAULT_SESSION", None)
     _set_variables(changes)
     try:
         yield
     finally:
-        _set_variables(before, session)
+        _set_variables(earlier_values, session)
 
 
 def _set_variables(values: Mapping[str, str | None], session: Any = None) -> None:

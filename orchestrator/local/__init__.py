@@ -1,1 +1,1 @@
-"""SageMaker on localhost: a server that speaks AWS's protocols and really runs the jobs."""
+"""The local server, which implements AWS's protocols and executes the jobs."""

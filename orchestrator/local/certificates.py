@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 VALIDITY = datetime.timedelta(days=30)
-"""Longer than any job: SageMaker ends a processing job after 5 days, and a training job after 28 days."""
+"""The validity is longer than any job: SageMaker ends a processing job after 5 days, and a training job after 28
+days."""
 CLOCK_TOLERANCE = datetime.timedelta(days=1)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def _boot_id() -> str:
+def _read_boot_id() -> str:
     """Return an id of the machine's current boot, or of this process if the system has no id for its boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -16,17 +16,17 @@ def _boot_id() -> str:
         return uuid.uuid4().hex
 
 
-BOOT_ID = _boot_id()
+BOOT_ID = _read_boot_id()
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A point in time, by two clocks."""
+    """A point in time, measured with two clocks."""
 
     wall: float
-    """Seconds since 1970, by the clock that may be set."""
+    """Seconds since 1970, by the system's clock, which users can set."""
     steady: float = 0.0
-    """Seconds since the machine started, by the clock that cannot be set."""
+    """Seconds since the machine started. Setting the system's time does not change this clock."""
     boot: str = ""
     """Id of the boot from which `steady` counts; empty if unknown."""
 
@@ -36,7 +36,7 @@ class Moment:
 
     @classmethod
     def read(cls, members: Any, wall: float) -> "Moment":
-        """Return the moment that `to_members` stored. If there is none, return a moment by the system's clock alone."""
+        """Return the moment that `to_members` stored. If there is none, the moment has only its `wall` time."""
         return cls(**members) if isinstance(members, Mapping) else cls(wall)
 
     def to_members(self) -> dict[str, Any]:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: "Subparsers") -> None:
     """Add the command `local` and its verbs. Each sets `call`, a function of the parsed options."""
-    local = subparsers.add_parser("local", help="SageMaker on localhost: up, down, status, env, console")
+    local = subparsers.add_parser("local", help="the local server: up, down, status, env, console")
     verbs = local.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", help="start the server, in the foreground or with --detach in the background")
     up.add_argument("--detach", "-d", action="store_true", help="return when the server answers")
-    up.add_argument("--port", type=_parse_port, help=f"default: {config.PORT}; 0: any that is free")
+    up.add_argument("--port", type=_parse_port, help=f"default: {config.PORT}; 0: any free port")
     up.add_argument("--runtime", choices=config.RUNTIMES, help="where jobs run; auto: docker if an engine answers")
     up.add_argument("--region", help="region in ARNs and in the default bucket's name; default: us-east-1")
     limits = "limit jobs to the processors and memory of their instance type"
@@ -41,19 +41,23 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.add_argument(framework_images.OPTION, action="store_true", default=None, help=frameworks)
     guards = "image with Python 3 for the guards of endpoints and isolated jobs; none: no guards"
     up.add_argument("--guard-image", metavar="IMAGE", help=guards)
-    idle = f"stop the container of a serverless variant after so long; default: {config.SERVERLESS_IDLE_SECONDS}"
+    idle = f"seconds until the idle container of a serverless variant stops; default: {config.SERVERLESS_IDLE_SECONDS}"
     up.add_argument("--serverless-idle-seconds", type=int, metavar="SECONDS", help=idle)
     speed = "shorten the times of scaling policies by this factor, to test them sooner; default: 1"
     up.add_argument("--autoscaling-speed", type=int, metavar="FACTOR", help=speed)
+    instances = f"maximum number of running instances of a variant; default: {config.MAX_INSTANCES}"
+    up.add_argument("--max-instances", type=int, metavar="COUNT", help=instances)
+    pace = "shorten the waiting times of updates of endpoints by this factor; default: 1"
+    up.add_argument("--deployment-speed", type=int, metavar="FACTOR", help=pace)
     services = "forward requests for another AWS service to an emulator; repeatable"
     up.add_argument("--service", type=_parse_pair, action="append", metavar="NAME=URL", help=services)
     functions = "command or FILE.py:FUNCTION that a pipeline's Lambda steps run; repeatable"
     up.add_argument("--function", type=_parse_pair, action="append", metavar="NAME=COMMAND", help=functions)
-    proxies = "proxy of jobs: http, https or all=URL, or no=NAMES that need none; repeatable"
+    proxies = "proxy of jobs: http=URL, https=URL, all=URL, or no=NAMES without a proxy; repeatable"
     up.add_argument("--proxy", type=_parse_pair, action="append", metavar="NAME=URL", help=proxies)
     up.add_argument("--ca-bundle", metavar="FILE", help="certificates that jobs trust, in PEM")
     up.add_argument("--event-target", dest="events", action="append", type=json.loads, help=argparse.SUPPRESS)
-    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stop when no process uses the server
+    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # the server stops when no process uses it
     # An address of the console is a secret, so the log of a server in the background must not contain one.
     up.add_argument("--no-console-address", action="store_true", help=argparse.SUPPRESS)
     up.set_defaults(call=_up)
@@ -63,7 +67,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     unset = 'restore the earlier values: eval "$(microjobs local env --unset)"'
     env.add_argument("--unset", action="store_true", help=unset)
     env.add_argument(
-        "--mlflow", metavar="NAME", help="also for MLflow's own client: a tracking server, or mlflow-app/NAME"
+        "--mlflow", metavar="NAME", help="add variables for MLflow's own client: a tracking server, or mlflow-app/NAME"
     )
     env.set_defaults(call=_env)
     console = verbs.add_parser("console", help="print an address that opens the web console once")
@@ -98,7 +102,7 @@ def _load_config(options: argparse.Namespace) -> config.Config:
         "proxies": options.proxy,
         "functions": options.function,
     }
-    tables = {name: dict(found) for name, found in pairs.items() if found}
+    tables = {name: dict(table) for name, table in pairs.items() if table}
     return config.merge_flags(config.load(), **vars(options) | tables, host_names=options.host_name)
 
 
@@ -117,7 +121,7 @@ def _up(options: argparse.Namespace) -> int:
         print('For clients: `eval "$(microjobs local env)"`. To stop it: `microjobs local down`')
         _print_console_address(control.make_console_address(home, address))
         return 0
-    gc.disable()  # collections would examine all modules again during the import
+    gc.disable()  # the garbage collector would examine all modules several times during the import
     from microjobs_orchestrator.local.server import serve  # the import takes a second, and only the server needs it
 
     gc.freeze()
@@ -126,7 +130,12 @@ def _up(options: argparse.Namespace) -> int:
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     is_quiet = options.no_console_address
-    serve(home, settings, tied=options.tied, announce=(lambda _: None) if is_quiet else _print_console_address)
+    serve(
+        home,
+        settings,
+        stops_when_unused=options.tied,
+        announce=(lambda _: None) if is_quiet else _print_console_address,
+    )
     return 0
 
 
@@ -141,7 +150,7 @@ def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list
         "runtime": options.runtime in (None, "auto", address.runtime),
         "region": options.region in (None, address.region),
     }
-    others = (
+    flags_without_comparison = (
         "ca_bundle",
         "limits",
         "all_addresses",
@@ -151,11 +160,13 @@ def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list
         "guard_image",
         "serverless_idle_seconds",
         "autoscaling_speed",
+        "max_instances",
+        "deployment_speed",
         "service",
         "function",
         "proxy",
     )
-    equal |= {name: not getattr(options, name) for name in others}
+    equal |= {name: not getattr(options, name) for name in flags_without_comparison}
     return [f"--{name.replace('_', '-')}" for name, is_equal in equal.items() if not is_equal]
 
 

@@ -10,6 +10,8 @@ framework_images = false
 guard_image = "python:3.11-slim-bookworm"
 serverless_idle_seconds = 300
 autoscaling_speed = 1
+max_instances = 4
+deployment_speed = 1
 ca_bundle = "/etc/ssl/certs/ca-certificates.crt"
 
 [local.images]
@@ -49,7 +51,9 @@ SECTIONS = ("local", "aws")
 PORT = 4577
 MAX_PORT = 65_535
 SERVERLESS_IDLE_SECONDS = 300
-MAX_AUTOSCALING_SPEED = 60
+MAX_INSTANCES = 4
+MAXIMUMS = {"autoscaling_speed": 60, "max_instances": 100, "deployment_speed": 60}
+"""The maximum of each setting that has one. The minimum of these settings is 1."""
 RUNTIMES = ("auto", "docker", "process")
 HOST_NAME = re.compile(r"[A-Za-z0-9.-]+")
 URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
@@ -66,7 +70,7 @@ TYPE_NAMES = {
     tuple: "a list",
     dict: "a table",
 }
-"""How errors name the type of a setting, by the type of its default."""
+"""Names of types in error messages, by the type of a setting's default value."""
 
 
 class ConfigError(UsageError):
@@ -82,19 +86,23 @@ class Config:
     runtime: str = "auto"
     region: str = REGION
     limits: bool = False
-    """Limit hosts to the processors and memory of their instance type."""
+    """Whether to limit hosts to the processors and memory of their instance type."""
     all_addresses: bool = False
-    """Listen on all addresses of this machine, not only on loopback: for a server in a container."""
+    """Whether to listen on all addresses of this machine, not only on loopback: for a server in a container."""
     host_names: Sequence[str] = field(default_factory=list)
-    """Further names of this server in the Host header of requests, such as the name of a Compose service."""
+    """Additional names of this server in the Host header of requests, such as the name of a Compose service."""
     framework_images: bool = False
-    """Run this repository's images in place of AWS's images for scikit-learn, TensorFlow and PyTorch."""
+    """Whether to run this repository's images in place of AWS's images for scikit-learn, TensorFlow and PyTorch."""
     guard_image: str = ""
     """Image with Python for the guards of hosts' networks; empty: an image that the engine has."""
     serverless_idle_seconds: int = SERVERLESS_IDLE_SECONDS
     """Seconds after the last request until the container of a serverless variant is stopped."""
     autoscaling_speed: int = 1
     """The factor by which the times of scaling policies are shorter than on AWS."""
+    max_instances: int = MAX_INSTANCES
+    """Maximum number of running instances of a variant."""
+    deployment_speed: int = 1
+    """The factor by which the times of DeploymentConfig are shorter than on AWS."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Names of local images by image URIs, which may contain `*`."""
     services: Mapping[str, str] = field(default_factory=dict)
@@ -103,9 +111,11 @@ class Config:
     """Commands or Python functions that Lambda steps of pipelines run, by the names or ARNs of AWS Lambda functions."""
 
     proxies: Mapping[str, str] = field(default_factory=dict)
-    """Proxies of jobs: addresses for `http`, `https` and `all`, and for `no` the names that need no proxy."""
+    """Proxies of jobs: the addresses for `http`, `https` and `all`. The value of `no` lists the names that need no
+    proxy."""
     ca_bundle: str = ""
-    """File of certificates for jobs, in PEM; empty: those of the job's image."""
+    """File with the certificates that jobs trust, in PEM. If it is empty, jobs trust the certificates of their
+    image."""
 
     events: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """Targets of events, in the form of `event_settings`."""
@@ -114,7 +124,8 @@ class Config:
         """Return the flags with the same meaning."""
         flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
         flags.append(f"--serverless-idle-seconds={self.serverless_idle_seconds}")
-        flags.append(f"--autoscaling-speed={self.autoscaling_speed}")
+        flags += [f"--autoscaling-speed={self.autoscaling_speed}", f"--max-instances={self.max_instances}"]
+        flags.append(f"--deployment-speed={self.deployment_speed}")
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
         guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
         services = [f"--service={name}={url}" for name, url in self.services.items()]
@@ -133,37 +144,45 @@ class Config:
 
 
 def load(path: Path = FILE) -> Config:
-    """Return the settings of the file; the defaults if there is no file.
+    """Return the settings of the file, or the defaults if there is no file.
 
     Raises:
         ConfigError: the file is not TOML, or has an unknown or invalid setting.
     """
     table = load_section(path, "local")
     defaults = asdict(Config())
-    for name, value in table.items():
+    for name in table:
         if name not in defaults:
             raise ConfigError(f"{path}: [local] has no setting {name!r}; the settings are {', '.join(defaults)}")
-        if type(value) is not type(defaults[name]):
-            raise ConfigError(f"{path}: {name} must be {TYPE_NAMES[type(defaults[name])]}, not {value!r}")
     try:
+        check_types(table)
         return merge_flags(Config(**table))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def check_types(settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a value does not have the type of its setting."""
+    defaults = asdict(Config())
+    for name, value in settings.items():
+        if type(value) is not type(defaults[name]):
+            raise ConfigError(f"{name} must be {TYPE_NAMES[type(defaults[name])]}, not {value!r}")
+
+
 def load_section(path: Path, name: str) -> dict[str, Any]:
-    """Return a table of the file; an empty one if the file or the table is missing.
+    """Return a table of the file, or an empty table if the file or the table is missing.
 
     Raises:
-        ConfigError: the file is not TOML, or has other tables than `SECTIONS`.
+        ConfigError: the file is not TOML, or has tables other than `SECTIONS`.
     """
-    import tomllib  # slow to import, and few commands read the file
+    import tomllib  # this import is slow, and few commands read the file
 
     if not path.exists():
         return {}
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits raises a plain ValueError
+    except (ValueError, RecursionError) as error:
+        # a number with 5000 digits raises ValueError instead of TOMLDecodeError
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; make it a file that you can read") from error
@@ -196,9 +215,9 @@ def _check(config: Config) -> None:
         raise ConfigError(f"port {config.port} must be a number from 0 to {MAX_PORT}")
     if config.serverless_idle_seconds < 1:
         raise ConfigError(f"serverless_idle_seconds {config.serverless_idle_seconds} must be at least 1")
-    if not 1 <= config.autoscaling_speed <= MAX_AUTOSCALING_SPEED:
-        limits = f"from 1 to {MAX_AUTOSCALING_SPEED}"
-        raise ConfigError(f"autoscaling_speed {config.autoscaling_speed} must be a number {limits}")
+    for name, maximum in MAXIMUMS.items():
+        if not 1 <= (value := getattr(config, name)) <= maximum:
+            raise ConfigError(f"{name} {value} must be a number from 1 to {maximum}")
     _check_names(config)
     _check_functions(config)
     _check_network(config)
@@ -220,8 +239,8 @@ def _check_functions(config: Config) -> None:
 def _check_network(config: Config) -> None:
     for name, value in config.proxies.items():
         if name not in network_settings.PROXIES:
-            known = ", ".join(network_settings.PROXIES)
-            raise ConfigError(f"[local.proxies] has no setting {name!r}; the settings are {known}")
+            setting_names = ", ".join(network_settings.PROXIES)
+            raise ConfigError(f"[local.proxies] has no setting {name!r}; the settings are {setting_names}")
         if name != "no" and not PROXY_URL.fullmatch(str(value)):
             raise ConfigError(
                 f"[local.proxies] {name} must be an address such as http://proxy.example.com:3128, without a user and "

@@ -1,8 +1,8 @@
 """One-time addresses of the web console.
 
 The command line makes an address with the secret of the home, which jobs do not know. The part behind `#` contains a
-token. Browsers do not send this part, so no log, proxy or `Referer` header contains the token: the console's own script
-sends it to the server, which accepts it once.
+token. Browsers do not send this part, so no log, proxy or `Referer` header contains the token. The console's own script
+sends the token to the server, which accepts it once.
 """
 
 import hmac
@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 CONSOLE_PATH = "/_microjobs/console/"
 """Path of the console. No bucket can have this name."""
+CHANGES_PATH = f"{CONSOLE_PATH}api/changes"
+"""Path of the feed: the stream of changes that the console receives."""
 
 LIFETIME_SECONDS = 15 * 60
 
@@ -41,7 +43,7 @@ def make_console_address(url: str, key: str, home: Path, pid: int) -> str:
 
 
 def read_token(text: str, key: str, home: Path, pid: int) -> Token | None:
-    """Return a token that was made for this process of this home, and has not expired; otherwise None."""
+    """Return the token if it was made for this server process and this home, and has not expired; otherwise None."""
     match = _TOKEN.fullmatch(text)
     if match is None:
         return None

@@ -32,14 +32,19 @@ from microjobs_orchestrator.local.identity import (
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
+"""Seconds that a server may take to start. On a machine with many other processes, a start on Podman took more than
+60 s."""
 STOP_TIMEOUT = 60.0
+"""Seconds between SIGTERM and SIGKILL for a server that answers."""
 RESPONSE_TIMEOUT = 5.0
+"""Seconds that a health check may take."""
 HANG_TIMEOUT = 15.0
-"""If a server that was ready does not answer for this time, the next start replaces it."""
+"""Seconds without an answer after which a new server replaces a server that was ready before."""
 TERM_TIMEOUT = 10.0
-"""Time between SIGTERM and SIGKILL for a server that does not answer."""
+"""Seconds between SIGTERM and SIGKILL for a server that does not answer."""
 POLL_INTERVAL = 0.05
+"""Seconds between two checks whether a server has started or ended."""
 MAX_RESPONSE_BYTES = 4096
 
 SERVER_FILE_MEMBERS = {"url": str, "region": str, "runtime": str, "why": str, "pid": int}
@@ -70,7 +75,7 @@ class Address:
 
 
 def find_server(home: Home) -> Address | None:
-    """Return the address of a home's server; None if no server runs or it does not answer.
+    """Return the address of a home's server, or None if no server runs or the server does not answer.
 
     Raises:
         HomeError: other users could have written the server's address.
@@ -94,7 +99,7 @@ def find_server(home: Home) -> Address | None:
 
 
 def _read_settings(home: Home) -> dict[str, Any] | None:
-    """Return the content of `server.json`; None if it is missing or damaged."""
+    """Return the content of `server.json`, or None if the file is missing or damaged."""
     if not os.path.lexists(home.root):
         return None
     home.check()
@@ -109,8 +114,8 @@ def _read_settings(home: Home) -> dict[str, Any] | None:
 
 
 def _check_health(url: str, nonce: str) -> dict[str, Any] | None:
-    """Return the response to a health check; empty if it is not JSON, None if there is no response."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=RESPONSE_TIMEOUT)  # without a proxy
+    """Return the response to a health check: empty if it is not a JSON object, and None if there is no response."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=RESPONSE_TIMEOUT)  # HTTPConnection uses no proxy
     with closing(connection):
         try:
             connection.request("GET", f"/health?nonce={nonce}")
@@ -128,12 +133,12 @@ def make_console_address(home: Home, address: Address) -> str:
 
 
 def await_server(home: Home) -> Address | None:
-    """Return the address of a home's server; None if no server runs.
+    """Return the address of a home's server, or None if no server runs.
 
     Wait for a server that is starting or stopping, and stop a server that does not answer.
 
     Raises:
-        HomeError, ServerError: as `find_server`.
+        HomeError, ServerError: for the same reasons as in `find_server`.
     """
     start_time = time.monotonic()
     while (address := find_server(home)) is None and (pid := home_lock.find_holder(home)) is not None:
@@ -148,38 +153,41 @@ def await_server(home: Home) -> Address | None:
 
 
 def explain_missing_server(home: Home) -> str:
-    """Return the error message for a command that needs a server, when `find_server` found none."""
+    """Return the error message for a command that needs a server if `find_server` has found none."""
     if (pid := home_lock.find_holder(home)) is None:
         return f"no server runs for {home.root}: `microjobs local up --detach` starts one"
     problem = f"the server of {home.root}, process {pid}, does not answer: it is starting, stopping or hanging"
     return f"{problem}; try again, or stop it with `microjobs local down`"
 
 
-def start(home: Home, config: Config, *, tied: bool = False) -> Address:
+def start(home: Home, config: Config, *, stops_when_unused: bool = False) -> Address:
     """Start a server in a process of its own, and wait until it answers.
 
     Args:
-        tied: whether the server stops when no process holds a lock on the home's `users` file.
+        stops_when_unused: whether the server stops when no process holds a lock on the home's `users` file.
 
     Raises:
-        ServerError: the server did not start; the message has the last line of its log.
+        ServerError: the server ended, or did not answer within `START_TIMEOUT`; the message has the last line of its
+            log.
     """
     for child in _children.values():  # a killed server is a zombie of this process until it is polled
         child.poll()
     home.create()
     log_size = home.server_log.stat().st_size if home.server_log.exists() else 0
-    process = _spawn(home, config, tied=tied)
+    process = _spawn(home, config, stops_when_unused=stops_when_unused)
     _children[process.pid] = process
     if address := _wait_until_ready(home, process):
         return address
-    _stop_process(home, process.pid, TERM_TIMEOUT)
     lines = home.server_log.read_bytes()[log_size:].decode(errors="replace").strip().splitlines()
-    reason = lines[-1] if lines else f"its log is empty after {START_TIMEOUT:g} s"
+    reason = lines[-1].removeprefix("microjobs: ") if lines else "its log is empty"
+    if process.poll() is None:
+        reason = f"it did not answer within {START_TIMEOUT:g} s; the end of its log: {reason}"
+        _stop_process(home, process.pid, TERM_TIMEOUT)
     raise ServerError(f"the server did not start: {reason} (see {home.server_log})")
 
 
-def _spawn(home: Home, config: Config, *, tied: bool) -> subprocess.Popen[bytes]:
-    arguments = [*config.to_flags(), *(["--tied"] if tied else [])]
+def _spawn(home: Home, config: Config, *, stops_when_unused: bool) -> subprocess.Popen[bytes]:
+    arguments = [*config.to_flags(), *(["--tied"] if stops_when_unused else [])]
     with home.server_log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "microjobs_orchestrator.local", *arguments],
@@ -192,17 +200,17 @@ def _spawn(home: Home, config: Config, *, tied: bool) -> subprocess.Popen[bytes]
 
 
 def _wait_until_ready(home: Home, process: subprocess.Popen[bytes]) -> Address | None:
-    """Return the address of a server that starts; None if it exits or does not answer in time."""
+    """Return the address of a server that is starting, or None if it exits or does not answer in time."""
     deadline = time.monotonic() + START_TIMEOUT
     try:
         while time.monotonic() < deadline and process.poll() is None:
             if (address := find_server(home)) is not None and address.pid == process.pid:
                 return address
             time.sleep(POLL_INTERVAL)
-    except BaseException:  # Ctrl-C does not reach a process in a session of its own
+    except BaseException:  # Ctrl-C does not reach the server, which has a session of its own
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(TERM_TIMEOUT)  # afterwards, the caller may remove the home
+            process.wait(TERM_TIMEOUT)  # the caller may remove the home after the server's end
         raise
     return None
 
@@ -218,11 +226,11 @@ def stop(home: Home) -> bool:
     settings = _read_settings(home)
     if (pid := home_lock.find_holder(home)) is None:
         if settings is not None:
-            home.server_file.unlink(missing_ok=True)  # left by a killed server
+            home.server_file.unlink(missing_ok=True)  # a killed server has left its file
         return False
     try:
         timeout = STOP_TIMEOUT if find_server(home) else TERM_TIMEOUT
-    except LauncherError:  # another program answers, but the process that holds the lock is the server
+    except LauncherError:  # the process that holds the lock is the server, although another program answers
         timeout = TERM_TIMEOUT
     _stop_process(home, pid, timeout)
     return True
@@ -242,7 +250,7 @@ def _signal_and_wait(home: Home, pid: int, number: signal.Signals, seconds: floa
     """Send a signal to a server, and return whether it exits within some seconds. Reap it if it is a child."""
     deadline, child = time.monotonic() + seconds, _children.get(pid)
     if child is not None and child.poll() is not None:
-        child = None  # it has exited: another process may have its id
+        child = None  # the child has exited, so another process may have its id
     with suppress(ProcessLookupError):
         if child:
             child.send_signal(number)
@@ -259,7 +267,7 @@ def _signal_and_wait(home: Home, pid: int, number: signal.Signals, seconds: floa
 def use_server(home: Home, config: Config) -> Iterator[Address]:
     """Yield the address of a home's server. If no server runs, start one.
 
-    A server that was started for a block stops when no process is in a `use_server` block.
+    A server that this function has started stops when no process is in a `use_server` block.
     """
     home.create()
     with home.users.open("w") as users:
@@ -267,7 +275,7 @@ def use_server(home: Home, config: Config) -> Iterator[Address]:
         if address := await_server(home):
             yield address
             return
-        address = start(home, config, tied=True)
+        address = start(home, config, stops_when_unused=True)
         try:
             yield address
         finally:
@@ -292,8 +300,8 @@ def make_mlflow_environment(home: Home, address: Address, server: str) -> dict[s
 def make_environment(home: Home, address: Address) -> dict[str, str]:
     """Return the environment variables with which AWS clients and the SageMaker SDK use the server.
 
-    The SDK's own settings are in a file: its default bucket, no telemetry, and the role, because the SDK's
-    `get_execution_role` always calls AWS's own STS.
+    This function also writes the file with the SDK's own settings: the default bucket, no telemetry, and the role,
+    because the SDK's `get_execution_role` always calls AWS's own STS.
     """
     modules = {"Session": {"DefaultS3Bucket": address.bucket}, "TelemetryOptOut": True}
     settings = {
@@ -305,7 +313,7 @@ def make_environment(home: Home, address: Address) -> dict[str, str]:
             "Model": {"ExecutionRoleArn": address.role_arn},
         },
     }
-    write_text(home.sdk_config, json.dumps(settings))  # JSON is YAML
+    write_text(home.sdk_config, json.dumps(settings))  # the SDK reads YAML, and JSON is valid YAML
     return {
         "AWS_ENDPOINT_URL": address.url,
         "AWS_ACCESS_KEY_ID": address.access_key_id,

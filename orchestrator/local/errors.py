@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class ServiceError(Exception):
-    """Error that a client receives instead of a result.
+    """An error that a client receives instead of a result.
 
     Args:
         code: AWS's name for the error, such as `ValidationException`.
@@ -52,7 +52,7 @@ def is_disk_full(error: Exception) -> bool:
 
 
 def make_disk_full_error() -> ServiceError:
-    """Return the error for a request that needs more space. HTTP has a status for this, but AWS has no name."""
+    """Return the error for a request that needs more space. AWS has no name for this error; HTTP's status is 507."""
     return ServiceError(
         "InsufficientStorage", "no space left on the device of the server's folder: free disk space", 507
     )

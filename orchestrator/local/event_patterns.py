@@ -1,4 +1,4 @@
-"""Event patterns, in EventBridge's syntax: which events a target receives.
+"""Event patterns, in EventBridge's syntax. A pattern selects the events that a target receives.
 
 Source: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html
 """
@@ -22,7 +22,7 @@ def _is_suffix(expected: Any, value: Any) -> bool:
     return isinstance(value, str) and value.endswith(expected)
 
 
-def _is_equal_text(expected: Any, value: Any) -> bool:
+def _equals_ignoring_case(expected: Any, value: Any) -> bool:
     return isinstance(value, str) and value.lower() == expected.lower()
 
 
@@ -32,14 +32,14 @@ def _is_none_of(expected: Any, value: Any) -> bool:
 
 Test = Callable[[Any, Any], bool]
 
-MATCHERS: Mapping[str, tuple[Test, type | tuple[type, ...]]] = {
+COMPARISON_OPERATORS: Mapping[str, tuple[Test, type | tuple[type, ...]]] = {
     "prefix": (_is_prefix, str),
     "suffix": (_is_suffix, str),
-    "equals-ignore-case": (_is_equal_text, str),
+    "equals-ignore-case": (_equals_ignoring_case, str),
     "anything-but": (_is_none_of, (str, int, float, bool, list)),
     "exists": (lambda *_: True, bool),
 }
-"""By EventBridge's name of an operator: the test of one value, and the allowed types of the operator's argument."""
+"""The test of one value, and the allowed types of the operator's argument, by EventBridge's name of the operator."""
 
 
 def check_pattern(pattern: Any, path: str = "") -> None:
@@ -56,16 +56,18 @@ def check_pattern(pattern: Any, path: str = "") -> None:
             raise ValueError(f"pattern {member} must be a list of values or a table, not {expected!r}")
         else:
             for item in expected:
-                _check_matcher(item, member)
+                _check_operator(item, member)
 
 
-def _check_matcher(item: Any, member: str) -> None:
+def _check_operator(item: Any, member: str) -> None:
     if isinstance(item, Scalar):
         return
     name = next(iter(item), "") if isinstance(item, Mapping) and len(item) == 1 else ""
-    if name not in MATCHERS:
-        raise ValueError(f"pattern {member} has {item!r}: use a value, or a table with one of {', '.join(MATCHERS)}")
-    if not isinstance(item[name], MATCHERS[name][1]):
+    if name not in COMPARISON_OPERATORS:
+        raise ValueError(
+            f"pattern {member} has {item!r}: use a value, or a table with one of {', '.join(COMPARISON_OPERATORS)}"
+        )
+    if not isinstance(item[name], COMPARISON_OPERATORS[name][1]):
         raise ValueError(f"pattern {member} has an invalid value for {name}: {item[name]!r}")
 
 
@@ -92,5 +94,5 @@ def _matches_item(item: Any, values: Sequence[Any]) -> bool:
     ((name, expected),) = item.items()
     if name == "exists":
         return (len(values) > 0) is expected
-    test = MATCHERS[name][0]
+    test = COMPARISON_OPERATORS[name][0]
     return any(test(expected, value) for value in values)

@@ -10,6 +10,9 @@ pattern = { detail = { ModelApprovalStatus = ["Approved"] } }
 
 [[local.events]]
 webhook = "http://127.0.0.1:8000/events"
+
+[[local.events]]
+queue = "job-events"
 """
 
 import hashlib
@@ -22,8 +25,9 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from microjobs_orchestrator.local.event_patterns import check_pattern
+from microjobs_orchestrator.local.identity import QUEUE_NAME
 
-DESTINATIONS = ("file", "command", "webhook")
+DESTINATIONS = ("file", "command", "webhook", "queue")
 MAX_TIMEOUT = 300.0
 
 
@@ -37,6 +41,8 @@ class EventTarget:
     """Program and arguments. It runs once per event, with the event on its standard input."""
     webhook: str = ""
     """Address to which events are posted."""
+    queue: str = ""
+    """Name of an SQS queue of the local server, which receives each event as a message."""
     topic: str = ""
     """Name or ARN of an SNS topic, whose messages the target receives in place of events."""
     pattern: Mapping[str, Any] = field(default_factory=dict)
@@ -48,13 +54,15 @@ class EventTarget:
 
     @property
     def key(self) -> str:
-        """Return the name under which undelivered events of this target are stored."""
+        """The name under which undelivered events of this target are stored."""
         content = json.dumps({item.name: getattr(self, item.name) for item in fields(self)}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
     def description(self) -> str:
-        """Return the destination, for messages. It contains no argument of a command and no query of an address."""
+        """The destination, for messages. It contains no argument of a command and no query of an address."""
+        if self.queue:
+            return f"queue {self.queue}"
         url = urlsplit(self.webhook)
         return self.file or (self.command[0] if self.command else f"{url.scheme}://{url.netloc}{url.path}")
 
@@ -90,18 +98,26 @@ def _read_target(table: Any) -> EventTarget:
 def _check_target(target: EventTarget) -> None:
     if sum(bool(getattr(target, name)) for name in DESTINATIONS) != 1:
         raise ValueError(f"each [[local.events]] needs exactly one of {', '.join(DESTINATIONS)}")
-    parts: list[Any] = [target.file, *target.command]
-    if not all(isinstance(part, str) and "\0" not in part for part in parts):
-        raise ValueError(f"[[local.events]] command must be a list of strings, not {target.command!r}")
+    _check_file_and_command(target)
     if not 0 < target.timeout <= MAX_TIMEOUT:
         raise ValueError(
             f"[[local.events]] timeout {target.timeout!r} must be more than 0 and at most {MAX_TIMEOUT:g} seconds"
         )
+    if target.queue and not QUEUE_NAME.fullmatch(target.queue):
+        raise ValueError(f"[[local.events]] queue {target.queue!r} must be the name of a queue, such as job-events")
     check_pattern(target.pattern)
     if target.topic and target.pattern:
         raise ValueError("[[local.events]] topic and pattern cannot be combined: a pattern selects events")
     if target.webhook:
         _check_webhook(target)
+
+
+def _check_file_and_command(target: EventTarget) -> None:
+    if "\0" in target.file:
+        raise ValueError(f"[[local.events]] file {target.file!r} must not contain a null character")
+    parts: Sequence[Any] = target.command
+    if not all(isinstance(part, str) and "\0" not in part for part in parts):
+        raise ValueError(f"[[local.events]] command must be a list of strings, not {target.command!r}")
 
 
 def _check_webhook(target: EventTarget) -> None:
@@ -116,13 +132,13 @@ def _check_webhook(target: EventTarget) -> None:
 
 
 def _parse_webhook(address: str) -> SplitResult | None:
-    if not re.fullmatch(r"https?://[!-?A-~]+", address):  # printable ASCII without @
+    if not re.fullmatch(r"https?://[!-?A-~]+", address):  # the pattern allows printable ASCII characters except @
         return None
     try:
         url = urlsplit(address)
         is_complete = bool(url.hostname) and url.port != 0
         return url if is_complete else None
-    except ValueError:  # such as port 99999
+    except ValueError:  # the port may be too large, such as 99999
         return None
 
 

@@ -1,6 +1,6 @@
-"""AWS's images for scikit-learn, TensorFlow and PyTorch, and this repository's images in their place.
+"""AWS's images for scikit-learn, TensorFlow and PyTorch, and the images of this repository that can replace them.
 
-The names of the repositories are those of `image_uri_config` in the SageMaker SDK v2.
+`image_uri_config` in the SageMaker SDK v2 has the names of AWS's repositories.
 """
 
 import re
@@ -18,13 +18,13 @@ URI = re.compile(
     re.VERBOSE,
 )
 VERSION = re.compile(r"\d+(?:\.\d+)*(?:-\d+(?=-|$))?")
-"""Matches the framework's version at the beginning of a tag, such as 2.3.1, or 0.23-1 with a build number."""
+"""Matches the framework's version at the beginning of a tag: for example 2.3.1, or 0.23-1 with a build number."""
 PYTHON = re.compile(r"(?:^|-)py(\d)(\d*)(?:-|$)")
 
 
 @dataclass(frozen=True)
 class Framework:
-    """A framework, the job whose image has it, and the packages that may contain it."""
+    """A framework, the job whose image contains it, and the packages in which it may be."""
 
     name: str
     job: str
@@ -61,7 +61,7 @@ class FrameworkImage:
     tag: str
 
     def find_substitute(self, list_images: Callable[[], Container[str]]) -> str:
-        """Return the image of this repository: the CUDA variant for GPUs if the engine has it, else the CPU variant."""
+        """Return this repository's image. For GPUs, it is the CUDA variant if the engine has this variant."""
         cuda = own_images.format_name(self.framework.job, "cuda")
         is_for_gpus = "gpu" in self.tag.split("-")
         return cuda if is_for_gpus and cuda in list_images() else own_images.format_name(self.framework.job)
@@ -69,20 +69,22 @@ class FrameworkImage:
     def describe_differences(self, substitute: str) -> str:
         """Return a sentence about the versions in the substitute and in the requested image."""
         variant = "cuda" if substitute.endswith("-cuda") else "cpu"
-        ours = _format_version(self.framework.name, self._locked_version(variant))
-        requested = VERSION.match(self.tag)
-        theirs = requested[0] if requested else "the requested version"
-        python = f"Python {own_images.PYTHON_VERSION}{self._requested_python()}"
-        return f"{substitute} runs in place of {self.uri} ({OPTION}): {ours} instead of {theirs}, {python}"
+        version = _format_version(self.framework.name, self._find_locked_version(variant))
+        match = VERSION.match(self.tag)
+        requested_version = match[0] if match else "the requested version"
+        python = f"Python {own_images.PYTHON_VERSION}{self._format_requested_python()}"
+        return (
+            f"{substitute} runs in place of {self.uri} ({OPTION}): {version} instead of {requested_version}, {python}"
+        )
 
-    def _locked_version(self, variant: str) -> str | None:
+    def _find_locked_version(self, variant: str) -> str | None:
         versions = (
             own_images.find_locked_version(self.framework.job, name, variant) for name in self.framework.packages
         )
         return next(filter(None, versions), None)
 
-    def _requested_python(self) -> str:
-        """Return ` instead of 3.7` for a tag with `py37`; nothing if the tag names no version of Python."""
+    def _format_requested_python(self) -> str:
+        """Return ` instead of 3.7` for a tag with `py37`, or an empty text if the tag names no version of Python."""
         match = PYTHON.search(self.tag)
         return "" if match is None else f" instead of {'.'.join(filter(None, match.groups()))}"
 
@@ -92,16 +94,19 @@ def _format_version(name: str, version: str | None) -> str:
 
 
 def parse(uri: str) -> FrameworkImage | None:
-    """Return the framework image that a URI names, in any account but the local server's; None for other images."""
+    """Return the framework image that a URI names; None for other images and for the local server's account."""
     match = URI.fullmatch(uri)
     if match is None or match["account"] == ACCOUNT:
         return None
-    found = (framework for framework in FRAMEWORKS if match["repository"] in framework.repositories)
-    framework = next(found, None)
+    frameworks = (framework for framework in FRAMEWORKS if match["repository"] in framework.repositories)
+    framework = next(frameworks, None)
     return None if framework is None else FrameworkImage(uri, framework, match["tag"] or "")
 
 
-def remedy(uri: str) -> str:
-    """Return how to run this repository's image in place of an AWS image; nothing for other images."""
+def format_hint(uri: str) -> str:
+    """Return the beginning of a remedy, `start the server with … in its place, or `, for a framework image of AWS.
+
+    The caller appends the other remedies. For other images, the result is empty.
+    """
     image = parse(uri)
     return "" if image is None else f"start the server with {OPTION} to run {image.framework.job} in its place, or "

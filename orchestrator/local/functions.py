@@ -1,7 +1,8 @@
-"""Functions that replace AWS Lambda functions: commands of the user, which run on this machine.
+"""Functions that replace AWS Lambda functions. They run on this machine.
 
-A function is a command, which reads the event from its standard input and writes its result to its standard output, or
-a Python function such as `handlers.py:approve`, which is called with the event and a context as on AWS Lambda.
+A function is a command or a Python function. A command reads the event from its standard input, and writes its result
+to its standard output. A Python function, such as `handlers.py:approve`, is called with the event and a context, as on
+AWS Lambda.
 """
 
 import json
@@ -19,16 +20,16 @@ from typing import IO, Any
 
 PYTHON_FUNCTION = re.compile(r"(?P<module>[\w./-]+):(?P<name>[A-Za-z_]\w*)")
 TIMEOUT = 600.0
-"""Seconds that a function may run: AWS's limit for Lambda steps."""
+"""Time limit of a function in seconds, as for AWS's Lambda steps."""
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
-"""Variables of the server that functions get. They do not get the user's credentials."""
+"""Variables of the server that functions get. Functions do not get the user's credentials."""
 MAX_OUTPUT_BYTES = 1 << 20
 MAX_ERROR_CHARACTERS = 500
 MAX_ERROR_BYTES = 1 << 14
-"""Bytes of the errors of a function that are kept, from their end."""
+"""Maximum number of bytes that are kept from the end of a function's error output."""
 CHUNK_BYTES = 1 << 16
 READ_SECONDS = 5.0
-"""Seconds in which the rest of the output is read after the end of a function."""
+"""Seconds for reading the rest of the output after the end of a function."""
 
 _CALL = """
 import importlib, importlib.util, json, sys
@@ -50,7 +51,7 @@ json.dump(getattr(loaded, name)(json.load(sys.stdin), Context()), output)
 
 
 class FunctionError(Exception):
-    """A function failed, or its result is not a JSON object."""
+    """A function failed or was stopped, or its result is not a JSON object."""
 
 
 class FunctionRun:
@@ -62,14 +63,15 @@ class FunctionRun:
         Args:
             command: the command, or the Python function.
             arn: the ARN or the name in the request.
-            variables: more environment variables.
+            event: the input of the function.
+            variables: environment variables, in addition to KEPT_VARIABLES.
 
         Raises:
             FunctionError: the command cannot be started.
         """
         self._was_stopped = threading.Event()
         self._output, self._errors = bytearray(), bytearray()
-        kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        kept_variables = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         try:
             with tempfile.TemporaryFile() as content:
                 content.write(json.dumps(event).encode())
@@ -80,14 +82,14 @@ class FunctionRun:
                     stdin=content,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    env={**kept, **variables},
+                    env={**kept_variables, **variables},
                     start_new_session=True,
                 )
-        except (OSError, ValueError) as error:  # ValueError: shlex cannot split the command
+        except (OSError, ValueError) as error:  # shlex raises ValueError if it cannot split the command
             raise FunctionError(f"{command} cannot be started: {error}") from error
 
     def wait(self) -> dict[str, Any]:
-        """Return the result.
+        """Wait for the end of the function, and return its result; empty if it printed nothing or `null`.
 
         Raises:
             FunctionError: the function failed, ran too long or was stopped, or its result is not a JSON object.
@@ -102,17 +104,21 @@ class FunctionRun:
             self._process.wait()
             raise FunctionError(f"the function ran longer than {TIMEOUT:g} s") from error
         for reader in readers:
-            # A process that the function left behind may keep the output open.
+            # a process that the function has started may still keep the output open
             reader.join(0 if self._was_stopped.is_set() else READ_SECONDS)
         if len(self._output) > MAX_OUTPUT_BYTES:
             raise FunctionError(f"the function printed more than {MAX_OUTPUT_BYTES} bytes to its standard output")
         if self._process.returncode != 0:
-            reason = "it was stopped" if self._was_stopped.is_set() else _shorten(self._errors.decode(errors="replace"))
+            reason = (
+                "it was stopped"
+                if self._was_stopped.is_set()
+                else _find_last_line(self._errors.decode(errors="replace"))
+            )
             raise FunctionError(f"the function ended with exit code {self._process.returncode}: {reason}")
         return _parse_result(self._output.decode(errors="replace"))
 
     def _read_output(self) -> None:
-        """Keep what the function prints. End a function that prints too much for the server's memory."""
+        """Keep the output of the function. End a function that prints too much for the server's memory."""
         for chunk in _read_chunks(self._process.stdout):
             self._output += chunk
             if len(self._output) > MAX_OUTPUT_BYTES:
@@ -146,8 +152,8 @@ def _read_chunks(stream: IO[bytes] | None) -> Iterator[bytes]:
             yield chunk
 
 
-def _shorten(text: str) -> str:
-    """Return the last line of the errors of a function."""
+def _find_last_line(text: str) -> str:
+    """Return the last line of a function's error output."""
     lines = text.strip().splitlines()
     return lines[-1][-MAX_ERROR_CHARACTERS:] if lines else "it printed no error"
 

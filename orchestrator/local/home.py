@@ -28,7 +28,7 @@ ENTRIES = (
     "credentials.json",
     "environments",
     "images.json",
-    "interruptions",  # of version 0.1
+    "interruptions",  # version 0.1 wrote this file
     "lock",
     "logs",
     "metrics.db",
@@ -77,7 +77,8 @@ class Home:
         self.objects = root / "objects"
         """Folder for content types, checksums and multipart uploads, which the files of buckets cannot contain."""
         self.work = root / "work"
-        """Folders of running jobs. They share the buckets' file system, and are removed when the job ends."""
+        """Folders of running jobs, and of deleted data. They share the buckets' file system, and are removed when the
+        job ends. A starting server removes the rest of both."""
         self.environments = root / "environments"
         """Virtual environments of the process runtime, one per lock file of packages."""
         self.packages = root / "packages"
@@ -97,7 +98,7 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Return the home in the current folder, or the one that the variable names. Raises HomeError."""
+        """Return the home that the variable names, or the home in the current folder. Raises HomeError."""
         try:
             return cls(Path(os.environ.get(HOME) or ".microjobs").expanduser().absolute())
         except FileNotFoundError:
@@ -131,19 +132,19 @@ class Home:
         """
         resolved = self.root.resolve()
         for path in dict.fromkeys((self.root, *self.root.parents, *resolved.parents)):
-            if not os.path.lexists(path):  # behind a dangling link
+            if not os.path.lexists(path):  # a dangling link leads to this path
                 continue
-            found = path.lstat()
-            if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
-                raise HomeError(f"{self.root} leads through {path}, a link of another user; {REMEDY}")
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode) and status.st_uid not in (0, os.geteuid()):
+                raise HomeError(f"the path {self.root} contains {path}, a link of another user; {REMEDY}")
             if (
-                stat.S_ISDIR(found.st_mode)
+                stat.S_ISDIR(status.st_mode)
                 and path != self.root
-                and found.st_mode & WRITE_AND_STICKY_BITS == stat.S_IWOTH
+                and status.st_mode & WRITE_AND_STICKY_BITS == stat.S_IWOTH
             ):
                 raise HomeError(f"all users can replace files in {path}; change its mode (chmod o-w), or {REMEDY}")
         if not resolved.is_dir():
-            raise HomeError(f"{self.root} is not a folder, or leads to one that does not exist; {REMEDY}")
+            raise HomeError(f"{self.root} is not a folder, or is a link to a missing folder; {REMEDY}")
         if (owner := resolved.stat().st_uid) != os.geteuid():
             raise HomeError(f"{self.root} belongs to another user (uid {owner}); {REMEDY}")
 
@@ -153,14 +154,14 @@ class Home:
             if path.exists():
                 self._restrict(path, path.stat())
 
-    def _restrict(self, path: Path, found: os.stat_result) -> None:
-        mode = stat.S_IMODE(found.st_mode)
-        if found.st_uid != os.geteuid():
-            raise HomeError(f"{path} belongs to another user (uid {found.st_uid}); {REMEDY}")
+    def _restrict(self, path: Path, status: os.stat_result) -> None:
+        mode = stat.S_IMODE(status.st_mode)
+        if status.st_uid != os.geteuid():
+            raise HomeError(f"{path} belongs to another user (uid {status.st_uid}); {REMEDY}")
         if not mode & 0o077:
             return
         if path == self.root and not self._may_be_restricted(mode):
-            raise HomeError(f"{path} is open to other users (mode {mode:o}) and contains other files; {REMEDY}")
+            raise HomeError(f"{path} is open to other users (mode {mode:o}) and may contain their files; {REMEDY}")
         path.chmod(mode & 0o700)
         if path.stat().st_mode & 0o077:
             raise HomeError(f"other users can read {path}, and its file system does not store modes; {REMEDY}")
@@ -169,7 +170,8 @@ class Home:
     def _may_be_restricted(self, mode: int) -> bool:
         """Return whether it is safe to remove other users' rights on the folder.
 
-        It must not have the sticky bit, as /tmp has, and a server must have used it, or it must have no other files.
+        It must not have the sticky bit, which /tmp has. It must contain only files of a server, unless a server has
+        used it before.
         """
         is_used = self.state.exists() and self.lock.exists()
         return not mode & stat.S_ISVTX and (is_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
@@ -203,12 +205,12 @@ class Home:
         """Return the home's credentials. The first call creates them."""
         text = _read_secret(self._credentials, _create_credentials)
         try:
-            found = Credentials(**json.loads(text))
+            home_credentials = Credentials(**json.loads(text))
         except (ValueError, TypeError, RecursionError) as error:
             raise _make_damaged_error(self._credentials, error) from error
-        if not all(isinstance(text, str) and text for text in asdict(found).values()):
+        if not all(isinstance(text, str) and text for text in asdict(home_credentials).values()):
             raise _make_damaged_error(self._credentials, "a value is empty or not a text")
-        return found
+        return home_credentials
 
 
 def _create_credentials() -> str:
@@ -231,7 +233,7 @@ def read_file(path: Path) -> str:
 
 
 _creation_lock = threading.Lock()
-"""Held while a secret is created: jobs that start at the same time need the same secret."""
+"""This lock is held while a secret is created, because jobs that start at the same time need the same secret."""
 
 
 def _read_secret(path: Path, create: Callable[[], str]) -> str:

@@ -1,7 +1,7 @@
-"""Lock of a home: the kernel knows which process serves it.
+"""Lock of a home, which shows the process that serves the home.
 
-The server holds the lock until its process ends, and only the home's owner can open the file. So the process that is
-named in a locked file is the server of this home, whatever listens on the server's port.
+The server holds the lock until its process ends, and only the home's owner can open the file. Therefore, the process
+that a locked file names is the server of this home, even if another program listens on the server's port.
 """
 
 import fcntl
@@ -14,7 +14,8 @@ from pathlib import Path
 from microjobs_orchestrator.local.home import Home
 
 LOCK_TIMEOUT_SECONDS = 2.0
-"""Seconds for which a starting server retries, because `find_holder` in other processes holds the lock briefly."""
+"""Seconds for which a starting server retries, because `find_holder` in other processes holds the lock for a short
+time."""
 
 
 class HeldError(Exception):
@@ -24,16 +25,27 @@ class HeldError(Exception):
 @contextmanager
 def hold(home: Home) -> Iterator[None]:
     """Hold the lock within the block. Raises HeldError if another process holds it."""
-    with home.lock.open("a+") as file:
-        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
-        while not _try_lock(file.fileno(), fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise HeldError
-            time.sleep(0.05)
-        file.truncate(0)
-        file.write(f"{os.getpid()} {_start_time(os.getpid())}")
-        file.flush()
-        yield
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        with home.lock.open("a+") as file:
+            if _try_lock(file.fileno(), fcntl.LOCK_EX) and is_current(home, file.fileno()):
+                file.truncate(0)
+                file.write(f"{os.getpid()} {_read_start_time(os.getpid())}")
+                file.flush()
+                yield
+                return
+        if time.monotonic() > deadline:
+            raise HeldError
+        time.sleep(0.05)
+
+
+def is_current(home: Home, descriptor: int) -> bool:
+    """Return whether an open file is the lock file of a home. `microjobs clean` may have removed the file since it was
+    opened, and other processes then do not see its lock."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), home.lock.stat())
+    except FileNotFoundError:
+        return False
 
 
 def find_holder(home: Home) -> int | None:
@@ -45,7 +57,7 @@ def find_holder(home: Home) -> int | None:
             pid, _, start_time = file.read().partition(" ")
     except FileNotFoundError:
         return None
-    return int(pid) if pid.isdigit() and start_time == _start_time(int(pid)) else None
+    return int(pid) if pid.isdigit() and start_time == _read_start_time(int(pid)) else None
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
@@ -56,7 +68,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _start_time(pid: int) -> str:
+def _read_start_time(pid: int) -> str:
     """Return the start of a process, in clock ticks since the boot. It differs if another process reuses the id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -1,8 +1,8 @@
 """Identity of the local server: its account, region and credentials, names that contain them, and its proof.
 
 After a crash, any user of the machine can listen on the server's port and answer `/health`. Therefore, a client sends a
-random nonce, and the server returns a MAC of it. The MAC includes the port, the process and the home, so that another
-program cannot forward the nonce to the real server and return its MAC.
+random nonce, and the server returns a MAC of it. The MAC includes the port, the process and the home. Therefore,
+another program cannot forward the nonce to the real server and return the MAC of that server.
 """
 
 import hmac
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ACCOUNT = "000000000000"
+QUEUE_NAME = re.compile(r"(?!.{81})[A-Za-z0-9_-]+(\.fifo)?")
+"""Pattern of the names of SQS queues on AWS, which botocore's model does not contain."""
 REGION = "us-east-1"
 ROLE = "microjobs"
 PACKAGES_PATH = "/_microjobs/packages"
@@ -24,12 +26,12 @@ PACKAGES_USER = "microjobs"
 NONCE = re.compile(r"[0-9a-f]{64}")
 
 Prover = Callable[[str, str], str]
-"""Takes a nonce and the port of the request; returns the proof."""
+"""A function that takes a nonce and the port of the request, and returns the proof."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Access key that requests are signed with. It is created for one home and is valid nowhere else."""
+    """Access key that signs requests. It is valid only for one home."""
 
     access_key_id: str
     secret_access_key: str
@@ -66,6 +68,6 @@ def make_mlflow_token(key: str) -> str:
 
 
 def prove(key: str, home: Path, pid: int, nonce: str, port: str) -> str:
-    """Return the MAC in hexadecimal digits."""
+    """Return the proof for a nonce: a MAC in hexadecimal digits."""
     text = "\n".join(("microjobs server", nonce, port, str(pid), str(home.resolve())))
     return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """The type of the values that declare resource kinds, and the discovery of these values.
 
-Each folder below `resources` is a family. Its module `kinds` declares one value per kind, and imports nothing but this
-module and other families' `kinds`: commands that only read must not load boto3, Docker's client or Optuna.
+Each folder below `resources` is a family. Its module `kinds` declares one value per kind. A module `kinds` imports only
+this module and other families' `kinds`, because commands that only read must not load boto3, Docker's client or Optuna.
 """
 
 import pkgutil
@@ -28,11 +28,11 @@ class JobStatus(StrEnum):
     STOPPED = "Stopped"
 
 
-_ENDS = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.STOPPED)
+_FINAL_STATUSES = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.STOPPED)
 
 JOB_TRANSITIONS: Mapping[str, Collection[str]] = {
-    JobStatus.IN_PROGRESS: (JobStatus.STOPPING, *_ENDS),
-    JobStatus.STOPPING: _ENDS,
+    JobStatus.IN_PROGRESS: (JobStatus.STOPPING, *_FINAL_STATUSES),
+    JobStatus.STOPPING: _FINAL_STATUSES,
 }
 
 
@@ -44,16 +44,16 @@ class Lifecycle:
     """The member of Describe and List that contains the time of the end."""
     statuses: Collection[str] = tuple(JobStatus)
     """All statuses that AWS documents."""
-    first: str = JobStatus.IN_PROGRESS
-    success: str = JobStatus.COMPLETED
-    transitional: tuple[str, ...] = (JobStatus.IN_PROGRESS, JobStatus.STOPPING)
-    """Transitional statuses: the server replaces them by another status without a further request."""
-    secondary: tuple[str, ...] = ()
+    first_status: str = JobStatus.IN_PROGRESS
+    success_status: str = JobStatus.COMPLETED
+    transitional_statuses: tuple[str, ...] = (JobStatus.IN_PROGRESS, JobStatus.STOPPING)
+    """The statuses that the server replaces by another status without another request."""
+    secondary_statuses: tuple[str, ...] = ()
     """Values of SecondaryStatus that are not also statuses."""
     is_lasting: bool = False
-    """The resource runs until it is deleted: hosts also run in the status `success`."""
-    further_active: tuple[str, ...] = ()
-    """Statuses of a lasting resource in which hosts run, besides `success`."""
+    """Whether a resource runs until it is deleted, as an endpoint does. Hosts then also run in `success_status`."""
+    other_active_statuses: tuple[str, ...] = ()
+    """Statuses of a lasting resource in which hosts run, besides `success_status`."""
     transitions: Mapping[str, Collection[str]] = field(default_factory=lambda: JOB_TRANSITIONS)
     """The statuses that may follow each status."""
 
@@ -62,9 +62,13 @@ class Lifecycle:
         return self.end_member.replace("End", "Start")
 
     @property
-    def active(self) -> tuple[str, ...]:
+    def active_statuses(self) -> tuple[str, ...]:
         """The statuses in which hosts run: a restarted server resumes these resources."""
-        return (*self.transitional, self.success, *self.further_active) if self.is_lasting else self.transitional
+        return (
+            (*self.transitional_statuses, self.success_status, *self.other_active_statuses)
+            if self.is_lasting
+            else self.transitional_statuses
+        )
 
     def allows(self, before: str, after: str) -> bool:
         """Return whether a resource may change from the status `before` to `after`, or keep its status."""
@@ -84,24 +88,26 @@ class LogNames:
 class AwsMembers:
     """Members of Create requests and descriptions that only AWS uses: instances, network, encryption keys.
 
-    The launcher reads and sets them. Each text is a path, with dots between its members. It is empty if the kind does
-    not have the member.
+    The commands that use AWS read and set these members. Each text is a path, with dots between its members. It is
+    empty if the kind does not have the member.
     """
 
     definition: str = ""
     """The member that contains the other members, such as `TrainingJobDefinition`; empty if no member contains them."""
     instances: str = ""
-    """One or several structures with InstanceType, and InstanceCount or InitialInstanceCount."""
+    """The path of a structure, or of a list of structures, with InstanceType, and InstanceCount or
+    InitialInstanceCount."""
     network: str = ""
     """The VpcConfig."""
     output_key: str = ""
     volume_key: str = ""
     has_spot: bool = False
-    """The definition has EnableManagedSpotTraining."""
+    """Whether the definition has EnableManagedSpotTraining."""
     job_limits: str = ""
     """ResourceLimits of a tuning job. `definition` does not contain this member."""
     quota: str = ""
-    """The purpose in the names of AWS's quotas, such as `training job`; if it is empty, the kind's `words`."""
+    """The purpose in the names of AWS's quotas, such as `training job`; if it is empty, the names contain
+    `display_name`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,48 +124,52 @@ class Kind:
     """None if the kind does not run."""
     logs: LogNames | None = None
     verbs: tuple[str, ...] = ("Describe", "List", "Stop", "Delete")
-    """The verbs of the common operations, without Create, which all kinds have."""
+    """The verbs of the common operations without Create. All kinds have Create."""
     create_verb: str = "Create"
+    """The verb of the operation that creates a resource: `Start` for executions of pipelines."""
     member_noun: str | None = None
     """The word in names of members, if it differs from the noun."""
     requires_arn: bool = False
-    """Requests identify a resource by its ARN, although the client chooses its name."""
+    """Whether requests identify a resource by its ARN, although the client chooses its name."""
     status_filter: str = "StatusEquals"
     """The member of List requests that selects a status."""
     filters_names: bool = True
     """Whether List requests select names with NameContains. `microjobs ps` does not list other kinds on AWS."""
-    keeps_data: bool = False
+    has_client_data: bool = False
     """Whether Delete also deletes data that clients have stored, so that `microjobs stop` must not delete it."""
     summaries: str = ""
     """The member of List responses that contains the list; if it is empty, `<noun>Summaries`."""
     list_all: Mapping[str, str] = field(default_factory=dict)
     """Members of a List request that lists the resources of all types."""
     newest_first: bool = False
+    """Whether List requests without SortOrder return the newest resources first."""
     sort_by: str = "CreationTime"
+    """The value of SortBy for List requests without this member."""
     filters_pages: bool = False
-    """With MaxResults, StatusEquals filters each page after it is cut, as AWS documents only for ListTrainingJobs."""
+    """Whether List takes MaxResults resources, and then filters them by StatusEquals, so that pages can be short. AWS
+    documents this only for ListTrainingJobs."""
     part_of: "Kind | None" = None
-    """The kind of resources that contain these, such as pipelines that contain executions. Requests identify a part by
-    its ARN, and a List request names the resource whose parts it lists."""
+    """The kind of the resources that contain resources of this kind: for example, pipelines contain executions.
+    Requests identify a part by its ARN, and a List request names the resource whose parts it lists."""
     owns: tuple["Kind", ...] = ()
-    """Kinds of resources that this kind creates. They are recovered first."""
+    """The kinds of the resources that resources of this kind create. The created resources are recovered first."""
     owned_prefix: str = ""
     """The beginning of the names of the jobs that a resource creates. `{name}` stands for the resource's name."""
     aws_name: str = ""
     """AWS's name of the kind in error messages, where it differs from the type in ARNs."""
-    ends_last: bool = False
-    """When the server shuts down, these resources end after all others, which may use them."""
+    is_ended_last: bool = False
+    """Whether these resources end after all others when the server shuts down, because the others may use them."""
     has_trials: bool = False
-    """ListTrainingJobsForHyperParameterTuningJob lists the training jobs that it owns."""
-    event_words: str | None = ""
-    """AWS's name of the kind in events, if it differs from the words of the noun; None: AWS sends no events."""
+    """Whether ListTrainingJobsForHyperParameterTuningJob lists the training jobs that a resource owns."""
+    event_name: str | None = ""
+    """AWS's name of the kind in events, if it differs from the words of the noun; None if AWS sends no events."""
     aws: AwsMembers = AwsMembers()
 
     @property
     def event_type(self) -> str | None:
         """The detail-type of events, such as `SageMaker Training Job State Change`; None if there are no events."""
-        words = self.event_words or re.sub("(?<=[a-z])(?=[A-Z])", " ", self.noun)
-        return None if self.event_words is None else f"SageMaker {words} State Change"
+        name = self.event_name or re.sub("(?<=[a-z])(?=[A-Z])", " ", self.noun)
+        return None if self.event_name is None else f"SageMaker {name} State Change"
 
     @property
     def name_member(self) -> str:
@@ -192,7 +202,7 @@ class Kind:
         return self.summaries or f"{self.noun}Summaries"
 
     @property
-    def words(self) -> str:
+    def display_name(self) -> str:
         """The words in sentences, such as `training job`."""
         return self.aws_name or self.arn_type.replace("-", " ")
 
@@ -217,7 +227,7 @@ def load_modules(name: str) -> Iterator[ModuleType]:
 
 
 @cache
-def all_kinds() -> tuple[Kind, ...]:
+def load_kinds() -> tuple[Kind, ...]:
     """Return the kinds of all families; owners come after the kinds that they own."""
     kinds = [value for module in load_modules("kinds") for value in vars(module).values() if isinstance(value, Kind)]
     return tuple(TopologicalSorter({kind: kind.owns for kind in kinds}).static_order())
@@ -225,4 +235,4 @@ def all_kinds() -> tuple[Kind, ...]:
 
 def find_kind(arn_type: str) -> Kind:
     """Return the kind of an ARN type such as `training-job`."""
-    return next(kind for kind in all_kinds() if kind.arn_type == arn_type)
+    return next(kind for kind in load_kinds() if kind.arn_type == arn_type)

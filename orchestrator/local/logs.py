@@ -1,9 +1,9 @@
 """Logs of hosts: one file per log stream, with one record `<milliseconds since 1970> <text>` per line.
 
 The file has every byte that a host printed. A `+` after the time marks a part of a line, which continues in the next
-record of the host. A 0 before the time marks a line that the server wrote itself. A restarted server counts only the
-lines of the host, and continues after the last one. Positions in a stream, such as those in page tokens, are byte
-offsets.
+record of the host. A 0 before the time marks a line that the server wrote itself. A restarted server counts the lines
+of the host in the file, and appends only the host's later lines. Positions in a stream, such as those in page tokens,
+are byte offsets.
 """
 
 import errno
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs_orchestrator import terminal
-from microjobs_orchestrator.local.kinds import all_kinds
+from microjobs_orchestrator.local.kinds import load_kinds
 from microjobs_orchestrator.local.runtimes.base import Line
 from microjobs_orchestrator.local.trees import FileType, is_valid_name, walk
 
@@ -74,12 +74,12 @@ class LogStream:
         """Remove an incomplete record that a killed server left, and yield a function that appends a host's lines."""
         with self.path.open("ab", buffering=0) as file:
             with _lock_file(file.fileno()):
-                if (whole := self.whole_size()) < self.size():
-                    file.truncate(whole)
+                if (complete_size := self.get_complete_size()) < self.size():
+                    file.truncate(complete_size)
             yield lambda line: self._append(file.fileno(), _format_record(line))
 
     def note(self, sentence: str) -> None:
-        """Add a line of the server."""
+        """Add a line that the server writes."""
         text = terminal.strip_controls(sentence).replace("\n", " ").encode()
         with self.path.open("ab", buffering=0) as file:
             self._append(file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, text))
@@ -117,9 +117,9 @@ class LogStream:
                 last, start = event.time, event.end
 
     def find(self, start: int, is_candidate: Callable[[bytes], bool]) -> Iterator[LogEvent]:
-        """Yield the complete records from an offset on that are candidates, and one of each `_STRIDE_BYTES` of others.
-
-        The others show how far the search is. This is several times as fast as making an event of each record.
+        """Yield the candidates among the complete records from an offset on. Also yield one other record per
+        `_STRIDE_BYTES`, which shows the progress of the search. Making an event of each record would take several times
+        as long.
         """
         if not self.path.exists():
             return
@@ -158,7 +158,7 @@ class LogStream:
                 offset += len(file.readline()) - 1
         return self.events(offset)
 
-    def whole_size(self) -> int:
+    def get_complete_size(self) -> int:
         """Return the offset of the end of the last complete record."""
         end = self.size()
         with self.path.open("rb") as file:
@@ -187,40 +187,41 @@ class LogStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.on_line: Callable[[str, str], None] = lambda *_: None
-        """Called with the names of a group and a stream after each line that this process writes."""
+        """This function is called after each line that this process writes, with the names of the group and the
+        stream."""
 
-    def _folder(self, group: str) -> Path:
+    def _get_folder(self, group: str) -> Path:
         return self._root / group.strip("/")
 
     def has_group(self, group: str) -> bool:
-        return _is_inside(group.strip("/")) and self._folder(group).is_dir()
+        return _is_inside(group.strip("/")) and self._get_folder(group).is_dir()
 
     def groups(self) -> list[str]:
         """Return the groups that have a stream."""
-        patterns = sorted({kind.logs.group for kind in all_kinds() if kind.logs is not None})
-        found = [path for pattern in patterns for path in sorted(self._root.glob(pattern.format(name="*").strip("/")))]
-        return [f"/{path.relative_to(self._root)}" for path in found if path.is_dir()]
+        patterns = sorted({kind.logs.group for kind in load_kinds() if kind.logs is not None})
+        paths = [path for pattern in patterns for path in sorted(self._root.glob(pattern.format(name="*").strip("/")))]
+        return [f"/{path.relative_to(self._root)}" for path in paths if path.is_dir()]
 
     def create(self, group: str, name: str) -> LogStream:
-        stream = LogStream(self._folder(group) / name, lambda: self.on_line(group, name))
+        stream = LogStream(self._get_folder(group) / name, lambda: self.on_line(group, name))
         stream.path.parent.mkdir(parents=True, exist_ok=True)
         stream.path.touch()
         return stream
 
     def stream(self, group: str, name: str) -> LogStream | None:
         """Return a stream; None if it does not exist."""
-        path = self._folder(group) / name
+        path = self._get_folder(group) / name
         return LogStream(path) if self.has_group(group) and _is_inside(name) and path.is_file() else None
 
     def streams(self, group: str, prefix: str = "") -> dict[str, LogStream]:
         """Return the group's streams whose names begin with a prefix, by name."""
-        folder, (inner, slash, _) = self._folder(group), prefix.rpartition("/")
+        folder, (inner, slash, _) = self._get_folder(group), prefix.rpartition("/")
         if not self.has_group(group) or (slash and not _is_inside(inner)):
             return {}
-        below = folder / inner
-        if not below.is_dir():
+        subfolder = folder / inner
+        if not subfolder.is_dir():
             return {}
-        names = (f"{inner}{slash}{found.name}" for found in walk(below) if found.type is FileType.FILE)
+        names = (f"{inner}{slash}{item.name}" for item in walk(subfolder) if item.type is FileType.FILE)
         return {name: LogStream(folder / name) for name in sorted(names) if name.startswith(prefix)}
 
 
@@ -229,11 +230,12 @@ def _parse_record(record: bytes, start: int, earlier_time: int = 0) -> LogEvent:
 
     Args:
         start: the offset of the record.
-        earlier_time: the time of an event without a valid time: that of the record before it.
+        earlier_time: the time of the previous record, for a record without a valid time.
     """
     mark, _, text = record[:-1].partition(b" ")
     stamp = mark.removesuffix(b"+")
-    if not stamp.isdigit() or len(stamp) > MAX_TIME_DIGITS:  # the end of a line without its beginning
+    # without a valid time, the record is the end of a line whose beginning is missing
+    if not stamp.isdigit() or len(stamp) > MAX_TIME_DIGITS:
         mark, stamp, text = b"", b"%d" % earlier_time, record[:-1]
     is_from_server = mark.startswith(b"0") and len(mark) > 1
     end = start + len(record)
@@ -247,21 +249,22 @@ def _format_record(line: Line) -> bytes:
 
 def _find_host_start(content: mmap.mmap) -> int:
     sentence, end = f" [microjobs] {HOST_START}\n".encode(), len(content)
-    while (found := content.rfind(sentence, 0, end)) >= 0:
-        stamp = content[content.rfind(b"\n", 0, found) + 1 : found]
-        if stamp.startswith(b"0") and stamp.isdigit():  # otherwise a host printed the text
-            return found + len(sentence)
-        end = found
+    while (position := content.rfind(sentence, 0, end)) >= 0:
+        stamp = content[content.rfind(b"\n", 0, position) + 1 : position]
+        # without a zero before the time, a host has printed the sentence
+        if stamp.startswith(b"0") and stamp.isdigit():
+            return position + len(sentence)
+        end = position
     return 0
 
 
 def _write(file: int, record: bytes) -> None:
     """Write a record completely, and wait while the disk is full."""
-    rest = memoryview(record)
+    unwritten = memoryview(record)
     with _lock_file(file):
-        while rest:
+        while unwritten:
             try:
-                rest = rest[os.write(file, rest) :]
+                unwritten = unwritten[os.write(file, unwritten) :]
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -279,5 +282,6 @@ def _lock_file(file: int) -> Iterator[None]:
 
 
 def _is_inside(name: str) -> bool:
-    """Return whether a client's name is a path below a folder: not absolute, without `..`, and not too long."""
+    """Return whether a name from a client is a path below a folder. The name must be relative, without `..`, and not
+    too long."""
     return is_valid_name(name) and max(map(len, name.encode().split(b"/"))) <= MAX_NAME_BYTES

@@ -1,4 +1,5 @@
-"""Proxies and certificates with which jobs reach other networks: settings of the server, and of docker's clients."""
+"""Proxies and certificates with which jobs reach other networks, from the settings of the server and of Docker's
+clients."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -7,13 +8,13 @@ from pathlib import Path
 from microjobs.contract import DEFAULT_ROOT
 
 PROXIES = ("http", "https", "all", "no")
-"""Names of proxies: `http` is the setting for the variables HTTP_PROXY and http_proxy."""
+"""Names of the settings. `http` sets the variables HTTP_PROXY and http_proxy; `no` lists names that need no proxy."""
 PROXY_VARIABLES = frozenset(f"{name}_proxy" for name in PROXIES)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "127.0.0.0/8")
-"""This machine: names for clients that compare texts, and networks for clients that understand networks."""
+"""The names of this machine for clients that compare texts, and its networks for clients that support networks."""
 
 CA_BUNDLE_NAME = "ca-bundle.pem"
-"""The file's name in the contract's root. It exists only on the local server."""
+"""Name of the file with certificates in the contract's root. On AWS, containers have no such file."""
 CA_BUNDLE_VARIABLES = (
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",
@@ -57,26 +58,27 @@ class NetworkSettings:
 
 
 def read_ca_bundle(path: str) -> bytes:
-    """Return the content of a file of certificates; nothing if the path is empty.
+    """Return the content of a file of certificates, or empty bytes if the path is empty.
 
     Raises:
         OSError: the file cannot be read, or contains no certificate.
     """
     if not path:
         return b""
-    import ssl  # slow to import
+    import ssl  # this import is slow
 
-    ssl.create_default_context(cafile=path)  # raises for a file without certificates
+    ssl.create_default_context(cafile=path)  # this call raises an error for a file without certificates
     return Path(path).read_bytes()
 
 
 def read_docker_proxies(address: str) -> dict[str, str]:
-    """Return the proxies that docker's settings have for containers of an engine, as `docker run` uses them.
+    """Return the proxies for containers of an engine in the settings of Docker's client. `docker run` uses the same
+    proxies.
 
     https://docs.docker.com/engine/cli/proxy/
     """
     from docker.utils.config import load_general_config
 
     proxies = load_general_config().get("proxies") or {}
-    chosen = proxies.get(address) or proxies.get("default") or {}
-    return {name: chosen[f"{name}Proxy"] for name in PROXIES if chosen.get(f"{name}Proxy")}
+    settings = proxies.get(address) or proxies.get("default") or {}
+    return {name: settings[f"{name}Proxy"] for name in PROXIES if settings.get(f"{name}Proxy")}

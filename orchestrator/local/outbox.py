@@ -47,13 +47,13 @@ class Outbox:
 
     def remove_oldest(self, target: str, limit: int) -> int:
         """Keep the `limit` latest events of a target; return the number of removed events."""
-        newest = "SELECT number FROM outbox WHERE target = ? ORDER BY number DESC LIMIT 1 OFFSET ?"
-        query = f"DELETE FROM outbox WHERE target = ? AND number <= ({newest})"  # noqa: S608  constants
+        newest_number_query = "SELECT number FROM outbox WHERE target = ? ORDER BY number DESC LIMIT 1 OFFSET ?"
+        query = f"DELETE FROM outbox WHERE target = ? AND number <= ({newest_number_query})"  # noqa: S608  constants
         with self._database.transaction() as database:
             return database.execute(query, (target, target, limit)).rowcount
 
-    def remove_others(self, targets: Collection[str]) -> int:
-        """Remove the events of all targets except the given ones; return the number of removed events."""
+    def remove_unlisted_targets(self, targets: Collection[str]) -> int:
+        """Remove the events of all targets except `targets`; return the number of removed events."""
         marks = ", ".join("?" * len(targets))
         with self._database.transaction() as database:
             query = f"DELETE FROM outbox WHERE target NOT IN ({marks})"  # noqa: S608  marks

@@ -1,4 +1,4 @@
-"""The images of this repository's jobs: their folders, their names, and the packages in their locks."""
+"""The images of the ready-made jobs: their folders, their names, and the packages in their locks."""
 
 import os
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED_JOBS = _PACKAGE / "jobs" / "containers"
 
-JOBS = _INSTALLED_JOBS if _INSTALLED_JOBS.is_dir() else _PACKAGE.parent / "containers"
-"""The folder that contains this repository's jobs. A wheel contains them in the package."""
+JOBS_FOLDER = _INSTALLED_JOBS if _INSTALLED_JOBS.is_dir() else _PACKAGE.parent / "containers"
+"""The folder that contains the ready-made jobs. A wheel contains them in the package."""
 PYTHON_VERSION = "3.11"
 """The version of Python in the images and on the process runtime."""
 
@@ -26,7 +26,7 @@ def format_name(job: str, variant: str = "cpu") -> str:
 
 def find_locked_version(job: str, package: str, variant: str = "cpu") -> str | None:
     """Return a package's version in the lock of a job; None without the repository, or without the package."""
-    lock = JOBS / job / f"{variant}.lock"
+    lock = JOBS_FOLDER / job / f"{variant}.lock"
     text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
     match = re.search(rf"^{re.escape(package)}==([^\s+;]+)", text, re.MULTILINE)
     return match[1] if match else None

@@ -34,17 +34,17 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-PROJECT = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+PROJECT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 """A project's normalized name (PEP 503)."""
-FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-METADATA = ".metadata"
-"""Suffix of the address of a wheel's metadata (PEP 658)."""
+METADATA_SUFFIX = ".metadata"
+"""Suffix of the address of the file with a wheel's metadata (PEP 658)."""
 
 FRESH_SECONDS = 600.0
 """Maximum age of a cached page that is used without a request to the index. PyPI's pages state the same limit."""
 PAUSE_SECONDS = 60.0
-"""Time after a failed request in which cached pages are used without another request."""
+"""Seconds after a failed request during which cached pages are used without another request."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 TIMEOUTS = (5.0, 60.0)
 """Seconds to connect to the index, and between two bytes."""
@@ -114,27 +114,28 @@ class PackageIndex:
         return hide_password(self._url)
 
     def files(self, project: str) -> Sequence[IndexFile]:
-        """Return the files of a project, from the index or, if it does not answer, from the cache.
+        """Return the files of a project from the index, or from the cache if its page is fresh or the index fails.
 
         Raises:
             NotFoundError: the index has no such project.
-            IndexFailedError: the index does not answer, and the project is not in the cache.
+            IndexFailedError: the index does not answer, or sends no valid page, and the project is not in the cache.
         """
         page = self._folder / "pages" / f"{project}.json"
         cached = _read_page(page)
-        if cached is not None and (_age(page) < FRESH_SECONDS or time.monotonic() < self._paused_until):
+        if cached is not None and (_measure_age(page) < FRESH_SECONDS or time.monotonic() < self._paused_until):
             return cached
         try:
-            found = self._request_page(project)
+            page_files = self._request_page(project)
         except IndexFailedError as error:
             self._paused_until = time.monotonic() + PAUSE_SECONDS
             if cached is None:
+                logger.warning("%s; the page of %s is not cached", error, project)  # pip does not print the error
                 raise
             logger.warning("%s; using the cached page of %s", error, project)
             return cached
         with self._lock:
-            write_text(page, json.dumps([asdict(item) for item in found]))
-        return found
+            write_text(page, json.dumps([asdict(item) for item in page_files]))
+        return page_files
 
     def open(self, project: str, name: str) -> Path | Generator[bytes]:
         """Return the path of a cached file, or else the file's content, which is cached when it is complete.
@@ -145,7 +146,7 @@ class PackageIndex:
             NoSpaceError: the file does not fit on the device.
         """
         files = {item.name: item for item in self.files(project)}
-        source = files.get(name.removesuffix(METADATA))
+        source = files.get(name.removesuffix(METADATA_SUFFIX))
         if source is None:
             raise NotFoundError(f"{project} has no file {name}")
         is_metadata = name != source.name
@@ -153,7 +154,7 @@ class PackageIndex:
         path = self._folder / "files" / key / name
         if path.is_file():
             return path
-        response = self._get(source.url + (METADATA if is_metadata else ""), {"Accept-Encoding": "identity"})
+        response = self._get(source.url + (METADATA_SUFFIX if is_metadata else ""), {"Accept-Encoding": "identity"})
         for new_folder in (path.parent, self._partial_files):
             new_folder.mkdir(parents=True, exist_ok=True)
         space = FreeSpace(path.parent, "Package download")
@@ -176,7 +177,7 @@ class PackageIndex:
         try:
             auth = self._choose_credentials(url)
             response = requests.get(url, headers=headers, auth=auth, timeout=TIMEOUTS, verify=self._verify, stream=True)
-        except (OSError, ValueError) as error:  # also for missing certificates and invalid addresses
+        except (OSError, ValueError) as error:  # missing certificates and invalid addresses cause these errors, too
             raise IndexFailedError(f"{self.name} does not answer ({type(error).__name__})") from error
         if response.status_code in (404, 410):
             response.close()
@@ -187,7 +188,7 @@ class PackageIndex:
         return response
 
     def _choose_credentials(self, url: str) -> tuple[str, str] | None:
-        """Return the index's user and password for addresses of the index's server, and None for other addresses."""
+        """Return the user and the password for an address on the index's server, or None for another address."""
         index = urlsplit(self._url)
         if not index.username or _parse_origin(self._url) != _parse_origin(url):
             return None
@@ -209,7 +210,7 @@ class PackageIndex:
                     partial.write(chunk)
                     yield chunk
                 partial.flush()
-                os.fsync(partial.fileno())  # a damaged file would stay in the cache
+                os.fsync(partial.fileno())  # without fsync, a crash could leave a damaged file in the cache
                 if sha256 and digest.hexdigest() != sha256:
                     raise IndexFailedError(f"{path.name} has another hash than the page of {self.name} states")
                 Path(partial.name).replace(path)
@@ -229,7 +230,7 @@ def parse_page(content_type: str, body: bytes, url: str) -> Iterator[IndexFile]:
 def _is_usable(item: IndexFile) -> bool:
     """Return whether an item's name and hashes are valid. They can be parts of a path in the cache."""
     are_hashes_valid = all(not text or SHA256.fullmatch(text) for text in (item.sha256, item.metadata_sha256))
-    return bool(are_hashes_valid and FILE.fullmatch(item.name) and not item.name.endswith(METADATA))
+    return bool(are_hashes_valid and FILE_NAME.fullmatch(item.name) and not item.name.endswith(METADATA_SUFFIX))
 
 
 def _parse_json(body: bytes, url: str) -> Iterator[IndexFile]:
@@ -325,5 +326,6 @@ def _parse_origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme)
 
 
-def _age(path: Path) -> float:
+def _measure_age(path: Path) -> float:
+    """Return the seconds since the last change of a file."""
     return time.time() - path.stat().st_mtime

@@ -1,4 +1,4 @@
-"""Settings for the sources of Python packages: image builds, environments and the package cache use the same ones.
+"""Settings for the sources of Python packages: image builds, environments and the package cache use the same sources.
 
 `docs/maintaining/building.md` describes them.
 """
@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from microjobs_orchestrator.local.own_images import JOBS
+from microjobs_orchestrator.local.own_images import JOBS_FOLDER
 
-DEFAULT_PACKAGES = JOBS / "local-packages"
+DEFAULT_PACKAGES = JOBS_FOLDER / "local-packages"
 
 
 def hide_password(url: str) -> str:

@@ -1,8 +1,10 @@
 """Queues of messages, as in SQS. Callback steps of pipelines send their messages to them.
 
-The state contains the queues and the messages, so they survive a restart of the server.
+The database of the state contains the queues and the messages, so they survive a restart of the server.
 """
 
+import re
+import sqlite3
 import threading
 import time
 import uuid
@@ -11,33 +13,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record, State
+from microjobs_orchestrator.local.sqlite import Database
 
-QUEUE_KIND, MESSAGE_KIND = "sqs-queue", "sqs-message"
-VISIBLE_FROM, HANDLE, COUNT = "VisibleFrom", "ReceiptHandle", "ReceiveCount"
-"""Keys of a message's internal state. Until `VISIBLE_FROM`, no consumer receives the message."""
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY)",
+    # Until `visible_from`, no consumer receives the message. When this time has passed, the value is set to 0.
+    """
+    CREATE TABLE IF NOT EXISTS messages (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, queue TEXT NOT NULL, body TEXT NOT NULL,
+        sent REAL NOT NULL, visible_from REAL NOT NULL DEFAULT 0, secret TEXT NOT NULL DEFAULT '',
+        count INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS by_queue ON messages (queue, visible_from, number)",
+)
+_OLD_KINDS = ("sqs-queue", "sqs-message")
+"""Kinds of resources that contained the queues and the messages in earlier versions."""
+
 VISIBILITY_TIMEOUT = 30
 """AWS's default, in seconds. If a received message is not deleted within this time, it is received again."""
-MAX_MESSAGES = 120_000
-"""Maximum number of messages in a queue that are searched."""
-
-MAX_WAITERS = 16
+MAX_WAITING_CONSUMERS = 16
 """Number of consumers that may wait for messages at the same time. Each of them occupies a thread of the server."""
-
-_arrival = threading.Condition()
-_waiters = threading.Semaphore(MAX_WAITERS)
-"""Notified when a message arrives in any queue."""
+_HANDLE = re.compile(r"([0-9]{1,18})/([0-9a-f]{32})")
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedMessage:
     """A received message."""
 
     message_id: str
     handle: str
+    """The receipt handle, with which the consumer deletes the message."""
     body: str
     sent: float
+    """The time of SendMessage, in seconds since 1970."""
     count: int
+    """The number of times that the message was received."""
 
 
 def get_queue_name(url: str) -> str:
@@ -45,97 +56,137 @@ def get_queue_name(url: str) -> str:
     return url.rstrip("/").rpartition("/")[2]
 
 
-def create_queue(state: State, name: str) -> None:
-    """Create a queue, unless it exists."""
-    try:
-        state.add(QUEUE_KIND, name, f"arn:aws:sqs:{name}", "", {}, {"QueueName": name})
-    except NameTakenError:
-        return
+def move_old_queues(database: sqlite3.Connection) -> None:
+    """Move the queues and the messages of an earlier version, which stored them as resources."""
+    queue, message = _OLD_KINDS
+    database.execute("INSERT OR IGNORE INTO queues SELECT name FROM resources WHERE kind = ?", (queue,))
+    database.execute(
+        "INSERT INTO messages (id, queue, body, sent, count) SELECT name, owner_name,"
+        " json_extract(request, '$.Body'), created, json_extract(internal, '$.ReceiveCount') FROM resources"
+        " WHERE kind = ? AND json_valid(request) AND json_valid(internal) ORDER BY created",
+        (message,),
+    )
+    database.execute("DELETE FROM resources WHERE kind IN (?, ?)", _OLD_KINDS)
 
 
-def find_queue(state: State, name: str) -> Record:
-    """Return the record of a queue. Raise ServiceError QueueDoesNotExist if there is no queue of that name."""
-    record = state.get(QUEUE_KIND, name)
-    if record is None:
-        message = f"The queue {name!r} does not exist: create it with CreateQueue."
-        raise ServiceError("QueueDoesNotExist", message)
-    return record
+class Queues:
+    """All queues. Methods may be called from any thread. Do not call `receive` in a transaction."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._arrival = threading.Condition(database.lock)
+        """The condition is notified when a message arrives in a queue, and when `close` is called. While a consumer
+        waits, it does not hold the database's lock."""
+        self._waiting = 0
+        self._is_closed = False
 
-def delete_queue(state: State, name: str) -> None:
-    purge(state, name)
-    state.delete(QUEUE_KIND, name)
+    def close(self) -> None:
+        """End the waiting of all consumers. Later calls of `receive` do not wait."""
+        with self._arrival:
+            self._is_closed = True
+            self._arrival.notify_all()
 
+    def create(self, name: str) -> None:
+        """Create a queue, unless it exists."""
+        self._database.change("INSERT OR IGNORE INTO queues VALUES (?)", (name,))
 
-def purge(state: State, name: str) -> None:
-    """Delete all messages of a queue."""
-    for record in _list_messages(state, name):
-        state.delete(MESSAGE_KIND, record.name)
+    def require_name(self, name: str) -> str:
+        """Return the name of a queue. Raise ServiceError QueueDoesNotExist if there is no queue of that name."""
+        if not self._database.select("SELECT 1 FROM queues WHERE name = ?", (name,)):
+            message = f"The queue {name!r} does not exist: create it with CreateQueue."
+            raise ServiceError("QueueDoesNotExist", message)
+        return name
 
+    def list_names(self, prefix: str) -> list[str]:
+        """Return the sorted names of the queues that begin with a prefix."""
+        names = self._database.select("SELECT name FROM queues ORDER BY name")
+        return [name for (name,) in names if name.startswith(prefix)]
 
-def send(state: State, queue: str, body: str) -> str:
-    """Add a message to a queue; return its id."""
-    message_id = str(uuid.uuid4())
-    owner, internal = Owner(QUEUE_KIND, queue), {VISIBLE_FROM: 0.0, HANDLE: "", COUNT: 0}
-    state.add(MESSAGE_KIND, message_id, "", "", {"Body": body}, {}, internal=internal, owner=owner)
-    with _arrival:
-        _arrival.notify_all()
-    return message_id
+    def delete(self, name: str) -> None:
+        with self._database.transaction():
+            self.purge(name)
+            self._database.change("DELETE FROM queues WHERE name = ?", (name,))
 
+    def purge(self, name: str) -> None:
+        """Delete all messages of a queue."""
+        self._database.change("DELETE FROM messages WHERE queue = ?", (name,))
 
-def receive(state: State, queue: str, maximum: int, visibility_timeout: float, wait_seconds: float) -> list[Received]:
-    """Return visible messages, oldest first, and hide them from other consumers.
+    def send(self, queue: str, body: str) -> str:
+        """Add a message to a queue; return its id."""
+        message_id = str(uuid.uuid4())
+        with self._arrival:
+            values = (message_id, queue, body, time.time())
+            self._database.change("INSERT INTO messages (id, queue, body, sent) VALUES (?, ?, ?, ?)", values)
+            self._arrival.notify_all()
+        return message_id
 
-    Args:
-        wait_seconds: the time to wait for a first message. If MAX_WAITERS consumers wait already, do not wait.
-    """
-    can_wait = _waiters.acquire(blocking=False)
-    deadline = time.monotonic() + (wait_seconds if can_wait else 0)
-    try:
-        return _receive(state, queue, maximum, visibility_timeout, deadline)
-    finally:
-        if can_wait:
-            _waiters.release()
+    def receive(
+        self, queue: str, maximum: int, visibility_timeout: float, wait_seconds: float
+    ) -> list[ReceivedMessage]:
+        """Return visible messages, oldest first, and hide them from other consumers.
 
+        Args:
+            wait_seconds: the time to wait for a first message. If MAX_WAITING_CONSUMERS are already waiting, this call
+                does not wait.
+        """
+        deadline = time.monotonic() + wait_seconds
+        with self._arrival:
+            if self._waiting >= MAX_WAITING_CONSUMERS:
+                return self._take(queue, maximum, visibility_timeout)
+            self._waiting += 1
+            try:
+                while not (received := self._take(queue, maximum, visibility_timeout)):
+                    remaining = deadline - time.monotonic()
+                    if remaining <= 0 or self._is_closed:
+                        break
+                    self._arrival.wait(min(remaining, self._compute_seconds_until_visible(queue)))
+                return received
+            finally:
+                self._waiting -= 1
 
-def _receive(state: State, queue: str, maximum: int, visibility_timeout: float, deadline: float) -> list[Received]:
-    with _arrival:  # so that no two consumers take the same message
-        while True:
-            messages, now = _list_messages(state, queue), time.time()
-            if visible := [record for record in messages if record.internal[VISIBLE_FROM] <= now]:
-                return [_hide(state, record, now + visibility_timeout) for record in visible[:maximum]]
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                return []
-            _arrival.wait(min([remaining, *(record.internal[VISIBLE_FROM] - now for record in messages)]))
-
-
-def _hide(state: State, record: Record, visible_from: float) -> Received:
-    handle, count = uuid.uuid4().hex, record.internal[COUNT] + 1
-    state.update(MESSAGE_KIND, record.name, {}, internal={VISIBLE_FROM: visible_from, HANDLE: handle, COUNT: count})
-    return Received(record.name, f"{record.name}/{handle}", record.request["Body"], record.created, count)
-
-
-def _list_messages(state: State, queue: str) -> list[Record]:
-    return state.find(Query(MESSAGE_KIND, owner=Owner(QUEUE_KIND, queue), descending=False, limit=MAX_MESSAGES))
-
-
-def delete_message(state: State, queue: str, handle: str) -> None:
-    """Delete a received message. A message that is already deleted is no error.
-
-    Raises:
-        ServiceError: the handle does not belong to a message of this queue.
-    """
-    message_id, _, secret = handle.partition("/")
-    record = state.get(MESSAGE_KIND, message_id)
-    if not secret or (record is not None and record.owner != Owner(QUEUE_KIND, queue)):
-        raise ServiceError(
-            "ReceiptHandleIsInvalid", f"The receipt handle {handle!r} is not one of the queue {queue!r}."
+    def _take(self, queue: str, maximum: int, visibility_timeout: float) -> list[ReceivedMessage]:
+        now = time.time()
+        unhide_statement = (
+            "UPDATE messages SET visible_from = 0 WHERE queue = ? AND visible_from > 0 AND visible_from <= ?"
         )
-    if record is not None and record.internal[HANDLE] == secret:
-        state.delete(MESSAGE_KIND, message_id)
+        query = (
+            "SELECT number, id, body, sent, count + 1 FROM messages"
+            " WHERE queue = ? AND visible_from = 0 ORDER BY number LIMIT ?"
+        )
+        with self._database.transaction() as database:
+            database.execute(unhide_statement, (queue, now))
+            rows = database.execute(query, (queue, maximum)).fetchall()
+            return [self._hide(number, now + visibility_timeout, *values) for number, *values in rows]
+
+    def _hide(
+        self, number: int, visible_from: float, message_id: str, body: str, sent: float, count: int
+    ) -> ReceivedMessage:
+        secret = uuid.uuid4().hex
+        change = "UPDATE messages SET visible_from = ?, secret = ?, count = ? WHERE number = ?"
+        self._database.change(change, (visible_from, secret, count, number))
+        return ReceivedMessage(message_id, f"{number}/{secret}", body, sent, count)
+
+    def _compute_seconds_until_visible(self, queue: str) -> float:
+        """Return the time in seconds until the next hidden message becomes visible; infinite if there is none."""
+        query = "SELECT min(visible_from) FROM messages WHERE queue = ?"
+        ((visible_from,),) = self._database.select(query, (queue,))
+        return float("inf") if visible_from is None else max(0.0, visible_from - time.time())
+
+    def delete_message(self, queue: str, handle: str) -> None:
+        """Delete a received message. A message that is already deleted is no error.
+
+        Raises:
+            ServiceError: the handle does not belong to a message of this queue.
+        """
+        parts = _HANDLE.fullmatch(handle)
+        number, secret = parts.groups() if parts else (None, None)
+        rows = self._database.select("SELECT queue FROM messages WHERE number = ?", (number,))
+        if parts is None or any(row != (queue,) for row in rows):
+            message = f"The receipt handle {handle!r} is not one of the queue {queue!r}."
+            raise ServiceError("ReceiptHandleIsInvalid", message)
+        self._database.change("DELETE FROM messages WHERE number = ? AND secret = ?", (number, secret))
 
 
-def describe(received: Received) -> Mapping[str, Any]:
+def make_system_attributes(received: ReceivedMessage) -> Mapping[str, Any]:
     """Return the system attributes of a received message."""
     return {"SentTimestamp": f"{received.sent * 1000:.0f}", "ApproximateReceiveCount": str(received.count)}

@@ -18,7 +18,7 @@ _LAST_FLAGS = (0, 3)
 
 @dataclass(frozen=True)
 class Header:
-    """Header of a part; `length` does not count the padding."""
+    """Header of a part. `length` does not include the padding."""
 
     is_last: bool
     length: int
@@ -37,7 +37,7 @@ def parse_header(content: bytes) -> Header:
 
 
 def wrap(length: int, content: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a record with a single part, whose content has `length` bytes. Raises ValueError if it is too long."""
+    """Yield a record with a single part of `length` bytes. Raises ValueError if it is too long."""
     if length > MAX_LENGTH_BYTES:
         message = f"a RecordIO record has {MAX_LENGTH_BYTES} bytes at most, not {length}: set RecordWrapperType to None"
         raise ValueError(message)

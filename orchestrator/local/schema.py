@@ -10,7 +10,7 @@ import sqlite3
 from pathlib import Path
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.local import outbox
+from microjobs_orchestrator.local import outbox, queues
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ INDEXES = {
     "by_kind_owner": "kind, owner_kind, owner_name, name, version, created, status, modified",
 }
 OTHER_TABLES = (
-    # Rows that cannot be read, so that users can repair them.
+    # This table keeps the rows that cannot be read, so that users can repair them.
     "CREATE TABLE IF NOT EXISTS broken AS SELECT * FROM resources WHERE 0",
     """
     CREATE TABLE IF NOT EXISTS tags (
@@ -45,12 +45,13 @@ OTHER_TABLES = (
     """,
     outbox.TABLE,
     outbox.INDEX,
+    *queues.TABLES,
 )
 
 OWNER_KINDS = {"training-job": "hyper-parameter-tuning-job", "async-invocation": "endpoint"}
 """The owner's kind in version 1, by the kind of the owned resource."""
 
-INTERNAL = {
+INTERNAL_MEMBERS = {
     "processing-job": ("StartMoment",),
     "training-job": ("CreationMoment", "StartMoment", "MetricsGivenUp", "Attempts"),
     "hyper-parameter-tuning-job": ("CreationMoment",),
@@ -84,6 +85,7 @@ def prepare(database: sqlite3.Connection, path: Path) -> None:
         _copy_rows(database, table)
     for name, columns in INDEXES.items():
         database.execute(f"CREATE INDEX IF NOT EXISTS {name} ON resources ({columns})")
+    queues.move_old_queues(database)
     database.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -112,9 +114,9 @@ def _copy_rows(database: sqlite3.Connection, table: str) -> None:
         f" ELSE '' END, parent, created, modified, request, description, '{{}}' FROM old_{table}"
     )
     database.execute(f"DROP TABLE old_{table}")
-    marks = ", ".join("?" * len(INTERNAL))
+    marks = ", ".join("?" * len(INTERNAL_MEMBERS))
     query = f"SELECT kind, name, description FROM {table} WHERE kind IN ({marks})"  # noqa: S608  constants
-    for kind, name, text in database.execute(query, tuple(INTERNAL)).fetchall():
+    for kind, name, text in database.execute(query, tuple(INTERNAL_MEMBERS)).fetchall():
         if (parts := _split_description(kind, text)) is not None:
             change = f"UPDATE {table} SET description = ?, internal = ? WHERE kind = ? AND name = ?"  # noqa: S608
             database.execute(change, (*parts, kind, name))
@@ -124,7 +126,7 @@ def _split_description(kind: str, text: str) -> tuple[str, str] | None:
     """Split a description of version 1 into members and internal values; return None if it has no internal values."""
     try:
         members = json.loads(text)
-        internal = {name: members.pop(name) for name in INTERNAL[kind] if name in members}
-    except (ValueError, TypeError, AttributeError, RecursionError, KeyError):  # a damaged row
+        internal = {name: members.pop(name) for name in INTERNAL_MEMBERS[kind] if name in members}
+    except (ValueError, TypeError, AttributeError, RecursionError, KeyError):  # the row is damaged
         return None
     return (json.dumps(members), json.dumps(internal)) if internal else None

@@ -23,26 +23,25 @@ from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.event_settings import read_targets
 from microjobs_orchestrator.local.events.delivery import Deliveries
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
-from microjobs_orchestrator.local.gateway.exchange import AnyService, Interceptor
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.gateway.origin import ANY_ADDRESS
-from microjobs_orchestrator.local.gateway.packages import make_package_server
+from microjobs_orchestrator.local.gateway.packages import make_package_interceptor
+from microjobs_orchestrator.local.gateway.request_state import AnyService, Interceptor
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import get_default_bucket, make_mlflow_token, make_packages_token, prove
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.listening import ALL_ADDRESSES, LOOPBACK, MACHINE_NAMES, listen, listen_for_jobs
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings, read_ca_bundle, read_docker_proxies
-from microjobs_orchestrator.local.own_images import JOBS
+from microjobs_orchestrator.local.own_images import JOBS_FOLDER
 from microjobs_orchestrator.local.package_index import PackageIndex
-from microjobs_orchestrator.local.protocols.answer import Service
+from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
-from microjobs_orchestrator.local.resources.invocation import Invoker
-from microjobs_orchestrator.local.resources.mlflow.clients import make_connector
+from microjobs_orchestrator.local.resources.mlflow.connector_finder import make_connector_finder
 from microjobs_orchestrator.local.resources.mlflow.registration import make_register
+from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
 from microjobs_orchestrator.local.resources.operations import Operations, list_makers, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.local.runtimes import choose as runtimes
@@ -50,7 +49,15 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
 from microjobs_orchestrator.local.runtimes.process.programs import LockedPrograms
 from microjobs_orchestrator.local.s3.service import S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.server_addresses import (
+    ALL_ADDRESSES,
+    LOOPBACK,
+    MACHINE_NAMES,
+    listen,
+    listen_for_jobs,
+)
 from microjobs_orchestrator.local.services import sts
+from microjobs_orchestrator.local.services.alarms import AlarmOperations
 from microjobs_orchestrator.local.services.autoscaling.scaler import Scaler
 from microjobs_orchestrator.local.services.autoscaling.service import ApplicationAutoScaling
 from microjobs_orchestrator.local.services.cloudwatch import CloudWatch
@@ -70,24 +77,25 @@ _M_MMAP_THRESHOLD = -3
 _LARGE_BLOCK_BYTES = 1 << 20
 
 POLL_INTERVAL = 0.5
-"""Polling interval for shutdown: `Event.wait` does not return when another thread receives the signal."""
+"""Seconds between two checks for the shutdown: `Event.wait` does not return when another thread receives the signal."""
 
 Choose = Callable[[str, Home], tuple[Runtime, str]]
-"""Takes the configured name of the runtime, and the home; returns the runtime and the reason for the choice."""
+"""A function that takes the configured name of the runtime, and the home. It returns the runtime and the reason for the
+choice."""
 
 
 def serve(
     home: Home,
     config: Config,
     *,
-    tied: bool = False,
+    stops_when_unused: bool = False,
     choose: Choose | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then stop all jobs and endpoints.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then stop all jobs and endpoints.
 
     Args:
-        tied: also stop when no process holds a lock on the home's `users` file.
+        stops_when_unused: also stop when no process holds a lock on the home's `users` file.
         choose: returns the runtime; tests replace it.
         announce: called with an address that opens the console once.
 
@@ -98,8 +106,8 @@ def serve(
     stop = threading.Event()
     _stop_on_signals(stop)
     home.create()
-    if tied:
-        threading.Thread(target=_stop_with_users, args=(home, stop), daemon=True).start()
+    if stops_when_unused:
+        threading.Thread(target=_stop_without_users, args=(home, stop), daemon=True).start()
     with ExitStack() as cleanup:
         choose = choose or partial(runtimes.choose, guard_image=config.guard_image)
         try:
@@ -126,22 +134,23 @@ def serve(
 
 def _stop_on_signals(stop: threading.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # with `nohup`, SIGHUP is ignored
             signal.signal(number, lambda *_: stop.set())
 
 
 def _return_large_blocks() -> None:
     """Let glibc return freed blocks of at least `_LARGE_BLOCK_BYTES` to the system, such as bodies of large requests.
 
-    By default, glibc raises the threshold when it frees the first such block, and keeps later blocks in the threads'
-    arenas.
+    By default, glibc raises this threshold when it frees the first block of this size, and keeps later blocks in the
+    threads' arenas.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # not on macOS, and without effect on musl
+    if mallopt is not None:  # macOS has no mallopt; in musl, it has no effect
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
-def _stop_with_users(home: Home, stop: threading.Event) -> None:
+def _stop_without_users(home: Home, stop: threading.Event) -> None:
+    """Stop the server when no process holds a lock on the home's `users` file."""
     with home.users.open("w") as users:
         while True:
             with suppress(BlockingIOError):
@@ -149,7 +158,7 @@ def _stop_with_users(home: Home, stop: threading.Event) -> None:
                 break
             time.sleep(POLL_INTERVAL)
         stop.set()
-        threading.Event().wait()  # holds the lock until the process ends: the next user then starts a server
+        threading.Event().wait()  # this process holds the lock until it ends, and the next user then starts a server
 
 
 def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
@@ -158,18 +167,20 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     client_listener = listen(ALL_ADDRESSES if config.all_addresses else LOOPBACK, config.port)
     port: int = client_listener.bind_addr[1]
     cleanup.callback(client_listener.stop)
-    jobs = listen_for_jobs(runtime, config, port, cleanup)
+    job_access = listen_for_jobs(runtime, config, port, cleanup)
     settings = Settings(
-        f"http://{jobs.authority}",
+        f"http://{job_access.authority}",
         config.region,
         config.images,
         config.framework_images,
         config.limits,
-        forwarded_port=port if jobs.is_forwarded else None,
-        is_reachable=jobs.is_reachable,
+        forwarded_port=port if job_access.is_forwarded else None,
+        is_reachable=job_access.is_reachable,
         network=_read_network_settings(config, runtime),
         serverless_idle_seconds=config.serverless_idle_seconds,
         autoscaling_speed=config.autoscaling_speed,
+        max_instances=config.max_instances,
+        deployment_speed=config.deployment_speed,
         functions=config.functions,
     )
     state, store = State(home.state), ObjectStore(home)
@@ -177,16 +188,20 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     cleanup.callback(store.close)
     metrics = MetricStore(home.metrics)
     cleanup.callback(metrics.close)
+    # listeners are closed before the stores, because requests use the stores
+    for listener in (client_listener, *job_access.listeners):
+        cleanup.callback(listener.stop)
+    cleanup.callback(state.queues.close)
     bucket = get_default_bucket(config.region)
     if not store.has_bucket(bucket):
         store.create_bucket(bucket)
-    programs = LockedPrograms(home, JOBS)
+    programs = LockedPrograms(home, JOBS_FOLDER)
     context = Context(home, state, store, LogStore(home.logs), metrics, runtime, settings, programs)
     registry = Registry(context)
-    scaler = Scaler(context, Invoker(context, registry).invoke)
+    scaler = Scaler(context, OperationCaller(context, registry).call)
     services, kinds = _create_all_services(context, registry, scaler), load_operations(context, registry)
     mlflow = MlflowGateway(
-        make_connector(context),
+        make_connector_finder(context),
         context.ui_sessions,
         make_mlflow_token(home.server_key()),
         config.region,
@@ -201,13 +216,14 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     cleanup.callback(scaler.close)
     scaler.start()
     cleanup.callback(programs.close)
+    cleanup.callback(context.mlflow_connectors.close)
     cleanup.callback(feed.close)
     client_listener.wsgi_app = Gateway(
         [make_console(home, services, feed, context.logs, state).intercept, mlflow.answer_page, *interceptors]
     )
-    for listener in jobs.listeners:
+    for listener in job_access.listeners:
         listener.wsgi_app = Gateway(interceptors)
-    for listener in (client_listener, *jobs.listeners):
+    for listener in (client_listener, *job_access.listeners):
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
 
@@ -215,7 +231,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
 def _deliver_events(state: State, kinds: Sequence[Operations], config: Config, cleanup: ExitStack) -> None:
     """Record events if the configuration has targets, and deliver those that an earlier server has not delivered."""
     targets = read_targets(config.events)
-    deliveries = Deliveries(state.outbox, targets)
+    deliveries = Deliveries(state.outbox, state.queues, targets)
     cleanup.callback(deliveries.close)
     state.publish = Topics(state.outbox, targets, deliveries.notify).publish
     if targets:
@@ -232,18 +248,19 @@ def _read_network_settings(config: Config, runtime: Runtime) -> NetworkSettings:
 def create_services(
     context: Context, registry: Registry, on_scalable_target: Callable[[], None] = lambda: None
 ) -> Mapping[str, Service]:
-    """Return the handlers of all services but S3, by botocore's name of the service."""
-    roles = Iam(context.state)
+    """Return the handlers of all services except S3, by botocore's name of the service."""
+    roles, region = Iam(context.state), context.settings.region
+    alarms = AlarmOperations(context.state, context.alarms, region)
     return {
         "sagemaker": SageMaker(context, load_operations(context, registry)).operations(),
         "sagemaker-runtime": EndpointInvoker(context, registry).operations(),
         "sagemaker-metrics": SageMakerMetrics(context.state, context.metrics).operations(),
-        "logs": Logs(context.logs, context.settings.region).operations(),
-        "cloudwatch": CloudWatch(context.metrics).operations(),
-        "sts": sts.operations(context.home.credentials(), lambda name: str(roles.role(name)["RoleId"])),
+        "logs": Logs(context.logs, region).operations(),
+        "cloudwatch": {**CloudWatch(context.metrics).operations(), **alarms.operations()},
+        "sts": sts.operations(context.home.credentials(), lambda name: str(roles.get_role(name)["RoleId"])),
         "iam": roles.operations(),
-        "ecr": Ecr(context.state, context.settings.region, context.runtime.images).operations(),
-        "sqs": Sqs(context.state, context.settings.client_url).operations(),
+        "ecr": Ecr(context.state, region, context.runtime.images).operations(),
+        "sqs": Sqs(context.state.queues, context.settings.client_url).operations(),
         "application-autoscaling": ApplicationAutoScaling(context, on_scalable_target).operations(),
     }
 
@@ -263,5 +280,5 @@ def _create_interceptors(
     forwarder = Forwarder(config.services)
     index = PackageIndex(home.packages)
     index.remove_partial_files()
-    packages = make_package_server(index, make_packages_token(home.server_key()))
+    packages = make_package_interceptor(index, make_packages_token(home.server_key()))
     return list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations, packages, mlflow)

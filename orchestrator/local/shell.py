@@ -4,36 +4,37 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 
-SAVED = "MICROJOBS_SAVED_ENVIRONMENT"
-"""The variable that keeps the shell's earlier values, as JSON; null stands for a variable that was not set."""
+SAVED_VARIABLE = "MICROJOBS_SAVED_ENVIRONMENT"
+"""The variable in which the shell's earlier values are saved, as JSON. The value null stands for a variable that was
+not set."""
 
-CONFLICTING = (
+CONFLICTING_VARIABLES = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
     "AWS_SESSION_TOKEN",
     "AWS_SECURITY_TOKEN",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
 )
-"""Variables that would give clients other credentials, or let them ignore the address."""
+"""Variables that would give clients other credentials, or make them ignore the address."""
 
 SERVICE_ADDRESS = "AWS_ENDPOINT_URL_"
 """The start of the names of variables that give the clients of one service another address."""
 
 Changes = Mapping[str, str | None]
-"""New values of variables. None: the variable is removed."""
+"""New values of variables. None stands for a variable that is removed."""
 
 
 def list_changes(values: Mapping[str, str], environ: Mapping[str, str]) -> Changes:
     """Return the changes that set variables, and that save their earlier values unless these are already saved."""
     addresses = [name for name in environ if name.startswith(SERVICE_ADDRESS)]
-    changes: dict[str, str | None] = {**values, **dict.fromkeys([*CONFLICTING, *addresses])}
-    saved = {name: environ.get(name) for name in changes} | json.loads(environ.get(SAVED, "{}"))
-    return {**changes, SAVED: json.dumps(saved)}
+    changes: dict[str, str | None] = {**values, **dict.fromkeys([*CONFLICTING_VARIABLES, *addresses])}
+    saved = {name: environ.get(name) for name in changes} | json.loads(environ.get(SAVED_VARIABLE, "{}"))
+    return {**changes, SAVED_VARIABLE: json.dumps(saved)}
 
 
 def list_restorations(environ: Mapping[str, str]) -> Changes:
-    """Return the changes that restore all variables; none if nothing was changed."""
-    return {**json.loads(environ[SAVED]), SAVED: None} if SAVED in environ else {}
+    """Return the changes that restore all variables; empty if no variable was changed."""
+    return {**json.loads(environ[SAVED_VARIABLE]), SAVED_VARIABLE: None} if SAVED_VARIABLE in environ else {}
 
 
 def format_commands(changes: Changes) -> Iterator[str]:

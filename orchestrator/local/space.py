@@ -8,7 +8,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.terminal import escape_bytes
 
 RESERVE_BYTES = 256 << 20
-"""Bytes that always stay free. On a small device, a twentieth of its size stays free instead."""
+"""Number of bytes that always stay free. On a small device, a twentieth of its size stays free instead."""
 CHECK_BYTES = 16 << 20
 """Bytes that `LimitedFile` writes between two checks of the free space."""
 
@@ -23,10 +23,10 @@ class FreeSpace:
     def __init__(self, folder: Path, action: str) -> None:
         self._folder = folder
         self._action = action
-        self._remaining = self.available_bytes()
+        self._remaining = self.measure_available_bytes()
 
-    def available_bytes(self) -> int:
-        """Return the number of bytes that can be written now; less than 0 if the reserve is in use."""
+    def measure_available_bytes(self) -> int:
+        """Return the number of bytes that can be written now. It is negative if the reserve is in use."""
         device = os.statvfs(self._folder)
         return device.f_bavail * device.f_frsize - min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 20)
 
@@ -44,11 +44,11 @@ class FreeSpace:
 
     def check(self, name: str) -> None:
         """Raise CannotRunError if the device is full now."""
-        if self.available_bytes() < 0:
+        if self.measure_available_bytes() < 0:
             raise self._make_error(f"{escape_bytes(name)} does not fit")
 
     def _make_error(self, problem: str) -> CannotRunError:
-        free = _format_size(max(0, self.available_bytes()))
+        free = _format_size(max(0, self.measure_available_bytes()))
         return CannotRunError(
             f"ClientError: {self._action} failed: {problem}: {free} can be used on the device of {self._folder}; "
             "write less, or free disk space"
@@ -62,7 +62,7 @@ class LimitedFile(io.FileIO):
         super().__init__(path, "wb")
         self._space = space
         self._label = path.name
-        self._unchecked_bytes = CHECK_BYTES  # so that the first write checks the space
+        self._unchecked_bytes = CHECK_BYTES  # the first write checks the space
 
     def write(self, data: object) -> int:
         if self._unchecked_bytes >= CHECK_BYTES:

@@ -11,7 +11,9 @@ Row = tuple[Any, ...]
 
 
 class Database:
-    """One connection for all threads. A change is on the disk when the method or the transaction ends.
+    """One connection for all threads. When the method or the transaction ends, its changes survive a killed server.
+
+    A failure of the machine can lose the last changes, but does not damage the file.
 
     Args:
         schema: statements that create the tables; they run at each start.

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from microjobs_orchestrator.local import schema
-from microjobs_orchestrator.local.kinds import all_kinds
+from microjobs_orchestrator.local.kinds import load_kinds
 from microjobs_orchestrator.local.outbox import Outbox, StoredEvent
+from microjobs_orchestrator.local.queues import Queues
 from microjobs_orchestrator.local.sqlite import Database
 from microjobs_orchestrator.local.values import to_valid_json
 
@@ -34,7 +35,7 @@ END_OF_TIME = 253_402_300_800.0
 """The year 10,000, which Python's dates do not support."""
 
 RESERVE_BYTES = 4 << 20
-"""Free space in the file, so that the end of a job can be stored on a full device."""
+"""Size of the free space in the file, so that the end of a job can be stored on a full device."""
 
 
 class NameTakenError(Exception):
@@ -62,7 +63,9 @@ class Record:
     arn: str
     status: str
     created: float
+    """The creation time, in seconds since 1970."""
     modified: float
+    """The time of the last change, in seconds since 1970."""
     request: Mapping[str, Any]
     description: Mapping[str, Any]
     internal: Mapping[str, Any] = field(default_factory=dict)
@@ -93,10 +96,11 @@ class Query:
 
 
 Publish = Callable[[str, Mapping[str, Any]], None]
-"""Publishes a message to the SNS topic with an ARN, as a part of the caller's transaction."""
+"""A function that publishes a message to the SNS topic with an ARN, as a part of the caller's transaction."""
 
 Recorder = Callable[[Record | None, Record | None], Iterable[StoredEvent]]
-"""Returns the events of a change: takes a resource before and after it, None for a resource that does not exist."""
+"""A function that takes a resource before and after a change, and returns the events of the change. None stands for a
+resource that does not exist."""
 
 
 def _record_nothing(_: Record | None, __: Record | None) -> Iterable[StoredEvent]:
@@ -104,7 +108,7 @@ def _record_nothing(_: Record | None, __: Record | None) -> Iterable[StoredEvent
 
 
 class State:
-    """The store. Every method is one transaction; when it returns, its change is on the disk.
+    """The store. Every method is one transaction. When it returns, its change survives a killed server.
 
     `transaction` combines several methods: all their changes are stored, or none if the block raises an error.
     """
@@ -113,7 +117,7 @@ class State:
         self._database = Database(path)
         self._lock, self._connection = self._database.lock, self._database.connection
         self.transaction = self._database.transaction
-        self.outbox = Outbox(self._database)
+        self.outbox, self.queues = Outbox(self._database), Queues(self._database)
         self.record_events: Recorder = _record_nothing
         self.publish: Publish = lambda *_: None
         """Publishes a message to an SNS topic."""
@@ -132,8 +136,8 @@ class State:
 
     def _reserve_space(self) -> None:
         """Create free pages in the file, and let the write-ahead log grow while the device has space."""
-        with suppress(sqlite3.OperationalError):  # the device is full
-            self._connection.execute("DROP TABLE IF EXISTS reserve")  # from a server that was killed
+        with suppress(sqlite3.OperationalError):  # an error means that the device is full
+            self._connection.execute("DROP TABLE IF EXISTS reserve")  # a killed server may have left this table
             (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
             (page,) = self._connection.execute("PRAGMA page_size").fetchone()
             if free * page < RESERVE_BYTES // 2:
@@ -210,12 +214,12 @@ class State:
                 " WHERE kind = ? AND name = ? AND version = ?",
                 (*texts, status or record.status, time.time(), kind, name, version),
             )
-            changed = self.get(kind, name, version)
-            self.outbox.add(self.record_events(record, changed))
-            if changed is not None and changed.status != record.status:
-                self.on_status_change(changed)
-            self.on_change(changed or record)
-            return changed
+            changed_record = self.get(kind, name, version)
+            self.outbox.add(self.record_events(record, changed_record))
+            if changed_record is not None and changed_record.status != record.status:
+                self.on_status_change(changed_record)
+            self.on_change(changed_record or record)
+            return changed_record
 
     def set_owner(self, kind: str, name: str, owner: Owner) -> None:
         """Set the owner of a resource that the owner requested with an ordinary Create request."""
@@ -263,15 +267,17 @@ class State:
                 f"kind = ? AND name IN ({_make_placeholders(names)}) AND version IN ({_make_placeholders(versions)})"
             )
             records = self._select(condition, (query.kind, *names, *versions))
-        found = {(record.name, record.version): record for record in records}
-        return [found[key] for key in keys if key in found]  # rows that cannot be read are missing
+        records_by_key = {(record.name, record.version): record for record in records}
+        return [
+            records_by_key[key] for key in keys if key in records_by_key
+        ]  # the result omits rows that cannot be read
 
     def find_in_statuses(self, kind: str, statuses: Sequence[str]) -> list[Record]:
         """Return the resources in one of the statuses, oldest first."""
         condition = f"kind = ? AND status IN ({_make_placeholders(statuses)})"
         with self._lock:
-            found = self._select(condition, (kind, *statuses), "INDEXED BY by_kind_status")
-        return sorted(found, key=lambda record: (record.created, record.name))
+            records = self._select(condition, (kind, *statuses), "INDEXED BY by_kind_status")
+        return sorted(records, key=lambda record: (record.created, record.name))
 
     def _select(self, condition: str, values: Sequence[Any], index: str = "") -> list[Record]:
         rows = self._connection.execute(
@@ -313,7 +319,7 @@ class State:
 
 
 def _check_transition(record: Record, status: str | None) -> None:
-    lifecycle = next((kind.lifecycle for kind in all_kinds() if kind.arn_type == record.kind), None)
+    lifecycle = next((kind.lifecycle for kind in load_kinds() if kind.arn_type == record.kind), None)
     if lifecycle is not None and status is not None and not lifecycle.allows(record.status, status):
         raise TransitionError(f"{record.kind} {record.name} is {record.status} and cannot become {status}")
 
@@ -323,7 +329,7 @@ def _make_placeholders(values: Sequence[object]) -> str:
 
 
 def _decode_text(content: bytes) -> str | bytes:
-    """Return the text of a database's value, or its bytes if it is damaged: an error would fail the whole query."""
+    """Return the text of a database's value, or its bytes if it is damaged: an error would end the whole query."""
     try:
         return content.decode()
     except UnicodeDecodeError:

@@ -1,8 +1,9 @@
 """Tasks: functions that share one thread. While one of them waits, the thread runs the others.
 
 A change between threads takes longer than a small request, so the listener serves short requests in tasks. Functions
-that also run in a thread of their own call `wait` and `call_in_thread`, which find out where they run. A task must not
-wait in other ways, and must not hold a lock while it waits: the thread could not release it.
+that run in a task or in their own thread call `wait` and `call_in_thread`, which work in both cases. A task must not
+wait in other ways, and must not hold a lock while it waits: if another task of the same thread then waited for the
+lock, the thread could never release it.
 """
 
 import contextlib
@@ -11,11 +12,14 @@ import math
 import select
 import selectors
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -28,27 +32,26 @@ MAX_THREADS = 64
 Result = TypeVar("Result")
 
 READ, WRITE = select.POLLIN, select.POLLOUT
-"""What to wait for. epoll has the same numbers."""
+"""The events to wait for. Their numbers are those of epoll."""
 _SELECTOR_EVENTS = {READ: selectors.EVENT_READ, WRITE: selectors.EVENT_WRITE}
 
 
-def wait(file: int, event: int, deadline: float) -> None:
-    """Wait until a file is ready.
+def wait(file: socket.socket, event: int, deadline: float) -> None:
+    """Wait until a socket is ready. In a task, the wait may end earlier, so the caller must expect BlockingIOError.
 
     Args:
-        file: the file descriptor of a socket.
         event: READ or WRITE.
         deadline: in seconds of the monotonic clock.
 
     Raises:
-        TimeoutError: the file is not ready before the deadline.
+        TimeoutError: the socket is not ready before the deadline.
     """
     task = getcurrent()
     if not (task.wait(file, event, deadline) if isinstance(task, Task) else _poll(file, event, deadline)):
         raise TimeoutError("timed out")
 
 
-def _poll(file: int, event: int, deadline: float) -> bool:
+def _poll(file: socket.socket, event: int, deadline: float) -> bool:
     poll = select.poll()
     poll.register(file, event)
     return bool(poll.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000))))
@@ -60,31 +63,97 @@ def call_in_thread(function: Callable[[], Result]) -> Result:
     return task.call_in_thread(function) if isinstance(task, Task) else function()
 
 
+class Event:
+    """A `threading.Event` that can also wake a task. Only one function may wait for it at a time."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._task: Task | None = None
+        """The task that waits."""
+        self.is_set, self.clear = self._event.is_set, self._event.clear
+
+    def set(self) -> None:
+        """Set the event. Any thread may call this."""
+        if not self._event.is_set():
+            self._event.set()
+            if (task := self._task) is not None:
+                task.call_soon(self._resume)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the event is set, at most for some seconds. Return whether it is set."""
+        task = getcurrent()
+        if not isinstance(task, Task):
+            return self._event.wait(seconds)
+        deadline, self._task = time.monotonic() + seconds, task
+        try:
+            while not self._event.is_set() and task.sleep(deadline):
+                pass
+        finally:
+            self._task = None
+        return self._event.is_set()
+
+    def _resume(self) -> None:
+        if self._task is not None:  # otherwise, the task has stopped waiting for this event
+            self._task.switch(True)
+
+
+@dataclass(slots=True)
+class _WatchedSocket:
+    file: socket.socket
+    event: int
+    data: object
+    """None if no task waits for the socket."""
+
+
 class Watcher:
-    """Watches files. The module `selectors` does the same, but takes several times longer than the system does."""
+    """Watches sockets. The module `selectors` does the same, but takes several times as long as `select.epoll`."""
 
     def __init__(self) -> None:
         self._poll: Any = select.epoll() if hasattr(select, "epoll") else _SelectorPoll()
-        self._watched: dict[int, tuple[int, object]] = {}
+        self._watched: dict[int, _WatchedSocket] = {}
+        """The sockets by file descriptor. A socket that was closed after `release` stays here until another socket has
+        its file descriptor; the system has forgotten it."""
 
-    def find(self, file: int) -> tuple[int, object] | None:
-        """Return the event and the data of a file; None if it is not watched."""
-        return self._watched.get(file)
+    def find(self, file: socket.socket) -> tuple[int, object] | None:
+        """Return the event and the data of a socket; None if no task or connection waits for it."""
+        watched = self._watched.get(file.fileno())
+        if watched is None or watched.data is None or watched.file is not file:
+            return None
+        return watched.event, watched.data
 
-    def register(self, file: int, event: int, data: object) -> None:
-        """Watch a file, from now on for this event. Raise OSError or ValueError after `close`."""
-        (self._poll.modify if file in self._watched else self._poll.register)(file, event)
-        self._watched[file] = event, data
+    def register(self, file: socket.socket, event: int, data: object) -> None:
+        """Watch a socket, from now on for this event. Raise OSError or ValueError after `close`."""
+        number = file.fileno()
+        watched = self._watched.get(number)
+        if watched is None or watched.file is not file:
+            self._poll.register(number, event)
+            self._watched[number] = _WatchedSocket(file, event, data)
+            return
+        if watched.event != event:
+            self._poll.modify(number, event)
+        watched.event, watched.data = event, data
 
-    def unregister(self, file: int) -> None:
-        self._poll.unregister(file)
-        del self._watched[file]
+    def release(self, file: socket.socket) -> None:
+        """Stop waiting for a socket. It stays watched until its next event, so that the next `register` is faster."""
+        if (watched := self._watched.get(file.fileno())) is not None:
+            watched.data = None
+
+    def unregister(self, file: socket.socket) -> None:
+        self._poll.unregister(file.fileno())
+        del self._watched[file.fileno()]
 
     def select(self, seconds: float) -> Iterator[object]:
-        """Wait until files are ready; yield their data."""
-        for file, _ in self._poll.poll(seconds):
-            if (watched := self._watched.get(file)) is not None:  # an earlier file may have ended the registration
-                yield watched[1]
+        """Wait until sockets are ready; yield their data."""
+        for number, _ in self._poll.poll(seconds):
+            watched = self._watched.get(number)
+            if watched is None:  # the caller has unregistered this socket while it handled an earlier one
+                continue
+            if watched.data is not None:
+                yield watched.data
+                continue
+            del self._watched[number]
+            with contextlib.suppress(OSError):  # another thread has closed the socket
+                self._poll.unregister(number)
 
     def close(self) -> None:
         self._poll.close()
@@ -98,6 +167,8 @@ class _SelectorPoll:
         self.unregister, self.close = self._selector.unregister, self._selector.close
 
     def register(self, file: int, event: int) -> None:
+        with contextlib.suppress(KeyError):  # a closed socket had the same file descriptor
+            self._selector.unregister(file)
         self._selector.register(file, _SELECTOR_EVENTS[event])
 
     def modify(self, file: int, event: int) -> None:
@@ -108,18 +179,33 @@ class _SelectorPoll:
 
 
 class Task(greenlet):
-    """A running task."""
+    """Runs functions one after the other. Resuming this task takes less time than starting a new task for each
+    request."""
 
-    def __init__(self, tasks: "Tasks", function: Callable[[], object]) -> None:
-        super().__init__(function)
+    def __init__(self, tasks: "Tasks") -> None:
+        super().__init__()
         self._tasks = tasks
         self._loop = getcurrent()
-        """What runs while the task waits."""
+        """The greenlet that runs while the task waits."""
         self.deadline = math.inf
 
-    def wait(self, file: int, event: int, deadline: float) -> bool:
-        """Let the thread run other tasks; return whether the file is ready before the deadline."""
+    def run(self, function: Callable[[], object]) -> None:
+        while True:
+            self._tasks.run(self, function)
+            del function  # the function refers to the last request
+            function = self._loop.switch()
+
+    def wait(self, file: socket.socket, event: int, deadline: float) -> bool:
+        """Let the thread run other tasks; return whether the socket is ready before the deadline."""
         return self._tasks.wait(self, file, event, deadline)
+
+    def sleep(self, deadline: float) -> bool:
+        """Let the thread run other tasks; return False after the deadline, True if `switch` is called before."""
+        return self._tasks.sleep(self, deadline)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Let the thread of the task call a function, which must not wait. Any thread may call this."""
+        self._tasks.call_soon(function)
 
     def call_in_thread(self, function: Callable[[], Result]) -> Result:
         return self._tasks.call_in_thread(self, function)
@@ -130,53 +216,69 @@ class Task(greenlet):
 
 
 class Tasks:
-    """The tasks of one thread. Only this thread may call the methods.
+    """The tasks of one thread. Only this thread may call the methods, except `call_soon`.
 
     Args:
-        watcher: watches the files for which tasks wait. Its user switches to tasks that are the data of ready files,
-            and calls `resume_called` if the data is this object.
+        watcher: watches the sockets for which tasks wait. If the data of a ready socket is a task, the user of the
+            watcher switches to this task. If the data is this object, the user calls `run_calls`.
     """
 
     def __init__(self, watcher: Watcher) -> None:
         self.count = 0
         """The number of tasks that have not ended."""
         self._watcher = watcher
+        self._idle: list[Task] = []
+        """The tasks that run no function."""
         self._waiting: set[Task] = set()
-        """The tasks that wait for files."""
-        self._called: deque[Task] = deque()
-        """The tasks whose calls in other threads have ended."""
+        """The tasks that wait with a deadline."""
+        self._calls: deque[Callable[[], object]] = deque()
+        """The functions that other threads have passed to `call_soon`."""
         self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="task")
         self._wakers = socket.socketpair()
         for waker in self._wakers:
             waker.setblocking(False)
-        watcher.register(self._wakers[0].fileno(), READ, self)
+        watcher.register(self._wakers[0], READ, self)
 
     def start(self, function: Callable[[], object]) -> None:
         """Run a function until it waits for the first time, or ends."""
         self.count += 1
-        Task(self, lambda: self._run(function)).switch()
+        task = self._idle.pop() if self._idle else Task(self)
+        task.gr_context = None  # the function begins with an empty context
+        task.switch(function)
 
-    def _run(self, function: Callable[[], object]) -> None:
+    def run(self, task: Task, function: Callable[[], object]) -> None:
+        """Run a function in a task to its end."""
         try:
             function()
         except Exception:
             logger.exception("a task failed")
         finally:
             self.count -= 1
+        self._idle.append(task)  # not after errors such as SystemExit, which end the task
 
-    def wait(self, task: Task, file: int, event: int, deadline: float) -> bool:
+    def wait(self, task: Task, file: socket.socket, event: int, deadline: float) -> bool:
         task.deadline = deadline
-        before = self._watcher.find(file)
+        earlier_registration = self._watcher.find(file)
         self._watcher.register(file, event, task)
         self._waiting.add(task)
         try:
             return task.pause()
         finally:
             self._waiting.discard(task)
-            if before is None:
+            if earlier_registration is not None:
+                self._watcher.register(file, *earlier_registration)
+            elif event == READ:
+                self._watcher.release(file)
+            else:  # the next event would follow at once
                 self._watcher.unregister(file)
-            else:
-                self._watcher.register(file, *before)
+
+    def sleep(self, task: Task, deadline: float) -> bool:
+        task.deadline = deadline
+        self._waiting.add(task)
+        try:
+            return task.pause()
+        finally:
+            self._waiting.discard(task)
 
     def resume_late(self, now: float) -> None:
         """Resume the tasks whose deadlines have passed."""
@@ -185,24 +287,25 @@ class Tasks:
 
     def call_in_thread(self, task: Task, function: Callable[[], Result]) -> Result:
         future = self._pool.submit(copy_context().run, function)
-        future.add_done_callback(lambda _: self._end_call(task))
+        future.add_done_callback(lambda _: self.call_soon(partial(task.switch, True)))
         task.pause()
         return future.result()
 
-    def _end_call(self, task: Task) -> None:
-        self._called.append(task)
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Let the thread call a function, which must not wait. Any thread may call this."""
+        self._calls.append(function)
         with contextlib.suppress(OSError):  # there are unread bytes, or `close` was called
             self._wakers[1].send(b"\0")
 
-    def resume_called(self) -> None:
-        """Resume the tasks whose calls in other threads have ended."""
+    def run_calls(self) -> None:
+        """Call the functions that other threads have passed to `call_soon`."""
         with contextlib.suppress(BlockingIOError):
             self._wakers[0].recv(4096)
-        while self._called:
-            self._called.popleft().switch(True)
+        while self._calls:
+            self._calls.popleft()()
 
     def close(self) -> None:
-        """Run the remaining tasks no longer."""
+        """Do not resume the tasks that still wait."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         for waker in self._wakers:
             waker.close()

@@ -1,4 +1,4 @@
-"""Publishes messages of SNS topics to the targets that the configuration names for the topics."""
+"""Publishes messages of SNS topics to the targets that the configuration assigns to the topics."""
 
 import json
 import logging

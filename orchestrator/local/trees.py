@@ -1,7 +1,7 @@
 """Trees of files of any depth: inputs and outputs of hosts.
 
 A `Tree` represents the files that a host wrote: their names and types are in memory, and the content of each file is in
-a file with a short name. Therefore deep folders, long paths and links cause no harm, and no file name that the host
+a file with a short name. Therefore, deep folders, long paths and links are harmless, and no file name that the host
 chose becomes a path of this machine.
 """
 
@@ -22,7 +22,8 @@ from microjobs_orchestrator.terminal import escape_bytes
 logger = logging.getLogger(__name__)
 
 MAX_PART_LENGTH = 1000
-"""Characters of a path that one system call gets. The system's limit is 4,096 bytes."""
+"""Maximum number of characters of a path in one system call. A character has up to 4 bytes, and the system's limit is
+4,096."""
 
 
 class FileType(Enum):
@@ -32,12 +33,12 @@ class FileType(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TreeEntry:
     """A file, a folder or a link of a tree."""
 
     type: FileType
     mode: int = 0o755
-    modified: float = 0.0
+    modification_time: float = 0.0
     """Seconds since 1970."""
     size: int = 0
     content: Path | None = None
@@ -46,16 +47,16 @@ class Entry:
     """A link's target, relative to its folder; empty for files and folders."""
 
     @classmethod
-    def from_status(cls, status: os.stat_result, content: Path) -> "Entry":
+    def from_status(cls, status: os.stat_result, content: Path) -> "TreeEntry":
         return cls(FileType.FILE, stat.S_IMODE(status.st_mode), status.st_mtime, status.st_size, content)
 
 
-Tree = dict[str, Entry]
+Tree = dict[str, TreeEntry]
 """Entries by name. Names are relative to the tree's folder, such as `a/b`. Each folder comes before its content."""
 
 
 def get_parent(name: str) -> str:
-    """Return `a/b` for `a/b/c`, and an empty text for `a`."""
+    """Return the name of the folder that contains an entry: `a/b` for `a/b/c`, and an empty text for `a`."""
     return name.rpartition("/")[0]
 
 
@@ -64,10 +65,10 @@ def is_valid_name(name: str) -> bool:
     return not {"", ".", ".."}.intersection(name.split("/")) and "\0" not in name
 
 
-def make_link_entry(name: str, target: str) -> Entry | None:
+def make_link_entry(name: str, target: str) -> TreeEntry | None:
     """Return the entry of a link; None, with a warning, if it leads out of its tree."""
     if is_valid_name(name) and leads_inside(PurePosixPath(name), target):
-        return Entry(FileType.LINK, 0o777, target=target)
+        return TreeEntry(FileType.LINK, 0o777, target=target)
     logger.warning("left out: the link %s leads to %s, outside of its folder", escape_bytes(name), escape_bytes(target))
     return None
 
@@ -81,12 +82,13 @@ def sort_names(tree: Tree) -> list[str]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a tree of any depth, if it exists. Raises OSError if a part cannot be removed; all other parts are."""
+    """Remove a tree of any depth, if it exists. Raises OSError if a part cannot be removed; all other parts are
+    removed."""
     process_shim.remove_tree(str(folder))
 
 
 def discard(folder: Path) -> None:
-    """Remove a tree as far as possible, and log an error. The next start of the server tries again."""
+    """Remove a tree as far as possible. An error is only logged, so that the caller can continue."""
     try:
         remove(folder)
     except OSError as error:
@@ -142,10 +144,10 @@ def walk(top: Path, *, make_readable: bool = False) -> Iterator[FolderItem]:
         while unread:
             name = unread.pop()
             with suppress(FileNotFoundError), _open_path(root, name, make_readable=make_readable) as folder:
-                for found in _list_items(folder, name):
-                    if found.type is FileType.FOLDER:
-                        unread.append(found.name)
-                    yield found
+                for item in _list_items(folder, name):
+                    if item.type is FileType.FOLDER:
+                        unread.append(item.name)
+                    yield item
     finally:
         os.close(root)
 

@@ -1,8 +1,8 @@
-"""Sessions of browsers with web pages of programs, such as MLflow, on host names of their own.
+"""Sessions in which a browser shows the web pages of a program, such as MLflow.
 
-Each session has a random host name below `localhost`, which browsers resolve to this machine. So its pages have another
-origin than the console, and cannot read the console's secret. A browser sends cookies to all ports of a host name.
-Programs of other users do not know this host name, so they cannot receive its cookie.
+Each session has a random host name below `localhost`, which browsers resolve to this machine. Therefore, its pages have
+another origin than the console, and cannot read the console's secret. A browser sends cookies to all ports of a host
+name. Programs of other users do not know this host name, so they cannot receive its cookie.
 """
 
 import hmac
@@ -16,18 +16,22 @@ from hashlib import sha256
 from microjobs_orchestrator.local.errors import ServiceError
 
 MAX_SESSIONS = 64
-"""A new session beyond this limit ends the oldest session."""
+"""Maximum number of sessions. A new session beyond this limit ends the oldest session."""
+REPEAT_SECONDS = 10.0
+"""Seconds in which a browser may use an address again if the response was lost."""
 HOST = re.compile(r"(?P<label>[0-9a-f]{32})\.(?P<program>[a-z]+)\.localhost(:[0-9]{1,5})?")
 
 
 @dataclass
 class _Session:
     arn: str
-    secret: str
-    """The hash of the token before the first request, and of the cookie after it."""
-    deadline: float
     session_seconds: float
-    is_open: bool = False
+    token: str
+    """The hash of the token."""
+    token_deadline: float
+    deadline: float
+    cookie: str = ""
+    """The hash of the cookie; empty before the first use of the token."""
 
 
 class UiSessions:
@@ -47,20 +51,27 @@ class UiSessions:
         label, token = secrets.token_hex(16), secrets.token_urlsafe(32)
         with self._lock:
             self._remove_old()
-            self._sessions[label] = _Session(arn, _hash(token), time.monotonic() + link_seconds, session_seconds)
+            deadline = time.monotonic() + link_seconds
+            self._sessions[label] = _Session(arn, session_seconds, _hash(token), deadline, deadline)
         return label, token
 
     def open(self, label: str, token: str) -> tuple[str, float]:
         """Return the cookie of a session that a token opens, and the seconds that the session lasts.
 
+        The token can be used again for REPEAT_SECONDS, until the first request with the cookie arrives. Each use
+        replaces the cookie of the previous use, so a token never gives two browsers access.
+
         Raises:
             ServiceError: the token is wrong, was used, or has expired.
         """
+        now, cookie = time.monotonic(), secrets.token_urlsafe(32)
         with self._lock:
-            session = self._find(label, token, is_open=False)
-            cookie = secrets.token_urlsafe(32)
-            session.secret, session.is_open = _hash(cookie), True
-            session.deadline = time.monotonic() + session.session_seconds
+            session = self._sessions.get(label)
+            if session is None or session.token_deadline <= now or not _is_equal(session.token, token):
+                raise _make_error("this address was used, or has expired")
+            if not session.cookie:
+                session.token_deadline = min(session.token_deadline, now + REPEAT_SECONDS)
+            session.cookie, session.deadline = _hash(cookie), now + session.session_seconds
             return cookie, session.session_seconds
 
     def find(self, label: str, cookie: str) -> str:
@@ -69,22 +80,28 @@ class UiSessions:
         Raises:
             ServiceError: there is no such session, or it has expired.
         """
+        now = time.monotonic()
         with self._lock:
-            return self._find(label, cookie, is_open=True).arn
-
-    def _find(self, label: str, secret: str, *, is_open: bool) -> _Session:
-        session = self._sessions.get(label)
-        is_valid = session is not None and session.is_open == is_open and session.deadline > time.monotonic()
-        if session is None or not is_valid or not hmac.compare_digest(session.secret, _hash(secret)):
-            problem = "this browser has no session" if is_open else "this address was used, or has expired"
-            remedy = "request another address with a CreatePresigned… operation"
-            raise ServiceError("AccessDeniedException", f"{problem}: {remedy}", 401)
-        return session
+            session = self._sessions.get(label)
+            if session is None or session.deadline <= now or not _is_equal(session.cookie, cookie):
+                raise _make_error("this browser has no session")
+            session.token_deadline = now  # the token becomes invalid, because the browser has received the cookie
+            return session.arn
 
     def _remove_old(self) -> None:
         now = time.monotonic()
         live = [item for item in self._sessions.items() if item[1].deadline > now]
         self._sessions = dict(live[-MAX_SESSIONS + 1 :])
+
+
+def _make_error(problem: str) -> ServiceError:
+    return ServiceError(
+        "AccessDeniedException", f"{problem}: request another address with a CreatePresigned… operation", 401
+    )
+
+
+def _is_equal(digest: str, secret: str) -> bool:
+    return hmac.compare_digest(digest, _hash(secret))
 
 
 def _hash(secret: str) -> str:

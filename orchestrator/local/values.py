@@ -23,8 +23,8 @@ class Deferred:
 def to_valid_json(value: Any) -> Any:
     """Return a copy of a value that is valid JSON in UTF-8.
 
-    Members that are null or not finite are dropped, and so are list items that lost a member this way, such as a
-    metric without its value. Bytes of file names that are not UTF-8 are escaped.
+    Members that are null or not finite are dropped. List items that lose a member in this way, such as a metric without
+    its value, are dropped, too. Bytes of file names that are not UTF-8 are escaped.
     """
     if isinstance(value, str):
         return escape_bytes(value)
@@ -33,7 +33,7 @@ def to_valid_json(value: Any) -> Any:
         return {name: content for name, content in members.items() if is_valid(content)}
     if isinstance(value, list):
         items = ((item, to_valid_json(item)) for item in value)
-        return [cleaned for item, cleaned in items if is_valid(cleaned) and not _lost_member(item, cleaned)]
+        return [cleaned for item, cleaned in items if is_valid(cleaned) and not _has_lost_member(item, cleaned)]
     return value
 
 
@@ -41,5 +41,5 @@ def is_valid(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
-def _lost_member(before: Any, after: Any) -> bool:
+def _has_lost_member(before: Any, after: Any) -> bool:
     return isinstance(before, dict) and len(after) < len(before)

@@ -4,13 +4,13 @@ import os
 from collections.abc import Mapping
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.registry_logins import Credentials, read_docker_login
+from microjobs_orchestrator.registry_logins import RegistryLogin, read_docker_login
 
 USER = "MICROJOBS_REGISTRY_USER"
 PASSWORD = "MICROJOBS_REGISTRY_PASSWORD"  # noqa: S105 - a variable's name
 
 
-def read_credentials(host: str, environ: Mapping[str, str] = os.environ) -> Credentials | None:
+def read_credentials(host: str, environ: Mapping[str, str] = os.environ) -> RegistryLogin | None:
     """Read the login from the environment, or from the settings that `docker login` writes.
 
     Raises:
@@ -19,7 +19,7 @@ def read_credentials(host: str, environ: Mapping[str, str] = os.environ) -> Cred
     """
     user, password = environ.get(USER), environ.get(PASSWORD)
     if user and password:
-        return Credentials(user, password)
+        return RegistryLogin(user, password)
     if user or password:
         raise UsageError(
             f"only {USER if user else PASSWORD} is set: also set {PASSWORD if user else USER}, or unset both"

@@ -18,7 +18,7 @@ class Destination:
     """A registry, and the prefix of the repositories in it."""
 
     host: str
-    """With the port, unless it is the default port."""
+    """Name and port of the registry, without the default port."""
     prefix: str = PREFIX
 
     def __str__(self) -> str:

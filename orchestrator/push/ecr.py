@@ -42,13 +42,13 @@ def check_account(registry: str, own_registry: str) -> None:
     """Check that a registry belongs to the same account as the credentials' own registry.
 
     Raises:
-        UsageError: it belongs to another account.
+        UsageError: the registry belongs to another account.
     """
-    target, own = ECR_HOST.fullmatch(registry), ECR_HOST.fullmatch(own_registry)
-    if target and own and target["account"] != own["account"]:
+    target_host, own_host = ECR_HOST.fullmatch(registry), ECR_HOST.fullmatch(own_registry)
+    if target_host and own_host and target_host["account"] != own_host["account"]:
         raise UsageError(
-            f"--registry {registry} belongs to account {target['account']}, but these credentials belong to account "
-            f"{own['account']}: choose other credentials with --profile"
+            f"--registry {registry} belongs to account {target_host['account']}, but these credentials belong to "
+            f"account {own_host['account']}: choose other credentials with --profile"
         )
 
 
@@ -65,7 +65,7 @@ def create_missing_repository(client: "ECRClient", name: str) -> bool:
     )
     try:
         client.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=LIFECYCLE_POLICY)
-    except BaseException:  # otherwise the next push would keep the repository without a policy
+    except BaseException:  # an incomplete repository is deleted, because the next push would keep it without a policy
         client.delete_repository(repositoryName=name)
         raise
     return True

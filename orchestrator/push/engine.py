@@ -10,7 +10,7 @@ from docker.errors import ImageNotFound
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.images import REVISION_LABEL, VARIANT_LABEL, local_image_name
 from microjobs_orchestrator.push.tags import Image, TaggedImage, format_arguments
-from microjobs_orchestrator.registry_logins import Credentials
+from microjobs_orchestrator.registry_logins import RegistryLogin
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 600
 """Time limit for each answer of the engine: a registry needs minutes to check a large layer."""
 REFUSALS = ("denied", "unauthorized", "immutable", "authentication required", "no basic auth credentials")
-"""If an error of a registry contains one of these texts, another try fails, too."""
+"""Texts in errors of a registry after which another attempt would fail, too."""
 
 
 def read_image(client: "DockerClient", job: str, variant: str) -> Image:
@@ -63,17 +63,17 @@ class UploadProgress:
                 self.total_bytes[layer] = max(detail.get("total", 0), detail["current"])
 
     @property
-    def sent_layers(self) -> int:
+    def sent_layer_count(self) -> int:
         """The number of layers that were sent."""
         return sum(status == "Pushed" for status in self.layers.values())
 
     @property
-    def existing_layers(self) -> int:
-        """The number of layers that the registry already had, in this repository or another one."""
+    def existing_layer_count(self) -> int:
+        """The number of layers that the registry already had, in this repository or in another repository."""
         return sum(status.startswith(("Layer already exists", "Mounted from")) for status in self.layers.values())
 
     def __str__(self) -> str:
-        text = f"{self.sent_layers + self.existing_layers} of {len(self.layers)} layers"
+        text = f"{self.sent_layer_count + self.existing_layer_count} of {len(self.layers)} layers"
         if self.total_bytes:
             sent, total = (sum(layers.values()) / 1e6 for layers in (self.sent_bytes, self.total_bytes))
             text += f", {sent:.1f} of {total:.1f} MB"
@@ -85,7 +85,7 @@ def push_image(
     client: "DockerClient",
     tagged: TaggedImage,
     repository: str,
-    credentials: Credentials | None,
+    credentials: RegistryLogin | None,
     show: Callable[[UploadProgress], None],
 ) -> UploadProgress:
     """Push an image to a repository.
@@ -94,11 +94,11 @@ def push_image(
         show: called with the progress after each event.
 
     Raises:
-        LauncherError: the registry refuses the image, or the connection breaks and the engine gives up.
+        LauncherError: the registry refuses the image, or the connection breaks and the engine stops the upload.
     """
     upload, image, tag = UploadProgress(), tagged.image, tagged.tag
-    auth_config = credentials.auth_config() if credentials else {}
-    with _temporary_tag(client, image.id, repository, tag):
+    auth_config = credentials.make_auth_config() if credentials else {}
+    with _tag_temporarily(client, image.id, repository, tag):
         for event in client.api.push(repository, tag, stream=True, decode=True, auth_config=auth_config):
             upload.update(event)
             show(upload)
@@ -108,10 +108,10 @@ def push_image(
 
 
 @contextmanager
-def _temporary_tag(client: "DockerClient", image_id: str, repository: str, tag: str) -> Iterator[None]:
+def _tag_temporarily(client: "DockerClient", image_id: str, repository: str, tag: str) -> Iterator[None]:
     """Give the image a name in the registry during the block, because engines push by name.
 
-    The name is removed afterwards: otherwise it would keep each pushed image on the disk.
+    The name is removed afterwards, because it would keep each pushed image on the disk.
     """
     name = f"{repository}:{tag}"
     existed = name in client.images.get(image_id).tags
@@ -120,7 +120,7 @@ def _temporary_tag(client: "DockerClient", image_id: str, repository: str, tag: 
         yield
     finally:
         if not existed:
-            with suppress(ImageNotFound):  # a concurrent push of the same image removed it
+            with suppress(ImageNotFound):  # a concurrent push of the same image has removed the name
                 client.api.remove_image(name, noprune=True)
 
 
@@ -129,11 +129,11 @@ def make_upload_error(target: str, arguments: str, upload: UploadProgress) -> La
 
     Args:
         target: the URI with the tag.
-        arguments: arguments of `microjobs push` for another try.
+        arguments: arguments of `microjobs push` for another attempt.
     """
     if any(refusal in upload.error.lower() for refusal in REFUSALS):
         return LauncherError(f"the registry refuses {target}: {upload.error}; check the permissions of your login")
-    stored_layers = upload.sent_layers + upload.existing_layers
+    stored_layers = upload.sent_layer_count + upload.existing_layer_count
     return LauncherError(
         f"the push of {target} failed with {stored_layers} of {len(upload.layers)} layers in the registry: "
         f"{upload.error}; `microjobs push {arguments}` sends the missing layers"

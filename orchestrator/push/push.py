@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 PRINT_INTERVAL_SECONDS = 10.0
-"""Time between two lines about an upload, if the output is not a terminal."""
+"""Seconds between two lines about an upload, if the output is not a terminal."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage
 
 
 def _tag_images(client: "DockerClient", jobs: Sequence[str], options: PushOptions) -> list[TaggedImage]:
-    built = [engine.read_image(client, job, options.variant) for job in jobs]
-    sources = [read_source(images.REPOSITORY, image.job, image.variant, image.revision) for image in built]
-    return tag_images(list(zip(built, sources, strict=True)), allow_dirty=options.allow_dirty)
+    local_images = [engine.read_image(client, job, options.variant) for job in jobs]
+    sources = [read_source(images.REPOSITORY, image.job, image.variant, image.revision) for image in local_images]
+    return tag_images(list(zip(local_images, sources, strict=True)), allow_dirty=options.allow_dirty)
 
 
 def open_registry(options: PushOptions, jobs: Sequence[str], console: Console) -> Registry:
@@ -128,7 +128,8 @@ def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, pro
         show = make_upload_printer(progress, step)
         upload = engine.push_image(client, tagged, destination.repository_uri(job), registry.credentials, show)
     progress.print_note(
-        f"  {tagged.tag}: layers pushed {upload.sent_layers}, already in the registry {upload.existing_layers}"
+        f"  {tagged.tag}: layers pushed {upload.sent_layer_count}, "
+        f"already in the registry {upload.existing_layer_count}"
     )
     manifest = find_manifest(registry, tagged)
     if manifest is None:
@@ -139,12 +140,12 @@ def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, pro
 
 def make_upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engine.UploadProgress], None]:
     """Return a function that shows an upload: always on a terminal, else every `PRINT_INTERVAL_SECONDS`."""
-    last = step.started
+    last_time = step.start_time
 
     def show(upload: engine.UploadProgress) -> None:
-        nonlocal last
-        if progress.console.is_terminal or time.monotonic() - last >= PRINT_INTERVAL_SECONDS:
-            last = time.monotonic()
+        nonlocal last_time
+        if progress.console.is_terminal or time.monotonic() - last_time >= PRINT_INTERVAL_SECONDS:
+            last_time = time.monotonic()
             progress.show_status(step, str(upload))
 
     return show

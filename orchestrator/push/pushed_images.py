@@ -25,7 +25,7 @@ class PushedImage:
 
 
 def load(home: Home) -> dict[str, dict[str, PushedImage]]:
-    """Return all pushed images by registry (the text of a `Destination`) and job.
+    """Return all pushed images by registry (the text of a `Destination`) and by the job that they run, such as `serve`.
 
     Raises:
         LauncherError: the file is damaged.
@@ -45,7 +45,8 @@ def load(home: Home) -> dict[str, dict[str, PushedImage]]:
 
 
 def save(home: Home, destination: Destination, job: str, pushed: PushedImage) -> None:
-    """Save an image, and replace the job's earlier one in this registry. Safe for concurrent pushes."""
+    """Save the image of a job such as `serve`. It replaces the job's earlier image in this registry. Concurrent pushes
+    may call this function."""
     with (home.root / ".images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         content = load(home)

@@ -17,7 +17,7 @@ from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.push.credentials import PASSWORD, USER
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.tags import Image
-from microjobs_orchestrator.registry_logins import Credentials
+from microjobs_orchestrator.registry_logins import RegistryLogin
 
 TIMEOUT_SECONDS = 30
 """Time limit for each answer of a registry."""
@@ -28,7 +28,7 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 API_HOSTS = {"docker.io": "registry-1.docker.io"}
-"""Hosts of the API, by registry, where they differ from the host in the names of images."""
+"""Hosts of the API, by registry, if they differ from the host in the names of images."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Manifest:
 class Registry:
     """A client for the registry of a destination."""
 
-    def __init__(self, destination: Destination, credentials: Credentials | None) -> None:
+    def __init__(self, destination: Destination, credentials: RegistryLogin | None) -> None:
         self.destination = destination
         self.credentials = credentials
         self.host = destination.host
@@ -102,7 +102,8 @@ class Registry:
         if urlsplit(realm).scheme != "https" and not is_loopback(urlsplit(realm).netloc):
             problem = f"requests a login at {realm!r}, which is not an https address: no login was sent"
             raise LauncherError(f"registry {self.host} {problem}")
-        # `push` too: a registry may deny a token for `pull` alone if the push has yet to create the repository.
+        # The scope includes `push`: before the first push of a repository, a registry may refuse a token for `pull`
+        # alone.
         scope = {"service": challenge.get("service") or "", "scope": f"repository:{name}:pull,push"}
         if self.credentials is not None and self.credentials.identity_token:
             form = {"grant_type": "refresh_token", "client_id": "microjobs", **scope}

@@ -12,9 +12,9 @@ from microjobs_orchestrator.images import PLATFORM
 OCI_PREFIX = "application/vnd.oci."
 """Prefix of the manifest types that SageMaker refuses: https://github.com/aws/amazon-sagemaker-feedback/issues/180."""
 TAG_DIGITS = 12
-"""Digits of a commit or a digest in a tag."""
+"""Number of digits of a commit or a digest in a tag."""
 MAX_FILES = 3
-"""Changed files that an error lists for each image."""
+"""Maximum number of changed files that an error lists for each image."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Image:
 
     job: str
     name: str
-    """Such as `microjobs/serve:dev`."""
+    """The image's name, such as `microjobs/serve:dev`."""
     id: str
     """The digest of the image's config, or of its manifest if the engine keeps images in containerd."""
     revision: str
@@ -36,7 +36,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """The state of the files that an image is built from, from git."""
 
     head: str
@@ -53,7 +53,7 @@ class TaggedImage:
     tag: str
 
 
-def read_source(repository: Path, job: str, variant: str, revision: str) -> Source:
+def read_source(repository: Path, job: str, variant: str, revision: str) -> ImageSource:
     """Read the state of the files of an image that was built from a revision.
 
     Raises:
@@ -68,25 +68,27 @@ def read_source(repository: Path, job: str, variant: str, revision: str) -> Sour
     except subprocess.CalledProcessError as error:
         reason = next(iter(error.stderr.strip().splitlines()), str(error))
         raise LauncherError(f"git cannot read the revision of {repository}: {reason}; push from a clone") from error
-    return Source(head, tuple(uncommitted), None if changed is None else tuple(changed))
+    return ImageSource(head, tuple(uncommitted), None if changed is None else tuple(changed))
 
 
-def tag_images(built: Sequence[tuple[Image, Source]], *, allow_dirty: bool = False) -> list[TaggedImage]:
+def tag_images(image_sources: Sequence[tuple[Image, ImageSource]], *, allow_dirty: bool = False) -> list[TaggedImage]:
     """Return each image with its tag.
 
     Only the files that an image is built from decide whether it matches a commit.
 
     Args:
-        built: each image with the state of its files.
+        image_sources: each image with the state of its files.
         allow_dirty: also accept images that match no commit; their tags contain `-dirty`.
 
     Raises:
         LauncherError: SageMaker cannot run an image; or an image matches no commit and `allow_dirty` is False.
     """
-    images = [image for image, _ in built]
+    images = [image for image, _ in image_sources]
     _check_platforms(images)
     _check_formats(images)
-    problems = {image.job: problem for image, source in built if (problem := find_commit_problem(image, source))}
+    problems = {
+        image.job: problem for image, source in image_sources if (problem := find_commit_problem(image, source))
+    }
     if problems and not allow_dirty:
         rebuild = f"microjobs build {format_arguments(problems, images[0].variant)}"
         summary = "; ".join(dict.fromkeys(problems.values()))
@@ -101,31 +103,31 @@ def format_arguments(jobs: Iterable[str], variant: str) -> str:
 
 def format_tag(image: Image, *, dirty: bool) -> str:
     """Return `COMMIT`, or `COMMIT-cuda` for CUDA, with `-dirty-DIGEST` at the end if the image matches no commit."""
-    revision = (image.revision.removesuffix("-dirty") or sources.UNKNOWN)[:TAG_DIGITS]
+    revision = (image.revision.removesuffix("-dirty") or sources.UNKNOWN_REVISION)[:TAG_DIGITS]
     name = revision if image.variant == "cpu" else f"{revision}-{image.variant}"
     return f"{name}-dirty-{image.id.removeprefix('sha256:')[:TAG_DIGITS]}" if dirty else name
 
 
-def find_commit_problem(image: Image, source: Source) -> str:
-    """Return why an image matches no commit, or differs from HEAD; empty if it matches."""
-    if image.revision in ("", sources.UNKNOWN):
+def find_commit_problem(image: Image, source: ImageSource) -> str:
+    """Return the reason why an image matches no commit, or differs from HEAD; empty if it matches HEAD."""
+    if image.revision in ("", sources.UNKNOWN_REVISION):
         return f"{image.name} has no label with the revision that it was built from"
     if image.revision.endswith("-dirty"):
         files = f" ({_format_files(source.uncommitted_files)})" if source.uncommitted_files else ""
         return f"{image.name} was built from files with uncommitted changes{files}"
-    built = f"{image.name} was built from revision {image.revision[:TAG_DIGITS]}"
+    description = f"{image.name} was built from revision {image.revision[:TAG_DIGITS]}"
     if source.changed_files is None:
-        return f"{built}, which this clone does not have"
+        return f"{description}, which this clone does not have"
     if source.changed_files:
         files = _format_files(source.changed_files)
-        return f"{built}, and HEAD, {source.head[:TAG_DIGITS]}, has different files ({files})"
+        return f"{description}, and HEAD, {source.head[:TAG_DIGITS]}, has different files ({files})"
     if source.uncommitted_files:
         return f"files of {image.name} have uncommitted changes ({_format_files(source.uncommitted_files)})"
     return ""
 
 
 def find_format_problem(media_type: str) -> str:
-    """Return why SageMaker refuses a manifest of this type; empty if it accepts the type.
+    """Return the reason why SageMaker refuses a manifest of this type; empty if SageMaker accepts it.
 
     Builds with attestations create OCI manifests in engines that keep images in containerd.
     """
@@ -134,8 +136,8 @@ def find_format_problem(media_type: str) -> str:
 
 
 def _format_files(files: Sequence[str]) -> str:
-    more = len(files) - MAX_FILES
-    return ", ".join(files[:MAX_FILES]) + (f" and {more} more" if more > 0 else "")
+    omitted_count = len(files) - MAX_FILES
+    return ", ".join(files[:MAX_FILES]) + (f" and {omitted_count} more" if omitted_count > 0 else "")
 
 
 def _check_platforms(images: Iterable[Image]) -> None:

@@ -1,4 +1,4 @@
-"""Blocks that results are made of. A workflow may also declare blocks of its own: see `runs.workflow.Block`."""
+"""The blocks of a run's results. A workflow may also define its own blocks: see `runs.workflow.Block`."""
 
 import base64
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from microjobs_orchestrator.report.page import make_section, make_table
 from microjobs_orchestrator.runs.trials import Trial, format_value, make_trial_table
 
 MAX_CHARACTERS = 6
-"""Length of an aligned number: ten of them fit into a line."""
+"""Maximum length of an aligned number. Ten such numbers fit into a line."""
 
 SUMMARY_TRIALS = 3
-"""Trials in the summary, best first. The page shows all."""
+"""Number of trials in the summary, best first. The page shows all trials."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Trials:
             ]
             for trial in self.trials
         ]
-        # With spaces, so that long names can be wrapped on a narrow screen.
+        # The names have spaces, so that long names can be wrapped on a narrow screen.
         header = ["training job", self.objective, *(name.replace("_", " ") for name in names)]
         note = f"<p class='soft'>The names of these training jobs begin with {escape(prefix)}-.</p>"
         return make_section("Trials, best first", make_table(header, rows) + note)

@@ -1,4 +1,4 @@
-"""The report page of a run: one HTML file without external resources, light or dark as the reader's system is."""
+"""The report page of a run: one HTML file without external resources. It is light or dark, like the reader's system."""
 
 from collections.abc import Sequence
 from html import escape

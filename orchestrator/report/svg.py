@@ -25,7 +25,7 @@ class Axis:
         share = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
         return round(self.start + share * (self.end - self.start), 1)
 
-    def ticks(self) -> list[float]:
+    def list_ticks(self) -> list[float]:
         """Return round values: 1, 2 and 5 times powers of ten; on a linear axis, multiples of one of these values."""
         if self.logarithmic:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -37,9 +37,10 @@ class Axis:
         return [value for value in values if self.low <= value <= self.high]
 
 
-def _choose_step(rough: float) -> float:
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+def _choose_step(min_step: float) -> float:
+    """Return the smallest round value that is at least `min_step`."""
+    power = 10.0 ** math.floor(math.log10(min_step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= min_step * 0.999)
 
 
 def make_axis(values: Sequence[float], start: float, end: float, *, logarithmic: bool = False) -> Axis:
@@ -100,9 +101,9 @@ def _draw_frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
     parts = [f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}"/>']
     parts += [
         f'<text x="{x_axis.to_pixels(value)}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>'
-        for value in x_axis.ticks()
+        for value in x_axis.list_ticks()
     ]
-    for value in y_axis.ticks():
+    for value in y_axis.list_ticks():
         y = y_axis.to_pixels(value)
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{value:g}</text>')

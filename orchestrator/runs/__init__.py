@@ -1,1 +1,1 @@
-"""The run engine: starts, follows, resumes and stops the jobs of a run, and reads their logs and results."""
+"""Runs of workflows: these modules start, follow, resume and stop jobs, and read their logs and results."""

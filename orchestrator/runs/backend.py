@@ -26,7 +26,8 @@ SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
 LOCAL_POLL_INTERVAL = 0.25
 
 CompleteRequest = Callable[[str, Kind, Members], Members]
-"""Takes a run, a kind and a request; returns the request to send, with tags, a network and keys if necessary."""
+"""A function that takes a run's name, a kind and a request. It returns the request to send, with tags, a network and
+keys if necessary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class RequestContext:
     """The prefix of all keys in the bucket; ends with `/` unless it is empty."""
     role: str
     image: Callable[[str], str]
-    """Returns the image URI of a job of this repository."""
+    """A function that returns the image URI of a job of this repository."""
     instance_type: str = "ml.m5.large"
     instance_types: Mapping[str, str] = field(default_factory=dict)
     """Instance types of single steps, by step."""
@@ -60,9 +61,9 @@ class Backend(RequestContext):
     """A backend: the values for its requests, its clients, and how often to poll it."""
 
     title: str
-    """The name for the user, such as `docker on this machine`."""
+    """The name for the user, such as `this machine, runtime docker`."""
     reason: str
-    """The reason why it was chosen."""
+    """The reason for the choice of this backend."""
     sagemaker: "SageMakerClient"
     runtime: "SageMakerRuntimeClient"
     s3: "S3Client"
@@ -72,7 +73,8 @@ class Backend(RequestContext):
     max_poll_interval: float = 4 * LOCAL_POLL_INTERVAL
     """Maximum seconds between two Describe calls for a job that has run for a long time."""
     price: Callable[[str], float | None] | None = None
-    """Returns the dollars per hour of an instance type; None if unknown. The member is None if nothing costs money."""
+    """A function that returns the dollars per hour of an instance type, or None if the price is unknown. The member is
+    None if nothing costs money."""
     needs_images: bool = False
     """Whether jobs run in images of this machine."""
     buckets: Path | None = None
@@ -90,7 +92,7 @@ def open_local_backend(home: "Home", runtime: str = "auto") -> Iterator[Backend]
     from microjobs_orchestrator.local import config, control
 
     home.create()
-    # Any free port: users who want a fixed port start a server themselves.
+    # The server gets any free port: users who want a fixed port start a server themselves.
     settings = config.merge_flags(config.load(), port=0, runtime=None if runtime == "auto" else runtime)
     with control.use_server(home, settings) as address:
         if runtime not in ("auto", address.runtime):
@@ -106,12 +108,12 @@ def connect_local(address: "Address", buckets: Path) -> Backend:
     session = boto3.Session(address.access_key_id, address.secret_access_key, region_name=address.region)
     settings = {
         "endpoint_url": address.url,
-        # An endpoint may take a minute to answer, as on AWS.
+        # The timeout is long, because an endpoint may take a minute to answer, as on AWS.
         "config": Config(connect_timeout=5, read_timeout=70, retries={"mode": "standard", "max_attempts": 3}),
     }
     clients: Any = {name: session.client(name, **settings) for name in SERVICES}  # type: ignore[call-overload]
     return Backend(
-        title=f"{address.runtime} on this machine",
+        title=f"this machine, runtime {address.runtime}",
         reason=address.why,
         sagemaker=clients["sagemaker"],
         runtime=clients["sagemaker-runtime"],

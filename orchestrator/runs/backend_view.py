@@ -19,21 +19,22 @@ class BackendView(View):
         self.source = source
         self.poll_interval = backend.poll_interval
 
-    def newest(self, row_filter: Filter) -> list[ResourceRow]:
+    def list_newest(self, row_filter: Filter) -> list[ResourceRow]:
         queries = (
             (kind, status)
-            for kind in row_filter.matching_kinds()
-            if kind.part_of is None and kind.filters_names  # no operation lists the parts of all resources
-            for status in row_filter.statuses(kind) or ("",)
+            for kind in row_filter.list_matching_kinds()
+            # No operation lists the parts of all resources, and some operations cannot filter names.
+            if kind.part_of is None and kind.filters_names
+            for status in row_filter.list_statuses(kind) or ("",)
         )
-        return row_filter.newest(
+        return row_filter.select_newest(
             row
             for kind, status in queries
             for row in islice(filter(row_filter.matches, self._list_rows(kind, status, row_filter)), row_filter.limit)
         )
 
     def _list_rows(self, kind: Kind, status: str, row_filter: Filter) -> Iterator[ResourceRow]:
-        """Yield rows, newest first, page by page. AWS cuts pages before it filters rows, so a page can be short."""
+        """Yield rows, newest first, page by page. AWS filters the rows of each page, so a page can be short."""
         filters = {"StatusEquals": status, "NameContains": row_filter.name}
         request: dict[str, Any] = {
             "SortBy": "CreationTime",
@@ -42,14 +43,14 @@ class BackendView(View):
         }
         request |= {name: value for name, value in filters.items() if value}
         for row in kind.list_summaries(self._backend.sagemaker, **request):
-            created, ended = row["CreationTime"], row.get(kind.lifecycle.end_member)
+            creation_time, end_time = row["CreationTime"], row.get(kind.lifecycle.end_member)
             secondary = row.get("SecondaryStatus", "")
-            yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], created, ended, secondary)
+            yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], creation_time, end_time, secondary)
 
     def describe(self, kind: Kind, name: str) -> Members | None:
-        if not kind.filters_names:  # they are not listed either, and the user may have no permission for them
+        if not kind.filters_names:  # `list_newest` omits these kinds, too; the user may have no permission for them
             return None
         return kind.describe(self._backend.sagemaker, name)
 
-    def tail(self, kind: Kind, name: str) -> Tail:
+    def open_tail(self, kind: Kind, name: str) -> Tail:
         return LogTail(kind, name, self._backend.logs)

@@ -18,46 +18,50 @@ if TYPE_CHECKING:
 HOUR_SECONDS = 3600.0
 
 Price = Callable[[str], float | None]
-"""Returns the dollars that one instance of a type costs per hour, or None if the price is unknown."""
+"""A function that returns the dollars that one instance of a type costs per hour, or None if the price is unknown."""
 
 
 @dataclass(frozen=True)
-class Usage:
+class BilledUsage:
     """Instance time that AWS bills."""
 
     instance_type: str
     seconds: float
     """The sum over all instances."""
 
-    def dollars(self, price: Price) -> float | None:
+    def compute_dollars(self, price: Price) -> float | None:
         per_hour = price(self.instance_type)
         return None if per_hour is None else self.seconds / HOUR_SECONDS * per_hour
 
 
-def measure_usage(sagemaker: "SageMakerClient", kind: Kind, description: Members) -> Usage | None:
+def measure_usage(sagemaker: "SageMakerClient", kind: Kind, description: Members) -> BilledUsage | None:
     """Return the usage of a job until now or until its end, or None if the description states no instances."""
     if not (instances := kind.instances(description)):
         return None
     [(instance_type, count)] = instances
-    seconds = sum(_trial_seconds(sagemaker, description)) if kind.has_trials else _billed_seconds(kind, description)
-    return Usage(instance_type, seconds * count)
+    seconds = (
+        sum(_list_trial_seconds(sagemaker, description))
+        if kind.has_trials
+        else _compute_billed_seconds(kind, description)
+    )
+    return BilledUsage(instance_type, seconds * count)
 
 
-def _trial_seconds(sagemaker: "SageMakerClient", tuning: Members) -> Iterator[float]:
+def _list_trial_seconds(sagemaker: "SageMakerClient", tuning: Members) -> Iterator[float]:
     """Yield the seconds of each trial: wall time while the tuning job runs, billable time afterwards."""
     pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
         HyperParameterTuningJobName=tuning["HyperParameterTuningJobName"]
     )
-    is_running = tuning["HyperParameterTuningJobStatus"] in TUNING.lifecycle.transitional
+    is_running = tuning["HyperParameterTuningJobStatus"] in TUNING.lifecycle.transitional_statuses
     summaries = (summary for page in pages for summary in page["TrainingJobSummaries"])
     for summary in (summary for summary in summaries if "TrainingStartTime" in summary):
         name = summary["TrainingJobName"]
-        yield _billed_seconds(
+        yield _compute_billed_seconds(
             TRAINING, summary if is_running else sagemaker.describe_training_job(TrainingJobName=name)
         )
 
 
-def _billed_seconds(kind: Kind, description: Members) -> float:
+def _compute_billed_seconds(kind: Kind, description: Members) -> float:
     """Return the billable seconds, or the wall time if the description has no billable time.
 
     AWS describes the billable time of a training job after its end. On spot instances, it is less than the wall time:
@@ -77,7 +81,8 @@ def format_dollars(amount: float) -> str:
 
 
 class CostMeter:
-    """Adds the costs of a run's jobs and endpoints to its journal. Does nothing on a backend without prices."""
+    """Adds the costs of a run's jobs and endpoints to its journal. On a backend without prices, the methods do
+    nothing."""
 
     def __init__(self, backend: Backend, journal: Journal) -> None:
         self._backend = backend
@@ -93,18 +98,18 @@ class CostMeter:
     def add_endpoint(self, config: Members, seconds: float) -> None:
         """Add the cost of an endpoint. `seconds` is a little more than the billed time, which AWS does not describe."""
         for instance_type, count in ENDPOINT_CONFIG.instances(config):
-            self._add(Usage(instance_type, seconds * count))
+            self._add(BilledUsage(instance_type, seconds * count))
 
-    def _add(self, usage: Usage) -> None:
+    def _add(self, usage: BilledUsage) -> None:
         if self._backend.price is not None:
-            self._journal.add_cost(usage.instance_type, usage.dollars(self._backend.price))
+            self._journal.add_cost(usage.instance_type, usage.compute_dollars(self._backend.price))
 
     def format_total(self, kind: Kind, description: Members) -> str:
         """Return the cost of the run including a job that has not been added; empty without prices."""
         if self._backend.price is None:
             return ""
         usage = measure_usage(self._backend.sagemaker, kind, description)
-        running = (usage.dollars(self._backend.price) or 0.0) if usage is not None else 0.0
+        running = (usage.compute_dollars(self._backend.price) or 0.0) if usage is not None else 0.0
         return f"{format_dollars(self._journal.spent + running)} so far"
 
     def summarize(self) -> str:

@@ -9,7 +9,7 @@ from microjobs_orchestrator.runs.pipelines import RUN_PARAMETER
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
 
-ACTIVE = ("Executing", "Stopping")
+ACTIVE_STATUSES = ("Executing", "Stopping")
 """Statuses of an execution that has not ended."""
 
 MIN_TOKEN_CHARACTERS = 32
@@ -31,7 +31,7 @@ def put_pipeline(client: "SageMakerClient", request: Members) -> None:
     client.update_pipeline(**{name: value for name, value in members.items() if name != "Tags"})
 
 
-def find_running(client: "SageMakerClient", run: str) -> "list[Execution]":
+def list_running_executions(client: "SageMakerClient", run: str) -> "list[Execution]":
     """Return the running pipeline executions of a run, such as `housing-20261122-101500`."""
     from botocore.exceptions import ClientError
 
@@ -43,7 +43,7 @@ def find_running(client: "SageMakerClient", run: str) -> "list[Execution]":
         if error.response["Error"]["Code"] not in ABSENT_CODES:
             raise
         return []
-    running = (item for item in summaries if item["PipelineExecutionStatus"] in ACTIVE)
+    running = (item for item in summaries if item["PipelineExecutionStatus"] in ACTIVE_STATUSES)
     executions = [Execution(client, item["PipelineExecutionArn"]) for item in running]
     return [execution for execution in executions if execution.list_parameters().get(RUN_PARAMETER) == run]
 
@@ -52,7 +52,7 @@ class Execution:
     """An execution of a pipeline."""
 
     def __init__(self, client: "SageMakerClient", arn: str) -> None:
-        self._client: Any = client  # its type stubs require tokens, which botocore adds
+        self._client: Any = client  # boto3's type stubs require tokens, which botocore adds
         self.arn = arn
 
     @classmethod
@@ -90,12 +90,15 @@ class Execution:
             yield from page["PipelineExecutionSteps"]
 
     def find_step(self, name: str) -> Members | None:
-        """Return a step that has started. The name of a step of a choice begins with the name of the chosen part."""
+        """Return a step that has started; None if there is none.
+
+        A step in a branch has the name of the branch in front of its name, such as `tuned-register`.
+        """
         return next((step for step in self.list_steps() if f"-{step['StepName']}".endswith(f"-{name}")), None)
 
     def stop(self) -> bool:
         """Stop the execution. Return False if it has ended."""
-        if self.describe()["PipelineExecutionStatus"] not in ACTIVE:
+        if self.describe()["PipelineExecutionStatus"] not in ACTIVE_STATUSES:
             return False
         self._client.stop_pipeline_execution(PipelineExecutionArn=self.arn)
         return True

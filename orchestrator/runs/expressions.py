@@ -24,7 +24,7 @@ def to_json(value: Any) -> Any:
 
 
 def _parse_text(text: str) -> Any:
-    texts = EXPRESSION.split(text)  # literals and targets, alternating
+    texts = EXPRESSION.split(text)  # the list alternates between literals and the targets of expressions
     values: list[Any] = [{"Get": item} if index % 2 else item for index, item in enumerate(texts) if item]
     if not any(isinstance(item, dict) for item in values):
         return text

@@ -33,10 +33,10 @@ class Follower:
             description = kind.describe(self._backend.sagemaker, name)
             if description is None:
                 raise display.make_failure(name, "deleted", "it no longer exists")
-            has_ended = description[kind.status_member] not in kind.lifecycle.transitional
+            is_final = description[kind.status_member] not in kind.lifecycle.transitional_statuses
             self._show(kind, name, description, display)
-            self._show_log(kind, tail, display, has_ended=has_ended)
-            if has_ended:
+            self._show_log(kind, tail, display, is_final=is_final)
+            if is_final:
                 return description
             self._check_time(kind, name, description, display)
             interval = max(self._backend.poll_interval, display.seconds / POLLS_PER_DURATION)
@@ -50,9 +50,9 @@ class Follower:
         if kind.has_trials:
             self._progress.show_trials(display, list_trials(self._backend, name))
 
-    def _show_log(self, kind: Kind, tail: LogTail, display: StepDisplay, *, has_ended: bool) -> None:
+    def _show_log(self, kind: Kind, tail: LogTail, display: StepDisplay, *, is_final: bool) -> None:
         """Show new lines. A running job with trials has many streams, which are read only if they are shown."""
-        if has_ended:
+        if is_final:
             self._progress.show_log(display, tail.read_remaining())
         elif not kind.has_trials or self._progress.verbose:
             self._progress.show_log(display, tail.read())
@@ -66,5 +66,5 @@ class Follower:
 def check_success(kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
     """Raise JobFailedError if the final status of a resource is not its kind's status of success."""
     status = description[kind.status_member]
-    if status != kind.lifecycle.success:
+    if status != kind.lifecycle.success_status:
         raise display.make_failure(name, status, description.get("FailureReason") or "no reason was reported")

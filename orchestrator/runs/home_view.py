@@ -1,6 +1,6 @@
 """The view of a local server's home.
 
-It reads the files of the home, whether or not a server runs, and starts no server. It imports neither boto3 nor docker.
+It reads the files of the home, even if no server runs, and starts no server. It imports neither boto3 nor docker.
 """
 
 import json
@@ -26,7 +26,7 @@ MAX_TIME = 253_402_300_799
 """The end of the year 9999, in seconds since 1970."""
 
 
-def no_jobs_message(home: Home) -> str:
+def explain_missing_jobs(home: Home) -> str:
     return (
         f"{home.root} has no jobs: run this command in the folder where you started them, or set {HOME} to the "
         ".microjobs of that folder"
@@ -43,7 +43,7 @@ def require_state(home: Home) -> None:
     if os.path.lexists(home.root):
         home.check()
     if not home.state.exists():
-        raise UsageError(no_jobs_message(home))
+        raise UsageError(explain_missing_jobs(home))
 
 
 class HomeView(View):
@@ -53,10 +53,10 @@ class HomeView(View):
         self._home = home
         self.source = str(home.root)
 
-    def newest(self, row_filter: Filter) -> list[ResourceRow]:
-        with self._database() as database:
-            return row_filter.newest(
-                row for kind in row_filter.matching_kinds() for row in _select_rows(database, kind, row_filter)
+    def list_newest(self, row_filter: Filter) -> list[ResourceRow]:
+        with self._open_database() as database:
+            return row_filter.select_newest(
+                row for kind in row_filter.list_matching_kinds() for row in _select_rows(database, kind, row_filter)
             )
 
     def find(self, name: str) -> tuple[Kind, Members]:
@@ -68,19 +68,19 @@ class HomeView(View):
 
     def describe(self, kind: Kind, name: str) -> Members | None:
         query = "SELECT description FROM resources WHERE kind = ? AND name = ?"
-        with self._database() as database:
+        with self._open_database() as database:
             row = database.execute(query, (kind.arn_type, name)).fetchone()
         try:
             return None if row is None else json.loads(row[0])
-        except (ValueError, TypeError, RecursionError):  # a damaged row
+        except (ValueError, TypeError, RecursionError):  # the row is damaged
             return None
 
-    def tail(self, kind: Kind, name: str) -> Tail:
+    def open_tail(self, kind: Kind, name: str) -> Tail:
         return HomeTail(kind, name, LogStore(self._home.logs))
 
-    def warning(self, *, shows_running: bool) -> str:
+    def make_warning(self, *, shows_running: bool) -> str:
         if self._is_empty():
-            return no_jobs_message(self._home)
+            return explain_missing_jobs(self._home)
         if shows_running and not self.can_change:
             return (
                 f"no server runs for {self.source}: its next start resumes the jobs that have not ended, or marks them "
@@ -92,7 +92,7 @@ class HomeView(View):
         """Return whether the home has neither jobs nor endpoints."""
         placeholders = ", ".join("?" * len(KINDS))
         query = f"SELECT 1 FROM resources WHERE kind IN ({placeholders}) LIMIT 1"  # noqa: S608  the placeholders are question marks
-        with self._database() as database:
+        with self._open_database() as database:
             return database.execute(query, [kind.arn_type for kind in KINDS]).fetchone() is None
 
     @property
@@ -105,11 +105,11 @@ class HomeView(View):
         return True
 
     @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
+    def _open_database(self) -> Iterator[sqlite3.Connection]:
         """Open the state without creating or changing a file. If there is no state, yield an empty database."""
         path = self._home.state
         try:
-            with closing(sqlite3.connect(_database_uri(self._home), uri=True)) as database:
+            with closing(sqlite3.connect(_make_database_uri(self._home), uri=True)) as database:
                 database.text_factory = lambda content: content.decode(errors="replace")
                 if not path.exists():
                     database.execute("CREATE TABLE resources (kind, name, status, created, modified, description)")
@@ -118,18 +118,19 @@ class HomeView(View):
             raise LauncherError(f"{path} cannot be read ({error}): `microjobs local up` reports the damage") from error
 
 
-def _database_uri(home: Home) -> str:
+def _make_database_uri(home: Home) -> str:
     """Return SQLite's URI of the state."""
     if not home.state.exists():
         return "file::memory:"
     if home.state.with_name(f"{home.state.name}-wal").exists():
         return f"{home.state.as_uri()}?mode=ro"
-    return f"{home.state.as_uri()}?immutable=1"  # no server writes; otherwise SQLite would create files next to it
+    # without a server, no process writes to the file; without `immutable`, SQLite would create files next to it
+    return f"{home.state.as_uri()}?immutable=1"
 
 
 def _select_rows(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -> list[ResourceRow]:
-    """Return the newest rows of one kind, without damaged ones."""
-    statuses = (row_filter.status,) if row_filter.status else row_filter.statuses(kind)
+    """Return the newest rows of one kind, without damaged rows."""
+    statuses = (row_filter.status,) if row_filter.status else row_filter.list_statuses(kind)
     placeholders = ", ".join("?" * len(statuses))
     content = "iif(json_valid(description), description, '{}')"
     condition = f"AND (status IN ({placeholders}) OR secondary IN ({placeholders}))" if statuses else ""
@@ -143,17 +144,17 @@ def _select_rows(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -
     end_member = kind.lifecycle.end_member or "none"
     values = (f"$.{end_member}", kind.arn_type, row_filter.name, *statuses, *statuses, row_filter.limit)
     return [
-        ResourceRow(kind, name, status, _to_time(created), _find_end(kind, status, ended, modified), secondary)
+        ResourceRow(kind, name, status, _to_time(created), _find_end_time(kind, status, ended, modified), secondary)
         for name, status, created, modified, ended, secondary in database.execute(query, values)
     ]
 
 
-def _find_end(kind: Kind, status: str, ended: object, modified: object) -> datetime | None:
+def _find_end_time(kind: Kind, status: str, ended: object, modified: object) -> datetime | None:
     """Return the time of a resource's end: a member of its description or, for an execution, its last change."""
     lifecycle = kind.lifecycle
-    has_ended = not lifecycle.is_lasting and not lifecycle.end_member and status not in lifecycle.transitional
-    found = modified if has_ended else ended
-    return _to_time(found) if isinstance(found, int | float) and _is_time(found) else None
+    has_ended = not lifecycle.is_lasting and not lifecycle.end_member and status not in lifecycle.transitional_statuses
+    end_time = modified if has_ended else ended
+    return _to_time(end_time) if isinstance(end_time, int | float) and _is_time(end_time) else None
 
 
 def _is_time(value: object) -> bool:
@@ -175,7 +176,7 @@ class HomeTail(Tail):
 
     def _read_page(self, stream: str) -> Iterator[Event]:
         file = self.store.stream(self.group, stream)
-        if file is None:  # it was removed since it was listed
+        if file is None:  # the log file was removed after it was listed
             return
         for event in islice(file.events(self.positions.get(stream, 0)), PAGE_LINES):
             self.positions[stream] = event.end

@@ -43,7 +43,8 @@ class Journal:
     attempt: int = 1
     finished: bool = False
     execution: str = ""
-    """The ARN of the pipeline execution that runs the steps; empty if the launcher runs them."""
+    """The ARN of the pipeline execution that runs the steps; empty if the run creates its jobs
+    itself."""
     endpoint: str | None = None
     """The name of an endpoint that the run must delete, even if a step fails."""
     spent: float = 0.0
@@ -111,7 +112,7 @@ class Journal:
         self.save()
 
 
-def last_unfinished(folder: Path, workflow: str) -> Path:
+def find_last_unfinished(folder: Path, workflow: str) -> Path:
     """Return the path of a workflow's newest journal whose run has not finished. Raise UsageError if there is none."""
     for path in sorted(folder.glob(f"{workflow}-*.json"), key=lambda path: path.stem, reverse=True):
         try:

@@ -1,4 +1,5 @@
-"""The kinds of SageMaker's resources, and a client's operations on them, whose names have one pattern."""
+"""The kinds of SageMaker's resources, and a client's operations on them. The names of all operations follow one
+pattern, such as `DescribeTrainingJob`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +30,9 @@ class Kind(kinds.Kind):
         """Return the description, or None if the resource does not exist."""
         return self._call_if_exists(client, "Describe", name)
 
-    def stop(self, client: "SageMakerClient", name: str) -> bool:
-        """Stop a resource, or delete one that cannot be stopped. Return False if it does not exist or has ended.
+    def stop_or_delete(self, client: "SageMakerClient", name: str) -> bool:
+        """Stop a resource, or delete a resource that cannot be stopped. Return False if the resource does not exist or
+        has ended.
 
         Args:
             name: the name of the resource, or the ARN of a part of another resource.
@@ -43,21 +45,22 @@ class Kind(kinds.Kind):
 
     def list_summaries(self, client: "SageMakerClient", **request: Any) -> Iterator[Members]:
         """Yield the summaries of the List operation, page by page."""
-        paginate: Any = client.get_paginator  # its type stubs accept only literal names of operations
+        paginate: Any = client.get_paginator  # boto3's type stubs accept only literals
         for page in paginate(f"list-{self.arn_type}s".replace("-", "_")).paginate(**request):
             yield from page[self.summaries_member]
 
-    def definition(self, members: Members) -> Members:
-        """Return the part of a request or a description that states instances and time limits."""
-        definition: Members = get_member(members, self.aws.definition)
-        return definition
+    def select_job_members(self, members: Members) -> Members:
+        """Return the part of a request or a description that states instances and time limits, such as
+        `TrainingJobDefinition` of a tuning job."""
+        job_members: Members = get_member(members, self.aws.definition)
+        return job_members
 
     def instances(self, members: Members) -> list[tuple[str, int]]:
         """Return the instance types in a request or a description, each with its number of instances."""
         if not self.aws.instances:
             return []
-        found = get_member(self.definition(members), self.aws.instances)
-        groups = found if isinstance(found, Sequence) else [found]
+        value = get_member(self.select_job_members(members), self.aws.instances)
+        groups = value if isinstance(value, Sequence) else [value]
         return [
             (group["InstanceType"], group.get("InstanceCount") or group.get("InitialInstanceCount", 1))
             for group in groups
@@ -65,7 +68,7 @@ class Kind(kinds.Kind):
         ]
 
     def _call_if_exists(self, client: "SageMakerClient", verb: str, name: str) -> Members | None:
-        from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs ps`
+        from botocore.exceptions import ClientError  # this import takes as long as the rest of `microjobs ps`
 
         if self.is_identified_by_arn and not name.startswith("arn:"):
             return None
@@ -92,15 +95,15 @@ def get_member(members: Members, path: str) -> Any:
 
 _KINDS_BY_ARN_TYPE = {
     kind.arn_type: Kind(**{**vars(kind), "lifecycle": kind.lifecycle or kinds.Lifecycle(is_lasting=True)})
-    for kind in kinds.all_kinds()
+    for kind in kinds.load_kinds()
 }
 
-KINDS = tuple(_KINDS_BY_ARN_TYPE[kind.arn_type] for kind in kinds.all_kinds() if kind.lifecycle is not None)
+KINDS = tuple(_KINDS_BY_ARN_TYPE[kind.arn_type] for kind in kinds.load_kinds() if kind.lifecycle is not None)
 """The kinds of resources that run."""
 
 
 def list_owned_kinds(kind: Kind) -> list[Kind]:
-    """Return the kinds of jobs that a resource creates. Their logs are only those of the resource's own jobs."""
+    """Return the kinds of jobs that a resource creates. Their log names match only the jobs of this resource."""
     owned = [_KINDS_BY_ARN_TYPE[item.arn_type] for item in kind.owns]
     return [
         replace(item, logs=kinds.LogNames(item.logs.group, kind.owned_prefix))

@@ -67,11 +67,11 @@ class Tail(ABC):
 
     def read_remaining(self) -> Iterator[Event]:
         """Yield all lines since the last call, for a job that has ended."""
-        while True:  # an empty page is the last one only if the positions have not changed
-            before = dict(self.positions)
+        while True:  # an empty page is the last page only if the positions have not changed
+            earlier_positions = dict(self.positions)
             events = self.read()
             yield from events
-            if not events and self.positions == before:
+            if not events and self.positions == earlier_positions:
                 return
 
     @abstractmethod
@@ -90,7 +90,7 @@ class LogTail(Tail):
     client: "CloudWatchLogsClient"
 
     def _list_streams(self) -> list[str]:
-        from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs logs`
+        from botocore.exceptions import ClientError  # this import takes as long as the rest of `microjobs logs`
 
         request: dict[str, Any] = {"logGroupName": self.group}
         if self.prefix:

@@ -1,4 +1,4 @@
-"""Reads what jobs wrote to S3."""
+"""Reads the outputs of jobs from S3."""
 
 import io
 import json
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microjobs.arrays import find_array_files, load_array
+from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.runs.backend import Backend
 
 
@@ -21,14 +22,36 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def download(backend: Backend, uri: str, folder: Path) -> Path:
-    """Download the objects below an S3 URI into a folder, which is emptied first."""
+    """Download the objects below an S3 URI into a folder, which is emptied first.
+
+    The path of a file in the folder is the rest of the object's key after the URI. Empty objects that mark folders are
+    left out.
+
+    Raises:
+        LauncherError: the key of an object cannot be such a path.
+    """
     bucket, prefix = split_uri(f"{uri}/")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for page in backend.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for item in page.get("Contents", []):
-            backend.s3.download_file(bucket, item["Key"], str(folder / Path(item["Key"]).name))
+            name = item["Key"].removeprefix(prefix)
+            if name and not name.endswith("/"):
+                path = _make_parents(folder, name, f"s3://{bucket}/{item['Key']}")
+                backend.s3.download_file(bucket, item["Key"], str(path))
     return folder
+
+
+def _make_parents(folder: Path, name: str, uri: str) -> Path:
+    """Return the path of a file below a folder, and make the folders between them."""
+    path = folder / name
+    try:
+        if not {"", ".", ".."}.isdisjoint(name.split("/")):
+            raise NotADirectoryError("a part of its key is empty, `.` or `..`")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise LauncherError(f"{uri} cannot be a file below {folder}: {error}; rename or delete the object") from error
+    return path
 
 
 def read_test_arrays(folder: Path, kind: str) -> NDArray[Any]:

@@ -14,12 +14,12 @@ from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.runs.kinds import Members
 from microjobs_orchestrator.terminal import strip_controls
 
-EACH = "each"
-BRANCHES = {"IfSteps": "if", "ElseSteps": "else", "ForEachBody": EACH}
+LOOP_BRANCH = "each"
+BRANCHES = {"IfSteps": "if", "ElseSteps": "else", "ForEachBody": LOOP_BRANCH}
 """The words for nested steps, by the member of a step's Arguments that contains them."""
 
-CONTAINERS = ("Condition", "ForEach")
-"""The types of steps that contain steps. Functions may have arguments with the same names."""
+PARENT_STEP_TYPES = ("Condition", "ForEach")
+"""The types of steps that contain other steps. The arguments of other types may have the names in `BRANCHES`, too."""
 
 SYMBOLS = {
     "Succeeded": ("✓", "green"),
@@ -38,7 +38,7 @@ class Node:
 
     name: str
     type: str
-    needs: tuple[str, ...]
+    dependencies: tuple[str, ...]
     """The steps whose end the step waits for."""
     depth: int = 0
     """The number of steps that contain the step."""
@@ -54,16 +54,16 @@ def list_nodes(definition: str) -> list[Node]:
 def _list_nodes(steps: Sequence[Members], depth: int, branch: str) -> Iterator[Node]:
     for step in steps:
         arguments = step.get("Arguments") or {}
-        members = BRANCHES if step["Type"] in CONTAINERS else ()
+        members = BRANCHES if step["Type"] in PARENT_STEP_TYPES else ()
         nested = {member: arguments[member] for member in members if arguments.get(member)}
-        own = {name: value for name, value in step.items() if name != "Arguments"}
-        own["Arguments"] = {name: value for name, value in arguments.items() if name not in nested}
-        yield Node(step["Name"], step["Type"], tuple(dict.fromkeys(_list_needs(own))), depth, branch)
+        own_members = {name: value for name, value in step.items() if name != "Arguments"}
+        own_members["Arguments"] = {name: value for name, value in arguments.items() if name not in nested}
+        yield Node(step["Name"], step["Type"], tuple(dict.fromkeys(_list_dependencies(own_members))), depth, branch)
         for member, children in nested.items():
             yield from _list_nodes(children, depth + 1, BRANCHES[member])
 
 
-def _list_needs(step: Members) -> Iterator[str]:
+def _list_dependencies(step: Members) -> Iterator[str]:
     """Yield the names of the steps in DependsOn and in expressions."""
     for name, value in step.items():
         if name == "DependsOn":
@@ -89,7 +89,7 @@ def make_table(nodes: Sequence[Node], states: Mapping[str, Members], now: dateti
 
     Args:
         states: items of ListPipelineExecutionSteps by step name; empty for a pipeline that has not run.
-        now: the present time, for steps that run.
+        now: the current time, for steps that run.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("step", "type", "status", "took", "after"):
@@ -100,7 +100,9 @@ def make_table(nodes: Sequence[Node], states: Mapping[str, Members], now: dateti
         branch = f"{node.branch}: " if node.branch else ""
         name = Text.assemble("  " * node.depth, (f"{symbol} ", style), (branch, "dim"), node.name)
         status = Text(strip_controls(_describe_state(state)))
-        table.add_row(name, node.type, status, _format_time(state, now or datetime.now(UTC)), ", ".join(node.needs))
+        table.add_row(
+            name, node.type, status, _format_time(state, now or datetime.now(UTC)), ", ".join(node.dependencies)
+        )
     return table
 
 
@@ -115,7 +117,7 @@ def _expand(nodes: Sequence[Node], states: Mapping[str, Members]) -> Iterator[No
     for node in nodes:
         pattern = re.compile(rf"{re.escape(node.name)}-(\d+)")
         items = sorted(int(match[1]) for match in map(pattern.fullmatch, states) if match)
-        if node.branch == EACH and items:
+        if node.branch == LOOP_BRANCH and items:
             yield from (replace(node, name=f"{node.name}-{item}") for item in items)
         else:
             yield node

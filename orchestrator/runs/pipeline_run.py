@@ -1,4 +1,4 @@
-"""A run whose jobs a pipeline execution creates. The launcher follows the jobs and deploys the registered model."""
+"""A run whose jobs a pipeline execution creates. The run follows the jobs, and deploys the registered model."""
 
 import contextlib
 import time
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.runs.execution import ACTIVE, Execution, put_pipeline
+from microjobs_orchestrator.runs.execution import ACTIVE_STATUSES, Execution, put_pipeline
 from microjobs_orchestrator.runs.follower import check_success
 from microjobs_orchestrator.runs.journal import JournalEntry
 from microjobs_orchestrator.runs.kinds import MODEL, Members
@@ -36,7 +36,7 @@ class PipelineRun(Run):
         The first call starts the pipeline, or continues the execution of an earlier attempt.
 
         Raises:
-            JobFailedError: the job did not end as Completed, or the pipeline ended without it.
+            JobFailedError: the job did not end as Completed, or the pipeline ended without creating it.
         """
         with self._progress.step(planned.title) as display, self._stop_on_failure():
             name = self._wait_for_resource(planned.step, display)
@@ -69,7 +69,7 @@ class PipelineRun(Run):
                     self._execution.retry()
             else:
                 put_pipeline(client, make_create_request(self, self._pipeline))
-                with self.guard.creating():
+                with self.interrupts.delay_interruption():
                     parameters = {RUN_PARAMETER: self.id}
                     self._execution = Execution.start(client, self._pipeline.name, parameters, self.id)
                     self.journal.execution = self._execution.arn
@@ -92,7 +92,7 @@ class PipelineRun(Run):
             description, step = execution.describe(), execution.find_step(name) or {}
             if arn := _find_arn(step.get("Metadata", {})):
                 return arn
-            has_ended = description["PipelineExecutionStatus"] not in ACTIVE
+            has_ended = description["PipelineExecutionStatus"] not in ACTIVE_STATUSES
             if has_ended or step.get("StepStatus") in ("Failed", "Stopped"):
                 reason = step.get("FailureReason") or description.get("FailureReason") or "no reason was reported"
                 raise display.make_failure(name, step.get("StepStatus", "not started"), reason)
@@ -116,7 +116,7 @@ class PipelineRun(Run):
             return
         self._progress.print_note(f"stopping {name}")
         deadline = time.monotonic() + STOP_TIMEOUT
-        while execution.describe()["PipelineExecutionStatus"] in ACTIVE:
+        while execution.describe()["PipelineExecutionStatus"] in ACTIVE_STATUSES:
             if time.monotonic() > deadline:
                 raise LauncherError(f"it did not stop within {STOP_TIMEOUT} s")
             time.sleep(self.backend.poll_interval)
@@ -128,7 +128,8 @@ def _find_arn(metadata: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _use_package(planned: PlannedRequest, package: str) -> PlannedRequest:
-    """Return a request for a model that is made from a package of the model registry; other requests unchanged."""
+    """Change a model's request, so that the model comes from a package of the model registry. Return other requests
+    unchanged."""
     if planned.kind is not MODEL:
         return planned
     return replace(planned, members={**planned.members, "PrimaryContainer": {"ModelPackageName": package}})

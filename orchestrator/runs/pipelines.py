@@ -1,7 +1,7 @@
 """The definition of a workflow as a SageMaker Pipeline, which this machine and AWS accept.
 
-A job's request becomes a step. Where a step reads what an earlier step wrote, its request refers to that step, so that
-the steps run in the right order. A model becomes a package in the model registry; the launcher deploys the package.
+A job's request becomes a step. If a step reads an output of an earlier step, its request refers to that step, so that
+the steps run in the right order. A model becomes a package in the model registry; the run deploys the package.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/define-pipeline.html
 """
@@ -28,7 +28,7 @@ OUTPUT_MEMBERS = ("ProcessingOutputConfig", "OutputDataConfig")
 REGISTER_STEP = "register"
 """The name of the step that stores the model in the model registry."""
 
-INFERENCE = {
+INFERENCE_MEDIA_TYPES = {
     "SupportedContentTypes": ["application/json", "text/csv"],
     "SupportedResponseMIMETypes": ["application/json", "text/csv"],
 }
@@ -36,20 +36,21 @@ INFERENCE = {
 
 @dataclass(frozen=True)
 class Choice:
-    """Two parts, of which an execution runs one: the first part if `left` is at most `right`, otherwise the second one.
+    """A Condition step with two branches. It runs the first branch if `left` is at most `right`, otherwise the second.
 
-    The names of a part's steps begin with the name of the part.
+    The names of a branch's steps begin with the name of the branch.
     """
 
     step: str
     left: str
     """An expression with a number."""
     right: str
-    parts: Mapping[str, Sequence[PlannedRequest]]
-    """Two parts."""
+    branches: Mapping[str, Sequence[PlannedRequest]]
+    """The requests of the two branches, by the name of the branch."""
 
 
-Item = PlannedRequest | Choice
+PipelineItem = PlannedRequest | Choice
+"""A request, which becomes one step, or a choice between two branches."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Pipeline:
     """The steps of a pipeline, and the defaults of its parameters."""
 
     name: str
-    items: Sequence[Item]
+    items: Sequence[PipelineItem]
     parameters: Mapping[str, str]
 
     def to_json(self, context: RunContext) -> str:
@@ -82,7 +83,7 @@ def make_create_request(context: RunContext, pipeline: Pipeline) -> dict[str, An
 
 
 class _Writer:
-    """Converts requests to steps. Later requests refer to the outputs of earlier ones."""
+    """Converts requests to steps. Later requests refer to the outputs of earlier requests."""
 
     def __init__(self, context: RunContext, group: str) -> None:
         self._context = context
@@ -90,7 +91,7 @@ class _Writer:
         self._properties: dict[str, str] = {}
         """The expression for each S3 URI that an earlier step writes."""
 
-    def write(self, item: Item, prefix: str = "") -> Iterator[dict[str, Any]]:
+    def write(self, item: PipelineItem, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Yield the step of a request or a choice, if it has one."""
         if isinstance(item, Choice):
             yield self._write_choice(item)
@@ -101,16 +102,16 @@ class _Writer:
             self._properties.update(_list_outputs(item, step))
 
     def _write_choice(self, choice: Choice) -> dict[str, Any]:
-        first, second = (self._write_part(name, items) for name, items in choice.parts.items())
+        first, second = (self._write_branch(name, items) for name, items in choice.branches.items())
         condition = {"Type": "LessThanOrEqualTo", "LeftValue": choice.left, "RightValue": choice.right}
         arguments = {"Conditions": [to_json(condition)], "IfSteps": first, "ElseSteps": second}
         return {"Name": choice.step, "Type": "Condition", "Arguments": arguments}
 
-    def _write_part(self, name: str, items: Sequence[PlannedRequest]) -> list[dict[str, Any]]:
-        """Return the steps of a part of a choice. Steps outside the part cannot refer to them."""
-        outside = dict(self._properties)
+    def _write_branch(self, name: str, items: Sequence[PlannedRequest]) -> list[dict[str, Any]]:
+        """Return the steps of a branch. Steps outside the branch cannot refer to them."""
+        outer_properties = dict(self._properties)
         steps = [step for item in items for step in self.write(item, f"{name}-")]
-        self._properties = outside
+        self._properties = outer_properties
         return steps
 
     def _write_arguments(self, planned: PlannedRequest) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class _Writer:
         instance_type = self._context.backend.instances("endpoint")["InstanceType"]
         specification = {
             "Containers": [container],
-            **INFERENCE,
+            **INFERENCE_MEDIA_TYPES,
             "SupportedRealtimeInferenceInstanceTypes": [instance_type],
             "SupportedTransformInstanceTypes": [instance_type],
         }

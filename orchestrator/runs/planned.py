@@ -8,14 +8,19 @@ from microjobs_orchestrator.runs.kinds import Kind, Members
 
 
 class RunContext:
-    """The values that a run's requests contain. `id` is the run's name, and the folder of its data."""
+    """The values that a run's requests contain. `id` is the run's name, and the folder of its data.
+
+    Args:
+        backend: the values of the destination, such as the role. It is a whole `Backend` only for runs, which send
+            requests.
+    """
 
     def __init__(self, backend: RequestContext, id: str) -> None:
         self.backend = backend
         self.id = id
 
     def name(self, step: str) -> str:
-        """Return the name of a step's resource in the first attempt of the run."""
+        """Return the name of a step's resource. In a resumed run, the name has a suffix: see `Run.name`."""
         return f"{self.id}-{step}"
 
     def uri(self, name: str) -> str:
@@ -33,9 +38,9 @@ class PlannedRequest:
     kind: Kind
     members: Members
     """The members of the request."""
-    value_step: str = ""
-    """The step whose stored value needs this request: the predictions need the endpoint. A resumed run does not send
-    the request if that step has finished. Empty: `step` itself."""
+    result_step: str = ""
+    """The step that uses the resource: the step `predictions` uses the endpoint. If this step has finished, a resumed
+    run does not create the resource again. It is empty for jobs: a resumed run does not repeat a finished job."""
 
     @property
     def operation(self) -> str:
@@ -50,4 +55,4 @@ class PlannedRequest:
 
 def select_remaining(requests: Sequence[PlannedRequest], finished_steps: set[str]) -> list[PlannedRequest]:
     """Return the requests that a resumed run will send."""
-    return [planned for planned in requests if (planned.value_step or planned.step) not in finished_steps]
+    return [planned for planned in requests if (planned.result_step or planned.step) not in finished_steps]

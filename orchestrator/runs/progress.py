@@ -27,7 +27,8 @@ class StepDisplay:
     """The state of a running step, as it is displayed."""
 
     title: str
-    started: float = field(default_factory=time.monotonic)
+    start_time: float = field(default_factory=time.monotonic)
+    """Seconds of the monotonic clock."""
     status: str = "starting"
     cost: str = ""
     """The cost of the run so far; empty if the run costs nothing."""
@@ -37,7 +38,7 @@ class StepDisplay:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.started
+        return time.monotonic() - self.start_time
 
     def make_failure(self, name: str, status: str, reason: str) -> JobFailedError:
         """Return the error for a job or endpoint that did not succeed."""
@@ -70,14 +71,14 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(f"{title} …", highlight=False)
         try:
-            with self._live(display):
+            with self._open_live_display(display):
                 yield display
         except BaseException:
             self._print_end("✗", "red", display)
             raise
         self._print_end("✓", "green", display)
 
-    def _live(self, display: StepDisplay) -> AbstractContextManager[object]:
+    def _open_live_display(self, display: StepDisplay) -> AbstractContextManager[object]:
         if not self.console.is_terminal:
             return nullcontext()
         return Live(display, console=self.console, transient=True, refresh_per_second=8)
@@ -98,7 +99,7 @@ class Progress:
         display.status = status
 
     def show_log(self, display: StepDisplay, events: Iterable[Event]) -> None:
-        """Show new lines of the log: all lines if verbose, otherwise only the last one."""
+        """Show new lines of the log: all lines if `verbose` is set, otherwise only the last line."""
         for event in events:
             display.tail.append(strip_controls(event.text))
             if self.verbose:

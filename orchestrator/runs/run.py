@@ -1,4 +1,5 @@
-"""A run of a workflow: starts jobs, follows them to their end, keeps a journal, and stops what it started."""
+"""A run of a workflow: starts jobs, follows them to their end, keeps a journal, and stops jobs after Ctrl-C or a
+failure."""
 
 import contextlib
 import time
@@ -11,8 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.costs import CostMeter
-from microjobs_orchestrator.runs.create_guard import CreateGuard
 from microjobs_orchestrator.runs.follower import Follower, check_success
+from microjobs_orchestrator.runs.interrupt_handler import InterruptHandler
 from microjobs_orchestrator.runs.journal import Journal, JournalEntry
 from microjobs_orchestrator.runs.kinds import ENDPOINT_CONFIG, KINDS, Kind, Members
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
@@ -20,14 +21,14 @@ from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.stopping import delete_endpoint
 
 STOP_TIMEOUT = 150
-"""Seconds. A job has 120 s to save its work."""
+"""Seconds until a job must have stopped. A job has 120 s to save its work."""
 
 
 class Run(RunContext):
     """Runs the steps of a workflow. Steps that an earlier attempt finished are skipped.
 
     Args:
-        guard: delays Ctrl-C during Create calls.
+        interrupts: delays Ctrl-C during Create calls.
         keep: leave jobs and endpoints as they are after Ctrl-C or a failure.
     """
 
@@ -38,23 +39,24 @@ class Run(RunContext):
         backend: Backend,
         journal: Journal,
         progress: Progress,
-        guard: CreateGuard | None = None,
+        interrupts: InterruptHandler | None = None,
         *,
         keep: bool = False,
     ) -> None:
         super().__init__(backend, journal.id)
         self.journal = journal
-        self.guard = guard or CreateGuard()
+        self.interrupts = interrupts or InterruptHandler()
         self._keep = keep
         self._progress = progress
         self._costs = CostMeter(backend, journal)
         self._follower = Follower(backend, progress, self._costs)
         self._drop_lost_steps()
-        if journal.endpoint is not None:  # the launcher was killed while the endpoint existed, or the user kept it
+        # the endpoint exists because the process of the run was killed, or because the user kept it
+        if journal.endpoint is not None:
             self._delete_endpoint(journal.endpoint)
 
     def _drop_lost_steps(self) -> None:
-        """Remove from the journal the first step whose job is neither running nor successful, and all later ones."""
+        """Remove from the journal the first step whose job is neither running nor successful, and all later steps."""
         kinds = {kind.noun: kind for kind in KINDS}
         for number, entry in enumerate(self.journal.steps):
             if entry.kind and not self._is_usable(kinds[entry.kind], entry.name):
@@ -64,7 +66,10 @@ class Run(RunContext):
 
     def _is_usable(self, kind: Kind, name: str) -> bool:
         description = kind.describe(self.backend.sagemaker, name) or {}
-        return description.get(kind.status_member) in (kind.lifecycle.success, *kind.lifecycle.transitional)
+        return description.get(kind.status_member) in (
+            kind.lifecycle.success_status,
+            *kind.lifecycle.transitional_statuses,
+        )
 
     def name(self, step: str) -> str:
         """Return the unique name of a step's job, model or endpoint. Jobs in the journal keep their names."""
@@ -103,7 +108,7 @@ class Run(RunContext):
 
     def _send_create_request(self, planned: PlannedRequest) -> None:
         request = self.backend.complete(self.id, planned.kind, planned.members)
-        with self.guard.creating():
+        with self.interrupts.delay_interruption():
             planned.kind.create(self.backend.sagemaker, request)
 
     def compute_once(self, step: str, title: str, compute: Callable[[], Any]) -> Any:
@@ -154,8 +159,8 @@ class Run(RunContext):
     @contextlib.contextmanager
     def _remove_on_failure(self, name: str, remove: Callable[[str], None]) -> Iterator[None]:
         """Stop a job, or delete an endpoint, if Ctrl-C or a failure ends the block. With `keep`, print a note."""
-        on = "" if self.journal.on == "here" else f" --on {self.journal.on}"
-        command = f"run `microjobs stop {name}{on}` to stop or delete it"
+        on_option = "" if self.journal.on == "here" else f" --on {self.journal.on}"
+        command = f"run `microjobs stop {name}{on_option}` to stop or delete it"
         try:
             yield
         except BaseException:
@@ -170,12 +175,12 @@ class Run(RunContext):
 
     def _stop(self, kind: Kind, name: str) -> None:
         self._progress.print_note(f"stopping {name}")
-        if not kind.stop(self.backend.sagemaker, name):
+        if not kind.stop_or_delete(self.backend.sagemaker, name):
             return
         deadline = time.monotonic() + STOP_TIMEOUT
         while time.monotonic() < deadline:
             description = kind.describe(self.backend.sagemaker, name)
-            if description is None or description[kind.status_member] not in kind.lifecycle.transitional:
+            if description is None or description[kind.status_member] not in kind.lifecycle.transitional_statuses:
                 self._costs.add_job(kind, description)
                 return
             time.sleep(self.backend.poll_interval)

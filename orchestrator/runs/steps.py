@@ -18,19 +18,19 @@ PREDICTIONS_STEP = "predictions"
 """Name of the step that stores the endpoint's predictions. A run with this step in its journal needs no endpoint."""
 
 
-def _local_path(name: str) -> str:
+def _make_local_path(name: str) -> str:
     """Return the path of a processing job's input or output in the container."""
     return str(Layout().processing(name))
 
 
 def make_s3_input(name: str, uri: str, **members: str) -> dict[str, Any]:
     """Return an item of ProcessingInputs: objects that are copied to the folder `name` before the job starts."""
-    source = {"S3Uri": uri, "LocalPath": _local_path(name), "S3DataType": "S3Prefix", "S3InputMode": "File"}
+    source = {"S3Uri": uri, "LocalPath": _make_local_path(name), "S3DataType": "S3Prefix", "S3InputMode": "File"}
     return {"InputName": name, "S3Input": {**source, **members}}
 
 
 def _make_s3_output(name: str, uri: str, folder: str) -> dict[str, Any]:
-    target = {"S3Uri": uri, "LocalPath": _local_path(folder), "S3UploadMode": "EndOfJob"}
+    target = {"S3Uri": uri, "LocalPath": _make_local_path(folder), "S3UploadMode": "EndOfJob"}
     return {"OutputName": name, "S3Output": target}
 
 
@@ -116,7 +116,7 @@ def make_training_definition(
     }
 
 
-def predict_model_uri(context: RunContext) -> str:
+def derive_model_uri(context: RunContext) -> str:
     """Return the S3 URI of the training job's model, which AWS derives from the job's name."""
     return context.uri(f"models/{context.name('train')}/output/model.tar.gz")
 
@@ -136,7 +136,7 @@ def plan_endpoint(context: RunContext, model: str) -> list[PlannedRequest]:
         ENDPOINT_CONFIG: {"EndpointConfigName": name, "ProductionVariants": [variant]},
         ENDPOINT: {"EndpointName": name, "EndpointConfigName": name},
     }
-    return [PlannedRequest("endpoint", "Endpoint", *item, value_step=PREDICTIONS_STEP) for item in requests.items()]
+    return [PlannedRequest("endpoint", "Endpoint", *item, result_step=PREDICTIONS_STEP) for item in requests.items()]
 
 
 def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[float]:

@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator
 
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.runs.backend import Backend
-from microjobs_orchestrator.runs.execution import find_running
+from microjobs_orchestrator.runs.execution import list_running_executions
 from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, KINDS, MODEL, Kind
 
 STOP_TIMEOUT = 600
-"""Seconds. Jobs have 120 s to save their work, which is uploaded afterwards."""
+"""Seconds until all jobs must have stopped. They have 120 s to save their work, which is uploaded afterwards."""
 
 DELETE_TIMEOUT = 1800
-"""Seconds. AWS deletes an endpoint only after it is in service or has failed."""
+"""Seconds until an endpoint must be deleted. AWS deletes an endpoint only after it is in service or has failed."""
 
 
 def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
-    """Stop all jobs of a run whose launcher was killed, and delete its endpoint with configuration and model.
+    """Stop all jobs and pipeline executions of a run, and delete its endpoints with their configurations and models.
 
     Args:
         run: the run's name, which is the prefix of its resources' names: `housing-20261122-101500`.
@@ -28,14 +28,14 @@ def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
     Raises:
         LauncherError: a job or an execution did not stop within STOP_TIMEOUT.
     """
-    executions = find_running(backend.sagemaker, run)
+    executions = list_running_executions(backend.sagemaker, run)
     for execution in executions:
         note(f"stopping pipeline execution {execution.id}")
         execution.stop()
     jobs = list(_list_running_jobs(backend, run))
     for kind, name in jobs:
         note(f"stopping {kind.title} {name}")
-        kind.stop(backend.sagemaker, name)
+        kind.stop_or_delete(backend.sagemaker, name)
     # A configuration or a model can exist without an endpoint.
     endpoints = sorted(
         {name for kind in (ENDPOINT, ENDPOINT_CONFIG, MODEL) for name in _list_names(backend, kind, run)}
@@ -57,13 +57,13 @@ def _wait_until_stopped(backend: Backend, run: str) -> None:
 
 
 def _list_running_names(backend: Backend, run: str) -> list[str]:
-    executions = [execution.id for execution in find_running(backend.sagemaker, run)]
+    executions = [execution.id for execution in list_running_executions(backend.sagemaker, run)]
     return executions + [name for _, name in _list_running_jobs(backend, run)]
 
 
 def _list_running_jobs(backend: Backend, run: str) -> Iterator[tuple[Kind, str]]:
     for kind in (kind for kind in KINDS if kind.part_of is None):
-        for status in () if kind.lifecycle.is_lasting else kind.lifecycle.transitional:
+        for status in () if kind.lifecycle.is_lasting else kind.lifecycle.transitional_statuses:
             yield from ((kind, name) for name in _list_names(backend, kind, run, StatusEquals=status))
 
 
@@ -85,8 +85,11 @@ def delete_endpoint(backend: Backend, name: str, note: Callable[[str], None]) ->
         if status != (status := description["EndpointStatus"]):
             note(f"deleting endpoint {name}, which is {status}")
         if time.monotonic() > deadline:
-            raise LauncherError(f"endpoint {name} is {status} and could not be deleted: check it in AWS's console")
-        ENDPOINT.stop(backend.sagemaker, name)  # AWS refuses this while it creates the endpoint
+            raise LauncherError(
+                f"endpoint {name} is {status} and was not deleted within {DELETE_TIMEOUT} s: "
+                "check its status with `microjobs ps`"
+            )
+        ENDPOINT.stop_or_delete(backend.sagemaker, name)  # AWS refuses the deletion while it creates the endpoint
         time.sleep(backend.poll_interval)
-    ENDPOINT_CONFIG.stop(backend.sagemaker, name)
-    MODEL.stop(backend.sagemaker, name)
+    ENDPOINT_CONFIG.stop_or_delete(backend.sagemaker, name)
+    MODEL.stop_or_delete(backend.sagemaker, name)

@@ -42,7 +42,7 @@ def sort_trials(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def make_trial_table(trials: Sequence[Trial], objective: str = "objective") -> Table:
-    """Return a table with one row per trial: its number, its objective or status, and its hyperparameters."""
+    """Return a table with one row per trial: the end of its name, its objective or status, and its hyperparameters."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("trial", no_wrap=True)
     table.add_column(objective, justify="right")

@@ -39,30 +39,30 @@ class Filter:
     status: str = ""
     """Required status or, for a training job, secondary status; empty for any status."""
     running: bool = False
-    """Only jobs that have not ended, and endpoints in service."""
+    """Whether to select only jobs that have not ended, and endpoints that run or change."""
 
-    def statuses(self, kind: Kind) -> tuple[str, ...]:
+    def list_statuses(self, kind: Kind) -> tuple[str, ...]:
         """Return the statuses to query for a kind; an empty tuple selects all statuses."""
         if self.status:
             return (self.status,) if self.status in kind.lifecycle.statuses else ()
         if self.running:
-            return kind.lifecycle.active
+            return kind.lifecycle.active_statuses
         return ()
 
     def matches(self, row: ResourceRow) -> bool:
         if self.status:
             return self.status in (row.status, row.secondary)
-        return not self.running or row.status in self.statuses(row.kind)
+        return not self.running or row.status in self.list_statuses(row.kind)
 
-    def matching_kinds(self) -> list[Kind]:
+    def list_matching_kinds(self) -> list[Kind]:
         """Return the kinds that can have a matching row."""
         return [
             kind
             for kind in self.kinds
-            if not self.status or self.status in (*kind.lifecycle.statuses, *kind.lifecycle.secondary)
+            if not self.status or self.status in (*kind.lifecycle.statuses, *kind.lifecycle.secondary_statuses)
         ]
 
-    def newest(self, rows: Iterable[ResourceRow]) -> list[ResourceRow]:
+    def select_newest(self, rows: Iterable[ResourceRow]) -> list[ResourceRow]:
         return sorted(rows, key=lambda row: row.creation_time, reverse=True)[: self.limit]
 
 
@@ -75,7 +75,7 @@ class View(ABC):
     """Seconds between two polls."""
 
     @abstractmethod
-    def newest(self, row_filter: Filter) -> list[ResourceRow]:
+    def list_newest(self, row_filter: Filter) -> list[ResourceRow]:
         """Return the newest rows that the filter selects, newest first."""
 
     @abstractmethod
@@ -83,15 +83,16 @@ class View(ABC):
         """Return the description, or None if the resource does not exist."""
 
     @abstractmethod
-    def tail(self, kind: Kind, name: str) -> Tail: ...
+    def open_tail(self, kind: Kind, name: str) -> Tail: ...
 
     def list_tails(self, kind: Kind, name: str) -> list[Tail]:
-        """Return the tails of a resource: one, or one per kind of jobs that it creates, if it has no log of its own."""
+        """Return the tail of a resource's log. If the resource has no log of its own, return one tail for each kind of
+        the jobs that it creates."""
         if kind.logs is not None:
-            return [self.tail(kind, name)]
-        return [self.tail(owned, name) for owned in list_owned_kinds(kind)]
+            return [self.open_tail(kind, name)]
+        return [self.open_tail(owned, name) for owned in list_owned_kinds(kind)]
 
-    def warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  the method of HomeView uses it
+    def make_warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  the method of HomeView uses it
         """Return a warning about the output of a command, or an empty text.
 
         Args:
@@ -112,10 +113,12 @@ class View(ABC):
         Raises:
             UsageError: no resource has the name.
         """
-        found = [(kind, members) for kind in KINDS if (members := self.describe(kind, name)) is not None]
-        if not found:
+        resources = [(kind, members) for kind in KINDS if (members := self.describe(kind, name)) is not None]
+        if not resources:
             raise UsageError(f"no job or endpoint in {self.source} is called {name}: `microjobs ps` lists them")
         unfinished = (
-            (kind, members) for kind, members in found if members[kind.status_member] in kind.lifecycle.transitional
+            (kind, members)
+            for kind, members in resources
+            if members[kind.status_member] in kind.lifecycle.transitional_statuses
         )
-        return next(unfinished, found[0])
+        return next(unfinished, resources[0])

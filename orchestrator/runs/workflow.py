@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from microjobs_orchestrator.runs.expressions import format_expression
 from microjobs_orchestrator.runs.outputs import split_uri
-from microjobs_orchestrator.runs.pipelines import RUN_PARAMETER, Item, Pipeline
+from microjobs_orchestrator.runs.pipelines import RUN_PARAMETER, Pipeline, PipelineItem
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 
@@ -30,7 +30,7 @@ class WorkflowOptions(Protocol):
 
     @property
     def jobs(self) -> tuple[str, ...]:
-        """The jobs of this repository whose images the workflow needs."""
+        """The ready-made jobs whose images the workflow needs."""
         ...
 
 
@@ -63,27 +63,29 @@ class Location:
 class RunResults:
     title: str
     blocks: Sequence[Block]
-    """In the order in which they are shown."""
+    """The blocks in the order in which they are shown."""
     locations: Sequence[Location] = ()
     log: Sequence[str] = ()
-    """Log lines that belong to the results; they are printed before the summary."""
+    """Log lines that belong to the results. They are printed before the summary."""
 
 
 @dataclass(frozen=True)
 class Workflow(Generic[OptionsT]):
     options: type[OptionsT]
     run_steps: Callable[[Run, OptionsT, Path], RunResults]
-    """Runs the steps and returns their results. The path is a folder for downloaded files."""
+    """A function that runs the steps and returns their results. The path is a folder for downloaded files."""
     plan_requests: Callable[[RunContext, OptionsT], Sequence[PlannedRequest]]
-    """Returns all requests that a run will send, in their order."""
+    """A function that returns all requests that a run will send, in their order."""
     plan_uploads: Callable[[RunContext, OptionsT], Mapping[str, str]] = lambda _context, _options: {}
-    """Returns the files to upload before the first step: the S3 URI for each local path."""
+    """A function that returns the files to upload before the first step: the S3 URI for each local path."""
     check_options: Callable[[OptionsT], None] = lambda _options: None
-    """Raises UsageError for invalid options that the declarations of the fields cannot detect."""
-    plan_choices: Callable[[RunContext, OptionsT], Sequence[Item]] | None = None
-    """Returns the requests of the workflow as a pipeline, where they differ from those of `plan_requests`."""
+    """A function that raises UsageError for invalid options that the declarations of the fields cannot detect."""
+    plan_pipeline: Callable[[RunContext, OptionsT], Sequence[PipelineItem]] | None = None
+    """A function that returns the requests of the workflow as a pipeline, if they differ from those of
+    `plan_requests`."""
     parameters: Sequence[str] = ()
-    """The options that are parameters of the pipeline. The requests use them only as texts."""
+    """The options that are parameters of the pipeline. The functions that plan requests may only insert their values
+    as text, because expressions replace the values in a pipeline."""
     examples: str = ""
     """Command lines for `--help`, one per line."""
 
@@ -95,11 +97,12 @@ class Workflow(Generic[OptionsT]):
         """Return the pipeline with the steps of the workflow.
 
         Args:
-            context: see `make_pipeline_context`.
+            context: the result of `make_pipeline_context`. It refers to the run's name as a parameter of the
+                pipeline.
         """
         values = {parameter: str(getattr(options, parameter)) for parameter in self.parameters}
         expressions: Any = {parameter: format_expression(f"Parameters.{parameter}") for parameter in self.parameters}
-        plan: Callable[[RunContext, OptionsT], Sequence[Item]] = self.plan_choices or self.plan_requests
+        plan: Callable[[RunContext, OptionsT], Sequence[PipelineItem]] = self.plan_pipeline or self.plan_requests
         items = plan(context, replace(options, **expressions))
         return Pipeline(name, items, {RUN_PARAMETER: f"{name}-pipeline", **values})
 

@@ -20,7 +20,7 @@ def list_names() -> list[str]:
 
 def summarize(name: str) -> str:
     """Return the first line of a workflow's docstring, without importing the workflow."""
-    spec = util.find_spec(_module_name(name))
+    spec = util.find_spec(_make_module_name(name))
     if spec is None or spec.origin is None:
         return ""
     docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
@@ -29,7 +29,7 @@ def summarize(name: str) -> str:
 
 def load(name: str) -> "Workflow[Any]":
     """Import a workflow."""
-    workflow: Workflow[Any] = import_module(_module_name(name)).WORKFLOW
+    workflow: Workflow[Any] = import_module(_make_module_name(name)).WORKFLOW
     return workflow
 
 
@@ -52,5 +52,5 @@ def list_steps() -> list[str]:
     return list(dict.fromkeys(planned.step for planned in plan_requests(context, {})))
 
 
-def _module_name(name: str) -> str:
+def _make_module_name(name: str) -> str:
     return f"{__name__}.{name.replace('-', '_')}"

@@ -22,7 +22,7 @@ from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.expressions import format_expression
 from microjobs_orchestrator.runs.kinds import TUNING, Members
-from microjobs_orchestrator.runs.pipelines import Choice, Item
+from microjobs_orchestrator.runs.pipelines import Choice, PipelineItem
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.trials import Trial, list_trials, sort_trials
@@ -110,10 +110,10 @@ def apply_best_model(
     test = outputs.download(run.backend, run.uri("test"), folder / "test")
     x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
     predictions = steps.serve_and_predict(run, best.uri, x_test[: steps.ENDPOINT_ROWS].tolist())
-    report, scored = steps.score_test_data(run, best.uri, run.uri("test"), folder)
+    report, batch_predictions = steps.score_test_data(run, best.uri, run.uri("test"), folder)
     blocks: list[Block] = [
         Metrics([(f"Test MSE, {name}", model.test_mse) for name, model in models.items()]),
-        make_figures(best, PredictionPlot(y_test, scored), trials),
+        make_figures(best, PredictionPlot(y_test, batch_predictions), trials),
         *([Trials(trials, OBJECTIVE)] if trials else []),
         Predictions(predictions, y_test[: steps.ENDPOINT_ROWS]),
         Score(report),
@@ -150,18 +150,18 @@ def plan_requests(context: RunContext, options: Options) -> list[PlannedRequest]
         plan_scaling(context, options),
         plan_training(context, options),
         *([plan_tuning(context, options)] if options.tuning else []),
-        *plan_use(context, steps.predict_model_uri(context)),
+        *plan_model_use(context, steps.derive_model_uri(context)),
     ]
 
 
-def plan_choices(context: RunContext, options: Options) -> list[Item]:
+def plan_pipeline(context: RunContext, options: Options) -> list[PipelineItem]:
     """Return the requests of the pipeline, which uses the best model."""
     jobs = [plan_raw_data(context, options), plan_scaling(context, options), plan_training(context, options)]
-    trained = plan_use(context, steps.predict_model_uri(context))
+    trained = plan_model_use(context, steps.derive_model_uri(context))
     if not options.tuning:
         return [*jobs, *trained]
     best = format_expression("Steps.tune.BestTrainingJob.TrainingJobName")
-    tuned = plan_use(context, context.uri(f"models/{best}/output/model.tar.gz"))
+    tuned = plan_model_use(context, context.uri(f"models/{best}/output/model.tar.gz"))
     choice = Choice(
         "choose",
         format_expression(f"Steps.train.FinalMetricDataList['{OBJECTIVE}'].Value"),
@@ -171,7 +171,7 @@ def plan_choices(context: RunContext, options: Options) -> list[Item]:
     return [*jobs, plan_tuning(context, options), choice]
 
 
-def plan_use(context: RunContext, model: str) -> list[PlannedRequest]:
+def plan_model_use(context: RunContext, model: str) -> list[PlannedRequest]:
     """Return the requests that use a model: those of the endpoint, and of the job that scores the test data."""
     return [*steps.plan_endpoint(context, model), steps.plan_scoring(context, model, context.uri("test"))]
 
@@ -265,4 +265,4 @@ def check_data(options: Options) -> None:
 
 PARAMETERS = ("epochs", "batch_size", "learning_rate")
 
-WORKFLOW = Workflow(Options, housing, plan_requests, plan_uploads, check_data, plan_choices, PARAMETERS, EXAMPLES)
+WORKFLOW = Workflow(Options, housing, plan_requests, plan_uploads, check_data, plan_pipeline, PARAMETERS, EXAMPLES)

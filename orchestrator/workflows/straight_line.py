@@ -1,4 +1,4 @@
-"""The PyTorch notebook: y = 0.3 x + 0.9, learned as one weight and one bias."""
+"""The PyTorch notebook on which this project is based: y = 0.3 x + 0.9, learned as one weight and one bias."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,8 @@ class Options:
 def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     """Run the workflow.
 
-    The weight and the bias in the results come from the endpoint, which loads the saved model: its prediction for 0 is
-    the bias, and the difference between its predictions for 1 and 0 is the weight.
+    The weight and the bias in the results come from the endpoint, which loads the saved model. The prediction for 0 is
+    the bias. The difference between the predictions for 1 and 0 is the weight.
     """
     run.job(plan_raw_data(run))
     training = run.job(plan_training(run, options))
@@ -51,7 +51,7 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     pictures = [Picture(title, output[name]) for name, title in PICTURES.items() if name in output]
     # The notebook prints the lines that begin with "Epoch: ".
     log = [event.text for event in LogTail(TRAINING, training["TrainingJobName"], run.backend.logs).read_remaining()]
-    epochs = [line for line in log if line.startswith("Epoch: ")]
+    epoch_lines = [line for line in log if line.startswith("Epoch: ")]
     blocks: list[Block] = [
         Metrics([("weight", at_one - at_zero), ("bias", at_zero), ("test loss (L1)", test_loss)]),
         Figures([PredictionPlot(y_test, batch_predictions), *pictures]),
@@ -63,12 +63,12 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
         Location("model", model, in_summary=True),
         Location("scores", run.uri("batch")),
     ]
-    return RunResults("straight-line, pytorch", blocks, locations, epochs)
+    return RunResults("straight-line, pytorch", blocks, locations, epoch_lines)
 
 
 def plan_requests(context: RunContext, options: Options) -> list[PlannedRequest]:
     """Return all requests."""
-    model = steps.predict_model_uri(context)
+    model = steps.derive_model_uri(context)
     return [
         plan_raw_data(context),
         plan_training(context, options),
@@ -91,7 +91,7 @@ def plan_training(context: RunContext, options: Options) -> PlannedRequest:
         "epochs": str(options.epochs),
         "eval_every": "20",
         "seed": "42",
-        # The full batch, as in the notebook's loop.
+        # Each batch has all rows, as in the notebook's loop.
         "batch_size": "0",
     }
     channels = [steps.make_channel(name, context.uri("raw")) for name in ("train", "test")]

@@ -37,8 +37,8 @@ class GreetingRun:
     def _run(self, hosts: Sequence[Host] = ()) -> None:
         attempt = Attempt(self.plan_name, IMAGE, self._make_plan, self.job.open_stream)
         outcome = self.job.run_attempt(attempt, hosts, self._handle_start)
-        result = self.job.result(outcome)
-        self.job.end(result.status, FailureReason=result.reason)
+        end = self.job.determine_end(outcome)
+        self.job.end(end.status, FailureReason=end.reason)
 
     def _handle_start(self, hosts: Sequence[Host]) -> float:  # noqa: ARG002  other families read the hosts' output
         """Describe the start, and return the time limit of the hosts in seconds."""

@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.state import Record
 
 
 class GreetingOperations(RunningOperations):
-    """Override `add` to check Create requests, and `further_handlers` to add further operations."""
+    """Override `add` to check Create requests, and `list_additional_handlers` to add other operations."""
 
     kind = GREETING
 

@@ -6,6 +6,6 @@ from microjobs_orchestrator.local.resources.operations import Operations
 
 
 class GreetingOperations(Operations):
-    """Override `add` to check Create requests, and `further_handlers` to add further operations."""
+    """Override `add` to check Create requests, and `list_additional_handlers` to add other operations."""
 
     kind = GREETING

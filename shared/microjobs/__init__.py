@@ -1,1 +1,1 @@
-"""The code that all images and the launcher share: the contract, the entry point, the model bundle, array files."""
+"""The code that all images and the orchestrator share: the contract, the entry point, the model bundle, array files."""

@@ -7,15 +7,17 @@ import signal
 import sys
 from typing import NoReturn
 
-if __name__ == "__main__":  # the processes of a job's pool import this module too
-    # Before the other imports: the kernel drops signals that PID 1 does not handle, but keeps blocked ones pending.
+if __name__ == "__main__":  # processes that a job starts may import this module without running it
+    # Signals are blocked before the other imports: the kernel drops signals that PID 1 does not handle, but keeps
+    # blocked signals pending.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 from microjobs.contract import Layout
 from microjobs.supervisor import supervise
 
 GRACE_SECONDS, SERVE_GRACE_SECONDS = 110.0, 27.0
-"""SageMaker's time between SIGTERM and SIGKILL (120 s, for hosting 30 s), less some time to write the failure file."""
+"""Seconds that a job may take to end after SIGTERM. SageMaker sends SIGKILL after 120 s, or after 30 s in hosting. The
+remaining seconds are for writing the failure file."""
 
 
 def main() -> int:
@@ -24,7 +26,8 @@ def main() -> int:
 
 
 def run() -> NoReturn:
-    from microjobs.run import exit_process, main  # only the job's process imports it: PID 1 needs none of it
+    # only the job's process imports this module, because PID 1 does not need it
+    from microjobs.run import exit_process, main
 
     exit_process(main(sys.argv[1:]))
 

@@ -12,10 +12,11 @@ from microjobs.errors import UserError
 
 MAX_MEMBERS = 100_000
 MAX_DEPTH = 64
+"""Maximum number of parts of a member's path: its folders and its own name."""
 MAX_HEADER_BYTES = 1 << 20
 """Maximum size of a member's header, which tarfile reads at once."""
 MAX_RATIO = 100
-"""Maximum size of the extracted files, as a multiple of the archive's size; real models stay below 10."""
+"""Maximum size of the extracted files, as a multiple of the archive's size. The multiple of real models is below 10."""
 MIN_LIMIT_BYTES = 1 << 30
 """Total size of extracted files that is always allowed, even if it exceeds MAX_RATIO."""
 
@@ -28,15 +29,16 @@ _INVALID_NAME_ERRORS = (
     errno.ENOENT,
     errno.ENOTDIR,
 )
-"""Errors of the operating system that names in the archive cause; other errors come from the disk."""
+"""Error numbers that invalid names in an archive cause. Other error numbers mean a problem of the disk."""
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Extract a `.tar.gz` archive into a new `folder`. If the extraction fails, `folder` is not created.
 
     Raises:
-        UserError: the archive is missing, damaged or not a `.tar.gz` archive; a member would leave the folder, or is
-            not a file, a folder or a link; or the extracted files would be much larger than the archive.
+        UserError: the archive is missing, damaged or not a `.tar.gz` archive; a member would leave the folder, is too
+            deep, or is not a file, a folder or a link; or there are too many members, or they would be much larger than
+            the archive.
     """
     if not archive.exists():
         raise UserError(f"{archive} does not exist")
@@ -48,7 +50,7 @@ def unpack(archive: Path, folder: Path) -> None:
             _Extraction(archive, partial).run()
         except UserError:
             raise
-        except Exception as error:  # tarfile raises many types of errors for malicious archives
+        except Exception as error:  # tarfile raises errors of many types for malicious archives
             if isinstance(error, OSError) and error.errno not in (None, *_INVALID_NAME_ERRORS):
                 error.filename = error.filename or str(folder)
                 raise
@@ -59,7 +61,8 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 class _BoundedGzipFile(gzip.GzipFile):
-    """Refuses large reads: tarfile reads a header at once, and a header with a false size would fill the memory."""
+    """Refuses large reads. tarfile reads a whole header at once, so a header with a false size would fill the
+    memory."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= MAX_HEADER_BYTES:
@@ -81,19 +84,19 @@ class _Extraction:
             for count, member in enumerate(tar, start=1):
                 size += member.size
                 if size > self._limit or count > MAX_MEMBERS:
-                    raise self._bomb_error()
+                    raise self._make_bomb_error()
                 self._extract(tar, member)
             self._make_links()
             self._read_to_end(content)
 
     def _extract(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        target = self._folder / self._relative_path(member.name)
+        target = self._folder / self._make_relative_path(member.name)
         if member.isdir():
             target.mkdir(parents=True, exist_ok=True)
         elif member.isfile() and (content := tar.extractfile(member)):
             _write(content, target, executable=bool(member.mode & 0o100))
-        elif member.islnk() and (source := self._folder / self._relative_path(member.linkname)).is_file():
-            target.hardlink_to(source)
+        elif member.islnk():
+            self._make_hard_link(member, target)
         elif member.issym():
             self._check_link(member)
             self._links.append((target, member.linkname))
@@ -102,15 +105,24 @@ class _Extraction:
                 f"{self._name}: {member.name!r} is not a file, a folder or a link; remove it from the archive"
             )
 
+    def _make_hard_link(self, member: tarfile.TarInfo, target: Path) -> None:
+        source = self._folder / self._make_relative_path(member.linkname)
+        if not source.is_file():
+            raise UserError(
+                f"{self._name}: {member.name!r} is a hard link to {member.linkname!r}, which is not an earlier file of "
+                "the archive: create the archive again"
+            )
+        target.hardlink_to(source)
+
     def _check_link(self, member: tarfile.TarInfo) -> None:
-        self._relative_path(str(PurePosixPath(member.name).parent / member.linkname))
+        self._make_relative_path(str(PurePosixPath(member.name).parent / member.linkname))
         if not leads_inside(PurePosixPath(member.name), member.linkname):
             raise UserError(
                 f"{self._name}: {member.name!r} links to {member.linkname!r}, possibly outside of the archive: refused"
             )
 
     def _make_links(self) -> None:
-        """Make symbolic links last and after all folders, so that no file or link is written through another link."""
+        """Make symbolic links after all files and folders, so that no file or link is written through another link."""
         for target, _ in self._links:
             target.parent.mkdir(parents=True, exist_ok=True)
         for target, link in self._links:
@@ -122,9 +134,9 @@ class _Extraction:
         """Read past the last member, because gzip compares its checksum at the end of the content."""
         while content.read(MAX_HEADER_BYTES):
             if content.tell() > self._limit + MAX_MEMBERS * 1024 + MIN_LIMIT_BYTES:
-                raise self._bomb_error()
+                raise self._make_bomb_error()
 
-    def _relative_path(self, member: str) -> PurePosixPath:
+    def _make_relative_path(self, member: str) -> PurePosixPath:
         """Return the path of a member below the folder.
 
         Raises:
@@ -139,10 +151,13 @@ class _Extraction:
             else:
                 parts.append(part)
         if len(parts) > MAX_DEPTH:
-            raise UserError(f"{self._name}: {member[:80]!r}… is more than {MAX_DEPTH} folders deep: refused")
+            raise UserError(
+                f"{self._name}: {member[:80]!r}… is refused, because its path has more than {MAX_DEPTH} parts: "
+                "use fewer folders"
+            )
         return PurePosixPath(*parts)
 
-    def _bomb_error(self) -> UserError:
+    def _make_bomb_error(self) -> UserError:
         return UserError(
             f"{self._name} would unpack to more than {self._limit} bytes or {MAX_MEMBERS} members: refused "
             "(possible decompression bomb)"
@@ -159,8 +174,8 @@ def _write(content: IO[bytes], target: Path, *, executable: bool) -> None:
 def leads_inside(link: PurePosixPath, target: str) -> bool:
     """Return whether a link in a folder stays in the folder, regardless of the targets of other links.
 
-    `..` is allowed only at the start of the target: `a/../b` leaves the folder if `a` is a link to the top of the
-    folder, which is known only when all links exist.
+    `..` is allowed only at the start of the target. `a/../b` leaves the folder if `a` is a link to the top of the
+    folder, but this is known only when all links exist.
     """
     parts = PurePosixPath(target).parts
     parent_count = next((index for index, part in enumerate(parts) if part != ".."), len(parts))

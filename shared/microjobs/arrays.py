@@ -25,11 +25,12 @@ from microjobs.files import atomic_write
 Floats = NDArray[np.float64]
 
 BLOCK_BYTES = 1 << 20
-"""Size of a block. It fits into a core's cache, and is large enough that threads rarely wait for Python's GIL."""
+"""Size of a block. A block fits into a core's cache, and is so large that threads rarely wait for Python's GIL."""
 BLOCKS_PER_PART = 8
 """Number of blocks in a part. One core processes one part at a time."""
 MAX_THREADS = 32
-"""More threads would wait for memory bandwidth, and each thread needs memory for some blocks."""
+"""Maximum number of threads. More threads would wait for memory bandwidth, and each thread needs memory for some
+blocks."""
 MIN_COLUMN_BLOCK_ROWS = 512
 """Minimum number of rows in a column-major block, because such a block needs one read per column."""
 MAX_FOLD_ROWS, MAX_FOLD_WIDTH = 64, 256
@@ -45,12 +46,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """One array on disk. Its header and size have been checked, and its values are read on demand."""
+    """One array on disk. Its header and size have been checked, and its values are read on demand.
+
+    is_column_major: whether the file contains the array column by column (numpy's `fortran_order`).
+    offset: position of the first value in the file, in bytes.
+    """
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    fortran: bool
+    is_column_major: bool
     offset: int
 
     @property
@@ -59,14 +64,15 @@ class ArrayFile:
 
     @property
     def width(self) -> int:
-        """Values per row: 1 for a one-dimensional array."""
+        """Number of values per row: 1 for a one-dimensional array."""
         return math.prod(self.shape[1:])
 
     @property
     def block_rows(self) -> int:
-        """Rows per block, a power of two. It depends only on the array, so block sums are equal on all machines."""
+        """Number of rows per block, a power of two. It depends only on the array, so that sums of blocks are equal on
+        all machines."""
         rows = BLOCK_BYTES // max(1, self.width * self.dtype.itemsize)
-        return 1 << (max(rows, MIN_COLUMN_BLOCK_ROWS if self.fortran else 1).bit_length() - 1)
+        return 1 << (max(rows, MIN_COLUMN_BLOCK_ROWS if self.is_column_major else 1).bit_length() - 1)
 
     def parts(self) -> list[range]:
         """Return ranges that divide all rows into parts. One core processes one part."""
@@ -96,7 +102,7 @@ class ArrayFile:
             return self._read(file, rows.start, len(rows))
 
     def _read(self, file: BufferedReader, start: int, count: int) -> NDArray[Any]:
-        if not self.fortran:
+        if not self.is_column_major:
             return self._read_values(file, start * self.width, (count, self.width))
         columns = [self._read_values(file, column * self.rows + start, (count,)) for column in range(self.width)]
         return np.stack(columns, axis=1)
@@ -113,33 +119,36 @@ def open_array(path: Path) -> ArrayFile:
     """Read an array's header and check the size of the file.
 
     Raises:
-        UserError: the file is no .npy file, is truncated, or does not contain a 1-D or 2-D array of real numbers.
+        UserError: the file does not exist, is not a .npy file, is truncated, or does not contain a 1-D or 2-D array of
+            real numbers.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    if not path.is_file():  # a pipe would block
+    if not path.is_file():  # opening a pipe would block
         raise UserError(f"{path.name} is not a file")
     with path.open("rb") as file:
         header, size = BytesIO(file.read(HEADER_BYTES)), os.fstat(file.fileno()).st_size
     array = _parse_header(path, header)
     _check_type(array)
     row_bytes = array.width * array.dtype.itemsize
-    missing = array.offset + array.rows * row_bytes - size
-    if missing > 0:
+    missing_bytes = array.offset + array.rows * row_bytes - size
+    if missing_bytes > 0:
         complete_rows = max(0, size - array.offset) // row_bytes
-        raise UserError(f"{path.name} is truncated at row {complete_rows} of {array.rows}: {missing} bytes are missing")
+        raise UserError(
+            f"{path.name} is truncated at row {complete_rows} of {array.rows}: {missing_bytes} bytes are missing"
+        )
     return array
 
 
 def _parse_header(path: Path, header: BytesIO) -> ArrayFile:
     try:
         version = npy.read_magic(header)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(header)
-    except Exception as error:  # numpy's parser raises many types of errors for malicious headers
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, is_column_major, dtype = read_header(header)
+    except Exception as error:  # numpy's parser raises errors of many types for malicious headers
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path.name} is not a .npy array: {reason[:200]}") from error
-    return ArrayFile(path, shape, dtype, fortran, header.tell())
+    return ArrayFile(path, shape, dtype, is_column_major, header.tell())
 
 
 def _check_type(array: ArrayFile) -> None:
@@ -162,17 +171,18 @@ def map_parts(array: ArrayFile, function: Callable[[range], T]) -> list[T]:
 
 
 def fold_rows(block: NDArray[Any]) -> NDArray[Any]:
-    """Join every n rows of a narrow block into one row, shape (rows / n, n * width). numpy is slow at short rows."""
+    """Join every n rows of a narrow block into one row, shape (rows / n, n * width), because numpy is slow for short
+    rows."""
     rows, width = block.shape
     return block.reshape(-1, width * math.gcd(rows, MAX_FOLD_ROWS)) if 0 < width < MAX_FOLD_WIDTH else block
 
 
 def find_bad_row(block: NDArray[Any], *, allow_nan: bool = False) -> int | None:
-    """Return the index of the first row with infinity or, unless NaN is allowed, NaN. Return None if no row has one."""
+    """Return the index of the first row that contains infinity, or NaN unless NaN is allowed; None if no row does."""
     if block.dtype.kind != "f":
         return None
-    good = ~np.isinf(block) if allow_nan else np.isfinite(block)
-    return None if good.all() else int(np.argmin(good.all(axis=1)))
+    is_valid = ~np.isinf(block) if allow_nan else np.isfinite(block)
+    return None if is_valid.all() else int(np.argmin(is_valid.all(axis=1)))
 
 
 def load_array(path: Path) -> NDArray[Any]:
@@ -193,7 +203,7 @@ def refuse_bad_row(path: Path, start: int, block: NDArray[Any]) -> None:
     """Raise UserError if a row of the block contains NaN or infinity. The block starts at row `start` of the file."""
     row = find_bad_row(block)
     if row is not None:
-        raise UserError(f"{path.name} row {start + row} contains NaN or infinity: fill or drop it")
+        raise UserError(f"{path.name} row {start + row} contains NaN or infinity: replace the value or drop the row")
 
 
 def find_array_files(folder: Path, kind: str, split: str) -> list[Path]:
@@ -202,14 +212,14 @@ def find_array_files(folder: Path, kind: str, split: str) -> list[Path]:
     Raises:
         UserError: a shard is missing, or the folder has both a whole array and shards.
     """
-    found = _find_files(folder, kind, split)
-    check_shards(path.name for path in found)
-    return found
+    files = _find_files(folder, kind, split)
+    check_shards(path.name for path in files)
+    return files
 
 
 def _find_files(folder: Path, kind: str, split: str) -> list[Path]:
-    found = [(match, path) for path in sorted(folder.glob("*.npy")) if (match := FILE_NAME.fullmatch(path.name))]
-    return [path for match, path in found if match["kind"] == kind and match["split"] == split]
+    matches = [(match, path) for path in sorted(folder.glob("*.npy")) if (match := FILE_NAME.fullmatch(path.name))]
+    return [path for match, path in matches if match["kind"] == kind and match["split"] == split]
 
 
 def check_shards(names: Iterator[str], pattern: re.Pattern[str] = FILE_NAME) -> None:
@@ -221,21 +231,21 @@ def check_shards(names: Iterator[str], pattern: re.Pattern[str] = FILE_NAME) -> 
     Raises:
         UserError: a shard is missing, or two files belong to different sets. The message names them.
     """
-    ordered = sorted(names)
-    matches = [match for name in ordered if (match := pattern.fullmatch(name))]
-    if len({match["shards"] for match in matches}) > 1:
+    matches = [match for name in sorted(names) if (match := pattern.fullmatch(name))]
+    other_name = next((match[0] for match in matches if match["shards"] != matches[0]["shards"]), None)
+    if other_name is not None:
         raise UserError(
-            f"{ordered[0]} and {ordered[-1]} do not belong together: keep either the whole file or one set of shards"
+            f"{matches[0][0]} and {other_name} do not belong together: keep either the whole file or one set of shards"
         )
     shards = matches[0]["shards"] if matches else None
     if shards is None:
         return
-    present = {int(match["shard"]) for match in matches}
+    shard_numbers = {int(match["shard"]) for match in matches}
     for number in range(int(shards)):
-        if number not in present:
+        if number not in shard_numbers:
             start, end = matches[0].span("shard")
-            missing = f"{ordered[0][:start]}{number:05}{ordered[0][end:]}"
-            raise UserError(f"{missing} is missing: only {len(present)} of {int(shards)} exist")
+            missing_name = f"{matches[0][0][:start]}{number:05}{matches[0][0][end:]}"
+            raise UserError(f"{missing_name} is missing: only {len(shard_numbers)} of {int(shards)} exist")
 
 
 def load_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -248,7 +258,7 @@ def load_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def load_share(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Read the shards of this host, like `load_split`. Other hosts may have more shards.
+    """Read the shards of one split that this host has, and return x and y like `load_split`.
 
     If this host has no shard, x has shape (0, 0) and y has shape (0, 1).
 
@@ -276,11 +286,11 @@ def _load_pair(
             raise UserError(f"{folder} has no {kind}_{split}.npy: it contains {_describe_contents(folder)}")
     x, y = _join(x_files), _join(y_files)
     if len(x) != len(y):
-        raise UserError(f"x_{split} has {len(x)} rows but y_{split} has {len(y)}")
+        raise UserError(f"x_{split} has {len(x)} rows but y_{split} has {len(y)}: write one target per row")
     if y.shape[1] != 1:
         raise UserError(f"y_{split} has {y.shape[1]} values per row: one target is expected")
     if not len(x):
-        raise UserError(f"x_{split} has no rows")
+        raise UserError(f"x_{split} has no rows: add rows, or remove the file")
     return _to_float32(x, f"x_{split}"), _to_float32(y, f"y_{split}")
 
 
@@ -298,7 +308,8 @@ def _join(files: list[Path]) -> NDArray[Any]:
     for path, array in zip(files, arrays, strict=True):
         if array.shape[1] != arrays[0].shape[1]:
             raise UserError(
-                f"{path.name} has {array.shape[1]} values per row, but {files[0].name} has {arrays[0].shape[1]}"
+                f"{path.name} has {array.shape[1]} values per row, but {files[0].name} has {arrays[0].shape[1]}: "
+                "write all shards with the same features"
             )
     return np.concatenate(arrays)
 
@@ -323,7 +334,7 @@ class ArrayWriter:
         """Write the block. Its first row becomes row `start` of the file."""
         content = np.ascontiguousarray(block, self._dtype).reshape(-1).view(np.uint8)
         position, remaining = self._offset + start * self._row_bytes, content.data
-        while remaining:  # a write to an almost full disk stores only a part
+        while remaining:  # a write to an almost full disk may store only a part
             written_bytes = os.pwrite(self._file.fileno(), remaining, position)
             position, remaining = position + written_bytes, remaining[written_bytes:]
         with self._written_lock:

@@ -1,7 +1,8 @@
 """The model bundle: a folder that both trainers write, and that serve and batch-score read.
 
-    model.onnx       the model of any framework: input (rows, features) float32 scaled, output (rows, 1)
-    manifest.json    framework, features, signatures, metrics, hyperparameters
+    model.onnx       the model of any framework; it takes scaled features, float32 of shape (rows, features), and
+                     returns predictions of shape (rows, 1)
+    manifest.json    framework, number of features, signatures, metrics, hyperparameters
     scaler.json      mean and scale of each feature; absent if the data was not scaled
     fitted-columns.json or pipeline.onnx
                      how named columns become features, instead of scaler.json if the data were tables
@@ -31,7 +32,7 @@ MANIFEST_FILE = "manifest.json"
 PIPELINE_FILE = "pipeline.onnx"
 ARCHIVE_FILE = "model.tar.gz"
 BUNDLE_FILES = (MANIFEST_FILE, SCALER_FILE, COLUMNS_FILE, PIPELINE_FILE)
-"""Files that only bundles have. Without the manifest, the others belong to an incomplete bundle."""
+"""Files that only bundles have. If the manifest is missing, the other files belong to an incomplete bundle."""
 
 SERVING_DEFAULT = "serving_default"
 """Signature that takes scaled features, as in the training."""
@@ -43,7 +44,7 @@ MAX_FEATURES = 1_000_000
 
 @dataclass(frozen=True)
 class Manifest:
-    """Content of manifest.json, which describes the model."""
+    """Content of manifest.json, which describes the model. `features` is the number of features."""
 
     framework: str
     features: int
@@ -63,12 +64,12 @@ class Bundle:
 
     @property
     def pipeline(self) -> Path | None:
-        """The user's pipeline, which `microjobs.pipelines` wrote; None if there is none."""
+        """The user's scikit-learn pipeline, a file that `microjobs.pipelines` wrote; None if there is none."""
         path = self.folder / PIPELINE_FILE
         return path if path.is_file() else None
 
     @property
-    def has_names(self) -> bool:
+    def has_named_columns(self) -> bool:
         """Whether signature `raw` takes named columns."""
         return self.columns is not None or self.pipeline is not None
 

@@ -1,6 +1,6 @@
 """Runs a processing job on several hosts, so that all hosts end with the same verdict.
 
-`heartbeat.Watch`, which training jobs also use, waits for all hosts, detects lost and failed hosts, and sends the
+`HostHeartbeat`, which training jobs also use, waits for all hosts, detects lost and failed hosts, and sends the
 verdict to all hosts. `dask_hosts` runs the work.
 """
 
@@ -15,40 +15,49 @@ from microjobs import dask_hosts, heartbeat
 from microjobs.contract import Layout, ResourceConfig
 from microjobs.dask_cluster import find_certificate
 from microjobs.endings import Certainty, Ending
-from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, UserError, code_and_reason
+from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, UserError, explain_error
 from microjobs.files import atomic_group
-from microjobs.heartbeat import Watch
+from microjobs.heartbeat import HostHeartbeat
 from microjobs.hosts import Hosts, Register
 from microjobs.network import Network
 
 STEP_SECONDS = 0.02
+"""Maximum duration of a step, in which the heartbeat receives messages."""
 INTERRUPT_SIGNAL = signal.SIGUSR1
 """Signal that interrupts the main thread when the job ends because of another host."""
 
 
-def run(resources: ResourceConfig, control: Callable[[Hosts], None]) -> None:
-    """Run this host's part of the job when all hosts have joined; see `run_on_hosts` for the errors."""
+def run(resources: ResourceConfig, coordinate: Callable[[Hosts], None]) -> None:
+    """Run this host's part of the job when all hosts have joined.
+
+    Args:
+        coordinate: function that runs on the first host, and calls functions on all hosts.
+
+    Raises:
+        JobError: see `microjobs.hosts.run_on_hosts`.
+    """
     if importlib.util.find_spec("distributed") is None:
         raise UserError("this image has no Dask, which a job on several hosts needs: add distributed to its cpu.in")
-    find_certificate(Layout.from_environment())  # before this host waits for the other hosts
-    with atomic_group() as register, Watch(resources, Network.read()) as watch:
-        error = _run_host(resources, control, register, watch)
+    # an incomplete certificate is reported before this host waits for the other hosts
+    find_certificate(Layout.from_environment())
+    with atomic_group() as register, HostHeartbeat(resources, Network.read()) as host_heartbeat:
+        error = _run_host(resources, coordinate, register, host_heartbeat)
         ending = _make_ending(resources.current_host, error)
-        verdict = watch.end(ending)
+        verdict = host_heartbeat.end(ending)
         if error is not None and verdict == ending and ending.certainty == Certainty.CERTAIN:
-            raise error  # unlike a new error, this one has the traceback
+            raise error  # the original error is raised again, because it has the traceback
         verdict.raise_error()
 
 
 def _run_host(
-    resources: ResourceConfig, control: Callable[[Hosts], None], register: Register, watch: Watch
+    resources: ResourceConfig, coordinate: Callable[[Hosts], None], register: Register, host_heartbeat: HostHeartbeat
 ) -> BaseException | None:
     """Run this host's part until it is complete, or another host ends the job. Return the error if this part failed."""
     try:
-        watch.join(heartbeat.JOIN_SECONDS, lambda: True)
-        if watch.verdict is None:
-            with _step_in_thread(watch):
-                dask_hosts.run(resources, control, register)
+        host_heartbeat.join(heartbeat.JOIN_SECONDS, lambda: True)
+        if host_heartbeat.verdict is None:
+            with _step_in_thread(host_heartbeat):
+                dask_hosts.run(resources, coordinate, register)
     except _JobEnded:
         pass
     except BaseException as error:
@@ -57,22 +66,22 @@ def _run_host(
 
 
 class _JobEnded(BaseException):
-    """The job has ended because of another host. A `BaseException`, so that `except Exception` does not catch it."""
+    """Another host has ended the job. This is a `BaseException`, so that `except Exception` does not catch it."""
 
 
 @contextlib.contextmanager
-def _step_in_thread(watch: Watch) -> Iterator[None]:
-    """Call `watch.step` in a thread while the `with` block runs. A verdict raises `_JobEnded` in the block."""
+def _step_in_thread(host_heartbeat: HostHeartbeat) -> Iterator[None]:
+    """Call `host_heartbeat.step` in a thread while the `with` block runs. A verdict raises `_JobEnded` in the block."""
     main_thread_id, is_done = threading.get_ident(), threading.Event()
 
     def step() -> None:
-        while watch.verdict is None and not is_done.is_set():
-            watch.step(STEP_SECONDS)
+        while host_heartbeat.verdict is None and not is_done.is_set():
+            host_heartbeat.step(STEP_SECONDS)
         if not is_done.is_set():
             signal.pthread_kill(main_thread_id, INTERRUPT_SIGNAL)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        if watch.verdict is not None and not is_done.is_set():
+        if host_heartbeat.verdict is not None and not is_done.is_set():
             raise _JobEnded
 
     step_thread = threading.Thread(target=step, name="watch", daemon=True)
@@ -93,9 +102,9 @@ def _make_ending(host: str, error: BaseException | None) -> Ending:
         return Ending(host, error.exit_code, str(error))
     if isinstance(error, Stopped):
         return Ending(host, 128 + error.signal_number)
-    if isinstance(error, EOFError | ConnectionError):  # probably because another host is lost
+    if isinstance(error, EOFError | ConnectionError):  # the probable cause is another host that is lost
         return Ending(
             host, EXIT_PLATFORM, f"host {host} lost a connection ({error!r}); see its log", Certainty.LOST_CONNECTION
         )
-    code, reason = code_and_reason(error)
+    code, reason = explain_error(error)
     return Ending(host, code, f"host {host} failed: {reason}")

@@ -10,14 +10,14 @@ from microjobs.arrays import Floats
 from microjobs.columns import ONE_HOT, CategoricalColumn, FittedColumns, NumericColumn
 
 Codes = NDArray[np.int64]
-"""Per row, the index of a category, or one of the following values."""
+"""Array with one code per row: the index of a category, or one of the following values."""
 UNKNOWN_CODE, MISSING_CODE = -1, -2
 
 
 class BadCellError(Exception):
-    """A value that cannot become a feature.
+    """A value cannot become a feature.
 
-    row: index of the row in the values.
+    row: index of the row among the values that were checked.
     problem: completes the sentence "column X …".
     """
 
@@ -32,10 +32,11 @@ def make_features(fitted: FittedColumns, values: Mapping[str, NDArray[Any]]) -> 
     """Return features of shape (rows, features).
 
     Args:
-        values: by name of the column, shape (rows,): double precision with NaN for missing values, or codes.
+        values: the values of each column, by the column's name, shape (rows,): doubles with NaN for missing values, or
+            codes of categories.
 
     Raises:
-        BadCellError: a value is missing, infinite or no known category, and the column does not allow it.
+        BadCellError: a value is missing, infinite or not a known category, and the column does not allow it.
     """
     rows = len(values[fitted.columns[0].name])
     features = np.zeros((rows, len(fitted.features)))
@@ -51,11 +52,11 @@ def make_features(fitted: FittedColumns, values: Mapping[str, NDArray[Any]]) -> 
 
 
 def scale_numbers(column: NumericColumn, values: Floats) -> Floats:
-    """Return the feature of a numeric column, shape (rows,). Raises BadCellError."""
-    filled = values if column.fill is None else np.where(np.isnan(values), column.fill, values)
-    check_numbers(column.name, filled)
-    scaled: Floats = (filled - column.mean) / column.scale
-    return scaled
+    """Return the feature of a numeric column, shape (rows,). Raise BadCellError if a value is missing or infinite."""
+    filled_values = values if column.fill is None else np.where(np.isnan(values), column.fill, values)
+    check_numbers(column.name, filled_values)
+    feature: Floats = (filled_values - column.mean) / column.scale
+    return feature
 
 
 def check_numbers(name: str, values: Floats, *, allow_missing: bool = False) -> None:
@@ -74,24 +75,24 @@ def encode_texts(column: CategoricalColumn, texts: Iterable[str | None]) -> Code
 
 
 def fill_codes(column: CategoricalColumn, codes: Codes) -> Codes:
-    """Replace the codes of missing texts by the code of the fill.
+    """Replace the codes of missing texts with the code of the column's `fill`.
 
     Raises:
-        BadCellError: a text is missing or no known category, and the column does not allow it.
+        BadCellError: a text is missing or not a known category, and the column does not allow it.
     """
     if column.fill is not None:
         codes = np.where(codes == MISSING_CODE, encode_texts(column, [column.fill])[0], codes)
-    refused = [(MISSING_CODE, "is missing")] if column.fill is None else []
+    invalid_codes = [(MISSING_CODE, "is missing")] if column.fill is None else []
     if column.unknown is None:
-        refused.append((UNKNOWN_CODE, "is not one of the categories of the training data"))
-    for code, problem in refused:
+        invalid_codes.append((UNKNOWN_CODE, "is not one of the categories of the column"))
+    for code, problem in invalid_codes:
         if (is_bad := codes == code).any():
             raise BadCellError(int(np.argmax(is_bad)), column.name, problem)
     return codes
 
 
 def _encode_categories(column: CategoricalColumn, codes: Codes, features: Floats) -> None:
-    """Write the features of a categorical column into zeros of shape (rows, features of the column)."""
+    """Write the features of a categorical column into an array of zeros of shape (rows, features of the column)."""
     codes = fill_codes(column, codes)
     is_known = codes >= 0
     if column.type == ONE_HOT:

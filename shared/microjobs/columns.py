@@ -1,4 +1,4 @@
-"""The file fitted-columns.json: how preprocessing turned the named columns of tables into features.
+"""The file fitted-columns.json, which states how preprocessing turned the named columns of tables into features.
 
 Standard library only; `microjobs.column_features` computes the features.
 """
@@ -53,7 +53,8 @@ class CategoricalColumn:
     """A column of texts. It becomes one feature per category (one-hot), or the index of the category (ordinal).
 
     fill: replaces a missing text; None if missing texts are invalid.
-    unknown: value of the feature for a text that is no category; None if such a text is invalid. It is 0 for one-hot.
+    unknown: value of the feature for a text that is not a category; None if such a text is invalid. For one-hot, it
+        is 0 or None.
     """
 
     name: str
@@ -94,8 +95,8 @@ class FittedColumns:
 
 def sort_categories(texts: Iterable[str]) -> tuple[str, ...]:
     """Sort categories as scikit-learn does: by value if all are integers, otherwise by code point."""
-    ordered = sorted(set(texts))
-    return tuple(sorted(ordered, key=int) if all(map(_is_integer, ordered)) else ordered)
+    sorted_texts = sorted(set(texts))
+    return tuple(sorted(sorted_texts, key=int) if all(map(_is_integer, sorted_texts)) else sorted_texts)
 
 
 def _is_integer(text: str) -> bool:
@@ -123,7 +124,7 @@ def read_columns(folder: Path) -> FittedColumns | None:
 
 
 def parse_columns(content: Mapping[str, Any]) -> FittedColumns:
-    """Return the value whose `asdict` is `content`.
+    """Return the fitted columns for which `asdict` returns `content`.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError, OverflowError: the content is invalid.
@@ -138,17 +139,17 @@ def parse_columns(content: Mapping[str, Any]) -> FittedColumns:
 
 
 def _parse_column(content: Mapping[str, Any]) -> Column:
-    name, kind, fill = str(content["name"]), content["type"], content["fill"]
-    if kind == NUMERIC:
+    name, type_, fill = str(content["name"]), content["type"], content["fill"]
+    if type_ == NUMERIC:
         mean, scale = float(content["mean"]), float(content["scale"])
         column = NumericColumn(name, mean, scale, None if fill is None else float(fill))
         if not all(map(math.isfinite, (mean, scale, column.fill or 0.0))) or not scale:
             raise ValueError(f"column {name!r} has mean {mean}, scale {scale} and fill {fill}")
         return column
     categories = tuple(map(str, content["categories"]))
-    if kind not in (ONE_HOT, ORDINAL) or not categories or len(set(categories)) < len(categories):
-        raise ValueError(f"column {name!r} has type {kind!r} and {len(categories)} categories")
+    if type_ not in (ONE_HOT, ORDINAL) or not categories or len(set(categories)) < len(categories):
+        raise ValueError(f"column {name!r} has type {type_!r} and {len(categories)} categories")
     unknown = None if content["unknown"] is None else float(content["unknown"])
-    if unknown is not None and (not math.isfinite(unknown) or (kind == ONE_HOT and unknown)):
+    if unknown is not None and (not math.isfinite(unknown) or (type_ == ONE_HOT and unknown)):
         raise ValueError(f"column {name!r} has the value {unknown} for unknown categories")
-    return CategoricalColumn(name, kind, categories, None if fill is None else str(fill), unknown)
+    return CategoricalColumn(name, type_, categories, None if fill is None else str(fill), unknown)

@@ -1,6 +1,6 @@
 """Amazon SageMaker's contract with a container: paths, files and environment variables.
 
-The local server and the tests write files with this module, and images read them with it, so that the writer and the
+The local server and the tests write files with this module, and images read them with it. Therefore, the writer and the
 reader of each file are next to each other. docs/maintaining/contract.md links AWS's pages. Standard library only.
 """
 
@@ -51,7 +51,8 @@ class Layout:
         return cls(Path(environ.get(BASE_DIR) or DEFAULT_ROOT))
 
     def existing_or_default(self) -> "Layout":
-        """Return this layout; if its root is not a folder, return the default, where the platform reads the failure."""
+        """Return this layout. If its root is not a folder, return the default layout instead, because the platform
+        reads the failure file there."""
         return self if self.root.is_dir() else Layout()
 
     def channel(self, name: str) -> Path:
@@ -64,8 +65,8 @@ class Layout:
 
     def resolve_local_path(self, path: str) -> Path:
         """Return the path below this root for a `LocalPath` below `/opt/ml`; return any other path unchanged."""
-        inside = PurePosixPath(path)
-        return self.root / inside.relative_to(DEFAULT_ROOT) if inside.is_relative_to(DEFAULT_ROOT) else Path(path)
+        pure_path = PurePosixPath(path)
+        return self.root / pure_path.relative_to(DEFAULT_ROOT) if pure_path.is_relative_to(DEFAULT_ROOT) else Path(path)
 
     def format_local_path(self, path: Path) -> str:
         """Return the `LocalPath` in a request for a path below this root; the inverse of `resolve_local_path`."""
@@ -215,7 +216,7 @@ def read_processing_resource_config(layout: Layout) -> ResourceConfig:
 
 
 def _read_resource_config(path: Path) -> ResourceConfig:
-    if not path.exists():  # the image was started by `docker run`, on one host
+    if not path.exists():  # without the file, `docker run` has started the image on one host
         return ResourceConfig()
     content = _read(path)
     return ResourceConfig(
@@ -232,7 +233,7 @@ def _read_resource_config(path: Path) -> ResourceConfig:
 
 
 def _natural_sort_key(host: str) -> tuple[str, int]:
-    """Return a sort key that puts `algo-10` after `algo-9`. All hosts use it, so they agree on the order."""
+    """Return a sort key that puts `algo-10` after `algo-9`. All hosts use this key, so they agree on the order."""
     stem, _, number = host.rpartition("-")
     return (stem, int(number)) if number.isdigit() else (host, 0)
 
@@ -241,7 +242,7 @@ def _natural_sort_key(host: str) -> tuple[str, int]:
 
 
 def write_processing_job_config(layout: Layout, request: Mapping[str, Any], arn: str) -> None:
-    """Write a CreateProcessingJob request as containers get it."""
+    """Write a CreateProcessingJob request in the form in which containers get it."""
     application = dict(request["AppSpecification"])
     content = {
         "ProcessingJobArn": arn,
@@ -379,7 +380,7 @@ def transform_variables(
 
 
 def is_multi_model(environ: Mapping[str, str]) -> bool:
-    """Return whether the container belongs to a multi-model endpoint, which loads models with requests."""
+    """Return whether the container belongs to a multi-model endpoint, which loads models when requests name them."""
     return environ.get(MULTI_MODEL, "").lower() == "true"
 
 

@@ -1,12 +1,14 @@
 """The Dask cluster of a processing job: a scheduler on the first host, and one worker per core on each host.
 
 Dask runs the code that it receives. Therefore, both sides of each connection prove that they have the job's
-certificate (mutual TLS). Without a certificate, as on AWS, the job's own network is the boundary, as for torchrun.
+certificate (mutual TLS). AWS provides no certificate. Only the job's own network then protects Dask, as it protects
+torchrun.
 The functions that start servers need the package `distributed`, and import it only when they run.
 """
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -21,20 +23,23 @@ from microjobs.errors import EXIT_OK, UserError
 from microjobs.network import DASK_PORT, Network
 
 if TYPE_CHECKING:
-    from distributed import Scheduler, Security
+    from distributed import Scheduler, Security, Worker
 
 POLL_INTERVAL = 0.01
+"""Seconds between two checks whether all workers are connected."""
 CONNECT_SECONDS = 60
-"""Time for which a worker tries to connect to the scheduler."""
+"""Seconds for which a worker tries to connect to the scheduler."""
 STATUS_SECONDS = 0.1
+"""Seconds between two checks of a worker's status."""
 CLOSE_SECONDS = 5.0
+"""Seconds that a worker may take to end after the scheduler has closed it."""
 LOOPBACK = "127.0.0.1"
 SETTINGS = {
     "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
     # Each server has an HTTP port, even without a dashboard. Without routes, this port serves nothing.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    # Targets of other hosts are arguments of tasks. They may be large.
+    # batch-score passes targets to other hosts as arguments of Dask's tasks. These arguments may be large.
     "distributed.admin.large-graph-warning-threshold": "1 PiB",
 }
 
@@ -49,7 +54,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """The cluster, as one host sees it.
+    """The settings with which one host takes part in the cluster.
 
     host_address: the IP address on which this host's servers listen.
     scheduler_address: IP address and port of the scheduler. Port 0 lets the only host of a job choose a port.
@@ -65,17 +70,17 @@ class ClusterSettings:
         """Return the settings of the host that runs this process.
 
         Raises:
-            UserError: the hosts share a secret, but no certificate.
+            UserError: the job's certificate is incomplete, see `find_certificate`.
             OSError: a host name cannot be resolved.
         """
         certificate = find_certificate(layout)
         if len(resources.hosts) == 1:
             address = network.resolve(resources.current_host) if network.hosts else LOOPBACK
             return cls(resources, address, (address, 0), certificate)
-        first = resources.first_host
-        scheduler = socket.gethostbyname(network.resolve(first)), network.port(first, DASK_PORT)
+        first_host = resources.first_host
+        scheduler_address = socket.gethostbyname(network.resolve(first_host)), network.port(first_host, DASK_PORT)
         address = socket.gethostbyname(network.resolve(resources.current_host))
-        return cls(resources, address, scheduler, certificate)
+        return cls(resources, address, scheduler_address, certificate)
 
     @property
     def protocol(self) -> str:
@@ -100,30 +105,30 @@ class ClusterSettings:
 
 
 def find_certificate(layout: Layout) -> Certificate | None:
-    """Return the job's certificate; None if the platform gave none.
+    """Return the job's certificate; None if the platform did not create one.
 
     Raises:
-        UserError: the hosts share a secret, but the certificate or its key is missing.
+        UserError: the certificate or its key is missing, although the other file exists or the hosts share a secret.
     """
-    found = Certificate(layout.job_certificate, layout.job_key)
-    missing = [path for path in (found.certificate, found.key) if not path.exists()]
-    if not missing:
-        return found
-    if layout.job_secret.exists() or len(missing) == 1:
+    certificate = Certificate(layout.job_certificate, layout.job_key)
+    missing_paths = [path for path in (certificate.certificate, certificate.key) if not path.exists()]
+    if not missing_paths:
+        return certificate
+    if layout.job_secret.exists() or len(missing_paths) == 1:
         raise UserError(
-            f"{missing[0]} does not exist: give every host of the job the same certificate, such as the output of "
-            f"`openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=job "
-            f"-keyout {found.key.name} -out {found.certificate.name}`"
+            f"{missing_paths[0]} does not exist: give every host of the job the same certificate, such as the output "
+            f"of `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=job "
+            f"-keyout {certificate.key.name} -out {certificate.certificate.name}`"
         )
     return None
 
 
 async def serve_scheduler(settings: ClusterSettings, announce: Callable[[str], None]) -> None:
-    """Run the scheduler until SIGTERM.
+    """Run the scheduler until SIGTERM, or until a client shuts the cluster down.
 
     Args:
-        announce: called with the scheduler's URL when the scheduler listens, and again when the workers of all hosts
-            are connected.
+        announce: function that is called with the scheduler's URL when the scheduler listens, and again when the
+            workers of all hosts are connected.
     """
     from distributed import Scheduler
 
@@ -152,23 +157,32 @@ async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: in
         host=settings.host_address,
         **make_options(settings),
     )
+    omit_errors_of_closing(worker)
     while worker.status in (Status.running, Status.paused):
         await asyncio.sleep(STATUS_SECONDS)
     try:
         await asyncio.wait_for(worker.finished(), CLOSE_SECONDS)
-    except TimeoutError:  # a task is still running; its result is not needed, and a normal exit would wait for it
+    except TimeoutError:  # a task may still run; its result is not needed, and a normal exit would wait for its end
         os._exit(EXIT_OK)
+
+
+def omit_errors_of_closing(worker: "Worker") -> None:
+    """Log nothing of this worker while it closes: a heartbeat that has begun then fails, and Dask logs an error."""
+    from distributed import Status
+
+    closing_statuses = (Status.closing, Status.closing_gracefully, Status.closed)
+    logging.getLogger("distributed.worker").addFilter(lambda _: worker.status not in closing_statuses)
 
 
 def import_dask(variables: Mapping[str, str]) -> None:
     """Import Dask with the project's settings, and with these variables unless the user sets them."""
     for name, value in variables.items():
         os.environ.setdefault(name, value)
-    gc.disable()  # garbage collection would take a tenth of the import's time
+    gc.disable()  # without this line, garbage collection would take a tenth of the import's time
     import dask
     import distributed  # noqa: F401  for the functions of this module and its callers
 
-    gc.freeze()  # otherwise, each fork would copy the memory of all modules at its first collection
+    gc.freeze()  # without this call, each fork would copy the memory of all modules at its first garbage collection
     gc.enable()
     dask.config.set(SETTINGS)
 
@@ -197,6 +211,6 @@ def _make_security(settings: ClusterSettings) -> "Security | None":
 def _is_complete(scheduler: "Scheduler", resources: ResourceConfig) -> bool:
     """Return whether all workers of all hosts are connected. A worker's name contains its host's number of workers."""
     names = [str(state.name).split("/") for state in scheduler.workers.values()]
-    expected = {host: int(count) for host, _, count in names}
-    connected = Counter(host for host, _, _ in names)
-    return all(connected[host] == expected.get(host, -1) for host in resources.hosts)
+    expected_counts = {host: int(count) for host, _, count in names}
+    connected_counts = Counter(host for host, _, _ in names)
+    return all(connected_counts[host] == expected_counts.get(host, -1) for host in resources.hosts)

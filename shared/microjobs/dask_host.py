@@ -1,8 +1,9 @@
 """Runs one host's part of a Dask job: its workers and, on the first host, the scheduler and the user's command.
 
-`dask_script` starts this program on each host. The servers are forks of this process: otherwise, each of them would
-need half a second of CPU time to import Dask. If a server fails, the job fails: Dask would repeat its tasks on other
-workers, and tasks that need too much memory would end all workers, one after the other.
+`dask_script` starts this program on each host. The servers (the scheduler and the workers) are forks of this process:
+otherwise, each server would need half a second of CPU time to import Dask. If a server fails, the job fails. Otherwise,
+Dask would repeat a failed worker's tasks on other workers, and a task that needs too much memory would end all workers,
+one after the other.
 """
 
 import asyncio
@@ -19,14 +20,15 @@ from typing import Any
 from microjobs import worker
 from microjobs.contract import Layout, read_processing_resource_config
 from microjobs.dask_cluster import ClusterSettings, import_dask, serve_scheduler, serve_worker
-from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, code_and_reason
+from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, explain_error
 from microjobs.interpreter import read_user_paths
 from microjobs.network import Network
-from microjobs.script_mode import Tail, format_reason
+from microjobs.script_mode import StderrReader, format_reason
 from microjobs.stopping import StopRequest, stop_request
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 POLL_INTERVAL = 0.02
+"""Seconds between two checks of the processes."""
 START_SECONDS = 120.0
 """Time limit for the connections of all workers, after all hosts have joined."""
 CLOSE_SECONDS = 10.0
@@ -41,7 +43,7 @@ SERVER_VARIABLES = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-"""Variables of the servers, unless the user sets them."""
+"""Environment variables of the servers. Values that the user sets have priority."""
 
 
 class HostError(Exception):
@@ -98,7 +100,8 @@ class Servers:
     def close(self) -> None:
         """Let the scheduler close the workers of all hosts and itself. Wait until this host's servers have ended."""
         scheduler, *_ = self._processes.values()
-        if scheduler.exitcode is None:  # the script may have called `Client.shutdown`
+        # the scheduler may have ended already, because the script has called `Client.shutdown`
+        if scheduler.exitcode is None:
             scheduler.terminate()
         deadline = time.monotonic() + CLOSE_SECONDS
         while not self.have_ended() and time.monotonic() < deadline:
@@ -124,11 +127,12 @@ class Command:
             self._process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE)
         except OSError as error:
             raise HostError(EXIT_USER, f"cannot run {command[0]!r}: {error.strerror}") from error
-        self._tail = Tail(self._process)
-        self._is_stopped = False
+        self._tail = StderrReader(self._process)
+        self._was_signalled = False
 
     def wait(self, servers: Servers, stop: StopRequest) -> int:
-        """Wait until the command has ended, forward a stop signal to it, and return its exit code.
+        """Wait until the command has ended, and forward a stop signal to it. Return EXIT_OK, or EXIT_BUG if it failed
+        after a stop signal.
 
         Raises:
             HostError: the command failed without a stop signal, or a server failed and the command was killed.
@@ -136,19 +140,19 @@ class Command:
         try:
             return self._wait(servers, stop)
         finally:
-            self._process.kill()  # without an effect if it has ended
+            self._process.kill()  # this call has no effect if the process has ended
             self._process.wait()
 
     def _wait(self, servers: Servers, stop: StopRequest) -> int:
         while (code := self._process.poll()) is None:
             servers.check()
-            if stop.signal_number is not None and not self._is_stopped:
-                self._is_stopped = True
+            if stop.signal_number is not None and not self._was_signalled:
+                self._was_signalled = True
                 self._process.send_signal(stop.signal_number)
             time.sleep(POLL_INTERVAL)
         stderr = self._tail.read()
-        if code != 0 and not self._is_stopped:
-            servers.check()  # a worker that failed is a more probable cause
+        if code != 0 and not self._was_signalled:
+            servers.check()  # a worker that failed is a more probable cause than the command
             raise HostError(EXIT_BUG, format_reason(self._name, code, stderr))
         return EXIT_OK if code == 0 else EXIT_BUG
 
@@ -157,13 +161,13 @@ def main(command: Sequence[str]) -> int:
     """Run this host's part of the job, report a failure to the parent process, and return the exit code."""
     variables = {name: value for name, value in os.environ.items() if name != worker.REPORT_VARIABLE}
     with stop_request() as stop:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # `distributed.launch` has blocked them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # `distributed.launch` has blocked these signals
         try:
             return _run(command, variables, stop)
         except HostError as error:
             worker.report(error.code, str(error))
         except Exception as error:
-            worker.report(*code_and_reason(error))
+            worker.report(*explain_error(error))
         return EXIT_BUG
 
 
@@ -171,7 +175,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], stop: StopRequest
     layout = Layout.from_environment()
     settings = ClusterSettings.read(layout, Network.read(), read_processing_resource_config(layout))
     count = _import_dask()
-    sys.path[:0] = _find_module_folders(command)  # for modules that tasks of the user's script import
+    sys.path[:0] = _find_module_folders(command)  # tasks of the user's script may import modules of these folders
     servers = Servers(settings)
     try:
         if settings.resources.is_first:

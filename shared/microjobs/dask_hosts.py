@@ -1,8 +1,8 @@
 """The hosts of a processing job as a Dask cluster. Each call is a task for the worker of one host.
 
-Each host has one Dask worker. It runs its tasks one after the other in the main thread of the host's process, where a
-signal can interrupt them, and where they clean up. A task uses all cores with one thread per core, see
-`arrays.map_parts`.
+Each host has one Dask worker. It runs its tasks one after the other in the main thread of the host's process, because a
+signal can interrupt only this thread, and an interrupted task then cleans up. A task uses all cores with one thread per
+core, see `arrays.map_parts`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from microjobs.contract import Layout, ResourceConfig
-from microjobs.dask_cluster import POLL_INTERVAL, ClusterSettings, import_dask, make_options
+from microjobs.dask_cluster import POLL_INTERVAL, ClusterSettings, import_dask, make_options, omit_errors_of_closing
 from microjobs.errors import PlatformError
 from microjobs.hosts import Hosts, Register
 from microjobs.network import Network
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 START_SECONDS = 45.0
 """Time limit for the connections of all workers, after all hosts have joined."""
 CLOSE_SECONDS = 10.0
+"""Seconds that this host's worker may take to end after the first host has ended the work."""
 EXTENSION = "microjobs"
 """Name of the Dask worker's extension that contains the `MainThread` of its host."""
 
@@ -32,8 +33,9 @@ T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
 
-def run(resources: ResourceConfig, control: Callable[[Hosts], None], register: Register) -> None:
-    """Run `control` on the first host. On other hosts, run the tasks that they get, until the first host ends the work.
+def run(resources: ResourceConfig, coordinate: Callable[[Hosts], None], register: Register) -> None:
+    """On the first host, run `coordinate`. On the other hosts, run the tasks that the first host sends, until it ends
+    the work.
 
     Raises:
         ConnectionError: the connection to another host was lost.
@@ -44,9 +46,9 @@ def run(resources: ResourceConfig, control: Callable[[Hosts], None], register: R
     main_thread = MainThread(register)
     loop = _start_loop()
     if resources.is_first:
-        _control(loop, settings, main_thread, control)
+        _coordinate(loop, settings, main_thread, coordinate)
     else:
-        _work(loop, settings, main_thread)
+        _run_tasks(loop, settings, main_thread)
 
 
 class MainThread:
@@ -64,7 +66,7 @@ class MainThread:
         )
 
     def submit(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> Future[T]:
-        """Run a call in the main thread. Other threads use this function."""
+        """Run a call in the main thread. Other threads call this method."""
         future: Future[T] = Future()
         self._tasks.put((future, function, arguments))
         return future
@@ -83,7 +85,7 @@ class MainThread:
 
 
 class DaskHosts:
-    """The hosts of the job, as the first host sees them. Implements `hosts.Hosts`."""
+    """The first host's access to all hosts of the job. Implements `hosts.Hosts`."""
 
     def __init__(
         self, resources: ResourceConfig, client: "Client", loop: asyncio.AbstractEventLoop, main_thread: MainThread
@@ -140,25 +142,25 @@ async def _finish(_function: None, _arguments: tuple[()]) -> None:
 def _find_main_thread() -> MainThread:
     from distributed import get_worker
 
-    found: MainThread = get_worker().extensions[EXTENSION]
-    return found
+    main_thread: MainThread = get_worker().extensions[EXTENSION]
+    return main_thread
 
 
-def _control(
+def _coordinate(
     loop: asyncio.AbstractEventLoop,
     settings: ClusterSettings,
     main_thread: MainThread,
-    control: Callable[[Hosts], None],
+    coordinate: Callable[[Hosts], None],
 ) -> None:
     stack = contextlib.AsyncExitStack()
-    client = _wait(loop, _start_first(stack, settings, main_thread))
+    client = _wait(loop, _start_cluster(stack, settings, main_thread))
     hosts = DaskHosts(settings.resources, client, loop, main_thread)
-    control(hosts)
+    coordinate(hosts)
     hosts.finish()
     _wait(loop, stack.aclose())
 
 
-async def _start_first(
+async def _start_cluster(
     stack: contextlib.AsyncExitStack, settings: ClusterSettings, main_thread: MainThread
 ) -> "Client":
     """Start the scheduler, this host's worker and a client, and wait for the workers of all hosts."""
@@ -167,26 +169,26 @@ async def _start_first(
     host, port = settings.scheduler_address
     try:
         scheduler = await stack.enter_async_context(Scheduler(host=host, port=port, **make_options(settings)))
-    except RuntimeError as error:  # Dask's error of a server that failed to start
+    except RuntimeError as error:  # Dask raises this error if a server cannot start
         raise PlatformError(f"cannot listen on {host} port {port}: {error.__cause__}") from error
     await stack.enter_async_context(await _start_worker(settings, scheduler.address, main_thread))
     options = make_options(settings)
     client = Client(scheduler.address, security=options["security"], asynchronous=True, set_as_default=False)
     client = await stack.enter_async_context(client)
-    missing = set(settings.resources.hosts)
+    missing_hosts = set(settings.resources.hosts)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(START_SECONDS):
-            while missing := {host for host in settings.resources.hosts if host not in scheduler.aliases}:
+            while missing_hosts := {host for host in settings.resources.hosts if host not in scheduler.aliases}:
                 await asyncio.sleep(POLL_INTERVAL)
-    if missing:
+    if missing_hosts:
         raise PlatformError(
-            f"the Dask worker of {', '.join(sorted(missing))} did not connect to {scheduler.address} within "
+            f"the Dask worker of {', '.join(sorted(missing_hosts))} did not connect to {scheduler.address} within "
             f"{START_SECONDS:g} s: give every host of the job the same certificate, and allow connections between hosts"
         )
     return client
 
 
-def _work(loop: asyncio.AbstractEventLoop, settings: ClusterSettings, main_thread: MainThread) -> None:
+def _run_tasks(loop: asyncio.AbstractEventLoop, settings: ClusterSettings, main_thread: MainThread) -> None:
     worker = _wait(loop, _start_worker(settings, settings.scheduler_url(), main_thread))
 
     def is_done() -> bool:
@@ -206,9 +208,10 @@ async def _start_worker(settings: ClusterSettings, scheduler_url: str, main_thre
         nthreads=1,
         name=settings.resources.current_host,
         host=settings.host_address,
-        memory_limit=0,  # otherwise, Dask pauses a worker whose task uses half of the memory
+        memory_limit=0,  # with a limit, Dask would pause a worker whose task uses half of the memory
         **make_options(settings),
     )
+    omit_errors_of_closing(worker)
     worker.extensions[EXTENSION] = main_thread
     return await worker
 
@@ -235,7 +238,8 @@ def _wait(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) ->
     try:
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
     except (OSError, RuntimeError) as error:
-        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # Dask's error of a failed start
+        # Dask raises RuntimeError if a server or a worker cannot start
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error
         if not isinstance(cause, OSError):
             raise
         raise ConnectionError(str(cause)) from error

@@ -1,7 +1,7 @@
 """Runs a user's command of a processing job on a Dask cluster of all hosts: `with-dask python3 script.py`.
 
-The command runs on the first host only, where `dask.distributed.Client()` connects to the cluster. The other hosts run
-workers until the command ends.
+All hosts run Dask workers until the command ends. The command itself runs on the first host only, where
+`dask.distributed.Client()` connects to the cluster.
 """
 
 import importlib.util
@@ -15,15 +15,15 @@ from microjobs.errors import UserError
 from microjobs.interpreter import python_command
 
 JOIN_SECONDS = 900.0
-"""Time for which hosts wait for each other: the requirements may take longer to install on one host."""
-SAVE_SECONDS = 10.0
-"""Time between SIGTERM and SIGKILL for the command when the job ends because of another host."""
+"""Seconds for which hosts wait for each other, because one host may need more time to install the requirements."""
+GRACE_SECONDS = 10.0
+"""Seconds between SIGTERM and SIGKILL for the command when the job ends because of another host."""
 
 logger = logging.getLogger("microjobs")
 
 
 def run(command: Sequence[str]) -> None:
-    """Run this host's part of the command.
+    """Run Dask workers on all hosts, and the command on the first host. Return when the command has ended.
 
     Raises:
         UserError: there is no command, the image has no Dask, or the job's certificate is incomplete.
@@ -35,10 +35,11 @@ def run(command: Sequence[str]) -> None:
     if importlib.util.find_spec("distributed") is None:
         raise UserError("with-dask is not available: this image has no Dask; use the image preprocess")
     layout = Layout.from_environment()
-    find_certificate(layout)  # before this host waits for the other hosts
+    find_certificate(layout)  # an incomplete certificate is reported before this host waits for the other hosts
     resources = read_processing_resource_config(layout)
     logger.info("Dask cluster of %d hosts: %s", len(resources.hosts), " ".join(command))
     program = Program(
-        python_command("-m", "microjobs.dask_host", *command), grace=SAVE_SECONDS if resources.is_first else 0.0
+        python_command("-m", "microjobs.dask_host", *command),
+        grace_seconds=GRACE_SECONDS if resources.is_first else 0.0,
     )
     launch(program, resources, join_seconds=JOIN_SECONDS)

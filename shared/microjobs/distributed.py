@@ -1,4 +1,4 @@
-"""Training on several hosts, or in several processes of one host.
+"""Training on several hosts, or in several processes of one host. `launch` also runs the hosts of `with-dask`.
 
 The entry point of each host waits for the other hosts, starts the workers (by torchrun, or one worker with
 `TF_CONFIG`), and watches the workers and the other hosts. A worker runs the same job, and
@@ -22,14 +22,15 @@ from microjobs import endings
 from microjobs.contract import ResourceConfig
 from microjobs.endings import Ending
 from microjobs.errors import EXIT_OK
-from microjobs.heartbeat import JOIN_SECONDS, Watch
+from microjobs.heartbeat import JOIN_SECONDS, HostHeartbeat
 from microjobs.interpreter import python_command
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
-from microjobs.processes import children_of, signal_group
+from microjobs.processes import find_children, signal_group
 from microjobs.stopping import StopRequest, stop_request
 from microjobs.worker import REPORT_VARIABLE, is_worker
 
 ExplainExit = Callable[[int], tuple[int, str]]
+"""Function that returns the exit code of a script and the reason of its failure, from the exit code of the process."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -40,14 +41,14 @@ logger = logging.getLogger("microjobs")
 class Program:
     """The program that a host starts.
 
-    agent: whether the program starts the workers, like torchrun, and is not a worker itself.
-    grace: seconds between SIGTERM and SIGKILL if the job ends because of another host.
+    is_agent: whether the program starts the workers, like torchrun, and is not a worker itself.
+    grace_seconds: seconds between SIGTERM and SIGKILL if the job ends because of another host.
     """
 
     command: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict)
-    agent: bool = False
-    grace: float = 0.0
+    is_agent: bool = False
+    grace_seconds: float = 0.0
     cwd: Path | None = None
     stderr: IO[bytes] | int | None = None
 
@@ -68,19 +69,19 @@ def make_torchrun_program(
     resources: ResourceConfig, processes: int, arguments: Sequence[str] = ("--no-python", *WORKER)
 ) -> Program:
     """Return torchrun with `processes` workers per host. It sets `RANK`, `WORLD_SIZE` and similar variables."""
-    network, first = Network.read(), resources.first_host
+    network, first_host = Network.read(), resources.first_host
     command = [
-        *python_command("-m", "torch.distributed.run"),  # isolated from modules in the user's folder
+        *python_command("-m", "torch.distributed.run"),  # torchrun must not import modules from the user's folder
         *("--nnodes", str(len(resources.hosts)), "--node-rank", str(resources.rank)),
         *("--nproc-per-node", str(processes)),
-        *("--master-addr", network.resolve(first), "--master-port", str(network.port(first, TORCH_PORT))),
+        *("--master-addr", network.resolve(first_host), "--master-port", str(network.port(first_host, TORCH_PORT))),
         *arguments,
     ]
     interface = _find_interface(resources, network)
     variables = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
     # If OMP_NUM_THREADS is not set and torchrun starts several processes, torchrun sets it to 1 and logs a warning.
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
-    return Program(command, variables | ({"OMP_NUM_THREADS": threads} if processes > 1 else {}), agent=True)
+    return Program(command, variables | ({"OMP_NUM_THREADS": threads} if processes > 1 else {}), is_agent=True)
 
 
 def make_tf_program(resources: ResourceConfig, command: Sequence[str] = WORKER) -> Program:
@@ -100,15 +101,15 @@ def _find_interface(resources: ResourceConfig, network: Network) -> str | None:
 
 def count_gpus() -> int:
     """Return the number of GPUs that CUDA may use, from CUDA_VISIBLE_DEVICES or nvidia-smi, without a framework."""
-    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
+    if (devices := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len([device for device in devices.split(",") if device.strip() not in ("", "-1")])
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), NVIDIA_FOLDERS])
     try:
         program = shutil.which("nvidia-smi", path=path) or "nvidia-smi"
-        listed = subprocess.run([program, "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+        gpu_list = subprocess.run([program, "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return sum(line.startswith("GPU ") for line in gpu_list.stdout.splitlines())
 
 
 def launch(
@@ -119,40 +120,40 @@ def launch(
     on_start: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
     join_seconds: float = JOIN_SECONDS,
 ) -> None:
-    """Run the program on this host, while the other hosts run theirs. All hosts end in the same way.
+    """Run the program on this host, while the other hosts run their programs. All hosts end in the same way.
 
     Args:
-        explain: for a program that sends no reports: takes the exit code of the process, and returns the exit code of
-            the script and the reason. The exit codes may differ if an agent runs the script.
-        on_start: called with the process when it has started.
-        join_seconds: time for which hosts wait for each other.
+        explain: function for programs that send no reports. The exit code of the process and the exit code of the
+            script may differ if an agent runs the script.
+        on_start: function that is called with the process when it has started.
+        join_seconds: seconds for which hosts wait for each other at the start.
 
     Raises:
         JobError: the reason why the job failed, the same on every host, with the name of the host that failed.
         Stopped: a host received a stop signal before all hosts could save their work.
     """
-    with stop_request() as stop, Watch(resources, Network.read()) as watch:
-        watch.join(join_seconds, lambda: not stop)
-        if watch.verdict is None and stop.signal_number is not None:
-            watch.end(Ending(resources.current_host, 128 + stop.signal_number))
-        if watch.verdict is None:
+    with stop_request() as stop, HostHeartbeat(resources, Network.read()) as heartbeat:
+        heartbeat.join(join_seconds, lambda: not stop)
+        if heartbeat.verdict is None and stop.signal_number is not None:
+            heartbeat.end(Ending(resources.current_host, 128 + stop.signal_number))
+        if heartbeat.verdict is None:
             with contextlib.closing(_Workers(program, resources.current_host, explain)) as workers:
                 on_start(workers.process)
-                # Workers stay until all hosts are done, because other workers may still read from them.
-                watch.end(_follow(workers, watch, stop))
-    if watch.verdict is not None:
-        watch.verdict.raise_error()
+                # Workers are closed when all hosts have ended, because other workers may still read from them.
+                heartbeat.end(_wait_for_ending(workers, heartbeat, stop))
+    if heartbeat.verdict is not None:
+        heartbeat.verdict.raise_error()
 
 
-def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
-    """Wait for a verdict or the end of this host's workers, and return it."""
-    watch.wake_for(workers.reports)
-    while (ending := watch.verdict or workers.poll_ending(watch.stop_signal)) is None:
-        watch.step(0.1)
+def _wait_for_ending(workers: "_Workers", heartbeat: HostHeartbeat, stop: StopRequest) -> Ending:
+    """Wait for a verdict or the end of this host's workers, and return the ending. Forward stop signals meanwhile."""
+    heartbeat.wake_for(workers.reports)
+    while (ending := heartbeat.verdict or workers.poll_ending(heartbeat.stop_signal)) is None:
+        heartbeat.step(0.1)
         if stop.signal_number is not None:
-            watch.stop(stop.signal_number)
-        if watch.stop_signal is not None:
-            workers.stop(watch.stop_signal)
+            heartbeat.stop(stop.signal_number)
+        if heartbeat.stop_signal is not None:
+            workers.stop(heartbeat.stop_signal)
     return ending
 
 
@@ -169,12 +170,13 @@ class _Workers:
         # its path, because torchrun closes inherited descriptors.
         pipe = f"/proc/{os.getpid()}/fd/{self._write_end}"
         environment = {**os.environ, **program.variables, REPORT_VARIABLE: pipe}
-        # Workers unblock stop signals when they can handle them. Scripts do not, so they start with unblocked signals.
+        # Workers unblock stop signals when they can handle them. Scripts do not unblock them, so scripts start with
+        # unblocked signals.
         previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if explain is None else ())
         try:
             self.process = subprocess.Popen(
                 list(program.command),
-                start_new_session=True,  # `stop` sends stop signals, once per worker
+                start_new_session=True,  # workers get stop signals only from `stop`, once per worker
                 cwd=program.cwd,
                 stderr=program.stderr,
                 env=environment,
@@ -183,7 +185,7 @@ class _Workers:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
     def poll_ending(self, stop_signal: int | None) -> Ending | None:
-        """Return how the program ended; None while it runs.
+        """Return how the program ended, or what a worker reported; None while it runs without a report.
 
         Args:
             stop_signal: the stop signal that a host of the job received, if any.
@@ -199,7 +201,7 @@ class _Workers:
             return Ending(self._host, 128 + stop_signal)
         if self._explain is not None:
             return endings.from_script(self._host, *self._explain(code))
-        return endings.from_exit_code(self._host, code, by_agent=self._program.agent)
+        return endings.from_exit_code(self._host, code, is_agent=self._program.is_agent)
 
     def _read_report(self) -> tuple[int, str] | None:
         """Return the first report of a worker: its exit code and the reason."""
@@ -212,7 +214,7 @@ class _Workers:
 
     def stop(self, number: int) -> None:
         """Send a stop signal to each worker, once. Kill an agent without workers, which has nothing to save."""
-        workers = children_of(self.process.pid) if self._program.agent else [self.process.pid]
+        workers = find_children(self.process.pid) if self._program.is_agent else [self.process.pid]
         if not workers and not self._signalled:
             self.kill()
         for pid in set(workers) - self._signalled:
@@ -221,17 +223,21 @@ class _Workers:
                 os.kill(pid, number)
 
     def kill(self) -> None:
-        """Kill the program and its workers. The supervisor ends workers that outlive their agent."""
+        """End the program and its workers, with SIGKILL if the grace period is not sufficient or if there is none.
+
+        The supervisor ends workers that outlive their agent.
+        """
         if self.process.poll() is not None:
             return
-        workers = children_of(self.process.pid) if self._program.agent else []
-        if self._program.grace:
+        workers = find_children(self.process.pid) if self._program.is_agent else []
+        if self._program.grace_seconds:
             for pid in [*workers, self.process.pid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(self._program.grace)
-        for pid in [self.process.pid, *workers]:  # the agent first, so that it does not report the end of its workers
+                self.process.wait(self._program.grace_seconds)
+        # the agent is killed first, so that it does not report the end of its workers
+        for pid in [self.process.pid, *workers]:
             signal_group(pid, signal.SIGKILL)
         self.process.wait()
 

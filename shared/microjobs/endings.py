@@ -24,7 +24,7 @@ class Certainty(IntEnum):
     LOST_CONNECTION = 0
     """The error names a lost connection, so the cause is probably on another host."""
     DOUBTFUL = 1
-    """A lost connection could explain the error."""
+    """The error may be a consequence of a lost connection."""
     NO_REPORT = 2
     """A process died without a report."""
     CERTAIN = 3
@@ -69,25 +69,25 @@ def from_script(host: str, code: int, reason: str) -> Ending:
         code: the exit code of the script, or -N if signal N ended it.
         reason: the cause, as found in the output of the script.
     """
-    certainty = Certainty.DOUBTFUL if code > 0 else _certainty_of_signal(-code)
+    certainty = Certainty.DOUBTFUL if code > 0 else _find_certainty(-code)
     return _make_failure(host, EXIT_BUG, reason, certainty)
 
 
-def from_exit_code(host: str, code: int, *, by_agent: bool = False) -> Ending:
+def from_exit_code(host: str, code: int, *, is_agent: bool = False) -> Ending:
     """Return the ending of a process that failed without a report.
 
     Args:
         code: the exit code, or -N if signal N ended the process.
-        by_agent: whether the process is an agent, such as torchrun, that hides how its workers ended.
+        is_agent: whether the process is an agent, such as torchrun, that hides how its workers ended.
     """
-    event = f"exited with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+    cause = f"exited with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
     is_killed = code == -signal.SIGKILL
-    hint = "most likely out of memory; " if by_agent or is_killed else ""
-    reason = f"the training {event} without reporting a reason: {hint}see the log above"
-    return _make_failure(host, EXIT_PLATFORM if is_killed else EXIT_BUG, reason, _certainty_of_signal(-code))
+    hint = "most likely out of memory; " if is_agent or is_killed else ""
+    reason = f"its process {cause} without reporting a reason: {hint}see the log above"
+    return _make_failure(host, EXIT_PLATFORM if is_killed else EXIT_BUG, reason, _find_certainty(-code))
 
 
-def _certainty_of_signal(number: int) -> Certainty:
+def _find_certainty(number: int) -> Certainty:
     return Certainty.CERTAIN if number == signal.SIGKILL else Certainty.NO_REPORT
 
 

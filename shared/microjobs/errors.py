@@ -19,7 +19,7 @@ FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JobError(Exception):
-    """An error whose message explains everything: the problem, the value, the remedy. No traceback is logged."""
+    """An error whose message states the problem, the value and the remedy, so no traceback is logged."""
 
     exit_code = EXIT_BUG
 
@@ -37,7 +37,7 @@ class PlatformError(JobError):
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT arrived. A `BaseException`, so that `except Exception` in a job does not catch it."""
+    """SIGTERM or SIGINT arrived. This is a `BaseException`, so that `except Exception` in a job does not catch it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -45,10 +45,10 @@ class Stopped(BaseException):
 
 
 class ScriptStopped(Stopped):
-    """The user's training script failed after the signal, so its work may be lost."""
+    """The user's script failed after the stop signal, so its work may be lost."""
 
 
-def code_and_reason(error: BaseException) -> tuple[int, str]:
+def explain_error(error: BaseException) -> tuple[int, str]:
     """Return the exit code of an error, and its reason. The reason of an unexpected error includes the traceback."""
     if isinstance(error, JobError):
         return error.exit_code, str(error)
@@ -68,7 +68,8 @@ def _find_disk_error(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
             return error
-        if os.strerror(errno.ENOSPC) in str(error):  # TensorFlow raises its own exceptions
+        # TensorFlow raises exceptions of its own, whose text contains the system's message
+        if os.strerror(errno.ENOSPC) in str(error):
             return OSError(errno.ENOSPC, str(error))
         error = error.__cause__ or error.__context__
     return None

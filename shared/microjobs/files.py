@@ -10,11 +10,12 @@ from pathlib import Path
 from microjobs.errors import FULL_DISK_ERRORS, JobError
 
 PROBE_BYTES = 1 << 16
+"""Size of the file that `name_full_disk` writes to find out whether the disk is full."""
 
 
 @contextlib.contextmanager
 def name_full_disk(path: Path) -> Iterator[None]:
-    """Raise OSError with the name of `path` if its disk is full when the block fails.
+    """If the `with` block fails and the disk of `path` is full, raise an OSError that names `path`.
 
     Libraries report a full disk in their own words: PyTorch's RuntimeError says "unexpected pos 3904 vs 3856".
     """
@@ -24,14 +25,14 @@ def name_full_disk(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
-            error.filename = error.filename or str(path)  # the error of a write has no file name
+            error.filename = error.filename or str(path)  # an error of a write has no file name
             raise
-        if (number := _probe(path if path.is_dir() else path.parent)) in FULL_DISK_ERRORS:
+        if (number := _probe_disk(path if path.is_dir() else path.parent)) in FULL_DISK_ERRORS:
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
 
 
-def _probe(folder: Path) -> int:
+def _probe_disk(folder: Path) -> int:
     """Return the error number of a small write into the folder; 0 if it succeeds."""
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
@@ -44,9 +45,9 @@ def _probe(folder: Path) -> int:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path. It becomes `path` if the block succeeds, and is removed if it fails.
+    """Yield a temporary path. The file is renamed to `path` if the `with` block succeeds, and removed if it fails.
 
-    The file is not flushed to the disk, because a power failure ends the job, and only complete jobs have results.
+    The file is not flushed to the disk: a power failure also ends the job, and only complete jobs have results.
 
     Raises:
         OSError: for example, the disk is full. The error names `path`.
@@ -68,25 +69,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_group() -> Iterator[Callable[[Path], None]]:
     """Yield a function that registers a written file. If the block fails, all registered files are removed."""
-    written: list[Path] = []
+    paths: list[Path] = []
     try:
-        yield written.append
+        yield paths.append
     except BaseException:
-        for path in written:
+        for path in paths:
             path.unlink(missing_ok=True)
         raise
 
 
 @contextlib.contextmanager
 def atomic_fill(folder: Path) -> Iterator[None]:
-    """Create the folder if it does not exist. If the block fails, remove what the block added to the folder."""
+    """Create the folder if it does not exist. If the `with` block fails, remove the files that it has added."""
     folder.mkdir(parents=True, exist_ok=True)
-    existing = set(folder.iterdir())
+    existing_paths = set(folder.iterdir())
     try:
         with name_full_disk(folder):
             yield
     except BaseException:
-        for path in set(folder.iterdir()) - existing:
+        for path in set(folder.iterdir()) - existing_paths:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

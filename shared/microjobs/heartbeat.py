@@ -19,22 +19,23 @@ from microjobs import peers
 from microjobs.contract import Layout, ResourceConfig, read_job_secret
 from microjobs.endings import Certainty, Ending
 from microjobs.errors import EXIT_OK, EXIT_PLATFORM, PlatformError
-from microjobs.network import WATCH_PORT, Network
-from microjobs.peers import Connection, Door, UntrustedError
+from microjobs.network import HEARTBEAT_PORT, Network
+from microjobs.peers import Connection, PeerListener, UntrustedError
 
 JOIN_SECONDS = 45.0
-"""Time for which hosts wait for each other at the start."""
+"""Seconds for which hosts wait for each other at the start."""
 LOST_SECONDS = 20.0
-"""Time without a message after which a host counts as lost. The host is then frozen, or its network interrupted."""
+"""Seconds without a message after which a host counts as lost: it is frozen, or its network is interrupted."""
 BEAT_SECONDS = 1.0
-ECHO_SECONDS = 3.0
-"""Time to wait for a more certain reason after an uncertain one. A framework may report a lost connection before the
-host that caused the failure reports the cause."""
+"""Seconds between two messages that only show that a host is alive."""
+UNCERTAIN_REASON_SECONDS = 3.0
+"""Seconds to wait for a more certain reason after an uncertain reason. A framework may report a lost connection before
+the host that caused the failure reports the cause."""
 
 logger = logging.getLogger("microjobs")
 
 
-class Watch:
+class HostHeartbeat:
     """The heartbeat of one host. `step` sends and receives messages; `verdict` is None until the job has ended.
 
     Raises:
@@ -55,7 +56,7 @@ class Watch:
         self._last_beat = 0.0
         self._last_step = time.monotonic()
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "HostHeartbeat":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,12 +72,12 @@ class Watch:
         if not self._is_joining():
             return
         if self._resources.is_first:
-            port = self._network.port(self._resources.first_host, WATCH_PORT)
+            port = self._network.port(self._resources.first_host, HEARTBEAT_PORT)
             with (
                 self._network.listen(port) as listener,
-                contextlib.closing(Door(listener, self._secret, self._resources.hosts[1:])) as door,
+                contextlib.closing(PeerListener(listener, self._secret, self._resources.hosts[1:])) as peer_listener,
             ):
-                self._accept_hosts(door, seconds, is_waiting)
+                self._accept_hosts(peer_listener, seconds, is_waiting)
         else:
             self._connect_to_first(seconds, is_waiting)
         while self._is_joining() and is_waiting():
@@ -88,18 +89,18 @@ class Watch:
             if isinstance(key.data, str) and key.data in self._heartbeats:
                 for message in self._heartbeats[key.data].receive():
                     self._handle(key.data, message)
-        self._beat()
+        self._send_beat_if_due()
         for host, heartbeat in list(self._heartbeats.items()):
-            if heartbeat.closed or heartbeat.silent_for > LOST_SECONDS:
+            if heartbeat.is_closed or heartbeat.silent_seconds > LOST_SECONDS:
                 self._handle_lost_host(host)
         if self._resources.is_first:
             self._choose_verdict()
 
-    def _beat(self) -> None:
+    def _send_beat_if_due(self) -> None:
         now = time.monotonic()
         if now - self._last_step > LOST_SECONDS / 4:  # this process was paused, for example by Ctrl-Z
             for heartbeat in self._heartbeats.values():
-                heartbeat.last_message = now
+                heartbeat.last_message_time = now
         self._last_step = now
         if now - self._last_beat > BEAT_SECONDS:
             self._last_beat = now
@@ -123,7 +124,7 @@ class Watch:
             self._endings.append((time.monotonic(), ending))
         elif self._heartbeats:
             self._send_all({"ending": asdict(ending)})
-        else:  # the first host was never reached
+        else:  # this host never reached the first host
             self.verdict = ending
         while self.verdict is None:
             self.step(0.1)
@@ -134,39 +135,39 @@ class Watch:
     def _is_joining(self) -> bool:
         return not self._is_complete and self.verdict is None
 
-    def _accept_hosts(self, door: Door, seconds: float, is_waiting: Callable[[], bool]) -> None:
+    def _accept_hosts(self, peer_listener: PeerListener, seconds: float, is_waiting: Callable[[], bool]) -> None:
         """Accept the connections of all other hosts. Each host proves that it belongs to the job."""
         if not self._secret:
             logger.info(
                 "%s does not exist: the hosts trust the job's network and do not authenticate each other", _SECRET_FILE
             )
         deadline = time.monotonic() + seconds
-        while self._is_joining() and (missing := self._missing_hosts()) and is_waiting():
+        while self._is_joining() and (missing := self._list_missing_hosts()) and is_waiting():
             if time.monotonic() > deadline:
-                self._fail(missing[0], self._describe_missing(missing, seconds, door.refused))
-            for host, connection in door.admit(0.1):
+                self._fail(missing[0], self._describe_missing(missing, seconds, peer_listener.refused_count))
+            for host, connection in peer_listener.admit(0.1):
                 self._add_heartbeat(host, connection)
             self.step(0)
-        if not self._missing_hosts():
+        if not self._list_missing_hosts():
             self._is_complete = True
             self._send_all({"together": True})
 
-    def _describe_missing(self, missing: Sequence[str], seconds: float, refused: int) -> str:
+    def _describe_missing(self, missing: Sequence[str], seconds: float, refused_count: int) -> str:
         count = len(self._resources.hosts)
-        joined = f"{count - len(missing)} of {count} hosts joined"
-        if refused:
-            joined += f"; {refused} connections used a wrong job secret: "
-            joined += f"give every host of the job the same {_SECRET_FILE}"
-        return f"host {', '.join(missing)} did not join within {seconds:g} s: {joined}; see the missing host's log"
+        cause = f"{count - len(missing)} of {count} hosts joined"
+        if refused_count:
+            cause += f"; connections used a wrong job secret ({refused_count}): "
+            cause += f"give every host of the job the same {_SECRET_FILE}"
+        return f"host {', '.join(missing)} did not join within {seconds:g} s: {cause}; see the missing host's log"
 
     def _add_heartbeat(self, host: str, connection: Connection) -> None:
         self._heartbeats[host] = _JsonConnection(connection)
         self._selector.register(connection, selectors.EVENT_READ, host)
 
-    def _missing_hosts(self) -> list[str]:
-        lost = {ending.host for _, ending in self._endings}
-        present = {self._resources.current_host, *self._heartbeats, *lost}
-        return [host for host in self._resources.hosts if host not in present]
+    def _list_missing_hosts(self) -> list[str]:
+        ended_hosts = {ending.host for _, ending in self._endings}
+        present_hosts = {self._resources.current_host, *self._heartbeats, *ended_hosts}
+        return [host for host in self._resources.hosts if host not in present_hosts]
 
     def _connect_to_first(self, seconds: float, is_waiting: Callable[[], bool]) -> None:
         """Connect to the first host.
@@ -175,7 +176,7 @@ class Watch:
         """
         first, deadline = self._resources.first_host, time.monotonic() + seconds
         while is_waiting():
-            address = self._network.resolve(first), self._network.port(first, WATCH_PORT)
+            address = self._network.resolve(first), self._network.port(first, HEARTBEAT_PORT)
             try:
                 self._add_heartbeat(first, peers.call(address, self._secret, self._resources.current_host))
                 return
@@ -211,7 +212,7 @@ class Watch:
         if self.verdict is not None or host in {ending.host for _, ending in self._endings}:
             return
         cause = "its container ended or its network failed"
-        if heartbeat.silent_for >= LOST_SECONDS:
+        if heartbeat.silent_seconds >= LOST_SECONDS:
             cause = f"it sent no message for {LOST_SECONDS:g} s"
         self._fail(host, f"lost host {host}: {cause}; see its log")
 
@@ -219,17 +220,17 @@ class Watch:
         ending = Ending(host, EXIT_PLATFORM, reason)
         if self._resources.is_first:
             self._endings.append((time.monotonic(), ending))
-        else:  # the first host, which decides, is lost
+        else:  # the first host, which decides about the verdict, is lost
             self.verdict = ending
 
     def _choose_verdict(self) -> None:
         """Choose the verdict on the first host: the earliest of the most certain failures, or success of all hosts."""
         if self.verdict is not None:
             return
-        failures = [(when, ending) for when, ending in self._endings if ending.code != EXIT_OK]
+        failures = [(end_time, ending) for end_time, ending in self._endings if ending.code != EXIT_OK]
         cause = max(failures, key=lambda item: item[1].certainty, default=None)  # max returns the first of equal items
         if cause is not None:
-            if cause[1].certainty == Certainty.CERTAIN or time.monotonic() - failures[0][0] > ECHO_SECONDS:
+            if cause[1].certainty == Certainty.CERTAIN or time.monotonic() - failures[0][0] > UNCERTAIN_REASON_SECONDS:
                 self.verdict = cause[1]
         elif {ending.host for _, ending in self._endings} == set(self._resources.hosts):
             self.verdict = Ending(self._resources.current_host)
@@ -241,12 +242,12 @@ class Watch:
         for heartbeat in self._heartbeats.values():
             heartbeat.connection.finish_sending()
         deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline and any(not heartbeat.closed for heartbeat in self._heartbeats.values()):
+        while time.monotonic() < deadline and any(not heartbeat.is_closed for heartbeat in self._heartbeats.values()):
             for key, _ in self._selector.select(0.1):
                 if isinstance(key.data, str):
                     heartbeat = self._heartbeats[key.data]
                     heartbeat.receive()
-                    if heartbeat.closed:
+                    if heartbeat.is_closed:
                         self._selector.unregister(heartbeat.connection)
         for heartbeat in self._heartbeats.values():
             heartbeat.connection.close()
@@ -267,27 +268,27 @@ class _JsonConnection:
     def __init__(self, connection: Connection) -> None:
         connection.set_blocking(False)
         self.connection = connection
-        self.closed = False
-        self.last_message = time.monotonic()
+        self.is_closed = False
+        self.last_message_time = time.monotonic()
 
     @property
-    def silent_for(self) -> float:
+    def silent_seconds(self) -> float:
         """Seconds since the last message."""
-        return time.monotonic() - self.last_message
+        return time.monotonic() - self.last_message_time
 
     def send(self, message: dict[str, Any]) -> None:
         try:
             self.connection.send(json.dumps(message).encode())
         except OSError:
-            self.closed = True
+            self.is_closed = True
 
     def receive(self) -> list[dict[str, Any]]:
         """Return the messages that have arrived, without waiting."""
         try:
-            received = self.connection.receive()
+            messages = self.connection.receive()
         except BlockingIOError:
             return []
         except (OSError, EOFError):
-            received, self.closed = [], True
-        self.last_message = time.monotonic()
-        return [json.loads(message) for message in received]
+            messages, self.is_closed = [], True
+        self.last_message_time = time.monotonic()
+        return [json.loads(message) for message in messages]

@@ -11,7 +11,8 @@ T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
 Register = Callable[[Path], None]
-"""Registers a file that a host has written. If the job fails on any host, registered files are removed."""
+"""A function that registers a file that a host has written. If the job fails on any host, registered files are
+removed."""
 
 
 class Hosts(Protocol):
@@ -20,7 +21,7 @@ class Hosts(Protocol):
     resources: ResourceConfig
 
     def call(self, function: Callable[[*Arguments], T], arguments: Mapping[str, tuple[*Arguments]]) -> dict[str, T]:
-        """Call the function on each of these hosts with the host's arguments. Return the results in the same order.
+        """Call the function on each host in `arguments`, with the host's values. Return the results in the same order.
 
         The calls run at the same time. Each call may use all cores of its host. If a call fails, the job ends on all
         hosts with the error of that host.
@@ -32,8 +33,8 @@ class Hosts(Protocol):
         """Like `call`, for functions that write files: their first argument registers a file."""
 
 
-class OneHost:
-    """The only host of a job."""
+class SingleHost:
+    """The only host of a job. It calls functions directly, without Dask."""
 
     def __init__(self, resources: ResourceConfig, register: Register) -> None:
         self.resources = resources
@@ -48,8 +49,8 @@ class OneHost:
         return {host: function(self._register, *values) for host, values in arguments.items()}
 
 
-def run_on_hosts(resources: ResourceConfig, control: Callable[[Hosts], None]) -> None:
-    """Run `control` on the first host. The other hosts run the calls that `control` makes, until it ends.
+def run_on_hosts(resources: ResourceConfig, coordinate: Callable[[Hosts], None]) -> None:
+    """Run `coordinate` on the first host. The hosts run the calls that `coordinate` makes, until `coordinate` ends.
 
     Raises:
         JobError: the reason why the job failed, the same on every host. It is a `PlatformError` if a host is missing or
@@ -58,8 +59,8 @@ def run_on_hosts(resources: ResourceConfig, control: Callable[[Hosts], None]) ->
     """
     if len(resources.hosts) == 1:
         with atomic_group() as register:
-            control(OneHost(resources, register))
+            coordinate(SingleHost(resources, register))
         return
-    from microjobs import cluster  # needs Dask, which a single host does not import
+    from microjobs import cluster  # this module needs Dask, which a single host does not import
 
-    cluster.run(resources, control)
+    cluster.run(resources, coordinate)

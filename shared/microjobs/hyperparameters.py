@@ -1,7 +1,7 @@
 """Typed hyperparameters: a job declares them once as a dataclass, and they are checked before data are read.
 
-The fields of the dataclass use `parameter(...)`. The entry point loads the values from hyperparameters.json, `--help`
-prints the declaration, and the image has it as a label.
+The fields of the dataclass use `parameter(...)`. The entry point loads the values from hyperparameters.json. `--help`
+prints the declaration, and a label of the image contains it.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ def load(declaration: type[T], values: Mapping[str, str]) -> T:
         UserError: lists all unknown names and invalid values, with the reasons and similar names.
     """
     parameters = {item["name"]: item for item in describe(declaration)}
-    problems, parsed = [], {}
+    problems, parsed_values = [], {}
     for name, text in values.items():
         if name.startswith(PLATFORM_PREFIX) or name in PLATFORM_NAMES:
             continue
@@ -60,18 +60,18 @@ def load(declaration: type[T], values: Mapping[str, str]) -> T:
             problems.append(f"{name!r} (value {text!r}) is unknown: {hint}")
             continue
         try:
-            parsed[name] = parse_value(parameters[name], text)
+            parsed_values[name] = parse_value(parameters[name], text)
         except OverflowError:
             problems.append(f"{name} = {text!r} is too large")
         except ValueError as error:
             problems.append(f"{name} = {text!r} {error}")
     if problems:
         raise UserError("hyperparameters: " + "; ".join(problems))
-    return declaration(**parsed)
+    return declaration(**parsed_values)
 
 
 def describe(declaration: type[Any]) -> list[dict[str, Any]]:
-    """Return the declaration as plain values, for `--help`, the image's label and the launcher."""
+    """Return the declaration as plain values, for `--help`, the image's label and the orchestrator."""
     types = typing.get_type_hints(declaration)
     return [
         {"name": field.name, "type": types[field.name].__name__, "default": field.default}
@@ -80,14 +80,14 @@ def describe(declaration: type[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def help_text(declaration: type[Any]) -> str:
+def format_help(declaration: type[Any]) -> str:
     """Return one line per hyperparameter: name, type, default, range, meaning."""
     rows = [
         (item["name"], f"{item['type']}, default {item['default']}{_format_range(item)}", item["help"])
         for item in describe(declaration)
     ]
     name_width, type_width = (max(len(row[column]) for row in rows) for column in (0, 1))
-    lines = [f"  {name:<{name_width}}  {kind:<{type_width}}  {meaning}" for name, kind, meaning in rows]
+    lines = [f"  {name:<{name_width}}  {type_:<{type_width}}  {meaning}" for name, type_, meaning in rows]
     return "\n".join(["hyperparameters:", *lines])
 
 
@@ -99,9 +99,9 @@ def _format_range(item: Mapping[str, Any]) -> str:
     return "," + " and".join(bounds) if bounds else ""
 
 
-def _suggest(text: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(text, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
+def _suggest(text: str, valid_texts: Mapping[str, Any] | tuple[str, ...]) -> str:
+    matches = difflib.get_close_matches(text, valid_texts, n=1)
+    return f"did you mean {matches[0]!r}?" if matches else ""
 
 
 def parse_value(item: Mapping[str, Any], text: str) -> object:

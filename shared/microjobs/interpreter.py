@@ -17,18 +17,18 @@ FLAGS = "-IuBXutf8"
 """Options of Python in images: isolated (no PYTHON* variables, no working directory, no user packages on `sys.path`),
 unbuffered, no `__pycache__`, UTF-8 for all locales. The Dockerfile and `containers/bin` repeat these flags."""
 
-STORING_FLAGS = "-IuXutf8"
-"""Options without a container engine: an environment's packages are compiled at their first import, and the bytecode is
-stored for later jobs. The packages of images are compiled when the image is built."""
+BYTECODE_CACHING_FLAGS = "-IuXutf8"
+"""Options of Python in jobs without a container engine: the packages of an environment are compiled at their first
+import, and the bytecode is stored for later jobs. The packages of images are compiled when the image is built."""
 
 IMAGE_VARIABLES = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Variables that the image itself sets for the user's programs."""
 
 EXECUTABLE_VARIABLES = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
-"""Variables that replace Python's own path in spite of `FLAGS`, so that Python would not find its virtual environment.
+"""Variables that replace Python's own path even with `FLAGS`, so that Python would not find its virtual environment.
 The Dockerfile, `containers/bin` and the runtime `process` remove them."""
 
-OTHER_INTERPRETERS = ("PYTHONHOME", "PYTHONPLATLIBDIR", *EXECUTABLE_VARIABLES)
+INSTALLATION_VARIABLES = ("PYTHONHOME", "PYTHONPLATLIBDIR", *EXECUTABLE_VARIABLES)
 """Variables that describe one installation of Python. With them, another interpreter does not find its library."""
 
 PYTHON_VARIABLE = "MICROJOBS_PYTHON"
@@ -40,7 +40,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108  `tempfile` creates files in it safely
 
 def python_command(*arguments: str) -> list[str]:
     """Return the command line of one of the project's Python programs, with the options of this process."""
-    return [sys.executable, FLAGS if sys.dont_write_bytecode else STORING_FLAGS, *arguments]
+    return [sys.executable, FLAGS if sys.dont_write_bytecode else BYTECODE_CACHING_FLAGS, *arguments]
 
 
 def read_user_paths(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -49,10 +49,10 @@ def read_user_paths(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def take_python_variables(environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Remove the user's PYTHON* variables, and return those that a program with this interpreter can use."""
+    """Remove the user's PYTHON* variables. Return the variables that a program with this interpreter can use."""
     names = [name for name in environ if name.startswith("PYTHON") and name not in IMAGE_VARIABLES]
     variables = {name: environ.pop(name) for name in names}
-    return {name: value for name, value in variables.items() if name not in OTHER_INTERPRETERS}
+    return {name: value for name, value in variables.items() if name not in INSTALLATION_VARIABLES}
 
 
 def set_missing_variables(environ: MutableMapping[str, str]) -> None:
@@ -66,7 +66,7 @@ def set_missing_variables(environ: MutableMapping[str, str]) -> None:
     _set_temporary_folder(environ)
     if environ.get("HOME", "") in ("", "/"):
         environ["HOME"] = tempfile.gettempdir()
-    names = ("LOGNAME", "USER", "LNAME", "USERNAME")  # as `getpass.getuser` reads them
+    names = ("LOGNAME", "USER", "LNAME", "USERNAME")  # `getpass.getuser` reads these variables
     if not any(environ.get(name) for name in names) and not _has_account():
         environ["USER"] = str(os.getuid())
 
@@ -85,7 +85,7 @@ def prepare_matplotlib(environ: MutableMapping[str, str]) -> None:
 
 
 def _set_temporary_folder(environ: MutableMapping[str, str]) -> None:
-    """Use shared memory in a read-only container without another writable folder."""
+    """If no other folder is writable, as in a read-only container, use shared memory."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:

@@ -20,8 +20,8 @@ EXPECTED_NAMES = "x_train.npy y_train.npy x_test.npy y_test.npy, or shards such 
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An input file, as its header describes it."""
+class ArrayDescription:
+    """Name, shape and size in bytes of an array file, read from its header."""
 
     name: str
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class Entry:
 
 
 class InputFile(Protocol):
-    """An input file of any kind; equal files of different hosts are equal values."""
+    """The description of an array file or a table. Descriptions of equal files on different hosts are equal."""
 
     @property
     def name(self) -> str: ...
@@ -56,8 +56,8 @@ F = TypeVar("F", bound=InputFile)
 logger = logging.getLogger("microjobs")
 
 
-def survey(folder: Path) -> list[Entry]:
-    """Return the input files on this host. Files of other programs are skipped with a warning.
+def describe_arrays(folder: Path) -> list[ArrayDescription]:
+    """Return the descriptions of the input files on this host. Files of other programs are skipped with a warning.
 
     Raises:
         UserError: a file has an unexpected name, or is not a valid array.
@@ -72,31 +72,31 @@ def survey(folder: Path) -> list[Entry]:
 
 
 def find_data(folder: Path) -> Iterator[Path]:
-    """Yield the files and folders of a folder that are data, sorted. Log a warning that names the others."""
-    skipped = []
+    """Yield the data files and folders in a folder, sorted. Log a warning that names the files that are skipped."""
+    skipped_names = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name in SKIPPED_NAMES or path.name.startswith((".", "_")) or _is_empty_folder(path):
-            skipped.append(path.name)
+            skipped_names.append(path.name)
         elif not (path.is_dir() and path.name == CODE_FOLDER):
             yield path
-    if skipped:
-        logger.warning("skipped in %s, because it is not data: %s", folder, ", ".join(skipped))
+    if skipped_names:
+        logger.warning("files in %s that are not data are skipped: %s", folder, ", ".join(skipped_names))
 
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and next(path.iterdir(), None) is None
 
 
-def _describe(array: ArrayFile) -> Entry:
+def _describe(array: ArrayFile) -> ArrayDescription:
     name = array.path.name
     if name.startswith("x_") and len(array.shape) != 2:
         raise UserError(f"{name} has shape {array.shape}: features must be (rows, features); use reshape(-1, 1)")
     if name.startswith("x_") and not array.width:
         raise UserError(f"{name} has shape {array.shape}: it needs at least one feature")
-    return Entry(name, array.shape, array.path.stat().st_size)
+    return ArrayDescription(name, array.shape, array.path.stat().st_size)
 
 
-def check_files_match(files: Mapping[str, Entry]) -> None:
+def check_files_match(files: Mapping[str, ArrayDescription]) -> None:
     """Check that the files of all hosts belong together: shards, widths, rows of features and targets.
 
     Raises:
@@ -108,56 +108,60 @@ def check_files_match(files: Mapping[str, Entry]) -> None:
     for entry in features:
         if entry.shape[1] != features[0].shape[1]:
             raise UserError(
-                f"{entry.name} has {entry.shape[1]} features but {features[0].name} has {features[0].shape[1]}"
+                f"{entry.name} has {entry.shape[1]} features but {features[0].name} has {features[0].shape[1]}: "
+                "write all files with the same features"
             )
     for entry in files.values():
         if not entry.is_features:
             _check_partner(entry, files)
 
 
-def _check_partner(targets: Entry, files: Mapping[str, Entry]) -> None:
+def _check_partner(targets: ArrayDescription, files: Mapping[str, ArrayDescription]) -> None:
     if targets.partner not in files:
         raise UserError(f"{targets.name} has no features: {targets.partner} is missing")
     rows = files[targets.partner].shape[0]
     if targets.shape[0] != rows:
-        raise UserError(f"{targets.name} has {targets.shape[0]} rows but {targets.partner} has {rows}")
+        raise UserError(
+            f"{targets.name} has {targets.shape[0]} rows but {targets.partner} has {rows}: write one target per row"
+        )
 
 
-def require_rows(files: Mapping[str, Entry], split: str) -> None:
+def require_rows(files: Mapping[str, ArrayDescription], split: str) -> None:
     """Raise UserError if no host has a row of features for this split."""
     if not sum(entry.shape[0] for entry in files.values() if entry.is_features and entry.split == split):
-        found = ", ".join(files) or "no files"
+        contents = ", ".join(files) or "no files"
         kind = "training" if split == "train" else split
-        raise UserError(f"no {kind} data on any host: the input contains {found}; add x_{split}.npy")
+        raise UserError(f"no {kind} data on any host: the input contains {contents}; add x_{split}.npy")
 
 
-def merge(surveys: Mapping[str, Sequence[F]]) -> dict[str, F]:
+def merge(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, F]:
     """Return the entries of all hosts in one dict, sorted by name.
 
     Raises:
         UserError: files of the same name differ between hosts.
     """
     files: dict[str, F] = {}
-    for host, entries in surveys.items():
+    for host, entries in files_by_host.items():
         for entry in entries:
             if files.setdefault(entry.name, entry) != entry:
-                raise UserError(f"{entry.name} on {host} is not the same file as on another host")
+                problem = f"{entry.name} on {host} is not the same file as on another host"
+                raise UserError(f"{problem}: use different names for different files")
     return dict(sorted(files.items()))
 
 
-def assign(surveys: Mapping[str, Sequence[F]]) -> dict[str, list[str]]:
-    """Assign each file to one of the hosts that have it: larger files first, to the host with the least work.
+def assign(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, list[str]]:
+    """Assign each file to one of the hosts that have it: larger files first, to the host with the fewest bytes so far.
 
     This matters for `FullyReplicated` inputs: every host has every file, but exactly one host may write each file.
     """
-    work: dict[str, list[str]] = {host: [] for host in surveys}
-    load = dict.fromkeys(surveys, 0)
+    names_by_host: dict[str, list[str]] = {host: [] for host in files_by_host}
+    bytes_by_host = dict.fromkeys(files_by_host, 0)
     hosts_by_file: dict[str, list[str]] = {}
-    for host, entries in surveys.items():
+    for host, entries in files_by_host.items():
         for entry in entries:
             hosts_by_file.setdefault(entry.name, []).append(host)
-    for entry in sorted(merge(surveys).values(), key=lambda entry: (-entry.size, entry.name)):
-        host = min(hosts_by_file[entry.name], key=lambda host: load[host])
-        work[host].append(entry.name)
-        load[host] += entry.size
-    return {host: sorted(names) for host, names in work.items()}
+    for entry in sorted(merge(files_by_host).values(), key=lambda entry: (-entry.size, entry.name)):
+        host = min(hosts_by_file[entry.name], key=lambda host: bytes_by_host[host])
+        names_by_host[host].append(entry.name)
+        bytes_by_host[host] += entry.size
+    return {host: sorted(names) for host, names in names_by_host.items()}

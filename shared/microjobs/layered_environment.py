@@ -1,6 +1,7 @@
-"""Virtual environments on top of another environment: they find their own packages first, then those below.
+"""Virtual environments that extend another environment: they find their own packages first, then the packages of the
+other environment.
 
-Packages that are installed into the upper environment do not change the lower one. Standard library only.
+Packages that are installed into the new environment do not change the extended environment. Standard library only.
 """
 
 import sysconfig
@@ -9,14 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def create(folder: Path, below: Iterable[str]) -> Path:
-    """Create an environment in a new folder, without pip of its own, and return its interpreter.
+def create(folder: Path, package_folders: Iterable[str]) -> Path:
+    """Create an environment without pip in a new folder, and return the path of its interpreter.
 
     Args:
-        below: the `site-packages` folders of the lower environment. Their `.pth` files are read too.
+        package_folders: the `site-packages` folders of the extended environment. Their `.pth` files are read too.
     """
     venv.EnvBuilder(symlinks=True).create(folder)
-    lines = (f"import site; site.addsitedir({path!r})\n" for path in below)
+    lines = (f"import site; site.addsitedir({path!r})\n" for path in package_folders)
     (find_packages(folder) / "below.pth").write_text("".join(lines), encoding="utf-8")
     return folder / "bin" / "python"
 

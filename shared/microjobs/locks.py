@@ -1,4 +1,5 @@
-"""Detects locks that do not match their .in files: an image would lack packages that were added without `make lock`.
+"""Detects locks that do not match their .in files. With such a lock, an image would lack the packages that were added
+to the .in file.
 
     python3 locks.py check SOURCE...    fails with one sentence if a lock was not made from its .in file
     python3 locks.py stamp SOURCE       writes the digest of the requirements into the lock of an .in file
@@ -18,7 +19,7 @@ DIGEST_PREFIX = "# Made from requirements with the digest "
 def reason_if_stale(source: Path) -> str:
     """Return a sentence with the command that updates the lock of an .in file; empty if the lock is up to date."""
     lock = source.with_suffix(".lock")
-    if lock.read_text(encoding="utf-8").partition("\n")[0] == DIGEST_PREFIX + digest(source):
+    if lock.read_text(encoding="utf-8").partition("\n")[0] == DIGEST_PREFIX + compute_digest(source):
         return ""
     folder = source.absolute().parent.name
     command = "make lock" if folder == "shared" else f"make lock/{folder}"
@@ -30,20 +31,20 @@ def stamp(source: Path) -> None:
     lock = source.with_suffix(".lock")
     lines = lock.read_text(encoding="utf-8").splitlines(keepends=True)
     content = "".join(line for line in lines if not line.startswith(DIGEST_PREFIX))
-    lock.write_text(f"{DIGEST_PREFIX}{digest(source)}\n{content}", encoding="utf-8")
+    lock.write_text(f"{DIGEST_PREFIX}{compute_digest(source)}\n{content}", encoding="utf-8")
 
 
-def digest(source: Path) -> str:
+def compute_digest(source: Path) -> str:
     """Return the digest of all requirements of an .in file, independent of their order and of comments."""
-    content = "\n".join(sorted(_requirements(source)))
+    content = "\n".join(sorted(_read_requirements(source)))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _requirements(source: Path) -> Iterator[str]:
+def _read_requirements(source: Path) -> Iterator[str]:
     for line in source.read_text(encoding="utf-8").splitlines():
         text = re.sub(r"(^|\s)#.*", "", line).strip()
-        if included := re.fullmatch(r"(?:-r|--requirement)[\s=]+(\S+)", text):
-            yield from _requirements(source.parent / included[1])
+        if match := re.fullmatch(r"(?:-r|--requirement)[\s=]+(\S+)", text):
+            yield from _read_requirements(source.parent / match[1])
         elif text:
             yield re.sub(r"\s+", "", text)
 

@@ -17,7 +17,7 @@ ADDRESS = "MICROJOBS_ADDRESS"
 HOST_ADDRESSES = "MICROJOBS_HOST_ADDRESSES"
 HOST_PORTS = "MICROJOBS_HOST_PORTS"
 
-WATCH_PORT = 8787
+HEARTBEAT_PORT = 8787
 """The first host's port for the heartbeat."""
 TORCH_PORT = 7777
 """The first host's port for PyTorch, as in AWS's own images."""
@@ -27,7 +27,8 @@ DASK_PORT = 8786
 """The first host's port for Dask's scheduler, which is Dask's default."""
 
 BACKLOG = 1024
-"""Size of the queue of new connections. Strangers must not keep hosts of the job out by filling the queue."""
+"""Size of the queue of new connections. The queue is long, so that other programs cannot keep hosts of the job out by
+filling it."""
 SOCKET_FOLDER = "MICROJOBS_SOCKET_FOLDER"
 
 
@@ -42,7 +43,8 @@ class Network:
     ports: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """The port that a host listens on instead of a default port, by host name and default port."""
     socket_path: Path | None = None
-    """The Unix socket that a server listens on instead of a port. Every user of the machine could use a port."""
+    """The Unix socket that a server listens on instead of a port, because every user of the machine could connect to a
+    port."""
 
     def resolve(self, host: str) -> str:
         """Return the host's address. If no address is set, return the host's name, because the name resolves."""
@@ -81,21 +83,22 @@ class Network:
             environ.get(ADDRESS) or cls.address,
             _parse_pairs(environ.get(HOST_ADDRESSES, "")),
             ports,
-            cls.socket_in(folder) if folder else None,
+            cls.make_socket_path(folder) if folder else None,
         )
 
     @staticmethod
-    def socket_in(folder: str) -> Path:
+    def make_socket_path(folder: str) -> Path:
         return Path(folder) / "http.socket"
 
 
 def connect_unix(path: Path, timeout: float | None) -> socket.socket:
-    """Connect to a server's Unix socket. The client's socket has a name, by which the server finds its connection.
+    """Connect to a server's Unix socket. The client's socket has a name, by which the server identifies the connection.
 
     Raises:
         OSError: the server does not listen.
     """
-    name = path.with_name(f"c{secrets.token_hex(5)}")  # not longer than the server's name: the kernel limits the length
+    # the name is not longer than the server's name, because the kernel limits the length
+    name = path.with_name(f"c{secrets.token_hex(5)}")
     with contextlib.ExitStack() as cleanup:
         connection = cleanup.enter_context(socket.socket(socket.AF_UNIX))
         connection.settimeout(timeout)
@@ -103,7 +106,7 @@ def connect_unix(path: Path, timeout: float | None) -> socket.socket:
             connection.bind(str(name))
             connection.connect(str(path))
         finally:
-            name.unlink(missing_ok=True)  # the connection keeps its name
+            name.unlink(missing_ok=True)  # the connection keeps its name after the file is removed
         cleanup.pop_all()
     return connection
 

@@ -4,7 +4,7 @@ The hosts share a secret (`contract.read_job_secret`). The first host listens, a
 listener prove to each other that they know the secret, before either side parses other data:
 
     caller    hello: nonce, name and a MAC of them
-    listener  challenge: its own nonce and a MAC of both nonces
+    listener  challenge: the listener's nonce and a MAC of both nonces
     caller    proof: another MAC of both nonces
     listener  a frame without content: the listener admits the caller
 
@@ -27,7 +27,7 @@ MAGIC = b"MJpeer2\n"
 NONCE_BYTES = 32
 MAC_BYTES = 32
 CLAIM = struct.Struct("8s32s256s")
-"""Magic, nonce and name of the caller's host, which is padded with NUL."""
+"""The claim is the first part of a hello: magic, nonce, and the name of the caller's host, padded with NUL."""
 HELLO_BYTES = CLAIM.size + MAC_BYTES
 CHALLENGE_BYTES = NONCE_BYTES + MAC_BYTES
 
@@ -36,15 +36,17 @@ HANDSHAKE_SECONDS = 5.0
 WELCOME_SECONDS = 20.0
 """Time limit of the last step: the listener has proved itself, and the caller waits for its admission.
 
-The listener admits each host only once, so a caller that gives up too early cannot retry.
+The listener admits each host only once, so a caller that stops waiting too early cannot retry.
 """
 MAX_PENDING = 128
-"""Maximum number of callers in a handshake. When it is exceeded, `Door` drops some of them."""
+"""Maximum number of callers in a handshake. When it is exceeded, `PeerListener` drops some of them."""
 MAX_ACCEPTS = 32
 """Maximum number of callers that the listener accepts before it continues the pending handshakes."""
 
 FRAME = struct.Struct(">I")
+"""Header of a frame: the size of its content in bytes. The MAC and the content follow."""
 WELCOME_BYTES = FRAME.size + MAC_BYTES
+"""Size of the frame without content with which the listener admits the caller."""
 MAX_FRAME_BYTES = 1 << 20
 READ_BYTES = 1 << 18
 
@@ -70,12 +72,12 @@ def decode_claim(claim: bytes) -> str:
     return name
 
 
-def _mac(secret: bytes, label: bytes, *parts: bytes) -> bytes:
+def _compute_mac(secret: bytes, label: bytes, *parts: bytes) -> bytes:
     return hmac.digest(secret, b"microjobs " + label + b"\0" + b"".join(parts), "sha256")
 
 
-def _check_mac(expected: bytes, found: bytes) -> None:
-    if not hmac.compare_digest(expected, found):
+def _check_mac(expected_mac: bytes, received_mac: bytes) -> None:
+    if not hmac.compare_digest(expected_mac, received_mac):
         raise UntrustedError("the other side does not know the job's secret")
 
 
@@ -84,23 +86,23 @@ class Connection:
 
     Args:
         transcript: the claim and both nonces, from which the keys of this connection are derived.
-        is_caller: whether this side called the other one.
+        is_caller: whether this side is the caller, not the listener.
     """
 
     def __init__(self, sock: socket.socket, secret: bytes, transcript: bytes, *, is_caller: bool) -> None:
         self._socket = sock
         # Otherwise a second message would wait for the acknowledgement of the first message, up to 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keys = [_mac(secret, label, transcript) for label in (b"caller's frames", b"listener's frames")]
-        self._outgoing, self._incoming = keys if is_caller else reversed(keys)
-        self._sent = self._received = 0
-        """Numbers of the next frames."""
+        keys = [_compute_mac(secret, label, transcript) for label in (b"caller's frames", b"listener's frames")]
+        self._send_key, self._receive_key = keys if is_caller else reversed(keys)
+        self._send_number = self._receive_number = 0
+        """Numbers of the next frame to send and of the next frame to receive."""
         self._unread = bytearray()
 
     def wrap(self, content: bytes) -> bytes:
         """Return the next frame with this content."""
-        mac = _mac(self._outgoing, b"frame", self._sent.to_bytes(8), content)
-        self._sent += 1
+        mac = _compute_mac(self._send_key, b"frame", self._send_number.to_bytes(8), content)
+        self._send_number += 1
         return FRAME.pack(len(content)) + mac + content
 
     def unwrap(self, received: bytes) -> list[bytes]:
@@ -124,8 +126,8 @@ class Connection:
         if len(self._unread) < start + size:
             return None
         mac, content = bytes(self._unread[FRAME.size : start]), bytes(self._unread[start : start + size])
-        _check_mac(_mac(self._incoming, b"frame", self._received.to_bytes(8), content), mac)
-        self._received += 1
+        _check_mac(_compute_mac(self._receive_key, b"frame", self._receive_number.to_bytes(8), content), mac)
+        self._receive_number += 1
         del self._unread[: start + size]
         return content
 
@@ -182,11 +184,11 @@ def call(address: tuple[str, int], secret: bytes, host: str, seconds: float = HA
 
 def _shake_hands(sock: socket.socket, secret: bytes, host: str, deadline: float) -> Connection:
     hello_claim = encode_claim(host, os.urandom(NONCE_BYTES))
-    sock.sendall(hello_claim + _mac(secret, b"hello", hello_claim))
+    sock.sendall(hello_claim + _compute_mac(secret, b"hello", hello_claim))
     challenge = _read(sock, CHALLENGE_BYTES, deadline)
     transcript = hello_claim + challenge[:NONCE_BYTES]
-    _check_mac(_mac(secret, b"challenge", transcript), challenge[NONCE_BYTES:])
-    sock.sendall(_mac(secret, b"proof", transcript))
+    _check_mac(_compute_mac(secret, b"challenge", transcript), challenge[NONCE_BYTES:])
+    sock.sendall(_compute_mac(secret, b"proof", transcript))
     connection = Connection(sock, secret, transcript, is_caller=True)
     if connection.unwrap(_read(sock, WELCOME_BYTES, time.monotonic() + WELCOME_SECONDS)) != [b""]:
         raise UntrustedError("the other side sent an invalid response at the end of the handshake")
@@ -226,14 +228,14 @@ class _Caller:
         while self._receive(MAC_BYTES if self.transcript else HELLO_BYTES):
             message, self.received = self.received, b""
             if self.transcript:
-                _check_mac(_mac(secret, b"proof", self.transcript), message)
+                _check_mac(_compute_mac(secret, b"proof", self.transcript), message)
                 return True
             claim = message[: CLAIM.size]
             decode_claim(claim)
-            _check_mac(_mac(secret, b"hello", claim), message[CLAIM.size :])
+            _check_mac(_compute_mac(secret, b"hello", claim), message[CLAIM.size :])
             nonce = os.urandom(NONCE_BYTES)
             self.transcript = claim + nonce
-            self.sock.sendall(nonce + _mac(secret, b"challenge", self.transcript))
+            self.sock.sendall(nonce + _compute_mac(secret, b"challenge", self.transcript))
         return False
 
     def _receive(self, size: int) -> bool:
@@ -246,19 +248,19 @@ class _Caller:
         return len(self.received) == size
 
 
-class Door:
+class PeerListener:
     """The first host's listener, which admits only the other hosts of the job.
 
-    Strangers cannot keep hosts of the job out, even if many strangers connect, send nothing or send garbage. A host
-    sends its hello as soon as it is connected, and answers at once. If there are too many callers, the listener first
-    drops the oldest callers without a valid hello.
+    Strangers cannot keep hosts of the job out, even if many strangers connect, send nothing or send garbage: if there
+    are too many callers, the listener first drops the oldest callers without a valid hello. A host of the job sends its
+    hello as soon as it is connected, and answers at once.
 
     Args:
         expected: the names of the hosts to admit. The listener admits each host once.
     """
 
     def __init__(self, listener: socket.socket, secret: bytes, expected: Iterable[str]) -> None:
-        self.refused = 0
+        self.refused_count = 0
         """The number of callers that used this protocol with a wrong secret."""
         self._listener, self._secret, self._expected = listener, secret, set(expected)
         self._callers: list[_Caller] = []
@@ -295,7 +297,7 @@ class Door:
         try:
             return self._admit(caller) if caller.advance(self._secret) else None
         except (OSError, EOFError) as error:
-            self.refused += isinstance(error, UntrustedError)
+            self.refused_count += isinstance(error, UntrustedError)
             self._drop(caller)
             return None
 

@@ -20,7 +20,8 @@ TEXT, NUMBERS = "tensor(string)", {"tensor(float)": np.float32, "tensor(double)"
 """Types of the inputs, as ONNX Runtime names them."""
 
 TOLERANCE = 1e-4
-"""Maximum difference between the features of the pipeline and of its ONNX form, relative to values above 1."""
+"""Maximum difference between the features of the pipeline and of its ONNX form. For features above 1, the difference
+is relative to the feature."""
 
 
 class OnnxPipeline:
@@ -30,7 +31,7 @@ class OnnxPipeline:
         """Load the file.
 
         Raises:
-            UserError: ONNX Runtime cannot load the file, or an input has another type than float, double or string.
+            UserError: ONNX Runtime cannot load the file, or an input has a type other than float, double or string.
         """
         self._session = open_session(path)
         self._types = {str(node.name): str(node.type) for node in self._session.get_inputs()}
@@ -52,7 +53,8 @@ class OnnxPipeline:
         """Return features of shape (rows, features).
 
         Args:
-            columns: values by name, shape (rows,): numbers, with NaN for missing ones; texts, "" for missing ones.
+            columns: the values of each column, by the column's name, shape (rows,): numbers with NaN for missing
+                values, or texts with "" for missing values.
 
         Raises:
             UserError: the pipeline rejects a value.
@@ -73,12 +75,12 @@ def save_pipeline(pipeline: Any, example: Any, folder: str | Path) -> None:
     Put the file next to x_train.npy, so that the train jobs copy it into the model.
 
     Args:
-        pipeline: its input is a pandas DataFrame, its output an array of features of shape (rows, features).
-        example: a DataFrame with rows to check the conversion with. Columns of numbers and booleans become inputs of
-            single precision, all others become texts. Missing texts become "".
+        pipeline: the fitted pipeline. It converts a pandas DataFrame to an array of shape (rows, features).
+        example: a DataFrame with rows that check the conversion. Columns of numbers and booleans become inputs of
+            single precision. All other columns become inputs of text, in which missing values are "".
 
     Raises:
-        UserError: skl2onnx cannot convert the pipeline, or the converted pipeline makes other features.
+        UserError: skl2onnx cannot convert the pipeline, or the converted pipeline returns different features.
     """
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
@@ -99,7 +101,7 @@ def save_pipeline(pipeline: Any, example: Any, folder: str | Path) -> None:
 
 
 def _check_features(path: Path, pipeline: Any, example: Any, is_text: Mapping[str, bool]) -> None:
-    """Raise UserError if the file makes other features from the example than the pipeline."""
+    """Raise UserError if the file and the pipeline make different features from the example."""
     columns = {
         name: (example[name].fillna("").astype(str) if text else example[name].astype(np.float32)).to_numpy()
         for name, text in is_text.items()
@@ -108,12 +110,15 @@ def _check_features(path: Path, pipeline: Any, example: Any, is_text: Mapping[st
     features = pipeline.transform(example)
     expected = np.asarray(features.toarray() if hasattr(features, "toarray") else features, np.float64)
     if actual.shape != expected.shape:
-        raise UserError(f"{PIPELINE_FILE} makes features of shape {actual.shape}, but the pipeline {expected.shape}")
+        raise UserError(
+            f"{PIPELINE_FILE} makes features of shape {actual.shape}, but the pipeline makes shape {expected.shape}"
+        )
     difference = np.abs(actual - expected) / np.maximum(1.0, np.abs(expected))
-    is_bad = ~(difference <= TOLERANCE)  # also true for NaN
+    is_bad = ~(difference <= TOLERANCE)  # the comparison is negated, so that NaN is bad, too
     if is_bad.any():
         row, feature = map(int, np.argwhere(is_bad)[0])
         raise UserError(
-            f"{PIPELINE_FILE} makes {actual[row, feature]} as feature {feature} of row {row}, but the pipeline "
-            f"{expected[row, feature]}: replace missing texts by '' before you fit it, and divide large numbers"
+            f"{PIPELINE_FILE} makes {actual[row, feature]} as feature {feature} of row {row}, but the pipeline makes "
+            f"{expected[row, feature]}: before you fit the pipeline, replace missing texts with '', and divide large "
+            "numbers by a constant"
         )

@@ -8,7 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Set before the import. In a new container, matplotlib searches for fonts, and logs a warning if that takes long.
+# The log level is set before the import: in a new container, matplotlib searches for fonts, and logs a warning if that
+# takes long.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 from microjobs.interpreter import prepare_matplotlib  # noqa: E402
@@ -42,15 +43,15 @@ def draw_learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, 
     _save(figure, path)
 
 
-def draw_predicted_versus_target(path: Path, target: ArrayLike, predicted: ArrayLike, title: str) -> None:
+def draw_predicted_versus_target(path: Path, targets: ArrayLike, predictions: ArrayLike, title: str) -> None:
     """Draw one point per test row, but at most MAX_POINTS points. Exact predictions are on the diagonal."""
-    target, predicted = np.ravel(target), np.ravel(predicted)
+    targets, predictions = np.ravel(targets), np.ravel(predictions)
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
-    low, high = min(target.min(), predicted.min()), max(target.max(), predicted.max())
+    low, high = min(targets.min(), predictions.min()), max(targets.max(), predictions.max())
     axes.plot([low, high], [low, high], color="grey", linewidth=1)
-    step = -(-len(target) // MAX_POINTS)
-    axes.scatter(target[::step], predicted[::step], s=10)
+    interval = -(-len(targets) // MAX_POINTS)
+    axes.scatter(targets[::interval], predictions[::interval], s=10)
     axes.set(title=title, xlabel="target", ylabel="predicted")
     _save(figure, path)
 
@@ -58,7 +59,7 @@ def draw_predicted_versus_target(path: Path, target: ArrayLike, predicted: Array
 def draw_line_and_predictions(
     path: Path, train: tuple[ArrayLike, ArrayLike], test: tuple[ArrayLike, ArrayLike], predictions: ArrayLike
 ) -> None:
-    """Draw the target over the only feature, for training data, test data and predictions, as in the notebook."""
+    """Draw the target over the only feature, for training data, test data and predictions."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots()
     axes.scatter(*train, c="b", s=4, label="Training data")

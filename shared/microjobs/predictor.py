@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from microjobs.bundle import MODEL_FILE, RAW, SERVING_DEFAULT, Bundle
 from microjobs.errors import UserError
 
-# Set before the import. Since version 1.29, ONNX Runtime sends telemetry by default. Its telemetry uses threads that do
-# not survive the fork of a server's workers, and a database in the user's home folder.
+# The variable is set before the import. Since version 1.29, ONNX Runtime sends telemetry by default. Its telemetry uses
+# threads that do not survive the fork of a server's workers, and a database in the user's home folder.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
@@ -21,7 +21,8 @@ RUN_ROWS = 2048
 
 
 class Predictor:
-    """A bundle's loaded model. Thread-safe: ONNX Runtime's `run` is thread-safe, and no attribute changes later."""
+    """A bundle's loaded model. It is thread-safe, because ONNX Runtime's `run` is thread-safe and no attribute changes
+    later."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Load a bundle's model and test it.
@@ -33,7 +34,7 @@ class Predictor:
         self.signatures = bundle.manifest.signatures
         self._model = OnnxModel(bundle.model)
         _test_predictions(bundle, self._model)
-        self._has_names = bundle.has_names
+        self._has_named_columns = bundle.has_named_columns
         scaler = bundle.scaler
         self._mean = np.asarray(scaler.mean if scaler else 0.0, np.float64)
         self._scale = np.asarray(scaler.scale if scaler else 1.0, np.float64)
@@ -42,18 +43,18 @@ class Predictor:
         """Return predictions of shape (rows, 1) for features of shape (rows, features).
 
         Raises:
-            UserError: the signature is unknown, the rows have the wrong width, or the raw rows are named columns.
+            UserError: the signature is unknown, the rows have the wrong width, or the signature takes named columns.
         """
         if signature not in self.signatures:
             raise UserError(f"signature {signature!r} is unknown: the model has {', '.join(self.signatures)}")
         if rows.ndim != 2 or rows.shape[1] != self.features:
             raise UserError(f"rows have shape {rows.shape}: the model takes (rows, {self.features})")
-        if signature == RAW and self._has_names:
+        if signature == RAW and self._has_named_columns:
             raise UserError(f"signature {RAW} of this model takes named columns, not arrays: use {SERVING_DEFAULT}")
         return self._model.run(self.scale(rows) if signature == RAW else rows.astype(np.float32, copy=False))
 
     def scale(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the features of raw rows."""
+        """Return the scaled features of rows of measured values."""
         features: NDArray[np.float32] = ((rows - self._mean) / self._scale).astype(np.float32, copy=False)
         return features
 
@@ -134,5 +135,5 @@ def check_equal(folder: Path, rows: NDArray[np.float32], expected: NDArray[np.fl
     actual = OnnxModel(folder / MODEL_FILE).run(rows)
     min_divisor = max(1.0, float(np.max(np.abs(rows))))
     difference = float(np.max(np.abs(actual - expected) / np.maximum(min_divisor, np.abs(expected))))
-    if not difference <= tolerance:  # also true for NaN
+    if not difference <= tolerance:  # the comparison is negated, so that NaN is an error, too
         raise RuntimeError(f"{MODEL_FILE} differs from the trained model by {difference:.3g} (allowed: {tolerance:g})")

@@ -39,16 +39,16 @@ def has_children() -> bool:
     return True
 
 
-def children_of(parent: int) -> list[int]:
+def find_children(parent: int) -> list[int]:
     """Return the process IDs of the children of a process."""
-    found = []
+    children = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The process's name is in parentheses, and may contain spaces, parentheses and part of a character. The
             # parent's process ID is the second field after the name.
             if stat.read_text(errors="replace").rpartition(")")[2].split()[1] == str(parent):
-                found.append(int(stat.parent.name))
-    return found
+                children.append(int(stat.parent.name))
+    return children
 
 
 def signal_group(group: int, number: int) -> None:

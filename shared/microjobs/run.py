@@ -31,7 +31,7 @@ from microjobs.contract import (
     write_failure,
     write_message,
 )
-from microjobs.errors import EXIT_OK, ScriptStopped, Stopped, UserError, code_and_reason
+from microjobs.errors import EXIT_OK, ScriptStopped, Stopped, UserError, explain_error
 from microjobs.stopping import received_signals
 
 JOB_VARIABLE = "MICROJOBS_JOB"
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, _stop)
     try:
         start_logging(os.environ)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the supervisor has blocked them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the supervisor has blocked these signals
         _check_root(layout)
         interpreter.set_missing_variables(os.environ)
         _run(list(arguments), layout)
@@ -75,7 +75,7 @@ def _check_root(layout: Layout) -> None:
 
 
 def _ignore_stop_signals() -> None:
-    """Ignore further stop signals: they must not interrupt the end of the job, nor change its exit code."""
+    """Ignore later stop signals. They must neither interrupt the end of the job nor change its exit code."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -90,12 +90,12 @@ def _run(arguments: list[str], layout: Layout) -> None:
             _train(job, layout)
         case ["serve"]:
             job.find_command("serve")()
-        case ["train" | "serve" as command, *rest]:
-            raise UserError(f"{command!r} takes no arguments, got {rest}")
+        case ["train" | "serve" as command, *extra_arguments]:
+            raise UserError(f"{command!r} takes no arguments, got {extra_arguments}")
         case ["with-dask", *command]:
-            from microjobs import dask_script  # only this command needs it
+            from microjobs import dask_script  # only this command needs this module
 
-            sys.path.remove(str(job.folder))  # the user's command is no job of this image
+            sys.path.remove(str(job.folder))  # the user's command is not a job of this image
             dask_script.run(command)
         case _:
             job.find_command("process")(arguments)
@@ -104,13 +104,13 @@ def _run(arguments: list[str], layout: Layout) -> None:
 def _print_help(job: "_Job") -> None:
     """Print the hyperparameters of a training image, a processing image's own help, or a server's module docstring."""
     if (declaration := job.load_hyperparameters()) is not None:
-        print(f"usage: {job.folder.name} train\n\n{hyperparameters.help_text(declaration)}")
+        print(f"usage: {job.folder.name} train\n\n{hyperparameters.format_help(declaration)}")
         return
     main_module = job.load_main()
     if hasattr(main_module, "process"):
         main_module.process(["--help"])
     else:
-        print(f"usage: {job.folder.name} {' | '.join(_commands(main_module))}\n\n{main_module.__doc__}")
+        print(f"usage: {job.folder.name} {' | '.join(_list_commands(main_module))}\n\n{main_module.__doc__}")
 
 
 def _train(job: "_Job", layout: Layout) -> None:
@@ -121,7 +121,8 @@ def _train(job: "_Job", layout: Layout) -> None:
         sys.path.remove(str(job.folder))  # the script must not import modules of the job
         script_mode.train(str(program))
         return
-    # Checked before the main module imports its framework, so that invalid hyperparameters are reported at once.
+    # Hyperparameters are checked before the main module imports its framework, so that invalid values are reported at
+    # once.
     declaration = job.load_hyperparameters()
     job.find_command("train")(values if declaration is None else hyperparameters.load(declaration, values))
 
@@ -141,17 +142,17 @@ class _Job:
         main_module = self.load_main()
         function: Callable[..., None] | None = getattr(main_module, name, None)
         if function is None:
-            raise UserError(f"this image does not {name}: it can {' and '.join(_commands(main_module))}")
+            raise UserError(f"this image does not {name}: it can {' and '.join(_list_commands(main_module))}")
         return function
 
     def load_main(self) -> ModuleType:
         if not self._has_module("main"):
             remedy = f"move the job's modules into that package, or set {JOB_VARIABLE} to the folder of a job"
             raise UserError(f"{self.folder} has no {package_name(self.folder.name)}/main.py: {remedy}")
-        loaded = self._import_module("main")
-        if received_signals:  # a library may catch `Stopped`, and take it for a missing optional package
+        main_module = self._import_module("main")
+        if received_signals:  # a library may have caught `Stopped`, and treated it as a missing optional package
             raise Stopped(received_signals[0])
-        return loaded
+        return main_module
 
     def load_hyperparameters(self) -> type[Any] | None:
         """Return the dataclass of the job's hyperparameters; None if it declares none."""
@@ -169,7 +170,7 @@ def package_name(job: str) -> str:
     return f"microjobs_{job.replace('-', '_')}"
 
 
-def _commands(main_module: ModuleType) -> list[str]:
+def _list_commands(main_module: ModuleType) -> list[str]:
     return [name for name in COMMANDS if hasattr(main_module, name)]
 
 
@@ -211,7 +212,7 @@ def _end_stopped(stopped: Stopped, *, is_training: bool) -> int:
 
 def _end_failed(error: Exception, layout: Layout, *, is_processing: bool) -> int:
     """Log the error, write it to the files that SageMaker reads, and return the exit code."""
-    code, reason = code_and_reason(error)
+    code, reason = explain_error(error)
     if worker.report(code, reason):
         return code
     logger.error("%s", reason)

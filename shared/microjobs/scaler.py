@@ -14,7 +14,8 @@ FILE_NAME = "scaler.json"
 
 @dataclass(frozen=True)
 class Scaler:
-    """Per feature: number of rows, mean, and scale (population standard deviation; 1 instead of 0)."""
+    """Number of values, mean and scale of each feature. The scale is the population standard deviation, or 1 for a
+    constant feature."""
 
     count: Sequence[int]
     mean: Sequence[float]

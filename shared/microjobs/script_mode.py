@@ -1,9 +1,9 @@
 """Runs a user's own `train.py`, as AWS's framework images do.
 
 The sagemaker-training toolkit unpacks the code, installs its requirements, and creates the arguments and the `SM_*`
-variables. This module runs the command, because the toolkit breaks long lines of output, imports TensorFlow to know its
-exceptions, logs the whole environment, and reports a reason only for known errors. This module also starts a script on
-several hosts as one job: the toolkit alone would run independent copies.
+variables. This module runs the command itself, because the toolkit would break long lines of output, import TensorFlow
+only to know its exceptions, log all environment variables, and report a reason only for known errors. This module also
+starts a script on several hosts as one job: the toolkit alone would run independent copies.
 """
 
 import dataclasses
@@ -29,27 +29,33 @@ from microjobs.contract import BASE_DIR, Layout, ResourceConfig, read_training_r
 from microjobs.distributed import Program, count_gpus, launch, make_tf_program, make_torchrun_program
 from microjobs.errors import JobError, PlatformError, ScriptStopped, Stopped, UserError
 from microjobs.interpreter import read_user_paths, take_python_variables
+from microjobs.network import Network
 from microjobs.stopping import stop_request
 
 TAIL_BYTES = 16_384
 """Number of bytes at the end of the script's stderr that are kept, to find the reason of a failure."""
 REASON_LINES = 20
 DRAIN_SECONDS = 5.0
-"""Time limit for reading stderr after the end of the script: a process that the script started may keep it open."""
+"""Seconds for reading stderr after the end of the script, because a process that the script has started may keep stderr
+open."""
 JOIN_SECONDS = 900.0
-"""Time for which hosts wait for each other: the requirements may take longer to install on one host."""
-SAVE_SECONDS = 10.0
-"""Time between SIGTERM and SIGKILL for the script when the job ends because of another host."""
+"""Seconds for which hosts wait for each other, because one host may need more time to install the requirements."""
+GRACE_SECONDS = 10.0
+"""Seconds between SIGTERM and SIGKILL for the script when the job ends because of another host."""
 
 TORCH = "sagemaker_torch_distributed_enabled"
 TENSORFLOW = "sagemaker_multi_worker_mirrored_strategy_enabled"
 PACKAGES = {TORCH: "torch", TENSORFLOW: "tensorflow"}
 """The SDK's switches for distributed training that this module supports, and the package that each switch needs."""
-TORCHRUN = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*", re.MULTILINE)
+TORCHRUN_FAILURE = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*", re.MULTILINE)
 """Matches the first log line of torchrun about a script that failed; a traceback of torchrun follows."""
-RANK = re.compile(r"^\[rank\d+\]: ", re.MULTILINE)
+RANK_PREFIX = re.compile(r"^\[rank\d+\]: ", re.MULTILINE)
 """Matches PyTorch's prefix of each line of a traceback when there are several processes."""
 TORCHRUN_CODE = re.compile(r"failed \(exitcode: (-?\d+)\)")
+
+PIP_ERROR = re.compile(r"^\S+ ERROR: (.*)", re.MULTILINE)
+"""Matches an error in pip's log, after the time."""
+MAX_PIP_ERRORS = 3
 
 TOOLKIT_MODULES = ("entry_point", "environment", "errors", "process")
 
@@ -85,8 +91,6 @@ def train(program: str) -> None:
         _run(layout, program, toolkit)
     except socket.gaierror as error:
         raise PlatformError(f"another host of the job did not start within 15 minutes: {error}") from error
-    except (toolkit["errors"].InstallRequirementsError, toolkit["errors"].InstallModuleError) as error:
-        raise UserError(f"the requirements of {program!r} cannot be installed: see pip's lines in the log") from error
     except (toolkit["errors"].ClientError, *CODE_ERRORS) as error:
         raise UserError(f"cannot run {program!r}: {error}") from error
 
@@ -98,11 +102,12 @@ def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
     os.environ["SAGEMAKER_REGION"] = os.environ.get("SAGEMAKER_REGION") or source.DEFAULT_REGION
     resources = read_training_resource_config(layout)
     switch = _choose_switch(environment.additional_framework_parameters, resources)
-    if switch or len(resources.hosts) == 1:
-        # Skips the toolkit's check that all host names resolve, which takes up to 15 minutes. A host without a network
-        # cannot resolve its own name, and hosts with a switch wait for each other in `launch`.
+    if switch or len(resources.hosts) == 1 or Network.read().hosts:
+        # This line skips the toolkit's check that all host names resolve, which takes up to 15 minutes. A host without
+        # a network cannot resolve its own name. With a switch for distributed training, the hosts wait for each other
+        # in `launch`. On the process runtime, no host name resolves.
         os.environ.setdefault("SM_STUDIO_LOCAL_MODE", "True")
-    for folder in (layout.model, layout.output_data):  # exist in AWS's images too
+    for folder in (layout.model, layout.output_data):  # these folders also exist in AWS's images
         folder.mkdir(parents=True, exist_ok=True)
     code = Path(toolkit["environment"].code_dir)
     command = _install(layout, program, toolkit, environment, code)
@@ -117,26 +122,38 @@ def _install(layout: Layout, program: str, toolkit: dict[str, Any], environment:
     arguments, variables = environment.to_cmd_args(), environment.to_env_vars()
     paths, python_variables = read_user_paths(), take_python_variables(os.environ)
 
-    class Runner(toolkit["process"].ProcessRunner):  # type: ignore[misc]  # known only after the import
+    class Runner(toolkit["process"].ProcessRunner):  # type: ignore[misc]  # the import determines the base class
         def run(self, *_: object, **__: object) -> None:
             """Do nothing when `entry_point.run` calls this method: `_run` runs the program later."""
 
-    os.environ["PYTHONSAFEPATH"] = "1"  # for pip, which must not import modules of the user's code
+    os.environ["PYTHONSAFEPATH"] = "1"  # with this variable, pip does not import modules of the user's code
     with tempfile.TemporaryDirectory(prefix="code-") as work:
-        toolkit["entry_point"].run(
-            uri=_locate_code(layout, code, environment.module_dir, Path(work)),
-            user_entry_point=program,
-            args=arguments,
-            env_vars=variables,
-            runner_type=Runner(program, arguments, variables, processes_per_host=1),
-        )
-    del os.environ["PYTHONSAFEPATH"]
+        os.environ["PIP_LOG"] = log = f"{work}/pip.log"
+        try:
+            toolkit["entry_point"].run(
+                uri=_locate_code(layout, code, environment.module_dir, Path(work)),
+                user_entry_point=program,
+                args=arguments,
+                env_vars=variables,
+                runner_type=Runner(program, arguments, variables, processes_per_host=1),
+            )
+        except (toolkit["errors"].InstallRequirementsError, toolkit["errors"].InstallModuleError) as error:
+            reason = _read_pip_errors(Path(log)) or "see pip's lines in the log"
+            raise UserError(f"the requirements of {program!r} cannot be installed: {reason}") from error
+    for name in ("PIP_LOG", "PYTHONSAFEPATH"):
+        del os.environ[name]
     if not (code / program).exists() and not (code / "setup.py").exists():
         names = ", ".join(sorted(path.name for path in code.iterdir())) or "nothing"
         raise UserError(f"sagemaker_program {program!r} is not in the code, which contains {names}")
-    # Replaces the toolkit's PYTHONPATH, which contains the folders of the job's own interpreter.
+    # This line replaces the toolkit's PYTHONPATH, which contains the folders of the job's own interpreter.
     os.environ.update(python_variables | {"PYTHONPATH": os.pathsep.join([str(code), *paths])})
     return _make_command(code, program, arguments)
+
+
+def _read_pip_errors(log: Path) -> str:
+    """Return the last errors in pip's log, which name the requirement; an empty text if there are none."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return "; ".join(PIP_ERROR.findall(text)[-MAX_PIP_ERRORS:])
 
 
 def _make_command(code: Path, program: str, arguments: Sequence[str]) -> list[str]:
@@ -154,14 +171,15 @@ def _make_command(code: Path, program: str, arguments: Sequence[str]) -> list[st
 
 
 def _locate_code(layout: Layout, code: Path, uri: str, work: Path) -> str:
-    """Return the local path of the code. Files in the toolkit's folder `code` have priority over the address."""
+    """Return the local path of the code. Files in the toolkit's folder `code` have priority over `uri`."""
     if code.is_dir() and any(code.iterdir()):
         return str(code)
     return str(source.locate(layout, uri, "sagemaker_submit_directory", work))
 
 
 def _configure_toolkit() -> None:
-    for name in ("sagemaker-training-toolkit", "sagemaker_training"):  # at INFO, they log each value and step
+    # at the level INFO, these loggers log each value and step
+    for name in ("sagemaker-training-toolkit", "sagemaker_training"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # pip's warnings are about the container's user and the image's pip, which the user cannot change.
     os.environ.setdefault("PIP_ROOT_USER_ACTION", "ignore")
@@ -179,7 +197,9 @@ def _choose_switch(parameters: Mapping[str, object], resources: ResourceConfig) 
         if name not in PACKAGES:
             raise UserError(f"{name} is not supported: this image supports {', '.join(PACKAGES)}")
         if importlib.util.find_spec(PACKAGES[name]) is None:
-            raise UserError(f"{name} needs {PACKAGES[name]}, which this image does not have: use the other trainer")
+            raise UserError(
+                f"{name} needs {PACKAGES[name]}, which this image does not have: use an image that contains it"
+            )
     if len(switches) > 1:
         raise UserError(f"{' and '.join(switches)} exclude each other: remove one")
     groups = parameters.get("sagemaker_distribution_instance_groups")
@@ -198,11 +218,11 @@ def _make_program(switch: str, resources: ResourceConfig, command: Sequence[str]
     return make_torchrun_program(resources, max(1, count_gpus()), arguments)
 
 
-def _execute(program: str, command: Sequence[str], cwd: Path) -> None:
+def _execute(script_name: str, command: Sequence[str], cwd: Path) -> None:
     logger.info("script mode: %s", " ".join(command))
     with stop_request() as stop:
         process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE)
-        tail = Tail(process)
+        tail = StderrReader(process)
         if stop.signal_number is not None:  # the signal arrived before the script started
             process.send_signal(stop.signal_number)
         code = process.wait()
@@ -210,61 +230,61 @@ def _execute(program: str, command: Sequence[str], cwd: Path) -> None:
     if code != 0 and stop.signal_number is not None:
         raise ScriptStopped(stop.signal_number)
     if code != 0:
-        raise ScriptError(format_reason(program, code, stderr))
+        raise ScriptError(format_reason(script_name, code, stderr))
 
 
-def _execute_on_all_hosts(name: str, program: Program, resources: ResourceConfig, cwd: Path) -> None:
+def _execute_on_all_hosts(script_name: str, program: Program, resources: ResourceConfig, cwd: Path) -> None:
     """Run this host's part of the script. All hosts end in the same way."""
     logger.info("script mode on %d hosts: %s", len(resources.hosts), " ".join(program.command))
-    tails: list[Tail] = []
+    tails: list[StderrReader] = []
     try:
         launch(
-            dataclasses.replace(program, cwd=cwd, stderr=subprocess.PIPE, grace=SAVE_SECONDS),
+            dataclasses.replace(program, cwd=cwd, stderr=subprocess.PIPE, grace_seconds=GRACE_SECONDS),
             resources,
-            explain=lambda code: _explain(name, code, tails[0].read()),
-            on_start=lambda process: tails.append(Tail(process)),
+            explain=lambda code: _explain(script_name, code, tails[0].read()),
+            on_start=lambda process: tails.append(StderrReader(process)),
             join_seconds=JOIN_SECONDS,
         )
     except Stopped as stopped:
         raise ScriptStopped(stopped.signal_number) from None
 
 
-def _explain(name: str, code: int, stderr: str) -> tuple[int, str]:
+def _explain(script_name: str, code: int, stderr: str) -> tuple[int, str]:
     """Return the script's own exit code and the reason, without the output of torchrun."""
-    if (torchrun_output := TORCHRUN.search(stderr)) is not None:
+    if (torchrun_output := TORCHRUN_FAILURE.search(stderr)) is not None:
         start = torchrun_output.start()
         exit_code = TORCHRUN_CODE.search(stderr, start)
         code, stderr = int(exit_code[1]) if exit_code else code, stderr[:start]
-    return code, format_reason(name, code, RANK.sub("", stderr))
+    return code, format_reason(script_name, code, RANK_PREFIX.sub("", stderr))
 
 
-class Tail:
-    """Copies a script's stderr to this process's stderr without delay, and keeps its end."""
+class StderrReader:
+    """Copies a script's stderr to this process's stderr without delay, and keeps the last TAIL_BYTES of it."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._end = bytearray()
+        self._tail = bytearray()
         self._reader = threading.Thread(target=self._copy, args=(process.stderr,), daemon=True)
         self._reader.start()
 
     def read(self) -> str:
-        """Return the end of the output. Call this when the script has ended."""
+        """Return the end of the output. Call this method when the script has ended."""
         self._reader.join(DRAIN_SECONDS)
-        return self._end.decode(errors="replace")
+        return self._tail.decode(errors="replace")
 
     def _copy(self, stderr: IO[bytes]) -> None:
         with stderr:
             for chunk in iter(lambda: os.read(stderr.fileno(), TAIL_BYTES), b""):
                 sys.stderr.buffer.write(chunk)
                 sys.stderr.buffer.flush()
-                self._end += chunk
-                del self._end[:-TAIL_BYTES]
+                self._tail += chunk
+                del self._tail[:-TAIL_BYTES]
 
 
 def format_reason(program: str, code: int, stderr: str) -> str:
     """Return a reason that starts with the script's last line, because FailureReason is cut after 1024 characters."""
-    ending = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+    cause = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
     if code == -signal.SIGKILL:
-        ending += ", most likely out of memory"
+        cause += ", most likely out of memory"
     lines = [line for line in stderr.splitlines() if line.strip()][-REASON_LINES:]
-    last = lines[-1].strip() if lines else "it wrote nothing to stderr; see the log"
-    return "\n".join([f"{program} failed: {last} ({ending})", *lines])
+    last_line = lines[-1].strip() if lines else "it wrote nothing to stderr; see the log"
+    return "\n".join([f"{program} failed: {last_line} ({cause})", *lines])

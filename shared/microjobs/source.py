@@ -1,6 +1,6 @@
 """Access to a user's code at the address in a request: in S3, in a folder or in an archive.
 
-Needs only the standard library, and boto3 for addresses in S3.
+This module needs only the standard library, and boto3 for addresses in S3.
 """
 
 import importlib

@@ -12,7 +12,7 @@ received_signals: list[int] = []
 
 @dataclass
 class StopRequest:
-    """Becomes true when SIGTERM or SIGINT arrives."""
+    """A flag that becomes true when SIGTERM or SIGINT arrives."""
 
     signal_number: int | None = None
 

@@ -23,19 +23,19 @@ BLOCKED_AT_START = {signal.SIGTERM, signal.SIGINT}
 """Signals that are blocked until the job has installed handlers. Without handlers, they would kill the job."""
 
 LEFTOVER_GRACE_SECONDS = 5.0
-"""Time between SIGTERM and SIGKILL for processes that a job left running."""
+"""Seconds between SIGTERM and SIGKILL for processes that a job left running."""
 
 
-def supervise(job: Callable[[], NoReturn], layout: Layout, grace: float) -> int:
+def supervise(job: Callable[[], NoReturn], layout: Layout, grace_seconds: float) -> int:
     """Run a job in its own process and return its exit code, or 128 + N if signal N ended it.
 
     If the job fails without a failure file, write one that explains the exit code. The process is a fork, because a
     new interpreter would add 50 ms to each job.
 
     Args:
-        job: ends its process, and unblocks SIGTERM and SIGINT when it can handle them.
-        layout: folders of the job, for the failure file and to restore the ownership of its results.
-        grace: seconds between the first stop signal and SIGKILL.
+        job: function that runs in the new process, and ends it. It unblocks SIGTERM and SIGINT when it can handle them.
+        layout: folders of the job. The supervisor writes the failure file, and restores the ownership of results.
+        grace_seconds: seconds between the first stop signal and SIGKILL.
     """
     processes.adopt_orphans()
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
@@ -43,9 +43,10 @@ def supervise(job: Callable[[], NoReturn], layout: Layout, grace: float) -> int:
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS - BLOCKED_AT_START)
         job()
-    with contextlib.suppress(OSError):  # set here too: a signal may arrive before the child has set its group
+    # the parent sets the child's process group too, because a signal may arrive before the child has set it
+    with contextlib.suppress(OSError):
         os.setpgid(pid, pid)
-    job_processes = _JobProcesses(pid, grace)
+    job_processes = _JobProcesses(pid, grace_seconds)
     status = job_processes.wait()
     job_processes.end_leftovers()
     code = os.waitstatus_to_exitcode(status)
@@ -53,7 +54,8 @@ def supervise(job: Callable[[], NoReturn], layout: Layout, grace: float) -> int:
         _report_missing_reason(layout, code)
     if job_processes.timed_out:
         _report_failure(
-            layout, f"killed, because it did not end within {grace:g} s after signal {job_processes.stop_signal}"
+            layout,
+            f"killed, because it did not end within {grace_seconds:g} s after signal {job_processes.stop_signal}",
         )
     restore_ownership(layout)
     return 128 - code if code < 0 else code
@@ -62,9 +64,9 @@ def supervise(job: Callable[[], NoReturn], layout: Layout, grace: float) -> int:
 class _JobProcesses:
     """All processes of the job, from its start to the end of the last process."""
 
-    def __init__(self, pid: int, grace: float) -> None:
+    def __init__(self, pid: int, grace_seconds: float) -> None:
         self.pid = pid
-        self.grace = grace
+        self.grace_seconds = grace_seconds
         self.stop_signal: int | None = None
         self.deadline: float | None = None
         self.timed_out = False
@@ -98,21 +100,21 @@ class _JobProcesses:
     def _forward(self, number: int) -> None:
         if number in STOP_SIGNALS and self.deadline is None:
             self.stop_signal = number
-            self.deadline = time.monotonic() + self.grace
+            self.deadline = time.monotonic() + self.grace_seconds
         processes.signal_group(self.pid, number)
 
     def _signal_all(self, number: int) -> None:
         """Signal the job's group, and orphans that have left the group."""
         processes.signal_group(self.pid, number)
-        for pid in processes.children_of(os.getpid()):
+        for pid in processes.find_children(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if ended[0] == self.pid:
-                    self._status = ended[1]
+            while (ended_process := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended_process[0] == self.pid:
+                    self._status = ended_process[1]
 
 
 def _report_missing_reason(layout: Layout, code: int) -> None:
@@ -145,7 +147,7 @@ def restore_ownership(layout: Layout) -> None:
     processing = layout.root / "processing"
     folders = [layout.model, layout.output, layout.output_data, layout.checkpoints]
     for folder in [*folders, *(processing.iterdir() if processing.is_dir() else [])]:
-        with contextlib.suppress(OSError):  # read-only inputs stay as they are
+        with contextlib.suppress(OSError):  # read-only inputs are not changed
             owner = folder.stat()
             if owner.st_uid != 0:
                 _change_owner(folder, owner.st_uid, owner.st_gid)
@@ -153,7 +155,8 @@ def restore_ownership(layout: Layout) -> None:
 
 def _change_owner(folder: Path, user: int, group: int) -> None:
     pending_folders = [folder]
-    while pending_folders:  # not recursive: folders may be nested deeper than Python's recursion limit
+    # this loop does not recurse, because folders may be nested deeper than Python's recursion limit
+    while pending_folders:
         for path in pending_folders.pop().iterdir():
             if path.lstat().st_uid == 0:
                 os.chown(path, user, group, follow_symlinks=False)

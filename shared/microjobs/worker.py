@@ -1,7 +1,7 @@
 """Worker processes of a training job, which `microjobs.distributed` starts on each host.
 
-A worker that fails reports the reason to the process that started it, so that the cause is known before the workers of
-other hosts fail because of it.
+A worker that fails reports the reason to the process that started it. The cause is then known before the workers of
+other hosts fail, too.
 """
 
 import json
@@ -17,7 +17,7 @@ REPORT_VARIABLE = "MICROJOBS_REPORT"
 """Variable with the path of the pipe to which workers write their report."""
 
 EXIT_TIMEOUT_SECONDS = 60.0
-"""Time after which a worker exits if its parent has not ended it."""
+"""Seconds after which a worker exits if its parent has not ended it."""
 
 _MAX_LINE_BYTES = 4096
 """Maximum size of a line that is not mixed with lines of other workers in the pipe: PIPE_BUF of Linux."""
@@ -28,7 +28,7 @@ def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def report(code: int, reason: str) -> bool:
-    """Report why this worker ends, and its exit code. Return False if this process is not a worker.
+    """Report the reason for this worker's end, and its exit code. Return False if this process is not a worker.
 
     A long reason, such as a traceback, is cut in the middle.
     """

@@ -1,4 +1,4 @@
-"""`microjobs … --on aws` with the local server in the place of AWS: real requests, real containers."""
+"""Tests of `microjobs … --on aws`: the local server replaces AWS, and runs real containers."""
 
 import re
 import signal
@@ -28,16 +28,16 @@ def find_last_run(account: Account) -> str:
     return max((account.home / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime).stem
 
 
-def wait_for_training(running: subprocess.Popen[str]) -> None:
-    assert running.stdout is not None
-    assert any("InProgress: Training" in line for line in running.stdout)
+def wait_for_training(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert any("InProgress: Training" in line for line in process.stdout)
 
 
 def test_finished_workflow_leaves_nothing_running(account: Account) -> None:
-    done = account.microjobs("run", "straight-line", "--on", "aws", "--yes", "--tag", "team=lines")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert STRAIGHT_LINE_TABLE in done.stdout
-    assert re.search(r"^cost +\$0\.\d+ for instances, by the price table$", done.stdout, re.MULTILINE)
+    result = account.run_microjobs("run", "straight-line", "--on", "aws", "--yes", "--tag", "team=lines")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert STRAIGHT_LINE_TABLE in result.stdout
+    assert re.search(r"^cost +\$0\.\d+ for instances, by the price table$", result.stdout, re.MULTILINE)
     assert account.list_running() == []
     job = account.local.sagemaker.describe_training_job(TrainingJobName=f"{find_last_run(account)}-train")
     tags = account.local.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"]
@@ -46,64 +46,64 @@ def test_finished_workflow_leaves_nothing_running(account: Account) -> None:
 
 
 def test_nothing_starts_without_consent(account: Account) -> None:
-    before = set((account.home / "runs").glob("*.json"))
-    done = account.microjobs("run", "straight-line", "--on", "aws")
-    assert done.returncode == 2
-    assert "add --yes" in done.stderr
-    assert "1 x ml.m5.large" in done.stdout
-    assert set((account.home / "runs").glob("*.json")) == before
+    journals = set((account.home / "runs").glob("*.json"))
+    result = account.run_microjobs("run", "straight-line", "--on", "aws")
+    assert result.returncode == 2
+    assert "add --yes" in result.stderr
+    assert "1 x ml.m5.large" in result.stdout
+    assert set((account.home / "runs").glob("*.json")) == journals
 
 
 def test_interrupted_run_leaves_nothing_running_and_resumes_only_on_aws(account: Account) -> None:
-    with account.start(*ENDLESS_RUN) as running:
-        wait_for_training(running)
-        running.send_signal(signal.SIGINT)
-        output, _ = running.communicate(timeout=200)
-    assert running.returncode == 130
+    with account.start_microjobs(*ENDLESS_RUN) as process:
+        wait_for_training(process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 130
     assert "microjobs run straight-line --resume --on aws" in output
     assert "Cost so far: $" in output
     assert account.list_running() == []
-    here = account.microjobs("run", "straight-line", "--resume")
-    assert here.returncode == 2
-    assert "was started with --on aws" in here.stderr
+    local_result = account.run_microjobs("run", "straight-line", "--resume")
+    assert local_result.returncode == 2
+    assert "was started with --on aws" in local_result.stderr
 
 
-def test_failed_step_leaves_nothing(account: Account) -> None:
-    done = account.microjobs("run", "straight-line", "--on", "aws", "--yes", "--learning-rate", "-1")
-    assert done.returncode == 1
-    assert "learning_rate" in done.stderr
+def test_failed_step_leaves_nothing_running(account: Account) -> None:
+    result = account.run_microjobs("run", "straight-line", "--on", "aws", "--yes", "--learning-rate", "-1")
+    assert result.returncode == 1
+    assert "learning_rate" in result.stderr
     assert account.list_running() == []
 
 
-def test_run_of_a_killed_launcher_is_stopped_by_its_name(account: Account) -> None:
-    with account.start(*ENDLESS_RUN) as running:
-        wait_for_training(running)
-        running.kill()
+def test_stop_ends_the_run_of_a_killed_command(account: Account) -> None:
+    with account.start_microjobs(*ENDLESS_RUN) as process:
+        wait_for_training(process)
+        process.kill()
     assert account.list_running() == [f"{find_last_run(account)}-train"]
-    done = account.microjobs("stop", "--run", find_last_run(account), "--on", "aws")
-    assert (done.returncode, done.stderr) == (0, "")
+    result = account.run_microjobs("stop", "--run", find_last_run(account), "--on", "aws")
+    assert (result.returncode, result.stderr) == (0, "")
     assert account.list_running() == []
-    again = account.microjobs("stop", "--run", find_last_run(account), "--on", "aws")
-    assert "was running" in again.stdout
+    second_result = account.run_microjobs("stop", "--run", find_last_run(account), "--on", "aws")
+    assert "was running" in second_result.stdout
 
 
 def test_unpushed_images_prevent_a_run(account: Account, tmp_path: Path) -> None:
-    other = Account(account.local, tmp_path)
+    account_without_images = Account(account.local, tmp_path)
     (tmp_path / "microjobs.toml").write_text((account.folder / "microjobs.toml").read_text())
-    done = other.microjobs("run", "straight-line", "--on", "aws", "--yes")
-    assert done.returncode == 2
-    assert "images of preprocess, train-pytorch, serve, batch-score were not pushed" in done.stderr
-    assert "`microjobs push`" in done.stderr
+    result = account_without_images.run_microjobs("run", "straight-line", "--on", "aws", "--yes")
+    assert result.returncode == 2
+    assert "images of preprocess, train-pytorch, serve, batch-score were not pushed" in result.stderr
+    assert "`microjobs push`" in result.stderr
 
 
 def test_jobs_and_logs_on_aws_are_shown(account: Account) -> None:
-    listed = account.microjobs("ps", "--on", "aws").stdout
-    assert (name := re.search(r"^processing +(\S+-raw) +Completed", listed, re.MULTILINE))
-    assert "algo-1" in account.microjobs("logs", name[1], "--on", "aws").stdout
+    output = account.run_microjobs("ps", "--on", "aws").stdout
+    assert (name := re.search(r"^processing +(\S+-raw) +Completed", output, re.MULTILINE))
+    assert "algo-1" in account.run_microjobs("logs", name[1], "--on", "aws").stdout
 
 
 def test_doctor_finds_bucket_and_role(account: Account) -> None:
-    output = account.microjobs("doctor", "--on", "aws").stdout
+    output = account.run_microjobs("doctor", "--on", "aws").stdout
     assert "✓ bucket sagemaker-us-east-1-000000000000 in us-east-1" in output
     assert "✓ role microjobs, which SageMaker may assume" in output
     assert "? quotas cannot be checked" in output

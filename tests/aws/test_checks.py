@@ -1,4 +1,7 @@
-"""Tests of `microjobs doctor --on aws` with an account that moto simulates, and stubs for what moto lacks."""
+"""Tests of `microjobs doctor --on aws` with an account that moto simulates.
+
+Stubs replace the operations that moto does not support.
+"""
 
 import json
 import threading
@@ -57,8 +60,8 @@ def test_credentials_of_the_same_account_as_the_role_are_ok(account: Account) ->
 
 
 def test_credentials_of_another_account_are_a_problem(account: Account, settings: Settings) -> None:
-    other = replace(settings, role="arn:aws:iam::999999999999:role/microjobs")
-    finding = checks.check_credentials(replace(account, settings=other))
+    other_settings = replace(settings, role="arn:aws:iam::999999999999:role/microjobs")
+    finding = checks.check_credentials(replace(account, settings=other_settings))
     assert finding.level == "problem"
     assert "belong to account 123456789012, but the role belongs to account 999999999999" in finding.message
 
@@ -274,9 +277,9 @@ def test_architecture_of_a_single_image_is_in_its_config(config_url: str) -> Non
 
 
 def test_architectures_of_an_index_are_in_its_manifest() -> None:
-    built = {"os": "linux", "architecture": "amd64"}
+    platform = {"os": "linux", "architecture": "amd64"}
     attestation = {"os": "unknown", "architecture": "unknown"}
-    manifest = {"manifests": [{"platform": built}, {"platform": attestation}]}
+    manifest = {"manifests": [{"platform": platform}, {"platform": attestation}]}
     assert find_platforms(manifest) == ["linux/amd64"]
 
 
@@ -291,7 +294,7 @@ def make_failing_check(error: Exception) -> Check:
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation"])
-def test_denied_check_is_unknown(code: str, account: Account) -> None:
+def test_check_without_permission_has_level_unknown(code: str, account: Account) -> None:
     finding = run(make_failing_check(ClientError({"Error": {"Code": code, "Message": "no"}}, "GetRole")), account)
     assert (finding.level, finding.message) == ("unknown", "the subject cannot be checked: GetRole is not allowed")
 
@@ -299,7 +302,7 @@ def test_denied_check_is_unknown(code: str, account: Account) -> None:
 @pytest.mark.parametrize(
     "error", [OSError("no route"), ClientError({"Error": {"Code": "Throttling", "Message": "no route"}}, "GetRole")]
 )
-def test_failed_check_is_unknown(error: Exception, account: Account) -> None:
+def test_failed_check_has_level_unknown(error: Exception, account: Account) -> None:
     finding = run(make_failing_check(error), account)
     assert (finding.level, finding.message) == ("unknown", f"the subject cannot be checked: {error}")
     assert finding.remedy == "try again"

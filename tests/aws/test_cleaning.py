@@ -1,4 +1,7 @@
-"""Failures and Ctrl-C leave nothing that costs money, although AWS refuses to delete endpoints during creation."""
+"""Tests that failures and Ctrl-C leave nothing running that costs money.
+
+AWS refuses to delete an endpoint during its creation, so a run repeats the request until the endpoint is deleted.
+"""
 
 import io
 import os
@@ -26,15 +29,18 @@ WITHOUT_TUNING = housing.Options(tuning=False)
 
 
 class Aws(Cloud):
-    """A cloud that refuses to delete an endpoint while it creates it, as AWS does."""
+    """A cloud that refuses to delete an endpoint during its creation, as AWS does.
 
-    def __init__(self, describe_calls: int = 4) -> None:
+    An endpoint is being created until DescribeEndpoint has been called `creation_calls` times.
+    """
+
+    def __init__(self, creation_calls: int = 4) -> None:
         super().__init__()
-        self.describe_calls = describe_calls
+        self.creation_calls = creation_calls
 
     def _advance(self, noun: str, name: str, resource: dict[str, Any]) -> None:
         resource["describe_calls"] = resource.get("describe_calls", 0) + 1
-        if noun != "Endpoint" or resource["describe_calls"] >= self.describe_calls:
+        if noun != "Endpoint" or resource["describe_calls"] >= self.creation_calls:
             super()._advance(noun, name, resource)
             prefix = noun.removesuffix("Job")
             resource |= {f"{prefix}StartTime": START, f"{prefix}EndTime": START + timedelta(seconds=10)}
@@ -45,10 +51,12 @@ class Aws(Cloud):
         return super()._delete(noun, name, members)
 
     def list_running(self) -> list[tuple[str, str]]:
-        """Return the resources that cost money."""
-        hosting = ("Endpoint", "EndpointConfig", "Model")
+        """Return the unfinished jobs, and all endpoints, endpoint configurations and models."""
+        hosting_nouns = ("Endpoint", "EndpointConfig", "Model")
         return [
-            key for key, resource in self.resources.items() if key[0] in hosting or "InProgress" in resource.values()
+            key
+            for key, resource in self.resources.items()
+            if key[0] in hosting_nouns or "InProgress" in resource.values()
         ]
 
 
@@ -64,9 +72,9 @@ def start_run(
     *,
     keep: bool = False,
     journal: Journal | None = None,
-    **values: Any,
+    **backend_fields: Any,
 ) -> Run:
-    backend = replace(aws.backend(), **{"price": {"ml.m5.large": 3600.0}.get, **values})
+    backend = replace(aws.make_backend(), **{"price": {"ml.m5.large": 3600.0}.get, **backend_fields})
     journal = journal or Journal.new(folder / "runs", "housing", {}, "aws")
     return Run(backend, journal, Progress(Console(file=screen, width=200)), keep=keep)
 
@@ -80,12 +88,12 @@ def press_ctrl_c_at(step: str) -> Any:
 
 
 def interrupt_run(run: Run, folder: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+    with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
         housing.housing(run, WITHOUT_TUNING, folder)
 
 
 @pytest.mark.parametrize("step", ["raw", "train", "endpoint"])
-def test_ctrl_c_leaves_nothing(aws: Aws, tmp_path: Path, screen: io.StringIO, step: str) -> None:
+def test_ctrl_c_leaves_nothing_running(aws: Aws, tmp_path: Path, screen: io.StringIO, step: str) -> None:
     aws.on_describe = press_ctrl_c_at(step)
     interrupt_run(start_run(aws, tmp_path, screen), tmp_path)
     assert any(name.endswith(step) for _, name in aws.resources) or step == "endpoint"
@@ -96,7 +104,7 @@ def test_endpoint_in_creation_is_deleted_afterwards(aws: Aws, tmp_path: Path, sc
     aws.on_describe = press_ctrl_c_at("endpoint")
     run = start_run(aws, tmp_path, screen)
     interrupt_run(run, tmp_path)
-    assert len(aws.find_requests("DeleteEndpoint")) > 1  # refused, and requested again
+    assert len(aws.find_requests("DeleteEndpoint")) > 1  # AWS refused the first request, so the run repeated it
     assert f"deleting endpoint {run.id}-endpoint, which is Creating" in screen.getvalue()
     assert run.journal.endpoint is None
 
@@ -110,23 +118,23 @@ def test_failed_endpoint_is_deleted(aws: Aws, tmp_path: Path, screen: io.StringI
 
 
 def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, screen: io.StringIO) -> None:
-    aws = Aws(describe_calls=30)
+    aws = Aws(creation_calls=30)
     run = start_run(aws, tmp_path, screen, max_seconds=0)
     with (
         pytest.raises(JobFailedError, match="not in service within 0 s"),
         run.endpoint(steps.plan_endpoint(run, "s3://bucket/model.tar.gz")),
     ):
-        pytest.fail("it is not in service")
+        pytest.fail("the endpoint is not in service")
     assert aws.list_running() == []
 
 
 def test_failed_deletion_does_not_hide_the_first_error(
     aws: Aws, tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def raise_connection_error(*_: object) -> None:
         raise EndpointConnectionError(endpoint_url="https://aws")
 
-    monkeypatch.setattr(run_module, "delete_endpoint", fail)
+    monkeypatch.setattr(run_module, "delete_endpoint", raise_connection_error)
     aws.failures["endpoint"] = "no /ping"
     run = start_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="no /ping"):
@@ -144,11 +152,11 @@ def test_undeletable_endpoint_raises(
         "EndpointStatus": "Creating",
         "describe_calls": -9999,
     }
-    with pytest.raises(LauncherError, match="endpoint stuck is Creating and could not be deleted"):
+    with pytest.raises(LauncherError, match="endpoint stuck is Creating and was not deleted"):
         stopping.delete_endpoint(start_run(aws, tmp_path, screen).backend, "stuck", print)
 
 
-def test_kept_job_and_endpoint_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+def test_output_names_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.on_describe = press_ctrl_c_at("endpoint")
     run = start_run(aws, tmp_path, screen, keep=True)
     interrupt_run(run, tmp_path)
@@ -203,14 +211,15 @@ def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen
     run = start_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError):
         housing.housing(run, WITHOUT_TUNING, tmp_path)
-    first = Journal.read(run.journal.path).spent
-    hosts = 1 + 4 + 1 + 1  # raw, scale, train, batch-score
-    assert first == pytest.approx(10 * hosts, abs=5)  # one dollar per second, plus the endpoint's few seconds
+    first_cost = Journal.read(run.journal.path).spent
+    host_count = 1 + 4 + 1 + 1  # the hosts of the steps raw, scale, train and batch-score
+    # each job takes 10 s, and each host costs one dollar per second; the endpoint adds a few seconds
+    assert first_cost == pytest.approx(10 * host_count, abs=5)
     aws.failures.clear()
-    resumed = start_run(aws, tmp_path, screen, journal=run.journal)
-    resumed.journal.attempt += 1
-    housing.housing(resumed, WITHOUT_TUNING, tmp_path)
-    assert Journal.read(run.journal.path).spent == pytest.approx(first + 10)
+    resumed_run = start_run(aws, tmp_path, screen, journal=run.journal)
+    resumed_run.journal.attempt += 1
+    housing.housing(resumed_run, WITHOUT_TUNING, tmp_path)
+    assert Journal.read(run.journal.path).spent == pytest.approx(first_cost + 10)
     assert "so far" in screen.getvalue()
 
 

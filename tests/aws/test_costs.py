@@ -1,4 +1,4 @@
-"""The estimated cost and the real cost of a run."""
+"""Tests of the estimated cost and of the real cost of a run."""
 
 import io
 from dataclasses import replace
@@ -13,7 +13,7 @@ from microjobs_orchestrator.aws import costs
 from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.aws.costs import load_prices
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.runs.costs import CostMeter, Price, Usage, format_dollars, measure_usage
+from microjobs_orchestrator.runs.costs import BilledUsage, CostMeter, Price, format_dollars, measure_usage
 from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, PROCESSING, TRAINING, TUNING
 from microjobs_orchestrator.runs.planned import RunContext
@@ -39,7 +39,7 @@ def render_estimates(settings: Settings) -> str:
 
 
 def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> None:
-    assert [(item.title, item.total) for item in make_estimates(settings)] == [
+    assert [(item.title, item.total_count) for item in make_estimates(settings)] == [
         ("Raw data", 1),
         ("Scaling on 4 hosts", 4),
         ("Training", 1),
@@ -56,14 +56,14 @@ def test_serverless_variants_have_no_instances() -> None:
 
 def test_maximum_is_the_cost_until_the_time_limit(settings: Settings) -> None:
     tuning = make_estimates(replace(settings, max_minutes=30))[3]
-    assert tuning.max_dollars({"ml.m5.large": 0.2}) == pytest.approx(6 * 0.5 * 0.2)
-    assert tuning.expected_dollars({"ml.m5.large": 0.2}) == pytest.approx(6 * 5 / 60 * 0.2)
-    assert tuning.max_dollars({}) is None
+    assert tuning.compute_max_dollars({"ml.m5.large": 0.2}) == pytest.approx(6 * 0.5 * 0.2)
+    assert tuning.compute_expected_dollars({"ml.m5.large": 0.2}) == pytest.approx(6 * 5 / 60 * 0.2)
+    assert tuning.compute_max_dollars({}) is None
 
 
 def test_expected_cost_is_at_most_the_maximum(settings: Settings) -> None:
     for item in make_estimates(replace(settings, max_minutes=1)):
-        assert item.expected_dollars({"ml.m5.large": 1.0}) == item.max_dollars({"ml.m5.large": 1.0})
+        assert item.compute_expected_dollars({"ml.m5.large": 1.0}) == item.compute_max_dollars({"ml.m5.large": 1.0})
 
 
 def test_table_shows_steps_and_their_sum(settings: Settings) -> None:
@@ -79,9 +79,9 @@ def test_unknown_price_is_reported(settings: Settings) -> None:
 
 
 def test_other_region_has_only_prices_of_the_settings(settings: Settings) -> None:
-    other = replace(settings, region="eu-north-1")
-    assert load_prices(other) == {}
-    assert load_prices(replace(other, prices={"ml.m5.large": 0.2})) == {"ml.m5.large": 0.2}
+    other_settings = replace(settings, region="eu-north-1")
+    assert load_prices(other_settings) == {}
+    assert load_prices(replace(other_settings, prices={"ml.m5.large": 0.2})) == {"ml.m5.large": 0.2}
     assert load_prices(replace(settings, prices={"ml.m5.large": 0.2}))["ml.m5.xlarge"] == 0.23
 
 
@@ -90,35 +90,35 @@ def test_other_region_has_only_prices_of_the_settings(settings: Settings) -> Non
 NO_CLIENT: Any = None
 
 
-def describe_training(**members: Any) -> dict[str, Any]:
+def make_training_description(**members: Any) -> dict[str, Any]:
     resources = {"InstanceType": "ml.m5.large", "InstanceCount": 2}
     return {"ResourceConfig": resources, "TrainingStartTime": START, **members}
 
 
 def test_training_costs_billable_time_times_hosts() -> None:
-    ended = describe_training(BillableTimeInSeconds=30, TrainingEndTime=START + timedelta(seconds=100))
-    assert measure_usage(NO_CLIENT, TRAINING, ended) == Usage("ml.m5.large", 60)
+    description = make_training_description(BillableTimeInSeconds=30, TrainingEndTime=START + timedelta(seconds=100))
+    assert measure_usage(NO_CLIENT, TRAINING, description) == BilledUsage("ml.m5.large", 60)
 
 
 def test_job_without_billable_time_costs_wall_time() -> None:
-    ended = describe_training(TrainingEndTime=START + timedelta(seconds=100))
-    assert measure_usage(NO_CLIENT, TRAINING, ended) == Usage("ml.m5.large", 200)
+    description = make_training_description(TrainingEndTime=START + timedelta(seconds=100))
+    assert measure_usage(NO_CLIENT, TRAINING, description) == BilledUsage("ml.m5.large", 200)
 
 
 def test_processing_counts_from_start_to_end() -> None:
     cluster = {"InstanceType": "ml.c5.large", "InstanceCount": 4}
     job = {"ProcessingResources": {"ClusterConfig": cluster}}
-    assert measure_usage(NO_CLIENT, PROCESSING, job) == Usage("ml.c5.large", 0)
+    assert measure_usage(NO_CLIENT, PROCESSING, job) == BilledUsage("ml.c5.large", 0)
     times = {"ProcessingStartTime": START, "ProcessingEndTime": START + timedelta(seconds=9)}
-    assert measure_usage(NO_CLIENT, PROCESSING, {**job, **times}) == Usage("ml.c5.large", 36)
+    assert measure_usage(NO_CLIENT, PROCESSING, {**job, **times}) == BilledUsage("ml.c5.large", 36)
 
 
 def test_running_job_costs_until_now() -> None:
-    used = measure_usage(
-        NO_CLIENT, TRAINING, describe_training(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50))
+    usage = measure_usage(
+        NO_CLIENT, TRAINING, make_training_description(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50))
     )
-    assert used is not None
-    assert 100 <= used.seconds < 110
+    assert usage is not None
+    assert 100 <= usage.seconds < 110
 
 
 @pytest.mark.parametrize(("status", "seconds"), [("InProgress", 6 * 40), ("Completed", 6 * 30)])
@@ -128,60 +128,60 @@ def test_tuning_costs_the_sum_of_its_trials(cloud: Cloud, status: str, seconds: 
     for number in range(6):
         job = {"TrainingJobStatus": "Completed", "BillableTimeInSeconds": 30, "ResourceConfig": resources, **times}
         cloud.resources["TrainingJob", f"tune-{number}"] = job
-    answer = {"TrainingJobSummaries": [{"TrainingJobName": f"tune-{number}", **times} for number in range(6)]}
-    cloud.ListTrainingJobsForHyperParameterTuningJob = lambda _asked: answer  # type: ignore[method-assign, assignment]
+    response = {"TrainingJobSummaries": [{"TrainingJobName": f"tune-{number}", **times} for number in range(6)]}
+    cloud.ListTrainingJobsForHyperParameterTuningJob = lambda _members: response  # type: ignore[method-assign, assignment]
     tuning = {
         "HyperParameterTuningJobName": "tune",
         "HyperParameterTuningJobStatus": status,
         "TrainingJobDefinition": {"ResourceConfig": resources},
     }
-    assert measure_usage(cloud.backend().sagemaker, TUNING, tuning) == Usage("ml.m5.large", seconds)
+    assert measure_usage(cloud.make_backend().sagemaker, TUNING, tuning) == BilledUsage("ml.m5.large", seconds)
 
 
 def test_endpoint_has_no_usage() -> None:
     assert measure_usage(NO_CLIENT, ENDPOINT, {}) is None
 
 
-def test_usage_costs_per_hour() -> None:
-    assert Usage("ml.m5.large", 1800).dollars({"ml.m5.large": 0.5}.get) == 0.25
-    assert Usage("ml.m5.large", 1800).dollars(lambda _type: None) is None
+def test_prices_are_per_hour() -> None:
+    assert BilledUsage("ml.m5.large", 1800).compute_dollars({"ml.m5.large": 0.5}.get) == 0.25
+    assert BilledUsage("ml.m5.large", 1800).compute_dollars(lambda _type: None) is None
 
 
 def test_job_that_ends_before_its_start_costs_nothing() -> None:
-    """The clocks of two machines can differ."""
-    ended = describe_training(TrainingEndTime=START - timedelta(seconds=100))
-    assert measure_usage(NO_CLIENT, TRAINING, ended) == Usage("ml.m5.large", 0)
+    """The clocks of two machines can differ, so that a job seems to end before its start."""
+    description = make_training_description(TrainingEndTime=START - timedelta(seconds=100))
+    assert measure_usage(NO_CLIENT, TRAINING, description) == BilledUsage("ml.m5.large", 0)
 
 
 def make_meter(cloud: Cloud, folder: Path, price: Price | None) -> CostMeter:
-    backend = replace(cloud.backend(), price=price)
+    backend = replace(cloud.make_backend(), price=price)
     return CostMeter(backend, Journal(folder / "run.json", "run", "housing", {}))
 
 
 def test_endpoint_costs_for_each_instance(cloud: Cloud, tmp_path: Path) -> None:
-    costs_of_run = make_meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
+    meter = make_meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
     variant = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 3}
-    costs_of_run.add_endpoint({"ProductionVariants": [variant]}, 1800)
-    assert costs_of_run.summarize() == "$0.75 for instances, by the price table"
+    meter.add_endpoint({"ProductionVariants": [variant]}, 1800)
+    assert meter.summarize() == "$0.75 for instances, by the price table"
 
 
-def test_total_has_the_running_job_and_names_types_without_a_price(cloud: Cloud, tmp_path: Path) -> None:
-    costs_of_run = make_meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
-    ended = describe_training(TrainingEndTime=START + timedelta(seconds=1800))
-    costs_of_run.add_job(TRAINING, ended)
-    assert costs_of_run.format_total(TRAINING, ended) == "$1.00 so far"
-    assert costs_of_run.format_total(ENDPOINT, {}) == "$0.50 so far"
-    unpriced = {**ended, "ResourceConfig": {"InstanceType": "ml.x1.large", "InstanceCount": 1}}
-    assert costs_of_run.format_total(TRAINING, unpriced) == "$0.50 so far"
-    costs_of_run.add_job(TRAINING, unpriced)
-    assert costs_of_run.summarize() == "$0.50 for instances, by the price table, plus the unknown cost of ml.x1.large"
+def test_total_includes_the_running_job_and_names_types_without_a_price(cloud: Cloud, tmp_path: Path) -> None:
+    meter = make_meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
+    description = make_training_description(TrainingEndTime=START + timedelta(seconds=1800))
+    meter.add_job(TRAINING, description)
+    assert meter.format_total(TRAINING, description) == "$1.00 so far"
+    assert meter.format_total(ENDPOINT, {}) == "$0.50 so far"
+    unpriced_job = {**description, "ResourceConfig": {"InstanceType": "ml.x1.large", "InstanceCount": 1}}
+    assert meter.format_total(TRAINING, unpriced_job) == "$0.50 so far"
+    meter.add_job(TRAINING, unpriced_job)
+    assert meter.summarize() == "$0.50 for instances, by the price table, plus the unknown cost of ml.x1.large"
 
 
 def test_costs_are_not_shown_without_prices(cloud: Cloud, tmp_path: Path) -> None:
-    costs_of_run = make_meter(cloud, tmp_path, None)
-    costs_of_run.add_job(TRAINING, describe_training())
-    costs_of_run.add_endpoint({"ProductionVariants": []}, 1800)
-    assert (costs_of_run.summarize(), costs_of_run.format_total(TRAINING, describe_training())) == ("", "")
+    meter = make_meter(cloud, tmp_path, None)
+    meter.add_job(TRAINING, make_training_description())
+    meter.add_endpoint({"ProductionVariants": []}, 1800)
+    assert (meter.summarize(), meter.format_total(TRAINING, make_training_description())) == ("", "")
 
 
 @pytest.mark.parametrize(("amount", "text"), [(0, "$0.00"), (0.0042, "$0.0042"), (0.00001, "$0.00"), (12.3, "$12.30")])

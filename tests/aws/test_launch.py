@@ -61,7 +61,7 @@ def test_dry_run_is_the_same_each_time(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_dry_run_without_on_aws_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "housing", "--dry-run"]) == 2
-    assert "--dry-run needs --on aws" in capsys.readouterr().err
+    assert "--dry-run prints requests to AWS: add --on aws" in capsys.readouterr().err
 
 
 def test_aws_flags_without_on_aws_fail(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +83,7 @@ def test_flag_for_scaling_hosts_overrides_the_setting(settings: Settings, flags:
 
 
 def plan_housing(cloud: Cloud) -> list[PlannedRequest]:
-    return housing.plan_requests(RunContext(cloud.backend(), "run"), housing.Options())
+    return housing.plan_requests(RunContext(cloud.make_backend(), "run"), housing.Options())
 
 
 def test_resumed_run_plans_only_the_remaining_steps(cloud: Cloud, tmp_path: Path) -> None:
@@ -108,11 +108,11 @@ def test_resumed_run_plans_only_the_remaining_steps(cloud: Cloud, tmp_path: Path
 def test_resume_with_another_bucket_or_prefix_fails(settings: Settings, home: Path) -> None:
     runs = home / "runs"
     Journal.new(runs, "straight-line", {}, "aws", "s3://bucket/old/")
-    with_other_prefix = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})
+    settings_with_other_prefix = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})
     with pytest.raises(UsageError, match=r"is below s3://bucket/old/, not s3://bucket/new/: set bucket and prefix"):
-        resume_journal(runs, LaunchRequest("straight-line", {}, aws=with_other_prefix))
-    with_same_prefix = Settings(**{**vars(with_other_prefix), "prefix": "old"})
-    assert resume_journal(runs, LaunchRequest("straight-line", {}, aws=with_same_prefix)).attempt == 2
+        resume_journal(runs, LaunchRequest("straight-line", {}, aws=settings_with_other_prefix))
+    settings_with_same_prefix = Settings(**{**vars(settings_with_other_prefix), "prefix": "old"})
+    assert resume_journal(runs, LaunchRequest("straight-line", {}, aws=settings_with_same_prefix)).attempt == 2
 
 
 def test_aws_is_polled_every_five_seconds_with_adaptive_retries(settings: Settings) -> None:

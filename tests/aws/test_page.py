@@ -1,6 +1,6 @@
-"""docs/using/aws.md: a test runs the page's commands in order; the account is empty before and after.
+"""Tests of docs/using/aws.md: a test runs the page's commands in order; the account is empty before and after.
 
-CloudFormation, IAM, S3 and logs are moto's; SageMaker is the local server. Here, `microjobs run` gets
+The local server replaces SageMaker, and moto simulates the other services. Here, `microjobs run` gets
 `--dry-run`; `test_account` runs it without this flag.
 """
 
@@ -22,9 +22,9 @@ from microjobs_orchestrator.aws import settings
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.cli import make_parser
 from microjobs_orchestrator.local import control
-from tests.clients.environments import client_programs
+from tests.clients.environments import install_client_programs
 from tests.conftest import REPOSITORY
-from tests.local.clients import LocalServer, running_server
+from tests.local.clients import LocalServer, run_server
 
 # moto warns that it does not create bucket policies.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
@@ -41,7 +41,7 @@ class PageFolder:
 
     def __init__(self, folder: Path, local: LocalServer, moto: str) -> None:
         self.folder = folder
-        programs = [str(Path(sys.executable).parent), str(client_programs("aws"))]
+        programs = [str(Path(sys.executable).parent), str(install_client_programs("aws"))]
         variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}
         self.base_environment = {
             **variables,
@@ -53,7 +53,7 @@ class PageFolder:
         self.moto_environment = {**self.base_environment, **account}
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        if command.startswith("microjobs run"):  # with neither credentials nor a network
+        if command.startswith("microjobs run"):  # this command runs with neither credentials nor a network
             command, environment = f"{command} --dry-run", self.base_environment
         else:
             environment = self.sagemaker_environment if SAGEMAKER_COMMANDS.match(command) else self.moto_environment
@@ -64,19 +64,19 @@ class PageFolder:
 
 @pytest.fixture
 def moto() -> Iterator[str]:
-    running = ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
     with urllib.request.urlopen(f"{url}/moto-api/reset", data=b""):  # all tests of this process share moto's account
         yield url
-    running.stop()
+    server.stop()
 
 
 @pytest.fixture
 def page_folder(tmp_path: Path, moto: str) -> Iterator[PageFolder]:
     (tmp_path / "microjobs.toml").write_text(TABLES[0])
-    with running_server(tmp_path / "local", runtime="process") as local:
+    with run_server(tmp_path / "local", runtime="process") as local:
         (local.home.buckets / settings.load(tmp_path / "microjobs.toml").bucket).mkdir()
         yield PageFolder(tmp_path, local, moto)
 
@@ -84,41 +84,42 @@ def page_folder(tmp_path: Path, moto: str) -> Iterator[PageFolder]:
 IMAGE_COMMANDS = ("microjobs build", "microjobs push")
 """Commands that need an engine: `tests/push` runs them."""
 
-DOCTOR = [
+DOCTOR_OUTPUT = [
     "✓ credentials of arn:aws",
     "✓ role microjobs-us-east-1, which SageMaker may assume",
     "✓ bucket microjobs-123456789012-us-east-1 in us-east-1",
     "✗ the image of serve was not pushed from ",
 ]
-EXPECTED: dict[str, tuple[int, list[str]]] = {
-    "microjobs doctor": (1, DOCTOR),
-    "microjobs logs": (2, []),  # there is no run of that name
+EXPECTED_RESULTS: dict[str, tuple[int, list[str]]] = {
+    "microjobs doctor": (1, DOCTOR_OUTPUT),
+    "microjobs logs": (2, []),  # no run has that name
 }
-"""Exit code and output of the commands whose exit code is not 0, or whose output is checked."""
+"""Exit code and texts of the output, by the beginning of the command. Other commands must end with exit code 0."""
 
 
+@pytest.mark.slow
 def test_commands_of_the_page_work_and_clean_up(page_folder: PageFolder, moto: str) -> None:
-    for group in ("TrainingJobs", "ProcessingJobs"):  # SageMaker would have made them
-        client(moto, "logs").create_log_group(logGroupName=f"/aws/sagemaker/{group}")
+    for group in ("TrainingJobs", "ProcessingJobs", "Endpoints/ENDPOINT"):  # on AWS, SageMaker creates these log groups
+        make_client(moto, "logs").create_log_group(logGroupName=f"/aws/sagemaker/{group}")
     for command in (command for command in COMMANDS if not command.startswith(IMAGE_COMMANDS)):
-        done = page_folder.run(command)
-        code, texts = next((found for start, found in EXPECTED.items() if command.startswith(start)), (0, []))
-        assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
-        assert [text for text in texts if text not in done.stdout] == []
+        result = page_folder.run(command)
+        code, texts = next((item for start, item in EXPECTED_RESULTS.items() if command.startswith(start)), (0, []))
+        assert result.returncode == code, f"{command}: {result.stdout}{result.stderr}"
+        assert [text for text in texts if text not in result.stdout] == []
     assert list_resources(moto) == []
 
 
-def client(moto: str, service: str) -> Any:
+def make_client(moto: str, service: str) -> Any:
     session: Any = boto3.Session("key", "secret", region_name="us-east-1")
     return session.client(service, endpoint_url=moto)
 
 
 def list_resources(moto: str) -> list[str]:
     """Return the resources of the account."""
-    buckets = client(moto, "s3").list_buckets()["Buckets"]
-    repositories = client(moto, "ecr").describe_repositories()["repositories"]
-    roles = client(moto, "iam").list_roles()["Roles"]
-    groups = client(moto, "logs").describe_log_groups()["logGroups"]
+    buckets = make_client(moto, "s3").list_buckets()["Buckets"]
+    repositories = make_client(moto, "ecr").describe_repositories()["repositories"]
+    roles = make_client(moto, "iam").list_roles()["Roles"]
+    groups = make_client(moto, "logs").describe_log_groups()["logGroups"]
     return [
         *(group["logGroupName"] for group in groups),
         *(bucket["Name"] for bucket in buckets),
@@ -135,11 +136,11 @@ def test_commands_are_parsed(command: str) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_settings_of_the_page_are_valid(table: str, tmp_path: Path) -> None:
     (tmp_path / "microjobs.toml").write_text(table)
-    loaded = settings.load(tmp_path / "microjobs.toml")
-    assert settings.find_problems(loaded, workflows.list_steps()) == []
-    assert loaded.account == "123456789012"
+    page_settings = settings.load(tmp_path / "microjobs.toml")
+    assert settings.find_problems(page_settings, workflows.list_steps()) == []
+    assert page_settings.account == "123456789012"
 
 
 def test_page_shows_every_setting() -> None:
-    shown = set(re.findall(r"^(?:\[aws\.)?(\w+)", TABLES[1], re.MULTILINE)) - {"aws", "train", "team"}
-    assert shown == set(vars(Settings()))
+    names = set(re.findall(r"^(?:\[aws\.)?(\w+)", TABLES[1], re.MULTILINE)) - {"aws", "train", "team"}
+    assert names == set(vars(Settings()))

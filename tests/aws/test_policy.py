@@ -1,4 +1,4 @@
-"""The CloudFormation template: cfn-lint validates it, and moto creates its resources."""
+"""Tests of the CloudFormation template: cfn-lint validates it, and the tests check the permissions of its role."""
 
 import json
 import subprocess
@@ -21,8 +21,8 @@ RESOURCES = TEMPLATE["Resources"]
 CONTEXT = RequestContext(bucket="", role="", image=str)
 
 
-def role_statements() -> Iterator[dict[str, Any]]:
-    """Return all statements of the role, including those with a condition."""
+def list_role_statements() -> Iterator[dict[str, Any]]:
+    """Yield all statements of the role, including those with a condition."""
     for statement in make_statements(["RepositoryServe"]):
         yield statement["Fn::If"][1] if "Fn::If" in statement else statement
 
@@ -31,8 +31,8 @@ def test_cloudformation_accepts_the_template(tmp_path: Path) -> None:
     path = tmp_path / "template.json"
     path.write_text(json.dumps(TEMPLATE))
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--include-checks", "I", "--", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "")
 
 
 def test_every_job_has_a_repository_with_immutable_tags() -> None:
@@ -53,39 +53,41 @@ def test_bucket_is_private_encrypted_and_requires_tls() -> None:
 
 
 def test_no_action_of_the_role_is_a_wildcard() -> None:
-    assert [action for statement in role_statements() for action in statement["Action"] if "*" in action] == []
+    assert [action for statement in list_role_statements() for action in statement["Action"] if "*" in action] == []
 
 
 def test_wildcard_resources_are_necessary() -> None:
-    everywhere = {
-        action for statement in role_statements() if statement["Resource"] == "*" for action in statement["Action"]
+    wildcard_actions = {
+        action for statement in list_role_statements() if statement["Resource"] == "*" for action in statement["Action"]
     }
-    network = {action for action in everywhere if action.startswith("ec2:")}
-    assert everywhere - network == {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
+    network_actions = {action for action in wildcard_actions if action.startswith("ec2:")}
+    assert wildcard_actions - network_actions == {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
 
 
 def test_role_can_use_only_its_prefix() -> None:
-    objects = [item for item in role_statements() if any("Object" in action for action in item["Action"])]
+    objects = [item for item in list_role_statements() if any("Object" in action for action in item["Action"])]
     assert [item["Resource"] for item in objects] == [{"Fn::Sub": "${Bucket.Arn}/${Prefix}/*"}]
-    [listing] = [item for item in role_statements() if "s3:ListBucket" in item["Action"]]
+    [listing] = [item for item in list_role_statements() if "s3:ListBucket" in item["Action"]]
     assert listing["Condition"] == {"StringLike": {"s3:prefix": [{"Fn::Sub": "${Prefix}/*"}]}}
 
 
 def test_role_can_create_jobs_only_for_pipelines() -> None:
-    conditional = [item["Fn::If"] for item in make_statements([]) if "Fn::If" in item]
-    of_pipelines = [statement for condition, statement, _ in conditional if condition == "HasPipelines"]
-    creating = [
-        item for item in role_statements() if {"sagemaker:CreateTrainingJob", "iam:PassRole"} & {*item["Action"]}
+    conditional_statements = [item["Fn::If"] for item in make_statements([]) if "Fn::If" in item]
+    pipeline_statements = [
+        statement for condition, statement, _ in conditional_statements if condition == "HasPipelines"
     ]
-    assert creating == of_pipelines
+    creation_statements = [
+        item for item in list_role_statements() if {"sagemaker:CreateTrainingJob", "iam:PassRole"} & {*item["Action"]}
+    ]
+    assert creation_statements == pipeline_statements
     assert TEMPLATE["Parameters"]["Pipelines"]["Default"] == "false"
 
 
 def test_role_has_the_permissions_of_the_steps_of_all_workflows() -> None:
     operations = {planned.operation for planned in workflows.plan_requests(CONTEXT, {}) if planned.kind in STEP_TYPES}
-    allowed = {action for statement in role_statements() for action in statement["Action"]}
-    assert {f"sagemaker:{name}" for name in operations - {"CreateModel"}} <= allowed
-    assert "sagemaker:CreateModelPackage" in allowed
+    actions = {action for statement in list_role_statements() for action in statement["Action"]}
+    assert {f"sagemaker:{name}" for name in operations - {"CreateModel"}} <= actions
+    assert "sagemaker:CreateModelPackage" in actions
 
 
 def test_only_sagemaker_of_this_account_assumes_the_role() -> None:

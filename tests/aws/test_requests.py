@@ -1,4 +1,4 @@
-"""All requests for AWS, validated by botocore's model and by the local server."""
+"""Tests of all requests for AWS: botocore's model and the local server validate them."""
 
 import json
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from microjobs_orchestrator.aws import complete
 from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.dry_run import format_requests
-from microjobs_orchestrator.local.kinds import Kind, all_kinds
-from microjobs_orchestrator.local.parity.table import refuse
+from microjobs_orchestrator.local.kinds import Kind, load_kinds
+from microjobs_orchestrator.local.parity.table import refuse_unsupported_members
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.runs.backend import RequestContext
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
@@ -26,52 +26,46 @@ from tests.launcher.conftest import StartRun
 
 SAGEMAKER: Any = boto3.client("sagemaker", "us-east-1", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
 
-REQUESTS: dict[str, Callable[[RunContext], list[PlannedRequest]]] = {
+PLANNERS: dict[str, Callable[[RunContext], list[PlannedRequest]]] = {
     "housing": lambda context: housing.plan_requests(context, housing.Options()),
     "housing in PyTorch": lambda context: housing.plan_requests(context, housing.Options("pytorch", tuning=False)),
     "own data": lambda context: housing.plan_requests(context, housing.Options(data="x.npz", instance_count=2)),
     "straight-line": lambda context: straight_line.plan_requests(context, straight_line.Options()),
 }
 
-AWS_ONLY = ("EnableManagedSpotTraining",)
-"""Honoured by AWS and refused by the local server, which has no spot instances."""
-
 
 def complete_requests(settings: Settings, workflow: str) -> dict[str, list[dict[str, Any]]]:
     """Return the completed requests of a workflow, by operation."""
     context = make_request_context(settings, URIS.__getitem__)
     requests: dict[str, list[dict[str, Any]]] = {}
-    for planned in REQUESTS[workflow](RunContext(context, "run")):
-        requests.setdefault(planned.operation, []).append(dict(context.complete("run", planned.kind, planned.members)))
+    for item in PLANNERS[workflow](RunContext(context, "run")):
+        requests.setdefault(item.operation, []).append(dict(context.complete("run", item.kind, item.members)))
     return requests
 
 
-def remove_members(value: Any, names: tuple[str, ...]) -> Any:
-    if isinstance(value, dict):
-        return {key: remove_members(item, names) for key, item in value.items() if key not in names}
-    return [remove_members(item, names) for item in value] if isinstance(value, list) else value
-
-
-@pytest.mark.parametrize("workflow", REQUESTS)
+@pytest.mark.parametrize("workflow", PLANNERS)
 @pytest.mark.parametrize("fixture_name", ["settings", "full_settings"])
 def test_dry_run_prints_valid_requests(workflow: str, fixture_name: str, request: pytest.FixtureRequest) -> None:
     context = RunContext(make_request_context(request.getfixturevalue(fixture_name), URIS.__getitem__), "run")
-    for command, line in format_requests(context, REQUESTS[workflow](context)):
+    for command, line in format_requests(context, PLANNERS[workflow](context)):
         verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
         operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
         members = json.loads(line)
         model = SAGEMAKER.meta.service_model.operation_model(operation)
-        SAGEMAKER._serializer.serialize_to_request(members, model)  # botocore's own validator
+        # botocore validates the request while it serializes it
+        SAGEMAKER._serializer.serialize_to_request(members, model)
         validate(model, members)
-        refuse("sagemaker", operation, remove_members(members, AWS_ONLY))
+        refuse_unsupported_members("sagemaker", operation, members)
 
 
 @pytest.mark.parametrize("tuning", [True, False])
 def test_plan_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
     run, options = start(), housing.Options(tuning=tuning)
     housing.housing(run, options, tmp_path)
-    planned = housing.plan_requests(RunContext(run.backend, run.id), options)
-    assert [find_sent_request(cloud, item, number, planned) for number, item in enumerate(planned)] == to_json(planned)
+    planned_requests = housing.plan_requests(RunContext(run.backend, run.id), options)
+    assert [
+        find_sent_request(cloud, item, number, planned_requests) for number, item in enumerate(planned_requests)
+    ] == to_json(planned_requests)
 
 
 def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
@@ -86,17 +80,19 @@ def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun
 def test_plan_of_straight_line_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start("straight-line")
     straight_line.straight_line(run, straight_line.Options(), tmp_path)
-    planned = straight_line.plan_requests(RunContext(run.backend, run.id), straight_line.Options())
-    assert [find_sent_request(cloud, item, number, planned) for number, item in enumerate(planned)] == to_json(planned)
+    planned_requests = straight_line.plan_requests(RunContext(run.backend, run.id), straight_line.Options())
+    assert [
+        find_sent_request(cloud, item, number, planned_requests) for number, item in enumerate(planned_requests)
+    ] == to_json(planned_requests)
 
 
-def to_json(planned: list[PlannedRequest]) -> Any:
-    return json.loads(json.dumps([item.members for item in planned]))
+def to_json(planned_requests: list[PlannedRequest]) -> Any:
+    return json.loads(json.dumps([item.members for item in planned_requests]))
 
 
-def find_sent_request(cloud: Cloud, item: PlannedRequest, number: int, planned: list[PlannedRequest]) -> Any:
-    """Return the request that was sent for a planned request, with the best model's URI replaced by the planned one."""
-    earlier_count = sum(other.operation == item.operation for other in planned[:number])
+def find_sent_request(cloud: Cloud, item: PlannedRequest, number: int, planned_requests: list[PlannedRequest]) -> Any:
+    """Return the sent request that belongs to a planned request. The planned URI replaces that of the best model."""
+    earlier_count = sum(request.operation == item.operation for request in planned_requests[:number])
     text = json.dumps(cloud.find_requests(item.operation)[earlier_count])
     return json.loads(text.replace("-tune-001-abcd1234/output", "-train/output"))
 
@@ -171,11 +167,11 @@ def test_steps_can_have_different_instance_types(full_settings: Settings) -> Non
 
 def test_completing_does_not_change_the_request(full_settings: Settings) -> None:
     context: RequestContext = make_request_context(full_settings, URIS.__getitem__)
-    planned = housing.plan_requests(RunContext(context, "run"), housing.Options())
-    before = json.dumps([item.members for item in planned])
-    for item in planned:
+    planned_requests = housing.plan_requests(RunContext(context, "run"), housing.Options())
+    original_json = json.dumps([item.members for item in planned_requests])
+    for item in planned_requests:
         context.complete("run", item.kind, item.members)
-    assert json.dumps([item.members for item in planned]) == before
+    assert json.dumps([item.members for item in planned_requests]) == original_json
 
 
 def test_requests_name_images_by_digest(settings: Settings) -> None:
@@ -184,7 +180,7 @@ def test_requests_name_images_by_digest(settings: Settings) -> None:
     assert requests["CreateModel"][0]["PrimaryContainer"]["Image"].endswith("@sha256:" + "0" * 64)
 
 
-@pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.arn_type)
+@pytest.mark.parametrize("kind", load_kinds(), ids=lambda kind: kind.arn_type)
 def test_aws_members_of_kinds_match_the_api(kind: Kind) -> None:
     request = SAGEMAKER.meta.service_model.operation_model(kind.operations["Create"]).input_shape
     definition = find_shape(request, kind.aws.definition)
@@ -207,5 +203,5 @@ def find_shape(shape: Any, path: str) -> Any:
 def list_structures(shape: Any) -> list[Any]:
     """Return a structure, and the structures that it contains down to two levels."""
     members = [member for member in shape.members.values() if member.type_name == "structure"]
-    inner = [item for member in members for item in member.members.values() if item.type_name == "structure"]
-    return [shape, *members, *inner]
+    inner_structures = [item for member in members for item in member.members.values() if item.type_name == "structure"]
+    return [shape, *members, *inner_structures]

@@ -1,4 +1,4 @@
-"""`microjobs.toml`, the flags that override it, and validation."""
+"""Tests of the settings for AWS: `microjobs.toml`, the flags that override it, and validation."""
 
 import argparse
 from dataclasses import replace
@@ -28,21 +28,21 @@ team = "houses"
 """
 
 
-def parse(*words: str) -> argparse.Namespace:
+def parse_flags(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     flags.add(parser, requests=True)
     return parser.parse_args(words)
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def settings_file(tmp_path: Path) -> Path:
     path = tmp_path / "microjobs.toml"
     path.write_text(SETTINGS_FILE)
     return path
 
 
-def test_settings_are_read_from_the_file(file: Path) -> None:
-    settings = load(file)
+def test_settings_are_read_from_the_file(settings_file: Path) -> None:
+    settings = load(settings_file)
     assert (settings.region, settings.spot, settings.subnets) == ("eu-west-1", True, ("subnet-1",))
     assert settings.prices == {"ml.m5.xlarge": 0.25}
 
@@ -67,18 +67,18 @@ def test_invalid_file_names_the_setting(tmp_path: Path, line: str, output: str) 
         load(path)
 
 
-def test_flags_override_the_file(file: Path) -> None:
+def test_flags_override_the_file(settings_file: Path) -> None:
     flag_settings = flags.parse_settings(
-        parse("--on", "aws", "--region", "us-west-2", "--subnets", "subnet-2, subnet-3")
+        parse_flags("--on", "aws", "--region", "us-west-2", "--subnets", "subnet-2, subnet-3")
     )
-    settings = override(load(file), flag_settings)
+    settings = override(load(settings_file), flag_settings)
     assert (settings.region, settings.subnets) == ("us-west-2", ("subnet-2", "subnet-3"))
     assert settings.instance_type == "ml.m5.xlarge"
 
 
-def test_flags_extend_tables_of_the_file(file: Path) -> None:
+def test_flags_extend_tables_of_the_file(settings_file: Path) -> None:
     words = ["--instance-type", "ml.m5.large", "--instance-type", "tune=ml.c5.large", "--tag", "run=a=b"]
-    settings = override(load(file), flags.parse_settings(parse("--on", "aws", *words)))
+    settings = override(load(settings_file), flags.parse_settings(parse_flags("--on", "aws", *words)))
     assert settings.instance_type == "ml.m5.large"
     assert settings.instance_types == {"train": "ml.c5.xlarge", "tune": "ml.c5.large"}
     assert settings.tags == {"team": "houses", "run": "a=b"}
@@ -86,8 +86,8 @@ def test_flags_extend_tables_of_the_file(file: Path) -> None:
 
 def test_flags_for_aws_need_on_aws_option() -> None:
     with pytest.raises(UsageError, match="--spot, --tag can be used only with --on aws"):
-        flags.uses_aws(parse("--spot", "--tag", "a=b"))
-    assert flags.uses_aws(parse()) is False
+        flags.uses_aws(parse_flags("--spot", "--tag", "a=b"))
+    assert flags.uses_aws(parse_flags()) is False
 
 
 def test_every_flag_is_a_setting() -> None:
@@ -96,13 +96,13 @@ def test_every_flag_is_a_setting() -> None:
     words = [word for name in text_flags.split() for word in (f"--{name}", "x")]
     words += [word for name in number_flags.split() for word in (f"--{name}", "7")]
     words += ["--spot", "--tag", "a=b"]
-    settings = override(Settings(), flags.parse_settings(parse("--on", "aws", *words)))
-    unchanged = [name for name, value in vars(settings).items() if value == getattr(Settings(), name)]
-    assert unchanged == ["instance_types", "instance_count", "prices"]
+    settings = override(Settings(), flags.parse_settings(parse_flags("--on", "aws", *words)))
+    unchanged_names = [name for name, value in vars(settings).items() if value == getattr(Settings(), name)]
+    assert unchanged_names == ["instance_types", "instance_count", "prices"]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "output"),
+    ("values", "output"),
     [
         ({"region": ""}, "no region is set"),
         ({"role": "microjobs"}, "'microjobs' is not the ARN of a role"),
@@ -113,9 +113,9 @@ def test_every_flag_is_a_setting() -> None:
         ({"max_minutes": 0}, "max_minutes must be at least 1, not 0"),
     ],
 )
-def test_invalid_settings_have_remedies(settings: Settings, wrong: dict[str, object], output: str) -> None:
+def test_invalid_settings_have_remedies(settings: Settings, values: dict[str, object], output: str) -> None:
     with pytest.raises(UsageError, match=output):
-        raise_problems(find_problems(replace(settings, **wrong), workflows.list_steps()))  # type: ignore[arg-type]
+        raise_problems(find_problems(replace(settings, **values), workflows.list_steps()))  # type: ignore[arg-type]
 
 
 def test_account_and_registry_are_parsed(settings: Settings) -> None:

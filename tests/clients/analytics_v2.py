@@ -7,15 +7,15 @@ import sagemaker
 from sagemaker.analytics import TrainingJobAnalytics
 
 name = sys.argv[1]
-every_second = TrainingJobAnalytics(name, period=1).dataframe()
-every_minute = TrainingJobAnalytics(name, ["loss"], sagemaker.Session()).dataframe()
+metrics_per_second = TrainingJobAnalytics(name, period=1).dataframe()
+losses_per_minute = TrainingJobAnalytics(name, ["loss"], sagemaker.Session()).dataframe()
 print(
     json.dumps(
         {
-            "columns": sorted(every_second.columns),
-            "metrics": sorted(set(every_second["metric_name"])),
-            "losses": list(every_second[every_second["metric_name"] == "loss"]["value"]),
-            "minutes": sum(every_minute["value"]) / len(every_minute),
+            "columns": sorted(metrics_per_second.columns),
+            "metrics": sorted(set(metrics_per_second["metric_name"])),
+            "losses": list(metrics_per_second[metrics_per_second["metric_name"] == "loss"]["value"]),
+            "mean_per_minute": sum(losses_per_minute["value"]) / len(losses_per_minute),
         }
     )
 )

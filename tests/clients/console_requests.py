@@ -1,4 +1,4 @@
-"""Requests with as many members as the SDKs' classes can express, by kinds of resources."""
+"""Requests that create resources, with as many members as the SDKs' classes can express."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_J
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 from tests.local.clients import LocalServer
 
 Request = dict[str, Any]
@@ -25,11 +25,11 @@ KEY = "arn:aws:kms:us-east-1:000000000000:key/11111111-2222-3333-4444-5555555555
 TAGS = [{"Key": "team", "Value": "a:b @ é/c=d"}]
 VPC = {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
 TEXT = 'it\'s "quoted" \\ $HOME é 😀\nEND\n'
-"""A text that shells and Python would change if it were not quoted."""
+"""A text with special characters: shells and Python change it unless it is quoted."""
 LINE = TEXT.splitlines()[0]
 METRICS = [{"Name": "loss", "Regex": 'loss="?([0-9.]+)\\s'}]
-INSTANCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
-VOLUME = {**INSTANCES, "VolumeSizeInGB": 7, "VolumeKmsKeyId": KEY}
+INSTANCE_MEMBERS = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
+VOLUME = {**INSTANCE_MEMBERS, "VolumeSizeInGB": 7, "VolumeKmsKeyId": KEY}
 CHECKPOINTS = str(Layout().root / "checkpoints-here")
 SPOT = {
     "EnableManagedSpotTraining": True,
@@ -41,7 +41,7 @@ MANIFEST = "manifest.jsonl"
 
 
 def put_manifest(server: LocalServer) -> None:
-    """Store the file that the channels name."""
+    """Store the manifest that the channels of the requests name."""
     server.s3.put_object(Bucket="fuzz", Key=MANIFEST, Body=b'{"source": "a"}\n')
 
 
@@ -65,7 +65,12 @@ def _make_channel(**members: Any) -> Request:
 
 
 def _make_definition(server: LocalServer, resources: str) -> Request:
-    """Return the members that training jobs and definitions of tuning jobs share."""
+    """Return the members that training jobs and definitions of tuning jobs share.
+
+    Args:
+        server: the server whose role the request names.
+        resources: the name of the member for the instances.
+    """
     return {
         "RoleArn": server.address.role_arn,
         "OutputDataConfig": {"S3OutputPath": "s3://fuzz/out", "KmsKeyId": KEY, "CompressionType": "NONE"},
@@ -85,7 +90,7 @@ def make_training(server: LocalServer, name: str) -> Request:
     return {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
-            "TrainingImage": image_name("serve"),
+            "TrainingImage": make_image_name("serve"),
             "TrainingInputMode": "File",
             "ContainerEntrypoint": ["sh", "-c"],
             "ContainerArguments": [LINE],
@@ -126,7 +131,7 @@ def make_processing(server: LocalServer, name: str) -> Request:
         },
         "ProcessingResources": {"ClusterConfig": VOLUME},
         "AppSpecification": {
-            "ImageUri": image_name("serve"),
+            "ImageUri": make_image_name("serve"),
             "ContainerEntrypoint": ["sh"],
             "ContainerArguments": ["-c", LINE],
         },
@@ -163,7 +168,7 @@ def make_transform(server: LocalServer, name: str) -> Request:  # noqa: ARG001
             "AssembleWith": "Line",
             "Accept": "text/csv",
         },
-        "TransformResources": {**INSTANCES, "VolumeKmsKeyId": KEY},
+        "TransformResources": {**INSTANCE_MEMBERS, "VolumeKmsKeyId": KEY},
         "DataProcessing": {"InputFilter": "$[0:]", "OutputFilter": "$", "JoinSource": "None"},
         "ModelClientConfig": {"InvocationsTimeoutInSeconds": 20, "InvocationsMaxRetries": 1},
         "ExperimentConfig": {"TrialComponentDisplayName": "shown"},
@@ -198,7 +203,7 @@ def make_tuning(server: LocalServer, name: str) -> Request:
         "TrainingJobDefinition": {
             **_make_definition(server, "HyperParameterTuningResourceConfig"),
             "AlgorithmSpecification": {
-                "TrainingImage": image_name("serve"),
+                "TrainingImage": make_image_name("serve"),
                 "TrainingInputMode": "File",
                 "MetricDefinitions": METRICS,
             },
@@ -216,7 +221,9 @@ TRANSFORM_MODEL = "transform-model"
 def make_model(server: LocalServer, name: str) -> Request:
     return {
         "ModelName": name,
-        "Containers": [{"Image": image_name("serve"), "Environment": {"TEXT": TEXT}, "ContainerHostname": "first"}],
+        "Containers": [
+            {"Image": make_image_name("serve"), "Environment": {"TEXT": TEXT}, "ContainerHostname": "first"}
+        ],
         "ExecutionRoleArn": server.address.role_arn,
         "VpcConfig": VPC,
         "EnableNetworkIsolation": True,
@@ -235,14 +242,14 @@ def make_endpoint_config(server: LocalServer, name: str) -> Request:
     }
     return {
         "EndpointConfigName": name,
-        "ProductionVariants": [{"VariantName": "blue", "ModelName": name, "InitialInstanceCount": 1} | TYPE],
+        "ProductionVariants": [{"VariantName": "blue", "ModelName": name, "InitialInstanceCount": 1} | INSTANCE_TYPE],
         "DataCaptureConfig": capture,
         "KmsKeyId": KEY,
         "Tags": TAGS,
     }
 
 
-TYPE = {"InstanceType": "ml.m5.large"}
+INSTANCE_TYPE = {"InstanceType": "ml.m5.large"}
 
 
 def make_asynchronous_config(server: LocalServer, name: str) -> Request:
@@ -273,7 +280,7 @@ def make_pipeline(server: LocalServer, name: str) -> Request:
 
 def make_package(server: LocalServer, name: str) -> Request:  # noqa: ARG001
     specification = {
-        "Containers": [{"Image": image_name("serve"), "ModelDataUrl": "s3://fuzz/in/a.csv"}],
+        "Containers": [{"Image": make_image_name("serve"), "ModelDataUrl": "s3://fuzz/in/a.csv"}],
         "SupportedContentTypes": ["text/csv"],
         "SupportedResponseMIMETypes": ["text/csv"],
         "SupportedTransformInstanceTypes": ["ml.m5.large"],
@@ -288,7 +295,7 @@ def make_package(server: LocalServer, name: str) -> Request:  # noqa: ARG001
     }
 
 
-FURTHER: Sequence[tuple[Kind, Callable[[LocalServer, str], Request]]] = (
+REQUEST_VARIANTS: Sequence[tuple[Kind, Callable[[LocalServer, str], Request]]] = (
     (TRAINING_JOB, make_training),
     (PROCESSING_JOB, make_processing),
     (TRANSFORM_JOB, make_transform),
@@ -300,8 +307,9 @@ FURTHER: Sequence[tuple[Kind, Callable[[LocalServer, str], Request]]] = (
     (PIPELINE, make_pipeline),
     (MODEL_PACKAGE, make_package),
 )
+"""Functions that return a Create request, with the kinds of the new resources. They create what the request needs."""
 
-CHAINS: Sequence[Sequence[Kind]] = (
+KINDS_WITH_PREREQUISITES: Sequence[Sequence[Kind]] = (
     (TRAINING_JOB,),
     (PROCESSING_JOB,),
     (MODEL, TRANSFORM_JOB),
@@ -314,4 +322,4 @@ CHAINS: Sequence[Sequence[Kind]] = (
     (EXPERIMENT, TRIAL),
     (TRIAL_COMPONENT,),
 )
-"""Kinds whose examples are created together: the last one requires the others."""
+"""Kinds whose examples are created together. In each row, the last kind requires the other kinds."""

@@ -16,15 +16,15 @@ from types import MappingProxyType
 import pytest
 
 from microjobs_orchestrator.local import control
-from microjobs_orchestrator.local.runtimes.process.environments import locked_file
+from microjobs_orchestrator.local.runtimes.process.environments import hold_file_lock
 from tests.conftest import REPOSITORY
 from tests.local.clients import LocalServer
 
 ENVIRONMENTS = REPOSITORY / ".venv-clients"
 
 
-def client_programs(client: str) -> Path:
-    """Return the folder with the programs of a client's environment, such as `python`.
+def install_client_programs(client: str) -> Path:
+    """Create a client's virtual environment if it does not exist; return its folder of programs, such as `python`.
 
     Clients: `sdk`, `aws`, …; `boto3` is the environment of the tests.
     """
@@ -36,28 +36,32 @@ def client_programs(client: str) -> Path:
     lock = Path(__file__).with_name(f"{client}.lock")
     folder = ENVIRONMENTS / f"{client}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     python = folder / "bin" / "python"
-    done = folder / "complete"
+    marker = folder / "complete"
     ENVIRONMENTS.mkdir(exist_ok=True)
-    with locked_file(folder.with_suffix(".lock")):  # tests run in several processes
-        if not done.exists():
+    with hold_file_lock(folder.with_suffix(".lock")):  # the lock is necessary, because tests run in several processes
+        if not marker.exists():
             for command in (
                 ["venv", "--quiet", "--clear", "--python", "3.11", str(folder)],
                 ["pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(lock)],
             ):
                 subprocess.run([uv, *command], check=True)
-            done.touch()
+            marker.touch()
     return python.parent
 
 
 LIBRARIES = {
+    "mlflow": ("mlflow", "mlflow.deployments", "mlflow.pyfunc"),
     "sdk": ("sagemaker", "sagemaker.experiments.run", "sagemaker.workflow.pipeline"),
     "sdk3": ("sagemaker.core.resources", "sagemaker.mlops.workflow.steps", "sagemaker.serve"),
 }
-"""Modules that the programs of a client import, and that take long to import."""
+"""Modules with slow imports that the programs of a client import."""
+
+CLIENT_WITH_FIXED_ADDRESS = "sdk3"
+"""The client whose modules create boto3 clients when they are imported. These boto3 clients keep their address, so each
+address of a local server needs a program server of its own."""
 
 _servers: dict[tuple[str, ...], subprocess.Popen[str]] = {}
-"""Servers that run programs, by client, address and settings: version 3 of the SDK creates AWS clients while it is
-imported."""
+"""Program servers (see `program_server.py`) by client and settings, and by address for `CLIENT_WITH_FIXED_ADDRESS`."""
 
 
 def run_program(
@@ -68,15 +72,15 @@ def run_program(
     *arguments: object,
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
-    """Run a script with a client's Python, with `folder` as working directory. Return its output.
+    """Run a script with a client's Python, in the working directory `folder`; return the lines that it prints.
 
     Args:
         script: the name of a file of this folder, or an absolute path.
-        settings: further variables.
+        settings: additional environment variables.
     """
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(folder),  # without the user's settings and credentials
+        "HOME": str(folder),  # this folder has neither settings nor credentials of the user
         "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}",
         **control.make_environment(local.home, local.address),
         **settings,
@@ -89,42 +93,42 @@ def run_program(
         "output": str(output),
         "errors": str(errors),
     }
-    key = client, local.address.url, *settings.values()
+    key = client, local.address.url if client == CLIENT_WITH_FIXED_ADDRESS else "", *settings.values()
     if key not in _servers:
         _servers[key] = start_program_server(client, environment)
     try:
         code = send_program(_servers[key], program)
-    except BaseException:  # such as a timeout: the program still runs
+    except BaseException:  # after an error such as a timeout, the program still runs
         stop_program_server(_servers.pop(key))
         raise
-    printed, problems = output.read_text(), errors.read_text().splitlines()
-    assert code == 0, printed[-2000:] + "\n".join(line for line in problems if "INFO:" not in line)[-4000:]
-    return printed.splitlines()
+    output_text, error_lines = output.read_text(), errors.read_text().splitlines()
+    assert code == 0, output_text[-2000:] + "\n".join(line for line in error_lines if "INFO:" not in line)[-4000:]
+    return output_text.splitlines()
 
 
 def start_program_server(client: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     script = Path(__file__).with_name("program_server.py")
-    command = [str(client_programs(client) / "python"), "-W", "ignore", str(script), *LIBRARIES.get(client, ())]
+    command = [str(install_client_programs(client) / "python"), "-W", "ignore", str(script), *LIBRARIES.get(client, ())]
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
 def send_program(server: subprocess.Popen[str], program: Mapping[str, object]) -> int:
-    """Send a program to a server; return its exit code."""
+    """Send a program to a program server; wait for the program's end and return its exit code."""
     assert server.stdin is not None
     assert server.stdout is not None
     print(json.dumps(program), file=server.stdin, flush=True)
     result = server.stdout.readline()
-    assert result, f"the server of programs ended with exit code {server.wait()}"
+    assert result, f"the program server ended with exit code {server.wait()}"
     return int(result)
 
 
 def stop_program_server(server: subprocess.Popen[str]) -> None:
-    """Stop a server, and the program that it runs."""
+    """Stop a program server and the program that it runs."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
-    with server:  # closes its pipes
+    with server:  # the context manager closes the server's pipes
         pass
 
 

@@ -1,10 +1,16 @@
-"""Runs typical script-mode programs with the SageMaker SDK v2, whose estimators name AWS's framework images.
+"""Runs typical training scripts with the SageMaker SDK v2, deploys their models, and transforms rows.
 
-Runs in the SDK's virtual environment. Usage: estimators_v2.py
+The SDK's estimators name AWS's framework images.
+
+Runs in the SDK's virtual environment. Usage: estimators_v2.py WHEEL
+
+WHEEL is a wheel of the package `tiny`. Each script has a requirements.txt that names it, and imports the package.
 """
 
 import json
 import os
+import shutil
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -19,6 +25,7 @@ from sagemaker.tensorflow import TensorFlow
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
 session, role = sagemaker.Session(), os.environ["SAGEMAKER_ROLE"]
+wheel = Path(sys.argv[1])
 results: dict[str, object] = {}
 
 READ_DATA = """
@@ -30,7 +37,8 @@ READ_DATA = """
     parser.add_argument("--train", default=os.environ["SM_CHANNEL_TRAIN"])
     options, _ = parser.parse_known_args()
     x, y = (np.load(os.path.join(options.train, f"{name}_train.npy")) for name in "xy")
-    target = os.environ["SM_MODEL_DIR"]
+    model_folder = os.environ["SM_MODEL_DIR"]
+    import tiny  # from requirements.txt
 """
 SCRIPTS = {
     "sklearn": f"""
@@ -47,7 +55,7 @@ if __name__ == "__main__":
     from settings import SEED
     model = SGDRegressor(max_iter=options.epochs, eta0=options.learning_rate, random_state=SEED, tol=None)
     model.fit(x, y)
-    joblib.dump(model, os.path.join(target, "model.joblib"))
+    joblib.dump(model, os.path.join(model_folder, "model.joblib"))
     print(f"loss: {{np.mean((model.predict(x) - y) ** 2):.6f}};")
 """,
     "tensorflow": f"""
@@ -62,7 +70,7 @@ if __name__ == "__main__":
     model = tf.keras.Sequential([tf.keras.Input((x.shape[1],)), tf.keras.layers.Dense(1)])
     model.compile(tf.keras.optimizers.SGD(options.learning_rate), "mse")
     history = model.fit(x, y, epochs=options.epochs, verbose=0)
-    model.export(os.path.join(target, "1"))
+    model.export(os.path.join(model_folder, "1"))
     print(f"loss: {{history.history['loss'][-1]:.6f}};")
 """,
     "pytorch": f"""
@@ -87,7 +95,7 @@ if __name__ == "__main__":
         loss = torch.nn.functional.mse_loss(model(rows), targets)
         loss.backward()
         optimizer.step()
-    torch.save(model.state_dict(), os.path.join(target, "model.pth"))
+    torch.save(model.state_dict(), os.path.join(model_folder, "model.pth"))
     print(f"loss: {{loss.item():.6f}};")
 """,
 }
@@ -109,6 +117,8 @@ for name, script in SCRIPTS.items():
     source.mkdir()
     (source / "train.py").write_text(script)
     (source / "settings.py").write_text("SEED = 1\n")
+    shutil.copy(wheel, source)
+    (source / "requirements.txt").write_text(f"./{wheel.name}\n")
     estimator_class, versions = ESTIMATORS[name]
     estimator = estimator_class(
         entry_point="train.py",
@@ -121,7 +131,7 @@ for name, script in SCRIPTS.items():
         **versions,
     )
     estimator.fit({"train": train})
-    described = estimator.latest_training_job.describe()
+    description = estimator.latest_training_job.describe()
     sagemaker.s3.S3Downloader.download(estimator.model_data, f"model-{name}")
     with tarfile.open(f"model-{name}/model.tar.gz") as archive:
         files = sorted(archive.getnames())
@@ -130,7 +140,7 @@ for name, script in SCRIPTS.items():
     values = predictions["predictions"] if isinstance(predictions, dict) else predictions
     predictor.delete_endpoint()
     results[name] = {
-        "loss": described["FinalMetricDataList"][0]["Value"],
+        "loss": description["FinalMetricDataList"][0]["Value"],
         "files": files,
         "predicted": [round(float(value), 1) for value in np.ravel(values)],
     }
@@ -142,7 +152,7 @@ transformer = estimator.transformer(1, "ml.m5.large", output_path=output, accept
 transformer.transform(
     f"s3://{session.default_bucket()}/estimators/rows.csv", content_type="text/csv", split_type="Line", logs=False
 )
-transformed = session.read_s3_file(session.default_bucket(), "estimators/out/rows.csv.out")
-results["transformed"] = [round(float(line), 1) for line in transformed.split()]
-print()  # ends the last line of the SDK's output
+transform_output = session.read_s3_file(session.default_bucket(), "estimators/out/rows.csv.out")
+results["transformed"] = [round(float(line), 1) for line in transform_output.split()]
+print()  # this empty line ends the last line of the SDK's output
 print(json.dumps(results))

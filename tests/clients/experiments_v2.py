@@ -1,4 +1,4 @@
-"""Program for the SageMaker SDK v2: log a run of an experiment, and read it again.
+"""Logs two runs of an experiment with the SageMaker SDK v2, reads them, and associates an artifact with one of them.
 
 Runs in the SDK's virtual environment. Usage: experiments_v2.py FOLDER
 """
@@ -13,7 +13,7 @@ from sagemaker.analytics import ExperimentAnalytics
 from sagemaker.experiments.run import Run, list_runs, load_run
 
 sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every few seconds
 folder = Path(sys.argv[1])
 session = sagemaker.Session()
 results: dict[str, object] = {}
@@ -29,22 +29,22 @@ for name, rate in (("first", 0.1), ("second", 0.01)):
         run.log_file(str(notes), name="notes", is_output=True)
         run.log_artifact(name="data", value="s3://bucket/data.csv", media_type="text/csv", is_output=False)
 
-# --- what the runs contain
+# --- the contents of the runs
 with load_run(experiment_name="prices", run_name="second", sagemaker_session=session) as run:
     run.log_parameter("epochs", 3)
     component = run._trial_component
     results["parameters"] = dict(component.parameters)
     results["artifacts"] = [sorted(component.input_artifacts), sorted(component.output_artifacts)]
 runs = list_runs("prices", sagemaker_session=session)
-results["runs"] = sorted(found.run_name for found in runs)
+results["runs"] = sorted(run.run_name for run in runs)
 client = session.sagemaker_client
-described = client.describe_trial_component(TrialComponentName=component.trial_component_name)
-results["status"] = described["Status"]["PrimaryStatus"]
+description = client.describe_trial_component(TrialComponentName=component.trial_component_name)
+results["status"] = description["Status"]["PrimaryStatus"]
 results["metrics"] = {
     metric["MetricName"]: [metric["Count"], round(metric["Last"], 4), round(metric["Max"], 4)]
-    for metric in described["Metrics"]
+    for metric in description["Metrics"]
 }
-arn = described["TrialComponentArn"]
+arn = description["TrialComponentArn"]
 query = {"MetricName": "loss", "ResourceArn": arn, "MetricStat": "Last", "Period": "IterationNumber"}
 metrics = session.boto_session.client("sagemaker-metrics")
 series = metrics.batch_get_metrics(MetricQueries=[{**query, "XAxisType": "IterationNumber"}])
@@ -54,7 +54,7 @@ source = {"SourceUri": "s3://bucket/curve.json", "SourceTypes": []}
 artifact = client.create_artifact(ArtifactName="curve", Source=source, ArtifactType="PrecisionRecall")["ArtifactArn"]
 client.add_association(SourceArn=arn, DestinationArn=artifact, AssociationType="Produced")
 associations = client.list_associations(SourceArn=arn)["AssociationSummaries"]
-results["produced"] = [(found["AssociationType"], found["DestinationType"]) for found in associations]
+results["produced"] = [(item["AssociationType"], item["DestinationType"]) for item in associations]
 
 # --- the table of an experiment
 table = ExperimentAnalytics(experiment_name="prices", sagemaker_session=session).dataframe()

@@ -1,4 +1,4 @@
-"""Functions as steps of a pipeline, and a model that is repacked with the user's code, with the SageMaker SDK v2.
+"""Runs two pipelines with the SageMaker SDK v2: one of functions, and one that adds the user's code to a model archive.
 
 Runs in the SDK's virtual environment. Usage: functions_v2.py IMAGE SERVE-IMAGE BUCKET. The image has Python and pip.
 """
@@ -20,7 +20,7 @@ from sagemaker.workflow.steps import TrainingStep
 
 from microjobs.contract import Layout
 
-image, serve, bucket = sys.argv[1:]
+image, serve_image, bucket = sys.argv[1:]
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every 5 to 30 seconds
 sess = PipelineSession(default_bucket=bucket)
@@ -38,13 +38,13 @@ def double(value: int) -> int:
     return 2 * value
 
 
-functions = Pipeline("functions-v2", steps=[double(add(3, 4))], sagemaker_session=sess)
-functions.upsert(role)
-execution = functions.start()
+function_pipeline = Pipeline("functions-v2", steps=[double(add(3, 4))], sagemaker_session=sess)
+function_pipeline.upsert(role)
+execution = function_pipeline.start()
 execution.wait(delay=1, max_attempts=600)
 results["doubled"] = execution.result("Double")
 
-# --- a trained model, to which the pipeline adds the user's code
+# --- a pipeline that trains a model and adds the user's code to it
 source = Path("source")
 source.mkdir()
 (source / "inference.py").write_text("def model_fn(folder):\n    return 1\n")
@@ -52,7 +52,7 @@ command = ["/bin/sh", "-c", f"echo weights > {Layout().model}/weights"]
 estimator = Estimator(image, role, 1, instance_type, sagemaker_session=sess, container_entry_point=command)
 train = TrainingStep("Train", step_args=estimator.fit())
 archive = train.properties.ModelArtifacts.S3ModelArtifacts
-model = Model(serve, archive, role, entry_point="inference.py", source_dir="source", sagemaker_session=sess)
+model = Model(serve_image, archive, role, entry_point="inference.py", source_dir="source", sagemaker_session=sess)
 register = ModelStep(
     "Register",
     model.register(
@@ -63,14 +63,14 @@ register = ModelStep(
         model_package_group_name="functions-v2",
     ),
 )
-repacking = Pipeline("repacking-v2", steps=[train, register], sagemaker_session=sess)
-repacking.upsert(role)
-execution = repacking.start()
+repack_pipeline = Pipeline("repacking-v2", steps=[train, register], sagemaker_session=sess)
+repack_pipeline.upsert(role)
+execution = repack_pipeline.start()
 execution.wait(delay=1, max_attempts=600)
 results["steps"] = {item["StepName"]: item["StepStatus"] for item in execution.list_steps()}
 client = Session(default_bucket=bucket).sagemaker_client
 (package,) = client.list_model_packages(ModelPackageGroupName="functions-v2")["ModelPackageSummaryList"]
-described = client.describe_model_package(ModelPackageName=package["ModelPackageArn"])
-results["archive"] = described["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+description = client.describe_model_package(ModelPackageName=package["ModelPackageArn"])
+results["archive"] = description["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
 print()
 print(json.dumps(results))

@@ -1,6 +1,6 @@
-"""The kinds of hosting, and the proof of each kind: deploy, call, update under load, read metrics and captured data.
+"""The kinds of hosting, and the check of each kind: deploy, call, update under load, read metrics and captured data.
 
-The programs `hosting_boto3.py`, `hosting_v2.py` and `hosting_v3.py` prove all kinds, each one with another client.
+The programs `hosting_boto3.py`, `hosting_v2.py` and `hosting_v3.py` check all kinds, each with a different client.
 """
 
 import json
@@ -16,84 +16,89 @@ from itertools import groupby
 from typing import Any, Protocol
 
 VARIANT, SHADOW = "AllTraffic", "shadow"
-"""Names of variants. The first one is the name that the SageMaker SDK v2 chooses."""
-INSTANCES = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+"""Names of variants. The SageMaker SDK v2 chooses the first name."""
+INSTANCE_MEMBERS = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 CSV = {"ContentType": "text/csv", "Accept": "text/csv"}
 ROW = b"1,2,3"
 ENVIRONMENT = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"}
 RESPONSES = ("6.0", "12.0")
-"""The response of the models `one` and `two` to `ROW`."""
-CLIENTS = 2
+"""The responses of the models `one` and `two` to the request `ROW`."""
+CLIENT_COUNT = 2
 PAUSE_SECONDS = 0.02
 
 Members = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of hosting, with two versions of its models: an update replaces the first one by the second one."""
+class HostingKind:
+    """A kind of hosting, with two versions of its models. An update replaces the first version by the second one."""
 
     name: str
     archives: Sequence[Sequence[str]] = (("one",), ("two",))
-    """For each version, the archives of the containers of its model."""
+    """The archives of the containers of a model, by version of the model."""
     responses: Sequence[str] = RESPONSES
-    """For each version, the response to a request."""
+    """The response to a request, by version of the model."""
     operation: str = "InvokeEndpoint"
     container: Members = field(default_factory=dict)
-    """Further members of each container."""
+    """Additional members of each container."""
     model: Members = field(default_factory=dict)
-    """Further members of CreateModel."""
-    variant: Members = field(default_factory=lambda: INSTANCES)
+    """Additional members of CreateModel."""
+    variant: Members = field(default_factory=lambda: INSTANCE_MEMBERS)
+    """Additional members of the production variant, and of the shadow variant."""
     config: Members = field(default_factory=dict)
-    """Further members of CreateEndpointConfig."""
+    """Additional members of CreateEndpointConfig."""
     target: Members = field(default_factory=dict)
-    """Members of a request that choose what responds."""
+    """Members of a request that select its target."""
     copies: int = 0
-    """The copies of the inference component; 0: the endpoint has no inference components."""
-    captures: bool = True
+    """The number of copies of the inference component; 0 if the endpoint has no inference components."""
+    supports_capture: bool = True
     """Whether AWS supports data capture for this kind."""
     has_shadow: bool = False
     """Whether the model of the other version is a shadow variant."""
 
 
 KINDS = (
-    Kind("real-time"),
-    Kind(
+    HostingKind("real-time"),
+    HostingKind(
         "response-stream",
         archives=(("words-1",), ("words-2",)),
         responses=("one word ", "two words "),
         operation="InvokeEndpointWithResponseStream",
     ),
-    Kind(
+    HostingKind(
         "multi-model",
         archives=(("models-1/",), ("models-2/",)),
         container={"Mode": "MultiModel"},
         target={"TargetModel": "model.tar.gz"},
     ),
-    Kind("serial", archives=(("scale", "one"), ("scale", "two")), responses=("60.0", "120.0")),
-    Kind(
+    HostingKind("serial", archives=(("scale", "one"), ("scale", "two")), responses=("60.0", "120.0")),
+    HostingKind(
         "direct",
         archives=(("scale", "one"), ("scale", "two")),
         model={"InferenceExecutionConfig": {"Mode": "Direct"}},
         target={"TargetContainerHostname": "container-2"},
     ),
-    Kind("components", copies=2, captures=False),
-    Kind("shadow", has_shadow=True),
-    Kind("serverless", variant={"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 5}}, captures=False),
-    Kind("asynchronous", operation="InvokeEndpointAsync", captures=False),
+    HostingKind("components", copies=2, supports_capture=False),
+    HostingKind("shadow", has_shadow=True),
+    HostingKind(
+        "serverless",
+        variant={"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 5}},
+        supports_capture=False,
+    ),
+    HostingKind("asynchronous", operation="InvokeEndpointAsync", supports_capture=False),
 )
 
 
 @dataclass(frozen=True)
-class Place:
-    """The image, the role and the bucket of a program."""
+class Settings:
+    """The image, the role and the S3 prefix that a program uses."""
 
     image: str
     role: str
     uri: str
-    """The S3 prefix of the archives."""
+    """The S3 prefix of the archives, of captured data, and of asynchronous requests and responses."""
 
-    def capture_config(self) -> dict[str, Any]:
+    def make_capture_config(self) -> dict[str, Any]:
         return {
             "EnableCapture": True,
             "InitialSamplingPercentage": 100,
@@ -102,16 +107,16 @@ class Place:
             "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"], "JsonContentTypes": ["application/json"]},
         }
 
-    def find_archive(self, archive: str) -> str:
-        """Return the URI of an archive, or of a prefix of archives, whose name ends with a slash."""
+    def make_archive_uri(self, archive: str) -> str:
+        """Return the URI of an archive, or of a prefix of archives. The name of a prefix ends with a slash."""
         return f"{self.uri}/{archive}" if archive.endswith("/") else f"{self.uri}/{archive}.tar.gz"
 
-    def make_model(self, kind: Kind, version: int, name: str) -> dict[str, Any]:
+    def make_model(self, kind: HostingKind, version: int, name: str) -> dict[str, Any]:
         """Return the CreateModel request of a version."""
         containers = [
             {
                 "Image": self.image,
-                "ModelDataUrl": self.find_archive(archive),
+                "ModelDataUrl": self.make_archive_uri(archive),
                 "Environment": ENVIRONMENT,
                 **kind.container,
                 **({"ContainerHostname": f"container-{number}"} if len(kind.archives[version]) > 1 else {}),
@@ -120,14 +125,17 @@ class Place:
         ]
         return {"ModelName": name, "Containers": containers, "ExecutionRoleArn": self.role, **kind.model}
 
-    def make_config(self, kind: Kind, name: str, models: Sequence[str]) -> dict[str, Any]:
-        """Return a CreateEndpointConfig request. The first model serves; the last one is that of a shadow variant."""
-        serving = {} if kind.copies else {"ModelName": models[0]}
+    def make_config(self, kind: HostingKind, name: str, models: Sequence[str]) -> dict[str, Any]:
+        """Return a CreateEndpointConfig request.
+
+        The first model answers requests. The last model is the model of the shadow variant, if the kind has one.
+        """
+        model_members = {} if kind.copies else {"ModelName": models[0]}
         request = {
             "EndpointConfigName": name,
-            "ProductionVariants": [{"VariantName": VARIANT, **serving, **kind.variant}],
+            "ProductionVariants": [{"VariantName": VARIANT, **model_members, **kind.variant}],
             **({"ExecutionRoleArn": self.role} if kind.copies else {}),
-            **({"DataCaptureConfig": self.capture_config()} if kind.captures else {}),
+            **({"DataCaptureConfig": self.make_capture_config()} if kind.supports_capture else {}),
             **kind.config,
         }
         if kind.has_shadow:
@@ -138,36 +146,36 @@ class Place:
 
 
 class Client(Protocol):
-    """Deploys, updates and calls endpoints. The name of an endpoint is that of its kind, with a prefix."""
+    """A client that deploys, updates and calls endpoints. The name of an endpoint is a prefix and its kind."""
 
-    place: Place
+    settings: Settings
 
-    def name(self, kind: Kind) -> str: ...
+    def make_name(self, kind: HostingKind) -> str: ...
 
-    def deploy(self, kind: Kind) -> None:
+    def deploy(self, kind: HostingKind) -> None:
         """Deploy the first version; return when it serves."""
 
-    def update(self, kind: Kind) -> None:
+    def update(self, kind: HostingKind) -> None:
         """Update to the second version; return when it serves."""
 
-    def call(self, kind: Kind) -> str:
-        """Return the response to one request, which is sent once. Any thread may call this method."""
+    def call(self, kind: HostingKind) -> str:
+        """Send one request without retries, and return its response. Any thread may call this method."""
 
-    def read_captures(self, kind: Kind) -> Mapping[str, Sequence[Members]]:
+    def read_captures(self, kind: HostingKind) -> Mapping[str, Sequence[Members]]:
         """Return the captured records of an endpoint, by variant."""
 
-    def delete(self, kind: Kind) -> None:
+    def delete(self, kind: HostingKind) -> None:
         """Delete the endpoint; return when it is deleted."""
 
 
 class Load:
-    """Clients that send one request after the other, until each of them has received the response of both versions."""
+    """Clients that send one request after the other, until each of them has received responses of both versions."""
 
-    def __init__(self, call: Callable[[], str], final: str) -> None:
-        self.runs: list[list[str]] = [[] for _ in range(CLIENTS)]
+    def __init__(self, call: Callable[[], str], final_response: str) -> None:
+        self.responses_by_client: list[list[str]] = [[] for _ in range(CLIENT_COUNT)]
         """The responses, in order, by client."""
         self._call = call
-        self._final = final
+        self._final_response = final_response
         self._is_updated = threading.Event()
         self._is_stopped = threading.Event()
 
@@ -177,10 +185,10 @@ class Load:
 
         The block begins when each client has received a response.
         """
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            clients = [pool.submit(self._send, responses) for responses in self.runs]
+        with ThreadPoolExecutor(CLIENT_COUNT) as pool:
+            clients = [pool.submit(self._send, responses) for responses in self.responses_by_client]
             try:
-                wait_until(lambda: all(self.runs) or any(client.done() for client in clients))
+                wait_until(lambda: all(self.responses_by_client) or any(client.done() for client in clients))
                 yield
                 self._is_updated.set()
             finally:
@@ -192,7 +200,7 @@ class Load:
     def _send(self, responses: list[str]) -> None:
         while not self._is_stopped.is_set():
             responses.append(self._call())
-            if self._is_updated.is_set() and responses[-1] == self._final:
+            if self._is_updated.is_set() and responses[-1] == self._final_response:
                 return
             time.sleep(PAUSE_SECONDS)
 
@@ -208,7 +216,7 @@ def wait_until(call: Callable[[], Any], seconds: float = 120) -> Any:
 
 def count_invocations(cloudwatch: Any, **dimensions: str) -> float:
     """Return the number of requests in the metric Invocations."""
-    now = datetime.now(timezone.utc)  # noqa: UP017  the SDK also runs on Python 3.10
+    now = datetime.now(timezone.utc)  # noqa: UP017  the SDK's programs also run on Python 3.10
     points = cloudwatch.get_metric_statistics(
         Namespace="AWS/SageMaker",
         MetricName="Invocations",
@@ -221,24 +229,25 @@ def count_invocations(cloudwatch: Any, **dimensions: str) -> float:
     return float(sum(point["Sum"] for point in points))
 
 
-def prove(client: Client, cloudwatch: Any, kind: Kind) -> dict[str, Any]:
+def check_kind(client: Client, cloudwatch: Any, kind: HostingKind) -> dict[str, Any]:
     """Deploy a kind, update it under load, read its metrics and captured data, and delete it; return the findings."""
-    began, name = time.monotonic(), client.name(kind)
+    start_time, name = time.monotonic(), client.make_name(kind)
     client.deploy(kind)
     load = Load(lambda: client.call(kind), kind.responses[1])
     with load.run():
         client.update(kind)
-    requests = sum(map(len, load.runs))
+    request_count = sum(map(len, load.responses_by_client))
     dimensions = {"InferenceComponentName": name} if kind.copies else {"EndpointName": name, "VariantName": VARIANT}
-    wait_until(lambda: count_invocations(cloudwatch, **dimensions) >= requests)
-    invocations = count_invocations(cloudwatch, **dimensions)
+    wait_until(lambda: count_invocations(cloudwatch, **dimensions) >= request_count)
+    invocation_count = count_invocations(cloudwatch, **dimensions)
     client.delete(kind)
-    print(f"{name}: {requests} requests in {time.monotonic() - began:.1f} s", file=sys.stderr)
+    captures = client.read_captures(kind) if kind.supports_capture else {}
+    print(f"{name}: {request_count} requests in {time.monotonic() - start_time:.1f} s", file=sys.stderr)
     return {
-        "responses": [[response for response, _ in groupby(responses)] for responses in load.runs],
-        "uncounted": requests - invocations,
-        "uncaptured": requests - len(client.read_captures(kind).get(VARIANT, ())) if kind.captures else None,
-        "outputs": list_outputs(client.read_captures(kind)) if kind.captures else None,
+        "responses": [[response for response, _ in groupby(responses)] for responses in load.responses_by_client],
+        "uncounted": request_count - invocation_count,
+        "uncaptured": request_count - len(captures.get(VARIANT, ())) if kind.supports_capture else None,
+        "outputs": list_outputs(captures) if kind.supports_capture else None,
     }
 
 
@@ -260,9 +269,9 @@ def parse_captures(name: str, files: Mapping[str, str]) -> dict[str, list[Member
     return records
 
 
-def prove_all(client: Client, cloudwatch: Any) -> None:
-    """Prove the kinds, two at a time, and print the findings by kind as the last line."""
+def check_all_kinds(client: Client, cloudwatch: Any) -> None:
+    """Check the kinds, two at a time, and print the findings by kind as the last line."""
     with ThreadPoolExecutor(2) as pool:
-        findings = pool.map(lambda kind: prove(client, cloudwatch, kind), KINDS)
-        results = {kind.name: found for kind, found in zip(KINDS, findings, strict=True)}
+        findings = pool.map(lambda kind: check_kind(client, cloudwatch, kind), KINDS)
+        results = {kind.name: finding for kind, finding in zip(KINDS, findings, strict=True)}
     print("\n" + json.dumps(results))

@@ -1,4 +1,6 @@
-"""Proves all kinds of hosting with the classes of the SageMaker SDK v2; with its boto3 session if it has no class.
+"""Checks all kinds of hosting with the classes of the SageMaker SDK v2.
+
+For some kinds, the SDK has no class. The program checks them with the boto3 session of the SDK.
 
 Runs in the SDK's virtual environment. Usage: hosting_v2.py SERVE-IMAGE PREFIX
 """
@@ -25,46 +27,55 @@ from sagemaker.serializers import CSVSerializer
 from sagemaker.serverless import ServerlessInferenceConfig
 from sagemaker.session import production_variant
 
-from tests.clients.hosting_boto3 import Boto3
-from tests.clients.hosting_kinds import ENVIRONMENT, INSTANCES, KINDS, Kind, Members, Place, parse_captures, prove_all
+from tests.clients.hosting_boto3 import Boto3Client
+from tests.clients.hosting_kinds import (
+    ENVIRONMENT,
+    INSTANCE_MEMBERS,
+    KINDS,
+    HostingKind,
+    Members,
+    Settings,
+    check_all_kinds,
+    parse_captures,
+)
 
-# The SDK polls every 5 to 30 seconds; the endpoints start in a few.
+# The SDK polls every 5 to 30 seconds, but the endpoints start in a few seconds.
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.3))
-INSTANCE_TYPE = INSTANCES["InstanceType"]
+INSTANCE_TYPE = INSTANCE_MEMBERS["InstanceType"]
 SERVERLESS = ServerlessInferenceConfig(1024, 5)
-WITHOUT_CLASS = ("direct", "shadow")
+KINDS_WITHOUT_CLASS = ("direct", "shadow")
 """Kinds for which this SDK has no class."""
 
 
-class Classes(Boto3):
-    """Deploys, updates and calls endpoints with the SDK's classes."""
+class SdkClassClient(Boto3Client):
+    """A client that deploys, updates and calls endpoints with the SDK's classes."""
 
-    def __init__(self, session: Any, place: Place) -> None:
-        super().__init__(session.boto_session, place, "v2")
+    def __init__(self, session: Any, settings: Settings) -> None:
+        super().__init__(session.boto_session, settings, "v2")
         self._session = session
         self._predictors = {kind.name: self._make_predictor(kind) for kind in KINDS}
 
-    def _make_predictor(self, kind: Kind) -> Predictor:
-        component = {"component_name": self.name(kind)} if kind.copies else {}
+    def _make_predictor(self, kind: HostingKind) -> Predictor:
+        component = {"component_name": self.make_name(kind)} if kind.copies else {}
         codec = {"serializer": CSVSerializer(), "deserializer": StringDeserializer(accept="text/csv")}
-        return Predictor(self.name(kind), self._session, **codec, **component)
+        return Predictor(self.make_name(kind), self._session, **codec, **component)
 
-    def _make_model(self, kind: Kind, version: int) -> Any:
+    def _make_model(self, kind: HostingKind, version: int) -> Any:
         """Return the SDK's object for the model of a version."""
-        name, archives = f"{self.name(kind)}-{version}", kind.archives[version]
+        name, archives = f"{self.make_name(kind)}-{version}", kind.archives[version]
         common = {"env": ENVIRONMENT, "sagemaker_session": self._session}
         if kind.name == "multi-model":
-            model = Model(self.place.image, role=self.place.role, **common)
-            models = MultiDataModel(name, f"{self.place.uri}/{name}/", model=model, sagemaker_session=self._session)
-            models.add_model(self.place.find_archive(f"{archives[0]}model"), "model.tar.gz")
+            model = Model(self.settings.image, role=self.settings.role, **common)
+            models = MultiDataModel(name, f"{self.settings.uri}/{name}/", model=model, sagemaker_session=self._session)
+            models.add_model(self.settings.make_archive_uri(f"{archives[0]}model"), "model.tar.gz")
             assert list(models.list_models()) == ["model.tar.gz"]
             return models
         models = [
             Model(
-                self.place.image,
-                self.place.find_archive(archive),
-                self.place.role,
+                self.settings.image,
+                self.settings.make_archive_uri(archive),
+                self.settings.role,
                 name=name if len(archives) == 1 else f"{name}-{number}",
                 **common,
             )
@@ -73,45 +84,45 @@ class Classes(Boto3):
         return models[0] if len(models) == 1 else self._make_pipeline(name, models)
 
     def _make_pipeline(self, name: str, models: Sequence[Model]) -> PipelineModel:
-        return PipelineModel(models, self.place.role, name=name, sagemaker_session=self._session)
+        return PipelineModel(models, self.settings.role, name=name, sagemaker_session=self._session)
 
-    def _make_options(self, kind: Kind) -> dict[str, Any]:
+    def _make_options(self, kind: HostingKind) -> dict[str, Any]:
         """Return the options of `deploy` for a kind."""
         instances = {"initial_instance_count": 1, "instance_type": INSTANCE_TYPE}
         match kind.name:
             case "serverless":
                 return {"serverless_inference_config": SERVERLESS}
             case "asynchronous":
-                return {**instances, "async_inference_config": AsyncInferenceConfig(f"{self.place.uri}/answers")}
+                return {**instances, "async_inference_config": AsyncInferenceConfig(f"{self.settings.uri}/answers")}
             case "components":
                 requests = {"num_cpus": 1, "memory": 256, "copies": kind.copies}
                 return {
                     **instances,
                     "endpoint_type": EndpointType.INFERENCE_COMPONENT_BASED,
-                    "inference_component_name": self.name(kind),
+                    "inference_component_name": self.make_name(kind),
                     "resources": ResourceRequirements(requests=requests),
                 }
-        destination = f"{self.place.uri}/captured"
+        destination = f"{self.settings.uri}/captured"
         capture = DataCaptureConfig(True, 100, destination, sagemaker_session=self._session)
         return {**instances, "data_capture_config": capture}
 
-    def deploy(self, kind: Kind) -> None:
-        if kind.name in WITHOUT_CLASS:
+    def deploy(self, kind: HostingKind) -> None:
+        if kind.name in KINDS_WITHOUT_CLASS:
             return super().deploy(kind)
-        self._make_model(kind, 0).deploy(endpoint_name=self.name(kind), **self._make_options(kind))
+        self._make_model(kind, 0).deploy(endpoint_name=self.make_name(kind), **self._make_options(kind))
         return None
 
-    def update(self, kind: Kind) -> None:
-        name = self.name(kind)
-        if kind.name in WITHOUT_CLASS:
+    def update(self, kind: HostingKind) -> None:
+        name = self.make_name(kind)
+        if kind.name in KINDS_WITHOUT_CLASS:
             return super().update(kind)
         model = self._make_model(kind, 1)
         if isinstance(model, PipelineModel):
             model.deploy(endpoint_name=name, update_endpoint=True, **self._make_options(kind))
             return None
-        if isinstance(model, MultiDataModel):  # its `create` fails in this version
+        if isinstance(model, MultiDataModel):  # `MultiDataModel.create` fails in this version of the SDK
             container = model.prepare_container_def(INSTANCE_TYPE)
-            self._session.create_model(model.name, self.place.role, container)
+            self._session.create_model(model.name, self.settings.role, container)
         else:
             model.create(instance_type=INSTANCE_TYPE)
         match kind.name:
@@ -127,7 +138,7 @@ class Classes(Boto3):
                 Predictor(name, self._session).update_endpoint(1, INSTANCE_TYPE, model_name=model.name)
         return None
 
-    def call(self, kind: Kind) -> str:
+    def call(self, kind: HostingKind) -> str:
         predictor = self._predictors[kind.name]
         if kind.operation == "InvokeEndpointAsync":
             waiter = WaiterConfig(max_attempts=200, delay=1)
@@ -136,14 +147,14 @@ class Classes(Boto3):
             return b"".join(predictor.predict_stream([1, 2, 3])).decode()
         return str(predictor.predict([1, 2, 3], initial_args=dict(kind.target))).strip()
 
-    def read_captures(self, kind: Kind) -> Mapping[str, Sequence[Members]]:
-        folder = f"{self.place.uri}/captured/{self.name(kind)}"
+    def read_captures(self, kind: HostingKind) -> Mapping[str, Sequence[Members]]:
+        folder = f"{self.settings.uri}/captured/{self.make_name(kind)}"
         uris = S3Downloader.list(folder, sagemaker_session=self._session)
         texts = {uri: S3Downloader.read_file(uri, sagemaker_session=self._session) for uri in uris}
-        return parse_captures(self.name(kind), texts)
+        return parse_captures(self.make_name(kind), texts)
 
-    def delete(self, kind: Kind) -> None:
-        name = self.name(kind)
+    def delete(self, kind: HostingKind) -> None:
+        name = self.make_name(kind)
         if kind.copies:
             self._session.delete_inference_component(name, wait=True)
         self._session.delete_endpoint(name)
@@ -152,5 +163,5 @@ class Classes(Boto3):
 
 if __name__ == "__main__":
     image, uri = sys.argv[1:]
-    client = Classes(sagemaker.Session(), Place(image, os.environ["SAGEMAKER_ROLE"], uri))
-    prove_all(client, client.cloudwatch)
+    client = SdkClassClient(sagemaker.Session(), Settings(image, os.environ["SAGEMAKER_ROLE"], uri))
+    check_all_kinds(client, client.cloudwatch)

@@ -1,6 +1,10 @@
-"""The calls of the housing notebook with the SageMaker SDK v2 and the local server.
+"""Makes the calls of the housing notebook with the SageMaker SDK v2 and the local server.
 
-Runs in the SDK's virtual environment. Only images and the address of the service differ from AWS.
+The project's images replace the notebook's scripts in AWS's images, so the generic classes `Processor` and `Estimator`
+replace `SKLearnProcessor` and `TensorFlow`. The data come from a file, and the endpoint has another instance type.
+`notebook_cells.py` has the notebook's own scripts and classes.
+
+Runs in the SDK's virtual environment.
 Usage: housing_notebook.py BOSTON.npz WORK-FOLDER IMAGE-TEMPLATE (such as microjobs/{}:dev)
 """
 
@@ -23,11 +27,12 @@ from sagemaker.tuner import ContinuousParameter, HyperparameterTuner, IntegerPar
 from microjobs.contract import Layout
 
 
-def processing(name: str) -> str:
+def locate(name: str) -> str:
+    """Return the path of an input or an output in the container."""
     return str(Layout().processing(name))
 
 
-data, work, image = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+data, work_folder, image_template = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 
 sess = sagemaker.session.Session()
 bucket = sess.default_bucket()
@@ -40,7 +45,7 @@ with np.load(data) as file:
 order = np.arange(len(x))
 np.random.RandomState(113).shuffle(order)
 train_rows = int(len(x) * 0.8)
-raw = work / "raw"
+raw = work_folder / "raw"
 raw.mkdir()
 arrays = {
     "x_train": x[order[:train_rows]],
@@ -54,19 +59,17 @@ raw_s3 = sess.upload_data(path=str(raw), key_prefix=f"{prefix}/data/raw")
 
 # --- scaling on four hosts, with one file per host
 destination = f"s3://{bucket}/{prefix}/data"
-processor = Processor(role, image.format("preprocess"), instance_count=4, instance_type="ml.m5.4xlarge")
+processor = Processor(role, image_template.format("preprocess"), instance_count=4, instance_type="ml.m5.4xlarge")
 processor.run(
-    inputs=[
-        ProcessingInput(source=raw_s3, destination=processing("input"), s3_data_distribution_type="ShardedByS3Key")
-    ],
+    inputs=[ProcessingInput(source=raw_s3, destination=locate("input"), s3_data_distribution_type="ShardedByS3Key")],
     outputs=[
-        ProcessingOutput(output_name="train", destination=f"{destination}/train", source=processing("train")),
-        ProcessingOutput(output_name="test", destination=f"{destination}/test", source=processing("test")),
+        ProcessingOutput(output_name="train", destination=f"{destination}/train", source=locate("train")),
+        ProcessingOutput(output_name="test", destination=f"{destination}/test", source=locate("test")),
     ],
     logs=False,
 )
-sagemaker.s3.S3Downloader.download(f"{destination}/test/x_test.npy", str(work))
-x_test = np.load(work / "x_test.npy")
+sagemaker.s3.S3Downloader.download(f"{destination}/test/x_test.npy", str(work_folder))
+x_test = np.load(work_folder / "x_test.npy")
 assert abs(x_test.mean()) < 0.2
 
 # --- hosted training, with its log
@@ -76,7 +79,7 @@ metric_definitions = [
     {"Name": "val_loss", "Regex": " val_loss: ([0-9\\.]+)"},
 ]
 estimator = Estimator(
-    image.format("train-tensorflow"),
+    image_template.format("train-tensorflow"),
     role,
     instance_count=1,
     instance_type="ml.t3.medium",
@@ -85,9 +88,11 @@ estimator = Estimator(
     metric_definitions=metric_definitions,
 )
 estimator.fit(inputs, logs="All")
-before = {item["MetricName"]: item["Value"] for item in estimator.latest_training_job.describe()["FinalMetricDataList"]}
-sagemaker.s3.S3Downloader.download(estimator.model_data, str(work / "model"))
-assert (work / "model" / "model.tar.gz").stat().st_size > 10_000
+metrics = {
+    item["MetricName"]: item["Value"] for item in estimator.latest_training_job.describe()["FinalMetricDataList"]
+}
+sagemaker.s3.S3Downloader.download(estimator.model_data, str(work_folder / "model"))
+assert (work_folder / "model" / "model.tar.gz").stat().st_size > 10_000
 
 # --- automatic tuning
 tuner = HyperparameterTuner(
@@ -116,7 +121,7 @@ assert frame.iloc[0]["TrainingJobName"] == tuner.best_training_job()
 predictor = tuner.deploy(
     initial_instance_count=1,
     instance_type="ml.t2.medium",  # endpoints do not support ml.t3.medium, which the notebook uses
-    image_uri=image.format("serve"),
+    image_uri=image_template.format("serve"),
     serializer=JSONSerializer(),
     deserializer=JSONDeserializer(),
 )
@@ -126,28 +131,28 @@ targets = np.load(raw / "y_test.npy")[:10].round(1).tolist()
 sess.delete_endpoint(predictor.endpoint_name)
 
 # --- batch scoring
-scorer = Processor(role, image.format("batch-score"), 1, "ml.c5.xlarge", base_job_name=f"{prefix}-batch")
+scorer = Processor(role, image_template.format("batch-score"), 1, "ml.c5.xlarge", base_job_name=f"{prefix}-batch")
 scorer.run(
     inputs=[
-        ProcessingInput(source=tuner.best_estimator().model_data, destination=processing("model")),
-        ProcessingInput(source=processor.latest_job.outputs[1].destination, destination=processing("test")),
+        ProcessingInput(source=tuner.best_estimator().model_data, destination=locate("model")),
+        ProcessingInput(source=processor.latest_job.outputs[1].destination, destination=locate("test")),
     ],
-    outputs=[ProcessingOutput(output_name="batch", source=processing("batch"))],
+    outputs=[ProcessingOutput(output_name="batch", source=locate("batch"))],
     logs=False,
 )
 report = f"{scorer.latest_job.outputs[0].destination}/score-report.txt"
-sagemaker.s3.S3Downloader.download(report, str(work))
+sagemaker.s3.S3Downloader.download(report, str(work_folder))
 
 endpoints = boto3.client("sagemaker").list_endpoints()["Endpoints"]
-best = float(frame.iloc[0]["FinalObjectiveValue"])
+best_value = float(frame.iloc[0]["FinalObjectiveValue"])
 print(
     json.dumps(
         {
-            "before": before["val_loss"],
-            "best": best,
+            "before": metrics["val_loss"],
+            "best": best_value,
             "predictions": predictions,
             "targets": targets,
-            "report": (work / "score-report.txt").read_text(),
+            "report": (work_folder / "score-report.txt").read_text(),
             "endpoints": [item["EndpointStatus"] for item in endpoints],
         }
     )

@@ -1,6 +1,7 @@
 """The housing workflow as a pipeline of the SageMaker SDK v2: scale, train, tune, score, register, approve, deploy.
 
-Runs in the SDK's virtual environment. Usage: housing_pipeline_v2.py PREPROCESS TRAIN SERVE BATCH-SCORE, the images
+Runs in the SDK's virtual environment.
+Usage: housing_pipeline_v2.py PREPROCESS-IMAGE TRAIN-IMAGE SERVE-IMAGE BATCH-SCORE-IMAGE
 """
 
 import json
@@ -30,13 +31,13 @@ from sagemaker.workflow.steps import ProcessingStep, TrainingStep, TuningStep
 
 from microjobs.contract import Layout
 
-preprocess, train, serve, batch_score = sys.argv[1:]
+preprocess_image, train_image, serve_image, batch_score_image = sys.argv[1:]
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every 5 to 30 seconds
-sess, plain = PipelineSession(), Session()
+sess, plain_session = PipelineSession(), Session()  # a PipelineSession sends no requests, but stores them for steps
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
-limit = ParameterFloat("MaxMse", default_value=8000.0)
-hosts = ParameterInteger("Hosts", default_value=2)
+mse_limit = ParameterFloat("MaxMse", default_value=8000.0)
+host_count = ParameterInteger("Hosts", default_value=2)
 
 
 def locate(name: str) -> str:
@@ -58,27 +59,27 @@ def get_output(step: ProcessingStep, name: str) -> object:
 
 raw = ProcessingStep(
     "Raw",
-    step_args=make_processor(preprocess).run(
+    step_args=make_processor(preprocess_image).run(
         arguments=["dataset", "diabetes", "--shards", "2"], outputs=[make_output("raw", "output")]
     ),
 )
 shards = ProcessingInput(get_output(raw, "raw"), locate("input"), s3_data_distribution_type="ShardedByS3Key")
 scale = ProcessingStep(
     "Scale",
-    step_args=make_processor(preprocess, hosts).run(
+    step_args=make_processor(preprocess_image, host_count).run(
         inputs=[shards], outputs=[make_output("train", "train"), make_output("test", "test")]
     ),
 )
 channels = {name: TrainingInput(get_output(scale, name)) for name in ("train", "test")}
 estimator = Estimator(
-    train,
+    train_image,
     role,
     1,
     instance_type,
     sagemaker_session=sess,
     hyperparameters={"epochs": 5, "batch_size": 32},
     metric_definitions=[{"Name": "val_loss", "Regex": r" val_loss: ([0-9\.]+)"}],
-    output_path=f"s3://{plain.default_bucket()}/housing-v2",
+    output_path=f"s3://{plain_session.default_bucket()}/housing-v2",
 )
 training = TrainingStep("Train", step_args=estimator.fit(channels))
 tuner = HyperparameterTuner(
@@ -91,20 +92,20 @@ tuner = HyperparameterTuner(
     max_parallel_jobs=2,
 )
 tuning = TuningStep("Tune", step_args=tuner.fit(channels), depends_on=[training])
-best = tuning.get_top_model_s3_uri(0, plain.default_bucket(), "housing-v2")
+best_model = tuning.get_top_model_s3_uri(0, plain_session.default_bucket(), "housing-v2")
 report = PropertyFile("Report", "batch", "report.json")
 score = ProcessingStep(
     "Score",
-    step_args=make_processor(batch_score).run(
+    step_args=make_processor(batch_score_image).run(
         inputs=[
-            ProcessingInput(best, locate("model"), input_name="model"),
+            ProcessingInput(best_model, locate("model"), input_name="model"),
             ProcessingInput(get_output(scale, "test"), locate("test"), input_name="test"),
         ],
         outputs=[make_output("batch", "batch")],
     ),
     property_files=[report],
 )
-model = Model(serve, best, role, sagemaker_session=sess)
+model = Model(serve_image, best_model, role, sagemaker_session=sess)
 register = ModelStep(
     "Register",
     model.register(
@@ -116,26 +117,31 @@ register = ModelStep(
     ),
 )
 mse = JsonGet("Score", report, "mse")
-is_good = ConditionStep(
+check_mse = ConditionStep(
     "IsGood",
-    conditions=[ConditionLessThanOrEqualTo(mse, limit)],
+    conditions=[ConditionLessThanOrEqualTo(mse, mse_limit)],
     if_steps=[register],
-    else_steps=[FailStep("Bad", error_message=Join(" ", ["the MSE exceeds", limit]))],
+    else_steps=[FailStep("Bad", error_message=Join(" ", ["the MSE exceeds", mse_limit]))],
 )
 pipeline = Pipeline(
-    "housing-v2", [limit, hosts], steps=[raw, scale, training, tuning, score, is_good], sagemaker_session=sess
+    "housing-v2",
+    [mse_limit, host_count],
+    steps=[raw, scale, training, tuning, score, check_mse],
+    sagemaker_session=sess,
 )
 pipeline.upsert(role)
 execution = pipeline.start()
 execution.wait(delay=1, max_attempts=600)
 statuses = {step["StepName"]: step["StepStatus"] for step in execution.list_steps()}
 
-client = plain.sagemaker_client
+client = plain_session.sagemaker_client
 (package,) = client.list_model_packages(ModelPackageGroupName="housing-v2")["ModelPackageSummaryList"]
 arn = package["ModelPackageArn"]
 client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
-ModelPackage(role, model_package_arn=arn, sagemaker_session=plain).deploy(1, instance_type, endpoint_name="housing-v2")
-predictor = Predictor("housing-v2", plain, JSONSerializer(), JSONDeserializer())
+ModelPackage(role, model_package_arn=arn, sagemaker_session=plain_session).deploy(
+    1, instance_type, endpoint_name="housing-v2"
+)
+predictor = Predictor("housing-v2", plain_session, JSONSerializer(), JSONDeserializer())
 predictions = predictor.predict({"instances": [[0.0] * 10]})["predictions"]
 predictor.delete_endpoint()
 print()

@@ -1,6 +1,7 @@
 """The housing workflow as a pipeline of the SageMaker SDK v3: scale, train, tune, score, register, approve, deploy.
 
-Runs in the SDK's virtual environment. Usage: housing_pipeline_v3.py PREPROCESS TRAIN SERVE BATCH-SCORE, the images
+Runs in the SDK's virtual environment.
+Usage: housing_pipeline_v3.py PREPROCESS-IMAGE TRAIN-IMAGE SERVE-IMAGE BATCH-SCORE-IMAGE
 """
 
 import json
@@ -40,14 +41,14 @@ from sagemaker.train.tuner import HyperparameterTuner
 
 from microjobs.contract import Layout
 
-preprocess, train, serve, batch_score = sys.argv[1:]
+preprocess_image, train_image, serve_image, batch_score_image = sys.argv[1:]
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every 5 to 30 seconds
 session = PipelineSession()
 bucket = session.default_bucket()
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
-limit = ParameterFloat(name="MaxMse", default_value=8000.0)
-hosts = ParameterInteger(name="Hosts", default_value=2)
+mse_limit = ParameterFloat(name="MaxMse", default_value=8000.0)
+host_count = ParameterInteger(name="Hosts", default_value=2)
 
 
 def make_processor(image: str, count: Any = 1) -> Processor:
@@ -73,20 +74,20 @@ def get_output(step: ProcessingStep, name: str) -> Any:
 
 raw = ProcessingStep(
     name="Raw",
-    step_args=make_processor(preprocess).run(
+    step_args=make_processor(preprocess_image).run(
         arguments=["dataset", "diabetes", "--shards", "2"], outputs=[make_output("raw", "output")]
     ),
 )
 shards = make_input("input", get_output(raw, "raw"), s3_data_distribution_type="ShardedByS3Key")
 scale = ProcessingStep(
     name="Scale",
-    step_args=make_processor(preprocess, hosts).run(
+    step_args=make_processor(preprocess_image, host_count).run(
         inputs=[shards], outputs=[make_output("train"), make_output("test")]
     ),
 )
 channels = [InputData(channel_name=name, data_source=get_output(scale, name)) for name in ("train", "test")]
 trainer = ModelTrainer(
-    training_image=train,
+    training_image=train_image,
     role=role,
     compute=Compute(instance_type=instance_type, instance_count=1),
     hyperparameters={"epochs": 5, "batch_size": 32},
@@ -104,17 +105,17 @@ tuner = HyperparameterTuner(
     max_parallel_jobs=2,
 )
 tuning = TuningStep(name="Tune", step_args=tuner.tune(inputs=channels), depends_on=[training])
-best = tuning.get_top_model_s3_uri(0, bucket, "housing-v3")
+best_model = tuning.get_top_model_s3_uri(0, bucket, "housing-v3")
 report = PropertyFile(name="Report", output_name="batch", path="report.json")
 score = ProcessingStep(
     name="Score",
-    step_args=make_processor(batch_score).run(
-        inputs=[make_input("model", best), make_input("test", get_output(scale, "test"))],
+    step_args=make_processor(batch_score_image).run(
+        inputs=[make_input("model", best_model), make_input("test", get_output(scale, "test"))],
         outputs=[make_output("batch")],
     ),
     property_files=[report],
 )
-builder = ModelBuilder(image_uri=serve, s3_model_data_url=best, role_arn=role, sagemaker_session=session)
+builder = ModelBuilder(image_uri=serve_image, s3_model_data_url=best_model, role_arn=role, sagemaker_session=session)
 register = ModelStep(
     name="Register",
     step_args=builder.register(
@@ -126,16 +127,16 @@ register = ModelStep(
     ),
 )
 mse = JsonGet(step_name="Score", property_file=report, json_path="mse")
-is_good = ConditionStep(
+check_mse = ConditionStep(
     name="IsGood",
-    conditions=[ConditionLessThanOrEqualTo(left=mse, right=limit)],
+    conditions=[ConditionLessThanOrEqualTo(left=mse, right=mse_limit)],
     if_steps=[register],
-    else_steps=[FailStep(name="Bad", error_message=Join(" ", ["the MSE exceeds", limit]))],
+    else_steps=[FailStep(name="Bad", error_message=Join(" ", ["the MSE exceeds", mse_limit]))],
 )
 pipeline = Pipeline(
     name="housing-v3",
-    parameters=[limit, hosts],
-    steps=[raw, scale, training, tuning, score, is_good],
+    parameters=[mse_limit, host_count],
+    steps=[raw, scale, training, tuning, score, check_mse],
     sagemaker_session=session,
 )
 pipeline.upsert(role)
@@ -143,11 +144,11 @@ execution = pipeline.start()
 execution.wait(delay=1, max_attempts=600)
 statuses = {step["StepName"]: step["StepStatus"] for step in execution.list_steps()}
 
-(version,) = ModelPackage.get_all(model_package_group_name="housing-v3")
-package = ModelPackage.get(version.model_package_arn)
+(package_summary,) = ModelPackage.get_all(model_package_group_name="housing-v3")
+package = ModelPackage.get(package_summary.model_package_arn)
 status = package.model_approval_status
 package.update(model_approval_status="Approved")
-container = ContainerDefinition(model_package_name=version.model_package_arn)
+container = ContainerDefinition(model_package_name=package_summary.model_package_arn)
 Model.create(model_name="housing-v3", primary_container=container, execution_role_arn=role)
 variant = ProductionVariant(
     variant_name="main", model_name="housing-v3", instance_type=instance_type, initial_instance_count=1
@@ -156,8 +157,8 @@ EndpointConfig.create(endpoint_config_name="housing-v3", production_variants=[va
 endpoint = Endpoint.create(endpoint_name="housing-v3", endpoint_config_name="housing-v3")
 endpoint.wait_for_status("InService")
 body = json.dumps({"instances": [[0.0] * 10]})
-answer = endpoint.invoke(body=body, content_type="application/json", accept="application/json")
-predictions = json.loads(answer.body.read())["predictions"]
+response = endpoint.invoke(body=body, content_type="application/json", accept="application/json")
+predictions = json.loads(response.body.read())["predictions"]
 endpoint.delete()
 print()
 print(json.dumps({"steps": statuses, "status": status, "predictions": len(predictions)}))

@@ -1,4 +1,4 @@
-"""An inference pipeline with PipelineModel of the SageMaker SDK v2: an endpoint, a job, and a package.
+"""Runs an inference pipeline with PipelineModel of the SageMaker SDK v2: an endpoint, a transform job, a model package.
 
 Runs in the SDK's virtual environment. Usage: inference_pipeline_v2.py SERVE-IMAGE PREFIX
 """
@@ -18,7 +18,7 @@ from sagemaker.predictor import Predictor
 from sagemaker.serializers import CSVSerializer
 
 image, prefix = sys.argv[1:]
-# The SDK polls every 5 to 30 seconds; the endpoint starts in a few.
+# The SDK polls every 5 to 30 seconds, but the endpoint starts in a few seconds.
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
 session, role, name = sagemaker.Session(), os.environ["SAGEMAKER_ROLE"], "sdk-inference-pipeline"
@@ -26,16 +26,16 @@ bucket, instance_type = session.default_bucket(), "ml.m5.large"
 results: dict[str, object] = {}
 
 
-def make_pipeline(name: str, *steps: str) -> PipelineModel:
+def make_pipeline(name: str, *archives: str) -> PipelineModel:
     models = [
         Model(
             image,
-            f"{prefix}/{step}.tar.gz",
+            f"{prefix}/{archive}.tar.gz",
             role,
             env={"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"},
             sagemaker_session=session,
         )
-        for step in steps
+        for archive in archives
     ]
     return PipelineModel(models, role, Predictor, name, sagemaker_session=session)
 
@@ -69,6 +69,6 @@ model.predictor_cls = Predictor
 predictor = model.deploy(1, instance_type, endpoint_name=f"{name}-package", **codec)
 results["package"] = predictor.predict([[1, 2, 3]])
 predictor.delete_endpoint()
-for made in (pipeline, model):
-    made.delete_model()
-print("\n" + json.dumps(results))  # the SDK leaves a line with dots
+for resource in (pipeline, model):
+    resource.delete_model()
+print("\n" + json.dumps(results))  # the SDK leaves an incomplete line with dots

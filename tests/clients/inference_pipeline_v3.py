@@ -1,4 +1,4 @@
-"""An inference pipeline with ModelBuilder of the SageMaker SDK v3.
+"""Runs an inference pipeline with ModelBuilder of the SageMaker SDK v3.
 
 Runs in the SDK's virtual environment. Usage: inference_pipeline_v3.py SERVE-IMAGE PREFIX
 """
@@ -13,7 +13,7 @@ from sagemaker.core.shapes import ContainerDefinition
 from sagemaker.serve import ModelBuilder
 
 image, prefix = sys.argv[1:]
-# The SDK polls every 5 seconds; the endpoint starts in a few.
+# The SDK polls every 5 seconds, but the endpoint starts in a few seconds.
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
@@ -21,9 +21,9 @@ request = {"body": b"1,2,3", "content_type": "text/csv", "accept": "text/csv"}
 environment = {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
 containers = [
     ContainerDefinition(
-        container_hostname=step, image=image, model_data_url=f"{prefix}/{step}.tar.gz", environment=environment
+        container_hostname=archive, image=image, model_data_url=f"{prefix}/{archive}.tar.gz", environment=environment
     )
-    for step in ("scale", "predict")
+    for archive in ("scale", "predict")
 ]
 models = [
     Model.create(container.container_hostname, primary_container=container, execution_role_arn=role)
@@ -32,8 +32,8 @@ models = [
 builder = ModelBuilder(model=models, role_arn=role, instance_type=instance_type)
 pipeline = builder.build(model_name="v3-pipeline")
 endpoint = builder.deploy(endpoint_name="v3-pipeline", instance_type=instance_type, initial_instance_count=1)
-predicted = endpoint.invoke(**request).body.read().decode().strip()
+prediction = endpoint.invoke(**request).body.read().decode().strip()
 endpoint.delete()
 for model in (*models, pipeline):
     model.delete()
-print("\n" + json.dumps(predicted))  # the SDK leaves a line with a frame
+print("\n" + json.dumps(prediction))  # the SDK prints a frame, whose last line has no line break

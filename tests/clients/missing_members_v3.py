@@ -1,6 +1,6 @@
-"""Prints the members of Create requests that the SDK's resource classes lack, as a JSON list of [path, shape, member].
+"""Prints the members of Create requests that the SDK's resource classes do not have.
 
-Usage: missing_members_v3.py NOUN...
+The output is a JSON list of [path, shape, member]. Usage: missing_members_v3.py NOUN...
 """
 
 import inspect
@@ -19,7 +19,7 @@ service = botocore.session.get_session().get_service_model("sagemaker")
 
 
 def get_item(shape: Shape) -> Shape:
-    """Return the shape of the items of lists and maps."""
+    """Return the shape of the items of a list or a map; return other shapes unchanged."""
     while isinstance(shape, (ListShape, MapShape)):
         shape = shape.member if isinstance(shape, ListShape) else shape.value
     return shape
@@ -48,4 +48,4 @@ def find_in_shape(shape: Shape, path: list[str]) -> Iterator[tuple[list[str], st
                 yield from find_in_shape(get_item(member), [*path, name])
 
 
-print(json.dumps([found for noun in sys.argv[1:] for found in find_in_resource(noun)]))
+print(json.dumps([member for noun in sys.argv[1:] for member in find_in_resource(noun)]))

@@ -1,4 +1,4 @@
-"""MLflow's SageMaker plug-in: deploys a model of a tracking server, invokes it, replaces it and deletes it.
+"""Deploys a model of a tracking server with MLflow's SageMaker plug-in, invokes it, replaces it and deletes it.
 
 Runs in MLflow's virtual environment. Usage: mlflow_deployment.py IMAGE TRACKING_URI
 """
@@ -35,31 +35,33 @@ def output_fn(predictions, accept):
 """The code that the image serve runs: `code_paths` puts it into the folder `code` of the model."""
 
 
-class Scale(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # the class has no type hints
+class UnusedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # the class has no type hints
+    """A model for `log_model`, which requires one. Its methods are not called: the image serve runs HANDLERS."""
+
     def predict(self, model_input: list[float]) -> list[float]:
         return model_input
 
 
-def register(factor: int) -> str:
+def register_model(factor: int) -> str:
     """Log and register a model that multiplies numbers; return its URI."""
     Path("inference.py").write_text(HANDLERS)
     Path("factor.json").write_text(json.dumps(factor))
-    logged = mlflow.pyfunc.log_model(
+    model_info = mlflow.pyfunc.log_model(
         name="scale",
-        python_model=Scale(),
+        python_model=UnusedModel(),
         artifacts={"factor": "factor.json"},
         code_paths=["inference.py"],
         pip_requirements=[],
         registered_model_name="scale",
     )
-    return f"models:/scale/{logged.registered_model_version}"
+    return f"models:/scale/{model_info.registered_model_version}"
 
 
-def invoke() -> list[float]:
-    """Send the request of MLflow's `predict`, which needs scipy."""
+def invoke_endpoint() -> list[float]:
+    """Send the request that MLflow's `predict` would send: `predict` itself needs scipy, which is not installed."""
     body, content_type = '{"instances": [1, 2]}', "application/json"
-    answer = runtime.invoke_endpoint(EndpointName="deployed", ContentType=content_type, Body=body)
-    predictions: list[float] = json.load(answer["Body"])["predictions"]
+    response = runtime.invoke_endpoint(EndpointName="deployed", ContentType=content_type, Body=body)
+    predictions: list[float] = json.load(response["Body"])["predictions"]
     return predictions
 
 
@@ -75,12 +77,17 @@ config = {
     "instance_count": 1,
 }
 predictions = []
-client.create_deployment("deployed", register(2), flavor="python_function", config=config)
+client.create_deployment("deployed", register_model(2), flavor="python_function", config=config)
 status = client.get_deployment("deployed")["EndpointStatus"]
-predictions.append(invoke())
-client.update_deployment("deployed", register(3), flavor="python_function", config={**config, "mode": "replace"})
-predictions.append(invoke())
-listed = [item["EndpointName"] for item in client.list_deployments()]
+predictions.append(invoke_endpoint())
+client.update_deployment("deployed", register_model(3), flavor="python_function", config={**config, "mode": "replace"})
+predictions.append(invoke_endpoint())
+endpoint_names = [item["EndpointName"] for item in client.list_deployments()]
 client.delete_deployment("deployed", config={"region_name": config["region_name"]})
-found = {"status": status, "listed": listed, "remaining": len(client.list_deployments()), "predictions": predictions}
-print(json.dumps(found))
+results = {
+    "status": status,
+    "listed": endpoint_names,
+    "remaining": len(client.list_deployments()),
+    "predictions": predictions,
+}
+print(json.dumps(results))

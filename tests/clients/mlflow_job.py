@@ -1,4 +1,4 @@
-"""Training script with MLflow: continues the run of its training job, and logs a metric and an artifact.
+"""Training script that logs a metric and an artifact to the MLflow run of its training job.
 
 Runs in a training job, with the packages of mlflow.lock.
 """

@@ -1,4 +1,4 @@
-"""MLflow with AWS's plug-in: logs a run with an artifact and a model, registers the model, and reads all of it again.
+"""Logs a run with an artifact and a model with AWS's plug-in for MLflow, registers the model, and reads all of them.
 
 Runs in MLflow's virtual environment. Usage: mlflow_tracking.py TRACKING_URI
 """
@@ -32,18 +32,18 @@ with mlflow.start_run(run_name="first") as run:
 version = mlflow.register_model(model.model_uri, "double")
 
 client = MlflowClient()
-found = client.get_run(run.info.run_id)
+tracked_run = client.get_run(run.info.run_id)
 history = client.get_metric_history(run.info.run_id, "loss")
-registered = mlflow.pyfunc.load_model(f"models:/double/{version.version}")
+loaded_model = mlflow.pyfunc.load_model(f"models:/double/{version.version}")
 print(
     json.dumps(
         {
-            "status": found.info.status,
-            "parameters": found.data.params,
+            "status": tracked_run.info.status,
+            "parameters": tracked_run.data.params,
             "losses": [[point.step, round(point.value, 2)] for point in history],
-            "artifact": mlflow.artifacts.load_text(f"{found.info.artifact_uri}/texts/notes.txt"),
-            "artifact_uri": found.info.artifact_uri,
-            "prediction": registered.predict([1, 2]),
+            "artifact": mlflow.artifacts.load_text(f"{tracked_run.info.artifact_uri}/texts/notes.txt"),
+            "artifact_uri": tracked_run.info.artifact_uri,
+            "prediction": loaded_model.predict([1, 2]),
             "versions": [item.version for item in client.search_model_versions("name='double'")],
             "experiments": [item.name for item in client.search_experiments(filter_string="name = 'prices'")],
         }

@@ -1,4 +1,4 @@
-"""Program for the SageMaker SDK v3: finds the MLflow app, and reads the runs of a job and a pipeline.
+"""Finds the MLflow app with the SageMaker SDK v3, and reads the MLflow runs of a job and of a pipeline.
 
 Runs in the SDK's virtual environment. Usage: mlflow_v3.py IMAGE BUCKET
 """
@@ -77,9 +77,9 @@ pipeline = Pipeline(
 pipeline.upsert(role)
 for experiment in (None, "chosen"):
     execution = pipeline.start(mlflow_experiment_name=experiment)
-    while (described := execution.describe())["PipelineExecutionStatus"] in ("Executing", "Stopping"):
+    while (description := execution.describe())["PipelineExecutionStatus"] in ("Executing", "Stopping"):
         time.sleep(0.5)
-    name = described["MLflowConfig"]["MlflowExperimentName"]
-    found = mlflow.search_runs(experiment_names=[name], output_format="list")
-    results[name] = [described["PipelineExecutionStatus"], [run.info.run_name for run in found]]
+    name = description["MLflowConfig"]["MlflowExperimentName"]
+    runs = mlflow.search_runs(experiment_names=[name], output_format="list")
+    results[name] = [description["PipelineExecutionStatus"], [run.info.run_name for run in runs]]
 print(json.dumps(results))

@@ -1,16 +1,18 @@
-"""The housing notebook, cell by cell, with AWS's framework images and with the SDK version that it pins.
+"""The housing notebook, cell by cell, with AWS's framework images and with the SDK version that the notebook pins.
 
 These lines differ from the notebook:
 
 - The data come from a file, not from TensorFlow's `boston_housing`, and `S3Downloader` replaces `!aws s3 cp`.
-- The role comes from the environment, and the default bucket is named: otherwise this SDK version asks AWS's STS.
-- The first job has no `ShardedByS3Key`. With it, the notebook's own output shows that the job fails on AWS, because
-  three of the four hosts have no x_train.npy.
-- `code/train.py` is not part of the notebook. This one follows AWS's sample, for Keras 3: it exports a SavedModel, and
-  also saves the model as `model.keras`, because Keras 3 cannot load SavedModels.
-- The endpoint has ml.t2.medium: endpoints do not support ml.t3.medium. Its test data are read from the bucket, and two
-  misplaced brackets are moved.
-- `batch-score.py` installs the version of TensorFlow in train-tensorflow: there is no 2.3.1 for Python 3.11.
+- The role comes from the environment, and the default bucket is named: otherwise this SDK version would send requests
+  to AWS's STS.
+- The first job has no `ShardedByS3Key`. With this option, the job fails on AWS, as the notebook's own output shows,
+  because three of the four hosts have no x_train.npy.
+- `code/train.py` is not part of the notebook. The script in this file follows AWS's sample, for Keras 3: it exports a
+  SavedModel, and also saves the model as `model.keras`, because Keras 3 cannot load SavedModels.
+- The endpoint has an ml.t2.medium, because endpoints do not support ml.t3.medium. Its test data are read from the
+  bucket, and two misplaced brackets are moved.
+- `batch-score.py` installs the version of TensorFlow in train-tensorflow, because TensorFlow 2.3.1 does not support
+  Python 3.11.
 
 Runs in the SDK's virtual environment. Usage: notebook_cells.py BOSTON.npz BUCKET TENSORFLOW-VERSION
 """
@@ -51,11 +53,11 @@ with np.load(sys.argv[1]) as file:
     order = np.arange(len(file["x"]))
     np.random.RandomState(113).shuffle(order)
     x, y = file["x"][order], file["y"][order]
-count = int(len(x) * 0.8)
-np.save("data/raw/x_train.npy", x[:count])
-np.save("data/raw/x_test.npy", x[count:])
-np.save("data/raw/y_train.npy", y[:count])
-np.save("data/raw/y_test.npy", y[count:])
+train_row_count = int(len(x) * 0.8)
+np.save("data/raw/x_train.npy", x[:train_row_count])
+np.save("data/raw/x_test.npy", x[train_row_count:])
+np.save("data/raw/y_train.npy", y[:train_row_count])
+np.save("data/raw/y_test.npy", y[train_row_count:])
 s3_prefix = "tf-2-workflow"
 raw_s3 = sess.upload_data(path="./data/raw/", key_prefix=f"{s3_prefix}/data/raw")
 
@@ -192,7 +194,7 @@ tuning_job_name = f"tf-2-workflow-{strftime('%d-%H-%M-%S', gmtime())}"
 tuner.fit(inputs, job_name=tuning_job_name)
 tuner.wait()
 tuner_metrics = sagemaker.HyperparameterTuningJobAnalytics(tuning_job_name, sagemaker_session=sess)
-best = tuner_metrics.dataframe().sort_values(["FinalObjectiveValue"], ascending=True).head(5)
+best_trials = tuner_metrics.dataframe().sort_values(["FinalObjectiveValue"], ascending=True).head(5)
 total_time = tuner_metrics.dataframe()["TrainingElapsedTimeSeconds"].sum() / 3600
 statuses = tuner_metrics.dataframe()["TrainingJobStatus"].value_counts()
 
@@ -260,11 +262,11 @@ summary = {
     "processed": preprocessing_job_description["ProcessingJobStatus"],
     "saved_model": has_saved_model,
     "trials": dict(statuses.items()),
-    "best": float(best["FinalObjectiveValue"].iloc[0]),
+    "best": float(best_trials["FinalObjectiveValue"].iloc[0]),
     "hours": total_time,
     "predictions": flat_list,
     "targets": y_test[:10].tolist(),
     "report": S3Downloader.read_file(report, sagemaker_session=sess),
 }
-print()  # ends the last line of the SDK's output
+print()  # this empty line ends the last line of the SDK's output
 print(json.dumps(summary))

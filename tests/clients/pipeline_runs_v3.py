@@ -1,4 +1,4 @@
-"""A pipeline of the SageMaker SDK v3: training, ForEach, a callback, dependencies with triggers, registration, cleanup.
+"""Runs a pipeline of the SageMaker SDK v3: training, ForEach, a callback, triggers, a registration, a cleanup.
 
 Runs in the SDK's virtual environment. Usage: pipeline_runs_v3.py TRAIN-IMAGE SERVE-IMAGE BUCKET QUEUE-URL
 """
@@ -32,31 +32,33 @@ from sagemaker.train.model_trainer import ModelTrainer
 
 from microjobs.contract import Layout
 
-train, serve, bucket, queue = sys.argv[1:]
+train_image, serve_image, bucket, queue_url = sys.argv[1:]
 # The SDK polls every 5 to 30 seconds; these jobs take less than a second.
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
 sess = PipelineSession(default_bucket=bucket)
 client = boto3.client("sagemaker")
-role, instance_type, base = os.environ["SAGEMAKER_ROLE"], "ml.m5.large", f"s3://{bucket}/pipelines-v3"
-out = str(Layout().processing("out"))
-rows = str(Layout().processing("rows"))
+role, instance_type, base_uri = os.environ["SAGEMAKER_ROLE"], "ml.m5.large", f"s3://{bucket}/pipelines-v3"
+output_folder = str(Layout().processing("out"))
+input_folder = str(Layout().processing("rows"))
 accuracy = ParameterString("Accuracy", default_value="0.9")
 count = ParameterInteger("Count", default_value=1)
 
 
-def process(name: str, script: str, *arguments: object, **options: object) -> ProcessingStep:
+def make_processing_step(name: str, script: str, *arguments: object, **options: object) -> ProcessingStep:
     """Return a step that runs a shell script; its output is the folder `out`."""
     processor = Processor(
         role=role,
-        image_uri=serve,
+        image_uri=serve_image,
         instance_count=count,
         instance_type=instance_type,
         entrypoint=["/bin/sh", "-ec", script],
         sagemaker_session=sess,
     )
-    s3_output = ProcessingS3Output(s3_uri=f"{base}/{name}", local_path=out, s3_upload_mode="EndOfJob")
-    source = ProcessingS3Input(s3_uri=f"{base}/input", local_path=rows, s3_data_type="S3Prefix", s3_input_mode="File")
+    s3_output = ProcessingS3Output(s3_uri=f"{base_uri}/{name}", local_path=output_folder, s3_upload_mode="EndOfJob")
+    source = ProcessingS3Input(
+        s3_uri=f"{base_uri}/input", local_path=input_folder, s3_data_type="S3Prefix", s3_input_mode="File"
+    )
     step_args = processor.run(
         inputs=[ProcessingInput(input_name="rows", s3_input=source)],
         outputs=[ProcessingOutput(output_name="out", s3_output=s3_output)],
@@ -67,7 +69,7 @@ def process(name: str, script: str, *arguments: object, **options: object) -> Pr
 
 # --- training, and a metric in a property file
 trainer = ModelTrainer(
-    training_image=train,
+    training_image=train_image,
     role=role,
     compute=Compute(instance_type=instance_type, instance_count=1),
     base_job_name="pipelines-v3",
@@ -79,33 +81,33 @@ training = TrainingStep(
     cache_config=CacheConfig(enable_caching=True, expire_after="P1D"),
 )
 metrics = PropertyFile(name="Metrics", output_name="out", path="metrics.json")
-evaluate = process(
+evaluate = make_processing_step(
     "Evaluate",
-    f'echo "{{\\"accuracy\\": {{\\"value\\": $0}}}}" > {out}/metrics.json',
+    f'echo "{{\\"accuracy\\": {{\\"value\\": $0}}}}" > {output_folder}/metrics.json',
     accuracy,
     property_files=[metrics],
     depends_on=[training],
 )
 
 # --- one job per item, at most two at a time
-each = ForEachStep(
+paint_each = ForEachStep(
     name="Each",
     iterable_items=["red", "green", "blue"],
     max_concurrency=2,
-    for_each_body=[process("Paint", f"echo $0 > {out}/$0.txt", CurrentItem())],
+    for_each_body=[make_processing_step("Paint", f"echo $0 > {output_folder}/$0.txt", CurrentItem())],
 )
 
 # --- an answer of a person, or of another system
 approve = CallbackStep(
     name="Ask",
-    sqs_queue_url=queue,
+    sqs_queue_url=queue_url,
     inputs={"accuracy": JsonGet(step_name="Evaluate", property_file=metrics, json_path="accuracy.value")},
     outputs=[CallbackOutput("reviewer", CallbackOutputTypeEnum.String)],
 )
 
 # --- a registered model
 builder = ModelBuilder(
-    image_uri=serve,
+    image_uri=serve_image,
     s3_model_data_url=training.properties.ModelArtifacts.S3ModelArtifacts,
     role_arn=role,
     sagemaker_session=sess,
@@ -134,37 +136,39 @@ condition = ConditionStep(
 )
 
 # --- a step that needs an object, and a step that runs only after its failure
-fragile = process("Fragile", f"cat {rows}/ready && cp {rows}/ready {out}", depends_on=[each])
-alarm = process(
-    "Alarm", f"echo failed > {out}/alarm.txt", depends_on=[StepDependency(fragile, TriggerCondition.FAILED)]
+fragile = make_processing_step(
+    "Fragile", f"cat {input_folder}/ready && cp {input_folder}/ready {output_folder}", depends_on=[paint_each]
+)
+alarm = make_processing_step(
+    "Alarm", f"echo failed > {output_folder}/alarm.txt", depends_on=[StepDependency(fragile, TriggerCondition.FAILED)]
 )
 cleanup = CleanupStep(
     name="Clean",
-    s3_sources=[S3CleanupSource(evaluate, s3_uris=[f"{base}/Evaluate/metrics.json"])],
+    s3_sources=[S3CleanupSource(evaluate, s3_uris=[f"{base_uri}/Evaluate/metrics.json"])],
     depends_on=[condition],
 )
 pipeline = Pipeline(
     name="pipelines-v3",
     parameters=[accuracy, count],
-    steps=[training, evaluate, each, condition, fragile, alarm, cleanup],
+    steps=[training, evaluate, paint_each, condition, fragile, alarm, cleanup],
     sagemaker_session=sess,
 )
 
 
-def answer() -> None:
+def answer_callbacks() -> None:
     """Answer the messages of the callback step."""
     sqs = boto3.client("sqs")
     while True:
-        for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", []):
+        for message in sqs.receive_message(QueueUrl=queue_url, WaitTimeSeconds=1).get("Messages", []):
             body = json.loads(message["Body"])
             reviewer = f"reviewer of {body['arguments']['accuracy']}"
             client.send_pipeline_execution_step_success(
                 CallbackToken=body["token"], OutputParameters=[{"Name": "reviewer", "Value": reviewer}]
             )
-            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+            sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
 
 
-def wait(execution: Any) -> dict[str, str]:
+def wait_for_execution(execution: Any) -> dict[str, str]:
     """Wait for the end of an execution; return the status of each step and of the execution."""
     try:
         execution.wait(delay=1, max_attempts=600)
@@ -182,25 +186,25 @@ def list_keys(prefix: str) -> list[str]:
     return sorted(item["Key"].removeprefix("pipelines-v3/") for item in objects.get("Contents", []))
 
 
-def put(name: str) -> None:
+def put_rows(name: str) -> None:
     boto3.client("s3").put_object(Bucket=bucket, Key=f"pipelines-v3/input/{name}", Body=b"1,2,3\n")
 
 
-threading.Thread(target=answer, daemon=True).start()
-put("rows.csv")
+threading.Thread(target=answer_callbacks, daemon=True).start()
+put_rows("rows.csv")
 pipeline.upsert(role)
 results: dict[str, object] = {}
-first = pipeline.start()
-results["first"] = wait(first)
+first_execution = pipeline.start()
+results["first"] = wait_for_execution(first_execution)
 results["painted"] = list_keys("Paint")
 results["cleaned"] = list_keys("Evaluate")
 package = client.list_model_packages(ModelPackageGroupName="pipelines-v3")["ModelPackageSummaryList"][0]
-described = client.describe_model_package(ModelPackageName=package["ModelPackageArn"])
-results["reviewer"] = described["CustomerMetadataProperties"]
+description = client.describe_model_package(ModelPackageName=package["ModelPackageArn"])
+results["reviewer"] = description["CustomerMetadataProperties"]
 
 # --- other data: the step succeeds, and the training job comes from the cache
-put("ready")
-results["second"] = wait(pipeline.start(parameters={"Accuracy": "0.5"}))
+put_rows("ready")
+results["second"] = wait_for_execution(pipeline.start(parameters={"Accuracy": "0.5"}))
 pipeline.delete()
 print()
 print(json.dumps(results))

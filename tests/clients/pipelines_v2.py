@@ -1,4 +1,4 @@
-"""Creates and updates a pipeline with the SageMaker SDK v2: all types of steps that it generates, and all expressions.
+"""Creates and updates a pipeline with the SageMaker SDK v2: all types of steps and expressions that the SDK generates.
 
 Runs in the SDK's virtual environment. Usage: pipelines_v2.py BUCKET
 """
@@ -60,7 +60,7 @@ threshold = ParameterFloat("Threshold", 0.5)
 approval = ParameterString("Approval", "Approved", enum_values=["Approved", "Rejected"])
 verbose = ParameterBoolean("Verbose", default_value=False)
 cache = CacheConfig(enable_caching=True, expire_after="P30D")
-retries = [
+retry_policies = [
     StepRetryPolicy([StepExceptionTypeEnum.SERVICE_FAULT, StepExceptionTypeEnum.THROTTLING], expire_after_mins=5),
     SageMakerJobStepRetryPolicy(
         exception_types=[SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT],
@@ -96,9 +96,9 @@ prepare = ProcessingStep(
     ),
     property_files=[report],
     cache_config=cache,
-    retry_policies=retries,
+    retry_policies=retry_policies,
 )
-prepared = prepare.properties.ProcessingOutputConfig.Outputs["train"].S3Output.S3Uri
+train_uri = prepare.properties.ProcessingOutputConfig.Outputs["train"].S3Output.S3Uri
 
 # --- training and tuning
 estimator = Estimator(
@@ -111,14 +111,14 @@ estimator = Estimator(
     metric_definitions=[{"Name": "loss", "Regex": "loss: ([0-9.]+)"}],
     entry_point=str(program),
 )
-data = {"train": TrainingInput(prepared, content_type="text/csv")}
-train = TrainingStep("Train", step_args=estimator.fit(data), cache_config=cache, retry_policies=retries)
+channels = {"train": TrainingInput(train_uri, content_type="text/csv")}
+train = TrainingStep("Train", step_args=estimator.fit(channels), cache_config=cache, retry_policies=retry_policies)
 tuner = HyperparameterTuner(
     estimator, "loss", {"n": IntegerParameter(1, 9)}, max_jobs=2, max_parallel_jobs=instance_count
 )
-tune = TuningStep("Tune", step_args=tuner.fit(data), depends_on=[train])
+tune = TuningStep("Tune", step_args=tuner.fit(channels), depends_on=[train])
 
-# --- a model whose archive is repacked with a program, a model package, and transform
+# --- a model whose archive is repacked with a program; a model package; a transform job
 model = Model(
     image,
     train.properties.ModelArtifacts.S3ModelArtifacts,
@@ -127,11 +127,11 @@ model = Model(
     sagemaker_session=session,
     name="pipelines-v2",
 )
-create = ModelStep("Create", step_args=model.create(instance_type=instance_type), retry_policies=retries[:1])
-plain = Model(image, tune.get_top_model_s3_uri(0, bucket, "models"), role, sagemaker_session=session)
+create = ModelStep("Create", step_args=model.create(instance_type=instance_type), retry_policies=retry_policies[:1])
+tuned_model = Model(image, tune.get_top_model_s3_uri(0, bucket, "models"), role, sagemaker_session=session)
 register = ModelStep(
     "Register",
-    step_args=plain.register(
+    step_args=tuned_model.register(
         content_types=["text/csv"],
         response_types=["text/csv"],
         inference_instances=[instance_type],
@@ -144,7 +144,7 @@ transformer = Transformer(
     create.properties.ModelName, 1, instance_type, output_path=f"s3://{bucket}/out", sagemaker_session=session
 )
 transform = TransformStep(
-    "Transform", step_args=transformer.transform(data=TransformInput(prepared).data, content_type="text/csv")
+    "Transform", step_args=transformer.transform(data=TransformInput(train_uri).data, content_type="text/csv")
 )
 
 # --- functions: Lambda, a queue, and Python functions as steps
@@ -169,12 +169,12 @@ def add(left: int, right: int) -> int:
     return left + right
 
 
-@step(name="Double", instance_type=instance_type, image_uri=image, role=role, retry_policies=retries)  # type: ignore[untyped-decorator]
+@step(name="Double", instance_type=instance_type, image_uri=image, role=role, retry_policies=retry_policies)  # type: ignore[untyped-decorator]
 def double(value: int) -> dict[str, int]:
     return {"value": 2 * value}
 
 
-doubled = double(add(instance_count, 3))
+double_step = double(add(instance_count, 3))
 
 # --- conditions
 loss = JsonGet("Prepare", report, "metrics.loss.value")
@@ -183,33 +183,33 @@ conditions = [
     ConditionOr([ConditionEquals(approval, "Approved"), ConditionNot(ConditionGreaterThan(loss, 1))]),
     ConditionIn(callback.properties.Outputs["answer"], ["yes", approval]),
     ConditionLessThanOrEqualTo(function.properties.Outputs["size"], 3),
-    ConditionGreaterThanOrEqualTo(doubled["value"], 8),
+    ConditionGreaterThanOrEqualTo(double_step["value"], 8),
 ]
 fail = FailStep("Stop", error_message=Join(" ", ["The loss is above", threshold.to_string()]))
-nested = ConditionStep("Nested", conditions=conditions[:1], if_steps=[transform], else_steps=[])
-check = ConditionStep("Check", conditions=conditions, if_steps=[register, nested], else_steps=[fail])
+nested_condition = ConditionStep("Nested", conditions=conditions[:1], if_steps=[transform], else_steps=[])
+condition = ConditionStep("Check", conditions=conditions, if_steps=[register, nested_condition], else_steps=[fail])
 
 pipeline = Pipeline(
     "pipelines-v2",
     parameters=[instance_count, threshold, approval, verbose],
-    steps=[prepare, train, tune, create, function, callback, doubled, check],
+    steps=[prepare, train, tune, create, function, callback, double_step, condition],
     sagemaker_session=session,
 )
 tags = [{"Key": "team", "Value": "a"}]
 pipeline.create(role, description="first", tags=tags, parallelism_config=ParallelismConfiguration(2))
 definition = json.loads(pipeline.describe()["PipelineDefinition"])
 pipeline.parameters = [*pipeline.parameters, ParameterString("Unused", "x")]
-updated = pipeline.upsert(role, description="second", tags=[{"Key": "stage", "Value": "b"}])
-described = pipeline.describe()
+response = pipeline.upsert(role, description="second", tags=[{"Key": "stage", "Value": "b"}])
+description = pipeline.describe()
 print(
     json.dumps(
         {
             "definition": definition,
-            "version": updated["PipelineVersionId"],
-            "description": described["PipelineDescription"],
-            "parallelism": described["ParallelismConfiguration"],
+            "version": response["PipelineVersionId"],
+            "description": description["PipelineDescription"],
+            "parallelism": description["ParallelismConfiguration"],
             "tags": sorted(
-                tag["Key"] for tag in session.sagemaker_client.list_tags(ResourceArn=described["PipelineArn"])["Tags"]
+                tag["Key"] for tag in session.sagemaker_client.list_tags(ResourceArn=description["PipelineArn"])["Tags"]
             ),
             "deleted": pipeline.delete()["PipelineArn"].rpartition("/")[2],
         }

@@ -1,4 +1,4 @@
-"""Creates a pipeline with the SageMaker SDK v3: the types of steps that only version 3 has, and its regular ones.
+"""Creates a pipeline with the SageMaker SDK v3: types of steps that version 2 has, too, and those only of version 3.
 
 Runs in the SDK's virtual environment. Usage: pipelines_v3.py BUCKET
 """
@@ -55,7 +55,7 @@ instance_count = ParameterInteger("InstanceCount", 1)
 threshold = ParameterFloat("Threshold", 0.5)
 items = ParameterString("Items", '[{"rate": 0.1}, {"rate": 0.2}]')
 cache = CacheConfig(enable_caching=True, expire_after="T12H")
-retries = [StepRetryPolicy([StepExceptionTypeEnum.SERVICE_FAULT], max_attempts=3)]
+retry_policies = [StepRetryPolicy([StepExceptionTypeEnum.SERVICE_FAULT], max_attempts=3)]
 
 
 def make_output(name: str) -> ProcessingOutput:
@@ -85,7 +85,7 @@ processor = ScriptProcessor(
     instance_type=instance_type,
     sagemaker_session=session,
 )
-read = ProcessingS3Input(
+s3_input = ProcessingS3Input(
     s3_uri=f"s3://{bucket}/in", local_path=str(layout.processing("in")), s3_data_type="S3Prefix", s3_input_mode="File"
 )
 report = PropertyFile("Report", "metrics", "report.json")
@@ -93,18 +93,18 @@ prepare = ProcessingStep(
     "Prepare",
     step_args=processor.run(
         code=str(source / "program.py"),
-        inputs=[ProcessingInput(input_name="in", s3_input=read)],
+        inputs=[ProcessingInput(input_name="in", s3_input=s3_input)],
         outputs=[make_output("train"), make_output("metrics")],
         arguments=["--threshold", threshold.to_string()],
     ),
     property_files=[report],
     cache_config=cache,
-    retry_policies=retries,
+    retry_policies=retry_policies,
 )
-prepared = prepare.properties.ProcessingOutputConfig.Outputs["train"].S3Output.S3Uri
-data = [InputData(channel_name="train", data_source=prepared)]
+train_uri = prepare.properties.ProcessingOutputConfig.Outputs["train"].S3Output.S3Uri
+channels = [InputData(channel_name="train", data_source=train_uri)]
 trainer = make_trainer(epochs=2, threshold=threshold.to_string())
-train = TrainingStep("Train", step_args=trainer.train(input_data_config=data), cache_config=cache)
+train = TrainingStep("Train", step_args=trainer.train(input_data_config=channels), cache_config=cache)
 tuner = HyperparameterTuner(
     trainer,
     "loss",
@@ -113,9 +113,9 @@ tuner = HyperparameterTuner(
     max_jobs=2,
     max_parallel_jobs=2,
 )
-tune = TuningStep("Tune", step_args=tuner.tune(inputs=data), depends_on=[train])
+tune = TuningStep("Tune", step_args=tuner.tune(inputs=channels), depends_on=[train])
 
-# --- a model, a package, an endpoint, and transform
+# --- a model, a model package, an endpoint, and a transform job
 archive = train.properties.ModelArtifacts.S3ModelArtifacts
 
 
@@ -163,14 +163,14 @@ transformer = Transformer(
     output_path=f"s3://{bucket}/out",
     sagemaker_session=session,
 )
-transform = TransformStep("Transform", step_args=transformer.transform(data=prepared, content_type="text/csv"))
+transform = TransformStep("Transform", step_args=transformer.transform(data=train_uri, content_type="text/csv"))
 
 # --- a loop, a function, dependencies on failures, and the deletion of outputs
 candidate = TrainingStep(
-    "Candidate", step_args=make_trainer(rate=CurrentItem().rate).train(input_data_config=data), cache_config=cache
+    "Candidate", step_args=make_trainer(rate=CurrentItem().rate).train(input_data_config=channels), cache_config=cache
 )
-best = ForEachSelector("MaxBy", IterationOutput(candidate).FinalMetricDataList["score"].Value)
-loop = ForEachStep("Loop", iterable_items=items, max_concurrency=2, for_each_body=[candidate], selector=best)
+selector = ForEachSelector("MaxBy", IterationOutput(candidate).FinalMetricDataList["score"].Value)
+loop = ForEachStep("Loop", iterable_items=items, max_concurrency=2, for_each_body=[candidate], selector=selector)
 
 
 @step(name="Compare", instance_type=instance_type, image_uri=image, role=role)  # type: ignore[untyped-decorator]
@@ -178,7 +178,7 @@ def compare(uri: str, count: int) -> float:
     return len(uri) / count
 
 
-compared = compare(archive, loop.properties.SucceededStepCount)
+compare_step = compare(archive, loop.properties.SucceededStepCount)
 notify = CallbackStep(
     "Notify",
     sqs_queue_url=f"https://sqs.us-east-1.amazonaws.com/{'0' * 12}/queue",
@@ -191,11 +191,11 @@ notify = CallbackStep(
     depends_on=[StepDependency(train, TriggerCondition.FAILED), StepDependency(loop, TriggerCondition.ANY)],
 )
 clean = CleanupStep("Clean", s3_sources=[S3CleanupSource(train)], depends_on=[deploy])
-check = ConditionStep(
+condition = ConditionStep(
     "Check",
     conditions=[
         ConditionLessThan(JsonGet("Prepare", report, "metrics['loss'].value"), threshold),
-        ConditionGreaterThanOrEqualTo(compared, 1.5),
+        ConditionGreaterThanOrEqualTo(compare_step, 1.5),
     ],
     if_steps=[register],
     else_steps=[FailStep("Stop", error_message=Join(" ", ["above", threshold.to_string()]))],
@@ -204,7 +204,7 @@ check = ConditionStep(
 pipeline = Pipeline(
     "pipelines-v3",
     parameters=[instance_count, threshold, items],
-    steps=[prepare, train, tune, create, configure, deploy, transform, loop, compared, notify, clean, check],
+    steps=[prepare, train, tune, create, configure, deploy, transform, loop, compare_step, notify, clean, condition],
     sagemaker_session=session,
 )
 pipeline.upsert(role, description="first", parallelism_config=ParallelismConfiguration(2))

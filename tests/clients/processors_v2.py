@@ -1,7 +1,7 @@
-"""Users' processing scripts with the processors of the SageMaker SDK v2, with the names of AWS's framework images.
+"""Runs users' processing scripts with the processors of the SageMaker SDK v2. The jobs name AWS's framework images.
 
-The first job is the first cell of the housing notebook, with one change: it has no `ShardedByS3Key`. With it, the job
-fails on AWS too, because three of the notebook's four hosts then have no x_train.npy.
+The first job follows the first job of the housing notebook, but has one host and no `ShardedByS3Key`. With this option
+and four hosts, the job fails on AWS, too, because three of the hosts have no x_train.npy.
 
 Runs in the SDK's virtual environment. Usage: processors_v2.py WHEEL
 """
@@ -88,17 +88,17 @@ Path("to_parquet.py").write_text(
     """)
 )
 image = sagemaker.image_uris.retrieve("sklearn", "eu-west-1", version="1.2-1", instance_type=instance_type)
-script = ScriptProcessor(
+script_processor = ScriptProcessor(
     image_uri=image, command=["python3", "-u"], role=role, instance_count=1, instance_type=instance_type
 )
-script.run(
+script_processor.run(
     code="to_parquet.py",
     outputs=[ProcessingOutput(output_name="out", destination=f"s3://{bucket}/parquet", source=out_folder)],
     arguments=["--target", out_folder, "--factor", "2.5"],
 )
 results["parquet"] = session.list_s3_files(bucket, "parquet")
 
-# --- FrameworkProcessor: a folder with modules and requirements, in Python
+# --- FrameworkProcessor: a Python script in a folder with modules and requirements
 source = Path("source")
 source.mkdir()
 shutil.copy(wheel, source)
@@ -112,8 +112,8 @@ shutil.copy(wheel, source)
     open("{out_folder}/result.txt", "w").write(f"{{helper.name()}} {{tiny.value}} {{sys.argv[1:]}}")
     """)
 )
-framework = FrameworkProcessor(SKLearn, "1.2-1", role=role, instance_count=1, instance_type=instance_type)
-framework.run(
+framework_processor = FrameworkProcessor(SKLearn, "1.2-1", role=role, instance_count=1, instance_type=instance_type)
+framework_processor.run(
     code="job.py",
     source_dir="source",
     outputs=[ProcessingOutput(output_name="out", destination=f"s3://{bucket}/framework", source=out_folder)],
@@ -123,8 +123,10 @@ results["framework"] = session.read_s3_file(bucket, "framework/result.txt")
 
 # --- FrameworkProcessor: a shell script
 (source / "job.sh").write_text(f"set -e\nls > {out_folder}/names.txt\n")
-shell = FrameworkProcessor(SKLearn, "1.2-1", role=role, instance_count=1, instance_type=instance_type, command=["bash"])
-shell.run(
+shell_processor = FrameworkProcessor(
+    SKLearn, "1.2-1", role=role, instance_count=1, instance_type=instance_type, command=["bash"]
+)
+shell_processor.run(
     code="job.sh",
     source_dir="source",
     outputs=[ProcessingOutput(output_name="out", destination=f"s3://{bucket}/shell", source=out_folder)],
@@ -148,14 +150,14 @@ results["shell"] = "helper.py" in session.read_s3_file(bucket, "shell/names.txt"
         open("{out_folder}/tasks.txt", "w").write(f"{{results}} {{sorted(hosts)}}")
     """)
 )
-dask = FrameworkProcessor(
+dask_processor = FrameworkProcessor(
     SKLearn, "1.2-1", role=role, instance_count=2, instance_type=instance_type, command=["with-dask", "python3"]
 )
-dask.run(
+dask_processor.run(
     code="tasks.py",
     source_dir="source",
     outputs=[ProcessingOutput(output_name="out", destination=f"s3://{bucket}/dask", source=out_folder)],
 )
 results["dask"] = session.read_s3_file(bucket, "dask/tasks.txt")
-print()  # ends the last line of the SDK's output
+print()  # this empty line ends the last line of the SDK's output
 print(json.dumps(results))

@@ -29,17 +29,19 @@ out_folder = str(Layout().processing("out"))
 results: dict[str, object] = {}
 
 
-def output(name: str) -> list[ProcessingOutput]:
-    s3 = ProcessingS3Output(s3_uri=f"s3://{bucket}/{name}", local_path=out_folder, s3_upload_mode="EndOfJob")
-    return [ProcessingOutput(output_name=name, s3_output=s3)]
+def make_outputs(name: str) -> list[ProcessingOutput]:
+    s3_output = ProcessingS3Output(s3_uri=f"s3://{bucket}/{name}", local_path=out_folder, s3_upload_mode="EndOfJob")
+    return [ProcessingOutput(output_name=name, s3_output=s3_output)]
 
 
 # --- ScriptProcessor
 Path("script.py").write_text(
     f"import sys, pandas, pyarrow, sklearn\nopen('{out_folder}/argv.txt', 'w').write(' '.join(sys.argv[1:]))\n"
 )
-script = ScriptProcessor(image_uri=image, command=["python3"], role=role, instance_count=1, instance_type=instance_type)
-script.run(code="script.py", arguments=["--rows", "3"], outputs=output("script"), logs=False)
+script_processor = ScriptProcessor(
+    image_uri=image, command=["python3"], role=role, instance_count=1, instance_type=instance_type
+)
+script_processor.run(code="script.py", arguments=["--rows", "3"], outputs=make_outputs("script"), logs=False)
 results["script"] = session.read_s3_file(bucket, "script/argv.txt")
 
 # --- FrameworkProcessor
@@ -54,10 +56,12 @@ shutil.copy(wheel, source)
     open("{out_folder}/result.txt", "w").write(f"{{tiny.value}} {{sys.argv[1:]}}")
     """)
 )
-framework = FrameworkProcessor(
+framework_processor = FrameworkProcessor(
     image_uri=image, role=role, instance_count=1, instance_type=instance_type, command=["python3"]
 )
-framework.run(code="job.py", source_dir="source", arguments=["x"], outputs=output("framework"), logs=False)
+framework_processor.run(
+    code="job.py", source_dir="source", arguments=["x"], outputs=make_outputs("framework"), logs=False
+)
 results["framework"] = session.read_s3_file(bucket, "framework/result.txt")
-print()  # ends the last line of the SDK's output
+print()  # this empty line ends the last line of the SDK's output
 print(json.dumps(results))

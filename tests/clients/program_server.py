@@ -1,7 +1,7 @@
 """Runs programs in forks of a process that has imported a client's libraries, because the imports take seconds.
 
-Usage: program_server.py MODULE... Each line of the standard input is a JSON object, the arguments of `become_program`.
-After each program, a line with its exit code is written.
+Usage: program_server.py MODULE... Each line of the standard input is a JSON object with the arguments of
+`become_program`. After each program, the server writes a line with the program's exit code to the standard output.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ def check_schemas_once() -> None:
     """Check each JSON schema once. The SDK checks a constant schema in each call: up to 80 % of a program's time."""
     try:
         from jsonschema import Draft202012Validator
-    except ImportError:  # not a library of this client
+    except ImportError:  # the client's environment has no jsonschema
         return
     check_schema = Draft202012Validator.check_schema
-    checked: dict[int, object] = {}  # with the schemas, so that their ids stay unique
+    checked_schemas: dict[int, object] = {}  # the dictionary keeps the schemas, so that their ids stay unique
 
     def check_once(schema: object) -> None:
-        if id(schema) not in checked:
+        if id(schema) not in checked_schemas:
             check_schema(schema)
-            checked[id(schema)] = schema
+            checked_schemas[id(schema)] = schema
 
     Draft202012Validator.check_schema = staticmethod(check_once)
 
@@ -34,7 +34,7 @@ def check_schemas_once() -> None:
 def become_program(
     folder: str, environment: Mapping[str, str], command: Sequence[str], output: str, errors: str
 ) -> None:
-    """Turn this process into one that has just started a program, whose output goes to two files."""
+    """Make this process look like a process that has just started a program. The program's output goes to two files."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     for number, path, mode in ((0, os.devnull, os.O_RDONLY), (1, output, flags), (2, errors, flags)):
         file = os.open(path, mode, 0o600)
@@ -57,7 +57,7 @@ def main() -> None:
         for line in sys.stdin:
             if (pid := os.fork()) == 0:
                 results.close()
-                sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115  # the old object has read further requests
+                sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115  # the old object may have buffered later requests
                 become_program(**json.loads(line))
                 runpy.run_path(sys.argv[0], run_name="__main__")
                 return

@@ -1,4 +1,4 @@
-"""Program for the SageMaker SDK v2: register a model, deploy its version, and change the package.
+"""Registers a model with the SageMaker SDK v2, deploys its version, and changes the model package.
 
 Runs in the SDK's virtual environment. Usage: registry_v2.py SERVE-IMAGE BUCKET
 """
@@ -16,15 +16,15 @@ from sagemaker.model_metrics import MetricsSource, ModelMetrics
 from sagemaker.predictor import Predictor
 from sagemaker.serializers import CSVSerializer
 
-serve, bucket = sys.argv[1:]
+serve_image, bucket = sys.argv[1:]
 # The SDK polls every 5 to 30 seconds; the endpoint starts in about a second.
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
 session = sagemaker.Session()
 client, role = session.sagemaker_client, os.environ["SAGEMAKER_ROLE"]
-types = ["ml.m5.large"]
+instance_types = ["ml.m5.large"]
 model = Model(
-    serve,
+    serve_image,
     f"s3://{bucket}/registry/model.tar.gz",
     role,
     predictor_cls=Predictor,
@@ -35,12 +35,12 @@ statistics = MetricsSource(content_type="application/json", s3_uri=f"s3://{bucke
 results: dict[str, object] = {}
 
 # --- a version; the SDK also creates its group
-registered = [
+packages = [
     model.register(
         ["text/csv"],
         ["text/csv"],
-        inference_instances=types,
-        transform_instances=types,
+        inference_instances=instance_types,
+        transform_instances=instance_types,
         model_package_group_name="registry-v2",
         model_metrics=ModelMetrics(model_statistics=statistics),
         metadata_properties=MetadataProperties(commit_id="abc"),
@@ -49,16 +49,16 @@ registered = [
     )
     for number in range(2)
 ]
-described = client.describe_model_package(ModelPackageName=registered[1].model_package_arn)
-results["version"] = described["ModelPackageVersion"]
-results["statistics"] = described["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]
-results["status"] = described["ModelApprovalStatus"]
+description = client.describe_model_package(ModelPackageName=packages[1].model_package_arn)
+results["version"] = description["ModelPackageVersion"]
+results["statistics"] = description["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]
+results["status"] = description["ModelApprovalStatus"]
 
 # --- a deployment, which approves the version
-package = ModelPackage(role, model_package_arn=described["ModelPackageArn"], sagemaker_session=session)
+package = ModelPackage(role, model_package_arn=description["ModelPackageArn"], sagemaker_session=session)
 package.predictor_cls = Predictor
 predictor = package.deploy(
-    1, types[0], endpoint_name="registry-v2", serializer=CSVSerializer(), deserializer=CSVDeserializer()
+    1, instance_types[0], endpoint_name="registry-v2", serializer=CSVSerializer(), deserializer=CSVDeserializer()
 )
 results["predicted"] = predictor.predict([[1, 2, 3]])
 predictor.delete_endpoint()
@@ -68,18 +68,22 @@ package.update_approval_status("Rejected", "too slow")
 package.update_customer_metadata({"stage": "test"})
 package.remove_customer_metadata_properties(["team"])
 package.add_inference_specification(name="other", image_uris=["other:1"])
-described = client.describe_model_package(ModelPackageName=package.model_package_arn)
-results["changed"] = [described["ModelApprovalStatus"], described["ApprovalDescription"]]
-results["metadata"] = described["CustomerMetadataProperties"]
-results["specifications"] = [item["Name"] for item in described["AdditionalInferenceSpecifications"]]
+description = client.describe_model_package(ModelPackageName=package.model_package_arn)
+results["changed"] = [description["ModelApprovalStatus"], description["ApprovalDescription"]]
+results["metadata"] = description["CustomerMetadataProperties"]
+results["specifications"] = [item["Name"] for item in description["AdditionalInferenceSpecifications"]]
 
 # --- a package without a group, and a clone
-own = model.register(
-    ["text/csv"], ["text/csv"], inference_instances=types, transform_instances=types, model_package_name="registry-v2"
+package_without_group = model.register(
+    ["text/csv"],
+    ["text/csv"],
+    inference_instances=instance_types,
+    transform_instances=instance_types,
+    model_package_name="registry-v2",
 )
 session.wait_for_model_package("registry-v2")
-results["own"] = own.model_package_arn.rpartition(":")[2]
-clone = model.register(model_package_group_name="registry-v2", source_uri=registered[0].model_package_arn)
+results["own"] = package_without_group.model_package_arn.rpartition(":")[2]
+clone = model.register(model_package_group_name="registry-v2", source_uri=packages[0].model_package_arn)
 results["clone"] = clone.model_package_arn.rpartition("/")[2]
-print()  # ends the last line of the SDK's output
+print()  # this empty line ends the last line of the SDK's output
 print(json.dumps(results))

@@ -1,4 +1,4 @@
-"""Program for the SageMaker SDK v3: register a model, approve its version, and deploy it.
+"""Registers a model with the SageMaker SDK v3, approves its version, and deploys it.
 
 Runs in the SDK's virtual environment. Usage: registry_v3.py SERVE-IMAGE BUCKET
 """
@@ -12,7 +12,7 @@ from sagemaker.core.resources import Endpoint, EndpointConfig, Model, ModelPacka
 from sagemaker.core.shapes import ContainerDefinition, ProductionVariant
 from sagemaker.serve import ModelBuilder
 
-serve, bucket = sys.argv[1:]
+serve_image, bucket = sys.argv[1:]
 # The SDK polls every 5 to 30 seconds; the endpoint starts in about a second.
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
@@ -21,7 +21,7 @@ results: dict[str, object] = {}
 
 # --- a version; the SDK also creates its group
 builder = ModelBuilder(
-    image_uri=serve,
+    image_uri=serve_image,
     s3_model_data_url=f"s3://{bucket}/registry/model.tar.gz",
     role_arn=role,
     instance_type=instance_type,
@@ -37,14 +37,14 @@ builder.register(
 )
 group = ModelPackageGroup.get("registry-v3")
 results["group"] = group.model_package_group_status
-(listed,) = ModelPackage.get_all(model_package_group_name="registry-v3")
-results["version"] = listed.model_package_version
+(package_summary,) = ModelPackage.get_all(model_package_group_name="registry-v3")
+results["version"] = package_summary.model_package_version
 
 # --- its approval
-package = ModelPackage.get(listed.model_package_arn)
+package = ModelPackage.get(package_summary.model_package_arn)
 results["status"] = package.model_approval_status
 package.update(model_approval_status="Approved", approval_description="good")
-package = ModelPackage.get(listed.model_package_arn)
+package = ModelPackage.get(package_summary.model_package_arn)
 results["approved"] = [package.model_approval_status, package.approval_description]
 
 # --- its deployment
@@ -56,8 +56,8 @@ variant = ProductionVariant(
 EndpointConfig.create(endpoint_config_name="registry-v3", production_variants=[variant])
 endpoint = Endpoint.create(endpoint_name="registry-v3", endpoint_config_name="registry-v3")
 endpoint.wait_for_status("InService")
-answer = endpoint.invoke(body=b"1,2,3\n", content_type="text/csv", accept="text/csv")
-results["predicted"] = answer.body.read().decode()
+response = endpoint.invoke(body=b"1,2,3\n", content_type="text/csv", accept="text/csv")
+results["predicted"] = response.body.read().decode()
 endpoint.delete()
-print()  # ends the last line of the SDK's output
+print()  # this empty line ends the last line of the SDK's output
 print(json.dumps(results))

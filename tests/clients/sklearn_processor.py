@@ -1,4 +1,4 @@
-"""A user's script in AWS's scikit-learn image, as in the housing notebook. A local image replaces AWS's image.
+"""Runs a user's script in AWS's scikit-learn image, as in the housing notebook. A local image replaces AWS's image.
 
 Runs in the SDK's virtual environment. Usage: sklearn_processor.py WORK-FOLDER
 """
@@ -24,10 +24,10 @@ x = np.load("{source}/x_train.npy")
 np.save("{destination}/x_train.npy", StandardScaler().fit_transform(x))
 """
 
-work = Path(sys.argv[1])
-(work / "raw").mkdir()
-np.save(work / "raw" / "x_train.npy", np.random.default_rng(0).normal(5, 3, (100, 4)))
-(work / "preprocessing.py").write_text(SCRIPT)
+work_folder = Path(sys.argv[1])
+(work_folder / "raw").mkdir()
+np.save(work_folder / "raw" / "x_train.npy", np.random.default_rng(0).normal(5, 3, (100, 4)))
+(work_folder / "preprocessing.py").write_text(SCRIPT)
 
 session = sagemaker.Session()
 processor = SKLearnProcessor(
@@ -37,13 +37,13 @@ processor = SKLearnProcessor(
     instance_count=1,
     sagemaker_session=session,
 )
-raw = session.upload_data(str(work / "raw"), key_prefix="raw")
+raw = session.upload_data(str(work_folder / "raw"), key_prefix="raw")
 processor.run(
-    code=str(work / "preprocessing.py"),
+    code=str(work_folder / "preprocessing.py"),
     inputs=[ProcessingInput(source=raw, destination=source)],
     outputs=[ProcessingOutput(output_name="train", source=destination)],
     logs=False,
 )
-sagemaker.s3.S3Downloader.download(f"{processor.latest_job.outputs[0].destination}/x_train.npy", str(work))
-scaled = np.load(work / "x_train.npy")
+sagemaker.s3.S3Downloader.download(f"{processor.latest_job.outputs[0].destination}/x_train.npy", str(work_folder))
+scaled = np.load(work_folder / "x_train.npy")
 print(f"mean {abs(scaled.mean()):.6f} std {scaled.std():.6f}")

@@ -1,4 +1,4 @@
-"""The AWS CLI's `sagemaker` commands, with only the variables that `microjobs local env` prints."""
+"""Tests of the AWS CLI's commands, with only the environment variables that `microjobs local env` prints."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local import control
-from tests.clients.environments import client_programs
-from tests.local.clients import LocalServer, training_request
+from tests.clients.environments import install_client_programs
+from tests.local.clients import LocalServer, make_training_request
 
 pytestmark = pytest.mark.engine
 
@@ -27,30 +27,30 @@ def aws(local: LocalServer, tmp_path: Path) -> Aws:
     }
 
     def aws(*arguments: str) -> Any:
-        command = [str(client_programs("aws") / "aws"), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout
+        command = [str(install_client_programs("aws") / "aws"), *arguments]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout) if result.stdout.startswith("{") else result.stdout
 
     return aws
 
 
 def test_cli_creates_waits_for_and_describes_a_job(aws: Aws, local: LocalServer) -> None:
-    request = training_request(local, "echo from the command line")
-    created = aws("sagemaker", "create-training-job", "--cli-input-json", json.dumps(request))
-    name = created["TrainingJobArn"].rpartition("/")[2]
+    request = make_training_request(local, "echo from the command line")
+    response = aws("sagemaker", "create-training-job", "--cli-input-json", json.dumps(request))
+    name = response["TrainingJobArn"].rpartition("/")[2]
     local.wait_for_end(name)
     aws("sagemaker", "wait", "training-job-completed-or-stopped", "--training-job-name", name)
     job = aws("sagemaker", "describe-training-job", "--training-job-name", name)
     assert job["TrainingJobStatus"] == "Completed"
-    listed = aws("sagemaker", "list-training-jobs", "--name-contains", name)
-    assert [item["TrainingJobName"] for item in listed["TrainingJobSummaries"]] == [name]
+    jobs = aws("sagemaker", "list-training-jobs", "--name-contains", name)
+    assert [item["TrainingJobName"] for item in jobs["TrainingJobSummaries"]] == [name]
     assert "model.tar.gz" in aws("s3", "ls", f"{local.uri('models')}/{name}/output/")
 
 
 def test_cli_reads_the_log(aws: Aws, local: LocalServer) -> None:
     name = local.train("echo first; echo second")["TrainingJobName"]
-    found = aws(
+    response = aws(
         "logs", "filter-log-events", "--log-group-name", "/aws/sagemaker/TrainingJobs", "--log-stream-name-prefix", name
     )
-    assert [event["message"] for event in found["events"]] == ["first", "second"]
+    assert [event["message"] for event in response["events"]] == ["first", "second"]

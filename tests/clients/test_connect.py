@@ -1,4 +1,4 @@
-"""`microjobs.local.connect()` in the environments of the SageMaker SDK, as in a notebook."""
+"""Tests of `microjobs.local.connect()` in the environments of the SageMaker SDK, as in a notebook."""
 
 import os
 import subprocess
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.environments import client_programs
+from tests.clients.environments import install_client_programs
 from tests.conftest import REPOSITORY
 from tests.local.clients import LocalServer
+
+pytestmark = pytest.mark.slow
 
 IMPORTS = {"sdk": "from sagemaker import Session", "sdk3": "from sagemaker.core.helper.session_helper import Session"}
 NOTEBOOK = """
@@ -29,10 +31,10 @@ def test_sdk_uses_the_connected_server(client: str, processes: LocalServer, tmp_
     notebook.write_text(NOTEBOOK.format(session=IMPORTS[client], key=key))
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),  # without the user's settings and credentials
+        "HOME": str(tmp_path),  # this folder has neither settings nor credentials of the user
         "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}",
     }
-    command = [str(client_programs(client) / "python"), "-W", "ignore", str(notebook), str(processes.home.root)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-2:] == ["True", "[]"], done.stderr[-4000:]
+    command = [str(install_client_programs(client) / "python"), "-W", "ignore", str(notebook), str(processes.home.root)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines()[-2:] == ["True", "[]"], result.stderr[-4000:]
     assert (processes.bucket / key).read_text() == "content"

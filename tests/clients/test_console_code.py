@@ -1,4 +1,4 @@
-"""The programs that the console generates create the same resources again, with each client library."""
+"""Tests of the programs that the console generates: they create the same resources again, with each client library."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from botocore import xform_name
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.console.code import sdk_v3
-from microjobs_orchestrator.local.console.code.sdk_v2 import Each, Merged, New
+from microjobs_orchestrator.local.console.code.sdk_v2 import CallSource, ListSource, MergedSource
 from microjobs_orchestrator.local.console.code.sdk_v2_tables import PROGRAMS
 from microjobs_orchestrator.local.identity import format_arn
-from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.kinds import Kind, load_kinds
 from microjobs_orchestrator.local.parity.rows import Members, Refused
 from microjobs_orchestrator.local.parity.table import TABLE
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
@@ -29,17 +29,17 @@ from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from tests.clients.console_requests import (
-    CHAINS,
-    FURTHER,
+    KINDS_WITH_PREREQUISITES,
+    REQUEST_VARIANTS,
     TRANSFORM_MODEL,
     make_model,
     put_manifest,
 )
-from tests.clients.environments import client_programs, run_program
+from tests.clients.environments import install_client_programs, run_program
 from tests.local.clients import LocalServer
 from tests.local.resources.examples import create_example, find_example
 from tests.local.security.console_client import API, Console, make_token
-from tests.local.security.stubbed import stubbed
+from tests.local.security.stubbed import server_without_hosts
 from tests.local.security.wire import Sender
 
 SUFFIXES = {"boto3": "-boto3", "AWS CLI": "-cli", "SageMaker SDK v3": "-sdk3", "SageMaker SDK v2": "-sdk2"}
@@ -67,7 +67,7 @@ COMMAND_KINDS = (MODEL, PIPELINE, PROCESSING_JOB, TRAINING_JOB, TRANSFORM_JOB, T
 
 @dataclass(frozen=True)
 class Case:
-    """A resource that programs create again."""
+    """A resource that generated programs create again, with another name."""
 
     kind: Kind
     name: str
@@ -75,8 +75,11 @@ class Case:
     """Whether the program of another case creates the resource, too."""
 
     def is_tested_with(self, title: str) -> bool:
-        """Return whether the tests run this program: only a few of the AWS CLI, which starts slowly."""
-        return title != "AWS CLI" or (self.name.startswith("further") and self.kind in COMMAND_KINDS)
+        """Return whether the tests run the resource's program with this title.
+
+        The AWS CLI starts slowly, so the tests run only a few of its programs.
+        """
+        return title != "AWS CLI" or (self.name.startswith("variant") and self.kind in COMMAND_KINDS)
 
     @property
     def arn(self) -> str:
@@ -87,44 +90,44 @@ class Case:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with stubbed(tmp_path_factory.mktemp("code")) as running:
-        yield running
+    with server_without_hosts(tmp_path_factory.mktemp("code")) as local:
+        yield local
 
 
-def create(server: LocalServer, kind: Kind, request: Mapping[str, Any]) -> None:
+def create_resource(server: LocalServer, kind: Kind, request: Mapping[str, Any]) -> None:
     getattr(server.sagemaker, xform_name(kind.operations["Create"]))(**request)
 
 
 @pytest.fixture(scope="module")
 def cases(server: LocalServer) -> list[Case]:
-    found = []
-    for number, chain in enumerate(CHAINS):
+    cases = []
+    for number, kinds in enumerate(KINDS_WITH_PREREQUISITES):
         name = f"example-{number}"
-        create_example(server, chain[-1], name)
-        found += [Case(kind, name, is_part=kind is not ENDPOINT and ENDPOINT in chain) for kind in chain]
+        create_example(server, kinds[-1], name)
+        cases += [Case(kind, name, is_part=kind is not ENDPOINT and ENDPOINT in kinds) for kind in kinds]
     put_manifest(server)
     server.sagemaker.create_model(**make_model(server, TRANSFORM_MODEL))
-    for number, (kind, make) in enumerate(FURTHER):
-        create(server, kind, make(server, f"further-{number}"))
-        found.append(Case(kind, f"further-{number}"))
-    return found
+    for number, (kind, make_request) in enumerate(REQUEST_VARIANTS):
+        create_resource(server, kind, make_request(server, f"variant-{number}"))
+        cases.append(Case(kind, f"variant-{number}"))
+    return cases
 
 
 @pytest.fixture(scope="module")
 def programs(server: LocalServer, cases: list[Case]) -> dict[str, list[str]]:
-    """Return the programs of all cases by their titles, with the names of new resources."""
+    """The programs of all cases by their titles, with the names of the new resources."""
     sender = Sender(server.address)
     console = Console(sender)
     console.open(make_token(server))
-    found: dict[str, list[str]] = {title: [] for title in SUFFIXES}
+    programs: dict[str, list[str]] = {title: [] for title in SUFFIXES}
     for case in cases:
         if not case.is_part:
-            answer = json.loads(console.post(f"{API}code", {"arn": case.arn}).body)
-            for title, text in answer["programs"].items():
+            response = json.loads(console.post(f"{API}code", {"arn": case.arn}).body)
+            for title, text in response["programs"].items():
                 if case.is_tested_with(title):
-                    found[title].append(text.replace(f'"{case.name}"', f'"{case.name}{SUFFIXES[title]}"'))
+                    programs[title].append(text.replace(f'"{case.name}"', f'"{case.name}{SUFFIXES[title]}"'))
     sender.close()
-    return found
+    return programs
 
 
 def run_in_process(server: LocalServer, programs: list[str], _: Path) -> None:
@@ -136,13 +139,13 @@ def run_in_process(server: LocalServer, programs: list[str], _: Path) -> None:
 
 
 def run_in_shell(server: LocalServer, programs: list[str], folder: Path) -> None:
-    path = f"{client_programs('aws')}:{os.environ['PATH']}"
+    path = f"{install_client_programs('aws')}:{os.environ['PATH']}"
     environment = {"PATH": path, "HOME": str(folder), **control.make_environment(server.home, server.address)}
     command = ["sh", "-e", "-c", "\n".join(programs)]
-    done = subprocess.run(
+    result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=100
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert result.returncode == 0, result.stderr[-4000:]
 
 
 def run_with_sdk(client: str, server: LocalServer, programs: list[str], folder: Path) -> None:
@@ -150,7 +153,7 @@ def run_with_sdk(client: str, server: LocalServer, programs: list[str], folder: 
     run_program(client, server, folder, "run_console_programs.py", "programs.json")
 
 
-def describe(server: LocalServer, case: Case, suffix: str = "") -> Any:
+def describe_request(server: LocalServer, case: Case, suffix: str = "") -> Any:
     """Return the members of the Create request, as Describe returns them, and the tags."""
     name = f"{case.name}{suffix}"
     if case.kind is PIPELINE_EXECUTION:
@@ -159,24 +162,24 @@ def describe(server: LocalServer, case: Case, suffix: str = "") -> Any:
     else:
         identifier = name
     operation = getattr(server.sagemaker, xform_name(case.kind.operations["Describe"]))
-    found = operation(**{case.kind.identifier_member: identifier})
-    shape = operation_model("sagemaker", case.kind.operations["Create"]).input_shape
-    members = {member: value for member, value in found.items() if shape and member in shape.members}
-    tags = server.sagemaker.list_tags(ResourceArn=found[case.kind.arn_member])["Tags"]
+    description = operation(**{case.kind.identifier_member: identifier})
+    shape = load_operation_model("sagemaker", case.kind.operations["Create"]).input_shape
+    members = {member: value for member, value in description.items() if shape and member in shape.members}
+    tags = server.sagemaker.list_tags(ResourceArn=description[case.kind.arn_member])["Tags"]
     return normalise({**members, "Tags": tags}, suffix)
 
 
 def normalise(value: Any, suffix: str) -> Any:
     """Remove default values, and the suffix of names."""
     if isinstance(value, Mapping):
-        items = {name: normalise(_parse(name, item), suffix) for name, item in value.items()}
+        items = {name: normalise(_parse_definition(name, item), suffix) for name, item in value.items()}
         return {name: item for name, item in items.items() if item not in ({}, [], *DEFAULTS.get(name, ()))}
     if isinstance(value, list):
         return [normalise(item, suffix) for item in value]
     return value.removesuffix(suffix) if isinstance(value, str) else value
 
 
-def _parse(name: str, value: Any) -> Any:
+def _parse_definition(name: str, value: Any) -> Any:
     return json.loads(value) if name == "PipelineDefinition" else value
 
 
@@ -191,21 +194,21 @@ def test_programs_create_the_same_resources(
         "SageMaker SDK v2": lambda *arguments: run_with_sdk("sdk", *arguments),
     }
     runners[title](server, programs[title], tmp_path)
-    for case in (one for one in cases if one.is_tested_with(title)):
-        assert describe(server, case, SUFFIXES[title]) == describe(server, case), case
+    for case in (case for case in cases if case.is_tested_with(title)):
+        assert describe_request(server, case, SUFFIXES[title]) == describe_request(server, case), case
 
 
 def list_arguments(value: object) -> Iterator[str]:
     """Yield the names of all arguments of a call, and of the calls in its arguments."""
-    if isinstance(value, New):
+    if isinstance(value, CallSource):
         for name, source in value.arguments.items():
             yield name
             yield from list_arguments(source)
-    elif isinstance(value, Each):
+    elif isinstance(value, ListSource):
         yield from list_arguments(value.item)
-    elif isinstance(value, Merged):
-        for one in value.sources:
-            yield from list_arguments(one)
+    elif isinstance(value, MergedSource):
+        for item in value.sources:
+            yield from list_arguments(item)
 
 
 @pytest.mark.parametrize("noun", PROGRAMS)
@@ -218,7 +221,7 @@ def test_each_argument_of_sdk_v2_is_tested(programs: dict[str, list[str]], noun:
 
 
 def is_refused(path: list[str]) -> bool:
-    """Return whether the server refuses a member, or one that contains it."""
+    """Return whether the server refuses a member, or a structure that contains it."""
     rows: Any = TABLE["sagemaker"]
     for name in path:
         row = rows[name]
@@ -229,7 +232,7 @@ def is_refused(path: list[str]) -> bool:
 
 
 def test_members_that_sdk_v3_lacks_are_known(server: LocalServer, tmp_path: Path) -> None:
-    nouns = {kind.noun for kind in all_kinds()} - set(sdk_v3.MISSING_KINDS)
+    nouns = {kind.noun for kind in load_kinds()} - set(sdk_v3.MISSING_KINDS)
     output = run_program("sdk3", server, tmp_path, "missing_members_v3.py", *sorted(nouns))
-    missing = {(shape, member) for path, shape, member in json.loads(output[-1]) if not is_refused(path)}
-    assert missing == sdk_v3.MISSING_MEMBERS
+    missing_members = {(shape, member) for path, shape, member in json.loads(output[-1]) if not is_refused(path)}
+    assert missing_members == sdk_v3.MISSING_MEMBERS

@@ -1,4 +1,4 @@
-"""A program for experiments, with the classes `Run` and `ExperimentAnalytics` of the SDK v2."""
+"""Test of a program for experiments, with the classes `Run` and `ExperimentAnalytics` of the SDK v2."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Programs that name AWS's framework images, with `--framework-images`."""
+"""Tests of programs whose jobs name AWS's framework images, on servers with `--framework-images`."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 from microjobs_orchestrator.local import own_images
 from tests.clients.environments import run_program
-from tests.local.clients import LocalServer, running_server
+from tests.local.clients import LocalServer, run_server
 from tests.packages import make_wheel
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -18,20 +18,20 @@ FILES = {"sklearn": {"model.joblib"}, "tensorflow": {"1/saved_model.pb"}, "pytor
 
 
 @pytest.fixture(scope="module", params=["docker", "process"])
-def on_each_runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def framework_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("home")
-    with running_server(folder, runtime=request.param, framework_images=True) as local:
+    with run_server(folder, runtime=request.param, framework_images=True) as local:
         yield local
 
 
 @pytest.fixture
-def in_containers(tmp_path: Path) -> Iterator[LocalServer]:
-    with running_server(tmp_path / "home", runtime="docker", framework_images=True) as local:
+def docker_framework_server(tmp_path: Path) -> Iterator[LocalServer]:
+    with run_server(tmp_path / "home", runtime="docker", framework_images=True) as local:
         yield local
 
 
-def test_scripts_of_processors_for_version_2_run(on_each_runtime: LocalServer, tmp_path: Path) -> None:
-    lines = run_program("sdk", on_each_runtime, tmp_path, "processors_v2.py", make_wheel(tmp_path))
+def test_scripts_of_processors_for_version_2_run(framework_server: LocalServer, tmp_path: Path) -> None:
+    lines = run_program("sdk", framework_server, tmp_path, "processors_v2.py", make_wheel(tmp_path))
     assert json.loads(lines[-1]) == {
         "sklearn": [0.0, 1.0],
         "parquet": ["parquet/frame.parquet"],
@@ -43,13 +43,13 @@ def test_scripts_of_processors_for_version_2_run(on_each_runtime: LocalServer, t
     assert any("instead of 0.23-1, Python 3.11 instead of 3" in line for line in lines)
 
 
-def test_scripts_of_processors_for_version_3_run(on_each_runtime: LocalServer, tmp_path: Path) -> None:
-    lines = run_program("sdk3", on_each_runtime, tmp_path, "processors_v3.py", make_wheel(tmp_path))
+def test_scripts_of_processors_for_version_3_run(framework_server: LocalServer, tmp_path: Path) -> None:
+    lines = run_program("sdk3", framework_server, tmp_path, "processors_v3.py", make_wheel(tmp_path))
     assert json.loads(lines[-1]) == {"script": "--rows 3", "framework": "7 ['x']"}
 
 
-def test_scripts_of_estimators_run(in_containers: LocalServer, tmp_path: Path) -> None:
-    results = json.loads(run_program("sdk", in_containers, tmp_path, "estimators_v2.py")[-1])
+def test_scripts_of_estimators_run(framework_server: LocalServer, tmp_path: Path) -> None:
+    results = json.loads(run_program("sdk", framework_server, tmp_path, "estimators_v2.py", make_wheel(tmp_path))[-1])
     assert results.pop("transformed") == [5.5, 3.0]
     for name, files in FILES.items():
         assert files <= set(results[name]["files"]), name
@@ -57,11 +57,18 @@ def test_scripts_of_estimators_run(in_containers: LocalServer, tmp_path: Path) -
         assert results[name]["predicted"] == [5.5, 5.5], name
 
 
+# typical_v3.py runs the script of a ModelTrainer in a container, so this test needs only processes.
+@pytest.mark.parametrize("framework_server", ["process"], indirect=True)
+def test_script_of_model_trainer_runs(framework_server: LocalServer, tmp_path: Path) -> None:
+    lines = run_program("sdk3", framework_server, tmp_path, "trainers_v3.py", make_wheel(tmp_path))
+    assert json.loads(lines[-1]) == {"files": ["total.txt"], "total": 12.0}
+
+
 @pytest.mark.timeout(1500)
-def test_cells_of_the_housing_notebook_run(in_containers: LocalServer, boston: Path, tmp_path: Path) -> None:
+def test_cells_of_the_housing_notebook_run(docker_framework_server: LocalServer, boston: Path, tmp_path: Path) -> None:
     version = own_images.find_locked_version("train-tensorflow", "tensorflow-cpu")
-    arguments = (boston, in_containers.address.bucket, version)
-    results = json.loads(run_program("sdk290", in_containers, tmp_path, "notebook_cells.py", *arguments)[-1])
+    arguments = (boston, docker_framework_server.address.bucket, version)
+    results = json.loads(run_program("sdk290", docker_framework_server, tmp_path, "notebook_cells.py", *arguments)[-1])
     assert results["processed"] == "Completed"
     assert results["saved_model"]
     assert results["trials"] == {"Completed": 6}

@@ -1,4 +1,4 @@
-"""Programs that prove all kinds of hosting in containers, with boto3 and versions 2 and 3 of the SageMaker SDK."""
+"""Tests of all kinds of hosting in containers, with boto3 and with versions 2 and 3 of the SageMaker SDK."""
 
 import io
 import json
@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from tests.clients.environments import run_program
-from tests.clients.hosting_kinds import CLIENTS, KINDS, ROW, SHADOW, VARIANT, Kind
-from tests.conftest import image_name
+from tests.clients.hosting_kinds import CLIENT_COUNT, KINDS, ROW, SHADOW, VARIANT, HostingKind
+from tests.conftest import make_image_name
 from tests.local.clients import LocalServer
 from tests.local.resources.examples.models import put_linear_model
-from tests.local.test_inference_pipelines import SCALE
+from tests.local.test_inference_pipelines import SCALE_PROGRAM
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 PREFIX = "kinds-of-hosting"
-WORDS = """
+WORDS_PROGRAM = """
 import time
 
 def model_fn(folder):
@@ -34,24 +34,24 @@ def predict_fn(body, words):
         yield word + " "
 """
 SETTINGS = {"AWS_MAX_ATTEMPTS": "1"}
-"""Clients that repeat no request, so that no lost request stays unnoticed."""
+"""Settings of clients that repeat no request, so that the test notices each lost request."""
 
 
 @pytest.fixture(scope="module")
-def prefix(local: LocalServer) -> str:
-    """The URI of the archives that the programs deploy."""
+def prefix_uri(local: LocalServer) -> str:
+    """The S3 prefix of the archives that the programs deploy."""
     for weight, name in ((1.0, "one"), (2.0, "two")):
         put_linear_model(local, f"{PREFIX}/{name}.tar.gz", weight)
         put_linear_model(local, f"{PREFIX}/models-{weight:g}/model.tar.gz", weight)
-    programs = {"scale": SCALE, "words-1": WORDS.format(words=["one", "word"])}
-    for name, program in {**programs, "words-2": WORDS.format(words=["two", "words"])}.items():
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w:gz") as tar:
+    programs = {"scale": SCALE_PROGRAM, "words-1": WORDS_PROGRAM.format(words=["one", "word"])}
+    for name, program in {**programs, "words-2": WORDS_PROGRAM.format(words=["two", "words"])}.items():
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
             member = tarfile.TarInfo("code/inference.py")
             member.size = len(program)
             tar.addfile(member, io.BytesIO(program.encode()))
         key = f"{PREFIX}/{name}.tar.gz"
-        local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+        local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=archive.getvalue())
     local.put({f"{PREFIX}/row.csv": ROW.decode()})
     return local.uri(PREFIX)
 
@@ -60,23 +60,23 @@ def prefix(local: LocalServer) -> str:
     ("client", "program"), [("boto3", "hosting_boto3.py"), ("sdk", "hosting_v2.py"), ("sdk3", "hosting_v3.py")]
 )
 def test_program_updates_each_kind_under_load(
-    local: LocalServer, prefix: str, client: str, program: str, tmp_path: Path
+    local: LocalServer, prefix_uri: str, client: str, program: str, tmp_path: Path
 ) -> None:
-    lines = run_program(client, local, tmp_path, program, image_name("serve"), prefix, settings=SETTINGS)
+    lines = run_program(client, local, tmp_path, program, make_image_name("serve"), prefix_uri, settings=SETTINGS)
     assert json.loads(lines[-1]) == {kind.name: make_expectation(kind) for kind in KINDS}
 
 
-def make_expectation(kind: Kind) -> Mapping[str, Any]:
-    """Return the findings about a kind that serves.
+def make_expectation(kind: HostingKind) -> Mapping[str, Any]:
+    """Return the findings that a program prints about a kind of hosting if all requests succeed.
 
-    No request is lost, each one is counted and captured once, and no old response follows a new one.
+    No request is lost, each request is counted and captured once, and no old response follows a new response.
     """
     outputs = {VARIANT: sorted(kind.responses), **({SHADOW: sorted(kind.responses)} if kind.has_shadow else {})}
     if kind.operation == "InvokeEndpointWithResponseStream":
-        outputs[VARIANT] = [""]  # only the requests are captured
+        outputs[VARIANT] = [""]  # data capture stores no response streams
     return {
-        "responses": [list(kind.responses)] * CLIENTS,
+        "responses": [list(kind.responses)] * CLIENT_COUNT,
         "uncounted": 0,
-        "uncaptured": 0 if kind.captures else None,
-        "outputs": outputs if kind.captures else None,
+        "uncaptured": 0 if kind.supports_capture else None,
+        "outputs": outputs if kind.supports_capture else None,
     }

@@ -1,17 +1,17 @@
-"""Models with several containers with the SageMaker SDK v2 and v3."""
+"""Tests of inference pipelines with the SageMaker SDK v2 and v3."""
 
 import json
 from pathlib import Path
 
 from tests.clients.environments import run_program
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 from tests.local.clients import LocalServer
 from tests.local.test_inference_pipelines import put_models
 
 
 def test_pipeline_model_of_version_2_is_deployed_and_registered(processes: LocalServer, tmp_path: Path) -> None:
     put_models(processes, "v2-pipeline")
-    arguments = [image_name("serve"), processes.uri("v2-pipeline")]
+    arguments = [make_image_name("serve"), processes.uri("v2-pipeline")]
     results = json.loads(run_program("sdk", processes, tmp_path, "inference_pipeline_v2.py", *arguments)[-1])
     assert "Received client error (400) from container-2" in results.pop("error")
     assert results == {
@@ -23,6 +23,6 @@ def test_pipeline_model_of_version_2_is_deployed_and_registered(processes: Local
 
 def test_models_of_version_3_are_chained(processes: LocalServer, tmp_path: Path) -> None:
     put_models(processes, "v3-pipeline")
-    arguments = [image_name("serve"), processes.uri("v3-pipeline")]
+    arguments = [make_image_name("serve"), processes.uri("v3-pipeline")]
     lines = run_program("sdk3", processes, tmp_path, "inference_pipeline_v3.py", *arguments)
     assert json.loads(lines[-1]) == "60.0"

@@ -1,4 +1,4 @@
-"""The same handlers in AWS's inference toolkit and in serve, compared function by function."""
+"""Tests that handlers give the same results in AWS's inference toolkit and in serve."""
 
 import base64
 import json
@@ -11,35 +11,39 @@ from typing import Any
 
 import pytest
 
-from tests.clients.environments import client_programs
-from tests.clients.inference.cases import DIFFERENCES, PROGRAMS, REJECTED_AT_START, dump
+from tests.clients.environments import install_client_programs
+from tests.clients.inference.cases import PROGRAMS, dump_programs
+from tests.clients.inference.differences import DIFFERENCES, REJECTED_AT_START
 from tests.conftest import REPOSITORY
 
 JsonObject = dict[str, Any]
-"""A program's results (`failed`: why it cannot be loaded; `answers`), or one answer (status, type, headers, body)."""
+"""The results of a program (`failed`: the reason why the program cannot be loaded; `answers`), or one answer (`status`,
+`type`, `headers`, `body`)."""
 
 FOLDER = Path(__file__).with_name("inference")
 
 
-def run(python: Path, script: str, folder: Path, **environment: str) -> list[JsonObject]:
+def run_programs(python: Path, script: str, folder: Path, **environment: str) -> list[JsonObject]:
     """Return the results of all programs, in order."""
     command = [str(python), "-W", "ignore", str(FOLDER / script), str(folder)]
     variables = {"PATH": os.environ["PATH"], **environment}
-    done = subprocess.run(command, input=dump(), env=variables, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    answers: list[JsonObject] = json.loads(done.stdout)
-    return answers
+    result = subprocess.run(command, input=dump_programs(), env=variables, text=True, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    program_results: list[JsonObject] = json.loads(result.stdout)
+    return program_results
 
 
 @pytest.fixture(scope="module")
 def toolkit_results(tmp_path_factory: pytest.TempPathFactory) -> list[JsonObject]:
-    return run(client_programs("inference") / "python", "toolkit_handlers.py", tmp_path_factory.mktemp("toolkit"))
+    return run_programs(
+        install_client_programs("inference") / "python", "toolkit_handlers.py", tmp_path_factory.mktemp("toolkit")
+    )
 
 
 @pytest.fixture(scope="module")
 def serve_results(tmp_path_factory: pytest.TempPathFactory) -> list[JsonObject]:
     modules = str(REPOSITORY / "shared")
-    return run(Path(sys.executable), "serve_handlers.py", tmp_path_factory.mktemp("serve"), PYTHONPATH=modules)
+    return run_programs(Path(sys.executable), "serve_handlers.py", tmp_path_factory.mktemp("serve"), PYTHONPATH=modules)
 
 
 def test_same_programs_are_loaded(toolkit_results: list[JsonObject], serve_results: list[JsonObject]) -> None:
@@ -54,7 +58,11 @@ def test_same_programs_are_loaded(toolkit_results: list[JsonObject], serve_resul
 def test_only_intended_responses_differ(toolkit_results: list[JsonObject], serve_results: list[JsonObject]) -> None:
     pairs = [*pair_responses(toolkit_results, serve_results)]
     different = {key: serve["status"] for key, toolkit, serve in pairs if not is_equivalent(toolkit, serve)}
-    details = [f"{key}:\n  {text(toolkit)}\n  {text(serve)}" for key, toolkit, serve in pairs if key in different]
+    details = [
+        f"{key}:\n  {format_answer(toolkit)}\n  {format_answer(serve)}"
+        for key, toolkit, serve in pairs
+        if key in different
+    ]
     unexpected = {key: status for key, status in different.items() if DIFFERENCES.get(key) != status}
     assert (unexpected, DIFFERENCES.keys() - different.keys()) == ({}, set()), "\n".join(details)
     assert len(pairs) > 500
@@ -66,7 +74,7 @@ def test_only_failures_of_user_code_are_reported_as_failures_of_user_code(serve_
         name
         for name, serve in zip(PROGRAMS, serve_results, strict=True)
         for answer in serve["answers"]
-        if "own code failed" in body(answer)
+        if "own code failed" in decode_body(answer)
     }
     assert [name for name in reported if not any(text in name for text in code_failures)] == []
     assert "predict_fn raises ValueError" in reported
@@ -77,8 +85,9 @@ def pair_responses(
 ) -> Iterator[tuple[tuple[str, str], JsonObject, JsonObject]]:
     """Yield the names of a program and a request, the toolkit's response, and the response of serve."""
     for (name, program), toolkit, serve in zip(PROGRAMS.items(), toolkit_results, serve_results, strict=True):
-        for request, expected, found in zip(program.requests, toolkit["answers"], serve["answers"], strict=False):
-            yield (name, request), expected, found
+        responses = zip(program.requests, toolkit["answers"], serve["answers"], strict=False)
+        for request, toolkit_response, serve_response in responses:
+            yield (name, request), toolkit_response, serve_response
 
 
 def is_equivalent(toolkit: JsonObject, serve: JsonObject) -> bool:
@@ -88,9 +97,9 @@ def is_equivalent(toolkit: JsonObject, serve: JsonObject) -> bool:
     return toolkit == serve
 
 
-def body(answer: JsonObject) -> str:
+def decode_body(answer: JsonObject) -> str:
     return base64.b64decode(answer["body"]).decode(errors="replace")
 
 
-def text(answer: JsonObject) -> str:
-    return f"{answer['status']} {answer['type']} {answer['headers']} {body(answer)[:200]!r}"
+def format_answer(answer: JsonObject) -> str:
+    return f"{answer['status']} {answer['type']} {answer['headers']} {decode_body(answer)[:200]!r}"

@@ -1,4 +1,4 @@
-"""The SageMaker SDK v2 and the AWS CLI read metrics."""
+"""Tests of metrics with the SageMaker SDK v2 and the AWS CLI."""
 
 import json
 import os
@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local import control
-from tests.clients.environments import client_programs, run_program
+from tests.clients.environments import install_client_programs, run_program
 from tests.local.clients import LocalServer
 
 METRICS = [{"Name": "loss", "Regex": "loss=([0-9.]+)"}, {"Name": "test:acc", "Regex": "accuracy ([0-9.]+)"}]
 SCRIPT = "for i in 4 2 1; do echo loss=$i accuracy 0.$i; sleep 1.1; done"
 
 
-def train(local: LocalServer) -> str:
+def run_training(local: LocalServer) -> str:
     name: str = local.train(SCRIPT, algorithm={"MetricDefinitions": METRICS})["TrainingJobName"]
     return name
 
 
 def test_sdk_returns_the_curves_of_a_training_job(processes: LocalServer, tmp_path: Path) -> None:
-    found = json.loads(run_program("sdk", processes, tmp_path, "analytics_v2.py", train(processes))[-1])
-    assert found["columns"] == ["metric_name", "timestamp", "value"]
-    assert found["metrics"] == ["loss", "test:acc"]
-    assert found["losses"] == [4, 2, 1]
-    assert 1 <= found["minutes"] <= 4
+    results = json.loads(run_program("sdk", processes, tmp_path, "analytics_v2.py", run_training(processes))[-1])
+    assert results["columns"] == ["metric_name", "timestamp", "value"]
+    assert results["metrics"] == ["loss", "test:acc"]
+    assert results["losses"] == [4, 2, 1]
+    assert 1 <= results["mean_per_minute"] <= 4
 
 
 def test_cli_puts_lists_and_reads_metrics(processes: LocalServer, tmp_path: Path) -> None:
@@ -36,17 +36,17 @@ def test_cli_puts_lists_and_reads_metrics(processes: LocalServer, tmp_path: Path
     }
 
     def aws(*arguments: str) -> Mapping[str, Any]:
-        command = [str(client_programs("aws") / "aws"), "cloudwatch", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        result: Mapping[str, Any] = json.loads(done.stdout or "{}")
+        command = [str(install_client_programs("aws") / "aws"), "cloudwatch", *arguments]
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        result: Mapping[str, Any] = json.loads(process.stdout or "{}")
         return result
 
     aws("put-metric-data", "--namespace", "cli", "--metric-name", "m", "--value", "3", "--dimensions", "a=b")
     assert aws("list-metrics", "--namespace", "cli")["Metrics"] == [
         {"Namespace": "cli", "MetricName": "m", "Dimensions": [{"Name": "a", "Value": "b"}]}
     ]
-    dimensions = f"Name=TrainingJobName,Value={train(processes)}"
+    dimensions = f"Name=TrainingJobName,Value={run_training(processes)}"
     period = ("--start-time", "2020-01-01T00:00:00Z", "--end-time", "2100-01-01T00:00:00Z", "--period", "31536000")
     points = aws(
         "get-metric-statistics",

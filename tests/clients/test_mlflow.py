@@ -1,4 +1,4 @@
-"""MLflow servers with AWS's plug-in and the SDK v3, on the host and in training jobs."""
+"""Tests of MLflow servers with MLflow's plug-ins and the SageMaker SDK v3, outside of jobs and in training jobs."""
 
 import json
 import re
@@ -11,11 +11,11 @@ import pytest
 import requests
 
 from microjobs_orchestrator.local.identity import MLFLOW_PATH, make_mlflow_token
-from tests.clients.environments import client_programs, run_program
-from tests.conftest import REPOSITORY, image_name
-from tests.local.clients import ROOT, SHELL, LocalServer, channel, wait_until
+from tests.clients.environments import install_client_programs, run_program
+from tests.conftest import REPOSITORY, make_image_name
+from tests.local.clients import ROOT, SHELL_IMAGE, LocalServer, make_channel, wait_until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PAGE = REPOSITORY / "docs" / "using" / "experiments.md"
 START_SECONDS = 300.0
@@ -32,8 +32,10 @@ def app(processes: LocalServer) -> Iterator[str]:
         Name="app", ArtifactStoreUri=processes.uri("app"), RoleArn=processes.address.role_arn
     )["Arn"]
     describe = sagemaker.describe_mlflow_app
-    found = wait_until(lambda: describe(Arn=arn), lambda found: found["Status"] != "Creating", START_SECONDS)
-    assert found["Status"] == "Created", found
+    description = wait_until(
+        lambda: describe(Arn=arn), lambda description: description["Status"] != "Creating", START_SECONDS
+    )
+    assert description["Status"] == "Created", description
     yield arn
     sagemaker.delete_mlflow_app(Arn=arn)
 
@@ -55,15 +57,15 @@ def tracking_server(local: LocalServer) -> Iterator[str]:
 
 
 @pytest.fixture(params=["app", pytest.param("tracking_server", marks=pytest.mark.engine)])
-def tracked(request: pytest.FixtureRequest) -> tuple[LocalServer, str]:
-    """Return a local server and the ARN of its MLflow server: one for processes, and one for containers."""
+def mlflow_server(request: pytest.FixtureRequest) -> tuple[LocalServer, str]:
+    """A local server and the ARN of its MLflow server: one pair for processes, and one for containers."""
     local = request.getfixturevalue("processes" if request.param == "app" else "local")
     return local, request.getfixturevalue(request.param)
 
 
-def get(tracked: tuple[LocalServer, str], path: str, **parameters: str) -> Any:
+def send_get(mlflow_server: tuple[LocalServer, str], path: str, **parameters: str) -> Any:
     """Send a request to an MLflow server as plain MLflow does: with its address and the token."""
-    local, arn = tracked
+    local, arn = mlflow_server
     token = make_mlflow_token(local.home.server_key())
     url = f"{local.address.url}{MLFLOW_PATH}/{arn.rpartition(':')[2]}/api/2.0/mlflow/{path}"
     response = requests.get(url, parameters, headers={"Authorization": f"Bearer {token}"}, timeout=60)
@@ -75,14 +77,14 @@ def read_items(items: list[dict[str, Any]]) -> Mapping[str, Any]:
     return {item["key"]: item["value"] for item in items}
 
 
-# --- clients on the host ---
+# --- clients outside of jobs ---
 
 
 def test_plug_in_logs_and_registers_a_model(processes: LocalServer, app: str, tmp_path: Path) -> None:
     lines = run_program("mlflow", processes, tmp_path, "mlflow_tracking.py", app)
-    found = json.loads(lines[-1])
-    assert found.pop("artifact_uri").startswith(processes.uri("app/"))
-    assert found == {
+    results = json.loads(lines[-1])
+    assert results.pop("artifact_uri").startswith(processes.uri("app/"))
+    assert results == {
         "status": "FINISHED",
         "parameters": {"learning_rate": "0.1", "optimizer": "adam"},
         "losses": [[0, 1.0], [1, 0.5], [2, 0.33]],
@@ -95,7 +97,9 @@ def test_plug_in_logs_and_registers_a_model(processes: LocalServer, app: str, tm
 
 @pytest.mark.usefixtures("app")
 def test_program_for_version_3_reads_tracked_runs(processes: LocalServer, tmp_path: Path) -> None:
-    lines = run_program("sdk3", processes, tmp_path, "mlflow_v3.py", image_name(SHELL), processes.address.bucket)
+    lines = run_program(
+        "sdk3", processes, tmp_path, "mlflow_v3.py", make_image_name(SHELL_IMAGE), processes.address.bucket
+    )
     assert json.loads(lines[-1]) == {
         "apps": [True],
         "losses": [0.3, 0.2, 0.1],
@@ -106,7 +110,7 @@ def test_program_for_version_3_reads_tracked_runs(processes: LocalServer, tmp_pa
 
 
 def test_plug_in_of_mlflow_deploys_registered_models(processes: LocalServer, app: str, tmp_path: Path) -> None:
-    lines = run_program("mlflow", processes, tmp_path, "mlflow_deployment.py", image_name("serve"), app)
+    lines = run_program("mlflow", processes, tmp_path, "mlflow_deployment.py", make_image_name("serve"), app)
     assert json.loads(lines[-1]) == {
         "status": "InService",
         "listed": ["deployed"],
@@ -125,14 +129,17 @@ def test_program_of_the_page_logs_a_run(processes: LocalServer, app: str, tmp_pa
 # --- jobs ---
 
 
-def test_job_continues_its_run(tracked: tuple[LocalServer, str]) -> None:
-    local, arn = tracked
-    inputs = [channel(name, local.uri(f"mlflow-{name}/")) for name in ("packages", "code")]
-    (packages,) = (client_programs("mlflow").parent / "lib").glob("python*/site-packages")
-    shutil.copytree(packages, local.bucket / "mlflow-packages", ignore=shutil.ignore_patterns(*UNUSED_PACKAGES))
+def test_script_continues_the_run_of_its_job(mlflow_server: tuple[LocalServer, str]) -> None:
+    local, arn = mlflow_server
+    inputs = [make_channel("code", local.uri("mlflow-code/"))]
+    (packages,) = map(str, (install_client_programs("mlflow").parent / "lib").glob("python*/site-packages"))
+    if local.address.runtime == "docker":  # a container cannot read the folder of this machine
+        inputs.append(make_channel("packages", local.uri("mlflow-packages/")))
+        shutil.copytree(packages, local.bucket / "mlflow-packages", ignore=shutil.ignore_patterns(*UNUSED_PACKAGES))
+        packages = f"{ROOT}/input/data/packages"
     local.put({"mlflow-code/mlflow_job.py": PROGRAM.read_text()})
     job = local.train(
-        f"PYTHONPATH={ROOT}/input/data/packages python3 {ROOT}/input/data/code/mlflow_job.py",
+        f"PYTHONPATH={packages} python3 {ROOT}/input/data/code/mlflow_job.py",
         InputDataConfig=inputs,
         HyperParameters={"epochs": "3", "optimizer": '"adam"'},
         MlflowConfig={"MlflowResourceArn": arn, "MlflowExperimentName": "jobs", "MlflowRunName": "first"},
@@ -140,22 +147,25 @@ def test_job_continues_its_run(tracked: tuple[LocalServer, str]) -> None:
     )
     assert job["TrainingJobStatus"] == "Completed", local.read_logs("TrainingJobs", job["TrainingJobName"])
     run_id = job["MlflowDetails"]["MlflowRunId"]
-    run = get(tracked, "runs/get", run_id=run_id)["run"]
+    run = send_get(mlflow_server, "runs/get", run_id=run_id)["run"]
     assert (run["info"]["run_name"], run["info"]["status"]) == ("first", "FINISHED")
     assert run["info"]["experiment_id"] == job["MlflowDetails"]["MlflowExperimentId"]
-    assert get(tracked, "experiments/get-by-name", experiment_name="jobs")["experiment"]["lifecycle_stage"] == "active"
+    assert (
+        send_get(mlflow_server, "experiments/get-by-name", experiment_name="jobs")["experiment"]["lifecycle_stage"]
+        == "active"
+    )
     assert read_items(run["data"]["params"]) == {"epochs": "3", "optimizer": "adam"}, "the job's own value stays"
     assert read_items(run["data"]["metrics"]) == {"accuracy": 0.5, "loss": 0.33}
-    losses = get(tracked, "metrics/get-history", run_id=run_id, metric_key="loss")["metrics"]
+    losses = send_get(mlflow_server, "metrics/get-history", run_id=run_id, metric_key="loss")["metrics"]
     assert [(point["step"], point["value"]) for point in losses] == [(0, 1.0), (1, 0.5), (2, 0.33)]
     assert read_items(run["data"]["tags"])["sagemaker.training-job-arn"] == job["TrainingJobArn"]
     (artifact,) = local.bucket.glob(f"app/*/{run_id}/artifacts/weights.txt")
     assert artifact.read_text() == "weights"
 
 
-def test_failed_job_fails_its_run(tracked: tuple[LocalServer, str]) -> None:
-    local, arn = tracked
+def test_failed_job_fails_its_run(mlflow_server: tuple[LocalServer, str]) -> None:
+    local, arn = mlflow_server
     job = local.train("exit 3", MlflowConfig={"MlflowResourceArn": arn})
-    run = get(tracked, "runs/get", run_id=job["MlflowDetails"]["MlflowRunId"])["run"]
+    run = send_get(mlflow_server, "runs/get", run_id=job["MlflowDetails"]["MlflowRunId"])["run"]
     assert (run["info"]["run_name"], run["info"]["status"]) == (job["TrainingJobName"], "FAILED")
     assert run["info"]["experiment_id"] == "0", "MLflow's experiment Default"

@@ -1,4 +1,4 @@
-"""Pipelines that the SDKs' regular classes define and start, executed in containers."""
+"""Tests of pipelines that classes of the SDKs define and start. Their jobs run in containers."""
 
 import json
 import re
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 from tests.clients.environments import run_program
 from tests.clients.test_typical import trainer as trainer
-from tests.conftest import REPOSITORY, image_name
-from tests.local.clients import LocalServer, running_server
+from tests.conftest import REPOSITORY, make_image_name
+from tests.local.clients import LocalServer, run_server
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -22,24 +22,24 @@ PAGE = REPOSITORY / "docs" / "using" / "pipelines.md"
 def test_program_of_the_page_succeeds(local: LocalServer, tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     script = tmp_path / "pipeline.py"
-    script.write_text(re.sub(r"microjobs/([a-z-]+):dev", lambda match: image_name(match[1]), program))
+    script.write_text(re.sub(r"microjobs/([a-z-]+):dev", lambda match: make_image_name(match[1]), program))
     assert run_program("sdk3", local, tmp_path, str(script))[-1] == "Succeeded"
     (package,) = local.sagemaker.list_model_packages(ModelPackageGroupName="line")["ModelPackageSummaryList"]
     assert package["ModelApprovalStatus"] == "PendingManualApproval"
 
 
 @pytest.fixture
-def with_function(tmp_path: Path) -> Iterator[LocalServer]:
+def function_server(tmp_path: Path) -> Iterator[LocalServer]:
     """A server on which the function `double` is a Python function."""
     (tmp_path / "handlers.py").write_text("def double(event, context):\n    return {'doubled': 2 * event['value']}\n")
     functions = {"double": f"{tmp_path / 'handlers.py'}:double"}
-    with running_server(tmp_path / "home", runtime="docker", functions=functions) as local:
+    with run_server(tmp_path / "home", runtime="docker", functions=functions) as local:
         yield local
 
 
 def put_bundle(local: LocalServer, folder: Path) -> None:
-    """Put a model into the bucket that returns the sum of its three features."""
-    linear_bundle(folder, [1.0] * 3, 0.0)
+    """Put a model that returns the sum of its three features into the bucket."""
+    write_linear_bundle(folder, [1.0] * 3, 0.0)
     target = local.bucket / "bundle"
     target.mkdir(parents=True)
     for path in folder.iterdir():
@@ -47,23 +47,27 @@ def put_bundle(local: LocalServer, folder: Path) -> None:
 
 
 SUCCEEDED = "Succeeded"
-CACHED = "Succeeded from cache"
+CACHED_STATUS = "Succeeded from cache"
 
 
-def test_program_for_version_2_runs(with_function: LocalServer, trainer: str, tmp_path: Path) -> None:
-    local = with_function
+def test_program_for_version_2_runs(function_server: LocalServer, trainer: str, tmp_path: Path) -> None:
+    local = function_server
     put_bundle(local, tmp_path / "bundle")
     bucket = local.address.bucket
-    lines = run_program("sdk", local, tmp_path, "pipeline_runs_v2.py", trainer, image_name("serve"), bucket)
+    lines = run_program("sdk", local, tmp_path, "pipeline_runs_v2.py", trainer, make_image_name("serve"), bucket)
     results = json.loads(lines[-1])
     jobs = dict.fromkeys(("Prepare", "Train", "Tune", "Double", "IsGood"), SUCCEEDED)
-    registered = dict.fromkeys(("Register-RegisterModel", "Create-CreateModel", "Transform"), SUCCEEDED)
+    model_steps = dict.fromkeys(("Register-RegisterModel", "Create-CreateModel", "Transform"), SUCCEEDED)
     assert results == {
-        "first": {**jobs, **registered, "Config": SUCCEEDED, "Endpoint": SUCCEEDED, "": SUCCEEDED},
+        "first": {**jobs, **model_steps, "Config": SUCCEEDED, "Endpoint": SUCCEEDED, "": SUCCEEDED},
         "transformed": "6.0\n15.0\n",
         "predicted": [["6.0"]],
         "bad": {**jobs, "Bad": "Failed", "": "Failed"},
-        "selected": {"Prepare": SUCCEEDED, "Train": CACHED, "": SUCCEEDED},  # Prepare is that of the first execution
+        "selected": {
+            "Prepare": SUCCEEDED,  # this step was not selected: its job belongs to the first execution
+            "Train": CACHED_STATUS,
+            "": SUCCEEDED,
+        },
         "failed": {"Before": SUCCEEDED, "Check": "Failed", "": "Failed"},
         "retried": {"Before": SUCCEEDED, "Check": SUCCEEDED, "": SUCCEEDED},
         "kept": True,
@@ -77,12 +81,14 @@ def test_program_for_version_3_runs(local: LocalServer, trainer: str, tmp_path: 
         put_bundle(local, tmp_path / "bundle")
     queue = local.client("sqs").create_queue(QueueName="approvals")["QueueUrl"]
     bucket = local.address.bucket
-    lines = run_program("sdk3", local, tmp_path, "pipeline_runs_v3.py", trainer, image_name("serve"), bucket, queue)
-    painted = {f"Paint-{number}": SUCCEEDED for number in range(3)}
-    always = {**dict.fromkeys(("Evaluate", "Each", "IsGood", "Clean"), SUCCEEDED), **painted}
+    lines = run_program(
+        "sdk3", local, tmp_path, "pipeline_runs_v3.py", trainer, make_image_name("serve"), bucket, queue
+    )
+    iterations = {f"Paint-{number}": SUCCEEDED for number in range(3)}
+    step_statuses = {**dict.fromkeys(("Evaluate", "Each", "IsGood", "Clean"), SUCCEEDED), **iterations}
     assert json.loads(lines[-1]) == {
         "first": {
-            **always,
+            **step_statuses,
             **dict.fromkeys(("Train", "Ask", "Register", "Alarm"), SUCCEEDED),
             "Fragile": "Failed",
             "": "CompletedWithFailures",
@@ -90,7 +96,7 @@ def test_program_for_version_3_runs(local: LocalServer, trainer: str, tmp_path: 
         "painted": ["Paint/blue.txt", "Paint/green.txt", "Paint/red.txt"],
         "cleaned": [],
         "reviewer": {"reviewer": "reviewer of 0.9"},
-        "second": {**always, "Train": CACHED, "Fragile": SUCCEEDED, "": SUCCEEDED},
+        "second": {**step_statuses, "Train": CACHED_STATUS, "Fragile": SUCCEEDED, "": SUCCEEDED},
     }
 
 
@@ -98,7 +104,7 @@ def test_program_for_version_3_runs(local: LocalServer, trainer: str, tmp_path: 
 def test_housing_is_registered_approved_and_deployed(
     client: str, version: str, local: LocalServer, tmp_path: Path
 ) -> None:
-    images = [image_name(job) for job in ("preprocess", "train-tensorflow", "serve", "batch-score")]
+    images = [make_image_name(job) for job in ("preprocess", "train-tensorflow", "serve", "batch-score")]
     lines = run_program(client, local, tmp_path, f"housing_pipeline_{version}.py", *images)
     results = json.loads(lines[-1])
     steps = results.pop("steps")
@@ -110,8 +116,8 @@ def test_housing_is_registered_approved_and_deployed(
 
 
 def test_functions_run_as_steps_and_models_are_repacked(tmp_path: Path) -> None:
-    with running_server(tmp_path / "home", runtime="docker", framework_images=True) as local:
-        images = image_name("preprocess"), image_name("serve")
+    with run_server(tmp_path / "home", runtime="docker", framework_images=True) as local:
+        images = make_image_name("preprocess"), make_image_name("serve")
         lines = run_program("sdk", local, tmp_path, "functions_v2.py", *images, local.address.bucket)
         results = json.loads(lines[-1])
         assert results["doubled"] == 14

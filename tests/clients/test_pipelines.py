@@ -1,4 +1,4 @@
-"""Pipelines that the SDKs' regular classes define. The server checks the generated definitions."""
+"""Tests of pipelines that the SDKs' classes define. The server checks the generated definitions."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ from tests.local.clients import LocalServer
 
 pytestmark = pytest.mark.timeout(600)
 
-JOBS = ["Processing", "Training", "Transform", "Tuning"]
+JOB_TYPES = ["Processing", "Training", "Transform", "Tuning"]
 
 
-def run(client: str, local: LocalServer, folder: Path, script: str) -> dict[str, Any]:
+def create_pipeline(client: str, local: LocalServer, folder: Path, script: str) -> dict[str, Any]:
     lines = run_program(client, local, folder, script, local.address.bucket)
     return dict(json.loads(lines[-1]))
 
@@ -29,9 +29,9 @@ def list_types(steps: list[dict[str, Any]]) -> set[str]:
 
 
 def test_sdk_2_creates_a_pipeline(processes: LocalServer, tmp_path: Path) -> None:
-    result = run("sdk", processes, tmp_path, "pipelines_v2.py")
+    result = create_pipeline("sdk", processes, tmp_path, "pipelines_v2.py")
     types = list_types(result.pop("definition")["Steps"])
-    assert types == {*JOBS, "Model", "RegisterModel", "Condition", "Fail", "Lambda", "Callback"}
+    assert types == {*JOB_TYPES, "Model", "RegisterModel", "Condition", "Fail", "Lambda", "Callback"}
     assert result == {
         "version": 2,
         "description": "second",
@@ -42,9 +42,9 @@ def test_sdk_2_creates_a_pipeline(processes: LocalServer, tmp_path: Path) -> Non
 
 
 def test_sdk_3_creates_a_pipeline(processes: LocalServer, tmp_path: Path) -> None:
-    result = run("sdk3", processes, tmp_path, "pipelines_v3.py")
+    result = create_pipeline("sdk3", processes, tmp_path, "pipelines_v3.py")
     types = list_types(result.pop("definition")["Steps"])
-    more = {"ForEach", "Cleanup", "EndpointConfig", "Endpoint", "Callback"}
-    assert types == {*JOBS, "Model", "RegisterModel", "Condition", "Fail", *more}
+    other_types = {"ForEach", "Cleanup", "EndpointConfig", "Endpoint", "Callback"}
+    assert types == {*JOB_TYPES, "Model", "RegisterModel", "Condition", "Fail", *other_types}
     # The SDK uploads the function again for the second upsert, so the definition changes.
     assert result == {"versions": [2, 1], "description": "second", "deleted": "pipelines-v3"}

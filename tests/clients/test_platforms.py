@@ -1,4 +1,4 @@
-"""Airflow with a server that runs no containers: tests the requests that it sends."""
+"""Test of the requests that Airflow sends. The server runs no containers."""
 
 import json
 from collections.abc import Iterator
@@ -8,17 +8,19 @@ import pytest
 
 from tests.clients.environments import run_program
 from tests.local.clients import LocalServer
-from tests.local.security.stubbed import stubbed
+from tests.local.security.stubbed import server_without_hosts
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def stub(tmp_path: Path) -> Iterator[LocalServer]:
-    with stubbed(tmp_path / "home") as local:
+def stub_server(tmp_path: Path) -> Iterator[LocalServer]:
+    with server_without_hosts(tmp_path / "home") as local:
         yield local
 
 
-def test_airflow_trains_and_hosts(stub: LocalServer, tmp_path: Path) -> None:
-    lines = run_program("airflow", stub, tmp_path, "airflow_hooks.py", "image:1", stub.address.bucket)
+def test_airflow_trains_and_hosts(stub_server: LocalServer, tmp_path: Path) -> None:
+    lines = run_program("airflow", stub_server, tmp_path, "airflow_hooks.py", "image:1", stub_server.address.bucket)
     assert json.loads(lines[-1]) == {
         "status": "Completed",
         "names": ["airflow"],

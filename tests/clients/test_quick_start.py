@@ -1,4 +1,4 @@
-"""The programs of the quick start for the SageMaker SDK, with the versions that the page names."""
+"""Tests of the quick start's programs for the SageMaker SDK, with the versions that the page names."""
 
 import os
 import re
@@ -9,8 +9,8 @@ import pytest
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.workflows.housing import Options
-from tests.clients.environments import client_programs
-from tests.conftest import REPOSITORY, image_name
+from tests.clients.environments import install_client_programs
+from tests.conftest import REPOSITORY, make_image_name
 from tests.local.clients import LocalServer
 
 PAGE = (REPOSITORY / "docs" / "using" / "quick-start.md").read_text(encoding="utf-8")
@@ -33,24 +33,24 @@ def test_each_version_has_its_own_environment() -> None:
 
 
 def test_page_uses_only_images_that_make_run_builds() -> None:
-    used = set(re.findall(r"microjobs/([a-z-]+):dev", PAGE))
-    assert used
-    assert used <= set(Options().jobs)
+    images = set(re.findall(r"microjobs/([a-z-]+):dev", PAGE))
+    assert images
+    assert images <= set(Options().jobs)
 
 
 @pytest.mark.engine
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("client", PROGRAMS)
 def test_program_of_the_page_trains_a_model(client: str, local: LocalServer, tmp_path: Path) -> None:
-    program = re.sub(r"microjobs/([a-z-]+):dev", lambda match: image_name(match[1]), PROGRAMS[client])
+    program = re.sub(r"microjobs/([a-z-]+):dev", lambda match: make_image_name(match[1]), PROGRAMS[client])
     (tmp_path / "first.py").write_text(program)
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),  # without the user's settings and credentials
+        "HOME": str(tmp_path),  # this folder has neither settings nor credentials of the user
         **control.make_environment(local.home, local.address),
     }
-    command = [str(client_programs(client) / "python"), "first.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    model = done.stdout.splitlines()[-1]
+    command = [str(install_client_programs(client) / "python"), "first.py"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    model = result.stdout.splitlines()[-1]
     assert (local.home.buckets / model.removeprefix("s3://")).is_file()

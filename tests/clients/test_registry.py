@@ -1,4 +1,4 @@
-"""Programs for the model registry, with the regular classes of both SDKs."""
+"""Tests of programs for the model registry, with the classes of both versions of the SDK."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.environments import run_program
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 from tests.local.clients import LocalServer
 from tests.local.resources.examples.models import put_linear_model
 
@@ -15,7 +15,7 @@ from tests.local.resources.examples.models import put_linear_model
 def arguments(processes: LocalServer) -> tuple[str, str]:
     """The arguments of the programs. The model returns the sum of its three features."""
     put_linear_model(processes, "registry/model.tar.gz", 1.0)
-    return image_name("serve"), processes.address.bucket
+    return make_image_name("serve"), processes.address.bucket
 
 
 @pytest.mark.timeout(600)

@@ -1,4 +1,4 @@
-"""Terraform: apply, then an empty plan, then destroy. Needs `terraform` and its AWS provider.
+"""Test of Terraform: apply, then an empty plan, then destroy. The test needs `terraform` and its AWS provider.
 
 If the provider cannot be downloaded, set `TF_CLI_ARGS_init=-plugin-dir=FOLDER` to a folder that contains it.
 """
@@ -17,7 +17,7 @@ from tests.local.clients import LocalServer
 
 Terraform = Callable[..., int]
 
-EMPTY, CHANGES = 0, 2
+EMPTY_PLAN_CODE, CHANGES_PLAN_CODE = 0, 2
 """Exit codes of `plan -detailed-exitcode`."""
 
 
@@ -38,15 +38,15 @@ def terraform(processes: LocalServer, tmp_path: Path) -> Terraform:
         "TF_IN_AUTOMATION": "1",
     }
 
-    def run(*arguments: str, codes: tuple[int, ...] = (0,)) -> int:
+    def run_terraform(*arguments: str, codes: tuple[int, ...] = (0,)) -> int:
         command = [program, *arguments, "-input=false", "-no-color"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode in codes, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.returncode
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode in codes, result.stdout[-3000:] + result.stderr[-3000:]
+        return result.returncode
 
-    if run("init", codes=(0, 1)) != 0:
+    if run_terraform("init", codes=(0, 1)) != 0:
         pytest.skip("terraform cannot download its AWS provider")
-    return run
+    return run_terraform
 
 
 def test_terraform_creates_and_destroys_resources(terraform: Terraform, processes: LocalServer) -> None:
@@ -56,7 +56,7 @@ def test_terraform_creates_and_destroys_resources(terraform: Terraform, processe
         .describe_model(ModelName="terraform-model")["ExecutionRoleArn"]
         .endswith(":role/teams/terraform-sagemaker")
     )
-    assert terraform("plan", "-detailed-exitcode", codes=(EMPTY, CHANGES)) == EMPTY
+    assert terraform("plan", "-detailed-exitcode", codes=(EMPTY_PLAN_CODE, CHANGES_PLAN_CODE)) == EMPTY_PLAN_CODE
     terraform("destroy", "-auto-approve")
     assert processes.client("sagemaker").list_models(NameContains="terraform")["Models"] == []
     groups = processes.client("sagemaker").list_model_package_groups(NameContains="terraform")

@@ -1,4 +1,4 @@
-"""Typical programs for SDK versions from 2022 until today, in one virtual environment per version."""
+"""Tests of typical programs for SDK versions from 2022 until today, in one virtual environment per version."""
 
 import json
 from collections.abc import Iterator
@@ -7,35 +7,35 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import Layout
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 from tests.clients.environments import run_program
-from tests.conftest import image_from, image_name
+from tests.conftest import build_image_from, make_image_name
 from tests.local.clients import LocalServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 LAYOUT = Layout()
-TRAIN = f"#!/bin/sh\\necho loss: 0.5\\ncp {LAYOUT.channel('model')}/* {LAYOUT.model}\\n"
-"""A trainer that copies the model from its channel."""
+TRAIN_SCRIPT = f"#!/bin/sh\\necho loss: 0.5\\ncp {LAYOUT.channel('model')}/* {LAYOUT.model}\\n"
+"""A program `train` that copies the model from its channel."""
 
 
 @pytest.fixture(scope="module")
 def trainer() -> Iterator[str]:
-    """An image with a fast `train`, and with a `pip3`, because version 3 of the SDK checks that it exists."""
-    write = f"path=$(command -v train) && rm $path && printf '{TRAIN}' > $path && chmod 755 $path"
-    lines = ("USER root", "ENTRYPOINT []", f"RUN {write}", "RUN ln -s /bin/true /usr/bin/pip3")
-    with image_from("serve", *lines) as image:
+    """An image with a fast program `train`. It also has a `pip3`, because version 3 of the SDK requires one."""
+    write_command = f"path=$(command -v train) && rm $path && printf '{TRAIN_SCRIPT}' > $path && chmod 755 $path"
+    instructions = ("USER root", "ENTRYPOINT []", f"RUN {write_command}", "RUN ln -s /bin/true /usr/bin/pip3")
+    with build_image_from("serve", *instructions) as image:
         yield image
 
 
 @pytest.fixture
 def bundle(local: LocalServer, tmp_path: Path) -> None:
-    """A model in the bucket that returns the sum of its three features."""
-    linear_bundle(tmp_path / "bundle", [1.0] * 3, 0.0)
-    files = local.bucket / "bundle"
-    files.mkdir(exist_ok=True)
+    """Put a model that returns the sum of its three features into the bucket."""
+    write_linear_bundle(tmp_path / "bundle", [1.0] * 3, 0.0)
+    folder = local.bucket / "bundle"
+    folder.mkdir(exist_ok=True)
     for path in (tmp_path / "bundle").iterdir():
-        (files / path.name).write_bytes(path.read_bytes())
+        (folder / path.name).write_bytes(path.read_bytes())
 
 
 @pytest.mark.usefixtures("bundle")
@@ -43,7 +43,9 @@ def bundle(local: LocalServer, tmp_path: Path) -> None:
 def test_program_for_version_2_runs(
     client: str, version: str, local: LocalServer, trainer: str, tmp_path: Path
 ) -> None:
-    lines = run_program(client, local, tmp_path, "typical_v2.py", trainer, image_name("serve"), local.address.bucket)
+    lines = run_program(
+        client, local, tmp_path, "typical_v2.py", trainer, make_image_name("serve"), local.address.bucket
+    )
     assert json.loads(lines[-1]) == {
         "version": version,
         "attached": True,
@@ -60,7 +62,9 @@ def test_program_for_version_2_runs(
 
 @pytest.mark.usefixtures("bundle")
 def test_program_for_version_3_runs(local: LocalServer, trainer: str, tmp_path: Path) -> None:
-    lines = run_program("sdk3", local, tmp_path, "typical_v3.py", trainer, image_name("serve"), local.address.bucket)
+    lines = run_program(
+        "sdk3", local, tmp_path, "typical_v3.py", trainer, make_image_name("serve"), local.address.bucket
+    )
     assert json.loads(lines[-1]) == {
         "bucket": local.address.bucket,
         "trained": "Completed",

@@ -20,7 +20,7 @@ from sagemaker.tuner import HyperparameterTuner, IntegerParameter
 
 from microjobs.contract import Layout
 
-train, serve, bucket = sys.argv[1:]
+train_image, serve_image, bucket = sys.argv[1:]
 # The SDK polls every 5 to 30 seconds; these jobs take less than a second.
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
@@ -33,13 +33,13 @@ results: dict[str, object] = {"version": sagemaker.__version__}
 
 # --- training, and attaching to the job
 estimator = Estimator(
-    train, role, 1, instance_type, sagemaker_session=sess, hyperparameters={"a": 1}, metric_definitions=metrics
+    train_image, role, 1, instance_type, sagemaker_session=sess, hyperparameters={"a": 1}, metric_definitions=metrics
 )
 estimator.fit({"model": f"s3://{bucket}/bundle"})
-attached = Estimator.attach(estimator.latest_training_job.name, sagemaker_session=sess)
-results["attached"] = attached.model_data == estimator.model_data
-described = attached.latest_training_job.describe()
-results["loss"] = described["FinalMetricDataList"][0]["Value"]
+attached_estimator = Estimator.attach(estimator.latest_training_job.name, sagemaker_session=sess)
+results["attached"] = attached_estimator.model_data == estimator.model_data
+description = attached_estimator.latest_training_job.describe()
+results["loss"] = description["FinalMetricDataList"][0]["Value"]
 
 # --- tuning, and attaching to the job
 tuner = HyperparameterTuner(
@@ -65,7 +65,7 @@ results["trials"] = len(attached_tuner.analytics().dataframe())
 predictor = estimator.deploy(
     1,
     instance_type,
-    image_uri=serve,
+    image_uri=serve_image,
     serializer=CSVSerializer(),
     deserializer=CSVDeserializer(),
     endpoint_name="typical-v2",
@@ -74,7 +74,7 @@ results["predicted"] = predictor.predict([[1, 2, 3]])
 predictor.delete_endpoint()
 
 # --- a model from an archive, and a transform job
-model = Model(serve, estimator.model_data, role, sagemaker_session=sess, predictor_cls=Predictor)
+model = Model(serve_image, estimator.model_data, role, sagemaker_session=sess, predictor_cls=Predictor)
 sess.upload_string_as_file_body("1,2,3\n4,5,6\n", bucket, "typical-v2/rows.csv")
 transformer = model.transformer(1, instance_type, output_path=f"s3://{bucket}/typical-v2/out", accept="text/csv")
 transformer.transform(f"s3://{bucket}/typical-v2/rows.csv", content_type="text/csv", split_type="Line")
@@ -84,8 +84,8 @@ results["transformed"] = sess.read_s3_file(bucket, "typical-v2/out/rows.csv.out"
 
 # --- processing
 source, target = (str(Layout().processing(name)) for name in ("in", "out"))
-copy = ["/bin/sh", "-c", f"cp {source}/* {target}"]
-processor = Processor(role, serve, 1, instance_type, entrypoint=copy, sagemaker_session=sess)
+copy_command = ["/bin/sh", "-c", f"cp {source}/* {target}"]
+processor = Processor(role, serve_image, 1, instance_type, entrypoint=copy_command, sagemaker_session=sess)
 processor.run(
     inputs=[ProcessingInput(f"s3://{bucket}/typical-v2/rows.csv", source)],
     outputs=[ProcessingOutput(target, f"s3://{bucket}/typical-v2/copy", output_name="copy")],

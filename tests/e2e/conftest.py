@@ -1,9 +1,8 @@
-"""A separate checkout and Compose project for each run, so that the user's files and containers stay as they are."""
+"""A separate checkout and Compose project for each run, so that the user's files and containers do not change."""
 
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -12,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, tracked_files
+from tests.conftest import REPOSITORY, list_tracked_files
+from tests.ports import find_free_port
 
 OWNER_ID = 12345
+"""ID of a user that owns the checkout, and is not the user who runs the tests."""
 
 
 def _enable_interrupts() -> None:
@@ -52,16 +53,16 @@ class Pipeline:
             preexec_fn=_enable_interrupts,
         )
 
-    def run(self, *overrides: str, expect: int = 0) -> str:
-        """Run to the report or to the first failure, and return the output."""
+    def run(self, *overrides: str, exit_code: int = 0) -> str:
+        """Run the pipeline until it prints the report or a job fails, and return the output."""
         process = self.start(*overrides)
         try:
-            printed, _ = process.communicate(timeout=300)
+            output, _ = process.communicate(timeout=300)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-        assert process.returncode == expect, printed[-5000:]
-        return printed
+        assert process.returncode == exit_code, output[-5000:]
+        return output
 
     def up_until(self, text: str) -> str:
         """Run `docker compose up` until it prints a text. Return its output."""
@@ -75,17 +76,17 @@ class Pipeline:
             text=True,
         )
         assert process.stdout is not None
-        printed = []
+        lines = []
         for line in process.stdout:
-            printed.append(line)
+            lines.append(line)
             if text in line:
                 break
         process.terminate()
         process.communicate(timeout=60)
-        assert text in printed[-1], "".join(printed)[-5000:]
-        return "".join(printed)
+        assert text in lines[-1], "".join(lines)[-5000:]
+        return "".join(lines)
 
-    def log(self, service: str) -> str:
+    def read_log(self, service: str) -> str:
         command = ["docker", "compose", "logs", "--no-color", "--no-log-prefix", service]
         logs = subprocess.run(
             command, cwd=self.checkout, env=self.environment, capture_output=True, text=True, check=True
@@ -100,30 +101,24 @@ class Pipeline:
 
     def list_leftovers(self) -> list[str]:
         """Return the names of the project's containers, networks and volumes that still exist."""
-        found = []
+        leftovers = []
         for kind, *options in (["container", "--all"], ["network"], ["volume"]):
             command = ["docker", kind, "ls", "--quiet", *options]
             label = f"label=com.docker.compose.project={self.project}"
             listed = subprocess.run([*command, "--filter", label], capture_output=True, text=True, check=True)
-            found += [f"{kind} {name}" for name in listed.stdout.split()]
-        return found
+            leftovers += [f"{kind} {name}" for name in listed.stdout.split()]
+        return leftovers
 
 
 def remove_images(tag: str) -> None:
-    """Remove the images of a tag by name, because an image may have another tag too."""
+    """Remove the images of a tag by name, because an image may also have another tag."""
     command = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference=*/*:{tag}"]
     names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     subprocess.run(["docker", "image", "rm", *names], capture_output=True, check=False)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def copy_tracked_files(target: Path) -> None:
-    for path in tracked_files():
+    for path in list_tracked_files():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(REPOSITORY / path, target / path, follow_symlinks=False)
 
@@ -138,7 +133,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pipeline(checkout: Path) -> Iterator[Pipeline]:
-    pipeline = Pipeline(checkout, f"microjobs-test-{uuid.uuid4().hex[:8]}", free_port(), {"EPOCHS": "3"})
+    pipeline = Pipeline(checkout, f"microjobs-test-{uuid.uuid4().hex[:8]}", find_free_port(), {"EPOCHS": "3"})
     try:
         yield pipeline
     finally:

@@ -37,9 +37,9 @@ RESULTS = [
 
 def read_curl_command(port: int) -> list[str]:
     """Return the README's command that invokes the endpoint."""
-    found = re.search(r"^ *(curl .*?)$(?<!\\)", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return shlex.split(found[1].replace("\\\n", " ").replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
+    match = re.search(r"^ *(curl .*?)$(?<!\\)", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert match is not None
+    return shlex.split(match[1].replace("\\\n", " ").replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("docker-compose.*.yml")), ids=lambda path: path.name)
@@ -52,14 +52,14 @@ def test_override_is_valid(path: Path) -> None:
 def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline) -> None:
     for path in [pipeline.checkout, *pipeline.checkout.rglob("*")]:
         os.chown(path, OWNER_ID, OWNER_ID)
-    printed = pipeline.run()
+    output = pipeline.run()
 
     report = json.loads((pipeline.artifacts / "batch" / "report.json").read_text())
     metrics = json.loads((pipeline.artifacts / "train-tensorflow/output/data/metrics.json").read_text())
     assert report["mse"] == pytest.approx(metrics["test_mse"], rel=1e-4)
-    ending = printed[printed.rindex("Test MSE :") :].splitlines()
-    assert ending[0] == f"Test MSE : {report['mse']}"
-    predictions, targets = (line.split(":")[1].split() for line in ending[1:3])
+    result_lines = output[output.rindex("Test MSE :") :].splitlines()
+    assert result_lines[0] == f"Test MSE : {report['mse']}"
+    predictions, targets = (line.split(":")[1].split() for line in result_lines[1:3])
     np.testing.assert_allclose(
         np.array(predictions, float), np.load(pipeline.artifacts / "batch/predictions.npy")[:10], atol=0.051
     )
@@ -82,7 +82,7 @@ def test_docker_compose_up_builds_and_runs_a_clean_checkout(pipeline: Pipeline) 
     pipeline.settings |= {"TAG": pipeline.project}
     try:
         pipeline.up_until("report-1 exited with code 0")
-        assert "Test MSE : " in pipeline.log("report")
+        assert "Test MSE : " in pipeline.read_log("report")
         assert [name for name in RESULTS if not (pipeline.artifacts / name).is_file()] == []
     finally:
         pipeline.down()
@@ -97,10 +97,10 @@ def test_docker_compose_up_builds_and_runs_a_clean_checkout(pipeline: Pipeline) 
     ],
 )
 def test_failing_last_job_stops_the_endpoint(pipeline: Pipeline, job: str, option: str, reason: str) -> None:
-    """Only the report depends on batch-score, but a failure of batch-score must stop the pipeline too."""
+    """The endpoint does not depend on batch-score or on the report, but must stop when one of them fails."""
     override = pipeline.checkout / "docker-compose.spoilt.yml"
     override.write_text(f"services: {{{job}: {{command: [{option}]}}}}")
-    assert reason in pipeline.run("spoilt", expect=1)
+    assert reason in pipeline.run("spoilt", exit_code=1)
     assert pipeline.list_leftovers() == []
 
 
@@ -123,8 +123,8 @@ def test_four_hosts_give_the_results_of_one_host(pipeline: Pipeline) -> None:
 
 
 def test_straight_line_prints_the_table_of_the_notebook(pipeline: Pipeline) -> None:
-    printed = pipeline.run("straight-line")
-    table = re.findall(r"Epoch: \d+ \| Train loss: \S+ \| Test loss: \S+", printed)
+    output = pipeline.run("straight-line")
+    table = re.findall(r"Epoch: \d+ \| Train loss: \S+ \| Test loss: \S+", output)
     assert table == STRAIGHT_LINE_TABLE.splitlines()
     request = urllib.request.Request(
         f"http://127.0.0.1:{pipeline.port}/invocations", b'{"instances": [[0.8]]}', {"Content-Type": "application/json"}
@@ -134,10 +134,10 @@ def test_straight_line_prints_the_table_of_the_notebook(pipeline: Pipeline) -> N
     assert f"{predicted:.4f}" == "1.1464"  # the notebook's first prediction
 
 
-def test_failing_job_stops_the_rest_and_shows_its_reason(pipeline: Pipeline) -> None:
+def test_failing_job_stops_the_other_jobs_and_shows_its_reason(pipeline: Pipeline) -> None:
     pipeline.settings = {"EPOCHS": "many"}
-    printed = pipeline.run(expect=1)
-    assert "ERROR hyperparameters: epochs = 'many' is not a whole number" in printed
+    output = pipeline.run(exit_code=1)
+    assert "ERROR hyperparameters: epochs = 'many' is not a whole number" in output
     assert pipeline.list_leftovers() == []
     assert (pipeline.artifacts / "train-pytorch/output/failure").read_text().startswith("hyperparameters: epochs")
 
@@ -146,17 +146,17 @@ def test_interrupted_run_leaves_nothing_behind(pipeline: Pipeline) -> None:
     pipeline.settings = {"EPOCHS": "100000"}
     process = pipeline.start()
     assert process.stdout is not None
-    waiting = {"train-pytorch", "train-tensorflow"}
+    jobs_without_epochs = {"train-pytorch", "train-tensorflow"}
     for line in process.stdout:
-        waiting -= {job for job in waiting if job in line and "Epoch" in line}
-        if not waiting:
+        jobs_without_epochs -= {job for job in jobs_without_epochs if job in line and "Epoch" in line}
+        if not jobs_without_epochs:
             break
-    started = time.monotonic()
+    start_time = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=110)
     assert process.returncode == 130
     # A job that ignores the signal is killed after 110 s.
-    assert time.monotonic() - started < 80
+    assert time.monotonic() - start_time < 80
     assert pipeline.list_leftovers() == []
-    for job in ("train-pytorch", "train-tensorflow"):  # stopped by the signal, not killed
+    for job in ("train-pytorch", "train-tensorflow"):  # a job that was killed has saved no model
         assert (pipeline.artifacts / job / "model/manifest.json").is_file()

@@ -15,8 +15,8 @@ for word in "$@"; do
     case $word in
         *download.pytorch.org*) echo "error: no such host" >&2; exit 2 ;;
     esac
-    if [[ ${before:-} == --output-file ]]; then lock=$word; fi
-    before=$word
+    if [[ ${previous:-} == --output-file ]]; then lock=$word; fi
+    previous=$word
 done
 if [[ ${lock:-} ]]; then echo "# locked" >"$lock"; fi
 """
@@ -49,20 +49,22 @@ def test_locks_are_made_from_their_requirements(source: Path) -> None:
 def test_lock_of_one_job_needs_only_its_packages(repository: Path) -> None:
     source = repository / "containers" / "preprocess" / "cpu.in"
     source.write_text("polars\n")
-    made = run_lock(repository, "lock/preprocess")
-    assert (made.returncode, made.stdout, made.stderr) == (0, "containers/preprocess/cpu.lock\n", "")
+    result = run_lock(repository, "lock/preprocess")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "containers/preprocess/cpu.lock\n", "")
     assert reason_if_stale(source) == ""
 
 
 def test_unreachable_index_is_reported_and_other_locks_are_written(repository: Path) -> None:
-    made = run_lock(repository, "lock")
-    assert made.returncode == 2
-    assert "containers/train-pytorch/cpu.in needs https://download.pytorch.org/whl/cpu" in made.stderr
-    assert "set WHEELS=/folder" in made.stderr
-    assert "all other locks are written; not written: containers/train-pytorch/cpu.in" in made.stderr
+    result = run_lock(repository, "lock")
+    assert result.returncode == 2
+    assert "containers/train-pytorch/cpu.in needs https://download.pytorch.org/whl/cpu" in result.stderr
+    assert "set WHEELS=/folder" in result.stderr
+    assert "all other locks are written; not written: containers/train-pytorch/cpu.in" in result.stderr
     locked = {path for path in repository.glob("*/*/*.lock") if path.read_text().endswith("# locked\n")}
     assert len(locked) > 10
-    assert repository / "containers" / "train-tensorflow" / "cpu.lock" in locked, "after PyTorch's in order"
+    assert repository / "containers" / "train-tensorflow" / "cpu.lock" in locked, (
+        "this lock comes after PyTorch's lock in the order"
+    )
 
 
 def test_wheels_replace_the_index(repository: Path) -> None:

@@ -8,25 +8,31 @@ from pathlib import Path
 
 import pytest
 
+from microjobs_orchestrator.local.home import Home
 from tests.e2e.conftest import copy_tracked_files, remove_images
+from tests.local.clients import share_environments
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = ("LOCAL_PACKAGES", "MICROJOBS_HOME", "PYTHON_IMAGE", "REGISTRY", "REVISION", "TAG", "TORCH_INDEX_URL")
 """Variables that new users have not set."""
 
 NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
 NO_REGISTRY = {"PYTHON_IMAGE": "registry.invalid/python:3.11", "TAG": "not-built"}
-FAST = "--no-tuning --epochs 3"
+FAST_OPTIONS = "--no-tuning --epochs 3"
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One copy for all tests of this file, so that its virtual environments are created once."""
+    """One copy for all tests of this file. Its jobs share the installed virtual environments with jobs of other tests,
+    because each installation takes 10 s."""
     folder = tmp_path_factory.mktemp("checkout")
     copy_tracked_files(folder)
+    share_environments(Home(folder / ".microjobs"))
     return folder
 
 
-def make_run(checkout: Path, target: str, options: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def run_make(checkout: Path, target: str, options: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     return subprocess.run(
         ["make", target, f"OPTIONS={options}"],
@@ -42,18 +48,18 @@ def make_run(checkout: Path, target: str, options: str, **settings: str) -> subp
 
 def assert_ran_as_processes(result: subprocess.CompletedProcess[str]) -> None:
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert "jobs run by process on this machine" in result.stdout
+    assert "jobs run on this machine, runtime process" in result.stdout
     assert "Test MSE, trained" in result.stdout
     assert "report.html" in result.stdout
 
 
 def test_jobs_run_as_processes_without_an_engine(checkout: Path) -> None:
-    assert_ran_as_processes(make_run(checkout, "run", FAST, **NO_ENGINE))
+    assert_ran_as_processes(run_make(checkout, "run", FAST_OPTIONS, **NO_ENGINE))
 
 
 @pytest.mark.engine
 def test_jobs_run_as_processes_without_a_registry(checkout: Path) -> None:
-    result = make_run(checkout, "run", FAST, **NO_REGISTRY)
+    result = run_make(checkout, "run", FAST_OPTIONS, **NO_REGISTRY)
     assert_ran_as_processes(result)
     (line,) = [line for line in result.stdout.splitlines() if "cannot pull registry.invalid/python:3.11" in line]
     assert "the jobs run as processes" in line
@@ -62,7 +68,7 @@ def test_jobs_run_as_processes_without_a_registry(checkout: Path) -> None:
 
 @pytest.mark.engine
 def test_docker_runtime_without_a_registry_is_refused_with_a_remedy(checkout: Path) -> None:
-    result = make_run(checkout, "run", "--runtime docker", **NO_REGISTRY)
+    result = run_make(checkout, "run", "--runtime docker", **NO_REGISTRY)
     assert result.returncode != 0
     assert "microjobs: The Docker engine cannot pull registry.invalid/python:3.11" in result.stderr
     assert "--runtime process needs no images" in result.stderr
@@ -79,8 +85,8 @@ def build_settings() -> Iterator[dict[str, str]]:
 
 @pytest.mark.engine
 def test_run_builds_only_the_images_of_the_workflow(checkout: Path, build_settings: dict[str, str]) -> None:
-    result = make_run(checkout, "run", FAST, **build_settings)
+    result = run_make(checkout, "run", FAST_OPTIONS, **build_settings)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert "jobs run by docker on this machine" in result.stdout
+    assert "jobs run on this machine, runtime docker" in result.stdout
     assert "Test MSE, trained" in result.stdout
     assert f"microjobs/train-pytorch:{build_settings['TAG']}" not in result.stdout

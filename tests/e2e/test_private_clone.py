@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 
 
 @pytest.mark.engine
 def test_every_user_may_read_the_image(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAG", f"private-{uuid.uuid4().hex[:8]}")
-    image = image_name("preprocess")
+    image = make_image_name("preprocess")
     subprocess.run(["chmod", "-R", "go=", checkout], check=True)
     try:
         subprocess.run(["make", "build/preprocess"], cwd=checkout, env=os.environ, check=True, capture_output=True)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.doctor.machine import INDEX_VARIABLES, check_package_index
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
-from tests.conftest import REPOSITORY, base_image, image_from_base, image_name
+from tests.conftest import REPOSITORY, build_image_from_base, find_base_image, make_image_name
 from tests.local.clients import wait_until
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 set -eu
@@ -50,9 +53,9 @@ FIND_PACKAGES = (
     "layout = Layout.from_environment(); layout.output.mkdir(exist_ok=True); "
     "layout.message.write_text(f'found numpy, cheroot: {find_spec(\"cheroot\")}')"
 )
-"""Program of a job. It reports that a package of its image is found, and whether one of the server's is found."""
-KEPT_VARIABLES = ("DOCKER_HOST", "LOCAL_PACKAGES", "PIP_CERT", "SSL_CERT_FILE", *INDEX_VARIABLES)
-"""Variables of the tests that the installed server gets too: those of the engine and of the package index."""
+"""Program of a job. It reports whether it finds a package of its image and a package of the server."""
+INHERITED_VARIABLES = ("DOCKER_HOST", "LOCAL_PACKAGES", "PIP_CERT", "SSL_CERT_FILE", *INDEX_VARIABLES)
+"""Environment variables that the installed server inherits: those of the engine and of the package index."""
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +94,24 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_job(programs: Path, folder: Path, runtime: str, specification: dict[str, Any]) -> list[str]:
     """Run a processing job on an installed server in an empty folder; return the lines of the output."""
     (folder / "job.py").write_text(JOB.replace("SPECIFICATION", repr(specification)))
-    kept = {name: value for name, value in os.environ.items() if name in KEPT_VARIABLES}
-    environment = {**kept, "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder)}
+    inherited = {name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES}
+    (tools := folder / "tools").mkdir()
+    (tools / "uv").symlink_to(shutil.which("uv") or "")  # pip would need 8 s of CPU time to install an image's packages
+    cache = subprocess.check_output(["uv", "cache", "dir"], text=True).strip()
+    environment = {**inherited, "PATH": f"{tools}:{programs}:/usr/bin:/bin", "HOME": str(folder), "UV_CACHE_DIR": cache}
     script = ["bash", "-c", SCRIPT.replace("RUNTIME", runtime)]
-    done = subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    result = subprocess.run(
+        script, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
 
 
 def test_installed_server_runs_the_jobs_as_processes(programs: Path, tmp_path: Path) -> None:
     command = {"ContainerEntrypoint": ["python", "-c", FIND_PACKAGES]}
-    version, result, down_message = run_job(programs, tmp_path, "process", {"ImageUri": image_name("serve"), **command})
+    version, result, down_message = run_job(
+        programs, tmp_path, "process", {"ImageUri": make_image_name("serve"), **command}
+    )
     assert version.startswith("microjobs ")
     assert (result, down_message) == ("found numpy, cheroot: None", "stopped")
 
@@ -110,9 +120,24 @@ def test_installed_server_runs_the_jobs_as_processes(programs: Path, tmp_path: P
 def test_installed_server_runs_the_image_of_a_user(programs: Path, tmp_path: Path) -> None:
     message = Layout().message
     command = f"mkdir -p {message.parent}; echo hello from my image > {message}"
-    with image_from_base(base_image(), f'ENTRYPOINT ["sh", "-c", "{command}"]') as image:
+    with build_image_from_base(find_base_image(), f'ENTRYPOINT ["sh", "-c", "{command}"]') as image:
         _, result, down_message = run_job(programs, tmp_path, "docker", {"ImageUri": image})
     assert (result, down_message) == ("hello from my image", "stopped")
+
+
+def test_pip_installs_the_server(wheel: Path, tmp_path: Path) -> None:
+    """pip chooses the versions of the dependencies. uv is not on the PATH."""
+    subprocess.run([sys.executable, "-m", "venv", "environment"], cwd=tmp_path, check=True)
+    pip = ["environment/bin/pip", "install", "--quiet", "--no-compile", str(wheel)]
+    subprocess.run(pip, cwd=tmp_path, check=True)
+    inherited = {name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES}
+    environment = {**inherited, "PATH": f"{tmp_path}/environment/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
+    script = "microjobs local up --detach --runtime process --port 0 && microjobs local down"
+    result = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("stopped\n")
 
 
 def test_uvx_runs_the_server_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
@@ -134,13 +159,13 @@ def test_uvx_runs_the_server_in_an_empty_folder(wheel: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("client", ["sdk", "sdk3"])
 def test_package_can_be_installed_with_the_sdk(wheel: Path, tmp_path: Path, client: str) -> None:
     lock = (REPOSITORY / "tests" / "clients" / f"{client}.lock").read_text()
-    (version,) = re.findall(r"^sagemaker==[\d.]+", lock, re.MULTILINE)
-    (tmp_path / "requirements.in").write_text(f"{version}\nmicrojobs @ {wheel.as_uri()}\n")
+    (requirement,) = re.findall(r"^sagemaker==[\d.]+", lock, re.MULTILINE)
+    (tmp_path / "requirements.in").write_text(f"{requirement}\nmicrojobs @ {wheel.as_uri()}\n")
     resolved = tmp_path / "requirements.txt"
     resolved.write_text(lock)  # uv tries the versions of an existing output file first
     command = ["uv", "pip", "compile", "--quiet", "--python-version", "3.11", "requirements.in"]
     command += ["--output-file", str(resolved)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"\n{version}\n" in resolved.read_text()
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert f"\n{requirement}\n" in resolved.read_text()
     assert "\nmicrojobs @ " in resolved.read_text()

@@ -1,10 +1,13 @@
 """Conventions of the repository, as quick tests."""
 
+import ast
 import json
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +18,18 @@ from microjobs import contract
 from microjobs.contract import DEFAULT_ROOT, Layout
 from microjobs.run import package_name
 from tests import order
-from tests.conftest import CONTAINERS, JOBS, REPOSITORY, tracked_files
+from tests.conftest import CONTAINERS, JOBS, REPOSITORY, list_tracked_files
 
 CONTRACT = REPOSITORY / "shared" / "microjobs" / "contract.py"
 README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md"), *CONTAINERS.glob("*/README.md")]
 EXAMPLE = REPOSITORY / "docs" / "using" / "example"
 COMPOSE_FILES = sorted(REPOSITORY.glob("docker-compose*.yml"))
-SUFFIXES = {".py", ".sh", ""}
+CODE_SUFFIXES = {".py", ".sh", ""}
 
 
-def tracked_paths() -> list[Path]:
-    return [REPOSITORY / path for path in tracked_files()]
+def list_tracked_paths() -> list[Path]:
+    return [REPOSITORY / path for path in list_tracked_files()]
 
 
 def test_files_of_the_test_order_exist() -> None:
@@ -42,20 +45,20 @@ def test_processes_of_tests_store_bytecode() -> None:
 def test_contract_root_is_defined_once() -> None:
     files = [
         path
-        for path in tracked_paths()
-        if path.suffix in SUFFIXES
+        for path in list_tracked_paths()
+        if path.suffix in CODE_SUFFIXES
         and path.name not in ("LICENSE", "Makefile")
-        and EXAMPLE not in path.parents  # the code of a user
+        and EXAMPLE not in path.parents  # the example is the code of a user
         and DEFAULT_ROOT in path.read_text()
     ]
     assert files == [CONTRACT]
 
 
-def mount_targets(compose: Path) -> list[str]:
-    return re.findall(rf"{DEFAULT_ROOT}/[\w./-]*\w", "\n".join(_uncommented(compose)))
+def list_mount_targets(compose: Path) -> list[str]:
+    return re.findall(rf"{DEFAULT_ROOT}/[\w./-]*\w", "\n".join(_read_uncommented_lines(compose)))
 
 
-def _uncommented(path: Path) -> list[str]:
+def _read_uncommented_lines(path: Path) -> list[str]:
     return [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
 
 
@@ -79,7 +82,7 @@ def test_compose_mounts_only_paths_of_the_contract(compose: Path) -> None:
             *(layout.processing(name) for name in ("input", "output", "train", "test", "batch", "model")),
         )
     }
-    assert set(mount_targets(compose)) <= allowed
+    assert set(list_mount_targets(compose)) <= allowed
 
 
 def test_contract_is_documented() -> None:
@@ -90,13 +93,13 @@ def test_contract_is_documented() -> None:
     assert [name for name in sorted(names) if name not in page] == []
 
 
-def make_targets() -> set[str]:
+def list_make_targets() -> set[str]:
     text = (REPOSITORY / "Makefile").read_text()
     return {target for line in re.findall(r"^([a-z][\w/% -]*):(?!=)", text, re.MULTILINE) for target in line.split()}
 
 
 def has_target(word: str) -> bool:
-    patterns = (re.escape(target).replace("%", r"[\w-]+") for target in make_targets())
+    patterns = (re.escape(target).replace("%", r"[\w-]+") for target in list_make_targets())
     return any(re.fullmatch(pattern, word) for pattern in patterns)
 
 
@@ -112,9 +115,9 @@ def test_links_and_compose_files_in_pages_exist(page: Path) -> None:
     text = page.read_text()
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     files = re.findall(r"docker-compose[\w.-]*\.yml", text)
-    missing = [link for link in links if not (page.parent / link).exists()]
-    missing += [name for name in files if not (REPOSITORY / name).exists()]
-    assert missing == []
+    missing_files = [link for link in links if not (page.parent / link).exists()]
+    missing_files += [name for name in files if not (REPOSITORY / name).exists()]
+    assert missing_files == []
 
 
 def list_anchors(page: Path) -> set[str]:
@@ -126,10 +129,10 @@ def list_anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_anchors_in_links_exist(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text())
-    missing = [
+    missing_anchors = [
         f"{file}#{name}" for file, name in links if name not in list_anchors(page.parent / file if file else page)
     ]
-    assert missing == []
+    assert missing_anchors == []
 
 
 WRAPPED_PAGES = [page for page in PAGES if page.name != "parity.md" and CONTAINERS not in page.parents]
@@ -138,8 +141,8 @@ WRAPPED_PAGES = [page for page in PAGES if page.name != "parity.md" and CONTAINE
 @pytest.mark.parametrize("page", WRAPPED_PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_prose_is_wrapped(page: Path) -> None:
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).splitlines()
-    long = [line for line in prose if len(line) > 120 and not line.startswith(("|", "    "))]
-    assert [line for line in long if "](" not in line] == []
+    long_lines = [line for line in prose if len(line) > 120 and not line.startswith(("|", "    "))]
+    assert [line for line in long_lines if "](" not in line] == []
 
 
 def test_readme_starts_with_a_quick_start() -> None:
@@ -159,7 +162,7 @@ def test_no_file_lists_all_jobs() -> None:
         *(REPOSITORY / ".github").rglob("*.yml"),
     ]
     for path in (path for path in files if path.is_file()):
-        jobs = [job for job in JOBS if re.search(rf"\b{job}\b", "\n".join(_uncommented(path)))]
+        jobs = [job for job in JOBS if re.search(rf"\b{job}\b", "\n".join(_read_uncommented_lines(path)))]
         assert len(jobs) < 3, f"{path} names {jobs}"
 
 
@@ -193,12 +196,12 @@ def test_locks_use_the_shared_versions() -> None:
 
 def test_hyperparameter_labels_are_up_to_date() -> None:
     files = [CONTAINERS / job / "image.yml" for job in JOBS]
-    before = {path: path.read_text() for path in files}
+    texts = {path: path.read_text() for path in files}
     try:
         subprocess.run([sys.executable, "scripts/labels.py"], cwd=REPOSITORY, check=True)
-        stale = [path.parent.name for path in files if path.read_text() != before[path]]
+        stale = [path.parent.name for path in files if path.read_text() != texts[path]]
     finally:
-        for path, text in before.items():
+        for path, text in texts.items():
             path.write_text(text)
     assert stale == [], "run: make labels"
 
@@ -207,20 +210,38 @@ def test_public_ci_calls_only_the_makefile() -> None:
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
     assert commands
-    assert all(has_target(command.removeprefix("make ")) for command in commands)
+    assert all(has_target(command.removeprefix("make ").split()[0]) for command in commands)
+
+
+def find_lost_strings(path: Path) -> Iterator[str]:
+    """Yield the place of each string that is a statement after an assignment, but was meant as a part of the value."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        body = getattr(node, "body", None) if not isinstance(node, ast.ClassDef | ast.Module) else None
+        for statement, next_statement in pairwise(body if isinstance(body, list) else ()):
+            is_local = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
+            if is_local and isinstance(next_statement, ast.Expr) and isinstance(next_statement.value, ast.Constant):
+                yield f"{path.name}:{next_statement.lineno}"
+
+
+def test_no_part_of_a_string_is_a_statement() -> None:
+    modules = [path for path in list_tracked_paths() if path.suffix == ".py"]
+    assert [place for path in modules for place in find_lost_strings(path)] == []
 
 
 def test_modules_have_at_most_400_lines() -> None:
-    modules = [path for path in tracked_paths() if path.suffix == ".py" and "tests" not in path.parts]
+    """The limit also applies to the modules that tests import, but not to files of tests, which are lists of cases."""
+    modules = [path for path in list_tracked_paths() if path.suffix == ".py" and not path.name.startswith("test_")]
     assert [path.name for path in modules if len(path.read_text().splitlines()) > 400] == []
 
 
 def test_no_credentials_are_in_the_repository() -> None:
-    words = re.compile(rb"AKIA(?!\w*(EXAMPLE|PLANTED))[0-9A-Z]{16}|BEGIN (RSA |EC )?PRIVATE KEY")
-    assert [path for path in tracked_paths() if path.suffix != ".lock" and words.search(path.read_bytes())] == []
+    credentials = re.compile(rb"AKIA(?!\w*(EXAMPLE|PLANTED))[0-9A-Z]{16}|BEGIN (RSA |EC )?PRIVATE KEY")
+    assert [
+        path for path in list_tracked_paths() if path.suffix != ".lock" and credentials.search(path.read_bytes())
+    ] == []
 
 
-def compose_configs(compose: Path) -> dict[str, Any]:
+def read_compose_configs(compose: Path) -> dict[str, Any]:
     """Return the configuration files of the jobs in a Compose file, with default settings."""
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", compose.read_text())
     text = text.replace("!override", "")
@@ -230,25 +251,25 @@ def compose_configs(compose: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("compose", COMPOSE_FILES, ids=lambda path: path.name)
 def test_configuration_in_compose_files_matches_the_contract(compose: Path, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    for name, content in compose_configs(compose).items():
+    for name, content in read_compose_configs(compose).items():
         if name.endswith("hyperparameters"):
             contract.write_hyperparameters(layout, content)
-            written = layout.input_config / "hyperparameters.json"
+            config_file = layout.input_config / "hyperparameters.json"
         elif name == "inputdataconfig":
             contract.write_input_data_config(layout, dict.fromkeys(content, contract.Channel()))
-            written = layout.input_config / "inputdataconfig.json"
+            config_file = layout.input_config / "inputdataconfig.json"
         elif name == "training-resourceconfig":
             resources = contract.ResourceConfig(instance_type="ml.m5.large")
             contract.write_training_resource_config(layout, resources)
-            written = layout.input_config / "resourceconfig.json"
+            config_file = layout.input_config / "resourceconfig.json"
         elif name.endswith("resourceconfig"):
             resources = contract.ResourceConfig(content["current_host"], tuple(content["hosts"]))
             contract.write_processing_resource_config(layout, resources)
-            written = layout.processing_config / "resourceconfig.json"
+            config_file = layout.processing_config / "resourceconfig.json"
         else:
             contract.write_processing_job_config(layout, content, content["ProcessingJobArn"])
-            written = layout.processing_config / "processingjobconfig.json"
-        assert content == json.loads(written.read_text()), name
+            config_file = layout.processing_config / "processingjobconfig.json"
+        assert content == json.loads(config_file.read_text()), name
 
 
 def test_installed_packages_begin_with_the_projects_name() -> None:
@@ -261,12 +282,12 @@ def test_installed_packages_begin_with_the_projects_name() -> None:
 
 def test_code_imports_the_orchestrator_by_its_installed_name() -> None:
     imports = re.compile(r"^\s*(from|import) orchestrator\b", re.MULTILINE)
-    assert [path for path in tracked_paths() if path.suffix == ".py" and imports.search(path.read_text())] == []
+    assert [path for path in list_tracked_paths() if path.suffix == ".py" and imports.search(path.read_text())] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_files_in_pages_exist(page: Path) -> None:
     paths = re.findall(r"`((?:containers|docs|orchestrator|scripts|shared|tests)/[\w./-]+)`", page.read_text())
     examples = ("containers/my-job", "orchestrator/local/resources/greeting")
-    missing = [path for path in paths if not (REPOSITORY / path).exists() and not path.startswith(examples)]
-    assert missing == []
+    missing_files = [path for path in paths if not (REPOSITORY / path).exists() and not path.startswith(examples)]
+    assert missing_files == []

@@ -9,12 +9,12 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-TOOLS = ("Makefile", "orchestrator/__init__.py", "orchestrator/sources.py", "scripts/revision.py")
-LOCKS = "shared/microjobs/locks.py"
+TOOL_FILES = ("Makefile", "orchestrator/__init__.py", "orchestrator/sources.py", "scripts/revision.py")
+LOCKS_MODULE = "shared/microjobs/locks.py"
 DOCKER = """#!/bin/sh
 case $1 in compose) echo "$REVISION" ;; buildx) cat ;; esac
 """
-"""Prints the revision of a build."""
+"""Program that replaces `docker`. It builds nothing, and prints the revision of the image that it would build."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def repository(tmp_path: Path) -> Path:
         **{f"containers/job/{name}": "" for name in ("image.yml", "cpu.in", "cpu.lock")},
         **{f"shared/requirements.{name}": "" for name in ("in", "lock")},
     }
-    for name in (*TOOLS, LOCKS):
+    for name in (*TOOL_FILES, LOCKS_MODULE):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, tmp_path / name)
     (tmp_path / "microjobs_orchestrator").symlink_to("orchestrator")
@@ -37,7 +37,7 @@ def repository(tmp_path: Path) -> Path:
         (tmp_path / name).write_text(content)
     (tmp_path / "bin" / "docker").chmod(0o755)
     for source in ("containers/job/cpu.in", "shared/requirements.in"):
-        subprocess.run(["python3", LOCKS, "stamp", source], cwd=tmp_path, check=True)
+        subprocess.run(["python3", LOCKS_MODULE, "stamp", source], cwd=tmp_path, check=True)
     commit(tmp_path)
     return tmp_path
 
@@ -51,7 +51,7 @@ def commit(repository: Path) -> str:
 
 
 def build(repository: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    # `make test` sets these variables for the tests.
+    # `make test` has set these variables, and they would change the build
     environment = {
         name: value for name, value in os.environ.items() if name not in ("REVISION", "MAKEFLAGS", "MAKELEVEL")
     }
@@ -73,7 +73,8 @@ def test_revision_is_the_commit(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["containers/job/main.py", "containers/job/new.py", "containers/Dockerfile", "containers/bin/new", LOCKS]
+    "name",
+    ["containers/job/main.py", "containers/job/new.py", "containers/Dockerfile", "containers/bin/new", LOCKS_MODULE],
 )
 def test_uncommitted_file_makes_an_image_dirty(repository: Path, name: str) -> None:
     path = repository / name
@@ -86,7 +87,7 @@ def test_uncommitted_file_makes_an_image_dirty(repository: Path, name: str) -> N
     "name",
     ["README.md", "containers/job/README.md", "containers/job/tests/new.py", "containers/other/new.py", "docs/new"],
 )
-def test_other_files_do_not_make_an_image_dirty(repository: Path, name: str) -> None:
+def test_file_outside_of_an_image_does_not_make_it_dirty(repository: Path, name: str) -> None:
     head = read_revision(repository)
     (repository / name).parent.mkdir(exist_ok=True)
     (repository / name).write_text("changed")
@@ -115,6 +116,6 @@ def test_outdated_lock_stops_the_build(name: str, content: str, command: str, re
     assert errors == [f"lock: {name} was changed, and {lock} was not made from it: run `{command}`"]
 
 
-def test_comments_do_not_outdate_a_lock(repository: Path) -> None:
+def test_changed_comment_does_not_make_a_lock_outdated(repository: Path) -> None:
     (repository / "containers/job/cpu.in").write_text("# nothing yet\n\n")
     assert build(repository).returncode == 0

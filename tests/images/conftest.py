@@ -17,15 +17,15 @@ from testcontainers.core.network import Network
 
 from microjobs.contract import DEFAULT_ROOT, Layout, read_failure
 from microjobs_orchestrator import docker_engine
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 
 SESSION_LABEL = "org.microjobs.test-session"
 SESSION = uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
-class Run:
-    """A job that has ended."""
+class EndedJob:
+    """The end of a job: exit code, log, failure message, and the job's folders."""
 
     code: int
     log: str
@@ -63,19 +63,19 @@ class Job:
         self.wait_until(lambda: text in self.log, f"{text!r} in its log", timeout)
 
     def wait_until(self, condition: Callable[[], bool], event: str, timeout: float = 120) -> None:
-        end = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         while not condition():
-            assert self.is_running, f"ended with {self.code} before {event}:\n{self.log[-3000:]}"
-            assert time.monotonic() < end, f"no {event} within {timeout:g} s:\n{self.log[-3000:]}"
+            assert self.is_running, f"the job ended with {self.code} before {event}:\n{self.log[-3000:]}"
+            assert time.monotonic() < deadline, f"no {event} within {timeout:g} s:\n{self.log[-3000:]}"
             time.sleep(0.1)
 
     def wait_until_signals_are_handled(self) -> None:
-        """Wait until process 1 has forked the job: before that, it has no handlers, and the kernel drops signals."""
+        """Wait until process 1 has forked the job. Before that, it has no handlers, and the kernel drops signals."""
         self.wait_until(lambda: len(self.container.top()["Processes"] or []) > 1, "its start")
 
-    def wait(self, timeout: int = 600) -> Run:
+    def wait(self, timeout: int = 600) -> EndedJob:
         code = int(self.container.wait(timeout=timeout)["StatusCode"])
-        return Run(code, self.log, read_failure(self.layout), self.layout)
+        return EndedJob(code, self.log, read_failure(self.layout), self.layout)
 
     def stop(self, timeout: int) -> float:
         """Send SIGTERM, and SIGKILL after `timeout` seconds, like SageMaker. Return the seconds until the end."""
@@ -90,6 +90,8 @@ class Job:
 
 
 class StartJob(Protocol):
+    """Starts a job in its image. The options, such as `mounts`, are those of docker-py."""
+
     def __call__(
         self,
         job: str,
@@ -102,6 +104,8 @@ class StartJob(Protocol):
 
 
 class RunJob(Protocol):
+    """Runs a job in its image to its end. `exit_code` is the code that the job must end with."""
+
     def __call__(
         self,
         job: str,
@@ -109,20 +113,22 @@ class RunJob(Protocol):
         root: Path,
         *,
         environment: Mapping[str, str] = ...,
-        expect: int = 0,
+        exit_code: int = 0,
         **options: Any,
-    ) -> Run: ...
+    ) -> EndedJob: ...
 
 
 class RunPython(Protocol):
-    def __call__(self, job: str, script: Path, root: Path) -> Run: ...
+    """Runs a Python script in the image of a job."""
+
+    def __call__(self, job: str, script: Path, root: Path) -> EndedJob: ...
 
 
 @dataclass
 class Starter:
     """Starts containers. `close` removes them."""
 
-    started: list[DockerContainer] = field(default_factory=list)
+    containers: list[DockerContainer] = field(default_factory=list)
 
     def __call__(
         self,
@@ -136,7 +142,7 @@ class Starter:
         **options: Any,
     ) -> Job:
         container = (
-            DockerContainer(image_name(job))
+            DockerContainer(make_image_name(job))
             .with_command(arguments)
             .with_envs(**(environment or {}))
             .with_volume_mapping(str(root), DEFAULT_ROOT, "rw")
@@ -145,11 +151,11 @@ class Starter:
         if network is not None:
             container = container.with_network(network).with_network_aliases(hostname)
         container.start()
-        self.started.append(container)
+        self.containers.append(container)
         return Job(container.get_wrapped_container(), Layout(root))
 
     def close(self) -> None:
-        for container in self.started:
+        for container in self.containers:
             container.stop(force=True, delete_volume=True)
 
 
@@ -157,7 +163,7 @@ class Starter:
 def remove_leftovers() -> Iterator[None]:
     """Remove the containers and networks of interrupted tests by their label.
 
-    Testcontainers could do this too, but needs an image, which may not be available.
+    Testcontainers could also do this, but needs an image, which may not be available.
     """
     yield
     try:
@@ -190,22 +196,22 @@ def start_job() -> Iterator[StartJob]:
 
 @pytest.fixture
 def run_job(start_job: StartJob) -> RunJob:
-    def run(
+    def run_to_end(
         job: str,
         arguments: list[str],
         root: Path,
         *,
         environment: Mapping[str, str] | None = None,
-        expect: int = 0,
+        exit_code: int = 0,
         **options: Any,
-    ) -> Run:
-        ended = start_job(job, arguments, root, environment=environment or {}, **options).wait()
-        assert ended.code == expect, f"{job} ended with {ended.code}, not {expect}:\n{ended.log[-4000:]}"
-        if expect == 0:  # a successful job logs no warning
-            assert ended.warnings() == []
-        return ended
+    ) -> EndedJob:
+        run = start_job(job, arguments, root, environment=environment or {}, **options).wait()
+        assert run.code == exit_code, f"{job} ended with {run.code}, not {exit_code}:\n{run.log[-4000:]}"
+        if exit_code == 0:  # a successful job logs no warning
+            assert run.warnings() == []
+        return run
 
-    return run
+    return run_to_end
 
 
 @pytest.fixture
@@ -219,7 +225,7 @@ def network() -> Iterator[Network]:
 def run_python(run_job: RunJob) -> RunPython:
     """A function that runs a script inside an image, which contains the job's packages."""
 
-    def run(job: str, script: Path, root: Path) -> Run:
+    def run(job: str, script: Path, root: Path) -> EndedJob:
         mounts = [Mount("/script.py", str(script), "bind", read_only=True)]
         return run_job(job, ["/script.py"], root, entrypoint="python", mounts=mounts)
 
@@ -237,8 +243,8 @@ def engine() -> Iterator[docker.DockerClient]:
 def image_attributes(engine: docker.DockerClient) -> Callable[[str], dict[str, Any]]:
     def attributes(job: str) -> dict[str, Any]:
         try:
-            return dict(engine.images.get(image_name(job)).attrs)
+            return dict(engine.images.get(make_image_name(job)).attrs)
         except ImageNotFound:
-            pytest.fail(f"{image_name(job)} is not built: make build/{job}")
+            pytest.fail(f"{make_image_name(job)} is not built: make build/{job}")
 
     return attributes

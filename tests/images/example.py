@@ -1,4 +1,4 @@
-"""Examples of jobs, for the tests of all images: each job's folder has its own in `tests/example.py`."""
+"""Examples of jobs, for the tests of all images. The file `tests/example.py` in a job's folder defines the example."""
 
 import importlib.util
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from microjobs.contract import Layout
 
 @dataclass(frozen=True)
 class Example:
-    """A run that succeeds, and a run that fails.
+    """A run of a job that succeeds, and a run that fails. For an image that serves, a run is a server.
 
     arguments: the arguments after the image's name: `train`, `serve`, or those of the processing job.
     prepare: writes the input files and the configuration of the successful run.
     corrupt: changes the files so that the run fails with exit code 2.
     expected_error: text that the failure file then contains.
     artifacts: files below the contract's root after the successful run; a serving image has none.
-    max_megabytes: maximum size of the CPU image, with its base.
+    max_megabytes: maximum size of the CPU image, with its base; None for no limit.
     """
 
     arguments: list[str]

@@ -21,8 +21,8 @@ LIST_PACKAGES = "import importlib.metadata as m; print(*sorted(f'{d.name}=={d.ve
 
 
 def read_pins(lock: Path) -> set[str]:
-    found = re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^ ]+)", lock.read_text(), re.MULTILINE)
-    return {f"{_normalize(name)}=={version}" for name, version in found}
+    matches = re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^ ]+)", lock.read_text(), re.MULTILINE)
+    return {f"{_normalize(name)}=={version}" for name, version in matches}
 
 
 def _normalize(name: str) -> str:
@@ -41,7 +41,7 @@ def test_image_contains_exactly_the_packages_of_its_locks(job: str, root: Path, 
 
 
 def test_same_locks_build_the_same_layers(image_attributes: GetImageAttributes) -> None:
-    """Build an image without a cache, and compare its layers byte by byte."""
+    """Build an image again, without a cache, and compare the digests of its layers."""
     job = "serve"
     config = subprocess.run(
         ["docker", "compose", "--file", CONTAINERS / job / "image.yml", "config"], capture_output=True, check=True

@@ -1,4 +1,4 @@
-"""Locks of the CUDA variants, which are too large to build in each CI run."""
+"""Locks of the CUDA variants of images. Each CI run checks the locks, because the images are too large to build."""
 
 import re
 import shutil
@@ -10,26 +10,26 @@ import pytest
 from tests.conftest import REPOSITORY
 
 LOCKS = sorted((REPOSITORY / "containers").glob("*/cuda.lock"))
-OFFLINE = ("error sending request", "dns error", "Network is unreachable", "Failed to fetch")
+OFFLINE_ERRORS = ("error sending request", "dns error", "Network is unreachable", "Failed to fetch")
 
 
-def resolve(lock: Path, folder: Path) -> str:
-    """Return uv's output: one line per package that it would install from a lock on SageMaker's machines."""
+def dry_run_installation(lock: Path, folder: Path) -> str:
+    """Return uv's output. It has a line for each package that uv would install from a lock on SageMaker's machines."""
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not installed")
     command = [uv, "pip", "install", "--dry-run", "--require-hashes", "--requirements", str(lock)]
     target = ["--target", str(folder), "--python-platform", "x86_64-manylinux_2_28", "--python-version", "3.11"]
-    done = subprocess.run([*command, *target], capture_output=True, text=True, check=False)
-    if any(text in done.stderr for text in OFFLINE):
+    result = subprocess.run([*command, *target], capture_output=True, text=True, check=False)
+    if any(text in result.stderr for text in OFFLINE_ERRORS):
         pytest.skip("no package index can be reached")
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+    assert result.returncode == 0, result.stderr
+    return result.stderr
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
 def test_cuda_lock_resolves_with_its_hashes(lock: Path, tmp_path: Path) -> None:
-    packages = re.findall(r"^ \+ (\S+)==", resolve(lock, tmp_path), re.MULTILINE)
+    packages = re.findall(r"^ \+ (\S+)==", dry_run_installation(lock, tmp_path), re.MULTILINE)
     assert [name for name in packages if name.startswith("nvidia-cu")], "the lock has no CUDA library"
 
 

@@ -28,7 +28,7 @@ def test_full_disk_is_reported_and_leaves_no_partial_file(
     folder = f"{DEFAULT_ROOT}/{name}"
     command = ["sh", "-c", TRAIN_AND_LIST_FILES.format(folder=folder)]
     disk = Mount(folder, "", "tmpfs", tmpfs_size=size)
-    run = run_job(job, [], layout.root, expect=3, entrypoint=command, mounts=[disk])
+    run = run_job(job, [], layout.root, exit_code=3, entrypoint=command, mounts=[disk])
     assert run.failure is not None
     assert run.failure.startswith(f"no space left on the device while writing {folder}")
     assert run.failure.count("\n") == 0

@@ -1,4 +1,4 @@
-"""Tests of all images: each folder in containers/."""
+"""Tests that the image of each folder in `containers/` must pass."""
 
 import json
 import os
@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", JOBS)]
 
 GetImageAttributes = Callable[[str], dict[str, Any]]
 
-AS_SAGEMAKER: dict[str, Any] = {}
-HARDENED: dict[str, Any] = {
+SAGEMAKER_OPTIONS: dict[str, Any] = {}
+HARDENED_OPTIONS: dict[str, Any] = {
     "user": "12345:23456",
     "read_only": True,
     "mounts": [Mount("/tmp", None, type="tmpfs")],
@@ -56,15 +56,15 @@ def answers_ping(job: Job) -> bool:
 
 def run_until_exit(start: StartJob, job: str, example: Example, root: Path, options: dict[str, Any]) -> Job:
     """Run a job to its end, or ping a server and stop it."""
-    started = start(job, example.arguments, root, **options)
+    running_job = start(job, example.arguments, root, **options)
     if example.is_server:
-        started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)
-        started.stop(timeout=30)
-    started.container.wait(timeout=300)
-    return started
+        running_job.wait_until(lambda: answers_ping(running_job), "200 on /ping", timeout=60)
+        running_job.stop(timeout=30)
+    running_job.container.wait(timeout=300)
+    return running_job
 
 
-@pytest.mark.parametrize("options", [AS_SAGEMAKER, HARDENED], ids=["as-sagemaker", "hardened"])
+@pytest.mark.parametrize("options", [SAGEMAKER_OPTIONS, HARDENED_OPTIONS], ids=["as-sagemaker", "hardened"])
 def test_valid_input_gives_exit_code_0_and_artifacts(
     job: str, options: dict[str, Any], example: Example, prepared_layout: Layout, start_job: StartJob
 ) -> None:
@@ -81,7 +81,7 @@ def test_invalid_input_gives_exit_code_2_and_the_reason(
     job: str, example: Example, prepared_layout: Layout, run_job: RunJob
 ) -> None:
     example.corrupt(prepared_layout)
-    run = run_job(job, example.arguments, prepared_layout.root, expect=2)
+    run = run_job(job, example.arguments, prepared_layout.root, exit_code=2)
     assert run.failure is not None
     assert example.expected_error in run.failure
     assert len(run.failure) <= MAX_FAILURE_CHARACTERS
@@ -101,40 +101,42 @@ def test_results_belong_to_the_owner_of_the_folder(
 
 
 def test_stopped_job_ends_in_time(job: str, example: Example, prepared_layout: Layout, start_job: StartJob) -> None:
-    # Limited to a twentieth of a core until the signal is sent, so that a quick job does not end before.
-    started = start_job(job, example.arguments, prepared_layout.root, cpu_period=100_000, cpu_quota=5_000)
-    started.wait_until_signals_are_handled()
-    started.container.kill("SIGTERM")
-    started.container.update(cpu_quota=-1)
-    stopped = started.wait(timeout=25)
-    assert stopped.code in (0, 143), stopped.log
-    assert "stopped by SIGTERM" in stopped.log
-    assert stopped.failure is None
+    # The container is limited to a twentieth of a core until the signal is sent, so that a quick job does not end
+    # earlier.
+    running_job = start_job(job, example.arguments, prepared_layout.root, cpu_period=100_000, cpu_quota=5_000)
+    running_job.wait_until_signals_are_handled()
+    running_job.container.kill("SIGTERM")
+    running_job.container.update(cpu_quota=-1)
+    run = running_job.wait(timeout=25)
+    assert run.code in (0, 143), run.log
+    assert "stopped by SIGTERM" in run.log
+    assert run.failure is None
 
 
-def test_train_and_serve_are_entrypoints(
+def test_jobs_start_with_an_entry_point_of_the_request(
     job: str, example: Example, prepared_layout: Layout, start_job: StartJob
 ) -> None:
-    """ContainerEntrypoint replaces the image's entry point, so PATH has the programs `train` and `serve`."""
+    """A request's ContainerEntrypoint replaces the image's entry point. It can be `train` or `serve`, or call
+    `python -m microjobs` for a processing job."""
     program = example.arguments[:1]
     if program in (["train"], ["serve"]):
-        started = start_job(job, [], prepared_layout.root, entrypoint=program)
+        running_job = start_job(job, [], prepared_layout.root, entrypoint=program)
     else:
-        started = start_job(job, example.arguments, prepared_layout.root, entrypoint=["python", "-m", "microjobs"])
+        running_job = start_job(job, example.arguments, prepared_layout.root, entrypoint=["python", "-m", "microjobs"])
     if example.is_server:
-        started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)
-        started.stop(timeout=30)
-    assert started.wait().code == 0
+        running_job.wait_until(lambda: answers_ping(running_job), "200 on /ping", timeout=60)
+        running_job.stop(timeout=30)
+    assert running_job.wait().code == 0
 
 
 def test_help_names_every_hyperparameter(job: str, root: Path, run_job: RunJob) -> None:
     run = run_job(job, ["--help"], root)
     assert "usage:" in run.log
-    for item in declared_hyperparameters(job):
+    for item in list_declared_hyperparameters(job):
         assert item["name"] in run.log
 
 
-def declared_hyperparameters(job: str) -> list[dict[str, Any]]:
+def list_declared_hyperparameters(job: str) -> list[dict[str, Any]]:
     program = CONTAINERS / job / package_name(job) / "hyperparameters.py"
     if not program.exists():
         return []
@@ -149,15 +151,15 @@ def test_labels_describe_the_image(job: str, image_attributes: GetImageAttribute
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.source"].startswith("https://")
     assert labels["org.opencontainers.image.revision"]
-    assert json.loads(labels.get("org.microjobs.hyperparameters", "[]")) == declared_hyperparameters(job)
+    assert json.loads(labels.get("org.microjobs.hyperparameters", "[]")) == list_declared_hyperparameters(job)
 
 
 def test_labels_of_images_that_serve_declare_their_capabilities(job: str, image_attributes: GetImageAttributes) -> None:
     labels = image_attributes(job)["Config"]["Labels"]
     names = ("accept-bind-to-port", "multi-models")
     declared = {name for name in names if labels.get(f"com.amazonaws.sagemaker.capabilities.{name}") == "true"}
-    serves = any((CONTAINERS / job).rglob("model_source.py"))
-    assert declared == ({*names} if job == "serve" else {"accept-bind-to-port"} if serves else set())
+    can_serve = any((CONTAINERS / job).rglob("model_source.py"))
+    assert declared == ({*names} if job == "serve" else {"accept-bind-to-port"} if can_serve else set())
 
 
 def test_image_has_no_build_tools_caches_tests_or_locks(job: str, root: Path, run_job: RunJob) -> None:
@@ -168,14 +170,14 @@ def test_image_has_no_build_tools_caches_tests_or_locks(job: str, root: Path, ru
         r" -o -path '/var/lib/apt/lists/*_*' -o -path '/root/.cache/*' -o -path '/opt/installer*'"
         r" -o -name ca-certificates.crt -path '/local-packages/*' \) -print"
     )
-    run = run_job(job, ["-c", command], root, entrypoint="sh", expect=0)
+    run = run_job(job, ["-c", command], root, entrypoint="sh", exit_code=0)
     assert run.log.split() == []
 
 
 def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, image_attributes: GetImageAttributes) -> None:
     config = image_attributes(job)["Config"]
-    unset = [argument for name in EXECUTABLE_VARIABLES for argument in ("-u", name)]
-    assert config["Entrypoint"] == ["/usr/bin/env", *unset, "/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
+    unset_options = [argument for name in EXECUTABLE_VARIABLES for argument in ("-u", name)]
+    assert config["Entrypoint"] == ["/usr/bin/env", *unset_options, "/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
     assert not config["User"]  # SageMaker runs containers as root
 
 
@@ -199,5 +201,6 @@ def test_images_share_layers(job: str, image_attributes: GetImageAttributes) -> 
     layers = {name: image_attributes(name)["RootFS"]["Layers"] for name in JOBS}
     common = set.intersection(*(set(digests) for digests in layers.values()))
     base, packages, *_ = layers[job]
-    assert {base, packages} <= common  # the base image, and the packages that shared/microjobs imports
-    assert len(common) >= 3  # also shared/microjobs
+    # the common layers include the base image, and the packages that shared/microjobs imports
+    assert {base, packages} <= common
+    assert len(common) >= 3  # the common layers also include shared/microjobs

@@ -1,4 +1,4 @@
-"""Images of the frameworks, which serve users' models in the framework's own formats."""
+"""The trainers' images serve users' models in the formats of TensorFlow and PyTorch."""
 
 import base64
 import json
@@ -9,13 +9,13 @@ import pytest
 
 from tests.images.conftest import Job, RunPython, StartJob
 from tests.images.test_every_image import answers_ping
-from tests.unit.serve.test_serve_code import write
+from tests.unit.serve.test_serve_code import write_files
 
 pytestmark = pytest.mark.engine
 
 IN_IMAGE = Path(__file__).parent / "in_image"
 
-REQUEST = """
+SEND_PROGRAM = """
 import base64, json, sys, urllib.error, urllib.request
 path, body, headers = json.loads(sys.argv[1])
 request = urllib.request.Request("http://127.0.0.1:8080" + path, base64.b64decode(body) if body else None, headers)
@@ -31,7 +31,7 @@ def send(job: Job, path: str, body: bytes = b"", **headers: str) -> tuple[int, s
     """Send a request from inside the container; return the status, the content type and the body of the response."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     arguments = json.dumps([path, base64.b64encode(body).decode(), fields])
-    code, output = job.execute("/opt/venv/bin/python", "-I", "-c", REQUEST, arguments)
+    code, output = job.execute("/opt/venv/bin/python", "-I", "-c", SEND_PROGRAM, arguments)
     assert code == 0, output
     status, content_type, content = json.loads(output)
     return status, content_type, base64.b64decode(content)
@@ -49,7 +49,7 @@ def start_server(start_job: StartJob, image: str, root: Path, **environment: str
     return job
 
 
-def error(response: tuple[int, str, bytes]) -> tuple[int, Any]:
+def read_error(response: tuple[int, str, bytes]) -> tuple[int, Any]:
     return response[0], json.loads(response[2])["error"]
 
 
@@ -59,11 +59,11 @@ def test_torchscript_archive_is_served_without_code(root: Path, run_python: RunP
     assert invoke(job, "[[1, 2, 3], [0, 0, 1]]", "application/json") == (200, "application/json", b"[[14.5], [3.5]]")
     assert invoke(job, "1,2,3\n0,0,1\n", "text/csv", Accept="text/csv") == (200, "text/csv", b"14.5\n3.5\n")
     assert invoke(job, "[1, 2, 3]\n", "application/jsonlines")[2] == b"[[14.5]]"
-    assert error(invoke(job, "[[1, 2]]", "application/json")) == (
+    assert read_error(invoke(job, "[[1, 2]]", "application/json")) == (
         500,
         "the model failed: mat1 and mat2 shapes cannot be multiplied (1x2 and 3x1)",
     )
-    assert error(invoke(job, '["a"]', "application/json"))[0] == 400
+    assert read_error(invoke(job, '["a"]', "application/json"))[0] == 400
 
 
 STATE_DICT_PROGRAM = """
@@ -85,7 +85,7 @@ def predict_fn(data, model, context):
 def test_state_dict_is_served_with_code(root: Path, run_python: RunPython, start_job: StartJob) -> None:
     run_python("train-pytorch", IN_IMAGE / "save_pytorch_models.py", root)
     (root / "model" / "model.pt").unlink()
-    write(root / "model" / "code", {"mine.py": STATE_DICT_PROGRAM})
+    write_files(root / "model" / "code", {"mine.py": STATE_DICT_PROGRAM})
     job = start_server(start_job, "train-pytorch", root, SAGEMAKER_PROGRAM="mine.py")
     attributes = {"X-Amzn-SageMaker-Custom-Attributes": "2"}
     assert invoke(job, "[[1, 2, 3]]", "application/json", **attributes) == (200, "application/json", b"[[29.0]]")
@@ -118,13 +118,13 @@ def test_savedmodel_is_served_as_by_tensorflow_serving(root: Path, run_python: R
     signature = metadata["metadata"]["signature_def"]["signature_def"]["named"]
     assert signature["method_name"] == "tensorflow/serving/predict"
     assert signature["inputs"]["x"]["tensor_shape"]["dim"][1] == {"size": "3", "name": ""}
-    status, message = error(send(job, "/v1/models/Servo:predict", named.replace(b"[1, 2, 3]", b"[1, 2, -3]")))
+    status, message = read_error(send(job, "/v1/models/Servo:predict", named.replace(b"[1, 2, 3]", b"[1, 2, -3]")))
     assert status == 400
     assert "x has a value that is not positive" in message
 
 
 def test_tensorflow_handlers_surround_the_savedmodel(root: Path, run_python: RunPython, start_job: StartJob) -> None:
     run_python("train-tensorflow", IN_IMAGE / "save_tensorflow_models.py", root)
-    write(root / "model" / "code", {"inference.py": TENSORFLOW_PROGRAM})
+    write_files(root / "model" / "code", {"inference.py": TENSORFLOW_PROGRAM})
     job = start_server(start_job, "train-tensorflow", root)
     assert invoke(job, "1, 2, 3", "text/plain") == (200, "text/plain", b"12.0")

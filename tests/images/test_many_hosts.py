@@ -20,7 +20,7 @@ from microjobs.contract import (
     write_input_data_config,
     write_training_resource_config,
 )
-from tests.images.conftest import Job, Run, RunJob, StartJob
+from tests.images.conftest import EndedJob, Job, RunJob, StartJob
 from tests.images.training import load_weights, write_request, write_small_data
 
 pytestmark = pytest.mark.engine
@@ -30,6 +30,7 @@ both_trainers = pytest.mark.parametrize("job", [TENSORFLOW, TORCH])
 
 EPOCHS = 40
 SECOND_EPOCH = {TENSORFLOW: "Epoch 2/", TORCH: "Epoch: 1 "}
+"""Text of the log during or after the second epoch."""
 MANY_EPOCHS = 1_000_000
 
 
@@ -42,7 +43,7 @@ class Hosts:
         self._start = start
 
     @property
-    def first(self) -> Layout:
+    def first_layout(self) -> Layout:
         return self.layouts["algo-1"]
 
     def prepare(self, distribution: str = "FullyReplicated", **hyperparameters: object) -> None:
@@ -57,10 +58,10 @@ class Hosts:
     def start(self, job: str) -> None:
         self.jobs = {host: self._start(job, layout, host) for host, layout in self.layouts.items()}
 
-    def wait(self, except_host: str = "") -> dict[str, Run]:
+    def wait(self, except_host: str = "") -> dict[str, EndedJob]:
         return {host: job.wait(timeout=300) for host, job in self.jobs.items() if host != except_host}
 
-    def run(self, job: str) -> dict[str, Run]:
+    def run(self, job: str) -> dict[str, EndedJob]:
         """Run a job on all hosts and check that it succeeds."""
         self.start(job)
         runs = self.wait()
@@ -69,7 +70,7 @@ class Hosts:
         return runs
 
 
-def find_warnings(run: Run) -> list[str]:
+def find_warnings(run: EndedJob) -> list[str]:
     """Return the log lines at WARNING or above, except a known traceback of torchrun.
 
     At the end of a script, the agents of torchrun wait for each other with the store of the first host's agent. That
@@ -97,12 +98,12 @@ def train_on_one_host(job: str, root: Path, run_job: RunJob, **hyperparameters: 
     return layout
 
 
-def assert_same(found: Layout, expected: Layout) -> None:
-    """Compare weights and metrics."""
-    pairs = zip(load_weights(found.model / "model.onnx"), load_weights(expected.model / "model.onnx"), strict=True)
+def assert_equal_models(actual: Layout, expected: Layout) -> None:
+    """Assert that two jobs wrote the same weights, and the same metrics except their duration."""
+    pairs = zip(load_weights(actual.model / "model.onnx"), load_weights(expected.model / "model.onnx"), strict=True)
     assert all(np.allclose(weight, expected_weight, atol=1e-4) for weight, expected_weight in pairs)
-    metrics, expected_metrics = (dict(read_bundle(layout.model).manifest.metrics) for layout in (found, expected))
-    assert metrics.pop("seconds") is not expected_metrics.pop("seconds")
+    metrics, expected_metrics = (dict(read_bundle(layout.model).manifest.metrics) for layout in (actual, expected))
+    del metrics["seconds"], expected_metrics["seconds"]
     assert metrics == pytest.approx(expected_metrics, rel=1e-3, abs=1e-4)
 
 
@@ -112,19 +113,23 @@ def test_resumed_training_on_two_hosts_equals_one_host(
 ) -> None:
     """Only one host receives the signal, only the first host has checkpoints, and the last batch has 4 of 24 rows."""
     request: dict[str, Any] = {"epochs": EPOCHS, "batch_size": 10, "learning_rate": 0.005}
-    two = hosts(2)
-    two.prepare(**request)
-    two.first.checkpoints.mkdir()
-    two.start(job)
-    two.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
-    two.jobs["algo-2"].container.kill("SIGTERM")
-    stopped = two.wait()
+    two_hosts = hosts(2)
+    two_hosts.prepare(**request)
+    two_hosts.first_layout.checkpoints.mkdir()
+    two_hosts.start(job)
+    two_hosts.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
+    two_hosts.jobs["algo-2"].container.kill("SIGTERM")
+    stopped = two_hosts.wait()
     assert {run.code for run in stopped.values()} == {0}, stopped["algo-2"].log
-    runs = two.run(job)
+    runs = two_hosts.run(job)
     assert "resuming after" in runs["algo-1"].log
-    assert_same(two.first, train_on_one_host(job, root, run_job, **request))
+    assert_equal_models(two_hosts.first_layout, train_on_one_host(job, root, run_job, **request))
     assert "Epoch" not in runs["algo-2"].log
-    assert list(two.layouts["algo-2"].model.iterdir()) == list(two.layouts["algo-2"].output_data.iterdir()) == []
+    assert (
+        list(two_hosts.layouts["algo-2"].model.iterdir())
+        == list(two_hosts.layouts["algo-2"].output_data.iterdir())
+        == []
+    )
 
 
 @both_trainers
@@ -133,16 +138,16 @@ def test_four_hosts_with_uneven_shards_equal_one_host(
 ) -> None:
     """Each step uses all rows (batch size 0). Only the host without rows has the scaler."""
     request: dict[str, Any] = {"epochs": 6, "batch_size": 0, "learning_rate": 0.01}
-    four = hosts(4)
-    four.prepare("ShardedByS3Key", **request)
-    for layout, (train, test) in zip(four.layouts.values(), SHARDS, strict=True):
+    four_hosts = hosts(4)
+    four_hosts.prepare("ShardedByS3Key", **request)
+    for layout, (train, test) in zip(four_hosts.layouts.values(), SHARDS, strict=True):
         keep_rows(layout, "train", train)
         keep_rows(layout, "test", test)
         if train:
             (layout.channel("train") / "scaler.json").unlink()
-    four.run(job)
-    assert_same(four.first, train_on_one_host(job, root, run_job, **request))
-    assert (four.first.model / "scaler.json").exists()
+    four_hosts.run(job)
+    assert_equal_models(four_hosts.first_layout, train_on_one_host(job, root, run_job, **request))
+    assert (four_hosts.first_layout.model / "scaler.json").exists()
 
 
 SHARDS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
@@ -155,9 +160,9 @@ SHARDS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 
 
 def keep_rows(layout: Layout, split: str, part: tuple[int, ...]) -> None:
-    """Remove the other rows of a host, or the files if it has no rows."""
-    for kind in "xy":
-        path = layout.channel(split) / f"{kind}_{split}.npy"
+    """Keep the rows from `part[0]` to `part[1]` of a host's split. Without a part, delete the files of the split."""
+    for letter in "xy":
+        path = layout.channel(split) / f"{letter}_{split}.npy"
         rows = np.load(path)
         path.unlink()
         if part:
@@ -166,14 +171,14 @@ def keep_rows(layout: Layout, split: str, part: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("job", "victim"), [(TENSORFLOW, "algo-1"), (TORCH, "algo-2")])
 def test_lost_host_ends_the_job_on_the_other_hosts(job: str, victim: str, hosts: Callable[[int], Hosts]) -> None:
-    """Tests without containers cover frozen hosts and broken networks, which take 20 s to detect."""
-    two = hosts(2)
-    two.prepare(epochs=MANY_EPOCHS, batch_size=10)
-    two.start(job)
-    two.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
-    two.jobs[victim].container.kill()
+    """Frozen hosts and broken networks take 20 s to detect. Faster tests, without containers, cover them."""
+    two_hosts = hosts(2)
+    two_hosts.prepare(epochs=MANY_EPOCHS, batch_size=10)
+    two_hosts.start(job)
+    two_hosts.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
+    two_hosts.jobs[victim].container.kill()
     start = time.monotonic()
-    (run,) = two.wait(except_host=victim).values()
+    (run,) = two_hosts.wait(except_host=victim).values()
     assert time.monotonic() - start < 60
     assert run.code == 3, run.log
     assert run.failure is not None
@@ -182,11 +187,11 @@ def test_lost_host_ends_the_job_on_the_other_hosts(job: str, victim: str, hosts:
 
 @both_trainers
 def test_invalid_data_of_one_host_ends_all_hosts(job: str, hosts: Callable[[int], Hosts]) -> None:
-    two = hosts(2)
-    two.prepare()
-    (two.layouts["algo-2"].channel("train") / "y_train.npy").unlink()
-    two.start(job)
-    for run in two.wait().values():
+    two_hosts = hosts(2)
+    two_hosts.prepare()
+    (two_hosts.layouts["algo-2"].channel("train") / "y_train.npy").unlink()
+    two_hosts.start(job)
+    for run in two_hosts.wait().values():
         assert run.code == 2, run.log
         assert run.failure is not None
         assert run.failure.startswith("host algo-2 failed: ")
@@ -197,7 +202,7 @@ TORCH_SWITCH, TENSORFLOW_SWITCH = (
     "sagemaker_torch_distributed_enabled",
     "sagemaker_multi_worker_mirrored_strategy_enabled",
 )
-JOIN = """
+JOIN_PROGRAM = """
 import torch, torch.distributed as dist
 dist.init_process_group("gloo")
 """
@@ -205,52 +210,55 @@ SUM_RANKS = """
 total = torch.tensor([dist.get_rank() + 1])
 dist.all_reduce(total)
 result = {"hosts": dist.get_world_size(), "sum": int(total)}
-dist.destroy_process_group()  # otherwise, PyTorch may abort at exit
+dist.destroy_process_group()  # without this call, PyTorch may abort at exit
 """
 READ_TF_CONFIG = """
 import json, os
 config = json.loads(os.environ["TF_CONFIG"])
-result = {"hosts": len(config["cluster"]["worker"]), "sum": 1 + 2 * (config["task"]["type"] == "worker")}
+result = {"hosts": len(config["cluster"]["worker"]), "type": config["task"]["type"]}
 """
 WRITE_RESULT = """
 import json, os, pathlib
 pathlib.Path(os.environ["SM_MODEL_DIR"], "result.json").write_text(json.dumps(result))
 """
-FAIL = """
+FAIL_PROGRAM = """
 assert dist.get_rank() == 0, "only rank 0 is expected"
 dist.barrier()
 """
 
 
 @pytest.mark.parametrize(
-    ("job", "switch", "script"),
-    [(TORCH, TORCH_SWITCH, JOIN + SUM_RANKS), (TENSORFLOW, TENSORFLOW_SWITCH, READ_TF_CONFIG)],
+    ("job", "switch", "script", "expected_result"),
+    [
+        (TORCH, TORCH_SWITCH, JOIN_PROGRAM + SUM_RANKS, {"hosts": 2, "sum": 1 + 2}),
+        (TENSORFLOW, TENSORFLOW_SWITCH, READ_TF_CONFIG, {"hosts": 2, "type": "worker"}),
+    ],
 )
 def test_sdk_setting_runs_the_script_on_all_hosts(
-    job: str, switch: str, script: str, hosts: Callable[[int], Hosts]
+    job: str, switch: str, script: str, expected_result: dict[str, Any], hosts: Callable[[int], Hosts]
 ) -> None:
-    two = hosts(2)
-    two.prepare()
-    for layout in two.layouts.values():
-        submit(layout, switch, script + WRITE_RESULT)
-    two.run(job)
-    results = [json.loads((layout.model / "result.json").read_text()) for layout in two.layouts.values()]
-    assert results == [{"hosts": 2, "sum": 3}] * 2
+    two_hosts = hosts(2)
+    two_hosts.prepare()
+    for layout in two_hosts.layouts.values():
+        write_user_script(layout, switch, script + WRITE_RESULT)
+    two_hosts.run(job)
+    results = [json.loads((layout.model / "result.json").read_text()) for layout in two_hosts.layouts.values()]
+    assert results == [expected_result] * 2
 
 
 def test_script_that_fails_on_one_host_ends_all_hosts(hosts: Callable[[int], Hosts]) -> None:
-    two = hosts(2)
-    two.prepare()
-    for layout in two.layouts.values():
-        submit(layout, TORCH_SWITCH, JOIN + FAIL)
-    two.start(TORCH)
-    for run in two.wait().values():
+    two_hosts = hosts(2)
+    two_hosts.prepare()
+    for layout in two_hosts.layouts.values():
+        write_user_script(layout, TORCH_SWITCH, JOIN_PROGRAM + FAIL_PROGRAM)
+    two_hosts.start(TORCH)
+    for run in two_hosts.wait().values():
         assert run.code == 1, run.log
         assert run.failure is not None
         assert run.failure.startswith("host algo-2 failed: train.py failed: AssertionError: only rank 0 is expected")
 
 
-def submit(layout: Layout, switch: str, script: str) -> None:
+def write_user_script(layout: Layout, switch: str, script: str) -> None:
     code = layout.input_data / "code"
     code.mkdir()
     (code / "train.py").write_text(script)

@@ -1,4 +1,4 @@
-"""The image preprocess on several hosts, each with a part of the files."""
+"""The image `preprocess` on several hosts. Each host has a part of the files."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from testcontainers.core.network import Network
 
 from microjobs.contract import Layout, ResourceConfig, write_processing_resource_config
 from microjobs.scaler import read_scaler
-from tests.images.conftest import Job, Run, RunJob, StartJob
+from tests.images.conftest import EndedJob, Job, RunJob, StartJob
 
 pytestmark = pytest.mark.engine
 
@@ -51,29 +51,29 @@ def start_hosts(network: Network, start_job: StartJob, tmp_path: Path) -> StartH
     return start
 
 
-def one_file_per_host(arrays: Arrays) -> dict[str, Arrays]:
+def assign_one_file_per_host(arrays: Arrays) -> dict[str, Arrays]:
     """Return the files of each host, like ShardedByS3Key: three hosts have no x_train.npy."""
     return {host: {name: arrays[name]} for host, name in zip(HOSTS, sorted(arrays), strict=True)}
 
 
-def output_files(runs: Mapping[str, Run]) -> dict[str, Path]:
+def find_output_files(runs: Mapping[str, EndedJob]) -> dict[str, Path]:
     """Return the output files by name. Two hosts must not write the same name: S3 would keep only one of the files."""
-    written = [path for run in runs.values() for path in run.layout.root.glob("processing/t*/*")]
-    assert len({path.name for path in written}) == len(written)
-    return {path.name: path for path in written}
+    paths = [path for run in runs.values() for path in run.layout.root.glob("processing/t*/*")]
+    assert len({path.name for path in paths}) == len(paths)
+    return {path.name: path for path in paths}
 
 
-def wait(jobs: Mapping[str, Job]) -> dict[str, Run]:
+def wait(jobs: Mapping[str, Job]) -> dict[str, EndedJob]:
     return {host: job.wait(timeout=90) for host, job in jobs.items()}
 
 
 def test_four_hosts_with_one_file_each_write_the_same_output_as_one_host(
     arrays: Arrays, start_hosts: StartHosts, run_job: RunJob, root: Path
 ) -> None:
-    runs = wait(start_hosts(one_file_per_host(arrays)))
+    runs = wait(start_hosts(assign_one_file_per_host(arrays)))
     assert {run.code for run in runs.values()} == {0}, [run.log for run in runs.values()]
     assert [line for run in runs.values() for line in run.warnings()] == []
-    found = output_files(runs)
+    files = find_output_files(runs)
 
     layout = Layout(root)
     layout.processing("input").mkdir(parents=True)
@@ -81,12 +81,15 @@ def test_four_hosts_with_one_file_each_write_the_same_output_as_one_host(
         np.save(layout.processing("input") / f"{name}.npy", array)
     run_job("preprocess", [], root)
     for path in root.glob("processing/t*/*.npy"):
-        np.testing.assert_allclose(np.load(found[path.name]), np.load(path), rtol=1e-12)
-    single, several = read_scaler(layout.processing("train")), read_scaler(found["scaler.json"].parent)
-    assert single is not None
-    assert several is not None
-    np.testing.assert_allclose(several.mean, single.mean, rtol=1e-12)
-    np.testing.assert_allclose(several.scale, single.scale, rtol=1e-12)
+        np.testing.assert_allclose(np.load(files[path.name]), np.load(path), rtol=1e-12)
+    one_host_scaler, four_host_scaler = (
+        read_scaler(layout.processing("train")),
+        read_scaler(files["scaler.json"].parent),
+    )
+    assert one_host_scaler is not None
+    assert four_host_scaler is not None
+    np.testing.assert_allclose(four_host_scaler.mean, one_host_scaler.mean, rtol=1e-12)
+    np.testing.assert_allclose(four_host_scaler.scale, one_host_scaler.scale, rtol=1e-12)
 
 
 def test_shards_on_all_hosts_have_one_scaler(arrays: Arrays, start_hosts: StartHosts) -> None:
@@ -95,7 +98,7 @@ def test_shards_on_all_hosts_have_one_scaler(arrays: Arrays, start_hosts: StartH
         for number, part in enumerate(np.array_split(arrays[name], 4)):
             shares[HOSTS[number]][f"{name}-{number:05}-of-00004"] = part
     runs = wait(start_hosts(shares))
-    scaler = read_scaler(output_files(runs)["scaler.json"].parent)
+    scaler = read_scaler(find_output_files(runs)["scaler.json"].parent)
     assert scaler is not None
     np.testing.assert_allclose(scaler.mean, arrays["x_train"].mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(scaler.scale, arrays["x_train"].std(axis=0), rtol=1e-12)
@@ -104,19 +107,19 @@ def test_shards_on_all_hosts_have_one_scaler(arrays: Arrays, start_hosts: StartH
 def test_replicated_input_is_written_once(arrays: Arrays, start_hosts: StartHosts) -> None:
     runs = wait(start_hosts(dict.fromkeys(HOSTS, arrays)))
     assert {run.code for run in runs.values()} == {0}
-    assert sorted(output_files(runs)) == ["scaler.json", "x_test.npy", "x_train.npy", "y_test.npy", "y_train.npy"]
+    assert sorted(find_output_files(runs)) == ["scaler.json", "x_test.npy", "x_train.npy", "y_test.npy", "y_train.npy"]
 
 
 def test_invalid_row_on_one_host_is_the_error_of_all_hosts(arrays: Arrays, start_hosts: StartHosts) -> None:
     arrays["x_test"][7, 3] = np.nan
-    runs = wait(start_hosts(one_file_per_host(arrays)))
+    runs = wait(start_hosts(assign_one_file_per_host(arrays)))
     assert {run.code for run in runs.values()} == {2}
     assert all(run.failure and run.failure.startswith("x_test.npy row 7 contains nan") for run in runs.values())
-    assert output_files(runs) == {}
+    assert find_output_files(runs) == {}
 
 
 def test_missing_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts: StartHosts) -> None:
-    shares = one_file_per_host(arrays)
+    shares = assign_one_file_per_host(arrays)
     del shares["algo-3"]
     start = time.monotonic()
     runs = wait(start_hosts(shares))
@@ -126,7 +129,7 @@ def test_missing_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts:
 
 
 def test_missing_first_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts: StartHosts) -> None:
-    shares = one_file_per_host(arrays)
+    shares = assign_one_file_per_host(arrays)
     del shares["algo-1"]
     start = time.monotonic()
     runs = wait(start_hosts(shares))
@@ -137,7 +140,7 @@ def test_missing_first_host_fails_the_job_within_a_minute(arrays: Arrays, start_
 
 @pytest.mark.parametrize("victim", ["algo-1", "algo-4"])
 def test_killed_host_fails_the_job_on_the_other_hosts(victim: str, arrays: Arrays, start_hosts: StartHosts) -> None:
-    jobs = start_hosts(one_file_per_host(arrays | long_training_data()))
+    jobs = start_hosts(assign_one_file_per_host(arrays | make_long_training_data()))
     jobs["algo-1"].wait_for_log("algo-4 has")  # all hosts have joined, and the data takes seconds to read
     jobs[victim].container.kill()
     start = time.monotonic()
@@ -148,7 +151,7 @@ def test_killed_host_fails_the_job_on_the_other_hosts(victim: str, arrays: Array
 
 
 def test_frozen_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts: StartHosts) -> None:
-    jobs = start_hosts(one_file_per_host(arrays | long_training_data()))
+    jobs = start_hosts(assign_one_file_per_host(arrays | make_long_training_data()))
     jobs["algo-1"].wait_for_log("algo-4 has")
     jobs["algo-2"].container.pause()
     start = time.monotonic()
@@ -157,12 +160,13 @@ def test_frozen_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts: 
     assert all(run.failure and "lost host algo-2" in run.failure for run in runs.values())
 
 
-def long_training_data(rows: int = 30_000_000) -> Arrays:
+def make_long_training_data(rows: int = 30_000_000) -> Arrays:
     """Return arrays of zeros. Their sparse files need no disk space, but reading them takes seconds."""
     return {"x_train": np.broadcast_to(0.0, (rows, 13)), "y_train": np.broadcast_to(0.0, rows)}
 
 
 def save(path: Path, array: NDArray[np.float64]) -> None:
+    """Save an array. The zeros of `make_long_training_data` become a sparse file."""
     if array.strides[0]:
         np.save(path, array)
     else:

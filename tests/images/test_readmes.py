@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import JOBS, image_name
-from tests.documented import Snippet, code_blocks, inline_commands
+from tests.conftest import JOBS, make_image_name
+from tests.documented import Snippet, find_code_blocks, find_inline_commands
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -17,30 +17,30 @@ RESULTS = {
     "train-tensorflow": ("model/1/saved_model.pb", "model/model.onnx", "output/data/learning-curve.png"),
     "batch-score": ("processing/batch/score-report.txt", "processing/batch/predictions.npy"),
 }
-"""Files in the folder `root` after the examples. The tests of serve run the examples of its README."""
+"""Files in the folder `root` after the examples. `tests/unit/serve/test_serve_readme.py` runs the examples of serve."""
 
 
-def find_readme(job: str) -> Path:
-    return Path("containers", job, "README.md")
+def find_readme(image: str) -> Path:
+    return Path("containers", image, "README.md")
 
 
-def run(snippet: Snippet, folder: Path) -> None:
+def run_snippet(snippet: Snippet, folder: Path) -> None:
     """Run a snippet with the images under test."""
-    text = re.sub(r"microjobs/([a-z-]+):dev", lambda match: image_name(match[1]), snippet.text)
-    done = subprocess.run(["bash", "-euc", text], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{snippet}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    text = re.sub(r"microjobs/([a-z-]+):dev", lambda match: make_image_name(match[1]), snippet.text)
+    result = subprocess.run(["bash", "-euc", text], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{snippet}: {result.stdout[-2000:]}{result.stderr[-2000:]}"
 
 
-@pytest.mark.parametrize("job", RESULTS)
-def test_examples_run_in_order(job: str, tmp_path: Path) -> None:
-    for snippet in (*code_blocks(find_readme(job)), *inline_commands(find_readme(job))):
+@pytest.mark.parametrize("image", RESULTS)
+def test_examples_run_in_order(image: str, tmp_path: Path) -> None:
+    for snippet in (*find_code_blocks(find_readme(image)), *find_inline_commands(find_readme(image))):
         if not snippet.text.startswith("make "):
-            run(snippet, tmp_path)
-    assert [name for name in RESULTS[job] if not (tmp_path / "root" / name).is_file()] == []
+            run_snippet(snippet, tmp_path)
+    assert [name for name in RESULTS[image] if not (tmp_path / "root" / name).is_file()] == []
 
 
 def test_all_readmes_with_examples_are_tested() -> None:
-    with_examples = {
-        job for job in JOBS if any("docker run" in snippet.text for snippet in code_blocks(find_readme(job)))
+    images_with_examples = {
+        image for image in JOBS if any("docker run" in snippet.text for snippet in find_code_blocks(find_readme(image)))
     }
-    assert with_examples - {"serve"} == set(RESULTS)
+    assert images_with_examples - {"serve"} == set(RESULTS)

@@ -17,19 +17,20 @@ from docker.errors import APIError
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from microjobs.trainer.checkpoints import MANIFEST
-from tests.images.conftest import Job, Run, RunJob, Starter, StartJob
+from tests.images.conftest import EndedJob, Job, RunJob, Starter, StartJob
 from tests.images.training import load_weights, write_request, write_small_data
 
 pytestmark = pytest.mark.engine
 
 EPOCHS = 1500
-STOP_SECONDS = 10.0
+MAX_STOP_SECONDS = 10.0
+"""Maximum time from SIGTERM to the end of a job."""
 
 KILL_COUNTS = {"train-pytorch": 20, "train-tensorflow": 4}
 STOP_COUNTS = {"train-pytorch": 4, "train-tensorflow": 2}
-"""Number of signals per job, at random moments; MICROJOBS_DRILL_ENDS overrides it."""
+"""Numbers of SIGKILL and SIGTERM per image, at random moments; MICROJOBS_DRILL_ENDS overrides both."""
 MAX_SIGNAL_SECONDS = {"train-pytorch": 4.0, "train-tensorflow": 10.0}
-"""Latest time of a signal, in seconds after the container starts: from the first import to the export."""
+"""Latest time of a signal, in seconds after the start of the container. It can be as late as the model's export."""
 
 EXTRA_HYPERPARAMETERS: Mapping[str, Mapping[str, object]] = {
     "train-pytorch": {"eval_every": 100},
@@ -41,7 +42,7 @@ TrainWithoutInterruption = Callable[[str], list[bytes]]
 
 @pytest.fixture
 def job() -> str:
-    """The image of tests that choose none. The trainers share the tested code, and train-pytorch starts faster."""
+    """The image of tests without a parameter `job`. Both trainers use the tested code; train-pytorch starts faster."""
     return "train-pytorch"
 
 
@@ -71,19 +72,19 @@ def train_without_interruption(tmp_path_factory: pytest.TempPathFactory) -> Iter
     starter = Starter()
 
     @functools.cache
-    def run(job: str) -> list[bytes]:
+    def train(job: str) -> list[bytes]:
         layout = Layout(tmp_path_factory.mktemp(job))
         write_training_request(layout, **EXTRA_HYPERPARAMETERS[job])
         write_small_data(layout)
-        ended = starter(job, ["train"], layout.root).wait()
-        assert ended.code == 0, ended.log
+        run = starter(job, ["train"], layout.root).wait()
+        assert run.code == 0, run.log
         return read_weights(layout)
 
-    yield run
+    yield train
     starter.close()
 
 
-def random_moments(job: str, counts: Mapping[str, int]) -> Iterator[float]:
+def choose_random_moments(job: str, counts: Mapping[str, int]) -> Iterator[float]:
     count = int(os.environ.get("MICROJOBS_DRILL_ENDS", counts[job]))
     seed = random.randrange(1 << 32)  # noqa: S311
     print(f"seed of the random moments: {seed}")
@@ -91,13 +92,13 @@ def random_moments(job: str, counts: Mapping[str, int]) -> Iterator[float]:
     return (generator.uniform(0, MAX_SIGNAL_SECONDS[job]) for _ in range(count))
 
 
-def send_signal(job: Job, number: int, moment: float) -> Run:
-    """Send a signal to process 1 of the container, `moment` seconds after now. Wait until the job ends."""
+def send_signal(job: Job, number: int, moment: float) -> EndedJob:
+    """Send a signal to process 1 of the container after `moment` seconds, and wait until the job ends."""
     time.sleep(moment)
     try:
         job.container.kill(signal.Signals(number).name)
     except APIError as error:
-        if error.status_code != HTTPStatus.CONFLICT:  # the job has already ended
+        if error.status_code != HTTPStatus.CONFLICT:  # a conflict means that the job has already ended
             raise
     return job.wait(timeout=60)
 
@@ -106,7 +107,7 @@ def send_signal(job: Job, number: int, moment: float) -> Run:
 def test_killed_training_resumes_to_the_same_weights(
     job: str, layout: Layout, start_job: StartJob, run_job: RunJob, train_without_interruption: TrainWithoutInterruption
 ) -> None:
-    for moment in random_moments(job, KILL_COUNTS):
+    for moment in choose_random_moments(job, KILL_COUNTS):
         run = send_signal(start_job(job, ["train"], layout.root), signal.SIGKILL, moment)
         assert run.code in (0, 137), run.log
     run_job(job, ["train"], layout.root)
@@ -118,14 +119,14 @@ def test_killed_training_resumes_to_the_same_weights(
 def test_stopped_training_exits_with_0_and_resumes(
     job: str, layout: Layout, start_job: StartJob, run_job: RunJob, train_without_interruption: TrainWithoutInterruption
 ) -> None:
-    for moment in random_moments(job, STOP_COUNTS):
-        started = start_job(job, ["train"], layout.root)
-        started.wait_until_signals_are_handled()
+    for moment in choose_random_moments(job, STOP_COUNTS):
+        running_job = start_job(job, ["train"], layout.root)
+        running_job.wait_until_signals_are_handled()
         time.sleep(moment)
-        seconds = started.stop(timeout=60)
-        assert started.code == 0, started.log
-        assert seconds < STOP_SECONDS, started.log
-        assert "stopped by SIGTERM" in started.log or f"{EPOCHS} epochs in" in started.log
+        seconds = running_job.stop(timeout=60)
+        assert running_job.code == 0, running_job.log
+        assert seconds < MAX_STOP_SECONDS, running_job.log
+        assert "stopped by SIGTERM" in running_job.log or f"{EPOCHS} epochs in" in running_job.log
     run_job(job, ["train"], layout.root)
     assert read_weights(layout) == train_without_interruption(job)
 
@@ -133,10 +134,10 @@ def test_stopped_training_exits_with_0_and_resumes(
 def test_damaged_checkpoint_is_set_aside_with_a_warning(
     job: str, layout: Layout, start_job: StartJob, train_without_interruption: TrainWithoutInterruption
 ) -> None:
-    started = start_job(job, ["train"], layout.root)
-    started.wait_for_log("Epoch: 200 ")
-    started.stop(timeout=60)
-    assert started.log.rstrip().endswith("start the job again with the same CheckpointConfig to resume")
+    running_job = start_job(job, ["train"], layout.root)
+    running_job.wait_for_log("Epoch: 200 ")
+    running_job.stop(timeout=60)
+    assert running_job.log.rstrip().endswith("start the job again with the same CheckpointConfig to resume")
     newest = max(layout.checkpoints.iterdir())
     largest = max(newest.iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])
@@ -152,7 +153,7 @@ def test_checkpoint_of_another_training_is_refused(job: str, layout: Layout, run
     write_training_request(layout, **EXTRA_HYPERPARAMETERS[job], epochs=2, learning_rate=0.02)
     y = layout.channel("train") / "y_train.npy"
     np.save(y, np.load(y) + 1)
-    run = run_job(job, ["train"], layout.root, expect=2)
+    run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure is not None
     assert "is a checkpoint of another training: learning_rate was 0.01, is 0.02; y_train was (24, 1)" in run.failure
 
@@ -176,9 +177,9 @@ def test_temporary_checkpoints_are_removed_with_the_job(job: str, layout: Layout
 def test_finished_training_only_saves_its_model(job: str, layout: Layout, run_job: RunJob) -> None:
     write_training_request(layout, **EXTRA_HYPERPARAMETERS[job], epochs=300, keep_checkpoints=2)
     run_job(job, ["train"], layout.root)
-    checkpoints, first = sorted(layout.checkpoints.iterdir()), read_weights(layout)
+    checkpoints, weights = sorted(layout.checkpoints.iterdir()), read_weights(layout)
     assert len(checkpoints) == 2
     assert json.loads((checkpoints[-1] / MANIFEST).read_text())["epoch"] == 300
     (layout.model / "model.onnx").unlink()
     assert "resuming after 300 of 300 epochs" in run_job(job, ["train"], layout.root).log
-    assert read_weights(layout) == first
+    assert read_weights(layout) == weights

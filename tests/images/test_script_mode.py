@@ -13,7 +13,7 @@ from tests.images.training import write_request
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch", "preprocess"])]
 
-SOURCE = "input/data/code"
+CODE_FOLDER = "input/data/code"
 
 WRITE_RESULT = """
 import json, os, pathlib, sys
@@ -43,13 +43,13 @@ def submit(root: Path) -> Submit:
         write_request(
             layout,
             sagemaker_program="train.py",
-            sagemaker_submit_directory=layout.format_local_path(root / SOURCE),
+            sagemaker_submit_directory=layout.format_local_path(root / CODE_FOLDER),
             epochs=3,
             name="a b",
         )
-        (root / SOURCE).mkdir()
+        (root / CODE_FOLDER).mkdir()
         for name, content in {"train.py": script, **files}.items():
-            (root / SOURCE / name).write_text(content)
+            (root / CODE_FOLDER / name).write_text(content)
         return layout
 
     return write
@@ -70,7 +70,7 @@ def test_code_can_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> No
     layout = submit(WRITE_RESULT)
     archive = layout.input_data / "sourcedir.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
-        tar.add(layout.root / SOURCE / "train.py", "train.py")
+        tar.add(layout.root / CODE_FOLDER / "train.py", "train.py")
     write_request(
         layout,
         sagemaker_program="train.py",
@@ -84,55 +84,58 @@ def test_code_can_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> No
 
 def test_script_cannot_import_modules_of_the_job(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("import network")
-    run = run_job(job, ["train"], layout.root, expect=1)
+    run = run_job(job, ["train"], layout.root, exit_code=1)
     assert run.failure is not None
     assert "No module named 'network'" in run.failure
 
 
-def test_error_of_a_script_comes_first(job: str, submit: Submit, run_job: RunJob) -> None:
+def test_failure_begins_with_the_error_of_the_script(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("raise ValueError('7 is not a color')")
-    run = run_job(job, ["train"], layout.root, expect=1)
+    run = run_job(job, ["train"], layout.root, exit_code=1)
     assert run.failure is not None
     assert run.failure.startswith("train.py failed: ValueError: 7 is not a color")
 
 
-def test_requirements_are_installed_first(job: str, submit: Submit, run_job: RunJob) -> None:
+def test_requirements_are_installed_before_the_script_runs(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("", **{"requirements.txt": "./missing-package\n"})
-    run = run_job(job, ["train"], layout.root, expect=2)
+    run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure is not None
-    assert run.failure.startswith("the requirements of 'train.py' cannot be installed")
+    assert run.failure.startswith("the requirements of 'train.py' cannot be installed: ")
+    assert "missing-package" in run.failure
 
 
 def test_missing_program_error_lists_the_files(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("")
     write_request(
-        layout, sagemaker_program="other.py", sagemaker_submit_directory=layout.format_local_path(layout.root / SOURCE)
+        layout,
+        sagemaker_program="other.py",
+        sagemaker_submit_directory=layout.format_local_path(layout.root / CODE_FOLDER),
     )
-    run = run_job(job, ["train"], layout.root, expect=2)
+    run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure == "sagemaker_program 'other.py' is not in the code, which contains train.py"
 
 
 def test_unsupported_distribution_is_refused(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("")
     write_request(layout, sagemaker_program="train.py", sagemaker_mpi_enabled=True)
-    run = run_job(job, ["train"], layout.root, expect=2)
+    run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure is not None
     assert run.failure.startswith("sagemaker_mpi_enabled is not supported")
 
 
 def test_script_saves_its_work_when_stopped(job: str, submit: Submit, start_job: StartJob) -> None:
     layout = submit(SAVE_WHEN_STOPPED)
-    started = start_job(job, ["train"], layout.root)
-    started.wait_for_log("ready")
-    started.stop(timeout=120)
-    assert started.code == 0, started.log
+    running_job = start_job(job, ["train"], layout.root)
+    running_job.wait_for_log("ready")
+    running_job.stop(timeout=120)
+    assert running_job.code == 0, running_job.log
     assert (layout.model / "saved").exists()
 
 
 def test_script_that_ignores_the_stop_ends_with_143(job: str, submit: Submit, start_job: StartJob) -> None:
     layout = submit("import time; print('ready', flush=True); time.sleep(300)")
-    started = start_job(job, ["train"], layout.root)
-    started.wait_for_log("ready")
-    assert started.stop(timeout=120) < 20
-    assert started.code == 143, started.log
-    assert started.wait().failure is None
+    running_job = start_job(job, ["train"], layout.root)
+    running_job.wait_for_log("ready")
+    assert running_job.stop(timeout=120) < 20
+    assert running_job.code == 143, running_job.log
+    assert running_job.wait().failure is None

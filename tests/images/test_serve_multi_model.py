@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import DEFAULT_ROOT
-from tests.bundles import large_bundle, linear_bundle
+from tests.bundles import write_large_bundle, write_linear_bundle
 from tests.images.conftest import Job, StartJob
-from tests.unit.serve.test_serve_code import write
+from tests.unit.serve.test_serve_code import write_files
 
 pytestmark = pytest.mark.engine
 
@@ -47,9 +47,9 @@ def start(start_job: StartJob, root: Path, **options: object) -> Job:
 
 
 def test_models_of_each_type_are_loaded_and_unloaded(root: Path, start_job: StartJob) -> None:
-    linear_bundle(root / "models" / "sum" / "model", [1.0, 1.0, 1.0], 0.0)
+    write_linear_bundle(root / "models" / "sum" / "model", [1.0, 1.0, 1.0], 0.0)
     program = "def model_fn(d): return 7\ndef transform_fn(m, b, c, a): return f'{m} {b}', 'text/plain'\n"
-    write(root / "models" / "code" / "model" / "code", {"inference.py": program})
+    write_files(root / "models" / "code" / "model" / "code", {"inference.py": program})
     job = start(start_job, root)
     assert [load(job, name) for name in ("sum", "code", "sum", "absent")] == [200, 200, 409, 400]
     assert send(job, "POST", "/models/sum/invoke", "[[1, 2, 3]]") == (200, '{"predictions":[[6.0]]}')
@@ -61,8 +61,8 @@ def test_models_of_each_type_are_loaded_and_unloaded(root: Path, start_job: Star
     assert job.wait().code == 0
 
 
-def test_memory_limit_of_the_container_is_507_before_the_kernel_ends_a_process(root: Path, start_job: StartJob) -> None:
-    large_bundle(root / "models" / "large" / "model", 100)
+def test_model_beyond_the_memory_limit_is_refused_with_507(root: Path, start_job: StartJob) -> None:
+    write_large_bundle(root / "models" / "large" / "model", 100)
     job = start(start_job, root, mem_limit="500m", memswap_limit="500m")
     statuses = [load(job, "m0", "large")]
     while statuses[-1] == 200:

@@ -1,4 +1,5 @@
-"""The straight line of the PyTorch notebook: same output, same weight and bias."""
+"""A straight line, the example of the PyTorch notebook on which the workflow `straight-line` is based. The trainer
+prints the notebook's table, and learns its weight and bias."""
 
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
-from tests.images.conftest import Run, RunJob, RunPython
+from tests.images.conftest import EndedJob, RunJob, RunPython
 from tests.images.training import STRAIGHT_LINE_TABLE, load_weights, write_request, write_straight_line_data
 
 pytestmark = pytest.mark.engine
@@ -16,7 +17,7 @@ IN_IMAGE = Path(__file__).parent / "in_image"
 
 
 @pytest.fixture
-def run(root: Path, run_job: RunJob) -> Run:
+def run(root: Path, run_job: RunJob) -> EndedJob:
     layout = Layout(root)
     write_request(
         layout,
@@ -33,19 +34,19 @@ def run(root: Path, run_job: RunJob) -> Run:
     return run_job("train-pytorch", ["train"], root)
 
 
-def test_prints_the_notebooks_table(run: Run) -> None:
-    printed = [line for line in run.log.splitlines(keepends=True) if line.startswith("Epoch:")]
-    assert "".join(printed) == STRAIGHT_LINE_TABLE
+def test_log_contains_the_table_of_the_notebook(run: EndedJob) -> None:
+    table_lines = [line for line in run.log.splitlines(keepends=True) if line.startswith("Epoch:")]
+    assert "".join(table_lines) == STRAIGHT_LINE_TABLE
 
 
-def test_weight_and_bias_match_the_notebook(run: Run) -> None:
-    found = {
+def test_weight_and_bias_match_the_notebook(run: EndedJob) -> None:
+    weights = {
         round(float(value.item()), 4) for value in load_weights(run.layout.model / "model.onnx") if value.size == 1
     }
-    assert {0.3067, 0.9011} <= found
+    assert {0.3067, 0.9011} <= weights
 
 
-def test_straight_line_is_not_scaled(run: Run) -> None:
+def test_straight_line_is_not_scaled(run: EndedJob) -> None:
     bundle = read_bundle(run.layout.model)
     assert bundle.scaler is None
     assert bundle.manifest.framework == "pytorch"
@@ -53,7 +54,7 @@ def test_straight_line_is_not_scaled(run: Run) -> None:
     assert (run.layout.output_data / "predictions.png").exists()
 
 
-def test_trains_on_a_single_test_row(root: Path, run_job: RunJob) -> None:
+def test_training_succeeds_with_a_single_test_row(root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
     write_request(layout, epochs=2)
     write_straight_line_data(layout)

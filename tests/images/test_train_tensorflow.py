@@ -1,4 +1,4 @@
-"""Keras's log and the SavedModel."""
+"""The log of Keras and the SavedModel that train-tensorflow writes."""
 
 import re
 from pathlib import Path
@@ -23,11 +23,11 @@ def layout(root: Path) -> Layout:
     return layout
 
 
-def test_log_matches_the_notebooks_regular_expressions(layout: Layout, run_job: RunJob) -> None:
+def test_log_matches_the_metric_definitions_of_the_housing_notebook(layout: Layout, run_job: RunJob) -> None:
     log = run_job(JOB, ["train"], layout.root).log
     losses = [float(value) for value in re.findall(r" loss: ([0-9\.]+)", log)]
-    tests = [float(value) for value in re.findall(r" val_loss: ([0-9\.]+)", log)]
-    assert len(losses) == len(tests) == 3
+    validation_losses = [float(value) for value in re.findall(r" val_loss: ([0-9\.]+)", log)]
+    assert len(losses) == len(validation_losses) == 3
     assert losses[2] < losses[0]
 
 

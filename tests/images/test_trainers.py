@@ -34,7 +34,7 @@ def layout(root: Path) -> Layout:
     return layout
 
 
-def test_writes_bundle_metrics_and_plots(job: str, layout: Layout, run_job: RunJob) -> None:
+def test_trainer_writes_bundle_metrics_and_plots(job: str, layout: Layout, run_job: RunJob) -> None:
     run = run_job(job, ["train"], layout.root)
     bundle = read_bundle(layout.model)
     assert bundle.scaler is not None
@@ -69,7 +69,7 @@ def test_same_seed_gives_same_weights(job: str, layout: Layout, run_job: RunJob)
 
 @pytest.mark.skipif(not BOSTON.exists(), reason=f"{BOSTON} does not exist")
 @pytest.mark.parametrize("seed", range(5))
-def test_beats_linear_regression_on_housing(job: str, seed: int, root: Path, run_job: RunJob) -> None:
+def test_model_beats_linear_regression_on_housing(job: str, seed: int, root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
     write_request(layout, epochs=70, batch_size=128, learning_rate=0.01, seed=seed)
     write_boston_data(layout)
@@ -78,7 +78,7 @@ def test_beats_linear_regression_on_housing(job: str, seed: int, root: Path, run
 
 
 @pytest.mark.parametrize(("optimizer", "loss"), [("adam", "huber"), ("rmsprop", "l1")])
-def test_trains_with_other_optimizers_and_losses(
+def test_trainer_accepts_other_optimizers_and_losses(
     job: str, optimizer: str, loss: str, layout: Layout, run_job: RunJob
 ) -> None:
     write_request(layout, epochs=2, batch_size=0, optimizer=optimizer, loss=loss)
@@ -87,18 +87,18 @@ def test_trains_with_other_optimizers_and_losses(
     assert (metrics["test_loss"] == metrics["test_mae"]) == (loss == "l1")
 
 
-def test_reads_all_shards_of_a_channel(job: str, layout: Layout, run_job: RunJob) -> None:
+def test_trainer_reads_all_shards_of_a_channel(job: str, layout: Layout, run_job: RunJob) -> None:
     for kind in ("x", "y"):
-        whole = layout.channel("train") / f"{kind}_train.npy"
-        for shard, rows in enumerate(np.split(np.load(whole), 2)):
+        path = layout.channel("train") / f"{kind}_train.npy"
+        for shard, rows in enumerate(np.split(np.load(path), 2)):
             np.save(layout.channel("train") / f"{kind}_train-{shard:05}-of-00002.npy", rows)
-        whole.unlink()
+        path.unlink()
     assert "24 training rows" in run_job(job, ["train"], layout.root).log
 
 
 def test_misspelt_hyperparameter_ends_the_job_before_data_is_read(job: str, layout: Layout, run_job: RunJob) -> None:
     write_request(layout, epoch=3)
-    run = run_job(job, ["train"], layout.root, expect=2)
+    run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure == "hyperparameters: 'epoch' (value '3') is unknown: did you mean 'epochs'?"
     assert "training rows" not in run.log
 
@@ -108,7 +108,7 @@ def test_error_names_the_row_with_nan(job: str, layout: Layout, run_job: RunJob)
     rows = np.load(path)
     rows[5, 1] = np.nan
     np.save(path, rows)
-    run = run_job(job, ["train"], layout.root, expect=2)
+    run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure is not None
     assert run.failure.startswith("x_train.npy row 5 contains")
 
@@ -117,19 +117,19 @@ def test_error_names_the_missing_channel(job: str, root: Path, run_job: RunJob) 
     layout = Layout(root)
     write_request(layout)
     layout.channel("train").rmdir()
-    run = run_job(job, ["train"], root, expect=2)
+    run = run_job(job, ["train"], root, exit_code=2)
     assert run.failure == "channel 'train' is missing: give the job an input with x_train.npy and y_train.npy"
 
 
-def test_test_rows_of_another_width_are_refused(job: str, layout: Layout, run_job: RunJob) -> None:
+def test_test_rows_narrower_than_training_rows_are_refused(job: str, layout: Layout, run_job: RunJob) -> None:
     write_split(layout, "test", np.ones((8, 3)), np.ones(8))
-    run = run_job(job, ["train"], layout.root, expect=2)
+    run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure == "x_train has 4 values per row, but x_test has 3: preprocess both in the same job"
 
 
 def test_error_of_diverged_training_names_the_learning_rate(job: str, layout: Layout, run_job: RunJob) -> None:
     write_request(layout, epochs=3, learning_rate=1e30)
-    run = run_job(job, ["train"], layout.root, expect=2)
+    run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure is not None
     assert run.failure.startswith("the training diverged: in epoch 0")
     assert "learning_rate" in run.failure
@@ -138,10 +138,11 @@ def test_error_of_diverged_training_names_the_learning_rate(job: str, layout: La
 
 def test_stopped_training_saves_the_model(job: str, layout: Layout, start_job: StartJob) -> None:
     write_request(layout, epochs=1_000_000, batch_size=8)
-    started = start_job(job, ["train"], layout.root)
-    started.wait_for_log("Epoch: 5 " if job == "train-pytorch" else "Epoch 5/")
-    started.stop(timeout=120)
-    run = started.wait()
+    running_job = start_job(job, ["train"], layout.root)
+    # PyTorch's training prints this line after the epoch, Keras before it.
+    running_job.wait_for_log("Epoch: 5 " if job == "train-pytorch" else "Epoch 6/")
+    running_job.stop(timeout=120)
+    run = running_job.wait()
     assert run.code == 0, run.log
     assert run.failure is None
     assert "of 1000000 epochs; the model is saved" in run.log

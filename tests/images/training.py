@@ -21,7 +21,7 @@ from tests.conftest import BOSTON
 from tests.images.example import Example
 
 LINEAR_REGRESSION_MSE = 23.2
-"""Mean squared error of ordinary least squares on the same split of the housing data."""
+"""Mean squared error of ordinary least squares on the split of the housing data that `write_boston_data` writes."""
 
 STRAIGHT_LINE_TABLE = """\
 Epoch: 0 | Train loss: 0.757 | Test loss: 0.725
@@ -40,11 +40,12 @@ Epoch: 240 | Train loss: 0.004 | Test loss: 0.006
 Epoch: 260 | Train loss: 0.004 | Test loss: 0.006
 Epoch: 280 | Train loss: 0.004 | Test loss: 0.006
 """
-"""The output of the PyTorch notebook."""
+"""The table that the PyTorch notebook prints for the data of `write_straight_line_data`; see `straight_line.py`."""
 
 
 def write_request(layout: Layout, **hyperparameters: object) -> None:
-    """Write the configuration of a training job with channels `train` and `test`, and create the platform's folders."""
+    """Write the configuration that a container gets for a request with these hyperparameters and the channels `train`
+    and `test`, and create SageMaker's folders."""
     write_hyperparameters(layout, hyperparameters)
     write_input_data_config(layout, {"train": Channel(), "test": Channel()})
     write_training_resource_config(layout, ResourceConfig())
@@ -58,7 +59,7 @@ def write_split(layout: Layout, split: str, x: ArrayLike, y: ArrayLike) -> None:
 
 
 def write_small_data(layout: Layout, features: int = 4) -> None:
-    """Write 24 training rows and 8 test rows of a linear target, scaled."""
+    """Write 24 scaled training rows and 8 scaled test rows of a linear target, and a scaler."""
     random = np.random.default_rng(0)
     x = random.normal(size=(32, features))
     y = x.sum(axis=1) + 20
@@ -68,7 +69,7 @@ def write_small_data(layout: Layout, features: int = 4) -> None:
 
 
 def write_straight_line_data(layout: Layout) -> None:
-    """Write the notebook's `y = 0.3 x + 0.9`: 80 training rows and 20 test rows, not scaled."""
+    """Write the PyTorch notebook's `y = 0.3 x + 0.9`: 80 training rows and 20 test rows, not scaled."""
     x = np.arange(0, 1, 0.01, dtype=np.float32)[:, np.newaxis]
     y = np.float32(0.3) * x + np.float32(0.9)
     write_split(layout, "train", x[:80], y[:80])
@@ -76,7 +77,7 @@ def write_straight_line_data(layout: Layout) -> None:
 
 
 def write_boston_data(layout: Layout) -> None:
-    """Write Keras's split of the housing data, scaled by the training rows."""
+    """Write Keras's split of the housing data, scaled with the mean and standard deviation of the training rows."""
     with np.load(BOSTON) as arrays:
         x, y = arrays["x"], arrays["y"]
     order = np.arange(len(x))
@@ -95,7 +96,11 @@ def load_weights(model: Path) -> list[NDArray[np.float32]]:
 
 
 def trainer_example(*own_files: str, max_megabytes: int) -> Example:
-    """Return examples of a trainer: a run on a few rows, and a run without training targets."""
+    """Return the example of a trainer: a run on a few rows, and a run that fails because it has no training targets.
+
+    Args:
+        own_files: files that only this trainer writes to the model folder.
+    """
 
     def prepare(layout: Layout) -> None:
         write_request(layout, epochs=3)

@@ -1,7 +1,7 @@
 """SageMaker, S3 and logs in memory, behind real boto3 clients.
 
-botocore validates and serialises each request, and the local server's validation checks the serialised one. Jobs end at
-the second Describe call, unless a test changes that.
+botocore validates and serialises each request, and the local server's validation checks the requests to SageMaker. Jobs
+have ended at the second Describe call, and endpoints are then in service, unless a test changes that.
 """
 
 import io
@@ -25,18 +25,18 @@ TEST_ROWS = 12
 PNG = b"\x89PNG not drawn"
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
-SESSION: Any = boto3.Session()  # one for all tests: it reads AWS's large models once
+SESSION: Any = boto3.Session()  # all tests share the session, which reads AWS's large models once
 
 Members = dict[str, Any]
 
 
-def npy(values: Any) -> bytes:
+def to_npy(values: Any) -> bytes:
     file = io.BytesIO()
     np.save(file, np.asarray(values, np.float32))
     return file.getvalue()
 
 
-def tar_gz(files: dict[str, bytes]) -> bytes:
+def make_tar_gz(files: dict[str, bytes]) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         for name, content in files.items():
@@ -47,7 +47,11 @@ def tar_gz(files: dict[str, bytes]) -> bytes:
 
 
 class Cloud:
-    """SageMaker, S3 and logs in memory. `failures` has reasons by step; the jobs of `hanging_steps` do not end."""
+    """SageMaker, S3 and logs in memory.
+
+    `failures` has the reason of the failure of each step that fails. The jobs and endpoints of `hanging_steps` stay
+    InProgress or Creating.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -60,21 +64,21 @@ class Cloud:
 
     # --- clients ---
 
-    def backend(self) -> Backend:
+    def make_backend(self) -> Backend:
         return Backend(
             title="memory",
             reason="a test",
-            sagemaker=self.client("sagemaker"),
-            runtime=self.client("sagemaker-runtime"),
-            s3=self.client("s3"),
-            logs=self.client("logs"),
+            sagemaker=self.make_client("sagemaker"),
+            runtime=self.make_client("sagemaker-runtime"),
+            s3=self.make_client("s3"),
+            logs=self.make_client("logs"),
             bucket="bucket",
             role="arn:aws:iam::000000000000:role/microjobs",
             image=local_image_name,
             poll_interval=0.001,
         )
 
-    def client(self, service: Any) -> Any:
+    def make_client(self, service: Any) -> Any:
         client = SESSION.client(service, "us-east-1", aws_access_key_id="key", aws_secret_access_key="secret")  # noqa: S106
         client.meta.events.register("before-parameter-build", self._store_members)
         client.meta.events.register("before-call", self._respond)
@@ -114,27 +118,27 @@ class Cloud:
         if (noun, name) in self.resources:
             raise ServiceError("ResourceInUse", f"{name} exists already")
         status = "Creating" if noun == "Endpoint" else "InProgress"
-        self.resources[noun, name] = {**members, f"{noun}Status": status, "CreationTime": self.next_time()}
+        self.resources[noun, name] = {**members, f"{noun}Status": status, "CreationTime": self.make_creation_time()}
         return {}
 
-    def next_time(self) -> datetime:
-        """Return the creation time of the next resource: one second after that of the last one."""
+    def make_creation_time(self) -> datetime:
+        """Return the creation time of the next resource: one second after the creation time of the last resource."""
         return START + timedelta(seconds=len(self.resources))
 
     def _describe(self, noun: str, name: str, _members: Members) -> Members:
         resource = self._get_resource(noun, name)
         self.on_describe(name)
-        before = dict(resource)
+        description = dict(resource)
         if resource[f"{noun}Status"] in ("InProgress", "Creating"):
             self._advance(noun, name, resource)
-        return before
+        return description
 
     def _advance(self, noun: str, name: str, resource: Members) -> None:
         step = next((step for step in (*self.failures, *self.hanging_steps) if step in name), "")
         if step in self.failures:
             resource |= {f"{noun}Status": "Failed", "FailureReason": self.failures[step]}
         elif step not in self.hanging_steps:
-            getattr(self, f"_end_{noun}", lambda _name, _thing: None)(name, resource)
+            getattr(self, f"_end_{noun}", lambda _name, _resource: None)(name, resource)
             resource[f"{noun}Status"] = "InService" if noun == "Endpoint" else "Completed"
 
     def _get_resource(self, noun: str, name: str) -> Members:
@@ -153,29 +157,29 @@ class Cloud:
 
     def _list(self, noun: str, members: Members) -> Members:
         status, text = members.get("StatusEquals"), members.get("NameContains", "")
-        rows = [
+        resources = [
             resource
             for (kind, name), resource in self.resources.items()
             if kind == noun and text in name and status in (None, resource.get(f"{noun}Status"))
         ]
-        rows.sort(
+        resources.sort(
             key=lambda resource: resource.get("CreationTime", START), reverse=members.get("SortOrder") == "Descending"
         )
-        plain = ("Endpoint", "EndpointConfig", "InferenceComponent", "Model")
-        return {f"{noun}s" if noun in plain else f"{noun}Summaries": rows}
+        nouns_with_plural = ("Endpoint", "EndpointConfig", "InferenceComponent", "Model")
+        return {f"{noun}s" if noun in nouns_with_plural else f"{noun}Summaries": resources}
 
-    # --- what jobs leave ---
+    # --- outputs of jobs ---
 
-    def _end_ProcessingJob(self, _name: str, resource: Members) -> None:  # noqa: N802  `_advance` calls it by this name
+    def _end_ProcessingJob(self, _name: str, resource: Members) -> None:  # noqa: N802  `_advance` uses this name
         files = {
-            "raw": {"x_test.npy": npy(np.zeros((TEST_ROWS, 3))), "y_test.npy": npy(np.arange(TEST_ROWS))},
-            "train": {"x_train.npy": npy(np.zeros((TEST_ROWS, 3)))},
+            "raw": {"x_test.npy": to_npy(np.zeros((TEST_ROWS, 3))), "y_test.npy": to_npy(np.arange(TEST_ROWS))},
+            "train": {"x_train.npy": to_npy(np.zeros((TEST_ROWS, 3)))},
             "test": {
-                "x_test-00000-of-00002.npy": npy(np.zeros((4, 3))),
-                "x_test-00001-of-00002.npy": npy(np.ones((TEST_ROWS - 4, 3))),
-                "y_test.npy": npy(np.arange(TEST_ROWS)),
+                "x_test-00000-of-00002.npy": to_npy(np.zeros((4, 3))),
+                "x_test-00001-of-00002.npy": to_npy(np.ones((TEST_ROWS - 4, 3))),
+                "y_test.npy": to_npy(np.arange(TEST_ROWS)),
             },
-            "batch": {"predictions.npy": npy(np.arange(TEST_ROWS) + 0.5), "score-report.txt": b"Test MSE : 0.25"},
+            "batch": {"predictions.npy": to_npy(np.arange(TEST_ROWS) + 0.5), "score-report.txt": b"Test MSE : 0.25"},
         }
         for output in resource["ProcessingOutputConfig"]["Outputs"]:
             for name, content in files[output["OutputName"]].items():
@@ -184,7 +188,7 @@ class Cloud:
     def _end_TrainingJob(self, name: str, resource: Members, mse: float = 30.0) -> None:  # noqa: N802
         folder = f"{resource['OutputDataConfig']['S3OutputPath']}/{name}/output"
         metrics = json.dumps({"test_mse": mse, "test_loss": mse}).encode()
-        self.objects[f"{folder}/output.tar.gz"] = tar_gz({"metrics.json": metrics, "learning-curve.png": PNG})
+        self.objects[f"{folder}/output.tar.gz"] = make_tar_gz({"metrics.json": metrics, "learning-curve.png": PNG})
         self.objects[f"{folder}/model.tar.gz"] = b"model"
         resource["ModelArtifacts"] = {"S3ModelArtifacts": f"{folder}/model.tar.gz"}
         resource["FinalMetricDataList"] = [{"MetricName": "val_loss", "Value": mse, "Timestamp": START}]
@@ -195,7 +199,7 @@ class Cloud:
             trial = {
                 "TrainingJobName": job,
                 "TrainingJobStatus": "Completed",
-                "CreationTime": self.next_time(),
+                "CreationTime": self.make_creation_time(),
                 "number": number,
             }
             self.resources["TrainingJob", job] = {**resource["TrainingJobDefinition"], **trial}

@@ -15,13 +15,13 @@ from microjobs_orchestrator.runs.workflow import Block, RunResults
 from tests.launcher.cloud import Cloud
 
 StartRun = Callable[..., Run]
-B = TypeVar("B", bound=Block)
+BlockType = TypeVar("BlockType", bound=Block)
 
 
-def find_block(results: RunResults, kind: type[B]) -> B:
-    """Return the results' block of a type."""
-    (found,) = (item for item in results.blocks if isinstance(item, kind))
-    return found
+def find_block(results: RunResults, kind: type[BlockType]) -> BlockType:
+    """Return the only block of a type in the results of a run."""
+    (block,) = (item for item in results.blocks if isinstance(item, kind))
+    return block
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def cloud() -> Cloud:
 
 @pytest.fixture
 def screen() -> io.StringIO:
+    """The text that runs print."""
     return io.StringIO()
 
 
@@ -41,6 +42,6 @@ def start(cloud: Cloud, tmp_path: Path, screen: io.StringIO) -> StartRun:
     def start(workflow: str = "housing", journal: Journal | None = None, *, verbose: bool = False) -> Run:
         progress = Progress(Console(file=screen, width=80), verbose=verbose)
         journal = journal or Journal.new(tmp_path / "runs", workflow, {})
-        return Run(cloud.backend(), journal, progress)
+        return Run(cloud.make_backend(), journal, progress)
 
     return start

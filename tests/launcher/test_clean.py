@@ -1,4 +1,4 @@
-"""`microjobs clean` lists items, asks, removes only the listed items, and fails while a server runs."""
+"""Tests of `microjobs clean`: it lists items, asks, removes only the listed items, and fails while a server runs."""
 
 import fcntl
 import io
@@ -7,22 +7,25 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from microjobs_orchestrator import cleaning
 from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.home import ENTRIES, HOME, Home
 from microjobs_orchestrator.local.state import State
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 
 OLD_RUN, NEW_RUN, UNFINISHED_RUN = "housing-20200101-000000", "housing-20200102-000000", "housing-20200103-000000"
 
 
 class Terminal(io.StringIO):
-    """Standard input of a terminal, with an answer."""
+    """A standard input that claims to be a terminal, and that contains an answer."""
 
     def isatty(self) -> bool:
         return True
@@ -57,9 +60,9 @@ def find_runs(home: Home) -> set[str]:
     """Return the runs that have files or resources in a home."""
     paths = [path for path in home.root.rglob("*") if "housing-" in path.name]
     state = State(home.state)
-    in_state = [name for name in (OLD_RUN, NEW_RUN, UNFINISHED_RUN) if state.get("training-job", f"{name}-train")]
+    names_in_state = [name for name in (OLD_RUN, NEW_RUN, UNFINISHED_RUN) if state.get("training-job", f"{name}-train")]
     state.close()
-    return {"-".join(path.name.removesuffix(".json").split("-")[:3]) for path in paths} | set(in_state)
+    return {"-".join(path.name.removesuffix(".json").split("-")[:3]) for path in paths} | set(names_in_state)
 
 
 def test_old_runs_are_removed_completely(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,9 +79,9 @@ def test_deep_and_read_only_folders_are_removed(home: Home) -> None:
     folder = os.open(output, os.O_DIRECTORY)
     for _ in range(1500):
         os.mkdir("deep", dir_fd=folder)
-        inner = os.open("deep", os.O_DIRECTORY, dir_fd=folder)
+        inner_folder = os.open("deep", os.O_DIRECTORY, dir_fd=folder)
         os.close(folder)
-        folder = inner
+        folder = inner_folder
     os.close(folder)
     (output / "closed").mkdir()
     (output / "closed" / "file").touch()
@@ -88,16 +91,16 @@ def test_deep_and_read_only_folders_are_removed(home: Home) -> None:
 
 
 def test_older_than_selects_runs(home: Home) -> None:
-    shutil.rmtree(home.root / "runs" / OLD_RUN)  # a run without a report
+    shutil.rmtree(home.root / "runs" / OLD_RUN)  # now this run has no report
     assert main(["clean", "runs", "--older-than", "0", "--yes"]) == 0
     assert find_runs(home) == {UNFINISHED_RUN}
 
 
 @pytest.mark.parametrize("days", ["many", "-1", "inf", "nan", ""])
 def test_invalid_age_is_refused(days: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exited:
+    with pytest.raises(SystemExit) as error:
         main(["clean", "runs", "--older-than", days])
-    assert exited.value.code == 2
+    assert error.value.code == 2
     assert f"{days!r} is not a number of days, such as 7 or 0.5" in capsys.readouterr().err
 
 
@@ -129,12 +132,12 @@ def test_clean_without_a_terminal_needs_yes(
 
 
 def test_summary_removes_nothing(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    before = sorted(home.root.rglob("*"))
+    paths = sorted(home.root.rglob("*"))
     assert main(["clean"]) == 0
-    assert sorted(home.root.rglob("*")) == before
+    assert sorted(home.root.rglob("*")) == paths
     (runs,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("runs")]
     assert runs.split()[:2] == ["runs", "1"]
-    assert runs.endswith("(older than 7 days)")  # the home has more runs
+    assert runs.endswith("(older than 7 days)")  # the list is shortened, because the home has more runs
 
 
 def test_home_is_removed(home: Home) -> None:
@@ -143,14 +146,14 @@ def test_home_is_removed(home: Home) -> None:
 
 
 def test_other_files_are_not_removed(home: Home, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "thesis.tex").write_text("text")
-    (home.buckets / "linked").symlink_to(elsewhere)
+    other_folder = tmp_path / "elsewhere"
+    other_folder.mkdir()
+    (other_folder / "thesis.tex").write_text("text")
+    (home.buckets / "linked").symlink_to(other_folder)
     (home.root / "notes.txt").write_text("mine")
     assert main(["clean", "home", "--yes"]) == 0
     assert [path.name for path in home.root.iterdir()] == ["notes.txt"]
-    assert (elsewhere / "thesis.tex").exists()
+    assert (other_folder / "thesis.tex").exists()
 
 
 def test_files_behind_a_link_in_place_of_a_bucket_are_not_removed(home: Home, tmp_path: Path) -> None:
@@ -186,6 +189,54 @@ def test_clean_fails_while_a_server_uses_the_home(home: Home, kind: str, capsys:
     assert any(home.environments.iterdir())
 
 
+def test_no_server_starts_during_clean_of_a_home_without_a_lock_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(home_lock, "LOCK_TIMEOUT_SECONDS", 0.0)
+    with cleaning.lock_home(home), pytest.raises(home_lock.HeldError), home_lock.hold(home):
+        pass
+    assert not home.lock.exists()
+    with home_lock.hold(home):
+        assert home_lock.find_holder(home) == os.getpid()
+
+
+def test_server_that_waits_for_clean_holds_a_lock_that_others_see(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    was_refused, try_lock = threading.Event(), home_lock._try_lock
+
+    def try_lock_and_report(descriptor: int, kind: int) -> bool:
+        is_locked = try_lock(descriptor, kind)
+        if not is_locked:
+            was_refused.set()
+        return is_locked
+
+    def start_server() -> int | None:
+        with home_lock.hold(home):
+            return home_lock.find_holder(home)
+
+    monkeypatch.setattr(home_lock, "_try_lock", try_lock_and_report)
+    monkeypatch.setattr(home_lock, "LOCK_TIMEOUT_SECONDS", 20.0)
+    with ThreadPoolExecutor() as pool:
+        with cleaning.lock_home(home):
+            holder = pool.submit(start_server)
+            assert was_refused.wait(20)
+        assert holder.result() == os.getpid()
+
+
+def test_lock_file_is_removed_after_all_other_files(home: Home) -> None:
+    home.lock.write_text("1 1")
+    *_, last_file, folder = cleaning.list_home(home)
+    assert (last_file.title, folder.title) == (str(home.lock), str(home.root))
+
+
+def test_folder_without_files_of_a_server_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(HOME, str(tmp_path))
+    assert main(["clean", "home", "--yes"]) == 0
+    assert capsys.readouterr().out == "nothing to remove\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_failed_removal_is_reported_and_the_rest_is_removed(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,9 +249,9 @@ def test_failed_removal_is_reported_and_the_rest_is_removed(
 
     monkeypatch.setattr(cleaning, "remove_tree", remove_or_raise)
     assert main(["clean", "home", "--yes"]) == 1
-    printed = capsys.readouterr()
-    assert f"Permission denied: '{home.logs}'" in printed.err
-    assert (match := re.search(r"^removed (\d+) of (\d+)$", printed.out, re.MULTILINE))
+    output = capsys.readouterr()
+    assert f"Permission denied: '{home.logs}'" in output.err
+    assert (match := re.search(r"^removed (\d+) of (\d+)$", output.out, re.MULTILINE))
     assert int(match[2]) - int(match[1]) == 1
     assert [path.name for path in home.root.iterdir()] == ["logs"]
 
@@ -215,30 +266,30 @@ def test_missing_home_has_nothing_to_remove(
 
 
 def test_size_counts_hard_links_once_and_follows_no_links(tmp_path: Path) -> None:
-    folder, other = tmp_path / "folder", tmp_path / "other"
-    for path in (folder, other):
+    folder, other_folder = tmp_path / "folder", tmp_path / "other"
+    for path in (folder, other_folder):
         path.mkdir()
         (path / "a").write_bytes(b"x" * 100_000)
-    size = cleaning.size_bytes(folder)
+    size = cleaning.measure_bytes(folder)
     (folder / "b").hardlink_to(folder / "a")
-    (folder / "c").symlink_to(other)
-    assert cleaning.size_bytes(folder) - size < 50_000
+    (folder / "c").symlink_to(other_folder)
+    assert cleaning.measure_bytes(folder) - size < 50_000
 
 
 @pytest.mark.engine
 def test_images_of_jobs_are_removed_by_tag(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     registry = f"microjobs-test-{uuid.uuid4().hex[:8]}"
-    job_image, other = f"{registry}/serve:dev", f"{registry}/other:dev"
-    for name in (job_image, other):
-        subprocess.run(["docker", "tag", image_name("serve"), name], check=True)
+    job_image, other_image = f"{registry}/serve:dev", f"{registry}/other:dev"
+    for name in (job_image, other_image):
+        subprocess.run(["docker", "tag", make_image_name("serve"), name], check=True)
     monkeypatch.setenv("REGISTRY", registry)
     try:
         assert main(["clean", "images", "--yes"]) == 0
-        listed = subprocess.run(
+        result = subprocess.run(
             ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"], capture_output=True, text=True, check=True
         )
-        assert job_image not in listed.stdout.splitlines()
-        assert other in listed.stdout.splitlines()
+        assert job_image not in result.stdout.splitlines()
+        assert other_image in result.stdout.splitlines()
     finally:
-        subprocess.run(["docker", "rmi", other], capture_output=True, check=True)
+        subprocess.run(["docker", "rmi", other_image], capture_output=True, check=True)
     assert job_image in capsys.readouterr().out

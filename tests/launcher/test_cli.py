@@ -1,4 +1,4 @@
-"""The command line, with a cloud in memory."""
+"""Tests of the command line, with AWS's services in memory."""
 
 import subprocess
 import sys
@@ -29,20 +29,20 @@ Microjobs = Callable[..., int]
 
 @pytest.fixture
 def microjobs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Microjobs:
-    """Run `microjobs` with these arguments."""
+    """Return a function that runs `microjobs` with its arguments, and returns the exit code."""
 
     @contextmanager
     def open_backend(*_: object) -> Iterator[backend.Backend]:
-        yield cloud.backend()
+        yield cloud.make_backend()
 
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     monkeypatch.setattr(backend, "open_local_backend", open_backend)
     monkeypatch.setattr(launch, "open_local_backend", open_backend)
-    monkeypatch.setattr(home_view, "HomeView", lambda _home: BackendView(cloud.backend(), "memory"))
+    monkeypatch.setattr(home_view, "HomeView", lambda _home: BackendView(cloud.make_backend(), "memory"))
     return lambda *words: main(words)
 
 
-def runs(tmp_path: Path) -> Path:
+def find_runs_folder(tmp_path: Path) -> Path:
     return tmp_path / "home" / "runs"
 
 
@@ -52,7 +52,7 @@ def test_run_ends_with_summary_and_report(
     assert microjobs("run", "housing") == 0
     output = capsys.readouterr().out
     assert "Test MSE, tuned" in output
-    (report,) = runs(tmp_path).glob("*/report.html")
+    (report,) = find_runs_folder(tmp_path).glob("*/report.html")
     assert "Test MSE : 0.25" in report.read_text()
     assert report.name in output
 
@@ -99,11 +99,11 @@ def test_finished_run_is_not_resumed(microjobs: Microjobs, capsys: pytest.Captur
 
 
 def test_interrupted_run_exits_with_130(microjobs: Microjobs, cloud: Cloud) -> None:
-    cloud.on_describe = interrupt
+    cloud.on_describe = raise_interrupt
     assert microjobs("run", "housing") == 130
 
 
-def interrupt(_name: str) -> None:
+def raise_interrupt(_name: str) -> None:
     raise KeyboardInterrupt
 
 
@@ -118,7 +118,7 @@ def test_data_file_needs_x_and_y(microjobs: Microjobs, tmp_path: Path, capsys: p
 def test_missing_images_are_reported_before_the_first_job(
     microjobs: Microjobs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backend_with_images = replace(cloud.backend(), needs_images=True)
+    backend_with_images = replace(cloud.make_backend(), needs_images=True)
     monkeypatch.setattr(launch, "open_local_backend", lambda *_: nullcontext(backend_with_images))
     monkeypatch.setattr(images, "read_labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}})
     assert microjobs("run", "straight-line") == 1
@@ -139,9 +139,9 @@ def test_missing_images_are_reported_before_the_first_job(
     ],
 )
 def test_wrong_usage_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as error:
         main(words)
-    assert exit_.value.code == 2
+    assert error.value.code == 2
     assert "usage: microjobs" in capsys.readouterr().err
 
 
@@ -149,7 +149,7 @@ def test_ps_lists_all_kinds_newest_first(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     microjobs("run", "housing")
-    cloud.backend().sagemaker.create_endpoint(EndpointName="mine", EndpointConfigName="mine")
+    cloud.make_backend().sagemaker.create_endpoint(EndpointName="mine", EndpointConfigName="mine")
     capsys.readouterr()
     assert microjobs("ps") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -220,7 +220,7 @@ DENIED_ERROR: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}
         (PermissionError(13, "Permission denied", "/x"), "Permission denied: '/x'"),
     ],
 )
-def test_expected_error_is_one_sentence(error: Exception, output: str) -> None:
+def test_description_of_an_expected_error_has_the_reason_or_a_remedy(error: Exception, output: str) -> None:
     assert output in (describe_error(error, Namespace()) or "")
 
 
@@ -233,5 +233,5 @@ def test_help_imports_no_large_package() -> None:
         "import sys; from microjobs_orchestrator.cli import make_parser; make_parser();"
         "print([name for name in ('boto3', 'docker', 'numpy', 'optuna', 'rich') if name in sys.modules])"
     )
-    answer = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert answer.stdout == "[]\n"
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

@@ -1,8 +1,9 @@
-"""`microjobs doctor` on this machine: each finding reports a state and its remedy."""
+"""Tests of `microjobs doctor` on this machine: each finding reports a state and its remedy."""
 
 import importlib.util
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -50,33 +51,82 @@ def test_unreachable_engine_of_docker_host_is_a_problem() -> None:
     assert "tcp://127.0.0.1:9" in finding.message
 
 
+PODMAN = {"Version": "4.3.1", "Components": [{"Name": "Podman Engine"}]}
+DOCKER = {"Version": "28.1"}
+COPY_NOTE = "inputs are copied, except in FastFile mode"
+ROOTLESS = {"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}
+AWS_CLIENTS = "AWS clients in jobs connect through"
+
+
 @pytest.mark.parametrize(
-    ("runtimes", "address", "messages"),
+    ("version", "info", "address", "messages"),
     [
-        ({}, "unix:///var/run/docker.sock", ["Docker engine 28.1"]),
-        ({"nvidia": {}}, "", ["Docker engine 28.1, with NVIDIA's runtime for GPUs"]),
+        (DOCKER, {"CgroupVersion": "1"}, "unix:///var/run/docker.sock", ["Docker engine 28.1"]),
+        (DOCKER, {"Runtimes": {"nvidia": {}}}, "", ["Docker engine 28.1, with NVIDIA's runtime for GPUs"]),
         (
+            DOCKER,
             {},
             "tcp://far:2375",
-            [
-                "Docker engine 28.1",
-                "the engine runs on another machine, tcp://far:2375: inputs are copied, and jobs cannot use boto3",
-            ],
+            ["Docker engine 28.1", f"the engine runs on another machine: inputs are copied, and {AWS_CLIENTS} it"],
+        ),
+        (
+            DOCKER,
+            {**ROOTLESS, "CgroupVersion": "2", "MemoryLimit": True, "CpuCfsQuota": True},
+            "unix:///run/user/1000/docker.sock",
+            ["Docker engine 28.1, rootless", f"{COPY_NOTE}, and {AWS_CLIENTS} the engine"],
+        ),
+        (
+            DOCKER,
+            {**ROOTLESS, "CgroupVersion": "2", "MemoryLimit": True, "CpuCfsQuota": False},  # `cpu` is not delegated
+            "unix:///run/user/1000/docker.sock",
+            ["Docker engine 28.1, rootless", f"{COPY_NOTE}, and {AWS_CLIENTS} the engine", docker_engine.NO_LIMITS],
+        ),
+        (PODMAN, {"CgroupVersion": "1"}, "", ["Podman 4.3.1", COPY_NOTE]),
+        (
+            PODMAN,
+            {"CgroupVersion": "1", "MemoryLimit": True, "rootless": True},
+            "",
+            ["Podman 4.3.1, rootless", f"{COPY_NOTE}, and {AWS_CLIENTS} the engine", docker_engine.NO_LIMITS],
         ),
     ],
 )
 def test_engine_is_described(
-    runtimes: dict[str, object], address: str, messages: list[str], monkeypatch: pytest.MonkeyPatch
+    version: dict[str, object],
+    info: dict[str, object],
+    address: str,
+    messages: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    closed: list[bool] = []
+    close_calls: list[bool] = []
+    podman_info = {"host": {"security": {"rootless": info.get("rootless", False)}}}
+    response = SimpleNamespace(json=lambda: podman_info, raise_for_status=lambda: None)
     client = SimpleNamespace(
-        version=lambda: {"Version": "28.1"}, info=lambda: {"Runtimes": runtimes}, close=lambda: closed.append(True)
+        address=address,
+        version=lambda: version,
+        info=lambda: info,
+        close=lambda: close_calls.append(True),
+        api=SimpleNamespace(base_url="", timeout=1, get=lambda *_, **__: response),
     )
     monkeypatch.setattr(docker_engine, "connect", lambda **_: client)
     findings = list(machine.check_engine({"DOCKER_HOST": address}))
     assert [finding.message for finding in findings] == messages
-    assert [finding.level for finding in findings] == ["ok", "note"][: len(messages)]
-    assert closed
+    assert [finding.level for finding in findings] == ["ok", *["note"] * (len(messages) - 1)]
+    assert all(finding.remedy for finding in findings[1:])
+    assert close_calls
+
+
+def test_rootless_engine_that_the_docker_cli_does_not_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    monkeypatch.setattr(docker_engine, "DEFAULT_SOCKET", f"unix://{tmp_path}/missing.sock")
+    monkeypatch.setattr(docker_engine, "find_address", lambda _: docker_engine.DEFAULT_SOCKET)
+    (finding_without_socket,) = machine.check_engine(environ)
+    assert "DOCKER_HOST" not in finding_without_socket.remedy
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/docker.sock")
+        (finding,) = machine.check_engine(environ)
+    assert finding.remedy == f"use your rootless engine: `export DOCKER_HOST=unix://{tmp_path}/docker.sock`"
 
 
 def test_images_that_run_emulated_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,15 +141,8 @@ def test_images_that_run_emulated_are_noted(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(docker_engine, "connect", lambda **_: client)
     _, note = machine.check_engine({})
     assert note.level == "note"
-    assert note.message == "images for another architecture than the engine's (arm64) run emulated: mine:1 (amd64)"
+    assert note.message == "images for an architecture other than the engine's (arm64) run emulated: mine:1 (amd64)"
     assert "linux/arm64" in note.remedy
-
-
-def test_podman_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    version = {"Version": "4.3.1", "Components": [{"Name": "Podman Engine"}]}
-    client = SimpleNamespace(version=lambda: version, info=dict, close=lambda: None)
-    monkeypatch.setattr(docker_engine, "connect", lambda **_: client)
-    assert [finding.message for finding in machine.check_engine({})] == ["Podman 4.3.1"]
 
 
 @pytest.mark.parametrize(
@@ -127,10 +170,10 @@ def test_little_disk_space_and_memory_are_noted(
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
     monkeypatch.setattr(shutil, "disk_usage", {tmp_path: SimpleNamespace(free=free)}.__getitem__)
     findings = list(machine.check_resources(Home(tmp_path / "folder" / "home")))
-    only = "" if level == "ok" else "only "
+    prefix = "" if level == "ok" else "only "
     assert [(finding.level, finding.message) for finding in findings] == [
-        (level, f"{only}8.0 GB of disk space"),
-        (level, f"{only}4.0 GB of memory"),
+        (level, f"{prefix}8.0 GB of disk space"),
+        (level, f"{prefix}4.0 GB of memory"),
     ]
     assert all(bool(finding.remedy) == (level == "note") for finding in findings)
 
@@ -170,8 +213,8 @@ def test_stale_images_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def index() -> Iterator[str]:
-    """The address of a package index that only has pip."""
+def index_url() -> Iterator[str]:
+    """The address of a package index that contains only pip."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -191,14 +234,14 @@ def index() -> Iterator[str]:
     ("path", "level", "text"),
     [("/simple", "ok", "answers"), ("/simple/", "ok", "answers"), ("/other", "problem", "answers 404 for pip")],
 )
-def test_package_index_is_checked(index: str, path: str, level: str, text: str) -> None:
-    finding = machine.check_package_index({"INDEX_URL": f"{index}{path}", "PIP_INDEX_URL": "http://127.0.0.1:9"})
+def test_package_index_is_checked(index_url: str, path: str, level: str, text: str) -> None:
+    finding = machine.check_package_index({"INDEX_URL": f"{index_url}{path}", "PIP_INDEX_URL": "http://127.0.0.1:9"})
     assert finding.level == level
     assert text in finding.message
 
 
-def test_tls_failure_has_a_remedy(index: str) -> None:
-    finding = machine.check_package_index({"INDEX_URL": f"{index.replace('http:', 'https:')}/simple"})
+def test_tls_failure_has_a_remedy(index_url: str) -> None:
+    finding = machine.check_package_index({"INDEX_URL": f"{index_url.replace('http:', 'https:')}/simple"})
     assert finding.level == "problem"
     assert "set SSL_CERT_FILE" in finding.remedy
 
@@ -212,7 +255,7 @@ def test_unreachable_package_index_is_a_problem_and_its_password_is_hidden() -> 
 
 
 @pytest.mark.parametrize("level", ["ok", "note"])
-def test_package_index_is_checked_without_an_engine(
+def test_package_index_is_checked_only_without_an_engine(
     level: Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "check_engine", lambda _environ: [Finding(level, "engine")])

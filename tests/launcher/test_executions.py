@@ -1,4 +1,4 @@
-"""Pipeline executions on the command line, on a real server."""
+"""Tests of commands for pipeline executions, on a real server."""
 
 import uuid
 
@@ -13,18 +13,18 @@ from tests.local.resources.pipelines.steps import create_pipeline, make_processi
 
 @pytest.fixture
 def arn(processes: LocalServer, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The ARN of an execution, whose second step takes long, of the run `PIPELINE-20261129-1`."""
+    """The ARN of a pipeline execution that belongs to the run `PIPELINE-20261129-1`. Its second step takes 100 s."""
     monkeypatch.setenv(HOME, str(processes.home.root))
-    first = make_processing_step(processes, "First")
-    second = make_processing_step(processes, "Second", "sleep 100", "First")
+    first_step = make_processing_step(processes, "First")
+    second_step = make_processing_step(processes, "Second", "sleep 100", "First")
     parameter = {"Name": "RunName", "Type": "String"}
-    name = create_pipeline(processes, first, second, Parameters=[parameter])
-    started = processes.sagemaker.start_pipeline_execution(
+    name = create_pipeline(processes, first_step, second_step, Parameters=[parameter])
+    response = processes.sagemaker.start_pipeline_execution(
         PipelineName=name,
         PipelineParameters=[{"Name": "RunName", "Value": f"{name}-20261129-1"}],
         ClientRequestToken=uuid.uuid4().hex,
     )
-    return str(started["PipelineExecutionArn"])
+    return str(response["PipelineExecutionArn"])
 
 
 def split_arn(arn: str) -> tuple[str, str]:

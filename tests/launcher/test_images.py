@@ -1,4 +1,4 @@
-"""The images of the repository's jobs: which exist, and how they are built."""
+"""Tests of the images of the ready-made jobs: which images exist, and how they are built."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.conftest import JOBS, REPOSITORY
 @pytest.mark.parametrize(
     ("revision", "is_stale"),
     [
-        ("4b825dc642cb6eb9a060e54bf8d69288fbee4904", True),  # git's empty tree
+        ("4b825dc642cb6eb9a060e54bf8d69288fbee4904", True),  # this is the hash of git's empty tree
         ("4b825dc642cb6eb9a060e54bf8d69288fbee4904-dirty", True),
         ("no-such-revision", False),
     ],
@@ -43,9 +43,9 @@ def test_build_calls_the_makefile(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_build_without_an_engine_has_a_remedy() -> None:
     environment = {**os.environ, "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     command = ["make", "--no-print-directory", "build/serve"]
-    made = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert made.returncode != 0
-    assert "build: no Docker engine answers: start it (`microjobs doctor` helps)" in made.stderr
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "build: no Docker engine answers: start it (`microjobs doctor` prints a remedy)" in result.stderr
 
 
 def test_build_refuses_an_unknown_job() -> None:
@@ -61,5 +61,5 @@ def test_only_trainers_have_a_cuda_variant() -> None:
         images.select_jobs(["serve"], "cuda")
 
 
-def test_repository_is_this_one() -> None:
+def test_repository_is_the_clone_of_the_tests() -> None:
     assert images.REPOSITORY == REPOSITORY

@@ -1,4 +1,4 @@
-"""Reading logs."""
+"""Tests of reading and printing logs."""
 
 import io
 import logging
@@ -26,33 +26,33 @@ from tests.local.log_lines import append_line
 
 
 def test_empty_page_is_not_the_end(cloud: Cloud) -> None:
-    """CloudWatch may return an empty page while it searches. At the end the token stays the same."""
+    """CloudWatch may return an empty page before the end of a stream. At the end, the token stays the same."""
     pages: dict[str, tuple[list[str], str]] = {
         "0": ([], "1"), "1": (["a"], "2"), "2": ([], "3"), "3": (["b"], "4"), "4": ([], "4"),
     }  # fmt: skip
 
-    def get(members: Mapping[str, Any]) -> dict[str, Any]:
+    def get_events(members: Mapping[str, Any]) -> dict[str, Any]:
         lines, token = pages[members.get("nextToken", "0")]
         return {"events": [{"timestamp": 1, "message": line} for line in lines], "nextForwardToken": token}
 
-    cloud.GetLogEvents = get  # type: ignore[method-assign]
-    assert [event.text for event in LogTail(TRAINING, "x", cloud.backend().logs).read_remaining()] == ["a", "b"]
+    cloud.GetLogEvents = get_events  # type: ignore[method-assign]
+    assert [event.text for event in LogTail(TRAINING, "x", cloud.make_backend().logs).read_remaining()] == ["a", "b"]
 
 
 def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
     streams = [f"tune-{number:03}-abcd/algo-1-1763778749000" for number in range(60)]
 
-    def describe(members: Mapping[str, Any]) -> dict[str, Any]:
+    def describe_streams(members: Mapping[str, Any]) -> dict[str, Any]:
         begin = int(members.get("nextToken", "0"))
-        more = {"nextToken": str(begin + 50)} if begin + 50 < len(streams) else {}
-        return {"logStreams": [{"logStreamName": name} for name in streams[begin : begin + 50]], **more}
+        next_token = {"nextToken": str(begin + 50)} if begin + 50 < len(streams) else {}
+        return {"logStreams": [{"logStreamName": name} for name in streams[begin : begin + 50]], **next_token}
 
-    cloud.DescribeLogStreams = describe  # type: ignore[method-assign]
-    assert len({event.stream for event in LogTail(TUNING, "tune", cloud.backend().logs).read_remaining()}) == 60
+    cloud.DescribeLogStreams = describe_streams  # type: ignore[method-assign]
+    assert len({event.stream for event in LogTail(TUNING, "tune", cloud.make_backend().logs).read_remaining()}) == 60
 
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"
-HOSTILE = f"loss {CLIPBOARD}\x1b[2J\x1b[H\x9b2J\x1bc\x1b[31m1\x1b[0m\x07"
+HOSTILE_LINE = f"loss {CLIPBOARD}\x1b[2J\x1b[H\x9b2J\x1bc\x1b[31m1\x1b[0m\x07"
 
 
 @pytest.mark.parametrize(("is_terminal", "expected"), [(True, " \x1b[31m1\x1b[0m"), (False, " 1")])
@@ -69,7 +69,13 @@ def test_log_has_no_control_sequences(
     with closing(State(home.state)) as state:
         state.add("training-job", "job", "arn:job", "Completed", {}, {"TrainingJobStatus": "Completed"})
     stream = LogStore(home.logs).create("/aws/sagemaker/TrainingJobs", "job/algo-1-1763778749000")
-    for line in (b"\x1b[31m1\x1b[0m", HOSTILE.encode(), b"up\x1b[Balgo-2  forged", b"\xff\x1b[8mhidden", b"50%\r100%"):
+    for line in (
+        b"\x1b[31m1\x1b[0m",
+        HOSTILE_LINE.encode(),
+        b"up\x1b[Balgo-2  forged",
+        b"\xff\x1b[8mhidden",
+        b"50%\r100%",
+    ):
         append_line(stream, 1.0, line)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     assert main(["logs", "job"]) == 0
@@ -83,12 +89,12 @@ def test_log_has_no_control_sequences(
 
 
 def test_messages_of_aws_have_no_control_sequences(cloud: Cloud) -> None:
-    def get(members: Mapping[str, Any]) -> dict[str, Any]:
-        events = [{"timestamp": 1, "message": message} for message in (HOSTILE, "\r 50%\r100%")]
+    def get_events(members: Mapping[str, Any]) -> dict[str, Any]:
+        events = [{"timestamp": 1, "message": message} for message in (HOSTILE_LINE, "\r 50%\r100%")]
         return {"events": [] if members.get("nextToken") else events, "nextForwardToken": "1"}
 
-    cloud.GetLogEvents = get  # type: ignore[method-assign]
-    texts = [event.text for event in LogTail(TRAINING, "x", cloud.backend().logs).read_remaining()]
+    cloud.GetLogEvents = get_events  # type: ignore[method-assign]
+    texts = [event.text for event in LogTail(TRAINING, "x", cloud.make_backend().logs).read_remaining()]
     assert not any(set(text) & {"\x07", "\x9b", "\x1b"} for text in texts)
     assert texts[1] == "100%"
 
@@ -96,18 +102,18 @@ def test_messages_of_aws_have_no_control_sequences(cloud: Cloud) -> None:
 def test_failure_reasons_and_live_logs_have_no_control_sequences(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> int:
-        raise LauncherError(f"the job failed: {HOSTILE}")
+    def raise_error(_: object) -> int:
+        raise LauncherError(f"the job failed: {HOSTILE_LINE}")
 
-    monkeypatch.setattr(logs, "call", fail)
+    monkeypatch.setattr(logs, "call", raise_error)
     assert main(["logs", "job"]) == 1
     assert "\x1b" not in capsys.readouterr().err
-    written = io.StringIO()
-    progress = Progress(Console(file=written, force_terminal=True), verbose=True)
-    progress.show_log(StepDisplay("step"), [Event.from_message("algo-1-1763778749000", 1, HOSTILE)])
-    progress.print_note(HOSTILE)
-    assert "\x1b]" not in written.getvalue()
-    assert "\x1b[2J" not in written.getvalue()
+    screen = io.StringIO()
+    progress = Progress(Console(file=screen, force_terminal=True), verbose=True)
+    progress.show_log(StepDisplay("step"), [Event.from_message("algo-1-1763778749000", 1, HOSTILE_LINE)])
+    progress.print_note(HOSTILE_LINE)
+    assert "\x1b]" not in screen.getvalue()
+    assert "\x1b[2J" not in screen.getvalue()
 
 
 def test_server_log_has_no_control_sequences() -> None:

@@ -1,4 +1,5 @@
-"""A new workflow is one file: `microjobs run` finds it, and its options, requests and results need no other edit."""
+"""Tests that a new workflow is one file: `microjobs run` finds it, and its options, requests and results need no
+further edit."""
 
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.launcher.test_cli import Microjobs, microjobs
 
 __all__ = ["microjobs"]
 
-WORKFLOW = '''"""Count the shards of a data set."""
+WORKFLOW_MODULE = '''"""Count the shards of a data set."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,10 @@ WORKFLOW = Workflow(Options, count, plan_requests)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder. `microjobs` also searches its subfolder `more` for workflows, and finds one."""
-    (tmp_path / "more" / "shard_count.py").parent.mkdir()
-    (tmp_path / "more" / "shard_count.py").write_text(WORKFLOW)
-    monkeypatch.setattr(workflows, "__path__", [*workflows.__path__, str(tmp_path / "more")])
+    """The working folder. `microjobs` also searches its subfolder `workflows`, which contains one workflow."""
+    (tmp_path / "workflows" / "shard_count.py").parent.mkdir()
+    (tmp_path / "workflows" / "shard_count.py").write_text(WORKFLOW_MODULE)
+    monkeypatch.setattr(workflows, "__path__", [*workflows.__path__, str(tmp_path / "workflows")])
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -95,9 +96,9 @@ def test_options_are_flags_with_their_defaults(capsys: pytest.CaptureFixture[str
 def test_value_outside_of_its_declaration_is_refused(
     value: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as error:
         main(["run", "shard-count", "--shards", value])
-    assert ended.value.code == 2
+    assert error.value.code == 2
     assert f"argument --shards: '{value}' {reason}" in capsys.readouterr().err
 
 
@@ -112,6 +113,7 @@ def test_results_are_shown_as_the_workflow_declares(
     microjobs: Microjobs, cloud: Cloud, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert microjobs("run", "shard-count", "--shards", "3", "--notes", "notes.txt") == 0
+    # The fake of AWS always writes two files for the output `raw`.
     assert "\n2 files were made\n" in capsys.readouterr().out
     (page,) = (folder / "home" / "runs").glob("*/report.html")
     assert "<p>2 files on the page</p>" in page.read_text()

@@ -1,4 +1,4 @@
-"""Workflows as definitions of SageMaker Pipelines, and the table of a pipeline's steps."""
+"""Tests of workflows as definitions of SageMaker Pipelines, and of the table of a pipeline's steps."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from microjobs_orchestrator import workflows
 from microjobs_orchestrator.cli import main
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.runs.expressions import to_json
 from microjobs_orchestrator.runs.pipeline_graph import list_failures, list_nodes, make_table
@@ -25,7 +25,7 @@ OPERATIONS = {
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
-def export(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+def export_pipeline(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     assert main(["pipeline", "export", *arguments]) == 0
     definition: dict[str, Any] = json.loads(capsys.readouterr().out)
     return definition
@@ -38,11 +38,15 @@ def iterate_steps(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield from iterate_steps([*step["Arguments"]["IfSteps"], *step["Arguments"]["ElseSteps"]])
 
 
-def fill(value: Any) -> Any:
-    """Replace expressions by a text that is a valid S3 URI."""
+def replace_expressions(value: Any) -> Any:
+    """Replace each expression by a valid S3 URI."""
     if isinstance(value, dict):
-        return "s3://bucket/key" if {"Get", "Std:Join"} & value.keys() else {k: fill(v) for k, v in value.items()}
-    return [fill(item) for item in value] if isinstance(value, list) else value
+        return (
+            "s3://bucket/key"
+            if {"Get", "Std:Join"} & value.keys()
+            else {key: replace_expressions(item) for key, item in value.items()}
+        )
+    return [replace_expressions(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize(
@@ -63,18 +67,18 @@ def test_expressions_in_texts_become_get_and_join(text: Any, expected: Any) -> N
 def test_steps_have_the_arguments_of_create_requests(
     workflow: str, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    definition = export(capsys, workflow, *flags)
+    definition = export_pipeline(capsys, workflow, *flags)
     assert definition["Version"] == "2020-12-01"
     for step in iterate_steps(definition["Steps"]):
         if step["Type"] in OPERATIONS:
             operation, name_member = OPERATIONS[step["Type"]]
-            name = {name_member: "a-name-of-at-least-thirty-six-characters"[:32]}
-            validate(operation_model("sagemaker", operation), {**fill(step["Arguments"]), **name})
+            name = {name_member: "n" * 32}  # all of these operations accept this length
+            validate(load_operation_model("sagemaker", operation), {**replace_expressions(step["Arguments"]), **name})
 
 
 def test_each_step_waits_for_the_steps_whose_outputs_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
-    nodes = list_nodes(json.dumps(export(capsys, "housing")))
-    assert {node.name: node.needs for node in nodes} == {
+    nodes = list_nodes(json.dumps(export_pipeline(capsys, "housing")))
+    assert {node.name: node.dependencies for node in nodes} == {
         "raw": (),
         "scale": ("raw",),
         "train": ("scale",),
@@ -89,12 +93,12 @@ def test_each_step_waits_for_the_steps_whose_outputs_it_reads(capsys: pytest.Cap
 
 
 def test_pipeline_without_tuning_has_no_choice(capsys: pytest.CaptureFixture[str]) -> None:
-    steps = export(capsys, "housing", "--no-tuning", "--epochs", "3")["Steps"]
+    steps = export_pipeline(capsys, "housing", "--no-tuning", "--epochs", "3")["Steps"]
     assert [step["Name"] for step in steps] == ["raw", "scale", "train", "register", "batch-score"]
 
 
 def test_options_are_parameters_with_the_flags_as_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    definition = export(capsys, "housing", "--epochs", "3")
+    definition = export_pipeline(capsys, "housing", "--epochs", "3")
     assert {item["Name"]: item["DefaultValue"] for item in definition["Parameters"]} == {
         "RunName": "housing-pipeline",
         "epochs": "3",
@@ -107,10 +111,10 @@ def test_options_are_parameters_with_the_flags_as_defaults(capsys: pytest.Captur
 
 def test_dry_run_prints_the_requests_that_create_and_start_the_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "housing", *AWS_FLAGS, "--dry-run", "--as-pipeline"]) == 0
-    create, start = map(json.loads, capsys.readouterr().out.splitlines())
-    validate(operation_model("sagemaker", "CreatePipeline"), {**create, "ClientRequestToken": "t" * 32})
-    assert json.loads(create["PipelineDefinition"])["Steps"][0]["Name"] == "raw"
-    assert start == {
+    create_request, start_request = map(json.loads, capsys.readouterr().out.splitlines())
+    validate(load_operation_model("sagemaker", "CreatePipeline"), {**create_request, "ClientRequestToken": "t" * 32})
+    assert json.loads(create_request["PipelineDefinition"])["Steps"][0]["Name"] == "raw"
+    assert start_request == {
         "PipelineName": "housing",
         "PipelineParameters": [{"Name": "RunName", "Value": "housing-dry-run"}],
     }
@@ -147,9 +151,9 @@ def test_table_shows_the_state_and_time_of_each_step() -> None:
         "c": {"StepStatus": "Failed", "AttemptCount": 2, "FailureReason": "no \x1b[2Jdata", "StartTime": NOW},
     }
     console = Console(width=120)
-    with console.capture() as captured:
+    with console.capture() as capture:
         console.print(make_table(list_nodes(json.dumps(definition)), states, NOW + timedelta(seconds=61)))
-    rows = [" ".join(line.split()) for line in captured.get().splitlines()]
+    rows = [" ".join(line.split()) for line in capture.get().splitlines()]
     assert rows == [
         "step type status took after",
         "✓ a Processing Succeeded, cached from abc 3.0 s",
@@ -159,12 +163,12 @@ def test_table_shows_the_state_and_time_of_each_step() -> None:
         "✓ each: e-2 Training Succeeded",
         "▶ each: e-10 Training Executing 1 min 01 s",
     ]
-    assert list_failures(states, "of the execution") == ["c: no data"]
-    assert list_failures({}, "of the execution") == ["of the execution"]
+    assert list_failures(states, "reason of the execution") == ["c: no data"]
+    assert list_failures({}, "reason of the execution") == ["reason of the execution"]
 
 
-def test_arguments_of_functions_may_have_names_of_members_of_steps() -> None:
+def test_lambda_arguments_may_be_named_like_step_members() -> None:
     arguments = {"DependsOn": 5, "IfSteps": "x", "ForEachBody": [1], "v": {"Get": "Steps.A.OutputParameters['v']"}}
     steps = [{"Name": "B", "Type": "Lambda", "Arguments": arguments, "DependsOn": ["C"]}]
     (node,) = list_nodes(json.dumps({"Steps": steps}))
-    assert node.needs == ("C", "A")
+    assert node.dependencies == ("C", "A")

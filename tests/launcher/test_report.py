@@ -1,9 +1,8 @@
-"""The summary fits a screen, and the page has no external resources."""
+"""Tests of a run's summary and report: the summary fits a screen, and the report has no external resources."""
 
 import io
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html import unescape
@@ -35,8 +34,9 @@ from microjobs_orchestrator.runs.workflow import Location, RunResults
 from microjobs_orchestrator.workflows.housing import Options, housing
 from tests.launcher.cloud import PNG
 from tests.launcher.conftest import StartRun
+from tests.local.console.browsers import find_chromium
 
-HEADING = "housing-20261122-013229  docker on this machine  1 min 32 s"
+HEADING = "housing-20261122-013229  this machine, runtime docker  1 min 32 s"
 BASE_URI = "s3://sagemaker-us-east-1-000000000000/housing-20261122-013229"
 TRIALS = tuple(
     Trial(
@@ -143,31 +143,31 @@ def test_duration_format(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-class Links(HTMLParser):
-    """Collects the addresses of a page, and its elements that are not closed."""
+class PageParser(HTMLParser):
+    """A parser that collects the addresses on a page, and the elements that are not closed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.addresses: list[str] = []
-        self.open: list[str] = []
+        self.open_tags: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
         if tag not in ("meta", "img", "link", "line", "circle", "rect", "path"):
-            self.open.append(tag)
+            self.open_tags.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if self.open and self.open[-1] == tag:
-            self.open.pop()
+        if self.open_tags and self.open_tags[-1] == tag:
+            self.open_tags.pop()
 
 
 def test_page_has_no_external_resources() -> None:
     text = make_page(RESULTS, HEADING, STEPS, LOCATIONS)
-    links = Links()
-    links.feed(text)
-    assert links.open == []
-    assert len(links.addresses) == 1
-    assert all(address.startswith("data:image/png;base64,") for address in links.addresses)
+    parser = PageParser()
+    parser.feed(text)
+    assert parser.open_tags == []
+    assert len(parser.addresses) == 1
+    assert all(address.startswith("data:image/png;base64,") for address in parser.addresses)
     assert re.findall(r"https?:|@import|url\(|<script|<link", text) == []
 
 
@@ -200,8 +200,7 @@ FRAME_PAGE = """<title></title><iframe src="report.html" style="border:0;width:{
 
 @pytest.mark.parametrize("width", [400, 1280])
 def test_nothing_overflows_in_a_browser(width: int, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
+    if (chromium := find_chromium()) is None:
         pytest.skip("chromium is not installed")
     (tmp_path / "report.html").write_text(
         make_page(RESULTS, HEADING, STEPS, LOCATIONS).replace("</body>", f"{MEASURING_SCRIPT}</body>")
@@ -209,11 +208,11 @@ def test_nothing_overflows_in_a_browser(width: int, tmp_path: Path) -> None:
     (tmp_path / "frame.html").write_text(FRAME_PAGE.format(width=width))  # a window has at least 500 pixels
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()]
-    dumped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    found = re.search(r"<title>(.*?)</title>", dumped)
-    assert found is not None
-    measured = json.loads(unescape(found[1]))
-    assert measured == {"width": width, "page": width, "wide": [], "scrolling": [], "cells": ["left"]}
+    html = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    match = re.search(r"<title>(.*?)</title>", html)
+    assert match is not None
+    measurements = json.loads(unescape(match[1]))
+    assert measurements == {"width": width, "page": width, "wide": [], "scrolling": [], "cells": ["left"]}
 
 
 def test_page_supports_dark_mode() -> None:
@@ -232,7 +231,7 @@ def test_page_shows_trials_predictions_and_times() -> None:
     names = "begin with housing-20261122-013229-tune-."
     for expected_text in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", names, "report.html"):
         assert expected_text in text, expected_text
-    assert re.findall(r'width="([\d.]+)" height="16"', text) == ["13.8", "200.0"]  # 4.2 s and 61 s
+    assert re.findall(r'width="([\d.]+)" height="16"', text) == ["13.8", "200.0"]  # the bars stand for 4.2 s and 61 s
 
 
 def test_scatter_places_points_inside_its_frame() -> None:
@@ -248,7 +247,7 @@ def test_scatter_places_points_inside_its_frame() -> None:
 @pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [-1e-9, 1e-9], [1e6, 2e6], [0.0, 0.7], [0.0, 40.0]])
 def test_axis_has_round_ticks_within_its_range(values: list[float]) -> None:
     axis = svg.make_axis(values, 0, 100)
-    ticks = axis.ticks()
+    ticks = axis.list_ticks()
     assert 2 <= len(ticks) <= 12
     assert all(0 <= axis.to_pixels(tick) <= 100 for tick in ticks)
     assert f"{ticks[1] - ticks[0]:.3e}".partition("e")[0] in ("1.000", "2.000", "5.000")

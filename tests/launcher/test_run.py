@@ -1,4 +1,4 @@
-"""Failures, Ctrl-C and resuming."""
+"""Tests of runs that fail, are interrupted by Ctrl-C, or are resumed."""
 
 import errno
 import io
@@ -13,8 +13,8 @@ from rich.console import Console
 
 from microjobs_orchestrator.failures import JobFailedError, UsageError
 from microjobs_orchestrator.report.blocks import Predictions, Score
-from microjobs_orchestrator.runs.create_guard import CreateGuard
-from microjobs_orchestrator.runs.journal import Journal, last_unfinished
+from microjobs_orchestrator.runs.interrupt_handler import InterruptHandler
+from microjobs_orchestrator.runs.journal import Journal, find_last_unfinished
 from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.workflows.housing import Options, housing
@@ -29,10 +29,10 @@ def list_names(cloud: Cloud, operation: str) -> list[str]:
     return [request[f"{noun}Name"] for request in cloud.find_requests(operation)]
 
 
-def next_attempt(journal: Journal) -> Journal:
-    resumed = Journal.read(journal.path)
-    resumed.attempt += 1
-    return resumed
+def read_next_attempt(journal: Journal) -> Journal:
+    next_journal = Journal.read(journal.path)
+    next_journal.attempt += 1
+    return next_journal
 
 
 def test_failed_job_reports_reason_and_last_log_lines(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_resumed_run_skips_finished_steps(cloud: Cloud, start: StartRun, tmp_pat
     with pytest.raises(JobFailedError):
         housing(run, WITHOUT_TUNING, tmp_path)
     cloud.failures.clear()
-    resumed = start(journal=next_attempt(run.journal))
-    assert find_block(housing(resumed, WITHOUT_TUNING, tmp_path), Score).report
+    resumed_run = start(journal=read_next_attempt(run.journal))
+    assert find_block(housing(resumed_run, WITHOUT_TUNING, tmp_path), Score).report
     assert list_names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
     assert list_names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
 
@@ -62,8 +62,8 @@ def test_resumed_run_reuses_stored_predictions(cloud: Cloud, start: StartRun, tm
     with pytest.raises(JobFailedError):
         housing(run, WITHOUT_TUNING, tmp_path)
     cloud.failures.clear()
-    resumed = start(journal=next_attempt(run.journal))
-    assert find_block(housing(resumed, WITHOUT_TUNING, tmp_path), Predictions).predictions == pytest.approx(
+    resumed_run = start(journal=read_next_attempt(run.journal))
+    assert find_block(housing(resumed_run, WITHOUT_TUNING, tmp_path), Predictions).predictions == pytest.approx(
         [0.9] * 4 + [1.2] * 6
     )
     assert len(cloud.find_requests("CreateEndpoint")) == 1
@@ -76,8 +76,8 @@ def test_resumed_run_follows_a_running_job(cloud: Cloud, start: StartRun, tmp_pa
         housing(run, WITHOUT_TUNING, tmp_path)
     cloud.on_describe = lambda _name: None
     cloud.resources["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] = "InProgress"
-    resumed = start(journal=next_attempt(run.journal))
-    housing(resumed, WITHOUT_TUNING, tmp_path)
+    resumed_run = start(journal=read_next_attempt(run.journal))
+    housing(resumed_run, WITHOUT_TUNING, tmp_path)
     assert list_names(cloud, "CreateTrainingJob") == [f"{run.id}-train"]
 
 
@@ -96,8 +96,8 @@ def test_steps_after_a_deleted_job_are_repeated(cloud: Cloud, start: StartRun, t
         housing(run, WITHOUT_TUNING, tmp_path)
     cloud.failures.clear()
     del cloud.resources["ProcessingJob", f"{run.id}-scale"]
-    resumed = start(journal=next_attempt(run.journal))
-    housing(resumed, WITHOUT_TUNING, tmp_path)
+    resumed_run = start(journal=read_next_attempt(run.journal))
+    housing(resumed_run, WITHOUT_TUNING, tmp_path)
     assert list_names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
     assert list_names(cloud, "CreateProcessingJob")[3:] == [f"{run.id}-scale-2", f"{run.id}-batch-score-2"]
 
@@ -118,7 +118,7 @@ def test_ctrl_c_stops_the_running_job(
     cloud.hanging_steps.add(step)
     cloud.on_describe = press_ctrl_c_at(step)
     run = start()
-    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+    with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
         housing(run, WITHOUT_TUNING, tmp_path)
     assert list_names(cloud, f"Stop{noun}") == [f"{run.id}-{step}"]
     assert cloud.resources[noun, f"{run.id}-{step}"][f"{noun}Status"] == "Stopped"
@@ -139,7 +139,7 @@ def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Pa
     cloud.hanging_steps.add("endpoint")
     cloud.on_describe = press_ctrl_c_at("endpoint")
     run = start()
-    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+    with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
         housing(run, WITHOUT_TUNING, tmp_path)
     assert [noun for noun, _ in cloud.resources if noun in ("Endpoint", "EndpointConfig", "Model")] == []
 
@@ -152,7 +152,7 @@ def test_ctrl_c_during_deletion_deletes_the_endpoint(cloud: Cloud, start: StartR
 
     cloud.on_describe = interrupt_deletion
     run = start()
-    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+    with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
         housing(run, WITHOUT_TUNING, tmp_path)
     assert [noun for noun, _ in cloud.resources if noun in ("Endpoint", "EndpointConfig", "Model")] == []
 
@@ -178,7 +178,7 @@ def test_ctrl_c_during_a_create_call_stops_the_job(
     monkeypatch.setattr(cloud, "_create", press_ctrl_c_and_create)
     cloud.hanging_steps.add("train")
     run = start()
-    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+    with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
         housing(run, WITHOUT_TUNING, tmp_path)
     assert is_created.wait(10)
     assert list_names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
@@ -199,38 +199,38 @@ class FullDisk(io.StringIO):
 def test_job_is_stopped_although_output_cannot_be_written(cloud: Cloud, tmp_path: Path) -> None:
     screen = FullDisk()
 
-    def interrupt(name: str) -> None:
+    def fill_disk_and_press_ctrl_c(name: str) -> None:
         if name.endswith("-train"):
             screen.is_full = True
             os.kill(os.getpid(), signal.SIGINT)
 
     cloud.hanging_steps.add("train")
-    cloud.on_describe = interrupt
+    cloud.on_describe = fill_disk_and_press_ctrl_c
     journal = Journal.new(tmp_path / "runs", "housing", {})
-    run = Run(cloud.backend(), journal, Progress(Console(file=screen, width=80)))
-    with pytest.raises((KeyboardInterrupt, OSError)), run.guard.interruptible():
+    run = Run(cloud.make_backend(), journal, Progress(Console(file=screen, width=80)))
+    with pytest.raises((KeyboardInterrupt, OSError)), run.interrupts.handle_signals():
         housing(run, WITHOUT_TUNING, tmp_path)
     assert list_names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_handlers_are_restored(number: signal.Signals) -> None:
-    before = signal.signal(number, signal.SIG_DFL)
+    handler = signal.signal(number, signal.SIG_DFL)
     try:
-        with CreateGuard().interruptible():
+        with InterruptHandler().handle_signals():
             assert signal.getsignal(number) is not signal.SIG_DFL
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
-        signal.signal(number, before)
+        signal.signal(number, handler)
 
 
 def test_ignored_sighup_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup also ignores the signal
     try:
-        with CreateGuard().interruptible():
+        with InterruptHandler().handle_signals():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, handler)
 
 
 def test_runs_of_the_same_second_have_different_names(tmp_path: Path) -> None:
@@ -238,7 +238,10 @@ def test_runs_of_the_same_second_have_different_names(tmp_path: Path) -> None:
     assert len({journal.id for journal in journals}) == 3
     # The names of a run's jobs begin with the run's name and a dash.
     assert not [
-        one for one in journals for other in journals if one is not other and f"{other.id}-".startswith(f"{one.id}-")
+        left
+        for left in journals
+        for right in journals
+        if left is not right and f"{right.id}-".startswith(f"{left.id}-")
     ]
     assert max(len(f"{journal.id}-tune-2") for journal in journals) <= 32
 
@@ -247,20 +250,20 @@ def test_saved_journal_is_read_unchanged(start: StartRun, tmp_path: Path) -> Non
     run = start()
     housing(run, WITHOUT_TUNING, tmp_path)
     assert Journal.read(run.journal.path) == run.journal
-    assert [done.step for done in run.journal.steps] == ["raw", "scale", "train", "predictions", "batch-score"]
-    assert all(done.seconds is not None and 0 <= done.seconds < 100 for done in run.journal.steps)
+    assert [entry.step for entry in run.journal.steps] == ["raw", "scale", "train", "predictions", "batch-score"]
+    assert all(entry.seconds is not None and 0 <= entry.seconds < 100 for entry in run.journal.steps)
 
 
 def test_last_unfinished_run_is_selected(tmp_path: Path) -> None:
-    old, new, done = (Journal.new(tmp_path, "housing", {}) for _ in range(3))
-    done.finished = True
-    done.save()
-    assert last_unfinished(tmp_path, "housing") == new.path != old.path
+    old_journal, new_journal, finished_journal = (Journal.new(tmp_path, "housing", {}) for _ in range(3))
+    finished_journal.finished = True
+    finished_journal.save()
+    assert find_last_unfinished(tmp_path, "housing") == new_journal.path != old_journal.path
 
 
 def test_nothing_to_resume_raises(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no unfinished run of housing"):
-        last_unfinished(tmp_path, "housing")
+        find_last_unfinished(tmp_path, "housing")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"id": "x"}', '{"steps": [{}]}'])

@@ -1,4 +1,4 @@
-"""A command prints no traceback if a standard stream is closed, is full, or cannot encode the output."""
+"""Test that commands print no traceback if a standard stream is closed, is full, or cannot encode the output."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from tests.local.log_lines import append_line
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a home that has one job, whose log is not ASCII."""
+    """A folder with a home that has one job. The job's log contains characters that ASCII cannot encode."""
     home = Home(tmp_path / ".microjobs")
     home.create()
     state = State(home.state)
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 def test_broken_stream_causes_no_traceback(line: str, code: int, folder: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     command = ["bash", "-o", "pipefail", "-c", line]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
-    assert done.returncode == code, done.stderr
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+    assert result.returncode == code, result.stderr

@@ -1,4 +1,4 @@
-"""Tests of read-only commands: they read the files of a home, create no file, start no server, and import little."""
+"""Tests of read-only commands: they read a home's files, create no file, start no server, and import no slow module."""
 
 import sqlite3
 import subprocess
@@ -23,7 +23,7 @@ from tests.launcher.cloud import Cloud
 from tests.local.log_lines import append_line
 
 SLOW_IMPORTS = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")
-"""Modules that take longer to import than a read-only command takes to run."""
+"""Modules whose import takes longer than a whole read-only command without them."""
 
 RESOURCES: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
     (PROCESSING, "raw", "Completed", {}),
@@ -33,7 +33,7 @@ RESOURCES: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
     (ENDPOINT, "up", "InService", {}),
     (ENDPOINT, "broken", "Failed", {}),
 )
-"""Kind, name, status and further members of each resource in the tests, oldest first."""
+"""Kind, name, status and other members of each resource in the tests, oldest first."""
 
 
 @pytest.fixture
@@ -54,9 +54,14 @@ def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
     if request.param == "home":
         return HomeView(home)
     for kind, name, status, members in RESOURCES:
-        resource = {kind.name_member: name, kind.status_member: status, "CreationTime": cloud.next_time(), **members}
+        resource = {
+            kind.name_member: name,
+            kind.status_member: status,
+            "CreationTime": cloud.make_creation_time(),
+            **members,
+        }
         cloud.resources[kind.noun, name] = resource
-    return BackendView(cloud.backend(), "memory")
+    return BackendView(cloud.make_backend(), "memory")
 
 
 @pytest.mark.parametrize(
@@ -76,11 +81,11 @@ def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
     ],
 )
 def test_filters_apply_before_the_limit(view: View, row_filter: Filter, names: list[str]) -> None:
-    assert [row.name for row in view.newest(row_filter)] == names
+    assert [row.name for row in view.list_newest(row_filter)] == names
 
 
 def test_both_statuses_are_shown_if_they_differ(view: View) -> None:
-    statuses = {row.name: row.full_status for row in view.newest(Filter(kinds=(TRAINING,)))}
+    statuses = {row.name: row.full_status for row in view.list_newest(Filter(kinds=(TRAINING,)))}
     assert statuses["spot"] == "InProgress: Interrupted"
     assert statuses["second"] == "Completed"
 
@@ -88,20 +93,20 @@ def test_both_statuses_are_shown_if_they_differ(view: View) -> None:
 def test_statuses_match_the_api() -> None:
     model: Any = get_session().get_service_model("sagemaker")
     for kind in KINDS:
-        described = model.operation_model(kind.operations["Describe"]).output_shape
-        assert set(described.members[kind.status_member].enum) == set(kind.lifecycle.statuses), kind.title
+        description = model.operation_model(kind.operations["Describe"]).output_shape
+        assert set(description.members[kind.status_member].enum) == set(kind.lifecycle.statuses), kind.title
     assert set(model.shape_for("SecondaryStatus").enum) - set(TRAINING.lifecycle.statuses) == set(
-        TRAINING.lifecycle.secondary
+        TRAINING.lifecycle.secondary_statuses
     )
 
 
 def test_log_of_all_hosts_is_read_from_the_files(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     store = LogStore(home.logs)
-    for host, when in (("algo-2", 2.0), ("algo-1", 1.0)):
+    for host, timestamp in (("algo-2", 2.0), ("algo-1", 1.0)):
         stream = store.create(TRAINING.log_group(""), f"first/{host}-1763778749000")
-        append_line(stream, when, f"line of {host}".encode())
-    other = store.create(TRAINING.log_group(""), "first-of-another/algo-1-1763778749000")
-    append_line(other, 1.5, b"line of another job")
+        append_line(stream, timestamp, f"line of {host}".encode())
+    other_stream = store.create(TRAINING.log_group(""), "first-of-another/algo-1-1763778749000")
+    append_line(other_stream, 1.5, b"line of another job")
     assert main(["logs", "--follow", "first"]) == 0
     assert capsys.readouterr().out == "algo-1  line of algo-1\nalgo-2  line of algo-2\n"
 
@@ -131,7 +136,7 @@ def test_case_of_status_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no job or endpoint can have status 'Exploded': choose one of Completed, " in capsys.readouterr().err
 
 
-def modification_times(root: Path) -> dict[str, int]:
+def read_modification_times(root: Path) -> dict[str, int]:
     """Return the modification time of each path below a folder, in nanoseconds."""
     return {str(path): path.stat().st_mtime_ns for path in root.rglob("*")}
 
@@ -149,9 +154,9 @@ COMMANDS_WITHOUT_EFFECT = (
 
 @pytest.mark.parametrize("arguments", COMMANDS_WITHOUT_EFFECT, ids=" ".join)
 def test_commands_without_effect_change_no_file_of_a_home(home: Home, arguments: tuple[str, ...]) -> None:
-    before = modification_times(home.root)
+    times_before = read_modification_times(home.root)
     main(arguments)
-    assert modification_times(home.root) == before
+    assert read_modification_times(home.root) == times_before
 
 
 @pytest.mark.parametrize(
@@ -227,6 +232,6 @@ def test_read_only_commands_import_no_slow_module(arguments: tuple[str, ...]) ->
 def test_damaged_row_does_not_hide_other_rows(home: Home, assignment: str) -> None:
     with closing(sqlite3.connect(home.state)) as database, database:
         database.execute(f"UPDATE resources SET {assignment} WHERE name = 'first'")  # noqa: S608  constants
-    assert [row.name for row in HomeView(home).newest(Filter())] == ["broken", "up", "second", "spot", "raw"]
+    assert [row.name for row in HomeView(home).list_newest(Filter())] == ["broken", "up", "second", "spot", "raw"]
     with pytest.raises(UsageError, match="no job or endpoint"):
         HomeView(home).find("no-such")

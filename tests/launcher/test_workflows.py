@@ -1,4 +1,7 @@
-"""Both workflows from the first request to the results. Each request is validated against AWS's model."""
+"""Tests of both workflows from the first request to the results. Each request is validated against AWS's model.
+
+The notebook is the one that this project is based on; see `tests/clients/notebook_cells.py`.
+"""
 
 import io
 from pathlib import Path
@@ -17,8 +20,8 @@ from tests.launcher.conftest import StartRun, find_block
 def test_housing_sends_the_requests_of_the_notebook(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     results = housing(run, Options(), tmp_path)
-    created = [name for name, _ in cloud.requests if name.startswith(("Create", "Invoke", "DeleteEndpoint"))]
-    assert created == [
+    operations = [name for name, _ in cloud.requests if name.startswith(("Create", "Invoke", "DeleteEndpoint"))]
+    assert operations == [
         "CreateProcessingJob",
         "CreateProcessingJob",
         "CreateTrainingJob",
@@ -38,10 +41,10 @@ def test_housing_sends_the_requests_of_the_notebook(cloud: Cloud, start: StartRu
 def test_scaling_distributes_files_to_four_hosts(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     housing(run, Options(tuning=False), tmp_path)
-    raw, scaling, _ = cloud.find_requests("CreateProcessingJob")
-    assert raw["AppSpecification"]["ContainerArguments"] == ["dataset", "diabetes", "--shards", "4"]
-    assert scaling["ProcessingResources"]["ClusterConfig"]["InstanceCount"] == 4
-    assert scaling["ProcessingInputs"][0]["S3Input"]["S3DataDistributionType"] == "ShardedByS3Key"
+    dataset_request, scaling_request, _ = cloud.find_requests("CreateProcessingJob")
+    assert dataset_request["AppSpecification"]["ContainerArguments"] == ["dataset", "diabetes", "--shards", "4"]
+    assert scaling_request["ProcessingResources"]["ClusterConfig"]["InstanceCount"] == 4
+    assert scaling_request["ProcessingInputs"][0]["S3Input"]["S3DataDistributionType"] == "ShardedByS3Key"
 
 
 def test_tuning_has_the_ranges_of_the_notebook(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
@@ -61,9 +64,9 @@ def test_tuning_has_the_ranges_of_the_notebook(cloud: Cloud, start: StartRun, tm
 def test_best_model_is_served_and_scored(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     housing(run, Options(), tmp_path)
-    tuned = f"s3://bucket/{run.id}/models/{run.id}-tune-001-abcd1234/output/model.tar.gz"
-    assert cloud.find_requests("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"] == tuned
-    assert cloud.find_requests("CreateProcessingJob")[-1]["ProcessingInputs"][0]["S3Input"]["S3Uri"] == tuned
+    tuned_model = f"s3://bucket/{run.id}/models/{run.id}-tune-001-abcd1234/output/model.tar.gz"
+    assert cloud.find_requests("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"] == tuned_model
+    assert cloud.find_requests("CreateProcessingJob")[-1]["ProcessingInputs"][0]["S3Input"]["S3Uri"] == tuned_model
 
 
 def test_worse_tuned_model_is_not_served(
@@ -98,8 +101,9 @@ def test_user_data_is_uploaded_and_split(cloud: Cloud, start: StartRun, tmp_path
     run = start()
     WORKFLOW.execute(run, Options(data=str(data), instance_count=2, tuning=False), tmp_path)
     assert cloud.objects[f"s3://bucket/{run.id}/source/data.npz"] == data.read_bytes()
-    raw = cloud.find_requests("CreateProcessingJob")[0]
-    assert raw["AppSpecification"]["ContainerArguments"] == ["dataset", "boston", "--from", "data.npz", "--shards", "2"]
+    dataset_request = cloud.find_requests("CreateProcessingJob")[0]
+    arguments = dataset_request["AppSpecification"]["ContainerArguments"]
+    assert arguments == ["dataset", "boston", "--from", "data.npz", "--shards", "2"]
 
 
 def test_pytorch_metrics_match_its_log(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
@@ -145,14 +149,16 @@ def test_log_of_a_tuning_job_has_the_logs_of_its_trials(cloud: Cloud, start: Sta
 def test_running_training_job_shows_its_log_and_running_tuning_job_does_not(
     cloud: Cloud, start: StartRun, tmp_path: Path
 ) -> None:
-    reads: dict[str, list[int]] = {}
-    cloud.on_describe = lambda name: reads.setdefault(name, []).append(len(cloud.find_requests("GetLogEvents")))
+    log_read_counts: dict[str, list[int]] = {}
+    cloud.on_describe = lambda name: log_read_counts.setdefault(name, []).append(
+        len(cloud.find_requests("GetLogEvents"))
+    )
     run = start()
     housing(run, Options(), tmp_path)
-    before, after, *_ = reads[f"{run.id}-train"]
-    assert after == before + 1
-    before, after, *_ = reads[f"{run.id}-tune"]
-    assert after == before
+    count_before, count_after, *_ = log_read_counts[f"{run.id}-train"]
+    assert count_after == count_before + 1
+    count_before, count_after, *_ = log_read_counts[f"{run.id}-tune"]
+    assert count_after == count_before
 
 
 def test_verbose_progress_streams_the_logs(start: StartRun, tmp_path: Path, screen: io.StringIO) -> None:

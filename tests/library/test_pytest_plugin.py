@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import image_name
+from tests.conftest import make_image_name
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = """
 import pytest
@@ -26,7 +28,7 @@ def process(name, script):
     boto3.client("sagemaker").create_processing_job(
         ProcessingJobName=name,
         AppSpecification={{
-            "ImageUri": "{image_name("serve")}",
+            "ImageUri": "{make_image_name("serve")}",
             "ContainerEntrypoint": ["sh", "-c"],
             "ContainerArguments": [script],
         }},
@@ -41,7 +43,7 @@ def list_names():
     return [*(j["ProcessingJobName"] for j in jobs), *(m["ModelName"] for m in models), *map(str, endpoints)]
 """
 
-TESTS = f"""
+TEST_FILE = f"""
 import os
 import boto3
 import pytest
@@ -49,14 +51,14 @@ from helpers import list_names, process
 
 @pytest.fixture(scope="session")
 def shared(microjobs_server):
-    model = {{"Image": "{image_name("serve")}"}}
+    model = {{"Image": "{make_image_name("serve")}"}}
     sagemaker = microjobs_server.client("sagemaker")
     sagemaker.create_model(ModelName="shared", ExecutionRoleArn=microjobs_server.role_arn, PrimaryContainer=model)
 
 @pytest.mark.parametrize("script", ["sleep 60", "exit 3", "echo"])
 def test_names_can_be_used_again(microjobs, shared, script):
     process("job", script)
-    model = {{"Image": "{image_name("serve")}"}}
+    model = {{"Image": "{make_image_name("serve")}"}}
     sagemaker = boto3.client("sagemaker")
     sagemaker.create_model(ModelName="model", ExecutionRoleArn=microjobs.role_arn, PrimaryContainer=model)
     variant = {{"VariantName": "a", "ModelName": "model", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}}
@@ -69,14 +71,14 @@ def test_names_can_be_used_again(microjobs, shared, script):
 def test_only_shared_resources_remain(microjobs):
     assert list_names() == ["shared"]
 
-def test_clients_are_not_directed_elsewhere():
+def test_clients_outside_of_the_fixture_reach_no_server():
     assert "AWS_ENDPOINT_URL" not in os.environ
 """
 
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with the settings of its tests. Its test runs are processes of their own."""
+    """A project that uses the plugin. Each run of its tests is a separate process."""
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "PYTEST_ADDOPTS", "MICROJOBS_HOME"):
         monkeypatch.delenv(name, raising=False)
     pytester.makeconftest(SETTINGS)
@@ -86,22 +88,22 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 
 def list_servers(folder: Path) -> list[str]:
-    """Return the command lines of the servers whose folders are below a folder."""
-    found = []
+    """Return the command lines of the servers whose home folders are below a folder."""
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             environment = (process / "environ").read_bytes().split(b"\0")
             command = (process / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:  # it ended
+        except OSError:  # the process has ended
             continue
         homes = [item for item in environment if item.startswith(b"MICROJOBS_HOME=")]
         if homes and Path(os.fsdecode(homes[0].partition(b"=")[2])).is_relative_to(folder):
-            found.append(command)
-    return found
+            commands.append(command)
+    return commands
 
 
 def test_resources_of_each_test_are_removed(project: pytest.Pytester) -> None:
-    project.makepyfile(TESTS)
+    project.makepyfile(TEST_FILE)
     project.runpytest_subprocess("--verbose").assert_outcomes(passed=5)
     assert list_servers(project.path) == []
 
@@ -131,5 +133,5 @@ def test_plugin_imports_nothing_until_it_is_used(project: pytest.Pytester) -> No
     modules = "{'boto3', 'botocore', 'docker', 'microjobs.local', 'microjobs_orchestrator.local'}"
     project.makepyfile("def test(): pass")
     command = [sys.executable, "-c", code.replace("MODULES", modules)]
-    done = subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    result = subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout

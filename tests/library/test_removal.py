@@ -10,19 +10,19 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.library.removal import remove_others
+from microjobs_orchestrator.library.removal import remove_new_resources
 from microjobs_orchestrator.local.lifecycle.hosts import GRACE_PERIOD
 
 
-class StoppingJob:
-    """The client of a server with one training job, which ends some seconds after the stop request."""
+class FakeServer:
+    """A server, and also its client. Its only training job ends some seconds after the stop request."""
 
     def __init__(self, clock: "Clock", seconds: float) -> None:
         self.exists = True
         self._clock = clock
         self._seconds = seconds
 
-    def client(self, _: str) -> "StoppingJob":
+    def client(self, _: str) -> "FakeServer":
         return self
 
     def get_paginator(self, method: str) -> Any:
@@ -44,7 +44,7 @@ class StoppingJob:
 
 
 class Clock:
-    """A clock that passes as many seconds as a program sleeps."""
+    """A clock whose time advances only while a program sleeps."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -63,15 +63,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 def remove(server: Any) -> None:
-    remove_others(server, {})
+    remove_new_resources(server, {})
 
 
 def test_job_that_must_be_killed_is_removed(clock: Clock) -> None:
-    server = StoppingJob(clock, seconds=GRACE_PERIOD + 20)
+    server = FakeServer(clock, seconds=GRACE_PERIOD + 20)
     remove(server)
     assert not server.exists
 
 
 def test_job_that_does_not_end_is_named(clock: Clock) -> None:
     with pytest.raises(LauncherError, match="training job job was not removed within 180 s"):
-        remove(StoppingJob(clock, seconds=3600))
+        remove(FakeServer(clock, seconds=3600))

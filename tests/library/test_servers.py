@@ -14,14 +14,14 @@ import pytest
 
 import microjobs.local
 from microjobs.local import LocalServer
-from microjobs_orchestrator.library.servers import connected
+from microjobs_orchestrator.library.servers import direct_clients
 from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import ConfigError
 from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.home import Home
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 from tests.local import clients
-from tests.local.clients import running_server, wait_until
+from tests.local.clients import run_server, wait_until
 
 OTHER_SETTINGS = {
     "AWS_PROFILE": "missing",
@@ -31,7 +31,7 @@ OTHER_SETTINGS = {
     "AWS_ENDPOINT_URL_SAGEMAKER": "http://127.0.0.1:1",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
 }
-"""Settings with which a client would not reach a local server."""
+"""Environment variables with which a client would not reach a local server."""
 
 PROGRAM = f"""
 import sys, time
@@ -40,7 +40,7 @@ import microjobs.local
 with microjobs.local.server(sys.argv[1] or None, runtime="process") as server:
     server.client("sagemaker").create_processing_job(
         ProcessingJobName="sleep",
-        AppSpecification={{"ImageUri": "{image_name("serve")}", "ContainerEntrypoint": ["sh", "-c", "sleep 60"]}},
+        AppSpecification={{"ImageUri": "{make_image_name("serve")}", "ContainerEntrypoint": ["sh", "-c", "sleep 60"]}},
         ProcessingResources={{
             "ClusterConfig": {{"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}}
         }},
@@ -52,8 +52,8 @@ with microjobs.local.server(sys.argv[1] or None, runtime="process") as server:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clients.LocalServer]:
-    with running_server(tmp_path_factory.mktemp("running"), runtime="process") as server:
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clients.LocalServer]:
+    with run_server(tmp_path_factory.mktemp("running"), runtime="process") as server:
         yield server
 
 
@@ -65,10 +65,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name, value in OTHER_SETTINGS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    return variables()
+    return read_environment()
 
 
-def variables() -> dict[str, str]:
+def read_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
@@ -76,7 +76,7 @@ def count_models(client: Any) -> int:
     return len(client.list_models()["Models"])
 
 
-def find_process(server: LocalServer) -> int:
+def find_process_id(server: LocalServer) -> int:
     holder = home_lock.find_holder(Home(server.folder))
     assert holder is not None
     return holder
@@ -88,14 +88,14 @@ def test_server_answers_its_clients_and_is_removed(environment: dict[str, str]) 
         server.client("s3").put_object(Bucket=server.bucket, Key="a/b", Body=b"content")
         assert (server.bucket_folder / "a/b").read_bytes() == b"content"
         assert server.runtime == "process"
-        process = find_process(server)
+        process_id = find_process_id(server)
     assert not server.folder.exists()
     with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
-    assert variables() == environment
+        os.kill(process_id, 0)
+    assert read_environment() == environment
 
 
-def test_given_folder_and_its_objects_are_kept(tmp_path: Path) -> None:
+def test_folder_of_the_user_and_its_objects_are_kept(tmp_path: Path) -> None:
     with microjobs.local.server(tmp_path / "home", runtime="process") as server:
         (server.bucket_folder / "kept").write_text("content")
     assert (server.bucket_folder / "kept").read_text() == "content"
@@ -124,23 +124,27 @@ def test_settings_file_applies_except_its_port(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"runtimes": "process"}, "no setting 'runtimes'; the settings are port, runtime"), ({"runtime": "vm"}, "'vm'")],
+    [
+        ({"runtimes": "process"}, "no setting 'runtimes'; the settings are port, runtime"),
+        ({"runtime": "vm"}, "'vm'"),
+        ({"port": "4577"}, "port must be a whole number, not '4577'"),
+    ],
 )
 def test_unusable_setting_is_named(settings: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message), microjobs.local.server(**settings):
         pass
 
 
-def test_folder_with_a_server_is_refused(running: clients.LocalServer) -> None:
-    with pytest.raises(ServerError, match="a server already runs"), microjobs.local.server(running.home.root):
+def test_folder_with_a_server_is_refused(shared_server: clients.LocalServer) -> None:
+    with pytest.raises(ServerError, match="a server already runs"), microjobs.local.server(shared_server.home.root):
         pass
-    assert count_models(running.sagemaker) == 0
+    assert count_models(shared_server.sagemaker) == 0
 
 
-def test_credentials_are_not_in_the_representation(running: clients.LocalServer) -> None:
-    server = LocalServer.at(running.home, running.address)
-    assert running.address.secret_access_key in server.environment.values()
-    assert running.address.secret_access_key not in repr(server)
+def test_credentials_are_not_in_the_representation(shared_server: clients.LocalServer) -> None:
+    server = LocalServer.from_address(shared_server.home, shared_server.address)
+    assert shared_server.address.secret_access_key in server.environment.values()
+    assert shared_server.address.secret_access_key not in repr(server)
 
 
 # --- the end of the program ---
@@ -170,12 +174,12 @@ def list_processes(folder: str) -> list[str]:
 def _read_process(process: Path) -> str:
     try:
         return b"".join((process / name).read_bytes() for name in ("cmdline", "environ")).decode(errors="replace")
-    except OSError:  # it ended
+    except OSError:  # the process has ended
         return ""
 
 
 @pytest.mark.parametrize("send", [lambda process: process.send_signal(signal.SIGINT), None], ids=["ctrl-c", "exit"])
-def test_nothing_is_left_behind(send: Callable[[Any], None] | None) -> None:
+def test_ended_program_leaves_no_folder_and_no_process(send: Callable[[Any], None] | None) -> None:
     process, home = start_program("", "time.sleep(60)" if send else "sys.exit(int(input()))")
     with process:
         if send:
@@ -194,7 +198,7 @@ def test_ctrl_c_during_the_start_ends_the_server(tmp_path: Path, monkeypatch: py
             raise interrupt
         sleep(seconds)
 
-    monkeypatch.setattr(time, "sleep", interrupt_first)  # called until the started server answers
+    monkeypatch.setattr(time, "sleep", interrupt_first)  # the program sleeps until the server answers
     with pytest.raises(KeyboardInterrupt), microjobs.local.server(tmp_path / "home", runtime="process"):
         pass
     assert list_processes(str(tmp_path)) == []
@@ -211,43 +215,47 @@ def test_server_of_a_killed_program_stops(tmp_path: Path) -> None:
 # --- connect ---
 
 
-def test_connect_directs_clients_until_disconnect(running: clients.LocalServer, environment: dict[str, str]) -> None:
-    server = microjobs.local.connect(running.home.root)
-    running.s3.put_object(Bucket=server.bucket, Key="key", Body=b"content")
+def test_connect_directs_clients_until_disconnect(
+    shared_server: clients.LocalServer, environment: dict[str, str]
+) -> None:
+    server = microjobs.local.connect(shared_server.home.root)
+    shared_server.s3.put_object(Bucket=server.bucket, Key="key", Body=b"content")
     assert boto3.client("s3").get_object(Bucket=server.bucket, Key="key")["Body"].read() == b"content"
     assert os.environ["SAGEMAKER_ROLE"] == server.role_arn
-    microjobs.local.connect(running.home.root)
+    microjobs.local.connect(shared_server.home.root)
     microjobs.local.disconnect()
-    assert variables() == environment
+    assert read_environment() == environment
     assert boto3.DEFAULT_SESSION is None
 
 
-def test_connect_replaces_the_default_session(running: clients.LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connect_replaces_the_default_session(
+    shared_server: clients.LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", boto3.Session(region_name="eu-west-3"))
-    microjobs.local.connect(running.home.root)
+    microjobs.local.connect(shared_server.home.root)
     try:
-        assert boto3.client("sagemaker").meta.endpoint_url == running.address.url
+        assert boto3.client("sagemaker").meta.endpoint_url == shared_server.address.url
         assert boto3.client("sts").get_caller_identity()["Account"] == "000000000000"
     finally:
         microjobs.local.disconnect()
 
 
-def test_default_session_of_the_project_returns_after_a_block(
-    running: clients.LocalServer, monkeypatch: pytest.MonkeyPatch
+def test_default_session_is_restored_after_a_block(
+    shared_server: clients.LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = boto3.Session(region_name="eu-west-3")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
-    with connected(LocalServer.at(running.home, running.address)):
-        assert boto3.client("sagemaker").meta.endpoint_url == running.address.url
+    with direct_clients(LocalServer.from_address(shared_server.home, shared_server.address)):
+        assert boto3.client("sagemaker").meta.endpoint_url == shared_server.address.url
     assert boto3.DEFAULT_SESSION is session
 
 
 def test_connect_finds_the_server_of_the_environment(
-    running: clients.LocalServer, monkeypatch: pytest.MonkeyPatch
+    shared_server: clients.LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MICROJOBS_HOME", str(running.home.root))
+    monkeypatch.setenv("MICROJOBS_HOME", str(shared_server.home.root))
     try:
-        assert microjobs.local.connect().url == running.address.url
+        assert microjobs.local.connect().url == shared_server.address.url
     finally:
         microjobs.local.disconnect()
 

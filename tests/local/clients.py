@@ -1,4 +1,4 @@
-"""A server for tests, its clients, and the shortest possible requests."""
+"""A server for tests, its clients, and short requests."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from microjobs.contract import BASE_DIR, DEFAULT_ROOT
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.conftest import REPOSITORY, image_name
+from tests.conftest import REPOSITORY, make_image_name
 from tests.forks import Fork
 
-SHELL = "serve"
+SHELL_IMAGE = "serve"
 """The smallest image of the repository. It has a shell and Python, so that jobs of tests can be scripts."""
 
 ENVIRONMENTS = REPOSITORY / ".venv-jobs"
-"""Environments of jobs without a container engine. All servers of tests share them, so that each one is made once."""
+"""Folder of virtual environments for jobs on the process runtime. All test servers share this folder to save time."""
 
 FINAL_STATUSES = ("Completed", "Failed", "Stopped")
 
@@ -36,7 +36,7 @@ ROOT = f"${{{BASE_DIR}:-{DEFAULT_ROOT}}}"
 
 @dataclass(frozen=True)
 class LocalServer:
-    """A running server."""
+    """A running server, and its boto3 clients."""
 
     home: Home
     address: control.Address
@@ -86,7 +86,7 @@ class LocalServer:
         return self.wait_for_end(name)
 
     def start_training(self, script: str, **members: Any) -> str:
-        self.sagemaker.create_training_job(**(request := training_request(self, script, **members)))
+        self.sagemaker.create_training_job(**(request := make_training_request(self, script, **members)))
         return str(request["TrainingJobName"])
 
     def wait_for_end(self, name: str) -> dict[str, Any]:
@@ -99,8 +99,8 @@ class LocalServer:
 
     def describe_training(self, name: str) -> dict[str, Any]:
         """Return the description of a training job."""
-        described: dict[str, Any] = self.sagemaker.describe_training_job(TrainingJobName=name)
-        return described
+        description: dict[str, Any] = self.sagemaker.describe_training_job(TrainingJobName=name)
+        return description
 
     def wait_for_secondary_status(self, name: str, secondary: str) -> dict[str, Any]:
         """Wait until a training job has a SecondaryStatus; return its description."""
@@ -113,7 +113,7 @@ class LocalServer:
         """Wait until a training job's first host has printed a line."""
         wait_until(lambda: self.read_logs("TrainingJobs", name), lambda lines: line in lines.get("algo-1", []))
 
-    def model(self, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
+    def read_archive(self, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
         """Return the text of each file of a training job's archive, by name."""
         with tarfile.open(self.bucket / f"models/{name}/output/{archive}") as tar:
             return {
@@ -130,31 +130,31 @@ class LocalServer:
         return job
 
     def start_processing(self, script: str, **members: Any) -> str:
-        self.sagemaker.create_processing_job(**(request := processing_request(script, **members)))
+        self.sagemaker.create_processing_job(**(request := make_processing_request(script, **members)))
         return str(request["ProcessingJobName"])
 
     def read_logs(self, group: str, job: str) -> dict[str, list[str]]:
-        """Return the log lines that a job has now, by host."""
-        streams = self.log_streams(f"/aws/sagemaker/{group}", f"{job}/")
+        """Return the log lines that a job has now, by host. `group` is the end of the log group's name."""
+        streams = self.read_log_streams(f"/aws/sagemaker/{group}", f"{job}/")
         return {name.removeprefix(f"{job}/").rpartition("-")[0]: lines for name, lines in streams.items()}
 
-    def log_streams(self, group: str, prefix: str = "") -> dict[str, list[str]]:
-        """Return the lines of a group's log streams, by the streams' names; none if the group does not exist."""
+    def read_log_streams(self, group: str, prefix: str = "") -> dict[str, list[str]]:
+        """Return the lines of a group's log streams, by the streams' names; empty if the group does not exist."""
         prefix_member = {"logStreamNamePrefix": prefix} if prefix else {}
         try:
             streams = self.logs.describe_log_streams(logGroupName=group, **prefix_member)["logStreams"]
         except self.logs.exceptions.ResourceNotFoundException:  # no host of this kind has written a line yet
             return {}
         names = [stream["logStreamName"] for stream in streams]
-        return {name: self._log_lines(group, name) for name in names}
+        return {name: self._read_lines(group, name) for name in names}
 
-    def _log_lines(self, group: str, stream: str) -> list[str]:
+    def _read_lines(self, group: str, stream: str) -> list[str]:
         events = self.logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True)["events"]
         return [event["message"] for event in events]
 
 
 def wait_until(poll: Callable[[], Any], is_done: Callable[[Any], bool], seconds: float = 150.0) -> Any:
-    """Call `poll` until `is_done` accepts its result; return the result."""
+    """Call `poll` until `is_done` accepts its result; return the result. Fail after a number of seconds."""
     deadline = time.monotonic() + seconds
     while not is_done(result := poll()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {json.dumps(result, default=str)}"
@@ -165,20 +165,20 @@ def wait_until(poll: Callable[[], Any], is_done: Callable[[Any], bool], seconds:
 _numbers = iter(range(1, 1_000_000))
 
 
-def unique(prefix: str) -> str:
+def make_unique_name(prefix: str) -> str:
     return f"{prefix}-{next(_numbers)}"
 
 
-def training_request(local: LocalServer, script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
+def make_training_request(local: LocalServer, script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
     """Return a CreateTrainingJob request whose job is a shell script."""
     algorithm = {
-        "TrainingImage": image_name(SHELL),
+        "TrainingImage": make_image_name(SHELL_IMAGE),
         "TrainingInputMode": "File",
         "ContainerEntrypoint": ["/bin/sh", "-c"],
         "ContainerArguments": [script],
     }
     return {
-        "TrainingJobName": unique("train"),
+        "TrainingJobName": make_unique_name("train"),
         "AlgorithmSpecification": algorithm | members.pop("algorithm", {}),
         "RoleArn": local.address.role_arn,
         "OutputDataConfig": {"S3OutputPath": local.uri("models")},
@@ -188,18 +188,18 @@ def training_request(local: LocalServer, script: str, instances: int = 1, **memb
     }
 
 
-def channel(name: str, uri: str, distribution: str = "FullyReplicated") -> dict[str, Any]:
+def make_channel(name: str, uri: str, distribution: str = "FullyReplicated") -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": distribution}
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
-def processing_request(script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
+def make_processing_request(script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
     """Return a CreateProcessingJob request whose job is a shell script."""
     cluster = {"InstanceType": "ml.m5.large", "InstanceCount": instances, "VolumeSizeInGB": 1}
     return {
-        "ProcessingJobName": unique("process"),
+        "ProcessingJobName": make_unique_name("process"),
         "AppSpecification": {
-            "ImageUri": image_name(SHELL),
+            "ImageUri": make_image_name(SHELL_IMAGE),
             "ContainerEntrypoint": ["/bin/sh", "-c"],
             "ContainerArguments": [script],
         },
@@ -209,12 +209,12 @@ def processing_request(script: str, instances: int = 1, **members: Any) -> dict[
     }
 
 
-def processing_input(name: str, uri: str, path: str, distribution: str = "FullyReplicated") -> dict[str, Any]:
+def make_processing_input(name: str, uri: str, path: str, distribution: str = "FullyReplicated") -> dict[str, Any]:
     source = {"S3Uri": uri, "LocalPath": path, "S3DataType": "S3Prefix", "S3InputMode": "File"}
     return {"InputName": name, "S3Input": {**source, "S3DataDistributionType": distribution}}
 
 
-def processing_output(name: str, uri: str, path: str, mode: str = "EndOfJob") -> dict[str, Any]:
+def make_processing_output(name: str, uri: str, path: str, mode: str = "EndOfJob") -> dict[str, Any]:
     return {"OutputName": name, "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": mode}}
 
 
@@ -226,15 +226,15 @@ def share_environments(home: Home) -> None:
         home.environments.symlink_to(ENVIRONMENTS)
 
 
-def fork_server(home: Home, config: Config, *, tied: bool) -> Fork:
+def fork_server(home: Home, config: Config, *, stops_when_unused: bool) -> Fork:
     """Start a server as `control` does, but as a fork: a new interpreter needs 0.6 s of CPU time for the imports."""
-    assert not tied
+    assert not stops_when_unused
     command = ["-m", "microjobs_orchestrator.local", *config.to_flags()]
-    return Fork(command, {**os.environ, "MICROJOBS_HOME": str(home.root)}, log=home.server_log, is_session=True)
+    return Fork(command, {**os.environ, "MICROJOBS_HOME": str(home.root)}, log=home.server_log, starts_session=True)
 
 
 @contextmanager
-def running_server(folder: Path, **settings: Any) -> Iterator[LocalServer]:
+def run_server(folder: Path, **settings: Any) -> Iterator[LocalServer]:
     """Run a server in its own process until the end of the block."""
     home = Home(folder)
     share_environments(home)

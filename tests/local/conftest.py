@@ -1,4 +1,4 @@
-"""Servers that most tests share, and a Docker runtime without a server."""
+"""Fixtures: servers that most tests share, and a Docker runtime without a server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,29 +8,30 @@ import pytest
 from microjobs_orchestrator.local import state
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
-from tests.local.clients import LocalServer, running_server
+from tests.local.clients import LocalServer, run_server
 
 state.RESERVE_BYTES = 64 << 10
-"""Less than the server reserves: thousands of tests open a store in their own process, and each would write 8 MB."""
+"""The tests reserve less space than the server: thousands of tests open a store in their own process, and each would
+write 8 MB."""
 
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """Run a server whose jobs run in containers."""
-    with running_server(tmp_path_factory.mktemp("local"), runtime="docker") as running:
-        yield running
+    with run_server(tmp_path_factory.mktemp("local"), runtime="docker") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """Run a server whose jobs run as processes."""
-    with running_server(tmp_path_factory.mktemp("processes"), runtime="process") as running:
-        yield running
+    with run_server(tmp_path_factory.mktemp("processes"), runtime="process") as server:
+        yield server
 
 
 @pytest.fixture(params=["processes", pytest.param("local", marks=pytest.mark.engine)])
-def anywhere(request: pytest.FixtureRequest) -> LocalServer:
-    """Run a test on both runtimes. Scripts use `clients.ROOT` for the contract's root."""
+def any_runtime_server(request: pytest.FixtureRequest) -> LocalServer:
+    """A server: the test runs once per runtime. Its scripts use `clients.ROOT` for the contract's root."""
     server: LocalServer = request.getfixturevalue(request.param)
     return server
 

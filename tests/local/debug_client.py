@@ -1,4 +1,4 @@
-"""A client of the Debug Adapter Protocol, which editors such as VS Code speak with debugpy.
+"""A client of the Debug Adapter Protocol, with which editors such as VS Code control debugpy.
 
 https://microsoft.github.io/debug-adapter-protocol/specification
 """
@@ -16,15 +16,8 @@ TIMEOUT_SECONDS = 90
 LOOPBACK = "127.0.0.1"
 
 
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class DebugClient:
-    """An attached debugger. Its methods wait for the adapter."""
+    """A debugger, which `attach` starts. Its methods wait for the responses and events of the debug adapter."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -51,7 +44,7 @@ class DebugClient:
         return body
 
     def attach(self, breakpoints: dict[str, list[int]]) -> None:
-        """Attach with breakpoints: lines by the path in the host. Then the program starts."""
+        """Attach and set breakpoints: line numbers by path in the host. The program starts afterwards."""
         self.request("initialize", adapterID="debugpy", pathFormat="path", linesStartAt1=True, columnsStartAt1=True)
         self.send("attach", justMyCode=True)
         self.wait_for_event("initialized")
@@ -76,8 +69,8 @@ class DebugClient:
     def resume(self) -> None:
         self.request("continue", threadId=self._thread_id)
 
-    def _wait_for(self, is_wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        while not is_wanted(message := self._read()):
+    def _wait_for(self, is_match: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        while not is_match(message := self._read()):
             pass
         return message
 

@@ -1,4 +1,4 @@
-"""An HTTP server that receives events, as a user's webhook does."""
+"""An HTTP server that receives EventBridge events, as a user's webhook does."""
 
 import json
 import socket
@@ -10,15 +10,17 @@ from typing import Any, Self
 
 
 class EventListener:
-    """Records the posted events until the end of the block."""
+    """A server that records the events of POST requests. Usage: `with EventListener() as listener`."""
 
     def __init__(self, port: int = 0) -> None:
         self.events: list[Any] = []
         self.paths: list[str] = []
         self.statuses: list[int] = []
-        """The statuses of the next responses; 200 afterwards."""
+        """The statuses of the next responses. Later responses have the status 200."""
         self.location = ""
+        """The header Location of the next responses, if it is not empty."""
         self.is_slow = False
+        """Whether the listener sends a response header that never ends."""
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._make_handler())
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"

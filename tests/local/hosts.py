@@ -1,4 +1,4 @@
-"""Parts of hosts that tests use in place of containers."""
+"""A base class for fakes of hosts."""
 
 from pathlib import Path
 

@@ -1,6 +1,7 @@
-"""The containers, processes and sockets of one server on this machine.
+"""Functions that find the containers, processes and sockets of one server on this machine.
 
-Other tests run their servers at the same time, so these functions return only the objects of one home.
+Other tests run their servers at the same time. So these functions find containers by their home, and processes by a
+text in their environment variables.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from microjobs_orchestrator.local.home import Home
 Address = tuple[str, int]
 
 
-def home_filter(home: Home) -> dict[str, str]:
+def make_home_filter(home: Home) -> dict[str, str]:
     """Return the engine's filter for the containers, networks and volumes of a home."""
     return {"label": f"org.microjobs.home={hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]}"}
 
@@ -32,34 +33,34 @@ def open_engine() -> Iterator[docker.DockerClient]:
 def list_containers(home: Home) -> list[Container]:
     """Return all containers of a home, running or not."""
     with open_engine() as engine:
-        return engine.containers.list(all=True, ignore_removed=True, filters=dict(home_filter(home)))
+        return engine.containers.list(all=True, ignore_removed=True, filters=dict(make_home_filter(home)))
 
 
-def container_names(home: Home) -> list[str]:
+def list_container_names(home: Home) -> list[str]:
     return [str(container.name) for container in list_containers(home)]
 
 
-def environments(text: str) -> dict[Path, dict[str, str]]:
+def read_environments(text: str) -> dict[Path, dict[str, str]]:
     """Return the environments that contain a text, by the process's folder in /proc."""
-    found = {}
+    environments = {}
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # of another user, or it has ended
+        with suppress(OSError):  # the process belongs to another user, or has ended
             content = (process / "environ").read_bytes().decode(errors="replace")
             if text in content:
-                found[process] = dict(line.split("=", 1) for line in content.split("\0") if "=" in line)
-    return found
+                environments[process] = dict(line.split("=", 1) for line in content.split("\0") if "=" in line)
+    return environments
 
 
-def listening_addresses(text: str) -> set[Address]:
+def list_listening_addresses(text: str) -> set[Address]:
     """Return the IPv4 and IPv6 addresses of all listening processes whose environment contains a text."""
     links: set[str] = set()
-    for process in environments(text):
+    for process in read_environments(text):
         with suppress(OSError):
             links |= {str(item.readlink()) for item in (process / "fd").iterdir()}
-    return {_parse_address(local) for local, inode in _listening() if f"socket:[{inode}]" in links}
+    return {_parse_address(local) for local, inode in _list_listening_sockets() if f"socket:[{inode}]" in links}
 
 
-def _listening() -> Iterator[tuple[str, str]]:
+def _list_listening_sockets() -> Iterator[tuple[str, str]]:
     """Yield address and inode of each listening TCP socket."""
     for table in ("tcp", "tcp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:

@@ -1,4 +1,4 @@
-"""Application Auto Scaling through boto3: a policy scales the copies of a component under load."""
+"""Tests of Application Auto Scaling with boto3: a policy scales the copies of a component under load."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.conftest import REPOSITORY
-from tests.local.clients import LocalServer, running_server, unique, wait_until
+from tests.local.clients import LocalServer, make_unique_name, run_server, wait_until
 from tests.local.resources.examples.inference_components import make_request
 from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
 
@@ -20,15 +20,15 @@ EXAMPLE = SECTION.partition("```python\n")[2].partition("```")[0].replace('"infe
 
 
 @pytest.fixture
-def fast(tmp_path: Path) -> Iterator[LocalServer]:
+def fast_server(tmp_path: Path) -> Iterator[LocalServer]:
     """Run a server in which a minute of a policy takes one second."""
-    with running_server(tmp_path, runtime="process", autoscaling_speed=60) as running:
-        yield running
+    with run_server(tmp_path, runtime="process", autoscaling_speed=60) as server:
+        yield server
 
 
 def deploy_component(local: LocalServer) -> tuple[str, str]:
-    """Return the names of an endpoint and of its component with one copy."""
-    name = unique("scaled")
+    """Create a component with one copy; return the names of its endpoint and of the component."""
+    name = make_unique_name("scaled")
     request = {**make_request(local, make_model(local, 1.0)), "RuntimeConfig": {"CopyCount": 1}}
     wait_for_endpoint(local, request["EndpointName"])
     local.sagemaker.create_inference_component(InferenceComponentName=name, **request)
@@ -37,20 +37,23 @@ def deploy_component(local: LocalServer) -> tuple[str, str]:
 
 
 def wait_for_component(local: LocalServer, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = wait_until(
+    description: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_inference_component(InferenceComponentName=name),
-        lambda found: found["InferenceComponentStatus"] in ("InService", "Failed"),
+        lambda description: description["InferenceComponentStatus"] in ("InService", "Failed"),
     )
-    assert found["InferenceComponentStatus"] == "InService", found.get("FailureReason")
-    return found
+    assert description["InferenceComponentStatus"] == "InService", description.get("FailureReason")
+    return description
 
 
-def test_example_of_the_documentation_scales_under_load(fast: LocalServer) -> None:
-    endpoint, component = deploy_component(fast)
-    runtime, stop = fast.client("sagemaker-runtime"), threading.Event()
-    names = {"autoscaling": fast.client("application-autoscaling"), "resource": f"inference-component/{component}"}
-    exec(EXAMPLE, names)  # noqa: S102  the code of the page
-    scaling: Any = names["autoscaling"]
+def test_example_of_the_documentation_scales_under_load(fast_server: LocalServer) -> None:
+    endpoint, component = deploy_component(fast_server)
+    runtime, stop = fast_server.client("sagemaker-runtime"), threading.Event()
+    namespace = {
+        "autoscaling": fast_server.client("application-autoscaling"),
+        "resource": f"inference-component/{component}",
+    }
+    exec(EXAMPLE, namespace)  # noqa: S102  the code of the page
+    scaling: Any = namespace["autoscaling"]
 
     def invoke_until_stop() -> None:
         while not stop.is_set():
@@ -62,23 +65,23 @@ def test_example_of_the_documentation_scales_under_load(fast: LocalServer) -> No
         clients = [pool.submit(invoke_until_stop) for _ in range(2)]
         try:
             activity = wait_until(lambda: list_activities(scaling, component), bool)[-1]
-            wait_until(lambda: count_copies(fast, component), lambda count: count > 1)
+            wait_until(lambda: count_copies(fast_server, component), lambda count: count > 1)
         finally:
             stop.set()
         for client in clients:
             client.result()
     assert activity["StatusCode"] == "Successful"
     assert "policy load" in activity["Cause"]
-    scaling.register_scalable_target(**identify(component), MaxCapacity=1)
-    wait_until(lambda: count_copies(fast, component), lambda count: count == 1)
-    fast.sagemaker.delete_inference_component(InferenceComponentName=component)
+    scaling.register_scalable_target(**make_identity(component), MaxCapacity=1)
+    wait_until(lambda: count_copies(fast_server, component), lambda count: count == 1)
+    fast_server.sagemaker.delete_inference_component(InferenceComponentName=component)
     wait_until(
         lambda: scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"],
-        lambda found: not found,
+        lambda targets: not targets,
     )
 
 
-def identify(component: str) -> dict[str, Any]:
+def make_identity(component: str) -> dict[str, Any]:
     return {
         "ServiceNamespace": "sagemaker",
         "ResourceId": f"inference-component/{component}",
@@ -87,8 +90,8 @@ def identify(component: str) -> dict[str, Any]:
 
 
 def list_activities(scaling: Any, component: str) -> list[Any]:
-    found: list[Any] = scaling.describe_scaling_activities(**identify(component))["ScalingActivities"]
-    return found
+    activities: list[Any] = scaling.describe_scaling_activities(**make_identity(component))["ScalingActivities"]
+    return activities
 
 
 def count_copies(local: LocalServer, component: str) -> int:
@@ -97,7 +100,7 @@ def count_copies(local: LocalServer, component: str) -> int:
 
 def test_targets_and_policies_are_described_and_deleted(processes: LocalServer) -> None:
     _, component = deploy_component(processes)
-    scaling, identity = processes.client("application-autoscaling"), identify(component)
+    scaling, identity = processes.client("application-autoscaling"), make_identity(component)
     arn = scaling.register_scalable_target(**identity, MinCapacity=1, MaxCapacity=2)["ScalableTargetARN"]
     metric = {"PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"}
     config = {"TargetValue": 5.0, "PredefinedMetricSpecification": metric}
@@ -105,8 +108,8 @@ def test_targets_and_policies_are_described_and_deleted(processes: LocalServer) 
     scaling.put_scaling_policy(**policy, TargetTrackingScalingPolicyConfiguration=config)
     (target,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     assert (target["ScalableTargetARN"], target["MinCapacity"], target["MaxCapacity"]) == (arn, 1, 2)
-    (found,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
-    assert found["TargetTrackingScalingPolicyConfiguration"] == config
+    (description,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert description["TargetTrackingScalingPolicyConfiguration"] == config
     scaling.delete_scaling_policy(**identity, PolicyName="p")
     assert scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"] == []
     scaling.deregister_scalable_target(**identity)

@@ -17,22 +17,22 @@ from botocore.exceptions import ClientError
 from microjobs.contract import Layout
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.local.clients import ROOT, LocalServer, channel, processing_input, running_server, wait_until
+from tests.local.clients import ROOT, LocalServer, make_channel, make_processing_input, run_server, wait_until
 
 
-def make_channel(name: str, uri: str, **members: Any) -> dict[str, Any]:
+def make_channel_with_members(name: str, uri: str, **members: Any) -> dict[str, Any]:
     """Return a channel. `members` may also contain members of its data source."""
-    item = channel(name, uri, members.pop("S3DataDistributionType", "FullyReplicated"))
+    item = make_channel(name, uri, members.pop("S3DataDistributionType", "FullyReplicated"))
     source = item["DataSource"]["S3DataSource"]
     source |= {member: members.pop(member) for member in ("S3DataType", "AttributeNames") if member in members}
     return item | members
 
 
 def read_output(local: LocalServer, name: str) -> str:
-    """Return the content of the file `model/read` of a completed job."""
+    """Wait until a job has completed; return the content of its file `model/read`."""
     job = local.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-    return local.model(name)["read"]
+    return local.read_archive(name)["read"]
 
 
 READ_EPOCHS = (
@@ -43,48 +43,51 @@ READ_EPOCHS = (
 """Reads three epochs of the channel `train`, and writes a line with `|` after each."""
 
 
-def test_pipe_contains_all_objects_in_each_epoch(anywhere: LocalServer) -> None:
-    anywhere.put({"pipe/b": "second", "pipe/a": "first,", "pipe/deep/c": ".\n"})
-    name = anywhere.start_training(
-        READ_EPOCHS, InputDataConfig=[make_channel("train", anywhere.uri("pipe/"), InputMode="Pipe")]
+def test_pipe_contains_all_objects_in_each_epoch(any_runtime_server: LocalServer) -> None:
+    any_runtime_server.put({"pipe/b": "second", "pipe/a": "first,", "pipe/deep/c": ".\n"})
+    name = any_runtime_server.start_training(
+        READ_EPOCHS,
+        InputDataConfig=[make_channel_with_members("train", any_runtime_server.uri("pipe/"), InputMode="Pipe")],
     )
-    assert read_output(anywhere, name) == "first,second.\n|\n" * 3
+    assert read_output(any_runtime_server, name) == "first,second.\n|\n" * 3
 
 
-def test_input_folders_can_be_renamed(anywhere: LocalServer) -> None:
-    anywhere.put({"renamed/old/a": "content", "renamed/b": "other"})
-    rename = 'python -c \'import os; os.rename("old", "new")\''  # mv copies if it cannot rename
+def test_input_folders_can_be_renamed(any_runtime_server: LocalServer) -> None:
+    any_runtime_server.put({"renamed/old/a": "content", "renamed/b": "other"})
+    rename = 'python -c \'import os; os.rename("old", "new")\''  # `mv` would copy if it cannot rename
     script = f"cd {ROOT}/input/data/train && {rename} && echo more >> new/a && cat new/a > ../../../model/read"
-    name = anywhere.start_training(script, InputDataConfig=[make_channel("train", anywhere.uri("renamed/"))])
-    assert read_output(anywhere, name) == "contentmore\n"
-    assert (anywhere.bucket / "renamed/old/a").read_text() == "content"
+    name = any_runtime_server.start_training(
+        script, InputDataConfig=[make_channel_with_members("train", any_runtime_server.uri("renamed/"))]
+    )
+    assert read_output(any_runtime_server, name) == "contentmore\n"
+    assert (any_runtime_server.bucket / "renamed/old/a").read_text() == "content"
 
 
-def test_pipe_contains_a_complete_large_object(anywhere: LocalServer) -> None:
-    content = bytes(range(256)) * (1 << 15)  # more than all buffers hold
-    anywhere.s3.put_object(Bucket=anywhere.address.bucket, Key="large/x", Body=content)
+def test_pipe_contains_a_complete_large_object(any_runtime_server: LocalServer) -> None:
+    content = bytes(range(256)) * (1 << 15)  # the content is larger than all buffers together
+    any_runtime_server.s3.put_object(Bucket=any_runtime_server.address.bucket, Key="large/x", Body=content)
     script = f"cd {ROOT} && sha256sum < input/data/train_0 > model/read"
-    name = anywhere.start_training(
-        script, InputDataConfig=[make_channel("train", anywhere.uri("large/"), InputMode="Pipe")]
+    name = any_runtime_server.start_training(
+        script, InputDataConfig=[make_channel_with_members("train", any_runtime_server.uri("large/"), InputMode="Pipe")]
     )
-    assert read_output(anywhere, name).split()[0] == hashlib.sha256(content).hexdigest()
+    assert read_output(any_runtime_server, name).split()[0] == hashlib.sha256(content).hexdigest()
 
 
-def test_reader_that_closes_early_gets_the_next_epoch(anywhere: LocalServer) -> None:
-    anywhere.put({"early/a": "0123456789" * 100_000})
+def test_reader_that_closes_early_gets_the_next_epoch(any_runtime_server: LocalServer) -> None:
+    any_runtime_server.put({"early/a": "0123456789" * 100_000})
     script = READ_EPOCHS.replace("cat train_$epoch", "head -c 4 train_$epoch")
-    name = anywhere.start_training(
-        script, InputDataConfig=[make_channel("train", anywhere.uri("early/"), InputMode="Pipe")]
+    name = any_runtime_server.start_training(
+        script, InputDataConfig=[make_channel_with_members("train", any_runtime_server.uri("early/"), InputMode="Pipe")]
     )
-    assert read_output(anywhere, name) == "0123|\n" * 3
+    assert read_output(any_runtime_server, name) == "0123|\n" * 3
 
 
-def test_job_completes_with_unread_pipes(anywhere: LocalServer) -> None:
-    anywhere.put({"unread/a": "x" * 1_000_000})
-    pipe = make_channel("train", anywhere.uri("unread/"), InputMode="Pipe")
-    job = anywhere.train(f"cd {ROOT}; cp input/config/inputdataconfig.json model/", InputDataConfig=[pipe])
+def test_job_completes_with_unread_pipes(any_runtime_server: LocalServer) -> None:
+    any_runtime_server.put({"unread/a": "x" * 1_000_000})
+    pipe = make_channel_with_members("train", any_runtime_server.uri("unread/"), InputMode="Pipe")
+    job = any_runtime_server.train(f"cd {ROOT}; cp input/config/inputdataconfig.json model/", InputDataConfig=[pipe])
     assert job["TrainingJobStatus"] == "Completed"
-    config = json.loads(anywhere.model(job["TrainingJobName"])["inputdataconfig.json"])
+    config = json.loads(any_runtime_server.read_archive(job["TrainingJobName"])["inputdataconfig.json"])
     assert config["train"]["TrainingInputMode"] == "Pipe"
 
 
@@ -92,36 +95,40 @@ def test_pipe_decompresses_gzip_and_writes_recordio(processes: LocalServer) -> N
     bucket = processes.address.bucket
     for key, content in (("zipped/a", b"12345"), ("zipped/b", b"")):
         processes.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(content))
-    pipe = make_channel(
+    pipe = make_channel_with_members(
         "train", processes.uri("zipped/"), InputMode="Pipe", CompressionType="Gzip", RecordWrapperType="RecordIO"
     )
     name = processes.start_training(f"cd {ROOT}; base64 -w0 input/data/train_0 > model/read", InputDataConfig=[pipe])
-    first = struct.pack("<II", 0xCED7230A, 5) + b"12345\0\0\0"
-    assert base64.b64decode(read_output(processes, name)) == first + struct.pack("<II", 0xCED7230A, 0)
+    first_record = struct.pack("<II", 0xCED7230A, 5) + b"12345\0\0\0"
+    assert base64.b64decode(read_output(processes, name)) == first_record + struct.pack("<II", 0xCED7230A, 0)
 
 
 def test_shuffle_order_differs_in_each_epoch(processes: LocalServer) -> None:
     processes.put({f"shuffled/{number}": str(number) for number in range(8)})
 
     def read_epochs(seed: int) -> list[str]:
-        pipe = make_channel("train", processes.uri("shuffled/"), InputMode="Pipe", ShuffleConfig={"Seed": seed})
+        pipe = make_channel_with_members(
+            "train", processes.uri("shuffled/"), InputMode="Pipe", ShuffleConfig={"Seed": seed}
+        )
         return read_output(processes, processes.start_training(READ_EPOCHS, InputDataConfig=[pipe])).split("|\n")[:3]
 
-    first = read_epochs(1)
-    assert len(set(first)) == 3
-    assert {"".join(sorted(epoch)) for epoch in first} == {"01234567"}
-    assert read_epochs(1) == first != read_epochs(2)
+    epochs = read_epochs(1)
+    assert len(set(epochs)) == 3
+    assert {"".join(sorted(epoch)) for epoch in epochs} == {"01234567"}
+    assert read_epochs(1) == epochs != read_epochs(2)
 
 
 def test_pipes_of_hosts_contain_shards(processes: LocalServer) -> None:
     processes.put({f"sharded/{number}": str(number) for number in range(5)})
-    pipe = make_channel("train", processes.uri("sharded/"), InputMode="Pipe", S3DataDistributionType="ShardedByS3Key")
+    pipe = make_channel_with_members(
+        "train", processes.uri("sharded/"), InputMode="Pipe", S3DataDistributionType="ShardedByS3Key"
+    )
     script = f"cd {ROOT}; host=$(grep -o 'host\": \"algo-.' input/config/resourceconfig.json | tail -c 7); "
     name = processes.start_training(
         f"{script} cat input/data/train_0 > model/$host", instances=2, InputDataConfig=[pipe]
     )
     assert processes.wait_for_end(name)["TrainingJobStatus"] == "Completed"
-    assert processes.model(name) == {"algo-1": "024", "algo-2": "13"}
+    assert processes.read_archive(name) == {"algo-1": "024", "algo-2": "13"}
 
 
 def test_attributes_of_an_augmented_manifest_are_records(processes: LocalServer) -> None:
@@ -129,7 +136,7 @@ def test_attributes_of_an_augmented_manifest_are_records(processes: LocalServer)
     processes.put(
         {"images/a": "A", "images/b": "B", "list.manifest": "\n".join(json.dumps({**line, "x": 1}) for line in lines)}
     )
-    pipe = make_channel(
+    pipe = make_channel_with_members(
         "train", processes.uri("list.manifest"), InputMode="Pipe",
         S3DataType="AugmentedManifestFile", AttributeNames=["class", "image-ref"],
     )  # fmt: skip
@@ -149,15 +156,15 @@ def put_manifest(local: LocalServer, *paths: str) -> str:
 @pytest.mark.parametrize("mode", ["File", "FastFile"])
 def test_channel_contains_files_of_a_manifest(processes: LocalServer, mode: str) -> None:
     uri = put_manifest(processes, "deep/b", "a")
-    listed = make_channel("train", uri, InputMode=mode, S3DataType="ManifestFile")
-    assert read_output(processes, processes.start_training(READ_FILES, InputDataConfig=[listed])) == "AB"
+    files = make_channel_with_members("train", uri, InputMode=mode, S3DataType="ManifestFile")
+    assert read_output(processes, processes.start_training(READ_FILES, InputDataConfig=[files])) == "AB"
 
 
 def test_processing_input_contains_files_of_a_manifest(processes: LocalServer) -> None:
-    where = str(Layout().processing("input"))
-    listed = processing_input("input", put_manifest(processes, "deep/b"), where)
-    listed["S3Input"]["S3DataType"] = "ManifestFile"
-    job = processes.process(f"cat {ROOT}/processing/input/deep/b", ProcessingInputs=[listed])
+    path = str(Layout().processing("input"))
+    processing_input_definition = make_processing_input("input", put_manifest(processes, "deep/b"), path)
+    processing_input_definition["S3Input"]["S3DataType"] = "ManifestFile"
+    job = processes.process(f"cat {ROOT}/processing/input/deep/b", ProcessingInputs=[processing_input_definition])
     assert job["ProcessingJobStatus"] == "Completed"
     assert processes.read_logs("ProcessingJobs", job["ProcessingJobName"]) == {"algo-1": ["B"]}
 
@@ -165,25 +172,28 @@ def test_processing_input_contains_files_of_a_manifest(processes: LocalServer) -
 @pytest.mark.engine
 def test_fast_file_inputs_are_read_only(local: LocalServer) -> None:
     local.put({"fast/a": "original"})
-    fast = make_channel("train", local.uri("fast/"), InputMode="FastFile")
+    fast_channel = make_channel_with_members("train", local.uri("fast/"), InputMode="FastFile")
     script = f"cd {ROOT}/input; cat data/train/a config/inputdataconfig.json > ../model/read; touch data/train/b"
-    name = local.start_training(f"{script} || exit 0; exit 1", InputDataConfig=[fast])
+    name = local.start_training(f"{script} || exit 0; exit 1", InputDataConfig=[fast_channel])
     assert read_output(local, name).startswith('original{"train": {"TrainingInputMode": "File"')
 
 
 # --- errors ---
 
 
-def train_and_fail(local: LocalServer, script: str, item: dict[str, Any]) -> str:
-    job = local.train(script, InputDataConfig=[item])
+def train_and_fail(local: LocalServer, script: str, failing_channel: dict[str, Any]) -> str:
+    """Run a training job that must fail because of its channel; return the reason."""
+    job = local.train(script, InputDataConfig=[failing_channel])
     assert job["TrainingJobStatus"] == "Failed"
     return str(job["FailureReason"])
 
 
-def test_invalid_gzip_in_a_pipe_fails_the_job(anywhere: LocalServer) -> None:
-    anywhere.put({"plain/a": "not compressed"})
-    pipe = make_channel("train", anywhere.uri("plain/"), InputMode="Pipe", CompressionType="Gzip")
-    reason = train_and_fail(anywhere, f"cat {ROOT}/input/data/train_0; sleep 60", pipe)
+def test_invalid_gzip_in_a_pipe_fails_the_job(any_runtime_server: LocalServer) -> None:
+    any_runtime_server.put({"plain/a": "not compressed"})
+    pipe = make_channel_with_members(
+        "train", any_runtime_server.uri("plain/"), InputMode="Pipe", CompressionType="Gzip"
+    )
+    reason = train_and_fail(any_runtime_server, f"cat {ROOT}/input/data/train_0; sleep 60", pipe)
     assert reason.startswith("ClientError: Data download failed: ")
     assert "a is not a gzip file" in reason
 
@@ -199,7 +209,9 @@ def test_invalid_gzip_in_a_pipe_fails_the_job(anywhere: LocalServer) -> None:
 def test_invalid_manifest_fails_the_job(processes: LocalServer, content: str, message: str) -> None:
     processes.put({"wrong.manifest": content})
     reason = train_and_fail(
-        processes, "true", make_channel("train", processes.uri("wrong.manifest"), S3DataType="ManifestFile")
+        processes,
+        "true",
+        make_channel_with_members("train", processes.uri("wrong.manifest"), S3DataType="ManifestFile"),
     )
     assert reason.startswith("ClientError: Data download failed: ")
     assert message in reason
@@ -207,7 +219,7 @@ def test_invalid_manifest_fails_the_job(processes: LocalServer, content: str, me
 
 def test_missing_attribute_fails_the_job(processes: LocalServer) -> None:
     processes.put({"lines.manifest": '{"a": 1}\n{"b": 1}\n'})
-    pipe = make_channel(
+    pipe = make_channel_with_members(
         "train", processes.uri("lines.manifest"), InputMode="Pipe",
         S3DataType="AugmentedManifestFile", AttributeNames=["a"],
     )  # fmt: skip
@@ -217,40 +229,43 @@ def test_missing_attribute_fails_the_job(processes: LocalServer) -> None:
 @pytest.mark.engine
 def test_job_with_pipes_is_not_resumed_by_another_server(tmp_path: Path) -> None:
     """The pipe ends with the first server, so the job cannot know that its data are incomplete."""
-    with running_server(tmp_path / "home", runtime="docker") as local:
+    with run_server(tmp_path / "home", runtime="docker") as local:
         local.put({"cut/a": "x" * 10_000_000})
-        pipe = make_channel("train", local.uri("cut/"), InputMode="Pipe")
+        pipe = make_channel_with_members("train", local.uri("cut/"), InputMode="Pipe")
         script = f"exec 3< {ROOT}/input/data/train_0; echo ready; sleep 2; cat <&3 | wc -c"
         name = local.start_training(script, InputDataConfig=[pipe])
         local.wait_for_log(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
-        assert second.wait_for_end(name)["FailureReason"].startswith("InternalServerError: the local server ended")
+        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
+        assert next_server.wait_for_end(name)["FailureReason"].startswith("InternalServerError: the local server ended")
 
 
-AUGMENTED = {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["a"]}
-INVALID = [
-    (AUGMENTED, "can only be used if the Channel's input mode is Pipe"),
+AUGMENTED_MANIFEST = {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["a"]}
+INVALID_SOURCES = [
+    (AUGMENTED_MANIFEST, "can only be used if the Channel's input mode is Pipe"),
     ({"S3DataType": "AugmentedManifestFile", "InputMode": "Pipe"}, "AttributeNames is required"),
     ({"AttributeNames": ["a"]}, "AttributeNames can only be used with"),
     ({"CompressionType": "Gzip"}, "can only be used if the input mode is Pipe"),
     ({"RecordWrapperType": "RecordIO", "InputMode": "FastFile"}, "can only be used if the input mode is Pipe"),
-    ({**AUGMENTED, "InputMode": "Pipe", "CompressionType": "Gzip"}, "CompressionType Gzip cannot be used"),
+    ({**AUGMENTED_MANIFEST, "InputMode": "Pipe", "CompressionType": "Gzip"}, "CompressionType Gzip cannot be used"),
     ({"InputMode": "FastFile"}, "must be a whole folder, but the key wrong-too/b also begins with it"),
     ({"S3DataType": "Converse"}, "Not supported here"),
 ]
 
 
-@pytest.mark.parametrize(("members", "message"), INVALID)
+@pytest.mark.parametrize(("members", "message"), INVALID_SOURCES)
 def test_contradictory_members_raise(processes: LocalServer, members: dict[str, Any], message: str) -> None:
     processes.put({"wrong/a": "", "wrong-too/b": ""})
     with pytest.raises(ClientError, match=re.escape(message)):
-        processes.start_training("true", InputDataConfig=[make_channel("train", processes.uri("wrong"), **members)])
+        processes.start_training(
+            "true", InputDataConfig=[make_channel_with_members("train", processes.uri("wrong"), **members)]
+        )
 
 
 def test_missing_manifest_raises(processes: LocalServer) -> None:
     with pytest.raises(ClientError, match="No S3 objects found under S3 URL"):
         processes.start_training(
-            "true", InputDataConfig=[make_channel("train", processes.uri("none"), S3DataType="ManifestFile")]
+            "true",
+            InputDataConfig=[make_channel_with_members("train", processes.uri("none"), S3DataType="ManifestFile")],
         )

@@ -1,11 +1,11 @@
-"""Users' scripts on Dask clusters: a boto3 client sends requests, as the SDK's ScriptProcessor does."""
+"""Tests of users' scripts on Dask clusters. A boto3 client sends the requests that the SDK's ScriptProcessor sends."""
 
 import json
 from typing import Any
 
 from microjobs.contract import Layout
-from tests.conftest import image_name
-from tests.local.clients import ROOT, LocalServer, processing_input, processing_output, unique
+from tests.conftest import make_image_name
+from tests.local.clients import ROOT, LocalServer, make_processing_input, make_processing_output, make_unique_name
 
 LAYOUT = Layout()
 CODE, INPUT, OUTPUT = (str(LAYOUT.processing(name)) for name in ("input/code", "input/data", "output"))
@@ -23,15 +23,17 @@ with Client() as client:
 with open(f"{output}/result.json", "w") as file:
     json.dump(result, file)
 """
-SHOW_FILES = (
+SHOW_FILES_SCRIPT = (
     f"cd {ROOT}/secret; stat -c %a * > {ROOT}/processing/output/modes; "
     f"cat certificate.pem key.pem > {ROOT}/processing/output/key; with-dask env"
 )
 
 
-def run(local: LocalServer, entrypoint: list[str], arguments: list[str], instances: int) -> tuple[dict[str, Any], str]:
-    """Run a processing job, and return its description and the prefix of its files."""
-    prefix = unique("dask")
+def run_job(
+    local: LocalServer, entrypoint: list[str], arguments: list[str], instances: int
+) -> tuple[dict[str, Any], str]:
+    """Run a processing job; return its description and the prefix of its output files."""
+    prefix = make_unique_name("dask")
     local.put(
         {
             f"{prefix}/code/total.py": SCRIPT,
@@ -43,48 +45,48 @@ def run(local: LocalServer, entrypoint: list[str], arguments: list[str], instanc
         "",
         instances=instances,
         AppSpecification={
-            "ImageUri": image_name("preprocess"),
+            "ImageUri": make_image_name("preprocess"),
             "ContainerEntrypoint": entrypoint,
             "ContainerArguments": arguments,
         },
         ProcessingInputs=[
-            processing_input("code", local.uri(f"{prefix}/code"), CODE),
-            processing_input("data", local.uri(f"{prefix}/data"), INPUT),
+            make_processing_input("code", local.uri(f"{prefix}/code"), CODE),
+            make_processing_input("data", local.uri(f"{prefix}/data"), INPUT),
         ],
-        ProcessingOutputConfig={"Outputs": [processing_output("output", local.uri(f"{prefix}/output"), OUTPUT)]},
+        ProcessingOutputConfig={"Outputs": [make_processing_output("output", local.uri(f"{prefix}/output"), OUTPUT)]},
     )
     return job, f"{prefix}/output"
 
 
-def test_script_uses_the_workers_of_all_hosts(anywhere: LocalServer) -> None:
-    job, output = run(anywhere, ["with-dask", "python3", f"{CODE}/total.py"], [INPUT, OUTPUT], 2)
+def test_script_uses_the_workers_of_all_hosts(any_runtime_server: LocalServer) -> None:
+    job, output = run_job(any_runtime_server, ["with-dask", "python3", f"{CODE}/total.py"], [INPUT, OUTPUT], 2)
     assert job["ProcessingJobStatus"] == "Completed", job
-    result = json.loads((anywhere.bucket / output / "result.json").read_text())
+    result = json.loads((any_runtime_server.bucket / output / "result.json").read_text())
     assert result["total"] == sum(number**2 for number in range(50))
     assert result["hosts"] == ["algo-1", "algo-2"]
     assert result["url"].startswith("tls://")
 
 
 def test_failing_script_fails_the_job_with_its_last_line(processes: LocalServer) -> None:
-    job, _ = run(processes, ["with-dask", "python3", f"{CODE}/total.py"], ["/nowhere", OUTPUT], 2)
+    job, _ = run_job(processes, ["with-dask", "python3", f"{CODE}/total.py"], ["/nowhere", OUTPUT], 2)
     assert job["ProcessingJobStatus"] == "Failed"
     reason = "host algo-1 failed: total.py failed: FileNotFoundError: [Errno 2] No such file or directory: "
     assert reason + "'/nowhere/numbers' (exit code 1)" in job["FailureReason"]
 
 
-def test_key_of_a_job_is_new_and_not_logged(anywhere: LocalServer) -> None:
+def test_key_of_a_job_is_new_and_not_logged(any_runtime_server: LocalServer) -> None:
     keys = []
     for _ in range(2):
-        job, output = run(anywhere, ["/bin/sh", "-c"], [SHOW_FILES], 1)
+        job, output = run_job(any_runtime_server, ["/bin/sh", "-c"], [SHOW_FILES_SCRIPT], 1)
         assert job["ProcessingJobStatus"] == "Completed", job
-        keys.append((anywhere.bucket / output / "key").read_text())
-        printed = str([job, anywhere.read_logs("ProcessingJobs", job["ProcessingJobName"])])
-        assert not [line for line in keys[-1].splitlines() if not line.startswith("-") and line in printed]
+        keys.append((any_runtime_server.bucket / output / "key").read_text())
+        description_and_logs = str([job, any_runtime_server.read_logs("ProcessingJobs", job["ProcessingJobName"])])
+        assert not [line for line in keys[-1].splitlines() if not line.startswith("-") and line in description_and_logs]
     assert keys[0] != keys[1]
 
 
 def test_only_the_owner_can_read_the_key(processes: LocalServer) -> None:
-    job, output = run(processes, ["/bin/sh", "-c"], [SHOW_FILES], 2)
+    job, output = run_job(processes, ["/bin/sh", "-c"], [SHOW_FILES_SCRIPT], 2)
     assert job["ProcessingJobStatus"] == "Completed", job
     assert (processes.bucket / output / "modes").read_text().split() == ["600"] * 3
 

@@ -11,10 +11,11 @@ import pytest
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.lifecycle.debugging import add_debugger
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, Plan
-from tests.conftest import image_name
-from tests.local.clients import ROOT, LocalServer, processing_input, unique, wait_until
-from tests.local.debug_client import LOOPBACK, connect, find_free_port
+from tests.conftest import make_image_name
+from tests.local.clients import ROOT, LocalServer, make_processing_input, make_unique_name, wait_until
+from tests.local.debug_client import LOOPBACK, connect
 from tests.local.machine import list_containers
+from tests.ports import find_free_port
 
 CODE = str(Layout().processing("input"))
 SCRIPT = """# A script of a user.
@@ -25,17 +26,17 @@ value = helper.double(21)
 subprocess.run([sys.executable, "-c", "print('a child runs')"], check=True)
 print("value", value)
 """
-HELPER = """def double(x):
+HELPER_MODULE = """def double(x):
     return 2 * x
 """
 
 
 def start_script(local: LocalServer, port: int | str, **members: Any) -> str:
-    """Start a processing job that runs a user's script in a shell."""
-    local.put({"code/train.py": SCRIPT, "code/helper.py": HELPER})
+    """Start a processing job that runs a user's script in a shell, and that a debugger can reach at a port."""
+    local.put({"code/train.py": SCRIPT, "code/helper.py": HELPER_MODULE})
     return local.start_processing(
         f'python3 -c "print(1)" && python3 {ROOT}/processing/input/train.py',
-        ProcessingInputs=[processing_input("code", local.uri("code"), CODE)],
+        ProcessingInputs=[make_processing_input("code", local.uri("code"), CODE)],
         Environment={"MICROJOBS_DEBUG_PORT": str(port), **members.pop("Environment", {})},
         **members,
     )
@@ -49,8 +50,8 @@ def wait_for_processing(local: LocalServer, name: str) -> dict[str, Any]:
     return job
 
 
-def test_debugger_stops_at_the_first_line_and_at_breakpoints(anywhere: LocalServer) -> None:
-    name = start_script(anywhere, port := find_free_port(), Environment={"PYTHONPATH": "/somewhere"})
+def test_debugger_stops_at_the_first_line_and_at_breakpoints(any_runtime_server: LocalServer) -> None:
+    name = start_script(any_runtime_server, port := find_free_port(), Environment={"PYTHONPATH": "/somewhere"})
     with connect(port) as debugger:
         debugger.attach({})
         assert debugger.wait_for_stop() == ("train.py", 2)
@@ -62,8 +63,8 @@ def test_debugger_stops_at_the_first_line_and_at_breakpoints(anywhere: LocalServ
         assert "/somewhere" in debugger.evaluate("__import__('os').environ['PYTHONPATH']")
         debugger.resume()
         debugger.wait_for_event("terminated")
-    assert wait_for_processing(anywhere, name)["ProcessingJobStatus"] == "Completed"
-    lines = anywhere.read_logs("ProcessingJobs", name)["algo-1"]
+    assert wait_for_processing(any_runtime_server, name)["ProcessingJobStatus"] == "Completed"
+    lines = any_runtime_server.read_logs("ProcessingJobs", name)["algo-1"]
     assert f"connects to {LOOPBACK}:{port}" in lines[0]
     assert any(f"train.py waits for a debugger at port {port}" in line for line in lines)
     assert {"1", "a child runs", "value 42"} <= set(lines)
@@ -88,7 +89,7 @@ def test_only_the_first_host_waits(processes: LocalServer) -> None:
         assert wait_for_processing(processes, name)["ProcessingJobStatus"] == "Completed"
 
 
-def test_pattern_selects_another_program(processes: LocalServer) -> None:
+def test_script_that_does_not_match_the_pattern_does_not_wait(processes: LocalServer) -> None:
     name = start_script(processes, find_free_port(), Environment={"MICROJOBS_DEBUG_SCRIPT": "other.py"})
     assert wait_for_processing(processes, name)["ProcessingJobStatus"] == "Completed"
 
@@ -147,8 +148,8 @@ def test_port_of_a_container_is_published_on_loopback_only(local: LocalServer) -
 
 @pytest.mark.engine
 def test_port_in_use_fails_the_job(local: LocalServer) -> None:
-    with socket.create_server((LOOPBACK, 0)) as other:
-        job = wait_for_processing(local, start_script(local, port := other.getsockname()[1]))
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        job = wait_for_processing(local, start_script(local, port := listener.getsockname()[1]))
     assert job["ProcessingJobStatus"] == "Failed"
     assert str(port) in job["FailureReason"]
     assert "in use" in job["FailureReason"]
@@ -162,10 +163,10 @@ def test_training_script_of_an_estimator_can_be_debugged(local: LocalServer, tmp
     with tarfile.open(local.bucket / "source/sourcedir.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "train.py", "train.py")
     values = {"sagemaker_program": "train.py", "sagemaker_submit_directory": local.uri("source/sourcedir.tar.gz")}
-    name, port = unique("debug"), find_free_port()
+    name, port = make_unique_name("debug"), find_free_port()
     local.sagemaker.create_training_job(
         TrainingJobName=name,
-        AlgorithmSpecification={"TrainingImage": image_name("preprocess"), "TrainingInputMode": "File"},
+        AlgorithmSpecification={"TrainingImage": make_image_name("preprocess"), "TrainingInputMode": "File"},
         HyperParameters={key: json.dumps(value) for key, value in {**values, "epochs": 3}.items()},
         Environment={"MICROJOBS_DEBUG_PORT": str(port)},
         RoleArn=local.address.role_arn,

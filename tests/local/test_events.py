@@ -1,4 +1,4 @@
-"""Events of a real server about jobs, models and model packages."""
+"""Tests of the EventBridge events of a real server about jobs, models, model packages and pipelines."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local import control
-from tests.local.clients import LocalServer, running_server, unique, wait_until
+from tests.local.clients import LocalServer, make_unique_name, run_server, wait_until
 from tests.local.event_listener import EventListener
 from tests.local.resources.examples import pipelines
 from tests.local.resources.examples.models import put_linear_model
 
-SHORT_TIMEOUT = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +25,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listener() -> Iterator[EventListener]:
-    with EventListener() as running:
-        yield running
+    with EventListener() as listener:
+        yield listener
 
 
 @pytest.fixture(scope="module")
 def local(folder: Path, listener: EventListener) -> Iterator[LocalServer]:
-    approved = {"detail": {"ModelApprovalStatus": ["Approved"]}}
+    approved_pattern = {"detail": {"ModelApprovalStatus": ["Approved"]}}
     script = f"cat >> {folder}/commands.jsonl; echo >> {folder}/commands.jsonl"
     targets = [
         {"file": str(folder / "events.jsonl")},
-        {"webhook": listener.url, "pattern": approved},
+        {"webhook": listener.url, "pattern": approved_pattern},
         {"command": ["/bin/sh", "-c", script], "pattern": {"detail-type": [{"prefix": "SageMaker Endpoint Config"}]}},
         {"command": ["/bin/sleep", "100"], "timeout": 0.2},
     ]
-    with running_server(folder / "home", runtime="process", events=targets) as running:
-        yield running
+    with run_server(folder / "home", runtime="process", events=targets) as server:
+        yield server
 
 
 def list_events(path: Path, arns: list[str]) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def list_events(path: Path, arns: list[str]) -> list[dict[str, Any]]:
 
 def wait_for_events(path: Path, arn: str, count: int) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = wait_until(
-        lambda: list_events(path, [arn]), lambda events: len(events) >= count, SHORT_TIMEOUT
+        lambda: list_events(path, [arn]), lambda events: len(events) >= count, TIMEOUT_SECONDS
     )
     return events
 
@@ -60,27 +60,27 @@ def test_training_job_has_an_event_per_status(local: LocalServer, folder: Path) 
     events = wait_for_events(folder / "events.jsonl", job["TrainingJobArn"], 2)
     while events[-1]["detail"]["TrainingJobStatus"] != "Failed":
         events = wait_for_events(folder / "events.jsonl", job["TrainingJobArn"], len(events) + 1)
-    first, last = events[0], events[-1]
+    first_event, last_event = events[0], events[-1]
     assert {event["detail-type"] for event in events} == {"SageMaker Training Job State Change"}
     statuses = [event["detail"]["SecondaryStatus"] for event in events]
     assert statuses == [change["Status"] for change in job["SecondaryStatusTransitions"]]
     assert (
-        first.keys()
-        == last.keys()
+        first_event.keys()
+        == last_event.keys()
         == {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
     )
-    assert (first["version"], first["source"], first["region"]) == ("0", "aws.sagemaker", "us-east-1")
-    assert first["account"] == "000000000000"
+    assert (first_event["version"], first_event["source"], first_event["region"]) == ("0", "aws.sagemaker", "us-east-1")
+    assert first_event["account"] == "000000000000"
     assert len({event["id"] for event in events}) == len(events)
-    assert first["detail"]["Tags"] == {"team": "blue"}
-    assert last["detail"]["FailureReason"] == job["FailureReason"]
-    assert last["detail"]["CreationTime"] == round(job["CreationTime"].timestamp() * 1000)
-    transition = last["detail"]["SecondaryStatusTransitions"][0]
+    assert first_event["detail"]["Tags"] == {"team": "blue"}
+    assert last_event["detail"]["FailureReason"] == job["FailureReason"]
+    assert last_event["detail"]["CreationTime"] == round(job["CreationTime"].timestamp() * 1000)
+    transition = last_event["detail"]["SecondaryStatusTransitions"][0]
     assert transition["StartTime"] == round(job["SecondaryStatusTransitions"][0]["StartTime"].timestamp() * 1000)
 
 
 def test_model_and_configuration_have_events_when_created_and_deleted(local: LocalServer, folder: Path) -> None:
-    name = unique("model")
+    name = make_unique_name("model")
     put_linear_model(local, f"{name}/model.tar.gz", 1.0)
     container = {"Image": "microjobs/serve:dev", "ModelDataUrl": local.uri(f"{name}/model.tar.gz")}
     request = {"PrimaryContainer": container, "ExecutionRoleArn": local.address.role_arn}
@@ -89,17 +89,17 @@ def test_model_and_configuration_have_events_when_created_and_deleted(local: Loc
     config = local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
     local.sagemaker.delete_endpoint_config(EndpointConfigName=name)
     local.sagemaker.delete_model(ModelName=name)
-    created, deleted = wait_for_events(folder / "events.jsonl", model, 2)
-    assert created["detail-type"] == deleted["detail-type"] == "SageMaker Model State Change"
-    assert created["detail"] == deleted["detail"]
-    assert created["detail"]["PrimaryContainer"]["Image"] == "microjobs/serve:dev"
+    creation_event, deletion_event = wait_for_events(folder / "events.jsonl", model, 2)
+    assert creation_event["detail-type"] == deletion_event["detail-type"] == "SageMaker Model State Change"
+    assert creation_event["detail"] == deletion_event["detail"]
+    assert creation_event["detail"]["PrimaryContainer"]["Image"] == "microjobs/serve:dev"
     events = wait_for_events(folder / "commands.jsonl", config["EndpointConfigArn"], 2)
     assert [event["detail"]["EndpointConfigName"] for event in events] == [name, name]
     assert events[0]["detail-type"] == "SageMaker Endpoint Config State Change"
 
 
 def test_approval_of_a_package_is_posted(local: LocalServer, folder: Path, listener: EventListener) -> None:
-    group = unique("group")
+    group = make_unique_name("group")
     put_linear_model(local, f"{group}/model.tar.gz", 1.0)
     container = {"Image": "microjobs/serve:dev", "ModelDataUrl": local.uri(f"{group}/model.tar.gz")}
     specification = {
@@ -114,19 +114,19 @@ def test_approval_of_a_package_is_posted(local: LocalServer, folder: Path, liste
         ModelApprovalStatus="PendingManualApproval",
     )["ModelPackageArn"]
     local.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
-    wait_until(lambda: listener.events, bool, SHORT_TIMEOUT)
+    wait_until(lambda: listener.events, bool, TIMEOUT_SECONDS)
     (event,) = listener.events
     assert (event["detail-type"], event["resources"]) == ("SageMaker Model Package State Change", [arn])
     detail = event["detail"]
     assert (detail["ModelPackageGroupName"], detail["ModelPackageVersion"]) == (group, 1)
     assert (detail["ModelApprovalStatus"], detail["ModelPackageStatus"]) == ("Approved", "Completed")
     assert "ModelApprovalStatus" in detail["UpdatedModelPackageFields"]
-    created, _ = wait_for_events(folder / "events.jsonl", arn, 2)
-    assert created["detail"]["ModelApprovalStatus"] == "PendingManualApproval"
+    creation_event, _ = wait_for_events(folder / "events.jsonl", arn, 2)
+    assert creation_event["detail"]["ModelApprovalStatus"] == "PendingManualApproval"
 
 
 def test_execution_and_its_steps_have_events(local: LocalServer, folder: Path) -> None:
-    name = unique("pipeline")
+    name = make_unique_name("pipeline")
     pipeline = local.sagemaker.create_pipeline(
         PipelineName=name, ClientRequestToken=pipelines.make_token(name), **pipelines.make_request(local, name)
     )["PipelineArn"]
@@ -139,26 +139,26 @@ def test_execution_and_its_steps_have_events(local: LocalServer, folder: Path) -
     arns = [pipeline, execution]
     events = wait_until(
         lambda: list_events(folder / "events.jsonl", arns),
-        lambda found: any(event["detail"].get("currentPipelineExecutionStatus") == "Succeeded" for event in found),
-        SHORT_TIMEOUT,
+        lambda events: any(event["detail"].get("currentPipelineExecutionStatus") == "Succeeded" for event in events),
+        TIMEOUT_SECONDS,
     )
-    runs = [event for event in events if event["detail-type"].endswith("Pipeline Execution Status Change")]
-    details = [event["detail"] for event in runs]
+    execution_events = [event for event in events if event["detail-type"].endswith("Pipeline Execution Status Change")]
+    details = [event["detail"] for event in execution_events]
     assert [item.get("previousPipelineExecutionStatus") for item in details] == [None, "Executing"]
     assert [item["currentPipelineExecutionStatus"] for item in details] == ["Executing", "Succeeded"]
     assert (details[0]["pipelineExecutionDisplayName"], details[0]["pipelineExecutionDescription"]) == ("one", "first")
     assert details[1]["executionEndTime"] >= details[1]["executionStartTime"]
     assert (details[1]["pipelineArn"], details[1]["pipelineExecutionArn"]) == (pipeline, execution)
     steps = [event["detail"] for event in events if event["detail-type"].endswith("Execution Step Status Change")]
-    ends = {step["stepName"]: step for step in steps if step["currentStepStatus"] == "Succeeded"}
-    assert {step: detail["stepType"] for step, detail in ends.items()} == {
+    finished_steps = {step["stepName"]: step for step in steps if step["currentStepStatus"] == "Succeeded"}
+    assert {step: detail["stepType"] for step, detail in finished_steps.items()} == {
         "process": "Processing",
         "check": "Condition",
         "create": "Model",
     }
-    assert ends["process"]["previousStepStatus"] == "Executing"
-    assert "/" in ends["process"]["metadata"]["processingJob"]["arn"]
-    assert ends["process"]["stepEndTime"] >= ends["process"]["stepStartTime"]
+    assert finished_steps["process"]["previousStepStatus"] == "Executing"
+    assert "/" in finished_steps["process"]["metadata"]["processingJob"]["arn"]
+    assert finished_steps["process"]["stepEndTime"] >= finished_steps["process"]["stepStartTime"]
 
 
 def test_undelivered_events_are_delivered_by_the_next_server(tmp_path: Path) -> None:
@@ -166,18 +166,18 @@ def test_undelivered_events_are_delivered_by_the_next_server(tmp_path: Path) -> 
     with EventListener() as listener:
         port = listener.port
     settings: dict[str, Any] = {"runtime": "process", "events": [{"webhook": listener.url}]}
-    with running_server(tmp_path / "home", **settings) as local:
+    with run_server(tmp_path / "home", **settings) as local:
         name = local.start_training("sleep 60")
         wait_until(lambda: local.describe_training(name)["SecondaryStatus"], lambda status: status == "Training")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-    with running_server(tmp_path / "home", **settings):
+    with run_server(tmp_path / "home", **settings):
         pass
-    with EventListener(port) as listener, running_server(tmp_path / "home", **settings) as local:
+    with EventListener(port) as listener, run_server(tmp_path / "home", **settings) as local:
         job = local.wait_for_end(name)
-        wait_until(lambda: listener.events, lambda events: events[-1:] and is_end(events[-1]), SHORT_TIMEOUT)
-        posted = [event["detail"]["SecondaryStatus"] for event in listener.events]
-    assert posted == [change["Status"] for change in job["SecondaryStatusTransitions"]]
+        wait_until(lambda: listener.events, lambda events: events[-1:] and is_end(events[-1]), TIMEOUT_SECONDS)
+        statuses = [event["detail"]["SecondaryStatus"] for event in listener.events]
+    assert statuses == [change["Status"] for change in job["SecondaryStatusTransitions"]]
 
 
 def is_end(event: dict[str, Any]) -> bool:
@@ -188,7 +188,7 @@ def test_hanging_webhook_does_not_delay_a_job(tmp_path: Path) -> None:
     with EventListener() as listener:
         listener.is_slow = True
         targets = [{"webhook": listener.url, "timeout": 30}]
-        with running_server(tmp_path / "home", runtime="process", events=targets) as local:
+        with run_server(tmp_path / "home", runtime="process", events=targets) as local:
             job = local.train("true")
             assert job["TrainingJobStatus"] == "Completed"
             assert len(listener.events) == 1  # the first request still waits

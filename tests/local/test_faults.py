@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from tests.conftest import image_from
-from tests.local.clients import SHELL, LocalServer, wait_until
+from tests.conftest import build_image_from
+from tests.local.clients import SHELL_IMAGE, LocalServer, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def image_without_train() -> Iterator[str]:
     """The name of an image without an entry point and without a program `train`."""
-    with image_from(SHELL, "ENV PATH=/bin", "ENTRYPOINT []") as name:
+    with build_image_from(SHELL_IMAGE, "ENV PATH=/bin", "ENTRYPOINT []") as name:
         yield name
 
 
@@ -28,7 +28,7 @@ def list_containers(job: str) -> list[str]:
 def test_missing_train_is_reported(local: LocalServer, image_without_train: str) -> None:
     job = local.train("", AlgorithmSpecification={"TrainingImage": image_without_train, "TrainingInputMode": "File"})
     assert 'exec: "train": executable file not found' in job["FailureReason"]
-    wait_until(lambda: list_containers(job["TrainingJobName"]), lambda left: left == [])
+    wait_until(lambda: list_containers(job["TrainingJobName"]), lambda containers: containers == [])
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_missing_train_is_reported(local: LocalServer, image_without_train: str)
 def test_failed_entrypoint_is_reported(local: LocalServer, program: str, reason: str) -> None:
     job = local.train("", algorithm={"ContainerEntrypoint": [program]})
     assert re.search(reason, job["FailureReason"]), job["FailureReason"]
-    wait_until(lambda: list_containers(job["TrainingJobName"]), lambda left: left == [])
+    wait_until(lambda: list_containers(job["TrainingJobName"]), lambda containers: containers == [])
 
 
 def test_killed_program_is_reported(local: LocalServer) -> None:
@@ -49,13 +49,13 @@ def test_killed_program_is_reported(local: LocalServer) -> None:
 def test_killed_container_stops_the_other_hosts(local: LocalServer) -> None:
     script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
     name = local.start_training(script, instances=2)
-    both = {"algo-1": ["ready"], "algo-2": ["ready"]}
-    wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: lines == both)
+    ready_lines = {"algo-1": ["ready"], "algo-2": ["ready"]}
+    wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: lines == ready_lines)
     engine = docker.from_env()
-    (second,) = (
+    (container,) = (
         item for item in engine.containers.list(ignore_removed=True) if str(item.name).endswith(f"{name}-algo-2")
     )
-    second.kill()
+    container.kill()
     engine.close()
     job = local.wait_for_end(name)
     assert job["FailureReason"].endswith("exit code: 137 on algo-2")

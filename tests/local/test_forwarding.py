@@ -1,4 +1,4 @@
-"""Requests that the server forwards to other emulators: a real moto server, and emulators that misbehave."""
+"""Tests of requests that the server forwards to other emulators: a real moto server, and emulators that misbehave."""
 
 import json
 import re
@@ -22,10 +22,10 @@ from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway import forward
 from microjobs_orchestrator.local.gateway.claims import Claim
-from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.gateway.request_state import RequestState
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
-from tests.local.clients import LocalServer, running_server
+from tests.local.clients import LocalServer, run_server
 
 
 @pytest.fixture(scope="module")
@@ -38,95 +38,95 @@ def moto() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def forwarding(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def forwarding_server(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server that forwards most services to moto, and one to a closed port."""
     names = ("kms", "secretsmanager", "ssm", "sns", "events", "lambda", "dynamodb")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed_port_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     services = {**dict.fromkeys(names, moto), "stepfunctions": closed_port_url}
-    with running_server(tmp_path_factory.mktemp("forwarding"), runtime="process", services=services) as local:
+    with run_server(tmp_path_factory.mktemp("forwarding"), runtime="process", services=services) as local:
         yield local
 
 
-def error_of(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
-    with pytest.raises(ClientError) as caught:
+def get_error(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
+    with pytest.raises(ClientError) as error_info:
         call(**members)
-    error = caught.value.response["Error"]
+    error = error_info.value.response["Error"]
     return error["Code"], error["Message"]
 
 
-def test_requests_are_forwarded_in_each_protocol(forwarding: LocalServer) -> None:
+def test_requests_are_forwarded_in_each_protocol(forwarding_server: LocalServer) -> None:
     """Use a service of each protocol: JSON, query and REST."""
-    secrets = forwarding.client("secretsmanager")
+    secrets = forwarding_server.client("secretsmanager")
     secrets.create_secret(Name="name", SecretString="größe")
     assert secrets.get_secret_value(SecretId="name")["SecretString"] == "größe"
-    forwarding.client("dynamodb").create_table(
+    forwarding_server.client("dynamodb").create_table(
         TableName="table",
         KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "key", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    assert forwarding.client("dynamodb").list_tables()["TableNames"] == ["table"]
-    topic = forwarding.client("sns").create_topic(Name="topic")["TopicArn"]
-    assert [item["TopicArn"] for item in forwarding.client("sns").list_topics()["Topics"]] == [topic]
-    key = forwarding.client("kms").create_key()["KeyMetadata"]["KeyId"]
-    sealed = forwarding.client("kms").encrypt(KeyId=key, Plaintext=b"\x00\xff")["CiphertextBlob"]
-    assert forwarding.client("kms").decrypt(CiphertextBlob=sealed)["Plaintext"] == b"\x00\xff"
-    assert forwarding.client("lambda").list_functions()["Functions"] == []
-    assert forwarding.client("events").list_rules()["Rules"] == []
-    forwarding.client("ssm").put_parameter(Name="/a/b", Value="x", Type="String")
-    (parameter,) = forwarding.client("ssm").get_parameters_by_path(Path="/", Recursive=True)["Parameters"]
+    assert forwarding_server.client("dynamodb").list_tables()["TableNames"] == ["table"]
+    topic = forwarding_server.client("sns").create_topic(Name="topic")["TopicArn"]
+    assert [item["TopicArn"] for item in forwarding_server.client("sns").list_topics()["Topics"]] == [topic]
+    key = forwarding_server.client("kms").create_key()["KeyMetadata"]["KeyId"]
+    ciphertext = forwarding_server.client("kms").encrypt(KeyId=key, Plaintext=b"\x00\xff")["CiphertextBlob"]
+    assert forwarding_server.client("kms").decrypt(CiphertextBlob=ciphertext)["Plaintext"] == b"\x00\xff"
+    assert forwarding_server.client("lambda").list_functions()["Functions"] == []
+    assert forwarding_server.client("events").list_rules()["Rules"] == []
+    forwarding_server.client("ssm").put_parameter(Name="/a/b", Value="x", Type="String")
+    (parameter,) = forwarding_server.client("ssm").get_parameters_by_path(Path="/", Recursive=True)["Parameters"]
     assert parameter["Value"] == "x"
 
 
-def test_errors_of_the_emulator_reach_the_client(forwarding: LocalServer) -> None:
-    code, _ = error_of(forwarding.client("secretsmanager").get_secret_value, SecretId="absent")
+def test_errors_of_the_emulator_reach_the_client(forwarding_server: LocalServer) -> None:
+    code, _ = get_error(forwarding_server.client("secretsmanager").get_secret_value, SecretId="absent")
     assert code == "ResourceNotFoundException"
-    code, _ = error_of(forwarding.client("sns").get_topic_attributes, TopicArn="arn:aws:sns:us-east-1:1:x")
+    code, _ = get_error(forwarding_server.client("sns").get_topic_attributes, TopicArn="arn:aws:sns:us-east-1:1:x")
     assert code == "NotFound"
 
 
-def test_error_names_an_emulator_that_does_not_answer(forwarding: LocalServer) -> None:
-    code, message = error_of(forwarding.client("stepfunctions").list_state_machines)
+def test_error_names_an_emulator_that_does_not_answer(forwarding_server: LocalServer) -> None:
+    code, message = get_error(forwarding_server.client("stepfunctions").list_state_machines)
     assert code == "ServiceUnavailable"
     assert re.match(
-        r"http://127\.0\.0\.1:\d+, the emulator for states in \[local\.services\], does not respond: ", message
+        r"http://127\.0\.0\.1:\d+, the emulator for stepfunctions in \[local\.services\], does not respond: ", message
     )
 
 
-def test_own_services_are_not_forwarded(forwarding: LocalServer) -> None:
-    assert forwarding.client("sts").get_caller_identity()["Arn"].endswith(":user/microjobs")
-    assert forwarding.client("s3").list_buckets()["Buckets"][0]["Name"] == forwarding.address.bucket
+def test_own_services_are_not_forwarded(forwarding_server: LocalServer) -> None:
+    assert forwarding_server.client("sts").get_caller_identity()["Arn"].endswith(":user/microjobs")
+    assert forwarding_server.client("s3").list_buckets()["Buckets"][0]["Name"] == forwarding_server.address.bucket
 
 
-def test_service_without_an_address_names_the_setting(forwarding: LocalServer) -> None:
-    code, message = error_of(forwarding.client("rds").describe_db_instances)
+def test_service_without_an_address_names_the_setting(forwarding_server: LocalServer) -> None:
+    code, message = get_error(forwarding_server.client("rds").describe_db_instances)
     assert code == "UnknownService"
     assert "[local.services] in microjobs.toml" in message
 
 
 @pytest.mark.parametrize("key", ["right", "wrong"])
-def test_only_signed_requests_are_forwarded(forwarding: LocalServer, key: str) -> None:
-    secret = forwarding.address.secret_access_key if key == "right" else "wrong"
+def test_only_signed_requests_are_forwarded(forwarding_server: LocalServer, key: str) -> None:
+    secret = forwarding_server.address.secret_access_key if key == "right" else "wrong"
     client = boto3.client(
         "kms",
-        endpoint_url=forwarding.address.url,
+        endpoint_url=forwarding_server.address.url,
         region_name="us-east-1",
-        aws_access_key_id=forwarding.address.access_key_id,
+        aws_access_key_id=forwarding_server.address.access_key_id,
         aws_secret_access_key=secret,
         config=ClientConfig(retries={"total_max_attempts": 1}),
     )
     if key == "right":
         client.list_keys()
     else:
-        assert error_of(client.list_keys)[0] == "InvalidSignatureException"
+        assert get_error(client.list_keys)[0] == "InvalidSignatureException"
 
 
 # --- forwarded requests and responses ---
 
 
 class Emulator(BaseHTTPRequestHandler):
-    """Records requests, and answers with a given function."""
+    """An emulator that records each request, and then calls the function `answer`, which sends the response."""
 
     protocol_version = "HTTP/1.1"
     requests: list[tuple[str, dict[str, str], bytes]]
@@ -150,7 +150,7 @@ class Emulator(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def emulator(answer: Callable[[Emulator], None]) -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
+def run_emulator(answer: Callable[[Emulator], None]) -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
     handler: type[Emulator] = type("Handler", (Emulator,), {"requests": [], "answer": staticmethod(answer)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -167,19 +167,22 @@ def test_emulator_receives_no_credentials_of_the_server(tmp_path: Path) -> None:
     def answer(request: Emulator) -> None:
         request.reply(b'{"Keys": []}', Keep_Alive="timeout=5", X_Thing="1", Connection="x-hop", X_Hop="2")
 
-    with emulator(answer) as (url, requests), running_server(tmp_path, runtime="process", services={"*": url}) as local:
+    with (
+        run_emulator(answer) as (url, requests),
+        run_server(tmp_path, runtime="process", services={"*": url}) as local,
+    ):
         credentials = local.client("sts").get_session_token()["Credentials"]
         session = boto3.Session(
             credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"], "eu-west-1"
         )
         kms = session.client("kms", endpoint_url=local.address.url)
         headers = kms.list_keys(Limit=3)["ResponseMetadata"]["HTTPHeaders"]
-    ((path, sent, body),) = requests
-    assert (path, json.loads(body), sent["x-amz-target"]) == ("/base/", {"Limit": 3}, "TrentService.ListKeys")
-    assert "Credential=test/" in sent["authorization"]
-    assert "/eu-west-1/kms/aws4_request" in sent["authorization"]
-    assert "x-amz-security-token" not in sent
-    text = repr(sent)
+    ((path, sent_headers, body),) = requests
+    assert (path, json.loads(body), sent_headers["x-amz-target"]) == ("/base/", {"Limit": 3}, "TrentService.ListKeys")
+    assert "Credential=test/" in sent_headers["authorization"]
+    assert "/eu-west-1/kms/aws4_request" in sent_headers["authorization"]
+    assert "x-amz-security-token" not in sent_headers
+    text = repr(sent_headers)
     assert not any(
         secret in text
         for secret in (credentials["AccessKeyId"], credentials["SessionToken"], local.address.access_key_id)
@@ -205,19 +208,36 @@ def _send_invalid_http(request: Emulator) -> None:
     request.close_connection = True
 
 
+def forward_request(services: dict[str, str]) -> None:
+    """Forward a request for KMS to an emulator."""
+    request = Request.from_values("/", method="POST", data=b"{}")
+    request.environ["REQUEST_URI"] = "/"
+    state = RequestState(request)
+    state.protocol = get_protocol("json")
+    state.claim = Claim("", "us-east-1", "kms", "", (), "")
+    Forwarder(services).forward(state)
+
+
 @pytest.mark.parametrize("answer", [_send_too_much, _send_half, _send_invalid_http])
 def test_invalid_response_of_the_emulator_raises(
     answer: Callable[[Emulator], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forward, "MAX_RESPONSE_BYTES", 1_000)
-    with emulator(answer) as (url, _):
-        request = Request.from_values("/", method="POST", data=b"{}")
-        request.environ["REQUEST_URI"] = "/"
-        exchange = Exchange(request, get_protocol("json"))
-        exchange.claim = Claim("", "us-east-1", "kms", "", (), "")
-        with pytest.raises(ServiceError, match=r"does not respond|answered with more than") as caught:
-            Forwarder({"kms": url}).forward(exchange)
-    assert caught.value.code == "ServiceUnavailable"
+    with (
+        run_emulator(answer) as (url, _),
+        pytest.raises(ServiceError, match=r"does not respond|answered with more than") as error_info,
+    ):
+        forward_request({"kms": url})
+    assert error_info.value.code == "ServiceUnavailable"
+
+
+@pytest.mark.parametrize("key", ["kms", "*"])
+def test_error_names_the_key_of_the_setting(key: str) -> None:
+    with (
+        run_emulator(_send_half) as (url, _),
+        pytest.raises(ServiceError, match=re.escape(f"{url}, the emulator for {key} in [local.services], does not")),
+    ):
+        forward_request({key: url})
 
 
 # --- settings ---
@@ -251,7 +271,7 @@ def test_service_that_cannot_be_forwarded_is_refused(service: str, reason: str) 
 def test_invalid_service_setting_is_reported_at_start(tmp_path: Path) -> None:
     with (
         pytest.raises(ServerError, match=r"has 'nonsense', which is not a service"),
-        running_server(tmp_path, runtime="process", services={"nonsense": "http://127.0.0.1:1"}),
+        run_server(tmp_path, runtime="process", services={"nonsense": "http://127.0.0.1:1"}),
     ):
         pass
 

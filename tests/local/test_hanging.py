@@ -1,4 +1,4 @@
-"""Servers that do not answer, and how they are stopped."""
+"""Tests of servers that do not answer: how commands stop, replace and report them."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ CONFIG = Config(port=0, runtime="process")
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A home whose server is killed after the test."""
+    """A home whose server is killed after the test. The timeouts of `control` are short."""
     for name, seconds in {"RESPONSE_TIMEOUT": 0.5, "HANG_TIMEOUT": 1.0, "TERM_TIMEOUT": 1.0}.items():
         monkeypatch.setattr(control, name, seconds)
     home = Home(tmp_path / "home")
@@ -57,22 +57,22 @@ def test_commands_report_a_hanging_server(home: Home) -> None:
     pid = start_hanging_server(home)
     try:
         environment = {**os.environ, "MICROJOBS_HOME": str(home.root)}
-        for command, channel in (("status", "stdout"), ("env", "stderr")):
-            done = subprocess.run(
+        for command, stream in (("status", "stdout"), ("env", "stderr")):
+            result = subprocess.run(
                 ["microjobs", "local", command], env=environment, capture_output=True, text=True, check=False
             )
-            assert done.returncode == 1
-            assert f"process {pid}, does not answer" in getattr(done, channel)
+            assert result.returncode == 1
+            assert f"process {pid}, does not answer" in getattr(result, stream)
     finally:
         control.stop(home)
 
 
 def test_start_waits_for_a_stopping_server(home: Home) -> None:
-    first = control.start(home, CONFIG)
-    os.kill(first.pid, signal.SIGTERM)
-    wait_until(home.server_file.exists, lambda exists: not exists)  # the server then ends its jobs
+    first_address = control.start(home, CONFIG)
+    os.kill(first_address.pid, signal.SIGTERM)
+    wait_until(home.server_file.exists, lambda exists: not exists)  # after this, the server ends its jobs
     with control.use_server(home, CONFIG) as address:
-        assert address.pid != first.pid
+        assert address.pid != first_address.pid
 
 
 def test_start_fails_when_the_server_hangs(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,24 +82,24 @@ def test_start_fails_when_the_server_hangs(home: Home, monkeypatch: pytest.Monke
     )
     popen = subprocess.Popen
 
-    def start_other(_: list[str], **options: object) -> subprocess.Popen[bytes]:
+    def start_script(_: list[str], **options: object) -> subprocess.Popen[bytes]:
         return popen([sys.executable, "-c", script], **options)  # type: ignore[call-overload,no-any-return]
 
-    monkeypatch.setattr(subprocess, "Popen", start_other)
-    began = time.monotonic()
-    with pytest.raises(control.ServerError, match="stuck"):
+    monkeypatch.setattr(subprocess, "Popen", start_script)
+    start_time = time.monotonic()
+    with pytest.raises(control.ServerError, match="did not answer within 1 s; the end of its log: stuck"):
         control.start(home, CONFIG)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - start_time < 60
 
 
 def test_process_with_the_reused_id_of_a_server_is_not_stopped(home: Home) -> None:
     home.create()
-    with subprocess.Popen(["sleep", "100"]) as other:
-        home.lock.write_text(f"{other.pid} 0")
-        home.server_file.write_text(f'{{"url": "http://127.0.0.1:9", "pid": {other.pid}}}')
+    with subprocess.Popen(["sleep", "100"]) as process:
+        home.lock.write_text(f"{process.pid} 0")
+        home.server_file.write_text(f'{{"url": "http://127.0.0.1:9", "pid": {process.pid}}}')
         assert not control.stop(home)
-        assert other.poll() is None
-        other.terminate()
+        assert process.poll() is None
+        process.terminate()
 
 
 def test_frequent_status_checks_do_not_prevent_a_start(home: Home) -> None:
@@ -114,6 +114,6 @@ while True:
     with subprocess.Popen([sys.executable, "-c", program]) as watcher:
         try:
             with control.use_server(home, CONFIG) as address:
-                wait_until(lambda: control.find_server(home), lambda found: found == address)
+                wait_until(lambda: control.find_server(home), lambda server: server == address)
         finally:
             watcher.kill()

@@ -1,4 +1,4 @@
-"""Endpoints and transform jobs through the API, in containers and as processes, with the image serve."""
+"""Tests of endpoints and transform jobs with the image serve, in containers and as processes."""
 
 import contextlib
 import io
@@ -20,12 +20,12 @@ from botocore.eventstream import EventStreamError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.resources.models.serving import ADDITIONAL_DATA_FOLDER
-from tests.conftest import image_name
-from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
+from tests.conftest import make_image_name
+from tests.local.clients import FINAL_STATUSES, LocalServer, make_unique_name, run_server, wait_until
 from tests.local.resources.examples.models import put_linear_model, put_program
 
 ROW = b"1,2,3\n"
-CLIENTS = 4
+CLIENT_COUNT = 4
 
 READ_ADDITIONAL_DATA = f"""def model_fn(folder):
     with open("{ADDITIONAL_DATA_FOLDER}/words/list.txt") as file:
@@ -36,39 +36,39 @@ def transform_fn(model, body, content_type, accept): return model, accept
 
 def make_model(local: LocalServer, weight: float) -> str:
     """Create a model that multiplies three features by a weight and returns their sum; return its name."""
-    name = unique("model")
+    name = make_unique_name("model")
     put_linear_model(local, f"{name}.tar.gz", weight)
-    container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
+    container = {"Image": make_image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
     local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
     return name
 
 
-def make_config(local: LocalServer, model: str, **members: Any) -> str:
-    variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    name = unique("config")
+def make_config(local: LocalServer, model: str, count: int = 1, **members: Any) -> str:
+    variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": count}
+    name = make_unique_name("config")
     local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], **members)
     return name
 
 
 def wait_for_endpoint(local: LocalServer, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = wait_until(
+    description: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_endpoint(EndpointName=name),
-        lambda found: found["EndpointStatus"] in ("InService", "Failed"),
+        lambda description: description["EndpointStatus"] in ("InService", "Failed"),
     )
-    return found
+    return description
 
 
 @pytest.fixture
-def endpoints(anywhere: LocalServer) -> Iterator[list[str]]:
+def endpoints(any_runtime_server: LocalServer) -> Iterator[list[str]]:
     """A list for the names of endpoints that a test creates. They are deleted after the test."""
     names: list[str] = []
     yield names
     for name in names:
-        anywhere.sagemaker.delete_endpoint(EndpointName=name)
+        any_runtime_server.sagemaker.delete_endpoint(EndpointName=name)
 
 
 def deploy(local: LocalServer, config: str, endpoints: list[str]) -> str:
-    name = unique("endpoint")
+    name = make_unique_name("endpoint")
     endpoints.append(name)
     local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
     description = wait_for_endpoint(local, name)
@@ -76,7 +76,7 @@ def deploy(local: LocalServer, config: str, endpoints: list[str]) -> str:
     return name
 
 
-def invoke_until(local: LocalServer, name: str, stop: threading.Event) -> list[str]:
+def invoke_until_stop(local: LocalServer, name: str, stop: threading.Event) -> list[str]:
     """Invoke the endpoint until `stop` is set, and return the responses. The client does not retry after an error."""
     runtime = local.client("sagemaker-runtime")
     responses = []
@@ -86,7 +86,7 @@ def invoke_until(local: LocalServer, name: str, stop: threading.Event) -> list[s
     return responses
 
 
-CODE = {
+CODE_FILES = {
     "mine.py": "import helper\ndef model_fn(folder): return 1\ndef transform_fn(m, b, c, a): return helper.WORD, c\n",
     "helper.py": "WORD = 'from S3'\n",
 }
@@ -94,59 +94,63 @@ CODE = {
 
 def make_model_with_code(local: LocalServer, **members: Any) -> str:
     """Create a model as the SDK does for an entry point: the code is in S3, and not in the model archive."""
-    content, name = io.BytesIO(), unique("code")
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        for file, text in CODE.items():
+    archive, name = io.BytesIO(), make_unique_name("code")
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for file, text in CODE_FILES.items():
             info = tarfile.TarInfo(file)
             info.size = len(text)
             tar.addfile(info, io.BytesIO(text.encode()))
-    local.s3.put_object(Bucket=local.address.bucket, Key=f"{name}/sourcedir.tar.gz", Body=content.getvalue())
+    local.s3.put_object(Bucket=local.address.bucket, Key=f"{name}/sourcedir.tar.gz", Body=archive.getvalue())
     environment = {
         "SAGEMAKER_PROGRAM": "mine.py",
         "SAGEMAKER_SUBMIT_DIRECTORY": local.uri(f"{name}/sourcedir.tar.gz"),
         "SAGEMAKER_REGION": "us-east-1",
     }
-    container = {"Image": image_name("serve"), "Environment": environment}
+    container = {"Image": make_image_name("serve"), "Environment": environment}
     role = local.address.role_arn
     local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role, **members)
     return name
 
 
-def test_program_reads_additional_model_data(anywhere: LocalServer, endpoints: list[str]) -> None:
-    name = unique("additional")
-    put_program(anywhere, f"{name}.tar.gz", READ_ADDITIONAL_DATA)
-    anywhere.put({f"{name}/list.txt": "many words"})
-    source = {"S3Uri": anywhere.uri(f"{name}/"), "S3DataType": "S3Prefix", "CompressionType": "None"}
+def test_program_reads_additional_model_data(any_runtime_server: LocalServer, endpoints: list[str]) -> None:
+    name = make_unique_name("additional")
+    put_program(any_runtime_server, f"{name}.tar.gz", READ_ADDITIONAL_DATA)
+    any_runtime_server.put({f"{name}/list.txt": "many words"})
+    source = {"S3Uri": any_runtime_server.uri(f"{name}/"), "S3DataType": "S3Prefix", "CompressionType": "None"}
     container = {
-        "Image": image_name("serve"),
-        "ModelDataUrl": anywhere.uri(f"{name}.tar.gz"),
+        "Image": make_image_name("serve"),
+        "ModelDataUrl": any_runtime_server.uri(f"{name}.tar.gz"),
         "AdditionalModelDataSources": [{"ChannelName": "words", "S3DataSource": source}],
     }
-    role = anywhere.address.role_arn
-    anywhere.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
-    endpoint = deploy(anywhere, make_config(anywhere, name), endpoints)
-    runtime = anywhere.client("sagemaker-runtime")
-    answer = runtime.invoke_endpoint(EndpointName=endpoint, Body=b"x", ContentType="text/csv")
-    assert answer["Body"].read() == b"many words"
+    role = any_runtime_server.address.role_arn
+    any_runtime_server.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
+    endpoint = deploy(any_runtime_server, make_config(any_runtime_server, name), endpoints)
+    runtime = any_runtime_server.client("sagemaker-runtime")
+    response = runtime.invoke_endpoint(EndpointName=endpoint, Body=b"x", ContentType="text/csv")
+    assert response["Body"].read() == b"many words"
 
 
-def test_code_in_s3_is_served(anywhere: LocalServer, endpoints: list[str]) -> None:
-    name = deploy(anywhere, make_config(anywhere, make_model_with_code(anywhere)), endpoints)
-    answer = anywhere.client("sagemaker-runtime").invoke_endpoint(EndpointName=name, Body=b"x", ContentType="text/csv")
-    assert answer["Body"].read() == b"from S3"
+def test_code_in_s3_is_served(any_runtime_server: LocalServer, endpoints: list[str]) -> None:
+    name = deploy(
+        any_runtime_server, make_config(any_runtime_server, make_model_with_code(any_runtime_server)), endpoints
+    )
+    response = any_runtime_server.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName=name, Body=b"x", ContentType="text/csv"
+    )
+    assert response["Body"].read() == b"from S3"
 
 
-WORDS = """
+WORDS_PROGRAM = """
 import time
 
 def model_fn(folder):
     return ["one ", "two ", "three"]
 
-def predict_fn(order, model):
+def predict_fn(body, model):
     yield from model
-    if b"fail" in order:
+    if b"fail" in body:
         raise ValueError("no more words")
-    while b"forever" in order:
+    while b"forever" in body:
         time.sleep(0.05)
         yield "again "
 
@@ -157,29 +161,29 @@ def input_fn(body, content_type):
 
 def make_words_model(local: LocalServer) -> str:
     """Create a model that answers with a response stream; return its name."""
-    name = unique("words")
-    put_program(local, f"{name}.tar.gz", WORDS)
-    container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
+    name = make_unique_name("words")
+    put_program(local, f"{name}.tar.gz", WORDS_PROGRAM)
+    container = {"Image": make_image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
     local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
     return name
 
 
-def test_handler_that_yields_streams_its_response(anywhere: LocalServer, endpoints: list[str]) -> None:
-    name = deploy(anywhere, make_config(anywhere, make_words_model(anywhere)), endpoints)
+def test_handler_that_yields_streams_its_response(any_runtime_server: LocalServer, endpoints: list[str]) -> None:
+    name = deploy(any_runtime_server, make_config(any_runtime_server, make_words_model(any_runtime_server)), endpoints)
 
-    def stream(order: bytes) -> Generator[bytes, None, None]:
-        response = anywhere.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
-            EndpointName=name, Body=order, ContentType="text/plain", Accept="text/plain"
+    def stream(body: bytes) -> Generator[bytes, None, None]:
+        response = any_runtime_server.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
+            EndpointName=name, Body=body, ContentType="text/plain", Accept="text/plain"
         )
         assert response["ContentType"] == "text/plain"
         with contextlib.closing(response["Body"]) as events:
             yield from (event["PayloadPart"]["Bytes"] for event in events)
 
     assert b"".join(stream(b"all")) == b"one two three"
-    with contextlib.closing(stream(b"forever")) as endless:
-        received = b""
-        while b"again again" not in received:
-            received += next(endless)
+    with contextlib.closing(stream(b"forever")) as endless_stream:
+        data = b""
+        while b"again again" not in data:
+            data += next(endless_stream)
     with pytest.raises(EventStreamError, match="StreamBroken"):
         list(stream(b"fail"))
     assert b"".join(stream(b"all")) == b"one two three"
@@ -187,24 +191,29 @@ def test_handler_that_yields_streams_its_response(anywhere: LocalServer, endpoin
 
 @pytest.mark.engine
 def test_error_explains_that_network_isolation_forbids_fetching_code(local: LocalServer) -> None:
-    config, name = make_config(local, make_model_with_code(local, EnableNetworkIsolation=True)), unique("endpoint")
+    config, name = (
+        make_config(local, make_model_with_code(local, EnableNetworkIsolation=True)),
+        make_unique_name("endpoint"),
+    )
     local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
-    found = wait_for_endpoint(local, name)
+    description = wait_for_endpoint(local, name)
     local.sagemaker.delete_endpoint(EndpointName=name)
-    assert found["EndpointStatus"] == "Failed"
-    assert "Code in S3 needs a network, which EnableNetworkIsolation forbids" in found["FailureReason"]
+    assert description["EndpointStatus"] == "Failed"
+    assert "Code in S3 needs a network, which EnableNetworkIsolation forbids" in description["FailureReason"]
 
 
-def test_update_loses_no_request(anywhere: LocalServer, endpoints: list[str]) -> None:
-    name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
-    new, stop = make_config(anywhere, make_model(anywhere, 2.0)), threading.Event()
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        clients = [pool.submit(invoke_until, anywhere, name, stop) for _ in range(CLIENTS)]
+def test_update_loses_no_request(any_runtime_server: LocalServer, endpoints: list[str]) -> None:
+    name = deploy(any_runtime_server, make_config(any_runtime_server, make_model(any_runtime_server, 1.0)), endpoints)
+    new_config, stop = make_config(any_runtime_server, make_model(any_runtime_server, 2.0)), threading.Event()
+    with ThreadPoolExecutor(CLIENT_COUNT) as pool:
+        clients = [pool.submit(invoke_until_stop, any_runtime_server, name, stop) for _ in range(CLIENT_COUNT)]
         try:
-            assert anywhere.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=new)["EndpointArn"]
-            assert wait_for_endpoint(anywhere, name)["EndpointConfigName"] == new
+            assert any_runtime_server.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=new_config)[
+                "EndpointArn"
+            ]
+            assert wait_for_endpoint(any_runtime_server, name)["EndpointConfigName"] == new_config
         finally:
-            threading.Timer(1.0, stop.set).start()  # the old container ends within this second
+            threading.Timer(1.0, stop.set).start()  # the old container ends within this second, while requests are sent
         results = [client.result() for client in clients]
     for responses in results:
         assert list(dict.fromkeys(responses)) == ["6.0", "12.0"]
@@ -212,58 +221,97 @@ def test_update_loses_no_request(anywhere: LocalServer, endpoints: list[str]) ->
     assert sum(map(len, results)) > 50
 
 
-def test_failed_update_keeps_the_old_configuration(anywhere: LocalServer, endpoints: list[str]) -> None:
-    name = deploy(anywhere, old := make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
-    broken = make_model(anywhere, 1.0)
-    (anywhere.bucket / f"{broken}.tar.gz").unlink()
-    anywhere.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=make_config(anywhere, broken))
-    found = wait_for_endpoint(anywhere, name)
-    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", old)
-    assert "Could not find model data" in found["FailureReason"]
+def test_rolling_update_loses_no_request(any_runtime_server: LocalServer, endpoints: list[str]) -> None:
+    name = deploy(
+        any_runtime_server, make_config(any_runtime_server, make_model(any_runtime_server, 1.0), count=2), endpoints
+    )
+    new_config, stop = make_config(any_runtime_server, make_model(any_runtime_server, 2.0), count=2), threading.Event()
+    policy = {"MaximumBatchSize": {"Type": "INSTANCE_COUNT", "Value": 1}, "WaitIntervalInSeconds": 1}
+    with ThreadPoolExecutor(CLIENT_COUNT) as pool:
+        clients = [pool.submit(invoke_until_stop, any_runtime_server, name, stop) for _ in range(CLIENT_COUNT)]
+        try:
+            any_runtime_server.sagemaker.update_endpoint(
+                EndpointName=name, EndpointConfigName=new_config, DeploymentConfig={"RollingUpdatePolicy": policy}
+            )
+            description = wait_for_endpoint(any_runtime_server, name)
+        finally:
+            threading.Timer(1.0, stop.set).start()  # the old containers end within this second, while requests are sent
+        results = [client.result() for client in clients]
+    assert (description["EndpointConfigName"], description["ProductionVariants"][0]["CurrentInstanceCount"]) == (
+        new_config,
+        2,
+    )
+    for responses in results:
+        assert (responses[0], responses[-1]) == ("6.0", "12.0")
+        assert responses != sorted(responses, key=float)  # in the first step, old and new containers respond
 
 
-def test_asynchronous_responses_and_failures_become_objects(anywhere: LocalServer, endpoints: list[str]) -> None:
-    output = {"S3OutputPath": anywhere.uri("answers"), "S3FailurePath": anywhere.uri("failures")}
+def test_failed_update_keeps_the_old_configuration(any_runtime_server: LocalServer, endpoints: list[str]) -> None:
+    name = deploy(
+        any_runtime_server,
+        old_config := make_config(any_runtime_server, make_model(any_runtime_server, 1.0)),
+        endpoints,
+    )
+    broken_model = make_model(any_runtime_server, 1.0)
+    (any_runtime_server.bucket / f"{broken_model}.tar.gz").unlink()
+    any_runtime_server.sagemaker.update_endpoint(
+        EndpointName=name, EndpointConfigName=make_config(any_runtime_server, broken_model)
+    )
+    description = wait_for_endpoint(any_runtime_server, name)
+    assert (description["EndpointStatus"], description["EndpointConfigName"]) == ("InService", old_config)
+    assert "Could not find model data" in description["FailureReason"]
+
+
+def test_asynchronous_responses_and_failures_become_objects(
+    any_runtime_server: LocalServer, endpoints: list[str]
+) -> None:
+    output = {"S3OutputPath": any_runtime_server.uri("answers"), "S3FailurePath": any_runtime_server.uri("failures")}
     config = {"OutputConfig": output, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 2}}
-    name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0), AsyncInferenceConfig=config), endpoints)
-    described = anywhere.sagemaker.describe_endpoint(EndpointName=name)
-    assert described["AsyncInferenceConfig"] == config
-    anywhere.put({"rows.csv": "1,2,3\n4,5,6\n", "bad.csv": "oops\n"})
-    runtime = anywhere.client("sagemaker-runtime")
+    name = deploy(
+        any_runtime_server,
+        make_config(any_runtime_server, make_model(any_runtime_server, 1.0), AsyncInferenceConfig=config),
+        endpoints,
+    )
+    description = any_runtime_server.sagemaker.describe_endpoint(EndpointName=name)
+    assert description["AsyncInferenceConfig"] == config
+    any_runtime_server.put({"rows.csv": "1,2,3\n4,5,6\n", "bad.csv": "oops\n"})
+    runtime = any_runtime_server.client("sagemaker-runtime")
 
     def invoke(**members: Any) -> Any:
         return runtime.invoke_endpoint_async(EndpointName=name, ContentType="text/csv", Accept="text/csv", **members)
 
-    good, bad = invoke(InputLocation=anywhere.uri("rows.csv")), invoke(InputLocation=anywhere.uri("bad.csv"))
-    inline = invoke(Body=b"1,1,1\n", InferenceId="mine")
-    assert good["ResponseMetadata"]["HTTPStatusCode"] == 202
-    assert inline["InferenceId"] == "mine"
-    assert read(anywhere, good["OutputLocation"]).split() == ["6.0", "15.0"]
-    assert read(anywhere, inline["OutputLocation"]).split() == ["3.0"]
-    assert "oops" in read(anywhere, bad["FailureLocation"])
+    good_response, bad_response = (
+        invoke(InputLocation=any_runtime_server.uri("rows.csv")),
+        invoke(InputLocation=any_runtime_server.uri("bad.csv")),
+    )
+    inline_response = invoke(Body=b"1,1,1\n", InferenceId="mine")
+    assert good_response["ResponseMetadata"]["HTTPStatusCode"] == 202
+    assert inline_response["InferenceId"] == "mine"
+    assert read_object(any_runtime_server, good_response["OutputLocation"]).split() == ["6.0", "15.0"]
+    assert read_object(any_runtime_server, inline_response["OutputLocation"]).split() == ["3.0"]
+    assert "oops" in read_object(any_runtime_server, bad_response["FailureLocation"])
 
 
-def test_queue_survives_a_killed_server(tmp_path: Path) -> None:
-    with running_server(tmp_path, runtime="process") as first:
+def test_asynchronous_invocations_survive_a_killed_server(tmp_path: Path) -> None:
+    with run_server(tmp_path, runtime="process") as local:
         config = {
-            "OutputConfig": {"S3OutputPath": first.uri("answers")},
+            "OutputConfig": {"S3OutputPath": local.uri("answers")},
             "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1},
         }
-        name = deploy(first, make_config(first, make_model(first, 1.0), AsyncInferenceConfig=config), [])
-        invoke = partial(first.client("sagemaker-runtime").invoke_endpoint_async, EndpointName=name)
-        bodies = [
-            b"%d,1,1\n" % row * 15_000 for row in range(64)
-        ]  # large enough to be in progress when the server is killed
-        answers = [invoke(Body=body, ContentType="text/csv", Accept="text/csv") for body in bodies]
-        os.kill(first.address.pid, signal.SIGKILL)
+        name = deploy(local, make_config(local, make_model(local, 1.0), AsyncInferenceConfig=config), [])
+        invoke = partial(local.client("sagemaker-runtime").invoke_endpoint_async, EndpointName=name)
+        # The bodies are so large that some requests are in progress when the server is killed.
+        bodies = [b"%d,1,1\n" % row * 15_000 for row in range(64)]
+        responses = [invoke(Body=body, ContentType="text/csv", Accept="text/csv") for body in bodies]
+        os.kill(local.address.pid, signal.SIGKILL)
         time.sleep(0.1)
-        assert len(list(first.bucket.glob("answers/*"))) < len(answers)
-        second = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="process")))
-        for row, answer in enumerate(answers):
-            assert read(second, answer["OutputLocation"]).split() == [str(row + 2.0)] * 15_000
+        assert len(list(local.bucket.glob("answers/*"))) < len(responses)
+        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
+        for row, response in enumerate(responses):
+            assert read_object(next_server, response["OutputLocation"]).split() == [str(row + 2.0)] * 15_000
 
 
-def read(local: LocalServer, uri: str) -> str:
+def read_object(local: LocalServer, uri: str) -> str:
     """Wait for an object and return its text."""
     location = dict(zip(("Bucket", "Key"), uri.removeprefix("s3://").split("/", 1), strict=True))
     local.s3.get_waiter("object_exists").wait(**location, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
@@ -271,26 +319,31 @@ def read(local: LocalServer, uri: str) -> str:
     return content.decode()
 
 
-def test_records_are_filtered_and_joined(anywhere: LocalServer) -> None:
-    anywhere.put({"joined/a.csv": "first,1,2,3\nsecond,4,5,6\n"})
-    job = transform(anywhere, "text/csv", InputFilter="$[1:]", JoinSource="Input", OutputFilter="$[0,-1]")
+def test_records_are_filtered_and_joined(any_runtime_server: LocalServer) -> None:
+    any_runtime_server.put({"joined/a.csv": "first,1,2,3\nsecond,4,5,6\n"})
+    job = transform(any_runtime_server, "text/csv", InputFilter="$[1:]", JoinSource="Input", OutputFilter="$[0,-1]")
     assert job["TransformJobStatus"] == "Completed"
-    assert read(anywhere, anywhere.uri(f"{job['TransformJobName']}/a.csv.out")) == "first,6.0\nsecond,15.0\n"
+    assert (
+        read_object(any_runtime_server, any_runtime_server.uri(f"{job['TransformJobName']}/a.csv.out"))
+        == "first,6.0\nsecond,15.0\n"
+    )
 
 
-def test_json_lines_are_filtered_and_joined(anywhere: LocalServer) -> None:
-    anywhere.put({"joined/a.csv": '{"id": 1, "features": [1, 2, 3]}\n'})
+def test_json_lines_are_filtered_and_joined(any_runtime_server: LocalServer) -> None:
+    any_runtime_server.put({"joined/a.csv": '{"id": 1, "features": [1, 2, 3]}\n'})
     filters = {"InputFilter": "$.features", "OutputFilter": "$['id','SageMakerOutput']"}
-    job = transform(anywhere, "application/jsonlines", JoinSource="Input", **filters)
+    job = transform(any_runtime_server, "application/jsonlines", JoinSource="Input", **filters)
     assert job["TransformJobStatus"] == "Completed", job["FailureReason"]
-    (line,) = read(anywhere, anywhere.uri(f"{job['TransformJobName']}/a.csv.out")).splitlines()
-    found = json.loads(line)
-    assert found.keys() == {"id", "SageMakerOutput"}
-    assert "6.0" in json.dumps(found["SageMakerOutput"])
+    (line,) = read_object(
+        any_runtime_server, any_runtime_server.uri(f"{job['TransformJobName']}/a.csv.out")
+    ).splitlines()
+    results = json.loads(line)
+    assert results.keys() == {"id", "SageMakerOutput"}
+    assert "6.0" in json.dumps(results["SageMakerOutput"])
 
 
 def transform(local: LocalServer, content_type: str, **processing: str) -> dict[str, Any]:
-    name = unique("transform")
+    name = make_unique_name("transform")
     local.sagemaker.create_transform_job(
         TransformJobName=name,
         ModelName=make_model(local, 1.0),
@@ -303,8 +356,8 @@ def transform(local: LocalServer, content_type: str, **processing: str) -> dict[
         TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
         DataProcessing=processing,
     )
-    found: dict[str, Any] = wait_until(
+    description: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_transform_job(TransformJobName=name),
-        lambda found: found["TransformJobStatus"] in FINAL_STATUSES,
+        lambda description: description["TransformJobStatus"] in FINAL_STATUSES,
     )
-    return found
+    return description

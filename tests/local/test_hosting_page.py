@@ -1,4 +1,4 @@
-"""The examples of the page about hosting. Each section with an example is tested."""
+"""Tests of the examples of the page about hosting. Each section with an example has a test."""
 
 import re
 import time
@@ -16,12 +16,13 @@ from tests.local.test_hosting import make_config, make_words_model, wait_for_end
 from tests.local.test_inference_pipelines import put_models
 
 PAGE = (REPOSITORY / "docs/using/hosting.md").read_text(encoding="utf-8")
-HANDLERS = ("def model_fn", "def predict_fn")
-"""Programs of containers; test_inference_pipelines.py and the tests of the images run them."""
+HANDLER_DEFINITIONS = ("def model_fn", "def predict_fn")
+"""Texts of examples that define handlers. Other tests run them: test_inference_pipelines.py and those of the images."""
 CONFIGURATIONS = {"Serverless variants": "on-demand", "Shadow variants": "shadowed", "Data capture": "captured"}
-"""The configurations of examples that create no endpoint."""
-PRINTED: Mapping[str, Sequence[str]] = {
+"""The endpoint configurations of examples that create no endpoint, by the heading of their section."""
+PRINTED_TEXTS: Mapping[str, Sequence[str]] = {
     "Endpoints": ["b'6.0\\n'"],
+    "Updates in steps": [],
     "Asynchronous endpoints": ["/answers/"],
     "Batch transform": [],
     "Response streams": ["one two three"],
@@ -41,38 +42,39 @@ def list_examples() -> dict[str, list[str]]:
         heading: [
             code
             for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-            if not any(handler in code for handler in HANDLERS)
+            if not any(definition in code for definition in HANDLER_DEFINITIONS)
         ]
         for heading, text in zip(parts[::2], parts[1::2], strict=True)
     }
-    return {heading: found for heading, found in examples.items() if found}
+    return {heading: programs for heading, programs in examples.items() if programs}
 
 
 EXAMPLES = list_examples()
 
 
 @pytest.fixture(scope="module")
-def names(processes: LocalServer) -> Iterator[dict[str, Any]]:
-    """The names that the page assumes; the archives of its examples exist, and its first example has run."""
+def namespace(processes: LocalServer) -> Iterator[dict[str, Any]]:
+    """The variables that the page's examples use. The archives of the examples exist, and the first example has run."""
     for weight, name in ((1.0, "prices"), (2.0, "prices-2"), (1.0, "cities/berlin"), (2.0, "cities/oslo")):
         put_linear_model(processes, f"{name}.tar.gz", weight)
     put_models(processes, "chain")
     processes.put({"rows.csv": "1,2,3\n4,5,6\n"})
-    names = {
+    namespace = {
         "sagemaker": processes.sagemaker,
         "runtime": processes.client("sagemaker-runtime"),
+        "cloudwatch": processes.client("cloudwatch"),
         "autoscaling": processes.client("application-autoscaling"),
         "bucket": processes.address.bucket,
         "role": processes.address.role_arn,
         "time": time,
     }
     for code in EXAMPLES["Endpoints"]:
-        exec(code, names)  # noqa: S102  the code of the page
-    container = {"Image": names["container"]["Image"], "ModelDataUrl": processes.uri("prices-2.tar.gz")}
+        exec(code, namespace)  # noqa: S102  the code of the page
+    container = {"Image": namespace["container"]["Image"], "ModelDataUrl": processes.uri("prices-2.tar.gz")}
     processes.sagemaker.create_model(
         ModelName="prices-2", PrimaryContainer=container, ExecutionRoleArn=processes.address.role_arn
     )
-    yield names
+    yield namespace
     delete_endpoints(processes)
     delete_models(processes)
 
@@ -83,17 +85,17 @@ def delete_endpoints(local: LocalServer) -> None:
     for component in client.list_inference_components(NameContains="first")["InferenceComponents"]:
         client.delete_inference_component(InferenceComponentName=component["InferenceComponentName"])
     components = client.list_inference_components
-    wait_until(lambda: components(EndpointNameEquals="shared")["InferenceComponents"], lambda found: not found)
-    created = re.findall(r'create_endpoint\(EndpointName="(.*?)"', PAGE)
-    existing = {endpoint["EndpointName"] for endpoint in client.list_endpoints(MaxResults=100)["Endpoints"]}
-    for name in {*created, *CONFIGURATIONS.values(), "words"} & existing:
+    wait_until(lambda: components(EndpointNameEquals="shared")["InferenceComponents"], lambda items: not items)
+    endpoint_names = re.findall(r'create_endpoint\(EndpointName="(.*?)"', PAGE)
+    existing_names = {endpoint["EndpointName"] for endpoint in client.list_endpoints(MaxResults=100)["Endpoints"]}
+    for name in {*endpoint_names, *CONFIGURATIONS.values(), "words"} & existing_names:
         client.delete_endpoint(EndpointName=name)
 
 
 def delete_models(local: LocalServer) -> None:
     """Delete the models and configurations of the examples: programs of other pages use the same names."""
     for config in re.findall(r'create_endpoint_config\(\s*EndpointConfigName="(.*?)"', PAGE):
-        with suppress(ClientError):  # its example has not run
+        with suppress(ClientError):  # the example of the endpoint has not run
             local.sagemaker.delete_endpoint_config(EndpointConfigName=config)
     for model in ("prices-2", *re.findall(r'create_model\(\s*ModelName="(.*?)"', PAGE)):
         with suppress(ClientError):
@@ -101,14 +103,14 @@ def delete_models(local: LocalServer) -> None:
 
 
 def test_each_example_has_an_expected_result() -> None:
-    assert EXAMPLES.keys() == PRINTED.keys()
+    assert EXAMPLES.keys() == PRINTED_TEXTS.keys()
 
 
 @pytest.mark.parametrize("section", EXAMPLES)
 def test_example_works(
-    processes: LocalServer, names: dict[str, Any], section: str, capsys: pytest.CaptureFixture[str]
+    processes: LocalServer, namespace: dict[str, Any], section: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    variables = dict(names)
+    variables = dict(namespace)
     if section == "Response streams":
         create_endpoint(processes, "words", make_config(processes, make_words_model(processes)))
     for code in EXAMPLES[section]:
@@ -117,10 +119,10 @@ def test_example_works(
     if section in CONFIGURATIONS:
         create_endpoint(processes, CONFIGURATIONS[section], CONFIGURATIONS[section])
         request = {"EndpointName": CONFIGURATIONS[section], "ContentType": "text/csv", "Accept": "text/csv"}
-        assert names["runtime"].invoke_endpoint(**request, Body=b"1,2,3")["Body"].read() == b"6.0\n"
-    printed = capsys.readouterr().out
-    positions = [printed.find(text) for text in PRINTED[section]]
-    assert -1 not in positions, printed
+        assert namespace["runtime"].invoke_endpoint(**request, Body=b"1,2,3")["Body"].read() == b"6.0\n"
+    output = capsys.readouterr().out
+    positions = [output.find(text) for text in PRINTED_TEXTS[section]]
+    assert -1 not in positions, output
     assert positions == sorted(positions)
 
 

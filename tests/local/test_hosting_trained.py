@@ -1,4 +1,4 @@
-"""Trained models are served through the API, in containers and as processes."""
+"""Tests that endpoints serve trained models, in containers and as processes."""
 
 import json
 import tarfile
@@ -11,13 +11,19 @@ import pytest
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from microjobs.predictor import Predictor
-from tests.conftest import image_name
-from tests.local.clients import LocalServer, channel, processing_input, processing_output, unique
+from tests.conftest import make_image_name
+from tests.local.clients import (
+    LocalServer,
+    make_channel,
+    make_processing_input,
+    make_processing_output,
+    make_unique_name,
+)
 from tests.local.test_hosting import deploy, endpoints, make_config
 
 pytestmark = pytest.mark.timeout(600)
 
-__all__ = ["endpoints"]  # a fixture
+__all__ = ["endpoints"]  # pytest uses this name as a fixture
 
 LAYOUT = Layout()
 ROWS = np.array([[1.0, 2.0], [0.5, -1.0]])
@@ -25,7 +31,7 @@ ROWS = np.array([[1.0, 2.0], [0.5, -1.0]])
 
 def put_arrays(local: LocalServer) -> str:
     """Store two features and their sum in the bucket, and return the key of the folder."""
-    name = unique("arrays")
+    name = make_unique_name("arrays")
     x = np.random.default_rng(0).normal(size=(64, 2))
     for split in ("train", "test"):
         folder = local.bucket / name / split
@@ -35,29 +41,29 @@ def put_arrays(local: LocalServer) -> str:
     return name
 
 
-def train(local: LocalServer, job: str, data: str) -> str:
+def train_model(local: LocalServer, job: str, data: str) -> str:
     """Train the image's own model on the arrays in a folder, and return the S3 address of the artifacts."""
-    name = unique("trained")
+    name = make_unique_name("trained")
     local.sagemaker.create_training_job(
         TrainingJobName=name,
-        AlgorithmSpecification={"TrainingImage": image_name(job), "TrainingInputMode": "File"},
+        AlgorithmSpecification={"TrainingImage": make_image_name(job), "TrainingInputMode": "File"},
         HyperParameters={"epochs": "2"},
-        InputDataConfig=[channel(split, local.uri(f"{data}/{split}")) for split in ("train", "test")],
+        InputDataConfig=[make_channel(split, local.uri(f"{data}/{split}")) for split in ("train", "test")],
         OutputDataConfig={"S3OutputPath": local.uri("models")},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
         StoppingCondition={"MaxRuntimeInSeconds": 500},
         RoleArn=local.address.role_arn,
     )
-    described = local.wait_for_end(name)
-    assert described["TrainingJobStatus"] == "Completed", described
-    return str(described["ModelArtifacts"]["S3ModelArtifacts"])
+    description = local.wait_for_end(name)
+    assert description["TrainingJobStatus"] == "Completed", description
+    return str(description["ModelArtifacts"]["S3ModelArtifacts"])
 
 
 def deploy_artifacts(local: LocalServer, job: str, artifacts: str, endpoints: list[str]) -> str:
     """Deploy a model with an image of this repository, and return the name of the endpoint."""
-    model = unique("trained")
+    model = make_unique_name("trained")
     environment = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
-    container = {"Image": image_name(job), "ModelDataUrl": artifacts, "Environment": environment}
+    container = {"Image": make_image_name(job), "ModelDataUrl": artifacts, "Environment": environment}
     role = local.address.role_arn
     local.sagemaker.create_model(ModelName=model, PrimaryContainer=container, ExecutionRoleArn=role)
     return deploy(local, make_config(local, model), endpoints)
@@ -78,39 +84,48 @@ def predict_locally(local: LocalServer, artifacts: str, folder: Path) -> Any:
 
 @pytest.mark.parametrize("job", ["train-tensorflow", pytest.param("train-pytorch", marks=pytest.mark.pytorch)])
 def test_trained_model_is_served_by_its_own_image(
-    job: str, anywhere: LocalServer, endpoints: list[str], tmp_path: Path
+    job: str, any_runtime_server: LocalServer, endpoints: list[str], tmp_path: Path
 ) -> None:
-    artifacts = train(anywhere, job, put_arrays(anywhere))
-    name = deploy_artifacts(anywhere, job, artifacts, endpoints)
-    predictions = predict(anywhere, name, ROWS.tolist())
-    np.testing.assert_allclose(predictions, predict_locally(anywhere, artifacts, tmp_path), rtol=1e-4, atol=1e-5)
+    artifacts = train_model(any_runtime_server, job, put_arrays(any_runtime_server))
+    name = deploy_artifacts(any_runtime_server, job, artifacts, endpoints)
+    predictions = predict(any_runtime_server, name, ROWS.tolist())
+    np.testing.assert_allclose(
+        predictions, predict_locally(any_runtime_server, artifacts, tmp_path), rtol=1e-4, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("anywhere", [pytest.param("local", marks=pytest.mark.engine)], indirect=True)
-def test_endpoint_takes_rows_of_the_table_from_which_preprocess_made_the_features(
-    anywhere: LocalServer, endpoints: list[str]
+@pytest.mark.parametrize("any_runtime_server", [pytest.param("local", marks=pytest.mark.engine)], indirect=True)
+def test_endpoint_accepts_rows_of_the_table_that_preprocess_converted(
+    any_runtime_server: LocalServer, endpoints: list[str]
 ) -> None:
     columns = {"age": {"type": "numeric", "missing": "median"}, "city": "one-hot", "id": "drop", "price": "target"}
     rows = [(20 + number, ("Bonn", "Oslo", "Rome")[number % 3], number, number / 10) for number in range(60)]
-    data = unique("table")
-    anywhere.put({f"{data}/raw/columns.json": json.dumps(columns)})
-    for split, half in (("train", rows[::2]), ("test", [("", *rows[1][1:]), *rows[3::2]])):
-        lines = [",".join(map(str, row)) for row in half]
-        anywhere.put({f"{data}/raw/{split}.csv": "\n".join(["age,city,id,price", *lines, ""])})
-    job = anywhere.process(
+    data = make_unique_name("table")
+    any_runtime_server.put({f"{data}/raw/columns.json": json.dumps(columns)})
+    for split, split_rows in (("train", rows[::2]), ("test", [("", *rows[1][1:]), *rows[3::2]])):
+        lines = [",".join(map(str, row)) for row in split_rows]
+        any_runtime_server.put({f"{data}/raw/{split}.csv": "\n".join(["age,city,id,price", *lines, ""])})
+    job = any_runtime_server.process(
         "",
-        AppSpecification={"ImageUri": image_name("preprocess"), "ContainerArguments": ["--columns", "columns.json"]},
-        ProcessingInputs=[processing_input("raw", anywhere.uri(f"{data}/raw"), str(LAYOUT.processing("input")))],
+        AppSpecification={
+            "ImageUri": make_image_name("preprocess"),
+            "ContainerArguments": ["--columns", "columns.json"],
+        },
+        ProcessingInputs=[
+            make_processing_input("raw", any_runtime_server.uri(f"{data}/raw"), str(LAYOUT.processing("input")))
+        ],
         ProcessingOutputConfig={
             "Outputs": [
-                processing_output(split, anywhere.uri(f"{data}/{split}"), str(LAYOUT.processing(split)))
+                make_processing_output(split, any_runtime_server.uri(f"{data}/{split}"), str(LAYOUT.processing(split)))
                 for split in ("train", "test")
             ]
         },
     )
     assert job["ProcessingJobStatus"] == "Completed", job
-    name = deploy_artifacts(anywhere, "serve", train(anywhere, "train-tensorflow", data), endpoints)
-    features = np.load(anywhere.bucket / data / "test" / "x_test.npy")
+    name = deploy_artifacts(
+        any_runtime_server, "serve", train_model(any_runtime_server, "train-tensorflow", data), endpoints
+    )
+    features = np.load(any_runtime_server.bucket / data / "test" / "x_test.npy")
     table = [{"age": None, "city": "Oslo"}, {"age": 23, "city": "Bonn"}]
-    predictions = predict(anywhere, name, table, signature_name="raw")
-    np.testing.assert_allclose(predictions, predict(anywhere, name, features[:2].tolist()), rtol=1e-5)
+    predictions = predict(any_runtime_server, name, table, signature_name="raw")
+    np.testing.assert_allclose(predictions, predict(any_runtime_server, name, features[:2].tolist()), rtol=1e-5)

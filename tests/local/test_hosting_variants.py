@@ -1,4 +1,4 @@
-"""Data capture, shadow variants and serverless variants through the API, in containers and as processes."""
+"""Tests of data capture, shadow variants and serverless variants, in containers and as processes."""
 
 import itertools
 import json
@@ -16,12 +16,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.conftest import image_name
-from tests.local.clients import LocalServer, running_server, unique, wait_until
+from tests.conftest import make_image_name
+from tests.local.clients import LocalServer, make_unique_name, run_server, wait_until
 from tests.local.resources.examples.models import put_program
 from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
 
-SLOW = """import time
+SLOW_PROGRAM = """import time
 def model_fn(folder): return 1
 def transform_fn(model, body, content_type, accept):
     time.sleep(1)
@@ -45,7 +45,7 @@ def make_capture(local: LocalServer) -> dict[str, Any]:
 
 def deploy(local: LocalServer, **config: Any) -> str:
     """Create a configuration and an endpoint of the same name; return the name when it is InService."""
-    name = unique("variants")
+    name = make_unique_name("variants")
     local.sagemaker.create_endpoint_config(EndpointConfigName=name, **config)
     local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
     description = wait_for_endpoint(local, name)
@@ -72,21 +72,24 @@ def read_captures(folder: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-def test_captured_data_have_the_responses_of_both_variants(anywhere: LocalServer) -> None:
+def test_captured_data_have_the_responses_of_both_variants(any_runtime_server: LocalServer) -> None:
     instances: dict[str, Any] = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     name = deploy(
-        anywhere,
-        ProductionVariants=[make_variant(make_model(anywhere, 1.0), **instances)],
-        ShadowProductionVariants=[make_variant(make_model(anywhere, 2.0), "shadow", **instances)],
-        DataCaptureConfig=make_capture(anywhere),
+        any_runtime_server,
+        ProductionVariants=[make_variant(make_model(any_runtime_server, 1.0), **instances)],
+        ShadowProductionVariants=[make_variant(make_model(any_runtime_server, 2.0), "shadow", **instances)],
+        DataCaptureConfig=make_capture(any_runtime_server),
     )
-    assert predict(anywhere, name) == "6.0"
-    folder, expected = anywhere.bucket / "captured" / name, {"main": ("1,2,3", "6.0"), "shadow": ("1,2,3", "12.0")}
-    assert wait_until(lambda: read_captures(folder), lambda found: len(found) == 2) == expected
-    description = anywhere.sagemaker.describe_endpoint(EndpointName=name)
+    assert predict(any_runtime_server, name) == "6.0"
+    folder, expected = (
+        any_runtime_server.bucket / "captured" / name,
+        {"main": ("1,2,3", "6.0"), "shadow": ("1,2,3", "12.0")},
+    )
+    assert wait_until(lambda: read_captures(folder), lambda captures: len(captures) == 2) == expected
+    description = any_runtime_server.sagemaker.describe_endpoint(EndpointName=name)
     assert description["DataCaptureConfig"]["CaptureStatus"] == "Started"
     assert description["ShadowProductionVariants"][0]["VariantName"] == "shadow"
-    anywhere.sagemaker.delete_endpoint(EndpointName=name)
+    any_runtime_server.sagemaker.delete_endpoint(EndpointName=name)
 
 
 @pytest.fixture
@@ -101,7 +104,7 @@ def test_serverless_container_starts_with_a_request_and_stops(tmp_path: Path, en
     def list_containers(name: str) -> list[Any]:
         return engine.containers.list(all=True, ignore_removed=True, filters={"name": f"-{name}-main-"})
 
-    with running_server(tmp_path, runtime="docker", serverless_idle_seconds=2) as local:
+    with run_server(tmp_path, runtime="docker", serverless_idle_seconds=2) as local:
         name = deploy(local, ProductionVariants=[make_variant(make_model(local, 1.0), ServerlessConfig=SERVERLESS)])
         (container,) = list_containers(name)
         assert container.attrs["HostConfig"]["Memory"] == 1 << 30
@@ -114,53 +117,61 @@ def test_serverless_container_starts_with_a_request_and_stops(tmp_path: Path, en
 
 def make_slow_model(local: LocalServer) -> str:
     """Create a model that needs a second for each response; return its name."""
-    name = unique("slow")
-    put_program(local, f"{name}.tar.gz", SLOW)
-    container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
+    name = make_unique_name("slow")
+    put_program(local, f"{name}.tar.gz", SLOW_PROGRAM)
+    container = {"Image": make_image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
     local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
     return name
 
 
-def test_serverless_requests_beyond_the_concurrency_get_429(anywhere: LocalServer) -> None:
-    name = deploy(anywhere, ProductionVariants=[make_variant(make_slow_model(anywhere), ServerlessConfig=SERVERLESS)])
+def test_serverless_requests_beyond_the_concurrency_get_429(any_runtime_server: LocalServer) -> None:
+    name = deploy(
+        any_runtime_server,
+        ProductionVariants=[make_variant(make_slow_model(any_runtime_server), ServerlessConfig=SERVERLESS)],
+    )
     with ThreadPoolExecutor() as pool:
-        responses = [pool.submit(predict, anywhere, name) for _ in range(2)]
+        responses = [pool.submit(predict, any_runtime_server, name) for _ in range(2)]
         errors = [error for response in responses if (error := response.exception()) is not None]
     (error,) = errors
     assert isinstance(error, ClientError)
     assert error.response["Error"]["Code"] == "ThrottlingException"
     assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 429
-    anywhere.sagemaker.delete_endpoint(EndpointName=name)
+    any_runtime_server.sagemaker.delete_endpoint(EndpointName=name)
 
 
 def test_killed_server_resumes_variants_and_leaves_complete_captures(tmp_path: Path) -> None:
     instances: dict[str, Any] = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    with running_server(tmp_path, runtime="process") as first:
-        model = make_model(first, 1.0)
-        captured = deploy(
-            first,
+    with run_server(tmp_path, runtime="process") as local:
+        model = make_model(local, 1.0)
+        capture_endpoint = deploy(
+            local,
             ProductionVariants=[make_variant(model, **instances)],
             ShadowProductionVariants=[make_variant(model, "shadow", **instances)],
-            DataCaptureConfig=make_capture(first),
+            DataCaptureConfig=make_capture(local),
         )
-        serverless = deploy(first, ProductionVariants=[make_variant(model, ServerlessConfig=SERVERLESS)])
-        folder = first.bucket / "captured"
+        serverless_endpoint = deploy(local, ProductionVariants=[make_variant(model, ServerlessConfig=SERVERLESS)])
+        folder = local.bucket / "captured"
         with ThreadPoolExecutor() as pool:
-            clients = [pool.submit(predict_until_error, first, name) for name in (captured, captured, serverless)]
-            wait_until(lambda: list_variants(folder / captured), lambda found: found == {"main", "shadow"})
-            os.kill(first.address.pid, signal.SIGKILL)
+            clients = [
+                pool.submit(predict_until_error, local, name)
+                for name in (capture_endpoint, capture_endpoint, serverless_endpoint)
+            ]
+            wait_until(
+                lambda: list_variants(folder / capture_endpoint), lambda variants: variants == {"main", "shadow"}
+            )
+            os.kill(local.address.pid, signal.SIGKILL)
             assert all(client.result() > 0 for client in clients)
-        before = set((folder / captured / "shadow").rglob("*.jsonl"))
-        second = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="process")))
-        for name in (captured, serverless):
-            wait_until(partial(responds, second, name), bool)
-        wait_until(lambda: set((folder / captured / "shadow").rglob("*.jsonl")) - before, bool)
+        files_before = set((folder / capture_endpoint / "shadow").rglob("*.jsonl"))
+        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
+        for name in (capture_endpoint, serverless_endpoint):
+            wait_until(partial(is_responding, next_server, name), bool)
+        wait_until(lambda: set((folder / capture_endpoint / "shadow").rglob("*.jsonl")) - files_before, bool)
         lines = [line for path in folder.rglob("*.jsonl") for line in path.read_text().splitlines()]
         assert {json.loads(line)["captureData"]["endpointOutput"]["data"].strip() for line in lines} == {"6.0"}
 
 
 def list_variants(folder: Path) -> set[str]:
-    """Return the variants whose captured data a folder has."""
+    """Return the variants whose captured data are in a folder."""
     return {path.relative_to(folder).parts[0] for path in folder.rglob("*.jsonl")}
 
 
@@ -174,7 +185,7 @@ def predict_until_error(local: LocalServer, name: str) -> int:
     raise AssertionError
 
 
-def responds(local: LocalServer, name: str) -> bool:
+def is_responding(local: LocalServer, name: str) -> bool:
     try:
         return predict(local, name) == "6.0"
     except ClientError:

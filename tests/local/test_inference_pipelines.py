@@ -1,4 +1,4 @@
-"""Models with several containers of the project's own images, in containers and as processes."""
+"""Tests of inference pipelines with the project's own images, in containers and as processes."""
 
 import io
 import json
@@ -17,58 +17,63 @@ from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.bundles import linear_bundle
-from tests.conftest import REPOSITORY, base_image, image_from_base, image_name
-from tests.local.clients import FINAL_STATUSES, LocalServer, running_server, unique, wait_until
+from tests.bundles import write_linear_bundle
+from tests.conftest import REPOSITORY, build_image_from_base, find_base_image, make_image_name
+from tests.local.clients import FINAL_STATUSES, LocalServer, make_unique_name, run_server, wait_until
 from tests.local.resources.examples.models import put_linear_model
 from tests.local.test_hosting import make_config, wait_for_endpoint
 from tests.local.test_hosting_variants import make_capture
 
 SECTION = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Inference pipelines")[2]
-SCALE = SECTION.split("```python\n")[2].partition("```")[0]
-"""The program of the documentation for the first container."""
+SCALE_PROGRAM = SECTION.split("```python\n")[2].partition("```")[0]
+"""The handlers of the first container, from the documentation."""
 
 
-SCALERS = ("scale",)
+SCALER_HOSTNAMES = ("scale",)
 
 
 def put_models(local: LocalServer, prefix: str) -> None:
     """Store the archives of a program that multiplies features by 10, and of a model that adds three features."""
-    folder = local.home.root / "bundles" / unique("bundle")
-    linear_bundle(folder / "predict", [1.0] * 3, 0.0)
+    folder = local.home.root / "bundles" / make_unique_name("bundle")
+    write_linear_bundle(folder / "predict", [1.0] * 3, 0.0)
     (folder / "scale/code").mkdir(parents=True)
-    (folder / "scale/code/inference.py").write_text(SCALE)
+    (folder / "scale/code/inference.py").write_text(SCALE_PROGRAM)
     for name in ("scale", "predict"):
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
             tar.add(folder / name, ".")
         key = f"{prefix}/{name}.tar.gz"
-        local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+        local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=archive.getvalue())
 
 
 def make_model(
     local: LocalServer,
     mode: str = "Serial",
-    scaler: str = "serve",
-    scalers: Sequence[str] = SCALERS,
+    scaler_job: str = "serve",
+    scaler_hostnames: Sequence[str] = SCALER_HOSTNAMES,
     *,
     has_many_models: bool = False,
 ) -> str:
     """Create a model with one container per scaler, and the container `predict`; return its name.
 
     Args:
-        has_many_models: requests choose the model of `predict`; the models are below a prefix with the returned name.
+        scaler_job: the job whose image the scalers have.
+        has_many_models: whether requests choose the model of `predict`. If so, the models are below a prefix with the
+            returned name.
     """
-    name = unique("chain")
+    name = make_unique_name("chain")
     put_models(local, name)
     containers = [
         {
-            "ContainerHostname": host,
-            "Image": image_name(job),
+            "ContainerHostname": hostname,
+            "Image": make_image_name(job),
             "ModelDataUrl": local.uri(f"{name}/{archive}.tar.gz"),
             "Environment": {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"},
         }
-        for host, archive, job in (*((host, "scale", scaler) for host in scalers), ("predict", "predict", "serve"))
+        for hostname, archive, job in (
+            *((hostname, "scale", scaler_job) for hostname in scaler_hostnames),
+            ("predict", "predict", "serve"),
+        )
     ]
     if has_many_models:
         containers[-1] |= {"Mode": "MultiModel", "ModelDataUrl": local.uri(f"{name}/")}
@@ -84,7 +89,7 @@ class Chain:
 
     def __init__(self, local: LocalServer, model: str, **config: Any) -> None:
         self.local = local
-        self.name = unique("chain")
+        self.name = make_unique_name("chain")
         local.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=make_config(local, model, **config))
         description = wait_for_endpoint(local, self.name)
         assert description["EndpointStatus"] == "InService", description.get("FailureReason")
@@ -99,26 +104,26 @@ class Chain:
 
 
 @pytest.fixture
-def serial(anywhere: LocalServer) -> Iterator[Chain]:
-    made = Chain(anywhere, make_model(anywhere))
-    yield made
-    made.delete()
+def serial_pipeline(any_runtime_server: LocalServer) -> Iterator[Chain]:
+    chain = Chain(any_runtime_server, make_model(any_runtime_server))
+    yield chain
+    chain.delete()
 
 
-def test_chain_serves_and_names_its_errors(serial: Chain) -> None:
-    local = serial.local
-    assert serial.invoke() == "60.0"
+def test_chain_serves_and_names_its_errors(serial_pipeline: Chain) -> None:
+    local = serial_pipeline.local
+    assert serial_pipeline.invoke() == "60.0"
     with pytest.raises(ClientError, match=r"Received client error \(400\) from predict"):
-        serial.invoke(b"1,2")
-    group = f"/aws/sagemaker/Endpoints/{serial.name}"
+        serial_pipeline.invoke(b"1,2")
+    group = f"/aws/sagemaker/Endpoints/{serial_pipeline.name}"
     streams = local.logs.describe_log_streams(logGroupName=group)["logStreams"]
     assert sorted(stream["logStreamName"].split("/")[2] for stream in streams) == ["predict", "scale"]
 
 
-def test_target_model_responds_after_another_container(anywhere: LocalServer) -> None:
-    model = make_model(anywhere, has_many_models=True)
-    put_linear_model(anywhere, f"{model}/double.tar.gz", 2.0)
-    chain = Chain(anywhere, model)
+def test_target_model_responds_after_another_container(any_runtime_server: LocalServer) -> None:
+    model = make_model(any_runtime_server, has_many_models=True)
+    put_linear_model(any_runtime_server, f"{model}/double.tar.gz", 2.0)
+    chain = Chain(any_runtime_server, model)
     assert [chain.invoke(TargetModel=f"{name}.tar.gz") for name in ("predict", "double")] == ["60.0", "120.0"]
     with pytest.raises(ClientError, match=r"ModelError.*Received client error .* from predict"):
         chain.invoke(b"1,2", TargetModel="predict.tar.gz")
@@ -127,7 +132,7 @@ def test_target_model_responds_after_another_container(anywhere: LocalServer) ->
 
 def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
     chain, stop = Chain(processes, make_model(processes), DataCaptureConfig=make_capture(processes)), threading.Event()
-    longer = make_config(processes, make_model(processes, scalers=("scale", "again")))
+    longer_config = make_config(processes, make_model(processes, scaler_hostnames=("scale", "again")))
 
     def invoke_until_stop() -> list[str]:
         responses = []
@@ -136,24 +141,24 @@ def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
         return responses
 
     with ThreadPoolExecutor(3) as pool:
-        runs = [pool.submit(invoke_until_stop) for _ in range(3)]
+        clients = [pool.submit(invoke_until_stop) for _ in range(3)]
         try:
-            processes.sagemaker.update_endpoint(EndpointName=chain.name, EndpointConfigName=longer)
-            assert wait_for_endpoint(processes, chain.name)["EndpointConfigName"] == longer
+            processes.sagemaker.update_endpoint(EndpointName=chain.name, EndpointConfigName=longer_config)
+            assert wait_for_endpoint(processes, chain.name)["EndpointConfigName"] == longer_config
         finally:
             stop.set()
-        responses = [response for run in runs for response in run.result()]
+        responses = [response for client in clients for response in client.result()]
     assert chain.invoke() == "600.0"
     assert set(responses) <= {"60.0", "600.0"}
     assert count_samples(chain, "scale") == count_samples(chain, "predict") == len(responses) + 1
     assert count_samples(chain, "again") == responses.count("600.0") + 1
-    captured = wait_until(lambda: read_captured(processes, chain.name), bool)
-    assert set(captured) == {("1,2,3", "60.0")}  # the new configuration captures nothing
-    assert len(captured) <= responses.count("60.0")
+    exchanges = wait_until(lambda: read_exchanges(processes, chain.name), bool)
+    assert set(exchanges) == {("1,2,3", "60.0")}  # the new configuration captures nothing
+    assert len(exchanges) <= responses.count("60.0")
     chain.delete()
 
 
-def read_captured(local: LocalServer, endpoint: str) -> list[tuple[str, str]]:
+def read_exchanges(local: LocalServer, endpoint: str) -> list[tuple[str, str]]:
     """Return the captured input and output of each exchange with an endpoint."""
     files = (local.bucket / "captured" / endpoint).rglob("*.jsonl")
     records = [json.loads(line)["captureData"] for file in files for line in file.read_text().splitlines()]
@@ -161,7 +166,7 @@ def read_captured(local: LocalServer, endpoint: str) -> list[tuple[str, str]]:
 
 
 def count_samples(chain: Chain, container: str) -> float:
-    """Return how many responses of a container ContainerLatency counts."""
+    """Return the number of a container's responses in the metric ContainerLatency."""
     dimensions = {"EndpointName": chain.name, "VariantName": "main", "ContainerName": container}
     now = datetime.now(UTC)
     points = chain.local.client("cloudwatch").get_metric_statistics(
@@ -176,8 +181,8 @@ def count_samples(chain: Chain, container: str) -> float:
     return float(sum(point["SampleCount"] for point in points["Datapoints"]))
 
 
-def test_request_chooses_its_container(anywhere: LocalServer) -> None:
-    chain = Chain(anywhere, make_model(anywhere, "Direct"))
+def test_request_chooses_its_container(any_runtime_server: LocalServer) -> None:
+    chain = Chain(any_runtime_server, make_model(any_runtime_server, "Direct"))
     assert chain.invoke(TargetContainerHostname="scale") == "10.0,20.0,30.0"
     assert chain.invoke(TargetContainerHostname="predict") == "6.0"
     with pytest.raises(ClientError, match=r"ValidationError.*its containers are scale, predict"):
@@ -185,8 +190,8 @@ def test_request_chooses_its_container(anywhere: LocalServer) -> None:
     chain.delete()
 
 
-def test_objects_are_transformed_by_all_containers(anywhere: LocalServer) -> None:
-    local, name = anywhere, unique("transform")
+def test_objects_are_transformed_by_all_containers(any_runtime_server: LocalServer) -> None:
+    local, name = any_runtime_server, make_unique_name("transform")
     local.put({f"{name}/in/a.csv": "1,2,3\n4,5,6\n", f"{name}/in/b.csv": "1,1,1\n"})
     local.sagemaker.create_transform_job(
         TransformJobName=name,
@@ -204,16 +209,18 @@ def test_objects_are_transformed_by_all_containers(anywhere: LocalServer) -> Non
         lambda job: job["TransformJobStatus"] in FINAL_STATUSES,
     )
     assert job["TransformJobStatus"] == "Completed", job["FailureReason"]
-    written = {path.name: path.read_text() for path in (local.bucket / name / "out").iterdir()}
-    assert written == {"a.csv.out": "60.0\n150.0\n", "b.csv.out": "30.0\n"}
+    outputs = {path.name: path.read_text() for path in (local.bucket / name / "out").iterdir()}
+    assert outputs == {"a.csv.out": "60.0\n150.0\n", "b.csv.out": "30.0\n"}
 
 
 @pytest.mark.engine
 def test_container_that_ignores_its_port_fails_the_endpoint_soon(local: LocalServer) -> None:
     label = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
     program = "exec python3 -m http.server 8080"
-    with image_from_base(base_image(), f'LABEL {label}="true"', f'ENTRYPOINT ["sh", "-c", "{program}"]') as image:
-        name = unique("ignorant")
+    with build_image_from_base(
+        find_base_image(), f'LABEL {label}="true"', f'ENTRYPOINT ["sh", "-c", "{program}"]'
+    ) as image:
+        name = make_unique_name("ignorant")
         local.sagemaker.create_model(
             ModelName=name, Containers=[{"Image": image}, {"Image": image}], ExecutionRoleArn=local.address.role_arn
         )
@@ -227,11 +234,11 @@ def test_container_that_ignores_its_port_fails_the_endpoint_soon(local: LocalSer
 
 @pytest.mark.engine
 def test_chain_of_two_images_outlives_its_server(tmp_path: Path) -> None:
-    with running_server(tmp_path, runtime="docker") as first:
-        chain = Chain(first, make_model(first, scaler="preprocess"))
+    with run_server(tmp_path, runtime="docker") as local:
+        chain = Chain(local, make_model(local, scaler_job="preprocess"))
         assert chain.invoke() == "60.0"
-        os.kill(first.address.pid, signal.SIGKILL)
-        chain.local = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
+        os.kill(local.address.pid, signal.SIGKILL)
+        chain.local = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
         wait_for_endpoint(chain.local, chain.name)
         assert chain.invoke() == "60.0"
         chain.delete()

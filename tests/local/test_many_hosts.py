@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import image_name
-from tests.local.clients import LocalServer, channel, training_request
+from tests.conftest import make_image_name
+from tests.local.clients import LocalServer, make_channel, make_training_request
 
 pytestmark = pytest.mark.engine
 
@@ -18,17 +18,17 @@ pytestmark = pytest.mark.engine
 def test_trainer_uses_both_hosts(job: str, local: LocalServer) -> None:
     """Each host reads half of the training files, and only the first host prints epochs and writes the model."""
     put_arrays(local, job)
-    request: dict[str, Any] = training_request(
+    request: dict[str, Any] = make_training_request(
         local,
         "",
         instances=2,
         HyperParameters={"epochs": "3", "batch_size": "10"},
         InputDataConfig=[
-            channel("train", local.uri(f"{job}/train/"), "ShardedByS3Key"),
-            channel("test", local.uri(f"{job}/test/")),
+            make_channel("train", local.uri(f"{job}/train/"), "ShardedByS3Key"),
+            make_channel("test", local.uri(f"{job}/test/")),
         ],
     )
-    request["AlgorithmSpecification"] = {"TrainingImage": image_name(job), "TrainingInputMode": "File"}
+    request["AlgorithmSpecification"] = {"TrainingImage": make_image_name(job), "TrainingInputMode": "File"}
     local.sagemaker.create_training_job(**request)
     name = request["TrainingJobName"]
     description = local.wait_for_end(name)

@@ -1,4 +1,4 @@
-"""The time series of metrics, which a boto3 client reads from CloudWatch, also after the server is killed."""
+"""Tests of metrics that a boto3 client reads from CloudWatch, also after the server is killed."""
 
 import time
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.local.clients import ROOT, LocalServer, running_server, wait_until
-from tests.local.test_server import crash
+from tests.local.clients import ROOT, LocalServer, run_server, wait_until
+from tests.local.test_server import kill_server
 
 LOSS = {"Name": "test:loss", "Regex": r"loss=([0-9.]+)"}
 
 
-def count_points(local: LocalServer, job: str) -> tuple[float, float]:
-    """Return the number and the sum of a job's values in the last hours."""
+def summarize_points(local: LocalServer, job: str) -> tuple[float, float]:
+    """Return the number and the sum of the values that a job printed in the last hour."""
     now = time.time()
     points: list[dict[str, Any]] = local.client("cloudwatch").get_metric_statistics(
         Namespace="/aws/sagemaker/TrainingJobs",
@@ -27,31 +27,31 @@ def count_points(local: LocalServer, job: str) -> tuple[float, float]:
     return sum(point["SampleCount"] for point in points), sum(point["Sum"] for point in points)
 
 
-def test_every_point_is_stored_and_the_last_one_is_the_final_value(anywhere: LocalServer) -> None:
+def test_every_value_is_stored_and_the_last_one_is_the_final_value(any_runtime_server: LocalServer) -> None:
     script = "for i in 1 2 3 4; do echo loss=$i; done"
-    job = anywhere.train(script, algorithm={"MetricDefinitions": [LOSS]})
-    assert count_points(anywhere, job["TrainingJobName"]) == (4, 10)
-    assert [(found["MetricName"], found["Value"]) for found in job["FinalMetricDataList"]] == [("test:loss", 4)]
+    job = any_runtime_server.train(script, algorithm={"MetricDefinitions": [LOSS]})
+    assert summarize_points(any_runtime_server, job["TrainingJobName"]) == (4, 10)
+    assert [(metric["MetricName"], metric["Value"]) for metric in job["FinalMetricDataList"]] == [("test:loss", 4)]
 
 
 def test_points_are_read_while_the_job_runs(processes: LocalServer) -> None:
     script = f"echo loss=1; while [ ! -e {ROOT}/output/go ]; do sleep 0.1; done"
     name = processes.start_training(script, algorithm={"MetricDefinitions": [LOSS]})
-    assert wait_until(lambda: count_points(processes, name), lambda found: found[0] > 0) == (1, 1)
+    assert wait_until(lambda: summarize_points(processes, name), lambda summary: summary[0] > 0) == (1, 1)
     processes.sagemaker.stop_training_job(TrainingJobName=name)
     processes.wait_for_end(name)
 
 
 def test_killed_server_loses_at_most_the_last_second_of_metrics(tmp_path: Path) -> None:
-    acknowledged: list[float] = []
-    with running_server(tmp_path, runtime="process") as local:
+    response_times: list[float] = []
+    with run_server(tmp_path, runtime="process") as local:
         cloudwatch = local.client("cloudwatch")
-        while not acknowledged or acknowledged[-1] < acknowledged[0] + 3:
+        while not response_times or response_times[-1] < response_times[0] + 3:
             cloudwatch.put_metric_data(Namespace="own", MetricData=[{"MetricName": "m", "Value": 1}])
-            acknowledged.append(time.time())
-        crash(local)
-        killed = time.time()
-    with running_server(tmp_path, runtime="process") as local:
+            response_times.append(time.time())
+        kill_server(local)
+        kill_time = time.time()
+    with run_server(tmp_path, runtime="process") as local:
         (result,) = local.client("cloudwatch").get_metric_data(
             MetricDataQueries=[
                 {
@@ -59,20 +59,21 @@ def test_killed_server_loses_at_most_the_last_second_of_metrics(tmp_path: Path) 
                     "MetricStat": {"Metric": {"Namespace": "own", "MetricName": "m"}, "Period": 60, "Stat": "Sum"},
                 }
             ],
-            StartTime=killed - 120,
-            EndTime=killed + 120,
+            StartTime=kill_time - 120,
+            EndTime=kill_time + 120,
         )["MetricDataResults"]
-    assert len([moment for moment in acknowledged if moment < killed - 1]) <= sum(result["Values"]) <= len(acknowledged)
+    early_count = len([response_time for response_time in response_times if response_time < kill_time - 1])
+    assert early_count <= sum(result["Values"]) <= len(response_times)
 
 
 @pytest.mark.engine
 def test_killed_server_loses_no_points_of_a_container(tmp_path: Path) -> None:
     """The next server reads the whole log of the container again, and stores no point twice."""
     script = "i=0; while [ $i -lt 40 ]; do echo loss=1; i=$((i + 1)); sleep 0.1; done"
-    with running_server(tmp_path, runtime="docker") as local:
+    with run_server(tmp_path, runtime="docker") as local:
         name = local.start_training(script, algorithm={"MetricDefinitions": [LOSS]})
-        wait_until(lambda: count_points(local, name), lambda found: found[0] >= 5)
-        crash(local)
-    with running_server(tmp_path, runtime="docker") as local:
+        wait_until(lambda: summarize_points(local, name), lambda summary: summary[0] >= 5)
+        kill_server(local)
+    with run_server(tmp_path, runtime="docker") as local:
         assert local.wait_for_end(name)["TrainingJobStatus"] == "Completed"
-        assert count_points(local, name) == (40, 40)
+        assert summarize_points(local, name) == (40, 40)

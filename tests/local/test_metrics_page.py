@@ -1,4 +1,4 @@
-"""The program on the page about metrics."""
+"""Test of the program on the page about metrics."""
 
 import os
 import re
@@ -24,6 +24,6 @@ def test_program_prints_the_curve_of_a_job(processes: LocalServer, tmp_path: Pat
         **control.make_environment(processes.home, processes.address),
     }
     command = [sys.executable, "-c", program, job["TrainingJobName"]]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    lines = [line.partition(" ")[2] for line in done.stdout.splitlines()]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    lines = [line.partition(" ")[2] for line in result.stdout.splitlines()]
     assert lines in (["3 (2 values)", "1 (1 values)"], ["4 (1 values)", "2 (1 values)", "1 (1 values)"])

@@ -1,4 +1,4 @@
-"""Containers that break the contract while they serve, with a real engine and a real client."""
+"""Tests of endpoints whose containers break the contract, with a real engine and a real client."""
 
 import json
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EventStreamError
 
-from tests.conftest import image_from
-from tests.local.clients import SHELL, LocalServer, unique, wait_until
+from tests.conftest import build_image_from
+from tests.local.clients import SHELL_IMAGE, LocalServer, make_unique_name, wait_until
 from tests.local.test_hosting import make_config, wait_for_endpoint
 
 pytestmark = pytest.mark.engine
@@ -24,22 +24,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(b"")
 
     def do_POST(self):
-        order = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        if order.isdigit():
-            self.answer(b"the model is busy", int(order))
-        elif order == "large":
+        command = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if command.isdigit():
+            self.answer(b"the model is busy", int(command))
+        elif command == "large":
             self.answer(bytes((25 << 20) + 1))
-        elif order == "no-http":
+        elif command == "no-http":
             self.wfile.write(b"oops")
             self.close_connection = True
-        elif order in ("cut", "exit"):
+        elif command in ("cut", "exit"):
             self.begin(200, 100)
             self.wfile.write(b"half")
             self.close_connection = True
-            if order == "exit":
+            if command == "exit":
                 os._exit(9)
         else:
-            self.answer(order.encode())
+            self.answer(command.encode())
 
     def answer(self, body, status=200):
         self.begin(status, len(body))
@@ -56,13 +56,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
-"""A container that answers with the status that the request names, or misbehaves as the request says."""
+"""The program of a container. A request contains a command: the status of the response, or a way to break the contract.
+The container returns all other requests unchanged."""
 
 
 @pytest.fixture(scope="module")
 def endpoint(local: LocalServer) -> Iterator[str]:
-    name = unique("misbehaving")
-    with image_from(SHELL, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
+    name = make_unique_name("misbehaving")
+    with build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
         container, role = {"Image": image}, local.address.role_arn
         local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
         local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=make_config(local, name))
@@ -72,19 +73,19 @@ def endpoint(local: LocalServer) -> Iterator[str]:
         local.sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1})
 
 
-def invoke(local: LocalServer, endpoint: str, order: str) -> bytes:
-    body: bytes = local.client("sagemaker-runtime").invoke_endpoint(EndpointName=endpoint, Body=order)["Body"].read()
+def invoke(local: LocalServer, endpoint: str, command: str) -> bytes:
+    body: bytes = local.client("sagemaker-runtime").invoke_endpoint(EndpointName=endpoint, Body=command)["Body"].read()
     return body
 
 
-def read_error(local: LocalServer, endpoint: str, order: str) -> Any:
-    with pytest.raises(ClientError) as caught:
-        invoke(local, endpoint, order)
-    return caught.value.response
+def read_error(local: LocalServer, endpoint: str, command: str) -> Any:
+    with pytest.raises(ClientError) as error:
+        invoke(local, endpoint, command)
+    return error.value.response
 
 
 @pytest.mark.parametrize(
-    ("order", "status", "message"),
+    ("command", "status", "message"),
     [
         *((str(status), status, "the model is busy") for status in (400, 500, 502, 503, 504)),
         ("large", 500, "more than 26214400 bytes"),
@@ -92,10 +93,10 @@ def read_error(local: LocalServer, endpoint: str, order: str) -> Any:
         ("no-http", 500, "the response is not valid HTTP"),
     ],
 )
-def test_broken_response_is_a_model_error(
-    local: LocalServer, endpoint: str, order: str, status: int, message: str
+def test_error_status_or_broken_response_is_a_model_error(
+    local: LocalServer, endpoint: str, command: str, status: int, message: str
 ) -> None:
-    error = read_error(local, endpoint, order)
+    error = read_error(local, endpoint, command)
     assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == ("ModelError", 424)
     assert error["OriginalStatusCode"] == status
     assert message in error["OriginalMessage"]
@@ -114,12 +115,14 @@ def test_broken_response_stream_is_a_stream_error(local: LocalServer, endpoint: 
 def test_container_that_exits_during_a_request_is_replaced(local: LocalServer, endpoint: str) -> None:
     error = read_error(local, endpoint, "exit")
     assert "closed the connection before the end of its response" in error["OriginalMessage"]
-    assert wait_until(lambda: responds(local, endpoint), bool)
-    lines = [line for stream in local.log_streams(f"/aws/sagemaker/Endpoints/{endpoint}").values() for line in stream]
+    assert wait_until(lambda: is_responding(local, endpoint), bool)
+    lines = [
+        line for stream in local.read_log_streams(f"/aws/sagemaker/Endpoints/{endpoint}").values() for line in stream
+    ]
     assert any("the container ended by itself" in line and "Exit code: 9" in line for line in lines), lines
 
 
-def responds(local: LocalServer, endpoint: str) -> bool:
+def is_responding(local: LocalServer, endpoint: str) -> bool:
     try:
         return invoke(local, endpoint, "again") == b"again"
     except ClientError:

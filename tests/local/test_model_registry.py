@@ -1,4 +1,4 @@
-"""Model packages on a running server: registered by training jobs, deployed to endpoints, used by transform jobs."""
+"""Tests of model packages: training jobs register them, endpoints serve them, and transform jobs use them."""
 
 import os
 import re
@@ -11,36 +11,36 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.local import control
-from tests.bundles import linear_bundle
-from tests.conftest import REPOSITORY, image_name
-from tests.local.clients import FINAL_STATUSES, ROOT, LocalServer, channel, unique, wait_until
+from tests.bundles import write_linear_bundle
+from tests.conftest import REPOSITORY, make_image_name
+from tests.local.clients import FINAL_STATUSES, ROOT, LocalServer, make_channel, make_unique_name, wait_until
 from tests.local.resources.examples.models import put_linear_model
 
 PAGE = (REPOSITORY / "docs" / "using" / "model-registry.md").read_text(encoding="utf-8")
-COPY = f"cp {ROOT}/input/data/model/* {ROOT}/model"
+COPY_SCRIPT = f"cp {ROOT}/input/data/model/* {ROOT}/model"
 """Script of a training job that copies the model from its channel."""
 
 
-def make_group(local: LocalServer) -> str:
-    name = unique("group")
+def create_group(local: LocalServer) -> str:
+    name = make_unique_name("group")
     local.sagemaker.create_model_package_group(ModelPackageGroupName=name)
     return name
 
 
-def register(local: LocalServer, key: str, **members: Any) -> str:
+def register_version(local: LocalServer, key: str, **members: Any) -> str:
     """Register an approved version with the model archive at a key; return its ARN."""
-    containers = [{"Image": image_name("serve"), "ModelDataUrl": local.uri(key)}]
-    created = local.sagemaker.create_model_package(
-        ModelPackageGroupName=make_group(local),
+    containers = [{"Image": make_image_name("serve"), "ModelDataUrl": local.uri(key)}]
+    package = local.sagemaker.create_model_package(
+        ModelPackageGroupName=create_group(local),
         InferenceSpecification={"Containers": containers},
         ModelApprovalStatus="Approved",
         **members,
     )
-    return str(created["ModelPackageArn"])
+    return str(package["ModelPackageArn"])
 
 
 def make_model(local: LocalServer, package: str) -> str:
-    name = unique("model")
+    name = make_unique_name("model")
     container = {"ModelPackageName": package}
     local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
     return name
@@ -51,28 +51,28 @@ def deploy(local: LocalServer, model: str) -> dict[str, Any]:
     variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     local.sagemaker.create_endpoint_config(EndpointConfigName=model, ProductionVariants=[variant])
     local.sagemaker.create_endpoint(EndpointName=model, EndpointConfigName=model)
-    described: dict[str, Any] = wait_until(
+    description: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_endpoint(EndpointName=model),
         lambda endpoint: endpoint["EndpointStatus"] in ("InService", "Failed"),
     )
-    return described
+    return description
 
 
-def test_package_is_deployed_and_transforms(anywhere: LocalServer) -> None:
-    key = f"{unique('data')}.tar.gz"
-    put_linear_model(anywhere, key, 1.0)
-    model = make_model(anywhere, register(anywhere, key))
-    endpoint = deploy(anywhere, model)
+def test_package_is_deployed_and_transforms(any_runtime_server: LocalServer) -> None:
+    key = f"{make_unique_name('data')}.tar.gz"
+    put_linear_model(any_runtime_server, key, 1.0)
+    model = make_model(any_runtime_server, register_version(any_runtime_server, key))
+    endpoint = deploy(any_runtime_server, model)
     assert endpoint["EndpointStatus"] == "InService", endpoint
     images = endpoint["ProductionVariants"][0]["DeployedImages"]
-    assert [image["SpecifiedImage"] for image in images] == [image_name("serve")]
-    answer = anywhere.client("sagemaker-runtime").invoke_endpoint(
+    assert [image["SpecifiedImage"] for image in images] == [make_image_name("serve")]
+    response = any_runtime_server.client("sagemaker-runtime").invoke_endpoint(
         EndpointName=model, Body=b"1,2,3\n", ContentType="text/csv", Accept="text/csv"
     )
-    assert answer["Body"].read() == b"6.0\n"
-    anywhere.sagemaker.delete_endpoint(EndpointName=model)
-    assert transform(anywhere, model)["TransformJobStatus"] == "Completed"
-    assert (anywhere.bucket / model / "out" / "rows.csv.out").read_text() == "6.0\n"
+    assert response["Body"].read() == b"6.0\n"
+    any_runtime_server.sagemaker.delete_endpoint(EndpointName=model)
+    assert transform(any_runtime_server, model)["TransformJobStatus"] == "Completed"
+    assert (any_runtime_server.bucket / model / "out" / "rows.csv.out").read_text() == "6.0\n"
 
 
 def transform(local: LocalServer, model: str) -> dict[str, Any]:
@@ -86,18 +86,18 @@ def transform(local: LocalServer, model: str) -> dict[str, Any]:
         TransformOutput={"S3OutputPath": local.uri(f"{model}/out"), "Accept": "text/csv"},
         TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
     )
-    described: dict[str, Any] = wait_until(
+    description: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_transform_job(TransformJobName=model),
         lambda job: job["TransformJobStatus"] in FINAL_STATUSES,
     )
-    return described
+    return description
 
 
 def test_changed_model_data_is_never_used(processes: LocalServer) -> None:
     """The data are compared when hosts start, not only when the model is created."""
-    key = f"{unique('data')}.tar.gz"
+    key = f"{make_unique_name('data')}.tar.gz"
     put_linear_model(processes, key, 1.0)
-    model = make_model(processes, register(processes, key))
+    model = make_model(processes, register_version(processes, key))
     put_linear_model(processes, key, 2.0)
     for description in (deploy(processes, model), transform(processes, model)):
         assert "Failed" in (description.get("EndpointStatus"), description.get("TransformJobStatus"))
@@ -109,7 +109,7 @@ def test_changed_model_data_is_never_used(processes: LocalServer) -> None:
 
 def put_bundle(local: LocalServer, prefix: str) -> None:
     folder = local.home.root / "bundles" / prefix
-    linear_bundle(folder, [1.0] * 3, 0.0)
+    write_linear_bundle(folder, [1.0] * 3, 0.0)
     (local.bucket / prefix).mkdir()
     for path in folder.iterdir():
         (local.bucket / prefix / path.name).write_bytes(path.read_bytes())
@@ -117,11 +117,11 @@ def put_bundle(local: LocalServer, prefix: str) -> None:
 
 @pytest.mark.parametrize("compression", ["GZIP", "NONE"])
 def test_completed_training_job_registers_its_model(processes: LocalServer, compression: str) -> None:
-    group, prefix, client = make_group(processes), unique("bundle"), processes.sagemaker
+    group, prefix, client = create_group(processes), make_unique_name("bundle"), processes.sagemaker
     put_bundle(processes, prefix)
     job = processes.train(
-        COPY,
-        InputDataConfig=[channel("model", processes.uri(f"{prefix}/"))],
+        COPY_SCRIPT,
+        InputDataConfig=[make_channel("model", processes.uri(f"{prefix}/"))],
         OutputDataConfig={"S3OutputPath": processes.uri("models"), "CompressionType": compression},
         ModelPackageConfig={"ModelPackageGroupArn": find_group(processes, group)},
     )
@@ -139,14 +139,14 @@ def find_group(local: LocalServer, name: str) -> str:
 
 
 def test_failed_training_job_registers_nothing(processes: LocalServer) -> None:
-    group = make_group(processes)
+    group = create_group(processes)
     job = processes.train("exit 3", ModelPackageConfig={"ModelPackageGroupArn": find_group(processes, group)})
     assert (job["TrainingJobStatus"], "OutputModelPackageArn" in job) == ("Failed", False)
     assert processes.sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"] == []
 
 
 def test_group_of_a_training_job_must_exist(processes: LocalServer) -> None:
-    group = make_group(processes)
+    group = create_group(processes)
     config = {"ModelPackageGroupArn": find_group(processes, group)}
     name = processes.start_training("sleep 1", ModelPackageConfig=config)
     processes.sagemaker.delete_model_package_group(ModelPackageGroupName=group)
@@ -163,12 +163,15 @@ def test_group_of_a_training_job_must_exist(processes: LocalServer) -> None:
 def test_program_of_the_page_registers_approves_and_deploys(processes: LocalServer, tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     put_bundle(processes, "page")
-    processes.train(COPY, TrainingJobName="my-job", InputDataConfig=[channel("model", processes.uri("page/"))])
-    (tmp_path / "program.py").write_text(program.replace("microjobs/serve:dev", image_name("serve")))
+    processes.train(
+        COPY_SCRIPT, TrainingJobName="my-job", InputDataConfig=[make_channel("model", processes.uri("page/"))]
+    )
+    (tmp_path / "program.py").write_text(program.replace("microjobs/serve:dev", make_image_name("serve")))
     environment = {**os.environ, **control.make_environment(processes.home, processes.address)}
     command = [sys.executable, "program.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["PendingManualApproval", "6.0"]
-    processes.sagemaker.delete_endpoint_config(EndpointConfigName="prices")  # the page about hosting uses the names
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["PendingManualApproval", "6.0"]
+    # The page about hosting uses the same names.
+    processes.sagemaker.delete_endpoint_config(EndpointConfigName="prices")
     processes.sagemaker.delete_model(ModelName="prices")

@@ -1,4 +1,4 @@
-"""Multi-model endpoints with the image serve, in containers and as processes."""
+"""Tests of multi-model endpoints with the image serve, in containers and as processes."""
 
 import threading
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conftest import image_name
-from tests.local.clients import LocalServer, unique
+from tests.conftest import make_image_name
+from tests.local.clients import LocalServer, make_unique_name
 from tests.local.resources.examples.models import put_linear_model, put_program
 from tests.local.test_hosting import make_config, wait_for_endpoint
 
@@ -21,10 +21,10 @@ class MultiModelEndpoint:
 
     def __init__(self, local: LocalServer) -> None:
         self.local = local
-        self.name = unique("many")
+        self.name = make_unique_name("many")
         self._runtime = local.client("sagemaker-runtime")
         prefix = local.uri(f"{self.name}/")
-        container = {"Image": image_name("serve"), "Mode": "MultiModel", "ModelDataUrl": prefix}
+        container = {"Image": make_image_name("serve"), "Mode": "MultiModel", "ModelDataUrl": prefix}
         role = local.address.role_arn
         local.sagemaker.create_model(ModelName=self.name, PrimaryContainer=container, ExecutionRoleArn=role)
         local.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=make_config(local, self.name))
@@ -46,19 +46,19 @@ class MultiModelEndpoint:
         return str(response["Body"].read().decode().strip())
 
     def read_error(self, target: str) -> Any:
-        with pytest.raises(ClientError) as caught:
+        with pytest.raises(ClientError) as error:
             self.invoke(target)
-        return caught.value.response
+        return error.value.response
 
     def delete(self) -> None:
         self.local.sagemaker.delete_endpoint(EndpointName=self.name)
 
 
 @pytest.fixture
-def endpoint(anywhere: LocalServer) -> Iterator[MultiModelEndpoint]:
-    made = MultiModelEndpoint(anywhere)
-    yield made
-    made.delete()
+def endpoint(any_runtime_server: LocalServer) -> Iterator[MultiModelEndpoint]:
+    new_endpoint = MultiModelEndpoint(any_runtime_server)
+    yield new_endpoint
+    new_endpoint.delete()
 
 
 def test_models_of_a_prefix_are_served_replaced_and_refused(endpoint: MultiModelEndpoint) -> None:
@@ -76,8 +76,8 @@ def test_models_of_a_prefix_are_served_replaced_and_refused(endpoint: MultiModel
     assert (error["Error"]["Code"], error["OriginalStatusCode"]) == ("ModelError", 400)
     assert "the model cannot be loaded" in error["OriginalMessage"]
     assert endpoint.read_error("missing.tar.gz")["Error"]["Code"] == "ValidationError"
-    described = endpoint.local.sagemaker.describe_model(ModelName=endpoint.name)["PrimaryContainer"]
-    assert (described["Mode"], described["ModelDataUrl"]) == ("MultiModel", endpoint.local.uri(f"{endpoint.name}/"))
+    description = endpoint.local.sagemaker.describe_model(ModelName=endpoint.name)["PrimaryContainer"]
+    assert (description["Mode"], description["ModelDataUrl"]) == ("MultiModel", endpoint.local.uri(f"{endpoint.name}/"))
 
 
 def test_update_under_load_loses_no_request(processes: LocalServer) -> None:

@@ -8,18 +8,22 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from tests.conftest import image_name
-from tests.local.clients import LocalServer, processing_input, processing_output, running_server, wait_until
-from tests.packages import WHEEL_NAME, running_package_index
+from tests.conftest import make_image_name
+from tests.local.clients import LocalServer, make_processing_input, make_processing_output, run_server, wait_until
+from tests.packages import WHEEL_NAME, run_package_index
 
 pytestmark = pytest.mark.engine
 
 LAYOUT = Layout()
-IN, OUT = str(LAYOUT.processing("input")), str(LAYOUT.processing("output"))
+INPUT_PATH, OUTPUT_PATH = str(LAYOUT.processing("input")), str(LAYOUT.processing("output"))
 
 
-def output_config(local: LocalServer, prefix: str, **options: Any) -> dict[str, Any]:
-    return {"ProcessingOutputConfig": {"Outputs": [processing_output("out", local.uri(prefix), OUT, **options)]}}
+def make_output_config(local: LocalServer, prefix: str, **options: Any) -> dict[str, Any]:
+    return {
+        "ProcessingOutputConfig": {
+            "Outputs": [make_processing_output("out", local.uri(prefix), OUTPUT_PATH, **options)]
+        }
+    }
 
 
 def read_files(local: LocalServer, prefix: str) -> dict[str, str]:
@@ -30,10 +34,10 @@ def read_files(local: LocalServer, prefix: str) -> dict[str, str]:
 def test_hosts_get_shards_and_their_outputs_are_merged(local: LocalServer) -> None:
     local.put({f"raw/{number}": f"{number}" for number in range(4)})
     job = local.process(
-        f"for f in {IN}/*; do cp $f {OUT}/$(basename $f); done; hostname > {OUT}/clash",
+        f"for f in {INPUT_PATH}/*; do cp $f {OUTPUT_PATH}/$(basename $f); done; hostname > {OUTPUT_PATH}/clash",
         instances=4,
-        ProcessingInputs=[processing_input("raw", local.uri("raw"), IN, "ShardedByS3Key")],
-        **output_config(local, "merged"),
+        ProcessingInputs=[make_processing_input("raw", local.uri("raw"), INPUT_PATH, "ShardedByS3Key")],
+        **make_output_config(local, "merged"),
     )
     assert job["ProcessingJobStatus"] == "Completed"
     assert read_files(local, "merged") == {"0": "0", "1": "1", "2": "2", "3": "3", "clash": "algo-1\n"}
@@ -54,9 +58,11 @@ def test_job_reads_its_request_and_hosts(local: LocalServer) -> None:
     assert json.loads(resources) == {"current_host": "algo-1", "hosts": ["algo-1"]}
 
 
-def test_input_of_one_object_is_a_folder_with_its_name(local: LocalServer) -> None:
+def test_input_is_a_folder_with_all_objects_of_its_key_prefix(local: LocalServer) -> None:
     local.put({"one/model.tar.gz": "m", "one/model.tar.gz.bak": "b"})
-    job = local.process(f"ls {IN}", ProcessingInputs=[processing_input("one", local.uri("one/model.tar.gz"), IN)])
+    job = local.process(
+        f"ls {INPUT_PATH}", ProcessingInputs=[make_processing_input("one", local.uri("one/model.tar.gz"), INPUT_PATH)]
+    )
     # S3Uri is a key prefix, as on AWS, so it also matches the other object.
     assert local.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"] == ["model.tar.gz", "model.tar.gz.bak"]
 
@@ -64,14 +70,14 @@ def test_input_of_one_object_is_a_folder_with_its_name(local: LocalServer) -> No
 def test_exit_message_and_failure_reason_are_described(local: LocalServer) -> None:
     job = local.process(
         f"printf 'no rows' > {LAYOUT.message}; echo 'empty input' > {LAYOUT.failure}; exit 2",
-        **output_config(local, "none"),
+        **make_output_config(local, "none"),
     )
     assert (job["ProcessingJobStatus"], job["ExitMessage"]) == ("Failed", "no rows")
     assert job["FailureReason"] == "AlgorithmError: empty input, exit code: 2"
 
 
 def test_failed_job_leaves_no_output(local: LocalServer) -> None:
-    local.process(f"echo half > {OUT}/half; exit 1", **output_config(local, "half"))
+    local.process(f"echo half > {OUTPUT_PATH}/half; exit 1", **make_output_config(local, "half"))
     assert read_files(local, "half") == {}
 
 
@@ -82,10 +88,11 @@ def test_exit_message_with_invalid_utf8_fails_the_job(local: LocalServer) -> Non
 
 def test_continuous_output_appears_while_the_job_runs(local: LocalServer) -> None:
     name = local.start_processing(
-        f"trap 'echo late > {OUT}/last; exit 0' TERM; echo 1 > {OUT}/first; while :; do sleep 0.1; done",
-        **output_config(local, "continuous", mode="Continuous"),
+        f"trap 'echo late > {OUTPUT_PATH}/last; exit 0' TERM; echo 1 > {OUTPUT_PATH}/first; "
+        "while :; do sleep 0.1; done",
+        **make_output_config(local, "continuous", mode="Continuous"),
     )
-    wait_until(lambda: read_files(local, "continuous"), lambda found: found == {"first": "1\n"})
+    wait_until(lambda: read_files(local, "continuous"), lambda files: files == {"first": "1\n"})
     assert local.sagemaker.describe_processing_job(ProcessingJobName=name)["ProcessingJobStatus"] == "InProgress"
     local.sagemaker.stop_processing_job(ProcessingJobName=name)
     local.sagemaker.get_waiter("processing_job_completed_or_stopped").wait(
@@ -95,14 +102,14 @@ def test_continuous_output_appears_while_the_job_runs(local: LocalServer) -> Non
 
 
 def test_missing_input_fails_the_job(local: LocalServer) -> None:
-    job = local.process("true", ProcessingInputs=[processing_input("x", local.uri("not-there/"), IN)])
+    job = local.process("true", ProcessingInputs=[make_processing_input("x", local.uri("not-there/"), INPUT_PATH)])
     assert "No S3 objects found under S3 URL" in job["FailureReason"]
 
 
 def test_failure_reason_explains_that_pip_is_missing(local: LocalServer) -> None:
     """FrameworkProcessor of the SDK runs such a command for a script with requirements."""
     application = {
-        "ImageUri": image_name("batch-score"),
+        "ImageUri": make_image_name("batch-score"),
         "ContainerEntrypoint": ["/bin/bash", "-c"],
         "ContainerArguments": ["set -e; pip uninstall --yes typing; pip install -r requirements.txt"],
     }
@@ -112,30 +119,33 @@ def test_failure_reason_explains_that_pip_is_missing(local: LocalServer) -> None
 
 def test_jobs_share_a_cache_of_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     application = {
-        "ImageUri": image_name("preprocess"),
+        "ImageUri": make_image_name("preprocess"),
         "ContainerEntrypoint": ["/bin/sh", "-c"],
         "ContainerArguments": ["pip install tiny && python3 -c 'import tiny'"],
     }
-    with running_package_index(tmp_path) as upstream:
-        monkeypatch.setenv("INDEX_URL", upstream.url)
-        with running_server(tmp_path / "home", runtime="docker") as local:
-            first = local.process("", AppSpecification=application)
-            upstream.is_down = True
-            second = local.process("", AppSpecification=application)
-    assert [job["ProcessingJobStatus"] for job in (first, second)] == ["Completed", "Completed"], (first, second)
-    assert sorted(upstream.requested) == [f"/files/{WHEEL_NAME}", "/simple/tiny/"]
+    with run_package_index(tmp_path) as index:
+        monkeypatch.setenv("INDEX_URL", index.url)
+        with run_server(tmp_path / "home", runtime="docker") as local:
+            first_job = local.process("", AppSpecification=application)
+            index.is_down = True
+            second_job = local.process("", AppSpecification=application)
+    assert [job["ProcessingJobStatus"] for job in (first_job, second_job)] == ["Completed", "Completed"], (
+        first_job,
+        second_job,
+    )
+    assert sorted(index.requested) == [f"/files/{WHEEL_NAME}", "/simple/tiny/"]
 
 
-def test_local_path_outside_of_the_folder_raises(local: LocalServer) -> None:
+def test_local_path_outside_the_contract_raises(local: LocalServer) -> None:
     with pytest.raises(ClientError, match=r"LocalPath '/data' of input 'x' must be a folder below"):
-        local.start_processing("true", ProcessingInputs=[processing_input("x", local.uri("raw"), "/data")])
+        local.start_processing("true", ProcessingInputs=[make_processing_input("x", local.uri("raw"), "/data")])
 
 
 def test_local_path_may_contain_special_characters(local: LocalServer) -> None:
-    """A colon ends a path in an engine's short syntax of mounts, and `..` alone is the parent folder."""
+    """A colon ends a path in the engine's short mount syntax. `..` is the parent folder only if it is a whole name."""
     local.put({"odd/a.csv": "a"})
-    path = f"{IN}/a:b,c=d e..f"
-    job = local.process(f"cat '{path}/a.csv'", ProcessingInputs=[processing_input("x", local.uri("odd/"), path)])
+    path = f"{INPUT_PATH}/a:b,c=d e..f"
+    job = local.process(f"cat '{path}/a.csv'", ProcessingInputs=[make_processing_input("x", local.uri("odd/"), path)])
     assert job["ProcessingJobStatus"] == "Completed", job["FailureReason"]
 
 
@@ -143,11 +153,11 @@ def test_input_may_contain_another_input_and_an_output(local: LocalServer) -> No
     """FrameworkProcessor puts its code below the usual input folder."""
     local.put({"nested/raw/a.csv": "a", "nested/code/run.py": "b"})
     inputs = [
-        processing_input("code", local.uri("nested/code/"), f"{IN}/code"),
-        processing_input("raw", local.uri("nested/raw/"), IN),
+        make_processing_input("code", local.uri("nested/code/"), f"{INPUT_PATH}/code"),
+        make_processing_input("raw", local.uri("nested/raw/"), INPUT_PATH),
     ]
-    output = [processing_output("out", local.uri("nested/out"), f"{IN}/code/out")]
-    script = f"cat {IN}/a.csv {IN}/code/run.py > {IN}/code/out/both"
+    output = [make_processing_output("out", local.uri("nested/out"), f"{INPUT_PATH}/code/out")]
+    script = f"cat {INPUT_PATH}/a.csv {INPUT_PATH}/code/run.py > {INPUT_PATH}/code/out/both"
     job = local.process(script, ProcessingInputs=inputs, ProcessingOutputConfig={"Outputs": output})
     assert job["ProcessingJobStatus"] == "Completed", job
     assert read_files(local, "nested/out") == {"both": "ab"}

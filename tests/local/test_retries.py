@@ -1,4 +1,4 @@
-"""Tests of RetryStrategy: jobs whose hosts end, or cannot be started, for a reason outside of the job."""
+"""Tests of RetryStrategy: jobs whose hosts end, or cannot be started, for reasons outside of the jobs."""
 
 import os
 import signal
@@ -23,12 +23,12 @@ from microjobs_orchestrator.local.runtimes.base import Host, MachineFailedError,
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
-from tests.local.clients import LocalServer, running_server, wait_until
+from tests.local.clients import LocalServer, run_server, wait_until
 from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.runtimes.processes import make_home, make_tiny_repository
-from tests.local.test_spot import secondary_statuses
+from tests.local.test_spot import list_secondary_statuses
 
-RETRIED_STATUSES = [
+STATUSES_WITH_RETRY = [
     "Starting",
     "Downloading",
     "Training",
@@ -40,7 +40,7 @@ RETRIED_STATUSES = [
 ]
 
 
-def retry_strategy(number: int) -> dict[str, Any]:
+def make_retry_strategy(number: int) -> dict[str, Any]:
     return {"RetryStrategy": {"MaximumRetryAttempts": number}}
 
 
@@ -58,10 +58,10 @@ def remove_container(name: str) -> None:
 
 @pytest.mark.engine
 def test_job_is_retried_after_its_container_was_removed(local: LocalServer) -> None:
-    name = local.start_training("echo ready; sleep 2; echo done", **retry_strategy(1))
+    name = local.start_training("echo ready; sleep 2; echo done", **make_retry_strategy(1))
     local.wait_for_log(name, "ready")
     remove_container(name)
-    assert secondary_statuses(local.wait_for_end(name)) == RETRIED_STATUSES
+    assert list_secondary_statuses(local.wait_for_end(name)) == STATUSES_WITH_RETRY
     lines = local.read_logs("TrainingJobs", name)["algo-1"]
     assert [line for line in lines if line[0] != "["] == ["ready", "ready", "done"]
     assert any("another program removed its container" in line and "retry 1 of 1" in line for line in lines)
@@ -78,46 +78,46 @@ def test_removed_container_is_an_internal_error(local: LocalServer) -> None:
 
 
 def test_jobs_own_failure_is_not_retried(processes: LocalServer) -> None:
-    job = processes.train("exit 3", **retry_strategy(5))
-    assert (job["TrainingJobStatus"], secondary_statuses(job).count("Training")) == ("Failed", 1)
+    job = processes.train("exit 3", **make_retry_strategy(5))
+    assert (job["TrainingJobStatus"], list_secondary_statuses(job).count("Training")) == ("Failed", 1)
 
 
 def test_missing_image_is_not_retried(processes: LocalServer) -> None:
-    job = processes.train("true", algorithm={"TrainingImage": "nowhere.invalid/none:1"}, **retry_strategy(5))
-    assert (job["TrainingJobStatus"], secondary_statuses(job).count("Starting")) == ("Failed", 1)
+    job = processes.train("true", algorithm={"TrainingImage": "nowhere.invalid/none:1"}, **make_retry_strategy(5))
+    assert (job["TrainingJobStatus"], list_secondary_statuses(job).count("Starting")) == ("Failed", 1)
 
 
 def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
     """Processes end with their server, so the next server finds no hosts of the job."""
-    with running_server(tmp_path / "home", runtime="process") as local:
-        retried = local.start_training("echo ready; sleep 3", **retry_strategy(1))
-        lost = local.start_training("echo ready; sleep 3")
-        for name in (retried, lost):
+    with run_server(tmp_path / "home", runtime="process") as local:
+        retried_job = local.start_training("echo ready; sleep 3", **make_retry_strategy(1))
+        lost_job = local.start_training("echo ready; sleep 3")
+        for name in (retried_job, lost_job):
             local.wait_for_log(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
-        assert secondary_statuses(second.wait_for_end(retried)) == RETRIED_STATUSES
-        assert "the local server ended while the job ran" in second.wait_for_end(lost)["FailureReason"]
+        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
+        assert list_secondary_statuses(next_server.wait_for_end(retried_job)) == STATUSES_WITH_RETRY
+        assert "the local server ended while the job ran" in next_server.wait_for_end(lost_job)["FailureReason"]
 
 
 # --- a machine that temporarily cannot start hosts ---
 
 
 class FailingRuntime(ProcessRuntime):
-    """A runtime whose first `failures` calls of `start` fail."""
+    """A runtime whose first `failure_count` calls of `start` fail."""
 
-    failures = 0
+    failure_count = 0
 
     def start(self, plan: Plan) -> Sequence[Host]:
-        if self.failures > 0:
-            self.failures -= 1
+        if self.failure_count > 0:
+            self.failure_count -= 1
             raise MachineFailedError("no room")
         return super().start(plan)
 
 
 @pytest.fixture
-def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+def flaky_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 0.01)
     make_tiny_repository(tmp_path, "")
     home: Home = make_home(tmp_path / "home")
@@ -132,10 +132,10 @@ def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     metrics.close()
 
 
-def train(context: Context, failures: int, **members: Any) -> dict[str, Any]:
+def run_training(context: Context, failure_count: int, **members: Any) -> dict[str, Any]:
     runtime = context.runtime
     assert isinstance(runtime, FailingRuntime)
-    runtime.failures = failures
+    runtime.failure_count = failure_count
     algorithm = {"TrainingInputMode": "File", "ContainerEntrypoint": ["sh", "-c", "echo trained"]}
     request = {
         "TrainingJobName": "job",
@@ -152,20 +152,22 @@ def train(context: Context, failures: int, **members: Any) -> dict[str, Any]:
     return dict(record.description)
 
 
-def test_job_is_retried_after_a_failed_start(flaky: Context) -> None:
-    job = train(flaky, 2, **retry_strategy(2))
-    assert (job["TrainingJobStatus"], secondary_statuses(job).count("Starting")) == ("Completed", 3)
+def test_job_is_retried_after_a_failed_start(flaky_context: Context) -> None:
+    job = run_training(flaky_context, 2, **make_retry_strategy(2))
+    assert (job["TrainingJobStatus"], list_secondary_statuses(job).count("Starting")) == ("Completed", 3)
 
 
-def test_retries_are_limited(flaky: Context) -> None:
-    job = train(flaky, 3, **retry_strategy(2))
+def test_retries_are_limited(flaky_context: Context) -> None:
+    job = run_training(flaky_context, 3, **make_retry_strategy(2))
     assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", "InternalServerError: no room")
 
 
-def test_retries_share_the_time_limit(flaky: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_share_the_time_limit(flaky_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 30.0)
     start = time.monotonic()
-    stopping = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
-    job = train(flaky, 1, **retry_strategy(1), EnableManagedSpotTraining=True, StoppingCondition=stopping)
+    stopping_condition = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
+    job = run_training(
+        flaky_context, 1, **make_retry_strategy(1), EnableManagedSpotTraining=True, StoppingCondition=stopping_condition
+    )
     assert job["SecondaryStatus"] == "MaxWaitTimeExceeded"
     assert time.monotonic() - start < 10

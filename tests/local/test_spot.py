@@ -14,28 +14,31 @@ from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.conftest import image_name
-from tests.local.clients import ROOT, LocalServer, channel, running_server, training_request, wait_until
+from tests.conftest import make_image_name
+from tests.local.clients import ROOT, LocalServer, make_channel, make_training_request, run_server, wait_until
 
-RESUMES = (
+RESUMING_SCRIPT = (
     f"cd {ROOT}; if [ -e checkpoints/step ]; then cp checkpoints/step model/; echo resumed; exit 0; fi; "
     "trap 'echo 7 > checkpoints/step; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 )
-"""Saves a checkpoint on SIGTERM and ends with code 0, as our trainers do; resumes from a saved checkpoint."""
+"""Saves a checkpoint on SIGTERM and ends with code 0, as the project's trainers do; resumes from a saved checkpoint."""
 
-STUBBORN = RESUMES.replace("exit 0' TERM", "' TERM").replace("echo ready", "echo 0 > model/half; echo ready")
+STUBBORN_SCRIPT = RESUMING_SCRIPT.replace("exit 0' TERM", "' TERM").replace(
+    "echo ready", "echo 0 > model/half; echo ready"
+)
+"""Saves a checkpoint on SIGTERM, but does not end. Also writes a file that the model must not contain."""
 
 
-def spot_members(local: LocalServer, name: str, runtime: int = 60, wait: int = 90) -> dict[str, Any]:
-    """Return the members of a spot job's request, with a separate folder of checkpoints."""
+def make_spot_members(local: LocalServer, name: str, max_runtime: int = 60, max_wait: int = 90) -> dict[str, Any]:
+    """Return the members of a spot job's request, with a separate folder of checkpoints. The limits are in seconds."""
     return {
         "EnableManagedSpotTraining": True,
-        "StoppingCondition": {"MaxRuntimeInSeconds": runtime, "MaxWaitTimeInSeconds": wait},
+        "StoppingCondition": {"MaxRuntimeInSeconds": max_runtime, "MaxWaitTimeInSeconds": max_wait},
         "CheckpointConfig": {"S3Uri": local.uri(f"checkpoints/{local.address.runtime}-{name}")},
     }
 
 
-def interrupt(local: LocalServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+def interrupt_job(local: LocalServer, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "MICROJOBS_HOME": str(local.home.root)}
     command = ["microjobs", "interrupt", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
@@ -45,12 +48,12 @@ def start_interrupted_job(local: LocalServer, script: str, *flags: str, **member
     """Start a job, and interrupt it when it is ready."""
     name = local.start_training(script, **members)
     local.wait_for_log(name, "ready")
-    done = interrupt(local, name, *flags)
-    assert done.returncode == 0, done.stderr
+    result = interrupt_job(local, name, *flags)
+    assert result.returncode == 0, result.stderr
     return name
 
 
-def secondary_statuses(job: dict[str, Any]) -> list[str]:
+def list_secondary_statuses(job: dict[str, Any]) -> list[str]:
     return [step["Status"] for step in job["SecondaryStatusTransitions"]]
 
 
@@ -60,29 +63,33 @@ TWO_ATTEMPTS = [
 ]  # fmt: skip
 
 
-def test_interrupted_job_resumes_from_its_checkpoint(anywhere: LocalServer) -> None:
-    name = start_interrupted_job(anywhere, RESUMES, **spot_members(anywhere, "resumes"))
-    job = anywhere.wait_for_end(name)
-    assert secondary_statuses(job) == TWO_ATTEMPTS
-    assert anywhere.model(name) == {"step": "7\n"}
-    assert [line for line in anywhere.read_logs("TrainingJobs", name)["algo-1"] if line[0] != "["] == [
+def test_interrupted_job_resumes_from_its_checkpoint(any_runtime_server: LocalServer) -> None:
+    name = start_interrupted_job(
+        any_runtime_server, RESUMING_SCRIPT, **make_spot_members(any_runtime_server, "resumes")
+    )
+    job = any_runtime_server.wait_for_end(name)
+    assert list_secondary_statuses(job) == TWO_ATTEMPTS
+    assert any_runtime_server.read_archive(name) == {"step": "7\n"}
+    assert [line for line in any_runtime_server.read_logs("TrainingJobs", name)["algo-1"] if line[0] != "["] == [
         "ready",
         "resumed",
     ]
     assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
 
 
-def test_job_that_ignores_sigterm_is_killed_after_the_notice(anywhere: LocalServer) -> None:
-    name = start_interrupted_job(anywhere, STUBBORN, "--notice", "3", **spot_members(anywhere, "stubborn"))
-    job = anywhere.wait_for_end(name)
+def test_job_that_ignores_sigterm_is_killed_after_the_notice(any_runtime_server: LocalServer) -> None:
+    name = start_interrupted_job(
+        any_runtime_server, STUBBORN_SCRIPT, "--notice", "3", **make_spot_members(any_runtime_server, "stubborn")
+    )
+    job = any_runtime_server.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job
-    assert anywhere.model(name) == {"step": "7\n"}  # without files of the first host
+    assert any_runtime_server.read_archive(name) == {"step": "7\n"}  # the archive has no files of the first host
 
 
 @pytest.mark.engine
 def test_all_hosts_are_interrupted_together(local: LocalServer) -> None:
-    name = start_interrupted_job(local, RESUMES, **spot_members(local, "together"), instances=2)
-    assert secondary_statuses(local.wait_for_end(name)) == TWO_ATTEMPTS
+    name = start_interrupted_job(local, RESUMING_SCRIPT, **make_spot_members(local, "together"), instances=2)
+    assert list_secondary_statuses(local.wait_for_end(name)) == TWO_ATTEMPTS
     assert {host: lines[-1] for host, lines in local.read_logs("TrainingJobs", name).items()} == {
         "algo-1": "resumed", "algo-2": "resumed",
     }  # fmt: skip
@@ -93,7 +100,7 @@ EPOCHS = 4000
 
 @pytest.mark.engine
 def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> None:
-    """Our own image saves a checkpoint when its host is interrupted, and the next host resumes from it."""
+    """The project's image saves a checkpoint when its host is interrupted, and the next host resumes from it."""
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         x = random.normal(size=(32, 4))
@@ -101,28 +108,28 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> Non
             path = local.bucket / f"spot/{split}/{kind}_{split}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, values)
-    complete = start_trainer(local)
-    spot_job = start_trainer(local, **spot_members(local, "trainer", runtime=300, wait=600))
+    uninterrupted_job = start_trainer(local)
+    spot_job = start_trainer(local, **make_spot_members(local, "trainer", max_runtime=300, max_wait=600))
     wait_until(
         lambda: local.read_logs("TrainingJobs", spot_job),
         lambda lines: any("Epoch: 200 " in line for line in lines.get("algo-1", [])),
     )
-    assert interrupt(local, spot_job).returncode == 0
+    assert interrupt_job(local, spot_job).returncode == 0
     job = local.wait_for_end(spot_job)
-    assert secondary_statuses(job) == TWO_ATTEMPTS, job
+    assert list_secondary_statuses(job) == TWO_ATTEMPTS, job
     lines = "\n".join(local.read_logs("TrainingJobs", spot_job)["algo-1"])
     (epochs,) = re.findall(r"resuming after (\S+) of", lines)
-    assert float(epochs) < EPOCHS  # the interruption came during the training
-    assert local.wait_for_end(complete)["TrainingJobStatus"] == "Completed"
-    assert read_onnx(local, spot_job) == read_onnx(local, complete)
+    assert float(epochs) < EPOCHS  # the training was interrupted before its end
+    assert local.wait_for_end(uninterrupted_job)["TrainingJobStatus"] == "Completed"
+    assert read_onnx(local, spot_job) == read_onnx(local, uninterrupted_job)
 
 
 def start_trainer(local: LocalServer, **members: Any) -> str:
     """Start a training job of about ten seconds in the PyTorch image, and return its name."""
-    request = training_request(local, "", **members)
-    request["AlgorithmSpecification"] = {"TrainingImage": image_name("train-pytorch"), "TrainingInputMode": "File"}
+    request = make_training_request(local, "", **members)
+    request["AlgorithmSpecification"] = {"TrainingImage": make_image_name("train-pytorch"), "TrainingInputMode": "File"}
     request["HyperParameters"] = {"epochs": str(EPOCHS), "batch_size": "16", "eval_every": "100"}
-    request["InputDataConfig"] = [channel(split, local.uri(f"spot/{split}/")) for split in ("train", "test")]
+    request["InputDataConfig"] = [make_channel(split, local.uri(f"spot/{split}/")) for split in ("train", "test")]
     local.sagemaker.create_training_job(**request)
     return str(request["TrainingJobName"])
 
@@ -134,28 +141,32 @@ def read_onnx(local: LocalServer, name: str) -> bytes:
         return file.read()
 
 
-FOREVER = RESUMES.replace("exit 0; fi", "fi")
+ENDLESS_SCRIPT = RESUMING_SCRIPT.replace("exit 0; fi", "fi")
+"""Does not end by itself, even after it has resumed."""
 
 
 def test_max_wait_includes_time_without_hosts(processes: LocalServer) -> None:
-    members = spot_members(processes, "waits", runtime=9, wait=9)
-    job = processes.wait_for_end(start_interrupted_job(processes, FOREVER, "--away", "6", **members))
+    members = make_spot_members(processes, "waits", max_runtime=9, max_wait=9)
+    job = processes.wait_for_end(start_interrupted_job(processes, ENDLESS_SCRIPT, "--away", "6", **members))
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
-    assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"] <= 12  # 15 if waiting time did not count
+    # If the limit ignored the 6 s without hosts, TrainingTimeInSeconds would be 15: 9 s with hosts, and these 6 s.
+    assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"] <= 12
 
 
 def test_max_runtime_includes_all_attempts(processes: LocalServer) -> None:
-    forever = FOREVER.replace("echo ready", "sleep 2; echo ready")
+    script = ENDLESS_SCRIPT.replace("echo ready", "sleep 2; echo ready")
     job = processes.wait_for_end(
-        start_interrupted_job(processes, forever, **spot_members(processes, "longest", runtime=10))
+        start_interrupted_job(processes, script, **make_spot_members(processes, "longest", max_runtime=10))
     )
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
-    # The first attempt takes longer than this difference, so it is billed too.
+    # Each attempt takes more than 2 s (`sleep 2`). The difference would be larger if the first attempt were not billed.
     assert job["TrainingTimeInSeconds"] - job["BillableTimeInSeconds"] <= 2
 
 
 def test_job_without_hosts_can_be_stopped(processes: LocalServer) -> None:
-    name = start_interrupted_job(processes, RESUMES, "--away", "1000", **spot_members(processes, "stopped"))
+    name = start_interrupted_job(
+        processes, RESUMING_SCRIPT, "--away", "1000", **make_spot_members(processes, "stopped")
+    )
     processes.wait_for_secondary_status(name, "Interrupted")
     command = ["microjobs", "ps", "--status", "interrupted"]
     environment = {**os.environ, "MICROJOBS_HOME": str(processes.home.root)}
@@ -167,15 +178,15 @@ def test_job_without_hosts_can_be_stopped(processes: LocalServer) -> None:
 
 @pytest.mark.engine
 def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
-    slow = RESUMES.replace("exit 0' TERM", "sleep 3; exit 0' TERM")
-    with running_server(tmp_path / "home", runtime="docker") as local:
-        name = start_interrupted_job(local, slow, **spot_members(local, "outlives"))
+    slow_script = RESUMING_SCRIPT.replace("exit 0' TERM", "sleep 3; exit 0' TERM")
+    with run_server(tmp_path / "home", runtime="docker") as local:
+        name = start_interrupted_job(local, slow_script, **make_spot_members(local, "outlives"))
         local.wait_for_secondary_status(name, "Interrupted")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
-        assert secondary_statuses(second.wait_for_end(name)) == TWO_ATTEMPTS
-        assert second.model(name) == {"step": "7\n"}
+        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
+        assert list_secondary_statuses(next_server.wait_for_end(name)) == TWO_ATTEMPTS
+        assert next_server.read_archive(name) == {"step": "7\n"}
 
 
 @pytest.mark.parametrize(
@@ -201,9 +212,11 @@ def test_contradictory_time_limits_raise(processes: LocalServer, members: dict[s
 
 
 def test_only_running_spot_jobs_are_interrupted(processes: LocalServer) -> None:
-    on_demand = processes.train("true")["TrainingJobName"]
-    assert "is not a managed spot training job" in interrupt(processes, on_demand).stderr
-    completed = processes.train("true", **spot_members(processes, "completed"))["TrainingJobName"]
-    assert "is Completed: only a job that is Training" in interrupt(processes, completed).stderr
-    assert f"no job or endpoint in {processes.home.root} is called nothing" in interrupt(processes, "nothing").stderr
-    assert interrupt(processes, on_demand, "--notice", "-1").returncode == 2
+    on_demand_job = processes.train("true")["TrainingJobName"]
+    assert "is not a managed spot training job" in interrupt_job(processes, on_demand_job).stderr
+    completed_job = processes.train("true", **make_spot_members(processes, "completed"))["TrainingJobName"]
+    assert "is Completed: only a job that is Training" in interrupt_job(processes, completed_job).stderr
+    assert (
+        f"no job or endpoint in {processes.home.root} is called nothing" in interrupt_job(processes, "nothing").stderr
+    )
+    assert interrupt_job(processes, on_demand_job, "--notice", "-1").returncode == 2

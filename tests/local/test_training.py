@@ -10,18 +10,19 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from tests.conftest import image_name
-from tests.local.clients import LocalServer, channel, running_server, training_request, unique, wait_until
+from tests.conftest import make_image_name
+from tests.local.clients import (
+    LocalServer,
+    make_channel,
+    make_training_request,
+    make_unique_name,
+    run_server,
+    wait_until,
+)
 
 pytestmark = pytest.mark.engine
 
 LAYOUT = Layout()
-
-
-def read_model(local: LocalServer, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
-    """Return the contents of the files in an archive that a job uploaded, by name."""
-    with tarfile.open(local.bucket / f"models/{name}/output/{archive}") as tar:
-        return {item.name: file.read().decode() for item in tar if item.isfile() and (file := tar.extractfile(item))}
 
 
 def test_job_reads_inputs_and_configuration(local: LocalServer) -> None:
@@ -30,20 +31,20 @@ def test_job_reads_inputs_and_configuration(local: LocalServer) -> None:
         f"cd {LAYOUT.root} && cat input/config/*.json > model/config && env > model/env && "
         "find input/data -type f > model/data",
         HyperParameters={"epochs": "3"},
-        InputDataConfig=[channel("train", local.uri("in/")) | {"ContentType": "text/csv"}],
+        InputDataConfig=[make_channel("train", local.uri("in/")) | {"ContentType": "text/csv"}],
         Environment={"COLOUR": "blue"},
     )
-    found = read_model(local, job["TrainingJobName"])
-    assert '{"epochs": "3"}' in found["config"]
-    assert '"current_host": "algo-1", "current_instance_type": "ml.m5.large"' in found["config"]
-    assert '"train": {"TrainingInputMode": "File"' in found["config"]
-    assert '"ContentType": "text/csv"' in found["config"]
-    assert {f"TRAINING_JOB_NAME={job['TrainingJobName']}", "COLOUR=blue"} <= set(found["env"].splitlines())
-    assert sorted(found["data"].split()) == ["input/data/train/deep/y.csv", "input/data/train/x.csv"]
+    model = local.read_archive(job["TrainingJobName"])
+    assert '{"epochs": "3"}' in model["config"]
+    assert '"current_host": "algo-1", "current_instance_type": "ml.m5.large"' in model["config"]
+    assert '"train": {"TrainingInputMode": "File"' in model["config"]
+    assert '"ContentType": "text/csv"' in model["config"]
+    assert {f"TRAINING_JOB_NAME={job['TrainingJobName']}", "COLOUR=blue"} <= set(model["env"].splitlines())
+    assert sorted(model["data"].split()) == ["input/data/train/deep/y.csv", "input/data/train/x.csv"]
 
 
 def test_describe_returns_statuses_metrics_and_times(local: LocalServer) -> None:
-    job = local.train("echo 'loss: 0.5'; echo 'loss: 0.25'", algorithm={"MetricDefinitions": [LOSS]})
+    job = local.train("echo 'loss: 0.5'; echo 'loss: 0.25'", algorithm={"MetricDefinitions": [LOSS_METRIC]})
     assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Completed"
     assert [step["Status"] for step in job["SecondaryStatusTransitions"]] == [
         "Starting", "Downloading", "Training", "Uploading", "Completed",
@@ -56,14 +57,14 @@ def test_describe_returns_statuses_metrics_and_times(local: LocalServer) -> None
     assert job["OutputDataConfig"]["KmsKeyId"] == ""
 
 
-LOSS = {"Name": "loss", "Regex": r"loss: ([0-9.]+)"}
+LOSS_METRIC = {"Name": "loss", "Regex": r"loss: ([0-9.]+)"}
 
 
 def test_writes_to_an_input_do_not_change_the_bucket(local: LocalServer) -> None:
     local.put({"writable/a": "original"})
     script = f"cd {LAYOUT.channel('train')} && echo changed > a && echo new > b && rm a && cp b {LAYOUT.model}"
-    job = local.train(script, InputDataConfig=[channel("train", local.uri("writable"))])
-    assert read_model(local, job["TrainingJobName"]) == {"b": "new\n"}
+    job = local.train(script, InputDataConfig=[make_channel("train", local.uri("writable"))])
+    assert local.read_archive(job["TrainingJobName"]) == {"b": "new\n"}
     assert [path.name for path in (local.bucket / "writable").iterdir()] == ["a"]
     assert (local.bucket / "writable/a").read_text() == "original"
 
@@ -75,21 +76,21 @@ def test_hosts_get_shards_and_resolve_each_other(local: LocalServer) -> None:
         # As on SageMaker, a host may start before the others.
         "for host in algo-1 algo-2 algo-3; do until getent hosts $host; do sleep 0.1; done; done; sleep 3"
     )
-    shards = channel("train", local.uri("shards/"), "ShardedByS3Key")
+    shards = make_channel("train", local.uri("shards/"), "ShardedByS3Key")
     job = local.train(script, instances=3, InputDataConfig=[shards])
-    found = read_model(local, job["TrainingJobName"])
-    assert [found[f"algo-{number}"].split() for number in (1, 2, 3)] == [["0", "3"], ["1", "4"], ["2"]]
+    model = local.read_archive(job["TrainingJobName"])
+    assert [model[f"algo-{number}"].split() for number in (1, 2, 3)] == [["0", "3"], ["1", "4"], ["2"]]
     assert job["TrainingJobStatus"] == "Completed"
 
 
 def test_models_of_hosts_are_merged_and_conflicts_are_logged(local: LocalServer) -> None:
     script = f"hostname > {LAYOUT.model}/clash; hostname > {LAYOUT.model}/$(hostname); echo same > {LAYOUT.model}/same"
     name = local.train(script, instances=2)["TrainingJobName"]
-    assert read_model(local, name) == {
+    assert local.read_archive(name) == {
         "clash": "algo-1\n", "algo-1": "algo-1\n", "algo-2": "algo-2\n", "same": "same\n",
     }  # fmt: skip
     notes = [line for line in local.read_logs("TrainingJobs", name)["algo-1"] if line.startswith("[microjobs]")]
-    problem = "clash of algo-2 differs from another host's"
+    problem = "clash of algo-2 differs from the file of another host"
     assert notes == [f"[microjobs] {problem} and was not stored: use a different file name on each host"]
 
 
@@ -98,34 +99,34 @@ def test_failure_file_is_the_failure_reason(local: LocalServer) -> None:
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Failed", "Failed")
     assert job["FailureReason"] == "AlgorithmError: too few rows, exit code: 7"
     name = job["TrainingJobName"]
-    assert read_model(local, name, "output.tar.gz") == {"log": "kept\n"}
+    assert local.read_archive(name, "output.tar.gz") == {"log": "kept\n"}
     assert not (local.bucket / f"models/{name}/output/model.tar.gz").exists()
 
 
-TRAP = f"trap 'echo saved > {LAYOUT.model}/weights; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+TRAP_SCRIPT = f"trap 'echo saved > {LAYOUT.model}/weights; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 
 
 def test_failed_host_stops_the_other_hosts(local: LocalServer) -> None:
-    script = f"test $(hostname) = algo-2 || {{ {TRAP}; }}; echo lost my data > {LAYOUT.failure}; exit 3"
+    script = f"test $(hostname) = algo-2 || {{ {TRAP_SCRIPT}; }}; echo lost my data > {LAYOUT.failure}; exit 3"
     job = local.train(script, instances=2)
     assert job["FailureReason"] == "AlgorithmError: lost my data, exit code: 3 on algo-2"
     assert (job["TrainingEndTime"] - job["TrainingStartTime"]).total_seconds() < 60
 
 
 def test_stopped_job_saves_its_model(local: LocalServer) -> None:
-    name = local.start_training(TRAP)
+    name = local.start_training(TRAP_SCRIPT)
     wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
     local.sagemaker.stop_training_job(TrainingJobName=name)
     assert local.wait_for_end(name)["SecondaryStatus"] == "Stopped"
-    assert read_model(local, name) == {"weights": "saved\n"}
+    assert local.read_archive(name) == {"weights": "saved\n"}
     with pytest.raises(ClientError, match="because the training job is in status Stopped"):
         local.sagemaker.stop_training_job(TrainingJobName=name)
 
 
 def test_job_is_stopped_after_max_runtime(local: LocalServer) -> None:
-    job = local.train(TRAP, StoppingCondition={"MaxRuntimeInSeconds": 1})
+    job = local.train(TRAP_SCRIPT, StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
-    assert read_model(local, job["TrainingJobName"]) == {"weights": "saved\n"}
+    assert local.read_archive(job["TrainingJobName"]) == {"weights": "saved\n"}
 
 
 def test_checkpoints_are_downloaded_and_uploaded(local: LocalServer) -> None:
@@ -134,14 +135,14 @@ def test_checkpoints_are_downloaded_and_uploaded(local: LocalServer) -> None:
         f"cd {LAYOUT.checkpoints} && cat epoch-1 > {LAYOUT.model}/resumed && echo two > epoch-2 && rm old && sleep 12"
     )
     job = local.train(script, CheckpointConfig={"S3Uri": local.uri("checkpoints")})
-    assert read_model(local, job["TrainingJobName"]) == {"resumed": "one"}
+    assert local.read_archive(job["TrainingJobName"]) == {"resumed": "one"}
     assert (local.bucket / "checkpoints/epoch-2").read_text() == "two\n"
     assert (local.bucket / "checkpoints/epoch-1").read_text() == "one"
     assert not (local.bucket / "checkpoints/old").exists()
 
 
 def test_tensorboard_files_are_uploaded_while_the_job_runs(local: LocalServer) -> None:
-    script = f"echo one > {LAYOUT.tensorboard}/events.1; {TRAP}"
+    script = f"echo one > {LAYOUT.tensorboard}/events.1; {TRAP_SCRIPT}"
     name = local.start_training(script, TensorBoardOutputConfig={"S3OutputPath": local.uri("board")})
     wait_until((local.bucket / f"board/{name}/tensorboard-output/events.1").exists, bool)
     local.sagemaker.stop_training_job(TrainingJobName=name)
@@ -154,11 +155,11 @@ def test_folder_of_tensorboard_files_outside_the_contract_is_refused(local: Loca
         local.start_training("true", TensorBoardOutputConfig=config)
 
 
-CONNECT = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=2)"
+CONNECT_PROGRAM = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=2)"
 
 
 def test_isolated_job_has_no_network_and_no_credentials(local: LocalServer) -> None:
-    job = local.train(f'env; python3 -c "{CONNECT}"', EnableNetworkIsolation=True)
+    job = local.train(f'env; python3 -c "{CONNECT_PROGRAM}"', EnableNetworkIsolation=True)
     assert job["TrainingJobStatus"] == "Failed"
     lines = local.read_logs("TrainingJobs", job["TrainingJobName"])["algo-1"]
     assert any("Network is unreachable" in line for line in lines)
@@ -174,15 +175,15 @@ def test_uncompressed_model_is_a_folder(local: LocalServer) -> None:
 
 
 def test_entrypoint_and_arguments_replace_train(local: LocalServer) -> None:
-    with_arguments = local.train(
+    job_with_arguments = local.train(
         "", algorithm={"ContainerEntrypoint": ["echo", "entry"], "ContainerArguments": ["a b"]}
     )
-    assert local.read_logs("TrainingJobs", with_arguments["TrainingJobName"]) == {"algo-1": ["entry a b"]}
-    without_arguments = training_request(local, "")
-    without_arguments["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["echo", "alone"]}
-    del without_arguments["AlgorithmSpecification"]["ContainerArguments"]
-    local.sagemaker.create_training_job(**without_arguments)
-    local.wait_for_end(name := without_arguments["TrainingJobName"])
+    assert local.read_logs("TrainingJobs", job_with_arguments["TrainingJobName"]) == {"algo-1": ["entry a b"]}
+    request_without_arguments = make_training_request(local, "")
+    request_without_arguments["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["echo", "alone"]}
+    del request_without_arguments["AlgorithmSpecification"]["ContainerArguments"]
+    local.sagemaker.create_training_job(**request_without_arguments)
+    local.wait_for_end(name := request_without_arguments["TrainingJobName"])
     assert local.read_logs("TrainingJobs", name) == {"algo-1": ["alone"]}
 
 
@@ -190,7 +191,7 @@ def test_entrypoint_and_arguments_replace_train(local: LocalServer) -> None:
     ("members", "message"),
     [
         (
-            {"InputDataConfig": [channel("train", "s3://nowhere/x")]},
+            {"InputDataConfig": [make_channel("train", "s3://nowhere/x")]},
             'No S3 objects found under S3 URL "s3://nowhere/x"',
         ),
         ({"OutputDataConfig": {"S3OutputPath": "s3://nowhere/x"}}, "nowhere"),
@@ -200,13 +201,13 @@ def test_entrypoint_and_arguments_replace_train(local: LocalServer) -> None:
     ],
 )
 def test_invalid_request_raises(local: LocalServer, members: dict[str, Any], message: str) -> None:
-    with pytest.raises(ClientError) as refused:
+    with pytest.raises(ClientError) as error:
         local.start_training("true", **members)
-    assert message in str(refused.value)
+    assert message in str(error.value)
 
 
 def test_duplicate_name_raises(local: LocalServer) -> None:
-    request = training_request(local, "true")
+    request = make_training_request(local, "true")
     local.sagemaker.create_training_job(**request)
     with pytest.raises(local.sagemaker.exceptions.ResourceInUse, match="already exists"):
         local.sagemaker.create_training_job(**request)
@@ -226,15 +227,15 @@ def test_job_reaches_the_server_with_its_own_credentials(local: LocalServer) -> 
 
 
 def test_jobs_are_listed_in_pages_and_deleted(local: LocalServer) -> None:
-    prefix = unique("listed")
+    prefix = make_unique_name("listed")
     for number in range(3):
         local.start_training("true", TrainingJobName=f"{prefix}-{number}")
         local.wait_for_end(f"{prefix}-{number}")
     pages = local.sagemaker.get_paginator("list_training_jobs").paginate(
         NameContains=prefix, SortBy="Name", SortOrder="Descending", PaginationConfig={"PageSize": 2}
     )
-    found = [[job["TrainingJobName"] for job in page["TrainingJobSummaries"]] for page in pages]
-    assert found == [[f"{prefix}-2", f"{prefix}-1"], [f"{prefix}-0"]]
+    name_pages = [[job["TrainingJobName"] for job in page["TrainingJobSummaries"]] for page in pages]
+    assert name_pages == [[f"{prefix}-2", f"{prefix}-1"], [f"{prefix}-0"]]
     local.sagemaker.delete_training_job(TrainingJobName=f"{prefix}-0")
     with pytest.raises(ClientError, match="Could not find training job"):
         local.sagemaker.describe_training_job(TrainingJobName=f"{prefix}-0")
@@ -247,27 +248,27 @@ def test_tags_are_added_and_deleted(local: LocalServer) -> None:
     assert local.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "cost", "Value": "b"}]
 
 
-SMALL = {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1}
-"""4 GiB of memory."""
+SMALL_INSTANCE = {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1}
+"""An instance type with 4 GiB of memory."""
 
 
 def test_image_alias_and_instance_limits_apply(tmp_path: Path) -> None:
     """The server maps AWS's image URI to a local image, and limits a host to the memory of its instance type."""
     uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
-    aliases = {"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*": image_name("serve")}
-    with running_server(tmp_path, runtime="docker", images=aliases, limits=True) as local:
+    aliases = {"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*": make_image_name("serve")}
+    with run_server(tmp_path, runtime="docker", images=aliases, limits=True) as local:
         job = local.train(
             "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max",
             algorithm={"TrainingImage": uri},
-            ResourceConfig=SMALL,
+            ResourceConfig=SMALL_INSTANCE,
         )
         assert job["AlgorithmSpecification"]["TrainingImage"] == uri
         assert local.read_logs("TrainingJobs", job["TrainingJobName"])["algo-1"] == [str(4 << 30)]
 
 
 def test_failure_reason_reports_lack_of_memory(tmp_path: Path) -> None:
-    with running_server(tmp_path, runtime="docker", limits=True) as local:
-        job = local.train("python3 -c 'x = bytearray(5 << 30)'; exit $?", ResourceConfig=SMALL)
+    with run_server(tmp_path, runtime="docker", limits=True) as local:
+        job = local.train("python3 -c 'x = bytearray(5 << 30)'; exit $?", ResourceConfig=SMALL_INSTANCE)
         reason = "AlgorithmError: it ran out of memory, exit code: 137"
         assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", reason)
         assert local.train("true")["TrainingJobStatus"] == "Completed"
@@ -291,8 +292,8 @@ def test_script_is_downloaded_from_the_bucket(local: LocalServer) -> None:
         info.size = len(SCRIPT.encode())
         tar.addfile(info, io.BytesIO(SCRIPT.encode()))
     local.s3.put_object(Bucket=local.address.bucket, Key="code/sourcedir.tar.gz", Body=buffer.getvalue())
-    request = training_request(local, "")
-    request["AlgorithmSpecification"] = {"TrainingImage": image_name("train-pytorch"), "TrainingInputMode": "File"}
+    request = make_training_request(local, "")
+    request["AlgorithmSpecification"] = {"TrainingImage": make_image_name("train-pytorch"), "TrainingInputMode": "File"}
     uri = json.dumps(local.uri("code/sourcedir.tar.gz"))
     request["HyperParameters"] = {
         "sagemaker_program": '"train.py"',
@@ -303,4 +304,4 @@ def test_script_is_downloaded_from_the_bucket(local: LocalServer) -> None:
     local.sagemaker.create_training_job(**request)
     job = local.wait_for_end(request["TrainingJobName"])
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-    assert read_model(local, job["TrainingJobName"]) == {"weights": "3 epochs on algo-1"}
+    assert local.read_archive(job["TrainingJobName"]) == {"weights": "3 epochs on algo-1"}

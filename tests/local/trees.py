@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from microjobs_orchestrator.local.runtimes.base import Host
-from microjobs_orchestrator.local.trees import Entry, FileType, Tree, sort_names, walk
+from microjobs_orchestrator.local.trees import FileType, Tree, TreeEntry, sort_names, walk
 
 
 def write_tree(tree: Tree, folder: Path) -> None:
-    """Make the files, folders and links of a tree."""
+    """Create the files, folders and links of a tree."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in sort_names(tree):
         entry, path = tree[name], folder / name
@@ -31,11 +31,11 @@ def copy_from_host(host: Host, path: str, target: Path) -> bool:
 def read_tree(folder: Path) -> Tree:
     """Return the tree of a folder. The contents of its files stay in the folder."""
     tree = Tree()
-    for found in walk(folder):
-        if found.type is FileType.FILE:
-            tree[found.name] = Entry.from_status(found.status, folder / found.name)
-        elif found.type is FileType.LINK:
-            tree[found.name] = Entry(FileType.LINK, target=found.read_link())
+    for item in walk(folder):
+        if item.type is FileType.FILE:
+            tree[item.name] = TreeEntry.from_status(item.status, folder / item.name)
+        elif item.type is FileType.LINK:
+            tree[item.name] = TreeEntry(FileType.LINK, target=item.read_link())
         else:
-            tree[found.name] = Entry(FileType.FOLDER)
+            tree[item.name] = TreeEntry(FileType.FOLDER)
     return tree

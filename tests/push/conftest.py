@@ -18,10 +18,11 @@ from microjobs_orchestrator.push.tags import Image
 from tests.push import tiny_image
 from tests.registry import PASSWORD, LocalRegistry, run_registry
 
-HEAD = "0123456789abcdef0123456789abcdef01234567"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+"""The revision of an image: the hash of the commit from which it was built."""
 
 
-def image(job: str = "serve", revision: str = HEAD, platform: str = "linux/amd64") -> Image:
+def make_image(job: str = "serve", revision: str = REVISION, platform: str = "linux/amd64") -> Image:
     return Image(job, f"microjobs/{job}:dev", "sha256:" + "5" * 64, revision, platform)
 
 
@@ -65,7 +66,8 @@ Microjobs = Callable[..., int]
 
 @pytest.fixture
 def build(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
-    """A function that loads an image of a job into the engine and returns its ID. The default revision is HEAD."""
+    """A function that loads an image of a job into the engine and returns its ID. The default revision is the
+    clone's HEAD."""
     prefix = f"microjobs-test-{secrets.token_hex(4)}"
     monkeypatch.setenv("REGISTRY", prefix)
     monkeypatch.delenv("TAG", raising=False)
@@ -98,7 +100,7 @@ def remove_images(image_ids: Collection[str]) -> None:
 
 @pytest.fixture
 def microjobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Microjobs:
-    """A function that runs `microjobs` with arguments, and with a login in environment variables."""
+    """A function that runs `microjobs` with a login in environment variables, and returns the exit code."""
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv(credentials.USER, "anna")

@@ -9,7 +9,7 @@ NOT_FOUND = (
     b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n"
     b"Content-Length: 8\r\nConnection: close\r\n\r\nno route"
 )
-"""A gateway's response, after which the engine gives up at once. Without a response, the engine retries for 50 s."""
+"""A gateway's response, after which the engine stops at once. Without a response, the engine retries for 50 s."""
 
 
 class Proxy:
@@ -17,13 +17,13 @@ class Proxy:
 
     Args:
         port: the registry's port.
-        max_bytes: number of bytes after which a connection breaks. Then all requests get `NOT_FOUND` until `repair`
-            is called.
-        before_break: called before the connection breaks; may wait.
+        max_bytes: number of bytes of requests after which a connection breaks. From then on, all requests get
+            `NOT_FOUND` until the test calls `repair`. After `repair`, no connection breaks.
+        before_break: a function that is called before the connection breaks. It may wait.
     """
 
     def __init__(self, port: int, max_bytes: int, before_break: Callable[[], object]) -> None:
-        self.upstream = port
+        self.registry_port = port
         self.max_bytes = max_bytes
         self.before_break = before_break
         self.broken = threading.Event()
@@ -52,7 +52,7 @@ class Proxy:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            upstream = socket.create_connection(("127.0.0.1", self.upstream))
+            upstream = socket.create_connection(("127.0.0.1", self.registry_port))
             self.connections += [client, upstream]
             for source, target, is_request in ((client, upstream, True), (upstream, client, False)):
                 thread = threading.Thread(target=self._forward, args=(source, target, is_request))

@@ -32,6 +32,7 @@ CONSOLE = Console(stderr=True)
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> "Iterator[ECRClient]":
+    """A client of the ECR that moto simulates."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
@@ -95,12 +96,14 @@ def test_region_is_parsed_from_the_host(host: str, region: str | None) -> None:
 
 
 def test_registry_of_another_account_raises() -> None:
-    own, other = (f"{account}.dkr.ecr.eu-west-1.amazonaws.com" for account in ("123456789012", "210987654321"))
-    ecr.check_account(own, own)
+    own_registry, other_registry = (
+        f"{account}.dkr.ecr.eu-west-1.amazonaws.com" for account in ("123456789012", "210987654321")
+    )
+    ecr.check_account(own_registry, own_registry)
     with pytest.raises(
         UsageError, match="belongs to account 210987654321, but these credentials belong to account 123456789012"
     ):
-        ecr.check_account(other, own)
+        ecr.check_account(other_registry, own_registry)
 
 
 @pytest.mark.usefixtures("client")
@@ -173,6 +176,6 @@ def test_push_creates_the_repository_and_logs_in_with_the_token(
     stub.assert_no_pending_responses()
     output = capsys.readouterr()
     assert f"created repository {registry.host}/microjobs/serve" in output.err
-    saved = pushed_images.load(Home.from_environment())[str(Destination(registry.host))]["serve"]
-    assert output.out.strip() == saved.uri
-    assert registry.tags(NAME) == [saved.tag]
+    pushed_image = pushed_images.load(Home.from_environment())[str(Destination(registry.host))]["serve"]
+    assert output.out.strip() == pushed_image.uri
+    assert registry.list_tags(NAME) == [pushed_image.tag]

@@ -43,7 +43,7 @@ def test_printed_digest_can_be_pulled(
 def test_tag_is_the_commit(microjobs: Microjobs, build: Build, registry: LocalRegistry, clone: Path) -> None:
     build("serve")
     assert microjobs("push", "serve", "--registry", f"{registry.host}/some/team") == 0
-    assert registry.tags("some/team/serve") == [git(clone, "rev-parse", "HEAD")[:12]]
+    assert registry.list_tags("some/team/serve") == [git(clone, "rev-parse", "HEAD")[:12]]
 
 
 def test_all_jobs_are_pushed_and_saved(
@@ -65,12 +65,12 @@ def test_second_push_sends_nothing(
 ) -> None:
     build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
-    first = capsys.readouterr()
+    first_output = capsys.readouterr()
     assert microjobs("push", "serve", "--registry", registry.host) == 0
-    second = capsys.readouterr()
-    assert second.out == first.out
-    assert "is already in the registry" in second.err
-    assert "is already in the registry" not in first.err
+    second_output = capsys.readouterr()
+    assert second_output.out == first_output.out
+    assert "is already in the registry" in second_output.err
+    assert "is already in the registry" not in first_output.err
 
 
 def test_tag_is_never_overwritten(
@@ -85,7 +85,7 @@ def test_tag_is_never_overwritten(
     assert f"already belongs to image {digest}" in capsys.readouterr().err
     tag = git(clone, "rev-parse", "HEAD")[:12]
     assert registry.get(f"microjobs/serve/manifests/{tag}").headers["Docker-Content-Digest"] == digest
-    assert registry.tags("microjobs/train") == []
+    assert registry.list_tags("microjobs/train") == []
 
 
 def test_only_missing_layers_are_sent(
@@ -109,9 +109,9 @@ def test_dirty_tag_contains_the_digest(
     image = build("serve", revision=f"{head}-dirty")
     assert microjobs("push", "serve", "--registry", registry.host) == 1
     assert "containers/serve/main.py" in capsys.readouterr().err
-    assert registry.tags("microjobs/serve") == []
+    assert registry.list_tags("microjobs/serve") == []
     assert microjobs("push", "serve", "--registry", registry.host, "--allow-dirty") == 0
-    assert registry.tags("microjobs/serve") == [f"{head[:12]}-dirty-{image.removeprefix('sha256:')[:12]}"]
+    assert registry.list_tags("microjobs/serve") == [f"{head[:12]}-dirty-{image.removeprefix('sha256:')[:12]}"]
 
 
 def test_image_of_another_platform_is_not_pushed(
@@ -122,13 +122,13 @@ def test_image_of_another_platform_is_not_pushed(
     assert "is for linux/arm64, but SageMaker runs linux/amd64" in capsys.readouterr().err
 
 
-def test_missing_image_has_a_remedy(
+def test_error_for_a_missing_image_names_the_remedy(
     microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture
 ) -> None:
     build("train")
     assert microjobs("push", "--registry", registry.host) == 1
     assert "/serve:dev is not built: `microjobs build serve` builds it" in capsys.readouterr().err
-    assert registry.tags("microjobs/train") == []
+    assert registry.list_tags("microjobs/train") == []
 
 
 def test_wrong_password_sends_nothing(
@@ -138,7 +138,7 @@ def test_wrong_password_sends_nothing(
     monkeypatch.setenv("MICROJOBS_REGISTRY_PASSWORD", "wrong")
     assert microjobs("push", "serve", "--registry", registry.host) == 1
     assert f"401 Unauthorized for repository microjobs/serve: `docker login {registry.host}`" in capsys.readouterr().err
-    assert registry.tags("microjobs/serve") == []
+    assert registry.list_tags("microjobs/serve") == []
 
 
 def test_login_of_the_docker_client_is_used(
@@ -177,7 +177,7 @@ def test_push_leaves_no_name_of_the_registry_in_the_engine(
         client.close()
 
 
-def test_push_after_a_broken_connection_sends_the_rest(
+def test_push_after_a_broken_connection_sends_the_missing_layers(
     microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_layer_sent = threading.Event()
@@ -185,7 +185,7 @@ def test_push_after_a_broken_connection_sends_the_rest(
 
     def update_and_watch(upload: UploadProgress, event: Mapping[str, Any]) -> None:
         update(upload, event)
-        if upload.sent_layers:
+        if upload.sent_layer_count:
             small_layer_sent.set()
 
     monkeypatch.setattr(UploadProgress, "update", update_and_watch)

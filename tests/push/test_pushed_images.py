@@ -13,30 +13,32 @@ from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.pushed_images import PushedImage
 
 DESTINATION = Destination("registry.example.com", "team")
-PUSHED = PushedImage("registry.example.com/team/serve@sha256:1", "t", "r", "sha256:2", "2026-01-01T00:00:00+00:00")
+PUSHED_IMAGE = PushedImage(
+    "registry.example.com/team/serve@sha256:1", "t", "r", "sha256:2", "2026-01-01T00:00:00+00:00"
+)
 
 
 def test_load_returns_the_last_push_of_each_job_and_registry(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    other = Destination("other.example.com")
-    later = replace(PUSHED, tag="later")
+    other_destination = Destination("other.example.com")
+    later_push = replace(PUSHED_IMAGE, tag="later")
     for destination, job, pushed in [
-        (DESTINATION, "serve", PUSHED),
-        (DESTINATION, "train", PUSHED),
-        (other, "serve", PUSHED),
+        (DESTINATION, "serve", PUSHED_IMAGE),
+        (DESTINATION, "train", PUSHED_IMAGE),
+        (other_destination, "serve", PUSHED_IMAGE),
     ]:
         pushed_images.save(home, destination, job, pushed)
-    pushed_images.save(home, DESTINATION, "serve", later)
+    pushed_images.save(home, DESTINATION, "serve", later_push)
     assert pushed_images.load(home) == {
-        str(DESTINATION): {"serve": later, "train": PUSHED},
-        str(other): {"serve": PUSHED},
+        str(DESTINATION): {"serve": later_push, "train": PUSHED_IMAGE},
+        str(other_destination): {"serve": PUSHED_IMAGE},
     }
 
 
 def test_concurrent_pushes_are_all_saved(tmp_path: Path) -> None:
     home, jobs = Home(tmp_path), [f"job-{number}" for number in range(40)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda job: pushed_images.save(home, DESTINATION, job, PUSHED), jobs))
+        list(pool.map(lambda job: pushed_images.save(home, DESTINATION, job, PUSHED_IMAGE), jobs))
     assert set(pushed_images.load(home)[str(DESTINATION)]) == set(jobs)
 
 

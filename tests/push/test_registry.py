@@ -19,11 +19,11 @@ from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.push import find_manifest
 from microjobs_orchestrator.push.registry import Manifest, Registry, is_loopback
 from microjobs_orchestrator.push.tags import TaggedImage
-from microjobs_orchestrator.registry_logins import Credentials
-from tests.push.conftest import image
+from microjobs_orchestrator.registry_logins import RegistryLogin
+from tests.push.conftest import make_image
 
-PASSWORD_LOGIN = Credentials("anna", "secret")
-TOKEN_LOGIN = Credentials("", "", "long")
+PASSWORD_LOGIN = RegistryLogin("anna", "secret")
+TOKEN_LOGIN = RegistryLogin("", "", "long")
 BASIC_HEADER = "Basic " + base64.b64encode(b"anna:secret").decode()
 MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 MANIFEST = json.dumps({"config": {"digest": "sha256:c0"}, "mediaType": MEDIA_TYPE}).encode()
@@ -69,7 +69,7 @@ class FakeRegistry:
         self.thread.join()
         self.server.server_close()
 
-    def get_manifest(self, login: Credentials | None = PASSWORD_LOGIN) -> Manifest | None:
+    def get_manifest(self, login: RegistryLogin | None = PASSWORD_LOGIN) -> Manifest | None:
         with closing(Registry(Destination(self.host, "team"), login)) as registry:
             return registry.get_manifest("serve", "v1")
 
@@ -79,14 +79,14 @@ StartRegistry = Callable[[Callable[[FakeRegistry, Any, str], Response]], FakeReg
 
 @pytest.fixture
 def start_registry() -> Iterator[StartRegistry]:
-    started: list[FakeRegistry] = []
+    registries: list[FakeRegistry] = []
 
     def start_registry(answer: Callable[[FakeRegistry, Any, str], Response]) -> FakeRegistry:
-        started.append(FakeRegistry(answer))
-        return started[-1]
+        registries.append(FakeRegistry(answer))
+        return registries[-1]
 
     yield start_registry
-    for fake in started:
+    for fake in registries:
         fake.close()
 
 
@@ -122,7 +122,7 @@ def test_password_is_sent_after_a_basic_challenge(start_registry: StartRegistry)
 
 
 @pytest.mark.parametrize("login", [PASSWORD_LOGIN, TOKEN_LOGIN], ids=["password", "identity token"])
-def test_token_is_fetched_after_a_bearer_challenge(start_registry: StartRegistry, login: Credentials) -> None:
+def test_token_is_fetched_after_a_bearer_challenge(start_registry: StartRegistry, login: RegistryLogin) -> None:
     fake = start_registry(answer_with_tokens)
     assert fake.get_manifest(login) == EXPECTED_MANIFEST
 
@@ -157,10 +157,10 @@ def test_unreachable_registry_raises() -> None:
 
 
 def test_manifest_describes_an_image_with_either_digest() -> None:
-    own = image()
-    assert Manifest("sha256:other", own.id, "").describes(own)
-    assert Manifest(own.id, "", "").describes(own)
-    assert not Manifest("sha256:other", "", "").describes(own)
+    own_image = make_image()
+    assert Manifest("sha256:other", own_image.id, "").describes(own_image)
+    assert Manifest(own_image.id, "", "").describes(own_image)
+    assert not Manifest("sha256:other", "", "").describes(own_image)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_manifest_describes_an_image_with_either_digest() -> None:
         (
             MEDIA_TYPE,
             "sha256:other",
-            f"already belongs to image sha256:.*, not to {image().name} of this machine: tags are never",
+            f"already belongs to image sha256:.*, not to {make_image().name} of this machine: tags are never",
         ),
-        ("application/vnd.oci.image.manifest.v1+json", image().id, "which SageMaker refuses: delete that tag"),
+        ("application/vnd.oci.image.manifest.v1+json", make_image().id, "which SageMaker refuses: delete that tag"),
     ],
 )
 def test_tag_of_another_image_or_format_raises(
@@ -180,7 +180,7 @@ def test_tag_of_another_image_or_format_raises(
     manifest = json.dumps({"config": {"digest": config}, "mediaType": media_type}).encode()
     fake = start_registry(lambda *_: (200, {}, manifest))
     with closing(Registry(Destination(fake.host), None)) as registry, pytest.raises(LauncherError, match=message):
-        find_manifest(registry, TaggedImage(image(), "v1"))
+        find_manifest(registry, TaggedImage(make_image(), "v1"))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_plain_http_is_only_used_on_this_machine(host: str, is_local: bool) -> N
     assert is_loopback(host) is is_local
     with closing(Registry(Destination(host), None)) as registry:
         assert registry.base_url.startswith("http://" if is_local else "https://")
-        assert registry.session.trust_env is not is_local  # no proxy for this machine
+        assert registry.session.trust_env is not is_local  # requests to this machine use no proxy
 
 
 def test_variables_override_the_settings_of_docker_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_variables_override_the_settings_of_docker_login(tmp_path: Path, monkeyp
     }
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
     variables = {credentials.USER: "otto", credentials.PASSWORD: "other"}
-    assert credentials.read_credentials("example.com", variables) == Credentials("otto", "other")
+    assert credentials.read_credentials("example.com", variables) == RegistryLogin("otto", "other")
     assert credentials.read_credentials("example.com", {}) == PASSWORD_LOGIN
     assert credentials.read_credentials("token.example.com", {}) == TOKEN_LOGIN
     assert credentials.read_credentials("unknown.example.com", {}) is None
@@ -221,8 +221,8 @@ def test_user_without_password_raises() -> None:
 
 
 def test_identity_token_replaces_user_and_password() -> None:
-    assert TOKEN_LOGIN.auth_config() == {"identitytoken": "long"}
-    assert PASSWORD_LOGIN.auth_config() == {"username": "anna", "password": "secret"}
+    assert TOKEN_LOGIN.make_auth_config() == {"identitytoken": "long"}
+    assert PASSWORD_LOGIN.make_auth_config() == {"username": "anna", "password": "secret"}
 
 
 def test_repr_hides_credentials() -> None:

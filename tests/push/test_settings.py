@@ -29,19 +29,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read_push_options(folder: Path, settings: str, *words: str) -> PushOptions:
+def read_push_options(folder: Path, settings: str, *arguments: str) -> PushOptions:
     (folder / "microjobs.toml").write_text(f"[aws]\n{settings}")
-    return read_options(make_parser().parse_args(["push", *words]))
+    return read_options(make_parser().parse_args(["push", *arguments]))
 
 
 @pytest.mark.parametrize(
-    ("settings", "words", "registry", "region", "profile"),
+    ("settings", "arguments", "registry", "region", "profile"),
     [
         ('region = "eu-west-1"', (), None, "eu-west-1", ""),
         ('profile = "research"', (), None, "eu-north-1", "research"),
         ('profile = "research"', ("--profile", "other"), None, "sa-east-1", "other"),
         ('region = "eu-west-1"', ("--region", "us-west-2"), None, "us-west-2", ""),
-        (ROLE, (), f"{OWN_ECR}/microjobs", "eu-west-1", ""),  # the registry from which runs take images
+        (ROLE, (), f"{OWN_ECR}/microjobs", "eu-west-1", ""),  # runs pull images from this registry
         (
             ROLE,
             ("--region", "us-west-2"),
@@ -61,10 +61,15 @@ def read_push_options(folder: Path, settings: str, *words: str) -> PushOptions:
     ],
 )
 def test_settings_complete_the_flags(
-    folder: Path, settings: str, words: tuple[str, ...], registry: str | None, region: str | None, profile: str | None
+    folder: Path,
+    settings: str,
+    arguments: tuple[str, ...],
+    registry: str | None,
+    region: str | None,
+    profile: str | None,
 ) -> None:
-    found = read_push_options(folder, settings, *words)
-    assert (found.registry, found.region, found.profile) == (registry, region, profile)
+    options = read_push_options(folder, settings, *arguments)
+    assert (options.registry, options.region, options.profile) == (registry, region, profile)
 
 
 def test_invalid_registry_in_the_file_raises(folder: Path) -> None:

@@ -13,25 +13,28 @@ from microjobs_orchestrator.images import REVISION_LABEL
 
 def load(name: str, layers: Sequence[bytes], revision: str, architecture: str = "amd64") -> str:
     """Load an image with one file per layer into the engine, and return its ID."""
-    trees = [_tar({"content": layer}) for layer in layers]
+    layer_tars = [_make_tar({"content": layer}) for layer in layers]
     config = {
         "architecture": architecture,
         "os": "linux",
         "config": {"Labels": {REVISION_LABEL: revision}},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tree).hexdigest()}" for tree in trees]},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{hashlib.sha256(layer_tar).hexdigest()}" for layer_tar in layer_tars],
+        },
     }
-    names = [f"{number}/layer.tar" for number in range(len(trees))]
+    names = [f"{number}/layer.tar" for number in range(len(layer_tars))]
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": names}]
     files = {"manifest.json": json.dumps(manifest).encode(), "config.json": json.dumps(config).encode()}
     client = docker.from_env()
     try:
-        (image,) = client.images.load(_tar({**files, **dict(zip(names, trees, strict=True))}))
+        (image,) = client.images.load(_make_tar({**files, **dict(zip(names, layer_tars, strict=True))}))
         return str(image.id)
     finally:
         client.close()
 
 
-def _tar(files: dict[str, bytes]) -> bytes:
+def _make_tar(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files.items():

@@ -1,4 +1,4 @@
-"""Program of one host of a processing job, and the functions that the tests call on all hosts."""
+"""The program of one host of a processing job, and the functions that the tests call on all hosts."""
 
 import json
 import os
@@ -18,13 +18,16 @@ from microjobs.hosts import Hosts, Register, run_on_hosts
 PROGRAM = ("-c", f"from {__name__} import main; main()")
 
 
-def control(hosts: Hosts) -> None:
-    """Call the function of the settings on the hosts that have arguments, and print all results."""
+def coordinate(hosts: Hosts) -> None:
+    """Run on the first host: call a function on each host for which there are arguments, and print all results.
+
+    The settings name the function and contain the arguments.
+    """
     settings = json.loads(sys.argv[1])
     arguments = {host: tuple(values) for host, values in settings["arguments"].items()}
     function = globals()[settings["call"]]
     results = (hosts.write if settings["call"].startswith("write_") else hosts.call)(function, arguments)
-    if "then" in settings:  # a second call, with the results of the first one
+    if "then" in settings:  # the second call has the results of the first call
         results = hosts.call(globals()[settings["then"]], results)
     print("results", json.dumps(results, sort_keys=True), flush=True)
 
@@ -33,7 +36,7 @@ def repeat(text: str, times: int) -> tuple[str, int]:
     return text * times, os.getpid()
 
 
-def length(text: str, pid: int) -> tuple[int, bool]:
+def measure_length(text: str, pid: int) -> tuple[int, bool]:
     return len(text), pid == os.getpid()
 
 
@@ -42,7 +45,7 @@ def wait() -> None:
     time.sleep(60)
 
 
-def fail_for_the_user(folder: str, fails: bool) -> None:
+def fail_while_writing(folder: str, fails: bool) -> None:
     """Raise an error on one host while all hosts are writing their second file."""
     path = Path(folder)
     with atomic_group() as register:
@@ -70,7 +73,7 @@ def write_and_fail(register: Register, folder: str, fails: bool) -> None:
         raise UserError("row 5 is bad")
 
 
-def fail_at_length(fails: bool) -> None:
+def fail_with_long_message(fails: bool) -> None:
     if fails:
         raise UserError("row 5 is bad " + "\U0001d54f" * 100_000)
     time.sleep(60)
@@ -78,7 +81,7 @@ def fail_at_length(fails: bool) -> None:
 
 def fail_unexpectedly(fails: bool) -> None:
     if fails:
-        raise ZeroDivisionError("of ours")
+        raise ZeroDivisionError("unexpected")
     time.sleep(60)
 
 
@@ -90,8 +93,8 @@ def fill_the_disk(fails: bool) -> None:
     time.sleep(60)
 
 
-def drop_the_call() -> None:
-    """Close the connection to Dask before the heartbeat's connection, as can happen when a host ends."""
+def drop_dask_connection() -> None:
+    """Close the connection to Dask before the connection for heartbeats, as can happen when a host ends."""
     from distributed import Worker  # a host must import Dask with its own settings
 
     for worker in Worker._instances:
@@ -106,11 +109,11 @@ def stop(number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
-    for name, value in settings["limits"].items():
+    for name, value in settings["time_limits"].items():
         setattr(dask_hosts if hasattr(dask_hosts, name) else heartbeat, name, value)
     signal.signal(signal.SIGTERM, stop)
     try:
-        run_on_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), control)
+        run_on_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), coordinate)
     except JobError as error:
         print(type(error).__name__, error, flush=True)
         sys.exit(error.exit_code)

@@ -18,27 +18,27 @@ from pathlib import Path
 
 from microjobs import peers
 from microjobs.contract import BASE_DIR, Layout, ResourceConfig, write_job_certificate, write_job_secret
-from microjobs.network import WATCH_PORT, Network
+from microjobs.network import HEARTBEAT_PORT, Network
 from microjobs.peers import Connection
-from microjobs.processes import children_of
+from microjobs.processes import find_children
 from microjobs_orchestrator.local.certificates import make_certificate
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from tests.conftest import REPOSITORY
-from tests.forks import Fork, job_variables
+from tests.forks import Fork, make_job_environment
 
-HOST = """
+HOST_PROGRAM = """
 import json, logging, sys
 from microjobs import distributed, heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.errors import JobError, Stopped
 settings = json.loads(sys.argv[1])
-for name, value in settings["limits"].items():
+for name, value in settings["time_limits"].items():
     setattr(heartbeat, name, value)
-program = distributed.Program(settings["command"], agent=settings["agent"])
+program = distributed.Program(settings["command"], is_agent=settings["agent"])
 explain = (lambda code: (code, f"exit code {code}")) if settings["script"] else None
 try:
     resources = ResourceConfig(settings["host"], tuple(settings["hosts"]))
-    distributed.launch(program, resources, explain=explain, join_seconds=settings["limits"]["JOIN_SECONDS"])
+    distributed.launch(program, resources, explain=explain, join_seconds=settings["time_limits"]["JOIN_SECONDS"])
 except JobError as error:
     print(type(error).__name__, error, flush=True)
     sys.exit(error.exit_code)
@@ -49,46 +49,48 @@ except Stopped as stopped:
 
 @dataclass(frozen=True)
 class End:
-    """The end of a host: exit code, output (including its worker's), and run time in seconds."""
+    """The end of a host: its exit code, its output with that of its worker, and its run time in seconds."""
 
     code: int
-    printed: str
+    output: str
     seconds: float
 
 
 @dataclass
 class Host:
+    """The process of one host. `orphans` are the IDs of worker processes that may outlive it."""
+
     process: Fork
-    started: float = field(default_factory=time.monotonic)
+    start_time: float = field(default_factory=time.monotonic)
     orphans: list[int] = field(default_factory=list)
 
     def wait_for(self, text: str) -> None:
         for line in self.process.stdout:
             if text in line:
                 return
-        raise AssertionError(f"ended with {self.process.wait()} before it printed {text!r}")
+        raise AssertionError(f"the host ended with {self.process.wait()} before it printed {text!r}")
 
     def end(self) -> End:
-        printed, _ = self.process.communicate(timeout=60)
-        return End(self.process.wait(), printed, time.monotonic() - self.started)
+        output, _ = self.process.communicate(timeout=60)
+        return End(self.process.wait(), output, time.monotonic() - self.start_time)
 
-    def wait_until_it_handles_sigterm(self) -> None:
+    def wait_for_sigterm_handler(self) -> None:
         """Wait until the program handles SIGTERM. Without a handler, SIGTERM would end the interpreter."""
         while True:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
             caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
             if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
                 return
-            assert self.process.poll() is None, "it ended"
+            assert self.process.poll() is None, "the host ended"
             time.sleep(0.01)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the host's process, but not to its workers, which have their own session."""
-        self.orphans += children_of(self.process.pid)
+        self.orphans += find_children(self.process.pid)
         self.process.send_signal(number)
 
     def close(self) -> None:
-        self.orphans += children_of(self.process.pid)
+        self.orphans += find_children(self.process.pid)
         for pid in (self.process.pid, *self.orphans):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -106,19 +108,36 @@ class Hosts:
         self._reserved = contextlib.ExitStack()
         network, _ = self._reserved.enter_context(reserve(names))
         self.addresses, self.ports = network.hosts, network.ports
-        self.started: dict[str, Host] = {}
+        self.by_name: dict[str, Host] = {}
 
-    def start(self, name: str, worker: str, *, agent: bool = False, script: bool = False, **limits: float) -> Host:
-        """Start a host of a training job. Its worker, or the agent that starts workers, runs the Python code."""
+    def start(self, name: str, worker: str, *, agent: bool = False, script: bool = False, **time_limits: float) -> Host:
+        """Start a host of a training job.
+
+        Args:
+            worker: Python code of the host's worker, or of an agent that starts the workers.
+            agent: whether the code is that of an agent.
+            script: whether the code is a user's script, whose exit code explains a failure.
+            time_limits: values that replace constants of the module `heartbeat`, such as LOST_SECONDS.
+        """
         command = [sys.executable, "-c", worker]
-        return self.start_program(name, limits, command=command, agent=agent, script=script)
+        return self.start_program(name, time_limits, command=command, agent=agent, script=script)
 
-    def start_program(self, name: str, limits: Mapping[str, float], **settings: object) -> Host:
-        """Start a host that runs the program, with the settings as JSON."""
+    def start_program(self, name: str, time_limits: Mapping[str, float], **settings: object) -> Host:
+        """Start a host that runs the program, with the settings as JSON.
+
+        Args:
+            time_limits: values that replace constants of the modules, such as LOST_SECONDS.
+        """
         settings |= {
             "host": name,
             "hosts": self.names,
-            "limits": {"JOIN_SECONDS": 30, "LOST_SECONDS": 20, "BEAT_SECONDS": 0.2, "ECHO_SECONDS": 1, **limits},
+            "time_limits": {
+                "JOIN_SECONDS": 30,
+                "LOST_SECONDS": 20,
+                "BEAT_SECONDS": 0.2,
+                "UNCERTAIN_REASON_SECONDS": 1,
+                **time_limits,
+            },
         }
         network = Network(self.addresses[name], self.addresses, self.ports).variables()
         layout = Layout(self.folder / name)
@@ -130,45 +149,45 @@ class Hosts:
             BASE_DIR: str(layout.root),
             "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}",
         }
-        self.started[name] = Host(Fork([*self.program, json.dumps(settings)], environment))
-        return self.started[name]
+        self.by_name[name] = Host(Fork([*self.program, json.dumps(settings)], environment))
+        return self.by_name[name]
 
     @property
-    def first(self) -> tuple[str, int]:
+    def first_address(self) -> tuple[str, int]:
         """Address and port of the first host."""
-        return self.addresses["algo-1"], self.ports["algo-1", WATCH_PORT]
+        return self.addresses["algo-1"], self.ports["algo-1", HEARTBEAT_PORT]
 
     def connect(self) -> socket.socket:
         """Return a connection to the first host, as soon as it listens."""
         deadline = time.monotonic() + 20
         while True:
             try:
-                return socket.create_connection(self.first)
+                return socket.create_connection(self.first_address)
             except ConnectionRefusedError:
                 assert time.monotonic() < deadline, "the first host does not listen"
                 time.sleep(0.05)
 
     def call(self, host: str) -> Connection:
-        """Return an authenticated connection, with which the test acts as a host of the job."""
+        """Return an authenticated connection. The test uses it to act as a host of the job."""
         self.connect().close()
-        return peers.call(self.first, self.secret.encode(), host)
+        return peers.call(self.first_address, self.secret.encode(), host)
 
     def run(self, workers: Mapping[str, str], **settings: bool | float) -> dict[str, End]:
         """Start one host per entry, and wait until all hosts have ended."""
         for name, worker in workers.items():
-            self.start(name, worker, **settings)  # type: ignore[arg-type]  # flags and limits
+            self.start(name, worker, **settings)  # type: ignore[arg-type]  # flags and time_limits
         return self.end()
 
     def end(self) -> dict[str, End]:
-        return {name: host.end() for name, host in self.started.items()}
+        return {name: host.end() for name, host in self.by_name.items()}
 
     def close(self) -> None:
-        for host in self.started.values():
+        for host in self.by_name.values():
             host.close()
         self._reserved.close()
 
 
-def make_hosts(count: int = 3, program: Sequence[str] = ("-c", HOST)) -> Iterator[Hosts]:
+def make_hosts(count: int = 3, program: Sequence[str] = ("-c", HOST_PROGRAM)) -> Iterator[Hosts]:
     names = [f"algo-{number}" for number in range(1, count + 1)]
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(Hosts(names, program, Path(folder))) as hosts:
         yield hosts
@@ -182,9 +201,10 @@ def run_on_all_hosts(job: str, hosts: Mapping[str, Layout]) -> None:
         for name, layout in hosts.items():
             write_job_secret(layout, secret)
             write_job_certificate(layout, *certificate)
-            environment = job_variables(job, layout)
+            environment = make_job_environment(job, layout)
             environment |= dataclasses.replace(network, address=network.resolve(name)).variables()
-            command = [sys.executable, "-m", "microjobs"]  # a new interpreter, which imports Dask with its settings
+            # the host is a new interpreter, which imports Dask with its own settings
+            command = [sys.executable, "-m", "microjobs"]
             processes.append(
                 subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             )
@@ -193,13 +213,13 @@ def run_on_all_hosts(job: str, hosts: Mapping[str, Layout]) -> None:
     assert not [line for log in logs for line in log.splitlines() if re.search("WARN|ERROR|Traceback", line)], logs
 
 
-def resources(host: str, count: int) -> ResourceConfig:
+def make_resource_config(host: str, count: int) -> ResourceConfig:
     return ResourceConfig(host, tuple(f"algo-{number}" for number in range(1, count + 1)))
 
 
 def is_running(path: Path) -> bool:
-    """Return whether the process with the number in the file is running."""
+    """Return whether the process whose ID the file contains is running."""
     try:
         return ") Z " not in Path(f"/proc/{path.read_text()}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the second one if the process ends during the read
+    except (FileNotFoundError, ProcessLookupError):  # ProcessLookupError is raised if the process ends during the read
         return False

@@ -14,7 +14,7 @@ from microjobs.errors import UserError
 Member = Callable[[tarfile.TarFile], None]
 
 
-def file_member(name: str, content: bytes = b"x") -> Member:
+def make_file_member(name: str, content: bytes = b"x") -> Member:
     def add(tar: tarfile.TarFile) -> None:
         info = tarfile.TarInfo(name)
         info.size = len(content)
@@ -23,7 +23,7 @@ def file_member(name: str, content: bytes = b"x") -> Member:
     return add
 
 
-def link_member(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> Member:
+def make_link_member(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> Member:
     def add(tar: tarfile.TarFile) -> None:
         info = tarfile.TarInfo(name)
         info.type, info.linkname = kind, target
@@ -32,7 +32,7 @@ def link_member(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> Member
     return add
 
 
-def archive(folder: Path, *members: Member) -> Path:
+def write_archive(folder: Path, *members: Member) -> Path:
     path = folder / "model.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         for add in members:
@@ -41,11 +41,11 @@ def archive(folder: Path, *members: Member) -> Path:
 
 
 def test_links_inside_the_archive_are_extracted(tmp_path: Path) -> None:
-    path = archive(
+    path = write_archive(
         tmp_path,
-        file_member("1/model", b"content"),
-        link_member("latest", "1"),
-        link_member("hard", "1/model", tarfile.LNKTYPE),
+        make_file_member("1/model", b"content"),
+        make_link_member("latest", "1"),
+        make_link_member("hard", "1/model", tarfile.LNKTYPE),
     )
     archives.unpack(path, tmp_path / "out")
     assert (tmp_path / "out" / "latest" / "model").read_bytes() == b"content"
@@ -55,26 +55,32 @@ def test_links_inside_the_archive_are_extracted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([file_member("../evil")], "leaves the archive's folder"),
-        ([file_member("a/../../evil")], "leaves the archive's folder"),
-        ([file_member("/evil")], "leaves the archive's folder"),
-        ([link_member("out", "../../etc")], "leaves the archive's folder"),
-        ([link_member("out", "/etc")], "leaves the archive's folder"),
-        ([link_member("a", "."), link_member("a/b", "../..")], "leaves the archive's folder|links out"),
-        ([link_member("hard", "../evil", tarfile.LNKTYPE)], "leaves the archive's folder"),
-        ([link_member("empty", "")], "not a complete tar archive"),
-        ([link_member("a", "a")], "not a complete tar archive"),
-        ([file_member("good/b")], "not a complete tar archive"),
-        ([file_member("x" * 300)], "not a complete tar archive"),
-        ([file_member("a/" * 1000 + "b")], "more than 64 folders deep"),
-        ([link_member("pipe", "", tarfile.FIFOTYPE)], "is not a file, a folder or a link"),
-        ([link_member("device", "", tarfile.CHRTYPE)], "is not a file, a folder or a link"),
+        ([make_file_member("../evil")], "leaves the archive's folder"),
+        ([make_file_member("a/../../evil")], "leaves the archive's folder"),
+        ([make_file_member("/evil")], "leaves the archive's folder"),
+        ([make_link_member("out", "../../etc")], "leaves the archive's folder"),
+        ([make_link_member("out", "/etc")], "leaves the archive's folder"),
+        ([make_link_member("a", "."), make_link_member("a/b", "../..")], "leaves the archive's folder|links out"),
+        ([make_link_member("hard", "../evil", tarfile.LNKTYPE)], "leaves the archive's folder"),
+        (
+            [make_link_member("hard", "later", tarfile.LNKTYPE)],
+            "is a hard link to 'later', which is not an earlier file",
+        ),
+        ([make_link_member("empty", "")], "not a complete tar archive"),
+        ([make_link_member("a", "a")], "not a complete tar archive"),
+        ([make_file_member("good/b")], "not a complete tar archive"),
+        ([make_file_member("x" * 300)], "not a complete tar archive"),
+        ([make_file_member("a/" * 1000 + "b")], "has more than 64 parts"),
+        ([make_link_member("pipe", "", tarfile.FIFOTYPE)], "is not a file, a folder or a link"),
+        ([make_link_member("device", "", tarfile.CHRTYPE)], "is not a file, a folder or a link"),
     ],
 )
-def test_member_that_would_leave_the_folder_raises(members: list[Member], message: str, tmp_path: Path) -> None:
+def test_dangerous_or_impossible_member_raises_and_leaves_nothing(
+    members: list[Member], message: str, tmp_path: Path
+) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    path = archive(tmp_path, file_member("good"), *members)
+    path = write_archive(tmp_path, make_file_member("good"), *members)
     with pytest.raises(UserError, match=message):
         archives.unpack(path, work / "out")
     assert list(work.iterdir()) == []
@@ -82,26 +88,30 @@ def test_member_that_would_leave_the_folder_raises(members: list[Member], messag
 
 
 def test_file_is_never_written_through_a_link(tmp_path: Path) -> None:
-    path = archive(tmp_path, link_member("a", "b"), file_member("a/evil"))
+    path = write_archive(tmp_path, make_link_member("a", "b"), make_file_member("a/evil"))
     with pytest.raises(UserError, match="not a complete tar archive"):
         archives.unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("members", [1, 20])
-def test_bomb_raises_before_it_fills_the_disk(members: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("member_count", [1, 20])
+def test_decompression_bomb_raises_before_it_fills_the_disk(
+    member_count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The limit applies to the sum of all members: each of the 20 members is smaller than the limit."""
     monkeypatch.setattr(archives, "MIN_LIMIT_BYTES", 1000)
-    size = 1_000_000 // members
-    path = archive(tmp_path, *(file_member(f"zeros-{number}", bytes(size)) for number in range(members)))
+    size = 1_000_000 // member_count
+    path = write_archive(
+        tmp_path, *(make_file_member(f"zeros-{number}", bytes(size)) for number in range(member_count))
+    )
     with pytest.raises(UserError, match="possible decompression bomb"):
         archives.unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_flipped_bit_in_a_weight_raises(tmp_path: Path) -> None:
-    """Weights hardly compress: the archive contains them unchanged, so that only its checksum finds the error."""
-    path = archive(tmp_path, file_member("model.onnx", random.Random(1).randbytes(200_000)))  # noqa: S311
+    """Weights hardly compress, so the archive contains them unchanged. Only its checksum reveals the changed bit."""
+    path = write_archive(tmp_path, make_file_member("model.onnx", random.Random(1).randbytes(200_000)))  # noqa: S311
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 1
     path.write_bytes(content)
@@ -110,48 +120,50 @@ def test_flipped_bit_in_a_weight_raises(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "other", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "zip", "empty"])
 def test_damaged_archive_raises_and_leaves_nothing(damage: str, tmp_path: Path) -> None:
-    path = archive(tmp_path, file_member("model.onnx", bytes(range(256)) * 1000))
+    path = write_archive(tmp_path, make_file_member("model.onnx", bytes(range(256)) * 1000))
     content = path.read_bytes()
-    damaged = {
+    damaged_contents = {
         "cut": content[: len(content) // 2],
         "changed": content[:100] + b"\xff" * 20 + content[120:],
-        "other": b"PK\x03\x04 a zip file",
+        "zip": b"PK\x03\x04 a zip file",
         "empty": b"",
     }
-    path.write_bytes(damaged[damage])
+    path.write_bytes(damaged_contents[damage])
     with pytest.raises(UserError, match="not a complete tar archive"):
         archives.unpack(path, tmp_path / "out")
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.tar.gz"]
 
 
 def test_extracted_files_keep_only_the_executable_bit(tmp_path: Path) -> None:
-    def add(name: str, mode: int) -> Member:
-        def to(tar: tarfile.TarFile) -> None:
+    def make_member(name: str, mode: int) -> Member:
+        def add_entry(tar: tarfile.TarFile) -> None:
             info = tarfile.TarInfo(name)
             info.mode = mode
             tar.addfile(info)
 
-        return to
+        return add_entry
 
-    archives.unpack(archive(tmp_path, add("script", 0o6700), add("data", 0o222)), tmp_path / "out")
+    archives.unpack(
+        write_archive(tmp_path, make_member("script", 0o6700), make_member("data", 0o222)), tmp_path / "out"
+    )
     modes = {path.name: path.stat().st_mode & 0o7777 for path in (tmp_path / "out").iterdir()}
     assert modes == {"script": 0o755, "data": 0o644}
 
 
 def test_too_many_members_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
-    members = [file_member(str(number)) for number in range(4)]
-    archives.unpack(archive(tmp_path, *members[:3]), tmp_path / "three")
+    members = [make_file_member(str(number)) for number in range(4)]
+    archives.unpack(write_archive(tmp_path, *members[:3]), tmp_path / "three")
     with pytest.raises(UserError, match="or 3 members: refused"):
-        archives.unpack(archive(tmp_path, *members), tmp_path / "four")
+        archives.unpack(write_archive(tmp_path, *members), tmp_path / "four")
 
 
-def test_deepest_path_is_extracted(tmp_path: Path) -> None:
-    archives.unpack(archive(tmp_path, file_member("a/" * 63 + "b")), tmp_path / "out")
-    with pytest.raises(UserError, match="more than 64 folders deep"):
-        archives.unpack(archive(tmp_path, file_member("a/" * 64 + "b")), tmp_path / "deeper")
+def test_path_of_64_parts_is_extracted_but_65_raise(tmp_path: Path) -> None:
+    archives.unpack(write_archive(tmp_path, make_file_member("a/" * 63 + "b")), tmp_path / "out")
+    with pytest.raises(UserError, match="its path has more than 64 parts: use fewer folders"):
+        archives.unpack(write_archive(tmp_path, make_file_member("a/" * 64 + "b")), tmp_path / "deeper")
 
 
 def test_missing_archive_raises(tmp_path: Path) -> None:
@@ -165,6 +177,6 @@ def test_full_disk_is_reported_with_its_folder(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("shutil.copyfileobj", write)
     with pytest.raises(OSError, match="No space left on device") as raised:
-        archives.unpack(archive(tmp_path, file_member("x")), tmp_path / "out")
+        archives.unpack(write_archive(tmp_path, make_file_member("x")), tmp_path / "out")
     assert raised.value.filename == str(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -57,7 +57,7 @@ def test_map_parts_raises_error_of_a_part(tmp_path: Path) -> None:
         arrays.map_parts(arrays.open_array(save(tmp_path / "x_test.npy", np.zeros((10, 2)))), fail)
 
 
-def test_file_truncated_while_read_raises(tmp_path: Path) -> None:
+def test_file_that_is_truncated_during_a_read_raises(tmp_path: Path) -> None:
     array_file = arrays.open_array(save(tmp_path / "x_test.npy", np.zeros((10, 2))))
     array_file.path.write_bytes(array_file.path.read_bytes()[:-8])
     with pytest.raises(UserError, match=r"x_test\.npy was truncated while it was read"):
@@ -190,6 +190,10 @@ def test_shards_of_a_split_are_joined_in_order(tmp_path: Path) -> None:
         ([], "has no x_train.npy: it contains nothing"),
         (["x_train-00000-of-00002.npy", "y_train.npy"], "x_train-00001-of-00002.npy is missing"),
         (["x_train.npy", "x_train-00000-of-00001.npy", "y_train.npy"], "do not belong together"),
+        (
+            ["x_train-00000-of-00002.npy", "x_train-00000-of-00003.npy", "x_train-00001-of-00002.npy"],
+            "00000-of-00002.npy and x_train-00000-of-00003.npy do not belong together",
+        ),
     ],
 )
 def test_incomplete_split_raises(names: list[str], message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Batch scoring: predictions and their error, on one host, or on several that have parts of the data."""
+"""Batch scoring: predictions and their error, on one host, or on two hosts with parts of the data."""
 
 import json
 import tarfile
@@ -17,7 +17,7 @@ from microjobs.contract import Layout, ResourceConfig, read_failure, write_proce
 from microjobs.predictor import Predictor
 from microjobs.scaler import Scaler
 from microjobs_batch_score import scoring
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 from tests.forks import start_job
 from tests.unit.hosts import run_on_all_hosts
 
@@ -34,7 +34,7 @@ def layout(tmp_path: Path) -> Layout:
 
 def write_input(layout: Layout, arrays: Arrays) -> None:
     """Write an extracted model and test arrays."""
-    linear_bundle(layout.processing("model"), WEIGHTS, 3.0)
+    write_linear_bundle(layout.processing("model"), WEIGHTS, 3.0)
     layout.processing("test").mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         np.save(layout.processing("test") / f"{name}.npy", array)
@@ -53,7 +53,7 @@ def run_job(layout: Layout, *arguments: str, expect: int = 0) -> Path:
     return layout.processing("batch")
 
 
-def expected_mse(data: Arrays) -> float:
+def compute_expected_mse(data: Arrays) -> float:
     predicted = data["x_test"] @ WEIGHTS + 3.0
     return float(np.mean((predicted - data["y_test"]) ** 2))
 
@@ -75,7 +75,7 @@ def test_predictions_and_report_are_written(layout: Layout) -> None:
     assert predictions.shape == (40_000,)
     report = json.loads((batch / "report.json").read_text())
     assert report["rows"] == 40_000
-    assert report["mse"] == pytest.approx(expected_mse(data), rel=1e-5)
+    assert report["mse"] == pytest.approx(compute_expected_mse(data), rel=1e-5)
     assert (batch / "score-report.txt").read_text() == f"Test MSE : {report['mse']}"
     assert (batch / "predicted-versus-target.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -92,7 +92,7 @@ def test_model_archive_of_a_training_job_is_extracted(layout: Layout, tmp_path: 
 def test_raw_signature_scales_inside_the_model(layout: Layout) -> None:
     data = make_arrays(100)
     write_input(layout, {"x_test": data["x_test"] * 2 + 1, "y_test": data["y_test"]})
-    linear_bundle(layout.processing("model"), WEIGHTS, 3.0, Scaler([9] * 3, [1.0] * 3, [2.0] * 3))
+    write_linear_bundle(layout.processing("model"), WEIGHTS, 3.0, Scaler([9] * 3, [1.0] * 3, [2.0] * 3))
     batch = run_job(layout, "--signature", "raw")
     np.testing.assert_allclose(np.load(batch / "predictions.npy"), data["x_test"] @ WEIGHTS + 3.0, atol=1e-5)
 
@@ -100,7 +100,7 @@ def test_raw_signature_scales_inside_the_model(layout: Layout) -> None:
 def test_raw_signature_of_named_columns_is_refused(layout: Layout) -> None:
     write_input(layout, make_arrays(100))
     columns = FittedColumns(tuple(NumericColumn(name, 0.0, 1.0) for name in "abc"))
-    linear_bundle(layout.processing("model"), WEIGHTS, 3.0, columns=columns)
+    write_linear_bundle(layout.processing("model"), WEIGHTS, 3.0, columns=columns)
     run_job(layout, "--signature", "raw", expect=2)
     assert "signature raw of this model takes named columns, not arrays" in (read_failure(layout) or "")
 
@@ -160,18 +160,19 @@ def test_failed_job_removes_predictions_of_other_files(layout: Layout) -> None:
 
 def test_number_of_points_in_the_plot_is_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(arrays, "BLOCK_BYTES", 1000)
-    linear_bundle(tmp_path, WEIGHTS, 3.0)
+    write_linear_bundle(tmp_path, WEIGHTS, 3.0)
     data = make_arrays(9_000)
     for name, array in data.items():
         np.save(tmp_path / f"{name}.npy", array)
     result = scoring.score_file(
         Predictor(read_bundle(tmp_path)),
         arrays.open_array(tmp_path / "x_test.npy"),
-        scoring.targets_in_file(tmp_path / "y_test.npy"),
+        scoring.open_targets(tmp_path / "y_test.npy"),
         tmp_path / "predictions.npy",
         "serving_default",
     )
-    assert result.plot_targets == data["y_test"][::4].tolist()
+    assert result.plot_targets == data["y_test"][::5].tolist()
+    assert len(result.plot_targets) <= scoring.MAX_PLOT_POINTS
 
 
 @pytest.mark.parametrize("model", ["none", "two archives", "no onnx"])
@@ -207,26 +208,32 @@ def split_in_two(arrays: Arrays) -> dict[str, NDArray[Any]]:
     }
 
 
-@pytest.mark.parametrize("crossed", [False, True], ids=["targets-on-the-same-host", "targets-on-the-other-host"])
-def test_two_hosts_with_shards_write_one_report(crossed: bool, hosts: dict[str, Layout], layout: Layout) -> None:
+@pytest.mark.parametrize(
+    "are_targets_swapped", [False, True], ids=["targets-on-the-same-host", "targets-on-the-other-host"]
+)
+def test_two_hosts_with_shards_write_one_report(
+    are_targets_swapped: bool, hosts: dict[str, Layout], layout: Layout
+) -> None:
     data = make_arrays(1000)
     first, second = hosts.values()
     for number, (features, targets) in enumerate([(first, second), (second, first)]):
         half = slice(number * 500, number * 500 + 500)
         write_input(features, {f"x_test-{number:05}-of-00002": data["x_test"][half]})
-        write_input(targets if crossed else features, {f"y_test-{number:05}-of-00002": data["y_test"][half]})
+        write_input(
+            targets if are_targets_swapped else features, {f"y_test-{number:05}-of-00002": data["y_test"][half]}
+        )
     run_on_all_hosts("batch-score", hosts)
     report = json.loads((first.processing("batch") / "report.json").read_text())
     assert report["rows"] == 1000
     write_input(layout, split_in_two(data))
     one_host = json.loads((run_job(layout) / "report.json").read_text())
     assert report == pytest.approx(one_host, rel=1e-12)
-    written = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
-    assert sorted(name for name in written if name.endswith(".npy")) == [
+    output_names = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
+    assert sorted(name for name in output_names if name.endswith(".npy")) == [
         "predictions-00000-of-00002.npy",
         "predictions-00001-of-00002.npy",
     ]
-    assert len(written) == len(set(written))
+    assert len(output_names) == len(set(output_names))
 
 
 def test_replicated_data_is_scored_once(hosts: dict[str, Layout]) -> None:
@@ -234,5 +241,5 @@ def test_replicated_data_is_scored_once(hosts: dict[str, Layout]) -> None:
     for layout in hosts.values():
         write_input(layout, data)
     run_on_all_hosts("batch-score", hosts)
-    written = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
-    assert written.count("predictions.npy") == 1
+    output_names = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
+    assert output_names.count("predictions.npy") == 1

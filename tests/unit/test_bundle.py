@@ -11,22 +11,22 @@ from microjobs import archives, bundle
 from microjobs.columns import CategoricalColumn, FittedColumns, NumericColumn, read_columns, write_columns
 from microjobs.errors import UserError
 from microjobs.scaler import Scaler, read_scaler, write_scaler
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 
 
 def test_bundle_is_the_same_after_packing_and_unpacking(tmp_path: Path) -> None:
-    linear_bundle(tmp_path / "model", [1.0, 2.0], 0.5, Scaler([3, 3], [0.0, 1.0], [1.0, 2.0]))
+    write_linear_bundle(tmp_path / "model", [1.0, 2.0], 0.5, Scaler([3, 3], [0.0, 1.0], [1.0, 2.0]))
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "model", ".")
     archives.unpack(tmp_path / "model.tar.gz", tmp_path / "copy")
-    read = bundle.read_bundle(tmp_path / "copy")
-    assert read.manifest.features == 2
-    assert read.scaler == read_scaler(tmp_path / "model")
+    copy = bundle.read_bundle(tmp_path / "copy")
+    assert copy.manifest.features == 2
+    assert copy.scaler == read_scaler(tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", [bundle.MODEL_FILE, bundle.MANIFEST_FILE])
 def test_missing_file_raises(name: str, tmp_path: Path) -> None:
-    linear_bundle(tmp_path, [1.0], 0.0)
+    write_linear_bundle(tmp_path, [1.0], 0.0)
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=f"has no {name}"):
         bundle.read_bundle(tmp_path)
@@ -34,14 +34,14 @@ def test_missing_file_raises(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"framework": "x", "features": "many"}'])
 def test_damaged_manifest_raises(content: str, tmp_path: Path) -> None:
-    linear_bundle(tmp_path, [1.0], 0.0)
+    write_linear_bundle(tmp_path, [1.0], 0.0)
     (tmp_path / bundle.MANIFEST_FILE).write_text(content)
     with pytest.raises(UserError, match="is not a manifest"):
         bundle.read_bundle(tmp_path)
 
 
 def test_manifest_without_features_raises(tmp_path: Path) -> None:
-    linear_bundle(tmp_path, [1.0], 0.0)
+    write_linear_bundle(tmp_path, [1.0], 0.0)
     manifest = tmp_path / bundle.MANIFEST_FILE
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "features": 0}))
     with pytest.raises(UserError, match=re.escape(f"{manifest} has 0 features")):
@@ -49,14 +49,14 @@ def test_manifest_without_features_raises(tmp_path: Path) -> None:
 
 
 def test_scaler_feature_count_mismatch_raises(tmp_path: Path) -> None:
-    linear_bundle(tmp_path, [1.0], 0.0, Scaler([1, 1], [0.0, 0.0], [1.0, 1.0]))
+    write_linear_bundle(tmp_path, [1.0], 0.0, Scaler([1, 1], [0.0, 0.0], [1.0, 1.0]))
     with pytest.raises(UserError, match=r"scaler\.json has 2 features, but the model has 1"):
         bundle.read_bundle(tmp_path)
 
 
 def test_column_feature_count_mismatch_raises(tmp_path: Path) -> None:
     columns = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),))
-    linear_bundle(tmp_path, [1.0], 0.0, columns=columns)
+    write_linear_bundle(tmp_path, [1.0], 0.0, columns=columns)
     with pytest.raises(UserError, match=r"fitted-columns\.json has 2 features, but the model has 1"):
         bundle.read_bundle(tmp_path)
 

@@ -23,32 +23,32 @@ def test_environment_overrides_the_default_root() -> None:
 
 
 def test_local_paths_of_requests_map_below_the_root(layout: Layout) -> None:
-    spelled = f"{contract.DEFAULT_ROOT}/processing/train"
-    assert layout.resolve_local_path(spelled) == layout.processing("train")
-    assert layout.format_local_path(layout.processing("train")) == spelled
+    local_path = f"{contract.DEFAULT_ROOT}/processing/train"
+    assert layout.resolve_local_path(local_path) == layout.processing("train")
+    assert layout.format_local_path(layout.processing("train")) == local_path
     assert layout.resolve_local_path("/data/mine") == Path("/data/mine")
 
 
 @pytest.mark.parametrize(
-    ("wire", "value"),
+    ("encoded", "value"),
     [
         ("70", 70),  # SDK v2, plain estimator: str(70)
         ("abc", "abc"),  # SDK v2, plain estimator: str("abc")
-        ("True", "True"),  # SDK v2, plain estimator: str(True), which is no JSON
+        ("True", "True"),  # SDK v2, plain estimator: str(True), which is not JSON
         ('"abc"', "abc"),  # SDK v2, framework estimator: json.dumps
         ("true", True),  # SDK v2, framework estimator, and v3
         ("[1, 2]", [1, 2]),
     ],
 )
-def test_hyperparameters_of_all_sdk_encodings_are_decoded(wire: str, value: object) -> None:
-    assert contract.decode_hyperparameter(wire) == value
+def test_hyperparameters_of_all_sdk_encodings_are_decoded(encoded: str, value: object) -> None:
+    assert contract.decode_hyperparameter(encoded) == value
 
 
 def test_hyperparameters_are_written_as_strings(layout: Layout) -> None:
     contract.write_hyperparameters(layout, {"epochs": 70, "optimizer": "sgd", "flag": True, "sizes": [1, 2]})
-    read = contract.read_hyperparameters(layout)
-    assert read == {"epochs": "70", "optimizer": "sgd", "flag": "true", "sizes": "[1, 2]"}
-    assert contract.decode_hyperparameter(read["sizes"]) == [1, 2]
+    hyperparameters = contract.read_hyperparameters(layout)
+    assert hyperparameters == {"epochs": "70", "optimizer": "sgd", "flag": "true", "sizes": "[1, 2]"}
+    assert contract.decode_hyperparameter(hyperparameters["sizes"]) == [1, 2]
 
 
 def test_input_data_config_round_trips(layout: Layout) -> None:
@@ -84,8 +84,8 @@ def test_processing_resource_config_has_only_the_hosts(layout: Layout) -> None:
     resources = ResourceConfig("algo-1", ("algo-1", "algo-2"))
     contract.write_processing_resource_config(layout, resources)
     assert contract.read_processing_resource_config(layout) == resources
-    written = json.loads((layout.processing_config / "resourceconfig.json").read_text())
-    assert sorted(written) == ["current_host", "hosts"]
+    config = json.loads((layout.processing_config / "resourceconfig.json").read_text())
+    assert sorted(config) == ["current_host", "hosts"]
 
 
 def test_hosts_are_read_in_natural_order(layout: Layout) -> None:
@@ -101,10 +101,10 @@ def test_processing_job_config_contains_the_request(layout: Layout) -> None:
         "RoleArn": "arn:aws:iam::000000000000:role/r",
     }
     contract.write_processing_job_config(layout, request, "arn:aws:sagemaker:::processing-job/scale")
-    read = json.loads((layout.processing_config / "processingjobconfig.json").read_text())
-    assert read["ProcessingJobName"] == "scale"
-    assert read["AppSpecification"]["ContainerArguments"] is None
-    assert read["ProcessingInputs"] == []
+    config = json.loads((layout.processing_config / "processingjobconfig.json").read_text())
+    assert config["ProcessingJobName"] == "scale"
+    assert config["AppSpecification"]["ContainerArguments"] is None
+    assert config["ProcessingInputs"] == []
 
 
 def test_request_sets_the_checkpoint_folder(layout: Layout) -> None:
@@ -129,7 +129,9 @@ def test_reason_may_contain_invalid_unicode(layout: Layout) -> None:
     assert contract.read_failure(layout) == contract.read_message(layout) == "donn\\udce9es.csv is no array"
 
 
-def test_failed_write_of_a_reason_does_not_prevent_the_next(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_of_a_reason_does_not_prevent_the_next_write(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail_to_write(path: Path, _: bytes) -> int:
         path.touch()
         raise OSError(28, "No space left on device")
@@ -195,5 +197,5 @@ def test_contract_and_entry_point_need_only_the_standard_library() -> None:
     )
     shared = str(Path(contract.__file__).parent.parent)
     code = f"import sys; sys.path.insert(0, {shared!r}); from microjobs import {modules}"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

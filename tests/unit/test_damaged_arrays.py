@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays_of
+from hypothesis.extra import numpy as numpy_strategies
 from numpy.typing import NDArray
 
 from microjobs.contract import Layout, ResourceConfig
@@ -55,7 +55,7 @@ INTEGERS = st.sampled_from([-1, 0, 1, 3, 8, 2**31, 2**63, 2**64, 10**30, 10**400
 
 @st.composite
 def headers(draw: st.DrawFn) -> bytes:
-    """Return a header of the right form with invalid values."""
+    """Return a header whose values may be invalid, or bytes that are no header."""
     shape: object = draw(st.one_of(st.lists(INTEGERS, max_size=4).map(tuple), st.sampled_from(["None", "3", "{}"])))
     order = draw(st.sampled_from(["True", "False", "0", "None", "F"]))
     text = f"{{'descr': {draw(st.sampled_from(DESCRIPTIONS))}, 'fortran_order': {order}, 'shape': {shape}, }}"
@@ -72,7 +72,7 @@ def damaged_headers(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def mutated_files(draw: st.DrawFn) -> bytes:
-    """Return a valid file with some bytes changed, removed, or missing at the end."""
+    """Return the start of a valid file with some bytes changed, added or removed."""
     file = BytesIO()
     np.save(file, np.ones((8, 3)))
     content = bytearray(file.getvalue())
@@ -102,7 +102,7 @@ SPECIAL_FILES = st.sampled_from(
 
 
 def cast(array: NDArray[np.float64], dtype: str) -> NDArray[Any]:
-    with np.errstate(all="ignore"):  # casts change numbers that do not fit
+    with np.errstate(all="ignore"):  # numpy changes a number that does not fit, and warns
         return array.astype(dtype)
 
 
@@ -110,7 +110,7 @@ SHAPES = st.sampled_from([(8, 3), (8,), (0, 3), (8, 0), (0,), (9, 3), (8, 1), (8
 VALUES = st.sampled_from([0.0, 1.0, -1e-300, 5e-324, 1e150, 1e308, np.nan, np.inf, -np.inf])
 ARRAYS = st.builds(
     lambda array, dtype, order: cast(array, dtype).copy(order),
-    SHAPES.flatmap(lambda shape: arrays_of.arrays(np.float64, shape, elements=VALUES, fill=VALUES)),
+    SHAPES.flatmap(lambda shape: numpy_strategies.arrays(np.float64, shape, elements=VALUES, fill=VALUES)),
     st.sampled_from(["<f8", ">f8", "<f4", ">f2", "<f16", "<i8", "|u1", "|b1", "<c16", "|O"]),
     st.sampled_from(["C", "F"]),
 )
@@ -129,16 +129,16 @@ def run_job(layout: Layout, missing: Literal["mean"] | None) -> bool:
     source, train, test = (layout.format_local_path(layout.processing(name)) for name in ("input", "train", "test"))
     reason = None
     try:
-        task = standardise.Task(source, train, test, missing)
-        run_on_hosts(ResourceConfig(), lambda hosts: standardise.standardise(task, hosts))
+        options = standardise.ArrayOptions(source, train, test, missing)
+        run_on_hosts(ResourceConfig(), lambda hosts: standardise.standardise(options, hosts))
     except UserError as error:
         reason = str(error)
-    written = sorted(path.name for path in layout.root.glob("processing/t*/*"))
+    output_names = sorted(path.name for path in layout.root.glob("processing/t*/*"))
     if reason is not None:
-        assert written == []
+        assert output_names == []
         assert re.fullmatch("[^\n]{10,600}", reason)
         return False
-    assert written == sorted([*(path.name for path in layout.processing("input").iterdir()), "scaler.json"])
+    assert output_names == sorted([*(path.name for path in layout.processing("input").iterdir()), "scaler.json"])
     for path in layout.root.glob("processing/t*/x_*.npy"):
         assert not np.isinf(np.load(path)).any()
     return True

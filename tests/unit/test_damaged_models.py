@@ -1,6 +1,7 @@
-"""Damaged and harmful models: each one can predict, or loading it raises an error of one sentence. No files are left.
+"""Damaged and harmful models: each model predicts, or causes an error of one sentence when it is loaded. No files
+remain.
 
-MICROJOBS_EXAMPLES sets how many archives are generated.
+MICROJOBS_EXAMPLES sets the number of generated archives and of generated model folders.
 """
 
 import gzip
@@ -23,7 +24,7 @@ from onnx import TensorProto, helper
 from microjobs import archives, bundle
 from microjobs.errors import UserError
 from microjobs.predictor import Predictor
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 
 MAX_EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
 generated_examples = settings(max_examples=MAX_EXAMPLES, suppress_health_check=list(HealthCheck))
@@ -31,13 +32,13 @@ generated_examples = settings(max_examples=MAX_EXAMPLES, suppress_health_check=l
 
 def make_valid_files() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        linear_bundle(Path(folder), [1.0, 2.0], 0.5)
+        write_linear_bundle(Path(folder), [1.0, 2.0], 0.5)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 VALID_FILES = make_valid_files()
 
-# --- archives made to do harm ---
+# --- harmful archives ---
 
 PATH_PARTS = st.sampled_from(["a", "b", "..", ".", "", "/", "model.onnx", "1", "x" * 300, "\0", "é", "\udcff", "a\nb"])
 PATHS = st.one_of(
@@ -59,19 +60,20 @@ def members(draw: st.DrawFn) -> tuple[tarfile.TarInfo, bytes]:
 
 @st.composite
 def archive_files(draw: st.DrawFn) -> bytes:
-    """Return valid files and harmful members as an archive, perhaps damaged before or after compression."""
-    packed = io.BytesIO()
-    harmful = draw(st.lists(members(), max_size=4))
+    """Return an archive with harmful members, with or without valid files. It may be damaged, before or after
+    compression."""
+    buffer = io.BytesIO()
+    harmful_members = draw(st.lists(members(), max_size=4))
     with tarfile.open(
-        fileobj=packed, mode="w", format=draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
+        fileobj=buffer, mode="w", format=draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
     ) as tar:
         if draw(st.booleans()):
             add_files(tar, VALID_FILES)
-        for info, content in harmful:
+        for info, content in harmful_members:
             tar.addfile(info)
-            packed.write(content.ljust(512, b"\0"))
-    tarred = draw(damaged(packed.getvalue()))
-    return draw(damaged(gzip.compress(tarred, mtime=0)))
+            buffer.write(content.ljust(512, b"\0"))
+    tar_content = draw(possibly_damaged_bytes(buffer.getvalue()))
+    return draw(possibly_damaged_bytes(gzip.compress(tar_content, mtime=0)))
 
 
 def add_files(tar: tarfile.TarFile, files: dict[str, bytes]) -> None:
@@ -82,13 +84,14 @@ def add_files(tar: tarfile.TarFile, files: dict[str, bytes]) -> None:
 
 
 @st.composite
-def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+def possibly_damaged_bytes(draw: st.DrawFn, content: bytes) -> bytes:
+    """Return the content, or its start with some bytes changed, added or removed."""
     if draw(st.booleans()):
         return content
     changed = bytearray(content)
     for _ in range(draw(st.integers(0, 3))):
-        at = draw(st.integers(0, len(changed) - 1))
-        changed[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
+        offset = draw(st.integers(0, len(changed) - 1))
+        changed[offset : offset + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
     return bytes(changed[: draw(st.one_of(st.just(len(changed)), st.integers(0, len(changed))))])
 
 
@@ -108,10 +111,10 @@ def load(folder: Path) -> Predictor | None:
 def test_any_archive_loads_or_raises_and_leaves_nothing(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", folder)
-        mounted = Path(folder) / "mounted"
-        mounted.mkdir()
-        (mounted / bundle.ARCHIVE_FILE).write_bytes(content)
-        predictor = load(mounted)
+        model_folder = Path(folder) / "mounted"
+        model_folder.mkdir()
+        (model_folder / bundle.ARCHIVE_FILE).write_bytes(content)
+        predictor = load(model_folder)
         assert predictor is None or predictor.predict(np.ones((1, 2), np.float32)).shape == (1, 1)
         assert [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*")] == [
             "mounted",
@@ -127,9 +130,9 @@ JSON = st.recursive(
 MANIFEST: dict[str, Any] = json.loads(VALID_FILES[bundle.MANIFEST_FILE])
 MANIFESTS = st.one_of(
     st.dictionaries(st.sampled_from(list(MANIFEST)), JSON).map(lambda changed: json.dumps(MANIFEST | changed).encode()),
-    JSON.map(lambda value: json.dumps(value).encode()),
+    JSON.map(lambda content: json.dumps(content).encode()),
     st.sampled_from([b"", b"\xff", b"[" * 100_000, b'{"features": ' + b"9" * 5000 + b"}"]),
-    damaged(VALID_FILES[bundle.MANIFEST_FILE]),
+    possibly_damaged_bytes(VALID_FILES[bundle.MANIFEST_FILE]),
 )
 NUMBERS = st.one_of(st.lists(st.sampled_from([0, 1, 2.5, 1e400, None, "x", 10**400]), max_size=3), JSON)
 SCALERS = st.one_of(
@@ -140,7 +143,11 @@ SCALERS = st.one_of(
 )
 
 
-@given(manifest=MANIFESTS, scaler=st.one_of(st.none(), SCALERS), model=damaged(VALID_FILES[bundle.MODEL_FILE]))
+@given(
+    manifest=MANIFESTS,
+    scaler=st.one_of(st.none(), SCALERS),
+    model=possibly_damaged_bytes(VALID_FILES[bundle.MODEL_FILE]),
+)
 @generated_examples
 def test_any_model_folder_loads_or_raises(manifest: bytes, scaler: bytes | None, model: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -155,13 +162,13 @@ def test_any_model_folder_loads_or_raises(manifest: bytes, scaler: bytes | None,
 
 
 def save_model(folder: Path, node: onnx.NodeProto, inputs: list[Any], output: Any) -> None:
-    linear_bundle(folder, [1.0, 2.0], 0.0)
+    write_linear_bundle(folder, [1.0, 2.0], 0.0)
     graph = helper.make_graph([node], "other", inputs, [output])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, folder / bundle.MODEL_FILE)
 
 
-def value(name: str, kind: int, *shape: int | str) -> Any:
+def make_tensor_info(name: str, kind: int, *shape: int | str) -> Any:
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 
@@ -172,15 +179,40 @@ IDENTITY = helper.make_node("Identity", ["x"], ["y"])
 @pytest.mark.parametrize(
     ("node", "inputs", "output", "message"),
     [
-        (IDENTITY, [value("x", FLOAT, "n", 3)], value("y", FLOAT, "n", 3), "does not take rows of 2 features"),
-        (IDENTITY, [value("x", DOUBLE, "n", 2)], value("y", DOUBLE, "n", 2), "does not take rows of 2 features"),
-        (IDENTITY, [value("x", STRING, "n", 2)], value("y", STRING, "n", 2), "does not take rows of 2 features"),
-        (IDENTITY, [value("x", FLOAT, 1, 2)], value("y", FLOAT, 1, 2), "does not take rows of 2 features"),
-        (IDENTITY, [value("x", FLOAT, "n", 2)], value("y", FLOAT, "n", 2), r"but have type float32 and shape \(3, 2\)"),
+        (
+            IDENTITY,
+            [make_tensor_info("x", FLOAT, "n", 3)],
+            make_tensor_info("y", FLOAT, "n", 3),
+            "does not take rows of 2 features",
+        ),
+        (
+            IDENTITY,
+            [make_tensor_info("x", DOUBLE, "n", 2)],
+            make_tensor_info("y", DOUBLE, "n", 2),
+            "does not take rows of 2 features",
+        ),
+        (
+            IDENTITY,
+            [make_tensor_info("x", STRING, "n", 2)],
+            make_tensor_info("y", STRING, "n", 2),
+            "does not take rows of 2 features",
+        ),
+        (
+            IDENTITY,
+            [make_tensor_info("x", FLOAT, 1, 2)],
+            make_tensor_info("y", FLOAT, 1, 2),
+            "does not take rows of 2 features",
+        ),
+        (
+            IDENTITY,
+            [make_tensor_info("x", FLOAT, "n", 2)],
+            make_tensor_info("y", FLOAT, "n", 2),
+            r"but have type float32 and shape \(3, 2\)",
+        ),
         (
             helper.make_node("Add", ["x", "z"], ["y"]),
-            [value("x", FLOAT, "n", 2), value("z", FLOAT, "n", 2)],
-            value("y", FLOAT, "n", 2),
+            [make_tensor_info("x", FLOAT, "n", 2), make_tensor_info("z", FLOAT, "n", 2)],
+            make_tensor_info("y", FLOAT, "n", 2),
             "does not take rows of 2 features",
         ),
     ],
@@ -196,11 +228,11 @@ def test_model_with_other_inputs_or_outputs_raises(
 
 def test_large_header_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_HEADER_BYTES", 1 << 20)
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("model.onnx")
         info.pax_headers = {"comment": "x" * (2 << 20)}
         tar.addfile(info)
-    (tmp_path / bundle.ARCHIVE_FILE).write_bytes(packed.getvalue())
+    (tmp_path / bundle.ARCHIVE_FILE).write_bytes(buffer.getvalue())
     with pytest.raises(UserError, match=r"a header of \d+ bytes"):
         archives.unpack(tmp_path / bundle.ARCHIVE_FILE, tmp_path / "out")

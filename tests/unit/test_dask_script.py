@@ -16,18 +16,18 @@ import pytest
 from dask.system import CPU_COUNT
 
 from microjobs.contract import Layout, write_job_certificate
-from microjobs.processes import children_of, signal_group
+from microjobs.processes import find_children, signal_group
 from microjobs_orchestrator.local.certificates import make_certificate
 from tests.conftest import REPOSITORY
 from tests.unit.hosts import End, Host, Hosts, make_hosts
 
-HOST = """
+HOST_PROGRAM = """
 import json, logging, signal, sys
 from microjobs import dask_script, heartbeat
 from microjobs.contract import Layout, ResourceConfig, write_processing_resource_config
 from microjobs.errors import JobError, Stopped
 settings = json.loads(sys.argv[1])
-for name, value in settings["limits"].items():
+for name, value in settings["time_limits"].items():
     setattr(dask_script if name == "JOIN_SECONDS" else heartbeat, name, value)
 resources = ResourceConfig(settings["host"], tuple(settings["hosts"]))
 write_processing_resource_config(Layout.from_environment(), resources)
@@ -48,12 +48,10 @@ print("workers", sorted({name.split("/")[0] for name in names.values()}), flush=
 print("sum", client.submit(sum, client.map(lambda n: n * n, range(100))).result(), flush=True)
 """
 
+WAIT_PROGRAM = "\nimport time\nprint('ready', flush=True)\ntime.sleep(60)\n"
+MAX_JOB_SECONDS = 60
 
-WAIT = "\nimport time\nprint('ready', flush=True)\ntime.sleep(60)\n"
-LIMIT_SECONDS = 60
-
-
-STRANGER = """
+CONNECTING_PROGRAM = """
 import asyncio, json, logging, sys
 import dask
 from distributed import Security, rpc
@@ -73,8 +71,8 @@ async def connects(address, files):
         return False
 
 async def main():
-    *addresses, attempts = sys.argv[1:]
-    print(json.dumps({address: [await connects(address, files) for files in json.loads(attempts)]
+    *addresses, certificate_files = sys.argv[1:]
+    print(json.dumps({address: [await connects(address, files) for files in json.loads(certificate_files)]
         for address in addresses}))
 
 dask.config.set({"distributed.comm.timeouts.connect": "2s"})
@@ -83,7 +81,10 @@ asyncio.run(main())
 
 
 class DaskHosts:
-    """Starts the hosts of a job that runs a user's script with Dask."""
+    """Starts the hosts of a job that runs a user's script with Dask.
+
+    `time_limits` replace constants of the modules, such as LOST_SECONDS.
+    """
 
     def __init__(self, hosts: Hosts, script: Path) -> None:
         self.names, self.script = hosts.names, script
@@ -95,51 +96,51 @@ class DaskHosts:
     def layout(self, name: str) -> Layout:
         return Layout(self._hosts.folder / name)
 
-    def start(self, name: str, code: str, **limits: float) -> Host:
+    def start(self, name: str, code: str, **time_limits: float) -> Host:
         self.script.write_text(code)
-        return self.start_command(name, [sys.executable, str(self.script)], **limits)
+        return self.start_command(name, [sys.executable, str(self.script)], **time_limits)
 
-    def start_command(self, name: str, command: list[str], **limits: float) -> Host:
-        return self._hosts.start_program(name, limits, command=command)
+    def start_command(self, name: str, command: list[str], **time_limits: float) -> Host:
+        return self._hosts.start_program(name, time_limits, command=command)
 
-    def start_all(self, code: str, **limits: float) -> None:
+    def start_all(self, code: str, **time_limits: float) -> None:
         """Start all hosts, and wait until the script has printed `ready`."""
         for name in self.names:
-            self.start(name, code, **limits)
-        self._hosts.started["algo-1"].wait_for("ready")
+            self.start(name, code, **time_limits)
+        self._hosts.by_name["algo-1"].wait_for("ready")
 
     def host(self, name: str) -> Host:
-        return self._hosts.started[name]
+        return self._hosts.by_name[name]
 
     def remove_secrets(self) -> None:
         self._hosts.secret = ""
         for name in self.names:
             shutil.rmtree(self.layout(name).job_secret.parent)
 
-    def servers(self, name: str) -> list[int]:
-        """Return the processes that the program of a host has started: first the scheduler, if any."""
-        (program,) = children_of(self.host(name).process.pid)
-        return sorted(children_of(program))
+    def list_dask_process_ids(self, name: str) -> list[int]:
+        """Return the process IDs of the programs of Dask on a host: first the scheduler, if any, then the workers."""
+        (program,) = find_children(self.host(name).process.pid)
+        return sorted(find_children(program))
 
-    def run(self, code: str, **limits: float) -> Mapping[str, End]:
+    def run(self, code: str, **time_limits: float) -> Mapping[str, End]:
         for name in self.names:
-            self.start(name, code, **limits)
+            self.start(name, code, **time_limits)
         return self._hosts.end()
 
     def end(self) -> Mapping[str, End]:
         return self._hosts.end()
 
     def close(self) -> None:
-        """Kill the programs of all hosts and their servers, as a supervisor would do."""
-        for host in self._hosts.started.values():
-            for program in (*children_of(host.process.pid), *host.orphans):
+        """Kill the programs of all hosts and the processes that they started, as a supervisor would do."""
+        for host in self._hosts.by_name.values():
+            for program in (*find_children(host.process.pid), *host.orphans):
                 signal_group(program, signal.SIGKILL)
 
 
 def make_dask_hosts(count: int, folder: Path) -> Iterator[DaskHosts]:
     with (
-        contextlib.contextmanager(make_hosts)(count, ("-c", HOST)) as started,
-        contextlib.closing(DaskHosts(started, folder / "script.py")) as hosts,
+        contextlib.contextmanager(make_hosts)(count, ("-c", HOST_PROGRAM)) as job_hosts,
+        contextlib.closing(DaskHosts(job_hosts, folder / "script.py")) as hosts,
     ):
         yield hosts
 
@@ -154,71 +155,62 @@ def one_host(tmp_path: Path) -> Iterator[DaskHosts]:
     yield from make_dask_hosts(1, tmp_path)
 
 
-def test_client_without_arguments_uses_all_hosts(hosts: DaskHosts) -> None:
-    ends = hosts.run(CONNECT + PRINT_WORKERS_AND_SUM)
+def test_script_uses_all_hosts_imports_modules_next_to_it_and_can_end_the_cluster(hosts: DaskHosts) -> None:
+    """`Client()` without arguments connects to the cluster, and tasks import modules of the script's folder."""
+    hosts.script.with_name("beside.py").write_text("def double(n):\n    return 2 * n\n")
+    use_module = "import beside\nprint(client.gather(client.map(beside.double, range(8))))\n"
+    end_cluster = "import time\nclient.shutdown()\ntime.sleep(1)\nprint('done')"
+    ends = hosts.run(CONNECT + PRINT_WORKERS_AND_SUM + use_module + end_cluster)
     assert {end.code for end in ends.values()} == {0}, ends
-    assert "workers ['algo-1', 'algo-2']\nsum 328350\n" in ends["algo-1"].printed
-    assert "workers" not in ends["algo-2"].printed
+    output = ends["algo-1"].output
+    assert "workers ['algo-1', 'algo-2']\nsum 328350\n[0, 2, 4, 6, 8, 10, 12, 14]\n" in output
+    assert "done\n" in output
+    assert "workers" not in ends["algo-2"].output
 
 
-def test_documented_script_runs(one_host: DaskHosts) -> None:
+def test_documented_script_runs_on_the_cluster_of_one_host(one_host: DaskHosts) -> None:
     page = (REPOSITORY / "docs" / "using" / "dask.md").read_text()
     (script,) = re.findall(r"```python\n# total.py\n(.*?)```", page, re.DOTALL)
-    assert f"{sum(number**2 for number in range(1000))}\n" in one_host.run(script)["algo-1"].printed
-
-
-def test_one_host_has_a_cluster_too(one_host: DaskHosts) -> None:
-    ends = one_host.run(CONNECT + PRINT_WORKERS_AND_SUM + "print(client.scheduler.address.split(':')[0])")
-    assert "workers ['algo-1']\nsum 328350\ntls\n" in ends["algo-1"].printed
+    ends = one_host.run(script + PRINT_WORKERS_AND_SUM + "print(client.scheduler.address.split(':')[0])")
+    total = sum(number**2 for number in range(1000))
+    assert f"{total}\nworkers ['algo-1']\nsum 328350\ntls\n" in ends["algo-1"].output
     assert ends["algo-1"].code == 0
-
-
-def test_tasks_import_modules_next_to_the_script(hosts: DaskHosts) -> None:
-    hosts.script.with_name("beside.py").write_text("def double(n):\n    return 2 * n\n")
-    ends = hosts.run(CONNECT + "import beside\nprint(client.gather(client.map(beside.double, range(8))))")
-    assert "[0, 2, 4, 6, 8, 10, 12, 14]\n" in ends["algo-1"].printed
-
-
-def test_script_can_end_the_cluster_itself(hosts: DaskHosts) -> None:
-    ends = hosts.run(CONNECT + "import time\nclient.shutdown()\ntime.sleep(1)\nprint('done')")
-    assert {end.code for end in ends.values()} == {0}, ends
-    assert "done\n" in ends["algo-1"].printed
 
 
 def test_command_that_does_not_exist_is_named(one_host: DaskHosts) -> None:
     end = one_host.start_command("algo-1", ["pyton3", "script.py"]).end()
     assert end.code == 2
-    assert "host algo-1 failed: cannot run 'pyton3': No such file or directory" in end.printed
+    assert "host algo-1 failed: cannot run 'pyton3': No such file or directory" in end.output
 
 
 def test_failing_script_is_the_reason_on_all_hosts(hosts: DaskHosts) -> None:
     ends = hosts.run(CONNECT + "client.submit(lambda: 1 / 0).result()")
     assert {end.code for end in ends.values()} == {1}
     reason = "JobError host algo-1 failed: script.py failed: ZeroDivisionError: division by zero (exit code 1)"
-    assert all(reason in end.printed for end in ends.values()), ends
+    assert all(reason in end.output for end in ends.values()), ends
 
 
 @pytest.mark.parametrize("host", ["algo-1", "algo-2"])
 def test_killed_worker_ends_the_job(host: str, hosts: DaskHosts) -> None:
-    hosts.start_all(CONNECT + WAIT)
-    os.kill(hosts.servers(host)[1 if host == "algo-1" else 0], signal.SIGKILL)
-    began = time.monotonic()
+    hosts.start_all(CONNECT + WAIT_PROGRAM)
+    os.kill(hosts.list_dask_process_ids(host)[1 if host == "algo-1" else 0], signal.SIGKILL)
+    start_time = time.monotonic()
     ends = hosts.end()
-    assert time.monotonic() - began < LIMIT_SECONDS / 3
+    assert time.monotonic() - start_time < MAX_JOB_SECONDS / 3
     assert {end.code for end in ends.values()} == {3}
     reason = f"PlatformError host {host} failed: Dask worker 1 of {CPU_COUNT} was ended by SIGKILL, most likely out of"
-    assert all(reason in end.printed for end in ends.values()), ends
+    assert all(reason in end.output for end in ends.values()), ends
 
 
-@pytest.mark.parametrize("victim", ["algo-1", "algo-2"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_lost_or_frozen_host_ends_the_other(victim: str, number: signal.Signals, hosts: DaskHosts) -> None:
-    hosts.start_all(CONNECT + WAIT, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
+@pytest.mark.parametrize(("victim", "number"), [("algo-1", signal.SIGKILL), ("algo-2", signal.SIGSTOP)])
+def test_lost_or_frozen_host_ends_the_other_host(victim: str, number: signal.Signals, hosts: DaskHosts) -> None:
+    """`test_distributed` tests both signals on both hosts."""
+    hosts.start_all(CONNECT + WAIT_PROGRAM, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
     hosts.host(victim).signal(number)
-    began = time.monotonic()
+    start_time = time.monotonic()
     (end,) = (hosts.host(name).end() for name in hosts.names if name != victim)
-    assert time.monotonic() - began < LIMIT_SECONDS / 3
-    assert (end.code, f"PlatformError lost host {victim}: " in end.printed) == (3, True), end
+    assert time.monotonic() - start_time < MAX_JOB_SECONDS / 3
+    assert (end.code, f"PlatformError lost host {victim}: " in end.output) == (3, True), end
 
 
 def test_script_can_use_the_cluster_after_a_stop_signal(hosts: DaskHosts) -> None:
@@ -229,42 +221,43 @@ def save(*_):
     sys.exit()
 signal.signal(signal.SIGTERM, save)
 """
-    hosts.start_all(CONNECT + code + WAIT)
+    hosts.start_all(CONNECT + code + WAIT_PROGRAM)
     hosts.host("algo-2").signal(signal.SIGTERM)
     ends = hosts.end()
     assert {end.code for end in ends.values()} == {0}, ends
-    assert "saved 10\n" in ends["algo-1"].printed
+    assert "saved 10\n" in ends["algo-1"].output
 
 
-def test_script_that_a_stop_signal_ends_is_stopped(hosts: DaskHosts) -> None:
-    hosts.start_all(WAIT)
+def test_script_that_ends_at_a_stop_signal_counts_as_stopped(hosts: DaskHosts) -> None:
+    hosts.start_all(WAIT_PROGRAM)
     hosts.host("algo-1").signal(signal.SIGTERM)
-    assert all("stopped by 15\n" in end.printed for end in hosts.end().values())
+    assert all("stopped by 15\n" in end.output for end in hosts.end().values())
 
 
 def test_task_that_still_runs_does_not_delay_the_end(hosts: DaskHosts) -> None:
     code = "import time\nfutures = client.map(time.sleep, [300.0 + n for n in range(20)])\ntime.sleep(1)\n"
     ends = hosts.run(CONNECT + code)
     assert {end.code for end in ends.values()} == {0}, ends
-    assert max(end.seconds for end in ends.values()) < LIMIT_SECONDS
+    assert max(end.seconds for end in ends.values()) < MAX_JOB_SECONDS
 
 
 def test_only_holders_of_the_certificate_can_connect(hosts: DaskHosts, tmp_path: Path) -> None:
-    """A stranger tries the scheduler and all workers, without TLS and with another certificate of the same name."""
-    found = tmp_path / "addresses"
+    """Another program connects to the scheduler and to all workers with the job's certificate. It cannot connect with
+    another certificate of the same name, or without TLS."""
+    address_file = tmp_path / "addresses"
     list_servers = f"""
 urls = [client.scheduler.address, *client.scheduler_info(n_workers=-1)["workers"]]
-open({str(found)!r}, "w").write(",".join(url.partition("://")[2] for url in urls))
+open({str(address_file)!r}, "w").write(",".join(url.partition("://")[2] for url in urls))
 """
-    hosts.start_all(CONNECT + list_servers + WAIT)
-    own = hosts.layout("algo-2")
-    other = Layout(tmp_path / "other")
-    write_job_certificate(other, *make_certificate("test"))
-    addresses = found.read_text().split(",")
+    hosts.start_all(CONNECT + list_servers + WAIT_PROGRAM)
+    own_layout = hosts.layout("algo-2")
+    other_layout = Layout(tmp_path / "other")
+    write_job_certificate(other_layout, *make_certificate("test"))
+    addresses = address_file.read_text().split(",")
     assert len(addresses) == 1 + 2 * CPU_COUNT
-    stranger = [sys.executable, "-c", STRANGER, *addresses]
-    files = [[str(one.job_certificate), str(one.job_key)] for one in (own, other)]
-    answers = json.loads(subprocess.check_output([*stranger, json.dumps([*files, None])]))
+    command = [sys.executable, "-c", CONNECTING_PROGRAM, *addresses]
+    files = [[str(layout.job_certificate), str(layout.job_key)] for layout in (own_layout, other_layout)]
+    answers = json.loads(subprocess.check_output([*command, json.dumps([*files, None])]))
     assert answers == {address: [True, False, False] for address in addresses}
 
 
@@ -272,12 +265,12 @@ def test_hosts_with_a_secret_need_a_certificate(hosts: DaskHosts) -> None:
     hosts.layout("algo-1").job_key.unlink()
     end = hosts.start("algo-1", CONNECT).end()
     assert end.code == 2
-    assert "key.pem does not exist: give every host of the job the same certificate" in end.printed
+    assert "key.pem does not exist: give every host of the job the same certificate" in end.output
 
 
 def test_hosts_without_secret_and_certificate_work_together(hosts: DaskHosts) -> None:
-    """AWS has neither."""
+    """On AWS, jobs have no secret and no certificate."""
     hosts.remove_secrets()
     ends = hosts.run(CONNECT + PRINT_WORKERS_AND_SUM + "print(client.scheduler.address.split(':')[0])")
-    assert "sum 328350\ntcp\n" in ends["algo-1"].printed
+    assert "sum 328350\ntcp\n" in ends["algo-1"].output
     assert {end.code for end in ends.values()} == {0}

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from microjobs.contract import Layout, read_failure
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
 
 NAMESPACE = ["unshare", "--map-root-user", "--mount"]
-ON_SMALL_DISK = """
+SMALL_DISK_SCRIPT = """
 mount -t tmpfs -o size="$1" small "$2" || exit 99
 folder=$2; shift 2
 "$@"; code=$?
@@ -36,6 +36,8 @@ pytestmark = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class FinishedJob:
+    """The end of a job: exit code, log, and the files that it left."""
+
     code: int
     log: str
     remaining_files: list[str]
@@ -48,6 +50,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def run(job: str, layout: Layout, disk: Path, size: str = "1m") -> FinishedJob:
+    """Run a job while the folder `disk` is a small disk."""
     disk.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
         "MICROJOBS_JOB": str(CONTAINERS / job),
@@ -56,11 +59,11 @@ def run(job: str, layout: Layout, disk: Path, size: str = "1m") -> FinishedJob:
         "TMPDIR": str(layout.root / "tmp"),
     }
     (layout.root / "tmp").mkdir(exist_ok=True)
-    script = ["sh", "-c", ON_SMALL_DISK, "sh", size, str(disk)]
+    script = ["sh", "-c", SMALL_DISK_SCRIPT, "sh", size, str(disk)]
     command = [*NAMESPACE, *script, sys.executable, "-m", "microjobs"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    remaining_files = [line.removeprefix("left: ") for line in done.stdout.splitlines() if line.startswith("left: ")]
-    return FinishedJob(done.returncode, done.stderr, remaining_files)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    remaining_files = [line.removeprefix("left: ") for line in result.stdout.splitlines() if line.startswith("left: ")]
+    return FinishedJob(result.returncode, result.stderr, remaining_files)
 
 
 def save_arrays(folder: Path, rows: int, names: Iterable[str]) -> None:
@@ -69,25 +72,25 @@ def save_arrays(folder: Path, rows: int, names: Iterable[str]) -> None:
         np.save(folder / f"{name}.npy", np.random.default_rng(0).normal(size=(rows, 3)[: 2 if name[0] == "x" else 1]))
 
 
-def full_disk_reason(file: Path) -> str:
+def make_full_disk_reason(file: Path) -> str:
     return f"no space left on the device while writing {file}: give the job a larger volume"
 
 
 @pytest.mark.parametrize(("split", "name"), [("train", "x_train.npy"), ("test", "x_test.npy")])
 def test_preprocess_leaves_neither_arrays_nor_scaler(split: str, name: str, layout: Layout) -> None:
     save_arrays(layout.processing("input"), 100_000, ["x_train", "y_train", "x_test", "y_test"])
-    ended = run("preprocess", layout, layout.processing(split))
-    assert (ended.code, ended.remaining_files) == (3, []), ended.log
-    assert read_failure(layout) == full_disk_reason(layout.processing(split) / name)
-    assert "Traceback" not in ended.log
+    result = run("preprocess", layout, layout.processing(split))
+    assert (result.code, result.remaining_files) == (3, []), result.log
+    assert read_failure(layout) == make_full_disk_reason(layout.processing(split) / name)
+    assert "Traceback" not in result.log
     assert list(layout.root.glob("processing/t*/*")) == []
 
 
-def test_preprocess_that_has_room_for_the_features_only_leaves_nothing(layout: Layout) -> None:
+def test_preprocess_without_space_for_the_targets_leaves_nothing(layout: Layout) -> None:
     save_arrays(layout.processing("input"), 100_000, ["x_train", "y_train"])
-    ended = run("preprocess", layout, layout.processing("train"), size="2500k")  # x: 2.4 MB, y: 0.8 MB
-    assert (ended.code, ended.remaining_files) == (3, []), ended.log
-    assert read_failure(layout) == full_disk_reason(layout.processing("train") / "y_train.npy")
+    result = run("preprocess", layout, layout.processing("train"), size="2500k")  # x has 2.4 MB, and y has 0.8 MB
+    assert (result.code, result.remaining_files) == (3, []), result.log
+    assert read_failure(layout) == make_full_disk_reason(layout.processing("train") / "y_train.npy")
 
 
 @pytest.mark.parametrize(
@@ -96,20 +99,20 @@ def test_preprocess_that_has_room_for_the_features_only_leaves_nothing(layout: L
     ids=["predictions", "plot"],
 )
 def test_batch_score_leaves_only_complete_files(size: str, name: str, layout: Layout) -> None:
-    linear_bundle(layout.processing("model"), [1.0, 2.0, 3.0], 0.5)
+    write_linear_bundle(layout.processing("model"), [1.0, 2.0, 3.0], 0.5)
     save_arrays(layout.processing("test"), 100_000, ["x_test", "y_test"])
-    ended = run("batch-score", layout, layout.processing("batch"), size)
-    assert ended.code == 3, ended.log
-    assert read_failure(layout) == full_disk_reason(layout.processing("batch") / name)
-    assert "Traceback" not in ended.log
-    assert ended.remaining_files in ([], ["predictions.npy"])
+    result = run("batch-score", layout, layout.processing("batch"), size)
+    assert result.code == 3, result.log
+    assert read_failure(layout) == make_full_disk_reason(layout.processing("batch") / name)
+    assert "Traceback" not in result.log
+    assert result.remaining_files in ([], ["predictions.npy"])
 
 
-SCRIPT = """
+FILL_DISK_PROGRAM = """
 import contextlib
 import sys
 from pathlib import Path
-from microjobs.errors import UserError, code_and_reason
+from microjobs.errors import UserError, explain_error
 from microjobs.files import atomic_fill, atomic_write
 
 folder = Path(sys.argv[1])
@@ -122,9 +125,9 @@ def fail(error, block, path):
                     pass
             raise error
     except Exception as raised:
-        print(*code_and_reason(raised))
+        print(*explain_error(raised))
 
-position = RuntimeError("unexpected pos 3904 vs 3856")
+position = RuntimeError("unexpected pos 3904 vs 3856")  # PyTorch's error if the disk is full
 fail(position, atomic_fill(folder), folder / "model.pth")
 fail(position, atomic_write(folder / "plot.png"), folder / ".plot.png.partial")
 fail(UserError("the loss is not finite"), atomic_fill(folder), folder / "model.pth")
@@ -132,25 +135,37 @@ fail(UserError("the loss is not finite"), atomic_fill(folder), folder / "model.p
 """A program that fills the disk, and then raises an error that does not mention the disk."""
 
 
-def test_full_disk_is_told_whatever_a_library_calls_it(tmp_path: Path) -> None:
+def test_full_disk_is_reported_for_any_error_of_a_library(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = [*NAMESPACE, "sh", "-c", ON_SMALL_DISK, "sh", "1m", str(disk), sys.executable, "-c", SCRIPT, str(disk)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
-        f"3 {full_disk_reason(disk)}",
-        f"3 {full_disk_reason(disk / 'plot.png')}",
+    command = [
+        *NAMESPACE,
+        "sh",
+        "-c",
+        SMALL_DISK_SCRIPT,
+        "sh",
+        "1m",
+        str(disk),
+        sys.executable,
+        "-c",
+        FILL_DISK_PROGRAM,
+        str(disk),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [
+        f"3 {make_full_disk_reason(disk)}",
+        f"3 {make_full_disk_reason(disk / 'plot.png')}",
         "2 the loss is not finite",
     ]
 
 
-def test_model_that_does_not_fit_unpacked_is_told(layout: Layout) -> None:
-    linear_bundle(layout.root / "bundle", [1.0, 2.0, 3.0], 0.5)
+def test_archive_whose_files_do_not_fit_on_the_disk_is_reported(layout: Layout) -> None:
+    write_linear_bundle(layout.root / "bundle", [1.0, 2.0, 3.0], 0.5)
     (layout.root / "bundle" / "zeros").write_bytes(bytes(2 << 20))
     layout.processing("model").mkdir(parents=True)
     with tarfile.open(layout.processing("model") / "model.tar.gz", "w:gz") as tar:
         tar.add(layout.root / "bundle", ".")
     save_arrays(layout.processing("test"), 10, ["x_test"])
-    ended = run("batch-score", layout, layout.root / "tmp")
-    assert (ended.code, ended.remaining_files) == (3, []), ended.log
+    result = run("batch-score", layout, layout.root / "tmp")
+    assert (result.code, result.remaining_files) == (3, []), result.log
     assert "no space left on the device while writing" in (read_failure(layout) or "")

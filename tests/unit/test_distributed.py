@@ -15,14 +15,14 @@ import pytest
 from microjobs.contract import ResourceConfig
 from microjobs.distributed import count_gpus, make_tf_program, make_torchrun_program, must_launch
 from microjobs.endings import Ending
-from microjobs.interpreter import FLAGS, STORING_FLAGS, python_command
+from microjobs.interpreter import BYTECODE_CACHING_FLAGS, FLAGS, python_command
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.worker import REPORT_VARIABLE, report
-from tests.unit.hosts import Hosts, is_running, make_hosts, resources
+from tests.unit.hosts import Hosts, is_running, make_hosts, make_resource_config
 
-READY = "print('ready', flush=True)\n"
-WAIT = "import time; time.sleep(60)"
-FAIL = "from microjobs import worker; import sys; worker.report({code}, 'row 5 is bad'); sys.exit({code})"
+READY_PROGRAM = "print('ready', flush=True)\n"
+WAIT_PROGRAM = "import time; time.sleep(60)"
+FAIL_PROGRAM = "from microjobs import worker; import sys; worker.report({code}, 'row 5 is bad'); sys.exit({code})"
 WAIT_FOR_STOP = """
 import signal, sys
 signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit()))
@@ -38,146 +38,156 @@ def hosts() -> Iterator[Hosts]:
 
 
 def test_hosts_wait_for_the_slowest_host(hosts: Hosts) -> None:
-    slow = "import time; time.sleep(1)"
-    ends = hosts.run({"algo-1": "", "algo-2": slow, "algo-3": ""})
+    slow_program = "import time; time.sleep(1)"
+    ends = hosts.run({"algo-1": "", "algo-2": slow_program, "algo-3": ""})
     assert {end.code for end in ends.values()} == {0}
     assert all(end.seconds > 1 for end in ends.values())
 
 
 def test_finished_worker_waits_for_all_workers(hosts: Hosts, tmp_path: Path) -> None:
-    """Data that a process has sent could be lost if it exited before other processes read them."""
-    done = "from microjobs import worker; worker.finish(); print('exited', flush=True)"
-    early = f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); {done}"
-    running = f"[os.kill(int(path.name), 0) for path in pathlib.Path({str(tmp_path)!r}).iterdir()]"
-    late = f"import os, pathlib, time; time.sleep(1.5); assert len({running}) == 2; {done}"
-    ends = hosts.run({"algo-1": early, "algo-2": late, "algo-3": early})
-    assert {(end.code, end.printed) for end in ends.values()} == {(0, "")}, ends
+    """If a process exited before other processes read the data that it has sent, the data could be lost."""
+    finish_program = "from microjobs import worker; worker.finish(); print('exited', flush=True)"
+    early_program = f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); {finish_program}"
+    running_workers = f"[os.kill(int(path.name), 0) for path in pathlib.Path({str(tmp_path)!r}).iterdir()]"
+    late_program = f"import os, pathlib, time; time.sleep(1.5); assert len({running_workers}) == 2; {finish_program}"
+    ends = hosts.run({"algo-1": early_program, "algo-2": late_program, "algo-3": early_program})
+    assert {(end.code, end.output) for end in ends.values()} == {(0, "")}, ends
     assert all(end.seconds < 10 for end in ends.values())
 
 
 @pytest.mark.parametrize(("code", "error"), [(2, "UserError"), (3, "PlatformError"), (1, "JobError")])
-@pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
-def test_failing_worker_ends_all_hosts_with_its_reason(failing: str, code: int, error: str, hosts: Hosts) -> None:
-    ends = hosts.run({name: FAIL.format(code=code) if name == failing else WAIT for name in hosts.names})
-    assert {(end.code, end.printed) for end in ends.values()} == {
-        (code, f"{error} host {failing} failed: row 5 is bad\n")
+@pytest.mark.parametrize("failing_host", ["algo-1", "algo-3"])
+def test_failing_worker_ends_all_hosts_with_its_reason(failing_host: str, code: int, error: str, hosts: Hosts) -> None:
+    ends = hosts.run(
+        {name: FAIL_PROGRAM.format(code=code) if name == failing_host else WAIT_PROGRAM for name in hosts.names}
+    )
+    assert {(end.code, end.output) for end in ends.values()} == {
+        (code, f"{error} host {failing_host} failed: row 5 is bad\n")
     }
     assert all(end.seconds < 10 for end in ends.values())
 
 
 def test_failing_worker_ends_other_workers_with_sigkill(hosts: Hosts) -> None:
-    failing = "import time; time.sleep(1); " + FAIL.format(code=2)
-    ends = hosts.run({name: failing if name == "algo-1" else WAIT_FOR_STOP for name in hosts.names})
-    assert not [end for end in ends.values() if "saved" in end.printed]
+    failing_program = "import time; time.sleep(1); " + FAIL_PROGRAM.format(code=2)
+    ends = hosts.run({name: failing_program if name == "algo-1" else WAIT_FOR_STOP for name in hosts.names})
+    assert not [end for end in ends.values() if "saved" in end.output]
 
 
 def test_consequence_of_a_failure_is_not_the_reason(hosts: Hosts) -> None:
-    echo = "from microjobs import worker; import sys; worker.report(1, 'connection lost'); sys.exit(1)"
-    killed = "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"
-    ends = hosts.run({"algo-1": echo, "algo-2": killed, "algo-3": echo}, ECHO_SECONDS=20)
-    reason = (
-        "the training was ended by SIGKILL without reporting a reason: most likely out of memory; see the log above"
+    disconnected_program = "from microjobs import worker; import sys; worker.report(1, 'connection lost'); sys.exit(1)"
+    killed_program = "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"
+    ends = hosts.run(
+        {"algo-1": disconnected_program, "algo-2": killed_program, "algo-3": disconnected_program},
+        UNCERTAIN_REASON_SECONDS=20,
     )
-    assert {end.printed for end in ends.values()} == {f"PlatformError host algo-2 failed: {reason}\n"}
+    reason = "its process was ended by SIGKILL without reporting a reason: most likely out of memory; see the log above"
+    assert {end.output for end in ends.values()} == {f"PlatformError host algo-2 failed: {reason}\n"}
 
 
-def test_earliest_of_several_doubtful_reasons_wins(hosts: Hosts) -> None:
-    late = "import time; time.sleep(2); " + FAIL.format(code=1)
-    ends = hosts.run({"algo-1": late, "algo-2": FAIL.format(code=1), "algo-3": late}, ECHO_SECONDS=3)
-    assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
+def test_earliest_of_several_uncertain_reasons_is_reported(hosts: Hosts) -> None:
+    late_program = "import time; time.sleep(2); " + FAIL_PROGRAM.format(code=1)
+    ends = hosts.run(
+        {"algo-1": late_program, "algo-2": FAIL_PROGRAM.format(code=1), "algo-3": late_program},
+        UNCERTAIN_REASON_SECONDS=3,
+    )
+    assert {end.output for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
 
 
 def test_earlier_lost_connection_is_not_the_reason(hosts: Hosts) -> None:
-    early = "from microjobs import worker; worker.report(1, 'RuntimeError: Connection closed by peer [algo-2]')"
-    late = "import time; time.sleep(2); " + FAIL.format(code=1)
-    ends = hosts.run({"algo-1": early, "algo-2": late, "algo-3": early}, ECHO_SECONDS=4)
-    assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
+    early_program = "from microjobs import worker; worker.report(1, 'RuntimeError: Connection closed by peer [algo-2]')"
+    late_program = "import time; time.sleep(2); " + FAIL_PROGRAM.format(code=1)
+    ends = hosts.run(
+        {"algo-1": early_program, "algo-2": late_program, "algo-3": early_program}, UNCERTAIN_REASON_SECONDS=4
+    )
+    assert {end.output for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
 
 
 def test_worker_without_a_reason_is_reported_with_its_exit_code(hosts: Hosts) -> None:
-    ends = hosts.run({"algo-1": WAIT, "algo-2": "import sys; sys.exit(9)", "algo-3": WAIT})
-    assert {end.printed for end in ends.values()} == {
-        "JobError host algo-2 failed: the training exited with code 9 without reporting a reason: see the log above\n"
+    ends = hosts.run({"algo-1": WAIT_PROGRAM, "algo-2": "import sys; sys.exit(9)", "algo-3": WAIT_PROGRAM})
+    assert {end.output for end in ends.values()} == {
+        "JobError host algo-2 failed: its process exited with code 9 without reporting a reason: see the log above\n"
     }
 
 
 @pytest.mark.parametrize("victim", ["algo-1", "algo-2"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_lost_or_frozen_host_ends_the_others(victim: str, number: signal.Signals, hosts: Hosts) -> None:
+def test_lost_or_frozen_host_ends_the_other_hosts(victim: str, number: signal.Signals, hosts: Hosts) -> None:
     for name in hosts.names:
-        hosts.start(name, READY + WAIT, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
-    for host in hosts.started.values():
+        hosts.start(name, READY_PROGRAM + WAIT_PROGRAM, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
+    for host in hosts.by_name.values():
         host.wait_for("ready")
-    hosts.started[victim].signal(number)
+    hosts.by_name[victim].signal(number)
     start = time.monotonic()
-    ends = [hosts.started[name].end() for name in hosts.names if name != victim]
+    ends = [hosts.by_name[name].end() for name in hosts.names if name != victim]
     assert time.monotonic() - start < 8
     assert {end.code for end in ends} == {3}
-    assert all(end.printed.startswith(f"PlatformError lost host {victim}: ") for end in ends)
+    assert all(end.output.startswith(f"PlatformError lost host {victim}: ") for end in ends)
 
 
 def test_all_hosts_name_a_host_that_does_not_start(hosts: Hosts) -> None:
-    ends = hosts.run({"algo-1": WAIT, "algo-3": WAIT}, JOIN_SECONDS=3)
+    ends = hosts.run({"algo-1": WAIT_PROGRAM, "algo-3": WAIT_PROGRAM}, JOIN_SECONDS=3)
     assert {end.code for end in ends.values()} == {3}
-    assert all("host algo-2 did not join within 3 s: 2 of 3 hosts joined" in end.printed for end in ends.values())
+    assert all("host algo-2 did not join within 3 s: 2 of 3 hosts joined" in end.output for end in ends.values())
 
 
 def test_other_hosts_name_a_first_host_that_does_not_start(hosts: Hosts) -> None:
-    ends = hosts.run({"algo-2": WAIT, "algo-3": WAIT}, JOIN_SECONDS=1)
-    assert all("host algo-1, the first of the job, did not answer within 1 s" in end.printed for end in ends.values())
+    ends = hosts.run({"algo-2": WAIT_PROGRAM, "algo-3": WAIT_PROGRAM}, JOIN_SECONDS=1)
+    assert all("host algo-1, the first of the job, did not answer within 1 s" in end.output for end in ends.values())
 
 
 def test_stop_signal_on_one_host_stops_all_hosts(hosts: Hosts) -> None:
     for name in hosts.names:
         hosts.start(name, WAIT_FOR_STOP)
-    for host in hosts.started.values():
+    for host in hosts.by_name.values():
         host.wait_for("ready")
-    hosts.started["algo-2"].signal(signal.SIGTERM)
-    assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "saved\n")}
+    hosts.by_name["algo-2"].signal(signal.SIGTERM)
+    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "saved\n")}
 
 
 def test_worker_stopped_before_training_stops_all_hosts(hosts: Hosts) -> None:
     """The other workers wait in their frameworks, so they cannot handle the stop signal."""
-    stopped_worker = READY + "from microjobs import worker; import signal; signal.sigwait([15]); worker.report(143, '')"
+    stopped_worker = (
+        READY_PROGRAM + "from microjobs import worker; import signal; signal.sigwait([15]); worker.report(143, '')"
+    )
     for name in hosts.names:
-        hosts.start(name, stopped_worker if name == "algo-3" else READY + WAIT)
-    for host in hosts.started.values():
+        hosts.start(name, stopped_worker if name == "algo-3" else READY_PROGRAM + WAIT_PROGRAM)
+    for host in hosts.by_name.values():
         host.wait_for("ready")
-    hosts.started["algo-1"].signal(signal.SIGTERM)
-    assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "stopped by 15\n")}
+    hosts.by_name["algo-1"].signal(signal.SIGTERM)
+    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "stopped by 15\n")}
 
 
 @pytest.mark.parametrize("name", ["algo-1", "algo-2"])
 def test_stop_signal_ends_a_host_that_waits_for_others(name: str, hosts: Hosts) -> None:
-    host = hosts.start(name, WAIT)
-    host.wait_until_it_handles_sigterm()
-    time.sleep(0.2)  # enough time to start waiting
+    host = hosts.start(name, WAIT_PROGRAM)
+    host.wait_for_sigterm_handler()
+    time.sleep(0.2)  # after this time, the host waits
     host.signal(signal.SIGTERM)
     end = host.end()
-    assert (end.code, end.printed) == (0, "stopped by 15\n")
+    assert (end.code, end.output) == (0, "stopped by 15\n")
     assert end.seconds < 15
 
 
 def test_stop_of_a_host_that_is_joining_stops_the_first_host(hosts: Hosts) -> None:
-    hosts.start("algo-1", WAIT)
+    hosts.start("algo-1", WAIT_PROGRAM)
     message = {"ending": asdict(Ending("algo-3", 128 + signal.SIGTERM))}
     with contextlib.closing(hosts.call("algo-3")) as caller:
         caller.send(json.dumps(message).encode())
         end = hosts.end()["algo-1"]
-    assert (end.code, end.printed) == (0, "stopped by 15\n")
+    assert (end.code, end.output) == (0, "stopped by 15\n")
     assert end.seconds < 15
 
 
 def test_paused_hosts_are_not_lost(hosts: Hosts) -> None:
     for name in hosts.names:
-        hosts.start(name, READY + "import time; time.sleep(1)", LOST_SECONDS=2)
-    for host in hosts.started.values():
+        hosts.start(name, READY_PROGRAM + "import time; time.sleep(1)", LOST_SECONDS=2)
+    for host in hosts.by_name.values():
         host.wait_for("ready")
     for number in (signal.SIGSTOP, signal.SIGCONT):
-        for host in hosts.started.values():
+        for host in hosts.by_name.values():
             host.signal(number)
         time.sleep(3)
-    assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "")}
+    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "")}
 
 
 def test_stop_reaches_the_workers_of_an_agent(hosts: Hosts) -> None:
@@ -185,45 +195,45 @@ def test_stop_reaches_the_workers_of_an_agent(hosts: Hosts) -> None:
     agent = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {WAIT_FOR_STOP!r}]))"
     for name in hosts.names:
         hosts.start(name, agent, agent=True)
-    for host in hosts.started.values():
+    for host in hosts.by_name.values():
         host.wait_for("ready")
-    hosts.started["algo-3"].signal(signal.SIGTERM)
-    assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "saved\n")}
+    hosts.by_name["algo-3"].signal(signal.SIGTERM)
+    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "saved\n")}
 
 
 def test_workers_of_an_agent_are_ended_with_the_job(hosts: Hosts, tmp_path: Path) -> None:
     worker = f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))"
-    worker += "; " + WAIT
+    worker += "; " + WAIT_PROGRAM
     agent = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {worker!r}], start_new_session=True)"
     hosts.start("algo-1", agent, agent=True)
     wait_for_pid = (
         f"import pathlib, time\nwhile not any(pathlib.Path({str(tmp_path)!r}).glob('pid')): time.sleep(0.01)\n"
     )
-    hosts.start("algo-2", wait_for_pid + "time.sleep(0.5); " + FAIL.format(code=2))
-    hosts.start("algo-3", WAIT)
+    hosts.start("algo-2", wait_for_pid + "time.sleep(0.5); " + FAIL_PROGRAM.format(code=2))
+    hosts.start("algo-3", WAIT_PROGRAM)
     assert {end.code for end in hosts.end().values()} == {2}
     assert not is_running(tmp_path / "pid")
 
 
 def test_failing_script_is_explained(hosts: Hosts) -> None:
-    ends = hosts.run({"algo-1": WAIT, "algo-2": "import sys; sys.exit(5)", "algo-3": WAIT}, script=True)
-    assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: exit code 5\n"}
+    ends = hosts.run({"algo-1": WAIT_PROGRAM, "algo-2": "import sys; sys.exit(5)", "algo-3": WAIT_PROGRAM}, script=True)
+    assert {end.output for end in ends.values()} == {"JobError host algo-2 failed: exit code 5\n"}
 
 
 def test_unauthenticated_messages_are_ignored(hosts: Hosts) -> None:
     """One message claims that the job ended, in the format that hosts used before they authenticated each other."""
     hosts.start("algo-1", "")
-    messages = ({"host": "algo-3"}, {"ending": asdict(Ending("algo-3", 2, "a lie"))})
-    lie = b"".join(json.dumps(message).encode() + b"\n" for message in messages)
-    strangers = []
-    for content in (b"GET / HTTP/1.1\r\n\r\n", lie, b"\0" * 100_000, b""):
-        strangers.append(hosts.connect())
-        strangers[-1].sendall(content)
+    messages = ({"host": "algo-3"}, {"ending": asdict(Ending("algo-3", 2, "a false ending"))})
+    false_messages = b"".join(json.dumps(message).encode() + b"\n" for message in messages)
+    connections = []
+    for content in (b"GET / HTTP/1.1\r\n\r\n", false_messages, b"\0" * 100_000, b""):
+        connections.append(hosts.connect())
+        connections[-1].sendall(content)
     hosts.start("algo-2", "")
     hosts.start("algo-3", "")
-    assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "")}
-    for stranger in strangers:
-        stranger.close()
+    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "")}
+    for connection in connections:
+        connection.close()
 
 
 def test_only_the_first_host_may_send_a_verdict(hosts: Hosts) -> None:
@@ -233,34 +243,34 @@ def test_only_the_first_host_may_send_a_verdict(hosts: Hosts) -> None:
     with contextlib.closing(hosts.call("algo-3")) as caller:
         caller.send(json.dumps({"verdict": asdict(verdict)}).encode())
         caller.send(json.dumps({"ending": asdict(ending)}).encode())
-        assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "")}
+        assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "")}
 
 
 def test_long_reason_is_cut_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, writing = os.pipe()
-    monkeypatch.setenv(REPORT_VARIABLE, f"/proc/{os.getpid()}/fd/{writing}")
+    read_end, write_end = os.pipe()
+    monkeypatch.setenv(REPORT_VARIABLE, f"/proc/{os.getpid()}/fd/{write_end}")
     assert report(1, "first line\n" + "ä" * 10_000 + "\nlast line")
-    line = os.read(reading, 1 << 16)
+    line = os.read(read_end, 1 << 16)
     code, reason = json.loads(line)
     assert len(line) <= 4096
     assert code == 1
     assert reason.startswith("first line\n")
     assert reason.endswith("last line")
-    os.close(reading)
-    os.close(writing)
+    os.close(read_end)
+    os.close(write_end)
 
 
-def test_only_workers_report_and_only_other_processes_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_reports_if_it_is_a_worker_and_launches_workers_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(REPORT_VARIABLE, raising=False)
     assert not report(2, "reason")
-    assert must_launch(resources("algo-1", 2))
-    assert must_launch(resources("algo-1", 1), processes=2)
-    assert not must_launch(resources("algo-1", 1))
+    assert must_launch(make_resource_config("algo-1", 2))
+    assert must_launch(make_resource_config("algo-1", 1), processes=2)
+    assert not must_launch(make_resource_config("algo-1", 1))
     monkeypatch.setenv(REPORT_VARIABLE, "somewhere")
-    assert not must_launch(resources("algo-1", 2))
+    assert not must_launch(make_resource_config("algo-1", 2))
 
 
-@pytest.mark.parametrize(("stores_bytecode", "flags"), [(True, STORING_FLAGS), (False, FLAGS)])
+@pytest.mark.parametrize(("stores_bytecode", "flags"), [(True, BYTECODE_CACHING_FLAGS), (False, FLAGS)])
 def test_program_stores_bytecode_if_this_process_does(
     stores_bytecode: bool, flags: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,16 +279,16 @@ def test_program_stores_bytecode_if_this_process_does(
 
 
 def test_torchrun_gets_the_rank_and_the_address_of_the_first_host() -> None:
-    program = make_torchrun_program(resources("algo-2", 4), 2, ["train.py"])
+    program = make_torchrun_program(make_resource_config("algo-2", 4), 2, ["train.py"])
     arguments = " ".join(program.command)
     assert arguments == (
         f"{' '.join(python_command('-m', 'torch.distributed.run'))} --nnodes 4 --node-rank 1 --nproc-per-node 2 "
         "--master-addr algo-1 --master-port 7777 train.py"
     )
-    assert program.agent
+    assert program.is_agent
 
 
-def test_frameworks_use_the_jobs_network_interface() -> None:
+def test_torchrun_uses_the_jobs_network_interface() -> None:
     loopback = ResourceConfig("algo-1", ("algo-1", "algo-2"), network_interface="lo")
     assert make_torchrun_program(loopback, 1).variables["GLOO_SOCKET_IFNAME"] == "lo"
     unknown = ResourceConfig("algo-1", ("algo-1", "algo-2"), network_interface="ethwe")
@@ -286,7 +296,7 @@ def test_frameworks_use_the_jobs_network_interface() -> None:
 
 
 def test_tf_config_names_every_host_as_a_worker() -> None:
-    config = json.loads(make_tf_program(resources("algo-2", 2)).variables["TF_CONFIG"])
+    config = json.loads(make_tf_program(make_resource_config("algo-2", 2)).variables["TF_CONFIG"])
     assert config["cluster"] == {"worker": ["algo-1:8890", "algo-2:8890"]}
     assert config["task"] == {"type": "worker", "index": 1}
 
@@ -296,9 +306,9 @@ def test_frameworks_use_the_ports_of_the_network(monkeypatch: pytest.MonkeyPatch
     network = Network("127.64.0.1", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"}, ports)
     for name, value in network.variables().items():
         monkeypatch.setenv(name, value)
-    config = json.loads(make_tf_program(resources("algo-1", 2)).variables["TF_CONFIG"])
+    config = json.loads(make_tf_program(make_resource_config("algo-1", 2)).variables["TF_CONFIG"])
     assert config["cluster"]["worker"] == ["127.64.0.1:40002", "127.64.0.2:40003"]
-    command = " ".join(make_torchrun_program(resources("algo-2", 2), 1).command)
+    command = " ".join(make_torchrun_program(make_resource_config("algo-2", 2), 1).command)
     assert "--master-addr 127.64.0.1 --master-port 40001" in command
 
 

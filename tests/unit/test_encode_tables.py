@@ -1,4 +1,4 @@
-"""Tests of preprocess with tables: it makes the features of scikit-learn's ColumnTransformer, on one host or two."""
+"""Tests of preprocess with tables: it makes the features of scikit-learn's ColumnTransformer, on one or two hosts."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from microjobs.contract import Layout, ResourceConfig, read_failure, write_proce
 from microjobs.hosting.formats import named_rows
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from tests.conftest import REPOSITORY
-from tests.forks import job_variables, start_job
+from tests.forks import make_job_environment, start_job
 
 Table = Mapping[str, Sequence[Any]]
 
@@ -36,23 +36,23 @@ SETTINGS: Mapping[str, Any] = {
     "price": "target",
 }
 CITIES = ["Köln", "Bonn", 'Say "hi"', "a,b", "line\nbreak"]
-TRAIN_ROWS, TEST_ROWS = 50_001, 203
+TRAIN_ROWS, TEST_ROWS = 25_001, 203
 
 
 def make_table(rows: int, seed: int = 0) -> dict[str, list[Any]]:
     """Return columns with missing values in most of them."""
     random = np.random.default_rng(seed)
 
-    def with_gaps(values: Sequence[Any], share: float) -> list[Any]:
+    def add_gaps(values: Sequence[Any], share: float) -> list[Any]:
         return [None if gap else value for value, gap in zip(values, random.random(rows) < share, strict=True)]
 
     return {
-        "age": with_gaps(random.normal(40, 12, rows).tolist(), 0.1),
-        "income": with_gaps((random.normal(0, 1, rows) * 1e5 + 1e7).tolist(), 0.02),
-        "city": with_gaps([CITIES[index] for index in random.integers(0, len(CITIES), rows)], 0.05),
-        "rooms": with_gaps(random.integers(1, 9, rows).tolist(), 0.3),
+        "age": add_gaps(random.normal(40, 12, rows).tolist(), 0.1),
+        "income": add_gaps((random.normal(0, 1, rows) * 1e5 + 1e7).tolist(), 0.02),
+        "city": add_gaps([CITIES[index] for index in random.integers(0, len(CITIES), rows)], 0.05),
+        "rooms": add_gaps(random.integers(1, 9, rows).tolist(), 0.3),
         "id": [f"row {index}" for index in range(rows)],
-        "grade": with_gaps([f"g{index}" for index in random.integers(0, 7, rows)], 0.1),
+        "grade": add_gaps([f"g{index}" for index in random.integers(0, 7, rows)], 0.1),
         "floor": random.integers(-2, 12, rows).tolist(),
         "price": random.normal(size=rows).tolist(),
     }
@@ -66,11 +66,11 @@ def train() -> dict[str, list[Any]]:
 @pytest.fixture(scope="session")
 def test() -> dict[str, list[Any]]:
     table = make_table(TEST_ROWS, seed=1)
-    table["city"][0], table["grade"][0] = "Rome", "g99"  # unknown categories
+    table["city"][0], table["grade"][0] = "Rome", "g99"  # the training rows do not have these categories
     return table
 
 
-def expected_features(train: Table, test: Table) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+def compute_expected_features(train: Table, test: Table) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
     """Return scikit-learn's features of both tables, and their names."""
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
@@ -92,15 +92,15 @@ def expected_features(train: Table, test: Table) -> tuple[NDArray[np.float64], N
         "floor": OneHotEncoder(sparse_output=False),
     }
     transformer = ColumnTransformer([(name, step, [list(train).index(name)]) for name, step in steps.items()])
-    fitted = transformer.fit(to_objects(train))
+    fitted = transformer.fit(make_object_array(train))
     return (
-        fitted.transform(to_objects(train)).astype(np.float64),
-        fitted.transform(to_objects(test)).astype(np.float64),
+        fitted.transform(make_object_array(train)).astype(np.float64),
+        fitted.transform(make_object_array(test)).astype(np.float64),
         fitted.get_feature_names_out(list(train)).tolist(),
     )
 
 
-def to_objects(table: Table) -> NDArray[np.object_]:
+def make_object_array(table: Table) -> NDArray[np.object_]:
     array = np.empty((len(table["age"]), len(table)), object)
     for index, (name, values) in enumerate(table.items()):
         is_number = name in ("age", "income", "rooms")
@@ -126,7 +126,7 @@ def write_table(layout: Layout, name: str, table: Table) -> None:
     if path.suffix == ".csv":
         pa.csv.write_csv(pa.table(dict(table)), path)
     else:
-        pa.parquet.write_table(pa.table(dict(table)), path, row_group_size=20_000)
+        pa.parquet.write_table(pa.table(dict(table)), path, row_group_size=10_000)
 
 
 def run_job(layout: Layout, *arguments: str) -> tuple[int, str]:
@@ -162,7 +162,7 @@ def test_features_equal_scikit_learn(suffix: str, train: Table, test: Table, lay
     write_table(layout, f"train.{suffix}", train)
     write_table(layout, f"test.{suffix}", test)
     fitted = encode(layout)
-    x_train, x_test, names = expected_features(train, test)
+    x_train, x_test, names = compute_expected_features(train, test)
     np.testing.assert_allclose(load(layout, "x_train.npy"), x_train, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(load(layout, "x_test.npy"), x_test, rtol=1e-12, atol=1e-12)
     assert [name.partition("__")[2] for name in names] == list(fitted.features)
@@ -178,8 +178,8 @@ def test_results_can_be_tables_with_named_columns(
     write_table(layout, "train.parquet", slice_table(train, slice(1000)))
     write_table(layout, "test.csv", slice_table(test, slice(10)))
     encode(layout, "--format", output_format)
-    read = pa.csv.read_csv if output_format == "csv" else pa.parquet.read_table
-    result = read(layout.processing("train") / f"train.{output_format}")
+    read_file = pa.csv.read_csv if output_format == "csv" else pa.parquet.read_table
+    result = read_file(layout.processing("train") / f"train.{output_format}")
     fitted = encode(layout)
     assert result.column_names == [*fitted.features, "price"]
     features = np.stack([column.to_numpy() for column in result.columns[:-1]], axis=1)
@@ -188,11 +188,13 @@ def test_results_can_be_tables_with_named_columns(
     assert (layout.processing("test") / f"test.{output_format}").exists()
 
 
-def test_two_hosts_produce_the_same_result_as_one(train: Table, test: Table, layout: Layout, tmp_path: Path) -> None:
-    """Each host has one shard, and only the first one has columns.json, like ShardedByS3Key."""
+def test_two_hosts_produce_the_same_result_as_one_host(
+    train: Table, test: Table, layout: Layout, tmp_path: Path
+) -> None:
+    """Each host has one shard, and only the first host has columns.json, like ShardedByS3Key."""
     parts = {
-        "train-00000-of-00002.csv": slice_table(train, slice(30_000)),
-        "train-00001-of-00002.csv": slice_table(train, slice(30_000, None)),
+        "train-00000-of-00002.csv": slice_table(train, slice(15_000)),
+        "train-00001-of-00002.csv": slice_table(train, slice(15_000, None)),
         "test.csv": test,
     }
     for name, part in parts.items():
@@ -210,7 +212,7 @@ def test_two_hosts_produce_the_same_result_as_one(train: Table, test: Table, lay
     run_on_all_hosts(hosts)
     assert read_columns(hosts["algo-1"].processing("train")) == expected
     for path in sorted(layout.root.rglob("*.npy")):
-        (copy,) = [found for host in hosts.values() if (found := host.root / path.relative_to(layout.root)).exists()]
+        (copy,) = [file for host in hosts.values() if (file := host.root / path.relative_to(layout.root)).exists()]
         assert copy.read_bytes() == path.read_bytes()
 
 
@@ -224,45 +226,95 @@ def run_on_all_hosts(hosts: Mapping[str, Layout]) -> None:
     assert "Killed" not in "".join(logs)
 
 
-SMALL: Mapping[str, Any] = {"age": "numeric", "city": "one-hot", "price": "target"}
+SMALL_COLUMNS: Mapping[str, Any] = {"age": "numeric", "city": "one-hot", "price": "target"}
 HEADER = "age,city,price\n"
-VALID = HEADER + "1,Bonn,1\n2,Rome,2\n"
-LONG = HEADER + "1,Bonn,1\n" * 300_000
+VALID_TABLE = HEADER + "1,Bonn,1\n2,Rome,2\n"
+LONG_TABLE = HEADER + "1,Bonn,1\n" * 300_000
+
+
+def format_parquet(table: Table) -> bytes:
+    buffer = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table(table), buffer)
+    return bytes(buffer.getvalue())
 
 
 @pytest.mark.parametrize(
     ("settings", "files", "error"),
     [
-        (SMALL, {"train.csv": HEADER + "1,Bonn,1\nold,Bonn,2\n"}, "train.csv row 1 column 'age': CSV conversion error"),
-        (SMALL, {"train.csv": LONG + "old,Bonn,2\n"}, "train.csv row 300000 column 'age': CSV conversion error"),
-        (SMALL, {"train.csv": HEADER + "1,Bonn,1\n2,Bonn\n"}, "train.csv row 1: Expected 3 columns, got 2"),
-        (SMALL, {"train.csv": LONG + ",Bonn,2\n"}, "train.csv row 300000: column 'age' is missing: fill it"),
-        (SMALL, {"train.csv": HEADER + "1,,1\n"}, "train.csv row 0: column 'city' is missing"),
-        (SMALL, {"train.csv": HEADER + "1,Bonn,NA\n"}, "train.csv row 0: column 'price' is missing"),
-        (SMALL, {"train.csv": LONG + "inf,Bonn,2\n"}, "train.csv row 300000: column 'age' is infinite: correct it"),
         (
-            SMALL,
+            SMALL_COLUMNS,
+            {"train.csv": HEADER + "1,Bonn,1\nold,Bonn,2\n"},
+            "train.csv row 1 column 'age': CSV conversion error",
+        ),
+        (
+            SMALL_COLUMNS,
+            {"train.csv": LONG_TABLE + "old,Bonn,2\n"},
+            "train.csv row 300000 column 'age': CSV conversion error",
+        ),
+        (SMALL_COLUMNS, {"train.csv": HEADER + "1,Bonn,1\n2,Bonn\n"}, "train.csv row 1: Expected 3 columns, got 2"),
+        (
+            SMALL_COLUMNS,
+            {"train.csv": LONG_TABLE + ",Bonn,2\n"},
+            "train.csv row 300000: column 'age' is missing: fill it",
+        ),
+        (SMALL_COLUMNS, {"train.csv": HEADER + "1,,1\n"}, "train.csv row 0: column 'city' is missing"),
+        (SMALL_COLUMNS, {"train.csv": HEADER + "1,Bonn,NA\n"}, "train.csv row 0: column 'price' is missing"),
+        (
+            SMALL_COLUMNS,
+            {"train.csv": LONG_TABLE + "inf,Bonn,2\n"},
+            "train.csv row 300000: column 'age' is infinite: correct it",
+        ),
+        (
+            SMALL_COLUMNS,
             {"train.csv": HEADER + "1e300,Bonn,2\n"},
             "row 0: column 'age' contains 1e+300, which is too large to square",
         ),
         (
-            SMALL,
-            {"train.csv": VALID, "test.csv": LONG + "1,Pariss,2\n"},
+            SMALL_COLUMNS,
+            {"train.csv": VALID_TABLE, "test.csv": LONG_TABLE + "1,Pariss,2\n"},
             "test.csv row 300000: column 'city' contains 'Pariss', which is not one of the categories",
         ),
-        (SMALL, {"train.csv": "age,city\n1,Bonn\n"}, "train.csv has no column 'price', which columns.json declares"),
-        (SMALL, {"train.csv": VALID, "test.csv": "age\n1\n"}, "test.csv has no column 'city'"),
-        (SMALL, {"train.csv": "age,city,price,zip\n1,Bonn,2,3\n"}, "train.csv has a column 'zip': declare it in"),
-        (SMALL, {"train.csv": "age,city,price,age\n1,Bonn,2,3\n"}, "train.csv has 2 columns 'age'"),
-        (SMALL, {"train.csv": HEADER}, "no training data on any host: the input contains train.csv"),
-        (SMALL, {"test.csv": VALID}, "no training data on any host: the input contains test.csv"),
-        (SMALL, {}, "no training data on any host: the input contains no tables"),
-        (SMALL, {"train.csv": b"\xff\xfe,b\n"}, "train.csv is not CSV in UTF-8"),
-        (SMALL, {"train.csv": LONG.encode() + b"1,\xff,2\n"}, "train.csv row 300000 column 'city': CSV conversion"),
-        (SMALL, {"train.parquet": b"PAR1"}, "train.parquet is not a Parquet file"),
-        (SMALL, {"data.csv": VALID}, "unexpected 'data.csv' in the input: with --columns it may contain train.csv"),
-        (SMALL, {"train-00000-of-00002.csv": VALID}, "train-00001-of-00002.csv is missing: only 1 of 2 exist"),
-        (SMALL, {"train.csv": VALID, "train.parquet": b""}, "train.parquet is not a Parquet file"),
+        (
+            SMALL_COLUMNS,
+            {"train.csv": "age,city\n1,Bonn\n"},
+            "train.csv has no column 'price', which columns.json declares",
+        ),
+        (SMALL_COLUMNS, {"train.csv": VALID_TABLE, "test.csv": "age\n1\n"}, "test.csv has no column 'city'"),
+        (
+            SMALL_COLUMNS,
+            {"train.csv": "age,city,price,zip\n1,Bonn,2,3\n"},
+            "train.csv has a column 'zip': declare it in",
+        ),
+        (SMALL_COLUMNS, {"train.csv": "age,city,price,age\n1,Bonn,2,3\n"}, "train.csv has 2 columns 'age'"),
+        (SMALL_COLUMNS, {"train.csv": HEADER}, "no training data on any host: the input contains train.csv"),
+        (SMALL_COLUMNS, {"test.csv": VALID_TABLE}, "no training data on any host: the input contains test.csv"),
+        (SMALL_COLUMNS, {}, "no training data on any host: the input contains no tables"),
+        (SMALL_COLUMNS, {"train.csv": b"\xff\xfe,b\n"}, "train.csv is not CSV in UTF-8"),
+        (
+            SMALL_COLUMNS,
+            {"train.csv": LONG_TABLE.encode() + b"1,\xff,2\n"},
+            "train.csv row 300000 column 'city': CSV conversion",
+        ),
+        (SMALL_COLUMNS, {"train.parquet": b"PAR1"}, "train.parquet is not a Parquet file"),
+        (
+            SMALL_COLUMNS,
+            {"data.csv": VALID_TABLE},
+            "unexpected 'data.csv' in the input: with --columns it may contain train.csv",
+        ),
+        (
+            SMALL_COLUMNS,
+            {"train-00000-of-00002.csv": VALID_TABLE},
+            "train-00001-of-00002.csv is missing: only 1 of 2 exist",
+        ),
+        (SMALL_COLUMNS, {"train.csv": VALID_TABLE, "train.parquet": b""}, "train.parquet is not a Parquet file"),
+        (
+            SMALL_COLUMNS,
+            {
+                "train.csv": VALID_TABLE,
+                "train.parquet": format_parquet({"age": [1.0], "city": ["Bonn"], "price": [1.0]}),
+            },
+            "train.csv and train.parquet would have the same output",
+        ),
         ({"age": "number"}, {}, "columns.json: column 'age' is \"number\": use one of the types numeric, one-hot"),
         ({"age": {"type": "numeric", "unknown": "ignore"}}, {}, "column 'age' has the option 'unknown': type numeric"),
         ({"age": {"type": "numeric", "missing": "zero"}}, {}, 'has missing "zero": use "mean" or "median" or {"const'),
@@ -331,9 +383,10 @@ def test_integer_categories_are_sorted_by_value(layout: Layout) -> None:
     np.testing.assert_array_equal(load(layout, "x_train.npy"), [[2, 1], [1, 0], [0, 1], [3, 1]])
 
 
-def test_other_digits_are_sorted_as_texts() -> None:
+def test_categories_that_are_no_integers_are_sorted_as_texts() -> None:
     assert sort_categories(["10", "9", "01"]) == ("01", "10", "9")
-    assert sort_categories(["9" * 5000, "10", "9"]) == ("10", "9", "9" * 5000)  # too long for Python's int()
+    # one of the numbers is too long for Python's int()
+    assert sort_categories(["9" * 5000, "10", "9"]) == ("10", "9", "9" * 5000)
 
 
 def test_declared_categories_keep_their_order(layout: Layout) -> None:
@@ -379,8 +432,8 @@ def test_other_types_of_parquet_are_read(layout: Layout) -> None:
     )
 
 
-def test_test_table_may_lack_the_target(layout: Layout) -> None:
-    write_settings(layout, SMALL)
+def test_table_of_test_rows_may_lack_the_target(layout: Layout) -> None:
+    write_settings(layout, SMALL_COLUMNS)
     write_table(layout, "train.csv", {"age": [1, 2], "city": ["Bonn", "Rome"], "price": [1, 2]})
     write_table(layout, "test.csv", {"city": ["Rome"], "age": [1]})  # the order of columns does not matter
     encode(layout)
@@ -425,9 +478,9 @@ def test_missing_settings_are_refused(layout: Layout) -> None:
 
 
 def test_failed_job_removes_its_output(layout: Layout) -> None:
-    write_settings(layout, SMALL)
+    write_settings(layout, SMALL_COLUMNS)
     write_table(layout, "train.csv", {"age": [1, 2], "city": ["Bonn", "Rome"], "price": [1, 2]})
-    (layout.processing("train") / "y_train.npy").mkdir(parents=True)  # cannot be replaced by a file
+    (layout.processing("train") / "y_train.npy").mkdir(parents=True)  # a file cannot replace this folder
     assert run_job(layout)[0] != 0
     assert [path.name for path in layout.root.glob("processing/t*/*")] == ["y_train.npy"]
 
@@ -440,7 +493,7 @@ def test_memory_does_not_grow_with_the_input(suffix: str, layout: Layout) -> Non
     texts = [f"c{row % 200}" for row in range(rows)]
     write_table(layout, f"train.{suffix}", {"a": [row / 7 for row in range(rows)], "b": texts})
     command = ["prlimit", f"--data={500_000_000}", sys.executable, "-m", "microjobs", "--columns", "columns.json"]
-    subprocess.run(command, env=job_variables("preprocess", layout), check=True)
+    subprocess.run(command, env=make_job_environment("preprocess", layout), check=True)
     assert len(read_result(layout).features) == 201
     assert load(layout, "x_train.npy").shape == (rows, 201)
 

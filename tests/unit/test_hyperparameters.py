@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import pytest
 
 from microjobs.errors import UserError
-from microjobs.hyperparameters import describe, help_text, load, parameter
+from microjobs.hyperparameters import describe, format_help, load, parameter
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleHyperparameters:
+    """Hyperparameters of an imaginary trainer."""
+
     epochs: int = parameter(70, "passes over the data", minimum=1, maximum=1000)
     learning_rate: float = parameter(0.01, "step size", above=0)
     optimizer: str = parameter("sgd", "the optimizer", choices=("sgd", "adam"))
@@ -17,27 +19,27 @@ class Sample:
 
 
 def test_defaults_apply_without_values() -> None:
-    assert load(Sample, {}) == Sample(70, 0.01, "sgd", True)
+    assert load(SampleHyperparameters, {}) == SampleHyperparameters(70, 0.01, "sgd", True)
 
 
 @pytest.mark.parametrize("epochs", ["5", '"5"', "5.0", '"5.0"'])
 def test_whole_numbers_are_parsed_in_all_encodings(epochs: str) -> None:
-    assert load(Sample, {"epochs": epochs}).epochs == 5
+    assert load(SampleHyperparameters, {"epochs": epochs}).epochs == 5
 
 
 @pytest.mark.parametrize("text", ["adam", '"adam"'])
 def test_text_is_parsed_with_and_without_quotes(text: str) -> None:
-    assert load(Sample, {"optimizer": text}).optimizer == "adam"
+    assert load(SampleHyperparameters, {"optimizer": text}).optimizer == "adam"
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ('"true"', True), ("0", False)])
 def test_booleans_of_python_and_json_are_parsed(text: str, value: bool) -> None:
-    assert load(Sample, {"shuffle": text}).shuffle is value
+    assert load(SampleHyperparameters, {"shuffle": text}).shuffle is value
 
 
-def test_hyperparameters_of_the_platform_are_skipped() -> None:
+def test_hyperparameters_of_sagemaker_are_skipped() -> None:
     values = {"sagemaker_region": '"us-east-1"', "_tuning_objective_metric": "val_loss", "model_dir": '"s3://b/k"'}
-    assert load(Sample, values) == load(Sample, {})
+    assert load(SampleHyperparameters, values) == load(SampleHyperparameters, {})
 
 
 @pytest.mark.parametrize(
@@ -62,17 +64,17 @@ def test_hyperparameters_of_the_platform_are_skipped() -> None:
 )
 def test_error_names_value_reason_and_remedy(name: str, value: str, words: list[str]) -> None:
     with pytest.raises(UserError) as raised:
-        load(Sample, {name: value})
+        load(SampleHyperparameters, {name: value})
     assert [word for word in words if word not in str(raised.value)] == []
 
 
 def test_error_lists_all_invalid_values() -> None:
     with pytest.raises(UserError, match=r"epoch.*optimizer"):
-        load(Sample, {"epoch": "1", "optimizer": "x"})
+        load(SampleHyperparameters, {"epoch": "1", "optimizer": "x"})
 
 
 def test_help_has_type_default_and_range_of_each_hyperparameter() -> None:
-    lines = help_text(Sample).splitlines()
+    lines = format_help(SampleHyperparameters).splitlines()
     assert "epochs" in lines[1]
     assert "int, default 70, >= 1 and <= 1000" in lines[1]
     assert "float, default 0.01, > 0" in lines[2]
@@ -80,7 +82,7 @@ def test_help_has_type_default_and_range_of_each_hyperparameter() -> None:
 
 
 def test_describe_returns_plain_values() -> None:
-    assert describe(Sample)[2] == {
+    assert describe(SampleHyperparameters)[2] == {
         "name": "optimizer",
         "type": "str",
         "default": "sgd",

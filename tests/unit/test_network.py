@@ -10,7 +10,7 @@ def test_network_is_equal_after_a_round_trip_through_variables() -> None:
     assert (network.port("algo-1", 8787), network.port("algo-2", 8890)) == (40001, 8890)
 
 
-def test_container_listens_everywhere_and_names_resolve() -> None:
+def test_container_listens_on_all_addresses_and_uses_host_names() -> None:
     network = Network.read({})
     assert network.address == "0.0.0.0"
     assert network.resolve("algo-1") == "algo-1"

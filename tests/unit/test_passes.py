@@ -1,12 +1,13 @@
-"""The two passes of CI: the second pass runs the tests that the first one skips."""
+"""The two passes of CI: the second pass runs the tests that the first pass skips."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["pytester"]
 
-TESTS = """
+TEST_FILE = """
 import os
 import pytest
 
@@ -30,7 +31,7 @@ def test_needs_a_tool():
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.delenv("ENGINE", raising=False)
-    pytester.makepyfile(TESTS)
+    pytester.makepyfile(TEST_FILE)
     return pytester
 
 
@@ -54,3 +55,50 @@ def test_skipped_tests_of_several_processes_are_recorded_once(project: pytest.Py
     file = tmp_path / "skipped"
     project.runpytest_subprocess("-p", "tests.passes", "-p", "xdist", "-n", "2", f"--record-skipped={file}")
     assert len(file.read_text().splitlines()) == 3
+
+
+SLOW_FILE = """
+import pytest
+
+
+@pytest.mark.slow
+def test_slow():
+    pass
+
+
+def test_fast():
+    pass
+"""
+
+
+@pytest.fixture
+def slow_project(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makeini("[pytest]\ntestpaths = tests\nmarkers = slow")
+    pytester.mkdir("tests")
+    (pytester.path / "tests" / "test_speed.py").write_text(SLOW_FILE)
+    return pytester
+
+
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "1")], ids=["one-process", "workers"])
+def test_run_of_all_tests_skips_slow_tests(slow_project: pytest.Pytester, workers: Sequence[str]) -> None:
+    result = slow_project.runpytest_subprocess("-p", "tests.passes", "-rs", *workers)
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*slow: `make check` runs it*"])
+
+
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "1")], ids=["one-process", "workers"])
+@pytest.mark.parametrize("argument", ["--slow", "tests/test_speed.py", "tests/test_speed.py::test_slow"])
+def test_slow_tests_run_if_the_command_names_them(
+    slow_project: pytest.Pytester, workers: Sequence[str], argument: str
+) -> None:
+    result = slow_project.runpytest_subprocess("-p", "tests.passes", argument, *workers)
+    result.assert_outcomes(passed=1 if "::" in argument else 2)
+
+
+def test_second_pass_runs_slow_tests(slow_project: pytest.Pytester, tmp_path: Path) -> None:
+    file = tmp_path / "skipped"
+    slow_project.runpytest_subprocess("-p", "tests.passes", f"--record-skipped={file}").assert_outcomes(
+        passed=1, skipped=1
+    )
+    second_pass = slow_project.runpytest_subprocess("-p", "tests.passes", f"--only={file}")
+    second_pass.assert_outcomes(passed=1, deselected=1)

@@ -15,10 +15,10 @@ from microjobs.hosting.bundle_model import BundleModel
 from microjobs.hosting.responses import HttpError
 from microjobs.hosting.service import Invocation
 from microjobs.pipelines import save_pipeline
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 from tests.conftest import REPOSITORY
 
-RAW = "signature_name=raw"
+RAW_SIGNATURE = "signature_name=raw"
 WEIGHTS = [1.0, 10.0, 100.0, 1000.0, 10000.0]
 
 
@@ -58,14 +58,14 @@ def make_pipeline(*, handle_unknown: str = "ignore", missing_text: object = "") 
 
 def make_model(folder: Path, weights: list[float] = WEIGHTS, **options: Any) -> tuple[BundleModel, Any]:
     """Return a model with a pipeline, and the fitted pipeline."""
-    linear_bundle(folder, weights, 0.0)
+    write_linear_bundle(folder, weights, 0.0)
     pipeline = make_pipeline(**options).fit(make_table())
     save_pipeline(pipeline, make_table(), folder)
     return BundleModel(read_bundle(folder)), pipeline
 
 
 def invoke(model: BundleModel, body: str, media_type: str = "application/jsonlines") -> list[float]:
-    response = model.invoke(Invocation(body.encode(), media_type, "text/csv", RAW))
+    response = model.invoke(Invocation(body.encode(), media_type, "text/csv", RAW_SIGNATURE))
     return [float(line) for line in response.body.splitlines()]
 
 
@@ -104,7 +104,7 @@ def test_pipeline_of_another_width_is_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_pipeline_is_refused(tmp_path: Path) -> None:
-    linear_bundle(tmp_path, WEIGHTS, 0.0)
+    write_linear_bundle(tmp_path, WEIGHTS, 0.0)
     (tmp_path / PIPELINE_FILE).write_bytes(b"not onnx")
     with pytest.raises(UserError, match=r"pipeline\.onnx is not a model that ONNX Runtime can load"):
         BundleModel(read_bundle(tmp_path))
@@ -137,7 +137,7 @@ def test_documented_script_saves_a_pipeline_for_the_model(tmp_path: Path) -> Non
         table = make_table().assign(price=1.0)
         table.to_csv(tmp_path / "input" / f"{split}.csv", index=False)
     exec(code.replace(f"{DEFAULT_ROOT}/processing", str(tmp_path)), {})  # noqa: S102  the code of the page
-    linear_bundle(tmp_path / "train", [1.0, 0.0, 0.0, 0.0], 0.0)
+    write_linear_bundle(tmp_path / "train", [1.0, 0.0, 0.0, 0.0], 0.0)
     model = BundleModel(read_bundle(tmp_path / "train"))
     predictions = invoke(model, '{"age": null, "city": null}')
     x_train = np.load(tmp_path / "train" / "x_train.npy")

@@ -7,12 +7,12 @@ import pytest
 
 from microjobs.bundle import read_bundle
 from microjobs.predictor import RUN_ROWS, Predictor, check_equal
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 
 
 @pytest.mark.parametrize("rows", [0, 1, RUN_ROWS, RUN_ROWS + 1, 2 * RUN_ROWS, 2 * RUN_ROWS + 7])
 def test_every_row_gets_its_own_prediction(tmp_path: Path, rows: int) -> None:
-    linear_bundle(tmp_path, [2.0], 1.0)
+    write_linear_bundle(tmp_path, [2.0], 1.0)
     features = np.arange(rows, dtype=np.float32).reshape(-1, 1)
     np.testing.assert_array_equal(Predictor(read_bundle(tmp_path)).predict(features), features * 2 + 1)
 
@@ -20,22 +20,22 @@ def test_every_row_gets_its_own_prediction(tmp_path: Path, rows: int) -> None:
 @pytest.mark.parametrize("size", [0.1, 1.0, 300.0])
 def test_rounding_errors_are_tolerated(tmp_path: Path, size: float) -> None:
     weights = np.random.default_rng(0).normal(size=64)
-    weights[1::2] = -weights[::2]  # large terms cancel out
-    linear_bundle(tmp_path, weights, 0.0)
+    weights[1::2] = -weights[::2]  # the large terms cancel out
+    write_linear_bundle(tmp_path, weights, 0.0)
     rows = np.full((8, 64), size, np.float32)
     rounded = np.full((8, 1), size * 64 * np.finfo(np.float32).eps, np.float32)
     check_equal(tmp_path, rows, rounded, 1e-5)
 
 
 @pytest.mark.parametrize("size", [1.0, 300.0])
-def test_wrong_export_is_found(tmp_path: Path, size: float) -> None:
-    linear_bundle(tmp_path, [1.0, 2.0], 0.0)
+def test_wrong_export_is_detected(tmp_path: Path, size: float) -> None:
+    write_linear_bundle(tmp_path, [1.0, 2.0], 0.0)
     rows = np.full((4, 2), size, np.float32)
     with pytest.raises(RuntimeError, match="differs from the trained model"):
         check_equal(tmp_path, rows, np.full((4, 1), 3.0 * size * 1.001, np.float32), 1e-5)
 
 
-def test_prediction_that_is_no_number_is_found(tmp_path: Path) -> None:
-    linear_bundle(tmp_path, [1.0], 0.0)
+def test_prediction_that_is_not_a_number_is_detected(tmp_path: Path) -> None:
+    write_linear_bundle(tmp_path, [1.0], 0.0)
     with pytest.raises(RuntimeError, match="nan"):
         check_equal(tmp_path, np.ones((1, 1), np.float32), np.full((1, 1), np.nan, np.float32), 1e-5)

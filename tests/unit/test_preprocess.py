@@ -15,7 +15,7 @@ from microjobs.arrays import FILE_NAME
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.scaler import Scaler, read_scaler
 from microjobs_preprocess import datasets
-from tests.forks import job_variables, start_job
+from tests.forks import make_job_environment, start_job
 from tests.unit.hosts import run_on_all_hosts
 
 Arrays = dict[str, NDArray[Any]]
@@ -42,7 +42,7 @@ def preprocess(
         np.save(layout.processing("input") / f"{name}.npy", array)
     if command_prefix:
         command = [*command_prefix, sys.executable, "-m", "microjobs", *arguments]
-        environment = job_variables("preprocess", layout)
+        environment = make_job_environment("preprocess", layout)
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     process = start_job("preprocess", layout, *arguments)
     log, _ = process.communicate(timeout=300)
@@ -52,11 +52,11 @@ def preprocess(
 def load_output(layout: Layout, name: str) -> NDArray[Any]:
     match = FILE_NAME.fullmatch(name)
     assert match is not None
-    loaded: NDArray[Any] = np.load(layout.processing(match["split"]) / name)
-    return loaded
+    array: NDArray[Any] = np.load(layout.processing(match["split"]) / name)
+    return array
 
 
-def standard_scaler() -> Any:
+def make_standard_scaler() -> Any:
     """Return scikit-learn's scaler, which takes seconds to import."""
     from sklearn.preprocessing import StandardScaler
 
@@ -72,7 +72,7 @@ def read_written_scaler(layout: Layout) -> Scaler:
 def test_result_equals_scikit_learn(layout: Layout) -> None:
     arrays = make_arrays()
     assert preprocess(layout, arrays=arrays).returncode == 0
-    expected = standard_scaler().fit(arrays["x_train"])
+    expected = make_standard_scaler().fit(arrays["x_train"])
     np.testing.assert_allclose(
         load_output(layout, "x_train.npy"), expected.transform(arrays["x_train"]), rtol=1e-9, atol=1e-12
     )
@@ -108,31 +108,31 @@ def test_floats_keep_their_type_and_integers_become_doubles(input_type: str, out
 
 
 def test_shards_keep_their_names_and_share_one_scaler(layout: Layout) -> None:
-    whole = make_arrays(1000)
+    arrays = make_arrays(1000)
     shards = {
         f"{name}-{number:05}-of-00003": part
         for name in ("x_train", "y_train")
-        for number, part in enumerate(np.array_split(whole[name], 3))
+        for number, part in enumerate(np.array_split(arrays[name], 3))
     }
     preprocess(layout, arrays=shards)
-    expected = standard_scaler().fit_transform(whole["x_train"])
+    expected = make_standard_scaler().fit_transform(arrays["x_train"])
     actual = np.concatenate([load_output(layout, f"x_train-{number:05}-of-00003.npy") for number in range(3)])
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_one_host_does_not_import_dask(layout: Layout) -> None:
-    ended = preprocess(layout, arrays=make_arrays(100), command_prefix=["env", "PYTHONPROFILEIMPORTTIME=1"])
-    assert "microjobs.hosts" in ended.stderr
-    assert "distributed" not in ended.stderr
+    result = preprocess(layout, arrays=make_arrays(100), command_prefix=["env", "PYTHONPROFILEIMPORTTIME=1"])
+    assert "microjobs.hosts" in result.stderr
+    assert "distributed" not in result.stderr
 
 
 def test_two_hosts_give_the_results_of_one_host(layout: Layout, tmp_path: Path) -> None:
     """The first host has one shard, and the second host has two. The last feature is much smaller than the first."""
-    whole = make_arrays()
+    arrays = make_arrays()
     shards = {
         f"{name}-{number:05}-of-00003": part
         for name in ("x_train", "y_train", "x_test")
-        for number, part in enumerate(np.array_split(whole[name], 3))
+        for number, part in enumerate(np.array_split(arrays[name], 3))
     }
     hosts = {name: Layout(tmp_path / name) for name in ("algo-1", "algo-2")}
     for name, host in hosts.items():
@@ -142,9 +142,9 @@ def test_two_hosts_give_the_results_of_one_host(layout: Layout, tmp_path: Path) 
         np.save(hosts["algo-1" if "-00001-" in name else "algo-2"].processing("input") / f"{name}.npy", array)
     run_on_all_hosts("preprocess", hosts)
     assert preprocess(layout, arrays=shards).returncode == 0
-    written = [path for host in hosts.values() for path in host.root.glob("processing/t*/*")]
-    assert sorted(path.name for path in written) == sorted([*(f"{name}.npy" for name in shards), "scaler.json"])
-    for path in written:
+    output_files = [path for host in hosts.values() for path in host.root.glob("processing/t*/*")]
+    assert sorted(path.name for path in output_files) == sorted([*(f"{name}.npy" for name in shards), "scaler.json"])
+    for path in output_files:
         expected = layout.root / path.relative_to(path.parents[2])
         if path.suffix == ".npy":
             np.testing.assert_allclose(np.load(path), np.load(expected), rtol=1e-12, atol=1e-12)
@@ -152,13 +152,13 @@ def test_two_hosts_give_the_results_of_one_host(layout: Layout, tmp_path: Path) 
             assert path.read_text() == expected.read_text()
 
 
-def arrays_with_value(name: str, row: int, value: float) -> Arrays:
+def make_arrays_with_value(name: str, row: int, value: float) -> Arrays:
     arrays = make_arrays(20_000)
     arrays[name][(row, 1) if name.startswith("x") else row] = value
     return arrays
 
 
-def arrays_without(*names: str) -> Arrays:
+def make_arrays_without(*names: str) -> Arrays:
     return {name: array for name, array in make_arrays(100).items() if name not in names}
 
 
@@ -166,12 +166,15 @@ def arrays_without(*names: str) -> Arrays:
     ("arrays", "error"),
     [
         (
-            arrays_with_value("x_train", 17_000, np.nan),
-            "x_train.npy row 17000 contains nan: fill or drop the row, or use --allow",
+            make_arrays_with_value("x_train", 17_000, np.nan),
+            "x_train.npy row 17000 contains nan: replace the value or drop the row, or use --allow",
         ),
-        (arrays_with_value("x_test", 3, np.inf), "x_test.npy row 3 contains inf: fill or drop the row"),
-        (arrays_with_value("y_train", 17_000, np.nan), "y_train.npy row 17000 contains NaN or infinity"),
-        (arrays_with_value("x_train", 0, 1e300), "x_train.npy rows 0 to 19999: values too large"),
+        (
+            make_arrays_with_value("x_test", 3, np.inf),
+            "x_test.npy row 3 contains inf: replace the value or drop the row",
+        ),
+        (make_arrays_with_value("y_train", 17_000, np.nan), "y_train.npy row 17000 contains NaN or infinity"),
+        (make_arrays_with_value("x_train", 0, 1e300), "x_train.npy rows 0 to 19999: values too large"),
         (make_arrays(100) | {"x_test": np.zeros((10, 5))}, "x_train.npy has 4 features but x_test.npy has 5"),
         (make_arrays(100) | {"y_train": np.zeros(99)}, "y_train.npy has 99 rows but x_train.npy has 100"),
         (make_arrays(100) | {"x_train": np.zeros(100)}, "x_train.npy has shape (100,): features must be"),
@@ -180,28 +183,28 @@ def arrays_without(*names: str) -> Arrays:
             "no training data on any host",
         ),
         (
-            arrays_without("x_train", "y_train"),
+            make_arrays_without("x_train", "y_train"),
             "no training data on any host: the input contains x_test.npy, y_test.npy",
         ),
         (
-            arrays_without("x_train", "y_train", "x_test", "y_test"),
+            make_arrays_without("x_train", "y_train", "x_test", "y_test"),
             "no training data on any host: the input contains no",
         ),
-        (arrays_without("x_test"), "y_test.npy has no features: x_test.npy is missing"),
+        (make_arrays_without("x_test"), "y_test.npy has no features: x_test.npy is missing"),
         (make_arrays(100) | {"notes": np.zeros(1)}, "unexpected 'notes.npy' in the input"),
         (make_arrays(100) | {"x_train-00000-of-00002": np.zeros((1, 4))}, "do not belong together"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_invalid_input_is_refused_before_output_is_written(arrays: Arrays, error: str, layout: Layout) -> None:
-    done = preprocess(layout, arrays=arrays)
-    assert done.returncode == 2
+    result = preprocess(layout, arrays=arrays)
+    assert result.returncode == 2
     assert error in (read_failure(layout) or "")
     assert list(layout.root.glob("processing/t*/*")) == []
 
 
 def test_failed_job_removes_its_output(layout: Layout) -> None:
-    (layout.processing("train") / "y_train.npy").mkdir(parents=True)  # cannot be replaced by a file
+    (layout.processing("train") / "y_train.npy").mkdir(parents=True)  # a file cannot replace this folder
     assert preprocess(layout, arrays=make_arrays(100)).returncode != 0
     assert [path.name for path in layout.root.glob("processing/t*/*")] == ["y_train.npy"]
 
@@ -212,7 +215,7 @@ def test_script_folder_of_the_sdk_is_ignored(layout: Layout) -> None:
 
 
 def test_raw_data_can_be_preprocessed(layout: Layout) -> None:
-    """`dataset` can write to the next job's input folder, as in the README, even if SAGEMAKER_BASE_DIR is changed."""
+    """`dataset` can write to the next job's input folder, as in the README, even if SAGEMAKER_BASE_DIR is set."""
     folder = layout.processing("input")
     assert preprocess(layout, "dataset", "straight-line", "--output", layout.format_local_path(folder)).returncode == 0
     assert preprocess(layout).returncode == 0
@@ -226,13 +229,13 @@ def test_files_of_other_programs_are_skipped_with_a_warning(layout: Layout) -> N
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     (folder / "empty").mkdir()  # some S3 clients create an object for a folder
-    done = preprocess(layout, arrays=make_arrays(100))
-    assert done.returncode == 0, done.stderr
-    (warning,) = [line for line in done.stderr.splitlines() if "WARNING" in line]
+    result = preprocess(layout, arrays=make_arrays(100))
+    assert result.returncode == 0, result.stderr
+    (warning,) = [line for line in result.stderr.splitlines() if "WARNING" in line]
     assert all(name.partition("/")[0] in warning for name in (*files, "__MACOSX", "empty"))
 
 
-def test_table_without_columns_is_refused_with_the_option(layout: Layout) -> None:
+def test_table_without_the_option_columns_is_refused(layout: Layout) -> None:
     (layout.processing("input") / "train.csv").write_text("age\n1\n")
     assert preprocess(layout).returncode == 2
     assert (read_failure(layout) or "").endswith("; preprocess reads tables with --columns")
@@ -245,9 +248,9 @@ def test_folder_with_the_name_of_an_array_is_refused(layout: Layout) -> None:
 
 @pytest.mark.parametrize(("argument", "expected_value"), [((), np.nan), (("nan",), np.nan), (("mean",), 0.0)])
 def test_statistics_ignore_missing_values(argument: tuple[str, ...], expected_value: float, layout: Layout) -> None:
-    arrays = arrays_with_value("x_train", 17_000, np.nan)
+    arrays = make_arrays_with_value("x_train", 17_000, np.nan)
     assert preprocess(layout, "--allow-missing", *argument, arrays=arrays).returncode == 0
-    expected = standard_scaler().fit(arrays["x_train"])
+    expected = make_standard_scaler().fit(arrays["x_train"])
     np.testing.assert_allclose(read_written_scaler(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(read_written_scaler(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
     assert read_written_scaler(layout).count == [20_000, 19_999, 20_000, 20_000]
@@ -255,8 +258,10 @@ def test_statistics_ignore_missing_values(argument: tuple[str, ...], expected_va
 
 
 def test_infinity_is_never_a_missing_value(layout: Layout) -> None:
-    done = preprocess(layout, "--allow-missing", arrays=arrays_with_value("x_train", 5, np.inf))
-    assert done.returncode == 2
+    arrays = make_arrays_with_value("x_train", 5, np.inf)
+    arrays["x_train"][5, 0] = np.nan
+    result = preprocess(layout, "--allow-missing", arrays=arrays)
+    assert result.returncode == 2
     assert "x_train.npy row 5 contains inf" in (read_failure(layout) or "")
 
 
@@ -268,11 +273,11 @@ def test_feature_without_values_is_refused(layout: Layout) -> None:
 
 
 def test_memory_does_not_grow_with_the_input(layout: Layout) -> None:
-    """The job runs with a memory limit that is smaller than the array."""
-    np.save(layout.processing("input") / "x_train.npy", np.ones((2_000_000, 32)))  # 512 MB
-    np.save(layout.processing("input") / "y_train.npy", np.zeros(2_000_000))
-    done = preprocess(layout, command_prefix=["prlimit", f"--data={256_000_000}"])
-    assert done.returncode == 0, done.stderr
+    """The memory limit of the job is smaller than the array x. The input files are sparse, and contain only zeros."""
+    for name, shape in (("x", (2_000_000, 32)), ("y", (2_000_000,))):  # the arrays have 512 MB and 16 MB
+        np.lib.format.open_memmap(layout.processing("input") / f"{name}_train.npy", "w+", np.float64, shape)
+    result = preprocess(layout, command_prefix=["prlimit", f"--data={256_000_000}"])
+    assert result.returncode == 0, result.stderr
 
 
 def test_unknown_argument_is_reported(layout: Layout) -> None:
@@ -284,8 +289,8 @@ def test_unknown_argument_is_reported(layout: Layout) -> None:
 
 
 def make_dataset(layout: Layout, *arguments: str) -> dict[str, NDArray[Any]]:
-    done = preprocess(layout, "dataset", *arguments)
-    assert done.returncode == 0, done.stderr
+    result = preprocess(layout, "dataset", *arguments)
+    assert result.returncode == 0, result.stderr
     return {path.stem: np.load(path) for path in sorted(layout.processing("output").iterdir())}
 
 
@@ -297,10 +302,10 @@ def test_diabetes_data_has_442_patients_and_is_not_scaled(layout: Layout) -> Non
         "x_test": (89, 10),
         "y_test": (89,),
     }
-    assert arrays["x_train"][:, 0].min() >= 19  # years of age, not standardised
+    assert arrays["x_train"][:, 0].min() >= 19  # the first feature is the age in years, which is not standardised
 
 
-def test_straight_line_has_the_equation_of_the_pytorch_notebook(layout: Layout) -> None:
+def test_straight_line_has_the_documented_equation(layout: Layout) -> None:
     arrays = make_dataset(layout, "straight-line")
     assert arrays["x_train"].dtype == np.float32
     assert (arrays["x_train"].shape, arrays["x_test"].shape) == ((80, 1), (20, 1))
@@ -326,12 +331,14 @@ def test_preprocess_reads_shards_of_a_dataset(layout: Layout) -> None:
     [
         (["bostn"], "invalid choice: 'bostn'"),
         (["boston", "--from", "none.npz"], "none.npz cannot be read"),
+        (["boston", "--from", "damaged.npz"], "damaged.npz is not a .npz file with arrays x and y"),
         (["diabetes", "--from", "x.npz"], "only boston does"),
         (["straight-line", "--shards", "0"], "--shards"),
         (["straight-line", "--shards", "50"], "x_test has only 20 rows"),
     ],
 )
 def test_invalid_dataset_is_refused(arguments: list[str], error: str, layout: Layout) -> None:
+    (layout.processing("input") / "damaged.npz").write_bytes(b"PK\x03\x04")
     assert preprocess(layout, "dataset", *arguments).returncode == 2
     assert error in (read_failure(layout) or "")
     assert list(layout.root.rglob("*.npy")) == []

@@ -45,18 +45,22 @@ def test_failure_after_a_stop_signal_raises_stopped(tmp_path: Path) -> None:
 
 def test_background_process_does_not_delay_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script_mode, "DRAIN_SECONDS", 0.1)
-    background = tmp_path / "background"
-    run_script(f"sleep 60 & printf %s $! > {background}", tmp_path)
-    assert is_running(background)
-    os.kill(int(background.read_text()), signal.SIGKILL)
+    pid_file = tmp_path / "pid"
+    run_script(f"sleep 60 & printf %s $! > {pid_file}", tmp_path)
+    assert is_running(pid_file)
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
 def test_variables_that_describe_another_interpreter_are_removed() -> None:
-    kept = {"PYTHONPATH": "/a", "PYTHONWARNINGS": "error"}
-    removed = {"PYTHONHOME": "/nonexistent", "PYTHONPLATLIBDIR": "x", "PYTHONEXECUTABLE": "/nonexistent/python"}
-    environ = {**kept, **removed, "HOME": "/b"}
-    assert (take_python_variables(environ), environ) == (kept, {"HOME": "/b"})
-    subprocess.run([sys.executable, "-c", "import json"], env=kept, check=True)
+    user_variables = {"PYTHONPATH": "/a", "PYTHONWARNINGS": "error"}
+    interpreter_variables = {
+        "PYTHONHOME": "/nonexistent",
+        "PYTHONPLATLIBDIR": "x",
+        "PYTHONEXECUTABLE": "/nonexistent/python",
+    }
+    environ = {**user_variables, **interpreter_variables, "HOME": "/b"}
+    assert (take_python_variables(environ), environ) == (user_variables, {"HOME": "/b"})
+    subprocess.run([sys.executable, "-c", "import json"], env=user_variables, check=True)
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -138,7 +142,9 @@ SHELL_ARGUMENTS = """--name 'a b' --note 'it'"'"'s'"""
     ],
     ids=["script", "package file", "package name", "shell script", "program"],
 )
-def test_command_is_that_of_the_toolkit(program: str, files: list[str], command: list[str], tmp_path: Path) -> None:
+def test_command_equals_the_command_of_the_toolkit(
+    program: str, files: list[str], command: list[str], tmp_path: Path
+) -> None:
     for name in files:
         (tmp_path / name).touch()
     assert script_mode._make_command(tmp_path, program, ARGUMENTS) == command

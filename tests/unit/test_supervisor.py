@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import Layout, read_failure, read_message
-from microjobs.processes import children_of
+from microjobs.processes import find_children
 from tests.conftest import REPOSITORY
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -26,9 +26,9 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def start(tmp_path: Path, layout: Layout) -> Start:
-    """Return a function that starts the entry point on a job with this code as its main module."""
+    """A function that starts the entry point on a job with this code as its main module."""
 
-    def start(code: str, *arguments: str, grace: float | None = None) -> subprocess.Popen[str]:
+    def start(code: str, *arguments: str, grace_seconds: float | None = None) -> subprocess.Popen[str]:
         package = tmp_path / "my-job" / "microjobs_my_job"
         package.mkdir(parents=True, exist_ok=True)
         (package / "main.py").write_text(code)
@@ -38,9 +38,9 @@ def start(tmp_path: Path, layout: Layout) -> Start:
             "SAGEMAKER_BASE_DIR": str(layout.root),
         }
         command = [sys.executable, "-m", "microjobs", *arguments]
-        if grace is not None:  # the same program with a shorter grace period
-            patched = f"import sys, microjobs.__main__ as m; m.GRACE_SECONDS = {grace}; sys.exit(m.main())"
-            command = [sys.executable, "-c", patched, *arguments]
+        if grace_seconds is not None:  # the same program runs with a shorter grace period
+            program = f"import sys, microjobs.__main__ as m; m.GRACE_SECONDS = {grace_seconds}; sys.exit(m.main())"
+            command = [sys.executable, "-c", program, *arguments]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -54,9 +54,9 @@ def wait_for_exit(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def wait_for(path: Path) -> None:
-    end = time.monotonic() + 10
+    deadline = time.monotonic() + 10
     while not path.exists():
-        assert time.monotonic() < end, f"no {path}"
+        assert time.monotonic() < deadline, f"no {path}"
         time.sleep(0.01)
 
 
@@ -141,10 +141,12 @@ def test_full_disk_is_a_platform_error(start: Start, layout: Layout) -> None:
     assert read_failure(layout) == "no space left on the device while writing /data/x.npy: give the job a larger volume"
 
 
-@pytest.mark.parametrize("last", ["raise RuntimeError('enforce failed') from error", "raise RuntimeError(str(error))"])
-def test_full_disk_is_the_reason_of_a_library_error(start: Start, layout: Layout, last: str) -> None:
-    first = "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"
-    code = f"import errno, os\ndef process(arguments):\n try: {first}\n except OSError as error: {last}"
+@pytest.mark.parametrize(
+    "consequence", ["raise RuntimeError('enforce failed') from error", "raise RuntimeError(str(error))"]
+)
+def test_full_disk_is_the_reason_of_a_library_error(start: Start, layout: Layout, consequence: str) -> None:
+    cause = "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"
+    code = f"import errno, os\ndef process(arguments):\n try: {cause}\n except OSError as error: {consequence}"
     assert wait_for_exit(start(code))[0] == 3
     assert (read_failure(layout) or "").startswith("no space left on the device while writing output")
 
@@ -182,14 +184,14 @@ def test_stop_signal_ends_the_job_without_a_failure(number: int, start: Start, l
 
 def blocks_sigterm(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
-    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk:"))
-    return bool(int(blocked.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    mask = next(line for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(mask.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 @pytest.mark.parametrize("delay", [0, 0.05, 0.1, 0.2])
 def test_training_that_is_stopped_at_its_start_ends_with_0(delay: float, start: Start, layout: Layout) -> None:
     process = start("import time\ndef train(values): time.sleep(60)", "train")
-    while not blocks_sigterm(process.pid):  # before that, only the interpreter runs
+    while not blocks_sigterm(process.pid):  # before the signal is blocked, only the interpreter runs
         time.sleep(0.001)
     time.sleep(delay)
     process.terminate()
@@ -201,17 +203,16 @@ def test_training_that_is_stopped_at_its_start_ends_with_0(delay: float, start: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_signal_after_the_job_has_no_effect(number: int, start: Start, tmp_path: Path) -> None:
-    up = tmp_path / "up"
-    exit_hook = (
-        f"import atexit, pathlib, time; atexit.register(lambda: (pathlib.Path({str(up)!r}).touch(), time.sleep(0.5)))"
-    )
+    ready_file = tmp_path / "up"
+    touch_file = f"pathlib.Path({str(ready_file)!r}).touch()"
+    exit_hook = f"import atexit, pathlib, time; atexit.register(lambda: ({touch_file}, time.sleep(0.5)))"
     process = start(f"{exit_hook}\ndef process(arguments): pass")
-    wait_for(up)
+    wait_for(ready_file)
     process.send_signal(number)
     assert wait_for_exit(process)[0] == 0
 
 
-def test_stop_signal_that_native_code_converts_to_an_error_is_a_stop(
+def test_stop_signal_that_native_code_converts_to_an_error_stops_the_job(
     start: Start, layout: Layout, tmp_path: Path
 ) -> None:
     """The import of onnxruntime converts the exception of a SIGTERM."""
@@ -255,7 +256,7 @@ def test_job_that_ignores_the_signal_is_killed_with_a_reason(start: Start, layou
         f"def process(arguments): signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         f"pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(60)"
     )
-    process = start(code, grace=0.5)
+    process = start(code, grace_seconds=0.5)
     wait_for(tmp_path / "up")
     process.terminate()
     assert wait_for_exit(process)[0] == 128 + signal.SIGKILL
@@ -263,20 +264,20 @@ def test_job_that_ignores_the_signal_is_killed_with_a_reason(start: Start, layou
 
 
 def test_second_stop_signal_does_not_extend_the_deadline(start: Start, tmp_path: Path) -> None:
-    up = tmp_path / "up"
+    ready_file = tmp_path / "up"
     process = start(
         "import pathlib, signal, time\n"
         "def process(arguments):\n"
-        f"    signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path({str(up)!r}).touch(); time.sleep(60)",
-        grace=3.0,
+        f"    signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path({str(ready_file)!r}).touch(); time.sleep(60)",
+        grace_seconds=3.0,
     )
-    wait_for(up)
-    begin = time.monotonic()
+    wait_for(ready_file)
+    start_time = time.monotonic()
     process.terminate()
     time.sleep(2.6)
     process.terminate()
     assert wait_for_exit(process)[0] == 128 + signal.SIGKILL
-    assert time.monotonic() - begin < 5.4
+    assert time.monotonic() - start_time < 5.4
 
 
 def test_orphans_are_ended_and_reaped(start: Start, tmp_path: Path) -> None:
@@ -315,6 +316,6 @@ def test_child_with_special_characters_in_its_name_is_found(name: str, tmp_path:
     program.symlink_to(shutil.which("sleep") or "")
     with subprocess.Popen([program, "60"]) as process:
         try:
-            assert process.pid in children_of(os.getpid())
+            assert process.pid in find_children(os.getpid())
         finally:
             process.kill()

@@ -16,16 +16,16 @@ class Server:
     def __init__(self) -> None:
         self.session = model.load()
 
-    @bentoml.api(route="/invocations", batchable=model.BATCH_REQUESTS > 1, max_batch_size=256)  # type: ignore[untyped-decorator]  # BentoML is not installed on the host
+    @bentoml.api(route="/invocations", batchable=model.BATCH_REQUESTS > 1, max_batch_size=256)  # type: ignore[untyped-decorator]  # BentoML is not installed where mypy runs
     def invocations(self, instances: NDArray[np.float32]) -> NDArray[np.float32]:
         return model.predict(self.session, instances)
 
-    @bentoml.api(route="/text")  # type: ignore[untyped-decorator]  # BentoML is not installed on the host
+    @bentoml.api(route="/text")  # type: ignore[untyped-decorator]  # BentoML is not installed where mypy runs
     def text(self, body: str, /) -> str:
         content = body.encode()
         return fast_parser.answer(self.session, content, model.detect_type(content)).decode()
 
-    @bentoml.api(route="/npy")  # type: ignore[untyped-decorator]  # BentoML is not installed on the host
+    @bentoml.api(route="/npy")  # type: ignore[untyped-decorator]  # BentoML is not installed where mypy runs
     def npy(self, body: Annotated[Path, ContentType(model.NPY)], /) -> Annotated[Path, ContentType(model.NPY)]:
         body.write_bytes(fast_parser.answer(self.session, body.read_bytes(), model.NPY))
         return body

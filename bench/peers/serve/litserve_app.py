@@ -10,7 +10,7 @@ import numpy as np
 from fastapi import Body, Response
 
 
-class Api(litserve.LitAPI):  # type: ignore[misc]  # LitServe is not installed on the host
+class Api(litserve.LitAPI):  # type: ignore[misc]  # LitServe is not installed where mypy runs
     def setup(self, _device: str) -> None:
         self.session = model.load()
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 JSON, CSV, JSON_LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
 
 BATCH_REQUESTS = int(os.environ.get("BATCH_REQUESTS", "1"))
-"""Requests that servers with dynamic batching combine at most."""
+"""Maximum number of requests that servers with dynamic batching combine."""
 BATCH_SECONDS = 0.005
-"""Time that such servers wait for more requests at most."""
+"""Maximum number of seconds for which these servers wait for more requests."""
 
 
 def load(path: str = "") -> onnxruntime.InferenceSession:

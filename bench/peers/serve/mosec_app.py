@@ -8,7 +8,7 @@ import numpy as np
 from mosec import Server, Worker
 
 
-class Model(Worker):  # type: ignore[misc]  # mosec is not installed on the host
+class Model(Worker):  # type: ignore[misc]  # mosec is not installed where mypy runs
     def __init__(self) -> None:
         super().__init__()
         self.session = model.load()

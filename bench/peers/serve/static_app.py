@@ -6,7 +6,7 @@ from typing import Any
 RESPONSE = b'{"predictions":[' + b",".join([b"[0.12345678]"] * 10) + b"]}"
 
 MAX_UNREAD_BYTES = 50_000
-"""The application must read a larger request body, otherwise the connection breaks."""
+"""The size up to which a request body may stay unread. If a larger body is not read, the connection breaks."""
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

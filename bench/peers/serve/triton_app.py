@@ -12,7 +12,7 @@ from pytriton.triton import Triton, TritonConfig
 session = model.load()
 
 
-@batch  # type: ignore[untyped-decorator]  # PyTriton is not installed on the host
+@batch  # type: ignore[untyped-decorator]  # PyTriton is not installed where mypy runs
 def predict(features: Any) -> dict[str, Any]:
     return {"predictions": model.predict(session, features)}
 

@@ -1,7 +1,7 @@
 """Batch scoring: predicts test arrays with a model and reports the error.
 
 model   model.tar.gz of a training job, or the extracted folder
-test    x_test.npy and y_test.npy, or shards; without targets, only predictions are written
+test    x_test.npy and y_test.npy, or shards; without targets, there are no errors in the reports and no plot
 batch   predictions.npy (or shards), score-report.txt, report.json, predicted-versus-target.png
 """
 
@@ -21,8 +21,9 @@ from . import scoring
 
 
 @dataclass(frozen=True)
-class Task:
-    """The options. Folders are `LocalPath`s of a request, because each host resolves them below its own root."""
+class Options:
+    """Options of the job. The folders are values of `LocalPath` in a request; each host resolves them below its own
+    root."""
 
     model: str
     test: str
@@ -39,80 +40,81 @@ def process(arguments: list[str]) -> None:
     parser.add_argument(
         "--signature", choices=(SERVING_DEFAULT, RAW), default=SERVING_DEFAULT, help="raw: features as measured"
     )
-    task = Task(**vars(parser.parse_args(arguments)))
+    options = Options(**vars(parser.parse_args(arguments)))
     resources = read_processing_resource_config(Layout.from_environment())
-    run_on_hosts(resources, lambda hosts: score(task, hosts))
+    run_on_hosts(resources, lambda hosts: score(options, hosts))
 
 
-def score(task: Task, hosts: Hosts) -> None:
+def score(options: Options, hosts: Hosts) -> None:
     """List the files of all hosts, send the targets that other hosts need, score, and write the report.
 
     Raises:
         UserError: the model or the arrays are invalid; no report was written.
         PlatformError: a host was lost.
     """
-    surveys = hosts.call(survey, dict.fromkeys(hosts.resources.hosts, (task,)))
-    files = inventory.merge(surveys)
+    files_by_host = hosts.call(describe_inputs, dict.fromkeys(hosts.resources.hosts, (options,)))
+    files = inventory.merge(files_by_host)
     inventory.require_rows(files, "test")
     inventory.check_files_match(files)
-    features = {name: [entry for entry in entries if entry.is_features] for name, entries in surveys.items()}
-    work = inventory.assign(features)
-    sent = hosts.call(
-        load_targets_to_send, {host: (task, names) for host, names in find_remote_targets(surveys, work).items()}
+    features = {name: [entry for entry in entries if entry.is_features] for name, entries in files_by_host.items()}
+    names_by_host = inventory.assign(features)
+    senders = find_remote_targets(files_by_host, names_by_host).items()
+    targets_by_host = hosts.call(load_targets_to_send, {sender: (options, names) for sender, names in senders})
+    remote_targets = {name: targets for part in targets_by_host.values() for name, targets in part.items()}
+    scores_by_host = hosts.write(
+        score_files,
+        {host: (options, names, select_targets(remote_targets, names)) for host, names in names_by_host.items()},
     )
-    remote_targets = {name: targets for part in sent.values() for name, targets in part.items()}
-    parts = hosts.write(
-        score_files, {host: (task, names, select_targets(remote_targets, names)) for host, names in work.items()}
-    )
-    scores = {name: score for part in parts.values() for name, score in part.items()}
+    scores = {name: score for part in scores_by_host.values() for name, score in part.items()}
     total = scoring.Score.sum(scores[name] for name in sorted(scores))
     with_targets = any(not entry.is_features for entry in files.values())
-    scoring.write_report(task.resolve(task.batch), total, with_targets=with_targets)
+    scoring.write_report(options.resolve(options.batch), total, with_targets=with_targets)
 
 
-def survey(task: Task) -> list[inventory.Entry]:
-    task.resolve(task.batch).mkdir(parents=True, exist_ok=True)
-    entries = inventory.survey(task.resolve(task.test))
+def describe_inputs(options: Options) -> list[inventory.ArrayDescription]:
+    """Return this host's test arrays. Create its output folder, which is needed even if it stays empty."""
+    options.resolve(options.batch).mkdir(parents=True, exist_ok=True)
+    entries = inventory.describe_arrays(options.resolve(options.test))
     return [entry for entry in entries if entry.split == "test"]
 
 
 def find_remote_targets(
-    surveys: Mapping[str, Sequence[inventory.Entry]], work: Mapping[str, Sequence[str]]
+    files_by_host: Mapping[str, Sequence[inventory.ArrayDescription]], features_by_host: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Return the target files that each host must send, because another host scores their features."""
-    host_of_file = {entry.name: host for host, entries in surveys.items() for entry in entries}
-    own_files = {host: {entry.name for entry in entries} for host, entries in surveys.items()}
-    needed: dict[str, list[str]] = {}
-    for host, names in work.items():
+    """Return the names of the target files that each host must send, because another host scores their features."""
+    host_of_file = {entry.name: host for host, entries in files_by_host.items() for entry in entries}
+    own_files = {host: {entry.name for entry in entries} for host, entries in files_by_host.items()}
+    targets_by_host: dict[str, list[str]] = {}
+    for host, names in features_by_host.items():
         for target in ("y" + name[1:] for name in names):
             if target in host_of_file and target not in own_files[host]:
-                needed.setdefault(host_of_file[target], []).append(target)
-    return needed
+                targets_by_host.setdefault(host_of_file[target], []).append(target)
+    return targets_by_host
 
 
 def select_targets(targets: Mapping[str, Floats], features: Sequence[str]) -> dict[str, Floats]:
-    """Return those targets that belong to these feature files."""
+    """Return the targets of these feature files."""
     names = ["y" + name[1:] for name in features]
     return {name: targets[name] for name in names if name in targets}
 
 
-def load_targets_to_send(task: Task, names: list[str]) -> dict[str, Floats]:
-    return {name: scoring.load_targets(task.resolve(task.test) / name) for name in names}
+def load_targets_to_send(options: Options, names: list[str]) -> dict[str, Floats]:
+    return {name: scoring.load_targets(options.resolve(options.test) / name) for name in names}
 
 
 def score_files(
-    register: Register, task: Task, names: list[str], remote_targets: Mapping[str, Floats]
+    register: Register, options: Options, names: list[str], remote_targets: Mapping[str, Floats]
 ) -> dict[str, scoring.Score]:
-    """Score this host's feature files. If one fails on any host, no predictions are written."""
+    """Score this host's feature files. If a file fails on any host, all hosts remove their predictions."""
     if not names:
         return {}
     scores = {}
-    with open_model_folder(task.resolve(task.model)) as model:
+    with open_model_folder(options.resolve(options.model)) as model:
         predictor = Predictor(read_bundle(model))
         for name in names:
-            features = open_array(task.resolve(task.test) / name)
-            output = task.resolve(task.batch) / scoring.predictions_name(name)
+            features = open_array(options.resolve(options.test) / name)
+            output = options.resolve(options.batch) / scoring.make_predictions_name(name)
             targets = scoring.find_targets(features.path, remote_targets)
-            scores[name] = scoring.score_file(predictor, features, targets, output, task.signature)
+            scores[name] = scoring.score_file(predictor, features, targets, output, options.signature)
             register(output)
     return scores

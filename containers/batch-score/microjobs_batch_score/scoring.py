@@ -18,7 +18,7 @@ from microjobs.predictor import Predictor
 logger = logging.getLogger("microjobs")
 
 MAX_PLOT_POINTS = 2_000
-"""Maximum number of points per file in the plot; they are spread evenly over the rows."""
+"""Maximum number of points per file in the plot. The points are spread evenly over the rows."""
 
 Targets = Callable[[range], Floats]
 """Function that returns the targets of a range of rows, shape (rows,)."""
@@ -26,7 +26,7 @@ Targets = Callable[[range], Floats]
 
 @dataclass
 class Score:
-    """Sums over predicted rows, which can be added over files and hosts."""
+    """Sums over predicted rows. The scores of several files and hosts can be added."""
 
     rows: int = 0
     squared_error_sum: float = 0.0
@@ -60,22 +60,23 @@ def score_file(
     """Write the predictions of one file, shape (rows,), and score them if there are targets.
 
     Raises:
-        UserError: a row or its prediction is NaN or infinite, or the model takes rows of another width.
+        UserError: a row or its prediction is NaN or infinite, the model takes rows of another width, or an error is too
+            large to square.
     """
-    plot_interval = max(1, features.rows // MAX_PLOT_POINTS)
+    plot_interval = max(1, -(-features.rows // MAX_PLOT_POINTS))
     with write_array(output, (features.rows,), np.dtype(np.float32)) as writer:
 
         def score_part(part: range) -> Score:
             scores = []
             for start, block in features.blocks(part):
                 refuse_bad_row(features.path, start, block)
-                with np.errstate(over="ignore"):  # `_check_finite` reports an overflow
-                    predicted = predictor.predict(block, signature)[:, 0]
-                _check_finite(features.path, start, predicted)
-                writer.write(start, predicted)
+                with np.errstate(over="ignore"):  # an overflow is ignored here, because `_check_finite` reports it
+                    predictions = predictor.predict(block, signature)[:, 0]
+                _check_finite(features.path, start, predictions)
+                writer.write(start, predictions)
                 block_targets = None if targets is None else targets(range(start, start + len(block)))
                 scores.append(
-                    _compare(block_targets, predicted, first=-start % plot_interval, plot_interval=plot_interval)
+                    _compare(block_targets, predictions, first=-start % plot_interval, plot_interval=plot_interval)
                 )
             return Score.sum(scores)
 
@@ -86,7 +87,7 @@ def score_file(
     return score
 
 
-def targets_in_file(path: Path) -> Targets:
+def open_targets(path: Path) -> Targets:
     """Return a function that reads targets from a file.
 
     Raises:
@@ -105,8 +106,8 @@ def targets_in_file(path: Path) -> Targets:
 
 
 def load_targets(path: Path) -> Floats:
-    """Return all targets of one file, shape (rows,). Raise the errors of `targets_in_file`."""
-    return targets_in_file(path)(range(open_array(path).rows))
+    """Return all targets of one file, shape (rows,). Raise the errors of `open_targets`."""
+    return open_targets(path)(range(open_array(path).rows))
 
 
 def find_targets(features: Path, remote_targets: Mapping[str, Floats]) -> Targets | None:
@@ -114,44 +115,45 @@ def find_targets(features: Path, remote_targets: Mapping[str, Floats]) -> Target
     path = features.with_name("y" + features.name[1:])
     if (values := remote_targets.get(path.name)) is not None:
         return lambda rows: values[rows.start : rows.stop]
-    return targets_in_file(path) if path.exists() else None
+    return open_targets(path) if path.exists() else None
 
 
-def predictions_name(features: str) -> str:
+def make_predictions_name(features: str) -> str:
     """Return the name of the predictions file: `predictions-00001-of-00004.npy` for `x_test-00001-of-00004.npy`."""
     return features.replace("x_test", "predictions", 1)
 
 
-def _compare(target: Floats | None, predicted: NDArray[np.float32], first: int, plot_interval: int) -> Score:
-    if target is None:
-        return Score(rows=len(predicted))
-    error = predicted - target
-    with np.errstate(over="ignore"):  # `score_file` reports an overflow
-        squared_error_sum = float(np.square(error).sum())
+def _compare(targets: Floats | None, predictions: NDArray[np.float32], first: int, plot_interval: int) -> Score:
+    """Return the score of a block, with its row `first` and every `plot_interval`-th row after it in the plot."""
+    if targets is None:
+        return Score(rows=len(predictions))
+    errors = predictions - targets
+    with np.errstate(over="ignore"):  # an overflow is ignored here, because `score_file` reports it
+        squared_error_sum = float(np.square(errors).sum())
     return Score(
-        rows=len(predicted),
+        rows=len(predictions),
         squared_error_sum=squared_error_sum,
-        absolute_error_sum=float(np.abs(error).sum()),
-        plot_targets=target[first::plot_interval].tolist(),
-        plot_predictions=predicted[first::plot_interval].tolist(),
+        absolute_error_sum=float(np.abs(errors).sum()),
+        plot_targets=targets[first::plot_interval].tolist(),
+        plot_predictions=predictions[first::plot_interval].tolist(),
     )
 
 
-def _check_finite(path: Path, start: int, predicted: NDArray[np.float32]) -> None:
-    bad = np.flatnonzero(~np.isfinite(predicted))
-    if bad.size:
+def _check_finite(path: Path, start: int, predictions: NDArray[np.float32]) -> None:
+    bad_rows = np.flatnonzero(~np.isfinite(predictions))
+    if bad_rows.size:
         raise UserError(
-            f"{path.name} row {start + int(bad[0])}: the model predicts {predicted[bad[0]]}; "
+            f"{path.name} row {start + int(bad_rows[0])}: the model predicts {predictions[bad_rows[0]]}; "
             "scale the features as for its training, or train it again"
         )
 
 
 def write_report(folder: Path, score: Score, *, with_targets: bool) -> None:
-    """Write score-report.txt, as in the notebook, and report.json. With targets, also draw the plot."""
+    """Write score-report.txt and report.json. With targets, also draw the plot."""
     line = f"Test MSE : {score.mse}" if with_targets else "Test MSE : unknown (no targets)"
     numbers: dict[str, float | int] = {"rows": score.rows}
     if with_targets:
-        # Imported only with targets, because the import is slow.
+        # The plots are imported only if there are targets, because the import is slow.
         from microjobs.plots import draw_predicted_versus_target
 
         numbers |= {"mse": score.mse, "mae": score.mae}

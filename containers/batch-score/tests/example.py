@@ -5,13 +5,13 @@ import tarfile
 import numpy as np
 
 from microjobs.contract import Layout, ResourceConfig, write_processing_resource_config
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 from tests.images.example import Example
 
 
 def prepare(layout: Layout) -> None:
     bundle = layout.root.parent / "bundle"
-    linear_bundle(bundle, [1.0, 2.0], 0.5)
+    write_linear_bundle(bundle, [1.0, 2.0], 0.5)
     layout.processing("model").mkdir(parents=True)
     with tarfile.open(layout.processing("model") / "model.tar.gz", "w:gz") as tar:
         tar.add(bundle, ".")

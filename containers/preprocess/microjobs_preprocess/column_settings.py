@@ -30,8 +30,8 @@ class ColumnSettings:
     missing: "mean", "median", "most-frequent" or "constant"; None if missing values are invalid.
     constant: replacement of missing values if `missing` is "constant".
     scale: whether a numeric column is standardised.
-    unknown: value of the feature for a text that is no category; None if such a text is invalid.
-    categories: the categories in order; None for those of the training data, sorted.
+    unknown: value of the feature for a text that is not a category; None if such a text is invalid.
+    categories: the categories in order; None for the sorted categories of the training data.
     """
 
     name: str
@@ -58,11 +58,11 @@ class TableSettings:
         return [column.name for column in self.columns]
 
     @property
-    def numeric(self) -> list[ColumnSettings]:
+    def numeric_columns(self) -> list[ColumnSettings]:
         return [column for column in self.columns if column.type == NUMERIC]
 
     @property
-    def categorical(self) -> list[ColumnSettings]:
+    def categorical_columns(self) -> list[ColumnSettings]:
         return [column for column in self.columns if column.is_categorical]
 
     @property
@@ -70,7 +70,7 @@ class TableSettings:
         return next((column.name for column in self.columns if column.type == TARGET), None)
 
     @property
-    def ignored(self) -> tuple[str, ...]:
+    def ignored_names(self) -> tuple[str, ...]:
         """Names of the columns that do not become features."""
         return tuple(column.name for column in self.columns if column.type in (TARGET, DROP))
 
@@ -99,7 +99,7 @@ def parse_settings(text: str, source: str) -> TableSettings:
     targets = [column.name for column in settings.columns if column.type == TARGET]
     if len(targets) > 1:
         raise UserError(f"{source} has the targets {', '.join(targets)}: declare one target")
-    if not settings.numeric and not settings.categorical:
+    if not settings.numeric_columns and not settings.categorical_columns:
         raise UserError(f"{source} has no features: declare a column as {NUMERIC}, {ONE_HOT} or {ORDINAL}")
     return settings
 
@@ -114,55 +114,57 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_column(name: str, value: Any, source: str) -> ColumnSettings:
     content = {"type": value} if isinstance(value, str) else value
-    where = f"{source}: column {name!r}"
-    kind = content.get("type") if isinstance(content, dict) else None
-    if not isinstance(kind, str) or kind not in OPTIONS:
-        raise UserError(f"{where} is {json.dumps(value)[:100]}: use one of the types {', '.join(OPTIONS)}")
+    location = f"{source}: column {name!r}"
+    type_ = content.get("type") if isinstance(content, dict) else None
+    if not isinstance(type_, str) or type_ not in OPTIONS:
+        raise UserError(f"{location} is {json.dumps(value)[:100]}: use one of the types {', '.join(OPTIONS)}")
     options = {option: content[option] for option in content if option != "type"}
     for option in options:
-        if option not in OPTIONS[kind]:
-            allowed = ", ".join(OPTIONS[kind]) or "no options"
-            raise UserError(f"{where} has the option {option!r}: type {kind} has {allowed}")
-    settings = {key: item for option, raw in options.items() for key, item in PARSERS[option](kind, raw, where).items()}
-    return ColumnSettings(name, kind, **settings)
+        if option not in OPTIONS[type_]:
+            option_names = ", ".join(OPTIONS[type_]) or "no options"
+            raise UserError(f"{location} has the option {option!r}: type {type_} has {option_names}")
+    settings: dict[str, Any] = {}
+    for option, option_value in options.items():
+        settings |= PARSERS[option](type_, option_value, location)
+    return ColumnSettings(name, type_, **settings)
 
 
-def _parse_missing(kind: str, value: Any, where: str) -> Mapping[str, Any]:
-    strategies = (MEAN, MEDIAN) if kind == NUMERIC else (MOST_FREQUENT,)
+def _parse_missing(type_: str, value: Any, location: str) -> Mapping[str, Any]:
+    strategies = (MEAN, MEDIAN) if type_ == NUMERIC else (MOST_FREQUENT,)
     if isinstance(value, str) and value in strategies:
         return {"missing": value}
     if isinstance(value, dict) and value.keys() == {CONSTANT}:
         constant = value[CONSTANT]
-        if kind == NUMERIC and _is_number(constant):
+        if type_ == NUMERIC and _is_number(constant):
             return {"missing": CONSTANT, "constant": float(constant)}
-        if kind != NUMERIC and isinstance(constant, str):
+        if type_ != NUMERIC and isinstance(constant, str):
             return {"missing": CONSTANT, "constant": constant}
-    example = 0 if kind == NUMERIC else "unknown"
+    example = 0 if type_ == NUMERIC else "unknown"
     expected = " or ".join([*map(json.dumps, strategies), json.dumps({CONSTANT: example})])
-    raise UserError(f"{where} has missing {json.dumps(value)[:100]}: use {expected}")
+    raise UserError(f"{location} has missing {json.dumps(value)[:100]}: use {expected}")
 
 
-def _parse_scale(_kind: str, value: Any, where: str) -> Mapping[str, Any]:
+def _parse_scale(_type: str, value: Any, location: str) -> Mapping[str, Any]:
     if not isinstance(value, bool):
-        raise UserError(f"{where} has scale {json.dumps(value)[:100]}: use true or false")
+        raise UserError(f"{location} has scale {json.dumps(value)[:100]}: use true or false")
     return {"scale": value}
 
 
-def _parse_unknown(kind: str, value: Any, where: str) -> Mapping[str, Any]:
+def _parse_unknown(type_: str, value: Any, location: str) -> Mapping[str, Any]:
     if value == ERROR:
         return {"unknown": None}
-    if kind == ONE_HOT and value == IGNORE:
+    if type_ == ONE_HOT and value == IGNORE:
         return {"unknown": 0.0}
-    if kind == ORDINAL and _is_number(value):
+    if type_ == ORDINAL and _is_number(value):
         return {"unknown": float(value)}
-    expected = f'"{ERROR}" or "{IGNORE}"' if kind == ONE_HOT else f'"{ERROR}" or a number, such as -1'
-    raise UserError(f"{where} has unknown {json.dumps(value)[:100]}: use {expected}")
+    expected = f'"{ERROR}" or "{IGNORE}"' if type_ == ONE_HOT else f'"{ERROR}" or a number, such as -1'
+    raise UserError(f"{location} has unknown {json.dumps(value)[:100]}: use {expected}")
 
 
-def _parse_categories(_kind: str, value: Any, where: str) -> Mapping[str, Any]:
-    is_texts = isinstance(value, list) and value and all(isinstance(text, str) for text in value)
-    if not is_texts or len(set(value)) < len(value):
-        raise UserError(f"{where} has categories {json.dumps(value)[:100]}: use a list of different texts")
+def _parse_categories(_type: str, value: Any, location: str) -> Mapping[str, Any]:
+    is_text_list = isinstance(value, list) and value and all(isinstance(text, str) for text in value)
+    if not is_text_list or len(set(value)) < len(value):
+        raise UserError(f"{location} has categories {json.dumps(value)[:100]}: use a list of different texts")
     return {"categories": tuple(value)}
 
 
@@ -176,4 +178,5 @@ PARSERS: Mapping[str, Callable[[str, Any, str], Mapping[str, Any]]] = {
     "unknown": _parse_unknown,
     "categories": _parse_categories,
 }
-"""Functions that return the fields of `ColumnSettings` for the value of an option."""
+"""By option, the function that returns the fields of `ColumnSettings` for the option's value. Its arguments are the
+column's type, the value, and the location for errors."""

@@ -3,6 +3,8 @@
 import hashlib
 import math
 import urllib.request
+import zipfile
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -41,15 +43,15 @@ def make_arrays(name: str, source: Path | None) -> Arrays:
 
 def load_diabetes_arrays() -> Arrays:
     """Return scikit-learn's diabetes data: 442 patients, 10 measured features, disease progression after a year."""
-    # Imported only if it is needed: it takes longer to load than the rest of this job.
+    # scikit-learn is imported only if it is needed, because the import takes longer than the rest of this job.
     from sklearn.datasets import load_diabetes
 
     x, y = load_diabetes(return_X_y=True, scaled=False)
-    return shuffled_split(x, y)
+    return shuffle_and_split(x, y)
 
 
 def make_straight_line_arrays() -> Arrays:
-    """Return y = 0.3 x + 0.9 at 100 points from 0 to 0.99, in single precision and in order, as in the notebook."""
+    """Return y = 0.3 x + 0.9 at 100 points from 0 to 0.99, in single precision and in order."""
     x = (np.arange(100) * 0.01).astype(np.float32).reshape(-1, 1)
     y = np.float32(0.3) * x + np.float32(0.9)
     return _split(x, y)
@@ -61,14 +63,15 @@ def load_boston_arrays(source: Path | None) -> Arrays:
     try:
         with np.load(BytesIO(content), allow_pickle=False) as arrays:
             x, y = arrays["x"], arrays["y"]
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{source or BOSTON_URL} is not a .npz file with arrays x and y: {error}") from error
     if x.ndim != 2 or y.shape != (len(x),):
         raise UserError(f"{source}: x has shape {x.shape} and y {y.shape}; (rows, features) and (rows,) are expected")
-    return shuffled_split(x, y)
+    return shuffle_and_split(x, y)
 
 
-def shuffled_split(x: NDArray[Any], y: NDArray[Any]) -> Arrays:
+def shuffle_and_split(x: NDArray[Any], y: NDArray[Any]) -> Arrays:
+    """Return the arrays of both splits, after the shuffling that Keras uses for the Boston data."""
     order = np.arange(len(x))
     np.random.RandomState(SPLIT_SEED).shuffle(order)
     return _split(x[order], y[order])

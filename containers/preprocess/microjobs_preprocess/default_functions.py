@@ -1,4 +1,4 @@
-"""Default functions of scikit-learn's convention: they behave as those of `sagemaker-scikit-learn-container`."""
+"""Default functions for scikit-learn models, which behave like the defaults of `sagemaker-scikit-learn-container`."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,7 +10,7 @@ from microjobs.bundle import MODEL_FILE
 from microjobs.errors import UserError
 from microjobs.hosting.default_handlers import (
     DefaultFunctions,
-    bundle_defaults,
+    choose_bundle_defaults,
     decode_array,
     encode_array,
     predict_rows,
@@ -19,9 +19,10 @@ from microjobs.hosting.media_types import NPY, parse_media_type
 
 
 def choose_defaults(functions: Collection[str], model_dir: Path) -> DefaultFunctions:
-    """Return the defaults of scikit-learn's convention; those of bundles if the model can only be the bundle."""
+    """Return the defaults of scikit-learn's convention, or the defaults of bundles if the model can only be the
+    bundle."""
     if "model_fn" not in functions and (model_dir / MODEL_FILE).is_file():
-        return bundle_defaults(functions, model_dir)
+        return choose_bundle_defaults(functions, model_dir)
     return DefaultFunctions(_refuse_to_load, decode_features, predict_rows, encode_array)
 
 
@@ -31,7 +32,7 @@ def _refuse_to_load(model_dir: str) -> Any:
 
 
 def decode_features(body: bytes | str, content_type: str) -> Any:
-    """Decode a body as an array: float32 for text, the array's own type for npy. Raises HttpError as `decode_array`."""
+    """Decode a body as an array: float32 for text, the array's own type for npy. Raise the errors of `decode_array`."""
     array = decode_array(body, content_type)
     is_text = parse_media_type(content_type) != NPY
     return array.astype(np.float32) if is_text and array.dtype.kind in "fiub" else array

@@ -1,8 +1,9 @@
-"""Turns tables with named columns into features, fitted to the training rows of all hosts.
+"""Converts tables with named columns to features, fitted to the training rows of all hosts.
 
-The first host calls functions on all hosts: list files (headers), measure (first pass over the rows), search medians
-(only for columns that need them), encode (last pass). Nothing is written before all input has been checked. Only
-headers, statistics, histograms and the fitted columns travel between hosts.
+The first host calls functions on all hosts, in this order: list the tables and read their headers, measure all rows,
+search the medians of the columns that need them, check the categories, and encode all rows. Nothing is written before
+all input has been checked. Hosts send only settings, headers, statistics, histograms and the fitted columns to each
+other.
 """
 
 import logging
@@ -29,16 +30,18 @@ from . import medians
 from .column_settings import MEDIAN, TableSettings, parse_settings
 from .fit_columns import fit_columns
 from .pipelining import map_ahead
-from .table_statistics import TableStatistics, cell_error, measure_table
-from .table_writers import NPY, Write, output_paths, write_arrays, write_table
-from .tables import Block, Table, check_tables, read_blocks, rows_per_block, survey, to_numbers
+from .table_statistics import TableStatistics, make_cell_error, measure_table
+from .table_writers import NPY, Write, list_output_paths, write_arrays, write_table
+from .tables import Block, Table, check_tables, describe_tables, read_blocks, rows_per_block, to_numbers
 
 logger = logging.getLogger("microjobs")
 
 
 @dataclass(frozen=True)
-class TableTask:
-    """Folders of input and results, and the options. Folders are `LocalPath`s, which each host resolves for itself.
+class TableOptions:
+    """Options of the job with --columns.
+
+    The folders are values of `LocalPath` in a request; each host resolves them below its own root.
 
     columns: the file with the user's settings, relative to the input folder.
     format: format of the results, "npy", "parquet" or "csv".
@@ -65,72 +68,75 @@ class TableTask:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """The input of one host: the text of the settings file, None if the host does not have it, and the tables."""
+class HostInput:
+    """The input of one host: its tables, and the text of the settings file, or None if the host has no such file."""
 
     settings: str | None
     tables: list[Table]
 
 
-def encode_tables(task: TableTask, hosts: Hosts) -> None:
-    """Call all functions on the hosts; the first host writes fitted-columns.json to its training folder.
+def encode_tables(options: TableOptions, hosts: Hosts) -> None:
+    """Convert the tables of all hosts; the first host writes fitted-columns.json to its training folder.
 
     Raises:
         UserError: the input is invalid; nothing was written.
         PlatformError: a host was lost.
     """
-    surveys = hosts.call(survey_host, dict.fromkeys(hosts.resources.hosts, (task,)))
-    settings = merge_settings(task, surveys)
-    tables = {host: survey.tables for host, survey in surveys.items()}
+    host_inputs = hosts.call(describe_host, dict.fromkeys(hosts.resources.hosts, (options,)))
+    settings = merge_settings(options, host_inputs)
+    tables = {host: host_input.tables for host, host_input in host_inputs.items()}
     files = inventory.merge(tables)
-    check_tables(list(files.values()), settings, task.columns)
-    jobs = {
-        host: HostJob(task, settings, [files[name] for name in names])
+    check_tables(list(files.values()), settings, options.columns)
+    encoders = {
+        host: TableEncoder(options, settings, [files[name] for name in names])
         for host, names in inventory.assign(tables).items()
     }
-    measured = hosts.call(HostJob.measure, {host: (job,) for host, job in jobs.items()})
-    # In the order of names, so that the results do not depend on which host has which file.
-    statistics = dict(sorted((name, part) for parts in measured.values() for name, part in parts.items()))
-    total = sum_training_rows(settings, statistics)
-    fitted = fit_columns(settings, total, search_medians(jobs, settings, total, hosts))
-    hosts.call(HostJob.check_categories, {host: (job, fitted, measured[host]) for host, job in jobs.items()})
+    statistics_by_host = hosts.call(TableEncoder.measure, {host: (encoder,) for host, encoder in encoders.items()})
+    # Statistics are merged in the order of names, so that the results do not depend on which host has which file.
+    statistics = dict(sorted((name, part) for parts in statistics_by_host.values() for name, part in parts.items()))
+    total = merge_training_statistics(settings, statistics)
+    fitted = fit_columns(settings, total, search_medians(encoders, settings, total, hosts))
+    hosts.call(
+        TableEncoder.check_categories,
+        {host: (encoder, fitted, statistics_by_host[host]) for host, encoder in encoders.items()},
+    )
     # The fitted columns are written first, because features without them could not be interpreted.
-    hosts.write(write_columns_file, {hosts.resources.first_host: (task, fitted)})
-    hosts.write(encode_host, {host: (job, fitted, measured[host]) for host, job in jobs.items()})
+    hosts.write(write_columns_file, {hosts.resources.first_host: (options, fitted)})
+    hosts.write(encode_host, {host: (encoder, fitted, statistics_by_host[host]) for host, encoder in encoders.items()})
     logger.info("made %d features with the statistics of %d training rows", len(fitted.features), total.rows)
 
 
-def write_columns_file(register: Register, task: TableTask, fitted: FittedColumns) -> None:
-    write_columns(task.resolve(task.train), fitted)
-    register(task.resolve(task.train) / FILE_NAME)
+def write_columns_file(register: Register, options: TableOptions, fitted: FittedColumns) -> None:
+    write_columns(options.resolve(options.train), fitted)
+    register(options.resolve(options.train) / FILE_NAME)
 
 
-def survey_host(task: TableTask) -> Survey:
+def describe_host(options: TableOptions) -> HostInput:
     """Return this host's input. Create its output folders, which are needed even if they stay empty."""
-    for folder in (task.train, task.test):
-        task.resolve(folder).mkdir(parents=True, exist_ok=True)
-    path = task.settings_file
+    for folder in (options.train, options.test):
+        options.resolve(folder).mkdir(parents=True, exist_ok=True)
+    path = options.settings_file
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else None
     except UnicodeDecodeError as error:
-        raise UserError(f"{task.columns} is not UTF-8: {error}") from error
-    return Survey(text, survey(task.resolve(task.input), path))
+        raise UserError(f"{options.columns} is not UTF-8: {error}") from error
+    return HostInput(text, describe_tables(options.resolve(options.input), path))
 
 
-def merge_settings(task: TableTask, surveys: Mapping[str, Survey]) -> TableSettings:
+def merge_settings(options: TableOptions, host_inputs: Mapping[str, HostInput]) -> TableSettings:
     """Return the settings, which at least one host must have.
 
     Raises:
         UserError: no host has the file, hosts have different files, or its content is invalid.
     """
-    texts = {survey.settings for survey in surveys.values()} - {None}
+    texts = {host_input.settings for host_input in host_inputs.values()} - {None}
     if len(texts) != 1:
         problem = "is on no host: add it to the input" if not texts else "differs between hosts: use one file"
-        raise UserError(f"--columns {task.columns} {problem}")
-    return parse_settings(str(texts.pop()), task.columns)
+        raise UserError(f"--columns {options.columns} {problem}")
+    return parse_settings(str(texts.pop()), options.columns)
 
 
-def sum_training_rows(settings: TableSettings, statistics: Mapping[str, TableStatistics]) -> TableStatistics:
+def merge_training_statistics(settings: TableSettings, statistics: Mapping[str, TableStatistics]) -> TableStatistics:
     """Return the statistics of all training tables; raise UserError if there is no row."""
     parts = [part for name, part in statistics.items() if name.startswith("train")]
     total = reduce(TableStatistics.merge, parts, TableStatistics.empty(settings))
@@ -141,51 +147,55 @@ def sum_training_rows(settings: TableSettings, statistics: Mapping[str, TableSta
 
 
 def search_medians(
-    jobs: Mapping[str, "HostJob"], settings: TableSettings, total: TableStatistics, hosts: Hosts
+    encoders: Mapping[str, "TableEncoder"], settings: TableSettings, total: TableStatistics, hosts: Hosts
 ) -> dict[str, float]:
     """Return the medians of the columns whose missing values become the median, by name."""
     counts = {
         column.name: int(count)
-        for column, count in zip(settings.numeric, total.moments.count, strict=True)
+        for column, count in zip(settings.numeric_columns, total.moments.count, strict=True)
         if column.missing == MEDIAN and count
     }
     searches = medians.start_searches(counts)
-    for round_ in range(medians.ROUNDS if counts else 0):
-        parts = hosts.call(HostJob.count_digits, {host: (job, searches, round_) for host, job in jobs.items()})
+    for round_number in range(medians.ROUNDS if counts else 0):
+        parts = hosts.call(
+            TableEncoder.count_median_digits,
+            {host: (encoder, searches, round_number) for host, encoder in encoders.items()},
+        )
         searches = medians.narrow_searches(searches, parts.values())
     return medians.finish_searches(searches)
 
 
 @dataclass(frozen=True)
-class HostJob:
-    """The work of one host: its tables, which no other host processes."""
+class TableEncoder:
+    """Measures and encodes the tables of one host, which no other host processes."""
 
-    task: TableTask
+    options: TableOptions
     settings: TableSettings
     tables: list[Table]
 
     def measure(self) -> dict[str, TableStatistics]:
         """Check all rows. Return the statistics of each table, by name."""
-        measured = {}
+        statistics = {}
         for table in self.tables:
-            path = self.task.source(table.name)
-            measured[table.name] = measure_table(path, self.settings, self._present_types(table))
-            logger.info("read %s: %d rows", table.name, measured[table.name].rows)
-        return measured
+            path = self.options.source(table.name)
+            statistics[table.name] = measure_table(path, self.settings, self._select_types(table))
+            logger.info("read %s: %d rows", table.name, statistics[table.name].rows)
+        return statistics
 
-    def _present_types(self, table: Table) -> dict[str, str]:
+    def _select_types(self, table: Table) -> dict[str, str]:
         """Return the types of the columns to read; a test table may lack the target."""
         names = {name for name, _ in table.columns}
-        return {name: kind for name, kind in self.settings.types.items() if name in names}
+        return {name: type_ for name, type_ in self.settings.types.items() if name in names}
 
-    def count_digits(self, searches: medians.Searches, round_: int) -> medians.Histograms:
+    def count_median_digits(self, searches: medians.Searches, round_number: int) -> medians.Histograms:
+        """Return the histograms of this host's training rows for one round of the median search."""
         histograms = medians.empty_histograms(searches)
-        types = {name: kind for name, kind in self.settings.types.items() if name in searches}
+        types = {name: type_ for name, type_ in self.settings.types.items() if name in searches}
         for table in self.tables:
             if table.split == "train":
-                blocks = read_blocks(self.task.source(table.name), types)
+                blocks = read_blocks(self.options.source(table.name), types)
                 numbers = ({name: to_numbers(column) for name, column in block.items()} for _, block in blocks)
-                medians.count_digits(histograms, numbers, round_)
+                medians.count_digits(histograms, numbers, round_number)
         return histograms
 
     def check_categories(self, fitted: FittedColumns, statistics: Mapping[str, TableStatistics]) -> None:
@@ -198,49 +208,49 @@ class HostJob:
             if isinstance(column, CategoricalColumn) and column.unknown is None:
                 for table in self.tables:
                     if not statistics[table.name].counts[column.name].keys() <= set(column.categories):
-                        self._refuse_unknown(table, column)
+                        self._refuse_unknown_category(table, column)
 
-    def _refuse_unknown(self, table: Table, column: CategoricalColumn) -> None:
-        path = self.task.source(table.name)
+    def _refuse_unknown_category(self, table: Table, column: CategoricalColumn) -> None:
+        path = self.options.source(table.name)
         for start, block in read_blocks(path, {column.name: column.type}):
             try:
                 fill_codes(column, _to_codes(column, block[column.name]))
             except BadCellError as error:
-                raise _category_error(path, start, block, error) from error
+                raise _make_category_error(path, start, block, error) from error
 
     def encode(self, fitted: FittedColumns, statistics: Mapping[str, TableStatistics], register: Register) -> None:
         """Write the features of all tables, and call `register` with each file."""
         for table in self.tables:
-            types = self._present_types(table)
-            paths = output_paths(
-                self.task.output_folder(table),
-                table.name.partition(".")[0],
-                self.task.format,
+            types = self._select_types(table)
+            paths = list_output_paths(
+                self.options.output_folder(table),
+                table.stem,
+                self.options.format,
                 has_target=self.settings.target in types,
             )
-            with self._open(paths, fitted, types, statistics[table.name].rows) as write:
+            with self._open_outputs(paths, fitted, types, statistics[table.name].rows) as write:
                 self._encode_blocks(table, types, fitted, write)
             for path in paths:
                 register(path)
             logger.info("wrote %s", ", ".join(path.name for path in paths))
 
-    def _open(
+    def _open_outputs(
         self, paths: list[Path], fitted: FittedColumns, types: Mapping[str, str], rows: int
     ) -> AbstractContextManager[Write]:
-        if self.task.format == NPY:
+        if self.options.format == NPY:
             return write_arrays(paths, rows, len(fitted.features))
         return write_table(paths[0], [*fitted.features, *(name for name in types if name == self.settings.target)])
 
     def _encode_blocks(self, table: Table, types: Mapping[str, str], fitted: FittedColumns, write: Write) -> None:
-        path, target = self.task.source(table.name), self.settings.target
+        path, target = self.options.source(table.name), self.settings.target
         max_rows = rows_per_block(len(fitted.features))
 
         def encode(item: tuple[int, Block]) -> tuple[Floats, Floats | None]:
             start, block = item
             try:
                 features = make_features(fitted, to_values(fitted, block))
-            except BadCellError as error:  # only if the file has changed since it was measured
-                raise cell_error(path, start, error) from error
+            except BadCellError as error:  # this error is possible only if the file has changed since it was measured
+                raise make_cell_error(path, start, error) from error
             return features, to_numbers(block[target]) if target is not None and target in block else None
 
         for features, targets in map_ahead(encode, read_blocks(path, types, max_rows)):
@@ -248,9 +258,9 @@ class HostJob:
 
 
 def encode_host(
-    register: Register, job: HostJob, fitted: FittedColumns, statistics: Mapping[str, TableStatistics]
+    register: Register, encoder: TableEncoder, fitted: FittedColumns, statistics: Mapping[str, TableStatistics]
 ) -> None:
-    job.encode(fitted, statistics, register)
+    encoder.encode(fitted, statistics, register)
 
 
 def to_values(fitted: FittedColumns, block: Block) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
@@ -270,7 +280,7 @@ def _to_codes(column: CategoricalColumn, texts: pa.Array) -> NDArray[np.int64]:
     return array
 
 
-def _category_error(path: Path, start: int, block: Block, error: BadCellError) -> UserError:
+def _make_category_error(path: Path, start: int, block: Block, error: BadCellError) -> UserError:
     value = str(block[error.column][error.row].as_py())[:50]
     return UserError(
         f"{path.name} row {start + error.row}: column {error.column!r} contains {value!r}, which {error.problem}: "

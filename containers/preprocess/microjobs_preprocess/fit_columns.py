@@ -1,4 +1,4 @@
-"""Fits columns: turns the user's settings and the statistics of the training rows into `FittedColumns`."""
+"""Fits columns: computes `FittedColumns` from the user's settings and the statistics of the training rows."""
 
 from collections.abc import Mapping
 
@@ -16,14 +16,18 @@ def fit_columns(settings: TableSettings, statistics: TableStatistics, medians: M
     """Return the fitted columns, with the results of scikit-learn's SimpleImputer, StandardScaler and encoders.
 
     Args:
-        statistics: of all training rows.
-        medians: of the columns whose missing values become the median.
+        statistics: statistics of all training rows.
+        medians: median of each column whose missing values become the median.
 
     Raises:
         UserError: a column has no value, a category is not in the user's list, or two features have the same name.
     """
     numeric = dict(
-        zip([column.name for column in settings.numeric], _fit_numeric(settings, statistics, medians), strict=True)
+        zip(
+            [column.name for column in settings.numeric_columns],
+            _fit_numeric(settings, statistics, medians),
+            strict=True,
+        )
     )
     columns: list[Column] = []
     for column in settings.columns:
@@ -31,7 +35,7 @@ def fit_columns(settings: TableSettings, statistics: TableStatistics, medians: M
             columns.append(numeric[column.name])
         elif column.is_categorical:
             columns.append(_fit_categorical(column, statistics))
-    fitted = FittedColumns(tuple(columns), settings.ignored)
+    fitted = FittedColumns(tuple(columns), settings.ignored_names)
     for name in fitted.features:
         if fitted.features.count(name) > 1:
             raise UserError(f"two features have the name {name!r}: rename a column")
@@ -41,18 +45,19 @@ def fit_columns(settings: TableSettings, statistics: TableStatistics, medians: M
 def _fit_numeric(
     settings: TableSettings, statistics: TableStatistics, medians: Mapping[str, float]
 ) -> list[NumericColumn]:
-    if not settings.numeric:
+    if not settings.numeric_columns:
         return []
     moments = statistics.moments
-    for column, count in zip(settings.numeric, moments.count, strict=True):
+    for column, count in zip(settings.numeric_columns, moments.count, strict=True):
         if not count and column.missing != CONSTANT:
             raise UserError(f"column {column.name!r} has no value in any training row: drop the column")
     fills = [
-        _find_fill(column, float(mean), medians) for column, mean in zip(settings.numeric, moments.mean, strict=True)
+        _find_fill(column, float(mean), medians)
+        for column, mean in zip(settings.numeric_columns, moments.mean, strict=True)
     ]
     # A filled value counts like any other value, as in a scikit-learn pipeline of an imputer and a scaler.
-    filled = Moments(statistics.rows - moments.count, np.array(fills), np.zeros(len(fills)))
-    scaler = moments.merge(filled).make_scaler()
+    fill_moments = Moments(statistics.rows - moments.count, np.array(fills), np.zeros(len(fills)))
+    scaler = moments.merge(fill_moments).make_scaler()
     return [
         NumericColumn(
             column.name,
@@ -60,7 +65,7 @@ def _fit_numeric(
             scale if column.scale else 1.0,
             fill if column.missing else None,
         )
-        for column, mean, scale, fill in zip(settings.numeric, scaler.mean, scaler.scale, fills, strict=True)
+        for column, mean, scale, fill in zip(settings.numeric_columns, scaler.mean, scaler.scale, fills, strict=True)
     ]
 
 

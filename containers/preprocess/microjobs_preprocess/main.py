@@ -1,4 +1,4 @@
-"""Preprocessing: scales features for training, or makes raw data. Serves users' models of scikit-learn.
+"""Preprocessing: scales features for training, or writes example data. Serves users' models of scikit-learn.
 
 (no arguments)                    standardise x_* and copy y_* from input to train and test
 --columns FILE                    make features from tables with named columns
@@ -13,28 +13,28 @@ from microjobs.contract import Layout, ResourceConfig, read_processing_resource_
 from microjobs.errors import UserError
 from microjobs.hosts import run_on_hosts
 
-from .standardise import Task, standardise
+from .standardise import ArrayOptions, standardise
 
 logger = logging.getLogger("microjobs")
 
 
 def process(arguments: list[str]) -> None:
     if arguments[:1] == ["dataset"]:
-        _dataset(arguments[1:])
+        _write_dataset(arguments[1:])
     else:
-        _standardise(arguments)
+        _preprocess(arguments)
 
 
 def serve() -> None:
     """Serve the model in the model folder; see `microjobs.hosting.server.serve`."""
-    from microjobs.hosting import server  # preprocessing does not need it
+    from microjobs.hosting import server  # preprocessing does not need this module
 
     from .model_source import find_model_source
 
     server.serve(find_model_source)
 
 
-def _standardise(arguments: list[str]) -> None:
+def _preprocess(arguments: list[str]) -> None:
     description = "Standardise x_* with the mean and scale of the training data, and copy y_*."
     parser = Parser("preprocess", description=description)
     parser.add_folders("input", "train", "test")
@@ -44,7 +44,7 @@ def _standardise(arguments: list[str]) -> None:
         nargs="?",
         const="nan",
         help="accept NaN in features as missing values, and ignore them in the statistics: nan keeps NaN, mean "
-        "replaces it by the mean",
+        "replaces it with the mean",
     )
     parser.add_argument(
         "--columns", metavar="FILE", help="make features from tables with named columns; the file declares the columns"
@@ -52,7 +52,7 @@ def _standardise(arguments: list[str]) -> None:
     parser.add_argument(
         "--format", choices=("npy", "parquet", "csv"), help="format of the results of --columns; default: npy"
     )
-    parser.epilog = "`preprocess dataset --help` describes how to make raw data."
+    parser.epilog = "`preprocess dataset --help` describes how to write example data."
     options = parser.parse_args(arguments)
     resources = read_processing_resource_config(Layout.from_environment())
     if options.columns is not None:
@@ -60,20 +60,22 @@ def _standardise(arguments: list[str]) -> None:
         return
     if options.format is not None:
         raise UserError(f"--format {options.format} is only for tables: add --columns, or remove --format")
-    task = Task(options.input, options.train, options.test, options.allow_missing)
-    run_on_hosts(resources, lambda hosts: standardise(task, hosts))
+    array_options = ArrayOptions(options.input, options.train, options.test, options.allow_missing)
+    run_on_hosts(resources, lambda hosts: standardise(array_options, hosts))
 
 
 def _encode_tables(options: Namespace, resources: ResourceConfig) -> None:
-    from . import encode_tables  # imports pyarrow, which arrays do not need
+    from . import encode_tables  # this module imports pyarrow, which arrays do not need
 
     if options.allow_missing is not None:
         raise UserError(f"--allow-missing is for arrays: set `missing` for the columns in {options.columns}")
-    task = encode_tables.TableTask(options.input, options.train, options.test, options.columns, options.format or "npy")
-    run_on_hosts(resources, lambda hosts: encode_tables.encode_tables(task, hosts))
+    table_options = encode_tables.TableOptions(
+        options.input, options.train, options.test, options.columns, options.format or "npy"
+    )
+    run_on_hosts(resources, lambda hosts: encode_tables.encode_tables(table_options, hosts))
 
 
-def _dataset(arguments: list[str]) -> None:
+def _write_dataset(arguments: list[str]) -> None:
     from . import datasets
 
     layout = Layout.from_environment()

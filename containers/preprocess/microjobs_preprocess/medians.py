@@ -1,7 +1,8 @@
 """Exact medians of columns of any length, in bounded memory and over several hosts.
 
-A radix selection: doubles become 64-bit keys with the same order, and each round counts the next 16 bits of the keys
-that begin with the bits found so far. Counts are integers, so the result does not depend on the division into hosts.
+This is a radix selection: doubles become 64-bit keys with the same order. Each round counts the next digit, which is 16
+bits, of the keys that begin with the bits found so far. Counts are integers, so the result does not depend on how the
+rows are divided among the hosts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,34 +17,34 @@ DIGIT_BITS = 16
 ROUNDS = 64 // DIGIT_BITS
 
 Histograms = dict[str, dict[int, NDArray[np.int64]]]
-"""Number of keys per next digit, by column and by the bits before that digit."""
+"""Number of keys for each value of the next digit, by column and by the bits before this digit."""
 
 
 @dataclass(frozen=True)
-class Search:
-    """One of the two middle values of a column.
+class MedianSearch:
+    """The search for one of the two middle values of a column.
 
-    prefix: the first bits of its key.
+    prefix: the first bits of the value's key, which earlier rounds have found.
     rank: index of the value among the sorted values whose keys begin with `prefix`.
     """
 
     prefix: int
     rank: int
 
-    def narrow(self, histogram: NDArray[np.int64]) -> "Search":
-        """Return the search with one more digit."""
+    def narrow(self, histogram: NDArray[np.int64]) -> "MedianSearch":
+        """Return the search whose prefix has one more digit."""
         ends = np.cumsum(histogram)
         digit = int(np.searchsorted(ends, self.rank, side="right"))
-        return Search((self.prefix << DIGIT_BITS) | digit, self.rank - int(ends[digit] - histogram[digit]))
+        return MedianSearch((self.prefix << DIGIT_BITS) | digit, self.rank - int(ends[digit] - histogram[digit]))
 
 
-Searches = Mapping[str, tuple[Search, Search]]
-"""The two middle values of each column; they are the same value if the number of values is odd."""
+Searches = Mapping[str, tuple[MedianSearch, MedianSearch]]
+"""The searches for the two middle values of each column. They are the same value if the number of values is odd."""
 
 
 def start_searches(counts: Mapping[str, int]) -> Searches:
     """Return searches for the medians of columns with these numbers of values."""
-    return {name: (Search(0, (count - 1) // 2), Search(0, count // 2)) for name, count in counts.items()}
+    return {name: (MedianSearch(0, (count - 1) // 2), MedianSearch(0, count // 2)) for name, count in counts.items()}
 
 
 def empty_histograms(searches: Searches) -> Histograms:
@@ -52,14 +53,14 @@ def empty_histograms(searches: Searches) -> Histograms:
     }
 
 
-def count_digits(histograms: Histograms, blocks: Iterable[Mapping[str, Floats]], round_: int) -> None:
+def count_digits(histograms: Histograms, blocks: Iterable[Mapping[str, Floats]], round_number: int) -> None:
     """Add the next digits of all values, which may be NaN, to the histograms."""
     for block in blocks:
-        for name, by_prefix in histograms.items():
+        for name, column_histograms in histograms.items():
             keys = _to_keys(block[name][~np.isnan(block[name])])
-            digits = keys >> np.uint64(64 - DIGIT_BITS * (round_ + 1))
+            digits = keys >> np.uint64(64 - DIGIT_BITS * (round_number + 1))
             prefixes = digits >> np.uint64(DIGIT_BITS)
-            for prefix, histogram in by_prefix.items():
+            for prefix, histogram in column_histograms.items():
                 selected = digits[prefixes == prefix] & np.uint64((1 << DIGIT_BITS) - 1)
                 histogram += np.bincount(selected.astype(np.int64), minlength=1 << DIGIT_BITS)
 
@@ -68,8 +69,8 @@ def narrow_searches(searches: Searches, parts: Iterable[Histograms]) -> Searches
     """Return the searches after one more round, from the histograms of all hosts."""
     total = empty_histograms(searches)
     for part in parts:
-        for name, by_prefix in part.items():
-            for prefix, histogram in by_prefix.items():
+        for name, column_histograms in part.items():
+            for prefix, histogram in column_histograms.items():
                 total[name][prefix] += histogram
     return {
         name: (low.narrow(total[name][low.prefix]), high.narrow(total[name][high.prefix]))

@@ -18,7 +18,7 @@ from microjobs.scaler import Scaler
 
 @dataclass(frozen=True)
 class Moments:
-    """Per feature: number of values, their mean, and the sum of squared deviations from it."""
+    """Number of values, mean, and sum of squared deviations from the mean, of each feature."""
 
     count: NDArray[np.int64]
     mean: Floats
@@ -59,33 +59,36 @@ def measure(array: ArrayFile, *, allow_missing: bool = False) -> Moments:
     """Read a features file once and check each value.
 
     Raises:
-        UserError: a value is infinite, or NaN if missing values are not allowed; the message names file and row.
+        UserError: a value is infinite, too large to square, or NaN if missing values are not allowed; the message names
+            the file and the row or rows.
     """
 
     def measure_part(part: range) -> Moments:
         moments = Moments.empty(array.width)
         for start, block in array.blocks(part):
-            measured = measure_block(block, allow_missing)
-            if not np.isfinite(measured.squared_deviations).all():
+            block_moments = measure_block(block, allow_missing)
+            if not np.isfinite(block_moments.squared_deviations).all():
                 raise UserError(_describe_bad_block(array, block, start, allow_missing))
-            moments = moments.merge(measured)
+            moments = moments.merge(block_moments)
         return moments
 
     return reduce(Moments.merge, map_parts(array, measure_part), Moments.empty(array.width))
 
 
 def measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
-    """Return the moments of a block of shape (rows, features). Those of a feature with a bad value are not finite."""
+    """Return the moments of a block of shape (rows, features). The moments of a feature with a bad value are not
+    finite."""
     values = block.astype(np.float64, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):  # the result shows NaN and infinity, without a check per value
+    # NaN and infinity make the result not finite, so no check per value is necessary
+    with np.errstate(over="ignore", invalid="ignore"):
         if allow_missing and np.isnan(values).any():
-            return _measure_present(values)
+            return _measure_without_nan(values)
         count, features = values.shape
         rows = fold_rows(values)
         mean = _sum_per_feature(rows.sum(axis=0), features) / count
         deviations = rows - np.tile(mean, rows.shape[1] // features)
-        # Corrects the rounding error of the mean, so that a constant feature has variance 0 for any value (the
-        # "corrected two-pass algorithm" of Chan, Golub and LeVeque).
+        # The rounding error of the mean is computed here and corrected below, so that a constant feature has variance 0
+        # for any value (the "corrected two-pass algorithm" of Chan, Golub and LeVeque).
         error = _sum_per_feature(deviations.sum(axis=0), features) / count
         squared_deviations = (
             _sum_per_feature(np.einsum("ij,ij->j", deviations, deviations), features) - count * error * error
@@ -94,16 +97,16 @@ def measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
 
 
 def _sum_per_feature(sums: Floats, features: int) -> Floats:
-    """Return the sum of each feature, from the sums of the columns that `fold_rows` made."""
+    """Return one sum per feature. `sums` has several per feature, because `fold_rows` joined several rows into one."""
     total: Floats = sums.reshape(-1, features).sum(axis=0)
     return total
 
 
-def _measure_present(values: Floats) -> Moments:
-    present = ~np.isnan(values)
-    count = present.sum(axis=0)
-    mean = np.where(present, values, 0.0).sum(axis=0) / np.maximum(count, 1)
-    deviations = np.where(present, values - mean, 0.0)
+def _measure_without_nan(values: Floats) -> Moments:
+    is_present = ~np.isnan(values)
+    count = is_present.sum(axis=0)
+    mean = np.where(is_present, values, 0.0).sum(axis=0) / np.maximum(count, 1)
+    deviations = np.where(is_present, values - mean, 0.0)
     return Moments(count, mean, np.einsum("ij,ij->j", deviations, deviations))
 
 
@@ -111,8 +114,9 @@ def _describe_bad_block(array: ArrayFile, block: NDArray[Any], start: int, allow
     row = find_bad_row(block, allow_nan=allow_missing)
     if row is None:
         return f"{array.path.name} rows {start} to {start + len(block) - 1}: values too large to square; rescale them"
-    bad = block[row][~np.isfinite(block[row])][0]
-    remedy = (
-        "fill or drop the row" if allow_missing or np.isinf(bad) else "fill or drop the row, or use --allow-missing"
-    )
-    return f"{array.path.name} row {start + row} contains {bad}: {remedy}"
+    is_bad = np.isinf(block[row]) if allow_missing else ~np.isfinite(block[row])
+    value = block[row][is_bad][0]
+    remedy = "replace the value or drop the row"
+    if np.isnan(value):
+        remedy += ", or use --allow-missing"
+    return f"{array.path.name} row {start + row} contains {value}: {remedy}"

@@ -1,8 +1,8 @@
 """Standardises features with the mean and scale of the training data of all hosts.
 
-The first host calls three functions on all hosts: `survey` lists files (headers), `measure_files` is the first pass
-over the data, and `transform_files` is the second one. Nothing is written before all input has been checked. Only
-headers, moments and the scaler travel between hosts.
+The first host calls three functions on all hosts: `describe_inputs` reads the headers of the files, `measure_files` is
+the first pass over the data, and `transform_files` is the second pass. Nothing is written before all input has been
+checked. Hosts send only headers, moments and the scaler to each other.
 """
 
 import logging
@@ -26,12 +26,13 @@ logger = logging.getLogger("microjobs")
 
 
 @dataclass(frozen=True)
-class Task:
+class ArrayOptions:
     """Folders of input and results, and how to handle NaN in features.
 
-    Folders are `LocalPath`s of a request, because each host resolves them below its own root.
-    allow_missing: None raises an error for NaN; "nan" keeps it; "mean" replaces it by the mean, which is 0 after
-        scaling. Statistics ignore NaN.
+    The folders are values of `LocalPath` in a request; each host resolves them below its own root.
+
+    allow_missing: with None, NaN is an error. With "nan", NaN is kept. With "mean", the mean replaces NaN, so that the
+        value is 0 after scaling. Statistics ignore NaN.
     """
 
     input: str
@@ -50,55 +51,55 @@ def _resolve_folder(folder: str) -> Path:
     return Layout.from_environment().resolve_local_path(folder)
 
 
-def standardise(task: Task, hosts: Hosts) -> None:
+def standardise(options: ArrayOptions, hosts: Hosts) -> None:
     """Call the three functions on the hosts; the first host writes scaler.json to its training folder.
 
     Raises:
         UserError: the input is invalid; nothing was written.
         PlatformError: a host was lost.
     """
-    surveys = hosts.call(survey, dict.fromkeys(hosts.resources.hosts, (task,)))
-    files = inventory.merge(surveys)
+    files_by_host = hosts.call(describe_inputs, dict.fromkeys(hosts.resources.hosts, (options,)))
+    files = inventory.merge(files_by_host)
     inventory.require_rows(files, "train")
     inventory.check_files_match(files)
-    work = inventory.assign(surveys)
-    for host, names in work.items():
+    names_by_host = inventory.assign(files_by_host)
+    for host, names in names_by_host.items():
         logger.info("%s has %s", host, ", ".join(names) or "no files")
-    measured = hosts.call(measure_files, {host: (task, names) for host, names in work.items()})
-    # In the order of names, so that the sum does not depend on which host has which file.
-    parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
+    moments_by_host = hosts.call(measure_files, {host: (options, names) for host, names in names_by_host.items()})
+    # Moments are merged in the order of names, so that the sum does not depend on which host has which file.
+    parts = sorted((name, moments) for part in moments_by_host.values() for name, moments in part.items())
     scaler = reduce(Moments.merge, [moments for _, moments in parts]).make_scaler()
     # The scaler is written first, because arrays without it would look unscaled.
-    hosts.write(write_scaler_file, {hosts.resources.first_host: (task, scaler)})
-    hosts.write(transform_files, {host: (task, names, scaler) for host, names in work.items()})
+    hosts.write(write_scaler_file, {hosts.resources.first_host: (options, scaler)})
+    hosts.write(transform_files, {host: (options, names, scaler) for host, names in names_by_host.items()})
     logger.info("scaled %d features with the statistics of %d training rows", scaler.features, max(scaler.count))
 
 
-def write_scaler_file(register: Register, task: Task, scaler: Scaler) -> None:
-    write_scaler(_resolve_folder(task.train), scaler)
-    register(_resolve_folder(task.train) / FILE_NAME)
+def write_scaler_file(register: Register, options: ArrayOptions, scaler: Scaler) -> None:
+    write_scaler(_resolve_folder(options.train), scaler)
+    register(_resolve_folder(options.train) / FILE_NAME)
 
 
-def survey(task: Task) -> list[inventory.Entry]:
+def describe_inputs(options: ArrayOptions) -> list[inventory.ArrayDescription]:
     """Return this host's input files. Create its output folders, which are needed even if they stay empty."""
-    for folder in (task.train, task.test):
+    for folder in (options.train, options.test):
         _resolve_folder(folder).mkdir(parents=True, exist_ok=True)
-    return inventory.survey(_resolve_folder(task.input))
+    return inventory.describe_arrays(_resolve_folder(options.input))
 
 
-def measure_files(task: Task, names: list[str]) -> dict[str, Moments]:
+def measure_files(options: ArrayOptions, names: list[str]) -> dict[str, Moments]:
     """Check all of this host's files. Return the moments of its training features."""
-    measured = {}
+    moments_by_name = {}
     for name in names:
-        array = open_array(task.source(name))
+        array = open_array(options.source(name))
         if name.startswith("x_"):
-            moments = measure(array, allow_missing=task.allow_missing is not None)
+            moments = measure(array, allow_missing=options.allow_missing is not None)
             if "_train" in name:
-                measured[name] = moments
+                moments_by_name[name] = moments
         else:
             check_targets(array)
         logger.info("read %s: %d rows", name, array.rows)
-    return measured
+    return moments_by_name
 
 
 def check_targets(array: ArrayFile) -> None:
@@ -109,20 +110,21 @@ def check_targets(array: ArrayFile) -> None:
     map_parts(array, check)
 
 
-def transform_files(register: Register, task: Task, names: list[str], scaler: Scaler) -> None:
+def transform_files(register: Register, options: ArrayOptions, names: list[str], scaler: Scaler) -> None:
     """Write this host's files, and call `register` with each file."""
     for name in names:
         if name.startswith("x_"):
-            transform(open_array(task.source(name)), task.output(name), scaler, task.allow_missing)
+            transform(open_array(options.source(name)), options.output(name), scaler, options.allow_missing)
         else:
-            with atomic_write(task.output(name)) as partial:
-                shutil.copyfile(task.source(name), partial)
-        register(task.output(name))
+            with atomic_write(options.output(name)) as partial:
+                shutil.copyfile(options.source(name), partial)
+        register(options.output(name))
         logger.info("wrote %s", name)
 
 
 def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | None) -> None:
-    """Write (x - mean) / scale, computed in double precision; integers become doubles, floats keep their type."""
+    """Write (x - mean) / scale, computed in double precision. Floats of up to 64 bits keep their type; all other types
+    become doubles."""
     mean, scale = np.asarray(scaler.mean), np.asarray(scaler.scale)
     keeps_dtype = array.dtype.kind == "f" and array.dtype.itemsize <= 8
     dtype = array.dtype.newbyteorder("=") if keeps_dtype else np.dtype(np.float64)

@@ -18,7 +18,7 @@ from .tables import Block, read_blocks, to_numbers
 
 MAX_CATEGORIES = 10_000
 MAX_NUMBER = 1e150
-"""The sum of squares of larger numbers could exceed the range of doubles."""
+"""Maximum absolute value of a number. The sum of squares of larger numbers could exceed the range of doubles."""
 
 Counts = dict[str, dict[str, int]]
 """Number of rows by column and category."""
@@ -26,10 +26,10 @@ Counts = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class TableStatistics:
-    """Number of rows, and the statistics of present values.
+    """Number of rows, and the statistics of the values that are not missing.
 
-    moments: of the numeric columns, in the order of the settings.
-    counts: of the categorical columns.
+    moments: moments of the numeric columns, in the order of the settings.
+    counts: counts of the categorical columns.
     missing: number of missing texts, by categorical column.
     """
 
@@ -40,11 +40,13 @@ class TableStatistics:
 
     @classmethod
     def empty(cls, settings: TableSettings) -> "TableStatistics":
-        names = [column.name for column in settings.categorical]
-        return cls(0, Moments.empty(len(settings.numeric)), {name: {} for name in names}, dict.fromkeys(names, 0))
+        names = [column.name for column in settings.categorical_columns]
+        return cls(
+            0, Moments.empty(len(settings.numeric_columns)), {name: {} for name in names}, dict.fromkeys(names, 0)
+        )
 
     def merge(self, other: "TableStatistics") -> "TableStatistics":
-        """Return the statistics of the rows of both.
+        """Return the statistics of the rows of `self` and `other` together.
 
         Raises:
             UserError: a column has too many categories.
@@ -57,8 +59,8 @@ class TableStatistics:
         )
 
 
-def _add_counts(column: str, counts: dict[str, int], others: dict[str, int]) -> dict[str, int]:
-    total = counts | {text: counts.get(text, 0) + count for text, count in others.items()}
+def _add_counts(column: str, counts: dict[str, int], other_counts: dict[str, int]) -> dict[str, int]:
+    total = counts | {text: counts.get(text, 0) + count for text, count in other_counts.items()}
     if len(total) > MAX_CATEGORIES:
         raise UserError(
             f"column {column!r} has more than {MAX_CATEGORIES} categories, such as {max(total)[:50]!r}: drop the "
@@ -71,10 +73,11 @@ def measure_table(path: Path, settings: TableSettings, types: dict[str, str]) ->
     """Read a table once and check each value.
 
     Args:
-        types: types of the columns to read: those of the features, and of the target if the table has it.
+        types: types of the columns to read: of the feature columns, and of the target if the table has it.
 
     Raises:
-        UserError: a value is infinite, or missing where this is invalid; the message names file, row and column.
+        UserError: a value is infinite, too large to square, or missing where this is invalid; or a column has too many
+            categories. The message names the column and, for an invalid value, the file and the row.
     """
 
     def measure(item: tuple[int, Block]) -> TableStatistics:
@@ -82,24 +85,24 @@ def measure_table(path: Path, settings: TableSettings, types: dict[str, str]) ->
         try:
             return _measure_block(block, settings)
         except BadCellError as error:
-            raise cell_error(path, start, error) from error
+            raise make_cell_error(path, start, error) from error
 
     return reduce(TableStatistics.merge, map_ahead(measure, read_blocks(path, types)), TableStatistics.empty(settings))
 
 
-def cell_error(path: Path, start: int, error: BadCellError) -> UserError:
+def make_cell_error(path: Path, start: int, error: BadCellError) -> UserError:
     """Return the error for a value of a block that begins at row `start` of a file."""
     remedy = "fill it, drop the row, or set `missing` for the column" if error.problem == "is missing" else "correct it"
     return UserError(f"{path.name} row {start + error.row}: column {error.column!r} {error.problem}: {remedy}")
 
 
 def _measure_block(block: Block, settings: TableSettings) -> TableStatistics:
-    for column in settings.categorical:
+    for column in settings.categorical_columns:
         _check_texts(column, block)
     if settings.target is not None and settings.target in block:
         check_numbers(settings.target, to_numbers(block[settings.target]))
     numbers = _stack_numbers(block, settings)
-    moments = measure_block(numbers, allow_missing=True) if settings.numeric else Moments.empty(0)
+    moments = measure_block(numbers, allow_missing=True) if settings.numeric_columns else Moments.empty(0)
     return TableStatistics(len(next(iter(block.values()))), moments, *_count_categories(block, settings))
 
 
@@ -110,8 +113,8 @@ def _check_texts(column: ColumnSettings, block: Block) -> None:
 
 
 def _stack_numbers(block: Block, settings: TableSettings) -> Floats:
-    columns = [to_numbers(block[column.name]) for column in settings.numeric]
-    for column, values in zip(settings.numeric, columns, strict=True):
+    columns = [to_numbers(block[column.name]) for column in settings.numeric_columns]
+    for column, values in zip(settings.numeric_columns, columns, strict=True):
         check_numbers(column.name, values, allow_missing=column.missing is not None)
         if (is_large := np.abs(values) > MAX_NUMBER).any():
             row = int(np.argmax(is_large))
@@ -121,9 +124,9 @@ def _stack_numbers(block: Block, settings: TableSettings) -> Floats:
 
 def _count_categories(block: Block, settings: TableSettings) -> tuple[Counts, dict[str, int]]:
     counts: Counts = {}
-    for column in settings.categorical:
-        counted = pc.value_counts(block[column.name].drop_null())
+    for column in settings.categorical_columns:
+        pairs = pc.value_counts(block[column.name].drop_null())
         counts[column.name] = dict(
-            zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
+            zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True)
         )
-    return counts, {column.name: block[column.name].null_count for column in settings.categorical}
+    return counts, {column.name: block[column.name].null_count for column in settings.categorical_columns}

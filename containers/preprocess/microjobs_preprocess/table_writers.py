@@ -18,10 +18,10 @@ NPY, PARQUET, CSV = "npy", "parquet", "csv"
 FORMATS = (NPY, PARQUET, CSV)
 
 Write = Callable[[Floats, Floats | None], None]
-"""Function that appends features of shape (rows, features) and targets of shape (rows,), which may be absent."""
+"""Function that appends features of shape (rows, features), and targets of shape (rows,) or None."""
 
 
-def output_paths(folder: Path, stem: str, output_format: str, *, has_target: bool) -> list[Path]:
+def list_output_paths(folder: Path, stem: str, output_format: str, *, has_target: bool) -> list[Path]:
     """Return the files for a table such as `train-00000-of-00004`. Arrays are one file for x and one for y."""
     if output_format != NPY:
         return [folder / f"{stem}.{output_format}"]
@@ -30,7 +30,7 @@ def output_paths(folder: Path, stem: str, output_format: str, *, has_target: boo
 
 @contextlib.contextmanager
 def write_arrays(paths: list[Path], rows: int, features: int) -> Iterator[Write]:
-    """Write x, and y if there is a second path, in double precision. They appear when the block ends without an error.
+    """Write x, and y if there is a second path, in double precision. The files appear when the `with` block succeeds.
 
     Raises:
         ValueError: the number of rows that were written is not `rows`.
@@ -52,7 +52,7 @@ def write_arrays(paths: list[Path], rows: int, features: int) -> Iterator[Write]
 
 @contextlib.contextmanager
 def write_table(path: Path, names: list[str]) -> Iterator[Write]:
-    """Write Parquet or CSV with one column of doubles per name; the target is the last one, if there is one."""
+    """Write Parquet or CSV with one column of doubles per name; the target, if there is one, is the last column."""
     schema = pa.schema([pa.field(name, pa.float64(), nullable=False) for name in names])
     with atomic_write(path) as partial, _open_writer(path.suffix, partial, schema) as writer:
 

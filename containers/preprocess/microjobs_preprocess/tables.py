@@ -30,15 +30,15 @@ EXPECTED_NAMES = "train.csv, test.csv, train.parquet, test.parquet, or shards su
 BLOCK_BYTES = 1 << 20
 """Bytes of CSV in one block, and size of the buffer through which Parquet is read."""
 MAX_BLOCK_VALUES = 1 << 19
-"""Maximum number of values in a block, which are 4 MB as doubles."""
+"""Maximum number of values in a block. As doubles, they take 4 MB."""
 
 CSV_TYPE = "csv"
-"""Type of the columns of CSV files, whose fields are read as the declared type."""
+"""Type of all columns of CSV files. Their fields are read as the declared type."""
 
 ROW_OF_ERROR = re.compile(
     r"(?:In CSV column #(?P<column>\d+): )?(?:CSV parse error: )?Row #(?P<row>\d+): (?P<problem>.*)", re.DOTALL
 )
-"""pyarrow's message for an invalid field or row. It counts rows from 1, and the header is the first one."""
+"""pyarrow's message for an invalid field or row. It counts rows from 1, and the header is the first row."""
 
 Block = Mapping[str, pa.Array]
 """Columns by name; all have the same number of rows."""
@@ -53,11 +53,16 @@ class Table:
     columns: tuple[tuple[str, str], ...]
 
     @property
+    def stem(self) -> str:
+        """The name without the format, from which the names of the output files are made."""
+        return self.name.partition(".")[0]
+
+    @property
     def split(self) -> str:
         return self.name[:5] if self.name.startswith("train") else self.name[:4]
 
 
-def survey(folder: Path, settings_file: Path) -> list[Table]:
+def describe_tables(folder: Path, settings_file: Path) -> list[Table]:
     """Return the tables in a folder. Files of other programs are skipped with a warning.
 
     Raises:
@@ -99,14 +104,20 @@ def check_tables(tables: Sequence[Table], settings: TableSettings, source: str) 
         source: name of the file with the settings, for errors.
 
     Raises:
-        UserError: a shard or a column is missing, is not declared, or has the wrong type.
+        UserError: two names differ only in the format; a shard is missing; or a column is missing, is not declared, or
+            has the wrong type.
     """
+    names_by_stem: dict[str, str] = {}
+    for table in tables:
+        other_name = names_by_stem.setdefault(table.stem, table.name)
+        if other_name != table.name:
+            raise UserError(f"{other_name} and {table.name} would have the same output: remove or rename one of them")
     for split in ("train", "test"):
         check_shards((table.name for table in tables if table.split == split), FILE_NAME)
     for table in tables:
         _check_names(table, settings, source)
-        for name, type_ in table.columns:
-            _check_type(table.name, name, type_, settings.types.get(name, DROP))
+        for name, file_type in table.columns:
+            _check_type(table.name, name, file_type, settings.types.get(name, DROP))
 
 
 def _check_names(table: Table, settings: TableSettings, source: str) -> None:
@@ -121,15 +132,17 @@ def _check_names(table: Table, settings: TableSettings, source: str) -> None:
         raise UserError(f'{table.name} has a column {name!r}: declare it in {source}, such as {{"{name}": "{DROP}"}}')
 
 
-def _check_type(table: str, name: str, type_: str, kind: str) -> None:
-    if kind == DROP or type_ == CSV_TYPE:
+def _check_type(table: str, name: str, file_type: str, declared_type: str) -> None:
+    if declared_type == DROP or file_type == CSV_TYPE:
         return
     number_types = r"null|u?int\d+|halffloat|float|double|bool|decimal\d*\(.*"
     text_types = r"null|u?int\d+|bool|(large_)?string|dictionary<values=(large_)?string,.*"
-    is_categorical = kind not in ("numeric", TARGET)
-    if not re.fullmatch(text_types if is_categorical else number_types, type_):
+    is_categorical = declared_type not in ("numeric", TARGET)
+    if not re.fullmatch(text_types if is_categorical else number_types, file_type):
         expected = "texts, integers or booleans" if is_categorical else "numbers"
-        raise UserError(f"{table}: column {name!r} has type {type_}, but a column of type {kind} contains {expected}")
+        raise UserError(
+            f"{table}: column {name!r} has type {file_type}, but a column of type {declared_type} contains {expected}"
+        )
 
 
 def rows_per_block(width: int) -> int:
@@ -146,9 +159,9 @@ def read_blocks(path: Path, types: Mapping[str, str], max_rows: int = 0) -> Iter
         max_rows: maximum number of rows of a block; 0 for the maximum that the number of columns allows.
 
     Raises:
-        UserError: a value cannot be read; the message names file, row and column.
+        UserError: the file or a value in it cannot be read; for a value in CSV, the message names row and column.
     """
-    schema = {name: pa.float64() if kind in ("numeric", TARGET) else pa.string() for name, kind in types.items()}
+    schema = {name: pa.float64() if type_ in ("numeric", TARGET) else pa.string() for name, type_ in types.items()}
     size = max_rows or rows_per_block(len(schema))
     start = 0
     for batch in _read_csv(path, schema) if path.suffix == ".csv" else _read_parquet(path, schema, size):
@@ -166,7 +179,7 @@ def _read_csv(path: Path, schema: Mapping[str, pa.DataType]) -> Iterator[pa.Reco
     try:
         with pa.csv.open_csv(
             path,
-            pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),  # on one thread, errors contain the row
+            pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),  # with threads, errors do not state the row
             pa.csv.ParseOptions(newlines_in_values=True),
             pa.csv.ConvertOptions(
                 include_columns=list(schema),
@@ -198,4 +211,4 @@ def _read_parquet(path: Path, schema: Mapping[str, pa.DataType], size: int) -> I
 def to_numbers(column: pa.Array) -> NDArray[np.float64]:
     """Return a column of doubles as an array; missing values are NaN."""
     numbers: NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    return numbers.astype(np.float64, copy=False)  # a column of nulls has objects
+    return numbers.astype(np.float64, copy=False)  # the array of a column with only nulls contains objects

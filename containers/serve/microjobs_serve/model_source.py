@@ -6,7 +6,7 @@ from pathlib import Path
 
 from microjobs.bundle import MODEL_FILE, open_model_folder
 from microjobs.contract import Layout
-from microjobs.hosting.model_source import ModelSource, bundle_source, handler_source, no_model_error
+from microjobs.hosting.model_source import ModelSource, make_bundle_source, make_handler_source, no_model_error
 from microjobs.hosting.user_program import find_program
 
 
@@ -20,10 +20,10 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     folder = cleanup.enter_context(open_model_folder(layout.model))
     program = find_program(layout, folder, environ, cleanup)
     if program is not None:
-        return handler_source(program, folder, environ)
+        return make_handler_source(program, folder, environ)
     if not (folder / MODEL_FILE).is_file():
         raise no_model_error(folder, f"{MODEL_FILE}: it is not a model bundle of the train jobs", _find_remedy(folder))
-    return bundle_source(folder, environ)
+    return make_bundle_source(folder, environ)
 
 
 def _find_remedy(folder: Path) -> str:
@@ -32,5 +32,5 @@ def _find_remedy(folder: Path) -> str:
     if any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
         return "the image train-pytorch serves TorchScript archives, and files of PyTorch with code/inference.py"
     if name := next((path.name for path in sorted(folder.rglob("*.onnx"))), None):
-        return f"name the ONNX file {MODEL_FILE} instead of {name}, and put it at the top"
+        return f"rename {name} to {MODEL_FILE}, and put it directly in the model folder"
     return f"serve runs bundles, other ONNX models ({MODEL_FILE}), and your own code in code/inference.py"

@@ -2,12 +2,12 @@
 
 from microjobs.bundle import MODEL_FILE
 from microjobs.contract import Layout
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 from tests.images.example import Example
 
 
 def prepare(layout: Layout) -> None:
-    linear_bundle(layout.model, [1.0, 2.0, 3.0], 0.5)
+    write_linear_bundle(layout.model, [1.0, 2.0, 3.0], 0.5)
 
 
 def corrupt(layout: Layout) -> None:

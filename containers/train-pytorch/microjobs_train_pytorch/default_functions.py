@@ -18,8 +18,9 @@ from microjobs.hosting.workers import threads_per_worker
 logger = logging.getLogger("microjobs")
 
 
-def torch_defaults(archive: Path | None) -> DefaultFunctions:
-    """Return the defaults. PyTorch uses the worker's share of the CPUs, unless the user sets OMP_NUM_THREADS.
+def make_defaults(archive: Path | None) -> DefaultFunctions:
+    """Return the default functions. Also limit PyTorch to the worker's share of the CPUs, unless the user sets
+    OMP_NUM_THREADS.
 
     Args:
         archive: the TorchScript archive in the model folder, if there is one.
@@ -29,7 +30,7 @@ def torch_defaults(archive: Path | None) -> DefaultFunctions:
     return DefaultFunctions(lambda folder: _load_archive(archive, folder), decode_tensor, predict, encode_tensor)
 
 
-def device() -> torch.device:
+def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -38,38 +39,39 @@ def _load_archive(archive: Path | None, model_dir: str) -> Any:
         raise UserError(f"{model_dir} has no TorchScript archive: define model_fn, or save the archive as model.pt")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # recommends another format for saving models
-            return torch.jit.load(str(archive), map_location=device())
+            warnings.simplefilter("ignore", DeprecationWarning)  # the ignored warning recommends another format
+            return torch.jit.load(str(archive), map_location=choose_device())
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{archive.name} is no TorchScript archive that PyTorch can load: {_reason(error)}") from error
+        reason = _extract_reason(error)
+        raise UserError(f"{archive.name} is not a TorchScript archive that PyTorch can load: {reason}") from error
 
 
 def decode_tensor(body: bytes | str, content_type: str) -> torch.Tensor:
     """Decode a body as a tensor: float32 for text, the array's own type for npy.
 
     Raises:
-        HttpError: 415, no decoder for the type; 400, the body is malformed, or has other values than numbers.
+        HttpError: 415, no decoder for the type; 400, the body is malformed, or has values other than numbers.
     """
     array = decode_array(body, content_type)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-        raise HttpError(400, "the body contains other values than numbers: send an array, or define input_fn")
+        raise HttpError(400, "the body contains values other than numbers: send an array, or define input_fn")
     if parse_media_type(content_type) != NPY:
         array = array.astype(np.float32)
-    return torch.from_numpy(array).to(device())
+    return torch.from_numpy(array).to(choose_device())
 
 
 def predict(data: Any, model: Any) -> Any:
     """Call the model on this worker's device, in evaluation mode and without gradients."""
-    model = model.to(device()).eval()
+    model = model.to(choose_device()).eval()
     try:
         with torch.no_grad():
-            return model(data.to(device()))
+            return model(data.to(choose_device()))
     except RuntimeError as error:
         logger.exception("the model failed on a request")
-        raise HttpError(500, f"the model failed: {_reason(error)}") from error
+        raise HttpError(500, f"the model failed: {_extract_reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _extract_reason(error: Exception) -> str:
     """Return the last line of an error: TorchScript puts its own traceback before the reason."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].removeprefix("RuntimeError: ")
 

@@ -14,7 +14,7 @@ STATE_FILE = "model.pth"
 
 
 def save_state(network: nn.Module, fresh_network: nn.Module, x: torch.Tensor, folder: Path) -> None:
-    """Write the `state_dict`, and check that a new instance of the network predicts the same with it.
+    """Write the `state_dict`, and check that a new instance of the network predicts the same values with it.
 
     Args:
         x: rows of shape (rows, features) to predict.
@@ -22,7 +22,8 @@ def save_state(network: nn.Module, fresh_network: nn.Module, x: torch.Tensor, fo
     Raises:
         RuntimeError: the predictions differ.
     """
-    with (folder / STATE_FILE).open("wb") as file:  # torch would hide the error of a full disk
+    # the file is opened here, because torch would hide the error of a full disk
+    with (folder / STATE_FILE).open("wb") as file:
         torch.save(network.state_dict(), file)
     fresh_network.load_state_dict(torch.load(folder / STATE_FILE, weights_only=True))
     if not torch.equal(predict(fresh_network, x), predict(network, x)):
@@ -32,10 +33,11 @@ def save_state(network: nn.Module, fresh_network: nn.Module, x: torch.Tensor, fo
 def save_onnx(network: nn.Module, features: int, folder: Path) -> None:
     """Write `model.onnx`: `features` of shape (rows, features) in, `predictions` of shape (rows, 1) out.
 
-    Uses the older exporter, which traces and takes 0.3 s. The newer exporter takes 4 s, mostly for imports.
+    This function uses the older exporter, which traces the model and takes 0.3 s. The newer exporter takes 4 s, mostly
+    for imports.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # advises to use the newer exporter
+        warnings.simplefilter("ignore", DeprecationWarning)  # the ignored warning advises to use the newer exporter
         torch.onnx.export(
             network.eval(),
             (torch.zeros(2, features),),

@@ -15,8 +15,9 @@ from .hyperparameters import Hyperparameters
 from .network import build_network, set_output_bias
 from .training import Training
 
-MAX_SMALL_STEP = 10_000_000
-"""Maximum product of rows per batch and weights at which more threads make no step faster, even on idle cores."""
+MAX_SINGLE_THREAD_PRODUCT = 10_000_000
+"""Maximum product of the rows per batch and the number of weights for which one thread is used. Up to this size, more
+threads do not make a step faster."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ def set_threads(network: nn.Module, rows_per_step: int) -> None:
     """Use one thread for small steps, unless OMP_NUM_THREADS is set.
 
     The threads of a step wait for each other many times. If another job uses one of the cores, each wait lasts for a
-    time slice of that job: the training was then more than 20 times slower than on one thread.
+    time slice of that job. The training then took more than 20 times as long as on one thread.
     """
     weights = sum(parameter.numel() for parameter in network.parameters())
-    if "OMP_NUM_THREADS" not in os.environ and rows_per_step * weights <= MAX_SMALL_STEP:
+    if "OMP_NUM_THREADS" not in os.environ and rows_per_step * weights <= MAX_SINGLE_THREAD_PRODUCT:
         torch.set_num_threads(1)
 
 
 def _choose_backend() -> str:
-    """Return Inductor, which needs a C compiler; without one, CUDA graphs, which avoid separate launches of kernels."""
+    """Return Inductor if a C compiler exists; otherwise CUDA graphs, which avoid separate launches of kernels."""
     return "inductor" if shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") else "cudagraphs"

@@ -1,4 +1,4 @@
-"""The processes of one training job, one per device: a single process, or those that torchrun started."""
+"""The processes of one training job, one per device: a single process, or the processes that torchrun started."""
 
 import os
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Group(group.Group):
         return network if self.world_size == 1 else nn.parallel.DistributedDataParallel(network)
 
     def begin_stop_vote(self, stop: StopRequest) -> Callable[[], bool]:
-        """Start to ask all processes whether to stop. Return a function that returns the common answer.
+        """Start a vote of all processes on whether to stop. Return a function that returns the result of the vote.
 
         The messages travel while the next step is computed. Waiting for them would take a third of a small step's time.
         """

@@ -8,7 +8,7 @@ from microjobs.trainer.hyperparameters import TrainerHyperparameters
 
 @dataclass(frozen=True)
 class Hyperparameters(TrainerHyperparameters):
-    """Names, defaults and ranges; `python -m microjobs --help` prints them."""
+    """Hyperparameters with their defaults and ranges. `python -m microjobs --help` prints them."""
 
     model: str = parameter("mlp", "mlp: two hidden layers; linear: weights and a bias", choices=("mlp", "linear"))
     eval_every: int = parameter(1, "epochs from one test to the next", minimum=1)

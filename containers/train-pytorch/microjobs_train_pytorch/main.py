@@ -1,4 +1,4 @@
-"""Trains a regression model with PyTorch: channels `train` and `test` in, a model bundle out. Serves models."""
+"""Trains a regression model with PyTorch, from the channels `train` and `test`. Also serves models."""
 
 import logging
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def train(hyperparameters: Hyperparameters) -> None:
 
 def serve() -> None:
     """Serve the model in the model folder; see `microjobs.hosting.server.serve`."""
-    from microjobs.hosting import server  # a training does not need it
+    from microjobs.hosting import server  # training does not need this module
 
     from .model_source import find_model_source
 
@@ -32,7 +32,7 @@ def _find_worker_program(resources: ResourceConfig) -> Program | None:
 
 
 def _load_framework() -> Callable[[Hyperparameters], Framework]:
-    for name in ("torch", "onnx_ir", "onnxscript"):  # at INFO they log each of their steps
+    for name in ("torch", "onnx_ir", "onnxscript"):  # at the level INFO, these loggers log each of their steps
         logging.getLogger(name).setLevel(logging.WARNING)
     # The exporter warns that torchvision is missing, but no model of this job uses its operators.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The two models: the straight line of the notebook, and a multilayer perceptron."""
+"""The two models: a linear model, and a multilayer perceptron."""
 
 import torch
 from torch import nn
@@ -6,8 +6,8 @@ from torch import nn
 from microjobs.trainer.framework import HIDDEN_UNITS
 
 
-class LinearRegressionModel(nn.Module):  # type: ignore[misc]  # the host has no PyTorch to check against
-    """Computes `weight * x + bias`, summed over the features; weights and bias are random at first."""
+class LinearRegressionModel(nn.Module):  # type: ignore[misc]  # PyTorch is installed only in the image
+    """Computes the sum of `weight * x` over the features, plus `bias`. The weights and the bias are random at first."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class LinearRegressionModel(nn.Module):  # type: ignore[misc]  # the host has no
 
 
 def build_network(model: str, features: int) -> nn.Module:
-    """Return a new network of the kind `mlp` or `linear`."""
+    """Return a new network. `model` is `mlp` or `linear`."""
     return LinearRegressionModel(features) if model == "linear" else _build_mlp(features)
 
 

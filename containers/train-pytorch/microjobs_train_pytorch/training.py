@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from microjobs.stopping import StopRequest
-from microjobs.trainer.batches import Indices, Step
+from microjobs.trainer.batches import Indices, StepRows
 from microjobs.trainer.data import Array, TrainingData
 from microjobs.trainer.framework import MAX_GRADIENT_NORM
 from microjobs.trainer.process_data import ProcessData
@@ -27,7 +27,7 @@ class Training:
 
     Args:
         network: the network itself, on the group's device.
-        model: the network as steps call it: compiled or parallel, depending on the job.
+        model: the module that each step calls: the network, or a compiled or parallel version of it.
     """
 
     checkpoint_file = "training.pt"
@@ -45,12 +45,13 @@ class Training:
         self.hyperparameters, self.group, self.stop = hyperparameters, group, stop
         optimizer = OPTIMIZERS[hyperparameters.optimizer]
         self.optimizer: torch.optim.Optimizer = optimizer(network.parameters(), lr=hyperparameters.learning_rate)
-        self.best: dict[str, torch.Tensor] | None = None
+        self.best_weights: dict[str, torch.Tensor] | None = None
         # bfloat16 has the range of single precision, so losses need no scaling.
         self._mixed_precision = hyperparameters.mixed_precision and group.has_gpu
         self._train = self._to_device(data.local_data.x_train), self._to_device(data.local_data.y_train)
         self._test = self._to_device(data.test[0]), self._to_device(data.test[1])
-        # A sum, which `step` divides by the rows of all processes: parts of a batch differ in size, and may be empty.
+        # The loss is a sum, which `step` divides by the rows of all processes, because the number of rows of a
+        # batch differs between processes, and may be 0.
         self._loss = LOSSES[hyperparameters.loss](reduction="sum")
 
     def _to_device(self, array: Array | Indices) -> torch.Tensor:
@@ -60,25 +61,26 @@ class Training:
         tensors = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "best": self.best,
+            "best": self.best_weights,
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
         }
-        with (folder / self.checkpoint_file).open("wb") as file:  # torch would hide the error of a full disk
+        # the file is opened here, because torch would hide the error of a full disk
+        with (folder / self.checkpoint_file).open("wb") as file:
             torch.save(tensors, file)
 
     def load(self, content: bytes) -> None:
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        self.network.load_state_dict(loaded["network"])
-        self.optimizer.load_state_dict(loaded["optimizer"])
-        self.best = loaded["best"]
-        torch.set_rng_state(loaded["random"])
-        if len(loaded["random_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(loaded["random_cuda"])
+        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        self.network.load_state_dict(tensors["network"])
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        self.best_weights = tensors["best"]
+        torch.set_rng_state(tensors["random"])
+        if len(tensors["random_cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(tensors["random_cuda"])
 
     def begin_epoch(self, _epoch: int, order: Indices, loss: float) -> None:
         self._order = self._to_device(order)
-        self._total = torch.tensor(loss if self.group.is_first else 0.0, device=self.group.device)
+        self._loss_sum = torch.tensor(loss if self.group.is_first else 0.0, device=self.group.device)
         self.model.train()
         # Processes receive the signal at different times, but stop before the same step.
         self._read_stop_vote = self.group.begin_stop_vote(self.stop)
@@ -89,7 +91,7 @@ class Training:
         self._read_stop_vote = self.group.begin_stop_vote(self.stop)
         return False
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StepRows) -> None:
         (x, y), rows = self._train, self._order[step.first : step.last]
         with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self._mixed_precision):
             predictions = self.model(x[rows])
@@ -99,11 +101,11 @@ class Training:
         (loss / step.total_rows * self.group.world_size).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
-        self._total += loss.detach()
+        self._loss_sum += loss.detach()
 
     def epoch_loss(self) -> float:
-        self._read_stop_vote()  # completes the last request
-        return self.group.sum(self._total.item())[0]
+        self._read_stop_vote()  # this call completes the last vote
+        return self.group.sum(self._loss_sum.item())[0]
 
     def test_loss(self) -> float:
         x, y = self._test
@@ -115,18 +117,18 @@ class Training:
             print(f"Epoch: {epoch} | Train loss: {train_loss:.3f} | Test loss: {test_loss:.3f}", flush=True)
 
     def keep_best(self) -> None:
-        self.best = copy.deepcopy(self.network.state_dict())
+        self.best_weights = copy.deepcopy(self.network.state_dict())
 
     def use_best_weights(self) -> None:
-        if self.best is not None:
-            self.network.load_state_dict(self.best)
+        if self.best_weights is not None:
+            self.network.load_state_dict(self.best_weights)
 
     def predict(self, x: Array) -> Array:
         predictions: Array = predict(self.network, self._to_device(x)).cpu().numpy()
         return predictions
 
     def export(self, data: TrainingData, folder: Path) -> None:
-        self.network.cpu()  # so that the model can be loaded without a GPU
-        new = build_network(self.hyperparameters.model, data.features)
-        save_state(self.network, new, torch.from_numpy(data.sample), folder)
+        self.network.cpu()  # the network is moved to the CPU, so that the model can be loaded without a GPU
+        fresh_network = build_network(self.hyperparameters.model, data.features)
+        save_state(self.network, fresh_network, torch.from_numpy(data.sample), folder)
         save_onnx(self.network, data.features, folder)

@@ -10,23 +10,26 @@ from microjobs.bundle import MODEL_FILE, RAW, SERVING_DEFAULT
 from microjobs.scaler import Scaler
 
 VERSION_FOLDER = "1"
-"""Name of the folder: TensorFlow Serving loads the highest number."""
+"""Folder of the SavedModel. Its name is a version: TensorFlow Serving loads the folder with the highest number."""
 
 
 def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path, *, has_raw: bool) -> None:
-    """Write the SavedModel: `serving_default` takes scaled features, `raw` scales them itself.
+    """Write the SavedModel. Its signature `serving_default` takes scaled features. `raw` takes measured features, and
+    scales them.
 
-    Both take `features` of shape (rows, features) and return `predictions` of shape (rows, 1).
+    Both signatures take `features` of shape (rows, features), and return `predictions` of shape (rows, 1).
 
     Args:
-        has_raw: False for features that were made from named columns, which the SavedModel cannot take.
+        has_raw: whether to write the signature `raw`; False for features that were made from named columns, which the
+            SavedModel cannot take.
     """
     features = [_make_input_spec(network)]
     mean = tf.constant(scaler.mean if scaler else 0.0, tf.float64)
     scale = tf.constant(scaler.scale if scaler else 1.0, tf.float64)
 
     def raw(features: tf.Tensor) -> dict[str, tf.Tensor]:
-        # In double precision, as in the preprocess job: in single precision, a large mean would cost digits.
+        # The scaling uses double precision, as in the preprocess job: in single precision, a large mean would cost
+        # digits.
         scaled = (tf.cast(features, tf.float64) - mean) / scale
         return {"predictions": network(tf.cast(scaled, tf.float32))}
 

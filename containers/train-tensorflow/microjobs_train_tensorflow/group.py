@@ -30,7 +30,7 @@ class Group(group.Group):
         return bool(tf.config.list_physical_devices("GPU"))
 
     @property
-    def devices(self) -> int:
+    def device_count(self) -> int:
         """Number of devices of this host."""
         return int(self.strategy.num_replicas_in_sync) // self.world_size
 
@@ -40,32 +40,34 @@ class Group(group.Group):
 
     def _describe_devices(self) -> str:
         kind = "GPU" if self.has_gpu else "CPU"
-        return f"{self.devices} {kind}s" if self.devices > 1 else f"the {kind}"
+        return f"{self.device_count} {kind}s" if self.device_count > 1 else f"the {kind}"
 
     def _sum(self, values: NDArray[Any]) -> NDArray[Any]:
         # TensorFlow does not sum bytes.
-        flat = tf.constant(values.astype(np.int64) if values.dtype.kind in "biu" else values)
-        if flat.dtype not in self._sum_functions:  # traced once for arrays of any length
-            signature = [tf.TensorSpec([None], flat.dtype)]
-            self._sum_functions[flat.dtype] = tf.function(self._sum_everywhere, input_signature=signature)
-        total = self._sum_functions[flat.dtype](tf.reshape(flat, [-1]))
+        tensor = tf.constant(values.astype(np.int64) if values.dtype.kind in "biu" else values)
+        if tensor.dtype not in self._sum_functions:  # the function is traced once for arrays of any length
+            signature = [tf.TensorSpec([None], tensor.dtype)]
+            self._sum_functions[tensor.dtype] = tf.function(self._sum_over_devices, input_signature=signature)
+        total = self._sum_functions[tensor.dtype](tf.reshape(tensor, [-1]))
         return np.asarray(total).astype(values.dtype).reshape(values.shape)
 
-    def _sum_everywhere(self, value: tf.Tensor) -> tf.Tensor:
+    def _sum_over_devices(self, value: tf.Tensor) -> tf.Tensor:
         def sum_on_device(value: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
-            # Each host counts once, however many devices it has. The product copies the value to the device.
-            is_counted = tf.cast(context.replica_id_in_sync_group % self.devices == 0, value.dtype)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, value * is_counted)
+            # The factor is 1 on the first device of each host and 0 on the others, so that each host counts once. The
+            # multiplication also copies the value to the device, so that `all_reduce` gets one value per device.
+            factor = tf.cast(context.replica_id_in_sync_group % self.device_count == 0, value.dtype)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, value * factor)
 
         return self.take_first(self.strategy.run(sum_on_device, args=(value,)))
 
     def _close(self) -> None:
-        worker.finish()  # waits, because other processes may still read data that this process has sent
+        worker.finish()  # this call waits, because other processes may still read data that this process has sent
 
 
 def join() -> Group:
-    """Join the group of this process. The first computation fixes TensorFlow's devices, so call this before it."""
+    """Join the group of this process. Call this function before TensorFlow computes anything: the first computation
+    fixes its devices."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)

@@ -1,4 +1,4 @@
-"""Hyperparameters of the TensorFlow trainer: only those of both trainers."""
+"""Hyperparameters of the TensorFlow trainer, which has only the hyperparameters that both trainers have."""
 
 from microjobs.trainer.hyperparameters import TrainerHyperparameters as Hyperparameters
 

@@ -18,7 +18,7 @@ def train(hyperparameters: Hyperparameters) -> None:
 
 def serve() -> None:
     """Serve the model in the model folder; see `microjobs.hosting.server.serve`."""
-    from microjobs.hosting import server  # a training does not need it
+    from microjobs.hosting import server  # training does not need this module
 
     from .serving.model_source import find_model_source
 

@@ -51,6 +51,6 @@ def predict(network: keras.Model, x: Array) -> Array:
     return np.concatenate([np.empty((0, 1), np.float32), *blocks])
 
 
-@tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # the host has no TensorFlow
+@tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]  # TensorFlow is installed only in the image
 def _predict_block(network: keras.Model, x: tf.Tensor) -> tf.Tensor:
     return network(x, training=False)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from microjobs.stopping import StopRequest
-from microjobs.trainer.batches import Indices, Step
+from microjobs.trainer.batches import Indices, StepRows
 from microjobs.trainer.data import Array, TrainingData
 from microjobs.trainer.process_data import ProcessData
 
@@ -18,8 +18,8 @@ from .group import Group
 from .hyperparameters import Hyperparameters
 from .network import LOSSES, build_network, predict
 
-FLOAT = tf.TensorSpec([], tf.float32)
-STEP_SIGNATURE = (tf.TensorSpec([None], tf.int64), FLOAT, FLOAT, FLOAT)
+SCALAR_SPEC = tf.TensorSpec([], tf.float32)
+STEP_SIGNATURE = (tf.TensorSpec([None], tf.int64), SCALAR_SPEC, SCALAR_SPEC, SCALAR_SPEC)
 """Arguments of a step: indices of the rows, number of rows of all hosts, sum of losses, stop flag."""
 
 
@@ -38,14 +38,15 @@ class Training:
         stop: StopRequest,
     ) -> None:
         self.network, self.optimizer, self.group, self.stop = network, optimizer, group, stop
-        self.best: list[NDArray[Any]] | None = None
+        self.best_weights: list[NDArray[Any]] | None = None
         self._test = data.test
         self._loss = LOSSES[hyperparameters.loss]
-        with tf.device("CPU:0"):  # rows are selected on the CPU, so that only a step's rows go to the devices
+        # Rows are selected on the CPU, so that only the rows of a step are sent to the devices.
+        with tf.device("CPU:0"):
             self._x, self._y = tf.constant(data.local_data.x_train), tf.constant(data.local_data.y_train)
         use_xla = hyperparameters.compile and group.has_gpu
         self._gradients = tf.function(self._compute_gradients, jit_compile=True) if use_xla else self._compute_gradients
-        self._step = tf.function(self._step_everywhere, input_signature=STEP_SIGNATURE)
+        self._step = tf.function(self._step_on_all_devices, input_signature=STEP_SIGNATURE)
         steps = data.batches(hyperparameters).steps_per_epoch
         self._log = keras.callbacks.ProgbarLogger()
         self._log.set_params({"verbose": 2 if group.is_first else 0, "epochs": hyperparameters.epochs, "steps": steps})
@@ -53,14 +54,14 @@ class Training:
 
     def write(self, folder: Path) -> None:
         arrays = {f"variable-{number}": np.asarray(variable) for number, variable in enumerate(self._variables)}
-        arrays |= {f"best-{number}": array for number, array in enumerate(self.best or [])}
+        arrays |= {f"best-{number}": array for number, array in enumerate(self.best_weights or [])}
         np.savez(folder / self.checkpoint_file, allow_pickle=False, **arrays)
 
     def load(self, content: bytes) -> None:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             for number, variable in enumerate(self._variables):
                 variable.assign(arrays[f"variable-{number}"])
-            self.best = [arrays[name] for name in arrays.files if name.startswith("best-")] or None
+            self.best_weights = [arrays[name] for name in arrays.files if name.startswith("best-")] or None
 
     @property
     def _variables(self) -> list[keras.Variable]:
@@ -75,19 +76,19 @@ class Training:
     def should_stop(self) -> bool:
         return self._should_stop
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StepRows) -> None:
         rows, stop = self._order[step.first : step.last], tf.constant(float(bool(self.stop)))
         self._loss_sum, stops = self._step(rows, tf.constant(float(step.total_rows)), self._loss_sum, stop)
         # Hosts receive the signal at different times, but all stop after the same step.
         self._should_stop = bool(self.stop) if self.group.world_size == 1 else float(stops) > 0
 
-    def _step_everywhere(
+    def _step_on_all_devices(
         self, rows: tf.Tensor, total_rows: tf.Tensor, loss_sum: tf.Tensor, stop: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        """Run one step on all hosts. Return the sum of losses so far and the number of hosts with a stop signal."""
+        """Run one step on all hosts. Return the sum of losses so far, and the sum of the stop flags of all devices."""
         results = self.group.strategy.run(self._step_on_device, args=(rows, total_rows, stop))
         *gradients, loss, stops = self.group.take_first(results)
-        # Applied once, not per device, so that the norm of the summed gradients is limited.
+        # The optimizer runs once, not once per device, so that it clips the norm of the summed gradients.
         self.optimizer.apply(gradients, self.network.trainable_variables)
         return loss_sum + loss, stops
 
@@ -95,17 +96,20 @@ class Training:
         """Return the sums of gradients, losses and stop flags over all devices of all hosts."""
         context = tf.distribute.get_replica_context()
         with tf.device("CPU:0"):
-            own = rows[context.replica_id_in_sync_group % self.group.devices :: self.group.devices]
-            x, y = tf.gather(self._x, own), tf.gather(self._y, own)
+            device = context.replica_id_in_sync_group % self.group.device_count
+            device_rows = rows[device :: self.group.device_count]
+            x, y = tf.gather(self._x, device_rows), tf.gather(self._y, device_rows)
         results = [*self._gradients(x, y, total_rows), tf.identity(stop)]
-        summed: list[tf.Tensor] = context.all_reduce(tf.distribute.ReduceOp.SUM, results)
-        return summed
+        sums: list[tf.Tensor] = context.all_reduce(tf.distribute.ReduceOp.SUM, results)
+        return sums
 
     def _compute_gradients(self, x: tf.Tensor, y: tf.Tensor, total_rows: tf.Tensor) -> list[tf.Tensor]:
-        """Return what these rows add to the gradients of the step's mean loss, and the sum of these rows' losses."""
+        """Return the contribution of these rows to the gradients of the step's mean loss, and the sum of their
+        losses."""
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(self._loss(y, self.network(x, training=True)))
-            mean = loss / total_rows  # by all rows of the step: the devices' parts differ in size, or are empty
+            # `total_rows` counts the rows of all devices, because devices can have different numbers of rows, or none
+            mean = loss / total_rows
         return [*tape.gradient(mean, self.network.trainable_variables), loss]
 
     def epoch_loss(self) -> float:
@@ -121,11 +125,12 @@ class Training:
         self._log.on_epoch_end(epoch, {"loss": train_loss, "val_loss": test_loss})
 
     def keep_best(self) -> None:
-        self.best = self.network.get_weights()
+        self.best_weights = self.network.get_weights()
 
     def use_best_weights(self) -> None:
-        # A new network without connections to other hosts or devices, so that the model can be loaded anywhere.
-        weights = self.network.get_weights() if self.best is None else self.best
+        # The exported network is new and has no connections to other hosts or devices, so that the model can be loaded
+        # anywhere.
+        weights = self.network.get_weights() if self.best_weights is None else self.best_weights
         self.network = build_network(int(self._x.shape[1]))
         self.network.set_weights(weights)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Server of an endpoint: returns the line's y for each x of a request, one per row."""
+"""Server of an endpoint: returns y = slope * x + intercept for each x of a request, one number per row."""
 
 import json
 import signal

@@ -1,6 +1,7 @@
-"""The files of the console, in memory: no path of a request leads to the file system.
+"""The files of the console, in memory: a request cannot read other files of this machine.
 
-The paths contain a hash of all files, so that browsers need not ask for changes of a file that they have.
+All paths except the path of the index contain a hash of all files, so browsers never need to check whether a file at
+such a path has changed.
 """
 
 import gzip
@@ -20,9 +21,9 @@ CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-"""Other files, such as licences, are not served."""
+"""Media types by the suffix of a file. The console does not serve files with other suffixes, such as licences."""
 INDEX = "index.html"
-IMMUTABLE = "max-age=31536000, immutable"
+IMMUTABLE_CACHE_CONTROL = "max-age=31536000, immutable"
 PREFIX = "assets/"
 """The beginning of the paths in the index. The server adds the hash."""
 
@@ -32,8 +33,8 @@ class Asset:
     """A file, as browsers receive it."""
 
     content_type: str
-    compressed: bytes
-    """The content, compressed with gzip."""
+    compressed_content: bytes
+    """The content in gzip's format."""
     etag: str
 
 
@@ -45,14 +46,14 @@ class Assets:
         contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
         version = sha256(b"".join(contents.values())).hexdigest()[:16]
         index = contents.pop(INDEX).replace(PREFIX.encode(), f"{PREFIX}{version}/".encode())
-        found = {f"{PREFIX}{version}/{name}": _make(name, content) for name, content in contents.items()}
-        self._assets = {"": _make(INDEX, index), **found}
+        assets = {f"{PREFIX}{version}/{name}": _make_asset(name, content) for name, content in contents.items()}
+        self._assets = {"": _make_asset(INDEX, index), **assets}
 
     def list_all(self) -> Collection[Asset]:
         return self._assets.values()
 
     def respond(self, request: Request, path: str) -> Response:
-        """Return the file of a path below the console's path; status 304 if the browser has it.
+        """Return the file of a path below the console's path, or status 304 if the browser already has the file.
 
         Raises:
             ServiceError: there is no such file, or the request would change it.
@@ -61,16 +62,16 @@ class Assets:
             raise ServiceError("MethodNotAllowed", "the console's files cannot be changed", 405)
         if (asset := self._assets.get(path)) is None:
             raise ServiceError("NotFound", f"the console has no file {path!r:.100}", 404)
-        headers = {"Cache-Control": IMMUTABLE if path else "no-cache", "Vary": "Accept-Encoding"}
+        headers = {"Cache-Control": IMMUTABLE_CACHE_CONTROL if path else "no-cache", "Vary": "Accept-Encoding"}
         response = Response(headers=headers, content_type=asset.content_type)
         if request.accept_encodings.quality("gzip"):
-            response.set_data(asset.compressed)
+            response.set_data(asset.compressed_content)
             response.headers["Content-Encoding"] = "gzip"
         else:
-            response.set_data(gzip.decompress(asset.compressed))
+            response.set_data(gzip.decompress(asset.compressed_content))
         response.set_etag(asset.etag, weak=True)
         return response.make_conditional(request)
 
 
-def _make(name: str, content: bytes) -> Asset:
+def _make_asset(name: str, content: bytes) -> Asset:
     return Asset(CONTENT_TYPES[Path(name).suffix], gzip.compress(content, mtime=0), sha256(content).hexdigest()[:32])

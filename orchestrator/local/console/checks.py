@@ -1,4 +1,4 @@
-"""Checks of the console's requests, and the headers of its responses. They keep pages of other origins out."""
+"""Checks that refuse requests from pages of other origins, and the headers of the console's responses."""
 
 import re
 from collections.abc import Mapping
@@ -14,51 +14,51 @@ HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")
 
 
 def check_origin(request: Request) -> None:
-    """Refuse requests of other pages.
+    """Refuse requests from pages of other origins, except requests of links that lead to the console.
 
-    Browsers send `Origin` with each POST request, and `Sec-Fetch-Site` with all requests. A link on another page may
-    lead to the console.
+    Browsers send `Origin` with each POST request, and `Sec-Fetch-Site` with all requests.
 
     Raises:
         ServiceError: the request names another host, or comes from a page of another origin.
     """
     host = request.headers.get("Host", "")
     if not HOST.fullmatch(host):
-        raise _refuse(f"the host {host!r} is not the console's: open it at 127.0.0.1")
+        raise _make_denied_error(f"the host {host!r} is not a host of the console: open the console at 127.0.0.1")
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site", "same-origin")
     if origin not in (None, f"http://{host}"):
-        raise _refuse(f"requests of pages of {origin!r} are refused")
+        raise _make_denied_error(f"requests from pages of {origin!r} are refused")
     is_link = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
     if site not in ("same-origin", "none") and not is_link:
-        raise _refuse(f"requests of other pages are refused (Sec-Fetch-Site: {site})")
+        raise _make_denied_error(f"requests from other pages are refused (Sec-Fetch-Site: {site})")
 
 
 def check_api_request(request: Request, max_bytes: int) -> None:
-    """Refuse requests that another page could send with a form, and long bodies.
+    """Refuse requests that a form on another page could send, and requests with long bodies.
 
     Raises:
         ServiceError: the request is not a POST request with JSON and an origin, or its body is too long.
     """
     if request.method != "POST":
-        raise ServiceError("MethodNotAllowed", "the console's operations take POST requests", 405)
+        raise ServiceError("MethodNotAllowed", "the console's operations accept only POST requests", 405)
     if request.headers.get("Origin") is None:
-        raise _refuse("the header Origin is missing")
+        raise _make_denied_error("the header Origin is missing")
     if request.mimetype != "application/json":
-        raise ServiceError("UnsupportedMediaType", "the console's operations take application/json", 415)
+        raise ServiceError("UnsupportedMediaType", "the console's operations accept only application/json", 415)
     if request.content_length is None:
         raise ServiceError("LengthRequired", "the header Content-Length is missing", HTTPStatus.LENGTH_REQUIRED)
     if request.content_length > max_bytes:
         raise ServiceError("RequestEntityTooLarge", f"the body is larger than {max_bytes} bytes", 413)
 
 
-def _refuse(message: str) -> ServiceError:
+def _make_denied_error(message: str) -> ServiceError:
     return ServiceError("AccessDeniedException", message, 403)
 
 
 def make_headers(request: Request) -> Mapping[str, str]:
     """Return the headers of all responses below `CONSOLE_PATH`.
 
-    Scripts and styles come only from the folder of assets: objects of buckets have the same origin.
+    Browsers load scripts and styles only from the folder of assets, because objects of buckets have the same origin as
+    the console.
     """
     host = request.headers.get("Host", "")
     root = f"http://{host}{CONSOLE_PATH}" if HOST.fullmatch(host) else "http://127.0.0.1/"

@@ -10,31 +10,34 @@ from microjobs_orchestrator.local.console.code.sdk_v2 import format_sdk_v2
 from microjobs_orchestrator.local.console.code.sdk_v2_tables import PROGRAMS
 from microjobs_orchestrator.local.console.code.sdk_v3 import format_sdk_v3
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.gateway.request_state import RequestState
 from microjobs_orchestrator.local.protocols.aws_json import parse_object
 
 
-class CodeOfRequests:
-    """The requests of all resources.
+class CodeRoute:
+    """Responses with the request that created a resource, as members and as programs.
 
     Args:
-        requests: finds the requests.
+        requests: finds the requests that created a resource.
     """
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
-    def read(self, exchange: Exchange) -> Response:
-        """Return the request that created the resource with the member `arn`, and programs that send it."""
-        arn = parse_object("code", exchange.request.get_data()).get("arn")
+    def read(self, state: RequestState) -> Response:
+        """Return the request that created a resource, and programs that send it and the requests that must precede it.
+
+        The member `arn` of the body names the resource.
+        """
+        arn = parse_object("code", state.request.get_data()).get("arn")
         if not isinstance(arn, str):
-            raise ServiceError("ValidationException", "the body must have the text 'arn'")
+            raise ServiceError("ValidationException", "the body must have the member 'arn', which is text")
         requests = self._requests.find(arn)
-        url, region = exchange.request.host_url.rstrip("/"), arn.split(":")[3]
+        url, region = state.request.host_url.rstrip("/"), arn.split(":")[3]
         content = {
             "operation": requests[-1].operation,
             "members": dict(requests[-1].members),
-            "tokens": requests[-1].tokens,
+            "tokens": requests[-1].idempotency_members,
             "programs": {
                 "boto3": format_boto3(requests, url, region),
                 "AWS CLI": format_cli(requests, url, region),

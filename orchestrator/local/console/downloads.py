@@ -1,4 +1,7 @@
-"""Downloads of files that are too large for a script of a page. A script requests an address, which works once."""
+"""Downloads of files that are too large for the memory of a page's script.
+
+The script requests an address, which works once, and the browser stores the file from this address.
+"""
 
 import json
 import secrets
@@ -11,18 +14,21 @@ from urllib.parse import quote
 from werkzeug import Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.gateway.request_state import RequestState
 from microjobs_orchestrator.local.logs import LogStore, LogStream
 from microjobs_orchestrator.local.protocols.aws_json import parse_object
 
-PATH = "downloads/"
+DOWNLOADS_PATH = "downloads/"
 LIFETIME_SECONDS = 60.0
+"""Seconds in which the browser must start a download after the page has requested it."""
 MAX_TICKETS = 100
 BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
 class _Ticket:
+    """A download that the browser has not started yet."""
+
     cookie: str
     """The cookie of the session that requested the download."""
     deadline: float
@@ -38,18 +44,18 @@ class Downloads:
         self._lock = threading.Lock()
 
     def add(self, cookie: str, respond: Callable[[], Response]) -> Response:
-        """Return the path of a new download below the console's operations.
+        """Add a download, and return its path, relative to the path of the console's operations.
 
         Args:
-            cookie: only this session can use the path.
+            cookie: the cookie of the only session that can use the path.
             respond: makes the response with the content.
         """
         name, now = secrets.token_urlsafe(32), time.monotonic()
         with self._lock:
-            valid = [item for item in self._tickets.items() if item[1].deadline > now]
-            self._tickets = dict(valid[-MAX_TICKETS + 1 :])
+            valid_tickets = [item for item in self._tickets.items() if item[1].deadline > now]
+            self._tickets = dict(valid_tickets[-MAX_TICKETS + 1 :])
             self._tickets[name] = _Ticket(cookie, now + LIFETIME_SECONDS, respond)
-        return Response(json.dumps({"path": f"{PATH}{name}"}), content_type="application/json")
+        return Response(json.dumps({"path": f"{DOWNLOADS_PATH}{name}"}), content_type="application/json")
 
     def open(self, name: str, cookie: str) -> Response:
         """Return the content of a download.
@@ -60,13 +66,15 @@ class Downloads:
         with self._lock:
             ticket = self._tickets.get(name)
             if ticket is None or ticket.cookie != cookie or ticket.deadline < time.monotonic():
-                raise ServiceError("NotFound", "this download was started or has expired: start it again", 404)
+                raise ServiceError(
+                    "NotFound", "this address was already used or has expired: request a new download", 404
+                )
             del self._tickets[name]
         return ticket.respond()
 
-    def add_log(self, exchange: Exchange, cookie: str) -> Response:
-        """Return the path of a download of a log stream: the members `group` and `stream` name it."""
-        members = parse_object("logs", exchange.request.get_data())
+    def add_log(self, state: RequestState, cookie: str) -> Response:
+        """Return the path of a download of the log stream that the members `group` and `stream` name."""
+        members = parse_object("logs", state.request.get_data())
         group, name = members.get("group"), members.get("stream")
         stream = self._logs.stream(group, name) if isinstance(group, str) and isinstance(name, str) else None
         if stream is None:

@@ -1,9 +1,9 @@
 """Changes of resources, logs and metrics, as streams of server-sent events. Each browser reads one stream, for all its
 tabs.
 
-A stream occupies a thread of the server, so their number is limited. An event only names what has changed. Pages
+A stream occupies a connection, but no thread: a task serves it. An event only names what has changed. Pages
 request the descriptions, lines and points that they show, starting after those that they already have. Therefore, the
-server keeps no lines or points for slow browsers, and a browser that missed events requests all that it lacks.
+server keeps no lines or points for slow browsers, and a browser that missed events can request the missing data.
 """
 
 import json
@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.kinds import all_kinds
+from microjobs_orchestrator.local.kinds import load_kinds
 from microjobs_orchestrator.local.state import Record
+from microjobs_orchestrator.local.tasks import Event
 
-MAX_STREAMS = 10
+MAX_STREAMS = 200
+"""Maximum number of streams. It is lower than the number of connections, so that other requests are possible."""
 MAX_PENDING = 500
-"""Maximum number of changes in one event. If there are more, the event lists none, and its member `many` is true."""
+"""Maximum number of changes in one event. If there are more, the event lists none, and `isTruncated` is true."""
 INTERVAL = 0.25
-"""Minimum time between two events of a stream, in seconds: changes in this time become one event."""
+"""Minimum time between two events of a stream, in seconds. Changes in this time become one event."""
 CHECK_INTERVAL = 5.0
 """Interval in seconds at which a stream without changes checks whether its page and its session are open."""
-ROOM_TIMEOUT = 1.0
-"""Maximum time in seconds that a new stream waits for the server to detect that another stream's page is closed."""
 
 PAUSE = b""
 """An empty part of a response. It makes the listener check whether the client is still connected."""
@@ -36,14 +36,13 @@ class Feed:
     """All streams. Methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._kinds = {kind.arn_type for kind in all_kinds()}
-        self._changed = threading.Condition()
-        self._closing = threading.Event()
-        self._streams: set[Stream] = set()
-        self._must_check = False
+        self._kinds = {kind.arn_type for kind in load_kinds()}
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._streams: set[ChangeStream] = set()
 
     def publish(self, record: Record) -> None:
-        """Add a new, changed or deleted resource to all streams, without waiting for them.
+        """Add a new, changed or deleted resource to all streams. This call does not wait until clients have read it.
 
         Records that are only parts of a resource, such as the steps of an execution, are added, too.
         """
@@ -61,20 +60,21 @@ class Feed:
             self._add("metrics", {json.dumps(group, sort_keys=True): dict(group) for group in dimensions})
 
     def _add(self, topic: Topic, changes: Mapping[str, Any]) -> None:
-        if not self._streams:  # a page that opens a stream requests all its data first
+        # without a stream, no page needs the change: a page that opens a stream first requests all its data
+        if not self._streams:
             return
-        with self._changed:
+        with self._lock:
             for stream in self._streams:
                 stream.add(topic, changes)
-            self._changed.notify_all()
 
     def close(self) -> None:
-        """End all streams."""
-        self._closing.set()
-        with self._changed:
-            self._changed.notify_all()
+        """End all streams, and each stream that is opened later."""
+        with self._lock:
+            self._is_closed = True
+            for stream in self._streams:
+                stream.end()
 
-    def open(self, is_allowed: Callable[[], bool]) -> "Stream":
+    def open(self, is_allowed: Callable[[], bool]) -> "ChangeStream":
         """Return a new stream. The caller closes it.
 
         Args:
@@ -83,54 +83,33 @@ class Feed:
         Raises:
             ServiceError: too many streams are open.
         """
-        stream = Stream(self._wait, self._remove, is_allowed)
-        with self._changed:
-            if len(self._streams) >= MAX_STREAMS:
-                self._make_room()
+        stream = ChangeStream(self._remove, is_allowed)
+        with self._lock:
             if len(self._streams) >= MAX_STREAMS:
                 message = f"{MAX_STREAMS} consoles are open: close one of them"
                 raise ServiceError("ServiceUnavailable", message, 503)
             self._streams.add(stream)
+            if self._is_closed:
+                stream.end()
         return stream
 
-    def _make_room(self) -> None:
-        """Let all streams check whether their pages are open, and wait for the end of one."""
-        self._must_check = True
-        self._changed.notify_all()
-        self._changed.wait_for(lambda: len(self._streams) < MAX_STREAMS, ROOM_TIMEOUT)
-        self._must_check = False
-
-    def _remove(self, stream: "Stream") -> None:
-        with self._changed:
+    def _remove(self, stream: "ChangeStream") -> None:
+        with self._lock:
             self._streams.discard(stream)
-            self._changed.notify_all()
-
-    def _wait(self, stream: "Stream") -> bytes | None:
-        """Return the next event of a stream, or a pause; None if the server stops or the session has ended."""
-        self._closing.wait(INTERVAL)
-        with self._changed:
-            self._changed.wait_for(
-                lambda: stream.has_changes or self._must_check or self._closing.is_set(), CHECK_INTERVAL
-            )
-            return None if self._closing.is_set() or not stream.is_allowed() else stream.take()
 
 
-class Stream:
+class ChangeStream:
     """The changes that one console has not received yet: an iterator over the parts of a response.
 
     Args:
-        wait: returns the next part for a stream; None at the end.
         remove: called when the stream is closed.
         is_allowed: returns whether the session of the stream is open.
     """
 
-    def __init__(
-        self,
-        wait: Callable[["Stream"], bytes | None],
-        remove: Callable[["Stream"], None],
-        is_allowed: Callable[[], bool],
-    ) -> None:
-        self._wait, self._remove, self.is_allowed = wait, remove, is_allowed
+    def __init__(self, remove: Callable[["ChangeStream"], None], is_allowed: Callable[[], bool]) -> None:
+        self._remove, self._is_allowed = remove, is_allowed
+        self._change_event, self._end_event = Event(), Event()
+        self._lock = threading.Lock()
         self._pending: dict[tuple[Topic, str], Any] = {}
         self._has_started = False
 
@@ -139,18 +118,27 @@ class Stream:
         return bool(self._pending)
 
     def add(self, topic: Topic, changes: Mapping[str, Any]) -> None:
-        """Add changes by their identities. A later change replaces an earlier one."""
-        if len(self._pending) <= MAX_PENDING:
-            self._pending.update(((topic, key), change) for key, change in changes.items())
+        """Add changes by their identities. A later change replaces an earlier change with the same identity."""
+        with self._lock:
+            if len(self._pending) <= MAX_PENDING:
+                self._pending.update(((topic, key), change) for key, change in changes.items())
+            self._change_event.set()
+
+    def end(self) -> None:
+        """End the stream: the client receives no more events."""
+        self._end_event.set()
+        self._change_event.set()
 
     def take(self) -> bytes:
-        """Return the changes as an event, and forget them."""
-        pending, self._pending = self._pending, {}
+        """Return the changes as an event, and remove them from the stream. Return PAUSE if there are none."""
+        with self._lock:
+            self._change_event.clear()
+            pending, self._pending = self._pending, {}
         if not pending:
             return PAUSE
         event: dict[str, Any] = {topic: [] for topic in TOPICS}
-        event["many"] = len(pending) > MAX_PENDING
-        if not event["many"]:
+        event["isTruncated"] = len(pending) > MAX_PENDING
+        if not event["isTruncated"]:
             for (topic, _), change in pending.items():
                 event[topic].append(change)
         return f"data: {json.dumps(event)}\n\n".encode()
@@ -162,9 +150,11 @@ class Stream:
         if not self._has_started:
             self._has_started = True
             return b": open\n\n"
-        if (part := self._wait(self)) is None:
+        if not self._end_event.wait(INTERVAL):
+            self._change_event.wait(CHECK_INTERVAL)
+        if self._end_event.is_set() or not self._is_allowed():
             raise StopIteration
-        return part
+        return self.take()
 
     def close(self) -> None:
         self._remove(self)

@@ -1,29 +1,28 @@
-"""Operations that the console may call: those that only read, and some that change resources."""
+"""Operations that the console may call: operations that only read, and some that change resources."""
 
 from collections.abc import Callable, Mapping
 
-from werkzeug import Response
-
 from microjobs_orchestrator.local.console.protocol import ConsoleProtocol
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
 from microjobs_orchestrator.local.gateway.operations import make_invoker, read_members
-from microjobs_orchestrator.local.kinds import all_kinds
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.gateway.request_state import AnyService, RequestState
+from microjobs_orchestrator.local.kinds import load_kinds
+from microjobs_orchestrator.local.protocols.models import load_operation_model
+from microjobs_orchestrator.local.protocols.responses import HttpResponse
 
-READING: Mapping[str, tuple[str, ...]] = {
+READ_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "sagemaker": ("Describe", "List", "Search", "BatchDescribe"),
     "logs": ("Describe", "Get", "Filter"),
     "cloudwatch": ("Get", "List"),
     "sagemaker-metrics": ("BatchGet",),
     "s3": ("ListBuckets", "ListObjectsV2", "HeadObject"),
 }
-"""Prefixes of the names of read-only operations, by service."""
+"""Prefixes of the names of the read-only operations that the console may call, by service."""
 
-CHANGING: Mapping[str, frozenset[str]] = {
+CHANGE_OPERATIONS: Mapping[str, frozenset[str]] = {
     "sagemaker": frozenset(
         (
-            *(kind.operations[verb] for kind in all_kinds() for verb in ("Create", "Stop") if verb in kind.operations),
+            *(kind.operations[verb] for kind in load_kinds() for verb in ("Create", "Stop") if verb in kind.operations),
             "CreatePresignedMlflowAppUrl",
             "CreatePresignedMlflowTrackingServerUrl",
             "DeleteEndpointConfig",
@@ -39,28 +38,29 @@ CHANGING: Mapping[str, frozenset[str]] = {
 
 MAX_BODY_BYTES = 1 << 20
 MAX_BODY_BYTES_BY_SERVICE = {"sagemaker-runtime": 34 << 20}
-"""SageMaker Runtime's limit is 25 MiB, which are 33.4 MiB in base64."""
+"""Maximum size of a body. SageMaker Runtime's limit is 25 MiB, which is 33.3 MiB in base64."""
 
-Call = Callable[[Exchange, str, str], Response]
-"""Performs an operation: takes the request, the name of the service and the name of the operation."""
+Call = Callable[[RequestState, str, str], HttpResponse]
+"""Performs an operation. The arguments are the request, the name of the service and the name of the operation."""
 
 
 def is_allowed(service: str, operation: str) -> bool:
-    return operation.startswith(READING.get(service, ())) or operation in CHANGING.get(service, ())
+    return operation.startswith(READ_PREFIXES.get(service, ())) or operation in CHANGE_OPERATIONS.get(service, ())
 
 
 def make_caller(services: Mapping[str, AnyService]) -> Call:
-    """Return a function that performs an operation as for all clients: validation, parity, handler."""
+    """Return a function that performs an operation as for other clients: it validates the members, checks their parity,
+    and calls the handler."""
     invoke = make_invoker(services)
 
-    def call(exchange: Exchange, service: str, name: str) -> Response:
-        supported = services.get(service, {})
-        names = supported if isinstance(supported, Mapping) else supported.operations
+    def call(state: RequestState, service: str, name: str) -> HttpResponse:
+        handlers = services.get(service, {})
+        names = handlers if isinstance(handlers, Mapping) else handlers.operations
         if name not in names or not is_allowed(service, name):
             raise ServiceError("AccessDeniedException", f"the console cannot call {name!r:.80} of {service!r:.40}", 403)
-        exchange.protocol = ConsoleProtocol()
-        exchange.service, exchange.operation = service, operation_model(service, name)
-        read_members(exchange)
-        return invoke(exchange)
+        state.protocol = ConsoleProtocol()
+        state.service, state.operation = service, load_operation_model(service, name)
+        read_members(state)
+        return invoke(state)
 
     return call

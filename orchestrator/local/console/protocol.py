@@ -1,7 +1,7 @@
-"""The protocol of the console's operations: AWS JSON, whatever protocol the service has.
+"""The protocol of the console's operations: AWS JSON for all services.
 
-A blob that is the whole body in the service's own protocol, such as the request to a model, is text in base64. An
-event stream is a sequence of lines.
+If a blob is the whole body in the service's own protocol, such as Body of InvokeEndpoint, the console's protocol has a
+member with this name: a text in base64. An event stream is a sequence of lines, and each line is a JSON object.
 """
 
 import base64
@@ -16,14 +16,16 @@ from werkzeug.wsgi import ClosingIterator
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import aws_json
-from microjobs_orchestrator.local.protocols.answer import Answer, Event, select_members
+from microjobs_orchestrator.local.protocols.results import Event, OperationResult, select_members
 
 CONTENT_TYPE = "application/json"
 LINES_TYPE = "application/jsonlines"
-"""The type of event streams: one value of JSON per line."""
+"""The media type of event streams, which have one JSON value per line."""
 
 
 class ConsoleProtocol:
+    """The `WireProtocol` of the console's operations."""
+
     UNKNOWN_OPERATION = aws_json.UNKNOWN_OPERATION
 
     def find_operation(self, service: str, request: Request, /) -> str:
@@ -36,16 +38,16 @@ class ConsoleProtocol:
             members[name] = _decode(name, members.get(name, ""))
         return members
 
-    def format_answer(self, operation: OperationModel, answer: Answer, request: Request, /) -> Response:
+    def format_result(self, operation: OperationModel, result: OperationResult, request: Request, /) -> Response:
         shape = operation.output_shape
-        if shape is not None and answer.events is not None:
-            lines = _format_events(select_members(shape, answer.members, ""), answer.events)
-            return Response(ClosingIterator(lines, getattr(answer.events, "close", None)), content_type=LINES_TYPE)
+        if shape is not None and result.events is not None:
+            lines = _format_events(select_members(shape, result.members, ""), result.events)
+            return Response(ClosingIterator(lines, getattr(result.events, "close", None)), content_type=LINES_TYPE)
         if shape is None or (name := _find_payload(shape)) is None:
-            response = aws_json.format_answer(operation, answer, request)
+            response = aws_json.format_result(operation, result, request)
             response.content_type = CONTENT_TYPE
             return response
-        members = select_members(shape, answer.members, "")
+        members = select_members(shape, result.members, "")
         content = {**members, name: base64.b64encode(members[name]).decode()}
         return Response(json.dumps(content), content_type=CONTENT_TYPE)
 
@@ -58,9 +60,10 @@ def _describe_error(error: ServiceError) -> dict[str, Any]:
 
 
 def _format_events(members: Mapping[str, Any], events: Iterable[Event]) -> Iterator[bytes]:
-    """Yield lines of JSON: the members of the result, the bytes of each event in base64, and an error that ends them.
+    """Yield lines of JSON: the members of the result, then the bytes of each event in base64. If an error ends the
+    events, the last line describes it.
 
-    An empty part is a pause.
+    An event that is None stands for a pause; it becomes empty bytes.
     """
     yield _format_line(members)
     try:

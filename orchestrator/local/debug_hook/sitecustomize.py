@@ -1,7 +1,7 @@
 """Waits for a debugger in the first Python process that runs a script of the user.
 
 Python imports this module when it starts, because PYTHONPATH names the module's folder. The folder also contains
-debugpy. Programs of any Python from 3.8 on run this code, with the standard library only.
+debugpy. This code runs in the user's Python: it supports all versions since 3.8, and needs only the standard library.
 """
 
 import fcntl
@@ -16,14 +16,14 @@ from pathlib import Path
 ADDRESS = "MICROJOBS_DEBUG_ADDRESS"
 """Variable with the address on which debugpy listens, such as 127.0.0.1:5678."""
 SCRIPT = "MICROJOBS_DEBUG_SCRIPT"
-"""Variable with a pattern for the script's path or the module's name, if it is not the user's first script."""
+"""Variable with a pattern for the script's path or the module's name. Without it, the user's first script waits."""
 FILE = Path(__file__).resolve()
 LIBRARY_PATHS = ("scripts", "stdlib", "platstdlib", "purelib", "platlib")
 """Folders of installed programs and modules, as `sysconfig` names them."""
 
 
 def import_hidden_module() -> None:
-    """Import the module `sitecustomize` that this one hides."""
+    """Import the other module `sitecustomize`, which this module hides."""
     path = [folder for folder in sys.path if Path(folder).resolve() != FILE.parent]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", path)
     if spec is not None and spec.loader is not None:
@@ -32,7 +32,8 @@ def import_hidden_module() -> None:
 
 
 def find_program() -> "tuple[str, Path | None]":
-    """Return the name and the file, or package, of this process's program; no file for `python -c` and unknown ones."""
+    """Return the name of this process's program, and the path of its file or package. The path is None for `python -c`
+    and unknown programs."""
     name = sys.argv[0] if sys.argv else ""
     if name == "-m":
         return find_module()
@@ -41,8 +42,8 @@ def find_program() -> "tuple[str, Path | None]":
 
 
 def find_module() -> "tuple[str, Path | None]":
-    """Return the name and the place of the module that `python -m` runs."""
-    options = getattr(sys, "orig_argv", [])  # since Python 3.10
+    """Return the name of the module that `python -m` runs, and the path of its file or package."""
+    options = getattr(sys, "orig_argv", [])  # Python has orig_argv since version 3.10
     name = options[options.index("-m") + 1] if "-m" in options[:-1] else ""
     spec = importlib.machinery.PathFinder.find_spec(name.partition(".")[0], [str(Path.cwd()), *sys.path])
     if spec is None:
@@ -59,9 +60,10 @@ def is_users_program(name: str, place: "Path | None") -> bool:
     return place is not None and not any(folder in place.parents for folder in folders)
 
 
-def claim() -> bool:
-    """Return whether no other process has claimed the debugger. The claim lasts until the end of this process."""
-    lock = os.open(str(FILE), os.O_RDONLY)  # never closed
+def claim_debugger() -> bool:
+    """Claim the debugger until the end of this process. Return False if another process has claimed it."""
+    # the lock lasts until the end of this process, because the file is never closed
+    lock = os.open(str(FILE), os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -70,15 +72,15 @@ def claim() -> bool:
 
 
 def wait_for_debugger(address: str, program: str) -> None:
-    """Listen, wait until a debugger is attached, and stop it at the program's first line."""
+    """Listen, wait until a debugger is attached, and let the debugger stop the program at its first line."""
     host, _, port = address.rpartition(":")
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a warning about frozen modules
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # this setting disables a warning about frozen modules
     import debugpy
     import debugpy.server  # adds the folder of `_pydevd_bundle`; debugpy has no public functions for its effects
 
     trace_settings = importlib.import_module("_pydevd_bundle.pydevd_dont_trace_files")
-    trace_settings.DONT_TRACE[FILE.name] = trace_settings.PYDEV_FILE  # the first line is not in this module
-    debugpy.configure(subProcess=False)  # otherwise, child processes would wait for a client of their own
+    trace_settings.DONT_TRACE[FILE.name] = trace_settings.PYDEV_FILE  # the debugger must not stop in this module
+    debugpy.configure(subProcess=False)  # with subProcess, child processes would wait for debuggers of their own
     debugpy.listen((host, int(port)))
     print(f"[microjobs] {program} waits for a debugger at port {port}", file=sys.stderr, flush=True)
     debugpy.wait_for_client()
@@ -92,7 +94,7 @@ def main() -> None:
     if not address:
         return
     name, place = find_program()
-    if not is_users_program(name, place) or not claim():
+    if not is_users_program(name, place) or not claim_debugger():
         return
     del os.environ[ADDRESS]  # debugpy's own process must not wait
     try:

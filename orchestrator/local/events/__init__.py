@@ -1,1 +1,1 @@
-"""Delivery of events about changes of resources to files, commands and webhooks."""
+"""Delivery of events about changes of resources to files, commands, webhooks and queues."""

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from microjobs_orchestrator.local.event_settings import EventTarget
 from microjobs_orchestrator.local.events.targets import DeliveryError, make_delivery
 from microjobs_orchestrator.local.outbox import Outbox, StoredEvent
+from microjobs_orchestrator.local.queues import Queues
 
 logger = logging.getLogger(__name__)
 
 RETRY_DELAYS = (0.5, 2.0, 5.0)
-"""Seconds before each further attempt to write to a file or to post to a webhook."""
+"""Seconds before each retry. Commands are not retried."""
 MAX_PENDING = 10_000
 """Maximum number of undelivered events per target: the oldest ones are removed."""
 CLOSE_SECONDS = 10.0
@@ -24,10 +25,10 @@ CANCEL_SECONDS = 1.0
 class Delivery:
     """Delivers events to one target until it is closed."""
 
-    def __init__(self, outbox: Outbox, target: EventTarget) -> None:
+    def __init__(self, outbox: Outbox, queues: Queues, target: EventTarget) -> None:
         self._outbox, self._target = outbox, target
         self._cancelled = threading.Event()
-        self._deliver = make_delivery(target, self._cancelled)
+        self._deliver = make_delivery(target, queues, self._cancelled)
         self._delays = () if target.command else RETRY_DELAYS
         self._changed, self._is_closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"events to {target.description}", daemon=True)
@@ -38,7 +39,7 @@ class Delivery:
         self._changed.set()
 
     def close(self, deadline: float) -> None:
-        """Deliver the events that remain, until the deadline, in seconds of the monotonic clock."""
+        """Deliver the remaining events until the deadline, which is in seconds of the monotonic clock."""
         self._is_closing.set()
         self._changed.set()
         self._thread.join(max(0.0, deadline - time.monotonic()))
@@ -50,7 +51,7 @@ class Delivery:
             self._changed.clear()
             try:
                 self._deliver_all()
-            except Exception:  # such as a full device; the thread must not end
+            except Exception:  # errors such as a full device must not end the thread
                 logger.exception("events for %s are delayed", self._target.description)
                 self._cancelled.wait(RETRY_DELAYS[-1])
                 continue
@@ -64,7 +65,7 @@ class Delivery:
                 self._outbox.remove(event)
 
     def _find_next(self) -> StoredEvent | None:
-        """Return the oldest event, after the removal of those that are too many: the queue may never become empty."""
+        """Remove the oldest events if there are too many, and return the oldest remaining event."""
         if removed := self._outbox.remove_oldest(self._target.key, MAX_PENDING):
             logger.error(
                 "%s has too many undelivered events: the %d oldest ones are lost", self._target.description, removed
@@ -72,7 +73,8 @@ class Delivery:
         return self._outbox.find_first(self._target.key)
 
     def _try_to_deliver(self, event: StoredEvent) -> bool:
-        """Deliver an event. Return False if the server stops before it is delivered or all attempts failed."""
+        """Deliver an event, or log an error if all attempts fail. Return False if the server stops before the last
+        attempt."""
         for delay in (*self._delays, None):
             try:
                 self._deliver(event.content)
@@ -80,7 +82,7 @@ class Delivery:
                 reason = str(error)
             else:
                 return True
-            if self._is_closing.is_set():  # the next server delivers it
+            if self._is_closing.is_set():  # the next server delivers the event
                 self._cancelled.set()
                 return False
             if delay is not None:
@@ -92,17 +94,17 @@ class Delivery:
 class Deliveries:
     """The deliveries to all targets."""
 
-    def __init__(self, outbox: Outbox, targets: Sequence[EventTarget]) -> None:
-        if removed := outbox.remove_others([target.key for target in targets]):
+    def __init__(self, outbox: Outbox, queues: Queues, targets: Sequence[EventTarget]) -> None:
+        if removed := outbox.remove_unlisted_targets([target.key for target in targets]):
             logger.warning("%d undelivered events are removed: their targets are no longer configured", removed)
-        self._deliveries = [Delivery(outbox, target) for target in targets]
+        self._deliveries = [Delivery(outbox, queues, target) for target in targets]
 
     def notify(self) -> None:
         for delivery in self._deliveries:
             delivery.notify()
 
     def close(self) -> None:
-        """Deliver the events that remain; keep those in the outbox that are not delivered within CLOSE_SECONDS."""
+        """Deliver the remaining events. Events that are not delivered within CLOSE_SECONDS stay in the outbox."""
         deadline = time.monotonic() + CLOSE_SECONDS
         for delivery in self._deliveries:
             delivery.close(deadline)

@@ -1,4 +1,4 @@
-"""Delivery of one event to a file, a command or a webhook."""
+"""Delivery of one event to a file, a command, a webhook or a queue."""
 
 import http.client
 import os
@@ -14,9 +14,10 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from microjobs_orchestrator.local.event_settings import EventTarget
+from microjobs_orchestrator.local.queues import Queues
 
 VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
-"""The variables that a command inherits: the server's environment may contain credentials."""
+"""The variables that a command inherits. It inherits no others, because they may contain credentials."""
 
 POLL_INTERVAL = 0.02
 """Seconds between two checks for the end of a command."""
@@ -24,24 +25,33 @@ MAX_ERROR_BYTES = 500
 """Bytes of a command's error output that the log shows."""
 
 Deliver = Callable[[str], None]
-"""Delivers one event, which is JSON; raises DeliveryError or OSError."""
+"""Delivers one event, which is JSON text. It raises DeliveryError or OSError."""
 
 
 class DeliveryError(Exception):
     """An event was not delivered. The message states the reason."""
 
 
-def make_delivery(target: EventTarget, cancelled: threading.Event) -> Deliver:
+def make_delivery(target: EventTarget, queues: Queues, cancelled: threading.Event) -> Deliver:
     """Return the function that delivers events to a target.
 
     Args:
+        queues: the queues of the server.
         cancelled: an event that ends a running command when it is set.
     """
     if target.file:
         return lambda event: append_line(target.file, event)
     if target.command:
         return lambda event: run_command(target, event, cancelled)
+    if target.queue:
+        return lambda event: send(target.queue, event, queues)
     return lambda event: post(target, event)
+
+
+def send(queue: str, event: str, queues: Queues) -> None:
+    """Send an event to a queue, which is created if it does not exist."""
+    queues.create(queue)
+    queues.send(queue, event)
 
 
 def append_line(path: str, event: str) -> None:
@@ -50,7 +60,8 @@ def append_line(path: str, event: str) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a server was killed while it wrote
+        # without a newline at its end, the last line is incomplete: a server was killed while it wrote
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
             content = b"\n" + content
         try:
             if os.write(descriptor, content) != len(content):
@@ -96,32 +107,39 @@ def _wait_for_end(process: subprocess.Popen[bytes], timeout: float, cancelled: t
 
 
 def post(target: EventTarget, event: str) -> None:
-    """Post an event to a webhook. A redirect is an error, and so is any other status than 2xx."""
+    """Post an event to a webhook. Redirects, and all other statuses except 2xx, are errors."""
     url = urlsplit(target.webhook)
     with closing(_connect(url, target)) as connection:
-        sock = connection.sock
-        timer = threading.Timer(target.timeout, _abort, (sock,))  # a slow response may arrive byte by byte
-        timer.start()
         deadline = time.monotonic() + target.timeout
+        # a timer limits the whole response: a slow response may arrive byte by byte
+        timer = threading.Timer(target.timeout, _abort, (connection.sock,))
+        timer.start()
         try:
             path = (url.path or "/") + (f"?{url.query}" if url.query else "")
             connection.request("POST", path, event.encode(), {"Content-Type": "application/json"})
             status = connection.getresponse().status
-        except (http.client.HTTPException, ValueError) as error:
-            raise DeliveryError(f"no response in HTTP: {type(error).__name__}: {error}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            _check_time(deadline, target)  # `_abort` can cause any of these errors
+            if isinstance(error, http.client.HTTPException | ValueError):
+                raise DeliveryError(f"no response in HTTP: {type(error).__name__}: {error}") from error
+            raise
         finally:
             timer.cancel()
-    if time.monotonic() > deadline:
-        raise DeliveryError(f"no complete response within {target.timeout:g} s")
+    _check_time(deadline, target)
     if not 200 <= status < 300:
         hint = "; redirects are not followed" if 300 <= status < 400 else ""
         raise DeliveryError(f"status {status}{hint}")
 
 
+def _check_time(deadline: float, target: EventTarget) -> None:
+    if time.monotonic() > deadline:
+        raise DeliveryError(f"no complete response within {target.timeout:g} s")
+
+
 def _connect(url: SplitResult, target: EventTarget) -> http.client.HTTPConnection:
-    """Connect without a proxy. The name `localhost` must not lead to another machine."""
-    make = http.client.HTTPConnection if url.scheme == "http" else http.client.HTTPSConnection
-    connection = make(url.hostname or "", url.port, timeout=target.timeout)
+    """Connect without a proxy. Check that a name such as `localhost` is an address of this machine."""
+    connection_type = http.client.HTTPConnection if url.scheme == "http" else http.client.HTTPSConnection
+    connection = connection_type(url.hostname or "", url.port, timeout=target.timeout)
     connection.connect()
     address = connection.sock.getpeername()[0]
     if not (target.allow_remote or ip_address(address).is_loopback):

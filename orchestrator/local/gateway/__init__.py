@@ -1,1 +1,1 @@
-"""From received bytes to a validated operation."""
+"""The gateway, which converts received bytes to validated operations."""

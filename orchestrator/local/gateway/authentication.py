@@ -1,7 +1,8 @@
 """Authentication: one interceptor reads the signature; a later interceptor verifies it when the service is known.
 
-Most services sign the SHA-256 of the body without sending it, so the body must be read before the signature can be
-verified. Until then, the body must use little memory: a large body is on disk, and the number of bodies is limited.
+For most services, clients sign the SHA-256 of the body but do not send it, so the server must read the body before it
+can verify the signature. Until then, the body must use little memory: a large body is a temporary file, and the number
+of bodies is limited.
 """
 
 import threading
@@ -17,8 +18,8 @@ from werkzeug import Request
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.claims import AuthError, Claim, read_claim
-from microjobs_orchestrator.local.gateway.exchange import MLFLOW_SERVICE, OWN_SERVICE, Exchange, Interceptor
 from microjobs_orchestrator.local.gateway.forms import Form, is_form
+from microjobs_orchestrator.local.gateway.request_state import MLFLOW_SERVICE, OWN_SERVICE, Interceptor, RequestState
 from microjobs_orchestrator.local.gateway.signatures import verify, verify_form
 from microjobs_orchestrator.local.gateway.streams import Body, Input
 from microjobs_orchestrator.local.identity import Credentials
@@ -28,7 +29,7 @@ MAX_BODY_BYTES = 8 << 20
 MAX_BODY_BYTES_BY_SERVICE = {"sagemaker-runtime": 25 << 20, MLFLOW_SERVICE: 25 << 20, OWN_SERVICE: 64 << 10}
 """Maximum sizes of bodies that the server reads before it authenticates the request."""
 
-MEMORY_BYTES = 256 << 10
+MAX_BODY_MEMORY_BYTES = 256 << 10
 """Larger bodies are temporary files until the request is authenticated."""
 
 BODY_TIMEOUT = 60.0
@@ -36,31 +37,34 @@ BODY_TIMEOUT = 60.0
 
 MAX_BODIES = 32
 """Limit for bodies that are read at the same time: fewer than the server's threads, so that slow senders cannot occupy
-all of them."""
+all threads."""
 
 MAX_FORMS = 16
-"""Limit for forms that are read at the same time. It is separate, because anyone can send a form."""
+"""Limit for upload forms that are read at the same time. Forms have their own limit, so that someone who sends forms
+without credentials cannot keep the server from reading other requests."""
 
 
-class Spool:
-    """Reads bodies. It may be used from any thread."""
+class BodySpool:
+    """Reads the bodies of unauthenticated requests into memory or temporary files. Any thread may use it."""
 
     def __init__(self, max_bodies: int = MAX_BODIES) -> None:
         self._max_bodies = max_bodies
         self._slots = threading.BoundedSemaphore(max_bodies)
 
     def copy(self, request: Request, max_bytes: int) -> tuple[IO[bytes], str]:
-        """Read the body of a request into a temporary file. Return the file, and the SHA-256 in hexadecimal digits.
+        """Read the body of a request into a file, in memory or temporary. Return the file, and the body's SHA-256 in
+        hexadecimal digits.
 
         Raises:
-            ServiceError: 413, the body is too large; 408 or 400, it is incomplete; 503, too many bodies are being read.
+            ServiceError: 413, the body is too large; 408, the client is slow or disconnected; 400, the body is
+                malformed or incomplete; 503, too many bodies are being read.
         """
         stream = request.environ["wsgi.input"]
         if isinstance(stream, Body) and stream.has_arrived():  # a small body is received with the headers
             body = stream.take()
             _check_size(len(body), max_bytes)
             return BytesIO(body), sha256(body).hexdigest()
-        file: IO[bytes] = SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115  the caller closes it
+        file: IO[bytes] = SpooledTemporaryFile(MAX_BODY_MEMORY_BYTES)  # noqa: SIM115  the caller closes it
         try:
             return file, self._copy(request, max_bytes, file)
         except BaseException:
@@ -81,7 +85,7 @@ class Spool:
 
     @contextmanager
     def reserve_slot(self, request: Request) -> Iterator[None]:
-        """Let the block read a body, for at most `BODY_TIMEOUT` seconds.
+        """Reserve one of the slots while the `with` block reads a body, for at most `BODY_TIMEOUT` seconds.
 
         Raises:
             ServiceError: 503, too many bodies are being read.
@@ -101,29 +105,30 @@ class Spool:
 
 
 class BodyDigest:
-    """Reads the body of a request when it is called first, and returns its SHA-256 in hexadecimal digits.
+    """Reads the body of a request at the first call. Each call returns the body's SHA-256 in hexadecimal digits.
 
-    It replaces the input of the request by a file, which is closed after the block.
+    The first call also replaces the request's input by a file with the body. The end of the `with` block closes the
+    file.
     """
 
-    def __init__(self, spool: Spool, request: Request, max_bytes: int) -> None:
+    def __init__(self, spool: BodySpool, request: Request, max_bytes: int) -> None:
         self._spool = spool
         self._request = request
         self._max_bytes = max_bytes
-        self._copied: tuple[IO[bytes], str] | None = None
+        self._file_and_digest: tuple[IO[bytes], str] | None = None
 
     def __call__(self) -> str:
-        if self._copied is None:
-            self._copied = self._spool.copy(self._request, self._max_bytes)
-            self._request.environ["wsgi.input"] = self._copied[0]
-        return self._copied[1]
+        if self._file_and_digest is None:
+            self._file_and_digest = self._spool.copy(self._request, self._max_bytes)
+            self._request.environ["wsgi.input"] = self._file_and_digest[0]
+        return self._file_and_digest[1]
 
     def __enter__(self) -> "BodyDigest":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._copied is not None:
-            self._copied[0].close()
+        if self._file_and_digest is not None:
+            self._file_and_digest[0].close()
 
 
 def _check_size(size: int, max_bytes: int) -> None:
@@ -135,22 +140,23 @@ def _check_size(size: int, max_bytes: int) -> None:
 # --- interceptors ---
 
 FORM_CLAIM = Claim("", "", "s3", "", (), "")
+"""The claim of every request with an upload form. It names only the service, because the signature is in the form."""
 
 
 def make_signature_reader() -> Interceptor:
     """Return an interceptor that reads a request's signature, or an upload form's fields, which include a signature."""
-    spool = Spool(MAX_FORMS)
+    spool = BodySpool(MAX_FORMS)
 
-    def read_signature(exchange: Exchange) -> None:
-        if exchange.protocol is get_protocol("rest-xml") and is_form(exchange.request):
-            exchange.form, exchange.claim = _read_form(exchange.request, spool), FORM_CLAIM
+    def read_signature(state: RequestState) -> None:
+        if is_form(state.request) and state.protocol is get_protocol("rest-xml"):
+            state.form, state.claim = _read_form(state.request, spool), FORM_CLAIM
         else:
-            exchange.claim = read_claim(exchange.request)
+            state.claim = read_claim(state.request)
 
     return read_signature
 
 
-def _read_form(request: Request, spool: Spool) -> Form:
+def _read_form(request: Request, spool: BodySpool) -> Form:
     try:
         with spool.reserve_slot(request):
             return Form(request, Input(request.environ["wsgi.input"]))
@@ -160,23 +166,23 @@ def _read_form(request: Request, spool: Spool) -> Form:
         raise AuthError("missing", f"the form's signature cannot be read: {error.message}") from error
 
 
-def make_authenticator(credentials: Credentials, streaming: Container[str]) -> Interceptor:
+def make_authenticator(credentials: Credentials, streaming_services: Container[str]) -> Interceptor:
     """Return an interceptor that verifies the signature. Until then, the body is not read or uses little memory.
 
     Args:
-        credentials: the home's.
-        streaming: services that read the body themselves.
+        credentials: the credentials of the home.
+        streaming_services: services that read the body themselves.
     """
-    spool = Spool()
+    spool = BodySpool()
 
-    def authenticate(exchange: Exchange) -> None:
-        if exchange.form is not None:
-            verify_form(exchange.form.fields, credentials)
+    def authenticate(state: RequestState) -> None:
+        if state.form is not None:
+            verify_form(state.form.fields, credentials)
             return
-        limit = MAX_BODY_BYTES_BY_SERVICE.get(exchange.service, MAX_BODY_BYTES)
-        with BodyDigest(spool, exchange.request, limit) as digest:
-            exchange.proof = verify(exchange.request, exchange.claim, credentials, digest)
-            if exchange.service not in streaming:
-                exchange.request.get_data()
+        limit = MAX_BODY_BYTES_BY_SERVICE.get(state.service, MAX_BODY_BYTES)
+        with BodyDigest(spool, state.request, limit) as digest:
+            state.signature = verify(state.request, state.claim, credentials, digest)
+            if state.service not in streaming_services:
+                state.request.get_data()
 
     return authenticate

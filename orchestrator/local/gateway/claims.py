@@ -1,4 +1,4 @@
-"""Claims: who signed a request, according to the request. `signatures` verifies them.
+"""Claims. A claim states who signed a request, according to the request itself. The module `signatures` verifies it.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
@@ -24,13 +24,17 @@ V2_PARAMETERS = frozenset({"awsaccesskeyid", "signature"})
 """Parameters of signatures of version 2, in lower case."""
 
 SCOPE = re.compile(r"(?P<key>[^/]+)/(?P<date>[0-9]{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+"""The access key, and the date, region and service for which a signature is valid."""
+
+_HEADER = re.compile(rf"{ALGORITHM} Credential=([^, ]+), ?SignedHeaders=([^, ]+), ?Signature=([^, ]+)")
+"""The usual form of a signature in a header."""
 
 TIMESTAMP = re.compile("[0-9]{8}T[0-9]{6}Z")
 
 Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "session", "payload"]
 
 
-class Codes(NamedTuple):
+class FaultCodes(NamedTuple):
     """Error codes for one fault, by the style of the protocol."""
 
     json: str
@@ -38,16 +42,16 @@ class Codes(NamedTuple):
     s3: str
 
 
-CODES: Mapping[Fault, Codes] = {
-    "missing": Codes("MissingAuthenticationTokenException", "MissingAuthenticationToken", "AccessDenied"),
-    "malformed": Codes("IncompleteSignatureException", "IncompleteSignature", "AuthorizationHeaderMalformed"),
-    "key": Codes("UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId"),
-    "token": Codes("UnrecognizedClientException", "InvalidClientTokenId", "InvalidToken"),
-    "signature": Codes("InvalidSignatureException", "SignatureDoesNotMatch", "SignatureDoesNotMatch"),
-    "time": Codes("RequestTimeTooSkewed", "RequestTimeTooSkewed", "RequestTimeTooSkewed"),
-    "expired": Codes("ExpiredTokenException", "ExpiredToken", "AccessDenied"),
-    "session": Codes("ExpiredTokenException", "ExpiredToken", "ExpiredToken"),
-    "payload": Codes("InvalidSignatureException", "SignatureDoesNotMatch", "XAmzContentSHA256Mismatch"),
+FAULT_CODES: Mapping[Fault, FaultCodes] = {
+    "missing": FaultCodes("MissingAuthenticationTokenException", "MissingAuthenticationToken", "AccessDenied"),
+    "malformed": FaultCodes("IncompleteSignatureException", "IncompleteSignature", "AuthorizationHeaderMalformed"),
+    "key": FaultCodes("UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId"),
+    "token": FaultCodes("UnrecognizedClientException", "InvalidClientTokenId", "InvalidToken"),
+    "signature": FaultCodes("InvalidSignatureException", "SignatureDoesNotMatch", "SignatureDoesNotMatch"),
+    "time": FaultCodes("RequestTimeTooSkewed", "RequestTimeTooSkewed", "RequestTimeTooSkewed"),
+    "expired": FaultCodes("ExpiredTokenException", "ExpiredToken", "AccessDenied"),
+    "session": FaultCodes("ExpiredTokenException", "ExpiredToken", "ExpiredToken"),
+    "payload": FaultCodes("InvalidSignatureException", "SignatureDoesNotMatch", "XAmzContentSHA256Mismatch"),
 }
 
 
@@ -59,10 +63,10 @@ class AuthError(Exception):
         self.fault = fault
 
     def to_service_error(self, style: ErrorStyle) -> ServiceError:
-        return ServiceError(getattr(CODES[self.fault], style), str(self), 403)
+        return ServiceError(getattr(FAULT_CODES[self.fault], style), str(self), 403)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Claim:
     """A signature, before it is verified."""
 
@@ -76,7 +80,7 @@ class Claim:
     signed_headers: tuple[str, ...]
     signature: str
     expires: timedelta | None = None
-    """Lifetime of a presigned address; None if the signature is in a header."""
+    """Lifetime of an address that is presigned with version 4; None for version 2, and for a signature in a header."""
     version: Literal[2, 4] = 4
 
 
@@ -98,7 +102,7 @@ def read_claim(request: Request) -> Claim:
 
 
 def _check_parameters(request: Request, *, has_header: bool) -> None:
-    """Refuse a second signature: the server could verify one of them and use the other."""
+    """Refuse a second signature: the server could verify one signature and use the parameters of the other."""
     if not request.query_string:
         return
     names = [name.lower() for name, _ in request.args.items(multi=True)]
@@ -110,10 +114,12 @@ def _check_parameters(request: Request, *, has_header: bool) -> None:
 
 
 def _read_header(request: Request, header: str) -> Claim:
-    algorithm, _, rest = header.partition(" ")
-    parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
     headers = get_headers(request)
     date = headers.get("x-amz-date") or headers.get("date", "")
+    if match := _HEADER.fullmatch(header):
+        return _make_claim(match[1], match[2], match[3], date)
+    algorithm, _, parameters = header.partition(" ")
+    parts = dict([part.strip().partition("=")[::2] for part in parameters.split(",")])
     return _read_v4({**parts, "Algorithm": algorithm, "Date": date})
 
 
@@ -127,13 +133,30 @@ def _read_presigned(request: Request) -> Claim:
 
 
 def _read_v4(parts: Mapping[str, str], expires: timedelta | None = None) -> Claim:
-    scope, algorithm = SCOPE.fullmatch(parts.get("Credential", "")), parts.get("Algorithm", "")
-    if algorithm != ALGORITHM or scope is None or not parts.get("SignedHeaders") or not parts.get("Signature"):
-        raise AuthError(
-            "malformed", f"the request has no complete signature of version 4; its algorithm is {algorithm[:40]!r}"
-        )
-    headers, timestamp = tuple(parts["SignedHeaders"].split(";")), parse_timestamp(parts.get("Date", ""))
-    return Claim(scope["key"], scope["region"], scope["service"], timestamp, headers, parts["Signature"], expires)
+    credential, names, signature = (parts.get(name, "") for name in ("Credential", "SignedHeaders", "Signature"))
+    algorithm = parts.get("Algorithm", "")
+    if algorithm != ALGORITHM or not names or not signature:
+        raise _make_incomplete_error(algorithm)
+    return _make_claim(credential, names, signature, parts.get("Date", ""), expires)
+
+
+def _make_claim(
+    credential: str, signed_headers: str, signature: str, date: str, expires: timedelta | None = None
+) -> Claim:
+    if (scope := _match_scope(credential)) is None:
+        raise _make_incomplete_error(ALGORITHM)
+    key, _, region, service = scope.groups()
+    return Claim(key, region, service, parse_timestamp(date), tuple(signed_headers.split(";")), signature, expires)
+
+
+@lru_cache(maxsize=64)
+def _match_scope(credential: str) -> re.Match[str] | None:
+    return SCOPE.fullmatch(credential)
+
+
+def _make_incomplete_error(algorithm: str) -> AuthError:
+    message = f"the request has no complete signature of version 4; its algorithm is {algorithm[:40]!r}"
+    return AuthError("malformed", message)
 
 
 def _read_presigned_v2(request: Request) -> Claim:
@@ -146,7 +169,9 @@ def _read_presigned_v2(request: Request) -> Claim:
 
 @lru_cache(maxsize=64)
 def parse_timestamp(text: str) -> str:
-    """Return a date in the form of `X-Amz-Date`, which is signed. The text has this form, or that of a `Date` header.
+    """Return a date in the form of `X-Amz-Date`, such as `20260131T235959Z`. Signatures use this form.
+
+    The text has this form or the form of a `Date` header.
 
     Raises:
         AuthError: the text is not a date.
@@ -155,6 +180,6 @@ def parse_timestamp(text: str) -> str:
         if not TIMESTAMP.fullmatch(text):
             text = parsedate_to_datetime(text).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         datetime.fromisoformat(text)
-    except (ValueError, OverflowError) as error:  # also years before 1000 and after 9999
+    except (ValueError, OverflowError) as error:  # such as years before 1000 and after 9999
         raise AuthError("malformed", f"the date is {text!r}; X-Amz-Date must be like 20260131T235959Z") from error
     return text

@@ -1,4 +1,4 @@
-"""A client's connection, and what has been received from it."""
+"""A client's connection, and the data that the server has received on it."""
 
 import errno
 import re
@@ -9,21 +9,22 @@ from typing import Any, Protocol
 
 from cheroot.server import HTTPConnection, HTTPRequest
 
+from microjobs_orchestrator.local.console_address import CHANGES_PATH
 from microjobs_orchestrator.local.gateway.streams import Reader, Writer
 
 SMALL_BODY_BYTES = 64 << 10
 """Bodies up to this size are received with the headers, so that slow clients occupy no worker."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
-_SMALL_LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
+_SHORT_LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
 _EXPECT = re.compile(rb"(?i)\nexpect:")
 
-_INVOCATION = re.compile(rb"POST /endpoints/[^/? ]+/invocations HTTP/1\.1\r\n")
-"""The first line of a request that is served in a task."""
+_TASK_LINE = re.compile(rb"POST (?:/endpoints/[^/? ]+/invocations|%b) HTTP/1\.1\r\n" % re.escape(CHANGES_PATH.encode()))
+"""The first line of a request that is served in a task: an invocation, or a stream of the console's changes."""
 
 
-class Owner(Protocol):
-    """What watches the connections of a listener."""
+class ConnectionManager(Protocol):
+    """The methods of `Connections` that a connection calls."""
 
     def has_next_request(self, connection: "Connection", /) -> bool: ...
 
@@ -44,27 +45,29 @@ class Connection(HTTPConnection):
         self.RequestHandlerClass = parser_class
         self.remote_addr, self.remote_port = address
         self.deadline = 0.0
+        """The time, by `time.monotonic`, at which the listener closes the connection if it still waits."""
         self.has_served = False
-        """Whether the server has answered one of its requests."""
+        """Whether the server has answered a request of this connection."""
         self.is_closing = False
         """Whether the last response ends the connection."""
         self.lingers = False
         """Whether the server still receives and discards data after the last response."""
         self.needed_bytes: int | None = None
-        """Bytes of the first line, the headers and a small body; None before the headers are complete."""
+        """Bytes that must be received before the request is served: the first line, the headers, and at most
+        SMALL_BODY_BYTES of the body; None before the headers are complete."""
         self.needs_worker = True
         """Whether a worker serves the request, instead of a task."""
         self.watched_event = 0
-        """The event for which the connection is watched; 0: none. It is watched while a task serves it, because most
-        clients send nothing until they have received the response."""
+        """The event that the listener waits for on this connection; 0 for none. The listener continues to wait while a
+        task serves the connection, because most clients send nothing until they have received the response."""
         self.linger_bytes: int | None = None
         """Bytes that may still be received after the last response; None while requests are expected."""
         self._poll = select.poll()
         self._poll.register(client_socket, select.POLLIN)
 
     def communicate(self) -> bool:
-        """Serve a request, and those that follow it at once. Return whether the connection stays open."""
-        connections: Owner = self.server._connections
+        """Serve a request, and the requests that follow it immediately. Return whether the connection stays open."""
+        connections: ConnectionManager = self.server._connections
         while super().communicate():  # type: ignore[no-untyped-call]
             if not connections.has_next_request(self):
                 return True
@@ -89,26 +92,30 @@ class Connection(HTTPConnection):
 
     def close(self) -> None:
         """Close the connection once the client has received the last response."""
-        connections: Owner = self.server._connections
+        connections: ConnectionManager = self.server._connections
         self.is_closing = True
         connections.put(self)
 
     def release(self) -> None:
+        """Close the reader and the socket."""
         self.rfile.close()
         self.socket.close()
 
     def is_complete(self, max_head_bytes: int, old_size: int = 0) -> bool:
         """Return whether the first line, the headers and a small body have been received.
 
+        Also return True if the first line and the headers are too long: a worker then refuses the request.
+
         Args:
-            max_head_bytes: limit for the first line and the headers. A worker refuses longer ones.
+            max_head_bytes: limit for the first line and the headers.
             old_size: received bytes that are known not to contain the end of the headers.
         """
-        buffered = self.rfile.buffered
+        if not (buffered := self.rfile.received_bytes):
+            return False
         if self.needed_bytes is None and (end := _HEAD_END.search(buffered, max(old_size - 2, 0))):
-            size = _find_body_size(bytes(buffered[: end.end()]))
+            size = _find_body_size(buffered, end.end())
             self.needed_bytes = end.end() + min(size or 0, SMALL_BODY_BYTES)
-            self.needs_worker = size is None or size > SMALL_BODY_BYTES or not _INVOCATION.match(buffered)
+            self.needs_worker = size is None or size > SMALL_BODY_BYTES or not _TASK_LINE.match(buffered)
         if self.needed_bytes is None:
             return len(buffered) > max_head_bytes
         return len(buffered) >= self.needed_bytes
@@ -119,7 +126,7 @@ def _open(timeout: float, client_socket: socket.socket, mode: str, _: int) -> Re
     return Reader(client_socket) if "r" in mode else Writer(client_socket, timeout)
 
 
-def _find_body_size(head: bytes) -> int | None:
-    """Return the size of a small body; None if the headers have no small Content-Length, or have Expect."""
-    length = _SMALL_LENGTH.search(head)
-    return None if length is None or _EXPECT.search(head) else int(length[1])
+def _find_body_size(received_bytes: bytearray, head_size: int) -> int | None:
+    """Return the size of a body if it has at most five digits; None for other bodies, and for requests with Expect."""
+    length = _SHORT_LENGTH.search(received_bytes, 0, head_size)
+    return None if length is None or _EXPECT.search(received_bytes, 0, head_size) else int(length[1])

@@ -1,10 +1,10 @@
-"""Connections that wait: for a request, or for the client to read the last response.
+"""Connections that wait for a request, or for the client to read the last response.
 
 Cheroot passes each new connection to a worker thread, which then waits for the request. Therefore, silent clients can
-occupy all threads. This module replaces that: one thread watches all waiting connections, receives the first line, the
-headers and a small body, and then passes the connection to a worker. After a response, a worker waits for the next
-request itself for a short time, because passing a connection between threads takes longer than a small request.
-Invocations run as tasks on the thread that watches the connections, so they need no worker.
+occupy all threads. With this module, one thread watches all waiting connections, receives the first line, the
+headers and a small body, and then passes the connection to a worker. After a response, a worker itself waits a short
+time for the next request: passing a connection to another thread would take longer than a small request. Invocations
+and the console's streams of changes run as tasks on the thread that watches the connections, so they need no worker.
 """
 
 import logging
@@ -28,29 +28,29 @@ MAX_CONNECTIONS = 512
 """Maximum number of connections of one listener. It is lower if the process may open fewer than 2048 files."""
 
 HEAD_TIMEOUT = 10.0
-"""Time for a request's first line, headers and small body together, and for a client to read some of a response."""
+"""Seconds for a request's first line, headers and small body together, and for a client to read some of a response."""
 
 IDLE_TIMEOUT = 60.0
-"""Time after which a connection without a new request is closed."""
+"""Seconds after which a connection without a new request is closed."""
 
-FOLLOW_MILLISECONDS = 20
+NEXT_REQUEST_MILLISECONDS = 20
 """Time for which a worker waits for the next request of a connection."""
 
-MAX_FOLLOWING = 4
-"""Maximum number of workers that wait so. More of them would use less processor time, but if other programs use all
-processors, each switch between them takes as long as a request; a worker that takes requests from the queue need not
-switch."""
+MAX_WAITING_WORKERS = 4
+"""Maximum number of workers that wait for the next request of their connection. If the machine has idle processors, a
+higher limit would save processor time. But if other programs use all processors, a switch to a waiting worker takes as
+long as a request. A worker that takes requests from the queue does not need such a switch."""
 
 DRAIN_TIMEOUT = 5.0
-"""Time for the tasks to end when the server stops."""
+"""Seconds for the tasks to end when the server stops."""
 
 LINGER_TIMEOUT = 1.0
 LINGER_BYTES = 1 << 20
-"""Limits for receiving and discarding a refused request. A client that is still sending would lose the response if the
-server closed the connection at once."""
+"""Limits, in seconds and bytes, for receiving and discarding the rest of a refused request. A client that is still
+sending would lose the response if the server closed the connection at once."""
 
 CHECK_INTERVAL = 0.25
-"""Interval between two checks for connections that have timed out."""
+"""Seconds between two checks for connections that have timed out."""
 
 _BUSY_RESPONSE = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 _TIMEOUT_RESPONSE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -81,11 +81,11 @@ class Connections:
         self._max_head_bytes = max_head_bytes
         self._max_connections = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._watcher = Watcher()
-        self._watcher.register(listener.fileno(), READ, listener)
+        self._watcher.register(listener, READ, listener)
         self._waiting: dict[int, Connection] = {}
         self._open_count = 0
         self._lock, self._run_lock = threading.Lock(), threading.Lock()
-        self._following = threading.BoundedSemaphore(MAX_FOLLOWING)
+        self._worker_slots = threading.BoundedSemaphore(MAX_WAITING_WORKERS)
         self._tasks = Tasks(self._watcher)
         self._is_stopping = False
         self._next_check = time.monotonic() + CHECK_INTERVAL
@@ -93,7 +93,8 @@ class Connections:
     # --- called by workers ---
 
     def put(self, connection: Connection) -> None:
-        """Take back a connection from a worker after a response: send the rest, and wait for the next request."""
+        """Take back a connection after a response. Send the bytes that are not sent yet, and wait for the next
+        request."""
         try:
             is_sent = connection.wfile.try_send()
         except OSError:  # the client has closed the connection
@@ -107,19 +108,22 @@ class Connections:
             self._await_request(connection)
 
     def has_next_request(self, connection: Connection) -> bool:
-        """Wait a short time for the next request of a connection. Return whether it is complete."""
-        if not (connection.wfile.try_send() and self._following.acquire(blocking=False)):
+        """Wait a short time for the next request of a connection. Return whether it is complete.
+
+        Do not wait if the response is not sent yet, or if MAX_WAITING_WORKERS already wait.
+        """
+        if not (connection.wfile.try_send() and self._worker_slots.acquire(blocking=False)):
             return False
         connection.has_served = True
         connection.needed_bytes = None
         try:
             return connection.is_complete(self._max_head_bytes, 0) or (
-                connection.receive(FOLLOW_MILLISECONDS) and connection.is_complete(self._max_head_bytes, 0)
+                connection.receive(NEXT_REQUEST_MILLISECONDS) and connection.is_complete(self._max_head_bytes, 0)
             )
         except OSError:  # the client has closed the connection, and `put` will find out
             return False
         finally:
-            self._following.release()
+            self._worker_slots.release()
 
     def close_connection(self, connection: Connection) -> None:
         with self._lock:
@@ -134,13 +138,14 @@ class Connections:
         with self._run_lock:
             while not self._is_stopping:
                 self._handle_events()
-            self._watcher.unregister(self._listener.fileno())
+            self._watcher.unregister(self._listener)
             deadline = time.monotonic() + DRAIN_TIMEOUT
             while self._tasks.count and time.monotonic() < deadline:
                 self._handle_events()
 
     def stop(self) -> None:
         self._is_stopping = True
+        self._tasks.call_soon(lambda: None)  # wake the thread that watches the connections
         with self._run_lock:  # wait until `run` has returned
             pass
 
@@ -162,7 +167,7 @@ class Connections:
             self._stop_waiting(connection)
             self._serve(connection)
         else:
-            self._wait(connection, HEAD_TIMEOUT if connection.rfile.buffered else IDLE_TIMEOUT)
+            self._wait(connection, HEAD_TIMEOUT if connection.rfile.received_bytes else IDLE_TIMEOUT)
 
     def _end(self, connection: Connection) -> None:
         """Close a connection. After a refused request, receive the rest of the request for a short time first."""
@@ -188,9 +193,9 @@ class Connections:
     def _watch(self, connection: Connection, event: int) -> None:
         """Watch a connection for an event; 0: do not watch it."""
         if connection.watched_event not in (0, event):
-            self._watcher.unregister(connection.socket.fileno())
+            self._watcher.unregister(connection.socket)
         if event not in (0, connection.watched_event):
-            self._watcher.register(connection.socket.fileno(), event, connection)
+            self._watcher.register(connection.socket, event, connection)
         connection.watched_event = event
 
     def _stop_waiting(self, connection: Connection) -> None:
@@ -205,7 +210,7 @@ class Connections:
             elif isinstance(data, Connection):
                 self._handle_connection_event(data)
             elif isinstance(data, Tasks):
-                data.resume_called()
+                data.run_calls()
             else:
                 self._accept()
         if time.monotonic() >= self._next_check:
@@ -282,7 +287,8 @@ class Connections:
             connection.close()
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest, preferably one that has sent no request."""
+        """Close a waiting connection: preferably one without a response so far, and the one with the earliest deadline.
+        Return whether there was one."""
         with self._lock:
             waiting = list(self._waiting.values())
         if not waiting:
@@ -291,7 +297,8 @@ class Connections:
         return True
 
     def _receive(self, connection: Connection) -> None:
-        old_size = len(connection.rfile.buffered)
+        """Receive data of a request, and serve the request if it is complete."""
+        old_size = len(connection.rfile.received_bytes)
         if not old_size:
             connection.deadline = min(connection.deadline, time.monotonic() + HEAD_TIMEOUT)
         is_open = connection.rfile.fill()
@@ -306,22 +313,24 @@ class Connections:
             self._drop(connection)
 
     def _discard(self, connection: Connection, limit: int) -> None:
-        received = len(connection.socket.recv(BLOCK_BYTES))
-        connection.linger_bytes = limit - received
-        if not received or connection.linger_bytes <= 0:
+        """Receive and discard data of a refused request. Close the connection at the end, or after `limit` bytes."""
+        count = len(connection.socket.recv(BLOCK_BYTES))
+        connection.linger_bytes = limit - count
+        if not count or connection.linger_bytes <= 0:
             self._drop(connection)
 
     def _close_late_connections(self) -> None:
         now = time.monotonic()
         with self._lock:
-            late = [connection for connection in self._waiting.values() if connection.deadline <= now]
-        for connection in late:
-            if connection.rfile.buffered and connection.linger_bytes is None:
+            late_connections = [connection for connection in self._waiting.values() if connection.deadline <= now]
+        for connection in late_connections:
+            if connection.rfile.received_bytes and connection.linger_bytes is None:
                 with suppress(OSError):
-                    if connection.wfile.try_send():  # not in the middle of a response
+                    if connection.wfile.try_send():  # all earlier bytes have been sent
                         connection.socket.send(_TIMEOUT_RESPONSE)
             self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
+        """Close a connection that waits."""
         self._stop_waiting(connection)
         self.close_connection(connection)

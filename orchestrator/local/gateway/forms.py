@@ -13,9 +13,10 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.streams import Stream
+from microjobs_orchestrator.local.protocols.http import get_headers
 
 MAX_FIELD_BYTES = 20 << 10
-"""Limit for all fields before the file, as on AWS."""
+"""Limit for the values of all fields before the file together, as on AWS."""
 MAX_PARTS = 100
 BLOCK_BYTES = 64 << 10
 
@@ -24,8 +25,8 @@ def is_form(request: Request) -> bool:
     """Return whether a request is an upload form. Only upload forms have their signature in the body."""
     return (
         request.method == "POST"
+        and "authorization" not in get_headers(request)
         and request.mimetype == "multipart/form-data"
-        and "Authorization" not in request.headers
         and not request.args
     )
 
@@ -43,7 +44,7 @@ class Form:
             raise _make_malformed_error("the boundary is missing or not valid")
         self._stream = stream
         self._decoder = MultipartDecoder(boundary.encode(), max_parts=MAX_PARTS)
-        self._received = 0
+        self._received_bytes = 0
         self._has_file = self._has_ended = False
         self.fields: dict[str, str] = {}
         """Values by the fields' names in lower case."""
@@ -65,11 +66,11 @@ class Form:
                 return
 
     def _receive(self) -> None:
-        """Receive a block. The decoder keeps everything before the first boundary in memory, so its size is limited."""
-        if not self._has_file and self._received > MAX_FIELD_BYTES + BLOCK_BYTES:
+        """Receive a block. The blocks before the file have a size limit, because the decoder keeps them in memory."""
+        if not self._has_file and self._received_bytes > MAX_FIELD_BYTES + BLOCK_BYTES:
             raise _make_too_long_error()
         block = self._stream.read(BLOCK_BYTES)
-        self._received += len(block)
+        self._received_bytes += len(block)
         self._decoder.receive_data(block or None)
 
     def _read_fields(self) -> None:
@@ -101,8 +102,8 @@ class Form:
                 return event.data
         return b""
 
-    def field(self, name: str) -> str:
-        """Return a field. Raise ServiceError if the form does not have it."""
+    def get_field(self, name: str) -> str:
+        """Return the value of a field. Raise ServiceError if the form does not have the field."""
         if name not in self.fields:
             raise ServiceError("InvalidArgument", f"Bucket POST must contain a field named '{name}'.")
         return self.fields[name]

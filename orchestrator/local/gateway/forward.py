@@ -17,20 +17,21 @@ from werkzeug import Response
 
 from microjobs_orchestrator.local.config import ConfigError
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.gateway.header_fields import drop_headers
+from microjobs_orchestrator.local.gateway.request_state import RequestState
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.http import get_target
-from microjobs_orchestrator.local.protocols.models import signing_name
+from microjobs_orchestrator.local.protocols.models import get_signing_name
 from microjobs_orchestrator.local.tasks import call_in_thread
 
 CONNECT_TIMEOUT = 5.0
 RESPONSE_TIMEOUT = 60.0
+"""Seconds for the connection to an emulator, and between two parts of its response."""
 MAX_RESPONSE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
 
 ALL_OTHERS = "*"
-"""Key of the setting for all services without a setting of their own."""
+"""Key of the setting for all services that no other key names."""
 
 DUMMY_CREDENTIALS = botocore_credentials.Credentials("test", "test")
 
@@ -54,7 +55,7 @@ class Forwarder:
     """
 
     def __init__(self, services: Mapping[str, str]) -> None:
-        self._own_services = {signing_name(service) for service in TABLE}
+        self._own_services = {get_signing_name(service) for service in TABLE}
         self._default_url = services.get(ALL_OTHERS)
         self._names = {_check_service(name, self._own_services): name for name in services if name != ALL_OTHERS}
         self._urls = {signing_service: services[name] for signing_service, name in self._names.items()}
@@ -67,52 +68,53 @@ class Forwarder:
         """Return botocore's name of the service with a signing name; None if the settings do not name the service."""
         return self._names.get(service)
 
-    def forward(self, exchange: Exchange) -> Response | None:
+    def forward(self, state: RequestState) -> Response | None:
         """Intercept an authenticated request for another emulator, and return the emulator's response.
 
         Raises:
             ServiceError: the emulator does not respond, or the response is too large.
         """
-        return None if exchange.service else call_in_thread(partial(self._request, exchange))
+        return None if state.service else call_in_thread(partial(self._request, state))
 
-    def _request(self, exchange: Exchange) -> Response:
-        service = exchange.claim.service
-        base = self.find_url(service) or ""
-        signed = _sign(exchange, base)
-        prepared = requests.Request(signed.method, signed.url, dict(signed.headers), data=signed.body).prepare()
+    def _request(self, state: RequestState) -> Response:
+        base = self.find_url(state.claim.service) or ""
+        signed_request = _sign(state, base)
+        method, url, headers = signed_request.method, signed_request.url, dict(signed_request.headers)
+        prepared_request = requests.Request(method, url, headers, data=signed_request.body).prepare()
         try:
             with requests.Session() as session:
                 session.trust_env = False  # no proxy: the user has set the address
                 timeout = (CONNECT_TIMEOUT, RESPONSE_TIMEOUT)
-                response = session.send(prepared, stream=True, timeout=timeout, allow_redirects=False)
+                response = session.send(prepared_request, stream=True, timeout=timeout, allow_redirects=False)
                 return _convert_response(response)
         except (requests.RequestException, HTTPError) as error:
-            message = f"{base}, the emulator for {service} in [local.services], does not respond: {error}"
+            name = self.find_name(state.claim.service) or ALL_OTHERS
+            message = f"{base}, the emulator for {name} in [local.services], does not respond: {error}"
             raise ServiceError("ServiceUnavailable", f"{message}. Start it, or remove the setting.", 503) from error
 
 
 def _check_service(name: str, own_services: set[str]) -> str:
     try:
-        signing_service = signing_name(name)
+        signing_service = get_signing_name(name)
     except UnknownServiceError as error:
         message = f"[local.services] has {name!r}, which is not a service: use boto3's names, such as secretsmanager"
         raise ConfigError(message) from error
     if signing_service in own_services:
         raise ConfigError(
-            f"[local.services] has {name!r}, but this server itself answers requests for {signing_service}"
+            f"[local.services] has {name!r}, but this server itself answers for {signing_service}: remove the line"
         )
     return signing_service
 
 
-def _sign(exchange: Exchange, base: str) -> AWSRequest:
-    request, claim = exchange.request, exchange.claim
+def _sign(state: RequestState, base: str) -> AWSRequest:
+    request, claim = state.request, state.claim
     path, query = get_target(request)
     unsigned_query = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-"))
     url = f"{base.rstrip('/')}{path}{'?' if unsigned_query else ''}{unsigned_query}"
     headers = drop_headers(dict(request.headers), REPLACED_HEADERS)
-    signed = AWSRequest(method=request.method, url=url, data=request.get_data(), headers=headers)
-    SigV4Auth(DUMMY_CREDENTIALS, claim.service, claim.region).add_auth(signed)
-    return signed
+    signed_request = AWSRequest(method=request.method, url=url, data=request.get_data(), headers=headers)
+    SigV4Auth(DUMMY_CREDENTIALS, claim.service, claim.region).add_auth(signed_request)
+    return signed_request
 
 
 def _convert_response(response: requests.Response) -> Response:
@@ -123,7 +125,7 @@ def _convert_response(response: requests.Response) -> Response:
             message = f"{response.url} answered with more than {MAX_RESPONSE_BYTES} bytes"
             raise ServiceError("ServiceUnavailable", message, 502)
     headers = drop_headers(response.headers, {"content-length", "date", "server"})
-    converted = Response(bytes(content), response.status_code, headers)
+    result = Response(bytes(content), response.status_code, headers)
     if "Content-Type" not in response.headers:
-        del converted.headers["Content-Type"]  # werkzeug's default
-    return converted
+        del result.headers["Content-Type"]  # werkzeug's default
+    return result

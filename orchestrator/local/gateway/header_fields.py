@@ -1,7 +1,7 @@
 """Strict reader of a request's header fields.
 
-Each header has one meaning and one value. WSGI has one variable for `X-Amz-Target` and `X_Amz_Target`, and a repeated
-header has two values. In both cases, an unsigned header could replace the signed header.
+It refuses malformed fields, and repeated fields that can have only one value: an unsigned value could replace the
+signed value. It accepts `X_Amz_Target`, which `listener` keeps apart from `X-Amz-Target`.
 """
 
 import re
@@ -12,7 +12,6 @@ from werkzeug.http import is_hop_by_hop_header
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n")
-_FIELDS = re.compile(rb"(?:%b)*\r\n" % _FIELD.pattern)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 _SINGLE_VALUE_HEADERS = frozenset(
@@ -27,15 +26,16 @@ _REPEATABLE_PREFIXES = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optiona
 
 
 def parse_headers(head: bytes) -> dict[bytes, bytes] | None:
-    """Return the fields up to the empty line, as `read_headers` does; None if it must parse them.
+    """Return the fields up to the empty line, as `read_headers` does; None if `read_headers` must parse them.
 
-    It must if a field is malformed or repeated.
+    It must parse them if a field is malformed or repeated.
     """
-    if not _FIELDS.fullmatch(head):
-        return None
     fields = _FIELD.findall(head)
     headers = {name.title(): value.strip(b" \t") for name, value in fields}
-    return headers if len(headers) == len(fields) else None
+    # `findall` skips malformed lines. If it has skipped none, the head consists of the fields, each with a colon and a
+    # line end, and the empty line.
+    size = sum([len(name) + len(value) + 3 for name, value in fields]) + 2
+    return headers if len(headers) == len(fields) and size == len(head) else None
 
 
 def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, bytes]) -> None:
@@ -44,7 +44,7 @@ def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, 
     Repeated fields are joined by commas, as for signatures of version 4, unless the field can have only one value.
 
     Raises:
-        ValueError: a field is malformed, ambiguous or repeated; the message names it.
+        ValueError: a field is malformed, or is repeated although it can have only one value.
     """
     while (line := read_line()) != b"\r\n":
         if not line.endswith(b"\r\n"):
@@ -86,7 +86,7 @@ def check_framing(protocol: bytes, headers: Mapping[bytes, bytes]) -> None:
 
 
 def drop_headers(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Return the headers, except those with some names and those about one connection."""
+    """Return the headers without those in `names` and without hop-by-hop headers."""
     dropped = {*names, "proxy-connection", *(name.strip().lower() for name in headers.get("Connection", "").split(","))}
     items = headers.items()
     return {name: value for name, value in items if not (name.lower() in dropped or is_hop_by_hop_header(name))}

@@ -10,12 +10,12 @@ import time
 from collections.abc import Container, Iterator
 from email.utils import formatdate
 from functools import lru_cache, partial
-from typing import Any, cast
+from typing import Any
 from xml.etree import ElementTree
 
 from cheroot import wsgi
 from cheroot.server import HTTPRequest
-from cheroot.workers.threadpool import ThreadPool
+from cheroot.workers.threadpool import ThreadPool, WorkerThread
 from cheroot.wsgi import Gateway_10
 
 from microjobs_orchestrator.local.gateway.connection import Connection
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 64 << 10
 """Limit for a request's first line and headers together; AWS accepts 8 KB of each."""
 
+END_TIMEOUT = 1.0
+"""Seconds that a stopping server waits for its requests after it has closed their connections."""
+
 IP_FREEBIND = 15
 """Linux's socket option, which Python's module `socket` does not have."""
 
@@ -37,15 +40,20 @@ _USUAL_LINE = re.compile(rb"(GET|PUT|POST|HEAD|DELETE) ((/(?!/)[A-Za-z0-9_.~/-]*
 MAX_USUAL_LINE_BYTES = 4096
 _TARGET = re.compile(rb"[!-~]+")
 _PROTOCOL = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_STATUSES_WITHOUT_BODY = (b"204", b"205", b"304")
+_STATUSES_WITHOUT_BODY = ("204", "205", "304")
 
 
 class Parser(HTTPRequest):
-    """Parser of a request's first line and headers."""
+    """Parses a request's first line and headers, and sends the head of its response."""
+
+    response_head = b""
+    """The status line and the headers of the application's response."""
+    response_header_names: Container[str] = ()
+    """The names of these headers, in lower case."""
 
     def read_request_line(self) -> bool:
-        """Parse a usual line at once. Cheroot parses all others, and finds out what is wrong with invalid ones."""
-        if match := _USUAL_LINE.match(self.conn.rfile.buffered, 0, MAX_USUAL_LINE_BYTES):
+        """Parse a line of the usual form. Cheroot parses all other lines, and reports errors in invalid lines."""
+        if match := _USUAL_LINE.match(self.conn.rfile.received_bytes, 0, MAX_USUAL_LINE_BYTES):
             self.started_request = True
             self.method, self.uri, self.path, qs, self.request_protocol = match.groups()
             self.qs, self.authority, self.response_protocol = qs or b"", b"", "HTTP/1.1"
@@ -66,7 +74,7 @@ class Parser(HTTPRequest):
         return is_valid
 
     def read_request_headers(self) -> bool:
-        """Replace cheroot's reader, which uses the last of several values and accepts `+5` as a length."""
+        """Replace cheroot's reader, which uses the last value of a repeated header, and accepts `+5` as a length."""
         try:
             head = self._take_head()
             self.inheaders = (head and parse_headers(head)) or {}
@@ -80,22 +88,23 @@ class Parser(HTTPRequest):
 
     def _take_head(self) -> bytes | None:
         """Return the headers with the empty line; None if some headers have not been received."""
-        received = self.conn.rfile.buffered
-        end = -1 if received.startswith(b"\r\n") else received.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
+        received_bytes = self.conn.rfile.received_bytes
+        end = -1 if received_bytes.startswith(b"\r\n") else received_bytes.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         return None if end < 0 else self.conn.rfile.take(end + 4)
 
     def _read_connection_headers(self) -> bool:
         """Check the coding of the body, and find out whether the connection is persistent. Do not read the body."""
         coding = self.inheaders.get(b"Transfer-Encoding", b"chunked").lower()
-        expected = self.inheaders.get(b"Expect", b"100-continue").lower()
+        expectation = self.inheaders.get(b"Expect", b"100-continue").lower()
         if coding != b"chunked":
             self.simple_response("501 Unimplemented", "Transfer-Encoding must be chunked")
-        elif expected != b"100-continue":
+        elif expectation != b"100-continue":
             self.simple_response("417 Expectation Failed", "Expect must be 100-continue")
-        options = {option.strip() for option in self.inheaders.get(b"Connection", b"").lower().split(b",")}
+        connection = self.inheaders.get(b"Connection", b"").lower()
+        options = [option.strip() for option in connection.split(b",")] if connection else ()
         is_persistent = b"close" not in options if self.response_protocol == "HTTP/1.1" else b"keep-alive" in options
         self.close_connection = self.close_connection or not is_persistent
-        return bool(coding == b"chunked" and expected == b"100-continue")
+        return bool(coding == b"chunked" and expectation == b"100-continue")
 
     def respond(self) -> None:
         """Replace cheroot's method, which keeps a chunk of any size in memory and sends `100 Continue` too early."""
@@ -111,30 +120,31 @@ class Parser(HTTPRequest):
     def send_headers(self) -> None:
         """Replace cheroot's method, which is slow, and reads the rest of the body.
 
-        Close the connection if the body was not read: it could be long, and its sender may be unknown.
+        Close the connection after the response if the body was not read completely: the rest could be long, and its
+        sender may not be authenticated.
         """
         if not self.rfile.is_consumed():
             self.close_connection = self.conn.lingers = True
-        names = {name.lower() for name, _ in self.outheaders}
-        headers = [*self.outheaders, *self._make_framing(names)]
-        own_headers = ((b"Date", _format_date(int(time.time()))), (b"Server", self.server.server_name.encode()))
-        headers += [(name, value) for name, value in own_headers if name.lower() not in names]
-        lines = [b"HTTP/1.1 %b" % cast("bytes", self.status), *(b"%b: %b" % header for header in headers), b"", b""]
-        self.conn.wfile.write(b"\r\n".join(lines))
+        lines = [*self._make_framing()]
+        if "date" not in self.response_header_names:
+            lines.append(_format_date(int(time.time())))
+        if "server" not in self.response_header_names:
+            lines.append(f"Server: {self.server.server_name}")
+        self.conn.wfile.write(self.response_head + "\r\n".join((*lines, "", "")).encode())
 
-    def _make_framing(self, names: Container[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the headers that state the ends of the response and of the connection."""
-        is_current, status = self.response_protocol == "HTTP/1.1", cast("bytes", self.status)
-        if b"content-length" not in names and not status.startswith(_STATUSES_WITHOUT_BODY):
-            self.chunked_write = is_current and self.method != b"HEAD"
+    def _make_framing(self) -> Iterator[str]:
+        """Yield the headers that state where the response ends, and whether the connection is closed after it."""
+        is_http_1_1 = self.response_protocol == "HTTP/1.1"
+        if "content-length" not in self.response_header_names and not self.status.startswith(_STATUSES_WITHOUT_BODY):
+            self.chunked_write = is_http_1_1 and self.method != b"HEAD"
             self.close_connection = self.close_connection or not self.chunked_write
             if self.chunked_write:
-                yield b"Transfer-Encoding", b"chunked"
-        self.close_connection = self.close_connection or status.startswith(b"413")
+                yield "Transfer-Encoding: chunked"
+        self.close_connection = self.close_connection or self.status.startswith("413")
         if self.close_connection:
-            yield b"Connection", b"close"
-        elif not is_current:
-            yield b"Connection", b"Keep-Alive"
+            yield "Connection: close"
+        elif not is_http_1_1:
+            yield "Connection: Keep-Alive"
 
     def simple_response(self, status: str | int, msg: str = "") -> None:
         """Send an error for invalid HTTP. Close the connection: the start of the next request is unknown."""
@@ -149,24 +159,24 @@ class Parser(HTTPRequest):
             self.conn.wfile.write(f"{self.server.protocol} {status}\r\n{head}".encode("latin-1") + body)
 
 
-class EnvironmentBuilder(Gateway_10):
-    """Creates a WSGI environment in which a header with an underscore in its name cannot replace another header."""
+class ApplicationCaller(Gateway_10):
+    """Calls the WSGI application. In its environment, a header such as `A_B` cannot replace the header `A-B`."""
 
     def respond(self) -> None:
-        """Replace cheroot's method, which skips empty parts of a response: they stand for pauses of a stream."""
+        """Replace cheroot's method, which skips the empty parts of a response. They stand for pauses of a stream."""
         response: Any = self.req.server.wsgi_app(self.env, self.start_response)
         try:
             for part in response:
                 if part:
                     self.write(part)
                 if self.remaining_bytes_out is None:  # the client waits for each part of a stream
-                    self._send_present(part)
+                    self._send_stream_part(part)
         finally:
             self.req.ensure_headers_sent()
             if hasattr(response, "close"):
                 response.close()
 
-    def _send_present(self, part: bytes) -> None:
+    def _send_stream_part(self, part: bytes) -> None:
         """Send a part of a stream. After an empty part, check whether the client has left."""
         self.req.ensure_headers_sent()
         if part:
@@ -177,18 +187,25 @@ class EnvironmentBuilder(Gateway_10):
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:  # noqa: ARG002
         """Replace cheroot's method, which is slow. The application calls it once."""
         self.started_response = True
-        self.req.status = status.encode("latin-1")
-        self.req.outheaders = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        length = next((value for name, value in headers if name.lower() == "content-length"), None)
+        lines = [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in headers], ""]
+        values = {name.lower(): value for name, value in headers}
+        self.req.status, self.req.response_header_names = status, values
+        self.req.response_head = "\r\n".join(lines).encode("latin-1")
+        length = values.get("content-length")
         self.remaining_bytes_out = None if length is None else int(length)
         return self.write
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's stubs have no types
-        """Replace cheroot's method, which is slow, and merges the names of headers."""
+        """Replace cheroot's method, which is slow, and stores the headers `A-B` and `A_B` in one variable."""
         request, server = self.req, self.req.server
-        headers = {_get_names(name): value.decode("latin-1") for name, value in request.inheaders.items()}
+        headers, variables = {}, {}
+        for name, value in request.inheaders.items():
+            lower_name, variable = _get_names(name)
+            headers[lower_name] = text = value.decode("latin-1")
+            if variable:
+                variables[variable] = text
         return {
-            **{variable: value for (_, variable), value in headers.items() if variable},
+            **variables,
             "REQUEST_METHOD": request.method.decode("latin-1"),
             "REQUEST_URI": request.uri.decode("latin-1"),
             "PATH_INFO": request.path.decode("latin-1"),
@@ -206,21 +223,58 @@ class EnvironmentBuilder(Gateway_10):
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
-            HEADERS: {name: value for (name, _), value in headers.items()},
+            HEADERS: headers,
         }
 
 
 @lru_cache(maxsize=256)
 def _get_names(header: bytes) -> tuple[str, str]:
-    """Return the name of a header in lower case, and the name of its variable; empty if it has an underscore."""
+    """Return the name of a header in lower case, and the name of its WSGI variable. The variable's name is empty if the
+    header's name contains an underscore."""
     name = header.decode("latin-1")
     variable = name.upper().replace("-", "_")
     is_prefixed = variable not in ("CONTENT_TYPE", "CONTENT_LENGTH")
     return name.lower(), "" if "_" in name else f"HTTP_{variable}" if is_prefixed else variable
 
 
+class _Worker(WorkerThread):
+    """A thread that answers requests. Once its pool has stopped, it does not keep the process running."""
+
+    def start(self) -> None:
+        self.daemon = True
+        super().start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Without a timeout, do not wait: a worker may wait for minutes for another program, such as a container."""
+        super().join(timeout or 0)
+
+
 class Workers(ThreadPool):
     """The threads that answer requests."""
+
+    def __init__(self, server: "Server", count: int) -> None:
+        super().__init__(server, min=count)
+        self._spawned: list[_Worker] = []
+
+    def _spawn_worker(self) -> _Worker:
+        worker = _Worker(self.server)  # type: ignore[no-untyped-call]  # cheroot's stubs have no types
+        worker.start()
+        self._spawned.append(worker)
+        return worker
+
+    def stop(self, timeout: int = 5) -> None:
+        """Wait until the requests have ended.
+
+        After the timeout, close the connections of the requests that still run, and wait for `END_TIMEOUT` seconds.
+        Then abandon the requests that still run.
+
+        Args:
+            timeout: in seconds.
+        """
+        super().stop(timeout)
+        deadline = time.monotonic() + END_TIMEOUT
+        for worker in self._spawned:
+            worker.join(max(0.0, deadline - time.monotonic()))
 
     @staticmethod
     def _force_close(conn: Connection | None) -> None:
@@ -234,19 +288,19 @@ class Server(wsgi.Server):
     """Listener on one address. Set its `wsgi_app` before it serves.
 
     Args:
-        may_be_absent: whether to listen even if this machine does not have the address yet. This works only on Linux;
-            other systems raise OSError.
+        allow_missing_address: whether to listen even if this machine does not have the address yet. This works only on
+            Linux; other systems raise OSError.
         options: arguments of cheroot's server.
     """
 
     _connections: Connections
     """Replaces cheroot's `ConnectionManager`, which has methods of the same names."""
 
-    def __init__(self, address: tuple[str, int], *, may_be_absent: bool = False, **options: Any) -> None:
+    def __init__(self, address: tuple[str, int], *, allow_missing_address: bool = False, **options: Any) -> None:
         super().__init__(address, None, **options)
-        self.requests = Workers(self, min=self.requests.min)
-        self._may_be_absent = may_be_absent
-        self.gateway = EnvironmentBuilder
+        self.requests = Workers(self, self.requests.min)
+        self._allow_missing_address = allow_missing_address
+        self.gateway = ApplicationCaller
         self.max_request_header_size = MAX_HEAD_BYTES
 
     def prepare(self) -> None:
@@ -255,13 +309,18 @@ class Server(wsgi.Server):
         self._connections = Connections(self.socket, partial(Connection, self, Parser), self._enqueue, MAX_HEAD_BYTES)
 
     def bind_socket(self, socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:  # type: ignore[override]
-        if self._may_be_absent and sys.platform == "linux":
+        if self._allow_missing_address and sys.platform == "linux":
             socket_.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
         try:
-            return cast("socket.socket", super().bind_socket(socket_, bind_addr))  # type: ignore[no-untyped-call]
+            super().bind_socket(socket_, bind_addr)  # type: ignore[no-untyped-call]
         except OSError:
             socket_.close()  # cheroot leaves it open
             raise
+        # Cheroot sets SO_REUSEADDR only if the port is not 0. Connections inherit the option. Without it, they would
+        # keep the port for a minute after the end of this process. The option is set after `bind`: if it were set
+        # earlier, the system could choose a port that is in use.
+        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return socket_
 
     def _enqueue(self, connection: Connection) -> None:
         connection.socket.settimeout(self.timeout)
@@ -272,5 +331,5 @@ class Server(wsgi.Server):
 
 
 @lru_cache(maxsize=1)
-def _format_date(seconds: int) -> bytes:
-    return formatdate(seconds, usegmt=True).encode()
+def _format_date(seconds: int) -> str:
+    return f"Date: {formatdate(seconds, usegmt=True)}"

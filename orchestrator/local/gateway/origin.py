@@ -1,4 +1,4 @@
-"""Checks of a request's host and origin, which come before all others, and health checks."""
+"""Interceptors that check a request's host and origin before all other checks, and that answer health checks."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from werkzeug import Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import Exchange, Interceptor
+from microjobs_orchestrator.local.gateway.request_state import Interceptor, RequestState
 from microjobs_orchestrator.local.identity import NONCE, Prover
 from microjobs_orchestrator.local.protocols.http import get_headers
 
@@ -20,12 +20,12 @@ HOST = re.compile(r"([a-z0-9.-]+)(:\d{1,5})?", re.IGNORECASE)
 """A Host header with a name or an IPv4 address."""
 IPV4 = re.compile(r"(\d{1,3}\.){3}\d{1,3}")
 ANY_ADDRESS = "any IPv4 address"
-"""Among a server's names, it allows every address as the host. It does not allow DNS rebinding: a page that uses that
-sends its domain name as the host, never an address."""
+"""An entry in the list of a server's names that stands for each IPv4 address. It is safe against DNS rebinding: a page
+that uses DNS rebinding sends its domain name as the host, never an address."""
 
 
 def make_host_check(names: Collection[str]) -> Interceptor:
-    """Return an interceptor that refuses all hosts except these and their subdomains.
+    """Return an interceptor that refuses requests whose host is neither one of `names` nor a subdomain of one.
 
     The domain name of a web page can resolve to this server (DNS rebinding), but browsers send that name as the host.
     """
@@ -39,8 +39,8 @@ def make_host_check(names: Collection[str]) -> Interceptor:
             return True
         return any(host == name or host.endswith(f".{name}") for name in known_hosts)
 
-    def check_host(exchange: Exchange) -> None:
-        host_header = get_headers(exchange.request).get("host", "")
+    def check_host(state: RequestState) -> None:
+        host_header = get_headers(state.request).get("host", "")
         if not is_known(host_header):
             message = f"host {host_header!r} is not this server's; use {', '.join(known_hosts)}"
             raise ServiceError("AccessDeniedException", message, 403)
@@ -48,12 +48,13 @@ def make_host_check(names: Collection[str]) -> Interceptor:
     return check_host
 
 
-def refuse_pages(exchange: Exchange) -> None:
-    """Refuse requests of web pages, even to a signed address: this server has no CORS rules.
+def refuse_web_pages(state: RequestState) -> None:
+    """Refuse requests with an `Origin`, even with a presigned URL: this server has no CORS rules.
 
-    Browsers send the page's origin, except in requests for images, scripts and links. These have `Sec-Fetch-Site`.
+    Browsers do not send `Origin` when they request images, scripts and links of a page. Such requests need
+    valid credentials, except health checks, which test `Sec-Fetch-Site`.
     """
-    if (origin := get_headers(exchange.request).get("origin")) is not None:
+    if (origin := get_headers(state.request).get("origin")) is not None:
         message = f"requests from web pages of {origin!r} are refused: this server has no CORS rules"
         raise ServiceError("AccessDeniedException", message, 403)
 
@@ -61,11 +62,11 @@ def refuse_pages(exchange: Exchange) -> None:
 def make_health_check(prove: Prover) -> Interceptor:
     """Return an interceptor that answers health checks, which are not signed.
 
-    The project's own command line sends a nonce. The proof in the response shows that this is the server of its home.
+    The command `microjobs` sends a nonce. The proof in the response shows that the server knows the secret of the home.
     """
 
-    def answer_health(exchange: Exchange) -> Response | None:
-        request = exchange.request
+    def answer_health(state: RequestState) -> Response | None:
+        request = state.request
         if request.path not in HEALTH_PATHS or request.method != "GET" or "Authorization" in request.headers:
             return None
         if request.headers.get("Sec-Fetch-Site", "none") != "none":

@@ -10,11 +10,11 @@ from pathlib import Path
 from werkzeug import Request, Response
 from werkzeug.utils import send_file
 
-from microjobs_orchestrator.local.gateway.exchange import Exchange, Interceptor
+from microjobs_orchestrator.local.gateway.request_state import Interceptor, RequestState
 from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
 from microjobs_orchestrator.local.package_index import (
-    FILE,
-    PROJECT,
+    FILE_NAME,
+    PROJECT_NAME,
     NotFoundError,
     PackageError,
     PackageIndex,
@@ -24,19 +24,19 @@ from microjobs_orchestrator.local.package_index import (
 FILE_TYPE = "application/octet-stream"
 
 
-def make_package_server(index: PackageIndex, token: str) -> Interceptor:
+def make_package_interceptor(index: PackageIndex, token: str) -> Interceptor:
     """Return an interceptor that answers GET and HEAD requests for packages.
 
     Args:
         token: the password of `PACKAGES_USER`.
     """
-    expected = "Basic " + base64.b64encode(f"{PACKAGES_USER}:{token}".encode()).decode()
+    authorization = "Basic " + base64.b64encode(f"{PACKAGES_USER}:{token}".encode()).decode()
 
-    def answer_package_request(exchange: Exchange) -> Response | None:
-        request = exchange.request
+    def answer_package_request(state: RequestState) -> Response | None:
+        request = state.request
         if not request.path.startswith(f"{PACKAGES_PATH}/"):
             return None
-        if not hmac.compare_digest(request.headers.get("Authorization", "").encode(), expected.encode()):
+        if not hmac.compare_digest(request.headers.get("Authorization", "").encode(), authorization.encode()):
             return _refuse(
                 401,
                 "missing or wrong password: only hosts of jobs may read packages",
@@ -54,9 +54,9 @@ def make_package_server(index: PackageIndex, token: str) -> Interceptor:
 
 def _answer(request: Request, index: PackageIndex) -> Response:
     match request.path.removeprefix(f"{PACKAGES_PATH}/").split("/"):
-        case ["simple", project, ""] if PROJECT.fullmatch(project):
+        case ["simple", project, ""] if PROJECT_NAME.fullmatch(project):
             return Response(format_page(project, index.files(project)), content_type="text/html; charset=utf-8")
-        case ["files", project, name] if PROJECT.fullmatch(project) and FILE.fullmatch(name):
+        case ["files", project, name] if PROJECT_NAME.fullmatch(project) and FILE_NAME.fullmatch(name):
             content = index.open(project, name)
             if isinstance(content, Path):
                 return send_file(content, request.environ, mimetype=FILE_TYPE, conditional=True)

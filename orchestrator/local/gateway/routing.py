@@ -4,18 +4,18 @@ from collections.abc import Collection, Container
 from functools import cache
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import (
+from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.gateway.request_state import (
     MLFLOW_HEADERS,
     MLFLOW_SERVICE,
     OWN_SERVICE,
-    Exchange,
     Interceptor,
+    RequestState,
 )
-from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.protocols.http import get_headers
-from microjobs_orchestrator.local.protocols.models import signing_name
+from microjobs_orchestrator.local.protocols.models import get_signing_name
 from microjobs_orchestrator.local.protocols.protocol import find_protocol, get_protocol, get_service_protocol
-from microjobs_orchestrator.local.protocols.rest_routes import has_path
+from microjobs_orchestrator.local.protocols.rest_routes import has_first_segment
 
 MLFLOW_SIGNING_NAMES = ("sagemaker-mlflow", "sagemaker")
 """The package sagemaker-mlflow uses the first name for tracking servers, and the second name for apps."""
@@ -29,41 +29,39 @@ def make_service_choice(services: Collection[str], forwarder: Forwarder, own_pat
         own_paths: paths of `OWN_SERVICE`.
     """
     service_names = sorted(services)
-    by_signing_name: dict[str, list[str]] = {}
+    names_by_signing_name: dict[str, list[str]] = {}
     for name in service_names:
-        by_signing_name.setdefault(signing_name(name), []).append(name)
+        names_by_signing_name.setdefault(get_signing_name(name), []).append(name)
 
-    def choose_service(exchange: Exchange) -> None:
-        request, signing_service = exchange.request, exchange.claim.service
-        if own_service := _find_own_service(exchange, own_paths):
-            exchange.service, exchange.protocol = own_service, get_protocol("json")
+    def choose_service(state: RequestState) -> None:
+        request, signing_service = state.request, state.claim.service
+        if own_service := _find_own_service(state, own_paths):
+            state.service, state.protocol = own_service, get_protocol("json")
         elif forwarder.find_url(signing_service) is not None:
             if name := forwarder.find_name(signing_service):
-                exchange.protocol = find_protocol(name, request)
+                state.protocol = find_protocol(name, request)
         else:
-            exchange.service = _choose_service(by_signing_name.get(signing_service, []), exchange)
-            if not exchange.service:
+            state.service = _choose_service(names_by_signing_name.get(signing_service, []), state)
+            if not state.service:
                 problem = f"service {signing_service!r} at {request.path!r} is not supported"
                 supported = f"supported: {', '.join(service_names)}"
                 remedy = "to use another emulator for it, add it to [local.services] in microjobs.toml"
                 raise ServiceError("UnknownService", f"{problem}; {supported}; {remedy}", 404)
-            exchange.protocol = find_protocol(exchange.service, request)
+            state.protocol = find_protocol(state.service, request)
 
     return choose_service
 
 
-def _find_own_service(exchange: Exchange, own_paths: Container[str]) -> str:
-    """Return the service of a request that botocore does not know; empty for the request of an AWS service."""
-    request = exchange.request
-    if request.method == "POST" and request.path in own_paths and exchange.form is None:
+def _find_own_service(state: RequestState, own_paths: Container[str]) -> str:
+    """Return `OWN_SERVICE` or `MLFLOW_SERVICE`; empty if the request is for a service that botocore knows."""
+    request = state.request
+    if request.method == "POST" and request.path in own_paths and state.form is None:
         return OWN_SERVICE
-    is_signed_for_mlflow = exchange.claim.service in MLFLOW_SIGNING_NAMES
-    return (
-        MLFLOW_SERVICE if is_signed_for_mlflow and any(name in get_headers(request) for name in MLFLOW_HEADERS) else ""
-    )
+    is_signed_for_mlflow = state.claim.service in MLFLOW_SIGNING_NAMES
+    return "" if not is_signed_for_mlflow or get_headers(request).keys().isdisjoint(MLFLOW_HEADERS) else MLFLOW_SERVICE
 
 
-def _choose_service(names: Collection[str], exchange: Exchange) -> str:
+def _choose_service(names: Collection[str], state: RequestState) -> str:
     """Return the service of a request among services that share a signing name; empty if no service matches.
 
     SageMaker and SageMaker Runtime both sign as `sagemaker`. SageMaker has the json protocol, so its requests have
@@ -71,9 +69,9 @@ def _choose_service(names: Collection[str], exchange: Exchange) -> str:
     """
     if len(names) < 2:
         return next(iter(names), "")
-    is_json = "x-amz-target" in get_headers(exchange.request)
+    is_json = "x-amz-target" in get_headers(state.request)
     for name in names:
-        if is_json == _is_json(name) and (is_json or has_path(name, exchange.request.path)):
+        if is_json == _is_json(name) and (is_json or has_first_segment(name, state.request.path)):
             return name
     return ""
 

@@ -1,13 +1,13 @@
-"""Signatures: they prove the sender of a request, and that the request was not changed.
+"""Signatures of requests. A signature proves who sent a request, and that the request was not changed.
 
-The received request is signed with the server's secret key; the result must be the received signature. Botocore, which
-would take three times as long, is used only for version 2: presigned addresses and upload forms of S3.
+The server signs the received request with its own secret key; the result must be the received signature. Botocore would
+take three times as long, so it is used only for version 2, which presigned addresses and upload forms of S3 can have.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html
 """
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -17,11 +17,11 @@ from urllib.parse import quote, urlsplit
 
 from botocore.auth import HmacV1PostAuth, HmacV1QueryAuth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials as Keys
+from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.utils import normalize_url_path
 from werkzeug import Request
 
-from microjobs_orchestrator.local import sessions
+from microjobs_orchestrator.local import temporary_credentials
 from microjobs_orchestrator.local.gateway.claims import (
     ALGORITHM,
     REMEDY,
@@ -49,13 +49,13 @@ V2_UNSIGNED_PARAMETERS = frozenset(
         "version-id-marker",
     }
 )
-"""Parameters that an address may have although version 2 does not sign them: another signed part of the request has
-their values, or they only select parts of a list."""
+"""Parameters that an address may have, although version 2 does not sign them. Their values are also in a signed part of
+the request, or they only select parts of a list."""
 
 
-@dataclass(frozen=True)
-class Proof:
-    """A verified signature. The chunks of a body may have signatures that continue it."""
+@dataclass
+class VerifiedSignature:
+    """A verified signature. The chunks of a body may have signatures that are based on it."""
 
     signature: str
     timestamp: str
@@ -70,41 +70,44 @@ def verify(
     home_credentials: Credentials,
     digest: Callable[[], str],
     now: datetime | None = None,
-) -> Proof | None:
-    """Verify that the holder of the credentials signed this request, and set the caller. S3 verifies the body later,
-    while it reads it.
+) -> VerifiedSignature | None:
+    """Verify that the holder of the credentials signed this request, and set the caller.
+
+    For S3, this function does not verify the body. S3's operations verify it while they read it.
 
     Args:
         digest: reads the body; returns its SHA-256 in hexadecimal digits.
 
     Returns:
-        The verified signature; None for version 2, because chunks cannot continue its signatures.
+        The verified signature; None for version 2, because signatures of chunks cannot be based on it.
 
     Raises:
-        AuthError: the request was signed with other credentials or too long ago, or was changed.
+        AuthError: the request was signed with other credentials, has expired or a wrong time, or was changed.
     """
     now = now or datetime.now(UTC)
-    keys = _identify(claim.access_key_id, _get_session_token(request), home_credentials, now)
+    credentials = _identify(claim.access_key_id, _get_session_token(request), home_credentials, now)
     if claim.version == 2:
         if now.timestamp() > int(claim.timestamp):
             raise AuthError("expired", f"Request has expired: it was valid until {claim.timestamp} seconds since 1970")
-        _compare(claim.signature, _sign_v2(request, claim, keys))
+        _compare(claim.signature, _sign_v2(request, claim, credentials))
         return None
     _check_time(claim, now)
     _check_signed_headers(request, claim)
-    return _verify_v4(request, claim, keys, digest)
+    return _verify_v4(request, claim, credentials, digest)
 
 
-def _verify_v4(request: Request, claim: Claim, keys: Credentials, digest: Callable[[], str]) -> Proof:
-    payload = _get_payload_hash(request, claim)
-    sign = _make_signer(keys.secret_access_key, claim.timestamp[:8], claim.region, claim.service)
+def _verify_v4(
+    request: Request, claim: Claim, credentials: Credentials, digest: Callable[[], str]
+) -> VerifiedSignature:
+    payload_hash = _get_payload_hash(request, claim)
+    sign = _make_signer(credentials.secret_access_key, claim.timestamp[:8], claim.region, claim.service)
     scope = f"{claim.timestamp[:8]}/{claim.region}/{claim.service}/aws4_request"
-    canonical_digest = sha256(_make_canonical_request(request, claim, payload or digest()).encode()).hexdigest()
-    expected = sign("\n".join((ALGORITHM, claim.timestamp, scope, canonical_digest)))
-    _compare(claim.signature, expected)
-    if payload and claim.service != "s3" and payload != digest():
-        raise AuthError("payload", f"the body's SHA-256 is {digest()}, but x-amz-content-sha256 is {payload}")
-    return Proof(expected, claim.timestamp, scope, sign)
+    canonical_digest = sha256(_make_canonical_request(request, claim, payload_hash or digest()).encode()).hexdigest()
+    signature = sign("\n".join((ALGORITHM, claim.timestamp, scope, canonical_digest)))
+    _compare(claim.signature, signature)
+    if payload_hash and claim.service != "s3" and payload_hash != digest():
+        raise AuthError("payload", f"the body's SHA-256 is {digest()}, but x-amz-content-sha256 is {payload_hash}")
+    return VerifiedSignature(signature, claim.timestamp, scope, sign)
 
 
 def verify_form(form: Mapping[str, str], home_credentials: Credentials) -> None:
@@ -118,15 +121,15 @@ def verify_form(form: Mapping[str, str], home_credentials: Credentials) -> None:
     """
     now, token, policy = datetime.now(UTC), form.get("x-amz-security-token"), form.get("policy", "")
     if "awsaccesskeyid" in form:
-        signer = HmacV1PostAuth(_make_keys(_identify(form["awsaccesskeyid"], token, home_credentials, now)))
+        signer = HmacV1PostAuth(_to_botocore(_identify(form["awsaccesskeyid"], token, home_credentials, now)))
         _compare(form.get("signature", ""), signer.sign_string(policy))
     elif scope := SCOPE.fullmatch(form.get("x-amz-credential", "")):
-        keys = _identify(scope["key"], token, home_credentials, now)
+        credentials = _identify(scope["key"], token, home_credentials, now)
         timestamp = parse_timestamp(form.get("x-amz-date", ""))
         is_consistent = scope["service"] == "s3" and timestamp.startswith(scope["date"])
         if form.get("x-amz-algorithm") != ALGORITHM or not is_consistent:
             raise AuthError("malformed", "the form's x-amz-algorithm, x-amz-credential and x-amz-date are inconsistent")
-        sign = _make_signer(keys.secret_access_key, scope["date"], scope["region"], "s3")
+        sign = _make_signer(credentials.secret_access_key, scope["date"], scope["region"], "s3")
         _compare(form.get("x-amz-signature", ""), sign(policy))
     else:
         raise AuthError("missing", f"the form is not signed; {REMEDY}")
@@ -144,56 +147,67 @@ def _identify(access_key_id: str, token: str | None, home_credentials: Credentia
     if token is None:
         if access_key_id != home_credentials.access_key_id:
             raise AuthError("key", f"access key {access_key_id} is not this server's; {REMEDY}")
-        credentials, caller = home_credentials, sessions.HOME_CALLER
+        credentials, caller = home_credentials, temporary_credentials.HOME_CALLER
     else:
         try:
-            credentials, caller = sessions.verify_token(home_credentials, access_key_id, token, now.timestamp())
-        except sessions.SessionExpiredError as error:
+            credentials, caller = temporary_credentials.verify_token(
+                home_credentials, access_key_id, token, now.timestamp()
+            )
+        except temporary_credentials.TokenExpiredError as error:
             raise AuthError("session", f"the session token expired at {error}: request a new one from STS") from error
-        except sessions.SessionError as error:
+        except temporary_credentials.TokenError as error:
             message = f"the session token is not valid: {error}; unset AWS_SESSION_TOKEN, and {REMEDY}"
             raise AuthError("token", message) from error
-    sessions.caller.set(caller)
+    temporary_credentials.current_caller.set(caller)
     return credentials
 
 
-def _make_keys(credentials: Credentials) -> Keys:
-    return Keys(credentials.access_key_id, credentials.secret_access_key)
+def _to_botocore(credentials: Credentials) -> BotocoreCredentials:
+    return BotocoreCredentials(credentials.access_key_id, credentials.secret_access_key)
 
 
 def _get_session_token(request: Request) -> str | None:
     """Return the session token, from a header or a presigned address. In version 2, the parameter is in lower case."""
     names = ("X-Amz-Security-Token", "x-amz-security-token")
-    parameters = request.args if request.query_string else {}
-    return get_headers(request).get(names[1]) or next((parameters[name] for name in names if name in parameters), None)
+    token = get_headers(request).get(names[1]) or None
+    if token is None and request.query_string:
+        return next((request.args[name] for name in names if name in request.args), None)
+    return token
 
 
 # --- checks ---
 
 
-def _compare(signature: str, expected: str) -> None:
-    if not hmac.compare_digest(expected.encode(), signature.encode()):
+def _compare(signature: str, expected_signature: str) -> None:
+    if not hmac.compare_digest(expected_signature.encode(), signature.encode()):
         raise AuthError("signature", f"the signature does not match this server's secret key; {REMEDY}")
 
 
 def _check_time(claim: Claim, now: datetime) -> None:
-    signed = datetime.fromisoformat(claim.timestamp)
+    signing_time = datetime.fromisoformat(claim.timestamp)
     if claim.expires is None:
-        if abs(now - signed) > MAX_SKEW:
-            message = f"signed at {signed:%F %T}, but it is {now:%F %T} UTC: correct the client's clock"
+        if abs(now - signing_time) > MAX_SKEW:
+            message = f"signed at {signing_time:%F %T}, but it is {now:%F %T} UTC: correct the client's clock"
             raise AuthError("time", message)
     elif claim.expires > MAX_LIFETIME:
         raise AuthError("malformed", "X-Amz-Expires must be at most 604800 seconds, a week")
-    elif signed - now > MAX_SKEW or now > signed + claim.expires:
-        raise AuthError("expired", f"Request has expired: it was valid for {claim.expires} from {signed:%F %T} UTC")
+    elif signing_time - now > MAX_SKEW or now > signing_time + claim.expires:
+        message = f"Request has expired: it was valid for {claim.expires} from {signing_time:%F %T} UTC"
+        raise AuthError("expired", message)
 
 
 def _check_signed_headers(request: Request, claim: Claim) -> None:
-    """Refuse Amazon's headers without a signature, as AWS does: anyone could have added them."""
-    amazon_headers = {name for name in get_headers(request) if name.startswith(("x-amz-", "x-amzn-"))}
-    missing = ({"host"} | (amazon_headers - UNSIGNED_HEADERS)) - set(claim.signed_headers)
-    if missing:
-        raise AuthError("signature", f"headers that must be signed are not: {', '.join(sorted(missing))}")
+    """Refuse Amazon's headers that the signature does not cover, as AWS does: anyone could have added them."""
+    if names := _list_unsigned(tuple(get_headers(request)), claim.signed_headers):
+        raise AuthError("signature", f"these headers must be signed: {', '.join(sorted(names))}")
+
+
+@lru_cache(maxsize=64)
+def _list_unsigned(names: Iterable[str], signed_names: Iterable[str]) -> Sequence[str]:
+    """Return the headers that must be signed and are not. The results are cached, because clients often send the same
+    names of headers."""
+    amazon = [name for name in names if name.startswith(("x-amz-", "x-amzn-"))]
+    return [name for name in ("host", *amazon) if name not in {*signed_names, *UNSIGNED_HEADERS}]
 
 
 # --- version 4 ---
@@ -205,33 +219,37 @@ def _make_signer(secret_access_key: str, date: str, region: str, service: str) -
     key = f"AWS4{secret_access_key}".encode()
     for part in (date, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
-    prepared = hmac.new(key, digestmod="sha256")
+    empty_mac = hmac.new(key, digestmod="sha256")
 
     def sign(text: str) -> str:
-        code = prepared.copy()
-        code.update(text.encode())
-        return code.hexdigest()
+        mac = empty_mac.copy()
+        mac.update(text.encode())
+        return mac.hexdigest()
 
     return sign
 
 
-def _make_canonical_request(request: Request, claim: Claim, payload: str) -> str:
+def _make_canonical_request(request: Request, claim: Claim, payload_hash: str) -> str:
     """Return the text that the sender's client signed: the request with the headers that the signature names."""
     path, query = get_target(request)  # WSGI's own path is decoded, and decoding `%2F` cannot be undone
-    received = get_headers(request)
-    names = sorted({name for name in claim.signed_headers if name in received})
-    parameters = [part.partition("=")[::2] for part in query.split("&") if not part.startswith("X-Amz-Signature=")]
+    headers = get_headers(request)
+    names = sorted({name for name in claim.signed_headers if name in headers})
     return "\n".join(
         (
             request.method.upper(),
             path if claim.service == "s3" else _normalize_path(path),
-            "&".join(f"{name}={value}" for name, value in sorted(parameters)) if query else "",
-            *(f"{name}:{' '.join(received[name].split())}" for name in names),
+            _make_canonical_query(query) if query else "",
+            *[f"{name}:{' '.join(headers[name].split())}" for name in names],
             "",
             ";".join(names),
-            payload,
+            payload_hash,
         )
     )
+
+
+def _make_canonical_query(query: str) -> str:
+    parameters = [part.partition("=")[::2] for part in query.split("&") if not part.startswith("X-Amz-Signature=")]
+    return "&".join(f"{name}={value}" for name, value in sorted(parameters))
 
 
 @lru_cache(maxsize=1024)
@@ -241,7 +259,8 @@ def _normalize_path(path: str) -> str:
 
 
 def _get_payload_hash(request: Request, claim: Claim) -> str:
-    """Return the hash of the body that the request states; empty if it states none.
+    """Return the hash of the body that the request states; empty if it states none. A presigned address of S3 may omit
+    it: the result is then UNSIGNED_PAYLOAD.
 
     Raises:
         AuthError: the request must state the hash, but does not.
@@ -257,13 +276,13 @@ def _get_payload_hash(request: Request, claim: Claim) -> str:
 # --- version 2 ---
 
 
-def _sign_v2(request: Request, claim: Claim, keys: Credentials) -> str:
+def _sign_v2(request: Request, claim: Claim, credentials: Credentials) -> str:
     """Return the signature that a presigned address must have.
 
     Raises:
         AuthError: the address has a parameter that version 2 does not sign.
     """
-    signer = _V2Signer(_make_keys(keys))
+    signer = _V2Signer(_to_botocore(credentials))
     signer.expiry = claim.timestamp
     for name in request.args:  # version 2 does not sign parameters of newer operations, such as `attributes`
         is_signed = name in signer.QSAOfInterest or name.lower().startswith("x-amz-") or name.lower() in V2_PARAMETERS

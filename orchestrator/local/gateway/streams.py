@@ -14,8 +14,8 @@ from microjobs_orchestrator.local.tasks import WRITE, wait
 
 BLOCK_BYTES = 1 << 16
 MAX_UNSENT_BYTES = 1 << 16
-_CHUNK_LINE_BYTES = 4096
-_TRAILER_LINES = 32
+_MAX_CHUNK_LINE_BYTES = 4096
+_MAX_TRAILERS = 32
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")
 
 
@@ -28,21 +28,21 @@ class Reader:
         self.closed = False
 
     @property
-    def buffered(self) -> bytearray:
+    def received_bytes(self) -> bytearray:
         """Received bytes that have not been read yet."""
         return self._buffer
 
     def fill(self) -> bool:
-        """Receive once; return False at the end of the stream."""
-        received = self._socket.recv(BLOCK_BYTES)
-        self._buffer += received
-        return bool(received)
+        """Receive one block of data, and wait for it if necessary. Return False at the end of the stream."""
+        block = self._socket.recv(BLOCK_BYTES)
+        self._buffer += block
+        return bool(block)
 
     def fill_at_once(self) -> bool:
-        """Receive once, although the socket may have a timeout, which `recv` would prepare to wait for."""
-        received = os.read(self._socket.fileno(), BLOCK_BYTES)
-        self._buffer += received
-        return bool(received)
+        """Receive data that has arrived. This is faster than `recv`, which would first prepare to wait for data."""
+        block = os.read(self._socket.fileno(), BLOCK_BYTES)
+        self._buffer += block
+        return bool(block)
 
     def readline(self, size: int) -> bytes:
         """Return the next line with its line end, at most `size` bytes; less at the end of the stream."""
@@ -72,7 +72,7 @@ class Reader:
 class Writer:
     """Writer to a socket that is non-blocking or has a timeout.
 
-    It keeps up to MAX_UNSENT_BYTES until the end of the response, so that a small response is sent at once, and no
+    It keeps up to MAX_UNSENT_BYTES until the end of the response. Therefore, a small response is sent at once, and no
     worker waits for a client that reads no responses.
 
     Args:
@@ -96,18 +96,20 @@ class Writer:
         deadline = time.monotonic() + self._timeout
         try:
             while not self.try_send():
-                wait(self._socket.fileno(), WRITE, deadline)
+                wait(self._socket, WRITE, deadline)
         except OSError:
             self._unsent = b""
             raise
 
     def try_send(self) -> bool:
         """Send without waiting; return whether all bytes are sent."""
-        with suppress(BlockingIOError):
+        try:
             while self._unsent:  # `socket.send` would wait up to the socket's timeout
                 count = os.write(self._socket.fileno(), self._unsent)
                 self._unsent = memoryview(self._unsent)[count:] if count < len(self._unsent) else b""
-        return not self._unsent
+        except BlockingIOError:
+            return False
+        return True
 
 
 class BodyConnection(Protocol):
@@ -145,7 +147,7 @@ class Body(io.RawIOBase):
 
     @contextmanager
     def limit(self, seconds: float) -> Iterator[None]:
-        """Limit the total time of all reads in the block."""
+        """Limit the total time of all reads in the `with` block."""
         self._deadline = time.monotonic() + seconds
         yield
         self._deadline = None
@@ -153,7 +155,7 @@ class Body(io.RawIOBase):
 
     def has_arrived(self) -> bool:
         """Return whether the rest of the body can be read without waiting."""
-        is_buffered = len(self._connection.rfile.buffered) >= self._bytes_left
+        is_buffered = len(self._connection.rfile.received_bytes) >= self._bytes_left
         return self._is_read or (is_buffered and not self._is_chunked)
 
     def take(self) -> bytes:
@@ -165,12 +167,17 @@ class Body(io.RawIOBase):
     def is_consumed(self) -> bool:
         """Return whether the connection is at the end of the body. Drop the rest of the body if it has arrived."""
         if not self._is_read and self.has_arrived():
-            del self._connection.rfile.buffered[: self._bytes_left]
+            del self._connection.rfile.received_bytes[: self._bytes_left]
             self._is_read = True
         return self._is_read
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any writable buffer
-        """Raise OSError if the client is slow or disconnected, ValueError if the body is malformed or incomplete."""
+        """Read some bytes of the body, and return their number; 0 at the end.
+
+        Raises:
+            OSError: the client is slow or disconnected.
+            ValueError: the body is malformed or incomplete.
+        """
         if self._is_read or not len(buffer):
             return 0
         self._prepare()
@@ -214,19 +221,21 @@ class Body(io.RawIOBase):
             raise ValueError("a chunk is longer than its size")
 
     def _skip_trailers(self) -> None:
-        for _ in range(_TRAILER_LINES):
+        for _ in range(_MAX_TRAILERS):
             if not self._read_line():
                 return
-        raise ValueError(f"the body has more than {_TRAILER_LINES} trailers")
+        raise ValueError(f"the body has more than {_MAX_TRAILERS} trailers")
 
     def _read_line(self) -> bytes:
-        line = self._connection.rfile.readline(_CHUNK_LINE_BYTES)
+        line = self._connection.rfile.readline(_MAX_CHUNK_LINE_BYTES)
         if not line.endswith(b"\r\n"):
             raise ValueError("a line between chunks does not end with CR LF")
         return line[:-2]
 
 
 class Stream(Protocol):
+    """A source of bytes. `read` returns at most `size` bytes; none at the end."""
+
     def read(self, size: int, /) -> bytes: ...
 
 
@@ -258,7 +267,8 @@ class Input:
             raise ServiceError("IncompleteBody", f"The body cannot be read: {error}.") from error
 
     def drain(self) -> None:
-        """Read the rest, so that the connection can be reused, unless the client still waits for `100 Continue`."""
+        """Read the rest of the body, so that the connection can be reused. Skip this if the client still waits for
+        `100 Continue`: it has sent no body."""
         if not getattr(self._stream, "expects_continue", False):
             with suppress(ServiceError):
                 while self.read():

@@ -10,7 +10,7 @@ import socket
 from microjobs_orchestrator.local.guard.forwarding import CARRIER_SOCKET
 from microjobs_orchestrator.local.guard.streams import copy_streams, write
 
-CONNECTED = b"+"
+CONNECTED_REPLY = b"+"
 
 
 def main() -> None:
@@ -20,9 +20,9 @@ def main() -> None:
         if guard.fileno() not in readable:
             return
         _, descriptors, _, _ = socket.recv_fds(guard, 1, 1)
-        guard.sendall(CONNECTED)
+        guard.sendall(CONNECTED_REPLY)
     with socket.socket(fileno=descriptors[0]) as client:
-        write(CONNECTED)
+        write(CONNECTED_REPLY)
         copy_streams(client)
 
 

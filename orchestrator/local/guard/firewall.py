@@ -31,7 +31,7 @@ _INET = 1  # NFPROTO_INET: IPv4 and IPv6
 _NESTED = 0x8000
 _DROP, _ACCEPT = 0, 1
 _REGISTER = 1
-_REPLY_TIMEOUT = 5.0
+_REPLY_TIMEOUT = 5.0  # seconds
 
 _IIF, _OIF, _NFPROTO, _L4PROTO = 4, 5, 15, 16  # NFT_META_…
 _ESTABLISHED_OR_RELATED = 0x2 | 0x4
@@ -51,18 +51,21 @@ class Chain:
 
 
 def make_chains(settings: Settings) -> list[Chain]:
-    """Return the firewall of a host. Only the relay accepts connections; an isolated host reaches only its peers."""
-    entering = [match_interface(_IIF), match_established()]
-    leaving = [match_interface(_OIF), match_established()]
+    """Return the firewall of a host. Other machines and containers can connect only to the relay.
+
+    The hosts of an isolated job can also connect to each other, but to nothing else.
+    """
+    input_rules = [match_interface(_IIF), match_established()]
+    output_rules = [match_interface(_OIF), match_established()]
     if settings.target:
-        entering.append(match_tcp_port(RELAY_PORT))
+        input_rules.append(match_tcp_port(RELAY_PORT))
     if not settings.isolated:
-        entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds neighbours by ICMPv6
-        return [Chain("input", INPUT, entering)]
+        input_rules.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds neighbours by ICMPv6
+        return [Chain("input", INPUT, input_rules)]
     if settings.peers:
-        entering.append(match_peers(12, settings.peers))
-        leaving.append(match_peers(16, settings.peers))
-    return [Chain("input", INPUT, entering), Chain("output", OUTPUT, leaving)]
+        input_rules.append(match_peers(12, settings.peers))
+        output_rules.append(match_peers(16, settings.peers))
+    return [Chain("input", INPUT, input_rules), Chain("output", OUTPUT, output_rules)]
 
 
 def match_interface(direction: int) -> Rule:
@@ -98,7 +101,7 @@ def install(chains: Iterable[Chain]) -> None:
     """Set up the firewall, completely or not at all.
 
     Raises:
-        OSError: the kernel refuses it.
+        OSError: the kernel refuses the firewall.
     """
     messages = [_message(_NEW_TABLE, _CREATE | _ACK, _text(1, TABLE))]
     for chain in chains:
@@ -123,11 +126,11 @@ def _send(messages: Sequence[bytes], expected: int) -> None:
         kernel.settimeout(_REPLY_TIMEOUT)
         kernel.send(b"".join(messages))
         while expected:
-            expected -= _check(kernel.recv(1 << 16))
+            expected -= _count_acknowledged(kernel.recv(1 << 16))
 
 
-def _check(replies: bytes) -> int:
-    """Raise the first error; return the number of messages that the kernel has acknowledged."""
+def _count_acknowledged(replies: bytes) -> int:
+    """Return the number of messages that the kernel has acknowledged. Raise OSError for the first error."""
     count = 0
     while replies:
         size, _, _, _, _, error = struct.unpack_from("=IHHIIi", replies)
@@ -136,6 +139,9 @@ def _check(replies: bytes) -> int:
         replies = replies[size + 3 & ~3 :]
         count += 1
     return count
+
+
+# --- encoding: each function returns the bytes of one part of a netlink message ---
 
 
 def _message(kind: int, flags: int, attributes: bytes = b"", family: int = _INET, resource: int = 0) -> bytes:

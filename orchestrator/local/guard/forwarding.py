@@ -1,4 +1,4 @@
-"""Hands the host's connections to the server over to carriers, for hosts that cannot connect to the server's machine.
+"""Passes connections of the host to carriers, if the host cannot connect to the server's machine.
 
 The server starts carriers in the guard's container, one after the other: see `carrier`.
 """
@@ -13,22 +13,23 @@ from microjobs_orchestrator.local.guard.settings import SERVER_PORT
 CARRIER_SOCKET = "forwarding.sock"
 """The path at which carriers wait for a connection, in the working directory of the guard. The host cannot see it."""
 HAND_OVER_TIMEOUT = 5.0
-MAX_WAITING = 128
+"""Seconds that a carrier may take to receive a connection."""
+MAX_WAITING_CONNECTIONS = 128
 """Maximum number of connections that wait for a carrier."""
 
 
 def start() -> None:
     """Listen for connections of the host, and for carriers. Serve in the background."""
-    clients = socket.create_server(("127.0.0.1", SERVER_PORT), backlog=MAX_WAITING)
+    clients = socket.create_server(("127.0.0.1", SERVER_PORT), backlog=MAX_WAITING_CONNECTIONS)
     carriers = socket.socket(socket.AF_UNIX)
-    Path(CARRIER_SOCKET).unlink(missing_ok=True)  # of an earlier start of this container
+    Path(CARRIER_SOCKET).unlink(missing_ok=True)  # left by an earlier start of this container
     carriers.bind(CARRIER_SOCKET)
-    carriers.listen(MAX_WAITING)
+    carriers.listen(MAX_WAITING_CONNECTIONS)
     threading.Thread(target=serve, args=(clients, carriers), daemon=True).start()
 
 
 def serve(clients: socket.socket, carriers: socket.socket) -> None:
-    """Hand each connection over to the next carrier that still exists."""
+    """Pass each connection to the next carrier that still exists."""
     while True:
         client, _ = clients.accept()
         with client:
@@ -37,7 +38,7 @@ def serve(clients: socket.socket, carriers: socket.socket) -> None:
 
 
 def _hand_over(client: socket.socket, carriers: socket.socket) -> bool:
-    """Give a client's connection to the next carrier. Return False if the carrier has ended, as its server has."""
+    """Give a client's connection to the next carrier. Return False if the carrier has ended or does not answer."""
     carrier, _ = carriers.accept()
     carrier.settimeout(HAND_OVER_TIMEOUT)
     with carrier, suppress(OSError):

@@ -3,7 +3,8 @@
 1. The caller sends MAGIC and 32 random bytes.
 2. The guard sends 32 random bytes and its proof.
 3. The caller sends its proof.
-4. The guard sends whether it has connected to the host, or the host listens on the default port instead.
+4. The guard reports that it has connected to the host, that the host does not listen on its port, or that the host
+   listens on port 8080 instead.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import socket
 MAGIC = b"microjobs guard\n"
 NONCE_BYTES = 32
 PROOF_BYTES = hashlib.sha256().digest_size
-CONNECTED, REFUSED, ON_DEFAULT_PORT = b"+", b"-", b"8"
+CONNECTED_REPLY, REFUSED_REPLY, DEFAULT_PORT_REPLY = b"+", b"-", b"8"
 
 
 class StrangerError(ConnectionError):
@@ -26,7 +27,7 @@ class NotListeningError(ConnectionRefusedError):
 
 
 class OnDefaultPortError(NotListeningError):
-    """The host listens on the default port, and not on its own port."""
+    """The host listens on port 8080, and not on the port of its plan."""
 
 
 def make_proof(secret: str, role: bytes, caller_nonce: bytes, guard_nonce: bytes) -> bytes:
@@ -39,7 +40,7 @@ def prove_to_guard(connection: socket.socket, secret: str) -> None:
     Raises:
         StrangerError: a program without the secret listens on the guard's port.
         NotListeningError: the host does not listen.
-        OnDefaultPortError: the host listens on another port.
+        OnDefaultPortError: the host listens on port 8080 instead.
         ConnectionError: the guard has ended.
         TimeoutError: the connection's timeout has passed.
     """
@@ -49,10 +50,10 @@ def prove_to_guard(connection: socket.socket, secret: str) -> None:
     if not hmac.compare_digest(receive(connection, PROOF_BYTES), make_proof(secret, b"guard", nonce, guard_nonce)):
         raise StrangerError("a program without the guard's secret answers on its port")
     connection.sendall(make_proof(secret, b"caller", nonce, guard_nonce))
-    answer = receive(connection, 1)
-    if answer == ON_DEFAULT_PORT:
-        raise OnDefaultPortError("the container listens on the default port, and not on its own port")
-    if answer != CONNECTED:
+    reply = receive(connection, 1)
+    if reply == DEFAULT_PORT_REPLY:
+        raise OnDefaultPortError("the container listens on port 8080, and not on the port that it should use")
+    if reply != CONNECTED_REPLY:
         raise NotListeningError("the container does not listen on its port")
 
 
@@ -80,6 +81,6 @@ def receive(connection: socket.socket, size: int) -> bytes:
     received = b""
     while len(received) < size:
         if not (chunk := connection.recv(size - len(received))):
-            raise ConnectionAbortedError("the connection was closed before the proof")
+            raise ConnectionAbortedError("the other end closed the connection too early")
         received += chunk
     return received

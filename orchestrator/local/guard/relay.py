@@ -15,16 +15,20 @@ DEFAULT_PORT = 8080
 MAX_CONNECTIONS = 1024
 """Maximum number of callers that have proven that they know the secret. The server sends fewer concurrent requests."""
 MAX_UNPROVEN = 64
-"""Maximum number of callers that have not yet proven that they know the secret. A further one replaces the oldest."""
+"""Maximum number of callers that have not yet proven that they know the secret. Beyond this number, a new caller
+replaces the oldest caller."""
 PROOF_TIMEOUT = 3.0
+"""Seconds that each read and each write of the proof may take."""
 CONNECT_TIMEOUT = 5.0
+"""Seconds to connect to the host."""
 RETRY_DELAY = 0.1
+"""Seconds before the next attempt to accept a caller."""
 CHUNK_BYTES = 1 << 17
-FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+FORBIDDEN_RESPONSE = b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class Relay:
-    """Connects callers to one port of this machine.
+    """Connects callers to one port of the host.
 
     Args:
         secret: a caller must prove that it knows this secret.
@@ -55,24 +59,25 @@ class Relay:
         self._unproven.append(caller)
         if len(self._unproven) > MAX_UNPROVEN:
             with contextlib.suppress(OSError, IndexError):
-                self._unproven.popleft().shutdown(socket.SHUT_RDWR)  # its thread then closes it
+                self._unproven.popleft().shutdown(socket.SHUT_RDWR)  # the thread of the connection then closes it
         threading.Thread(target=self._handle, args=(caller,), daemon=True).start()
 
     def _handle(self, caller: socket.socket) -> None:
         with caller, contextlib.suppress(OSError):
-            if self._is_proven(caller) and self._connections.acquire(blocking=False):
+            if self._check_proof(caller) and self._connections.acquire(blocking=False):
                 try:
                     self._connect(caller)
                 finally:
                     self._connections.release()
 
-    def _is_proven(self, caller: socket.socket) -> bool:
+    def _check_proof(self, caller: socket.socket) -> bool:
+        """Let a caller prove that it knows the secret, and return whether it has done so."""
         caller.settimeout(PROOF_TIMEOUT)
         caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             proof.prove_to_caller(caller, self._secret)
         except proof.StrangerError:
-            caller.sendall(FORBIDDEN)
+            caller.sendall(FORBIDDEN_RESPONSE)
             return False
         finally:
             with contextlib.suppress(ValueError):
@@ -89,11 +94,11 @@ class Relay:
         try:
             host = socket.create_connection(("127.0.0.1", self._target_port), CONNECT_TIMEOUT)
         except OSError:
-            caller.sendall(proof.ON_DEFAULT_PORT if self._has_default_listener() else proof.REFUSED)
+            caller.sendall(proof.DEFAULT_PORT_REPLY if self._has_default_listener() else proof.REFUSED_REPLY)
             return
         with host:
             host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            caller.sendall(proof.CONNECTED)
+            caller.sendall(proof.CONNECTED_REPLY)
             for end in (caller, host):
                 end.settimeout(None)
             pump_both(caller, host)
@@ -101,10 +106,10 @@ class Relay:
 
 def pump_both(caller: socket.socket, host: socket.socket) -> None:
     """Copy in both directions until both have ended."""
-    back = threading.Thread(target=pump, args=(host, caller), daemon=True)
-    back.start()
+    response_thread = threading.Thread(target=pump, args=(host, caller), daemon=True)
+    response_thread.start()
     pump(caller, host)
-    back.join()
+    response_thread.join()
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:

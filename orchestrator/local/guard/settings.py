@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 VARIABLE_PREFIX = "MICROJOBS_GUARD_"
 
 READY_LINE = "ready"
-"""The line that a guard prints when its firewall is set up."""
+"""The line that a guard prints when its firewall is set up, and its other parts listen."""
 
 RELAY_PORT = 61411
 """The relay's port. It is above the ports that Linux assigns to outgoing connections."""
@@ -29,7 +29,8 @@ class Settings:
     forwards: bool = False
     """Whether the guard forwards connections to the server, because the host cannot connect to the server's machine."""
     peers: str = ""
-    """The gateway and the size of the IPv4 network of the job's hosts, such as `172.18.0.1/16`; empty without peers."""
+    """The IPv4 network of the job's hosts: the address of its gateway and the length of its prefix, such as
+    `172.18.0.1/16`; empty without peers."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

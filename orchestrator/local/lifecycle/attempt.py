@@ -26,7 +26,7 @@ class Attempt:
 
     plan_name: str
     image: str
-    """The image's name in the request, or the first one of several."""
+    """The image's name in the request. If the request has several images, it is the first one."""
     make_plan: Callable[[Path], Plan]
     """Makes the plan, with inputs and configuration files in a new folder."""
     open_stream: Callable[[str], LogStream]
@@ -36,7 +36,7 @@ class Attempt:
     """Called before the hosts are stopped for an interruption."""
     meter: Meter | None = None
     """Records the resources that the hosts use."""
-    further_images: Sequence[str] = ()
+    other_images: Sequence[str] = ()
     """The names of the other images in the request, if hosts have different ones."""
 
 
@@ -58,7 +58,7 @@ class Outcome:
     hosts: Sequence[Host] = ()
     """Empty if the job was stopped before they started."""
     exits: dict[str, Exit] = field(default_factory=dict)
-    first_failed: str | None = None
+    first_failed_host: str | None = None
     """The host that failed by itself; the other hosts were stopped because of it."""
     interruption: Interruption | None = None
     """The interruption that ended the hosts, whatever their exit codes."""
@@ -68,13 +68,13 @@ def prepare_plan(context: Context, attempt: Attempt) -> Plan:
     """Fetch an attempt's images, and make its plan. Raise CannotRunError if an image or an input cannot be used."""
     notes = [
         note
-        for image in dict.fromkeys((attempt.image, *attempt.further_images))
-        for note in (context.image_note(image), context.runtime.prepare(context.resolve_image(image)))
+        for image in dict.fromkeys((attempt.image, *attempt.other_images))
+        for note in (context.make_image_note(image), context.runtime.prepare(context.resolve_image(image)))
     ]
     plan = attempt.make_plan(context.make_work_folder(attempt.plan_name))
     plan = dataclasses.replace(plan, notes=tuple(filter(None, notes)))
     if len(plan.hosts) > 1:
-        secret = secrets.token_hex(SECRET_BYTES)  # the hosts authenticate each other with it
+        secret = secrets.token_hex(SECRET_BYTES)  # the hosts authenticate each other with this secret
         for host in plan.hosts:
             write_job_secret(Layout(host.files), secret)
     plan = debugging.add_debugger(plan, context.runtime.name)
@@ -86,16 +86,16 @@ def _add_network_settings(context: Context, plan: Plan) -> Plan:
     settings = context.settings
     reachable = [urlsplit(settings.url).hostname or "", *(host.name for host in plan.hosts)]
 
-    def extend(host: HostPlan) -> HostPlan:
+    def add_settings(host: HostPlan) -> HostPlan:
         settings.network.write_files(host.files)
         variables = settings.network.make_variables(host.environment, reachable)
         return dataclasses.replace(host, defaults={**variables, **host.defaults})
 
-    return dataclasses.replace(plan, hosts=tuple(map(extend, plan.hosts)))
+    return dataclasses.replace(plan, hosts=tuple(map(add_settings, plan.hosts)))
 
 
 def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQueue) -> Sequence[Host]:
-    """Start a plan's hosts, or none if the job was stopped. Raise CannotRunError if one of them cannot start."""
+    """Start a plan's hosts, or no host if the job was stopped. Raise CannotRunError if a host cannot start."""
     for host in plan.hosts:
         stream = attempt.open_stream(host.name)
         stream.mark_host_start()
@@ -111,19 +111,19 @@ def remove_plan(context: Context, plan_name: str) -> None:
 
 
 class EndReason(Enum):
-    """The reason for a job's end. If several reasons apply, the first of them in this list counts."""
+    """The reason for a job's end. If several reasons apply, the first applicable reason in this list counts."""
 
     SHUT_DOWN = "the server was shut down"
     FAILED = "a host failed"
-    TIMED_OUT = "the job's time is over"
+    TIMED_OUT = "the job's time limit was reached"
     STOPPED = "a Stop request"
-    COMPLETED = "all hosts ended well"
+    COMPLETED = "all hosts succeeded"
 
 
 def classify_end(outcome: Outcome, events: EventQueue) -> EndReason:
     if events.stop_reason is StopReason.SHUTDOWN:
         return EndReason.SHUT_DOWN
-    if outcome.first_failed is not None:
+    if outcome.first_failed_host is not None:
         return EndReason.FAILED
     if events.stop_reason in (StopReason.TIMEOUT, StopReason.REQUEST):
         return EndReason.TIMED_OUT if events.stop_reason is StopReason.TIMEOUT else EndReason.STOPPED

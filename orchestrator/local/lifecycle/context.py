@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from microjobs_orchestrator.local import framework_images, instances
+from microjobs_orchestrator.local.alarms.records import Alarms
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import (
     PACKAGES_PATH,
@@ -15,7 +16,7 @@ from microjobs_orchestrator.local.identity import (
     format_registry,
     make_packages_token,
 )
-from microjobs_orchestrator.local.lifecycle.connections import Connections
+from microjobs_orchestrator.local.lifecycle.connectors import Connectors
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings
@@ -37,7 +38,7 @@ class Settings:
     """Names of local images by image URI, which may contain `*`."""
     framework_images: bool = False
     """Whether this repository's images replace AWS's framework images."""
-    limits: bool = False
+    has_limits: bool = False
     """Whether each host is limited to the processors and memory of its instance type."""
     forwarded_port: int | None = None
     """The server's port on this machine, if a guard forwards connections to `url`; otherwise None."""
@@ -48,6 +49,10 @@ class Settings:
     """Seconds after the last request until the container of a serverless variant is stopped."""
     autoscaling_speed: int = 1
     """The factor by which the times of scaling policies are shorter than on AWS."""
+    max_instances: int = 4
+    """Maximum number of running instances of a variant."""
+    deployment_speed: int = 1
+    """The factor by which the times of DeploymentConfig, and the periods of alarms, are shorter than on AWS."""
     functions: Mapping[str, str] = field(default_factory=dict)
     """Commands of the functions that Lambda steps call, by name or ARN."""
 
@@ -71,8 +76,12 @@ class Context:
     programs: Programs
     ui_sessions: UiSessions = field(default_factory=UiSessions)
     """Sessions of browsers, for programs with web pages, such as MLflow."""
-    mlflow_connections: Connections = field(default_factory=Connections)
-    """Connections to the processes of MLflow servers."""
+    mlflow_connectors: Connectors = field(default_factory=Connectors)
+    """Functions that connect to the processes of MLflow servers, by ARN."""
+
+    @property
+    def alarms(self) -> Alarms:
+        return Alarms(self.state, self.metrics, self.settings.deployment_speed)
 
     def resolve_image(self, uri: str) -> str:
         """Return the local name of an image.
@@ -80,22 +89,22 @@ class Context:
         It is the image's alias, else the first matching pattern's alias, else the substitute of a framework image,
         else the image's own name.
         """
-        return self._alias(uri) or self._substitute(uri) or self._strip_registry(uri)
+        return self._find_alias(uri) or self._find_substitute(uri) or self._strip_registry(uri)
 
-    def image_note(self, uri: str) -> str | None:
-        """Return a sentence about what differs in the substitute of a framework image; None for other images."""
+    def make_image_note(self, uri: str) -> str | None:
+        """Return a sentence about the versions in the substitute of a framework image; None for other images."""
         image = framework_images.parse(uri)
-        if image is None or self._alias(uri) or not (substitute := self._substitute(uri)):
+        if image is None or self._find_alias(uri) or not (substitute := self._find_substitute(uri)):
             return None
         return image.describe_differences(substitute)
 
-    def _alias(self, uri: str) -> str | None:
+    def _find_alias(self, uri: str) -> str | None:
         if uri in self.settings.aliases:
             return self.settings.aliases[uri]
         matches = (local for pattern, local in self.settings.aliases.items() if fnmatch.fnmatchcase(uri, pattern))
         return next(matches, None)
 
-    def _substitute(self, uri: str) -> str | None:
+    def _find_substitute(self, uri: str) -> str | None:
         image = framework_images.parse(uri) if self.settings.framework_images else None
         if image is None:
             return None
@@ -135,7 +144,7 @@ class Context:
         }
 
     def find_host_limits(self, instance_type: str) -> HostLimits | None:
-        return instances.find_limits(instance_type) if self.settings.limits else None
+        return instances.find_limits(instance_type) if self.settings.has_limits else None
 
     def make_work_folder(self, plan_name: str) -> Path:
         folder = self.work_folder(plan_name)

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.runtimes.base import Exit
 class StopReason(Enum):
     """The reason to stop the hosts of a job. A later reason replaces an earlier one only if it is more important."""
 
-    FINISHED = "the hosts have nothing more to do"
+    FINISHED = "the hosts have finished their work"
     REQUEST = "a Stop request"
     TIMEOUT = "MaxRuntimeInSeconds"
     SHUTDOWN = "the server was shut down"
@@ -29,7 +29,7 @@ class Interruption:
 
     notice_seconds: float = 120.0
     """Seconds between SIGTERM and SIGKILL."""
-    replacement_seconds: float = 0.0
+    away_seconds: float = 0.0
     """Seconds from the end of the old hosts until new hosts are available."""
 
 
@@ -42,9 +42,9 @@ class HostExit:
 
 
 class Change(Enum):
-    """An event without details: the thread of the resource then reads the changed state itself."""
+    """An event without details. The thread that receives it reads the changed state itself."""
 
-    RESOURCE_ENDED = "a resource that this one owns has ended"
+    OWNED_RESOURCE_CHANGED = "a resource that this one owns has ended, or has another status"
     METRIC_REPORTED = "a trial reported a metric"
     RESOURCE_CHANGED = "the resource's description changed, or one of its replicas or programs"
 
@@ -57,14 +57,14 @@ class EventQueue:
 
     def __init__(self) -> None:
         self.stop_reason: StopReason | None = None
-        """The reason of the stop; None before the first stop."""
+        """The reason for the stop; None before the first stop."""
         self.stopped = threading.Event()
-        """Set by the first stop. Threads that do not wait for events read it."""
+        """The first stop sets this flag, for threads that do not wait for events."""
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._lock = threading.Lock()
 
     def stop(self, reason: StopReason) -> None:
-        """Send a stop, unless an earlier stop had a reason of the same or higher importance."""
+        """Request a stop, unless an earlier stop has a reason of the same or higher importance."""
         with self._lock:
             if self.stop_reason is None or reason.importance > self.stop_reason.importance:
                 self.stop_reason = reason
@@ -75,7 +75,7 @@ class EventQueue:
         self._events.put(event)
 
     def wait(self, timeout: float | None = None) -> list[Event]:
-        """Wait for an event, and return all events that have arrived; return none after `timeout` seconds."""
+        """Wait for an event, and return all events that have arrived. The list is empty after `timeout` seconds."""
         try:
             events = [self._events.get(timeout=timeout)]
         except queue.Empty:

@@ -20,7 +20,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-ru
 SHUTDOWN_GRACE_PERIOD = 10.0
 """Grace period when the server shuts down. It is shorter, because a user waits for the shutdown."""
 FINISHED_GRACE_PERIOD = 30.0
-"""Grace period of containers that serve and are no longer needed."""
+"""Grace period of containers that serve requests and are no longer needed."""
 STOP_RETRY_DELAY = 1.0
 """Seconds before the next attempt to stop a host, if the engine failed to stop it."""
 LINE_TIMEOUT = 30.0
@@ -30,7 +30,7 @@ GRACE_PERIODS = {StopReason.SHUTDOWN: SHUTDOWN_GRACE_PERIOD, StopReason.FINISHED
 
 
 class HostGroup:
-    """The running hosts of one attempt. Output that a log stream contains already is not written again."""
+    """The running hosts of one attempt. Output that is already in a log stream is not written again."""
 
     def __init__(self, attempt: Attempt, hosts: Sequence[Host], events: EventQueue) -> None:
         self._attempt = attempt
@@ -49,13 +49,13 @@ class HostGroup:
         followers = [_start_thread(self._follow, host) for host in self._hosts]
         for host in self._hosts:
             _start_thread(self._report_exit, host)
-        end = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         while len(self._outcome.exits) < len(self._hosts):
-            events = self._events.wait(None if end is None else max(0.0, end - time.monotonic()))
+            events = self._events.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
             for event in events:
                 self._handle(event)
             if not events:
-                end = None
+                deadline = None
                 self._events.stop(StopReason.TIMEOUT)
         for host, follower in zip(self._hosts, followers, strict=True):
             _wait_for_lines(follower, self._streams[host.name])
@@ -66,7 +66,7 @@ class HostGroup:
         with stream.writer() as write:
             # Old lines are skipped by count: times repeat within a millisecond, and decrease when the clock is set.
             new_lines = itertools.islice(host.lines(), stream.count_host_lines(), None)
-            for line in final_parts(_write_each(new_lines, write)):
+            for line in select_final_parts(_write_each(new_lines, write)):
                 self._attempt.on_line(line)
 
     def _report_exit(self, host: Host) -> None:
@@ -89,13 +89,13 @@ class HostGroup:
     def _add_exit(self, event: HostExit) -> None:
         self._outcome.exits[event.name] = event.exit
         if event.exit.code != 0 and self._is_undisturbed():
-            self._outcome.first_failed = event.name
+            self._outcome.first_failed_host = event.name
             self._stop(GRACE_PERIOD)
 
     def _is_undisturbed(self) -> bool:
         """Return whether no host was stopped, so that each host ends by itself."""
         outcome = self._outcome
-        return self._events.stop_reason is None and outcome.first_failed is None and outcome.interruption is None
+        return self._events.stop_reason is None and outcome.first_failed_host is None and outcome.interruption is None
 
     def _stop(self, grace: float) -> None:
         for host in self._hosts:
@@ -118,7 +118,7 @@ def _write_each(lines: Iterable[Line], write: Callable[[Line], None]) -> Iterato
         yield line
 
 
-def final_parts(lines: Iterable[Line]) -> Iterator[Line]:
+def select_final_parts(lines: Iterable[Line]) -> Iterator[Line]:
     """Yield one `Line` per line of output.
 
     If a line was split after carriage returns, yield only its last part, or the part before it if the last is blank.

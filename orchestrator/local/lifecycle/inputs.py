@@ -29,7 +29,8 @@ Item = TypeVar("Item")
 
 
 def find_objects(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list[tuple[str, StoredObject]]:
-    """Return a data source's paths and objects. Raise ValidationError if none, CannotRunError for a bad manifest."""
+    """Return a data source's objects by path. Raise ValidationError if there are none, CannotRunError for an invalid
+    manifest."""
     if source["S3DataType"] == MANIFEST:
         return list_manifest(store, source["S3Uri"])
     return select_objects(store, source["S3Uri"], input_type)
@@ -38,13 +39,13 @@ def find_objects(store: ObjectStore, source: Mapping[str, Any], input_type: str)
 def check_source(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> None:
     """Raise ValidationError if a prefix has no objects, or a manifest does not exist."""
     uri = source["S3Uri"]
-    parse_uri(uri)  # its error says more than "No S3 objects found"
+    parse_uri(uri)  # an invalid URI needs a more precise error than "No S3 objects found"
     try:
         exists = any(_list_objects(store, uri)) if source["S3DataType"] == PREFIX else store.get(*parse_uri(uri))
     except ServiceError as error:
-        raise _no_objects_error(uri, input_type) from error
+        raise _make_no_objects_error(uri, input_type) from error
     if not exists:
-        raise _no_objects_error(uri, input_type)
+        raise _make_no_objects_error(uri, input_type)
 
 
 def select_objects(store: ObjectStore, uri: str, input_type: str) -> list[tuple[str, StoredObject]]:
@@ -55,13 +56,13 @@ def select_objects(store: ObjectStore, uri: str, input_type: str) -> list[tuple[
     docs/maintaining/contract.md. Raise ValidationError, which names the `input_type`, if there are no objects.
     """
     _, prefix = parse_uri(uri)
-    objects = [(_relative_path(prefix, item.key), item) for item in _list_objects(store, uri)]
+    objects = [(_derive_path(prefix, item.key), item) for item in _list_objects(store, uri)]
     if not objects:
-        raise _no_objects_error(uri, input_type)
+        raise _make_no_objects_error(uri, input_type)
     return objects
 
 
-def _no_objects_error(uri: str, input_type: str) -> ValidationError:
+def _make_no_objects_error(uri: str, input_type: str) -> ValidationError:
     return ValidationError(
         f'No S3 objects found under S3 URL "{uri}" given in {input_type}. '
         f"Please ensure that the bucket exists and that objects exist under that S3 prefix."
@@ -74,7 +75,7 @@ def _list_objects(store: ObjectStore, uri: str) -> Iterator[StoredObject]:
         yield from (item for item in store.list(bucket, prefix) if not item.key.endswith("/"))
 
 
-def _relative_path(prefix: str, key: str) -> str:
+def _derive_path(prefix: str, key: str) -> str:
     if key == prefix:
         return PurePosixPath(key).name
     if prefix.endswith("/") or prefix == "" or key.startswith(prefix + "/"):
@@ -89,12 +90,13 @@ def check_unique(member: str, values: Sequence[str]) -> None:
 
 
 def select_share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> list[Item]:
-    """Return one host's share: all items (`FullyReplicated`), or every nth item (`ShardedByS3Key`)."""
+    """Return one host's share: all items (`FullyReplicated`), or with n hosts every nth item (`ShardedByS3Key`)."""
     return list(items[index::hosts]) if distribution == "ShardedByS3Key" else list(items)
 
 
 def link_objects(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
-    """Link objects into a folder, which hosts only read. Raise CannotRunError for a deleted object or equal paths."""
+    """Link objects into a folder, which hosts only read. Raise CannotRunError if an object was deleted, or if two
+    objects have the same path."""
     folder.mkdir(parents=True, exist_ok=True)
     for path, item in objects:
         target = folder / path
@@ -103,7 +105,9 @@ def link_objects(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> P
             target.parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(item.path, target)
         except FileNotFoundError as error:
-            raise CannotRunError(f"{problem} was deleted while the job started") from error
+            raise CannotRunError(
+                f"{problem} was deleted while the job started: store it, and start the job again"
+            ) from error
         except (FileExistsError, NotADirectoryError) as error:
             raise CannotRunError(
                 f"{problem} has the same path as another object, {path}: use a prefix that ends with /"
@@ -116,7 +120,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except FileExistsError:
         raise
-    except OSError:  # another file system, or a file of another user
+    except OSError:  # the object is on another file system, or belongs to another user
         shutil.copyfile(source, target)
 
 
@@ -133,7 +137,8 @@ def list_manifest(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]
 
 
 def read_records(store: ObjectStore, uri: str, attributes: Sequence[str]) -> list[Record]:
-    """Return an augmented manifest's records, one per line. Raise CannotRunError for a bad line or a missing object."""
+    """Return an augmented manifest's records, one per line. Raise CannotRunError if a line is invalid or an object is
+    missing."""
     lines = enumerate(_read_manifest(store, uri).splitlines(), start=1)
     return [tuple(_read_values(store, uri, number, line, attributes)) for number, line in lines if line.strip()]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from microjobs.contract import Layout, parse_failure
 from microjobs_orchestrator.local.clock import Moment
-from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.kinds import JobStatus, Kind
+from microjobs_orchestrator.local.errors import ServiceError, is_disk_full
+from microjobs_orchestrator.local.kinds import JobStatus, Kind, Lifecycle
 from microjobs_orchestrator.local.lifecycle.attempt import (
     Attempt,
     EndReason,
@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.lifecycle.attempt import (
     remove_plan,
 )
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.events import EventQueue
+from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.logs import LogStream
@@ -40,7 +40,7 @@ MAX_REASON_CHARACTERS = 1024
 MAX_READ_BYTES = 1 << 20
 """Maximum bytes of a failure or message file that are read."""
 INTERNAL_ERROR = "InternalServerError"
-"""SageMaker's word for failures that the job did not cause."""
+"""SageMaker's prefix of the reason for a failure that the job did not cause."""
 SERVER_ENDED_REASON = f"{INTERNAL_ERROR}: the local server ended while the job ran"
 SHUT_DOWN_REASON = f"{INTERNAL_ERROR}: the local server was shut down while the job ran"
 
@@ -52,8 +52,8 @@ START_KEY = "StartMoment"
 
 
 @dataclass(frozen=True)
-class Result:
-    """How a job ends, as determined before its outputs are collected."""
+class JobEnd:
+    """The end of a job, as determined before its outputs are collected."""
 
     end_reason: EndReason
     reason: str | None
@@ -73,12 +73,19 @@ def host_names(count: int) -> tuple[str, ...]:
 
 def make_failure_reason(error: Exception) -> str:
     """Return a FailureReason for an error that prevented a job's run, or the collection of its outputs."""
+    if is_disk_full(error):
+        return f"{INTERNAL_ERROR}: {error}: free disk space"
     if not isinstance(error, CannotRunError | ServiceError):
         return f"{INTERNAL_ERROR}: {type(error).__name__}: {error}; see the server's log"
     if str(error).startswith(REASON_PREFIXES):
         return str(error)
     is_internal = isinstance(error, MachineFailedError) or (isinstance(error, ServiceError) and error.status >= 500)
     return f"{INTERNAL_ERROR if is_internal else 'ClientError'}: {error}"
+
+
+def _make_time(member: str, seconds: float) -> dict[str, Any]:
+    """Return the member of a description that contains a time; nothing if the kind has no such member."""
+    return {member: seconds} if member else {}
 
 
 class JobHandle:
@@ -92,14 +99,11 @@ class JobHandle:
         self.arn = record.arn
         self.created = record.created
         self.events = EventQueue()
-        start: float | None = record.description.get(f"{self._activity}StartTime")
-        self.started = None if start is None else Moment.read(record.internal.get(START_KEY), start)
+        self._lifecycle = kind.lifecycle or Lifecycle()
+        start: float | None = record.description.get(self._lifecycle.start_member)
+        moment = record.internal.get(START_KEY)
+        self.started = Moment.read(moment, start or 0.0) if moment or start else None
         """The first start of the hosts."""
-
-    @property
-    def _activity(self) -> str:
-        """The prefix of the members with times, such as `Training` in `TrainingStartTime`."""
-        return self.kind.noun.removesuffix("Job")
 
     @property
     def plan_name(self) -> str:
@@ -130,29 +134,39 @@ class JobHandle:
     ) -> Outcome:
         """Run one attempt, on running or on new hosts. `on_start` returns the seconds that the hosts may run."""
         if not hosts and self.events.stop_reason is None:
-            hosts = launch_plan(self.context, attempt, prepare_plan(self.context, attempt), self.events)
+            hosts = self._launch(attempt)
         if not hosts:
             return Outcome()
         return HostGroup(replace(attempt, meter=self._make_meter()), hosts, self.events).run(on_start(hosts))
 
+    def _launch(self, attempt: Attempt) -> Sequence[Host]:
+        """Start the hosts of an attempt; return none if the job was stopped before they started."""
+        try:
+            return launch_plan(self.context, attempt, prepare_plan(self.context, attempt), self.events)
+        except CannotRunError:
+            if self.events.stop_reason is StopReason.SHUTDOWN:  # the server cancels installations
+                return ()
+            raise
+
     def _make_meter(self) -> Meter:
-        namespace = self.kind.log_group(self.name)  # the same name as on AWS
+        namespace = self.kind.log_group(self.name)  # the namespace has the same name as on AWS
         return Meter(
             self.context.metrics, namespace, lambda host: {"Host": f"{self.name}/{host}"}, self.context.home.root
         )
 
-    def result(self, outcome: Outcome) -> Result:
+    def determine_end(self, outcome: Outcome) -> JobEnd:
         """Return how the job ends after the outcome of its last attempt."""
         end_reason = classify_end(outcome, self.events)
         reason = SHUT_DOWN_REASON if end_reason is EndReason.SHUT_DOWN else None
-        return Result(end_reason, self.failure_reason(outcome) if end_reason is EndReason.FAILED else reason)
+        return JobEnd(end_reason, self.failure_reason(outcome) if end_reason is EndReason.FAILED else reason)
 
     # --- the description ---
 
     def update_description(
         self, status: str | None = None, *, internal: Mapping[str, Any] | None = None, **changes: Any
     ) -> None:
-        """Change the description and the internal state; None keeps a value. Texts become printable and short."""
+        """Change the description and the internal state. None keeps a value. FailureReason and ExitMessage are
+        shortened, and lose control characters."""
         members = {name: value for name, value in changes.items() if value is not None}
         for name in {"FailureReason", "ExitMessage"} & members.keys():
             members[name] = strip_controls(members[name])[:MAX_REASON_CHARACTERS]
@@ -161,28 +175,28 @@ class JobHandle:
         self.context.state.update(self.kind.arn_type, self.name, members, status, internal=internal)
 
     def record_start(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the members and internal values that store the start of the hosts.
+        """Set `started`, and return the members and internal values that store the start of the hosts.
 
         Both are empty if hosts ran in an earlier attempt.
         """
         if self.started is not None:
             return {}, {}
         self.started = Moment.now()
-        return {f"{self._activity}StartTime": self.started.wall}, {START_KEY: self.started.to_members()}
+        return _make_time(self._lifecycle.start_member, self.started.wall), {START_KEY: self.started.to_members()}
 
     def store_start(self) -> float:
         """Store the start of the hosts, unless it is stored; return the seconds since then."""
         members, internal = self.record_start()
-        if members:
+        if internal:
             self.update_description(internal=internal, **members)
         return self.started.elapsed() if self.started else 0.0
 
     def end_time(self) -> float:
-        """Return the present time, which is never before the start of the job."""
+        """Return the current time, which is never before the start of the job."""
         return max(time.time(), self.started.wall if self.started else 0.0)
 
     def end(self, status: JobStatus, **changes: Any) -> None:
-        self.update_description(status, **{f"{self._activity}EndTime": self.end_time(), **changes})
+        self.update_description(status, **_make_time(self._lifecycle.end_member, self.end_time()), **changes)
 
     def fail(self, reason: str, **changes: Any) -> None:
         self.end(JobStatus.FAILED, FailureReason=reason, **changes)
@@ -195,7 +209,8 @@ class JobHandle:
         return self.context.logs.create(self.kind.log_group(self.name), name)
 
     def note(self, sentence: str, suffix: str = "") -> None:
-        """Write a sentence to the logs of the server and of the first host, whose stream's name ends with a suffix."""
+        """Write a sentence to the server's log, and to a log stream of the first host. The suffix is the end of the
+        stream's name."""
         logger.info("%s: %s", self.plan_name, sentence)
         self.open_stream("algo-1", suffix).note(sentence)
 
@@ -213,15 +228,15 @@ class JobHandle:
 
     def failure_reason(self, outcome: Outcome) -> str:
         """Return the reason of a failure: the failure file of the host that failed first, and its exit code."""
-        name = outcome.first_failed or next(iter(outcome.exits))
-        exited = outcome.exits[name]
-        if exited.pipe_failed:
-            return f"ClientError: Data download failed: {exited.reason}"
+        name = outcome.first_failed_host or next(iter(outcome.exits))
+        host_exit = outcome.exits[name]
+        if host_exit.pipe_failed:
+            return f"ClientError: Data download failed: {host_exit.reason}"
         content = self.read_file([host for host in outcome.hosts if host.name == name], LAYOUT.failure).get(name, b"")
         text = parse_failure(content)
-        cause = text or exited.reason or "See job logs for more information"
-        exit_reason = f", {exited.reason}" if text and exited.reason else ""
+        cause = text or host_exit.reason or "See job logs for more information"
+        exit_reason = f", {host_exit.reason}" if text and host_exit.reason else ""
         where = f" on {name}" if len(outcome.hosts) > 1 else ""
-        suffix = f"{exit_reason}, exit code: {exited.code}{where}"
-        prefix = INTERNAL_ERROR if exited.has_external_cause else "AlgorithmError"
+        suffix = f"{exit_reason}, exit code: {host_exit.code}{where}"
+        prefix = INTERNAL_ERROR if host_exit.has_external_cause else "AlgorithmError"
         return f"{prefix}: {cause[: MAX_REASON_CHARACTERS - len(suffix) - len(prefix) - 2]}{suffix}"

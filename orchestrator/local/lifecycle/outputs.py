@@ -13,19 +13,19 @@ from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.space import FreeSpace, LimitedFile
-from microjobs_orchestrator.local.trees import Entry, FileType, Tree, discard, get_parent, make_folders, sort_names
+from microjobs_orchestrator.local.trees import FileType, Tree, TreeEntry, discard, get_parent, make_folders, sort_names
 from microjobs_orchestrator.terminal import escape_bytes
 
-Note = Callable[[str], None]
+WriteNote = Callable[[str], None]
 """Writes a sentence to the job's log."""
 
 
-def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: Note) -> Tree:
+def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: WriteNote) -> Tree:
     """Copy a path of the contract from all hosts to the folder `target`, and return one merged tree.
 
     If several hosts have a file with the same name, the first host's file is taken. The job's log notes differences.
     """
-    discard(target)  # a killed server may have left files
+    discard(target)  # the folder may contain files of a killed server
     make_folders(target)
     merged = Tree()
     for host in hosts:
@@ -37,24 +37,25 @@ def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: Note) ->
     return merged
 
 
-def _merge(tree: Tree, into: Tree, host: str, note: Note) -> None:
-    blocking_types: dict[str, str] = {}  # the blocking entry's type, by the name of each entry that is not stored
+def _merge(tree: Tree, merged: Tree, host: str, note: WriteNote) -> None:
+    # Keys: the names of entries that are not stored. Values: the type of the entry that takes the path of their folder.
+    blocking_types: dict[str, str] = {}
     for name in sort_names(tree):
-        entry, existing, folder = tree[name], into.get(name), get_parent(name)
-        parent_type = into[folder].type.value if folder in into else blocking_types.get(folder, "folder")
+        entry, existing, folder = tree[name], merged.get(name), get_parent(name)
+        parent_type = merged[folder].type.value if folder in merged else blocking_types.get(folder, "folder")
         if parent_type != FileType.FOLDER.value:
             blocking_types[name] = parent_type
             if entry.type is not FileType.FOLDER:
-                problem = f"another host has a {parent_type} with the name of its folder"
+                problem = f"another host has a {parent_type} at the path of its folder"
                 note(f"{escape_bytes(name)} of {host} was not stored: {problem}")
         elif existing is None:
-            into[name] = entry
+            merged[name] = entry
         elif not _are_equal(entry, existing) and entry.type is not FileType.FOLDER:
-            problem = f"{escape_bytes(name)} of {host} differs from another host's"
+            problem = f"{escape_bytes(name)} of {host} differs from the file of another host"
             note(f"{problem} and was not stored: use a different file name on each host")
 
 
-def _are_equal(first: Entry, second: Entry) -> bool:
+def _are_equal(first: TreeEntry, second: TreeEntry) -> bool:
     if first.type is not second.type or first.target != second.target:
         return False
     if first.content is None or second.content is None:
@@ -96,16 +97,16 @@ def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None
 
 
 def write_archive(tree: Tree, file: IO[bytes]) -> None:
-    # Level 1: weights hardly compress, and the user waits for the archive.
+    # The compression level is 1, because weights hardly compress, and the user waits for the archive.
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
         for name in sort_names(tree):
             _add_entry(tar, name, tree[name])
-            vars(tar)["members"].clear()  # tarfile keeps the members of the whole archive
+            vars(tar)["members"].clear()  # tarfile would keep the members of the whole archive in memory
 
 
-def _add_entry(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
+def _add_entry(tar: tarfile.TarFile, name: str, entry: TreeEntry) -> None:
     info = tarfile.TarInfo(name)
-    info.mtime = entry.modified
+    info.mtime = entry.modification_time
     if entry.type is FileType.LINK:
         info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, entry.target
         tar.addfile(info)

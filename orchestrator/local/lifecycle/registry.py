@@ -1,4 +1,5 @@
-"""The running jobs and endpoints: one thread per resource, found by its plan name, and recovered after a restart."""
+"""The running jobs and endpoints: one thread per resource. A plan name identifies a thread. The registry recovers the
+resources after a restart."""
 
 import functools
 import logging
@@ -37,6 +38,7 @@ class Runnable(Protocol):
 
 
 Maker = Callable[[Context, Record], Runnable]
+"""A function that returns the job or endpoint of a record."""
 
 
 class Registry:
@@ -55,9 +57,9 @@ class Registry:
         with self._lock:
             self._running[job.plan_name] = (job, thread)
             record = self._find_record(job.plan_name)
-            if record is not None and record.status == "Stopping":  # a stop was requested before this call
+            if record is not None and record.status == "Stopping":  # a client has requested the stop before this call
                 job.events.stop(StopReason.REQUEST)
-            if self._is_closing:  # a tuning job may start its next trial meanwhile
+            if self._is_closing:  # a tuning job may start its next trial while the server closes
                 job.events.stop(StopReason.SHUTDOWN)
             thread.start()
 
@@ -70,7 +72,7 @@ class Registry:
         finally:
             with self._lock:
                 entry = self._running.get(job.plan_name)
-                if entry is not None and entry[0] is job:  # an endpoint of the same name may have been created
+                if entry is not None and entry[0] is job:  # a new endpoint may have the same name
                     del self._running[job.plan_name]
             try:
                 if record := self._find_record(job.plan_name):
@@ -79,14 +81,14 @@ class Registry:
                 logger.exception("could not notify the owner of %s", job.plan_name)
 
     def _notify_owner(self, record: Record) -> None:
-        """Notify the owner of a resource, if it has one that runs, that its status has changed or its thread has ended.
+        """Notify the owner of a resource, if it runs, that the resource's status has changed or its thread has ended.
 
-        The state calls this in a transaction, before the hosts of an ended job are removed. It must not wait for the
-        lock, because the thread that holds the lock may wait for the state.
+        The state calls this method in a transaction, before the hosts of an ended job are removed. The method must not
+        wait for the lock, because the thread that holds the lock may wait for the state.
         """
         entry = self._running.get(f"{record.owner.kind}/{record.owner.name}") if record.owner else None
         if entry is not None:
-            entry[0].events.send(Change.RESOURCE_ENDED)
+            entry[0].events.send(Change.OWNED_RESOURCE_CHANGED)
 
     def _find_record(self, plan_name: str) -> Record | None:
         kind, _, name = plan_name.partition("/")
@@ -98,7 +100,7 @@ class Registry:
         return entry[0] if entry else None
 
     def stop(self, plan_name: str) -> bool:
-        """Request a job to stop; return whether it is running."""
+        """Request the stop of a job; return whether it is running."""
         job = self.find(plan_name)
         if job is not None:
             job.events.stop(StopReason.REQUEST)
@@ -115,11 +117,12 @@ class Registry:
     # --- recovery ---
 
     def recover(self, makers: Mapping[str, Maker]) -> None:
-        """Resume an earlier server's jobs and endpoints (owners are last in `makers`), and remove other hosts."""
+        """Resume an earlier server's jobs and endpoints in the order of `makers`, in which owners come last. Remove
+        other hosts."""
         hosts = dict(self._context.runtime.find_hosts())
         self._remove_incomplete(hosts)
         for kind, maker in makers.items():
-            for record in self._context.state.find_in_statuses(kind, _active_statuses(find_kind(kind))):
+            for record in self._context.state.find_in_statuses(kind, _get_active_statuses(find_kind(kind))):
                 try:
                     self._recover(maker(self._context, record), hosts)
                 except Exception as error:
@@ -130,18 +133,19 @@ class Registry:
             self._remove(plan_name)
 
     def _recover(self, job: Runnable, hosts: dict[str, Sequence[Host]]) -> None:
-        own_hosts = [host for name in _plan_names(job, list(hosts)) for host in hosts.pop(name)]
+        own_hosts = [host for name in _select_plan_names(job, list(hosts)) for host in hosts.pop(name)]
         logger.info("resuming %s with %d hosts", job.plan_name, len(own_hosts))
         self.start(job, functools.partial(job.recover, own_hosts))
 
     def _fail(self, plan_name: str, error: Exception) -> None:
-        """Describe the failure of a job that could not describe it itself, so that clients do not wait forever."""
+        """Describe the failure of a job if the job itself could not describe it. Otherwise, clients would wait
+        forever."""
         arn_type, _, name = plan_name.partition("/")
         kind = find_kind(arn_type)
         reason = f"{INTERNAL_ERROR}: {type(error).__name__}: {error}; see the server's log"[:MAX_REASON_CHARACTERS]
         changes = {kind.status_member: "Failed", "FailureReason": reason}
         try:
-            self._context.state.update(arn_type, name, changes, "Failed", only_if=_active_statuses(kind))
+            self._context.state.update(arn_type, name, changes, "Failed", only_if=_get_active_statuses(kind))
         except Exception:
             logger.exception("could not describe the failure of %s", plan_name)
 
@@ -158,30 +162,31 @@ class Registry:
             logger.info("removing the incomplete hosts of %s", name)
             self._remove(name)
             del hosts[name]
-        used = {self._context.work_folder(name) for name in hosts}
+        used_folders = {self._context.work_folder(name) for name in hosts}
         for folder in self._context.home.work.glob("*-*"):
-            if folder not in used:
+            if folder not in used_folders:
                 discard(folder)
 
     # --- the end ---
 
     def shut_down(self) -> None:
-        """Stop all jobs, and wait until they have ended."""
+        """Stop all jobs, and wait until they have ended. Remove the hosts of jobs that do not end in time."""
         with self._lock:
             self._is_closing = True
             running = list(self._running.values())
         for is_last in (False, True):
-            self._end([entry for entry in running if _get_kind(entry[0]).ends_last is is_last])
+            self._end([entry for entry in running if _get_kind(entry[0]).is_ended_last is is_last])
 
     def _end(self, running: Sequence[tuple[Runnable, threading.Thread]]) -> None:
         for job, _ in running:
             job.events.stop(StopReason.SHUTDOWN)
+        self._context.runtime.cancel_installations()
         deadline = time.monotonic() + END_TIMEOUT
         for job, thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 logger.warning("%s did not end within %g s", job.plan_name, END_TIMEOUT)
-                for name in [job.plan_name, *_plan_names(job, list(self._context.runtime.find_hosts()))]:
+                for name in [job.plan_name, *_select_plan_names(job, list(self._context.runtime.find_hosts()))]:
                     self._context.runtime.remove(name)
 
 
@@ -189,10 +194,10 @@ def _get_kind(job: Runnable) -> Kind:
     return find_kind(job.plan_name.partition("/")[0])
 
 
-def _plan_names(job: Runnable, names: Sequence[str]) -> list[str]:
+def _select_plan_names(job: Runnable, names: Sequence[str]) -> list[str]:
     """Return the names of a job's plans: its own name, or the names of an endpoint's replicas, which begin with it."""
     return [name for name in names if f"{name}/".startswith(f"{job.plan_name}/")]
 
 
-def _active_statuses(kind: Kind) -> tuple[str, ...]:
-    return kind.lifecycle.active if kind.lifecycle else ()
+def _get_active_statuses(kind: Kind) -> tuple[str, ...]:
+    return kind.lifecycle.active_statuses if kind.lifecycle else ()

@@ -21,20 +21,22 @@ POLL_INTERVAL = 5.0
 the interval is ten times as long as the copying."""
 
 SHORT_POLL_INTERVAL = 0.5
-"""Poll interval while files change. It is short, because a file is uploaded only after two equal copies of it."""
+"""Poll interval while files change. It is short, because a file is uploaded only after two successive equal copies."""
 
 NOT_COPIED = (-1, 0.0)
-"""Size and time of a file that was not copied yet."""
+"""Stands for the size and the time of a file that was not copied yet."""
 
 
 class Sync:
     """Uploads the changed files of a folder of each host, until `finish`.
 
-    A file that is being written is uploaded when two copies of it are equal. `finish` uploads all files.
+    A file is uploaded only after two successive copies of it were equal, because the host may still be writing it.
+    `finish` uploads all files.
 
     Args:
         deletes: also delete an object when its file is deleted, as SageMaker does with checkpoints:
             https://docs.aws.amazon.com/sagemaker/latest/dg/model-checkpoints.html
+        note: writes a sentence to the log of the job.
         initial: the files that each host finds at its start.
     """
 
@@ -74,10 +76,10 @@ class Sync:
         self.poll(final=True)
 
     def finish_or_note(self, content: str) -> None:
-        """Finish. An error is only logged, because the outputs and the failure reason of the job matter more.
+        """Finish. An error is only logged and noted, because the outputs and the failure reason of the job matter more.
 
         Args:
-            content: the files, in messages.
+            content: what messages call the files, such as `checkpoints`.
         """
         try:
             self.finish()
@@ -88,40 +90,41 @@ class Sync:
     def _poll_until_finished(self) -> None:
         wait = POLL_INTERVAL
         while not self._finish_requested.wait(wait):
-            start, seen = time.monotonic(), dict(self._seen)
+            start, previous_states = time.monotonic(), dict(self._seen)
             try:
                 self.poll(final=False)
             except Exception:
                 logger.exception("could not sync %s", self._path)
-            is_settled = all(before == self._seen[host] for host, before in seen.items())
+            is_settled = all(before == self._seen[host] for host, before in previous_states.items())
             wait = max(POLL_INTERVAL if is_settled else SHORT_POLL_INTERVAL, 10 * (time.monotonic() - start))
 
     def poll(self, *, final: bool) -> None:
-        """Copy the folder of each host, and upload what has changed."""
+        """Copy the folder of each host, and upload the changed files."""
         for host in self._hosts:
-            copied = self._folder / host.name
+            copy_folder = self._folder / host.name
             try:
-                tree = host.copy(self._path, copied)
+                tree = host.copy(self._path, copy_folder)
                 if tree is not None:
                     self._upload(host.name, tree, final=final)
             finally:
-                discard(copied)
+                discard(copy_folder)
 
     def _upload(self, host: str, tree: Tree, *, final: bool) -> None:
         previous, current = self._seen[host], {}
-        refused: ServiceError | None = None
+        key_error: ServiceError | None = None
         for name, content in outputs.list_files(tree).items():
-            current[name] = (tree[name].size, tree[name].modified)
+            current[name] = (tree[name].size, tree[name].modification_time)
             if final or previous.get(name) == current[name]:
                 try:
                     self._upload_file(content, outputs.join_key(self._prefix, name))
-                except ServiceError as error:  # a name that cannot be a key must not prevent the upload of others
-                    refused = error
-        if final and refused is not None:
-            raise refused
+                except ServiceError as error:  # other files are uploaded even if the name of this file cannot be a key
+                    key_error = error
+        if final and key_error is not None:
+            raise key_error
         self._seen[host] = current
         deleted = (self._deleted[host] | previous.keys()) - current.keys()
-        if self._deletes and (final or previous.items() >= current.items()):  # all present files are uploaded
+        # objects are deleted only when all existing files are uploaded
+        if self._deletes and (final or previous.items() >= current.items()):
             names_on_other_hosts = {name for other, names in self._seen.items() if other != host for name in names}
             for name in deleted - names_on_other_hosts:
                 self._store.delete(self._bucket, outputs.join_key(self._prefix, name))

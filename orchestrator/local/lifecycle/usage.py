@@ -15,24 +15,24 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from microjobs_orchestrator.local.metrics.store import MetricStore
-from microjobs_orchestrator.local.runtimes.base import Host, Usage
+from microjobs_orchestrator.local.runtimes.base import Host, HostUsage
 
 logger = logging.getLogger(__name__)
 
-FIRST_SECONDS = 1.0
-"""Seconds from the start of a host to its first measurement, and from the first to the second."""
+FIRST_MEASUREMENT_SECONDS = 1.0
+"""Seconds from the start of a host to its first measurement, and from there to its second measurement."""
 INTERVAL_SECONDS = 5.0
 """Seconds between later measurements."""
 MAX_SHARE = 0.05
-"""Largest share of the time in which hosts are measured. With many hosts, the intervals are therefore longer."""
+"""Maximum share of the time that measurements may take. With many hosts, the intervals are therefore longer."""
 
-_one_at_a_time = threading.Lock()
-"""Held during measurements. An engine needs some 10 ms for each of them."""
+_measurement_lock = threading.Lock()
+"""Lock that is held during measurements: an engine needs about 10 ms for each measurement."""
 
 
 @dataclass(frozen=True)
 class Meter:
-    """Where the use of resources by the hosts of an attempt is recorded."""
+    """Records the resources that the hosts of an attempt use."""
 
     metrics: MetricStore
     namespace: str
@@ -40,38 +40,38 @@ class Meter:
     make_dimensions: Callable[[str], Mapping[str, str]]
     """Returns the dimensions of a host by its name."""
     disk: Path
-    """A folder of the file system whose used part is DiskUtilization."""
+    """A folder. DiskUtilization is the used part of its file system."""
 
     @contextmanager
     def measure(self, hosts: Sequence[Host]) -> Iterator[None]:
         """Measure hosts until the block ends."""
-        ended = threading.Event()
-        threading.Thread(target=self._run, args=(hosts, ended), name="usage", daemon=True).start()
+        end_event = threading.Event()
+        threading.Thread(target=self._run, args=(hosts, end_event), name="usage", daemon=True).start()
         try:
             yield
         finally:
-            ended.set()
+            end_event.set()
 
-    def _run(self, hosts: Sequence[Host], ended: threading.Event) -> None:
+    def _run(self, hosts: Sequence[Host], end_event: threading.Event) -> None:
         recorders = [_Recorder(self, host) for host in hosts]
         seconds = 0.0
-        for interval in chain((FIRST_SECONDS, FIRST_SECONDS), repeat(INTERVAL_SECONDS)):
-            if ended.wait(max(interval, seconds / MAX_SHARE)):
+        for interval in chain((FIRST_MEASUREMENT_SECONDS, FIRST_MEASUREMENT_SECONDS), repeat(INTERVAL_SECONDS)):
+            if end_event.wait(max(interval, seconds / MAX_SHARE)):
                 return
-            began = time.monotonic()
+            start_time = time.monotonic()
             try:
-                with _one_at_a_time:
+                with _measurement_lock:
                     for recorder in recorders:
                         recorder.record()
             except Exception:
                 logger.exception("the use of resources cannot be measured")
                 return
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start_time
 
     def measure_disk(self) -> float:
         """Return the used part of the file system in percent."""
-        found = shutil.disk_usage(self.disk)
-        return 100.0 * found.used / found.total
+        usage = shutil.disk_usage(self.disk)
+        return 100.0 * usage.used / usage.total
 
 
 class _Recorder:
@@ -82,7 +82,7 @@ class _Recorder:
         self._host = host
         self._dimensions = meter.make_dimensions(host.name)
         self._earlier: tuple[float, float] | None = None
-        """The time of the last measurement, by the monotonic clock, and the CPU seconds until then."""
+        """The time of the last measurement, by the monotonic clock, and the CPU seconds until this time."""
 
     def record(self) -> None:
         """Record one measurement, if the host can be measured."""
@@ -96,7 +96,7 @@ class _Recorder:
         }
         self._meter.metrics.record(self._meter.namespace, self._dimensions, values, unit="Percent")
 
-    def _compute_cpu(self, usage: Usage) -> Mapping[str, float]:
+    def _compute_cpu(self, usage: HostUsage) -> Mapping[str, float]:
         """Return the percentage of one CPU that the host used since the last measurement, as AWS counts it."""
         now, earlier = time.monotonic(), self._earlier
         self._earlier = now, usage.cpu_seconds
@@ -105,7 +105,7 @@ class _Recorder:
         return {"CPUUtilization": max(0.0, 100.0 * (usage.cpu_seconds - earlier[1]) / (now - earlier[0]))}
 
 
-def _sum_gpus(usage: Usage) -> Mapping[str, float]:
+def _sum_gpus(usage: HostUsage) -> Mapping[str, float]:
     """Return the sums over all GPUs, as on AWS: two busy GPUs are 200 percent."""
     if not usage.gpus:
         return {}

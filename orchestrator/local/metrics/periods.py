@@ -10,11 +10,11 @@ from microjobs_orchestrator.local.metrics.tables import Point
 MINUTE = 60
 
 STATISTICS: Mapping[str, Callable[[Statistics], float]] = {
-    "SampleCount": lambda found: found.count,
-    "Average": lambda found: found.average,
-    "Sum": lambda found: found.total,
-    "Minimum": lambda found: found.minimum,
-    "Maximum": lambda found: found.maximum,
+    "SampleCount": lambda statistics: statistics.count,
+    "Average": lambda statistics: statistics.average,
+    "Sum": lambda statistics: statistics.total,
+    "Minimum": lambda statistics: statistics.minimum,
+    "Maximum": lambda statistics: statistics.maximum,
 }
 PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
 
@@ -28,11 +28,11 @@ def compute(name: str, statistics: Statistics) -> float | None:
     if name in STATISTICS:
         return STATISTICS[name](statistics)
     match = PERCENTILE.fullmatch(name)
-    return statistics.percentile(float(match[1])) if match else None
+    return statistics.compute_percentile(float(match[1])) if match else None
 
 
 def align(time: float, period: int) -> float:
-    """Round a time down as CloudWatch does: to a multiple of a short period, or to a minute for longer periods."""
+    """Round a time down as CloudWatch does: to a multiple of the period if it is short, else to a minute."""
     return time // min(period, MINUTE) * min(period, MINUTE)
 
 

@@ -5,14 +5,18 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import mul
 from typing import Self
 
 MAX_EXACT_VALUES = 64
-"""Largest number of different values that a distribution keeps. If there are more, it rounds all values."""
+"""Maximum number of different exact values in a distribution. If there are more values, all are rounded."""
 RATIO = 1.02
-"""Ratio of neighbouring rounded values: a percentile differs by at most 1 % from an exact one."""
+"""Ratio of neighbouring rounded values. It limits the error of a percentile to 1 %."""
+_LOG_OF_RATIO = math.log(RATIO)
 
-MAX_EXPONENT = int(math.log(1.7e308) / math.log(RATIO))
+MAX_EXPONENT = int(math.log(1.7e308) / _LOG_OF_RATIO)
+"""The largest exponent for which the power of RATIO is a finite number."""
 
 MAX_MAGNITUDE = 2.0**360
 """CloudWatch's limit for the absolute value of a sample. Sums of such samples are finite."""
@@ -42,7 +46,7 @@ class Statistics:
 
     @classmethod
     def from_distribution(cls, distribution: Distribution) -> Self:
-        total = math.fsum(value * count for value, count in distribution.items())
+        total = math.fsum(map(mul, distribution.keys(), distribution.values()))
         return cls(sum(distribution.values()), total, min(distribution), max(distribution), _limit_values(distribution))
 
     @classmethod
@@ -65,19 +69,23 @@ class Statistics:
     def average(self) -> float:
         return self.total / self.count
 
-    def percentile(self, percentage: float) -> float | None:
-        """Return the smallest value that at least this percentage of the samples do not exceed; None if unknown."""
+    def compute_percentile(self, percentage: float) -> float | None:
+        """Return the smallest value such that at least this percentage of the samples are equal or lower.
+
+        Return None if the distribution is unknown and the samples have different values.
+        """
         if not self.distribution:
             return self.minimum if self.minimum == self.maximum else None
-        rank, seen = self.count * percentage / 100, 0.0
+        rank, cumulative_count = self.count * percentage / 100, 0.0
         for value, count in sorted(self.distribution.items()):
-            seen += count
-            if seen >= rank * (1 - 1e-12):
+            cumulative_count += count
+            if cumulative_count >= rank * (1 - 1e-12):
                 return min(max(value, self.minimum), self.maximum)
         return self.maximum
 
     def format_distribution(self) -> str | None:
-        """Return the distribution as JSON; None if the other members state it, as those of a single value do."""
+        """Return the distribution as JSON; None if it is unknown, or if all samples have the same value, because the
+        other members then determine it."""
         if self.minimum == self.maximum or not self.distribution:
             return None
         return json.dumps(list(self.distribution.items()), separators=(",", ":"))
@@ -91,12 +99,13 @@ class Statistics:
 
 
 def _limit_values(distribution: Distribution) -> Distribution:
-    """Return a distribution with a limited number of values per decade: many different values are rounded."""
+    """Return the distribution, with rounded values if it has too many different values."""
     if len(distribution) <= MAX_EXACT_VALUES:
         return distribution
-    rounded: Counter[float] = Counter()
+    rounded: dict[float, float] = {}
     for value, count in distribution.items():
-        rounded[_round(value)] += count  # type: ignore[assignment]  # a Counter adds any numbers
+        rounded_value = _round(value)
+        rounded[rounded_value] = rounded.get(rounded_value, 0.0) + count
     return rounded
 
 
@@ -104,5 +113,12 @@ def _round(value: float) -> float:
     """Round a value to a power of RATIO."""
     if value == 0 or not math.isfinite(value):
         return value
-    exponent = min(round(math.log(abs(value)) / math.log(RATIO)), MAX_EXPONENT)
-    return float(f"{math.copysign(RATIO**exponent, value):.6g}")
+    exponent = min(round(math.log(abs(value)) / _LOG_OF_RATIO), MAX_EXPONENT)
+    return math.copysign(_make_power(exponent), value)
+
+
+@lru_cache(maxsize=4096)
+def _make_power(exponent: int) -> float:
+    """Return a power of RATIO with six digits. The results are cached, because formatting takes longer than all other
+    steps."""
+    return float(f"{RATIO**exponent:.6g}")

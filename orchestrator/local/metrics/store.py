@@ -1,7 +1,7 @@
 """Store for metrics: a buffer in memory, which a thread writes to SQLite in batches.
 
 Recording appends to the buffer and does not wait for the disk. The thread writes at most `FLUSH_SECONDS` later, so a
-killed server loses less than a second of points. The thread waits while nothing is recorded.
+killed server loses less than a second of points. While no caller records values, the thread waits.
 """
 
 import logging
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from microjobs_orchestrator.local.metrics.statistics import Statistics, is_valid
+from microjobs_orchestrator.local.metrics.statistics import MAX_MAGNITUDE, Statistics, is_valid
 from microjobs_orchestrator.local.metrics.tables import Dimensions, Point, Series, open_tables, sort_dimensions
 
 logger = logging.getLogger(__name__)
@@ -26,10 +26,10 @@ RETRY_SECONDS = 5.0
 CLEAN_SECONDS = 600.0
 """Seconds between two searches for points that are too old."""
 MAX_BUFFERED = 500_000
-"""Maximum number of calls in the buffer. If the disk is too slow, the oldest ones are lost."""
+"""Maximum number of `Samples` in the buffer, one per call of `record`. If the disk is too slow, the oldest are lost."""
 
 
-Values = Mapping[str, float | Statistics]
+ValuesByName = Mapping[str, float | Statistics]
 """Values by the names of the metrics."""
 
 
@@ -38,7 +38,7 @@ class Samples(NamedTuple):
 
     namespace: str
     dimensions: Mapping[str, str]
-    values: Values
+    values: ValuesByName
     time: float
     unit: str
     is_exact: bool
@@ -57,7 +57,7 @@ class MetricStore:
         self._has_failed = False
         """Whether the last flush failed."""
         self.on_points: Callable[[Iterable[Mapping[str, str]]], None] = lambda _: None
-        """Called with the dimensions of new points after they were written to the disk."""
+        """This function is called with the dimensions of new points after the points were written to the disk."""
 
     def close(self) -> None:
         """Write the buffer, and close the file."""
@@ -72,7 +72,7 @@ class MetricStore:
         self,
         namespace: str,
         dimensions: Mapping[str, str],
-        values: Values,
+        values: ValuesByName,
         timestamp: float | None = None,
         *,
         unit: str = "None",
@@ -86,7 +86,7 @@ class MetricStore:
             dimensions: values by the names of the dimensions.
             values: values by the names of the metrics. Values that `is_valid` rejects are dropped. The caller must
                 not change the mappings later.
-            timestamp: seconds since 1970; by default, the present time.
+            timestamp: seconds since 1970; by default, the current time.
             unit: CloudWatch's name of the unit.
             is_exact: keep each point with its own time. Otherwise, the points of a second become one point.
             step: the number of the iteration, for exact points.
@@ -110,7 +110,7 @@ class MetricStore:
         dimensions: Mapping[str, str] | None = None,
         containing: Dimensions = (),
     ) -> list[tuple[Series, float]]:
-        """Return the series with the time of their last point, by namespace, name and dimensions.
+        """Return the series with the time of their last point, sorted by namespace, name and dimensions.
 
         Args:
             dimensions: the series must have exactly these dimensions; None selects all.
@@ -126,7 +126,7 @@ class MetricStore:
         return self._tables.find_units(namespace, name, sort_dimensions(dimensions))
 
     def read(self, series: Series, begin: float = 0.0, end: float = math.inf) -> list[Point]:
-        """Return the points from `begin` up to, but not at, `end`, by time. A series without points is empty.
+        """Return the points from `begin` until before `end`, sorted by time. A series without points is empty.
 
         Points of the same second may be separate.
         """
@@ -171,7 +171,7 @@ class MetricStore:
                 if time.monotonic() >= next_clean:
                     self._tables.clean()
                     next_clean = time.monotonic() + CLEAN_SECONDS
-            except Exception:  # the thread must not end
+            except Exception:  # an error must not end the thread
                 logger.exception("points of metrics are lost")
 
 
@@ -180,24 +180,23 @@ def _make_points(samples: Iterable[Samples]) -> Iterator[tuple[Series, Point]]:
 
     Mappings are compared by identity, which is much faster for callers that record the same objects again and again.
     """
-    groups: dict[tuple[str, str, int, int], list[Samples]] = {}
+    groups: dict[tuple[str, str, int, float], list[Samples]] = {}
     for item in samples:
         if item.is_exact:
             for name, statistics in _list_statistics(item.values):
                 yield _make_series(item, name), Point(item.time, statistics, step=item.step)
         else:
-            key = item.namespace, item.unit, id(item.dimensions), math.floor(item.time)
-            groups.setdefault(key, []).append(item)
+            groups.setdefault((item.namespace, item.unit, id(item.dimensions), item.time // 1), []).append(item)
     for (_, _, _, second), group in groups.items():
-        for name, statistics in _merge(group):
-            yield _make_series(group[0], name), Point(float(second), statistics, is_second=True)
+        for name, statistics in _merge([item.values for item in group]):
+            yield _make_series(group[0], name), Point(second, statistics, is_second=True)
 
 
 def _make_series(samples: Samples, name: str) -> Series:
     return Series(samples.namespace, name, sort_dimensions(samples.dimensions), samples.unit)
 
 
-def _list_statistics(values: Values) -> Iterator[tuple[str, Statistics]]:
+def _list_statistics(values: ValuesByName) -> Iterator[tuple[str, Statistics]]:
     for name, value in values.items():
         if isinstance(value, Statistics):
             yield name, value
@@ -205,15 +204,16 @@ def _list_statistics(values: Values) -> Iterator[tuple[str, Statistics]]:
             yield name, Statistics.from_value(value)
 
 
-def _merge(group: Sequence[Samples]) -> Iterator[tuple[str, Statistics]]:
+def _merge(group: Sequence[ValuesByName]) -> Iterator[tuple[str, Statistics]]:
     """Yield the names of the metrics, with the statistics of all their values."""
-    counts = Counter(id(item.values) for item in group)
-    distributions: dict[str, Counter[float]] = {}
-    for key, values in {id(item.values): item.values for item in group}.items():
+    counts = Counter(map(id, group))
+    distributions: dict[str, dict[float, float]] = {}
+    for key, values in dict(zip(map(id, group), group, strict=True)).items():
         for name, value in values.items():
             if isinstance(value, Statistics):
                 yield from [(name, value)] * counts[key]
-            elif is_valid(value):
-                distributions.setdefault(name, Counter())[value] += counts[key]
+            elif abs(value) <= MAX_MAGNITUDE:  # as `is_valid`, which would take longer
+                distribution = distributions.setdefault(name, {})
+                distribution[value] = distribution.get(value, 0) + counts[key]
     for name, distribution in distributions.items():
         yield name, Statistics.from_distribution(distribution)

@@ -30,18 +30,19 @@ CREATE INDEX IF NOT EXISTS by_time ON points (time);
 CREATE INDEX IF NOT EXISTS seconds ON points (time) WHERE is_second;
 """
 
-INSERT = "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_POINT = "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 MAX_AGE_SECONDS = 455 * 24 * 3600.0
-"""Points are kept for 455 days, as on AWS."""
+"""Maximum age of points: 455 days, as on AWS."""
 MAX_SECOND_AGE = 3 * 3600.0
-"""Seconds are merged into minutes after 3 hours, as on AWS."""
+"""Age at which the points of seconds are merged into points of minutes: 3 hours, as on AWS."""
 MAX_POINTS = 2_000_000
-"""Maximum number of points of all series; the oldest ones are removed. A point takes about 100 bytes."""
+"""Maximum number of points of all series together. The oldest points beyond it are removed. A point takes about 100
+bytes."""
 REMOVED_SHARE = 0.05
 """Share of the points that is removed at once if there are too many."""
 MERGED_ROWS = 2_000
-"""Number of rows that are merged in one transaction."""
+"""Maximum number of rows that are merged in one transaction."""
 MINUTE = 60
 
 Dimensions = tuple[tuple[str, str], ...]
@@ -69,7 +70,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Point:
-    """Samples of a series, at one time or in the second or minute that begins then."""
+    """Samples of a series, at one time or in the second or minute that begins at this time."""
 
     time: float
     """Seconds since 1970."""
@@ -87,9 +88,9 @@ def open_tables(path: Path) -> "Tables":
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             raise
-        damaged = path.with_name(f"{path.name}.damaged")
-        logger.warning("%s is damaged (%s), and moved to %s", path, error, damaged)
-        path.replace(damaged)
+        damaged_path = path.with_name(f"{path.name}.damaged")
+        logger.warning("%s is damaged (%s), and moved to %s", path, error, damaged_path)
+        path.replace(damaged_path)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         return Tables(path)
@@ -109,15 +110,15 @@ class Tables:
         with self._database.transaction() as database:
             get_id = cache(self._get_id)
             rows = [_make_row(get_id(series), point) for series, point in points]
-            database.executemany(INSERT, rows)
+            database.executemany(INSERT_POINT, rows)
         self._count += len(rows)
         if self._count > MAX_POINTS:
             self._remove_oldest()
 
     def _get_id(self, series: Series) -> int:
         """Return the id of a series, which is added if it does not exist. The caller holds a transaction."""
-        if (found := self._find_id(series)) is not None:
-            return found
+        if (series_id := self._find_id(series)) is not None:
+            return series_id
         statement = "INSERT INTO series (namespace, name, dimensions, unit) VALUES (?, ?, ?, ?)"
         return int(self._database.connection.execute(statement, _make_key(series)).lastrowid or 0)
 
@@ -128,7 +129,7 @@ class Tables:
         dimensions: Dimensions | None = None,
         containing: Dimensions = (),
     ) -> list[tuple[Series, float]]:
-        """Return the series with the time of their last point, by namespace, name and dimensions.
+        """Return the series with the time of their last point, sorted by namespace, name and dimensions.
 
         Args:
             dimensions: the series must have exactly these dimensions; None selects all.
@@ -151,7 +152,7 @@ class Tables:
         return [_read_series(row) for row in self._database.select(f"{query} ORDER BY unit", values)]
 
     def read(self, series: Series, begin: float, end: float) -> list[Point]:
-        """Return the points from `begin` up to, but not at, `end`, by time."""
+        """Return the points from `begin` until before `end`, sorted by time."""
         query = (
             "SELECT time, count, total, minimum, maximum, distribution, is_second, step FROM points"
             " WHERE series = ? AND time >= ? AND time < ? ORDER BY time, rowid"
@@ -186,9 +187,9 @@ class Tables:
     def _remove_oldest(self) -> None:
         excess = int(self._count - MAX_POINTS * (1 - REMOVED_SHARE))
         logger.warning("there are more than %d points of metrics: the %d oldest ones are removed", MAX_POINTS, excess)
-        oldest = "SELECT rowid FROM points ORDER BY time LIMIT ?"
+        oldest_rows_query = "SELECT rowid FROM points ORDER BY time LIMIT ?"
         with self._database.transaction() as database:
-            query = f"DELETE FROM points WHERE rowid IN ({oldest})"  # noqa: S608  a constant
+            query = f"DELETE FROM points WHERE rowid IN ({oldest_rows_query})"  # noqa: S608  a constant
             self._count -= database.execute(query, (excess,)).rowcount
             self._remove_empty_series()
 
@@ -196,14 +197,14 @@ class Tables:
         self._database.change("DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM points WHERE series = id)")
 
     def _merge_seconds(self, end: float) -> bool:
-        """Merge the seconds of the oldest minutes before `end`; return False if none is left."""
+        """Merge the seconds of the oldest minutes before `end`; return False if there is no such minute."""
         columns = "series, time, count, total, minimum, maximum, distribution, rowid"
         query = f"SELECT {columns} FROM points WHERE is_second AND time < ? ORDER BY time LIMIT ?"  # noqa: S608
         with self._database.transaction() as database:
             rows = database.execute(query, (end, MERGED_ROWS)).fetchall()
             database.executemany("DELETE FROM points WHERE rowid = ?", [(row[7],) for row in rows])
             merged = list(_merge_rows(rows))
-            database.executemany(INSERT, merged)
+            database.executemany(INSERT_POINT, merged)
         self._count -= len(rows) - len(merged)
         return bool(rows)
 
@@ -217,8 +218,14 @@ def _merge_rows(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _make_row(series: int, point: Point) -> Row:
-    found = point.statistics
-    summary = (found.count, found.total, found.minimum, found.maximum, found.format_distribution())
+    statistics = point.statistics
+    summary = (
+        statistics.count,
+        statistics.total,
+        statistics.minimum,
+        statistics.maximum,
+        statistics.format_distribution(),
+    )
     return series, point.time, point.is_second, *summary, point.step
 
 

@@ -7,7 +7,7 @@ TARGET: Rows = {
     "ServiceNamespace": Honoured(values=("sagemaker",), reason="only resources of SageMaker can be scaled"),
     "ResourceId": Honoured(),
     "ScalableDimension": Honoured(
-        "the instance count of a variant, which one container serves, or the copies of an inference component",
+        "the instance count of a variant, or the copies of an inference component",
         values=("sagemaker:variant:DesiredInstanceCount", "sagemaker:inference-component:DesiredCopyCount"),
         reason="scale instances or copies",
     ),
@@ -15,14 +15,14 @@ TARGET: Rows = {
 PAGE = make_honoured_rows("MaxResults", "NextToken")
 COOLDOWN = Honoured("by default, 300 seconds; `autoscaling_speed` shortens it")
 
-CUSTOM: Rows = {
+CUSTOMIZED_METRIC: Rows = {
     **make_honoured_rows("Namespace", "MetricName"),
     "Dimensions": Members(make_honoured_rows("Name", "Value")),
     "Statistic": Honoured(),
-    "Unit": Refused("the metric is found with the unit in which it was recorded"),
+    "Unit": Refused("the unit with which the metric was recorded is used"),
     "Metrics": Refused("use one metric"),
 }
-TRACKING: Rows = {
+TARGET_TRACKING: Rows = {
     "TargetValue": Honoured(),
     "PredefinedMetricSpecification": Members(
         {
@@ -39,7 +39,7 @@ TRACKING: Rows = {
             "ResourceLabel": Refused("only load balancers have labels"),
         }
     ),
-    "CustomizedMetricSpecification": Members(CUSTOM),
+    "CustomizedMetricSpecification": Members(CUSTOMIZED_METRIC),
     "ScaleOutCooldown": COOLDOWN,
     "ScaleInCooldown": COOLDOWN,
     "DisableScaleIn": Honoured(),
@@ -53,7 +53,7 @@ AUTO_SCALING: dict[str, Rows] = {
         "SuspendedState": Members(
             {
                 **make_honoured_rows("DynamicScalingInSuspended", "DynamicScalingOutSuspended"),
-                "ScheduledScalingSuspended": NoEffect("there are no scheduled actions"),
+                "ScheduledScalingSuspended": NoEffect("scheduled actions are not supported"),
             }
         ),
         "Tags": NoEffect("no operation lists tags of targets"),
@@ -70,7 +70,7 @@ AUTO_SCALING: dict[str, Rows] = {
         "PolicyName": Honoured(),
         "PolicyType": Honoured(values=("TargetTrackingScaling",), reason="use target tracking"),
         "StepScalingPolicyConfiguration": Refused("use target tracking"),
-        "TargetTrackingScalingPolicyConfiguration": Members(TRACKING),
+        "TargetTrackingScalingPolicyConfiguration": Members(TARGET_TRACKING),
         "PredictiveScalingPolicyConfiguration": Refused("use target tracking"),
     },
     "DescribeScalingPolicies": {**TARGET, "PolicyNames": Honoured(), **PAGE},

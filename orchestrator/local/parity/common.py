@@ -9,9 +9,9 @@ VPC = NoEffect("there is no VPC; each job has its own network")
 EXPERIMENT = Members(
     {
         "ExperimentName": Honoured("an existing experiment"),
-        "TrialName": Honoured("an existing trial; by default, the job gets a trial of its own"),
+        "TrialName": Honoured("an existing experiment trial; by default, the job gets an experiment trial of its own"),
         "TrialComponentDisplayName": Honoured(),
-        "RunName": NoEffect("a `Run` of the SDK v2 in the job finds its trial component with it"),
+        "RunName": NoEffect("only the class `Run` of the SDK v2, in the job, reads it to find its trial component"),
     }
 )
 
@@ -20,9 +20,13 @@ TAGS = Members({"Key": Honoured(), "Value": Honoured()})
 INSTANCE_TYPE = Honoured(
     "a GPU type gets this machine's GPUs; with `--limits`, cores and memory of the type", required=True
 )
-ONE_MACHINE = "all hosts run on this one machine"
+ONE_MACHINE_REASON = "all hosts run on this one machine"
 HOSTS = Honoured(
-    "number of containers, `algo-1` …, on their own network", required=True, minimum=1, maximum=100, reason=ONE_MACHINE
+    "number of containers, `algo-1` …, on their own network",
+    required=True,
+    minimum=1,
+    maximum=100,
+    reason=ONE_MACHINE_REASON,
 )
 CLUSTER: Rows = {
     "InstanceType": INSTANCE_TYPE,
@@ -34,22 +38,22 @@ CLUSTER: Rows = {
 ONE_TYPE = Refused("hosts have one instance type: use InstanceType and InstanceCount")
 PREFERENCES: Rows = dict.fromkeys(("InstancePreferences", "SelectedInstanceType", "SelectedInstanceCount"), ONE_TYPE)
 
-ISOLATION = Honoured("the hosts can reach only each other; the runtime `process` refuses it")
+NETWORK_ISOLATION = Honoured("the hosts can reach only each other; the runtime `process` refuses it")
 ENVIRONMENT = Honoured("variables of each host")
 NETWORK: Rows = {
     "VpcConfig": VPC,
-    "EnableNetworkIsolation": ISOLATION,
+    "EnableNetworkIsolation": NETWORK_ISOLATION,
     "EnableInterContainerTrafficEncryption": NoEffect("traffic between hosts does not leave this machine"),
 }
 COMMAND: Rows = dict.fromkeys(("ContainerEntrypoint", "ContainerArguments"), Honoured("replaces the image's own"))
 
 HUB = Refused("hubs are not supported: put the files into a bucket")
-ACCESS = Refused("models with a licence to accept are not supported: put the files into a bucket")
+MODEL_ACCESS = Refused("models with a licence to accept are not supported: put the files into a bucket")
 
 S3_PREFIX = Honoured("objects with this key prefix", values=("S3Prefix",), reason="put the objects under one prefix")
 DISTRIBUTION = Honoured("all objects to each host, or each object to one host")
 
-STOPPING: Rows = {
+STOPPING_CONDITION: Rows = {
     "MaxRuntimeInSeconds": Honoured("after this time the job is stopped, as by a Stop request"),
     "MaxWaitTimeInSeconds": Honoured("limit for a spot job, counted from its creation"),
     "MaxPendingTimeInSeconds": NoEffect("jobs start at once"),

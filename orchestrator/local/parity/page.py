@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows, format_limits
-from microjobs_orchestrator.local.protocols.models import service_model
+from microjobs_orchestrator.local.protocols.models import load_service_model
 
-HEAD = """# Treatment of each member of a request
+PAGE_HEAD = """# Treatment of each member of a request
 
 The local server ignores nothing silently. For each member of each supported request, this page states one of:
 
@@ -22,12 +22,12 @@ A row covers all members below its member, unless these have their own rows. For
 
 
 def render(table: Mapping[str, Mapping[str, Rows]]) -> str:
-    return "\n".join([HEAD, *(_render_service(service, operations) for service, operations in table.items())])
+    return "\n".join([PAGE_HEAD, *(_render_service(service, operations) for service, operations in table.items())])
 
 
 def _render_service(service: str, operations: Mapping[str, Rows]) -> str:
     """Return the part about a service. Operations whose members are all as on AWS share one line."""
-    model = service_model(service)
+    model = load_service_model(service)
     parts = [f"## {model.metadata['serviceId']}", ""]
     parts += [_render_operation(name, rows) for name, rows in operations.items() if not _is_plain(rows)]
     plain = [name for name, rows in operations.items() if _is_plain(rows)]
@@ -47,8 +47,8 @@ def _is_plain(rows: Rows) -> bool:
 def _render_operation(operation: str, rows: Rows) -> str:
     """Return a table of the members; those with the same treatment share a row."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for path, *rest in _list_table_rows(rows, ""):
-        groups.setdefault((rest[0], rest[1]), []).append(path)
+    for path, *cells in _list_table_rows(rows, ""):
+        groups.setdefault((cells[0], cells[1]), []).append(path)
     plain = groups.pop(_describe(Honoured()), [])
     lines = [f"| {_format_names(paths)} | {treatment} | {meaning} |" for (treatment, meaning), paths in groups.items()]
     lines += ["", f"Honoured as on AWS: {_format_names(plain)}."] if plain else []

@@ -1,14 +1,15 @@
 """Parity rows, which state how the local server treats each member of a request, and the check of requests.
 
-Rows have the form of the request, with one row in place of each value. A structure that is honoured is a `Members`,
-with one row for each of its members; each other row covers the whole value. The row of a list applies to each item.
+Rows have the form of the request, with one row in place of each value. A `Members` row is for a structure that is
+honoured, and has one row for each of the structure's members. For a list of structures, these rows apply to each
+structure. Each other row covers the whole value, even if the value is a list.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Any, Union
+from typing import Any, ClassVar, Union
 
 from microjobs_orchestrator.local.values import Deferred
 
@@ -37,6 +38,7 @@ class Honoured:
 class NoEffect:
     """The member concerns only AWS's own machines: it is stored and described, and has no effect."""
 
+    required: ClassVar[bool] = False
     meaning: str
 
 
@@ -44,6 +46,7 @@ class NoEffect:
 class Refused:
     """The member would have an effect that is not supported: it is refused unless it is empty or false."""
 
+    required: ClassVar[bool] = False
     reason: str
     """The reason, or a remedy."""
 
@@ -57,30 +60,31 @@ class Members:
     reason: str = ""
 
 
-Row = Union[Honoured, NoEffect, Refused, Members]  # noqa: UP007  a forward reference needs it
+Row = Union[Honoured, NoEffect, Refused, Members]  # noqa: UP007  a forward reference needs `Union`
 Rows = Mapping[str, Row]
 
 
 def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Yield the path and the value of each member that is not supported, with the reason or a remedy.
+    """Yield a text about each member that is not supported, and about each missing member that this server requires.
+
+    The text has the member's path, its value, and the reason or a remedy.
 
     Args:
         path: the path of the structure with these members, with a dot at the end; empty for the request itself.
     """
     for name, value in members.items():
-        if name in rows:
-            yield from _check(rows[name], value, f"{path}{name}")
-        else:  # botocore's model is newer than the rows
+        if (row := rows.get(name)) is None:  # the model of a newer botocore has members without rows
             yield f"{path}{name} {_quote(value)} (unknown to this version)"
+        elif not (type(value) in (str, bytes) and isinstance(row, Honoured) and not row.values):
+            # The condition skips `_check` for most members, to save time.
+            yield from _check(row, value, f"{path}{name}")
     for name, row in rows.items():
-        if name not in members and isinstance(row, Honoured | Members) and row.required:
-            example = f" as {_quote(row.values[0])}" if isinstance(row, Honoured) and row.values else ""
-            yield f"{path}{name} is missing, and is required{example}{': ' if row.reason else ''}{row.reason}"
+        if row.required and name not in members and isinstance(row, Honoured | Members):
+            remedy = f"set it to {_quote(row.values[0])}" if isinstance(row, Honoured) and row.values else "set it"
+            yield f"{path}{name} is missing: {remedy}{f' ({row.reason})' if row.reason else ''}"
 
 
 def _check(row: Row, value: Any, path: str) -> Iterator[str]:
-    if type(value) in (str, bytes) and isinstance(row, Honoured) and not row.values:  # most members
-        return
     if isinstance(value, Deferred) and not isinstance(row, Refused):  # the value is checked when it is known
         return
     if isinstance(row, Refused) and not _is_empty(value):

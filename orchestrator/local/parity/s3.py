@@ -4,21 +4,34 @@ from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows
 
+# Some constants of this module are texts with the names of members, separated by spaces.
 SSE_C = "SSECustomerAlgorithm SSECustomerKey SSECustomerKeyMD5"
 SSE = f"ServerSideEncryption {SSE_C} SSEKMSKeyId SSEKMSEncryptionContext BucketKeyEnabled"
 SOURCE_SSE = "CopySourceSSECustomerAlgorithm CopySourceSSECustomerKey CopySourceSSECustomerKeyMD5"
-LOCKED = (
+OBJECT_LOCK_MEMBERS = (
     "ObjectLockEventHold ObjectLockEventHoldDurationDays ObjectLockEventHoldDurationYears"
     " ObjectLockLegalHoldStatus ObjectLockMode ObjectLockRetainUntilDate"
 )
-GRANTS = "ACL GrantFullControl GrantRead GrantReadACP GrantWriteACP"
+ACL_MEMBERS = "ACL GrantFullControl GrantRead GrantReadACP GrantWriteACP"
 DIRECTORY_BUCKET = Refused("directory buckets are not supported")
 NO_GRANTS = Refused("buckets and objects belong to the server's one account: remove it")
+ALGORITHMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256", "SHA512", "MD5")
+"""The supported algorithms of checksums."""
+UNSUPPORTED_CHECKSUM_MEMBERS = "ChecksumXXHASH64 ChecksumXXHASH3 ChecksumXXHASH128"
+CHECKSUM_MEMBERS = f"{' '.join(f'Checksum{algorithm}' for algorithm in ALGORITHMS)} {UNSUPPORTED_CHECKSUM_MEMBERS}"
+
+
+def _make_algorithm_row(meaning: str) -> Honoured:
+    return Honoured(meaning, values=ALGORITHMS, reason="other algorithms are not supported")
+
 
 ROWS: Mapping[str, Row] = {
     **dict.fromkeys(f"{SSE} {SOURCE_SSE}".split(), NoEffect("nothing is encrypted")),
-    **dict.fromkeys(f"{LOCKED} ObjectLockEnabledForBucket".split(), Refused("objects cannot be locked: remove it")),
-    **dict.fromkeys(f"{GRANTS} GrantWrite".split(), NO_GRANTS),
+    **dict.fromkeys(
+        f"{OBJECT_LOCK_MEMBERS} ObjectLockEnabledForBucket".split(), Refused("objects cannot be locked: remove it")
+    ),
+    **dict.fromkeys(f"{ACL_MEMBERS} GrantWrite".split(), NO_GRANTS),
+    **dict.fromkeys(UNSUPPORTED_CHECKSUM_MEMBERS.split(), Refused(f"use one of {', '.join(ALGORITHMS)}")),
     **dict.fromkeys(("IfMatchLastModifiedTime", "IfMatchSize"), Refused("use IfMatch instead")),
     **dict.fromkeys(
         ("ExpectedBucketOwner", "ExpectedSourceBucketOwner"),
@@ -32,7 +45,7 @@ ROWS: Mapping[str, Row] = {
     "AnnotationDirective": Refused("objects have no annotations"),
     "BucketNamespace": Refused("bucket names have one namespace: remove it"),
     "BypassGovernanceRetention": NoEffect("no object is retained"),
-    "ChecksumAlgorithm": NoEffect("the checksum's own header names the algorithm"),
+    "ChecksumAlgorithm": _make_algorithm_row("algorithm of the checksum in a header or trailer of the request"),
     "ContentLength": NoEffect("the size of the body is always counted"),
     "IfMatchInitiatedTime": DIRECTORY_BUCKET,
     "MFA": NoEffect("no bucket requires a second factor"),
@@ -46,10 +59,8 @@ ROWS: Mapping[str, Row] = {
 }
 """Rows of members, for operations that have no row of their own. The default of other members is `Honoured()`."""
 
-ALGORITHMS = "CRC32 CRC32C CRC64NVME SHA1 SHA256 SHA512 MD5 XXHASH64 XXHASH3 XXHASH128"
-CHECKSUM_MEMBERS = " ".join(f"Checksum{algorithm}" for algorithm in ALGORITHMS.split())
 DETAILS_MEMBERS = "CacheControl ContentDisposition ContentEncoding ContentLanguage ContentType Expires Metadata Tagging"
-NEW_OBJECT_MEMBERS = f"{DETAILS_MEMBERS} {SSE} StorageClass {GRANTS} WebsiteRedirectLocation {LOCKED}"
+NEW_OBJECT_MEMBERS = f"{DETAILS_MEMBERS} {SSE} StorageClass {ACL_MEMBERS} WebsiteRedirectLocation {OBJECT_LOCK_MEMBERS}"
 CONDITIONS = "IfMatch IfModifiedSince IfNoneMatch IfUnmodifiedSince"
 SOURCE = f"CopySource {' '.join(f'CopySource{name}' for name in CONDITIONS.split())} {SOURCE_SSE}"
 RESPONSE = " ".join(
@@ -61,7 +72,7 @@ OBJECT = "Bucket Key ExpectedBucketOwner RequestPayer"
 READ_MEMBERS = f"{OBJECT} {CONDITIONS} Range {RESPONSE} VersionId {SSE_C} PartNumber ChecksumMode"
 LIST_MEMBERS = f"{BUCKET} Delimiter EncodingType MaxKeys Prefix RequestPayer OptionalObjectAttributes"
 
-PUT_MEMBERS = f"{BUCKET} ContentMD5 ChecksumAlgorithm"
+PUT_SETTING_MEMBERS = f"{BUCKET} ContentMD5 ChecksumAlgorithm"
 STORED_SETTING = NoEffect("stored and described; nothing is encrypted, and only the home's owner can read")
 DESCRIBED_SETTINGS = (
     *("BucketAcl", "BucketCors", "BucketEncryption", "BucketLifecycleConfiguration"),
@@ -78,14 +89,14 @@ NO_PARTS = Refused("only the number of parts is listed: use ListParts before the
 TAGGING = Members({"TagSet": Members({"Key": Honoured(), "Value": Honoured()})})
 
 
-def _make_rows(names: str, **own: Row) -> Rows:
-    return {name: own.get(name) or ROWS.get(name) or Honoured() for name in (*names.split(), *own)}
+def _make_rows(names: str, **rows: Row) -> Rows:
+    return {name: rows.get(name) or ROWS.get(name) or Honoured() for name in (*names.split(), *rows)}
 
 
 S3: dict[str, Rows] = {
     "ListBuckets": _make_rows("MaxBuckets ContinuationToken Prefix BucketRegion"),
     "CreateBucket": _make_rows(
-        f"Bucket {GRANTS} GrantWrite ObjectLockEnabledForBucket ObjectOwnership BucketNamespace",
+        f"Bucket {ACL_MEMBERS} GrantWrite ObjectLockEnabledForBucket ObjectOwnership BucketNamespace",
         CreateBucketConfiguration=Members(
             {
                 "LocationConstraint": Honoured("the server's region; other regions are an error, as on AWS"),
@@ -137,11 +148,11 @@ S3: dict[str, Rows] = {
     "CopyObject": _make_rows(
         f"{OBJECT} ExpectedSourceBucketOwner {SOURCE} IfMatch IfNoneMatch MetadataDirective TaggingDirective"
         f" AnnotationDirective {NEW_OBJECT_MEMBERS}",
-        ChecksumAlgorithm=Honoured("algorithm of the copy's checksum"),
+        ChecksumAlgorithm=_make_algorithm_row("algorithm of the copy's checksum"),
     ),
     "CreateMultipartUpload": _make_rows(
         f"{OBJECT} ChecksumType {NEW_OBJECT_MEMBERS}",
-        ChecksumAlgorithm=Honoured("algorithm of the object's checksum"),
+        ChecksumAlgorithm=_make_algorithm_row("algorithm of the object's checksum"),
     ),
     "UploadPart": _make_rows(
         f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {CHECKSUM_MEMBERS} PartNumber UploadId {SSE_C}"
@@ -162,13 +173,15 @@ S3: dict[str, Rows] = {
     **{f"Get{name}": _make_rows(BUCKET) for name in DESCRIBED_SETTINGS},
     "GetBucketAccelerateConfiguration": _make_rows(f"{BUCKET} RequestPayer"),
     **{f"Delete{name}": _make_rows(BUCKET) for name in DELETED_SETTINGS},
-    "PutBucketEncryption": _make_rows(PUT_MEMBERS, ServerSideEncryptionConfiguration=STORED_SETTING),
-    "PutPublicAccessBlock": _make_rows(PUT_MEMBERS, PublicAccessBlockConfiguration=STORED_SETTING),
-    "PutBucketOwnershipControls": _make_rows(PUT_MEMBERS, OwnershipControls=STORED_SETTING),
-    "PutBucketTagging": _make_rows(PUT_MEMBERS, Tagging=TAGGING),
-    "PutBucketPolicy": _make_rows(PUT_MEMBERS, ConfirmRemoveSelfBucketAccess=STORED_SETTING, Policy=STORED_SETTING),
+    "PutBucketEncryption": _make_rows(PUT_SETTING_MEMBERS, ServerSideEncryptionConfiguration=STORED_SETTING),
+    "PutPublicAccessBlock": _make_rows(PUT_SETTING_MEMBERS, PublicAccessBlockConfiguration=STORED_SETTING),
+    "PutBucketOwnershipControls": _make_rows(PUT_SETTING_MEMBERS, OwnershipControls=STORED_SETTING),
+    "PutBucketTagging": _make_rows(PUT_SETTING_MEMBERS, Tagging=TAGGING),
+    "PutBucketPolicy": _make_rows(
+        PUT_SETTING_MEMBERS, ConfirmRemoveSelfBucketAccess=NoEffect("policies are not enforced"), Policy=STORED_SETTING
+    ),
     "PutBucketVersioning": _make_rows(
-        f"{PUT_MEMBERS} MFA",
+        f"{PUT_SETTING_MEMBERS} MFA",
         VersioningConfiguration=Members(
             {
                 "Status": Honoured(values=("Suspended",), reason="versions are not kept"),
@@ -176,9 +189,9 @@ S3: dict[str, Rows] = {
             }
         ),
     ),
-    "PutBucketAcl": _make_rows(f"{PUT_MEMBERS} {GRANTS} GrantWrite", AccessControlPolicy=NO_GRANTS),
+    "PutBucketAcl": _make_rows(f"{PUT_SETTING_MEMBERS} {ACL_MEMBERS} GrantWrite", AccessControlPolicy=NO_GRANTS),
     "GetObjectAcl": _make_rows(f"{OBJECT} VersionId"),
     "PutObjectAcl": _make_rows(
-        f"{OBJECT} VersionId ContentMD5 ChecksumAlgorithm {GRANTS} GrantWrite", AccessControlPolicy=NO_GRANTS
+        f"{OBJECT} VersionId ContentMD5 ChecksumAlgorithm {ACL_MEMBERS} GrantWrite", AccessControlPolicy=NO_GRANTS
     ),
 }

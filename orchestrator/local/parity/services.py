@@ -103,13 +103,13 @@ PAGE: dict[str, Row] = make_honoured_rows("Marker", "MaxItems")
 DOCUMENT = Honoured("stored and described; permissions are not checked")
 
 
-def _make_role_rows(*names: str, **own: Row) -> Rows:
-    return {"RoleName": ROLE, **make_honoured_rows(*names), **own}
+def _make_role_rows(*names: str, **rows: Row) -> Rows:
+    return {"RoleName": ROLE, **make_honoured_rows(*names), **rows}
 
 
 IAM: dict[str, Rows] = {
     "GetRole": _make_role_rows(),
-    "ListRoles": {"PathPrefix": Honoured("lists only roles that were created"), **PAGE},
+    "ListRoles": {"PathPrefix": Honoured("lists only roles that were created or changed"), **PAGE},
     "CreateRole": _make_role_rows(
         "Path",
         "Description",
@@ -155,7 +155,7 @@ REPOSITORY: dict[str, Row] = {
     "registryId": Honoured("the server's account"),
     "repositoryName": Honoured("a repository of the engine's images, or a repository that CreateRepository created"),
 }
-PAGED: dict[str, Row] = make_honoured_rows("nextToken", "maxResults")
+PAGE_ROWS: dict[str, Row] = make_honoured_rows("nextToken", "maxResults")
 IMAGE_FILTER = Members(
     {
         "tagStatus": Honoured("the engine's images without a name are in no repository"),
@@ -165,7 +165,7 @@ IMAGE_FILTER = Members(
 
 ECR: dict[str, Rows] = {
     "GetAuthorizationToken": make_honoured_rows("registryIds"),
-    "DescribeRepositories": {"registryId": REPOSITORY["registryId"], "repositoryNames": Honoured(), **PAGED},
+    "DescribeRepositories": {"registryId": REPOSITORY["registryId"], "repositoryNames": Honoured(), **PAGE_ROWS},
     "CreateRepository": {
         **REPOSITORY,
         "tags": TAGS,
@@ -184,10 +184,10 @@ ECR: dict[str, Rows] = {
     "DescribeImages": {
         **REPOSITORY,
         "imageIds": Members(make_honoured_rows("imageDigest", "imageTag")),
-        **PAGED,
+        **PAGE_ROWS,
         "filter": IMAGE_FILTER,
     },
-    "ListImages": {**REPOSITORY, **PAGED, "filter": IMAGE_FILTER},
+    "ListImages": {**REPOSITORY, **PAGE_ROWS, "filter": IMAGE_FILTER},
     "ListTagsForResource": make_honoured_rows("resourceArn"),
     "TagResource": {"resourceArn": Honoured(), "tags": TAGS},
     "UntagResource": make_honoured_rows("resourceArn", "tagKeys"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.kinds import Kind, all_kinds, load_modules
+from microjobs_orchestrator.local.kinds import Kind, load_kinds, load_modules
 from microjobs_orchestrator.local.parity.autoscaling import AUTO_SCALING
 from microjobs_orchestrator.local.parity.common import LIST_ROWS, LIST_ROWS_WITH_STATUS, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.metrics import CLOUDWATCH, SAGEMAKER_METRICS
@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.parity.s3 import S3
 from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME, SQS, STS
 
 
-def _common_rows(kind: Kind) -> Iterator[tuple[str, Rows]]:
+def _list_common_rows(kind: Kind) -> Iterator[tuple[str, Rows]]:
     """Yield the rows of the operations that are the same for all kinds: all except Create."""
     for verb in kind.verbs:
         listing = LIST_ROWS_WITH_STATUS if kind.lifecycle else LIST_ROWS
@@ -25,7 +25,7 @@ def _common_rows(kind: Kind) -> Iterator[tuple[str, Rows]]:
 
 
 SAGEMAKER: dict[str, Rows] = {
-    **{operation: rows for kind in all_kinds() for operation, rows in _common_rows(kind)},
+    **{operation: rows for kind in load_kinds() for operation, rows in _list_common_rows(kind)},
     **{operation: rows for module in load_modules("parity") for operation, rows in module.ROWS.items()},
     "AddTags": {"ResourceArn": Honoured(), "Tags": TAGS},
     "ListTags": make_honoured_rows("ResourceArn", "NextToken", "MaxResults"),
@@ -47,7 +47,7 @@ TABLE: Mapping[str, Mapping[str, Rows]] = {
 }
 """Rows for each member of each supported operation, by botocore's name of the service."""
 
-CODES: Mapping[str, str] = {
+REFUSAL_CODES: Mapping[str, str] = {
     "sagemaker": "ValidationException",
     "sagemaker-metrics": "ValidationException",
     "s3": "NotImplemented",
@@ -59,12 +59,12 @@ CODES: Mapping[str, str] = {
 """Error codes for a request that is not supported, by service; `ValidationError` for other services."""
 
 
-def refuse(service: str, operation: str, params: Mapping[str, Any]) -> None:
+def refuse_unsupported_members(service: str, operation: str, params: Mapping[str, Any]) -> None:
     """Refuse a request with members that AWS supports and this server does not.
 
     Raises:
         ServiceError: names each of these members, its value, and the reason or a remedy.
     """
-    if found := "; ".join(list_refusals(TABLE[service][operation], params)):
-        code, status = CODES.get(service, "ValidationError"), 501 if service == "s3" else 400
-        raise ServiceError(code, f"Not supported here: {found}", status)
+    if refusals := "; ".join(list_refusals(TABLE[service][operation], params)):
+        code, status = REFUSAL_CODES.get(service, "ValidationError"), 501 if service == "s3" else 400
+        raise ServiceError(code, f"Not supported here: {refusals}", status)

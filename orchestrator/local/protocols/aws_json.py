@@ -12,7 +12,7 @@ from botocore.model import ListShape, MapShape, OperationModel, Shape, Structure
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Answer, select_members
+from microjobs_orchestrator.local.protocols.results import OperationResult, select_members
 from microjobs_orchestrator.local.protocols.text import parse_float
 from microjobs_orchestrator.local.values import to_valid_json
 
@@ -31,7 +31,7 @@ SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def find_operation(_: str, request: Request) -> str:
-    """Return `CreateModel` for `SageMaker.CreateModel`."""
+    """Return the name of the operation: `CreateModel` if the header is `SageMaker.CreateModel`."""
     return request.headers.get("X-Amz-Target", "").rpartition(".")[2]
 
 
@@ -39,8 +39,8 @@ def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
     return parse_object(operation.name, request.get_data())
 
 
-def format_answer(operation: OperationModel, answer: Answer, _: Request) -> Response:
-    return Response(format_object(operation.output_shape, answer.members), content_type=CONTENT_TYPE)
+def format_result(operation: OperationModel, result: OperationResult, _: Request) -> Response:
+    return Response(format_object(operation.output_shape, result.members), content_type=CONTENT_TYPE)
 
 
 def format_error(error: ServiceError, _: Request) -> Response:
@@ -63,7 +63,9 @@ def parse_object(operation: str, body: bytes) -> dict[str, Any]:
         if isinstance(content, dict):
             return content
     except (ValueError, RecursionError) as error:
-        raise ServiceError("SerializationException", f"{operation} takes a JSON object: {error}") from error
+        raise ServiceError(
+            "SerializationException", f"the body of {operation} is not a valid JSON object: {error}"
+        ) from error
     raise ServiceError("SerializationException", f"{operation} takes a JSON object, not {content!r:.60}")
 
 
@@ -114,7 +116,7 @@ def format_object(shape: Shape | None, result: Mapping[str, Any]) -> str:
     try:
         return json.dumps(content, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        # The client cannot repair these numbers, so it gets the other values.
+        # The client cannot repair these numbers, so the response leaves them out.
         log.exception("a response has numbers that are not valid in JSON")
         return json.dumps(to_valid_json(content), separators=(",", ":"))
 

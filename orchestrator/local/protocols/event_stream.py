@@ -10,12 +10,12 @@ from zlib import crc32
 from botocore.model import StructureShape
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Event, ResultError, select_members
+from microjobs_orchestrator.local.protocols.results import Event, ResultError, select_members
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 
 MAX_PAYLOAD_BYTES = 24 << 20
-"""Limit of one message, which clients check."""
+"""Maximum size of the payload of one message. Clients refuse larger messages."""
 
 _STRING = 7
 """The type code of a header whose value is a string."""
@@ -30,7 +30,7 @@ def encode_events(
 ) -> Iterator[bytes]:
     """Yield the messages of a stream, and an empty part for a pause.
 
-    A ServiceError that the events raise becomes the last message.
+    If the iteration over the events raises a ServiceError, the error becomes the last message.
 
     Args:
         stream: shape with the stream's events as members.
@@ -57,9 +57,9 @@ def _encode_event(
     event: Any, name: str, members: Mapping[str, Any], content_type: str, format_document: FormatDocument
 ) -> bytes:
     content = select_members(event, members, name)
-    blob = next((member for member, shape in event.members.items() if shape.serialization.get("eventpayload")), None)
-    payload = bytes(content.get(blob, b"")) if blob else format_document(event, content, name)
-    payload_type = "application/octet-stream" if blob else content_type
+    blob_name = next((member for member, shape in event.members.items() if shape.serialization.get("eventpayload")), "")
+    payload = bytes(content.get(blob_name, b"")) if blob_name else format_document(event, content, name)
+    payload_type = "application/octet-stream" if blob_name else content_type
     return encode_message({":message-type": "event", ":event-type": name, ":content-type": payload_type}, payload)
 
 
@@ -74,10 +74,10 @@ def _encode_error(stream: Any, error: ServiceError, content_type: str, format_do
 
 
 def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """Return one message: lengths, their CRC, headers, payload, and the CRC of all.
+    """Return one message: its lengths, their CRC, the headers, the payload, and the CRC of all these bytes.
 
     Raises:
-        ValueError: clients would not accept the size of the payload.
+        ValueError: the payload is larger than clients accept.
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"An event has a payload of {len(payload)} bytes; the limit is {MAX_PAYLOAD_BYTES}.")

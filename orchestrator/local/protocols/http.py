@@ -24,7 +24,7 @@ def get_headers(request: Request) -> Mapping[str, str]:
 def get_target(request: Request) -> tuple[str, str]:
     """Return the path and the query string, both percent-encoded."""
     path, _, query = str(request.environ["REQUEST_URI"]).partition("?")
-    if not path.startswith("/"):  # the absolute form of a target
+    if not path.startswith("/"):  # the target has the absolute form
         path = "/" + path.partition("://")[2].partition("/")[2]
     return path, query
 

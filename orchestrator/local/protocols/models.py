@@ -25,11 +25,11 @@ CORRECTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """Shapes by service: they replace shapes of the service's model that differ from AWS's behaviour."""
 
 _loader = Loader()
-"""One loader for all models: each loader lists the folders of all services."""
+"""The loader of all models. Several loaders would be slower, because each one lists the folders of all services."""
 
 
 @cache
-def service_model(service: str) -> ServiceModel:
+def load_service_model(service: str) -> ServiceModel:
     """Return the model of a service by botocore's name for it, such as `sagemaker-runtime`.
 
     Raises:
@@ -41,16 +41,16 @@ def service_model(service: str) -> ServiceModel:
 
 
 @cache
-def operation_model(service: str, operation: str) -> OperationModel:
+def load_operation_model(service: str, operation: str) -> OperationModel:
     """Return the model of an operation such as `CreateTrainingJob`.
 
     Raises:
         botocore.model.OperationNotFoundError: the service has no operation of that name.
     """
-    return service_model(service).operation_model(operation)
+    return load_service_model(service).operation_model(operation)
 
 
-def signing_name(service: str) -> str:
+def get_signing_name(service: str) -> str:
     """Return a service's name in the scope of signatures, such as `sagemaker` for `sagemaker-runtime`."""
-    metadata = service_model(service).metadata
+    metadata = load_service_model(service).metadata
     return str(metadata.get("signingName", metadata["endpointPrefix"]))

@@ -1,4 +1,4 @@
-"""Interface of the protocols: one module each, with these functions."""
+"""Interface of the protocols. Each protocol is a module that has the functions of `WireProtocol`."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -10,9 +10,10 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import aws_json, query, rest_json, rest_xml, rpc_cbor
-from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.http import get_headers
-from microjobs_orchestrator.local.protocols.models import service_model
+from microjobs_orchestrator.local.protocols.models import load_service_model
+from microjobs_orchestrator.local.protocols.responses import HttpResponse
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.protocols.rpc_cbor import PROTOCOL_HEADER
 
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -22,7 +23,7 @@ ErrorStyle = Literal["json", "query", "s3"]
 
 
 class WireProtocol(Protocol):
-    """How the requests, results and errors of a service are encoded in HTTP."""
+    """Encoding of a service's requests, results and errors in HTTP."""
 
     UNKNOWN_OPERATION: tuple[str, int]
     """Error code and HTTP status for an operation that the service does not have."""
@@ -42,8 +43,8 @@ class WireProtocol(Protocol):
             ServiceError: the request is not in this protocol.
         """
 
-    def format_answer(self, operation: OperationModel, answer: Answer, request: Request, /) -> Response:
-        """Format a handler's result.
+    def format_result(self, operation: OperationModel, result: OperationResult, request: Request, /) -> HttpResponse:
+        """Format the result of an operation.
 
         Raises:
             ResultError: the result has a member that the operation's output does not have.
@@ -60,10 +61,10 @@ MODULES: Mapping[str, ModuleType] = {
     "ec2": query,
     "rest-xml": rest_xml,
 }
-"""Modules by botocore's names of the protocols. Another emulator answers the service that uses EC2; for it, the module
-only formats errors."""
+"""Modules by botocore's names of the protocols. Only the service EC2 uses the protocol "ec2". Another emulator answers
+the requests to EC2, so the module `query` only formats errors for them."""
 
-STYLES: Mapping[ModuleType, ErrorStyle] = {
+ERROR_STYLES: Mapping[ModuleType, ErrorStyle] = {
     aws_json: "json",
     rpc_cbor: "json",
     rest_json: "json",
@@ -73,7 +74,7 @@ STYLES: Mapping[ModuleType, ErrorStyle] = {
 
 
 def get_error_style(protocol: WireProtocol) -> ErrorStyle:
-    return STYLES[cast("ModuleType", protocol)]
+    return ERROR_STYLES[cast("ModuleType", protocol)]
 
 
 def get_protocol(name: str) -> WireProtocol:
@@ -83,21 +84,23 @@ def get_protocol(name: str) -> WireProtocol:
 
 @cache
 def get_service_protocol(service: str) -> WireProtocol:
-    return get_protocol(str(service_model(service).metadata["protocol"]))
+    return get_protocol(str(load_service_model(service).metadata["protocol"]))
 
 
 def find_protocol(service: str, request: Request) -> WireProtocol:
-    """Return the protocol of a request. Clients choose one of the protocols of a service, such as CloudWatch."""
-    supported = service_model(service).metadata.get("protocols", ())
-    if len(supported) < 2:
+    """Return the protocol of a request. If a service, such as CloudWatch, has several, the client chooses one."""
+    protocol_names = load_service_model(service).metadata.get("protocols", ())
+    if len(protocol_names) < 2:
         return get_service_protocol(service)
-    signs = {
+    matches_by_protocol = {
         "smithy-rpc-v2-cbor": PROTOCOL_HEADER in request.headers,
         "json": "X-Amz-Target" in request.headers,
         "query": request.headers.get("Content-Type", "").startswith(FORM_TYPE) or "Action" in request.args,
     }
-    found = next((name for name, is_present in signs.items() if is_present and name in supported), None)
-    return get_protocol(found) if found else get_service_protocol(service)
+    protocol_name = next(
+        (name for name, matches in matches_by_protocol.items() if matches and name in protocol_names), None
+    )
+    return get_protocol(protocol_name) if protocol_name else get_service_protocol(service)
 
 
 def guess_protocol(request: Request) -> WireProtocol:

@@ -11,8 +11,8 @@ from botocore.model import OperationModel
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Answer, select_members
 from microjobs_orchestrator.local.protocols.http import get_request_id
+from microjobs_orchestrator.local.protocols.results import OperationResult, select_members
 from microjobs_orchestrator.local.protocols.text import NOT_XML, format_text, parse_integer, parse_text
 
 CONTENT_TYPE = "text/xml"
@@ -81,12 +81,12 @@ def _convert(shape: Any, tree: Any, path: str) -> Any:
 # --- results ---
 
 
-def format_answer(operation: OperationModel, answer: Answer, request: Request) -> Response:
+def format_result(operation: OperationModel, result: OperationResult, request: Request) -> Response:
     root = Element(f"{operation.name}Response", {"xmlns": operation.service_model.metadata["xmlNamespace"]})
     shape = operation.output_shape
     if shape is not None:
         wrapper = SubElement(root, shape.serialization.get("resultWrapper", f"{operation.name}Result"))
-        _fill(wrapper, shape, answer.members)
+        _fill(wrapper, shape, result.members)
     SubElement(SubElement(root, "ResponseMetadata"), "RequestId").text = get_request_id(request)
     return Response(tostring(root), content_type=CONTENT_TYPE)
 

@@ -12,14 +12,15 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import rest
-from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.aws_json import format_object, parse_object
-from microjobs_orchestrator.local.protocols.rest_routes import Codes, find_route
+from microjobs_orchestrator.local.protocols.responses import HttpResponse
+from microjobs_orchestrator.local.protocols.rest_routes import RestErrorCodes, find_route
+from microjobs_orchestrator.local.protocols.results import OperationResult
 
 CONTENT_TYPE = "application/json"
 UNKNOWN_OPERATION = ("UnknownOperationException", 404)
 
-CODES = Codes(
+ERROR_CODES = RestErrorCodes(
     unknown_address=UNKNOWN_OPERATION,
     incomplete=("ValidationException", 400),
     malformed_address=("SerializationException", 400),
@@ -29,15 +30,15 @@ CODES = Codes(
 
 
 def find_operation(service: str, request: Request) -> str:
-    return find_route(service, request, CODES).operation.name
+    return find_route(service, request, ERROR_CODES).operation.name
 
 
 def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
-    return rest.parse_members(operation, request, CODES, lambda shape, body: parse_object(shape.name, body))
+    return rest.parse_members(operation, request, ERROR_CODES, lambda shape, body: parse_object(shape.name, body))
 
 
-def format_answer(operation: OperationModel, answer: Answer, _: Request) -> Response:
-    return rest.format_answer(operation, answer, CONTENT_TYPE, _format_document)
+def format_result(operation: OperationModel, result: OperationResult, _: Request) -> HttpResponse:
+    return rest.format_result(operation, result, CONTENT_TYPE, _format_document)
 
 
 def _format_document(shape: StructureShape, members: Mapping[str, Any], _: str) -> bytes:
@@ -45,6 +46,6 @@ def _format_document(shape: StructureShape, members: Mapping[str, Any], _: str) 
 
 
 def format_error(error: ServiceError, _: Request) -> Response:
-    """Format an error. If the error has members of its own, they replace the code and the message in the body."""
+    """Format an error. If the error has members, they replace the code and the message in the body."""
     content = json.dumps(dict(error.members) or {"__type": error.code, "message": error.message})
     return Response(content, error.status, {"x-amzn-ErrorType": error.code}, content_type=CONTENT_TYPE)

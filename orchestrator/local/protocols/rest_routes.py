@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from botocore.model import OperationModel, Shape
@@ -11,11 +11,11 @@ from werkzeug import Request
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.http import get_headers, get_target
-from microjobs_orchestrator.local.protocols.models import service_model
+from microjobs_orchestrator.local.protocols.models import load_service_model
 
 
-@dataclass(frozen=True)
-class Codes:
+@dataclass(frozen=True, eq=False)  # without eq, caches compare the identities of objects, which is fast
+class RestErrorCodes:
     """Error codes and HTTP statuses of a REST protocol."""
 
     unknown_address: tuple[str, int]
@@ -45,7 +45,7 @@ class Route:
     """Names of the groups of `path`."""
     fixed_parameters: frozenset[tuple[str, str]]
     """Parameters that name the operation, such as `uploads`, with their values."""
-    required: frozenset[str]
+    required_names: frozenset[str]
     """Names of headers, in lower case, and of parameters that a request must have."""
     members_by_location: Mapping[str, Mapping[str, tuple[str, Shape]]]
     """Names and shapes of the members by location, such as `header`, and by name in the request."""
@@ -58,13 +58,13 @@ def get_route(operation: OperationModel) -> Route:
     members_by_location: dict[str, dict[str, tuple[str, Shape]]] = {}
     for name, member in (shape.members if shape else {}).items():
         members_by_name = members_by_location.setdefault(member.serialization.get("location", ""), {})
-        members_by_name[wire_name(name, member)] = name, member
+        members_by_name[get_wire_name(name, member)] = name, member
     names = shape.required_members if shape else []
     named_members = {**members_by_location.get("header", {}), **members_by_location.get("querystring", {})}
-    required = frozenset(wire for wire, (name, _) in named_members.items() if name in names)
+    required_names = frozenset(wire_name for wire_name, (name, _) in named_members.items() if name in names)
     fixed_parameters = frozenset(parse_qsl(query, keep_blank_values=True))
     return Route(
-        operation, operation.http["method"], *_compile_path(path), fixed_parameters, required, members_by_location
+        operation, operation.http["method"], *_compile_path(path), fixed_parameters, required_names, members_by_location
     )
 
 
@@ -82,7 +82,7 @@ def _compile_path(template: str) -> tuple[re.Pattern[str], Sequence[str]]:
 @cache
 def _list_routes(service: str) -> Mapping[str, Sequence[Route]]:
     """Return the routes of a service by their HTTP methods."""
-    model = service_model(service)
+    model = load_service_model(service)
     routes = [get_route(model.operation_model(name)) for name in sorted(model.operation_names)]
     addresses = {_get_address(route) for route in routes if not route.operation.deprecated}
     by_method: dict[str, list[Route]] = {}
@@ -97,26 +97,26 @@ def _get_address(route: Route) -> tuple[object, ...]:
     return route.method, route.path, route.fixed_parameters
 
 
-def has_path(service: str, path: str) -> bool:
-    """Return whether an operation of a service has a path with the same first segment."""
+def has_first_segment(service: str, path: str) -> bool:
+    """Return whether an operation of a service has a path with the same first segment as `path`."""
     return path.split("/")[1] in _list_first_segments(service)
 
 
 @cache
 def _list_first_segments(service: str) -> frozenset[str]:
     """Return the first segments of the paths of a service's operations."""
-    model = service_model(service)
+    model = load_service_model(service)
     uris = (model.operation_model(name).http["requestUri"] for name in model.operation_names)
     return frozenset(uri.split("/")[1] for uri in uris)
 
 
-def wire_name(name: str, member: Shape) -> str:
+def get_wire_name(name: str, member: Shape) -> str:
     """Return a member's name in requests: a header or prefix of headers (in lower case), a parameter or a label."""
-    wire: str = member.serialization.get("name", name)
-    return wire.lower() if member.serialization.get("location") in ("header", "headers") else wire
+    wire_name: str = member.serialization.get("name", name)
+    return wire_name.lower() if member.serialization.get("location") in ("header", "headers") else wire_name
 
 
-def find_route(service: str, request: Request, codes: Codes) -> Route:
+def find_route(service: str, request: Request, codes: RestErrorCodes) -> Route:
     """Return the route of the operation that a request is for.
 
     Raises:
@@ -124,34 +124,40 @@ def find_route(service: str, request: Request, codes: Codes) -> Route:
     """
     path, query = get_target(request)
     parameters = frozenset(parse_query(query, codes) if query else ())
-    routes = [
-        route
-        for route in _list_routes(service).get(request.method, ())
-        if route.fixed_parameters <= parameters and route.path.fullmatch(path)
-    ]
+    routes = [route for route in _match_path(service, request.method, path) if route.fixed_parameters <= parameters]
     if not routes:
         message = f"The method {request.method} is not allowed on {decode(path, codes)}."
         raise make_error(codes.unknown_address, message)
-    fixed_count = max(len(route.fixed_parameters) for route in routes)
-    routes = [route for route in routes if len(route.fixed_parameters) == fixed_count]
-    available = {name for name, _ in parameters} | get_headers(request).keys()
-    complete = [route for route in routes if route.required <= available]
-    if not complete:
-        missing = ", ".join(sorted(routes[0].required - available))
-        raise make_error(
-            codes.incomplete, f"{routes[0].operation.name} requires these headers or parameters: {missing}."
-        )
-    return max(complete, key=lambda route: len(route.required))
+    if len(routes) > 1:
+        fixed_count = max(len(route.fixed_parameters) for route in routes)
+        routes = [route for route in routes if len(route.fixed_parameters) == fixed_count]
+    header_names = get_headers(request).keys()
+    names = {name for name, _ in parameters} | header_names if query else header_names
+    matching_routes = [route for route in routes if route.required_names <= names]
+    if not matching_routes:
+        missing_names = ", ".join(sorted(routes[0].required_names - names))
+        message = f"{routes[0].operation.name} requires these headers or parameters: {missing_names}."
+        raise make_error(codes.incomplete, message)
+    return matching_routes[0] if len(matching_routes) == 1 else max(matching_routes, key=_count_required_names)
 
 
-def parse_query(query: str, codes: Codes) -> list[tuple[str, str]]:
+def _count_required_names(route: Route) -> int:
+    return len(route.required_names)
+
+
+@lru_cache(maxsize=1024)
+def _match_path(service: str, method: str, path: str) -> Sequence[Route]:
+    return [route for route in _list_routes(service).get(method, ()) if route.path.fullmatch(path)]
+
+
+def parse_query(query: str, codes: RestErrorCodes) -> list[tuple[str, str]]:
     try:
         return parse_qsl(query, keep_blank_values=True, errors="strict")
     except ValueError:
         raise make_error(codes.malformed_address, f"Couldn't parse the query {query!r}: it is not UTF-8.") from None
 
 
-def decode(text: str, codes: Codes) -> str:
+def decode(text: str, codes: RestErrorCodes) -> str:
     try:
         return unquote_to_bytes(text.encode("latin-1")).decode()
     except ValueError:

@@ -1,5 +1,6 @@
 """REST XML, which botocore calls "rest-xml", for S3. The method and the address determine the operation. The members
-are in the address, the headers and an XML document, unless the body is the payload. S3 has no maps in documents.
+are in the address, the headers and an XML document, unless the body is the payload. Maps are not supported, because
+S3's documents contain none.
 """
 
 from collections.abc import Mapping
@@ -12,15 +13,16 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import rest
-from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.http import get_request_id
-from microjobs_orchestrator.local.protocols.rest_routes import Codes, find_route
+from microjobs_orchestrator.local.protocols.responses import HttpResponse
+from microjobs_orchestrator.local.protocols.rest_routes import RestErrorCodes, find_route
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.protocols.text import NOT_XML, format_text, parse_text
 
 CONTENT_TYPE = "application/xml"
 UNKNOWN_OPERATION = ("NotImplemented", 501)
 
-CODES = Codes(
+ERROR_CODES = RestErrorCodes(
     unknown_address=("MethodNotAllowed", 405),
     incomplete=("InvalidRequest", 400),
     malformed_address=("InvalidURI", 400),
@@ -31,7 +33,7 @@ CODES = Codes(
 SCHEMA_INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
 ElementTree.register_namespace("xsi", SCHEMA_INSTANCE)
 
-ROOTS = {
+ROOT_ELEMENTS = {
     "CompleteMultipartUpload": "CompleteMultipartUploadResult",
     "CreateMultipartUpload": "InitiateMultipartUploadResult",
     "DeleteObjects": "DeleteResult",
@@ -55,7 +57,7 @@ ROOTS = {
     "ListObjectsV2": "ListBucketResult",
     "ListParts": "ListPartsResult",
 }
-"""Root elements of S3's documents by operation: botocore's model does not state them. For other services, the root
+"""Root elements of S3's documents by operation: botocore's model does not state them. For other operations, the root
 element has the name of the shape."""
 
 TEXT_DOCUMENTS = {"LocationConstraint"}
@@ -63,14 +65,14 @@ TEXT_DOCUMENTS = {"LocationConstraint"}
 
 
 def find_operation(service: str, request: Request) -> str:
-    return find_route(service, request, CODES).operation.name
+    return find_route(service, request, ERROR_CODES).operation.name
 
 
 # --- requests ---
 
 
 def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
-    return rest.parse_members(operation, request, CODES, _parse_document)
+    return rest.parse_members(operation, request, ERROR_CODES, _parse_document)
 
 
 def _parse_document(shape: StructureShape, document: bytes) -> dict[str, Any]:
@@ -83,9 +85,9 @@ def _parse_document(shape: StructureShape, document: bytes) -> dict[str, Any]:
         root = ElementTree.fromstring(text)  # noqa: S314
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise make_malformed_xml_error(str(error)) from None
-    expected = shape.serialization.get("name", shape.name)
-    if _get_local_name(root) != expected:
-        raise make_malformed_xml_error(f"the document is a <{_get_local_name(root)}> and not a <{expected}>")
+    name = shape.serialization.get("name", shape.name)
+    if _get_local_name(root) != name:
+        raise make_malformed_xml_error(f"the document is a <{_get_local_name(root)}> and not a <{name}>")
     return _parse_structure(shape, root)
 
 
@@ -112,39 +114,39 @@ def _parse_element(shape: Shape, element: ElementTree.Element) -> Any:
 
 
 def _parse_structure(shape: StructureShape, element: ElementTree.Element) -> dict[str, Any]:
-    inner = {name: member for name, member in shape.members.items() if not rest.is_outside_body(member)}
-    names = {_element_name(name, member): name for name, member in inner.items()}
+    body_members = {name: member for name, member in shape.members.items() if not rest.is_outside_body(member)}
+    names = {_get_element_name(name, member): name for name, member in body_members.items()}
     values: dict[str, Any] = {}
     for child in element:
         if (name := names.get(_get_local_name(child))) is None:
             raise make_malformed_xml_error(f"<{_get_local_name(element)}> has no <{_get_local_name(child)}>")
-        member = inner[name]
+        member = body_members[name]
         if isinstance(member, ListShape) and member.serialization.get("flattened"):
             values.setdefault(name, []).append(_parse_element(member.member, child))
         else:
             values[name] = _parse_element(member, child)
     for name in shape.required_members:
-        if name in inner and name not in values:
+        if name in body_members and name not in values:
             raise make_malformed_xml_error(f"<{_get_local_name(element)}> needs a <{name}>")
     return values
 
 
-def _element_name(name: str, member: Shape) -> str:
+def _get_element_name(name: str, member: Shape) -> str:
     """Return the name of a member's elements. A flattened list's elements may have the name of the list's items."""
-    own: str | None = member.serialization.get("name")
-    if isinstance(member, ListShape) and member.serialization.get("flattened") and own is None:
-        own = member.member.serialization.get("name")
-    return own or name
+    location_name: str | None = member.serialization.get("name")
+    if isinstance(member, ListShape) and member.serialization.get("flattened") and location_name is None:
+        location_name = member.member.serialization.get("name")
+    return location_name or name
 
 
 # --- results ---
 
 
-def format_answer(operation: OperationModel, answer: Answer, request: Request) -> Response:
+def format_result(operation: OperationModel, result: OperationResult, request: Request) -> HttpResponse:
     namespace = operation.service_model.metadata.get("xmlNamespace") or ""
 
     def format_document(shape: StructureShape, members: Mapping[str, Any], name: str) -> bytes:
-        root = ElementTree.Element(name or ROOTS.get(operation.name, shape.name))
+        root = ElementTree.Element(name or ROOT_ELEMENTS.get(operation.name, shape.name))
         if namespace:
             root.set("xmlns", namespace)
         if root.tag in TEXT_DOCUMENTS:
@@ -153,7 +155,7 @@ def format_answer(operation: OperationModel, answer: Answer, request: Request) -
             _fill_structure(root, shape, members)
         return _to_bytes(root)
 
-    response = rest.format_answer(operation, answer, CONTENT_TYPE, format_document)
+    response = rest.format_result(operation, result, CONTENT_TYPE, format_document)
     response.headers["x-amz-request-id"] = get_request_id(request)
     return response
 
@@ -203,9 +205,9 @@ def _fill(element: ElementTree.Element, shape: Shape, value: Any) -> None:
 def _fill_list(element: ElementTree.Element, tag: str, shape: ListShape, items: Any) -> None:
     flattened = shape.serialization.get("flattened")
     parent = element if flattened else ElementTree.SubElement(element, tag)
-    inner = tag if flattened else shape.member.serialization.get("name", "member")
+    item_tag = tag if flattened else shape.member.serialization.get("name", "member")
     for item in items:
-        _fill(ElementTree.SubElement(parent, inner), shape.member, item)
+        _fill(ElementTree.SubElement(parent, item_tag), shape.member, item)
 
 
 def _format_text(shape: Shape, value: Any) -> str:

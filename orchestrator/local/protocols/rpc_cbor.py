@@ -16,8 +16,8 @@ from botocore.parsers import ResponseParserError, RpcV2CBORParser
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Answer, select_members
 from microjobs_orchestrator.local.protocols.aws_json import check_depth
+from microjobs_orchestrator.local.protocols.results import OperationResult, select_members
 from microjobs_orchestrator.local.protocols.text import parse_float
 
 CONTENT_TYPE = "application/cbor"
@@ -34,7 +34,8 @@ FLOAT_CODE = 0xFB
 FALSE_CODE, TRUE_CODE = 0xF4, 0xF5
 
 _parser = RpcV2CBORParser(timestamp_parser=lambda seconds: seconds)
-"""Botocore's parser of CBOR. It supports the part of CBOR that the protocol has: of the tags, only times."""
+"""Botocore's parser of CBOR. It supports only the part of CBOR that the protocol uses. The only tag that it supports is
+the tag of times."""
 
 
 class _Stream(BytesIO):
@@ -73,10 +74,10 @@ def _load(body: bytes) -> Any:
 
 
 def _convert(value: Any) -> Any:
-    """Return a value in JSON's types. Raise ValueError for a key that is no text, and for an infinite number."""
+    """Return a value in JSON's types. Raise ValueError for a key that is not a text, or a number that is not finite."""
     if isinstance(value, dict):
-        if odd := next((name for name in value if not isinstance(name, str)), None):
-            raise ValueError(f"the key {odd!r:.40} is not a text")
+        if invalid_key := next((name for name in value if not isinstance(name, str)), None):
+            raise ValueError(f"the key {invalid_key!r:.40} is not a text")
         return {name: _convert(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_convert(item) for item in value]
@@ -88,9 +89,9 @@ def _convert(value: Any) -> Any:
 # --- results ---
 
 
-def format_answer(operation: OperationModel, answer: Answer, _: Request) -> Response:
+def format_result(operation: OperationModel, result: OperationResult, _: Request) -> Response:
     shape = operation.output_shape
-    return _make_response(b"".join(_encode(shape, answer.members, "")) if shape else b"", 200)
+    return _make_response(b"".join(_encode(shape, result.members, "")) if shape else b"", 200)
 
 
 def format_error(error: ServiceError, _: Request) -> Response:
@@ -162,4 +163,4 @@ ENCODERS: Mapping[str, Callable[[Any], tuple[bytes, ...]]] = {
     "timestamp": _encode_time,
     "boolean": _encode_boolean,
 }
-"""Encoders by the type of the shape, for values that are no structures, lists or maps."""
+"""Encoders by the type of the shape, for all types except structures, lists and maps."""

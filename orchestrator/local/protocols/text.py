@@ -12,10 +12,10 @@ from werkzeug.http import http_date
 
 MAX_DIGITS = 18
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 cannot hold."""
+"""Matches characters that XML 1.0 does not allow."""
 
 TimeFormat = Literal["http", "seconds", "milliseconds"]
-"""Format of times: HTTP's, or ISO 8601 with this precision."""
+"""Formats of times: HTTP's format, and ISO 8601 with a precision of seconds or milliseconds."""
 
 
 def parse_text(shape: Shape, text: str) -> Any:
@@ -52,7 +52,7 @@ def parse_float(text: str) -> float:
 
 
 def _parse_timestamp(text: str) -> float:
-    """Parse a date of HTTP or of ISO 8601; without a time zone it is UTC."""
+    """Parse a date of HTTP or of ISO 8601. A date without a time zone is in UTC."""
     try:
         date = parsedate_to_datetime(text)
     except ValueError:
@@ -74,7 +74,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
 
 
 def format_text(shape: Shape, value: Any, time_format: TimeFormat) -> str:
-    """Format a value. A time is a datetime, seconds since 1970, or formatted already."""
+    """Format a value. A time is a datetime, a number of seconds since 1970, or a formatted text."""
     if isinstance(value, bool):
         return str(value).lower()
     if shape.type_name != "timestamp" or isinstance(value, str):

@@ -26,45 +26,47 @@ LIMITS: Mapping[str, tuple[int, int]] = {
 }
 """Minimum and maximum by type. Times, in seconds since 1970, end with the year 9999."""
 
-NUMBERS: Mapping[str, str] = {"long": "integer", "double": "float", "timestamp": "float"}
-"""Types of numbers that differ only in their size, for values that are not known yet."""
+GENERAL_NUMBER_TYPES: Mapping[str, str] = {"long": "integer", "double": "float", "timestamp": "float"}
+"""The general type of each number type. While the value of an expression is not known, an integer may stand for a long,
+and a float for a double or a timestamp. Therefore, both types are replaced by general types before they are compared.
+"""
 
 MATCH_TIMEOUT = 2.0
 """CPU seconds for matching one pattern with one value."""
 
 MAX_CACHED_CHARACTERS = 256
-"""Length of the values whose matches are cached."""
+"""Maximum length of the values whose validity is cached."""
 
 SURROGATES = r"\uD800\uDC00-\uDBFF\uDFFF"
-"""Part of Java's patterns that matches all characters above U+FFFF."""
+"""The part of a pattern that matches all characters above U+FFFF in Java's syntax."""
 
 
-def validate(operation: OperationModel, params: Mapping[str, Any]) -> None:
+def validate(operation: OperationModel, members: Mapping[str, Any]) -> None:
     """Validate the members of a request. Times are in seconds since 1970; blobs are in base64, but payloads are bytes.
 
     Raises:
         ValidationError: members are missing, unknown, or violate constraints of the model; the message lists all.
         ServiceError: a value has the wrong type (SerializationException).
     """
-    violations = list_violations(operation, params)
+    violations = list_violations(operation, members)
     if violations:
         plural = "s" if len(violations) > 1 else ""
         raise ValidationError(f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}")
 
 
-def list_violations(operation: OperationModel, params: Mapping[str, Any]) -> list[str]:
+def list_violations(operation: OperationModel, members: Mapping[str, Any]) -> list[str]:
     """Return the violated constraints of a request. Its values may be `Deferred`.
 
     Raises:
         ServiceError: a value has the wrong type (SerializationException).
     """
-    return list(_check_structure(operation.input_shape, params, "")) if operation.input_shape else []
+    return list(_check_structure(operation.input_shape, members, "")) if operation.input_shape else []
 
 
 def _describe_violation(value: object, path: str, constraint: str) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    shown = text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."
-    quoted = "null" if value is None else f"'{shown}'"
+    quoted_text = text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."
+    quoted = "null" if value is None else f"'{quoted_text}'"
     return f"Value {quoted} at '{path}' failed to satisfy constraint: {constraint}"
 
 
@@ -81,20 +83,20 @@ def _check_value(shape: Shape, value: Any, path: str) -> Iterator[str]:
     if isinstance(value, Deferred):
         yield from _check_deferred(shape, value, path)
         return
-    expected, name = PYTHON_TYPES[shape.type_name]
-    if not isinstance(value, expected) or (isinstance(value, bool) and shape.type_name != "boolean"):
+    python_types, name = PYTHON_TYPES[shape.type_name]
+    if not isinstance(value, python_types) or (isinstance(value, bool) and shape.type_name != "boolean"):
         raise ServiceError("SerializationException", f"{_name_type(value)} can not be converted to {name} at '{path}'")
     if shape.type_name in CHECKS:
         yield from CHECKS[shape.type_name](shape, value, path)
 
 
 def _check_deferred(shape: Shape, value: Deferred, path: str) -> Iterator[str]:
-    """Check the type of a value that is not known yet. A number of any type fits a number."""
-    types = [NUMBERS.get(name, name) for name in (value.type_name, shape.type_name)]
+    """Check the type of a value that is not known yet. General types are compared, and an integer is a valid float."""
+    types = [GENERAL_NUMBER_TYPES.get(name, name) for name in (value.type_name, shape.type_name)]
     if value.type_name and types[0] != types[1] and types != ["integer", "float"]:
-        expected, found = (PYTHON_TYPES[name][1] for name in (shape.type_name, value.type_name))
+        expected_type, actual_type = (PYTHON_TYPES[name][1] for name in (shape.type_name, value.type_name))
         remedy = ": convert it with Std:Join, which is `Join` in the SDK" if shape.type_name == "string" else ""
-        constraint = f"Member must be {expected}, but the expression is {found}{remedy}"
+        constraint = f"Member must be {expected_type}, but the expression is {actual_type}{remedy}"
         yield _describe_violation(value.text, path, constraint)
 
 
@@ -107,15 +109,17 @@ def _check_structure(shape: Any, value: Mapping[str, Any], path: str) -> Iterato
             value, path, f"Member must have exactly one member set of: [{', '.join(shape.members)}]"
         )
     for name, content in value.items():
-        if name in shape.members:
-            yield from _check_value(shape.members[name], content, _extend_path(path, name))
-        else:
+        if (member := shape.members.get(name)) is None:
             yield _describe_violation(content, _extend_path(path, name), _describe_unknown_member(name, shape))
+        elif not (type(content) is str and len(content) <= MAX_CACHED_CHARACTERS and _is_valid_text(member, content)):
+            yield from _check_value(member, content, _extend_path(path, name))
 
 
 def _describe_unknown_member(name: str, shape: StructureShape) -> str:
-    near = get_close_matches(name, shape.members, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"valid members: {', '.join(shape.members) or 'none'}"
+    similar_names = get_close_matches(name, shape.members, n=1)
+    hint = (
+        f"did you mean {similar_names[0]}?" if similar_names else f"valid members: {', '.join(shape.members) or 'none'}"
+    )
     return f"Member {name} is unknown ({hint})"
 
 
@@ -145,20 +149,18 @@ def _check_string(shape: Shape, value: str, path: str) -> Iterator[str]:
         yield _describe_violation(value, path, f"Member must satisfy regular expression pattern: {pattern}")
 
 
+@lru_cache(maxsize=4096)
+def _is_valid_text(shape: Shape, value: str) -> bool:
+    """Return whether a short value, such as a name, is valid. Cached, because requests often repeat a value."""
+    return shape.type_name == "string" and not any(_check_string(shape, value, ""))
+
+
 def _matches(pattern: str, value: str) -> bool:
-    """Return whether a value matches a pattern; False after a timeout. Other threads run at the same time."""
+    """Return whether a value matches a pattern; False after a timeout. Matching does not block other threads."""
     try:
-        return (_match_short if len(value) <= MAX_CACHED_CHARACTERS else _match)(pattern, value)
+        return compile_pattern(pattern).fullmatch(value, timeout=MATCH_TIMEOUT, concurrent=True) is not None
     except TimeoutError:
         return False
-
-
-def _match(pattern: str, value: str) -> bool:
-    return compile_pattern(pattern).fullmatch(value, timeout=MATCH_TIMEOUT, concurrent=True) is not None
-
-
-_match_short = lru_cache(maxsize=4096)(_match)
-"""Caches results for short values, such as names: many requests have the same ones."""
 
 
 def _check_length(shape: Shape, value: Any, path: str) -> Iterator[str]:
@@ -190,9 +192,9 @@ def _check_number(shape: Shape, value: float, path: str) -> Iterator[str]:
 
 @cache
 def compile_pattern(pattern: str) -> regex.Pattern[str]:
-    """Compile a pattern of the model. Its syntax is Java's, whose character classes only the package `regex` supports.
+    """Compile a pattern of the model, which has Java's syntax. Python's `re` does not support its character classes.
 
-    Java's `\\w` and `\\d` match only ASCII, so that no two names look the same; its `\\p{L}` matches Unicode.
+    In Java, `\\w` and `\\d` match only ASCII characters, and `\\p{L}` matches the letters of all languages.
     """
     alphabet = regex.UNICODE if r"\p{" in pattern else regex.ASCII
     return regex.compile(pattern.replace(SURROGATES, r"\U00010000-\U0010FFFF"), alphabet)

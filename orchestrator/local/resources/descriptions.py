@@ -1,17 +1,17 @@
-"""Members that are stored and described without a change."""
+"""Members that a response contains unchanged, as the server received them."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from botocore.model import ListShape, Shape, StructureShape
 
-from microjobs_orchestrator.local import sessions
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local import temporary_credentials
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 
 
 def copy_members(operation: str, request: Mapping[str, Any], *, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the members of a request, at all levels, that the response of a SageMaker operation also has."""
-    shape: Any = operation_model("sagemaker", operation).output_shape
+    shape: Any = load_operation_model("sagemaker", operation).output_shape
     copied: dict[str, Any] = _copy(shape, request)
     return {name: value for name, value in copied.items() if name not in without}
 
@@ -25,6 +25,6 @@ def _copy(shape: Shape, value: Any) -> Any:
 
 
 def describe_caller() -> dict[str, Any]:
-    """Return the UserContext of the request that this thread answers."""
-    caller = sessions.caller.get()
+    """Return a UserContext: the identity of the client whose request this thread answers."""
+    caller = temporary_credentials.current_caller.get()
     return {"IamIdentity": {"Arn": caller.arn, "PrincipalId": caller.user_id}}

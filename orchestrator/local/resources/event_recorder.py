@@ -1,4 +1,4 @@
-"""Turns each change of a resource into the events that the configured targets receive."""
+"""Converts each change of a resource to the events that the configured targets receive."""
 
 import json
 import logging
@@ -20,20 +20,25 @@ logger = logging.getLogger(__name__)
 
 
 class EventRecorder:
-    """Makes events. The state calls it in the transaction of the change.
+    """Makes events. The state calls `record` in the transaction that changes the resource.
 
     Args:
-        notify: called after each event, before the transaction is committed.
+        notify: called after a change whose events targets will receive, before the transaction is committed.
     """
 
     def __init__(
-        self, kinds: Sequence[Operations], targets: Sequence[EventTarget], region: str, notify: Callable[[], None]
+        self,
+        all_operations: Sequence[Operations],
+        targets: Sequence[EventTarget],
+        region: str,
+        notify: Callable[[], None],
     ) -> None:
         self._operations = {
             record_type: operations
-            for operations in kinds
-            for record_type in (operations.kind.arn_type, *operations.further_records)
+            for operations in all_operations
+            for record_type in (operations.kind.arn_type, *operations.event_record_types)
         }
+        # A target with a topic receives the topic's messages in place of events.
         self._targets = [target for target in targets if not target.topic]
         self._region, self._notify = region, notify
 
@@ -44,14 +49,14 @@ class EventRecorder:
         if operations is None:
             return []
         try:
-            made = [self._complete(event) for event in operations.make_events(before, after)]
-            stored = list(self._select(made))
+            new_events = [self._complete(event) for event in operations.make_events(before, after)]
+            stored_events = list(self._select(new_events))
         except Exception:
-            logger.exception("could not make the event about a change of %s", record.arn if record else "")
+            logger.exception("could not make the events about a change of %s", record.arn if record else "")
             return []
-        if stored:
+        if stored_events:
             self._notify()
-        return stored
+        return stored_events
 
     def _complete(self, event: ResourceEvent) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.kinds import Kind
-from microjobs_orchestrator.local.protocols.models import operation_model, service_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model, load_service_model
 from microjobs_orchestrator.local.state import Query, Record, State
 
 PAGE_SIZE = 100
@@ -21,29 +21,31 @@ MAX_VERSIONS = 1 << 53
 SORT_COLUMNS = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
 
 
-def describe_resource(kind: Kind, record: Record, computed: Mapping[str, Any]) -> dict[str, Any]:
+def describe_resource(kind: Kind, record: Record, computed_members: Mapping[str, Any]) -> dict[str, Any]:
     """Return the response of a Describe request.
 
     Args:
-        computed: members that the record does not contain.
+        computed_members: members that the record does not contain.
     """
-    return _select_members(operation_model("sagemaker", f"Describe{kind.noun}").output_shape, record, computed)
+    return _select_members(
+        load_operation_model("sagemaker", f"Describe{kind.noun}").output_shape, record, computed_members
+    )
 
 
 def describe_as(shape: str, record: Record) -> dict[str, Any]:
-    """Return the members of a resource in the form of a structure of SageMaker's model.
+    """Return a resource in the form of a structure of SageMaker's model.
 
     Args:
         shape: the name of the structure.
     """
-    return _select_members(service_model("sagemaker").shape_for(shape), record, {})
+    return _select_members(load_service_model("sagemaker").shape_for(shape), record, {})
 
 
-def _select_members(shape: Any, record: Record, computed: Mapping[str, Any]) -> dict[str, Any]:
+def _select_members(shape: Any, record: Record, computed_members: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of a resource that a structure of botocore's model has."""
     times = {"CreationTime": record.created, "LastModifiedTime": record.modified}
-    known = {**record.description, **times, **computed}
-    return {name: known[name] for name in shape.members if name in known}
+    values = {**record.description, **times, **computed_members}
+    return {name: values[name] for name in shape.members if name in values}
 
 
 def list_resources(
@@ -57,9 +59,10 @@ def list_resources(
 
     Args:
         compute: returns the members of a resource that its record does not contain.
-        filters: values of the query that replace those of the request.
+        filters: fields of `Query` that replace those that the request defines.
     """
     limit, status = request.get("MaxResults", PAGE_SIZE), request.get("StatusEquals", "")
+    # If true, each page may have fewer resources than MaxResults: see `Kind.filters_pages`.
     filters_page = kind.filters_pages and "MaxResults" in request
     query = Query(
         kind.arn_type,
@@ -74,17 +77,17 @@ def list_resources(
     )
     query = replace(query, **filters)
     records = state.find(query)
-    list_shape: Any = operation_model("sagemaker", f"List{kind.noun}s").output_shape
+    list_shape: Any = load_operation_model("sagemaker", f"List{kind.noun}s").output_shape
     shape = list_shape.members[kind.summaries_member].member
     page = [record for record in records[:limit] if status in ("", record.status)]
-    answer: dict[str, Any] = {
+    response: dict[str, Any] = {
         kind.summaries_member: [_select_members(shape, record, compute(record)) for record in page]
     }
     if len(records) > limit:
         last = records[limit - 1]
         position = [getattr(last, query.order_by), last.name, last.version]
-        answer["NextToken"] = base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
-    return answer
+        response["NextToken"] = base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
+    return response
 
 
 def _read_time_range(request: Mapping[str, Any], member: str) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""The operations that all kinds of resources have: Create, Describe, List, Stop and Delete.
+"""The operations that kinds of resources have in common: Create, Describe, List, Stop and Delete.
 
-The module `operations` of a family has one class per kind, derived from `Operations`. The class turns a request into
-a record, makes the runnable for the record, and adds further operations of the kind.
+The module `operations` of a family has one class per kind, derived from `Operations`. The class converts a request to a
+record, makes the `Runnable`, whose thread runs the resource, and adds other operations of the kind.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from microjobs_orchestrator.local.errors import ResourceInUseError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn
-from microjobs_orchestrator.local.kinds import Kind, Lifecycle, all_kinds, load_modules
+from microjobs_orchestrator.local.kinds import Kind, Lifecycle, load_kinds, load_modules
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry, Runnable
 from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
@@ -18,8 +18,8 @@ from microjobs_orchestrator.local.resources.state_changes import ResourceEvent, 
 from microjobs_orchestrator.local.state import NameTakenError, Owner, Record
 
 Request = Mapping[str, Any]
-Answer = Mapping[str, Any]
-Handler = Callable[[dict[str, Any]], Answer]
+Response = Mapping[str, Any]
+Handler = Callable[[dict[str, Any]], Response]
 
 
 def add_resource(
@@ -29,37 +29,39 @@ def add_resource(
     *,
     defaults: Mapping[str, Any] | None = None,
     members: Mapping[str, Any] | None = None,
-    copies: Mapping[str, Any] | None = None,
+    referenced_resources: Mapping[str, Any] | None = None,
     internal: Mapping[str, Any] | None = None,
     owner: Owner | None = None,
 ) -> Record:
-    """Add the resource of a valid Create request. Its description has the request's members, its ARN and its status.
+    """Add the resource of a valid Create request. Its description has the request's members except Tags, its
+    ARN and its status.
 
     Args:
         defaults: members of the description that the request may replace.
         members: members of the description that replace those of the request.
-        copies: other resources that are stored with the request, because they may be deleted.
+        referenced_resources: resources that the request names. They are stored with the request, because the originals
+            may be deleted later.
         internal: the internal state.
 
     Raises:
         ServiceError: a resource with this kind and name exists.
     """
-    name, status = request[kind.name_member], kind.lifecycle.first if kind.lifecycle else ""
+    name, status = request[kind.name_member], kind.lifecycle.first_status if kind.lifecycle else ""
     arn = format_arn(f"{kind.arn_type}/{name}", context.settings.region)
     public = {member: value for member, value in request.items() if member != "Tags"}
     description = {**(defaults or {}), **public, **(members or {}), kind.arn_member: arn}
     if status:
         description[kind.status_member] = status
-    stored_request, tags = {**request, **(copies or {})}, request.get("Tags", [])
+    stored_request, tags = {**request, **(referenced_resources or {})}, request.get("Tags", [])
     try:
         return context.state.add(
             kind.arn_type, name, arn, status, stored_request, description, internal=internal, tags=tags, owner=owner
         )
     except NameTakenError as error:  # AWS has two messages: for jobs, and for other resources
         if "Stop" in kind.verbs:
-            message = f"{kind.words.capitalize()} names must be unique: {name} already exists."
+            message = f"{kind.display_name.capitalize()} names must be unique: {name} already exists."
             raise ResourceInUseError(message) from error
-        raise ValidationError(f'Cannot create already existing {kind.words} "{arn}".') from error
+        raise ValidationError(f'Cannot create already existing {kind.display_name} "{arn}".') from error
 
 
 def find_resource(context: Context, kind: Kind, name: str) -> Record:
@@ -71,7 +73,7 @@ def find_resource(context: Context, kind: Kind, name: str) -> Record:
     record = context.state.get(kind.arn_type, name)
     if record is None:
         arn = format_arn(f"{kind.arn_type}/{name}", context.settings.region)
-        raise ValidationError(f'Could not find {kind.words} "{arn}".')
+        raise ValidationError(f'Could not find {kind.display_name} "{arn}".')
     return record
 
 
@@ -79,8 +81,8 @@ class Operations:
     """The operations on the resources of one kind."""
 
     kind: ClassVar[Kind]
-    further_records: ClassVar[tuple[str, ...]] = ()
-    """Types of records, in addition to the kind, about which `make_events` returns events."""
+    event_record_types: ClassVar[tuple[str, ...]] = ()
+    """Types of records other than the kind's own, for whose changes `make_events` also returns events."""
 
     def __init__(self, context: Context, registry: Registry) -> None:
         self.context = context
@@ -111,33 +113,33 @@ class Operations:
         if record is None or self.kind.event_type is None or not is_state_change(self.kind, before, after):
             return ()
         tags = self.context.state.tags(record.arn)
-        described = describe_resource(self.kind, record, self.compute_members(record))
+        description = describe_resource(self.kind, record, self.compute_members(record))
         return [
-            ResourceEvent(self.kind.event_type, [record.arn], make_detail(self.kind, before, after, described, tags))
+            ResourceEvent(self.kind.event_type, [record.arn], make_detail(self.kind, before, after, description, tags))
         ]
 
-    def further_handlers(self) -> Mapping[str, Handler]:
-        """Return further operations of the kind, by name."""
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
+        """Return additional operations of the kind, by name."""
         return {}
 
     # --- common operations ---
 
-    def handlers(self) -> dict[str, Handler]:
+    def list_handlers(self) -> dict[str, Handler]:
         """Return all operations on the kind, by name."""
-        common = {name: getattr(self, verb.lower()) for verb, name in self.kind.operations.items()}
-        return {**common, **self.further_handlers()}
+        common_handlers = {name: getattr(self, verb.lower()) for verb, name in self.kind.operations.items()}
+        return {**common_handlers, **self.list_additional_handlers()}
 
-    def create(self, request: Request) -> Answer:
+    def create(self, request: Request) -> Response:
         return {self.kind.arn_member: self.add(request).arn}
 
-    def describe(self, request: Request) -> Answer:
+    def describe(self, request: Request) -> Response:
         record = self.find(request)
         return describe_resource(self.kind, record, self.compute_members(record))
 
-    def list(self, request: Request) -> Answer:
+    def list(self, request: Request) -> Response:
         return list_resources(self.context.state, self.kind, request, self.compute_members)
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> Response:
         record = self.find(request)
         self.context.state.delete(self.kind.arn_type, record.name, record.created)
         return {}
@@ -152,33 +154,33 @@ class RunningOperations(Operations, ABC):
 
     @property
     def lifecycle(self) -> Lifecycle:
-        assert self.kind.lifecycle is not None  # noqa: S101  as the class requires
+        assert self.kind.lifecycle is not None  # noqa: S101  each kind that runs has a lifecycle
         return self.kind.lifecycle
 
     @abstractmethod
     def make_runnable(self, record: Record) -> Runnable:
-        """Return the runnable of a resource that is created, or that a restarted server recovers."""
+        """Return the `Runnable` of a resource that is created, or that a restarted server recovers."""
 
-    def stopping_members(self) -> Mapping[str, Any]:
+    def make_stopping_members(self) -> Mapping[str, Any]:
         """Return the members of the description that change when the resource is stopped."""
         return {self.kind.status_member: "Stopping"}
 
-    def create(self, request: Request) -> Answer:
+    def create(self, request: Request) -> Response:
         record = self.add(request)
         self.registry.start(self.make_runnable(record))
         return {self.kind.arn_member: record.arn}
 
-    def stop(self, request: Request) -> Answer:
-        record, statuses = self.find(request), self.lifecycle.transitional
-        members = self.stopping_members()
+    def stop(self, request: Request) -> Response:
+        record, statuses = self.find(request), self.lifecycle.transitional_statuses
+        members = self.make_stopping_members()
         if not self.context.state.update(self.kind.arn_type, record.name, members, "Stopping", only_if=statuses):
             raise ValidationError(self._describe_refusal(self.find(request)))
         self.registry.stop(f"{self.kind.arn_type}/{record.name}")
         return {}
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> Response:
         record = self.find(request)
-        if record.status in self.lifecycle.active:
+        if record.status in self.lifecycle.active_statuses:
             raise ValidationError(f"{self._describe_refusal(record)} Stop it first.")
         # Otherwise, the removal of the old job's containers could remove those of a new job with the same name.
         if not self.registry.wait_for_end(f"{self.kind.arn_type}/{record.name}"):
@@ -186,20 +188,20 @@ class RunningOperations(Operations, ABC):
         return super().delete(request)
 
     def _describe_refusal(self, record: Record) -> str:
-        return f"The request was rejected because the {self.kind.words} is in status {record.status}."
+        return f"The request was rejected because the {self.kind.display_name} is in status {record.status}."
 
 
 def load_operations(context: Context, registry: Registry) -> list[Operations]:
     """Return the operations on all kinds; owners come after the kinds that they own."""
     values = [value for module in load_modules("operations") for value in vars(module).values()]
     classes = {value.kind: value for value in values if isinstance(value, type) and hasattr(value, "kind")}
-    return [classes[kind](context, registry) for kind in all_kinds()]
+    return [classes[kind](context, registry) for kind in load_kinds()]
 
 
 def list_makers(all_operations: Iterable[Operations]) -> dict[str, Maker]:
     """Return the functions that make the runnable of a record, by kind, in the order of recovery."""
-    running = [operations for operations in all_operations if isinstance(operations, RunningOperations)]
-    return {operations.kind.arn_type: _make_maker(operations) for operations in running}
+    running_operations = [operations for operations in all_operations if isinstance(operations, RunningOperations)]
+    return {operations.kind.arn_type: _make_maker(operations) for operations in running_operations}
 
 
 def _make_maker(operations: RunningOperations) -> Maker:

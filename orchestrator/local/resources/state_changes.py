@@ -11,7 +11,7 @@ from typing import Any
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from microjobs_orchestrator.local.kinds import Kind
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.state import Record
 
 SECONDARY_STATUS = "SecondaryStatus"
@@ -46,16 +46,16 @@ def make_detail(
     kind: Kind,
     before: Record | None,
     after: Record | None,
-    described: Mapping[str, Any],
+    describe_response: Mapping[str, Any],
     tags: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """Return the `detail` of an event.
 
     Args:
-        described: the response of Describe.
+        describe_response: the response of the kind's Describe operation.
     """
-    shape = operation_model("sagemaker", f"Describe{kind.noun}").output_shape
-    detail = dict(convert_times(shape, described)) if shape else {}
+    shape = load_operation_model("sagemaker", f"Describe{kind.noun}").output_shape
+    detail = dict(convert_times(shape, describe_response)) if shape else {}
     if kind.lifecycle and kind.lifecycle.is_lasting and kind.status_member in detail:
         detail[kind.status_member] = re.sub("(?<=[a-z])(?=[A-Z])", "_", detail[kind.status_member]).upper()
     if kind.lifecycle is None and before is not None and after is not None:
@@ -72,8 +72,8 @@ def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 def convert_times(shape: Shape, value: Any) -> Any:
     """Return a value in which times are in milliseconds since 1970, as in AWS's events."""
     if isinstance(shape, StructureShape) and isinstance(value, Mapping):
-        known = {name: member for name, member in shape.members.items() if name in value}
-        return {name: convert_times(member, value[name]) for name, member in known.items()}
+        known_members = {name: member for name, member in shape.members.items() if name in value}
+        return {name: convert_times(member, value[name]) for name, member in known_members.items()}
     if isinstance(shape, ListShape) and isinstance(value, list):
         return [convert_times(shape.member, item) for item in value]
     if isinstance(shape, MapShape) and isinstance(value, Mapping):

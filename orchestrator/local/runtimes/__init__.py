@@ -1,1 +1,1 @@
-"""Where jobs run: `docker` in containers, `process` in virtual environments, behind the interface in `base`."""
+"""The runtimes: `docker` runs jobs in containers, `process` in virtual environments. `base` has their interface."""

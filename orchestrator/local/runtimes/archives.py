@@ -13,13 +13,21 @@ from typing import IO, Any, cast
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
-from microjobs_orchestrator.local.trees import Entry, FileType, Tree, get_parent, is_valid_name, make_link_entry, walk
+from microjobs_orchestrator.local.trees import (
+    FileType,
+    Tree,
+    TreeEntry,
+    get_parent,
+    is_valid_name,
+    make_link_entry,
+    walk,
+)
 from microjobs_orchestrator.terminal import escape_bytes
 
 logger = logging.getLogger(__name__)
 
 SPOOL_BYTES = 1 << 20
-"""Archives up to this size stay in memory."""
+"""Maximum size of an archive in memory."""
 BLOCK_BYTES = 1 << 20
 ZEROS = bytes(BLOCK_BYTES)
 ARTIFACT_UPLOAD = "Artifact upload"
@@ -45,7 +53,8 @@ def pack(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
 
 
 def pack_empty_file(path: str) -> bytes:
-    """Return an archive of an empty file with an absolute path. An engine that extracts it replaces a folder."""
+    """Return an archive of an empty file with an absolute path. An engine that extracts the archive replaces a folder
+    at this path with the file."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.addfile(_make_root_owned(tarfile.TarInfo(path.lstrip("/"))))
@@ -55,15 +64,15 @@ def pack_empty_file(path: str) -> bytes:
 def _add(archive: tarfile.TarFile, source: Path, target: str) -> None:
     """Add a tree of any depth. A link to a file becomes a file; other links are left out."""
     archive.addfile(_make_root_owned(archive.gettarinfo(source, target)))
-    for found in walk(source):
-        path = source / found.name
-        if found.type is FileType.FILE or path.is_file():
+    for item in walk(source):
+        path = source / item.name
+        if item.type is FileType.FILE or path.is_file():
             with path.open("rb") as file:
                 archive.addfile(
-                    _make_root_owned(archive.gettarinfo(arcname=f"{target}/{found.name}", fileobj=file)), file
+                    _make_root_owned(archive.gettarinfo(arcname=f"{target}/{item.name}", fileobj=file)), file
                 )
-        elif found.type is FileType.FOLDER:
-            archive.addfile(_make_root_owned(archive.gettarinfo(path, f"{target}/{found.name}")))
+        elif item.type is FileType.FOLDER:
+            archive.addfile(_make_root_owned(archive.gettarinfo(path, f"{target}/{item.name}")))
 
 
 def _make_root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -83,11 +92,11 @@ def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
     space, tree = FreeSpace(target, ARTIFACT_UPLOAD), Tree()
     with tarfile.open(fileobj=cast("Any", _ChunkReader(chunks)), mode="r|") as archive:
         for member in archive:
-            vars(archive)["members"].clear()  # saves memory: tarfile would keep all members
-            root, _, inside = member.name.rstrip("/").partition("/")
-            _check_length(top, inside)
-            name = inside or root
-            if (not inside and member.isdir()) or not is_valid_name(name):
+            vars(archive)["members"].clear()  # this saves memory, because tarfile would keep all members
+            root, _, name_in_root = member.name.rstrip("/").partition("/")
+            _check_length(top, name_in_root)
+            name = name_in_root or root
+            if (not name_in_root and member.isdir()) or not is_valid_name(name):
                 continue
             if name in tree or not _add_parents(tree, name):
                 logger.warning(
@@ -110,7 +119,7 @@ def _add_parents(tree: Tree, name: str) -> bool:
         missing.append(name)
     if name and tree[name].type is not FileType.FOLDER:
         return False
-    tree.update((folder, Entry(FileType.FOLDER)) for folder in reversed(missing))
+    tree.update((folder, TreeEntry(FileType.FOLDER)) for folder in reversed(missing))
     return True
 
 
@@ -125,10 +134,10 @@ def _check_length(top: str, name: str) -> None:
 
 def _extract(
     archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, tree: Tree, content: Path, space: FreeSpace
-) -> Entry | None:
+) -> TreeEntry | None:
     """Write the content of a member to a file, and return its entry; None, with a warning, if it is left out."""
     if member.isdir():
-        return Entry(FileType.FOLDER, member.mode, member.mtime)
+        return TreeEntry(FileType.FOLDER, member.mode, member.mtime)
     if member.issym():
         return make_link_entry(name, member.linkname)
     if member.islnk():
@@ -139,20 +148,20 @@ def _extract(
         return None
     space.reserve(name, member.size)
     _write(source, content)
-    return Entry(FileType.FILE, member.mode, member.mtime, member.size, content)
+    return TreeEntry(FileType.FILE, member.mode, member.mtime, member.size, content)
 
 
-def _make_hard_link_entry(name: str, target: str, tree: Tree, content: Path) -> Entry | None:
-    found = tree.get(target)
-    if found is None or found.type is FileType.FOLDER:
+def _make_hard_link_entry(name: str, target: str, tree: Tree, content: Path) -> TreeEntry | None:
+    target_entry = tree.get(target)
+    if target_entry is None or target_entry.type is FileType.FOLDER:
         logger.warning(
             "left out: %s is a hard link to %s, which is not a file", escape_bytes(name), escape_bytes(target)
         )
         return None
-    if found.content is None:
-        return make_link_entry(name, found.target)
-    content.hardlink_to(found.content)
-    return replace(found, content=content)
+    if target_entry.content is None:
+        return make_link_entry(name, target_entry.target)
+    content.hardlink_to(target_entry.content)
+    return replace(target_entry, content=content)
 
 
 def _write(source: IO[bytes], path: Path) -> None:

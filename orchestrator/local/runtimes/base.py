@@ -1,8 +1,8 @@
 """Interface of the runtimes: start the hosts of a plan, read their output, copy their files, and stop them.
 
 A plan is immutable data: the images, settings and files that SageMaker would give to the containers. Creating a plan
-starts nothing. Its paths are below the contract's root, as in requests. Each runtime chooses the folder that this root
-stands for.
+starts nothing. Paths in a plan begin with `contract.DEFAULT_ROOT`, as in requests. Each runtime maps this root to a
+folder of its own.
 """
 
 import socket
@@ -26,7 +26,7 @@ class Input:
     path: str
     """The folder's path in the host, such as the folder of a channel."""
     source: Path
-    """A folder of hard links to the objects' files. A runtime must not write to these files."""
+    """A folder of hard links to the files of objects. A runtime must not write to these files."""
     read_only: bool = False
     """Whether the host must not write into the folder. A runtime enforces it as far as it can."""
 
@@ -39,10 +39,10 @@ class Pipe:
     """
 
     path: str
-    epoch: Callable[[int], Iterator[bytes]]
-    """Returns the content of pipe number N. On OSError and ValueError, the runtime ends the host."""
+    read_epoch: Callable[[int], Iterator[bytes]]
+    """Returns the content of the pipe with a number. If it raises OSError or ValueError, the runtime ends the host."""
 
-    def file(self, number: int) -> str:
+    def get_path(self, number: int) -> str:
         """Return the path of a named pipe. Number 0 exists before the host starts."""
         return f"{self.path}_{number}"
 
@@ -68,7 +68,7 @@ class HostLimits:
 
     cpus: float = inf
     memory_bytes: int | None = None
-    """None: the memory is not limited."""
+    """The memory in bytes; None if it is not limited."""
 
 
 @dataclass(frozen=True)
@@ -85,32 +85,33 @@ class HostPlan:
     pipes: tuple[Pipe, ...] = ()
     entrypoint: tuple[str, ...] | None = None
     arguments: tuple[str, ...] | None = None
-    """If the entry point or the arguments are None, the image's own are used."""
+    """If the entry point or the arguments are None, the values of the image are used."""
     environment: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     """Variables for an image that does not set them itself: see `merge_variables`."""
     limits: HostLimits | None = None
-    gpus: bool = False
+    has_gpus: bool = False
     """Whether the instance type has GPUs. `gpus.select_gpus` returns the host's GPUs."""
     port: int | None = None
     """The port on which the host serves; None if it does not serve."""
 
     published_ports: tuple[int, ...] = ()
-    """Ports of the host that are the same ports on the loopback address of the engine's machine."""
+    """Ports of the host that are published, with the same numbers, on the loopback address of the engine's machine."""
     python_path: str = ""
     """A folder that is added in front of PYTHONPATH, even if the request or the image sets this variable."""
 
     def merge_variables(self, set_by_image: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment, and the defaults that neither it nor the image sets.
+        """Return the environment, and the defaults of those variables that neither the environment nor the image sets.
 
-        Case is ignored, because programs read `https_proxy` or HTTPS_PROXY, and a default must not hide the other one.
+        Case is ignored, because programs read `https_proxy` or HTTPS_PROXY: a default for one of these names must not
+        hide the other name.
         """
         set_names = {name.lower() for name in (*self.environment, *set_by_image)}
         defaults = {name: value for name, value in self.defaults.items() if name.lower() not in set_names}
         variables = {**defaults, **self.environment}
         if self.python_path:
-            further = {**set_by_image, **variables}.get(PYTHON_PATH)
-            variables[PYTHON_PATH] = ":".join(filter(None, (self.python_path, further)))
+            later_path = {**set_by_image, **variables}.get(PYTHON_PATH)
+            variables[PYTHON_PATH] = ":".join(filter(None, (self.python_path, later_path)))
         return variables
 
 
@@ -165,7 +166,7 @@ class GpuUsage:
 
 
 @dataclass(frozen=True)
-class Usage:
+class HostUsage:
     """The resources that a host uses."""
 
     cpu_seconds: float
@@ -194,15 +195,17 @@ class Host(Protocol):
     name: str
 
     def lines(self) -> Iterator[Line]:
-        """Yield all output until the host ends, the same lines in each call and on later servers. Splits long lines."""
+        """Yield all output until the host ends. Long lines are split. Each call yields the lines from the first one,
+        even after a restart of the server."""
 
     def wait(self) -> Exit:
         """Wait until the host has ended."""
 
     def stop(self, grace: float) -> None:
-        """Send SIGTERM, and SIGKILL after `grace` seconds; wait until the host has ended. It may have ended before."""
+        """Send SIGTERM, and SIGKILL after `grace` seconds; wait until the host has ended. The host may already have
+        ended."""
 
-    def measure(self) -> Usage | None:
+    def measure(self) -> HostUsage | None:
         """Return the resources that the host uses now; None if it has ended, or if the runtime cannot measure it."""
 
     def copy(self, path: str, target: Path) -> "Tree | None":
@@ -213,7 +216,8 @@ class Host(Protocol):
         """
 
     def add_folder(self, source: Path, path: str) -> None:
-        """Copy a folder to `path` in the running host, and make the parents of `path`. Equal files may exist there.
+        """Copy a folder to `path` in the running host, and make the parents of `path`. The same files may already exist
+        at `path`.
 
         Raise OSError if the device is full, and CannotRunError if the host has ended or cannot store the folder.
         """
@@ -229,7 +233,7 @@ class Host(Protocol):
 
 
 class Program(Protocol):
-    """A running program that is no host of a job. It ends with the server, however the server ends.
+    """A running program that is not a host of a job. It ends with the server, even if the server is killed.
 
     Methods may be called from any thread.
     """
@@ -252,12 +256,12 @@ class Programs(Protocol):
     def start(
         self, name: str, lock: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
     ) -> Program:
-        """Start Python with arguments, in an environment with the packages of a lock file, which is made if needed.
+        """Start Python with arguments in the environment of a lock file. Make the environment if it does not exist.
 
         Args:
             name: the beginning of the environment's name.
             variables: environment variables, besides those that all programs get.
-            log: the file for the output, which replaces an earlier one.
+            log: the file for the output. An earlier file is replaced.
 
         Raises:
             CannotRunError: the environment cannot be made, or the program cannot be started.
@@ -277,17 +281,18 @@ class Runtime(Protocol):
         """The name or address that the hosts use to connect to the local server; empty if they cannot connect."""
 
     @property
-    def gets_address_later(self) -> bool:
+    def has_address_only_while_hosts_run(self) -> bool:
         """Whether this machine has `machine_address` only while hosts run."""
 
     def forward(self, port: int) -> int | None:
         """Let hosts connect to a port of this machine, although the machine has no address for them.
 
-        Return the port of the loopback interface at which hosts find it; None if the runtime cannot forward.
+        Return the port on the host's own loopback interface that leads to this machine's port; None if the runtime
+        cannot forward.
         """
 
     def prepare(self, image: str) -> str | None:
-        """Pull an image, or make its environment. Raise CannotRunError if the image does not exist.
+        """Pull an image, or make the environment that replaces it. Raise CannotRunError if the image does not exist.
 
         Return a sentence for the logs of hosts, such as that the image runs emulated; None if there is none.
         """
@@ -296,13 +301,17 @@ class Runtime(Protocol):
         """Return the engine's images that have a name. A runtime without an engine has no images."""
 
     def start(self, plan: Plan) -> Sequence[Host]:
-        """Start all hosts of a plan, or none. Raise CannotRunError if one of them cannot start."""
+        """Start all hosts of a plan. If a host cannot start, start no host, and raise CannotRunError."""
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
-        """Return an earlier server's hosts, also ended ones, by plan name; none for a plan that did not start fully."""
+        """Return the hosts of an earlier server, including ended hosts, by plan name. A plan whose start was not
+        complete has no hosts."""
 
     def remove(self, plan_name: str) -> None:
         """End a plan's hosts and remove everything that belongs to the plan. Do nothing if the plan does not exist."""
+
+    def cancel_installations(self) -> None:
+        """Cancel installations: running and later calls of `prepare` that need an installation raise CannotRunError."""
 
     def close(self) -> None:
         """Close the runtime. Hosts keep running only on the docker runtime, because a later server can find them."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Pipe, Usage
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostUsage, Line, Pipe
 from microjobs_orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def feed(host: Host, pipes: Sequence[Pipe], fill_pipe: FillPipe) -> Host:
 
 
 class FedHost:
-    """A host whose pipes are filled. The host is stopped if a pipe cannot be filled."""
+    """A host with pipes that are filled while it runs. The host is stopped if a pipe cannot be filled."""
 
     def __init__(self, host: Host, pipes: Sequence[Pipe], fill_pipe: FillPipe) -> None:
         self.name = host.name
@@ -37,7 +37,7 @@ class FedHost:
     def _fill(self, pipe: Pipe) -> None:
         try:
             for number in itertools.count():
-                if not self._fill_pipe(pipe.file(number), pipe.epoch(number)):
+                if not self._fill_pipe(pipe.get_path(number), pipe.read_epoch(number)):
                     return
         except (CannotRunError, OSError, ValueError) as error:
             self._fail(f"{pipe.path}: {error}")
@@ -61,7 +61,7 @@ class FedHost:
     def stop(self, grace: float) -> None:
         self._host.stop(grace)
 
-    def measure(self) -> Usage | None:
+    def measure(self) -> HostUsage | None:
         return self._host.measure()
 
     def copy(self, path: str, target: Path) -> Tree | None:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
-from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3.body import Body
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
@@ -46,7 +46,7 @@ class Call:
         return min(requested, maximum)
 
 
-Operation = Callable[[Call], Answer]
+Operation = Callable[[Call], OperationResult]
 
 
 def check_owner(members: Mapping[str, Any]) -> None:

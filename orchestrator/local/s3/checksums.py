@@ -12,6 +12,8 @@ from microjobs_orchestrator.local.errors import ServiceError
 
 
 class Digest(Protocol):
+    """An object that computes a checksum, with the methods of hashlib's objects."""
+
     def update(self, data: bytes, /) -> None: ...
     def digest(self) -> bytes: ...
 
@@ -31,7 +33,7 @@ class _Crc:
         return self._value.to_bytes(self._size, "big")
 
 
-_ALGORITHMS: Mapping[str, Callable[[], Digest]] = {
+ALGORITHMS: Mapping[str, Callable[[], Digest]] = {
     "CRC32": lambda: _Crc(zlib.crc32, 4),
     "CRC32C": lambda: _Crc(awscrt.checksums.crc32c, 4),
     "CRC64NVME": lambda: _Crc(awscrt.checksums.crc64nvme, 8),
@@ -48,11 +50,12 @@ COMPOSITE_ONLY = frozenset({"SHA1", "SHA256", "SHA512", "MD5"})
 
 
 def make_digests(*algorithms: str) -> dict[str, Digest]:
-    """Return new digests by algorithm. Skips empty names. Raises ServiceError NotImplemented for unknown ones."""
-    for algorithm in {*algorithms} - {"", *_ALGORITHMS}:
-        message = f"Checksums {algorithm} are not supported; use one of {', '.join(_ALGORITHMS)}."
+    """Return new digests by algorithm. Empty names are skipped. Raises ServiceError NotImplemented for unknown
+    algorithms."""
+    for algorithm in {*algorithms} - {"", *ALGORITHMS}:
+        message = f"Checksums {algorithm} are not supported; use one of {', '.join(ALGORITHMS)}."
         raise ServiceError("NotImplemented", message, 501)
-    return {algorithm: _ALGORITHMS[algorithm]() for algorithm in algorithms if algorithm}
+    return {algorithm: ALGORITHMS[algorithm]() for algorithm in algorithms if algorithm}
 
 
 def encode_all(digests: Mapping[str, Digest]) -> dict[str, str]:
@@ -69,7 +72,7 @@ def combine(algorithm: str, part_checksums: Sequence[str]) -> str:
 
     It is the checksum of the concatenated checksums of the parts. All checksums are in base64.
     """
-    digest = _ALGORITHMS[algorithm]()
+    digest = ALGORITHMS[algorithm]()
     for checksum in part_checksums:
         digest.update(base64.b64decode(checksum))
     return f"{encode(digest)}-{len(part_checksums)}"

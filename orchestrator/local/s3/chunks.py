@@ -12,15 +12,15 @@ from hashlib import sha256
 from typing import TypeAlias
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.signatures import Proof
+from microjobs_orchestrator.local.gateway.signatures import VerifiedSignature
 from microjobs_orchestrator.local.gateway.streams import Stream
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-UNSIGNED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
-SIGNED = f"STREAMING-{ALGORITHM}-PAYLOAD"
-SIGNED_WITH_TRAILER = f"{SIGNED}-TRAILER"
-CHUNKED_PAYLOADS = frozenset({UNSIGNED, SIGNED, SIGNED_WITH_TRAILER})
+UNSIGNED_CHUNKS = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+SIGNED_CHUNKS = f"STREAMING-{ALGORITHM}-PAYLOAD"
+SIGNED_CHUNKS_AND_TRAILER = f"{SIGNED_CHUNKS}-TRAILER"
+CHUNKED_PAYLOADS = frozenset({UNSIGNED_CHUNKS, SIGNED_CHUNKS, SIGNED_CHUNKS_AND_TRAILER})
 """Values of the header `x-amz-content-sha256` for `aws-chunked` bodies."""
 
 TRAILER_SIGNATURE = "x-amz-trailer-signature"
@@ -37,9 +37,9 @@ class SignatureChain:
     signature.
     """
 
-    def __init__(self, proof: Proof) -> None:
-        self._proof = proof
-        self._last_signature = proof.signature
+    def __init__(self, request_signature: VerifiedSignature) -> None:
+        self._request_signature = request_signature
+        self._last_signature = request_signature.signature
 
     def check_chunk(self, digest: bytes, signature: str) -> None:
         """Check the signature of a chunk with this SHA-256 digest. Raises ServiceError SignatureDoesNotMatch 403."""
@@ -47,35 +47,40 @@ class SignatureChain:
 
     def check_trailers(self, trailers: Mapping[str, str], signature: str) -> None:
         """Check the signature of the trailers. Raises ServiceError SignatureDoesNotMatch 403."""
-        signed = "".join(f"{name}:{value}\n" for name, value in sorted(trailers.items()))
-        self._check("TRAILER", (sha256(signed.encode()).hexdigest(),), signature, "the trailer")
+        text = "".join(f"{name}:{value}\n" for name, value in sorted(trailers.items()))
+        self._check("TRAILER", (sha256(text.encode()).hexdigest(),), signature, "the trailer")
 
-    def _check(self, kind: str, hashes: tuple[str, ...], signature: str, subject: str) -> None:
-        proof = self._proof
-        head = (f"{ALGORITHM}-{kind}", proof.timestamp, proof.scope, self._last_signature)
-        self._last_signature = proof.sign("\n".join((*head, *hashes)))
+    def _check(self, part: str, hashes: tuple[str, ...], signature: str, subject: str) -> None:
+        request_signature = self._request_signature
+        head = (f"{ALGORITHM}-{part}", request_signature.timestamp, request_signature.scope, self._last_signature)
+        self._last_signature = request_signature.sign("\n".join((*head, *hashes)))
         if not hmac.compare_digest(self._last_signature.encode(), signature.encode()):
             message = f"The signature of {subject} does not match your secret key: {signature[:64]!r}."
             raise ServiceError("SignatureDoesNotMatch", message, 403)
 
 
-def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict[str, str]) -> Iterator[bytes]:
+def decode_chunks(
+    stream: Stream, payload_type: str, request_signature: VerifiedSignature | None, trailers: dict[str, str]
+) -> Iterator[bytes]:
     """Yield the content of the chunks in blocks. Raises ServiceError for malformed chunks and wrong signatures.
 
     A chunk is a line `SIZE[;chunk-signature=…]`, with a hexadecimal SIZE, followed by SIZE bytes. Blocks are yielded
-    before their chunk's signature is checked. If this raises, discard the content.
+    before their chunk's signature is checked. If this function raises an error, the caller must discard the content.
 
     Args:
-        kind: one of `CHUNKED_PAYLOADS`.
-        proof: the signature of the request; None if the request has no signature of version 4.
+        payload_type: one of `CHUNKED_PAYLOADS`.
+        request_signature: the signature of the request; None if the request has no signature of version 4.
         trailers: receives the trailers after the last chunk. The keys are their names in lower case.
     """
-    if kind != UNSIGNED and proof is None:
+    if payload_type != UNSIGNED_CHUNKS and request_signature is None:
         message = (
-            f"The body is {kind}, which needs a request with a signature of version 4, because chunks continue it."
+            f"The body is {payload_type}, which needs a request with a signature of version 4: the chunks' signatures "
+            "are based on it."
         )
         raise ServiceError("AccessDenied", message, 403)
-    chain = SignatureChain(proof) if proof is not None and kind != UNSIGNED else None
+    chain = (
+        SignatureChain(request_signature) if request_signature is not None and payload_type != UNSIGNED_CHUNKS else None
+    )
     body, size = io.BufferedReader(_RawStream(stream), BLOCK_BYTES), -1
     while size:
         size, signature = _parse_size_line(_read_line(body))
@@ -87,9 +92,9 @@ def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict
             chain.check_chunk(digest.digest(), signature)
     trailers |= _read_trailers(body)
     signature = trailers.pop(TRAILER_SIGNATURE, "")
-    if kind == SIGNED and trailers:
-        raise _make_malformed_error(f"it has a trailer, which only {SIGNED_WITH_TRAILER} allows")
-    if chain is not None and kind == SIGNED_WITH_TRAILER:
+    if payload_type == SIGNED_CHUNKS and trailers:
+        raise _make_malformed_error(f"it has a trailer, which only {SIGNED_CHUNKS_AND_TRAILER} allows")
+    if chain is not None and payload_type == SIGNED_CHUNKS_AND_TRAILER:
         chain.check_trailers(trailers, signature)
 
 
@@ -97,12 +102,12 @@ _Reader: TypeAlias = "io.BufferedReader[_RawStream]"
 
 
 def _read_chunk(body: _Reader, size: int) -> Iterator[bytes]:
-    missing = size
-    while missing:
-        block = body.read1(min(missing, BLOCK_BYTES))
+    unread_bytes = size
+    while unread_bytes:
+        block = body.read1(min(unread_bytes, BLOCK_BYTES))
         if not block:
             raise _make_malformed_error("it ends inside a chunk")
-        missing -= len(block)
+        unread_bytes -= len(block)
         yield block
     if size and _read_line(body):
         raise _make_malformed_error("a chunk is longer than its size")
@@ -135,10 +140,7 @@ def _read_trailers(body: _Reader) -> dict[str, str]:
 
 
 class _RawStream(io.RawIOBase):
-    """Lets `io.BufferedReader` read a stream.
-
-    Cheroot's `readline` is not used: with a limit, it blocks if the body has the transfer encoding `chunked`.
-    """
+    """Lets `io.BufferedReader` read a stream, which has no method `readline`."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

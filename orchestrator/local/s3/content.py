@@ -19,7 +19,8 @@ class Span:
     start: int
     length: int
 
-    def content_range(self, size: int) -> str:
+    def format_content_range(self, size: int) -> str:
+        """Return the header Content-Range for a file of `size` bytes."""
         return f"bytes {self.start}-{self.start + self.length - 1}/{size}"
 
 
@@ -35,7 +36,8 @@ def parse_range(text: str | None, size: int) -> Span | None:
     if not match[1]:  # `bytes=-N` is the last N bytes
         length = min(last, size)
         start = size - length
-    elif match[2] and int(match[2], 16) < int(match[1], 16):  # hex has the same order and no limit of digits
+    elif match[2] and int(match[2], 16) < int(match[1], 16):
+        # int(text, 16) has the same order as decimal numbers, and no limit for the number of digits
         return None
     else:
         start, length = first, min(last, size - 1) - first + 1
@@ -45,7 +47,8 @@ def parse_range(text: str | None, size: int) -> Span | None:
 
 
 def _parse_number(digits: str) -> int:
-    """Parse a number. A number with more than 18 digits becomes 10**18: Python refuses to convert very long ones."""
+    """Parse a number. A number with more than 18 digits becomes 10**18, because Python refuses to convert very long
+    numbers."""
     significant = digits.lstrip("0")
     return int(significant or 0) if len(significant) <= 18 else 10**18
 
@@ -57,7 +60,7 @@ def find_part_span(part_sizes: tuple[int, ...], size: int, number: int) -> Span:
     """
     sizes = part_sizes or (size,)
     if not 1 <= number <= len(sizes):
-        message = f"The requested part {number} does not exist: the object has {len(sizes)}."
+        message = f"The requested part {number} does not exist: the object has {len(sizes)} part(s)."
         raise ServiceError("InvalidPartNumber", message, 416)
     return Span(sum(sizes[: number - 1]), sizes[number - 1])
 
@@ -79,9 +82,9 @@ class FileBody:
         self._file.close()
 
 
-def write_blocks(blocks: Iterable[bytes], to: BinaryIO, digests: Sequence[Digest]) -> None:
+def write_blocks(blocks: Iterable[bytes], file: BinaryIO, digests: Sequence[Digest]) -> None:
     """Write the blocks to a file, and update all digests with each block."""
     for block in blocks:
-        to.write(block)
+        file.write(block)
         for digest in digests:
             digest.update(block)

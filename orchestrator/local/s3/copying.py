@@ -1,6 +1,7 @@
 """Copies of objects: CopyObject, and the sources of UploadPartCopy."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.call import Call, Operation
 from microjobs_orchestrator.local.s3.checksums import encode_all, make_digests
@@ -16,18 +17,31 @@ from microjobs_orchestrator.local.s3.content import FileBody, Span, parse_range,
 from microjobs_orchestrator.local.s3.details import Details
 from microjobs_orchestrator.local.s3.objects import make_checksum_members, make_details
 
+_COMPLETE_RANGE = re.compile("bytes=[0-9]+-[0-9]+")
+
 
 @contextmanager
 def open_source(call: Call) -> Iterator[tuple[Iterable[bytes], Details]]:
     """Open the source of a copy. Yield the blocks of the range to copy, and the details.
 
-    Raises ServiceError NoSuchKey, PreconditionFailed, InvalidRange, or InvalidArgument for an invalid CopySource.
+    Raises ServiceError: InvalidArgument for an invalid CopySource or CopySourceRange, NotImplemented if CopySource has
+    a version, NoSuchBucket, NoSuchKey, PreconditionFailed or InvalidRange.
     """
-    opened = call.store.open(*_parse_source(call))
-    with opened.file as file:
-        conditions.check_read(call.members, opened.stored, opened.details, "CopySource")
-        span = parse_range(call.members.get("CopySourceRange"), opened.stored.size)
-        yield FileBody(file, span or Span(0, opened.stored.size)), opened.details
+    source = call.store.open(*_parse_source(call))
+    with source.file as file:
+        conditions.check_read(call.members, source.stored, source.details, "CopySource")
+        yield FileBody(file, _find_span(call.members.get("CopySourceRange"), source.stored.size)), source.details
+
+
+def _find_span(text: str | None, size: int) -> Span:
+    """Return the range to copy. As on AWS, it has a first and a last byte, and both must exist."""
+    if text is None:
+        return Span(0, size)
+    span = parse_range(text, size) if _COMPLETE_RANGE.fullmatch(text) else None
+    if span is None or not text.endswith(f"-{span.start + span.length - 1}"):
+        message = f"CopySourceRange {text!r} must be bytes=first-last, with the positions of two of the {size} bytes."
+        raise ServiceError("InvalidArgument", message)
+    return span
 
 
 def _parse_source(call: Call) -> tuple[str, str]:
@@ -53,30 +67,36 @@ def write_copy(blocks: Iterable[bytes], path: Path, algorithm: str) -> Details:
     return Details(md5.hexdigest(), checksums=encode_all(digests))
 
 
-def copy_object(call: Call) -> Answer:
+def copy_object(call: Call) -> OperationResult:
     call.store.check_writable(call.bucket, call.key)
-    _check_not_itself(call)
+    _refuse_copy_without_change(call)
     condition = conditions.make_write_condition(call.members)
     with open_source(call) as (blocks, source), call.store.new_file() as path:
-        copied = write_copy(blocks, path, call.members.get("ChecksumAlgorithm") or next(iter(source.checksums), ""))
-        details = replace(_merge_details(call, source), etag=copied.etag, checksums=copied.checksums)
-        stored = call.store.put(call.bucket, call.key, path, details, condition)
-    result = {"ETag": f'"{details.etag}"', "LastModified": stored.modified, **make_checksum_members(details)}
-    return Answer({"CopyObjectResult": result})
+        algorithm = call.members.get("ChecksumAlgorithm") or next(iter(source.checksums), "")
+        content_details = write_copy(blocks, path, algorithm)
+        merged_details = _merge_details(call, source)
+        details = replace(merged_details, etag=content_details.etag, checksums=content_details.checksums)
+        stored_object = call.store.put(call.bucket, call.key, path, details, condition)
+    result = {
+        "ETag": f'"{details.etag}"',
+        "LastModified": stored_object.modification_time,
+        **make_checksum_members(details),
+    }
+    return OperationResult({"CopyObjectResult": result})
 
 
-def _check_not_itself(call: Call) -> None:
-    changes = "REPLACE" in (call.members.get("MetadataDirective"), call.members.get("TaggingDirective"))
-    if not changes and _parse_source(call) == (call.bucket, call.key):
+def _refuse_copy_without_change(call: Call) -> None:
+    replaces_details = "REPLACE" in (call.members.get("MetadataDirective"), call.members.get("TaggingDirective"))
+    if not replaces_details and _parse_source(call) == (call.bucket, call.key):
         message = "This copy request is illegal because it is trying to copy an object to itself without changing it."
         raise ServiceError("InvalidRequest", message)
 
 
 def _merge_details(call: Call, source: Details) -> Details:
-    new = make_details(call.members)
-    metadata = new if call.members.get("MetadataDirective") == "REPLACE" else source
-    tags = new.tags if call.members.get("TaggingDirective") == "REPLACE" else source.tags
-    return Details(headers=metadata.headers, metadata=metadata.metadata, tags=tags)
+    request_details = make_details(call.members)
+    metadata_source = request_details if call.members.get("MetadataDirective") == "REPLACE" else source
+    tags = request_details.tags if call.members.get("TaggingDirective") == "REPLACE" else source.tags
+    return Details(headers=metadata_source.headers, metadata=metadata_source.metadata, tags=tags)
 
 
 OPERATIONS: Mapping[str, Operation] = {"CopyObject": copy_object}

@@ -1,7 +1,8 @@
 """SQLite database of the object store: buckets, details of objects, and multipart uploads.
 
 A row of the table `objects` describes a file that has exactly the size and the modification time in the row. If a user
-replaces the file by hand, no query finds the old row.
+replaces the file by hand, no query finds the old row. A row whose key ends with a slash describes a folder marker, and
+there is no file.
 """
 
 from pathlib import Path
@@ -32,7 +33,8 @@ CREATE TABLE IF NOT EXISTS parts (
 
 
 Version = tuple[str, str, int, int]
-"""Bucket, key, size in bytes, and modification time in ns of the file that a row of the table `objects` describes."""
+"""The key of a row of the table `objects`: the bucket, the key, and the size in bytes and the modification time in ns
+of the file."""
 
 
 class Database(sqlite.Database):
@@ -57,8 +59,9 @@ class Database(sqlite.Database):
     def delete_details(self, bucket: str, key: str) -> None:
         self.change("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
 
-    def marker_time(self, bucket: str, key: str) -> int | None:
-        """Return when the folder marker of a key was made, in ns since 1970; None if the key has no marker."""
+    def find_marker_time(self, bucket: str, key: str) -> int | None:
+        """Return the time at which the folder marker of a key was made, in ns since 1970; None if the key has no
+        marker."""
         rows = self.select(
             "SELECT modified_ns FROM objects WHERE bucket = ? AND key = ? AND substr(key, -1) = '/'"
             " ORDER BY modified_ns DESC LIMIT 1",

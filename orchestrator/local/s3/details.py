@@ -1,4 +1,4 @@
-"""Details of objects that their files do not contain: content type, user metadata, ETag, checksums."""
+"""The details of an object, which its file does not contain: content type, user metadata, ETag, checksums."""
 
 import hashlib
 import json
@@ -40,7 +40,10 @@ class Details:
 
 
 def guess_details(key: str, file: RawIOBase | BufferedIOBase) -> Details:
-    """Return the details of a file that a user copied into a bucket, from its content and its name."""
+    """Return the details of an object without stored details, such as a file that a user copied into a bucket.
+
+    Its content and its key determine the details.
+    """
     file.seek(0)
     digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))
     content_type = mimetypes.guess_type(key)[0] or DEFAULT_CONTENT_TYPE

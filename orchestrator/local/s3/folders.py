@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 
 SETTLED_AGE_NS = 1_000_000_000
-"""Age of a folder's last change from which a new change always alters its times, even if timestamps are coarse."""
+"""A folder's names are cached only if the folder's last change is older than this time. A later change then always sets
+a different timestamp, even on file systems with coarse timestamps."""
 
 MAX_NAMES = 500_000
-"""Maximum number of cached names, which take about 50 MB. The last folder stays in the cache, however large it is."""
+"""Maximum number of cached names, which take about 50 MB. The folder that was read last stays in the cache, even if it
+has more names."""
 
 Stamp = tuple[int, int, int, int]
 """A folder's device, inode, mtime and ctime. Programs such as `rsync --times` set mtime back, but never ctime."""
@@ -29,14 +31,14 @@ class FolderCache:
         self._listings: OrderedDict[bytes, tuple[Stamp, list[bytes]]] = OrderedDict()
         self._names_count = 0
 
-    def names(self, root: bytes, folder: bytes) -> list[bytes]:
+    def list_names(self, root: bytes, folder: bytes) -> list[bytes]:
         """Return the names in a folder, in the order of their keys. Subfolders end with a slash.
 
         Links and names that are not keys are left out. A folder that does not exist is empty. Do not change the list.
         """
         path = root + b"/" + folder
         try:
-            stamp = _stamp(path)
+            stamp = _read_stamp(path)
             with self._lock:
                 listing = self._listings.get(path)
                 if listing is not None and listing[0] == stamp:
@@ -44,26 +46,26 @@ class FolderCache:
                     return listing[1]
             is_settled = time.time_ns() - stamp[3] > SETTLED_AGE_NS
             names = sorted(scan_names(path, folder))
-            if is_settled and _stamp(path) == stamp:
+            if is_settled and _read_stamp(path) == stamp:
                 self._store(path, stamp, names)
             return names
-        except (FileNotFoundError, NotADirectoryError):  # deleted or replaced meanwhile
+        except (FileNotFoundError, NotADirectoryError):  # the folder was deleted or replaced during the scan
             return []
 
     def _store(self, path: bytes, stamp: Stamp, names: list[bytes]) -> None:
         with self._lock:
-            _, earlier = self._listings.pop(path, (stamp, []))
+            _, old_names = self._listings.pop(path, (stamp, []))
             self._listings[path] = stamp, names
-            self._names_count += len(names) - len(earlier)
+            self._names_count += len(names) - len(old_names)
             while self._names_count > MAX_NAMES and len(self._listings) > 1:
-                _, (_, oldest) = self._listings.popitem(last=False)
-                self._names_count -= len(oldest)
+                _, (_, oldest_names) = self._listings.popitem(last=False)
+                self._names_count -= len(oldest_names)
 
 
 def scan_names(path: bytes, folder: bytes) -> Iterator[bytes]:
     """Yield the names in a folder, in any order. Subfolders end with a slash."""
-    with os.scandir(path) as found:
-        for item in found:
+    with os.scandir(path) as entries:
+        for item in entries:
             name = item.name
             if item.is_dir(follow_symlinks=False):
                 name += b"/"
@@ -73,9 +75,9 @@ def scan_names(path: bytes, folder: bytes) -> Iterator[bytes]:
                 yield name
 
 
-def _stamp(path: bytes) -> Stamp:
-    found = os.stat(path)  # noqa: PTH116  paths are bytes
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+def _read_stamp(path: bytes) -> Stamp:
+    status = os.stat(path)  # noqa: PTH116  paths are bytes
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _is_key(name: bytes) -> bool:

@@ -16,12 +16,12 @@ from xml.etree import ElementTree
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.gateway.forms import Form
-from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.gateway.request_state import RequestState
 from microjobs_orchestrator.local.protocols.http import HEADERS, get_request_id, get_target
-from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.protocols.rest_routes import wire_name
+from microjobs_orchestrator.local.protocols.models import load_operation_model
+from microjobs_orchestrator.local.protocols.rest_routes import get_wire_name
+from microjobs_orchestrator.local.protocols.results import OperationResult
 
 UNSIGNED_FIELDS = frozenset({"x-amz-signature", "signature", "awsaccesskeyid", "policy", "file"})
 """Fields that need no condition in the policy."""
@@ -30,24 +30,25 @@ UNSIGNED_FIELDS = frozenset({"x-amz-signature", "signature", "awsaccesskeyid", "
 def check_policy(form: Form, bucket: str) -> tuple[int, float]:
     """Check a form against its policy. Return the smallest and the largest allowed file size, in bytes.
 
-    Raises ServiceError AccessDenied if the policy has expired, a condition is false, or a field has no condition.
+    Raises ServiceError: AccessDenied if the policy has expired, a condition is false, or a field has no condition;
+    InvalidPolicyDocument if the policy is malformed; InvalidArgument if the form has no policy.
     """
-    expiration, conditions = _parse_policy(form.fields["policy"])
+    expiration, conditions = _parse_policy(form.get_field("policy"))
     if datetime.now(UTC) >= expiration:
         raise _make_denied_error("Policy expired")
-    min_bytes, max_bytes, allowed = 0, float("inf"), set[str]()
+    min_bytes, max_bytes, allowed_fields = 0, float("inf"), set[str]()
     for condition in conditions:
         operator, name, value = _parse_condition(condition)
         if operator == "content-length-range":
             min_bytes, max_bytes = max(min_bytes, int(name)), min(max_bytes, int(value))
             continue
-        actual = bucket if name == "bucket" else form.fields.get(name)
-        if actual is None or not OPERATORS[operator](actual, value):
+        field_value = bucket if name == "bucket" else form.fields.get(name)
+        if field_value is None or not OPERATORS[operator](field_value, value):
             raise _make_denied_error(f"Policy Condition failed: {json.dumps([operator, f'${name}', value])}")
-        allowed.add(name)
-    extra = {name for name in form.fields if not name.startswith("x-ignore-")} - allowed - UNSIGNED_FIELDS
-    if extra:
-        raise _make_denied_error(f"Extra input fields: {', '.join(sorted(extra))}")
+        allowed_fields.add(name)
+    extra_fields = {name for name in form.fields if not name.startswith("x-ignore-")} - allowed_fields - UNSIGNED_FIELDS
+    if extra_fields:
+        raise _make_denied_error(f"Extra input fields: {', '.join(sorted(extra_fields))}")
     return min_bytes, max_bytes
 
 
@@ -99,15 +100,15 @@ class FormFile:
     form: Form
     min_bytes: int
     max_bytes: float
-    size: int = 0
+    received_bytes: int = 0
 
     def read(self, size: int, /) -> bytes:
         block = self.form.read(size)
-        self.size += len(block)
-        if self.size > self.max_bytes:
+        self.received_bytes += len(block)
+        if self.received_bytes > self.max_bytes:
             message = f"Your proposed upload exceeds the maximum allowed size of {self.max_bytes} bytes."
             raise ServiceError("EntityTooLarge", message)
-        if not block and self.size < self.min_bytes:
+        if not block and self.received_bytes < self.min_bytes:
             message = f"Your proposed upload is smaller than the minimum allowed size of {self.min_bytes} bytes."
             raise ServiceError("EntityTooSmall", message)
         return block
@@ -131,31 +132,31 @@ NON_HEADER_FIELDS = frozenset(
 """Fields that are not headers of PutObject."""
 
 
-def convert_to_put_object(exchange: Exchange, form: Form) -> FormFile:
-    """Turn an upload form into a PutObject request, and return the request's body.
+def convert_to_put_object(state: RequestState, form: Form) -> FormFile:
+    """Convert an upload form to a PutObject request, and return the request's body.
 
     Raises ServiceError if the policy does not allow the upload, or a field is not supported.
     """
-    target, url, request_id = get_target(exchange.request)[0], exchange.request.url, get_request_id(exchange.request)
+    target, url, request_id = get_target(state.request)[0], state.request.url, get_request_id(state.request)
     bucket, key = unquote(target.split("/")[1]), _get_key(form)
     file = FormFile(form, *check_policy(form, bucket))
     headers = _get_headers(form)
     uri = f"/{quote(bucket)}/{quote(key)}"
-    environ = {**exchange.request.environ, "REQUEST_METHOD": "PUT", "REQUEST_URI": uri, HEADERS: headers}
-    exchange.request = Request(environ, populate_request=False)
+    environ = {**state.request.environ, "REQUEST_METHOD": "PUT", "REQUEST_URI": uri, HEADERS: headers}
+    state.request = Request(environ, populate_request=False)
 
-    def format_answer(answer: Answer) -> Response:
-        response = _make_response(form, bucket, key, answer.members["ETag"], url)
+    def format_result(result: OperationResult) -> Response:
+        response = _make_response(form, bucket, key, result.members["ETag"], url)
         response.headers["x-amz-request-id"] = request_id
         return response
 
-    exchange.format_answer = format_answer
+    state.format_result = format_result
     return file
 
 
 def _get_key(form: Form) -> str:
     """Return the object's key. `${filename}` stands for the name of the file, without its folders."""
-    key = form.field("key").replace("${filename}", re.split(r"[/\\]", form.file_name)[-1])
+    key = form.get_field("key").replace("${filename}", re.split(r"[/\\]", form.file_name)[-1])
     if not key:
         raise ServiceError("InvalidArgument", "The form's field 'key' is empty: give the object a name.")
     return key
@@ -166,9 +167,9 @@ def _get_headers(form: Form) -> dict[str, str]:
     headers = {name: value for name, value in form.fields.items() if name not in NON_HEADER_FIELDS | UNSIGNED_FIELDS}
     if "acl" in headers:
         headers["x-amz-acl"] = headers.pop("acl")
-    shape = operation_model("s3", "PutObject").input_shape
-    known = {wire_name(name, member) for name, member in shape.members.items()} if shape else set()
-    for name in headers.keys() - known:
+    shape = load_operation_model("s3", "PutObject").input_shape
+    known_headers = {get_wire_name(name, member) for name, member in shape.members.items()} if shape else set()
+    for name in headers.keys() - known_headers:
         if not name.startswith(("x-amz-meta-", "x-ignore-")):
             raise ServiceError(
                 "NotImplemented", f"The form's field {name!r} is not supported by the local server.", 501
@@ -180,7 +181,7 @@ def _make_response(form: Form, bucket: str, key: str, etag: str, url: str) -> Re
     """Return the response that the fields of the form select."""
     location = f"{url.rstrip('/')}/{quote(key)}"
     redirect = form.fields.get("success_action_redirect") or form.fields.get("redirect", "")
-    if urlsplit(redirect).scheme in ("http", "https") and redirect.isprintable():
+    if _is_web_address(redirect):
         query = urlencode({"bucket": bucket, "key": key, "etag": etag})
         return Response(status=303, headers={"Location": f"{redirect}{'&' if '?' in redirect else '?'}{query}"})
     status = {"200": 200, "201": 201}.get(form.fields.get("success_action_status", ""), 204)
@@ -192,3 +193,11 @@ def _make_response(form: Form, bucket: str, key: str, etag: str, url: str) -> Re
         ElementTree.SubElement(root, name).text = text
     document: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
     return Response(document, 201, headers, content_type="application/xml")
+
+
+def _is_web_address(text: str) -> bool:
+    """Return whether S3 redirects to a text. It ignores texts that it cannot interpret."""
+    try:
+        return urlsplit(text).scheme in ("http", "https") and text.isprintable()
+    except ValueError:  # such as `http://[`
+        return False

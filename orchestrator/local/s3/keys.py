@@ -7,7 +7,7 @@ from pathlib import Path
 from microjobs_orchestrator.local.errors import ServiceError
 
 MAX_KEY_BYTES = 1024
-"""Bytes of UTF-8, as on AWS."""
+"""Maximum size of a key in bytes of UTF-8, as on AWS."""
 
 MAX_SEGMENT_BYTES = 255
 """Maximum size of a key's part between two slashes: the limit of file systems for one file name."""
@@ -19,9 +19,10 @@ _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """Return the bucket of an S3 URI, and its key, prefix or empty text. Raises ServiceError ValidationException."""
-    scheme, _, rest = uri.partition("://")
-    bucket, _, key = rest.partition("/")
+    """Return the bucket of an S3 URI, and the rest, which is a key, a prefix or empty. Raises ServiceError
+    ValidationException."""
+    scheme, _, bucket_and_key = uri.partition("://")
+    bucket, _, key = bucket_and_key.partition("/")
     if scheme != "s3" or not is_bucket_name(bucket):
         raise ServiceError("ValidationException", f"{uri!r} is not an S3 URI: use the form s3://bucket/prefix.")
     return bucket, key
@@ -44,7 +45,7 @@ def is_folder_marker(key: str) -> bool:
     return key.endswith("/")
 
 
-def relative_path(key: str) -> Path:
+def get_relative_path(key: str) -> Path:
     """Return the path of a key's file below its bucket's folder. A marker `folder/` has the path of its folder.
 
     Raises ServiceError KeyTooLongError or InvalidArgument if the key is not valid on S3, or no file can have it.

@@ -9,12 +9,13 @@ from typing import Any
 from urllib.parse import quote
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.rest_xml import make_malformed_xml_error
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 from microjobs_orchestrator.local.s3.checksums import (
+    ALGORITHMS,
     COMPOSITE_ONLY,
     FULL_OBJECT_ONLY,
     combine,
@@ -28,22 +29,22 @@ from microjobs_orchestrator.local.s3.objects import make_checksum_members, make_
 from microjobs_orchestrator.local.s3.uploads import MAX_PARTS, Part, Upload
 
 MIN_PART_BYTES = 5 << 20
-"""The minimum size of all parts but the last one, as on AWS."""
+"""The minimum size of all parts except the last part, as on AWS."""
 
 
-def create_multipart_upload(call: Call) -> Answer:
+def create_multipart_upload(call: Call) -> OperationResult:
     algorithm = call.members.get("ChecksumAlgorithm", "")
     checksum_type = call.members.get("ChecksumType") or (
         "FULL_OBJECT" if algorithm in FULL_OBJECT_ONLY else "COMPOSITE"
     )
-    make_digests(algorithm)  # refuses unsupported algorithms
+    make_digests(algorithm)  # this call refuses unsupported algorithms
     if algorithm in (COMPOSITE_ONLY if checksum_type == "FULL_OBJECT" else FULL_OBJECT_ONLY):
         message = f"The {checksum_type} checksum type cannot be used with the {algorithm} checksum algorithm."
         raise ServiceError("InvalidRequest", message)
     upload = call.uploads.create(
         call.bucket, call.key, algorithm, replace(make_details(call.members), checksum_type=checksum_type)
     )
-    return Answer(
+    return OperationResult(
         {"Bucket": call.bucket, "Key": call.key, "UploadId": upload.id, **_make_checksum_type_members(upload)}
     )
 
@@ -54,22 +55,22 @@ def _make_checksum_type_members(upload: Upload) -> dict[str, str]:
     return {"ChecksumAlgorithm": upload.algorithm, "ChecksumType": upload.details.checksum_type}
 
 
-def upload_part(call: Call) -> Answer:
+def upload_part(call: Call) -> OperationResult:
     upload, number = _get_upload(call), _get_part_number(call)
     with call.store.new_file() as path:
         with path.open("xb") as file:
             details = receive(call.body, file, algorithm=upload.algorithm)
         part = _put_part(call, upload, number, path, details)
-    return Answer(_make_part_members(part))
+    return OperationResult(_make_part_members(part))
 
 
-def upload_part_copy(call: Call) -> Answer:
+def upload_part_copy(call: Call) -> OperationResult:
     upload, number = _get_upload(call), _get_part_number(call)
     with call.store.new_file() as path:
         with open_source(call) as (blocks, _):
             details = write_copy(blocks, path, upload.algorithm)
         part = _put_part(call, upload, number, path, details)
-    return Answer({"CopyPartResult": {"LastModified": part.modified, **_make_part_members(part)}})
+    return OperationResult({"CopyPartResult": {"LastModified": part.modification_time, **_make_part_members(part)}})
 
 
 def _get_upload(call: Call) -> Upload:
@@ -93,14 +94,14 @@ def _put_part(call: Call, upload: Upload, number: int, file: Path, details: Deta
 
 
 def _make_part_members(part: Part) -> dict[str, str]:
-    return {"ETag": f'"{part.details.etag}"', **_make_checksum_members(part.details)}
+    return {"ETag": f'"{part.details.etag}"', **_make_checksum_values(part.details)}
 
 
-def _make_checksum_members(details: Details) -> dict[str, str]:
+def _make_checksum_values(details: Details) -> dict[str, str]:
     return {f"Checksum{algorithm}": value for algorithm, value in details.checksums.items()}
 
 
-def complete_multipart_upload(call: Call) -> Answer:
+def complete_multipart_upload(call: Call) -> OperationResult:
     upload, condition = _get_upload(call), conditions.make_write_condition(call.members)
     with call.uploads.lock(upload), call.store.new_file() as path:
         call.store.check_writable(call.bucket, call.key)
@@ -109,74 +110,79 @@ def complete_multipart_upload(call: Call) -> Answer:
         call.store.put(call.bucket, call.key, path, details, condition)
         call.uploads.remove(upload)
     location = {"Location": f"/{call.bucket}/{quote(call.key)}", "Bucket": call.bucket, "Key": call.key}
-    return Answer({**location, "ETag": f'"{details.etag}"', **make_checksum_members(details)})
+    return OperationResult({**location, "ETag": f'"{details.etag}"', **make_checksum_members(details)})
 
 
 def _select_parts(call: Call, upload: Upload) -> list[Part]:
     """Return the parts that the request lists. Raises ServiceError if the list is not valid."""
-    listed: Sequence[Mapping[str, Any]] = call.members.get("MultipartUpload", {}).get("Parts", ())
-    if not listed or any("PartNumber" not in part or "ETag" not in part for part in listed):
+    listed_parts: Sequence[Mapping[str, Any]] = call.members.get("MultipartUpload", {}).get("Parts", ())
+    if not listed_parts or any("PartNumber" not in part or "ETag" not in part for part in listed_parts):
         raise make_malformed_xml_error("it must list at least one part; every part needs a PartNumber and an ETag")
-    if any(first["PartNumber"] >= second["PartNumber"] for first, second in pairwise(listed)):
+    if any(first["PartNumber"] >= second["PartNumber"] for first, second in pairwise(listed_parts)):
         raise ServiceError("InvalidPartOrder", "The list of parts was not in ascending order of their numbers.")
-    uploaded = {part.number: part for part in call.uploads.parts(upload)}
-    selected = [_find_part(uploaded, part) for part in listed]
-    for part in selected[:-1]:
+    parts_by_number = {part.number: part for part in call.uploads.list_parts(upload)}
+    selected_parts = [_find_part(parts_by_number, part) for part in listed_parts]
+    for part in selected_parts[:-1]:
         if part.size < MIN_PART_BYTES:
             minimum = f"all parts except the last one need at least {MIN_PART_BYTES}"
             message = f"Part {part.number} has {part.size} bytes; {minimum}."
             raise ServiceError("EntityTooSmall", message)
-    return selected
+    return selected_parts
 
 
-def _find_part(uploaded: Mapping[int, Part], listed: Mapping[str, Any]) -> Part:
-    number, etag = listed["PartNumber"], listed["ETag"]
-    part = uploaded.get(number)
+def _find_part(parts_by_number: Mapping[int, Part], listed_part: Mapping[str, Any]) -> Part:
+    number, etag = listed_part["PartNumber"], listed_part["ETag"]
+    part = parts_by_number.get(number)
     if part is not None:
-        expected = {"PartNumber": number, "ETag": part.details.etag, **_make_checksum_members(part.details)}
-        if {**listed, "ETag": etag.strip('"')}.items() <= expected.items():
+        members = {"PartNumber": number, "ETag": part.details.etag, **_make_checksum_values(part.details)}
+        if {**listed_part, "ETag": etag.strip('"')}.items() <= members.items():
             return part
-    raise ServiceError("InvalidPart", f"Part {number} was not uploaded, or its ETag is not {etag}.")
+    raise ServiceError(
+        "InvalidPart", f"Part {number} was not uploaded, or its ETag or checksum differs from that in the request."
+    )
 
 
 def _assemble(upload: Upload, parts: Sequence[Part], path: Path) -> Details:
     """Write the parts into one file; return the details of the object."""
-    algorithm, is_full = upload.algorithm, upload.details.checksum_type == "FULL_OBJECT"
-    digests = make_digests(algorithm if is_full else "")
+    algorithm, is_full_object = upload.algorithm, upload.details.checksum_type == "FULL_OBJECT"
+    digests = make_digests(algorithm if is_full_object else "")
     with path.open("xb") as file:
         for part in parts:
             with part.path.open("rb", buffering=0) as content:
                 write_blocks(FileBody(content, Span(0, part.size)), file, [*digests.values()])
     md5 = hashlib.md5(b"".join(bytes.fromhex(part.details.etag) for part in parts), usedforsecurity=False)
     checksums = encode_all(digests)
-    if algorithm and not is_full:
+    if algorithm and not is_full_object:
         checksums = {algorithm: combine(algorithm, [part.details.checksums[algorithm] for part in parts])}
     sizes = tuple(part.size for part in parts)
     return replace(upload.details, etag=f"{md5.hexdigest()}-{len(parts)}", checksums=checksums, parts=sizes)
 
 
 def _check_object(call: Call, details: Details) -> None:
-    """Check the object against the size, type and checksums in the request."""
-    actual = {"MpuObjectSize": sum(details.parts), "ChecksumType": details.checksum_type}
-    for name, value in actual.items():
+    """Check the object against the size, the checksum type and the checksums in the request."""
+    object_members = {"MpuObjectSize": sum(details.parts), "ChecksumType": details.checksum_type}
+    for name, value in object_members.items():
         if call.members.get(name, value) != value:
             message = f"{name} is {call.members[name]}, but the {name} of the uploaded parts is {value}."
             raise ServiceError("InvalidRequest", message)
-    for name, checksum in _make_checksum_members(details).items():
-        if call.members.get(name, checksum) not in (checksum, checksum.partition("-")[0]):
+    checksums = _make_checksum_values(details)
+    for name in (f"Checksum{algorithm}" for algorithm in ALGORITHMS if f"Checksum{algorithm}" in call.members):
+        if name not in checksums:
+            raise ServiceError("InvalidRequest", f"The upload was not created for the {name} that you specified.")
+        if call.members[name] not in (checksums[name], checksums[name].partition("-")[0]):
             raise ServiceError("BadDigest", f"The {name} you specified did not match the calculated checksum.")
 
 
-def abort_multipart_upload(call: Call) -> Answer:
+def abort_multipart_upload(call: Call) -> OperationResult:
     call.uploads.abort(_get_upload(call))
-    return Answer()
+    return OperationResult()
 
 
-def list_parts(call: Call) -> Answer:
+def list_parts(call: Call) -> OperationResult:
     upload, limit = _get_upload(call), call.get_page_limit("MaxParts")
     marker = call.members.get("PartNumberMarker", 0)
-    found = call.uploads.parts(upload, marker, limit + 1)
-    page = found[:limit]
+    parts = call.uploads.list_parts(upload, marker, limit + 1)
+    page = parts[:limit]
     members: dict[str, Any] = {
         "Bucket": call.bucket,
         "Key": call.key,
@@ -184,27 +190,32 @@ def list_parts(call: Call) -> Answer:
         "PartNumberMarker": marker,
         "NextPartNumberMarker": page[-1].number if page else marker,
         "MaxParts": limit,
-        "IsTruncated": len(found) > len(page),
+        "IsTruncated": len(parts) > len(page),
         "Parts": [_describe_part(part) for part in page],
         "Initiator": OWNER,
         "Owner": OWNER,
         "StorageClass": "STANDARD",
     }
-    return Answer(members | _make_checksum_type_members(upload))
+    return OperationResult(members | _make_checksum_type_members(upload))
 
 
 def _describe_part(part: Part) -> dict[str, Any]:
-    return {"PartNumber": part.number, "LastModified": part.modified, "Size": part.size, **_make_part_members(part)}
+    return {
+        "PartNumber": part.number,
+        "LastModified": part.modification_time,
+        "Size": part.size,
+        **_make_part_members(part),
+    }
 
 
-def list_multipart_uploads(call: Call) -> Answer:
+def list_multipart_uploads(call: Call) -> OperationResult:
     call.store.check_bucket(call.bucket)
     limit, prefix = call.get_page_limit("MaxUploads"), call.members.get("Prefix", "")
     key, upload_id = call.members.get("KeyMarker", ""), call.members.get("UploadIdMarker")
     # A marker without an id skips all uploads of its key. Ids are hexadecimal and sort before "~".
-    after = (key, "~" if upload_id is None else upload_id) if key else ("", "")
-    found = call.uploads.find(call.bucket, prefix, after, limit + 1)
-    page = found[:limit]
+    start_after = (key, "~" if upload_id is None else upload_id) if key else ("", "")
+    uploads = call.uploads.find(call.bucket, prefix, start_after, limit + 1)
+    page = uploads[:limit]
     members: dict[str, Any] = {
         "Bucket": call.bucket,
         "KeyMarker": call.encode_key(key),
@@ -212,12 +223,12 @@ def list_multipart_uploads(call: Call) -> Answer:
         "Prefix": call.encode_key(prefix),
         "EncodingType": call.members.get("EncodingType"),
         "MaxUploads": limit,
-        "IsTruncated": len(found) > len(page),
+        "IsTruncated": len(uploads) > len(page),
         "Uploads": [_describe_upload(call, upload) for upload in page],
     }
     if page:
         members |= {"NextKeyMarker": call.encode_key(page[-1].key), "NextUploadIdMarker": page[-1].id}
-    return Answer(members)
+    return OperationResult(members)
 
 
 def _describe_upload(call: Call, upload: Upload) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import Call, Operation
@@ -28,12 +28,13 @@ _OVERRIDES = {f"Response{name}": name for name in OBJECT_HEADERS}
 
 
 def make_details(members: Mapping[str, Any]) -> Details:
-    """Return the details of the object that a request creates. Raises ServiceError MetadataTooLarge or InvalidTag."""
+    """Return the details of the object that a request creates. Raises ServiceError MetadataTooLarge, or the errors of
+    `check_tags`."""
     headers = {name: members[name] for name in OBJECT_HEADERS if name in members}
     headers.setdefault("ContentType", DEFAULT_CONTENT_TYPE)
-    coding = [item for item in headers.pop("ContentEncoding", "").split(",") if item.strip() not in ("", "aws-chunked")]
-    if coding:
-        headers["ContentEncoding"] = ",".join(coding)
+    encodings = headers.pop("ContentEncoding", "").split(",")
+    if object_encodings := [item for item in encodings if item.strip() not in ("", "aws-chunked")]:
+        headers["ContentEncoding"] = ",".join(object_encodings)
     metadata = members.get("Metadata", {})
     if sum(len(name) + len(value) for name, value in metadata.items()) > MAX_METADATA_BYTES:
         message = f"Your metadata headers exceed the maximum allowed metadata size of {MAX_METADATA_BYTES} bytes."
@@ -60,51 +61,52 @@ def make_checksum_members(details: Details) -> dict[str, str]:
     return members | ({"ChecksumType": details.checksum_type} if members else {})
 
 
-def put_object(call: Call) -> Answer:
+def put_object(call: Call) -> OperationResult:
     call.store.check_writable(call.bucket, call.key)
     details, condition = make_details(call.members), conditions.make_write_condition(call.members)
     with call.store.new_file() as path:
         with path.open("xb") as file:
-            received = receive(call.body, file)
-        details = replace(details, etag=received.etag, checksums=received.checksums)
+            content_details = receive(call.body, file)
+        details = replace(details, etag=content_details.etag, checksums=content_details.checksums)
         call.store.put(call.bucket, call.key, path, details, condition)
-    return Answer({"ETag": f'"{details.etag}"', **make_checksum_members(details)})
+    return OperationResult({"ETag": f'"{details.etag}"', **make_checksum_members(details)})
 
 
-def get_object(call: Call) -> Answer:
-    opened = call.store.open(call.bucket, call.key)
+def get_object(call: Call) -> OperationResult:
+    opened_object = call.store.open(call.bucket, call.key)
     try:
-        answer, span = _describe(call, opened.stored, opened.details)
-        return replace(answer, body=FileBody(opened.file, span))
+        result, span = _describe(call, opened_object.stored, opened_object.details)
+        return replace(result, body=FileBody(opened_object.file, span))
     except BaseException:
-        opened.file.close()
+        opened_object.file.close()
         raise
 
 
-def head_object(call: Call) -> Answer:
-    answer, _ = _describe(call, *call.store.head(call.bucket, call.key))
-    return replace(answer, body=())
+def head_object(call: Call) -> OperationResult:
+    result, _ = _describe(call, *call.store.head(call.bucket, call.key))
+    return replace(result, body=())
 
 
-def _describe(call: Call, stored: StoredObject, details: Details) -> tuple[Answer, Span]:
-    members, whole = call.members, Span(0, stored.size)
-    conditions.check_read(members, stored, details)
-    span = _find_span(members, stored.size, details)
-    answer = {
+def _describe(call: Call, stored_object: StoredObject, details: Details) -> tuple[OperationResult, Span]:
+    members, full_span = call.members, Span(0, stored_object.size)
+    conditions.check_read(members, stored_object, details)
+    span = _find_span(members, stored_object.size, details)
+    result = {
         **details.headers,
         **_find_overrides(members),
         "AcceptRanges": "bytes",
-        "ContentLength": (span or whole).length,
+        "ContentLength": (span or full_span).length,
         "ETag": f'"{details.etag}"',
-        "LastModified": stored.modified,
+        "LastModified": stored_object.modification_time,
         "Metadata": details.metadata,
         "TagCount": len(details.tags) or None,
-        "ContentRange": span.content_range(stored.size) if span else None,
+        "ContentRange": span.format_content_range(stored_object.size) if span else None,
         "PartsCount": len(details.parts) if "PartNumber" in members and details.parts else None,
     }
-    if members.get("ChecksumMode", "").upper() == "ENABLED" and span is None:  # checksums cover the whole object
-        answer |= make_checksum_members(details)
-    return Answer(answer, 206 if span else 200), span or whole
+    # a range has no checksum: checksums cover the whole object
+    if members.get("ChecksumMode", "").upper() == "ENABLED" and span is None:
+        result |= make_checksum_members(details)
+    return OperationResult(result, 206 if span else 200), span or full_span
 
 
 def _find_overrides(members: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,12 +130,12 @@ def _find_span(members: Mapping[str, Any], size: int, details: Details) -> Span 
     return span if span.length else None
 
 
-def delete_object(call: Call) -> Answer:
+def delete_object(call: Call) -> OperationResult:
     call.store.delete(call.bucket, call.key, conditions.make_write_condition(call.members))
-    return Answer()
+    return OperationResult()
 
 
-def delete_objects(call: Call) -> Answer:
+def delete_objects(call: Call) -> OperationResult:
     request = call.members["Delete"]
     if len(request["Objects"]) > 1000:
         raise ServiceError("MalformedXML", "At most 1000 objects can be deleted in one request.")
@@ -145,40 +147,40 @@ def delete_objects(call: Call) -> Answer:
             deleted.append({"Key": item["Key"]})
         except ServiceError as error:
             errors.append({"Key": item["Key"], "Code": error.code, "Message": error.message})
-    return Answer({"Deleted": [] if request.get("Quiet") else deleted, "Errors": errors})
+    return OperationResult({"Deleted": [] if request.get("Quiet") else deleted, "Errors": errors})
 
 
-def get_object_attributes(call: Call) -> Answer:
-    stored, details = call.store.head(call.bucket, call.key)
-    known = {
+def get_object_attributes(call: Call) -> OperationResult:
+    stored_object, details = call.store.head(call.bucket, call.key)
+    attributes = {
         "ETag": details.etag,
         "Checksum": make_checksum_members(details) or None,
         "ObjectParts": {"TotalPartsCount": len(details.parts)} if details.parts else None,
         "StorageClass": "STANDARD",
-        "ObjectSize": stored.size,
+        "ObjectSize": stored_object.size,
     }
-    members = {name: known[name] for name in call.members["ObjectAttributes"]}
-    return Answer({**members, "LastModified": stored.modified})
+    members = {name: attributes[name] for name in call.members["ObjectAttributes"]}
+    return OperationResult({**members, "LastModified": stored_object.modification_time})
 
 
-def get_object_tagging(call: Call) -> Answer:
+def get_object_tagging(call: Call) -> OperationResult:
     _, details = call.store.head(call.bucket, call.key)
-    return Answer({"TagSet": [{"Key": key, "Value": value} for key, value in details.tags.items()]})
+    return OperationResult({"TagSet": [{"Key": key, "Value": value} for key, value in details.tags.items()]})
 
 
-def put_object_tagging(call: Call) -> Answer:
+def put_object_tagging(call: Call) -> OperationResult:
     pairs = [(tag["Key"], tag["Value"]) for tag in call.members["Tagging"]["TagSet"]]
     return _set_tags(call, check_tags(pairs))
 
 
-def delete_object_tagging(call: Call) -> Answer:
+def delete_object_tagging(call: Call) -> OperationResult:
     return _set_tags(call, {})
 
 
-def _set_tags(call: Call, tags: Mapping[str, str]) -> Answer:
-    stored, details = call.store.head(call.bucket, call.key)
-    call.store.database.store_details(stored.version, replace(details, tags=tags))
-    return Answer()
+def _set_tags(call: Call, tags: Mapping[str, str]) -> OperationResult:
+    stored_object, details = call.store.head(call.bucket, call.key)
+    call.store.database.store_details(stored_object.version, replace(details, tags=tags))
+    return OperationResult()
 
 
 OPERATIONS: Mapping[str, Operation] = {

@@ -13,40 +13,40 @@ class BucketFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._ignores_case = root.with_name(root.name.swapcase()).exists()  # as file systems of macOS do
+        self._ignores_case = root.with_name(root.name.swapcase()).exists()  # file systems of macOS ignore case
 
     def stat(self, relative: Path) -> os.stat_result | None:
         """Return the status of a file, folder or link; None if it does not exist or a parent folder is a link."""
-        found: os.stat_result | None = None
+        status: os.stat_result | None = None
         path = str(self._root)
         for name in relative.parts:
-            if found is not None and not stat.S_ISDIR(found.st_mode):
+            if status is not None and not stat.S_ISDIR(status.st_mode):
                 return None
             path += f"/{name}"
-            found = _lstat(path)
-            if found is None or not self._has_exact_name(path):
+            status = _lstat(path)
+            if status is None or not self._has_exact_name(path):
                 return None
-        return found
+        return status
 
     def is_folder(self, relative: str) -> bool:
-        """Return whether a folder exists. Paths that are not keys, such as those with `..`, give False."""
+        """Return whether a folder exists. The result is False for paths that are not keys, such as paths with `..`."""
         name = relative.removesuffix("/")
-        found = self.stat(Path(name)) if is_valid_name(name) else None
-        return found is not None and stat.S_ISDIR(found.st_mode)
+        status = self.stat(Path(name)) if is_valid_name(name) else None
+        return status is not None and stat.S_ISDIR(status.st_mode)
 
-    def find_obstacle(self, relative: Path, *, folder: bool) -> str | None:
-        """Return why a file (or a folder) cannot be created at a path in a bucket; None if it can.
+    def find_obstacle(self, relative: Path, *, is_folder: bool) -> str | None:
+        """Return the reason why a file or a folder cannot be created at a path in a bucket; None if it can be created.
 
-        A file can replace a file, or a folder with only empty folders. Folder markers are not considered.
+        A file can replace a file, or a folder with only empty folders. This method does not consider folder markers.
         """
         for part in (*reversed(relative.parents[:-2]), relative):
-            found = _lstat(f"{self._root}/{part}")
-            if found is None:
+            status = _lstat(f"{self._root}/{part}")
+            if status is None:
                 return None
             if not self._has_exact_name(path := f"{self._root}/{part}"):
                 names = [item.name for item in Path(path).parent.iterdir() if item.name.lower() == part.name.lower()]
                 return f"this file system ignores case, and {' or '.join(map(repr, names))} exists already"
-            reason = self._describe_conflict(part, found.st_mode, folder=folder or part != relative)
+            reason = self._describe_conflict(part, status.st_mode, is_folder=is_folder or part != relative)
             if reason is not None:
                 return reason
         return None
@@ -55,9 +55,9 @@ class BucketFiles:
         """Return whether an existing file has exactly this name."""
         return not self._ignores_case or Path(path) in Path(path).parent.iterdir()
 
-    def _describe_conflict(self, relative: Path, mode: int, *, folder: bool) -> str | None:
+    def _describe_conflict(self, relative: Path, mode: int, *, is_folder: bool) -> str | None:
         key = "/".join(relative.parts[1:])
-        if folder:
+        if is_folder:
             return None if stat.S_ISDIR(mode) else f"{key!r} is an object or a link, not a folder"
         if stat.S_ISDIR(mode):
             has_files = any(item.type is not FileType.FOLDER for item in walk(self._root / relative))
@@ -74,8 +74,8 @@ class BucketFiles:
     def remove_empty(self, relative: Path) -> None:
         """Remove a folder that contains only empty folders. Raises OSError if it contains a file."""
         folder = self._root / relative
-        for found in [*walk(folder)][::-1]:  # not recursive: folders may be very deep
-            (folder / found.name).rmdir()
+        for item in [*walk(folder)][::-1]:  # this loop does not recurse, because folders may be very deep
+            (folder / item.name).rmdir()
         folder.rmdir()
 
 

@@ -15,26 +15,30 @@ from microjobs_orchestrator.local.s3.database import Database, Version
 from microjobs_orchestrator.local.s3.details import Details, guess_details
 from microjobs_orchestrator.local.s3.folders import FolderCache
 from microjobs_orchestrator.local.s3.paths import BucketFiles
-from microjobs_orchestrator.local.s3.walk import Entry, Walk
+from microjobs_orchestrator.local.s3.walk import KeyEntry, Walk
 
-SETTLED_AGE_SECONDS = 1.0
-"""Age of a file from which a new change always alters its modification time, even if timestamps are coarse."""
+MIN_UNCHANGED_SECONDS = 1.0
+"""A file's details are stored only if the file has not changed for this time. Each later change then gives the file a
+different modification time, even if the file system's timestamps are coarse."""
 
 MAX_OPEN_ATTEMPTS = 100
-"""Attempts to open an object that is replaced between the search for its file and the opening of the file."""
+"""Maximum number of attempts to open an object. An attempt fails if another client replaces the object during the
+attempt."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
+    """An object, with the size and the modification time that its file had when the server read them."""
+
     bucket: str
     key: str
     path: Path
-    """The file, which must not be written to. A folder marker has an empty file outside the buckets."""
+    """The file. Do not write to it: all folder markers share one empty file outside the buckets."""
     size: int
     modified_ns: int
 
     @property
-    def modified(self) -> float:
+    def modification_time(self) -> float:
         """Seconds since 1970."""
         return self.modified_ns / 1e9
 
@@ -44,7 +48,7 @@ class StoredObject:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedObject:
     """An object's file, open for reading, and the details of exactly that file."""
 
     stored: StoredObject
@@ -64,8 +68,8 @@ class ObjectReader:
         self._root = home.buckets
         self._root.mkdir(parents=True, exist_ok=True)
         home.objects.mkdir(parents=True, exist_ok=True)
-        self._empty = home.objects / "empty"
-        self._empty.touch()
+        self._empty_file = home.objects / "empty"
+        self._empty_file.touch()
         self.database = Database(home.objects / "objects.db")
         self._files = BucketFiles(self._root)
         self._folders = FolderCache()
@@ -82,78 +86,80 @@ class ObjectReader:
             raise ServiceError("NoSuchBucket", f"The specified bucket does not exist: {name!r}.", 404)
         return self._root / name
 
-    def list(self, bucket: str, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
-        """Return the objects whose keys begin with `prefix` and follow the key `after`, sorted by the keys' UTF-8.
+    def list(self, bucket: str, prefix: str = "", start_after: str = "") -> Iterator[StoredObject]:
+        """Return the objects whose keys begin with `prefix` and follow `start_after`, sorted by the keys' UTF-8.
 
         The iterator reads a folder when it reaches the folder, and only if the folder can contain such objects. Folder
         markers are left out, because they have no content. Raises ServiceError NoSuchBucket 404.
         """
-        found = self.walk(bucket, prefix, after.encode(errors="surrogatepass"), fold=False, has_markers=False)
-        return (item for item in found if isinstance(item, StoredObject))
+        entries = self.walk(
+            bucket, prefix, start_after.encode(errors="surrogatepass"), groups_by_folder=False, include_markers=False
+        )
+        return (item for item in entries if isinstance(item, StoredObject))
 
     def get(self, bucket: str, key: str) -> StoredObject:
-        """Raises ServiceError NoSuchKey or NoSuchBucket, 404."""
+        """Return an object. Raises ServiceError NoSuchKey or NoSuchBucket, 404."""
         self.check_bucket(bucket)
         try:
-            relative = keys.relative_path(key)
-        except ServiceError:  # no folder can contain such a key
+            relative = keys.get_relative_path(key)
+        except ServiceError:  # no folder can contain a key that is not valid
             raise make_no_such_key_error(key) from None
-        found, is_marker = self._files.stat(bucket / relative), keys.is_folder_marker(key)
-        if found is not None and not is_marker and stat.S_ISREG(found.st_mode):
-            return StoredObject(bucket, key, self._root / bucket / relative, found.st_size, found.st_mtime_ns)
-        modified_ns = self.database.marker_time(bucket, key) if is_marker else None
-        if modified_ns is None or found is None or not stat.S_ISDIR(found.st_mode):
+        status, is_marker = self._files.stat(bucket / relative), keys.is_folder_marker(key)
+        if status is not None and not is_marker and stat.S_ISREG(status.st_mode):
+            return StoredObject(bucket, key, self._root / bucket / relative, status.st_size, status.st_mtime_ns)
+        modified_ns = self.database.find_marker_time(bucket, key) if is_marker else None
+        if modified_ns is None or status is None or not stat.S_ISDIR(status.st_mode):
             raise make_no_such_key_error(key)
-        return StoredObject(bucket, key, self._empty, 0, modified_ns)
+        return StoredObject(bucket, key, self._empty_file, 0, modified_ns)
 
-    def open(self, bucket: str, key: str) -> Opened:
+    def open(self, bucket: str, key: str) -> OpenedObject:
         """Open an object. The caller closes the file. Raises ServiceError NoSuchKey or NoSuchBucket, 404.
 
-        The details are those of the opened file, even if the object is replaced meanwhile.
+        The details describe the opened file, even if the object is replaced at the same time.
         """
         for _ in range(MAX_OPEN_ATTEMPTS):
-            stored = self.get(bucket, key)
+            stored_object = self.get(bucket, key)
             try:
-                file = stored.path.open("rb", buffering=0)
+                file = stored_object.path.open("rb", buffering=0)
             except FileNotFoundError:
                 continue
             try:
-                found = os.fstat(file.fileno())
+                status = os.fstat(file.fileno())
                 if not keys.is_folder_marker(key):
-                    stored = replace(stored, size=found.st_size, modified_ns=found.st_mtime_ns)
-                details = self._read_details(stored, file)
+                    stored_object = replace(stored_object, size=status.st_size, modified_ns=status.st_mtime_ns)
+                details = self._read_details(stored_object, file)
             except BaseException:
                 file.close()
                 raise
             if details is not None:
-                return Opened(stored, details, file)
+                return OpenedObject(stored_object, details, file)
             file.close()
         raise ServiceError("OperationAborted", f"{key!r} is replaced continually: try later.", 409)
 
     def head(self, bucket: str, key: str) -> tuple[StoredObject, Details]:
         """Return an object with its details. Raises ServiceError NoSuchKey or NoSuchBucket, 404."""
-        opened = self.open(bucket, key)
-        opened.file.close()
-        return opened.stored, opened.details
+        opened_object = self.open(bucket, key)
+        opened_object.file.close()
+        return opened_object.stored, opened_object.details
 
-    def describe(self, stored: StoredObject) -> tuple[StoredObject, Details] | None:
+    def describe(self, stored_object: StoredObject) -> tuple[StoredObject, Details] | None:
         """Return an object and its details, from the database or from its current file; None if it was deleted."""
-        details = self.database.find_details(stored.version)
+        details = self.database.find_details(stored_object.version)
         if details is not None:
-            return stored, details
+            return stored_object, details
         try:
-            return self.head(stored.bucket, stored.key)
+            return self.head(stored_object.bucket, stored_object.key)
         except ServiceError:
             return None
 
     def walk(
-        self, bucket: str, prefix: str, after: bytes, *, fold: bool, has_markers: bool = True
+        self, bucket: str, prefix: str, start_after: bytes, *, groups_by_folder: bool, include_markers: bool = True
     ) -> Iterator[StoredObject | str]:
         """Return objects as `list` does, and folder markers. Raises ServiceError NoSuchBucket 404.
 
         Args:
-            fold: for each folder below the prefix, yield its common prefix instead of its objects.
-            has_markers: whether to look for folder markers, which takes a query of the database per folder.
+            groups_by_folder: for each folder below the prefix, yield its common prefix instead of its objects.
+            include_markers: whether to find folder markers, which takes one query of the database per folder.
         """
         root = self.check_bucket(bucket)
 
@@ -161,31 +167,34 @@ class ObjectReader:
             return self._files.is_folder(f"{bucket}/{folder.decode(errors='surrogateescape')}")
 
         def find_marker(folder: bytes) -> int | None:
-            return self.database.marker_time(bucket, folder.decode(errors="replace")) if has_markers else None
+            return self.database.find_marker_time(bucket, folder.decode(errors="replace")) if include_markers else None
 
-        def describe_entry(entry: Entry) -> StoredObject | str:
+        def describe_entry(entry: KeyEntry) -> StoredObject | str:
             key = entry.key.decode()
             if entry.modified_ns is None:
                 return key
-            path = self._empty if keys.is_folder_marker(key) else root / key
+            path = self._empty_file if keys.is_folder_marker(key) else root / key
             return StoredObject(bucket, key, path, entry.size, entry.modified_ns)
 
         start = prefix.encode(errors="surrogatepass")
-        return map(describe_entry, Walk(os.fsencode(root), self._folders, is_folder, find_marker, start, after, fold))
+        return map(
+            describe_entry,
+            Walk(os.fsencode(root), self._folders, is_folder, find_marker, start, start_after, groups_by_folder),
+        )
 
-    def _read_details(self, stored: StoredObject, file: FileIO) -> Details | None:
+    def _read_details(self, stored_object: StoredObject, file: FileIO) -> Details | None:
         """Return or compute the details of an open file; None if the file was replaced or removed."""
-        details = self.database.find_details(stored.version)
+        details = self.database.find_details(stored_object.version)
         if details is not None:
             return details
-        opened = os.fstat(file.fileno())
-        found = self._files.stat(Path(stored.bucket, stored.key))
-        if found is None or not os.path.samestat(opened, found):
+        old_status = os.fstat(file.fileno())
+        path_status = self._files.stat(Path(stored_object.bucket, stored_object.key))
+        if path_status is None or not os.path.samestat(old_status, path_status):
             return None
-        details = guess_details(stored.key, file)
-        after = os.fstat(file.fileno())
-        unchanged = (after.st_size, after.st_mtime_ns) == (opened.st_size, opened.st_mtime_ns)
-        if unchanged and time.time() - stored.modified > SETTLED_AGE_SECONDS:
-            self.database.store_details(stored.version, details)
+        details = guess_details(stored_object.key, file)
+        new_status = os.fstat(file.fileno())
+        is_unchanged = (new_status.st_size, new_status.st_mtime_ns) == (old_status.st_size, old_status.st_mtime_ns)
+        if is_unchanged and time.time() - stored_object.modification_time > MIN_UNCHANGED_SECONDS:
+            self.database.store_details(stored_object.version, details)
         file.seek(0)
         return details

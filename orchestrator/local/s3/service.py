@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Mapping
 
+from werkzeug import Request
+
 from microjobs_orchestrator.local.errors import ServiceError, is_disk_full
-from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.gateway.request_state import RequestState
 from microjobs_orchestrator.local.gateway.streams import Input
-from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.http import get_headers, move_bucket_to_path
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3 import buckets, copying, forms, listing, multipart, objects, settings
-from microjobs_orchestrator.local.s3.body import Body
+from microjobs_orchestrator.local.s3.body import CHECKSUM_PREFIX, Body
 from microjobs_orchestrator.local.s3.call import Call, Operation, check_owner
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
@@ -34,22 +36,22 @@ class S3:
         self._uploads = Uploads(store)
         self._region = region
 
-    def prepare(self, exchange: Exchange) -> None:
-        """Wrap the body to verify it while it is read, and turn an upload form into a PutObject request."""
-        move_bucket_to_path(exchange.request)
-        stream = Input(exchange.request.environ["wsgi.input"])
-        exchange.cleanups.append(stream.drain)
-        source = stream if exchange.form is None else forms.convert_to_put_object(exchange, exchange.form)
-        environ = exchange.request.environ
-        environ["wsgi.input"] = Body(get_headers(exchange.request), source, exchange.proof)
+    def prepare(self, state: RequestState) -> None:
+        """Wrap the body to verify it while it is read, and convert an upload form to a PutObject request."""
+        move_bucket_to_path(state.request)
+        stream = Input(state.request.environ["wsgi.input"])
+        state.cleanups.append(stream.drain)
+        source = stream if state.form is None else forms.convert_to_put_object(state, state.form)
+        environ = state.request.environ
+        environ["wsgi.input"] = Body(_find_body_headers(state.request), source, state.signature)
         environ["wsgi.input_terminated"] = True
 
-    def invoke(self, exchange: Exchange) -> Answer:
-        check_owner(exchange.members)
-        body = exchange.request.environ["wsgi.input"]
-        call = Call(self._store, self._uploads, self._region, exchange.members, body)
+    def invoke(self, state: RequestState) -> OperationResult:
+        check_owner(state.members)
+        body = state.request.environ["wsgi.input"]
+        call = Call(self._store, self._uploads, self._region, state.members, body)
         try:
-            return OPERATIONS[exchange.operation.name](call)
+            return OPERATIONS[state.operation.name](call)
         except PermissionError as error:
             message = f"The server has no permission to access {error.filename}: change the owner or mode of the file."
             raise ServiceError("AccessDenied", message, 403) from error
@@ -58,3 +60,11 @@ class S3:
                 raise
             message = f"We encountered an internal error: {error.strerror}: {error.filename}."
             raise ServiceError("InternalError", message, 500) from error
+
+
+def _find_body_headers(request: Request) -> Mapping[str, str]:
+    """Return the headers that describe the body. CompleteMultipartUpload has checksums of the object instead."""
+    headers = get_headers(request)
+    if request.method != "POST" or "uploadId" not in request.args:
+        return headers
+    return {name: value for name, value in headers.items() if not name.startswith(CHECKSUM_PREFIX)}

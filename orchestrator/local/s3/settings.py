@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 
-DELETED = "null"
+DELETED_VALUE = "null"
 """The stored value of a setting that was deleted."""
 
 
@@ -25,9 +25,10 @@ class Setting:
     """The name in operations, such as `BucketEncryption` in GetBucketEncryption."""
     verbs: tuple[str, ...]
     member: str = ""
-    """The member of requests and responses that contains the setting. Empty: the setting is the whole response."""
+    """The member of requests and responses that contains the setting. If it is empty, the setting is the whole
+    response."""
     initial: Mapping[str, Any] | None = None
-    """The setting of a new bucket; None: Get returns the error `missing_error`."""
+    """The setting of a new bucket. If it is None, Get returns the error `missing_error`."""
     missing_error: tuple[str, str] = ("", "")
     """The error's code, and the name of the setting in its message."""
 
@@ -35,21 +36,21 @@ class Setting:
         functions: dict[str, Operation] = {"Get": self.get, "Put": self.put, "Delete": self.delete}
         return {f"{verb}{self.name}": functions[verb] for verb in self.verbs}
 
-    def get(self, call: Call) -> Answer:
+    def get(self, call: Call) -> OperationResult:
         text = read_setting(call, self.name)
         value = self.initial if text is None else json.loads(text)
         if value is None:
             code, setting = self.missing_error
             raise ServiceError(code, f"The bucket {call.bucket!r} has no {setting}.", 404)
-        return Answer({self.member: value} if self.member else value)
+        return OperationResult({self.member: value} if self.member else value)
 
-    def put(self, call: Call) -> Answer:
+    def put(self, call: Call) -> OperationResult:
         write_setting(call, self.name, json.dumps(call.members[self.member]))
-        return Answer()
+        return OperationResult()
 
-    def delete(self, call: Call) -> Answer:
-        write_setting(call, self.name, DELETED)
-        return Answer()
+    def delete(self, call: Call) -> OperationResult:
+        write_setting(call, self.name, DELETED_VALUE)
+        return OperationResult()
 
 
 def read_setting(call: Call, name: str) -> str | None:
@@ -66,9 +67,9 @@ def write_setting(call: Call, name: str, value: str) -> None:
     call.store.database.change("INSERT OR REPLACE INTO bucket_settings VALUES (?, ?, ?)", (call.bucket, name, value))
 
 
-READ = ("Get",)
-READ_OR_DELETE = ("Get", "Delete")
-DELETE = ("Delete",)
+READ_VERBS = ("Get",)
+READ_AND_DELETE_VERBS = ("Get", "Delete")
+DELETE_VERBS = ("Delete",)
 
 SETTINGS = (
     Setting(
@@ -92,44 +93,48 @@ SETTINGS = (
         {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
         ("OwnershipControlsNotFoundError", "ownership controls"),
     ),
-    Setting("BucketTagging", READ_OR_DELETE, missing_error=("NoSuchTagSet", "tags")),
-    Setting("BucketVersioning", READ, initial={}),
-    Setting("BucketCors", READ_OR_DELETE, missing_error=("NoSuchCORSConfiguration", "CORS configuration")),
+    Setting("BucketTagging", READ_AND_DELETE_VERBS, missing_error=("NoSuchTagSet", "tags")),
+    Setting("BucketVersioning", READ_VERBS, initial={}),
+    Setting("BucketCors", READ_AND_DELETE_VERBS, missing_error=("NoSuchCORSConfiguration", "CORS configuration")),
     Setting(
-        "BucketLifecycleConfiguration", READ, missing_error=("NoSuchLifecycleConfiguration", "lifecycle configuration")
+        "BucketLifecycleConfiguration",
+        READ_VERBS,
+        missing_error=("NoSuchLifecycleConfiguration", "lifecycle configuration"),
     ),
-    Setting("BucketLifecycle", DELETE),
-    Setting("BucketPolicy", DELETE),
+    Setting("BucketLifecycle", DELETE_VERBS),
+    Setting("BucketPolicy", DELETE_VERBS),
     Setting(
         "BucketReplication",
-        READ_OR_DELETE,
+        READ_AND_DELETE_VERBS,
         missing_error=("ReplicationConfigurationNotFoundError", "replication configuration"),
     ),
-    Setting("BucketWebsite", READ_OR_DELETE, missing_error=("NoSuchWebsiteConfiguration", "website configuration")),
+    Setting(
+        "BucketWebsite", READ_AND_DELETE_VERBS, missing_error=("NoSuchWebsiteConfiguration", "website configuration")
+    ),
     Setting(
         "ObjectLockConfiguration",
-        READ,
+        READ_VERBS,
         missing_error=("ObjectLockConfigurationNotFoundError", "object lock configuration"),
     ),
-    Setting("BucketLogging", READ, initial={}),
-    Setting("BucketNotificationConfiguration", READ, initial={}),
-    Setting("BucketAccelerateConfiguration", READ, initial={}),
-    Setting("BucketRequestPayment", READ, initial={"Payer": "BucketOwner"}),
+    Setting("BucketLogging", READ_VERBS, initial={}),
+    Setting("BucketNotificationConfiguration", READ_VERBS, initial={}),
+    Setting("BucketAccelerateConfiguration", READ_VERBS, initial={}),
+    Setting("BucketRequestPayment", READ_VERBS, initial={"Payer": "BucketOwner"}),
 )
 
 
-def put_tags(call: Call) -> Answer:
+def put_tags(call: Call) -> OperationResult:
     call.store.check_bucket(call.bucket)
     tags = {tag["Key"]: tag["Value"] for tag in call.members["Tagging"]["TagSet"]}
     if len(tags) < len(call.members["Tagging"]["TagSet"]):
         raise ServiceError("InvalidTag", "Cannot provide multiple Tags with the same key")
     write_setting(call, "BucketTagging", json.dumps({"TagSet": [{"Key": key, "Value": tags[key]} for key in tags]}))
-    return Answer(status=204)
+    return OperationResult(status=204)
 
 
-def put_versioning(call: Call) -> Answer:
+def put_versioning(call: Call) -> OperationResult:
     write_setting(call, "BucketVersioning", json.dumps(call.members["VersioningConfiguration"]))
-    return Answer()
+    return OperationResult()
 
 
 # --- policies, whose documents are JSON ---
@@ -138,24 +143,24 @@ POLICY = "BucketPolicy"
 MAX_POLICY_BYTES = 20 << 10
 
 
-def get_policy(call: Call) -> Answer:
-    return Answer(body=[_read_policy(call).encode()], headers={"Content-Type": "application/json"})
+def get_policy(call: Call) -> OperationResult:
+    return OperationResult(body=[_read_policy(call).encode()], headers={"Content-Type": "application/json"})
 
 
 def _read_policy(call: Call) -> str:
     text = read_setting(call, POLICY)
-    if text is None or text == DELETED:
+    if text is None or text == DELETED_VALUE:
         raise ServiceError("NoSuchBucketPolicy", "The bucket policy does not exist", 404)
     return text
 
 
-def get_policy_status(call: Call) -> Answer:
-    """Return that a bucket is not public: the server requires its credentials, whatever the policy allows."""
+def get_policy_status(call: Call) -> OperationResult:
+    """Report that a bucket is not public: the server requires its credentials, whatever the policy allows."""
     _read_policy(call)
-    return Answer({"PolicyStatus": {"IsPublic": False}})
+    return OperationResult({"PolicyStatus": {"IsPublic": False}})
 
 
-def put_policy(call: Call) -> Answer:
+def put_policy(call: Call) -> OperationResult:
     call.store.check_bucket(call.bucket)
     document: str = call.members["Policy"]
     try:
@@ -164,7 +169,7 @@ def put_policy(call: Call) -> Answer:
     except (ValueError, RecursionError) as error:
         raise ServiceError("MalformedPolicy", f"The policy is not valid: {error}.") from error
     write_setting(call, POLICY, document)
-    return Answer(status=204)
+    return OperationResult(status=204)
 
 
 # --- access control lists ---
@@ -176,19 +181,19 @@ ACL = {
 """The access control list of all buckets and objects: the owner has full control."""
 
 
-def get_acl(call: Call) -> Answer:
+def get_acl(call: Call) -> OperationResult:
     _check_exists(call)
-    return Answer(ACL)
+    return OperationResult(ACL)
 
 
-def put_acl(call: Call) -> Answer:
+def put_acl(call: Call) -> OperationResult:
     """Change nothing: the only accepted list is `ACL`."""
     _check_exists(call)
-    return Answer()
+    return OperationResult()
 
 
 def _check_exists(call: Call) -> None:
-    """Raises ServiceError NoSuchBucket or NoSuchKey, 404."""
+    """Check that the bucket and the key exist. Raises ServiceError NoSuchBucket or NoSuchKey, 404."""
     call.store.check_bucket(call.bucket)
     if "Key" in call.members:
         call.store.get(call.bucket, call.key)

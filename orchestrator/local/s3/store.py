@@ -23,7 +23,8 @@ from microjobs_orchestrator.local.s3.reader import ObjectReader, StoredObject
 from microjobs_orchestrator.local.trees import FileType, discard, walk
 
 Condition = Callable[[Details | None], None]
-"""Gets the details of the object that a write would replace (None: no object), and raises to prevent the write."""
+"""A function that raises ServiceError to prevent a write. Its argument is the details of the object that the write
+would replace; None if there is no object."""
 
 
 class ObjectStore(ObjectReader):
@@ -32,18 +33,18 @@ class ObjectStore(ObjectReader):
     def __init__(self, home: Home) -> None:
         super().__init__(home)
         self._incoming = home.objects / "incoming"
-        discard(self._incoming)  # files of a killed server
+        discard(self._incoming)  # a killed server may have left files
         self._incoming.mkdir(exist_ok=True)
         self._lock = threading.RLock()
         self._last_modified_ns = 0
 
     # --- buckets ---
 
-    def buckets(self) -> dict[str, float]:
+    def list_buckets(self) -> dict[str, float]:
         """Return the creation times of the buckets, in seconds since 1970, by their sorted names."""
         created: dict[str, float] = dict(self.database.select("SELECT name, created FROM buckets"))
-        found = sorted(path for path in self._root.iterdir() if self.has_bucket(path.name))
-        return {path.name: created.get(path.name, path.stat().st_mtime) for path in found}
+        folders = sorted(path for path in self._root.iterdir() if self.has_bucket(path.name))
+        return {path.name: created.get(path.name, path.stat().st_mtime) for path in folders}
 
     def create_bucket(self, name: str) -> None:
         """Create a bucket. Raises ServiceError InvalidBucketName, or BucketAlreadyOwnedByYou 409."""
@@ -65,7 +66,7 @@ class ObjectStore(ObjectReader):
         """
         folder = self.check_bucket(name)
         with self._lock:
-            if self.database.has_marker(name) or any(found.type is not FileType.FOLDER for found in walk(folder)):
+            if self.database.has_marker(name) or any(item.type is not FileType.FOLDER for item in walk(folder)):
                 message = f"The bucket {name!r} is not empty: remove the files in {folder}."
                 raise ServiceError("BucketNotEmpty", message, 409)
             self._files.remove_empty(Path(name))
@@ -90,8 +91,8 @@ class ObjectStore(ObjectReader):
         Raises ServiceError NoSuchBucket 404, or KeyTooLongError or InvalidArgument 400 if no file can have the key.
         """
         self.check_bucket(bucket)
-        relative, is_marker = keys.relative_path(key), keys.is_folder_marker(key)
-        reason = self._files.find_obstacle(bucket / relative, folder=is_marker)
+        relative, is_marker = keys.get_relative_path(key), keys.is_folder_marker(key)
+        reason = self._files.find_obstacle(bucket / relative, is_folder=is_marker)
         if reason is None and not is_marker and self.database.has_marker(bucket, f"{key}/"):
             reason = f"there are folder markers whose keys begin with {key + '/'!r}"
         if reason is not None:
@@ -102,22 +103,22 @@ class ObjectStore(ObjectReader):
     ) -> StoredObject:
         """Move a complete file into a bucket in one step, as the object of a key.
 
-        Raises the errors of `check_writable` and of the condition. After these errors, the file is at its old path.
+        Raises the errors of `check_writable` and of the condition. After an error, the file is still at its old path.
 
         Args:
-            details: the object's details; None: they are computed from the file when they are needed.
-            condition: is checked before the object is replaced.
+            details: the object's details; if None, they are computed from the file when they are needed.
+            condition: called before the object is replaced.
         """
-        with self._ensure_movable(file) as movable, self._lock:
+        with self._ensure_movable(file) as movable_file, self._lock:
             self.check_writable(bucket, key)
             if condition is not None:
                 condition(self._read_current_details(bucket, key))
-            stored = self._replace_object(bucket, key, movable, details)
+            stored_object = self._replace_object(bucket, key, movable_file, details)
         file.unlink(missing_ok=True)
-        return stored
+        return stored_object
 
     def delete(self, bucket: str, key: str, condition: Condition | None = None) -> bool:
-        """Remove an object and empty folders; return whether the object existed.
+        """Remove an object, and the folders that are then empty. Return whether the object existed.
 
         Raises the errors of `check_bucket` and of the condition.
         """
@@ -126,13 +127,13 @@ class ObjectStore(ObjectReader):
             if condition is not None:
                 condition(self._read_current_details(bucket, key))
             try:
-                stored = self.get(bucket, key)
+                stored_object = self.get(bucket, key)
             except ServiceError:
                 return False
-            relative = bucket / keys.relative_path(key)
+            relative = bucket / keys.get_relative_path(key)
             self.database.delete_details(bucket, key)
             if not keys.is_folder_marker(key):
-                stored.path.unlink()
+                stored_object.path.unlink()
                 relative = relative.parent
             self._prune(bucket, relative)
             return True
@@ -140,10 +141,10 @@ class ObjectStore(ObjectReader):
     @contextmanager
     def _ensure_movable(self, file: Path) -> Iterator[Path]:
         """Yield the file, or a copy if it has other hard links or is on another device."""
-        found = file.lstat()
-        if not stat.S_ISREG(found.st_mode):
+        status = file.lstat()
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{file} is not a regular file")
-        if found.st_nlink == 1 and found.st_dev == self._incoming.stat().st_dev:
+        if status.st_nlink == 1 and status.st_dev == self._incoming.stat().st_dev:
             yield file
             return
         with self.new_file() as copy:
@@ -157,36 +158,37 @@ class ObjectStore(ObjectReader):
             return None
 
     def _replace_object(self, bucket: str, key: str, file: Path, details: Details | None) -> StoredObject:
-        relative, is_marker = bucket / keys.relative_path(key), keys.is_folder_marker(key)
+        relative, is_marker = bucket / keys.get_relative_path(key), keys.is_folder_marker(key)
         if is_marker and file.stat().st_size:
             reason = "it ends with a slash, so it names a folder, which cannot have content"
             raise keys.make_invalid_key_error(key, reason)
         # Two versions of an object never have the same modification time.
         self._last_modified_ns = max(time.time_ns(), self._last_modified_ns + 1)
         os.utime(file, ns=(self._last_modified_ns, self._last_modified_ns))
-        found, path = file.stat(), self._empty if is_marker else self._root / relative
-        stored = StoredObject(bucket, key, path, found.st_size, found.st_mtime_ns)
+        status, path = file.stat(), self._empty_file if is_marker else self._root / relative
+        stored_object = StoredObject(bucket, key, path, status.st_size, status.st_mtime_ns)
         folder = relative if is_marker else relative.parent
         try:
             (self._root / folder).mkdir(parents=True, exist_ok=True)
-            # Before the file: if the server is killed in between, a row without an object remains, which is ignored.
+            # The row is written before the file is moved. If the server is killed between the two, a row without an
+            # object remains, which is ignored.
             if details is not None or is_marker:
-                self.database.store_details(stored.version, details or guess_details(key, BytesIO()))
+                self.database.store_details(stored_object.version, details or guess_details(key, BytesIO()))
             if not is_marker:
                 self._files.replace(relative, file)
         except BaseException:
             self._prune(bucket, folder)
             raise
-        self.database.delete_other_details(stored.version)
-        return stored
+        self.database.delete_other_details(stored_object.version)
+        return stored_object
 
     def _prune(self, bucket: str, folder: Path) -> None:
         """Remove a folder and its parents as long as they are empty. The bucket and folders with markers stay."""
         while len(folder.parts) > 1:
-            if self.database.marker_time(bucket, f"{folder.relative_to(bucket).as_posix()}/") is not None:
+            if self.database.find_marker_time(bucket, f"{folder.relative_to(bucket).as_posix()}/") is not None:
                 return
             try:
                 (self._root / folder).rmdir()
-            except OSError:  # not empty, or removed meanwhile
+            except OSError:  # the folder is not empty, or another thread has removed it
                 return
             folder = folder.parent

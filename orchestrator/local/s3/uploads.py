@@ -18,28 +18,34 @@ from microjobs_orchestrator.local.trees import discard
 
 MAX_PARTS = 10_000
 
-LAST = chr(sys.maxunicode) * MAX_KEY_BYTES
-"""`prefix + LAST` sorts after every key with that prefix."""
+LAST_KEY_SUFFIX = chr(sys.maxunicode) * MAX_KEY_BYTES
+"""`prefix + LAST_KEY_SUFFIX` sorts after every key with that prefix."""
 
 
 @dataclass(frozen=True)
 class Upload:
+    """A multipart upload that is neither completed nor aborted."""
+
     id: str
     bucket: str
     key: str
     created: float
+    """In seconds since 1970."""
     algorithm: str
     """The algorithm of the parts' checksums; empty if the client chose none."""
     details: Details
-    """The type, metadata and tags of the object."""
+    """The headers, metadata and tags of the object, and its checksum type."""
 
 
 @dataclass(frozen=True)
 class Part:
+    """An uploaded part of a multipart upload."""
+
     number: int
     path: Path
     size: int
-    modified: float
+    modification_time: float
+    """In seconds since 1970."""
     details: Details
 
 
@@ -74,19 +80,22 @@ class Uploads:
             raise ServiceError("NoSuchUpload", message, 404)
         return _parse_upload(rows[0])
 
-    def find(self, bucket: str, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = -1) -> list[Upload]:
-        """Return at most `limit` uploads (-1: all) after a key and id, sorted by key and id."""
+    def find(
+        self, bucket: str, prefix: str = "", start_after: tuple[str, str] = ("", ""), limit: int = -1
+    ) -> list[Upload]:
+        """Return at most `limit` uploads (-1: all) after the key and id in `start_after`, sorted by key and id."""
         rows = self._database.select(
             "SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? ORDER BY key, id LIMIT ?",
-            (bucket, *max(after, (prefix, "")), prefix + LAST, limit),
+            (bucket, *max(start_after, (prefix, "")), prefix + LAST_KEY_SUFFIX, limit),
         )
         return [_parse_upload(row) for row in rows]
 
-    def parts(self, upload: Upload, after: int = 0, limit: int = MAX_PARTS) -> list[Part]:
+    def list_parts(self, upload: Upload, start_after: int = 0, limit: int = MAX_PARTS) -> list[Part]:
+        """Return at most `limit` parts whose numbers are larger than `start_after`, sorted by number."""
         rows = self._database.select(
             "SELECT number, file, size, modified, details FROM parts"
             " WHERE upload = ? AND number > ? ORDER BY number LIMIT ?",
-            (upload.id, after, limit),
+            (upload.id, start_after, limit),
         )
         folder = self._folder / upload.id
         return [Part(row[0], folder / row[1], row[2], row[3], Details.from_json(row[4])) for row in rows]
@@ -95,14 +104,14 @@ class Uploads:
         """Move a file of `ObjectStore.new_file` into an upload. It replaces an earlier part with that number."""
         path = self._folder / upload.id / uuid.uuid4().hex
         with self.lock(upload):
-            earlier = [part.path for part in self.parts(upload, number - 1, 1) if part.number == number]
+            old_paths = [part.path for part in self.list_parts(upload, number - 1, 1) if part.number == number]
             part = Part(number, path, file.stat().st_size, time.time(), details)
             file.rename(path)
             self._database.change(
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?)",
-                (upload.id, number, path.name, part.size, part.modified, details.to_json()),
+                (upload.id, number, path.name, part.size, part.modification_time, details.to_json()),
             )
-            for old_path in earlier:
+            for old_path in old_paths:
                 old_path.unlink()
         return part
 
@@ -121,7 +130,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def lock(self, upload: Upload) -> Iterator[None]:
-        """Lock an upload. Raises ServiceError NoSuchUpload if it was completed or aborted meanwhile."""
+        """Lock an upload. Raises ServiceError NoSuchUpload if another request has completed or aborted it."""
         with self._lock:
             lock = self._locks.setdefault(upload.id, threading.Lock())
         with lock:

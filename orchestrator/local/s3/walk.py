@@ -17,7 +17,7 @@ PREFIX_END = b"\xff"
 
 
 @dataclass(frozen=True)
-class Entry:
+class KeyEntry:
     """An object, a folder marker, or the common prefix of a folder."""
 
     key: bytes
@@ -33,44 +33,46 @@ class Walk:
     root: bytes
     folders: FolderCache
     is_folder: Callable[[bytes], bool]
-    """Returns whether a prefix such as `a/b/` is a folder; False if the path contains links."""
+    """This function returns whether a prefix such as `a/b/` is a folder. It returns False if the path contains
+    links."""
     find_marker: Callable[[bytes], int | None]
-    """Returns the modification time of a folder marker; None if the key has no marker."""
+    """This function returns the modification time of a folder marker, or None if the key has no marker."""
     prefix: bytes
-    after: bytes
-    fold: bool
+    start_after: bytes
+    """The position after which the iteration starts: a key, or a prefix followed by `PREFIX_END`."""
+    groups_by_folder: bool
     """Whether a folder below the prefix is yielded as one entry if it contains a key."""
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[KeyEntry]:
         start = self.prefix[: self.prefix.rfind(b"/") + 1]
         if not self.is_folder(start):
             return
-        stack = [self._list_entries(start)]  # not recursive: folders may be 500 deep
+        stack = [self._list_entries(start)]  # this loop does not recurse, because a folder may have 500 parents
         while stack:
             entry = next(stack[-1], None)
             if entry is None:
                 stack.pop()
-            elif isinstance(entry, Entry):
+            elif isinstance(entry, KeyEntry):
                 yield entry
             else:
                 stack.append(self._list_entries(entry))
 
-    def _list_entries(self, folder: bytes) -> Iterator[Entry | bytes]:
+    def _list_entries(self, folder: bytes) -> Iterator[KeyEntry | bytes]:
         """Yield the entries directly in a folder, and the prefixes of the subfolders to read."""
-        marker = self.find_marker(folder) if folder.startswith(self.prefix) and folder > self.after else None
+        marker = self.find_marker(folder) if folder.startswith(self.prefix) and folder > self.start_after else None
         if marker is not None:
-            yield Entry(folder, 0, marker)
+            yield KeyEntry(folder, 0, marker)
         for key in self._list_keys(folder):
             if not key.endswith(b"/"):
                 yield from self._read_object(key)
-            elif not self.fold:
+            elif not self.groups_by_folder:
                 yield key
             elif self._contains_key(key):
-                yield Entry(key)
+                yield KeyEntry(key)
 
     def _list_keys(self, folder: bytes) -> Iterator[bytes]:
-        """Yield the keys of a folder's files and subfolders that match the prefix, from the position `after` on."""
-        names = self.folders.names(self.root, folder)
+        """Yield the keys of a folder's files and subfolders that match the prefix. Start after `start_after`."""
+        names = self.folders.list_names(self.root, folder)
         name_prefix = self.prefix[len(folder) :] if self.prefix.startswith(folder) else b""
         for index in range(max(bisect_left(names, name_prefix), self._find_start(folder, names)), len(names)):
             if not names[index].startswith(name_prefix):
@@ -78,33 +80,33 @@ class Walk:
             yield folder + names[index]
 
     def _find_start(self, folder: bytes, names: list[bytes]) -> int:
-        """Return the index of the first name after `after`, or of the subfolder that contains `after`."""
-        if not self.after.startswith(folder):
-            return 0 if folder > self.after else len(names)
-        rest = self.after[len(folder) :]
-        subfolder = rest[: rest.find(b"/") + 1]
-        is_inside = bool(subfolder) and not rest.startswith(PREFIX_END, len(subfolder))
+        """Return the index of the first name that follows `start_after`, or of the subfolder that contains it."""
+        if not self.start_after.startswith(folder):
+            return 0 if folder > self.start_after else len(names)
+        remaining_key = self.start_after[len(folder) :]
+        subfolder = remaining_key[: remaining_key.find(b"/") + 1]
+        is_inside = bool(subfolder) and not remaining_key.startswith(PREFIX_END, len(subfolder))
         index = bisect_left(names, subfolder) if is_inside else len(names)
-        return index if names[index : index + 1] == [subfolder] else bisect_right(names, rest)
+        return index if names[index : index + 1] == [subfolder] else bisect_right(names, remaining_key)
 
-    def _read_object(self, key: bytes) -> Iterator[Entry]:
-        with suppress(FileNotFoundError, NotADirectoryError):  # deleted meanwhile
-            found = os.lstat(self.root + b"/" + key)
-            if stat.S_ISREG(found.st_mode):
-                yield Entry(key, found.st_size, found.st_mtime_ns)
+    def _read_object(self, key: bytes) -> Iterator[KeyEntry]:
+        with suppress(FileNotFoundError, NotADirectoryError):  # the file or its folder was deleted during the walk
+            status = os.lstat(self.root + b"/" + key)
+            if stat.S_ISREG(status.st_mode):
+                yield KeyEntry(key, status.st_size, status.st_mtime_ns)
 
     def _contains_key(self, folder: bytes) -> bool:
-        """Return whether a folder has any key after `after`."""
-        if self.after.startswith(folder):
-            return any(replace(self, prefix=folder, fold=False))
-        unread = [folder]
-        while unread:
-            inner = unread.pop()
-            if self.find_marker(inner) is not None:
+        """Return whether a folder has any key that follows `start_after`."""
+        if self.start_after.startswith(folder):
+            return any(replace(self, prefix=folder, groups_by_folder=False))
+        unread_folders = [folder]
+        while unread_folders:
+            current_folder = unread_folders.pop()
+            if self.find_marker(current_folder) is not None:
                 return True
-            with suppress(FileNotFoundError, NotADirectoryError):  # deleted or replaced meanwhile
-                for name in scan_names(self.root + b"/" + inner, inner):
+            with suppress(FileNotFoundError, NotADirectoryError):  # the folder was deleted or replaced during the walk
+                for name in scan_names(self.root + b"/" + current_folder, current_folder):
                     if not name.endswith(b"/"):
                         return True
-                    unread.append(inner + name)
+                    unread_folders.append(current_folder + name)
         return False

@@ -1,1 +1,1 @@
-"""Services: each module creates the handlers of one."""
+"""Services: each module or package creates the handlers of a service, or of a part of it."""

@@ -1,45 +1,49 @@
-"""CloudWatch's metrics: those of jobs and endpoints, and those that clients put.
+"""CloudWatch's metrics: the metrics of jobs and endpoints, and the metrics that clients put.
 
 Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/Welcome.html
 """
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.metrics.periods import STATISTICS, compute, split
-from microjobs_orchestrator.local.metrics.statistics import Statistics
-from microjobs_orchestrator.local.metrics.store import MetricStore
-from microjobs_orchestrator.local.metrics.tables import Dimensions, Series
-from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.protocols.answer import Service
-from microjobs_orchestrator.local.services import metric_queries
-from microjobs_orchestrator.local.services.metric_data import read_datum
-from microjobs_orchestrator.local.services.metric_math import Values
-from microjobs_orchestrator.local.services.metric_requests import (
+from microjobs_orchestrator.local.metrics import metric_queries
+from microjobs_orchestrator.local.metrics.metric_data import read_datum
+from microjobs_orchestrator.local.metrics.metric_reader import MetricReader
+from microjobs_orchestrator.local.metrics.metric_requests import (
     Request,
     Span,
     check_statistic,
     make_value_error,
     read_span,
 )
+from microjobs_orchestrator.local.metrics.periods import STATISTICS, compute
+from microjobs_orchestrator.local.metrics.statistics import Statistics
+from microjobs_orchestrator.local.metrics.store import MetricStore
+from microjobs_orchestrator.local.metrics.tables import Dimensions, Series
+from microjobs_orchestrator.local.pages import cut_page
+from microjobs_orchestrator.local.protocols.results import Service
 
 MAX_POINTS = 1440
 """Maximum number of periods in a request for GetMetricStatistics."""
-MAX_LISTED = 500
+MAX_LISTED_METRICS = 500
+"""Maximum number of metrics in a page of ListMetrics."""
 MAX_DATA = 1000
 """Maximum number of MetricData in one request."""
 ACTIVE_SECONDS = 3 * 3600.0
+"""Maximum age of the newest point of a metric that counts as recently active."""
 
-Answer = Mapping[str, Any]
+Response = Mapping[str, Any]
 
 
 class CloudWatch:
-    """The service."""
+    """CloudWatch's operations for metrics."""
 
     def __init__(self, metrics: MetricStore) -> None:
         self._metrics = metrics
+        self._reader = MetricReader(metrics)
 
     def operations(self) -> Service:
         return {
@@ -49,33 +53,35 @@ class CloudWatch:
             "PutMetricData": self.put_metric_data,
         }
 
-    def put_metric_data(self, request: Request) -> Answer:
+    def put_metric_data(self, request: Request) -> Response:
         namespace, data = request["Namespace"], request.get("MetricData", [])
         if namespace.startswith("AWS/"):
             raise make_value_error(f"The value {namespace} for parameter Namespace is reserved: it begins with AWS/.")
         if not 0 < len(data) <= MAX_DATA:
             raise make_value_error(f"MetricData has {len(data)} items; it must have 1 to {MAX_DATA}.")
-        read = [read_datum(datum, f"MetricData.member.{number}") for number, datum in enumerate(data, 1)]
-        for datum in read:
+        parsed_data = [read_datum(datum, f"MetricData.member.{number}") for number, datum in enumerate(data, 1)]
+        for datum in parsed_data:
             values = {datum.name: datum.statistics}
             self._metrics.record(namespace, datum.dimensions, values, datum.time, unit=datum.unit)
         return {}
 
-    def list_metrics(self, request: Request) -> Answer:
+    def list_metrics(self, request: Request) -> Response:
         filters = [(item["Name"], item.get("Value")) for item in request.get("Dimensions", ())]
         pairs = tuple((name, value) for name, value in filters if value is not None)
-        listed = self._metrics.list_series(request.get("Namespace"), request.get("MetricName"), containing=pairs)
+        series_with_times = self._metrics.list_series(
+            request.get("Namespace"), request.get("MetricName"), containing=pairs
+        )
         since = time.time() - ACTIVE_SECONDS if "RecentlyActive" in request else 0.0
-        found = [
+        selected_series = [
             series
-            for series, last in listed
-            if last >= since and not series.is_hidden and _matches(series.dimensions, filters)
+            for series, last_time in series_with_times
+            if last_time >= since and not series.is_hidden and _matches(series.dimensions, filters)
         ]
-        metrics = list({_get_identity(series): _describe(series) for series in found}.values())
-        page, token = cut_page(metrics, request, default_limit=MAX_LISTED, code="InvalidParameterValue")
+        metrics = list({_get_identity(series): _describe(series) for series in selected_series}.values())
+        page, token = cut_page(metrics, request, default_limit=MAX_LISTED_METRICS, code="InvalidParameterValue")
         return {"Metrics": page, **token}
 
-    def get_metric_statistics(self, request: Request) -> Answer:
+    def get_metric_statistics(self, request: Request) -> Response:
         span = _read_statistics_request(request)
         names, percentiles = request.get("Statistics", ()), request.get("ExtendedStatistics", ())
         points = [
@@ -85,40 +91,20 @@ class CloudWatch:
                 **{name: STATISTICS[name](statistics) for name in names},
                 **_make_percentiles(percentiles, statistics),
             }
-            for series in self._find_series(request, request.get("Unit"))
-            for begin, statistics in self._read([series], span).items()
+            for series in self._reader.find_series(request, request.get("Unit"))
+            for begin, statistics in self._reader.read([series], span).items()
         ]
         return {"Label": request["MetricName"], "Datapoints": points}
 
-    def get_metric_data(self, request: Request) -> Answer:
+    def get_metric_data(self, request: Request) -> Response:
         queries = metric_queries.read_queries(request["MetricDataQueries"])
-        computed: dict[str, Values] = {}
-        for name in metric_queries.sort_by_use(queries):
-            query = queries[name]
-            has_metric = "MetricStat" in query
-            computed[name] = self._compute(query, request) if has_metric else metric_queries.evaluate(query, computed)
-        return metric_queries.make_page(request, queries, computed)
-
-    def _compute(self, query: Request, request: Request) -> Values:
-        stat = query["MetricStat"]
-        span = read_span(request, stat["Period"])
-        found = self._read(self._find_series(stat["Metric"], stat.get("Unit")), span)
-        values = {begin: compute(stat["Stat"], statistics) for begin, statistics in found.items()}
-        return {begin: value for begin, value in values.items() if value is not None}
-
-    def _find_series(self, metric: Request, unit: str | None) -> list[Series]:
-        dimensions = {item["Name"]: item["Value"] for item in metric.get("Dimensions", ())}
-        found = self._metrics.find_units(metric["Namespace"], metric["MetricName"], dimensions)
-        return [series for series in found if unit in (None, series.unit)]
-
-    def _read(self, found: Sequence[Series], span: Span) -> Mapping[float, Statistics]:
-        """Return the statistics of all series together, by the begin of the period."""
-        points = [point for series in found for point in self._metrics.read(series, span.start, span.end)]
-        return split(points, span.start, span.period)
+        results = self._reader.compute(queries, partial(read_span, request))
+        return metric_queries.make_page(request, queries, results)
 
 
 def _read_statistics_request(request: Request) -> Span:
-    """Return the time of a request for GetMetricStatistics. Raise ServiceError if the request is invalid."""
+    """Return the time range and the period of a request for GetMetricStatistics. Raise ServiceError if the request is
+    invalid."""
     percentiles = request.get("ExtendedStatistics", ())
     if not request.get("Statistics") and not percentiles:
         message = "At least one of the parameters Statistics and ExtendedStatistics must be specified."
@@ -142,11 +128,11 @@ def _get_identity(series: Series) -> tuple[str, str, Dimensions]:
     return series.namespace, series.name, series.dimensions
 
 
-def _describe(series: Series) -> Answer:
+def _describe(series: Series) -> Response:
     dimensions = [{"Name": name, "Value": value} for name, value in series.dimensions]
     return {"Namespace": series.namespace, "MetricName": series.name, "Dimensions": dimensions}
 
 
-def _make_percentiles(names: Sequence[str], statistics: Statistics) -> Answer:
+def _make_percentiles(names: Sequence[str], statistics: Statistics) -> Response:
     values = {name: value for name in names if (value := compute(name, statistics)) is not None}
     return {"ExtendedStatistics": values} if names else {}

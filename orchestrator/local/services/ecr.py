@@ -13,22 +13,22 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT, format_registry
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.protocols.answer import Service
+from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.runtimes.base import Image
 from microjobs_orchestrator.local.state import NameTakenError, Query, State
 
 KIND = "ecr-repository"
-TOKEN_LIFETIME = 12 * 60 * 60
+TOKEN_LIFETIME_SECONDS = 12 * 60 * 60
 MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 Request = Mapping[str, Any]
-Answer = Mapping[str, Any]
+Response = Mapping[str, Any]
 
 _cut_page = partial(cut_page, names=("nextToken", "maxResults"), code="InvalidParameterException")
 
 
 class Ecr:
-    """The operations. The server's state stores the repositories that CreateRepository created."""
+    """ECR's operations. The server's state stores the repositories that CreateRepository created."""
 
     def __init__(self, state: State, region: str, images: Callable[[], Sequence[Image]]) -> None:
         self._state = state
@@ -36,7 +36,7 @@ class Ecr:
         self._images = images
 
     def operations(self) -> Service:
-        handlers: dict[str, Callable[[Request], Answer]] = {
+        handlers: dict[str, Callable[[Request], Response]] = {
             "GetAuthorizationToken": self._get_token,
             "DescribeRepositories": self._describe_repositories,
             "CreateRepository": self._create_repository,
@@ -51,15 +51,15 @@ class Ecr:
         }
         return {name: partial(_check_registry, handler) for name, handler in handlers.items()}
 
-    def _get_token(self, request: Request) -> Answer:
+    def _get_token(self, request: Request) -> Response:
         token = base64.b64encode(f"AWS:{secrets.token_urlsafe(30)}".encode()).decode()
-        data = {"authorizationToken": token, "expiresAt": time.time() + TOKEN_LIFETIME}
+        data = {"authorizationToken": token, "expiresAt": time.time() + TOKEN_LIFETIME_SECONDS}
         registries = [format_registry(self._region, account) for account in request.get("registryIds", [ACCOUNT])]
         return {"authorizationData": [{**data, "proxyEndpoint": f"https://{registry}"} for registry in registries]}
 
     # --- repositories ---
 
-    def _describe_repositories(self, request: Request) -> Answer:
+    def _describe_repositories(self, request: Request) -> Response:
         repositories = self._list_repositories()
         if "repositoryNames" in request:
             return {"repositories": [_find_repository(repositories, name) for name in request["repositoryNames"]]}
@@ -68,11 +68,11 @@ class Ecr:
 
     def _list_repositories(self) -> dict[str, Mapping[str, Any]]:
         newest_first = sorted(self._images(), key=lambda image: -image.created)
-        names = {name: image.created for image in newest_first for name, _ in self._list_repository_tags(image)}
-        created = self._state.find(Query(KIND, order_by="name", descending=False, limit=10_000))
+        times = {name: image.created for image in newest_first for name, _ in self._list_repository_tags(image)}
+        records = self._state.find(Query(KIND, order_by="name", descending=False, limit=10_000))
         return {
-            **{name: self._make_repository(name, time) for name, time in names.items()},
-            **{record.name: record.description for record in created},
+            **{name: self._make_repository(name, created) for name, created in times.items()},
+            **{record.name: record.description for record in records},
         }
 
     def _make_repository(self, name: str, created: float, **members: Any) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Ecr:
             **members,
         }
 
-    def _create_repository(self, request: Request) -> Answer:
+    def _create_repository(self, request: Request) -> Response:
         name = request["repositoryName"]
         settings = ("imageTagMutability", "imageScanningConfiguration", "encryptionConfiguration")
         members = {member: request[member] for member in settings if member in request}
@@ -102,7 +102,7 @@ class Ecr:
             raise ServiceError("RepositoryAlreadyExistsException", message) from error
         return {"repository": repository}
 
-    def _delete_repository(self, request: Request) -> Answer:
+    def _delete_repository(self, request: Request) -> Response:
         name = request["repositoryName"]
         repository = _find_repository(self._list_repositories(), name)
         if any(
@@ -118,12 +118,15 @@ class Ecr:
     # --- images ---
 
     def _list_repository_tags(self, image: Image) -> list[tuple[str, str]]:
-        """Return an image's repositories and tags in this registry. A name without a registry belongs to it."""
+        """Return an image's repositories and tags in this registry.
+
+        A repository whose name states no registry, such as `microjobs/serve`, also belongs to this registry.
+        """
         names = []
         for reference in image.tags:
             repository, _, tag = reference.removeprefix(f"{format_registry(self._region)}/").rpartition(":")
-            first = repository.partition("/")[0]
-            if not ("/" in repository and ("." in first or ":" in first or first == "localhost")):
+            segment = repository.partition("/")[0]  # the other registry's host name, if the name states one
+            if not ("/" in repository and ("." in segment or ":" in segment or segment == "localhost")):
                 names.append((repository, tag))
         return names
 
@@ -146,14 +149,14 @@ class Ecr:
             if (tags := [tag for repository, tag in self._list_repository_tags(image) if repository == name])
         ]
 
-    def _describe_images(self, request: Request) -> Answer:
+    def _describe_images(self, request: Request) -> Response:
         details = self._list_image_details(request)
         if "imageIds" in request:
             return {"imageDetails": [_find_image(details, image_id, request) for image_id in request["imageIds"]]}
         page, token = _cut_page(details, request)
         return {"imageDetails": page, **token}
 
-    def _list_images(self, request: Request) -> Answer:
+    def _list_images(self, request: Request) -> Response:
         ids = [
             {"imageDigest": item["imageDigest"], "imageTag": tag}
             for item in self._list_image_details(request)
@@ -174,29 +177,29 @@ class Ecr:
             message = f"{name} cannot have tags: create it with CreateRepository first."
             raise ServiceError("InvalidParameterException", message)
 
-    def _list_tags(self, request: Request) -> Answer:
+    def _list_tags(self, request: Request) -> Response:
         if self._state.get_by_arn(request["resourceArn"]) is None:
             self._find_by_arn(request["resourceArn"])
         return {"tags": self._state.tags(request["resourceArn"])}
 
-    def _tag(self, request: Request) -> Answer:
+    def _tag(self, request: Request) -> Response:
         self._check_created(request["resourceArn"])
         self._state.add_tags(request["resourceArn"], request["tags"])
         return {}
 
-    def _untag(self, request: Request) -> Answer:
+    def _untag(self, request: Request) -> Response:
         self._check_created(request["resourceArn"])
         self._state.delete_tags(request["resourceArn"], request["tagKeys"])
         return {}
 
-    def _raise_missing_policy(self, policy: str, request: Request) -> Answer:
+    def _raise_missing_policy(self, policy: str, request: Request) -> Response:
         name = request["repositoryName"]
         _find_repository(self._list_repositories(), name)
         message = f"{policy} policy does not exist for the repository with name '{name}'"
         raise ServiceError(f"{policy}PolicyNotFoundException", message)
 
 
-def _check_registry(handler: Callable[[Request], Answer], request: Request) -> Answer:
+def _check_registry(handler: Callable[[Request], Response], request: Request) -> Response:
     if request.get("registryId", ACCOUNT) != ACCOUNT:
         message = f"The registry with id '{request['registryId']}' does not exist: the only registry is '{ACCOUNT}'"
         raise ServiceError("InvalidParameterException", message)
@@ -210,7 +213,7 @@ def _find_repository(repositories: Mapping[str, Mapping[str, Any]], name: str) -
     return repositories[name]
 
 
-def _find_image(details: Sequence[Mapping[str, Any]], image_id: Mapping[str, str], request: Request) -> Answer:
+def _find_image(details: Sequence[Mapping[str, Any]], image_id: Mapping[str, str], request: Request) -> Response:
     digest, tag = image_id.get("imageDigest"), image_id.get("imageTag")
     for image in details:
         if digest in (None, image["imageDigest"]) and (tag is None or tag in image["imageTags"]):

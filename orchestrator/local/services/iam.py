@@ -1,4 +1,4 @@
-"""IAM: roles and their policies. They are stored and described, and have no effect.
+"""IAM: roles and their policies. The server stores and describes them, but they have no effect.
 
 A role exists for every name, so that clients find the role that they use on AWS. A deleted role does not exist until it
 is created again.
@@ -16,25 +16,26 @@ from urllib.parse import quote
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.protocols.answer import Service
+from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.state import Query, State
 
 KIND = "iam-role"
-DELETED = "Deleted"
-ROLE_LIFETIME = 60 * 60
+DELETED_STATUS = "Deleted"
+MAX_SESSION_SECONDS = 60 * 60
+"""The default value of a role's MaxSessionDuration."""
 
 TRUST_STATEMENT = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
 DEFAULT_TRUST_POLICY = json.dumps({"Version": "2012-10-17", "Statement": [TRUST_STATEMENT]})
 """Trust policy of roles that were not created: clients check whether SageMaker may assume them."""
 
 Request = Mapping[str, Any]
-Answer = Mapping[str, Any]
+Response = Mapping[str, Any]
 Role = Mapping[str, Any]
-"""IAM's members of a role, `policies` (documents of inline policies by name) and `attached` (ARNs of policies)."""
+"""IAM's members of a role, `policies` (inline policies by name) and `attached` (ARNs of managed policies)."""
 
 
 class Iam:
-    """The operations. Roles are in the server's state."""
+    """IAM's operations. Roles are in the server's state."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -46,30 +47,30 @@ class Iam:
             "DeleteRole": self._delete_role,
             "ListRoles": self._list_roles,
             "SimulatePrincipalPolicy": _simulate,
-            **{name: partial(self._read, read) for name, read in READS.items()},
-            **{name: partial(self._change, change) for name, change in CHANGES.items()},
+            **{name: partial(self._read, read) for name, read in READ_OPERATIONS.items()},
+            **{name: partial(self._change, change) for name, change in CHANGE_OPERATIONS.items()},
             "UpdateRoleDescription": lambda request: {"Role": _describe(self._update(_update_role, request))},
         }
 
-    def role(self, name: str) -> Role:
+    def get_role(self, name: str) -> Role:
         """Return a role's stored members. Raise ServiceError NoSuchEntity 404 if the role was deleted."""
         record = self._state.get(KIND, name)
         if record is None:
-            return _implied_role(name)
-        if record.status == DELETED:
+            return _make_default_role(name)
+        if record.status == DELETED_STATUS:
             raise _make_missing_error(f"The role with name {name} cannot be found.")
         return record.description
 
-    def _read(self, read: Callable[[Role, Request], Answer], request: Request) -> Answer:
-        return read(self.role(request["RoleName"]), request)
+    def _read(self, read: Callable[[Role, Request], Response], request: Request) -> Response:
+        return read(self.get_role(request["RoleName"]), request)
 
-    def _change(self, change: Callable[[Role, Request], Role], request: Request) -> Answer:
+    def _change(self, change: Callable[[Role, Request], Role], request: Request) -> Response:
         self._update(change, request)
         return {}
 
     def _update(self, change: Callable[[Role, Request], Role], request: Request) -> Role:
         with self._lock:
-            role = self.role(request["RoleName"])
+            role = self.get_role(request["RoleName"])
             role = {**role, **change(role, request)}
             self._store(role)
         return role
@@ -79,35 +80,35 @@ class Iam:
         if self._state.update(KIND, name, role, status) is None:
             self._state.add(KIND, name, role["Arn"], status, {}, role)
 
-    def _create_role(self, request: Request) -> Answer:
+    def _create_role(self, request: Request) -> Response:
         name = request["RoleName"]
         role = {
-            **_implied_role(name, request.get("Path", "/"), f"{name}/{time.time_ns()}"),
+            **_make_default_role(name, request.get("Path", "/"), f"{name}/{time.time_ns()}"),
             "CreateDate": int(time.time()),
             "AssumeRolePolicyDocument": _check_document(request["AssumeRolePolicyDocument"]),
             "Description": request.get("Description", ""),
-            "MaxSessionDuration": request.get("MaxSessionDuration", ROLE_LIFETIME),
+            "MaxSessionDuration": request.get("MaxSessionDuration", MAX_SESSION_SECONDS),
             "Tags": _merge_tags([], request.get("Tags", [])),
         }
         with self._lock:
-            earlier = self._state.get(KIND, name)
-            if earlier is not None and earlier.status != DELETED:
+            old_record = self._state.get(KIND, name)
+            if old_record is not None and old_record.status != DELETED_STATUS:
                 raise ServiceError("EntityAlreadyExists", f"Role with name {name} already exists.", 409)
             self._state.delete(KIND, name)
             self._store(role)
         return {"Role": _describe(role)}
 
-    def _delete_role(self, request: Request) -> Answer:
+    def _delete_role(self, request: Request) -> Response:
         with self._lock:
-            role = self.role(request["RoleName"])
+            role = self.get_role(request["RoleName"])
             for member, verb in (("policies", "delete"), ("attached", "detach")):
                 if role[member]:
                     message = f"Cannot delete entity, must {verb} policies first."
                     raise ServiceError("DeleteConflict", message, 409)
-            self._store(role, DELETED)
+            self._store(role, DELETED_STATUS)
         return {}
 
-    def _list_roles(self, request: Request) -> Answer:
+    def _list_roles(self, request: Request) -> Response:
         records = self._state.find(Query(KIND, status="Active", order_by="name", descending=False, limit=10_000))
         roles = [{**record.description, "Tags": []} for record in records]
         prefix = request.get("PathPrefix", "/")
@@ -117,34 +118,34 @@ class Iam:
 # --- operations that read one role ---
 
 
-def _get_policy(role: Role, request: Request) -> Answer:
+def _get_policy(role: Role, request: Request) -> Response:
     name = request["PolicyName"]
     if name not in role["policies"]:
         raise _make_missing_error(f"The role policy with name {name} cannot be found.")
     return {"RoleName": role["RoleName"], "PolicyName": name, "PolicyDocument": quote(role["policies"][name])}
 
 
-def _list_attached(role: Role, request: Request) -> Answer:
+def _list_attached_policies(role: Role, request: Request) -> Response:
     prefix = request.get("PathPrefix", "/")
-    attached = [
+    policies = [
         {"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn}
         for arn in role["attached"]
         if arn.partition(":policy")[2].startswith(prefix)
     ]
-    return _make_page("AttachedPolicies", attached, request)
+    return _make_page("AttachedPolicies", policies, request)
 
 
-READS: Mapping[str, Callable[[Role, Request], Answer]] = {
+READ_OPERATIONS: Mapping[str, Callable[[Role, Request], Response]] = {
     "GetRole": lambda role, _: {"Role": _describe(role)},
     "GetRolePolicy": _get_policy,
     "ListRolePolicies": lambda role, request: _make_page("PolicyNames", sorted(role["policies"]), request),
-    "ListAttachedRolePolicies": _list_attached,
+    "ListAttachedRolePolicies": _list_attached_policies,
     "ListInstanceProfilesForRole": lambda _, request: _make_page("InstanceProfiles", [], request),
     "ListRoleTags": lambda role, request: _make_page("Tags", role["Tags"], request),
 }
 
 
-# --- operations that change one role: functions that return the changed members ---
+# --- operations that change one role: each function returns the changed members ---
 
 
 def _update_role(_: Role, request: Request) -> Role:
@@ -160,13 +161,13 @@ def _put_policy(role: Role, request: Request) -> Role:
     return {"policies": {**role["policies"], request["PolicyName"]: _check_document(request["PolicyDocument"])}}
 
 
-def _detach(role: Role, request: Request) -> Role:
+def _detach_policy(role: Role, request: Request) -> Role:
     if request["PolicyArn"] not in role["attached"]:
         raise _make_missing_error(f"Policy {request['PolicyArn']} was not found.")
     return {"attached": [arn for arn in role["attached"] if arn != request["PolicyArn"]]}
 
 
-CHANGES: Mapping[str, Callable[[Role, Request], Role]] = {
+CHANGE_OPERATIONS: Mapping[str, Callable[[Role, Request], Role]] = {
     "UpdateRole": _update_role,
     "UpdateAssumeRolePolicy": lambda _, request: {
         "AssumeRolePolicyDocument": _check_document(request["PolicyDocument"])
@@ -174,7 +175,7 @@ CHANGES: Mapping[str, Callable[[Role, Request], Role]] = {
     "PutRolePolicy": _put_policy,
     "DeleteRolePolicy": _delete_policy,
     "AttachRolePolicy": lambda role, request: {"attached": sorted({*role["attached"], request["PolicyArn"]})},
-    "DetachRolePolicy": _detach,
+    "DetachRolePolicy": _detach_policy,
     "TagRole": lambda role, request: {"Tags": _merge_tags(role["Tags"], request["Tags"])},
     "UntagRole": lambda role, request: {"Tags": [tag for tag in role["Tags"] if tag["Key"] not in request["TagKeys"]]},
 }
@@ -183,7 +184,7 @@ CHANGES: Mapping[str, Callable[[Role, Request], Role]] = {
 # --- members of roles ---
 
 
-def _implied_role(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
+def _make_default_role(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
     """Return a role with default members. Such a role exists for every name until CreateRole or DeleteRole."""
     return {
         "Path": path,
@@ -193,7 +194,7 @@ def _implied_role(name: str, path: str = "/", identity: str = "") -> dict[str, A
         "CreateDate": 0,
         "AssumeRolePolicyDocument": DEFAULT_TRUST_POLICY,
         "Description": "",
-        "MaxSessionDuration": ROLE_LIFETIME,
+        "MaxSessionDuration": MAX_SESSION_SECONDS,
         "Tags": [],
         "policies": {},
         "attached": [],
@@ -214,21 +215,21 @@ def _check_document(text: str) -> str:
     return text
 
 
-def _merge_tags(old: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    merged = {tag["Key"]: tag["Value"] for tag in (*old, *new)}
-    return [{"Key": key, "Value": value} for key, value in merged.items()]
+def _merge_tags(old_tags: Sequence[Mapping[str, str]], new_tags: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    values_by_key = {tag["Key"]: tag["Value"] for tag in (*old_tags, *new_tags)}
+    return [{"Key": key, "Value": value} for key, value in values_by_key.items()]
 
 
 def _make_missing_error(message: str) -> ServiceError:
     return ServiceError("NoSuchEntity", message, 404)
 
 
-def _make_page(member: str, items: Sequence[Any], request: Request) -> Answer:
+def _make_page(member: str, items: Sequence[Any], request: Request) -> Response:
     page, token = cut_page(items, request, ("Marker", "MaxItems"), code="ValidationError")
     return {member: page, "IsTruncated": bool(token), **token}
 
 
-def _simulate(request: Request) -> Answer:
+def _simulate(request: Request) -> Response:
     """Allow every action, because permissions are not checked."""
     results = [
         {"EvalActionName": action, "EvalResourceName": resource, "EvalDecision": "allowed"}

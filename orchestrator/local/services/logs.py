@@ -1,4 +1,4 @@
-"""CloudWatch Logs: the operations with which clients read the output of jobs.
+"""CloudWatch Logs: the operations with which clients read the output of jobs and endpoints.
 
 https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
 """
@@ -21,7 +21,7 @@ MAX_EVENTS = 10_000
 MAX_BYTES = 1 << 20
 """Limits of one response, as on AWS. The size of an event is the length of its message plus 26 bytes."""
 MAX_SCANNED_BYTES = 64 << 20
-"""Limit for bytes of log files that one request reads. The client requests the rest."""
+"""Maximum number of bytes of log files that one request reads. The response has a token for the next request."""
 PAGE_SIZE = 50
 
 Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -30,7 +30,7 @@ _cut_page = partial(cut_page, names=("nextToken", "limit"), default_limit=PAGE_S
 
 
 class Logs:
-    """The operations. Events are in the jobs' log files."""
+    """CloudWatch Logs' operations. The log events are in the log files of the hosts."""
 
     def __init__(self, store: LogStore, region: str = REGION) -> None:
         self._store = store
@@ -48,27 +48,31 @@ class Logs:
         filters = {name: request[name] for name in GROUP_FILTERS if name in request}
         if len(filters) > 1:
             raise _make_parameter_error(f"{' and '.join(filters)} cannot be used together.")
-        names = [name for name in self._store.groups() if all(GROUP_FILTERS[f](name, v) for f, v in filters.items())]
+        names = [
+            name
+            for name in self._store.groups()
+            if all(GROUP_FILTERS[member](name, value) for member, value in filters.items())
+        ]
         page, token = _cut_page(names, request)
-        return {"logGroups": [{"logGroupName": name, "arn": self._arn(name)} for name in page], **token}
+        return {"logGroups": [{"logGroupName": name, "arn": self._make_arn(name)} for name in page], **token}
 
     def describe_log_streams(self, request: dict[str, Any]) -> Mapping[str, Any]:
         group = self._get_group_name(request)
         streams = self._store.streams(group, request.get("logStreamNamePrefix", ""))
-        described = [self._describe(group, name, stream) for name, stream in streams.items()]
+        descriptions = [self._describe(group, name, stream) for name, stream in streams.items()]
         if request.get("orderBy") == "LastEventTime":
-            described.sort(key=lambda stream: stream.get("lastEventTimestamp", 0))
+            descriptions.sort(key=lambda stream: stream.get("lastEventTimestamp", 0))
         if request.get("descending"):
-            described.reverse()
+            descriptions.reverse()
         # The last page has no token, because the SageMaker SDK requests pages until it gets no token.
-        page, token = _cut_page(described, request)
+        page, token = _cut_page(descriptions, request)
         return {"logStreams": page, **token}
 
     def _describe(self, group: str, name: str, stream: LogStream) -> dict[str, Any]:
-        first, last = stream.first_time(), stream.last_time()
-        times = {} if first is None else {"firstEventTimestamp": first, "lastEventTimestamp": last}
-        created = round(stream.path.stat().st_ctime * 1000) if first is None else first
-        arn = f"{self._arn(group)}:log-stream:{name}"
+        first_time, last_time = stream.first_time(), stream.last_time()
+        times = {} if first_time is None else {"firstEventTimestamp": first_time, "lastEventTimestamp": last_time}
+        created = round(stream.path.stat().st_ctime * 1000) if first_time is None else first_time
+        arn = f"{self._make_arn(group)}:log-stream:{name}"
         return {"logStreamName": name, "creationTime": created, "arn": arn, **times}
 
     def get_log_events(self, request: dict[str, Any]) -> Mapping[str, Any]:
@@ -77,8 +81,8 @@ class Logs:
         limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
         direction, offset = _read_position(request, stream)
         if direction == "f":
-            matching = (event for event in stream.events(offset) if _is_in_time_range(event, request))
-            events = list(_limit_size(itertools.islice(matching, limit), offset))
+            events_in_range = (event for event in stream.events(offset) if _is_in_time_range(event, request))
+            events = list(_limit_size(itertools.islice(events_in_range, limit), offset))
         else:
             events = stream.list_before(offset, limit, lambda event: _is_in_time_range(event, request))
         begin, end = (events[0].start, events[-1].end) if events else (offset, offset)
@@ -95,15 +99,15 @@ class Logs:
             raise _make_token_error(request["nextToken"])
         matches, is_candidate = _parse_pattern(request.get("filterPattern", ""))
         limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
-        found, scanned = list[dict[str, Any]](), 0
+        events, scanned_bytes = list[dict[str, Any]](), 0
         for name, event in _merge(streams, positions, is_candidate):
-            if len(found) == limit or scanned > MAX_SCANNED_BYTES:
-                return {"events": found, "searchedLogStreams": [], "nextToken": _format_token(positions)}
-            scanned += event.end - positions.get(name, 0)
+            if len(events) == limit or scanned_bytes > MAX_SCANNED_BYTES:
+                return {"events": events, "searchedLogStreams": [], "nextToken": _format_token(positions)}
+            scanned_bytes += event.end - positions.get(name, 0)
             positions[name] = event.end
             if _is_in_time_range(event, request) and matches(event.message):
-                found.append({"logStreamName": name, "eventId": f"{name}/{event.start}", **_format_event(event)})
-        return {"events": found, "searchedLogStreams": []}
+                events.append({"logStreamName": name, "eventId": f"{name}/{event.start}", **_format_event(event)})
+        return {"events": events, "searchedLogStreams": []}
 
     def _choose_streams(self, request: Mapping[str, Any]) -> Mapping[str, LogStream]:
         group, names = self._get_group_name(request), request.get("logStreamNames")
@@ -120,7 +124,7 @@ class Logs:
             raise ResourceNotFoundError("The specified log group does not exist.")
         return name
 
-    def _arn(self, group: str) -> str:
+    def _make_arn(self, group: str) -> str:
         return f"arn:aws:logs:{self._region}:{ACCOUNT}:log-group:{group}"
 
 
@@ -139,7 +143,7 @@ GROUP_FILTERS: Mapping[str, Callable[[str, Any], bool]] = {
 def _read_position(request: Mapping[str, Any], stream: LogStream) -> tuple[str, int]:
     token = request.get("nextToken")
     if token is None:
-        return ("f", 0) if request.get("startFromHead") else ("b", stream.whole_size())
+        return ("f", 0) if request.get("startFromHead") else ("b", stream.get_complete_size())
     match = re.fullmatch(r"([fb])/([0-9]{1,18})", token)
     if match is None or not stream.is_start(int(match[2])):
         raise _make_token_error(token)
@@ -159,7 +163,8 @@ def _is_in_time_range(event: LogEvent, request: Mapping[str, Any]) -> bool:
 
 
 def _limit_size(events: Iterator[LogEvent], offset: int) -> Iterator[LogEvent]:
-    """Yield events, at least one, until the response is full or MAX_SCANNED_BYTES of the file were read."""
+    """Yield events until the response is full or MAX_SCANNED_BYTES of the file were read. Always yield the first event,
+    however long it is."""
     size = 0
     for event in events:
         size += len(event.message) + 26
@@ -175,40 +180,50 @@ def _format_event(event: LogEvent) -> dict[str, Any]:
 def _merge(
     streams: Mapping[str, LogStream], positions: Mapping[str, int], is_candidate: Callable[[bytes], bool] | None
 ) -> Iterator[tuple[str, LogEvent]]:
+    """Yield the names of streams and their events after the positions, sorted by time. Skip events that are not
+    candidates."""
+
     def read(name: str, stream: LogStream) -> Iterator[LogEvent]:
         start = positions.get(name, 0)
         return stream.events(start) if is_candidate is None else stream.find(start, is_candidate)
 
-    named = [zip(itertools.repeat(name), read(name, stream), strict=False) for name, stream in streams.items()]
-    return heapq.merge(*named, key=lambda pair: pair[1].time)
+    named_events = [zip(itertools.repeat(name), read(name, stream), strict=False) for name, stream in streams.items()]
+    return heapq.merge(*named_events, key=lambda pair: pair[1].time)
 
 
-_REWRITTEN = bytes([*range(9), *range(11, 32), 0x7F, 0xC2])
-"""Bytes of a line whose message may differ from its text: control characters, and the first byte of some of them."""
+_ALTERED_BYTES = bytes([*range(9), *range(11, 32), 0x7F, 0xC2])
+"""Bytes that can make the message of an event differ from the line in the log file: control characters, or the first
+byte of a control character."""
 
 
 def _parse_pattern(text: str) -> tuple[Callable[[str], bool], Callable[[bytes], bool] | None]:
     """Parse a filter pattern: `a "b c" -d` requires `a` and `b c` without `d`, and `?a ?b` requires `a` or `b`.
 
-    Return a function that tells whether a message matches, and a fast function that tells whether the message of a
-    record may match. The second one is None if each message may match.
+    Return two functions. The first function returns whether a message matches. The second one is faster, and returns
+    whether the message of a record in the log file may match. It is None if every message may match.
     """
     if text.strip().startswith(("{", "[", "%")):
         raise _make_parameter_error(f'filterPattern {text!r} is not supported: use terms, such as ERROR or "disk full"')
     terms = [(sign, quoted or bare) for sign, quoted, bare in re.findall(r'([?-]?)(?:"([^"]*)"|(\S+))', text)]
-    required, excluded, alternatives = ([term for sign, term in terms if sign == kind] for kind in ("", "-", "?"))
+    required_terms, excluded_terms, alternatives = (
+        [term for sign, term in terms if sign == kind] for kind in ("", "-", "?")
+    )
 
     def matches(message: str) -> bool:
-        if not required and alternatives:
+        if not required_terms and alternatives:
             return any(term in message for term in alternatives)
-        return all(term in message for term in required) and not any(term in message for term in excluded)
+        has_required_terms = all(term in message for term in required_terms)
+        return has_required_terms and not any(term in message for term in excluded_terms)
 
-    needed = [term.encode() for term in ([max(required, key=len)] if required else alternatives)]
-    if not needed or any("\ufffd".encode() in term for term in needed):  # it replaces bytes that are not UTF-8
+    candidate_terms = [term.encode() for term in ([max(required_terms, key=len)] if required_terms else alternatives)]
+    # a message contains U+FFFD in place of bytes that are not UTF-8
+    if not candidate_terms or any("\ufffd".encode() in term for term in candidate_terms):
         return matches, None
 
     def is_candidate(record: bytes) -> bool:
-        return any(term in record for term in needed) or len(record.translate(None, _REWRITTEN)) < len(record)
+        return any(term in record for term in candidate_terms) or len(record.translate(None, _ALTERED_BYTES)) < len(
+            record
+        )
 
     return matches, is_candidate
 

@@ -1,4 +1,4 @@
-"""SageMaker's operations: those of all resource families, tags, lineage, and Search.
+"""SageMaker's operations: the operations of all resource families, and those for tags, lineage and Search.
 
 The gateway has checked the requests.
 """
@@ -11,12 +11,12 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.resources.lineage.artifacts import Artifacts
 from microjobs_orchestrator.local.resources.lineage.associations import Associations
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request
-from microjobs_orchestrator.local.resources.search.operation import Search
+from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response
+from microjobs_orchestrator.local.resources.search.operation import SearchOperation
 
 
 class SageMaker:
-    """The service: the operations on all kinds of resources, on tags and on lineage, and Search."""
+    """The service SageMaker."""
 
     def __init__(self, context: Context, kinds: Sequence[Operations]) -> None:
         self._context = context
@@ -25,23 +25,23 @@ class SageMaker:
 
     def operations(self) -> Mapping[str, Handler]:
         tags = {"AddTags": self.add_tags, "ListTags": self.list_tags, "DeleteTags": self.delete_tags}
-        return {name: handler for kind in self._kinds for name, handler in kind.handlers().items()} | {
+        return {name: handler for kind in self._kinds for name, handler in kind.list_handlers().items()} | {
             **tags,
-            **Artifacts(self._context).handlers(),
-            **Associations(self._context).handlers(),
-            **Search(self._state, self._kinds).handlers(),
+            **Artifacts(self._context).list_handlers(),
+            **Associations(self._context).list_handlers(),
+            **SearchOperation(self._state, self._kinds).list_handlers(),
         }
 
-    def add_tags(self, request: Request) -> Answer:
+    def add_tags(self, request: Request) -> Response:
         arn = self._get_existing_arn(request)
         self._state.add_tags(arn, request["Tags"])
         return {"Tags": self._state.tags(arn)}
 
-    def list_tags(self, request: Request) -> Answer:
+    def list_tags(self, request: Request) -> Response:
         tags, token = cut_page(self._state.tags(self._get_existing_arn(request)), request)
         return {"Tags": tags, **token}
 
-    def delete_tags(self, request: Request) -> Answer:
+    def delete_tags(self, request: Request) -> Response:
         self._state.delete_tags(self._get_existing_arn(request), request["TagKeys"])
         return {}
 

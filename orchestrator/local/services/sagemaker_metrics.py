@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.metrics.statistics import is_valid
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Point, Series
-from microjobs_orchestrator.local.protocols.answer import Service
+from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.resources.experiments.component_metrics import COMPONENT_NAMESPACE
 from microjobs_orchestrator.local.resources.experiments.kinds import TRIAL_COMPONENT
 from microjobs_orchestrator.local.resources.training.job import NAMESPACE as TRAINING_NAMESPACE
@@ -23,15 +23,15 @@ from microjobs_orchestrator.local.state import State
 COMPONENT = TRIAL_COMPONENT.arn_type
 TRAINING_JOB = "training-job"
 JOB_SUFFIXES = {f"-aws-{kind}": kind for kind in (TRAINING_JOB, "processing-job", "transform-job")}
-"""Kinds of jobs by the end of the names of the trial components that AWS creates for them."""
+"""Kinds of jobs by the suffix of the names of their trial components, which AWS creates."""
 
 ITERATION = "IterationNumber"
-PERIODS = {"OneMinute": 60, "FiveMinute": 300, "OneHour": 3600}
+PERIOD_SECONDS = {"OneMinute": 60, "FiveMinute": 300, "OneHour": 3600}
 MAX_VALUES = 10_000
 """Maximum number of values in the result of a query. The status of a longer result is Truncated."""
 
 Request = Mapping[str, Any]
-Answer = Mapping[str, Any]
+Response = Mapping[str, Any]
 Sample = tuple[int, float, float]
 """The number of the iteration, the time and the value of a point."""
 
@@ -53,7 +53,7 @@ STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
 
 
 class SageMakerMetrics:
-    """The service."""
+    """The service SageMaker Metrics."""
 
     def __init__(self, state: State, metrics: MetricStore) -> None:
         self._state = state
@@ -62,7 +62,7 @@ class SageMakerMetrics:
     def operations(self) -> Service:
         return {"BatchPutMetrics": self.batch_put_metrics, "BatchGetMetrics": self.batch_get_metrics}
 
-    def batch_put_metrics(self, request: Request) -> Answer:
+    def batch_put_metrics(self, request: Request) -> Response:
         name = request["TrialComponentName"]
         if not self._has_component(name):
             raise ServiceError("ResourceNotFound", f"Trial component {name} does not exist.", 404)
@@ -77,7 +77,7 @@ class SageMakerMetrics:
         return {"Errors": errors} if errors else {}
 
     def _has_component(self, name: str) -> bool:
-        """Return whether a trial component exists. Each job has one."""
+        """Return whether a trial component exists. Each training, processing and transform job has one."""
         if self._state.get(COMPONENT, name) is not None:
             return True
         return any(
@@ -85,26 +85,26 @@ class SageMakerMetrics:
             for suffix, kind in JOB_SUFFIXES.items()
         )
 
-    def batch_get_metrics(self, request: Request) -> Answer:
+    def batch_get_metrics(self, request: Request) -> Response:
         return {"MetricQueryResults": [self._answer(query) for query in request["MetricQueries"]]}
 
-    def _answer(self, query: Request) -> Answer:
+    def _answer(self, query: Request) -> Response:
         kind, name = self._find_resource(query["ResourceArn"])
         axis, period = query["XAxisType"], query["Period"]
-        if not self._exists(kind, name):
-            return _make_error(f"{query['ResourceArn']} is neither a training job nor a trial component.")
+        if not self._resource_exists(kind, name):
+            return _make_error(f"{query['ResourceArn']} is not an existing training job or trial component.")
         if axis == ITERATION and period != ITERATION:
             return _make_error(f"Period {period} needs XAxisType Timestamp, not {axis}.")
         statistic, begin, end = STATISTICS[query["MetricStat"]], query.get("Start"), query.get("End")
         samples = _list_samples(self._list_points(kind, name, query["MetricName"]))
         values = {
             x: statistic(group)
-            for x, group in _group(samples, axis, period).items()
+            for x, group in _group_values(samples, axis, period).items()
             if (begin is None or x >= begin) and (end is None or x < end)
         }
-        xs = sorted(values)[:MAX_VALUES]
-        status = "Complete" if len(xs) == len(values) else "Truncated"
-        return {"Status": status, "XAxisValues": xs, "MetricValues": [float(values[x]) for x in xs]}
+        x_values = sorted(values)[:MAX_VALUES]
+        status = "Complete" if len(x_values) == len(values) else "Truncated"
+        return {"Status": status, "XAxisValues": x_values, "MetricValues": [float(values[x]) for x in x_values]}
 
     def _find_resource(self, arn: str) -> tuple[str, str]:
         """Return the kind and the name of a resource. The trial components of jobs have no record."""
@@ -112,13 +112,13 @@ class SageMakerMetrics:
         kind, _, name = arn.split(":", 5)[5].partition("/")
         return (record.kind, record.name) if record else (kind, name)
 
-    def _exists(self, kind: str, name: str) -> bool:
+    def _resource_exists(self, kind: str, name: str) -> bool:
         if kind == COMPONENT:
             return self._has_component(name)
         return kind == TRAINING_JOB and self._state.get(kind, name) is not None
 
     def _list_points(self, kind: str, name: str, metric: str) -> list[Point]:
-        """Return the points that clients sent for a resource, and those in the log of a training job."""
+        """Return the points that clients sent for a resource, and the points in the log of a training job."""
         component = name if kind == COMPONENT else f"{name}-aws-{TRAINING_JOB}"
         dimensions = (("TrialComponentName", component),)
         points = self._metrics.read(Series(COMPONENT_NAMESPACE, metric, dimensions))
@@ -129,19 +129,23 @@ class SageMakerMetrics:
 
 
 def _list_samples(points: Iterable[Point]) -> list[Sample]:
-    """Return the points in the order of time. The position of a point replaces an iteration that is unknown."""
+    """Return the samples of points that are sorted by time. If a point has no iteration, its position in the list
+    replaces the iteration."""
     return [
         (position if point.step is None else point.step, point.time, point.statistics.average)
         for position, point in enumerate(points)
     ]
 
 
-def _group(samples: Sequence[Sample], axis: str, period: str) -> Mapping[int, Sequence[float]]:
-    """Return the values by the value of the x axis. The time of an iteration is the time of its first value."""
+def _group_values(samples: Sequence[Sample], axis: str, period: str) -> Mapping[int, Sequence[float]]:
+    """Return the metric's values by their value of the x axis, which is an iteration, or a time in seconds since 1970.
+
+    The time of an iteration is the time of its first value.
+    """
 
     def get_key(sample: Sample) -> int:
         iteration, time, _ = sample
-        return iteration if period == ITERATION else int(time // PERIODS[period] * PERIODS[period])
+        return iteration if period == ITERATION else int(time // PERIOD_SECONDS[period] * PERIOD_SECONDS[period])
 
     result: dict[int, list[float]] = {}
     for key, group in groupby(sorted(samples, key=get_key), key=get_key):
@@ -151,5 +155,5 @@ def _group(samples: Sequence[Sample], axis: str, period: str) -> Mapping[int, Se
     return result
 
 
-def _make_error(message: str) -> Answer:
+def _make_error(message: str) -> Response:
     return {"Status": "ValidationError", "Message": message, "XAxisValues": [], "MetricValues": []}

@@ -1,11 +1,13 @@
 """SageMaker Runtime: InvokeEndpoint sends a request to an endpoint's container and returns its response.
-InvokeEndpointAsync puts the request into the endpoint's queue.
+InvokeEndpointWithResponseStream returns the response in parts. InvokeEndpointAsync puts the request into the endpoint's
+queue.
 
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, Protocol
@@ -14,24 +16,28 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.protocols.answer import Answer, Event, Service
+from microjobs_orchestrator.local.protocols.results import Event, OperationResult, Service
 from microjobs_orchestrator.local.resources.endpoints import asynchronous
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
-from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Target, Timer
-from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, EndpointStatus
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, InvocationTarget, Timer
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, SERVING_STATUSES
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.models import client
-from microjobs_orchestrator.local.resources.models.client import PRIMARY, NoAnswerError, TooLargeError
+from microjobs_orchestrator.local.resources.models.client import PRIMARY, NoResponseError, TooLargeError
+from microjobs_orchestrator.local.tasks import call_in_thread
 
 RESPONSE_TIMEOUT = 60.0
+"""Seconds for the response to InvokeEndpoint."""
+RESUME_TIMEOUT = 10.0
+"""Seconds that a request waits until a restarted server has resumed the endpoint."""
 STREAM_TIMEOUT = 8 * 60.0
 """Seconds for a whole response stream: https://docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints.html"""
 MAX_RESPONSE_BYTES = 25 << 20
 MAX_ERROR_CHARACTERS = 4096
-"""Characters of a container's error that the client receives."""
+"""Maximum number of characters of a container's error that the client receives."""
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 
@@ -52,15 +58,15 @@ SESSION_HEADERS = {
 }
 """Headers of the container's response that the client receives from InvokeEndpoint, by the members of the result."""
 
-Server = Endpoint | InferenceComponent
-"""What chooses the replica for a request."""
+InvokedResource = Endpoint | InferenceComponent
+"""The resource that chooses the replica for a request."""
 
-Send = Callable[[Server, Replica, InferenceRequest, Timer], Answer]
+Send = Callable[[InvokedResource, Replica, InferenceRequest, Timer], OperationResult]
 """Sends a request to a replica of an endpoint or of an inference component."""
 
 
 class EndpointInvoker:
-    """The operations. They may be called from any thread."""
+    """SageMaker Runtime's operations. They may be called from any thread."""
 
     def __init__(self, context: Context, registry: Registry) -> None:
         self._context = context
@@ -73,7 +79,7 @@ class EndpointInvoker:
             "InvokeEndpointAsync": self._enqueue,
         }
 
-    def _enqueue(self, request: Mapping[str, Any]) -> Answer:
+    def _enqueue(self, request: Mapping[str, Any]) -> OperationResult:
         name = request["EndpointName"]
         endpoint = self._find_endpoint(name)
         if (config := endpoint.async_config) is None:
@@ -88,36 +94,42 @@ class EndpointInvoker:
             "OutputLocation": invocation.output,
             "FailureLocation": invocation.failure,
         }
-        return Answer(members, HTTPStatus.ACCEPTED)
+        return OperationResult(members, HTTPStatus.ACCEPTED)
 
-    def _invoke_endpoint(self, request: Mapping[str, Any]) -> Answer:
+    def _invoke_endpoint(self, request: Mapping[str, Any]) -> OperationResult:
         return self._send(_read_request(request, RESPONSE_TIMEOUT), request["EndpointName"], self._invoke)
 
-    def _open_stream(self, request: Mapping[str, Any]) -> Answer:
+    def _open_stream(self, request: Mapping[str, Any]) -> OperationResult:
         return self._send(_read_request(request, STREAM_TIMEOUT), request["EndpointName"], self._stream)
 
-    def _send(self, request: InferenceRequest, name: str, send: Send) -> Answer:
-        """Send a request to a replica that the endpoint chooses. `send` performs the exchange."""
-        timer = request.timer
-        if self._find_endpoint(name).async_config is not None:
-            message = f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
-            raise _make_validation_error(message)
+    def _send(self, request: InferenceRequest, name: str, send: Send) -> OperationResult:
+        """Send a request to a replica that the endpoint or the component chooses. `send` performs the exchange.
+
+        Args:
+            name: the name of the endpoint.
+        """
+        timer, tried_replicas = request.timer, list[Replica]()
         while True:
-            server = self._find_server(name, request.target)
-            if (replica := server.choose(request.target)) is None:
-                raise _make_validation_error(server.describe_absence(request.target))
+            resource = self._find_resource(name, request.target)
+            if (replica := resource.choose(request.target, tried_replicas)) is None:
+                raise _make_validation_error(resource.explain_missing_replica(request.target))
             timer.mark_sent()
             try:
-                return send(server, replica, request, timer)
-            except NoAnswerError as error:
-                # An update may have ended the host before it responded: then the new host gets the request.
-                if server.serves(replica):
-                    server.observe(timer.make_exchange(name, replica, request, None))
-                    raise self._describe_failure(server, replica.variant, error) from error
+                return send(resource, replica, request, timer)
+            except NoResponseError as error:
+                # If an update ended the host before it responded, the loop sends the request to the new host. If the
+                # request did not reach the host, the loop sends the request to another instance.
+                tried_replicas.append(replica)
+                if resource.serves(replica) and (error.was_sent or not resource.has_other_replica(tried_replicas)):
+                    resource.observe(timer.make_exchange(name, replica, request, None))
+                    raise self._describe_failure(resource, replica.variant, error, request.timeout) from error
 
-    def _find_server(self, name: str, target: Target) -> Server:
+    def _find_resource(self, name: str, target: InvocationTarget) -> InvokedResource:
         """Return the endpoint, or the inference component that the request names."""
         endpoint = self._find_endpoint(name)
+        if endpoint.async_config is not None:
+            message = f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
+            raise _make_validation_error(message)
         if target.component is None:
             if endpoint.needs_components:
                 raise _make_validation_error(
@@ -127,6 +139,8 @@ class EndpointInvoker:
             return endpoint
         component = self._registry.find(f"{INFERENCE_COMPONENT.arn_type}/{target.component}")
         if isinstance(component, InferenceComponent) and component.endpoint == name:
+            if not component.is_in_service.is_set() and component.has_serving_status():
+                self._wait_until_resumed(component)
             return component
         raise _make_validation_error(
             f"Inference Component {target.component} of account {ACCOUNT} not found on endpoint {name}."
@@ -134,63 +148,83 @@ class EndpointInvoker:
 
     def _find_endpoint(self, name: str) -> Endpoint:
         endpoint = self._registry.find(f"{ENDPOINT.arn_type}/{name}")
-        if isinstance(endpoint, Endpoint) and endpoint.is_in_service:
+        if isinstance(endpoint, Endpoint) and endpoint.is_in_service.is_set():
             return endpoint
         record = self._context.state.get(ENDPOINT.arn_type, name)
         if record is None:
             raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} not found.")
-        if record.status in (EndpointStatus.IN_SERVICE, EndpointStatus.UPDATING):
-            raise _make_unavailable_error(f"The server was started again, and endpoint {name} is not resumed yet.")
-        raise _make_validation_error(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
+        if record.status not in SERVING_STATUSES:
+            message = f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService."
+            raise _make_validation_error(message)
+        if not isinstance(endpoint, Endpoint):
+            raise _make_unavailable_error(f"The server is ending, and endpoint {name} has ended.")
+        self._wait_until_resumed(endpoint)
+        return endpoint
 
-    def _invoke(self, server: Server, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
+    def _wait_until_resumed(self, resource: InvokedResource) -> None:
+        """Wait until a resource is in service again. It was in service when an earlier server ended."""
+        call_in_thread(partial(resource.wait_for_start, RESUME_TIMEOUT))
+        if not resource.is_in_service.is_set():
+            raise _make_unavailable_error(f"The server was started again, and {resource.name} is not resumed yet.")
+
+    def _invoke(
+        self, resource: InvokedResource, replica: Replica, request: InferenceRequest, timer: Timer
+    ) -> OperationResult:
         content = BytesIO()
         try:
             response = replica.invoke(request, content)
         except TooLargeError as error:
-            server.observe(timer.make_exchange(server.endpoint, replica, request, None))
+            resource.observe(timer.make_exchange(resource.endpoint, replica, request, None))
             message = f"{error}, which is the limit for a response"
-            raise self._make_model_error(server, 500, message) from error
+            raise self._make_model_error(resource, 500, message) from error
         body = content.getvalue()
-        server.observe(timer.make_exchange(server.endpoint, replica, request, response, body))
+        resource.observe(timer.make_exchange(resource.endpoint, replica, request, response, body))
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             text = body.decode(errors="replace")
-            raise self._make_model_error(server, response.status, text, response.container)
+            raise self._make_model_error(resource, response.status, text, response.container)
         members = {
             **_describe_response(replica, response.headers),
             "Body": body,
             **{member: response.headers.get(header) for member, header in SESSION_HEADERS.items()},
         }
-        return Answer(members, response.status)
+        return OperationResult(members, response.status)
 
-    def _stream(self, server: Server, replica: Replica, request: InferenceRequest, timer: Timer) -> Answer:
+    def _stream(
+        self, resource: InvokedResource, replica: Replica, request: InferenceRequest, timer: Timer
+    ) -> OperationResult:
         stream = replica.stream(request)
-        response = client.Answer(stream.status, stream.headers, stream.container)
+        response = client.ResponseHead(stream.status, stream.headers, stream.container)
 
         def observe(*, is_complete: bool) -> None:
-            server.observe(timer.make_exchange(server.endpoint, replica, request, response if is_complete else None))
+            resource.observe(
+                timer.make_exchange(resource.endpoint, replica, request, response if is_complete else None)
+            )
 
         if stream.status >= HTTPStatus.MULTIPLE_CHOICES:
             with closing(stream):
                 text = _read_error(stream)
             observe(is_complete=True)
-            raise self._make_model_error(server, stream.status, text, stream.container)
-        return Answer(_describe_response(replica, stream.headers), events=StreamEvents(stream, observe))
+            raise self._make_model_error(resource, stream.status, text, stream.container)
+        return OperationResult(_describe_response(replica, stream.headers), events=StreamEvents(stream, observe))
 
-    def _describe_failure(self, server: Server, variant: str, error: NoAnswerError) -> ServiceError:
+    def _describe_failure(
+        self, resource: InvokedResource, variant: str, error: NoResponseError, timeout: float
+    ) -> ServiceError:
         if not error.was_sent:
             return _make_unavailable_error(
-                f"The container of {variant} ended and is restarting; see {server.log_group}."
+                f"The container of {variant} ended and is restarting; see {resource.log_group}."
             )
         if error.timed_out:
             message = f"Your invocation timed out while waiting for a response from container {error.container}."
-            message = f"{message} The time limit is {RESPONSE_TIMEOUT:g} s."
-            return self._make_model_error(server, 0, message, error.container)
+            message = f"{message} The time limit is {timeout:g} s."
+            return self._make_model_error(resource, 0, message, error.container)
         message = f"SageMaker could not get a response from the {error.container} endpoint: {error}"
-        return self._make_model_error(server, 500, message, error.container)
+        return self._make_model_error(resource, 500, message, error.container)
 
-    def _make_model_error(self, server: Server, status: int, text: str, container: str = PRIMARY) -> ServiceError:
-        group, region = server.log_group, self._context.settings.region
+    def _make_model_error(
+        self, resource: InvokedResource, status: int, text: str, container: str = PRIMARY
+    ) -> ServiceError:
+        group, region = resource.log_group, self._context.settings.region
         source = "client" if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else "server"
         original = text[:MAX_ERROR_CHARACTERS]
         message = (
@@ -202,18 +236,19 @@ class EndpointInvoker:
         return ServiceError("ModelError", message, HTTPStatus.FAILED_DEPENDENCY, members)
 
 
-class OnEnd(Protocol):
-    """Receives whether the client received the complete response."""
+class EndObserver(Protocol):
+    """A function that is called at the end of a response. `is_complete` states whether the client has received all
+    parts of the response."""
 
     def __call__(self, *, is_complete: bool) -> None: ...
 
 
 class StreamEvents:
-    """The events of a response stream. `on_end` is called once, when the stream is closed."""
+    """The events of a response stream. The first call of `close` calls `on_end`."""
 
-    def __init__(self, stream: ResponseStream, on_end: OnEnd) -> None:
+    def __init__(self, stream: ResponseStream, on_end: EndObserver) -> None:
         self._stream = stream
-        self._on_end: OnEnd | None = on_end
+        self._on_end: EndObserver | None = on_end
         self._is_complete = False
 
     def close(self) -> None:
@@ -228,7 +263,7 @@ class StreamEvents:
             for part in self._stream:
                 yield None if part is None else ("PayloadPart", {"Bytes": part})
             self._is_complete = True
-        except NoAnswerError as error:
+        except NoResponseError as error:
             code = "ModelInvocationTimeExceeded" if error.timed_out else "StreamBroken"
             message = f"{code}: the container's response is incomplete: {error}"
             raise ServiceError("ModelStreamError", message, members={"ErrorCode": code}) from error
@@ -236,11 +271,11 @@ class StreamEvents:
 
 def _read_request(members: Mapping[str, Any], timeout: float) -> InferenceRequest:
     headers = {header: members[member] for member, header in REQUEST_HEADERS.items() if member in members}
-    return InferenceRequest(members["Body"], headers, timeout, MAX_RESPONSE_BYTES, Target.read(members))
+    return InferenceRequest(members["Body"], headers, timeout, MAX_RESPONSE_BYTES, InvocationTarget.read(members))
 
 
 def _describe_response(replica: Replica, headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return the members of a result that both operations have."""
+    """Return the members that the results of InvokeEndpoint and InvokeEndpointWithResponseStream have in common."""
     return {
         "ContentType": headers.get("Content-Type", "application/octet-stream"),
         "InvokedProductionVariant": replica.variant,
@@ -251,7 +286,7 @@ def _describe_response(replica: Replica, headers: Mapping[str, str]) -> dict[str
 def _read_error(stream: ResponseStream) -> str:
     """Return the beginning of the body of an error."""
     content = b""
-    with suppress(NoAnswerError):
+    with suppress(NoResponseError):
         for part in stream:
             content += part or b""
             if len(content) > MAX_ERROR_CHARACTERS:

@@ -1,4 +1,4 @@
-"""SQS: the queues that receive the messages of Callback steps.
+"""SQS: queues, such as those that receive the messages of Callback steps, or EventBridge events.
 
 Source: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/Welcome.html
 """
@@ -8,36 +8,36 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from microjobs_orchestrator.local import queues
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.identity import ACCOUNT
+from microjobs_orchestrator.local.identity import ACCOUNT, QUEUE_NAME
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.protocols.answer import Service
-from microjobs_orchestrator.local.state import Query, State
+from microjobs_orchestrator.local.protocols.results import Service
+from microjobs_orchestrator.local.queues import VISIBILITY_TIMEOUT, Queues, get_queue_name, make_system_attributes
 
-MAX_QUEUES = 1_000_000
-QUEUE_NAME = re.compile(r"(?!.{81})[A-Za-z0-9_-]+(\.fifo)?")
-"""AWS's names of queues. The model lacks the pattern."""
 LIMITS: Mapping[str, tuple[int, int]] = {
     "MaxNumberOfMessages": (1, 10),
     "WaitTimeSeconds": (0, 20),
     "VisibilityTimeout": (0, 43_200),
 }
-"""Minimum and maximum of members of ReceiveMessage, as on AWS. The model lacks them."""
+"""Minimum and maximum of members of ReceiveMessage, as on AWS. Botocore's model does not contain these limits."""
+
+MAX_MESSAGE_BYTES = 1 << 20
+_MESSAGE = re.compile(r"[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
+"""Matches the text that a message may contain: https://www.w3.org/TR/REC-xml/#charsets"""
 
 Request = Mapping[str, Any]
-Answer = Mapping[str, Any]
+Response = Mapping[str, Any]
 
 
 class Sqs:
-    """The service.
+    """The service SQS.
 
     Args:
         url: the address of this server, for the URLs of queues.
     """
 
-    def __init__(self, state: State, url: str) -> None:
-        self._state = state
+    def __init__(self, queues: Queues, url: str) -> None:
+        self._queues = queues
         self._url = url
 
     def operations(self) -> Service:
@@ -55,67 +55,65 @@ class Sqs:
     def _make_url(self, name: str) -> str:
         return f"{self._url}/{ACCOUNT}/{name}"
 
-    def _find(self, request: Request) -> str:
+    def _find_queue(self, request: Request) -> str:
         """Return the name of an existing queue by the QueueUrl of a request."""
-        return queues.find_queue(self._state, queues.get_queue_name(request["QueueUrl"])).name
+        return self._queues.require_name(get_queue_name(request["QueueUrl"]))
 
-    def create_queue(self, request: Request) -> Answer:
+    def create_queue(self, request: Request) -> Response:
         """Create a queue. Raise ServiceError InvalidParameterValue if its URL could not contain the name."""
         name = request["QueueName"]
         if not QUEUE_NAME.fullmatch(name):
             message = f"QueueName {name[:100]!r} must have 1 to 80 letters, digits, hyphens and underscores."
             raise ServiceError("InvalidParameterValue", message)
-        queues.create_queue(self._state, name)
+        self._queues.create(name)
         return {"QueueUrl": self._make_url(name)}
 
-    def get_queue_url(self, request: Request) -> Answer:
-        return {"QueueUrl": self._make_url(queues.find_queue(self._state, request["QueueName"]).name)}
+    def get_queue_url(self, request: Request) -> Response:
+        return {"QueueUrl": self._make_url(self._queues.require_name(request["QueueName"]))}
 
-    def list_queues(self, request: Request) -> Answer:
-        prefix = request.get("QueueNamePrefix", "")
-        query = Query(queues.QUEUE_KIND, name_prefix=prefix, order_by="name", descending=False, limit=MAX_QUEUES)
-        urls = [self._make_url(record.name) for record in self._state.find(query)]
+    def list_queues(self, request: Request) -> Response:
+        urls = [self._make_url(name) for name in self._queues.list_names(request.get("QueueNamePrefix", ""))]
         page, token = cut_page(urls, request, default_limit=1000, code="InvalidParameterValue")
         return {"QueueUrls": page, **token}
 
-    def delete_queue(self, request: Request) -> Answer:
-        queues.delete_queue(self._state, self._find(request))
+    def delete_queue(self, request: Request) -> Response:
+        self._queues.delete(self._find_queue(request))
         return {}
 
-    def purge_queue(self, request: Request) -> Answer:
-        queues.purge(self._state, self._find(request))
+    def purge_queue(self, request: Request) -> Response:
+        self._queues.purge(self._find_queue(request))
         return {}
 
-    def send_message(self, request: Request) -> Answer:
+    def send_message(self, request: Request) -> Response:
         body = request["MessageBody"]
-        return {"MessageId": queues.send(self._state, self._find(request), body), "MD5OfMessageBody": _digest(body)}
+        _check_body(body)
+        return {"MessageId": self._queues.send(self._find_queue(request), body), "MD5OfMessageBody": _compute_md5(body)}
 
-    def receive_message(self, request: Request) -> Answer:
-        received = queues.receive(
-            self._state,
-            self._find(request),
-            _read(request, "MaxNumberOfMessages", 1),
-            _read(request, "VisibilityTimeout", queues.VISIBILITY_TIMEOUT),
-            _read(request, "WaitTimeSeconds", 0),
+    def receive_message(self, request: Request) -> Response:
+        received_messages = self._queues.receive(
+            self._find_queue(request),
+            _read_number(request, "MaxNumberOfMessages", 1),
+            _read_number(request, "VisibilityTimeout", VISIBILITY_TIMEOUT),
+            _read_number(request, "WaitTimeSeconds", 0),
         )
         messages = [
             {
                 "MessageId": item.message_id,
                 "ReceiptHandle": item.handle,
                 "Body": item.body,
-                "MD5OfBody": _digest(item.body),
-                "Attributes": queues.describe(item),
+                "MD5OfBody": _compute_md5(item.body),
+                "Attributes": make_system_attributes(item),
             }
-            for item in received
+            for item in received_messages
         ]
         return {"Messages": messages} if messages else {}
 
-    def delete_message(self, request: Request) -> Answer:
-        queues.delete_message(self._state, self._find(request), request["ReceiptHandle"])
+    def delete_message(self, request: Request) -> Response:
+        self._queues.delete_message(self._find_queue(request), request["ReceiptHandle"])
         return {}
 
 
-def _read(request: Request, member: str, default: int) -> int:
+def _read_number(request: Request, member: str, default: int) -> int:
     """Return a number of a request. Raise ServiceError InvalidParameterValue if it exceeds AWS's limits."""
     value, (minimum, maximum) = int(request.get(member, default)), LIMITS[member]
     if not minimum <= value <= maximum:
@@ -123,5 +121,15 @@ def _read(request: Request, member: str, default: int) -> int:
     return value
 
 
-def _digest(text: str) -> str:
+def _check_body(body: str) -> None:
+    """Raise ServiceError if AWS would refuse the body of a message."""
+    if (size := len(body.encode())) > MAX_MESSAGE_BYTES:
+        message = f"MessageBody has {size} bytes: a message may have at most {MAX_MESSAGE_BYTES}."
+        raise ServiceError("InvalidParameterValue", message)
+    if not _MESSAGE.fullmatch(body):
+        message = "MessageBody is empty, or contains a control character: a message must be text that XML can contain."
+        raise ServiceError("InvalidMessageContents", message)
+
+
+def _compute_md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

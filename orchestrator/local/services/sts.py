@@ -4,21 +4,26 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from microjobs_orchestrator.local import sessions
+from microjobs_orchestrator.local import temporary_credentials
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT, Credentials
-from microjobs_orchestrator.local.protocols.answer import Service
-from microjobs_orchestrator.local.sessions import Caller
+from microjobs_orchestrator.local.protocols.results import Service
+from microjobs_orchestrator.local.temporary_credentials import Caller
 
-ROLE_LIFETIME = 60 * 60
-TOKEN_LIFETIME = 12 * 60 * 60
+ROLE_SESSION_SECONDS = 60 * 60
+TOKEN_SECONDS = 12 * 60 * 60
+"""Default lifetimes of the credentials from AssumeRole and from GetSessionToken."""
 
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/(?:[^/]+/)*(?P<name>[^/]+)")
-"""ARN of a role. SDKs send some with a path."""
+"""Matches the ARN of a role. SDKs also send ARNs with a path."""
 
 
-def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Service:
-    """Return the handlers. `role_id` returns the unique id of a role, or raises ServiceError NoSuchEntity."""
+def operations(credentials: Credentials, find_role_id: Callable[[str], str]) -> Service:
+    """Return the handlers of STS.
+
+    Args:
+        find_role_id: returns the unique id of the role with a name, or raises ServiceError NoSuchEntity.
+    """
 
     def assume_role(request: Mapping[str, Any]) -> Mapping[str, Any]:
         match = ROLE_ARN.fullmatch(request["RoleArn"])
@@ -27,19 +32,25 @@ def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Servi
         session = request["RoleSessionName"]
         arn = f"arn:aws:sts::{match['account']}:assumed-role/{match['name']}/{session}"
         try:
-            user_id = f"{role_id(match['name'])}:{session}"
+            user_id = f"{find_role_id(match['name'])}:{session}"
         except ServiceError as error:
             raise ServiceError("AccessDenied", f"The role {request['RoleArn']} does not exist.", 403) from error
-        issued = sessions.issue(credentials, Caller(arn, user_id), request.get("DurationSeconds", ROLE_LIFETIME))
+        session_credentials = temporary_credentials.issue(
+            credentials, Caller(arn, user_id), request.get("DurationSeconds", ROLE_SESSION_SECONDS)
+        )
         source = {"SourceIdentity": request["SourceIdentity"]} if "SourceIdentity" in request else {}
         user = {"AssumedRoleId": user_id, "Arn": arn}
-        return {"Credentials": issued, "AssumedRoleUser": user, **source}
+        return {"Credentials": session_credentials, "AssumedRoleUser": user, **source}
 
     def get_session_token(request: Mapping[str, Any]) -> Mapping[str, Any]:
-        caller = sessions.caller.get()
-        if caller != sessions.HOME_CALLER:
+        caller = temporary_credentials.current_caller.get()
+        if caller != temporary_credentials.HOME_CALLER:
             raise ServiceError("AccessDenied", "Cannot call GetSessionToken with session credentials", 403)
-        return {"Credentials": sessions.issue(credentials, caller, request.get("DurationSeconds", TOKEN_LIFETIME))}
+        return {
+            "Credentials": temporary_credentials.issue(
+                credentials, caller, request.get("DurationSeconds", TOKEN_SECONDS)
+            )
+        }
 
     return {
         "GetCallerIdentity": _get_caller_identity,
@@ -50,7 +61,7 @@ def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Servi
 
 
 def _get_caller_identity(request: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001  it has no members
-    caller = sessions.caller.get()
+    caller = temporary_credentials.current_caller.get()
     return {"UserId": caller.user_id, "Account": ACCOUNT, "Arn": caller.arn}
 
 

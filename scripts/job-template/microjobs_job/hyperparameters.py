@@ -10,6 +10,6 @@ from microjobs.hyperparameters import parameter
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Names, defaults and ranges; `python -m microjobs --help` prints them."""
+    """Hyperparameters with their defaults and ranges. `python -m microjobs --help` prints them."""
 
     trim: float = parameter(0.0, "share of the lowest and of the highest targets to ignore", minimum=0, maximum=0.49)

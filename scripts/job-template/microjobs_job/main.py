@@ -1,4 +1,4 @@
-"""JOB_NAME: computes the mean of the training targets. Replace this by the code of your job."""
+"""JOB_NAME: computes the trimmed average of the training targets. Replace this code with the code of your job."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger("microjobs")
 
 
 def train(hyperparameters: Hyperparameters) -> None:
-    """Read the channel `train` and write the model.
+    """Read the channel `train` and write the average to model.json.
 
     Raises:
         UserError: the input is invalid. Raise this error for problems that the user can fix.
@@ -29,4 +29,4 @@ def train(hyperparameters: Hyperparameters) -> None:
     low, high = np.quantile(targets, [hyperparameters.trim, 1 - hyperparameters.trim])
     average = float(np.mean(targets[(targets >= low) & (targets <= high)]))
     write_text(layout.model / "model.json", json.dumps({"average": average}))
-    logger.info("average of %d targets: %g", len(targets), average)
+    logger.info("read %d targets; average without trimmed targets: %g", len(targets), average)

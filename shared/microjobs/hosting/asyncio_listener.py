@@ -1,7 +1,8 @@
 """The default listener: HTTP on an event loop, with the parser httptools. Granian forks and replaces the workers.
 
-All requests that are ready are read before the first one is answered. So the application can answer them together, and
-the processor's caches keep the code of each step. One thread does both, without a handoff per request.
+The listener reads all requests that are ready before the application answers the first one. Therefore, the application
+can answer several requests together, and the code of each step stays in the processor's caches. One thread reads and
+answers, so that requests need no handoff between threads.
 """
 
 import asyncio
@@ -19,12 +20,13 @@ from .http_connection import Connection
 from .listener import Application, ListenerSettings, StartWorker
 
 HEAD_TIMEOUT = 30.0
-"""Seconds in which a head must arrive completely."""
+"""Seconds within which a request's head must arrive completely."""
 CHECK_INTERVAL = 5.0
+"""Seconds between two checks for heads that arrive too slowly."""
 BACKLOG = 1024
-"""Connections that the system accepts before the worker does."""
+"""Maximum number of connections that the system queues until the worker accepts them."""
 ACCEPT_RETRY_SECONDS = 0.1
-"""Time after which accepting resumes if the system has no resources for a connection."""
+"""Seconds after which the worker accepts connections again if the system had no resources for a connection."""
 
 
 def serve(start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
@@ -37,17 +39,21 @@ class Server:
     """Accepts the connections of one worker."""
 
     def __init__(
-        self, application: Application, listening: socket.socket, max_connections: int, loop: asyncio.AbstractEventLoop
+        self,
+        application: Application,
+        listening_socket: socket.socket,
+        max_connections: int,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.loop = loop
         self.application = application
         self.thread = threading.get_ident()
         self.is_stopping = False
-        self._listening = listening
+        self._listening_socket = listening_socket
         self._max_connections = max_connections
         self._connections: set[Connection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
-        self._stopped = asyncio.Event()
+        self._opening_tasks: set[asyncio.Task[None]] = set()
+        self._stopped_event = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until `stop`, and then until the last connection is closed."""
@@ -55,7 +61,7 @@ class Server:
             self.loop.add_signal_handler(number, self.stop)
         self._update_accepting()
         self._check_heads()
-        await self._stopped.wait()
+        await self._stopped_event.wait()
 
     def stop(self) -> None:
         self.is_stopping = True
@@ -73,26 +79,26 @@ class Server:
         self._end_if_idle()
 
     def _update_accepting(self) -> None:
-        """Accept connections unless there are too many; they wait until one is closed."""
-        is_full = len(self._connections) + len(self._opening) >= self._max_connections
+        """Accept connections unless too many are open. New connections then wait until an open connection is closed."""
+        is_full = len(self._connections) + len(self._opening_tasks) >= self._max_connections
         if self.is_stopping or is_full:
-            self.loop.remove_reader(self._listening)
+            self.loop.remove_reader(self._listening_socket)
         else:
-            self.loop.add_reader(self._listening, self._accept)
+            self.loop.add_reader(self._listening_socket, self._accept)
 
     def _accept(self) -> None:
         """Accept one connection. Other workers that share the socket may have accepted it."""
         try:
-            client, _ = self._listening.accept()
+            client, _ = self._listening_socket.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError:
-            self.loop.remove_reader(self._listening)
+            self.loop.remove_reader(self._listening_socket)
             self.loop.call_later(ACCEPT_RETRY_SECONDS, self._update_accepting)
             return
         client.setblocking(False)
         task = self.loop.create_task(self._open(client))
-        self._opening.add(task)
+        self._opening_tasks.add(task)
         task.add_done_callback(self._end_opening)
         self._update_accepting()
 
@@ -103,20 +109,20 @@ class Server:
             client.close()
 
     def _end_opening(self, task: "asyncio.Task[None]") -> None:
-        self._opening.discard(task)
+        self._opening_tasks.discard(task)
         self._update_accepting()
 
     def _check_heads(self) -> None:
         """Reject heads that arrive too slowly."""
-        latest = self.loop.time() - HEAD_TIMEOUT
+        min_start_time = self.loop.time() - HEAD_TIMEOUT
         for connection in list(self._connections):
-            if connection.head_started is not None and connection.head_started < latest:
+            if connection.head_start_time is not None and connection.head_start_time < min_start_time:
                 connection.reject_slow_head()
         self.loop.call_later(CHECK_INTERVAL, self._check_heads)
 
     def _end_if_idle(self) -> None:
         if self.is_stopping and not self._connections:
-            self._stopped.set()
+            self._stopped_event.set()
 
 
 def _run_worker(
@@ -131,11 +137,11 @@ def _run_worker(
     """Run a worker process, as Granian's own functions do for its interfaces."""
     specification, shared_socket = sockets  # a TCP port that each worker binds, or a Unix socket that all workers share
     holder = specification.build() if specification else shared_socket
-    with socket.socket(fileno=holder.get_fd()) as listening:
-        listening.setblocking(False)
-        listening.listen(BACKLOG)
+    with socket.socket(fileno=holder.get_fd()) as listening_socket:
+        listening_socket.setblocking(False)
+        listening_socket.listen(BACKLOG)
 
         async def run() -> None:
-            await Server(application, listening, settings.max_connections, loop).run()
+            await Server(application, listening_socket, settings.max_connections, loop).run()
 
         loop.run_until_complete(run())

@@ -7,12 +7,12 @@ from typing import Any
 from microjobs.errors import UserError
 
 from .batching import MAX_BATCH_ROWS, MODE_VARIABLE
-from .default_handlers import ChooseDefaults, bundle_defaults
+from .default_handlers import ChooseDefaults, choose_bundle_defaults
 from .handler_context import Context
 from .handler_model import HandlerModel
 from .responses import HttpResponse
 from .service import BatchModel, DecodedRequest, Invocation
-from .user_program import PARAMETERS, import_program, takes_context
+from .user_program import PARAMETERS_BY_FUNCTION, import_program, takes_context
 
 
 class BatchedHandlerModel(HandlerModel):
@@ -21,7 +21,7 @@ class BatchedHandlerModel(HandlerModel):
     See `HandlerModel` for the arguments.
 
     Raises:
-        UserError: as `HandlerModel`, or the program's functions cannot handle several invocations.
+        UserError: an error of `HandlerModel`, or the program's functions cannot handle several invocations.
     """
 
     max_batch_rows = MAX_BATCH_ROWS
@@ -31,7 +31,7 @@ class BatchedHandlerModel(HandlerModel):
         program: Path | None,
         model_dir: Path,
         default_accept: str = "",
-        choose_defaults: ChooseDefaults = bundle_defaults,
+        choose_defaults: ChooseDefaults = choose_bundle_defaults,
     ) -> None:
         super().__init__(program, model_dir, default_accept, choose_defaults)
         if program is not None:
@@ -63,7 +63,7 @@ def _check_functions(program: Path) -> None:
     if hasattr(module, "transform_fn"):
         problem = "transform_fn, which handles one request: define input_fn, predict_fn and output_fn"
     elif (predict := getattr(module, "predict_fn", None)) and takes_context(
-        f"{program.name}: predict_fn", predict, PARAMETERS["predict_fn"]
+        f"{program.name}: predict_fn", predict, PARAMETERS_BY_FUNCTION["predict_fn"]
     ):
         problem = "predict_fn with a context, which belongs to one request: remove this parameter"
     else:

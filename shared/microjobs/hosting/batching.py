@@ -24,20 +24,22 @@ NOT_ROWS = (str, bytes, dict)
 
 MODE_VARIABLE = "MICROJOBS_SERVE_BATCHING"
 MODES = ("auto", "on", "off")
-"""`auto` batches the invocations of bundles whose rows take less time together, and `on` also those of user code."""
+"""`auto` batches the invocations of bundles if this makes them faster; `on` also batches those of user code."""
 DELAY_VARIABLE = "MICROJOBS_SERVE_MAX_BATCH_DELAY_MS"
 DEFAULT_DELAY_MS = 5.0
 
 MAX_BATCH_ROWS = 256
-"""A batch with this number of rows is full. The last invocation that it includes may exceed the number."""
-GROWTH = 4
+"""A batch with this number of rows is full. Its last invocation may bring it above this number."""
+GROWTH_FACTOR = 4
 """Factor between the sizes of the batches that `find_batch_rows` measures."""
 MIN_SPEEDUP = 1.1
-"""A larger batch pays off if it makes each row faster by this factor."""
-MIN_MEASURED_SECONDS, MAX_RUNS = 0.005, 20
-"""Runs of a size are repeated for this time, and at most for this number, because single times vary."""
+"""A larger batch is useful if it makes each row faster by this factor."""
+MIN_MEASURED_SECONDS = 0.005
+"""Each batch size is measured for this number of seconds or longer, because the time of a single run varies."""
+MAX_RUNS = 20
+"""Maximum number of runs with one batch size, even if they take less than MIN_MEASURED_SECONDS."""
 MAX_MEASURED_SECONDS = 0.5
-"""Larger batches than one that takes this time are not measured, because the measurement delays the start."""
+"""If a batch takes this time, larger batches are not measured, because the measurement delays the start."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class BatchSettings:
 
     Args:
         mode: one of `MODES`.
-        max_delay: seconds that an invocation may wait for others before the model runs.
+        max_delay: seconds that an invocation may wait for other invocations before the model runs.
     """
 
     mode: str = MODES[0]
@@ -88,19 +90,19 @@ class Batch:
         request = _attempt(decode)
         self._requests.append(request)
         if not isinstance(request, Exception):
-            self._row_count += row_count(request.rows) or 1
+            self._row_count += _count_rows(request.rows) or 1
 
     def run(self) -> list[HttpResponse | Exception]:
         """Run the model, and return one response or error per invocation, in their order."""
-        valid = [request for request in self._requests if not isinstance(request, Exception)]
-        predictions = iter(predict_together(self._model.predict, [request.rows for request in valid]))
+        valid_requests = [request for request in self._requests if not isinstance(request, Exception)]
+        predictions = iter(predict_together(self._model.predict, [request.rows for request in valid_requests]))
         return [
             request if isinstance(request, Exception) else _encode(request, next(predictions))
             for request in self._requests
         ]
 
 
-def row_count(values: Any) -> int | None:
+def _count_rows(values: Any) -> int | None:
     """Return the number of rows of an array, a tensor or a list; None for a value of another type."""
     try:
         return None if isinstance(values, NOT_ROWS) else len(values)
@@ -109,17 +111,21 @@ def row_count(values: Any) -> int | None:
 
 
 def predict_together(predict: Callable[[Any], Any], inputs: Sequence[Any]) -> list[Any]:
-    """Return the predictions of each input, or its error.
+    """Return the predictions or the error of each input.
 
-    If the inputs cannot be joined, or the run of all fails, each input gets a run of its own. Therefore, an input that
-    the model rejects does not affect the others.
+    If the inputs cannot be joined, or the run of the joined inputs fails, the model runs once for each input.
+    Therefore, an input that the model rejects does not affect the other inputs.
     """
     if len(inputs) > 1 and _can_join(inputs):
         ends = list(itertools.accumulate(map(len, inputs)))
         predictions = _attempt(lambda: predict(np.concatenate(inputs)))
-        if not isinstance(predictions, Exception) and row_count(predictions) == ends[-1]:
+        if not isinstance(predictions, Exception) and _count_rows(predictions) == ends[-1]:
             return [predictions[end - len(rows) : end] for rows, end in zip(inputs, ends, strict=True)]
-        problem = predictions if isinstance(predictions, Exception) else f"{ends[-1]} rows have other predictions"
+        problem = (
+            predictions
+            if isinstance(predictions, Exception)
+            else f"the model did not return one prediction per row for {ends[-1]} rows"
+        )
         logger.warning("%d requests are predicted one by one, because a batch failed: %s", len(inputs), problem)
     return [_attempt(partial(predict, rows)) for rows in inputs]
 
@@ -144,33 +150,37 @@ def _attempt(function: Callable[[], Result]) -> Result | Exception:
 def find_batch_rows(predict: Callable[[Any], Any], features: int) -> int:
     """Measure a model, and return the number of rows of a full batch.
 
-    Up to this number, a larger batch makes each row faster; the last step only does not make it slower, because clients
-    whose invocations share one batch do not wait for another one. Return 1 if no batch is faster, or if a row's
-    prediction depends on the other rows of its batch.
+    Up to this number, a larger batch makes each row faster. Only the largest batch may need the same time per row as
+    the next smaller batch, because clients whose invocations share one batch do not wait for a second batch. Times that
+    differ by less than the factor `MIN_SPEEDUP` count as equal; otherwise, the noise of the measurement would decide.
+
+    Return 1 if no batch is faster, if a row's prediction depends on the other rows of its batch, or if the model does
+    not accept the measured rows.
     """
     # A sine instead of random numbers: the import of numpy.random would delay the start.
     rows = np.sin(np.arange(MAX_BATCH_ROWS * features, dtype=np.float32)).reshape(MAX_BATCH_ROWS, features)
     try:
-        if not _rows_are_independent(predict, rows[:GROWTH]):
+        if not _rows_are_independent(predict, rows[:GROWTH_FACTOR]):
             return 1
         size, seconds = 1, _measure(predict, rows[:1])
         while size < MAX_BATCH_ROWS and seconds < MAX_MEASURED_SECONDS:
-            larger = _measure(predict, rows[: size * GROWTH])
-            if larger * MIN_SPEEDUP > seconds * GROWTH:
-                return size * GROWTH if size > 1 and larger <= seconds * GROWTH else size
-            size, seconds = size * GROWTH, larger
+            larger_seconds = _measure(predict, rows[: size * GROWTH_FACTOR])
+            if larger_seconds * MIN_SPEEDUP > seconds * GROWTH_FACTOR:
+                is_equal = larger_seconds <= seconds * GROWTH_FACTOR * MIN_SPEEDUP
+                return size * GROWTH_FACTOR if size > 1 and is_equal else size
+            size, seconds = size * GROWTH_FACTOR, larger_seconds
     except Exception:  # the model does not accept these values, and ONNX Runtime's errors have no common base class
         return 1
     return size
 
 
 def _rows_are_independent(predict: Callable[[Any], Any], rows: Any) -> bool:
-    alone = np.concatenate([predict(rows[index : index + 1]) for index in range(len(rows))])
-    return bool(np.allclose(predict(rows), alone, rtol=1e-4, atol=1e-5))
+    single_row_predictions = np.concatenate([predict(rows[index : index + 1]) for index in range(len(rows))])
+    return bool(np.allclose(predict(rows), single_row_predictions, rtol=1e-4, atol=1e-5))
 
 
 def _measure(predict: Callable[[Any], Any], rows: Any) -> float:
-    """Return the processor time of the fastest one of some runs, in seconds. Other programs do not change it."""
+    """Return the processor time of the fastest of several runs, in seconds. Other programs do not affect it."""
     times = [time.thread_time()]
     while len(times) < 3 or (len(times) < MAX_RUNS and times[-1] - times[0] < MIN_MEASURED_SECONDS):
         predict(rows)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .listener import CANCELLED, Exchange, PendingRead
+from .listener import CANCELLED, PendingRead, ServerExchange
 from .responses import HttpError
 
 SMALL_BODY_BYTES = 256 * 1024
@@ -18,6 +18,7 @@ BODY_TIMEOUT = 60.0
 BYTES_PER_SECOND = 1024 * 1024
 """Each time that this number of bytes has arrived, the time limit of the body grows by one second."""
 TIMEOUT_CHECK_INTERVAL = 1.0
+"""Seconds between two checks of the deadlines."""
 
 MAX_BUFFERED_BYTES = 256 * 1024 * 1024
 """Memory budget for large bodies while they arrive. It is raised to two bodies of maximum size if they need more."""
@@ -40,23 +41,27 @@ class BodyReader:
         self._lock = threading.Lock()
 
     def start_timeouts(self) -> None:
-        """Start the thread that enforces deadlines. Call this in the worker, because a fork does not copy threads."""
+        """Start the thread that enforces deadlines. Call this method after the fork, which does not copy threads."""
         threading.Thread(target=self._enforce_deadlines, name="body-timeouts", daemon=True).start()
 
-    def read(self, exchange: Exchange, content_length: str, on_body: OnBody) -> None:
+    def read(self, exchange: ServerExchange, content_length: str, on_body: OnBody) -> None:
         """Read a body and call `on_body` once.
 
         Args:
             content_length: value of the Content-Length header; empty if the header is missing.
         """
+        is_small = bool(content_length) and int(content_length) <= SMALL_BODY_BYTES
+        if is_small and (content := exchange.take_body()) is not None:
+            on_body(content)
+            return
         body = _Body(self, exchange, on_body)
-        if content_length and int(content_length) <= SMALL_BODY_BYTES:
+        if is_small:
             body.track(exchange.read_body(), body.deliver_whole)
         else:
             body.read_chunk()
 
-    def discard(self, exchange: Exchange) -> None:
-        """Read and drop the rest of a body. Otherwise a client that is still sending would miss an early response."""
+    def discard(self, exchange: ServerExchange) -> None:
+        """Read and drop the rest of a body. Otherwise, a client that is still sending would miss an early response."""
         _Body(self, exchange, None).read_chunk()
 
     def reserve(self, size: int) -> bool:
@@ -64,14 +69,14 @@ class BodyReader:
 
         A negative size gives bytes back.
         """
-        with self._lock:  # several threads finish bodies
+        with self._lock:  # several threads may finish bodies at the same time
             self._free_bytes -= size
             return self._free_bytes >= 0
 
     def cancel_overdue(self, now: float) -> None:
         """Cancel the reads of bodies whose deadline is before `now` (`time.perf_counter`)."""
         for read, body in list(self.pending.items()):
-            if now > body.started + BODY_TIMEOUT + body.size / BYTES_PER_SECOND:
+            if now > body.start_time + BODY_TIMEOUT + body.size / BYTES_PER_SECOND:
                 read.cancel()
 
     def _enforce_deadlines(self) -> None:
@@ -83,10 +88,10 @@ class BodyReader:
 class _Body:
     """The state of one body during its read. If `on_body` is None, the body is discarded."""
 
-    __slots__ = ("_chunks", "_exchange", "_on_body", "_reader", "size", "started")
+    __slots__ = ("_chunks", "_exchange", "_on_body", "_reader", "size", "start_time")
 
-    def __init__(self, reader: BodyReader, exchange: Exchange, on_body: OnBody | None) -> None:
-        self.started = time.perf_counter()
+    def __init__(self, reader: BodyReader, exchange: ServerExchange, on_body: OnBody | None) -> None:
+        self.start_time = time.perf_counter()
         self.size = 0
         self._reader = reader
         self._exchange = exchange
@@ -122,11 +127,11 @@ class _Body:
         if self._on_body is None:
             return
         self._chunks.append(chunk)
-        fits = self._reader.reserve(len(chunk))
+        has_memory = self._reader.reserve(len(chunk))
         if self.size > self._reader.limit:
-            self._deliver(body_too_large("larger", self._reader.limit))
-        elif not fits:
-            self._deliver(MEMORY_FULL)
+            self._deliver(body_too_large(f"more than {self._reader.limit} bytes", self._reader.limit))
+        elif not has_memory:
+            self._deliver(MEMORY_FULL_ERROR)
 
     def _deliver_chunks(self) -> None:
         """Deliver the body if it is complete. It is incomplete if the connection broke or the chunks are malformed."""
@@ -135,7 +140,7 @@ class _Body:
         except StopAsyncIteration:
             self._deliver(b"".join(self._chunks))
         else:
-            self._deliver(INCOMPLETE)
+            self._deliver(INCOMPLETE_BODY_ERROR)
 
     def _deliver(self, body: bytes | HttpError) -> None:
         on_body, self._on_body = self._on_body, None
@@ -150,15 +155,17 @@ class _Body:
         try:
             return read.result()
         except CANCELLED:
-            return TIMED_OUT
+            return TIMEOUT_ERROR
         except RuntimeError:
-            return INCOMPLETE
+            return INCOMPLETE_BODY_ERROR
 
 
 def body_too_large(size: str, limit: int) -> HttpError:
     return HttpError(413, f"the body is {size}, the limit is {limit} bytes: send fewer rows at a time")
 
 
-TIMED_OUT = HttpError(408, f"the body did not arrive in {BODY_TIMEOUT:g} s, plus 1 s per MB received: send it faster")
-INCOMPLETE = HttpError(400, "the body is incomplete: send all of it")
-MEMORY_FULL = HttpError(503, "too many large bodies are arriving: send fewer at a time", retry_after="1")
+TIMEOUT_ERROR = HttpError(
+    408, f"the body did not arrive in {BODY_TIMEOUT:g} s, plus 1 s per MB received: send it faster"
+)
+INCOMPLETE_BODY_ERROR = HttpError(400, "the body is incomplete: send all of it")
+MEMORY_FULL_ERROR = HttpError(503, "too many large bodies are arriving: send fewer at a time", retry_after="1")

@@ -22,15 +22,18 @@ from .responses import HttpError, HttpResponse, quote
 from .service import BatchModel, DecodedRequest, Invocation
 
 MAX_FAST_SECONDS = 0.001
+"""Maximum processor time of a request with one row to a fast model."""
 
 HEADERS = {name: [("content-type", name)] for name in FORMATS}
+"""Headers of responses, by media type."""
 
 
 class BundleModel:
     """A bundle's model. It is run a few times when it is loaded, so that the first client does not wait.
 
     Args:
-        is_batched: whether to measure if batches are faster. ONNX Runtime keeps the memory of the largest batch.
+        is_batched: whether to measure if batches are faster. The measurement costs memory, because ONNX Runtime keeps
+            the memory of the largest batch.
     """
 
     has_routes = False
@@ -84,9 +87,9 @@ class BundleModel:
         """
         if media_type != JSON:
             return self._decode(body, media_type, signature), signature, "predictions"
-        has_names = self._encoder is not None and signature == RAW
+        has_named_columns = self._encoder is not None and signature == RAW
         if (
-            not has_names
+            not has_named_columns
             and (rows := parse_plain_rows(body, None if body.startswith(b"[") else "instances")) is not None
         ):
             return rows, signature, "predictions"
@@ -105,19 +108,19 @@ class BundleModel:
         return formats.decode(body, media_type)
 
     def _convert(self, rows: Any, body: bytes, signature: str) -> Numbers:
-        """Convert rows of a JSON body; those of signature `raw` have named columns if the training data had them."""
+        """Convert rows of a JSON body. For signature `raw`, they have named columns if the training data had them."""
         if self._encoder is not None and signature == RAW:
             return to_features(rows, self._encoder)
         return to_array(rows, body)
 
     def _time_one_row(self) -> float:
-        """Return the processor time of a request with one row, in seconds. Other programs do not change it."""
-        started = time.thread_time()
+        """Return the processor time of a request with one row, in seconds. Other programs do not affect it."""
+        start_time = time.thread_time()
         self.invoke(Invocation(formats.encode(np.zeros((1, self._features)), CSV), CSV, "", ""))
-        return time.thread_time() - started
+        return time.thread_time() - start_time
 
     def _scale(self, rows: Numbers, signature: str) -> Numbers:
-        """Return rows as float32, which are scaled if they are raw. Rows from columns are features already."""
+        """Return rows as float32. Scale rows for signature `raw`, unless they were made from named columns."""
         if signature != RAW or self._encoder is not None:
             return rows.astype(np.float32, copy=False)
         with np.errstate(over="ignore"):  # scaling can overflow float32; `_encode` then reports the prediction
@@ -128,7 +131,7 @@ def _open_encoder(bundle: Bundle) -> Encoder | None:
     """Return the encoder of named columns; None if signature `raw` takes arrays.
 
     Raises:
-        UserError: pipeline.onnx cannot be loaded, or makes another number of features than the model takes.
+        UserError: pipeline.onnx cannot be loaded, or its number of features differs from the model's.
     """
     if bundle.columns is not None:
         return ColumnsEncoder(bundle.columns)
@@ -145,8 +148,8 @@ def _open_encoder(bundle: Bundle) -> Encoder | None:
 
 def _check_members(content: dict[str, object]) -> tuple[str, str]:
     """Return the name of the request's member with the rows, and the name of the response's member."""
-    unknown = content.keys() - {"instances", "inputs", "signature_name"}
-    if unknown or ("instances" in content) == ("inputs" in content):
+    unknown_members = content.keys() - {"instances", "inputs", "signature_name"}
+    if unknown_members or ("instances" in content) == ("inputs" in content):
         names = ", ".join(sorted(map(quote, content))) or "nothing"
         raise HttpError(400, f'the body has {names}: send "instances" or "inputs", and "signature_name" if needed')
     return ("instances", "predictions") if "instances" in content else ("inputs", "outputs")

@@ -5,7 +5,7 @@ import contextlib
 import functools
 from collections.abc import Iterator
 
-from .media_types import FORMATS, JSON, SUPPORTED, parse_media_type
+from .media_types import FORMATS, JSON, SUPPORTED_FORMATS, parse_media_type
 from .responses import HttpError, quote
 
 CHARSETS = frozenset(
@@ -41,26 +41,26 @@ def negotiate(content_type: str, accept: str) -> tuple[str, str]:
     """
     request_type = parse_media_type(content_type) or JSON
     if request_type not in FORMATS:
-        raise HttpError(415, f"Content-Type {quote(content_type)} is not supported: send {SUPPORTED}")
+        raise HttpError(415, f"Content-Type {quote(content_type)} is not supported: send {SUPPORTED_FORMATS}")
     return request_type, choose_media_type(accept, request_type)
 
 
 @functools.lru_cache(maxsize=256)
 def choose_media_type(accept: str, default: str) -> str:
-    """Return the media type with the highest quality. Among equal ones, prefer `default`, then the first in the header.
+    """Return the media type with the highest quality. If several have it, prefer `default`, then the first in `accept`.
 
     Raises:
         HttpError: 406, no supported media type matches Accept.
     """
     ranges = dict(_parse_ranges(accept)) or {"*/*": 1.0}
     candidates = (default, *(name for name in ranges if name in FORMATS), *FORMATS)
-    best = max(candidates, key=lambda name: _quality(name, ranges))
-    if not _quality(best, ranges):
-        raise HttpError(406, f"Accept {quote(accept)} is not supported: accept {SUPPORTED}")
-    return best
+    media_type = max(candidates, key=lambda name: _find_quality(name, ranges))
+    if not _find_quality(media_type, ranges):
+        raise HttpError(406, f"Accept {quote(accept)} is not supported: accept {SUPPORTED_FORMATS}")
+    return media_type
 
 
-def _quality(media_type: str, ranges: dict[str, float]) -> float:
+def _find_quality(media_type: str, ranges: dict[str, float]) -> float:
     """Return the quality of the most specific range that matches."""
     for name in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
         if name in ranges:

@@ -1,8 +1,8 @@
-"""Default functions, used for each function that a user's program does not define.
+"""Default functions, which replace the functions that a user's program does not define.
 
-If a program defines predict_fn, the defaults behave as those of `sagemaker-inference`. That package rejects a program
-without predict_fn. `serve` accepts it: requests and responses then have the formats of a bundle. Images of frameworks
-supply defaults of their own.
+If a program defines predict_fn, the defaults behave like those of `sagemaker-inference`. That package rejects a program
+without predict_fn. `serve` accepts it: requests and responses then have the formats of a bundle. The images
+train-pytorch and preprocess have other defaults.
 """
 
 import functools
@@ -19,7 +19,7 @@ from microjobs.predictor import Predictor
 from . import formats
 from .content_negotiation import choose_media_type, negotiate
 from .formats.rows import Numbers, check_rows
-from .media_types import FORMATS, JSON, JSON_LINES, SUPPORTED, parse_media_type
+from .media_types import FORMATS, JSON, JSON_LINES, SUPPORTED_FORMATS, parse_media_type
 from .responses import HttpError, quote
 from .toolkit import decoder, encoder, errors, utils
 
@@ -29,7 +29,7 @@ class DefaultFunctions:
     """Replacements for the functions that a program does not define. They have the parameters of the convention.
 
     Args:
-        model_fn: raises UserError if it finds no model that it can load.
+        model_fn: loads the model; raises UserError if it cannot.
     """
 
     model_fn: Callable[[str], Any]
@@ -42,7 +42,7 @@ ChooseDefaults = Callable[[Collection[str], Path], DefaultFunctions]
 """Function that returns the defaults for the names of a program's functions and the model folder."""
 
 
-def bundle_defaults(functions: Collection[str], _model_dir: Path) -> DefaultFunctions:
+def choose_bundle_defaults(functions: Collection[str], _model_dir: Path) -> DefaultFunctions:
     """Return the defaults of the image serve: the model is a bundle, and data are numpy arrays."""
     if "predict_fn" in functions:
         return DefaultFunctions(load_bundle, decode_array, predict_rows, encode_array)
@@ -51,7 +51,7 @@ def bundle_defaults(functions: Collection[str], _model_dir: Path) -> DefaultFunc
 
 @functools.lru_cache(maxsize=1)
 def load_bundle(model_dir: str) -> Predictor:
-    """Load a bundle. If the server has loaded it before it forked its workers, they share that one."""
+    """Load a bundle. If the server called this function before the fork, all workers share the memory of the bundle."""
     return Predictor(read_bundle(Path(model_dir)))
 
 
@@ -67,7 +67,7 @@ def decode_array(body: bytes | str, content_type: str) -> Any:
     try:
         return decoder.decode(body, media_type)
     except errors.UnsupportedFormatError:
-        remedy = f"send {SUPPORTED}, or define input_fn"
+        remedy = f"send {SUPPORTED_FORMATS}, or define input_fn"
         raise HttpError(415, f"Content-Type {quote(content_type)} is not supported: {remedy}") from None
 
 
@@ -77,8 +77,8 @@ def encode_array(prediction: Any, accept: str) -> tuple[Any, str]:
     Raises:
         HttpError: 406, no encoder for the type; 500, the type cannot represent the prediction.
     """
-    exact = next((name for name in utils.parse_accept(accept) if name in encoder.SUPPORTED_CONTENT_TYPES), None)
-    media_type = exact or choose_media_type(accept, JSON)
+    accepted_type = next((name for name in utils.parse_accept(accept) if name in encoder.SUPPORTED_CONTENT_TYPES), None)
+    media_type = accepted_type or choose_media_type(accept, JSON)
     return _encode(prediction, media_type), media_type
 
 
@@ -141,6 +141,6 @@ def _encode(prediction: Any, media_type: str) -> Any:
         return "".join(f"{encoder.encode(record, JSON)}\n" for record in records)
     except Exception as error:  # json, numpy and the prediction's own class raise errors of many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        kind = type(prediction).__name__
-        message = f"a prediction of type {kind} cannot be written as {media_type}: {reason}; define output_fn"
+        type_name = type(prediction).__name__
+        message = f"a prediction of type {type_name} cannot be written as {media_type}: {reason}; define output_fn"
         raise HttpError(500, message) from error

@@ -21,7 +21,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob
 
 def create_app(service: Service) -> Flask:
     app, metrics = Flask("serve", static_folder=None), service.metrics
-    # These rules have no view. Because of them, Flask answers other methods on the same paths with status 405.
+    # These rules have no view. With them, Flask answers other methods on the same paths with status 405, not 404.
     for path, method in FAST_ROUTES:
         app.add_url_rule(path, f"{method} {path}", methods=[method])
 
@@ -51,8 +51,8 @@ def create_app(service: Service) -> Flask:
 def _render_error(error: Exception) -> Response:
     """Return the JSON response for an HTTP error or for an exception of a view."""
     if isinstance(error, HTTPException):
-        allowed = ", ".join(getattr(error, "valid_methods", None) or ())
-        remedy = f"send {allowed}" if allowed else "use /ping, /invocations, /execution-parameters or /metrics"
+        methods = ", ".join(getattr(error, "valid_methods", None) or ())
+        remedy = f"send {methods}" if methods else "use /ping, /invocations, /execution-parameters or /metrics"
         message = f"{request.method} {request.path} is {str(error.name).lower()}: {remedy}"
         response = HttpError(error.code or 500, message).response()
         response.headers.extend(pair for pair in error.get_headers() if pair[0] == "Allow")

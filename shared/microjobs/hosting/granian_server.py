@@ -1,4 +1,4 @@
-"""Granian's process manager, with the settings that both listeners use. It needs only public interfaces of Granian."""
+"""Granian's process manager, with the settings that both listeners use. This module uses only public interfaces."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from granian.server import MPServer
 from .listener import ListenerSettings
 
 STOP_TIMEOUT = 20
-"""Seconds in which requests in flight may end, after `drain`. Hosting kills a container 30 s after SIGTERM.
+"""Seconds in which requests in progress may end, after `drain`. Hosting kills a container 30 s after SIGTERM.
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
 
 

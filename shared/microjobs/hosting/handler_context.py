@@ -1,6 +1,7 @@
-"""The context that handlers can take: it has the request's headers, and receives the response's status and headers.
+"""The context that handlers can take. It contains the request's headers, and receives the status and headers of the
+response.
 
-Its methods are those of the context of multi-model-server, which `sagemaker-inference` passes to handlers.
+It has the same methods as the context of multi-model-server, which `sagemaker-inference` passes to handlers.
 """
 
 import logging
@@ -15,16 +16,16 @@ class RequestHeaders(dict[str, str]):
     """Header fields by their usual names, such as `Content-Type`; lookups ignore case."""
 
     def __init__(self, fields: Mapping[str, str]) -> None:
-        super().__init__({_canonical(name): value for name, value in fields.items()})
+        super().__init__({_canonicalize(name): value for name, value in fields.items()})
 
     def __getitem__(self, name: str) -> str:
-        return super().__getitem__(_canonical(name))
+        return super().__getitem__(_canonicalize(name))
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(_canonical(str(name)))
+        return super().__contains__(_canonicalize(str(name)))
 
     def get(self, name: str, default: Any = None) -> Any:
-        return super().get(_canonical(name), default)
+        return super().get(_canonicalize(name), default)
 
 
 class RequestProcessor:
@@ -37,8 +38,8 @@ class RequestProcessor:
         self._phrase = ""
 
     def get_request_property(self, key: str) -> str | None:
-        found: str | None = self._request_headers.get(key)
-        return found
+        value: str | None = self._request_headers.get(key)
+        return value
 
     def get_request_properties(self) -> RequestHeaders:
         return self._request_headers
@@ -134,14 +135,14 @@ class Context:
         self.request(idx).add_response_property(key, value)
 
 
-def _canonical(name: str) -> str:
+def _canonicalize(name: str) -> str:
     """Return the usual form of a name: `content-type` → `Content-Type`; SageMaker's own headers as AWS writes them."""
     words = (word.capitalize() for word in name.split("-"))
     return "-".join(words).replace("Sagemaker", "SageMaker")
 
 
-def response_headers(processor: RequestProcessor) -> Iterator[tuple[str, str]]:
-    """Yield the headers that a handler set, except the content type and those that the server sets.
+def list_response_headers(processor: RequestProcessor) -> Iterator[tuple[str, str]]:
+    """Yield the headers that a handler set, except the content type and the headers that the server sets.
 
     Raises:
         ValueError: a name or value contains a character that headers must not contain.

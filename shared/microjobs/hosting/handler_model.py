@@ -1,7 +1,7 @@
 """Runs a user's own model code, by the convention of the `sagemaker-inference` toolkit.
 
 A program can define `pre_model_fn`, `model_fn`, `model_warmup_fn`, and either `transform_fn` or any of `input_fn`,
-`predict_fn` and `output_fn`. Default functions replace the functions that it does not define.
+`predict_fn` and `output_fn`. Default functions replace the functions that the program does not define.
 """
 
 import contextlib
@@ -15,28 +15,31 @@ from typing import Any
 
 from microjobs.errors import UserError
 
-from .default_handlers import ChooseDefaults, bundle_defaults, can_predict
+from .default_handlers import ChooseDefaults, can_predict, choose_bundle_defaults
 from .formats import to_utf8
-from .handler_context import Context, check_header, response_headers
+from .handler_context import Context, check_header, list_response_headers
 from .media_types import JSON, parse_media_type
 from .responses import HttpError, HttpResponse, ResponseStream, quote, stream_response
 from .service import BatchModel, Invocation
 from .toolkit.content_types import UTF8_TYPES
-from .user_program import Handler, load_handlers, summary
+from .user_program import Handler, load_handlers, summarize
 
 logger = logging.getLogger("microjobs")
 
 STATUSES = range(200, 600)
 STATUSES_WITHOUT_BODY = (204, 304)
 _END = object()
+"""Value that stands for the end of a stream."""
 
 
 class HandlerModel:
-    """The user's functions and model. It runs one invocation at a time, because user code is not always thread-safe.
+    """A `service.Model`: the user's functions and model.
+
+    It runs one invocation at a time, because user code is not always thread-safe.
 
     Args:
         program: the user's program; None if all functions are the defaults.
-        choose_defaults: returns the functions that replace those that the program does not define.
+        choose_defaults: function that returns the defaults, for the functions that the program does not define.
 
     Raises:
         UserError: the program cannot be imported, a function is missing, or the model cannot be loaded.
@@ -50,7 +53,7 @@ class HandlerModel:
         program: Path | None,
         model_dir: Path,
         default_accept: str = "",
-        choose_defaults: ChooseDefaults = bundle_defaults,
+        choose_defaults: ChooseDefaults = choose_bundle_defaults,
     ) -> None:
         self._program = program.name if program else "the model"
         self._handlers = load_handlers(program) if program else {}
@@ -58,18 +61,18 @@ class HandlerModel:
         self._default_accept = default_accept or JSON
         self._lock = threading.Lock()
         defaults = self._defaults = choose_defaults(self._handlers, model_dir)
-        self._input_fn = self._handler("input_fn", defaults.input_fn)
-        self._predict_fn = self._handler("predict_fn", defaults.predict_fn)
-        self._output_fn = self._handler("output_fn", defaults.output_fn)
+        self._input_fn = self._choose_handler("input_fn", defaults.input_fn)
+        self._predict_fn = self._choose_handler("predict_fn", defaults.predict_fn)
+        self._output_fn = self._choose_handler("output_fn", defaults.output_fn)
         self._transform_fn: Handler = self._handlers.get("transform_fn", self._transform)
         self._model = self._load_model()
 
     @property
     def batch_model(self) -> BatchModel | None:
-        """None: this model answers one invocation at a time."""
+        """None, because this model answers one invocation at a time."""
         return None
 
-    def _handler(self, name: str, default: Callable[..., Any]) -> Handler:
+    def _choose_handler(self, name: str, default: Callable[..., Any]) -> Handler:
         return self._handlers.get(name, lambda _context, *values: default(*values))
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
@@ -82,7 +85,7 @@ class HandlerModel:
         """Return the arguments of the user's functions: the body, Content-Type, Accept and the context."""
         content_type = invocation.content_type or JSON
         accept = invocation.accept if invocation.accept not in ("", "*/*") else self._default_accept
-        if not (accept.isascii() and accept.isprintable()):  # it can become the content type of the response
+        if not (accept.isascii() and accept.isprintable()):  # Accept can become the content type of the response
             raise HttpError(406, f"Accept {quote(accept)} is not supported: send printable ASCII characters")
         context = Context(self._model_dir, dict(invocation.headers.items()) if invocation.headers else {})
         body: bytes | str = invocation.body
@@ -103,7 +106,7 @@ class HandlerModel:
             raise
         except (Exception, SystemExit) as error:  # SystemExit would end the thread without a response
             logger.exception("%s failed on a request", self._program)
-            raise _http_error(error) from error
+            raise _make_http_error(error) from error
 
     def _transform(self, context: Context, model: Any, body: bytes | str, content_type: str, accept: str) -> Any:
         data = self._input_fn(context, body, content_type)
@@ -144,8 +147,10 @@ class HandlerModel:
         else:
             model = self._load_default_model()
         if not {"predict_fn", "transform_fn"} & self._handlers.keys() and not can_predict(model):
-            kind = type(model).__name__
-            raise UserError(f"{self._program}: model_fn returned {kind}, which has no predict(): define predict_fn")
+            type_name = type(model).__name__
+            raise UserError(
+                f"{self._program}: model_fn returned {type_name}, which has no predict(): define predict_fn"
+            )
         self._run_at_start("model_warmup_fn", context, self._model_dir, model)
         return model
 
@@ -166,7 +171,7 @@ class HandlerModel:
             raise
         except Exception as error:
             logger.exception("%s failed", name)
-            raise UserError(f"{self._program} could not load the model: {summary(error)} (in {name})") from error
+            raise UserError(f"{self._program} could not load the model: {summarize(error)} (in {name})") from error
 
 
 @contextlib.contextmanager
@@ -182,14 +187,14 @@ def _convert_unsupported_format(status: int) -> Iterator[None]:
 
 
 def _has_class(error: BaseException, name: str) -> bool:
-    """Return whether an error has a class of this name, from this project or from the package, if it is installed."""
-    return any(kind.__name__ == name for kind in type(error).__mro__)
+    """Return whether an error has a class of this name, of this project or of an installed `sagemaker-inference`."""
+    return any(class_.__name__ == name for class_ in type(error).__mro__)
 
 
-def _http_error(error: BaseException) -> HttpError:
+def _make_http_error(error: BaseException) -> HttpError:
     """Convert an error of the user's code, which can choose the status and the message."""
     if not _has_class(error, "BaseInferenceToolkitError"):
-        return HttpError(500, f"the model's own code failed: {summary(error)}")
+        return HttpError(500, f"the model's own code failed: {summarize(error)}")
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or status not in STATUSES:
         status = 500
@@ -197,7 +202,10 @@ def _http_error(error: BaseException) -> HttpError:
 
 
 def make_response(result: Any, accept: str, context: Context) -> HttpResponse:
-    """Convert the result of transform_fn or output_fn: a response, or a response and its content type."""
+    """Convert the result of transform_fn or output_fn to a response.
+
+    The result is a content, or a pair of a content and its content type.
+    """
     content, media_type = (result[0], result[1]) if isinstance(result, tuple) else (result, accept)
     body = _to_bytes(content)
     processor = context.request()
@@ -206,7 +214,7 @@ def make_response(result: Any, accept: str, context: Context) -> HttpResponse:
         raise ValueError(f"{status!r} is not a status of a response: set one from 200 to 599")
     headers = [("content-type", check_header(media_type))] if media_type else []
     body = b"" if status in STATUSES_WITHOUT_BODY else body
-    return HttpResponse(int(status), [*headers, *response_headers(processor)], body)
+    return HttpResponse(int(status), [*headers, *list_response_headers(processor)], body)
 
 
 def _to_part(value: Any) -> bytes:
@@ -216,8 +224,8 @@ def _to_part(value: Any) -> bytes:
         TypeError: it is neither text nor bytes.
     """
     if not isinstance(value, str | bytes | bytearray | memoryview):
-        kind = type(value).__name__
-        raise TypeError(f"a stream yields a value of type {kind}: yield text or bytes, such as json.dumps(…)")
+        type_name = type(value).__name__
+        raise TypeError(f"a stream yields a value of type {type_name}: yield text or bytes, such as json.dumps(…)")
     return _to_bytes(value)
 
 

@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection of an event loop: parses requests and writes responses in the same order.
 
-httptools parses; this module passes requests on, one at a time, and stops reading while a client sends faster than the
-application reads.
+httptools parses the data. This module passes the requests to the application, one at a time, and stops reading from the
+connection while the client sends faster than the application reads.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Protocol, cast
 import httptools
 
 from .connections import format_address
-from .http_request import Loop, Request, status_line
+from .http_request import Request, Worker, format_status_line
 
 MAX_HEADERS = 100
 MAX_HEAD_BYTES = 64 * 1024
@@ -20,8 +20,8 @@ LINGER_SECONDS = 2.0
 """Time in which a client can read the response to malformed data, while the server drops what the client sends."""
 
 
-class Owner(Loop, Protocol):
-    """The server of a connection.
+class ConnectionWorker(Worker, Protocol):
+    """The worker that serves a connection.
 
     Args:
         is_stopping: whether connections close after their current request.
@@ -37,17 +37,17 @@ class Owner(Loop, Protocol):
 class Connection(asyncio.Protocol):
     """A client's connection."""
 
-    def __init__(self, owner: Owner) -> None:
-        self.owner = owner
-        self.head_started: float | None = None
-        """Time of the event loop at which a head began to arrive that is still incomplete."""
+    def __init__(self, worker: ConnectionWorker) -> None:
+        self.worker = worker
+        self.head_start_time: float | None = None
+        """Time of the event loop at which the first bytes of an incomplete head arrived; None without such a head."""
         self._parser = httptools.HttpRequestParser(self)
         self._requests: deque[Request] = deque()
-        """The request that the application answers, and those that follow it."""
-        self._incoming: Request | None = None
+        """The request that the application is answering, and the requests after it."""
+        self._incoming_request: Request | None = None
         """The request that the parser is reading."""
-        self._upgrading: Request | None = None
-        """The request that asks for another protocol, until another parser reads its body."""
+        self._upgrade_request: Request | None = None
+        """The request that asks for another protocol, until a new parser reads its body; see `_parse`."""
         self._is_in_head = True
         self._head_bytes = 0
         self._error_status = 0
@@ -55,19 +55,20 @@ class Connection(asyncio.Protocol):
         self._is_advancing = False
         self._is_paused = False
         self._is_writing_paused = False
-        self._has_lingered = False
+        self._has_sent_error = False
         self._transport: asyncio.Transport | None = None
 
     # asyncio calls these methods.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's class has the methods, not the base class
-        self.owner.add(self)
+        # uvloop's class has all methods of `asyncio.Transport`, but is not derived from it
+        self._transport = cast("asyncio.Transport", transport)
+        self.worker.add(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._transport = None
-        del self._parser  # it refers to this connection
-        self.owner.remove(self)
+        del self._parser  # the parser refers to this connection, and the cycle would keep both in memory
+        self.worker.remove(self)
         for request in list(self._requests):
             request.fail()
         self._requests.clear()
@@ -76,21 +77,21 @@ class Connection(asyncio.Protocol):
         """Answer the complete requests of a client that sends no more data; return False to close the connection."""
         if self._error_status and not self._requests:
             return False
-        if self._incoming is not None and not self._is_in_head:
-            self._incoming.fail()
+        if self._incoming_request is not None and not self._is_in_head:
+            self._incoming_request.fail()
         self.stop()
         return True
 
     def data_received(self, data: bytes) -> None:
         if self._error_status:
             return
-        if self._is_in_head and self._incoming is not None:
+        if self._is_in_head and self._incoming_request is not None:
             self._head_bytes += len(data)
         try:
             self._parse(data)
         except httptools.HttpParserError:
             self._reject(400)
-        if self._is_in_head and self._incoming is not None:
+        if self._is_in_head and self._incoming_request is not None:
             self._check_head()
         self._advance()
 
@@ -105,19 +106,19 @@ class Connection(asyncio.Protocol):
     # The parser calls these methods.
 
     def on_message_begin(self) -> None:
-        self._incoming = self._upgrading or Request(self)
+        self._incoming_request = self._upgrade_request or Request(self)
         self._is_in_head = True
 
     def on_url(self, url: bytes) -> None:
-        assert self._incoming is not None  # noqa: S101  the message has begun
-        if self._upgrading is None:
-            self._incoming.url += url
+        assert self._incoming_request is not None  # noqa: S101  the message has begun
+        if self._upgrade_request is None:
+            self._incoming_request.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        assert self._incoming is not None  # noqa: S101  the message has begun
-        if self._upgrading is not None or not self._is_in_head:  # a field after a body in chunks is no header
+        assert self._incoming_request is not None  # noqa: S101  the message has begun
+        if self._upgrade_request is not None or not self._is_in_head:  # a field after a body in chunks is not a header
             return
-        headers = self._incoming.fields
+        headers = self._incoming_request.fields
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
@@ -126,23 +127,23 @@ class Connection(asyncio.Protocol):
             raise ValueError("too many headers")
 
     def on_headers_complete(self) -> None:
-        request = self._incoming
+        request = self._incoming_request
         assert request is not None  # noqa: S101  the message has begun
-        self._is_in_head, self._head_bytes, self.head_started = False, 0, None
-        if self._upgrading is not None:
-            self._upgrading = None
+        self._is_in_head, self._head_bytes, self.head_start_time = False, 0, None
+        if self._upgrade_request is not None:
+            self._upgrade_request = None
             return
         request.read_head(self._parser)
         self._requests.append(request)
 
     def on_body(self, data: bytes) -> None:
-        assert self._incoming is not None  # noqa: S101  the message has begun
-        self._incoming.chunks.append(data)
+        assert self._incoming_request is not None  # noqa: S101  the message has begun
+        self._incoming_request.chunks.append(data)
 
     def on_message_complete(self) -> None:
-        assert self._incoming is not None  # noqa: S101  the message has begun
-        self._incoming.is_complete = True
-        self._incoming = None
+        assert self._incoming_request is not None  # noqa: S101  the message has begun
+        self._incoming_request.is_complete = True
+        self._incoming_request = None
         self._is_in_head = True
 
     # Requests and the server call these methods.
@@ -162,7 +163,7 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def stop(self) -> None:
-        """Close the connection as soon as its requests are answered, at once if there are none."""
+        """Close the connection when its requests are answered. Without requests, close it at once."""
         for request in self._requests:
             request.keeps_alive = request.keeps_alive and request is not self._requests[-1]
         if not self._requests:
@@ -175,7 +176,7 @@ class Connection(asyncio.Protocol):
     def _advance(self) -> None:
         if self._transport is None:
             return
-        self._is_advancing = True  # requests may end at once, and would call this method again
+        self._is_advancing = True  # a request that ends at once would call this method again
         while self._requests and not self._is_writing_paused:
             request = self._requests[0]
             request.start()
@@ -183,7 +184,7 @@ class Connection(asyncio.Protocol):
             if not request.has_ended or not self._requests:
                 break
             self._requests.popleft()
-            if not request.keeps_alive or not request.is_complete or self.owner.is_stopping:
+            if not request.keeps_alive or not request.is_complete or self.worker.is_stopping:
                 self._close()
         self._is_advancing = False
         if self._error_status and not self._requests:
@@ -191,24 +192,25 @@ class Connection(asyncio.Protocol):
         self._update_reading()
 
     def _respond_to_error(self) -> None:
-        """Respond to malformed data. If the connection were closed at once, the client could lose the response."""
-        if self._transport is None or self._transport.is_closing() or self._has_lingered:
+        """Respond to malformed data. The connection is closed later, so that the client does not lose the response."""
+        if self._transport is None or self._transport.is_closing() or self._has_sent_error:
             return
-        self._has_lingered = True
-        self.write(status_line(self._error_status) + b"content-length: 0\r\nconnection: close\r\n\r\n")
+        self._has_sent_error = True
+        self.write(format_status_line(self._error_status) + b"content-length: 0\r\nconnection: close\r\n\r\n")
         self._transport.write_eof()
-        self.owner.loop.call_later(LINGER_SECONDS, self._close)
+        self.worker.loop.call_later(LINGER_SECONDS, self._close)
 
     def _parse(self, data: bytes) -> None:
         """Parse data.
 
-        Clients such as Java's ask for HTTP/2 in their first request. The parser stops after its head, but this server
-        answers it as any other request: another parser gets a head with the same length, and reads the body.
+        Clients such as Java's ask for HTTP/2 in their first request. httptools stops parsing after the head of this
+        request, but this server answers it like any other request. Therefore, a new parser gets a head that states the
+        same length of the body, and reads the body.
         """
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrading = request = self._requests[-1]
+            self._upgrade_request = request = self._requests[-1]
             request.is_complete = False
             names = ("transfer-encoding", "content-length")
             fields = "".join(f"{name}: {request.fields[name]}\r\n" for name in names if name in request.fields)
@@ -217,12 +219,12 @@ class Connection(asyncio.Protocol):
 
     def _reject(self, status: int) -> None:
         self._error_status = self._error_status or status
-        if self._requests and not self._requests[-1].is_complete:  # the error is in its body
+        if self._requests and not self._requests[-1].is_complete:  # the error is in the body of this request
             self._requests[-1].fail()
 
     def _check_head(self) -> None:
-        if self.head_started is None:
-            self.head_started = self.owner.loop.time()
+        if self.head_start_time is None:
+            self.head_start_time = self.worker.loop.time()
         if self._head_bytes > MAX_HEAD_BYTES:
             self._reject(431)
 

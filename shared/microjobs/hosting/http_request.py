@@ -14,20 +14,20 @@ import httptools
 from .listener import Application, Headers, PendingRead
 
 MAX_BUFFERED_BYTES = 64 * 1024
-"""Bytes of a body after which a connection is not read until the application reads them."""
+"""Number of unread bytes of a body at which reading from the connection pauses."""
 HTTP_VERSIONS = {"1.0": "1", "1.1": "1.1"}
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STATUSES_WITHOUT_BODY = (204, 304)
 
 _STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode() for status, phrase in http.client.responses.items()}
 
 
-def status_line(status: int) -> bytes:
+def format_status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n".encode()
 
 
-class Loop(Protocol):
-    """The event loop of a worker, and the application that it calls.
+class Worker(Protocol):
+    """The worker that serves a request: its event loop, and the application that answers the request.
 
     Args:
         thread: identifier of the thread that runs the event loop.
@@ -38,11 +38,11 @@ class Loop(Protocol):
     thread: int
 
 
-class Transport(Protocol):
+class ClientConnection(Protocol):
     """The connection of a request."""
 
     @property
-    def owner(self) -> Loop: ...
+    def worker(self) -> Worker: ...
 
     @property
     def client(self) -> str: ...
@@ -54,9 +54,9 @@ class Transport(Protocol):
 
 
 class Request:
-    """One request: `listener.RequestHead` and `listener.Exchange`."""
+    """One request. It implements the protocols `listener.RequestHead` and `listener.ServerExchange`."""
 
-    def __init__(self, connection: Transport) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self.url = b""
         self.method = self.path = self.query_string = self.http_version = ""
@@ -69,7 +69,7 @@ class Request:
         self.is_complete = False
         self.has_failed = False
         """Whether the rest of the body will never arrive."""
-        self._has_started = self._has_responded = self._has_continued = self._is_last_part_read = False
+        self._has_started = self._has_responded = self._has_sent_continue = self._was_end_delivered = False
         self._is_delivering = False
         self._read: _Read | None = None
 
@@ -78,7 +78,11 @@ class Request:
         return self._connection.client
 
     def read_head(self, parser: "httptools.HttpRequestParser") -> None:
-        """Read the request line, which the parser knows."""
+        """Set the attributes of the request line, and `keeps_alive`, from the parser and `url`.
+
+        Raises:
+            ValueError: the version of HTTP is not supported.
+        """
         self.method, version = parser.get_method().decode(), parser.get_http_version()
         if version not in HTTP_VERSIONS:
             raise ValueError("the version of HTTP is not supported")
@@ -93,16 +97,27 @@ class Request:
 
     # The application calls these methods.
 
+    def take_body(self) -> bytes | None:
+        return self._take_chunks() if self.is_complete else None
+
     def read_body(self) -> PendingRead:
         return _Read(self, is_whole=True)
 
     def read_chunk(self) -> PendingRead:
-        if self._is_last_part_read and self.is_complete:
+        if self._was_end_delivered and self.is_complete:
             raise StopAsyncIteration
         return _Read(self, is_whole=False)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        self._connection.owner.loop.call_soon(callback)
+        self._connection.worker.loop.call_soon(callback)
+
+    def run_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function in the thread of the event loop; at once if this is the thread."""
+        worker = self._connection.worker
+        if threading.get_ident() == worker.thread:
+            function(*arguments)
+        elif not worker.loop.is_closed():
+            worker.loop.call_soon_threadsafe(function, *arguments)
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.run_in_loop(self._respond, status, headers, body)
@@ -115,22 +130,14 @@ class Request:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the application does not read the body that has arrived."""
+        """Whether the application is slower than the client: much of the body has arrived, but is not read."""
         return self._read is None and not self.is_complete and sum(map(len, self.chunks)) > MAX_BUFFERED_BYTES
 
     def start(self) -> None:
         """Pass the request to the application, once."""
         if not self._has_started:
             self._has_started = True
-            self._connection.owner.application(self, self)
-
-    def run_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
-        """Call a function in the thread of the event loop; at once if this is the thread."""
-        owner = self._connection.owner
-        if threading.get_ident() == owner.thread:
-            function(*arguments)
-        elif not owner.loop.is_closed():
-            owner.loop.call_soon_threadsafe(function, *arguments)
+            self._connection.worker.application(self, self)
 
     def fail(self) -> None:
         """Record that the rest of the body will never arrive."""
@@ -139,9 +146,9 @@ class Request:
 
     def start_read(self, read: "_Read") -> None:
         self._read = read
-        if "expect" in self.fields and not self._has_continued and not self.is_complete and not self._has_responded:
-            self._has_continued = True
-            self._connection.write(CONTINUE)
+        if "expect" in self.fields and not self._has_sent_continue and not self.is_complete and not self._has_responded:
+            self._has_sent_continue = True
+            self._connection.write(CONTINUE_RESPONSE)
         self.deliver()
         self._connection.advance()
 
@@ -149,7 +156,8 @@ class Request:
         """End a read with its result, unless it has ended."""
         if self._read is read:
             self._read = None
-            self._is_delivering = True  # the callback may start the next read after it has responded
+            # During the callback, the request has not ended, even after the response: the callback may start a read.
+            self._is_delivering = True
             read.finish(result)
             self._is_delivering = False
             self._connection.advance()
@@ -162,17 +170,20 @@ class Request:
         if self.has_failed and not self.is_complete:
             self.end_read(read, RuntimeError("the connection broke, or the body is not valid HTTP"))
         elif self.is_complete or (self.chunks and not read.is_whole):
-            self._is_last_part_read = not self.chunks
-            content = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
-            self.chunks = []
-            self.end_read(read, content)
+            self._was_end_delivered = not self.chunks
+            self.end_read(read, self._take_chunks())
+
+    def _take_chunks(self) -> bytes:
+        content = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+        self.chunks = []
+        return content
 
     def _respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         if self._has_responded:
             return
         self._has_responded = True
-        is_abandoned = not self.is_complete and self._read is None and not self._is_delivering
-        if ("connection", "close") in headers or is_abandoned:
+        leaves_body_unread = not self.is_complete and self._read is None and not self._is_delivering
+        if ("connection", "close") in headers or leaves_body_unread:
             self.keeps_alive = False
         self._connection.write(self._format_response(status, headers, body))
         self._connection.advance()
@@ -186,14 +197,14 @@ class Request:
                 lines.append("connection: close\r\n")
         elif self.http_version == "1":
             lines.append("connection: keep-alive\r\n")
-        head = status_line(status)
-        lines.append(_date_line(int(time.time())))
+        status_line = format_status_line(status)
+        lines.append(_format_end_of_head(int(time.time())))
         content = b"" if self.method == "HEAD" or status in STATUSES_WITHOUT_BODY else body
-        return head + "".join(lines).encode("latin-1") + content
+        return status_line + "".join(lines).encode("latin-1") + content
 
 
 class _Read:
-    """A read of a body, which starts when it gets its callback; see `listener.PendingRead`."""
+    """A read of a body. It starts when `add_done_callback` is called; see `listener.PendingRead`."""
 
     __slots__ = ("_callback", "_request", "_result", "is_whole")
 
@@ -226,8 +237,8 @@ class _Read:
 _date = (0, "")
 
 
-def _date_line(seconds: int) -> str:
-    """Return the header Date, which is formatted once per second."""
+def _format_end_of_head(seconds: int) -> str:
+    """Return the header Date, formatted once per second, and the empty line that ends the head."""
     global _date
     if _date[0] != seconds:
         _date = (seconds, f"date: {email.utils.formatdate(seconds, usegmt=True)}\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Interface between this job and the HTTP server that forks its workers and passes requests to them.
+"""Interface between the application and the HTTP server, which forks the workers and passes requests to them.
 
 Two modules implement it: `asyncio_listener` and `rsgi_listener`.
 """
@@ -63,8 +63,11 @@ class PendingRead(Protocol):
         """
 
 
-class Exchange(Protocol):
-    """The body of a request and its response. Any thread may call the methods."""
+class ServerExchange(Protocol):
+    """The body of a request and its response. Any thread may call the methods, except `call_soon`."""
+
+    def take_body(self) -> bytes | None:
+        """Return the whole body if it has arrived already; otherwise None, and the body must be read."""
 
     def read_body(self) -> PendingRead:
         """Start to read the whole body."""
@@ -79,13 +82,16 @@ class Exchange(Protocol):
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call a function in the thread that calls the application, after all requests that are ready now.
 
-        Only this thread may call the method.
+        Only this thread may call `call_soon`.
         """
+
+    def run_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function in the thread that calls the application."""
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
 
 
-Application = Callable[[RequestHead, Exchange], None]
+Application = Callable[[RequestHead, ServerExchange], None]
 """Handles one request, at once or later. It never blocks and never raises."""
 
 StartWorker = Callable[[], Application]

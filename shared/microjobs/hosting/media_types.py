@@ -16,7 +16,7 @@ FORMATS = {
 }
 """Format of each media type. A response has the media type that the client accepts, even if that is an alias."""
 
-SUPPORTED = ", ".join((JSON, CSV, JSON_LINES, NPY))
+SUPPORTED_FORMATS = ", ".join((JSON, CSV, JSON_LINES, NPY))
 """The formats, for error messages."""
 
 

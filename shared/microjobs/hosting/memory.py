@@ -1,4 +1,4 @@
-"""Memory that is free for further models, and reservations of models that are being loaded."""
+"""Memory that is free for more models, and reservations of models that are being loaded."""
 
 import contextlib
 import ctypes
@@ -19,14 +19,14 @@ VARIABLE = "MICROJOBS_SERVE_MEMORY_MB"
 
 MB = 1024 * 1024
 HEADROOM_BYTES = 64 * MB
-"""Free memory that a load needs in addition to the size of the model's files: the model's process, and requests."""
+"""Free memory that loading a model requires in addition to the size of its files, for its process and for requests."""
 CGROUP = Path("/sys/fs/cgroup")
 INSUFFICIENT_STORAGE = 507
 """Status for which SageMaker unloads models that are not in use, and then loads the model again."""
 
 
 class MemoryBudget:
-    """Memory of this server.
+    """The memory that this server may use for models.
 
     Args:
         limit: bytes for this process and its descendants; infinity if only the container and the machine limit them.
@@ -34,7 +34,7 @@ class MemoryBudget:
 
     def __init__(self, limit: float = math.inf) -> None:
         self._limit = limit
-        self._reserved = 0
+        self._reserved_bytes = 0
         self._lock = threading.Lock()
 
     @classmethod
@@ -46,35 +46,35 @@ class MemoryBudget:
         """
         text = environ.get(VARIABLE) or ""
         if text and (not text.isdecimal() or int(text) < 1):
-            raise UserError(f"{VARIABLE} is {text!r}: set it to a number of megabytes")
+            raise UserError(f"{VARIABLE} is {text!r}: set it to a positive number of megabytes")
         return cls(int(text) * MB if text else math.inf)
 
     @contextlib.contextmanager
     def reserve(self, folder: Path) -> Iterator[None]:
-        """Reserve memory for the model in a folder while the block loads it, and check the limit after the block.
+        """Reserve memory for the model in a folder while the `with` block loads it. Then check the limit again.
 
         Raises:
             HttpError: 507, the memory is not sufficient.
         """
-        needed = folder_bytes(folder)
+        model_bytes = folder_bytes(folder)
         with self._lock:
-            free = self._free_bytes() - self._reserved
-            if needed + HEADROOM_BYTES > free:
-                raise _insufficient(needed + HEADROOM_BYTES, free)
-            self._reserved += needed
+            free_bytes = self._measure_free_bytes() - self._reserved_bytes
+            if model_bytes + HEADROOM_BYTES > free_bytes:
+                raise _make_memory_error(model_bytes + HEADROOM_BYTES, free_bytes)
+            self._reserved_bytes += model_bytes
         try:
             yield
-            if (free := self._free_bytes()) < 0:
-                raise _insufficient(needed, free)
+            if (free_bytes := self._measure_free_bytes()) < 0:
+                raise _make_memory_error(model_bytes, free_bytes)
         except MemoryError:
-            raise _insufficient(needed, 0) from None
+            raise _make_memory_error(model_bytes, 0) from None
         finally:
             with self._lock:
-                self._reserved -= needed
+                self._reserved_bytes -= model_bytes
 
-    def _free_bytes(self) -> float:
-        used = memory_of_tree(os.getpid()) if self._limit < math.inf else 0
-        return min(self._limit - used, container_free_bytes(), machine_free_bytes())
+    def _measure_free_bytes(self) -> float:
+        used_bytes = memory_of_tree(os.getpid()) if self._limit < math.inf else 0
+        return min(self._limit - used_bytes, container_free_bytes(), machine_free_bytes())
 
 
 def folder_bytes(folder: Path) -> int:
@@ -84,11 +84,11 @@ def folder_bytes(folder: Path) -> int:
 
 def memory_of_tree(pid: int) -> int:
     """Return the memory of a process and its descendants in bytes. Shared pages count once."""
-    pages = 0
+    own_bytes = 0
     with contextlib.suppress(OSError):  # the process has ended
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        pages = sum(int(kilobytes) for kilobytes in re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)) * 1024
-    return pages + sum(map(memory_of_tree, processes.children_of(pid)))
+        own_bytes = sum(int(kilobytes) for kilobytes in re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)) * 1024
+    return own_bytes + sum(map(memory_of_tree, processes.find_children(pid)))
 
 
 def container_free_bytes(cgroup: Path = CGROUP) -> float:
@@ -102,21 +102,22 @@ def container_free_bytes(cgroup: Path = CGROUP) -> float:
         limit, used = (int((folder / name).read_text()) for name in (limit_file, used_file))
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return limit - used + sum(int(statistics[f"{prefix}{kind}_file"]) for kind in ("inactive", "active"))
-    except (OSError, ValueError, KeyError):  # no such file, or "max"
+    except (OSError, ValueError, KeyError):  # the file does not exist, or contains "max"
         return math.inf
 
 
 def machine_free_bytes() -> float:
-    found = re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else math.inf
+    match = re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(match[1]) * 1024 if match else math.inf
 
 
 def release_free_memory() -> None:
-    """Return the memory of freed objects to the system, which the C library keeps otherwise."""
+    """Return the memory of freed objects to the system. Otherwise, the C library keeps it."""
     with contextlib.suppress(AttributeError, OSError):  # only glibc has this function
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _insufficient(needed: float, free: float) -> HttpError:
-    message = f"the model needs about {needed / MB:.0f} MB of memory, and {max(0.0, free) / MB:.0f} MB are free"
+def _make_memory_error(needed_bytes: float, free_bytes: float) -> HttpError:
+    needed_mb, free_mb = needed_bytes / MB, max(0.0, free_bytes) / MB
+    message = f"the model needs about {needed_mb:.0f} MB of memory, and {free_mb:.0f} MB are free"
     return HttpError(INSUFFICIENT_STORAGE, f"{message}: unload another model, or use a larger instance")

@@ -31,7 +31,9 @@ LATENCY_BUCKETS_SECONDS = (
 """Upper bounds of the buckets of the latency histogram."""
 
 _STOPPING, _LOADED, _PREDICTIONS, _SECONDS, _BUCKETS = range(5)
+"""Indices of counters in a row. `_BUCKETS` is the index of the first bucket of the latency histogram."""
 _REQUESTS = _BUCKETS + len(LATENCY_BUCKETS_SECONDS) + 1
+"""Index of the first counter of requests."""
 _STATUS_LABELS: tuple[int | str, ...] = (*STATUSES, *STATUS_CLASSES)
 _CELL_INDEX = {pair: _REQUESTS + index for index, pair in enumerate(itertools.product(ROUTES, _STATUS_LABELS))}
 _INVOCATIONS_INDEX = {status: _CELL_INDEX["/invocations", status] for status in STATUSES}
@@ -40,7 +42,7 @@ _WIDTH = _REQUESTS + len(_CELL_INDEX)
 """Number of counters in a row."""
 
 
-def _cell_index(route: str, status: int) -> int:
+def _find_cell_index(route: str, status: int) -> int:
     return (
         _CELL_INDEX.get((route, status)) or _CELL_INDEX.get((route, f"{status // 100}xx")) or _CELL_INDEX["other", 500]
     )
@@ -72,7 +74,7 @@ class Metrics:
             self._rows_claimed.value += 1
             self._row_offset = (1 + (self._rows_claimed.value - 1) % (ROWS - 1)) * _WIDTH
 
-    def _totals(self) -> NDArray[np.float64]:
+    def _sum_rows(self) -> NDArray[np.float64]:
         """Return the sums over all rows, shape (_WIDTH,)."""
         totals: NDArray[np.float64] = np.frombuffer(self._memory, np.float64).reshape(ROWS, _WIDTH).sum(axis=0)
         return totals
@@ -81,8 +83,8 @@ class Metrics:
         """Record that this worker has loaded its model."""
         self._cells[self._row_offset + _LOADED] = 1.0
 
-    def loaded_worker_count(self) -> int:
-        return int(self._totals()[_LOADED])
+    def count_loaded_workers(self) -> int:
+        return int(self._sum_rows()[_LOADED])
 
     def mark_stopping(self) -> None:
         """Record that the server is about to stop. Only the main process calls this."""
@@ -91,19 +93,19 @@ class Metrics:
     def is_stopping(self) -> bool:
         return self._cells[_STOPPING] > 0
 
-    def invocation_count(self) -> int:
+    def count_invocations(self) -> int:
         """Return the number of invocations that all workers have answered."""
-        return int(self._totals()[_BUCKETS:_REQUESTS].sum())
+        return int(self._sum_rows()[_BUCKETS:_REQUESTS].sum())
 
     def record_request(self, route: str, status: int) -> None:
-        cell = self._row_offset + _cell_index(route, status)
+        cell = self._row_offset + _find_cell_index(route, status)
         with self._lock:
             self._cells[cell] += 1.0
 
     def record_invocation(self, status: int, seconds: float, predictions: int) -> None:
         cells, row_offset = self._cells, self._row_offset
         with self._lock:
-            cells[row_offset + (_INVOCATIONS_INDEX.get(status) or _cell_index("/invocations", status))] += 1.0
+            cells[row_offset + (_INVOCATIONS_INDEX.get(status) or _find_cell_index("/invocations", status))] += 1.0
             cells[row_offset + _PREDICTIONS] += predictions
             cells[row_offset + _SECONDS] += seconds
             cells[row_offset + _BUCKETS + bisect_left(LATENCY_BUCKETS_SECONDS, seconds)] += 1.0
@@ -121,7 +123,7 @@ class Metrics:
         """Yield the totals of all workers. `prometheus_client` calls this method."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        totals = self._totals()
+        totals = self._sum_rows()
         model = GaugeMetricFamily("serve_model_info", "The model that is served", labels=list(self._model_labels))
         model.add_metric(list(self._model_labels.values()), 1)
         yield model
@@ -131,10 +133,10 @@ class Metrics:
             if totals[cell]:
                 requests.add_metric([route, str(status)], totals[cell])
         yield requests
-        yield _latency_histogram(totals)
+        yield _make_latency_histogram(totals)
 
 
-def _latency_histogram(totals: NDArray[np.float64]) -> object:
+def _make_latency_histogram(totals: NDArray[np.float64]) -> object:
     from prometheus_client.core import HistogramMetricFamily
 
     histogram = HistogramMetricFamily("serve_invocation_seconds", "Seconds that an invocation took in its worker")

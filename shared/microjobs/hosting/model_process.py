@@ -23,7 +23,7 @@ from .responses import HttpError, HttpResponse, ResponseStream, stream_response
 from .service import Invocation
 
 LOAD_TIMEOUT = 360.0
-"""Seconds in which a model must be loaded, as on AWS.
+"""Seconds within which a model must be loaded, as on AWS.
 https://docs.aws.amazon.com/sagemaker/latest/dg/invoke-multi-model-endpoint.html"""
 POLL_SECONDS = 0.02
 MAX_SOCKET_PATH_BYTES = 107
@@ -31,7 +31,7 @@ STOP_TIMEOUT = 30.0
 """Seconds between SIGTERM and SIGKILL."""
 
 HOP_HEADERS = frozenset({"connection", "content-length", "transfer-encoding", "expect", "host", "date", "server"})
-"""Headers that belong to one connection."""
+"""Headers that belong to one connection, and are not passed to the next one."""
 
 
 class ModelProcess:
@@ -46,11 +46,11 @@ class ModelProcess:
 
     def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
         self._root = root
-        self._socket = _check_length(Network.socket_in(str(root)))
+        self._socket = _check_length(Network.make_socket_path(str(root)))
         variables = {BASE_DIR: str(root), SOCKET_FOLDER: str(root), "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
-        inherited = {name: value for name, value in environ.items() if name not in (MULTI_MODEL, BIND_TO_PORT)}
+        own_variables = {name: value for name, value in environ.items() if name not in (MULTI_MODEL, BIND_TO_PORT)}
         command = python_command("-m", model_process_main.__name__, str(os.getpid()))
-        self._process = subprocess.Popen(command, env=inherited | variables, stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(command, env=own_variables | variables, stdin=subprocess.DEVNULL)
         try:
             self._wait_until_ready()
         except BaseException:
@@ -61,12 +61,12 @@ class ModelProcess:
         """Pass one invocation to the process.
 
         Raises:
-            HttpError: 503, the process has ended.
+            HttpError: 503, the process has ended, or the connection to it failed.
         """
         headers = dict(invocation.headers.items()) if invocation.headers else {}
         with self._convert_errors(), contextlib.ExitStack() as cleanup:
             response = self._open(cleanup, "POST", invocation.path, invocation.body, headers)
-            head = HttpResponse(response.status, _kept_headers(response), b"")
+            head = HttpResponse(response.status, _select_headers(response), b"")
             if response.chunked:
                 return stream_response(ResponseStream(self._read_parts(response, cleanup.pop_all()), lambda: head))
             return head._replace(body=response.read())
@@ -100,13 +100,13 @@ class ModelProcess:
         deadline = time.monotonic() + LOAD_TIMEOUT
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise self._failure()
+                raise self._make_failure()
             if self._is_ready():
                 return
             time.sleep(POLL_SECONDS)
         raise HttpError(500, f"the model was not loaded in {LOAD_TIMEOUT:g} s: see the log")
 
-    def _failure(self) -> HttpError:
+    def _make_failure(self) -> HttpError:
         """Return the error for a process that ended before it loaded the model."""
         code = self._process.returncode
         reason = read_failure(Layout(self._root)) or f"its process ended with exit code {code}: see the log"
@@ -127,7 +127,7 @@ class ModelProcess:
         return cleanup.enter_context(connection.getresponse())
 
 
-def _kept_headers(response: http.client.HTTPResponse) -> list[tuple[str, str]]:
+def _select_headers(response: http.client.HTTPResponse) -> list[tuple[str, str]]:
     return [(name.lower(), value) for name, value in response.getheaders() if name.lower() not in HOP_HEADERS]
 
 

@@ -1,6 +1,7 @@
-"""The program of a process that serves one of several models: the command `serve`, which also ends with its parent.
+"""Runs the command `serve` for one of several models, and ends this process when its parent process ends.
 
-Standard library only, because a supervisor runs as long as its job and should need little memory.
+This process becomes a supervisor, which runs as long as its job and should need little memory. Therefore, import only
+modules that need nothing but the standard library.
 """
 
 import signal

@@ -14,7 +14,7 @@ from microjobs.errors import UserError
 from .batched_handler_model import BatchedHandlerModel
 from .batching import read_settings
 from .bundle_model import BundleModel
-from .default_handlers import ChooseDefaults, bundle_defaults, load_bundle
+from .default_handlers import ChooseDefaults, choose_bundle_defaults, load_bundle
 from .handler_model import HandlerModel
 from .onnx_model import OnnxModel
 from .service import Model
@@ -23,11 +23,11 @@ from .user_requirements import ensure_installed
 
 BUNDLE_QUEUE_SIZE = 128
 HANDLER_QUEUE_SIZE = 32
-"""Invocations that may wait or run in one worker; further invocations get status 503."""
+"""Maximum number of invocations that wait or run in one worker. Further invocations get status 503."""
 
 
 DEFAULT_ACCEPT = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"
-"""Environment variable: the Accept header of requests that have none. `bundle_source` ignores it."""
+"""Environment variable: the value of Accept for requests without this header. `make_bundle_source` ignores it."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class ModelSource:
     """The model to serve.
 
     Args:
-        load: loads the model in a worker.
+        load: function that loads the model in a worker.
         loads_slowly: whether the worker serves before the model is loaded.
         labels: labels for the log and the metrics.
-        queue_size: invocations that may wait or run in one worker.
+        queue_size: maximum number of invocations that wait or run in one worker.
         route_prefix: requests whose path begins with it go to the model, whatever their method; empty if the model has
             no routes of its own.
-        threads: invocations that a worker runs at the same time.
+        threads: number of invocations that a worker runs at the same time.
         max_workers: maximum number of workers; None if the environment decides.
     """
 
@@ -61,8 +61,9 @@ It raises UserError if there is no model, and RestartNeededError if the server m
 has the user's requirements."""
 
 
-def bundle_source(folder: Path, environ: Mapping[str, str]) -> ModelSource:
-    """Load the bundle before the workers are forked: they share it, and an invalid model ends the job at once.
+def make_bundle_source(folder: Path, environ: Mapping[str, str]) -> ModelSource:
+    """Load the bundle before the workers are forked, so that they share its memory, and an invalid model ends the
+    server at once.
 
     A model.onnx without other files of a bundle is an ONNX model of any kind.
 
@@ -70,7 +71,7 @@ def bundle_source(folder: Path, environ: Mapping[str, str]) -> ModelSource:
         UserError: the bundle cannot be loaded.
     """
     if (folder / MODEL_FILE).is_file() and not any((folder / name).exists() for name in BUNDLE_FILES):
-        return _onnx_source(folder / MODEL_FILE)
+        return _make_onnx_source(folder / MODEL_FILE)
     bundle = read_bundle(folder)
     is_batched = read_settings(environ).mode != "off" and not is_multi_model(environ)
     model = BundleModel(bundle, is_batched=is_batched)
@@ -78,22 +79,21 @@ def bundle_source(folder: Path, environ: Mapping[str, str]) -> ModelSource:
     return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
 
 
-def _onnx_source(path: Path) -> ModelSource:
+def _make_onnx_source(path: Path) -> ModelSource:
     model = OnnxModel(path)
     labels = {"model": path.name, "inputs": model.describe()}
     return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
 
 
-def handler_source(
+def make_handler_source(
     program: Path | None,
     folder: Path,
     environ: Mapping[str, str],
-    choose_defaults: ChooseDefaults = bundle_defaults,
+    choose_defaults: ChooseDefaults = choose_bundle_defaults,
     model: str = "",
 ) -> ModelSource:
-    """Install the requirements of a user's program, and load the program in each worker.
-
-    Frameworks with threads of their own do not survive a fork.
+    """Install the requirements of a user's program. Each worker loads the program after the fork, because a framework
+    with threads does not survive a fork.
 
     Args:
         program: the user's program; None if all functions are the defaults.
@@ -106,7 +106,7 @@ def handler_source(
     """
     if program:
         ensure_installed(program.parent)
-    if choose_defaults is bundle_defaults and program and not is_multi_model(environ):
+    if choose_defaults is choose_bundle_defaults and program and not is_multi_model(environ):
         _load_shared_bundle(program, folder)
     load = functools.partial(load_handler_model, program, folder, environ, choose_defaults)
     labels = {"program": program.name} if program else {"model": model}
@@ -117,7 +117,7 @@ def load_handler_model(
     program: Path | None,
     folder: Path,
     environ: Mapping[str, str],
-    choose_defaults: ChooseDefaults = bundle_defaults,
+    choose_defaults: ChooseDefaults = choose_bundle_defaults,
 ) -> HandlerModel:
     """Load a user's program with the settings of the environment; see `HandlerModel`."""
     model_class = BatchedHandlerModel if read_settings(environ).mode == "on" else HandlerModel
@@ -127,7 +127,8 @@ def load_handler_model(
 def _load_shared_bundle(program: Path, folder: Path) -> None:
     """Load the bundle that the default model_fn will return, so that the workers share its memory.
 
-    The program cannot be imported before the fork. If its text does not contain `model_fn`, it does not define it.
+    The program cannot be imported before the fork. If its text does not contain `model_fn`, it does not define this
+    function.
     """
     if (folder / MODEL_FILE).is_file() and "model_fn" not in program.read_text(errors="replace"):
         with contextlib.suppress(UserError):  # each worker reports this error, and names the program
@@ -138,8 +139,8 @@ def no_model_error(folder: Path, expected: str, remedy: str) -> UserError:
     """Return the error for a model folder without a model; it names the files of the folder and the remedy.
 
     Args:
-        expected: what the folder lacks.
-        remedy: used if the files of the folder do not suggest another one.
+        expected: the missing content of the folder.
+        remedy: the remedy if the files of the folder do not suggest another one.
     """
     scripts = sorted(path.name for path in (folder / "code").glob("*.py"))
     if (folder / "inference.py").is_file():

@@ -15,7 +15,8 @@ from .service import Invocation
 logger = logging.getLogger("microjobs")
 
 UNLOAD_TIMEOUT = 60.0
-"""Seconds in which invocations of a model may end before it is unloaded. SageMaker has the same limit for them."""
+"""Seconds in which the invocations of a model may end before it is unloaded. SageMaker has the same limit for an
+invocation."""
 
 
 class HostedModel(Protocol):
@@ -35,28 +36,28 @@ OpenModel = Callable[[Path], HostedModel]
 class _Entry:
     url: str
     model: HostedModel
-    users: int = 0
+    invocation_count: int = 0
     """Number of invocations that use the model."""
 
 
 class ModelTable:
     """Loads, finds and unloads models. Any thread may call the methods.
 
-    A change of one model waits for an earlier change of the same model, and for no other model.
+    Loading or unloading a model waits for an earlier change of the same model, but not for changes of other models.
     """
 
     def __init__(self, open_model: OpenModel) -> None:
         self._open_model = open_model
         self._entries: dict[str, _Entry] = {}
-        self._changing: set[str] = set()
+        self._changing_names: set[str] = set()
         """Names of the models that are being loaded or unloaded."""
-        self._changed = threading.Condition()
+        self._condition = threading.Condition()
 
     def load(self, name: str, url: str, folder: Path) -> None:
         """Load a model.
 
         Args:
-            url: the model's place, as `urls` returns it.
+            url: the URL of the model in the request, which `find_url` and `list_urls` return.
 
         Raises:
             HttpError: 409, the name is in use; or the model cannot be loaded.
@@ -64,55 +65,55 @@ class ModelTable:
         with self._change(name):
             if name in self._entries:
                 raise HttpError(409, f"model {quote(name)} is already loaded: unload it first, or use another name")
-            started = time.perf_counter()
+            start_time = time.perf_counter()
             model = self._open_model(folder)
-            with self._changed:
+            with self._condition:
                 self._entries[name] = _Entry(url, model)
-            logger.info("loaded model %s from %s in %.2f s", name, url, time.perf_counter() - started)
+            logger.info("loaded model %s from %s in %.2f s", name, url, time.perf_counter() - start_time)
 
     def unload(self, name: str) -> None:
-        """Unload a model as soon as its invocations have ended, and free its memory.
+        """Unload a model when its invocations have ended, or after UNLOAD_TIMEOUT, and free its memory.
 
         Raises:
             HttpError: 404, the model is not loaded.
         """
         with self._change(name):
-            with self._changed:
+            with self._condition:
                 entry = self._find(name)
                 del self._entries[name]
-                self._changed.wait_for(lambda: not entry.users, UNLOAD_TIMEOUT)
+                self._condition.wait_for(lambda: not entry.invocation_count, UNLOAD_TIMEOUT)
             entry.model.close()
             logger.info("unloaded model %s", name)
 
     @contextlib.contextmanager
     def use(self, name: str) -> Iterator[HostedModel]:
-        """Keep a model loaded until the block ends.
+        """Keep a model loaded until the `with` block ends.
 
         Raises:
             HttpError: 404, the model is not loaded.
         """
-        with self._changed:
+        with self._condition:
             entry = self._find(name)
-            entry.users += 1
+            entry.invocation_count += 1
         try:
             yield entry.model
         finally:
-            with self._changed:
-                entry.users -= 1
-                self._changed.notify_all()
+            with self._condition:
+                entry.invocation_count -= 1
+                self._condition.notify_all()
 
     def find_url(self, name: str) -> str:
-        """Return the place of a model.
+        """Return the URL of a model.
 
         Raises:
             HttpError: 404, the model is not loaded.
         """
-        with self._changed:
+        with self._condition:
             return self._find(name).url
 
-    def urls(self) -> list[tuple[str, str]]:
-        """Return the names and places of all loaded models, by name."""
-        with self._changed:
+    def list_urls(self) -> list[tuple[str, str]]:
+        """Return the names and URLs of all loaded models, sorted by name."""
+        with self._condition:
             return sorted((name, entry.url) for name, entry in self._entries.items())
 
     def _find(self, name: str) -> _Entry:
@@ -122,12 +123,12 @@ class ModelTable:
 
     @contextlib.contextmanager
     def _change(self, name: str) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: name not in self._changing)
-            self._changing.add(name)
+        with self._condition:
+            self._condition.wait_for(lambda: name not in self._changing_names)
+            self._changing_names.add(name)
         try:
             yield
         finally:
-            with self._changed:
-                self._changing.discard(name)
-                self._changed.notify_all()
+            with self._condition:
+                self._changing_names.discard(name)
+                self._condition.notify_all()

@@ -31,25 +31,25 @@ ROUTE_PREFIX = "/models"
 INVOKE = "/invoke"
 PAGE_SIZE = 100
 QUEUE_SIZE = 256
-"""Requests that may wait or run in the server; further requests get status 503."""
+"""Maximum number of requests that wait or run in the server. Further requests get status 503."""
 THREADS = 32
-"""Requests that run at the same time: invocations, and loads of models, which may take minutes."""
+"""Number of requests that run at the same time. Some of them load models, which may take minutes."""
 JSON_HEADERS = [("content-type", "application/json")]
 
 
-def multi_model_source(
+def make_multi_model_source(
     find_model_source: FindModelSource, layout: Layout, environ: Mapping[str, str], cleanup: ExitStack
 ) -> ModelSource:
     """Return the source of a model that has the routes of the `/models` API.
 
     Args:
-        find_model_source: finds each of the models; see `server.serve`.
+        find_model_source: function that finds the source of each model; see `server.serve`.
 
     Raises:
         UserError: the memory limit is invalid.
     """
-    work = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="models-")))
-    opener = ModelOpener(find_model_source, environ, MemoryBudget.read(environ), work)
+    work_folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="models-")))
+    opener = ModelOpener(find_model_source, environ, MemoryBudget.read(environ), work_folder)
     return ModelSource(
         lambda: MultiModel(ModelTable(opener.open), layout),
         loads_slowly=False,
@@ -104,16 +104,16 @@ class MultiModel:
         if method == "POST":
             return self._load(invocation.body)
         if method == "GET":
-            return _json_response(self._list(invocation.query))
-        raise _method_error(method, ROUTE_PREFIX, "GET, POST")
+            return _make_json_response(self._list(invocation.query))
+        raise _make_method_error(method, ROUTE_PREFIX, "GET, POST")
 
     def _answer_model(self, method: str, name: str) -> HttpResponse:
         if method == "GET":
-            return _json_response(_describe(name, self._table.find_url(name)))
+            return _make_json_response(_describe(name, self._table.find_url(name)))
         if method == "DELETE":
             self._table.unload(name)
-            return _json_response({"status": f"model {quote(name)} is unloaded"})
-        raise _method_error(method, f"{ROUTE_PREFIX}/{name}", "GET, DELETE")
+            return _make_json_response({"status": f"model {quote(name)} is unloaded"})
+        raise _make_method_error(method, f"{ROUTE_PREFIX}/{name}", "GET, DELETE")
 
     def _load(self, body: bytes) -> HttpResponse:
         name, url = _parse_load(body)
@@ -121,12 +121,12 @@ class MultiModel:
         if not folder.is_absolute() or not folder.is_dir():
             raise HttpError(400, f"url {quote(url)} is not a folder: send the folder of the extracted model")
         self._table.load(name, url, folder)
-        return _json_response({"status": f"model {quote(name)} is loaded"})
+        return _make_json_response({"status": f"model {quote(name)} is loaded"})
 
     def _list(self, query: str) -> dict[str, object]:
         """Return one page of the models. The token of the next page is the last name of this page."""
         token = dict(urllib.parse.parse_qsl(query)).get("next_page_token", "")
-        urls = [item for item in self._table.urls() if not token or item[0] > _decode_token(token)]
+        urls = [item for item in self._table.list_urls() if not token or item[0] > _decode_token(token)]
         page = urls[:PAGE_SIZE]
         models: dict[str, object] = {"models": [_describe(name, url) for name, url in page]}
         if len(urls) > PAGE_SIZE:
@@ -138,32 +138,32 @@ class ModelOpener:
     """Loads one model at each call of `open`.
 
     Args:
-        work: folder for temporary files of the models.
+        work_folder: folder for temporary files of the models.
     """
 
     def __init__(
-        self, find_model_source: FindModelSource, environ: Mapping[str, str], budget: MemoryBudget, work: Path
+        self, find_model_source: FindModelSource, environ: Mapping[str, str], budget: MemoryBudget, work_folder: Path
     ) -> None:
         self._find_model_source = find_model_source
         self._environ = environ
         self._budget = budget
-        self._work = work
+        self._work_folder = work_folder
 
     def open(self, folder: Path) -> HostedModel:
         """Load the model in a folder; see `model_table.OpenModel`."""
         with ExitStack() as stack:
-            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="", dir=self._work)))
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="", dir=self._work_folder)))
             (root / "model").symlink_to(folder)
             with self._budget.reserve(folder):
                 model = stack.enter_context(contextlib.closing(self._open(root, stack)))
             return _OwnedModel(model, stack.pop_all())
 
     def _open(self, root: Path, stack: ExitStack) -> HostedModel:
-        with ExitStack() as found:
+        with ExitStack() as source_cleanup:
             try:
-                source = self._find_model_source(Layout(root), self._environ, found)
+                source = self._find_model_source(Layout(root), self._environ, source_cleanup)
                 if not source.loads_slowly:
-                    stack.enter_context(found.pop_all())
+                    stack.enter_context(source_cleanup.pop_all())
                     return _LocalModel(source.load())
             except RestartNeededError:  # the model has requirements of its own
                 pass
@@ -189,7 +189,7 @@ class _LocalModel:
 
 
 class _OwnedModel:
-    """A model with the resources that are freed when it is closed."""
+    """A model with the resources that `close` frees."""
 
     def __init__(self, model: HostedModel, resources: ExitStack) -> None:
         self.invoke = model.invoke
@@ -203,7 +203,7 @@ def _read_parts(parts: Generator[bytes, None, None], resources: ExitStack) -> Ge
 
 
 def _parse_load(body: bytes) -> tuple[str, str]:
-    """Return the name and the place of the model to load."""
+    """Return the name and the URL of the model to load."""
     try:
         content: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -226,9 +226,9 @@ def _describe(name: str, url: str) -> dict[str, str]:
     return {"modelName": name, "modelUrl": url}
 
 
-def _json_response(content: object) -> HttpResponse:
+def _make_json_response(content: object) -> HttpResponse:
     return HttpResponse(200, JSON_HEADERS, json.dumps(content).encode())
 
 
-def _method_error(method: str, path: str, allowed: str) -> HttpError:
+def _make_method_error(method: str, path: str, allowed: str) -> HttpError:
     return HttpError(405, f"{method} {path} is not supported: send {allowed}", allow=allowed)

@@ -1,7 +1,7 @@
 """An ONNX model without a manifest: any number of named inputs and outputs, of numbers or text.
 
-The request and the response are those of TensorFlow Serving's REST API: rows (`instances` to `predictions`), or columns
-(`inputs` to `outputs`).
+The request and the response have the formats of TensorFlow Serving's REST API: rows (`instances` to `predictions`), or
+columns (`inputs` to `outputs`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ from . import formats
 from .content_negotiation import negotiate, parse_attribute
 from .formats.csv_rows import decode_csv, read_fields
 from .formats.json_rows import parse_json
-from .formats.npy_rows import read_npy
+from .formats.npy_rows import decode_npy
 from .media_types import FORMATS, JSON, JSON_LINES, NPY, parse_media_type
 from .onnx_tensors import InputSpec, Tensor, read_spec, to_tensor
 from .responses import HttpError, HttpResponse, quote
 from .service import Invocation
 
 BINARY_TYPES = ("application/octet-stream", "application/x-image")
-"""Types of a body that is the input itself, as are all types that begin with `image/`."""
+"""Content types of bodies that are the input itself. All types that begin with `image/` are handled in the same way."""
 
 Outputs = Mapping[str, Any]
 """Arrays by the names of the outputs; an output that is a sequence is a list."""
@@ -58,9 +58,9 @@ class OnnxModel:
         _check_signature(parse_attribute(attributes, "signature_name"))
         media_type = parse_media_type(content_type)
         if media_type.startswith("image/") or media_type in BINARY_TYPES:
-            spec = self._only_input(f"a body of type {media_type}")
+            spec = self._get_only_input(f"a body of type {media_type}")
             if not spec.takes_bytes:
-                raise HttpError(415, f"Content-Type {quote(media_type)}: input {spec.name} takes {spec}, send JSON")
+                raise HttpError(415, f"Content-Type {quote(media_type)}: input {spec.name} takes {spec}; send JSON")
             response_type = negotiate(JSON, accept)[1]
             return _respond(self._run({spec.name: np.frombuffer(body, np.uint8)}), "outputs", response_type)
         request_type, response_type = negotiate(content_type, accept)
@@ -86,42 +86,42 @@ class OnnxModel:
 
     def _read_columns(self, value: Any) -> dict[str, Tensor]:
         if not (isinstance(value, dict) and value.keys() & self._inputs.keys()):
-            value = {self._only_input("a value without a name").name: value}
-        self._check_names(value)
+            value = {self._get_only_input("a value without a name").name: value}
+        self._check_names(value, '"inputs"')
         return {name: to_tensor(spec, value[name]) for name, spec in self._inputs.items()}
 
     def _read_instances(self, rows: Any) -> dict[str, Tensor]:
         if not isinstance(rows, list) or not rows:
             raise HttpError(400, f"instances is {quote(rows)}: send a list of rows")
         if not isinstance(rows[0], dict):
-            spec = self._only_input("a row without names")
+            spec = self._get_only_input("a row without names")
             return {spec.name: to_tensor(spec, rows)}
-        for row in rows:
-            self._check_names(row if isinstance(row, dict) else {})
+        for number, row in enumerate(rows):
+            self._check_names(row if isinstance(row, dict) else {}, f"row {number}")
         return {name: to_tensor(spec, [row[name] for row in rows]) for name, spec in self._inputs.items()}
 
     def _read_rows(self, body: bytes, content_type: str, body_format: str) -> dict[str, Tensor]:
         if body_format == JSON_LINES:
             lines = formats.to_utf8(body, content_type).splitlines()
             return self._read_instances([parse_json(line) for line in lines if line.strip()])
-        spec = self._only_input(f"a body of type {body_format}")
+        spec = self._get_only_input(f"a body of type {body_format}")
         if body_format == NPY:
-            return {spec.name: to_tensor(spec, read_npy(body))}
+            return {spec.name: to_tensor(spec, decode_npy(body))}
         text = formats.to_utf8(body, content_type)
         values = read_fields(text) if spec.dtype == np.object_ else _to_integers(spec, decode_csv(text))
         return {spec.name: to_tensor(spec, values)}
 
-    def _only_input(self, request: str) -> InputSpec:
+    def _get_only_input(self, request: str) -> InputSpec:
         if len(self._inputs) > 1:
             raise HttpError(
-                400, f"{request} is ambiguous: the model has the inputs {', '.join(self._inputs)}, send JSON"
+                400, f"{request} is ambiguous: the model has the inputs {', '.join(self._inputs)}; send JSON"
             )
         return next(iter(self._inputs.values()))
 
-    def _check_names(self, value: Mapping[str, Any]) -> None:
+    def _check_names(self, value: Mapping[str, Any], location: str) -> None:
         if value.keys() != self._inputs.keys():
             names = ", ".join(sorted(map(quote, value))) or "no names"
-            raise HttpError(400, f"a row has {names}: the model has the inputs {', '.join(self._inputs)}")
+            raise HttpError(400, f"{location} has {names}: the model has the inputs {', '.join(self._inputs)}")
 
     def _run(self, inputs: Mapping[str, Tensor]) -> Outputs:
         """Run the model.
@@ -149,9 +149,9 @@ def _to_integers(spec: InputSpec, numbers: Tensor) -> Tensor:
 def _respond(outputs: Outputs, member: str, media_type: str) -> HttpResponse:
     rows = _count_rows(outputs)
     if FORMATS[media_type] == NPY:
-        body = formats.encode(_only_array(outputs), media_type)
+        body = formats.encode(_get_only_array(outputs), media_type)
     elif FORMATS[media_type] == JSON:
-        content = _only_value(outputs) if member == "outputs" else _to_rows(outputs, rows)
+        content = _unwrap_outputs(outputs) if member == "outputs" else _to_rows(outputs, rows)
         body = _dump({member: content})
     elif FORMATS[media_type] == JSON_LINES:
         body = b"".join(_dump(row) + b"\n" for row in _to_rows(outputs, rows))
@@ -170,26 +170,26 @@ def _count_rows(outputs: Outputs) -> int | None:
 def _to_rows(outputs: Outputs, rows: int | None) -> Sequence[Any]:
     if rows is None:
         raise HttpError(400, 'the outputs have no rows: send "inputs" instead of "instances", and accept JSON')
-    value = _only_value(outputs)
+    value = _unwrap_outputs(outputs)
     if len(outputs) == 1:
         return value  # type: ignore[no-any-return]  # an array or a list
     return [{name: value[row] for name, value in outputs.items()} for row in range(rows)]
 
 
-def _only_value(outputs: Outputs) -> Any:
-    """Return the output without its name if it is the only one, as TensorFlow Serving does."""
+def _unwrap_outputs(outputs: Outputs) -> Any:
+    """Return the value of the only output, or all outputs by name, as TensorFlow Serving does."""
     return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 
-def _only_array(outputs: Outputs) -> Tensor:
-    value = _only_value(outputs)
+def _get_only_array(outputs: Outputs) -> Tensor:
+    value = _unwrap_outputs(outputs)
     if not isinstance(value, np.ndarray) or value.dtype == np.object_:
         raise HttpError(406, "the outputs are not one array of numbers: accept JSON")
     return value
 
 
 def _flatten(value: Any) -> list[str]:
-    """Return the fields of a row of CSV, those of all outputs."""
+    """Return the fields of one CSV row, which has the values of all outputs."""
     if isinstance(value, dict):
         return [field for item in value.values() for field in _flatten(item)]
     if isinstance(value, np.ndarray | list):

@@ -40,8 +40,8 @@ class InputSpec:
         return self.dtype == np.uint8 and len(self.shape) == 1
 
     def __str__(self) -> str:
-        kind = "text" if self.dtype == np.object_ else self.dtype.name
-        return f"{kind} of shape ({', '.join('?' if size is None else str(size) for size in self.shape)})"
+        type_name = "text" if self.dtype == np.object_ else self.dtype.name
+        return f"{type_name} of shape ({', '.join('?' if size is None else str(size) for size in self.shape)})"
 
 
 def read_spec(node: Any, model: Path) -> InputSpec:
@@ -60,7 +60,7 @@ def to_tensor(spec: InputSpec, value: Any) -> Tensor:
     """Convert a JSON value or an array to the type and the shape of an input.
 
     Raises:
-        HttpError: 400, the value does not fit.
+        HttpError: 400, the value has the wrong type or shape, or is out of range.
     """
     if spec.takes_bytes and isinstance(value, dict) and value.keys() == {"b64"}:
         return _decode_base64(spec, value["b64"])
@@ -83,9 +83,11 @@ def _decode_base64(spec: InputSpec, text: Any) -> Tensor:
 def _to_strings(value: Any) -> Tensor:
     array = np.array(value, dtype=np.object_)
     items: list[Any] = array.ravel().tolist()
-    wrong = [item for item in items if not isinstance(item, str)]
-    if wrong:
-        raise HttpError(400, f"the value {quote(wrong[0])} is not text: send strings, in lists of the same length")
+    wrong_items = [item for item in items if not isinstance(item, str)]
+    if wrong_items:
+        raise HttpError(
+            400, f"the value {quote(wrong_items[0])} is not text: send strings, in lists of the same length"
+        )
     return array
 
 
@@ -96,14 +98,14 @@ def _to_numbers(spec: InputSpec, value: Any) -> Tensor:
         raise HttpError(400, f"input {spec.name} has lists of different lengths: send {spec}") from None
     are_integers = array.dtype.kind in "iu" and spec.dtype.kind in "iu"
     if array.dtype.kind not in "biuf" or not (are_integers or np.can_cast(array.dtype, spec.dtype, "same_kind")):
-        raise HttpError(400, f"input {spec.name} has values of type {_kind(array)}: send {spec}")
+        raise HttpError(400, f"input {spec.name} has values of type {_describe_type(array)}: send {spec}")
     converted = array.astype(spec.dtype)
     if spec.dtype.kind in "iu" and not np.array_equal(converted, array):
         raise HttpError(400, f"input {spec.name} has values out of range: send {spec}")
     return np.ascontiguousarray(converted) if converted.ndim else converted
 
 
-def _kind(array: Tensor) -> str:
+def _describe_type(array: Tensor) -> str:
     return {"U": "text", "O": "object", "f": "decimal", "b": "bool"}.get(array.dtype.kind, array.dtype.name)
 
 

@@ -12,7 +12,7 @@ from .media_types import JSON
 class HttpResponse(NamedTuple):
     """One HTTP response; `rows` is the number of predictions in it, for the metrics.
 
-    If there is a `stream`, it is the response, and all other members are without meaning.
+    If `stream` is set, it is the whole response, and all other members have no meaning.
     """
 
     status: int
@@ -24,11 +24,12 @@ class HttpResponse(NamedTuple):
 
 @dataclass(frozen=True)
 class ResponseStream:
-    """A response that is computed while it is sent.
+    """A response whose parts are computed while it is sent.
 
     Args:
-        parts: yields the parts of the body. An error ends the response early; `close` ends the computation.
-        make_head: returns the response without its body. It is called after the first part, which may still change it.
+        parts: generator of the parts of the body. An error ends the response early; `close` ends the computation.
+        make_head: function that returns the response without its body. It is called after the first part, because the
+            code that computes the first part may still set the status and the headers.
     """
 
     parts: Generator[bytes, None, None]

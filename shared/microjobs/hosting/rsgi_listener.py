@@ -1,4 +1,5 @@
-"""The listener `rsgi`: Granian's public RSGI interface, on an event loop. Slower, but it uses no private modules.
+"""The listener `rsgi`: Granian's public RSGI interface, on an event loop. It is slower than `asyncio_listener`, but
+uses no private modules of Granian.
 
 https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 """
@@ -24,28 +25,31 @@ def serve(start_worker: StartWorker, drain: Callable[[], None], settings: Listen
 
 async def handle(application: Application, head: RequestHead, protocol: Any) -> None:
     """Call the application, and wait for the response and the body: Granian closes the connection after this."""
-    done = asyncio.Event()
-    application(head, _Exchange(protocol, done))
-    await done.wait()
+    done_event = asyncio.Event()
+    application(head, _Exchange(protocol, done_event))
+    await done_event.wait()
 
 
 class _Exchange:
-    """Adapts RSGI's protocol object to `listener.Exchange`.
+    """Adapts RSGI's protocol object to `listener.ServerExchange`.
 
     Any thread may call the methods, because the coroutines of the protocol object run in the event loop.
 
     Args:
-        done: set when the response is sent and no read of the body is pending.
+        done_event: event that is set when the response is sent and no read of the body is pending.
     """
 
-    def __init__(self, protocol: Any, done: asyncio.Event) -> None:
+    def __init__(self, protocol: Any, done_event: asyncio.Event) -> None:
         self._protocol = protocol
-        self._done = done
+        self._done_event = done_event
         self._loop = asyncio.get_running_loop()
         self._chunks: AsyncIterator[bytes] | None = None
-        self._pending = 1
-        """The number of reads that have not ended, plus one for the response that is not sent."""
+        self._pending_count = 1
+        """Number of reads that have not ended, plus one until the response is sent."""
         self._lock = threading.Lock()
+
+    def take_body(self) -> None:
+        """Return None, because Granian does not report whether the body has arrived."""
 
     def read_body(self) -> PendingRead:
         return self._start(self._protocol())
@@ -58,25 +62,28 @@ class _Exchange:
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)
 
+    def run_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(function, *arguments)
+
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self._protocol.response_bytes(status, headers, body)
-        self._end_one()
+        self._end_operation()
 
     def _start(self, awaitable: Awaitable[bytes]) -> PendingRead:
         async def read() -> bytes:
             return await awaitable
 
         with self._lock:
-            self._pending += 1
-        return _Read(asyncio.run_coroutine_threadsafe(read(), self._loop), self._end_one)
+            self._pending_count += 1
+        return _Read(asyncio.run_coroutine_threadsafe(read(), self._loop), self._end_operation)
 
-    def _end_one(self) -> None:
+    def _end_operation(self) -> None:
         with self._lock:
-            self._pending -= 1
-            is_done = self._pending == 0
+            self._pending_count -= 1
+            is_done = self._pending_count == 0
         if is_done:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._done.set)
+            self.run_in_loop(self._done_event.set)
 
 
 class _Read:
@@ -99,7 +106,7 @@ class _Read:
             try:
                 callback(self)
             finally:
-                self._future = None  # it refers to this read: the cycle would keep the bytes of the body
+                self._future = None  # otherwise, a reference cycle would keep the bytes of the body
                 self._end()
 
         if self._future is not None:

@@ -18,7 +18,7 @@ from .fast_path import Dispatcher, FallbackHandler
 from .listener import ListenerSettings, find_listener
 from .metrics import Metrics
 from .model_source import FindModelSource, ModelSource
-from .multi_model import multi_model_source
+from .multi_model import make_multi_model_source
 from .service import MB, Service
 from .user_requirements import RestartNeededError
 
@@ -34,7 +34,7 @@ def serve(find_model_source: FindModelSource) -> None:
     """Serve the model in the model folder until SIGTERM.
 
     Args:
-        find_model_source: returns the model to serve; called once, before the workers are forked.
+        find_model_source: function that returns the model to serve. It is called once, before the workers are forked.
 
     Raises:
         UserError: the model or the user's code cannot be loaded, or the port is not available.
@@ -42,8 +42,8 @@ def serve(find_model_source: FindModelSource) -> None:
     """
     try:
         _serve(find_model_source)
-    except RestartNeededError as restart:  # after this process has removed its temporary folders
-        restart.restart()
+    except RestartNeededError as error:  # at this point, this process has removed its temporary folders
+        error.restart()
 
 
 def _serve(find_model_source: FindModelSource) -> None:
@@ -52,21 +52,23 @@ def _serve(find_model_source: FindModelSource) -> None:
     if payload_mb is None:
         payload_mb = DEFAULT_PAYLOAD_MB
     limit = (payload_mb or UNLIMITED_PAYLOAD_MB) * MB
-    listener, worker_count = find_listener(os.environ), workers.worker_count(os.environ)
+    listener, worker_count = find_listener(os.environ), workers.read_worker_count(os.environ)
     batching = read_settings(os.environ)
     with ExitStack() as cleanup:
         if is_multi_model(os.environ):
-            source = multi_model_source(find_model_source, layout, os.environ, cleanup)
+            source = make_multi_model_source(find_model_source, layout, os.environ, cleanup)
         else:
             source = find_model_source(layout, os.environ, cleanup)
         worker_count = min(worker_count, source.max_workers or worker_count)
         metrics, failures = Metrics(source.labels), workers.FailurePipe()
         service = Service(metrics, limit=limit, workers=worker_count)
-        settings = ListenerSettings(network.address, port, network.socket_path, worker_count, workers.max_connections())
+        settings = ListenerSettings(
+            network.address, port, network.socket_path, worker_count, workers.raise_file_limit()
+        )
         _log_start(source.labels, settings)
         gc.freeze()  # a collection of these objects would take time, and copy memory pages that workers share
-        start = functools.partial(_start_application, source, service, failures, batching)
-        workers.run(listener, start, metrics, failures, settings)
+        start_application = functools.partial(_start_application, source, service, failures, batching)
+        workers.run(listener, start_application, metrics, failures, settings)
 
 
 def _start_application(
@@ -83,7 +85,8 @@ def _start_application(
         return as_fallback_handler(create_app(service))
 
     def load_slowly() -> None:
-        make_fallback()  # imports Flask before modules of the user's folder, such as click.py, can shadow Flask's
+        # this call imports Flask before modules of the user's folder, such as click.py, can shadow modules of Flask
+        make_fallback()
         service.set_model(source.load())
 
     if source.loads_slowly:
@@ -104,5 +107,6 @@ def _log_start(labels: Mapping[str, str], settings: ListenerSettings) -> None:
     model = ", ".join(f"{name} {value}" for name, value in labels.items())
     place = settings.socket_path or f"port {settings.port}"
     start_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")  # imports included
+    # this time includes the imports
+    seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")
     logger.info("serving %s on %s with %d workers, after %.2f s", model, place, settings.workers, seconds)

@@ -14,13 +14,13 @@ logger = logging.getLogger("microjobs")
 
 MB = 1024 * 1024
 
-READY = HttpResponse(200, [], b"")
+READY_RESPONSE = HttpResponse(200, [], b"")
 INVOCATIONS = "/invocations"
-LOADING = HttpError(503, "the model is still loading: wait until /ping answers 200", retry_after="1")
+LOADING_ERROR = HttpError(503, "the model is still loading: wait until /ping answers 200", retry_after="1")
 
 
 class Invocation(NamedTuple):
-    """A request's body and the headers that describe it; a header that is absent is an empty string.
+    """A request's body and the values of headers that describe it. The value of a missing header is an empty string.
 
     Args:
         method: the method of the request; it is POST, unless the model has routes of its own.
@@ -42,13 +42,13 @@ class Model(Protocol):
     """A model that has been loaded."""
 
     is_fast: bool
-    """True if the model answers a small request in less time than a handoff to another thread takes."""
+    """True if the model is so fast that the listener's thread answers small requests itself."""
     has_routes: bool
     """True if the model reads the method and the path of an invocation; other models get only `POST /invocations`."""
 
     @property
     def batch_model(self) -> "BatchModel | None":
-        """This model, if it can answer several invocations in one run, and this is faster."""
+        """This model, if it can answer several invocations in one run, and this is faster; otherwise None."""
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
         """Answer one invocation.
@@ -113,9 +113,9 @@ class Service:
     def ping(self) -> HttpResponse:
         """Return 200 without a body if all workers have loaded the model and the server is not stopping; else 503."""
         if not self._is_ready:
-            self._is_ready = self._model is not None and self.metrics.loaded_worker_count() >= self.workers
+            self._is_ready = self._model is not None and self.metrics.count_loaded_workers() >= self.workers
         if self._is_ready and not self.metrics.is_stopping():
-            response = READY
+            response = READY_RESPONSE
         else:
             state = "stopping" if self._is_ready else "still loading the model"
             response = HttpError(503, f"the server is {state}: try again", retry_after="1").response()
@@ -123,13 +123,13 @@ class Service:
         return response
 
     def check_head(self, content_length: str, content_encoding: str) -> None:
-        """Check an invocation before its body is read. A header that is absent is an empty string.
+        """Check an invocation before its body is read. The value of a missing header is an empty string.
 
         Raises:
             HttpError: the model is not loaded, the body is too large, or its encoding is not supported.
         """
         if self._model is None:
-            raise LOADING
+            raise LOADING_ERROR
         if content_length and int(content_length) > self.limit:
             raise body_too_large(f"{content_length} bytes", self.limit)
         if content_encoding and content_encoding.strip().lower() != "identity":
@@ -137,16 +137,16 @@ class Service:
                 415, f"Content-Encoding {content_encoding!r} is not supported: send the body without a Content-Encoding"
             )
 
-    def invoke(self, invocation: Invocation, started: float) -> HttpResponse:
-        """Answer an invocation that began at `started` (`time.perf_counter`). Errors become responses too."""
+    def invoke(self, invocation: Invocation, start_time: float) -> HttpResponse:
+        """Answer an invocation that began at `start_time` (`time.perf_counter`). Errors become responses too."""
         try:
             outcome: HttpResponse | Exception = self._find_model(invocation).invoke(invocation)
         except Exception as error:
             outcome = error
-        return self.complete(outcome, started)
+        return self.complete(outcome, start_time)
 
     def decode(self, invocation: Invocation) -> DecodedRequest:
-        """Decode an invocation of a model that answers several in one run.
+        """Decode an invocation of a model that answers several invocations in one run.
 
         Raises:
             HttpError: the invocation is invalid.
@@ -155,8 +155,8 @@ class Service:
         assert model is not None  # noqa: S101  only invocations of such a model are decoded
         return model.decode(invocation)
 
-    def complete(self, outcome: HttpResponse | Exception, started: float) -> HttpResponse:
-        """Record an invocation that began at `started`, and return its response. Errors become responses too.
+    def complete(self, outcome: HttpResponse | Exception, start_time: float) -> HttpResponse:
+        """Record an invocation that began at `start_time`, and return its response. Errors become responses too.
 
         A stream is not recorded, because it is not complete yet.
         """
@@ -169,7 +169,7 @@ class Service:
             response = outcome
         if response.stream is not None:
             return response
-        self.metrics.record_invocation(response.status, time.perf_counter() - started, response.rows)
+        self.metrics.record_invocation(response.status, time.perf_counter() - start_time, response.rows)
         return response
 
     def _find_model(self, invocation: Invocation) -> Model:
@@ -179,7 +179,7 @@ class Service:
             HttpError: the model is not loaded, it has no routes of its own, or the body is empty.
         """
         if self._model is None:
-            raise LOADING
+            raise LOADING_ERROR
         if invocation.path != INVOCATIONS and not self._model.has_routes:
             target = f"{invocation.method} {invocation.path}"
             raise HttpError(404, f"{target} is not found: this model answers only POST {INVOCATIONS}")
@@ -187,7 +187,7 @@ class Service:
             raise HttpError(400, "the body is empty: send rows of features")
         return self._model
 
-    def reject(self, error: HttpError, started: float) -> HttpResponse:
+    def reject(self, error: HttpError, start_time: float) -> HttpResponse:
         """Return the response to an invocation that never reaches the model."""
-        self.metrics.record_invocation(error.status, time.perf_counter() - started, 0)
+        self.metrics.record_invocation(error.status, time.perf_counter() - start_time, 0)
         return error.response()

@@ -1,7 +1,7 @@
 """Response streams: the client receives each part of a response while the handler computes the next one.
 
-The listeners would store parts without a limit if a client reads slowly, and Granian ends each stream as if it were
-complete. Therefore, a stream is written to a duplicate of the socket of the connection.
+If a client reads slowly, the listeners would store parts without a limit. Granian would also end a stream that failed
+as if it were complete. Therefore, a stream is written to a duplicate of the socket of the connection.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from .connections import find_socket
-from .listener import Exchange, RequestHead
+from .listener import RequestHead, ServerExchange
 from .responses import HttpResponse, ResponseStream
 from .service import Service
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("microjobs")
 SEND_TIMEOUT = 60.0
 """Seconds without progress after which a client counts as disconnected."""
 BUFFER_BYTES = 256 * 1024
-"""Data that the kernel stores for a client that reads slowly."""
+"""Maximum number of bytes that the server's socket stores for a client that reads slowly."""
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -35,23 +35,23 @@ class StreamSender:
     """Sends the stream of one request, in a thread of its own: the handlers' thread must not wait for a client.
 
     Args:
-        respond: sends a response that is no stream.
-        started: start of the request (`time.perf_counter`).
+        respond: function that sends a response that is not a stream.
+        start_time: start of the request (`time.perf_counter`).
     """
 
     def __init__(
         self,
         head: RequestHead,
-        exchange: Exchange,
+        exchange: ServerExchange,
         service: Service,
-        respond: Callable[[Exchange, HttpResponse], None],
-        started: float,
+        respond: Callable[[ServerExchange, HttpResponse], None],
+        start_time: float,
     ) -> None:
         self._head = head
         self._exchange = exchange
         self._service = service
         self._respond = respond
-        self._started = started
+        self._start_time = start_time
 
     def start(self, stream: ResponseStream, on_end: Callable[[], None]) -> None:
         """Start to send a stream, and call `on_end` at its end."""
@@ -67,31 +67,31 @@ class StreamSender:
             on_end()
 
     def _send(self, stream: ResponseStream) -> None:
-        """Send a stream. An error before its first part becomes a response of its own."""
+        """Send a stream. If an error occurs before the first part, send an error response instead."""
         try:
-            first = next(stream.parts, b"")
+            first_part = next(stream.parts, b"")
             connection = find_socket(self._head.client)
             response = stream.make_head()
             if connection is None:
-                response = response._replace(body=b"".join([first, *stream.parts]))
+                response = response._replace(body=b"".join([first_part, *stream.parts]))
         except Exception as error:
-            self._respond(self._exchange, self._service.complete(error, self._started))
+            self._respond(self._exchange, self._service.complete(error, self._start_time))
             return
         if connection is None:
-            self._respond(self._exchange, self._service.complete(response, self._started))
+            self._respond(self._exchange, self._service.complete(response, self._start_time))
             return
-        failure = self._write(connection, response, first, stream.parts)
-        self._service.complete(failure or response, self._started)
+        failure = self._write(connection, response, first_part, stream.parts)
+        self._service.complete(failure or response, self._start_time)
         self._exchange.respond(response.status, [], b"")  # the connection is closed: this only ends the exchange
 
     def _write(
-        self, connection: socket.socket, response: HttpResponse, first: bytes, parts: Iterator[bytes]
+        self, connection: socket.socket, response: HttpResponse, first_part: bytes, parts: Iterator[bytes]
     ) -> Exception | None:
         """Write the response and close the connection. Return the error that ended the stream early."""
         writer = _ChunkWriter(connection, is_chunked=self._head.http_version != "1")
         try:
             writer.write_head(response)
-            for part in itertools.chain([first], parts):
+            for part in itertools.chain([first_part], parts):
                 writer.write(part)
             writer.finish()
         except _DisconnectedError:
@@ -113,10 +113,10 @@ class _ChunkWriter:
     def __init__(self, connection: socket.socket, *, is_chunked: bool) -> None:
         self._connection = connection
         self._is_chunked = is_chunked
-        # The listener shares the flags of the socket, and needs a socket that does not block.
+        # The listener's socket shares the flag O_NONBLOCK, which must stay set. A timeout keeps it set.
         connection.settimeout(SEND_TIMEOUT)
-        self._readable = select.poll()
-        self._readable.register(connection, select.POLLIN)
+        self._read_poll = select.poll()
+        self._read_poll.register(connection, select.POLLIN)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
 
     def write_head(self, response: HttpResponse) -> None:
@@ -138,25 +138,25 @@ class _ChunkWriter:
             self._send(LAST_CHUNK)
 
     def close(self) -> None:
-        """Close the connection, also for the listener."""
+        """Shut down the connection, so that the listener's socket is closed, too."""
         with self._connection, contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def _send(self, data: bytes) -> None:
-        """Send data, in time if the client reads at all.
+        """Send all data. Wait at most SEND_TIMEOUT seconds each time that the client does not read.
 
         Raises:
             _DisconnectedError: the client has closed the connection, or does not read.
         """
-        view = memoryview(data)
+        remaining_data = memoryview(data)
         try:
             if self._has_ended():
                 raise _DisconnectedError
-            while view:
-                view = view[self._connection.send(view) :]
+            while remaining_data:
+                remaining_data = remaining_data[self._connection.send(remaining_data) :]
         except OSError as error:
             raise _DisconnectedError from error
 
     def _has_ended(self) -> bool:
         """Return whether the client has closed its side of the connection."""
-        return bool(self._readable.poll(0)) and not self._connection.recv(1, socket.MSG_PEEK)
+        return bool(self._read_poll.poll(0)) and not self._connection.recv(1, socket.MSG_PEEK)

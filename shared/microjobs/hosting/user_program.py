@@ -23,7 +23,7 @@ logger = logging.getLogger("microjobs")
 
 SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"
 
-PARAMETERS = {
+PARAMETERS_BY_FUNCTION = {
     "pre_model_fn": ("model_dir",),
     "model_fn": ("model_dir",),
     "model_warmup_fn": ("model_dir", "model"),
@@ -44,7 +44,7 @@ MAX_NAMES = 8
 """Maximum number of file names in an error."""
 
 MIN_TYPO_SIMILARITY = 0.85
-"""Similarity from which a name counts as misspelt: modle_fn has 0.88, get_model_fn 0.80."""
+"""Minimum similarity of a misspelt name to the right name. For model_fn, modle_fn has 0.88, and get_model_fn 0.80."""
 
 Handler = Callable[..., Any]
 """A handler that takes the context as its first argument, even if the user's function does not take it."""
@@ -56,30 +56,32 @@ def find_program(layout: Layout, model: Path, environ: Mapping[str, str], cleanu
     Raises:
         UserError: SAGEMAKER_PROGRAM or SAGEMAKER_SUBMIT_DIRECTORY names something that does not exist.
     """
-    folder = _code_folder(layout, model, environ.get(SUBMIT_DIRECTORY, ""), cleanup)
+    folder = _find_code_folder(layout, model, environ.get(SUBMIT_DIRECTORY, ""), cleanup)
     program = environ.get("SAGEMAKER_PROGRAM")
     for name in (program, f"{program}.py") if program else ("inference.py",):
         if (folder / name).is_file():
             return folder / name
     if program:
         files = ", ".join(sorted(path.name for path in folder.glob("*"))[:MAX_NAMES]) or "nothing"
-        raise UserError(f"SAGEMAKER_PROGRAM {program!r} is not in {folder}, which holds {files}")
+        raise UserError(
+            f"SAGEMAKER_PROGRAM {program!r} is not in {folder}, which holds {files}: add it, or correct the variable"
+        )
     return None
 
 
-def _code_folder(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
+def _find_code_folder(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
     """Return the folder with the user's code, which is fetched and unpacked if necessary."""
-    local = layout.resolve_local_path(uri.removeprefix("file://"))
-    if not uri or local == layout.model / "code":
+    local_path = layout.resolve_local_path(uri.removeprefix("file://"))
+    if not uri or local_path == layout.model / "code":
         return model / "code"
-    if local.is_relative_to(layout.model):  # `model` is another folder if the model was an archive
-        uri = str(model / local.relative_to(layout.model))
-    work = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="code-")))
-    found = source.locate(layout, uri, SUBMIT_DIRECTORY, work)
-    if found.is_dir():
-        return found
-    archives.unpack(found, work / "code")
-    return work / "code"
+    if local_path.is_relative_to(layout.model):  # `model` is another folder if the model was an archive
+        uri = str(model / local_path.relative_to(layout.model))
+    work_folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="code-")))
+    code = source.locate(layout, uri, SUBMIT_DIRECTORY, work_folder)
+    if code.is_dir():
+        return code
+    archives.unpack(code, work_folder / "code")
+    return work_folder / "code"
 
 
 def load_handlers(program: Path) -> dict[str, Handler]:
@@ -90,24 +92,27 @@ def load_handlers(program: Path) -> dict[str, Handler]:
     """
     module = import_program(program)
     _check_names(program.name, module)
-    found = {name: item for name in PARAMETERS if (item := getattr(module, name, None))}
-    parts = [name for name in TRANSFORM_PARTS if name in found]
-    if "transform_fn" in found and parts:
+    functions = {name: item for name in PARAMETERS_BY_FUNCTION if (item := getattr(module, name, None))}
+    parts = [name for name in TRANSFORM_PARTS if name in functions]
+    if "transform_fn" in functions and parts:
         raise UserError(
             f"{program.name} has transform_fn and {parts[0]}: remove one, because transform_fn replaces {parts[0]}"
         )
-    return {name: _make_handler(f"{program.name}: {name}", item, PARAMETERS[name]) for name, item in found.items()}
+    return {
+        name: _make_handler(f"{program.name}: {name}", item, PARAMETERS_BY_FUNCTION[name])
+        for name, item in functions.items()
+    }
 
 
 def import_program(program: Path) -> ModuleType:
-    """Import the program once, with its folder and those of the user's PYTHONPATH first on the path.
+    """Import the program once. Before that, put its folder and the folders of PYTHONPATH first on `sys.path`.
 
     Raises:
         UserError: the program is not a Python program, or its import failed.
     """
-    imported = sys.modules.get(program.stem)
-    if imported is not None and getattr(imported, "__file__", None) == str(program):
-        return imported
+    imported_module = sys.modules.get(program.stem)
+    if imported_module is not None and getattr(imported_module, "__file__", None) == str(program):
+        return imported_module
     toolkit.make_importable()
     sys.path[:0] = [str(program.parent), *read_user_paths()]
     spec = importlib.util.spec_from_file_location(program.stem, program)
@@ -119,40 +124,45 @@ def import_program(program: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         logger.exception("%s cannot be imported", program.name)
-        raise UserError(f"{program.name} cannot be imported: {summary(error)}") from error
+        raise UserError(f"{program.name} cannot be imported: {summarize(error)}") from error
     return module
 
 
 def _check_names(program: str, module: ModuleType) -> None:
     """Reject programs of another convention, and misspelt functions, which would never be called."""
     functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
-    present = [name for name in PARAMETERS if getattr(module, name, None)]
-    replaced = TRANSFORM_PARTS if "transform_fn" in present else ()
-    typos = [(name, intended) for name in functions if (intended := _intended_name(name))]
-    expected = ", ".join(PARAMETERS)
-    found = f"{program} defines {', '.join(functions) or 'no functions'}"
-    if not present:
-        hint = "".join(f" (did you mean {intended} instead of {name}?)" for name, intended in typos[:1])
-        if not hint and (other := [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]):
-            verb, them = ("are", "them") if len(other) > 1 else ("is", "it")
-            hint = f" ({' and '.join(other)} {verb} for TensorFlow Serving: the image train-tensorflow calls {them})"
-        raise UserError(f"{found}, but serve calls only {expected}{hint}")
+    defined_names = [name for name in PARAMETERS_BY_FUNCTION if getattr(module, name, None)]
+    replaced_names = TRANSFORM_PARTS if "transform_fn" in defined_names else ()
+    typos = [(name, intended_name) for name in functions if (intended_name := _find_intended_name(name))]
+    expected_names = ", ".join(PARAMETERS_BY_FUNCTION)
+    definitions = f"{program} defines {', '.join(functions) or 'no functions'}"
+    if not defined_names:
+        hint = "".join(f" (did you mean {intended_name} instead of {name}?)" for name, intended_name in typos[:1])
+        if not hint and (handlers := [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]):
+            verb, pronoun = ("are", "them") if len(handlers) > 1 else ("is", "it")
+            names = " and ".join(handlers)
+            hint = f" ({names} {verb} for TensorFlow Serving: the image train-tensorflow calls {pronoun})"
+        raise UserError(f"{definitions}, but serve calls only {expected_names}{hint}")
     if {"input_handler", "output_handler"} <= set(functions):
         raise UserError(
-            f"{program} defines {present[0]}, and also input_handler and output_handler for TensorFlow Serving, which "
-            "serve does not call: remove them, or move their code into input_fn and output_fn"
+            f"{program} defines {defined_names[0]}, and also input_handler and output_handler for TensorFlow Serving, "
+            "which serve does not call: remove them, or move their code into input_fn and output_fn"
         )
-    for name, intended in typos:
-        if intended not in (*present, *replaced):
-            raise UserError(f"{found}. serve does not call {name}: did you mean {intended}? It calls {expected}")
+    for name, intended_name in typos:
+        if intended_name not in (*defined_names, *replaced_names):
+            raise UserError(
+                f"{definitions}. serve does not call {name}: did you mean {intended_name}? It calls {expected_names}"
+            )
 
 
-def _intended_name(name: str) -> str | None:
-    """Return the convention's name that this name misspells, or None."""
-    # A name such as my_predict_fn is a helper's, and many programs have a helper named transform.
-    if name in PARAMETERS or any(known in name or known == f"{name}_fn" for known in PARAMETERS):
+def _find_intended_name(name: str) -> str | None:
+    """Return the name of the convention that `name` misspells, or None."""
+    # A name such as my_predict_fn belongs to a helper, and many programs have a helper with the name `transform`.
+    if name in PARAMETERS_BY_FUNCTION or any(
+        known in name or known == f"{name}_fn" for known in PARAMETERS_BY_FUNCTION
+    ):
         return None
-    return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS, 1, MIN_TYPO_SIMILARITY)), None)
+    return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS_BY_FUNCTION, 1, MIN_TYPO_SIMILARITY)), None)
 
 
 def _make_handler(function_label: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> Handler:
@@ -162,7 +172,7 @@ def _make_handler(function_label: str, function: Callable[..., Any], parameters:
         UserError: the user's function does not accept the convention's arguments.
     """
     if not callable(function):
-        raise UserError(f"{function_label} is {type(function).__name__}, not a function")
+        raise UserError(f"{function_label} is {type(function).__name__}, not a function: define it with `def`")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise UserError(f"{function_label} is async: define it without async; a stream is a generator with yield")
     if takes_context(function_label, function, parameters):
@@ -171,10 +181,10 @@ def _make_handler(function_label: str, function: Callable[..., Any], parameters:
 
 
 def takes_context(function_label: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> bool:
-    """Return whether the user's function has one more parameter than the convention's, the context.
+    """Return whether the user's function has a parameter for the context after the parameters of the convention.
 
     Raises:
-        UserError: it does not accept the convention's arguments.
+        UserError: the function does not accept the convention's arguments.
     """
     try:
         signature = inspect.signature(function)
@@ -191,16 +201,16 @@ def takes_context(function_label: str, function: Callable[..., Any], parameters:
 
 
 def _has_context_parameter(signature: inspect.Signature, count: int) -> bool:
-    """Return whether the parameter after the `count` ones of the convention is the last one, or is named `context`."""
-    positional = [
+    """Return whether the parameter after the first `count` parameters is the last one, or has the name `context`."""
+    names = [
         item.name
         for item in signature.parameters.values()
         if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)
     ]
-    return len(positional) == count + 1 or "context" in positional[count : count + 1]
+    return len(names) == count + 1 or "context" in names[count : count + 1]
 
 
-def summary(error: BaseException) -> str:
+def summarize(error: BaseException) -> str:
     """Return the error's class and the first line of its message; the log has the traceback."""
-    first = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__

@@ -1,4 +1,4 @@
-"""Installs `code/requirements.txt` into a virtual environment on top of the image's packages.
+"""Installs `code/requirements.txt` into a virtual environment that extends the image's packages.
 
 The environment is in the temporary folder, so that workers share it and a restarted container finds it again. Packages
 of the image stay visible, and a requirement of another version hides the image's package, as on AWS. The server
@@ -34,7 +34,7 @@ logger = logging.getLogger("microjobs")
 FILE = "requirements.txt"
 PINNED_PACKAGES = ("granian",)
 """Packages of the image that a requirement must not replace: the server depends on their version."""
-MARKER = "complete"
+COMPLETE_MARKER = "complete"
 """File in each environment whose installation succeeded."""
 TAIL_LINES = 200
 """Number of last lines of pip's output that are searched for the reason of a failure."""
@@ -69,53 +69,54 @@ def ensure_installed(code: Path) -> None:
     """Check that this process has the requirements of a code folder, and install them if it does not.
 
     Raises:
-        UserError: the requirements cannot be installed; the message names them.
-        RestartNeededError: they are installed in another environment.
+        UserError: the requirements cannot be installed; the message names the requirement.
+        RestartNeededError: the requirements are installed in another environment.
     """
     if not (code / FILE).is_file():
         return
-    name = environment_name(code)
+    name = make_environment_name(code)
     if Path(sys.prefix).name == name:
         return
-    folder = cache_folder() / name
-    with _locked(folder.with_suffix(".lock")):
-        if not (folder / MARKER).exists():
+    folder = find_cache_folder() / name
+    with _hold_lock(folder.with_suffix(".lock")):
+        if not (folder / COMPLETE_MARKER).exists():
             _make_environment(folder)
             _install(folder, code)
-            (folder / MARKER).write_text(_image_prefix())
+            (folder / COMPLETE_MARKER).write_text(_find_image_prefix())
     raise RestartNeededError(folder / "bin" / "python")
 
 
-def cache_folder() -> Path:
-    """Return this user's folder for environments; if other users could write to it, return a new folder."""
+def find_cache_folder() -> Path:
+    """Return this user's folder for environments; if other users have access to it, return a new folder."""
     folder = Path(tempfile.gettempdir()) / f"microjobs-requirements-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
     if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
         return folder
-    logger.warning("other users can write to %s: requirements are installed in a new folder", folder)
+    logger.warning("other users have access to %s: requirements are installed in a new folder", folder)
     return Path(tempfile.mkdtemp(prefix="microjobs-requirements-"))
 
 
-def environment_name(code: Path) -> str:
-    """Return a name for the requirements; if a requirement is a file, the name depends on all files of the folder."""
+def make_environment_name(code: Path) -> str:
+    """Return a name that depends on the image, the version of Python and the requirements. If a requirement is not a
+    package of an index, the name also depends on all files of the folder."""
     text = (code / FILE).read_bytes()
-    parts = [_image_prefix().encode(), sys.version.encode(), text]
+    parts = [_find_image_prefix().encode(), sys.version.encode(), text]
     if not all(INDEX_REQUIREMENT.match(line) for line in text.decode(errors="replace").splitlines()):
         for path in sorted(path for path in code.rglob("*") if path.is_file()):
             parts += [str(path.relative_to(code)).encode(), path.read_bytes()]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
-def _image_prefix() -> str:
+def _find_image_prefix() -> str:
     """Return the path of the image's own environment, even if this process runs in an environment on top of it."""
-    marker = Path(sys.prefix) / MARKER
+    marker = Path(sys.prefix) / COMPLETE_MARKER
     return marker.read_text() if marker.is_file() else sys.prefix
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _hold_lock(path: Path) -> Iterator[None]:
     """Hold a lock, because several servers of one machine can start at the same time."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -123,7 +124,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _make_environment(folder: Path) -> None:
-    """Make a virtual environment that finds its own packages first, then those of this process's environment."""
+    """Make a virtual environment that finds its own packages first, then the packages of this process's environment."""
     shutil.rmtree(folder, ignore_errors=True)
     layered_environment.create(folder, site.getsitepackages())
     pins = (f"{name}=={importlib.metadata.version(name)}\n" for name in PINNED_PACKAGES)
@@ -142,7 +143,7 @@ def _install(folder: Path, code: Path) -> None:
     exit_code, output = _run([str(folder / "bin" / "python"), "-I", "-m", "pip", "install", *options, *files], code)
     if exit_code:
         hint = OFFLINE_HINT if any(part in line for part in UNREACHABLE_MARKERS for line in output) else ""
-        raise UserError(f"code/{FILE} cannot be installed: {_reason(output)}{hint}")
+        raise UserError(f"code/{FILE} cannot be installed: {_extract_reason(output)}{hint}")
 
 
 def _run(command: Sequence[str], folder: Path) -> tuple[int, Sequence[str]]:
@@ -157,7 +158,7 @@ def _run(command: Sequence[str], folder: Path) -> tuple[int, Sequence[str]]:
     return process.returncode, tail
 
 
-def _reason(output: Sequence[str]) -> str:
+def _extract_reason(output: Sequence[str]) -> str:
     """Return pip's last errors, which name the requirement."""
     errors = [line.removeprefix("ERROR: ") for line in output if line.startswith("ERROR: ")]
     return "; ".join(errors[-MAX_ERRORS:]) or (output[-1] if output else "pip failed without a message")

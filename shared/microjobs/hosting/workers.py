@@ -1,6 +1,5 @@
 """Runs the worker processes from their start to SIGTERM, and reports fatal errors."""
 
-import contextlib
 import functools
 import math
 import os
@@ -20,12 +19,12 @@ from .metrics import Metrics
 CGROUP = Path("/sys/fs/cgroup")
 
 QUIET_PERIOD = 0.25
-"""After SIGTERM, the server closes its connections when no request has arrived for this number of seconds."""
+"""After SIGTERM, the server closes its connections when no invocation was answered for this number of seconds."""
 DRAIN_TIMEOUT = 5.0
-"""Seconds after which the server closes its connections even if requests continue to arrive."""
+"""Seconds after which the server closes its connections even if it still answers invocations."""
 
 MAX_CONNECTIONS = 4096
-"""Open connections per worker; more connections wait until one is closed."""
+"""Maximum number of open connections per worker. More connections wait until a connection is closed."""
 
 RESERVED_FILES = 64
 """File descriptors of a worker that are not connections."""
@@ -42,7 +41,7 @@ class FailurePipe:
         os.set_blocking(self._read_end, False)
 
     def send(self, error: Exception) -> None:
-        """Report an error, in a worker, and make the main process end the server."""
+        """Report an error of this worker, and make the main process end the server."""
         message = str(error).encode(errors="backslashreplace")[:MAX_MESSAGE_BYTES]
         os.write(self._write_end, message + b"\0")
         os.kill(os.getppid(), signal.SIGTERM)
@@ -55,7 +54,7 @@ class FailurePipe:
             return ""
 
 
-def worker_count(environ: Mapping[str, str]) -> int:
+def read_worker_count(environ: Mapping[str, str]) -> int:
     """Return SAGEMAKER_MODEL_SERVER_WORKERS, or one worker per CPU that this container may use.
 
     Raises:
@@ -63,7 +62,7 @@ def worker_count(environ: Mapping[str, str]) -> int:
     """
     text = environ.get("SAGEMAKER_MODEL_SERVER_WORKERS", "")
     if not text:
-        return _cpu_count()
+        return _count_cpus()
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"SAGEMAKER_MODEL_SERVER_WORKERS is {text!r}: set it to a number of at least 1")
     return int(text)
@@ -71,22 +70,22 @@ def worker_count(environ: Mapping[str, str]) -> int:
 
 def threads_per_worker(environ: Mapping[str, str]) -> int:
     """Return one worker's share of the CPUs that this container may use, and at least 1."""
-    return max(1, _cpu_count() // worker_count(environ))
+    return max(1, _count_cpus() // read_worker_count(environ))
 
 
-def _cpu_count() -> int:
+def _count_cpus() -> int:
     return max(1, int(min(len(os.sched_getaffinity(0)), cpu_quota())))
 
 
 def cpu_quota(cgroup: Path = CGROUP) -> float:
-    """Return the CPUs that `docker run --cpus` and similar options allow; infinity if there is no limit."""
+    """Return the number of CPUs that `docker run --cpus` and similar options allow; infinity if there is no limit."""
     try:
         if (cgroup / "cpu.max").exists():
             quota, period = (cgroup / "cpu.max").read_text().split()
         else:
             quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return int(quota) / int(period) if int(quota) > 0 else math.inf
-    except (OSError, ValueError):  # no such file, or "max"
+    except (OSError, ValueError):  # the file does not exist, or contains "max"
         return math.inf
 
 
@@ -97,10 +96,11 @@ def run(
     failures: FailurePipe,
     settings: ListenerSettings,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. Then answer the requests in flight, and accept no others.
+    """Serve until SIGTERM or SIGINT. Then answer the requests in progress, and accept no further requests.
 
     Args:
-        start_application: called in each worker; returns the application that answers the worker's requests.
+        start_application: function that each worker calls; it returns the application that answers the worker's
+            requests.
 
     Raises:
         UserError: the port is not available, or a worker reported an error.
@@ -121,26 +121,22 @@ def _start_worker(start_application: StartWorker) -> Application:
     # The main process ends the workers in order, so a signal to the job's process group must not reach them.
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Granian's thread and Python's wake each other several times per request. With SCHED_BATCH, threads that share a
-    # CPU do not interrupt each other, and each does more work at a time.
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     return start_application()
 
 
 def drain(metrics: Metrics) -> None:
-    """Continue to answer, each time with "Connection: close", until no more requests arrive.
+    """Continue to answer, each time with "Connection: close", until a quiet period without answered invocations.
 
     Otherwise, Granian closes idle connections at once, and a request that arrives at that moment is lost.
     """
     metrics.mark_stopping()
     deadline, previous_count = time.monotonic() + DRAIN_TIMEOUT, -1
-    while time.monotonic() < deadline and (count := metrics.invocation_count()) != previous_count:
+    while time.monotonic() < deadline and (count := metrics.count_invocations()) != previous_count:
         previous_count = count
         time.sleep(QUIET_PERIOD)
 
 
-def max_connections() -> int:
+def raise_file_limit() -> int:
     """Raise this process's limit of open files, and return the number of connections per worker.
 
     The number leaves file descriptors for other uses: if accepting fails, Granian retries in a busy loop.

@@ -14,10 +14,10 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of one process: its rows are `order[first:last]`, which may be empty.
+class StepRows:
+    """The rows of one process in one step: `order[first:last]`, which may be empty.
 
-    total_rows: rows of this step in all processes.
+    total_rows: number of rows of this step in all processes.
     """
 
     first: int
@@ -29,7 +29,7 @@ class Step:
 class Batches:
     """The part of each global batch of `rows_per_step` rows that belongs to process `rank`.
 
-    rows: training rows in all processes.
+    rows: number of training rows in all processes.
     shard_sizes: number of rows per process if each process has its own rows; None if all processes have all rows.
     """
 
@@ -44,19 +44,21 @@ class Batches:
     def steps_per_epoch(self) -> int:
         return -(-self.rows // self.rows_per_step)
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[StepRows]:
         """Return the steps of an epoch: the same number in every process, and the same steps in every epoch."""
         count = self.steps_per_epoch
-        if self.shard_sizes is not None:  # in even parts, so that all processes have rows until the last step
+        # the rows of each process are divided evenly among the steps, so that all processes have rows until the last
+        # step
+        if self.shard_sizes is not None:
             ends = [[rows * step // count for step in range(count + 1)] for rows in self.shard_sizes]
         else:
             sizes = [min(self.rows_per_step, self.rows - step * self.rows_per_step) for step in range(count)]
             ends = [
-                _cumulative_sizes([len(range(rank, size, self.world_size)) for size in sizes]) for rank in self._ranks
+                _accumulate_sizes([len(range(rank, size, self.world_size)) for size in sizes]) for rank in self._ranks
             ]
         totals = [sum(end[step + 1] - end[step] for end in ends) for step in range(count)]
-        own = ends[self.rank]
-        return [Step(own[step], own[step + 1], totals[step]) for step in range(count)]
+        process_ends = ends[self.rank]
+        return [StepRows(process_ends[step], process_ends[step + 1], totals[step]) for step in range(count)]
 
     def order(self, epoch: int) -> Indices:
         """Return the indices of this process's rows in the epoch's order. A batch of all rows is not shuffled."""
@@ -65,9 +67,11 @@ class Batches:
         order = self._shuffle(self.rows, epoch)
         if self.world_size == 1:
             return order
-        cut = len(order) // self.rows_per_step * self.rows_per_step
-        batches, rest = order[:cut].reshape(-1, self.rows_per_step), order[cut:]
-        return np.concatenate([batches[:, self.rank :: self.world_size].ravel(), rest[self.rank :: self.world_size]])
+        full_batch_rows = len(order) // self.rows_per_step * self.rows_per_step
+        batches, remaining_rows = order[:full_batch_rows].reshape(-1, self.rows_per_step), order[full_batch_rows:]
+        return np.concatenate(
+            [batches[:, self.rank :: self.world_size].ravel(), remaining_rows[self.rank :: self.world_size]]
+        )
 
     @property
     def _ranks(self) -> range:
@@ -79,5 +83,5 @@ class Batches:
         return np.random.default_rng((epoch, self.seed, *seeds)).permutation(rows)
 
 
-def _cumulative_sizes(sizes: Sequence[int]) -> list[int]:
+def _accumulate_sizes(sizes: Sequence[int]) -> list[int]:
     return [0, *np.cumsum(sizes).tolist()]

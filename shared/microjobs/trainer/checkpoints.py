@@ -1,4 +1,5 @@
-"""Checkpoints of a training job. The job resumes from the newest good one; damaged ones are set aside.
+"""Checkpoints of a training job. The job resumes from the newest complete checkpoint. Damaged checkpoints are set
+aside.
 
     checkpoints/
       checkpoint-000007/        the trainer's files and the manifest checkpoint.json, which is written last
@@ -31,7 +32,7 @@ DAMAGED_SUFFIX = ".torn"
 TEMPORARY_MARK = ".made-by-the-job"
 """Name of the file that marks a temporary folder, which is removed when the job is complete."""
 TRAINING_PER_SAVE_TIME = 50
-"""Saving between epochs takes at most 1 / TRAINING_PER_SAVE_TIME of the training time."""
+"""Minimum training time between two saves, as a multiple of the time that the last save took."""
 
 _NAME = re.compile(r"checkpoint-\d{6,}(\.torn)?")
 
@@ -53,17 +54,17 @@ class Checkpoints:
     Args:
         folder: the folder of the checkpoints; the first save creates it.
         identity: JSON values of this job. A job resumes only from a checkpoint with equal values.
-        keep: maximum number of good checkpoints in the folder.
+        keep: maximum number of complete checkpoints in the folder.
         temporary: whether `close` removes the folder. If a temporary folder cannot be created, nothing is saved
-            (`enabled` is false).
+            (`is_enabled` is false).
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], keep: int, *, temporary: bool = False) -> None:
         self.folder = folder
-        self.temporary = temporary or (folder / TEMPORARY_MARK).exists()
-        # In a read-only container, a temporary folder cannot be created: the job then runs without checkpoints.
-        self.enabled = not temporary or folder.is_dir() or os.access(folder.parent, os.W_OK)
-        # The values as a manifest contains them, such as lists instead of tuples.
+        self.is_temporary = temporary or (folder / TEMPORARY_MARK).exists()
+        # In a read-only container, a temporary folder cannot be created. The job then runs without checkpoints.
+        self.is_enabled = not temporary or folder.is_dir() or os.access(folder.parent, os.W_OK)
+        # The values are converted to the types that a manifest contains, such as lists instead of tuples.
         self._identity = json.loads(json.dumps(identity))
         self._keep = keep
         self._next_save = 0.0
@@ -71,16 +72,16 @@ class Checkpoints:
     @property
     def is_due(self) -> bool:
         """Whether enough time has passed since the last save; more frequent saves would slow the training down."""
-        return self.enabled and time.monotonic() >= self._next_save
+        return self.is_enabled and time.monotonic() >= self._next_save
 
     def restore(self) -> Checkpoint | None:
-        """Return the newest good checkpoint, if any. Set newer, damaged checkpoints aside, with a warning.
+        """Return the newest complete checkpoint, if there is one. Set newer, damaged checkpoints aside, with a warning.
 
         Raises:
             UserError: the checkpoint belongs to another training; the message lists the differences.
         """
         _remove_leftovers(self.folder)
-        for folder in reversed(self._folders()):
+        for folder in reversed(self._list_usable_folders()):
             try:
                 content = _read(folder)
             except ValueError as reason:
@@ -91,52 +92,57 @@ class Checkpoints:
         return None
 
     def save(self, epoch: int, write: Callable[[Path], None], state: Mapping[str, object]) -> None:
-        """Add a complete checkpoint, or none if an error occurs. Then remove the oldest ones, so that `keep` remain.
+        """Add a complete checkpoint, or none if an error occurs. Then remove the oldest checkpoints, so that at most
+        `keep` remain.
 
         Args:
             epoch: number of complete epochs.
             write: a function that writes the trainer's files into a folder.
-            state: further JSON values of the trainer.
+            state: other JSON values of the trainer.
         """
-        if not self.enabled:
+        if not self.is_enabled:
             return
         start = time.monotonic()
         self._make_folder()
-        number = max((_number(path) for path in _checkpoint_folders(self.folder)), default=0) + 1
-        final = self.folder / f"checkpoint-{number:06}"
-        with _new_folder(self.folder / f".{final.name}") as partial:
+        number = max((_parse_number(path) for path in _list_checkpoint_folders(self.folder)), default=0) + 1
+        final_folder = self.folder / f"checkpoint-{number:06}"
+        with _new_folder(self.folder / f".{final_folder.name}") as partial:
             write(partial)
             paths = sorted(path for path in partial.rglob("*") if path.is_file())
             files = {
-                path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+                path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": _compute_digest(path)}
                 for path in paths
             }
             content = {"epoch": epoch, "identity": self._identity, "state": dict(state), "files": files}
             (partial / MANIFEST).write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-            # Flushed first: otherwise, the renamed folder could have empty files after a power failure.
+            # Files are flushed before the rename: otherwise, the renamed folder could have empty files after a power
+            # failure.
             for path in (*partial.rglob("*"), partial):
                 _flush_to_disk(path)
-            partial.rename(final)
+            partial.rename(final_folder)
         _flush_to_disk(self.folder)
-        for old in self._folders()[: -self._keep]:
-            # Hidden first: a partly removed checkpoint would look damaged.
-            hidden = old.with_name(f".{old.name}")
-            shutil.move(old, hidden)  # copies if needed: overlayfs cannot rename a folder of a lower layer
-            shutil.rmtree(hidden)
+        for old_folder in self._list_usable_folders()[: -self._keep]:
+            # The folder is hidden before it is removed, because a partly removed checkpoint would look damaged.
+            hidden_folder = old_folder.with_name(f".{old_folder.name}")
+            # `move` copies the folder if necessary, because overlayfs cannot rename a folder of a lower layer
+            shutil.move(old_folder, hidden_folder)
+            shutil.rmtree(hidden_folder)
         self._next_save = time.monotonic() + TRAINING_PER_SAVE_TIME * (time.monotonic() - start)
 
     def close(self) -> None:
         """Remove the folder if it is temporary. The trainer calls this when the job is complete."""
-        if self.temporary:
+        if self.is_temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _folders(self) -> list[Path]:
+    def _list_usable_folders(self) -> list[Path]:
         """Return the folders of all checkpoints that were not set aside, oldest first."""
-        return sorted((path for path in _checkpoint_folders(self.folder) if path.suffix != DAMAGED_SUFFIX), key=_number)
+        return sorted(
+            (path for path in _list_checkpoint_folders(self.folder) if path.suffix != DAMAGED_SUFFIX), key=_parse_number
+        )
 
     def _check_identity(self, folder: Path, identity: Mapping[str, Any]) -> None:
         names = dict.fromkeys([*identity, *self._identity])
-        old, new = ({name: known.get(name, "unknown") for name in names} for known in (identity, self._identity))
+        old, new = ({name: values.get(name, "unknown") for name in names} for values in (identity, self._identity))
         differences = [f"{name} was {old[name]}, is {new[name]}" for name in names if old[name] != new[name]]
         if differences:
             raise UserError(
@@ -148,14 +154,14 @@ class Checkpoints:
         if self.folder.is_dir():
             return
         self.folder.mkdir(parents=True)
-        if self.temporary:
+        if self.is_temporary:
             (self.folder / TEMPORARY_MARK).touch()
         if os.getuid() == 0:  # the owner of the parent folder must be able to delete it
             owner = self.folder.parent.stat()
             os.chown(self.folder, owner.st_uid, owner.st_gid)
 
 
-def job_checkpoints(layout: Layout, identity: Mapping[str, Any], keep: int) -> Checkpoints:
+def open_job_checkpoints(layout: Layout, identity: Mapping[str, Any], keep: int) -> Checkpoints:
     """Return the checkpoints of this job in the folder that the request names.
 
     Without such a folder, checkpoints are temporary: only a container that restarts with the same volume resumes from
@@ -192,11 +198,11 @@ def _check_file(path: Path, size: int, digest: str) -> None:
         raise ValueError(f"{path.name} is missing")
     if path.stat().st_size != size:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {size}")
-    if _digest(path) != digest:
+    if _compute_digest(path) != digest:
         raise ValueError(f"{path.name} does not have the digest in the manifest")
 
 
-def _digest(path: Path) -> str:
+def _compute_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -212,11 +218,11 @@ def _flush_to_disk(path: Path) -> None:
 # --- names in the folder ---
 
 
-def _checkpoint_folders(folder: Path) -> list[Path]:
+def _list_checkpoint_folders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
 
 
-def _number(path: Path) -> int:
+def _parse_number(path: Path) -> int:
     return int(path.name.removesuffix(DAMAGED_SUFFIX).removeprefix("checkpoint-"))
 
 
@@ -239,7 +245,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _set_aside(folder: Path, reason: str) -> None:
-    aside = folder.with_name(folder.name + DAMAGED_SUFFIX)
-    logger.warning("checkpoint %s is damaged: %s; renamed to %s", folder, reason, aside.name)
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.move(folder, aside)
+    new_folder = folder.with_name(folder.name + DAMAGED_SUFFIX)
+    logger.warning("checkpoint %s is damaged: %s; renamed to %s", folder, reason, new_folder.name)
+    shutil.rmtree(new_folder, ignore_errors=True)
+    shutil.move(folder, new_folder)

@@ -7,18 +7,18 @@ from microjobs.trainer.batches import Batches
 from microjobs.trainer.checkpoints import Checkpoints
 from microjobs.trainer.framework import Training
 from microjobs.trainer.hyperparameters import TrainerHyperparameters
-from microjobs.trainer.progress import Progress
+from microjobs.trainer.progress import TrainingProgress
 
 
 @dataclass
 class Epochs:
     """Runs the training from `progress` until all epochs are done, the test loss plateaus, or a stop signal arrives.
 
-    checkpoints: where this process saves checkpoints; None in all processes except the first.
+    checkpoints: the checkpoints that the first process saves; None in all other processes.
     """
 
     training: Training
-    progress: Progress
+    progress: TrainingProgress
     batches: Batches
     hyperparameters: TrainerHyperparameters
     checkpoints: Checkpoints | None
@@ -38,7 +38,7 @@ class Epochs:
             progress.seconds = seconds_before + time.monotonic() - start
             if is_complete:
                 self._save_if_due()
-        if progress.step:  # a part of an epoch is not in the history, but a diverged network must not be saved
+        if progress.step:  # the history does not contain parts of an epoch, but a diverged network must not be saved
             progress.history.check(progress.epoch, progress.loss / progress.rows, self.training.test_loss())
         self._save()
 

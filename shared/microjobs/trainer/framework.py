@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from microjobs.stopping import StopRequest
-from microjobs.trainer.batches import Indices, Step
+from microjobs.trainer.batches import Indices, StepRows
 from microjobs.trainer.data import Array, TrainingData
 from microjobs.trainer.group import Group
 from microjobs.trainer.process_data import ProcessData
@@ -12,8 +12,8 @@ from microjobs.trainer.process_data import ProcessData
 HIDDEN_UNITS = (128, 64)
 """Units of the two hidden layers of the multilayer perceptron, the same in both frameworks."""
 MAX_GRADIENT_NORM = 20.0
-"""Maximum norm of the gradients. Targets are not scaled, so gradients are large: without this limit, plain SGD diverges
-on the housing data at learning rates of 0.02 or more, which are in the notebook's tuning range."""
+"""Maximum norm of the gradients. Targets are not scaled, so gradients are large. Without this limit, plain SGD diverges
+on the housing data at learning rates of 0.02 or more, which the tuning job of the workflow `housing` tries."""
 
 
 class Training(Protocol):
@@ -26,8 +26,8 @@ class Training(Protocol):
     """Name of the file that `write` writes."""
 
     @property
-    def best(self) -> object | None:
-        """Weights that `keep_best` copied; None before the first copy."""
+    def best_weights(self) -> object | None:
+        """The weights that `keep_best` copied; None before the first copy."""
 
     def write(self, folder: Path) -> None:
         """Write the state that determines the next step: weights, optimizer, best weights, random generators."""
@@ -46,7 +46,7 @@ class Training(Protocol):
     def should_stop(self) -> bool:
         """Return whether to stop before the next step; the result is the same in all processes."""
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StepRows) -> None:
         """Update the weights once, together with all other processes."""
 
     def epoch_loss(self) -> float:
@@ -73,7 +73,7 @@ class Training(Protocol):
 class Framework(Protocol):
     """A framework with its devices and its connections to other processes.
 
-    name: as logs and checkpoints show it. The model bundle's manifest has it in lower case.
+    name: name of the framework in logs and checkpoints. The manifest of the bundle contains it in lower case.
     """
 
     name: str
@@ -83,4 +83,4 @@ class Framework(Protocol):
     def group(self) -> Group: ...
 
     def create_training(self, data: ProcessData, stop: StopRequest) -> Training:
-        """Return a new network with its optimizer, the same in every process."""
+        """Return the training of a new network, which is the same in every process."""

@@ -13,7 +13,7 @@ class Group(ABC):
     """All processes of a training job, from the point of view of one process. A single process sends nothing.
 
     rank: number of this process, from 0 to `world_size` - 1.
-    local_rank, local_world_size: the same among the processes of this host.
+    local_rank, local_world_size: number of this process among the processes of this host, and how many these are.
     """
 
     rank: int
@@ -41,22 +41,22 @@ class Group(ABC):
         return [float(value) for value in (numbers if self.world_size == 1 else self._sum(numbers))]
 
     def share_bytes(self, content: bytes) -> bytes:
-        """Return the first process's content in every process."""
+        """Return the content of the first process in all processes. The content of other processes is ignored."""
         return self.gather(np.frombuffer(content if self.is_first else b"", np.uint8))[0].tobytes()
 
     def gather(self, array: Array) -> list[Array]:
         """Return the arrays of all processes in the order of their ranks; only their numbers of rows may differ.
 
-        The result is a sum of arrays that are 0 except in the rows of one process: sums are fast in all frameworks, and
+        The result is a sum of arrays that are 0 except in the rows of one process. Sums are fast in all frameworks, and
         no framework then unpickles objects from the network.
         """
         if self.world_size == 1:
             return [array]
         lengths = self._sum(np.eye(self.world_size, dtype=np.int64)[self.rank] * len(array))
         ends = np.cumsum(lengths)
-        gathered = np.zeros((ends[-1], *array.shape[1:]), array.dtype)
-        gathered[ends[self.rank] - len(array) : ends[self.rank]] = array
-        return np.split(self._sum(gathered), ends[:-1])
+        padded_array = np.zeros((ends[-1], *array.shape[1:]), array.dtype)
+        padded_array[ends[self.rank] - len(array) : ends[self.rank]] = array
+        return np.split(self._sum(padded_array), ends[:-1])
 
     def leave(self) -> None:
         """Wait until all processes have called this method, then close the connections.

@@ -7,7 +7,7 @@ from microjobs.hyperparameters import parameter
 
 @dataclasses.dataclass(frozen=True)
 class TrainerHyperparameters:
-    """Names, defaults and ranges for all frameworks, with the defaults of the housing notebook."""
+    """Hyperparameters of all frameworks, with their defaults and ranges."""
 
     epochs: int = parameter(70, "passes over the training rows", minimum=1)
     batch_size: int = parameter(128, "rows per step; 0: all rows", minimum=0)
@@ -44,6 +44,6 @@ class TrainerHyperparameters:
         return epoch % self.test_interval == 0 or epoch == self.epochs - 1
 
     def fingerprint(self) -> dict[str, bool | int | float | str]:
-        """Return the values that determine the weights: training continues only with equal values."""
-        ignored = ("epochs", "early_stopping", "checkpoint_every", "keep_checkpoints")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ignored}
+        """Return the values that determine the weights. A job resumes from a checkpoint only with equal values."""
+        ignored_names = ("epochs", "early_stopping", "checkpoint_every", "keep_checkpoints")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in ignored_names}

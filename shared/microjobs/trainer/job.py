@@ -12,13 +12,13 @@ from microjobs.distributed import Program, launch
 from microjobs.errors import Stopped
 from microjobs.files import atomic_fill
 from microjobs.stopping import StopRequest, stop_request
-from microjobs.trainer.checkpoints import Checkpoints, job_checkpoints
+from microjobs.trainer.checkpoints import Checkpoints, open_job_checkpoints
 from microjobs.trainer.data import load_data
 from microjobs.trainer.epochs import Epochs
 from microjobs.trainer.framework import Framework, Training
 from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.process_data import ProcessData
-from microjobs.trainer.progress import Progress
+from microjobs.trainer.progress import TrainingProgress
 from microjobs.trainer.results import TrainingResult, write_results
 
 H = TypeVar("H", bound=TrainerHyperparameters)
@@ -34,9 +34,9 @@ def train(
     """Train, test and save; resume from the newest checkpoint if there is one. After a stop signal, save and end.
 
     Args:
-        load_framework: imports the framework, which takes seconds, and returns its class.
-        find_worker_program: returns the program that starts this host's worker processes; None if this process trains
-            the model itself.
+        load_framework: function that imports the framework, which takes seconds, and returns its class.
+        find_worker_program: function that returns the program that starts this host's worker processes, or None if this
+            process trains the model itself.
 
     Raises:
         UserError: the data is invalid, the training diverged, or the checkpoint belongs to another training.
@@ -49,9 +49,9 @@ def train(
     if (program := find_worker_program(resources)) is not None:
         launch(program, resources)
         return
-    data = load_data(layout)  # before the framework, so that invalid data is reported at once
+    data = load_data(layout)  # the data is loaded before the framework, so that invalid data is reported at once
     framework_class = load_framework()
-    with stop_request() as stop:  # until the end of the job: a stopped job saves its work
+    with stop_request() as stop:  # the request is active until the end of the job, because a stopped job saves its work
         framework = framework_class(hyperparameters)
         Job(layout, hyperparameters, framework, ProcessData(data, framework.group), stop).run()
 
@@ -76,9 +76,10 @@ class Job:
         progress = self._resume(training, checkpoints)
         batches = self.data.batches(self.hyperparameters)
         Epochs(training, progress, batches, self.hyperparameters, checkpoints if group.is_first else None).run()
-        if progress.position == (0, 0):  # stopped before the first step; this raises even in processes without a signal
+        # the job was stopped before the first step; all processes raise `Stopped`, even those without a signal
+        if progress.position == (0, 0):
             raise Stopped(self.stop.signal_number or signal.SIGTERM)
-        if group.is_first or self.data.local_data.sharded:
+        if group.is_first or self.data.local_data.sharded_splits:
             self._save(training, progress, checkpoints)
         group.leave()
 
@@ -86,10 +87,10 @@ class Job:
         # Builds of one version for different devices (2.13.0+cpu, 2.13.0+cu130) can use each other's checkpoints.
         version = {self.framework.name: self.framework.version.partition("+")[0]}
         fingerprint = {**version, **self.hyperparameters.fingerprint(), **self.data.fingerprint()}
-        return job_checkpoints(self.layout, fingerprint, self.hyperparameters.keep_checkpoints)
+        return open_job_checkpoints(self.layout, fingerprint, self.hyperparameters.keep_checkpoints)
 
-    def _resume(self, training: Training, checkpoints: Checkpoints) -> Progress:
-        """Load the newest checkpoint in all processes; only the first one needs to have the folder.
+    def _resume(self, training: Training, checkpoints: Checkpoints) -> TrainingProgress:
+        """Load the newest checkpoint in all processes. Only the first process needs the folder.
 
         Raises:
             UserError: the checkpoint belongs to another training.
@@ -99,25 +100,25 @@ class Job:
             state, content = checkpoint.state, (checkpoint.folder / training.checkpoint_file).read_bytes()
         state = json.loads(group.share_bytes(json.dumps(state).encode()))
         if state is None:
-            return Progress()
+            return TrainingProgress()
         training.load(group.share_bytes(content))
-        progress = Progress.from_json(state)
+        progress = TrainingProgress.from_json(state)
         progress.log_resumption(self.data.rows, self.hyperparameters.epochs, checkpoints.folder)
         return progress
 
-    def _save(self, training: Training, progress: Progress, checkpoints: Checkpoints) -> None:
+    def _save(self, training: Training, progress: TrainingProgress, checkpoints: Checkpoints) -> None:
         """Write the model bundle in the first process, with the predictions of all processes."""
-        best_epoch = None if training.best is None else progress.history.best_epoch
+        best_epoch = None if training.best_weights is None else progress.history.best_epoch
         training.use_best_weights()
-        local = self.data.local_data
+        local_data = self.data.local_data
         data, train_predictions, test_predictions = self.data.gather_results(
-            training.predict(local.x_train), training.predict(local.x_test)
+            training.predict(local_data.x_train), training.predict(local_data.x_test)
         )
         if not self.framework.group.is_first:
             return
         result = TrainingResult(
             self.framework.name.lower(),
-            progress.epochs_done(self.data.rows),
+            progress.count_epochs(self.data.rows),
             progress.seconds,
             progress.history,
             train_predictions,
@@ -135,10 +136,10 @@ class Job:
             checkpoints.close()
             return
         message = f"stopped by {self.stop.name} after {epochs:.10g} of {self.hyperparameters.epochs} epochs"
-        setting = "folder" if checkpoints.temporary else "CheckpointConfig"
+        setting = "folder" if checkpoints.is_temporary else "CheckpointConfig"
         resume = f"checkpoint in {checkpoints.folder}: start the job again with the same {setting} to resume"
         read_only = f"no checkpoint is saved, because {checkpoints.folder} is read-only"
-        logger.info("%s; the model is saved; %s", message, resume if checkpoints.enabled else read_only)
+        logger.info("%s; the model is saved; %s", message, resume if checkpoints.is_enabled else read_only)
 
 
 def _log_acceleration(hyperparameters: TrainerHyperparameters, *, has_gpu: bool) -> None:

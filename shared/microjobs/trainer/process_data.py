@@ -32,9 +32,9 @@ class ProcessData:
 
     def __init__(self, data: TrainingData, group: Group) -> None:
         self.group = group
-        self.local_data = _share_fits_and_width(_take_local_rows(data, group), group)
+        self.local_data = _share_preprocessing_and_width(_take_local_rows(data, group), group)
         local_rows = len(self.local_data.x_train)
-        self._shard_sizes = _gather_int(local_rows, group) if "train" in data.sharded else None
+        self._shard_sizes = _gather_int(local_rows, group) if "train" in data.sharded_splits else None
         self.rows = local_rows if self._shard_sizes is None else sum(self._shard_sizes)
         test_rows = sum(_gather_int(len(self.test[0]), group))
         for split, rows in (("train", self.rows), ("test", test_rows)):
@@ -59,54 +59,57 @@ class ProcessData:
     def test(self) -> tuple[Array, Array]:
         """The test rows of this process; each test row belongs to one process."""
         x, y = self.local_data.x_test, self.local_data.y_test
-        if "test" in self.local_data.sharded:
+        if "test" in self.local_data.sharded_splits:
             return x, y
         return x[self.group.rank :: self.group.world_size], y[self.group.rank :: self.group.world_size]
 
     def fingerprint(self) -> dict[str, str]:
         """Return `TrainingData.fingerprint` of the rows of all processes."""
         local = self.local_data.fingerprint()
-        if not self.local_data.sharded:
+        if not self.local_data.sharded_splits:
             return local
-        gathered = [json.loads(text) for text in _gather_text(json.dumps(local), self.group)]
-        sharded = {name for name in local if name.partition("_")[2] in self.local_data.sharded}
+        fingerprints = [json.loads(text) for text in _gather_text(json.dumps(local), self.group)]
+        sharded_names = {name for name in local if name.partition("_")[2] in self.local_data.sharded_splits}
         return {
-            name: ", ".join(dict.fromkeys(item[name] for item in gathered)) if name in sharded else local[name]
+            name: ", ".join(dict.fromkeys(item[name] for item in fingerprints))
+            if name in sharded_names
+            else local[name]
             for name in local
         }
 
     def gather_results(self, train_predictions: Array, test_predictions: Array) -> tuple[TrainingData, Array, Array]:
-        """Return the data and the predictions of all processes, in the order of their ranks.
+        """Return the data and the predictions of all processes, in the order of the ranks.
 
-        Training x is only gathered for single-feature models, for the plot.
+        x_train is gathered only for models with one feature, because only their plot needs it.
         """
         data = self.local_data
         x_train, y_train, x_test, y_test = data.x_train, data.y_train, data.x_test, data.y_test
-        if "train" in data.sharded:
+        if "train" in data.sharded_splits:
             y_train, train_predictions = self._gather(y_train), self._gather(train_predictions)
             x_train = self._gather(x_train) if data.features == 1 else x_train
-        if "test" in data.sharded:
+        if "test" in data.sharded_splits:
             x_test, y_test, test_predictions = map(self._gather, (x_test, y_test, test_predictions))
-        whole = TrainingData(x_train, y_train, x_test, y_test, data.scaler, frozenset(), data.columns, data.pipeline)
-        return whole, train_predictions, test_predictions
+        all_data = TrainingData(x_train, y_train, x_test, y_test, data.scaler, frozenset(), data.columns, data.pipeline)
+        return all_data, train_predictions, test_predictions
 
     def _gather(self, array: Array) -> Array:
         return np.concatenate(self.group.gather(array))
 
 
 def _take_local_rows(data: TrainingData, group: Group) -> TrainingData:
-    """Divide the rows of the host's own files among its processes."""
-    local = slice(group.local_rank, None, group.local_world_size)
-    if "train" in data.sharded:
-        data = dataclasses.replace(data, x_train=data.x_train[local], y_train=data.y_train[local])
-    if "test" in data.sharded:
-        data = dataclasses.replace(data, x_test=data.x_test[local], y_test=data.y_test[local])
+    """Return this process's part of the rows that only this host has, and all rows that every host has."""
+    local_rows = slice(group.local_rank, None, group.local_world_size)
+    if "train" in data.sharded_splits:
+        data = dataclasses.replace(data, x_train=data.x_train[local_rows], y_train=data.y_train[local_rows])
+    if "test" in data.sharded_splits:
+        data = dataclasses.replace(data, x_test=data.x_test[local_rows], y_test=data.y_test[local_rows])
     return data
 
 
-def _share_fits_and_width(data: TrainingData, group: Group) -> TrainingData:
-    """Give every process the scaler or the columns, and the width of x, which only some hosts have."""
-    if not data.sharded:
+def _share_preprocessing_and_width(data: TrainingData, group: Group) -> TrainingData:
+    """If only some hosts have the scaler, the columns, the pipeline or the width of x, send these values to all
+    processes."""
+    if not data.sharded_splits:
         return data
     scaler = _find_json(data.scaler and dataclasses.asdict(data.scaler), group)
     columns = _find_json(data.columns and dataclasses.asdict(data.columns), group)
@@ -126,9 +129,9 @@ def _share_fits_and_width(data: TrainingData, group: Group) -> TrainingData:
 
 
 def _find_json(content: Any, group: Group) -> Any:
-    """Return the content of the first process that has any; None if no process has any."""
+    """Return the content of the first process that has content; None if no process has content."""
     texts = _gather_text(json.dumps(content), group)
-    return next((found for text in texts if (found := json.loads(text))), None)
+    return next((value for text in texts if (value := json.loads(text))), None)
 
 
 def _gather_int(number: int, group: Group) -> list[int]:

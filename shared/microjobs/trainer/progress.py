@@ -14,7 +14,7 @@ logger = logging.getLogger("microjobs")
 
 @dataclass
 class History:
-    """Losses of the epochs that were tested. Epochs count from 0 and are complete."""
+    """Training losses and test losses of the epochs that were tested. Epochs count from 0 and are complete."""
 
     epochs: list[int] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
@@ -42,13 +42,13 @@ class History:
         return self.epochs[self.test.index(min(self.test))] if self.epochs else None
 
     def has_plateaued(self, patience: int) -> bool:
-        """Return whether the last `patience` epochs had no lower test loss; never with a patience of 0."""
-        best = self.best_epoch
-        return patience > 0 and best is not None and self.epochs[-1] - best >= patience
+        """Return whether no test loss of the last `patience` epochs was the lowest so far; False if `patience` is 0."""
+        best_epoch = self.best_epoch
+        return patience > 0 and best_epoch is not None and self.epochs[-1] - best_epoch >= patience
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Position of a training job, over all its attempts.
 
     epoch: number of complete epochs.
@@ -67,8 +67,8 @@ class Progress:
     def position(self) -> tuple[int, int]:
         return self.epoch, self.step
 
-    def epochs_done(self, rows: int) -> float:
-        """Return the number of epochs done over `rows` training rows, with the fraction of a stopped epoch."""
+    def count_epochs(self, rows: int) -> float:
+        """Return the number of completed epochs over `rows` training rows, plus the fraction of a stopped epoch."""
         return self.epoch + round(self.rows / rows, 3)
 
     def end_epoch(self) -> None:
@@ -78,7 +78,7 @@ class Progress:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Progress":
+    def from_json(cls, content: Mapping[str, Any]) -> "TrainingProgress":
         members = {member.name: content[member.name] for member in fields(cls)}
         return cls(**{**members, "history": History(**content["history"])})
 
@@ -88,11 +88,11 @@ class Progress:
         Raises:
             UserError: the checkpoint has more epochs than requested.
         """
-        done = self.epochs_done(rows)
-        if done > epochs:
+        epoch_count = self.count_epochs(rows)
+        if epoch_count > epochs:
             raise UserError(
-                f"the checkpoint in {folder} has {done:.10g} epochs, more than the requested {epochs}: "
+                f"the checkpoint in {folder} has {epoch_count:.10g} epochs, more than the requested {epochs}: "
                 "increase epochs, or empty the folder to start over"
             )
-        note = "; all epochs are done, only the model is saved" if done == epochs else ""
-        logger.info("resuming after %.10g of %d epochs, from %s%s", done, epochs, folder, note)
+        note = "; all epochs are done, only the model is saved" if epoch_count == epochs else ""
+        logger.info("resuming after %.10g of %d epochs, from %s%s", epoch_count, epochs, folder, note)

@@ -1,4 +1,5 @@
-"""Results of a training job: metrics, plots and the model bundle. Imports numpy; slower libraries only when needed."""
+"""Results of a training job: metrics, plots and the model bundle. It imports numpy, and slower libraries only when they
+are needed."""
 
 import json
 import logging
@@ -19,6 +20,7 @@ from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.progress import History
 
 EXPORT_TOLERANCE = 1e-5
+"""Maximum difference between the predictions of model.onnx and of the framework; see `predictor.check_equal`."""
 
 logger = logging.getLogger("microjobs")
 
@@ -39,7 +41,7 @@ class TrainingResult:
     framework: the framework's name in the bundle's manifest.
     epochs: passes over the training rows, including the fraction of the last epoch if the training was stopped in it.
     seconds: training time of all attempts of the job.
-    best_epoch: epoch whose weights the model has; None for the last one.
+    best_epoch: the epoch whose weights the model has; None for the last epoch.
     """
 
     framework: str
@@ -59,7 +61,8 @@ def write_results(
     Raises:
         RuntimeError: model.onnx, which the framework wrote, predicts other values than the trained network.
     """
-    # Imported late: ONNX Runtime and matplotlib take a second, and a job with invalid data should fail before that.
+    # ONNX Runtime and matplotlib are imported late, because the imports take a second, and a job with invalid data
+    # should fail before them.
     from microjobs import predictor
 
     predictor.check_equal(layout.model, data.sample, result.test_predictions[:SAMPLE_ROWS], EXPORT_TOLERANCE)

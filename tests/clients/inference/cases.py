@@ -1,6 +1,6 @@
 """Programs that follow the convention of sagemaker-inference, and requests for each program.
 
-The programs run with AWS's toolkit and with serve. `DIFFERENCES` lists the responses that differ on purpose.
+The programs run with AWS's toolkit and with serve. `differences.py` lists the responses that differ on purpose.
 """
 
 import base64
@@ -23,12 +23,12 @@ JSON, CSV, NPY, NPZ, LINES = (
 
 @dataclass(frozen=True)
 class Request:
-    """One request."""
+    """A request for a prediction."""
 
     body: bytes = b"[1]"
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": JSON})
 
-    def content(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {"body": base64.b64encode(self.body).decode(), "headers": dict(self.headers)}
 
 
@@ -39,11 +39,11 @@ class Program:
     code: str
     requests: Mapping[str, Request] = field(default_factory=lambda: {"": Request()})
 
-    def content(self) -> dict[str, Any]:
-        return {"code": self.code, "requests": [request.content() for request in self.requests.values()]}
+    def to_dict(self) -> dict[str, Any]:
+        return {"code": self.code, "requests": [request.to_dict() for request in self.requests.values()]}
 
 
-def npy(array: Any, **options: Any) -> bytes:
+def to_npy(array: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, **options)
     return buffer.getvalue()
@@ -98,7 +98,7 @@ PREDICTIONS = {
     "object": "object()",
     "function": "lambda: 1",
 }
-ACCEPTS = {"json": JSON, "csv": CSV, "npy": NPY}
+ACCEPT_TYPES = {"json": JSON, "csv": CSV, "npy": NPY}
 
 # --- Accept headers for the default output_fn ---
 
@@ -110,14 +110,14 @@ ACCEPT_HEADERS = (
 
 # --- bodies for the default input_fn ---
 
-DESCRIBE = MODEL + (
+DESCRIBING_PROGRAM = MODEL + (
     "def predict_fn(data, model):\n"
     "    array = np.asarray(data)\n"
-    "    data[...] = data  # it must be writable\n"
+    "    data[...] = data  # the array must be writable\n"
     "    kinds = {'kind': type(data).__name__, 'dtype': str(array.dtype), 'shape': array.shape}\n"
     "    return {**kinds, 'values': repr(data.tolist())}\n"
 )
-TEXTS = {
+TEXT_BODIES = {
     JSON: (
         "[[1, 2], [3, 4]]", "[1, 2]", "[[1, 2.5]]", "[1.0, 2.0]", "7", "0.1", "true", "[true, false]", "null",
         "[1, null]",
@@ -147,13 +147,13 @@ ARRAYS = {
     "record": np.zeros(2, "f4,i4"), "date": np.array(["2026-01-02"], "M8[D]"), "bytes": np.array([b"a"]),
     "three-dimensional": np.zeros((2, 1, 2)),
 }  # fmt: skip
-NPY_BODIES = {name: npy(array) for name, array in ARRAYS.items()} | {
-    "pickle": npy(np.array([{"a": 1}], object), allow_pickle=True),
-    "truncated": npy(np.zeros(4))[:-1],
+NPY_BODIES = {name: to_npy(array) for name, array in ARRAYS.items()} | {
+    "pickle": to_npy(np.array([{"a": 1}], object), allow_pickle=True),
+    "truncated": to_npy(np.zeros(4))[:-1],
     "nonsense": b"nonsense",
-    "trailing": npy(np.zeros(1)) + b"more",
+    "trailing": to_npy(np.zeros(1)) + b"more",
 }
-OTHER_TYPES = {
+OTHER_TYPE_REQUESTS = {
     "parameters": Request(b"1,2", {"Content-Type": f"{CSV}; charset=utf-8"}),
     "capitals": Request(b"1,2", {"Content-Type": "Text/CSV"}),
     "unknown": Request(b"1,2", {"Content-Type": "image/png"}),
@@ -170,14 +170,14 @@ IDENTITY_FUNCTIONS = (
     "def predict_fn(data, model):\n    return data\ndef output_fn(prediction, accept):\n    return prediction\n"
     "def input_fn(body, content_type):\n    return body\n"
 )
-BODIES = {
+BODY_REQUESTS = {
     "json": Request(b"[1]"),
     "csv": Request(b"1,2", {"Content-Type": CSV, "Accept": CSV}),
     "octets": Request(b"\xff\0", {"Content-Type": "application/octet-stream", "Accept": "image/png"}),
-    "npy": Request(npy(np.zeros(1)), {"Content-Type": NPY, "Accept": "*/*"}),
+    "npy": Request(to_npy(np.zeros(1)), {"Content-Type": NPY, "Accept": "*/*"}),
     "two-accepts": Request(b"x", {"Content-Type": "text/plain", "Accept": "image/png, text/plain;q=0.5"}),
 }
-RETURNS = {
+RETURN_EXPRESSIONS = {
     "text": "'é'", "bytes": "b'\\xff'", "bytearray": "bytearray(b'x')", "list": "[1, {'a': None}]",
     "dict": "{'a': 1}", "none": "None",
     "number": "1.5", "true": "True", "pair": "('x', 'text/plain')", "pair-of-bytes": "(b'x', 'image/png')",
@@ -185,7 +185,7 @@ RETURNS = {
     "triple": "('x', 'text/plain', 7)", "single": "('x',)", "empty-tuple": "()", "pair-without-type": "('x', None)",
     "pair-with-empty-type": "('x', '')", "list-of-two": "['x', 'text/plain']", "object": "object()", "set": "{1}",
 }  # fmt: skip
-RAISES = {
+RAISE_EXPRESSIONS = {
     "ValueError": "ValueError('no')", "silent": "Exception()", "KeyError": "KeyError('k')",
     "NotImplementedError": "NotImplementedError()",
     "generic": "errors.GenericInferenceToolkitError(418, 'teapot')",
@@ -202,7 +202,7 @@ SIGNATURES = {
     "model_warmup_fn": "model_dir, model",
 }  # fmt: skip
 ERRORS = "from sagemaker_inference import errors\n"
-CONTEXT = (
+CONTEXT_PROGRAM = (
     "import json\ndef transform_fn(model, data, content_type, accept, context):\n"
     "    names = ('Content-Type', 'Accept', 'X-Custom', 'Absent')\n"
     "    found = [context.get_request_header(0, name) for name in names]\n"
@@ -222,14 +222,17 @@ HOOKS = (
 )
 
 
-def _defaults() -> Iterable[tuple[str, Program]]:
+def _make_default_programs() -> Iterable[tuple[str, Program]]:
     for name, expression in PREDICTIONS.items():
         code = f"{MODEL}def predict_fn(data, model):\n    return {expression}\n"
         yield (
             f"predict_fn {name}",
             Program(
                 code,
-                {accept: Request(headers={"Content-Type": JSON, "Accept": media}) for accept, media in ACCEPTS.items()},
+                {
+                    accept: Request(headers={"Content-Type": JSON, "Accept": media})
+                    for accept, media in ACCEPT_TYPES.items()
+                },
             ),
         )
     code = f"{MODEL}def predict_fn(data, model):\n    return [1]\n"
@@ -237,22 +240,22 @@ def _defaults() -> Iterable[tuple[str, Program]]:
         "Accept",
         Program(code, {name: Request(headers={"Content-Type": JSON, "Accept": name}) for name in ACCEPT_HEADERS}),
     )
-    for media, texts in TEXTS.items():
+    for media, texts in TEXT_BODIES.items():
         requests = {
             text if len(text) < 60 else f"{text[:9]}…{len(text)}": Request(text.encode(), {"Content-Type": media})
             for text in texts
         }
-        yield f"body {media}", Program(DESCRIBE, requests)
+        yield f"body {media}", Program(DESCRIBING_PROGRAM, requests)
     yield (
         "body npy",
-        Program(DESCRIBE, {name: Request(body, {"Content-Type": NPY}) for name, body in NPY_BODIES.items()}),
+        Program(DESCRIBING_PROGRAM, {name: Request(body, {"Content-Type": NPY}) for name, body in NPY_BODIES.items()}),
     )
-    yield "body other", Program(DESCRIBE, OTHER_TYPES)
+    yield "body other", Program(DESCRIBING_PROGRAM, OTHER_TYPE_REQUESTS)
 
 
-def _functions() -> Iterable[tuple[str, Program]]:
+def _make_function_programs() -> Iterable[tuple[str, Program]]:
     for name in ("input_fn", "predict_fn", "output_fn", "transform_fn"):
-        others = "" if name == "transform_fn" else IDENTITY_FUNCTIONS
+        other_functions = "" if name == "transform_fn" else IDENTITY_FUNCTIONS
         values = SIGNATURES[name]
         for suffix, parameters in (
             ("", values),
@@ -261,19 +264,24 @@ def _functions() -> Iterable[tuple[str, Program]]:
         ):
             yield (
                 f"{name}{suffix} gets",
-                Program(MODEL + others + ECHO.format(name=f"{name}({parameters})", values=values), BODIES),
+                Program(
+                    MODEL + other_functions + ECHO.format(name=f"{name}({parameters})", values=values), BODY_REQUESTS
+                ),
             )
-        for what, expression in RAISES.items():
+        for case, expression in RAISE_EXPRESSIONS.items():
             yield (
-                f"{name} raises {what}",
-                Program(f"{MODEL}{ERRORS}{others}def {name}({values}):\n    raise {expression}\n"),
+                f"{name} raises {case}",
+                Program(f"{MODEL}{ERRORS}{other_functions}def {name}({values}):\n    raise {expression}\n"),
             )
     for name in ("output_fn", "transform_fn"):
-        for what, expression in RETURNS.items():
-            others = IDENTITY_FUNCTIONS if name == "output_fn" else ""
+        for case, expression in RETURN_EXPRESSIONS.items():
+            other_functions = IDENTITY_FUNCTIONS if name == "output_fn" else ""
             yield (
-                f"{name} returns {what}",
-                Program(f"{MODEL}{others}def {name}({SIGNATURES[name]}):\n    return {expression}\n", BODIES),
+                f"{name} returns {case}",
+                Program(
+                    f"{MODEL}{other_functions}def {name}({SIGNATURES[name]}):\n    return {expression}\n",
+                    BODY_REQUESTS,
+                ),
             )
     for name in ("pre_model_fn", "model_fn", "model_warmup_fn"):
         yield (
@@ -290,7 +298,10 @@ def _functions() -> Iterable[tuple[str, Program]]:
         yield f"{name} takes nothing", Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}():\n    pass\n")
     for name in ("input_fn", "predict_fn", "output_fn"):
         yield f"{name} takes too little", Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}(data):\n    return data\n")
-        yield f"{name} takes too much", Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}(a, b, c, d):\n    return a\n")
+        yield (
+            f"{name} takes too much",
+            Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}(a, b, c, d):\n    return a\n"),
+        )
         yield f"{name} is None", Program(f"{MODEL}def predict_fn(data, model):\n    return data\n{name} = None\n")
         yield (
             f"{name} clashes with transform_fn",
@@ -300,13 +311,13 @@ def _functions() -> Iterable[tuple[str, Program]]:
         )
 
 
-def _context() -> Iterable[tuple[str, Program]]:
+def _make_context_programs() -> Iterable[tuple[str, Program]]:
     yield "hooks in order", Program(HOOKS)
     yield "hooks return nothing", Program(HOOKS.replace("return 'model'", "pass"))
     headers = {"Content-Type": CSV, "Accept": "text/plain", "X-Custom": "mine"}
     yield (
         "context of a request",
-        Program(MODEL + CONTEXT, {"": Request(b"x", headers), "bare": Request(b"x", {"Content-Type": CSV})}),
+        Program(MODEL + CONTEXT_PROGRAM, {"": Request(b"x", headers), "bare": Request(b"x", {"Content-Type": CSV})}),
     )
     template = "def transform_fn(model, data, content_type, accept, context):\n    context.{call}\n    return 'x'\n"
     for call in (
@@ -320,7 +331,7 @@ def _context() -> Iterable[tuple[str, Program]]:
     package = (
         "from sagemaker_inference import content_types, decoder, default_inference_handler, encoder, errors, utils\n"
     )
-    own = (
+    own_functions = (
         "handler = default_inference_handler.DefaultInferenceHandler()\n"
         "def input_fn(data, content_type):\n    return decoder.decode(data, content_type) * 2\n"
         "def predict_fn(data, model):\n    return data\n"
@@ -330,7 +341,7 @@ def _context() -> Iterable[tuple[str, Program]]:
         media: Request(body, {"Content-Type": media, "Accept": media})
         for media, body in {JSON: b"[1]", CSV: b"1,2"}.items()
     }
-    yield "package's own functions", Program(MODEL + package + own, requests)
+    yield "package's own functions", Program(MODEL + package + own_functions, requests)
     names = "content_types.JSON, content_types.UTF8_TYPES, sorted(encoder.SUPPORTED_CONTENT_TYPES)"
     names += ", utils.parse_accept('a, b')"
     yield "package's constants", Program(f"{MODEL}{package}def transform_fn(a, b, c, d):\n    return [{names}]\n")
@@ -344,72 +355,13 @@ def _context() -> Iterable[tuple[str, Program]]:
     yield "package's ValueError", Program(MODEL + package + malformed)
 
 
-PROGRAMS = {name: program for make_programs in (_defaults, _functions, _context) for name, program in make_programs()}
+PROGRAMS = {
+    name: program
+    for make_programs in (_make_default_programs, _make_function_programs, _make_context_programs)
+    for name, program in make_programs()
+}
 
 
-def dump() -> str:
+def dump_programs() -> str:
     """Return all programs as the JSON that toolkit_handlers.py and serve_handlers.py read."""
-    return json.dumps([program.content() for program in PROGRAMS.values()])
-
-
-# --- intended differences: the status of serve for each program and request ---
-
-NO_PICKLE = {
-    **{(f"predict_fn {name}", "npy"): 500 for name in (
-        "label-objects", "mixed-objects", "list-of-dicts", "dict", "dict-with-numbers-as-keys",
-        "dict-with-tuples-as-keys",
-        "none", "set", "huge-integer", "object",
-    )},
-    ("body npy", "pickle"): 400,
-}  # fmt: skip
-"""Arrays of objects are neither pickled nor unpickled. The toolkit runs the code in a client's pickle."""
-
-MALFORMED = {
-    **{(f"body {JSON}", text): 400 for text in ("[[1], [1, 2]]", "[1,]", "{", "x")},
-    **{(f"body {JSON}", text): 400 for text in ("[[[[[[[[[…140", "[[[[[[[[[…10000", "999999999…5000")},
-    (f"body {CSV}", "1,2\n3"): 400,
-    **{("body npy", name): 400 for name in ("truncated", "nonsense", "trailing")},
-    ("body other", "no-utf-8"): 400,
-    ("body other", "npz-nonsense"): 400,
-}  # fmt: skip
-"""A malformed body gets status 400. The toolkit responds with 500, and ignores bytes after an array."""
-
-UNSUPPORTED = {
-    ("Accept", "image/png"): 406,
-    ("body other", "unknown"): 415,
-    **{(f"{name} raises unsupported", ""): 415 for name in ("input_fn", "predict_fn", "transform_fn")},
-    ("output_fn raises unsupported", ""): 406,
-}
-"""UnsupportedFormatError becomes 415 or 406. The toolkit responds with 500."""
-
-SUPPORTED = {
-    **{("Accept", name): 200 for name in ("text/html, */*", f"{JSON};q=0.9", "application/*", "Text/CSV", LINES)},
-    (f"body {JSON}", "\ufeff[1]"): 200,
-    (f"body {CSV}", "\ufeff1,2"): 200,
-    **{("body other", name): 200 for name in ("parameters", "capitals", "absent", "lines")},
-    **{
-        (f"{name} returns pair-without-type", request): 200
-        for name in ("output_fn", "transform_fn")
-        for request in BODIES
-    },
-}
-"""Supported by serve only: requests and results without a media type; parameters, capitals, ranges and qualities of
-media types; byte order marks; JSON lines."""
-
-NOT_SERIALISABLE = {
-    (f"{name} returns {what}", request): 500
-    for name in ("output_fn", "transform_fn")
-    for what in ("object", "set")
-    for request in BODIES
-}
-"""A result that is neither text, bytes nor JSON gets status 500. The toolkit responds with 503; clients then retry."""
-
-STREAMED = {("predict_fn generator", name): 200 for name in ACCEPTS}
-"""A generator is a response stream; its parts are not in the body."""
-DIFFERENCES = NO_PICKLE | MALFORMED | UNSUPPORTED | SUPPORTED | NOT_SERIALISABLE | STREAMED
-
-REJECTED_AT_START = {
-    *(f"{name} takes too {what}" for name in ("input_fn", "predict_fn", "output_fn") for what in ("little", "much")),
-    "predict_fn is None",
-}
-"""Programs that cannot answer any request. The toolkit loads them, and responds to each request with 500."""
+    return json.dumps([program.to_dict() for program in PROGRAMS.values()])

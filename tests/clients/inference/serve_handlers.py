@@ -17,7 +17,7 @@ from microjobs.hosting.service import Invocation, Service
 
 
 class Headers:
-    """Header fields with Granian's interface."""
+    """The headers of a request, with Granian's interface."""
 
     def __init__(self, fields: dict[str, str]) -> None:
         self._fields = {name.lower(): value for name, value in fields.items()}
@@ -40,13 +40,13 @@ def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     return {"status": response.status, "type": media_type, "headers": response_headers, "body": body}
 
 
-def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
+def run_program(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
     code = folder / str(number) / "code"
     code.mkdir(parents=True)
     path = code / f"program_{number}.py"
     path.write_text(program["code"])
     service = Service(Metrics({}), limit=1 << 20, workers=1)
-    service.metrics.claim_row()
+    service.metrics.claim_row()  # as each worker of serve does before it records metrics
     try:
         service.set_model(HandlerModel(path, code.parent))
     except UserError as error:
@@ -56,9 +56,11 @@ def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     programs = json.load(sys.stdin)
-    out = sys.stdout
-    sys.stdout = sys.stderr  # programs may print
-    json.dump([run(number, program, Path(sys.argv[1])) for number, program in enumerate(programs)], out)
+    results_stream = sys.stdout
+    sys.stdout = sys.stderr  # programs may print, but the standard output must contain only the results
+    json.dump(
+        [run_program(number, program, Path(sys.argv[1])) for number, program in enumerate(programs)], results_stream
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Runs handlers with AWS's toolkit and multi-model-server, in a virtual environment that contains only these.
+"""Runs handlers with AWS's toolkit and multi-model-server, in a virtual environment of their own.
 
-Usage: toolkit_handlers.py FOLDER < programs.json > answers.json, see cases.py.
+Usage: toolkit_handlers.py FOLDER < programs.json > answers.json. cases.py defines the programs.
 """
 
 import base64
@@ -16,8 +16,8 @@ from mms.service import Service
 from sagemaker_inference.default_handler_service import DefaultHandlerService
 
 
-class Reader:
-    """Reads the binary message that a worker of multi-model-server sends to its front end."""
+class MessageReader:
+    """A reader of the binary message that a worker of multi-model-server sends to its front end."""
 
     def __init__(self, message: bytes) -> None:
         self._message = message
@@ -40,10 +40,10 @@ def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     parameters = [{"name": "body", "value": base64.b64decode(request["body"]), "contentType": content_type}]
     try:
         message = service.predict([{"requestId": b"1", "headers": headers, "parameters": parameters}])
-    except Exception as error:  # the worker dies, and its front end responds with 500
+    except Exception as error:  # an error ends the worker, and its front end responds with 500
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return {"status": 500, "type": None, "headers": {}, "body": ""}
-    reader = Reader(message)
+    reader = MessageReader(message)
     code, _message, _request_id, media_type = (
         reader.read_number(),
         reader.read_data(),
@@ -64,7 +64,7 @@ def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
+def run_program(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
     code = folder / str(number) / "code"
     code.mkdir(parents=True)
     (code / f"program_{number}.py").write_text(program["code"])
@@ -82,9 +82,11 @@ def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     programs = json.load(sys.stdin)
-    out = sys.stdout
-    sys.stdout = sys.stderr  # programs may print
-    json.dump([run(number, program, Path(sys.argv[1])) for number, program in enumerate(programs)], out)
+    results_stream = sys.stdout
+    sys.stdout = sys.stderr  # programs may print, but the standard output must contain only the results
+    json.dump(
+        [run_program(number, program, Path(sys.argv[1])) for number, program in enumerate(programs)], results_stream
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-# What users of Terraform create around SageMaker. The address and the credentials are the environment's.
+# Resources that users of Terraform create for SageMaker. Environment variables set the address and the credentials.
 terraform {
   required_providers {
     aws = { source = "hashicorp/aws" }

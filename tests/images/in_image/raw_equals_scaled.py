@@ -1,4 +1,4 @@
-"""Runs in the TensorFlow image: the SavedModel's two signatures agree, and take any number of rows."""
+"""Checks that the SavedModel's two signatures agree for any number of rows. Runs in the TensorFlow image."""
 
 import os
 

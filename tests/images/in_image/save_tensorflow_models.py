@@ -1,4 +1,4 @@
-"""Writes a SavedModel with two versions and two signatures, in TensorFlow Serving's layout. Runs in the image."""
+"""Writes a servable with two versions. The SavedModel of each version has two signatures. Runs in the image."""
 
 import os
 
@@ -17,19 +17,21 @@ def make_model(factor: float) -> tf.Module:
     model = tf.Module()
     model.factor = tf.Variable(factor)
 
-    def total(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    def sum_rows(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": tf.reduce_sum(x, 1, keepdims=True) * model.factor}
 
-    def named(x: tf.Tensor, word: tf.Tensor) -> dict[str, tf.Tensor]:
+    def sum_rows_and_uppercase(x: tf.Tensor, word: tf.Tensor) -> dict[str, tf.Tensor]:
         tf.debugging.assert_positive(x, "x has a value that is not positive")
         return {"y": tf.reduce_sum(x, 1), "upper": tf.strings.upper(word)}
 
-    model.total = tf.function(total, input_signature=[ROWS])
-    model.named = tf.function(named, input_signature=[ROWS, WORDS])
+    model.sum_rows = tf.function(sum_rows, input_signature=[ROWS])
+    model.sum_rows_and_uppercase = tf.function(sum_rows_and_uppercase, input_signature=[ROWS, WORDS])
     return model
 
 
 for version in (1, 2):
     model = make_model(float(version))
     folder = Layout.from_environment().model / "export" / "Servo" / str(version)
-    tf.saved_model.save(model, str(folder), signatures={"serving_default": model.total, "named": model.named})
+    tf.saved_model.save(
+        model, str(folder), signatures={"serving_default": model.sum_rows, "named": model.sum_rows_and_uppercase}
+    )

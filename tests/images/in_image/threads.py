@@ -1,6 +1,6 @@
-"""Runs in the PyTorch image: `set_threads` sets one thread for small steps.
+"""Checks that `set_threads` sets one thread for small steps. Runs in the PyTorch image.
 
-It keeps the number of threads for large steps, or if the user has set it.
+For large steps, or if the user has set a number of threads, `set_threads` changes nothing.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Runs in the TensorFlow image: training on two devices of one host, such as two GPUs, equals training on one."""
+"""Checks that training on two devices, such as two GPUs, equals training on one. Runs in the TensorFlow image."""
 
 import importlib
 import logging
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# As the job sets them: TensorFlow would log missing GPUs and that oneDNN is on.
+# The job sets these variables, too. Without them, TensorFlow logs warnings about missing GPUs and oneDNN.
 os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 sys.path.insert(0, os.environ["MICROJOBS_JOB"])
 
@@ -22,7 +22,7 @@ from microjobs.trainer.data import Array, TrainingData
 from microjobs.trainer.job import Job
 from microjobs.trainer.process_data import ProcessData
 
-# This must precede the first computation, at which TensorFlow fixes its devices.
+# The first computation fixes TensorFlow's devices, so they are configured before it.
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 framework, group, hyperparameters = (
@@ -40,11 +40,11 @@ def train(strategy: tf.distribute.Strategy, data: TrainingData) -> Array:
 
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that these devices are not GPUs
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # TensorFlow would warn that these devices are not GPUs
 x = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 y = x.sum(axis=1, keepdims=True) + 20
 data = TrainingData(x, y, x, y, None)
-single = train(tf.distribute.get_strategy(), data)
-double = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), data)
-np.testing.assert_allclose(single, double, atol=1e-4)
-assert single.std() > 0.1  # the model has learned
+one_device_predictions = train(tf.distribute.get_strategy(), data)
+two_device_predictions = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), data)
+np.testing.assert_allclose(one_device_predictions, two_device_predictions, atol=1e-4)
+assert one_device_predictions.std() > 0.1  # the model has learned

@@ -1,4 +1,4 @@
-"""Chromium, as Debian or Google packages it."""
+"""Functions that find and start Chromium, as Debian or Google packages it."""
 
 import os
 import shutil
@@ -8,14 +8,17 @@ from playwright.sync_api import Browser, Playwright
 
 from tests.conftest import REQUIRE_ENGINE
 
+PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome")
+"""Names of Chromium's programs. The first program has no windows, so it needs a quarter of the CPU time."""
+
 
 def find_chromium() -> str | None:
-    """Return the path of Chromium or Chrome; None if none is installed."""
-    return shutil.which("chromium") or shutil.which("google-chrome")
+    """Return the path of the first installed program of PROGRAMS; None if none is installed."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 def require_chromium() -> None:
-    """Skip the test if no browser is installed, or fail it where all tests must run."""
+    """Skip the test if no browser is installed. Fail the test instead in CI, where all tests must run."""
     if find_chromium() is None:
         if os.environ.get(REQUIRE_ENGINE):
             pytest.fail("chromium is not installed")

@@ -15,12 +15,12 @@ def find_violations(page: Page) -> list[str]:
     """Return the accessibility problems that axe finds on a page, in the light and in the dark mode."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
-    found = []
+    problems = []
     for scheme, options in RULES.items():
         page.emulate_media(color_scheme=scheme)
         violations: list[dict[str, Any]] = page.evaluate(RUN_AXE, {**options, "resultTypes": ["violations"]})
         for violation in violations:
             targets = [node["target"] for node in violation["nodes"]]
-            found.append(f"{scheme}: {violation['id']}: {targets}")
+            problems.append(f"{scheme}: {violation['id']}: {targets}")
     page.emulate_media(color_scheme="light")
-    return found
+    return problems

@@ -1,4 +1,4 @@
-"""One server on the process runtime, one that starts no hosts, and one Chromium, for all tests of the console."""
+"""A server on the process runtime, a server that starts no hosts, and a Chromium, for all tests of the console."""
 
 from collections.abc import Iterator
 
@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from microjobs_orchestrator.local import control
-from tests.local.clients import LocalServer, running_server
+from tests.local.clients import LocalServer, run_server
 from tests.local.console.browsers import launch, require_chromium
-from tests.local.security.stubbed import stubbed
+from tests.local.security.stubbed import server_without_hosts
 
 TIMEOUT_MILLISECONDS = 15_000
 expect.set_options(timeout=TIMEOUT_MILLISECONDS)
@@ -16,8 +16,8 @@ expect.set_options(timeout=TIMEOUT_MILLISECONDS)
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with running_server(tmp_path_factory.mktemp("console"), runtime="process") as running:
-        yield running
+    with run_server(tmp_path_factory.mktemp("console"), runtime="process") as local:
+        yield local
 
 
 @pytest.fixture(scope="package")
@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def session(browser: Browser, server: LocalServer) -> Iterator[Page]:
+def session_page(browser: Browser, server: LocalServer) -> Iterator[Page]:
     """Return a page with an open session. Other pages of its context have the same session."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(TIMEOUT_MILLISECONDS)
@@ -44,7 +44,7 @@ def session(browser: Browser, server: LocalServer) -> Iterator[Page]:
 @pytest.fixture(scope="package")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """Return a server whose runtime starts no hosts."""
-    with stubbed(tmp_path_factory.mktemp("stub")) as server:
+    with server_without_hosts(tmp_path_factory.mktemp("stub")) as server:
         yield server
 
 
@@ -61,9 +61,9 @@ def console(browser: Browser, stub: LocalServer) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="package")
-def shared_page(session: Page) -> Iterator[tuple[Page, list[str]]]:
-    """Return a page for all tests, which loads the console once, and the errors that it logs."""
-    page = session.context.new_page()
+def shared_page(session_page: Page) -> Iterator[tuple[Page, list[str]]]:
+    """Return a page for all tests, and the errors that it logs. The page loads the console once."""
+    page = session_page.context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: _record_error(message, errors))
@@ -82,15 +82,15 @@ def page(shared_page: tuple[Page, list[str]]) -> Iterator[Page]:
 
 
 @pytest.fixture
-def own_page(session: Page) -> Iterator[Page]:
-    """Return a new page in the open session, which may log errors, for a test that changes more than the address."""
-    page = session.context.new_page()
+def own_page(session_page: Page) -> Iterator[Page]:
+    """Return a new page in the open session, for a test that changes more than the address. The page may log errors."""
+    page = session_page.context.new_page()
     yield page
     page.close()
 
 
 def _record_error(message: ConsoleMessage, errors: list[str]) -> None:
-    if message.type == "error" and "Failed to load resource" not in message.text:  # a status that the page reports
+    if message.type == "error" and "Failed to load resource" not in message.text:  # the page itself shows such errors
         errors.append(message.text)
 
 

@@ -1,7 +1,7 @@
 """Takes the screenshots of the documentation: `make screenshots`.
 
-A server on the process runtime runs a few jobs. Each line of `PAGES` is one screenshot in `docs/using/screenshots`.
-`python -m tests.local.console.screenshots NAME...` takes those of the named pages.
+Two servers run a few jobs. Each item of `PAGES` and `STUB_PAGES` is one screenshot in `docs/using/screenshots`.
+`python -m tests.local.console.screenshots NAME...` takes only the screenshots with these names.
 """
 
 import sys
@@ -14,7 +14,7 @@ from playwright.sync_api import Page, Playwright, sync_playwright
 
 from microjobs_orchestrator.local import control
 from tests.conftest import REPOSITORY
-from tests.local.clients import ROOT, LocalServer, channel, running_server, wait_until
+from tests.local.clients import ROOT, LocalServer, make_channel, run_server, wait_until
 from tests.local.console.browsers import launch
 from tests.local.console.test_registry import create_group
 from tests.local.console.test_tuning import start_tuning, wait_for_tuning
@@ -27,7 +27,7 @@ from tests.local.resources.pipelines.steps import (
     make_training_step,
     start,
 )
-from tests.local.security.stubbed import stubbed
+from tests.local.security.stubbed import server_without_hosts
 from tests.local.test_hosting import make_model, wait_for_endpoint
 
 FOLDER = REPOSITORY / "docs" / "using" / "screenshots"
@@ -52,15 +52,18 @@ STUB_PAGES = {
 }
 """Addresses of pages of a server whose runtime starts no hosts."""
 
-TOPS = {"compare": "Parallel coordinates"}
-"""Headings at the top of a screenshot, for pages that are scrolled."""
+TOP_HEADINGS = {"compare": "Parallel coordinates"}
+"""For pages that are scrolled: the heading at the top of the screenshot."""
 
-LINE = r"'\033[36mepoch %s/8\033[0m loss=%s mse=%s\n' $epoch 0.$((90 / epoch)) $((4000 / epoch))"
-TRAINING = f"for epoch in 1 2 3 4 5 6 7 8; do printf {LINE}; sleep 1; done; printf '\\033[32mmodel saved\\033[0m\\n'"
+PRINTF_ARGUMENTS = r"'\033[36mepoch %s/8\033[0m loss=%s mse=%s\n' $epoch 0.$((90 / epoch)) $((4000 / epoch))"
+TRAINING_SCRIPT = (
+    f"for epoch in 1 2 3 4 5 6 7 8; do printf {PRINTF_ARGUMENTS}; sleep 1; done; "
+    "printf '\\033[32mmodel saved\\033[0m\\n'"
+)
 METRICS = {
     "MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}, {"Name": "mse", "Regex": "mse=([0-9.]+)"}]
 }
-FAILURE = f"echo 'x_train has 12 columns, x_test has 13' >{ROOT}/output/failure; exit 1"
+FAILURE_SCRIPT = f"echo 'x_train has 12 columns, x_test has 13' >{ROOT}/output/failure; exit 1"
 
 
 def run_jobs(server: LocalServer) -> None:
@@ -69,19 +72,19 @@ def run_jobs(server: LocalServer) -> None:
     server.s3.create_bucket(Bucket="housing-data")
     rows = "".join(f"{rooms},{20 * rooms + 7},{rooms % 3},{110 * rooms + 40}\n" for rooms in range(1, 12))
     server.s3.put_object(Bucket="housing-data", Key="raw/houses.csv", Body=f"rooms,area,floor,price\n{rows}".encode())
-    inputs = [channel("train", server.uri("housing"))]
+    inputs = [make_channel("train", server.uri("housing"))]
     server.process("echo done", ProcessingJobName="housing-preprocess")
     for number, rate in ((4, "0.01"), (1, "0.1")):
-        name, script = f"housing-train-{number}", TRAINING.replace("4000", str(4000 + 500 * number))
+        name, script = f"housing-train-{number}", TRAINING_SCRIPT.replace("4000", str(4000 + 500 * number))
         hyperparameters = {"learning-rate": rate, "hidden": "32"}
         server.train(
             script, TrainingJobName=name, algorithm=METRICS, InputDataConfig=inputs, HyperParameters=hyperparameters
         )
-    server.train(FAILURE, TrainingJobName="housing-train-2", InputDataConfig=inputs)
+    server.train(FAILURE_SCRIPT, TrainingJobName="housing-train-2", InputDataConfig=inputs)
     server.start_training("sleep 90", TrainingJobName="housing-train-3", InputDataConfig=inputs)
 
 
-def deploy(server: LocalServer) -> None:
+def deploy_endpoint(server: LocalServer) -> None:
     """Create an endpoint with two variants, and send requests to it."""
     instances = {"InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
     model = make_model(server, 1.0)
@@ -122,22 +125,22 @@ def wait_for_step(server: LocalServer, arn: str, step: str) -> None:
     wait_until(lambda: list_statuses(list_steps(server, arn)).get(step), lambda status: status == "Succeeded")
 
 
-def take(page: Page, address: str, name: str) -> None:
+def take_screenshot(page: Page, address: str, name: str) -> None:
     page.goto(address)
     page.locator("tbody tr, pre, .log > div, canvas").first.wait_for()
-    page.wait_for_timeout(1000)  # charts and live data
-    if name in TOPS:
-        page.get_by_role("heading", name=TOPS[name]).evaluate("heading => heading.scrollIntoView()")
+    page.wait_for_timeout(1000)  # after this time, charts and live data are complete
+    if name in TOP_HEADINGS:
+        page.get_by_role("heading", name=TOP_HEADINGS[name]).evaluate("heading => heading.scrollIntoView()")
     page.screenshot(path=FOLDER / f"{name}.png")
 
 
-def take_all(server: LocalServer, playwright: Playwright, pages: Mapping[str, str]) -> None:
+def take_screenshots(server: LocalServer, playwright: Playwright, pages: Mapping[str, str]) -> None:
     browser = launch(playwright)
     page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]  # a TypedDict
     page.goto(control.make_console_address(server.home, server.address))
     page.locator("tbody tr").first.wait_for()
     for name in pages.keys() & (sys.argv[1:] or pages.keys()):
-        take(page, f"{server.address.url}/_microjobs/console/{pages[name]}", name)
+        take_screenshot(page, f"{server.address.url}/_microjobs/console/{pages[name]}", name)
     browser.close()
 
 
@@ -145,18 +148,22 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_server(Path(folder), runtime="process") as server,
+        run_server(Path(folder), runtime="process") as server,
         sync_playwright() as playwright,
     ):
         run_jobs(server)
-        deploy(server)
+        deploy_endpoint(server)
         execution = execute_pipeline(server)
-        take_all(server, playwright, {name: page.format(execution=execution) for name, page in PAGES.items()})
-    with tempfile.TemporaryDirectory() as folder, stubbed(Path(folder)) as server, sync_playwright() as playwright:
+        take_screenshots(server, playwright, {name: page.format(execution=execution) for name, page in PAGES.items()})
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        server_without_hosts(Path(folder)) as server,
+        sync_playwright() as playwright,
+    ):
         start_tuning(server, "tune", 40)
         wait_for_tuning(server, "tune")
         create_group(server, "housing")
-        take_all(server, playwright, STUB_PAGES)
+        take_screenshots(server, playwright, STUB_PAGES)
 
 
 if __name__ == "__main__":

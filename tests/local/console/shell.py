@@ -15,6 +15,7 @@ class Shell:
         self.name = server.start_training(f"n=0; while true; do {run_next}; done", **members)
 
     def run(self, command: str) -> None:
+        """Let the job run a command after the earlier commands. Do not wait for its end."""
         file = self._folder / "new"
         file.write_text(command)
         file.rename(self._folder / str(self._count))

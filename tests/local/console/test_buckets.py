@@ -1,4 +1,4 @@
-"""The pages of buckets and objects in Chromium."""
+"""Tests of the console's pages of buckets and objects in Chromium."""
 
 import io
 import struct
@@ -25,7 +25,7 @@ def make_png() -> bytes:
 
 def make_npy() -> bytes:
     header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), }".ljust(117) + "\n"
-    values = bytes.fromhex("0000c03f00000040000020c0")  # 1.5, 2 and -2.5
+    values = bytes.fromhex("0000c03f00000040000020c0")  # the values 1.5, 2 and -2.5
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + values
 
 
@@ -53,14 +53,15 @@ FILES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def folder(server: LocalServer) -> str:
+def bucket_url(server: LocalServer) -> str:
+    """Store FILES in the default bucket; return the address of the bucket's page."""
     for name, content in FILES.items():
         server.s3.put_object(Bucket=server.address.bucket, Key=f"preview/a b/{name}", Body=content)
     return f"{server.address.url}/_microjobs/console/#/buckets/{server.address.bucket}"
 
 
-def open_object(page: Page, folder: str, name: str) -> None:
-    page.goto(f"{folder}/preview%2Fa%20b%2F{name}")
+def open_object(page: Page, bucket_url: str, name: str) -> None:
+    page.goto(f"{bucket_url}/preview%2Fa%20b%2F{name}")
     expect(page.get_by_role("heading", name="Preview")).to_be_visible()
 
 
@@ -90,25 +91,25 @@ def test_folders_lead_to_an_object(page: Page, server: LocalServer, root: str) -
         ("empty", "The object is empty."),
     ],
 )
-def test_object_is_previewed(page: Page, folder: str, name: str, text: str) -> None:
-    open_object(page, folder, name)
+def test_object_is_previewed(page: Page, bucket_url: str, name: str, text: str) -> None:
+    open_object(page, bucket_url, name)
     expect(page.locator("main")).to_contain_text(text)
 
 
-def test_csv_is_a_table(page: Page, folder: str) -> None:
-    open_object(page, folder, "table.csv")
+def test_csv_is_a_table(page: Page, bucket_url: str) -> None:
+    open_object(page, bucket_url, "table.csv")
     expect(page.get_by_role("cell")).to_have_text(["a", "b, c", "1", "2"])
 
 
-def test_image_is_shown(page: Page, folder: str) -> None:
-    open_object(page, folder, "plot.png")
+def test_image_is_shown(page: Page, bucket_url: str) -> None:
+    open_object(page, bucket_url, "plot.png")
     image = page.get_by_role("img")
     expect(image).to_be_visible()
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1
 
 
-def test_object_is_downloaded(page: Page, folder: str, tmp_path: Path) -> None:
-    open_object(page, folder, "data.bin")
+def test_object_is_downloaded(page: Page, bucket_url: str, tmp_path: Path) -> None:
+    open_object(page, bucket_url, "data.bin")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     download.value.save_as(tmp_path / "file")
@@ -116,13 +117,13 @@ def test_object_is_downloaded(page: Page, folder: str, tmp_path: Path) -> None:
     assert download.value.suggested_filename == "data.bin"
 
 
-def test_large_text_shows_its_beginning(page: Page, server: LocalServer, folder: str) -> None:
+def test_large_text_shows_its_beginning(page: Page, server: LocalServer, bucket_url: str) -> None:
     server.s3.put_object(Bucket=server.address.bucket, Key="large/a.csv", Body=b"first,2\n" + b"1,2\n" * 200_000)
-    page.goto(f"{folder}/large%2Fa.csv")
+    page.goto(f"{bucket_url}/large%2Fa.csv")
     expect(page.get_by_role("row")).to_have_count(201)
     expect(page.get_by_text("The beginning of the object is shown.")).to_be_visible()
 
 
-def test_missing_object_is_reported(page: Page, folder: str) -> None:
-    page.goto(f"{folder}/absent")
+def test_missing_object_is_reported(page: Page, bucket_url: str) -> None:
+    page.goto(f"{bucket_url}/absent")
     expect(page.get_by_role("alert")).to_contain_text("does not exist")

@@ -1,4 +1,7 @@
-"""The page with the code of a resource in Chromium. `tests/clients/test_console_code.py` runs the code of each kind."""
+"""Tests of the console's page with the code of a resource in Chromium.
+
+`tests/clients/test_console_code.py` runs the code of each kind.
+"""
 
 import os
 import subprocess
@@ -32,11 +35,11 @@ def test_code_is_copied_and_creates_the_same_job(page: Page, server: LocalServer
     subprocess.run(command, env=environment, check=True, timeout=60)
     server.wait_for_end(f"{job}-again")
     members = ("AlgorithmSpecification", "HyperParameters", "ResourceConfig", "StoppingCondition", "RoleArn")
-    first, second = (server.describe_training(name) for name in (job, f"{job}-again"))
-    assert {name: first[name] for name in members} == {name: second[name] for name in members}
+    first_job, second_job = (server.describe_training(name) for name in (job, f"{job}-again"))
+    assert {name: first_job[name] for name in members} == {name: second_job[name] for name in members}
 
 
-def test_keys_choose_the_client(page: Page, job: str, root: str) -> None:
+def test_arrow_keys_choose_the_client(page: Page, job: str, root: str) -> None:
     page.goto(f"{root}#/code/training-job/{job}")
     page.get_by_role("tab", name="boto3").focus()
     for title, text in (

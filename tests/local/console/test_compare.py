@@ -1,4 +1,4 @@
-"""The comparison of training jobs and trial components in Chromium."""
+"""Tests of the console's comparison of training jobs and trial components in Chromium."""
 
 import re
 import time
@@ -14,41 +14,41 @@ from tests.local.console.shell import Shell
 from tests.local.resources.pipelines.steps import create_pipeline, make_training_step, start, wait_for_end
 
 ALGORITHM = {"MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]}
-RATES = {"0.1": "0.5", "0.2": "0.25"}
-"""Final losses by learning rates."""
+FINAL_LOSSES = {"0.1": "0.5", "0.2": "0.25"}
+"""Final losses by learning rate."""
 
 
 @pytest.fixture(scope="module")
-def names(server: LocalServer) -> list[str]:
+def job_names(server: LocalServer) -> list[str]:
     return [
         server.train(
             f"echo loss=2; sleep 1.2; echo loss={loss}",
             algorithm=ALGORITHM,
             HyperParameters={"rate": rate, "mode": "a"},
         )["TrainingJobName"]
-        for rate, loss in RATES.items()
+        for rate, loss in FINAL_LOSSES.items()
     ]
 
 
-def test_chosen_jobs_are_compared(page: Page, names: list[str], root: str) -> None:
+def test_chosen_jobs_are_compared(page: Page, job_names: list[str], root: str) -> None:
     page.goto(f"{root}#/compare")
-    for name in names:
+    for name in job_names:
         page.get_by_label(name, exact=True).check()
     table = page.get_by_role("table", name="Hyperparameters and final metrics")
-    for name, (rate, loss) in zip(names, RATES.items(), strict=True):
+    for name, (rate, loss) in zip(job_names, FINAL_LOSSES.items(), strict=True):
         expect(table.get_by_role("row").filter(has_text=name).get_by_role("cell")).to_have_text(
             [name, "Completed", "a", rate, re.compile(r"[0-9.]+"), loss]
         )
     curves = page.get_by_role("img", name="Curves of loss")
-    for name in names:
+    for name in job_names:
         expect(curves).to_have_attribute("aria-label", re.compile(f"{name}: from 0"))
     assert find_violations(page) == []
 
 
-def test_axes_of_the_scatter_plot_can_be_chosen(page: Page, names: list[str], root: str) -> None:
-    page.goto(f"{root}#/compare?jobs={','.join(names)}")
+def test_axes_of_the_scatter_plot_can_be_chosen(page: Page, job_names: list[str], root: str) -> None:
+    page.goto(f"{root}#/compare?jobs={','.join(job_names)}")
     expect(page.get_by_role("img", name="loss by rate")).to_have_attribute(
-        "aria-label", f"loss by rate. {names[0]}: 0.1, 0.5; {names[1]}: 0.2, 0.25"
+        "aria-label", f"loss by rate. {job_names[0]}: 0.1, 0.5; {job_names[1]}: 0.2, 0.25"
     )
     expect(page.locator(".scatter circle")).to_have_count(2)
     page.get_by_label("Vertical").select_option("rate")
@@ -61,7 +61,7 @@ def test_curves_of_a_running_job_grow(page: Page, server: LocalServer, root: str
     page.goto(f"{root}#/compare?jobs={shell.name}")
     curves = page.get_by_role("img", name="Curves of loss")
     expect(curves).to_have_attribute("aria-label", re.compile("last 4"))
-    page.wait_for_timeout(1100)  # the last value of a second is its point
+    page.wait_for_timeout(1100)  # the last value of a second becomes the point of this second
     shell.run("echo loss=3")
     expect(curves).to_have_attribute("aria-label", re.compile("from 3 to 4, last 3"))
     shell.stop()
@@ -84,16 +84,16 @@ def test_missing_job_is_reported(page: Page, root: str) -> None:
     expect(page.get_by_role("alert")).to_contain_text("absent")
 
 
-RUNS = 5
+RUN_COUNT = 5
 
 
 @pytest.fixture(scope="module")
 def experiment(stub: LocalServer) -> str:
-    """An experiment with trial components, whose losses decrease with their rates."""
+    """An experiment whose trial components have lower losses at lower rates."""
     sagemaker, metrics = stub.sagemaker, stub.client("sagemaker-metrics")
     sagemaker.create_experiment(ExperimentName="rates")
     sagemaker.create_trial(TrialName="all", ExperimentName="rates")
-    for number in range(RUNS):
+    for number in range(RUN_COUNT):
         name = f"run-{number}"
         parameters = {"rate": {"NumberValue": 10.0**-number}, "kind": {"StringValue": ("adam", "sgd")[number % 2]}}
         sagemaker.create_trial_component(TrialComponentName=name, Parameters=parameters)
@@ -107,64 +107,77 @@ def experiment(stub: LocalServer) -> str:
 
 
 @pytest.fixture
-def runs(console: Page, stub: LocalServer, experiment: str) -> Iterator[Page]:
+def compare_page(console: Page, stub: LocalServer, experiment: str) -> Iterator[Page]:
     """Return a page that compares the trial components of the experiment."""
     page = console.context.new_page()
     page.goto(f"{stub.address.url}/_microjobs/console/#/compare")
     page.get_by_role("combobox", name="Runs").select_option("trial components of an experiment")
     page.get_by_role("combobox", name="Experiment").select_option(experiment)
-    expect(page.locator(".parallel .line")).to_have_count(RUNS)
+    expect(page.locator(".parallel .line")).to_have_count(RUN_COUNT)
     yield page
     page.close()
 
 
-def test_trial_components_have_axes_for_categories_and_logarithms(runs: Page) -> None:
-    expect(runs.locator(".parallel .title")).to_contain_text(["kind", "rate (log)", "loss"])
-    expect(runs.locator(".parallel text", has_text="sgd")).to_be_visible()
-    runs.locator("summary").press("Enter")
-    runs.get_by_label("Logarithmic scale of rate").uncheck()
-    expect(runs.locator(".parallel .title").nth(1)).to_contain_text(re.compile("rate$"))
-    runs.get_by_label("rate", exact=True).uncheck()
-    expect(runs.locator(".parallel .title")).to_contain_text(["kind", "loss"])
-    runs.get_by_label("Horizontal axis").select_option("iteration")
-    expect(runs.get_by_role("img", name="Curves of loss")).to_have_attribute(
+def test_trial_components_have_axes_for_categories_and_logarithms(compare_page: Page) -> None:
+    expect(compare_page.locator(".parallel .title")).to_contain_text(["kind", "rate (log)", "loss"])
+    expect(compare_page.locator(".parallel text", has_text="sgd")).to_be_visible()
+    compare_page.locator("summary").press("Enter")
+    compare_page.get_by_label("Logarithmic scale of rate").uncheck()
+    expect(compare_page.locator(".parallel .title").nth(1)).to_contain_text(re.compile("rate$"))
+    compare_page.get_by_label("rate", exact=True).uncheck()
+    expect(compare_page.locator(".parallel .title")).to_contain_text(["kind", "loss"])
+    compare_page.get_by_label("Horizontal axis").select_option("iteration")
+    expect(compare_page.get_by_role("img", name="Curves of loss")).to_have_attribute(
         "aria-label", re.compile("run-0: from 7 to 9, last 7")
     )
-    assert find_violations(runs) == []
+    assert find_violations(compare_page) == []
 
 
-def test_pointer_highlights_the_nearest_run(runs: Page) -> None:
-    plot = runs.locator("svg.parallel")
+def test_pointer_highlights_the_nearest_run(compare_page: Page) -> None:
+    plot = compare_page.locator("svg.parallel")
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     assert box
-    runs.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * (46 / 340))  # the largest loss
-    expect(runs.get_by_label("Highlighted run")).to_have_value("run-0")
-    expect(runs.locator(".parallel .front")).to_have_count(1)
-    runs.get_by_label("Highlighted run").select_option("run-3")
-    expect(runs.locator(".scatter .front")).to_have_count(1)
+    # the mouse points to the largest loss
+    compare_page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * (46 / 340))
+    expect(compare_page.get_by_label("Highlighted run")).to_have_value("run-0")
+    expect(compare_page.locator(".parallel .front")).to_have_count(1)
+    compare_page.get_by_label("Highlighted run").select_option("run-3")
+    expect(compare_page.locator(".scatter .front")).to_have_count(1)
 
 
-def test_range_is_chosen_with_the_pointer_or_with_keys(runs: Page) -> None:
-    rows = runs.get_by_role("table", name="Hyperparameters and final metrics").locator("tbody tr")
-    handle = runs.locator('.handle[data-axis="loss"]')
+def test_range_is_chosen_with_the_pointer_or_with_keys(compare_page: Page) -> None:
+    rows = compare_page.get_by_role("table", name="Hyperparameters and final metrics").locator("tbody tr")
+    handle = compare_page.locator('.handle[data-axis="loss"]')
     handle.scroll_into_view_if_needed()
     box = handle.bounding_box()
     assert box
     center = box["x"] + box["width"] / 2
-    runs.mouse.move(center, box["y"] + box["height"] * 0.6)
-    runs.mouse.down()
-    runs.mouse.move(center, box["y"] + box["height"] * 1.1, steps=4)
-    runs.mouse.up()
+    compare_page.mouse.move(center, box["y"] + box["height"] * 0.6)
+    compare_page.mouse.down()
+    compare_page.mouse.move(center, box["y"] + box["height"] * 1.1, steps=4)
+    compare_page.mouse.up()
     expect(rows).to_have_count(2)
-    expect(runs.locator(".parallel .other")).to_have_count(3)
-    expect(runs.locator(".scatter circle")).to_have_count(2)
-    runs.mouse.click(center, box["y"] + 20)
-    expect(rows).to_have_count(RUNS)
-    runs.locator("summary").press("Enter")
-    runs.get_by_label("Lowest loss").fill("5")
-    runs.keyboard.press("Tab")
+    expect(compare_page.locator(".parallel .other")).to_have_count(3)
+    expect(compare_page.locator(".scatter circle")).to_have_count(2)
+    compare_page.mouse.click(center, box["y"] + 20)
+    expect(rows).to_have_count(RUN_COUNT)
+    compare_page.locator("summary").press("Enter")
+    compare_page.get_by_label("Lowest loss").fill("5")
+    compare_page.keyboard.press("Tab")
     expect(rows).to_have_count(3)
-    runs.get_by_label("Category of kind").select_option("sgd")
+    expect(compare_page.locator(".parallel rect.range")).to_have_attribute("height", "138")  # half of the axis
+    compare_page.get_by_label("Category of kind").select_option("sgd")
     expect(rows).to_have_count(1)
     expect(rows).to_contain_text("run-1")
+
+
+def test_range_of_a_logarithmic_axis_may_end_below_zero(compare_page: Page) -> None:
+    compare_page.locator("summary").press("Enter")
+    compare_page.get_by_label("Lowest rate").fill("-1")
+    compare_page.get_by_label("Highest rate").fill("0.01")
+    compare_page.keyboard.press("Tab")
+    expect(compare_page.locator(".parallel rect.range")).to_have_attribute("height", "138")  # half of the axis
+    compare_page.get_by_label("Highest rate").fill("-0.5")
+    compare_page.keyboard.press("Tab")
+    expect(compare_page.locator(".parallel rect.range")).to_have_attribute("height", "2")

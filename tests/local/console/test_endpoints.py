@@ -1,4 +1,4 @@
-"""The pages of endpoints in Chromium, with a runtime whose models return the request."""
+"""Tests of the console's pages of endpoints in Chromium, with a runtime whose models return the request."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ from tests.local.console.checks import find_violations
 
 
 def create_endpoint(server: LocalServer, name: str, **config: Any) -> None:
+    """Create an endpoint with its configuration and its model, and wait until it is in service."""
     start_endpoint(server, name, **config)
     wait_until(
         lambda: server.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"],
@@ -25,8 +26,8 @@ def start_endpoint(server: LocalServer, name: str, model: dict[str, Any] | None 
     sagemaker.create_model(
         ModelName=name, PrimaryContainer={"Image": "serve", **(model or {})}, ExecutionRoleArn=server.address.role_arn
     )
-    production = {"ProductionVariants": [make_variant(name, "blue")], **config}
-    sagemaker.create_endpoint_config(EndpointConfigName=name, **production)
+    config_members = {"ProductionVariants": [make_variant(name, "blue")], **config}
+    sagemaker.create_endpoint_config(EndpointConfigName=name, **config_members)
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
 
 
@@ -164,7 +165,7 @@ def test_result_of_an_asynchronous_request_appears(console: Page, stub: LocalSer
 
 
 def test_file_is_sent_and_its_response_can_be_stored(console: Page, stub: LocalServer, tmp_path: Path) -> None:
-    content = bytes(range(256)) * 8192  # more than the limit for other operations
+    content = bytes(range(256)) * 8192  # the content exceeds the limit for other operations
     (tmp_path / "x.npy").write_bytes(content)
     create_endpoint(stub, "files")
     open_endpoint(console, stub, "files")

@@ -1,8 +1,8 @@
-"""The page of one job in Chromium."""
+"""Tests of the console's page of a job in Chromium."""
 
 from playwright.sync_api import Page, expect
 
-from tests.local.clients import LocalServer, channel
+from tests.local.clients import LocalServer, make_channel
 from tests.local.console.checks import find_violations
 
 
@@ -18,7 +18,7 @@ def test_failed_job_shows_its_reason_first(page: Page, server: LocalServer, root
 
 def test_inputs_outputs_hosts_and_history_are_shown(page: Page, server: LocalServer, root: str) -> None:
     server.put({"console/data.csv": "1\n"})
-    name = server.train("echo hello", InputDataConfig=[channel("train", server.uri("console"))])["TrainingJobName"]
+    name = server.train("echo hello", InputDataConfig=[make_channel("train", server.uri("console"))])["TrainingJobName"]
     page.goto(f"{root}#/jobs/training-job/{name}")
     expect(page.get_by_role("table", name="Inputs")).to_contain_text(server.uri("console"))
     expect(page.get_by_role("table", name="Outputs")).to_contain_text(f"models/{name}/output/model.tar.gz")
@@ -33,6 +33,15 @@ def test_running_job_can_be_stopped(page: Page, server: LocalServer, root: str) 
     expect(page.locator(".actions .status")).to_have_text("Stopped")
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     assert server.describe_training(name)["TrainingJobStatus"] == "Stopped"
+
+
+def test_model_without_a_status_has_a_page(page: Page, server: LocalServer, root: str) -> None:
+    server.sagemaker.create_model(
+        ModelName="plain", PrimaryContainer={"Image": "serve"}, ExecutionRoleArn=server.address.role_arn
+    )
+    page.goto(f"{root}#/jobs/model/plain")
+    expect(page.get_by_role("heading", name="All members")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
 
 
 def test_missing_job_is_reported(page: Page, root: str) -> None:

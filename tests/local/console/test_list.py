@@ -1,4 +1,4 @@
-"""The list of jobs, endpoints and executions in Chromium."""
+"""Tests of the console's list of jobs, endpoints and executions in Chromium."""
 
 import json
 import re
@@ -21,10 +21,10 @@ def test_new_job_and_its_status_appear_without_a_reload(page: Page, server: Loca
 
 
 def test_filters_choose_kind_status_and_name(page: Page, server: LocalServer, root: str) -> None:
-    failed, processed = server.train("exit 3"), server.process("true")
+    training_job, processing_job = server.train("exit 3"), server.process("true")
     page.goto(root)
-    failed_row = page.get_by_role("row").filter(has_text=failed["TrainingJobName"])
-    processed_row = page.get_by_role("row").filter(has_text=processed["ProcessingJobName"])
+    failed_row = page.get_by_role("row").filter(has_text=training_job["TrainingJobName"])
+    processed_row = page.get_by_role("row").filter(has_text=processing_job["ProcessingJobName"])
     expect(failed_row).to_be_visible()
     expect(processed_row).to_be_visible()
     page.get_by_label("Kind").select_option("training job")
@@ -33,7 +33,7 @@ def test_filters_choose_kind_status_and_name(page: Page, server: LocalServer, ro
     expect(failed_row).to_be_visible()
     page.get_by_label("Name contains").fill("no such name")
     expect(page.get_by_text("No resource matches.")).to_be_visible()
-    page.reload()  # the address has the filters
+    page.reload()  # the filters remain, because the address contains them
     expect(page.get_by_label("Status")).to_have_value("Failed")
 
 

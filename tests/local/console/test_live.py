@@ -1,4 +1,7 @@
-"""Updates of pages in Chromium: they follow the server's events, and request nothing while nothing changes."""
+"""Tests of the updates of the console's pages in Chromium.
+
+The pages follow the server's events, and send no requests while nothing changes.
+"""
 
 import re
 from collections.abc import Iterator
@@ -9,22 +12,22 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from microjobs_orchestrator.local import control
-from microjobs_orchestrator.local.listening import LOOPBACK
+from microjobs_orchestrator.local.server_addresses import LOOPBACK
 from tests.local.clients import LocalServer
 from tests.local.console.shell import Shell
 from tests.local.console.test_endpoints import create_endpoint
-from tests.local.drills.proxy import running_proxy
+from tests.local.drills.proxy import run_proxy
 
-TABS = 10
+TAB_COUNT = 7
+"""Number of tabs. It is larger than six, the number of connections that a browser opens to a server."""
 INTERVAL_MS = 1000
 """A time that is longer than the interval of events."""
-"""More than the six connections that a browser opens to a server."""
 
 SET_HIDDEN = """isHidden => {
     Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
-"""Headless Chromium shows all tabs."""
+"""A function that hides a tab or shows it again, because all tabs of a headless Chromium are visible."""
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_page_requests_nothing_while_nothing_changes(stub_page: Page, stub: Loca
     stub_page.clock.install()
     stub_page.goto(f"{stub.address.url}/_microjobs/console/#/{address}")
     stub_page.get_by_text("quiet").or_(stub_page.get_by_role("log")).first.wait_for()
-    stub_page.wait_for_timeout(1500)  # requests for the last changes
+    stub_page.wait_for_timeout(1500)  # in this time, the page requests the last changes
     requests: list[str] = []
     stub_page.on("request", lambda request: requests.append(request.url))
     stub_page.clock.fast_forward("10:00")
@@ -57,9 +60,9 @@ def test_page_requests_nothing_while_nothing_changes(stub_page: Page, stub: Loca
     assert requests == []
 
 
-def test_new_line_appears_in_many_tabs_of_a_browser(session: Page, shell: Shell, root: str) -> None:
+def test_new_line_appears_in_many_tabs_of_a_browser(session_page: Page, shell: Shell, root: str) -> None:
     shell.run("echo first")
-    tabs = [session.context.new_page() for _ in range(TABS)]
+    tabs = [session_page.context.new_page() for _ in range(TAB_COUNT)]
     for tab in tabs:
         tab.goto(f"{root}#/logs/training-job/{shell.name}")
     for tab in tabs:
@@ -67,14 +70,16 @@ def test_new_line_appears_in_many_tabs_of_a_browser(session: Page, shell: Shell,
     shell.run("echo second")
     for tab in tabs:
         expect(tab.get_by_role("log")).to_contain_text("second")
-        tab.close()  # another tab takes over
+        tab.close()  # another tab now reads the stream
 
 
-def test_page_shows_what_it_missed_without_a_connection(browser: Browser, server: LocalServer, shell: Shell) -> None:
+def test_page_shows_the_lines_of_a_time_without_a_connection(
+    browser: Browser, server: LocalServer, shell: Shell
+) -> None:
     address = urlsplit(control.make_console_address(server.home, server.address))
     assert address.port
     shell.run("echo first")
-    with running_proxy((LOOPBACK, 0), (LOOPBACK, address.port)) as proxy, browser.new_context() as context:
+    with run_proxy((LOOPBACK, 0), (LOOPBACK, address.port)) as proxy, browser.new_context() as context:
         page = context.new_page()
         page.goto(urlunsplit(address._replace(netloc=f"{LOOPBACK}:{proxy.address[1]}")))
         page.get_by_role("link", name=shell.name).click()
@@ -94,7 +99,7 @@ def test_hidden_tab_requests_nothing_until_it_is_visible(
     own_page.goto(f"{root}#/logs/training-job/{shell.name}")
     lines = own_page.locator(".log > div > div")
     expect(lines).to_have_text(["first"])
-    own_page.wait_for_timeout(INTERVAL_MS)  # for the last events of the first line
+    own_page.wait_for_timeout(INTERVAL_MS)  # in this time, the last events of the first line arrive
     own_page.evaluate(SET_HIDDEN, True)
     requests: list[str] = []
     own_page.on("request", lambda request: requests.append(request.url))
@@ -109,10 +114,10 @@ def test_hidden_tab_requests_nothing_until_it_is_visible(
 def test_page_loads_although_some_files_do_not_arrive(own_page: Page, root: str) -> None:
     failures = iter(("main.js", "lib/ui.js"))
 
-    def fail_once_each(route: Route) -> None:
+    def abort_first_requests(route: Route) -> None:
         route.abort("internetdisconnected") if next(failures, None) else route.fallback()
 
-    own_page.route(re.compile(r"/(main|ui)\.js$"), fail_once_each)
+    own_page.route(re.compile(r"/(main|ui)\.js$"), abort_first_requests)
     own_page.goto(root)
     expect(own_page.get_by_role("heading", name="Jobs, endpoints and executions")).to_be_visible()
 
@@ -134,17 +139,17 @@ def test_new_lines_do_not_move_the_lines_that_are_read(page: Page, shell: Shell,
     shell.run("seq 1 400")
     page.goto(f"{root}#/logs/training-job/{shell.name}")
     log = page.get_by_role("log")
-    lines, end = log.locator("> div > div"), page.get_by_role("button", name="Show the end")
+    lines, end_button = log.locator("> div > div"), page.get_by_role("button", name="Show the end")
     expect(lines.last).to_have_text("400")
     log.evaluate("element => { element.scrollTop = 0; }")
     shell.run("echo added")
-    expect(end).to_be_visible()
+    expect(end_button).to_be_visible()
     expect(lines.first).to_be_in_viewport()
-    end.click()
+    end_button.click()
     expect(lines.last).to_have_text("added")
-    shell.run("seq 401 9000")  # more lines than a block has
+    shell.run("seq 401 9000")  # the job prints more lines than a block has
     expect(lines.last).to_have_text("9000")
-    for number in range(12):  # more lines than the page keeps blocks
+    for number in range(12):  # the loop adds more blocks than the page keeps
         shell.run(f"echo slow {number}")
         expect(lines.last).to_have_text(f"slow {number}")
         expect(lines.last).to_be_in_viewport()

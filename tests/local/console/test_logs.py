@@ -1,4 +1,4 @@
-"""The page with the output of hosts in Chromium."""
+"""Tests of the console's log page in Chromium."""
 
 from pathlib import Path
 
@@ -8,17 +8,18 @@ from playwright.sync_api import Page, expect
 from tests.local.clients import LocalServer
 from tests.local.console.checks import find_violations
 
-MANY = 50_000
+LINE_COUNT = 50_000
 
 
 @pytest.fixture(scope="module")
 def long_job(server: LocalServer) -> str:
-    """A job whose log has MANY lines: `seq` printed the first ones, and the rest are written into its file."""
+    """A job whose log has LINE_COUNT lines: `seq` has printed the first lines, and the fixture writes the others into
+    the file."""
     name = str(server.train("seq 1 3")["TrainingJobName"])
     (file,) = (server.home.logs / "aws/sagemaker/TrainingJobs" / name).iterdir()
     time = file.read_bytes().split(b" ")[0]
     with file.open("ab") as log:
-        log.writelines(b"%s line %d of the log\n" % (time, number) for number in range(MANY))
+        log.writelines(b"%s line %d of the log\n" % (time, number) for number in range(LINE_COUNT))
     return name
 
 
@@ -33,8 +34,8 @@ def test_lines_appear_while_the_job_runs(page: Page, server: LocalServer, root: 
 
 
 def test_each_host_has_its_log(page: Page, server: LocalServer, root: str) -> None:
-    name = server.train("echo I am $(hostname) $RANDOM; cat $SM_RESOURCE_CONFIG 2>/dev/null; true", instances=2)
-    page.goto(f"{root}#/logs/training-job/{name['TrainingJobName']}")
+    job = server.train("echo I am $(hostname) $RANDOM; cat $SM_RESOURCE_CONFIG 2>/dev/null; true", instances=2)
+    page.goto(f"{root}#/logs/training-job/{job['TrainingJobName']}")
     host = page.get_by_label("Host")
     expect(host.locator("option")).to_have_count(2)
     host.select_option(index=1)
@@ -42,18 +43,20 @@ def test_each_host_has_its_log(page: Page, server: LocalServer, root: str) -> No
     assert "stream=" in page.url
 
 
-def test_long_log_starts_at_its_end_and_stays_bounded(page: Page, long_job: str, root: str) -> None:
+def test_page_shows_the_end_of_a_long_log_and_keeps_a_limited_number_of_lines(
+    page: Page, long_job: str, root: str
+) -> None:
     page.goto(f"{root}#/logs/training-job/{long_job}")
     log = page.get_by_role("log")
     lines = log.locator("> div > div")
-    expect(lines.last).to_have_text(f"line {MANY - 1} of the log")
+    expect(lines.last).to_have_text(f"line {LINE_COUNT - 1} of the log")
     for _ in range(12):
-        first = lines.first.inner_text()
+        first_text = lines.first.inner_text()
         log.evaluate("element => { element.scrollTop = 0; }")
-        expect(lines.first).not_to_have_text(first)
+        expect(lines.first).not_to_have_text(first_text)
     assert lines.count() <= 4000
     page.get_by_role("button", name="Show the end").click()
-    expect(lines.last).to_have_text(f"line {MANY - 1} of the log")
+    expect(lines.last).to_have_text(f"line {LINE_COUNT - 1} of the log")
     expect(lines.last).to_be_in_viewport()
 
 
@@ -61,16 +64,17 @@ def test_search_finds_lines_and_shows_their_place(page: Page, long_job: str, roo
     page.goto(f"{root}#/logs/training-job/{long_job}")
     page.get_by_label("Find lines with").fill("line 12345 of")
     page.keyboard.press("Enter")
-    found = page.get_by_role("button", name="line 12345 of the log")
-    expect(found).to_have_count(1)
+    result_button = page.get_by_role("button", name="line 12345 of the log")
+    expect(result_button).to_have_count(1)
+    expect(page.get_by_role("status")).to_contain_text(["1 line contains “line 12345 of”."])
     assert find_violations(page) == []
-    found.click()
-    chosen = page.locator(".chosen")
-    expect(chosen).to_have_text("line 12345 of the log")
-    expect(chosen).to_be_in_viewport()
+    result_button.click()
+    chosen_line = page.locator(".chosen")
+    expect(chosen_line).to_have_text("line 12345 of the log")
+    expect(chosen_line).to_be_in_viewport()
     page.mouse.move(600, 500)
-    blocks = page.locator(".log > div")  # one block before, and one block after
-    for _ in range(20):  # the page loads the next block when it has rendered the present ones
+    blocks = page.locator(".log > div")  # the page has one block before and one block after the block of the line
+    for _ in range(20):  # the page loads the next block when it has rendered the current ones
         page.mouse.wheel(0, 100_000)
         page.wait_for_timeout(200)
         if blocks.count() == 3:
@@ -84,7 +88,7 @@ def test_log_is_downloaded(page: Page, long_job: str, root: str, tmp_path: Path)
         page.get_by_role("button", name="Download").click()
     download.value.save_as(tmp_path / "log")
     lines = (tmp_path / "log").read_text().splitlines()
-    assert (lines[:3], lines[-1], len(lines)) == (["1", "2", "3"], f"line {MANY - 1} of the log", MANY + 3)
+    assert (lines[:3], lines[-1], len(lines)) == (["1", "2", "3"], f"line {LINE_COUNT - 1} of the log", LINE_COUNT + 3)
     assert download.value.suggested_filename.endswith(".log")
 
 

@@ -1,4 +1,4 @@
-"""The page with the curves of a job in Chromium."""
+"""Tests of the console's page with the curves of a job in Chromium."""
 
 import re
 
@@ -16,7 +16,7 @@ COUNT_PIXELS = """canvas => {
     for (let at = 0; at < data.length; at += 4) count += data[at + 3] > 200 && data[at + 2] > data[at] + 80;
     return count;
 }"""
-"""Counts the pixels of a chart that have the blue of the first curve."""
+"""A function that counts the pixels of a chart that have the blue of the first curve."""
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, job: st
     canvas.wait_for()
     page.wait_for_timeout(300)
     assert canvas.evaluate(COUNT_PIXELS) > 50
-    linear = canvas.screenshot()
+    linear_chart = canvas.screenshot()
     page.get_by_label("Logarithmic scale").check()
     expect(page).to_have_url(re.compile("log=1"))
     page.wait_for_timeout(300)
     canvas = page.locator(".chart canvas").first
     assert canvas.evaluate(COUNT_PIXELS) > 50
-    assert canvas.screenshot() != linear
+    assert canvas.screenshot() != linear_chart
     assert find_violations(page) == []
 
 
@@ -58,18 +58,18 @@ def test_curves_are_smoothed_and_zoomed_with_keys(page: Page, job: str, root: st
     chart = page.get_by_role("img", name="Curves of loss")
     chart.focus()
     page.wait_for_timeout(300)
-    whole = chart.screenshot()
+    first_picture = chart.screenshot()
     page.keyboard.press("+")
     page.wait_for_timeout(100)
-    assert chart.screenshot() != whole
+    assert chart.screenshot() != first_picture
     page.keyboard.press("0")
     page.wait_for_timeout(100)
-    assert chart.screenshot() == whole
+    assert chart.screenshot() == first_picture
     page.get_by_label("Smoothing").fill("0.9")
     expect(page).to_have_url(re.compile("smooth=0.9"))
     expect(page.get_by_text("Smoothing: 0.9")).to_be_visible()
     page.wait_for_timeout(300)
-    assert chart.screenshot() != whole
+    assert chart.screenshot() != first_picture
 
 
 def test_job_without_metrics_says_so(page: Page, server: LocalServer, root: str) -> None:

@@ -1,4 +1,4 @@
-"""The pages of pipelines and their executions in Chromium."""
+"""Tests of the console's pages of pipelines and their executions in Chromium."""
 
 import re
 
@@ -16,14 +16,18 @@ from tests.local.resources.pipelines.steps import (
 )
 
 CACHE = {"Enabled": True, "ExpireAfter": "PT1H"}
-TEST = {"Type": "Equals", "LeftValue": get("Parameters.Deploy"), "RightValue": "yes"}
+DEPLOY_CONDITION = {"Type": "Equals", "LeftValue": get("Parameters.Deploy"), "RightValue": "yes"}
 PARAMETERS = [{"Name": "Deploy", "Type": "String", "DefaultValue": "no", "EnumValues": ["no", "yes"]}]
 
 
-def create_branches(server: LocalServer) -> str:
-    """Create a pipeline whose step `slow` depends on the cached step `prepare`, and a condition with two branches."""
+def create_pipeline_with_branches(server: LocalServer) -> str:
+    """Create a pipeline with the cached step `prepare`, the step `slow`, and a condition with two branches."""
     fail = make_step("fail", "Fail", {"ErrorMessage": "the error is too high"})
-    branches = {"Conditions": [TEST], "IfSteps": [make_processing_step(server, "deploy")], "ElseSteps": [fail]}
+    branches = {
+        "Conditions": [DEPLOY_CONDITION],
+        "IfSteps": [make_processing_step(server, "deploy")],
+        "ElseSteps": [fail],
+    }
     return create_pipeline(
         server,
         make_processing_step(server, "prepare", CacheConfig=CACHE),
@@ -33,13 +37,26 @@ def create_branches(server: LocalServer) -> str:
     )
 
 
+LAYOUT = """async (nodes) => {
+  const { makeLayers } = await import(new URL("pages/execution/layout.js", document.querySelector("script[src]").src));
+  return makeLayers(nodes).map((layer) => layer.map((node) => node.name));
+}"""
+
+
+def test_graph_of_a_damaged_definition_with_a_cycle_shows_all_steps(page: Page, root: str) -> None:
+    page.goto(root)
+    names = {"first": "last", "last": "first", "own": "own"}
+    nodes = [{"name": name, "dependencies": [{"name": dependency}]} for name, dependency in names.items()]
+    assert page.evaluate(LAYOUT, nodes) == [["last", "own"], ["first"]]
+
+
 def get_row(page: Page, step: str) -> Locator:
     cell = page.get_by_role("cell", name=step, exact=True)
     return page.get_by_role("table", name="Steps").get_by_role("row").filter(has=cell)
 
 
 def test_execution_is_started_with_parameters_and_followed(page: Page, server: LocalServer, root: str) -> None:
-    pipeline = create_branches(server)
+    pipeline = create_pipeline_with_branches(server)
     page.goto(f"{root}#/pipelines")
     page.get_by_role("link", name=pipeline).click()
     page.get_by_label("Deploy").select_option("yes")
@@ -56,7 +73,7 @@ def test_execution_is_started_with_parameters_and_followed(page: Page, server: L
 
 
 def test_cache_hits_and_failures_are_shown(page: Page, server: LocalServer, root: str) -> None:
-    pipeline = create_branches(server)
+    pipeline = create_pipeline_with_branches(server)
     for _ in range(2):
         arn = start(server, pipeline)
         assert wait_for_end(server, arn)["PipelineExecutionStatus"] == "Failed"
@@ -89,9 +106,9 @@ def test_execution_is_stopped_and_retried(page: Page, server: LocalServer, root:
 def test_wide_and_deep_graph_is_drawn_without_overlaps(page: Page, server: LocalServer, root: str) -> None:
     names = [f"branch-{number}" for number in range(12)]
     fail = {"ErrorMessage": "-"}
-    inner = [make_step(name, "Fail", fail, "first") for name in names]
+    middle_steps = [make_step(name, "Fail", fail, "first") for name in names]
     pipeline = create_pipeline(
-        server, make_step("first", "Fail", fail), *inner, make_step("last", "Fail", fail, *names, "first")
+        server, make_step("first", "Fail", fail), *middle_steps, make_step("last", "Fail", fail, *names, "first")
     )
     arn = start(server, pipeline)
     wait_for_end(server, arn)

@@ -1,4 +1,4 @@
-"""The pages of the model registry in Chromium, with a runtime that starts no hosts."""
+"""Tests of the console's pages of the model registry in Chromium, with a runtime that starts no hosts."""
 
 import json
 import re
@@ -6,14 +6,14 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.local.clients import LocalServer, unique
+from tests.local.clients import LocalServer, make_unique_name
 from tests.local.console.checks import find_violations
 from tests.local.resources.examples.model_registry import make_package_request
 
 
 @pytest.fixture
 def group(stub: LocalServer) -> str:
-    return create_group(stub, unique("group"))
+    return create_group(stub, make_unique_name("group"))
 
 
 def create_group(server: LocalServer, name: str) -> str:
@@ -52,8 +52,8 @@ def test_version_is_approved_and_rejected(console: Page, stub: LocalServer, grou
     console.get_by_role("button", name="Reject").click()
     expect(row).to_contain_text("Rejected")
     expect(console.get_by_role("button", name="Deploy")).to_have_count(0)
-    rejected = stub.sagemaker.list_model_packages(ModelPackageGroupName=group, ModelApprovalStatus="Rejected")
-    assert [one["ModelPackageVersion"] for one in rejected["ModelPackageSummaryList"]] == [2]
+    response = stub.sagemaker.list_model_packages(ModelPackageGroupName=group, ModelApprovalStatus="Rejected")
+    assert [package["ModelPackageVersion"] for package in response["ModelPackageSummaryList"]] == [2]
 
 
 def test_metrics_of_versions_are_shown_and_compared(console: Page, stub: LocalServer, group: str) -> None:
@@ -86,7 +86,7 @@ def test_approved_version_is_deployed(console: Page, stub: LocalServer, group: s
 
 
 def test_approved_version_updates_a_variant_of_an_endpoint(console: Page, stub: LocalServer, group: str) -> None:
-    old = {"EndpointName": group, "EndpointConfigName": group}
+    endpoint = {"EndpointName": group, "EndpointConfigName": group}
     stub.sagemaker.create_model(
         ModelName=group, PrimaryContainer={"Image": "serve"}, ExecutionRoleArn=stub.address.role_arn
     )
@@ -103,7 +103,7 @@ def test_approved_version_updates_a_variant_of_an_endpoint(console: Page, stub: 
     stub.sagemaker.create_endpoint_config(
         EndpointConfigName=group, ProductionVariants=variants, DataCaptureConfig=capture
     )
-    stub.sagemaker.create_endpoint(**old)
+    stub.sagemaker.create_endpoint(**endpoint)
     open_group(console, stub, group)
     console.get_by_role("button", name="Approve").click()
     console.get_by_label("Deploy to").select_option(group)
@@ -117,7 +117,8 @@ def test_approved_version_updates_a_variant_of_an_endpoint(console: Page, stub: 
     name = stub.sagemaker.describe_endpoint(EndpointName=group)["EndpointConfigName"]
     config = stub.sagemaker.describe_endpoint_config(EndpointConfigName=name)
     models = {
-        one["VariantName"]: (one["ModelName"], one["InitialInstanceCount"]) for one in config["ProductionVariants"]
+        variant["VariantName"]: (variant["ModelName"], variant["InitialInstanceCount"])
+        for variant in config["ProductionVariants"]
     }
     assert models == {"blue": (group, 1), "green": (name, 2)}
     assert config["DataCaptureConfig"] == capture

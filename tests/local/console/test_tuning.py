@@ -1,4 +1,4 @@
-"""The pages of tuning jobs in Chromium, with a runtime whose training jobs print their hyperparameters."""
+"""Tests of the console's pages of tuning jobs in Chromium. The training jobs print their hyperparameters."""
 
 import re
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, wait_until
 from tests.local.console.checks import find_violations
 
-TRIALS = 200
-"""More than one page of a List response has."""
+TRIAL_COUNT = 101
+"""Number of trials. It is larger than a page of a List response."""
 RANGES = {
     "ContinuousParameterRanges": [{"Name": "rate", "MinValue": "0.1", "MaxValue": "0.9"}],
     "IntegerParameterRanges": [{"Name": "units", "MinValue": "1", "MaxValue": "100"}],
@@ -19,19 +19,19 @@ RANGES = {
 }
 
 
-def start_tuning(server: LocalServer, name: str, trials: int) -> None:
+def start_tuning(server: LocalServer, name: str, trial_count: int) -> None:
     """Start a tuning job whose objective is the parameter `rate`."""
     metric = {"Name": "loss", "Regex": r'"rate": "([0-9.e-]+)"'}
     config: dict[str, Any] = {
         "Strategy": "Random",
         "RandomSeed": 1,
         "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
-        "ResourceLimits": {"MaxParallelTrainingJobs": 10, "MaxNumberOfTrainingJobs": trials},
+        "ResourceLimits": {"MaxParallelTrainingJobs": 10, "MaxNumberOfTrainingJobs": trial_count},
         "ParameterRanges": RANGES,
     }
     definition = {
         "AlgorithmSpecification": {
-            "TrainingImage": image_name("serve"),
+            "TrainingImage": make_image_name("serve"),
             "TrainingInputMode": "File",
             "MetricDefinitions": [metric],
         },
@@ -47,29 +47,29 @@ def start_tuning(server: LocalServer, name: str, trials: int) -> None:
 
 def wait_for_tuning(server: LocalServer, name: str) -> dict[str, Any]:
     describe = server.sagemaker.describe_hyper_parameter_tuning_job
-    found: dict[str, Any] = wait_until(
+    description: dict[str, Any] = wait_until(
         lambda: describe(HyperParameterTuningJobName=name),
         lambda job: job["HyperParameterTuningJobStatus"] in FINAL_STATUSES,
     )
-    return found
+    return description
 
 
 @pytest.fixture(scope="module")
 def tuning(stub: LocalServer) -> dict[str, Any]:
-    start_tuning(stub, "tune", TRIALS)
+    start_tuning(stub, "tune", TRIAL_COUNT)
     return wait_for_tuning(stub, "tune")
 
 
 def test_trials_the_best_one_and_the_importance_of_parameters_are_shown(
     console: Page, stub: LocalServer, tuning: dict[str, Any]
 ) -> None:
-    best = tuning["BestTrainingJob"]
+    best_trial = tuning["BestTrainingJob"]
     console.goto(f"{stub.address.url}/_microjobs/console/#/tuning")
     console.get_by_role("link", name="tune", exact=True).click()
     trials = console.get_by_role("table", name="Trials")
-    expect(trials.get_by_role("row")).to_have_count(TRIALS + 1)
-    expect(trials.locator("tbody tr").first).to_contain_text(best["TrainingJobName"])
-    expect(console.get_by_text("Best trial")).to_contain_text(best["TrainingJobName"])
+    expect(trials.get_by_role("row")).to_have_count(TRIAL_COUNT + 1)
+    expect(trials.locator("tbody tr").first).to_contain_text(best_trial["TrainingJobName"])
+    expect(console.get_by_text("Best trial")).to_contain_text(best_trial["TrainingJobName"])
     expect(console.get_by_role("img", name="Curves of loss by trial")).to_have_attribute(
         "aria-label", re.compile("best so far: from 0.1")
     )
@@ -84,15 +84,28 @@ def test_all_trials_are_compared(console: Page, stub: LocalServer, tuning: dict[
     console.goto(f"{stub.address.url}/_microjobs/console/#/tuning/{tuning['HyperParameterTuningJobName']}")
     console.get_by_role("link", name="Compare", exact=True).last.click()
     table = console.get_by_role("table", name="Hyperparameters and final metrics")
-    expect(table.get_by_role("row")).to_have_count(TRIALS + 1)
-    expect(console.locator(".parallel .line")).to_have_count(TRIALS)
+    expect(table.get_by_role("row")).to_have_count(TRIAL_COUNT + 1)
+    expect(console.locator(".parallel .line")).to_have_count(TRIAL_COUNT)
     expect(console.locator(".parallel .title")).to_contain_text(["kind", "rate", "units", "loss"])
-    expect(console.locator(".chart").filter(has_text="loss")).to_contain_text(f"{TRIALS} curves")
+    expect(console.locator(".chart").filter(has_text="loss")).to_contain_text(f"{TRIAL_COUNT} curves")
     links = table.get_by_role("link")
     links.first.focus()
     console.keyboard.press("ArrowDown")
     expect(console.get_by_label("Highlighted run")).to_have_value(links.nth(1).inner_text())
     expect(console.locator(".chart").filter(has_text="loss")).to_contain_text(links.nth(1).inner_text())
+
+
+def test_nearest_of_many_curves_has_a_label(console: Page, stub: LocalServer, tuning: dict[str, Any]) -> None:
+    list_trials = stub.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job
+    trials = list_trials(HyperParameterTuningJobName=tuning["HyperParameterTuningJobName"], MaxResults=20)
+    names = ",".join(trial["TrainingJobName"] for trial in trials["TrainingJobSummaries"])
+    console.goto(f"{stub.address.url}/_microjobs/console/#/compare?jobs={names}&axis=step")
+    chart = console.locator(".chart").filter(has_text="loss")
+    expect(chart).to_contain_text("20 curves")
+    last_values = chart.locator(".legend b")
+    expect(last_values).to_have_count(0)
+    chart.locator(".u-over").hover()
+    expect(last_values).to_have_count(1)
 
 
 def test_new_trials_appear_without_a_reload(console: Page, stub: LocalServer) -> None:

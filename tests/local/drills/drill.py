@@ -1,10 +1,9 @@
-"""Rounds in which a server is killed while it works, and the checks after its restart."""
+"""A drill: rounds in which a server is killed while it works, with checks after each restart."""
 
 import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -21,16 +20,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import FINAL_STATUSES, LocalServer, processing_request, training_request, wait_until
+from tests.local.clients import FINAL_STATUSES, LocalServer, make_processing_request, make_training_request, wait_until
 from tests.local.drills.examples import Examples
-from tests.local.drills.image import LAYOUT, expected_lines
-from tests.local.drills.leaks import list_objects, list_started_plans, temporary_folder
+from tests.local.drills.image import LAYOUT, list_expected_lines
+from tests.local.drills.leaks import list_started_plans, list_traces, make_temporary_folder
 from tests.local.drills.registrations import Registrations
 from tests.local.drills.uploads import Uploads
+from tests.ports import find_free_port
 
 LOST_REASON = "the local server ended while the job ran"
 MODEL = "drill"
-OBJECTS = 3
+OBJECT_COUNT = 3
 MAX_ROUND_SECONDS = 7.0
 """Maximum time from the start of a round to the end of the server."""
 
@@ -42,12 +42,12 @@ class Job:
     kind: str
     """Training, Processing or Transform, as in the operations' names."""
     name: str
-    lines: int
+    line_count: int
     """Number of lines that each host prints, with pauses."""
-    burst: int
+    burst_line_count: int
     """Number of lines that each host then prints without pauses."""
-    hosts: int
-    is_stopped: bool = False
+    host_count: int
+    is_stop_requested: bool = False
     seen_lines: dict[str, list[str]] = field(default_factory=dict)
     """The lines that a client read before the server was killed, by host."""
     seen_status: str = ""
@@ -66,18 +66,18 @@ class Drill:
         self._image = image
         self._engine = engine
         self._generator = random.Random(seed)  # noqa: S311  not for secrets
-        self._number = 0
+        self._name_count = 0
         self._endpoint = ""
         self._tuning = ""
         self._jobs: list[Job] = []
         self._examples: Examples
-        self._finished: dict[tuple[str, str], bytes] = {}
+        self._outputs: dict[tuple[str, str], bytes] = {}
         """The output of completed jobs, by the jobs' kinds and names."""
         self._config = Config(port=find_free_port(), runtime="docker")
         self._process = self._launch()
         self.local = self._wait_for_server()
         self._uploads = Uploads(self.local.s3, self.local.address.bucket, seed)
-        self._initial_temporary = list_objects(engine, home).temporary
+        self._initial_temporary_files = list_traces(engine, home).temporary
         self._make_model()
         self._registrations = Registrations(self.local.sagemaker)
 
@@ -86,7 +86,11 @@ class Drill:
     def _launch(self) -> subprocess.Popen[bytes]:
         self.home.create()
         command = [sys.executable, "-m", "microjobs_orchestrator.local", *self._config.to_flags()]
-        environment = {**os.environ, "MICROJOBS_HOME": str(self.home.root), "TMPDIR": str(temporary_folder(self.home))}
+        environment = {
+            **os.environ,
+            "MICROJOBS_HOME": str(self.home.root),
+            "TMPDIR": str(make_temporary_folder(self.home)),
+        }
         with self.home.server_log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
@@ -103,7 +107,7 @@ class Drill:
         self._process.wait()
 
     def _restart(self) -> None:
-        """Start the server again. In some rounds it is also killed while it starts."""
+        """Start the server again. In some rounds, kill it also while it starts."""
         self._process = self._launch()
         while self._generator.random() < 0.3:
             time.sleep(self._generator.uniform(0.3, 2.0))
@@ -111,114 +115,114 @@ class Drill:
             self._process = self._launch()
         self._wait_for_server()
 
-    def end(self) -> None:
-        """Stop the server as `microjobs local down` does, and check that no container, file or network remains."""
+    def stop_and_check(self) -> None:
+        """Stop the server as `microjobs local down` does. Check that no container, network, volume or file remains."""
         self._process.terminate()
         self._process.wait(60)
-        found = list_objects(self._engine, self.home)
-        assert not found.containers | found.networks | found.volumes | found.folders | found.incoming, found
+        objects = list_traces(self._engine, self.home)
+        assert not objects.containers | objects.networks | objects.volumes | objects.folders | objects.incoming, objects
 
     # --- a round ---
 
     def run_round(self) -> None:
         self._uploads.resume()
         self._examples = Examples(self.local, self._make_name("example"))
-        kill_at = time.monotonic() + self._generator.uniform(0.0, MAX_ROUND_SECONDS)
-        client = threading.Thread(target=self._submit, daemon=True)
-        client.start()
-        time.sleep(max(0.0, kill_at - MAX_ROUND_SECONDS / 4 - time.monotonic()))
+        kill_time = time.monotonic() + self._generator.uniform(0.0, MAX_ROUND_SECONDS)
+        client_thread = threading.Thread(target=self._create_until_killed, daemon=True)
+        client_thread.start()
+        time.sleep(max(0.0, kill_time - MAX_ROUND_SECONDS / 4 - time.monotonic()))
         self._read_state()
-        time.sleep(max(0.0, kill_at - time.monotonic()))
+        time.sleep(max(0.0, kill_time - time.monotonic()))
         self._kill()
-        client.join()
+        client_thread.join()
         self._uploads.check(self.local.bucket)
-        running = list_started_plans(self._engine, self.home)
+        started_plans = list_started_plans(self._engine, self.home)
         self._restart()
         self._uploads.pause()
         self._uploads.check(self.local.bucket)
         self._uploads.abort_all()
         for job in self._jobs:
-            self._check_job(job, running)
+            self._check_job(job, started_plans)
         self._registrations.check()
         self._check_tuning()
         self._examples.check()
         self._check_endpoint()
-        self._check_finished()
+        self._check_outputs()
         self._check_machine()
         self._jobs, self._tuning = [], ""
 
-    def _submit(self) -> None:
+    def _create_until_killed(self) -> None:
         """Create resources until the server is killed."""
         with suppress(BotoCoreError, ClientError):
             self._create_resources()
 
     def _create_resources(self) -> None:
-        """Create jobs of all kinds on one or two hosts, and sometimes another endpoint. Stop some of the jobs."""
+        """Create jobs of all kinds on one or two hosts. Sometimes replace the endpoint, or stop one of the jobs."""
         if self._endpoint == "" or self._generator.random() < 0.3:
             self._replace_endpoint()
         self._start_tuning()
         self._examples.create()
-        for start in (self._start_training, self._start_transform, self._start_processing, self._start_training):
-            self._jobs.append(start(self._generator.choice((1, 2))))
+        for start_job in (self._start_training, self._start_transform, self._start_processing, self._start_training):
+            self._jobs.append(start_job(self._generator.choice((1, 2))))
         if self._generator.random() < 0.4:
             job = self._generator.choice(self._jobs)
-            job.is_stopped = True  # unless it has ended already
+            job.is_stop_requested = True  # the stop fails if the job has already ended
             self._call_operation("stop", job)
 
     def _call_operation(self, verb: str, job: Job) -> dict[str, Any]:
         operation = getattr(self.local.sagemaker, f"{verb}_{job.kind.lower()}_job")
-        answer: dict[str, Any] = operation(**{f"{job.kind}JobName": job.name})
-        return answer
+        response: dict[str, Any] = operation(**{f"{job.kind}JobName": job.name})
+        return response
 
-    def _make_job(self, kind: str, hosts: int) -> tuple[Job, dict[str, str]]:
-        """Return a new job and its hyperparameters, which decide how many lines it prints."""
+    def _make_job(self, kind: str, host_count: int) -> tuple[Job, dict[str, str]]:
+        """Return a new job and its hyperparameters, which decide how many lines the job prints."""
         choice = self._generator.choice
-        job = Job(kind, self._make_name(kind.lower()), choice((1, 10, 30)), choice((0, 1000, 20_000)), hosts)
-        return job, {"lines": str(job.lines), "burst": str(job.burst), "pause": "0.1"}
+        job = Job(kind, self._make_name(kind.lower()), choice((1, 10, 30)), choice((0, 1000, 20_000)), host_count)
+        return job, {"lines": str(job.line_count), "burst": str(job.burst_line_count), "pause": "0.1"}
 
-    def _start_training(self, hosts: int) -> Job:
-        job, hyperparameters = self._make_job("Training", hosts)
+    def _start_training(self, host_count: int) -> Job:
+        job, hyperparameters = self._make_job("Training", host_count)
         self.local.sagemaker.create_training_job(
-            **self._make_training_request(hosts)
+            **self._make_training_request(host_count)
             | {"TrainingJobName": job.name, "HyperParameters": hyperparameters}
             | {"ModelPackageConfig": self._registrations.config}
         )
         return job
 
-    def _start_processing(self, hosts: int) -> Job:
-        job, hyperparameters = self._make_job("Processing", hosts)
+    def _start_processing(self, host_count: int) -> Job:
+        job, hyperparameters = self._make_job("Processing", host_count)
         uri, path = self.local.uri(f"processed/{job.name}"), str(LAYOUT.processing("output"))
         output = {"OutputName": "weights", "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": "EndOfJob"}}
         application = {"ImageUri": self._image, "ContainerArguments": ["process", json.dumps(hyperparameters)]}
         self.local.sagemaker.create_processing_job(
-            **processing_request("", hosts)
+            **make_processing_request("", host_count)
             | {"ProcessingJobName": job.name, "AppSpecification": application}
             | {"ProcessingOutputConfig": {"Outputs": [output]}}
         )
         return job
 
-    def _start_transform(self, hosts: int) -> Job:
+    def _start_transform(self, host_count: int) -> Job:
         """Start a transform job. Its containers print no lines, and answer `ok` to each object."""
-        job = Job("Transform", self._make_name("transform"), 0, 0, hosts)
+        job = Job("Transform", self._make_name("transform"), 0, 0, host_count)
         source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": self.local.uri("rows/")}}
         self.local.sagemaker.create_transform_job(
             TransformJobName=job.name,
             ModelName=MODEL,
             TransformInput={"DataSource": source, "ContentType": "text/csv"},
             TransformOutput={"S3OutputPath": self.local.uri(f"scores/{job.name}")},
-            TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": hosts},
+            TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": host_count},
         )
         return job
 
     def _make_model(self) -> None:
         """Create the model of endpoints and transform jobs, and the objects that transform jobs read."""
-        self.local.put({f"rows/{number}": "row" for number in range(OBJECTS)})
+        self.local.put({f"rows/{number}": "row" for number in range(OBJECT_COUNT)})
         self.local.sagemaker.create_model(
             ModelName=MODEL, PrimaryContainer={"Image": self._image}, ExecutionRoleArn=self.local.address.role_arn
         )
 
-    def _make_training_request(self, hosts: int = 1) -> dict[str, Any]:
-        request = training_request(self.local, "", hosts)
+    def _make_training_request(self, host_count: int = 1) -> dict[str, Any]:
+        request = make_training_request(self.local, "", host_count)
         metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
         algorithm = {"TrainingImage": self._image, "TrainingInputMode": "File", "MetricDefinitions": metrics}
         return request | {"AlgorithmSpecification": algorithm}
@@ -244,8 +248,8 @@ class Drill:
     def _replace_endpoint(self) -> None:
         sagemaker = self.local.sagemaker
         if self._endpoint:
-            old, self._endpoint = self._endpoint, ""  # the server may be killed before it answers
-            sagemaker.delete_endpoint(EndpointName=old)
+            old_endpoint, self._endpoint = self._endpoint, ""  # the server may be killed before it answers
+            sagemaker.delete_endpoint(EndpointName=old_endpoint)
         name = self._make_name("endpoint")
         variant = {"VariantName": "main", "ModelName": MODEL, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
@@ -253,8 +257,8 @@ class Drill:
         self._endpoint = name
 
     def _make_name(self, kind: str) -> str:
-        self._number += 1
-        return f"{kind}-{self._number}"
+        self._name_count += 1
+        return f"{kind}-{self._name_count}"
 
     def _read_state(self) -> None:
         """Read the lines and the status of each job before the server is killed."""
@@ -264,30 +268,31 @@ class Drill:
 
     # --- checks ---
 
-    def _check_job(self, job: Job, running: set[str]) -> None:
-        found = wait_until(
-            lambda: self._call_operation("describe", job), lambda found: found[f"{job.kind}JobStatus"] in FINAL_STATUSES
+    def _check_job(self, job: Job, started_plans: set[str]) -> None:
+        description = wait_until(
+            lambda: self._call_operation("describe", job),
+            lambda description: description[f"{job.kind}JobStatus"] in FINAL_STATUSES,
         )
-        status = found[f"{job.kind}JobStatus"]
-        details = f"{job}, running: {job.plan in running}, found: {found}"
+        status = description[f"{job.kind}JobStatus"]
+        details = f"{job}, started: {job.plan in started_plans}, description: {description}"
         if job.seen_status in FINAL_STATUSES:
             assert status == job.seen_status, details
         if status == "Failed":
-            assert LOST_REASON in found["FailureReason"], details
-            assert job.plan not in running, details
+            assert LOST_REASON in description["FailureReason"], details
+            assert job.plan not in started_plans, details
         elif status == "Stopped":
-            assert job.is_stopped, details
+            assert job.is_stop_requested, details
         output = self._read_complete_logs(job)
         for host, lines in job.seen_lines.items():
             assert output[host][: len(lines)] == lines, details
-        expected = [] if job.kind == "Transform" else expected_lines(job.lines, job.burst)
+        expected = [] if job.kind == "Transform" else list_expected_lines(job.line_count, job.burst_line_count)
         for lines in output.values():
             assert lines == expected[: len(lines)], (details, lines[:50], lines[-5:])
         if status == "Completed":
             if job.kind == "Training":
-                self._registrations.check_job(found)
-            assert [len(lines) for lines in output.values()] == [len(expected)] * job.hosts, details
-            self._finished[job.kind, job.name] = b"ok" * OBJECTS if not expected else b"%d" % job.lines * 1000
+                self._registrations.check_job(description)
+            assert [len(lines) for lines in output.values()] == [len(expected)] * job.host_count, details
+            self._outputs[job.kind, job.name] = b"ok" * OBJECT_COUNT if not expected else b"%d" % job.line_count * 1000
 
     def _read_complete_logs(self, job: Job) -> dict[str, list[str]]:
         streams = self.local.home.logs.glob(f"aws/sagemaker/{job.kind}Jobs/{job.name}/*")
@@ -300,21 +305,21 @@ class Drill:
         if self._tuning == "":
             return
         describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
-        found = wait_until(
+        description = wait_until(
             lambda: describe(HyperParameterTuningJobName=self._tuning),
             lambda job: job["HyperParameterTuningJobStatus"] in FINAL_STATUSES,
         )
         pages = self.local.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
         trials = list(pages.paginate(HyperParameterTuningJobName=self._tuning).search("TrainingJobSummaries[]"))
-        assert len(trials) == 3, found
+        assert len(trials) == 3, description
         for trial in trials:
-            described = self.local.describe_training(trial["TrainingJobName"])
-            assert trial["TrainingJobStatus"] == "Completed" or LOST_REASON in described["FailureReason"], described
+            job = self.local.describe_training(trial["TrainingJobName"])
+            assert trial["TrainingJobStatus"] == "Completed" or LOST_REASON in job["FailureReason"], job
             if trial["TrainingJobStatus"] == "Completed":
-                lines = int(trial["TunedHyperParameters"]["lines"])
-                self._finished["Training", trial["TrainingJobName"]] = b"%d" % lines * 1000
+                line_count = int(trial["TunedHyperParameters"]["lines"])
+                self._outputs["Training", trial["TrainingJobName"]] = b"%d" % line_count * 1000
         any_completed = any(trial["TrainingJobStatus"] == "Completed" for trial in trials)
-        assert found["HyperParameterTuningJobStatus"] == ("Completed" if any_completed else "Failed"), found
+        assert description["HyperParameterTuningJobStatus"] == ("Completed" if any_completed else "Failed"), description
 
     def _check_endpoint(self) -> None:
         """Check that the endpoint answers. Delete endpoints whose Create request had no response."""
@@ -333,18 +338,18 @@ class Drill:
         runtime = self.local.client("sagemaker-runtime")
         assert runtime.invoke_endpoint(EndpointName=self._endpoint, Body=b"?")["Body"].read() == b"ok"
 
-    def _check_finished(self) -> None:
+    def _check_outputs(self) -> None:
         """Check that the outputs of all completed jobs are still complete."""
-        for (kind, name), expected in self._finished.items():
-            described = self._call_operation("describe", Job(kind, name, 0, 0, 0))
-            assert described[f"{kind}JobStatus"] == "Completed", described
+        for (kind, name), expected in self._outputs.items():
+            description = self._call_operation("describe", Job(kind, name, 0, 0, 0))
+            assert description[f"{kind}JobStatus"] == "Completed", description
             assert self._read_output(kind, name) == expected, name
 
     def _read_output(self, kind: str, name: str) -> bytes:
         if kind == "Processing":
             return (self.local.bucket / f"processed/{name}/weights").read_bytes()
         if kind == "Transform":
-            return b"".join((self.local.bucket / f"scores/{name}/{n}.out").read_bytes() for n in range(OBJECTS))
+            return b"".join((self.local.bucket / f"scores/{name}/{n}.out").read_bytes() for n in range(OBJECT_COUNT))
         with tarfile.open(self.local.bucket / f"models/{name}/output/model.tar.gz") as archive:
             file = archive.extractfile("weights")
             assert file is not None
@@ -354,14 +359,20 @@ class Drill:
         """Check that only the endpoint has containers, networks, volumes and files."""
         endpoint_prefix = f"endpoint/{self._endpoint}/"
 
-        def without_endpoint(names: Sequence[str] | frozenset[str], prefix: str = endpoint_prefix) -> list[str]:
+        def exclude_endpoint(names: Sequence[str] | frozenset[str], prefix: str = endpoint_prefix) -> list[str]:
             return [name for name in names if not name.startswith(prefix)]
 
         def list_leftovers() -> list[str]:
-            now = list_objects(self._engine, self.home)
-            plans = without_endpoint(now.containers) + without_endpoint(now.networks) + without_endpoint(now.volumes)
-            folders = without_endpoint(now.folders, endpoint_prefix.replace("/", "-"))
-            return plans + folders + sorted(now.incoming) + sorted(now.temporary - self._initial_temporary)
+            objects = list_traces(self._engine, self.home)
+            plans = (
+                exclude_endpoint(objects.containers)
+                + exclude_endpoint(objects.networks)
+                + exclude_endpoint(objects.volumes)
+            )
+            folders = exclude_endpoint(objects.folders, endpoint_prefix.replace("/", "-"))
+            return (
+                plans + folders + sorted(objects.incoming) + sorted(objects.temporary - self._initial_temporary_files)
+            )
 
         wait_until(list_leftovers, lambda names: names == [], seconds=60)
         assert list((self.home.objects / "uploads").iterdir()) == []
@@ -372,10 +383,3 @@ class Drill:
             self._uploads.pause()
             self._process.terminate()
             self._process.wait(60)
-
-
-def find_free_port() -> int:
-    """Return a port on which each restarted server can listen."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

@@ -1,7 +1,6 @@
 """Example resources of all kinds with a lifecycle, for the drill that kills the server.
 
-The kinds are discovered, so new resource families take part without a change of this module. MLflow servers start too
-slowly for this drill: `tests/local/mlflow` kills a server that runs them.
+The module finds all kinds by itself, so new resource families take part in the drill without a change here.
 """
 
 from collections.abc import Iterator
@@ -10,8 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from microjobs_orchestrator.local.kinds import Kind, Lifecycle, all_kinds
-from microjobs_orchestrator.local.resources.mlflow.kinds import MLFLOW_APP, MLFLOW_TRACKING_SERVER
+from microjobs_orchestrator.local.kinds import Kind, Lifecycle, load_kinds
 from tests.local.clients import LocalServer, wait_until
 from tests.local.resources.examples import call, create_example
 
@@ -22,31 +20,32 @@ class Examples:
     def __init__(self, local: LocalServer, prefix: str) -> None:
         self._local = local
         self._prefix = prefix
-        self._created: set[Kind] = set()
-        """The kinds whose Create request the server answered. The server may have created one more resource and been
-        killed before it answered."""
+        self._created_kinds: set[Kind] = set()
+        """The kinds whose Create request the server answered. If the server was killed before it answered a request, it
+        may also have created the resource of this request."""
 
     def create(self) -> None:
-        for kind, _, name in self._resources():
+        for kind, _, name in self._list_resources():
             create_example(self._local, kind, name)
-            self._created.add(kind)
+            self._created_kinds.add(kind)
 
     def check(self) -> None:
-        """Check that each resource ended well, runs, or failed with a reason. Delete those that run forever."""
-        for kind, lifecycle, name in self._resources():
+        """Check that each resource has completed, runs, or has failed with a reason. Delete resources that run
+        forever."""
+        for kind, lifecycle, name in self._list_resources():
             if not self._exists(kind, name):
-                assert kind not in self._created, f"{kind.arn_type} {name} was lost"
+                assert kind not in self._created_kinds, f"{kind.arn_type} {name} was lost"
                 continue
-            described = self._wait(kind, lifecycle, name)
-            status = described[kind.status_member]
-            assert status == lifecycle.success or described["FailureReason"], described
+            description = self._wait_for_stable_status(kind, lifecycle, name)
+            status = description[kind.status_member]
+            assert status == lifecycle.success_status or description["FailureReason"], description
             if lifecycle.is_lasting:
                 call(self._local, kind, "Delete", name)
                 wait_until(partial(self._exists, kind, name), lambda exists: not exists)
 
-    def _resources(self) -> Iterator[tuple[Kind, Lifecycle, str]]:
-        for number, kind in enumerate(all_kinds()):
-            if kind.lifecycle is not None and kind not in (MLFLOW_TRACKING_SERVER, MLFLOW_APP):
+    def _list_resources(self) -> Iterator[tuple[Kind, Lifecycle, str]]:
+        for number, kind in enumerate(load_kinds()):
+            if kind.lifecycle is not None:
                 yield kind, kind.lifecycle, f"{self._prefix}-{number}"
 
     def _exists(self, kind: Kind, name: str) -> bool:
@@ -58,9 +57,9 @@ class Examples:
             return False
         return True
 
-    def _wait(self, kind: Kind, lifecycle: Lifecycle, name: str) -> dict[str, Any]:
-        described: dict[str, Any] = wait_until(
+    def _wait_for_stable_status(self, kind: Kind, lifecycle: Lifecycle, name: str) -> dict[str, Any]:
+        description: dict[str, Any] = wait_until(
             lambda: call(self._local, kind, "Describe", name),
-            lambda resource: resource[kind.status_member] not in lifecycle.transitional,
+            lambda resource: resource[kind.status_member] not in lifecycle.transitional_statuses,
         )
-        return described
+        return description

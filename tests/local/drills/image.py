@@ -4,8 +4,8 @@ import json
 from contextlib import AbstractContextManager
 
 from microjobs.contract import Layout
-from tests.conftest import image_from
-from tests.local.clients import SHELL
+from tests.conftest import build_image_from
+from tests.local.clients import SHELL_IMAGE
 
 LAYOUT = Layout()
 
@@ -32,7 +32,7 @@ def work(options, output):
             return
         print("line", number, flush=True)
         time.sleep(float(options["pause"]))
-    for number in range(int(options["burst"])):
+    for number in range(int(options["burst"])):  # a burst: lines without pauses
         print("burst", number)
     print("val_loss: %s" % options["lines"], flush=True)
     pathlib.Path(output, "weights").write_text(options["lines"] * 1000)
@@ -48,12 +48,13 @@ else:
 """
 
 
-def drill_image() -> AbstractContextManager[str]:
+def build_drill_image() -> AbstractContextManager[str]:
     """Build an image whose `train` and `process` print lines and write weights, and whose `serve` answers at once."""
-    return image_from(SHELL, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}")
+    return build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}")
 
 
-def expected_lines(lines: int, burst: int) -> list[str]:
+def list_expected_lines(line_count: int, burst_line_count: int) -> list[str]:
     """Return all lines that a training or processing job prints."""
-    numbered = [f"line {number}" for number in range(lines)] + [f"burst {number}" for number in range(burst)]
-    return [*numbered, f"val_loss: {lines}"]
+    numbered_lines = [f"line {number}" for number in range(line_count)]
+    burst_lines = [f"burst {number}" for number in range(burst_line_count)]
+    return [*numbered_lines, *burst_lines, f"val_loss: {line_count}"]

@@ -1,4 +1,4 @@
-"""Lists what a server has created: objects of the engine, folders of its home, and temporary files."""
+"""Functions that list the objects of a server: those of the engine, folders of its home, and temporary files."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,51 +8,56 @@ from pathlib import Path
 import docker
 
 from microjobs_orchestrator.local.home import Home
-from tests.local.machine import home_filter
+from tests.local.machine import make_home_filter
 
 LABEL = "org.microjobs"
 
 
 @dataclass(frozen=True)
-class ServerObjects:
-    """The plans of a server's containers, networks and volumes, and the names of its files."""
+class ServerTraces:
+    """The plans of a server's containers, networks and volumes, and the names of its folders and files."""
 
     containers: frozenset[str]
     networks: frozenset[str]
     volumes: frozenset[str]
     folders: frozenset[str]
+    """The work folders of jobs and endpoints."""
     incoming: frozenset[str]
+    """The files of objects that are being stored."""
     temporary: frozenset[str]
+    """The files in the server's TMPDIR."""
 
 
 def get_plans(labels: Iterable[Mapping[str, str]]) -> frozenset[str]:
     return frozenset(item[f"{LABEL}.plan"] for item in labels)
 
 
-def temporary_folder(home: Home) -> Path:
-    """Make and return the TMPDIR of a home's server. Servers of other tests use the default folder."""
+def make_temporary_folder(home: Home) -> Path:
+    """Create the TMPDIR of a home's server; return its path. Servers of other tests use the default folder."""
     folder = home.root.with_name(f"{home.root.name}-temporary")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def list_objects(engine: docker.DockerClient, home: Home) -> ServerObjects:
-    """Return the objects of a home's server, whose TMPDIR is `temporary_folder`."""
-    filters = home_filter(home)
-    return ServerObjects(
+def list_traces(engine: docker.DockerClient, home: Home) -> ServerTraces:
+    """Return the objects of a home's server. `make_temporary_folder` must be the TMPDIR of the server."""
+    filters = make_home_filter(home)
+    return ServerTraces(
         get_plans(item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(filters))),
         get_plans(item.attrs["Labels"] for item in engine.networks.list(filters=dict(filters))),
         get_plans(item.attrs["Labels"] for item in engine.volumes.list(filters=dict(filters))),
         frozenset(path.name for path in home.work.glob("*-*")),
         frozenset(path.name for path in (home.objects / "incoming").glob("*")),
-        frozenset(path.name for path in temporary_folder(home).glob("*")),
+        frozenset(path.name for path in make_temporary_folder(home).glob("*")),
     )
 
 
 def list_started_plans(engine: docker.DockerClient, home: Home) -> set[str]:
     """Return the plans whose containers have all started."""
-    filters = home_filter(home)
+    filters = make_home_filter(home)
     containers = engine.containers.list(all=True, ignore_removed=True, filters=dict(filters))
-    running = Counter(item.labels[f"{LABEL}.plan"] for item in containers if item.status in ("running", "exited"))
-    expected = {item.labels[f"{LABEL}.plan"]: int(item.labels[f"{LABEL}.hosts"]) for item in containers}
-    return {plan for plan, hosts in expected.items() if running[plan] == hosts}
+    started_counts = Counter(
+        item.labels[f"{LABEL}.plan"] for item in containers if item.status in ("running", "exited")
+    )
+    host_counts = {item.labels[f"{LABEL}.plan"]: int(item.labels[f"{LABEL}.hosts"]) for item in containers}
+    return {plan for plan, hosts in host_counts.items() if started_counts[plan] == hosts}

@@ -14,7 +14,7 @@ Address = str | tuple[str, int]
 
 
 class Proxy:
-    """Forwards connections from one address to another one."""
+    """A proxy that forwards connections from one address to another address."""
 
     def __init__(self, address: Address, target: Address) -> None:
         self.address = address
@@ -27,22 +27,22 @@ class Proxy:
         self._listener = listener = _make_socket(self.address)
         listener.bind(self.address)
         listener.listen(128)
-        self.address = listener.getsockname()  # with the port
+        self.address = listener.getsockname()  # the address now has the port
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def disconnect(self) -> None:
-        """Close all connections, and accept no new ones."""
+        """Close all connections, and accept no new connections."""
         if isinstance(self.address, str):
             Path(self.address).unlink(missing_ok=True)
         if self._listener is not None:
             _close(self._listener)
         with self._lock:
-            for end in self._sockets:
-                _close(end)
+            for connection in self._sockets:
+                _close(connection)
             self._sockets.clear()
 
     def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # it is closed
+        with contextlib.suppress(OSError):  # the listener is closed
             while True:
                 client, _ = listener.accept()
                 server = _make_socket(self._target)
@@ -62,22 +62,22 @@ class Proxy:
 def _make_socket(address: Address) -> socket.socket:
     if isinstance(address, str):
         return socket.socket(socket.AF_UNIX)
-    made = socket.socket(socket.AF_INET)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return made
+    new_socket = socket.socket(socket.AF_INET)
+    new_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return new_socket
 
 
-def _close(end: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it is closed already
-        end.shutdown(socket.SHUT_RDWR)
-    end.close()
+def _close(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the connection may already be closed
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
 @contextlib.contextmanager
-def running_proxy(address: Address, target: Address = ENGINE) -> Iterator[Proxy]:
-    running = Proxy(address, target)
-    running.listen()
+def run_proxy(address: Address, target: Address = ENGINE) -> Iterator[Proxy]:
+    proxy = Proxy(address, target)
+    proxy.listen()
     try:
-        yield running
+        yield proxy
     finally:
-        running.disconnect()
+        proxy.disconnect()

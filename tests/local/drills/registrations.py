@@ -1,4 +1,4 @@
-"""The versions that training jobs register in a model package group, and the check that they belong to ended jobs."""
+"""Checks that each version in a model package group belongs to one completed training job."""
 
 from typing import Any
 

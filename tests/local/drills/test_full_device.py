@@ -1,4 +1,4 @@
-"""Tests of a server whose device is full: it reports this, loses nothing, and works again when space is free."""
+"""Test of a server whose device is full: it reports the full device, loses nothing, and works again afterwards."""
 
 import subprocess
 from collections.abc import Iterator
@@ -9,21 +9,21 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from tests.local.clients import running_server, wait_until
+from tests.local.clients import run_server, wait_until
 
 LAYOUT = Layout()
-MEGABYTES = 40
+SIZE_MEGABYTES = 40
 
 
 @pytest.fixture
 def small_file_system(tmp_path: Path) -> Iterator[Path]:
-    """A file system of `MEGABYTES` megabytes."""
+    """A file system of `SIZE_MEGABYTES` megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"this user may not mount a file system: {mounted.stderr.strip()}")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MEGABYTES}m", "tmpfs", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.skip(f"this user may not mount a file system: {result.stderr.strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
 
@@ -45,8 +45,8 @@ def fill_file_system(folder: Path) -> Iterator[None]:
 
 @pytest.mark.engine
 def test_full_device_is_reported_and_nothing_is_lost(small_file_system: Path) -> None:
-    with running_server(small_file_system / "home", runtime="docker") as local:
-        finished = local.train(f"echo finished > {LAYOUT.model}/weights")["TrainingJobName"]
+    with run_server(small_file_system / "home", runtime="docker") as local:
+        finished_job = local.train(f"echo finished > {LAYOUT.model}/weights")["TrainingJobName"]
         name = local.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {LAYOUT.model}/big")
         wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
         objects = {path.name for path in local.bucket.rglob("*")}
@@ -58,7 +58,7 @@ def test_full_device_is_reported_and_nothing_is_lost(small_file_system: Path) ->
             job = local.wait_for_end(name)
         assert "does not fit: 0 bytes can be used" in job["FailureReason"]
         assert {path.name for path in local.bucket.rglob("*")} == objects
-        assert local.wait_for_end(finished)["TrainingJobStatus"] == "Completed"
+        assert local.wait_for_end(finished_job)["TrainingJobStatus"] == "Completed"
         assert list((local.home.objects / "incoming").iterdir()) == []
         local.s3.put_object(Bucket=local.address.bucket, Key="big", Body=b"x" * 100_000)
         assert local.train(f"head -c 3000000 /dev/urandom > {LAYOUT.model}/big")["TrainingJobStatus"] == "Completed"

@@ -1,4 +1,4 @@
-"""Test that clients of an endpoint survive `kill -9` of its container and of the server, with open response streams."""
+"""Test that an endpoint loses no answer if its container or the server is killed, during requests and streams."""
 
 import itertools
 import json
@@ -22,15 +22,15 @@ from urllib3.exceptions import HTTPError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.conftest import image_from
-from tests.local.clients import SHELL, LocalServer, share_environments, wait_until
-from tests.local.drills.drill import find_free_port
-from tests.local.drills.leaks import list_objects
-from tests.local.machine import environments, list_containers
+from tests.conftest import build_image_from
+from tests.local.clients import SHELL_IMAGE, LocalServer, share_environments, wait_until
+from tests.local.drills.leaks import list_traces
+from tests.local.machine import list_containers, read_environments
+from tests.ports import find_free_port
 
 NAME = "killed"
 GROUP = f"/aws/sagemaker/Endpoints/{NAME}"
-CALLERS, STREAMS = 3, 3
+CALLER_COUNT, STREAM_COUNT = 3, 3
 STREAM_BODY = b"stream"
 PROGRAM = """
 import http.server, os, signal, time
@@ -70,51 +70,51 @@ class Handler(http.server.BaseHTTPRequestHandler):
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
-"""A container that prints each request, returns its body, and answers `stream` with an endless response stream."""
+"""The program of a container. It prints each request and returns its body; the answer to `stream` is endless."""
 
 
 @dataclass
 class Callers:
-    """Clients that send one request after the other, never twice the same, until they are stopped."""
+    """Clients that send one request after the other until they are stopped. All requests are different."""
 
     local: LocalServer
-    answered: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    _stopped: threading.Event = field(default_factory=threading.Event)
+    answered_bodies: list[str] = field(default_factory=list)
+    failed_bodies: list[str] = field(default_factory=list)
+    _stop_event: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def run(self) -> Iterator[None]:
-        with ThreadPoolExecutor(CALLERS) as pool:
-            callers = [pool.submit(self._call, f"caller-{number}") for number in range(CALLERS)]
+        with ThreadPoolExecutor(CALLER_COUNT) as pool:
+            callers = [pool.submit(self._call, f"caller-{number}") for number in range(CALLER_COUNT)]
             try:
                 yield
             finally:
-                self._stopped.set()
+                self._stop_event.set()
             for caller in callers:
                 caller.result()
 
     def _call(self, name: str) -> None:
         runtime = self.local.client("sagemaker-runtime")
         for number in itertools.count():
-            if self._stopped.wait(0.02):
+            if self._stop_event.wait(0.02):
                 return
             body = f"{name}-{number}"
             try:
                 response = runtime.invoke_endpoint(EndpointName=NAME, Body=body)
                 content = response["Body"].read().decode()
             except (BotoCoreError, ClientError, HTTPError):
-                self.failed.append(body)
+                self.failed_bodies.append(body)
                 continue
             assert content == body
-            self.answered.append(body)
+            self.answered_bodies.append(body)
 
     def wait_for_answers(self) -> None:
-        """Wait until each client may have received new responses."""
-        enough = len(self.answered) + 10 * CALLERS
-        wait_until(lambda: len(self.answered), lambda count: count > enough)
+        """Wait until the clients have received more than ten new responses each, on average."""
+        minimum_count = len(self.answered_bodies) + 10 * CALLER_COUNT
+        wait_until(lambda: len(self.answered_bodies), lambda count: count > minimum_count)
 
 
-def read_stream(local: LocalServer, has_begun: threading.Event) -> Exception:
+def read_stream(local: LocalServer, begin_event: threading.Event) -> Exception:
     """Read an endless response stream; return the error that ends it."""
     runtime = local.client("sagemaker-runtime")
     events = runtime.invoke_endpoint_with_response_stream(EndpointName=NAME, Body=STREAM_BODY)["Body"]
@@ -122,7 +122,7 @@ def read_stream(local: LocalServer, has_begun: threading.Event) -> Exception:
         with closing(events):
             for event in events:
                 assert event["PayloadPart"]["Bytes"].startswith(b"again")
-                has_begun.set()
+                begin_event.set()
     except (EventStreamError, HTTPError, BotoCoreError) as error:
         return error
     raise AssertionError("the stream ended without an error")
@@ -131,27 +131,33 @@ def read_stream(local: LocalServer, has_begun: threading.Event) -> Exception:
 @contextmanager
 def open_streams(local: LocalServer) -> Iterator[Sequence["Future[Exception]"]]:
     """Yield the results of readers of response streams, after each reader has received a part."""
-    begun = [threading.Event() for _ in range(STREAMS)]
-    with ThreadPoolExecutor(STREAMS) as pool:
-        readers = [pool.submit(read_stream, local, has_begun) for has_begun in begun]
+    begin_events = [threading.Event() for _ in range(STREAM_COUNT)]
+    with ThreadPoolExecutor(STREAM_COUNT) as pool:
+        readers = [pool.submit(read_stream, local, begin_event) for begin_event in begin_events]
         wait_until(
-            lambda: all(event.is_set() for event in begun) or any(reader.done() for reader in readers), bool, seconds=30
+            lambda: all(event.is_set() for event in begin_events) or any(reader.done() for reader in readers),
+            bool,
+            seconds=30,
         )
         yield readers
 
 
-def deploy(local: LocalServer, image: str) -> None:
+def deploy_endpoint(local: LocalServer, image: str) -> None:
     role = local.address.role_arn
     local.sagemaker.create_model(ModelName=NAME, PrimaryContainer={"Image": image}, ExecutionRoleArn=role)
-    variant = {"VariantName": "main", "ModelName": NAME, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    local.sagemaker.create_endpoint_config(EndpointConfigName=NAME, ProductionVariants=[variant])
+    create_config(local, NAME, count=1)
     local.sagemaker.create_endpoint(EndpointName=NAME, EndpointConfigName=NAME)
     waiter = local.sagemaker.get_waiter("endpoint_in_service")
     waiter.wait(EndpointName=NAME, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
 
 
+def create_config(local: LocalServer, name: str, count: int) -> None:
+    variant = {"VariantName": "main", "ModelName": NAME, "InstanceType": "ml.m5.large", "InitialInstanceCount": count}
+    local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+
+
 def find_container(local: LocalServer) -> Any:
-    """Return the container of the endpoint, of several containers of the home."""
+    """Return the endpoint's container among the containers of the home."""
     (container,) = [item for item in list_containers(local.home) if f"-{NAME}-main-" in str(item.name)]
     return container
 
@@ -159,36 +165,37 @@ def find_container(local: LocalServer) -> Any:
 def check_requests(local: LocalServer, callers: Callers) -> None:
     """Check that the containers received each answered request once, and no request twice."""
 
-    def count_received() -> Counter[str]:
-        lines = [line for stream in local.log_streams(GROUP).values() for line in stream]
+    def count_requests() -> Counter[str]:
+        lines = [line for stream in local.read_log_streams(GROUP).values() for line in stream]
         return Counter(line.removeprefix("received ") for line in lines if line.startswith("received "))
 
-    received = wait_until(count_received, lambda counts: counts.keys() >= set(callers.answered))
-    del received[STREAM_BODY.decode()]
-    assert [body for body, count in received.items() if count > 1] == []
-    assert received.keys() <= {*callers.answered, *callers.failed}
+    request_counts = wait_until(count_requests, lambda counts: counts.keys() >= set(callers.answered_bodies))
+    del request_counts[STREAM_BODY.decode()]
+    assert [body for body, count in request_counts.items() if count > 1] == []
+    assert request_counts.keys() <= {*callers.answered_bodies, *callers.failed_bodies}
 
 
 def check_nothing_is_left(home: Home) -> None:
     with closing(docker.from_env()) as engine:
-        found = list_objects(engine, home)
-    assert not found.containers | found.networks | found.volumes | found.folders | found.incoming, found
-    assert environments(str(home.root)) == {}
+        objects = list_traces(engine, home)
+    assert not objects.containers | objects.networks | objects.volumes | objects.folders | objects.incoming, objects
+    assert read_environments(str(home.root)) == {}
 
 
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 def test_killed_container_and_server_lose_no_answer(tmp_path: Path) -> None:
-    home, config = Home(tmp_path / "home"), Config(port=find_free_port(), runtime="docker")
+    home, config = Home(tmp_path / "home"), Config(port=find_free_port(), runtime="docker", deployment_speed=60)
     share_environments(home)
-    with image_from(SHELL, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
+    with build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
         local = LocalServer(home, control.start(home, config))
         try:
-            deploy(local, image)
+            deploy_endpoint(local, image)
             callers = Callers(local)
             with callers.run():
                 check_killed_container(local, callers)
-                check_killed_server(local, callers, config)
+                local = check_killed_server(local, callers, config)
+                check_killed_update(local, callers, config)
             check_requests(local, callers)
             local.sagemaker.delete_endpoint(EndpointName=NAME)
         finally:
@@ -198,23 +205,55 @@ def test_killed_container_and_server_lose_no_answer(tmp_path: Path) -> None:
 
 def check_killed_container(local: LocalServer, callers: Callers) -> None:
     callers.wait_for_answers()
-    killed = find_container(local)
+    killed_container = find_container(local)
     with open_streams(local) as readers:
-        killed.kill("SIGKILL")
+        killed_container.kill("SIGKILL")
         errors = [reader.result(30) for reader in readers]
     assert {type(error) for error in errors} == {EventStreamError}
     assert all("StreamBroken" in str(error) for error in errors), errors
     callers.wait_for_answers()
-    assert find_container(local).id != killed.id
+    assert find_container(local).id != killed_container.id
 
 
-def check_killed_server(local: LocalServer, callers: Callers, config: Config) -> None:
-    before = find_container(local)
+def check_killed_server(local: LocalServer, callers: Callers, config: Config) -> LocalServer:
+    """Kill the server; return the next server, which has the same URL."""
+    old_container = find_container(local)
     with open_streams(local) as readers:
         os.kill(local.address.pid, signal.SIGKILL)
         errors = [reader.result(30) for reader in readers]
-    assert not any(isinstance(error, EventStreamError) for error in errors), errors  # there is no server to send one
-    time.sleep(0.5)  # callers without a server
-    assert control.start(local.home, config).url == local.address.url
+    # without a server, nothing sends an error event
+    assert not any(isinstance(error, EventStreamError) for error in errors), errors
+    time.sleep(0.5)  # for this time, the callers have no server
+    next_server = LocalServer(local.home, control.start(local.home, config))
+    assert next_server.address.url == local.address.url
     callers.wait_for_answers()
-    assert find_container(local).id == before.id
+    assert find_container(local).id == old_container.id
+    return next_server
+
+
+def check_killed_update(local: LocalServer, callers: Callers, config: Config) -> None:
+    """Kill the server in the first step of an update, in which both configurations respond."""
+    size = {"Type": "CAPACITY_PERCENT", "Value": 50}
+    # with `deployment_speed`, the interval takes 5 s
+    routing = {"Type": "CANARY", "CanarySize": size, "WaitIntervalInSeconds": 300}
+    create_config(local, "updated", count=2)
+    local.sagemaker.update_endpoint(
+        EndpointName=NAME,
+        EndpointConfigName="updated",
+        DeploymentConfig={"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}},
+    )
+
+    def describe() -> dict[str, Any]:
+        description: dict[str, Any] = local.sagemaker.describe_endpoint(EndpointName=NAME)
+        return description
+
+    wait_until(describe, lambda description: description["ProductionVariants"][0]["CurrentWeight"] == 0.5, seconds=30)
+    callers.wait_for_answers()
+    os.kill(local.address.pid, signal.SIGKILL)
+    control.start(local.home, config)
+    description = wait_until(describe, lambda description: description["EndpointStatus"] == "InService", seconds=60)
+    assert (description["EndpointConfigName"], description["ProductionVariants"][0]["CurrentInstanceCount"]) == (
+        "updated",
+        2,
+    )
+    callers.wait_for_answers()

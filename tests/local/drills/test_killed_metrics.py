@@ -1,4 +1,4 @@
-"""Test that a killed server loses or repeats no metric that is older than the documented second."""
+"""Test that a killed server loses no metrics except those of the last second, and repeats no metrics."""
 
 import os
 import signal
@@ -11,10 +11,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.local.clients import LocalServer, running_server, wait_until
+from tests.local.clients import LocalServer, run_server, wait_until
 
 LOSS_SECONDS = 1.0
-"""Points of this last part of the killed server's time may be missing, as docs/using/metrics.md says."""
+"""Points that the server received in the last second before it was killed may be missing: see
+docs/using/metrics.md."""
 WRITING_SECONDS = 2.5
 SCRIPT = "number=0; while :; do number=$((number + 1)); echo value: $number; sleep 0.02; done"
 COMPONENT = "written"
@@ -25,23 +26,23 @@ class Writer:
 
     def __init__(self, local: LocalServer) -> None:
         self._client = local.client("sagemaker-metrics")
-        self.acknowledged: list[float] = []
-        """The time of the response for each number."""
+        self.response_times: list[float] = []
+        """The times of the server's responses, by number."""
         self.thread = Thread(target=self._write, daemon=True)
 
     def _write(self) -> None:
         try:
             while True:
-                number = len(self.acknowledged)
+                number = len(self.response_times)
                 datum = {"MetricName": "sent", "Value": number, "Timestamp": int(time.time()), "Step": number}
                 self._client.batch_put_metrics(TrialComponentName=COMPONENT, MetricData=[datum])
-                self.acknowledged.append(time.time())
+                self.response_times.append(time.time())
         except (BotoCoreError, ClientError):
             return
 
 
 def test_killed_server_loses_only_the_last_second_of_metrics(tmp_path: Path) -> None:
-    with running_server(tmp_path / "home", runtime="process") as local:
+    with run_server(tmp_path / "home", runtime="process") as local:
         arn = local.sagemaker.create_trial_component(TrialComponentName=COMPONENT)["TrialComponentArn"]
         metric = {"Name": "value", "Regex": "value: ([0-9]+)"}
         job = local.start_training(SCRIPT, algorithm={"MetricDefinitions": [metric]})
@@ -51,33 +52,39 @@ def test_killed_server_loses_only_the_last_second_of_metrics(tmp_path: Path) -> 
         time.sleep(WRITING_SECONDS)
         job_arn = local.describe_training(job)["TrainingJobArn"]
         os.kill(local.address.pid, signal.SIGKILL)
-        killed = time.time()
+        kill_time = time.time()
         writer.thread.join()
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
-        assert second.wait_for_end(job)["TrainingJobStatus"] == "Failed"
+        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
+        assert next_server.wait_for_end(job)["TrainingJobStatus"] == "Failed"
 
-        sent = [float(number) for number, at in enumerate(writer.acknowledged) if at < killed - LOSS_SECONDS]
-        check(read_values(second, arn, "sent"), sent)
-        check(read_values(second, job_arn, "value"), list_logged_values(second, job, killed - LOSS_SECONDS))
+        sent_values = [
+            float(number)
+            for number, response_time in enumerate(writer.response_times)
+            if response_time < kill_time - LOSS_SECONDS
+        ]
+        check_values(read_values(next_server, arn, "sent"), sent_values)
+        check_values(
+            read_values(next_server, job_arn, "value"), list_logged_values(next_server, job, kill_time - LOSS_SECONDS)
+        )
 
 
-def check(stored: list[float], expected: list[float]) -> None:
+def check_values(values: list[float], expected: list[float]) -> None:
     """Check that the expected values are stored, in order, and that only later values follow."""
     assert len(expected) > 10
-    assert stored[: len(expected)] == expected
-    assert stored == sorted(set(stored))
+    assert values[: len(expected)] == expected
+    assert values == sorted(set(values))
 
 
 def read_values(local: LocalServer, arn: str, metric: str) -> list[float]:
     query = {"ResourceArn": arn, "MetricName": metric, "MetricStat": "Last", "Period": "IterationNumber"}
-    answer: Any = local.client("sagemaker-metrics").batch_get_metrics(
+    response: Any = local.client("sagemaker-metrics").batch_get_metrics(
         MetricQueries=[
             {**query, "XAxisType": "IterationNumber"},
             {**query, "MetricStat": "Count", "XAxisType": "IterationNumber"},
         ]
     )
-    values, counts = (result["MetricValues"] for result in answer["MetricQueryResults"])
+    values, counts = (result["MetricValues"] for result in response["MetricQueryResults"])
     assert set(counts) == {1.0}
     return [float(value) for value in values]
 
@@ -86,8 +93,8 @@ def list_logged_values(local: LocalServer, job: str, end: float) -> list[float]:
     """Return the values that a job's log received before a time."""
     group = "/aws/sagemaker/TrainingJobs"
     (stream,) = local.logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=job)["logStreams"]
-    pages = {"logGroupName": group, "logStreamName": stream["logStreamName"], "startFromHead": True}
-    events = local.logs.get_log_events(**pages)["events"]
+    request = {"logGroupName": group, "logStreamName": stream["logStreamName"], "startFromHead": True}
+    events = local.logs.get_log_events(**request)["events"]
     return [
         float(event["message"].rpartition(" ")[2])
         for event in events

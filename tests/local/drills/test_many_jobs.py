@@ -1,4 +1,4 @@
-"""Many jobs at the same time, one after the other, and in the store: only the store grows with their number."""
+"""Tests of many jobs: at the same time, one after the other, and in the store. Only the store grows with each job."""
 
 import json
 import os
@@ -16,11 +16,11 @@ import pytest
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.state import State
-from tests.local.clients import LocalServer, running_server, wait_until
-from tests.local.drills.leaks import list_objects, temporary_folder
+from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.drills.leaks import list_traces, make_temporary_folder
 
 KIND = "training-job"
-FEW, MANY = 10, 10_000
+FEW_JOBS, MANY_JOBS = 10, 10_000
 
 SUCCESSIVE_JOBS = int(os.environ.get("MICROJOBS_DRILL_JOBS", "5"))
 """The number of empty jobs that run one after the other. 500 jobs take some minutes."""
@@ -32,11 +32,10 @@ class Usage:
 
     threads: int
     open_files: int
-    memory: int
-    """Bytes."""
+    memory_bytes: int
 
 
-def measure(pid: int) -> Usage:
+def measure_usage(pid: int) -> Usage:
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     open_files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return Usage(int(status["Threads"]), open_files, int(status["VmRSS"].split()[0]) << 10)
@@ -46,67 +45,68 @@ def run_empty_job(local: LocalServer) -> None:
     assert local.train("exit 0")["TrainingJobStatus"] == "Completed"
 
 
-def run_in_parallel(local: LocalServer, jobs: int) -> None:
+def run_in_parallel(local: LocalServer, job_count: int) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(run_empty_job, [local] * jobs))
+        list(pool.map(run_empty_job, [local] * job_count))
 
 
 @pytest.mark.engine
 @pytest.mark.timeout(300 + 5 * SUCCESSIVE_JOBS)
 def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(temporary_folder(Home(tmp_path / "home"))))
+    monkeypatch.setenv("TMPDIR", str(make_temporary_folder(Home(tmp_path / "home"))))
     engine = docker.from_env()
-    with running_server(tmp_path / "home", runtime="docker") as local:
-        run_in_parallel(local, 16)  # creates what a server creates only once: connections, threads, modules
-        before, objects_before = measure(local.address.pid), list_objects(engine, local.home)
+    with run_server(tmp_path / "home", runtime="docker") as local:
+        # the first jobs create connections, threads and modules, which a server creates only once
+        run_in_parallel(local, 16)
+        usage_before, objects_before = measure_usage(local.address.pid), list_traces(engine, local.home)
         run_in_parallel(local, 50)
         for _ in range(SUCCESSIVE_JOBS):
             run_empty_job(local)
-        wait_until(lambda: list_objects(engine, local.home), lambda left: not left.containers | left.folders)
-        time.sleep(1)  # until ending connections and threads have ended
-        after, objects_after = measure(local.address.pid), list_objects(engine, local.home)
+        wait_until(lambda: list_traces(engine, local.home), lambda objects: not objects.containers | objects.folders)
+        time.sleep(1)  # after this time, closing connections and threads have ended
+        usage_after, objects_after = measure_usage(local.address.pid), list_traces(engine, local.home)
     engine.close()
-    print(f"after {50 + SUCCESSIVE_JOBS} jobs: {before} became {after}")
+    print(f"after {50 + SUCCESSIVE_JOBS} jobs: {usage_before} became {usage_after}")
     assert not objects_after.containers | objects_after.networks | objects_after.volumes | objects_after.folders
     assert objects_after.temporary <= objects_before.temporary
-    assert after.threads <= before.threads + 2
-    assert after.open_files <= before.open_files + 8
-    # A description needs about 4 kB of memory. What a job leaves in memory must be less than that.
-    assert after.memory - before.memory < (8 << 20) + 2048 * SUCCESSIVE_JOBS
+    assert usage_after.threads <= usage_before.threads + 2
+    assert usage_after.open_files <= usage_before.open_files + 8
+    # A description needs about 4 kB of memory. A job must leave less than that in memory.
+    assert usage_after.memory_bytes - usage_before.memory_bytes < (8 << 20) + 2048 * SUCCESSIVE_JOBS
 
 
-def add_ended_jobs(home: Home, jobs: int) -> None:
+def add_ended_jobs(home: Home, job_count: int) -> None:
     """Put ended training jobs into the store of a server that does not run."""
     home.create()
     state = State(home.state)
     with state.transaction():
-        rows = (_row(number) for number in range(jobs))
+        rows = (_make_row(number) for number in range(job_count))
         state._connection.executemany("INSERT INTO resources VALUES (?, ?, 0, ?, ?, '', '', ?, ?, ?, ?, '{}')", rows)
     state.close()
 
 
-def _row(number: int) -> tuple[Any, ...]:
+def _make_row(number: int) -> tuple[Any, ...]:
     request = json.dumps({"HyperParameters": {"a": "b" * 1000}})
-    name, when = f"job-{number:05}", 1_700_000_000.0 + number
+    name, timestamp = f"job-{number:05}", 1_700_000_000.0 + number
     status = ("Completed", "Failed", "Stopped")[number % 3]
     own_arn = format_arn(f"{KIND}/{name}")
-    described = {"TrainingJobName": name, "TrainingJobArn": own_arn, "TrainingJobStatus": status}
-    return (KIND, name, own_arn, status, when, when + number % 7, request, json.dumps(described))
+    description = {"TrainingJobName": name, "TrainingJobArn": own_arn, "TrainingJobStatus": status}
+    return (KIND, name, own_arn, status, timestamp, timestamp + number % 7, request, json.dumps(description))
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server_with_few_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("few")
-    add_ended_jobs(Home(folder), FEW)
-    with running_server(folder, runtime="process") as local:
+    add_ended_jobs(Home(folder), FEW_JOBS)
+    with run_server(folder, runtime="process") as local:
         yield local
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server_with_many_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("many")
-    add_ended_jobs(Home(folder), MANY)
-    with running_server(folder, runtime="process") as local:
+    add_ended_jobs(Home(folder), MANY_JOBS)
+    with run_server(folder, runtime="process") as local:
         yield local
 
 
@@ -128,19 +128,27 @@ REQUESTS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("request_name", REQUESTS)
-def test_requests_take_the_same_time_with_many_jobs(few: LocalServer, many: LocalServer, request_name: str) -> None:
-    # A busy machine can only increase the ratio, so one good try of three is enough.
-    assert any(measure_slowdown(few, many, request_name) < 2 for _ in range(3))
+def test_requests_take_the_same_time_with_many_jobs(
+    server_with_few_jobs: LocalServer, server_with_many_jobs: LocalServer, request_name: str
+) -> None:
+    # A busy machine can only increase the ratio, so one low ratio of three is enough.
+    assert any(measure_slowdown(server_with_few_jobs, server_with_many_jobs, request_name) < 2 for _ in range(3))
 
 
-def measure_slowdown(few: LocalServer, many: LocalServer, request_name: str) -> float:
+def measure_slowdown(server_with_few_jobs: LocalServer, server_with_many_jobs: LocalServer, request_name: str) -> float:
     """Return the median time of a request with many jobs, divided by that with few jobs. Requests alternate."""
-    times: dict[LocalServer, list[float]] = {few: [], many: []}
+    times: dict[LocalServer, list[float]] = {server_with_few_jobs: [], server_with_many_jobs: []}
     for _ in range(40):
         for local in times:
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             REQUESTS[request_name](local.sagemaker)
-            times[local].append(time.perf_counter() - began)
-    slow, quick = (statistics.median(times[local]) for local in (many, few))
-    print(f"{request_name}: {slow / quick:.2f} times as long with {MANY} jobs as with {FEW} ({slow * 1e3:.1f} ms)")
-    return slow / quick
+            times[local].append(time.perf_counter() - start_time)
+    slow_seconds, fast_seconds = (
+        statistics.median(times[local]) for local in (server_with_many_jobs, server_with_few_jobs)
+    )
+    ratio = slow_seconds / fast_seconds
+    print(
+        f"{request_name}: {ratio:.2f} times as long with {MANY_JOBS} jobs as with {FEW_JOBS} "
+        f"({slow_seconds * 1e3:.1f} ms)"
+    )
+    return ratio

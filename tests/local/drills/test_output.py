@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import image_name
-from tests.local.clients import SHELL, LocalServer
-from tests.local.drills.test_many_jobs import measure
+from tests.conftest import make_image_name
+from tests.local.clients import SHELL_IMAGE, LocalServer
+from tests.local.drills.test_many_jobs import measure_usage
 
 pytestmark = pytest.mark.engine
 
-LINES = 100_000
+LINE_COUNT = 100_000
 
 
 def run_program(local: LocalServer, program: str) -> str:
     """Run a training job that executes a Python program; return the job's name."""
     algorithm = {
-        "TrainingImage": image_name(SHELL),
+        "TrainingImage": make_image_name(SHELL_IMAGE),
         "TrainingInputMode": "File",
         "ContainerEntrypoint": ["python3", "-c"],
         "ContainerArguments": ["import os; exec(os.environ['PROGRAM'])"],  # arguments must not contain newlines
@@ -34,8 +34,8 @@ def read_log(local: LocalServer, job: str) -> list[bytes]:
 
 
 def test_no_line_is_lost_at_hundreds_of_lines_per_millisecond(local: LocalServer) -> None:
-    job = run_program(local, f"print('\\n'.join(f'line {{n}}' for n in range({LINES})))")
-    assert read_log(local, job) == [b"line %d" % number for number in range(LINES)]
+    job = run_program(local, f"print('\\n'.join(f'line {{n}}' for n in range({LINE_COUNT})))")
+    assert read_log(local, job) == [b"line %d" % number for number in range(LINE_COUNT)]
 
 
 def test_bytes_that_are_not_text_are_kept(local: LocalServer) -> None:
@@ -56,15 +56,15 @@ for _ in range(4):
 
 
 def test_lines_of_ten_megabytes_are_kept_without_much_memory(local: LocalServer) -> None:
-    run_program(local, "print('loads what a server needs for its first job')")
-    before = measure(local.address.pid).memory
+    run_program(local, "print('first job')")  # for the first job, the server loads modules and creates threads
+    memory_before = measure_usage(local.address.pid).memory_bytes
     job = run_program(local, PRINT_LONG_LINES)
-    growth = measure(local.address.pid).memory - before
+    growth = measure_usage(local.address.pid).memory_bytes - memory_before
     lines = read_log(local, job)
     digests = [line for line in lines if len(line) == 64]
-    whole = b"".join(line for line in lines if len(line) != 64)
+    long_lines = b"".join(line for line in lines if len(line) != 64)
     length = 10 << 20
-    parts = [whole[start : start + length] for start in range(0, len(whole), length)]
+    parts = [long_lines[start : start + length] for start in range(0, len(long_lines), length)]
     assert [hashlib.sha256(part).hexdigest().encode() for part in parts] == digests
     assert growth < 16 << 20
 
@@ -81,5 +81,5 @@ CLOSE_STDOUT = "import os, time; os.write(1, b'first\\nlast'); os.close(1); time
 
 def test_output_continues_after_a_container_closes_its_stdout(local: LocalServer) -> None:
     """When the container has ended, the engine sends the incomplete last lines of both streams, in any order."""
-    first, more, *rest = read_log(local, run_program(local, CLOSE_STDOUT))
-    assert (first, more, sorted(rest)) == (b"first", b"more", [b"end", b"last"])
+    lines = read_log(local, run_program(local, CLOSE_STDOUT))
+    assert (lines[:2], sorted(lines[2:])) == ([b"first", b"more"], [b"end", b"last"])

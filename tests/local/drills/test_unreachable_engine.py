@@ -17,9 +17,9 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
 from microjobs_orchestrator.local.runtimes.docker.host import DockerHost
 from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
-from tests.local.clients import LocalServer, running_server, wait_until
-from tests.local.drills.leaks import list_objects
-from tests.local.drills.proxy import Proxy, running_proxy
+from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.drills.leaks import list_traces
+from tests.local.drills.proxy import Proxy, run_proxy
 
 LAYOUT = Layout()
 
@@ -31,8 +31,8 @@ PRINT_LINES = (
 
 @pytest.fixture(scope="module")
 def engine_proxy() -> Iterator[Proxy]:
-    with tempfile.TemporaryDirectory() as folder, running_proxy(f"{folder}/engine.sock") as running:
-        yield running
+    with tempfile.TemporaryDirectory() as folder, run_proxy(f"{folder}/engine.sock") as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def server(engine_proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A server that connects to its engine through the proxy."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", f"unix://{engine_proxy.address}")
-        running = running_server(tmp_path_factory.mktemp("home"), runtime="docker")
-        local = running.__enter__()
+        server_context = run_server(tmp_path_factory.mktemp("home"), runtime="docker")
+        local = server_context.__enter__()
     yield local
-    running.__exit__(None, None, None)
+    server_context.__exit__(None, None, None)
 
 
-def expected_lines(count: int) -> dict[str, list[str]]:
+def list_expected_lines(count: int) -> dict[str, list[str]]:
     return {
         "out": [f"out {number}" for number in range(1, count + 1)],
         "err": [f"err {number}" for number in range(1, count + 1)],
@@ -57,13 +57,13 @@ def group_lines(lines: list[str]) -> dict[str, list[str]]:
     return {kind: [line for line in lines if line.startswith(kind)] for kind in ("out", "err")}
 
 
-def remaining_resources(local: LocalServer) -> frozenset[str]:
+def list_remaining_resources(local: LocalServer) -> frozenset[str]:
     engine = docker.from_env()
     try:
-        found = list_objects(engine, local.home)
+        objects = list_traces(engine, local.home)
     finally:
         engine.close()
-    return found.containers | found.networks | found.volumes | found.folders
+    return objects.containers | objects.networks | objects.volumes | objects.folders
 
 
 @pytest.mark.engine
@@ -75,8 +75,8 @@ def test_job_continues_while_the_engine_is_unreachable(server: LocalServer, engi
     engine_proxy.listen()
     assert server.wait_for_end(name)["TrainingJobStatus"] == "Completed"
     output = server.read_logs("TrainingJobs", name)
-    assert [group_lines(output[host]) for host in ("algo-1", "algo-2")] == [expected_lines(40)] * 2
-    wait_until(lambda: remaining_resources(server), lambda names: not names, seconds=30)
+    assert [group_lines(output[host]) for host in ("algo-1", "algo-2")] == [list_expected_lines(40)] * 2
+    wait_until(lambda: list_remaining_resources(server), lambda names: not names, seconds=30)
 
 
 @pytest.mark.engine
@@ -88,7 +88,7 @@ def test_job_that_ends_while_the_engine_is_unreachable_is_collected(server: Loca
     engine_proxy.listen()
     job = server.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job
-    assert group_lines(server.read_logs("TrainingJobs", name)["algo-1"]) == expected_lines(10)
+    assert group_lines(server.read_logs("TrainingJobs", name)["algo-1"]) == list_expected_lines(10)
     assert (server.bucket / f"models/{name}/output/model.tar.gz").stat().st_size > 0
 
 
@@ -109,9 +109,9 @@ def test_jobs_complete_while_the_engine_is_often_unreachable(server: LocalServer
     assert [job["TrainingJobStatus"] for job in jobs] == ["Completed"] * 2, jobs
     for name, count in zip(names, (3, 10), strict=True):
         assert {str(group_lines(lines)) for lines in server.read_logs("TrainingJobs", name).values()} == {
-            str(expected_lines(count))
+            str(list_expected_lines(count))
         }
-    wait_until(lambda: remaining_resources(server), lambda names: not names, seconds=30)
+    wait_until(lambda: list_remaining_resources(server), lambda names: not names, seconds=30)
 
 
 def test_timeout_starts_when_the_engine_becomes_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,23 +131,23 @@ def test_timeout_starts_when_the_engine_becomes_unreachable(monkeypatch: pytest.
 class InterruptedContainer:
     """A container whose archive is interrupted at the first request."""
 
-    labels = {HOST_LABEL: "algo-1"}  # noqa: RUF012  a dict, like the labels of docker's containers
+    labels = {HOST_LABEL: "algo-1"}  # noqa: RUF012  the labels of docker's containers are a dict
 
     def __init__(self) -> None:
-        self.requests = 0
+        self.request_count = 0
 
     def iter_content(self, size: int) -> Iterator[bytes]:  # noqa: ARG002
         """Yield the archive, as a response of the engine does."""
-        self.requests += 1
+        self.request_count += 1
         with io.BytesIO() as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
-                for name in ("model", f"model/{self.requests}"):
+                for name in ("model", f"model/{self.request_count}"):
                     info = tarfile.TarInfo(name)
                     info.type = tarfile.DIRTYPE
                     archive.addfile(info)
             content = file.getvalue()
         yield content[:1024]
-        if self.requests == 1:
+        if self.request_count == 1:
             raise RequestException("connection reset")
         yield content[1024:]
 
@@ -155,7 +155,7 @@ class InterruptedContainer:
 def test_interrupted_copy_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     container = InterruptedContainer()
     host = DockerHost(container, None)  # type: ignore[arg-type]
-    stream_function = "microjobs_orchestrator.local.runtimes.docker.host.stream"
+    stream_function = "microjobs_orchestrator.local.runtimes.docker.host.open_stream"
     monkeypatch.setattr(stream_function, lambda *_: nullcontext(container))
     assert list(host.copy("model", tmp_path / "model") or ()) == ["2"]
 

@@ -11,13 +11,13 @@ from botocore.config import Config
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
-from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
+from microjobs_orchestrator.local.gateway.request_state import AnyService, RequestState
 from microjobs_orchestrator.local.gateway.streams import Input
 from microjobs_orchestrator.local.identity import Credentials
-from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.resources.models.client import Connect
 from microjobs_orchestrator.local.runtimes.base import Image
 from microjobs_orchestrator.local.s3.service import OPERATIONS
@@ -39,6 +39,7 @@ IMAGES = [
 """The images that the stubbed engine lists."""
 
 Client = Callable[..., Any]
+"""A function that makes a boto3 client for a service: the value of the fixture `client`."""
 
 
 def _describe_endpoint(request: dict[str, Any]) -> dict[str, Any]:
@@ -62,14 +63,14 @@ class _Echo:
 
     operations = OPERATIONS
 
-    def prepare(self, exchange: Exchange) -> None:
-        exchange.cleanups.append(Input(exchange.request.environ["wsgi.input"]).drain)
+    def prepare(self, state: RequestState) -> None:
+        state.cleanups.append(Input(state.request.environ["wsgi.input"]).drain)
 
-    def invoke(self, exchange: Exchange) -> Answer:
-        if exchange.members.get("Key") == "refused":
+    def invoke(self, state: RequestState) -> OperationResult:
+        if state.members.get("Key") == "refused":
             raise ServiceError("NoSuchKey", "refused is refused", 404)
-        path = f"/{exchange.members['Bucket']}/{exchange.members['Key']}"
-        return Answer(body=[exchange.request.get_data()], headers={"x-path": path.encode().hex()})
+        path = f"/{state.members['Bucket']}/{state.members['Key']}"
+        return OperationResult(body=[state.request.get_data()], headers={"x-path": path.encode().hex()})
 
 
 def _invoke_endpoint(request: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "ListEndpoints": lambda _: {"Endpoints": []},
             "ListTrainingJobs": lambda _: {"TrainingJobSummaries": []},
         },
-        "sts": sts.operations(CREDENTIALS, lambda name: str(roles.role(name)["RoleId"])),
+        "sts": sts.operations(CREDENTIALS, lambda name: str(roles.get_role(name)["RoleId"])),
         "iam": roles.operations(),
         "ecr": Ecr(state, "us-east-1", lambda: IMAGES).operations(),
     }
@@ -100,10 +101,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def make_mlflow_gateway() -> MlflowGateway:
     """Return a gateway without MLflow servers."""
 
-    def find(arn: str) -> Connect:
+    def refuse(arn: str) -> Connect:
         raise ServiceError("ResourceNotFound", f"there is no {arn}", 404)
 
-    return MlflowGateway(find, UiSessions(), "token", "us-east-1", lambda *_: None)
+    return MlflowGateway(refuse, UiSessions(), "token", "us-east-1", lambda *_: None)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from microjobs_orchestrator.doctor.account import trusts_sagemaker
 from tests.local.gateway.conftest import Client
 
 
-def error_of(call: Any, **arguments: Any) -> tuple[str, str, int]:
+def get_error(call: Any, **arguments: Any) -> tuple[str, str, int]:
     """Return code, message and status of a call that must fail."""
     with pytest.raises(ClientError) as caught:
         call(**arguments)
@@ -33,8 +33,8 @@ def send(address: str, path: str, method: str = "GET", body: bytes | None = None
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
     try:
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
     finally:
         connection.close()
 
@@ -51,33 +51,33 @@ def test_json_response_has_the_types_of_the_model(client: Client) -> None:
 
 
 def test_error_of_a_handler_reaches_the_client(client: Client) -> None:
-    error = error_of(client("sagemaker").describe_endpoint, EndpointName="absent")
+    error = get_error(client("sagemaker").describe_endpoint, EndpointName="absent")
     assert error == ("ValidationException", "Could not find endpoint absent", 400)
 
 
 def test_bug_is_internal_failure_and_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        code, message, status = error_of(client("sagemaker").describe_endpoint, EndpointName="bug")
+        code, message, status = get_error(client("sagemaker").describe_endpoint, EndpointName="bug")
     assert (code, status) == ("InternalFailure", 500)
     assert "Nonsense" not in message
     assert "Nonsense" in caplog.text
 
 
 def test_invalid_request_does_not_reach_the_handler(client: Client) -> None:
-    code, message, _ = error_of(client("sagemaker").describe_endpoint, EndpointName="not_a_name")
+    code, message, _ = get_error(client("sagemaker").describe_endpoint, EndpointName="not_a_name")
     assert code == "ValidationException"
     assert message.startswith("1 validation error detected: Value 'not_a_name' at 'endpointName' failed")
 
 
 def test_unknown_operation_error_lists_supported_operations(client: Client) -> None:
-    code, message, _ = error_of(client("sagemaker").list_endpoint_configs)
+    code, message, _ = get_error(client("sagemaker").list_endpoint_configs)
     assert code == "UnknownOperationException"
     assert "'ListEndpointConfigs' of sagemaker is not supported (nearest: ListEndpoints)" in message
     assert "DescribeEndpoint, ListEndpoints" in message
 
 
 def test_unsupported_member_is_refused(client: Client) -> None:
-    code, message, _ = error_of(client("sagemaker").list_training_jobs, WarmPoolStatusEquals="InUse")
+    code, message, _ = get_error(client("sagemaker").list_training_jobs, WarmPoolStatusEquals="InUse")
     assert code == "ValidationException"
     assert message == 'Not supported here: WarmPoolStatusEquals "InUse" (warm pools are not supported)'
 
@@ -85,7 +85,7 @@ def test_unsupported_member_is_refused(client: Client) -> None:
 @pytest.mark.parametrize("service", ["cloudwatch", "kms", "rds"])
 def test_unknown_service_error_lists_supported_services(client: Client, service: str) -> None:
     calls = {"cloudwatch": "list_metrics", "kms": "list_keys", "rds": "describe_db_instances"}
-    code, message, _ = error_of(getattr(client(service), calls[service]))
+    code, message, _ = get_error(getattr(client(service), calls[service]))
     assert code == "UnknownService"
     assert "supported: ecr, iam, s3, sagemaker, sagemaker-runtime, sts" in message
 
@@ -116,7 +116,7 @@ def test_get_role_returns_any_role(client: Client) -> None:
 
 
 def test_error_of_the_query_protocol_names_the_member(client: Client) -> None:
-    code, message, status = error_of(client("iam").get_role, RoleName="not a role")
+    code, message, status = get_error(client("iam").get_role, RoleName="not a role")
     assert (code, status) == ("ValidationException", 400)
     assert "at 'roleName'" in message
 
@@ -132,12 +132,12 @@ def test_streaming_service_receives_the_decoded_key(client: Client, key: str) ->
 
 def test_service_receives_the_whole_body(client: Client) -> None:
     body = bytes(range(256)) * 4096 * 8
-    answer = client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=body)
-    assert answer["Body"].read() == body
+    response = client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=body)
+    assert response["Body"].read() == body
 
 
 def test_error_of_a_streaming_service_reaches_the_client(client: Client) -> None:
-    error = error_of(client("s3").get_object, Bucket="bucket", Key="refused")
+    error = get_error(client("s3").get_object, Bucket="bucket", Key="refused")
     assert error == ("NoSuchKey", "refused is refused", 404)
 
 
@@ -148,7 +148,7 @@ def test_metadata_names_may_differ_only_in_underscore_and_hyphen(client: Client)
 
 def test_connection_is_reused_after_a_refused_upload(client: Client) -> None:
     s3 = client("s3")
-    error_of(s3.put_object, Bucket="bucket", Key="refused", Body=bytes(2**20))
+    get_error(s3.put_object, Bucket="bucket", Key="refused", Body=bytes(2**20))
     assert s3.get_object(Bucket="bucket", Key="k")["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
@@ -167,7 +167,7 @@ def test_connection_is_reused_after_a_refused_chunked_upload(address: str) -> No
 
 
 def test_wrong_secret_is_refused(client: Client) -> None:
-    code, message, status = error_of(client("sagemaker", aws_secret_access_key="-").list_endpoints)  # noqa: S106
+    code, message, status = get_error(client("sagemaker", aws_secret_access_key="-").list_endpoints)  # noqa: S106
     assert (code, status) == ("InvalidSignatureException", 403)
     assert "microjobs local env" in message
 
@@ -181,12 +181,12 @@ def test_wrong_secret_is_refused(client: Client) -> None:
     ],
 )
 def test_unknown_access_key_is_refused_in_each_protocol(client: Client, service: str, call: str, code: str) -> None:
-    foreign = client(service, aws_access_key_id="AKIAFOREIGN")
-    assert error_of(getattr(foreign, call))[0] == code
+    foreign_client = client(service, aws_access_key_id="AKIAFOREIGN")
+    assert get_error(getattr(foreign_client, call))[0] == code
 
 
 def test_invalid_session_token_error_names_the_remedy(client: Client) -> None:
-    code, message, _ = error_of(client("sts", aws_session_token="-").get_caller_identity)  # noqa: S106
+    code, message, _ = get_error(client("sts", aws_session_token="-").get_caller_identity)  # noqa: S106
     assert code == "InvalidClientTokenId"
     assert "unset AWS_SESSION_TOKEN" in message
 
@@ -200,15 +200,15 @@ def test_invalid_session_token_error_names_the_remedy(client: Client) -> None:
     ],
 )
 def test_unsigned_request_is_refused_in_each_protocol(client: Client, service: str, call: str, code: str) -> None:
-    unsigned = client(service, config=Config(signature_version=UNSIGNED))
-    assert error_of(getattr(unsigned, call))[::2] == (code, 403)
+    unsigned_client = client(service, config=Config(signature_version=UNSIGNED))
+    assert get_error(getattr(unsigned_client, call))[::2] == (code, 403)
 
 
 @pytest.mark.parametrize("version", ["s3v4", "s3"])
 def test_presigned_address_is_accepted_without_headers(client: Client, version: str) -> None:
     s3 = client("s3", config=Config(signature_version=version))
-    signed = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "a b/c%2Fd?"})
-    with urllib.request.urlopen(signed, timeout=10) as answer:
+    url = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "a b/c%2Fd?"})
+    with urllib.request.urlopen(url, timeout=10) as answer:
         assert bytes.fromhex(answer.headers["x-path"]).decode() == "/bucket/a b/c%2Fd?"
 
 
@@ -225,9 +225,9 @@ def test_presigned_address_is_accepted_without_headers(client: Client, version: 
 )
 def test_changed_presigned_address_is_refused(client: Client, version: str, old: str, new: str) -> None:
     s3 = client("s3", config=Config(signature_version=version))
-    signed = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
+    url = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
     with pytest.raises(HTTPError) as caught:
-        urllib.request.urlopen(signed.replace(old, new, 1), timeout=10)
+        urllib.request.urlopen(url.replace(old, new, 1), timeout=10)
     assert caught.value.code == 403
     assert b"SignatureDoesNotMatch" in caught.value.read()
     caught.value.close()
@@ -235,9 +235,9 @@ def test_changed_presigned_address_is_refused(client: Client, version: str, old:
 
 def test_expired_presigned_address_is_refused(client: Client) -> None:
     s3 = client("s3", config=Config(signature_version="s3"))
-    signed = urlsplit(s3.generate_presigned_url("get_object", {"Bucket": "b", "Key": "k"}, ExpiresIn=0))
-    time.sleep(1.1)  # expiry is in whole seconds
-    status, body = send(f"http://{signed.netloc}", f"{signed.path}?{signed.query}")
+    url = urlsplit(s3.generate_presigned_url("get_object", {"Bucket": "b", "Key": "k"}, ExpiresIn=0))
+    time.sleep(1.1)  # the expiry has whole seconds
+    status, body = send(f"http://{url.netloc}", f"{url.path}?{url.query}")
     assert (status, b"Request has expired" in body) == (403, True)
 
 
@@ -264,6 +264,6 @@ def test_health_check_succeeds(address: str) -> None:
 
 def test_body_above_the_limit_is_refused(client: Client) -> None:
     runtime = client("sagemaker-runtime")
-    code, message, status = error_of(runtime.invoke_endpoint, EndpointName="e", Body=bytes(25 * 2**20 + 1))
+    code, message, status = get_error(runtime.invoke_endpoint, EndpointName="e", Body=bytes(25 * 2**20 + 1))
     assert (code, status) == ("RequestEntityTooLarge", 413)
     assert "26214400 bytes" in message

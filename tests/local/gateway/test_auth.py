@@ -13,7 +13,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
 from microjobs_orchestrator.local.gateway import claims, signatures
-from microjobs_orchestrator.local.gateway.claims import CODES, AuthError, Fault
+from microjobs_orchestrator.local.gateway.claims import FAULT_CODES, AuthError, Fault
 from tests.local.gateway.conftest import CREDENTIALS
 
 BODY = b'{"a": 1}'
@@ -118,7 +118,7 @@ def test_presigned_address_expires(seconds: int, is_accepted: bool) -> None:
         assert get_fault(request, now) == "expired"
 
 
-def test_parameters_of_other_names_are_not_parts_of_the_signature() -> None:
+def test_date_and_credential_without_the_amazon_prefix_are_plain_parameters() -> None:
     request = AWSRequest("POST", "http://localhost:1/?Date=1999&Credential=a/20260101/b/c/aws4_request", {"Host": "a"})
     SigV4QueryAuth(OWNER, "sts", "us-east-1", 60).add_auth(request)
     target = str(request.url).removeprefix("http://localhost:1")
@@ -146,15 +146,19 @@ def test_invalid_date_is_malformed(date: str) -> None:
 
 def test_each_fault_has_a_code_for_each_protocol() -> None:
     assert AuthError("key", "m").to_service_error("s3").code == "InvalidAccessKeyId"
-    assert CODES.keys() == set(get_args(Fault))
+    assert FAULT_CODES.keys() == set(get_args(Fault))
 
 
 @pytest.mark.parametrize("query", ["X-Amz-Signature=a", "Signature=a", "X-Amz-Date=a&x-amz-date=b"])
 def test_second_signature_or_repeated_parameter_is_malformed(query: str) -> None:
-    request = sign()
-    assert get_fault(make_request(f"/?{query}", request["headers"], request["body"])) == "malformed"
+    signed_request = sign()
+    assert get_fault(make_request(f"/?{query}", signed_request["headers"], signed_request["body"])) == "malformed"
 
 
 def test_trace_id_of_a_proxy_needs_no_signature() -> None:
-    request = sign()
-    verify(make_request(request["path"], {**request["headers"], "X-Amzn-Trace-Id": "Root=1"}, request["body"]))
+    signed_request = sign()
+    verify(
+        make_request(
+            signed_request["path"], {**signed_request["headers"], "X-Amzn-Trace-Id": "Root=1"}, signed_request["body"]
+        )
+    )

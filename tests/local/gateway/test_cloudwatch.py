@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.services import cloudwatch as service
 from microjobs_orchestrator.local.services.cloudwatch import CloudWatch
 from tests.local.gateway.conftest import CREDENTIALS, run_gateway
-from tests.local.gateway.test_application import error_of
+from tests.local.gateway.test_application import get_error
 
 PROTOCOLS = ["json", "smithy-rpc-v2-cbor", "query"]
 """The protocols of boto3's newest versions, of other SDKs, and of boto3's versions before 2025."""
@@ -45,7 +45,7 @@ def address(metrics: MetricStore) -> Iterator[str]:
 
 @cache
 def make_session(protocol: str) -> boto3.Session:
-    """Return a session whose clients use a protocol; if it is empty, boto3 chooses it."""
+    """Return a session whose clients use a protocol. If the name is empty, boto3 chooses the protocol."""
     session = boto3.Session(CREDENTIALS.access_key_id, CREDENTIALS.secret_access_key, region_name="us-east-1")
     loader = session._session.get_component("data_loader")
     load = loader.load_service_model
@@ -71,7 +71,7 @@ def client(address: str) -> Any:
 
 
 def put(client: Any, *values: float, name: str = "latency", seconds: float = 0, **members: Any) -> None:
-    """Put a value per second."""
+    """Put one value per second."""
     data = [
         {
             "MetricName": name,
@@ -127,7 +127,7 @@ def test_metrics_are_put_listed_and_read_in_each_protocol(address: str, protocol
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_error_is_readable_in_each_protocol(address: str, protocol: str) -> None:
     client = make_client(address, protocol)
-    code, message, status = error_of(client.put_metric_data, Namespace="AWS/EC2", MetricData=[{"MetricName": "m"}])
+    code, message, status = get_error(client.put_metric_data, Namespace="AWS/EC2", MetricData=[{"MetricName": "m"}])
     assert (code, status) == ("InvalidParameterValue", 400)
     assert "begins with AWS/" in message
     with pytest.raises(client.exceptions.InvalidParameterValueException):
@@ -143,7 +143,7 @@ def test_large_requests_are_decompressed(address: str, protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unknown_operation_is_reported_in_each_protocol(address: str, protocol: str) -> None:
-    code, message, _ = error_of(make_client(address, protocol).describe_alarms)
+    code, message, _ = get_error(make_client(address, protocol).describe_alarms)
     assert code == "UnknownOperationException"
     assert "'DescribeAlarms' of cloudwatch is not supported" in message
 
@@ -184,20 +184,20 @@ def test_statistic_set_is_merged_and_has_no_percentiles(client: Any) -> None:
     ],
 )
 def test_invalid_data_are_refused(client: Any, datum: dict[str, Any], message: str) -> None:
-    good = {"MetricName": "latency", "Value": 1}
-    data = [good, {"MetricName": "m", **datum}]
-    code, text, _ = error_of(client.put_metric_data, Namespace="own", MetricData=data)
+    valid_datum = {"MetricName": "latency", "Value": 1}
+    data = [valid_datum, {"MetricName": "m", **datum}]
+    code, text, _ = get_error(client.put_metric_data, Namespace="own", MetricData=data)
     assert code in ("InvalidParameterValue", "InvalidParameterCombination")
     assert message in text
     assert "MetricData.member.2" in text
     assert client.list_metrics()["Metrics"] == []
 
 
-def test_value_without_a_time_has_the_present_time(client: Any, metrics: MetricStore) -> None:
-    before = time.time()
+def test_value_without_a_time_gets_the_current_time(client: Any, metrics: MetricStore) -> None:
+    start_time = time.time()
     client.put_metric_data(Namespace="own", MetricData=[{"MetricName": "m", "Value": 1}])
     ((_, last),) = metrics.list_series()
-    assert before - 1 <= last <= time.time()
+    assert start_time - 1 <= last <= time.time()
 
 
 # --- ListMetrics ---
@@ -220,7 +220,7 @@ def test_metrics_are_filtered_by_name_and_dimensions(client: Any) -> None:
 
 
 def test_metrics_are_listed_in_pages(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MAX_LISTED", 2)
+    monkeypatch.setattr(service, "MAX_LISTED_METRICS", 2)
     for number in range(5):
         put(client, 1, name=f"m{number}")
     pages = [len(page["Metrics"]) for page in client.get_paginator("list_metrics").paginate()]
@@ -253,8 +253,8 @@ def test_periods_begin_at_the_start_time(client: Any) -> None:
         (MINUTE + timedelta(minutes=1), 60, 60),
     ]
     assert len(get_statistics(client, 1, Statistics=["Sum"])) == 120
-    later = get_statistics(client, 60, Statistics=["Sum"], StartTime=MINUTE + timedelta(seconds=59))
-    assert later[0]["Timestamp"] == MINUTE
+    later_points = get_statistics(client, 60, Statistics=["Sum"], StartTime=MINUTE + timedelta(seconds=59))
+    assert later_points[0]["Timestamp"] == MINUTE
 
 
 def test_end_time_is_exclusive(client: Any) -> None:
@@ -276,7 +276,7 @@ def test_end_time_is_exclusive(client: Any) -> None:
 )
 def test_invalid_statistics_request_is_refused(client: Any, members: dict[str, Any], message: str) -> None:
     times = {"StartTime": MINUTE, "EndTime": MINUTE + timedelta(minutes=5), "Period": 60}
-    _, text, status = error_of(client.get_metric_statistics, **{**METRIC, **times, **members})
+    _, text, status = get_error(client.get_metric_statistics, **{**METRIC, **times, **members})
     assert message in text
     assert status == 400
 

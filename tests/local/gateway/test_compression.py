@@ -9,16 +9,17 @@ from werkzeug import Request
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway import compression
 from microjobs_orchestrator.local.gateway.compression import decompress_body
-from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.gateway.request_state import RequestState
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
 
 
 def decompress(body: bytes, service: str = "cloudwatch") -> bytes:
     environ = {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body)), "HTTP_CONTENT_ENCODING": "gzip"}
-    exchange = Exchange(Request(environ), get_protocol("json"))
-    exchange.service = service
-    decompress_body(exchange)
-    return exchange.request.get_data()
+    state = RequestState(Request(environ))
+    state.protocol = get_protocol("json")
+    state.service = service
+    decompress_body(state)
+    return state.request.get_data()
 
 
 def test_compressed_body_is_replaced() -> None:

@@ -22,17 +22,16 @@ from microjobs_orchestrator.local import state
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import ACCOUNT, format_arn
-from microjobs_orchestrator.local.kinds import all_kinds
+from microjobs_orchestrator.local.kinds import load_kinds
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
 from microjobs_orchestrator.local.parity.table import TABLE
-from microjobs_orchestrator.local.protocols.answer import Service
-from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.queues import create_queue
-from microjobs_orchestrator.local.resources.mlflow import requests as mlflow_requests
+from microjobs_orchestrator.local.protocols.models import load_operation_model
+from microjobs_orchestrator.local.protocols.results import Service
+from microjobs_orchestrator.local.resources.mlflow import rest_client
 from microjobs_orchestrator.local.resources.mlflow.process import find_version
 from microjobs_orchestrator.local.resources.model_registry.groups import create_group
 from microjobs_orchestrator.local.resources.pipelines.versions import add_version
@@ -40,7 +39,7 @@ from microjobs_orchestrator.local.s3.body import Body
 from microjobs_orchestrator.local.s3.call import Call
 from microjobs_orchestrator.local.s3.content import FileBody
 from microjobs_orchestrator.local.s3.details import Details
-from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
+from microjobs_orchestrator.local.s3.service import OPERATIONS as S3_OPERATIONS
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.server import create_services
@@ -55,36 +54,36 @@ ROLE = "arn:aws:iam::000000000000:role/microjobs"
 REPOSITORY = "arn:aws:ecr:us-east-1:000000000000:repository/repository"
 EXECUTION = "arn:e"
 """The ARN of an execution of the pipeline `p`, which has failed."""
-GROUP, STREAM = "/aws/sagemaker/TrainingJobs", "job/algo-1-5"
+LOG_GROUP, LOG_STREAM = "/aws/sagemaker/TrainingJobs", "job/algo-1-5"
 
 
 class Recorder(dict[str, Any]):
     """A request that records the paths of its members that are read."""
 
-    def __init__(self, members: Mapping[str, Any], read: set[str], path: str = "") -> None:
-        self._read, self._path = read, path
-        super().__init__({name: self._recorded(value, path + name) for name, value in members.items()})
+    def __init__(self, members: Mapping[str, Any], read_paths: set[str], path: str = "") -> None:
+        self._read_paths, self._path = read_paths, path
+        super().__init__({name: self._wrap(value, path + name) for name, value in members.items()})
 
-    def _recorded(self, value: Any, path: str) -> Any:
+    def _wrap(self, value: Any, path: str) -> Any:
         if isinstance(value, list):
-            return [self._recorded(item, path) for item in value]
-        return Recorder(value, self._read, f"{path}.") if isinstance(value, dict) else value
+            return [self._wrap(item, path) for item in value]
+        return Recorder(value, self._read_paths, f"{path}.") if isinstance(value, dict) else value
 
     def __getitem__(self, name: str) -> Any:
-        self._read.add(self._path + name)
+        self._read_paths.add(self._path + name)
         return super().__getitem__(name)
 
     def __contains__(self, name: object) -> bool:
-        self._read.add(f"{self._path}{name}")
+        self._read_paths.add(f"{self._path}{name}")
         return super().__contains__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        self._read.add(self._path + name)
+        self._read_paths.add(self._path + name)
         return super().get(name, default)
 
 
 def list_honoured_members(rows: Rows, path: str = "") -> Iterator[str]:
-    """Yield the members that must be read: honoured ones with more than one possible value."""
+    """Yield the members that must be read: honoured members with more than one possible value."""
     for name, row in rows.items():
         if isinstance(row, Members):
             yield from list_honoured_members(row.rows, f"{path}{name}.")
@@ -102,12 +101,12 @@ def context(tmp_path: Path) -> Iterator[Context]:
     (home.buckets / "bucket" / "in" / "a").write_text('{"source-ref": "s3://bucket/in/a"}\n')
     settings = Settings("http://127.0.0.1:1")
     state, logs, metrics = State(home.state), LogStore(home.logs), MetricStore(home.metrics)
-    made = Context(home, state, store, logs, metrics, runtime, settings, FakePrograms())
-    append_line(made.logs.create(GROUP, STREAM), 1, b"line")
-    yield made
+    new_context = Context(home, state, store, logs, metrics, runtime, settings, FakePrograms())
+    append_line(new_context.logs.create(LOG_GROUP, LOG_STREAM), 1, b"line")
+    yield new_context
     store.close()
-    made.state.close()
-    made.metrics.close()
+    new_context.state.close()
+    new_context.metrics.close()
     runtime.close()
 
 
@@ -115,22 +114,22 @@ def list_unread_members(
     service: str, operation: str, call: Callable[[Recorder], object], *requests: dict[str, Any]
 ) -> set[str]:
     """Return the honoured members of an operation that no call with these requests reads."""
-    read: set[str] = set()
+    read_paths: set[str] = set()
     for request in requests:
         with suppress(ServiceError):  # the code has read the name, but the resource does not exist
-            call(Recorder(request, read))
-    return set(list_honoured_members(TABLE[service][operation])) - read
+            call(Recorder(request, read_paths))
+    return set(list_honoured_members(TABLE[service][operation])) - read_paths
 
 
 # --- CloudWatch Logs, STS, IAM, ECR, and SageMaker except Create and Update ---
 
 REPOSITORY_REQUEST = {"repositoryName": "repository", "filter": {"tagStatus": "ANY"}}
-LOG_REQUEST = {"logGroupName": GROUP, "logStreamName": STREAM}
+LOG_REQUEST = {"logGroupName": LOG_GROUP, "logStreamName": LOG_STREAM}
 
 ARTIFACT_SOURCE = {"SourceUri": "s3://bucket/in/a", "SourceTypes": [{"SourceIdType": "Custom", "Value": "v"}]}
 METRIC_DIMENSIONS = [{"Name": "n", "Value": "v"}]
 METRIC = {"Namespace": "space", "MetricName": "m", "Dimensions": METRIC_DIMENSIONS}
-SCALABLE = {
+SCALABLE_TARGET = {
     "ServiceNamespace": "sagemaker",
     "ResourceId": "inference-component/x",
     "ScalableDimension": "sagemaker:inference-component:DesiredCopyCount",
@@ -140,19 +139,23 @@ METRIC_PERIOD = {"StartTime": 0, "EndTime": 60}
 REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "DescribeLogGroups": [{}, {"logGroupNamePattern": "T"}, {"logGroupNamePrefix": "/"}, {"logGroupIdentifiers": []}],
     **{
-        name: [LOG_REQUEST, {"logGroupIdentifier": GROUP, "logStreamName": STREAM}]
+        name: [LOG_REQUEST, {"logGroupIdentifier": LOG_GROUP, "logStreamName": LOG_STREAM}]
         for name in ("DescribeLogStreams", "GetLogEvents", "FilterLogEvents")
     },
     "RegisterScalableTarget": [
         {
-            **SCALABLE,
+            **SCALABLE_TARGET,
             "MinCapacity": 1,
             "MaxCapacity": 2,
             "SuspendedState": {"DynamicScalingInSuspended": True, "DynamicScalingOutSuspended": True},
         }
     ],
     "PutScalingPolicy": [
-        {**SCALABLE, "PolicyName": "p", "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 1.0, **metric}}
+        {
+            **SCALABLE_TARGET,
+            "PolicyName": "p",
+            "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 1.0, **metric},
+        }
         for metric in (
             {
                 "PredefinedMetricSpecification": {
@@ -183,6 +186,9 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             },
             "VisibilityConditions": [{"Key": "Tags.k", "Value": "v"}],
         }
+    ],
+    "GetSearchSuggestions": [
+        {"Resource": "Model", "SuggestionQuery": {"PropertyNameQuery": {"PropertyNameHint": "Tags."}}}
     ],
     "DeleteArtifact": [{"ArtifactArn": "a"}, {"Source": ARTIFACT_SOURCE}],
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
@@ -256,7 +262,36 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "CreateRole": [{"RoleName": "new", "AssumeRolePolicyDocument": "{}", "Tags": [{"Key": "k", "Value": "v"}]}],
 }
-"""Requests that pass the checks of their operations; those of `make_minimal_request` would not pass them."""
+"""Requests that pass the checks of their operations. The requests of `make_minimal_request` would not pass these
+checks."""
+
+ALARM = "arn:aws:cloudwatch:us-east-1:000000000000:alarm:alarm"
+EVALUATION = {"EvaluationPeriods": 1, "Threshold": 1.0, "ComparisonOperator": "GreaterThanThreshold"}
+ALARM_REQUEST = {"AlarmName": "alarm", **METRIC, "Period": 60, "Statistic": "Sum", "Unit": "None", **EVALUATION}
+ALARM_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
+    "PutMetricAlarm": [
+        {**ALARM_REQUEST, "AlarmDescription": "d", "DatapointsToAlarm": 1, "TreatMissingData": "ignore"}
+        | {"Tags": [{"Key": "k", "Value": "v"}], "AlarmName": "new"},
+        {"AlarmName": "p1", **METRIC, "Period": 60, "ExtendedStatistic": "p1", **EVALUATION},
+        {
+            "AlarmName": "expression",
+            "Metrics": [
+                {
+                    "Id": "m",
+                    "MetricStat": {"Metric": METRIC, "Period": 60, "Stat": "Sum", "Unit": "None"},
+                    "ReturnData": False,
+                },
+                {"Id": "e", "Expression": "m * 2"},
+            ],
+            **EVALUATION,
+        },
+    ],
+    "DescribeAlarms": [{"AlarmNamePrefix": "a", "StateValue": "OK", "MaxRecords": 1}],
+    "SetAlarmState": [{"AlarmName": "alarm", "StateValue": "OK", "StateReason": "r", "StateReasonData": "{}"}],
+    "TagResource": [{"ResourceARN": ALARM, "Tags": [{"Key": "k", "Value": "v"}]}],
+    "UntagResource": [{"ResourceARN": ALARM, "TagKeys": ["k"]}],
+}
+"""Requests to CloudWatch, which has operations with the names of another service."""
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "loss"}
 FAIL_DEFINITION = json.dumps(
@@ -268,7 +303,7 @@ FAIL_DEFINITION = json.dumps(
 )
 """The definition of the pipelines `p` and `pipeline`."""
 
-VALUES: Mapping[str, Any] = {
+MEMBER_VALUES: Mapping[str, Any] = {
     "PipelineName": "p",
     "PipelineExecutionArn": EXECUTION,
     "ResourceArn": "arn:m",
@@ -282,9 +317,9 @@ VALUES: Mapping[str, Any] = {
 
 def make_minimal_request(service: str, operation: str) -> dict[str, Any]:
     """Return a request with the members that the model requires."""
-    shape = operation_model(service, operation).input_shape
+    shape = load_operation_model(service, operation).input_shape
     required = shape.required_members if shape else []
-    return {name: VALUES.get(name, "x") for name in required}
+    return {name: MEMBER_VALUES.get(name, "x") for name in required}
 
 
 SIMPLE_OPERATIONS = [
@@ -302,6 +337,11 @@ def add_execution(state: State) -> None:
     state.add("pipeline-execution", "e", EXECUTION, "Failed", request, {}, owner=owner)
 
 
+def add_alarm(state: State) -> None:
+    """Add the alarm `alarm`, whose state is OK."""
+    state.add("alarm", "alarm", ALARM, "", {}, {**ALARM_REQUEST, "StateValue": "OK", "StateReason": "r"})
+
+
 @pytest.mark.parametrize(("service", "operation"), SIMPLE_OPERATIONS)
 def test_members_of_simple_requests_are_read(context: Context, service: str, operation: str) -> None:
     tuning: dict[str, Any] = {
@@ -317,11 +357,11 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     add_version(context.state, "p", format_arn("pipeline/p"), 1, FAIL_DEFINITION, [])
     context.state.add("pipeline", "p", format_arn("pipeline/p"), "", {}, {})
     add_execution(context.state)
-    create_queue(context.state, "x")
+    context.state.queues.create("x")
     context.state.add(
         "inference-component", "x", "", "InService", {"Specification": {}}, {"RuntimeConfig": {"DesiredCopyCount": 1}}
     )
-    context.state.add("scalable-target", make_name(SCALABLE), "", "", {}, {"SuspendedState": {}})
+    context.state.add("scalable-target", make_name(SCALABLE_TARGET), "", "", {}, {"SuspendedState": {}})
     create_group(context, {"ModelPackageGroupName": "group"})
     context.state.add(
         "ecr-repository",
@@ -333,26 +373,24 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     )
     iam = create_services(context, Registry(context))["iam"]
     iam["TagRole"]({"RoleName": "tagged", "Tags": [{"Key": "k", "Value": "v"}]})
+    add_alarm(context.state)
     handler = create_services(context, Registry(context))[service][operation]
-    assert (
-        list_unread_members(
-            service, operation, handler, *REQUESTS.get(operation, [make_minimal_request(service, operation)])
-        )
-        == set()
-    )
+    requests = ALARM_REQUESTS.get(operation) if service == "cloudwatch" else None
+    requests = requests or REQUESTS.get(operation, [make_minimal_request(service, operation)])
+    assert list_unread_members(service, operation, handler, *requests) == set()
 
 
 # --- Create and Update: jobs and endpoints also read members from the state ---
 
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
 TAGS = [{"Key": "k", "Value": "v"}]
-PIPELINE = {
+PIPELINE_MEMBERS = {
     "PipelineDefinition": FAIL_DEFINITION,
     "RoleArn": ROLE,
     "ClientRequestToken": "t" * 32,
 }
-RANGE = {"Name": "n", "MinValue": "1", "MaxValue": "9", "ScalingType": "Linear"}
-PIPE = {
+PARAMETER_RANGE = {"Name": "n", "MinValue": "1", "MaxValue": "9", "ScalingType": "Linear"}
+PIPE_CHANNEL = {
     "ChannelName": "pipe",
     "DataSource": {
         "S3DataSource": {
@@ -367,7 +405,7 @@ PIPE = {
     "ContentType": "text/plain",
     "ShuffleConfig": {"Seed": 1},
 }
-FILES = {
+FILE_CHANNEL = {
     "ChannelName": "files",
     "DataSource": {
         "S3DataSource": {
@@ -382,9 +420,9 @@ ALGORITHM = {
     "TrainingInputMode": "File",
     "MetricDefinitions": [{"Name": "loss", "Regex": "loss: ([0-9.]+)"}],
 }
-DEFINITION = {
+JOB_DEFINITION = {
     "RoleArn": ROLE,
-    "InputDataConfig": [PIPE, FILES],
+    "InputDataConfig": [PIPE_CHANNEL, FILE_CHANNEL],
     "OutputDataConfig": {"S3OutputPath": "s3://bucket/out", "CompressionType": "GZIP"},
     "ResourceConfig": CLUSTER,
     "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
@@ -395,13 +433,13 @@ DEFINITION = {
     "RetryStrategy": {"MaximumRetryAttempts": 1},
     "Environment": {"A": "b"},
 }
-TUNING = {
+TUNING_CONFIG = {
     "Strategy": "Bayesian",
     "HyperParameterTuningJobObjective": OBJECTIVE,
     "ResourceLimits": {"MaxNumberOfTrainingJobs": 2, "MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 60},
     "ParameterRanges": {
-        "IntegerParameterRanges": [RANGE],
-        "ContinuousParameterRanges": [{**RANGE, "Name": "c"}],
+        "IntegerParameterRanges": [PARAMETER_RANGE],
+        "ContinuousParameterRanges": [{**PARAMETER_RANGE, "Name": "c"}],
         "CategoricalParameterRanges": [{"Name": "k", "Values": ["a", "b"]}],
     },
     "TrainingJobEarlyStoppingType": "Auto",
@@ -409,14 +447,14 @@ TUNING = {
     "RandomSeed": 1,
 }
 CONTAINER = {"Image": "i", "ModelDataUrl": "s3://bucket/in/a", "Environment": {"A": "b"}, "Mode": "SingleModel"}
-MULTI_MODEL = {
+MULTI_MODEL_CONTAINER = {
     "Image": "i",
     "ModelDataUrl": "s3://bucket/in/",
     "Mode": "MultiModel",
     "MultiModelConfig": {"ModelCacheSetting": "Enabled"},
 }
-SOURCE = {"S3DataSource": {"S3Uri": "s3://bucket/in/", "S3DataType": "S3Prefix", "CompressionType": "None"}}
-ADDITIONAL = {"AdditionalModelDataSources": [{"ChannelName": "draft", **SOURCE}]}
+MODEL_DATA_SOURCE = {"S3DataSource": {"S3Uri": "s3://bucket/in/", "S3DataType": "S3Prefix", "CompressionType": "None"}}
+ADDITIONAL_SOURCES = {"AdditionalModelDataSources": [{"ChannelName": "draft", **MODEL_DATA_SOURCE}]}
 VARIANT = {
     "VariantName": "v",
     "ModelName": "served",
@@ -426,16 +464,36 @@ VARIANT = {
     "ContainerStartupHealthCheckTimeoutInSeconds": 60,
 }
 
-SHARED_VARIANT = {
-    **{name: value for name, value in VARIANT.items() if name != "ModelName"},
-    "RoutingConfig": {"RoutingStrategy": "RANDOM"},
-}
+RANDOM_ROUTING = {"RoutingConfig": {"RoutingStrategy": "RANDOM"}}
+SHARED_VARIANT = {**{name: value for name, value in VARIANT.items() if name != "ModelName"}, **RANDOM_ROUTING}
 """A variant that inference components serve."""
 SERVERLESS_VARIANT: dict[str, Any] = {
     "VariantName": "v",
     "ModelName": "served",
     "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 2, "ProvisionedConcurrency": 1},
 }
+
+HALF_CAPACITY = {"Type": "CAPACITY_PERCENT", "Value": 50}
+ROLLING_POLICY = {
+    "MaximumBatchSize": HALF_CAPACITY,
+    "RollbackMaximumBatchSize": HALF_CAPACITY,
+    "WaitIntervalInSeconds": 0,
+    "MaximumExecutionTimeoutInSeconds": 600,
+}
+ROLLBACK_ON_ALARM = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "alarm"}]}}
+DEPLOYMENT_CONFIGS: list[dict[str, Any]] = [
+    {"RollingUpdatePolicy": ROLLING_POLICY, **ROLLBACK_ON_ALARM},
+    *(
+        {
+            "BlueGreenUpdatePolicy": {
+                "TrafficRoutingConfiguration": {"Type": kind, size: HALF_CAPACITY, "WaitIntervalInSeconds": 0},
+                "TerminationWaitInSeconds": 0,
+                "MaximumExecutionTimeoutInSeconds": 600,
+            }
+        }
+        for kind, size in (("CANARY", "CanarySize"), ("LINEAR", "LinearStepSize"))
+    ),
+]
 
 EXPERIMENT_CONFIG = {
     "ExperimentName": "experiment",
@@ -471,7 +529,7 @@ MLFLOW_APP = {
 }
 MLFLOW_ANSWER = {"experiment_id": "1", "run": {"info": {"run_id": "r", "status": "RUNNING"}, "data": {}}}
 """An answer of MLflow to all requests."""
-PRESIGNED = {"ExpiresInSeconds": 60, "SessionExpirationDurationInSeconds": 1800}
+PRESIGNED_URL_MEMBERS = {"ExpiresInSeconds": 60, "SessionExpirationDurationInSeconds": 1800}
 
 CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     **{
@@ -479,7 +537,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             make_minimal_request("sagemaker", operation)
             | ({"Tags": TAGS} if "Tags" in TABLE["sagemaker"][operation] else {})
         ]
-        for operation in (kind.operations["Create"] for kind in all_kinds() if kind.part_of is None)
+        for operation in (kind.operations["Create"] for kind in load_kinds() if kind.part_of is None)
     },
     "CreateProcessingJob": [
         {
@@ -521,7 +579,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
         {
             "TrainingJobName": "j",
             "ExperimentConfig": EXPERIMENT_CONFIG,
-            **DEFINITION,
+            **JOB_DEFINITION,
             "HyperParameters": {"a": "b"},
             "AlgorithmSpecification": {**ALGORITHM, "ContainerEntrypoint": ["e"], "ContainerArguments": ["a"]},
             "Tags": TAGS,
@@ -529,7 +587,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
         },
         {
             "TrainingJobName": "j",
-            **DEFINITION,
+            **JOB_DEFINITION,
             "AlgorithmSpecification": ALGORITHM,
             "MlflowConfig": {
                 "MlflowResourceArn": format_arn("mlflow-tracking-server/mlflow"),
@@ -542,9 +600,9 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "CreateHyperParameterTuningJob": [
         {
             "HyperParameterTuningJobName": "j",
-            "HyperParameterTuningJobConfig": TUNING | changes,
+            "HyperParameterTuningJobConfig": TUNING_CONFIG | changes,
             "TrainingJobDefinition": {
-                **{member: value for member, value in DEFINITION.items() if member != "ResourceConfig"},
+                **{member: value for member, value in JOB_DEFINITION.items() if member != "ResourceConfig"},
                 "StaticHyperParameters": {"a": "b"},
                 "AlgorithmSpecification": ALGORITHM,
                 **definition,
@@ -578,11 +636,14 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "CreateModel": [
         {"ModelName": "j", "PrimaryContainer": CONTAINER, "EnableNetworkIsolation": False, "Tags": TAGS},
-        {"ModelName": "p", "PrimaryContainer": MULTI_MODEL},
-        {"ModelName": "q", "Containers": [MULTI_MODEL]},
+        {"ModelName": "p", "PrimaryContainer": MULTI_MODEL_CONTAINER},
+        {"ModelName": "q", "Containers": [MULTI_MODEL_CONTAINER]},
         {"ModelName": "k", "Containers": [CONTAINER], "InferenceExecutionConfig": {"Mode": "Serial"}},
-        {"ModelName": "l", "PrimaryContainer": {"Image": "i", "ModelDataSource": SOURCE, **ADDITIONAL}},
-        {"ModelName": "m", "Containers": [{"Image": "i", "ModelDataSource": SOURCE, **ADDITIONAL}]},
+        {
+            "ModelName": "l",
+            "PrimaryContainer": {"Image": "i", "ModelDataSource": MODEL_DATA_SOURCE, **ADDITIONAL_SOURCES},
+        },
+        {"ModelName": "m", "Containers": [{"Image": "i", "ModelDataSource": MODEL_DATA_SOURCE, **ADDITIONAL_SOURCES}]},
         {"ModelName": "n", "PrimaryContainer": {"ModelPackageName": "group/1", "InferenceSpecificationName": "Name"}},
         {"ModelName": "o", "Containers": [{"ModelPackageName": "group/1", "InferenceSpecificationName": "Name"}]},
     ],
@@ -620,7 +681,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
         {
             "EndpointConfigName": "j",
             "ProductionVariants": [VARIANT],
-            "ShadowProductionVariants": [{**VARIANT, "VariantName": "shadow"}],
+            "ShadowProductionVariants": [{**VARIANT, **RANDOM_ROUTING, "VariantName": "shadow"}],
             "DataCaptureConfig": {
                 "EnableCapture": True,
                 "InitialSamplingPercentage": 100,
@@ -641,6 +702,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
                 "Specification": specification,
                 "RuntimeConfig": {"CopyCount": 1},
                 "Tags": TAGS,
+                "DeploymentConfig": {"RollingUpdatePolicy": ROLLING_POLICY, **ROLLBACK_ON_ALARM},
             }
             for specification in COMPONENT_SPECIFICATIONS
         ]
@@ -682,10 +744,10 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     },
     "CreateMlflowTrackingServer": [{**MLFLOW_SERVER, "TrackingServerName": "j", "Tags": TAGS}],
     "UpdateMlflowTrackingServer": [{**MLFLOW_SERVER, "TrackingServerName": "mlflow"}],
-    "CreatePresignedMlflowTrackingServerUrl": [{**PRESIGNED, "TrackingServerName": "mlflow"}],
+    "CreatePresignedMlflowTrackingServerUrl": [{**PRESIGNED_URL_MEMBERS, "TrackingServerName": "mlflow"}],
     "CreateMlflowApp": [{**MLFLOW_APP, "Name": "j", "Tags": TAGS}],
     "UpdateMlflowApp": [{**MLFLOW_APP, "Arn": format_arn("mlflow-app/mlflow")}],
-    "CreatePresignedMlflowAppUrl": [{**PRESIGNED, "Arn": format_arn("mlflow-app/mlflow")}],
+    "CreatePresignedMlflowAppUrl": [{**PRESIGNED_URL_MEMBERS, "Arn": format_arn("mlflow-app/mlflow")}],
     "CreateArtifact": [
         {
             "ArtifactName": "a",
@@ -697,14 +759,20 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
         }
     ],
     "UpdateArtifact": [{"ArtifactArn": ARTIFACT, "ArtifactName": "b", "Properties": {}}],
-    "CreateEndpoint": [{"EndpointName": "j", "EndpointConfigName": "config", "Tags": TAGS}],
+    "CreateEndpoint": [
+        {"EndpointName": "j", "EndpointConfigName": "config", "Tags": TAGS, "DeploymentConfig": config}
+        for config in DEPLOYMENT_CONFIGS
+    ],
     "UpdateEndpoint": [
         {
             "EndpointName": "e",
             "EndpointConfigName": "other",
             "RetainAllVariantProperties": True,
             "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredWeight"}],
+            "DeploymentConfig": config,
+            "RetainDeploymentConfig": False,
         }
+        for config in DEPLOYMENT_CONFIGS
     ],
     "UpdateEndpointWeightsAndCapacities": [
         {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredWeight": 2.0}]},
@@ -717,7 +785,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "CreatePipeline": [
         {
-            **PIPELINE,
+            **PIPELINE_MEMBERS,
             "PipelineName": "p",
             "PipelineDisplayName": "d",
             "PipelineDescription": "d",
@@ -730,7 +798,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "UpdatePipeline": [
         {
             "PipelineName": "pipeline",
-            "PipelineDefinition": PIPELINE["PipelineDefinition"].replace("stop", "end"),
+            "PipelineDefinition": PIPELINE_MEMBERS["PipelineDefinition"].replace("stop", "end"),
             "PipelineVersionAliases": ["a"],
             "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
         },
@@ -782,58 +850,59 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
 """Requests that together contain each honoured member."""
 
 TRANSITIONAL_STATUSES = ("InProgress", "Stopping", "Creating", "Updating")
-RUNNING = [kind.arn_type for kind in all_kinds() if kind.lifecycle]
+RUNNING_KINDS = [kind.arn_type for kind in load_kinds() if kind.lifecycle]
 
 
 def wait_for_all(context: Context) -> None:
     """Wait until all jobs have ended and all endpoints are in service."""
     deadline = time.monotonic() + 60
-    while any(context.state.find_in_statuses(kind, TRANSITIONAL_STATUSES) for kind in RUNNING):
+    while any(context.state.find_in_statuses(kind, TRANSITIONAL_STATUSES) for kind in RUNNING_KINDS):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 @pytest.fixture
 def handlers(context: Context) -> Iterator[Service]:
-    """SageMaker's operations, with the model `served`, two endpoint configurations, and the endpoint `e`."""
+    """SageMaker's operations, with the resources that the requests of CREATE_REQUESTS name."""
     registry = Registry(context)
-    made = create_services(context, registry)["sagemaker"]
-    made["CreateModelPackageGroup"]({"ModelPackageGroupName": "group"})
-    made["CreateModelPackage"]({**make_package_request("CreateModelPackage"), "ClientToken": "first"})
-    made["CreateModel"]({"ModelName": "served", "PrimaryContainer": {"Image": "i"}})
+    operations = create_services(context, registry)["sagemaker"]
+    operations["CreateModelPackageGroup"]({"ModelPackageGroupName": "group"})
+    operations["CreateModelPackage"]({**make_package_request("CreateModelPackage"), "ClientToken": "first"})
+    operations["CreateModel"]({"ModelName": "served", "PrimaryContainer": {"Image": "i"}})
     for name in ("config", "other"):
-        made["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
-    made["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
-    made["CreateEndpointConfig"]({"EndpointConfigName": "serverless", "ProductionVariants": [SERVERLESS_VARIANT]})
-    made["CreateEndpoint"]({"EndpointName": "serverless", "EndpointConfigName": "serverless"})
-    made["CreateEndpointConfig"](
+        operations["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
+    operations["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
+    operations["CreateEndpointConfig"]({"EndpointConfigName": "serverless", "ProductionVariants": [SERVERLESS_VARIANT]})
+    operations["CreateEndpoint"]({"EndpointName": "serverless", "EndpointConfigName": "serverless"})
+    operations["CreateEndpointConfig"](
         {
             "EndpointConfigName": "shared",
             "ProductionVariants": [SHARED_VARIANT],
             "ExecutionRoleArn": ROLE,
         }
     )
-    made["CreateEndpoint"]({"EndpointName": "shared", "EndpointConfigName": "shared"})
+    operations["CreateEndpoint"]({"EndpointName": "shared", "EndpointConfigName": "shared"})
     component = {"InferenceComponentName": "component", "EndpointName": "shared", "VariantName": "v"}
     specification, copies = {"ModelName": "served"}, {"CopyCount": 1}
-    made["CreateInferenceComponent"]({**component, "Specification": specification, "RuntimeConfig": copies})
-    made["CreateMlflowTrackingServer"]({**MLFLOW_SERVER, "TrackingServerName": "mlflow"})
-    made["CreateMlflowApp"]({**MLFLOW_APP, "Name": "mlflow"})
-    made["CreateExperiment"]({"ExperimentName": "experiment"})
-    made["CreateTrial"]({"TrialName": "trial", "ExperimentName": "experiment"})
-    made["CreateTrialComponent"]({"TrialComponentName": "part"})
+    operations["CreateInferenceComponent"]({**component, "Specification": specification, "RuntimeConfig": copies})
+    operations["CreateMlflowTrackingServer"]({**MLFLOW_SERVER, "TrackingServerName": "mlflow"})
+    operations["CreateMlflowApp"]({**MLFLOW_APP, "Name": "mlflow"})
+    operations["CreateExperiment"]({"ExperimentName": "experiment"})
+    operations["CreateTrial"]({"TrialName": "trial", "ExperimentName": "experiment"})
+    operations["CreateTrialComponent"]({"TrialComponentName": "part"})
     context.state.add("artifact", "a", ARTIFACT, "", {}, {"Source": ARTIFACT_SOURCE, "ArtifactType": "Model"})
-    made["CreatePipeline"]({**PIPELINE, "PipelineName": "pipeline"})
+    operations["CreatePipeline"]({**PIPELINE_MEMBERS, "PipelineName": "pipeline"})
     add_execution(context.state)
+    add_alarm(context.state)
     parent = CREATE_REQUESTS["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
     context.state.add("hyper-parameter-tuning-job", "parent", "arn:p", "Completed", parent, {})
-    made["CreateTrainingJob"](CREATE_REQUESTS["CreateTrainingJob"][0] | {"TrainingJobName": "trained"})
+    operations["CreateTrainingJob"](CREATE_REQUESTS["CreateTrainingJob"][0] | {"TrainingJobName": "trained"})
     wait_for_all(context)
-    yield made
+    yield operations
     registry.shut_down()
 
 
-USING_REQUESTS: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
+REQUESTS_THAT_USE_MEMBERS: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
     "CreateModel": [
         (
             "CreateEndpointConfig",
@@ -847,27 +916,29 @@ USING_REQUESTS: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("operation", CREATE_REQUESTS)
-def test_members_of_jobs_are_read(
+def test_members_of_create_and_update_requests_are_read(
     context: Context, handlers: Service, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    read: set[str] = set()
+    read_paths: set[str] = set()
 
     def load(text: str, **options: Any) -> Recorder:
-        return Recorder(json.loads(text, **options), read)
+        return Recorder(json.loads(text, **options), read_paths)
 
-    recorded = SimpleNamespace(dumps=json.dumps, loads=load)
-    monkeypatch.setattr(state, "json", recorded)
-    monkeypatch.setattr(State, "add", _stored(State.add))
-    monkeypatch.setattr(mlflow_requests, "call", lambda *_: MLFLOW_ANSWER)
+    recording_json = SimpleNamespace(dumps=json.dumps, loads=load)
+    monkeypatch.setattr(state, "json", recording_json)
+    monkeypatch.setattr(State, "add", _make_recording_add(State.add))
+    monkeypatch.setattr(rest_client, "call_api", lambda *_: MLFLOW_ANSWER)
     name = f"{operation.removeprefix('Create')}Name"
     for number, request in enumerate(CREATE_REQUESTS[operation]):
-        named = request | ({name: f"n{number}"} if name in request else {})
+        unique_request = request | ({name: f"n{number}"} if name in request else {})
         with suppress(ValidationError) if operation.endswith("Pipeline") else nullcontext():
-            handlers[operation](Recorder(named, read))
-        for user, members in USING_REQUESTS.get(operation, []):
-            handlers[user](json.loads(json.dumps(members).replace("{}", f"n{number}")))
+            handlers[operation](Recorder(unique_request, read_paths))
+        for using_operation, members in REQUESTS_THAT_USE_MEMBERS.get(operation, []):
+            handlers[using_operation](json.loads(json.dumps(members).replace("{}", f"n{number}")))
         wait_for_all(context)
-    assert {path for path in list_honoured_members(TABLE["sagemaker"][operation]) if not _is_read(path, read)} <= {name}
+    assert {
+        path for path in list_honoured_members(TABLE["sagemaker"][operation]) if not _is_read(path, read_paths)
+    } <= {name}
 
 
 COPIES = {
@@ -877,24 +948,25 @@ COPIES = {
     "ProductionVariants.": "Deployment.Variants.",
     "DesiredWeightsAndCapacities.ServerlessUpdateConfig.": "NextDeployment.Variants.ServerlessConfig.",
 }
-"""Parts of the paths of members, and what replaces each part in the copy that the code reads."""
+"""Parts of the paths of members, and their replacements in the copy that the code reads."""
 
 
-def _is_read(path: str, read: set[str]) -> bool:
-    copied = path
+def _is_read(path: str, read_paths: set[str]) -> bool:
+    copied_path = path
     for source, copy in COPIES.items():
-        copied = copied.replace(source, copy)
-    return any(f".{read_path}".endswith((f".{path}", f".{copied}")) for read_path in read)
+        copied_path = copied_path.replace(source, copy)
+    return any(f".{read_path}".endswith((f".{path}", f".{copied_path}")) for read_path in read_paths)
 
 
-def _stored(add: Callable[..., object]) -> Callable[..., object]:
-    """Let `State.add` return the record from the database, so that its request records reads."""
+def _make_recording_add(add: Callable[..., object]) -> Callable[..., object]:
+    """Return a replacement of `State.add`. It returns the record as read from the database, so that the request in the
+    record is a `Recorder`."""
 
-    def stored(self: State, kind: str, name: str, *arguments: Any, **options: Any) -> object:
+    def add_and_read(self: State, kind: str, name: str, *arguments: Any, **options: Any) -> object:
         add(self, kind, name, *arguments, **options)
         return self.get(kind, name, options.get("version", 0))
 
-    return stored
+    return add_and_read
 
 
 def test_each_operation_has_a_request() -> None:
@@ -905,9 +977,11 @@ def test_each_operation_has_a_request() -> None:
 
 # --- S3 ---
 
-READ_EARLIER = re.compile("Content(Length|MD5)|Checksum[A-Z0-9]+|Expected(Source)?BucketOwner|Body|Bucket|Key|ACL")
+READ_EARLIER = re.compile(
+    "Content(Length|MD5)|Checksum([A-Z0-9]+|Algorithm)|Expected(Source)?BucketOwner|Body|Bucket|Key|ACL"
+)
 """Matches members that are read before the operation, or from the headers while the body is read: `tests/local/s3`
-tests them. It also matches ACL, because all values of ACL that are honoured mean the same."""
+tests them. It also matches ACL, because all honoured values of ACL have the same meaning."""
 
 S3_MEMBERS: Mapping[str, Any] = {
     "Delete": {"Objects": [{"Key": "in/a"}]},
@@ -927,11 +1001,11 @@ S3_MEMBERS: Mapping[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("operation", S3)
+@pytest.mark.parametrize("operation", S3_OPERATIONS)
 def test_members_of_s3_requests_are_read(context: Context, operation: str) -> None:
     uploads = Uploads(context.store)
     upload = uploads.create("bucket", "in/a", "CRC32", Details())
-    shape = operation_model("s3", operation).input_shape
+    shape = load_operation_model("s3", operation).input_shape
     members = {name: S3_MEMBERS[name] for name in (shape.members if shape else ()) if name in S3_MEMBERS}
     if operation in ("PutObject", "CopyObject", "CreateMultipartUpload"):
         members["Tagging"] = "k=v"
@@ -943,7 +1017,7 @@ def test_members_of_s3_requests_are_read(context: Context, operation: str) -> No
 
     def run(recorder: Mapping[str, Any], name: str = operation) -> None:
         body = Body({"content-length": "0"}, BytesIO())
-        answer = S3[name](Call(context.store, uploads, "us-east-1", recorder, body))
+        answer = S3_OPERATIONS[name](Call(context.store, uploads, "us-east-1", recorder, body))
         if isinstance(answer.body, FileBody):
             answer.body.close()
 

@@ -1,4 +1,4 @@
-"""Requests of the project's own command line: signed like all others, but for no AWS service."""
+"""Requests of the project's own command line. They are signed like all other requests, but belong to no AWS service."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ Response = tuple[int, Any]
 
 
 class OwnGateway:
-    """A gateway without AWS services, whose own operation records the received values."""
+    """A gateway without AWS services. Its only operation records the values that it receives."""
 
     def __init__(self) -> None:
-        self.received: list[Any] = []
+        self.received_contents: list[Any] = []
         own_operations = {"/_microjobs/x": self._receive}
         self._client = WsgiClient(
             Gateway(
@@ -39,7 +39,7 @@ class OwnGateway:
         )
 
     def _receive(self, content: Any) -> None:
-        self.received.append(content)
+        self.received_contents.append(content)
         if content == "refused":
             raise ServiceError("Refused", "it is refused")
 
@@ -66,14 +66,14 @@ def gateway() -> OwnGateway:
 
 def test_signed_request_reaches_the_operation(gateway: OwnGateway) -> None:
     assert gateway.post('{"a": 1}') == (200, {})
-    assert gateway.received == [{"a": 1}]
+    assert gateway.received_contents == [{"a": 1}]
 
 
 def test_request_without_a_valid_signature_is_refused(gateway: OwnGateway) -> None:
     assert gateway.post_unsigned()[0] == 403
     assert gateway.post("{}", secret="another")[0] == 403  # noqa: S106
     assert gateway.post("{}", replaced_body='{"a": 1}')[0] == 403
-    assert gateway.received == []
+    assert gateway.received_contents == []
 
 
 def test_error_of_an_operation_is_returned(gateway: OwnGateway) -> None:
@@ -86,4 +86,4 @@ def test_body_that_is_not_json_is_refused(gateway: OwnGateway, body: str) -> Non
     status, answer = gateway.post(body)
     assert status == 400
     assert answer["message"].startswith("The body is not JSON: ")
-    assert gateway.received == []
+    assert gateway.received_contents == []

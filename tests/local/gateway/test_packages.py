@@ -20,28 +20,28 @@ from requests.auth import HTTPBasicAuth
 from microjobs_orchestrator.local import package_index
 from microjobs_orchestrator.local.gateway.chain import Gateway
 from microjobs_orchestrator.local.gateway.listener import Server
-from microjobs_orchestrator.local.gateway.packages import make_package_server
+from microjobs_orchestrator.local.gateway.packages import make_package_interceptor
 from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
 from microjobs_orchestrator.local.package_index import NotFoundError, PackageIndex, parse_page
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
-from tests.packages import JSON, METADATA, WHEEL_NAME, Upstream, running_package_index
+from tests.packages import JSON, METADATA, WHEEL_NAME, FakePackageIndex, run_package_index
 
 TOKEN = "token-of-the-tests"  # noqa: S105  of the tests
 
 
 @pytest.fixture
-def upstream(tmp_path: Path) -> Iterator[Upstream]:
-    with running_package_index(tmp_path) as upstream:
+def upstream(tmp_path: Path) -> Iterator[FakePackageIndex]:
+    with run_package_index(tmp_path) as upstream:
         yield upstream
 
 
 @pytest.fixture
-def address(upstream: Upstream, tmp_path: Path) -> Iterator[str]:
+def address(upstream: FakePackageIndex, tmp_path: Path) -> Iterator[str]:
     """The address of a server that serves packages only."""
     index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
     server = Server(("127.0.0.1", 0), server_name="localhost")
-    server.wsgi_app = Gateway([make_package_server(index, TOKEN)])
+    server.wsgi_app = Gateway([make_package_interceptor(index, TOKEN)])
     server.prepare()
     thread = threading.Thread(target=server.serve)
     thread.start()
@@ -70,40 +70,48 @@ def install(address: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*map(str, command), "tiny"], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_packages_are_installed_again_without_the_index(address: str, upstream: Upstream, tmp_path: Path) -> None:
-    first = install(address, tmp_path / "first")
-    assert (tmp_path / "first" / "tiny.py").is_file(), first.stderr
+def test_packages_are_installed_again_without_the_index(
+    address: str, upstream: FakePackageIndex, tmp_path: Path
+) -> None:
+    first_result = install(address, tmp_path / "first")
+    assert (tmp_path / "first" / "tiny.py").is_file(), first_result.stderr
     upstream.is_down = True
     upstream.requested.clear()
-    second = install(address, tmp_path / "second")
-    assert (tmp_path / "second" / "tiny.py").is_file(), second.stderr
+    second_result = install(address, tmp_path / "second")
+    assert (tmp_path / "second" / "tiny.py").is_file(), second_result.stderr
     assert upstream.requested == []
 
 
-def test_old_page_is_used_if_the_index_fails(address: str, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_page_is_used_if_the_index_fails(
+    address: str, upstream: FakePackageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = get(address, "simple/tiny/")
     monkeypatch.setattr(package_index, "FRESH_SECONDS", 0.0)
     upstream.is_down = True
     assert get(address, "simple/tiny/").text == page.text
     assert get(address, "simple/tiny/").text == page.text
-    assert upstream.requested == ["/simple/tiny/"] * 2  # after a failure, the index is not asked again for a while
+    assert upstream.requested == ["/simple/tiny/"] * 2  # after a failure, no request is sent to the index for some time
 
 
-def test_failing_index_is_reported_without_its_password(address: str, upstream: Upstream) -> None:
+def test_failing_index_is_reported_without_its_password(
+    address: str, upstream: FakePackageIndex, caplog: pytest.LogCaptureFixture
+) -> None:
     upstream.is_down = True
     response = get(address, "simple/tiny/")
-    shown = upstream.url.replace("user:password@", "")
-    assert (response.status_code, response.reason) == (502, f"{shown} answers 500 Internal Server Error")
+    url_without_password = upstream.url.replace("user:password@", "")
+    error = f"{url_without_password} answers 500 Internal Server Error"
+    assert (response.status_code, response.reason) == (502, error)
+    assert f"{error}; the page of tiny is not cached" in caplog.text
 
 
 def test_certificates_come_from_the_folder_of_packages(
-    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: FakePackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used = []
+    certificate_files = []
     send = requests.get
 
     def get(url: str, **options: Any) -> requests.Response:
-        used.append(options["verify"])
+        certificate_files.append(options["verify"])
         return send(url, **options)
 
     monkeypatch.setattr(requests, "get", get)
@@ -113,7 +121,7 @@ def test_certificates_come_from_the_folder_of_packages(
     for content in ("", "certificates"):
         (folder / "ca-certificates.crt").write_text(content)
         PackageIndex(tmp_path / f"cache{content}", variables).files("tiny")
-    assert used == ["of-the-system.crt", str(folder / "ca-certificates.crt")]
+    assert certificate_files == ["of-the-system.crt", str(folder / "ca-certificates.crt")]
 
 
 def test_unknown_project_and_file_have_status_404(address: str) -> None:
@@ -125,7 +133,7 @@ def test_unknown_project_and_file_have_status_404(address: str) -> None:
 
 @pytest.mark.parametrize("path", ["simple/tiny/", f"files/tiny/{WHEEL_NAME}"])
 @pytest.mark.parametrize("password", ["", "wrong", TOKEN[:-1], f"{TOKEN}é"])
-def test_wrong_token_is_refused(address: str, upstream: Upstream, path: str, password: str) -> None:
+def test_wrong_token_is_refused(address: str, upstream: FakePackageIndex, path: str, password: str) -> None:
     assert get(address, path, password).status_code == 401
     assert upstream.requested == []
 
@@ -159,7 +167,7 @@ def test_unusual_file_names_are_left_out(address: str) -> None:
 
 @pytest.mark.parametrize("source", ["index", "cache"])
 @pytest.mark.parametrize("name", [WHEEL_NAME, f"{WHEEL_NAME}.metadata"])
-def test_hash_that_is_a_path_is_left_out(source: str, name: str, upstream: Upstream, tmp_path: Path) -> None:
+def test_hash_that_is_a_path_is_left_out(source: str, name: str, upstream: FakePackageIndex, tmp_path: Path) -> None:
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / name).write_text("content of this machine")
@@ -175,7 +183,7 @@ def test_hash_that_is_a_path_is_left_out(source: str, name: str, upstream: Upstr
 
 @pytest.mark.parametrize("content", [METADATA, b"log in to this network"])
 def test_metadata_is_cached_if_it_has_the_hash_of_the_page(
-    content: bytes, address: str, upstream: Upstream, tmp_path: Path
+    content: bytes, address: str, upstream: FakePackageIndex, tmp_path: Path
 ) -> None:
     upstream.metadata = content
     assert 'data-core-metadata="sha256=' in get(address, "simple/tiny/").text
@@ -184,15 +192,15 @@ def test_metadata_is_cached_if_it_has_the_hash_of_the_page(
     assert len(list_cached_files(tmp_path)) == (content == METADATA)
 
 
-def test_credentials_are_decoded(upstream: Upstream, tmp_path: Path) -> None:
+def test_credentials_are_decoded(upstream: FakePackageIndex, tmp_path: Path) -> None:
     url = upstream.url.replace("user:password@", "me%40example.org:a%2Fb@")
     PackageIndex(tmp_path / "cache", {"INDEX_URL": url}).files("tiny")
     assert upstream.headers[0]["Authorization"] == "Basic " + b64encode(b"me@example.org:a/b").decode()
 
 
-def test_credentials_reach_the_server_of_the_index_only(upstream: Upstream, tmp_path: Path) -> None:
+def test_credentials_reach_the_server_of_the_index_only(upstream: FakePackageIndex, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    with running_package_index(tmp_path / "other") as other:
+    with run_package_index(tmp_path / "other") as other:
         address = urlsplit(other.url)
         upstream.file_url = f"http://{address.hostname}:{address.port}/files/{WHEEL_NAME}"
         content = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME)
@@ -201,24 +209,25 @@ def test_credentials_reach_the_server_of_the_index_only(upstream: Upstream, tmp_
     assert "Authorization" not in other.headers[0]
 
 
-def test_invalid_address_of_a_file_is_reported(address: str, upstream: Upstream) -> None:
+def test_invalid_address_of_a_file_is_reported(address: str, upstream: FakePackageIndex) -> None:
     upstream.file_url = "http://index:port/file"
     assert get(address, f"files/tiny/{WHEEL_NAME}").status_code == 502
 
 
 def test_download_ends_if_the_device_is_full(
-    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: FakePackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME)
     assert not isinstance(content, Path)
-    monkeypatch.setattr(FreeSpace, "available_bytes", lambda _: -1)
+    monkeypatch.setattr(FreeSpace, "measure_available_bytes", lambda _: -1)
     with pytest.raises(CannotRunError, match="Package download failed"):
         list(content)
-    assert upstream.headers[-1]["Accept-Encoding"] == "identity"  # so Content-Length is the size of the file
+    # without compression, Content-Length is the size of the file
+    assert upstream.headers[-1]["Accept-Encoding"] == "identity"
     assert list_cached_files(tmp_path) == []
 
 
-def test_incomplete_files_of_a_killed_server_are_removed(upstream: Upstream, tmp_path: Path) -> None:
+def test_incomplete_files_of_a_killed_server_are_removed(upstream: FakePackageIndex, tmp_path: Path) -> None:
     index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
     list(index.open("tiny", WHEEL_NAME))  # type: ignore[arg-type]  # a generator
     (complete,) = list_cached_files(tmp_path)
@@ -234,7 +243,7 @@ def test_incomplete_files_of_a_killed_server_are_removed(upstream: Upstream, tmp
 
 
 def test_file_is_on_the_disk_before_it_has_its_name(
-    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: FakePackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power failure leaves no damaged file."""
     folders: list[Path] = []
@@ -243,8 +252,8 @@ def test_file_is_on_the_disk_before_it_has_its_name(
     assert folders == [tmp_path / "cache" / "partial"]
 
 
-def test_file_with_another_hash_is_neither_complete_nor_cached(
-    address: str, upstream: Upstream, tmp_path: Path
+def test_file_with_another_hash_is_neither_delivered_nor_cached(
+    address: str, upstream: FakePackageIndex, tmp_path: Path
 ) -> None:
     get(address, "simple/tiny/")
     upstream.wheel = b"other"
@@ -253,7 +262,7 @@ def test_file_with_another_hash_is_neither_complete_nor_cached(
     assert list_cached_files(tmp_path) == []
 
 
-def test_aborted_download_leaves_no_file(upstream: Upstream, tmp_path: Path) -> None:
+def test_aborted_download_leaves_no_file(upstream: FakePackageIndex, tmp_path: Path) -> None:
     upstream.wheel = bytes(package_index.BLOCK_BYTES * 3)
     index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
     content = index.open("tiny", WHEEL_NAME)
@@ -284,8 +293,8 @@ def test_html_and_json_pages_have_the_same_meaning() -> None:
     )
     from_json = list(parse_page(JSON, json.dumps(content).encode(), "https://index/simple/tiny/"))
     assert list(parse_page("text/html; charset=utf-8", page.encode(), "https://index/simple/tiny/")) == from_json
-    again = parse_page("text/html", package_index.format_page("tiny", from_json).encode(), "https://index/simple/tiny/")
-    assert [item.url for item in again] == [
+    cached_page = package_index.format_page("tiny", from_json).encode()
+    assert [item.url for item in parse_page("text/html", cached_page, "https://index/simple/tiny/")] == [
         f"https://index/files/tiny/{WHEEL_NAME}",
         "https://index/files/tiny/tiny-0.1.tar.gz",
     ]

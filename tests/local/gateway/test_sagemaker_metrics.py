@@ -14,21 +14,21 @@ from microjobs_orchestrator.local.services.cloudwatch import CloudWatch
 from microjobs_orchestrator.local.services.sagemaker_metrics import SageMakerMetrics
 from microjobs_orchestrator.local.state import State
 from tests.local.gateway.conftest import CREDENTIALS, run_gateway
-from tests.local.gateway.test_application import error_of
+from tests.local.gateway.test_application import get_error
 
 JOB = format_arn("training-job/job")
 COMPONENT = format_arn("experiment-trial-component/mine")
 HOUR = 1_800_000_000
-"""A whole hour, in seconds since 1970."""
+"""A time at which an hour begins, in seconds since 1970."""
 
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
-    opened = State(tmp_path_factory.mktemp("metrics") / "state.db")
-    opened.add("training-job", "job", JOB, "InProgress", {}, {})
-    opened.add("experiment-trial-component", "mine", COMPONENT, "", {}, {})
-    yield opened
-    opened.close()
+    database = State(tmp_path_factory.mktemp("metrics") / "state.db")
+    database.add("training-job", "job", JOB, "InProgress", {}, {})
+    database.add("experiment-trial-component", "mine", COMPONENT, "", {}, {})
+    yield database
+    database.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,16 @@ def client(state: State, metrics: MetricStore) -> Iterator[Any]:
         )
 
 
-def put(client: Any, *values: float, component: str = "mine", seconds: int = 1, steps: bool = True) -> dict[str, Any]:
-    """Put values of the metric `loss`, each some seconds after the last one."""
+def put(
+    client: Any, *values: float, component: str = "mine", seconds: int = 1, has_steps: bool = True
+) -> dict[str, Any]:
+    """Put values of the metric `loss`, with `seconds` between two values. Each step has two values."""
     data = [
         {
             "MetricName": "loss",
             "Timestamp": HOUR + number * seconds,
             "Value": value,
-            **({"Step": number // 2} if steps else {}),
+            **({"Step": number // 2} if has_steps else {}),
         }
         for number, value in enumerate(values)
     ]
@@ -92,9 +94,9 @@ def get_result(client: Any, **members: Any) -> dict[str, Any]:
         "XAxisType": "IterationNumber",
         **members,
     }
-    (result,) = client.batch_get_metrics(MetricQueries=[query])["MetricQueryResults"]
-    found: dict[str, Any] = result
-    return found
+    results: list[dict[str, Any]] = client.batch_get_metrics(MetricQueries=[query])["MetricQueryResults"]
+    (result,) = results
+    return result
 
 
 def test_values_are_read_by_iteration(client: Any) -> None:
@@ -116,8 +118,8 @@ def test_values_are_read_by_time(client: Any) -> None:
     assert get(client, XAxisType="Timestamp") == ([HOUR, HOUR + 80], [1.5, 3.5])
 
 
-def test_position_replaces_an_unknown_iteration(client: Any) -> None:
-    put(client, 7, 8, 9, steps=False)
+def test_missing_iteration_is_replaced_by_the_position(client: Any) -> None:
+    put(client, 7, 8, 9, has_steps=False)
     assert get(client) == ([0, 1, 2], [7, 8, 9])
 
 
@@ -138,13 +140,13 @@ def test_training_code_can_put_metrics_of_its_job(client: Any) -> None:
 @pytest.mark.parametrize("component", ["other", "other-aws-training-job", "mine-aws-training-job"])
 def test_missing_trial_component_is_reported(client: Any, component: str) -> None:
     datum = {"MetricName": "m", "Timestamp": HOUR, "Value": 1}
-    error = error_of(client.batch_put_metrics, TrialComponentName=component, MetricData=[datum])
+    error = get_error(client.batch_put_metrics, TrialComponentName=component, MetricData=[datum])
     assert error == ("ResourceNotFound", f"Trial component {component} does not exist.", 404)
 
 
 def test_more_than_ten_values_are_refused(client: Any) -> None:
     data = [{"MetricName": "m", "Timestamp": HOUR, "Value": 1}] * 11
-    code, message, _ = error_of(client.batch_put_metrics, TrialComponentName="mine", MetricData=data)
+    code, message, _ = get_error(client.batch_put_metrics, TrialComponentName="mine", MetricData=data)
     assert code == "ValidationException"
     assert "length less than or equal to 10" in message
 
@@ -157,8 +159,8 @@ def test_value_out_of_range_is_reported_by_its_index(client: Any) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"ResourceArn": format_arn("training-job/other")}, "is neither a training job nor a trial component"),
-        ({"ResourceArn": format_arn("model/job")}, "is neither a training job nor a trial component"),
+        ({"ResourceArn": format_arn("training-job/other")}, "is not an existing training job or trial component"),
+        ({"ResourceArn": format_arn("model/job")}, "is not an existing training job or trial component"),
         ({"Period": "OneMinute"}, "Period OneMinute needs XAxisType Timestamp, not IterationNumber"),
     ],
 )
@@ -170,13 +172,13 @@ def test_invalid_query_has_a_result_with_a_message(client: Any, members: dict[st
 
 def test_long_result_is_truncated(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_VALUES", 2)
-    put(client, 1, 2, 3, steps=False)
+    put(client, 1, 2, 3, has_steps=False)
     result = get_result(client)
     assert (result["Status"], result["XAxisValues"]) == ("Truncated", [0, 1])
 
 
 def test_series_of_trial_components_are_not_metrics_of_cloudwatch(client: Any, metrics: MetricStore) -> None:
     put(client, 1)
-    listed = CloudWatch(metrics).operations()["ListMetrics"]({})
-    assert isinstance(listed, dict)
-    assert listed["Metrics"] == []
+    summaries = CloudWatch(metrics).operations()["ListMetrics"]({})
+    assert isinstance(summaries, dict)
+    assert summaries["Metrics"] == []

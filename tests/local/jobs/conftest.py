@@ -1,4 +1,4 @@
-"""The parts of a server with a fake runtime, and the shortest possible requests."""
+"""The parts of a server with a fake runtime, and functions that send short requests to this server."""
 
 import socket
 import tarfile
@@ -35,7 +35,7 @@ from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
 
 TIMEOUT_SECONDS = 20.0
 
-Serve = Callable[[Callable[[socket.socket], None]], Client]
+MakeClient = Callable[[Callable[[socket.socket], None]], Client]
 
 ONE_VARIANT: Mapping[str, Mapping[str, Any]] = {"main": {}}
 
@@ -64,11 +64,12 @@ class ServerParts:
         self.context.state.close()
         self.context.metrics.close()
 
-    def restart(self, further: Mapping[str, Maker] | None = None) -> "ServerParts":
-        """Start another server with the same home and containers. Without a shutdown, this server counts as killed."""
+    def restart(self, additional_makers: Mapping[str, Maker] | None = None) -> "ServerParts":
+        """Start another server with the same home and containers. If the test has not shut this server down, the other
+        server starts as after a kill of this server."""
         parts = ServerParts.from_home(self.home, self.runtime)
         makers: dict[str, Maker] = {ENDPOINT.arn_type: Endpoint, TRANSFORM_JOB.arn_type: TransformJob}
-        parts.registry.recover({**makers, **(further or {})})
+        parts.registry.recover({**makers, **(additional_makers or {})})
         return parts
 
     # --- resources ---
@@ -86,18 +87,20 @@ class ServerParts:
         return TransformJobOperations(self.context, self.registry)
 
     def put(self, key: str, content: bytes) -> str:
+        """Store an object in the bucket `bucket`; return its URI."""
         path = self.home.buckets / "bucket" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return f"s3://bucket/{key}"
 
     def make_model(self, name: str = "m", image: str = "model", **container: Any) -> None:
+        """Create a model. `container` are members of its container, and `isolated`, its EnableNetworkIsolation."""
         members = {"EnableNetworkIsolation": container.pop("isolated")} if "isolated" in container else {}
         request = {"ModelName": name, "PrimaryContainer": {"Image": image, **container}, **members}
         ModelOperations(self.context, self.registry).create(request)
 
-    def make_pipeline(self, *images: str, name: str = "m", mode: str = "Serial", **members: Any) -> None:
-        """Create a model with one container per image."""
+    def make_multi_container_model(self, *images: str, name: str = "m", mode: str = "Serial", **members: Any) -> None:
+        """Create a model with one container per image, or with the `Containers` in `members`."""
         names = [f"container-{number}" if mode == "Direct" else "" for number in range(1, len(images) + 1)]
         containers = [
             {"Image": image, **({"ContainerHostname": name} if name else {})}
@@ -112,28 +115,28 @@ class ServerParts:
         name: str = "c",
         /,
         asynchronous: Mapping[str, Any] | None = None,
-        further: Mapping[str, Any] = MappingProxyType({}),
+        config_members: Mapping[str, Any] = MappingProxyType({}),
         **variants: Mapping[str, Any],
     ) -> None:
         """Create a configuration. `variants` maps names to members; the default is one variant with the model `m`.
 
         Args:
             asynchronous: the member AsyncInferenceConfig.
-            further: further members of the request.
+            config_members: additional members of the request.
         """
         variant_items = [
             {"VariantName": variant, "ModelName": "m", "InstanceType": "ml.m5.large", **members}
             for variant, members in (variants or ONE_VARIANT).items()
         ]
         members = {} if asynchronous is None else {"AsyncInferenceConfig": asynchronous}
-        request = {"EndpointConfigName": name, "ProductionVariants": variant_items, **members, **further}
+        request = {"EndpointConfigName": name, "ProductionVariants": variant_items, **members, **config_members}
         EndpointConfigOperations(self.context, self.registry).create(request)
 
     def start_endpoint(self, name: str = "e", config: str = "c") -> None:
         request = {"EndpointName": name, "EndpointConfigName": config}
         self.endpoints.create(request)
 
-    def serve(self, **variants: Mapping[str, Any]) -> dict[str, Any]:
+    def deploy(self, **variants: Mapping[str, Any]) -> dict[str, Any]:
         """Create endpoint `e` of configuration `c`; return its description when it is InService or Failed."""
         self.make_config(**variants)
         self.start_endpoint()
@@ -146,7 +149,7 @@ class ServerParts:
         self.endpoints.delete({"EndpointName": "e"})
 
     def start_transform(self, **members: Any) -> None:
-        self.transform_jobs.create(transform_request(**members))
+        self.transform_jobs.create(make_transform_request(**members))
 
     def transform(self, **members: Any) -> dict[str, Any]:
         """Run transform job `t`; return its description when it has ended."""
@@ -154,30 +157,31 @@ class ServerParts:
         return self.wait_for_transform()
 
     def wait_for_transform(self) -> dict[str, Any]:
-        found: dict[str, Any] = wait_until(
+        description: dict[str, Any] = wait_until(
             lambda: self.context.state.get(TRANSFORM_JOB.arn_type, "t").description,  # type: ignore[union-attr]
-            lambda found: found["TransformJobStatus"] in ("Completed", "Failed", "Stopped"),
+            lambda description: description["TransformJobStatus"] in ("Completed", "Failed", "Stopped"),
         )
         wait_until(lambda: self.registry.find("transform-job/t") is None)
-        return found
+        return description
 
     # --- results ---
 
     def read_outputs(self) -> dict[str, bytes]:
-        """Return the contents of the objects below `out`, by their names."""
-        found = self.context.store.list("bucket", "out/")
-        return {item.key.removeprefix("out/"): item.path.read_bytes() for item in found}
+        """Return the contents of the objects below `out/`, by the rest of their keys."""
+        objects = self.context.store.list("bucket", "out/")
+        return {item.key.removeprefix("out/"): item.path.read_bytes() for item in objects}
 
     def describe_endpoint(self, name: str = "e") -> dict[str, Any]:
         record = self.context.state.get(ENDPOINT.arn_type, name)
         return dict(record.description) if record else {"EndpointStatus": "gone"}
 
     def wait_for_endpoint(self, name: str = "e") -> dict[str, Any]:
-        transitional = ("Creating", "Updating", "Deleting")
-        found: dict[str, Any] = wait_until(
-            lambda: self.describe_endpoint(name), lambda found: found["EndpointStatus"] not in transitional
+        transitional_statuses = ("Creating", "Updating", "Deleting")
+        description: dict[str, Any] = wait_until(
+            lambda: self.describe_endpoint(name),
+            lambda description: description["EndpointStatus"] not in transitional_statuses,
         )
-        return found
+        return description
 
     def read_log(self, group: str) -> dict[str, list[str]]:
         """Return the lines of a group's streams, by the names of the streams."""
@@ -189,8 +193,9 @@ class ServerParts:
         return [host for hosts in list(self.runtime.hosts.values()) for host in hosts if not host.has_ended]
 
 
-def transform_request(source: str = "s3://bucket/in/", hosts: int = 1, **members: Any) -> dict[str, Any]:
-    """Return the request of job `t`, with model `m`, from `in/` to `out`.
+def make_transform_request(source: str = "s3://bucket/in/", host_count: int = 1, **members: Any) -> dict[str, Any]:
+    """Return the request for the transform job `t`. The job sends the objects below `in/` to the model `m`, and stores
+    the responses below `out`.
 
     Args:
         members: members of the request, of TransformInput, or of TransformOutput.
@@ -204,7 +209,7 @@ def transform_request(source: str = "s3://bucket/in/", hosts: int = 1, **members
         "ModelName": "m",
         "TransformInput": {"DataSource": data, **inputs},
         "TransformOutput": {"S3OutputPath": "s3://bucket/out", **outputs},
-        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": hosts},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": host_count},
         **members,
     }
 
@@ -225,12 +230,12 @@ def parts(tmp_path: Path) -> Iterator[ServerParts]:
     """The parts of a server, with the bucket `bucket` and the image `model`."""
     home = Home(tmp_path / "home")
     home.create()
-    home.credentials()  # as the server does, before anything runs
+    home.credentials()  # the server also creates the credentials before it runs jobs
     (home.buckets / "bucket").mkdir()
-    made = ServerParts.from_home(home, FakeRuntime())
-    yield made
-    made.close()
-    made.runtime.close()
+    server_parts = ServerParts.from_home(home, FakeRuntime())
+    yield server_parts
+    server_parts.close()
+    server_parts.runtime.close()
 
 
 @pytest.fixture
@@ -259,8 +264,9 @@ def archive(parts: ServerParts, tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """A function that returns a client of a new server. The server calls the function's argument for each request."""
+def make_client() -> Iterator[MakeClient]:
+    """A function that starts a server and returns a client of the server. The argument is a function that the server
+    calls with the connection for each request, and that sends the response."""
     listener = socket.create_server(("127.0.0.1", 0))
     clients = []
 

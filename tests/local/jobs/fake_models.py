@@ -10,19 +10,20 @@ from pathlib import Path
 
 @dataclass
 class ModelsBehaviour:
-    """The behaviour of the `/models` API of an image, and what its containers did. A test changes the behaviour."""
+    """The behaviour of the `/models` API of an image, and the actions of its containers. Tests change the behaviour."""
 
     capacity: int = 1000
-    """Models that a container can load; it answers 507 to further loads."""
+    """The maximum number of models in a container. A full container answers requests to load a model with 507."""
     load_status: int = 200
+    """The status of responses to requests to load a model. If it is not 200, containers load no model."""
     is_broken: Callable[[str], bool] = lambda _: False
-    """Whether the model with some content cannot be loaded."""
+    """A function that returns whether a container cannot load the model with this content."""
     before_load: Callable[[str], None] = lambda _: None
-    """Called with the content of each model before it is loaded."""
+    """A function that is called with the content of each model before the model is loaded."""
     before_invoke: Callable[[str], None] = lambda _: None
-    """Called with the content of the model before each response."""
+    """A function that is called with the content of the model before each response."""
     log: list[str] = field(default_factory=list)
-    """What the containers did: `load A`, `unload A` or `full A` for the model with the content A."""
+    """The actions of the containers: `load A`, `unload A` or `full A` for the model with the content A."""
     targets: list[str | None] = field(default_factory=list)
     """The target models in the headers of all requests."""
 
@@ -88,22 +89,23 @@ class ContainerModels:
         names = sorted(self.loaded)
         page = names[begin : begin + self.page_size]
         models = [{"modelName": name, "modelUrl": self.loaded[name][0]} for name in page]
-        more = {"nextPageToken": str(begin + self.page_size)} if begin + self.page_size < len(names) else {}
-        return 200, json.dumps({"models": models, **more}).encode()
+        next_page = {"nextPageToken": str(begin + self.page_size)} if begin + self.page_size < len(names) else {}
+        return 200, json.dumps({"models": models, **next_page}).encode()
 
 
 @contextmanager
-def blocked(behaviour: ModelsBehaviour, event: str) -> Iterator[threading.Event]:
-    """Block `before_load` or `before_invoke` until the block ends; yield an event that is set when one has begun."""
+def block_calls(behaviour: ModelsBehaviour, function_name: str) -> Iterator[threading.Event]:
+    """Let calls of `before_load` or `before_invoke` return only after the with statement. Yield an event that is set
+    when a call has begun."""
     begun, released = threading.Event(), threading.Event()
 
     def block(_: str) -> None:
         begun.set()
         released.wait()
 
-    setattr(behaviour, event, block)
+    setattr(behaviour, function_name, block)
     try:
         yield begun
     finally:
-        setattr(behaviour, event, lambda _: None)
+        setattr(behaviour, function_name, lambda _: None)
         released.set()

@@ -1,4 +1,4 @@
-"""Programs that are small HTTP servers in this process, on Unix sockets. They return the received request."""
+"""Programs that are small HTTP servers in this process, on Unix sockets. Each response contains its request."""
 
 import json
 import shutil
@@ -13,12 +13,12 @@ from pathlib import Path
 from microjobs_orchestrator.local.resources.mlflow.process import SOCKET
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Line
 
-STARTED = Line(1.0, b"started")
-KILLED = 137
+STARTED_LINE = Line(1.0, b"started")
+KILLED_EXIT_CODE = 137
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers every request with its method, path, headers and body, as JSON."""
+    """Answers every request with the request's method, path, headers and body, as JSON."""
 
     protocol_version = "HTTP/1.1"
 
@@ -59,15 +59,15 @@ class FakeProgram:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def lines(self) -> Iterator[Line]:
-        yield STARTED
+        yield STARTED_LINE
         self._ended.wait()
 
-    def stop(self, grace: float) -> int:  # noqa: ARG002  it always ends at once
+    def stop(self, grace: float) -> int:  # noqa: ARG002  the program always ends at once
         self.end(0)
         return self.exit_code or 0
 
     def end(self, code: int) -> None:
-        """End as a process that exits with this code."""
+        """End the program, as a process that exits with this code."""
         if self.exit_code is None:
             self._server.shutdown()
             self._server.server_close()
@@ -83,7 +83,7 @@ class FakePrograms:
     error: str = ""
 
     def __post_init__(self) -> None:
-        self.started: list[FakeProgram] = []
+        self.started_programs: list[FakeProgram] = []
 
     def start(
         self, name: str, lock: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
@@ -93,9 +93,9 @@ class FakePrograms:
         if self.error:
             raise CannotRunError(self.error)
         program = FakeProgram(arguments, variables)
-        self.started.append(program)
+        self.started_programs.append(program)
         return program
 
     def close(self) -> None:
-        for program in self.started:
-            program.end(KILLED)
+        for program in self.started_programs:
+            program.end(KILLED_EXIT_CODE)

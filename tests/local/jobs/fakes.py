@@ -29,8 +29,8 @@ class Reply:
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "text/plain"})
-    parts: Iterable[bytes] | None = None
-    """The chunks of the body, in place of `body`."""
+    chunks: Iterable[bytes] | None = None
+    """The body in chunks, in place of `body`."""
 
 
 def return_body(request: ReceivedRequest) -> Reply:
@@ -39,21 +39,21 @@ def return_body(request: ReceivedRequest) -> Reply:
 
 @dataclass
 class Model:
-    """The behaviour of an image, which a test changes, and the requests to `/invocations`."""
+    """The behaviour of an image, and the requests to `/invocations`. Tests change the behaviour."""
 
     invoke: Callable[[ReceivedRequest], Reply] = return_body
     ping: int | None = 200
-    """The status of the response of `/ping`; None: no response until the container ends."""
+    """The status of the response of `/ping`; None if `/ping` gets no response until the container ends."""
     unhealthy_hosts: set[str] = field(default_factory=set)
     """The names of hosts whose `/ping` answers 503."""
     exit_at_start: Exit | None = None
-    """How each container ends right after its start; None if it runs."""
-    parameters: Mapping[str, object] | None = None
-    """The response of `/execution-parameters`; None: status 404."""
+    """The result of each container, which ends immediately after its start; None if containers keep running."""
+    execution_parameters: Mapping[str, object] | None = None
+    """The response of `/execution-parameters`; None for the status 404."""
     labels: Mapping[str, str] = field(default_factory=dict)
     models: ModelsBehaviour | None = None
-    """The behaviour of the `/models` API; None: status 404."""
-    has_adapters: bool = False
+    """The behaviour of the `/models` API; None for the status 404."""
+    supports_adapters: bool = False
     """Whether the container has the API `/adapters`."""
     requests: list[ReceivedRequest] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -82,16 +82,18 @@ class FakeHost:
         self.name = plan.name
         self.plan = plan
         self.model = model
-        self.files = {
+        self.files: dict[str, bytes] = {
             path.name: path.read_bytes()
             for item in plan.inputs[:1]
             for path in item.source.rglob("*")
             if path.is_file()
         }
+        """The contents of the files of the first input, by name."""
         self.models = ContainerModels(model.models or ModelsBehaviour())
         self.adapters: dict[str, str] = {}
         """The folders of the loaded adapters, by name."""
         self.graces: list[float] = []
+        """The grace period of each call of `stop`, in seconds."""
         self.start_time = time.monotonic()
         self._lines: list[Line] = []
         self._exit: Exit | None = None
@@ -105,11 +107,11 @@ class FakeHost:
     def print_line(self, text: str) -> None:
         self._lines.append(Line(time.time(), text.encode()))
 
-    def end(self, ended: Exit) -> None:
-        """End as if by itself, and close all connections."""
+    def end(self, result: Exit) -> None:
+        """End as if the container had ended by itself, and close all connections."""
         if self._exit is not None:
             return
-        self._exit = ended
+        self._exit = result
         self._server.shutdown()
         self._server.server_close()
         for connection in list(self._server.connections):
@@ -122,13 +124,13 @@ class FakeHost:
         return self._ended.is_set()
 
     def lines(self) -> Iterator[Line]:
-        read = 0
+        line_count = 0
         while True:
-            ended = self._ended.wait(0.01)
-            new = self._lines[read:]
-            read += len(new)
-            yield from new
-            if ended:
+            is_last_pass = self._ended.wait(0.01)
+            new_lines = self._lines[line_count:]
+            line_count += len(new_lines)
+            yield from new_lines
+            if is_last_pass:
                 return
 
     def wait(self) -> Exit:
@@ -144,7 +146,7 @@ class FakeHost:
         """Return None: the use of resources is unknown."""
 
     def copy(self, path: str, target: Path) -> None:
-        """Return None: the host has no files."""
+        """Return None: the path does not exist in the host."""
 
     def add_folder(self, source: Path, path: str) -> None:
         self.models.add_folder(source, path)
@@ -193,8 +195,8 @@ class Handler(BaseHTTPRequestHandler):
         model = self.server.host.model
         if self.path == "/ping":
             self._answer_ping(model)
-        elif self.path == "/execution-parameters" and model.parameters is not None:
-            self._answer(Reply(json.dumps(model.parameters).encode()))
+        elif self.path == "/execution-parameters" and model.execution_parameters is not None:
+            self._answer(Reply(json.dumps(model.execution_parameters).encode()))
         elif model.models is not None:
             self._answer_models(b"")
         else:
@@ -210,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         host = self.server.host
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
-        body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
+        body = b"".join(self._read_chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
         if host.model.models is not None:
             return self._answer_models(body)
         if self.path == "/adapters":
@@ -222,13 +224,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         if self.path.startswith("/adapters/"):
-            found = self.server.host.adapters.pop(self.path.rpartition("/")[2], None)
-            return self._answer(Reply(status=404 if found is None else 200))
+            folder = self.server.host.adapters.pop(self.path.rpartition("/")[2], None)
+            return self._answer(Reply(status=404 if folder is None else 200))
         return self._answer_models(b"")
 
     def _add_adapter(self, members: Mapping[str, str]) -> None:
         host = self.server.host
-        if not host.model.has_adapters:
+        if not host.model.supports_adapters:
             return self._answer(Reply(b"no such path", 404))
         host.adapters[members["name"]] = members["src"]
         return self._answer(Reply())
@@ -238,7 +240,7 @@ class Handler(BaseHTTPRequestHandler):
         status, content = self.server.host.models.answer(self.command, self.path, body, target)
         self._answer(Reply(content, status))
 
-    def _chunks(self) -> Iterator[bytes]:
+    def _read_chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline(), 16):
             yield self.rfile.read(size)
             self.rfile.readline()
@@ -247,34 +249,34 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, reply: Reply) -> None:
         self.send_response(reply.status)
         length = (
-            {"Transfer-Encoding": "chunked"} if reply.parts is not None else {"Content-Length": str(len(reply.body))}
+            {"Transfer-Encoding": "chunked"} if reply.chunks is not None else {"Content-Length": str(len(reply.body))}
         )
         for name, value in {**reply.headers, **length}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply.body)
-        if reply.parts is not None:
-            for part in reply.parts:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+        if reply.chunks is not None:
+            for chunk in reply.chunks:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
             self.wfile.write(b"0\r\n\r\n")
 
 
 class FakeRuntime:
-    """Runs models, which it finds by the names of their images."""
+    """A runtime whose hosts are `FakeHost`s. The name of a host's image selects the model of the host."""
 
     name = "fake"
     machine_address = "127.0.0.1"
-    gets_address_later = False
+    has_address_only_while_hosts_run = False
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {"model": Model()}
         self.plans: dict[str, Plan] = {}
         self.hosts: dict[str, list[FakeHost]] = {}
-        """All hosts that were not removed, also ended ones, by plan."""
+        """All hosts that were not removed, including ended hosts, by plan."""
         self.started_hosts: list[FakeHost] = []
 
     def forward(self, port: int) -> None:
-        """Return None: hosts connect directly."""
+        """Return None: this runtime forwards no ports."""
 
     def prepare(self, image: str) -> None:
         if image not in self.models:
@@ -285,11 +287,11 @@ class FakeRuntime:
 
     def start(self, plan: Plan) -> Sequence[Host]:
         assert plan.name not in self.hosts
-        started = [FakeHost(host, self.models[host.image]) for host in plan.hosts]
-        self.started_hosts += started
+        new_hosts = [FakeHost(host, self.models[host.image]) for host in plan.hosts]
+        self.started_hosts += new_hosts
         self.plans[plan.name] = plan
-        self.hosts[plan.name] = started
-        return list(started)
+        self.hosts[plan.name] = new_hosts
+        return list(new_hosts)
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         return {name: list(hosts) for name, hosts in list(self.hosts.items())}
@@ -297,6 +299,9 @@ class FakeRuntime:
     def remove(self, plan_name: str) -> None:
         for host in self.hosts.pop(plan_name, []):
             host.end(Exit(137, "removed"))
+
+    def cancel_installations(self) -> None:
+        """Do nothing: nothing is installed."""
 
     def close(self) -> None:
         for name in list(self.hosts):

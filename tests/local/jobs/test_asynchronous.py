@@ -30,11 +30,11 @@ INPUT_HEADER, OUTPUT_HEADER, FAILURE_HEADER = (
 
 @pytest.fixture
 def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  the endpoint serves it
-    serve(parts)
+    deploy(parts)
     return Invoker(parts)
 
 
-def serve(parts: ServerParts, output: Mapping[str, Any] = OUTPUT, **client: int) -> None:
+def deploy(parts: ServerParts, output: Mapping[str, Any] = OUTPUT, **client: int) -> None:
     parts.make_config("c", {"OutputConfig": output, "ClientConfig": client})
     parts.start_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
@@ -52,9 +52,9 @@ def read_refusal(invoke: Invoker, body: bytes, **request: str) -> str:
 
 def read_object(parts: ServerParts, uri: str) -> tuple[str, bytes]:
     """Wait for an object; return its content type and its content."""
-    opened = wait_until(lambda: _open(parts, uri))
-    with opened.file as file:
-        return opened.details.headers["ContentType"], file.read()
+    stored_object = wait_until(lambda: _open(parts, uri))
+    with stored_object.file as file:
+        return stored_object.details.headers["ContentType"], file.read()
 
 
 def _open(parts: ServerParts, uri: str) -> Any:
@@ -64,7 +64,7 @@ def _open(parts: ServerParts, uri: str) -> Any:
         return None
 
 
-def count_queue(parts: ServerParts) -> int:
+def count_queued_invocations(parts: ServerParts) -> int:
     return len(asynchronous.list_queue(parts.context, "e"))
 
 
@@ -76,7 +76,7 @@ def test_response_is_stored_as_an_object(parts: ServerParts, invoke: Invoker, mo
     assert response.headers[FAILURE_HEADER] == f"s3://bucket/failed/{name}-error.out"
     assert response.json == {"InferenceId": name}
     assert read_object(parts, uri) == ("text/csv", b"A,B")
-    wait_until(lambda: count_queue(parts) == 0)
+    wait_until(lambda: count_queued_invocations(parts) == 0)
     assert list(parts.context.store.list("bucket", "failed/")) == []
 
 
@@ -139,11 +139,11 @@ def test_missing_input_is_stored_as_the_failure(parts: ServerParts, invoke: Invo
 
 
 def test_response_timeout_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    def slow(_: ReceivedRequest) -> Reply:
+    def respond_slowly(_: ReceivedRequest) -> Reply:
         time.sleep(1.5)
         return Reply(b"late")
 
-    model.invoke = slow
+    model.invoke = respond_slowly
     response = invoke_async(invoke, b"x", {"X-Amzn-SageMaker-InvocationTimeoutSeconds": "1"})
     assert (
         b"did not answer within 1 s (InvocationTimeoutSeconds)"
@@ -152,18 +152,18 @@ def test_response_timeout_is_stored_as_the_failure(parts: ServerParts, invoke: I
 
 
 def test_request_that_ends_the_container_is_not_repeated(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    def die(_: ReceivedRequest) -> Reply:
+    def end_container(_: ReceivedRequest) -> Reply:
         parts.running_hosts[0].end(Exit(137))
         return Reply()
 
-    model.invoke = die
+    model.invoke = end_container
     response = invoke_async(invoke, b"x")
     assert b"the container did not answer: " in read_object(parts, response.headers[FAILURE_HEADER])[1]
     assert len(model.requests) == 1
 
 
 def test_expired_request_is_stored_as_the_failure(parts: ServerParts, model: Model) -> None:
-    serve(parts)
+    deploy(parts)
     model.exit_at_start = Exit(1)
     parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: len(parts.runtime.started_hosts) >= 2)
@@ -177,7 +177,7 @@ def test_expired_request_is_stored_as_the_failure(parts: ServerParts, model: Mod
 
 @pytest.fixture
 def full_disk_errors(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
-    """Errors for tests to raise, and no delays."""
+    """Three errors of a full disk, for tests to raise. The server retries 0.01 s after each error."""
     monkeypatch.setattr(full_disk, "RETRY_SECONDS", 0.01)
     return [OSError(errno.ENOSPC, "No space left on device") for _ in range(3)]
 
@@ -191,23 +191,23 @@ def test_response_on_a_full_disk_is_stored_when_there_is_space(
 ) -> None:
     store, put = parts.context.store, parts.context.store.put
 
-    def fail_first(*arguments: Any) -> Any:
+    def fail_first_calls(*arguments: Any) -> Any:
         if full_disk_errors:
             raise full_disk_errors.pop()
         return put(*arguments)
 
-    monkeypatch.setattr(store, "put", fail_first)
+    monkeypatch.setattr(store, "put", fail_first_calls)
     model.invoke = lambda request: Reply(request.body.upper())
     uri = invoke_async(invoke, b"x").headers[OUTPUT_HEADER]
     assert read_object(parts, uri)[1] == b"X"
-    wait_until(lambda: count_queue(parts) == 0)
+    wait_until(lambda: count_queued_invocations(parts) == 0)
     assert len(model.requests) == 1
     (lines,) = parts.read_log(GROUP).values()
     notes = [line for line in lines if ", because the disk " in line]
     assert ["is full" in line for line in notes] == [True, False]
 
 
-def test_response_that_a_full_disk_truncates_is_requested_again(
+def test_invocation_waits_for_space_for_its_response(
     parts: ServerParts,
     invoke: Invoker,
     monkeypatch: pytest.MonkeyPatch,
@@ -215,15 +215,15 @@ def test_response_that_a_full_disk_truncates_is_requested_again(
 ) -> None:
     store, new_file = parts.context.store, parts.context.store.new_file
 
-    def fail_first() -> Any:
+    def fail_first_calls() -> Any:
         if full_disk_errors:
             raise full_disk_errors.pop()
         return new_file()
 
-    monkeypatch.setattr(store, "new_file", fail_first)
+    monkeypatch.setattr(store, "new_file", fail_first_calls)
     uri = invoke_async(invoke, b"x").headers[OUTPUT_HEADER]
     assert read_object(parts, uri)
-    wait_until(lambda: count_queue(parts) == 0)
+    wait_until(lambda: count_queued_invocations(parts) == 0)
 
 
 def test_end_of_the_queue_does_not_wait_for_space(
@@ -242,25 +242,25 @@ def test_end_of_the_queue_does_not_wait_for_space(
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, Endpoint)
     endpoint.queue.close()
-    assert count_queue(parts) == 1
+    assert count_queued_invocations(parts) == 1
 
 
 @pytest.mark.usefixtures("model")
 def test_failure_without_failure_path_is_only_logged(parts: ServerParts) -> None:
-    serve(parts, {"S3OutputPath": "s3://bucket/out"})
+    deploy(parts, {"S3OutputPath": "s3://bucket/out"})
     response = invoke_async(Invoker(parts), headers={INPUT_HEADER: "s3://bucket/nothing"})
     assert FAILURE_HEADER not in response.headers
     (name,) = parts.read_log(GROUP)
     wait_until(lambda: any("key does not exist" in line for line in parts.read_log(GROUP)[name]))
-    wait_until(lambda: count_queue(parts) == 0)
+    wait_until(lambda: count_queued_invocations(parts) == 0)
 
 
 def test_concurrency_follows_the_configuration(parts: ServerParts, model: Model) -> None:
     counts = track_concurrency(model)
-    serve(parts, MaxConcurrentInvocationsPerInstance=3)
+    deploy(parts, MaxConcurrentInvocationsPerInstance=3)
     for _ in range(12):
         invoke_async(Invoker(parts), b"x")
-    wait_until(lambda: count_queue(parts) == 0)
+    wait_until(lambda: count_queued_invocations(parts) == 0)
     assert (max(counts), len(parts.read_outputs())) == (3, 12)
 
 
@@ -271,33 +271,33 @@ def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) ->
         released.wait(20)
         return Reply(request.body)
 
-    before = set(threading.enumerate())
-    serve(parts, MaxConcurrentInvocationsPerInstance=2)
+    earlier_threads = set(threading.enumerate())
+    deploy(parts, MaxConcurrentInvocationsPerInstance=2)
     model.invoke = answer_when_released
     uris = [invoke_async(Invoker(parts), b"%d" % number).headers[OUTPUT_HEADER] for number in range(5)]
     wait_until(lambda: len(model.requests) == 2)
     parts.registry.shut_down()
-    assert count_queue(parts) == 5
-    started = set(threading.enumerate()) - before
-    assert [thread.name for thread in started if thread.name.startswith("async e")] == []
+    assert count_queued_invocations(parts) == 5
+    new_threads = set(threading.enumerate()) - earlier_threads
+    assert [thread.name for thread in new_threads if thread.name.startswith("async e")] == []
     released.set()
     second = parts.restart()
     assert [read_object(second, uri)[1] for uri in uris] == [b"0", b"1", b"2", b"3", b"4"]
-    wait_until(lambda: count_queue(second) == 0)
+    wait_until(lambda: count_queued_invocations(second) == 0)
     second.close()
 
 
 def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    def slow(request: ReceivedRequest) -> Reply:
+    def respond_slowly(request: ReceivedRequest) -> Reply:
         time.sleep(0.01)
         return Reply(request.body)
 
-    model.invoke = slow
+    model.invoke = respond_slowly
     uris = [invoke_async(invoke, b"%d" % number).headers[OUTPUT_HEADER] for number in range(60)]
     parts.make_config("d", {"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 8}})
     parts.update("d")
     parts.wait_for_endpoint()
-    wait_until(lambda: count_queue(parts) == 0)
+    wait_until(lambda: count_queued_invocations(parts) == 0)
     assert [read_object(parts, uri)[1] for uri in uris] == [b"%d" % number for number in range(60)]
     assert len({request.host for request in model.requests}) == 2
 
@@ -306,11 +306,11 @@ def test_update_repeats_interrupted_invocation(
     parts: ServerParts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployer, "DRAIN_TIMEOUT", 0.1)
-    (old,) = parts.running_hosts
+    (old_host,) = parts.running_hosts
 
     def block_in_old_container(request: ReceivedRequest) -> Reply:
-        if request.host == old.name:
-            old._ended.wait(20)
+        if request.host == old_host.name:
+            old_host._ended.wait(20)
         return Reply(request.host.encode())
 
     model.invoke = block_in_old_container
@@ -318,8 +318,8 @@ def test_update_repeats_interrupted_invocation(
     wait_until(lambda: model.requests)
     parts.make_config("d", {"OutputConfig": OUTPUT})
     parts.update("d")
-    answered = read_object(parts, uri)[1].decode()
-    assert answered == parts.running_hosts[0].name != old.name
+    host_name = read_object(parts, uri)[1].decode()
+    assert host_name == parts.running_hosts[0].name != old_host.name
 
 
 def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: Model) -> None:
@@ -331,7 +331,7 @@ def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: 
     parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     released.set()
-    assert (count_queue(parts), parts.read_outputs()) == (0, {})
+    assert (count_queued_invocations(parts), parts.read_outputs()) == (0, {})
 
 
 def test_ending_queue_refuses_invocations(parts: ServerParts, invoke: Invoker) -> None:
@@ -339,7 +339,7 @@ def test_ending_queue_refuses_invocations(parts: ServerParts, invoke: Invoker) -
     assert isinstance(endpoint, Endpoint)
     endpoint.queue.stop()
     assert invoke.read_error(path="async-invocations").code == "ServiceUnavailable"
-    assert count_queue(parts) == 0
+    assert count_queued_invocations(parts) == 0
 
 
 def test_describe_returns_async_inference_config(parts: ServerParts, invoke: Invoker) -> None:  # noqa: ARG001
@@ -394,8 +394,8 @@ def collect_messages(parts: ServerParts) -> list[tuple[str, dict[str, Any]]]:
 def test_success_is_published(parts: ServerParts, model: Model) -> None:
     messages = collect_messages(parts)
     model.invoke = lambda _: Reply(b"42", headers={"Content-Type": "text/csv"})
-    included = {"IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]}
-    serve(parts, {**OUTPUT, "NotificationConfig": {**TOPICS, **included}})
+    inclusion = {"IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]}
+    deploy(parts, {**OUTPUT, "NotificationConfig": {**TOPICS, **inclusion}})
     source = parts.put("in/x.csv", b"1,2")
     headers = {INPUT_HEADER: source, "X-Amzn-SageMaker-Content-Type": "text/csv"}
     response = invoke_async(Invoker(parts), headers=headers)
@@ -419,7 +419,7 @@ def test_success_is_published(parts: ServerParts, model: Model) -> None:
 def test_failure_is_published_without_the_response(parts: ServerParts, model: Model) -> None:
     messages = collect_messages(parts)
     model.invoke = lambda _: Reply(b"bad row", 400)
-    serve(parts, {**OUTPUT, "NotificationConfig": TOPICS})
+    deploy(parts, {**OUTPUT, "NotificationConfig": TOPICS})
     invoke_async(Invoker(parts), b"1,2")
     topic, message = wait_until(lambda: messages)[0]
     assert (topic, message["invocationStatus"]) == ("bad", "Failed")
@@ -427,11 +427,11 @@ def test_failure_is_published_without_the_response(parts: ServerParts, model: Mo
     assert message.keys().isdisjoint({"responseBody", "responseParameters"})
 
 
-def test_large_response_is_not_included(parts: ServerParts, model: Model) -> None:
+def test_large_response_is_not_in_the_notification(parts: ServerParts, model: Model) -> None:
     messages = collect_messages(parts)
     model.invoke = lambda _: Reply(b"x" * (notifications.MAX_INCLUDED_BYTES + 1))
-    included = {"IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]}
-    serve(parts, {**OUTPUT, "NotificationConfig": {**TOPICS, **included}})
+    inclusion = {"IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]}
+    deploy(parts, {**OUTPUT, "NotificationConfig": {**TOPICS, **inclusion}})
     invoke_async(Invoker(parts), b"1,2")
     ((_, message),) = wait_until(lambda: messages)
     assert message["invocationStatus"] == "Completed"

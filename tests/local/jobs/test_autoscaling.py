@@ -1,4 +1,4 @@
-"""Target tracking: when policies change the number of copies of a component, and the operations' checks."""
+"""Target tracking: policies that change the number of copies of a component, and requests that are refused."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.resources.invocation import Invoker
+from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
 from microjobs_orchestrator.local.services.autoscaling import records
 from microjobs_orchestrator.local.services.autoscaling.scaler import Scaler
-from microjobs_orchestrator.local.services.autoscaling.service import CONFIG, ApplicationAutoScaling
+from microjobs_orchestrator.local.services.autoscaling.service import CONFIG_MEMBER, ApplicationAutoScaling
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Model
 from tests.local.jobs.test_inference_components import Components
@@ -26,9 +26,9 @@ VARIANT = {
     "ResourceId": "endpoint/e/variant/main",
     "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
 }
-PER_COPY = {"PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"}
+PER_COPY_METRIC = {"PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"}
 CONCURRENCY = {"PredefinedMetricType": "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution"}
-CUSTOM = {
+CUSTOM_METRIC = {
     "Namespace": "mine",
     "MetricName": "Waiting",
     "Dimensions": [{"Name": "Queue", "Value": "q"}],
@@ -40,20 +40,22 @@ START = time.time() // MINUTE * MINUTE + 3600.0
 
 
 class Scaling:
-    """The service, and evaluations of its targets at any time."""
+    """Application Auto Scaling. Tests choose the times of its evaluations."""
 
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
         self.service = ApplicationAutoScaling(parts.context, lambda: None)
-        self.scaler = Scaler(parts.context, Invoker(parts.context, parts.registry).invoke)
+        self.scaler = Scaler(parts.context, OperationCaller(parts.context, parts.registry).call)
 
     def register(self, resource: Mapping[str, Any], minimum: int = 1, maximum: int = 4, **members: Any) -> None:
         self.service.register_target({**resource, "MinCapacity": minimum, "MaxCapacity": maximum, **members})
 
     def put_policy(self, resource: Mapping[str, Any], target: float, name: str = "p", **members: Any) -> None:
-        metric = {} if "CustomizedMetricSpecification" in members else {"PredefinedMetricSpecification": PER_COPY}
+        metric = (
+            {} if "CustomizedMetricSpecification" in members else {"PredefinedMetricSpecification": PER_COPY_METRIC}
+        )
         config = {"TargetValue": target, **metric, **members}
-        self.service.put_policy({**resource, "PolicyName": name, CONFIG: config})
+        self.service.put_policy({**resource, "PolicyName": name, CONFIG_MEMBER: config})
 
     def record(self, per_minute: float, minutes: int, end: float = START) -> None:
         """Record invocations of the component in each of some minutes."""
@@ -73,7 +75,7 @@ class Scaling:
 
 @pytest.fixture
 def scaling(parts: ServerParts, model: Model) -> Scaling:  # noqa: ARG001  the fixture creates model `m`
-    """Component `one` with one copy, on endpoint `e`."""
+    """Application Auto Scaling of a server with component `one`, which has one copy on endpoint `e`."""
     components = Components(parts)
     components.start_endpoint()
     components.start("one")
@@ -82,6 +84,7 @@ def scaling(parts: ServerParts, model: Model) -> Scaling:  # noqa: ARG001  the f
 
 @pytest.fixture
 def count_copies(scaling: Scaling) -> Callable[[], int]:
+    """A function that returns the current number of copies of component `one`."""
     components = Components(scaling.parts)
 
     def count() -> int:
@@ -90,7 +93,7 @@ def count_copies(scaling: Scaling) -> Callable[[], int]:
     return count
 
 
-def test_load_above_the_target_adds_the_copies_that_it_needs(scaling: Scaling, count_copies: Callable[[], int]) -> None:
+def test_load_above_the_target_adds_enough_copies(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT)
     scaling.put_policy(COMPONENT, 100.0)
     scaling.record(250.0, minutes=3)
@@ -98,7 +101,7 @@ def test_load_above_the_target_adds_the_copies_that_it_needs(scaling: Scaling, c
     assert count_copies() == 3
     (activity,) = scaling.list_activities()
     assert activity["Description"] == "Setting desired copy count to 3."
-    assert "was 250 for 3 periods, and the target of policy p is 100" in activity["Cause"]
+    assert "above the target for 3 periods, and 250 in the last one; the target of policy p is 100" in activity["Cause"]
 
 
 @pytest.mark.parametrize(("per_minute", "minutes"), [(250.0, 2), (99.0, 3), (95.0, 30)])
@@ -115,7 +118,7 @@ def test_short_load_and_load_near_the_target_change_nothing(
 def test_copies_stay_within_the_limits(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT, minimum=2, maximum=3)
     scaling.evaluate()
-    assert count_copies() == 2  # also without a policy
+    assert count_copies() == 2  # the limits of the target apply even without a policy
     scaling.put_policy(COMPONENT, 1.0, ScaleOutCooldown=0)
     scaling.record(1000.0, minutes=3)
     scaling.evaluate()
@@ -150,7 +153,7 @@ def test_copies_are_removed_after_15_minutes_and_the_cooldown(
         assert count_copies() == expected
 
 
-def test_policy_can_forbid_to_remove_copies(scaling: Scaling, count_copies: Callable[[], int]) -> None:
+def test_scale_in_can_be_disabled_and_suspended(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT, minimum=2)
     scaling.evaluate()
     scaling.register(COMPONENT, minimum=1)
@@ -166,10 +169,10 @@ def test_policy_can_forbid_to_remove_copies(scaling: Scaling, count_copies: Call
     assert count_copies() == 1
 
 
-def test_highest_proposal_of_several_policies_counts(scaling: Scaling, count_copies: Callable[[], int]) -> None:
+def test_policy_that_needs_the_most_copies_decides(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT)
     scaling.put_policy(COMPONENT, 100.0, "invocations")
-    scaling.put_policy(COMPONENT, 10.0, "queue", CustomizedMetricSpecification=CUSTOM)
+    scaling.put_policy(COMPONENT, 10.0, "queue", CustomizedMetricSpecification=CUSTOM_METRIC)
     scaling.record(150.0, minutes=3)
     for minute in range(1, 4):
         scaling.parts.context.metrics.record("mine", {"Queue": "q"}, {"Waiting": 35.0}, START - minute * MINUTE)
@@ -182,7 +185,7 @@ def test_custom_metric_without_points_removes_no_copies(scaling: Scaling, count_
     scaling.register(COMPONENT, minimum=2)
     scaling.evaluate()
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 10.0, CustomizedMetricSpecification=CUSTOM)
+    scaling.put_policy(COMPONENT, 10.0, CustomizedMetricSpecification=CUSTOM_METRIC)
     scaling.evaluate()
     assert count_copies() == 2
 
@@ -191,7 +194,7 @@ def test_concurrency_is_computed_from_the_latencies(scaling: Scaling, count_copi
     scaling.register(COMPONENT)
     scaling.put_policy(COMPONENT, 5.0, PredefinedMetricSpecification=CONCURRENCY)
     microseconds = {"ModelLatency": 2.9e6, "OverheadLatency": 0.1e6}
-    for second in range(1, 31):  # each second, 4 requests end that took 3 s: 12 are present
+    for second in range(1, 31):  # each second, 4 requests of 3 s end, so 12 requests are in progress
         for _ in range(4):
             scaling.parts.context.metrics.record(
                 "AWS/SageMaker", {"InferenceComponentName": "one"}, microseconds, START - second, unit="Microseconds"
@@ -203,7 +206,7 @@ def test_concurrency_is_computed_from_the_latencies(scaling: Scaling, count_copi
 def test_speed_shortens_periods_and_cooldowns(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     settings = replace(scaling.parts.context.settings, autoscaling_speed=60)
     context = replace(scaling.parts.context, settings=settings)
-    scaling.scaler = Scaler(context, Invoker(context, scaling.parts.registry).invoke)
+    scaling.scaler = Scaler(context, OperationCaller(context, scaling.parts.registry).call)
     scaling.register(COMPONENT)
     scaling.put_policy(COMPONENT, 60.0)
     for second in range(1, 4):
@@ -217,7 +220,7 @@ def test_speed_shortens_periods_and_cooldowns(scaling: Scaling, count_copies: Ca
 
 
 def test_instance_count_of_a_variant_is_scaled(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
-    parts.serve()
+    parts.deploy()
     scaling = Scaling(parts)
     scaling.register(VARIANT)
     metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
@@ -241,7 +244,7 @@ def test_target_of_a_deleted_component_is_deleted(scaling: Scaling) -> None:
     assert scaling.service.describe_policies({})["ScalingPolicies"] == []
 
 
-def test_thread_runs_while_there_are_targets(scaling: Scaling, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thread_of_the_scaler_runs_while_there_are_targets(scaling: Scaling, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microjobs_orchestrator.local.services.autoscaling.scaler.SHORT_PERIOD", 0.0)
     scaling.scaler.start()
     assert scaling.scaler._thread is None
@@ -258,7 +261,7 @@ def test_thread_runs_while_there_are_targets(scaling: Scaling, monkeypatch: pyte
     [
         ({"ResourceId": "endpoint/e"}, "must be inference-component/NAME"),
         ({"ResourceId": "inference-component/absent"}, "does not exist, or has no copy count"),
-        ({"MinCapacity": 2, "MaxCapacity": 1}, "the first one must not be larger"),
+        ({"MinCapacity": 2, "MaxCapacity": 1}, "must not be negative or larger than MaxCapacity 1"),
     ],
 )
 def test_invalid_target_is_refused(scaling: Scaling, members: dict[str, Any], message: str) -> None:
@@ -271,12 +274,15 @@ def test_invalid_target_is_refused(scaling: Scaling, members: dict[str, Any], me
     [
         (
             {
-                "PredefinedMetricSpecification": {"PredefinedMetricType": next(iter(PER_COPY.values()))},
+                "PredefinedMetricSpecification": {"PredefinedMetricType": next(iter(PER_COPY_METRIC.values()))},
                 "TargetValue": 0.0,
             },
             "greater than 0",
         ),
-        ({"CustomizedMetricSpecification": CUSTOM, "PredefinedMetricSpecification": PER_COPY}, "exactly one of"),
+        (
+            {"CustomizedMetricSpecification": CUSTOM_METRIC, "PredefinedMetricSpecification": PER_COPY_METRIC},
+            "exactly one of",
+        ),
         ({"CustomizedMetricSpecification": {"MetricName": "m"}}, "needs Namespace and Statistic"),
         (
             {"PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}},

@@ -15,133 +15,136 @@ from typing import IO
 import pytest
 
 from microjobs_orchestrator.local.resources.models import client as client_module
-from microjobs_orchestrator.local.resources.models.client import Body, Client, NoAnswerError, TooLargeError
-from tests.local.jobs.conftest import Serve
+from microjobs_orchestrator.local.resources.models.client import Body, Client, NoResponseError, TooLargeError
+from tests.local.jobs.conftest import MakeClient
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+RESPONSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 
 
-def test_timeout_limits_a_slow_response_body(serve: Serve) -> None:
+def test_timeout_limits_a_slow_response_body(make_client: MakeClient) -> None:
     def send_slowly(connection: socket.socket) -> None:
-        connection.sendall(HEAD)
+        connection.sendall(RESPONSE_HEAD)
         for _ in range(100):
             time.sleep(0.1)
             connection.sendall(b"x")
 
-    client = serve(send_slowly)
+    client = make_client(send_slowly)
     began = time.monotonic()
-    with pytest.raises(NoAnswerError) as caught:
+    with pytest.raises(NoResponseError) as caught:
         client.request("GET", "/", timeout=0.2)
     assert caught.value.timed_out
     assert time.monotonic() - began < 5
 
 
-def test_incomplete_response_raises(serve: Serve) -> None:
+def test_incomplete_response_raises(make_client: MakeClient) -> None:
     def send_half(connection: socket.socket) -> None:
-        connection.sendall(HEAD + b"half")
+        connection.sendall(RESPONSE_HEAD + b"half")
         connection.shutdown(socket.SHUT_RDWR)
 
-    client = serve(send_half)
-    with pytest.raises(NoAnswerError) as caught:
+    client = make_client(send_half)
+    with pytest.raises(NoResponseError) as caught:
         client.request("GET", "/", timeout=5)
     assert (caught.value.timed_out, caught.value.was_sent) == (False, True)
 
 
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def test_connection_serves_many_requests(serve: Serve) -> None:
+def test_connection_serves_many_requests(make_client: MakeClient) -> None:
     ports = set()
 
     def answer(connection: socket.socket) -> None:
         ports.add(connection.getpeername()[1])
-        connection.sendall(HEAD + b"x" * 100)
+        connection.sendall(RESPONSE_HEAD + b"x" * 100)
 
-    client = serve(answer)
+    client = make_client(answer)
     for _ in range(3):
         client.request("GET", "/", timeout=5)
     assert len(ports) == 1
 
 
-def test_chunked_response_is_joined(serve: Serve) -> None:
-    client = serve(lambda connection: connection.sendall(CHUNKED + b"3\r\none\r\n4\r\n two\r\n0\r\n\r\n"))
+def test_chunked_response_is_joined(make_client: MakeClient) -> None:
+    client = make_client(lambda connection: connection.sendall(CHUNKED_HEAD + b"3\r\none\r\n4\r\n two\r\n0\r\n\r\n"))
     for _ in range(2):  # the connection can be used again
         body = BytesIO()
         client.request("GET", "/", timeout=5, into=body)
         assert body.getvalue() == b"one two"
 
 
-def test_incomplete_chunked_response_raises(serve: Serve) -> None:
+def test_incomplete_chunked_response_raises(make_client: MakeClient) -> None:
     def send_half(connection: socket.socket) -> None:
-        connection.sendall(CHUNKED + b"3\r\none\r\n")
+        connection.sendall(CHUNKED_HEAD + b"3\r\none\r\n")
         connection.shutdown(socket.SHUT_RDWR)
 
-    with pytest.raises(NoAnswerError):
-        serve(send_half).request("GET", "/", timeout=5)
+    with pytest.raises(NoResponseError):
+        make_client(send_half).request("GET", "/", timeout=5)
 
 
 def test_refused_connection_means_request_was_not_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
-    with closing(Client(partial(socket.create_connection, address))) as client, pytest.raises(NoAnswerError) as caught:
+    with (
+        closing(Client(partial(socket.create_connection, address))) as client,
+        pytest.raises(NoResponseError) as caught,
+    ):
         client.request("GET", "/", timeout=5)
     assert not caught.value.was_sent
 
 
-def test_closed_client_means_request_was_not_sent(serve: Serve) -> None:
-    client = serve(lambda connection: connection.sendall(HEAD + b"x" * 100))
+def test_closed_client_means_request_was_not_sent(make_client: MakeClient) -> None:
+    client = make_client(lambda connection: connection.sendall(RESPONSE_HEAD + b"x" * 100))
     client.close()
-    with pytest.raises(NoAnswerError) as caught:
+    with pytest.raises(NoResponseError) as caught:
         client.request("GET", "/", timeout=5)
     assert not caught.value.was_sent
 
 
-def test_oversized_response_closes_its_connection(serve: Serve) -> None:
+def test_oversized_response_closes_its_connection(make_client: MakeClient) -> None:
     ports = set()
 
     def answer(connection: socket.socket) -> None:
         ports.add(connection.getpeername()[1])
-        connection.sendall(HEAD + b"x" * 50)
+        connection.sendall(RESPONSE_HEAD + b"x" * 50)
         time.sleep(0.1)
         connection.sendall(b"x" * 50)
 
-    client = serve(answer)
+    client = make_client(answer)
     with pytest.raises(TooLargeError, match="more than 10 bytes"):
         client.request("GET", "/", timeout=5, max_bytes=10)
     assert client.request("GET", "/", timeout=5).status == 200
     assert len(ports) == 2
 
 
-def test_interim_response_is_skipped(serve: Serve) -> None:
-    interim = b"HTTP/1.1 103 Early Hints\r\nX-Part: 1\r\n\r\n"
-    client = serve(lambda connection: connection.sendall(interim + HEAD + b"x" * 100))
+def test_interim_response_is_skipped(make_client: MakeClient) -> None:
+    interim_head = b"HTTP/1.1 103 Early Hints\r\nX-Part: 1\r\n\r\n"
+    client = make_client(lambda connection: connection.sendall(interim_head + RESPONSE_HEAD + b"x" * 100))
     for _ in range(2):
-        answer = client.request("GET", "/", timeout=5)
-        assert (answer.status, answer.headers.get("X-Part")) == (200, None)
+        response = client.request("GET", "/", timeout=5)
+        assert (response.status, response.headers.get("X-Part")) == (200, None)
 
 
-def test_headers_have_names_without_case_and_all_values(serve: Serve) -> None:
+def test_headers_have_names_without_case_and_all_values(make_client: MakeClient) -> None:
     head = b"HTTP/1.1 200 OK\r\nx-part: 1\r\nX-Part: 2\r\nContent-Length: 0\r\n\r\n"
-    headers = serve(lambda connection: connection.sendall(head)).request("GET", "/", timeout=5).headers
+    headers = make_client(lambda connection: connection.sendall(head)).request("GET", "/", timeout=5).headers
     assert headers["X-PART"] == "1, 2"
 
 
-def test_compressed_response_is_not_changed(serve: Serve) -> None:
+def test_compressed_response_is_not_changed(make_client: MakeClient) -> None:
     body, content = BytesIO(), gzip.compress(b"x" * 100)
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(content)
-    serve(lambda connection: connection.sendall(head + content)).request("GET", "/", timeout=5, into=body)
+    make_client(lambda connection: connection.sendall(head + content)).request("GET", "/", timeout=5, into=body)
     assert body.getvalue() == content
 
 
-def test_second_response_to_one_request_is_dropped(serve: Serve) -> None:
-    """Otherwise, the next request, possibly of another client, would get it."""
+def test_second_response_to_one_request_is_dropped(make_client: MakeClient) -> None:
+    """If the client kept the second response, the next request, possibly of another client, would get it."""
     ports = set()
 
     def answer(connection: socket.socket) -> None:
         ports.add(connection.getpeername()[1])
-        connection.sendall(HEAD + b"x" * 100 + HEAD + b"y" * 100)
+        connection.sendall(RESPONSE_HEAD + b"x" * 100 + RESPONSE_HEAD + b"y" * 100)
 
-    client = serve(answer)
+    client = make_client(answer)
     for _ in range(2):
         body = BytesIO()
         client.request("GET", "/", timeout=5, into=body)
@@ -149,24 +152,38 @@ def test_second_response_to_one_request_is_dropped(serve: Serve) -> None:
     assert len(ports) == 2
 
 
-def test_response_that_is_not_http_raises(serve: Serve) -> None:
-    client = serve(lambda connection: connection.sendall(b"ready\r\n\r\n"))
-    with pytest.raises(NoAnswerError, match="not valid HTTP"):
+def test_response_that_is_not_http_raises(make_client: MakeClient) -> None:
+    client = make_client(lambda connection: connection.sendall(b"ready\r\n\r\n"))
+    with pytest.raises(NoResponseError, match="not valid HTTP"):
         client.request("GET", "/", timeout=5)
 
 
-def test_request_cannot_contain_a_second_one(serve: Serve) -> None:
-    client = serve(lambda connection: connection.sendall(HEAD + b"x" * 100))
+def test_status_below_100_raises_at_once(make_client: MakeClient) -> None:
+    client = make_client(lambda connection: connection.sendall(b"HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n"))
+    with pytest.raises(NoResponseError, match="its status is 99") as caught:
+        client.request("GET", "/", timeout=5)
+    assert not caught.value.timed_out
+
+
+def test_request_cannot_contain_a_second_one(make_client: MakeClient) -> None:
+    client = make_client(lambda connection: connection.sendall(RESPONSE_HEAD + b"x" * 100))
     with pytest.raises(ValueError, match="control character"):
         client.request("GET", "/", headers={"Accept": "x\r\nX-Amzn-SageMaker-Session-Id: 1"}, timeout=5)
 
 
-class Recorder:
-    """A server that records requests. It answers some requests of each connection, and then closes the connection."""
+class RecordingServer:
+    """A server that records the bodies of requests. It answers the first requests of each connection, sends
+    `last_bytes` in place of the next response, and closes the connection.
 
-    def __init__(self, *, answered: int, last_bytes: bytes = b"", body_bytes: int = 0) -> None:
+    Args:
+        answer_count: the number of requests of each connection that get a response.
+        body_bytes: the size of the bodies of POST requests that are not chunked.
+    """
+
+    def __init__(self, *, answer_count: int, last_bytes: bytes = b"", body_bytes: int = 0) -> None:
         self.connections: list[list[bytes]] = []
-        self._answered, self._last_bytes, self._body_bytes = answered, last_bytes, body_bytes
+        """The bodies of each connection's requests."""
+        self.answer_count, self._last_bytes, self._body_bytes = answer_count, last_bytes, body_bytes
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.client = Client(partial(socket.create_connection, self._listener.getsockname()))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -187,9 +204,9 @@ class Recorder:
         while head := b"".join(itertools.takewhile(lambda line: line != b"\r\n", file)):
             chunked = b"chunked" in head
             requests.append(
-                b"".join(_chunks(file)) if chunked else file.read(self._body_bytes if b"POST" in head else 0)
+                b"".join(_read_chunks(file)) if chunked else file.read(self._body_bytes if b"POST" in head else 0)
             )
-            if len(requests) > self._answered:
+            if len(requests) > self.answer_count:
                 connection.sendall(self._last_bytes)
                 return
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -200,68 +217,70 @@ class Recorder:
         self._listener.close()
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+def _read_chunks(file: IO[bytes]) -> Iterator[bytes]:
     while size := int(file.readline(), 16):
         yield file.read(size)
         file.readline()
     file.readline()
 
 
-SEND_PARTS: Body = lambda: iter([b"one ", b"two"])  # noqa: E731
+BODY_IN_PARTS: Body = lambda: iter([b"one ", b"two"])  # noqa: E731
 
 
 @pytest.mark.parametrize(
-    ("body", "headers", "sent"),
+    ("body", "headers", "sent_body"),
     [
         (b"whole", {}, b"whole"),
-        (SEND_PARTS, {}, b"one two"),
-        (SEND_PARTS, {"Content-Length": "7"}, b"one two"),
+        (BODY_IN_PARTS, {}, b"one two"),
+        (BODY_IN_PARTS, {"Content-Length": "7"}, b"one two"),
         (b"x" * 3_000_000, {}, b"x" * 3_000_000),
     ],
     ids=["bytes", "chunked", "parts of a known total size", "more than the kernel buffers"],
 )
-def test_request_on_stale_connection_is_sent_again(body: Body, headers: dict[str, str], sent: bytes) -> None:
-    with closing(Recorder(answered=1, body_bytes=len(sent))) as server:
+def test_request_on_stale_connection_is_sent_again(body: Body, headers: dict[str, str], sent_body: bytes) -> None:
+    with closing(RecordingServer(answer_count=1, body_bytes=len(sent_body))) as server:
         assert server.client.is_healthy()
-        answered = BytesIO()
-        assert server.client.request("POST", "/", body, headers, timeout=5, into=answered).status == 200
-        assert answered.getvalue() == b"ok"
-        assert server.connections == [[b"", sent], [sent]]
+        response_body = BytesIO()
+        assert server.client.request("POST", "/", body, headers, timeout=5, into=response_body).status == 200
+        assert response_body.getvalue() == b"ok"
+        assert server.connections == [[b"", sent_body], [sent_body]]
 
 
 def test_parallel_requests_survive_closed_idle_connections() -> None:
-    with closing(Recorder(answered=3)) as server, ThreadPoolExecutor(8) as pool:
+    with closing(RecordingServer(answer_count=3)) as server, ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda _: server.client.is_healthy(), range(200)))
 
 
 def test_request_is_sent_twice_at_most() -> None:
-    """Otherwise, a request that crashes the server would crash each restarted server."""
-    with closing(Recorder(answered=1)) as server:
+    """Without a limit, a request that crashes the server would crash each restarted server."""
+    with closing(RecordingServer(answer_count=1)) as server:
         assert server.client.is_healthy()
-        server._answered = 0
-        with pytest.raises(NoAnswerError) as caught:
+        server.answer_count = 0
+        with pytest.raises(NoResponseError) as caught:
             server.client.request("GET", "/", timeout=5)
         assert (caught.value.was_sent, server.connections) == (True, [[b"", b""], [b""]])
 
 
 def test_request_on_a_new_connection_is_sent_once() -> None:
-    with closing(Recorder(answered=0)) as server:
-        with pytest.raises(NoAnswerError, match="closed the connection"):
+    with closing(RecordingServer(answer_count=0)) as server:
+        with pytest.raises(NoResponseError, match="closed the connection"):
             server.client.request("GET", "/", timeout=5)
         assert server.connections == [[b""]]
 
 
-@pytest.mark.parametrize("last_bytes", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + b"half", CHUNKED + b"3\r\non"])
+@pytest.mark.parametrize(
+    "last_bytes", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", RESPONSE_HEAD + b"half", CHUNKED_HEAD + b"3\r\non"]
+)
 def test_request_is_sent_once_if_any_byte_of_a_response_arrived(last_bytes: bytes) -> None:
-    with closing(Recorder(answered=1, last_bytes=last_bytes)) as server:
+    with closing(RecordingServer(answer_count=1, last_bytes=last_bytes)) as server:
         assert server.client.is_healthy()
-        with pytest.raises(NoAnswerError):
+        with pytest.raises(NoResponseError):
             server.client.request("GET", "/", timeout=5)
         assert server.connections == [[b"", b""]]
 
 
-def test_second_attempt_has_the_remaining_time(serve: Serve) -> None:
-    """Otherwise, a request could take twice as long as its caller allows."""
+def test_second_attempt_has_the_remaining_time(make_client: MakeClient) -> None:
+    """If each attempt had the full time, a request could take twice as long as its caller allows."""
     requests = []
 
     def answer(connection: socket.socket) -> None:
@@ -272,25 +291,25 @@ def test_second_attempt_has_the_remaining_time(serve: Serve) -> None:
             time.sleep(1.2)
             connection.shutdown(socket.SHUT_RDWR)
 
-    client = serve(answer)
+    client = make_client(answer)
     assert client.is_healthy()
-    with pytest.raises(NoAnswerError) as caught:
+    with pytest.raises(NoResponseError) as caught:
         client.request("GET", "/", timeout=2)
     assert caught.value.timed_out
     assert len(requests) == 3
 
 
-@pytest.mark.parametrize("reused", [False, True])
+@pytest.mark.parametrize("is_reused", [False, True])
 def test_reading_a_body_may_take_longer_than_connecting(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, reused: bool
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, is_reused: bool
 ) -> None:
     """The time limits of connecting and of an earlier ping do not apply to the body."""
     monkeypatch.setattr(client_module, "CONNECT_SECONDS", 1.0)
     monkeypatch.setattr(client_module, "PING_SECONDS", 1.0)
 
     def answer(connection: socket.socket) -> None:
-        if reused and not answered:
-            answered.append(1)
+        if is_reused and not answers:
+            answers.append(1)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             return
         time.sleep(1.5)
@@ -299,26 +318,26 @@ def test_reading_a_body_may_take_longer_than_connecting(
             while connection.recv(1 << 20):
                 pass
         connection.settimeout(None)
-        connection.sendall(HEAD + b"x" * 100)
+        connection.sendall(RESPONSE_HEAD + b"x" * 100)
 
-    answered: list[int] = []
-    client = serve(answer)
-    assert not reused or client.is_healthy()
+    answers: list[int] = []
+    client = make_client(answer)
+    assert not is_reused or client.is_healthy()
     assert client.request("POST", "/", b"x" * 12_000_000, timeout=10).status == 200
 
 
-def test_unread_body_times_out(serve: Serve) -> None:
-    client = serve(lambda _: time.sleep(2))
-    with pytest.raises(NoAnswerError) as caught:
+def test_unread_body_times_out(make_client: MakeClient) -> None:
+    client = make_client(lambda _: time.sleep(2))
+    with pytest.raises(NoResponseError) as caught:
         client.request("POST", "/", b"x" * 12_000_000, timeout=0.5)
     assert caught.value.timed_out
 
 
-def test_response_before_the_end_of_a_large_body_is_read(serve: Serve) -> None:
+def test_response_before_the_end_of_a_large_body_is_read(make_client: MakeClient) -> None:
     def refuse(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!")
         connection.shutdown(socket.SHUT_RDWR)
 
-    client, answered = serve(refuse), BytesIO()
-    assert client.request("POST", "/", b"x" * 12_000_000, timeout=5, into=answered).status == 413
-    assert answered.getvalue() == b"no!"
+    client, response_body = make_client(refuse), BytesIO()
+    assert client.request("POST", "/", b"x" * 12_000_000, timeout=5, into=response_body).status == 413
+    assert response_body.getvalue() == b"no!"

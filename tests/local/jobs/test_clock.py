@@ -1,5 +1,6 @@
-"""Tests of jobs during changes of the system clock: time limits and times ignore the changes."""
+"""Time limits and recorded times of jobs, which ignore changes of the system clock, and failure reasons of jobs."""
 
+import errno
 import socket
 import threading
 import time
@@ -16,16 +17,16 @@ from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.resources.training.time_limits import Usage
+from microjobs_orchestrator.local.resources.training.time_limits import AttemptUsage
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
 from tests.local.hosts import HostWithoutFolders
-from tests.local.jobs.conftest import ServerParts, transform_request
+from tests.local.jobs.conftest import ServerParts, make_transform_request
 from tests.local.jobs.waiting import run_hosts
 
 DAY = 86_400.0
 
-PROCESSING = {
+PROCESSING_REQUEST = {
     "ProcessingJobName": "job",
     "AppSpecification": {"ImageUri": "image"},
     "ProcessingResources": {"ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large"}},
@@ -65,14 +66,14 @@ class WorkingHost(HostWithoutFolders):
 class ClockChangingHost(WorkingHost):
     """A host that changes the clock and ends. After the end of a host, the server computes the remaining time again."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, by: float) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, change_seconds: float) -> None:
         super().__init__("algo-2", 0.0)
         self._patch = patch
-        self._by = by
+        self._change_seconds = change_seconds
 
     def wait(self) -> Exit:
-        real = time.time
-        self._patch.setattr(time, "time", lambda: real() + self._by)
+        real_time = time.time
+        self._patch.setattr(time, "time", lambda: real_time() + self._change_seconds)
         return Exit(0)
 
 
@@ -90,32 +91,35 @@ def test_clock_set_back_does_not_lengthen_a_job(tmp_path: Path, monkeypatch: pyt
     assert time.monotonic() - began < 10
 
 
-class Clock:
-    """Replaces the system clock, which a test can change, and the monotonic clock."""
+class Clocks:
+    """Replacements for the system clock and the monotonic clock. Tests advance both, and set the system clock."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch
-        self._real = time.time, time.monotonic
-        self._change, self._passed = 0.0, 0.0
-        patch.setattr(time, "time", lambda: self._real[0]() + self._passed + self._change)
-        patch.setattr(time, "monotonic", lambda: self._real[1]() + self._passed)
+        self._real_time, self._real_monotonic = time.time, time.monotonic
+        self._change_seconds, self._passed_seconds = 0.0, 0.0
+        patch.setattr(time, "time", lambda: self._real_time() + self._passed_seconds + self._change_seconds)
+        patch.setattr(time, "monotonic", lambda: self._real_monotonic() + self._passed_seconds)
 
-    def change(self, by: float) -> None:
-        self._change += by
+    def change(self, seconds: float) -> None:
+        """Set the system clock forward by some seconds, or back by negative seconds."""
+        self._change_seconds += seconds
 
     def advance(self, seconds: float) -> None:
-        self._passed += seconds
+        """Let time pass for both clocks."""
+        self._passed_seconds += seconds
 
     def reboot(self) -> None:
+        """Change the identity of the boot, so that stored times of the monotonic clock become invalid."""
         self._patch.setattr(clock, "BOOT_ID", "another")
 
 
 @pytest.fixture
-def clocks(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
 
 
-TRAINING = {
+TRAINING_REQUEST = {
     "TrainingJobName": "job",
     "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
     "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
@@ -125,63 +129,68 @@ TRAINING = {
 }
 
 
-def training_job(parts: ServerParts) -> training.TrainingJob:
-    """Return a new object for the training job, as a restarted server would. Create the job if it does not exist."""
-    record = parts.context.state.get(TRAINING_JOB.arn_type, "job") or create_training_job(parts.context, TRAINING)
+def load_training_job(parts: ServerParts) -> training.TrainingJob:
+    """Return a new object for the training job `job`, as a restarted server creates it. Create the job if it does not
+    exist."""
+    record = parts.context.state.get(TRAINING_JOB.arn_type, "job") or create_training_job(
+        parts.context, TRAINING_REQUEST
+    )
     return training.TrainingJob(parts.context, record)
 
 
-@pytest.mark.parametrize("by", [DAY, -DAY, 0.0])
+@pytest.mark.parametrize("change_seconds", [DAY, -DAY, 0.0])
 @pytest.mark.parametrize("restart", [True, False])
-def test_time_limits_ignore_clock_changes(parts: ServerParts, clocks: Clock, by: float, restart: bool) -> None:
-    job = training_job(parts)
+def test_time_limits_ignore_clock_changes(
+    parts: ServerParts, clocks: Clocks, change_seconds: float, restart: bool
+) -> None:
+    job = load_training_job(parts)
     clocks.advance(50)
     job.handle_start(())
     clocks.advance(100)
-    clocks.change(by)
+    clocks.change(change_seconds)
     if restart:
-        job = training_job(parts)
+        job = load_training_job(parts)
     assert job.remaining_time == pytest.approx(900, abs=2)
     clocks.advance(100)
     job.fail("a reason")
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None
-    described = record.description
-    assert described["TrainingTimeInSeconds"] == pytest.approx(200, abs=2)
-    assert described["BillableTimeInSeconds"] == pytest.approx(200, abs=2)
-    assert described["TrainingEndTime"] >= described["TrainingStartTime"]
-    for transition in described["SecondaryStatusTransitions"]:
+    description = record.description
+    assert description["TrainingTimeInSeconds"] == pytest.approx(200, abs=2)
+    assert description["BillableTimeInSeconds"] == pytest.approx(200, abs=2)
+    assert description["TrainingEndTime"] >= description["TrainingStartTime"]
+    for transition in description["SecondaryStatusTransitions"]:
         assert transition["EndTime"] >= transition["StartTime"]
 
 
-@pytest.mark.parametrize("by", [DAY, -DAY])
-def test_max_wait_ignores_clock_changes(parts: ServerParts, clocks: Clock, by: float) -> None:
-    job = training_job(parts)
+@pytest.mark.parametrize("change_seconds", [DAY, -DAY])
+def test_max_wait_ignores_clock_changes(parts: ServerParts, clocks: Clocks, change_seconds: float) -> None:
+    job = load_training_job(parts)
     clocks.advance(2500)
-    clocks.change(by)
+    clocks.change(change_seconds)
     job.handle_start(())
     assert job.remaining_time == pytest.approx(500, abs=2)
-    assert training_job(parts).remaining_time == pytest.approx(500, abs=2)
+    assert load_training_job(parts).remaining_time == pytest.approx(500, abs=2)
 
 
-def test_elapsed_time_uses_the_system_clock_after_a_reboot(clocks: Clock) -> None:
-    stored = Moment.now().to_members()
+def test_elapsed_time_uses_the_system_clock_after_a_reboot(clocks: Clocks) -> None:
+    members = Moment.now().to_members()
     clocks.advance(100)
     clocks.reboot()
-    assert Moment.read(stored, 0.0).elapsed() == pytest.approx(100, abs=1)
+    assert Moment.read(members, 0.0).elapsed() == pytest.approx(100, abs=1)
     clocks.change(-DAY)
-    assert Moment.read(stored, 0.0).elapsed() == 0.0
+    assert Moment.read(members, 0.0).elapsed() == 0.0
 
 
-def test_metrics_are_read_from_lines_before_a_restart(parts: ServerParts) -> None:
+def test_restarted_server_reads_metrics_from_earlier_lines(parts: ServerParts) -> None:
     metrics = [{"Name": "loss", "Regex": "loss: (.+)"}]
     algorithm = {"TrainingImage": "image", "TrainingInputMode": "File", "MetricDefinitions": metrics}
-    create_training_job(parts.context, {**TRAINING, "AlgorithmSpecification": algorithm})
-    job = training_job(parts)
+    create_training_job(parts.context, {**TRAINING_REQUEST, "AlgorithmSpecification": algorithm})
+    job = load_training_job(parts)
     job.handle_start(())
     with job.job.open_stream("algo-1").writer() as write:
         write(Line(time.time(), b"loss: 0.5"))
-    training_job(parts).recover([WorkingHost("algo-1", 0.0)])
+    load_training_job(parts).recover([WorkingHost("algo-1", 0.0)])
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None
     assert [(item["MetricName"], item["Value"]) for item in record.description["FinalMetricDataList"]] == [
@@ -189,27 +198,30 @@ def test_metrics_are_read_from_lines_before_a_restart(parts: ServerParts) -> Non
     ]
 
 
-def test_usage_of_an_earlier_version_is_read(clocks: Clock) -> None:
-    usage = Usage.load({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
+def test_usage_that_an_earlier_version_stored_is_read(clocks: Clocks) -> None:
+    usage = AttemptUsage.load({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
     clocks.advance(10)
     assert usage.seconds == pytest.approx(15, abs=1)
 
 
 def test_delay_doubles_with_each_retry() -> None:
-    assert [Usage(retries=number).retry_delay for number in (1, 2, 3, 4, 7)] == [1, 2, 4, 8, 60]
+    assert [AttemptUsage(retries=number).retry_delay for number in (1, 2, 3, 4, 7)] == [1, 2, 4, 8, 60]
 
 
-REASONS: dict[Exception, str] = {
+REASONS_BY_ERROR: dict[Exception, str] = {
     CannotRunError("image x is missing"): "ClientError: image x is missing",
     CannotRunError("AlgorithmError: it failed"): "AlgorithmError: it failed",
     MachineFailedError("the engine is unreachable"): "InternalServerError: the engine is unreachable",
     ServiceError("ValidationException", "No S3 objects found"): "ClientError: No S3 objects found",
     ServiceError("InsufficientStorage", "no space", 507): "InternalServerError: no space",
+    OSError(errno.ENOSPC, "No space left", "/x"): (
+        "InternalServerError: [Errno 28] No space left: '/x': free disk space"
+    ),
     RuntimeError("surprise"): "InternalServerError: RuntimeError: surprise; see the server's log",
 }
 
 
-@pytest.mark.parametrize(("error", "reason"), REASONS.items(), ids=REASONS.values())
+@pytest.mark.parametrize(("error", "reason"), REASONS_BY_ERROR.items(), ids=REASONS_BY_ERROR.values())
 @pytest.mark.parametrize("kind", ["training", "processing", "transform"])
 def test_reason_of_a_failed_start_begins_with_a_sagemaker_prefix(
     parts: ServerParts, error: Exception, reason: str, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -222,19 +234,19 @@ def test_reason_of_a_failed_start_begins_with_a_sagemaker_prefix(
     parts.put("in/a", b"x")
     job: training.TrainingJob | processing.ProcessingJob | TransformJob
     if kind == "training":
-        job = training_job(parts)
+        job = load_training_job(parts)
     elif kind == "processing":
-        job = processing.ProcessingJob(parts.context, parts.processing_jobs.add(PROCESSING))
+        job = processing.ProcessingJob(parts.context, parts.processing_jobs.add(PROCESSING_REQUEST))
     else:
-        job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
+        job = TransformJob(parts.context, parts.transform_jobs.add(make_transform_request()))
     job.run()
     record = parts.context.state.get(job.job.kind.arn_type, job.job.name)
     assert record is not None
     assert (record.status, record.description["FailureReason"]) == ("Failed", reason)
 
 
-def test_reason_has_no_control_characters(parts: ServerParts) -> None:
-    job = training_job(parts)
+def test_failure_reason_has_no_control_characters(parts: ServerParts) -> None:
+    job = load_training_job(parts)
     job.fail("AlgorithmError: \x1b]52;c;aGk=\x07caf\udce9\x00 \x1b[2Jline\nnext")
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None

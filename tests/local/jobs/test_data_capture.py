@@ -21,7 +21,7 @@ from tests.local.jobs.test_inference_components import invoke as invoke_componen
 
 KEY = re.compile(r"captured/e/main/\d{4}/\d\d/\d\d/\d\d/[0-9a-f-]{36}\.jsonl")
 DESTINATION = "s3://bucket/captured"
-BOTH = ({"CaptureMode": "Input"}, {"CaptureMode": "Output"})
+BOTH_MODES = ({"CaptureMode": "Input"}, {"CaptureMode": "Output"})
 
 
 @pytest.fixture(autouse=True)
@@ -29,26 +29,26 @@ def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 0.05)
 
 
-def capture_config(**members: Any) -> dict[str, Any]:
+def make_capture_config(**members: Any) -> dict[str, Any]:
     config = {
         "EnableCapture": True,
         "InitialSamplingPercentage": 100,
         "DestinationS3Uri": DESTINATION,
-        "CaptureOptions": list(BOTH),
+        "CaptureOptions": list(BOTH_MODES),
         "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"], "JsonContentTypes": ["application/json"]},
         **members,
     }
     return {"DataCaptureConfig": config}
 
 
-def serve(parts: ServerParts, **members: Any) -> Invoker:
-    parts.make_config(further=capture_config(**members))
+def deploy(parts: ServerParts, **members: Any) -> Invoker:
+    parts.make_config(config_members=make_capture_config(**members))
     parts.start_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
     return Invoker(parts)
 
 
-def responds(parts: ServerParts) -> bool:
+def is_responding(parts: ServerParts) -> bool:
     try:
         return bool(Invoker(parts)().data == b"x")
     except ServiceError:
@@ -65,8 +65,8 @@ def list_records(parts: ServerParts) -> Iterator[dict[str, Any]]:
 
 
 def read_records(parts: ServerParts, count: int = 1) -> list[dict[str, Any]]:
-    """Wait for a number of records."""
-    records: list[dict[str, Any]] = wait_until(lambda: list(list_records(parts)), lambda found: len(found) >= count)
+    """Wait for `count` records, and return them. There must be no more records."""
+    records: list[dict[str, Any]] = wait_until(lambda: list(list_records(parts)), lambda records: len(records) >= count)
     assert len(records) == count
     return records
 
@@ -78,7 +78,7 @@ def test_record_has_request_response_and_ids(parts: ServerParts, model: Model) -
         "X-Amzn-SageMaker-Inference-Id": "mine",
         "X-Amzn-SageMaker-Custom-Attributes": "colour=blue",
     }
-    serve(parts)(b"1,2\n", **headers)
+    deploy(parts)(b"1,2\n", **headers)
     (record,) = read_records(parts)
     assert record["captureData"] == {
         "endpointInput": {
@@ -105,8 +105,8 @@ def test_record_has_request_response_and_ids(parts: ServerParts, model: Model) -
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize(("content_type", "body"), [("image/png", b"\x89PNG"), ("text/csv", b"\xff")])
-def test_other_content_is_base64(parts: ServerParts, content_type: str, body: bytes) -> None:
-    serve(parts)(body, Content_Type=content_type)
+def test_content_that_is_not_text_is_stored_as_base64(parts: ServerParts, content_type: str, body: bytes) -> None:
+    deploy(parts)(body, Content_Type=content_type)
     data = read_records(parts)[0]["captureData"]["endpointInput"]
     assert (data["encoding"], base64.b64decode(data["data"])) == ("BASE64", body)
 
@@ -121,7 +121,7 @@ def test_other_content_is_base64(parts: ServerParts, content_type: str, body: by
     ],
 )
 def test_options_choose_directions(parts: ServerParts, mode: str, expected: set[str]) -> None:
-    serve(parts, CaptureOptions=[{"CaptureMode": mode}])()
+    deploy(parts, CaptureOptions=[{"CaptureMode": mode}])()
     assert read_records(parts)[0]["captureData"].keys() == expected
 
 
@@ -129,7 +129,7 @@ def test_options_choose_directions(parts: ServerParts, mode: str, expected: set[
 def test_sample_has_requested_share(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.0, 0.29, 0.3, 0.99])
     monkeypatch.setattr(capture_writer, "_random", lambda: next(values))
-    invoke = serve(parts, InitialSamplingPercentage=30)
+    invoke = deploy(parts, InitialSamplingPercentage=30)
     for _ in range(4):
         invoke()
     parts.delete()
@@ -138,7 +138,7 @@ def test_sample_has_requested_share(parts: ServerParts, monkeypatch: pytest.Monk
 
 
 def test_errors_of_the_model_are_not_captured(parts: ServerParts, model: Model) -> None:
-    invoke = serve(parts)
+    invoke = deploy(parts)
     model.invoke = lambda _: Reply(b"no", 400)
     invoke.read_model_error()
     model.invoke = lambda _: Reply(b"yes")
@@ -153,7 +153,7 @@ def test_buffer_is_stored_when_the_deployment_ends(
     parts: ServerParts, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 60.0)
-    serve(parts)()
+    deploy(parts)()
     assert list_keys(parts) == []
     if ending == "update":
         parts.make_config("d")
@@ -170,7 +170,7 @@ def test_buffer_is_stored_when_the_deployment_ends(
 @pytest.mark.usefixtures("model")
 def test_full_buffer_is_stored_before_the_interval(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 60.0)
-    serve(parts)(b"x" * (capture_writer.FLUSH_BYTES // 2))
+    deploy(parts)(b"x" * (capture_writer.FLUSH_BYTES // 2))
     read_records(parts)
 
 
@@ -179,29 +179,29 @@ def test_slow_disk_loses_records_but_no_requests(
     parts: ServerParts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(capture_writer, "MAX_BUFFERED_BYTES", 3 * capture_writer.OVERHEAD_BYTES)
-    storing, disk = threading.Event(), threading.Event()
+    storing, disk_ready = threading.Event(), threading.Event()
     put = parts.context.store.put
 
     def put_slowly(*arguments: Any) -> object:
         storing.set()
-        disk.wait(10)
+        disk_ready.wait(10)
         return put(*arguments)
 
     monkeypatch.setattr(parts.context.store, "put", put_slowly)
-    invoke = serve(parts)
+    invoke = deploy(parts)
     invoke()
     assert storing.wait(10)
     for _ in range(5):
         assert invoke().data == b"x"
-    disk.set()
-    read_records(parts, 1 + 2)
+    disk_ready.set()
+    read_records(parts, 1 + 2)  # the record that the slow call stored, and two records in the buffer
     assert "lost exchanges (3), because the disk is too slow" in caplog.text
 
 
 @pytest.mark.usefixtures("model")
 def test_missing_bucket_does_not_fail_requests(parts: ServerParts, caplog: pytest.LogCaptureFixture) -> None:
     parts.context.store.create_bucket("other-bucket")
-    invoke = serve(parts, DestinationS3Uri="s3://other-bucket")
+    invoke = deploy(parts, DestinationS3Uri="s3://other-bucket")
     parts.context.store.delete_bucket("other-bucket")
     assert invoke().data == b"x"
     wait_until(lambda: "data capture lost exchanges (1)" in caplog.text)
@@ -209,7 +209,7 @@ def test_missing_bucket_does_not_fail_requests(parts: ServerParts, caplog: pytes
 
 @pytest.mark.usefixtures("model")
 def test_endpoint_describes_capture(parts: ServerParts) -> None:
-    invoke = serve(parts, InitialSamplingPercentage=20)
+    invoke = deploy(parts, InitialSamplingPercentage=20)
     expected = {
         "EnableCapture": True,
         "CaptureStatus": "Started",
@@ -218,10 +218,10 @@ def test_endpoint_describes_capture(parts: ServerParts) -> None:
         "KmsKeyId": "",
     }
     assert parts.describe_endpoint()["DataCaptureConfig"] == expected
-    parts.make_config("d", further=capture_config(EnableCapture=False, InitialSamplingPercentage=100))
+    parts.make_config("d", config_members=make_capture_config(EnableCapture=False, InitialSamplingPercentage=100))
     parts.update("d")
-    found = parts.wait_for_endpoint()["DataCaptureConfig"]
-    assert (found["EnableCapture"], found["CaptureStatus"]) == (False, "Stopped")
+    description = parts.wait_for_endpoint()["DataCaptureConfig"]
+    assert (description["EnableCapture"], description["CaptureStatus"]) == (False, "Stopped")
     invoke()
     parts.delete()
     wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
@@ -230,24 +230,24 @@ def test_endpoint_describes_capture(parts: ServerParts) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_restarted_server_captures(parts: ServerParts) -> None:
-    serve(parts)
+    deploy(parts)
     second = parts.restart()
     try:
-        wait_until(lambda: responds(second))
+        wait_until(lambda: is_responding(second))
         read_records(second)
     finally:
         second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_destination_is_checked(parts: ServerParts) -> None:
+def test_missing_destination_bucket_is_refused(parts: ServerParts) -> None:
     with pytest.raises(ValidationError, match=r"DestinationS3Uri s3://missing/x: .*bucket"):
-        parts.make_config(further=capture_config(DestinationS3Uri="s3://missing/x"))
-    parts.make_config(further=capture_config(DestinationS3Uri="s3://missing/x", EnableCapture=False))
+        parts.make_config(config_members=make_capture_config(DestinationS3Uri="s3://missing/x"))
+    parts.make_config(config_members=make_capture_config(DestinationS3Uri="s3://missing/x", EnableCapture=False))
 
 
-def serve_asynchronously(parts: ServerParts) -> Invoker:
-    parts.make_config("c", {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}, capture_config())
+def deploy_asynchronously(parts: ServerParts) -> Invoker:
+    parts.make_config("c", {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}, make_capture_config())
     parts.start_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
     return Invoker(parts)
@@ -256,7 +256,7 @@ def serve_asynchronously(parts: ServerParts) -> Invoker:
 @pytest.mark.parametrize("is_inline", [True, False])
 def test_asynchronous_endpoint_captures_both_directions(parts: ServerParts, model: Model, is_inline: bool) -> None:
     model.invoke = lambda request: Reply(request.body.upper(), headers={"Content-Type": "text/csv"})
-    invoke = serve_asynchronously(parts)
+    invoke = deploy_asynchronously(parts)
     headers = {"X-Amzn-SageMaker-Inference-Id": "mine", "X-Amzn-SageMaker-Content-Type": "text/csv"}
     location = {} if is_inline else {"X-Amzn-SageMaker-InputLocation": parts.put("in.csv", b"a,b")}
     invoke(b"a,b" if is_inline else b"", path="async-invocations", **headers, **location)
@@ -272,7 +272,7 @@ def test_asynchronous_response_that_the_buffer_cannot_hold_is_stored_but_not_cap
 ) -> None:
     monkeypatch.setattr(capture_writer, "MAX_BUFFERED_BYTES", 1 << 16)
     model.invoke = lambda _: Reply(b"x" * (1 << 20))
-    serve_asynchronously(parts)(b"1", path="async-invocations")
+    deploy_asynchronously(parts)(b"1", path="async-invocations")
     wait_until(lambda: "data capture lost exchanges (1)" in caplog.text)
     wait_until(lambda: [len(content) for content in parts.read_outputs().values()] == [1 << 20])
     assert list_keys(parts) == []
@@ -280,7 +280,7 @@ def test_asynchronous_response_that_the_buffer_cannot_hold_is_stored_but_not_cap
 
 def test_key_of_an_inference_component_has_its_name(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
     components = Components(parts)
-    components.start_endpoint(**capture_config())
+    components.start_endpoint(**make_capture_config())
     for name in ("one", "two"):
         components.start(name)
     invoke_component(parts, "two", b"2")
@@ -299,9 +299,11 @@ def test_transform_job_lists_inputs_and_outputs(parts: ServerParts, source: str,
     for name in ("a", "b/c"):
         parts.put(f"in/{name}.csv", b"1")
     parts.transform(source=source, DataCaptureConfig={"DestinationS3Uri": DESTINATION})
-    found = {item.key: json.loads(item.path.read_text()) for item in parts.context.store.list("bucket", "captured/")}
-    assert all(re.fullmatch(r"captured/(input|output)/\d{4}/\d\d/\d\d/\d\d/[0-9a-f-]{36}\.json", key) for key in found)
-    assert {key.split("/")[1]: manifest for key, manifest in found.items()} == {
+    results = {item.key: json.loads(item.path.read_text()) for item in parts.context.store.list("bucket", "captured/")}
+    assert all(
+        re.fullmatch(r"captured/(input|output)/\d{4}/\d\d/\d\d/\d\d/[0-9a-f-]{36}\.json", key) for key in results
+    )
+    assert {key.split("/")[1]: manifest for key, manifest in results.items()} == {
         "input": [{"prefix": f"s3://bucket/{prefix}"}, *(f"{path}{name}.csv" for name in ("a", "b/c"))],
         "output": [{"prefix": "s3://bucket/out/"}, *sorted(parts.read_outputs())],
     }
@@ -318,8 +320,8 @@ def test_failed_transform_job_captures_nothing(parts: ServerParts, model: Model)
 
 @pytest.mark.usefixtures("model")
 def test_updates_under_load_capture_each_exchange_once(parts: ServerParts) -> None:
-    invoke, stop = serve(parts), threading.Event()
-    parts.make_config("d", further=capture_config())
+    invoke, stop = deploy(parts), threading.Event()
+    parts.make_config("d", config_members=make_capture_config())
 
     def invoke_until_stop(client: int) -> int:
         for number in itertools.count():

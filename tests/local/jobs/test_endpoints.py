@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.resources.endpoints import deployer
 from microjobs_orchestrator.local.resources.models.operations import ModelOperations
 from microjobs_orchestrator.local.resources.models.serving import ADDITIONAL_DATA_FOLDER
-from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Model
 
@@ -23,11 +23,11 @@ GROUP = "/aws/sagemaker/Endpoints/e"
 
 @pytest.mark.usefixtures("model")
 def test_describe_returns_members_of_sagemaker(parts: ServerParts) -> None:
-    found = parts.serve(main={"InitialInstanceCount": 2})
-    assert (found["EndpointStatus"], found["EndpointConfigName"], found["EndpointArn"]) == (
+    description = parts.deploy(main={"InitialInstanceCount": 2})
+    assert (description["EndpointStatus"], description["EndpointConfigName"], description["EndpointArn"]) == (
         "InService", "c", format_arn("endpoint/e"),
     )  # fmt: skip
-    (variant,) = found["ProductionVariants"]
+    (variant,) = description["ProductionVariants"]
     assert variant["DeployedImages"][0]["SpecifiedImage"] == "model"
     del variant["DeployedImages"]
     assert variant == {
@@ -41,7 +41,7 @@ def test_describe_returns_members_of_sagemaker(parts: ServerParts) -> None:
 
 def test_container_has_files_and_environment_of_sagemaker(parts: ServerParts, archive: Callable[..., str]) -> None:
     parts.make_model(ModelDataUrl=archive(weights="1 2 3"), Environment={"COLOUR": "blue"})
-    parts.serve()
+    parts.deploy()
     (host,) = parts.running_hosts
     assert host.files == {"weights": b"1 2 3"}
     assert (host.plan.arguments, host.plan.entrypoint, host.plan.port) == (("serve",), None, 8080)
@@ -52,7 +52,7 @@ def test_container_has_files_and_environment_of_sagemaker(parts: ServerParts, ar
 
 def test_isolated_container_has_no_credentials(parts: ServerParts) -> None:
     parts.make_model(isolated=True)
-    parts.serve()
+    parts.deploy()
     (plan,) = parts.runtime.plans.values()
     assert plan.isolated
     assert plan.hosts[0].environment == plan.hosts[0].defaults == {}
@@ -60,33 +60,35 @@ def test_isolated_container_has_no_credentials(parts: ServerParts) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_container_output_is_in_the_endpoints_log(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     ((name, lines),) = wait_until(lambda: [item for item in parts.read_log(GROUP).items() if item[1]])
     assert name.startswith("main/i-")
     assert lines == ["hello"]
 
 
 @pytest.mark.parametrize("name", ["../outside", "/absolute"])
-def test_archive_member_outside_the_folder_fails(parts: ServerParts, archive: Callable[..., str], name: str) -> None:
+def test_archive_member_outside_the_folder_fails_the_endpoint(
+    parts: ServerParts, archive: Callable[..., str], name: str
+) -> None:
     parts.make_model(ModelDataUrl=archive(tarfile.TarInfo(name)))
-    found = parts.serve()
-    assert found["EndpointStatus"] == "Failed"
-    assert f"s3://bucket/models/model.tar.gz\": model.tar.gz: '{name}' leaves" in found["FailureReason"]
+    description = parts.deploy()
+    assert description["EndpointStatus"] == "Failed"
+    assert f"s3://bucket/models/model.tar.gz\": model.tar.gz: '{name}' leaves" in description["FailureReason"]
     assert parts.runtime.started_hosts == []
 
 
-def test_device_in_an_archive_fails(parts: ServerParts, archive: Callable[..., str]) -> None:
+def test_device_in_an_archive_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
     device = tarfile.TarInfo("disk")
     device.type = tarfile.BLKTYPE
     parts.make_model(ModelDataUrl=archive(device))
-    assert "'disk' is not a file, a folder or a link" in parts.serve()["FailureReason"]
+    assert "'disk' is not a file, a folder or a link" in parts.deploy()["FailureReason"]
 
 
 def test_uncompressed_model_is_a_prefix(parts: ServerParts) -> None:
     uri = parts.put("models/a/deep/weights", b"1").removesuffix("deep/weights")
     source = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
     parts.make_model(ModelDataSource={"S3DataSource": source})
-    parts.serve()
+    parts.deploy()
     assert parts.running_hosts[0].files == {"weights": b"1"}
 
 
@@ -95,27 +97,27 @@ def test_single_object_may_be_an_archive_or_a_file(parts: ServerParts, archive: 
     for number, compression in enumerate(("Gzip", "None")):
         source = {"S3Uri": uri, "S3DataType": "S3Object", "CompressionType": compression}
         parts.make_model(f"m{number}", ModelDataSource={"S3DataSource": source})
-    parts.serve(one={"ModelName": "m0"}, two={"ModelName": "m1"})
+    parts.deploy(one={"ModelName": "m0"}, two={"ModelName": "m1"})
     assert sorted(list(host.files) for host in parts.running_hosts) == [["model.tar.gz"], ["weights"]]
 
 
 def make_additional_data(name: str, uri: str, compression: str = "Gzip") -> dict[str, Any]:
-    kind = "S3Object" if compression == "Gzip" else "S3Prefix"
-    source = {"S3Uri": uri, "S3DataType": kind, "CompressionType": compression}
+    data_type = "S3Object" if compression == "Gzip" else "S3Prefix"
+    source = {"S3Uri": uri, "S3DataType": data_type, "CompressionType": compression}
     return {"ChannelName": name, "S3DataSource": source}
 
 
-def test_additional_model_data_have_folders_of_their_own(parts: ServerParts, archive: Callable[..., str]) -> None:
+def test_each_additional_model_data_source_has_its_own_folder(parts: ServerParts, archive: Callable[..., str]) -> None:
     uri = parts.put("words/deep/list.txt", b"1").removesuffix("deep/list.txt")
     sources = [make_additional_data("draft", archive(weights="1")), make_additional_data("words", uri, "None")]
     parts.make_model(AdditionalModelDataSources=sources)
-    parts.serve()
+    parts.deploy()
     (host,) = parts.running_hosts
-    found = {
+    files = {
         item.path: sorted(str(path.relative_to(item.source)) for path in item.source.rglob("*") if path.is_file())
         for item in host.plan.inputs
     }
-    assert found == {
+    assert files == {
         str(LAYOUT.model): [],
         f"{ADDITIONAL_DATA_FOLDER}/draft": ["weights"],
         f"{ADDITIONAL_DATA_FOLDER}/words": ["deep/list.txt"],
@@ -126,7 +128,7 @@ def test_additional_model_data_have_folders_of_their_own(parts: ServerParts, arc
     ("names", "message"),
     [
         (["a", "a"], "ChannelNames"),
-        ([".."], r"ChannelName \.\. is not a name of a folder"),
+        ([".."], r"ChannelName \.\. cannot be the name of a folder"),
         (["a"], r"Could not find model data at s3://bucket/no\.tar\.gz"),
     ],
 )
@@ -152,14 +154,14 @@ def test_describe_returns_containers_of_the_request(parts: ServerParts) -> None:
     record = ModelOperations(parts.context, parts.registry).add({"ModelName": "m", "Containers": containers})
     assert record.description["Containers"] == containers
     assert "PrimaryContainer" not in record.description
-    assert parts.serve()["EndpointStatus"] == "InService"
+    assert parts.deploy()["EndpointStatus"] == "InService"
 
 
 def test_failure_reason_has_last_lines_of_ended_container(parts: ServerParts, model: Model) -> None:
     model.exit_at_start = Exit(3)
-    found = parts.serve()
-    assert found["EndpointStatus"] == "Failed"
-    reason = found["FailureReason"]
+    description = parts.deploy()
+    assert description["EndpointStatus"] == "Failed"
+    reason = description["FailureReason"]
     assert reason.startswith(
         "The primary container for production variant main did not pass the ping health check. "
         "The container ended before GET /ping answered 200. "
@@ -171,36 +173,36 @@ def test_failure_reason_has_last_lines_of_ended_container(parts: ServerParts, mo
 @pytest.mark.parametrize("ping", [503, None])
 def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, model: Model, ping: int | None) -> None:
     model.ping = ping
-    found = parts.serve(main={"ContainerStartupHealthCheckTimeoutInSeconds": 0.3})
-    assert "GET /ping did not answer 200 within 0.3 s" in found["FailureReason"]
+    description = parts.deploy(main={"ContainerStartupHealthCheckTimeoutInSeconds": 0.3})
+    assert "GET /ping did not answer 200 within 0.3 s" in description["FailureReason"]
     assert parts.runtime.hosts == {}
 
 
 def test_slow_extraction_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
     parts.make_model(ModelDataUrl=archive(weights="1"))
-    found = parts.serve(main={"ModelDataDownloadTimeoutInSeconds": 0})
-    assert found["EndpointStatus"] == "Failed"
-    assert "to extract, longer than 0 s (ModelDataDownloadTimeoutInSeconds)" in found["FailureReason"]
+    description = parts.deploy(main={"ModelDataDownloadTimeoutInSeconds": 0})
+    assert description["EndpointStatus"] == "Failed"
+    assert "to extract, longer than 0 s (ModelDataDownloadTimeoutInSeconds)" in description["FailureReason"]
     assert parts.runtime.started_hosts == []
 
 
 def test_missing_image_fails_the_endpoint(parts: ServerParts) -> None:
     parts.make_model(image="elsewhere")
-    assert parts.serve()["FailureReason"] == "Production variant main: image elsewhere does not exist"
+    assert parts.deploy()["FailureReason"] == "Production variant main: image elsewhere does not exist"
 
 
 def test_failed_variant_ends_other_variants(parts: ServerParts, model: Model) -> None:
     parts.make_model("bad", "bad")
     parts.runtime.models["bad"] = Model(exit_at_start=Exit(1))
     model.ping = 503
-    found = parts.serve(main={}, other={"ModelName": "bad"})
-    assert "variant other did not pass" in found["FailureReason"]
+    description = parts.deploy(main={}, other={"ModelName": "bad"})
+    assert "variant other did not pass" in description["FailureReason"]
     assert parts.runtime.hosts == {}
 
 
 @pytest.mark.usefixtures("model")
 def test_ended_container_is_restarted(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: parts.running_hosts and parts.registry.find("endpoint/e").choose().starts == 2)  # type: ignore[union-attr]
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
@@ -210,14 +212,14 @@ def test_ended_container_is_restarted(parts: ServerParts) -> None:
 
 def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: Model) -> None:
     model.exit_at_start = Exit(1)
-    parts.serve()
+    parts.deploy()
     parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
 
 
 @pytest.mark.usefixtures("model")
 def test_deletion_gives_the_container_30_seconds(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     (host,) = parts.running_hosts
     parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
@@ -238,7 +240,7 @@ def test_deletion_does_not_wait_for_a_start(parts: ServerParts, model: Model) ->
 
 @pytest.mark.usefixtures("model")
 def test_endpoint_survives_deletion_of_config_and_model(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     parts.context.state.delete("endpoint-config", "c")
     parts.context.state.delete("model", "m")
     parts.registry.shut_down()
@@ -259,7 +261,7 @@ def test_error_names_missing_resource(parts: ServerParts) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_duplicate_name_is_refused(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     for create in (parts.make_model, parts.make_config, parts.start_endpoint):
         with pytest.raises(ValidationError, match="Cannot create already existing"):
             create()
@@ -270,10 +272,10 @@ def test_duplicate_name_is_refused(parts: ServerParts) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_restarted_server_starts_containers_after_shutdown(parts: ServerParts) -> None:
-    parts.serve()
-    (before,) = parts.running_hosts
+    parts.deploy()
+    (host,) = parts.running_hosts
     parts.registry.shut_down()
-    assert before.has_ended
+    assert host.has_ended
     assert parts.runtime.hosts == {}
     assert list(parts.home.work.iterdir()) == []
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
@@ -284,11 +286,35 @@ def test_restarted_server_starts_containers_after_shutdown(parts: ServerParts) -
 
 
 @pytest.mark.usefixtures("model")
+def test_restarted_server_starts_an_endpoint_whose_installation_was_cancelled(
+    parts: ServerParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installing, cancelled = threading.Event(), threading.Event()
+
+    def prepare(_: str) -> None:
+        installing.set()
+        assert cancelled.wait(10)
+        raise CannotRunError("the environment cannot be made")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.runtime, "prepare", prepare)
+        patch.setattr(parts.runtime, "cancel_installations", cancelled.set)
+        parts.make_config()
+        parts.start_endpoint()
+        assert installing.wait(10)
+        parts.registry.shut_down()
+    assert parts.describe_endpoint()["EndpointStatus"] == "Creating"
+    second = parts.restart()
+    assert second.wait_for_endpoint()["EndpointStatus"] == "InService"
+    second.close()
+
+
+@pytest.mark.usefixtures("model")
 def test_restarted_server_adopts_running_containers(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     (host,) = parts.running_hosts
     second = parts.restart()
-    wait_until(lambda: (found := second.registry.find("endpoint/e")) and found.choose())  # type: ignore[attr-defined]
+    wait_until(lambda: (endpoint := second.registry.find("endpoint/e")) and endpoint.choose())  # type: ignore[attr-defined]
     assert second.running_hosts == [host]
     assert len(parts.runtime.started_hosts) == 1
     second.close()
@@ -296,7 +322,7 @@ def test_restarted_server_adopts_running_containers(parts: ServerParts) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_restarted_server_resumes_an_update(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     parts.make_model("slow", "slow")
     slow = parts.runtime.models["slow"] = Model(ping=503)
     parts.make_config("d", main={"ModelName": "slow"})
@@ -312,7 +338,7 @@ def test_restarted_server_resumes_an_update(parts: ServerParts) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_restarted_server_removes_hosts_of_an_interrupted_update(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     (host,) = parts.running_hosts
     leftover = HostPlan("i-old", "model", host.plan.files, host.plan.inputs)
     parts.runtime.start(Plan("endpoint/e/main/i-old", (leftover,)))
@@ -343,7 +369,7 @@ def test_shut_down_removes_containers_that_do_not_end_in_time(
     ended = threading.Event()
     monkeypatch.setattr(registry, "END_TIMEOUT", 0.3)
     monkeypatch.setattr(FakeHost, "stop", lambda *_: ended.wait(20))
-    parts.serve()
+    parts.deploy()
     parts.registry.shut_down()
     assert parts.running_hosts == []
     ended.set()

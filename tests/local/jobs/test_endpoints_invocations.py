@@ -14,7 +14,7 @@ from werkzeug.test import Client, EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_operation_interceptors
-from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.gateway.request_state import RequestState
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
 from microjobs_orchestrator.local.resources.endpoints import deployer
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
@@ -26,14 +26,14 @@ from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, return_body
 
 
 class Invoker:
-    """Sends requests of clients, without signatures."""
+    """A client of SageMaker Runtime, without signatures and without a listener."""
 
     def __init__(self, parts: ServerParts) -> None:
         service = EndpointInvoker(parts.context, parts.registry).operations()
         self.gateway = Gateway([self._choose_service, *list_operation_interceptors({"sagemaker-runtime": service})])
 
-    def _choose_service(self, exchange: Exchange) -> None:
-        exchange.service, exchange.protocol = "sagemaker-runtime", get_protocol("rest-json")
+    def _choose_service(self, state: RequestState) -> None:
+        state.service, state.protocol = "sagemaker-runtime", get_protocol("rest-json")
 
     def __call__(self, body: bytes = b"x", name: str = "e", path: str = "invocations", **headers: str) -> Response:
         response = self._send(body, name, path, headers)
@@ -45,8 +45,8 @@ class Invoker:
         return response
 
     def _send(self, body: bytes, name: str, path: str, headers: Mapping[str, str]) -> Response:
-        named = [(name.replace("_", "-"), value) for name, value in headers.items()]
-        builder = EnvironBuilder(f"/endpoints/{name}/{path}", method="POST", data=body, headers=named)
+        header_items = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        builder = EnvironBuilder(f"/endpoints/{name}/{path}", method="POST", data=body, headers=header_items)
         return Client(self.gateway).open(builder)
 
     def read_error(self, **request: Any) -> ServiceError:
@@ -63,7 +63,7 @@ class Invoker:
 
 @pytest.fixture
 def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  endpoint `e` serves it
-    parts.serve()
+    parts.deploy()
     return Invoker(parts)
 
 
@@ -112,14 +112,20 @@ def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status:
     }
 
 
-def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(_: ReceivedRequest) -> Reply:
+@pytest.mark.parametrize(
+    ("timeout", "path"),
+    [("RESPONSE_TIMEOUT", "invocations"), ("STREAM_TIMEOUT", "invocations-response-stream")],
+)
+def test_slow_container_is_a_model_error(
+    invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch, timeout: str, path: str
+) -> None:
+    def respond_slowly(_: ReceivedRequest) -> Reply:
         time.sleep(0.5)
         return Reply()
 
-    monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
-    model.invoke = slow
-    error = invoke.read_model_error()
+    monkeypatch.setattr(sagemaker_runtime, timeout, 0.1)
+    model.invoke = respond_slowly
+    error = invoke.read_model_error(path=path)
     assert error["OriginalStatusCode"] == 0
     assert "timed out while waiting for a response from container primary. The time limit is 0.1 s." in error["Message"]
     wait_until(lambda: model.requests)
@@ -127,7 +133,7 @@ def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypa
 
 
 def test_response_without_its_end_is_a_model_error(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    model.invoke = lambda _: Reply(parts=end_in_the_middle())
+    model.invoke = lambda _: Reply(chunks=end_in_the_middle())
 
     def end_in_the_middle() -> Iterator[bytes]:
         yield b"half"
@@ -152,12 +158,12 @@ def test_oversized_request_is_a_validation_error(invoke: Invoker, model: Model) 
 
 
 def test_request_that_ends_the_container_is_a_model_error(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    def die(_: ReceivedRequest) -> Reply:
+    def end_container(_: ReceivedRequest) -> Reply:
         model.ping = 503  # the next container does not serve before the assertions
         parts.running_hosts[0].end(Exit(1))
         return Reply()
 
-    model.invoke = die
+    model.invoke = end_container
     assert "could not get a response from the primary endpoint" in invoke.read_model_error()["Message"]
     error = invoke.read_error()  # SDKs retry after this error
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
@@ -186,28 +192,30 @@ def test_error_names_status_of_endpoint_not_in_service(parts: ServerParts, model
 
 
 def test_clients_retry_while_a_restarted_server_resumes_the_endpoint(parts: ServerParts, model: Model) -> None:
-    parts.serve()
+    parts.deploy()
     model.ping = 503
-    other = parts.restart()
-    error = Invoker(other).read_error()
+    second = parts.restart()
+    error = Invoker(second).read_error()
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
     model.ping = 200
-    assert wait_until(lambda: read_response(Invoker(other))) == b"x"
-    other.close()
+    assert wait_until(lambda: read_response(Invoker(second))) == b"x"
+    second.close()
 
 
 def test_target_variant_responds(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
-    parts.serve(one={"InitialVariantWeight": 1.0}, two={"InitialVariantWeight": 0.0})
+    parts.deploy(one={"InitialVariantWeight": 1.0}, two={"InitialVariantWeight": 0.0})
     response = Invoker(parts)(X_Amzn_SageMaker_Target_Variant="two")
     assert response.headers["x-Amzn-Invoked-Production-Variant"] == "two"
     assert "no production variant three" in Invoker(parts).read_error(X_Amzn_SageMaker_Target_Variant="three").message
 
 
 def test_weights_distribute_requests(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
-    parts.serve(one={"InitialVariantWeight": 9.0}, two={"InitialVariantWeight": 1.0}, never={"InitialVariantWeight": 0})
+    parts.deploy(
+        one={"InitialVariantWeight": 9.0}, two={"InitialVariantWeight": 1.0}, never={"InitialVariantWeight": 0}
+    )
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, Endpoint)
-    counts = Counter(chosen.variant for _ in range(2000) if (chosen := endpoint.choose()))
+    counts = Counter(replica.variant for _ in range(2000) if (replica := endpoint.choose()))
     assert counts.keys() == {"one", "two"}
     assert 1700 < counts["one"] < 1900
 
@@ -220,7 +228,7 @@ def test_weights_distribute_requests(parts: ServerParts, model: Model) -> None: 
         ("X_Amzn_SageMaker_Target_Variant", "at 'targetVariant' failed to satisfy constraint"),
     ],
 )
-def test_target_that_does_not_exist_is_refused(invoke: Invoker, header: str, reason: str) -> None:
+def test_invalid_target_is_refused(invoke: Invoker, header: str, reason: str) -> None:
     value = "a b" if "Variant" in header else "a"
     error = invoke.read_error(**{header: value})
     assert error.code == "ValidationError"
@@ -231,21 +239,21 @@ def test_request_interrupted_by_an_update_goes_to_the_new_container(
     parts: ServerParts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployer, "DRAIN_TIMEOUT", 0.1)
-    (old,) = parts.running_hosts
+    (old_host,) = parts.running_hosts
 
-    def keep_until_the_end(request: ReceivedRequest) -> Reply:
-        if request.host == old.name:
-            wait_until(lambda: old.has_ended)
+    def respond_after_the_end(request: ReceivedRequest) -> Reply:
+        if request.host == old_host.name:
+            wait_until(lambda: old_host.has_ended)
         return Reply(request.body)
 
-    model.invoke = keep_until_the_end
+    model.invoke = respond_after_the_end
     parts.make_config("d", second={})
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(invoke)
+        response = pool.submit(invoke)
         wait_until(lambda: model.requests)
         parts.update("d")
-        assert answer.result(10).data == b"x"
-    assert [request.host == old.name for request in model.requests] == [True, False]
+        assert response.result(10).data == b"x"
+    assert [request.host == old_host.name for request in model.requests] == [True, False]
 
 
 def test_update_loses_no_request(parts: ServerParts, invoke: Invoker) -> None:

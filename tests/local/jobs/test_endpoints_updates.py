@@ -14,11 +14,11 @@ from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 
-def read_variants(found: dict[str, Any]) -> dict[str, tuple[float, int]]:
+def read_variants(description: dict[str, Any]) -> dict[str, tuple[float, int]]:
     """Return the weights and counts of the variants, by name."""
     return {
         item["VariantName"]: (item["DesiredWeight"], item["DesiredInstanceCount"])
-        for item in found["ProductionVariants"]
+        for item in description["ProductionVariants"]
     }
 
 
@@ -29,34 +29,34 @@ def update_weights(parts: ServerParts, **changes: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_update_replaces_containers(parts: ServerParts) -> None:
-    parts.serve()
-    (old,) = parts.running_hosts
+    parts.deploy()
+    (old_host,) = parts.running_hosts
     parts.make_config("d", second={})
     parts.update("d")
-    found = parts.wait_for_endpoint()
-    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "d")
-    assert [variant["VariantName"] for variant in found["ProductionVariants"]] == ["second"]
+    description = parts.wait_for_endpoint()
+    assert (description["EndpointStatus"], description["EndpointConfigName"]) == ("InService", "d")
+    assert [variant["VariantName"] for variant in description["ProductionVariants"]] == ["second"]
     wait_until(lambda: len(parts.runtime.hosts) == 1)
-    assert old.graces == [30]
+    assert old_host.graces == [30]
 
 
 @pytest.mark.usefixtures("model")
 def test_failed_update_keeps_old_containers(parts: ServerParts) -> None:
-    parts.serve()
-    (old,) = parts.running_hosts
+    parts.deploy()
+    (old_host,) = parts.running_hosts
     parts.make_model("bad", "bad")
     parts.runtime.models["bad"] = Model(exit_at_start=Exit(1))
     parts.make_config("d", main={"ModelName": "bad"})
     parts.update("d")
-    found = parts.wait_for_endpoint()
-    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "c")
-    assert "did not pass the ping health check" in found["FailureReason"]
-    assert parts.running_hosts == [old]
+    description = parts.wait_for_endpoint()
+    assert (description["EndpointStatus"], description["EndpointConfigName"]) == ("InService", "c")
+    assert "did not pass the ping health check" in description["FailureReason"]
+    assert parts.running_hosts == [old_host]
 
 
 @pytest.mark.usefixtures("model")
 def test_update_is_refused_during_an_update(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     parts.make_model("slow", "slow")
     parts.runtime.models["slow"] = Model(ping=503)
     parts.make_config("d", main={"ModelName": "slow"})
@@ -66,15 +66,15 @@ def test_update_is_refused_during_an_update(parts: ServerParts) -> None:
 
 
 def test_replaced_container_finishes_its_requests(parts: ServerParts, model: Model) -> None:
-    parts.serve()
-    (old,) = parts.running_hosts
-    answering = threading.Event()
+    parts.deploy()
+    (old_host,) = parts.running_hosts
+    released = threading.Event()
 
-    def wait(request: ReceivedRequest) -> Reply:
-        answering.wait(10)
+    def respond_when_released(request: ReceivedRequest) -> Reply:
+        released.wait(10)
         return Reply(request.host.encode())
 
-    model.invoke = wait
+    model.invoke = respond_when_released
     parts.make_config("d", second={})
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(Invoker(parts))
@@ -82,19 +82,19 @@ def test_replaced_container_finishes_its_requests(parts: ServerParts, model: Mod
         parts.update("d")
         assert parts.wait_for_endpoint()["EndpointConfigName"] == "d"
         time.sleep(0.2)
-        assert not old.has_ended
-        answering.set()
-        assert answer.result(10).data == old.name.encode()
-    wait_until(lambda: old.has_ended)
+        assert not old_host.has_ended
+        released.set()
+        assert answer.result(10).data == old_host.name.encode()
+    wait_until(lambda: old_host.has_ended)
 
 
 @pytest.mark.usefixtures("model")
 def test_weights_change_without_new_containers(parts: ServerParts) -> None:
-    parts.serve(one={}, two={})
-    before = parts.running_hosts
-    update_weights(parts, one={"DesiredWeight": 0.0, "DesiredInstanceCount": 3})
-    assert read_variants(parts.wait_for_endpoint()) == {"one": (0.0, 3), "two": (1.0, 1)}
-    assert parts.running_hosts == before
+    parts.deploy(one={}, two={})
+    hosts = parts.running_hosts
+    update_weights(parts, one={"DesiredWeight": 0.0})
+    assert read_variants(parts.wait_for_endpoint()) == {"one": (0.0, 1), "two": (1.0, 1)}
+    assert parts.running_hosts == hosts
     assert len(parts.runtime.started_hosts) == 2
     answers = {Invoker(parts)().headers["x-Amzn-Invoked-Production-Variant"] for _ in range(20)}
     assert answers == {"two"}
@@ -102,7 +102,7 @@ def test_weights_change_without_new_containers(parts: ServerParts) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_weights_of_an_unknown_variant_are_refused(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     with pytest.raises(ValidationError, match=r"Could not find variant\(s\) other; the endpoint has: main"):
         update_weights(parts, other={"DesiredWeight": 1.0})
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
@@ -126,7 +126,7 @@ def test_weights_of_an_unknown_variant_are_refused(parts: ServerParts) -> None:
 def test_update_retains_requested_variant_properties(
     parts: ServerParts, members: dict[str, Any], expected: tuple[float, int]
 ) -> None:
-    parts.serve(main={})
+    parts.deploy(main={})
     update_weights(parts, main={"DesiredWeight": 2.0, "DesiredInstanceCount": 3})
     parts.wait_for_endpoint()
     parts.make_config("d", main={"InitialVariantWeight": 5.0, "InitialInstanceCount": 4}, new={})
@@ -135,9 +135,9 @@ def test_update_retains_requested_variant_properties(
 
 
 def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: Model) -> None:
-    parts.serve()
-    never = threading.Event()
-    model.invoke = lambda _: Reply(str(never.wait(20)).encode())
+    parts.deploy()
+    released = threading.Event()
+    model.invoke = lambda _: Reply(str(released.wait(20)).encode())
     parts.make_config("d", second={})
     with ThreadPoolExecutor() as pool:
         pool.submit(Invoker(parts))
@@ -146,5 +146,5 @@ def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: Model) ->
         parts.wait_for_endpoint()
         parts.delete()
         wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
-        never.set()
+        released.set()
     assert parts.runtime.hosts == {}

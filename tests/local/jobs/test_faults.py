@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from microjobs_orchestrator.local.lifecycle import inputs
-from microjobs_orchestrator.local.resources.models.client import NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import NoResponseError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from tests.local.jobs.conftest import Serve, ServerParts
+from tests.local.jobs.conftest import MakeClient, ServerParts
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 
 ARCHIVES = {
@@ -21,7 +21,7 @@ ARCHIVES = {
 @pytest.mark.parametrize("damage", ARCHIVES)
 def test_malformed_archive_fails_the_endpoint(parts: ServerParts, damage: str) -> None:
     parts.make_model(ModelDataUrl=parts.put("models/model.tar.gz", ARCHIVES[damage]))
-    endpoint = parts.serve()
+    endpoint = parts.deploy()
     assert endpoint["EndpointStatus"] == "Failed"
     assert 'extract model data archive from URL "s3://bucket/models/model.tar.gz"' in endpoint["FailureReason"]
     assert parts.runtime.started_hosts == []
@@ -30,7 +30,7 @@ def test_malformed_archive_fails_the_endpoint(parts: ServerParts, damage: str) -
 def test_deleted_model_data_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
     parts.make_model(ModelDataUrl=archive(x="1"))
     parts.context.store.delete("bucket", "models/model.tar.gz")
-    endpoint = parts.serve()
+    endpoint = parts.deploy()
     assert endpoint["EndpointStatus"] == "Failed"
     assert "Could not find model data at s3://bucket/models/model.tar.gz" in endpoint["FailureReason"]
 
@@ -43,7 +43,7 @@ def test_error_names_an_object_that_is_deleted_while_a_job_starts(parts: ServerP
 
 
 def test_object_deleted_during_a_transform_does_not_affect_other_outputs(parts: ServerParts, model: Model) -> None:
-    for name in "abcdef":  # few are read ahead, so the last one is read after the first answer
+    for name in "abcdef":  # only a few objects are read in advance: the last object is read after the first answer
         parts.put(f"in/{name}", name.encode())
 
     def invoke(request: ReceivedRequest) -> Reply:
@@ -67,10 +67,10 @@ REPLIES = {
 
 
 @pytest.mark.parametrize("reply", REPLIES)
-def test_malformed_reply_raises_no_answer_error(serve: Serve, reply: str) -> None:
+def test_malformed_response_raises(make_client: MakeClient, reply: str) -> None:
     def answer(connection: socket.socket) -> None:
         connection.sendall(REPLIES[reply])
         connection.shutdown(socket.SHUT_RDWR)
 
-    with pytest.raises(NoAnswerError):
-        serve(answer).request("GET", "/", timeout=2)
+    with pytest.raises(NoResponseError):
+        make_client(answer).request("GET", "/", timeout=2)

@@ -11,12 +11,12 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Plan
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import Model
 
 OWN_REGISTRY = "000000000000.dkr.ecr.us-east-1.amazonaws.com"
-SKLEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:0.23-1-cpu-py3"
+SKLEARN_IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:0.23-1-cpu-py3"
 
 
 def test_registry_of_the_server_is_removed_from_image_uris(parts: ServerParts) -> None:
@@ -29,33 +29,36 @@ def test_registry_is_not_removed_if_an_image_has_the_whole_name(parts: ServerPar
     assert parts.context.resolve_image(f"{OWN_REGISTRY}/model") == f"{OWN_REGISTRY}/model"
 
 
-def change_settings(parts: ServerParts, **settings: Any) -> Context:
+def make_context(parts: ServerParts, **settings: Any) -> Context:
+    """Return a copy of the server's context with other settings."""
     return replace(parts.context, settings=replace(parts.context.settings, **settings))
 
 
 def test_framework_images_are_replaced_only_by_the_setting(parts: ServerParts) -> None:
-    assert parts.context.resolve_image(SKLEARN) == SKLEARN
-    assert parts.context.image_note(SKLEARN) is None
-    context = change_settings(parts, framework_images=True)
-    assert context.resolve_image(SKLEARN) == image_name("preprocess")
+    assert parts.context.resolve_image(SKLEARN_IMAGE) == SKLEARN_IMAGE
+    assert parts.context.make_image_note(SKLEARN_IMAGE) is None
+    context = make_context(parts, framework_images=True)
+    assert context.resolve_image(SKLEARN_IMAGE) == make_image_name("preprocess")
     assert context.resolve_image("elsewhere.com/model") == "elsewhere.com/model"
 
 
 def test_aliases_take_precedence_over_framework_images(parts: ServerParts) -> None:
-    context = change_settings(parts, framework_images=True, aliases={"*/sagemaker-scikit-learn:*": "mine:1"})
-    assert context.resolve_image(SKLEARN) == "mine:1"
-    assert context.image_note(SKLEARN) is None
+    context = make_context(parts, framework_images=True, aliases={"*/sagemaker-scikit-learn:*": "mine:1"})
+    assert context.resolve_image(SKLEARN_IMAGE) == "mine:1"
+    assert context.make_image_note(SKLEARN_IMAGE) is None
 
 
 def test_log_of_each_host_states_the_substitution(parts: ServerParts, tmp_path: Path) -> None:
-    context = change_settings(parts, framework_images=True)
-    parts.runtime.models[image_name("preprocess")] = Model()
-    hosts = tuple(HostPlan(name, image_name("preprocess"), tmp_path / "files" / name) for name in ("algo-1", "algo-2"))
-    attempt = Attempt("job/a", SKLEARN, lambda _: Plan("job/a", hosts), lambda name: LogStream(tmp_path / name))
+    context = make_context(parts, framework_images=True)
+    parts.runtime.models[make_image_name("preprocess")] = Model()
+    hosts = tuple(
+        HostPlan(name, make_image_name("preprocess"), tmp_path / "files" / name) for name in ("algo-1", "algo-2")
+    )
+    attempt = Attempt("job/a", SKLEARN_IMAGE, lambda _: Plan("job/a", hosts), lambda name: LogStream(tmp_path / name))
     launch_plan(context, attempt, prepare_plan(context, attempt), EventQueue())
     for name in ("algo-1", "algo-2"):
         (line,) = (tmp_path / name).read_text().splitlines()
-        assert f"[microjobs] {context.image_note(SKLEARN)}" in line
+        assert f"[microjobs] {context.make_image_note(SKLEARN_IMAGE)}" in line
         assert "instead of 0.23-1, Python 3.11 instead of 3" in line
 
 

@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +13,13 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import get_role_arn
 from microjobs_orchestrator.local.lifecycle import usage
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints import routing
 from microjobs_orchestrator.local.resources.endpoints.operations import EndpointConfigOperations
-from microjobs_orchestrator.local.resources.inference_components import component
 from microjobs_orchestrator.local.resources.inference_components.adapters import ADAPTERS_FOLDER
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.inference_components.operations import InferenceComponentOperations
-from microjobs_orchestrator.local.runtimes.base import Exit, HostLimits, Usage
+from microjobs_orchestrator.local.runtimes.base import Exit, HostLimits, HostUsage
 from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
@@ -39,23 +39,23 @@ class Components:
         self.parts = parts
         self.operations = InferenceComponentOperations(parts.context, parts.registry)
 
-    def start_endpoint(self, further: Mapping[str, Any] = MappingProxyType({}), **members: Any) -> None:
-        """Start the endpoint. `further` are further members of its variant."""
-        variant = {"VariantName": "main", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1, **further}
+    def start_endpoint(self, variant_members: Mapping[str, Any] = MappingProxyType({}), **config_members: Any) -> None:
+        """Start the endpoint, with additional members of its variant and of its configuration."""
+        variant = {"VariantName": "main", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1, **variant_members}
         request = {"EndpointConfigName": "c", "ProductionVariants": [variant], "ExecutionRoleArn": get_role_arn()}
-        EndpointConfigOperations(self.parts.context, self.parts.registry).create({**request, **members})
+        EndpointConfigOperations(self.parts.context, self.parts.registry).create({**request, **config_members})
         self.parts.start_endpoint()
         assert self.parts.wait_for_endpoint()["EndpointStatus"] == "InService"
 
-    def start(self, name: str, copies: int = 1, **specification: Any) -> dict[str, Any]:
-        given = specification or {"ModelName": "m"}
+    def start(self, name: str, copy_count: int = 1, **specification: Any) -> dict[str, Any]:
+        model_specification = specification or {"ModelName": "m"}
         self.operations.create(
             {
                 "InferenceComponentName": name,
                 "EndpointName": "e",
                 "VariantName": "main",
-                "Specification": {"ComputeResourceRequirements": REQUIREMENTS, **given},
-                "RuntimeConfig": {"CopyCount": copies},
+                "Specification": {"ComputeResourceRequirements": REQUIREMENTS, **model_specification},
+                "RuntimeConfig": {"CopyCount": copy_count},
             }
         )
         return self.wait(name)
@@ -65,14 +65,14 @@ class Components:
         return dict(record.description) if record else {"InferenceComponentStatus": "gone"}
 
     def wait(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = wait_until(
+        description: dict[str, Any] = wait_until(
             lambda: self.describe(name),
-            lambda found: found["InferenceComponentStatus"] not in ("Creating", "Updating", "Deleting"),
+            lambda description: description["InferenceComponentStatus"] not in ("Creating", "Updating", "Deleting"),
         )
-        return found
+        return description
 
-    def set_copies(self, name: str, copies: int) -> dict[str, Any]:
-        request = {"InferenceComponentName": name, "DesiredRuntimeConfig": {"CopyCount": copies}}
+    def set_copies(self, name: str, copy_count: int) -> dict[str, Any]:
+        request = {"InferenceComponentName": name, "DesiredRuntimeConfig": {"CopyCount": copy_count}}
         self.operations.update_runtime_config(request)
         return self.wait(name)
 
@@ -83,9 +83,9 @@ class Components:
 
 @pytest.fixture
 def components(parts: ServerParts, model: Model) -> Components:  # noqa: ARG001  the fixture creates model `m`
-    made = Components(parts)
-    made.start_endpoint()
-    return made
+    new_components = Components(parts)
+    new_components.start_endpoint()
+    return new_components
 
 
 def invoke(parts: ServerParts, component: str, body: bytes = b"x") -> bytes:
@@ -94,9 +94,9 @@ def invoke(parts: ServerParts, component: str, body: bytes = b"x") -> bytes:
 
 
 def test_component_is_in_service_and_responds(parts: ServerParts, components: Components) -> None:
-    described = components.start("one", ModelName="m")
-    assert described["InferenceComponentStatus"] == "InService"
-    assert described["RuntimeConfig"] == {"DesiredCopyCount": 1, "CurrentCopyCount": 1}
+    description = components.start("one", ModelName="m")
+    assert description["InferenceComponentStatus"] == "InService"
+    assert description["RuntimeConfig"] == {"DesiredCopyCount": 1, "CurrentCopyCount": 1}
     assert invoke(parts, "one") == b"x"
 
 
@@ -113,7 +113,7 @@ def test_two_components_of_one_endpoint_have_their_own_models(
 
 
 def test_copies_have_the_limits_of_the_specification(parts: ServerParts, components: Components) -> None:
-    components.start("one", copies=2)
+    components.start("one", copy_count=2)
     limits = [host.plan.limits for host in parts.running_hosts]
     assert [(limit.cpus, limit.memory_bytes) for limit in limits if limit] == [(0.5, 256 << 20)] * 2
 
@@ -126,7 +126,7 @@ def test_copies_have_the_limits_of_the_specification(parts: ServerParts, compone
         ({}, None),
     ],
 )
-def test_missing_requirements_are_no_limits(
+def test_missing_requirements_set_no_limits(
     parts: ServerParts, components: Components, requirements: dict[str, float], limits: HostLimits | None
 ) -> None:
     components.start("one", ModelName="m", ComputeResourceRequirements={"MinMemoryRequiredInMb": 128, **requirements})
@@ -134,7 +134,7 @@ def test_missing_requirements_are_no_limits(
 
 
 def test_copies_share_the_requests(parts: ServerParts, components: Components, model: Model) -> None:
-    components.start("one", copies=3)
+    components.start("one", copy_count=3)
     for _ in range(9):
         invoke(parts, "one")
     assert sorted(Counter(request.host for request in model.requests).values()) == [3, 3, 3]
@@ -144,45 +144,45 @@ def test_copies_share_the_requests(parts: ServerParts, components: Components, m
 def test_random_routing_chooses_a_random_copy(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
     components = Components(parts)
     components.start_endpoint({"RoutingConfig": {"RoutingStrategy": "RANDOM"}})
-    components.start("one", copies=2)
-    chosen: list[object] = []
+    components.start("one", copy_count=2)
+    chosen_copies: list[object] = []
 
     def choose_last(copies: Sequence[Any]) -> Any:
-        chosen.append(copies[-1])
+        chosen_copies.append(copies[-1])
         return copies[-1]
 
-    monkeypatch.setattr(component, "_choose", choose_last)
+    monkeypatch.setattr(routing, "_random", SimpleNamespace(choice=choose_last))
     for _ in range(3):
         invoke(parts, "one")
-    assert len(chosen) == 3
+    assert len(chosen_copies) == 3
 
 
 def test_busy_copy_gets_no_further_request(parts: ServerParts, components: Components, model: Model) -> None:
-    release, busy = threading.Event(), threading.Event()
+    release, is_busy = threading.Event(), threading.Event()
 
     def block_first(request: ReceivedRequest) -> Reply:
         if request.body == b"slow":
-            busy.set()
+            is_busy.set()
             release.wait()
         return Reply(request.body)
 
     model.invoke = block_first
-    components.start("one", copies=2)
-    slow = threading.Thread(target=invoke, args=(parts, "one", b"slow"))
-    slow.start()
-    busy.wait()
+    components.start("one", copy_count=2)
+    slow_client = threading.Thread(target=invoke, args=(parts, "one", b"slow"))
+    slow_client.start()
+    is_busy.wait()
     for _ in range(4):
         invoke(parts, "one")
     release.set()
-    slow.join()
+    slow_client.join()
     assert sorted(Counter(request.host for request in model.requests).values()) == [1, 4]
 
 
-def test_more_copies_start_and_the_first_keep_running(parts: ServerParts, components: Components) -> None:
-    components.start("one", copies=1)
+def test_first_copy_keeps_running_when_the_number_of_copies_changes(parts: ServerParts, components: Components) -> None:
+    components.start("one", copy_count=1)
     (first,) = parts.running_hosts
-    described = components.set_copies("one", 3)
-    assert described["RuntimeConfig"] == {"DesiredCopyCount": 3, "CurrentCopyCount": 3}
+    description = components.set_copies("one", 3)
+    assert description["RuntimeConfig"] == {"DesiredCopyCount": 3, "CurrentCopyCount": 3}
     assert first in parts.running_hosts
     assert len(parts.running_hosts) == 3
     components.set_copies("one", 1)
@@ -190,7 +190,7 @@ def test_more_copies_start_and_the_first_keep_running(parts: ServerParts, compon
 
 
 def test_component_without_copies_refuses_requests(parts: ServerParts, components: Components) -> None:
-    components.start("one", copies=1)
+    components.start("one", copy_count=1)
     components.set_copies("one", 0)
     error = Invoker(parts).read_error(X_Amzn_SageMaker_Inference_Component="one")
     assert error.code == "ValidationError"
@@ -201,7 +201,7 @@ def test_component_without_copies_refuses_requests(parts: ServerParts, component
 
 def test_update_of_the_specification_loses_no_request(parts: ServerParts, components: Components) -> None:
     parts.runtime.models["other"] = Model(invoke=lambda _: Reply(b"other"))
-    components.start("one", copies=2)
+    components.start("one", copy_count=2)
     answers: list[bytes] = []
     stop = threading.Event()
 
@@ -221,20 +221,41 @@ def test_update_of_the_specification_loses_no_request(parts: ServerParts, compon
     wait_until(lambda: {host.plan.image for host in parts.running_hosts} == {"other"})
 
 
+def test_rolling_update_replaces_copies_in_batches(parts: ServerParts, components: Components) -> None:
+    new_model = parts.runtime.models["other"] = Model(invoke=lambda _: Reply(b"other"), ping=503)
+    components.start("one", copy_count=4)
+    policy = {"MaximumBatchSize": {"Type": "COPY_COUNT", "Value": 2}, "WaitIntervalInSeconds": 0}
+    request = {"InferenceComponentName": "one", "Specification": {"Container": {"Image": "other"}}}
+    components.operations.update({**request, "DeploymentConfig": {"RollingUpdatePolicy": policy}})
+    wait_until(lambda: len(parts.running_hosts) == 6)  # the next batch starts when the first batch is healthy
+    assert invoke(parts, "one") == b"x"
+    new_model.ping = 200
+    description = components.wait("one")
+    assert description["RuntimeConfig"] == {"DesiredCopyCount": 4, "CurrentCopyCount": 4}
+    assert description["LastDeploymentConfig"] == {"RollingUpdatePolicy": policy}
+    wait_until(lambda: [host.plan.image for host in parts.running_hosts] == ["other"] * 4)
+
+
 def test_failed_update_keeps_the_earlier_copies(parts: ServerParts, components: Components) -> None:
     components.start("one")
-    described = components.update("one", Specification={"Container": {"Image": "absent"}})
-    assert described["InferenceComponentStatus"] == "InService"
-    assert described["FailureReason"].startswith("Inference component one: ")
+    description = components.update("one", Specification={"Container": {"Image": "absent"}})
+    assert description["InferenceComponentStatus"] == "InService"
+    assert description["FailureReason"].startswith("Inference component one: ")
     assert invoke(parts, "one") == b"x"
 
 
 def test_component_that_cannot_start_fails(parts: ServerParts, components: Components) -> None:
-    described = components.start("one", Container={"Image": "absent"})
-    assert described["InferenceComponentStatus"] == "Failed"
-    assert "absent" in described["FailureReason"]
+    description = components.start("one", Container={"Image": "absent"})
+    assert description["InferenceComponentStatus"] == "Failed"
+    assert "absent" in description["FailureReason"]
     error = Invoker(parts).read_error(X_Amzn_SageMaker_Inference_Component="one")
     assert error.message == "Inference Component one is Failed: it must be InService."
+
+
+def test_target_model_of_a_component_is_refused(parts: ServerParts, components: Components) -> None:
+    components.start("one")
+    headers = {"X_Amzn_SageMaker_Inference_Component": "one", "X_Amzn_SageMaker_Target_Model": "m.tar.gz"}
+    assert Invoker(parts).read_error(**headers).message.startswith("Inference Component one is not a multi-model")
 
 
 def test_request_without_a_component_is_refused(parts: ServerParts, components: Components) -> None:
@@ -253,7 +274,9 @@ def test_endpoint_with_components_cannot_be_deleted(parts: ServerParts, componen
     wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
 
 
-def test_update_of_the_endpoint_keeps_the_variant_of_a_component(parts: ServerParts, components: Components) -> None:
+def test_endpoint_update_that_gives_a_model_to_the_variant_of_a_component_is_refused(
+    parts: ServerParts, components: Components
+) -> None:
     components.start("one")
     parts.make_config("models")
     with pytest.raises(ValidationError, match="Inference component one uses variant main"):
@@ -293,7 +316,7 @@ def test_invalid_component_is_refused(components: Components, members: dict[str,
 
 
 def test_component_needs_a_variant_without_a_model(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
-    parts.serve()
+    parts.deploy()
     with pytest.raises(ValidationError, match="Variant main of endpoint e has a ModelName"):
         Components(parts).start("one")
 
@@ -305,15 +328,14 @@ def test_variants_without_a_model_need_a_role(parts: ServerParts) -> None:
 
 
 def test_restarted_server_resumes_with_running_copies(parts: ServerParts, components: Components) -> None:
-    components.start("one", copies=2)
+    components.start("one", copy_count=2)
     hosts = {host.name for host in parts.running_hosts}
-    restarted = parts.restart({INFERENCE_COMPONENT.arn_type: make_component})
+    second = parts.restart({INFERENCE_COMPONENT.arn_type: make_component})
     try:
-        wait_until(lambda: restarted.registry.find("endpoint/e").is_in_service)  # type: ignore[union-attr]
-        assert wait_until(lambda: _try_invoke(restarted)) == b"x"
-        assert {host.name for host in restarted.running_hosts} == hosts
+        assert invoke(second, "one") == b"x"
+        assert {host.name for host in second.running_hosts} == hosts
     finally:
-        restarted.close()
+        second.close()
 
 
 def make_component(context: Context, record: Record) -> InferenceComponent:
@@ -329,13 +351,12 @@ def _try_invoke(parts: ServerParts, component: str = "one") -> bytes | None:
 
 def test_components_are_listed_by_endpoint_and_variant(components: Components) -> None:
     components.start("one")
-    listed = components.operations.list
 
-    def names(**filters: Any) -> list[str]:
-        return [item["InferenceComponentName"] for item in listed(filters)["InferenceComponents"]]
+    def list_names(**filters: Any) -> list[str]:
+        return [item["InferenceComponentName"] for item in components.operations.list(filters)["InferenceComponents"]]
 
-    assert names() == names(EndpointNameEquals="e") == names(VariantNameEquals="main") == ["one"]
-    assert names(EndpointNameEquals="other") == names(VariantNameEquals="other") == []
+    assert list_names() == list_names(EndpointNameEquals="e") == list_names(VariantNameEquals="main") == ["one"]
+    assert list_names(EndpointNameEquals="other") == list_names(VariantNameEquals="other") == []
 
 
 # --- adapters ---
@@ -343,10 +364,10 @@ def test_components_are_listed_by_endpoint_and_variant(components: Components) -
 
 @pytest.fixture
 def base(components: Components, model: Model, archive: Callable[..., str]) -> Components:
-    """Create the component `base`, whose two copies can load adapters."""
-    model.has_adapters = True
+    """The components with the component `base`, whose two copies can load adapters."""
+    model.supports_adapters = True
     model.invoke = lambda request: Reply(request.headers.get(ADAPTER_HEADER, "none").encode())
-    components.start("base", copies=2)
+    components.start("base", copy_count=2)
     assert archive(weights="w") == ADAPTER
     return components
 
@@ -360,8 +381,8 @@ def start_adapter(components: Components) -> dict[str, Any]:
 
 
 def test_adapter_is_loaded_into_each_copy_of_its_base(parts: ServerParts, base: Components) -> None:
-    described = start_adapter(base)
-    assert (described["InferenceComponentStatus"], described["VariantName"]) == ("InService", "main")
+    description = start_adapter(base)
+    assert (description["InferenceComponentStatus"], description["VariantName"]) == ("InService", "main")
     assert [host.adapters for host in parts.running_hosts] == [{"adapter": f"{ADAPTERS_FOLDER}/adapter"}] * 2
     assert (invoke(parts, "adapter"), invoke(parts, "base")) == (b"adapter", b"none")
 
@@ -393,11 +414,11 @@ def test_deleted_adapter_is_removed_from_the_copies(parts: ServerParts, base: Co
     assert invoke(parts, "base") == b"none"
 
 
-def test_container_without_adapters_fails_the_component(base: Components, model: Model) -> None:
-    model.has_adapters = False
-    described = start_adapter(base)
-    assert described["InferenceComponentStatus"] == "Failed"
-    assert "POST /adapters answered 404: no such path" in described["FailureReason"]
+def test_adapter_fails_if_the_container_does_not_support_adapters(base: Components, model: Model) -> None:
+    model.supports_adapters = False
+    description = start_adapter(base)
+    assert description["InferenceComponentStatus"] == "Failed"
+    assert "POST /adapters answered 404: no such path" in description["FailureReason"]
 
 
 @pytest.mark.parametrize(
@@ -422,20 +443,20 @@ def test_invalid_adapter_is_refused(base: Components, members: dict[str, Any], r
 def test_invocations_are_metrics_of_the_component_and_of_the_variant(
     parts: ServerParts, components: Components, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded: list[Mapping[str, str]] = []
+    recorded_dimensions: list[Mapping[str, str]] = []
 
-    def remember(_: str, dimensions: Mapping[str, str], values: Mapping[str, float], **__: Any) -> None:
+    def record(_: str, dimensions: Mapping[str, str], values: Mapping[str, float], **__: Any) -> None:
         if "Invocations" in values:
-            recorded.append(dimensions)
+            recorded_dimensions.append(dimensions)
 
     components.start("one")
-    monkeypatch.setattr(parts.context.metrics, "record", remember)
+    monkeypatch.setattr(parts.context.metrics, "record", record)
     invoke(parts, "one")
-    assert recorded == [{"EndpointName": "e", "VariantName": "main"}, {"InferenceComponentName": "one"}]
+    assert recorded_dimensions == [{"EndpointName": "e", "VariantName": "main"}, {"InferenceComponentName": "one"}]
 
 
-def test_copies_share_the_invocations_in_the_metrics(parts: ServerParts, components: Components) -> None:
-    components.start("one", copies=2)
+def test_invocations_per_copy_are_divided_by_the_number_of_copies(parts: ServerParts, components: Components) -> None:
+    components.start("one", copy_count=2)
     for _ in range(3):
         invoke(parts, "one")
     metrics = parts.context.metrics
@@ -443,9 +464,11 @@ def test_copies_share_the_invocations_in_the_metrics(parts: ServerParts, compone
     assert sum(point.statistics.total for point in metrics.read(series)) == 3 / 2
 
 
-def test_use_of_copies_is_recorded(parts: ServerParts, components: Components, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage, "FIRST_SECONDS", 0.05)
-    monkeypatch.setattr(FakeHost, "measure", lambda _: Usage(1.0, 1 << 30, 4 << 30))
+def test_resource_usage_of_copies_is_recorded(
+    parts: ServerParts, components: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "FIRST_MEASUREMENT_SECONDS", 0.05)
+    monkeypatch.setattr(FakeHost, "measure", lambda _: HostUsage(1.0, 1 << 30, 4 << 30))
     components.start("one")
-    recorded = wait_until(lambda: parts.context.metrics.list_series("/aws/sagemaker/InferenceComponents"))
-    assert {series.dimensions for series, _ in recorded} == {(("InferenceComponentName", "one"),)}
+    summaries = wait_until(lambda: parts.context.metrics.list_series("/aws/sagemaker/InferenceComponents"))
+    assert {series.dimensions for series, _ in summaries} == {(("InferenceComponentName", "one"),)}

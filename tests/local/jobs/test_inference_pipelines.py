@@ -25,14 +25,15 @@ GROUP = "/aws/sagemaker/Endpoints/e"
 LABELS = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}
 ASYNC = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
 SLOW_SECONDS = 0.02
-MANY_MODELS = {"Image": "b", "ModelDataUrl": "s3://bucket/x/", "Mode": "MultiModel"}
+MULTI_MODEL_CONTAINER = {"Image": "b", "ModelDataUrl": "s3://bucket/x/", "Mode": "MultiModel"}
 IMAGES = ("scale", "predict", "label")
 
 Models = Mapping[str, Model]
 
 
-def append_image(image: str) -> Model:
-    """Return a model that adds the name of its image to the body, and returns a content type of its own."""
+def make_appending_model(image: str) -> Model:
+    """Return a model that answers with the request's body and the name of its image, and with a content type that
+    contains this name."""
 
     def invoke(request: ReceivedRequest) -> Reply:
         return Reply(request.body + f">{image}".encode(), headers={"Content-Type": f"application/{image}"})
@@ -42,22 +43,22 @@ def append_image(image: str) -> Model:
 
 @pytest.fixture
 def models(parts: ServerParts) -> Models:
-    """The behaviour of the images, by name. The first two are the containers of the model `m`."""
-    parts.runtime.models.update({image: append_image(image) for image in IMAGES})
-    parts.make_pipeline("scale", "predict")
+    """The behaviour of the images, by name. The model `m` has the images `scale` and `predict`."""
+    parts.runtime.models.update({image: make_appending_model(image) for image in IMAGES})
+    parts.make_multi_container_model("scale", "predict")
     return parts.runtime.models
 
 
 @pytest.fixture
 def invoke(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endpoint `e` serves them
-    parts.serve()
+    parts.deploy()
     return Invoker(parts)
 
 
 @pytest.fixture
-def direct(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endpoint `e` serves one of them per request
-    parts.make_pipeline("scale", "predict", name="direct", mode="Direct")
-    parts.serve(main={"ModelName": "direct"})
+def direct_endpoint(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endpoint `e` uses the models
+    parts.make_multi_container_model("scale", "predict", name="direct", mode="Direct")
+    parts.deploy(main={"ModelName": "direct"})
     return Invoker(parts)
 
 
@@ -75,9 +76,9 @@ def test_response_of_a_container_is_the_request_of_the_next_one(invoke: Invoker)
     assert response.headers["Content-Type"] == "application/predict"
 
 
-def test_types_of_client_belong_to_the_ends_of_the_chain(parts: ServerParts, models: Models) -> None:
-    parts.make_pipeline(*IMAGES, name="three")
-    parts.serve(main={"ModelName": "three"})
+def test_first_container_gets_content_type_and_last_gets_accept(parts: ServerParts, models: Models) -> None:
+    parts.make_multi_container_model(*IMAGES, name="three")
+    parts.deploy(main={"ModelName": "three"})
     Invoker(parts)(b"x", Content_Type="text/csv", Accept="image/png", X_Amzn_SageMaker_Custom_Attributes="a=b")
     received = [models[image].requests[0].headers for image in IMAGES]
     types = ["text/csv", "application/scale", "application/predict"]
@@ -110,10 +111,10 @@ def test_error_names_the_last_container(invoke: Invoker, models: Models) -> None
 
 
 def test_broken_connection_names_the_container(invoke: Invoker, models: Models, parts: ServerParts) -> None:
-    last = parts.running_hosts[1]
+    last_host = parts.running_hosts[1]
 
     def end(_: ReceivedRequest) -> Reply:
-        last.end(Exit(1))
+        last_host.end(Exit(1))
         return Reply()
 
     models["predict"].invoke = end
@@ -124,14 +125,14 @@ def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monk
     monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 2)
     released = threading.Event()
 
-    def wait(seconds: float) -> Any:
+    def respond_after(seconds: float) -> Any:
         def invoke(request: ReceivedRequest) -> Reply:
             released.wait(seconds)
             return Reply(request.body)
 
         return invoke
 
-    models["scale"].invoke, models["predict"].invoke = wait(1), wait(10)
+    models["scale"].invoke, models["predict"].invoke = respond_after(1), respond_after(10)
     began = time.monotonic()
     message = invoke.read_model_error()["Message"]
     released.set()
@@ -140,7 +141,7 @@ def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monk
 
 
 def test_last_container_streams(invoke: Invoker, models: Models) -> None:
-    models["predict"].invoke = lambda request: Reply(parts=[request.body, b"!"])
+    models["predict"].invoke = lambda request: Reply(chunks=[request.body, b"!"])
     stream = invoke(b"x", path="invocations-response-stream").data
     assert b"x>scale" in stream
     assert b"!" in stream
@@ -155,42 +156,42 @@ def test_error_before_the_stream_names_the_container(invoke: Invoker, models: Mo
 
 
 @pytest.mark.parametrize(("name", "image"), [("container-1", "scale"), ("container-2", "predict")])
-def test_request_chooses_its_container(direct: Invoker, models: Models, name: str, image: str) -> None:
-    response = direct(b"x", Accept="text/csv", X_Amzn_SageMaker_Target_Container_Hostname=name)
+def test_request_chooses_its_container(direct_endpoint: Invoker, models: Models, name: str, image: str) -> None:
+    response = direct_endpoint(b"x", Accept="text/csv", X_Amzn_SageMaker_Target_Container_Hostname=name)
     assert response.data == f"x>{image}".encode()
     assert models[image].requests[0].headers["Accept"] == "text/csv"
 
 
-def test_error_of_the_chosen_container_has_its_name(direct: Invoker, models: Models) -> None:
+def test_error_names_the_chosen_container(direct_endpoint: Invoker, models: Models) -> None:
     models["predict"].invoke = lambda _: Reply(b"no", 400)
-    error = direct.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
+    error = direct_endpoint.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
     assert "Received client error (400) from container-2" in error["Message"]
 
 
-def test_chosen_container_streams(direct: Invoker, models: Models) -> None:
-    models["predict"].invoke = lambda request: Reply(parts=[request.body, b"!"])
+def test_chosen_container_streams(direct_endpoint: Invoker, models: Models) -> None:
+    models["predict"].invoke = lambda request: Reply(chunks=[request.body, b"!"])
     headers = {"X_Amzn_SageMaker_Target_Container_Hostname": "container-2"}
-    assert b"!" in direct(b"x", path="invocations-response-stream", **headers).data
+    assert b"!" in direct_endpoint(b"x", path="invocations-response-stream", **headers).data
 
 
-def test_unknown_or_missing_container_is_refused(direct: Invoker, models: Models) -> None:
-    unknown = direct.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-3")
-    missing = direct.read_error()
-    assert (unknown.code, missing.code) == ("ValidationError", "ValidationError")
-    assert "container-3 does not exist" in unknown.message
-    assert "is missing" in missing.message
-    assert "container-1, container-2" in missing.message
+def test_unknown_or_missing_container_is_refused(direct_endpoint: Invoker, models: Models) -> None:
+    unknown_error = direct_endpoint.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-3")
+    missing_error = direct_endpoint.read_error()
+    assert (unknown_error.code, missing_error.code) == ("ValidationError", "ValidationError")
+    assert "container-3 does not exist" in unknown_error.message
+    assert "is missing" in missing_error.message
+    assert "container-1, container-2" in missing_error.message
     assert models["scale"].requests == []
 
 
 def test_target_container_requires_the_mode_direct(invoke: Invoker, models: Models, parts: ServerParts) -> None:
-    serial = invoke.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-1")
+    serial_error = invoke.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-1")
     parts.make_model("one", "scale")
     parts.make_config("one", main={"ModelName": "one"})
     parts.start_endpoint("one", "one")
     parts.wait_for_endpoint("one")
-    single = invoke.read_error(name="one", X_Amzn_SageMaker_Target_Container_Hostname="primary")
-    for error in (serial, single):
+    single_error = invoke.read_error(name="one", X_Amzn_SageMaker_Target_Container_Hostname="primary")
+    for error in (serial_error, single_error):
         assert error.code == "ValidationError"
         assert "requires a model whose InferenceExecutionConfig has the Mode Direct" in error.message
     assert models["scale"].requests == []
@@ -210,7 +211,7 @@ def read_metrics(parts: ServerParts, container: str) -> Mapping[str, Statistics]
 
 
 def test_latency_of_each_container_is_recorded(invoke: Invoker, models: Models, parts: ServerParts) -> None:
-    models["scale"].invoke = lambda request: slow(request, b"")
+    models["scale"].invoke = lambda request: respond_slowly(request, b"")
     invoke(b"x")
     models["scale"].invoke = lambda _: Reply(b"no", 400)
     invoke.read_model_error()
@@ -220,9 +221,11 @@ def test_latency_of_each_container_is_recorded(invoke: Invoker, models: Models, 
     assert first["ContainerLatency"].maximum >= SLOW_SECONDS * 1e6
 
 
-def test_invocations_of_a_chosen_container_are_counted(direct: Invoker, models: Models, parts: ServerParts) -> None:
+def test_invocations_of_a_chosen_container_are_counted(
+    direct_endpoint: Invoker, models: Models, parts: ServerParts
+) -> None:
     models["predict"].invoke = lambda _: Reply(b"no", 400)
-    direct.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
+    direct_endpoint.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
     metrics = read_metrics(parts, "container-2")
     assert {name: metrics[name].total for name in ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors")} == {
         "Invocations": 1,
@@ -236,7 +239,7 @@ def test_invocations_of_a_chosen_container_are_counted(direct: Invoker, models: 
 # --- hosts ---
 
 
-def test_each_container_has_ports_of_its_own(invoke: Invoker, parts: ServerParts) -> None:  # noqa: ARG001
+def test_each_container_has_its_own_ports(invoke: Invoker, parts: ServerParts) -> None:  # noqa: ARG001
     plans = [host.plan for host in parts.running_hosts]
     assert [plan.port for plan in plans] == [8081, 8082]
     assert [plan.environment["SAGEMAKER_BIND_TO_PORT"] for plan in plans] == ["8081", "8082"]
@@ -244,9 +247,9 @@ def test_each_container_has_ports_of_its_own(invoke: Invoker, parts: ServerParts
     assert ranges == ["10000-10999", "11000-11999"]
 
 
-def test_only_container_gets_no_port_variable(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
-    parts.make_pipeline("scale", name="one")
-    parts.serve(main={"ModelName": "one"})
+def test_single_container_gets_no_port_variable(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+    parts.make_multi_container_model("scale", name="one")
+    parts.deploy(main={"ModelName": "one"})
     (host,) = parts.running_hosts
     assert host.plan.port == 8080
     assert "SAGEMAKER_BIND_TO_PORT" not in host.plan.environment
@@ -257,13 +260,13 @@ def test_each_container_has_its_image_data_and_variables(parts: ServerParts, mod
         {"Image": image, "Environment": {"NAME": image}, "ModelDataSource": {"S3DataSource": make_source(parts, image)}}
         for image in IMAGES
     ]
-    parts.make_pipeline(name="three", Containers=containers)
-    described = parts.serve(main={"ModelName": "three"})
+    parts.make_multi_container_model(name="three", Containers=containers)
+    description = parts.deploy(main={"ModelName": "three"})
     hosts = parts.running_hosts
     assert [host.plan.image for host in hosts] == list(IMAGES)
     assert [host.plan.environment["NAME"] for host in hosts] == list(IMAGES)
     assert [host.files for host in hosts] == [{"weights": image.encode()} for image in IMAGES]
-    images = [image["SpecifiedImage"] for image in described["ProductionVariants"][0]["DeployedImages"]]
+    images = [image["SpecifiedImage"] for image in description["ProductionVariants"][0]["DeployedImages"]]
     assert images == list(IMAGES)
 
 
@@ -274,16 +277,16 @@ def make_source(parts: ServerParts, name: str) -> dict[str, str]:
 
 def test_up_to_15_containers_keep_their_order(parts: ServerParts) -> None:
     images = [f"image-{number}" for number in range(1, 16)]
-    parts.runtime.models.update({image: append_image(image) for image in images})
-    parts.make_pipeline(*images)
-    parts.serve()
+    parts.runtime.models.update({image: make_appending_model(image) for image in images})
+    parts.make_multi_container_model(*images)
+    parts.deploy()
     assert Invoker(parts)(b"x").data.decode().split(">") == ["x", *images]
 
 
 def test_containers_have_log_streams_with_their_names(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
-    named = [{"Image": image, "ContainerHostname": f"my-{image}"} for image in IMAGES]
-    parts.make_pipeline(name="named", Containers=named)
-    parts.serve(main={"ModelName": "named"})
+    containers = [{"Image": image, "ContainerHostname": f"my-{image}"} for image in IMAGES]
+    parts.make_multi_container_model(name="named", Containers=containers)
+    parts.deploy(main={"ModelName": "named"})
     streams = parts.read_log(GROUP)
     instance = parts.running_hosts[0].name.removesuffix("-01")
     assert set(streams) == {f"main/{instance}/my-{image}" for image in IMAGES}
@@ -292,7 +295,7 @@ def test_containers_have_log_streams_with_their_names(parts: ServerParts, models
 def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, models: Models) -> None:
     models["predict"].ping = 503
     limit = {"ContainerStartupHealthCheckTimeoutInSeconds": 0.3}
-    reason = parts.serve(main=limit)["FailureReason"]
+    reason = parts.deploy(main=limit)["FailureReason"]
     assert reason.startswith("The container-2 container for production variant main did not pass the ping health check")
     assert "GET /ping did not answer 200 within 0.3 s" in reason
     assert "SAGEMAKER_BIND_TO_PORT" in reason
@@ -311,7 +314,7 @@ def test_container_on_the_default_port_fails_the_endpoint_soon(
     connect_to_server = FakeHost.connect
     monkeypatch.setattr(FakeHost, "connect", connect)
     monkeypatch.setattr(health, "WRONG_PORT_TIMEOUT", 0.2)
-    reason = parts.serve()["FailureReason"]
+    reason = parts.deploy()["FailureReason"]
     assert reason.startswith("The container-2 container")
     assert "It listens on port 8080, but each of several containers must listen on the port of the" in reason
     assert "SAGEMAKER_BIND_TO_PORT" in reason
@@ -320,14 +323,14 @@ def test_container_on_the_default_port_fails_the_endpoint_soon(
 def test_container_that_ends_at_its_start_is_named(parts: ServerParts, models: Models) -> None:
     models["scale"].ping = 503
     models["predict"].exit_at_start = Exit(7)
-    reason = parts.serve()["FailureReason"]
+    reason = parts.deploy()["FailureReason"]
     assert reason.startswith("The container-2 container")
     assert "Exit code: 7" in reason
 
 
 def test_missing_image_of_any_container_fails_the_endpoint(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
-    parts.make_pipeline("scale", "absent", name="n")
-    assert "image absent does not exist" in parts.serve(main={"ModelName": "n"})["FailureReason"]
+    parts.make_multi_container_model("scale", "absent", name="n")
+    assert "image absent does not exist" in parts.deploy(main={"ModelName": "n"})["FailureReason"]
     assert parts.runtime.hosts == {}
 
 
@@ -350,20 +353,20 @@ def test_silent_container_is_replaced_while_another_one_answers(
 ) -> None:
     for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3)):
         monkeypatch.setattr(container_replica, name, seconds)
-    parts.make_pipeline("scale", "predict", name="direct", mode="Direct")
-    parts.serve(main={"ModelName": "direct"})
-    invoke, silent = Invoker(parts), parts.running_hosts[1]
-    models["predict"].unhealthy_hosts = {silent.name}
+    parts.make_multi_container_model("scale", "predict", name="direct", mode="Direct")
+    parts.deploy(main={"ModelName": "direct"})
+    invoke, silent_host = Invoker(parts), parts.running_hosts[1]
+    models["predict"].unhealthy_hosts = {silent_host.name}
     headers = {"X_Amzn_SageMaker_Target_Container_Hostname": "container-1"}
 
     def use_first_container() -> list[str]:
-        """Invoke the container that answers; return the lines about a silent container."""
+        """Invoke the container that answers; return the log lines about a silent container."""
         with suppress(ServiceError):  # the replica is restarting
             invoke(b"x", **headers)
         return [line for lines in parts.read_log(GROUP).values() for line in lines if "neither" in line]
 
     (reason,) = wait_until(use_first_container)
-    assert silent.has_ended
+    assert silent_host.has_ended
     assert "the container container-2 answered neither a request nor GET /ping with 200 for 0.3 s" in reason
 
 
@@ -383,10 +386,10 @@ def test_hosts_are_adopted_after_the_server_was_killed(invoke: Invoker, parts: S
     second.close()
 
 
-def test_all_hosts_restart_if_one_ended_without_a_server(invoke: Invoker, parts: ServerParts) -> None:
+def test_all_hosts_restart_if_one_ended_while_no_server_ran(invoke: Invoker, parts: ServerParts) -> None:
     assert invoke().data == b"x>scale>predict"
     ((name, hosts),) = parts.runtime.hosts.items()
-    parts.runtime.hosts[name] = []  # the first server does not see the end
+    parts.runtime.hosts[name] = []  # the first server does not notice the end
     hosts[0].end(Exit(1))
     parts.runtime.hosts[name] = hosts
     second = parts.restart()
@@ -395,8 +398,8 @@ def test_all_hosts_restart_if_one_ended_without_a_server(invoke: Invoker, parts:
 
 
 def test_update_loses_no_request(invoke: Invoker, models: Models, parts: ServerParts) -> None:
-    models["scale"].invoke = lambda request: slow(request, b">scale")
-    parts.make_pipeline(*IMAGES, name="next")
+    models["scale"].invoke = lambda request: respond_slowly(request, b">scale")
+    parts.make_multi_container_model(*IMAGES, name="next")
     parts.make_config("next", main={"ModelName": "next"})
     stop, answers = threading.Event(), list[bytes]()
 
@@ -415,7 +418,7 @@ def test_update_loses_no_request(invoke: Invoker, models: Models, parts: ServerP
     assert set(answers) == {b"x>scale>predict", b"x>scale>predict>label"}
 
 
-def slow(request: ReceivedRequest, suffix: bytes) -> Reply:
+def respond_slowly(request: ReceivedRequest, suffix: bytes) -> Reply:
     time.sleep(SLOW_SECONDS)
     return Reply(request.body + suffix)
 
@@ -424,8 +427,8 @@ def slow(request: ReceivedRequest, suffix: bytes) -> Reply:
 def test_copies_of_an_inference_component_have_all_containers(parts: ServerParts) -> None:
     components = Components(parts)
     components.start_endpoint()
-    described = components.start("one", copies=2, ModelName="m")
-    assert described["InferenceComponentStatus"] == "InService", described.get("FailureReason")
+    description = components.start("one", copy_count=2, ModelName="m")
+    assert description["InferenceComponentStatus"] == "InService", description.get("FailureReason")
     assert Invoker(parts)(b"x", X_Amzn_SageMaker_Inference_Component="one").data == b"x>scale>predict"
     assert len(parts.running_hosts) == 4
 
@@ -433,21 +436,21 @@ def test_copies_of_an_inference_component_have_all_containers(parts: ServerParts
 # --- asynchronous invocations ---
 
 
-def test_asynchronous_request_passes_all_containers(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
-    serve_asynchronously(parts, b"x" * 200_000)
+def test_asynchronous_request_passes_through_all_containers(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+    invoke_asynchronously(parts, b"x" * 200_000)
     (content,) = wait_until(lambda: list(parts.read_outputs().values()))
     assert content == b"x" * 200_000 + b">scale>predict"
 
 
 def test_failure_of_an_asynchronous_request_names_the_container(parts: ServerParts, models: Models) -> None:
     models["predict"].invoke = lambda _: Reply(b"no", 400)
-    serve_asynchronously(parts, b"x")
+    invoke_asynchronously(parts, b"x")
     lines = wait_until(lambda: [line for lines in parts.read_log(GROUP).values() for line in lines if "failed" in line])
     assert 'container-2 answered 400: "no"' in lines[0]
 
 
-def serve_asynchronously(parts: ServerParts, content: bytes) -> None:
-    """Serve the model `m`, and invoke it with an object."""
+def invoke_asynchronously(parts: ServerParts, content: bytes) -> None:
+    """Deploy the model `m`, and invoke it with an object."""
     parts.make_config("async", ASYNC)
     parts.start_endpoint("e", "async")
     parts.wait_for_endpoint()
@@ -458,10 +461,10 @@ def serve_asynchronously(parts: ServerParts, content: bytes) -> None:
 # --- transform jobs ---
 
 
-def test_objects_pass_all_containers_of_each_instance(parts: ServerParts, models: Models) -> None:
+def test_objects_pass_through_all_containers_of_each_instance(parts: ServerParts, models: Models) -> None:
     for name in "abc":
         parts.put(f"in/{name}", name.encode())
-    job = parts.transform(hosts=2, ContentType="text/csv", Accept="text/plain")
+    job = parts.transform(host_count=2, ContentType="text/csv", Accept="text/plain")
     assert job["TransformJobStatus"] == "Completed", job.get("FailureReason")
     assert parts.read_outputs() == {f"{name}.out": f"{name}>scale>predict".encode() for name in "abc"}
     assert {request.host for request in models["scale"].requests} == {"algo-1-01", "algo-2-01"}
@@ -502,7 +505,7 @@ def test_container_that_ends_fails_the_job(parts: ServerParts, models: Models) -
 
 @pytest.mark.usefixtures("models")
 def test_mode_direct_is_refused_where_requests_cannot_name_a_container(parts: ServerParts) -> None:
-    parts.make_pipeline("scale", "predict", name="direct", mode="Direct")
+    parts.make_multi_container_model("scale", "predict", name="direct", mode="Direct")
     parts.put("in/a", b"a")
     with pytest.raises(ValidationError, match=r"Batch transform does not support .* Mode Direct, such as direct"):
         parts.start_transform(ModelName="direct")
@@ -516,8 +519,8 @@ def test_mode_direct_is_refused_where_requests_cannot_name_a_container(parts: Se
 def test_image_without_the_label_is_refused(parts: ServerParts, models: Models) -> None:
     models["predict"].labels = {}
     with pytest.raises(ValidationError, match=r"Image predict does not .*accept-bind-to-port=true Docker label"):
-        parts.make_pipeline("scale", "predict", name="n")
-    parts.make_pipeline("predict", name="one")
+        parts.make_multi_container_model("scale", "predict", name="n")
+    parts.make_multi_container_model("predict", name="one")
 
 
 @pytest.mark.parametrize(
@@ -530,14 +533,14 @@ def test_image_without_the_label_is_refused(parts: ServerParts, models: Models) 
         ({"Containers": [{"Image": "a", "ContainerHostname": "a"}] * 2}, "ContainerHostnames"),
         ({"Containers": [{"Image": "a"}, {"Image": "b", "ModelDataUrl": "s3://absent/x"}]}, "absent"),
         (
-            {"Containers": [{"Image": "a"}, MANY_MODELS, {**MANY_MODELS, "Image": "c"}]},
+            {"Containers": [{"Image": "a"}, MULTI_MODEL_CONTAINER, {**MULTI_MODEL_CONTAINER, "Image": "c"}]},
             "A model has at most one container with Mode MultiModel, not 2",
         ),
         (
             {
                 "Containers": [
                     {"Image": "a", "ContainerHostname": "a"},
-                    {**MANY_MODELS, "ContainerHostname": "b"},
+                    {**MULTI_MODEL_CONTAINER, "ContainerHostname": "b"},
                 ],
                 "InferenceExecutionConfig": {"Mode": "Direct"},
             },
@@ -549,4 +552,4 @@ def test_image_without_the_label_is_refused(parts: ServerParts, models: Models) 
 )
 def test_invalid_containers_are_refused(parts: ServerParts, members: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        parts.make_pipeline(**members)
+        parts.make_multi_container_model(**members)

@@ -16,18 +16,19 @@ from microjobs_orchestrator.local.resources.training.create import create
 from microjobs_orchestrator.local.resources.training.interruptions import interrupt, request_interruption
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.test_clock import TRAINING
+from tests.local.jobs.test_clock import TRAINING_REQUEST
 from tests.local.jobs.waiting import WaitingRuntime
 
-GOOD = {"job": "job", "notice": 5, "away": 1.5}
-DEEP: Any = []
+VALID_REQUEST = {"job": "job", "notice": 5, "away": 1.5}
+"""`notice` and `away` are the `notice_seconds` and the `away_seconds` of the interruption."""
+DEEP_LIST: Any = []
 for _ in range(1000):
-    DEEP = [DEEP]
+    DEEP_LIST = [DEEP_LIST]
 
 
 @pytest.fixture
 def runtime(parts: ServerParts) -> Iterator[WaitingRuntime]:
-    """The runtime of these parts."""
+    """A runtime whose hosts wait until a test ends them. It replaces the runtime of `parts`."""
     runtime = WaitingRuntime()
     parts.context = replace(parts.context, runtime=cast("Any", runtime))
     parts.registry = Registry(parts.context)
@@ -36,13 +37,13 @@ def runtime(parts: ServerParts) -> Iterator[WaitingRuntime]:
 
 
 def start(parts: ServerParts, **members: Any) -> TrainingJob:
-    job = TrainingJob(parts.context, create(parts.context, {**TRAINING, **members}))
+    job = TrainingJob(parts.context, create(parts.context, {**TRAINING_REQUEST, **members}))
     parts.registry.start(job)
-    wait_until(lambda: "Training" in statuses(parts))
+    wait_until(lambda: "Training" in list_statuses(parts))
     return job
 
 
-def statuses(parts: ServerParts) -> list[str]:
+def list_statuses(parts: ServerParts) -> list[str]:
     record = parts.context.state.get("training-job", "job")
     assert record is not None
     return [item["Status"] for item in record.description["SecondaryStatusTransitions"]]
@@ -51,9 +52,13 @@ def statuses(parts: ServerParts) -> list[str]:
 @pytest.mark.parametrize(
     "content",
     [
-        *(None, [], "job", 5, {}, DEEP),
-        *({**GOOD, "job": name} for name in (5, None, ["job"])),
-        *({**GOOD, member: value} for member in ("notice", "away") for value in ("soon", None, -1, math.nan, math.inf)),
+        *(None, [], "job", 5, {}, DEEP_LIST),
+        *({**VALID_REQUEST, "job": name} for name in (5, None, ["job"])),
+        *(
+            {**VALID_REQUEST, member: value}
+            for member in ("notice", "away")
+            for value in ("soon", None, -1, math.nan, math.inf)
+        ),
     ],
 )
 def test_malformed_interruption_raises(parts: ServerParts, content: Any) -> None:
@@ -64,28 +69,30 @@ def test_malformed_interruption_raises(parts: ServerParts, content: Any) -> None
 def test_interruption_replaces_the_hosts(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts)
     (host,) = runtime.hosts.values()
-    interrupt(parts.registry, {**GOOD, "away": 0})
-    wait_until(lambda: statuses(parts).count("Training") == 2)
+    interrupt(parts.registry, {**VALID_REQUEST, "away": 0})
+    wait_until(lambda: list_statuses(parts).count("Training") == 2)
     assert host.graces == [5.0]
-    assert statuses(parts)[3:5] == ["Interrupted", "Starting"]
-    (other,) = runtime.hosts.values()
-    other.end()
-    wait_until(lambda: statuses(parts)[-1] == "Completed")
+    assert list_statuses(parts)[3:5] == ["Interrupted", "Starting"]
+    (new_host,) = runtime.hosts.values()
+    new_host.end()
+    wait_until(lambda: list_statuses(parts)[-1] == "Completed")
 
 
 def test_job_without_hosts_is_not_interrupted(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts)
-    interrupt(parts.registry, {**GOOD, "away": 60})
-    wait_until(lambda: statuses(parts)[-1] == "Interrupted" and not runtime.hosts)
+    interrupt(parts.registry, {**VALID_REQUEST, "away": 60})
+    wait_until(lambda: list_statuses(parts)[-1] == "Interrupted" and not runtime.hosts)
     for name in ("job", "missing"):
-        with pytest.raises(ValidationError, match=f"Training job '{name}' has no spot hosts now"):
-            interrupt(parts.registry, {**GOOD, "job": name})
+        with pytest.raises(
+            ValidationError, match=f"Training job '{name}' cannot be interrupted: it must be a managed spot job"
+        ):
+            interrupt(parts.registry, {**VALID_REQUEST, "job": name})
 
 
 def test_on_demand_job_is_not_interrupted(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts, EnableManagedSpotTraining=False, StoppingCondition={})
-    with pytest.raises(ValidationError, match="has no spot hosts now"):
-        interrupt(parts.registry, GOOD)
+    with pytest.raises(ValidationError, match="cannot be interrupted: it must be a managed spot job"):
+        interrupt(parts.registry, VALID_REQUEST)
     assert [host.graces for host in runtime.hosts.values()] == [[]]
 
 

@@ -1,4 +1,4 @@
-"""CloudWatch's metrics of invocations: one sample per request, by the status of the response."""
+"""CloudWatch's metrics of invocations: numbers of requests and of their errors, and latencies."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 
-def read(parts: ServerParts, variant: str = "main") -> Mapping[str, Statistics]:
+def read_statistics(parts: ServerParts, variant: str = "main") -> Mapping[str, Statistics]:
     """Return the statistics of the metrics of a variant of the endpoint `e`, by name."""
     dimensions = (("EndpointName", "e"), ("VariantName", variant))
     return {
@@ -25,7 +25,7 @@ def read(parts: ServerParts, variant: str = "main") -> Mapping[str, Statistics]:
 
 
 def test_each_invocation_is_counted_with_its_errors(parts: ServerParts, model: Model) -> None:
-    parts.serve()
+    parts.deploy()
     invoke = Invoker(parts)
     for status in (200, 200, 201, 400, 404, 500):
         model.invoke = lambda _, status=status: Reply(b"", status)  # type: ignore[misc]
@@ -33,8 +33,8 @@ def test_each_invocation_is_counted_with_its_errors(parts: ServerParts, model: M
             invoke()
         else:
             invoke.read_model_error()
-    found = read(parts)
-    assert {name: (found[name].total, found[name].count) for name in found if "Latency" not in name} == {
+    statistics = read_statistics(parts)
+    assert {name: (statistics[name].total, statistics[name].count) for name in statistics if "Latency" not in name} == {
         "Invocations": (6, 6),
         "InvocationsPerInstance": (6, 6),
         "Invocation4XXErrors": (2, 6),
@@ -45,17 +45,17 @@ def test_each_invocation_is_counted_with_its_errors(parts: ServerParts, model: M
 
 @pytest.mark.usefixtures("model")
 def test_instances_share_the_invocations(parts: ServerParts) -> None:
-    parts.serve(main={"InitialInstanceCount": 4})
+    parts.deploy(main={"InitialInstanceCount": 4})
     Invoker(parts)()
     change = {"VariantName": "main", "DesiredInstanceCount": 2}
     parts.endpoints.update_weights({"EndpointName": "e", "DesiredWeightsAndCapacities": [change]})
     parts.wait_for_endpoint()
     Invoker(parts)()
-    assert read(parts)["InvocationsPerInstance"].total == 1 / 4 + 1 / 2
+    assert read_statistics(parts)["InvocationsPerInstance"].total == 1 / 4 + 1 / 2
 
 
 def test_latencies_are_in_microseconds(parts: ServerParts, model: Model) -> None:
-    parts.serve()
+    parts.deploy()
     seconds = 0.05
 
     def answer(_: ReceivedRequest) -> Reply:
@@ -64,15 +64,15 @@ def test_latencies_are_in_microseconds(parts: ServerParts, model: Model) -> None
 
     model.invoke = answer
     Invoker(parts)()
-    found = read(parts)
-    assert found["ModelLatency"].minimum >= seconds * 1e6
-    assert 0 < found["OverheadLatency"].maximum < found["ModelLatency"].minimum
+    statistics = read_statistics(parts)
+    assert statistics["ModelLatency"].minimum >= seconds * 1e6
+    assert 0 < statistics["OverheadLatency"].maximum < statistics["ModelLatency"].minimum
     units = {series.name: series.unit for series, _ in parts.context.metrics.list_series()}
     assert (units["ModelLatency"], units["OverheadLatency"]) == ("Microseconds", "Microseconds")
 
 
-def test_clients_read_percentiles_of_latencies(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  it serves
-    parts.serve()
+def test_clients_read_percentiles_of_latencies(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  endpoint `e` serves it
+    parts.deploy()
     invoke = Invoker(parts)
     for _ in range(20):
         invoke()
@@ -89,39 +89,42 @@ def test_clients_read_percentiles_of_latencies(parts: ServerParts, model: Model)
             "ExtendedStatistics": ["p50", "p99.9"],
         }
     )["Datapoints"]
-    found = point["ExtendedStatistics"]
+    percentiles = point["ExtendedStatistics"]
     assert point["SampleCount"] == 20
-    assert 0 < found["p50"] <= found["p99.9"] == point["Maximum"]
+    assert 0 < percentiles["p50"] <= percentiles["p99.9"] == point["Maximum"]
 
 
 def test_request_without_a_response_is_a_model_error(parts: ServerParts, model: Model) -> None:
-    parts.serve()
+    parts.deploy()
 
-    def die(_: ReceivedRequest) -> Reply:
+    def end_container(_: ReceivedRequest) -> Reply:
         model.ping = 503
         parts.running_hosts[0].end(Exit(1))
         return Reply()
 
-    model.invoke = die
+    model.invoke = end_container
     Invoker(parts).read_model_error()
-    found = read(parts)
-    assert (found["Invocations"].total, found["InvocationModelErrors"].total) == (1, 1)
-    assert (found["Invocation4XXErrors"].total, found["Invocation5XXErrors"].total) == (0, 0)
+    statistics = read_statistics(parts)
+    assert (statistics["Invocations"].total, statistics["InvocationModelErrors"].total) == (1, 1)
+    assert (statistics["Invocation4XXErrors"].total, statistics["Invocation5XXErrors"].total) == (0, 0)
 
 
-def test_variants_have_their_own_metrics(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  it serves
-    parts.serve(one={}, two={})
+def test_variants_have_their_own_metrics(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  endpoint `e` serves it
+    parts.deploy(one={}, two={})
     invoke = Invoker(parts)
     for variant in ("one", "two", "two"):
         invoke(X_Amzn_SageMaker_Target_Variant=variant)
-    assert (read(parts, "one")["Invocations"].total, read(parts, "two")["Invocations"].total) == (1, 2)
+    assert (read_statistics(parts, "one")["Invocations"].total, read_statistics(parts, "two")["Invocations"].total) == (
+        1,
+        2,
+    )
 
 
-def test_metrics_survive_the_endpoint_and_the_server(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
-    parts.serve()
+def test_restarted_server_has_the_metrics_from_before(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+    parts.deploy()
     Invoker(parts)()
     parts.context.metrics.flush()
-    restarted = parts.restart()
+    second = parts.restart()
     series = Series("AWS/SageMaker", "Invocations", (("EndpointName", "e"), ("VariantName", "main")))
-    assert len(restarted.context.metrics.read(series)) == 1
-    restarted.close()
+    assert len(second.context.metrics.read(series)) == 1
+    second.close()

@@ -15,13 +15,13 @@ from tests.local.jobs.conftest import TIMEOUT_SECONDS, ServerParts
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
-INVOCATIONS = 5
+INVOCATION_COUNT = 5
 
 
 @pytest.fixture
 def server(parts: ServerParts, model: Model) -> Iterator[Server]:  # noqa: ARG001  endpoint `e` serves it
-    """A listener with one worker, in front of endpoint `e`."""
-    parts.serve()
+    """A listener with one thread for requests, in front of endpoint `e`."""
+    parts.deploy()
     server = Server(("127.0.0.1", 0), server_name="localhost", numthreads=1)
     server.wsgi_app = Invoker(parts).gateway
     server.prepare()
@@ -44,16 +44,16 @@ def invoke(server: Server, body: bytes, action: str = "invocations") -> tuple[in
         return response.status, response.read()
 
 
-def test_waiting_invocations_occupy_no_workers(server: Server, model: Model) -> None:
-    together = threading.Barrier(INVOCATIONS, timeout=TIMEOUT_SECONDS)
+def test_waiting_invocations_occupy_no_threads(server: Server, model: Model) -> None:
+    barrier = threading.Barrier(INVOCATION_COUNT, timeout=TIMEOUT_SECONDS)
 
     def respond_together(request: ReceivedRequest) -> Reply:
-        together.wait()
+        barrier.wait()
         return Reply(request.body)
 
     model.invoke = respond_together
-    bodies = [b"%d" % number for number in range(INVOCATIONS)]
-    with ThreadPoolExecutor(INVOCATIONS) as clients:
+    bodies = [b"%d" % number for number in range(INVOCATION_COUNT)]
+    with ThreadPoolExecutor(INVOCATION_COUNT) as clients:
         assert list(clients.map(lambda body: invoke(server, body), bodies)) == [(200, body) for body in bodies]
 
 
@@ -61,26 +61,28 @@ def test_model_that_does_not_respond_in_time_is_an_error(
     server: Server, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
-    done = threading.Event()
+    released = threading.Event()
 
-    def wait(_: ReceivedRequest) -> Reply:
-        done.wait(TIMEOUT_SECONDS)
+    def respond_when_released(_: ReceivedRequest) -> Reply:
+        released.wait(TIMEOUT_SECONDS)
         return Reply()
 
-    model.invoke = wait
+    model.invoke = respond_when_released
     status, content = invoke(server, b"x")
-    done.set()
+    released.set()
     assert status == 424
     assert b"timed out" in content
 
 
-def test_client_that_does_not_read_its_response_delays_no_others(server: Server, model: Model) -> None:
+def test_client_that_does_not_read_its_response_delays_no_other_requests(server: Server, model: Model) -> None:
     model.invoke = lambda request: Reply(bytes(20 << 20) if request.body == b"large" else b"small")
-    with closing(socket.socket()) as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
-        slow.connect(server.bind_addr)
-        slow.sendall(b"POST /endpoints/e/invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nlarge")
-        assert slow.recv(12) == b"HTTP/1.1 200"
+    with closing(socket.socket()) as slow_client:
+        slow_client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        slow_client.connect(server.bind_addr)
+        slow_client.sendall(
+            b"POST /endpoints/e/invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nlarge"
+        )
+        assert slow_client.recv(12) == b"HTTP/1.1 200"
         assert invoke(server, b"x") == (200, b"small")
 
 
@@ -90,7 +92,7 @@ def test_large_response_is_complete(server: Server, model: Model) -> None:
     assert invoke(server, b"x") == (200, content)
 
 
-def test_body_that_does_not_arrive_with_the_headers_is_served_by_a_worker(server: Server) -> None:
+def test_body_that_does_not_arrive_with_the_headers_is_served(server: Server) -> None:
     body = bytes(1 << 20)
     assert invoke(server, body) == (200, body)
 
@@ -98,14 +100,14 @@ def test_body_that_does_not_arrive_with_the_headers_is_served_by_a_worker(server
 def test_pipelined_invocations_are_answered_in_order(server: Server) -> None:
     request = b"POST /endpoints/e/invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n%d"
     with closing(socket.create_connection(server.bind_addr, TIMEOUT_SECONDS)) as client:
-        client.sendall(b"".join(request % number for number in range(INVOCATIONS)))
+        client.sendall(b"".join(request % number for number in range(INVOCATION_COUNT)))
         responses = client.makefile("rb")
         bodies = []
-        for _ in range(INVOCATIONS):
+        for _ in range(INVOCATION_COUNT):
             while responses.readline() != b"\r\n":
                 pass
             bodies.append(responses.read(1))
-    assert bodies == [b"%d" % number for number in range(INVOCATIONS)]
+    assert bodies == [b"%d" % number for number in range(INVOCATION_COUNT)]
 
 
 def test_stopping_server_completes_invocations(server: Server, model: Model) -> None:
@@ -113,7 +115,7 @@ def test_stopping_server_completes_invocations(server: Server, model: Model) -> 
 
     def respond(request: ReceivedRequest) -> Reply:
         is_invoked.set()
-        server.ready = False  # as `stop` does, before the response
+        server.ready = False  # `Server.stop` does this, too. Here, it happens before the response.
         stopper.start()
         return Reply(request.body)
 

@@ -8,19 +8,19 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
-from tests.local.jobs.conftest import ServerParts, transform_request
+from tests.local.jobs.conftest import ServerParts, make_transform_request
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 
 CSV = {"ContentType": "text/csv", "Accept": "text/csv", "SplitType": "Line", "AssembleWith": "Line"}
-LINES = {**CSV, "ContentType": "application/jsonlines", "Accept": "application/jsonlines"}
-WHOLE = {"ContentType": "application/json", "Accept": "application/json"}
+JSON_LINES = {**CSV, "ContentType": "application/jsonlines", "Accept": "application/jsonlines"}
+JSON_TYPES = {"ContentType": "application/json", "Accept": "application/json"}
 
 
-def make_processing(formats: Mapping[str, Any], join: bool = True, **filters: Any) -> DataProcessing:
+def make_data_processing(formats: Mapping[str, Any], join: bool = True, **filters: Any) -> DataProcessing:
     members = {**filters, "JoinSource": "Input" if join else "None"}
-    found = DataProcessing.read(transform_request(**formats, DataProcessing=members))
-    assert found is not None
-    return found
+    processing = DataProcessing.read(make_transform_request(**formats, DataProcessing=members))
+    assert processing is not None
+    return processing
 
 
 def count_columns(request: ReceivedRequest) -> Reply:
@@ -49,10 +49,10 @@ def test_field_can_be_as_large_as_a_request(size: int, parts: ServerParts, model
 
 
 def test_byte_order_mark_is_removed() -> None:
-    selected = make_processing(CSV, InputFilter="$[0]", OutputFilter="$[0,-1]")
-    marked = '\ufeff"Doe, J",1\n"Roe, R",2\n'.encode()
-    assert selected.filter_input(marked) == b'"Doe, J"\n"Roe, R"\n'
-    assert selected.filter_output(marked, b"7\n8\n") == b'"Doe, J",7\n"Roe, R",8\n'
+    processing = make_data_processing(CSV, InputFilter="$[0]", OutputFilter="$[0,-1]")
+    content_with_mark = '\ufeff"Doe, J",1\n"Roe, R",2\n'.encode()
+    assert processing.filter_input(content_with_mark) == b'"Doe, J"\n"Roe, R"\n'
+    assert processing.filter_output(content_with_mark, b"7\n8\n") == b'"Doe, J",7\n"Roe, R",8\n'
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,19 @@ def test_byte_order_mark_is_removed() -> None:
         (CSV, b'1,"two\r\nlines"\r\n', "a line break ends a record even inside quotes"),
         (CSV, b'1,"open\n2,b\n', "a quoted field does not end on its line"),
         (CSV, "1,caf\u00e9\n".encode("latin-1"), "codec can't decode"),
-        (LINES, b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "it is nested too deeply"),
+        (JSON_LINES, b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "it is nested too deeply"),
     ],
 )
 def test_malformed_record_raises_with_reason(formats: Mapping[str, Any], record: bytes, reason: str) -> None:
     with pytest.raises(RecordError, match=reason):
-        make_processing(formats, InputFilter="$[1]" if formats is CSV else "$.x").filter_input(record)
+        make_data_processing(formats, InputFilter="$[1]" if formats is CSV else "$.x").filter_input(record)
 
 
 def test_single_records_are_joined_in_order(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda request: Reply(json.dumps({"sum": sum(json.loads(request.body))}).encode())
     parts.put("in/a.jsonl", b"".join(b'{"id": %d, "x": [%d, 1]}\n' % (number, number) for number in range(20)))
     members = {"InputFilter": "$.x", "JoinSource": "Input", "OutputFilter": "$['id','SageMakerOutput']"}
-    parts.transform(**LINES, BatchStrategy="SingleRecord", MaxConcurrentTransforms=4, DataProcessing=members)
+    parts.transform(**JSON_LINES, BatchStrategy="SingleRecord", MaxConcurrentTransforms=4, DataProcessing=members)
     lines = [json.loads(line) for line in parts.read_outputs()["a.jsonl.out"].splitlines()]
     assert lines == [{"id": number, "SageMakerOutput": {"sum": number + 1}} for number in range(20)]
 
@@ -94,29 +94,29 @@ def test_missing_predictions_fail_the_object(parts: ServerParts, model: Model) -
     model.invoke = lambda _: Reply(b"1\n")
     parts.put("in/a.csv", b"1\n2\n")
     reason = parts.transform(**CSV, DataProcessing={"JoinSource": "Input"})["FailureReason"]
-    assert "the model returned 1 records for 2 input records: JoinSource Input requires one for each" in reason
+    assert "the model returned 1 records for 2 input records: JoinSource Input requires one per input record" in reason
     assert parts.read_outputs() == {}
 
 
 @pytest.mark.parametrize(
-    ("body", "answer", "kept"),
+    ("body", "response", "output"),
     [
         (b"1,2,3\n", b"1", b"1,2,3,1\n"),
         (b'1,"a, b"\r\n2,c', b"0.5,x\n0.6,y\n", b'1,"a, b",0.5,x\n2,c,0.6,y\n'),
         (b"1\n\n2\n", b"3\n4\n\n", b"1,3\n2,4\n"),
     ],
 )
-def test_rows_are_joined_with_prediction_columns(body: bytes, answer: bytes, kept: bytes) -> None:
-    assert make_processing(CSV).filter_output(body, answer) == kept
+def test_rows_are_joined_with_prediction_columns(body: bytes, response: bytes, output: bytes) -> None:
+    assert make_data_processing(CSV).filter_output(body, response) == output
 
 
 def test_output_filter_counts_quoted_column_as_one() -> None:
-    chosen = make_processing(CSV, OutputFilter="$[1,-1]")
-    assert chosen.filter_output(b'1,"a, ""b""",3\n', b"9\n") == b'"a, ""b""",9\n'
+    processing = make_data_processing(CSV, OutputFilter="$[1,-1]")
+    assert processing.filter_output(b'1,"a, ""b""",3\n', b"9\n") == b'"a, ""b""",9\n'
 
 
 @pytest.mark.parametrize(
-    ("body", "answer", "kept"),
+    ("body", "response", "output"),
     [
         (b'{"key": 1}', b'{"label": 1}', {"key": 1, "SageMakerOutput": {"label": 1}}),
         (b"[1, 2]", b"[0.5]", {"SageMakerInput": [1, 2], "SageMakerOutput": [0.5]}),
@@ -125,46 +125,49 @@ def test_output_filter_counts_quoted_column_as_one() -> None:
         (b'{\n "key": 1\n}', b'{\n "label": 1\n}\n', {"key": 1, "SageMakerOutput": {"label": 1}}),
     ],
 )
-def test_documents_are_joined_into_objects(body: bytes, answer: bytes, kept: Any) -> None:
-    assert json.loads(make_processing(WHOLE).filter_output(body, answer)) == kept
+def test_documents_are_joined_into_objects(body: bytes, response: bytes, output: Any) -> None:
+    assert json.loads(make_data_processing(JSON_TYPES).filter_output(body, response)) == output
 
 
 def test_each_line_is_joined() -> None:
-    kept = make_processing(LINES).filter_output(b'{"a":1}\n[2]\n', b"3\n4\n")
-    assert kept == b'{"a":1,"SageMakerOutput":3}\n{"SageMakerInput":[2],"SageMakerOutput":4}\n'
+    output = make_data_processing(JSON_LINES).filter_output(b'{"a":1}\n[2]\n', b"3\n4\n")
+    assert output == b'{"a":1,"SageMakerOutput":3}\n{"SageMakerInput":[2],"SageMakerOutput":4}\n'
 
 
 def test_prediction_of_single_record_can_have_several_lines() -> None:
     assert (
-        make_processing(LINES).filter_output(b'{"a":1}\n', b'{\n"b": 2\n}\n') == b'{"a":1,"SageMakerOutput":{"b":2}}\n'
+        make_data_processing(JSON_LINES).filter_output(b'{"a":1}\n', b'{\n"b": 2\n}\n')
+        == b'{"a":1,"SageMakerOutput":{"b":2}}\n'
     )
 
 
-def test_output_filter_selects_in_predictions_without_join() -> None:
-    chosen = make_processing({**CSV, "Accept": "application/jsonlines"}, join=False, OutputFilter="$.label")
-    assert chosen.filter_output(b"1,2\n", '{"label":"ä","score":1}\n'.encode()) == '"ä"\n'.encode()
+def test_output_filter_selects_from_predictions_without_join() -> None:
+    processing = make_data_processing({**CSV, "Accept": "application/jsonlines"}, join=False, OutputFilter="$.label")
+    assert processing.filter_output(b"1,2\n", '{"label":"ä","score":1}\n'.encode()) == '"ä"\n'.encode()
 
 
 def test_input_filter_needs_no_accept() -> None:
-    chosen = make_processing({"ContentType": "text/csv", "SplitType": "Line"}, join=False, InputFilter="$[:-1]")
-    assert chosen.filter_input(b"1,2,3\n4,5,6\n") == b"1,2\n4,5\n"
-    assert chosen.filter_output(b"1,2,3\n", b"any\x00thing") == b"any\x00thing"
+    processing = make_data_processing(
+        {"ContentType": "text/csv", "SplitType": "Line"}, join=False, InputFilter="$[:-1]"
+    )
+    assert processing.filter_input(b"1,2,3\n4,5,6\n") == b"1,2\n4,5\n"
+    assert processing.filter_output(b"1,2,3\n", b"any\x00thing") == b"any\x00thing"
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000])
 def test_invalid_json_raises(body: bytes) -> None:
     with pytest.raises(RecordError, match="is not application/json"):
-        make_processing(WHOLE, InputFilter="$.a").filter_input(body)
+        make_data_processing(JSON_TYPES, InputFilter="$.a").filter_input(body)
 
 
 def test_filter_without_columns_raises() -> None:
     with pytest.raises(RecordError, match="selects no column"):
-        make_processing(CSV, InputFilter="$[3:]").filter_input(b"1,2,3\n")
+        make_data_processing(CSV, InputFilter="$[3:]").filter_input(b"1,2,3\n")
 
 
 def test_default_members_need_no_processing() -> None:
     defaults = {"InputFilter": "$", "OutputFilter": "$", "JoinSource": "None"}
-    assert DataProcessing.read(transform_request(DataProcessing=defaults)) is None
+    assert DataProcessing.read(make_transform_request(DataProcessing=defaults)) is None
 
 
 @pytest.mark.parametrize(
@@ -174,19 +177,19 @@ def test_default_members_need_no_processing() -> None:
         ({**CSV, "ContentType": "image/png"}, {}, "it is image/png"),
         ({**CSV, "Accept": "application/json"}, {}, "needs ContentType and Accept to be the same"),
         ({**CSV, "SplitType": "None"}, {}, "DataProcessing of text/csv needs SplitType Line; it is None"),
-        ({**LINES, "AssembleWith": "None"}, {}, "needs SplitType and AssembleWith to be the same"),
+        ({**JSON_LINES, "AssembleWith": "None"}, {}, "needs SplitType and AssembleWith to be the same"),
         (CSV, {"OutputFilter": "$.id"}, 'Unexpected "." in JsonPath'),
     ],
 )
 def test_contradicting_formats_are_refused(formats: dict[str, str], filters: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
-        make_processing(formats, **filters)
+        make_data_processing(formats, **filters)
 
 
 @pytest.mark.usefixtures("model")
-def test_create_request_checks_filters(parts: ServerParts) -> None:
+def test_create_refuses_invalid_data_processing(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     with pytest.raises(ValidationError, match="Invalid InputFilter"):
-        parts.start_transform(**LINES, DataProcessing={"InputFilter": "$.a_b"})
+        parts.start_transform(**JSON_LINES, DataProcessing={"InputFilter": "$.a_b"})
     with pytest.raises(ValidationError, match="MaxPayloadInMB 0"):
-        parts.start_transform(**WHOLE, MaxPayloadInMB=0, DataProcessing={"InputFilter": "$.a"})
+        parts.start_transform(**JSON_TYPES, MaxPayloadInMB=0, DataProcessing={"InputFilter": "$.a"})

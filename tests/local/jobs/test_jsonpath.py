@@ -1,4 +1,4 @@
-"""The part of JSONPath that filters support."""
+"""Tests of the part of JSONPath that the filters of transform jobs support."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from microjobs_orchestrator.local.resources.transform.jsonpath import MissingVal
 RECORD = {"id": 7, "features": [1, 2, 3, 4], "deep": {"a": {"x": 1}, "b": {"x": 2}}, "a-b": 0}
 
 
-def path(text: str, content_type: str = "application/json") -> Path:
+def parse_path(text: str, content_type: str = "application/json") -> Path:
     return parse(text, "OutputFilter", content_type)
 
 
 @pytest.mark.parametrize(
-    ("text", "selected"),
+    ("text", "expected"),
     [
         ("$", RECORD),
         ("$.id", 7),
@@ -36,8 +36,8 @@ def path(text: str, content_type: str = "application/json") -> Path:
         ("$.features[2:9]", [3, 4]),
     ],
 )
-def test_path_selects_as_on_aws(text: str, selected: Any) -> None:
-    assert path(text).select(RECORD) == selected
+def test_path_selects_the_same_values_as_on_aws(text: str, expected: Any) -> None:
+    assert parse_path(text).select(RECORD) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_path_selects_as_on_aws(text: str, selected: Any) -> None:
 )
 def test_missing_value_raises(text: str, reason: str) -> None:
     with pytest.raises(MissingValueError, match=reason):
-        path(text).select(RECORD)
+        parse_path(text).select(RECORD)
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_missing_value_raises(text: str, reason: str) -> None:
 )
 def test_unsupported_path_is_refused(text: str, content_type: str, reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
-        path(text, content_type)
+        parse_path(text, content_type)

@@ -1,4 +1,4 @@
-"""How attempts run and end: signals to jobs, groups of hosts, outcomes, and what jobs do with them."""
+"""Attempts of jobs, from their start to their outcome: events, groups of hosts, and the results of jobs."""
 
 import threading
 import time
@@ -28,16 +28,16 @@ from microjobs_orchestrator.local.lifecycle.events import (
 )
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
-from microjobs_orchestrator.local.resources.models.client import NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import NoResponseError
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostPlan, Plan
 from microjobs_orchestrator.local.state import Owner
 from microjobs_orchestrator.local.trees import Tree
-from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
-from tests.local.jobs.test_clock import PROCESSING, training_job
-from tests.local.jobs.test_waiting import tuning_request
+from tests.local.jobs.conftest import ServerParts, make_transform_request, wait_until
+from tests.local.jobs.test_clock import PROCESSING_REQUEST, load_training_job
+from tests.local.jobs.test_waiting import make_tuning_request
 from tests.local.jobs.waiting import WaitingHost, run_hosts
 from tests.local.trees import read_tree
 
@@ -45,7 +45,7 @@ FINISHED, REQUEST, TIMEOUT, SHUTDOWN = StopReason
 
 
 @pytest.mark.parametrize(
-    ("reasons", "kept"),
+    ("reasons", "expected_reason"),
     [
         ([FINISHED, REQUEST], REQUEST),
         ([REQUEST, FINISHED], REQUEST),
@@ -56,13 +56,15 @@ FINISHED, REQUEST, TIMEOUT, SHUTDOWN = StopReason
         ([SHUTDOWN, REQUEST], SHUTDOWN),
     ],
 )
-def test_more_important_reason_replaces_a_reason(reasons: list[StopReason], kept: StopReason) -> None:
+def test_more_important_stop_reason_replaces_the_earlier_one(
+    reasons: list[StopReason], expected_reason: StopReason
+) -> None:
     events = EventQueue()
     for reason in reasons:
         events.stop(reason)
-    assert events.stop_reason is kept
-    expected = reasons if kept is reasons[1] else reasons[:1]
-    assert events.wait() == expected
+    assert events.stop_reason is expected_reason
+    expected_events = reasons if expected_reason is reasons[1] else reasons[:1]
+    assert events.wait() == expected_events
     assert events.stopped.is_set()
 
 
@@ -78,18 +80,18 @@ def test_wait_returns_all_events_in_their_order() -> None:
 def test_pause_drops_events_and_is_not_shortened_by_them() -> None:
     events = EventQueue()
     events.send(Interruption())
-    started = time.monotonic()
+    start_time = time.monotonic()
     events.pause(0.2)
-    assert time.monotonic() - started >= 0.2
+    assert time.monotonic() - start_time >= 0.2
     assert events.wait(0) == []
 
 
 def test_stop_ends_a_pause() -> None:
     events = EventQueue()
     threading.Timer(0.05, events.stop, [REQUEST]).start()
-    started = time.monotonic()
+    start_time = time.monotonic()
     events.pause(20)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - start_time < 5
 
 
 class StubbornHost(WaitingHost):
@@ -107,7 +109,7 @@ def test_shutdown_after_a_stop_shortens_the_grace_period(tmp_path: Path) -> None
     threading.Timer(0.1, events.stop, [SHUTDOWN]).start()
     outcome = run_hosts(tmp_path, events, host)
     assert host.graces == [120.0, 10.0]
-    assert (outcome.exits["algo-1"].code, outcome.first_failed) == (137, None)
+    assert (outcome.exits["algo-1"].code, outcome.first_failed_host) == (137, None)
 
 
 def test_hosts_that_are_no_longer_needed_get_30_seconds(tmp_path: Path) -> None:
@@ -118,30 +120,32 @@ def test_hosts_that_are_no_longer_needed_get_30_seconds(tmp_path: Path) -> None:
 
 
 def test_failed_host_stops_the_others(tmp_path: Path) -> None:
-    failed, other = WaitingHost("algo-1"), WaitingHost("algo-2")
-    failed.end(3)
-    outcome = run_hosts(tmp_path, EventQueue(), failed, other)
-    assert outcome.first_failed == "algo-1"
+    failed_host, other_host = WaitingHost("algo-1"), WaitingHost("algo-2")
+    failed_host.end(3)
+    outcome = run_hosts(tmp_path, EventQueue(), failed_host, other_host)
+    assert outcome.first_failed_host == "algo-1"
     assert outcome.exits == {"algo-1": Exit(3), "algo-2": Exit(0)}
-    assert other.graces == [120.0]
+    assert other_host.graces == [120.0]
 
 
 def test_timeout_stops_the_hosts(tmp_path: Path) -> None:
     events, host = EventQueue(), WaitingHost("algo-1")
     outcome = run_hosts(tmp_path, events, host, timeout=0.05)
-    assert (events.stop_reason, outcome.first_failed) == (TIMEOUT, None)
+    assert (events.stop_reason, outcome.first_failed_host) == (TIMEOUT, None)
 
 
 class CountingQueue(EventQueue):
-    waits = 0
+    """A queue that counts the calls of `wait`."""
+
+    wait_count = 0
 
     def wait(self, timeout: float | None = None) -> list[Event]:
-        self.waits += 1
+        self.wait_count += 1
         return super().wait(timeout)
 
 
 class SlowHost(WaitingHost):
-    """A host that takes a while to stop."""
+    """A host that stops slowly."""
 
     def stop(self, grace: float) -> None:
         self.graces.append(grace)
@@ -152,27 +156,27 @@ def test_timeout_is_not_polled_while_the_hosts_stop(tmp_path: Path) -> None:
     events, host = CountingQueue(), SlowHost("algo-1")
     run_hosts(tmp_path, events, host, timeout=0.05)
     assert host.graces == [120.0]
-    assert events.waits <= 3  # the timeout, the stop, and the host's end
+    assert events.wait_count <= 3  # the timeout, the stop, and the host's end
 
 
 @pytest.mark.parametrize("disturbance", ["stop", "failure", "interruption"])
 def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None:
-    events, host, failed = EventQueue(), WaitingHost("algo-1"), WaitingHost("algo-2")
+    events, host, failing_host = EventQueue(), WaitingHost("algo-1"), WaitingHost("algo-2")
     if disturbance == "stop":
         events.stop(REQUEST)
     elif disturbance == "interruption":
         events.send(Interruption(5.0))
     else:
         events.send(HostExit("algo-2", Exit(1)))
-        failed.end(1)
+        failing_host.end(1)
     events.send(Interruption(7.0))
-    outcome = run_hosts(tmp_path, events, host, failed)
+    outcome = run_hosts(tmp_path, events, host, failing_host)
     assert 7.0 not in host.graces
     assert outcome.interruption == (Interruption(5.0) if disturbance == "interruption" else None)
 
 
 @pytest.mark.parametrize(
-    ("reason", "failed", "expected"),
+    ("reason", "failed_host", "expected"),
     [
         (None, None, EndReason.COMPLETED),
         (FINISHED, None, EndReason.COMPLETED),
@@ -186,19 +190,19 @@ def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None
     ],
 )
 def test_end_is_classified_by_stop_reason_and_failed_host(
-    reason: StopReason | None, failed: str | None, expected: EndReason
+    reason: StopReason | None, failed_host: str | None, expected: EndReason
 ) -> None:
     events = EventQueue()
     if reason is not None:
         events.stop(reason)
-    assert classify_end(Outcome(first_failed=failed), events) is expected
+    assert classify_end(Outcome(first_failed_host=failed_host), events) is expected
 
 
-def read_secrets(parts: ServerParts, hosts: int) -> list[bytes]:
+def read_secrets(parts: ServerParts, host_count: int) -> list[bytes]:
     """Return the secrets in the files of the hosts of a new attempt."""
 
     def make_plan(folder: Path) -> Plan:
-        files = [folder / str(number) for number in range(hosts)]
+        files = [folder / str(number) for number in range(host_count)]
         for path in files:
             path.mkdir()
         return Plan("plan", tuple(HostPlan(path.name, "model", path) for path in files))
@@ -231,26 +235,26 @@ def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:
 # --- replicas ---
 
 
-def test_failed_request_is_not_counted() -> None:
+def test_failed_request_is_no_longer_in_progress() -> None:
     traffic = Traffic(lambda: None)
-    with suppress(NoAnswerError), traffic.request(5.0):
-        assert traffic.longest_timeout() == 5.0
-        raise NoAnswerError("no answer")
-    assert traffic.longest_timeout() == 0.0
+    with suppress(NoResponseError), traffic.count_request(5.0):
+        assert traffic.find_longest_timeout() == 5.0
+        raise NoResponseError("no response")
+    assert traffic.find_longest_timeout() == 0.0
 
 
 def test_end_of_the_last_request_after_close_is_reported_once() -> None:
     calls: list[str] = []
     traffic = Traffic(lambda: calls.append("idle"))
-    with traffic.request(1.0):
+    with traffic.count_request(1.0):
         pass
-    with traffic.request(1.0):
-        with traffic.request(2.0):
+    with traffic.count_request(1.0):
+        with traffic.count_request(2.0):
             traffic.close()
-            assert traffic.longest_timeout() == 2.0
+            assert traffic.find_longest_timeout() == 2.0
         assert calls == []
     assert calls == ["idle"]
-    with pytest.raises(NoAnswerError), traffic.request(1.0):
+    with pytest.raises(NoResponseError), traffic.count_request(1.0):
         pass
 
 
@@ -284,7 +288,7 @@ def test_no_output_is_uploaded_unless_all_can_be_copied(parts: ServerParts) -> N
         }
         for name in ("first", "second")
     ]
-    request = {**PROCESSING, "ProcessingOutputConfig": {"Outputs": outputs}}
+    request = {**PROCESSING_REQUEST, "ProcessingOutputConfig": {"Outputs": outputs}}
     job = processing.ProcessingJob(parts.context, parts.processing_jobs.add(request))
     job.recover([cast("Any", HostWithOneFolder(folder + "first"))])
     record = parts.context.state.get("processing-job", "job")
@@ -301,8 +305,8 @@ def test_long_reason_is_truncated(parts: ServerParts, monkeypatch: pytest.Monkey
         raise CannotRunError(f"{image} {'x' * 2000}")
 
     monkeypatch.setattr(parts.runtime, "prepare", fail)
-    processing.ProcessingJob(parts.context, parts.processing_jobs.add(PROCESSING)).run()
-    training_job(parts).run()
+    processing.ProcessingJob(parts.context, parts.processing_jobs.add(PROCESSING_REQUEST)).run()
+    load_training_job(parts).run()
     for kind in ("processing-job", "training-job"):
         record = parts.context.state.get(kind, "job")
         assert record is not None
@@ -312,13 +316,13 @@ def test_long_reason_is_truncated(parts: ServerParts, monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("model")
 def test_start_time_of_a_transform_job_survives_a_restart(parts: ServerParts) -> None:
     parts.put("in/a", b"x")
-    parts.transform_jobs.add(transform_request())
+    parts.transform_jobs.add(make_transform_request())
     start = time.time() - 100
     record = parts.context.state.update("transform-job", "t", {"TransformStartTime": start})
     assert record is not None
     TransformJob(parts.context, record).recover(())
-    described = wait_until(lambda: parts.context.state.get("transform-job", "t")).description
-    assert (described["TransformJobStatus"], described["TransformStartTime"]) == ("Completed", start)
+    description = wait_until(lambda: parts.context.state.get("transform-job", "t")).description
+    assert (description["TransformJobStatus"], description["TransformStartTime"]) == ("Completed", start)
 
 
 class FakeSearch:
@@ -330,8 +334,8 @@ class FakeSearch:
 
 
 def test_search_inherits_an_objective_of_zero(parts: ServerParts) -> None:
-    state, parent = parts.context.state, tuning_request(3)
-    state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", parent, {})
+    state, request = parts.context.state, make_tuning_request(3)
+    state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", request, {})
     for name, value in (("a", 0.0), ("b", 1.0), ("c", None)):
         metrics = [] if value is None else [{"MetricName": "loss", "Value": value, "Timestamp": 1.0}]
         description = {"HyperParameters": {"rate": "0.5"}, "FinalMetricDataList": metrics}

@@ -13,4 +13,5 @@ def test_invalid_manifest_is_a_client_error(parts: ServerParts, content: str) ->
     with pytest.raises(CannotRunError, match=r"^ClientError: Data download failed: manifest s3://bucket/in/manifest"):
         inputs.list_manifest(parts.context.store, uri)
     with pytest.raises(CannotRunError, match=r"^ClientError: Data download failed: manifest s3://bucket/in/manifest"):
+        # An empty augmented manifest is valid, so `{` replaces it.
         inputs.read_records(parts.context.store, parts.put("in/manifest", (content or "{").encode()), ["a"])

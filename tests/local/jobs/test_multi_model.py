@@ -16,19 +16,19 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.endpoints import container_replica, model_container, multi_model_replica
 from microjobs_orchestrator.local.resources.endpoints.loaded_models import LoadedModels
-from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader, Room
+from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader, ModelResources
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
 from microjobs_orchestrator.local.resources.inference_components.specifications import find_model
 from microjobs_orchestrator.local.resources.model_registry import sources
 from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS
-from microjobs_orchestrator.local.resources.models.client import NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import NoResponseError
 from microjobs_orchestrator.local.resources.models.model_data import ModelData
 from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder, TargetModel
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import TIMEOUT_SECONDS, ServerParts, wait_until
-from tests.local.jobs.fake_models import ContainerModels, ModelsBehaviour, blocked
+from tests.local.jobs.fake_models import ContainerModels, ModelsBehaviour, block_calls
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 
@@ -42,9 +42,10 @@ class MultiModelEndpoint:
         self.behaviour = self.image.models = ModelsBehaviour()
         self.invoker = Invoker(parts)
 
-    def start(self, config: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
+    def start(self, variant: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
+        """Start the endpoint, with additional members of its variant and of its container; return its description."""
         self.parts.make_model(Mode="MultiModel", ModelDataUrl="s3://bucket/models/", **container)
-        return self.parts.serve(main=config or {})
+        return self.parts.deploy(main=variant or {})
 
     def put(self, *names: str, content: str = "") -> None:
         """Store an archive for each name, with one file that contains `content`, or else the name."""
@@ -65,12 +66,14 @@ class MultiModelEndpoint:
         return caught.value
 
     @property
-    def loaded(self) -> list[str]:
+    def loaded_contents(self) -> list[str]:
+        """The contents of the models that the container has loaded."""
         (host,) = self.parts.running_hosts
         return sorted(content for _, content in host.models.loaded.values())
 
     @property
-    def files(self) -> list[str]:
+    def file_contents(self) -> list[str]:
+        """The contents of the models that are in the container's files."""
         (host,) = self.parts.running_hosts
         return sorted(host.models.files.values())
 
@@ -82,7 +85,7 @@ def endpoint(parts: ServerParts) -> MultiModelEndpoint:
 
 def test_requests_load_the_models_that_they_name(endpoint: MultiModelEndpoint) -> None:
     endpoint.start()
-    endpoint.put("a", "folder/b.tar.gz")  # after the endpoint's start, as MultiDataModel.add_model does
+    endpoint.put("a", "folder/b.tar.gz")  # MultiDataModel.add_model also adds models after the endpoint's start
     assert endpoint.invoke("a", b"1") == "a:1"
     assert endpoint.invoke("folder/b.tar.gz", b"2") == "folder/b.tar.gz:2"
     assert endpoint.invoke("a", b"3") == "a:3"
@@ -100,7 +103,7 @@ def test_model_is_loaded_once_for_parallel_first_requests(endpoint: MultiModelEn
     endpoint.start()
     endpoint.put("a")
     with ThreadPoolExecutor(8) as pool:
-        with blocked(endpoint.behaviour, "before_load") as begun:
+        with block_calls(endpoint.behaviour, "before_load") as begun:
             requests = [pool.submit(endpoint.invoke, "a", b"%d" % number) for number in range(8)]
             begun.wait()
         assert [request.result() for request in requests] == [f"a:{number}" for number in range(8)]
@@ -114,7 +117,7 @@ def test_least_recently_used_model_is_unloaded_when_the_container_is_full(endpoi
     for target in ("a", "b", "a", "c"):
         assert endpoint.invoke(target) == f"{target}:x"
     assert endpoint.behaviour.log == ["load a", "load b", "full c", "unload b", "load c"]
-    assert (endpoint.loaded, endpoint.files) == (["a", "c"], ["a", "c"])
+    assert (endpoint.loaded_contents, endpoint.file_contents) == (["a", "c"], ["a", "c"])
 
 
 def test_load_waits_while_all_other_models_are_in_use(endpoint: MultiModelEndpoint) -> None:
@@ -122,30 +125,30 @@ def test_load_waits_while_all_other_models_are_in_use(endpoint: MultiModelEndpoi
     endpoint.start()
     endpoint.put("a", "b")
     with ThreadPoolExecutor(2) as pool:
-        with blocked(endpoint.behaviour, "before_invoke") as begun:
+        with block_calls(endpoint.behaviour, "before_invoke") as begun:
             first = pool.submit(endpoint.invoke, "a")
             begun.wait()
             second = pool.submit(endpoint.invoke, "b")
             wait_until(lambda: "full b" in endpoint.behaviour.log)
-            time.sleep(0.1)  # enough time to unload the model by mistake
-            assert endpoint.loaded == ["a"]
+            time.sleep(0.1)  # a wrong implementation would unload the model in this time
+            assert endpoint.loaded_contents == ["a"]
         assert (first.result(), second.result()) == ("a:x", "b:x")
-    assert endpoint.loaded == ["b"]
+    assert endpoint.loaded_contents == ["b"]
 
 
 class FullLoader(ModelLoader):
-    """A loader for which the model `b` never has enough room."""
+    """A loader that never has enough space for the model `b`."""
 
     def __init__(self) -> None:
         self.begun, self.ended = threading.Event(), threading.Event()
 
-    def load(self, model: TargetModel, room: Room, deadline: float) -> None:  # noqa: ARG002
+    def load(self, model: TargetModel, room: ModelResources, deadline: float) -> None:  # noqa: ARG002
         if model.name == "b":
             self.begun.set()
-            while room.extend():
+            while room.unload_another_model():
                 pass
             self.ended.set()
-            raise NoAnswerError("the container was stopped")
+            raise NoResponseError("the container was stopped")
 
 
 def test_load_that_waits_for_room_ends_when_the_endpoint_stops(parts: ServerParts) -> None:
@@ -156,8 +159,8 @@ def test_load_that_waits_for_room_ends_when_the_endpoint_stops(parts: ServerPart
         loading = pool.submit(lambda: models.use(b, TIMEOUT_SECONDS).__enter__())
         loader.begun.wait()
         models.close()
-        error = loading.exception()  # the server sends the request to the next deployment
-        assert (isinstance(error, NoAnswerError), loader.ended.wait(TIMEOUT_SECONDS)) == (True, True)
+        error = loading.exception()  # after this error, the server sends the request to the next deployment
+        assert (isinstance(error, NoResponseError), loader.ended.wait(TIMEOUT_SECONDS)) == (True, True)
 
 
 def test_container_without_memory_for_any_model_is_a_model_error(endpoint: MultiModelEndpoint) -> None:
@@ -167,7 +170,7 @@ def test_container_without_memory_for_any_model_is_a_model_error(endpoint: Multi
     error = endpoint.read_error("a")
     assert (error.code, error.status) == ("ModelError", 424)
     assert 'Received server error (507) from primary with message "no memory"' in error.message
-    assert endpoint.files == []
+    assert endpoint.file_contents == []
 
 
 def test_hundreds_of_models_share_a_small_container(endpoint: MultiModelEndpoint) -> None:
@@ -177,8 +180,8 @@ def test_hundreds_of_models_share_a_small_container(endpoint: MultiModelEndpoint
     endpoint.put(*names)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(endpoint.invoke, names)) == [f"{name}:x" for name in names]
-    assert len(endpoint.loaded) <= 5
-    assert endpoint.files == endpoint.loaded
+    assert len(endpoint.loaded_contents) <= 5
+    assert endpoint.file_contents == endpoint.loaded_contents
 
 
 def test_files_of_models_stay_below_the_volume_size(
@@ -190,7 +193,7 @@ def test_files_of_models_stay_below_the_volume_size(
     endpoint.put("b", content="b" * 60)
     endpoint.invoke("a")
     endpoint.invoke("b")
-    assert endpoint.files == ["b" * 60]
+    assert endpoint.file_contents == ["b" * 60]
     endpoint.put("c", content="c" * 101)
     error = endpoint.read_error("c")
     assert "(507)" in error.message
@@ -204,7 +207,7 @@ def test_replaced_archive_is_loaded_by_the_next_request(endpoint: MultiModelEndp
     endpoint.put("a", content="newer")
     assert endpoint.invoke("a") == "newer:x"
     wait_until(lambda: endpoint.behaviour.log, lambda log: log == ["load old", "load newer", "unload old"])
-    wait_until(lambda: endpoint.files, lambda files: files == ["newer"])
+    wait_until(lambda: endpoint.file_contents, lambda files: files == ["newer"])
 
 
 def test_uploading_the_same_archive_again_loads_nothing(endpoint: MultiModelEndpoint) -> None:
@@ -230,7 +233,7 @@ def test_models_are_unloaded_after_each_request_without_a_cache(endpoint: MultiM
     endpoint.put("a")
     for _ in range(2):
         assert endpoint.invoke("a") == "a:x"
-        wait_until(lambda: (endpoint.loaded, endpoint.files), lambda found: found == ([], []))
+        wait_until(lambda: (endpoint.loaded_contents, endpoint.file_contents), lambda contents: contents == ([], []))
     assert endpoint.behaviour.log == ["load a", "unload a"] * 2
 
 
@@ -243,12 +246,12 @@ def test_restarted_container_loads_the_models_again(
     endpoint.invoke("a")
     endpoint.parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: endpoint.parts.running_hosts)
-    assert wait_until(lambda: _try(endpoint, "a")) == "a:x"
+    assert wait_until(lambda: _try_to_invoke(endpoint, "a")) == "a:x"
     assert endpoint.behaviour.log == ["load a", "load a"]
 
 
-def _try(endpoint: MultiModelEndpoint, target: str) -> str:
-    """Return the response; empty if the error is one after which SDKs send the request again."""
+def _try_to_invoke(endpoint: MultiModelEndpoint, target: str) -> str:
+    """Return the response, or an empty text after an error with status 503, which SDKs retry."""
     try:
         return endpoint.invoke(target)
     except ServiceError as error:
@@ -270,23 +273,23 @@ def test_restarted_server_unloads_the_models_of_the_earlier_server(endpoint: Mul
     endpoint.put("a", "b", "c")
     for target in ("a", "b", "c"):
         endpoint.invoke(target)
-    other = endpoint.parts.restart()
+    second = endpoint.parts.restart()
     try:
-        wait_until(lambda: other.describe_endpoint()["EndpointStatus"] == "InService")
-        wait_until(lambda: (endpoint.loaded, endpoint.files), lambda found: found == ([], []))
-        running = wait_until(lambda: other.registry.find("endpoint/e"))
-        wait_until(running.choose)
-        response = Invoker(other)(b"1", **{"X-Amzn-SageMaker-Target-Model": "a"})
+        wait_until(lambda: second.describe_endpoint()["EndpointStatus"] == "InService")
+        wait_until(lambda: (endpoint.loaded_contents, endpoint.file_contents), lambda contents: contents == ([], []))
+        restarted_endpoint = wait_until(lambda: second.registry.find("endpoint/e"))
+        wait_until(restarted_endpoint.choose)
+        response = Invoker(second)(b"1", **{"X-Amzn-SageMaker-Target-Model": "a"})
         assert response.data == b"a:1"
     finally:
-        other.close()
+        second.close()
 
 
 def test_model_that_is_loaded_already_is_used(endpoint: MultiModelEndpoint) -> None:
     endpoint.start()
     endpoint.put("a")
     endpoint.behaviour.load_status = 409
-    assert "no such model" in endpoint.read_error("a").message  # the container contradicts itself
+    assert "no such model" in endpoint.read_error("a").message  # the container reports a model that it does not have
     endpoint.behaviour.load_status = 200
     assert endpoint.invoke("a") == "a:x"
 
@@ -296,22 +299,24 @@ def test_error_of_a_load_is_a_model_error_of_all_waiting_requests(endpoint: Mult
     endpoint.put("a", "good")
     endpoint.behaviour.is_broken = lambda content: content == "a"
     with ThreadPoolExecutor(3) as pool:
-        with blocked(endpoint.behaviour, "before_load") as begun:
+        with block_calls(endpoint.behaviour, "before_load") as begun:
             requests = [pool.submit(endpoint.read_error, "a") for _ in range(3)]
             begun.wait()
         errors = [request.result() for request in requests]
     assert {error.code for error in errors} == {"ModelError"}
     assert 'Received server error (500) from primary with message "cannot load it"' in errors[0].message
     assert endpoint.invoke("good") == "good:x"
-    assert endpoint.files == ["good"]
+    assert endpoint.file_contents == ["good"]
     (lines,) = endpoint.parts.read_log("/aws/sagemaker/Endpoints/e").values()
     assert len([line for line in lines if "a was not loaded: status 500: cannot load it" in line]) == 1
 
 
-def test_slow_load_is_not_ready_and_continues(endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_load_returns_model_not_ready_and_continues(
+    endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     endpoint.start()
     endpoint.put("a")
-    with blocked(endpoint.behaviour, "before_load"):
+    with block_calls(endpoint.behaviour, "before_load"):
         monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
         error = endpoint.read_error("a")
         assert (error.code, error.status) == ("ModelNotReadyException", 429)
@@ -388,7 +393,7 @@ def test_update_sends_requests_to_the_new_container(endpoint: MultiModelEndpoint
 def test_uncompressed_models_are_folders_below_the_prefix(endpoint: MultiModelEndpoint) -> None:
     source = {"S3Uri": "s3://bucket/models", "S3DataType": "S3Prefix", "CompressionType": "None"}
     endpoint.parts.make_model(Mode="MultiModel", ModelDataSource={"S3DataSource": source})
-    endpoint.parts.serve()
+    endpoint.parts.deploy()
     endpoint.parts.put("models/a/one.txt", b"1")
     endpoint.parts.put("models/a/two.txt", b"2")
     endpoint.parts.put("models/ab/three.txt", b"3")
@@ -410,8 +415,8 @@ def test_metrics_count_hits_and_measure_loads(endpoint: MultiModelEndpoint) -> N
     def sum_up(name: str, namespace: str = "AWS/SageMaker") -> tuple[float, float]:
         """Return the number of samples and their sum."""
         (series,) = metrics.find_units(namespace, name, dimensions)
-        found = [point.statistics for point in metrics.read(series)]
-        return sum(item.count for item in found), sum(item.total for item in found)
+        statistics = [point.statistics for point in metrics.read(series)]
+        return sum(item.count for item in statistics), sum(item.total for item in statistics)
 
     assert sum_up("ModelCacheHit") == (4, 2)
     assert sum_up("LoadedModelCount", "/aws/sagemaker/Endpoints") == (4, 4)
@@ -462,7 +467,7 @@ def test_image_without_the_label_of_multi_model_containers_is_refused(
 
 def test_archives_below_the_prefix_of_a_data_source_are_models(endpoint: MultiModelEndpoint) -> None:
     endpoint.parts.make_model(Mode="MultiModel", ModelDataSource=make_source("s3://bucket/models"))
-    endpoint.parts.serve()
+    endpoint.parts.deploy()
     endpoint.put("a")
     assert endpoint.invoke("a") == "a:x"
 
@@ -499,10 +504,10 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFinder]:
 @settings(max_examples=500, deadline=None)
 @given(target=st.text(min_size=1) | st.text(st.sampled_from("./a%~\\\0 é\ud800"), min_size=1, max_size=40))
 def test_any_target_is_a_model_below_the_prefix_or_missing(finder: ModelFinder, target: str) -> None:
-    assert (target, find(finder, target)) in (("a", "models/a"), (target, "ValidationError"))
+    assert (target, find_key(finder, target)) in (("a", "models/a"), (target, "ValidationError"))
 
 
-def find(finder: ModelFinder, target: str) -> str:
+def find_key(finder: ModelFinder, target: str) -> str:
     """Return the key of a target, or the code of the error."""
     try:
         return finder.find(target).data.objects[0][1].key

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.resources.models.operations import ModelOperat
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Reply
-from tests.local.jobs.test_inference_pipelines import append_image
+from tests.local.jobs.test_inference_pipelines import make_appending_model
 from tests.local.jobs.test_multi_model import MultiModelEndpoint
 
 
@@ -21,30 +21,39 @@ class MultiModelPipeline(MultiModelEndpoint):
     def __init__(self, parts: ServerParts) -> None:
         super().__init__(parts)
         self.image.labels = {MULTI_MODELS: "true", BIND_TO_PORT: "true"}
-        parts.runtime.models.update({name: append_image(name) for name in ("scale", "label")})
+        parts.runtime.models.update({name: make_appending_model(name) for name in ("scale", "label")})
 
-    def start(self, config: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
-        many = {"Image": "model", "Mode": "MultiModel", "ModelDataUrl": "s3://bucket/models/", **container}
-        containers = [{"Image": "scale"}, many, {"Image": "label"}]
-        named = [{**item, "ContainerHostname": name} for item, name in zip(containers, NAMES, strict=True)]
-        ModelOperations(self.parts.context, self.parts.registry).create({"ModelName": "m", "Containers": named})
-        return self.parts.serve(main=config or {})
+    def start(self, variant: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
+        multi_model_container = {
+            "Image": "model",
+            "Mode": "MultiModel",
+            "ModelDataUrl": "s3://bucket/models/",
+            **container,
+        }
+        containers = [{"Image": "scale"}, multi_model_container, {"Image": "label"}]
+        named_containers = [
+            {**item, "ContainerHostname": name} for item, name in zip(containers, CONTAINER_NAMES, strict=True)
+        ]
+        ModelOperations(self.parts.context, self.parts.registry).create(
+            {"ModelName": "m", "Containers": named_containers}
+        )
+        return self.parts.deploy(main=variant or {})
 
     @property
     def host(self) -> FakeHost:
         return next(host for host in self.parts.running_hosts if host.plan.image == "model")
 
 
-NAMES = ("scale", "many", "label")
+CONTAINER_NAMES = ("scale", "many", "label")
 
 
 @pytest.fixture
 def pipeline(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> MultiModelPipeline:
     monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.05)
-    made = MultiModelPipeline(parts)
-    made.start()
-    made.put("a", "b")
-    return made
+    new_pipeline = MultiModelPipeline(parts)
+    new_pipeline.start()
+    new_pipeline.put("a", "b")
+    return new_pipeline
 
 
 def test_target_model_responds_between_the_other_containers(pipeline: MultiModelPipeline) -> None:
@@ -55,7 +64,7 @@ def test_target_model_responds_between_the_other_containers(pipeline: MultiModel
         assert all("X-Amzn-SageMaker-Target-Model" not in request.headers for request in models[name].requests)
 
 
-def test_only_the_multi_model_container_has_its_variable(pipeline: MultiModelPipeline) -> None:
+def test_only_the_multi_model_container_has_the_variable_for_its_mode(pipeline: MultiModelPipeline) -> None:
     hosts = {
         host.plan.image: host.plan.environment.get("SAGEMAKER_MULTI_MODEL") for host in pipeline.parts.running_hosts
     }
@@ -95,9 +104,9 @@ def try_invoke(pipeline: MultiModelPipeline) -> str:
         return ""
 
 
-def test_pipeline_without_the_api_of_models_fails_the_endpoint(parts: ServerParts) -> None:
+def test_pipeline_without_the_models_api_fails_the_endpoint(parts: ServerParts) -> None:
     pipeline = MultiModelPipeline(parts)
     pipeline.image.models = None
-    described = pipeline.start()
-    assert described["EndpointStatus"] == "Failed"
-    assert "GET /models answered" in str(described["FailureReason"])
+    description = pipeline.start()
+    assert description["EndpointStatus"] == "Failed"
+    assert "GET /models answered" in str(description["FailureReason"])

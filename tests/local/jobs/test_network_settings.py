@@ -27,15 +27,21 @@ from microjobs_orchestrator.local.network_settings import (
 )
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Plan
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import Model
-from tests.local.runtimes.processes import make_home, make_tiny_repository, output, program, tiny_runtime
+from tests.local.runtimes.processes import (
+    make_home,
+    make_program_plan,
+    make_tiny_repository,
+    make_tiny_runtime,
+    read_output,
+)
 
 PROXY = "http://proxy.example.com:3128"
 SETTINGS = NetworkSettings({"http": PROXY, "no": ".example.com"}, b"certificates")
 
-REQUEST = """
+REQUEST_CODE = """
 import sys, urllib.request
 for url in sys.argv[1:]:
     print(urllib.request.urlopen(url, timeout=20).read().decode())
@@ -73,18 +79,18 @@ def test_jobs_get_proxies_but_reach_the_server_and_each_other(parts: ServerParts
     assert (host.files / CA_BUNDLE_NAME).read_bytes() == b"certificates"
 
 
-def test_isolated_jobs_get_nothing(parts: ServerParts, tmp_path: Path) -> None:
+def test_isolated_jobs_get_no_proxies_and_certificates(parts: ServerParts, tmp_path: Path) -> None:
     host = prepare(parts, tmp_path, SETTINGS, isolated=True)
     assert not host.defaults
     assert not (host.files / CA_BUNDLE_NAME).exists()
 
 
-def test_jobs_get_nothing_without_settings(parts: ServerParts, tmp_path: Path) -> None:
+def test_jobs_get_no_variables_without_settings(parts: ServerParts, tmp_path: Path) -> None:
     assert not prepare(parts, tmp_path, NetworkSettings()).defaults
 
 
 def test_variables_of_the_request_and_of_the_image_have_priority(parts: ServerParts, tmp_path: Path) -> None:
-    """A default whose name differs only in case would hide them from some programs."""
+    """If a default variable had the same name in another case, some programs would read the default."""
     host = prepare(parts, tmp_path, SETTINGS, HTTP_PROXY="http://mine:1", SSL_CERT_FILE="/mine.pem")
     variables = host.merge_variables(set_by_image={"no_proxy": "", "PIP_CERT": ""})
     assert variables.items() >= {"HTTP_PROXY": "http://mine:1", "SSL_CERT_FILE": "/mine.pem"}.items()
@@ -125,12 +131,17 @@ def run_web_server(body: str) -> Iterator[tuple[str, list[str]]]:
 
 def test_process_uses_the_proxy_for_other_machines_only(tmp_path: Path) -> None:
     make_tiny_repository(tmp_path, "")
-    runtime = tiny_runtime(tmp_path)
+    runtime = make_tiny_runtime(tmp_path)
     with run_web_server("from the proxy") as (proxy, targets), run_web_server("from the server") as (server, _):
         variables = NetworkSettings({"http": proxy}).make_variables([], ["127.0.0.1"])
-        host = program(tmp_path, REQUEST, f"{server}/a", "http://elsewhere.invalid/b", defaults=variables)
-        (started,) = runtime.start(Plan("job/a", (host,)))
-        assert (output(started).split("\n"), started.wait().code) == (["from the server", "from the proxy"], 0)
+        host = make_program_plan(
+            tmp_path, REQUEST_CODE, f"{server}/a", "http://elsewhere.invalid/b", defaults=variables
+        )
+        (running_host,) = runtime.start(Plan("job/a", (host,)))
+        assert (read_output(running_host).split("\n"), running_host.wait().code) == (
+            ["from the server", "from the proxy"],
+            0,
+        )
     runtime.remove("job/a")
     runtime.close()
     assert targets == ["http://elsewhere.invalid/b"]
@@ -139,15 +150,16 @@ def test_process_uses_the_proxy_for_other_machines_only(tmp_path: Path) -> None:
 def test_process_can_read_the_certificates(tmp_path: Path, certificate: Path) -> None:
     code = "import os, ssl; print(os.environ['PIP_CERT'], len(ssl.create_default_context().get_ca_certs()))"
     make_tiny_repository(tmp_path, f"def process(_): {code}")
-    runtime = tiny_runtime(tmp_path)
+    runtime = make_tiny_runtime(tmp_path)
     settings = NetworkSettings(ca_bundle=certificate.read_bytes())
-    users_program = program(tmp_path, code, defaults=settings.make_variables([], []))
-    image = replace(users_program, name="algo-2", entrypoint=None, arguments=())
-    settings.write_files(users_program.files)
-    for number, host in enumerate((users_program, image)):
-        (started,) = runtime.start(Plan(f"job/{number}", (host,)))
-        path, count = output(started).split()
-        assert (Path(path).read_bytes(), count) == (certificate.read_bytes(), "1")  # also without a mount namespace
+    code_plan = make_program_plan(tmp_path, code, defaults=settings.make_variables([], []))
+    job_plan = replace(code_plan, name="algo-2", entrypoint=None, arguments=())
+    settings.write_files(code_plan.files)
+    for number, host in enumerate((code_plan, job_plan)):
+        (running_host,) = runtime.start(Plan(f"job/{number}", (host,)))
+        path, count = read_output(running_host).split()
+        # the path is valid even without a mount namespace
+        assert (Path(path).read_bytes(), count) == (certificate.read_bytes(), "1")
         runtime.remove(f"job/{number}")
     runtime.close()
 
@@ -167,7 +179,7 @@ def test_container_gets_only_the_proxies_of_its_plan(
     script = 'env | grep -i _proxy= | sort; grep -c BEGIN "$SSL_CERT_FILE"'
     host = HostPlan(
         "algo-1",
-        image_name("serve"),
+        make_image_name("serve"),
         files,
         entrypoint=("/bin/sh", "-c"),
         arguments=(script,),
@@ -176,8 +188,8 @@ def test_container_gets_only_the_proxies_of_its_plan(
     runtime = DockerRuntime(make_home(tmp_path / "home"), docker.from_env())
     plan = Plan("job/a", (host,), isolated)
     try:
-        (started,) = runtime.start(plan)
-        lines = [line.text.decode() for line in started.lines()]
+        (running_host,) = runtime.start(plan)
+        lines = [line.text.decode() for line in running_host.lines()]
     finally:
         runtime.remove("job/a")
         runtime.close()

@@ -1,4 +1,4 @@
-"""Tests of servers that start with a damaged home: they skip or remove the damaged parts."""
+"""Tests of servers that start with a damaged home: they skip or remove the damaged parts, or mark them as failed."""
 
 import os
 import sqlite3
@@ -22,10 +22,10 @@ from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.state import State
-from microjobs_orchestrator.runs.journal import Journal, last_unfinished
-from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
+from microjobs_orchestrator.runs.journal import Journal, find_last_unfinished
+from tests.local.jobs.conftest import ServerParts, make_transform_request, wait_until
 
-MAKERS: Mapping[str, Any] = {
+RUNNABLE_MAKERS: Mapping[str, Any] = {
     PROCESSING_JOB.arn_type: processing.ProcessingJob,
     TRAINING_JOB.arn_type: training.TrainingJob,
     TRANSFORM_JOB.arn_type: TransformJob,
@@ -33,7 +33,7 @@ MAKERS: Mapping[str, Any] = {
 }
 
 
-def status(parts: ServerParts, kind: str, name: str) -> tuple[str, str]:
+def read_status_and_reason(parts: ServerParts, kind: str, name: str) -> tuple[str, str]:
     record = parts.context.state.get(kind, name)
     assert record is not None
     return record.status, str(record.description.get("FailureReason", ""))
@@ -53,16 +53,16 @@ def status(parts: ServerParts, kind: str, name: str) -> tuple[str, str]:
 def test_malformed_record_fails_and_the_others_are_resumed(
     parts: ServerParts, kind: str, request_: dict[str, Any], description: dict[str, Any]
 ) -> None:
-    status_before = "Creating" if kind == ENDPOINT.arn_type else "InProgress"
-    parts.context.state.add(kind, "bad", "arn:bad", status_before, request_, description)
+    first_status = "Creating" if kind == ENDPOINT.arn_type else "InProgress"
+    parts.context.state.add(kind, "bad", "arn:bad", first_status, request_, description)
     parts.make_model()
     parts.put("in/a", b"x")
-    parts.transform_jobs.add(transform_request())
+    parts.transform_jobs.add(make_transform_request())
     registry = Registry(parts.context)
-    registry.recover(MAKERS)
-    wait_until(lambda: status(parts, kind, "bad")[0] == "Failed")
-    assert status(parts, kind, "bad")[1].startswith("InternalServerError: ")
-    wait_until(lambda: status(parts, TRANSFORM_JOB.arn_type, "t")[0] == "Completed")
+    registry.recover(RUNNABLE_MAKERS)
+    wait_until(lambda: read_status_and_reason(parts, kind, "bad")[0] == "Failed")
+    assert read_status_and_reason(parts, kind, "bad")[1].startswith("InternalServerError: ")
+    wait_until(lambda: read_status_and_reason(parts, TRANSFORM_JOB.arn_type, "t")[0] == "Completed")
     registry.shut_down()
 
 
@@ -70,7 +70,8 @@ def make_users_folder(work: Path) -> Path:
     """Create a folder with ten files outside of the server's folders. The caller links to it from `work`."""
     folder = work.parent.parent / f"linked from {work.name}"
     folder.mkdir()
-    for number in range(10):  # a removal that follows the link may remove the link before some of the files
+    # the folder has several files, because a removal that follows the link may stop after some of them
+    for number in range(10):
         (folder / str(number)).touch()
     return folder
 
@@ -90,13 +91,13 @@ def create_unexpected_files(work: Path) -> None:
     (work / "process" / "file").touch()
     folder = work / "processing-job-deep"
     folder.mkdir()
-    inner = os.open(folder, os.O_RDONLY)
+    folder_descriptor = os.open(folder, os.O_RDONLY)
     for _ in range(1500):
-        os.mkdir("d", dir_fd=inner)
-        following = os.open("d", os.O_RDONLY, dir_fd=inner)
-        os.close(inner)
-        inner = following
-    os.close(inner)
+        os.mkdir("d", dir_fd=folder_descriptor)
+        child_descriptor = os.open("d", os.O_RDONLY, dir_fd=folder_descriptor)
+        os.close(folder_descriptor)
+        folder_descriptor = child_descriptor
+    os.close(folder_descriptor)
 
 
 def test_unknown_files_in_the_work_folder_are_removed(parts: ServerParts) -> None:
@@ -123,7 +124,7 @@ def test_damaged_run_is_skipped(tmp_path: Path, content: str) -> None:
     Journal(tmp_path / "w-1.json", "w-1", "w", {}, "local", "base").save()
     (tmp_path / "w-2.json").write_text(content, encoding="latin-1")
     (tmp_path / "w-3.json").mkdir()
-    assert last_unfinished(tmp_path, "w").name == "w-1.json"
+    assert find_last_unfinished(tmp_path, "w").name == "w-1.json"
 
 
 def test_server_starts_with_a_home_that_contains_nan(parts: ServerParts) -> None:

@@ -24,10 +24,10 @@ def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_silent_container_is_replaced(parts: ServerParts, model: Model) -> None:
-    parts.serve()
-    (silent,) = parts.running_hosts
-    model.unhealthy_hosts = {silent.name}
-    wait_until(lambda: silent.has_ended)
+    parts.deploy()
+    (silent_host,) = parts.running_hosts
+    model.unhealthy_hosts = {silent_host.name}
+    wait_until(lambda: silent_host.has_ended)
     model.unhealthy_hosts = set()
     wait_until(lambda: parts.running_hosts)
     assert wait_until(lambda: _read_response(parts)) == b"x"
@@ -39,10 +39,10 @@ def test_container_that_accepts_connections_without_an_answer_is_replaced(
     parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "PING_SECONDS", 0.05)
-    parts.serve()
-    (silent,) = parts.running_hosts
+    parts.deploy()
+    (silent_host,) = parts.running_hosts
     model.ping = None
-    wait_until(lambda: silent.has_ended)
+    wait_until(lambda: silent_host.has_ended)
     model.ping = 200
     assert wait_until(lambda: _read_response(parts)) == b"x"
 
@@ -52,32 +52,32 @@ def test_container_that_responds_to_requests_is_not_replaced(
 ) -> None:
     now = 0.0  # only the test moves this clock, so each response is in time even on a slow machine
     monkeypatch.setattr(container_replica, "time", SimpleNamespace(monotonic=lambda: now))
-    parts.serve()
-    (busy,) = parts.running_hosts
-    model.unhealthy_hosts = {busy.name}
+    parts.deploy()
+    (busy_host,) = parts.running_hosts
+    model.unhealthy_hosts = {busy_host.name}
     for _ in range(5):
         now += 0.2
         Invoker(parts)()
-        time.sleep(0.1)  # time for some pings
-    assert parts.running_hosts == [busy]
+        time.sleep(0.1)  # in this time, some pings are sent
+    assert parts.running_hosts == [busy_host]
 
 
 def test_container_is_not_replaced_during_a_request(parts: ServerParts, model: Model) -> None:
-    def slow(_: ReceivedRequest) -> Reply:
+    def respond_slowly(_: ReceivedRequest) -> Reply:
         model.unhealthy_hosts = set(hosts)
         time.sleep(1.0)
         model.unhealthy_hosts = set()
         return Reply(b"late")
 
-    parts.serve()
+    parts.deploy()
     hosts = [host.name for host in parts.running_hosts]
-    model.invoke = slow
+    model.invoke = respond_slowly
     assert Invoker(parts)().data == b"late"
     assert len(parts.runtime.started_hosts) == 1
 
 
 def test_restart_delays_increase(parts: ServerParts, model: Model) -> None:
-    parts.serve()
+    parts.deploy()
     model.exit_at_start = Exit(1)
     parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: len(parts.runtime.started_hosts) >= 5)
@@ -89,7 +89,7 @@ def test_restart_delays_increase(parts: ServerParts, model: Model) -> None:
 
 
 def test_restarting_container_refuses_requests(parts: ServerParts, model: Model) -> None:
-    parts.serve()
+    parts.deploy()
     model.ping = 503
     parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: len(parts.runtime.started_hosts) == 2)

@@ -25,7 +25,7 @@ from tests.local.jobs.test_endpoints_invocations import Invoker
 OpenStream = Callable[..., dict[str, Any]]
 
 
-class Source:
+class ResponseSource:
     """The chunks of a response. A test adds them while the client reads; `b""` ends the response."""
 
     def __init__(self) -> None:
@@ -41,7 +41,8 @@ class Source:
 
 @pytest.fixture
 def address(parts: ServerParts, model: Model) -> Iterator[tuple[str, int]]:  # noqa: ARG001  endpoint `e` serves it
-    parts.serve()
+    """The host and the port of a server with endpoint `e`."""
+    parts.deploy()
     server = Server(("127.0.0.1", 0), server_name="localhost")
     server.wsgi_app = Invoker(parts).gateway
     server.prepare()
@@ -53,8 +54,8 @@ def address(parts: ServerParts, model: Model) -> Iterator[tuple[str, int]]:  # n
 
 
 @pytest.fixture
-def runtime(address: tuple[str, int]) -> Any:
-    """A client of the server."""
+def client(address: tuple[str, int]) -> Any:
+    """A client of SageMaker Runtime for the server."""
     return boto3.client(
         "sagemaker-runtime",
         endpoint_url=f"http://127.0.0.1:{address[1]}",
@@ -66,21 +67,21 @@ def runtime(address: tuple[str, int]) -> Any:
 
 
 @pytest.fixture
-def source(model: Model) -> Source:
+def source(model: Model) -> ResponseSource:
     """The source of the response of endpoint `e`."""
-    chunks = Source()
+    chunks = ResponseSource()
     headers = {"Content-Type": "text/plain", "X-Amzn-SageMaker-Custom-Attributes": "seen"}
-    model.invoke = lambda _: Reply(headers=headers, parts=chunks)
+    model.invoke = lambda _: Reply(headers=headers, chunks=chunks)
     return chunks
 
 
 @pytest.fixture
-def open_stream(runtime: Any) -> Iterator[OpenStream]:
+def open_stream(client: Any) -> Iterator[OpenStream]:
     """A function that invokes endpoint `e` and returns the response. The streams are closed after the test."""
     with ExitStack() as stack:
 
         def open_stream(**members: Any) -> dict[str, Any]:
-            response: dict[str, Any] = runtime.invoke_endpoint_with_response_stream(
+            response: dict[str, Any] = client.invoke_endpoint_with_response_stream(
                 EndpointName="e", Body=b"x", **members
             )
             stack.callback(response["Body"].close)
@@ -94,7 +95,9 @@ def read_part(events: Iterator[Any]) -> bytes:
     return part
 
 
-def test_client_receives_each_part_before_the_container_has_finished(open_stream: OpenStream, source: Source) -> None:
+def test_client_receives_each_part_before_the_container_has_finished(
+    open_stream: OpenStream, source: ResponseSource
+) -> None:
     source.put(b"first")
     response = open_stream(ContentType="text/csv")
     events = iter(response["Body"])
@@ -109,7 +112,7 @@ def test_client_receives_each_part_before_the_container_has_finished(open_stream
 
 
 def test_silent_container_does_not_end_the_stream(
-    open_stream: OpenStream, source: Source, monkeypatch: pytest.MonkeyPatch
+    open_stream: OpenStream, source: ResponseSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "PAUSE_INTERVAL", 0.05)
     events = iter(open_stream()["Body"])  # the headers arrive before the first part
@@ -127,7 +130,7 @@ def test_container_error_is_a_model_error(open_stream: OpenStream, model: Model)
 
 
 def test_container_that_ends_in_mid_stream_is_a_stream_error(
-    parts: ServerParts, open_stream: OpenStream, source: Source
+    parts: ServerParts, open_stream: OpenStream, source: ResponseSource
 ) -> None:
     source.put(b"first")
     events = iter(open_stream()["Body"])
@@ -138,8 +141,8 @@ def test_container_that_ends_in_mid_stream_is_a_stream_error(
         list(events)
 
 
-def test_late_container_is_a_stream_error(
-    open_stream: OpenStream, source: Source, monkeypatch: pytest.MonkeyPatch
+def test_container_that_exceeds_the_time_limit_is_a_stream_error(
+    open_stream: OpenStream, source: ResponseSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sagemaker_runtime, "STREAM_TIMEOUT", 0.5)
     source.put(b"first")
@@ -149,21 +152,21 @@ def test_late_container_is_a_stream_error(
 
 
 def test_container_waits_for_a_slow_client(open_stream: OpenStream, model: Model) -> None:
-    sent = []
+    sent_numbers = []
 
     def produce() -> Iterator[bytes]:
         for number in range(2000):
-            sent.append(number)
+            sent_numbers.append(number)
             yield bytes(1 << 16)
 
-    model.invoke = lambda _: Reply(parts=produce())
+    model.invoke = lambda _: Reply(chunks=produce())
     events = iter(open_stream()["Body"])
     assert read_part(events)
-    previous = -1
-    while len(sent) != previous:  # until the buffers of the sockets are full
-        previous = len(sent)
+    previous_count = -1
+    while len(sent_numbers) != previous_count:  # until the buffers of the sockets are full
+        previous_count = len(sent_numbers)
         time.sleep(0.3)
-    assert len(sent) < 1000
+    assert len(sent_numbers) < 1000
     assert sum(len(event["PayloadPart"]["Bytes"]) for event in events) > 1900 << 16
 
 
@@ -172,31 +175,33 @@ def test_disconnected_client_ends_the_request_to_the_container(
     parts: ServerParts, address: tuple[str, int], model: Model, monkeypatch: pytest.MonkeyPatch, is_silent: bool
 ) -> None:
     monkeypatch.setattr(streams, "PAUSE_INTERVAL", 0.05)
-    gone = threading.Event()
+    released = threading.Event()
 
     def produce() -> Iterator[bytes]:
         yield b"first"
         try:
-            while is_silent and not gone.wait(0.01):
+            while is_silent and not released.wait(0.01):
                 pass
             while True:
                 time.sleep(0.01)
                 yield b"more"
         finally:
-            gone.set()
+            released.set()
 
-    model.invoke = lambda _: Reply(parts=produce())
+    model.invoke = lambda _: Reply(chunks=produce())
     with socket.create_connection(address) as client:
         head = "POST /endpoints/e/invocations-response-stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
         client.sendall(head.encode())
         assert b"200" in client.recv(1 << 16)
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, Endpoint)
-    wait_until(lambda: (replica := endpoint.choose()) and not replica.traffic.longest_timeout())
-    gone.set()
+    wait_until(lambda: (replica := endpoint.choose()) and not replica.traffic.find_longest_timeout())
+    released.set()
 
 
-def test_update_does_not_cut_an_open_stream(parts: ServerParts, open_stream: OpenStream, source: Source) -> None:
+def test_update_does_not_cut_an_open_stream(
+    parts: ServerParts, open_stream: OpenStream, source: ResponseSource
+) -> None:
     source.put(b"first")
     events = iter(open_stream()["Body"])
     assert read_part(events) == b"first"
@@ -209,7 +214,7 @@ def test_update_does_not_cut_an_open_stream(parts: ServerParts, open_stream: Ope
 
 
 def test_update_ends_a_stream_after_the_drain_time(
-    parts: ServerParts, open_stream: OpenStream, source: Source, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, open_stream: OpenStream, source: ResponseSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployer, "DRAIN_TIMEOUT", 0.2)
     source.put(b"first")

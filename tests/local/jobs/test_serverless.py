@@ -1,4 +1,4 @@
-"""Serverless variants: a container that requests start, that stops when it is idle, and the limits of requests."""
+"""Serverless variants: requests start the container, an idle container stops, and requests have limits."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +14,13 @@ from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
-from tests.local.jobs.test_data_capture import capture_config
+from tests.local.jobs.test_data_capture import make_capture_config
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
-from tests.local.jobs.test_shadows import read_metric, shadow_config
+from tests.local.jobs.test_shadows import make_shadow_config, read_metric
 
 GROUP = "/aws/sagemaker/Endpoints/e"
-CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
+SERVERLESS_CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
 
 
 def set_idle_timeout(parts: ServerParts, seconds: float) -> None:
@@ -35,11 +35,11 @@ def short_idle_timeout(parts: ServerParts) -> None:
 
 def make_config(parts: ServerParts, name: str = "c", **members: Any) -> None:
     """Create a configuration with one serverless variant. `members` changes its ServerlessConfig."""
-    variant = {"VariantName": "main", "ModelName": "m", "ServerlessConfig": {**CONFIG, **members}}
-    parts.make_config(name, further={"ProductionVariants": [variant]})
+    variant = {"VariantName": "main", "ModelName": "m", "ServerlessConfig": {**SERVERLESS_CONFIG, **members}}
+    parts.make_config(name, config_members={"ProductionVariants": [variant]})
 
 
-def serve(parts: ServerParts, **members: Any) -> Invoker:
+def deploy(parts: ServerParts, **members: Any) -> Invoker:
     make_config(parts, **members)
     parts.start_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
@@ -51,7 +51,7 @@ def wait_for_stop(parts: ServerParts) -> None:
 
 
 class Gate:
-    """Holds the responses of a model until a test opens the gate."""
+    """A gate that holds the responses of a model until a test opens it."""
 
     def __init__(self, model: Model) -> None:
         self.is_open = threading.Event()
@@ -64,7 +64,7 @@ class Gate:
 
 @pytest.mark.usefixtures("model", "short_idle_timeout")
 def test_idle_container_stops_and_a_request_starts_it(parts: ServerParts) -> None:
-    invoke = serve(parts)
+    invoke = deploy(parts)
     wait_for_stop(parts)
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
     assert invoke(b"1").data == b"1"
@@ -76,8 +76,8 @@ def test_idle_container_stops_and_a_request_starts_it(parts: ServerParts) -> Non
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
-def test_start_of_the_container_is_overhead(parts: ServerParts, model: Model) -> None:
-    invoke = serve(parts)
+def test_start_of_the_container_counts_as_overhead_latency(parts: ServerParts, model: Model) -> None:
+    invoke = deploy(parts)
     wait_for_stop(parts)
     model.ping = 503
     with ThreadPoolExecutor() as pool:
@@ -94,7 +94,7 @@ def test_start_of_the_container_is_overhead(parts: ServerParts, model: Model) ->
 @pytest.mark.usefixtures("short_idle_timeout")
 def test_container_is_not_stopped_during_a_request(parts: ServerParts, model: Model) -> None:
     gate = Gate(model)
-    invoke = serve(parts)
+    invoke = deploy(parts)
     with ThreadPoolExecutor() as pool:
         response = pool.submit(invoke)
         wait_until(lambda: model.requests)
@@ -106,7 +106,7 @@ def test_container_is_not_stopped_during_a_request(parts: ServerParts, model: Mo
 
 @pytest.mark.usefixtures("model", "short_idle_timeout")
 def test_concurrent_requests_start_one_container(parts: ServerParts) -> None:
-    invoke = serve(parts, MaxConcurrency=20)
+    invoke = deploy(parts, MaxConcurrency=20)
     wait_for_stop(parts)
     with ThreadPoolExecutor(20) as pool:
         assert {response.data for response in pool.map(lambda _: invoke(), range(20))} == {b"x"}
@@ -116,7 +116,7 @@ def test_concurrent_requests_start_one_container(parts: ServerParts) -> None:
 @pytest.mark.usefixtures("model")
 def test_stops_and_starts_lose_no_request(parts: ServerParts) -> None:
     set_idle_timeout(parts, 0.001)
-    invoke = serve(parts, MaxConcurrency=20)
+    invoke = deploy(parts, MaxConcurrency=20)
 
     def invoke_slowly(_: int) -> bytes:
         threading.Event().wait(0.003)
@@ -129,7 +129,7 @@ def test_stops_and_starts_lose_no_request(parts: ServerParts) -> None:
 
 def test_requests_beyond_the_concurrency_are_throttled(parts: ServerParts, model: Model) -> None:
     gate = Gate(model)
-    invoke = serve(parts)
+    invoke = deploy(parts)
     with ThreadPoolExecutor() as pool:
         responses = [pool.submit(invoke) for _ in range(2)]
         wait_until(lambda: len(model.requests) == 2)
@@ -142,8 +142,8 @@ def test_requests_beyond_the_concurrency_are_throttled(parts: ServerParts, model
 
 
 def test_stream_counts_as_a_request_until_it_ends(parts: ServerParts, model: Model) -> None:
-    model.invoke = lambda _: Reply(parts=[b"one", b"two"])
-    invoke = serve(parts, MaxConcurrency=1)
+    model.invoke = lambda _: Reply(chunks=[b"one", b"two"])
+    invoke = deploy(parts, MaxConcurrency=1)
     for _ in range(3):
         assert b"two" in wait_until(lambda: _read_stream(invoke))
 
@@ -151,7 +151,7 @@ def test_stream_counts_as_a_request_until_it_ends(parts: ServerParts, model: Mod
 def _read_stream(invoke: Invoker) -> bytes:
     try:
         return bytes(invoke(path="invocations-response-stream").data)
-    except ServiceError:  # the end of a stream reaches the client before the server
+    except ServiceError:  # the server may not have noticed the end of the last stream yet
         return b""
 
 
@@ -159,15 +159,15 @@ def test_container_that_does_not_start_fails_the_endpoint(parts: ServerParts, mo
     model.exit_at_start = Exit(3)
     make_config(parts)
     parts.start_endpoint()
-    found = parts.wait_for_endpoint()
-    assert found["EndpointStatus"] == "Failed"
-    assert "did not pass the ping health check" in found["FailureReason"]
+    description = parts.wait_for_endpoint()
+    assert description["EndpointStatus"] == "Failed"
+    assert "did not pass the ping health check" in description["FailureReason"]
     assert parts.runtime.hosts == {}
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
 def test_failed_start_fails_its_requests_and_the_next_request_tries_again(parts: ServerParts, model: Model) -> None:
-    invoke = serve(parts)
+    invoke = deploy(parts)
     wait_for_stop(parts)
     model.exit_at_start = Exit(3)
     message = invoke.read_model_error()["Message"]
@@ -178,7 +178,7 @@ def test_failed_start_fails_its_requests_and_the_next_request_tries_again(parts:
 
 @pytest.mark.usefixtures("short_idle_timeout")
 def test_slow_start_is_not_ready_in_time(parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    invoke = serve(parts)
+    invoke = deploy(parts)
     wait_for_stop(parts)
     model.ping = 503
     monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
@@ -192,16 +192,16 @@ def test_slow_start_is_not_ready_in_time(parts: ServerParts, model: Model, monke
 
 @pytest.mark.usefixtures("model")
 def test_memory_size_limits_the_container(parts: ServerParts) -> None:
-    serve(parts)
+    deploy(parts)
     (host,) = parts.running_hosts
     assert host.plan.limits is not None
     assert host.plan.limits.memory_bytes == 2 << 30
-    assert host.plan.gpus is False
+    assert host.plan.has_gpus is False
 
 
 @pytest.mark.usefixtures("model", "short_idle_timeout")
 def test_provisioned_concurrency_keeps_the_container(parts: ServerParts) -> None:
-    serve(parts, ProvisionedConcurrency=1)
+    deploy(parts, ProvisionedConcurrency=1)
     threading.Event().wait(0.3)
     assert len(parts.running_hosts) == 1
     assert len(parts.runtime.started_hosts) == 1
@@ -209,12 +209,14 @@ def test_provisioned_concurrency_keeps_the_container(parts: ServerParts) -> None
 
 @pytest.mark.usefixtures("short_idle_timeout")
 def test_update_changes_concurrency(parts: ServerParts, model: Model) -> None:
-    invoke = serve(parts)
+    invoke = deploy(parts)
     wait_for_stop(parts)
+    assert read_metric(parts, "ModelSetupTime") == {}  # the first start of the container is not recorded
     update_weights(parts, main={"ServerlessUpdateConfig": {"MaxConcurrency": 1, "ProvisionedConcurrency": 1}})
     (variant,) = parts.wait_for_endpoint()["ProductionVariants"]
-    assert variant["CurrentServerlessConfig"] == {**CONFIG, "MaxConcurrency": 1, "ProvisionedConcurrency": 1}
+    assert variant["CurrentServerlessConfig"] == {**SERVERLESS_CONFIG, "MaxConcurrency": 1, "ProvisionedConcurrency": 1}
     wait_until(lambda: parts.running_hosts)
+    wait_until(lambda: read_metric(parts, "ModelSetupTime").keys() == {"main"})
     gate = Gate(model)
     with ThreadPoolExecutor() as pool:
         response = pool.submit(invoke)
@@ -233,7 +235,7 @@ def test_update_changes_concurrency(parts: ServerParts, model: Model) -> None:
     ],
 )
 def test_wrong_update_is_refused(parts: ServerParts, changes: dict[str, Any], reason: str) -> None:
-    serve(parts)
+    deploy(parts)
     with pytest.raises(ValidationError, match=reason):
         update_weights(parts, main=changes)
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
@@ -241,7 +243,7 @@ def test_wrong_update_is_refused(parts: ServerParts, changes: dict[str, Any], re
 
 @pytest.mark.usefixtures("model")
 def test_serverless_update_of_instances_is_refused(parts: ServerParts) -> None:
-    parts.serve()
+    parts.deploy()
     with pytest.raises(ValidationError, match="Variant main is not serverless: use DesiredInstanceCount"):
         update_weights(parts, main={"ServerlessUpdateConfig": {"MaxConcurrency": 1}})
     make_config(parts, "d")
@@ -251,15 +253,15 @@ def test_serverless_update_of_instances_is_refused(parts: ServerParts) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_endpoint_describes_serverless_variant(parts: ServerParts) -> None:
-    serve(parts)
+    deploy(parts)
     (variant,) = parts.describe_endpoint()["ProductionVariants"]
-    assert variant["CurrentServerlessConfig"] == variant["DesiredServerlessConfig"] == CONFIG
+    assert variant["CurrentServerlessConfig"] == variant["DesiredServerlessConfig"] == SERVERLESS_CONFIG
     assert variant["CurrentInstanceCount"] == 0
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
 def test_update_during_a_start_loses_no_request(parts: ServerParts, model: Model) -> None:
-    invoke = serve(parts)
+    invoke = deploy(parts)
     wait_for_stop(parts)
     model.ping = 503
     make_config(parts, "d")
@@ -276,7 +278,7 @@ def test_update_during_a_start_loses_no_request(parts: ServerParts, model: Model
 @pytest.mark.usefixtures("short_idle_timeout")
 @pytest.mark.parametrize("is_starting", [False, True])
 def test_deleted_endpoint_leaves_no_container(parts: ServerParts, model: Model, *, is_starting: bool) -> None:
-    invoke = serve(parts)
+    invoke = deploy(parts)
     wait_for_stop(parts)
     with ThreadPoolExecutor() as pool:
         if is_starting:
@@ -294,7 +296,7 @@ def test_deleted_endpoint_leaves_no_container(parts: ServerParts, model: Model, 
 def test_restarted_server_serves(parts: ServerParts, *, is_idle: bool) -> None:
     if is_idle:
         set_idle_timeout(parts, 0.1)
-    serve(parts)
+    deploy(parts)
     if is_idle:
         wait_for_stop(parts)
     second = parts.restart()
@@ -307,24 +309,24 @@ def test_restarted_server_serves(parts: ServerParts, *, is_idle: bool) -> None:
 
 @pytest.mark.usefixtures("model", "short_idle_timeout")
 def test_restarted_server_starts_no_idle_container(parts: ServerParts) -> None:
-    serve(parts)
+    deploy(parts)
     wait_for_stop(parts)
     second = parts.restart()
     try:
-        wait_until(lambda: find_endpoint(second).is_in_service)
+        wait_until(lambda: find_endpoint(second).is_in_service.is_set())
         assert len(parts.runtime.started_hosts) == 1
         assert second.describe_endpoint()["EndpointStatus"] == "InService"
         make_config(second, "d")
         second.update("d")
         assert second.wait_for_endpoint()["EndpointConfigName"] == "d"
-        assert len(parts.runtime.started_hosts) == 2  # a new container is always started once
+        assert len(parts.runtime.started_hosts) == 2  # each deployment starts its container once, to check its health
     finally:
         second.close()
 
 
 @pytest.mark.usefixtures("model", "short_idle_timeout")
 def test_restarted_server_starts_a_container_with_provisioned_concurrency(parts: ServerParts) -> None:
-    serve(parts, ProvisionedConcurrency=1)
+    deploy(parts, ProvisionedConcurrency=1)
     parts.registry.shut_down()
     second = parts.restart()
     try:
@@ -348,7 +350,7 @@ def _read_response(parts: ServerParts) -> bytes:
 
 
 def test_bodies_have_at_most_4_mb(parts: ServerParts, model: Model) -> None:
-    invoke = serve(parts)
+    invoke = deploy(parts)
     error = invoke.read_error(body=bytes(serverless.MAX_BODY_BYTES + 1))
     assert (error.code, model.requests) == ("ValidationError", [])
     assert invoke(bytes(serverless.MAX_BODY_BYTES)).status_code == 200
@@ -371,27 +373,31 @@ def test_wrong_config_is_refused(parts: ServerParts, config: dict[str, Any], rea
 
 @pytest.mark.usefixtures("model")
 def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
-    variant = {"VariantName": "main", "ModelName": "m", "ServerlessConfig": CONFIG}
+    serverless = {"VariantName": "main", "ServerlessConfig": SERVERLESS_CONFIG}
+    variant = {**serverless, "ModelName": "m"}
+    without_model = {"VariantName": "main", "InstanceType": "ml.m5.large"}
     asynchronous = {"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}}
     parts.make_model("isolated", isolated=True)
     parts.make_model("s")
-    refused: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
+    refused_configs: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
         ([{**variant, "InstanceType": "ml.m5.large"}], {}, "both ServerlessConfig and InstanceType"),
         ([{"VariantName": "main", "ModelName": "m"}], {}, "needs an InstanceType, or a ServerlessConfig"),
         ([variant, {**variant, "VariantName": "two"}], {}, "one variant, not 2"),
+        ([without_model, {**serverless, "VariantName": "two"}], {}, "serverless variant two needs a ModelName"),
+        ([variant, {**without_model, "VariantName": "two"}], {}, "Variants without a ModelName: two"),
         ([{**variant, "ModelName": "isolated"}], {}, "does not support models with EnableNetworkIsolation"),
-        ([variant], capture_config(), "DataCaptureConfig is not supported together with ServerlessConfig"),
-        ([variant], shadow_config(), "ShadowProductionVariants is not supported together with ServerlessConfig"),
+        ([variant], make_capture_config(), "DataCaptureConfig is not supported together with ServerlessConfig"),
+        ([variant], make_shadow_config(), "ShadowProductionVariants is not supported together with ServerlessConfig"),
         ([variant], asynchronous, "AsyncInferenceConfig is not supported together with ServerlessConfig"),
     ]
-    for variants, members, reason in refused:
+    for variants, members, reason in refused_configs:
         with pytest.raises(ValidationError, match=reason):
-            parts.make_config(further={"ProductionVariants": variants, **members})
+            parts.make_config(config_members={"ProductionVariants": variants, **members})
 
 
 @pytest.mark.usefixtures("model")
 def test_update_under_load_loses_no_request(parts: ServerParts) -> None:
-    invoke, stop = serve(parts, MaxConcurrency=20), threading.Event()
+    invoke, stop = deploy(parts, MaxConcurrency=20), threading.Event()
     make_config(parts, "d", MaxConcurrency=20)
 
     def invoke_until_stop() -> set[bytes]:
@@ -406,9 +412,9 @@ def test_update_under_load_loses_no_request(parts: ServerParts) -> None:
         assert [client.result() for client in clients] == [{b"x"}] * 4
 
 
-def test_ended_container_is_restarted(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  it serves
-    serve(parts)
-    (ended,) = parts.running_hosts
-    ended.end(Exit(1))
+def test_ended_container_is_restarted(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  endpoint `e` serves it
+    deploy(parts)
+    (host,) = parts.running_hosts
+    host.end(Exit(1))
     assert wait_until(lambda: _read_response(parts)) == b"x"
     assert len(parts.runtime.started_hosts) == 2

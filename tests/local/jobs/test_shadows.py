@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
-from tests.local.jobs.test_data_capture import capture_config, list_records
+from tests.local.jobs.test_data_capture import list_records, make_capture_config
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
 
@@ -27,26 +27,26 @@ def shadow(parts: ServerParts, model: Model) -> Model:  # noqa: ARG001  the prod
     return parts.runtime.models["shadow"]
 
 
-def shadow_config(**members: Any) -> dict[str, Any]:
+def make_shadow_config(**members: Any) -> dict[str, Any]:
     variant = {"VariantName": "copy", "ModelName": "s", "InstanceType": "ml.m5.large", **members}
     return {"ShadowProductionVariants": [variant]}
 
 
-def serve(parts: ServerParts, **members: Any) -> Invoker:
-    parts.make_config(further={**shadow_config(), **members})
+def deploy(parts: ServerParts, **members: Any) -> Invoker:
+    parts.make_config(config_members={**make_shadow_config(), **members})
     parts.start_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
     return Invoker(parts)
 
 
-def use_random(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+def set_random_values(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     iterator = iter(values)
     monkeypatch.setattr(shadows, "_random", lambda: next(iterator))
 
 
 def test_shadow_receives_copies_and_its_responses_are_dropped(parts: ServerParts, model: Model, shadow: Model) -> None:
     shadow.invoke = lambda _: Reply(b"shadow")
-    response = serve(parts)(b"1,2", Content_Type="text/csv", X_Amzn_SageMaker_Target_Variant="main")
+    response = deploy(parts)(b"1,2", Content_Type="text/csv", X_Amzn_SageMaker_Target_Variant="main")
     assert response.data == b"1,2"
     assert response.headers["x-Amzn-Invoked-Production-Variant"] == "main"
     wait_until(lambda: shadow.requests)
@@ -58,8 +58,8 @@ def test_shadow_receives_copies_and_its_responses_are_dropped(parts: ServerParts
 def test_weight_is_the_share_of_copied_requests(
     parts: ServerParts, shadow: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_random(monkeypatch, 0.0, 0.24, 0.25, 0.99)
-    parts.make_config(main={"InitialVariantWeight": 4.0}, further=shadow_config(InitialVariantWeight=1.0))
+    set_random_values(monkeypatch, 0.0, 0.24, 0.25, 0.99)
+    parts.make_config(main={"InitialVariantWeight": 4.0}, config_members=make_shadow_config(InitialVariantWeight=1.0))
     parts.start_endpoint()
     parts.wait_for_endpoint()
     for number in range(4):
@@ -68,8 +68,8 @@ def test_weight_is_the_share_of_copied_requests(
     assert {request.body for request in shadow.requests} == {b"0", b"1"}
 
 
-def test_shadow_is_no_target(parts: ServerParts, shadow: Model) -> None:
-    error = serve(parts).read_error(X_Amzn_SageMaker_Target_Variant="copy")
+def test_requests_cannot_target_a_shadow(parts: ServerParts, shadow: Model) -> None:
+    error = deploy(parts).read_error(X_Amzn_SageMaker_Target_Variant="copy")
     assert "no production variant copy" in error.message
     assert shadow.requests == []
 
@@ -85,13 +85,13 @@ def test_failing_shadow_does_not_fail_the_client(
 ) -> None:
     monkeypatch.setattr(sagemaker_runtime, "MAX_RESPONSE_BYTES", 10)
     shadow.invoke = behaviour
-    invoke = serve(parts)
+    invoke = deploy(parts)
     assert [invoke(b"x").data for _ in range(3)] == [b"x"] * 3
     wait_until(lambda: len(shadow.requests) == 3)
 
 
 def test_ended_shadow_does_not_fail_the_client(parts: ServerParts, shadow: Model) -> None:
-    invoke = serve(parts)
+    invoke = deploy(parts)
     shadow.ping = 503
     next(host for host in parts.running_hosts if host.model is shadow).end(Exit(1))
     assert invoke().data == b"x"
@@ -102,16 +102,16 @@ def test_slow_shadow_delays_no_client(parts: ServerParts, shadow: Model, monkeyp
     monkeypatch.setattr(shadows, "MAX_WAITING", 2)
     release = threading.Event()
 
-    def wait(_: ReceivedRequest) -> Reply:
+    def respond_when_released(_: ReceivedRequest) -> Reply:
         release.wait(10)
         return Reply()
 
-    shadow.invoke = wait
-    invoke = serve(parts)
+    shadow.invoke = respond_when_released
+    invoke = deploy(parts)
     assert [invoke().data for _ in range(5)] == [b"x"] * 5
     release.set()
-    wait_until(lambda: "3 requests were not copied to the shadow variant" in str(parts.read_log(GROUP)))
-    assert len(shadow.requests) == 2
+    wait_until(lambda: "requests were not copied to the shadow variant (3)" in str(parts.read_log(GROUP)))
+    wait_until(lambda: len(shadow.requests) == 2)  # the note is written after the first of the two copies
 
 
 def test_exchanges_of_both_variants_are_captured(
@@ -119,7 +119,7 @@ def test_exchanges_of_both_variants_are_captured(
 ) -> None:
     monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 0.05)
     shadow.invoke = lambda _: Reply(b"shadow")
-    serve(parts, **capture_config())()
+    deploy(parts, **make_capture_config())()
     wait_until(lambda: len(list(list_records(parts))) == 2)
     folders = {item.key.split("/")[2] for item in parts.context.store.list("bucket", "captured/")}
     assert folders == {"main", "copy"}
@@ -127,7 +127,7 @@ def test_exchanges_of_both_variants_are_captured(
 
 def test_invocations_of_both_variants_are_counted(parts: ServerParts, shadow: Model) -> None:
     shadow.invoke = lambda _: Reply(b"no", 500)
-    serve(parts)()
+    deploy(parts)()
     wait_until(lambda: read_metric(parts, "Invocations") == {"main": 1.0, "copy": 1.0})
     assert read_metric(parts, "Invocation5XXErrors") == {"main": 0.0, "copy": 1.0}
 
@@ -142,7 +142,7 @@ def read_metric(parts: ServerParts, name: str) -> dict[str, float]:
 
 
 def test_endpoint_describes_shadow(parts: ServerParts, shadow: Model) -> None:
-    serve(parts)
+    deploy(parts)
     (variant,) = parts.describe_endpoint()["ShadowProductionVariants"]
     assert (variant["VariantName"], variant["CurrentInstanceCount"]) == ("copy", 1)
     update_weights(parts, copy={"DesiredWeight": 0.0})
@@ -157,30 +157,30 @@ def test_endpoint_describes_shadow(parts: ServerParts, shadow: Model) -> None:
 
 
 def test_update_can_add_and_remove_the_shadow(parts: ServerParts, shadow: Model) -> None:
-    parts.serve()
-    parts.make_config("d", further=shadow_config())
+    parts.deploy()
+    parts.make_config("d", config_members=make_shadow_config())
     parts.update("d")
     assert parts.wait_for_endpoint()["EndpointConfigName"] == "d"
     Invoker(parts)()
     wait_until(lambda: shadow.requests)
     parts.update("c")
-    found = parts.wait_for_endpoint()
-    assert "ShadowProductionVariants" not in found or found["ShadowProductionVariants"] is None
+    description = parts.wait_for_endpoint()
+    assert "ShadowProductionVariants" not in description or description["ShadowProductionVariants"] is None
     wait_until(lambda: len(parts.running_hosts) == 1)
 
 
 def test_restarted_server_copies_to_the_same_shadow(parts: ServerParts, shadow: Model) -> None:
-    serve(parts)
+    deploy(parts)
     second = parts.restart()
     try:
-        wait_until(lambda: _responds(second))
+        wait_until(lambda: _is_responding(second))
         wait_until(lambda: shadow.requests)
         assert len(parts.runtime.started_hosts) == 2
     finally:
         second.close()
 
 
-def _responds(parts: ServerParts) -> bool:
+def _is_responding(parts: ServerParts) -> bool:
     try:
         return bool(Invoker(parts)().data == b"x")
     except ServiceError:
@@ -189,23 +189,23 @@ def _responds(parts: ServerParts) -> bool:
 
 def test_unhealthy_shadow_fails_the_endpoint(parts: ServerParts, shadow: Model) -> None:
     shadow.exit_at_start = Exit(1)
-    parts.make_config(further=shadow_config())
+    parts.make_config(config_members=make_shadow_config())
     parts.start_endpoint()
-    found = parts.wait_for_endpoint()
-    assert found["EndpointStatus"] == "Failed"
-    assert "for shadow variant copy did not pass the ping health check" in found["FailureReason"]
+    description = parts.wait_for_endpoint()
+    assert description["EndpointStatus"] == "Failed"
+    assert "for shadow variant copy did not pass the ping health check" in description["FailureReason"]
 
 
 @pytest.mark.usefixtures("shadow")
 def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
     with pytest.raises(ValidationError, match="one variant of each kind, not 2 production variants and 1 shadow"):
-        parts.make_config(one={}, two={}, further=shadow_config())
+        parts.make_config(one={}, two={}, config_members=make_shadow_config())
     output = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
     with pytest.raises(ValidationError, match="ShadowProductionVariants is not supported together with Async"):
-        parts.make_config("c", output, shadow_config())
+        parts.make_config("c", output, make_shadow_config())
     parts.put("models/a.tar.gz", b"")
     parts.make_model("several", "elsewhere", Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
     with pytest.raises(ValidationError, match="with a shadow variant does not support models with Mode MultiModel"):
-        parts.make_config(main={"ModelName": "several"}, further=shadow_config())
+        parts.make_config(main={"ModelName": "several"}, config_members=make_shadow_config())
     with pytest.raises(ValidationError, match="VariantNames"):
-        parts.make_config(copy={}, further=shadow_config())
+        parts.make_config(copy={}, config_members=make_shadow_config())

@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_J
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Image, Line, Plan
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Record, State
@@ -35,15 +35,16 @@ TIMEOUT_SECONDS = 10.0
 
 
 class Gates:
-    """The steps of a job. One of them waits until the test opens its gate."""
+    """A gate before each step of a job. At most one gate is closed: the job waits there until the test opens it."""
 
-    def __init__(self, closed: str) -> None:
-        self._closed = closed
+    def __init__(self, closed_step: str) -> None:
+        self.closed_step = closed_step
         self.reached = threading.Event()
         self.open = threading.Event()
 
-    def step(self, name: str) -> None:
-        if name == self._closed:
+    def pass_gate(self, step: str) -> None:
+        """Return at once, or when the test has opened the closed gate."""
+        if step == self.closed_step:
             self.reached.set()
             self.open.wait(TIMEOUT_SECONDS)
 
@@ -60,7 +61,7 @@ class GatedHost(HostWithoutFolders):
         return iter(())
 
     def wait(self) -> Exit:
-        self._gates.step("running")
+        self._gates.pass_gate("running")
         if self._gates.reached.is_set():
             self._ended.wait(TIMEOUT_SECONDS)
         self._ended.set()
@@ -73,7 +74,7 @@ class GatedHost(HostWithoutFolders):
         """Return None: the use of resources is unknown."""
 
     def copy(self, path: str, target: Path) -> Tree | None:  # noqa: ARG002
-        self._gates.step("collecting")
+        self._gates.pass_gate("collecting")
         return None
 
     def connect(self, timeout: float) -> socket.socket:  # noqa: ARG002
@@ -83,47 +84,55 @@ class GatedHost(HostWithoutFolders):
 class GatedRuntime:
     name = "gated"
     machine_address = "127.0.0.1"
-    gets_address_later = False
+    has_address_only_while_hosts_run = False
 
     host_type = GatedHost
 
     def __init__(self, gates: Gates) -> None:
         self._gates = gates
-        self.plans: dict[str, Sequence[Host]] = {}
+        self._cancelled = threading.Event()
+        self.hosts_by_plan: dict[str, Sequence[Host]] = {}
 
     def forward(self, port: int) -> None:
-        """Return None: hosts connect directly."""
+        """Return None: this runtime forwards no ports."""
 
     def prepare(self, image: str) -> None:  # noqa: ARG002
-        self._gates.step("preparing")
+        self._gates.pass_gate("preparing")
+        if self._gates.closed_step == "installing":
+            self._gates.reached.set()
+            assert self._cancelled.wait(TIMEOUT_SECONDS)
+            raise CannotRunError("the environment cannot be made")
 
     def start(self, plan: Plan) -> Sequence[Host]:
-        self._gates.step("starting")
-        self.plans[plan.name] = [self.host_type(self._gates)]
-        return self.plans[plan.name]
+        self._gates.pass_gate("starting")
+        self.hosts_by_plan[plan.name] = [self.host_type(self._gates)]
+        return self.hosts_by_plan[plan.name]
 
     def images(self) -> Sequence[Image]:
         return ()
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
-        return self.plans
+        return self.hosts_by_plan
 
     def remove(self, plan_name: str) -> None:
-        self._gates.step("removing")
-        self.plans.pop(plan_name, None)
+        self._gates.pass_gate("removing")
+        self.hosts_by_plan.pop(plan_name, None)
+
+    def cancel_installations(self) -> None:
+        self._cancelled.set()
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class Server:
     """The parts of a server whose runtime has gates."""
 
-    def __init__(self, folder: Path, closed: str) -> None:
+    def __init__(self, folder: Path, closed_step: str) -> None:
         home = Home(folder)
         home.create()
         (home.buckets / "bucket").mkdir()
-        self.gates = Gates(closed)
+        self.gates = Gates(closed_step)
         self.runtime = GatedRuntime(self.gates)
         self.state, store = State(home.state), ObjectStore(home)
         self.context = Context(
@@ -142,19 +151,19 @@ class Server:
     def stop(self) -> None:
         self.operations["StopTrainingJob"]({"TrainingJobName": "job"})
 
-    def record(self, kind: str = TRAINING_JOB.arn_type) -> Record:
-        found = self.state.get(kind, "job")
-        assert found is not None
-        return found
+    def get_record(self, kind: str = TRAINING_JOB.arn_type) -> Record:
+        record = self.state.get(kind, "job")
+        assert record is not None
+        return record
 
     def wait_for_end(self, kind: str = TRAINING_JOB.arn_type) -> Mapping[str, Any]:
         """Wait until the job has ended and its containers are removed; return its description."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while self.registry.find(f"{kind}/job") is not None:
-            assert time.monotonic() < deadline, self.record(kind)
+            assert time.monotonic() < deadline, self.get_record(kind)
             time.sleep(0.005)
-        assert self.runtime.plans == {}
-        return self.record(kind).description
+        assert self.runtime.hosts_by_plan == {}
+        return self.get_record(kind).description
 
     def close(self) -> None:
         self.gates.open.set()
@@ -166,11 +175,11 @@ class Server:
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
-    """Return a function that makes a server whose gate with a given name is closed."""
+    """A function that makes a server. Its argument is the step of a job whose gate is closed; empty if all are open."""
     servers: list[Server] = []
 
-    def make(closed: str = "") -> Server:
-        servers.append(Server(tmp_path / "home", closed))
+    def make(closed_step: str = "") -> Server:
+        servers.append(Server(tmp_path / "home", closed_step))
         return servers[-1]
 
     yield make
@@ -178,7 +187,7 @@ def make_server(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
         server.close()
 
 
-REQUEST = {
+TRAINING_REQUEST = {
     "TrainingJobName": "job",
     "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
     "RoleArn": "arn:aws:iam::000000000000:role/microjobs",
@@ -187,7 +196,7 @@ REQUEST = {
     "StoppingCondition": {"MaxRuntimeInSeconds": 100},
 }
 
-PROCESSING = {
+PROCESSING_REQUEST = {
     "ProcessingJobName": "job",
     "AppSpecification": {"ImageUri": "image"},
     "ProcessingResources": {"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}},
@@ -196,37 +205,37 @@ PROCESSING = {
 
 
 @pytest.mark.parametrize(
-    ("moment", "outcome"),
+    ("step", "outcome"),
     [
         ("preparing", "Stopped"),
         ("starting", "Stopped"),
         ("running", "Stopped"),
-        ("collecting", "Completed"),  # its hosts have ended, and its model is being uploaded
+        ("collecting", "Completed"),  # the hosts have ended, and the server copies their files
     ],
 )
-def test_stop_ends_a_job_at_any_moment(make_server: Callable[[str], Server], moment: str, outcome: str) -> None:
-    server = make_server(moment)
-    server.operations["CreateTrainingJob"](REQUEST)
+def test_stop_ends_a_job_at_any_moment(make_server: Callable[[str], Server], step: str, outcome: str) -> None:
+    server = make_server(step)
+    server.operations["CreateTrainingJob"](TRAINING_REQUEST)
     assert server.gates.reached.wait(TIMEOUT_SECONDS)
     server.stop()
-    assert server.record().status == "Stopping"
-    server.stop()  # a second stop has no further effect
+    assert server.get_record().status == "Stopping"
+    server.stop()  # a second stop has no effect
     server.gates.open.set()
     assert server.wait_for_end()["TrainingJobStatus"] == outcome
 
 
 def test_stop_of_an_ended_job_raises(make_server: Callable[[str], Server]) -> None:
     server = make_server("removing")
-    server.operations["CreateTrainingJob"](REQUEST)
+    server.operations["CreateTrainingJob"](TRAINING_REQUEST)
     assert server.gates.reached.wait(TIMEOUT_SECONDS)
     with pytest.raises(ValidationError, match="in status Completed"):
         server.stop()
 
 
 def test_delete_waits_until_the_hosts_are_removed(make_server: Callable[[str], Server]) -> None:
-    """Otherwise, the removal of the old job's containers would remove those of a new job with the same name."""
+    """If a job with the same name could start earlier, the removal would also remove the containers of this new job."""
     server = make_server("removing")
-    server.operations["CreateTrainingJob"](REQUEST)
+    server.operations["CreateTrainingJob"](TRAINING_REQUEST)
     assert server.gates.reached.wait(TIMEOUT_SECONDS)
     with ThreadPoolExecutor() as pool:
         deletion = pool.submit(server.operations["DeleteTrainingJob"], {"TrainingJobName": "job"})
@@ -234,13 +243,21 @@ def test_delete_waits_until_the_hosts_are_removed(make_server: Callable[[str], S
             deletion.result(0.3)
         server.gates.open.set()
         assert deletion.result(TIMEOUT_SECONDS) == {}
-    assert server.runtime.plans == {}
+    assert server.runtime.hosts_by_plan == {}
 
 
 def test_job_that_starts_during_a_shutdown_is_stopped(make_server: Callable[[str], Server]) -> None:
     server = make_server("")
     server.registry.shut_down()
-    server.operations["CreateTrainingJob"](REQUEST)
+    server.operations["CreateTrainingJob"](TRAINING_REQUEST)
+    assert server.wait_for_end()["FailureReason"].endswith("the local server was shut down while the job ran")
+
+
+def test_shutdown_cancels_installations(make_server: Callable[[str], Server]) -> None:
+    server = make_server("installing")
+    server.operations["CreateTrainingJob"](TRAINING_REQUEST)
+    assert server.gates.reached.wait(TIMEOUT_SECONDS)
+    server.registry.shut_down()
     assert server.wait_for_end()["FailureReason"].endswith("the local server was shut down while the job ran")
 
 
@@ -259,18 +276,20 @@ class CheckpointHost(GatedHost):
 def test_model_is_stored_after_a_failed_checkpoint_upload(make_server: Callable[[str], Server]) -> None:
     server = make_server("")
     server.runtime.host_type = CheckpointHost
-    server.operations["CreateTrainingJob"]({**REQUEST, "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints"}})
-    ended = server.wait_for_end()
-    assert ended["TrainingJobStatus"] == "Completed", ended
+    server.operations["CreateTrainingJob"](
+        {**TRAINING_REQUEST, "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints"}}
+    )
+    description = server.wait_for_end()
+    assert description["TrainingJobStatus"] == "Completed", description
     assert [item.key for item in server.context.store.list("bucket")] == ["models/job/output/model.tar.gz"]
     (log,) = server.context.logs.streams("/aws/sagemaker/TrainingJobs").values()
     assert any("the last checkpoints could not be saved" in event.message for event in log.events())
 
 
-@pytest.mark.parametrize("moment", ["preparing", "starting", "running"])
-def test_stop_ends_a_processing_job(make_server: Callable[[str], Server], moment: str) -> None:
-    server = make_server(moment)
-    server.operations["CreateProcessingJob"](PROCESSING)
+@pytest.mark.parametrize("step", ["preparing", "starting", "running"])
+def test_stop_ends_a_processing_job(make_server: Callable[[str], Server], step: str) -> None:
+    server = make_server(step)
+    server.operations["CreateProcessingJob"](PROCESSING_REQUEST)
     assert server.gates.reached.wait(TIMEOUT_SECONDS)
     server.operations["StopProcessingJob"]({"ProcessingJobName": "job"})
     server.gates.open.set()
@@ -278,21 +297,21 @@ def test_stop_ends_a_processing_job(make_server: Callable[[str], Server], moment
 
 
 def test_stop_before_the_first_start_stops_the_job(make_server: Callable[[str], Server]) -> None:
-    """Another client can list a job and stop it before the response of Create was sent."""
+    """Another client can list a job and stop it before the server sends the response of Create."""
     server = make_server("running")
-    record = create_training_job(server.context, REQUEST)
+    record = create_training_job(server.context, TRAINING_REQUEST)
     server.stop()
     server.registry.start(training.TrainingJob(server.context, record))
     assert server.wait_for_end()["TrainingJobStatus"] == "Stopped"
 
 
-@pytest.mark.parametrize("hosts", [0, 1])
-def test_stop_before_a_crash_stops_the_resumed_job(make_server: Callable[[str], Server], hosts: int) -> None:
+@pytest.mark.parametrize("has_host", [False, True])
+def test_stop_before_a_crash_stops_the_resumed_job(make_server: Callable[[str], Server], has_host: bool) -> None:
     server = make_server("running")
-    create_training_job(server.context, REQUEST)
+    create_training_job(server.context, TRAINING_REQUEST)
     server.stop()
-    if hosts:
-        server.runtime.plans["training-job/job"] = [GatedHost(server.gates)]
+    if has_host:
+        server.runtime.hosts_by_plan["training-job/job"] = [GatedHost(server.gates)]
     server.gates.open.set()
     server.registry.recover({TRAINING_JOB.arn_type: training.TrainingJob})
     assert server.wait_for_end()["TrainingJobStatus"] == "Stopped"

@@ -1,4 +1,4 @@
-"""Tests for transform jobs on fake containers, whose answers each test defines."""
+"""Tests for transform jobs on fake containers. Each test defines the answers of the containers."""
 
 import gzip
 import struct
@@ -11,12 +11,12 @@ from microjobs_orchestrator.local import recordio
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
+from tests.local.jobs.conftest import ServerParts, make_transform_request, wait_until
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, track_concurrency
 
 MB = 1 << 20
 SERVER_PREFIXES = ("AWS_", "PIP_", "UV_", "SAGEMAKER_MLFLOW_")
-"""What the names of variables begin with that each host gets, whatever the request contains."""
+"""The prefixes of the variables that each host gets, whatever the request contains."""
 
 
 def answer_in_upper_case(request: ReceivedRequest) -> Reply:
@@ -46,7 +46,7 @@ def test_request_headers_match_job(parts: ServerParts, model: Model) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_container_environment_from_request(parts: ServerParts) -> None:
+def test_container_environment_contains_members_of_the_request(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     parts.transform(BatchStrategy="SingleRecord", MaxPayloadInMB=2, MaxConcurrentTransforms=3, Environment={"X": "y"})
     environment = dict(parts.runtime.started_hosts[0].plan.environment)
@@ -102,6 +102,13 @@ def test_damaged_records_fail_only_their_object(parts: ServerParts, model: Model
     assert len(model.requests) == 1
 
 
+@pytest.mark.usefixtures("model")
+def test_reason_counts_the_other_failed_objects(parts: ServerParts) -> None:
+    for name in ("a", "b"):
+        parts.put(f"in/{name}", b"not RecordIO")
+    assert parts.transform(SplitType="RecordIO")["FailureReason"].endswith(" (1 more failed, see the log)")
+
+
 def test_assemble_adds_newlines(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda request: Reply(request.body.strip())
     parts.put("in/a", b"one\ntwo\n")
@@ -117,15 +124,15 @@ def test_assemble_adds_no_blank_lines(parts: ServerParts) -> None:
 
 
 def test_output_keeps_input_order(parts: ServerParts, model: Model) -> None:
-    another_answered = threading.Event()
-    answered: list[int] = []
+    another_response_sent = threading.Event()
+    answered_numbers: list[int] = []
 
     def answer_first_request_last(request: ReceivedRequest) -> Reply:
         number = int(request.body)
         if number == 0:
-            another_answered.wait(10)
-        answered.append(number)
-        another_answered.set()
+            another_response_sent.wait(10)
+        answered_numbers.append(number)
+        another_response_sent.set()
         return Reply(request.body)
 
     model.invoke = answer_first_request_last
@@ -133,7 +140,7 @@ def test_output_keeps_input_order(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", content)
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", MaxConcurrentTransforms=8)
     assert parts.read_outputs() == {"a.out": content}
-    assert answered[0] != 0
+    assert answered_numbers[0] != 0
 
 
 def test_respects_max_concurrent_transforms(parts: ServerParts, model: Model) -> None:
@@ -145,21 +152,21 @@ def test_respects_max_concurrent_transforms(parts: ServerParts, model: Model) ->
 
 
 def test_execution_parameters_fill_missing_members(parts: ServerParts, model: Model) -> None:
-    model.parameters = {"BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1, "MaxConcurrentTransforms": 2}
+    model.execution_parameters = {"BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1, "MaxConcurrentTransforms": 2}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
     assert sorted(request.body for request in model.requests) == [b"one\n", b"two\n"]
 
 
 def test_request_overrides_execution_parameters(parts: ServerParts, model: Model) -> None:
-    model.parameters = {"BatchStrategy": "SINGLE_RECORD"}
+    model.execution_parameters = {"BatchStrategy": "SINGLE_RECORD"}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="MultiRecord")
     assert [request.body for request in model.requests] == [b"one\ntwo\n"]
 
 
 def test_invalid_execution_parameters_fail_the_job(parts: ServerParts, model: Model) -> None:
-    model.parameters = {"BatchStrategy": "ALL_AT_ONCE"}
+    model.execution_parameters = {"BatchStrategy": "ALL_AT_ONCE"}
     parts.put("in/a", b"a")
     reason = parts.transform()["FailureReason"]
     assert reason.startswith('AlgorithmError: GET /execution-parameters answered \'{"BatchStrategy": "ALL_AT_ONCE"}\'')
@@ -202,14 +209,14 @@ def test_client_error_is_not_retried(parts: ServerParts, model: Model) -> None:
 
 
 def test_invocation_timeout_fails_its_object(parts: ServerParts, model: Model) -> None:
-    def slow(_: ReceivedRequest) -> Reply:
+    def respond_slowly(_: ReceivedRequest) -> Reply:
         time.sleep(0.3)
         return Reply()
 
-    model.invoke = slow
+    model.invoke = respond_slowly
     parts.put("in/a", b"a")
     limits = {"InvocationsMaxRetries": 0, "InvocationsTimeoutInSeconds": 0.1}
-    assert "no answer within 0.1 s" in parts.transform(ModelClientConfig=limits)["FailureReason"]
+    assert "no response within 0.1 s" in parts.transform(ModelClientConfig=limits)["FailureReason"]
 
 
 @pytest.mark.usefixtures("model")
@@ -255,7 +262,7 @@ def test_empty_objects_become_empty_objects(parts: ServerParts, model: Model) ->
 def test_objects_are_split_across_hosts(parts: ServerParts, model: Model) -> None:
     for name in "abcd":
         parts.put(f"in/{name}", name.encode())
-    parts.transform(hosts=2)
+    parts.transform(host_count=2)
     bodies_by_host = {
         host: {request.body for request in model.requests if request.host == host} for host in ("algo-1", "algo-2")
     }
@@ -290,26 +297,26 @@ def test_unhealthy_container_fails_the_job(parts: ServerParts, model: Model, mon
 def test_unhealthy_container_stops_other_hosts(
     parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(request: ReceivedRequest) -> Reply:
+    def respond_slowly(request: ReceivedRequest) -> Reply:
         time.sleep(0.05)
         return Reply(request.body)
 
     monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
-    model.unhealthy_hosts, model.invoke = {"algo-2"}, slow
+    model.unhealthy_hosts, model.invoke = {"algo-2"}, respond_slowly
     parts.put("in/a", b"x\n" * 1000)
     start_time = time.monotonic()
-    job = parts.transform(hosts=2, SplitType="Line", BatchStrategy="SingleRecord")
+    job = parts.transform(host_count=2, SplitType="Line", BatchStrategy="SingleRecord")
     assert job["FailureReason"] == "AlgorithmError: GET /ping did not answer 200 within 0.2 s."
     assert time.monotonic() - start_time < 10
 
 
 def test_stopped_job_stores_nothing(parts: ServerParts, model: Model) -> None:
-    def slow_second(request: ReceivedRequest) -> Reply:
+    def block_second_object(request: ReceivedRequest) -> Reply:
         if request.body == b"b":
             parts.running_hosts[0]._ended.wait(10)
         return Reply(request.body)
 
-    model.invoke = slow_second
+    model.invoke = block_second_object
     parts.put("in/a", b"a")
     parts.put("in/b", b"b")
     parts.start_transform()
@@ -320,23 +327,12 @@ def test_stopped_job_stores_nothing(parts: ServerParts, model: Model) -> None:
     assert list(parts.home.work.iterdir()) == []
 
 
-@pytest.mark.usefixtures("model")
-def test_restarted_server_resumes_job(parts: ServerParts) -> None:
-    parts.put("in/a", b"a")
-    job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
-    parts.runtime.start(job.attempt.make_plan(parts.context.make_work_folder(job.plan_name)))
-    restarted_parts = parts.restart()
-    assert restarted_parts.wait_for_transform()["TransformJobStatus"] == "Completed"
-    assert parts.read_outputs() == {"a.out": b"a"}
-    restarted_parts.close()
-
-
 @pytest.mark.parametrize(
     ("members", "message"),
     [
         ({"MaxPayloadInMB": 60, "MaxConcurrentTransforms": 2}, "more than 100 MB"),
         ({"MaxPayloadInMB": 101}, "more than 100 MB"),
-        ({"MaxPayloadInMB": 0, "SplitType": "Line"}, "SplitType Line must be None"),
+        ({"MaxPayloadInMB": 0, "SplitType": "Line"}, "SplitType must be None, not Line"),
         ({"source": "s3://bucket/nothing/"}, "No S3 objects found"),
         ({"ModelName": "other"}, "Could not find model"),
     ],
@@ -377,7 +373,7 @@ def test_describe_returns_request_members(parts: ServerParts) -> None:
 def test_restarted_server_restarts_job(parts: ServerParts, old_container: str) -> None:
     """The server restarts the job, whether the earlier attempt's container still runs, has ended or was removed."""
     parts.put("in/a", b"a")
-    job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
+    job = TransformJob(parts.context, parts.transform_jobs.add(make_transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.make_work_folder(job.plan_name)))
     if old_container == "ended":
         parts.running_hosts[0].end(Exit(0))

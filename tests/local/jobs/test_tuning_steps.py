@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from microjobs_orchestrator.local.resources.invocation import Invoker
+from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
 from microjobs_orchestrator.local.resources.pipelines.step_run import StepRun
 from microjobs_orchestrator.local.resources.pipelines.steps.resources import TuningRunner
@@ -25,7 +25,7 @@ def test_summaries_are_sorted_best_first(
 ) -> None:
     """The SDK's `get_top_model_s3_uri` takes the first summary. A job without a value of the metric is not listed."""
 
-    def invoke(_: Invoker, operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def call(_: OperationCaller, operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
         assert request["HyperParameterTuningJobName"] == "tuning"
         if operation.startswith("Describe"):
             return {"HyperParameterTuningJobConfig": {"HyperParameterTuningJobObjective": {"Type": objective}}}
@@ -37,9 +37,9 @@ def test_summaries_are_sorted_best_first(
         ]
         return page
 
-    monkeypatch.setattr(Invoker, "invoke", invoke)
-    invoker = Invoker(parts.context, parts.registry)
-    tools = Tools(parts.context, parts.registry, invoker, "id", "arn", None, lambda _: None, lambda: None)
+    monkeypatch.setattr(OperationCaller, "call", call)
+    operation_caller = OperationCaller(parts.context, parts.registry)
+    tools = Tools(parts.context, parts.registry, operation_caller, "id", "arn", None, lambda _: None, lambda: None)
     run = cast("StepRun", SimpleNamespace(record=SimpleNamespace(internal={"Resource": "tuning"})))
     summaries = TuningRunner(tools, StepType.TUNING).read_properties(run)["TrainingJobSummaries"]
     assert "".join(item["TrainingJobName"] for item in summaries) == names

@@ -9,11 +9,11 @@ from typing import cast
 
 import pytest
 
-from microjobs_orchestrator.local.lifecycle import usage as module
+from microjobs_orchestrator.local.lifecycle import usage as usage_module
 from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Series
-from microjobs_orchestrator.local.runtimes.base import GpuUsage, Host, Usage
+from microjobs_orchestrator.local.runtimes.base import GpuUsage, Host, HostUsage
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Model
 
@@ -25,85 +25,85 @@ class MeasuredHost:
 
     name = "algo-1"
 
-    def __init__(self, cpu_seconds: float, *gpus: GpuUsage, delay: float = 0.01) -> None:
-        self._cpu_seconds, self._gpus, self._delay = cpu_seconds, gpus, delay
+    def __init__(self, cpu_seconds: float, *gpus: GpuUsage) -> None:
+        self._cpu_seconds, self._gpus = cpu_seconds, gpus
         self.measurements: list[float] = []
 
-    def measure(self) -> Usage | None:
+    def measure(self) -> HostUsage | None:
         self.measurements.append(time.monotonic())
-        return Usage(self._cpu_seconds * len(self.measurements), GIB, 4 * GIB, self._gpus)
+        return HostUsage(self._cpu_seconds * len(self.measurements), GIB, 4 * GIB, self._gpus)
 
 
 def measure(store: MetricStore, folder: Path, host: object, is_done: Callable[[], bool]) -> None:
-    """Measure a host until `is_done`."""
+    """Measure a host until `is_done` returns True."""
     meter = Meter(store, "space", lambda name: {"Host": f"job/{name}"}, folder)
     with meter.measure(cast("Sequence[Host]", [host])):
         wait_until(is_done)
 
 
-def read(store: MetricStore, name: str) -> list[float]:
+def read_percentages(store: MetricStore, name: str) -> list[float]:
     series = Series("space", name, (("Host", "job/algo-1"),), "Percent")
     return [value for point in store.read(series) for value in point.statistics.distribution]
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MetricStore:
-    monkeypatch.setattr(module, "FIRST_SECONDS", 0.05)
-    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(usage_module, "FIRST_MEASUREMENT_SECONDS", 0.05)
+    monkeypatch.setattr(usage_module, "INTERVAL_SECONDS", 0.05)
     return MetricStore(tmp_path / "metrics.db")
 
 
 def test_use_of_a_host_is_recorded_in_percent(store: MetricStore, tmp_path: Path) -> None:
     host = MeasuredHost(0.1, GpuUsage(30, 10), GpuUsage(50, 20))
     measure(store, tmp_path, host, lambda: len(host.measurements) >= 3)
-    assert set(read(store, "MemoryUtilization")) == {25.0}
-    assert set(read(store, "GPUUtilization")) == {80.0}
-    assert set(read(store, "GPUMemoryUtilization")) == {30.0}
-    assert all(0 < value < 100 for value in read(store, "DiskUtilization"))
+    assert set(read_percentages(store, "MemoryUtilization")) == {25.0}
+    assert set(read_percentages(store, "GPUUtilization")) == {80.0}
+    assert set(read_percentages(store, "GPUMemoryUtilization")) == {30.0}
+    assert all(0 < value < 100 for value in read_percentages(store, "DiskUtilization"))
     times = host.measurements
     rates = [10 / (later - earlier) for earlier, later in itertools.pairwise(times)]
-    assert sorted(read(store, "CPUUtilization")) == pytest.approx(sorted(rates)[: len(rates)], rel=0.2)
+    assert sorted(read_percentages(store, "CPUUtilization")) == pytest.approx(sorted(rates), rel=0.2)
 
 
 def test_host_that_cannot_be_measured_has_no_metrics(store: MetricStore, tmp_path: Path) -> None:
-    asked = threading.Event()
+    measurement_requested = threading.Event()
 
     class UnknownHost:
         name = "algo-1"
 
         def measure(self) -> None:
-            asked.set()
+            measurement_requested.set()
 
-    measure(store, tmp_path, UnknownHost(), asked.is_set)
+    measure(store, tmp_path, UnknownHost(), measurement_requested.is_set)
     assert store.list_series() == []
 
 
 def test_measurements_end_with_the_hosts(store: MetricStore, tmp_path: Path) -> None:
-    before = set(threading.enumerate())
+    earlier_threads = set(threading.enumerate())
     host = MeasuredHost(0.1)
     measure(store, tmp_path, host, lambda: bool(host.measurements))
-    wait_until(lambda: "usage" not in [thread.name for thread in set(threading.enumerate()) - before])
+    wait_until(lambda: "usage" not in [thread.name for thread in set(threading.enumerate()) - earlier_threads])
 
 
 def test_slow_measurements_are_made_less_often(store: MetricStore, tmp_path: Path) -> None:
     class SlowHost(MeasuredHost):
-        def measure(self) -> Usage | None:
+        def measure(self) -> HostUsage | None:
             time.sleep(0.05)
             return super().measure()
 
     host = SlowHost(0.1)
     measure(store, tmp_path, host, lambda: len(host.measurements) >= 2)
     first, second = host.measurements[:2]
-    assert second - first >= 0.05 / module.MAX_SHARE
+    assert second - first >= 0.05 / usage_module.MAX_SHARE
 
 
 def test_hosts_of_an_endpoint_are_measured(
     parts: ServerParts,
-    model: Model,  # noqa: ARG001  it serves
+    model: Model,  # noqa: ARG001  endpoint `e` serves it
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(FakeHost, "measure", lambda _: Usage(1.0, 1, 2))
-    parts.serve()
-    listed = wait_until(lambda: parts.context.metrics.list_series("/aws/sagemaker/Endpoints"))
-    assert {series.dimensions for series, _ in listed} == {(("EndpointName", "e"), ("VariantName", "main"))}
+    monkeypatch.setattr(usage_module, "FIRST_MEASUREMENT_SECONDS", 0.01)
+    monkeypatch.setattr(FakeHost, "measure", lambda _: HostUsage(1.0, 1, 2))
+    parts.deploy()
+    summaries = wait_until(lambda: parts.context.metrics.list_series("/aws/sagemaker/Endpoints"))
+    assert {series.dimensions for series, _ in summaries} == {(("EndpointName", "e"), ("VariantName", "main"))}

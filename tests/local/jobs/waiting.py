@@ -1,4 +1,4 @@
-"""A runtime whose hosts wait until a test ends them, and take no processor time meanwhile."""
+"""A runtime whose hosts wait until a test ends them. Waiting hosts take no processor time."""
 
 import queue
 import time
@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, 
 
 
 class WaitingHost:
-    """A host that writes lines and ends only when a test calls its methods, and takes no processor time until then."""
+    """A host that writes lines and ends only when its methods are called. Until then, it takes no processor time."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -22,6 +22,7 @@ class WaitingHost:
         self._exits: queue.SimpleQueue[Exit] = queue.SimpleQueue()
         self.has_ended = False
         self.graces: list[float] = []
+        """The grace period of each call of `stop`, in seconds."""
 
     def write(self, text: str) -> None:
         self._lines.put(text.encode())
@@ -50,13 +51,13 @@ class WaitingHost:
 class WaitingRuntime:
     name = "waiting"
     machine_address = "127.0.0.1"
-    gets_address_later = False
+    has_address_only_while_hosts_run = False
 
     def __init__(self) -> None:
         self.hosts: dict[str, WaitingHost] = {}
 
     def forward(self, port: int) -> None:
-        """Return None: hosts connect directly."""
+        """Return None: this runtime forwards no ports."""
 
     def prepare(self, image: str) -> None:
         """Do nothing: every image is available."""
@@ -74,6 +75,9 @@ class WaitingRuntime:
     def remove(self, plan_name: str) -> None:
         if (host := self.hosts.pop(plan_name, None)) is not None:
             host.end(137)
+
+    def cancel_installations(self) -> None:
+        """Do nothing: nothing is installed."""
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""

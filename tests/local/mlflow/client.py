@@ -12,6 +12,6 @@ with mlflow.start_run(run_name="first") as run:
     for step in range(3):
         mlflow.log_metric("loss", 1 / (step + 1), step=step)
     mlflow.log_artifact(file, "notes")
-found = mlflow.search_runs(experiment_names=[experiment])
+runs = mlflow.search_runs(experiment_names=[experiment])
 text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/notes/{file.rpartition('/')[2]}")
-print(json.dumps({"run": run.info.run_id, "loss": found["metrics.loss"].tolist(), "text": text}))
+print(json.dumps({"run": run.info.run_id, "loss": runs["metrics.loss"].tolist(), "text": text}))

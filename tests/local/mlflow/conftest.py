@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import Credentials
-from microjobs_orchestrator.local.resources.mlflow.clients import make_connector
+from microjobs_orchestrator.local.resources.mlflow.connector_finder import make_connector_finder
 from microjobs_orchestrator.local.resources.mlflow.registration import make_register
 from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
@@ -29,14 +29,14 @@ STORE = "s3://bucket/mlflow"
 
 
 class Mlflow:
-    """The operations on MLflow servers, whose processes are in this process."""
+    """The operations on MLflow servers, whose processes are fakes. The fakes run in the process of the test."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
         self.runtime = FakeRuntime()
         self.parts = ServerParts.from_home(home, self.runtime)
-        self._kinds = load_operations(self.parts.context, self.parts.registry)
-        self.operations = SageMaker(self.parts.context, self._kinds).operations()
+        self._kind_operations = load_operations(self.parts.context, self.parts.registry)
+        self.operations = SageMaker(self.parts.context, self._kind_operations).operations()
 
     @property
     def programs(self) -> FakePrograms:
@@ -46,17 +46,17 @@ class Mlflow:
 
     @property
     def program(self) -> FakeProgram:
-        """The process that was started last."""
-        return self.programs.started[-1]
+        """The fake process that was started last."""
+        return self.programs.started_programs[-1]
 
     def call(self, operation: str, **members: Any) -> Mapping[str, Any]:
         return self.operations[operation](members)
 
     def create(self, name: str = "one", **members: Any) -> str:
-        """Create a tracking server, wait until it has a final status; return the status."""
+        """Create a tracking server, and wait until its status is final; return the status."""
         request = {"TrackingServerName": name, "ArtifactStoreUri": STORE, "RoleArn": ROLE, **members}
         self.call("CreateMlflowTrackingServer", **request)
-        return self.settle(name)
+        return self.wait_for_final_status(name)
 
     def create_app(self, name: str = "app", **members: Any) -> str:
         """Create an app; return its ARN."""
@@ -67,7 +67,7 @@ class Mlflow:
     def describe(self, name: str = "one") -> Mapping[str, Any]:
         return self.call("DescribeMlflowTrackingServer", TrackingServerName=name)
 
-    def settle(self, name: str = "one") -> str:
+    def wait_for_final_status(self, name: str = "one") -> str:
         """Wait until the status is final, and return it."""
         transitional = ("Creating", "Updating", "Starting", "Stopping")
         wait_until(lambda: self.describe(name)["TrackingServerStatus"] not in transitional)
@@ -79,11 +79,11 @@ class Mlflow:
         return str(record.description["FailureReason"])
 
     def restart(self) -> "Mlflow":
-        """End this server, with its processes, and start another one with the same home."""
+        """End this server with its processes, and start another server with the same home."""
         self.parts.registry.shut_down()
-        after = Mlflow(self.home)
-        after.parts.registry.recover(list_makers(after._kinds))
-        return after
+        next_server = Mlflow(self.home)
+        next_server.parts.registry.recover(list_makers(next_server._kind_operations))
+        return next_server
 
     def close(self) -> None:
         self.parts.close()
@@ -96,22 +96,24 @@ def mlflow(tmp_path: Path) -> Iterator[Mlflow]:
     home.create()
     home.credentials()
     (home.buckets / "bucket").mkdir()
-    made = Mlflow(home)
-    yield made
-    made.close()
+    mlflow = Mlflow(home)
+    yield mlflow
+    mlflow.close()
 
 
 @contextmanager
 def run_gateway(mlflow: Mlflow) -> Iterator[int]:
-    """Serve the operations, and their MLflow servers, on a port; yield the port."""
+    """Serve the operations and the MLflow servers on a port; yield the port."""
     context = mlflow.parts.context
-    find, region = make_connector(context), context.settings.region
+    find, region = make_connector_finder(context), context.settings.region
     gateway = MlflowGateway(find, context.ui_sessions, TOKEN, region, make_register(context))
     services = {"sagemaker": mlflow.operations}
     hosts = ("localhost", "127.0.0.1")
-    further = list_interceptors(CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None, gateway)
+    interceptors = list_interceptors(
+        CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None, gateway
+    )
     server = Server(("127.0.0.1", 0), server_name="localhost")
-    server.wsgi_app = Gateway([gateway.answer_page, *further])
+    server.wsgi_app = Gateway([gateway.answer_page, *interceptors])
     server.prepare()
     thread = threading.Thread(target=server.serve)
     thread.start()
@@ -125,5 +127,5 @@ def port(mlflow: Mlflow) -> Iterator[int]:
     """The port of a gateway with the tracking server `one` and the app `app`."""
     mlflow.create()
     mlflow.create_app()
-    with run_gateway(mlflow) as number:
-        yield number
+    with run_gateway(mlflow) as port:
+        yield port

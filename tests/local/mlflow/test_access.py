@@ -1,4 +1,4 @@
-"""Access to MLflow servers through the gateway: with a signature, a token, or a browser's session."""
+"""Tests of the access to MLflow servers through the gateway: with a signature, a token, or a browser's session."""
 
 import http.client
 import json
@@ -12,6 +12,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from microjobs_orchestrator.local import ui_sessions
 from microjobs_orchestrator.local.resources.mlflow.registration import PATH as PATH_OF_VERSIONS
 from microjobs_orchestrator.local.resources.mlflow.registration import make_group_name
 from tests.local.mlflow.conftest import CREDENTIALS, TOKEN, Mlflow
@@ -21,18 +22,20 @@ APP = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-app/app"
 SERVER_HEADER = {"x-mlflow-sm-tracking-server-arn": SERVER}
 APP_HEADER = {"x-sm-mlflow-app-arn": APP}
 PATH = "/api/2.0/mlflow/runs/get?run_id=a%20b"
-OF_SERVER = "/_microjobs/mlflow/mlflow-tracking-server/one"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
+SERVER_PATH = "/_microjobs/mlflow/mlflow-tracking-server/one"
+TOKEN_HEADER = {"Authorization": f"Bearer {TOKEN}"}
 
 
-class Answer:
+class Response:
+    """A response of the gateway."""
+
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
         self.headers = response.headers
         self.text = response.read().decode()
 
     @property
-    def received(self) -> Any:
+    def forwarded_request(self) -> Any:
         """The request that the fake process received."""
         assert self.status == 200, self.text
         return json.loads(self.text)
@@ -44,11 +47,11 @@ def send(
     headers: Mapping[str, str] | None = None,
     method: str = "GET",
     body: bytes | None = None,
-) -> Answer:
+) -> Response:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         connection.request(method, path, body, dict(headers or {}))
-        return Answer(connection.getresponse())
+        return Response(connection.getresponse())
     finally:
         connection.close()
 
@@ -74,23 +77,23 @@ def sign(
     [(SERVER_HEADER, "sagemaker-mlflow"), (SERVER_HEADER, "sagemaker"), (APP_HEADER, "sagemaker")],
 )
 def test_signed_request_is_forwarded(port: int, headers: dict[str, str], service: str) -> None:
-    received = send(port, headers=sign(port, headers, service)).received
-    assert (received["method"], received["path"]) == ("GET", PATH)
+    request = send(port, headers=sign(port, headers, service)).forwarded_request
+    assert (request["method"], request["path"]) == ("GET", PATH)
 
 
 def test_body_is_forwarded_and_its_signature_is_checked(port: int) -> None:
     headers = sign(port, SERVER_HEADER, method="POST", body=b'{"a": 1}')
-    assert send(port, headers=headers, method="POST", body=b'{"a": 1}').received["body"] == '{"a": 1}'
-    changed = send(port, headers=headers, method="POST", body=b'{"a": 2}')
-    assert (changed.status, "does not match" in changed.text) == (403, True)
+    assert send(port, headers=headers, method="POST", body=b'{"a": 1}').forwarded_request["body"] == '{"a": 1}'
+    response = send(port, headers=headers, method="POST", body=b'{"a": 2}')
+    assert (response.status, "does not match" in response.text) == (403, True)
 
 
 def test_credentials_are_not_forwarded(port: int) -> None:
     headers = sign(port, {**SERVER_HEADER, "Cookie": "a=b", "X-MLflow-Workspace": "w"})
-    received = send(port, headers=headers).received["headers"]
-    names = {name.lower() for name in received}
+    forwarded_headers = send(port, headers=headers).forwarded_request["headers"]
+    names = {name.lower() for name in forwarded_headers}
     assert not names & {"authorization", "cookie", "x-mlflow-sm-tracking-server-arn", "x-amz-date"}
-    assert (received["X-Mlflow-Workspace"], received["Host"]) == ("w", "localhost")
+    assert (forwarded_headers["X-Mlflow-Workspace"], forwarded_headers["Host"]) == ("w", "localhost")
 
 
 def test_cookies_of_the_process_are_dropped(port: int) -> None:
@@ -98,73 +101,73 @@ def test_cookies_of_the_process_are_dropped(port: int) -> None:
 
 
 def test_unsigned_request_is_refused(port: int) -> None:
-    answer = send(port, headers=SERVER_HEADER)
-    assert answer.status == 403
-    assert "is not signed" in answer.text
+    response = send(port, headers=SERVER_HEADER)
+    assert response.status == 403
+    assert "is not signed" in response.text
 
 
 def test_wrong_signature_is_refused(port: int) -> None:
-    answer = send(port, headers=sign(port, SERVER_HEADER, secret="x" * 40))
-    assert answer.status == 403
-    assert "does not match" in answer.text
+    response = send(port, headers=sign(port, SERVER_HEADER, secret="x" * 40))
+    assert response.status == 403
+    assert "does not match" in response.text
 
 
 def test_signature_for_one_server_does_not_reach_another(port: int) -> None:
-    answer = send(port, headers={**sign(port, SERVER_HEADER), "x-mlflow-sm-tracking-server-arn": APP})
-    assert "does not match" in answer.text
+    response = send(port, headers={**sign(port, SERVER_HEADER), "x-mlflow-sm-tracking-server-arn": APP})
+    assert "does not match" in response.text
 
 
 def test_header_without_a_signature_is_refused(port: int) -> None:
-    answer = send(port, headers={**sign(port, {}, "sagemaker"), **APP_HEADER})
-    assert "must be signed" in answer.text
-    both = send(port, headers={**sign(port, SERVER_HEADER), **APP_HEADER})
-    assert "must be signed" in both.text
+    response = send(port, headers={**sign(port, {}, "sagemaker"), **APP_HEADER})
+    assert "must be signed" in response.text
+    response = send(port, headers={**sign(port, SERVER_HEADER), **APP_HEADER})
+    assert "must be signed" in response.text
 
 
 def test_other_host_and_origin_are_refused(port: int) -> None:
-    signed = sign(port, {**SERVER_HEADER, "Host": "evil.example"})
-    assert send(port, headers=signed).status == 403
+    headers = sign(port, {**SERVER_HEADER, "Host": "evil.example"})
+    assert send(port, headers=headers).status == 403
     assert send(port, headers=sign(port, {**SERVER_HEADER, "Origin": "http://evil.example"})).status == 403
 
 
 def test_stopped_and_absent_servers_are_reported(port: int, mlflow: Mlflow) -> None:
     mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
-    mlflow.settle()
-    answer = send(port, headers=sign(port, SERVER_HEADER))
-    assert (answer.status, "its status is Stopped" in answer.text) == (503, True)
-    answer = send(port, headers=sign(port, {"x-sm-mlflow-app-arn": APP + "x"}))
-    assert (answer.status, "Could not find the MLflow server" in answer.text) == (404, True)
+    mlflow.wait_for_final_status()
+    response = send(port, headers=sign(port, SERVER_HEADER))
+    assert (response.status, "its status is Stopped" in response.text) == (503, True)
+    response = send(port, headers=sign(port, {"x-sm-mlflow-app-arn": APP + "x"}))
+    assert (response.status, "Could not find the MLflow server" in response.text) == (404, True)
 
 
 # --- tokens ---
 
 
 def test_token_reaches_the_server_in_the_path(port: int) -> None:
-    received = send(port, f"{OF_SERVER}{PATH}", BEARER, "POST", b"body").received
-    assert (received["method"], received["path"], received["body"]) == ("POST", PATH, "body")
-    assert "Authorization" not in received["headers"]
-    assert send(port, f"/_microjobs/mlflow/mlflow-app/app{PATH}", BEARER).received["path"] == PATH
-    assert send(port, OF_SERVER, BEARER).received["path"] == "/"
+    request = send(port, f"{SERVER_PATH}{PATH}", TOKEN_HEADER, "POST", b"body").forwarded_request
+    assert (request["method"], request["path"], request["body"]) == ("POST", PATH, "body")
+    assert "Authorization" not in request["headers"]
+    assert send(port, f"/_microjobs/mlflow/mlflow-app/app{PATH}", TOKEN_HEADER).forwarded_request["path"] == PATH
+    assert send(port, SERVER_PATH, TOKEN_HEADER).forwarded_request["path"] == "/"
 
 
 def test_large_body_is_forwarded(port: int) -> None:
     body = b"x" * (30 << 20)
-    assert len(send(port, f"{OF_SERVER}/upload", BEARER, "PUT", body).received["body"]) == len(body)
+    assert len(send(port, f"{SERVER_PATH}/upload", TOKEN_HEADER, "PUT", body).forwarded_request["body"]) == len(body)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": f"Basic {TOKEN}"}])
 def test_missing_or_wrong_token_is_refused(port: int, headers: dict[str, str]) -> None:
-    answer = send(port, f"{OF_SERVER}{PATH}", headers)
-    assert (answer.status, "microjobs local env --mlflow" in answer.text) == (401, True)
+    response = send(port, f"{SERVER_PATH}{PATH}", headers)
+    assert (response.status, "microjobs local env --mlflow" in response.text) == (401, True)
 
 
 @pytest.mark.parametrize("path", ["/_microjobs/mlflow", "/_microjobs/mlflow/model/a/", "/_microjobs/mlflow/../one"])
-def test_path_of_no_server_is_refused(port: int, path: str) -> None:
-    assert send(port, path, BEARER).status == 404
+def test_path_that_names_no_server_is_refused(port: int, path: str) -> None:
+    assert send(port, path, TOKEN_HEADER).status == 404
 
 
-def test_page_with_the_token_is_refused(port: int) -> None:
-    assert send(port, f"{OF_SERVER}{PATH}", {**BEARER, "Origin": "http://evil.example"}).status == 403
+def test_page_of_another_origin_is_refused_although_it_has_the_token(port: int) -> None:
+    assert send(port, f"{SERVER_PATH}{PATH}", {**TOKEN_HEADER, "Origin": "http://evil.example"}).status == 403
 
 
 # --- sessions ---
@@ -181,34 +184,54 @@ class Browser:
         self.link = f"{address.path}?{address.query}"
         self.cookie = ""
 
-    def open(self) -> Answer:
-        answer = self.get(self.link)
-        if answer.status == 303:
-            self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
-        return answer
+    def open(self) -> Response:
+        response = self.get(self.link)
+        if response.status == 303:
+            self.cookie = response.headers["Set-Cookie"].partition(";")[0]
+        return response
 
-    def get(self, path: str = "/", **headers: str) -> Answer:
+    def get(self, path: str = "/", **headers: str) -> Response:
         return send(self.port, path, {"Host": self.host, "Cookie": self.cookie, **headers})
 
 
 def test_address_opens_a_session_on_a_host_of_its_own(mlflow: Mlflow, port: int) -> None:
     browser = Browser(mlflow, port, SessionExpirationDurationInSeconds=1800)
     assert re.fullmatch(rf"[0-9a-f]{{32}}\.mlflow\.localhost:{port}", browser.host)
-    opened = browser.open()
-    assert (opened.status, opened.headers["Location"]) == (303, "/")
-    cookie = opened.headers["Set-Cookie"]
+    response = browser.open()
+    assert (response.status, response.headers["Location"]) == (303, "/")
+    cookie = response.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
     assert "Max-Age=1800" in cookie
     assert "Domain" not in cookie
     page = browser.get("/x?y=1")
-    assert page.received["path"] == "/x?y=1"
-    assert "Cookie" not in page.received["headers"]
+    assert page.forwarded_request["path"] == "/x?y=1"
+    assert "Cookie" not in page.forwarded_request["headers"]
     assert page.headers["Content-Security-Policy"].startswith("default-src 'self'")
     assert page.headers["Referrer-Policy"] == "no-referrer"
 
 
 def test_address_opens_one_session(mlflow: Mlflow, port: int) -> None:
+    browser = Browser(mlflow, port)
+    assert browser.open().status == 303
+    assert browser.get().status == 200
+    assert browser.open().status == 401
+    assert browser.get().status == 200
+
+
+def test_address_whose_response_was_lost_opens_a_session_again(mlflow: Mlflow, port: int) -> None:
+    browser = Browser(mlflow, port)
+    browser.open()
+    lost_cookie = browser.cookie
+    assert browser.open().status == 303
+    assert browser.get(Cookie=lost_cookie).status == 401
+    assert browser.get().status == 200
+
+
+def test_address_cannot_be_opened_again_after_the_time_for_repetitions(
+    mlflow: Mlflow, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ui_sessions, "REPEAT_SECONDS", 0.0)
     browser = Browser(mlflow, port)
     assert [browser.open().status for _ in range(2)] == [303, 401]
 
@@ -224,18 +247,18 @@ def test_session_expires(mlflow: Mlflow, port: int) -> None:
 
 
 def test_cookie_is_not_valid_for_another_session_or_without_its_host(mlflow: Mlflow, port: int) -> None:
-    browser, other = Browser(mlflow, port), Browser(mlflow, port)
+    browser, other_browser = Browser(mlflow, port), Browser(mlflow, port)
     browser.open()
-    other.open()
+    other_browser.open()
     assert browser.get().status == 200
-    assert browser.get(Cookie=other.cookie).status == 401
+    assert browser.get(Cookie=other_browser.cookie).status == 401
     assert browser.get(Cookie="").status == 401
     assert browser.get(Host=f"{'0' * 32}.mlflow.localhost:{port}").status == 401
     assert browser.get(Host=f"127.0.0.1:{port}").status == 403
     assert browser.get(Host=f"{browser.host}.evil.example").status == 403
 
 
-def test_token_of_an_address_is_no_cookie(mlflow: Mlflow, port: int) -> None:
+def test_token_of_an_address_cannot_be_used_as_a_cookie(mlflow: Mlflow, port: int) -> None:
     browser = Browser(mlflow, port)
     token = browser.link.partition("authToken=")[2]
     assert browser.get(Cookie=f"microjobs-mlflow={token}").status == 401
@@ -268,14 +291,15 @@ def test_session_gives_no_access_to_operations(mlflow: Mlflow, port: int) -> Non
     browser = Browser(mlflow, port)
     browser.open()
     headers = {"Host": browser.host, "Cookie": browser.cookie, "X-Amz-Target": "SageMaker.ListModels"}
-    assert send(port, "/", headers, "POST", b"{}").received["path"] == "/"  # MLflow has answered
+    response = send(port, "/", headers, "POST", b"{}")
+    assert response.forwarded_request["path"] == "/"  # the MLflow server answers, not the operation
 
 
 def test_session_ends_with_its_server(mlflow: Mlflow, port: int) -> None:
     browser = Browser(mlflow, port)
     browser.open()
     mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
-    mlflow.settle()
+    mlflow.wait_for_final_status()
     assert browser.get().status == 503
 
 
@@ -293,13 +317,13 @@ def test_response_that_is_no_version_of_a_model_is_returned_and_reported(
     mlflow: Mlflow, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     mlflow.call("UpdateMlflowTrackingServer", TrackingServerName="one", AutomaticModelRegistration=True)
-    mlflow.settle()
+    mlflow.wait_for_final_status()
     path = f"/api/2.0{PATH_OF_VERSIONS}"
-    assert send(port, f"{OF_SERVER}{path}", BEARER, "POST", b"{}").received["path"] == path
+    assert send(port, f"{SERVER_PATH}{path}", TOKEN_HEADER, "POST", b"{}").forwarded_request["path"] == path
     assert "could not be registered" in caplog.text
 
 
 def test_versions_are_not_registered_by_default(mlflow: Mlflow, port: int, caplog: pytest.LogCaptureFixture) -> None:
-    assert send(port, f"{OF_SERVER}/api/2.0{PATH_OF_VERSIONS}", BEARER, "POST", b"{}").status == 200
+    assert send(port, f"{SERVER_PATH}/api/2.0{PATH_OF_VERSIONS}", TOKEN_HEADER, "POST", b"{}").status == 200
     assert "could not be registered" not in caplog.text
     assert mlflow.call("ListModelPackageGroups")["ModelPackageGroupSummaryList"] == []

@@ -1,4 +1,4 @@
-"""The operations on MLflow servers, whose processes are fakes."""
+"""Tests of the operations on MLflow servers. The processes of the servers are fakes."""
 
 from typing import Any
 
@@ -6,31 +6,32 @@ import pytest
 
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.resources.mlflow import server
 from microjobs_orchestrator.local.resources.mlflow.process import find_version
 from tests.local.jobs.conftest import wait_until
 from tests.local.mlflow.conftest import STORE, Mlflow
 
-ONE = {"TrackingServerName": "one"}
+SERVER_NAME = {"TrackingServerName": "one"}
 
 
-def get_workers(mlflow: Mlflow) -> str:
+def get_worker_count(mlflow: Mlflow) -> str:
     arguments = list(mlflow.program.arguments)
     return str(arguments[arguments.index("--workers") + 1])
 
 
 def test_created_server_is_active_and_described(mlflow: Mlflow) -> None:
     assert mlflow.create() == "Created"
-    described = mlflow.describe()
-    assert (described["IsActive"], described["MlflowVersion"]) == ("Active", find_version())
-    assert (described["TrackingServerSize"], described["AutomaticModelRegistration"]) == ("Small", False)
-    assert described["TrackingServerUrl"].endswith("/_microjobs/mlflow/mlflow-tracking-server/one")
-    assert described["CreatedBy"]["IamIdentity"]["Arn"]
+    description = mlflow.describe()
+    assert (description["IsActive"], description["MlflowVersion"]) == ("Active", find_version())
+    assert (description["TrackingServerSize"], description["AutomaticModelRegistration"]) == ("Small", False)
+    assert description["TrackingServerUrl"].endswith("/_microjobs/mlflow/mlflow-tracking-server/one")
+    assert description["CreatedBy"]["IamIdentity"]["Arn"]
 
 
 @pytest.mark.parametrize(("size", "workers"), [("Small", "1"), ("Medium", "2"), ("Large", "4")])
 def test_size_is_the_number_of_workers(mlflow: Mlflow, size: str, workers: str) -> None:
     mlflow.create(TrackingServerSize=size)
-    assert get_workers(mlflow) == workers
+    assert get_worker_count(mlflow) == workers
 
 
 def test_process_has_the_artifact_store_and_no_variables_of_this_process(
@@ -46,28 +47,48 @@ def test_process_has_the_artifact_store_and_no_variables_of_this_process(
 
 def test_server_is_stopped_started_updated_and_deleted(mlflow: Mlflow) -> None:
     mlflow.create()
-    mlflow.call("StopMlflowTrackingServer", **ONE)
-    assert mlflow.settle() == "Stopped"
+    mlflow.call("StopMlflowTrackingServer", **SERVER_NAME)
+    assert mlflow.wait_for_final_status() == "Stopped"
     assert (mlflow.describe()["IsActive"], mlflow.program.exit_code) == ("Inactive", 0)
-    mlflow.call("StartMlflowTrackingServer", **ONE)
-    assert mlflow.settle() == "Started"
-    mlflow.call("UpdateMlflowTrackingServer", **ONE, TrackingServerSize="Medium")
-    assert mlflow.settle() == "Updated"
-    assert (get_workers(mlflow), mlflow.describe()["TrackingServerSize"]) == ("2", "Medium")
-    assert [program.exit_code for program in mlflow.programs.started] == [0, 0, None]
+    mlflow.call("StartMlflowTrackingServer", **SERVER_NAME)
+    assert mlflow.wait_for_final_status() == "Started"
+    mlflow.call("UpdateMlflowTrackingServer", **SERVER_NAME, TrackingServerSize="Medium")
+    assert mlflow.wait_for_final_status() == "Updated"
+    assert (get_worker_count(mlflow), mlflow.describe()["TrackingServerSize"]) == ("2", "Medium")
+    assert [program.exit_code for program in mlflow.programs.started_programs] == [0, 0, None]
     folder = mlflow.home.mlflow / "mlflow-tracking-server" / "one"
     assert folder.is_dir()
-    mlflow.call("DeleteMlflowTrackingServer", **ONE)
+    mlflow.call("DeleteMlflowTrackingServer", **SERVER_NAME)
     wait_until(lambda: mlflow.parts.context.state.get("mlflow-tracking-server", "one") is None)
     assert (mlflow.program.exit_code, folder.exists()) == (0, False)
 
 
+def test_data_that_could_not_be_deleted_is_removed_at_the_next_start(
+    mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow.create()
+    mlflow.create("two")
+    folders = mlflow.home.mlflow / "mlflow-tracking-server"
+    (folders / "one" / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "discard", lambda _: None)  # as if the file system refused the removal
+        mlflow.call("DeleteMlflowTrackingServer", **SERVER_NAME)
+        wait_until(lambda: mlflow.parts.context.state.get("mlflow-tracking-server", "one") is None)
+    mlflow.parts.registry.wait_for_end("mlflow-tracking-server/one")
+    assert [path.name for path in folders.iterdir()] == ["two"]  # a new server `one` does not find the data
+    assert len(list(mlflow.home.work.rglob("file"))) == 1
+    next_mlflow = mlflow.restart()
+    assert list(mlflow.home.work.rglob("file")) == []
+    assert [path.name for path in folders.iterdir()] == ["two"]
+    next_mlflow.close()
+
+
 def test_stopped_server_is_deleted(mlflow: Mlflow) -> None:
     mlflow.create()
-    mlflow.call("StopMlflowTrackingServer", **ONE)
-    mlflow.settle()
+    mlflow.call("StopMlflowTrackingServer", **SERVER_NAME)
+    mlflow.wait_for_final_status()
     mlflow.parts.registry.wait_for_end("mlflow-tracking-server/one")
-    mlflow.call("DeleteMlflowTrackingServer", **ONE)
+    mlflow.call("DeleteMlflowTrackingServer", **SERVER_NAME)
     with pytest.raises(ServiceError, match="Could not find"):
         mlflow.describe()
 
@@ -76,20 +97,20 @@ def test_stopped_server_is_deleted(mlflow: Mlflow) -> None:
 def test_request_that_the_status_does_not_allow_is_a_conflict(mlflow: Mlflow, operation: str) -> None:
     mlflow.create()
     if operation.startswith("Stop"):
-        mlflow.call(operation, **ONE)
-        mlflow.settle()
+        mlflow.call(operation, **SERVER_NAME)
+        mlflow.wait_for_final_status()
     with pytest.raises(ServiceError, match=r"is in status (Created|Stopped)") as error:
-        mlflow.call(operation, **ONE)
+        mlflow.call(operation, **SERVER_NAME)
     assert error.value.code == "ConflictException"
 
 
 def test_failed_installation_is_reported_and_can_be_repeated(mlflow: Mlflow) -> None:
-    mlflow.programs.error = "the environment cannot be made: no index"
+    mlflow.programs.error = "the environment cannot be created: no index"
     assert mlflow.create() == "CreateFailed"
     assert "no index" in mlflow.read_reason()
     mlflow.programs.error = ""
-    mlflow.call("StartMlflowTrackingServer", **ONE)
-    assert mlflow.settle() == "Started"
+    mlflow.call("StartMlflowTrackingServer", **SERVER_NAME)
+    assert mlflow.wait_for_final_status() == "Started"
     assert mlflow.read_reason() == "None"
 
 
@@ -113,12 +134,15 @@ def test_restarted_server_starts_active_servers_only(mlflow: Mlflow) -> None:
     mlflow.create("active")
     mlflow.create("stopped")
     mlflow.call("StopMlflowTrackingServer", TrackingServerName="stopped")
-    mlflow.settle("stopped")
-    after = mlflow.restart()
-    wait_until(lambda: after.describe("active")["IsActive"] == "Active")
-    assert [after.describe(name)["TrackingServerStatus"] for name in ("active", "stopped")] == ["Created", "Stopped"]
-    assert len(after.programs.started) == 1
-    after.close()
+    mlflow.wait_for_final_status("stopped")
+    next_server = mlflow.restart()
+    wait_until(lambda: next_server.describe("active")["IsActive"] == "Active")
+    assert [next_server.describe(name)["TrackingServerStatus"] for name in ("active", "stopped")] == [
+        "Created",
+        "Stopped",
+    ]
+    assert len(next_server.programs.started_programs) == 1
+    next_server.close()
 
 
 def test_shutdown_ends_the_process_and_keeps_the_status(mlflow: Mlflow) -> None:
@@ -131,11 +155,11 @@ def test_list_filters_sorts_and_cuts_pages(mlflow: Mlflow) -> None:
     for name in ("b", "a", "c"):
         mlflow.create(name)
     mlflow.call("StopMlflowTrackingServer", TrackingServerName="b")
-    mlflow.settle("b")
+    mlflow.wait_for_final_status("b")
 
     def list_names(**members: object) -> list[str]:
-        found = mlflow.call("ListMlflowTrackingServers", **members)["TrackingServerSummaries"]
-        return [item["TrackingServerName"] for item in found]
+        summaries = mlflow.call("ListMlflowTrackingServers", **members)["TrackingServerSummaries"]
+        return [item["TrackingServerName"] for item in summaries]
 
     assert list_names() == ["c", "a", "b"]
     assert list_names(SortBy="Name", SortOrder="Ascending", MaxResults=2) == ["a", "b"]
@@ -143,10 +167,10 @@ def test_list_filters_sorts_and_cuts_pages(mlflow: Mlflow) -> None:
     assert list_names(TrackingServerStatus="Stopped") == ["b"]
     assert list_names(MlflowVersion="0.1.0") == []
     assert list_names(MlflowVersion=find_version(), SortBy="Name") == ["c", "b", "a"]
-    created = mlflow.parts.context.state.get("mlflow-tracking-server", "a")
-    assert created is not None
-    assert list_names(CreatedAfter=created.created, SortBy="Name") == ["c", "a"]
-    assert list_names(CreatedBefore=created.created, SortBy="Name") == ["b", "a"]
+    record = mlflow.parts.context.state.get("mlflow-tracking-server", "a")
+    assert record is not None
+    assert list_names(CreatedAfter=record.created, SortBy="Name") == ["c", "a"]
+    assert list_names(CreatedBefore=record.created, SortBy="Name") == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -163,12 +187,12 @@ def test_invalid_store_is_refused(mlflow: Mlflow, members: dict[str, Any], messa
 
 
 def test_account_has_one_default_app(mlflow: Mlflow) -> None:
-    first, second = mlflow.create_app("first", AccountDefaultStatus="ENABLED"), mlflow.create_app("second")
-    mlflow.call("UpdateMlflowApp", Arn=second, AccountDefaultStatus="ENABLED")
-    wait_until(lambda: mlflow.call("DescribeMlflowApp", Arn=second)["Status"] == "Updated")
+    first_arn, second_arn = mlflow.create_app("first", AccountDefaultStatus="ENABLED"), mlflow.create_app("second")
+    mlflow.call("UpdateMlflowApp", Arn=second_arn, AccountDefaultStatus="ENABLED")
+    wait_until(lambda: mlflow.call("DescribeMlflowApp", Arn=second_arn)["Status"] == "Updated")
     defaults = mlflow.call("ListMlflowApps", AccountDefaultStatus="ENABLED")["Summaries"]
     assert [item["Name"] for item in defaults] == ["second"]
-    assert mlflow.call("DescribeMlflowApp", Arn=first)["AccountDefaultStatus"] == "DISABLED"
+    assert mlflow.call("DescribeMlflowApp", Arn=first_arn)["AccountDefaultStatus"] == "DISABLED"
 
 
 def test_data_of_a_server_and_of_an_app_with_one_name_are_separate(mlflow: Mlflow) -> None:
@@ -180,11 +204,11 @@ def test_data_of_a_server_and_of_an_app_with_one_name_are_separate(mlflow: Mlflo
     assert mlflow.describe("same")["IsActive"] == "Active"
 
 
-def test_address_is_refused_while_the_server_does_not_serve(mlflow: Mlflow) -> None:
+def test_address_of_an_inactive_server_is_refused(mlflow: Mlflow) -> None:
     mlflow.programs.error = "no index"
     mlflow.create()
     with pytest.raises(ServiceError, match=r"its status is CreateFailed, because no index"):
-        mlflow.call("CreatePresignedMlflowTrackingServerUrl", **ONE)
+        mlflow.call("CreatePresignedMlflowTrackingServerUrl", **SERVER_NAME)
 
 
 def test_stop_command_deletes_no_app(
@@ -204,5 +228,5 @@ def test_logs_command_prints_the_reason_of_a_failure(
     mlflow.create()
     monkeypatch.setenv("MICROJOBS_HOME", str(mlflow.home.root))
     main(["logs", "one"])
-    printed = capsys.readouterr()
-    assert "MLflow server one is CreateFailed: no index" in printed.out + printed.err
+    output = capsys.readouterr()
+    assert "MLflow server one is CreateFailed: no index" in output.out + output.err

@@ -1,4 +1,4 @@
-"""MlflowConfig of jobs and pipelines: refused requests, and the run of a job whose server was killed."""
+"""Tests of the MlflowConfig of jobs and pipelines: refused requests, and the run of a job whose server was killed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn
-from microjobs_orchestrator.local.resources.mlflow import requests
+from microjobs_orchestrator.local.resources.mlflow import rest_client
 from microjobs_orchestrator.local.resources.training.create import create
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.metrics import Point
 from microjobs_orchestrator.local.resources.training.mlflow_run import MAX_METRICS, MlflowRun
 from microjobs_orchestrator.local.state import Record
-from tests.local.jobs.test_clock import TRAINING
+from tests.local.jobs.test_clock import TRAINING_REQUEST
 from tests.local.mlflow.conftest import ROLE, Mlflow
 
 ARN = format_arn("mlflow-tracking-server/one")
@@ -22,7 +22,7 @@ OUTPUT = {"S3OutputPath": "s3://bucket/models"}
 
 
 def add_job(mlflow: Mlflow, arn: str = ARN) -> Record:
-    request = {**TRAINING, "OutputDataConfig": OUTPUT, "MlflowConfig": {"MlflowResourceArn": arn}}
+    request = {**TRAINING_REQUEST, "OutputDataConfig": OUTPUT, "MlflowConfig": {"MlflowResourceArn": arn}}
     return create(mlflow.parts.context, request)
 
 
@@ -34,7 +34,7 @@ def test_job_with_a_missing_server_is_refused(mlflow: Mlflow) -> None:
 def test_job_with_a_stopped_server_is_refused(mlflow: Mlflow) -> None:
     mlflow.create()
     mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
-    mlflow.settle()
+    mlflow.wait_for_final_status()
     with pytest.raises(ValidationError, match=f"{ARN} is Stopped: start it"):
         add_job(mlflow)
 
@@ -56,37 +56,40 @@ def test_execution_without_a_running_server_is_refused(mlflow: Mlflow, config: M
     assert mlflow.call("ListPipelineExecutions", PipelineName="p")["PipelineExecutionSummaries"] == []
 
 
-class Runs:
-    """One run in MLflow, which already has the metric `accuracy`. It stores the metrics of `batches` requests."""
+class FakeApi:
+    """MLflow's API with one run, which already has the metric `accuracy`.
 
-    def __init__(self, batches: int) -> None:
-        self.batches = batches
+    The API stores the metrics of `remaining_batches` requests, and then fails.
+    """
+
+    def __init__(self, remaining_batches: int) -> None:
+        self.remaining_batches = remaining_batches
         self.points: set[tuple[str, int]] = set()
 
     def call(
         self, _context: object, _arn: str, _method: str, path: str, members: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         if path == "runs/log-batch":
-            if self.batches == 0:
+            if self.remaining_batches == 0:
                 raise ServiceError("ServiceUnavailable", "the server was killed", 503)
-            self.batches -= 1
+            self.remaining_batches -= 1
             self.points |= {(item["key"], item["step"]) for item in members["metrics"]}
-        logged = [{"key": name} for name in {"accuracy"} | {name for name, _ in self.points}]
-        run = {"info": {"run_id": "r", "status": "RUNNING"}, "data": {"metrics": logged}}
+        metrics = [{"key": name} for name in {"accuracy"} | {name for name, _ in self.points}]
+        run = {"info": {"run_id": "r", "status": "RUNNING"}, "data": {"metrics": metrics}}
         return {"experiment_id": "1", "run": run}
 
 
 def test_next_server_completes_the_metrics_of_a_run(mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = Runs(batches=1)
-    monkeypatch.setattr(requests, "call", runs.call)
+    api = FakeApi(remaining_batches=1)
+    monkeypatch.setattr(rest_client, "call_api", api.call)
     mlflow.create()
     points = [(float(second), 0.5) for second in range(MAX_METRICS + 1)]
     add_job(mlflow)
     finish(mlflow, {"loss": points, "accuracy": points})
-    assert len(runs.points) == MAX_METRICS
-    runs.batches = 2
+    assert len(api.points) == MAX_METRICS
+    api.remaining_batches = 2
     finish(mlflow, {"loss": points, "accuracy": points})
-    assert runs.points == {("loss", step) for step in range(MAX_METRICS + 1)}
+    assert api.points == {("loss", step) for step in range(MAX_METRICS + 1)}
 
 
 def finish(mlflow: Mlflow, metrics: Mapping[str, Sequence[Point]]) -> None:

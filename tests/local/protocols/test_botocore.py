@@ -10,22 +10,23 @@ import pytest
 from botocore.awsrequest import AWSRequest, HeadersDict, prepare_request_dict
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
-from werkzeug import Request, Response
-from werkzeug.test import EnvironBuilder
+from werkzeug import Request
+from werkzeug.test import Client, EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import rest_json, rest_xml
-from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.http import REQUEST_ID
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.protocols.protocol import get_service_protocol
+from microjobs_orchestrator.local.protocols.responses import HttpResponse
+from microjobs_orchestrator.local.protocols.results import OperationResult
 
 TIME = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
 
 
-def send(service: str, operation: str, members: Mapping[str, Any]) -> Request:
+def make_request(service: str, operation: str, members: Mapping[str, Any]) -> Request:
     """Return the request that botocore sends."""
-    model = operation_model(service, operation)
+    model = load_operation_model(service, operation)
     protocol = model.service_model.metadata["protocol"]
     serialized = create_serializer(protocol).serialize_to_request(dict(members), model)
     prepare_request_dict(serialized, "http://localhost:1")
@@ -37,10 +38,11 @@ def send(service: str, operation: str, members: Mapping[str, Any]) -> Request:
     return Request({**environ, "REQUEST_URI": target, REQUEST_ID: "an-id"})
 
 
-def receive(service: str, operation: str, response: Response) -> dict[str, Any]:
+def parse_response(service: str, operation: str, application: HttpResponse) -> dict[str, Any]:
     """Return the result that botocore's clients read."""
-    model = operation_model(service, operation)
+    model = load_operation_model(service, operation)
     parser = create_parser(model.service_model.metadata["protocol"])
+    response = Client(application).get("/")
     content = {
         "status_code": response.status_code,
         "headers": HeadersDict(response.headers),
@@ -79,14 +81,16 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("service", "operation", "members"), REQUESTS, ids=make_id)
 def test_request_of_botocore_is_parsed(service: str, operation: str, members: dict[str, Any]) -> None:
-    request, protocol = send(service, operation, members), get_service_protocol(service)
+    request, protocol = make_request(service, operation, members), get_service_protocol(service)
     assert protocol.find_operation(service, request) == operation
-    assert protocol.parse(operation_model(service, operation), request) == members
+    assert protocol.parse(load_operation_model(service, operation), request) == members
 
 
 def test_times_are_seconds_and_metadata_has_its_prefix_removed() -> None:
     members = {"Bucket": "b", "Key": "k", "Metadata": {"a": "1"}, "ObjectLockRetainUntilDate": TIME}
-    parsed = rest_xml.parse(operation_model("s3", "PutObject"), send("s3", "PutObject", {**members, "Body": b""}))
+    parsed = rest_xml.parse(
+        load_operation_model("s3", "PutObject"), make_request("s3", "PutObject", {**members, "Body": b""})
+    )
     assert parsed == members | {"ObjectLockRetainUntilDate": TIME.timestamp()}
 
 
@@ -109,19 +113,20 @@ RESULTS: list[tuple[str, str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("service", "operation", "members"), RESULTS, ids=make_id)
 def test_result_is_parsed_by_botocore(service: str, operation: str, members: dict[str, Any]) -> None:
     request = Request({**EnvironBuilder("/").get_environ(), REQUEST_ID: "an-id"})
-    response = get_service_protocol(service).format_answer(
-        operation_model(service, operation), Answer(members), request
+    response = get_service_protocol(service).format_result(
+        load_operation_model(service, operation), OperationResult(members), request
     )
-    received = receive(service, operation, response)
-    del received["ResponseMetadata"]
-    assert _with_seconds(received) == _with_seconds(members)
+    result = parse_response(service, operation, response)
+    del result["ResponseMetadata"]
+    assert _convert_times(result) == _convert_times(members)
 
 
-def _with_seconds(value: Any) -> Any:
+def _convert_times(value: Any) -> Any:
+    """Convert all times in a value to seconds."""
     if isinstance(value, dict):
-        return {name: _with_seconds(item) for name, item in value.items()}
+        return {name: _convert_times(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_with_seconds(item) for item in value]
+        return [_convert_times(item) for item in value]
     return value.timestamp() if isinstance(value, datetime) else value
 
 
@@ -130,11 +135,11 @@ def test_error_is_parsed_by_botocore(module: ModuleType) -> None:
     request = Request({**EnvironBuilder("/a b").get_environ(), REQUEST_ID: "an-id"})
     response = module.format_error(ServiceError("NoSuchThing", "no <thing>", 404), request)
     service, operation = ("s3", "GetObject") if module is rest_xml else ("lambda", "Invoke")
-    error = receive(service, operation, response)["Error"]
+    error = parse_response(service, operation, response)["Error"]
     assert (error["Code"], error["Message"], response.status_code) == ("NoSuchThing", "no <thing>", 404)
 
 
-def test_json_error_with_members_consists_of_them() -> None:
+def test_json_error_with_members_has_only_these_members() -> None:
     error = ServiceError("ModelError", "m", 424, {"Message": "m", "OriginalStatusCode": 500})
     response = rest_json.format_error(error, Request(EnvironBuilder("/").get_environ()))
     assert json.loads(response.data) == {"Message": "m", "OriginalStatusCode": 500}

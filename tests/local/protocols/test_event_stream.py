@@ -1,4 +1,4 @@
-"""Event streams against botocore, which decodes and parses them."""
+"""Tests of event streams: botocore decodes and parses what the server sends."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from werkzeug.test import EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import event_stream, rest_json, rest_xml
-from microjobs_orchestrator.local.protocols.answer import Answer, ResultError
 from microjobs_orchestrator.local.protocols.event_stream import MAX_PAYLOAD_BYTES, encode_message
 from microjobs_orchestrator.local.protocols.http import REQUEST_ID
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
+from microjobs_orchestrator.local.protocols.results import OperationResult, ResultError
 
 Event = tuple[str, Mapping[str, Any]]
 
@@ -30,7 +30,8 @@ SHAPES: dict[str, Any] = {
     },
     **{name: {"type": name} for name in ("integer", "string")},
 }
-"""Service with an event that is a document. No AWS service with this server's protocols has such an event."""
+"""Model of a service whose event is sent as a JSON or XML document. No AWS service that the server implements has such
+an event."""
 
 
 def make_operation(protocol: str) -> OperationModel:
@@ -41,7 +42,7 @@ def make_operation(protocol: str) -> OperationModel:
     )
 
 
-class Raw:
+class RawBody:
     """The body of a response, as urllib3 gives it to botocore."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
@@ -56,15 +57,15 @@ def read(operation: OperationModel, events: Iterator[Event] | list[Event]) -> It
     protocol = operation.service_model.metadata["protocol"]
     module = rest_json if protocol == "rest-json" else rest_xml
     request = Request({**EnvironBuilder("/").get_environ(), REQUEST_ID: "id"})
-    response = module.format_answer(operation, Answer(events=events), request)
+    response = module.format_result(operation, OperationResult(events=events), request)
     assert response.headers["Content-Type"] == event_stream.CONTENT_TYPE
     parser: Any = create_parser(protocol)
     stream: Any = operation.get_event_stream_output()
-    yield from EventStream(Raw(iter(response.response)), stream, parser._event_stream_parser, operation.name)
+    yield from EventStream(RawBody(iter(response.response)), stream, parser._event_stream_parser, operation.name)
 
 
 def test_payload_parts_reach_the_client() -> None:
-    operation = operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream")
+    operation = load_operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream")
     parts: list[Event] = [("PayloadPart", {"Bytes": bytes([number] * number)}) for number in range(4)]
     assert list(read(operation, parts)) == [{name: dict(members)} for name, members in parts]
 
@@ -75,18 +76,18 @@ def test_event_without_a_payload_member_is_a_document(protocol: str) -> None:
     assert list(read(make_operation(protocol), events)) == [dict(events[:1]), {"document": {"size": 4}}]
 
 
-def test_events_are_sent_one_by_one() -> None:
-    consumed: list[int] = []
+def test_event_is_sent_before_the_next_one_is_produced() -> None:
+    consumed_numbers: list[int] = []
 
     def produce() -> Iterator[Event]:
         for number in range(3):
-            consumed.append(number)
+            consumed_numbers.append(number)
             yield "PayloadPart", {"Bytes": b"x"}
 
-    operation = operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream")
-    received = read(operation, produce())
-    next(received)
-    assert consumed == [0]
+    operation = load_operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream")
+    events = read(operation, produce())
+    next(events)
+    assert consumed_numbers == [0]
 
 
 def fail_after_one_event(error: ServiceError) -> Iterator[Event]:
@@ -103,19 +104,19 @@ def fail_after_one_event(error: ServiceError) -> Iterator[Event]:
     ],
 )
 def test_error_ends_the_stream(error: ServiceError) -> None:
-    received = read(
-        operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream"), fail_after_one_event(error)
+    events = read(
+        load_operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream"), fail_after_one_event(error)
     )
-    assert next(received) == {"PayloadPart": {"Bytes": b"first"}}
+    assert next(events) == {"PayloadPart": {"Bytes": b"first"}}
     with pytest.raises(EventStreamError) as caught:
-        next(received)
+        next(events)
     assert caught.value.response["Error"] == {"Code": error.code, "Message": "it broke"}
 
 
 @pytest.mark.parametrize("event", [("Nonsense", {}), ("PayloadPart", {"Nonsense": 1})])
 def test_unknown_event_or_member_raises(event: Event) -> None:
     with pytest.raises(ResultError, match="Nonsense"):
-        list(read(operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream"), [event]))
+        list(read(load_operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream"), [event]))
 
 
 @pytest.mark.parametrize("size", [0, 1, MAX_PAYLOAD_BYTES])

@@ -10,11 +10,11 @@ from werkzeug.test import EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import aws_json, query
-from microjobs_orchestrator.local.protocols.answer import Answer, ResultError
 from microjobs_orchestrator.local.protocols.http import REQUEST_ID
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
+from microjobs_orchestrator.local.protocols.results import OperationResult, ResultError
 
-LIST = operation_model("sagemaker", "ListModels")
+LIST = load_operation_model("sagemaker", "ListModels")
 
 
 def make_request(body: bytes) -> Request:
@@ -43,18 +43,18 @@ def test_empty_body_has_no_members() -> None:
 
 def test_result_drops_none_at_each_level() -> None:
     summary = {"ModelName": "m", "ModelArn": None, "CreationTime": 1.5}
-    answer = aws_json.format_answer(LIST, Answer({"Models": [summary], "NextToken": None}), make_request(b""))
-    assert json.loads(answer.data) == {"Models": [{"ModelName": "m", "CreationTime": 1.5}]}
+    result = aws_json.format_result(LIST, OperationResult({"Models": [summary], "NextToken": None}), make_request(b""))
+    assert json.loads(result.data) == {"Models": [{"ModelName": "m", "CreationTime": 1.5}]}
 
 
 @pytest.mark.parametrize("result", [{"Model": []}, {"Models": [{"Name": "m"}]}])
 def test_result_with_an_unknown_member_raises(result: dict[str, Any]) -> None:
     with pytest.raises(ResultError, match=r"has no (Model|Name)$"):
-        aws_json.format_answer(LIST, Answer(result), make_request(b""))
+        aws_json.format_result(LIST, OperationResult(result), make_request(b""))
 
 
 def test_query_form_becomes_typed_members() -> None:
-    operation = operation_model("sts", "AssumeRole")
+    operation = load_operation_model("sts", "AssumeRole")
     body = (
         b"Action=AssumeRole&Version=2011-06-15&RoleArn=a%2Fb&DurationSeconds=900"
         b"&Tags.member.2.Key=k2&Tags.member.1.Key=k1&Tags.member.1.Value=v+1&Unknown=x"
@@ -72,30 +72,32 @@ def test_query_form_becomes_typed_members() -> None:
     "form", [b"DurationSeconds=soon", b"Tags=x", b"Tags.member=x", b"Tags.member.x.Key=k", b"A=1&A.b=2"]
 )
 def test_query_form_with_wrong_types_is_malformed(form: bytes) -> None:
-    assert get_error_code(operation_model("sts", "AssumeRole"), form) == "MalformedInput"
+    assert get_error_code(load_operation_model("sts", "AssumeRole"), form) == "MalformedInput"
 
 
 def test_query_result_contains_lists_times_and_booleans() -> None:
-    operation = operation_model("iam", "ListRoles")
+    operation = load_operation_model("iam", "ListRoles")
     role = {"RoleName": "r", "CreateDate": 60}
-    response = query.format_answer(operation, Answer({"Roles": [role], "IsTruncated": False}), make_request(b""))
+    response = query.format_result(
+        operation, OperationResult({"Roles": [role], "IsTruncated": False}), make_request(b"")
+    )
     tree = ElementTree.fromstring(response.data)  # noqa: S314
     texts = [element.text for element in tree.iter() if element.text]
     assert texts == ["r", "1970-01-01T00:01:00Z", "false", "id"]
 
 
 def test_query_error_escapes_its_message() -> None:
-    failure = query.format_error(ServiceError("Code", "a < b \x00", 418), make_request(b""))
-    assert failure.status_code == 418
-    assert "a < b \ufffd" in ElementTree.fromstring(failure.data).itertext()  # noqa: S314
+    response = query.format_error(ServiceError("Code", "a < b \x00", 418), make_request(b""))
+    assert response.status_code == 418
+    assert "a < b \ufffd" in ElementTree.fromstring(response.data).itertext()  # noqa: S314
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_result_drops_numbers_that_json_lacks(value: float) -> None:
-    operation = operation_model("sagemaker", "DescribeTrainingJob")
+    operation = load_operation_model("sagemaker", "DescribeTrainingJob")
     metrics = [{"MetricName": "loss", "Value": value}, {"MetricName": "accuracy", "Value": 0.5}]
-    response = aws_json.format_answer(
-        operation, Answer({"TrainingJobName": "j", "FinalMetricDataList": metrics}), make_request(b"")
+    response = aws_json.format_result(
+        operation, OperationResult({"TrainingJobName": "j", "FinalMetricDataList": metrics}), make_request(b"")
     )
     assert response.get_json(force=True)["FinalMetricDataList"] == metrics[1:]
 
@@ -110,4 +112,4 @@ def test_lone_surrogates_and_deep_nesting_are_refused(body: bytes) -> None:
     [(b"RoleArn=a&RoleArn=b", "MalformedQueryString"), (b"a." * 101 + b"a=1", "MalformedInput")],
 )
 def test_form_that_is_ambiguous_or_too_deep_is_refused(form: bytes, code: str) -> None:
-    assert get_error_code(operation_model("sts", "AssumeRole"), form) == code
+    assert get_error_code(load_operation_model("sts", "AssumeRole"), form) == code

@@ -7,11 +7,12 @@ from werkzeug import Request
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import rest_xml
 from microjobs_orchestrator.local.protocols.http import HEADERS, move_bucket_to_path
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
+from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.protocols.text import parse_text
 
 
-def request(target: str, host: str = "localhost", method: str = "GET") -> Request:
+def make_request(target: str, host: str = "localhost", method: str = "GET") -> Request:
     return Request({"REQUEST_METHOD": method, "REQUEST_URI": target, "HTTP_HOST": host, "wsgi.url_scheme": "http"})
 
 
@@ -31,11 +32,13 @@ def request(target: str, host: str = "localhost", method: str = "GET") -> Reques
         ("/abc/x%2Fy%252F%0A", "[::1]:80", "GetObject", ("abc", "x/y%2F\n")),
     ],
 )
-def test_bucket_and_key_of_an_address(target: str, host: str, operation: str, expected: tuple[str, ...]) -> None:
-    received = request(target, host)
-    move_bucket_to_path(received)
-    assert rest_xml.find_operation("s3", received) == operation
-    members = rest_xml.parse(operation_model("s3", operation), received)
+def test_bucket_and_key_are_found_in_an_address(
+    target: str, host: str, operation: str, expected: tuple[str, ...]
+) -> None:
+    request = make_request(target, host)
+    move_bucket_to_path(request)
+    assert rest_xml.find_operation("s3", request) == operation
+    members = rest_xml.parse(load_operation_model("s3", operation), request)
     assert tuple(members[name] for name in ("Bucket", "Key") if name in members) == expected
 
 
@@ -52,14 +55,14 @@ def test_bucket_and_key_of_an_address(target: str, host: str, operation: str, ex
     ],
 )
 def test_malformed_address_is_refused(target: str, code: str) -> None:
-    received = request(target)
+    request = make_request(target)
     with pytest.raises(ServiceError) as caught:
-        rest_xml.parse(operation_model("s3", rest_xml.find_operation("s3", received)), received)
+        rest_xml.parse(load_operation_model("s3", rest_xml.find_operation("s3", request)), request)
     assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "value"),
+    ("type_name", "text", "value"),
     [
         ("integer", "-12", -12),
         ("long", "9" * 18, 10**18 - 1),
@@ -72,12 +75,12 @@ def test_malformed_address_is_refused(target: str, code: str) -> None:
         ("string", "1", "1"),
     ],
 )
-def test_text_is_parsed_by_the_type_of_its_shape(kind: str, text: str, value: object) -> None:
-    assert parse_text(Shape("S", {"type": kind}), text) == value
+def test_text_is_parsed_by_the_type_of_its_shape(type_name: str, text: str, value: object) -> None:
+    assert parse_text(Shape("S", {"type": type_name}), text) == value
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"),
+    ("type_name", "text"),
     [
         *(("integer", text) for text in ("", "1_0", "+1", " 1", "1.0", "9" * 19, "\u0661")),
         *(("boolean", text) for text in ("", "1", "yes")),
@@ -85,13 +88,21 @@ def test_text_is_parsed_by_the_type_of_its_shape(kind: str, text: str, value: ob
         *(("timestamp", text) for text in ("", "soon", "2026")),
     ],
 )
-def test_text_of_another_type_raises(kind: str, text: str) -> None:
+def test_text_of_another_type_raises(type_name: str, text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  the message contains only the text
-        parse_text(Shape("S", {"type": kind}), text)
+        parse_text(Shape("S", {"type": type_name}), text)
 
 
 def test_operation_with_most_required_headers_is_chosen() -> None:
-    copy = request("/b/k", method="PUT")
-    assert rest_xml.find_operation("s3", copy) == "PutObject"
-    copy = Request({**copy.environ, HEADERS: {"x-amz-copy-source": "b/other"}})
-    assert rest_xml.find_operation("s3", copy) == "CopyObject"
+    put_request = make_request("/b/k", method="PUT")
+    assert rest_xml.find_operation("s3", put_request) == "PutObject"
+    copy_request = Request({**put_request.environ, HEADERS: {"x-amz-copy-source": "b/other"}})
+    assert rest_xml.find_operation("s3", copy_request) == "CopyObject"
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Injected: b", "a\nb", "a\r"])
+def test_result_with_a_header_of_several_lines_raises(value: str) -> None:
+    with pytest.raises(ValueError, match="several lines"):
+        rest_xml.format_result(
+            load_operation_model("s3", "HeadObject"), OperationResult({"ContentType": value}), make_request("/b/k")
+        )

@@ -6,9 +6,9 @@ from werkzeug.test import EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import rpc_cbor
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 
-LIST = operation_model("cloudwatch", "ListMetrics")
+LIST = load_operation_model("cloudwatch", "ListMetrics")
 
 
 def make_request(body: bytes) -> Request:

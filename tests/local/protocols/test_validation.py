@@ -7,12 +7,12 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.parity.table import SAGEMAKER
 from microjobs_orchestrator.local.protocols import validation
-from microjobs_orchestrator.local.protocols.models import operation_model, service_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model, load_service_model
 from microjobs_orchestrator.local.protocols.validation import compile_pattern, validate
 
-MODEL = operation_model("sagemaker", "CreateModel")
-TRAINING = operation_model("sagemaker", "CreateTrainingJob")
-LIST = operation_model("sagemaker", "ListModels")
+MODEL = load_operation_model("sagemaker", "CreateModel")
+TRAINING = load_operation_model("sagemaker", "CreateTrainingJob")
+LIST = load_operation_model("sagemaker", "ListModels")
 
 
 def get_error(operation: Any, **params: Any) -> str:
@@ -28,8 +28,8 @@ def get_serialization_error(operation: Any, **params: Any) -> str:
     return caught.value.message
 
 
-def format_error(rest: str) -> str:
-    return f"1 validation error detected: {rest}"
+def format_error(violation: str) -> str:
+    return f"1 validation error detected: {violation}"
 
 
 def test_valid_request_is_accepted() -> None:
@@ -104,9 +104,9 @@ def test_error_shortens_long_values() -> None:
 
 
 def test_union_has_exactly_one_member() -> None:
-    operation = operation_model("sagemaker", "CreateAutoMLJobV2")
-    kinds: dict[str, Any] = {"TabularJobConfig": {"TargetAttributeName": "y"}, "TextClassificationJobConfig": {}}
-    assert "Member must have exactly one member set of: [" in get_error(operation, AutoMLProblemTypeConfig=kinds)
+    operation = load_operation_model("sagemaker", "CreateAutoMLJobV2")
+    union: dict[str, Any] = {"TabularJobConfig": {"TargetAttributeName": "y"}, "TextClassificationJobConfig": {}}
+    assert "Member must have exactly one member set of: [" in get_error(operation, AutoMLProblemTypeConfig=union)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_wrong_type_raises_serialization_error(params: dict[str, Any], message: 
 
 @pytest.mark.parametrize("service", ["sagemaker", "sagemaker-runtime", "logs", "ecr", "sts", "iam"])
 def test_each_pattern_of_the_models_compiles(service: str) -> None:
-    shapes = (service_model(service).shape_for(name) for name in service_model(service).shape_names)
+    shapes = (load_service_model(service).shape_for(name) for name in load_service_model(service).shape_names)
     patterns = {shape.metadata["pattern"] for shape in shapes if "pattern" in shape.metadata}
     assert all(compile_pattern(pattern) for pattern in patterns)
 
@@ -152,7 +152,7 @@ def test_long_invalid_names_are_refused_quickly() -> None:
     for operation in SAGEMAKER:
         for name in ("-" * 2_000_000, "a-" * 1_000_000):
             with pytest.raises(ServiceError):
-                validate(operation_model("sagemaker", operation), {"EndpointName": name, "Nonsense": name})
+                validate(load_operation_model("sagemaker", operation), {"EndpointName": name, "Nonsense": name})
 
 
 def test_pattern_timeout_counts_as_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,10 +164,10 @@ def test_pattern_timeout_counts_as_mismatch(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("number", [1 << 31, -(1 << 31) - 1])
 def test_integer_overflow_is_refused(number: int) -> None:
     with pytest.raises(ServiceError, match="is too large for an Integer"):
-        validate(operation_model("sagemaker", "ListModels"), {"MaxResults": number})
+        validate(load_operation_model("sagemaker", "ListModels"), {"MaxResults": number})
 
 
 @pytest.mark.parametrize("seconds", [253_402_300_800, -253_402_300_800])
 def test_time_outside_the_limits_is_refused(seconds: int) -> None:
     with pytest.raises(ServiceError, match="is too large for a Timestamp"):
-        validate(operation_model("sagemaker", "ListModels"), {"CreationTimeAfter": seconds})
+        validate(load_operation_model("sagemaker", "ListModels"), {"CreationTimeAfter": seconds})

@@ -13,6 +13,7 @@ from tests.local.resources.tracking import Tracking
 
 @pytest.fixture
 def tracking(tmp_path: Path) -> Iterator[Tracking]:
+    """The operations on experiments and lineage, on a server with an input object and an image for jobs."""
     home = Home(tmp_path / "home")
     home.create()
     runtime = FakeRuntime()

@@ -1,7 +1,7 @@
 """A resource family that SageMaker does not have, for tests: botocore's model of `Greeting`, and a copy of the server.
 
-botocore merges `service-2.sdk-extras.json` below `~/.aws/models` into its own model, so the server and clients with
-this home folder know the operations.
+botocore merges `service-2.sdk-extras.json` below `~/.aws/models` into its own model, so the server and the clients
+whose user's folder contains this file know the operations.
 """
 
 import json
@@ -25,7 +25,7 @@ SUMMARY: dict[str, Any] = {
     "CreationTime": TIME,
     "LastModifiedTime": TIME,
 }
-PAGE: dict[str, Any] = {
+LIST_MEMBERS: dict[str, Any] = {
     **dict.fromkeys(("SortBy", "SortOrder", "NextToken", "NameContains"), TEXT),
     **{f"{name}Time{edge}": TIME for name in ("Creation", "LastModified") for edge in ("Before", "After")},
     "MaxResults": {"shape": "MaxResults"},
@@ -33,7 +33,7 @@ PAGE: dict[str, Any] = {
 }
 
 
-def _structure(members: dict[str, Any], *required: str) -> dict[str, Any]:
+def _make_structure(members: dict[str, Any], *required: str) -> dict[str, Any]:
     return {"type": "structure", "required": list(required), "members": members}
 
 
@@ -41,45 +41,48 @@ NAME = {"GreetingName": TEXT}
 SHAPES: dict[str, Any] = {
     "GreetingStatus": {"type": "string", "enum": STATUSES},
     "GreetingList": {"type": "list", "member": {"shape": "GreetingSummary"}},
-    "GreetingSummary": _structure(SUMMARY),
-    "CreateGreetingRequest": _structure(
+    "GreetingSummary": _make_structure(SUMMARY),
+    "CreateGreetingRequest": _make_structure(
         {**NAME, "Text": TEXT, "Language": TEXT, "Tags": {"shape": "TagList"}}, "GreetingName", "Text"
     ),
-    "CreateGreetingResponse": _structure({"GreetingArn": TEXT}),
-    "DescribeGreetingRequest": _structure(NAME, "GreetingName"),
-    "DescribeGreetingResponse": _structure(
-        {**SUMMARY, "Text": TEXT, "GreetingStartTime": TIME, "GreetingEndTime": TIME, "FailureReason": TEXT}
+    "CreateGreetingResponse": _make_structure({"GreetingArn": TEXT}),
+    "DescribeGreetingRequest": _make_structure(NAME, "GreetingName"),
+    "DescribeGreetingResponse": _make_structure(
+        {**SUMMARY, "Text": TEXT, "StartTime": TIME, "EndTime": TIME, "FailureReason": TEXT}
     ),
-    "ListGreetingsRequest": _structure(PAGE),
-    "ListGreetingsResponse": _structure({"GreetingSummaries": {"shape": "GreetingList"}, "NextToken": TEXT}),
-    "StopGreetingRequest": _structure(NAME, "GreetingName"),
-    "DeleteGreetingRequest": _structure(NAME, "GreetingName"),
+    "ListGreetingsRequest": _make_structure(LIST_MEMBERS),
+    "ListGreetingsResponse": _make_structure({"GreetingSummaries": {"shape": "GreetingList"}, "NextToken": TEXT}),
+    "StopGreetingRequest": _make_structure(NAME, "GreetingName"),
+    "DeleteGreetingRequest": _make_structure(NAME, "GreetingName"),
 }
 
 
-def _operation(name: str) -> dict[str, Any]:
+def _make_operation(name: str) -> dict[str, Any]:
     operation: dict[str, Any] = {"name": name, "http": {"method": "POST", "requestUri": "/"}}
     operation["input"] = {"shape": f"{name}Request"}
     return operation | ({"output": {"shape": f"{name}Response"}} if f"{name}Response" in SHAPES else {})
 
 
 OPERATIONS = ("CreateGreeting", "DescribeGreeting", "ListGreetings", "StopGreeting", "DeleteGreeting")
-EXTRAS = {"version": 1.0, "merge": {"operations": {name: _operation(name) for name in OPERATIONS}, "shapes": SHAPES}}
+EXTRAS = {
+    "version": 1.0,
+    "merge": {"operations": {name: _make_operation(name) for name in OPERATIONS}, "shapes": SHAPES},
+}
 
 
 class Copy:
-    """A copy of the repository's server, whose home folder has the model of `Greeting`."""
+    """A copy of the repository's server, with the model of `Greeting` in its user's folder."""
 
-    def __init__(self, place: Path) -> None:
-        self.root = place / "repository"
-        make_tiny_repository(place, "")
-        ignored = shutil.ignore_patterns("__pycache__")
+    def __init__(self, parent_folder: Path) -> None:
+        self.root = parent_folder / "repository"
+        make_tiny_repository(parent_folder, "")
+        ignored = shutil.ignore_patterns("*.pyc.*")  # another process may be writing these files with bytecode
         for name in ("orchestrator", "scripts", "tests"):
             shutil.copytree(REPOSITORY / name, self.root / name, ignore=ignored)
         (self.root / "microjobs_orchestrator").symlink_to("orchestrator")
         (self.root / "docs" / "maintaining").mkdir(parents=True)
-        self.models = place / "user" / ".aws" / "models"
-        self.home = place / "user" / "home"
+        self.models = parent_folder / "user" / ".aws" / "models"
+        self.home = parent_folder / "user" / "home"
         folder = self.models / "sagemaker" / "2017-07-24"
         folder.mkdir(parents=True)
         (folder / "service-2.sdk-extras.json").write_text(json.dumps(EXTRAS))
@@ -97,4 +100,5 @@ class Copy:
         return subprocess.run(command, cwd=self.root, env=environment, check=check, capture_output=True, text=True)
 
     def microjobs(self, *arguments: str) -> str:
+        """Run a command of `microjobs`; return its output."""
         return self.run("microjobs_orchestrator.cli", *arguments).stdout

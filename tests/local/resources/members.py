@@ -8,7 +8,7 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.parity.rows import Members, Refused, Rows
 from microjobs_orchestrator.local.parity.table import TABLE
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 
 GROUP = "group"
 DIGEST = f"sha256:{'0' * 64}"
@@ -28,15 +28,15 @@ VALUES: Mapping[str, Any] = {
     "SupportedResponseMIMETypes": ["text/csv"],
     "SecurityConfig": {"KmsKeyId": "key"},
 }
-"""Values of members, by name. The value of another text member is its name, or the first valid value."""
+"""Values of members, by name. Other text members have the first value of their enum, or else their name."""
 
-EXCLUSIVE = ("ModelPackageName", "SourceUri", "Tags", "ModelDataUrl", "ModelDataETag", "ETag")
+EXCLUSIVE_MEMBERS = ("ModelPackageName", "SourceUri", "Tags", "ModelDataUrl", "ModelDataETag", "ETag")
 """Members that cannot be combined with other members, or whose values depend on other members."""
 
 
 def make_package_request(operation: str) -> dict[str, Any]:
     """Return a valid request of CreateModelPackage or UpdateModelPackage about the first version in `GROUP`."""
-    shape: Any = operation_model("sagemaker", operation).input_shape
+    shape: Any = load_operation_model("sagemaker", operation).input_shape
     request = _make_structure(shape, TABLE["sagemaker"][operation])
     for specification in request.get("AdditionalInferenceSpecificationsToAdd", []):
         specification["Name"] = "Added"
@@ -44,13 +44,15 @@ def make_package_request(operation: str) -> dict[str, Any]:
 
 
 def _make_structure(shape: StructureShape, rows: Rows) -> dict[str, Any]:
-    names = [name for name, row in rows.items() if not isinstance(row, Refused) and name not in EXCLUSIVE]
-    return {name: VALUES[name] if name in VALUES else _make(shape.members[name], name, rows[name]) for name in names}
+    names = [name for name, row in rows.items() if not isinstance(row, Refused) and name not in EXCLUSIVE_MEMBERS]
+    return {
+        name: VALUES[name] if name in VALUES else _make_value(shape.members[name], name, rows[name]) for name in names
+    }
 
 
-def _make(shape: Shape, name: str, row: object) -> Any:
+def _make_value(shape: Shape, name: str, row: object) -> Any:
     if isinstance(shape, ListShape):
-        return [_make(shape.member, name, row)]
+        return [_make_value(shape.member, name, row)]
     if isinstance(shape, StructureShape):
         assert isinstance(row, Members), name
         return _make_structure(shape, row.rows)

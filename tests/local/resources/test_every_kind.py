@@ -12,8 +12,8 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.event_settings import EventTarget
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.kinds import Kind, all_kinds
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.kinds import Kind, load_kinds
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
 from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL
@@ -23,12 +23,12 @@ from microjobs_orchestrator.local.resources.operations import Handler, Operation
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeRuntime, Model
-from tests.local.resources.examples import find_example, identify, required_members
-from tests.local.security.families import BASES, COMPONENT_CONFIG
-from tests.local.security.hosted import IMAGE
+from tests.local.resources.examples import find_example, make_identifier, make_required_members
+from tests.local.security.families import BASE_MEMBERS, COMPONENT_CONFIG
+from tests.local.security.hosting_requests import IMAGE
 
-KINDS = all_kinds()
-RUNNING = [kind for kind in KINDS if kind.lifecycle]
+KINDS = load_kinds()
+RUNNING_KINDS = [kind for kind in KINDS if kind.lifecycle]
 TARGET = EventTarget(file="events.jsonl")
 TAGS = [{"Key": "k", "Value": "v"}]
 TEMPLATE_IMAGE = "microjobs/serve:dev"
@@ -38,9 +38,9 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.arn_ty
 every_named_kind = pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if kind.part_of is None], ids=lambda kind: kind.arn_type
 )
-"""Parts of other resources have tests of their own, because the server chooses their names."""
+"""Parts of other resources have their own tests, because the server chooses their names."""
 every_running_kind = pytest.mark.parametrize(
-    "kind", [kind for kind in RUNNING if kind.part_of is None], ids=lambda kind: kind.arn_type
+    "kind", [kind for kind in RUNNING_KINDS if kind.part_of is None], ids=lambda kind: kind.arn_type
 )
 
 
@@ -55,16 +55,16 @@ class Server:
         self.operations = SageMaker(self.parts.context, self._kinds).operations()
 
     def record_events(self) -> None:
-        """Record the EventBridge events of all further changes."""
+        """Record the EventBridge events of all later changes."""
         recorder = EventRecorder(self._kinds, [TARGET], "us-east-1", lambda: None)
         self.parts.context.state.record_events = recorder.record
 
     def take_events(self) -> Iterator[dict[str, Any]]:
         """Yield the recorded events, and remove them."""
         outbox = self.parts.context.state.outbox
-        while stored := outbox.find_first(TARGET.key):
-            yield json.loads(stored.content)
-            outbox.remove(stored)
+        while stored_event := outbox.find_first(TARGET.key):
+            yield json.loads(stored_event.content)
+            outbox.remove(stored_event)
 
     def recover(self) -> None:
         self.parts.registry.recover(list_makers(self._kinds))
@@ -74,12 +74,12 @@ class Server:
         return dict(handler(members))
 
     def create(self, kind: Kind, name: str, **members: Any) -> dict[str, Any]:
-        """Create a resource, after the model and the endpoint configuration that its request may name."""
-        for other in (MODEL, ENDPOINT_CONFIG):
-            if other is kind:
+        """Create a resource, after the resources that its request may name."""
+        for required_kind in (MODEL, ENDPOINT_CONFIG):
+            if required_kind is kind:
                 break
-            if self.parts.context.state.get(other.arn_type, "a") is None:
-                self._add(other, "a")
+            if self.parts.context.state.get(required_kind.arn_type, "a") is None:
+                self._add(required_kind, "a")
         if kind is TRIAL and self.parts.context.state.get(EXPERIMENT.arn_type, "a") is None:
             self._add(EXPERIMENT, "a")
         if kind is INFERENCE_COMPONENT and self.parts.context.state.get(ENDPOINT.arn_type, "a") is None:
@@ -88,10 +88,11 @@ class Server:
         return self._add(kind, name, **members)
 
     def _add(self, kind: Kind, name: str, **members: Any) -> dict[str, Any]:
-        request = BASES.get(kind.operations["Create"]) or required_members(kind)
+        request = BASE_MEMBERS.get(kind.operations["Create"]) or make_required_members(kind)
         return self.call(kind, "Create", **{**request, kind.name_member: name, **members})
 
-    def status(self, kind: Kind, name: str) -> str:
+    def read_status(self, kind: Kind, name: str) -> str:
+        """Return the status of a resource, or an empty text if the resource does not exist."""
         record = self.parts.context.state.get(kind.arn_type, name)
         return record.status if record else ""
 
@@ -102,30 +103,30 @@ class Server:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path / "home")
-    made.create()
-    made.credentials()
-    (made.buckets / "fuzz" / "in").mkdir(parents=True)
-    (made.buckets / "mlflow").mkdir()
-    (made.buckets / "fuzz" / "in" / "a").write_text("1,2\n")
-    return made
+    new_home = Home(tmp_path / "home")
+    new_home.create()
+    new_home.credentials()
+    (new_home.buckets / "fuzz" / "in").mkdir(parents=True)
+    (new_home.buckets / "mlflow").mkdir()
+    (new_home.buckets / "fuzz" / "in" / "a").write_text("1,2\n")
+    return new_home
 
 
 @pytest.fixture
 def server(home: Home) -> Iterator[Server]:
-    running = Server(home)
-    yield running
-    running.close()
+    new_server = Server(home)
+    yield new_server
+    new_server.close()
 
 
 @every_named_kind
 def test_resource_is_described_listed_and_tagged(server: Server, kind: Kind) -> None:
     arn = server.create(kind, "one", Tags=TAGS)[kind.arn_member]
     assert arn.endswith(f":{kind.arn_type}/one")
-    described = server.call(kind, "Describe", **identify(kind, "one"))
-    assert (described[kind.name_member], described[kind.arn_member]) == ("one", arn)
-    listed = server.call(kind, "List", NameContains="one")[kind.summaries_member]
-    assert [item[kind.name_member] for item in listed] == ["one"]
+    description = server.call(kind, "Describe", **make_identifier(kind, "one"))
+    assert (description[kind.name_member], description[kind.arn_member]) == ("one", arn)
+    summaries = server.call(kind, "List", NameContains="one")[kind.summaries_member]
+    assert [item[kind.name_member] for item in summaries] == ["one"]
     assert server.operations["ListTags"]({"ResourceArn": arn})["Tags"] == TAGS
     server.operations["DeleteTags"]({"ResourceArn": arn, "TagKeys": ["k"]})
     assert server.operations["ListTags"]({"ResourceArn": arn})["Tags"] == []
@@ -135,19 +136,19 @@ def test_resource_is_described_listed_and_tagged(server: Server, kind: Kind) -> 
 def test_creation_has_an_event(server: Server, kind: Kind) -> None:
     server.record_events()
     arn = server.create(kind, "one", Tags=TAGS)[kind.arn_member]
-    found = [event for event in server.take_events() if event["resources"] == [arn]]
-    assert [event["detail-type"] for event in found[:1]] == ([kind.event_type] if kind.event_type else [])
-    for event in found:
+    events = [event for event in server.take_events() if event["resources"] == [arn]]
+    assert [event["detail-type"] for event in events[:1]] == ([kind.event_type] if kind.event_type else [])
+    for event in events:
         assert (event["detail"][kind.name_member], event["detail"]["Tags"]) == ("one", {"k": "v"})
-        assert event["detail"]["CreationTime"] > 1e12  # in milliseconds
+        assert event["detail"]["CreationTime"] > 1e12  # the time is in milliseconds
 
 
 def test_endpoint_has_statuses_in_the_form_of_events(server: Server) -> None:
     server.record_events()
     server.create(ENDPOINT, "one")
-    wait_until(lambda: server.status(ENDPOINT, "one") == "InService")
+    wait_until(lambda: server.read_status(ENDPOINT, "one") == "InService")
     server.call(ENDPOINT, "Delete", EndpointName="one")
-    wait_until(lambda: not server.status(ENDPOINT, "one"))
+    wait_until(lambda: not server.read_status(ENDPOINT, "one"))
     details = [event["detail"] for event in server.take_events() if event["detail-type"] == ENDPOINT.event_type]
     statuses = [detail["EndpointStatus"] for detail in details]
     assert statuses == ["CREATING", "IN_SERVICE", "DELETING"]
@@ -160,8 +161,8 @@ def test_event_that_cannot_be_made_does_not_prevent_the_change(
     server.record_events()
     monkeypatch.setattr(Operations, "make_events", Mock(side_effect=KeyError("x")))
     server.create(kind, "one")
-    assert server.call(kind, "Describe", **identify(kind, "one"))[kind.name_member] == "one"
-    assert "could not make the event about a change of" in caplog.text
+    assert server.call(kind, "Describe", **make_identifier(kind, "one"))[kind.name_member] == "one"
+    assert "could not make the events about a change of" in caplog.text
 
 
 @every_named_kind
@@ -188,7 +189,7 @@ def test_list_has_pages(server: Server, kind: Kind) -> None:
 
 @every_kind
 def test_missing_resource_is_refused(server: Server, kind: Kind) -> None:
-    absent = identify(kind, "absent") if kind.part_of is None else {kind.identifier_member: "absent"}
+    absent = make_identifier(kind, "absent") if kind.part_of is None else {kind.identifier_member: "absent"}
     for verb in ("Describe", *(verb for verb in kind.verbs if verb in ("Stop", "Delete"))):
         with pytest.raises(ServiceError, match=r"Could not find|does not exist"):
             server.call(kind, verb, **absent)
@@ -199,54 +200,58 @@ def test_resource_is_stopped_and_deleted(server: Server, kind: Kind) -> None:
     server.create(kind, "one")
     if "Stop" in kind.verbs:
         assert kind.lifecycle is not None
-        active = kind.lifecycle.active
-        server.call(kind, "Stop", **identify(kind, "one"))
-        wait_until(lambda: server.status(kind, "one") not in active)
-        assert server.status(kind, "one") == "Stopped"
+        active_statuses = kind.lifecycle.active_statuses
+        server.call(kind, "Stop", **make_identifier(kind, "one"))
+        wait_until(lambda: server.read_status(kind, "one") not in active_statuses)
+        assert server.read_status(kind, "one") == "Stopped"
+        assert kind.lifecycle.end_member in {"", *server.call(kind, "Describe", **make_identifier(kind, "one"))}
     if "Delete" in kind.verbs:
-        server.call(kind, "Delete", **identify(kind, "one"))
+        server.call(kind, "Delete", **make_identifier(kind, "one"))
         wait_until(lambda: server.parts.context.state.get(kind.arn_type, "one") is None)
 
 
 @every_running_kind
-def test_restarted_server_settles_every_resource(home: Home, server: Server, kind: Kind) -> None:
+def test_restarted_server_resumes_or_ends_every_resource(home: Home, server: Server, kind: Kind) -> None:
     """The new server finds no hosts: a running resource fails with a reason, or runs again and can be stopped."""
     assert kind.lifecycle is not None
-    transitional = kind.lifecycle.transitional
+    transitional_statuses = kind.lifecycle.transitional_statuses
     server.create(kind, "one")
-    # The first server keeps running. After it has started hosts or settled the resource, it changes nothing more.
-    wait_until(lambda: server.runtime.hosts or server.status(kind, "one") not in transitional)
-    after = Server(home)
-    after.recover()
-    wait_until(lambda: after.status(kind, "one") not in transitional or after.runtime.hosts)
-    if "Stop" in kind.verbs and after.status(kind, "one") in transitional:
-        with suppress(ValidationError):  # it has ended since the check
-            after.call(kind, "Stop", **identify(kind, "one"))
-    wait_until(lambda: after.status(kind, "one") not in transitional)
-    described = after.call(kind, "Describe", **identify(kind, "one"))
-    assert described[kind.status_member] in (kind.lifecycle.success, "Stopped") or described["FailureReason"]
-    after.close()
+    # The first server keeps running. After it has started hosts or ended the resource, it changes nothing more.
+    wait_until(lambda: server.runtime.hosts or server.read_status(kind, "one") not in transitional_statuses)
+    second_server = Server(home)
+    second_server.recover()
+    wait_until(
+        lambda: second_server.read_status(kind, "one") not in transitional_statuses or second_server.runtime.hosts
+    )
+    if "Stop" in kind.verbs and second_server.read_status(kind, "one") in transitional_statuses:
+        with suppress(ValidationError):  # the resource may have ended after the check
+            second_server.call(kind, "Stop", **make_identifier(kind, "one"))
+    wait_until(lambda: second_server.read_status(kind, "one") not in transitional_statuses)
+    description = second_server.call(kind, "Describe", **make_identifier(kind, "one"))
+    assert description[kind.status_member] in (kind.lifecycle.success_status, "Stopped") or description["FailureReason"]
+    second_server.close()
 
 
 @every_kind
 def test_kind_is_complete(kind: Kind) -> None:
     for operation in kind.operations.values():
-        assert operation_model("sagemaker", operation).input_shape
-    assert {owned.arn_type for owned in kind.owns} <= {known.arn_type for known in KINDS[: KINDS.index(kind)]}
+        assert load_operation_model("sagemaker", operation).input_shape
+    earlier_kinds = KINDS[: KINDS.index(kind)]
+    assert {owned.arn_type for owned in kind.owns} <= {earlier.arn_type for earlier in earlier_kinds}
     if kind.lifecycle is not None:
-        known = set(kind.lifecycle.statuses)
+        statuses = set(kind.lifecycle.statuses)
         assert {
-            kind.lifecycle.first,
-            kind.lifecycle.success,
-            *kind.lifecycle.transitional,
+            kind.lifecycle.first_status,
+            kind.lifecycle.success_status,
+            *kind.lifecycle.transitional_statuses,
             *kind.lifecycle.transitions,
-        } <= known
-        assert {after for following in kind.lifecycle.transitions.values() for after in following} <= known
+        } <= statuses
+        assert {status for targets in kind.lifecycle.transitions.values() for status in targets} <= statuses
 
 
 @every_kind
 def test_kind_has_an_example_request(kind: Kind) -> None:
-    """`test_both_runtimes` and the drill that kills the server create it."""
+    """`test_both_runtimes` and the drill that kills the server send this request."""
     example = find_example(kind)
     assert set(example.requires) <= set(KINDS)
 

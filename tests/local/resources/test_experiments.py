@@ -1,4 +1,4 @@
-"""Experiments, trials and trial components, and the components of jobs."""
+"""Experiments, experiment trials and trial components, and the components of jobs."""
 
 from typing import Any
 
@@ -8,20 +8,21 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from tests.local.jobs.conftest import wait_until
 from tests.local.resources.tracking import Tracking
-from tests.local.security.families import BASES
+from tests.local.security.families import BASE_MEMBERS
 
 TIME = 1_767_268_800.0
+"""2026-01-01T12:00:00 in UTC."""
 
 
 def test_experiment_has_its_name_as_display_name(tracking: Tracking) -> None:
     tracking.call("CreateExperiment", ExperimentName="e", Description="d")
     tracking.call("UpdateExperiment", ExperimentName="e", Description="new")
-    found = tracking.call("DescribeExperiment", ExperimentName="e")
-    assert (found["DisplayName"], found["Description"]) == ("e", "new")
+    description = tracking.call("DescribeExperiment", ExperimentName="e")
+    assert (description["DisplayName"], description["Description"]) == ("e", "new")
 
 
-def test_second_experiment_with_a_name_already_exists(tracking: Tracking) -> None:
-    """The SDK searches the message for these words."""
+def test_second_experiment_with_the_same_name_is_refused(tracking: Tracking) -> None:
+    """The SDK searches the error message for `already exists`."""
     tracking.call("CreateExperiment", ExperimentName="e")
     with pytest.raises(ValidationError, match="already exists"):
         tracking.call("CreateExperiment", ExperimentName="e")
@@ -31,22 +32,24 @@ def test_trials_and_components_are_listed_by_their_relations(tracking: Tracking)
     tracking.add_trial("t1", "e1", "c1", "shared")
     tracking.add_trial("t2", "e1", "c2", "shared")
     tracking.add_trial("t3", "e2", "c3")
-    names = tracking.list_names
-    assert names("Trial", ExperimentName="e1", SortBy="Name", SortOrder="Ascending") == ["t1", "t2"]
-    assert set(names("Trial", TrialComponentName="shared")) == {"t1", "t2"}
-    assert set(names("TrialComponent", TrialName="t2")) == {"c2", "shared"}
-    assert set(names("TrialComponent", ExperimentName="e1")) == {"c1", "c2", "shared"}
-    assert names("Experiment", SortBy="Name") == ["e2", "e1"]
+    list_names = tracking.list_names
+    assert list_names("Trial", ExperimentName="e1", SortBy="Name", SortOrder="Ascending") == ["t1", "t2"]
+    assert set(list_names("Trial", TrialComponentName="shared")) == {"t1", "t2"}
+    assert list_names("Trial", TrialComponentName="c3", ExperimentName="e2") == ["t3"]
+    assert list_names("Trial", TrialComponentName="c3", ExperimentName="e1") == []
+    assert set(list_names("TrialComponent", TrialName="t2")) == {"c2", "shared"}
+    assert set(list_names("TrialComponent", ExperimentName="e1")) == {"c1", "c2", "shared"}
+    assert list_names("Experiment", SortBy="Name") == ["e2", "e1"]
 
 
 def test_lists_have_pages(tracking: Tracking) -> None:
     tracking.add_trial("t", "e", "c1", "c2", "c3")
-    first = tracking.call("ListTrialComponents", TrialName="t", MaxResults=2, SortBy="Name", SortOrder="Ascending")
-    assert [item["TrialComponentName"] for item in first["TrialComponentSummaries"]] == ["c1", "c2"]
-    rest = tracking.list_names(
-        "TrialComponent", TrialName="t", NextToken=first["NextToken"], SortBy="Name", SortOrder="Ascending"
+    first_page = tracking.call("ListTrialComponents", TrialName="t", MaxResults=2, SortBy="Name", SortOrder="Ascending")
+    assert [item["TrialComponentName"] for item in first_page["TrialComponentSummaries"]] == ["c1", "c2"]
+    names = tracking.list_names(
+        "TrialComponent", TrialName="t", NextToken=first_page["NextToken"], SortBy="Name", SortOrder="Ascending"
     )
-    assert rest == ["c3"]
+    assert names == ["c3"]
 
 
 def test_update_of_a_component_merges_and_removes_parameters(tracking: Tracking) -> None:
@@ -61,13 +64,13 @@ def test_update_of_a_component_merges_and_removes_parameters(tracking: Tracking)
         Status={"PrimaryStatus": "Completed"},
         EndTime=TIME,
     )
-    found = tracking.describe("c")
-    assert found["Parameters"] == {"b": {"StringValue": "x"}, "c": {"NumberValue": 3.0}}
-    assert (found["OutputArtifacts"], found["EndTime"]) == ({"model": {"Value": "s3://b/m"}}, TIME)
-    assert found["Status"] == {"PrimaryStatus": "Completed"}
+    description = tracking.describe("c")
+    assert description["Parameters"] == {"b": {"StringValue": "x"}, "c": {"NumberValue": 3.0}}
+    assert (description["OutputArtifacts"], description["EndTime"]) == ({"model": {"Value": "s3://b/m"}}, TIME)
+    assert description["Status"] == {"PrimaryStatus": "Completed"}
 
 
-def test_deletion_starts_with_the_associations(tracking: Tracking) -> None:
+def test_resource_with_associations_cannot_be_deleted(tracking: Tracking) -> None:
     tracking.add_trial("t", "e", "c")
     with pytest.raises(ValidationError, match="Trial component c is in trial t: disassociate it first"):
         tracking.call("DeleteTrialComponent", TrialComponentName="c")
@@ -103,8 +106,8 @@ def test_metrics_of_a_component_are_summarized(tracking: Tracking) -> None:
         {"MetricName": "loss", "Value": value, "Timestamp": TIME + value, "Step": int(value)} for value in (1.0, 3.0)
     ]
     tracking.metrics.batch_put_metrics({"TrialComponentName": "c", "MetricData": data})
-    (found,) = tracking.describe("c")["Metrics"]
-    assert {name: found[name] for name in ("MetricName", "Min", "Max", "Last", "Count", "Avg", "StdDev")} == {
+    (description,) = tracking.describe("c")["Metrics"]
+    assert {name: description[name] for name in ("MetricName", "Min", "Max", "Last", "Count", "Avg", "StdDev")} == {
         "MetricName": "loss",
         "Min": 1.0,
         "Max": 3.0,
@@ -122,17 +125,17 @@ def test_components_are_found_by_experiment_and_parameter(tracking: Tracking) ->
         {"Name": "Parents.ExperimentName", "Operator": "Equals", "Value": "e"},
         {"Name": "Parameters.rate", "Operator": "GreaterThan", "Value": "0.4"},
     ]
-    answer = tracking.call("Search", Resource="ExperimentTrialComponent", SearchExpression={"Filters": filters})
-    (found,) = [result["TrialComponent"] for result in answer["Results"]]
-    assert found["TrialComponentName"] == "c2"
-    assert found["Parents"] == [{"TrialName": "t", "ExperimentName": "e"}]
+    response = tracking.call("Search", Resource="ExperimentTrialComponent", SearchExpression={"Filters": filters})
+    (component,) = [result["TrialComponent"] for result in response["Results"]]
+    assert component["TrialComponentName"] == "c2"
+    assert component["Parents"] == [{"TrialName": "t", "ExperimentName": "e"}]
 
 
 # --- jobs ---
 
 
 def start_job(tracking: Tracking, **config: str) -> None:
-    request = {**BASES["CreateTrainingJob"], "TrainingJobName": "j", "ExperimentConfig": config}
+    request = {**BASE_MEMBERS["CreateTrainingJob"], "TrainingJobName": "j", "ExperimentConfig": config}
     channels = [
         {
             "ChannelName": "train",
@@ -149,18 +152,20 @@ def test_job_of_a_trial_has_a_component(tracking: Tracking) -> None:
     tracking.add_trial("t", "e")
     start_job(tracking, ExperimentName="e", TrialName="t", TrialComponentDisplayName="first")
     assert tracking.list_names("TrialComponent", TrialName="t") == ["j-aws-training-job"]
-    found = tracking.describe("j-aws-training-job")
-    assert (found["DisplayName"], found["Source"]) == (
+    description = tracking.describe("j-aws-training-job")
+    assert (description["DisplayName"], description["Source"]) == (
         "first",
         {"SourceArn": format_arn("training-job/j"), "SourceType": "SageMakerTrainingJob"},
     )
-    assert found["Parameters"]["epochs"] == {"NumberValue": 1.0}
-    assert found["InputArtifacts"]["train"] == {"Value": "s3://bucket/in"}
-    assert found["OutputArtifacts"]["SageMaker.ModelArtifact"] == {"Value": "s3://bucket/out/j/output/model.tar.gz"}
-    by_source = tracking.list_names("TrialComponent", SourceArn=format_arn("training-job/j"))
-    assert by_source == ["j-aws-training-job"]
-    ended = ("Failed", "Stopped", "Completed")
-    wait_until(lambda: tracking.call("DescribeTrainingJob", TrainingJobName="j")["TrainingJobStatus"] in ended)
+    assert description["Parameters"]["epochs"] == {"NumberValue": 1.0}
+    assert description["InputArtifacts"]["train"] == {"Value": "s3://bucket/in"}
+    assert description["OutputArtifacts"]["SageMaker.ModelArtifact"] == {
+        "Value": "s3://bucket/out/j/output/model.tar.gz"
+    }
+    names_by_source = tracking.list_names("TrialComponent", SourceArn=format_arn("training-job/j"))
+    assert names_by_source == ["j-aws-training-job"]
+    ended_statuses = ("Failed", "Stopped", "Completed")
+    wait_until(lambda: tracking.call("DescribeTrainingJob", TrainingJobName="j")["TrainingJobStatus"] in ended_statuses)
     job = tracking.call("DescribeTrainingJob", TrainingJobName="j")
     assert tracking.describe("j-aws-training-job")["Status"] == {
         "PrimaryStatus": job["TrainingJobStatus"],
@@ -168,7 +173,7 @@ def test_job_of_a_trial_has_a_component(tracking: Tracking) -> None:
     }
 
 
-def test_job_without_a_trial_gets_a_trial_of_its_own(tracking: Tracking) -> None:
+def test_job_without_a_trial_gets_its_own_trial(tracking: Tracking) -> None:
     tracking.call("CreateExperiment", ExperimentName="e")
     start_job(tracking, ExperimentName="e")
     (trial,) = tracking.list_names("Trial", ExperimentName="e")

@@ -18,8 +18,8 @@ def add_artifact(tracking: Tracking, **members: Any) -> str:
 def test_artifact_is_described_changed_and_deleted(tracking: Tracking) -> None:
     arn = add_artifact(tracking, Properties={"a": "1", "b": "2"})
     tracking.call("UpdateArtifact", ArtifactArn=arn, Properties={"c": "3"}, PropertiesToRemove=["a"])
-    found = tracking.call("DescribeArtifact", ArtifactArn=arn)
-    assert (found["Source"], found["Properties"]) == (SOURCE, {"b": "2", "c": "3"})
+    description = tracking.call("DescribeArtifact", ArtifactArn=arn)
+    assert (description["Source"], description["Properties"]) == (SOURCE, {"b": "2", "c": "3"})
     assert tracking.call("DeleteArtifact", Source=SOURCE) == {"ArtifactArn": arn}
     with pytest.raises(ServiceError, match="does not exist"):
         tracking.call("DescribeArtifact", ArtifactArn=arn)
@@ -49,9 +49,9 @@ def test_association_has_the_types_and_names_of_its_ends(tracking: Tracking) -> 
     component = tracking.call("CreateTrialComponent", TrialComponentName="c")["TrialComponentArn"]
     ends = {"SourceArn": artifact, "DestinationArn": component}
     tracking.call("AddAssociation", **ends, AssociationType="ContributedTo")
-    (found,) = tracking.call("ListAssociations", DestinationArn=component)["AssociationSummaries"]
-    assert found.pop("CreationTime") > 0
-    assert found == {
+    (summary,) = tracking.call("ListAssociations", DestinationArn=component)["AssociationSummaries"]
+    assert summary.pop("CreationTime") > 0
+    assert summary == {
         **ends,
         "AssociationType": "ContributedTo",
         "SourceType": "DataSet",

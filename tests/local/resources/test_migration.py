@@ -17,7 +17,7 @@ import pytest
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
-from microjobs_orchestrator.local.schema import INTERNAL, NewerStateError
+from microjobs_orchestrator.local.schema import INTERNAL_MEMBERS, NewerStateError
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Owner, Query, State
 from microjobs_orchestrator.runs.home_view import HomeView
@@ -31,14 +31,14 @@ DUMP = Path(__file__).with_name("home_version_1.sql").read_text()
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path / "home")
-    made.create()
-    with closing(sqlite3.connect(made.state)) as database:
+    new_home = Home(tmp_path / "home")
+    new_home.create()
+    with closing(sqlite3.connect(new_home.state)) as database:
         database.executescript(DUMP)
-    return made
+    return new_home
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return all resources of a state, without opening it as a State."""
     with closing(sqlite3.connect(path)) as database:
         database.row_factory = sqlite3.Row
@@ -51,24 +51,24 @@ def dump(path: Path) -> list[str]:
 
 
 def test_migrated_state_keeps_all_values(home: Home) -> None:
-    old = rows(home.state)
+    old_rows = read_rows(home.state)
     State(home.state).close()
-    new = rows(home.state)
+    new_rows = read_rows(home.state)
     for name in ("kind", "name", "arn", "status", "created", "modified", "request"):
-        assert [row[name] for row in new] == [row[name] for row in old]
-    for before, after in zip(old, new, strict=True):
+        assert [row[name] for row in new_rows] == [row[name] for row in old_rows]
+    for before, after in zip(old_rows, new_rows, strict=True):
         description, internal = json.loads(after["description"]), json.loads(after["internal"])
         assert {**description, **internal} == json.loads(before["description"])
-        assert description.keys().isdisjoint(INTERNAL.get(after["kind"], ()))
-    assert {name for row in new for name in json.loads(row["internal"])} == {
+        assert description.keys().isdisjoint(INTERNAL_MEMBERS.get(after["kind"], ()))
+    assert {name for row in new_rows for name in json.loads(row["internal"])} == {
         *("CreationMoment", "StartMoment", "Attempts", "Deployment", "NextDeployment", "QueueMoment")
     }
 
 
 def test_migrated_resources_have_owners_and_tags(home: Home) -> None:
     state = State(home.state)
-    tuned = Query("training-job", owner=Owner("hyper-parameter-tuning-job", "tuned"))
-    assert [record.name[:9] for record in state.find(tuned)] == ["tuned-002", "tuned-001"]
+    query = Query("training-job", owner=Owner("hyper-parameter-tuning-job", "tuned"))
+    assert [record.name[:9] for record in state.find(query)] == ["tuned-002", "tuned-001"]
     assert len(state.find(Query("async-invocation", owner=Owner("endpoint", "queue")))) == 3
     record = state.get("training-job", "trained")
     assert record is not None
@@ -78,22 +78,22 @@ def test_migrated_resources_have_owners_and_tags(home: Home) -> None:
 
 
 def test_killed_migration_is_repeated(home: Home) -> None:
-    before = dump(home.state)
+    dump_before = dump(home.state)
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom microjobs_orchestrator.local import schema, state\n"
         "split = schema._split_description\n"
         "def kill(kind, text):\n    return os._exit(9) if kind == 'training-job' else split(kind, text)\n"
         "schema._split_description = kill\nstate.State(Path(sys.argv[1]))"
     )
-    ended = subprocess.run([sys.executable, "-c", program, home.state], cwd=REPOSITORY, check=False)
-    assert ended.returncode == 9
-    assert dump(home.state) == before
+    process = subprocess.run([sys.executable, "-c", program, home.state], cwd=REPOSITORY, check=False)
+    assert process.returncode == 9
+    assert dump(home.state) == dump_before
     state = State(home.state)
     assert len(state.find(Query("training-job", limit=100))) == 9
     state.close()
 
 
-def test_damaged_rows_are_migrated_unchanged(home: Home) -> None:
+def test_damaged_rows_are_moved_to_broken_unchanged(home: Home) -> None:
     with closing(sqlite3.connect(home.state)) as database, database:
         database.execute("INSERT INTO broken SELECT * FROM resources WHERE name = 'failed'")
         database.execute("UPDATE resources SET description = '{\"a\": ' WHERE name = 'trained'")
@@ -119,12 +119,17 @@ def test_state_of_a_later_version_raises(tmp_path: Path) -> None:
 
 
 def test_commands_that_only_read_accept_an_old_home(home: Home) -> None:
-    before = dump(home.state)
+    dump_before = dump(home.state)
     view = HomeView(home)
-    listed = {row.name: row.status for row in view.newest(Filter(limit=100))}
-    assert (len(listed), listed["trained"], listed["spot"], listed["e"]) == (18, "Completed", "InProgress", "InService")
+    statuses = {row.name: row.status for row in view.list_newest(Filter(limit=100))}
+    assert (len(statuses), statuses["trained"], statuses["spot"], statuses["e"]) == (
+        18,
+        "Completed",
+        "InProgress",
+        "InService",
+    )
     assert view.find("tuned")[1]["HyperParameterTuningJobStatus"] == "Completed"
-    assert dump(home.state) == before
+    assert dump(home.state) == dump_before
 
 
 @pytest.fixture
@@ -143,23 +148,23 @@ def server(home: Home) -> Iterator[ServerParts]:
 
 
 def test_server_resumes_jobs_of_an_old_home(server: ServerParts) -> None:
-    def status(kind: str, name: str) -> str:
+    def read_status(kind: str, name: str) -> str:
         record = server.context.state.get(kind, name)
         return record.status if record else ""
 
     for name in ("e", "queue", "broken"):
-        wait_until(lambda name=name: status("endpoint", name) == "InService")  # type: ignore[misc]
-    wait_until(lambda: status("transform-job", "transforming") == "Completed")
+        wait_until(lambda name=name: read_status("endpoint", name) == "InService")  # type: ignore[misc]
+    wait_until(lambda: read_status("transform-job", "transforming") == "Completed")
     wait_until(lambda: len(list(server.context.store.list("bucket", "answers/"))) == 3)
     assert server.context.state.find(Query("async-invocation", limit=10)) == []
-    wait_until(lambda: status("training-job", "training") == "Failed")
-    wait_until(lambda: status("processing-job", "processing") == "Failed")
+    wait_until(lambda: read_status("training-job", "training") == "Failed")
+    wait_until(lambda: read_status("processing-job", "processing") == "Failed")
     operations = SageMaker(server.context, load_operations(server.context, server.registry)).operations()
-    described = operations["DescribeTrainingJob"]({"TrainingJobName": "training"})
-    assert "the local server ended while the job ran" in described["FailureReason"]
+    description = operations["DescribeTrainingJob"]({"TrainingJobName": "training"})
+    assert "the local server ended while the job ran" in description["FailureReason"]
     children = operations["ListTrainingJobsForHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})
     assert {job["TuningJobName"] for job in children["TrainingJobSummaries"]} == {"tuning"}
     assert operations["DescribeEndpoint"]({"EndpointName": "e"})["EndpointConfigName"] == "c"
     with suppress(ValidationError):  # the job may have failed already, because its trials were lost
         operations["StopHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})
-    wait_until(lambda: status("hyper-parameter-tuning-job", "tuning") in ("Stopped", "Failed"))
+    wait_until(lambda: read_status("hyper-parameter-tuning-job", "tuning") in ("Stopped", "Failed"))

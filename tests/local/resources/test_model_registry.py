@@ -11,31 +11,31 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import format_arn
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.local.resources.model_registry.create import create
 from microjobs_orchestrator.local.resources.models.containers import list_containers
 from microjobs_orchestrator.local.resources.operations import Handler, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
-from microjobs_orchestrator.local.sessions import HOME_CALLER
+from microjobs_orchestrator.local.temporary_credentials import HOME_CALLER
 from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.members import GROUP, make_package_request
 
 CONTAINER = {"Image": "image", "ModelDataUrl": "s3://bucket/in/a"}
-TYPES = ["ml.m5.large"]
-UNVERSIONED = {
+INSTANCE_TYPES = ["ml.m5.large"]
+UNVERSIONED_PACKAGE = {
     "InferenceSpecification": {
         "Containers": [CONTAINER],
-        "SupportedTransformInstanceTypes": TYPES,
-        "SupportedRealtimeInferenceInstanceTypes": TYPES,
+        "SupportedTransformInstanceTypes": INSTANCE_TYPES,
+        "SupportedRealtimeInferenceInstanceTypes": INSTANCE_TYPES,
     }
 }
 GROUP_ARN = format_arn(f"model-package-group/{GROUP}")
 
 
-class Registry:
-    """The operations of a server, which also check that botocore's model accepts requests."""
+class ModelRegistry:
+    """Calls the operations of a server, after a check that botocore's model accepts the request."""
 
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
@@ -45,7 +45,7 @@ class Registry:
         self.call("CreateModelPackageGroup", ModelPackageGroupName=GROUP)
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:
-        validate(operation_model("sagemaker", operation), members)
+        validate(load_operation_model("sagemaker", operation), members)
         return dict(self._handlers[operation](members))
 
     def add(self, **members: Any) -> str:
@@ -58,23 +58,24 @@ class Registry:
         return self.call("DescribeModelPackage", ModelPackageName=name)
 
     def list(self, **members: Any) -> list[dict[str, Any]]:
-        listed: list[dict[str, Any]] = self.call("ListModelPackages", **members)["ModelPackageSummaryList"]
-        return listed
+        summaries: list[dict[str, Any]] = self.call("ListModelPackages", **members)["ModelPackageSummaryList"]
+        return summaries
 
-    def refuse(self, operation: str, **members: Any) -> ServiceError:
+    def read_error(self, operation: str, **members: Any) -> ServiceError:
+        """Send a request that the server must refuse; return the error."""
         with pytest.raises(ServiceError) as caught:
             self.call(operation, **members)
         return caught.value
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
+def registry(tmp_path: Path) -> Iterator[ModelRegistry]:
     home = Home(tmp_path / "home")
     home.create()
     runtime = FakeRuntime()
     parts = ServerParts.from_home(home, runtime)
     parts.put("in/a", b"data")
-    yield Registry(parts)
+    yield ModelRegistry(parts)
     parts.close()
     runtime.close()
 
@@ -82,43 +83,43 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 # --- registration ---
 
 
-def test_every_accepted_member_is_described(registry: Registry) -> None:
+def test_every_accepted_member_is_described(registry: ModelRegistry) -> None:
     request = make_package_request("CreateModelPackage")
-    described = registry.describe(registry.add(**request))
-    etag = described["InferenceSpecification"]["Containers"][0]["ModelDataSource"]["S3DataSource"]["ETag"]
+    description = registry.describe(registry.add(**request))
+    etag = description["InferenceSpecification"]["Containers"][0]["ModelDataSource"]["S3DataSource"]["ETag"]
     expected = {name: value for name, value in request.items() if name != "ClientToken"}
     for specification in (expected["InferenceSpecification"], *expected["AdditionalInferenceSpecifications"]):
         specification["Containers"][0]["ModelDataSource"]["S3DataSource"]["ETag"] = etag
-    assert expected.items() <= described.items()
-    assert described["ModelPackageVersion"] == 1
-    assert described["ModelPackageStatus"] == "Completed"
-    assert described["ModelPackageStatusDetails"] == {"ValidationStatuses": [], "ImageScanStatuses": []}
-    assert described["CreatedBy"] == {"IamIdentity": {"Arn": HOME_CALLER.arn, "PrincipalId": HOME_CALLER.user_id}}
-    assert "ModelPackageName" not in described
+    assert expected.items() <= description.items()
+    assert description["ModelPackageVersion"] == 1
+    assert description["ModelPackageStatus"] == "Completed"
+    assert description["ModelPackageStatusDetails"] == {"ValidationStatuses": [], "ImageScanStatuses": []}
+    assert description["CreatedBy"] == {"IamIdentity": {"Arn": HOME_CALLER.arn, "PrincipalId": HOME_CALLER.user_id}}
+    assert "ModelPackageName" not in description
 
 
-def test_every_accepted_member_is_updated(registry: Registry) -> None:
+def test_every_accepted_member_is_updated(registry: ModelRegistry) -> None:
     registry.add()
     request = make_package_request("UpdateModelPackage")
     del request["CustomerMetadataPropertiesToRemove"]
     assert registry.call("UpdateModelPackage", **request) == {"ModelPackageArn": request["ModelPackageArn"]}
-    described = registry.describe(f"{GROUP}/1")
-    specification = described.pop("InferenceSpecification")
-    (added,) = described.pop("AdditionalInferenceSpecifications")
+    description = registry.describe(f"{GROUP}/1")
+    specification = description.pop("InferenceSpecification")
+    (addition,) = description.pop("AdditionalInferenceSpecifications")
     for name in ("Name", "Description"):
-        assert added.pop(name) == request["AdditionalInferenceSpecificationsToAdd"][0][name]
-    assert added == specification
-    unchanged = ("ClientToken", "InferenceSpecification", "AdditionalInferenceSpecificationsToAdd")
-    assert {name: value for name, value in request.items() if name not in unchanged}.items() <= described.items()
+        assert addition.pop(name) == request["AdditionalInferenceSpecificationsToAdd"][0][name]
+    assert addition == specification
+    excluded_names = ("ClientToken", "InferenceSpecification", "AdditionalInferenceSpecificationsToAdd")
+    assert {name: value for name, value in request.items() if name not in excluded_names}.items() <= description.items()
 
 
-def test_request_of_the_server_itself_is_registered(registry: Registry) -> None:
-    record = create(registry.parts.context, {"ModelPackageGroupName": GROUP_ARN, **UNVERSIONED})
+def test_request_of_the_server_itself_is_registered(registry: ModelRegistry) -> None:
+    record = create(registry.parts.context, {"ModelPackageGroupName": GROUP_ARN, **UNVERSIONED_PACKAGE})
     assert (record.name, record.version, record.arn) == (GROUP, 1, format_arn(f"model-package/{GROUP}/1"))
     assert registry.describe(record.arn)["ModelPackageGroupName"] == GROUP
 
 
-def test_versions_count_up_and_are_never_reused(registry: Registry) -> None:
+def test_versions_count_up_and_are_never_reused(registry: ModelRegistry) -> None:
     arns = [registry.add() for _ in range(3)]
     assert arns == [format_arn(f"model-package/{GROUP}/{version}") for version in (1, 2, 3)]
     for arn in arns[1:]:
@@ -127,7 +128,7 @@ def test_versions_count_up_and_are_never_reused(registry: Registry) -> None:
     assert [item["ModelPackageVersion"] for item in registry.list(ModelPackageGroupName=GROUP)] == [1, 4]
 
 
-def test_versions_of_concurrent_requests_are_different(registry: Registry) -> None:
+def test_versions_of_concurrent_requests_are_different(registry: ModelRegistry) -> None:
     arns: list[str] = []
     threads = [threading.Thread(target=lambda: arns.append(registry.add())) for _ in range(8)]
     for thread in threads:
@@ -138,22 +139,24 @@ def test_versions_of_concurrent_requests_are_different(registry: Registry) -> No
     assert max(item["ModelPackageVersion"] for item in registry.list(ModelPackageType="Versioned")) == 8
 
 
-def test_package_has_a_name_of_its_own_or_a_group(registry: Registry) -> None:
-    arn = registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)["ModelPackageArn"]
+def test_package_has_its_own_name_or_a_group(registry: ModelRegistry) -> None:
+    arn = registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED_PACKAGE)["ModelPackageArn"]
     assert arn == format_arn("model-package/own")
     for name in ("own", arn):
-        described = registry.describe(name)
-        assert (described["ModelPackageName"], "ModelApprovalStatus" in described) == ("own", False)
-    both = registry.refuse("CreateModelPackage", ModelPackageName="own", ModelPackageGroupName=GROUP, **UNVERSIONED)
-    assert both.message.startswith("The request has ModelPackageName and ModelPackageGroupName:")
-    assert "The request has no name" in registry.refuse("CreateModelPackage", **UNVERSIONED).message
+        description = registry.describe(name)
+        assert (description["ModelPackageName"], "ModelApprovalStatus" in description) == ("own", False)
+    error = registry.read_error(
+        "CreateModelPackage", ModelPackageName="own", ModelPackageGroupName=GROUP, **UNVERSIONED_PACKAGE
+    )
+    assert error.message.startswith("The request has ModelPackageName and ModelPackageGroupName:")
+    assert "The request has no name" in registry.read_error("CreateModelPackage", **UNVERSIONED_PACKAGE).message
 
 
-def test_taken_name_is_reported_as_the_sdk_expects(registry: Registry) -> None:
-    registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)
-    error = registry.refuse("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)
+def test_taken_name_is_reported_as_the_sdk_expects(registry: ModelRegistry) -> None:
+    registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED_PACKAGE)
+    error = registry.read_error("CreateModelPackage", ModelPackageName="own", **UNVERSIONED_PACKAGE)
     assert (error.code, "ModelPackage already exists" in error.message) == ("ValidationException", True)
-    error = registry.refuse("CreateModelPackageGroup", ModelPackageGroupName=GROUP)
+    error = registry.read_error("CreateModelPackageGroup", ModelPackageGroupName=GROUP)
     assert (error.code, error.message) == ("ValidationException", f"Model Package Group already exists: {GROUP_ARN}.")
 
 
@@ -165,7 +168,7 @@ def test_taken_name_is_reported_as_the_sdk_expects(registry: Registry) -> None:
         (
             {
                 "InferenceSpecification": {
-                    **UNVERSIONED["InferenceSpecification"],
+                    **UNVERSIONED_PACKAGE["InferenceSpecification"],
                     "Containers": [{**CONTAINER, "Environment": {"A": "b"}}],
                 }
             },
@@ -173,16 +176,18 @@ def test_taken_name_is_reported_as_the_sdk_expects(registry: Registry) -> None:
         ),
     ],
 )
-def test_invalid_package_without_versions_is_refused(registry: Registry, members: dict[str, Any], message: str) -> None:
-    assert message in registry.refuse("CreateModelPackage", ModelPackageName="own", **members).message
+def test_invalid_package_without_versions_is_refused(
+    registry: ModelRegistry, members: dict[str, Any], message: str
+) -> None:
+    assert message in registry.read_error("CreateModelPackage", ModelPackageName="own", **members).message
 
 
-def test_tags_belong_to_the_group(registry: Registry) -> None:
-    error = registry.refuse("CreateModelPackage", ModelPackageGroupName=GROUP, Tags=[{"Key": "k", "Value": "v"}])
+def test_tags_belong_to_the_group(registry: ModelRegistry) -> None:
+    error = registry.read_error("CreateModelPackage", ModelPackageGroupName=GROUP, Tags=[{"Key": "k", "Value": "v"}])
     assert "set the tags of the group" in error.message
 
 
-def test_missing_resources_are_reported_as_clients_expect(registry: Registry) -> None:
+def test_missing_resources_are_reported_as_clients_expect(registry: ModelRegistry) -> None:
     package, group = format_arn("model-package/no/1"), format_arn("model-package-group/no")
     for operation, members, message in (
         ("DescribeModelPackage", {"ModelPackageName": package}, f"ModelPackage {package} does not exist."),
@@ -195,60 +200,62 @@ def test_missing_resources_are_reported_as_clients_expect(registry: Registry) ->
         ("GetModelPackageGroupPolicy", {"ModelPackageGroupName": "no"}, f"Cannot find Model Package Group: {group}."),
         ("GetModelPackageGroupPolicy", {"ModelPackageGroupName": GROUP}, f"policy for: {GROUP_ARN}."),
     ):
-        error = registry.refuse(operation, **members)
+        error = registry.read_error(operation, **members)
         assert (error.code, error.message.endswith(message)) == ("ValidationException", True), error.message
 
 
 # --- repeated requests ---
 
 
-def test_repeated_request_with_a_token_registers_once(registry: Registry) -> None:
+def test_repeated_request_with_a_token_registers_once(registry: ModelRegistry) -> None:
     arns = {registry.add(ClientToken="token")}
-    (registry.parts.home.buckets / "bucket" / "in" / "a").unlink()  # it is no longer needed
+    (registry.parts.home.buckets / "bucket" / "in" / "a").unlink()  # the object is no longer needed
     arns.add(registry.add(ClientToken="token"))
     registry.parts.put("in/a", b"data")
     assert len(arns) == 1
     assert len(registry.list(ModelPackageGroupName=GROUP)) == 1
-    error = registry.refuse("CreateModelPackage", ModelPackageGroupName=GROUP, ClientToken="token", Domain="other")
+    error = registry.read_error("CreateModelPackage", ModelPackageGroupName=GROUP, ClientToken="token", Domain="other")
     assert error.code == "ConflictException"
     registry.call("DeleteModelPackage", ModelPackageName=arns.pop())
     assert registry.add(ClientToken="token").endswith("/2")
 
 
-def test_repeated_update_with_a_token_changes_nothing(registry: Registry) -> None:
+def test_repeated_update_with_a_token_changes_nothing(registry: ModelRegistry) -> None:
     arn = registry.add()
-    added = [{"Name": "other", "Containers": [CONTAINER]}]
+    additions = [{"Name": "other", "Containers": [CONTAINER]}]
     for _ in range(2):
         registry.call(
-            "UpdateModelPackage", ModelPackageArn=arn, ClientToken="t", AdditionalInferenceSpecificationsToAdd=added
+            "UpdateModelPackage", ModelPackageArn=arn, ClientToken="t", AdditionalInferenceSpecificationsToAdd=additions
         )
     assert len(registry.describe(arn)["AdditionalInferenceSpecifications"]) == 1
-    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, AdditionalInferenceSpecificationsToAdd=added)
+    error = registry.read_error(
+        "UpdateModelPackage", ModelPackageArn=arn, AdditionalInferenceSpecificationsToAdd=additions
+    )
     assert "must be unique; repeated: 'other'" in error.message
 
 
 # --- updates ---
 
 
-def test_version_is_approved(registry: Registry) -> None:
+def test_version_is_approved(registry: ModelRegistry) -> None:
     arn = registry.add()
     assert registry.describe(arn)["ModelApprovalStatus"] == "PendingManualApproval"
     registry.call("UpdateModelPackage", ModelPackageArn=arn, ModelApprovalStatus="Approved", ApprovalDescription="good")
-    described = registry.describe(arn)
-    assert (described["ModelApprovalStatus"], described["ApprovalDescription"]) == ("Approved", "good")
+    description = registry.describe(arn)
+    assert (description["ModelApprovalStatus"], description["ApprovalDescription"]) == ("Approved", "good")
     assert [item["ModelApprovalStatus"] for item in registry.list(ModelPackageGroupName=GROUP)] == ["Approved"]
 
 
-def test_package_without_versions_has_no_approval_status(registry: Registry) -> None:
+def test_package_without_versions_has_no_approval_status(registry: ModelRegistry) -> None:
     arn = registry.call(
-        "CreateModelPackage", ModelPackageName="own", ModelApprovalStatus="PendingManualApproval", **UNVERSIONED
+        "CreateModelPackage", ModelPackageName="own", ModelApprovalStatus="PendingManualApproval", **UNVERSIONED_PACKAGE
     )["ModelPackageArn"]
     assert "ModelApprovalStatus" not in registry.describe(arn)
-    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    error = registry.read_error("UpdateModelPackage", ModelPackageArn=arn, ModelApprovalStatus="Approved")
     assert "it has no ModelApprovalStatus" in error.message
 
 
-def test_metadata_properties_are_added_replaced_and_removed(registry: Registry) -> None:
+def test_metadata_properties_are_added_replaced_and_removed(registry: ModelRegistry) -> None:
     arn = registry.add(CustomerMetadataProperties={"a": "1", "b": "2"})
     registry.call(
         "UpdateModelPackage",
@@ -257,32 +264,34 @@ def test_metadata_properties_are_added_replaced_and_removed(registry: Registry) 
         CustomerMetadataPropertiesToRemove=["a"],
     )
     assert registry.describe(arn)["CustomerMetadataProperties"] == {"b": "3", "c": "4"}
-    many = {f"k{number}": "v" for number in range(49)}
-    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, CustomerMetadataProperties=many)
+    properties = {f"k{number}": "v" for number in range(49)}
+    error = registry.read_error("UpdateModelPackage", ModelPackageArn=arn, CustomerMetadataProperties=properties)
     assert "it would have 51" in error.message
 
 
-def test_specifications_are_limited(registry: Registry) -> None:
-    named = [{"Name": f"s{number}", "Containers": [CONTAINER]} for number in range(15)]
-    arn = registry.add(AdditionalInferenceSpecifications=named)
-    added = [{"Name": "more", "Containers": [CONTAINER]}]
-    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, AdditionalInferenceSpecificationsToAdd=added)
+def test_specifications_are_limited(registry: ModelRegistry) -> None:
+    specifications = [{"Name": f"s{number}", "Containers": [CONTAINER]} for number in range(15)]
+    arn = registry.add(AdditionalInferenceSpecifications=specifications)
+    additions = [{"Name": "more", "Containers": [CONTAINER]}]
+    error = registry.read_error(
+        "UpdateModelPackage", ModelPackageArn=arn, AdditionalInferenceSpecificationsToAdd=additions
+    )
     assert "it would have 16" in error.message
 
 
-def test_archived_model_card_keeps_its_content(registry: Registry) -> None:
+def test_archived_model_card_keeps_its_content(registry: ModelRegistry) -> None:
     arn = registry.add(ModelCard={"ModelCardContent": "{}", "ModelCardStatus": "Draft"})
     registry.call("UpdateModelPackage", ModelPackageArn=arn, ModelCard={"ModelCardStatus": "Archived"})
     assert registry.describe(arn)["ModelCard"] == {"ModelCardContent": "{}", "ModelCardStatus": "Archived"}
-    error = registry.refuse("UpdateModelPackage", ModelPackageArn=arn, ModelCard={"ModelCardContent": "[]"})
+    error = registry.read_error("UpdateModelPackage", ModelPackageArn=arn, ModelCard={"ModelCardContent": "[]"})
     assert (error.code, "Archived state" in error.message) == ("ConflictException", True)
 
 
-def test_metadata_of_a_model_card_can_be_described_alone(registry: Registry) -> None:
+def test_metadata_of_a_model_card_can_be_described_alone(registry: ModelRegistry) -> None:
     content = {"intended_uses": {"risk_rating": "Low", "purpose_of_model": "secret"}, "model_overview": {"model_id": 1}}
     arn = registry.add(ModelCard={"ModelCardContent": json.dumps(content), "ModelCardStatus": "Draft"})
-    described = registry.call("DescribeModelPackage", ModelPackageName=arn, IncludedData="MetadataOnly")
-    assert json.loads(described["ModelCard"]["ModelCardContent"]) == {
+    description = registry.call("DescribeModelPackage", ModelPackageName=arn, IncludedData="MetadataOnly")
+    assert json.loads(description["ModelCard"]["ModelCardContent"]) == {
         "model_overview": {"model_id": 1},
         "intended_uses": {"risk_rating": "Low"},
     }
@@ -292,28 +301,32 @@ def test_metadata_of_a_model_card_can_be_described_alone(registry: Registry) -> 
 # --- lists ---
 
 
-def test_packages_are_filtered_by_type_group_and_status(registry: Registry) -> None:
+def test_packages_are_filtered_by_type_group_and_status(registry: ModelRegistry) -> None:
     registry.call("CreateModelPackageGroup", ModelPackageGroupName="other")
     first, second = registry.add(), registry.add(ModelApprovalStatus="Approved")
     third = registry.add(ModelPackageGroupName="other", ModelApprovalStatus="Approved")
-    own = registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)["ModelPackageArn"]
+    unversioned_arn = registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED_PACKAGE)[
+        "ModelPackageArn"
+    ]
 
     def list_arns(**members: Any) -> list[str]:
         return [item["ModelPackageArn"] for item in registry.list(**members)]
 
-    assert list_arns() == [own]
+    assert list_arns() == [unversioned_arn]
     assert list_arns(ModelPackageType="Versioned") == [first, second, third]
-    assert list_arns(ModelPackageType="Both", SortOrder="Descending") == [own, third, second, first]
+    assert list_arns(ModelPackageType="Both", SortOrder="Descending") == [unversioned_arn, third, second, first]
     assert list_arns(ModelPackageGroupName=GROUP_ARN) == [first, second]
     assert list_arns(ModelPackageType="Versioned", ModelApprovalStatus="Approved") == [second, third]
     assert list_arns(ModelPackageType="Both", NameContains="ther", SortBy="Name") == [third]
-    created = registry.describe(second)["CreationTime"]
-    assert list_arns(ModelPackageType="Both", CreationTimeAfter=created, CreationTimeBefore=created) == [second]
+    creation_time = registry.describe(second)["CreationTime"]
+    assert list_arns(ModelPackageType="Both", CreationTimeAfter=creation_time, CreationTimeBefore=creation_time) == [
+        second
+    ]
 
 
 @pytest.mark.parametrize("sort_by", ["Name", "CreationTime"])
 @pytest.mark.parametrize("order", ["Ascending", "Descending"])
-def test_versions_of_a_group_have_pages(registry: Registry, sort_by: str, order: str) -> None:
+def test_versions_of_a_group_have_pages(registry: ModelRegistry, sort_by: str, order: str) -> None:
     for _ in range(5):
         registry.add()
     request: dict[str, Any] = {"ModelPackageGroupName": GROUP, "SortBy": sort_by, "SortOrder": order, "MaxResults": 2}
@@ -327,45 +340,48 @@ def test_versions_of_a_group_have_pages(registry: Registry, sort_by: str, order:
     assert versions == sorted(range(1, 6), reverse=order == "Descending")
 
 
-def test_packages_are_described_in_batches(registry: Registry) -> None:
-    arn, missing = registry.add(ModelPackageDescription="first"), format_arn(f"model-package/{GROUP}/9")
-    answer = registry.call("BatchDescribeModelPackage", ModelPackageArnList=[arn, missing])
-    summary = answer["ModelPackageSummaries"][arn]
+def test_packages_are_described_in_batches(registry: ModelRegistry) -> None:
+    arn, missing_arn = registry.add(ModelPackageDescription="first"), format_arn(f"model-package/{GROUP}/9")
+    response = registry.call("BatchDescribeModelPackage", ModelPackageArnList=[arn, missing_arn])
+    summary = response["ModelPackageSummaries"][arn]
     assert (summary["ModelPackageVersion"], summary["ModelPackageDescription"]) == (1, "first")
-    assert answer["BatchDescribeModelPackageErrorMap"] == {
-        missing: {"ErrorCode": "ValidationException", "ErrorResponse": f"ModelPackage {missing} does not exist."}
+    assert response["BatchDescribeModelPackageErrorMap"] == {
+        missing_arn: {
+            "ErrorCode": "ValidationException",
+            "ErrorResponse": f"ModelPackage {missing_arn} does not exist.",
+        }
     }
 
 
 # --- groups ---
 
 
-def test_group_with_packages_cannot_be_deleted(registry: Registry) -> None:
+def test_group_with_packages_cannot_be_deleted(registry: ModelRegistry) -> None:
     arn = registry.add()
-    error = registry.refuse("DeleteModelPackageGroup", ModelPackageGroupName=GROUP)
+    error = registry.read_error("DeleteModelPackageGroup", ModelPackageGroupName=GROUP)
     assert (error.code, "contains model packages" in error.message) == ("ConflictException", True)
     registry.call("DeleteModelPackage", ModelPackageName=arn)
     registry.call("DeleteModelPackageGroup", ModelPackageGroupName=GROUP_ARN)
     assert registry.call("ListModelPackageGroups")["ModelPackageGroupSummaryList"] == []
 
 
-def test_policy_of_a_group_is_stored_and_deleted(registry: Registry) -> None:
+def test_policy_of_a_group_is_stored_and_deleted(registry: ModelRegistry) -> None:
     policy = json.dumps({"Version": "2012-10-17", "Statement": []})
-    answer = registry.call("PutModelPackageGroupPolicy", ModelPackageGroupName=GROUP, ResourcePolicy=policy)
-    assert answer == {"ModelPackageGroupArn": GROUP_ARN}
+    response = registry.call("PutModelPackageGroupPolicy", ModelPackageGroupName=GROUP, ResourcePolicy=policy)
+    assert response == {"ModelPackageGroupArn": GROUP_ARN}
     assert registry.call("GetModelPackageGroupPolicy", ModelPackageGroupName=GROUP) == {"ResourcePolicy": policy}
     registry.call("DeleteModelPackageGroupPolicy", ModelPackageGroupName=GROUP)
-    assert "Cannot find" in registry.refuse("DeleteModelPackageGroupPolicy", ModelPackageGroupName=GROUP).message
-    error = registry.refuse("PutModelPackageGroupPolicy", ModelPackageGroupName=GROUP, ResourcePolicy="{")
+    assert "Cannot find" in registry.read_error("DeleteModelPackageGroupPolicy", ModelPackageGroupName=GROUP).message
+    error = registry.read_error("PutModelPackageGroupPolicy", ModelPackageGroupName=GROUP, ResourcePolicy="{")
     assert "is not a JSON document" in error.message
 
 
 # --- sources ---
 
 
-def test_package_is_cloned(registry: Registry) -> None:
-    named = [{"Name": "other", "Containers": [CONTAINER]}]
-    source = registry.add(AdditionalInferenceSpecifications=named)
+def test_package_is_cloned(registry: ModelRegistry) -> None:
+    specifications = [{"Name": "other", "Containers": [CONTAINER]}]
+    source = registry.add(AdditionalInferenceSpecifications=specifications)
     clone = registry.describe(registry.add(SourceUri=source))
     original = registry.describe(source)
     for name in ("InferenceSpecification", "AdditionalInferenceSpecifications"):
@@ -373,69 +389,69 @@ def test_package_is_cloned(registry: Registry) -> None:
     assert clone["SourceUri"] == source
 
 
-def test_model_is_registered(registry: Registry) -> None:
+def test_model_is_registered(registry: ModelRegistry) -> None:
     model = registry.call(
         "CreateModel", ModelName="m", PrimaryContainer=CONTAINER, ExecutionRoleArn="arn:aws:iam::000000000000:role/r"
     )["ModelArn"]
     (container,) = registry.describe(registry.add(SourceUri=model))["InferenceSpecification"]["Containers"]
     assert container == {**CONTAINER, "ModelDataETag": "8d777f385d3dfec8815d20f7496026dc"}
-    absent = format_arn("model/absent")
-    error = registry.refuse("CreateModelPackage", ModelPackageGroupName=GROUP, SourceUri=absent)
-    assert error.message == f'Could not find model "{absent}", which is the SourceUri.'
+    absent_arn = format_arn("model/absent")
+    error = registry.read_error("CreateModelPackage", ModelPackageGroupName=GROUP, SourceUri=absent_arn)
+    assert error.message == f'Could not find model "{absent_arn}", which is the SourceUri.'
 
 
-def test_source_and_specification_cannot_be_combined(registry: Registry) -> None:
-    request = {"SourceUri": "s3://bucket/in", **UNVERSIONED}
+def test_source_and_specification_cannot_be_combined(registry: ModelRegistry) -> None:
+    request = {"SourceUri": "s3://bucket/in", **UNVERSIONED_PACKAGE}
     for operation, name in (
         ("CreateModelPackage", {"ModelPackageGroupName": GROUP}),
         ("UpdateModelPackage", {"ModelPackageArn": registry.add()}),
     ):
-        assert "cannot be combined" in registry.refuse(operation, **name, **request).message
+        assert "cannot be combined" in registry.read_error(operation, **name, **request).message
     assert registry.describe(registry.add(SourceUri="s3://bucket/in"))["SourceUri"] == "s3://bucket/in"
 
 
 # --- models of packages ---
 
 
-def create_model(registry: Registry, **container: Any) -> None:
+def create_model(registry: ModelRegistry, **container: Any) -> None:
     role = "arn:aws:iam::000000000000:role/r"
     registry.call("CreateModel", ModelName="m", PrimaryContainer=container, ExecutionRoleArn=role)
 
 
-def find_container(registry: Registry) -> Mapping[str, Any]:
-    """Return the only container that hosts of the model get."""
+def find_container(registry: ModelRegistry) -> Mapping[str, Any]:
+    """Return the definition of the model's only container, as its hosts use it."""
     (container,) = find_containers(registry)
     return container
 
 
-def find_containers(registry: Registry) -> Sequence[Mapping[str, Any]]:
+def find_containers(registry: ModelRegistry) -> Sequence[Mapping[str, Any]]:
     record = registry.parts.context.state.get("model", "m")
     assert record is not None
     return list_containers(record.request)
 
 
-def test_model_has_the_container_of_its_package(registry: Registry) -> None:
-    packaged = {**CONTAINER, "Environment": {"A": "package", "B": "package"}}
-    arn = registry.add(ModelApprovalStatus="Approved", InferenceSpecification={"Containers": [packaged]})
+def test_model_has_the_container_of_its_package(registry: ModelRegistry) -> None:
+    package_container = {**CONTAINER, "Environment": {"A": "package", "B": "package"}}
+    arn = registry.add(ModelApprovalStatus="Approved", InferenceSpecification={"Containers": [package_container]})
     create_model(registry, ModelPackageName=arn, Environment={"B": "model"})
     registry.call("DeleteModelPackage", ModelPackageName=arn)
     container = find_container(registry)
     assert (container["Image"], container["ModelDataUrl"]) == ("image", "s3://bucket/in/a")
     assert container["Environment"] == {"A": "package", "B": "model"}
-    described = registry.call("DescribeModel", ModelName="m")["PrimaryContainer"]
-    assert described == {"ModelPackageName": arn, "Environment": {"B": "model"}}
+    description = registry.call("DescribeModel", ModelName="m")["PrimaryContainer"]
+    assert description == {"ModelPackageName": arn, "Environment": {"B": "model"}}
 
 
-def test_model_has_the_named_specification(registry: Registry) -> None:
+def test_model_has_the_named_specification(registry: ModelRegistry) -> None:
     other = {"Name": "other", "Containers": [{"Image": "other"}]}
     registry.add(ModelApprovalStatus="Approved", AdditionalInferenceSpecifications=[other])
     create_model(registry, ModelPackageName=f"{GROUP}/1", InferenceSpecificationName="other")
     assert find_container(registry)["Image"] == "other"
 
 
-def test_model_has_all_containers_of_its_packages(registry: Registry) -> None:
-    packaged = [{**CONTAINER, "ContainerHostname": name} for name in ("scale", "predict")]
-    arn = registry.add(ModelApprovalStatus="Approved", InferenceSpecification={"Containers": packaged})
+def test_model_has_all_containers_of_its_packages(registry: ModelRegistry) -> None:
+    package_containers = [{**CONTAINER, "ContainerHostname": name} for name in ("scale", "predict")]
+    arn = registry.add(ModelApprovalStatus="Approved", InferenceSpecification={"Containers": package_containers})
     containers = [
         {"ModelPackageName": arn, "Environment": {"B": "model"}},
         {"Image": "last", "ContainerHostname": "label"},
@@ -443,30 +459,30 @@ def test_model_has_all_containers_of_its_packages(registry: Registry) -> None:
     registry.call(
         "CreateModel", ModelName="m", Containers=containers, ExecutionRoleArn="arn:aws:iam::000000000000:role/r"
     )
-    found = find_containers(registry)
-    assert [container["ContainerHostname"] for container in found] == ["scale", "predict", "label"]
-    assert [container.get("Environment") for container in found] == [{"B": "model"}, {"B": "model"}, None]
+    host_containers = find_containers(registry)
+    assert [container["ContainerHostname"] for container in host_containers] == ["scale", "predict", "label"]
+    assert [container.get("Environment") for container in host_containers] == [{"B": "model"}, {"B": "model"}, None]
 
 
-def test_package_of_a_model_has_all_its_containers(registry: Registry) -> None:
+def test_package_of_a_model_has_all_its_containers(registry: ModelRegistry) -> None:
     containers = [{"Image": name, "ContainerHostname": f"host-{name}"} for name in ("a", "b")]
     registry.call(
         "CreateModel", ModelName="m", Containers=containers, ExecutionRoleArn="arn:aws:iam::000000000000:role/r"
     )
     arn = registry.add(SourceUri=registry.call("DescribeModel", ModelName="m")["ModelArn"])
-    described = registry.call("DescribeModelPackage", ModelPackageName=arn)["InferenceSpecification"]
-    assert described["Containers"] == containers
+    description = registry.call("DescribeModelPackage", ModelPackageName=arn)["InferenceSpecification"]
+    assert description["Containers"] == containers
 
 
 @pytest.mark.parametrize("status", ["PendingManualApproval", "Rejected"])
-def test_version_that_is_not_approved_cannot_be_deployed(registry: Registry, status: str) -> None:
+def test_version_that_is_not_approved_cannot_be_deployed(registry: ModelRegistry, status: str) -> None:
     arn = registry.add(ModelApprovalStatus=status)
     with pytest.raises(ServiceError, match=f"cannot be deployed, because its ModelApprovalStatus is {status}"):
         create_model(registry, ModelPackageName=arn)
 
 
-def test_package_without_versions_needs_no_approval(registry: Registry) -> None:
-    registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED)
+def test_package_without_versions_needs_no_approval(registry: ModelRegistry) -> None:
+    registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED_PACKAGE)
     create_model(registry, ModelPackageName="own")
     assert find_container(registry)["Image"] == "image"
 
@@ -482,11 +498,13 @@ def test_package_without_versions_needs_no_approval(registry: Registry) -> None:
         ({"Environment": {}}, "must have an Image"),
     ],
 )
-def test_model_of_an_unusable_package_is_refused(registry: Registry, container: dict[str, Any], message: str) -> None:
+def test_model_of_an_unusable_package_is_refused(
+    registry: ModelRegistry, container: dict[str, Any], message: str
+) -> None:
     registry.add(ModelApprovalStatus="Approved")
     registry.add(ModelApprovalStatus="Approved", SourceUri="s3://bucket/in")
-    imageless = {"Containers": [{"ModelDataUrl": "s3://bucket/in/a"}]}
-    registry.add(ModelApprovalStatus="Approved", InferenceSpecification=imageless)
+    specification_without_image = {"Containers": [{"ModelDataUrl": "s3://bucket/in/a"}]}
+    registry.add(ModelApprovalStatus="Approved", InferenceSpecification=specification_without_image)
     with pytest.raises(ServiceError, match=message):
         create_model(registry, **container)
 
@@ -494,15 +512,15 @@ def test_model_of_an_unusable_package_is_refused(registry: Registry, container: 
 # --- model data ---
 
 
-def test_missing_model_data_is_refused(registry: Registry) -> None:
+def test_missing_model_data_is_refused(registry: ModelRegistry) -> None:
     containers = [{"Image": "i", "ModelDataUrl": "s3://bucket/absent"}]
-    error = registry.refuse(
+    error = registry.read_error(
         "CreateModelPackage", ModelPackageGroupName=GROUP, InferenceSpecification={"Containers": containers}
     )
     assert error.message.startswith("Could not find model data at s3://bucket/absent")
 
 
-def test_changed_model_data_is_refused(registry: Registry) -> None:
+def test_changed_model_data_is_refused(registry: ModelRegistry) -> None:
     arn = registry.add(ModelApprovalStatus="Approved")
     registry.parts.put("in/a", b"other")
     with pytest.raises(ServiceError, match="model data at s3://bucket/in/a has changed"):
@@ -511,7 +529,7 @@ def test_changed_model_data_is_refused(registry: Registry) -> None:
     create_model(registry, ModelPackageName=arn)
 
 
-def test_two_sources_of_model_data_are_refused(registry: Registry) -> None:
+def test_two_sources_of_model_data_are_refused(registry: ModelRegistry) -> None:
     source = {"S3Uri": "s3://bucket/in/a", "S3DataType": "S3Object", "CompressionType": "None"}
     container = {**CONTAINER, "ModelDataSource": {"S3DataSource": source}}
     with pytest.raises(ServiceError, match="ModelDataUrl and ModelDataSource cannot be combined"):
@@ -521,7 +539,7 @@ def test_two_sources_of_model_data_are_refused(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("key", ["folder/a", "folder/new"])
-def test_changed_folder_is_refused(registry: Registry, key: str) -> None:
+def test_changed_folder_is_refused(registry: ModelRegistry, key: str) -> None:
     registry.parts.put("folder/a", b"data")
     source = {"S3Uri": "s3://bucket/folder/", "S3DataType": "S3Prefix", "CompressionType": "None"}
     containers = [{"Image": "i", "ModelDataSource": {"S3DataSource": source}}]
@@ -531,9 +549,9 @@ def test_changed_folder_is_refused(registry: Registry, key: str) -> None:
         create_model(registry, ModelPackageName=arn)
 
 
-def test_request_may_state_the_etag_of_the_data(registry: Registry) -> None:
+def test_request_may_state_the_etag_of_the_data(registry: ModelRegistry) -> None:
     containers = [{**CONTAINER, "ModelDataETag": "0" * 32}]
-    error = registry.refuse(
+    error = registry.read_error(
         "CreateModelPackage", ModelPackageGroupName=GROUP, InferenceSpecification={"Containers": containers}
     )
     assert "its ETag is 8d777f385d3dfec8815d20f7496026dc" in error.message

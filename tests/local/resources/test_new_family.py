@@ -1,4 +1,4 @@
-"""A new resource family needs one folder: `make new-resource/greeting`, two changes in its job, no edits elsewhere."""
+"""A new resource family needs one folder, which `make new-resource/greeting` creates, and no edits in other folders."""
 
 import os
 import signal
@@ -50,10 +50,10 @@ class Server:
         return dict(self.client.describe_greeting(GreetingName=name))
 
     def wait(self, name: str, *statuses: str) -> dict[str, Any]:
-        found: dict[str, Any] = wait_until(
+        description: dict[str, Any] = wait_until(
             lambda: self.describe(name), lambda greeting: greeting["GreetingStatus"] in (statuses or ENDED_STATUSES)
         )
-        return found
+        return description
 
     def wait_for_line(self, name: str, line: str) -> None:
         wait_until(lambda: self.copy.microjobs("logs", name), lambda log: line in log)
@@ -61,22 +61,22 @@ class Server:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """Return a copy of the repository with the new family. A greeting runs the `Text` of its request as a script."""
-    made = Copy(tmp_path_factory.mktemp("copy"))
-    made.run("scripts.new_resource", "greeting")
-    job = made.root / FAMILY / "job.py"
+    """A copy of the repository with the new family. A greeting runs the `Text` of its request as a script."""
+    new_copy = Copy(tmp_path_factory.mktemp("copy"))
+    new_copy.run("scripts.new_resource", "greeting")
+    job = new_copy.root / FAMILY / "job.py"
     text = job.read_text()
     for old, new in (("serve:dev", "tiny:dev"), ('f"echo hello from {self.job.name}"', 'self.job.request["Text"]')):
         assert old in text
         text = text.replace(old, new)
     job.write_text(text)
-    return made
+    return new_copy
 
 
 @pytest.fixture(scope="module")
 def server(copy: Copy) -> Iterator[Server]:
-    running = Server(copy)
-    yield running
+    new_server = Server(copy)
+    yield new_server
     copy.microjobs("local", "down")
 
 
@@ -85,7 +85,7 @@ def test_family_is_created_described_and_runs(server: Server) -> None:
     assert arn == "arn:aws:sagemaker:us-east-1:000000000000:greeting/hello"
     greeting = server.wait("hello")
     assert (greeting["GreetingStatus"], greeting["Text"]) == ("Completed", "echo good morning")
-    assert greeting["GreetingStartTime"] <= greeting["GreetingEndTime"]
+    assert greeting["StartTime"] <= greeting["EndTime"]
     assert "good morning" in server.copy.microjobs("logs", "hello")
     with pytest.raises(ClientError, match="Greeting names must be unique: hello already exists"):
         server.greet("hello", "true")
@@ -121,13 +121,13 @@ def test_family_is_stopped_and_deleted(server: Server) -> None:
 def test_commands_and_the_parity_page_show_the_family(server: Server) -> None:
     server.greet("shown", "true")
     server.wait("shown")
-    listed = next(
+    line = next(
         line
         for line in server.copy.microjobs("ps", "--kind", "greeting", "--limit", "100").splitlines()
         if "shown" in line
     )
-    assert "greeting" in listed
-    assert "Completed" in listed
+    assert "greeting" in line
+    assert "Completed" in line
     server.copy.run("scripts.parity")
     page = (server.copy.root / "docs" / "maintaining" / "parity.md").read_text()
     assert "### CreateGreeting" in page
@@ -141,8 +141,8 @@ def test_server_that_is_killed_recovers_the_family(server: Server) -> None:
     os.kill(server.pid, signal.SIGKILL)
     wait_until(lambda: control.find_server(Home(server.copy.home)), lambda address: address is None)
     server.start()
-    lost = server.wait("lost")
-    assert (lost["GreetingStatus"], lost["FailureReason"]) == (
+    description = server.wait("lost")
+    assert (description["GreetingStatus"], description["FailureReason"]) == (
         "Failed",
         "InternalServerError: the local server ended while the job ran",
     )
@@ -150,20 +150,39 @@ def test_server_that_is_killed_recovers_the_family(server: Server) -> None:
     assert server.wait("next")["GreetingStatus"] == "Completed"
 
 
-@pytest.mark.parametrize("module", ["test_both_runtimes", "resources/test_every_kind"])
-def test_inherited_tests_find_the_family(copy: Copy, module: str) -> None:
-    listed = copy.run("pytest", "--collect-only", "--quiet", f"tests/local/{module}.py").stdout
-    assert "[greeting]" in listed
+def test_tests_of_every_kind_include_the_family(copy: Copy) -> None:
+    modules = [f"tests/local/{name}.py" for name in ("test_both_runtimes", "resources/test_every_kind")]
+    output = copy.run("pytest", "--collect-only", "--quiet", *modules).stdout.splitlines()
+    assert {line.partition("::")[0] for line in output if "[greeting]" in line} == set(modules)
 
 
-def test_family_passes_the_inherited_test_of_its_example(copy: Copy) -> None:
+def test_family_passes_the_test_of_its_example(copy: Copy) -> None:
     test = "tests/local/resources/test_every_kind.py::test_kind_has_an_example_request"
     assert "1 passed" in copy.run("pytest", "--quiet", f"{test}[greeting]").stdout
-    (copy.root / EXAMPLE).rename(hidden := copy.root / "example.py")
+    (copy.root / EXAMPLE).rename(moved_example := copy.root / "example.py")
     try:
         assert "kind greeting has no example request" in copy.run("pytest", f"{test}[greeting]", check=False).stdout
     finally:
-        hidden.rename(copy.root / EXAMPLE)
+        moved_example.rename(copy.root / EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("training-job", "the local server already has the kind training-job"),
+        ("presigned-domain-url", "SageMaker has no operation DescribePresignedDomainUrl"),
+        ("app", "DescribeApp does not identify a resource by AppName alone"),
+    ],
+)
+def test_family_that_the_template_does_not_suit_is_refused(copy: Copy, name: str, reason: str) -> None:
+    process = copy.run("scripts.new_resource", name, check=False)
+    assert (process.returncode, process.stderr) == (1, f"new-resource: {reason}\n")
+
+
+def test_error_about_an_unknown_family_lists_the_possible_ones(copy: Copy) -> None:
+    choices = copy.run("scripts.new_resource", "x", check=False).stderr.strip().partition("choose from ")[2].split(", ")
+    assert "auto-ml-job" in choices
+    assert not {"training-job", "presigned-domain-url", "app"} & set(choices)
 
 
 def test_no_other_file_names_the_family(copy: Copy) -> None:

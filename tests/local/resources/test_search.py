@@ -13,19 +13,19 @@ from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.protocols.answer import Handler
 from microjobs_orchestrator.local.protocols.aws_json import format_object
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
+from microjobs_orchestrator.local.protocols.results import Handler
 from microjobs_orchestrator.local.resources.operations import load_operations
 from microjobs_orchestrator.local.resources.search.expressions import compile_expression
 from microjobs_orchestrator.local.resources.search.operation import SCAN_SIZE
-from microjobs_orchestrator.local.resources.search.searchable import SEARCHABLE
+from microjobs_orchestrator.local.resources.search.searchable import SEARCHABLE_KINDS
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.clients import LocalServer
 from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeRuntime
-from tests.local.security.families import BASES
-from tests.local.security.stubbed import stubbed
+from tests.local.security.families import BASE_MEMBERS
+from tests.local.security.stubbed import server_without_hosts
 
 NOON = 1_767_268_800.0
 """2026-01-01T12:00:00 in UTC."""
@@ -47,11 +47,11 @@ JOB: Mapping[str, Any] = {
     "ModelArtifacts": {"S3ModelArtifacts": "s3://bucket/model.tar.gz"},
     "Tags": [{"Key": "team.name", "Value": "blue"}, {"Key": "Key", "Value": "odd"}],
 }
-URI = "InputDataConfig.DataSource.S3DataSource.S3Uri"
+URI_PROPERTY = "InputDataConfig.DataSource.S3DataSource.S3Uri"
 
 
 def matches(expression: Mapping[str, Any], resource: str = "TrainingJob", document: Mapping[str, Any] = JOB) -> bool:
-    return compile_expression(SEARCHABLE[resource], expression)(document)
+    return compile_expression(SEARCHABLE_KINDS[resource], expression)(document)
 
 
 def make_filter(name: str, operator: str | None = None, value: str | None = None) -> dict[str, str]:
@@ -59,7 +59,7 @@ def make_filter(name: str, operator: str | None = None, value: str | None = None
     return {member: content for member, content in members.items() if content is not None}
 
 
-MATCHING = [
+MATCHING_EXPRESSIONS = [
     ("TrainingJobName", None, "boston-1"),
     ("TrainingJobName", "Equals", "boston-1"),
     ("TrainingJobName", "NotEquals", "boston"),
@@ -69,6 +69,7 @@ MATCHING = [
     ("TrainingJobName", "Exists", None),
     ("FailureReason", "NotExists", None),
     ("FailureReason", "NotEquals", "x"),
+    # A value without decimals is compared with the time or the number without its decimals, as on AWS.
     ("CreationTime", "Equals", "2026-01-01T12:00:00"),
     ("CreationTime", "Equals", "2026-01-01T12:00:00.700000Z"),
     ("CreationTime", "GreaterThan", "2026-01-01T12:00:00.5"),
@@ -83,14 +84,14 @@ MATCHING = [
     ("Metrics.absent", "NotExists", None),
     ("HyperParameters.learning_rate", "LessThan", "0.5"),
     ("HyperParameters.learning_rate", "Equals", "0.250"),
-    ("HyperParameters.layers", "Equals", "3"),
+    ("HyperParameters.layers", "Equals", "3"),  # `layers` is 3.7
     ("HyperParameters.layers", "LessThanOrEqualTo", "3"),
     ("HyperParameters.layers", "GreaterThan", "3.0"),
     ("HyperParameters.optimizer", "Equals", "adam"),
     ("HyperParameters.optimizer", "Contains", "da"),
     ("HyperParameters.sagemaker_s3.dir", "Equals", "s3://b/x"),
     ("HyperParameters", "Exists", None),
-    (URI, "Contains", "dogs"),
+    (URI_PROPERTY, "Contains", "dogs"),
     ("ModelArtifacts", "Exists", None),
     ("ModelArtifacts.S3ModelArtifacts", "Equals", "s3://bucket/model.tar.gz"),
     ("VpcConfig.Subnets", "NotExists", None),
@@ -101,12 +102,12 @@ MATCHING = [
 ]
 
 
-@pytest.mark.parametrize(("name", "operator", "value"), MATCHING)
+@pytest.mark.parametrize(("name", "operator", "value"), MATCHING_EXPRESSIONS)
 def test_filter_matches(name: str, operator: str | None, value: str | None) -> None:
     assert matches({"Filters": [make_filter(name, operator, value)]})
 
 
-OTHER = [
+NON_MATCHING_EXPRESSIONS = [
     ("TrainingJobName", "Equals", "Boston-1"),
     ("TrainingJobName", "NotEquals", "boston-1"),
     ("TrainingJobName", "Contains", ".*"),
@@ -123,30 +124,35 @@ OTHER = [
     ("HyperParameters.optimizer", "Equals", "0"),
     ("HyperParameters.layers", "GreaterThan", "3"),
     ("HyperParameters.absent", "Exists", None),
-    (URI, "Equals", "s3://bucket"),
+    (URI_PROPERTY, "Equals", "s3://bucket"),
     ("Tags.team.name", "Equals", "red"),
     ("Tags.team", "Exists", None),
 ]
 
 
-@pytest.mark.parametrize(("name", "operator", "value"), OTHER)
+@pytest.mark.parametrize(("name", "operator", "value"), NON_MATCHING_EXPRESSIONS)
 def test_filter_does_not_match(name: str, operator: str | None, value: str | None) -> None:
     assert not matches({"Filters": [make_filter(name, operator, value)]})
 
 
-YES, NO = make_filter("TrainingJobName", "Exists"), make_filter("FailureReason", "Exists")
+TRUE_FILTER, FALSE_FILTER = make_filter("TrainingJobName", "Exists"), make_filter("FailureReason", "Exists")
 
 
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
-        ({"Filters": [YES, NO]}, False),
-        ({"Filters": [YES, NO], "Operator": "Or"}, True),
-        ({"Filters": [YES, YES], "Operator": "And"}, True),
-        ({"Filters": [NO], "SubExpressions": [{"Filters": [YES]}], "Operator": "Or"}, True),
-        ({"Filters": [YES], "SubExpressions": [{"Filters": [NO]}]}, False),
+        ({"Filters": [TRUE_FILTER, FALSE_FILTER]}, False),
+        ({"Filters": [TRUE_FILTER, FALSE_FILTER], "Operator": "Or"}, True),
+        ({"Filters": [TRUE_FILTER, TRUE_FILTER], "Operator": "And"}, True),
+        ({"Filters": [FALSE_FILTER], "SubExpressions": [{"Filters": [TRUE_FILTER]}], "Operator": "Or"}, True),
+        ({"Filters": [TRUE_FILTER], "SubExpressions": [{"Filters": [FALSE_FILTER]}]}, False),
         (
-            {"SubExpressions": [{"SubExpressions": [{"Filters": [NO, YES], "Operator": "Or"}]}, {"Filters": [YES]}]},
+            {
+                "SubExpressions": [
+                    {"SubExpressions": [{"Filters": [FALSE_FILTER, TRUE_FILTER], "Operator": "Or"}]},
+                    {"Filters": [TRUE_FILTER]},
+                ]
+            },
             True,
         ),
     ],
@@ -157,10 +163,13 @@ def test_conditions_combine(expression: Mapping[str, Any], expected: bool) -> No
 
 @pytest.mark.parametrize(("uri", "expected"), [("cats", True), ("dogs", False)])
 def test_nested_filters_match_one_item(uri: str, expected: bool) -> None:
-    filters = [make_filter("InputDataConfig.ChannelName", "Equals", "train"), make_filter(URI, "Contains", uri)]
+    filters = [
+        make_filter("InputDataConfig.ChannelName", "Equals", "train"),
+        make_filter(URI_PROPERTY, "Contains", uri),
+    ]
     nested = {"NestedPropertyName": "InputDataConfig", "Filters": filters}
     assert matches({"NestedFilters": [nested]}) is expected
-    assert matches({"Filters": filters})  # different items of the list
+    assert matches({"Filters": filters})  # the filters match different items of the list
 
 
 def test_nested_filters_match_tags() -> None:
@@ -168,16 +177,16 @@ def test_nested_filters_match_tags() -> None:
     assert matches({"NestedFilters": [{"NestedPropertyName": "Tags", "Filters": filters}]})
 
 
-def test_members_of_a_model_may_have_the_prefix_of_its_result() -> None:
+def test_properties_of_models_may_have_the_prefix_model() -> None:
     model = {"ModelName": "m", "PrimaryContainer": {"Image": "i"}}
     for name in ("ModelName", "Model.ModelName"):
         assert matches({"Filters": [make_filter(name, "Equals", "m")]}, "Model", model)
     assert matches({"Filters": [make_filter("Model.PrimaryContainer.Image", "Equals", "i")]}, "Model", model)
 
 
-INVALID = [
+INVALID_EXPRESSIONS = [
     ({}, "SearchExpression is empty: add one of Filters, NestedFilters, SubExpressions, or leave it out"),
-    ({"Filters": [YES], "SubExpressions": [{}]}, "SearchExpression is empty"),
+    ({"Filters": [TRUE_FILTER], "SubExpressions": [{}]}, "SearchExpression is empty"),
     ({"Filters": [make_filter("TrainingJobNam", "Exists")]}, r"the resource has no 'TrainingJobNam' \(did you mean"),
     (
         {"Filters": [make_filter("TrainingJobName.x", "Exists")]},
@@ -204,11 +213,17 @@ INVALID = [
         "'CONTAINS' operator usage limit of 1 exceeded",
     ),
     (
-        {"SubExpressions": [{"Filters": [YES] * 16}] * 3},
+        {"SubExpressions": [{"Filters": [TRUE_FILTER] * 16}] * 3},
         "has 51 filters, nested filters and subexpressions; at most 50",
     ),
-    ({"NestedFilters": [{"NestedPropertyName": "ModelArtifacts", "Filters": [YES]}]}, "'ModelArtifacts' is not a list"),
-    ({"NestedFilters": [{"NestedPropertyName": "HyperParameters.a", "Filters": [YES]}]}, "is not a list of structures"),
+    (
+        {"NestedFilters": [{"NestedPropertyName": "ModelArtifacts", "Filters": [TRUE_FILTER]}]},
+        "'ModelArtifacts' is not a list",
+    ),
+    (
+        {"NestedFilters": [{"NestedPropertyName": "HyperParameters.a", "Filters": [TRUE_FILTER]}]},
+        "is not a list of structures",
+    ),
     (
         {"NestedFilters": [{"NestedPropertyName": "InputDataConfig", "Filters": [make_filter("ChannelName")]}]},
         "'ChannelName' must begin with its NestedPropertyName, as in 'InputDataConfig.ChannelName'",
@@ -216,7 +231,7 @@ INVALID = [
 ]
 
 
-@pytest.mark.parametrize(("expression", "message"), INVALID)
+@pytest.mark.parametrize(("expression", "message"), INVALID_EXPRESSIONS)
 def test_invalid_expression_is_refused(expression: Mapping[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         matches(expression)
@@ -230,16 +245,21 @@ def parts(tmp_path: Path) -> Iterator[ServerParts]:
     home = Home(tmp_path / "home")
     home.create()
     runtime = FakeRuntime()
-    made = ServerParts.from_home(home, runtime)
-    yield made
-    made.close()
+    server_parts = ServerParts.from_home(home, runtime)
+    yield server_parts
+    server_parts.close()
     runtime.close()
 
 
 @pytest.fixture
-def search(parts: ServerParts) -> Handler:
+def operations(parts: ServerParts) -> Mapping[str, Handler]:
     kinds = load_operations(parts.context, parts.registry)
-    return SageMaker(parts.context, kinds).operations()["Search"]
+    return SageMaker(parts.context, kinds).operations()
+
+
+@pytest.fixture
+def search(operations: Mapping[str, Handler]) -> Handler:
+    return operations["Search"]
 
 
 def add_job(parts: ServerParts, name: str, tags: Mapping[str, str] | None = None, **members: Any) -> None:
@@ -249,11 +269,11 @@ def add_job(parts: ServerParts, name: str, tags: Mapping[str, str] | None = None
 
 
 def find_names(search: Handler, **members: Any) -> list[str]:
-    answer = search({"Resource": "TrainingJob", **members})
-    return [result["TrainingJob"]["TrainingJobName"] for result in answer["Results"]]  # type: ignore[index]
+    response = search({"Resource": "TrainingJob", **members})
+    return [result["TrainingJob"]["TrainingJobName"] for result in response["Results"]]  # type: ignore[index]
 
 
-def test_latest_change_comes_first(parts: ServerParts, search: Handler) -> None:
+def test_most_recently_changed_resource_comes_first(parts: ServerParts, search: Handler) -> None:
     for name in "abc":
         add_job(parts, name)
     parts.context.state.update("training-job", "a", {})
@@ -278,18 +298,18 @@ def test_pages_have_each_resource_once(parts: ServerParts, search: Handler, sort
     for number in range(count):
         metrics = [{"MetricName": "loss", "Value": number % 3}] if number % 2 else []
         add_job(parts, f"job-{number}", {"parity": str(number % 2)}, FinalMetricDataList=metrics)
-    found, sizes, token = list[str](), list[int](), dict[str, str]()
+    names, sizes, token = list[str](), list[int](), dict[str, str]()
     request = {"Resource": "TrainingJob", "SortBy": sort_by, "SortOrder": order, "MaxResults": 100}
-    while len(found) <= count:
-        answer: Any = search({**request, **token})
-        found += [result["TrainingJob"]["TrainingJobName"] for result in answer["Results"]]
-        sizes.append(len(answer["Results"]))
-        assert answer["TotalHits"] == {"Value": count, "Relation": "EqualTo"}
-        if "NextToken" not in answer:
+    while len(names) <= count:
+        response: Any = search({**request, **token})
+        names += [result["TrainingJob"]["TrainingJobName"] for result in response["Results"]]
+        sizes.append(len(response["Results"]))
+        assert response["TotalHits"] == {"Value": count, "Relation": "EqualTo"}
+        if "NextToken" not in response:
             break
-        token = {"NextToken": answer["NextToken"]}
+        token = {"NextToken": response["NextToken"]}
     assert sizes == [100] * (count // 100) + [count % 100]
-    assert sorted(found) == sorted(f"job-{number}" for number in range(count))
+    assert sorted(names) == sorted(f"job-{number}" for number in range(count))
 
 
 def test_deleted_resource_does_not_shift_the_next_page(parts: ServerParts, search: Handler) -> None:
@@ -322,11 +342,11 @@ def measure_peak_bytes(search: Handler) -> int:
 def test_memory_does_not_depend_on_the_number_of_resources(parts: ServerParts, search: Handler) -> None:
     for number in range(SCAN_SIZE * 2):
         add_job(parts, f"job-{number}", HyperParameters={"x": "y" * 2000})
-    measure_peak_bytes(search)  # fills caches
-    few = measure_peak_bytes(search)
+    measure_peak_bytes(search)  # the first search fills caches
+    peak_bytes = measure_peak_bytes(search)
     for number in range(SCAN_SIZE * 2, SCAN_SIZE * 8):
         add_job(parts, f"job-{number}", HyperParameters={"x": "y" * 2000})
-    assert measure_peak_bytes(search) < few * 1.2
+    assert measure_peak_bytes(search) < peak_bytes * 1.2
 
 
 def test_visibility_conditions_hide_resources_with_another_value(parts: ServerParts, search: Handler) -> None:
@@ -339,18 +359,47 @@ def test_visibility_conditions_hide_resources_with_another_value(parts: ServerPa
         search({"Resource": "TrainingJob", "VisibilityConditions": [{"Key": "team", "Value": "blue"}]})
 
 
-@pytest.mark.parametrize("resource", SEARCHABLE)
-def test_result_has_only_members_of_the_model(parts: ServerParts, search: Handler, resource: str) -> None:
-    """The state has members that results do not have."""
-    kind = SEARCHABLE[resource].kind
-    request = {**BASES.get(f"Create{kind.noun}", {}), kind.name_member: "a"}
+@pytest.mark.parametrize("resource", SEARCHABLE_KINDS)
+def test_result_has_only_members_of_botocores_model(parts: ServerParts, search: Handler, resource: str) -> None:
+    """The state has more members than botocore's model, and Search leaves them out."""
+    kind = SEARCHABLE_KINDS[resource].kind
+    request = {**BASE_MEMBERS.get(f"Create{kind.noun}", {}), kind.name_member: "a"}
     description = {kind.arn_member: "arn:a", "Unknown": 1}
     parts.context.state.add(kind.arn_type, "a", "arn:a", "Completed", request, description)
-    answer: Any = search({"Resource": resource, "SortBy": "CreationTime"})
-    content = json.loads(format_object(operation_model("sagemaker", "Search").output_shape, answer))
+    response: Any = search({"Resource": resource, "SortBy": "CreationTime"})
+    content = json.loads(format_object(load_operation_model("sagemaker", "Search").output_shape, response))
     members = content["Results"][0][kind.noun]
     assert members.get(resource, members)[kind.arn_member] == "arn:a"
-    assert answer["TotalHits"]["Value"] == 1
+    assert response["TotalHits"]["Value"] == 1
+
+
+SUGGESTIONS = [
+    "HyperParameters.layers",
+    "HyperParameters.learning_rate",
+    "HyperParameters.optimizer",
+    "Metrics.loss:test",
+    "Tags.team",
+    "Tags.team.name",
+]
+
+
+@pytest.mark.parametrize(
+    "hint", [None, "", "H", "HyperParameters.l", "Metrics.loss:test", "Tags.team", "tags", "layers"]
+)
+def test_suggestions_are_the_properties_that_begin_with_the_hint(
+    parts: ServerParts, operations: Mapping[str, Handler], hint: str | None
+) -> None:
+    metrics = [{"MetricName": "loss:test", "Value": 0.5}]
+    hyperparameters = {"learning_rate": "0.25", "layers": "3"}
+    add_job(parts, "a", {"team": "x"}, HyperParameters=hyperparameters, FinalMetricDataList=metrics)
+    add_job(parts, "b", {"team": "y", "team.name": "z"}, HyperParameters={"layers": "4", "optimizer": "adam"})
+    add_job(parts, "c")
+    query = {} if hint is None else {"SuggestionQuery": {"PropertyNameQuery": {"PropertyNameHint": hint}}}
+    response: Any = operations["GetSearchSuggestions"]({"Resource": "TrainingJob", **query})
+    names = [suggestion["PropertyName"] for suggestion in response["PropertyNameSuggestions"]]
+    assert names == [name for name in SUGGESTIONS if name.startswith(hint or "")]
+    for name in names:
+        assert find_names(operations["Search"], SearchExpression={"Filters": [make_filter(name, "Exists")]})
 
 
 # --- a real client ---
@@ -358,22 +407,24 @@ def test_result_has_only_members_of_the_model(parts: ServerParts, search: Handle
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with stubbed(tmp_path_factory.mktemp("search") / "home") as server:
+    with server_without_hosts(tmp_path_factory.mktemp("search") / "home") as server:
         yield server
 
 
 def test_client_finds_models_and_endpoints(local: LocalServer) -> None:
     tags = [{"Key": "team", "Value": "blue"}]
-    local.sagemaker.create_model(ModelName="a", **BASES["CreateModel"], Tags=tags)
-    local.sagemaker.create_endpoint_config(EndpointConfigName="a", **BASES["CreateEndpointConfig"])
+    local.sagemaker.create_model(ModelName="a", **BASE_MEMBERS["CreateModel"], Tags=tags)
+    local.sagemaker.create_endpoint_config(EndpointConfigName="a", **BASE_MEMBERS["CreateEndpointConfig"])
     local.sagemaker.create_endpoint(EndpointName="a", EndpointConfigName="a")
     expression = {"Filters": [make_filter("Tags.team", "Equals", "blue")]}
-    (found,) = local.sagemaker.search(Resource="Model", SearchExpression=expression)["Results"]
-    assert (found["Model"]["Model"]["ModelName"], found["Model"]["Model"]["Tags"]) == ("a", tags)
+    (result,) = local.sagemaker.search(Resource="Model", SearchExpression=expression)["Results"]
+    assert (result["Model"]["Model"]["ModelName"], result["Model"]["Model"]["Tags"]) == ("a", tags)
+    suggestions = local.sagemaker.get_search_suggestions(Resource="Model")["PropertyNameSuggestions"]
+    assert suggestions == [{"PropertyName": "Tags.team"}]
     expression = {"Filters": [make_filter("ProductionVariants.VariantName", "Equals", "v")]}
     (endpoint,) = local.sagemaker.search(Resource="Endpoint", SearchExpression=expression)["Results"]
-    described = local.sagemaker.describe_endpoint(EndpointName="a")
-    assert endpoint["Endpoint"]["EndpointArn"] == described["EndpointArn"]
+    description = local.sagemaker.describe_endpoint(EndpointName="a")
+    assert endpoint["Endpoint"]["EndpointArn"] == description["EndpointArn"]
 
 
 def test_client_finds_a_group_before_it_registers_a_model(local: LocalServer) -> None:
@@ -384,10 +435,10 @@ def test_client_finds_a_group_before_it_registers_a_model(local: LocalServer) ->
     tags = [{"Key": "team", "Value": "blue"}]
     for name in ("group", "group-2"):
         local.sagemaker.create_model_package_group(ModelPackageGroupName=name, Tags=tags)
-    (found,) = search()["Results"]
-    described = local.sagemaker.describe_model_package_group(ModelPackageGroupName="group")
-    del described["ResponseMetadata"]
-    assert found == {"ModelPackageGroup": {**described, "Tags": tags}}
+    (result,) = search()["Results"]
+    description = local.sagemaker.describe_model_package_group(ModelPackageGroupName="group")
+    del description["ResponseMetadata"]
+    assert result == {"ModelPackageGroup": {**description, "Tags": tags}}
 
 
 @pytest.mark.parametrize(
@@ -396,6 +447,7 @@ def test_client_finds_a_group_before_it_registers_a_model(local: LocalServer) ->
         ({"Resource": "FeatureGroup"}, 'Not supported here: Resource "FeatureGroup" .honoured: .*TrainingJob'),
         ({"Resource": "Model", "CrossAccountFilterOption": "CrossAccount"}, "the server has one account"),
         ({"Resource": "Model", "SortBy": "x"}, "Property 'x' is unknown: the resource has no 'x'"),
+        ({"Resource": "Model", "SortBy": "PrimaryContainer"}, "SortBy 'PrimaryContainer' is a structure"),
     ],
 )
 def test_client_gets_an_error_that_names_the_value(local: LocalServer, members: dict[str, str], message: str) -> None:

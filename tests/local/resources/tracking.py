@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.local.resources.operations import load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
@@ -11,7 +11,7 @@ from tests.local.jobs.conftest import ServerParts
 
 
 class Tracking:
-    """The operations of a server, which also check that botocore's model accepts requests."""
+    """Calls the operations of a server, after a check that botocore's model accepts the request."""
 
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
@@ -20,11 +20,11 @@ class Tracking:
         self.metrics = SageMakerMetrics(context.state, context.metrics)
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:
-        validate(operation_model("sagemaker", operation), members)
+        validate(load_operation_model("sagemaker", operation), members)
         return dict(self._handlers[operation](members))
 
     def add_trial(self, trial: str = "t", experiment: str = "e", *components: str) -> None:
-        """Create an experiment with a trial, and add components to the trial."""
+        """Create an experiment trial, and associate components with it. Create missing experiments and components."""
         if self.parts.context.state.get("experiment", experiment) is None:
             self.call("CreateExperiment", ExperimentName=experiment)
         self.call("CreateTrial", TrialName=trial, ExperimentName=experiment)
@@ -34,8 +34,8 @@ class Tracking:
             self.call("AssociateTrialComponent", TrialComponentName=component, TrialName=trial)
 
     def list_names(self, kind: str, **filters: Any) -> list[str]:
-        answer = self.call(f"List{kind}s", **filters)
-        return [item[f"{kind}Name"] for item in answer[f"{kind}Summaries"]]
+        response = self.call(f"List{kind}s", **filters)
+        return [item[f"{kind}Name"] for item in response[f"{kind}Summaries"]]
 
     def describe(self, component: str) -> dict[str, Any]:
         return self.call("DescribeTrialComponent", TrialComponentName=component)

@@ -1,4 +1,4 @@
-"""Helpers for tests of the process runtime: plans, and jobs that need no packages."""
+"""Helpers for tests of the process runtime: plans, and a job that needs no packages."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -20,11 +20,11 @@ def make_home(root: Path) -> Home:
     return home
 
 
-def make_tiny_repository(place: Path, code: str) -> None:
+def make_tiny_repository(workspace: Path, code: str) -> None:
     """Create the folder `repository`, with one job `tiny` that needs no packages."""
-    jobs, shared = place / "repository" / "containers", place / "repository" / "shared"
+    jobs, shared = workspace / "repository" / "containers", workspace / "repository" / "shared"
     (jobs / "tiny" / "microjobs_tiny").mkdir(parents=True)
-    for name in ("bin", "fallback"):
+    for name in ("bin", "fallback", "installer.lock"):
         (jobs / name).symlink_to(CONTAINERS / name)
     shared.mkdir()
     for file in (jobs / "tiny" / "image.yml", jobs / "tiny" / "cpu.lock", shared / "requirements.lock"):
@@ -32,11 +32,13 @@ def make_tiny_repository(place: Path, code: str) -> None:
     (jobs / "tiny" / "microjobs_tiny" / "main.py").write_text(code)
 
 
-def tiny_runtime(place: Path) -> ProcessRuntime:
-    return ProcessRuntime(make_home(place / "home"), place / "repository" / "containers")
+def make_tiny_runtime(workspace: Path) -> ProcessRuntime:
+    return ProcessRuntime(make_home(workspace / "home"), workspace / "repository" / "containers")
 
 
-def host_plan(folder: Path, job: str, *, write: Callable[[Layout], None] = lambda _: None, **options: Any) -> HostPlan:
+def make_host_plan(
+    folder: Path, job: str, *, write: Callable[[Layout], None] = lambda _: None, **options: Any
+) -> HostPlan:
     """Return the plan of a host. `write` writes small files into the host's folder."""
     name = options.pop("name", "algo-1")
     files = folder / name / "files"
@@ -45,17 +47,17 @@ def host_plan(folder: Path, job: str, *, write: Callable[[Layout], None] = lambd
     return HostPlan(name, f"microjobs/{job}:dev", files, **options)
 
 
-def program(folder: Path, code: str, *arguments: str, **options: Any) -> HostPlan:
+def make_program_plan(folder: Path, code: str, *arguments: str, **options: Any) -> HostPlan:
     """Return the plan of a host that runs a user's Python program."""
-    return host_plan(folder, "tiny", entrypoint=("python3", "-c", code), arguments=arguments, **options)
+    return make_host_plan(folder, "tiny", entrypoint=("python3", "-c", code), arguments=arguments, **options)
 
 
-def output(host: Host) -> str:
+def read_output(host: Host) -> str:
     return "\n".join(line.text.decode() for line in host.lines())
 
 
 def wait_for_line(host: Host, text: bytes) -> None:
-    assert any(text in line.text for line in host.lines()), output(host)
+    assert any(text in line.text for line in host.lines()), read_output(host)
 
 
 def wait_until(poll: Callable[[], T], seconds: float = 30.0) -> T:
@@ -67,7 +69,7 @@ def wait_until(poll: Callable[[], T], seconds: float = 30.0) -> T:
     return value
 
 
-def processes_with(text: str) -> list[int]:
+def find_processes(text: str) -> list[int]:
     """Return the numbers of the processes whose command line contains `text`."""
     return [
         int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if text.encode() in _read_if_exists(path)
@@ -81,5 +83,5 @@ def _read_if_exists(path: Path) -> bytes:
         return b""
 
 
-def names(paths: Iterable[Path]) -> set[str]:
+def get_names(paths: Iterable[Path]) -> set[str]:
     return {path.name for path in paths}

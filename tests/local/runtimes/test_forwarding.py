@@ -12,18 +12,20 @@ from microjobs_orchestrator.local.guard.settings import SERVER_PORT
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Plan
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 
 pytestmark = pytest.mark.engine
 
-FETCH = f"""
+FETCH_PROGRAM = f"""
 import urllib.request
 try:
     print(urllib.request.urlopen('http://127.0.0.1:{SERVER_PORT}/', timeout=20).read().decode(), flush=True)
 except OSError as error:
     print('refused', flush=True)
 """
-FETCH_TWICE = f'python3 -c "{FETCH}"; while ! [ -e /tmp/continue ]; do sleep 0.1; done; python3 -c "{FETCH}"'
+FETCH_TWICE = (
+    f'python3 -c "{FETCH_PROGRAM}"; while ! [ -e /tmp/continue ]; do sleep 0.1; done; python3 -c "{FETCH_PROGRAM}"'
+)
 
 
 @contextmanager
@@ -47,27 +49,27 @@ def serve(answer: bytes) -> Iterator[int]:
 
 def make_plan(folder: Path, script: str, *names: str, isolated: bool = False) -> Plan:
     command = {"entrypoint": ("/bin/sh", "-c"), "arguments": (script,)}
-    hosts = tuple(HostPlan(name, image_name("serve"), folder, **command) for name in names)  # type: ignore[arg-type]
+    hosts = tuple(HostPlan(name, make_image_name("serve"), folder, **command) for name in names)  # type: ignore[arg-type]
     return Plan(f"job/{len(names)}", hosts, isolated=isolated)
 
 
 def test_hosts_connect_to_the_server_also_after_its_restart(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    with serve(b"first") as first, serve(b"second") as second:
-        assert docker_runtime.forward(first) == SERVER_PORT
+    with serve(b"first") as first_port, serve(b"second") as second_port:
+        assert docker_runtime.forward(first_port) == SERVER_PORT
         hosts = docker_runtime.start(make_plan(tmp_path, FETCH_TWICE, "algo-1", "algo-2"))
         assert [next(host.lines()).text for host in hosts] == [b"first", b"first"]
         docker_runtime.close()
         restarted = DockerRuntime(Home(tmp_path / "home"))
-        restarted.forward(second)
-        (found,) = restarted.find_hosts().values()
-        for host in found:
+        restarted.forward(second_port)
+        (found_hosts,) = restarted.find_hosts().values()
+        for host in found_hosts:
             host._container.exec_run(["touch", "/tmp/continue"])  # type: ignore[attr-defined]
-        assert [[line.text for line in host.lines()] for host in found] == [[b"first", b"second"]] * 2
+        assert [[line.text for line in host.lines()] for host in found_hosts] == [[b"first", b"second"]] * 2
         restarted.close()
 
 
 def test_isolated_hosts_do_not_connect_to_the_server(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     with serve(b"answer") as port:
         docker_runtime.forward(port)
-        (host,) = docker_runtime.start(make_plan(tmp_path, f'python3 -c "{FETCH}"', "algo-1", isolated=True))
+        (host,) = docker_runtime.start(make_plan(tmp_path, f'python3 -c "{FETCH_PROGRAM}"', "algo-1", isolated=True))
         assert [line.text for line in host.lines()] == [b"refused"]

@@ -11,51 +11,53 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Plan
 from microjobs_orchestrator.local.runtimes.docker.overlays import make_readable
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
-from tests.conftest import image_from
+from tests.conftest import build_image_from
 
 MODES = {"private": 0o600, "group": 0o640, "public": 0o644, "program": 0o700}
 
 
 @pytest.fixture
-def linked(tmp_path: Path) -> Path:
-    """Return a folder of hard links to a user's files, as a server with umask 077 makes it."""
-    bucket, linked = tmp_path / "bucket", tmp_path / "linked"
-    for folder in (bucket, linked, linked / "deep"):
+def linked_folder(tmp_path: Path) -> Path:
+    """A folder of hard links to a user's files, as a server with umask 077 creates it."""
+    bucket, linked_folder = tmp_path / "bucket", tmp_path / "linked"
+    for folder in (bucket, linked_folder, linked_folder / "deep"):
         folder.mkdir(mode=0o700)
     for name, mode in MODES.items():
         (bucket / name).write_text(name)
         (bucket / name).chmod(mode)
-        os.link(bucket / name, linked / "deep" / name)
-    return linked
+        os.link(bucket / name, linked_folder / "deep" / name)
+    return linked_folder
 
 
-def modes(folder: Path) -> dict[str, int]:
+def read_modes(folder: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
 
 
-def test_private_files_are_replaced_by_readable_copies(linked: Path) -> None:
-    bucket = linked.parent / "bucket"
-    make_readable(linked)
-    assert modes(linked / "deep") == {"private": 0o644, "group": 0o644, "public": 0o644, "program": 0o755}
-    assert modes(linked) == {"deep": 0o755}
-    assert modes(bucket) == MODES
-    assert {path.name: path.read_text() for path in (linked / "deep").iterdir()} == {name: name for name in MODES}
-    uncopied = {name for name in MODES if (linked / "deep" / name).samefile(bucket / name)}
-    assert uncopied == {"public"}, "only files that must become readable are copied"
+def test_private_files_are_replaced_by_readable_copies(linked_folder: Path) -> None:
+    bucket = linked_folder.parent / "bucket"
+    make_readable(linked_folder)
+    assert read_modes(linked_folder / "deep") == {"private": 0o644, "group": 0o644, "public": 0o644, "program": 0o755}
+    assert read_modes(linked_folder) == {"deep": 0o755}
+    assert read_modes(bucket) == MODES
+    assert {path.name: path.read_text() for path in (linked_folder / "deep").iterdir()} == {
+        name: name for name in MODES
+    }
+    unchanged_files = {name for name in MODES if (linked_folder / "deep" / name).samefile(bucket / name)}
+    assert unchanged_files == {"public"}, "only files that must become readable are copied"
 
 
 @pytest.mark.engine
-def test_container_whose_user_is_not_root_reads_private_files(linked: Path, tmp_path: Path) -> None:
+def test_container_whose_user_is_not_root_reads_private_files(linked_folder: Path, tmp_path: Path) -> None:
     layout, files = Layout(), tmp_path / "files"
     files.mkdir()
     script = f"cat {layout.channel('train')}/deep/*"
-    with image_from("serve", "USER 1000") as image:
+    with build_image_from("serve", "USER 1000") as image:
         runtime = DockerRuntime(Home(tmp_path / "home"))
-        inputs = (Input(str(layout.channel("train")), linked),)
+        inputs = (Input(str(layout.channel("train")), linked_folder),)
         host = HostPlan("algo-1", image, files, inputs, entrypoint=("/bin/sh", "-c"), arguments=(script,))
         try:
-            (started,) = runtime.start(Plan("job/a", (host,)))
-            assert b"".join(line.text for line in started.lines()).decode() == "".join(sorted(MODES))
+            (running_host,) = runtime.start(Plan("job/a", (host,)))
+            assert b"".join(line.text for line in running_host.lines()).decode() == "".join(sorted(MODES))
         finally:
             runtime.remove("job/a")
             runtime.close()

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -13,15 +14,16 @@ import pytest
 
 from microjobs import layered_environment
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.runtimes.process import environments as environments_module
+from microjobs_orchestrator.local.runtimes.process import packages
 from microjobs_orchestrator.local.runtimes.process.environments import (
     MAX_UNUSED_SECONDS,
     Environment,
     Environments,
-    locked_file,
+    hold_file_lock,
 )
 from microjobs_orchestrator.local.runtimes.process.packages import Installer, merge_locks
-from tests.conftest import CONTAINERS, JOBS
-from tests.local.runtimes.processes import make_tiny_repository, names
+from tests.local.runtimes.processes import get_names, make_tiny_repository
 
 
 @pytest.fixture
@@ -31,10 +33,10 @@ def jobs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("place")
-    make_tiny_repository(place, "")
-    return place
+def shared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("workspace")
+    make_tiny_repository(workspace, "")
+    return workspace
 
 
 @pytest.fixture
@@ -42,22 +44,29 @@ def environments(tmp_path: Path, jobs: Path) -> Environments:
     return Environments(tmp_path / "environments", jobs)
 
 
-@pytest.fixture
-def wheel(tmp_path: Path, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a package that the tiny job requires, in the folder of local packages; the package index is empty."""
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    path = packages / "greeting-1.0-py3-none-any.whl"
+def write_package(folder: Path, name: str, file: str, content: str, lock: Path) -> Path:
+    """Write a wheel with one executable file, and a lock that contains only this wheel."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        info = "greeting-1.0.dist-info"
-        archive.writestr("greeting.py", "print('hello')")
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+        info = f"{name}-1.0.dist-info"
+        archive.writestr(program := zipfile.ZipInfo(file), content)
+        program.external_attr = 0o100755 << 16
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in archive.namelist()))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    (jobs / "tiny" / "cpu.lock").write_text(f"greeting==1.0 \\\n    --hash=sha256:{digest}\n    # via -r tiny/cpu.in\n")
+    lock.write_text(f"{name}==1.0 \\\n    --hash=sha256:{digest}\n    # via -r {lock.stem}.in\n")
+    return path
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that the job `tiny` requires, in the folder of local packages. The package index is empty."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    path = write_package(folder, "greeting", "greeting.py", "print('hello')", jobs / "tiny" / "cpu.lock")
     (tmp_path / "index").mkdir()
-    monkeypatch.setenv("LOCAL_PACKAGES", str(packages))
+    monkeypatch.setenv("LOCAL_PACKAGES", str(folder))
     monkeypatch.setenv("INDEX_URL", (tmp_path / "index").as_uri())
     return path
 
@@ -72,9 +81,9 @@ def wheel(tmp_path: Path, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"microjobs/tiny:dev@sha256:{'0' * 64}",
     ],
 )
-def test_image_name_selects_the_job(image: str, shared_place: Path) -> None:
-    jobs = shared_place / "repository" / "containers"
-    assert Environments(shared_place / "environments", jobs).ensure(image).job == jobs / "tiny"
+def test_image_name_selects_the_job(image: str, shared_workspace: Path) -> None:
+    jobs = shared_workspace / "repository" / "containers"
+    assert Environments(shared_workspace / "environments", jobs).ensure(image).job == jobs / "tiny"
 
 
 @pytest.mark.parametrize("image", ["sagemaker-scikit-learn:1.2-1", "bin", ".", "", "microjobs/tiny:dev-cuda"])
@@ -92,17 +101,65 @@ def test_framework_image_error_names_the_option(environments: Environments) -> N
         environments.ensure(uri)
 
 
-@pytest.mark.parametrize("uv", [True, False], ids=["uv", "pip"])
+@pytest.mark.parametrize("is_uv_installed", [True, False], ids=["uv", "pip"])
 def test_packages_come_from_the_local_folder(
-    uv: bool, wheel: Path, environments: Environments, monkeypatch: pytest.MonkeyPatch
+    is_uv_installed: bool, wheel: Path, environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installer = Installer.find(wheel.parent)
-    if uv and installer.uv is None:
+    if installer.uv is None:
         pytest.skip("uv is not installed")
-    monkeypatch.setattr(Installer, "find", lambda _: installer if uv else Installer(None, wheel.parent))
-    python = environments.ensure("tiny").bin / "python"
-    done = subprocess.run([python, "-c", "import greeting"], capture_output=True, text=True, check=True)
-    assert done.stdout == "hello\n"
+    if not is_uv_installed:  # pip installs the package `uv`
+        lock = tmp_path / "installer.lock"
+        write_package(wheel.parent, "uv", "uv-1.0.data/scripts/uv", f'#!/bin/sh\nexec {installer.uv} "$@"\n', lock)
+        monkeypatch.setattr(packages, "INSTALLER_LOCK", lock)
+        monkeypatch.setattr(Installer, "find", lambda _: Installer(None, wheel.parent))
+    environment = environments.ensure("tiny")
+    result = subprocess.run([environment.python, "-c", "import greeting"], capture_output=True, text=True, check=True)
+    assert result.stdout == "hello\n"
+    assert get_names(environment.folder.iterdir()) - {".lock", "lib64"} == {
+        *("bin", "complete", "include", "install.log", "lib", "pyvenv.cfg", "requirements.txt")
+    }
+    assert get_names(environment.bin.iterdir()).isdisjoint({"pip", "uv"})
+    assert not (layered_environment.find_packages(environment.folder) / "pip").exists()
+
+
+def test_settings_of_builds_select_the_environment(
+    environments: Environments, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sources of packages do not select the environment: each source has the same files, because the lock contains
+    the hashes of the files."""
+    monkeypatch.setattr(Installer, "make_commands", lambda *_: [[sys.executable, "-c", ""]])
+    monkeypatch.setattr(environments_module, "_add_shared_code", lambda _: None)
+    lock = jobs / "tiny" / "cpu.lock"
+    lock.write_text("inotify-simple==1.3.5 \\\n    --hash=sha256:00\n")
+
+    def make() -> Path:
+        return environments.ensure("tiny").folder
+
+    folder = make()
+    monkeypatch.setenv("INDEX_URL", "https://another/simple")
+    monkeypatch.setenv("LOCAL_PACKAGES", str(tmp_path))
+    assert make() == folder
+    monkeypatch.setattr(packages, "INSTALLER_LOCK", tmp_path / "installer.lock")
+    (tmp_path / "installer.lock").write_text("setuptools==1\n")
+    with_other_setuptools = make()
+    monkeypatch.setattr(packages, "EMPTY_MODULE_COMPILER", "cc")
+    assert len({folder, with_other_setuptools, make()}) == 3
+    lock.write_text("greeting==1.0 \\\n    --hash=sha256:00\n")  # uv need not build this package
+    folder = make()
+    (tmp_path / "installer.lock").write_text("setuptools==2\n")
+    assert make() == folder
+
+
+def test_users_settings_do_not_change_the_packages(
+    wheel: Path, environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert wheel.exists()
+    (tmp_path / "constraints.txt").write_text("greeting==2.0\n")
+    for name in ("UV_CONSTRAINT", "UV_OVERRIDE", "PIP_CONSTRAINT"):
+        monkeypatch.setenv(name, str(tmp_path / "constraints.txt"))
+    python = environments.ensure("tiny").python
+    assert subprocess.check_output([python, "-c", "import greeting"], text=True) == "hello\n"
 
 
 def test_passwords_of_indexes_are_not_shown() -> None:
@@ -129,12 +186,12 @@ def test_pip_accepts_the_certificates_of_other_programs(
 
 def test_pip_ignores_modules_in_the_current_folder(tmp_path: Path) -> None:
     below, current = tmp_path / "below", tmp_path / "current"
-    for packages, text in ((layered_environment.find_packages(below), "right"), (current, "wrong")):
-        (packages / "pip").mkdir(parents=True)
-        (packages / "pip" / "__main__.py").write_text(f"print('{text}')")
+    for site_packages, text in ((layered_environment.find_packages(below), "right"), (current, "wrong")):
+        (site_packages / "pip").mkdir(parents=True)
+        (site_packages / "pip" / "__main__.py").write_text(f"print('{text}')")
     environment = Environment(tmp_path, below).extend(tmp_path / "above")
-    done = subprocess.run([environment.bin / "pip"], cwd=current, capture_output=True, text=True, check=True)
-    assert done.stdout == "right\n"
+    result = subprocess.run([environment.bin / "pip"], cwd=current, capture_output=True, text=True, check=True)
+    assert result.stdout == "right\n"
 
 
 def test_wrong_package_hash_raises_and_leaves_no_environment(
@@ -147,42 +204,54 @@ def test_wrong_package_hash_raises_and_leaves_no_environment(
     assert not any(path.is_dir() for path in (tmp_path / "environments").iterdir())
 
 
+def test_error_of_the_installer_comes_first_in_the_reason(
+    environments: Environments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "seq 100; echo error: cannot install; echo '  cause: No space left on device'; exit 2"
+    monkeypatch.setattr(Installer, "make_commands", lambda *_: [["/bin/sh", "-c", script]])
+    with pytest.raises(
+        CannotRunError,
+        match=r"and printed\nerror: cannot install\n  cause: No space left on device\nPackages come from",
+    ):
+        environments.ensure("tiny")
+
+
 def test_parallel_requests_make_an_environment_once(environments: Environments, wheel: Path) -> None:
     del wheel
-    stamps = set[float]()
+    creation_times = set[float]()
 
     def get() -> None:
-        stamps.add((environments.ensure("tiny").folder / "pyvenv.cfg").stat().st_mtime)
+        creation_times.add((environments.ensure("tiny").folder / "pyvenv.cfg").stat().st_mtime)
 
     threads = [threading.Thread(target=get) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(stamps) == 1
+    assert len(creation_times) == 1
 
 
 def test_incomplete_environment_is_made_again(environments: Environments, wheel: Path) -> None:
     del wheel
-    made = environments.ensure("tiny")
-    (made.folder / "complete").unlink()
-    (made.folder / "lib").rename(made.folder / "half")
-    assert names(environments.ensure("tiny").folder.iterdir()) >= {"lib", "complete"}
-    assert not (made.folder / "half").exists()
+    environment = environments.ensure("tiny")
+    (environment.folder / "complete").unlink()
+    (environment.folder / "lib").rename(environment.folder / "half")
+    assert get_names(environments.ensure("tiny").folder.iterdir()) >= {"lib", "complete"}
+    assert not (environment.folder / "half").exists()
 
 
 def test_incomplete_environment_is_removed_at_start(environments: Environments, wheel: Path) -> None:
-    made = environments.ensure("tiny")
-    broken = made.folder.with_name("tiny-cpu-broken")
-    (broken / "lib").mkdir(parents=True)
+    environment = environments.ensure("tiny")
+    incomplete = environment.folder.with_name("tiny-cpu-incomplete")
+    (incomplete / "lib").mkdir(parents=True)
     environments.clean()
-    assert (wheel.exists(), made.folder.exists(), broken.exists()) == (True, True, False)
+    assert (wheel.exists(), environment.folder.exists(), incomplete.exists()) == (True, True, False)
 
 
 def test_environment_that_is_being_made_is_not_removed_at_start(environments: Environments, wheel: Path) -> None:
     folder = environments.ensure("tiny").folder
     (folder / "complete").unlink()
-    with locked_file(folder.with_suffix(".lock")):
+    with hold_file_lock(folder.with_suffix(".lock")):
         environments.clean()
     assert (wheel.exists(), folder.exists()) == (True, True)
 
@@ -213,33 +282,11 @@ def test_close_ends_installations(environments: Environments, tmp_path: Path, mo
     assert len(errors) == 1
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_only_dependencies_of_script_mode_are_left_out(job: str) -> None:
-    lock = (CONTAINERS / job / "cpu.lock").read_text()
-    left_out = [line for line in lock.splitlines() if "==" in line and line not in merge_locks(lock)]
-    assert any("sagemaker-training==" in line for line in left_out) == ("sagemaker-training==" in lock)
-    assert not left_out or "sagemaker-training" in lock
-
-
-def test_shared_dependencies_are_kept() -> None:
-    lock = """
-sagemaker-training==1 \\
-    --hash=sha256:00
-    # via -r requirements.in
-alone==1 \\
-    --hash=sha256:00
-    # via sagemaker-training
-both==1 \\
-    --hash=sha256:00
-    # via
-    #   -c shared/requirements.lock
-    #   job
-    #   sagemaker-training
-job[extra]==1 \\
-    --hash=sha256:00
-    # via -r cpu.in
-"""
-    assert re.findall(r"^(\S+)==", merge_locks(lock), re.MULTILINE) == ["both", "job[extra]"]
+def test_last_lock_has_priority() -> None:
+    shared_lock = "one==1 \\\n    --hash=sha256:00\n    # via -r shared.in\n"
+    own_lock = "# made by scripts/lock\ntwo[extra]==2 \\\n    --hash=sha256:00\none==1 \\\n    --hash=sha256:01\n"
+    merged = re.findall(r"^(\S+)==.*\n.*:(\d+)", merge_locks(shared_lock, own_lock), re.MULTILINE)
+    assert merged == [("one", "01"), ("two[extra]", "00")]
 
 
 def test_old_environment_is_removed_at_start_if_its_lock_file_has_changed(
@@ -249,14 +296,14 @@ def test_old_environment_is_removed_at_start_if_its_lock_file_has_changed(
     old, lock = environments.ensure("tiny").folder, jobs / "tiny" / "cpu.lock"
     os.utime(old / "complete", (0, time.time() - MAX_UNUSED_SECONDS - 1))
     environments.clean()
-    assert old.exists()  # there is no newer one
+    assert old.exists()  # the lock file has no newer environment
     lock.write_text(lock.read_text().replace("--hash", "--hash=sha256:" + "0" * 64 + " \\\n    --hash"))
     new = environments.ensure("tiny").folder
     environments.clean()
     assert (old.exists(), new.exists()) == (False, True)
 
 
-def test_environment_that_was_used_lately_is_kept(environments: Environments, jobs: Path, wheel: Path) -> None:
+def test_environment_that_was_used_recently_is_kept(environments: Environments, jobs: Path, wheel: Path) -> None:
     assert wheel.exists()
     old, lock = environments.ensure("tiny").folder, jobs / "tiny" / "cpu.lock"
     os.utime(old / "complete", (0, 1.0))

@@ -11,12 +11,12 @@ import pytest
 from microjobs_orchestrator.local.runtimes.files import collect, copy_tree
 from microjobs_orchestrator.local.trees import remove, sort_names
 from tests.conftest import REPOSITORY
-from tests.local.runtimes.processes import names
+from tests.local.runtimes.processes import get_names
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Return a folder with a file, a program and a folder."""
+    """A folder that contains a file, and a folder with a program."""
     source = tmp_path / "source"
     (source / "folder").mkdir(parents=True)
     (source / "file").write_text("content")
@@ -37,7 +37,7 @@ def test_copied_folders_are_merged(source: Path, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "before").touch()
     copy_tree(source, tmp_path / "copy")
-    assert names((tmp_path / "copy").iterdir()) == {"before", "file", "folder"}
+    assert get_names((tmp_path / "copy").iterdir()) == {"before", "file", "folder"}
 
 
 def test_large_files_are_copied_without_kernel_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_collected_tree_equals_its_source(link: bool, source: Path, tmp_path: Pa
     for name in ("file", "folder/program"):
         entry, status = tree[name], (source / name).stat()
         assert entry.content is not None
-        assert (entry.mode, entry.modified) == (status.st_mode & 0o7777, status.st_mtime)
+        assert (entry.mode, entry.modification_time) == (status.st_mode & 0o7777, status.st_mtime)
         assert entry.content.read_bytes() == (source / name).read_bytes()
         assert (entry.content.stat().st_ino == status.st_ino) == link
 
@@ -90,7 +90,7 @@ def test_pipes_and_sockets_are_left_out(source: Path, tmp_path: Path, caplog: py
     assert "pipe is neither a file nor a folder" in caplog.text
 
 
-REMOVE = """
+REMOVE_PROGRAM = """
 import os, sys
 from pathlib import Path
 from microjobs_orchestrator.local.trees import remove
@@ -107,14 +107,14 @@ print(folder.exists())
 
 
 def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
-    user = os.getuid() or 65534  # root may remove anything
+    user = os.getuid() or 65534  # root could remove read-only folders
     tmp_path.chmod(0o777)
     for parent in list(tmp_path.parents)[:3]:
         parent.chmod(parent.stat().st_mode | 0o011)
     paths = f"{REPOSITORY}:{REPOSITORY / 'shared'}"
-    command = [sys.executable, "-c", REMOVE, str(tmp_path), str(user)]
-    done = subprocess.run(command, env={"PYTHONPATH": paths}, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    command = [sys.executable, "-c", REMOVE_PROGRAM, str(tmp_path), str(user)]
+    result = subprocess.run(command, env={"PYTHONPATH": paths}, capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
     assert tmp_path.stat().st_mode & 0o777 == 0o777
 
 

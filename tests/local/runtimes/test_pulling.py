@@ -30,8 +30,9 @@ ECR_IMAGE = f"{ECR_HOST}/mine:1"
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteSettings:
-    """A function that writes docker's settings. The user has no AWS credentials and no other settings."""
+def write_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteSettings:
+    """A function that writes docker's settings. Without a call, the user has no settings. The user has no AWS
+    credentials."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -56,7 +57,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry
 
 
 @pytest.fixture
-def pushed(registry: LocalRegistry) -> Iterator[str]:
+def pushed_image(registry: LocalRegistry) -> Iterator[str]:
     """The name of an image that only the registry has."""
     name = f"{registry.host}/{secrets.token_hex(4)}:1"
     tiny_image.load(name, [secrets.token_bytes(64)], "")
@@ -70,7 +71,7 @@ def pushed(registry: LocalRegistry) -> Iterator[str]:
                 engine.images.remove(name)
 
 
-def prepare(name: str) -> None:
+def prepare_image(name: str) -> None:
     with open_engine() as engine:
         images.prepare(engine, name)
         engine.images.get(name)
@@ -85,39 +86,39 @@ def encode_login(user: str, password: str) -> dict[str, str]:
 def test_login_of_docker_is_used_as_soon_as_it_exists(
     key: str,
     registry: LocalRegistry,
-    pushed: str,
-    settings: WriteSettings,
+    pushed_image: str,
+    write_settings: WriteSettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answer = json.dumps({"ServerURL": registry.host, "Username": "anna", "Secret": PASSWORD})
     write_helper(tmp_path, monkeypatch, f"[ \"$(cat)\" = {registry.host} ] && echo '{answer}'")
-    value = {"auths": {registry.host: encode_login("anna", PASSWORD)}, "credsStore": "test"}
-    value["credHelpers"] = {registry.host: "test"}
+    values = {"auths": {registry.host: encode_login("anna", PASSWORD)}, "credsStore": "test"}
+    values["credHelpers"] = {registry.host: "test"}
     with open_engine() as engine:
         with pytest.raises(CannotRunError, match=rf"\(without a login: .*\): .*`docker login {registry.host}`"):
-            images.prepare(engine, pushed)
-        settings({key: value[key]})
-        images.prepare(engine, pushed)
-        engine.images.get(pushed)
+            images.prepare(engine, pushed_image)
+        write_settings({key: values[key]})
+        images.prepare(engine, pushed_image)
+        engine.images.get(pushed_image)
 
 
 @pytest.mark.engine
-def test_refused_login_is_reported(registry: LocalRegistry, pushed: str, settings: WriteSettings) -> None:
-    settings({"auths": {registry.host: encode_login("anna", "wrong secret")}})
+def test_refused_login_is_reported(registry: LocalRegistry, pushed_image: str, write_settings: WriteSettings) -> None:
+    write_settings({"auths": {registry.host: encode_login("anna", "wrong secret")}})
     with pytest.raises(CannotRunError, match=r"\(with the login of `docker login`: [^;]*\): ") as caught:
-        prepare(pushed)
+        prepare_image(pushed_image)
     assert "wrong secret" not in str(caught.value)
 
 
 @pytest.mark.engine
 def test_token_of_ecr_is_used_if_the_login_of_docker_is_refused(
     registry: LocalRegistry,
-    pushed: str,
-    settings: WriteSettings,
+    pushed_image: str,
+    write_settings: WriteSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings({"auths": {registry.host: encode_login("AWS", "expired")}})
+    write_settings({"auths": {registry.host: encode_login("AWS", "expired")}})
     client = boto3.client("ecr", "eu-west-1", aws_access_key_id="testing", aws_secret_access_key="testing")  # noqa: S106
     token = base64.b64encode(f"AWS:{PASSWORD}".encode()).decode()
     regions = []
@@ -131,7 +132,7 @@ def test_token_of_ecr_is_used_if_the_login_of_docker_is_refused(
     with Stubber(client) as stub:
         login = {"authorizationToken": token, "proxyEndpoint": f"https://{ECR_HOST}"}
         stub.add_response("get_authorization_token", {"authorizationData": [login]}, {})
-        prepare(pushed)
+        prepare_image(pushed_image)
     assert regions == ["eu-west-1"]
 
 
@@ -155,7 +156,7 @@ class FakeEngine:
         return pull(cast("Any", self), name, "remedy")
 
 
-@pytest.mark.usefixtures("settings")
+@pytest.mark.usefixtures("write_settings")
 def test_ecr_gets_a_token_for_the_users_aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
@@ -165,8 +166,8 @@ def test_ecr_gets_a_token_for_the_users_aws_credentials(monkeypatch: pytest.Monk
     assert [login["username"] for login in engine.logins] == ["AWS"]
 
 
-@pytest.mark.usefixtures("settings")
-def test_missing_aws_credentials_are_reported_and_the_pull_tried_without_a_login() -> None:
+@pytest.mark.usefixtures("write_settings")
+def test_missing_aws_credentials_are_reported_and_the_image_is_pulled_without_a_login() -> None:
     engine = FakeEngine(status="no basic auth credentials")
     with pytest.raises(CannotRunError) as caught:
         engine.pull(ECR_IMAGE)
@@ -177,7 +178,7 @@ def test_missing_aws_credentials_are_reported_and_the_pull_tried_without_a_login
     )
 
 
-@pytest.mark.usefixtures("settings")
+@pytest.mark.usefixtures("write_settings")
 def test_token_is_not_requested_from_the_local_server(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
@@ -187,15 +188,15 @@ def test_token_is_not_requested_from_the_local_server(monkeypatch: pytest.Monkey
 
 
 def test_failing_credential_helper_is_reported(
-    settings: WriteSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_settings: WriteSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_helper(tmp_path, monkeypatch, "echo locked; exit 1")
-    settings({"credsStore": "test"})
+    write_settings({"credsStore": "test"})
     with pytest.raises(CannotRunError, match=r"with the login of `docker login`: .*locked.*; without a login: denied"):
         FakeEngine(status="denied").pull("example.com/mine:1")
 
 
-@pytest.mark.usefixtures("settings")
+@pytest.mark.usefixtures("write_settings")
 def test_error_in_the_events_of_a_pull_is_reported() -> None:
     """Podman answers each pull with status 200."""
     with pytest.raises(CannotRunError, match="without a login: the disk is full"):
@@ -211,4 +212,4 @@ def test_error_in_the_events_of_a_pull_is_reported() -> None:
     ],
 )
 def test_remedy_names_the_registry(name: str, command: str) -> None:
-    assert command in images.missing_image_remedy(name)
+    assert command in images.make_missing_image_remedy(name)

@@ -32,7 +32,7 @@ from microjobs_orchestrator.local.runtimes.docker import container_pipes
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
 from microjobs_orchestrator.ssh_engine import SshError, make_command
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 from tests.local.drills.proxy import ENGINE
 from tests.local.machine import list_containers
 from tests.local.runtimes.processes import make_home
@@ -46,16 +46,16 @@ SCRIPT = f"cat {DEFAULT_ROOT}/x/name > {DEFAULT_ROOT}/out; wc -c < {DEFAULT_ROOT
 
 
 def check_engine(client: DockerClient, folder: Path) -> None:
-    """Run a host with an input, a pipe and an output, and a command with its own input."""
+    """Run a host with an input, a pipe and an output. Send data to a command in its container, and read its output."""
     home = make_home(folder / "home")
     runtime = DockerRuntime(home, client)
     files, data = folder / "files", folder / "data"
-    for made in (files, data):
-        made.mkdir()
+    for new_folder in (files, data):
+        new_folder.mkdir()
     (data / "name").write_text("input")
     host = HostPlan(
         "algo-1",
-        image_name("serve"),
+        make_image_name("serve"),
         files,
         inputs=(Input(f"{DEFAULT_ROOT}/x", data),),
         pipes=(Pipe(f"{DEFAULT_ROOT}/p", lambda _: iter(PIPE_CONTENT)),),
@@ -63,12 +63,12 @@ def check_engine(client: DockerClient, folder: Path) -> None:
         arguments=(SCRIPT,),
     )
     try:
-        (started,) = runtime.start(Plan("job/a", (host,)))
-        lines = started.lines()
+        (running_host,) = runtime.start(Plan("job/a", (host,)))
+        lines = running_host.lines()
         assert [next(lines).text.strip() for _ in range(2)] == [b"300000", b"ready"]
-        copied = started.copy(f"{DEFAULT_ROOT}/out", folder / "copy")
-        assert copied is not None
-        write_tree(copied, folder / "out")
+        tree = running_host.copy(f"{DEFAULT_ROOT}/out", folder / "copy")
+        assert tree is not None
+        write_tree(tree, folder / "out")
         assert (folder / "out" / "out").read_text() == "input"
         (container,) = list_containers(home)
         container.client = client
@@ -76,8 +76,8 @@ def check_engine(client: DockerClient, folder: Path) -> None:
             tunnel.settimeout(30)
             tunnel.sendall(b"through the tunnel")
             assert tunnel.recv(100) == b"through the tunnel"
-        started.stop(0)
-        assert (list(lines), started.wait().code) == ([], 137)
+        running_host.stop(0)
+        assert (list(lines), running_host.wait().code) == ([], 137)
     finally:
         runtime.remove("job/a")
         runtime.close()
@@ -92,7 +92,7 @@ def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder, log = tmp_path / "bin", tmp_path / "ssh.log"
     folder.mkdir()
     program = folder / "ssh"
-    # A remote shell splits the command, as here.
+    # ssh sends the command as one text, and the shell of the other machine splits it. This program does the same.
     program.write_text(
         f'#!/bin/sh\necho "$*" >> {shlex.quote(str(log))}\n'
         'while [ "$1" != -- ]; do shift; done\nshift 2\nunset DOCKER_HOST\nexec sh -c "$*"\n'
@@ -108,7 +108,7 @@ def test_engine_is_used_over_ssh(fake_ssh: Path, tmp_path: Path, monkeypatch: py
     client = docker_engine.connect()
     socket = Path(client.api.get_adapter(client.api.base_url).socket_path)  # type: ignore[attr-defined]
     assert socket.parent.stat().st_mode & 0o777 == 0o700
-    monkeypatch.delenv("DOCKER_HOST")  # for other clients of this test
+    monkeypatch.delenv("DOCKER_HOST")  # the test's other clients use the engine directly
     check_engine(client, tmp_path)
     options = "-T -o BatchMode=yes -o ConnectTimeout=60 -o ServerAliveInterval=15 -l anna -p 2222"
     assert set(fake_ssh.read_text().splitlines()) == {f"{options} -- far.example.com docker system dial-stdio"}
@@ -117,7 +117,7 @@ def test_engine_is_used_over_ssh(fake_ssh: Path, tmp_path: Path, monkeypatch: py
         assert fake_ssh.read_text().endswith(f"far.example.com docker --host unix://{ENGINE} system dial-stdio\n")
 
 
-def test_unreachable_engine_behind_ssh_has_the_reason_of_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_engine_raises_with_the_error_of_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "ssh"
     program.write_text("#!/bin/sh\necho 'anna@far: Permission denied (publickey).' >&2; exit 255\n")
     program.chmod(0o755)
@@ -155,8 +155,9 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
-        own = self._builder("authority", self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
-        self.file.write_bytes(self._sign(own))
+        constraints = x509.BasicConstraints(True, None)
+        builder = self._builder("authority", self._key).add_extension(constraints, critical=True)
+        self.file.write_bytes(self._sign(builder))
 
     def issue(self, name: str) -> tuple[Path, Path]:
         """Return the files of a new certificate for this machine, and of its key."""
@@ -164,8 +165,9 @@ class Authority:
         address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOOPBACK))])
         files = self._folder / f"{name}.pem", self._folder / f"{name}-key.pem"
         files[0].write_bytes(self._sign(self._builder(name, key).add_extension(address, critical=False)))
-        plain = serialization.NoEncryption()
-        files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+        encryption = serialization.NoEncryption()
+        private_format = serialization.PrivateFormat.PKCS8
+        files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, private_format, encryption))
         return files
 
     def _builder(self, name: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
@@ -185,23 +187,23 @@ class Authority:
 
 @contextlib.contextmanager
 def run_tls_proxy(authority: Authority) -> Iterator[int]:
-    """Run a proxy in front of the engine, which asks clients for a certificate; yield its port."""
+    """Run a proxy in front of the engine; yield its port. The proxy asks clients for a certificate."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
     context.load_cert_chain(*authority.issue("engine"))
     context.verify_mode = ssl.CERT_REQUIRED
-    started: queue.Queue[tuple[int, Callable[[], object]]] = queue.Queue()
+    start_queue: queue.Queue[tuple[int, Callable[[], object]]] = queue.Queue()
 
     async def serve() -> None:
         server = await asyncio.start_server(forward, LOOPBACK, 0, ssl=context)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        started.put((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
+        start_queue.put((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
         await stop.wait()
         server.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    port, stop = started.get(timeout=30)
+    port, stop = start_queue.get(timeout=30)
     try:
         yield port
     finally:
@@ -217,8 +219,8 @@ async def forward(client_reader: asyncio.StreamReader, client_writer: asyncio.St
             client_writer.close()
             await client_writer.wait_closed()
     finally:
-        for end in (writer, client_writer):
-            end.transport.abort()
+        for open_writer in (writer, client_writer):
+            open_writer.transport.abort()
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -256,7 +258,7 @@ def test_engine_of_a_context_is_used_over_tls(
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
         assert docker_engine.find_address({}) == address
         client = docker_engine.connect(environ={"HOME": str(tmp_path)})
-        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))  # for other clients of this test
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))  # the test's other clients use the engine directly
         assert client.api.base_url == f"https://{LOOPBACK}:{port}"
         check_engine(client, tmp_path)
 
@@ -266,8 +268,9 @@ def test_engine_of_a_context_is_used_over_tls(
 def test_engine_of_docker_host_is_used_over_tls(authority: Authority, tmp_path: Path, is_trusted: bool) -> None:
     folder = tmp_path / "client"
     folder.mkdir()
-    own = authority if is_trusted else Authority(tmp_path / "other")
-    for source, name in zip((own.file, *own.issue("client")), ("ca.pem", "cert.pem", "key.pem"), strict=True):
+    client_authority = authority if is_trusted else Authority(tmp_path / "other")
+    client_files = (client_authority.file, *client_authority.issue("client"))
+    for source, name in zip(client_files, ("ca.pem", "cert.pem", "key.pem"), strict=True):
         shutil.copy(source, folder / name)
     with run_tls_proxy(authority) as port:
         variables = {"DOCKER_HOST": f"tcp://{LOOPBACK}:{port}", "DOCKER_CERT_PATH": str(folder)}
@@ -279,25 +282,26 @@ def test_engine_of_docker_host_is_used_over_tls(authority: Authority, tmp_path: 
         check_engine(docker_engine.connect(environ=environ), tmp_path)
 
 
-def test_end_of_the_input_of_a_command_is_complete_over_tls(authority: Authority) -> None:
+def test_end_input_sends_close_notify_over_tls(authority: Authority) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*authority.issue("engine"))
-    received = bytearray()
+    received_bytes = bytearray()
 
     def answer() -> None:
         connection, _ = listener.accept()
         connection.settimeout(TIMEOUT_SECONDS)
         with context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as stream:
-            while chunk := stream.recv(CHUNK_BYTES):  # raises SSLEOFError if the end is not authenticated
-                received.extend(chunk)
+            # this call raises SSLEOFError if the client closes the connection without close_notify
+            while chunk := stream.recv(CHUNK_BYTES):
+                received_bytes.extend(chunk)
 
     with socket.create_server((LOOPBACK, 0)) as listener, ThreadPoolExecutor() as pool:
-        answered = pool.submit(answer)
+        answer_future = pool.submit(answer)
         client = ssl.create_default_context(cafile=authority.file)
-        plain = socket.create_connection(listener.getsockname(), TIMEOUT_SECONDS)
-        with client.wrap_socket(plain, server_hostname=LOOPBACK) as stream:
+        connection = socket.create_connection(listener.getsockname(), TIMEOUT_SECONDS)
+        with client.wrap_socket(connection, server_hostname=LOOPBACK) as stream:
             stream.sendall(b"input")
             stream.setblocking(False)
             container_pipes.end_input(stream)
-        answered.result(30)
-    assert received == b"input"
+        answer_future.result(30)
+    assert received_bytes == b"input"

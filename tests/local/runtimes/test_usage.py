@@ -1,4 +1,4 @@
-"""Measurement of the resources that hosts use."""
+"""Measurement of the CPU, memory and GPU use of hosts."""
 
 import os
 import subprocess
@@ -21,12 +21,12 @@ def test_descendants_of_a_process_are_measured() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        found = measure(process.pid)
+        usage = measure(process.pid)
         process.communicate("\n")
-    assert found is not None
-    assert 0.1 < found.cpu_seconds < 60
-    assert 200 << 20 <= found.memory_bytes < 300 << 20
-    assert found.memory_limit == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert usage is not None
+    assert 0.1 < usage.cpu_seconds < 60
+    assert 200 << 20 <= usage.memory_bytes < 300 << 20
+    assert usage.memory_limit == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_ended_process_has_no_measurement() -> None:
@@ -61,32 +61,30 @@ def test_machine_without_nvidia_smi_has_no_gpus(monkeypatch: pytest.MonkeyPatch)
     assert list(measure_gpus(None)) == []
 
 
-def test_busy_job_has_metrics_of_its_hosts(anywhere: LocalServer) -> None:
-    name = anywhere.start_processing("timeout 4 sh -c 'while :; do :; done'; true")
-    cloudwatch = anywhere.client("cloudwatch")
+def test_busy_job_has_metrics_of_its_hosts(any_runtime_server: LocalServer) -> None:
+    name = any_runtime_server.start_processing("timeout 4 sh -c 'while :; do :; done'; true")
+    cloudwatch = any_runtime_server.client("cloudwatch")
     dimensions = [{"Name": "Host", "Value": f"{name}/algo-1"}]
 
     def list_names() -> list[str]:
-        found = cloudwatch.list_metrics(Namespace="/aws/sagemaker/ProcessingJobs", Dimensions=dimensions)["Metrics"]
-        return [metric["MetricName"] for metric in found]
+        metrics = cloudwatch.list_metrics(Namespace="/aws/sagemaker/ProcessingJobs", Dimensions=dimensions)["Metrics"]
+        return [metric["MetricName"] for metric in metrics]
 
     expected = ["CPUUtilization", "DiskUtilization", "MemoryUtilization"]
     wait_until(list_names, lambda names: names == expected, seconds=30)
-    describe = anywhere.sagemaker.describe_processing_job
-    end = wait_until(
-        lambda: describe(ProcessingJobName=name), lambda found: found["ProcessingJobStatus"] == "Completed"
-    )
+    describe = any_runtime_server.sagemaker.describe_processing_job
+    job = wait_until(lambda: describe(ProcessingJobName=name), lambda job: job["ProcessingJobStatus"] == "Completed")
     points = {
         metric: cloudwatch.get_metric_statistics(
             Namespace="/aws/sagemaker/ProcessingJobs",
             MetricName=metric,
             Dimensions=dimensions,
-            StartTime=end["ProcessingStartTime"],
-            EndTime=end["ProcessingEndTime"],
+            StartTime=job["ProcessingStartTime"],
+            EndTime=job["ProcessingEndTime"],
             Period=3600,
             Statistics=["Maximum"],
         )["Datapoints"][0]["Maximum"]
         for metric in expected
     }
-    assert 2 < points["CPUUtilization"] < 200  # on a busy machine, the job gets a small part of a core
+    assert 2 < points["CPUUtilization"] < 200  # on a busy machine, the job may get only a small part of a core
     assert 0 < points["MemoryUtilization"] < 100

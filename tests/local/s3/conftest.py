@@ -10,8 +10,8 @@ import pytest
 from botocore.config import Config
 
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_operation_interceptors
-from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
 from microjobs_orchestrator.local.gateway.listener import Server
+from microjobs_orchestrator.local.gateway.request_state import AnyService, RequestState
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import REGION
 from microjobs_orchestrator.local.protocols.protocol import get_protocol
@@ -60,8 +60,8 @@ class S3Server:
         gateway = Gateway([self._choose_s3, *list_operation_interceptors(self.services)])
         return gateway(environ, start_response)
 
-    def _choose_s3(self, exchange: Exchange) -> None:
-        exchange.service, exchange.protocol = "s3", get_protocol("rest-xml")
+    def _choose_s3(self, state: RequestState) -> None:
+        state.service, state.protocol = "s3", get_protocol("rest-xml")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.local.home import Home
-from tests.clients.environments import client_programs
+from tests.clients.environments import install_client_programs
 from tests.local.s3.conftest import BUCKET
 
 Aws = Callable[..., str]
@@ -26,7 +26,7 @@ def aws(endpoint: str, tmp_path: Path) -> Aws:
     }
 
     def aws(*arguments: str | Path) -> str:
-        command = [str(client_programs("aws") / "aws"), "s3", *map(str, arguments)]
+        command = [str(install_client_programs("aws") / "aws"), "s3", *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     return aws
@@ -49,7 +49,7 @@ def test_sync_copies_in_both_directions(aws: Aws, home: Home, tmp_path: Path) ->
     for name in ("a b/1.txt", "a b/é.csv", "2.txt"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(name)
-    (source / "large").write_bytes(bytes(9 << 20))  # in parts
+    (source / "large").write_bytes(bytes(9 << 20))  # the client uploads this file in parts
     aws("sync", source, f"s3://{BUCKET}/data")
     assert aws("sync", source, f"s3://{BUCKET}/data") == ""
     (home.buckets / BUCKET / "data" / "added").write_text("by hand")

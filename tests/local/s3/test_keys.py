@@ -3,7 +3,7 @@
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.s3.keys import is_bucket_name, parse_uri, relative_path
+from microjobs_orchestrator.local.s3.keys import get_relative_path, is_bucket_name, parse_uri
 
 
 @pytest.mark.parametrize("name", ["abc", "sagemaker-us-east-1-000000000000", "a.b-c", "0" * 63])
@@ -71,7 +71,7 @@ def test_invalid_uri_raises(uri: str) -> None:
         ("a/" * 512 + "b", "KeyTooLongError", "1024 bytes"),
     ],
 )
-def test_keys_without_a_file_raise_with_the_reason(key: str, code: str, reason: str) -> None:
+def test_keys_that_cannot_be_paths_raise_with_the_reason(key: str, code: str, reason: str) -> None:
     with pytest.raises(ServiceError, match=reason) as raised:
-        relative_path(key)
+        get_relative_path(key)
     assert (raised.value.code, raised.value.status) == (code, 400)

@@ -18,23 +18,24 @@ KEYS = ["a", "a-b", "a.b", "b/1", "b/2", "b/c/3", "d/e/f", "g", "é/1"]
 
 
 @pytest.fixture
-def _keys(store: ObjectStore) -> None:
+def stored_keys(store: ObjectStore) -> None:
     for key in KEYS:
         path = store.home.buckets / BUCKET / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(key)
 
 
-def pages(s3: "S3Client", name: str, size: int, **arguments: Any) -> tuple[list[str], list[str]]:
+def list_keys_and_prefixes(s3: "S3Client", name: str, size: int, **arguments: Any) -> tuple[list[str], list[str]]:
     """Return all keys and all common prefixes, read in pages of `size` entries."""
-    found: tuple[list[str], list[str]] = ([], [])
+    keys: list[str] = []
+    prefixes: list[str] = []
     paginator = s3.get_paginator(name)  # type: ignore[call-overload]
     for page in paginator.paginate(Bucket=BUCKET, PaginationConfig={"PageSize": size}, **arguments):
-        contents, prefixes = page.get("Contents", []), page.get("CommonPrefixes", [])
-        assert len(contents) + len(prefixes) <= size
-        found[0].extend(item["Key"] for item in contents)
-        found[1].extend(item["Prefix"] for item in prefixes)
-    return found
+        contents, common_prefixes = page.get("Contents", []), page.get("CommonPrefixes", [])
+        assert len(contents) + len(common_prefixes) <= size
+        keys += [item["Key"] for item in contents]
+        prefixes += [item["Prefix"] for item in common_prefixes]
+    return keys, prefixes
 
 
 @pytest.mark.parametrize("name", ["list_objects", "list_objects_v2"])
@@ -53,7 +54,7 @@ def pages(s3: "S3Client", name: str, size: int, **arguments: Any) -> tuple[list[
         ({"Delimiter": "/c"}, ([key for key in KEYS if key != "b/c/3"], ["b/c"])),
     ],
 )
-@pytest.mark.usefixtures("_keys")
+@pytest.mark.usefixtures("stored_keys")
 def test_pages_contain_each_key_and_prefix_once(
     s3: "S3Client",
     name: str,
@@ -61,17 +62,17 @@ def test_pages_contain_each_key_and_prefix_once(
     arguments: dict[str, str],
     expected: tuple[list[str], list[str]],
 ) -> None:
-    assert pages(s3, name, size, **arguments) == expected
+    assert list_keys_and_prefixes(s3, name, size, **arguments) == expected
 
 
-@pytest.mark.usefixtures("_keys")
+@pytest.mark.usefixtures("stored_keys")
 def test_list_starts_after_a_key(s3: "S3Client") -> None:
-    answer = s3.list_objects_v2(Bucket=BUCKET, StartAfter="b/2", MaxKeys=2)
-    assert [item["Key"] for item in answer["Contents"]] == ["b/c/3", "d/e/f"]
-    assert (answer["KeyCount"], answer["IsTruncated"], answer["StartAfter"]) == (2, True, "b/2")
+    response = s3.list_objects_v2(Bucket=BUCKET, StartAfter="b/2", MaxKeys=2)
+    assert [item["Key"] for item in response["Contents"]] == ["b/c/3", "d/e/f"]
+    assert (response["KeyCount"], response["IsTruncated"], response["StartAfter"]) == (2, True, "b/2")
 
 
-@pytest.mark.usefixtures("_keys")
+@pytest.mark.usefixtures("stored_keys")
 def test_list_describes_each_object(s3: "S3Client") -> None:
     item = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=1, FetchOwner=True)["Contents"][0]
     head = s3.head_object(Bucket=BUCKET, Key="a")
@@ -80,10 +81,10 @@ def test_list_describes_each_object(s3: "S3Client") -> None:
     assert item["Owner"]["ID"] == "000000000000"
 
 
-@pytest.mark.usefixtures("_keys")
+@pytest.mark.usefixtures("stored_keys")
 def test_page_of_size_zero_is_empty_and_last(s3: "S3Client") -> None:
-    answer = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=0)
-    assert (answer["KeyCount"], answer["IsTruncated"]) == (0, False)
+    response = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=0)
+    assert (response["KeyCount"], response["IsTruncated"]) == (0, False)
 
 
 @pytest.mark.parametrize(("name", "value"), [("ContinuationToken", "no token"), ("MaxKeys", -1)])
@@ -102,10 +103,10 @@ def test_common_prefixes_equal_grouped_keys(s3: "S3Client", names: set[str], siz
         except ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         assert status in (0, 400)
-    all_keys, _ = pages(s3, "list_objects_v2", 1000)
-    plain, folded = pages(s3, "list_objects_v2", size, Delimiter="/")
-    assert plain == [key for key in all_keys if "/" not in key]
-    assert folded == sorted({key.partition("/")[0] + "/" for key in all_keys if "/" in key})
+    all_keys, _ = list_keys_and_prefixes(s3, "list_objects_v2", 1000)
+    keys, prefixes = list_keys_and_prefixes(s3, "list_objects_v2", size, Delimiter="/")
+    assert keys == [key for key in all_keys if "/" not in key]
+    assert prefixes == sorted({key.partition("/")[0] + "/" for key in all_keys if "/" in key})
     for key in all_keys:
         s3.delete_object(Bucket=BUCKET, Key=key)
 
@@ -124,16 +125,16 @@ def test_bucket_is_created_and_deleted(s3: "S3Client", home: Home) -> None:
 def test_buckets_are_listed_in_pages(s3: "S3Client") -> None:
     for name in ("b-1", "b-2"):
         s3.create_bucket(Bucket=name)
-    found = s3.get_paginator("list_buckets").paginate(PaginationConfig={"PageSize": 1}).search("Buckets[].Name")
-    assert list(found) == [BUCKET, "b-1", "b-2"]
+    names = s3.get_paginator("list_buckets").paginate(PaginationConfig={"PageSize": 1}).search("Buckets[].Name")
+    assert list(names) == [BUCKET, "b-1", "b-2"]
     assert [bucket["Name"] for bucket in s3.list_buckets(Prefix="b-")["Buckets"]] == ["b-1", "b-2"]
 
 
-@pytest.mark.usefixtures("_keys")
+@pytest.mark.usefixtures("stored_keys")
 def test_bucket_with_objects_is_not_deleted(s3: "S3Client") -> None:
     with pytest.raises(ClientError, match="BucketNotEmpty"):
         s3.delete_bucket(Bucket=BUCKET)
-    assert pages(s3, "list_objects_v2", 1000)[0] == KEYS
+    assert list_keys_and_prefixes(s3, "list_objects_v2", 1000)[0] == KEYS
 
 
 def test_duplicate_bucket_raises(s3: "S3Client") -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import ACCOUNT
+from microjobs_orchestrator.local.parity import s3 as parity
+from microjobs_orchestrator.local.s3 import checksums
 from tests.local.s3.conftest import BUCKET
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from tests.local.s3.conftest import Connect
 
 
-def code_and_status(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
+def get_code_and_status(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
     response = error.value.response
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
@@ -60,7 +63,7 @@ def test_key_is_stored_and_listed_unchanged(s3: "S3Client", home: Home, key: str
 def test_key_that_is_no_file_path_raises(s3: "S3Client", home: Home, key: str) -> None:
     with pytest.raises(ClientError, match="Objects are files on this server") as raised:
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"content")
-    assert code_and_status(raised) == ("InvalidArgument", 400)
+    assert get_code_and_status(raised) == ("InvalidArgument", 400)
     with pytest.raises(s3.exceptions.NoSuchKey):
         s3.get_object(Bucket=BUCKET, Key=key)
     assert not list((home.buckets / BUCKET).iterdir())
@@ -81,12 +84,12 @@ def test_metadata_and_headers_are_stored(s3: "S3Client") -> None:
 
 
 def test_head_returns_the_headers_of_get(s3: "S3Client") -> None:
-    before = datetime.now(UTC) - timedelta(seconds=1)
+    start = datetime.now(UTC) - timedelta(seconds=1)
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     head, get = s3.head_object(Bucket=BUCKET, Key="a"), s3.get_object(Bucket=BUCKET, Key="a")
     assert head["ETag"] == get["ETag"] == f'"{hashlib.md5(b"content").hexdigest()}"'  # noqa: S324
     assert head["ContentLength"] == get["ContentLength"] == 7
-    assert before <= head["LastModified"] == get["LastModified"] <= datetime.now(UTC)
+    assert start <= head["LastModified"] == get["LastModified"] <= datetime.now(UTC)
     assert (head["AcceptRanges"], head["ContentType"]) == ("bytes", "binary/octet-stream")
 
 
@@ -111,7 +114,7 @@ def test_folder_marker_is_stored_as_object(s3: "S3Client", home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("range_", "expected"),
+    ("range_header", "expected"),
     [
         ("bytes=0-3", b"0123"),
         ("bytes=4-", b"456789"),
@@ -121,26 +124,26 @@ def test_folder_marker_is_stored_as_object(s3: "S3Client", home: Home) -> None:
         ("bytes=9-9", b"9"),
     ],
 )
-def test_range_returns_its_bytes(s3: "S3Client", range_: str, expected: bytes) -> None:
+def test_range_returns_its_bytes(s3: "S3Client", range_header: str, expected: bytes) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
-    response = s3.get_object(Bucket=BUCKET, Key="a", Range=range_)
+    response = s3.get_object(Bucket=BUCKET, Key="a", Range=range_header)
     start = b"0123456789".index(expected)
     assert response["ContentRange"] == f"bytes {start}-{start + len(expected) - 1}/10"
     assert (response["ResponseMetadata"]["HTTPStatusCode"], response["Body"].read()) == (206, expected)
 
 
-@pytest.mark.parametrize("range_", ["bytes=10-", "bytes=-0", "bytes=99-100"])
-def test_range_outside_object_raises(s3: "S3Client", range_: str) -> None:
+@pytest.mark.parametrize("range_header", ["bytes=10-", "bytes=-0", "bytes=99-100"])
+def test_range_outside_object_raises(s3: "S3Client", range_header: str) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
     with pytest.raises(ClientError) as raised:
-        s3.get_object(Bucket=BUCKET, Key="a", Range=range_)
-    assert code_and_status(raised) == ("InvalidRange", 416)
+        s3.get_object(Bucket=BUCKET, Key="a", Range=range_header)
+    assert get_code_and_status(raised) == ("InvalidRange", 416)
 
 
-@pytest.mark.parametrize("range_", ["bytes=3-1", "bytes=0-1,3-4", "lines=1-2"])
-def test_invalid_or_multiple_ranges_return_the_whole_object(s3: "S3Client", range_: str) -> None:
+@pytest.mark.parametrize("range_header", ["bytes=3-1", "bytes=0-1,3-4", "lines=1-2"])
+def test_invalid_or_multiple_ranges_return_the_whole_object(s3: "S3Client", range_header: str) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
-    assert read_content(s3, "a", Range=range_) == b"0123456789"
+    assert read_content(s3, "a", Range=range_header) == b"0123456789"
 
 
 PAST, FUTURE = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
@@ -183,7 +186,7 @@ def test_if_none_match_prevents_overwriting(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"one", IfNoneMatch="*")
     with pytest.raises(ClientError) as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"two", IfNoneMatch="*")
-    assert code_and_status(raised) == ("PreconditionFailed", 412)
+    assert get_code_and_status(raised) == ("PreconditionFailed", 412)
     assert read_content(s3, "a") == b"one"
 
 
@@ -195,7 +198,7 @@ def test_if_match_prevents_overwriting_another_version(s3: "S3Client") -> None:
     for write in (s3.delete_object, s3.put_object):
         with pytest.raises(ClientError) as raised:
             write(Bucket=BUCKET, Key="a", IfMatch=etag)
-        assert code_and_status(raised) == ("PreconditionFailed", 412)
+        assert get_code_and_status(raised) == ("PreconditionFailed", 412)
     assert read_content(s3, "a") == b"two"
 
 
@@ -224,15 +227,24 @@ def test_checksum_is_stored_and_returned(s3: "S3Client", algorithm: Any) -> None
 def test_body_with_wrong_checksum_raises(s3: "S3Client", home: Home, wrong_checksum: dict[str, Any]) -> None:
     with pytest.raises(ClientError) as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", **wrong_checksum)
-    assert code_and_status(raised) == ("BadDigest", 400)
+    assert get_code_and_status(raised) == ("BadDigest", 400)
     assert not list((home.buckets / BUCKET).iterdir())
     assert not list((home.objects / "incoming").iterdir())
 
 
-def test_unsupported_checksum_error_names_algorithm(s3: "S3Client") -> None:
-    with pytest.raises(ClientError, match="XXHASH64 are not supported; use one of CRC32") as raised:
+def test_parity_rows_have_the_supported_algorithms() -> None:
+    assert tuple(checksums.ALGORITHMS) == parity.ALGORITHMS
+
+
+def test_unsupported_checksum_error_names_algorithms(s3: "S3Client") -> None:
+    with pytest.raises(ClientError, match=r"ChecksumXXHASH64 .*use one of CRC32, .*MD5") as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", ChecksumXXHASH64="AAAAAAAAAAA=")
-    assert code_and_status(raised) == ("NotImplemented", 501)
+    assert get_code_and_status(raised) == ("NotImplemented", 501)
+    operations: tuple[Any, ...] = (s3.create_multipart_upload, partial(s3.copy_object, CopySource=f"{BUCKET}/a"))
+    for operation in operations:
+        with pytest.raises(ClientError, match=r"ChecksumAlgorithm .*honoured: CRC32, .*MD5") as raised:
+            operation(Bucket=BUCKET, Key="b", ChecksumAlgorithm="XXHASH64")
+        assert get_code_and_status(raised) == ("NotImplemented", 501)
 
 
 def test_request_overrides_response_headers(s3: "S3Client") -> None:
@@ -244,12 +256,12 @@ def test_request_overrides_response_headers(s3: "S3Client") -> None:
 def test_copy_keeps_or_replaces_metadata(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a b%", Body=b"content", Metadata={"k": "v"}, ContentType="text/x")
     source = {"Bucket": BUCKET, "Key": "a b%"}
-    copied = s3.copy_object(Bucket=BUCKET, Key="kept", CopySource=source)  # type: ignore[arg-type]
+    result = s3.copy_object(Bucket=BUCKET, Key="copy", CopySource=source)["CopyObjectResult"]  # type: ignore[arg-type]
     s3.copy_object(Bucket=BUCKET, Key="new", CopySource=source, MetadataDirective="REPLACE", ContentType="text/y")  # type: ignore[arg-type]
-    kept, new = s3.head_object(Bucket=BUCKET, Key="kept"), s3.head_object(Bucket=BUCKET, Key="new")
-    assert (kept["Metadata"], kept["ContentType"]) == ({"k": "v"}, "text/x")
-    assert (new["Metadata"], new["ContentType"]) == ({}, "text/y")
-    assert kept["ETag"] == new["ETag"] == copied["CopyObjectResult"]["ETag"]
+    copy_head, new_head = s3.head_object(Bucket=BUCKET, Key="copy"), s3.head_object(Bucket=BUCKET, Key="new")
+    assert (copy_head["Metadata"], copy_head["ContentType"]) == ({"k": "v"}, "text/x")
+    assert (new_head["Metadata"], new_head["ContentType"]) == ({}, "text/y")
+    assert copy_head["ETag"] == new_head["ETag"] == result["ETag"]
     assert read_content(s3, "new") == b"content"
 
 
@@ -298,9 +310,9 @@ def test_delete_objects_reports_each_key(s3: "S3Client") -> None:
     for key in ("a", "b"):
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
     objects: Any = [{"Key": "a"}, {"Key": "missing"}, {"Key": "b", "ETag": OTHER_ETAG}]
-    answer = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": objects})
-    assert [item["Key"] for item in answer["Deleted"]] == ["a", "missing"]
-    assert [(item["Key"], item["Code"]) for item in answer["Errors"]] == [("b", "PreconditionFailed")]
+    response = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": objects})
+    assert [item["Key"] for item in response["Deleted"]] == ["a", "missing"]
+    assert [(item["Key"], item["Code"]) for item in response["Errors"]] == [("b", "PreconditionFailed")]
     assert "Deleted" not in s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "b"}], "Quiet": True})
 
 
@@ -316,9 +328,9 @@ def test_tags_are_stored_replaced_and_deleted(s3: "S3Client") -> None:
 
 def test_object_attributes_return_the_requested_members(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
-    answer = s3.get_object_attributes(Bucket=BUCKET, Key="a", ObjectAttributes=["ETag", "ObjectSize", "Checksum"])
-    assert (answer["ETag"], answer["ObjectSize"], "StorageClass" in answer) == (CONTENT_ETAG.strip('"'), 7, False)
-    assert answer["Checksum"]["ChecksumType"] == "FULL_OBJECT"
+    response = s3.get_object_attributes(Bucket=BUCKET, Key="a", ObjectAttributes=["ETag", "ObjectSize", "Checksum"])
+    assert (response["ETag"], response["ObjectSize"], "StorageClass" in response) == (CONTENT_ETAG.strip('"'), 7, False)
+    assert response["Checksum"]["ChecksumType"] == "FULL_OBJECT"
 
 
 @pytest.mark.parametrize("call", ["get_object", "head_object", "put_object", "delete_object", "list_objects_v2"])
@@ -326,20 +338,20 @@ def test_missing_bucket_raises(s3: "S3Client", call: str) -> None:
     key = {} if call.startswith("list") else {"Key": "a"}
     with pytest.raises(ClientError) as raised:
         getattr(s3, call)(Bucket="no-such-bucket", **key)
-    assert code_and_status(raised) == (("404" if call == "head_object" else "NoSuchBucket"), 404)
+    assert get_code_and_status(raised) == (("404" if call == "head_object" else "NoSuchBucket"), 404)
 
 
 def test_wrong_expected_owner_is_denied(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", ExpectedBucketOwner=ACCOUNT)
     with pytest.raises(ClientError) as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", ExpectedBucketOwner="111111111111")
-    assert code_and_status(raised) == ("AccessDenied", 403)
+    assert get_code_and_status(raised) == ("AccessDenied", 403)
 
 
 def test_too_much_metadata_raises(s3: "S3Client") -> None:
     with pytest.raises(ClientError) as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", Metadata={"k": "v" * 2048})
-    assert code_and_status(raised) == ("MetadataTooLarge", 400)
+    assert get_code_and_status(raised) == ("MetadataTooLarge", 400)
 
 
 def test_bucket_in_host_name_is_accepted(connect: "Connect", endpoint: str, home: Home) -> None:
@@ -350,7 +362,7 @@ def test_bucket_in_host_name_is_accepted(connect: "Connect", endpoint: str, home
 
 
 def _use_bucket_host_name(request: Any, endpoint: str) -> None:
-    """Put the bucket into the host name and send the request to the server, as if `*.localhost` resolved to it."""
+    """Put the bucket into the host name, but send the request to the server, because `*.localhost` may not resolve."""
     request.headers["Host"] = f"{BUCKET}.localhost"
     request.url = f"{endpoint}/a"
 
@@ -358,10 +370,10 @@ def _use_bucket_host_name(request: Any, endpoint: str) -> None:
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 def test_presigned_urls_read_and_write(connect: "Connect", endpoint: str, version: Any) -> None:
     client = connect(Config(signature_version=version))
-    for method, name, sent in (("PUT", "put_object", b"content"), ("GET", "get_object", None)):
+    for method, name, content in (("PUT", "put_object", b"content"), ("GET", "get_object", None)):
         url = client.generate_presigned_url(name, Params={"Bucket": BUCKET, "Key": "a b"}, HttpMethod=method)
         assert url.startswith(endpoint)
-        with urlopen(URLRequest(url, sent, method=method)) as answer:
+        with urlopen(URLRequest(url, content, method=method)) as answer:
             body = answer.read()
     assert body == b"content"
 
@@ -371,15 +383,15 @@ def test_unreadable_file_raises_access_denied(s3: "S3Client", monkeypatch: pytes
     monkeypatch.setattr(Path, "open", MagicMock(side_effect=PermissionError(13, "no", "the/file")))
     with pytest.raises(ClientError, match="no permission to access the/file") as raised:
         s3.get_object(Bucket=BUCKET, Key="a")
-    assert code_and_status(raised) == ("AccessDenied", 403)
+    assert get_code_and_status(raised) == ("AccessDenied", 403)
 
 
 def test_error_body_is_s3_xml(endpoint: str) -> None:
     connection = HTTPConnection(endpoint.removeprefix("http://"))
     with closing(connection):
         connection.request("GET", f"/{BUCKET}/a%20%3Cb%3E%01")
-        answer = connection.getresponse()
-        error = ElementTree.fromstring(answer.read())  # noqa: S314  the XML comes from the server under test
+        response = connection.getresponse()
+        error = ElementTree.fromstring(response.read())  # noqa: S314  the XML comes from the server under test
     assert [item.tag for item in error] == ["Code", "Message", "Resource", "RequestId"]
     assert (error.findtext("Code"), error.findtext("Resource")) == ("NoSuchKey", f"/{BUCKET}/a%20%3Cb%3E%01")
-    assert error.findtext("RequestId") == answer.headers["x-amz-request-id"]
+    assert error.findtext("RequestId") == response.headers["x-amz-request-id"]

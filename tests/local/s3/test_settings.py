@@ -39,7 +39,7 @@ def test_missing_setting_of_new_bucket_raises(s3: Client, operation: str, code: 
 
 
 @pytest.mark.parametrize(
-    ("operation", "answer"),
+    ("operation", "expected"),
     [
         ("get_bucket_versioning", {}),
         ("get_bucket_logging", {}),
@@ -76,10 +76,10 @@ def test_missing_setting_of_new_bucket_raises(s3: Client, operation: str, code: 
         ),
     ],
 )
-def test_new_bucket_has_the_settings_of_aws(s3: Client, operation: str, answer: dict[str, Any]) -> None:
-    found = getattr(s3, operation)(Bucket=BUCKET)
-    del found["ResponseMetadata"]
-    assert found == answer
+def test_new_bucket_has_the_settings_of_aws(s3: Client, operation: str, expected: dict[str, Any]) -> None:
+    response = getattr(s3, operation)(Bucket=BUCKET)
+    del response["ResponseMetadata"]
+    assert response == expected
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_new_bucket_has_the_settings_of_aws(s3: Client, operation: str, answer: 
 def test_setting_is_stored_until_it_is_deleted(s3: Client, setting: str, member: str, value: Any, code: str) -> None:
     s3.create_bucket(Bucket="set-bucket")
     getattr(s3, f"put_{setting}")(Bucket="set-bucket", **{member: value})
-    found = getattr(s3, f"get_{setting}")(Bucket="set-bucket")
-    assert found.get(member, {"TagSet": found.get("TagSet")}) == value
+    response = getattr(s3, f"get_{setting}")(Bucket="set-bucket")
+    assert response.get(member, {"TagSet": response.get("TagSet")}) == value
     getattr(s3, f"delete_{setting}")(Bucket="set-bucket")
     assert get_error_code(getattr(s3, f"get_{setting}"), Bucket="set-bucket") == code
     s3.delete_bucket(Bucket="set-bucket")
@@ -166,13 +166,13 @@ def test_objects_have_one_version(s3: Client) -> None:
     for key in ("a", "b/1", "b/2", "c"):
         s3.put_object(Bucket="version-bucket", Key=key, Body=b"x")
     pages = s3.get_paginator("list_object_versions").paginate(Bucket="version-bucket", PaginationConfig={"PageSize": 3})
-    found = [item for page in pages for item in page["Versions"]]
-    assert [(item["Key"], item["VersionId"], item["IsLatest"]) for item in found] == [
+    versions = [item for page in pages for item in page["Versions"]]
+    assert [(item["Key"], item["VersionId"], item["IsLatest"]) for item in versions] == [
         (key, "null", True) for key in ("a", "b/1", "b/2", "c")
     ]
     folders = s3.list_object_versions(Bucket="version-bucket", Delimiter="/", MaxKeys=2)
     assert [item["Prefix"] for item in folders["CommonPrefixes"]] == ["b/"]
     assert folders["NextKeyMarker"] == "b/"
-    for item in found:
+    for item in versions:
         s3.delete_object(Bucket="version-bucket", Key=item["Key"], VersionId=item["VersionId"])
     s3.delete_bucket(Bucket="version-bucket")

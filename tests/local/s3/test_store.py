@@ -42,17 +42,17 @@ def try_put(store: ObjectStore, key: str) -> bool:
     return True
 
 
-def keys(objects: Iterable[StoredObject]) -> list[str]:
-    return [stored.key for stored in objects]
+def list_keys(objects: Iterable[StoredObject]) -> list[str]:
+    return [stored_object.key for stored_object in objects]
 
 
-def details(store: ObjectStore, key: str) -> Details:
-    opened = store.open(BUCKET, key)
-    opened.file.close()
-    return opened.details
+def read_details(store: ObjectStore, key: str) -> Details:
+    opened_object = store.open(BUCKET, key)
+    opened_object.file.close()
+    return opened_object.details
 
 
-# Few characters, so that keys often share prefixes or folders. Some of them sort directly before or after the slash.
+# Few characters, so that keys often share prefixes or folders. Some characters sort directly before or after the slash.
 KEYS = st.text(st.sampled_from("ab./-0é\0\ud800\U0001f600"), max_size=8) | st.text(max_size=300)
 
 
@@ -62,7 +62,7 @@ def test_any_key_is_returned_unchanged_or_refused(store: ObjectStore, key: str) 
     if not try_put(store, key):
         assert not list((store.home.buckets / BUCKET).iterdir())
         return
-    assert list(store.walk(BUCKET, "", b"", fold=False)) == [store.get(BUCKET, key)]
+    assert list(store.walk(BUCKET, "", b"", groups_by_folder=False)) == [store.get(BUCKET, key)]
     assert store.get(BUCKET, key).key == key
     assert store.delete(BUCKET, key)
     assert not list((store.home.buckets / BUCKET).iterdir())
@@ -71,11 +71,11 @@ def test_any_key_is_returned_unchanged_or_refused(store: ObjectStore, key: str) 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(names=st.sets(KEYS, max_size=12), prefix=KEYS, after=KEYS)
 def test_list_equals_sorted_and_filtered_keys(store: ObjectStore, names: set[str], prefix: str, after: str) -> None:
-    stored = [name for name in names if try_put(store, name) and not name.endswith("/")]
-    expected = sorted((key for key in stored if key.startswith(prefix)), key=str.encode)
-    assert keys(store.list(BUCKET, prefix)) == expected
-    following = [key for key in expected if key.encode() > after.encode("utf-8", "surrogatepass")]
-    assert keys(store.list(BUCKET, prefix, after)) == following
+    stored_keys = [name for name in names if try_put(store, name) and not name.endswith("/")]
+    expected = sorted((key for key in stored_keys if key.startswith(prefix)), key=str.encode)
+    assert list_keys(store.list(BUCKET, prefix)) == expected
+    expected_after = [key for key in expected if key.encode() > after.encode("utf-8", "surrogatepass")]
+    assert list_keys(store.list(BUCKET, prefix, after)) == expected_after
     for name in names:
         store.delete(BUCKET, name)
     assert not list((store.home.buckets / BUCKET).iterdir())
@@ -84,7 +84,7 @@ def test_list_equals_sorted_and_filtered_keys(store: ObjectStore, names: set[str
 def test_prefix_matches_keys_and_not_only_folders(store: ObjectStore) -> None:
     for key in ("train/a", "train-01/x", "train.csv", "test/a"):
         put(store, key)
-    assert keys(store.list(BUCKET, "train")) == ["train-01/x", "train.csv", "train/a"]
+    assert list_keys(store.list(BUCKET, "train")) == ["train-01/x", "train.csv", "train/a"]
 
 
 def test_list_reads_only_folders_that_can_match(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_list_reads_only_folders_that_can_match(store: ObjectStore, monkeypatch:
         put(store, key)
     scan = MagicMock(side_effect=os.scandir)
     monkeypatch.setattr(os, "scandir", scan)
-    assert keys(store.list(BUCKET, "a/b/")) == ["a/b/c"]
+    assert list_keys(store.list(BUCKET, "a/b/")) == ["a/b/c"]
     scan.assert_called_once_with(os.fsencode(store.home.buckets / BUCKET) + b"/a/b/")
 
 
@@ -103,35 +103,35 @@ def test_object_is_a_file_in_the_bucket_folder(store: ObjectStore, home: Home) -
 
 def test_file_added_by_hand_is_an_object(store: ObjectStore, home: Home) -> None:
     (home.buckets / BUCKET / "data.csv").write_bytes(b"two")
-    assert keys(store.list(BUCKET)) == ["data.csv"]
-    assert details(store, "data.csv") == Details("b8a9f715dbb64fd5c56e7783c6820a61", {"ContentType": "text/csv"})
+    assert list_keys(store.list(BUCKET)) == ["data.csv"]
+    assert read_details(store, "data.csv") == Details("b8a9f715dbb64fd5c56e7783c6820a61", {"ContentType": "text/csv"})
 
 
 def test_file_replaced_by_hand_gets_new_details(store: ObjectStore, home: Home) -> None:
     put(store, "a.txt", b"one", Details("not its MD5", {"ContentType": "text/x"}))
-    assert details(store, "a.txt").etag == "not its MD5"
+    assert read_details(store, "a.txt").etag == "not its MD5"
     (home.buckets / BUCKET / "a.txt").write_bytes(b"two")
-    assert details(store, "a.txt") == Details("b8a9f715dbb64fd5c56e7783c6820a61", {"ContentType": "text/plain"})
+    assert read_details(store, "a.txt") == Details("b8a9f715dbb64fd5c56e7783c6820a61", {"ContentType": "text/plain"})
 
 
 def test_md5_of_an_old_file_is_computed_once(store: ObjectStore, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     path = home.buckets / BUCKET / "a.txt"
     path.write_bytes(b"one")
     os.utime(path, (1, 1))
-    first = details(store, "a.txt")
+    first_details = read_details(store, "a.txt")
     monkeypatch.setattr("microjobs_orchestrator.local.s3.reader.guess_details", None)
-    assert details(store, "a.txt") == first
+    assert read_details(store, "a.txt") == first_details
 
 
 def test_md5_of_a_new_file_is_computed_each_time(store: ObjectStore, home: Home) -> None:
     """The file can change again within one tick of the file system's clock."""
-    path, soon = home.buckets / BUCKET / "a.txt", time.time_ns() + 60 * 10**9
-    found = []
+    path, next_minute_ns = home.buckets / BUCKET / "a.txt", time.time_ns() + 60 * 10**9
+    etags = []
     for content in (b"one", b"two"):
         path.write_bytes(content)
-        os.utime(path, ns=(soon, soon))
-        found.append(details(store, "a.txt").etag)
-    assert found == ["f97c5d29941bfb1b2fdab0874906ab82", "b8a9f715dbb64fd5c56e7783c6820a61"]
+        os.utime(path, ns=(next_minute_ns, next_minute_ns))
+        etags.append(read_details(store, "a.txt").etag)
+    assert etags == ["f97c5d29941bfb1b2fdab0874906ab82", "b8a9f715dbb64fd5c56e7783c6820a61"]
 
 
 def test_objects_of_the_same_time_have_different_modification_times(
@@ -182,7 +182,7 @@ def test_folder_with_marker_is_kept_when_empty(store: ObjectStore, home: Home) -
     assert store.delete(BUCKET, "a/b/c")
     assert (home.buckets / BUCKET / "a/b").is_dir()
     assert store.get(BUCKET, "a/b/").path.read_bytes() == b""
-    assert keys(store.list(BUCKET)) == []
+    assert list_keys(store.list(BUCKET)) == []
     assert store.delete(BUCKET, "a/b/")
     assert not list((home.buckets / BUCKET).iterdir())
 
@@ -197,18 +197,18 @@ def test_put_moves_the_file(store: ObjectStore, home: Home) -> None:
     file = home.work / "output"
     file.write_bytes(b"content")
     inode = file.stat().st_ino
-    stored = store.put(BUCKET, "a/b", file)
-    assert (stored.path.stat().st_ino, stored.size, file.exists()) == (inode, 7, False)
-    assert stored.modified == pytest.approx(time.time(), abs=5)
+    stored_object = store.put(BUCKET, "a/b", file)
+    assert (stored_object.path.stat().st_ino, stored_object.size, file.exists()) == (inode, 7, False)
+    assert stored_object.modification_time == pytest.approx(time.time(), abs=5)
 
 
 def test_put_copies_hard_links(store: ObjectStore, home: Home) -> None:
     """A job can return its input as its output, which is then a hard link to another object."""
     original = put(store, "in", b"content", Details("its own"))
     (home.work / "link").hardlink_to(original.path)
-    stored = store.put(BUCKET, "out", home.work / "link")
-    assert stored.path.stat().st_ino != original.path.stat().st_ino
-    assert details(store, "in").etag == "its own"
+    stored_object = store.put(BUCKET, "out", home.work / "link")
+    assert stored_object.path.stat().st_ino != original.path.stat().st_ino
+    assert read_details(store, "in").etag == "its own"
     assert not (home.work / "link").exists()
 
 
@@ -231,17 +231,17 @@ def test_put_that_cannot_move_the_file_removes_new_folders(store: ObjectStore, m
 
 @pytest.mark.parametrize("change", [put, lambda store, condition: store.delete(BUCKET, "a", condition)])
 def test_condition_is_checked_after_the_earlier_write(store: ObjectStore, change: Callable[..., object]) -> None:
-    found: list[Details | None] = []
-    arguments = {"store": store, "condition": found.append} | ({"key": "a"} if change is put else {})
-    second = threading.Thread(target=change, kwargs=arguments)
+    checked_details: list[Details | None] = []
+    arguments = {"store": store, "condition": checked_details.append} | ({"key": "a"} if change is put else {})
+    second_change = threading.Thread(target=change, kwargs=arguments)
 
     def start_second(_: Details | None) -> None:
-        second.start()
-        second.join(0.2)
+        second_change.start()
+        second_change.join(0.2)
 
     put(store, "a", b"1", Details("first"), start_second)
-    second.join()
-    assert [details and details.etag for details in found] == ["first"]
+    second_change.join()
+    assert [details and details.etag for details in checked_details] == ["first"]
 
 
 def test_bucket_is_not_deleted_while_an_object_is_written(store: ObjectStore) -> None:
@@ -273,22 +273,22 @@ def test_replaced_object_keeps_the_content_of_old_links(store: ObjectStore, home
 def test_readers_get_one_complete_version_with_its_details(store: ObjectStore) -> None:
     versions = {name * 50_000: Details(name.decode()) for name in (b"a", b"b", b"c")}
     put(store, "k", b"a" * 50_000, versions[b"a" * 50_000])
-    done = threading.Event()
+    stop_event = threading.Event()
 
     def write() -> None:
-        while not done.is_set():
-            for content, known in versions.items():
-                put(store, "k", content, known)
+        while not stop_event.is_set():
+            for content, details in versions.items():
+                put(store, "k", content, details)
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
         for _ in range(300):
-            opened = store.open(BUCKET, "k")
-            with opened.file:
-                assert versions[opened.file.read()] == opened.details
+            opened_object = store.open(BUCKET, "k")
+            with opened_object.file:
+                assert versions[opened_object.file.read()] == opened_object.details
     finally:
-        done.set()
+        stop_event.set()
         writer.join()
 
 
@@ -303,9 +303,9 @@ def test_open_returns_the_new_version_of_a_replaced_object(store: ObjectStore, m
         return find_details_in_database(version)
 
     monkeypatch.setattr(store.database, "find_details", replace_first)
-    opened = store.open(BUCKET, "a")
-    with opened.file:
-        assert (opened.file.read(), opened.details.etag) == (b"new", "new")
+    opened_object = store.open(BUCKET, "a")
+    with opened_object.file:
+        assert (opened_object.file.read(), opened_object.details.etag) == (b"new", "new")
 
 
 def test_details_of_replaced_and_deleted_objects_are_removed(store: ObjectStore) -> None:
@@ -321,7 +321,7 @@ def test_start_removes_incomplete_files_of_a_killed_server(store: ObjectStore, h
     (home.objects / "incoming" / "half").write_bytes(b"ha")
     restarted = ObjectStore(home)
     assert not list((home.objects / "incoming").iterdir())
-    assert details(restarted, "a").etag == "known"
+    assert read_details(restarted, "a").etag == "known"
     restarted.close()
 
 
@@ -345,11 +345,11 @@ def test_bucket_with_a_file_without_a_key_is_not_deleted(store: ObjectStore, hom
 
 
 def test_names_that_differ_only_in_case_are_refused(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS, where `A` opens `a`."""
+    """On macOS, the name `A` opens the file `a`."""
     put(store, "a")
     monkeypatch.setattr(store._files, "_ignores_case", True)
-    real = os.stat
-    monkeypatch.setattr(os, "stat", lambda path, **options: real(str(path).replace("/A", "/a"), **options))
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **options: stat(str(path).replace("/A", "/a"), **options))
     with pytest.raises(ServiceError, match="ignores case, and 'a' exists already"):
         store.check_writable(BUCKET, "A")
     with pytest.raises(ServiceError, match="does not exist"):

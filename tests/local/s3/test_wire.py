@@ -1,4 +1,4 @@
-"""Tests for requests that boto3 does not send in other tests: chunks, trailers, invalid requests."""
+"""Tests with raw requests: chunks, trailers, and requests that boto3 does not send."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ CRC32 = base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
 PATH = f"/{BUCKET}/a"
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     body: bytes
 
@@ -30,21 +30,25 @@ def connection(endpoint: str) -> Iterator[HTTPConnection]:
         yield connection
 
 
-def send(connection: HTTPConnection, method: str, path: str, body: object = None, **headers: str) -> Answer:
+def send(connection: HTTPConnection, method: str, path: str, body: object = None, **headers: str) -> Response:
     sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    chunked = "Transfer-Encoding" in sent_headers
-    connection.request(method, path, body, sent_headers, encode_chunked=chunked)  # type: ignore[arg-type]
+    is_chunked = "Transfer-Encoding" in sent_headers
+    connection.request(method, path, body, sent_headers, encode_chunked=is_chunked)  # type: ignore[arg-type]
     response = connection.getresponse()
-    return Answer(response.status, response.read())
+    return Response(response.status, response.read())
 
 
-def aws_chunked(*chunks: bytes, trailer: str = "") -> bytes:
-    sized = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-    return sized + f"0\r\n{trailer}\r\n".encode()
+def encode_chunks(*chunks: bytes, trailer: str = "") -> bytes:
+    """Return a body in the format `aws-chunked`, without signatures."""
+    encoded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return encoded + f"0\r\n{trailer}\r\n".encode()
 
 
-def streaming(kind: str, **headers: str) -> dict[str, str]:
-    payload_headers = {"x_amz_content_sha256": f"STREAMING-{kind}", "x_amz_decoded_content_length": str(len(CONTENT))}
+def make_streaming_headers(payload_type: str, **headers: str) -> dict[str, str]:
+    payload_headers = {
+        "x_amz_content_sha256": f"STREAMING-{payload_type}",
+        "x_amz_decoded_content_length": str(len(CONTENT)),
+    }
     return {"Content_Encoding": "aws-chunked", **payload_headers, **headers}
 
 
@@ -54,11 +58,11 @@ TRAILER = {"x_amz_trailer": "x-amz-checksum-crc32"}
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
-        (aws_chunked(CONTENT), streaming("UNSIGNED-PAYLOAD-TRAILER")),
-        (aws_chunked(CONTENT[:99], CONTENT[99:]), streaming("UNSIGNED-PAYLOAD-TRAILER")),
+        (encode_chunks(CONTENT), make_streaming_headers("UNSIGNED-PAYLOAD-TRAILER")),
+        (encode_chunks(CONTENT[:99], CONTENT[99:]), make_streaming_headers("UNSIGNED-PAYLOAD-TRAILER")),
         (
-            aws_chunked(CONTENT, trailer=f"x-amz-checksum-crc32:{CRC32}\r\n"),
-            streaming("UNSIGNED-PAYLOAD-TRAILER", **TRAILER),
+            encode_chunks(CONTENT, trailer=f"x-amz-checksum-crc32:{CRC32}\r\n"),
+            make_streaming_headers("UNSIGNED-PAYLOAD-TRAILER", **TRAILER),
         ),
     ],
 )
@@ -75,28 +79,30 @@ def test_aws_chunked_body_is_decoded(
 @pytest.mark.parametrize(
     ("body", "headers", "code"),
     [
-        (aws_chunked(CONTENT[1:]), {}, "IncompleteBody"),
+        (encode_chunks(CONTENT[1:]), {}, "IncompleteBody"),
         (b"zz\r\n" + CONTENT, {}, "IncompleteBody"),
         (b"10\r\nshort", {"x_amz_decoded_content_length": "5"}, "IncompleteBody"),
         (b"1\r\nlonger\r\n0\r\n\r\n", {"x_amz_decoded_content_length": "1"}, "IncompleteBody"),
-        (aws_chunked(CONTENT), TRAILER, "MalformedTrailerError"),
-        (aws_chunked(CONTENT, trailer="x-amz-checksum-crc32:AAAAAA==\r\n"), TRAILER, "BadDigest"),
-        (aws_chunked(CONTENT), {"x_amz_decoded_content_length": "x"}, "MissingContentLength"),
-        (aws_chunked(CONTENT, trailer=f"a:{'b' * 20_000}\r\n"), {}, "IncompleteBody"),
+        (encode_chunks(CONTENT), TRAILER, "MalformedTrailerError"),
+        (encode_chunks(CONTENT, trailer="x-amz-checksum-crc32:AAAAAA==\r\n"), TRAILER, "BadDigest"),
+        (encode_chunks(CONTENT), {"x_amz_decoded_content_length": "x"}, "MissingContentLength"),
+        (encode_chunks(CONTENT, trailer=f"a:{'b' * 20_000}\r\n"), {}, "IncompleteBody"),
     ],
 )
 def test_malformed_chunks_raise(
     connection: HTTPConnection, home: Home, body: bytes, headers: dict[str, str], code: str
 ) -> None:
-    answer = send(connection, "PUT", PATH, body, **(streaming("UNSIGNED-PAYLOAD-TRAILER") | headers))
-    assert f"<Code>{code}</Code>".encode() in answer.body
+    response = send(connection, "PUT", PATH, body, **(make_streaming_headers("UNSIGNED-PAYLOAD-TRAILER") | headers))
+    assert f"<Code>{code}</Code>".encode() in response.body
     assert not list((home.buckets / BUCKET).iterdir())
     assert send(connection, "HEAD", PATH) == (404, b"")
 
 
 def test_signed_chunks_without_request_signature_raise(connection: HTTPConnection) -> None:
-    answer = send(connection, "PUT", PATH, aws_chunked(CONTENT), **streaming("AWS4-HMAC-SHA256-PAYLOAD"))
-    assert (answer.status, b"which needs a request with a signature of version 4" in answer.body) == (403, True)
+    response = send(
+        connection, "PUT", PATH, encode_chunks(CONTENT), **make_streaming_headers("AWS4-HMAC-SHA256-PAYLOAD")
+    )
+    assert (response.status, b"which needs a request with a signature of version 4" in response.body) == (403, True)
 
 
 def test_checksum_mode_ignores_case(connection: HTTPConnection, home: Home) -> None:
@@ -110,10 +116,10 @@ def test_connection_can_be_used_after_an_error(connection: HTTPConnection) -> No
     assert send(connection, "GET", f"/{BUCKET}").status == 200
 
 
-@pytest.mark.parametrize(("signed", "status"), [(CONTENT, 200), (b"other", 400)])
-def test_body_must_match_its_signed_hash(connection: HTTPConnection, signed: bytes, status: int) -> None:
-    answer = send(connection, "PUT", PATH, CONTENT, x_amz_content_sha256=hashlib.sha256(signed).hexdigest())
-    assert (answer.status, b"XAmzContentSHA256Mismatch" in answer.body) == (status, status == 400)
+@pytest.mark.parametrize(("hashed_content", "status"), [(CONTENT, 200), (b"other", 400)])
+def test_body_must_match_its_signed_hash(connection: HTTPConnection, hashed_content: bytes, status: int) -> None:
+    response = send(connection, "PUT", PATH, CONTENT, x_amz_content_sha256=hashlib.sha256(hashed_content).hexdigest())
+    assert (response.status, b"XAmzContentSHA256Mismatch" in response.body) == (status, status == 400)
 
 
 def test_malformed_http_chunk_raises(connection: HTTPConnection, home: Home) -> None:
@@ -183,9 +189,9 @@ def test_missing_content_length_raises(connection: HTTPConnection) -> None:
 def test_unsupported_request_raises(
     connection: HTTPConnection, method: str, path: str, status: int, text: bytes
 ) -> None:
-    answer = send(connection, method, path)
-    assert answer.status == status
-    assert text.replace(b"&#39;", b"'") in answer.body
+    response = send(connection, method, path)
+    assert response.status == status
+    assert text.replace(b"&#39;", b"'") in response.body
 
 
 @pytest.mark.parametrize("header", ["x-amz-website-redirect-location", "x-amz-object-lock-mode", "x-amz-grant-read"])
@@ -215,8 +221,8 @@ def test_malformed_document_raises(connection: HTTPConnection, document: bytes) 
 
 
 def test_too_long_document_raises(connection: HTTPConnection) -> None:
-    answer = send(connection, "POST", f"/{BUCKET}?delete", b" " * (17 << 20))
-    assert b"MaxMessageLengthExceeded" in answer.body
+    response = send(connection, "POST", f"/{BUCKET}?delete", b" " * (17 << 20))
+    assert b"MaxMessageLengthExceeded" in response.body
 
 
 def test_key_with_characters_invalid_in_xml_is_listed_encoded(connection: HTTPConnection, home: Home) -> None:

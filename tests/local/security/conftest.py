@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.local.clients import LocalServer, running_server
+from tests.local.clients import LocalServer, run_server
 from tests.local.security.wire import Sender
 
 
 @pytest.fixture(scope="package")
 def process_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server on the process runtime."""
-    with running_server(tmp_path_factory.mktemp("process-server"), runtime="process") as running:
+    with run_server(tmp_path_factory.mktemp("process-server"), runtime="process") as running:
         yield running
 
 

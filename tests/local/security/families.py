@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.identity import format_arn
-from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.kinds import Kind, load_kinds
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL, TRIAL_COMPONENT
@@ -18,63 +18,64 @@ from microjobs_orchestrator.local.resources.inference_components.kinds import IN
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
-from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
-from tests.local.security import hosted
-from tests.local.security.hosted import ENCODABLE, IMAGE, INSTANCES, ROLE
+from microjobs_orchestrator.local.s3.service import OPERATIONS as S3_OPERATIONS
+from tests.local.security import hosting_requests
+from tests.local.security.hosting_requests import IMAGE, INSTANCE_MEMBERS, ROLE, UTF8_TEXTS
 from tests.local.security.requests import Request, json_requests, query_requests, rest_requests
 
-SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://fuzz/in"}}
-RESOURCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
+DATA_SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://fuzz/in"}}
+CLUSTER_CONFIG = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
 TAGS = [{"Key": "a", "Value": "b"}]
-DEFINITION = {
-    "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+ALGORITHM: dict[str, Any] = {"TrainingImage": IMAGE, "TrainingInputMode": "File"}
+JOB_DEFINITION = {
+    "AlgorithmSpecification": ALGORITHM,
     "RoleArn": ROLE,
-    "InputDataConfig": [{"ChannelName": "train", "DataSource": SOURCE}],
+    "InputDataConfig": [{"ChannelName": "train", "DataSource": DATA_SOURCE}],
     "OutputDataConfig": {"S3OutputPath": "s3://fuzz/out"},
-    "ResourceConfig": {**RESOURCES, "InstanceCount": 2},
+    "ResourceConfig": {**CLUSTER_CONFIG, "InstanceCount": 2},
     "StoppingCondition": {"MaxRuntimeInSeconds": 60},
 }
-METRIC = {"Name": "loss", "Regex": "loss: ([0-9.]+)"}
-INPUT = {
+METRIC_DEFINITION = {"Name": "loss", "Regex": "loss: ([0-9.]+)"}
+PROCESSING_INPUT = {
     "InputName": "i",
     "S3Input": {"S3Uri": "s3://fuzz/in", "LocalPath": str(Layout().processing("i")), "S3DataType": "S3Prefix"},
 }
-OUTPUT = {"S3Uri": "s3://fuzz/out", "LocalPath": str(Layout().processing("o")), "S3UploadMode": "EndOfJob"}
-SPECIFICATION = {
+PROCESSING_OUTPUT = {"S3Uri": "s3://fuzz/out", "LocalPath": str(Layout().processing("o")), "S3UploadMode": "EndOfJob"}
+INFERENCE_SPECIFICATION = {
     "Containers": [{"Image": IMAGE}],
     "SupportedTransformInstanceTypes": ["ml.m5.large"],
     "SupportedRealtimeInferenceInstanceTypes": ["ml.m5.large"],
 }
-VARIANT = {"VariantName": "v", "ModelName": "a", **INSTANCES}
-METRIC_OF_CLIENTS = {"Namespace": "fuzz", "MetricName": "m", "Dimensions": [{"Name": "a", "Value": "b"}]}
+VARIANT = {"VariantName": "v", "ModelName": "a", **INSTANCE_MEMBERS}
+CLIENT_METRIC = {"Namespace": "fuzz", "MetricName": "m", "Dimensions": [{"Name": "a", "Value": "b"}]}
 METRIC_PERIOD = {"StartTime": 1_700_000_000, "EndTime": 1_700_003_600}
-COMPONENT = {
+INFERENCE_COMPONENT_MEMBERS = {
     "EndpointName": "a",
     "VariantName": "v",
     "Specification": {"ModelName": "a", "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 128}},
     "RuntimeConfig": {"CopyCount": 1},
 }
 COMPONENT_CONFIG = {
-    "ProductionVariants": [{"VariantName": "v", **INSTANCES}],
+    "ProductionVariants": [{"VariantName": "v", **INSTANCE_MEMBERS}],
     "ExecutionRoleArn": ROLE,
 }
 """The configuration of an endpoint for inference components."""
 
-MLFLOW = {"ArtifactStoreUri": "s3://mlflow/artifacts", "RoleArn": ROLE}
+MLFLOW_MEMBERS = {"ArtifactStoreUri": "s3://mlflow/artifacts", "RoleArn": ROLE}
 """The members of an MLflow server that does not start, because the bucket does not exist."""
 
-BASES: Mapping[str, Any] = {
+BASE_MEMBERS: Mapping[str, Any] = {
     "CreateProcessingJob": {
-        "ProcessingInputs": [INPUT],
-        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "o", "S3Output": OUTPUT}]},
-        "ProcessingResources": {"ClusterConfig": RESOURCES},
+        "ProcessingInputs": [PROCESSING_INPUT],
+        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "o", "S3Output": PROCESSING_OUTPUT}]},
+        "ProcessingResources": {"ClusterConfig": CLUSTER_CONFIG},
         "AppSpecification": {"ImageUri": IMAGE, "ContainerEntrypoint": ["true"]},
         "Environment": {"A": "b"},
         "RoleArn": ROLE,
         "Tags": TAGS,
     },
     "CreateTrainingJob": {
-        **DEFINITION,
+        **JOB_DEFINITION,
         "HyperParameters": {"epochs": "1"},
         "CheckpointConfig": {"S3Uri": "s3://fuzz/checkpoints"},
         "Tags": TAGS,
@@ -87,13 +88,13 @@ BASES: Mapping[str, Any] = {
             "ParameterRanges": {"IntegerParameterRanges": [{"Name": "n", "MinValue": "1", "MaxValue": "9"}]},
         },
         "TrainingJobDefinition": {
-            **DEFINITION,
-            "AlgorithmSpecification": {**DEFINITION["AlgorithmSpecification"], "MetricDefinitions": [METRIC]},  # type: ignore[dict-item]
+            **JOB_DEFINITION,
+            "AlgorithmSpecification": {**ALGORITHM, "MetricDefinitions": [METRIC_DEFINITION]},
         },
     },
     "CreateTransformJob": {
         "ModelName": "a",
-        "TransformInput": {"DataSource": SOURCE, "SplitType": "Line", "ContentType": "text/csv"},
+        "TransformInput": {"DataSource": DATA_SOURCE, "SplitType": "Line", "ContentType": "text/csv"},
         "TransformOutput": {"S3OutputPath": "s3://fuzz/out"},
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
     },
@@ -116,14 +117,14 @@ BASES: Mapping[str, Any] = {
     },
     "StartPipelineExecution": {"ClientRequestToken": "t" * 32},
     "ListPipelineExecutions": {"MaxResults": 1},
-    "CreateModelPackage": {"InferenceSpecification": SPECIFICATION},
+    "CreateModelPackage": {"InferenceSpecification": INFERENCE_SPECIFICATION},
     "CreateModel": {"PrimaryContainer": {"Image": IMAGE, "Environment": {"A": "b"}}, "ExecutionRoleArn": ROLE},
     "CreateEndpointConfig": {"ProductionVariants": [VARIANT], "Tags": TAGS},
     "CreateEndpoint": {"EndpointConfigName": "a"},
     "UpdateEndpoint": {"EndpointConfigName": "a"},
-    "CreateInferenceComponent": COMPONENT,
-    "CreateMlflowTrackingServer": MLFLOW,
-    "CreateMlflowApp": MLFLOW,
+    "CreateInferenceComponent": INFERENCE_COMPONENT_MEMBERS,
+    "CreateMlflowTrackingServer": MLFLOW_MEMBERS,
+    "CreateMlflowApp": MLFLOW_MEMBERS,
     "CreateTrial": {"ExperimentName": "a"},
     "CreateTrialComponent": {"Parameters": {"a": {"NumberValue": 1.0}}, "StartTime": 1_700_000_000},
     "UpdateTrialComponent": {"ParametersToRemove": ["a"], "Status": {"PrimaryStatus": "Completed"}},
@@ -141,47 +142,47 @@ BASES: Mapping[str, Any] = {
         "Namespace": "fuzz",
         "MetricData": [{"MetricName": "m", "Dimensions": [{"Name": "a", "Value": "b"}], "Value": 1, "Unit": "Count"}],
     },
-    "GetMetricStatistics": {**METRIC_OF_CLIENTS, **METRIC_PERIOD, "Period": 60, "Statistics": ["Sum"]},
+    "GetMetricStatistics": {**CLIENT_METRIC, **METRIC_PERIOD, "Period": 60, "Statistics": ["Sum"]},
     "GetMetricData": {
         **METRIC_PERIOD,
         "MetricDataQueries": [
-            {"Id": "m", "MetricStat": {"Metric": METRIC_OF_CLIENTS, "Period": 60, "Stat": "p99"}},
+            {"Id": "m", "MetricStat": {"Metric": CLIENT_METRIC, "Period": 60, "Stat": "p99"}},
             {"Id": "e", "Expression": "m + 1"},
         ],
     },
-    **{kind.operations[verb]: {} for kind in all_kinds() if "Stop" in kind.verbs for verb in ("Describe", "Stop")},
+    **{kind.operations[verb]: {} for kind in load_kinds() if "Stop" in kind.verbs for verb in ("Describe", "Stop")},
 }
 
 
-def _list_operations(*kinds: Kind, more: Sequence[str] = ()) -> list[str]:
-    """Return operations on kinds of resources; Create operations are repeated."""
+def _list_operations(*kinds: Kind, others: Sequence[str] = ()) -> list[str]:
+    """Return the common operations of kinds, and other operations. Create operations are repeated, so that they are
+    chosen more often."""
     common = [operation for kind in kinds for operation in kind.operations.values()]
-    return [*common, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *more]
+    return [*common, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *others]
 
 
-def _of_kind(kind: Kind) -> st.SearchStrategy[Request]:
-    return json_requests("sagemaker", _list_operations(kind), BASES)
+def _make_requests_of_kind(kind: Kind) -> st.SearchStrategy[Request]:
+    return json_requests("sagemaker", _list_operations(kind), BASE_MEMBERS)
 
 
-HOSTED = (MODEL, ENDPOINT_CONFIG, ENDPOINT, INFERENCE_COMPONENT)
-UPDATES = (*("UpdateEndpoint",) * 2, "UpdateInferenceComponent", "UpdateInferenceComponentRuntimeConfig")
-TRACKED = (EXPERIMENT, TRIAL, TRIAL_COMPONENT)
+HOSTING_KINDS = (MODEL, ENDPOINT_CONFIG, ENDPOINT, INFERENCE_COMPONENT)
+UPDATE_OPERATIONS = (*("UpdateEndpoint",) * 2, "UpdateInferenceComponent", "UpdateInferenceComponentRuntimeConfig")
+TRACKING_KINDS = (EXPERIMENT, TRIAL, TRIAL_COMPONENT)
 TRACKING_OPERATIONS = (
     *("UpdateExperiment", "UpdateTrial", "UpdateTrialComponent"),
     *("AssociateTrialComponent", "AssociateTrialComponent", "DisassociateTrialComponent"),
 )
-PIPELINES = (PIPELINE, PIPELINE_EXECUTION)
+PIPELINE_KINDS = (PIPELINE, PIPELINE_EXECUTION)
 PIPELINE_OPERATIONS = sorted(name for name in TABLE["sagemaker"] if "Pipeline" in name)
-REGISTERED = (MODEL_PACKAGE_GROUP, MODEL_PACKAGE)
-"""`HOSTED`, `PIPELINES` and `REGISTERED` are kinds whose requests refer to each other."""
+REGISTRY_KINDS = (MODEL_PACKAGE_GROUP, MODEL_PACKAGE)
 REGISTRY_OPERATIONS = (
     *("UpdateModelPackage", "UpdateModelPackage", "BatchDescribeModelPackage", "PutModelPackageGroupPolicy"),
     *("GetModelPackageGroupPolicy", "DeleteModelPackageGroupPolicy"),
 )
-LISTS = [*(kind.operations["List"] for kind in all_kinds()), "ListTrainingJobsForHyperParameterTuningJob"]
+LIST_OPERATIONS = [*(kind.operations["List"] for kind in load_kinds()), "ListTrainingJobsForHyperParameterTuningJob"]
 TOKENS = ["", "x", "WzEsICJhIl0=", "W10=", "MQ==", "WyJhIl0=", "W1tdLCBbXV0=", "WzFlOTk5LCAiYSJd", "bnVsbA==", "é"]
 
-KEYS = st.sampled_from(["in/a.csv", "in/b", "out/x", "new", "in", "folder/"]) | ENCODABLE
+KEYS = st.sampled_from(["in/a.csv", "in/b", "out/x", "new", "in", "folder/"]) | UTF8_TEXTS
 S3_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "Bucket": st.sampled_from(["fuzz"] * 8 + ["absent", "other-bucket", "..", "A", "x" * 70]),
     "Key": KEYS.filter(bool),
@@ -191,40 +192,51 @@ S3_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "UploadId": st.sampled_from(["", "..", "0" * 32, "x"]),
     "Range": st.sampled_from(["bytes=0-1", "bytes=-2", "bytes=9-", "x", "bytes=0-99999999999999999999999"]),
     "ContinuationToken": st.sampled_from(TOKENS),
-    "Prefix": ENCODABLE | st.sampled_from(["in/", "in"]),
+    "Prefix": UTF8_TEXTS | st.sampled_from(["in/", "in"]),
     "Delimiter": st.sampled_from(["/", "a", "", "\0", "é"]),
     "EncodingType": st.just("url"),
     "MaxKeys": st.sampled_from([0, 1, -1, 1001, 1 << 31, 1 << 62]),
     "PartNumberMarker": st.sampled_from(["0", "-1", "9999999999999999999", "x"]),
     "PartNumber": st.sampled_from([0, 1, 10_001, -1, 1 << 40]),
-    "ResponseContentDisposition": ENCODABLE,
-    "ResponseContentType": ENCODABLE,
+    "ResponseContentDisposition": UTF8_TEXTS,
+    "ResponseContentType": UTF8_TEXTS,
 }
 METRIC_TIMES = [datetime(2026, 1, 31, tzinfo=UTC), datetime(1990, 1, 1, tzinfo=UTC), datetime.now(UTC)]
 METRIC_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "TrialComponentName": st.sampled_from(["a-aws-training-job", "absent", "..", "A", "x" * 200]),
-    "Namespace": st.sampled_from(["fuzz", "AWS/x"]) | ENCODABLE.filter(bool),
+    "Namespace": st.sampled_from(["fuzz", "AWS/x"]) | UTF8_TEXTS.filter(bool),
     "Period": st.sampled_from([1, 7, 60, 1 << 31]),
     "StartTime": st.sampled_from(METRIC_TIMES),
     "EndTime": st.sampled_from(METRIC_TIMES),
     "NextToken": st.sampled_from(TOKENS),
 }
 
-RELATED = (*HOSTED, *PIPELINES, *REGISTERED, *TRACKED)
+RELATED_KINDS = (*HOSTING_KINDS, *PIPELINE_KINDS, *REGISTRY_KINDS, *TRACKING_KINDS)
+"""Kinds whose requests refer to other kinds, and are therefore generated together."""
 
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
-    **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in RELATED},
-    "experiments": lambda: json_requests("sagemaker", _list_operations(*TRACKED, more=TRACKING_OPERATIONS), BASES),
-    "hosting": lambda: json_requests("sagemaker", _list_operations(*HOSTED, more=UPDATES), BASES),
-    "pipelines": lambda: json_requests("sagemaker", _list_operations(*PIPELINES, more=PIPELINE_OPERATIONS), BASES),
-    "registry": lambda: json_requests("sagemaker", _list_operations(*REGISTERED, more=REGISTRY_OPERATIONS), BASES),
+    **{kind.title: partial(_make_requests_of_kind, kind) for kind in load_kinds() if kind not in RELATED_KINDS},
+    "experiments": lambda: json_requests(
+        "sagemaker", _list_operations(*TRACKING_KINDS, others=TRACKING_OPERATIONS), BASE_MEMBERS
+    ),
+    "hosting": lambda: json_requests(
+        "sagemaker", _list_operations(*HOSTING_KINDS, others=UPDATE_OPERATIONS), BASE_MEMBERS
+    ),
+    "pipelines": lambda: json_requests(
+        "sagemaker", _list_operations(*PIPELINE_KINDS, others=PIPELINE_OPERATIONS), BASE_MEMBERS
+    ),
+    "registry": lambda: json_requests(
+        "sagemaker", _list_operations(*REGISTRY_KINDS, others=REGISTRY_OPERATIONS), BASE_MEMBERS
+    ),
     "listing": lambda: json_requests(
-        "sagemaker", [*LISTS, *["Search"] * 4, "AddTags", "ListTags", "DeleteTags"], BASES
+        "sagemaker",
+        [*LIST_OPERATIONS, *["Search"] * 4, "GetSearchSuggestions", "AddTags", "ListTags", "DeleteTags"],
+        BASE_MEMBERS,
     ),
     "logs": lambda: json_requests(
-        "logs", ["DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"], BASES
+        "logs", ["DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"], BASE_MEMBERS
     ),
-    "s3": lambda: rest_requests("s3", sorted(S3), S3_MEMBERS),
+    "s3": lambda: rest_requests("s3", sorted(S3_OPERATIONS), S3_MEMBERS),
     "accounts": lambda: st.one_of(
         query_requests("sts", sorted(TABLE["sts"])),
         query_requests("iam", sorted(TABLE["iam"])),
@@ -233,11 +245,11 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
         json_requests("application-autoscaling", sorted(TABLE["application-autoscaling"]), {}),
     ),
     "metrics": lambda: st.one_of(
-        json_requests("cloudwatch", sorted(TABLE["cloudwatch"]), BASES),
+        json_requests("cloudwatch", sorted(TABLE["cloudwatch"]), BASE_MEMBERS),
         query_requests("cloudwatch", sorted(TABLE["cloudwatch"])),
-        rest_requests("cloudwatch", sorted(TABLE["cloudwatch"]), METRIC_MEMBERS),  # CBOR
+        rest_requests("cloudwatch", sorted(TABLE["cloudwatch"]), METRIC_MEMBERS),  # CloudWatch uses CBOR
         rest_requests("sagemaker-metrics", sorted(TABLE["sagemaker-metrics"]), METRIC_MEMBERS),
     ),
-    "kinds of hosting": hosted.creations,
-    "invocations": hosted.invocations,
+    "kinds of hosting": hosting_requests.creations,
+    "invocations": hosting_requests.invocations,
 }

@@ -1,4 +1,4 @@
-"""Strategies for generated requests: valid, nearly valid and damaged ones. All have a valid signature."""
+"""Strategies for valid, nearly valid and damaged requests. All of them have a valid signature."""
 
 import base64
 import copy
@@ -14,8 +14,8 @@ from botocore.model import ListShape, MapShape, OperationModel, Shape, Structure
 from botocore.serialize import create_serializer
 from hypothesis import strategies as st
 
-from microjobs_orchestrator.local.protocols.models import operation_model, service_model
-from tests.local.security.shapes import DEEP, unusual_texts, valid_values, wrong_values
+from microjobs_orchestrator.local.protocols.models import load_operation_model, load_service_model
+from tests.local.security.shapes import DEEP_PLACEHOLDER, unusual_texts, valid_values, wrong_values
 
 JSON = "application/x-amz-json-1.1"
 NAMES = st.sampled_from(["a", "b", "A", "a-b", "absent", "x" * 63]) | st.integers(0, 60).map("n{}".format)
@@ -45,10 +45,10 @@ def members(operation: OperationModel, bases: Mapping[str, Any]) -> st.SearchStr
     shape = operation.input_shape
     if shape is None:
         return st.just({}) | wrong_values
-    given = [valid_values(shape)]
+    sources = [valid_values(shape)]
     if operation.name in bases:
-        given += [_replace_name(bases[operation.name], operation)] * 4
-    valid = st.one_of(*given)
+        sources += [_replace_name(bases[operation.name], operation)] * 4
+    valid = st.one_of(*sources)
     return valid | valid | _add_errors(valid, shape) | _add_errors(valid, shape) | wrong_values
 
 
@@ -69,14 +69,14 @@ def _add_errors(draw: Draw, valid: st.SearchStrategy[Any], shape: Shape) -> Any:
     value = copy.deepcopy(draw(valid))
     for _ in range(draw(st.integers(1, 3))):
         holder, key, key_shape = _choose_place(draw, value, shape)
-        match draw(st.sampled_from(["remove", "wrong_values", "wrong_values", "odd", "valid_values", "unknown"])):
+        match draw(st.sampled_from(["remove", "wrong_values", "wrong_values", "text", "valid_values", "unknown"])):
             case "remove" if isinstance(holder, dict):
                 holder.pop(key, None)
             case "valid_values" if key_shape is not None:
                 holder[key] = draw(valid_values(key_shape, 2))
             case "unknown" if isinstance(holder, dict):
                 holder[draw(unusual_texts)] = draw(wrong_values)
-            case "odd":
+            case "text":
                 holder[key] = draw(unusual_texts)
             case _:
                 holder[key] = draw(wrong_values)
@@ -89,9 +89,9 @@ def _choose_place(draw: Draw, value: Any, shape: Shape | None) -> tuple[Any, Any
     for _ in range(draw(st.integers(1, 6))):
         inner = holder[key]
         if isinstance(inner, dict) and (inner or isinstance(key_shape, StructureShape)):
-            known = list(key_shape.members) if isinstance(key_shape, StructureShape) else []
-            chosen = draw(st.sampled_from([*inner, *inner, *known]))
-            holder, key, key_shape = inner, chosen, _get_member(key_shape, chosen)
+            known_names = list(key_shape.members) if isinstance(key_shape, StructureShape) else []
+            chosen_name = draw(st.sampled_from([*inner, *inner, *known_names]))
+            holder, key, key_shape = inner, chosen_name, _get_member(key_shape, chosen_name)
             if key not in holder:
                 break
         elif isinstance(inner, list) and inner:
@@ -108,50 +108,52 @@ def _get_member(shape: Shape | None, name: str) -> Shape | None:
     return shape.value if isinstance(shape, MapShape) else None
 
 
-# --- on the wire ---
+# --- requests of each protocol ---
 
 
 def json_requests(service: str, names: list[str], bases: Mapping[str, Any]) -> st.SearchStrategy[Request]:
-    prefix = service_model(service).metadata["targetPrefix"]
+    prefix = load_service_model(service).metadata["targetPrefix"]
 
     def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
         headers = {"Content-Type": JSON, "X-Amz-Target": f"{prefix}.{operation.name}"}
-        template = Request(signing_name(service), operation, "POST", "/", headers)
-        return members(operation, bases).map(lambda value: replace(template, body=_json(value)))
+        template = Request(get_signing_name(service), operation, "POST", "/", headers)
+        return members(operation, bases).map(lambda value: replace(template, body=_encode_json(value)))
 
-    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(operation_model(service, name)))
+    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(load_operation_model(service, name)))
     return valid | valid | valid | damaged_requests(valid)
 
 
-def _json(value: Any) -> bytes:
+def _encode_json(value: Any) -> bytes:
     text = json.dumps(value, default=_to_json_type).replace("Infinity", "1e999")
-    return re.sub(f'"{DEEP.format("([0-9]+)")}"', lambda deep: "[" * int(deep[1]) + "]" * int(deep[1]), text).encode()
+    return re.sub(
+        f'"{DEEP_PLACEHOLDER.format("([0-9]+)")}"', lambda deep: "[" * int(deep[1]) + "]" * int(deep[1]), text
+    ).encode()
 
 
 def _to_json_type(value: datetime | bytes) -> float | str:
     return value.timestamp() if isinstance(value, datetime) else base64.b64encode(value).decode()
 
 
-def signing_name(service: str) -> str:
-    metadata = service_model(service).metadata
+def get_signing_name(service: str) -> str:
+    metadata = load_service_model(service).metadata
     return str(metadata.get("signingName", metadata["endpointPrefix"]))
 
 
 def query_requests(service: str, names: list[str]) -> st.SearchStrategy[Request]:
-    version = service_model(service).metadata["apiVersion"]
+    version = load_service_model(service).metadata["apiVersion"]
 
     def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
         fixed = {"Action": operation.name, "Version": version}
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-        template = Request(signing_name(service), operation, "POST", "/", headers)
+        template = Request(get_signing_name(service), operation, "POST", "/", headers)
         keys = st.sampled_from(["RoleName", "Tags.member.1.Key", "Action", ".".join("a" * 3000)]) | unusual_texts
         keys |= st.sampled_from(["RoleName.member.²", "RoleName.x", "X-Amz-Signature", "RoleName."])
         forms = st.dictionaries(keys, unusual_texts, max_size=3) | valid_values(
             operation.input_shape or _make_empty_structure()
         )
-        return forms.map(lambda form: replace(template, body=_form({**fixed, **form})))
+        return forms.map(lambda form: replace(template, body=_encode_form({**fixed, **form})))
 
-    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(operation_model(service, name)))
+    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(load_operation_model(service, name)))
     return valid | valid | damaged_requests(valid)
 
 
@@ -159,60 +161,66 @@ def _make_empty_structure() -> Shape:
     return StructureShape("Nothing", {"type": "structure", "members": {}})
 
 
-def _form(form: Mapping[str, Any]) -> bytes:
+def _encode_form(form: Mapping[str, Any]) -> bytes:
     return urlencode(form, errors="surrogatepass").encode()
 
 
 def rest_requests(
-    service: str, names: list[str], known: Mapping[str, st.SearchStrategy[Any]], *, always: Collection[str] = ()
+    service: str, names: list[str], member_values: Mapping[str, st.SearchStrategy[Any]], *, always: Collection[str] = ()
 ) -> st.SearchStrategy[Request]:
     """Return requests of REST protocols.
 
     Args:
-        known: values of some members, by name. Generated values would rarely name anything on the server.
-        always: the names of optional members that always have a value of `known`. None: the request has no such member.
+        member_values: values of some members, by name. Generated values would rarely name anything on the server.
+        always: the names of optional members for which each request draws a value of `member_values`. If the value is
+            None, the request does not have the member.
     """
-    model = service_model(service)
+    model = load_service_model(service)
     serializer = create_serializer(model.metadata["protocol"], include_validation=False)
 
     @st.composite
     def make_strategy(draw: Draw, operation: OperationModel) -> Request:
         shape = operation.input_shape
         assert isinstance(shape, StructureShape)
-        given = draw(valid_values(shape))
-        for name, values in known.items():
+        request_members = draw(valid_values(shape))
+        for name, values in member_values.items():
             is_chosen = name in {*shape.required_members, *always} or draw(st.integers(0, 3)) == 0
             if name in shape.members and is_chosen:
-                given[name] = draw(values)
-        given = {name: value for name, value in given.items() if value is not None}
-        sent = serializer.serialize_to_request(given, operation)
+                request_members[name] = draw(values)
+        request_members = {name: value for name, value in request_members.items() if value is not None}
+        serialized = serializer.serialize_to_request(request_members, operation)
         query = (
-            {name: str(value).encode(errors="replace").decode() for name, value in sent["query_string"].items()}
-            if sent["query_string"]
+            {name: str(value).encode(errors="replace").decode() for name, value in serialized["query_string"].items()}
+            if serialized["query_string"]
             else {}
         )
-        path = sent["url_path"]
+        path = serialized["url_path"]
         if query:
             path += ("&" if "?" in path else "?") + urlencode(query, errors="surrogatepass")
-        headers = {name: _header(str(value)) for name, value in sent["headers"].items() if name != "Content-Length"}
-        return Request(signing_name(service), operation, sent["method"], path, headers, _bytes(sent["body"]))
+        headers = {
+            name: _encode_header(str(value))
+            for name, value in serialized["headers"].items()
+            if name != "Content-Length"
+        }
+        body = _encode_body(serialized["body"])
+        return Request(get_signing_name(service), operation, serialized["method"], path, headers, body)
 
     valid = st.sampled_from(names).flatmap(lambda name: make_strategy(model.operation_model(name)))
     return valid | valid | damaged_requests(valid)
 
 
-def _header(value: str) -> str:
+def _encode_header(value: str) -> str:
     """Encode text beyond Latin-1 as UTF-8, as clients do."""
     return re.sub("[\r\n\0]", "", value.encode(errors="replace").decode("latin-1")).strip()
 
 
-def _bytes(body: Any) -> bytes:
+def _encode_body(body: Any) -> bytes:
     return body if isinstance(body, bytes) else str(body).encode(errors="surrogatepass") if body else b""
 
 
-# --- broken ---
+# --- damaged requests ---
 
-latin = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=20).filter(
+latin1_texts = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=20).filter(
     lambda text: text.strip() == text
 )
 HEADERS = [
@@ -305,9 +313,9 @@ def damaged_requests(draw: Draw, valid: st.SearchStrategy[Request]) -> Request:
     """Return requests with one to three errors that no client library sends."""
     request: Request = draw(valid)
     for _ in range(draw(st.integers(1, 3))):
-        match draw(st.sampled_from(["header", "header", "drop", "method", "target", "query", "body", "cut", "odd"])):
+        match draw(st.sampled_from(["header", "header", "drop", "method", "target", "query", "body", "cut", "insert"])):
             case "header":
-                value = draw(st.sampled_from(HEADER_VALUES) | latin)
+                value = draw(st.sampled_from(HEADER_VALUES) | latin1_texts)
                 request = replace(request, headers={**request.headers, draw(st.sampled_from(HEADERS)): value})
             case "drop" if request.headers:
                 name = draw(st.sampled_from(sorted(request.headers)))
@@ -324,9 +332,9 @@ def damaged_requests(draw: Draw, valid: st.SearchStrategy[Request]) -> Request:
                 request = replace(request, target=f"{request.target}{'&' if '?' in request.target else '?'}{pair}")
             case "cut":
                 request = replace(request, body=request.body[: draw(st.integers(0, 40))])
-            case "odd":
-                at, piece = draw(st.integers(0, 60)), draw(st.binary(max_size=8))
-                request = replace(request, body=request.body[:at] + piece + request.body[at:])
+            case "insert":
+                position, piece = draw(st.integers(0, 60)), draw(st.binary(max_size=8))
+                request = replace(request, body=request.body[:position] + piece + request.body[position:])
             case _:
                 request = replace(request, body=draw(st.sampled_from(BODIES) | st.binary(max_size=60)))
     return request

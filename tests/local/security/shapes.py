@@ -1,4 +1,4 @@
-"""Strategies for values of botocore's shapes: valid and invalid ones."""
+"""Strategies for valid and invalid values of botocore's shapes."""
 
 import copy
 import re
@@ -53,7 +53,7 @@ unusual_texts = st.sampled_from(UNUSUAL_TEXTS) | st.text(max_size=20)
 unusual_numbers = st.sampled_from(UNUSUAL_NUMBERS) | st.integers() | st.floats()
 
 
-DEEP = "@deep {}@"
+DEEP_PLACEHOLDER = "@deep {}@"
 """Placeholder for nested lists, with the number of levels. Python's JSON encoder fails for many levels."""
 
 wrong_values = st.one_of(
@@ -62,14 +62,14 @@ wrong_values = st.one_of(
     unusual_numbers,
     unusual_texts,
     st.sampled_from([[], {}, [[]], [None], {"": ""}, {"A": None}, {"\ud800": 1}, ["x"] * 1001]).map(copy.deepcopy),
-    st.sampled_from([20, 90, 400, 900, 990, 5000, 100_000]).map(DEEP.format),
+    st.sampled_from([20, 90, 400, 900, 990, 5000, 100_000]).map(DEEP_PLACEHOLDER.format),
 )
 """Values with a wrong type for almost all members."""
 
 
 @cache
 def valid_values(shape: Shape, depth: int = DEPTH) -> st.SearchStrategy[Any]:
-    """Return values that the model allows, in JSON's types, except times and blobs."""
+    """Return values that the model allows. They have JSON's types; times and blobs have Python's types."""
     match shape:
         case StructureShape():
             return _structures(shape, depth)
@@ -89,14 +89,14 @@ def _structures(shape: StructureShape, depth: int) -> st.SearchStrategy[Any]:
             lambda name: valid_values(shape.members[name], depth - 1).map(lambda value: {name: value})
         )
     members = {name: _defer(member, depth) for name, member in shape.members.items()}
-    needed = {name: members.pop(name) for name in shape.required_members}
+    required_members = {name: members.pop(name) for name in shape.required_members}
     if depth <= 0 or not members:
-        return st.fixed_dictionaries(needed)
-    some = st.lists(st.sampled_from(sorted(members)), unique=True, max_size=4)
+        return st.fixed_dictionaries(required_members)
+    optional_names = st.lists(st.sampled_from(sorted(members)), unique=True, max_size=4)
     return st.builds(
-        lambda must, may: {**must, **may},
-        st.fixed_dictionaries(needed),
-        some.flatmap(lambda names: st.fixed_dictionaries({name: members[name] for name in names})),
+        lambda required, optional: {**required, **optional},
+        st.fixed_dictionaries(required_members),
+        optional_names.flatmap(lambda names: st.fixed_dictionaries({name: members[name] for name in names})),
     )
 
 
@@ -123,21 +123,23 @@ def _texts(shape: Shape) -> st.SearchStrategy[str]:
     if allowed := shape.metadata.get("enum"):
         return st.sampled_from(allowed)
     minimum, maximum = _get_minimum(shape), min(_get_maximum(shape, 60), 60)
-    plain = st.text("abcXYZ019-", min_size=minimum, max_size=max(minimum, maximum))
+    plain_texts = st.text("abcXYZ019-", min_size=minimum, max_size=max(minimum, maximum))
     if "Uri" in shape.name or "Url" in shape.name or "S3" in shape.name:
-        plain = st.sampled_from(URIS)
+        plain_texts = st.sampled_from(URIS)
     pattern = shape.metadata.get("pattern", "")
     try:
         re.compile(pattern)
-    except re.error:  # Java's syntax, which Python does not support
+    except re.error:  # the pattern has Java's syntax, which Python does not support
         pattern = ""
-    fits = st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True) if pattern not in ("", ".*") else plain
-    return plain | fits.filter(lambda text: minimum <= len(text))
+    matching = (
+        st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True) if pattern not in ("", ".*") else plain_texts
+    )
+    return plain_texts | matching.filter(lambda text: minimum <= len(text))
 
 
 def _get_minimum(shape: Shape) -> int:
     return int(shape.metadata.get("min", 0))
 
 
-def _get_maximum(shape: Shape, usual: int) -> int:
-    return max(_get_minimum(shape), min(int(shape.metadata.get("max", usual)), usual))
+def _get_maximum(shape: Shape, limit: int) -> int:
+    return max(_get_minimum(shape), min(int(shape.metadata.get("max", limit)), limit))

@@ -2,7 +2,7 @@
 
 Jobs succeed at once, and training jobs print their hyperparameters. Models return the body of the request, or status
 500 for the body `fail`. For the body `parts`, they send the lines `part 0` to `part 3` with pauses. For the body `cut`,
-they close the connection in the middle of the response. They have the API of multi-model containers.
+they close the connection in the middle of the response. The models have the API of multi-model containers.
 """
 
 import logging
@@ -37,8 +37,8 @@ class Model(BaseHTTPRequestHandler):
         self._answer(200, b"")
 
     def do_POST(self) -> None:
-        chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
-        body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
+        is_chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
+        body = b"".join(self._read_chunks()) if is_chunked else self.rfile.read(int(self.headers["Content-Length"]))
         if body == b"parts":
             self._send_parts()
         else:
@@ -54,7 +54,7 @@ class Model(BaseHTTPRequestHandler):
             time.sleep(0.5)
         self.wfile.write(b"0\r\n\r\n")
 
-    def _chunks(self) -> Iterator[bytes]:
+    def _read_chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline(), 16):
             yield self.rfile.read(size)
             self.rfile.readline()
@@ -81,7 +81,7 @@ class ModelServer(ThreadingHTTPServer):
 
 
 class StubHost(HostWithoutFolders):
-    """A host that serves until it is stopped if its plan has a port, and otherwise has ended at its start."""
+    """A host without a process. If its plan has a port, the host runs until it is stopped; otherwise, it has ended."""
 
     def __init__(self, plan: HostPlan, address: tuple[str, int]) -> None:
         self.name = plan.name
@@ -120,7 +120,7 @@ class StubRuntime:
 
     name = "stub"
     machine_address = "127.0.0.1"
-    gets_address_later = False
+    has_address_only_while_hosts_run = False
 
     def __init__(self) -> None:
         self._server = ModelServer(("127.0.0.1", 0), Model)
@@ -148,6 +148,9 @@ class StubRuntime:
         for host in self._hosts.pop(plan_name, []):
             host.stop(0)
 
+    def cancel_installations(self) -> None:
+        """Do nothing: nothing is installed."""
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -155,4 +158,9 @@ class StubRuntime:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    serve(Home(Path(sys.argv[1])), Config(port=0), tied=True, choose=lambda *_: (StubRuntime(), "a test's"))
+    serve(
+        Home(Path(sys.argv[1])),
+        Config(port=0),
+        stops_when_unused=True,
+        choose=lambda *_: (StubRuntime(), "a test chose it"),
+    )

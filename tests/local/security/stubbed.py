@@ -14,7 +14,7 @@ from tests.local.clients import LocalServer, wait_until
 
 
 @contextmanager
-def stubbed(folder: Path) -> Iterator[LocalServer]:
+def server_without_hosts(folder: Path) -> Iterator[LocalServer]:
     """Run a local server whose runtime starts no hosts. Its home has two objects and one log stream."""
     home = Home(folder)
     home.create()

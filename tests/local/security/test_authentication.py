@@ -12,22 +12,23 @@ from botocore.auth import S3SigV4QueryAuth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from microjobs_orchestrator.local.gateway.claims import CODES, Fault
+from microjobs_orchestrator.local.gateway.claims import FAULT_CODES, Fault
 from microjobs_orchestrator.local.protocols.protocol import ErrorStyle
 from tests.local.clients import LocalServer
-from tests.local.security.wire import Answer, Sender
+from tests.local.security.wire import Response, Sender
 
 BUCKET = "sagemaker-us-east-1-000000000000"
 JSON = "application/x-amz-json-1.1"
-FORM = "application/x-www-form-urlencoded"
+FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
-class SignedRequest:
-    """A request that succeeds if it is signed."""
+class ValidRequest:
+    """A request that the server accepts if it is signed. The endpoint e does not exist: the error about it shows that
+    the signature was accepted."""
 
     service: str
-    kind: ErrorStyle
+    error_style: ErrorStyle
     method: str = "POST"
     target: str = "/"
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -35,46 +36,51 @@ class SignedRequest:
 
 
 REQUESTS = [
-    SignedRequest(
+    ValidRequest(
         "sagemaker", "json", headers={"X-Amz-Target": "SageMaker.ListModels", "Content-Type": JSON}, body=b"{}"
     ),
-    SignedRequest("logs", "json", headers={"X-Amz-Target": "Logs.DescribeLogGroups", "Content-Type": JSON}, body=b"{}"),
-    SignedRequest("ecr", "json", headers={"X-Amz-Target": "E.GetAuthorizationToken", "Content-Type": JSON}, body=b"{}"),
-    SignedRequest("sts", "query", headers={"Content-Type": FORM}, body=b"Action=GetCallerIdentity&Version=2011-06-15"),
-    SignedRequest(
-        "iam", "query", headers={"Content-Type": FORM}, body=b"Action=GetRole&RoleName=role&Version=2010-05-08"
+    ValidRequest("logs", "json", headers={"X-Amz-Target": "Logs.DescribeLogGroups", "Content-Type": JSON}, body=b"{}"),
+    ValidRequest("ecr", "json", headers={"X-Amz-Target": "E.GetAuthorizationToken", "Content-Type": JSON}, body=b"{}"),
+    ValidRequest(
+        "sts", "query", headers={"Content-Type": FORM_TYPE}, body=b"Action=GetCallerIdentity&Version=2011-06-15"
     ),
-    SignedRequest("s3", "s3", "GET"),
-    SignedRequest("s3", "s3", "PUT", f"/{BUCKET}/key", body=b"content"),
-    SignedRequest("s3", "s3", "DELETE", f"/{BUCKET}/stored"),
-    SignedRequest(
+    ValidRequest(
+        "iam", "query", headers={"Content-Type": FORM_TYPE}, body=b"Action=GetRole&RoleName=role&Version=2010-05-08"
+    ),
+    ValidRequest("s3", "s3", "GET"),
+    ValidRequest("s3", "s3", "PUT", f"/{BUCKET}/key", body=b"content"),
+    ValidRequest("s3", "s3", "DELETE", f"/{BUCKET}/stored"),
+    ValidRequest(
         "sagemaker", "json", target="/endpoints/e/invocations", headers={"Content-Type": "text/csv"}, body=b"1"
     ),
 ]
-EACH = pytest.mark.parametrize(
-    "signed_request", REQUESTS, ids=lambda signed_request: f"{signed_request.service} {signed_request.method}"
+with_each_request = pytest.mark.parametrize(
+    "valid_request", REQUESTS, ids=lambda valid_request: f"{valid_request.service} {valid_request.method}"
 )
 
 
 def send(
-    sender: Sender, signed_request: SignedRequest, added_headers: Mapping[str, str] | None = None, **signing: Any
-) -> Answer:
+    sender: Sender, valid_request: ValidRequest, added_headers: Mapping[str, str] | None = None, **signing: Any
+) -> Response:
     """Sign and send a request. The added headers have no signature."""
     headers = sender.sign(
-        signed_request.service,
-        signed_request.method,
-        signed_request.target,
-        signed_request.headers,
-        signed_request.body,
+        valid_request.service,
+        valid_request.method,
+        valid_request.target,
+        valid_request.headers,
+        valid_request.body,
         **signing,
     )
     return sender.send_raw(
-        signed_request.method, signed_request.target, {**headers, **(added_headers or {})}, signed_request.body
+        valid_request.method, valid_request.target, {**headers, **(added_headers or {})}, valid_request.body
     )
 
 
-def check_refused(answer: Answer, signed_request: SignedRequest, fault: Fault) -> None:
-    assert (answer.status, getattr(CODES[fault], signed_request.kind) in answer.body.decode()) == (403, True), answer
+def check_refused(answer: Response, valid_request: ValidRequest, fault: Fault) -> None:
+    assert (answer.status, getattr(FAULT_CODES[fault], valid_request.error_style) in answer.body.decode()) == (
+        403,
+        True,
+    ), answer
 
 
 @pytest.fixture(autouse=True)
@@ -84,104 +90,104 @@ def stored_object(process_server: LocalServer) -> Path:
     return path
 
 
-@EACH
-def test_signed_request_is_answered(sender: Sender, signed_request: SignedRequest) -> None:
-    answer = send(sender, signed_request)
-    assert answer.status in (200, 204) or b"Endpoint e of account" in answer.body
+@with_each_request
+def test_signed_request_is_answered(sender: Sender, valid_request: ValidRequest) -> None:
+    response = send(sender, valid_request)
+    assert response.status in (200, 204) or b"Endpoint e of account" in response.body
 
 
-@EACH
+@with_each_request
 def test_unsigned_request_is_refused(
-    process_server: LocalServer, sender: Sender, signed_request: SignedRequest, stored_object: Path
+    process_server: LocalServer, sender: Sender, valid_request: ValidRequest, stored_object: Path
 ) -> None:
     (process_server.bucket / "key").unlink(missing_ok=True)
     check_refused(
-        sender.send_raw(signed_request.method, signed_request.target, signed_request.headers, signed_request.body),
-        signed_request,
+        sender.send_raw(valid_request.method, valid_request.target, valid_request.headers, valid_request.body),
+        valid_request,
         "missing",
     )
     assert stored_object.exists() and not (process_server.bucket / "key").exists()  # noqa: PT018
 
 
-@EACH
+@with_each_request
 def test_request_signed_with_another_secret_is_refused(
-    sender: Sender, signed_request: SignedRequest, stored_object: Path
+    sender: Sender, valid_request: ValidRequest, stored_object: Path
 ) -> None:
-    foreign = Credentials(sender.credentials.access_key, "another")
-    check_refused(send(sender, signed_request, credentials=foreign), signed_request, "signature")
+    credentials = Credentials(sender.credentials.access_key, "another")
+    check_refused(send(sender, valid_request, credentials=credentials), valid_request, "signature")
     assert stored_object.exists()
 
 
-@EACH
+@with_each_request
 def test_request_signed_with_another_key_is_refused(
-    sender: Sender, signed_request: SignedRequest, stored_object: Path
+    sender: Sender, valid_request: ValidRequest, stored_object: Path
 ) -> None:
-    check_refused(send(sender, signed_request, credentials=Credentials("AKIAOTHER", "another")), signed_request, "key")
+    check_refused(send(sender, valid_request, credentials=Credentials("AKIAOTHER", "another")), valid_request, "key")
     assert stored_object.exists()
 
 
-@EACH
+@with_each_request
 @pytest.mark.parametrize("minutes", [-16, 16, -(60 * 24 * 365)])
 def test_request_with_an_old_or_future_date_is_refused(
-    sender: Sender, signed_request: SignedRequest, minutes: int, stored_object: Path
+    sender: Sender, valid_request: ValidRequest, minutes: int, stored_object: Path
 ) -> None:
-    check_refused(
-        send(sender, signed_request, at=datetime.now(UTC) + timedelta(minutes=minutes)), signed_request, "time"
-    )
+    signing_time = datetime.now(UTC) + timedelta(minutes=minutes)
+    check_refused(send(sender, valid_request, signing_time=signing_time), valid_request, "time")
     assert stored_object.exists()
 
 
-@EACH
-def test_date_changed_after_signing_is_refused(sender: Sender, signed_request: SignedRequest) -> None:
+@with_each_request
+def test_date_changed_after_signing_is_refused(sender: Sender, valid_request: ValidRequest) -> None:
     now = datetime.now(UTC)
-    answer = send(sender, signed_request, {"X-Amz-Date": f"{now:%Y%m%dT%H%M%SZ}"}, at=now - timedelta(minutes=16))
-    check_refused(answer, signed_request, "signature")
+    signing_time = now - timedelta(minutes=16)
+    response = send(sender, valid_request, {"X-Amz-Date": f"{now:%Y%m%dT%H%M%SZ}"}, signing_time=signing_time)
+    check_refused(response, valid_request, "signature")
 
 
-@EACH
+@with_each_request
 @pytest.mark.parametrize(
     "added_headers", [{"X-Amz-Added": "x"}, {"Host": "localhost"}, {"X-Amz-Target": "SageMaker.DeleteModel"}]
 )
 def test_header_added_after_signing_is_refused(
-    sender: Sender, signed_request: SignedRequest, added_headers: Mapping[str, str]
+    sender: Sender, valid_request: ValidRequest, added_headers: Mapping[str, str]
 ) -> None:
-    check_refused(send(sender, signed_request, added_headers), signed_request, "signature")
+    check_refused(send(sender, valid_request, added_headers), valid_request, "signature")
 
 
 @pytest.mark.parametrize(
-    "signed_request",
-    [signed_request for signed_request in REQUESTS if signed_request.body],
-    ids=lambda signed_request: signed_request.service,
+    "valid_request",
+    [valid_request for valid_request in REQUESTS if valid_request.body],
+    ids=lambda valid_request: valid_request.service,
 )
 def test_body_changed_after_signing_is_refused(
-    sender: Sender, signed_request: SignedRequest, process_server: LocalServer
+    sender: Sender, valid_request: ValidRequest, process_server: LocalServer
 ) -> None:
     headers = sender.sign(
-        signed_request.service,
-        signed_request.method,
-        signed_request.target,
-        signed_request.headers,
-        signed_request.body,
+        valid_request.service,
+        valid_request.method,
+        valid_request.target,
+        valid_request.headers,
+        valid_request.body,
     )
-    answer = sender.send_raw(signed_request.method, signed_request.target, headers, signed_request.body + b" ")
+    answer = sender.send_raw(valid_request.method, valid_request.target, headers, valid_request.body + b" ")
     assert answer.status in (400, 403)
     assert any(word in answer.body for word in (b"InvalidSignature", b"DoesNotMatch", b"SHA256Mismatch"))
     assert not (process_server.bucket / "key").exists() or (process_server.bucket / "key").read_bytes() == b"content"
 
 
-@EACH
-def test_path_changed_after_signing_is_refused(sender: Sender, signed_request: SignedRequest) -> None:
+@with_each_request
+def test_path_changed_after_signing_is_refused(sender: Sender, valid_request: ValidRequest) -> None:
     headers = sender.sign(
-        signed_request.service,
-        signed_request.method,
-        signed_request.target,
-        signed_request.headers,
-        signed_request.body,
+        valid_request.service,
+        valid_request.method,
+        valid_request.target,
+        valid_request.headers,
+        valid_request.body,
     )
     answer = sender.send_raw(
-        signed_request.method, signed_request.target.replace("key", "other") + "?x=y", headers, signed_request.body
+        valid_request.method, valid_request.target.replace("key", "other") + "?x=y", headers, valid_request.body
     )
-    check_refused(answer, signed_request, "signature")
+    check_refused(answer, valid_request, "signature")
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(-30, 200), (-90, 403), (20 * 60, 403)])
@@ -189,8 +195,8 @@ def test_path_changed_after_signing_is_refused(sender: Sender, signed_request: S
 def test_presigned_address_is_valid_for_its_lifetime(
     sender: Sender, monkeypatch: pytest.MonkeyPatch, signer: Any, seconds: int, status: int
 ) -> None:
-    then = datetime.now(UTC) + timedelta(seconds=seconds)
-    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: then)
+    signing_time = datetime.now(UTC) + timedelta(seconds=seconds)
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: signing_time)
     service, target = (
         ("s3", f"/{BUCKET}/stored") if signer is S3SigV4QueryAuth else ("sts", "/?Action=GetCallerIdentity")
     )
@@ -221,53 +227,53 @@ def test_signed_request_for_an_unknown_host_is_refused(sender: Sender, host: str
 CROSS_SITE_HEADERS = {"Origin": "http://page.example", "Sec-Fetch-Site": "cross-site", "User-Agent": "Mozilla/5.0"}
 
 
-def check_page_refused(answer: Answer) -> None:
+def check_page_refused(answer: Response) -> None:
     assert answer.status == 403, answer
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-@EACH
-def test_preflight_is_refused(sender: Sender, signed_request: SignedRequest) -> None:
+@with_each_request
+def test_preflight_is_refused(sender: Sender, valid_request: ValidRequest) -> None:
     preflight_headers = {
-        "Access-Control-Request-Method": signed_request.method,
+        "Access-Control-Request-Method": valid_request.method,
         "Access-Control-Request-Private-Network": "true",
     }
     preflight_headers["Access-Control-Request-Headers"] = "authorization,x-amz-date,x-amz-target"
-    check_page_refused(sender.send_raw("OPTIONS", signed_request.target, {**CROSS_SITE_HEADERS, **preflight_headers}))
+    check_page_refused(sender.send_raw("OPTIONS", valid_request.target, {**CROSS_SITE_HEADERS, **preflight_headers}))
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", FORM, "multipart/form-data; boundary=x", JSON])
+@pytest.mark.parametrize("content_type", ["text/plain", FORM_TYPE, "multipart/form-data; boundary=x", JSON])
 @pytest.mark.parametrize("origin", ["http://page.example", "null", "http://127.0.0.1", "http://localhost:4577", None])
-@EACH
+@with_each_request
 def test_form_of_a_web_page_is_refused(
-    sender: Sender, signed_request: SignedRequest, content_type: str, origin: str | None
+    sender: Sender, valid_request: ValidRequest, content_type: str, origin: str | None
 ) -> None:
-    headers = {**signed_request.headers, "Content-Type": content_type, "Sec-Fetch-Mode": "no-cors"}
+    headers = {**valid_request.headers, "Content-Type": content_type, "Sec-Fetch-Mode": "no-cors"}
     check_page_refused(
         sender.send_raw(
-            "POST", signed_request.target, headers | ({"Origin": origin} if origin else {}), signed_request.body
+            "POST", valid_request.target, headers | ({"Origin": origin} if origin else {}), valid_request.body
         )
     )
 
 
-@EACH
+@with_each_request
 def test_signed_request_of_a_web_page_is_refused(
-    sender: Sender, signed_request: SignedRequest, stored_object: Path
+    sender: Sender, valid_request: ValidRequest, stored_object: Path
 ) -> None:
-    check_page_refused(send(sender, signed_request, CROSS_SITE_HEADERS))
+    check_page_refused(send(sender, valid_request, CROSS_SITE_HEADERS))
     assert stored_object.exists()
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
 @pytest.mark.parametrize("path", ["/health", "/_microjobs/health"])
 def test_health_check_embedded_in_a_web_page_is_refused(sender: Sender, path: str, site: str) -> None:
-    loaded = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
-    check_page_refused(sender.send_raw("GET", path, loaded))
+    image_headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    check_page_refused(sender.send_raw("GET", path, image_headers))
 
 
 def test_websocket_of_a_web_page_is_refused(sender: Sender) -> None:
-    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "AA==", "Origin": "http://x"}
-    check_page_refused(sender.send_raw("GET", "/health", upgrade))
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "AA==", "Origin": "http://x"}
+    check_page_refused(sender.send_raw("GET", "/health", headers))
 
 
 def test_presigned_address_can_be_opened_in_a_browser(process_server: LocalServer, sender: Sender) -> None:

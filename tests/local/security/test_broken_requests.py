@@ -16,12 +16,12 @@ from tests.local.security.wire import Sender
 JSON = "application/x-amz-json-1.1"
 BUCKET = "sagemaker-us-east-1-000000000000"
 DOCUMENT = "<!DOCTYPE a [<!ENTITY k 'key'>]><Delete><Object><Key>&k;</Key></Object></Delete>"
-TRAINING = "/aws/sagemaker/TrainingJobs"
+TRAINING_LOGS = "/aws/sagemaker/TrainingJobs"
 
 
 @pytest.fixture(autouse=True)
-def log(process_server: LocalServer) -> Iterator[None]:
-    """Check that the server's log has no traceback."""
+def no_traceback(process_server: LocalServer) -> Iterator[None]:
+    """Write a log stream of a job. After the test, check that the server's own log has no traceback."""
     stream = process_server.home.logs / "aws" / "sagemaker" / "TrainingJobs" / "job" / "algo-1"
     stream.parent.mkdir(parents=True, exist_ok=True)
     stream.write_text("1700000000000 first\n1700000000001 second\n")
@@ -62,14 +62,15 @@ def test_infinite_number_is_refused(sender: Sender) -> None:
     assert get_error_code(sender, "CreateEndpointConfig", body) == "SerializationException"
 
 
-def token(value: Any) -> str:
+def encode_token(value: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
 
 
 @pytest.mark.parametrize("value", [1, None, [], [1], [[], "a"], [1, 2], [{}, "a"], [float("inf"), "a"], [None, "a"]])
 def test_forged_page_token_of_a_list_is_refused(sender: Sender, value: Any) -> None:
     assert (
-        get_error_code(sender, "ListModels", json.dumps({"NextToken": token(value)}).encode()) == "ValidationException"
+        get_error_code(sender, "ListModels", json.dumps({"NextToken": encode_token(value)}).encode())
+        == "ValidationException"
     )
 
 
@@ -77,11 +78,11 @@ def test_forged_page_token_of_a_list_is_refused(sender: Sender, value: Any) -> N
     ("operation", "members"),
     [
         ("DescribeLogGroups", {"nextToken": "x"}),
-        ("DescribeLogStreams", {"logGroupName": TRAINING, "nextToken": "\xb2"}),
-        ("GetLogEvents", {"logGroupName": TRAINING, "logStreamName": "job/algo-1", "nextToken": "f/1"}),
-        ("GetLogEvents", {"logGroupName": TRAINING, "logStreamName": "job/algo-1", "nextToken": "b/" + "9" * 18}),
-        ("FilterLogEvents", {"logGroupName": TRAINING, "nextToken": token({"job/algo-1": 3})}),
-        ("FilterLogEvents", {"logGroupName": TRAINING, "nextToken": token({"job/algo-1": None})}),
+        ("DescribeLogStreams", {"logGroupName": TRAINING_LOGS, "nextToken": "\xb2"}),
+        ("GetLogEvents", {"logGroupName": TRAINING_LOGS, "logStreamName": "job/algo-1", "nextToken": "f/1"}),
+        ("GetLogEvents", {"logGroupName": TRAINING_LOGS, "logStreamName": "job/algo-1", "nextToken": "b/" + "9" * 18}),
+        ("FilterLogEvents", {"logGroupName": TRAINING_LOGS, "nextToken": encode_token({"job/algo-1": 3})}),
+        ("FilterLogEvents", {"logGroupName": TRAINING_LOGS, "nextToken": encode_token({"job/algo-1": None})}),
     ],
 )
 def test_forged_page_token_of_a_log_is_refused(sender: Sender, operation: str, members: Any) -> None:
@@ -95,7 +96,7 @@ def test_forged_page_token_of_a_log_is_refused(sender: Sender, operation: str, m
 def test_log_stream_name_cannot_reach_other_files(process_server: LocalServer, sender: Sender, name: str) -> None:
     file = process_server.home.root.parent / "secret"
     file.write_text("1 secret\n")
-    members = {"logGroupName": TRAINING, "logStreamName": name.format(file=file), "startFromHead": True}
+    members = {"logGroupName": TRAINING_LOGS, "logStreamName": name.format(file=file), "startFromHead": True}
     assert get_error_code(sender, "GetLogEvents", json.dumps(members).encode(), "Logs_20140328", "logs") == (
         "ResourceNotFoundException"
     )
@@ -103,8 +104,8 @@ def test_log_stream_name_cannot_reach_other_files(process_server: LocalServer, s
 
 @pytest.mark.parametrize("prefix", ["//", "/etc/", "../", "job/../../", "/" * 200, "job//"])
 def test_log_stream_prefix_cannot_reach_other_folders(process_server: LocalServer, prefix: str) -> None:
-    found = process_server.logs.describe_log_streams(logGroupName=TRAINING, logStreamNamePrefix=prefix)
-    assert found["logStreams"] == []
+    description = process_server.logs.describe_log_streams(logGroupName=TRAINING_LOGS, logStreamNamePrefix=prefix)
+    assert description["logStreams"] == []
 
 
 @pytest.mark.parametrize("group", ["/", "//", "..", "/aws/../..", "/aws//sagemaker"])
@@ -120,7 +121,7 @@ def test_deep_form_is_refused(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("name", ["\uff41dmin", "r\xf4le", "role\u200b", "\u0661"])
-def test_name_with_other_scripts_is_refused(process_server: LocalServer, name: str) -> None:
+def test_name_with_non_ascii_characters_is_refused(process_server: LocalServer, name: str) -> None:
     with pytest.raises(ClientError, match="regular expression pattern"):
         process_server.client("iam").get_role(RoleName=name)
 
@@ -184,6 +185,6 @@ def test_invalid_http_gets_an_error_response(sender: Sender, line: bytes, code: 
         connection.sendall(line + b"\r\nHost: localhost\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
         answer = b""
-        while read := connection.recv(1 << 16):
-            answer += read
+        while block := connection.recv(1 << 16):
+            answer += block
     assert f"<Code>{code}</Code>".encode() in answer

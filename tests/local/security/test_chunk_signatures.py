@@ -1,4 +1,4 @@
-"""Signatures of the chunks of an upload (`aws-chunked`): each covers its chunk and the previous signature."""
+"""Signatures of the chunks of an upload (`aws-chunked`): each signature covers a chunk and the previous signature."""
 
 import base64
 import zlib
@@ -11,10 +11,10 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.signatures import Proof
-from microjobs_orchestrator.local.s3.chunks import ALGORITHM, SIGNED, SIGNED_WITH_TRAILER, SignatureChain
+from microjobs_orchestrator.local.gateway.signatures import VerifiedSignature
+from microjobs_orchestrator.local.s3.chunks import ALGORITHM, SIGNED_CHUNKS, SIGNED_CHUNKS_AND_TRAILER, SignatureChain
 from tests.local.clients import LocalServer
-from tests.local.security.wire import Answer, Sender, Signer
+from tests.local.security.wire import Response, Sender, Signer
 
 CONTENT = b"hello, world" * 10_000
 CRC32 = base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
@@ -23,13 +23,13 @@ CRC32 = base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
 
 EXAMPLE = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 CHUNKS = (b"a" * 65536, b"a" * 1024, b"")
-PLAIN = (
+CHUNK_SIGNATURES = (
     "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9",
     "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648",
     "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497",
     "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9",
 )
-WITH_TRAILER = (
+TRAILER_CHUNK_SIGNATURES = (
     "106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e",
     "b474d8862b1487a5145d686f57f013e54db672cee1c953b3010fb58501ef5aa2",
     "1c1344b170168f8e65b41376b44b20fe354e373826ccbbe2c1d40a8cae51e5c7",
@@ -39,30 +39,32 @@ TRAILER = {"x-amz-checksum-crc32c": "sOO8/Q=="}
 TRAILER_SIGNATURE = "d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435"
 
 
-def example(seed: str) -> SignatureChain:
-    return SignatureChain(proof(EXAMPLE, seed, "20130524T000000Z"))
+def make_example_chain(seed: str) -> SignatureChain:
+    return SignatureChain(make_request_signature(EXAMPLE, seed, "20130524T000000Z"))
 
 
-def proof(credentials: Credentials, seed: str, timestamp: str) -> Proof:
+def make_request_signature(credentials: Credentials, seed: str, timestamp: str) -> VerifiedSignature:
     signer, request = Signer(credentials, "s3", "us-east-1"), AWSRequest("PUT", "http://host/")
     request.context["timestamp"] = timestamp
-    return Proof(seed, timestamp, signer.credential_scope(request), lambda text: signer.signature(text, request))
+    return VerifiedSignature(
+        seed, timestamp, signer.credential_scope(request), lambda text: signer.signature(text, request)
+    )
 
 
-@pytest.mark.parametrize("signatures", [PLAIN, WITH_TRAILER])
+@pytest.mark.parametrize("signatures", [CHUNK_SIGNATURES, TRAILER_CHUNK_SIGNATURES])
 def test_chunk_signatures_match_the_examples_of_aws(signatures: tuple[str, ...]) -> None:
-    chain = example(signatures[0])
+    chain = make_example_chain(signatures[0])
     for chunk, signature in zip(CHUNKS, signatures[1:], strict=True):
         chain.check_chunk(sha256(chunk).digest(), signature)
 
 
 def test_trailer_signature_matches_the_example_of_aws() -> None:
-    example(WITH_TRAILER[-1]).check_trailers(TRAILER, TRAILER_SIGNATURE)
+    make_example_chain(TRAILER_CHUNK_SIGNATURES[-1]).check_trailers(TRAILER, TRAILER_SIGNATURE)
 
 
 def test_chunks_in_another_order_are_refused() -> None:
     with pytest.raises(ServiceError, match="signature of a chunk"):
-        example(PLAIN[0]).check_chunk(sha256(CHUNKS[1]).digest(), PLAIN[2])
+        make_example_chain(CHUNK_SIGNATURES[0]).check_chunk(sha256(CHUNKS[1]).digest(), CHUNK_SIGNATURES[2])
 
 
 # --- over the wire ---
@@ -73,66 +75,75 @@ class Upload:
     """A PUT request with signed chunks, which tests change."""
 
     sender: Sender
-    kind: str = SIGNED
+    payload_type: str = SIGNED_CHUNKS
     credentials: Credentials | None = None
     forge: Callable[[int, str], str] = lambda _, signature: signature
     """Maps the number of a chunk (-1: the trailer) and its valid signature to the signature that is sent."""
     change_chunk: Callable[[bytes], bytes] = lambda chunk: chunk
     """Maps a chunk that was signed to the chunk that is sent."""
 
-    def put(self, key: str = "chunks", size: int = 50_000) -> Answer:
+    def put(self, key: str = "chunks", size: int = 50_000) -> Response:
         headers = {"X-Amz-Decoded-Content-Length": str(len(CONTENT))}
-        if self.kind == SIGNED_WITH_TRAILER:
+        if self.payload_type == SIGNED_CHUNKS_AND_TRAILER:
             headers["X-Amz-Trailer"] = "x-amz-checksum-crc32"
         target = f"/sagemaker-us-east-1-000000000000/{key}"
-        signed = self.sender.sign("s3", "PUT", target, headers, payload=self.kind)
-        request_proof = proof(
-            self.credentials or self.sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"]
+        signed_headers = self.sender.sign("s3", "PUT", target, headers, payload=self.payload_type)
+        request_signature = make_request_signature(
+            self.credentials or self.sender.credentials,
+            signed_headers["Authorization"][-64:],
+            signed_headers["X-Amz-Date"],
         )
         chunks = [CONTENT[start : start + size] for start in range(0, len(CONTENT), size)]
-        return self.sender.send_raw("PUT", target, signed, self.body([*chunks, b""], request_proof))
+        return self.sender.send_raw("PUT", target, signed_headers, self.make_body([*chunks, b""], request_signature))
 
-    def body(self, chunks: list[bytes], request_proof: Proof) -> bytes:
-        parts, last = [], request_proof.signature
+    def make_body(self, chunks: list[bytes], request_signature: VerifiedSignature) -> bytes:
+        parts, signature = [], request_signature.signature
         for number, chunk in enumerate(chunks):
-            last = self._signature(request_proof, "PAYLOAD", last, sha256(b"").hexdigest(), sha256(chunk).hexdigest())
-            head = f"{len(chunk):x};chunk-signature={self.forge(number, last)}\r\n".encode()
+            signature = self._sign(
+                request_signature, "PAYLOAD", signature, sha256(b"").hexdigest(), sha256(chunk).hexdigest()
+            )
+            head = f"{len(chunk):x};chunk-signature={self.forge(number, signature)}\r\n".encode()
             parts.append(head + self.change_chunk(chunk) + (b"\r\n" if chunk else b""))
-        if self.kind == SIGNED_WITH_TRAILER:
+        if self.payload_type == SIGNED_CHUNKS_AND_TRAILER:
             trailer = f"x-amz-checksum-crc32:{CRC32}"
-            last = self._signature(request_proof, "TRAILER", last, sha256(f"{trailer}\n".encode()).hexdigest())
-            parts.append(f"{trailer}\r\nx-amz-trailer-signature:{self.forge(-1, last)}\r\n".encode())
+            trailer_hash = sha256(f"{trailer}\n".encode()).hexdigest()
+            signature = self._sign(request_signature, "TRAILER", signature, trailer_hash)
+            parts.append(f"{trailer}\r\nx-amz-trailer-signature:{self.forge(-1, signature)}\r\n".encode())
         return b"".join([*parts, b"\r\n"])
 
     @staticmethod
-    def _signature(request_proof: Proof, kind: str, last: str, *hashes: str) -> str:
-        return request_proof.sign(
-            "\n".join([f"{ALGORITHM}-{kind}", request_proof.timestamp, request_proof.scope, last, *hashes])
+    def _sign(request_signature: VerifiedSignature, part: str, previous: str, *hashes: str) -> str:
+        return request_signature.sign(
+            "\n".join([f"{ALGORITHM}-{part}", request_signature.timestamp, request_signature.scope, previous, *hashes])
         )
 
 
-KINDS = pytest.mark.parametrize("kind", [SIGNED, SIGNED_WITH_TRAILER])
+PAYLOAD_TYPES = pytest.mark.parametrize("payload_type", [SIGNED_CHUNKS, SIGNED_CHUNKS_AND_TRAILER])
 
 
-@KINDS
+@PAYLOAD_TYPES
 @pytest.mark.parametrize("size", [1000, 50_000, len(CONTENT)])
-def test_signed_chunks_are_stored(process_server: LocalServer, sender: Sender, kind: str, size: int) -> None:
-    assert Upload(sender, kind).put("whole", size).status == 200
+def test_signed_chunks_are_stored(process_server: LocalServer, sender: Sender, payload_type: str, size: int) -> None:
+    assert Upload(sender, payload_type).put("whole", size).status == 200
     assert (process_server.bucket / "whole").read_bytes() == CONTENT
 
 
-@KINDS
+@PAYLOAD_TYPES
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_forged_chunk_signature_is_refused(process_server: LocalServer, sender: Sender, kind: str, number: int) -> None:
-    answer = Upload(sender, kind, forge=lambda at, signature: "0" * 64 if at == number else signature).put("forged")
+def test_forged_chunk_signature_is_refused(
+    process_server: LocalServer, sender: Sender, payload_type: str, number: int
+) -> None:
+    answer = Upload(
+        sender, payload_type, forge=lambda chunk_number, signature: "0" * 64 if chunk_number == number else signature
+    ).put("forged")
     assert (answer.status, b"<Code>SignatureDoesNotMatch</Code>" in answer.body) == (403, True)
     assert not (process_server.bucket / "forged").exists()
 
 
 def test_forged_trailer_signature_is_refused(process_server: LocalServer, sender: Sender) -> None:
-    answer = Upload(sender, SIGNED_WITH_TRAILER, forge=lambda at, signature: "" if at == -1 else signature).put(
-        "forged"
-    )
+    answer = Upload(
+        sender, SIGNED_CHUNKS_AND_TRAILER, forge=lambda chunk_number, signature: "" if chunk_number == -1 else signature
+    ).put("forged")
     assert (answer.status, b"signature of the trailer" in answer.body) == (403, True)
     assert not (process_server.bucket / "forged").exists()
 
@@ -154,14 +165,16 @@ def test_unsigned_trailer_after_signed_chunks_is_refused(sender: Sender) -> None
     upload = Upload(sender)
     headers = {"X-Amz-Decoded-Content-Length": "0"}
     target = "/sagemaker-us-east-1-000000000000/trailer"
-    signed = sender.sign("s3", "PUT", target, headers, payload=SIGNED)
-    request_proof = proof(sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"])
-    body = upload.body([b""], request_proof).removesuffix(b"\r\n") + b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n"
-    answer = sender.send_raw("PUT", target, signed, body)
+    signed_headers = sender.sign("s3", "PUT", target, headers, payload=SIGNED_CHUNKS)
+    request_signature = make_request_signature(
+        sender.credentials, signed_headers["Authorization"][-64:], signed_headers["X-Amz-Date"]
+    )
+    body = upload.make_body([b""], request_signature).removesuffix(b"\r\n") + b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n"
+    answer = sender.send_raw("PUT", target, signed_headers, body)
     assert (answer.status, b"IncompleteBody" in answer.body) == (400, True)
 
 
 @pytest.mark.parametrize("payload", ["STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", "E3B0" * 16, "anything"])
-def test_unknown_kind_of_payload_is_refused(sender: Sender, payload: str) -> None:
+def test_unknown_payload_type_is_refused(sender: Sender, payload: str) -> None:
     answer = sender.send_signed("s3", "PUT", "/sagemaker-us-east-1-000000000000/kind", body=b"x", payload=payload)
     assert (answer.status, b"<Code>InvalidArgument</Code>" in answer.body) == (400, True)

@@ -7,6 +7,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,23 @@ import pytest
 
 from microjobs_orchestrator.local import console_address
 from microjobs_orchestrator.local.console import feed
-from microjobs_orchestrator.local.console.operations import CHANGING
+from microjobs_orchestrator.local.console.operations import CHANGE_OPERATIONS
+from microjobs_orchestrator.local.console.sessions import REPEAT_SECONDS, Sessions
+from microjobs_orchestrator.local.console_address import Token
+from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import LocalServer
+from tests.local.clients import LocalServer, wait_until
 from tests.local.security.console_client import API, ROOT, SECRET, Console, make_token, open_stream, read_status
-from tests.local.security.stubbed import stubbed
-from tests.local.security.wire import Answer, Sender
+from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.wire import Response, Sender
 
 LIST = f"{API}sagemaker/ListTrainingJobs"
 
 
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with stubbed(tmp_path_factory.mktemp("console")) as running:
+    """A server whose runtime starts no hosts."""
+    with server_without_hosts(tmp_path_factory.mktemp("console")) as running:
         yield running
 
 
@@ -45,7 +50,7 @@ def console(stub: LocalServer, outsider: Console) -> Console:
     return outsider
 
 
-def test_session_reads_like_any_client(console: Console) -> None:
+def test_session_can_list_jobs(console: Console) -> None:
     answer = console.post(LIST, {})
     assert (answer.status, "TrainingJobSummaries" in json.loads(answer.body)) == (200, True)
 
@@ -56,6 +61,37 @@ def test_session_reads_like_any_client(console: Console) -> None:
 def test_token_works_once(stub: LocalServer, outsider: Console) -> None:
     token = make_token(stub)
     assert [outsider.open(token).status for _ in range(2)] == [200, 401]
+
+
+KEY = "a" * 36
+"""The key of a page that sends its token again."""
+
+
+def test_page_whose_response_was_lost_opens_one_session(stub: LocalServer, outsider: Console) -> None:
+    token = make_token(stub)
+    outsider.open(token, key=KEY)
+    first_session = Console(outsider.sender, outsider.cookie, outsider.secret)
+    assert outsider.open(token, key=KEY).status == 200
+    assert (first_session.post(LIST, {}).status, outsider.post(LIST, {}).status) == (401, 200)
+
+
+@pytest.mark.parametrize("key", ["", "a" * 35, KEY + "a", "\ud800", None])
+def test_used_token_with_the_key_of_another_page_is_refused(stub: LocalServer, outsider: Console, key: Any) -> None:
+    token = make_token(stub)
+    assert outsider.open(token, key=KEY).status == 200
+    other_console = Console(outsider.sender)
+    assert other_console.open(token, key=key).status in (400, 401)
+    assert outsider.post(LIST, {}).status == 200
+
+
+def test_used_token_is_refused_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = Sessions(lambda nonce: Token(nonce, int(time.time()) + 100))
+    sessions.open("nonce", KEY)
+    sessions.open("nonce", KEY)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + REPEAT_SECONDS)
+    with pytest.raises(ServiceError, match="was used"):
+        sessions.open("nonce", KEY)
 
 
 def test_expired_token_is_refused(stub: LocalServer, outsider: Console, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +106,9 @@ def test_token_with_a_later_expiry_is_refused(stub: LocalServer, outsider: Conso
 
 
 def test_token_of_another_home_is_refused(stub: LocalServer, outsider: Console, tmp_path: Path) -> None:
-    other = Home(tmp_path / "other")
-    other.create()
-    assert outsider.open(make_token(stub, other)).status == 401
+    other_home = Home(tmp_path / "other")
+    other_home.create()
+    assert outsider.open(make_token(stub, other_home)).status == 401
 
 
 @pytest.mark.parametrize("body", [{}, {"token": 5}, {"token": ""}, {"token": "1.2.3"}, [], b"{", b"\xff"])
@@ -86,14 +122,14 @@ def test_malformed_token_is_refused(outsider: Console, body: Any) -> None:
 @pytest.mark.parametrize("missing", ["Cookie", SECRET])
 def test_cookie_and_secret_are_both_needed(console: Console, missing: str) -> None:
     for value in (None, "", "microjobs-console=guessed"):
-        answer = console.sender.send_raw("POST", LIST, console.headers({missing: value}), b"{}")
+        answer = console.sender.send_raw("POST", LIST, console.make_headers({missing: value}), b"{}")
         assert (answer.status, b"TrainingJobSummaries" in answer.body) == (401, False)
 
 
 def test_secret_of_another_session_is_refused(stub: LocalServer, console: Console) -> None:
-    other = Console(console.sender)
-    other.open(make_token(stub))
-    assert console.post(LIST, {}, Cookie=other.cookie).status == 401
+    other_console = Console(console.sender)
+    other_console.open(make_token(stub))
+    assert console.post(LIST, {}, Cookie=other_console.cookie).status == 401
 
 
 def test_cookie_is_hidden_from_scripts_and_other_sites(stub: LocalServer, outsider: Console) -> None:
@@ -101,11 +137,13 @@ def test_cookie_is_hidden_from_scripts_and_other_sites(stub: LocalServer, outsid
     assert {"HttpOnly", f"Path={ROOT}", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
 
 
-def test_session_does_not_sign_requests(stub: LocalServer, console: Console) -> None:
+def test_session_does_not_replace_signatures(stub: LocalServer, console: Console) -> None:
     """The session works below the console's path only: S3 and the AWS APIs still need signatures."""
-    headers = console.headers({"Origin": None, "X-Amz-Target": "SageMaker.ListModels"})
+    headers = console.make_headers({"Origin": None, "X-Amz-Target": "SageMaker.ListModels"})
     assert console.sender.send_raw("POST", "/", headers, b"{}").status == 403
-    assert console.sender.send_raw("GET", f"/{stub.address.bucket}", console.headers({"Origin": None})).status == 403
+    assert (
+        console.sender.send_raw("GET", f"/{stub.address.bucket}", console.make_headers({"Origin": None})).status == 403
+    )
 
 
 # --- other pages ---
@@ -128,7 +166,7 @@ def test_session_does_not_sign_requests(stub: LocalServer, console: Console) -> 
     ids=str,
 )
 def test_requests_of_other_pages_are_refused(console: Console, changes: dict[str, str | None]) -> None:
-    headers = console.headers(
+    headers = console.make_headers(
         {name: value and value.replace("HOST", console.sender.host) for name, value in changes.items()}
     )
     answer = console.sender.send_raw("POST", LIST, headers, b"{}")
@@ -145,13 +183,13 @@ def test_forms_are_refused(console: Console, content_type: str | None) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"])
 def test_operations_need_post(console: Console, method: str) -> None:
-    answer = console.sender.send_raw(method, LIST, console.headers({}))
+    answer = console.sender.send_raw(method, LIST, console.make_headers({}))
     assert answer.status == 405
     assert "access-control-allow-origin" not in answer.headers
 
 
 @pytest.mark.parametrize("target", [ROOT, f"{ROOT}assets/main.js", f"{ROOT}absent", LIST])
-def test_every_response_has_the_headers_of_security(outsider: Console, target: str) -> None:
+def test_every_response_has_security_headers(outsider: Console, target: str) -> None:
     headers = outsider.sender.send_raw("GET", target, {}).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -162,7 +200,7 @@ def test_every_response_has_the_headers_of_security(outsider: Console, target: s
     assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_assets_are_not_for_other_pages_but_links_work(outsider: Console) -> None:
+def test_other_pages_may_link_to_the_console_but_not_load_its_scripts(outsider: Console) -> None:
     script = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
     assert outsider.sender.send_raw("GET", f"{ROOT}assets/main.js", script).status == 403
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
@@ -176,8 +214,8 @@ def test_files_are_compressed_and_cached(outsider: Console) -> None:
         answer = outsider.sender.send_raw("GET", ROOT + path, {"Accept-Encoding": "gzip"})
         assert answer.headers["content-encoding"] == "gzip"
         assert answer.headers["cache-control"] == policy
-        again = outsider.sender.send_raw("GET", ROOT + path, {"If-None-Match": answer.headers["etag"]})
-        assert (again.status, again.body) == (304, b"")
+        second = outsider.sender.send_raw("GET", ROOT + path, {"If-None-Match": answer.headers["etag"]})
+        assert (second.status, second.body) == (304, b"")
 
 
 def test_objects_of_buckets_are_sandboxed(stub: LocalServer) -> None:
@@ -203,16 +241,16 @@ def test_objects_of_buckets_are_sandboxed(stub: LocalServer) -> None:
         "assets/main.js%00",
     ],
 )
-def test_paths_lead_to_no_other_file(outsider: Console, path: str) -> None:
+def test_path_of_an_asset_cannot_reach_other_files(outsider: Console, path: str) -> None:
     assert outsider.sender.send_raw("GET", ROOT + path, {}).status in (403, 404)
 
 
 def test_huge_bodies_are_refused_before_they_are_read(outsider: Console) -> None:
     for target, status in ((LIST, 413), (f"{API}sessions", 413)):
-        headers = outsider.headers({"Content-Length": str(1 << 40)})
+        headers = outsider.make_headers({"Content-Length": str(1 << 40)})
         assert outsider.sender.send_raw("POST", target, headers, b"{}").status == status
         outsider.sender.close()
-    chunked = outsider.headers({"Transfer-Encoding": "chunked"})
+    chunked = outsider.make_headers({"Transfer-Encoding": "chunked"})
     assert outsider.sender.send_raw("POST", LIST, chunked, b"2\r\n{}\r\n0\r\n\r\n").status == 411
     outsider.sender.close()
 
@@ -239,7 +277,7 @@ def test_only_listed_operations_are_performed(console: Console, operation: str, 
     assert console.post(API + operation, {}).status == status
 
 
-ATTACKS: Sequence[tuple[dict[str, str | None], int]] = (
+ATTACK_HEADERS: Sequence[tuple[dict[str, str | None], int]] = (
     ({"Sec-Fetch-Site": "cross-site"}, 403),
     ({"Sec-Fetch-Site": "same-site"}, 403),
     ({"Origin": "http://evil.example"}, 403),
@@ -252,17 +290,17 @@ ATTACKS: Sequence[tuple[dict[str, str | None], int]] = (
     ({SECRET: "guessed"}, 401),
 )
 """Changes of a request's headers, and the status of the response."""
-CHANGES = [f"{service}/{name}" for service, names in CHANGING.items() for name in sorted(names)]
+CHANGES = [f"{service}/{name}" for service, names in CHANGE_OPERATIONS.items() for name in sorted(names)]
 
 
 @pytest.mark.parametrize("operation", CHANGES)
 def test_operations_that_change_something_refuse_other_pages(console: Console, operation: str) -> None:
     assert console.post(API + operation, {}).status == 400  # a request of the console's page reaches the validation
-    for changes, status in ATTACKS:
-        answer = console.sender.send_raw("POST", API + operation, console.headers(changes), b"{}")
+    for changes, status in ATTACK_HEADERS:
+        answer = console.sender.send_raw("POST", API + operation, console.make_headers(changes), b"{}")
         assert answer.status == status, changes
         assert "access-control-allow-origin" not in answer.headers
-    assert console.sender.send_raw("GET", API + operation, console.headers({})).status == 405
+    assert console.sender.send_raw("GET", API + operation, console.make_headers({})).status == 405
 
 
 def test_invalid_members_are_refused_as_for_all_clients(console: Console) -> None:
@@ -308,12 +346,12 @@ def start_download(console: Console, **members: str) -> str:
     return API + str(json.loads(answer.body)["path"])
 
 
-def fetch_download(console: Console, target: str, **changes: str) -> Answer:
+def fetch_download(console: Console, target: str, **changes: str) -> Response:
     headers = {"Cookie": console.cookie, "Sec-Fetch-Site": "same-origin", **changes}
     return console.sender.send_raw("GET", target, headers)
 
 
-def test_download_works_once_and_is_stored_as_a_file(console: Console) -> None:
+def test_download_works_once_and_is_an_attachment(console: Console) -> None:
     target = start_download(console)
     first, second = fetch_download(console, target), fetch_download(console, target)
     assert (first.status, first.body[:14], second.status) == (200, b"line 0\nline 1\n", 404)
@@ -322,9 +360,9 @@ def test_download_works_once_and_is_stored_as_a_file(console: Console) -> None:
 
 def test_download_needs_the_session_that_started_it(stub: LocalServer, console: Console) -> None:
     target = start_download(console)
-    other = Console(console.sender)
-    other.open(make_token(stub))
-    assert fetch_download(other, target).status == 404
+    other_console = Console(console.sender)
+    other_console.open(make_token(stub))
+    assert fetch_download(other_console, target).status == 404
     assert console.sender.send_raw("GET", target, {}).status == 404
     for site in ("cross-site", "same-site"):
         assert fetch_download(console, target, **{"Sec-Fetch-Site": site}).status == 403
@@ -348,7 +386,7 @@ def test_objects_need_a_session_and_its_secret(console: Console, route: str) -> 
     assert console.post(API + route, request, Cookie=None).status == 401
     assert console.post(API + route, request, X_Microjobs_Console=None).status == 401
     assert console.post(API + route, request, Sec_Fetch_Site="same-site").status == 403
-    assert console.sender.send_raw("GET", API + route, console.headers({})).status == 405
+    assert console.sender.send_raw("GET", API + route, console.make_headers({})).status == 405
 
 
 @pytest.mark.parametrize("route", OBJECT_ROUTES[1:])
@@ -364,7 +402,7 @@ def test_objects_need_a_session_and_its_secret(console: Console, route: str) -> 
         ({"bucket": None}, 400),
     ],
 )
-def test_paths_of_objects_lead_to_no_other_file(
+def test_path_of_an_object_cannot_reach_other_files(
     console: Console, route: str, members: dict[str, Any], status: int
 ) -> None:
     assert console.post(API + route, {**OBJECT, "bytes": 10, **members}).status == status
@@ -389,11 +427,11 @@ def test_preview_and_download_are_never_shown_as_a_page(console: Console, stub: 
     assert fetch_download(console, API + path).status == 404
 
 
-def test_list_of_an_archive_that_expands_is_limited(console: Console, stub: LocalServer) -> None:
+def test_list_of_an_archive_of_enormous_size_is_limited(console: Console, stub: LocalServer) -> None:
     member = tarfile.TarInfo("zeros")
     member.size = 300 << 20
-    packer = zlib.compressobj(1, wbits=31)
-    parts = [packer.compress(member.tobuf()), *(packer.compress(bytes(1 << 20)) for _ in range(300)), packer.flush()]
+    gzip = zlib.compressobj(1, wbits=31)
+    parts = [gzip.compress(member.tobuf()), *(gzip.compress(bytes(1 << 20)) for _ in range(300)), gzip.flush()]
     stub.s3.put_object(Bucket="fuzz", Key="bomb.tar.gz", Body=b"".join(parts))
     answer = console.post(f"{API}objects/archive", {"bucket": "fuzz", "key": "bomb.tar.gz"})
     assert (answer.status, json.loads(answer.body)["isComplete"]) == (200, False)
@@ -417,20 +455,23 @@ def test_streams_need_a_session(outsider: Console) -> None:
 
 
 def test_number_of_streams_is_limited_and_closed_pages_make_room(console: Console) -> None:
-    streams = [open_stream(console) for _ in range(feed.MAX_STREAMS)]
-    assert [read_status(stream) for stream in streams] == [200] * feed.MAX_STREAMS
-    with open_stream(console) as excess:
-        assert read_status(excess) == 503
-    assert console.post(LIST, {}).status == 200
-    streams.pop().close()
-    with open_stream(console) as next_stream:
-        assert read_status(next_stream) == 200
-    for stream in streams:
-        stream.close()
+    with ExitStack() as stack:
+        streams = [stack.enter_context(open_stream(console)) for _ in range(feed.MAX_STREAMS)]
+        assert [read_status(stream) for stream in streams] == [200] * feed.MAX_STREAMS
+        with open_stream(console) as excess:
+            assert read_status(excess) == 503
+        assert console.post(LIST, {}).status == 200
+        streams[0].close()
+        wait_until(lambda: read_stream_status(console), lambda status: status == 200)
+
+
+def read_stream_status(console: Console) -> int:
+    with open_stream(console) as stream:
+        return read_status(stream)
 
 
 def test_server_with_open_streams_stops_quickly(tmp_path: Path) -> None:
-    with stubbed(tmp_path) as server:
+    with server_without_hosts(tmp_path) as server:
         sender = Sender(server.address)
         console = Console(sender)
         console.open(make_token(server))

@@ -4,7 +4,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +17,9 @@ from werkzeug import Request, Response
 from microjobs_orchestrator.local.gateway import authentication, connections
 from microjobs_orchestrator.local.gateway.connection import SMALL_BODY_BYTES
 from microjobs_orchestrator.local.gateway.listener import Server
+from microjobs_orchestrator.local.tasks import Watcher
 from tests.local.clients import LocalServer, wait_until
-from tests.local.security.test_authentication import REQUESTS, SignedRequest
+from tests.local.security.test_authentication import REQUESTS, ValidRequest
 from tests.local.security.wire import Sender
 
 MEGABYTE = 1 << 20
@@ -36,9 +37,9 @@ def connect(host: str, receive_buffer: int | None = None) -> socket.socket:
     return connection
 
 
-def head(fields: Mapping[str, str], first: str = "POST / HTTP/1.1") -> bytes:
+def format_head(fields: Mapping[str, str], request_line: str = "POST / HTTP/1.1") -> bytes:
     return "".join(
-        f"{line}\r\n" for line in (first, *(f"{name}: {value}" for name, value in fields.items()), "")
+        f"{line}\r\n" for line in (request_line, *(f"{name}: {value}" for name, value in fields.items()), "")
     ).encode()
 
 
@@ -56,23 +57,23 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def receive_until(connection: socket.socket, end: bytes) -> bytes:
-    received = b""
-    while end not in received:
+    received_bytes = b""
+    while end not in received_bytes:
         block = connection.recv(MEGABYTE)
-        assert block, received
-        received += block
-    return received
+        assert block, received_bytes
+        received_bytes += block
+    return received_bytes
 
 
 # --- connections without a request ---
 
 
-@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
-def test_silent_connections_do_not_block_others(process_server: LocalServer, sender: Sender, sent: bytes) -> None:
-    with ExitStack() as silent:
+@pytest.mark.parametrize("sent_bytes", [b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_silent_connections_do_not_block_others(process_server: LocalServer, sender: Sender, sent_bytes: bytes) -> None:
+    with ExitStack() as stack:
         for _ in range(200):
-            connection = silent.enter_context(closing(connect(sender.host)))
-            connection.sendall(sent)
+            connection = stack.enter_context(closing(connect(sender.host)))
+            connection.sendall(sent_bytes)
         began = time.monotonic()
         assert sender.send_raw("GET", "/health", {}).status == 200
         process_server.s3.list_buckets()
@@ -80,26 +81,29 @@ def test_silent_connections_do_not_block_others(process_server: LocalServer, sen
 
 
 def test_idle_connections_do_not_block_others(sender: Sender) -> None:
-    with ExitStack() as idle:
+    with ExitStack() as stack:
         for _ in range(100):
-            connection = idle.enter_context(closing(connect(sender.host)))
+            connection = stack.enter_context(closing(connect(sender.host)))
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 200")
         assert sender.send_raw("GET", "/health", {}).status == 200
 
 
-def answer(request: Request) -> Response:
+def answer_request(request: Request) -> Response:
     if request.path == "/large":
         return Response(bytes(64 * MEGABYTE))
     return Response(f"{len(request.stream.read())} bytes for {request.path}")
 
 
 @contextmanager
-def serving(send_buffer: int | None = None, **options: Any) -> Iterator[str]:
+def run_http_server(
+    send_buffer: int | None = None, answer: Callable[[Request], Response] = answer_request, **options: Any
+) -> Iterator[str]:
+    """Run the gateway's HTTP server with two threads and a stub application; yield its address."""
     server = Server(("127.0.0.1", 0), numthreads=2, **options)
     server.wsgi_app = Request.application(answer)
     server.prepare()
-    if send_buffer is not None:  # accepted sockets inherit it
+    if send_buffer is not None:  # accepted sockets inherit the option
         server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     thread = threading.Thread(target=server.serve)
     thread.start()
@@ -112,12 +116,12 @@ def serving(send_buffer: int | None = None, **options: Any) -> Iterator[str]:
 
 def test_slow_headers_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.5)
-    with serving() as host, closing(connect(host)) as slow:
+    with run_http_server() as host, closing(connect(host)) as connection:
         began, is_open = time.monotonic(), True
         while is_open and time.monotonic() - began < HANG_SECONDS:
             time.sleep(0.05)
             try:
-                slow.sendall(b"A")
+                connection.sendall(b"A")
             except OSError:
                 is_open = False
         assert not is_open
@@ -125,30 +129,30 @@ def test_slow_headers_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_slow_request_gets_status_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.5)
-    with serving() as host, closing(connect(host)) as slow:
-        slow.sendall(b"GET / HTTP/1.1\r\n")
-        assert slow.recv(MEGABYTE).startswith(b"HTTP/1.1 408")
+    with run_http_server() as host, closing(connect(host)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 408")
 
 
 def test_silent_connections_are_closed_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
-    with serving() as host, ExitStack() as silent:
-        opened = [silent.enter_context(closing(connect(host))) for _ in range(12)]
-        with closing(connect(host)) as known:
-            known.sendall(b"GET /known HTTP/1.1\r\nHost: a\r\n\r\n")
-            receive_until(known, b"bytes for /known")
-            opened += [silent.enter_context(closing(connect(host))) for _ in range(20)]
-            known.sendall(b"GET /again HTTP/1.1\r\nHost: a\r\n\r\n")  # only silent ones were closed
-            receive_until(known, b"bytes for /again")
-        assert all(is_closed(connection) for connection in opened[:24])
+    with run_http_server() as host, ExitStack() as stack:
+        silent_connections = [stack.enter_context(closing(connect(host))) for _ in range(12)]
+        with closing(connect(host)) as client:
+            client.sendall(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
+            receive_until(client, b"bytes for /first")
+            silent_connections += [stack.enter_context(closing(connect(host))) for _ in range(20)]
+            client.sendall(b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n")  # this connection was kept open
+            receive_until(client, b"bytes for /second")
+        assert all(is_closed(connection) for connection in silent_connections[:24])
 
 
 def test_pipelined_requests_are_answered_in_order() -> None:
-    with serving() as host, closing(connect(host)) as connection:
-        sent = [f"POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" for number in range(50)]
-        connection.sendall("".join(sent).encode())
-        received = receive_until(connection, b"for /49")
-        positions = [received.find(f"3 bytes for /{number}HTTP".encode()) for number in range(49)]
+    with run_http_server() as host, closing(connect(host)) as connection:
+        requests = [f"POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" for number in range(50)]
+        connection.sendall("".join(requests).encode())
+        received_bytes = receive_until(connection, b"for /49")
+        positions = [received_bytes.find(f"3 bytes for /{number}HTTP".encode()) for number in range(49)]
         assert positions == sorted(positions)
         assert -1 not in positions
 
@@ -168,38 +172,38 @@ def test_pipelined_requests_are_answered_in_order() -> None:
     ],
 )
 def test_chunks_are_parsed_strictly(chunks: bytes, status: int) -> None:
-    again = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
-    with serving() as host, closing(connect(host)) as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + again)
+    next_request = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+    with run_http_server() as host, closing(connect(host)) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + next_request)
         connection.shutdown(socket.SHUT_WR)
-        received = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
-    assert (int(received.split()[1]), b"for /next" in received) == (status, status == 200)
+        received_bytes = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
+    assert (int(received_bytes.split()[1]), b"for /next" in received_bytes) == (status, status == 200)
 
 
 def test_clients_that_read_no_responses_occupy_no_workers() -> None:
     request = b"GET /" + b"x" * 900 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
-    with serving(timeout=4 * HANG_SECONDS) as host, ExitStack() as silent:
-        for _ in range(4):  # twice the workers
-            connection = silent.enter_context(closing(connect(host)))
+    with run_http_server(timeout=4 * HANG_SECONDS) as host, ExitStack() as stack:
+        for _ in range(4):  # twice as many requests as workers
+            connection = stack.enter_context(closing(connect(host)))
             connection.settimeout(1)
             with suppress(TimeoutError):  # the server stops reading when its buffer for responses is full
                 while True:
                     connection.sendall(request * 100)
-        with closing(connect(host)) as other:
-            other.sendall(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
-            receive_until(other, b"for /other")
+        with closing(connect(host)) as other_client:
+            other_client.sendall(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
+            receive_until(other_client, b"for /other")
 
 
 @pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"], ids=["", "close"])
 def test_responses_without_a_reader_occupy_no_workers(header: bytes) -> None:
     size = 40_000
-    with serving(timeout=4 * HANG_SECONDS, send_buffer=4096) as host, ExitStack() as silent:
-        connections = [silent.enter_context(closing(connect(host, receive_buffer=4096))) for _ in range(4)]
-        for connection in connections:  # twice the workers
+    with run_http_server(timeout=4 * HANG_SECONDS, send_buffer=4096) as host, ExitStack() as stack:
+        connections = [stack.enter_context(closing(connect(host, receive_buffer=4096))) for _ in range(4)]
+        for connection in connections:  # twice as many requests as workers
             connection.sendall(b"GET /" + b"x" * size + b" HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n")
-        with closing(connect(host)) as other:
-            other.sendall(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
-            receive_until(other, b"for /other")
+        with closing(connect(host)) as other_client:
+            other_client.sendall(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
+            receive_until(other_client, b"for /other")
         for connection in connections:
             receive_until(connection, b"x" * size)
             if header:
@@ -211,32 +215,69 @@ def test_responses_without_a_reader_occupy_no_workers(header: bytes) -> None:
 
 def test_slow_reader_receives_all_responses() -> None:
     request = b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
-    with serving() as host, closing(connect(host)) as late:
-        sender = threading.Thread(target=late.sendall, args=(request * 1000,))
+    with run_http_server() as host, closing(connect(host)) as slow_reader:
+        sender = threading.Thread(target=slow_reader.sendall, args=(request * 1000,))
         sender.start()
         time.sleep(1)
-        received = receive_until(late, b"for /" + b"x" * 9000)
-        while received.count(b" 200 ") < 1000:
-            received += late.recv(MEGABYTE)
+        received_bytes = receive_until(slow_reader, b"for /" + b"x" * 9000)
+        while received_bytes.count(b" 200 ") < 1000:
+            received_bytes += slow_reader.recv(MEGABYTE)
         sender.join()
 
 
 def test_client_that_reads_no_response_does_not_delay_the_stop() -> None:
-    with ExitStack() as silent:
-        with serving(timeout=4 * HANG_SECONDS, shutdown_timeout=0.1) as host:
-            connection = silent.enter_context(closing(connect(host)))
+    with ExitStack() as stack:
+        with run_http_server(timeout=4 * HANG_SECONDS, shutdown_timeout=0.1) as host:
+            connection = stack.enter_context(closing(connect(host)))
             connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
             assert connection.recv(1)
             began = time.monotonic()
         assert time.monotonic() - began < HANG_SECONDS
 
 
+def test_stop_does_not_wait_for_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop wakes the thread that waits for connections: no wait of the thread ends because of its time limit."""
+    wait_for_events, are_late = Watcher.select, list[bool]()
+
+    def wait_and_record(watcher: Watcher, seconds: float) -> list[object]:
+        deadline = time.monotonic() + seconds
+        ready_data = list(wait_for_events(watcher, seconds))
+        are_late.append(time.monotonic() >= deadline)
+        return ready_data
+
+    monkeypatch.setattr(connections, "CHECK_INTERVAL", HANG_SECONDS)
+    monkeypatch.setattr(Watcher, "select", wait_and_record)
+    with run_http_server() as host, closing(connect(host)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert receive_until(connection, b"0 bytes for /")
+    assert are_late
+    assert not any(are_late)
+
+
+def test_request_that_waits_for_another_program_does_not_delay_the_stop() -> None:
+    wait_event, end_event = threading.Event(), threading.Event()
+
+    def wait(_: Request) -> Response:
+        wait_event.set()
+        end_event.wait(HANG_SECONDS)
+        return Response()
+
+    with ExitStack() as stack:
+        with run_http_server(answer=wait, shutdown_timeout=0.1) as host:
+            connection = stack.enter_context(closing(connect(host)))
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert wait_event.wait(HANG_SECONDS)
+            began = time.monotonic()
+        assert time.monotonic() - began < HANG_SECONDS
+    end_event.set()
+
+
 # --- bodies of requests that are not authenticated yet ---
 
-REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+REFUSED_REQUESTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "unsigned": ({}, {"Authorization": ""}),
     "signed with another key": ({"credentials": Credentials("AKIAOTHER", "another")}, {}),
-    "old": ({"at": datetime.now(UTC) - timedelta(hours=1)}, {}),
+    "old": ({"signing_time": datetime.now(UTC) - timedelta(hours=1)}, {}),
     "with an unsigned header": ({}, {"X-Amz-Added": "x"}),
     "for another host": ({}, {"Host": "evil.example"}),
     "of a page": ({}, {"Origin": "http://page.example"}),
@@ -245,80 +286,82 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 """Arguments of `sign`, and headers that replace the signed ones, by the reason of the refusal."""
 
 
-@pytest.mark.parametrize("why", REFUSED)
+@pytest.mark.parametrize("reason", REFUSED_REQUESTS)
 @pytest.mark.parametrize("expect", [{}, {"Expect": "100-continue"}], ids=["", "expect"])
 @pytest.mark.parametrize(
-    "signed_request",
-    [signed_request for signed_request in REQUESTS if signed_request.body],
-    ids=lambda signed_request: signed_request.service,
+    "valid_request",
+    [valid_request for valid_request in REQUESTS if valid_request.body],
+    ids=lambda valid_request: valid_request.service,
 )
 def test_invalid_request_is_refused_before_its_body(
-    sender: Sender, signed_request: SignedRequest, why: str, expect: Mapping[str, str]
+    sender: Sender, valid_request: ValidRequest, reason: str, expect: Mapping[str, str]
 ) -> None:
-    signing, added_headers = REFUSED[why]
-    signed = {"X-Amz-Content-SHA256": "0" * 64, **signed_request.headers}
-    headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed, **signing)
+    signing, added_headers = REFUSED_REQUESTS[reason]
+    request_headers = {"X-Amz-Content-SHA256": "0" * 64, **valid_request.headers}
+    headers = sender.sign(valid_request.service, valid_request.method, valid_request.target, request_headers, **signing)
     fields = {**headers, "Content-Length": str(24 * MEGABYTE), **expect, **added_headers}
     with closing(connect(sender.host)) as connection:
-        connection.sendall(head(fields, f"{signed_request.method} {signed_request.target} HTTP/1.1"))
+        connection.sendall(format_head(fields, f"{valid_request.method} {valid_request.target} HTTP/1.1"))
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 403 ")
         assert is_closed(connection)
 
 
 @pytest.mark.parametrize(
-    "signed_request",
-    [signed_request for signed_request in REQUESTS if signed_request.body],
-    ids=lambda signed_request: signed_request.service,
+    "valid_request",
+    [valid_request for valid_request in REQUESTS if valid_request.body],
+    ids=lambda valid_request: valid_request.service,
 )
-def test_signed_request_gets_status_100(sender: Sender, signed_request: SignedRequest) -> None:
+def test_signed_request_gets_status_100(sender: Sender, valid_request: ValidRequest) -> None:
     headers = sender.sign(
-        signed_request.service,
-        signed_request.method,
-        signed_request.target,
-        signed_request.headers,
-        signed_request.body,
+        valid_request.service,
+        valid_request.method,
+        valid_request.target,
+        valid_request.headers,
+        valid_request.body,
     )
-    fields = {**headers, "Content-Length": str(len(signed_request.body)), "Expect": "100-continue"}
+    fields = {**headers, "Content-Length": str(len(valid_request.body)), "Expect": "100-continue"}
     with closing(connect(sender.host)) as connection:
-        connection.sendall(head(fields, f"{signed_request.method} {signed_request.target} HTTP/1.1"))
+        connection.sendall(format_head(fields, f"{valid_request.method} {valid_request.target} HTTP/1.1"))
         assert connection.recv(MEGABYTE) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        connection.sendall(signed_request.body)
+        connection.sendall(valid_request.body)
         connection.shutdown(socket.SHUT_WR)
-        answer = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
-        assert answer.startswith(b"HTTP/1.1 200") or b"Endpoint e of account" in answer
+        response = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
+        assert response.startswith(b"HTTP/1.1 200") or b"Endpoint e of account" in response
 
 
 def test_failing_upload_gets_its_error_before_its_body(sender: Sender) -> None:
     headers = sender.sign("s3", "PUT", "/no-such-bucket/key", payload="UNSIGNED-PAYLOAD")
     fields = {**headers, "Content-Length": str(24 * MEGABYTE), "Expect": "100-continue"}
     with closing(connect(sender.host)) as connection:
-        connection.sendall(head(fields, "PUT /no-such-bucket/key HTTP/1.1"))
+        connection.sendall(format_head(fields, "PUT /no-such-bucket/key HTTP/1.1"))
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 404 ")
 
 
 def test_large_body_is_refused_before_it_is_sent(sender: Sender) -> None:
-    signed_request = REQUESTS[0]
-    headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
+    valid_request = REQUESTS[0]
+    headers = sender.sign(valid_request.service, valid_request.method, valid_request.target, valid_request.headers)
     with closing(connect(sender.host)) as connection:
-        connection.sendall(head({**headers, "Content-Length": str(10**15)}))
+        connection.sendall(format_head({**headers, "Content-Length": str(10**15)}))
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 413 ")
 
 
-def resident_megabytes(local: LocalServer) -> float:
+def read_resident_megabytes(local: LocalServer) -> float:
     pages = int(Path(f"/proc/{local.address.pid}/statm").read_text().split()[1])
     return pages * 4096 / MEGABYTE
 
 
-def send_large_bodies(sender: Sender, signed: Mapping[str, str]) -> list[threading.Thread]:
+def send_large_bodies(sender: Sender, signed_headers: Mapping[str, str]) -> list[threading.Thread]:
     """Send 20 bodies of 24 MB at once."""
 
     def send() -> None:
         with closing(connect(sender.host)) as connection:
-            connection.sendall(head({**signed, "Content-Length": str(24 * MEGABYTE)}, f"POST {INVOKE.target} HTTP/1.1"))
+            connection.sendall(
+                format_head({**signed_headers, "Content-Length": str(24 * MEGABYTE)}, f"POST {INVOKE.target} HTTP/1.1")
+            )
             try:
                 connection.sendall(bytes(24 * MEGABYTE))
             except OSError:
-                return  # refused before all was sent
+                return  # the server has refused the body before all of it was sent
             connection.recv(MEGABYTE)
 
     threads = [threading.Thread(target=send) for _ in range(20)]
@@ -336,81 +379,91 @@ INVOKE = REQUESTS[-1]
 def test_unauthenticated_bodies_use_little_memory(
     process_server: LocalServer, sender: Sender, credentials: Credentials | None
 ) -> None:
-    signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, b"other", credentials=credentials)
-    before, highest = resident_megabytes(process_server), 0.0
-    threads = send_large_bodies(sender, signed)
+    signed_headers = sender.sign(
+        INVOKE.service, "POST", INVOKE.target, INVOKE.headers, b"other", credentials=credentials
+    )
+    initial_megabytes, peak_megabytes = read_resident_megabytes(process_server), 0.0
+    threads = send_large_bodies(sender, signed_headers)
     while any(thread.is_alive() for thread in threads):
-        highest = max(highest, resident_megabytes(process_server))
+        peak_megabytes = max(peak_megabytes, read_resident_megabytes(process_server))
         time.sleep(0.01)
-    assert max(highest, resident_megabytes(process_server)) - before < 100  # of 480 that were sent
+    assert (
+        max(peak_megabytes, read_resident_megabytes(process_server)) - initial_megabytes < 100
+    )  # the clients have sent 480 MB
 
 
 @READS_MEMORY
-def test_memory_of_large_requests_is_returned(process_server: LocalServer, sender: Sender) -> None:
-    signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, bytes(24 * MEGABYTE))
-    before = resident_megabytes(process_server)
-    for thread in send_large_bodies(sender, signed):
+def test_memory_of_large_requests_is_freed(process_server: LocalServer, sender: Sender) -> None:
+    signed_headers = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, bytes(24 * MEGABYTE))
+    initial_megabytes = read_resident_megabytes(process_server)
+    for thread in send_large_bodies(sender, signed_headers):
         thread.join()
     wait_until(
-        lambda: resident_megabytes(process_server) - before, lambda megabytes: megabytes < 100, seconds=HANG_SECONDS
+        lambda: read_resident_megabytes(process_server) - initial_megabytes,
+        lambda megabytes: megabytes < 100,
+        seconds=HANG_SECONDS,
     )
 
 
 def test_slow_unauthenticated_bodies_do_not_occupy_all_threads(process_server: LocalServer, sender: Sender) -> None:
-    signed_request = REQUESTS[0]
-    headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
-    with ExitStack() as slow:
-        opened = [slow.enter_context(closing(connect(sender.host))) for _ in range(100)]
-        for connection in opened:
-            connection.sendall(head({**headers, "Content-Length": str(MEGABYTE)}))
-        deadline, answered = time.monotonic() + HANG_SECONDS, list[socket.socket]()
-        while len(answered) < len(opened) - authentication.MAX_BODIES:
+    valid_request = REQUESTS[0]
+    headers = sender.sign(valid_request.service, valid_request.method, valid_request.target, valid_request.headers)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(connect(sender.host))) for _ in range(100)]
+        for connection in clients:
+            connection.sendall(format_head({**headers, "Content-Length": str(MEGABYTE)}))
+        deadline, answered_clients = time.monotonic() + HANG_SECONDS, list[socket.socket]()
+        while len(answered_clients) < len(clients) - authentication.MAX_BODIES:
             assert time.monotonic() < deadline
-            answered, _, _ = select.select(opened, [], [], 0.1)
-        assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
+            answered_clients, _, _ = select.select(clients, [], [], 0.1)
+        assert {connection.recv(12) for connection in answered_clients} == {b"HTTP/1.1 503"}
         process_server.s3.list_buckets()
         process_server.sagemaker.list_models()
 
 
-FORM = {"Host": "localhost", "Content-Type": "multipart/form-data; boundary=b", "Content-Length": str(24 * MEGABYTE)}
+FORM_HEADERS = {
+    "Host": "localhost",
+    "Content-Type": "multipart/form-data; boundary=b",
+    "Content-Length": str(24 * MEGABYTE),
+}
 PART = b'--b\r\nContent-Disposition: form-data; name="'
 
 
 @pytest.mark.parametrize(
-    "before", [b"", PART, PART + b'policy"\r\n\r\n'], ids=["before the first part", "header", "field"]
+    "body_start", [b"", PART, PART + b'policy"\r\n\r\n'], ids=["before the first part", "header", "field"]
 )
-def test_unsigned_form_is_refused_before_its_file(sender: Sender, before: bytes) -> None:
+def test_unsigned_form_is_refused_before_its_file(sender: Sender, body_start: bytes) -> None:
     with closing(connect(sender.host)) as connection:
-        connection.sendall(head(FORM, "POST /bucket HTTP/1.1") + before)
-        with suppress(OSError):  # refused before all was sent
+        connection.sendall(format_head(FORM_HEADERS, "POST /bucket HTTP/1.1") + body_start)
+        with suppress(OSError):  # the server has refused the body before all of it was sent
             connection.sendall(b"a" * MEGABYTE)
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 403 ")
         assert is_closed(connection)
 
 
 def test_slow_unsigned_forms_do_not_occupy_all_threads(process_server: LocalServer, sender: Sender) -> None:
-    with ExitStack() as slow:
-        opened = [slow.enter_context(closing(connect(sender.host))) for _ in range(100)]
-        for connection in opened:
-            connection.sendall(head(FORM, "POST /bucket HTTP/1.1") + PART)
-        deadline, answered = time.monotonic() + HANG_SECONDS, list[socket.socket]()
-        while len(answered) < len(opened) - authentication.MAX_FORMS:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(connect(sender.host))) for _ in range(100)]
+        for connection in clients:
+            connection.sendall(format_head(FORM_HEADERS, "POST /bucket HTTP/1.1") + PART)
+        deadline, answered_clients = time.monotonic() + HANG_SECONDS, list[socket.socket]()
+        while len(answered_clients) < len(clients) - authentication.MAX_FORMS:
             assert time.monotonic() < deadline
-            answered, _, _ = select.select(opened, [], [], 0.1)
-        assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
+            answered_clients, _, _ = select.select(clients, [], [], 0.1)
+        assert {connection.recv(12) for connection in answered_clients} == {b"HTTP/1.1 503"}
         process_server.s3.list_buckets()
-        sent = bytes(2 * SMALL_BODY_BYTES)
-        headers = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, sent)
-        assert sender.send_raw("POST", INVOKE.target, headers, sent).status != 503
+        body = bytes(2 * SMALL_BODY_BYTES)
+        headers = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, body)
+        assert sender.send_raw("POST", INVOKE.target, headers, body).status != 503
 
 
 def test_incomplete_small_bodies_occupy_no_threads(process_server: LocalServer, sender: Sender) -> None:
-    signed_request = REQUESTS[0]
-    headers = sender.sign(signed_request.service, signed_request.method, signed_request.target, signed_request.headers)
-    with ExitStack() as slow:
+    valid_request = REQUESTS[0]
+    headers = sender.sign(valid_request.service, valid_request.method, valid_request.target, valid_request.headers)
+    with ExitStack() as stack:
         for _ in range(200):
-            connection = slow.enter_context(closing(connect(sender.host)))
-            connection.sendall(head({**headers, "Content-Length": "10"}) + b"{")
+            connection = stack.enter_context(closing(connect(sender.host)))
+            connection.sendall(format_head({**headers, "Content-Length": "10"}) + b"{")
         began = time.monotonic()
         process_server.sagemaker.list_models()
         assert time.monotonic() - began < HANG_SECONDS
@@ -418,7 +471,7 @@ def test_incomplete_small_bodies_occupy_no_threads(process_server: LocalServer, 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 99_999, 100_000, 300_000])
 def test_bodies_are_received_in_parts(size: int) -> None:
-    with serving() as host, closing(connect(host)) as connection:
+    with run_http_server() as host, closing(connect(host)) as connection:
         connection.sendall(f"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode())
         for start in range(0, size, 40_000):
             time.sleep(0.01)

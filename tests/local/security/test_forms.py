@@ -8,15 +8,17 @@ from typing import Any
 import boto3
 import pytest
 import requests
+from botocore.auth import HmacV1PostAuth
 from botocore.config import Config
+from botocore.credentials import Credentials
 
-from microjobs_orchestrator.local import sessions
+from microjobs_orchestrator.local import temporary_credentials
 from tests.local.clients import LocalServer
 
 FormChange = Callable[[dict[str, Any]], None]
 
 
-def s3(local: LocalServer, version: str = "s3v4", **session: str) -> Any:
+def make_s3_client(local: LocalServer, version: str = "s3v4", **session: str) -> Any:
     base_arguments = {
         "aws_access_key_id": local.address.access_key_id,
         "aws_secret_access_key": local.address.secret_access_key,
@@ -42,15 +44,19 @@ def test_form_uploads_a_file(process_server: LocalServer, version: str) -> None:
         ["eq", "$acl", "private"],
         ["content-length-range", 3, 300_000],
     ]
-    form = s3(process_server, version).generate_presigned_post(
+    form = make_s3_client(process_server, version).generate_presigned_post(
         process_server.address.bucket, "forms/${filename}", Fields=fields, Conditions=conditions
     )
     content = b"0123456789" * 30_000
-    answer = send(form, content, "folder/a b.txt")
-    assert (answer.status_code, b"<Key>forms/a b.txt</Key>" in answer.content) == (201, True), answer.text
-    found = s3(process_server).get_object(Bucket=process_server.address.bucket, Key="forms/a b.txt")
-    assert (found["ContentType"], found["Metadata"], found["Body"].read()) == ("text/x", {"who": "me"}, content)
-    assert answer.headers["ETag"] == found["ETag"]
+    response = send(form, content, "folder/a b.txt")
+    assert (response.status_code, b"<Key>forms/a b.txt</Key>" in response.content) == (201, True), response.text
+    stored_object = make_s3_client(process_server).get_object(Bucket=process_server.address.bucket, Key="forms/a b.txt")
+    assert (stored_object["ContentType"], stored_object["Metadata"], stored_object["Body"].read()) == (
+        "text/x",
+        {"who": "me"},
+        content,
+    )
+    assert response.headers["ETag"] == stored_object["ETag"]
 
 
 def test_form_of_a_session_uploads(process_server: LocalServer) -> None:
@@ -61,35 +67,37 @@ def test_form_of_a_session_uploads(process_server: LocalServer) -> None:
         "aws_session_token": issued["SessionToken"],
     }
     for version in ("s3", "s3v4"):
-        form = s3(process_server, version, **session).generate_presigned_post(process_server.address.bucket, "session")
+        form = make_s3_client(process_server, version, **session).generate_presigned_post(
+            process_server.address.bucket, "session"
+        )
         assert send(form).status_code == 204
         form["fields"]["x-amz-security-token"] = issued["SessionToken"][:-8] + "AAAAAAA="
         assert send(form).status_code == 403
 
 
-def _other_signature(form: dict[str, Any]) -> None:
+def _replace_signature(form: dict[str, Any]) -> None:
     name = "signature" if "signature" in form["fields"] else "x-amz-signature"
     form["fields"][name] = "0" * 64
 
 
-def _other_policy(form: dict[str, Any]) -> None:
-    """Replace the policy by one that allows more, and keep the signature."""
-    allowed = {"expiration": "2100-01-01T00:00:00Z", "conditions": [["starts-with", "$key", ""]]}
-    form["fields"]["policy"] = base64.b64encode(json.dumps(allowed).encode()).decode()
+def _replace_policy(form: dict[str, Any]) -> None:
+    """Replace the policy by a policy that allows more, and keep the signature."""
+    policy = {"expiration": "2100-01-01T00:00:00Z", "conditions": [["starts-with", "$key", ""]]}
+    form["fields"]["policy"] = base64.b64encode(json.dumps(policy).encode()).decode()
 
 
-def _set(name: str, value: str) -> FormChange:
+def _set_field(name: str, value: str) -> FormChange:
     def change(form: dict[str, Any]) -> None:
         form["fields"][name] = value
 
     return change
 
 
-def _to_other_bucket(form: dict[str, Any]) -> None:
+def _change_bucket(form: dict[str, Any]) -> None:
     form["url"] = form["url"] + "-other"
 
 
-def _without(name: str) -> FormChange:
+def _remove_field(name: str) -> FormChange:
     return lambda form: form["fields"].pop(name, None)
 
 
@@ -97,40 +105,72 @@ def _without(name: str) -> FormChange:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (_other_signature, "SignatureDoesNotMatch"),
-        (_other_policy, "SignatureDoesNotMatch"),
-        (_set("key", "elsewhere"), "AccessDenied"),
-        (_set("acl", "private"), "AccessDenied"),
-        (_set("x-amz-meta-extra", "1"), "AccessDenied"),
-        (_to_other_bucket, "AccessDenied"),
-        (_without("key"), "InvalidArgument"),
-        (_without("policy"), "SignatureDoesNotMatch"),
+        (_replace_signature, "SignatureDoesNotMatch"),
+        (_replace_policy, "SignatureDoesNotMatch"),
+        (_set_field("key", "elsewhere"), "AccessDenied"),
+        (_set_field("acl", "private"), "AccessDenied"),
+        (_set_field("x-amz-meta-extra", "1"), "AccessDenied"),
+        (_change_bucket, "AccessDenied"),
+        (_remove_field("key"), "InvalidArgument"),
+        (_remove_field("policy"), "SignatureDoesNotMatch"),
     ],
 )
-def test_form_against_its_policy_is_refused(
+def test_form_that_violates_its_policy_is_refused(
     process_server: LocalServer, version: str, change: FormChange, code: str
 ) -> None:
-    form = s3(process_server, version).generate_presigned_post(process_server.address.bucket, "refused")
+    form = make_s3_client(process_server, version).generate_presigned_post(process_server.address.bucket, "refused")
     change(form)
-    answer = send(form)
-    assert f"<Code>{code}</Code>" in answer.text, answer.text
+    response = send(form)
+    assert f"<Code>{code}</Code>" in response.text, response.text
     assert not (process_server.bucket / "refused").exists()
     assert not (process_server.bucket / "elsewhere").exists()
+
+
+def test_signed_form_without_a_policy_is_refused(process_server: LocalServer) -> None:
+    """The signature of the empty text is correct, because a missing policy is signed as an empty one."""
+    form = make_s3_client(process_server, "s3").generate_presigned_post(process_server.address.bucket, "no-policy")
+    address = process_server.address
+    signer = HmacV1PostAuth(Credentials(address.access_key_id, address.secret_access_key))
+    form["fields"]["signature"] = signer.sign_string("")
+    del form["fields"]["policy"]
+    response = send(form)
+    assert (response.status_code, "<Code>InvalidArgument</Code>" in response.text) == (400, True), response.text
+    assert "must contain a field named 'policy'" in response.text
+    assert not (process_server.bucket / "no-policy").exists()
+
+
+def make_redirect_form(server: LocalServer, key: str, target: str) -> dict[str, Any]:
+    """Return a signed upload form that redirects the browser to an address."""
+    form: dict[str, Any] = make_s3_client(server).generate_presigned_post(
+        server.address.bucket,
+        key,
+        Fields={"success_action_redirect": target},
+        Conditions=[{"success_action_redirect": target}],
+    )
+    return form
+
+
+def test_malformed_redirect_is_ignored(process_server: LocalServer) -> None:
+    target = "http://[::1"
+    form = make_redirect_form(process_server, "malformed-redirect", target)
+    assert send(form).status_code == 204
 
 
 @pytest.mark.parametrize(("size", "code"), [(2, "EntityTooSmall"), (101, "EntityTooLarge"), (100, None)])
 def test_policy_limits_the_size(process_server: LocalServer, size: int, code: str | None) -> None:
     conditions = [["content-length-range", 3, 100]]
-    form = s3(process_server).generate_presigned_post(
+    form = make_s3_client(process_server).generate_presigned_post(
         process_server.address.bucket, f"sized-{size}", Conditions=conditions
     )
-    answer = send(form, b"x" * size)
-    assert (f"<Code>{code}</Code>" in answer.text) == (code is not None)
+    response = send(form, b"x" * size)
+    assert (f"<Code>{code}</Code>" in response.text) == (code is not None)
     assert (process_server.bucket / f"sized-{size}").exists() == (code is None)
 
 
 def test_expired_policy_is_refused(process_server: LocalServer) -> None:
-    form = s3(process_server).generate_presigned_post(process_server.address.bucket, "expired", ExpiresIn=-1)
+    form = make_s3_client(process_server).generate_presigned_post(
+        process_server.address.bucket, "expired", ExpiresIn=-1
+    )
     assert "Policy expired" in send(form).text
 
 
@@ -144,38 +184,33 @@ def test_expired_policy_is_refused(process_server: LocalServer) -> None:
     ],
 )
 def test_form_without_a_signature_is_refused(process_server: LocalServer, fields: dict[str, str], code: str) -> None:
-    answer = send({"url": f"{process_server.address.url}/{process_server.address.bucket}", "fields": fields})
-    assert f"<Code>{code}</Code>" in answer.text, answer.text
+    response = send({"url": f"{process_server.address.url}/{process_server.address.bucket}", "fields": fields})
+    assert f"<Code>{code}</Code>" in response.text, response.text
 
 
 def test_incomplete_file_is_not_stored(process_server: LocalServer) -> None:
-    form = s3(process_server).generate_presigned_post(process_server.address.bucket, "cut")
+    form = make_s3_client(process_server).generate_presigned_post(process_server.address.bucket, "cut")
     request = requests.Request("POST", form["url"], data=form["fields"], files={"file": b"x" * 1000}).prepare()
     assert isinstance(request.body, bytes)
     request.body = request.body[:-200]
     request.headers["Content-Length"] = str(len(request.body))
     with requests.Session() as session:
-        answer = session.send(request, timeout=30)
-    assert "<Code>MalformedPOSTRequest</Code>" in answer.text
+        response = session.send(request, timeout=30)
+    assert "<Code>MalformedPOSTRequest</Code>" in response.text
     assert not (process_server.bucket / "cut").exists()
 
 
 def test_redirect_names_the_uploaded_object(process_server: LocalServer) -> None:
     target = "https://example.com/done?a=b"
-    form = s3(process_server).generate_presigned_post(
-        process_server.address.bucket,
-        "redirected",
-        Fields={"success_action_redirect": target},
-        Conditions=[{"success_action_redirect": target}],
-    )
-    answer = send(form)
-    assert answer.status_code == 303
-    assert answer.headers["Location"].startswith(
+    form = make_redirect_form(process_server, "redirected", target)
+    response = send(form)
+    assert response.status_code == 303
+    assert response.headers["Location"].startswith(
         f"{target}&bucket={process_server.address.bucket}&key=redirected&etag=%22"
     )
 
 
-# --- addresses that are presigned ---
+# --- presigned addresses ---
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
@@ -197,15 +232,15 @@ def test_presigned_address_is_accepted_until_it_expires(
 ) -> None:
     process_server.put({"presigned/a b": "x"})
     bucket = {} if operation == "list_buckets" else {"Bucket": process_server.address.bucket}
-    client = s3(process_server, version)
+    client = make_s3_client(process_server, version)
     url = client.generate_presigned_url(operation, Params={**bucket, **members})
-    answer = requests.request(method, url, timeout=30)
-    assert answer.status_code == 200, answer.text
+    response = requests.request(method, url, timeout=30)
+    assert response.status_code == 200, response.text
     if version == "s3":  # with version 4, the client refuses to sign an expired address
-        expired = client.generate_presigned_url(operation, Params={**bucket, **members}, ExpiresIn=-60)
-        assert requests.request(method, expired, timeout=30).status_code == 403
-    other = "HEAD" if method == "GET" else "GET"
-    assert requests.request(other, url, timeout=30).status_code == 403
+        expired_url = client.generate_presigned_url(operation, Params={**bucket, **members}, ExpiresIn=-60)
+        assert requests.request(method, expired_url, timeout=30).status_code == 403
+    other_method = "HEAD" if method == "GET" else "GET"
+    assert requests.request(other_method, url, timeout=30).status_code == 403
 
 
 def test_presigned_address_may_have_the_bucket_in_the_host(process_server: LocalServer) -> None:
@@ -224,42 +259,45 @@ def test_presigned_address_may_have_the_bucket_in_the_host(process_server: Local
         url = client.generate_presigned_url(operation, Params={"Bucket": process_server.address.bucket, **members})
         host = f"{process_server.address.bucket}.localhost"
         path = url.partition(f"{host}:{port}")[2]
-        answer = requests.get(f"{process_server.address.url}{path}", headers={"Host": f"{host}:{port}"}, timeout=30)
-        assert answer.status_code == 200, answer.text
+        response = requests.get(f"{process_server.address.url}{path}", headers={"Host": f"{host}:{port}"}, timeout=30)
+        assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 def test_presigned_upload_cannot_be_changed(process_server: LocalServer, version: str) -> None:
     members = {"Bucket": process_server.address.bucket, "Key": "put", "ContentType": "text/z", "Metadata": {"a": "b"}}
-    url = s3(process_server, version).generate_presigned_url("put_object", Params=members)
+    url = make_s3_client(process_server, version).generate_presigned_url("put_object", Params=members)
     headers = {"Content-Type": "text/z", "x-amz-meta-a": "b"}
     assert requests.put(url, b"x", headers=headers, timeout=30).status_code == 200
-    for changed in ({"Content-Type": "text/other"}, {"x-amz-meta-a": "c"}, {"x-amz-acl": "private"}):
-        assert requests.put(url, b"x", headers=headers | changed, timeout=30).status_code == 403
+    for changed_header in ({"Content-Type": "text/other"}, {"x-amz-meta-a": "c"}, {"x-amz-acl": "private"}):
+        assert requests.put(url, b"x", headers=headers | changed_header, timeout=30).status_code == 403
 
 
 @pytest.mark.parametrize("operation", ["get_object", "put_object", "list_objects", "create_bucket"])
 @pytest.mark.parametrize(
-    "added", ["attributes", "renameObject", "%72enameObject", "encryption", "retention", "publicAccessBlock", "session"]
+    "parameter",
+    ["attributes", "renameObject", "%72enameObject", "encryption", "retention", "publicAccessBlock", "session"],
 )
-def test_presigned_address_cannot_change_its_operation(process_server: LocalServer, operation: str, added: str) -> None:
+def test_presigned_address_cannot_change_its_operation(
+    process_server: LocalServer, operation: str, parameter: str
+) -> None:
     """Signature version 2 does not cover the parameters that select newer operations."""
     key = {"Key": "a"} if operation.endswith("_object") else {}
-    url = s3(process_server, "s3").generate_presigned_url(
+    url = make_s3_client(process_server, "s3").generate_presigned_url(
         operation, Params={"Bucket": process_server.address.bucket, **key}
     )
     method = "GET" if operation.startswith(("get", "list")) else "PUT"
-    answer = requests.request(method, f"{url}&{added}", timeout=30)
-    assert (answer.status_code, "<Code>SignatureDoesNotMatch</Code>" in answer.text) == (403, True), answer.text
+    response = requests.request(method, f"{url}&{parameter}", timeout=30)
+    assert (response.status_code, "<Code>SignatureDoesNotMatch</Code>" in response.text) == (403, True), response.text
 
 
 def test_policy_expires_with_its_session(process_server: LocalServer) -> None:
-    issued = sessions.issue(process_server.home.credentials(), sessions.HOME_CALLER, -1)
-    client = s3(
+    issued = temporary_credentials.issue(process_server.home.credentials(), temporary_credentials.HOME_CALLER, -1)
+    client = make_s3_client(
         process_server,
         aws_access_key_id=issued["AccessKeyId"],
         aws_secret_access_key=issued["SecretAccessKey"],
         aws_session_token=issued["SessionToken"],
     )
-    answer = send(client.generate_presigned_post(process_server.address.bucket, "late", ExpiresIn=86_400))
-    assert "<Code>ExpiredToken</Code>" in answer.text
+    response = send(client.generate_presigned_post(process_server.address.bucket, "late", ExpiresIn=86_400))
+    assert "<Code>ExpiredToken</Code>" in response.text

@@ -21,13 +21,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from microjobs_orchestrator.local import control
 from tests.local.clients import LocalServer
-from tests.local.security.families import BASES, FAMILIES
-from tests.local.security.hosted import create_endpoints
+from tests.local.security.families import BASE_MEMBERS, FAMILIES
+from tests.local.security.hosting_requests import create_endpoints
 from tests.local.security.requests import Request
-from tests.local.security.stubbed import stubbed
-from tests.local.security.wire import Answer, Sender
+from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.wire import Response, Sender
 
-REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "200"))
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "100"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261122"))
 
 PROTOCOLS = {
@@ -47,9 +47,9 @@ MAX_FINDINGS = 15
 
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """Return one server for all families."""
-    with stubbed(tmp_path_factory.mktemp("fuzz") / "home") as local:
-        local.sagemaker.create_model(ModelName="a", **BASES["CreateModel"])
+    """A server for all families, with an endpoint of each kind."""
+    with server_without_hosts(tmp_path_factory.mktemp("fuzz") / "home") as local:
+        local.sagemaker.create_model(ModelName="a", **BASE_MEMBERS["CreateModel"])
         create_endpoints(local)
         yield local
 
@@ -58,7 +58,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 @pytest.mark.timeout(3600)
 def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str) -> None:
     print(f"FUZZ_SEED={SEED} FUZZ_REQUESTS={REQUESTS}")
-    sender, findings, seen = Sender(stub.address), dict[str, Request](), Counter[str]()
+    sender, findings, response_counts = Sender(stub.address), dict[str, Request](), Counter[str]()
 
     @seed(SEED)
     @settings(
@@ -67,12 +67,12 @@ def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str
         suppress_health_check=list(HealthCheck),
     )
     @given(FAMILIES[family]())
-    def ask(request: Request) -> None:
+    def send(request: Request) -> None:
         if len(findings) >= MAX_FINDINGS:
             return
         try:
             answer = sender.send_signed(request.service, request.method, request.target, request.headers, request.body)
-            seen[f"{answer.status} {get_error_code(answer)}"] += 1
+            response_counts[f"{answer.status} {get_error_code(answer)}"] += 1
             finding = describe_violation(request, answer)
         except (OSError, HTTPException) as error:
             sender.close()
@@ -82,34 +82,35 @@ def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str
 
     began = time.monotonic()
     with closing(sender):
-        ask()
-    print(f"{family}: {sum(seen.values())} in {time.monotonic() - began:.0f} s; {dict(seen.most_common(12))}")
+        send()
+    frequent_responses = dict(response_counts.most_common(12))
+    print(f"{family}: {sum(response_counts.values())} in {time.monotonic() - began:.0f} s; {frequent_responses}")
     assert control.find_server(stub.home) is not None
-    logged = stub.home.server_log.read_text(errors="replace")
+    log = stub.home.server_log.read_text(errors="replace")
     assert not findings, "\n\n".join(f"{finding}\n  {request!r:.1500}" for finding, request in findings.items())
-    traceback = logged.find("Traceback")
-    assert traceback < 0, logged[max(0, traceback - 500) : traceback + 4000]
-    assert " ERROR " not in logged, logged[-4000:]
+    traceback = log.find("Traceback")
+    assert traceback < 0, log[max(0, traceback - 500) : traceback + 4000]
+    assert " ERROR " not in log, log[-4000:]
 
 
-def describe_violation(request: Request, answer: Answer) -> str:
-    """Return the differences between a response and those of AWS; empty if there are none."""
-    is_bare = request.method == "HEAD"
-    if answer.status >= 500 and get_error_code(answer) not in ("NotImplemented", "ServiceUnavailable") and not is_bare:
+def describe_violation(request: Request, answer: Response) -> str:
+    """Return how a response differs from the responses of AWS; empty if it does not differ."""
+    is_head = request.method == "HEAD"  # the response has no body
+    if answer.status >= 500 and get_error_code(answer) not in ("NotImplemented", "ServiceUnavailable") and not is_head:
         return f"{request.operation.name}: status {answer.status}: {answer.body[:150]!r}"
     if answer.status >= 400:
         return (
             ""
-            if is_bare or get_error_code(answer)
+            if is_head or get_error_code(answer)
             else f"{request.operation.name}: not an AWS error: {answer.body[:100]!r}"
         )
     if answer.status >= 300:
         return "" if answer.status == 304 else f"{request.operation.name}: status {answer.status}"
-    readable = is_bare or _is_readable(request, answer)
-    return "" if readable else f"{request.operation.name}: not readable: {answer.body!r:.200}"
+    is_readable = is_head or _is_readable(request, answer)
+    return "" if is_readable else f"{request.operation.name}: not readable: {answer.body!r:.200}"
 
 
-def get_error_code(answer: Answer) -> str:
+def get_error_code(answer: Response) -> str:
     """Return the error code in a response: "ok" without an error, empty if code or message is missing."""
     if answer.status < 400:
         return "ok"
@@ -123,21 +124,21 @@ def get_error_code(answer: Answer) -> str:
             return answer.headers["x-amzn-errortype"] if has_message else ""
         root = ElementTree.fromstring(answer.body)  # noqa: S314  our own server's
         error = root.find("Error") if root.tag == "ErrorResponse" else root
-        found = ["" if error is None else error.findtext(name) or "" for name in ("Code", "Message")]
-        return found[0] if all(found) else ""
+        texts = ["" if error is None else error.findtext(name) or "" for name in ("Code", "Message")]
+        return texts[0] if all(texts) else ""
     except (ValueError, KeyError, ElementTree.ParseError):
         return ""
 
 
-def _is_readable(request: Request, answer: Answer) -> bool:
+def _is_readable(request: Request, answer: Response) -> bool:
     """Return whether botocore can parse the response for the operation of the request."""
     service, shape = request.operation.service_model, request.operation.output_shape
     if answer.headers.get("content-type") == EVENT_STREAM:
         return _is_event_stream(answer.body)
     protocol = PROTOCOLS.get(answer.headers.get("content-type", ""))
     target = f"{service.metadata.get('targetPrefix')}.{request.operation.name}"
-    is_other = protocol == "json" and request.headers.get("X-Amz-Target") != target
-    if shape is None or protocol is None or is_other or _has_blob(shape):
+    is_other_operation = protocol == "json" and request.headers.get("X-Amz-Target") != target
+    if shape is None or protocol is None or is_other_operation or _has_blob(shape):
         return True
     response = {"headers": answer.headers, "status_code": answer.status, "body": answer.body, "context": {}}
     try:
@@ -147,7 +148,7 @@ def _is_readable(request: Request, answer: Answer) -> bool:
 
 
 def _has_blob(shape: Shape) -> bool:
-    """Return whether the body of the response is a blob, such as the response of a container: it can have any type."""
+    """Return whether the body of the response is a blob. A blob, such as a container's response, can have any type."""
     payload = shape.serialization.get("payload")
     return isinstance(shape, StructureShape) and payload is not None and shape.members[payload].type_name == "blob"
 

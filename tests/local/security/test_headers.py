@@ -1,4 +1,4 @@
-"""Requests with ambiguous headers: names that are equal in WSGI, repeated headers, and malformed lines."""
+"""Requests with ambiguous headers: names that WSGI does not distinguish, repeated headers, and malformed lines."""
 
 import json
 import socket
@@ -19,27 +19,29 @@ JSON = "application/x-amz-json-1.1"
 Lines = Sequence[tuple[str, str]]
 
 
-def signed(sender: Sender, target: str = "SageMaker.ListModels") -> list[tuple[str, str]]:
+def make_signed_fields(sender: Sender, target: str = "SageMaker.ListModels") -> list[tuple[str, str]]:
     """Return the header fields of a signed request to SageMaker with the body `{}`."""
     headers = {TARGET: target, "Content-Type": JSON}
     fields = sender.sign("sagemaker", "POST", "/", headers, b"{}")
     return [*fields.items(), ("Content-Length", "2")]
 
 
-def send(sender: Sender, fields: Lines, first: str = "POST / HTTP/1.1", body: bytes = b"{}") -> tuple[int, bytes]:
+def send(
+    sender: Sender, fields: Lines, request_line: str = "POST / HTTP/1.1", body: bytes = b"{}"
+) -> tuple[int, bytes]:
     """Send only these fields. Return the status and the body of the response. Check that the connection closes."""
-    text = "".join(f"{line}\r\n" for line in (first, *(f"{name}: {value}" for name, value in fields), ""))
-    return exchange(sender, text.encode("latin-1") + body)
+    text = "".join(f"{line}\r\n" for line in (request_line, *(f"{name}: {value}" for name, value in fields), ""))
+    return send_bytes(sender, text.encode("latin-1") + body)
 
 
-def exchange(sender: Sender, sent: bytes) -> tuple[int, bytes]:
+def send_bytes(sender: Sender, request: bytes) -> tuple[int, bytes]:
     name, _, port = sender.host.partition(":")
     with closing(socket.create_connection((name, int(port)), timeout=20)) as connection:
-        connection.sendall(sent)
+        connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
-        while read := connection.recv(1 << 16):
-            answer += read
+        while block := connection.recv(1 << 16):
+            answer += block
     head, _, content = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), content
 
@@ -52,11 +54,15 @@ def test_header_with_underscores_does_not_replace_a_signed_header(
     process_server.sagemaker.create_model(ModelName="kept", PrimaryContainer={"Image": "i"})
     try:
         fields = sender.sign("sagemaker", "POST", "/", {TARGET: "SageMaker.DescribeModel"}, b'{"ModelName": "kept"}')
-        added, known = (name, "SageMaker.DeleteModel"), [*fields.items(), ("Content-Length", "21")]
-        status, body = send(sender, [added, *known] if is_first else [*known, added], body=b'{"ModelName": "kept"}')
+        added_field, signed_fields = (name, "SageMaker.DeleteModel"), [*fields.items(), ("Content-Length", "21")]
+        status, body = send(
+            sender,
+            [added_field, *signed_fields] if is_first else [*signed_fields, added_field],
+            body=b'{"ModelName": "kept"}',
+        )
         assert (status, json.loads(body)["ModelName"]) == (200, "kept")
     finally:
-        process_server.sagemaker.delete_model(ModelName="kept")  # fails if it is gone
+        process_server.sagemaker.delete_model(ModelName="kept")  # this call fails if the model does not exist
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,7 @@ def test_header_with_underscores_does_not_replace_a_signed_header(
     ],
 )
 def test_headers_with_underscores_are_ignored(sender: Sender, name: str, value: str) -> None:
-    status, body = send(sender, [*signed(sender), (name, value)])
+    status, body = send(sender, [*make_signed_fields(sender), (name, value)])
     assert (status, json.loads(body)) == (200, {"Models": []})
 
 
@@ -92,22 +98,22 @@ SINGLE_HEADERS = [
 
 
 @pytest.mark.parametrize("name", SINGLE_HEADERS)
-@pytest.mark.parametrize("spelled", [str.lower, str.upper, str.title])
-def test_repeated_single_header_is_refused(sender: Sender, name: str, spelled: type[str]) -> None:
-    known = {known.lower(): value for known, value in signed(sender)}
-    fields = [*signed(sender), *([] if name.lower() in known else [(name, "x")])]
-    status, body = send(sender, [*fields, (spelled(name), known.get(name.lower(), "x"))])
+@pytest.mark.parametrize("change_case", [str.lower, str.upper, str.title])
+def test_repeated_single_header_is_refused(sender: Sender, name: str, change_case: type[str]) -> None:
+    signed_values = {field.lower(): value for field, value in make_signed_fields(sender)}
+    fields = [*make_signed_fields(sender), *([] if name.lower() in signed_values else [(name, "x")])]
+    status, body = send(sender, [*fields, (change_case(name), signed_values.get(name.lower(), "x"))])
     assert (status, b"is repeated; send it once" in body) == (400, True), body
 
 
 def test_list_headers_may_be_repeated(process_server: LocalServer, sender: Sender) -> None:
     (process_server.bucket / "listed").write_text("content")
-    joined = {"X-Amz-Object-Attributes": "ETag,ObjectSize"}  # the client signs the joined value
-    fields = dict(sender.sign("s3", "GET", f"/{BUCKET}/listed?attributes", joined))
+    joined_header = {"X-Amz-Object-Attributes": "ETag,ObjectSize"}  # the client signs the joined value
+    fields = dict(sender.sign("s3", "GET", f"/{BUCKET}/listed?attributes", joined_header))
     del fields["X-Amz-Object-Attributes"]
-    several = [("X-Amz-Object-Attributes", "ETag"), ("Accept", "a"), ("x-amz-object-attributes", "ObjectSize")]
-    first = f"GET /{BUCKET}/listed?attributes HTTP/1.1"
-    status, body = send(sender, [*fields.items(), *several, ("Accept", "b")], first, b"")
+    repeated = [("X-Amz-Object-Attributes", "ETag"), ("Accept", "a"), ("x-amz-object-attributes", "ObjectSize")]
+    request_line = f"GET /{BUCKET}/listed?attributes HTTP/1.1"
+    status, body = send(sender, [*fields.items(), *repeated, ("Accept", "b")], request_line, b"")
     assert (status, b"<ObjectSize>7</ObjectSize>" in body) == (200, True)
 
 
@@ -132,14 +138,14 @@ def test_list_headers_may_be_repeated(process_server: LocalServer, sender: Sende
     ],
 )
 def test_malformed_header_line_is_refused(sender: Sender, line: bytes) -> None:
-    head = "".join(f"{name}: {value}\r\n" for name, value in signed(sender)).encode()
+    head = "".join(f"{name}: {value}\r\n" for name, value in make_signed_fields(sender)).encode()
     for lines in (head + line + b"\r\n", line + b"\r\n" + head):
-        status, body = exchange(sender, b"POST / HTTP/1.1\r\n" + lines + b"\r\n{}")
+        status, body = send_bytes(sender, b"POST / HTTP/1.1\r\n" + lines + b"\r\n{}")
         assert (status, b"<Code>BadRequest</Code>" in body) == (400, True), body
 
 
 @pytest.mark.parametrize(
-    ("first", "fields"),
+    ("request_line", "fields"),
     [
         ("POST / HTTP/1.1", [("Content-Length", "+2")]),
         ("POST / HTTP/1.1", [("Content-Length", "-2")]),
@@ -155,8 +161,8 @@ def test_malformed_header_line_is_refused(sender: Sender, line: bytes) -> None:
         ("POST /\t HTTP/1.1", [("Content-Length", "2")]),
     ],
 )
-def test_request_with_ambiguous_length_is_refused(sender: Sender, first: str, fields: Lines) -> None:
-    status, _ = send(sender, [("Host", "localhost"), *fields], first)
+def test_request_with_ambiguous_length_is_refused(sender: Sender, request_line: str, fields: Lines) -> None:
+    status, _ = send(sender, [("Host", "localhost"), *fields], request_line)
     assert status == 400
 
 
@@ -168,25 +174,25 @@ def test_request_without_a_host_is_refused(sender: Sender) -> None:
     "name", ["X-Amz-Added", "x-amz-meta-a_b", "X-Amzn-SageMaker-Target-Variant", "X-Amzn-SageMaker-Custom-Attributes"]
 )
 def test_headers_of_amazon_must_be_signed(sender: Sender, name: str) -> None:
-    status, body = send(sender, [*signed(sender), (name, "x")])
-    assert (status, b"headers that must be signed are not" in body) == (403, True)
+    status, body = send(sender, [*make_signed_fields(sender), (name, "x")])
+    assert (status, b"these headers must be signed" in body) == (403, True)
 
 
 def test_trace_header_of_a_proxy_needs_no_signature(sender: Sender) -> None:
-    assert send(sender, [*signed(sender), ("X-Amzn-Trace-Id", "Root=1")])[0] == 200
+    assert send(sender, [*make_signed_fields(sender), ("X-Amzn-Trace-Id", "Root=1")])[0] == 200
 
 
 @pytest.mark.parametrize(
-    "added",
+    "parameter",
     ["X-Amz-Signature=0", "X-Amz-Date=19990101T000000Z", "X-Amz-Expires=1", "X-Amz-Credential=x", "x-id=a&x-id=b"],
 )
 @pytest.mark.parametrize("is_first", [True, False])
-def test_repeated_parameter_of_a_presigned_address_is_refused(sender: Sender, added: str, is_first: bool) -> None:
+def test_repeated_parameter_of_a_presigned_address_is_refused(sender: Sender, parameter: str, is_first: bool) -> None:
     request = AWSRequest("GET", f"http://{sender.host}/{BUCKET}/key", {"Host": sender.host})
     S3SigV4QueryAuth(sender.credentials, "s3", "us-east-1", 60).add_auth(request)
     query = urlsplit(str(request.url)).query
-    joined = f"{added}&{query}" if is_first else f"{query}&{added}"
-    status, _ = send(sender, [("Host", sender.host)], f"GET /{BUCKET}/key?{joined} HTTP/1.1", b"")
+    parameters = f"{parameter}&{query}" if is_first else f"{query}&{parameter}"
+    status, _ = send(sender, [("Host", sender.host)], f"GET /{BUCKET}/key?{parameters} HTTP/1.1", b"")
     assert status in (400, 403)
 
 

@@ -1,4 +1,5 @@
-"""Jobs on several hosts while an attacker on this machine listens on all default ports, or connects to hosts first."""
+"""Jobs on several hosts, while an attacker on this machine listens on all default ports, or is the first to connect to
+each host."""
 
 import contextlib
 import io
@@ -16,25 +17,27 @@ import numpy as np
 import pytest
 
 from microjobs.contract import Layout
-from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT
-from tests.conftest import image_name
+from microjobs.network import DASK_PORT, HEARTBEAT_PORT, TENSORFLOW_PORT, TORCH_PORT
+from tests.conftest import make_image_name
 from tests.local.clients import (
     FINAL_STATUSES,
     ROOT,
     LocalServer,
-    processing_input,
-    processing_output,
-    unique,
+    make_processing_input,
+    make_processing_output,
+    make_unique_name,
     wait_until,
 )
-from tests.local.machine import Address, list_containers, listening_addresses
+from tests.local.machine import Address, list_containers, list_listening_addresses
 
 LAYOUT = Layout()
-USUAL_PORTS = (8785, 8786, WATCH_PORT, TORCH_PORT, TENSORFLOW_PORT)
+DEFAULT_PORTS = (DASK_PORT, HEARTBEAT_PORT, TORCH_PORT, TENSORFLOW_PORT)
 HOSTS = 3
-IS_FIRST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
-DELAY_OTHER_HOSTS = f"{IS_FIRST} || sleep 2; exec python -m microjobs"
-"""A program that delays the other hosts, so that an attacker can connect to the first one earlier."""
+POLL_INTERVAL_SECONDS = 0.05
+"""Seconds between two searches for new ports. A search reads the state of all processes."""
+IS_FIRST_HOST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
+DELAY_OTHER_HOSTS = f"{IS_FIRST_HOST} || sleep 2; exec python -m microjobs"
+"""A program that delays the other hosts, so that an attacker can connect to the first host earlier."""
 
 
 USE_DASK = (
@@ -44,7 +47,7 @@ USE_DASK = (
 
 
 class Payload:
-    """Connects to an address when it is unpickled."""
+    """An object whose pickle connects to an address when it is unpickled."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -54,7 +57,10 @@ class Payload:
 
 
 class Attacker:
-    """Connects to all ports of a job's hosts as soon as they listen, and claims to be algo-2."""
+    """A program that connects to a job's hosts as soon as they listen, and claims to be algo-2.
+
+    It tries all listening ports of processes, and the Dask and heartbeat ports of containers.
+    """
 
     def __init__(self, local: LocalServer) -> None:
         self._local = local
@@ -68,7 +74,8 @@ class Attacker:
     def connection_count(self) -> int:
         return len(self._connections)
 
-    def was_obeyed(self) -> bool:
+    def has_executed_code(self) -> bool:
+        """Return whether a host has unpickled the payload, which then connects to the trap."""
         self._trap.settimeout(1)
         try:
             self._trap.accept()[0].close()
@@ -79,54 +86,57 @@ class Attacker:
     def close(self) -> None:
         self._closing.set()
         self._thread.join()
-        for connected in (*self._connections.values(), self._trap):
-            connected.close()
+        for connection in (*self._connections.values(), self._trap):
+            connection.close()
 
     def _run(self) -> None:
         with ThreadPoolExecutor(100) as pool:
-            while not self._closing.wait(0.01):
-                for address in self._targets() - self._connections.keys():
+            while not self._closing.wait(POLL_INTERVAL_SECONDS):
+                for address in self._find_addresses() - self._connections.keys():
                     with contextlib.suppress(OSError):
                         self._connections[address] = socket.create_connection(address, timeout=5)
                         pool.submit(self._attack, self._connections[address])
 
-    def _targets(self) -> set[Address]:
+    def _find_addresses(self) -> set[Address]:
         if self._local.address.runtime == "process":
-            return listening_addresses(str(self._local.home.root / "work"))
-        return _addresses_of_containers(self._local)
+            return list_listening_addresses(str(self._local.home.root / "work"))
+        return _find_container_addresses(self._local)
 
-    def _attack(self, connected: socket.socket) -> None:
+    def _attack(self, connection: socket.socket) -> None:
         """Greet without a secret, and answer the first message with a pickle."""
-        content = pickle.dumps(Payload((connected.getsockname()[0], self._trap.getsockname()[1])))
+        content = pickle.dumps(Payload((connection.getsockname()[0], self._trap.getsockname()[1])))
         with contextlib.suppress(OSError):
-            connected.sendall(b"algo-2")
+            connection.sendall(b"algo-2")
             with contextlib.suppress(TimeoutError):
-                connected.recv(1 << 16)
-            connected.sendall(struct.pack("!i", len(content)) + content)
+                connection.recv(1 << 16)
+            connection.sendall(struct.pack("!i", len(content)) + content)
 
 
-def _addresses_of_containers(local: LocalServer) -> set[Address]:
+def _find_container_addresses(local: LocalServer) -> set[Address]:
     try:
         containers = list_containers(local.home)
-    except docker.errors.NotFound:  # removed meanwhile
+    except docker.errors.NotFound:  # the container was removed after it was listed
         return set()
-    networks = [one for container in containers for one in container.attrs["NetworkSettings"]["Networks"].values()]
-    return {(network["IPAddress"], port) for network in networks if network["IPAddress"] for port in (8786, 8787)}
+    networks = [
+        network for container in containers for network in container.attrs["NetworkSettings"]["Networks"].values()
+    ]
+    addresses = [network["IPAddress"] for network in networks if network["IPAddress"]]
+    return {(address, port) for address in addresses for port in (DASK_PORT, HEARTBEAT_PORT)}
 
 
 @pytest.fixture
 def occupied_ports() -> Iterator[None]:
     """Listen on all default ports of this machine."""
     with contextlib.ExitStack() as stack:
-        for port in USUAL_PORTS:
-            with contextlib.suppress(OSError):  # then another program does
+        for port in DEFAULT_PORTS:
+            with contextlib.suppress(OSError):  # another program already listens on the port
                 stack.enter_context(socket.create_server(("0.0.0.0", port)))
         yield
 
 
 def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
     """Scale arrays on several hosts. Return the job's description and the folder of its output."""
-    name = unique("scale")
+    name = make_unique_name("scale")
     x = np.arange(60.0).reshape(20, 3)
     for kind, values in (("x", x), ("y", x[:, 0])):
         for number, part in enumerate(np.split(values, 2)):
@@ -134,18 +144,18 @@ def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
             np.save(buffer, part)
             key = f"{name}/raw/{kind}_train-{number:05d}-of-00002.npy"
             local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=buffer.getvalue())
-    raw = processing_input("raw", local.uri(f"{name}/raw/"), str(LAYOUT.processing("input")), "ShardedByS3Key")
+    raw = make_processing_input("raw", local.uri(f"{name}/raw/"), str(LAYOUT.processing("input")), "ShardedByS3Key")
     local.sagemaker.create_processing_job(
         ProcessingJobName=name,
         AppSpecification={
-            "ImageUri": image_name("preprocess"),
+            "ImageUri": make_image_name("preprocess"),
             "ContainerEntrypoint": ["/bin/sh", "-c"],
             "ContainerArguments": [DELAY_OTHER_HOSTS],
         },
         ProcessingInputs=[raw],
         ProcessingOutputConfig={
             "Outputs": [
-                processing_output(split, local.uri(f"{name}/{split}"), str(LAYOUT.processing(split)))
+                make_processing_output(split, local.uri(f"{name}/{split}"), str(LAYOUT.processing(split)))
                 for split in ("train", "test")
             ]
         },
@@ -171,38 +181,38 @@ def test_job_succeeds_when_default_ports_are_occupied(processes: LocalServer) ->
     assert_scaled(processes, *scale(processes))
 
 
-def test_attacker_that_connects_first_gets_nothing(anywhere: LocalServer) -> None:
-    with contextlib.closing(Attacker(anywhere)) as attacker:
-        job, name = scale(anywhere)
+def test_attacker_that_connects_first_cannot_run_code(any_runtime_server: LocalServer) -> None:
+    with contextlib.closing(Attacker(any_runtime_server)) as attacker:
+        job, name = scale(any_runtime_server)
         assert attacker.connection_count
-        assert not attacker.was_obeyed()
-    assert_scaled(anywhere, job, name)
+        assert not attacker.has_executed_code()
+    assert_scaled(any_runtime_server, job, name)
 
 
 @pytest.mark.usefixtures("occupied_ports")
-def test_attacker_cannot_use_a_dask_cluster(anywhere: LocalServer) -> None:
+def test_attacker_cannot_use_a_dask_cluster(any_runtime_server: LocalServer) -> None:
     application = {
-        "ImageUri": image_name("preprocess"),
+        "ImageUri": make_image_name("preprocess"),
         "ContainerEntrypoint": ["with-dask", "python3", "-c"],
         "ContainerArguments": [USE_DASK],
     }
-    with contextlib.closing(Attacker(anywhere)) as attacker:
-        job = anywhere.process("", instances=2, AppSpecification=application)
+    with contextlib.closing(Attacker(any_runtime_server)) as attacker:
+        job = any_runtime_server.process("", instances=2, AppSpecification=application)
         assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
         assert attacker.connection_count
-        assert not attacker.was_obeyed()
+        assert not attacker.has_executed_code()
 
 
-def test_secret_of_a_job_is_new_and_not_logged(anywhere: LocalServer) -> None:
-    """Neither descriptions nor logs contain it, even if a job prints its environment."""
-    show = f"cat {ROOT}/secret/job > {ROOT}/model/$(hostname)"
-    jobs = [anywhere.train(show + "; env", instances=2) for _ in range(2)]
+def test_secret_of_a_job_is_new_and_not_logged(any_runtime_server: LocalServer) -> None:
+    """Descriptions and logs do not contain the secret, even if a job prints its environment."""
+    script = f"cat {ROOT}/secret/job > {ROOT}/model/$(hostname); env"
+    jobs = [any_runtime_server.train(script, instances=2) for _ in range(2)]
     names = [job["TrainingJobName"] for job in jobs]
-    secrets = [set(anywhere.model(name).values()) for name in names]
-    assert [len(one) for one in secrets] == [1, 1]
-    assert secrets[0] != secrets[1]
-    output_and_logs = str([jobs, [anywhere.read_logs("TrainingJobs", name) for name in names]])
-    assert not any(secret in output_and_logs for one in secrets for secret in one)
+    secrets_of_jobs = [set(any_runtime_server.read_archive(name).values()) for name in names]
+    assert [len(secrets) for secrets in secrets_of_jobs] == [1, 1]
+    assert secrets_of_jobs[0] != secrets_of_jobs[1]
+    output_and_logs = str([jobs, [any_runtime_server.read_logs("TrainingJobs", name) for name in names]])
+    assert not any(secret in output_and_logs for secrets in secrets_of_jobs for secret in secrets)
 
 
 def test_only_the_owner_can_read_the_secret(processes: LocalServer) -> None:

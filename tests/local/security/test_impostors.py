@@ -17,15 +17,15 @@ import pytest
 from microjobs_orchestrator.local import control, home_lock, identity
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
-from tests.local.clients import LocalServer, running_server, wait_until
+from tests.local.clients import LocalServer, run_server, wait_until
 
-NOBODY = 65534
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which root alone can")
+NOBODY_UID = 65534
+requires_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 
 
 @contextmanager
 def impostor(answer: Mapping[str, Any] | str, port: int = 0) -> Iterator[str]:
-    """Run a program that answers each request with the same JSON, or relays it to the server whose URL is `answer`."""
+    """Run a program that answers each request with the JSON `answer`, or relays each request to the URL `answer`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -49,20 +49,21 @@ def impostor(answer: Mapping[str, Any] | str, port: int = 0) -> Iterator[str]:
         listener.server_close()
 
 
-def microjobs(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_microjobs(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "MICROJOBS_HOME": str(home.root)}
     return subprocess.run(["microjobs", *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
-def point_to(local: LocalServer, url: str) -> None:
-    known = json.loads(local.home.server_file.read_text())
-    local.home.server_file.write_text(json.dumps({**known, "url": url}))
+def replace_server_address(local: LocalServer, url: str) -> None:
+    """Replace the server's address in the file from which commands read it."""
+    content = json.loads(local.home.server_file.read_text())
+    local.home.server_file.write_text(json.dumps({**content, "url": url}))
 
 
 @pytest.fixture
-def crashed(tmp_path: Path) -> Iterator[tuple[Home, str]]:
+def crashed_home(tmp_path: Path) -> Iterator[tuple[Home, str]]:
     """Yield a home whose server was killed, while an impostor listens on the server's port."""
-    with running_server(tmp_path / "home", runtime="process") as local:
+    with run_server(tmp_path / "home", runtime="process") as local:
         os.kill(local.address.pid, 9)
         wait_until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)
         port = int(local.address.url.rpartition(":")[2])
@@ -71,56 +72,61 @@ def crashed(tmp_path: Path) -> Iterator[tuple[Home, str]]:
 
 
 @pytest.mark.parametrize("command", [("status",), ("env",)])
-def test_commands_detect_an_impostor_after_a_crash(crashed: tuple[Home, str], command: tuple[str, ...]) -> None:
-    home, url = crashed
-    done = microjobs(home, "local", *command)
-    assert done.returncode == 1
-    assert "no server runs for" in done.stdout + done.stderr
-    assert url not in done.stdout
+def test_commands_detect_an_impostor_after_a_crash(crashed_home: tuple[Home, str], command: tuple[str, ...]) -> None:
+    home, url = crashed_home
+    result = run_microjobs(home, "local", *command)
+    assert result.returncode == 1
+    assert "no server runs for" in result.stdout + result.stderr
+    assert url not in result.stdout
 
 
-def test_run_detects_an_impostor_after_a_crash(crashed: tuple[Home, str]) -> None:
-    home, url = crashed
+def test_run_detects_an_impostor_after_a_crash(crashed_home: tuple[Home, str]) -> None:
+    home, url = crashed_home
     with control.use_server(home, Config(port=0, runtime="process")) as address:
         assert address.url != url
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"status": "ok"},
-        {"status": "ok", "proof": None},
-        {"status": "ok", "proof": ""},
-        {"status": "ok", "proof": "é"},
-        {"status": "ok", "proof": "0" * 64},
-    ],
-)
-def test_health_response_without_proof_is_refused(process_server: LocalServer, answer: Mapping[str, Any]) -> None:
-    with impostor({**answer, "pid": process_server.address.pid}) as url:
-        point_to(process_server, url)
+@contextmanager
+def impersonated(local: LocalServer, answer: Mapping[str, Any]) -> Iterator[None]:
+    """Run a program that gives this health response with the server's process id. Commands use the program's address in
+    place of the server's."""
+    with impostor({**answer, "pid": local.address.pid}) as url:
+        replace_server_address(local, url)
         try:
-            with pytest.raises(control.ServerError, match="does not know the secret"):
-                control.find_server(process_server.home)
-            for command in (("local", "status"), ("local", "env"), ("run", "straight-line")):
-                done = microjobs(process_server.home, *command)
-                assert (done.returncode, "does not know the secret" in done.stderr) == (1, True), done
+            yield
         finally:
-            point_to(process_server, process_server.address.url)
+            replace_server_address(local, local.address.url)
+
+
+@pytest.mark.parametrize("proof", [{}, {"proof": None}, {"proof": ""}, {"proof": "é"}, {"proof": "0" * 64}])
+def test_health_response_without_proof_is_refused(process_server: LocalServer, proof: Mapping[str, Any]) -> None:
+    with (
+        impersonated(process_server, {"status": "ok", **proof}),
+        pytest.raises(control.ServerError, match="does not know the secret"),
+    ):
+        control.find_server(process_server.home)
+
+
+@pytest.mark.parametrize("command", [("local", "status"), ("local", "env"), ("run", "straight-line")])
+def test_commands_refuse_an_impostor(process_server: LocalServer, command: tuple[str, ...]) -> None:
+    with impersonated(process_server, {"status": "ok", "proof": "0" * 64}):
+        result = run_microjobs(process_server.home, *command)
+    assert (result.returncode, "does not know the secret" in result.stderr) == (1, True), result
 
 
 def test_relayed_proof_is_refused(process_server: LocalServer) -> None:
     with impostor(process_server.address.url) as url:
-        point_to(process_server, url)
+        replace_server_address(process_server, url)
         try:
             with pytest.raises(control.ServerError, match="does not know the secret"):
                 control.find_server(process_server.home)
         finally:
-            point_to(process_server, process_server.address.url)
+            replace_server_address(process_server, process_server.address.url)
     assert control.find_server(process_server.home) == process_server.address
 
 
 def test_proof_depends_on_each_argument(tmp_path: Path) -> None:
-    known: dict[str, Any] = {"key": "k", "home": tmp_path, "pid": 1, "nonce": "0" * 64, "port": "1"}
+    arguments: dict[str, Any] = {"key": "k", "home": tmp_path, "pid": 1, "nonce": "0" * 64, "port": "1"}
     changes: list[dict[str, Any]] = [
         {"key": "l"},
         {"home": tmp_path / "a"},
@@ -128,11 +134,11 @@ def test_proof_depends_on_each_argument(tmp_path: Path) -> None:
         {"nonce": "1" * 64},
         {"port": "2"},
     ]
-    assert len({identity.prove(**known | change) for change in [{}, *changes]}) == len(changes) + 1
+    assert len({identity.prove(**arguments | change) for change in [{}, *changes]}) == len(changes) + 1
 
 
 @pytest.mark.parametrize("nonce", ["", "0", "0" * 63, "0" * 65, "G" * 64, "0" * 63 + "%0A"])
-def test_server_proves_only_nonces(process_server: LocalServer, nonce: str) -> None:
+def test_server_sends_a_proof_only_for_a_nonce(process_server: LocalServer, nonce: str) -> None:
     with urllib.request.urlopen(f"{process_server.address.url}/health?nonce={nonce}") as answer:
         assert "proof" not in json.load(answer)
 
@@ -141,16 +147,16 @@ def test_only_a_locked_file_names_the_server(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
     home.lock.write_text(f"{os.getpid()} 1")
-    assert home_lock.find_holder(home) is None  # nobody holds it
-    with home.lock.open() as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    assert home_lock.find_holder(home) is None  # no process holds the lock
+    with home.lock.open() as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         # The process with this id did not start at the recorded time.
         assert home_lock.find_holder(home) is None
     with home_lock.hold(home):
         assert home_lock.find_holder(home) == os.getpid()
 
 
-# --- the folder ---
+# --- the server's folder ---
 
 
 def test_permissions_of_an_open_home_are_restricted(tmp_path: Path) -> None:
@@ -160,16 +166,16 @@ def test_permissions_of_an_open_home_are_restricted(tmp_path: Path) -> None:
     home.root.chmod(0o755)
     (home.root / "credentials.json").chmod(0o644)
     (home.root / "runs").mkdir()
-    done = microjobs(home, "local", "up", "--detach", "--port", "0", "--runtime", "process")
+    result = run_microjobs(home, "local", "up", "--detach", "--port", "0", "--runtime", "process")
     try:
         assert home.root.stat().st_mode & 0o777 == 0o700
         assert (home.root / "credentials.json").stat().st_mode & 0o777 == 0o600
         assert (home.root / "server.key").stat().st_mode & 0o777 == 0o600
-        warnings = [line for line in done.stderr.splitlines() if "was open to other users" in line]
+        warnings = [line for line in result.stderr.splitlines() if "was open to other users" in line]
         assert len(warnings) == 2
     finally:
         control.stop(home)
-    home.create()  # prints no further warnings
+    home.create()  # the second call prints no warnings
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o757])
@@ -180,26 +186,26 @@ def test_home_that_others_can_replace_is_refused(tmp_path: Path, mode: int) -> N
     for use in (home.create, lambda: control.find_server(home), lambda: control.stop(home)):
         with pytest.raises(HomeError, match="all users can replace files in"):
             use()
-    (tmp_path / "open").chmod(mode | 0o1000)  # as /tmp
+    (tmp_path / "open").chmod(mode | 0o1000)  # with the sticky bit, which /tmp has, the folder is accepted
     home.create()
 
 
-@AS_ROOT
+@requires_root
 def test_home_of_another_user_is_refused(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
-    os.chown(home.root, NOBODY, NOBODY)
+    os.chown(home.root, NOBODY_UID, NOBODY_UID)
     for command in (("status",), ("env",), ("up", "--detach"), ("down",)):
-        done = microjobs(home, "local", *command)
-        assert (done.returncode, "belongs to another user" in done.stderr) == (1, True), done
+        result = run_microjobs(home, "local", *command)
+        assert (result.returncode, "belongs to another user" in result.stderr) == (1, True), result
 
 
-@AS_ROOT
+@requires_root
 def test_link_of_another_user_is_refused(tmp_path: Path) -> None:
     Home(tmp_path / "real").create()
     home = Home(tmp_path / "link")
     home.root.symlink_to(tmp_path / "real")
-    os.lchown(home.root, NOBODY, NOBODY)
+    os.lchown(home.root, NOBODY_UID, NOBODY_UID)
     with pytest.raises(HomeError, match="a link of another user"):
         home.create()
 
@@ -231,12 +237,12 @@ def test_permissions_of_a_folder_with_other_files_are_kept(tmp_path: Path, mode:
     assert (tmp_path / "shared").stat().st_mode & 0o7777 == mode
 
 
-@AS_ROOT
+@requires_root
 @pytest.mark.parametrize("file", ["credentials.json", "server.key"])
 def test_secret_of_another_user_is_refused(tmp_path: Path, file: str) -> None:
     home = Home(tmp_path / "home")
     home.create()
     (home.root / file).write_text("planted")
-    os.chown(home.root / file, NOBODY, NOBODY)
+    os.chown(home.root / file, NOBODY_UID, NOBODY_UID)
     with pytest.raises(HomeError, match="belongs to another user"):
         home.create()

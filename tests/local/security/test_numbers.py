@@ -14,13 +14,13 @@ from botocore.awsrequest import AWSRequest
 from microjobs_orchestrator.local import config
 from microjobs_orchestrator.local.config import ConfigError
 from tests.local.clients import LocalServer
-from tests.local.security.wire import Answer, Sender
+from tests.local.security.wire import Response, Sender
 
 BUCKET = "sagemaker-us-east-1-000000000000"
 JSON = "application/x-amz-json-1.1"
 MODEL = "arn:aws:sagemaker:us-east-1:000000000000:model/m"
-LONG = "9" * 5000
-"""More digits than Python converts to an integer."""
+LONG_NUMBER = "9" * 5000
+"""A number with more digits than Python converts to an integer."""
 
 NUMBERS = [
     *("", "-", "+5", "-5", " 5", "5 ", "1_0", "0x5", "1e5", "1.5", "nan", "inf", "1e999", "\u0665", "\uff15", "\xb2"),
@@ -30,8 +30,8 @@ NUMBERS = [
         "9" * 20,
         "-" + "9" * 20,
         "9" * 400,
-        LONG,
-        "-" + LONG,
+        LONG_NUMBER,
+        "-" + LONG_NUMBER,
         "0" * 5000 + "5",
         "five",
         "5,5",
@@ -39,8 +39,16 @@ NUMBERS = [
     ),
 ]
 DATES = [
-    *("", "x", "-1", LONG, "9999-99-99", f"Mon, 01 Jan {LONG} 00:00:00 GMT", f"Mon, {LONG} Jan 2020 00:00:00 GMT"),
-    *("Mon, 01 Jan 2020 00:00:00 +9999", f"Mon, 01 Jan 2020 00:00:00 +{LONG}", "Mon, 01 Jan 0000 00:00:00 GMT"),
+    *(
+        "",
+        "x",
+        "-1",
+        LONG_NUMBER,
+        "9999-99-99",
+        f"Mon, 01 Jan {LONG_NUMBER} 00:00:00 GMT",
+        f"Mon, {LONG_NUMBER} Jan 2020 00:00:00 GMT",
+    ),
+    *("Mon, 01 Jan 2020 00:00:00 +9999", f"Mon, 01 Jan 2020 00:00:00 +{LONG_NUMBER}", "Mon, 01 Jan 0000 00:00:00 GMT"),
     *(
         "0001-01-01T00:00:00+23:59",
         "9999-12-31T23:59:59-23:59",
@@ -52,42 +60,42 @@ DATES = [
 
 
 @pytest.fixture(autouse=True)
-def log(process_server: LocalServer) -> Iterator[None]:
-    """Check that the server's log has no traceback."""
+def no_traceback(process_server: LocalServer) -> Iterator[None]:
+    """Write an object. After the test, check that the server's log has no new traceback."""
     (process_server.bucket / "object").write_bytes(bytes(10))
     old_size = process_server.home.server_log.stat().st_size
     yield
     assert b"Traceback" not in process_server.home.server_log.read_bytes()[old_size:]
 
 
-def s3(method: str, target: str, header: str = "", **how: Any) -> Callable[[Sender, str], Answer]:
+def make_s3_sender(method: str, target: str, header: str = "", **options: Any) -> Callable[[Sender, str], Response]:
     """Return a function that sends a number to S3, in a parameter or a header."""
 
-    def send(sender: Sender, number: str) -> Answer:
+    def send(sender: Sender, number: str) -> Response:
         quoted = "".join(f"%{byte:02X}" for byte in number.encode())
         headers = {header: number} if header else {}
-        return sender.send_signed("s3", method, f"/{BUCKET}{target.format(quoted)}", headers, b"", **how)
+        return sender.send_signed("s3", method, f"/{BUCKET}{target.format(quoted)}", headers, b"", **options)
 
     return send
 
 
-def decoded_length(sender: Sender, number: str) -> Answer:
+def send_decoded_length(sender: Sender, number: str) -> Response:
     payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
     headers = {"X-Amz-Decoded-Content-Length": number, "Content-Encoding": "aws-chunked"}
     return sender.send_signed("s3", "PUT", f"/{BUCKET}/number", headers, b"5\r\nhello\r\n0\r\n\r\n", payload=payload)
 
 
-def chunk_size(sender: Sender, number: str) -> Answer:
+def send_chunk_size(sender: Sender, number: str) -> Response:
     payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
     headers = {"X-Amz-Decoded-Content-Length": "5"}
     body = number.encode() + b"\r\nhello\r\n0\r\n\r\n"
     return sender.send_signed("s3", "PUT", f"/{BUCKET}/number", headers, body, payload=payload)
 
 
-def presigned(name: str) -> Callable[[Sender, str], Answer]:
-    """Return a function that sends a presigned request with a number in a parameter of version 4 or 2."""
+def make_presigned_sender(name: str) -> Callable[[Sender, str], Response]:
+    """Return a function that sends a presigned request with a number in a parameter of signature version 4 or 2."""
 
-    def send(sender: Sender, number: str) -> Answer:
+    def send(sender: Sender, number: str) -> Response:
         quoted = "".join(f"%{byte:02X}" for byte in number.encode())
         if name == "Expires":
             query = f"AWSAccessKeyId={sender.credentials.access_key}&Signature=x&Expires={quoted}"
@@ -101,10 +109,10 @@ def presigned(name: str) -> Callable[[Sender, str], Answer]:
     return send
 
 
-def member(service: str, target: str, name: str, **others: Any) -> Callable[[Sender, str], Answer]:
+def make_member_sender(service: str, target: str, name: str, **others: Any) -> Callable[[Sender, str], Response]:
     """Return a function that sends a number in JSON, as a number and as a string."""
 
-    def send(sender: Sender, number: str) -> Answer:
+    def send(sender: Sender, number: str) -> Response:
         answers = []
         for text in (number or "null", json.dumps(number)):
             other_members = "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in others.items())
@@ -116,76 +124,78 @@ def member(service: str, target: str, name: str, **others: Any) -> Callable[[Sen
     return send
 
 
-def form(sender: Sender, number: str) -> Answer:
+def send_form(sender: Sender, number: str) -> Response:
     quoted = "".join(f"%{byte:02X}" for byte in number.encode())
     body = f"Action=ListRoles&Version=2010-05-08&MaxItems={quoted}".encode()
     return sender.send_signed("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
 
 
-def item_number(sender: Sender, number: str) -> Answer:
+def send_item_number(sender: Sender, number: str) -> Response:
     quoted = "".join(f"%{byte:02X}" for byte in number.encode())
     body = f"Action=AssumeRole&Version=2011-06-15&RoleArn=x&PolicyArns.member.{quoted}.arn=x".encode()
     return sender.send_signed("sts", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
 
 
-def part_number(sender: Sender, number: str) -> Answer:
+def send_part_number(sender: Sender, number: str) -> Response:
     part = f"<Part><PartNumber>{number}</PartNumber><ETag>x</ETag></Part>"
     document = f"<CompleteMultipartUpload>{part}</CompleteMultipartUpload>"
     return sender.send_signed("s3", "POST", f"/{BUCKET}/object?uploadId=x", {}, document.encode())
 
 
-def invoke(header: str) -> Callable[[Sender, str], Answer]:
-    def send(sender: Sender, number: str) -> Answer:
+def make_invocation_sender(header: str) -> Callable[[Sender, str], Response]:
+    def send(sender: Sender, number: str) -> Response:
         headers = {header: number.encode().decode("latin-1"), "X-Amzn-SageMaker-InputLocation": f"s3://{BUCKET}/object"}
         return sender.send_signed("sagemaker", "POST", "/endpoints/e/async-invocations", headers, b"")
 
     return send
 
 
-def token(service: str, target: str, name: str, text_format: str, **others: Any) -> Callable[[Sender, str], Answer]:
+def make_token_sender(
+    service: str, target: str, name: str, text_format: str, **others: Any
+) -> Callable[[Sender, str], Response]:
     """Return a function that sends a page token with a number in it."""
 
-    def send(sender: Sender, number: str) -> Answer:
+    def send(sender: Sender, number: str) -> Response:
         text = text_format.format(number)
         tokens = [text, base64.urlsafe_b64encode(text.encode()).decode()]
-        answers = [member(service, target, name, **others)(sender, token) for token in tokens]
+        answers = [make_member_sender(service, target, name, **others)(sender, token) for token in tokens]
         return max(answers, key=lambda answer: answer.status)
 
     return send
 
 
-PLACES: Mapping[str, Callable[[Sender, str], Answer]] = {
-    "Range, last": s3("GET", "/object", "Range"),
-    "max-keys": s3("GET", "?list-type=2&max-keys={}"),
-    "max-uploads": s3("GET", "?uploads&max-uploads={}"),
-    "max-parts": s3("GET", "/object?uploadId=x&max-parts={}"),
-    "part-number-marker": s3("GET", "/object?uploadId=x&part-number-marker={}"),
-    "partNumber": s3("GET", "/object?partNumber={}"),
-    "partNumber of a part": s3("PUT", "/object?uploadId=x&partNumber={}"),
-    "PartNumber of a document": part_number,
-    "x-amz-mp-object-size": s3("POST", "/object?uploadId=x", "X-Amz-Mp-Object-Size"),
-    "x-amz-decoded-content-length": decoded_length,
-    "size of a chunk": chunk_size,
-    "Expires of version 2": presigned("Expires"),
-    "X-Amz-Expires": presigned("X-Amz-Expires"),
-    "X-Amz-Date": presigned("X-Amz-Date"),
-    "continuation-token": s3("GET", "?list-type=2&continuation-token={}"),
-    "MaxResults": member("sagemaker", "SageMaker.ListModels", "MaxResults"),
-    "CreationTimeAfter": member("sagemaker", "SageMaker.ListModels", "CreationTimeAfter"),
-    "NextToken": token("sagemaker", "SageMaker.ListModels", "NextToken", '[{}, "a"]'),
-    "NextToken of tags": token(
+NUMBER_SENDERS: Mapping[str, Callable[[Sender, str], Response]] = {
+    "Range, last": make_s3_sender("GET", "/object", "Range"),
+    "max-keys": make_s3_sender("GET", "?list-type=2&max-keys={}"),
+    "max-uploads": make_s3_sender("GET", "?uploads&max-uploads={}"),
+    "max-parts": make_s3_sender("GET", "/object?uploadId=x&max-parts={}"),
+    "part-number-marker": make_s3_sender("GET", "/object?uploadId=x&part-number-marker={}"),
+    "partNumber": make_s3_sender("GET", "/object?partNumber={}"),
+    "partNumber of a part": make_s3_sender("PUT", "/object?uploadId=x&partNumber={}"),
+    "PartNumber of a document": send_part_number,
+    "x-amz-mp-object-size": make_s3_sender("POST", "/object?uploadId=x", "X-Amz-Mp-Object-Size"),
+    "x-amz-decoded-content-length": send_decoded_length,
+    "size of a chunk": send_chunk_size,
+    "Expires of version 2": make_presigned_sender("Expires"),
+    "X-Amz-Expires": make_presigned_sender("X-Amz-Expires"),
+    "X-Amz-Date": make_presigned_sender("X-Amz-Date"),
+    "continuation-token": make_s3_sender("GET", "?list-type=2&continuation-token={}"),
+    "MaxResults": make_member_sender("sagemaker", "SageMaker.ListModels", "MaxResults"),
+    "CreationTimeAfter": make_member_sender("sagemaker", "SageMaker.ListModels", "CreationTimeAfter"),
+    "NextToken": make_token_sender("sagemaker", "SageMaker.ListModels", "NextToken", '[{}, "a"]'),
+    "NextToken of tags": make_token_sender(
         "sagemaker",
         "SageMaker.ListTags",
         "NextToken",
         '[{}, "a"]',
         ResourceArn=MODEL,
     ),
-    "limit of log groups": member("logs", "Logs_20140328.DescribeLogGroups", "limit"),
-    "startTime": member(
+    "limit of log groups": make_member_sender("logs", "Logs_20140328.DescribeLogGroups", "limit"),
+    "startTime": make_member_sender(
         "logs", "Logs_20140328.FilterLogEvents", "startTime", logGroupName="/aws/sagemaker/TrainingJobs"
     ),
-    "nextToken of log groups": token("logs", "Logs_20140328.DescribeLogGroups", "nextToken", "{}"),
-    "nextToken of log events": token(
+    "nextToken of log groups": make_token_sender("logs", "Logs_20140328.DescribeLogGroups", "nextToken", "{}"),
+    "nextToken of log events": make_token_sender(
         "logs",
         "Logs_20140328.GetLogEvents",
         "nextToken",
@@ -193,45 +203,45 @@ PLACES: Mapping[str, Callable[[Sender, str], Answer]] = {
         logGroupName="/aws/sagemaker/TrainingJobs",
         logStreamName="a",
     ),
-    "maxResults of images": member("ecr", "E.DescribeRepositories", "maxResults"),
-    "MaxItems": form,
-    "number of an item": item_number,
-    "InvocationTimeoutSeconds": invoke("X-Amzn-SageMaker-InvocationTimeoutSeconds"),
-    "RequestTTLSeconds": invoke("X-Amzn-SageMaker-RequestTTLSeconds"),
+    "maxResults of images": make_member_sender("ecr", "E.DescribeRepositories", "maxResults"),
+    "MaxItems": send_form,
+    "number of an item": send_item_number,
+    "InvocationTimeoutSeconds": make_invocation_sender("X-Amzn-SageMaker-InvocationTimeoutSeconds"),
+    "RequestTTLSeconds": make_invocation_sender("X-Amzn-SageMaker-RequestTTLSeconds"),
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_invalid_number_does_not_fail_the_server(sender: Sender, place: str) -> None:
+@pytest.mark.parametrize("place", NUMBER_SENDERS)
+def test_invalid_number_causes_no_server_error(sender: Sender, place: str) -> None:
     for number in NUMBERS:
         in_header = number.encode().decode("latin-1") if "x-amz" in place or "Range" in place else number
-        answer = PLACES[place](sender, in_header)
+        answer = NUMBER_SENDERS[place](sender, in_header)
         assert answer.status in (200, 204, 206) or 400 <= answer.status < 500 or answer.status == 501, number[:40]
 
 
 @pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since", "Date", "X-Amz-Date"])
-def test_invalid_date_does_not_fail_the_server(sender: Sender, header: str) -> None:
+def test_invalid_date_causes_no_server_error(sender: Sender, header: str) -> None:
     generator = random.Random(1)  # noqa: S311  the same dates in every run
     random_dates = [
         "".join(generator.choices("MonJan 0123456789,:+-()TZ", k=generator.randrange(40))) for _ in range(100)
     ]
     for date in [*DATES, *random_dates]:
-        signed = sender.sign("s3", "GET", f"/{BUCKET}/object", {} if "Date" in header else {header: date})
-        answer = sender.send_raw("GET", f"/{BUCKET}/object", {**signed, header: date})
+        signed_headers = sender.sign("s3", "GET", f"/{BUCKET}/object", {} if "Date" in header else {header: date})
+        answer = sender.send_raw("GET", f"/{BUCKET}/object", {**signed_headers, header: date})
         assert answer.status < 500, (date[:60], answer)
 
 
 @pytest.mark.parametrize(
-    ("range_", "status", "content_range"),
+    ("range_header", "status", "content_range"),
     [
-        (f"bytes=-{LONG}", 206, "bytes 0-9/10"),
-        (f"bytes=0-{LONG}", 206, "bytes 0-9/10"),
-        (f"bytes=3-{LONG}", 206, "bytes 3-9/10"),
+        (f"bytes=-{LONG_NUMBER}", 206, "bytes 0-9/10"),
+        (f"bytes=0-{LONG_NUMBER}", 206, "bytes 0-9/10"),
+        (f"bytes=3-{LONG_NUMBER}", 206, "bytes 3-9/10"),
         ("bytes=-" + "0" * 5000 + "4", 206, "bytes 6-9/10"),
-        (f"bytes={LONG}-", 416, None),
-        (f"bytes={LONG}-{LONG}", 416, None),
+        (f"bytes={LONG_NUMBER}-", 416, None),
+        (f"bytes={LONG_NUMBER}-{LONG_NUMBER}", 416, None),
         ("bytes=-" + "0" * 5000, 416, None),
-        (f"bytes={LONG}-5", 200, None),
+        (f"bytes={LONG_NUMBER}-5", 200, None),
         (f"bytes={'9' * 20}-{'8' * 20}", 200, None),
         ("bytes=\u0663-".encode().decode("latin-1"), 200, None),
         ("bytes=5", 200, None),
@@ -239,23 +249,25 @@ def test_invalid_date_does_not_fail_the_server(sender: Sender, header: str) -> N
     ],
 )
 def test_range_with_many_digits_is_accepted(
-    sender: Sender, range_: str, status: int, content_range: str | None
+    sender: Sender, range_header: str, status: int, content_range: str | None
 ) -> None:
-    answer = sender.send_signed("s3", "GET", f"/{BUCKET}/object", {"Range": range_})
+    answer = sender.send_signed("s3", "GET", f"/{BUCKET}/object", {"Range": range_header})
     assert (answer.status, answer.headers.get("content-range")) == (status, content_range)
 
 
-@pytest.mark.parametrize("range_", [f"bytes=0-{LONG}", f"bytes={LONG}-{LONG}", f"bytes=-{LONG}"])
+@pytest.mark.parametrize(
+    "range_header", [f"bytes=0-{LONG_NUMBER}", f"bytes={LONG_NUMBER}-{LONG_NUMBER}", f"bytes=-{LONG_NUMBER}"]
+)
 def test_range_of_a_copied_part_with_many_digits_is_accepted(
-    process_server: LocalServer, sender: Sender, range_: str
+    process_server: LocalServer, sender: Sender, range_header: str
 ) -> None:
     upload = process_server.s3.create_multipart_upload(Bucket=BUCKET, Key="copied")["UploadId"]
-    headers = {"X-Amz-Copy-Source": f"{BUCKET}/object", "X-Amz-Copy-Source-Range": range_}
+    headers = {"X-Amz-Copy-Source": f"{BUCKET}/object", "X-Amz-Copy-Source-Range": range_header}
     answer = sender.send_signed("s3", "PUT", f"/{BUCKET}/copied?partNumber=1&uploadId={upload}", headers)
     assert answer.status < 500
 
 
-@pytest.mark.parametrize("index", [LONG, f"0:{LONG}", f"-{LONG}:"])
+@pytest.mark.parametrize("index", [LONG_NUMBER, f"0:{LONG_NUMBER}", f"-{LONG_NUMBER}:"])
 @pytest.mark.parametrize("member", ["InputFilter", "OutputFilter"])
 def test_index_of_a_filter_is_limited(sender: Sender, index: str, member: str) -> None:
     job = {
@@ -275,7 +287,7 @@ def test_index_of_a_filter_is_limited(sender: Sender, index: str, member: str) -
 @pytest.mark.parametrize(
     "text",
     [
-        f"[local]\nport = {LONG}\n",
+        f"[local]\nport = {LONG_NUMBER}\n",
         "[local]\nport = 65536\n",
         "[local]\nport = -1\n",
         "[local]\nport = 1e999\n",

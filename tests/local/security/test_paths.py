@@ -1,4 +1,4 @@
-"""Names that could leave their folder: of keys, buckets, jobs, images, and members of archives."""
+"""Names that could be paths to other folders: keys, and names of buckets, jobs, images and members of archives."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from microjobs.archives import unpack as unpack_model
 from microjobs.errors import UserError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.local.runtimes.archives import unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
@@ -31,7 +31,7 @@ from tests.local.clients import LocalServer
 from tests.local.security.wire import Sender
 from tests.local.trees import write_tree
 
-PARTS = [
+PATH_PARTS = [
     *(
         "..",
         ".",
@@ -71,26 +71,26 @@ PARTS = [
         "\n",
     ),
 ]
-paths = st.lists(st.sampled_from(PARTS), min_size=1, max_size=6).map("/".join) | st.just("/" * 3).flatmap(
+paths = st.lists(st.sampled_from(PATH_PARTS), min_size=1, max_size=6).map("/".join) | st.just("/" * 3).flatmap(
     lambda slashes: st.sampled_from(["etc/passwd", "tmp"]).map(slashes.__add__)
 )
 SETTINGS = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 
 
-def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return all files in a folder. Do not follow links."""
-    found = {}
+def read_tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return the mode and the content of all files and folders in a folder, by path. Do not follow links."""
+    entries = {}
     for parent, folders, files in os.walk(folder):
         for name in folders + files:
             path = Path(parent, name)
             content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-            found[str(path)] = (path.lstat().st_mode, content)
-    return found
+            entries[str(path)] = (path.lstat().st_mode, content)
+    return entries
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """Return a store, with secret files next to its folder."""
+    """An object store in a new home."""
     home = Home(tmp_path_factory.mktemp("outer") / "home")
     home.create()
     store = ObjectStore(home)
@@ -102,19 +102,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 @SETTINGS
 @given(paths)
 def test_key_stays_in_its_bucket(store: ObjectStore, key: str) -> None:
-    bucket, before = store.home.buckets / "bucket", tree(store.home.root.parent)
+    bucket, initial_tree = store.home.buckets / "bucket", read_tree(store.home.root.parent)
     with store.new_file() as file:
         file.write_bytes(b"content")
         try:
-            stored = store.put("bucket", key, file)
+            stored_object = store.put("bucket", key, file)
         except ServiceError:
-            assert tree(store.home.root.parent) == {**before, str(file): tree(file.parent)[str(file)]}
+            assert read_tree(store.home.root.parent) == {**initial_tree, str(file): read_tree(file.parent)[str(file)]}
             return
-    assert stored.path.resolve().is_relative_to(bucket)
+    assert stored_object.path.resolve().is_relative_to(bucket)
     assert store.get("bucket", key).path.read_bytes() == b"content"
-    assert [item.key for item in store.list("bucket")] == [key]  # by exactly this name, and no other that looks like it
+    # the store lists exactly this name, and no similar name
+    assert [item.key for item in store.list("bucket")] == [key]
     assert store.delete("bucket", key)
-    assert tree(store.home.buckets).keys() == {name for name in before if name.startswith(f"{store.home.buckets}/")}
+    initial_names = {name for name in initial_tree if name.startswith(f"{store.home.buckets}/")}
+    assert read_tree(store.home.buckets).keys() == initial_names
 
 
 @SETTINGS
@@ -164,7 +166,7 @@ DESCRIBE_OPERATIONS = [
 @given(name=paths | st.sampled_from(["\u0430", "a\n", "a\0", "\uff41", "x" * 64, "a/b", "a.b", "-a", "\u0661"]))
 def test_accepted_resource_name_is_a_plain_file_name(operation: str, member: str, name: str) -> None:
     try:
-        validate(operation_model("sagemaker", operation), {member: name})
+        validate(load_operation_model("sagemaker", operation), {member: name})
     except ServiceError:
         return
     assert name.isascii()
@@ -176,7 +178,7 @@ def test_accepted_resource_name_is_a_plain_file_name(operation: str, member: str
 def test_image_name_cannot_be_a_path(tmp_path_factory: pytest.TempPathFactory, image: str) -> None:
     root = tmp_path_factory.getbasetemp() / "images"
     (root / "jobs" / "real").mkdir(parents=True, exist_ok=True)
-    for folder in (root, root / "jobs"):  # an image name that leaves the jobs' folder would find these
+    for folder in (root, root / "jobs"):  # an image name that leaves the jobs' folder would find these files
         (folder / "image.yml").touch()
         (folder / "cpu.lock").touch()
     with pytest.raises(CannotRunError, match="is not a job of this repository"):
@@ -194,7 +196,7 @@ def test_invalid_channel_name_is_refused(process_server: LocalServer, channel: s
 # --- archives ---
 
 
-def member(
+def make_member(
     name: str, kind: bytes = tarfile.REGTYPE, target: str = "", content: bytes = b"evil"
 ) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
@@ -204,7 +206,7 @@ def member(
     return info, content
 
 
-def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+def make_archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for info, content in members:
@@ -212,61 +214,70 @@ def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return file.getvalue()
 
 
-KINDS = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+MEMBER_TYPES = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
 names = st.lists(
     st.sampled_from(["..", ".", "a", "b", "c", "A", "\xe9", "e\u0301", "x" * 200]), min_size=1, max_size=5
 ).map("/".join)
 names |= st.sampled_from(["/etc/evil", "../evil", "a/../../evil", "//a", "a" * 300])
-members = st.lists(st.builds(member, names.map("top/".__add__), st.sampled_from(KINDS), names), max_size=8)
+members = st.lists(st.builds(make_member, names.map("top/".__add__), st.sampled_from(MEMBER_TYPES), names), max_size=8)
 
 
 def make_too_long_path(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
-    """Return links whose real path exceeds PATH_MAX, and one that leaves the folder through them (CVE-2025-4517)."""
-    long, found, path = "d" * 247, [], "top"
+    """Return links whose real path exceeds PATH_MAX, and a link that leaves the folder through them (CVE-2025-4517)."""
+    long_name, links, path = "d" * 247, [], "top"
     for letter in "abcdefghijklmnop"[:depth]:
-        found += [member(f"{path}/{long}", tarfile.DIRTYPE), member(f"{path}/{letter}", tarfile.SYMTYPE, long)]
-        path += f"/{long}"
-    short = "/".join("abcdefghijklmnop"[:depth])
-    found.append(member(f"top/{short}/{'l' * 254}", tarfile.SYMTYPE, "../" * depth))
-    found.append(member("top/escape", tarfile.SYMTYPE, f"{short}/{'l' * 254}/../outside"))
-    return [*found, member("top/through", tarfile.LNKTYPE, "top/escape"), member("top/escape/evil")]
+        links.append(make_member(f"{path}/{long_name}", tarfile.DIRTYPE))
+        links.append(make_member(f"{path}/{letter}", tarfile.SYMTYPE, long_name))
+        path += f"/{long_name}"
+    short_path = "/".join("abcdefghijklmnop"[:depth])
+    links.append(make_member(f"top/{short_path}/{'l' * 254}", tarfile.SYMTYPE, "../" * depth))
+    links.append(make_member("top/escape", tarfile.SYMTYPE, f"{short_path}/{'l' * 254}/../outside"))
+    return [*links, make_member("top/through", tarfile.LNKTYPE, "top/escape"), make_member("top/escape/evil")]
 
 
 def check_nothing_escaped(folder: Path) -> None:
     """Check that no file is outside of the folder, and that no link in it leads out."""
     assert sorted(path.name for path in folder.parent.iterdir()) == ["outside", folder.name]
     assert list((folder.parent / "outside").iterdir()) == []
-    for _, folders, files, at in os.fwalk(folder):  # paths may be longer than Python can follow
+    for _, folders, files, descriptor in os.fwalk(folder):  # paths may be longer than Python can follow
         for name in folders + files:
-            found = os.stat(name, dir_fd=at, follow_symlinks=False)
-            assert stat.S_IFMT(found.st_mode) in (stat.S_IFLNK, stat.S_IFREG, stat.S_IFDIR)
-            assert stat.S_ISLNK(found.st_mode) or not found.st_mode & 0o6000
-            assert f"{_real(name, at) or folder}/".startswith(f"{folder}/")
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            assert stat.S_IFMT(status.st_mode) in (stat.S_IFLNK, stat.S_IFREG, stat.S_IFDIR)
+            assert stat.S_ISLNK(status.st_mode) or not status.st_mode & 0o6000
+            assert f"{_resolve(name, descriptor) or folder}/".startswith(f"{folder}/")
 
 
-def _real(name: str, at: int) -> str:
-    """Return the path to which the kernel resolves a name; empty if it does not exist."""
+def _resolve(name: str, folder_descriptor: int) -> str:
+    """Return the path to which the kernel resolves a name; empty if this path does not exist."""
     try:
-        found = os.open(name, os.O_PATH, dir_fd=at)
+        descriptor = os.open(name, os.O_PATH, dir_fd=folder_descriptor)
     except OSError:
         return ""
     try:
-        return os.readlink(f"/proc/self/fd/{found}")  # noqa: PTH115
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
     except OSError:  # the path is too long, so it is in our folder: no other folder is so deep
         return ""
     finally:
-        os.close(found)
+        os.close(descriptor)
 
 
 @SETTINGS
 @example(make_too_long_path())
 @example(
-    [member("top/x", tarfile.SYMTYPE, "y/../outside"), member("top/y", tarfile.SYMTYPE, "."), member("top/x/evil")]
+    [
+        make_member("top/x", tarfile.SYMTYPE, "y/../outside"),
+        make_member("top/y", tarfile.SYMTYPE, "."),
+        make_member("top/x/evil"),
+    ]
 )
-@example([member("top/a", tarfile.SYMTYPE, "../outside"), member("top/a/evil")])
-@example([member("top/q", tarfile.SYMTYPE, "."), member("top/q/q/q/x", tarfile.SYMTYPE, "../outside")])
+@example([make_member("top/a", tarfile.SYMTYPE, "../outside"), make_member("top/a/evil")])
+@example([make_member("top/q", tarfile.SYMTYPE, "."), make_member("top/q/q/q/x", tarfile.SYMTYPE, "../outside")])
 @example(
-    [member("top/s", tarfile.SYMTYPE, "../outside"), member("top/t", tarfile.LNKTYPE, "top/s"), member("top/t/evil")]
+    [
+        make_member("top/s", tarfile.SYMTYPE, "../outside"),
+        make_member("top/t", tarfile.LNKTYPE, "top/s"),
+        make_member("top/t/evil"),
+    ]
 )
 @given(members)
 def test_archive_of_a_container_stays_in_its_folder(
@@ -275,18 +286,18 @@ def test_archive_of_a_container_stays_in_its_folder(
     outer = tmp_path_factory.mktemp("left")
     (outer / "outside").mkdir()
     try:
-        tree = unpack([archive(member("top", tarfile.DIRTYPE), *members)], outer / "contents")
+        tree = unpack([make_archive(make_member("top", tarfile.DIRTYPE), *members)], outer / "contents")
         write_tree({name: replace(entry, content=Path(os.devnull)) for name, entry in tree.items()}, outer / "to")
     except (OSError, tarfile.TarError, CannotRunError):  # the file system refuses such names: the job fails
         (outer / "to").mkdir(exist_ok=True)
-    shutil.rmtree(outer / "contents")  # the contents of the files, in files whose names are numbers
+    shutil.rmtree(outer / "contents")  # this folder has the contents of the files, in files that are named by numbers
     check_nothing_escaped(outer / "to")
 
 
 @SETTINGS
 @example(make_too_long_path())
-@example([member("x", tarfile.SYMTYPE, "y/../outside"), member("y", tarfile.SYMTYPE, ".")])
-@example([member("q", tarfile.SYMTYPE, "."), member("q/q/q/x", tarfile.SYMTYPE, "../outside")])
+@example([make_member("x", tarfile.SYMTYPE, "y/../outside"), make_member("y", tarfile.SYMTYPE, ".")])
+@example([make_member("q", tarfile.SYMTYPE, "."), make_member("q/q/q/x", tarfile.SYMTYPE, "../outside")])
 @given(members)
 def test_model_archive_stays_in_its_folder(
     tmp_path_factory: pytest.TempPathFactory, members: list[tuple[tarfile.TarInfo, bytes]]

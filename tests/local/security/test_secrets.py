@@ -13,8 +13,8 @@ import pytest
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.runtimes.docker.labels import GUARD_LABEL
-from tests.conftest import image_name
-from tests.local.clients import SHELL, LocalServer, running_server, unique
+from tests.conftest import make_image_name
+from tests.local.clients import SHELL_IMAGE, LocalServer, make_unique_name, run_server
 from tests.local.machine import list_containers
 
 pytestmark = pytest.mark.engine
@@ -32,20 +32,20 @@ SECRETS = {
     "HF_TOKEN": "planted-hub-token",
     "HTTP_PASSWORD": "planted-proxy-password",
 }
-PLANTED = [text.encode() for text in (*SECRETS.values(), LOGIN) if text != SECRETS["DOCKER_AUTH_CONFIG"]]
+PLANTED_SECRETS = [text.encode() for text in (*SECRETS.values(), LOGIN) if text != SECRETS["DOCKER_AUTH_CONFIG"]]
 
-PLANTED += [b"planted-engine"]
+PLANTED_SECRETS += [b"planted-engine"]
 
 PRINT_ENVIRONMENT = "env; tr '\\0' '\\n' < /proc/self/environ"
 PRINT_ENVIRONMENT_IN_CONTAINER = (
     f"{PRINT_ENVIRONMENT}; tr '\\0' '\\n' < /proc/1/environ; cat /proc/mounts; ls -R /run /var/run"
 )
-"""A job that prints its environment and its files."""
+"""A script that prints the environment and the files of a container."""
 
 
 @dataclass
-class Run:
-    """A server whose environment contains secrets, and the visible data of its jobs."""
+class RecordingServer:
+    """A server whose environment contains secrets, with a record of the data that its jobs and containers show."""
 
     local: LocalServer
     containers: list[Mapping[str, Any]]
@@ -60,8 +60,8 @@ class Run:
 
     def serve(self) -> None:
         """Create an endpoint whose image finds no model."""
-        name, sagemaker = unique("endpoint"), self.local.sagemaker
-        sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": image_name(SHELL)})
+        name, sagemaker = make_unique_name("endpoint"), self.local.sagemaker
+        sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": make_image_name(SHELL_IMAGE)})
         variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
@@ -72,22 +72,22 @@ class Run:
     def record_containers(self) -> None:
         if self.local.address.runtime == "process":
             return
-        with suppress(docker.errors.NotFound):  # removed meanwhile
+        with suppress(docker.errors.NotFound):  # the container was removed after it was listed
             self.containers += [container.attrs for container in list_containers(self.local.home)]
 
-    def everything(self) -> Iterator[tuple[str, bytes]]:
-        """Return all visible data by source."""
+    def list_visible_data(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the source and the content of all data that could contain a secret."""
         for path in self.local.home.root.rglob("*"):
-            in_packages = "site-packages" in path.parts
-            if path.is_file() and not path.is_symlink() and not in_packages:
+            is_package = "site-packages" in path.parts
+            if path.is_file() and not path.is_symlink() and not is_package:
                 yield str(path), path.read_bytes()
         yield "a container", json.dumps(self.containers).encode()
         yield "a description or a log", json.dumps(self.descriptions_and_logs, default=str).encode()
 
 
 @pytest.fixture(scope="module", params=["docker", "process"])
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Run a job that prints its environment, a job that fails, a job whose image does not exist, and an endpoint."""
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordingServer]:
+    """A server that has run an endpoint, and jobs that print their environment, fail, or name a missing image."""
     folder: Path = tmp_path_factory.mktemp("secrets")
     (folder / "config.json").write_text(json.dumps({"auths": {"registry.invalid": {"auth": LOGIN}}}))
     with pytest.MonkeyPatch.context() as patch:
@@ -95,42 +95,48 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             patch.setenv(name, value)
         if request.param == "process":
             patch.setenv("DOCKER_HOST", "tcp://planted-engine:2375")
-        with running_server(folder / "home", runtime=request.param) as local:
+        with run_server(folder / "home", runtime=request.param) as local:
             script = PRINT_ENVIRONMENT if request.param == "process" else PRINT_ENVIRONMENT_IN_CONTAINER
-            run = Run(local, [], [])
-            run.train(f"{script}; env > {LAYOUT.model}/env; sleep 1")
-            run.train(f"{script}; env > {LAYOUT.output}/failure; exit 3")
-            run.train("true", algorithm={"TrainingImage": "registry.invalid/planted:1"})
-            run.serve()
-            yield run
+            server = RecordingServer(local, [], [])
+            server.train(f"{script}; env > {LAYOUT.model}/env; sleep 1")
+            server.train(f"{script}; env > {LAYOUT.output}/failure; exit 3")
+            server.train("true", algorithm={"TrainingImage": "registry.invalid/planted:1"})
+            server.serve()
+            yield server
 
 
-def test_secrets_do_not_leak(run: Run) -> None:
-    assert [(where, secret) for where, content in run.everything() for secret in PLANTED if secret in content] == []
+def test_secrets_do_not_leak(server: RecordingServer) -> None:
+    assert [
+        (source, secret)
+        for source, content in server.list_visible_data()
+        for secret in PLANTED_SECRETS
+        if secret in content
+    ] == []
 
 
-def test_jobs_print_their_environment(run: Run) -> None:
+def test_jobs_print_their_environment(server: RecordingServer) -> None:
     """Check that the search could have found secrets."""
-    text = json.dumps(run.descriptions_and_logs, default=str)
-    assert f"AWS_ACCESS_KEY_ID={run.local.home.credentials().access_key_id}" in text
+    text = json.dumps(server.descriptions_and_logs, default=str)
+    assert f"AWS_ACCESS_KEY_ID={server.local.home.credentials().access_key_id}" in text
     assert "exit code: 3" in text
     assert "registry.invalid/planted:1" in text
-    assert run.local.home.server_log.name in {Path(where).name for where, _ in run.everything()}
+    assert server.local.home.server_log.name in {Path(source).name for source, _ in server.list_visible_data()}
 
 
-def test_jobs_cannot_access_the_engine(run: Run) -> None:
-    text = json.dumps(run.descriptions_and_logs, default=str)
+def test_jobs_cannot_access_the_engine(server: RecordingServer) -> None:
+    text = json.dumps(server.descriptions_and_logs, default=str)
     for word in ("docker.sock", "DOCKER_", "containerd.sock", "podman.sock"):
         assert word not in text
 
 
-def test_containers_have_no_privileges(run: Run) -> None:
-    assert bool(run.containers) == (run.local.address.runtime == "docker")
-    for container in run.containers:
+def test_containers_have_no_privileges(server: RecordingServer) -> None:
+    assert bool(server.containers) == (server.local.address.runtime == "docker")
+    for container in server.containers:
         host = container["HostConfig"]
         is_guard = GUARD_LABEL in container["Config"]["Labels"]
-        added = [name.removeprefix("CAP_") for name in host["CapAdd"] or []]
-        assert added == (["NET_ADMIN"] if is_guard else [])  # for the firewall of its own network
+        capabilities = [name.removeprefix("CAP_") for name in host["CapAdd"] or []]
+        # a guard needs the capability for the firewall of its own network
+        assert capabilities == (["NET_ADMIN"] if is_guard else [])
         assert not any(host[name] for name in ("Privileged", "PidMode", "Devices", "VolumesFrom"))
         assert not [bind for bind in host["Binds"] or [] if bind.startswith("/")]
         assert host["NetworkMode"] != "host"

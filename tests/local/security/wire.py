@@ -17,10 +17,10 @@ TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """The headers, with names in lower case."""
     body: bytes
 
 
@@ -35,7 +35,7 @@ class Sender:
     def close(self) -> None:
         self._connection.close()
 
-    def send_raw(self, method: str, target: str, headers: Mapping[str, Any], body: bytes | None = None) -> Answer:
+    def send_raw(self, method: str, target: str, headers: Mapping[str, Any], body: bytes | None = None) -> Response:
         """Send only these headers, and Content-Length if there is a body."""
         connection = self._connection
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
@@ -45,9 +45,9 @@ class Sender:
         for name, value in all_headers.items():
             connection.putheader(name, value)
         connection.endheaders(body)
-        answer = connection.getresponse()
-        content = answer.read()
-        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
+        response = connection.getresponse()
+        content = response.read()
+        return Response(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
 
     def send_signed(
         self,
@@ -57,7 +57,7 @@ class Sender:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         **options: Any,
-    ) -> Answer:
+    ) -> Response:
         """Send a signed request. `options` are arguments of `sign`."""
         return self.send_raw(method, target, self.sign(service, method, target, headers, body, **options), body)
 
@@ -69,20 +69,20 @@ class Sender:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         *,
-        at: datetime | None = None,
+        signing_time: datetime | None = None,
         payload: str | None = None,
         credentials: Credentials | None = None,
     ) -> dict[str, str]:
         """Return the headers and a signature.
 
         Args:
-            at: the time of the signature; default: now.
+            signing_time: the time that the signature states; default: now.
             payload: the value to sign in place of the body's SHA-256.
             credentials: sign with these credentials instead of the server's.
         """
         request = AWSRequest(method, f"http://{self.host}{target}", {"Host": self.host, **(headers or {})}, body or b"")
         signer = (Signer if service == "s3" else SigV4Auth)(credentials or self.credentials, service, "us-east-1")
-        request.context["timestamp"] = f"{at or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        request.context["timestamp"] = f"{signing_time or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         request.headers["X-Amz-Date"] = request.context["timestamp"]
         if service == "s3":
             request.headers["X-Amz-Content-SHA256"] = payload or SigV4Auth.payload(signer, request)
@@ -93,7 +93,7 @@ class Sender:
 
 
 class Signer(S3SigV4Auth):
-    """Uses the SHA-256 in the header of the request, which may differ from that of the body."""
+    """Signer that uses the SHA-256 in the header of the request, which may differ from the SHA-256 of the body."""
 
     def payload(self, request: AWSRequest) -> str:
         hash_header: str | None = request.headers.get("X-Amz-Content-SHA256")

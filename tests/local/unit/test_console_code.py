@@ -1,4 +1,4 @@
-"""Programs that the console generates, without the clients: `tests/clients/test_console_code.py` runs them."""
+"""The texts of programs that the console generates. `tests/clients/test_console_code.py` runs such programs."""
 
 import ast
 import math
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microjobs_orchestrator.local.console.code.clients import format_boto3, format_cli
-from microjobs_orchestrator.local.console.code.expressions import WIDTH, format_value
+from microjobs_orchestrator.local.console.code.expressions import MAX_LINE_CHARACTERS, format_value
 from microjobs_orchestrator.local.console.code.requests import CreateRequest
 from microjobs_orchestrator.local.console.code.sdk_v2 import format_sdk_v2
 from microjobs_orchestrator.local.console.code.sdk_v2_tables import PROGRAMS
@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PA
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 
-values = st.recursive(
+VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
@@ -33,16 +33,16 @@ TRAINING: dict[str, Any] = {
 }
 
 
-@given(values)
-def test_text_of_a_value_is_the_value_in_python(value: Any) -> None:
+@given(VALUES)
+def test_formatted_value_evaluates_to_the_value(value: Any) -> None:
     text = format_value(value)
     assert ast.literal_eval(text) == value
     assert all(line.isprintable() for line in text.split("\n"))
 
 
 def test_value_that_fits_is_on_one_line() -> None:
-    assert format_value({"a": ["x" * (WIDTH - 11)]}).count("\n") == 0
-    assert format_value({"a": ["x" * (WIDTH - 10)]}).count("\n") > 0
+    assert format_value({"a": ["x" * (MAX_LINE_CHARACTERS - 11)]}).count("\n") == 0
+    assert format_value({"a": ["x" * (MAX_LINE_CHARACTERS - 10)]}).count("\n") > 0
     assert math.isnan(eval(format_value(math.nan)))  # noqa: S307  the text of a number
 
 
@@ -69,11 +69,13 @@ def test_sdk_v2_uses_its_classes_for_members_that_they_express() -> None:
         ),
         (
             {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1}},
-            "# Estimator would send a value of its own for ResourceConfig.VolumeSizeInGB.\n",
+            "# Estimator would send its own value for ResourceConfig.VolumeSizeInGB.\n",
         ),
     ],
 )
-def test_sdk_v2_sends_the_whole_request_with_its_client_otherwise(members: dict[str, Any], reason: str) -> None:
+def test_sdk_v2_sends_requests_that_its_classes_cannot_express_with_its_client(
+    members: dict[str, Any], reason: str
+) -> None:
     text = format_training(**members)
     assert f"{reason}session.sagemaker_client.create_training_job(\n" in text
     assert "Estimator(" not in text

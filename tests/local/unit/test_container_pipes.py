@@ -1,4 +1,4 @@
-"""Named pipes in containers, filled through an engine that answers too early or too late."""
+"""Named pipes in containers, which a command fills: the content, the exit codes, and the end of the container."""
 
 import socket
 import threading
@@ -11,16 +11,18 @@ from requests.exceptions import ReadTimeout
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.runtimes.docker import container_pipes
+from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER
 
-RUNNING = (True, None)
-LARGE = bytes(1 << 20)
+RUNNING_STATE = (True, None)
+MESSAGE = b"a message\r\n"
+LARGE_CONTENT = bytes(1 << 20)
 
 
 class Engine:
     """A fake engine with one container, and one command that reads its input, writes a message and ends.
 
     Args:
-        states: successive states of the command: whether it runs, and its exit code. The last one repeats.
+        states: successive states of the command: whether it runs, and its exit code. The last state repeats.
         reads: the number of bytes that the command reads before it ends.
         is_running: whether the container still runs after the end of the command.
     """
@@ -37,13 +39,13 @@ class Engine:
         return {"Id": "command"}
 
     def exec_start(self, *_: object, **__: object) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        threading.Thread(target=self._run, args=(ours,)).start()
-        return theirs
+        engine_end, client_end = socket.socketpair()
+        threading.Thread(target=self._run, args=(engine_end,)).start()
+        return client_end
 
     def _run(self, connection: socket.socket) -> None:
         with connection:
-            connection.sendall(b"a message")
+            connection.sendall(HEADER.pack(2, len(MESSAGE)) + MESSAGE)
             while len(self.received) < self._reads and (chunk := connection.recv(self._reads - len(self.received))):
                 self.received += chunk
 
@@ -65,24 +67,24 @@ class Engine:
 
 
 def test_content_is_sent_whole() -> None:
-    engine = Engine([(False, 0)], reads=len(LARGE) + 5)
-    assert engine.fill_pipe(LARGE, b"small")
-    assert engine.received == LARGE + b"small"
+    engine = Engine([(False, 0)], reads=len(LARGE_CONTENT) + 5)
+    assert engine.fill_pipe(LARGE_CONTENT, b"small")
+    assert engine.received == LARGE_CONTENT + b"small"
 
 
 @pytest.mark.parametrize("code", container_pipes.READER_CLOSED_CODES)
 def test_sending_ends_when_the_reader_closes_the_pipe(code: int) -> None:
-    assert Engine([(False, code)]).fill_pipe(LARGE, LARGE)
+    assert Engine([(False, code)]).fill_pipe(LARGE_CONTENT, LARGE_CONTENT)
 
 
 def test_exit_code_is_awaited_after_the_end_of_output() -> None:
     with pytest.raises(CannotRunError, match="ended with exit code 3"):
-        Engine([RUNNING, RUNNING, (False, 3)]).fill_pipe(b"small")
+        Engine([RUNNING_STATE, RUNNING_STATE, (False, 3)]).fill_pipe(b"small")
 
 
-@pytest.mark.parametrize("code", [137, None])
+@pytest.mark.parametrize("code", [137, 126, None])
 def test_end_of_a_container_is_no_failure(code: int | None) -> None:
-    assert not Engine([RUNNING, (False, code)], is_running=False).fill_pipe(b"small")
+    assert not Engine([RUNNING_STATE, (False, code)], is_running=False).fill_pipe(b"small")
 
 
 def test_killed_command_in_a_running_container_is_reported() -> None:
@@ -91,5 +93,5 @@ def test_killed_command_in_a_running_container_is_reported() -> None:
 
 
 def test_missing_command_is_reported() -> None:
-    with pytest.raises(CannotRunError, match="the command ended with exit code 127"):
+    with pytest.raises(CannotRunError, match=r"the command ended with exit code 127: a message$"):
         Engine([(False, 127)]).fill_pipe(b"small")

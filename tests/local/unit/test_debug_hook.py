@@ -1,4 +1,4 @@
-"""Tests of the module `sitecustomize`: which programs wait for a debugger."""
+"""Tests of the module `sitecustomize`, which lets the user's programs wait for a debugger."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ INSTALLED_SCRIPT = str(Path(sysconfig.get_path("scripts")) / "pytest")
 
 
 def run_program(folder: Path, *arguments: str, path: str = HOOK, **variables: str) -> str:
-    """Run a Python program that cannot listen, because the address is invalid; return its output."""
+    """Run a Python program whose debugger cannot listen, because the address is invalid; return the output."""
     (folder / "train.py").write_text("print('runs')")
     environment = {**os.environ, "PYTHONPATH": path, "MICROJOBS_DEBUG_ADDRESS": "127.0.0.1:none", **variables}
     result = subprocess.run(
@@ -55,7 +55,7 @@ def test_pattern_selects_the_program(pattern: str, arguments: tuple[str, ...], w
 
 
 def test_only_one_process_waits(tmp_path: Path) -> None:
-    """The child process gets the variable back, as a sibling would have it."""
+    """The parent sets the variable again, so its child has the same environment as a job's first process."""
     code = "import os, subprocess, sys; os.environ['MICROJOBS_DEBUG_ADDRESS'] = 'x:none'; subprocess.run(sys.argv[1:])"
     (tmp_path / "parent.py").write_text(code)
     output = run_program(tmp_path, "parent.py", sys.executable, "train.py")

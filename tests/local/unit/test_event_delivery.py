@@ -1,4 +1,4 @@
-"""Delivery of events from the outbox to files, commands and webhooks."""
+"""Delivery of events from the outbox to files, commands, webhooks and queues."""
 
 import json
 import sys
@@ -21,15 +21,15 @@ from tests.local.event_listener import EventListener
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
-    opened = State(tmp_path / "state.db")
-    yield opened
-    opened.close()
+    new_state = State(tmp_path / "state.db")
+    yield new_state
+    new_state.close()
 
 
 @pytest.fixture
 def listener() -> Iterator[EventListener]:
-    with EventListener() as running:
-        yield running
+    with EventListener() as new_listener:
+        yield new_listener
 
 
 @pytest.fixture(autouse=True)
@@ -37,41 +37,53 @@ def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "RETRY_DELAYS", (0.01, 0.01, 0.01))
 
 
-def add(state: State, target: EventTarget, *names: str) -> None:
+def add_events(state: State, target: EventTarget, *ids: str) -> None:
     with state.transaction():
-        state.outbox.add(StoredEvent(target.key, json.dumps({"id": name})) for name in names)
+        state.outbox.add(StoredEvent(target.key, json.dumps({"id": event_id})) for event_id in ids)
 
 
 @contextmanager
-def delivering(state: State, *receivers: EventTarget) -> Iterator[Deliveries]:
-    deliveries = Deliveries(state.outbox, receivers)
+def run_deliveries(state: State, *event_targets: EventTarget) -> Iterator[Deliveries]:
+    deliveries = Deliveries(state.outbox, state.queues, event_targets)
     try:
         yield deliveries
     finally:
         deliveries.close()
 
 
-def is_empty(state: State, target: EventTarget) -> Callable[[], bool]:
+def make_emptiness_check(state: State, target: EventTarget) -> Callable[[], bool]:
+    """Return a function that returns whether the outbox has no event for a target."""
     return lambda: state.outbox.find_first(target.key) is None
 
 
-def read_names(path: Path) -> list[str]:
+def read_ids(path: Path) -> list[str]:
     return [json.loads(line)["id"] for line in path.read_text().splitlines()]
 
 
 def test_events_are_appended_in_order(state: State, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     target = EventTarget(file=str(path))
-    add(state, target, "1", "2")  # of an earlier server
-    with delivering(state, target) as deliveries:
-        add(state, target, "3")
+    add_events(state, target, "1", "2")  # an earlier server did not deliver these events
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "3")
         deliveries.notify()
-    assert read_names(path) == ["1", "2", "3"]
+    assert read_ids(path) == ["1", "2", "3"]
     assert path.stat().st_mode & 0o077 == 0
-    assert is_empty(state, target)()
+    assert make_emptiness_check(state, target)()
 
 
-def test_incomplete_line_of_a_killed_server_is_ended(tmp_path: Path) -> None:
+def test_queue_gets_events_in_order(state: State) -> None:
+    target = EventTarget(queue="q")
+    add_events(state, target, "first", "second")
+    with run_deliveries(state, target):
+        wait_until(make_emptiness_check(state, target), bool)
+        add_events(state, target, "third")
+    received = state.queues.receive("q", 10, 30.0, 0.0)
+    assert [json.loads(message.body)["id"] for message in received] == ["first", "second", "third"]
+    assert state.queues.list_names("") == ["q"]
+
+
+def test_event_begins_on_a_new_line_after_the_incomplete_line_of_a_killed_server(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"id": ')
     targets.append_line(str(path), '{"id": "1"}')
@@ -82,20 +94,20 @@ def test_missing_folder_is_reported_and_does_not_stop_later_events(
     state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     target = EventTarget(file=str(tmp_path / "absent" / "events.jsonl"))
-    with delivering(state, target) as deliveries:
-        add(state, target, "1")
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "1")
         deliveries.notify()
-        wait_until(is_empty(state, target), bool, 10)
+        wait_until(make_emptiness_check(state, target), bool, 10)
         (tmp_path / "absent").mkdir()
-        add(state, target, "2")
+        add_events(state, target, "2")
         deliveries.notify()
-        wait_until(is_empty(state, target), bool, 10)
-    assert read_names(tmp_path / "absent" / "events.jsonl") == ["2"]
+        wait_until(make_emptiness_check(state, target), bool, 10)
+    assert read_ids(tmp_path / "absent" / "events.jsonl") == ["2"]
     assert 'event {"id": "1"} was not delivered to' in caplog.text
     assert "No such file or directory" in caplog.text
 
 
-def make_command(script: str, **settings: Any) -> EventTarget:
+def make_command_target(script: str, **settings: Any) -> EventTarget:
     return EventTarget(command=[sys.executable, "-c", script], **settings)
 
 
@@ -104,26 +116,28 @@ def test_command_reads_one_event_and_gets_no_secrets(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("MICROJOBS_HOME", "/home")
-    out = tmp_path / "out"
+    output = tmp_path / "out"
     line = "json.dumps([json.load(sys.stdin), dict(os.environ)])"
-    target = make_command(f"import json, os, sys; print({line}, file=open({str(out)!r}, 'a'))")
-    with delivering(state, target) as deliveries:
-        add(state, target, "1", "2")
+    target = make_command_target(f"import json, os, sys; print({line}, file=open({str(output)!r}, 'a'))")
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "1", "2")
         deliveries.notify()
-        wait_until(is_empty(state, target), bool, 20)
-    events, environments = zip(*map(json.loads, out.read_text().splitlines()), strict=True)
+        wait_until(make_emptiness_check(state, target), bool, 20)
+    events, environments = zip(*map(json.loads, output.read_text().splitlines()), strict=True)
     assert list(events) == [{"id": "1"}, {"id": "2"}]
     assert set(environments[0]) <= {*targets.VARIABLES, "LC_CTYPE"}
 
 
 def test_failing_command_is_reported_once(state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    out = tmp_path / "out"
-    target = make_command(f"open({str(out)!r}, 'a').write('x'); raise SystemExit('no ' + 'y' * 1000 + ' mail')")
-    with delivering(state, target) as deliveries:
-        add(state, target, "1")
+    output = tmp_path / "out"
+    target = make_command_target(
+        f"open({str(output)!r}, 'a').write('x'); raise SystemExit('no ' + 'y' * 1000 + ' mail')"
+    )
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "1")
         deliveries.notify()
-        wait_until(is_empty(state, target), bool, 20)
-    assert out.read_text() == "x"
+        wait_until(make_emptiness_check(state, target), bool, 20)
+    assert output.read_text() == "x"
     assert "exit code 1" in caplog.text
     assert "y mail" in caplog.text
     assert "no y" not in caplog.text
@@ -131,35 +145,35 @@ def test_failing_command_is_reported_once(state: State, tmp_path: Path, caplog: 
 
 def test_missing_command_is_reported(state: State, caplog: pytest.LogCaptureFixture) -> None:
     target = EventTarget(command=["/absent/command"])
-    with delivering(state, target) as deliveries:
-        add(state, target, "1")
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "1")
         deliveries.notify()
-        wait_until(is_empty(state, target), bool, 20)
+        wait_until(make_emptiness_check(state, target), bool, 20)
     assert "was not delivered to /absent/command" in caplog.text
 
 
 def test_hanging_command_is_ended_with_its_children(
     state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    out = tmp_path / "out"
-    child = f"import time; time.sleep(3); open({str(out)!r}, 'w')"
+    output = tmp_path / "out"
+    child = f"import time; time.sleep(3); open({str(output)!r}, 'w')"
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    target = make_command(script, timeout=1.0)
-    with delivering(state, target) as deliveries:
-        add(state, target, "1")
+    target = make_command_target(script, timeout=1.0)
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "1")
         deliveries.notify()
-        wait_until(is_empty(state, target), bool, 20)
+        wait_until(make_emptiness_check(state, target), bool, 20)
     time.sleep(3)
-    assert not out.exists()
+    assert not output.exists()
     assert "it ran longer than its timeout of 1 s" in caplog.text
 
 
 def test_webhook_gets_events_in_order(state: State, listener: EventListener) -> None:
     target = EventTarget(webhook=f"{listener.url}/hook?a=b")
-    with delivering(state, target) as deliveries:
-        add(state, target, "1", "2", "3")
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "1", "2", "3")
         deliveries.notify()
-        wait_until(is_empty(state, target), bool, 20)
+        wait_until(make_emptiness_check(state, target), bool, 20)
     assert [event["id"] for event in listener.events] == ["1", "2", "3"]
     assert set(listener.paths) == {"/hook?a=b"}
 
@@ -167,20 +181,20 @@ def test_webhook_gets_events_in_order(state: State, listener: EventListener) -> 
 def test_webhook_is_retried(state: State, listener: EventListener) -> None:
     listener.statuses = [500, 503]
     target = EventTarget(webhook=listener.url)
-    with delivering(state, target) as deliveries:
-        add(state, target, "1", "2")
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "1", "2")
         deliveries.notify()
-        wait_until(is_empty(state, target), bool, 20)
+        wait_until(make_emptiness_check(state, target), bool, 20)
     assert [event["id"] for event in listener.events] == ["1", "1", "1", "2"]
 
 
 def test_attempts_are_limited(state: State, listener: EventListener, caplog: pytest.LogCaptureFixture) -> None:
     listener.statuses = [500] * 4
     target = EventTarget(webhook=listener.url)
-    with delivering(state, target) as deliveries:
-        add(state, target, "1", "2")
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "1", "2")
         deliveries.notify()
-        wait_until(is_empty(state, target), bool, 20)
+        wait_until(make_emptiness_check(state, target), bool, 20)
     assert [event["id"] for event in listener.events] == ["1"] * 4 + ["2"]
     assert f'event {{"id": "1"}} was not delivered to {listener.url}: status 500' in caplog.text
 
@@ -190,10 +204,10 @@ def test_redirect_is_not_followed(state: State, listener: EventListener, caplog:
     with EventListener() as other:
         listener.location = other.url
         target = EventTarget(webhook=listener.url)
-        with delivering(state, target) as deliveries:
-            add(state, target, "1")
+        with run_deliveries(state, target) as deliveries:
+            add_events(state, target, "1")
             deliveries.notify()
-            wait_until(is_empty(state, target), bool, 20)
+            wait_until(make_emptiness_check(state, target), bool, 20)
         assert other.events == []
     assert "status 302; redirects are not followed" in caplog.text
 
@@ -207,8 +221,8 @@ def test_slow_response_ends_at_the_timeout(listener: EventListener) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_name_of_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch, listener: EventListener) -> None:
-    """As if the hosts file had another address for `localhost`."""
+def test_webhook_on_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch, listener: EventListener) -> None:
+    """The test simulates a hosts file in which `localhost` is the name of another machine."""
     monkeypatch.setattr(targets, "ip_address", lambda _: type("Address", (), {"is_loopback": False}))
     with pytest.raises(targets.DeliveryError, match=r"127.0.0.1 is 127.0.0.1, which is not on this machine"):
         targets.post(EventTarget(webhook=listener.url), "{}")
@@ -219,12 +233,12 @@ def test_unreachable_webhook_keeps_events_for_the_next_server(state: State) -> N
     with EventListener() as listener:
         target = EventTarget(webhook=listener.url)
         port = listener.port
-    with delivering(state, target) as deliveries:
-        add(state, target, "1", "2")
+    with run_deliveries(state, target) as deliveries:
+        add_events(state, target, "1", "2")
         deliveries._deliveries[0]._is_closing.set()  # the server stops before the first attempt has failed
         deliveries.notify()
-    with EventListener(port) as listener, delivering(state, target):
-        wait_until(is_empty(state, target), bool, 20)
+    with EventListener(port) as listener, run_deliveries(state, target):
+        wait_until(make_emptiness_check(state, target), bool, 20)
         assert [event["id"] for event in listener.events] == ["1", "2"]
 
 
@@ -234,25 +248,28 @@ def test_hanging_webhook_does_not_delay_the_end_of_the_server(
     monkeypatch.setattr(delivery, "CLOSE_SECONDS", 0.5)
     listener.is_slow = True
     target = EventTarget(webhook=listener.url, timeout=20.0)
-    add(state, target, "1")
-    with delivering(state, target):
+    add_events(state, target, "1")
+    with run_deliveries(state, target):
         wait_until(lambda: listener.events, bool, 10)
         began = time.monotonic()
     assert time.monotonic() - began < 10
-    assert not is_empty(state, target)()  # the next server posts the event again
+    assert not make_emptiness_check(state, target)()  # the next server posts the event again
 
 
 def test_targets_do_not_wait_for_each_other(state: State, tmp_path: Path) -> None:
-    slow, fast = make_command("import time; time.sleep(30)", timeout=60.0), EventTarget(file=str(tmp_path / "a"))
+    slow_target, fast_target = (
+        make_command_target("import time; time.sleep(30)", timeout=60.0),
+        EventTarget(file=str(tmp_path / "a")),
+    )
     began = time.monotonic()
-    with delivering(state, slow, fast) as deliveries:
-        add(state, slow, "1")
-        add(state, fast, "1")
+    with run_deliveries(state, slow_target, fast_target) as deliveries:
+        add_events(state, slow_target, "1")
+        add_events(state, fast_target, "1")
         deliveries.notify()
-        wait_until(is_empty(state, fast), bool, 5)
+        wait_until(make_emptiness_check(state, fast_target), bool, 5)
         deliveries._deliveries[0]._cancelled.set()
     assert time.monotonic() - began < 20
-    assert not is_empty(state, slow)()  # the next server runs the command again
+    assert not make_emptiness_check(state, slow_target)()  # the next server runs the command again
 
 
 def test_oldest_events_are_removed(
@@ -260,35 +277,35 @@ def test_oldest_events_are_removed(
 ) -> None:
     monkeypatch.setattr(delivery, "MAX_PENDING", 3)
     target = EventTarget(file=str(tmp_path / "a"))
-    add(state, target, *"12345")
-    with delivering(state, target):
-        wait_until(is_empty(state, target), bool, 10)
-    assert read_names(tmp_path / "a") == ["3", "4", "5"]
+    add_events(state, target, *"12345")
+    with run_deliveries(state, target):
+        wait_until(make_emptiness_check(state, target), bool, 10)
+    assert read_ids(tmp_path / "a") == ["3", "4", "5"]
     assert "the 2 oldest ones are lost" in caplog.text
 
 
 def test_oldest_events_are_removed_while_a_slow_target_receives_events(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The queue of a slow target never becomes empty."""
+    """The outbox may always have events for a slow target, so the oldest ones are removed before each delivery."""
     monkeypatch.setattr(delivery, "MAX_PENDING", 3)
-    target, delivered = EventTarget(file="a"), list[str]()
+    target, delivered_ids = EventTarget(file="a"), list[str]()
 
     def deliver(event: str) -> None:
-        delivered.append(json.loads(event)["id"])
-        if delivered == ["0"]:
-            add(state, target, *"12345")
+        delivered_ids.append(json.loads(event)["id"])
+        if delivered_ids == ["0"]:
+            add_events(state, target, *"12345")
 
     monkeypatch.setattr(delivery, "make_delivery", lambda *_: deliver)
-    add(state, target, "0")
-    with delivering(state, target):
-        wait_until(is_empty(state, target), bool, 10)
-    assert delivered == ["0", "3", "4", "5"]
+    add_events(state, target, "0")
+    with run_deliveries(state, target):
+        wait_until(make_emptiness_check(state, target), bool, 10)
+    assert delivered_ids == ["0", "3", "4", "5"]
 
 
 def test_events_of_a_removed_target_are_removed(state: State, caplog: pytest.LogCaptureFixture) -> None:
     target = EventTarget(file="a")
-    add(state, target, "1", "2")
-    with delivering(state):
-        assert is_empty(state, target)()
+    add_events(state, target, "1", "2")
+    with run_deliveries(state):
+        assert make_emptiness_check(state, target)()
     assert "2 undelivered events are removed: their targets are no longer configured" in caplog.text

@@ -8,7 +8,7 @@ import pytest
 from microjobs_orchestrator.local.config import Config, ConfigError, load, merge_flags
 from microjobs_orchestrator.local.event_patterns import check_pattern, matches
 from microjobs_orchestrator.local.event_settings import EventTarget, read_targets
-from microjobs_orchestrator.local.kinds import all_kinds
+from microjobs_orchestrator.local.kinds import load_kinds
 
 EVENT: dict[str, Any] = {
     "source": "aws.sagemaker",
@@ -57,11 +57,13 @@ def test_pattern_selects_events(pattern: dict[str, Any], expected: bool) -> None
         ({"file": "a", "webhook": "http://127.0.0.1/"}, "needs exactly one of"),
         ({"fil": "a"}, "has no setting 'fil'; the settings are file, command"),
         ({"file": 1}, "file has an invalid value: 1"),
-        ({"file": "a\0b"}, "command must be a list of strings"),
+        ({"file": "a\0b"}, "file 'a\\\\x00b' must not contain a null character"),
         ({"command": "ls"}, "command has an invalid value: 'ls'"),
         ({"command": [1]}, "command must be a list of strings, not"),
         ({"command": ["ls"], "timeout": 0.0}, "timeout 0.0 must be more than 0 and at most 300 seconds"),
         ({"command": ["ls"], "timeout": 301}, "timeout 301 must be"),
+        ({"queue": "http://127.0.0.1/q"}, "must be the name of a queue, such as job-events"),
+        ({"file": "a", "queue": "q"}, "needs exactly one of file, command, webhook, queue"),
         ({"webhook": "127.0.0.1:80"}, "must be an address such as http://127.0.0.1:8000/"),
         ({"webhook": "http://127.0.0.1:99999/"}, "must be an address such as"),
         ({"webhook": "http://user@127.0.0.1/"}, "must be an address such as"),
@@ -87,7 +89,7 @@ def test_duplicate_target_is_refused() -> None:
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1:1/a?b=c", "http://localhost/", "http://[::1]:8000/", "https://127.1.1.1"]
 )
-def test_loopback_addresses_are_accepted(address: str) -> None:
+def test_loopback_addresses_and_allowed_remote_addresses_are_accepted(address: str) -> None:
     assert read_targets([{"webhook": address}])[0].webhook == address
     assert read_targets([{"webhook": "http://example.com/", "allow_remote": True}])
 
@@ -119,8 +121,8 @@ EVENT_TYPES = {
     "SageMaker Model State Change",
     "SageMaker Model Package State Change",
 }
-"""From https://docs.aws.amazon.com/eventbridge/latest/ref/events-ref-sagemaker.html"""
+"""The types in the examples of https://docs.aws.amazon.com/eventbridge/latest/ref/events-ref-sagemaker.html"""
 
 
-def test_kinds_have_the_events_of_aws() -> None:
-    assert {kind.event_type for kind in all_kinds()} >= EVENT_TYPES
+def test_kinds_have_the_event_types_of_aws() -> None:
+    assert {kind.event_type for kind in load_kinds()} >= EVENT_TYPES

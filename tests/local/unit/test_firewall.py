@@ -11,16 +11,16 @@ import pytest
 from microjobs_orchestrator.local.guard.settings import RELAY_PORT, Settings
 
 OTHER_PORT = 7001
-TIMEOUT = 0.7
+TIMEOUT_SECONDS = 0.7
 """Seconds until a connection counts as dropped."""
 
-PEER = f"""
+PEER_PROGRAM = f"""
 import json, socket, sys
-TIMEOUT = {TIMEOUT}
+TIMEOUT_SECONDS = {TIMEOUT_SECONDS}
 listener = socket.create_server(("0.0.0.0", {OTHER_PORT}))
 def connects(port):
     try:
-        socket.create_connection(("10.0.0.1", port), TIMEOUT).close()
+        socket.create_connection(("10.0.0.1", port), TIMEOUT_SECONDS).close()
     except OSError:
         return False
     return True
@@ -29,7 +29,7 @@ for line in sys.stdin:
 """
 """A program on another machine of the network. It reads lists of ports, and prints which ports accept a connection."""
 
-HOST = f"""
+HOST_PROGRAM = f"""
 import json, socket, subprocess, sys
 from microjobs_orchestrator.local.guard import firewall
 from microjobs_orchestrator.local.guard.settings import Settings
@@ -39,7 +39,7 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, te
         subprocess.run(text.split(), check=True)
     def connects(address):
         try:
-            socket.create_connection((address, {OTHER_PORT}), {TIMEOUT}).close()
+            socket.create_connection((address, {OTHER_PORT}), {TIMEOUT_SECONDS}).close()
         except OSError:
             return False
         return True
@@ -59,12 +59,13 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, te
     print(json.dumps({{"relay": relay, "other": other, "out": connects("10.0.0.2"), "self": connects("10.0.0.1")}}))
     peer.stdin.close()
 """
-"""A guarded host, which prints which connections are possible."""
+"""The program of a guarded host. It prints which connections are possible: `relay` and `other` from the peer to these
+ports of the host, `out` from the host to the peer, and `self` from the host to itself."""
 
 
 def can_make_namespaces() -> bool:
-    tools = all(shutil.which(tool) for tool in ("unshare", "nsenter", "ip"))
-    return tools and subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode == 0
+    has_tools = all(shutil.which(tool) for tool in ("unshare", "nsenter", "ip"))
+    return has_tools and subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces cannot be made")
@@ -76,13 +77,31 @@ def can_make_namespaces() -> bool:
         (Settings(target=8080, isolated=True), {"relay", "self"}),
         (Settings(isolated=True, peers="10.0.0.0/24"), {"relay", "other", "out", "self"}),
         (Settings(isolated=True, peers="10.0.0.9/24"), {"relay", "other", "out", "self"}),
+        # The gateway is never a peer: on Podman, it is the server's machine.
         (Settings(isolated=True, peers="10.0.0.2/24"), {"self"}),
         (Settings(isolated=True, peers="10.0.0.128/25"), {"self"}),
     ],
-    ids=["serves", "connects", "serves isolated", "peers", "peers with a gateway", "gateway", "other peers"],
+    ids=[
+        "serves",
+        "connects",
+        "serves isolated",
+        "peers",
+        "peers with a gateway",
+        "peer is the gateway",
+        "other peers",
+    ],
 )
 def test_firewall_allows_only_the_connections_of_its_settings(settings: Settings, expected: set[str]) -> None:
-    command = ["unshare", "--map-root-user", "--net", sys.executable, "-c", HOST, json.dumps(asdict(settings)), PEER]
+    command = [
+        "unshare",
+        "--map-root-user",
+        "--net",
+        sys.executable,
+        "-c",
+        HOST_PROGRAM,
+        json.dumps(asdict(settings)),
+        PEER_PROGRAM,
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert result.returncode == 0, result.stderr
     assert {name for name, is_possible in json.loads(result.stdout).items() if is_possible} == expected

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.runtimes.docker import forwarding as docker_fo
 from microjobs_orchestrator.local.runtimes.docker.forwarding import Forwarding
 from tests.local.clients import wait_until
 
-TIMEOUT = 20.0
+TIMEOUT_SECONDS = 20.0
 THREAD_NAME = "forwarding"
 REPLY = bytes(range(256)) * 1000
 
@@ -30,61 +30,64 @@ class Guard:
         self._folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
         self.is_removed = False
-        self.clients = socket.create_server(("127.0.0.1", 0))
-        self._carriers = socket.socket(socket.AF_UNIX)
-        self._carriers.bind(str(folder / forwarding.CARRIER_SOCKET))
-        self._carriers.listen()
+        self.client_listener = socket.create_server(("127.0.0.1", 0))
+        self._carrier_listener = socket.socket(socket.AF_UNIX)
+        self._carrier_listener.bind(str(folder / forwarding.CARRIER_SOCKET))
+        self._carrier_listener.listen()
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
-            forwarding.serve(self.clients, self._carriers)
+            forwarding.serve(self.client_listener, self._carrier_listener)
 
     def open_tunnel(self, _: object, command: Sequence[str]) -> socket.socket:
         """Start a process in place of a command in the guard's container."""
         if self.is_removed:
             raise NotFound("no such container")
-        ours, theirs = socket.socketpair()
-        with theirs:
+        server_end, carrier_end = socket.socketpair()
+        with carrier_end:
             self.processes.append(
                 subprocess.Popen(
-                    [sys.executable, *command[1:]], cwd=self._folder, stdin=theirs.fileno(), stdout=theirs.fileno()
+                    [sys.executable, *command[1:]],
+                    cwd=self._folder,
+                    stdin=carrier_end.fileno(),
+                    stdout=carrier_end.fileno(),
                 )
             )
-        return ours
+        return server_end
 
     def close(self) -> None:
         self.is_removed = True
         for process in self.processes:
             process.kill()
             process.wait()
-        self._carriers.close()
-        self.clients.close()
+        self._carrier_listener.close()
+        self.client_listener.close()
 
 
 @pytest.fixture
 def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
-    before, started = set(threading.enumerate()), Guard(tmp_path)
-    monkeypatch.setattr(docker_forwarding, "open_tunnel", started.open_tunnel)
+    earlier_threads, new_guard = set(threading.enumerate()), Guard(tmp_path)
+    monkeypatch.setattr(docker_forwarding, "open_tunnel", new_guard.open_tunnel)
     monkeypatch.setattr(docker_forwarding, "make_command", lambda module: ["python", "-m", module.__name__])
-    yield started
-    started.close()
-    for thread in set(threading.enumerate()) - before:
+    yield new_guard
+    new_guard.close()
+    for thread in set(threading.enumerate()) - earlier_threads:
         if thread.name.startswith(THREAD_NAME):
-            thread.join(TIMEOUT)
+            thread.join(TIMEOUT_SECONDS)
             assert not thread.is_alive()
 
 
 @pytest.fixture
-def server() -> Iterator[int]:
-    """A server that waits for two connections, then answers each request; its port."""
+def server_port() -> Iterator[int]:
+    """The port of a server that waits for two connections, and then answers each request."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         barrier = threading.Barrier(2)
 
         def answer(connection: socket.socket) -> None:
             with connection:
                 request = connection.recv(100)
-                barrier.wait(TIMEOUT)
+                barrier.wait(TIMEOUT_SECONDS)
                 connection.sendall(request + REPLY)
 
         def accept() -> None:
@@ -101,7 +104,7 @@ def forward(port: int) -> None:
 
 
 def send(guard: Guard, request: bytes) -> socket.socket:
-    connection = socket.create_connection(guard.clients.getsockname(), TIMEOUT)
+    connection = socket.create_connection(guard.client_listener.getsockname(), TIMEOUT_SECONDS)
     connection.sendall(request)
     return connection
 
@@ -111,27 +114,29 @@ def receive(connection: socket.socket) -> bytes:
         return b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
 
-def test_connections_at_the_same_time_reach_the_server(guard: Guard, server: int) -> None:
-    forward(server)
+def test_connections_at_the_same_time_reach_the_server(guard: Guard, server_port: int) -> None:
+    forward(server_port)
     connections = [send(guard, b"a"), send(guard, b"b")]
     assert [receive(connection) for connection in connections] == [b"a" + REPLY, b"b" + REPLY]
 
 
-def test_connection_is_not_given_to_a_carrier_whose_server_has_ended(guard: Guard, server: int) -> None:
-    dead = guard.open_tunnel(None, ["python", "-m", carrier.__name__])
-    dead.close()
-    guard.processes[0].wait(TIMEOUT)
-    forward(server)
+def test_connection_is_not_given_to_a_carrier_whose_server_has_ended(guard: Guard, server_port: int) -> None:
+    tunnel = guard.open_tunnel(None, ["python", "-m", carrier.__name__])
+    tunnel.close()
+    guard.processes[0].wait(TIMEOUT_SECONDS)
+    forward(server_port)
     connections = [send(guard, b"a"), send(guard, b"b")]
     assert {receive(connection)[:1] for connection in connections} == {b"a", b"b"}
 
 
-def test_forwarding_ends_with_its_guard(guard: Guard, server: int) -> None:
-    before = set(threading.enumerate())
-    forward(server)
-    (thread,) = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith(THREAD_NAME)]
+def test_forwarding_ends_with_its_guard(guard: Guard, server_port: int) -> None:
+    earlier_threads = set(threading.enumerate())
+    forward(server_port)
+    (thread,) = [
+        thread for thread in set(threading.enumerate()) - earlier_threads if thread.name.startswith(THREAD_NAME)
+    ]
     wait_until(lambda: guard.processes, bool)
     assert thread.is_alive()
     guard.close()
-    thread.join(TIMEOUT)
+    thread.join(TIMEOUT_SECONDS)
     assert not thread.is_alive()

@@ -1,11 +1,11 @@
-"""Names of AWS's framework images, and what replaces them."""
+"""Names of AWS's framework images, and their substitutes."""
 
 from unittest.mock import Mock
 
 import pytest
 
 from microjobs_orchestrator.local import framework_images
-from tests.conftest import CONTAINERS, image_name
+from tests.conftest import CONTAINERS, make_image_name
 
 ACCOUNT = "683313688378"
 
@@ -66,20 +66,20 @@ def test_other_registries_are_not_substituted(name: str) -> None:
 
 
 def test_cuda_variant_replaces_gpu_images_if_the_engine_has_it() -> None:
-    cpu, cuda = image_name("train-pytorch"), f"{image_name('train-pytorch')}-cuda"
-    for_gpus = framework_images.parse(make_uri("pytorch-training:2.3-gpu-py311"))
-    for_cpus = framework_images.parse(make_uri("pytorch-training:2.3-cpu-py311"))
-    assert for_gpus is not None
-    assert for_cpus is not None
-    assert for_gpus.find_substitute(lambda: {cpu, cuda}) == cuda
-    assert for_gpus.find_substitute(lambda: {cpu}) == cpu
+    cpu, cuda = make_image_name("train-pytorch"), f"{make_image_name('train-pytorch')}-cuda"
+    gpu_image = framework_images.parse(make_uri("pytorch-training:2.3-gpu-py311"))
+    cpu_image = framework_images.parse(make_uri("pytorch-training:2.3-cpu-py311"))
+    assert gpu_image is not None
+    assert cpu_image is not None
+    assert gpu_image.find_substitute(lambda: {cpu, cuda}) == cuda
+    assert gpu_image.find_substitute(lambda: {cpu}) == cpu
     list_images = Mock()
-    assert for_cpus.find_substitute(list_images) == cpu
+    assert cpu_image.find_substitute(list_images) == cpu
     list_images.assert_not_called()
 
 
 @pytest.mark.parametrize(
-    ("name", "job", "lock", "line", "rest"),
+    ("name", "job", "lock", "package", "end_of_message"),
     [
         ("sagemaker-scikit-learn:0.23-1-cpu-py3", "preprocess", "cpu", "scikit-learn", "0.23-1, {} instead of 3"),
         ("tensorflow-training:2.3.1-cpu-py37", "train-tensorflow", "cpu", "tensorflow-cpu", "2.3.1, {} instead of 3.7"),
@@ -88,22 +88,22 @@ def test_cuda_variant_replaces_gpu_images_if_the_engine_has_it() -> None:
         ("pytorch-training", "train-pytorch", "cpu", "torch", "the requested version, {}"),
     ],
 )
-def test_differences_name_both_versions(name: str, job: str, lock: str, line: str, rest: str) -> None:
-    requested = framework_images.parse(make_uri(name))
-    assert requested is not None
-    (locked,) = [
-        text for text in (CONTAINERS / job / f"{lock}.lock").read_text().splitlines() if text.startswith(f"{line}==")
+def test_differences_name_both_versions(name: str, job: str, lock: str, package: str, end_of_message: str) -> None:
+    image = framework_images.parse(make_uri(name))
+    assert image is not None
+    (lock_line,) = [
+        text for text in (CONTAINERS / job / f"{lock}.lock").read_text().splitlines() if text.startswith(f"{package}==")
     ]
-    version = locked.removeprefix(f"{line}==").split()[0].removesuffix("+cpu")
-    substitute = image_name(job) + ("-cuda" if lock == "cuda" else "")
-    assert requested.describe_differences(substitute) == (
+    version = lock_line.removeprefix(f"{package}==").split()[0].removesuffix("+cpu")
+    substitute = make_image_name(job) + ("-cuda" if lock == "cuda" else "")
+    assert image.describe_differences(substitute) == (
         f"{substitute} runs in place of {make_uri(name)} (--framework-images): "
-        f"{requested.framework.name} {version} instead of {rest.format('Python 3.11')}"
+        f"{image.framework.name} {version} instead of {end_of_message.format('Python 3.11')}"
     )
 
 
 def test_job_without_a_lock_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("microjobs_orchestrator.local.own_images.JOBS", CONTAINERS / "missing")
+    monkeypatch.setattr("microjobs_orchestrator.local.own_images.JOBS_FOLDER", CONTAINERS / "missing")
     image = framework_images.parse(make_uri("sagemaker-scikit-learn:1.2-1-cpu-py3"))
     assert image is not None
     assert "scikit-learn instead of 1.2-1" in image.describe_differences("preprocess")

@@ -1,4 +1,4 @@
-"""Functions of Lambda steps that print too much, or that leave processes behind."""
+"""Functions of Lambda steps that print too much, leave processes behind, are stopped, or cannot be started."""
 
 import threading
 import time

@@ -29,17 +29,17 @@ Address = tuple[str, int]
 
 
 @contextmanager
-def listening(service: Service) -> Iterator[Address]:
-    """Listen, and call a function with each connection."""
+def run_listener(service: Service) -> Iterator[Address]:
+    """Listen on a port, and call a function with each connection. Yield the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept() -> None:
             with suppress(OSError):
                 while True:
                     connection, _ = listener.accept()
-                    threading.Thread(target=attend, args=(connection,), daemon=True).start()
+                    threading.Thread(target=run_service, args=(connection,), daemon=True).start()
 
-        def attend(connection: socket.socket) -> None:
+        def run_service(connection: socket.socket) -> None:
             with connection, suppress(OSError):
                 service(connection)
 
@@ -50,7 +50,7 @@ def listening(service: Service) -> Iterator[Address]:
 @contextmanager
 def start_relay(service: Service) -> Iterator[Address]:
     """Run a relay, and a host that calls a function with each connection. Yield the address of the relay."""
-    with listening(service) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
+    with run_listener(service) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=Relay(SECRET, port).serve, args=(listener,), daemon=True).start()
         yield listener.getsockname()
 
@@ -80,15 +80,15 @@ def echo(connection: socket.socket) -> None:
 
 
 def test_caller_with_the_secret_reaches_the_host() -> None:
-    sent = bytes(range(256)) * 40_000
+    content = bytes(range(256)) * 40_000
     with start_relay(echo) as address, connect_with_secret(address) as connection:
-        threading.Thread(target=send, args=(connection, sent)).start()
-        assert read(connection) == sent
+        threading.Thread(target=send, args=(connection, content)).start()
+        assert read(connection) == content
 
 
-def make_guarded_port(address: str, published: Address) -> GuardedPort:
+def make_guarded_port(address: str, published_address: Address) -> GuardedPort:
     settings = {
-        "Ports": {f"{RELAY_PORT}/tcp": [{"HostIp": published[0], "HostPort": str(published[1])}]},
+        "Ports": {f"{RELAY_PORT}/tcp": [{"HostIp": published_address[0], "HostPort": str(published_address[1])}]},
         "Networks": {"n": {"IPAddress": address}},
     }
     attrs = {"NetworkSettings": settings, "Config": {"Env": [f"{VARIABLE_PREFIX}SECRET={SECRET}"]}}
@@ -98,14 +98,14 @@ def make_guarded_port(address: str, published: Address) -> GuardedPort:
 def test_published_port_is_used_if_the_address_of_the_container_is_unreachable() -> None:
     """Engines in a virtual machine have networks that this machine does not reach."""
     with start_relay(echo) as address:
-        guarded = make_guarded_port("127.0.0.99", address)
+        guarded_port = make_guarded_port("127.0.0.99", address)
         for _ in range(2):
-            with guarded.connect(5) as connection:
+            with guarded_port.connect(5) as connection:
                 send(connection, b"x")
                 assert read(connection) == b"x"
 
 
-def test_only_the_choice_of_a_route_shortens_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_connection_has_a_short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Later connections use the full timeout, because a machine under load may need longer to connect."""
     timeouts = []
 
@@ -115,9 +115,9 @@ def test_only_the_choice_of_a_route_shortens_the_timeout(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(guards, "_connect", connect)
     with start_relay(echo) as address:
-        guarded = make_guarded_port("192.0.2.1", ("192.0.2.2", 1))
+        guarded_port = make_guarded_port("192.0.2.1", ("192.0.2.2", 1))
         for _ in range(2):
-            with guarded.connect(5) as connection:
+            with guarded_port.connect(5) as connection:
                 assert connection.gettimeout() == 5
     assert timeouts == [guards.DIRECT_TIMEOUT, 5]
 
@@ -127,11 +127,11 @@ def test_memory_of_a_guard_suffices_for_tunnels() -> None:
     """Each tunnelled connection is a process in the guard, and the client keeps idle connections open."""
     script = "import microjobs_orchestrator.local.guard.tunnel; print(open('/proc/self/smaps_rollup').read())"
     command = [sys.executable, "-E", "-s", "-S", "-c", script]
-    memory = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(guard.__file__).parents[3])
-    sizes = dict(line.split(":") for line in memory.stdout.splitlines() if line.endswith("kB"))
-    private = sum(int(sizes[name].split()[0]) << 10 for name in ("Private_Clean", "Private_Dirty"))
-    assert private > 1 << 20
-    assert private * MAX_IDLE_CONNECTIONS < guards.MEMORY_BYTES
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(guard.__file__).parents[3])
+    sizes = dict(line.split(":") for line in process.stdout.splitlines() if line.endswith("kB"))
+    private_bytes = sum(int(sizes[name].split()[0]) << 10 for name in ("Private_Clean", "Private_Dirty"))
+    assert private_bytes > 1 << 20
+    assert private_bytes * MAX_IDLE_CONNECTIONS < guards.MEMORY_BYTES
 
 
 @pytest.mark.parametrize(
@@ -145,17 +145,17 @@ def test_memory_of_a_guard_suffices_for_tunnels() -> None:
     ids=["HTTP", "almost the protocol", "no proof", "TLS"],
 )
 def test_caller_without_the_secret_does_not_reach_the_host(attack: bytes) -> None:
-    reached: list[socket.socket] = []
-    with start_relay(reached.append) as address, socket.create_connection(address, 5) as stranger:
+    connections: list[socket.socket] = []
+    with start_relay(connections.append) as address, socket.create_connection(address, 5) as stranger:
         stranger.sendall(attack)
         with suppress(ConnectionResetError):
-            assert relay.FORBIDDEN in read(stranger)
-    assert reached == []
+            assert relay.FORBIDDEN_RESPONSE in read(stranger)
+    assert connections == []
 
 
 def test_proof_is_valid_for_one_connection() -> None:
-    reached: list[socket.socket] = []
-    with start_relay(reached.append) as address:
+    connections: list[socket.socket] = []
+    with start_relay(connections.append) as address:
         nonce = bytes(proof.NONCE_BYTES)
         proofs = []
         for _ in range(2):
@@ -166,28 +166,28 @@ def test_proof_is_valid_for_one_connection() -> None:
                 proofs.append(proof.make_proof(SECRET, b"caller", nonce, guard_nonce))
                 if len(proofs) == 2:
                     connection.sendall(proofs[0])
-                    assert read(connection) == relay.FORBIDDEN
-    assert reached == []
+                    assert read(connection) == relay.FORBIDDEN_RESPONSE
+    assert connections == []
 
 
 def test_proof_of_the_guard_is_refused_from_a_caller() -> None:
-    """Otherwise, a caller without the secret could send the guard's own proof back to it."""
+    """If the guard accepted its own proof, a caller without the secret could send this proof back."""
     with start_relay(echo) as address, socket.create_connection(address, 5) as stranger:
         stranger.sendall(proof.MAGIC + bytes(proof.NONCE_BYTES))
         proof.receive(stranger, proof.NONCE_BYTES)
         stranger.sendall(proof.receive(stranger, proof.PROOF_BYTES))
-        assert read(stranger) == relay.FORBIDDEN
+        assert read(stranger) == relay.FORBIDDEN_RESPONSE
 
 
 def test_impostor_on_the_port_receives_no_secret_and_no_request() -> None:
     received = []
 
-    def impostor(connection: socket.socket) -> None:
+    def answer_without_the_secret(connection: socket.socket) -> None:
         received.append(proof.receive(connection, len(proof.MAGIC) + proof.NONCE_BYTES))
         connection.sendall(bytes(proof.NONCE_BYTES + proof.PROOF_BYTES))
         received.append(read(connection))
 
-    with listening(impostor) as address:
+    with run_listener(answer_without_the_secret) as address:
         with pytest.raises(proof.StrangerError, match="without the guard's secret"):
             connect_with_secret(address)
         deadline = time.monotonic() + 5
@@ -210,13 +210,28 @@ def test_host_that_does_not_listen_refuses_the_connection() -> None:
 def test_host_on_the_default_port_is_detected(
     monkeypatch: pytest.MonkeyPatch, *, is_on_default: bool, error: type[Exception]
 ) -> None:
-    with socket.socket() as silent, listening(echo) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
-        silent.bind(("127.0.0.1", 0))
-        own_port = silent.getsockname()[1]
+    with (
+        socket.socket() as silent_socket,
+        run_listener(echo) as (_, port),
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        silent_socket.bind(("127.0.0.1", 0))
+        own_port = silent_socket.getsockname()[1]
         monkeypatch.setattr(relay, "DEFAULT_PORT", port if is_on_default else own_port)
         threading.Thread(target=Relay(SECRET, own_port).serve, args=(listener,), daemon=True).start()
-        with pytest.raises(error):
-            make_guarded_port("127.0.0.2", listener.getsockname()).connect(5)
+        addresses, connect = [], guards._connect
+
+        def record(address: str, port: int, timeout: float) -> socket.socket:
+            addresses.append(address)
+            return connect(address, port, timeout)
+
+        monkeypatch.setattr(guards, "_connect", record)
+        guarded_port = make_guarded_port("127.0.0.2", listener.getsockname())
+        for _ in range(2):
+            with pytest.raises(error):
+                guarded_port.connect(5)
+    # the unreachable address is tried only once, because each attempt takes time
+    assert addresses == ["127.0.0.2", "127.0.0.1", "127.0.0.1"]
 
 
 def test_silent_callers_do_not_block_others() -> None:

@@ -1,4 +1,4 @@
-"""The fast parser of header fields, compared with the parser that explains what is wrong with them."""
+"""The fast parser of header fields, compared with the slower parser, which explains errors in the fields."""
 
 import io
 
@@ -19,7 +19,7 @@ HOST = b"Host: localhost\r\n"
         HOST + b"!#$%&'*+.^_`|~: 1\r\n",
     ],
 )
-def test_both_parsers_agree(fields: bytes) -> None:
+def test_both_parsers_return_the_same_headers(fields: bytes) -> None:
     headers: dict[bytes, bytes] = {}
     read_headers(io.BytesIO(fields + b"\r\n").readline, headers)
     assert parse_headers(fields + b"\r\n") == headers
@@ -40,5 +40,5 @@ def test_both_parsers_agree(fields: bytes) -> None:
         HOST + b"host: other\r\n",
     ],
 )
-def test_malformed_and_repeated_fields_are_left_to_the_other_parser(fields: bytes) -> None:
+def test_fast_parser_returns_none_for_malformed_and_repeated_fields(fields: bytes) -> None:
     assert parse_headers(fields + b"\r\n") is None

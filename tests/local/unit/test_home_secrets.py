@@ -7,17 +7,17 @@ from pathlib import Path
 from microjobs_orchestrator.local.home import Home
 
 
-def test_jobs_that_start_at_the_same_time_get_one_secret(tmp_path: Path) -> None:
-    threads = 8
+def test_concurrent_readers_get_the_same_server_key(tmp_path: Path) -> None:
+    thread_count = 8
     for number in range(5):
         home = Home(tmp_path / str(number))
         home.create()
-        barrier = threading.Barrier(threads)
+        barrier = threading.Barrier(thread_count)
 
-        def read(home: Home = home, barrier: threading.Barrier = barrier) -> str:
+        def read_key(home: Home = home, barrier: threading.Barrier = barrier) -> str:
             barrier.wait()
             return home.server_key()
 
-        with ThreadPoolExecutor(threads) as pool:
-            keys = {future.result() for future in [pool.submit(read) for _ in range(threads)]}
+        with ThreadPoolExecutor(thread_count) as pool:
+            keys = {future.result() for future in [pool.submit(read_key) for _ in range(thread_count)]}
         assert keys == {home.server_key()}

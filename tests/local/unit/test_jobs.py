@@ -12,8 +12,8 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import hosts as lifecycle_hosts
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
-from microjobs_orchestrator.local.resources.tuning.ranges import Range, read_ranges, tuned_names
-from microjobs_orchestrator.local.resources.tuning.search import HyperbandResources, Search, read_resources
+from microjobs_orchestrator.local.resources.tuning.ranges import Range, list_tuned_names, read_ranges
+from microjobs_orchestrator.local.resources.tuning.search import HyperbandResources, TrialSearch, read_resources
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree
@@ -28,17 +28,17 @@ def put(store: ObjectStore, tmp_path: Path, *keys: str) -> None:
         store.put("data", key, path)
 
 
-def paths(store: ObjectStore, uri: str) -> list[str]:
+def list_paths(store: ObjectStore, uri: str) -> list[str]:
     return [path for path, _ in inputs.select_objects(store, uri, "test")]
 
 
 def test_input_prefix_is_a_key_prefix(store: ObjectStore, tmp_path: Path) -> None:
     put(store, tmp_path, "train/a", "train/deep/b", "train-01/c", "other")
-    assert paths(store, "s3://data/train/") == ["a", "deep/b"]
-    assert paths(store, "s3://data/train") == ["train-01/c", "a", "deep/b"]
-    assert paths(store, "s3://data/train/de") == ["deep/b"]
-    assert paths(store, "s3://data/other") == ["other"]
-    assert len(paths(store, "s3://data")) == 4
+    assert list_paths(store, "s3://data/train/") == ["a", "deep/b"]
+    assert list_paths(store, "s3://data/train") == ["train-01/c", "a", "deep/b"]
+    assert list_paths(store, "s3://data/train/de") == ["deep/b"]
+    assert list_paths(store, "s3://data/other") == ["other"]
+    assert len(list_paths(store, "s3://data")) == 4
 
 
 def test_prefix_without_objects_raises(store: ObjectStore) -> None:
@@ -65,7 +65,7 @@ class HostWithFiles:
         self.name = name
         self.files = files
 
-    def copy(self, path: str, target: Path) -> Tree:  # noqa: ARG002  it has one folder
+    def copy(self, path: str, target: Path) -> Tree:  # noqa: ARG002  the host has one folder
         for name, content in self.files.items():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_text(content)
@@ -73,16 +73,17 @@ class HostWithFiles:
 
 
 def gather(tmp_path: Path, *hosts: HostWithFiles) -> tuple[dict[str, str], list[str]]:
+    """Merge the outputs of hosts; return the contents of the files by name, and the notes for the log."""
     notes: list[str] = []
     tree = outputs.merge_outputs(hosts, "out", tmp_path / "merged", notes.append)  # type: ignore[arg-type]
     return {name: content.read_text() for name, content in outputs.list_files(tree).items()}, notes
 
 
 def test_outputs_of_hosts_are_merged(tmp_path: Path) -> None:
-    found, notes = gather(
+    files, notes = gather(
         tmp_path, HostWithFiles("algo-1", {"a": "1", "d/x": "1"}), HostWithFiles("algo-2", {"b": "2", "d/y": "2"})
     )
-    assert (found, notes) == ({"a": "1", "d/x": "1", "b": "2", "d/y": "2"}, [])
+    assert (files, notes) == ({"a": "1", "d/x": "1", "b": "2", "d/y": "2"}, [])
 
 
 def test_identical_files_of_hosts_are_merged(tmp_path: Path) -> None:
@@ -93,17 +94,17 @@ def test_identical_files_of_hosts_are_merged(tmp_path: Path) -> None:
 
 
 def test_different_files_of_two_hosts_are_noted(tmp_path: Path) -> None:
-    found, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a": "2"}))
-    assert found == {"a": "1"}
+    files, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a": "2"}))
+    assert files == {"a": "1"}
     assert notes == [
-        "a of algo-2 differs from another host's and was not stored: use a different file name on each host"
+        "a of algo-2 differs from the file of another host and was not stored: use a different file name on each host"
     ]
 
 
 def test_file_in_place_of_a_folder_is_noted(tmp_path: Path) -> None:
-    found, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a/b": "2"}))
-    assert found == {"a": "1"}
-    assert "another host has a file with the name of its folder" in notes[0]
+    files, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a/b": "2"}))
+    assert files == {"a": "1"}
+    assert "another host has a file at the path of its folder" in notes[0]
 
 
 class HostWithLinks:
@@ -121,15 +122,15 @@ class HostWithLinks:
         return self._files_host.copy(path, target)
 
 
-def test_links_of_two_hosts_do_not_lead_out_together(tmp_path: Path) -> None:
-    """Each link stays in the folder, but through the first link, the second one would lead to `victim`."""
+def test_links_of_two_hosts_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    """Each link alone leads to a path in the folder. Together, they would lead to `victim`, outside of the folder."""
     (tmp_path / "victim").mkdir()
     deep = "p/q/q/q"
     first = HostWithLinks("algo-1", {f"{deep}/r": "../../../../s"}, {"s/keep": ""})
     second = HostWithLinks("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
-    found, notes = gather(tmp_path, first, second)  # type: ignore[arg-type]
-    assert found == {"s/keep": "", "s/t/l/planted": "x"}
-    assert notes == [f"{deep}/r/t/l of algo-2 was not stored: another host has a link with the name of its folder"]
+    files, notes = gather(tmp_path, first, second)  # type: ignore[arg-type]
+    assert files == {"s/keep": "", "s/t/l/planted": "x"}
+    assert notes == [f"{deep}/r/t/l of algo-2 was not stored: another host has a link at the path of its folder"]
 
 
 def test_no_output_is_uploaded_if_one_name_cannot_be_a_key(store: ObjectStore, tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_exit_code_of_an_interrupted_host_is_not_a_failure(tmp_path: Path) -> No
     for host in hosts:
         host.ended.set()
     outcome = run_hosts(tmp_path, events, *hosts)
-    assert (outcome.first_failed, outcome.interruption) == (None, Interruption())
+    assert (outcome.first_failed_host, outcome.interruption) == (None, Interruption())
 
 
 class HostWithFailingStop(EndingHost):
@@ -199,88 +200,96 @@ def test_failed_stop_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert outcome.exits == {"algo-1": Exit(9)}
 
 
-CONTINUOUS = Range("rate", "Continuous", 0.001, 0.2, "Logarithmic")
-REVERSE = Range("momentum", "Continuous", 0.6, 0.999, "ReverseLogarithmic")
-INTEGER = Range("epochs", "Integer", 1, 50)
-CATEGORICAL = Range("optimizer", "Categorical", values=("sgd", "adam"))
+CONTINUOUS_RANGE = Range("rate", "Continuous", 0.001, 0.2, "Logarithmic")
+REVERSE_LOG_RANGE = Range("momentum", "Continuous", 0.6, 0.999, "ReverseLogarithmic")
+INTEGER_RANGE = Range("epochs", "Integer", 1, 50)
+CATEGORICAL_RANGE = Range("optimizer", "Categorical", values=("sgd", "adam"))
 
 
 @pytest.mark.parametrize("strategy", ["Random", "Bayesian"])
 def test_same_seed_gives_the_same_values_within_ranges(strategy: str) -> None:
-    ranges = (CONTINUOUS, REVERSE, INTEGER, CATEGORICAL)
+    ranges = (CONTINUOUS_RANGE, REVERSE_LOG_RANGE, INTEGER_RANGE, CATEGORICAL_RANGE)
 
-    def first_five() -> list[dict[str, str]]:
-        search = Search(strategy, ranges, minimise=True, seed=7)
-        found = []
+    def propose_five() -> list[dict[str, str]]:
+        search = TrialSearch(strategy, ranges, minimise=True, seed=7)
+        proposals = []
         for number in range(5):
-            found.append(search.propose(str(number), number))
-            search.add_result(str(number), found[-1], float(found[-1]["rate"]))
-        return found
+            proposals.append(search.propose(str(number), number))
+            search.add_result(str(number), proposals[-1], float(proposals[-1]["rate"]))
+        return proposals
 
-    assert first_five() == first_five()
-    for values in first_five():
+    assert propose_five() == propose_five()
+    for values in propose_five():
         assert 0.6 <= float(values["momentum"]) <= 0.999
         assert 1 <= int(values["epochs"]) <= 50
 
 
 def test_from_hyperparameter_reverses_to_hyperparameter() -> None:
-    for item, value in ((CONTINUOUS, 0.25), (REVERSE, 0.25), (INTEGER, 7), (CATEGORICAL, "adam")):
+    for item, value in (
+        (CONTINUOUS_RANGE, 0.25),
+        (REVERSE_LOG_RANGE, 0.25),
+        (INTEGER_RANGE, 7),
+        (CATEGORICAL_RANGE, "adam"),
+    ):
         assert item.from_hyperparameter(item.to_hyperparameter(value)) == value
-    assert REVERSE.to_hyperparameter(0.25) == "0.75"
+    assert REVERSE_LOG_RANGE.to_hyperparameter(0.25) == "0.75"
 
 
 @pytest.mark.parametrize("minimise", [True, False])
 def test_search_uses_results_from_before_a_restart(minimise: bool) -> None:
-    search = Search("Bayesian", (CONTINUOUS,), minimise=minimise, seed=1)
-    for number in range(12):  # the result is the rate itself, so low rates are best
+    search = TrialSearch("Bayesian", (CONTINUOUS_RANGE,), minimise=minimise, seed=1)
+    for number in range(12):  # the result of a trial is its rate, so low rates are best
         rate = 0.002 + 0.015 * number
         search.add_result(f"old-{number}", {"rate": str(rate)}, rate if minimise else -rate)
-    proposed = [float(search.propose(str(number), number)["rate"]) for number in range(6)]
-    assert sum(rate < 0.05 for rate in proposed) >= 5
+    rates = [float(search.propose(str(number), number)["rate"]) for number in range(6)]
+    assert sum(rate < 0.05 for rate in rates) >= 5
 
 
 UNIT_RANGE = Range("x", "Continuous", 0.0, 1.0)
 
 
 def test_search_inherits_results_within_its_ranges() -> None:
-    search = Search("Bayesian", (UNIT_RANGE,), minimise=True, seed=1)
+    search = TrialSearch("Bayesian", (UNIT_RANGE,), minimise=True, seed=1)
     for number in range(12):
         search.inherit_result({"x": str(0.08 * number), "other": "1"}, 0.08 * number)
     for values in ({"x": "3"}, {"x": "many"}, {"other": "1"}):
         search.inherit_result(values, -5.0)
-    proposed = [float(search.propose(str(number), number)["x"]) for number in range(6)]
-    assert sum(value < 0.3 for value in proposed) >= 5
+    x_values = [float(search.propose(str(number), number)["x"]) for number in range(6)]
+    assert sum(x < 0.3 for x in x_values) >= 5
 
 
 def count_values(values: Mapping[str, float], minimum: int = 1, maximum: int = 9) -> dict[str, int]:
     """Run one trial after another; return the number of values that each trial reports before Hyperband stops it."""
-    search = Search("Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(minimum, maximum))
+    search = TrialSearch(
+        "Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(minimum, maximum)
+    )
     counts = {}
     for number, (name, value) in enumerate(values.items()):
-        proposed = search.propose(name, number)
+        hyperparameters = search.propose(name, number)
         steps = (step for step in range(1, 100) if search.report(name, [value] * step))
         counts[name] = next(steps)
-        search.add_result(name, proposed, value, stopped=counts[name] <= maximum)
+        search.add_result(name, hyperparameters, value, stopped=counts[name] <= maximum)
     return counts
 
 
-GOOD = {f"good-{number}": 0.1 - number / 1000 for number in range(9)}
-BAD = {f"bad-{number}": 5.0 for number in range(9)}
+GOOD_TRIALS = {f"good-{number}": 0.1 - number / 1000 for number in range(9)}
+BAD_TRIALS = {f"bad-{number}": 5.0 for number in range(9)}
 
 
 def test_hyperband_stops_worse_trials_earlier() -> None:
-    counts = count_values(GOOD | BAD)
-    assert {counts[name] for name in GOOD} == {10}  # each is the best trial until it exceeds the maximum
-    assert sum(counts[name] < 9 for name in BAD) >= 5  # one of Hyperband's brackets stops no trial early
+    counts = count_values(GOOD_TRIALS | BAD_TRIALS)
+    # each good trial is the best trial until it reaches the maximum
+    assert {counts[name] for name in GOOD_TRIALS} == {10}
+    assert sum(counts[name] < 9 for name in BAD_TRIALS) >= 5  # one of Hyperband's brackets stops no trial early
 
 
 def test_hyperband_stops_no_trial_before_the_minimum() -> None:
-    counts = count_values(GOOD | BAD, minimum=4, maximum=30)
+    counts = count_values(GOOD_TRIALS | BAD_TRIALS, minimum=4, maximum=30)
     assert 4 <= min(counts.values()) < 30
 
 
 def test_hyperband_continues_trials_after_a_restart() -> None:
-    search = Search("Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(1, 3))
+    search = TrialSearch("Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(1, 3))
     search.add_running("running", {"x": "0.5"})
     assert not search.report("running", [1.0, 1.0])
     assert search.report("running", [1.0] * 4)
@@ -293,8 +302,8 @@ def test_hyperband_infers_max_resource_from_epochs(name: str) -> None:
 
 
 def test_bayesian_search_beats_random_search() -> None:
-    def best(strategy: str, seed: int) -> float:
-        search = Search(strategy, (Range("x", "Continuous", 0.0, 1.0),), minimise=True, seed=seed)
+    def find_smallest_loss(strategy: str, seed: int) -> float:
+        search = TrialSearch(strategy, (Range("x", "Continuous", 0.0, 1.0),), minimise=True, seed=seed)
         results = []
         for number in range(20):
             values = search.propose(str(number), number)
@@ -302,12 +311,12 @@ def test_bayesian_search_beats_random_search() -> None:
             search.add_result(str(number), values, results[-1])
         return min(results)
 
-    wins = sum(best("Bayesian", seed) < best("Random", seed) for seed in range(10))
+    wins = sum(find_smallest_loss("Bayesian", seed) < find_smallest_loss("Random", seed) for seed in range(10))
     assert wins >= 7
 
 
 @pytest.mark.parametrize(
-    ("name", "cpus", "gib", "gpus"),
+    ("name", "cpus", "gib", "has_gpus"),
     [
         ("ml.m5.large", 2, 8, False),
         ("ml.c5.4xlarge", 16, 32, False),
@@ -316,11 +325,11 @@ def test_bayesian_search_beats_random_search() -> None:
         ("ml.g4dn.xlarge", 4, 16, True),
     ],
 )
-def test_instance_type_has_limits_and_gpus(name: str, cpus: int, gib: int, gpus: bool) -> None:
+def test_instance_type_has_limits_and_gpus(name: str, cpus: int, gib: int, has_gpus: bool) -> None:
     limits = instances.find_limits(name)
     assert limits is not None
     assert (limits.cpus, limits.memory_bytes) == (cpus, gib * instances.GIB)
-    assert instances.has_gpus(name) is gpus
+    assert instances.has_gpus(name) is has_gpus
 
 
 def test_unknown_instance_type_has_no_limits() -> None:
@@ -335,17 +344,17 @@ def test_hyperband_with_invalid_epochs_raises(epochs: str) -> None:
 
 def test_range_with_duplicate_values_of_an_earlier_version_is_read() -> None:
     """Earlier versions accepted duplicates; Describe must not fail for such a job."""
-    stored = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["x", "x"]}]}
-    (item,) = read_ranges(stored)
-    search = Search("Random", (item,), minimise=True, seed=1)
+    ranges = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["x", "x"]}]}
+    (item,) = read_ranges(ranges)
+    search = TrialSearch("Random", (item,), minimise=True, seed=1)
     assert search.propose("job", 0) == {"a": "x"}
 
 
 def test_tuned_hyperparameters_are_listed_by_range_type() -> None:
-    number = {"MinValue": "1", "MaxValue": "2"}
+    limits = {"MinValue": "1", "MaxValue": "2"}
     ranges = {
         "CategoricalParameterRanges": [{"Name": "c", "Values": ["x", "y"]}],
-        "ContinuousParameterRanges": [{"Name": "b", **number}],
-        "IntegerParameterRanges": [{"Name": "a", **number}],
+        "ContinuousParameterRanges": [{"Name": "b", **limits}],
+        "IntegerParameterRanges": [{"Name": "a", **limits}],
     }
-    assert tuned_names(ranges) == [item.name for item in read_ranges(ranges)] == ["a", "b", "c"]
+    assert list_tuned_names(ranges) == [item.name for item in read_ranges(ranges)] == ["a", "b", "c"]

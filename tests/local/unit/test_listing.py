@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import Kind
 from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.resources.listing import list_resources
@@ -17,10 +18,10 @@ STATUSES = ("Completed", "Failed", "Completed", "Failed", "Completed")
 
 @pytest.fixture
 def state(tmp_path: Path) -> State:
-    made = State(tmp_path / "state.db")
+    new_state = State(tmp_path / "state.db")
     for kind in (TRAINING_JOB, PROCESSING_JOB):
         for number, status in enumerate(STATUSES):
-            made.add(
+            new_state.add(
                 kind.arn_type,
                 f"job-{number}",
                 f"arn:{kind.arn_type}/{number}",
@@ -28,7 +29,7 @@ def state(tmp_path: Path) -> State:
                 {},
                 {kind.name_member: f"job-{number}"},
             )
-    return made
+    return new_state
 
 
 def list_names(state: State, kind: Kind, **request: Any) -> tuple[list[str], str | None]:
@@ -37,7 +38,7 @@ def list_names(state: State, kind: Kind, **request: Any) -> tuple[list[str], str
 
 
 def test_status_filters_the_page_of_training_jobs(state: State) -> None:
-    """As AWS documents: MaxResults jobs of any status are retrieved, and then filtered."""
+    """AWS documents that MaxResults jobs of any status are retrieved, and then filtered."""
     first, token = list_names(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3)
     second, last = list_names(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3, NextToken=token)
     assert (first, second, last) == (["job-1"], ["job-3"], None)
@@ -56,3 +57,10 @@ def test_list_in_memory_has_pages() -> None:
     first, next_token = cut_page("abc", {"MaxResults": 2})
     second, last = cut_page("abc", {"MaxResults": 2, **next_token})
     assert (first, second, last) == ("ab", "c", {})
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_page_without_items_is_refused(limit: int) -> None:
+    """A client that reads all pages would get the same token without end."""
+    with pytest.raises(ServiceError, match=f"MaxResults {limit} must be at least 1"):
+        cut_page("abc", {"MaxResults": limit})

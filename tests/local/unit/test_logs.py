@@ -8,7 +8,7 @@ import pytest
 from microjobs_orchestrator.local import logs as local_logs
 from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceError
 from microjobs_orchestrator.local.logs import LogStore, LogStream
-from microjobs_orchestrator.local.parity.table import refuse
+from microjobs_orchestrator.local.parity.table import refuse_unsupported_members
 from microjobs_orchestrator.local.services import logs as service
 from microjobs_orchestrator.local.services.logs import Logs
 from tests.local.log_lines import append_line
@@ -28,55 +28,56 @@ def logs(tmp_path: Path, stream: LogStream) -> Logs:
     return Logs(LogStore(tmp_path))
 
 
-def get(logs: Logs, **request: Any) -> tuple[list[str], str, str]:
+def get_events(logs: Logs, **request: Any) -> tuple[list[str], str, str]:
+    """Return the messages of a page, and its forward and backward tokens."""
     answer = logs.get_log_events({"logGroupName": GROUP, "logStreamName": "job/algo-1-5", **request})
     messages = [event["message"] for event in answer["events"]]
     return messages, answer["nextForwardToken"], answer["nextBackwardToken"]
 
 
 def test_lines_are_read_from_the_head_in_pages(logs: Logs) -> None:
-    first, token, _ = get(logs, startFromHead=True, limit=3)
-    second, last, _ = get(logs, nextToken=token, limit=3)
-    assert (first, second) == (["line 0", "line 1", "line 2"], ["line 3", "line 4"])
-    assert get(logs, nextToken=last) == ([], last, last.replace("f/", "b/"))
+    first_messages, token, _ = get_events(logs, startFromHead=True, limit=3)
+    last_messages, last_token, _ = get_events(logs, nextToken=token, limit=3)
+    assert (first_messages, last_messages) == (["line 0", "line 1", "line 2"], ["line 3", "line 4"])
+    assert get_events(logs, nextToken=last_token) == ([], last_token, last_token.replace("f/", "b/"))
 
 
 def test_last_token_returns_newer_lines(logs: Logs, stream: LogStream) -> None:
-    _, token, _ = get(logs, startFromHead=True)
+    _, token, _ = get_events(logs, startFromHead=True)
     append_line(stream, 9, b"late")
-    assert get(logs, nextToken=token)[0] == ["late"]
+    assert get_events(logs, nextToken=token)[0] == ["late"]
 
 
 def test_last_lines_are_returned_unless_the_head_is_requested(logs: Logs) -> None:
-    newest, _, back = get(logs, limit=2)
-    older, _, _ = get(logs, nextToken=back, limit=2)
-    assert (newest, older) == (["line 3", "line 4"], ["line 1", "line 2"])
+    last_messages, _, backward_token = get_events(logs, limit=2)
+    earlier_messages, _, _ = get_events(logs, nextToken=backward_token, limit=2)
+    assert (last_messages, earlier_messages) == (["line 3", "line 4"], ["line 1", "line 2"])
 
 
 def test_start_and_end_time_filter_events(logs: Logs) -> None:
-    assert get(logs, startFromHead=True, startTime=1000, endTime=3000)[0] == ["line 1", "line 2"]
+    assert get_events(logs, startFromHead=True, startTime=1000, endTime=3000)[0] == ["line 1", "line 2"]
 
 
 def test_end_time_limits_last_lines(logs: Logs) -> None:
-    assert get(logs, endTime=2000, limit=1)[0] == ["line 1"]
+    assert get_events(logs, endTime=2000, limit=1)[0] == ["line 1"]
 
 
-@pytest.mark.parametrize("lines", [1, 3000])
-def test_reading_backwards_returns_each_line_once(stream: LogStream, logs: Logs, lines: int) -> None:
-    for number in range(lines):
+@pytest.mark.parametrize("line_count", [1, 3000])
+def test_reading_backwards_returns_each_line_once(stream: LogStream, logs: Logs, line_count: int) -> None:
+    for number in range(line_count):
         append_line(stream, 10, b"%d " % number + b"x" * 100)
-    found: list[str] = []
-    page, _, token = get(logs, limit=700)
+    messages: list[str] = []
+    page, _, token = get_events(logs, limit=700)
     while page:
-        found[:0] = page
-        page, _, token = get(logs, limit=700, nextToken=token)
-    assert found == [event.message for event in stream.events()]
+        messages[:0] = page
+        page, _, token = get_events(logs, limit=700, nextToken=token)
+    assert messages == [event.message for event in stream.events()]
 
 
 def test_incomplete_record_is_not_returned(logs: Logs, stream: LogStream) -> None:
     with stream.path.open("ab") as file:
         file.write(b"6000 half a li")
-    assert get(logs, startFromHead=True)[0][-1] == "line 4"
+    assert get_events(logs, startFromHead=True)[0][-1] == "line 4"
 
 
 def test_line_without_its_beginning_has_the_time_of_the_line_before(stream: LogStream) -> None:
@@ -84,8 +85,8 @@ def test_line_without_its_beginning_has_the_time_of_the_line_before(stream: LogS
     append_line(stream, 2, b"whole")
     with stream.path.open("ab") as file:
         file.write(b"end of another line\n")
-    found = [(event.time, event.text) for event in stream.events()]
-    assert found == [(0, b"end of a line"), (2000, b"whole"), (2000, b"end of another line")]
+    events = [(event.time, event.text) for event in stream.events()]
+    assert events == [(0, b"end of a line"), (2000, b"whole"), (2000, b"end of another line")]
 
 
 def test_log_keeps_all_bytes_of_a_line(stream: LogStream) -> None:
@@ -109,9 +110,9 @@ def test_empty_stream_has_no_times(stream: LogStream) -> None:
 def test_streams_are_described_by_prefix(logs: Logs, tmp_path: Path) -> None:
     LogStore(tmp_path).create(GROUP, "job-2/algo-1-5")
     answer = logs.describe_log_streams({"logGroupName": GROUP, "logStreamNamePrefix": "job/"})
-    (described,) = answer["logStreams"]
-    assert described["logStreamName"] == "job/algo-1-5"
-    assert (described["firstEventTimestamp"], described["lastEventTimestamp"]) == (0, 4000)
+    (description,) = answer["logStreams"]
+    assert description["logStreamName"] == "job/algo-1-5"
+    assert (description["firstEventTimestamp"], description["lastEventTimestamp"]) == (0, 4000)
     assert "nextToken" not in answer
 
 
@@ -125,24 +126,24 @@ def test_streams_merge_by_time_in_pages(logs: Logs, tmp_path: Path) -> None:
     other = LogStore(tmp_path).create(GROUP, "job/algo-2-5")
     append_line(other, 1.5, b"between")
     request: dict[str, Any] = {"logGroupName": GROUP, "logStreamNamePrefix": "job/", "limit": 3}
-    first = logs.filter_log_events(request)
-    rest = logs.filter_log_events({**request, "nextToken": first["nextToken"]})
-    messages = [event["message"] for event in first["events"] + rest["events"]]
+    first_page = logs.filter_log_events(request)
+    second_page = logs.filter_log_events({**request, "nextToken": first_page["nextToken"]})
+    messages = [event["message"] for event in first_page["events"] + second_page["events"]]
     assert messages == ["line 0", "line 1", "between", "line 2", "line 3", "line 4"]
 
 
 @pytest.mark.parametrize(
-    ("pattern", "found"),
+    ("pattern", "expected"),
     [("3", ["line 3"]), ('"line 2"', ["line 2"]), ("?1 ?2", ["line 1", "line 2"]), ("line -0 -1 -2 -3", ["line 4"])],
 )
-def test_terms_filter_events(logs: Logs, pattern: str, found: list[str]) -> None:
+def test_terms_filter_events(logs: Logs, pattern: str, expected: list[str]) -> None:
     answer = logs.filter_log_events({"logGroupName": GROUP, "filterPattern": pattern})
-    assert [event["message"] for event in answer["events"]] == found
+    assert [event["message"] for event in answer["events"]] == expected
 
 
 def test_rewritten_and_coloured_lines_are_found(tmp_path: Path, stream: LogStream) -> None:
-    """The text of such a line does not contain the term."""
-    shown = [
+    """A terminal shows terms in some of these lines although the bytes do not contain the terms."""
+    lines = [
         b"lo\bloss=1",
         b"loss",
         b"lxxx\rloss=2",
@@ -151,14 +152,14 @@ def test_rewritten_and_coloured_lines_are_found(tmp_path: Path, stream: LogStrea
         b"\xffloss",
         b"other",
     ]
-    for second, text in enumerate(shown):
+    for second, text in enumerate(lines):
         append_line(stream, second, text)
     logs = Logs(LogStore(tmp_path))
     messages = [event["message"] for event in logs.filter_log_events({"logGroupName": GROUP})["events"]]
     for term in ("loss", "los", "loss=", "?loss= ?other", "\ufffd"):
         matches, _ = service._parse_pattern(term)
-        found = logs.filter_log_events({"logGroupName": GROUP, "filterPattern": term})["events"]
-        assert [event["message"] for event in found] == [message for message in messages if matches(message)], term
+        events = logs.filter_log_events({"logGroupName": GROUP, "filterPattern": term})["events"]
+        assert [event["message"] for event in events] == [message for message in messages if matches(message)], term
 
 
 def test_unsupported_filter_pattern_is_refused(logs: Logs) -> None:
@@ -167,7 +168,7 @@ def test_unsupported_filter_pattern_is_refused(logs: Logs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_members", "found"),
+    ("request_members", "expected"),
     [
         ({"logGroupNamePattern": "Training"}, [GROUP]),
         ({"logGroupNamePattern": "training"}, []),
@@ -178,9 +179,9 @@ def test_unsupported_filter_pattern_is_refused(logs: Logs) -> None:
         ({"logGroupIdentifiers": ["other"]}, []),
     ],
 )
-def test_request_filters_groups(logs: Logs, request_members: dict[str, Any], found: list[str]) -> None:
+def test_request_filters_groups(logs: Logs, request_members: dict[str, Any], expected: list[str]) -> None:
     groups = logs.describe_log_groups(request_members)["logGroups"]
-    assert [group["logGroupName"] for group in groups] == found
+    assert [group["logGroupName"] for group in groups] == expected
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_contradicting_members_are_refused(
 )
 def test_unsupported_members_are_refused(operation: str, request_members: dict[str, Any]) -> None:
     with pytest.raises(ServiceError, match=r"^Not supported here: ") as caught:
-        refuse("logs", operation, request_members)
+        refuse_unsupported_members("logs", operation, request_members)
     assert caught.value.code == "InvalidParameterException"
 
 

@@ -18,9 +18,9 @@ from microjobs_orchestrator.local.metrics.statistics import RATIO, Statistics
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Series
 
-SPACE = "AWS/SageMaker"
+NAMESPACE = "AWS/SageMaker"
 DIMENSIONS = {"VariantName": "main", "EndpointName": "e"}
-LATENCY = Series(SPACE, "ModelLatency", (("EndpointName", "e"), ("VariantName", "main")))
+LATENCY = Series(NAMESPACE, "ModelLatency", (("EndpointName", "e"), ("VariantName", "main")))
 NOW = 1_800_000_000.0
 
 
@@ -31,57 +31,63 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[MetricStore]:
-    opened = MetricStore(path)
-    yield opened
-    opened.close()
+    new_store = MetricStore(path)
+    yield new_store
+    new_store.close()
 
 
 def test_recorded_values_are_read_at_once(store: MetricStore) -> None:
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": 3.5}, NOW)
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 3.5}, NOW)
     assert [(point.time, point.statistics) for point in store.read(LATENCY)] == [(NOW, Statistics.from_value(3.5))]
 
 
 def test_values_of_a_second_become_one_point(store: MetricStore) -> None:
     for value in range(1000):
-        store.record(SPACE, DIMENSIONS, {"ModelLatency": value}, NOW + value / 1000)
+        store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": value}, NOW + value / 1000)
     (point,) = store.read(LATENCY)
-    found = point.statistics
-    assert (found.count, found.total, found.minimum, found.maximum) == (1000, 499_500, 0, 999)
-    assert found.percentile(50) == pytest.approx(500, rel=RATIO - 1)
-    assert found.percentile(99.9) == pytest.approx(999, rel=RATIO - 1)
+    statistics = point.statistics
+    assert (statistics.count, statistics.total, statistics.minimum, statistics.maximum) == (1000, 499_500, 0, 999)
+    assert statistics.compute_percentile(50) == pytest.approx(500, rel=RATIO - 1)
+    assert statistics.compute_percentile(99.9) == pytest.approx(999, rel=RATIO - 1)
 
 
 def test_few_different_values_have_exact_percentiles(store: MetricStore) -> None:
     for value in (1.5, 1.5, 7.25, 100.0):
-        store.record(SPACE, DIMENSIONS, {"ModelLatency": value}, NOW)
-    found = store.read(LATENCY)[0].statistics
-    assert [found.percentile(percentage) for percentage in (0, 50, 75, 75.1, 100)] == [1.5, 1.5, 7.25, 100, 100]
+        store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": value}, NOW)
+    statistics = store.read(LATENCY)[0].statistics
+    assert [statistics.compute_percentile(percentage) for percentage in (0, 50, 75, 75.1, 100)] == [
+        1.5,
+        1.5,
+        7.25,
+        100,
+        100,
+    ]
 
 
 def test_exact_points_keep_their_times(store: MetricStore) -> None:
     for step in range(5):
-        store.record(SPACE, DIMENSIONS, {"ModelLatency": step}, NOW + step / 10, is_exact=True)
+        store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": step}, NOW + step / 10, is_exact=True)
     points = [(point.time, point.statistics.average) for point in store.read(LATENCY)]
     assert points == [(NOW + step / 10, step) for step in range(5)]
 
 
 def test_values_that_are_not_finite_are_dropped(store: MetricStore) -> None:
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": float("nan"), "Other": float("inf")}, NOW)
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": float("nan"), "Other": float("inf")}, NOW)
     assert store.list_series() == []
 
 
 def test_read_returns_the_points_of_the_period(store: MetricStore) -> None:
     for second in range(5):
-        store.record(SPACE, DIMENSIONS, {"ModelLatency": second}, NOW + second)
+        store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": second}, NOW + second)
     assert [point.time - NOW for point in store.read(LATENCY, NOW + 1, NOW + 3)] == [1, 2]
 
 
 def test_series_are_listed_by_namespace_and_name(store: MetricStore) -> None:
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": 1, "Invocations": 1}, NOW)
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 1, "Invocations": 1}, NOW)
     store.record("own", {}, {"ModelLatency": 1}, NOW + 1, unit="Seconds")
     assert [(series.namespace, series.name, last) for series, last in store.list_series()] == [
-        (SPACE, "Invocations", NOW),
-        (SPACE, "ModelLatency", NOW),
+        (NAMESPACE, "Invocations", NOW),
+        (NAMESPACE, "ModelLatency", NOW),
         ("own", "ModelLatency", NOW + 1),
     ]
     assert [series for series, _ in store.list_series("own")] == [Series("own", "ModelLatency", (), "Seconds")]
@@ -90,56 +96,58 @@ def test_series_are_listed_by_namespace_and_name(store: MetricStore) -> None:
 
 def test_points_survive_a_restart(path: Path) -> None:
     store = MetricStore(path)
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
     store.close()
-    restarted = MetricStore(path)
-    assert len(restarted.read(LATENCY)) == 1
-    restarted.close()
+    second_store = MetricStore(path)
+    assert len(second_store.read(LATENCY)) == 1
+    second_store.close()
 
 
 def test_remove_keeps_earlier_points_and_other_dimensions(store: MetricStore) -> None:
     for dimensions in (DIMENSIONS, {"EndpointName": "e"}):
-        store.record(SPACE, dimensions, {"ModelLatency": 1}, NOW)
-        store.record(SPACE, dimensions, {"ModelLatency": 1}, NOW + 10)
-    store.remove(SPACE, DIMENSIONS, NOW + 5)
+        store.record(NAMESPACE, dimensions, {"ModelLatency": 1}, NOW)
+        store.record(NAMESPACE, dimensions, {"ModelLatency": 1}, NOW + 10)
+    store.remove(NAMESPACE, DIMENSIONS, NOW + 5)
     assert [point.time for point in store.read(LATENCY)] == [NOW]
-    assert len(store.read(Series(SPACE, "ModelLatency", (("EndpointName", "e"),)))) == 2
+    assert len(store.read(Series(NAMESPACE, "ModelLatency", (("EndpointName", "e"),)))) == 2
 
 
 def test_an_idle_store_has_no_thread(tmp_path: Path) -> None:
-    before = set(threading.enumerate())
-    idle = MetricStore(tmp_path / "idle.db")
-    assert idle.list_series() == []
-    assert "metrics" not in [thread.name for thread in set(threading.enumerate()) - before]
-    idle.close()
+    earlier_threads = set(threading.enumerate())
+    idle_store = MetricStore(tmp_path / "idle.db")
+    assert idle_store.list_series() == []
+    assert "metrics" not in [thread.name for thread in set(threading.enumerate()) - earlier_threads]
+    idle_store.close()
 
 
 def test_old_seconds_are_merged_into_minutes(store: MetricStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "MERGED_ROWS", 50)
     minute = (time.time() - tables.MAX_SECOND_AGE) // 60 * 60 - 120
     for second in range(120):
-        store.record(SPACE, DIMENSIONS, {"ModelLatency": second}, minute + second)
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": 7}, time.time())
+        store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": second}, minute + second)
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 7}, time.time())
     store.flush()
     store._tables.clean()
-    merged, recent = store.read(LATENCY, 0, minute + 120), store.read(LATENCY, minute + 120)
-    assert {point.time for point in merged} == {minute, minute + 60}
-    assert sum(point.statistics.count for point in merged) == 120
-    assert Statistics.merge(point.statistics for point in merged).percentile(50) == pytest.approx(59, rel=0.02)
-    assert len(recent) == 1
+    merged_points, recent_points = store.read(LATENCY, 0, minute + 120), store.read(LATENCY, minute + 120)
+    assert {point.time for point in merged_points} == {minute, minute + 60}
+    assert sum(point.statistics.count for point in merged_points) == 120
+    assert Statistics.merge(point.statistics for point in merged_points).compute_percentile(50) == pytest.approx(
+        59, rel=0.02
+    )
+    assert len(recent_points) == 1
 
 
 def test_exact_points_are_not_merged(store: MetricStore) -> None:
     begin = time.time() - 2 * tables.MAX_SECOND_AGE
     for second in range(3):
-        store.record(SPACE, DIMENSIONS, {"ModelLatency": second}, begin + second, is_exact=True)
+        store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": second}, begin + second, is_exact=True)
     store.flush()
     store._tables.clean()
     assert len(store.read(LATENCY)) == 3
 
 
-def test_points_of_an_earlier_year_are_removed(store: MetricStore) -> None:
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": 1}, time.time() - 456 * 86_400)
+def test_points_older_than_455_days_are_removed(store: MetricStore) -> None:
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 1}, time.time() - 456 * 86_400)
     store.flush()
     store._tables.clean()
     assert store.list_series() == []
@@ -148,7 +156,7 @@ def test_points_of_an_earlier_year_are_removed(store: MetricStore) -> None:
 def test_the_oldest_points_are_removed_beyond_the_limit(store: MetricStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "MAX_POINTS", 100)
     for second in range(110):
-        store.record(SPACE, DIMENSIONS, {"ModelLatency": 1}, NOW + second)
+        store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 1}, NOW + second)
     points = store.read(LATENCY)
     assert 90 <= len(points) <= 100
     assert points[-1].time == NOW + 109
@@ -160,11 +168,11 @@ def test_samples_are_kept_while_the_device_is_full(
     def fail(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
     store.flush()
-    with monkeypatch.context() as patched:
-        patched.setattr(store._tables, "add", fail)
-        store.record(SPACE, DIMENSIONS, {"ModelLatency": 2}, NOW + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(store._tables, "add", fail)
+        store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 2}, NOW + 1)
         assert len(store.read(LATENCY)) == 1
         assert not store.flush()
     assert [point.statistics.total for point in store.read(LATENCY)] == [1, 2]
@@ -175,10 +183,10 @@ def test_samples_are_kept_while_the_device_is_full(
 
 def test_a_value_that_cannot_be_stored_does_not_stop_the_others(store: MetricStore) -> None:
     text: Any = "a bug of a caller"
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": text}, NOW)
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": text}, NOW)
     with pytest.raises(TypeError):
         store.flush()
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
     assert len(store.read(LATENCY)) == 1
 
 
@@ -186,7 +194,7 @@ def test_a_value_that_cannot_be_stored_does_not_stop_the_others(store: MetricSto
 def test_damaged_file_is_moved_away(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     store = MetricStore(path)
-    store.record(SPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
+    store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 1}, NOW)
     assert len(store.read(LATENCY)) == 1
     store.close()
     assert path.with_name("metrics.db.damaged").read_bytes() == content
@@ -211,16 +219,18 @@ def test_kill_loses_at_most_the_last_second(path: Path) -> None:
     ) as child:
         assert child.stdout is not None
         began = time.time()
-        recorded = [line.split() for line in iter(child.stdout.readline, "") if _kill_after(child.pid, began + 2.5)]
-    killed = float(recorded[-1][1])
+        samples = [line.split() for line in iter(child.stdout.readline, "") if _kill_after(child.pid, began + 2.5)]
+    kill_time = float(samples[-1][1])
     store = MetricStore(path)
-    stored = {int(point.statistics.total) for point in store.read(Series("space", "count"))}
+    stored_counts = {int(point.statistics.total) for point in store.read(Series("space", "count"))}
     store.close()
-    expected = max(int(count) for count, moment in recorded if float(moment) < killed - 1)
-    assert stored >= set(range(expected + 1))
+    last_safe_count = max(int(count) for count, time_ in samples if float(time_) < kill_time - 1)
+    assert stored_counts >= set(range(last_safe_count + 1))
 
 
 def _kill_after(process: int, deadline: float) -> bool:
+    """Kill a process if the deadline has passed. Return True, so that a comprehension with this condition keeps all
+    items."""
     if time.time() > deadline:
         os.kill(process, signal.SIGKILL)
     return True

@@ -7,43 +7,43 @@ from collections.abc import Sequence
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.lifecycle.hosts import final_parts
-from microjobs_orchestrator.local.resources.training import metrics as module
+from microjobs_orchestrator.local.lifecycle.hosts import select_final_parts
+from microjobs_orchestrator.local.resources.training import metrics as metrics_module
 from microjobs_orchestrator.local.resources.training.metrics import Metrics, compile_definition
 from microjobs_orchestrator.local.runtimes.base import Line
 from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, MAX_LINE_BYTES, Lines
 from microjobs_orchestrator.local.runtimes.process import process_shim
 
 LOSS = {"Name": "loss", "Regex": r"loss=([^\s\]]*)"}
-CATASTROPHIC = {"Name": "bad", "Regex": r"(a+)+$b"}
-"""An expression that `regex` cannot optimise, so that a search takes exponential time."""
-POISON = "a" * 5000
+SLOW_DEFINITION = {"Name": "bad", "Regex": r"(a+)+$b"}
+"""A definition whose expression `regex` cannot optimise, so that a search takes exponential time."""
+SLOW_TEXT = "a" * 5000
 
 
-def values(lines: Sequence[str], regex: str = LOSS["Regex"]) -> list[float]:
+def read_values(lines: Sequence[str], regex: str = LOSS["Regex"]) -> list[float]:
     metrics = Metrics([{"Name": "m", "Regex": regex}])
     for line in lines:
         metrics.read(0.0, line)
-    return [value for _, value in metrics.points("m")]
+    return [value for _, value in metrics.list_points("m")]
 
 
 def test_metric_is_first_group_and_last_value() -> None:
     metrics = Metrics([{"Name": "loss", "Regex": r" loss: ([0-9\.]+)"}, {"Name": "none", "Regex": "(x)"}])
     for time_, line in enumerate(("5/5 - loss: 0.5 - val_loss: 0.7", "no number", " loss: ...")):
         metrics.read(float(time_), line)
-    assert metrics.final_values() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
+    assert metrics.list_final_values() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
 
 
 def test_each_value_is_recorded_with_its_time() -> None:
-    recorded: list[object] = []
-    metrics = Metrics([LOSS], record=lambda *point: recorded.append(point))
+    points: list[object] = []
+    metrics = Metrics([LOSS], record=lambda *point: points.append(point))
     for time_, line in enumerate(("loss=3", "nothing", "loss=2")):
         metrics.read(float(time_), line)
-    assert recorded == [("loss", (0.0, 3.0)), ("loss", (2.0, 2.0))]
+    assert points == [("loss", (0.0, 3.0)), ("loss", (2.0, 2.0))]
 
 
 def test_line_without_a_value_in_the_first_group_is_ignored() -> None:
-    assert values(["valid: 3", "train: 5"], r"train: (\d+)|valid: (\d+)") == [5.0]
+    assert read_values(["valid: 3", "train: 5"], r"train: (\d+)|valid: (\d+)") == [5.0]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_line_without_a_value_in_the_first_group_is_ignored() -> None:
     ],
 )
 def test_only_finite_decimal_numbers_are_values(text: str, expected: float | None) -> None:
-    assert values([f"loss={text}"]) == ([] if expected is None else [expected])
+    assert read_values([f"loss={text}"]) == ([] if expected is None else [expected])
 
 
 TQDM = (
@@ -75,17 +75,17 @@ KERAS = "".join(
     ("line", "expected"),
     [
         (TQDM, 1.0),
-        (TQDM + "\r", 1.0),  # with a Windows line end
+        (TQDM + "\r", 1.0),  # the line has a line end of Windows
         (KERAS, 3.0),
         ("loss=9.0\b\b\b1", 1.0),
         ("loss=10.5\rloss=1.0", 1.0),  # a terminal shows loss=1.05
         ("loss=100\rloss=99\r", 99.0),
         ("loss=10.5" + "\b" * 9 + "\x1b[32mloss=9.5", 9.5),
-        ("| loss=1.0\r/\r-", 1.0),  # rewritten in part
+        ("| loss=1.0\r/\r-", 1.0),  # the line is partly rewritten
         ("loss=9.0\x1b[2K\rloss=1.0", 1.0),
         ("loss=9.0\x1b[3D1", 1.0),
         ("\x1b[32mloss=\x1b[1m1.0\x1b[0m", 1.0),
-        ("loss=1.0\x1b[A\router bar", 1.0),  # tqdm with two bars
+        ("loss=1.0\x1b[A\router bar", 1.0),  # tqdm prints two bars
         ("\x1b]0;loss=9.0\x07loss=1.0", 1.0),
         ("\x1b7loss=9.0\x1b8loss=1.0", 1.0),
         ("a \x1b[sloss=9.0\x1b[uloss=1.0", 1.0),
@@ -94,7 +94,7 @@ KERAS = "".join(
     ],
 )
 def test_value_is_read_from_the_last_state_of_a_rewritten_line(line: str, expected: float) -> None:
-    assert values([line]) == [expected]
+    assert read_values([line]) == [expected]
 
 
 def make_progress_bar() -> bytes:
@@ -103,14 +103,14 @@ def make_progress_bar() -> bytes:
     return b"".join(states) + b"\n"
 
 
-def docker_lines(content: bytes) -> list[Line]:
+def make_docker_lines(content: bytes) -> list[Line]:
     stamp = b"2026-11-22T05:12:15.772276932Z "
-    parts = (content[at : at + 16384] for at in range(0, len(content), 16384))
+    parts = (content[offset : offset + 16384] for offset in range(0, len(content), 16384))
     frames = [HEADER.pack(1, len(stamp + part)) + stamp + part for part in parts]
     return list(Lines().read(frames))
 
 
-class File:
+class FakeFile:
     def __init__(self) -> None:
         self.content = b""
 
@@ -121,68 +121,68 @@ class File:
         """Do nothing: no content is buffered."""
 
 
-def process_lines(content: bytes) -> list[Line]:
-    file = File()
+def make_process_lines(content: bytes) -> list[Line]:
+    file = FakeFile()
     log = process_shim.Log(file)  # type: ignore[arg-type]
-    for at in range(0, len(content), 1 << 16):
-        log.add(content[at : at + (1 << 16)])
+    for offset in range(0, len(content), 1 << 16):
+        log.add(content[offset : offset + (1 << 16)])
     records = [record.split(b" ", 1) for record in file.content.split(b"\n")[:-1]]
     return [Line(0.0, text, is_whole=not stamp.endswith(b"+")) for stamp, text in records]
 
 
-@pytest.mark.parametrize("split", [docker_lines, process_lines])
-def test_long_progress_bar_is_one_value_and_loses_no_bytes(split: object) -> None:
-    assert callable(split)
-    lines: list[Line] = split(make_progress_bar())
+@pytest.mark.parametrize("make_lines", [make_docker_lines, make_process_lines])
+def test_long_progress_bar_is_one_value_and_loses_no_bytes(make_lines: object) -> None:
+    assert callable(make_lines)
+    lines: list[Line] = make_lines(make_progress_bar())
     assert len(lines) > 3
     assert max(len(line.text) for line in lines) <= MAX_LINE_BYTES + (1 << 16)
     assert b"".join(line.text for line in lines) + b"\n" == make_progress_bar()
-    assert values([line.text.decode() for line in final_parts(lines)]) == [1.0]
+    assert read_values([line.text.decode() for line in select_final_parts(lines)]) == [1.0]
 
 
 def test_final_part_is_the_last_part_with_visible_text() -> None:
     parts = [Line(1.0, b"\rloss=1\r", is_whole=False), Line(2.0, b""), Line(3.0, b"loss=2")]
-    assert [line.text for line in final_parts(parts)] == [b"\rloss=1\r", b"loss=2"]
+    assert [line.text for line in select_final_parts(parts)] == [b"\rloss=1\r", b"loss=2"]
 
 
 def test_slow_expression_lets_other_threads_run() -> None:
-    metrics = Metrics([CATASTROPHIC])
-    thread = threading.Thread(target=metrics.read, args=(0.0, POISON))
+    metrics = Metrics([SLOW_DEFINITION])
+    thread = threading.Thread(target=metrics.read, args=(0.0, SLOW_TEXT))
     thread.start()
     ticks = 0
     while thread.is_alive():
         time.sleep(0.001)
         ticks += 1
-    assert ticks > 20  # at most a few if the search held the interpreter's lock
+    assert ticks > 20  # there would be few ticks if the search held the interpreter's lock
 
 
 def test_slow_expression_is_logged_once_and_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SEARCH_TIMEOUT", 0.02)
-    monkeypatch.setattr(module, "MAX_SEARCH_SECONDS", 0.1)
+    monkeypatch.setattr(metrics_module, "SEARCH_TIMEOUT", 0.02)
+    monkeypatch.setattr(metrics_module, "MAX_SEARCH_SECONDS", 0.1)
     notes: list[str] = []
-    metrics = Metrics([LOSS, CATASTROPHIC], notes.append)
+    metrics = Metrics([LOSS, SLOW_DEFINITION], notes.append)
     for number in range(50):
-        metrics.read(0.0, f"loss={number} {POISON}")
-    assert len(metrics.points("loss")) == 50
+        metrics.read(0.0, f"loss={number} {SLOW_TEXT}")
+    assert len(metrics.list_points("loss")) == 50
     assert [note.partition(":")[0] for note in notes] == ["metric 'bad'", "metric 'bad' is skipped from now on"]
-    assert metrics.abandoned == ["bad"]
+    assert metrics.skipped_names == ["bad"]
 
 
 def test_definition_skipped_by_an_earlier_server_is_not_searched() -> None:
-    metrics = Metrics([LOSS, CATASTROPHIC], abandoned=["bad"])
+    metrics = Metrics([LOSS, SLOW_DEFINITION], skipped_names=["bad"])
     began = time.thread_time()
-    metrics.read(0.0, f"loss=1 {POISON}")
-    assert time.thread_time() - began < module.SEARCH_TIMEOUT / 2
-    assert metrics.final_values()[0]["MetricName"] == "loss"
+    metrics.read(0.0, f"loss=1 {SLOW_TEXT}")
+    assert time.thread_time() - began < metrics_module.SEARCH_TIMEOUT / 2
+    assert metrics.list_final_values()[0]["MetricName"] == "loss"
 
 
 def test_cost_of_all_definitions_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SEARCH_TIMEOUT", 0.02)
-    monkeypatch.setattr(module, "MAX_SEARCH_SECONDS", 0.1)
-    metrics = Metrics([{**CATASTROPHIC, "Name": f"bad-{number}"} for number in range(40)])
+    monkeypatch.setattr(metrics_module, "SEARCH_TIMEOUT", 0.02)
+    monkeypatch.setattr(metrics_module, "MAX_SEARCH_SECONDS", 0.1)
+    metrics = Metrics([{**SLOW_DEFINITION, "Name": f"bad-{number}"} for number in range(40)])
     for _ in range(100):
-        metrics.read(0.0, POISON)
-    assert len(metrics.abandoned) > 35
+        metrics.read(0.0, SLOW_TEXT)
+    assert len(metrics.skipped_names) > 35
 
 
 @pytest.mark.parametrize(

@@ -31,26 +31,26 @@ class StoppableHost:
         self._stopped.set()
 
 
-def epoch(number: int) -> Iterator[bytes]:
+def read_epoch(number: int) -> Iterator[bytes]:
     return iter([b"epoch %d" % number])
 
 
-def test_each_pipe_gets_the_content_of_its_number() -> None:
-    filled: list[tuple[str, list[bytes]]] = []
-    done = threading.Event()
+def test_each_pipe_gets_the_content_of_one_epoch() -> None:
+    filled_pipes: list[tuple[str, list[bytes]]] = []
+    last_pipe_filled = threading.Event()
 
     def fill_pipe(path: str, chunks: Iterable[bytes]) -> bool:
-        filled.append((path, list(chunks)))
-        if len(filled) < 3:
+        filled_pipes.append((path, list(chunks)))
+        if len(filled_pipes) < 3:
             return True
-        done.set()
+        last_pipe_filled.set()
         return False
 
-    pipe = Pipe("/data/train", epoch)
+    pipe = Pipe("/data/train", read_epoch)
     feed(cast("Host", StoppableHost()), [pipe], fill_pipe)
-    assert done.wait(10)
-    assert filled == [(f"/data/train_{number}", [b"epoch %d" % number]) for number in range(3)]
-    assert pipe.file(0) == "/data/train_0"
+    assert last_pipe_filled.wait(10)
+    assert filled_pipes == [(f"/data/train_{number}", [b"epoch %d" % number]) for number in range(3)]
+    assert pipe.get_path(0) == "/data/train_0"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_host_is_ended_if_a_pipe_cannot_be_filled(error: Exception, reason: str,
     def fill_pipe(*_: Any) -> bool:
         raise error
 
-    host = feed(cast("Host", StoppableHost(code)), [Pipe("/train", epoch)], fill_pipe)
+    host = feed(cast("Host", StoppableHost(code)), [Pipe("/train", read_epoch)], fill_pipe)
     result = host.wait()
     assert (result.code, result.pipe_failed) == (expected_code, True)
     assert result.reason == reason
@@ -75,11 +75,11 @@ def test_host_is_ended_if_a_pipe_cannot_be_filled(error: Exception, reason: str,
 def test_host_without_failure_keeps_its_exit() -> None:
     host = StoppableHost(3)
     host.stop(0)
-    assert feed(cast("Host", host), [Pipe("/train", epoch)], lambda *_: False).wait() == Exit(3)
+    assert feed(cast("Host", host), [Pipe("/train", read_epoch)], lambda *_: False).wait() == Exit(3)
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_pipe_of_a_process_is_filled_for_its_reader(tmp_path: Path, exists: bool) -> None:
+def test_pipe_is_created_if_it_is_missing_and_receives_all_chunks(tmp_path: Path, exists: bool) -> None:
     path, content = tmp_path / "train_0", bytes(range(256)) * 1000
     if exists:
         os.mkfifo(path)
@@ -112,7 +112,7 @@ def test_end_of_a_process_ends_the_wait_for_a_reader(tmp_path: Path) -> None:
     assert not fill_pipe(tmp_path / "train_0", lambda: next(answers), [b"content"])
 
 
-def test_no_pipe_follows_when_the_process_has_ended(tmp_path: Path) -> None:
+def test_filling_reports_that_the_process_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "train_0"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

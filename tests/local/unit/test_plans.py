@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.resources.tuning.create import create as creat
 from microjobs_orchestrator.local.runtimes.base import Plan, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
-from tests.local.clients import channel, processing_input, processing_output
+from tests.local.clients import make_channel, make_processing_input, make_processing_output
 from tests.local.jobs.fake_programs import FakePrograms
 
 Arguments = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
@@ -48,7 +48,7 @@ def read_command(plan: Plan) -> Arguments:
     return plan.hosts[0].entrypoint, plan.hosts[0].arguments
 
 
-def processing_plan(
+def make_processing_plan(
     context: Context, folder: Path, members: Mapping[str, Any] | None = None, **application: Any
 ) -> Plan:
     cluster = {"InstanceCount": 2, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
@@ -63,7 +63,7 @@ def processing_plan(
     return processing.ProcessingJob(context, record).attempt.make_plan(folder)
 
 
-def training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
+def make_training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
     request = {
         "TrainingJobName": "job",
         "AlgorithmSpecification": {"TrainingImage": "a:1", "TrainingInputMode": "File", **algorithm},
@@ -87,7 +87,7 @@ def training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
 def test_processing_uses_entrypoint_and_arguments_of_the_request(
     context: Context, tmp_path: Path, application: dict[str, Any], expected: Arguments
 ) -> None:
-    assert read_command(processing_plan(context, tmp_path / "work", **application)) == expected
+    assert read_command(make_processing_plan(context, tmp_path / "work", **application)) == expected
 
 
 @pytest.mark.parametrize(
@@ -102,21 +102,24 @@ def test_processing_uses_entrypoint_and_arguments_of_the_request(
 def test_training_runs_train_by_default(
     context: Context, tmp_path: Path, algorithm: dict[str, Any], expected: Arguments
 ) -> None:
-    assert read_command(training_plan(context, tmp_path / "work", **algorithm)) == expected
+    assert read_command(make_training_plan(context, tmp_path / "work", **algorithm)) == expected
 
 
 def test_gpu_instance_types_use_gpus(context: Context, tmp_path: Path) -> None:
-    assert [host.gpus for host in training_plan(context, tmp_path / "training").hosts] == [True, True]
-    assert [host.gpus for host in processing_plan(context, tmp_path / "processing").hosts] == [False, False]
+    assert [host.has_gpus for host in make_training_plan(context, tmp_path / "training").hosts] == [True, True]
+    assert [host.has_gpus for host in make_processing_plan(context, tmp_path / "processing").hosts] == [False, False]
 
 
 def test_hosts_install_packages_from_the_server(context: Context, tmp_path: Path) -> None:
-    for plan in (training_plan(context, tmp_path / "training"), processing_plan(context, tmp_path / "processing")):
+    for plan in (
+        make_training_plan(context, tmp_path / "training"),
+        make_processing_plan(context, tmp_path / "processing"),
+    ):
         assert all(PACKAGES_PATH in host.defaults["PIP_INDEX_URL"] for host in plan.hosts)
 
 
 def test_hosts_are_named_as_on_sagemaker(context: Context, tmp_path: Path) -> None:
-    plan = training_plan(context, tmp_path / "work")
+    plan = make_training_plan(context, tmp_path / "work")
     assert (plan.name, [host.name for host in plan.hosts]) == ("training-job/job", ["algo-1", "algo-2"])
 
 
@@ -127,24 +130,28 @@ def test_aliases_name_local_images(context: Context, uri: str, local: str) -> No
     assert context.resolve_image(uri) == local
 
 
-IN, OUT = str(Layout().processing("in")), str(Layout().processing("out"))
-NOT_UNIQUE = "must be unique; repeated:"
+INPUT_PATH, OUTPUT_PATH = str(Layout().processing("in")), str(Layout().processing("out"))
+NOT_UNIQUE_MESSAGE = "must be unique; repeated:"
 
 
 @pytest.mark.parametrize(
     ("inputs", "outputs", "reason"),
     [
-        ([("x", IN), ("y", f"{IN}/./")], [], f"The LocalPaths of processing inputs {NOT_UNIQUE} '{IN}'"),
-        ([("x", IN), ("x", f"{IN}2")], [], f"InputNames {NOT_UNIQUE} 'x'"),
-        ([], [("o", OUT), ("o", f"{OUT}2")], f"OutputNames {NOT_UNIQUE} 'o'"),
+        (
+            [("x", INPUT_PATH), ("y", f"{INPUT_PATH}/./")],
+            [],
+            f"The LocalPaths of processing inputs {NOT_UNIQUE_MESSAGE} '{INPUT_PATH}'",
+        ),
+        ([("x", INPUT_PATH), ("x", f"{INPUT_PATH}2")], [], f"InputNames {NOT_UNIQUE_MESSAGE} 'x'"),
+        ([], [("o", OUTPUT_PATH), ("o", f"{OUTPUT_PATH}2")], f"OutputNames {NOT_UNIQUE_MESSAGE} 'o'"),
     ],
     ids=["LocalPath", "InputName", "OutputName"],
 )
 def test_duplicate_paths_and_names_raise(
     inputs: list[tuple[str, str]], outputs: list[tuple[str, str]], reason: str, context: Context
 ) -> None:
-    input_items = [processing_input(name, "s3://data/in", path) for name, path in inputs]
-    output_items = [processing_output(name, "s3://data/out", path) for name, path in outputs]
+    input_items = [make_processing_input(name, "s3://data/in", path) for name, path in inputs]
+    output_items = [make_processing_output(name, "s3://data/out", path) for name, path in outputs]
     request = {
         "ProcessingJobName": "job",
         "ProcessingInputs": input_items,
@@ -156,15 +163,16 @@ def test_duplicate_paths_and_names_raise(
 
 def test_output_folder_can_contain_another_output(context: Context, tmp_path: Path) -> None:
     outputs = [
-        processing_output(name, "s3://data/out", path) for name, path in (("inner", f"{OUT}/in"), ("outer", OUT))
+        make_processing_output(name, "s3://data/out", path)
+        for name, path in (("inner", f"{OUTPUT_PATH}/in"), ("outer", OUTPUT_PATH))
     ]
-    plan = processing_plan(context, tmp_path / "work", {"ProcessingOutputConfig": {"Outputs": outputs}})
-    assert all(Layout(host.files).resolve_local_path(f"{OUT}/in").is_dir() for host in plan.hosts)
+    plan = make_processing_plan(context, tmp_path / "work", {"ProcessingOutputConfig": {"Outputs": outputs}})
+    assert all(Layout(host.files).resolve_local_path(f"{OUTPUT_PATH}/in").is_dir() for host in plan.hosts)
 
 
 def test_duplicate_channel_name_raises(context: Context) -> None:
-    channels = [channel("train", "s3://data/a"), channel("train", "s3://data/b")]
-    with pytest.raises(ValidationError, match=f"ChannelNames {NOT_UNIQUE} 'train'"):
+    channels = [make_channel("train", "s3://data/a"), make_channel("train", "s3://data/b")]
+    with pytest.raises(ValidationError, match=f"ChannelNames {NOT_UNIQUE_MESSAGE} 'train'"):
         check_channels(
             {"AlgorithmSpecification": {"TrainingInputMode": "File"}, "InputDataConfig": channels}, context.store
         )
@@ -194,6 +202,6 @@ def test_tuning_job_describes_members_that_sdks_read(context: Context, resources
             "RoleArn": "role",
         },
     }
-    described = create_tuning_job(context, request).description["TrainingJobDefinition"]
-    assert described["StaticHyperParameters"] == {"a": "b", "_tuning_objective_metric": "loss"}
-    assert described["ResourceConfig"] == hosts
+    description = create_tuning_job(context, request).description["TrainingJobDefinition"]
+    assert description["StaticHyperParameters"] == {"a": "b", "_tuning_objective_metric": "loss"}
+    assert description["ResourceConfig"] == hosts

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.kinds import Kind, load_kinds
 from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, State, TransitionError
 
 KIND = "training-job"
@@ -17,9 +17,9 @@ TUNING = Owner("hyper-parameter-tuning-job", "tuning")
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
-    opened = State(tmp_path / "state.db")
-    yield opened
-    opened.close()
+    new_state = State(tmp_path / "state.db")
+    yield new_state
+    new_state.close()
 
 
 def add(state: State, name: str, status: str = "InProgress", owner: Owner | None = None) -> None:
@@ -51,10 +51,10 @@ def test_transaction_stores_all_changes_or_none(state: State) -> None:
 def test_versions_of_a_name_are_found_by_range(state: State) -> None:
     for name, version in (("a", 0), ("a", 1), ("a", 2), ("b", 2)):
         state.add(KIND, name, f"arn:{name}/{version}", "", {}, {}, version=version)
-    found = state.find(Query(KIND, name="a", versions=(1, float("inf")), order_by="name", descending=False))
-    assert [(record.name, record.version) for record in found] == [("a", 1), ("a", 2)]
-    both = state.find(Query(KIND, versions=(2, 2), order_by="name", descending=False))
-    assert [(record.name, record.version) for record in both] == [("a", 2), ("b", 2)]
+    records = state.find(Query(KIND, name="a", versions=(1, float("inf")), order_by="name", descending=False))
+    assert [(record.name, record.version) for record in records] == [("a", 1), ("a", 2)]
+    records = state.find(Query(KIND, versions=(2, 2), order_by="name", descending=False))
+    assert [(record.name, record.version) for record in records] == [("a", 2), ("b", 2)]
 
 
 def test_update_merges_and_changes_the_status(state: State) -> None:
@@ -71,37 +71,39 @@ def test_update_can_require_a_status(state: State) -> None:
     assert state.get(KIND, "a").status == "Completed"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in all_kinds() if kind.lifecycle], ids=lambda kind: kind.arn_type)
+@pytest.mark.parametrize("kind", [kind for kind in load_kinds() if kind.lifecycle], ids=lambda kind: kind.arn_type)
 def test_impossible_transition_raises_and_changes_nothing(state: State, kind: Kind) -> None:
     assert kind.lifecycle is not None
-    refused = 0
-    for before in kind.lifecycle.statuses:
-        for after in kind.lifecycle.statuses:
-            state.add(kind.arn_type, "a", "arn", before, {}, {})
-            if kind.lifecycle.allows(before, after):
-                state.update(kind.arn_type, "a", {"b": 1}, after)
+    refused_count = 0
+    for old_status in kind.lifecycle.statuses:
+        for new_status in kind.lifecycle.statuses:
+            state.add(kind.arn_type, "a", "arn", old_status, {}, {})
+            is_allowed = kind.lifecycle.allows(old_status, new_status)
+            if is_allowed:
+                state.update(kind.arn_type, "a", {"b": 1}, new_status)
             else:
-                refused += 1
-                with pytest.raises(TransitionError, match=f"{kind.arn_type} a is {before} and cannot become {after}"):
-                    state.update(kind.arn_type, "a", {"b": 1}, after)
+                refused_count += 1
+                message = f"{kind.arn_type} a is {old_status} and cannot become {new_status}"
+                with pytest.raises(TransitionError, match=message):
+                    state.update(kind.arn_type, "a", {"b": 1}, new_status)
             record = state.get(kind.arn_type, "a")
             assert record is not None
-            expected = (after, {"b": 1}) if kind.lifecycle.allows(before, after) else (before, {})
+            expected = (new_status, {"b": 1}) if is_allowed else (old_status, {})
             assert (record.status, record.description) == expected
             state.delete(kind.arn_type, "a")
-    assert refused
+    assert refused_count
 
 
 @pytest.mark.parametrize(
     "kind",
-    [kind for kind in all_kinds() if kind.lifecycle and not kind.lifecycle.is_lasting],
+    [kind for kind in load_kinds() if kind.lifecycle and not kind.lifecycle.is_lasting],
     ids=lambda kind: kind.arn_type,
 )
-@pytest.mark.parametrize("end", ["Completed", "Failed", "Stopped"])
-@pytest.mark.parametrize("after", ["InProgress", "Stopping", "Completed", "Failed", "Stopped"])
-def test_ended_job_has_no_transitions(kind: Kind, end: str, after: str) -> None:
+@pytest.mark.parametrize("old_status", ["Completed", "Failed", "Stopped"])
+@pytest.mark.parametrize("new_status", ["InProgress", "Stopping", "Completed", "Failed", "Stopped"])
+def test_ended_job_has_no_transitions(kind: Kind, old_status: str, new_status: str) -> None:
     assert kind.lifecycle is not None
-    assert kind.lifecycle.allows(end, after) == (end == after)
+    assert kind.lifecycle.allows(old_status, new_status) == (old_status == new_status)
 
 
 def test_delete_ignores_recreated_resource(state: State) -> None:
@@ -125,16 +127,16 @@ def test_failed_change_is_rolled_back(state: State) -> None:
 def test_pages_have_each_resource_once_in_order(state: State, order_by: str, descending: bool) -> None:
     for number in range(7):
         add(state, f"job-{number}", "Completed" if number % 2 else "Failed")
-    found: list[str] = []
+    names: list[str] = []
     after: tuple[float | str, str, int] | None = None
     while True:
         page = state.find(Query(KIND, order_by=order_by, descending=descending, limit=2, after=after))
         if not page:
             break
-        found += [record.name for record in page]
+        names += [record.name for record in page]
         after = (getattr(page[-1], order_by), page[-1].name, page[-1].version)
-    assert sorted(found) == [f"job-{number}" for number in range(7)]
-    keys = [(getattr(state.get(KIND, name), order_by), name) for name in found]
+    assert sorted(names) == [f"job-{number}" for number in range(7)]
+    keys = [(getattr(state.get(KIND, name), order_by), name) for name in names]
     assert keys == sorted(keys, reverse=descending)
 
 
@@ -158,15 +160,15 @@ def test_versions_of_a_name_are_separate(state: State) -> None:
         state.add("package", "a", f"arn:a/{version}", "", {}, {"v": version}, version=version)
     state.update("package", "a", {"changed": True}, internal={"x": 1}, version=2)
     assert state.delete("package", "a", version=1)
-    first, *_ = page = state.find(Query("package", order_by="name", descending=False, limit=1))
-    rest = state.find(Query("package", order_by="name", descending=False, after=("a", "a", first.version)))
-    assert [(record.version, record.description) for record in (*page, *rest)] == [
+    (first,) = state.find(Query("package", order_by="name", descending=False, limit=1))
+    other_records = state.find(Query("package", order_by="name", descending=False, after=("a", "a", first.version)))
+    assert [(record.version, record.description) for record in (first, *other_records)] == [
         (2, {"v": 2, "changed": True}),
         (3, {"v": 3}),
     ]
-    found = state.get_by_arn("arn:a/2")
-    assert found is not None
-    assert (found.version, found.internal) == (2, {"x": 1})
+    record = state.get_by_arn("arn:a/2")
+    assert record is not None
+    assert (record.version, record.internal) == (2, {"x": 1})
     assert state.get("package", "a", 1) is None
 
 
@@ -184,13 +186,14 @@ def test_delete_removes_tags(state: State) -> None:
 def test_reopened_state_has_all_resources(tmp_path: Path) -> None:
     first = State(tmp_path / "state.db")
     add(first, "a")
-    second = State(tmp_path / "state.db")  # the first one was killed
+    second = State(tmp_path / "state.db")  # the first server was killed
     assert second.get(KIND, "a") is not None
     first.close()
     second.close()
 
 
 def test_reserve_of_a_killed_server_is_removed(tmp_path: Path) -> None:
+    """The reserve is a table that the state creates and deletes at its start, so that its file has free pages."""
     path = tmp_path / "state.db"
     State(path).close()
     with closing(sqlite3.connect(path)) as database:
@@ -207,8 +210,8 @@ def test_lists_are_sorted_with_each_filter(tmp_path: Path, order_by: str) -> Non
         state.add("job", f"job-{number % 7}-{number}", f"arn-{number}", str(number % 3), {}, {}, owner=TUNING)
     filters: list[dict[str, Any]] = [{}, {"status": "1"}, {"owner": TUNING}, {"name_contains": "-1"}]
     for members in filters:
-        found = state.find(Query("job", order_by=order_by, limit=1000, **members))
-        keys = [(getattr(record, order_by), record.name) for record in found]
+        records = state.find(Query("job", order_by=order_by, limit=1000, **members))
+        keys = [(getattr(record, order_by), record.name) for record in records]
         assert keys == sorted(keys, reverse=True)
     state.close()
 
@@ -224,12 +227,12 @@ METRIC = '{"MetricName": "loss", "Value": %s, "Timestamp": 1.0}'
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
 def test_invalid_number_of_an_earlier_version_is_removed(tmp_path: Path, state: State, value: str) -> None:
     add(state, "bad", "Completed")
-    described = f'{{"FinalMetricDataList": [{METRIC % value}, {METRIC % 0.5}], "Other": {value}, "b": "\\ud83d"}}'
-    set_column(tmp_path / "state.db", "description", described)
+    description = f'{{"FinalMetricDataList": [{METRIC % value}, {METRIC % 0.5}], "Other": {value}, "b": "\\ud83d"}}'
+    set_column(tmp_path / "state.db", "description", description)
     record = state.get(KIND, "bad")
     assert record is not None
-    kept = {"MetricName": "loss", "Value": 0.5, "Timestamp": 1.0}
-    assert record.description == {"FinalMetricDataList": [kept], "b": "\\ud83d"}
+    valid_metric = {"MetricName": "loss", "Value": 0.5, "Timestamp": 1.0}
+    assert record.description == {"FinalMetricDataList": [valid_metric], "b": "\\ud83d"}
 
 
 def test_value_without_json_form_is_removed(tmp_path: Path, state: State) -> None:
@@ -240,7 +243,7 @@ def test_value_without_json_form_is_removed(tmp_path: Path, state: State) -> Non
     assert text == '{"b": 2, "d": "caf\\\\xe9", "e": [1.0]}'
 
 
-BROKEN = {
+BROKEN_VALUES = {
     "invalid JSON": ("description", '{"a": '),
     "array": ("description", "[]"),
     "deep nesting": ("request", "[" * 100_000),
@@ -253,7 +256,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("column", "value"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(("column", "value"), BROKEN_VALUES.values(), ids=BROKEN_VALUES.keys())
 def test_broken_row_does_not_hide_other_rows(tmp_path: Path, state: State, column: str, value: object) -> None:
     for name in ("a", "bad", "z"):
         add(state, name)
@@ -261,7 +264,7 @@ def test_broken_row_does_not_hide_other_rows(tmp_path: Path, state: State, colum
     assert [record.name for record in state.find(Query(KIND, descending=False))] == ["a", "z"]
     assert [record.name for record in state.find_in_statuses(KIND, ["InProgress"])] == ["a", "z"]
     assert state.get(KIND, "bad") is None
-    add(state, "bad")  # the name is free
+    add(state, "bad")  # the name can be used again
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
         assert database.execute("SELECT name FROM broken").fetchall() == [("bad",)]
 

@@ -19,9 +19,9 @@ class HostWithFolder:
     def __init__(self, files: Path) -> None:
         self.files = files
 
-    def copy(self, path: str, to: Path) -> Tree:  # noqa: ARG002  it has one folder
-        shutil.copytree(self.files, to)
-        return read_tree(to)
+    def copy(self, path: str, target: Path) -> Tree:  # noqa: ARG002  the host has one folder
+        shutil.copytree(self.files, target)
+        return read_tree(target)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def sync(store: ObjectStore, tmp_path: Path) -> Sync:
     return Sync(store, [host], "/out", "s3://data/c", tmp_path / "work", print, deletes=True)  # type: ignore[list-item]
 
 
-def keys(store: ObjectStore) -> list[str]:
+def list_keys(store: ObjectStore) -> list[str]:
     return [item.key for item in store.list("data")]
 
 
@@ -41,13 +41,13 @@ def test_checkpoint_stays_until_the_next_one_is_uploaded(store: ObjectStore, syn
     (files / "first").write_text("1")
     sync.poll(final=False)
     sync.poll(final=False)
-    assert keys(store) == ["c/first"]
+    assert list_keys(store) == ["c/first"]
     (files / "second").write_text("2")
     (files / "first").unlink()
     sync.poll(final=False)
-    assert keys(store) == ["c/first"]
+    assert list_keys(store) == ["c/first"]
     sync.poll(final=False)
-    assert keys(store) == ["c/second"]
+    assert list_keys(store) == ["c/second"]
 
 
 def test_last_poll_deletes_objects_of_deleted_files(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
@@ -56,4 +56,4 @@ def test_last_poll_deletes_objects_of_deleted_files(store: ObjectStore, sync: Sy
     sync.poll(final=True)
     (files / "first").rename(files / "second")
     sync.poll(final=True)
-    assert keys(store) == ["c/second"]
+    assert list_keys(store) == ["c/second"]

@@ -6,7 +6,7 @@ import pytest
 
 from microjobs_orchestrator import terminal
 
-ATTACKS = {
+ATTACK_TEXTS = {
     "clipboard": "\x1b]52;c;ZWNobyBwd25lZA==\x07",
     "clipboard, ST": "\x1b]52;c;ZWNobyBwd25lZA==\x1b\\",
     "clipboard, C1": "\x9d52;c;ZWNo\x9c",
@@ -26,12 +26,12 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+@pytest.mark.parametrize("attack", ATTACK_TEXTS.values(), ids=ATTACK_TEXTS.keys())
 @pytest.mark.parametrize("colours", [True, False])
 def test_safe_text_has_no_control_sequences(attack: str, colours: bool) -> None:
-    found = terminal.strip_controls(f"before\t{attack}\nafter", colours=colours)
-    assert found.startswith("before\t")
-    assert not set(found) & set(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
+    text = terminal.strip_controls(f"before\t{attack}\nafter", colours=colours)
+    assert text.startswith("before\t")
+    assert not set(text) & set(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
 
 
 def test_safe_text_keeps_colours_on_request() -> None:
@@ -70,22 +70,23 @@ def test_line_is_shown_as_by_a_terminal(line: str, expected: str) -> None:
     ["\x1b]", "\x1b[0", "\rabc", "\x1b[999C\r", "x\b", "\x1b[999Cx\x1b[A", "a\x1b[1K", "x\x1b[2K", "\x1b[A\x1b[J"],
 )
 def test_cost_is_linear(unit: str) -> None:
-    def seconds(count: int) -> float:
+    def measure_seconds(count: int) -> float:
         began = time.thread_time()
         terminal.render(unit * count)
         terminal.strip_controls(unit * count)
         return time.thread_time() - began
 
-    seconds(1000)
-    assert seconds(64_000) < 64 * max(seconds(4000), 0.002)  # sixteen times as much text; 256 times if quadratic
+    measure_seconds(1000)
+    # the text is 16 times as long; a quadratic search would take 256 times as long
+    assert measure_seconds(64_000) < 64 * max(measure_seconds(4000), 0.002)
 
 
 @pytest.mark.parametrize("control", ["\x1b[P", "\x1b[99999X", "\x1b7x\x1b8"])
 def test_control_costs_no_more_in_a_long_row(control: str) -> None:
-    def seconds(columns: int) -> float:
+    def measure_seconds(columns: int) -> float:
         began = time.thread_time()
         terminal.render("a" * columns + "\r" + control * 20_000)
         return time.thread_time() - began
 
-    seconds(100)
-    assert seconds(1_000_000) < 8 * max(seconds(900), 0.1)
+    measure_seconds(100)
+    assert measure_seconds(1_000_000) < 8 * max(measure_seconds(900), 0.1)

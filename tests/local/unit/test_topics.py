@@ -17,20 +17,20 @@ ARN = "arn:aws:sns:us-east-1:000000000000:done"
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
-    opened = State(tmp_path / "state")
-    yield opened
-    opened.close()
+    new_state = State(tmp_path / "state")
+    yield new_state
+    new_state.close()
 
 
 @pytest.mark.parametrize("topic", ["done", ARN])
 def test_message_is_stored_for_the_targets_of_its_topic(state: State, topic: str) -> None:
-    target, other = EventTarget(file="a", topic=topic), EventTarget(file="b", topic="other")
+    target, other_target = EventTarget(file="a", topic=topic), EventTarget(file="b", topic="other")
     notified: list[bool] = []
-    Topics(state.outbox, [target, other], lambda: notified.append(True)).publish(ARN, {"a": 1})
-    stored = state.outbox.find_first(target.key)
-    assert stored is not None
-    assert json.loads(stored.content) == {"a": 1}
-    assert state.outbox.find_first(other.key) is None
+    Topics(state.outbox, [target, other_target], lambda: notified.append(True)).publish(ARN, {"a": 1})
+    stored_event = state.outbox.find_first(target.key)
+    assert stored_event is not None
+    assert json.loads(stored_event.content) == {"a": 1}
+    assert state.outbox.find_first(other_target.key) is None
     assert notified == [True]
 
 

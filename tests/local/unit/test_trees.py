@@ -31,15 +31,15 @@ MAX_PATH_BYTES = 4000
 
 
 @contextmanager
-def folders(top: Path, names: Iterable[str]) -> Iterator[int]:
+def make_folders(top: Path, names: Iterable[str]) -> Iterator[int]:
     """Create nested folders, and yield a descriptor of the innermost folder."""
     top.mkdir(exist_ok=True)
     folder = os.open(top, os.O_RDONLY)
     for name in names:
         os.mkdir(name, dir_fd=folder)
-        inner = os.open(name, os.O_RDONLY, dir_fd=folder)
+        child = os.open(name, os.O_RDONLY, dir_fd=folder)
         os.close(folder)
-        folder = inner
+        folder = child
     yield folder
     os.close(folder)
 
@@ -49,33 +49,33 @@ def put(folder: int, name: str | bytes, content: bytes = b"x") -> None:
         file.write(content)
 
 
-def make_deep(top: Path) -> None:
-    with folders(top, ["d"] * 1500) as folder:
+def make_deep_tree(top: Path) -> None:
+    with make_folders(top, ["d"] * 1500) as folder:
         put(folder, "weights")
 
 
-def make_long(top: Path) -> None:
-    with folders(top, ["d" * 250] * 30) as folder:
+def make_long_path(top: Path) -> None:
+    with make_folders(top, ["d" * 250] * 30) as folder:
         put(folder, "weights")
 
 
-def make_wide(top: Path) -> None:
-    with folders(top, []) as folder:
+def make_wide_folder(top: Path) -> None:
+    with make_folders(top, []) as folder:
         for number in range(5000):
             put(folder, f"{number:05d}")
 
 
-def make_not_utf8(top: Path) -> None:
-    with folders(top, [os.fsdecode(b"caf\xe9")]) as folder:
+def make_names_not_in_utf8(top: Path) -> None:
+    with make_folders(top, [os.fsdecode(b"caf\xe9")]) as folder:
         put(folder, b"\xff\xfe\n\x1b[2J")
 
 
 def make_longest_name(top: Path) -> None:
-    with folders(top, []) as folder:
+    with make_folders(top, []) as folder:
         put(folder, "n" * 255)
 
 
-def make_without_access(top: Path) -> None:
+def make_folders_without_access(top: Path) -> None:
     (top / "closed" / "inner").mkdir(parents=True)
     (top / "closed" / "inner" / "weights").touch(mode=0)
     (top / "closed" / "inner").chmod(0)
@@ -93,24 +93,24 @@ def make_links_and_pipe(top: Path) -> None:
 
 
 OUTPUTS = {
-    "deep": (make_deep, {"d/" * 1500 + "weights"}),
-    "long": (make_long, {("d" * 250 + "/") * 30 + "weights"}),
-    "wide": (make_wide, {f"{number:05d}" for number in range(5000)}),
-    "not UTF-8": (make_not_utf8, {os.fsdecode(b"caf\xe9/\xff\xfe\n\x1b[2J")}),
+    "deep": (make_deep_tree, {"d/" * 1500 + "weights"}),
+    "long": (make_long_path, {("d" * 250 + "/") * 30 + "weights"}),
+    "wide": (make_wide_folder, {f"{number:05d}" for number in range(5000)}),
+    "not UTF-8": (make_names_not_in_utf8, {os.fsdecode(b"caf\xe9/\xff\xfe\n\x1b[2J")}),
     "longest name": (make_longest_name, {"n" * 255}),
-    "no access": (make_without_access, {"closed/inner/weights"}),
+    "no access": (make_folders_without_access, {"closed/inner/weights"}),
     "links and pipe": (make_links_and_pipe, {"in/weights"}),
 }
 
 
 @pytest.fixture(params=list(OUTPUTS.values()), ids=list(OUTPUTS))
 def job_output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Return an output folder of a job, and the names of its files."""
+    """An output folder of a job, and the names of its files."""
     make, names = request.param
     make(tmp_path / "left")
     yield tmp_path / "left", names
     for folder in (tmp_path / "left", tmp_path / "to"):
-        remove(folder)  # pytest cannot remove these folders
+        remove(folder)  # pytest itself cannot remove these folders
         assert not os.path.lexists(folder)
 
 
@@ -145,8 +145,8 @@ remove(Path(sys.argv[1]))
 def remove_as_user(folder: Path) -> subprocess.CompletedProcess[str]:
     """Make a user who is not root the owner of a tree, and remove the tree as this user."""
     user = os.getuid() or 65534
-    for found in walk(folder.parent):
-        os.chown(found.base_name, user, -1, dir_fd=found.folder_descriptor, follow_symlinks=False)
+    for entry in walk(folder.parent):
+        os.chown(entry.base_name, user, -1, dir_fd=entry.folder_descriptor, follow_symlinks=False)
     os.chown(folder.parent, user, -1)
     command = [sys.executable, "-c", REMOVE_AS_USER, str(folder), str(user)]
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -154,34 +154,34 @@ def remove_as_user(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def folder_outside_pytest() -> Iterator[Path]:
     """A folder outside pytest's temporary folder, because each start of pytest resets the access rights there."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("make", [make_deep, make_without_access], ids=["deep", "no access"])
-def test_other_user_removes_the_tree(make: Callable[[Path], None], place: Path) -> None:
-    make(place / "left")
-    removal = remove_as_user(place / "left")
-    assert (removal.returncode, list(place.iterdir())) == (0, []), removal.stderr
+@pytest.mark.parametrize("make", [make_deep_tree, make_folders_without_access], ids=["deep", "no access"])
+def test_user_other_than_root_removes_the_tree(make: Callable[[Path], None], folder_outside_pytest: Path) -> None:
+    make(folder_outside_pytest / "left")
+    removal = remove_as_user(folder_outside_pytest / "left")
+    assert (removal.returncode, list(folder_outside_pytest.iterdir())) == (0, []), removal.stderr
 
 
 def test_remove_deletes_all_other_files_before_it_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "left" / "a").mkdir(parents=True)
     for name in ("immutable", "b", "a/c"):
         (tmp_path / "left" / name).touch()
-    real = os.unlink
+    real_unlink = os.unlink
 
     def unlink(name: str, *, dir_fd: int) -> None:
         if name == "immutable":
             raise PermissionError(1, "Operation not permitted", name)
-        real(name, dir_fd=dir_fd)
+        real_unlink(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "unlink", unlink)
     with pytest.raises(PermissionError, match="immutable"):
         remove(tmp_path / "left")
-    discard(tmp_path / "left")  # the server does the same when it starts
+    discard(tmp_path / "left")  # a server that starts discards the rest in this way
     assert [path.name for path in (tmp_path / "left").iterdir()] == ["immutable"]
 
 
@@ -199,7 +199,7 @@ def test_remove_does_not_follow_links(tmp_path: Path) -> None:
 def test_deep_inputs_are_packed(tmp_path: Path) -> None:
     key = "/".join("d" * 500)
     (tmp_path / "in").mkdir()
-    with folders(tmp_path / "in", key.split("/")) as folder:
+    with make_folders(tmp_path / "in", key.split("/")) as folder:
         put(folder, "x")
     with pack([(tmp_path / "in", "/data")]) as file, tarfile.open(fileobj=file) as tar:
         assert f"data/{key}/x" in tar.getnames()
@@ -210,7 +210,7 @@ def test_deep_inputs_are_packed(tmp_path: Path) -> None:
     remove(tmp_path / "copy")
 
 
-def stream(*members: tuple[str, bytes, int]) -> Iterator[bytes]:
+def stream_archive(*members: tuple[str, bytes, int]) -> Iterator[bytes]:
     """Yield an archive as the engine sends it. Its files contain zeros."""
     for name, kind, size in (("model", tarfile.DIRTYPE, 0), *members):
         info = tarfile.TarInfo(name)
@@ -224,7 +224,8 @@ def stream(*members: tuple[str, bytes, int]) -> Iterator[bytes]:
 def test_deep_archive_of_the_engine_is_read(tmp_path: Path) -> None:
     names = ["model" + "/d" * depth for depth in range(1, 1501)]
     tree = unpack(
-        stream(*((name, tarfile.DIRTYPE, 0) for name in names), (f"{names[-1]}/w", tarfile.REGTYPE, 1)), tmp_path
+        stream_archive(*((name, tarfile.DIRTYPE, 0) for name in names), (f"{names[-1]}/w", tarfile.REGTYPE, 1)),
+        tmp_path,
     )
     assert list_archived_names(tree) == {"d/" * 1500 + "w"}
 
@@ -232,21 +233,21 @@ def test_deep_archive_of_the_engine_is_read(tmp_path: Path) -> None:
 def test_path_that_is_too_long_for_the_engine_raises(tmp_path: Path) -> None:
     name = "model/" + "d/" * (MAX_ENGINE_PATH_BYTES // 2)
     with pytest.raises(CannotRunError, match=r"the engine cannot copy paths of more than \d+ bytes, such as d/d/"):
-        unpack(stream((name, tarfile.DIRTYPE, 0)), tmp_path, str(Layout().model))
+        unpack(stream_archive((name, tarfile.DIRTYPE, 0)), tmp_path, str(Layout().model))
 
 
 def test_too_large_sparse_file_raises_before_it_is_read(tmp_path: Path) -> None:
-    read = 0
+    byte_count = 0
 
     def count_read_bytes() -> Iterator[bytes]:
-        nonlocal read
-        for chunk in stream(("model/huge.bin", tarfile.REGTYPE, 10**15)):
-            read += len(chunk)
+        nonlocal byte_count
+        for chunk in stream_archive(("model/huge.bin", tarfile.REGTYPE, 10**15)):
+            byte_count += len(chunk)
             yield chunk
 
     with pytest.raises(CannotRunError, match=r"huge\.bin of 1000\.0 TB does not fit: [\d.]+ .?B can be used"):
         unpack(count_read_bytes(), tmp_path)
-    assert read < 10 << 20
+    assert byte_count < 10 << 20
 
 
 @pytest.mark.parametrize("link", [True, False])
@@ -268,7 +269,7 @@ def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
         hashlib.sha256(content).digest() for content in (bytes(128 << 20), (tmp_path / "left" / "sparse").read_bytes())
     ]
     trees = [files.collect(tmp_path / "left", tmp_path / "collected", link=False)]
-    trees.append(unpack(stream(("model/sparse", tarfile.REGTYPE, 128 << 20)), tmp_path / "unpacked"))
+    trees.append(unpack(stream_archive(("model/sparse", tarfile.REGTYPE, 128 << 20)), tmp_path / "unpacked"))
     for tree in trees:
         assert tree is not None
         content = tree["sparse"].content
@@ -279,10 +280,10 @@ def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
 
 
 def test_files_that_are_too_large_in_total_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space.FreeSpace, "available_bytes", lambda _: 1_000_000)
+    monkeypatch.setattr(space.FreeSpace, "measure_available_bytes", lambda _: 1_000_000)
     sizes = [(f"model/{number}", tarfile.REGTYPE, 300_032) for number in range(5)]
     with pytest.raises(CannotRunError, match=r"3 of 300\.0 kB does not fit: 1\.0 MB can be used"):
-        unpack(stream(*sizes), tmp_path)
+        unpack(stream_archive(*sizes), tmp_path)
 
 
 def test_archive_raises_before_the_device_is_full(
@@ -294,14 +295,14 @@ def test_archive_raises_before_the_device_is_full(
     assert tree is not None
     monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
     free = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
-    monkeypatch.setattr(space.FreeSpace, "available_bytes", lambda _: next(free))
+    monkeypatch.setattr(space.FreeSpace, "measure_available_bytes", lambda _: next(free))
     with pytest.raises(CannotRunError, match=r"model\.tar\.gz does not fit"):
         outputs.upload_archive(store, tree, "s3://data/model.tar.gz", tmp_path)
     assert list(store.list("data")) == []
 
 
 def test_error_names_a_file_whose_name_cannot_be_an_object_key(tmp_path: Path, store: ObjectStore) -> None:
-    make_not_utf8(tmp_path / "left")
+    make_names_not_in_utf8(tmp_path / "left")
     tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
     assert tree is not None
     with pytest.raises(ServiceError, match=r"^ClientError: Artifact upload failed: out/caf\\xe9/"):

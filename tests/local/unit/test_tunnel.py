@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from microjobs_orchestrator.local.certificates import make_certificate
-from microjobs_orchestrator.local.resources.models.client import Client, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import Client, NoResponseError
 from microjobs_orchestrator.local.runtimes.docker import container_pipes
 from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER
 from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
@@ -41,7 +41,7 @@ class Engine:
     """A fake engine with one container, which runs one command.
 
     Args:
-        command: the command, a function of the engine's end of the connection.
+        command: the command, a function that the engine calls with its end of the connection.
         code: the command's exit code; None while it runs.
         tls: contexts of the engine and of its client, if their connection is encrypted.
     """
@@ -55,9 +55,9 @@ class Engine:
         return {"Id": "command"}
 
     def exec_start(self, *_: object, **__: object) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        threading.Thread(target=self._run, args=(ours,), daemon=True).start()
-        return self._tls[1].wrap_socket(theirs, server_hostname="engine") if self._tls else theirs
+        engine_end, client_end = socket.socketpair()
+        threading.Thread(target=self._run, args=(engine_end,), daemon=True).start()
+        return self._tls[1].wrap_socket(client_end, server_hostname="engine") if self._tls else client_end
 
     def _run(self, connection: socket.socket) -> None:
         stream = self._tls[0].wrap_socket(connection, server_side=True) if self._tls else connection
@@ -75,6 +75,7 @@ class Engine:
 
 @pytest.fixture(params=["plain", "TLS"])
 def tls(request: pytest.FixtureRequest, tmp_path: Path) -> Tls | None:
+    """The contexts of the engine and of its client; None for a connection that is not encrypted."""
     RecordingSocket.threads.clear()
     if request.param == "plain":
         return None
@@ -135,10 +136,10 @@ def test_output_is_complete_if_the_command_succeeds(tls: Tls | None) -> None:
 
 
 @pytest.mark.parametrize("code", [1, 137, None])
-def test_truncated_response_is_no_response(code: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_response_raises(code: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The response has no length, so only the exit code shows that the response is incomplete."""
     monkeypatch.setattr(container_pipes, "EXIT_CODE_TIMEOUT", 0.05)
-    with pytest.raises(NoAnswerError, match="broke"):
+    with pytest.raises(NoResponseError, match="broke"):
         Client(Engine(respond, code).connect).request("GET", "/x", timeout=20)
 
 

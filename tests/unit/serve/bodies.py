@@ -1,4 +1,4 @@
-"""Generated request bodies of all formats, with the rows that a slower and simpler parser finds in them."""
+"""Random request bodies of all formats, with the rows that the server must read from them."""
 
 import csv
 import io
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 WIDTH = 3
 JSON, CSV, LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class Body:
-    """A body and its rows; None if the body is invalid."""
+    """A body, and its rows; None instead of the rows if the body is invalid or damaged."""
 
-    media: str
+    media_type: str
     content: bytes
     rows: list[list[float]] | None
 
@@ -36,26 +36,26 @@ mixed_rows = st.lists(st.one_of(mixed_values, st.lists(mixed_values, max_size=4)
 any_rows = st.one_of(
     valid_rows, valid_rows, mixed_rows, st.recursive(mixed_values, lambda inner: st.lists(inner, max_size=3))
 )
-spaces = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n")])
+separator_pairs = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n")])
 
 
 def parse_rows(rows: Any) -> list[list[float]] | None:
     """Return the rows of parsed JSON, where a flat list is one row; None if they are invalid."""
     if not isinstance(rows, list) or not rows:
         return None
-    listed = rows if isinstance(rows[0], list) else [rows]
-    if not all(isinstance(row, list) and len(row) == WIDTH and all(map(is_number, row)) for row in listed):
+    row_lists = rows if isinstance(rows[0], list) else [rows]
+    if not all(isinstance(row, list) and len(row) == WIDTH and all(map(is_number, row)) for row in row_lists):
         return None
-    return [[float(value) for value in row] for row in listed]
+    return [[float(value) for value in row] for row in row_lists]
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST_FLOAT32
 
 
 @st.composite
 def json_bodies(draw: st.DrawFn) -> Body:
-    rows, separators = draw(any_rows), draw(spaces)
+    rows, separators = draw(any_rows), draw(separator_pairs)
     content: Any = draw(
         st.sampled_from([{"instances": rows}, {"instances": rows}, {"inputs": rows}, rows, {"x": rows}])
     )
@@ -64,12 +64,12 @@ def json_bodies(draw: st.DrawFn) -> Body:
 
 
 @st.composite
-def lines_bodies(draw: st.DrawFn) -> Body:
+def json_lines_bodies(draw: st.DrawFn) -> Body:
     rows = draw(st.one_of(valid_rows, mixed_rows))
-    wrapped = draw(st.booleans())
-    lines = [json.dumps({"features": row} if wrapped else row) for row in rows]
-    listed = rows if all(isinstance(row, list) for row in rows) else None
-    return Body(LINES, "\n".join(lines).encode() + b"\n" * draw(st.integers(0, 2)), parse_rows(listed))
+    are_objects = draw(st.booleans())
+    lines = [json.dumps({"features": row} if are_objects else row) for row in rows]
+    row_lists = rows if all(isinstance(row, list) for row in rows) else None
+    return Body(LINES, "\n".join(lines).encode() + b"\n" * draw(st.integers(0, 2)), parse_rows(row_lists))
 
 
 @st.composite
@@ -108,13 +108,13 @@ def npy_bodies(draw: st.DrawFn) -> Body:
 
 
 @st.composite
-def damaged(draw: st.DrawFn, bodies: st.SearchStrategy[Body]) -> Body:
+def damage(draw: st.DrawFn, bodies: st.SearchStrategy[Body]) -> Body:
     """Return a body with a few bytes removed, changed or added. `rows` is None even if the content is still valid."""
     body = draw(bodies)
-    content, at = bytearray(body.content), draw(st.integers(0, max(0, len(body.content) - 1)))
-    content[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
-    return Body(body.media, bytes(content), None)
+    content, position = bytearray(body.content), draw(st.integers(0, max(0, len(body.content) - 1)))
+    content[position : position + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
+    return Body(body.media_type, bytes(content), None)
 
 
-undamaged_bodies = st.one_of(json_bodies(), csv_bodies(), lines_bodies(), npy_bodies())
-damaged_bodies = damaged(undamaged_bodies)
+undamaged_bodies = st.one_of(json_bodies(), csv_bodies(), json_lines_bodies(), npy_bodies())
+damaged_bodies = damage(undamaged_bodies)

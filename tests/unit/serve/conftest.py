@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,9 +17,10 @@ import pytest
 
 from microjobs.contract import Layout, read_failure
 from microjobs.scaler import Scaler
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
 from tests.forks import Fork
+from tests.ports import find_free_port
 
 FOLDER = CONTAINERS / "serve"
 
@@ -30,6 +30,8 @@ SCALER = Scaler(count=[10] * FEATURES, mean=[1.0, 2.0, 3.0], scale=[2.0, 2.0, 4.
 
 @dataclass(frozen=True)
 class Reply:
+    """A response of the server, as a client receives it."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -60,7 +62,7 @@ class Server:
     def log(self) -> str:
         return self.log_file.read_text()
 
-    def logged_problems(self) -> list[str]:
+    def find_logged_problems(self) -> list[str]:
         return [line for line in self.log.splitlines() if any(word in line for word in ("WARN", "ERROR", "Traceback"))]
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
@@ -69,8 +71,8 @@ class Server:
             fields = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, fields)
             response = connection.getresponse()
-            received = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, received, response.read())
+            response_headers = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, response_headers, response.read())
 
     def invoke(self, body: bytes | str, content_type: str = "application/json", **headers: str) -> Reply:
         data = body.encode() if isinstance(body, str) else body
@@ -85,9 +87,9 @@ class Server:
             time.sleep(0.02)
         raise AssertionError(f"no 200 on /ping within {seconds} s:\n{self.log}")
 
-    def worker_pids(self) -> list[int]:
-        (job,) = _children(self.process.pid)
-        return _children(job)
+    def list_worker_pids(self) -> list[int]:
+        (job,) = _list_children(self.process.pid)
+        return _list_children(job)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -101,20 +103,14 @@ class Server:
         return read_failure(self.layout)
 
 
-def _children(pid: int) -> list[int]:
+def _list_children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
-def running_server(root: Path, **environment: str) -> Iterator[Server]:
+def run_server(root: Path, **environment: str) -> Iterator[Server]:
     """Run a serve job on the model folder below `root` until the block ends."""
-    port = free_port()
+    port = find_free_port()
     variables = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(REPOSITORY / "shared"),
@@ -124,7 +120,7 @@ def running_server(root: Path, **environment: str) -> Iterator[Server]:
         "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
     }
     log = root / "log.txt"
-    log.write_bytes(b"")  # without the output of an earlier server
+    log.write_bytes(b"")  # the log must not contain the output of an earlier server
     process = Fork(["-m", "microjobs", "serve"], variables | environment, Path("/"), log)
     try:
         yield Server(Layout(root), port, log, process)
@@ -136,21 +132,21 @@ def running_server(root: Path, **environment: str) -> Iterator[Server]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Return the root of the contract's folders, with a model that sums its three features."""
-    linear_bundle(tmp_path / "model", [1.0] * FEATURES, 0.0, SCALER)
+    """The root of the contract's folders, with a model that sums its three features."""
+    write_linear_bundle(tmp_path / "model", [1.0] * FEATURES, 0.0, SCALER)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run one server with two workers for the tests of a module. It must log no warnings and no errors."""
+    """One server with two workers for all tests of a module. It must log no warnings and no errors."""
     root = tmp_path_factory.mktemp("serve")
-    linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
-    with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as running:
+    write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
+    with run_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as running:
         running.wait_until_ready()
         yield running
     assert running.process.returncode == 0
-    assert running.logged_problems() == []
+    assert running.find_logged_problems() == []
 
 
 @pytest.fixture

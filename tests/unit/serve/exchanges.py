@@ -1,4 +1,4 @@
-"""An exchange whose body the test supplies, and a request head."""
+"""Fakes of an exchange, whose request body the test supplies, and of a request head."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class FakeRead:
-    """A read that is done when the test calls `finish`."""
+    """A read of a body, which ends when the test calls `finish`."""
 
     def __init__(self) -> None:
         self._content: bytes | BaseException = b""
@@ -39,6 +39,9 @@ class FakeExchange:
         self.is_complete = False
         self.responses: list[tuple[int, list[tuple[str, str]], bytes]] = []
 
+    def take_body(self) -> bytes | None:
+        return None
+
     def read_body(self) -> FakeRead:
         self.reads.append(FakeRead())
         return self.reads[-1]
@@ -51,16 +54,19 @@ class FakeExchange:
     def call_soon(self, callback: Callable[[], None]) -> None:
         callback()
 
+    def run_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        function(*arguments)
+
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.responses.append((status, headers, body))
 
     def send(self, content: bytes | BaseException, *, last: bool = False) -> None:
-        """Finish the current read."""
+        """Finish the current read with content or an error. `last`: whether the body has no more content."""
         self.is_complete = last
         self.reads[-1].finish(content)
 
     def end(self) -> None:
-        """Finish the body."""
+        """Finish the current read without content, because the body is complete."""
         self.send(b"", last=True)
 
 

@@ -55,7 +55,7 @@ class Identity:
         return inputs
 
 
-class FakeModel:
+class FakeSavedModel:
     """A SavedModel with these signatures."""
 
     def __init__(self, factor: float = 1.0) -> None:
@@ -75,5 +75,5 @@ class FakeModel:
 
 
 def fake_models() -> dict[str, dict[int, SavedModel]]:
-    """Return versions 1, 2 and 10 of `half`, whose predictions are 1, 2 and 10 times the sum, and one other model."""
-    return {"half": {number: FakeModel(number) for number in (1, 2, 10)}, "other": {1: FakeModel(100)}}
+    """Return versions 1, 2 and 10 of `half`, which predict 1, 2 and 10 times the sum, and one version of `other`."""
+    return {"half": {number: FakeSavedModel(number) for number in (1, 2, 10)}, "other": {1: FakeSavedModel(100)}}

@@ -10,63 +10,77 @@ from microjobs.hosting.body_reader import BodyReader
 from microjobs.hosting.responses import HttpError
 from tests.unit.serve.exchanges import FakeExchange
 
-Received = list[bytes | HttpError]
+Results = list[bytes | HttpError]
 
 
-def start_reading(reader: BodyReader, content_length: str = "") -> tuple[FakeExchange, Received]:
+def start_reading(reader: BodyReader, content_length: str = "") -> tuple[FakeExchange, Results]:
     """Return an exchange whose body is being read, and the list that the result will be added to."""
-    exchange, received = FakeExchange(), Received()
-    reader.read(exchange, content_length, received.append)
-    return exchange, received
+    exchange, results = FakeExchange(), Results()
+    reader.read(exchange, content_length, results.append)
+    return exchange, results
 
 
-def statuses(received: Received) -> list[int]:
-    return [result.status for result in received if isinstance(result, HttpError)]
+def list_statuses(results: Results) -> list[int]:
+    return [result.status for result in results if isinstance(result, HttpError)]
 
 
 def test_chunks_are_joined() -> None:
-    exchange, received = start_reading(BodyReader(100))
+    exchange, results = start_reading(BodyReader(100))
     exchange.send(b"1,")
     exchange.send(b"2")
     exchange.end()
-    assert received == [b"1,2"]
+    assert results == [b"1,2"]
 
 
-def test_empty_body_is_passed_on() -> None:
-    exchange, received = start_reading(BodyReader(100))
+def test_empty_body_is_read() -> None:
+    exchange, results = start_reading(BodyReader(100))
     exchange.end()
-    assert received == [b""]
+    assert results == [b""]
 
 
 @pytest.mark.parametrize(("length", "in_one_piece"), [(3, True), (256 * 1024, True), (256 * 1024 + 1, False)])
 def test_small_body_is_read_in_one_piece(length: int, in_one_piece: bool) -> None:
-    exchange, received = start_reading(BodyReader(1 << 20), str(length))
+    exchange, results = start_reading(BodyReader(1 << 20), str(length))
     exchange.send(b"1,2")
-    assert (received == [b"1,2"], len(exchange.reads) == 1) == (in_one_piece, in_one_piece)
+    assert (results == [b"1,2"], len(exchange.reads) == 1) == (in_one_piece, in_one_piece)
+
+
+class ArrivedExchange(FakeExchange):
+    """An exchange whose body has arrived before it is read."""
+
+    def take_body(self) -> bytes:
+        return b"1,2"
+
+
+@pytest.mark.parametrize(("length", "is_taken"), [("3", True), (str(256 * 1024 + 1), False), ("", False)])
+def test_small_body_that_has_arrived_needs_no_read(length: str, is_taken: bool) -> None:
+    reader, exchange, results = BodyReader(1 << 20), ArrivedExchange(), Results()
+    reader.read(exchange, length, results.append)
+    assert (results == [b"1,2"], exchange.reads == [], reader.pending == {}) == (is_taken, is_taken, is_taken)
 
 
 @pytest.mark.parametrize("content", [b"", RuntimeError("transport is closed")])
-def test_incomplete_body_is_400(content: bytes | BaseException) -> None:
-    exchange, received = start_reading(BodyReader(100))
+def test_incomplete_body_gets_status_400(content: bytes | BaseException) -> None:
+    exchange, results = start_reading(BodyReader(100))
     exchange.send(b"1,2")
     exchange.send(content)
-    assert statuses(received) == [400]
+    assert list_statuses(results) == [400]
 
 
 def test_body_at_the_limit_is_read() -> None:
-    exchange, received = start_reading(BodyReader(3))
+    exchange, results = start_reading(BodyReader(3))
     exchange.send(b"1,2")
     exchange.end()
-    assert received == [b"1,2"]
+    assert results == [b"1,2"]
 
 
-def test_too_large_body_is_413_once_and_read_to_its_end() -> None:
+def test_too_large_body_gets_status_413_once_and_is_read_to_its_end() -> None:
     reader = BodyReader(3)
-    exchange, received = start_reading(reader)
+    exchange, results = start_reading(reader)
     exchange.send(b"1,2,")
     exchange.send(b"3")
     exchange.end()
-    assert statuses(received) == [413]
+    assert list_statuses(results) == [413]
     assert reader.pending == {}
 
 
@@ -76,7 +90,7 @@ def test_large_bodies_share_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> 
     (first, first_received), (second, _), (third, third_received) = (start_reading(reader) for _ in range(3))
     for exchange in (first, second, third):
         exchange.send(b"1,23")
-    assert statuses(third_received) == [503]
+    assert list_statuses(third_received) == [503]
     first.end()
     fourth, fourth_received = start_reading(reader)
     fourth.send(b"1,23")
@@ -87,12 +101,12 @@ def test_large_bodies_share_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> 
 def test_memory_budget_suffices_for_two_bodies_of_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 1)
     reader = BodyReader(4)
-    received: list[Received] = []
+    results: list[Results] = []
     for _ in range(2):
         exchange, result = start_reading(reader)
         exchange.send(b"1,23")
-        received.append(result)
-    assert received == [[], []]
+        results.append(result)
+    assert results == [[], []]
 
 
 def test_memory_budget_is_256_mb() -> None:
@@ -102,47 +116,47 @@ def test_memory_budget_is_256_mb() -> None:
 
 def test_discarded_body_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 8)
-    reader, discarded = BodyReader(4), FakeExchange()
-    reader.discard(discarded)
-    discarded.send(bytes(1000))
+    reader, discarded_exchange = BodyReader(4), FakeExchange()
+    reader.discard(discarded_exchange)
+    discarded_exchange.send(bytes(1000))
     assert reader.reserve(8)
-    discarded.end()
+    discarded_exchange.end()
     assert reader.pending == {}
 
 
 @pytest.mark.parametrize("content_length", ["3", ""])
-def test_late_body_is_408(content_length: str) -> None:
+def test_late_body_gets_status_408(content_length: str) -> None:
     reader = BodyReader(100)
-    (_, received), now = start_reading(reader, content_length), time.perf_counter()
+    (_, results), now = start_reading(reader, content_length), time.perf_counter()
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT - 1)
-    assert received == []
+    assert results == []
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 1)
-    assert (statuses(received), reader.pending) == ([408], {})
+    assert (list_statuses(results), reader.pending) == ([408], {})
 
 
-def test_read_that_another_thread_cancelled_is_408() -> None:
-    exchange, received = start_reading(BodyReader(100))
+def test_read_that_another_thread_cancelled_causes_status_408() -> None:
+    exchange, results = start_reading(BodyReader(100))
     exchange.send(concurrent.futures.CancelledError())
-    assert statuses(received) == [408]
+    assert list_statuses(results) == [408]
 
 
 def test_deadline_grows_with_the_bytes_received() -> None:
     reader = BodyReader(10 * body_reader.BYTES_PER_SECOND)
-    (exchange, received), now = start_reading(reader), time.perf_counter()
+    (exchange, results), now = start_reading(reader), time.perf_counter()
     exchange.send(bytes(5 * body_reader.BYTES_PER_SECOND))
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 4)
-    assert received == []
+    assert results == []
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 6)
-    assert statuses(received) == [408]
+    assert list_statuses(results) == [408]
 
 
 def test_deadlines_are_enforced_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "TIMEOUT_CHECK_INTERVAL", 0.01)
     monkeypatch.setattr(body_reader, "BODY_TIMEOUT", 0.05)
     reader = BodyReader(100)
-    _, received = start_reading(reader)
+    _, results = start_reading(reader)
     reader.start_timeouts()
     deadline = time.monotonic() + 5
-    while not received and time.monotonic() < deadline:
+    while not results and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert statuses(received) == [408]
+    assert list_statuses(results) == [408]

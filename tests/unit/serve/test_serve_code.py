@@ -15,14 +15,14 @@ from moto.server import ThreadedMotoServer
 
 from microjobs.contract import DEFAULT_ROOT
 from microjobs.hosting import user_requirements
-from tests.unit.serve.conftest import Server, running_server
+from tests.unit.serve.conftest import Server, run_server
 
 PROGRAM = "import helper\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return helper.WORD\n"
 CODE = {"mine.py": PROGRAM, "helper.py": "WORD = 'fetched'\n"}
-ELSEWHERE = f"{DEFAULT_ROOT}/elsewhere"
+OTHER_FOLDER = f"{DEFAULT_ROOT}/elsewhere"
 
 
-def archive(files: Mapping[str, str]) -> bytes:
+def make_archive(files: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, text in files.items():
@@ -32,7 +32,7 @@ def archive(files: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def write(folder: Path, files: Mapping[str, str]) -> None:
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text)
@@ -40,34 +40,40 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 @contextmanager
 def server_with_code(root: Path, uri: str, **environment: str) -> Iterator[Server]:
-    with running_server(root, SAGEMAKER_PROGRAM="mine.py", SAGEMAKER_SUBMIT_DIRECTORY=uri, **environment) as server:
+    with run_server(root, SAGEMAKER_PROGRAM="mine.py", SAGEMAKER_SUBMIT_DIRECTORY=uri, **environment) as server:
         yield server
 
 
-LOCAL = ["{root}/elsewhere", "file://{root}/elsewhere", ELSEWHERE, f"file://{ELSEWHERE}", f"{ELSEWHERE}/source.tar.gz"]
+CODE_ADDRESSES = [
+    "{root}/elsewhere",
+    "file://{root}/elsewhere",
+    OTHER_FOLDER,
+    f"file://{OTHER_FOLDER}",
+    f"{OTHER_FOLDER}/source.tar.gz",
+]
 
 
-@pytest.mark.parametrize("uri", LOCAL)
+@pytest.mark.parametrize("uri", CODE_ADDRESSES)
 def test_code_is_read_from_a_folder_or_an_archive(root: Path, uri: str) -> None:
-    write(root / "elsewhere", CODE)
-    (root / "elsewhere" / "source.tar.gz").write_bytes(archive(CODE))
+    write_files(root / "elsewhere", CODE)
+    (root / "elsewhere" / "source.tar.gz").write_bytes(make_archive(CODE))
     with server_with_code(root, uri.format(root=root)) as server:
         server.wait_until_ready()
         assert server.invoke("x").body == b"fetched"
 
 
 @pytest.mark.parametrize("uri", ["{ml}/model/code", "file://{ml}/model/code", "{ml}/model/other"])
-@pytest.mark.parametrize("packed", [False, True])
-def test_code_is_read_from_the_model(tmp_path: Path, uri: str, packed: bool) -> None:
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_code_is_read_from_the_model(tmp_path: Path, uri: str, is_archive: bool) -> None:
     """The model folder can also contain the archive that a training job made."""
     uri = uri.format(ml=DEFAULT_ROOT)
     files = {f"{uri.rpartition('/')[2]}/{name}": text for name, text in CODE.items()}
     model = tmp_path / "model"
     model.mkdir()
-    if packed:
-        (model / "model.tar.gz").write_bytes(archive(files))
+    if is_archive:
+        (model / "model.tar.gz").write_bytes(make_archive(files))
     else:
-        write(model / uri.rpartition("/")[2], CODE)
+        write_files(model / uri.rpartition("/")[2], CODE)
     with server_with_code(tmp_path, uri) as server:
         server.wait_until_ready()
         assert server.invoke("x").body == b"fetched"
@@ -75,7 +81,7 @@ def test_code_is_read_from_the_model(tmp_path: Path, uri: str, packed: bool) -> 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
-    """Run an S3 server that contains code; return the environment variables for it."""
+    """Environment variables that lead to an S3 server. The server contains code."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -89,8 +95,12 @@ def s3() -> Iterator[dict[str, str]]:
         aws_secret_access_key="secret",  # noqa: S106
     )
     client.create_bucket(Bucket="bucket")
-    evil = {**CODE, "../../helper.py": "WORD = 'evil'\n"}
-    for key, body in {"code.tar.gz": archive(CODE), "evil.tar.gz": archive(evil), "text": b"no archive"}.items():
+    evil_files = {**CODE, "../../helper.py": "WORD = 'evil'\n"}
+    for key, body in {
+        "code.tar.gz": make_archive(CODE),
+        "evil.tar.gz": make_archive(evil_files),
+        "text": b"no archive",
+    }.items():
         client.put_object(Bucket="bucket", Key=f"some/folder/{key}", Body=body)
     yield {"AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true", **keys}
     server.stop()
@@ -98,13 +108,13 @@ def s3() -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("region", ["", "eu-west-1"])
 def test_code_is_fetched_from_s3(root: Path, s3: dict[str, str], region: str) -> None:
-    write(root / "model" / "code", {"helper.py": "WORD = 'in the model'\n"})
+    write_files(root / "model" / "code", {"helper.py": "WORD = 'in the model'\n"})
     with server_with_code(root, "s3://bucket/some/folder/code.tar.gz", SAGEMAKER_REGION=region, **s3) as server:
         server.wait_until_ready()
         assert server.invoke("x").body == b"fetched"
 
 
-REFUSED = {
+UNAVAILABLE_CODE = {
     "s3://bucket/some/folder/absent.tar.gz": "cannot be fetched: An error occurred (404)",
     "s3://nobody/code.tar.gz": "cannot be fetched",
     "s3://bucket": "is not the address of an object",
@@ -116,7 +126,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("uri", "reason"), REFUSED.items())
+@pytest.mark.parametrize(("uri", "reason"), UNAVAILABLE_CODE.items())
 def test_unavailable_code_ends_the_job(root: Path, s3: dict[str, str], uri: str, reason: str) -> None:
     with server_with_code(root, uri, **s3) as server:
         assert server.wait() == 2
@@ -134,9 +144,9 @@ def test_error_explains_network_isolation(
     assert "EnableNetworkIsolation forbids" in (server.failure or "")
 
 
-def test_missing_program_error_names_the_files_found(root: Path) -> None:
-    write(root / "elsewhere", {"other.py": ""})
-    with server_with_code(root, ELSEWHERE) as server:
+def test_missing_program_error_names_the_files_in_the_folder(root: Path) -> None:
+    write_files(root / "elsewhere", {"other.py": ""})
+    with server_with_code(root, OTHER_FOLDER) as server:
         assert server.wait() == 2
     assert "'mine.py' is not in" in (server.failure or "")
     assert "which holds other.py" in (server.failure or "")
@@ -145,12 +155,12 @@ def test_missing_program_error_names_the_files_found(root: Path) -> None:
 # --- requirements ---
 
 PROGRAM_WITH_REQUIREMENT = (
-    "import sevenwords\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return sevenwords.WORD\n"
+    "import tiny_words\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return tiny_words.WORD\n"
 )
 
 
-def write_wheel(folder: Path, version: str = "1.0", name: str = "sevenwords") -> None:
-    """Write a package without dependencies."""
+def write_wheel(folder: Path, version: str = "1.0", name: str = "tiny_words") -> None:
+    """Write a package without dependencies. Its only module has a constant WORD, which contains the version."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": f"WORD = 'word {version}'\n",
@@ -158,9 +168,9 @@ def write_wheel(folder: Path, version: str = "1.0", name: str = "sevenwords") ->
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/RECORD": "",
     }
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as packed:
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         for path, content in files.items():
-            packed.writestr(path, content)
+            wheel.writestr(path, content)
 
 
 @contextmanager
@@ -168,9 +178,9 @@ def server_with_requirements(
     root: Path, requirements: str, program: str = PROGRAM_WITH_REQUIREMENT, **environment: str
 ) -> Iterator[Server]:
     """Run a server whose program has requirements; its temporary folder is below the root."""
-    write(root / "model" / "code", {"inference.py": program, "requirements.txt": requirements})
+    write_files(root / "model" / "code", {"inference.py": program, "requirements.txt": requirements})
     (root / "tmp").mkdir(exist_ok=True)
-    with running_server(root, TMPDIR=str(root / "tmp"), **environment) as server:
+    with run_server(root, TMPDIR=str(root / "tmp"), **environment) as server:
         yield server
 
 
@@ -183,13 +193,13 @@ def test_requirements_are_installed_once(root: Path) -> None:
     write_wheel(root / "model" / "code")
     for installations in (1, 0):
         with server_with_requirements(
-            root, f"{FIND_LOCAL_WHEELS}sevenwords\n", SAGEMAKER_MODEL_SERVER_WORKERS="2"
+            root, f"{FIND_LOCAL_WHEELS}tiny_words\n", SAGEMAKER_MODEL_SERVER_WORKERS="2"
         ) as server:
             server.wait_until_ready(60)
             assert {server.invoke("x").body for _ in range(8)} == {b"word 1.0"}
             assert server.stop() == 0
         assert server.log.count("installing code/requirements.txt") == installations
-        assert server.logged_problems() == []
+        assert server.find_logged_problems() == []
 
 
 def test_changed_requirements_are_installed_again(root: Path) -> None:
@@ -197,8 +207,8 @@ def test_changed_requirements_are_installed_again(root: Path) -> None:
         (root / "model" / "code").mkdir(exist_ok=True)
         write_wheel(root / "model" / "code", version)
         with server_with_requirements(
-            root, f"{FIND_LOCAL_WHEELS}sevenwords\n"
-        ) as server:  # the text is the same, but the wheel is another file
+            root, f"{FIND_LOCAL_WHEELS}tiny_words\n"
+        ) as server:  # the requirements have the same text, but the wheel is another file
             server.wait_until_ready(60)
             assert server.invoke("x").body == f"word {version}".encode()
 
@@ -206,13 +216,13 @@ def test_changed_requirements_are_installed_again(root: Path) -> None:
 def test_requirement_replaces_a_package_of_the_image(root: Path) -> None:
     (root / "model" / "code").mkdir()
     write_wheel(root / "model" / "code", "99.0", "jmespath")
-    program = PROGRAM_WITH_REQUIREMENT.replace("sevenwords", "jmespath")
+    program = PROGRAM_WITH_REQUIREMENT.replace("tiny_words", "jmespath")
     with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}jmespath>=99\n", program) as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 99.0"
 
 
-UNINSTALLABLE = {
+UNINSTALLABLE_REQUIREMENTS = {
     "--no-index\nno-such-package>=2\n": ("no-such-package>=2", "put the packages into the image"),
     "--no-index\ngranian==1.0\n": ("granian==1.0", ""),
     "not a requirement\n": ("not a requirement", ""),
@@ -220,7 +230,7 @@ UNINSTALLABLE = {
 }
 
 
-@pytest.mark.parametrize(("requirements", "reasons"), UNINSTALLABLE.items())
+@pytest.mark.parametrize(("requirements", "reasons"), UNINSTALLABLE_REQUIREMENTS.items())
 def test_error_names_a_requirement_that_cannot_be_installed(
     root: Path, requirements: str, reasons: tuple[str, str]
 ) -> None:
@@ -236,16 +246,16 @@ def test_folder_that_other_users_can_write_to_is_not_used(root: Path) -> None:
     """All users of a machine can write to its temporary folder."""
     (root / "model" / "code").mkdir()
     write_wheel(root / "model" / "code")
-    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}sevenwords\n") as server:
+    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}tiny_words\n") as server:
         server.wait_until_ready(60)
     (cache,) = (root / "tmp").glob("microjobs-requirements-*")
-    (planted,) = cache.rglob("sevenwords.py")
-    planted.write_text("WORD = 'evil'\n")
+    (cached_module,) = cache.rglob("tiny_words.py")
+    cached_module.write_text("WORD = 'evil'\n")
     cache.chmod(0o777)
-    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}sevenwords\n") as server:
+    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}tiny_words\n") as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 1.0"
-    assert "other users can write to" in server.log
+    assert "other users have access to" in server.log
 
 
 @pytest.mark.parametrize(
@@ -263,9 +273,9 @@ def test_environment_depends_on_files_only_if_a_requirement_names_one(
 ) -> None:
     (tmp_path / "requirements.txt").write_text(text)
     (tmp_path / "model.py").write_text("1")
-    before = user_requirements.environment_name(tmp_path)
+    name = user_requirements.make_environment_name(tmp_path)
     (tmp_path / "model.py").write_text("2")
-    assert (user_requirements.environment_name(tmp_path) != before) == depends_on_files
+    assert (user_requirements.make_environment_name(tmp_path) != name) == depends_on_files
 
 
 @pytest.mark.parametrize(
@@ -281,4 +291,4 @@ def test_only_a_private_folder_is_used_for_environments(
     target.chmod(mode)
     if is_link:
         folder.symlink_to(target)
-    assert (user_requirements.cache_folder() == folder) == is_used
+    assert (user_requirements.find_cache_folder() == folder) == is_used

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from microjobs.columns import CategoricalColumn, FittedColumns, NumericColumn
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 
-from .conftest import Server, running_server
+from .conftest import Server, run_server
 
 COLUMNS = FittedColumns(
     (
@@ -20,7 +20,7 @@ COLUMNS = FittedColumns(
     ignored=("id", "price"),
 )
 WEIGHTS = [1.0, 10.0, 100.0, 200.0, 1000.0]
-RAW = "signature_name=raw"
+RAW_SIGNATURE = "signature_name=raw"
 ROW = '{"age": 60, "rooms": 3, "city": "Köln", "grade": "1"}'
 PREDICTION = 2.0 + 30.0 + 200.0
 
@@ -28,8 +28,8 @@ PREDICTION = 2.0 + 30.0 + 200.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root: Path = tmp_path_factory.mktemp("serve")
-    linear_bundle(root / "model", WEIGHTS, 0.0, columns=COLUMNS)
-    with running_server(root) as server:
+    write_linear_bundle(root / "model", WEIGHTS, 0.0, columns=COLUMNS)
+    with run_server(root) as server:
         server.wait_until_ready()
         yield server
 
@@ -51,7 +51,7 @@ def test_row_becomes_features(row: str, expected: float, server: Server) -> None
 
 
 def test_rows_may_be_a_bare_list(server: Server) -> None:
-    reply = server.invoke(f"[{ROW}]", X_Amzn_SageMaker_Custom_Attributes=RAW)
+    reply = server.invoke(f"[{ROW}]", X_Amzn_SageMaker_Custom_Attributes=RAW_SIGNATURE)
     assert reply.json == {"predictions": [[PREDICTION]]}
 
 
@@ -71,28 +71,28 @@ def test_columns_may_be_lists(server: Server) -> None:
     ids=["json-lines", "csv", "utf-16"],
 )
 def test_rows_of_other_formats_become_features(body: str | bytes, content_type: str, server: Server) -> None:
-    reply = server.invoke(body, content_type, X_Amzn_SageMaker_Custom_Attributes=RAW, Accept="text/csv")
+    reply = server.invoke(body, content_type, X_Amzn_SageMaker_Custom_Attributes=RAW_SIGNATURE, Accept="text/csv")
     assert reply.body == b"232.0\n232.0\n"
 
 
 def test_missing_fields_of_csv_are_replaced(server: Server) -> None:
     body = "age,rooms,city,grade\n,3,Köln,NA\n"
-    assert server.invoke(body, "text/csv", X_Amzn_SageMaker_Custom_Attributes=RAW).body == b"1231.0\n"
+    assert server.invoke(body, "text/csv", X_Amzn_SageMaker_Custom_Attributes=RAW_SIGNATURE).body == b"1231.0\n"
 
 
 def test_default_signature_takes_features(server: Server) -> None:
     assert server.invoke('{"instances": [[2, 3, 0, 1, 0]]}').json == {"predictions": [[PREDICTION]]}
 
 
-NAMES = "send the columns age, rooms, city, grade"
+REMEDY = "send the columns age, rooms, city, grade"
 JSON_ERRORS = {
     "[[60, 3, 0, 1]]": "row 0 is [60, 3, 0, 1]: send an object with the columns age, rooms, city, grade",
     f"[{ROW}, 7]": "row 1 is 7: send an object with the columns",
     "[]": "the rows are []: send one object per row, with the columns age",
     '"x"': "the rows are 'x': send one object per row",
-    "{}": f"the object has no column 'age': {NAMES}",
-    '[{"age": 1}]': f"row 0 has no column 'rooms': {NAMES}",
-    f'[{ROW[:-1]}, "x": 1}}]': f"row 0 has the column 'x': {NAMES}",
+    "{}": f"the object has no column 'age': {REMEDY}",
+    '[{"age": 1}]': f"row 0 has no column 'rooms': {REMEDY}",
+    f'[{ROW[:-1]}, "x": 1}}]': f"row 0 has the column 'x': {REMEDY}",
     '[{"age": "old", "rooms": 3, "city": "Köln", "grade": "1"}]': "row 0: column 'age' contains 'old': send a number",
     '[{"age": [1], "rooms": 3, "city": "Köln", "grade": "1"}]': "row 0: column 'age' contains [1]: send a number",
     f'[{ROW}, {{"age": 1, "rooms": null, "city": "Köln", "grade": "1"}}]': "row 1: column 'rooms' is missing",
@@ -104,7 +104,7 @@ JSON_ERRORS = {
     '{"age": [1, 2], "rooms": [3], "city": ["Köln"], "grade": ["1"]}': "the columns have 1 to 2 values: send the same",
 }
 CSV_ERRORS = {
-    "60,3,Köln,1\n": f"the header has no column 'age': {NAMES}",
+    "60,3,Köln,1\n": f"the header has no column 'age': {REMEDY}",
     "age,rooms,city,grade\n": "the body has a header and no rows",
     "age,rooms,city,grade,age\n1,2,Bonn,1,1\n": "the header has 2 columns 'age'",
     "age,rooms,city,grade\n1,2,Bonn\n": "row 0 has 3 fields but the header has 4",
@@ -123,12 +123,12 @@ def test_invalid_rows_get_status_400(rows: str, server: Server) -> None:
 
 @pytest.mark.parametrize("body", CSV_ERRORS)
 def test_invalid_csv_gets_status_400(body: str, server: Server) -> None:
-    reply = server.invoke(body, "text/csv", X_Amzn_SageMaker_Custom_Attributes=RAW)
+    reply = server.invoke(body, "text/csv", X_Amzn_SageMaker_Custom_Attributes=RAW_SIGNATURE)
     assert reply.status == 400
     assert CSV_ERRORS[body] in reply.error
 
 
 def test_arrays_without_names_get_status_400(server: Server) -> None:
-    reply = server.invoke(b"x", "application/x-npy", X_Amzn_SageMaker_Custom_Attributes=RAW)
+    reply = server.invoke(b"x", "application/x-npy", X_Amzn_SageMaker_Custom_Attributes=RAW_SIGNATURE)
     assert reply.status == 400
     assert "application/x-npy has no names of columns" in reply.error

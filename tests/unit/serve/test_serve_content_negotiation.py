@@ -1,4 +1,4 @@
-"""Content negotiation."""
+"""Content negotiation: the media types of a request and of its response, from the headers."""
 
 import pytest
 
@@ -9,7 +9,7 @@ JSON, CSV, LINES, NPY = "application/json", "text/csv", "application/jsonlines",
 
 
 @pytest.mark.parametrize(
-    ("accept", "chosen"),
+    ("accept", "media_type"),
     [
         ("", CSV),
         ("*/*", CSV),
@@ -28,12 +28,12 @@ JSON, CSV, LINES, NPY = "application/json", "text/csv", "application/jsonlines",
         ("image/png, application/json;q=nonsense", JSON),
     ],
 )
-def test_best_media_type_of_accept_is_chosen(accept: str, chosen: str) -> None:
-    assert choose_media_type(accept, CSV) == chosen
+def test_best_media_type_of_accept_is_chosen(accept: str, media_type: str) -> None:
+    assert choose_media_type(accept, CSV) == media_type
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/html, image/*", "application/json;q=0", "*/*;q=0"])
-def test_accept_without_a_supported_type_is_406(accept: str) -> None:
+def test_accept_without_a_supported_type_gets_status_406(accept: str) -> None:
     with pytest.raises(HttpError) as caught:
         choose_media_type(accept, CSV)
     assert caught.value.status == 406

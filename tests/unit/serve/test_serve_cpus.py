@@ -1,4 +1,4 @@
-"""The number of workers."""
+"""The number of workers: one per usable CPU, or the number in the environment."""
 
 import math
 import os
@@ -32,8 +32,8 @@ def test_cpu_quota_is_read_from_the_cgroup(tmp_path: Path, files: dict[str, str]
 def test_one_worker_per_usable_cpu(monkeypatch: pytest.MonkeyPatch, quota: float, expected: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
     monkeypatch.setattr(workers, "cpu_quota", lambda: quota)
-    assert workers.worker_count({}) == expected
+    assert workers.read_worker_count({}) == expected
 
 
 def test_environment_sets_the_number_of_workers() -> None:
-    assert workers.worker_count({"SAGEMAKER_MODEL_SERVER_WORKERS": "7"}) == 7
+    assert workers.read_worker_count({"SAGEMAKER_MODEL_SERVER_WORKERS": "7"}) == 7

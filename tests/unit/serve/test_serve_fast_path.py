@@ -67,13 +67,13 @@ def wait_for_response(exchange: FakeExchange) -> tuple[int, list[tuple[str, str]
 
 
 def test_requests_below_the_prefix_are_invocations_with_their_method_and_path(service: Service) -> None:
-    seen: list[Invocation] = []
+    invocations: list[Invocation] = []
 
     class RoutedModel(FakeModel):
         has_routes = True
 
         def invoke(self, invocation: Invocation) -> HttpResponse:
-            seen.append(invocation)
+            invocations.append(invocation)
             return HttpResponse(200, [], b"done", 1)
 
     service.set_model(RoutedModel(None, is_fast=True))
@@ -86,7 +86,7 @@ def test_requests_below_the_prefix_are_invocations_with_their_method_and_path(se
         exchange.end()
         assert exchange.responses == [(200, [], b"done")]
     assert invoke(dispatcher).responses == [(200, [], b"done")]
-    assert [(item.method, item.path, item.body) for item in seen] == [
+    assert [(item.method, item.path, item.body) for item in invocations] == [
         ("GET", "/v1/models/a", b""),
         ("POST", "/v1/models/a:predict", BODY),
         ("POST", "/invocations", BODY),
@@ -124,7 +124,7 @@ def test_small_request_to_a_fast_model_is_answered_in_the_same_thread(service: S
 
 
 @pytest.mark.parametrize(("is_fast", "size"), [(True, 256 * 1024 + 1), (False, 1)])
-def test_other_invocations_are_answered_in_another_thread(service: Service, is_fast: bool, size: int) -> None:
+def test_large_or_slow_invocation_is_answered_in_another_thread(service: Service, is_fast: bool, size: int) -> None:
     threads: list[threading.Thread] = []
     service.limit = 1 << 20
     service.set_model(FakeModel(lambda: threads.append(threading.current_thread()), is_fast=is_fast))
@@ -136,7 +136,7 @@ def test_other_invocations_are_answered_in_another_thread(service: Service, is_f
     assert threads != [threading.current_thread()]
 
 
-def test_small_bundle_is_fast(service: Service) -> None:
+def test_small_bundle_counts_as_fast(service: Service) -> None:
     assert service.is_fast
 
 
@@ -151,7 +151,22 @@ def test_queue_slots_are_released(service: Service) -> None:
     assert wait_for_response(invoke(dispatcher))[0] == 200
 
 
-def test_bug_is_500_without_a_traceback(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_thread_that_ends_with_an_error_is_replaced(service: Service) -> None:
+    has_run = threading.Event()
+
+    def stop() -> None:
+        has_run.set()
+        raise SystemExit(1)
+
+    service.set_model(FakeModel(stop, is_fast=False))
+    dispatcher = make_dispatcher(service, queue_size=2)
+    invoke(dispatcher)
+    assert has_run.wait(5)
+    service.set_model(FakeModel(lambda: None, is_fast=False))
+    assert wait_for_response(invoke(dispatcher))[0] == 200
+
+
+def test_bug_causes_status_500_without_a_traceback(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise RuntimeError("inner secret")
 
@@ -161,14 +176,14 @@ def test_bug_is_500_without_a_traceback(service: Service, caplog: pytest.LogCapt
     assert (status, b"secret" in body, "inner secret" in caplog.text) == (500, False, True)
 
 
-def test_unreadable_head_is_500(service: Service) -> None:
+def test_unreadable_head_gets_status_500(service: Service) -> None:
     exchange, head = FakeExchange(), FakeHead("POST", "/invocations")
     del head.headers
     make_dispatcher(service)(head, exchange)
     assert [status for status, _, _ in exchange.responses] == [500]
 
 
-def test_failing_fallback_is_500(service: Service) -> None:
+def test_failing_fallback_causes_status_500(service: Service) -> None:
     def fail(_head: object) -> HttpResponse:
         raise RuntimeError("inner secret")
 
@@ -193,7 +208,7 @@ def test_body_of_an_answered_request_is_discarded(
     exchange = FakeExchange()
     dispatcher = make_dispatcher(service)
     dispatcher(FakeHead("POST", "/absent", headers=headers), exchange)
-    next_exchange = FakeExchange()  # answered by the same thread when it has finished with the first one
+    next_exchange = FakeExchange()  # the same thread answers this exchange after the first exchange
     dispatcher(FakeHead("GET", "/absent"), next_exchange)
     wait_for_response(next_exchange)
     assert bool(exchange.reads) == is_discarded
@@ -213,14 +228,14 @@ def test_responses_close_the_connection_while_stopping(service: Service) -> None
 
 
 def test_latency_counts_from_the_start_of_an_invocation(service: Service) -> None:
-    started = time.perf_counter() - 2
-    service.reject(HttpError(503, "busy"), started)
-    service.invoke(Invocation(BODY, "", "", ""), started)
+    start_time = time.perf_counter() - 2
+    service.reject(HttpError(503, "busy"), start_time)
+    service.invoke(Invocation(BODY, "", "", ""), start_time)
     (line,) = (text for text in service.metrics.render().decode().splitlines() if "invocation_seconds_sum" in text)
     assert float(line.split()[-1]) == pytest.approx(4, abs=0.9)
 
 
-def test_ping_is_503_until_all_workers_have_loaded_the_model(root: Path) -> None:
+def test_ping_gets_status_503_until_all_workers_have_loaded_the_model(root: Path) -> None:
     service = Service(Metrics({}), limit=1000, workers=2)
     model = BundleModel(read_bundle(root / "model"))
     statuses = [service.ping().status]
@@ -231,6 +246,6 @@ def test_ping_is_503_until_all_workers_have_loaded_the_model(root: Path) -> None
     assert statuses == [503, 503, 200]
 
 
-def test_ping_is_503_while_stopping(service: Service) -> None:
+def test_ping_gets_status_503_while_stopping(service: Service) -> None:
     service.metrics.mark_stopping()
     assert service.ping().status == 503

@@ -42,7 +42,7 @@ def test_flat_array_is_one_value_per_row_for_one_feature() -> None:
 
 
 @pytest.mark.parametrize("media_type", ["text/csv", "application/json", "application/jsonlines"])
-def test_body_that_is_not_utf_8_is_400(media_type: str) -> None:
+def test_body_that_is_not_utf_8_gets_status_400(media_type: str) -> None:
     with pytest.raises(HttpError) as caught:
         formats.decode(b"[1,2,\xff]", media_type)
     assert caught.value.status == 400

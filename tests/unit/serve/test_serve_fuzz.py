@@ -1,4 +1,4 @@
-"""Thousands of generated bodies, compared with the results of a slower and simpler parser.
+"""Predictions for random bodies, compared with the sums of the rows that the bodies contain.
 
     FUZZ_BODIES=20000 FUZZ_SEED=7 pytest tests/unit/serve/test_serve_fuzz.py
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.unit.serve.bodies import JSON, Body, damaged_bodies, undamaged_bodies
 from tests.unit.serve.conftest import Server
 
-BODIES = int(os.environ.get("FUZZ_BODIES", "2000"))
+BODY_COUNT = int(os.environ.get("FUZZ_BODIES", "1000"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261122"))
 
 
@@ -28,11 +28,11 @@ Send = Callable[[Body], tuple[int, bytes]]
 
 @pytest.fixture
 def send(server: Server) -> Iterator[Send]:
-    """Return a function that sends bodies over one connection."""
+    """A function that sends bodies over one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
 
     def send(body: Body) -> tuple[int, bytes]:
-        connection.request("POST", "/invocations", body.content, {"Content-Type": body.media, "Accept": JSON})
+        connection.request("POST", "/invocations", body.content, {"Content-Type": body.media_type, "Accept": JSON})
         response = connection.getresponse()
         return response.status, response.read()
 
@@ -40,9 +40,10 @@ def send(server: Server) -> Iterator[Send]:
         yield send
 
 
-def run(strategy: st.SearchStrategy[Body], check: Callable[[Body], None], bodies: int) -> None:
+def check_bodies(strategy: st.SearchStrategy[Body], check: Callable[[Body], None], count: int) -> None:
+    """Call the check with this number of bodies."""
     options = settings(
-        max_examples=bodies,
+        max_examples=count,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
@@ -56,7 +57,7 @@ def test_generated_bodies_get_the_expected_response(send: Send) -> None:
         if body.rows is None:
             assert status == 400, (body, status, answer)
             assert set(json.loads(answer)) == {"error"}
-        elif status == 500:  # each of the three numbers fits a float32, but their sum does not
+        elif status == 500:  # each number fits a float32, but their sum, which the model predicts, does not
             assert np.abs(np.array(body.rows)).max() > 1e38, (body, answer)
         else:
             (predictions,) = json.loads(answer).values()
@@ -65,7 +66,7 @@ def test_generated_bodies_get_the_expected_response(send: Send) -> None:
             assert status == 200, (body, answer)
             assert (np.abs(np.ravel(predictions) - expected) <= 1e-6 * scale).all(), (body, answer)
 
-    run(undamaged_bodies, check, BODIES // 2)
+    check_bodies(undamaged_bodies, check, BODY_COUNT // 2)
 
 
 def test_damaged_bodies_get_a_prediction_or_an_error(send: Send) -> None:
@@ -78,4 +79,4 @@ def test_damaged_bodies_get_a_prediction_or_an_error(send: Send) -> None:
         if status == 500:
             assert "out of range" in content["error"], (body, content)
 
-    run(damaged_bodies, check, BODIES // 2)
+    check_bodies(damaged_bodies, check, BODY_COUNT // 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.serve.conftest import Reply, Server, running_server
+from tests.unit.serve.conftest import Reply, Server, run_server
 
 
 @contextmanager
@@ -16,12 +16,12 @@ def server_with_program(root: Path, program: str, name: str = "inference.py", **
     code = root / "model" / "code"
     code.mkdir(exist_ok=True)
     (code / name).write_text(program)
-    with running_server(root, **environment) as server:
+    with run_server(root, **environment) as server:
         server.wait_until_ready()
         yield server
 
 
-ALL_FOUR = """
+FOUR_FUNCTIONS = """
 import json
 def model_fn(model_dir):
     return {"factor": 2}
@@ -35,32 +35,32 @@ def output_fn(prediction, accept):
 
 
 def test_four_functions_make_a_response(root: Path) -> None:
-    with server_with_program(root, ALL_FOUR) as server:
+    with server_with_program(root, FOUR_FUNCTIONS) as server:
         reply = server.invoke('{"values": [1, 2]}')
     assert (reply.json, reply.headers["content-type"]) == ({"doubled": [2, 4]}, "application/json")
-    assert server.logged_problems() == []
+    assert server.find_logged_problems() == []
 
 
 def test_default_functions_load_and_run_a_bundle(root: Path) -> None:
     program = "def output_fn(prediction, accept):\n    return f'{accept}: {prediction[0][0]:.2f}', 'text/plain'\n"
     with server_with_program(root, program) as server:
         reply = server.invoke("1,2,3", "text/csv", Accept="text/plain")
-        wrong = server.invoke("1,2", "text/csv", Accept="text/plain")
+        invalid_reply = server.invoke("1,2", "text/csv", Accept="text/plain")
     assert (reply.body, reply.headers["content-type"]) == (b"text/plain: 6.00", "text/plain")
-    assert (wrong.status, "(rows, 3)" in wrong.error) == (400, True)
+    assert (invalid_reply.status, "(rows, 3)" in invalid_reply.error) == (400, True)
 
 
-ANSWERS = {"application/json": b'{"predictions":[[6.0]]}', "text/csv": b"6.0\n", "application/jsonlines": b"[6.0]\n"}
+RESPONSES = {"application/json": b'{"predictions":[[6.0]]}', "text/csv": b"6.0\n", "application/jsonlines": b"[6.0]\n"}
 
 
 def test_default_input_and_output_functions_serve_a_users_model(root: Path) -> None:
     program = "def model_fn(model_dir):\n    return lambda rows: rows.sum(axis=1)\n"
     with server_with_program(root, program) as server:
-        replies = {accept: server.invoke("1,2,3", "text/csv", Accept=accept) for accept in ANSWERS}
+        replies = {accept: server.invoke("1,2,3", "text/csv", Accept=accept) for accept in RESPONSES}
         assert server.invoke("x", "text/csv").status == 400
         assert server.invoke("x", "image/png").status == 415
         assert server.invoke("1,2", "text/csv", Accept="image/png").status == 406
-    assert {accept: reply.body for accept, reply in replies.items()} == ANSWERS
+    assert {accept: reply.body for accept, reply in replies.items()} == RESPONSES
 
 
 def test_transform_fn_makes_the_response(root: Path) -> None:
@@ -83,7 +83,7 @@ def transform_fn(model, body, content_type, accept, context):
 
 
 @pytest.mark.parametrize("module", ["metrics", "main", "serve", "helper"])
-def test_users_modules_come_before_those_of_the_image(root: Path, module: str) -> None:
+def test_users_module_is_imported_instead_of_the_images_module(root: Path, module: str) -> None:
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / f"{module}.py").write_text("WORD = 'from the user'\n")
     program = f"import {module}\ndef transform_fn(model, body, content_type, accept):\n    return {module}.WORD\n"
@@ -100,43 +100,43 @@ def test_program_imports_modules_that_the_server_has_not_loaded(root: Path) -> N
 
 def test_users_module_does_not_replace_a_dependency_of_flask(root: Path) -> None:
     (root / "model" / "code").mkdir()
-    (root / "model" / "code" / "click.py").write_text("raise ImportError('from the user')")
-    with server_with_program(root, ALL_FOUR) as server:
-        assert server.request("GET", "/metrics").status == 200
+    (root / "model" / "code" / "click.py").write_text("raise ImportError('from the user')")  # Flask imports click
+    with server_with_program(root, FOUR_FUNCTIONS) as server:
+        assert server.request("GET", "/metrics").status == 200  # Flask answers /metrics
 
 
 def test_program_is_named_by_the_environment(root: Path) -> None:
-    with server_with_program(root, ALL_FOUR, name="mine.py", SAGEMAKER_PROGRAM="mine.py") as server:
+    with server_with_program(root, FOUR_FUNCTIONS, name="mine.py", SAGEMAKER_PROGRAM="mine.py") as server:
         assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
 
 
-def test_exception_is_500_and_logged_with_its_traceback(root: Path) -> None:
+def test_exception_causes_status_500_and_a_traceback_in_the_log(root: Path) -> None:
     program = "def predict_fn(data, model):\n    raise ValueError('no luck\\nsecond line')\n"
     with server_with_program(root, program) as server:
         reply = server.invoke("1,2,3", "text/csv")
-        again = server.invoke("1,2,3", "text/csv")
-    assert (reply.status, again.status) == (500, 500)
+        second_reply = server.invoke("1,2,3", "text/csv")
+    assert (reply.status, second_reply.status) == (500, 500)
     assert reply.error == "the model's own code failed: ValueError: no luck"
     assert "Traceback" in server.log
 
 
-def test_ping_is_503_while_the_model_loads(root: Path) -> None:
+def test_ping_gets_status_503_while_the_model_loads(root: Path) -> None:
     program = "import time\ndef model_fn(model_dir):\n    time.sleep(1.5)\n    return sum\n"
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(program)
-    seen: list[int] = []
-    with running_server(root) as server:
-        while 200 not in seen:
+    statuses: list[int] = []
+    with run_server(root) as server:
+        while 200 not in statuses:
             try:
-                seen.append(server.request("GET", "/ping").status)
-                if seen == [503]:  # the model needs 1.5 s to load
+                statuses.append(server.request("GET", "/ping").status)
+                if statuses == [503]:  # the model needs 1.5 s to load
                     assert server.invoke("1").status == 503
             except ConnectionRefusedError:
                 continue
-    assert 503 in seen
+    assert 503 in statuses
 
 
-SLOW = """
+SLOW_PROGRAM = """
 import time
 def model_fn(model_dir):
     return None
@@ -157,22 +157,22 @@ def invoke_in_parallel(server: Server, bodies: list[str]) -> list[Reply]:
 
 
 def test_ping_answers_while_predictions_run(root: Path) -> None:
-    with server_with_program(root, SLOW) as server:
-        waiting = threading.Thread(target=invoke_in_parallel, args=(server, ["1"] * 3))
-        waiting.start()
+    with server_with_program(root, SLOW_PROGRAM) as server:
+        thread = threading.Thread(target=invoke_in_parallel, args=(server, ["1"] * 3))
+        thread.start()
         statuses = [server.request("GET", "/ping").status for _ in range(5)]
-        assert waiting.is_alive()
-        waiting.join()
+        assert thread.is_alive()
+        thread.join()
     assert statuses == [200] * 5
 
 
-def test_excess_requests_are_503(root: Path) -> None:
-    with server_with_program(root, SLOW) as server:
+def test_excess_requests_get_status_503(root: Path) -> None:
+    with server_with_program(root, SLOW_PROGRAM) as server:
         replies = invoke_in_parallel(server, ["0.05"] * 80)
     assert sorted({reply.status for reply in replies}) == [200, 503]
-    refused = [reply for reply in replies if reply.status == 503]
-    assert len(refused) <= 48  # the queue of one worker holds 32 requests
-    assert (refused[0].headers["retry-after"], "fewer" in refused[0].error) == ("1", True)
+    refused_replies = [reply for reply in replies if reply.status == 503]
+    assert len(refused_replies) <= 48  # the queue of one worker holds 32 requests
+    assert (refused_replies[0].headers["retry-after"], "fewer" in refused_replies[0].error) == ("1", True)
 
 
 HOOKS = """
@@ -193,7 +193,7 @@ def test_hooks_run_before_and_after_model_fn(root: Path) -> None:
         assert server.invoke("x").json == ["pre_model_fn", "model_fn", "model_warmup_fn"]
 
 
-CONTEXT = """
+CONTEXT_PROGRAM = """
 from sagemaker_inference.errors import BaseInferenceToolkitError
 def model_fn(model_dir):
     return None
@@ -209,26 +209,26 @@ def transform_fn(model, body, content_type, accept, context):
 
 
 def test_code_sets_statuses_and_headers(root: Path) -> None:
-    with server_with_program(root, CONTEXT) as server:
-        fine, busy = server.invoke("x", X_Theirs="theirs"), server.invoke("busy")
-        broken = server.invoke("break")
+    with server_with_program(root, CONTEXT_PROGRAM) as server:
+        valid_reply, busy_reply = server.invoke("x", X_Theirs="theirs"), server.invoke("busy")
+        broken_reply = server.invoke("break")
         metrics = server.request("GET", "/metrics").body.decode()
-    assert (fine.status, fine.headers["x-mine"], fine.body) == (202, "theirs", b"x")
-    assert (busy.status, busy.error) == (429, "come later")
-    assert (broken.status, "is not valid in a header" in broken.error) == (500, True)
+    assert (valid_reply.status, valid_reply.headers["x-mine"], valid_reply.body) == (202, "theirs", b"x")
+    assert (busy_reply.status, busy_reply.error) == (429, "come later")
+    assert (broken_reply.status, "is not valid in a header" in broken_reply.error) == (500, True)
     for status in ("2xx", "4xx", "500"):
         assert f'serve_requests_total{{route="/invocations",status="{status}"}}' in metrics
 
 
-def test_accept_with_a_control_character_is_406(root: Path) -> None:
+def test_accept_with_a_control_character_gets_status_406(root: Path) -> None:
     with server_with_program(
-        root, ALL_FOUR.replace("    return json.dumps", "    return b'x' or json.dumps")
+        root, FOUR_FUNCTIONS.replace("    return json.dumps", "    return b'x' or json.dumps")
     ) as server:
         reply = server.invoke('{"values": []}', Accept="image/png,\tx")
     assert (reply.status, bool(reply.error)) == (406, True)
 
 
-LABELS = """
+LABEL_PROGRAM = """
 import numpy as np
 class Model:
     def predict(self, rows):
@@ -236,7 +236,7 @@ class Model:
 def model_fn(model_dir):
     return Model()
 """
-LABEL_ANSWERS = {
+LABEL_RESPONSES = {
     "application/json": b'{"predictions": ["setosa", "virginica"]}',
     "text/csv": b"setosa\nvirginica\n",
     "application/jsonlines": b'"setosa"\n"virginica"\n',
@@ -244,12 +244,12 @@ LABEL_ANSWERS = {
 
 
 def test_labels_are_encoded_in_each_format(root: Path) -> None:
-    with server_with_program(root, LABELS) as server:
-        for accept, expected in LABEL_ANSWERS.items():
+    with server_with_program(root, LABEL_PROGRAM) as server:
+        for accept, expected in LABEL_RESPONSES.items():
             for body, content_type in (("1,2\n6,7", "text/csv"), ("[[1,2],[6,7]]", "application/json")):
                 reply = server.invoke(body, content_type, Accept=accept)
                 assert (reply.status, reply.body, reply.headers["content-type"]) == (200, expected, accept)
-    assert server.logged_problems() == []
+    assert server.find_logged_problems() == []
 
 
 MODEL = "def model_fn(model_dir):\n    return 1\n"
@@ -276,15 +276,15 @@ UNUSABLE_PROGRAMS = {
 def test_error_explains_why_a_program_is_unusable(root: Path, program: str, reason: str) -> None:
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(program)
-    with running_server(root) as server:
+    with run_server(root) as server:
         assert server.wait() == 2
     assert reason in (server.failure or "")
 
 
-def test_missing_model_error_names_the_functions_found(tmp_path: Path) -> None:
+def test_failed_default_model_fn_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model" / "code").mkdir(parents=True)
     (tmp_path / "model" / "code" / "inference.py").write_text(PREDICT)
-    with running_server(tmp_path) as server:
+    with run_server(tmp_path) as server:
         assert server.wait() == 2
     assert "inference.py does not define model_fn, and the default failed: " in (server.failure or "")
     assert "has no model.onnx" in (server.failure or "")
@@ -311,23 +311,23 @@ FILES_WITHOUT_MODEL = {
 
 
 @pytest.mark.parametrize(("file", "reason"), FILES_WITHOUT_MODEL.items())
-def test_missing_model_error_names_the_files_found(tmp_path: Path, file: str, reason: str) -> None:
+def test_missing_model_error_names_the_files_in_the_folder(tmp_path: Path, file: str, reason: str) -> None:
     path = tmp_path / "model" / file
     path.parent.mkdir(parents=True)
     path.write_text("x")
-    with running_server(tmp_path) as server:
+    with run_server(tmp_path) as server:
         assert server.wait() == 2
     assert "has no model.onnx" in (server.failure or "")
     assert reason in (server.failure or "")
 
 
 def test_program_can_be_named_without_its_suffix(root: Path) -> None:
-    with server_with_program(root, ALL_FOUR, name="mine.py", SAGEMAKER_PROGRAM="mine") as server:
+    with server_with_program(root, FOUR_FUNCTIONS, name="mine.py", SAGEMAKER_PROGRAM="mine") as server:
         assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
 
 
-def test_body_that_could_fill_the_memory_is_400(root: Path) -> None:
-    body = '["' + "x" * 100_000 + '"' + ', "y"' * 100_000 + "]"  # 40 GB as an array of text
+def test_body_that_could_fill_the_memory_gets_status_400(root: Path) -> None:
+    body = '["' + "x" * 100_000 + '"' + ', "y"' * 100_000 + "]"  # as an array of text, this body would need 40 GB
     with server_with_program(root, MODEL + PREDICT) as server:
         assert server.invoke(body).status == 400
         assert server.invoke(body[1:-1], "text/csv").status == 400
@@ -338,7 +338,7 @@ def test_body_that_could_fill_the_memory_is_400(root: Path) -> None:
 FAILURES = {
     "import nonsense_module": "inference.py cannot be imported: ModuleNotFoundError",
     "def model_fn(model_dir):\n    raise OSError('no weights')": "could not load the model: OSError: no weights",
-    ALL_FOUR + "def transform_fn(model, body, content_type, accept): pass": "has transform_fn and input_fn",
+    FOUR_FUNCTIONS + "def transform_fn(model, body, content_type, accept): pass": "has transform_fn and input_fn",
     "import sys\nsys.exit(2)": "the model's code called exit(2) while the model was loaded",
 }
 
@@ -348,12 +348,12 @@ FAILURES = {
 def test_program_that_fails_at_start_ends_the_job(root: Path, program: str, reason: str, workers: str) -> None:
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(program)
-    with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
+    with run_server(root, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
         assert server.wait() == 2
-    assert (server.failure or "").count(reason) == 1  # once, and not again by each worker
+    assert (server.failure or "").count(reason) == 1  # the reason is reported once, and not again by each worker
 
 
-def test_program_that_exits_on_a_request_is_500(root: Path) -> None:
+def test_program_that_exits_on_a_request_causes_status_500(root: Path) -> None:
     program = "import sys\ndef model_fn(model_dir): return sys.exit\n"
     with server_with_program(root, program) as server:
         reply = server.invoke("[[1.0]]")
@@ -362,6 +362,6 @@ def test_program_that_exits_on_a_request_is_500(root: Path) -> None:
 
 
 def test_missing_program_ends_the_job(root: Path) -> None:
-    with running_server(root, SAGEMAKER_PROGRAM="absent.py") as server:
+    with run_server(root, SAGEMAKER_PROGRAM="absent.py") as server:
         assert server.wait() == 2
     assert "'absent.py' is not in" in (server.failure or "")

@@ -9,12 +9,12 @@ import pytest
 
 from microjobs.hosting.http_connection import MAX_HEAD_BYTES, Connection
 from microjobs.hosting.http_request import MAX_BUFFERED_BYTES, Request
-from microjobs.hosting.listener import Application, Exchange
+from microjobs.hosting.listener import Application, ServerExchange
 
 GET = b"GET /a%20b?c=d HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def post(body: bytes, *headers: str) -> bytes:
+def make_post(body: bytes, *headers: str) -> bytes:
     lines = ["POST /invocations HTTP/1.1", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
@@ -23,14 +23,14 @@ class FakeTransport:
     """A transport that records what the connection does."""
 
     def __init__(self) -> None:
-        self.written = b""
+        self.output = b""
         self.is_reading = True
         self.is_closed = False
         self.has_written_eof = False
 
     def write(self, data: bytes) -> None:
         assert not self.is_closed
-        self.written += data
+        self.output += data
 
     def write_eof(self) -> None:
         self.has_written_eof = True
@@ -63,7 +63,7 @@ class FakeOwner:
         self.answer: Callable[[Request], None] = lambda _request: None
         self.connections: list[Connection] = []
 
-    def _run(self, head: Any, _exchange: Exchange) -> None:
+    def _run(self, head: Any, _exchange: ServerExchange) -> None:
         self.requests.append(head)
         self.answer(head)
 
@@ -89,12 +89,12 @@ def transport() -> FakeTransport:
 @pytest.fixture
 def connection(owner: FakeOwner, transport: FakeTransport) -> Connection:
     connection = Connection(owner)
-    connection.connection_made(transport)  # type: ignore[arg-type]  # it has the methods that are called
+    connection.connection_made(transport)  # type: ignore[arg-type]  # the fake has all methods that are called
     return connection
 
 
 def read_body(request: Request) -> list[bytes | BaseException]:
-    """Read the whole body; the list gets it when it is complete."""
+    """Start to read the body. The returned list receives the complete body, or the error."""
     results: list[bytes | BaseException] = []
 
     def end(read: Any) -> None:
@@ -112,11 +112,20 @@ def echo(request: Request) -> None:
     request.read_body().add_done_callback(lambda read: request.respond(200, [], read.result()))
 
 
-def bodies(written: bytes) -> list[bytes]:
-    return [part.split(b"\r\n\r\n", 1)[1] for part in written.split(b"HTTP/1.1 ")[1:]]
+def split_bodies(output: bytes) -> list[bytes]:
+    return [part.split(b"\r\n\r\n", 1)[1] for part in output.split(b"HTTP/1.1 ")[1:]]
 
 
-def test_head_is_read(connection: Connection, owner: FakeOwner) -> None:
+def test_body_is_taken_once_it_is_complete(connection: Connection, owner: FakeOwner) -> None:
+    request = make_post(b"abcdef")
+    connection.data_received(request[:-2])
+    (head,) = owner.requests
+    assert head.take_body() is None
+    connection.data_received(request[-2:])
+    assert head.take_body() == b"abcdef"
+
+
+def test_request_head_is_parsed(connection: Connection, owner: FakeOwner) -> None:
     connection.data_received(b"HEAD /a%20b?c=d HTTP/1.0\r\nX-One: 1\r\nX-ONE: 2\r\n\r\n")
     (request,) = owner.requests
     assert (request.method, request.path, request.query_string, request.http_version) == ("HEAD", "/a b", "c=d", "1")
@@ -133,10 +142,14 @@ def test_pipelined_requests_in_pieces_are_answered_in_order(
     connection: Connection, owner: FakeOwner, transport: FakeTransport, size: int
 ) -> None:
     owner.answer = echo
-    sent = post(b"one") + post(b"two") + b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nsix\r\n0\r\n\r\n"
-    for start in range(0, len(sent), size):
-        connection.data_received(sent[start : start + size])
-    assert bodies(transport.written) == [b"one", b"two", b"six"]
+    request_bytes = (
+        make_post(b"one")
+        + make_post(b"two")
+        + b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nsix\r\n0\r\n\r\n"
+    )
+    for start in range(0, len(request_bytes), size):
+        connection.data_received(request_bytes[start : start + size])
+    assert split_bodies(transport.output) == [b"one", b"two", b"six"]
     assert not transport.is_closed
 
 
@@ -145,7 +158,7 @@ def test_many_pipelined_requests_need_no_recursion(
 ) -> None:
     owner.answer = lambda request: request.respond(200, [], b"pong")
     connection.data_received(GET * 3000)
-    assert bodies(transport.written) == [b"pong"] * 3000
+    assert split_bodies(transport.output) == [b"pong"] * 3000
 
 
 def test_next_request_waits_for_the_current_one(
@@ -161,16 +174,16 @@ def test_large_body_is_read_only_as_fast_as_the_application_reads(
     connection: Connection, owner: FakeOwner, transport: FakeTransport
 ) -> None:
     body = bytes(3 * MAX_BUFFERED_BYTES)
-    connection.data_received(post(body)[: 2 * MAX_BUFFERED_BYTES])
+    connection.data_received(make_post(body)[: 2 * MAX_BUFFERED_BYTES])
     states = [transport.is_reading]
     results = read_body(owner.requests[0])
     states.append(transport.is_reading)
     assert states == [False, True]
-    connection.data_received(post(body)[2 * MAX_BUFFERED_BYTES :])
+    connection.data_received(make_post(body)[2 * MAX_BUFFERED_BYTES :])
     assert results == [body]
 
 
-def test_client_that_does_not_read_its_responses_is_not_read(connection: Connection, transport: FakeTransport) -> None:
+def test_reading_pauses_while_the_client_reads_no_responses(connection: Connection, transport: FakeTransport) -> None:
     connection.pause_writing()
     states = [transport.is_reading]
     connection.resume_writing()
@@ -179,7 +192,7 @@ def test_client_that_does_not_read_its_responses_is_not_read(connection: Connect
 
 def test_requests_wait_while_the_client_does_not_read_their_responses(connection: Connection, owner: FakeOwner) -> None:
     def answer(request: Request) -> None:
-        connection.pause_writing()  # as the transport does when its buffer is full
+        connection.pause_writing()  # the transport calls this method when its buffer is full
         request.respond(200, [], b"large")
 
     owner.answer = answer
@@ -201,14 +214,14 @@ def test_response_from_another_thread_is_sent_by_the_loop(
     thread = threading.Thread(target=owner.requests[0].respond, args=(200, [], b"later"))
     thread.start()
     thread.join()
-    assert transport.written == b""
+    assert transport.output == b""
     owner.loop.call_soon(owner.loop.stop)
     owner.loop.run_forever()
-    assert bodies(transport.written) == [b"later"]
+    assert split_bodies(transport.output) == [b"later"]
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"),
+    ("request_bytes", "status"),
     [
         (b"GET /ping\r\n\r\n", b"400"),
         (b"GET /ping HTTP/2.0\r\n\r\n", b"400"),
@@ -218,26 +231,26 @@ def test_response_from_another_thread_is_sent_by_the_loop(
     ids=["old-version", "new-version", "many-headers", "long-header"],
 )
 def test_malformed_head_is_answered_after_the_earlier_requests(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport, sent: bytes, status: bytes
+    connection: Connection, owner: FakeOwner, transport: FakeTransport, request_bytes: bytes, status: bytes
 ) -> None:
     connection.data_received(GET)
-    for start in range(0, len(sent), MAX_HEAD_BYTES):
-        connection.data_received(sent[start : start + MAX_HEAD_BYTES])
-    assert transport.written == b""
+    for start in range(0, len(request_bytes), MAX_HEAD_BYTES):
+        connection.data_received(request_bytes[start : start + MAX_HEAD_BYTES])
+    assert transport.output == b""
     owner.requests[0].respond(200, [], b"first")
-    first, error = transport.written.split(b"HTTP/1.1 ")[1:]
+    first, error = transport.output.split(b"HTTP/1.1 ")[1:]
     assert (first[:3], error[:3], len(owner.requests), transport.has_written_eof) == (b"200", status, 1, True)
 
 
-def test_slow_head_is_408(connection: Connection, owner: FakeOwner, transport: FakeTransport) -> None:
+def test_slow_head_gets_status_408(connection: Connection, owner: FakeOwner, transport: FakeTransport) -> None:
     connection.data_received(GET)
-    times = [connection.head_started]
+    times = [connection.head_start_time]
     owner.requests[0].respond(200, [], b"")
     connection.data_received(GET[:10])
-    times.append(connection.head_started)
+    times.append(connection.head_start_time)
     assert [time is None for time in times] == [True, False]
     connection.reject_slow_head()
-    assert b"HTTP/1.1 408" in transport.written
+    assert b"HTTP/1.1 408" in transport.output
 
 
 @pytest.mark.parametrize("end", ["malformed", "closed", "half-closed"])
@@ -254,11 +267,11 @@ def test_body_that_will_never_be_complete_is_an_error(
         assert connection.eof_received()
     assert [type(result) for result in results] == [RuntimeError]
     owner.requests[0].respond(400, [], b"")
-    assert (transport.written[:12] == b"HTTP/1.1 400") == (end != "closed")
+    assert (transport.output[:12] == b"HTTP/1.1 400") == (end != "closed")
 
 
 def test_read_can_be_cancelled(connection: Connection, owner: FakeOwner) -> None:
-    connection.data_received(post(b"body")[:-1])
+    connection.data_received(make_post(b"body")[:-1])
     request, results = owner.requests[0], []
     read = request.read_body()
     read.add_done_callback(lambda read: results.append(read))
@@ -267,21 +280,21 @@ def test_read_can_be_cancelled(connection: Connection, owner: FakeOwner) -> None
         results[0].result()
 
 
-def test_client_that_waits_for_permission_gets_it_when_the_body_is_read(
+def test_100_continue_is_sent_when_the_body_is_read(
     connection: Connection, owner: FakeOwner, transport: FakeTransport
 ) -> None:
-    connection.data_received(post(b"body", "Expect: 100-continue")[:-4])
-    assert transport.written == b""
+    connection.data_received(make_post(b"body", "Expect: 100-continue")[:-4])
+    assert transport.output == b""
     results = read_body(owner.requests[0])
-    assert transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert transport.output == b"HTTP/1.1 100 Continue\r\n\r\n"
     connection.data_received(b"body")
     assert results == [b"body"]
 
 
 def test_unread_body_closes_the_connection(connection: Connection, owner: FakeOwner, transport: FakeTransport) -> None:
-    connection.data_received(post(b"body", "Expect: 100-continue")[:-4])
+    connection.data_received(make_post(b"body", "Expect: 100-continue")[:-4])
     owner.requests[0].respond(413, [], b"too large")
-    assert (b"connection: close" in transport.written, transport.is_closed) == (True, True)
+    assert (b"connection: close" in transport.output, transport.is_closed) == (True, True)
 
 
 def test_request_for_another_protocol_is_answered_in_http_1(
@@ -289,16 +302,16 @@ def test_request_for_another_protocol_is_answered_in_http_1(
 ) -> None:
     owner.answer = echo
     upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAB")
-    connection.data_received(post(b"one", *upgrade) + post(b"two"))
-    sent = post(b"three", *upgrade)
-    connection.data_received(sent[:-2])
-    connection.data_received(sent[-2:] + GET)
-    assert bodies(transport.written) == [b"one", b"two", b"three", b""]
+    connection.data_received(make_post(b"one", *upgrade) + make_post(b"two"))
+    request_bytes = make_post(b"three", *upgrade)
+    connection.data_received(request_bytes[:-2])
+    connection.data_received(request_bytes[-2:] + GET)
+    assert split_bodies(transport.output) == [b"one", b"two", b"three", b""]
     assert [request.path for request in owner.requests] == ["/invocations"] * 3 + ["/a b"]
 
 
 @pytest.mark.parametrize(
-    ("sent", "is_closed", "header"),
+    ("request_bytes", "is_closed", "header"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", False, None),
         (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", True, b"connection: close"),
@@ -307,11 +320,16 @@ def test_request_for_another_protocol_is_answered_in_http_1(
     ],
 )
 def test_connection_stays_open_if_the_client_asks_for_it(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport, sent: bytes, is_closed: bool, header: bytes
+    connection: Connection,
+    owner: FakeOwner,
+    transport: FakeTransport,
+    request_bytes: bytes,
+    is_closed: bool,
+    header: bytes,
 ) -> None:
-    connection.data_received(sent)
+    connection.data_received(request_bytes)
     owner.requests[0].respond(200, [("x", "y")], b"body")
-    lines = transport.written.split(b"\r\n")
+    lines = transport.output.split(b"\r\n")
     assert transport.is_closed == is_closed
     assert [line for line in lines if line.startswith(b"connection")] == ([header] if header else [])
 
@@ -319,12 +337,12 @@ def test_connection_stays_open_if_the_client_asks_for_it(
 @pytest.mark.parametrize(
     ("method", "status", "length"), [("HEAD", 200, b"4"), ("GET", 204, None), ("GET", 299, b"4"), ("GET", 304, None)]
 )
-def test_responses_without_a_body(
+def test_response_has_no_body_where_http_forbids_one(
     connection: Connection, owner: FakeOwner, transport: FakeTransport, method: str, status: int, length: bytes | None
 ) -> None:
     connection.data_received(f"{method} / HTTP/1.1\r\n\r\n".encode())
     owner.requests[0].respond(status, [], b"body")
-    head, _, body = transport.written.partition(b"\r\n\r\n")
+    head, _, body = transport.output.partition(b"\r\n\r\n")
     assert body == (b"body" if status == 299 else b"")
     lengths = [line.split()[1] for line in head.split(b"\r\n") if line.startswith(b"content-length")]
     assert lengths == ([length] if length else [])
@@ -337,7 +355,7 @@ def test_stopped_connection_closes_after_its_current_request(
     connection.stop()
     assert not transport.is_closed
     owner.requests[0].respond(200, [], b"last")
-    assert (bodies(transport.written), transport.is_closed) == ([b"last"], True)
+    assert (split_bodies(transport.output), transport.is_closed) == ([b"last"], True)
 
 
 def test_idle_connection_is_stopped_at_once(connection: Connection, transport: FakeTransport) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from microjobs.bundle import ARCHIVE_FILE, MANIFEST_FILE, MODEL_FILE
-from tests.unit.serve.conftest import Reply, Server, running_server
-from tests.unit.serve.test_serve_handlers import SLOW, invoke_in_parallel, server_with_program
+from tests.unit.serve.conftest import Reply, Server, run_server
+from tests.unit.serve.test_serve_handlers import SLOW_PROGRAM, invoke_in_parallel, server_with_program
 
 ROW = '{"instances": [[1, 2, 3]]}'
 
 
 def test_start_logs_one_line(root: Path) -> None:
-    with running_server(root) as server:
+    with run_server(root) as server:
         server.wait_until_ready()
         server.invoke(ROW)
         assert server.stop() == 0
@@ -35,7 +35,7 @@ def test_archive_in_the_model_folder_is_extracted(root: Path) -> None:
     (root / "model").mkdir()
     shutil.move(root / ARCHIVE_FILE, root / "model")
     (root / "tmp").mkdir()
-    with running_server(root, TMPDIR=str(root / "tmp")) as server:
+    with run_server(root, TMPDIR=str(root / "tmp")) as server:
         server.wait_until_ready()
         assert server.invoke(ROW).json == {"predictions": [[6.0]]}
         server.stop()
@@ -43,17 +43,17 @@ def test_archive_in_the_model_folder_is_extracted(root: Path) -> None:
     assert [path.name for path in (root / "model").iterdir()] == [ARCHIVE_FILE]
 
 
-@pytest.mark.parametrize("missing", [MODEL_FILE, MANIFEST_FILE])
-def test_incomplete_bundle_ends_the_job(root: Path, missing: str) -> None:
-    (root / "model" / missing).unlink()
-    with running_server(root) as server:
+@pytest.mark.parametrize("missing_file", [MODEL_FILE, MANIFEST_FILE])
+def test_incomplete_bundle_ends_the_job(root: Path, missing_file: str) -> None:
+    (root / "model" / missing_file).unlink()
+    with run_server(root) as server:
         assert server.wait() == 2
-    assert f"has no {missing}" in (server.failure or "")
+    assert f"has no {missing_file}" in (server.failure or "")
 
 
 def test_invalid_model_ends_the_job(root: Path) -> None:
     (root / "model" / MODEL_FILE).write_bytes(b"no model")
-    with running_server(root) as server:
+    with run_server(root) as server:
         assert server.wait() == 2
     assert "ONNX Runtime" in (server.failure or "")
 
@@ -68,61 +68,61 @@ def test_invalid_model_ends_the_job(root: Path) -> None:
     ],
 )
 def test_malformed_variable_ends_the_job(root: Path, variable: str, value: str) -> None:
-    with running_server(root, **{variable: value}) as server:
+    with run_server(root, **{variable: value}) as server:
         assert server.wait() == 2
     assert value in (server.failure or "")
 
 
 def test_port_in_use_ends_the_job(root: Path, server: Server) -> None:
-    with running_server(root, SAGEMAKER_BIND_TO_PORT=str(server.port)) as second:
-        assert second.wait() == 2
-    assert f"cannot listen on port {server.port}" in (second.failure or "")
+    with run_server(root, SAGEMAKER_BIND_TO_PORT=str(server.port)) as second_server:
+        assert second_server.wait() == 2
+    assert f"cannot listen on port {server.port}" in (second_server.failure or "")
 
 
 def test_serving_writes_nothing(root: Path) -> None:
     """Libraries must not write files either: ONNX Runtime, for example, can store telemetry."""
     (root / "tmp").mkdir()
-    before = {*root.rglob("*")}
-    with running_server(root, TMPDIR=str(root / "tmp"), HOME=str(root)) as server:
+    files = {*root.rglob("*")}
+    with run_server(root, TMPDIR=str(root / "tmp"), HOME=str(root)) as server:
         server.wait_until_ready()
         assert server.invoke(ROW).status == 200
-    assert {*root.rglob("*")} - before == {server.log_file}
+    assert {*root.rglob("*")} - files == {server.log_file}
 
 
 def test_workers_that_keep_crashing_end_the_job(root: Path) -> None:
     program = "import os\ndef model_fn(model_dir):\n    os.kill(os.getpid(), 9)\n"
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(program)
-    with running_server(root) as server:
+    with run_server(root) as server:
         assert server.wait() == 3
     assert "workers keep crashing" in (server.failure or "")
 
 
 def test_sigterm_leaves_no_process(root: Path) -> None:
-    with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+    with run_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
         server.wait_until_ready()
-        pids = server.worker_pids()
+        pids = server.list_worker_pids()
         assert server.stop() == 0
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     assert server.failure is None
 
 
 def test_idle_connections_do_not_delay_the_stop(root: Path) -> None:
-    with running_server(root) as other:
-        other.wait_until_ready()
-        connection = http.client.HTTPConnection("127.0.0.1", other.port, timeout=5)
+    with run_server(root) as server:
+        server.wait_until_ready()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
         with contextlib.closing(connection):
             connection.request("GET", "/ping")
             connection.getresponse().read()
-            started_at = time.monotonic()
-            assert other.stop() == 0
-    assert time.monotonic() - started_at < 20
+            start_time = time.monotonic()
+            assert server.stop() == 0
+    assert time.monotonic() - start_time < 20
 
 
 def test_no_request_is_lost_while_stopping(root: Path) -> None:
-    """Clients keep their connections until a response closes them, and stop when /ping is not 200 any more."""
+    """Clients keep their connections until a response closes them. They stop when /ping no longer returns 200."""
     outcomes: list[object] = []
-    with running_server(root) as server:
+    with run_server(root) as server:
         server.wait_until_ready()
         stop = threading.Event()
         clients = [threading.Thread(target=invoke_until, args=(stop, server, outcomes)) for _ in range(4)]
@@ -145,28 +145,28 @@ def invoke_until(stop: threading.Event, server: Server, outcomes: list[object]) 
     while not stop.is_set():
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
         with contextlib.closing(connection):
-            closed = False
-            while not closed and not stop.is_set():
+            is_closed = False
+            while not is_closed and not stop.is_set():
                 try:
                     connection.request("POST", "/invocations", ROW)
                     response = connection.getresponse()
                     response.read()
                     outcomes.append(response.status)
-                    closed = response.will_close
+                    is_closed = response.will_close
                 except OSError as error:
                     outcomes.append(repr(error))
-                    closed = True
+                    is_closed = True
 
 
 def test_second_sigterm_is_ignored(root: Path) -> None:
-    with server_with_program(root, SLOW) as server:
+    with server_with_program(root, SLOW_PROGRAM) as server:
         replies: list[Reply] = []
-        waiting = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["1"])))
-        waiting.start()
+        client = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["1"])))
+        client.start()
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
-        waiting.join()
+        client.join()
     assert [reply.status for reply in replies] == [200]

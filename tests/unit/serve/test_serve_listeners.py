@@ -15,12 +15,12 @@ from typing import ClassVar
 import pytest
 
 from microjobs.hosting import asyncio_listener, rsgi_listener
-from microjobs.hosting.listener import IMPLEMENTATIONS, VARIABLE, Exchange, RequestHead
-from tests.bundles import linear_bundle
-from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, running_server
+from microjobs.hosting.listener import IMPLEMENTATIONS, VARIABLE, RequestHead, ServerExchange
+from tests.bundles import write_linear_bundle
+from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, run_server
 from tests.unit.serve.exchanges import FakeHead
-from tests.unit.serve.test_serve_handlers import SLOW, invoke_in_parallel, server_with_program
-from tests.unit.serve.test_serve_robustness import connections, head, status
+from tests.unit.serve.test_serve_handlers import SLOW_PROGRAM, invoke_in_parallel, server_with_program
+from tests.unit.serve.test_serve_robustness import make_head, open_connections, read_status
 
 ROW = '{"instances": [[1, 2, 3]]}'
 LIMIT = 6 * 1024 * 1024
@@ -35,23 +35,23 @@ def listener(request: pytest.FixtureRequest) -> str:
 def server(listener: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that must log no warnings and lose no worker."""
     root = tmp_path_factory.mktemp(listener)
-    linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
-    with running_server(root, **{VARIABLE: listener}) as running:
+    write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
+    with run_server(root, **{VARIABLE: listener}) as running:
         running.wait_until_ready()
-        workers = running.worker_pids()
+        workers = running.list_worker_pids()
         yield running
-        assert running.worker_pids() == workers
+        assert running.list_worker_pids() == workers
     assert running.process.returncode == 0
-    assert running.logged_problems() == []
+    assert running.find_logged_problems() == []
 
 
 @contextlib.contextmanager
-def connection(server: Server) -> Iterator[http.client.HTTPConnection]:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as opened:
-        yield opened
+def open_connection(server: Server) -> Iterator[http.client.HTTPConnection]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as client:
+        yield client
 
 
-def test_ping_is_200(server: Server) -> None:
+def test_ping_gets_status_200(server: Server) -> None:
     reply = server.request("GET", "/ping")
     assert (reply.status, reply.body) == (200, b"")
 
@@ -67,18 +67,18 @@ def test_invocation_is_answered(server: Server, rows: int) -> None:
 def test_chunked_body_is_answered(server: Server, size: int) -> None:
     body = b"1,2,3\n" * 100
     pieces = (body[start : start + size] for start in range(0, len(body), size))
-    with connection(server) as client:
+    with open_connection(server) as client:
         client.request("POST", "/invocations", pieces, {"Content-Type": "text/csv"})
         response = client.getresponse()
         assert (response.status, response.read()) == (200, b"6.0\n" * 100)
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_too_large_body_is_413_and_the_connection_stays_open(server: Server, chunked: bool) -> None:
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_too_large_body_gets_status_413_and_the_connection_stays_open(server: Server, is_chunked: bool) -> None:
     body = b"1,2,3\n" * (2 * LIMIT // 6)
     pieces = (body[start : start + 100_000] for start in range(0, len(body), 100_000))
-    length = {} if chunked else {"Content-Length": str(len(body))}
-    with connection(server) as client:
+    length = {} if is_chunked else {"Content-Length": str(len(body))}
+    with open_connection(server) as client:
         client.request("POST", "/invocations", pieces, {"Content-Type": "text/csv"} | length)
         response = client.getresponse()
         assert (response.status, b"the limit is" in response.read()) == (413, True)
@@ -86,7 +86,7 @@ def test_too_large_body_is_413_and_the_connection_stays_open(server: Server, chu
         assert client.getresponse().status == 200
 
 
-def test_empty_body_is_400(server: Server) -> None:
+def test_empty_body_gets_status_400(server: Server) -> None:
     assert server.invoke("").status == 400
 
 
@@ -96,7 +96,7 @@ def test_empty_body_is_400(server: Server) -> None:
 def test_other_routes_are_answered_and_the_connection_stays_open(
     server: Server, method: str, path: str, expected: int
 ) -> None:
-    with connection(server) as client:
+    with open_connection(server) as client:
         for _ in range(2):
             client.request(method, path, b"x" * 300_000 if method == "POST" else None)
             response = client.getresponse()
@@ -109,55 +109,55 @@ def test_other_routes_are_answered_and_the_connection_stays_open(
     [b"zz\r\n1,2,3\r\n0\r\n\r\n", b"5\r\n1,2,3XX0\r\n\r\n", b"5\r\n1,2,3\r\nff", b"ffffffffffffffffff\r\n1"],
     ids=["no-number", "no-end", "cut", "overflow"],
 )
-def test_malformed_chunks_are_never_a_prediction(server: Server, chunks: bytes) -> None:
+def test_malformed_chunks_never_get_a_prediction(server: Server, chunks: bytes) -> None:
     lines = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with connections(server, 1, lines + chunks) as (client,):
+    with open_connections(server, 1, lines + chunks) as (client,):
         client.shutdown(socket.SHUT_WR)
-        assert status(client) in (0, 400)
+        assert read_status(client) in (0, 400)
 
 
 def test_clients_that_disconnect_do_no_harm(server: Server) -> None:
     for body in (b"1,", b"1,2,3\n" * 100_000):
         for _ in range(20):
-            with connections(server, 1, head(LIMIT) + body):
+            with open_connections(server, 1, make_head(LIMIT) + body):
                 pass
     assert server.invoke(ROW).json == {"predictions": [[6.0]]}
 
 
 def test_slow_clients_do_not_delay_others(server: Server) -> None:
-    with connections(server, 50, head(5) + b"1,2") as clients:
+    with open_connections(server, 50, make_head(5) + b"1,2") as clients:
         assert server.invoke(ROW).status == 200
         for client in clients:
             client.sendall(b",3")
-        assert {status(client) for client in clients} == {200}
+        assert {read_status(client) for client in clients} == {200}
 
 
 def test_user_code_is_served(root: Path, listener: str) -> None:
-    with server_with_program(root, SLOW, **{VARIABLE: listener}) as server:
+    with server_with_program(root, SLOW_PROGRAM, **{VARIABLE: listener}) as server:
         assert {reply.status for reply in invoke_in_parallel(server, ["0.01"] * 8)} == {200}
 
 
 def test_requests_in_flight_at_sigterm_are_answered(root: Path, listener: str) -> None:
-    with server_with_program(root, SLOW, **{VARIABLE: listener}) as server:
+    with server_with_program(root, SLOW_PROGRAM, **{VARIABLE: listener}) as server:
         replies: list[Reply] = []
-        waiting = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["0.5"] * 3)))
-        waiting.start()
+        client = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["0.5"] * 3)))
+        client.start()
         time.sleep(0.3)
-        started_at = time.monotonic()
+        start_time = time.monotonic()
         assert server.stop() == 0
-        waiting.join()
+        client.join()
     assert [reply.status for reply in replies] == [200] * 3
-    assert 0.7 < time.monotonic() - started_at < 20
-    assert server.logged_problems() == []
+    assert 0.7 < time.monotonic() - start_time < 20
+    assert server.find_logged_problems() == []
 
 
 def test_worker_that_dies_is_replaced(root: Path, listener: str) -> None:
-    with running_server(root, **{VARIABLE: listener}) as server:
+    with run_server(root, **{VARIABLE: listener}) as server:
         server.wait_until_ready()
-        (worker,) = server.worker_pids()
+        (worker,) = server.list_worker_pids()
         os.kill(worker, signal.SIGKILL)
         deadline = time.monotonic() + 10
-        while server.worker_pids() in ([worker], []) and time.monotonic() < deadline:
+        while server.list_worker_pids() in ([worker], []) and time.monotonic() < deadline:
             time.sleep(0.05)
         server.wait_until_ready()
         assert server.invoke(ROW).status == 200
@@ -165,18 +165,18 @@ def test_worker_that_dies_is_replaced(root: Path, listener: str) -> None:
 
 
 def test_listener_serves_on_a_unix_socket(root: Path, listener: str) -> None:
-    with running_server(root, MICROJOBS_SOCKET_FOLDER=str(root), **{VARIABLE: listener}) as server:
+    with run_server(root, MICROJOBS_SOCKET_FOLDER=str(root), **{VARIABLE: listener}) as server:
         path = root / "http.socket"
         deadline = time.monotonic() + 30
-        answer = b""
-        while not answer and time.monotonic() < deadline:
+        response = b""
+        while not response and time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(20)
                 client.connect(str(path))
                 client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
-                answer = client.recv(100)
+                response = client.recv(100)
             time.sleep(0.02)
-        assert answer.startswith(b"HTTP/1.1 200")
+        assert response.startswith(b"HTTP/1.1 200")
         assert path.stat().st_mode & 0o777 == 0o600
         assert server.stop() == 0
 
@@ -191,9 +191,9 @@ def test_rsgi_exchange_ends_although_the_application_keeps_a_reference() -> None
         def response_bytes(self, status: int, _headers: object, _body: bytes) -> None:
             self.statuses.append(status)
 
-    exchanges: list[Exchange] = []
+    exchanges: list[ServerExchange] = []
 
-    def application(_head: object, exchange: Exchange) -> None:
+    def application(_head: object, exchange: ServerExchange) -> None:
         exchanges.append(exchange)
         exchange.read_body().add_done_callback(lambda read: exchange.respond(200, [], read.result()))
 
@@ -204,35 +204,35 @@ def test_rsgi_exchange_ends_although_the_application_keeps_a_reference() -> None
 def test_connections_above_the_limit_wait_until_one_is_closed() -> None:
     requests: list[str] = []
 
-    def application(head: RequestHead, exchange: Exchange) -> None:
+    def application(head: RequestHead, exchange: ServerExchange) -> None:
         requests.append(head.path)
         exchange.respond(200, [], b"")
 
     async def run() -> list[str]:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            listening.setblocking(False)
-            server = asyncio_listener.Server(application, listening, 2, asyncio.get_running_loop())
-            running = asyncio.create_task(server.run())
-            clients = [await asyncio.open_connection(*listening.getsockname()) for _ in range(3)]
+        with socket.create_server(("127.0.0.1", 0)) as listening_socket:
+            listening_socket.setblocking(False)
+            server = asyncio_listener.Server(application, listening_socket, 2, asyncio.get_running_loop())
+            task = asyncio.create_task(server.run())
+            clients = [await asyncio.open_connection(*listening_socket.getsockname()) for _ in range(3)]
             for number, (_, writer) in enumerate(clients):
                 writer.write(f"GET /{number} HTTP/1.1\r\n\r\n".encode())
             for reader, _ in clients[:2]:
                 await reader.readline()
-            answered = [*requests]
+            first_requests = [*requests]
             clients[0][1].close()
             await clients[2][0].readline()
             server.stop()
-            await running
+            await task
             for _, writer in clients:
                 writer.close()
                 await writer.wait_closed()
-            return answered
+            return first_requests
 
-    answered = asyncio.run(asyncio.wait_for(run(), 20))
-    assert (sorted(answered), requests[2:]) == (["/0", "/1"], ["/2"])
+    first_requests = asyncio.run(asyncio.wait_for(run(), 20))
+    assert (sorted(first_requests), requests[2:]) == (["/0", "/1"], ["/2"])
 
 
 def test_unknown_listener_ends_the_job(root: Path) -> None:
-    with running_server(root, **{VARIABLE: "fast"}) as server:
+    with run_server(root, **{VARIABLE: "fast"}) as server:
         assert server.wait() == 2
     assert f"{VARIABLE} is 'fast': set it to asyncio or rsgi" in (server.failure or "")

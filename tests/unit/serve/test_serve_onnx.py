@@ -15,9 +15,9 @@ from microjobs.bundle import MODEL_FILE
 from microjobs.hosting.onnx_model import OnnxModel
 from microjobs.hosting.responses import HttpError
 from microjobs.hosting.service import Invocation
-from tests.unit.serve.conftest import running_server
+from tests.unit.serve.conftest import run_server
 
-info = helper.make_tensor_value_info
+make_tensor_info = helper.make_tensor_value_info
 ML = "ai.onnx.ml"
 
 
@@ -48,16 +48,22 @@ def classifier(tmp_path: Path) -> OnnxModel:
             helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
         ),
     )
-    outputs = [info("label", TensorProto.STRING, [None]), probabilities]
-    return write_model(tmp_path / MODEL_FILE, nodes, [info("x", TensorProto.FLOAT, [None, 2])], outputs)
+    outputs = [make_tensor_info("label", TensorProto.STRING, [None]), probabilities]
+    return write_model(tmp_path / MODEL_FILE, nodes, [make_tensor_info("x", TensorProto.FLOAT, [None, 2])], outputs)
 
 
 @pytest.fixture
 def columns(tmp_path: Path) -> OnnxModel:
     """A model with a column of text, a column of numbers, and an output for each."""
     nodes = [helper.make_node("Identity", ["city"], ["same"]), helper.make_node("Add", ["age", "age"], ["double"])]
-    inputs = [info("city", TensorProto.STRING, [None, 1]), info("age", TensorProto.INT64, [None, 1])]
-    outputs = [info("same", TensorProto.STRING, [None, 1]), info("double", TensorProto.INT64, [None, 1])]
+    inputs = [
+        make_tensor_info("city", TensorProto.STRING, [None, 1]),
+        make_tensor_info("age", TensorProto.INT64, [None, 1]),
+    ]
+    outputs = [
+        make_tensor_info("same", TensorProto.STRING, [None, 1]),
+        make_tensor_info("double", TensorProto.INT64, [None, 1]),
+    ]
     return write_model(tmp_path / MODEL_FILE, nodes, inputs, outputs)
 
 
@@ -66,7 +72,10 @@ def image(tmp_path: Path) -> OnnxModel:
     """A model that gets the bytes of a file."""
     nodes = [helper.make_node("Shape", ["file"], ["size"])]
     return write_model(
-        tmp_path / MODEL_FILE, nodes, [info("file", TensorProto.UINT8, [None])], [info("size", TensorProto.INT64, [1])]
+        tmp_path / MODEL_FILE,
+        nodes,
+        [make_tensor_info("file", TensorProto.UINT8, [None])],
+        [make_tensor_info("size", TensorProto.INT64, [1])],
     )
 
 
@@ -79,7 +88,7 @@ def invoke_json(model: OnnxModel, body: Any) -> Any:
     return json.loads(invoke(model, json.dumps(body)))
 
 
-def error(model: OnnxModel, body: bytes | str, content_type: str = "application/json", accept: str = "") -> str:
+def read_error(model: OnnxModel, body: bytes | str, content_type: str = "application/json", accept: str = "") -> str:
     with pytest.raises(HttpError) as failure:
         invoke(model, body, content_type, accept)
     return f"{failure.value.status} {failure.value}"
@@ -103,7 +112,7 @@ def test_each_format_is_supported(classifier: OnnxModel) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((1, 2)))
     assert json.loads(invoke(classifier, buffer.getvalue(), "application/x-npy", "application/json"))["predictions"]
-    assert "406 the outputs are not one array" in error(classifier, buffer.getvalue(), "application/x-npy")
+    assert "406 the outputs are not one array" in read_error(classifier, buffer.getvalue(), "application/x-npy")
 
 
 def test_columns_of_text_and_numbers_are_inputs(columns: OnnxModel) -> None:
@@ -117,7 +126,8 @@ def test_columns_of_text_and_numbers_are_inputs(columns: OnnxModel) -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ('[{"city": "Bonn"}]', "400 a row has 'city': the model has the inputs city, age"),
+        ('[{"city": "Bonn"}]', "400 row 0 has 'city': the model has the inputs city, age"),
+        ('{"inputs": {"city": [["a"]]}}', "400 \"inputs\" has 'city': the model has the inputs city, age"),
         ('[{"city": 1, "age": 1}]', "400 the value 1 is not text"),
         ('[{"city": "a", "age": 1.5}]', "400 input age has values of type decimal: send int64 of shape (?, 1)"),
         ('[{"city": "a", "age": "1"}]', "400 input age has values of type text"),
@@ -126,19 +136,19 @@ def test_columns_of_text_and_numbers_are_inputs(columns: OnnxModel) -> None:
         ("[[1, 2]]", "400 a row without names is ambiguous: the model has the inputs city, age"),
         ('{"instances": []}', "400 instances is []: send a list of rows"),
         ('{"rows": []}', '400 the body has \'rows\': send "instances" or "inputs"'),
-        ('[{"city": "a", "age": 1}, 2]', "400 a row has no names"),
+        ('[{"city": "a", "age": 1}, 2]', "400 row 1 has no names"),
         ('{"instances": [], "signature_name": "raw"}', "400 signature_name 'raw' is unknown"),
     ],
 )
-def test_request_that_does_not_fit_names_the_input(columns: OnnxModel, body: str, expected: str) -> None:
-    assert expected in error(columns, body)
+def test_error_for_an_unsuitable_request_names_the_input(columns: OnnxModel, body: str, expected: str) -> None:
+    assert expected in read_error(columns, body)
 
 
 def test_values_with_several_lengths_are_refused(classifier: OnnxModel) -> None:
-    assert "400 input x has lists of different lengths: send float32 of shape (?, 2)" in error(
+    assert "400 input x has lists of different lengths: send float32 of shape (?, 2)" in read_error(
         classifier, "[[1], [1, 2]]"
     )
-    assert "400 input x has shape (1, 3)" in error(classifier, "1,2,3", "text/csv")
+    assert "400 input x has shape (1, 3)" in read_error(classifier, "1,2,3", "text/csv")
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/x-image", "application/octet-stream"])
@@ -147,11 +157,11 @@ def test_bytes_of_an_image_are_an_input(image: OnnxModel, content_type: str) -> 
     text = base64.b64encode(b"\x89PNG123").decode()
     assert invoke_json(image, {"inputs": {"file": {"b64": text}}}) == {"outputs": [7]}
     assert invoke_json(image, {"inputs": {"b64": text}}) == {"outputs": [7]}
-    assert "400 input file is not base64" in error(image, '{"inputs": {"b64": "?"}}')
+    assert "400 input file is not base64" in read_error(image, '{"inputs": {"b64": "?"}}')
 
 
 def test_bytes_are_refused_by_other_models(classifier: OnnxModel) -> None:
-    assert "415 Content-Type 'image/png': input x takes float32 of shape (?, 2), send JSON" in error(
+    assert "415 Content-Type 'image/png': input x takes float32 of shape (?, 2); send JSON" in read_error(
         classifier, b"\x89PNG", "image/png"
     )
 
@@ -159,12 +169,15 @@ def test_bytes_are_refused_by_other_models(classifier: OnnxModel) -> None:
 def test_model_with_one_numeric_output_answers_npy(tmp_path: Path) -> None:
     nodes = [helper.make_node("Neg", ["x"], ["y"])]
     model = write_model(
-        tmp_path / MODEL_FILE, nodes, [info("x", TensorProto.FLOAT, ["n", 2])], [info("y", TensorProto.FLOAT, ["n", 2])]
+        tmp_path / MODEL_FILE,
+        nodes,
+        [make_tensor_info("x", TensorProto.FLOAT, ["n", 2])],
+        [make_tensor_info("y", TensorProto.FLOAT, ["n", 2])],
     )
     buffer = io.BytesIO()
     np.save(buffer, np.ones((3, 2), np.float32))
-    answer = np.load(io.BytesIO(invoke(model, buffer.getvalue(), "application/x-npy")))
-    assert answer.tolist() == [[-1, -1]] * 3
+    response = np.load(io.BytesIO(invoke(model, buffer.getvalue(), "application/x-npy")))
+    assert response.tolist() == [[-1, -1]] * 3
     assert invoke(model, "[[1.5, 0.1]]") == b'{"predictions":[[-1.5,-0.1]]}'
 
 
@@ -173,9 +186,9 @@ def test_server_serves_a_model_without_a_manifest(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "model").mkdir(parents=True)
     (tmp_path / MODEL_FILE).rename(root / "model" / MODEL_FILE)
-    with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+    with run_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
         server.wait_until_ready()
         assert server.invoke("0,0", "text/csv").body == b"cat,0.5,0.5\n"
         assert server.invoke("0", "text/csv").status == 400
     assert "x: float32 of shape (?, 2)" in server.log
-    assert server.logged_problems() == []
+    assert server.find_logged_problems() == []

@@ -1,4 +1,4 @@
-"""Tests of how the image train-pytorch finds models. They do not need PyTorch.
+"""Tests of the search for models in the image train-pytorch. They do not need PyTorch.
 
 The tests in tests/images/test_hosting.py run models of PyTorch.
 """
@@ -11,20 +11,20 @@ import pytest
 from microjobs.hosting.default_handlers import decode_array, decode_rows
 from microjobs_train_pytorch.model_source import choose_defaults, find_torchscript
 from tests.conftest import CONTAINERS
-from tests.unit.serve.conftest import running_server
+from tests.unit.serve.conftest import run_server
 
 JOB = str(CONTAINERS / "train-pytorch")
 
 
 def write_archive(path: Path, *names: str) -> None:
-    """Write a file with the structure of PyTorch's archives: those of TorchScript have constants.pkl and code."""
+    """Write a file with the structure of PyTorch's archives. Archives of TorchScript have constants.pkl and code."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             archive.writestr(f"{path.stem}/{name}", b"")
 
 
-def test_bundle_is_served_as_by_serve(root: Path) -> None:
-    with running_server(root, MICROJOBS_JOB=JOB) as server:
+def test_bundle_is_served_as_in_the_image_serve(root: Path) -> None:
+    with run_server(root, MICROJOBS_JOB=JOB) as server:
         server.wait_until_ready()
         assert server.invoke('{"instances": [[3, 4, 7]], "signature_name": "raw"}').json == {"predictions": [[3.0]]}
         assert server.invoke("1,2,3", "text/csv").body == b"6.0\n"
@@ -43,6 +43,7 @@ def test_torchscript_archives_differ_from_state_dicts(tmp_path: Path) -> None:
 
 
 def test_program_without_model_fn_gets_the_bundle(root: Path) -> None:
+    # A user's predict_fn receives arrays as AWS's toolkit decodes them; the bundle's own one receives rows.
     defaults = choose_defaults({"predict_fn"}, root / "model")
     assert defaults.input_fn is decode_array
     assert defaults.model_fn(str(root / "model")).features == 3
@@ -59,11 +60,11 @@ def test_program_without_model_fn_gets_the_bundle(root: Path) -> None:
         ("code/serve.py", "code/ has serve.py: name the program inference.py, or set SAGEMAKER_PROGRAM"),
     ],
 )
-def test_missing_model_error_names_the_files_found(tmp_path: Path, file: str, remedy: str) -> None:
+def test_missing_model_error_names_the_files_in_the_folder(tmp_path: Path, file: str, remedy: str) -> None:
     path = tmp_path / "model" / file
     path.parent.mkdir(parents=True)
     path.write_text("x")
-    with running_server(tmp_path, MICROJOBS_JOB=JOB) as server:
+    with run_server(tmp_path, MICROJOBS_JOB=JOB) as server:
         assert server.wait() == 2
     failure = server.failure or ""
     assert (

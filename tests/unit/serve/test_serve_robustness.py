@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from microjobs.bundle import ARCHIVE_FILE
-from tests.bundles import linear_bundle
-from tests.unit.serve.conftest import FEATURES, SCALER, Server, running_server
+from tests.bundles import write_linear_bundle
+from tests.unit.serve.conftest import FEATURES, SCALER, Server, run_server
 from tests.unit.serve.test_serve_lifecycle import ROW
 
 LIMIT = 6 * 1024 * 1024
@@ -23,43 +23,48 @@ LIMIT = 6 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a server with one worker. The tests must not end the worker, increase its memory, or make it log problems."""
+    """A server with one worker. The tests must not end the worker, increase its memory, or make it log problems."""
     root = tmp_path_factory.mktemp("fire")
-    linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
-    with running_server(root) as server:
+    write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
+    with run_server(root) as server:
         server.wait_until_ready()
-        (worker,) = server.worker_pids()
+        (worker,) = server.list_worker_pids()
         yield server
-        assert server.worker_pids() == [worker]
+        assert server.list_worker_pids() == [worker]
         assert server.invoke(ROW).json == {"predictions": [[6.0]]}
-        assert memory(worker) < 250
+        assert measure_private_megabytes(worker) < 250
     assert server.process.returncode == 0
-    assert server.logged_problems() == []
+    assert server.find_logged_problems() == []
 
 
-def memory(pid: int) -> float:
+def test_worker_has_the_scheduling_policy_of_other_programs(server: Server) -> None:
+    """With another scheduling policy, a worker that gets a request would wait for the programs that use its CPU."""
+    assert [os.sched_getscheduler(pid) for pid in server.list_worker_pids()] == [os.sched_getscheduler(0)]
+
+
+def measure_private_megabytes(pid: int) -> float:
     """Return the private memory of a process in megabytes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 @contextlib.contextmanager
-def connections(server: Server, number: int, sent: bytes = b"") -> Iterator[list[socket.socket]]:
+def open_connections(server: Server, count: int, content: bytes = b"") -> Iterator[list[socket.socket]]:
     with contextlib.ExitStack() as clients:
-        opened = []
-        for _ in range(number):
+        sockets = []
+        for _ in range(count):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
-            client.sendall(sent)
-            opened.append(client)
-        yield opened
+            client.sendall(content)
+            sockets.append(client)
+        yield sockets
 
 
-def head(length: int, *more: str) -> bytes:
-    lines = ["POST /invocations HTTP/1.1", "Host: x", "Content-Type: text/csv", f"Content-Length: {length}", *more]
+def make_head(length: int, *headers: str) -> bytes:
+    lines = ["POST /invocations HTTP/1.1", "Host: x", "Content-Type: text/csv", f"Content-Length: {length}", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def status(client: socket.socket) -> int:
+def read_status(client: socket.socket) -> int:
     """Return the status of the next response; 0 if the connection ended without one."""
     response = http.client.HTTPResponse(client)
     try:
@@ -72,43 +77,44 @@ def status(client: socket.socket) -> int:
 
 def test_200_clients_that_send_one_byte_at_a_time_do_not_delay_others(server: Server) -> None:
     body = b"1,2,3"
-    with connections(server, 200, head(len(body))) as clients:
+    with open_connections(server, 200, make_head(len(body))) as clients:
         for byte in body:
             for client in clients:
                 client.sendall(bytes([byte]))
-            assert server.invoke(ROW).status == 200  # although the requests of the others are incomplete
+            # this request is answered although the requests of other clients are incomplete
+            assert server.invoke(ROW).status == 200
             assert server.request("GET", "/ping").status == 200
-        assert {status(client) for client in clients} == {200}
+        assert {read_status(client) for client in clients} == {200}
 
 
 def test_a_thousand_connections_are_all_answered(server: Server) -> None:
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    with connections(server, 1000) as clients:
+    with open_connections(server, 1000) as clients:
         for _ in range(3):
             for client in clients:
-                client.sendall(head(5) + b"1,2,3")
-            assert {status(client) for client in clients} == {200}
+                client.sendall(make_head(5) + b"1,2,3")
+            assert {read_status(client) for client in clients} == {200}
 
 
 def test_truncated_bodies_leave_no_memory_behind(server: Server) -> None:
-    with connections(server, 300, head(100) + b"1,2"):
+    with open_connections(server, 300, make_head(100) + b"1,2"):
         assert server.invoke(ROW).status == 200
-    with connections(server, 20, head(LIMIT) + b"1,2,3\n" * 100_000):
+    with open_connections(server, 20, make_head(LIMIT) + b"1,2,3\n" * 100_000):
         assert server.invoke(ROW).status == 200
     assert server.invoke(ROW).status == 200
 
 
 def test_truncated_heads_leave_no_memory_behind(server: Server) -> None:
-    with connections(server, 300, head(5)[:40]):
+    with open_connections(server, 300, make_head(5)[:40]):
         assert server.invoke(ROW).status == 200
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_100_mb_are_413_and_the_connection_stays_open(server: Server, chunked: bool) -> None:
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_100_mb_get_status_413_and_the_connection_stays_open(server: Server, is_chunked: bool) -> None:
     size, piece = 100 * 1024 * 1024, b"1,2,3\n" * 100_000
     pieces = (piece for _ in range(0, size, len(piece)))
-    length = {} if chunked else {"Content-Length": str(len(piece) * len(range(0, size, len(piece))))}
+    length = {} if is_chunked else {"Content-Length": str(len(piece) * len(range(0, size, len(piece))))}
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     with contextlib.closing(connection):
         connection.request("POST", "/invocations", pieces, {"Content-Type": "text/csv"} | length)
@@ -118,8 +124,8 @@ def test_100_mb_are_413_and_the_connection_stays_open(server: Server, chunked: b
         assert connection.getresponse().status == 200
 
 
-def test_large_body_is_413_before_it_is_sent(server: Server) -> None:
-    with connections(server, 1, head(10 * LIMIT, "Expect: 100-continue")) as (client,):
+def test_large_body_gets_status_413_before_it_is_sent(server: Server) -> None:
+    with open_connections(server, 1, make_head(10 * LIMIT, "Expect: 100-continue")) as (client,):
         assert client.recv(12) == b"HTTP/1.1 413"
 
 
@@ -129,54 +135,56 @@ def test_body_up_to_the_limit_is_answered(server: Server) -> None:
     assert (reply.status, reply.body.count(b"6.0\n")) == (200, LIMIT // 6)
 
 
-MALFORMED = {
+MALFORMED_REQUESTS = {
     "not-http": (b"\x16\x03\x01\x02\x00", {0, 400}),
     "no-version": (b"GET /ping\r\n\r\n", {400}),
-    "negative-length": (head(-1), {400}),
-    "no-length": (head(5).replace(b": 5", b": five"), {400}),
-    "two-lengths": (head(5, "Content-Length: 6") + b"1,2,3", {400}),
-    "control-character": (head(5, "X-A: \x01") + b"1,2,3", {400}),
-    "name-with-space": (head(5, "X A: 1") + b"1,2,3", {400}),
-    "not-ascii": (head(5, "Accept: \u00fc") + b"1,2,3", {200, 406}),
-    "huge": (head(5, "X-A: " + "a" * 1_000_000) + b"1,2,3", {0, 400, 431}),
-    "many": (head(5, *(f"X-{n}: 1" for n in range(1000))) + b"1,2,3", {431}),
-    "length-and-chunked": (head(5, "Transfer-Encoding: chunked") + b"5\r\n1,2,3\r\n0\r\n\r\n", {200, 400}),
-    "unknown-coding": (head(5, "Transfer-Encoding: gzip") + b"1,2,3", {0, 400, 501}),
-    "encoded": (head(5, "Content-Encoding: gzip") + b"1,2,3", {415}),
-    "upgrade": (head(5, "Connection: Upgrade", "Upgrade: websocket") + b"1,2,3", {200}),
+    "negative-length": (make_head(-1), {400}),
+    "no-length": (make_head(5).replace(b": 5", b": five"), {400}),
+    "two-lengths": (make_head(5, "Content-Length: 6") + b"1,2,3", {400}),
+    "control-character": (make_head(5, "X-A: \x01") + b"1,2,3", {400}),
+    "name-with-space": (make_head(5, "X A: 1") + b"1,2,3", {400}),
+    "not-ascii": (make_head(5, "Accept: \u00fc") + b"1,2,3", {200, 406}),
+    "huge": (make_head(5, "X-A: " + "a" * 1_000_000) + b"1,2,3", {0, 400, 431}),
+    "many": (make_head(5, *(f"X-{n}: 1" for n in range(1000))) + b"1,2,3", {431}),
+    "length-and-chunked": (make_head(5, "Transfer-Encoding: chunked") + b"5\r\n1,2,3\r\n0\r\n\r\n", {200, 400}),
+    "unknown-coding": (make_head(5, "Transfer-Encoding: gzip") + b"1,2,3", {0, 400, 501}),
+    "encoded": (make_head(5, "Content-Encoding: gzip") + b"1,2,3", {415}),
+    "upgrade": (make_head(5, "Connection: Upgrade", "Upgrade: websocket") + b"1,2,3", {200}),
 }
 
 
-@pytest.mark.parametrize(("sent", "expected"), MALFORMED.values(), ids=MALFORMED)
-def test_malformed_head_gets_the_documented_status(server: Server, sent: bytes, expected: set[int]) -> None:
-    with connections(server, 1) as (client,):
+@pytest.mark.parametrize(("request_bytes", "expected"), MALFORMED_REQUESTS.values(), ids=MALFORMED_REQUESTS)
+def test_malformed_head_gets_the_documented_status(server: Server, request_bytes: bytes, expected: set[int]) -> None:
+    with open_connections(server, 1) as (client,):
         with contextlib.suppress(OSError):  # the server may already have closed the connection
-            client.sendall(sent)
+            client.sendall(request_bytes)
             if 0 in expected:
                 client.shutdown(socket.SHUT_WR)
-        assert status(client) in expected
+        assert read_status(client) in expected
 
 
 def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
-    requests = b"".join(head(5) + f"{n},2,3".encode() for n in range(9))
-    with connections(server, 1, requests) as (client,):
-        received = b""
-        while received.count(b"HTTP/1.1 200") < 9 or not received.endswith(b"\n"):
+    requests = b"".join(make_head(5) + f"{n},2,3".encode() for n in range(9))
+    with open_connections(server, 1, requests) as (client,):
+        responses = b""
+        while responses.count(b"HTTP/1.1 200") < 9 or not responses.endswith(b"\n"):
             assert select.select([client], [], [], 10)[0]
-            received += client.recv(65536)
-    assert [float(part.split(b"\r\n\r\n")[1]) for part in received.split(b"HTTP/1.1 ")[1:]] == [n + 5 for n in range(9)]
+            responses += client.recv(65536)
+    assert [float(part.split(b"\r\n\r\n")[1]) for part in responses.split(b"HTTP/1.1 ")[1:]] == [
+        n + 5 for n in range(9)
+    ]
 
 
-@pytest.mark.parametrize("archived", [False, True])
-def test_changed_model_files_do_not_affect_a_running_server(root: Path, archived: bool) -> None:
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_changed_model_files_do_not_affect_a_running_server(root: Path, is_archive: bool) -> None:
     model = root / "model"
-    if archived:
+    if is_archive:
         with tarfile.open(root / ARCHIVE_FILE, "w:gz") as tar:
             tar.add(model, arcname=".")
         shutil.rmtree(model)
         model.mkdir()
         shutil.move(root / ARCHIVE_FILE, model)
-    with running_server(root) as server:
+    with run_server(root) as server:
         server.wait_until_ready()
         for path in model.iterdir():
             if path.is_file():
@@ -185,4 +193,4 @@ def test_changed_model_files_do_not_affect_a_running_server(root: Path, archived
         shutil.rmtree(model)
         assert server.invoke(ROW).json == {"predictions": [[6.0]]}
         assert server.stop() == 0
-    assert server.logged_problems() == []
+    assert server.find_logged_problems() == []

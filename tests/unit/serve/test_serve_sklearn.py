@@ -10,7 +10,7 @@ from microjobs.hosting.handler_model import HandlerModel
 from microjobs.hosting.service import Invocation
 from microjobs_preprocess.default_functions import choose_defaults
 from tests.conftest import CONTAINERS, REPOSITORY
-from tests.unit.serve.conftest import running_server
+from tests.unit.serve.conftest import run_server
 
 JOB = str(CONTAINERS / "preprocess")
 PROGRAM = """
@@ -24,7 +24,7 @@ def model_fn(model_dir):
 @pytest.fixture
 def sklearn_root(tmp_path: Path) -> Path:
     """A root with a model that returns the sum of three features, but without code."""
-    from sklearn.linear_model import LinearRegression  # slow to import, and each worker imports all test files
+    from sklearn.linear_model import LinearRegression  # a slow import at the top would delay each pytest worker
 
     model = LinearRegression().fit(np.eye(3), [1.0, 1.0, 1.0])
     model.coef_, model.intercept_ = np.ones(3), 0.0
@@ -40,7 +40,7 @@ def add_program(root: Path, program: str = PROGRAM) -> None:
 
 def test_program_with_model_fn_alone_is_served(sklearn_root: Path) -> None:
     add_program(sklearn_root)
-    with running_server(sklearn_root, MICROJOBS_JOB=JOB) as server:
+    with run_server(sklearn_root, MICROJOBS_JOB=JOB) as server:
         server.wait_until_ready()
         assert server.invoke("[[1, 2, 3], [0, 0, 1]]").json == [6.0, 1.0]
         assert server.invoke("1,2,3\n0,0,2\n", "text/csv").json == [6.0, 2.0]
@@ -60,21 +60,21 @@ def test_program_of_the_hosting_page_loads_a_model(sklearn_root: Path) -> None:
     assert model.invoke(Invocation(b"[[1, 2, 3]]", "application/json", "", "")).body == b"[6.0]"
 
 
-def test_bundle_is_served_as_by_serve(root: Path) -> None:
-    with running_server(root, MICROJOBS_JOB=JOB) as server:
+def test_bundle_is_served_as_in_the_image_serve(root: Path) -> None:
+    with run_server(root, MICROJOBS_JOB=JOB) as server:
         server.wait_until_ready()
         assert server.invoke("1,2,3", "text/csv").body == b"6.0\n"
 
 
 def test_model_without_code_is_not_loaded(sklearn_root: Path) -> None:
-    with running_server(sklearn_root, MICROJOBS_JOB=JOB) as server:
+    with run_server(sklearn_root, MICROJOBS_JOB=JOB) as server:
         assert server.wait() == 2
     assert "It contains model.pickle; add code/inference.py with model_fn" in (server.failure or "")
 
 
 def test_program_without_model_fn_ends_with_the_reason(sklearn_root: Path) -> None:
     add_program(sklearn_root, "def predict_fn(data, model): return data\n")
-    with running_server(sklearn_root, MICROJOBS_JOB=JOB) as server:
+    with run_server(sklearn_root, MICROJOBS_JOB=JOB) as server:
         assert server.wait() == 2
     assert "a scikit-learn model needs code: define model_fn" in (server.failure or "")
 

@@ -26,7 +26,7 @@ def model() -> TensorFlowModel:
     return TensorFlowModel(fake_models(), "half")
 
 
-def call(model: TensorFlowModel, method: str, path: str, body: str = "") -> tuple[int, Any]:
+def call_rest_api(model: TensorFlowModel, method: str, path: str, body: str = "") -> tuple[int, Any]:
     response = model.invoke(Invocation(body.encode(), "", "", "", None, method, path))
     assert response.headers == [("content-type", "application/json")]
     return response.status, json.loads(response.body)
@@ -39,7 +39,7 @@ def invoke(
     return model.invoke(Invocation(content, content_type, accept, attributes))
 
 
-def words(*rows: str) -> str:
+def make_words_body(*rows: str) -> str:
     return f'{{"signature_name": "words", "instances": [{", ".join(rows)}]}}'
 
 
@@ -69,17 +69,17 @@ PREDICTIONS = {
     "[[1, 2, 3]]": "the body has [[1, 2, 3]]",
     "nonsense": "JSON Parse error: ",
     '{"signature_name": "words", "instances": [1]}': "the signature has the inputs count, word",
-    words('{"count": 1, "word": 1}'): "input 'word' contains 1: send text, or bytes as",
-    words('{"count": 1, "word": {"b64": "?"}}'): "input 'word' contains {'b64': '?'}",
-    words('{"count": 1, "word": {"b64": "é"}}'): "input 'word' contains {'b64': 'é'}",
-    words('{"count": 1, "word": "\\ud800"}'): "input 'word' contains '\\ud800': send text, or bytes",
-    words('{"count": 1, "word": ["a"]}', '{"count": 1, "word": "a"}'): "its lists differ in length or depth",
+    make_words_body('{"count": 1, "word": 1}'): "input 'word' contains 1: send text, or bytes as",
+    make_words_body('{"count": 1, "word": {"b64": "?"}}'): "input 'word' contains {'b64': '?'}",
+    make_words_body('{"count": 1, "word": {"b64": "é"}}'): "input 'word' contains {'b64': 'é'}",
+    make_words_body('{"count": 1, "word": "\\ud800"}'): "input 'word' contains '\\ud800': send text, or bytes",
+    make_words_body('{"count": 1, "word": ["a"]}', '{"count": 1, "word": "a"}'): "its lists differ in length or depth",
 }
 
 
 @pytest.mark.parametrize(("body", "expected"), PREDICTIONS.items())
-def test_predict_answers_rows_and_columns(model: TensorFlowModel, body: str, expected: Any) -> None:
-    status, content = call(model, "POST", "/v1/models/half:predict", body)
+def test_predict_responds_in_the_format_of_the_request(model: TensorFlowModel, body: str, expected: Any) -> None:
+    status, content = call_rest_api(model, "POST", "/v1/models/half:predict", body)
     if isinstance(expected, dict):
         assert (status, content) == (200, expected)
     else:
@@ -88,13 +88,13 @@ def test_predict_answers_rows_and_columns(model: TensorFlowModel, body: str, exp
 
 
 def test_several_outputs_are_objects_and_bytes_are_base64(model: TensorFlowModel) -> None:
-    body = words('{"count": 2, "word": "né"}', '{"count": 0, "word": {"b64": "/w=="}}')
-    _, content = call(model, "POST", "/v1/models/half:predict", body)
+    body = make_words_body('{"count": 2, "word": "né"}', '{"count": 0, "word": {"b64": "/w=="}}')
+    _, content = call_rest_api(model, "POST", "/v1/models/half:predict", body)
     first, second = content["predictions"]
     assert first == {"inverse": [0.5], "repeated": "néné", "repeated_bytes": {"b64": "bsOpbsOp"}}
     assert second == {"inverse": [math.inf], "repeated": "", "repeated_bytes": {"b64": ""}}
     columns = '{"signature_name": "words", "inputs": {"count": [1], "word": [{"b64": "/w=="}]}}'
-    _, content = call(model, "POST", "/v1/models/half:predict", columns)
+    _, content = call_rest_api(model, "POST", "/v1/models/half:predict", columns)
     assert content == {
         "outputs": {"inverse": [[1.0]], "repeated": [{"b64": "/w=="}], "repeated_bytes": [{"b64": "/w=="}]}
     }
@@ -109,29 +109,29 @@ def test_not_a_number_is_read_and_written_as_in_tensorflow_serving(model: Tensor
 
 def test_versions_and_models_have_paths(model: TensorFlowModel) -> None:
     body = '{"instances": [[1, 0, 0]]}'
-    assert call(model, "POST", "/v1/models/half/versions/2:predict", body) == (200, {"predictions": [[2.0]]})
-    assert call(model, "POST", "/v1/models/other:predict", body) == (200, {"predictions": [[100.0]]})
-    status, content = call(model, "POST", f"/v1/models/half/versions/{'1' * 5000}:predict", body)
+    assert call_rest_api(model, "POST", "/v1/models/half/versions/2:predict", body) == (200, {"predictions": [[2.0]]})
+    assert call_rest_api(model, "POST", "/v1/models/other:predict", body) == (200, {"predictions": [[100.0]]})
+    status, content = call_rest_api(model, "POST", f"/v1/models/half/versions/{'1' * 5000}:predict", body)
     assert status == 400
     assert "Malformed request" in content["error"]
-    status, content = call(model, "POST", "/v1/models/half/versions/3:predict", body)
+    status, content = call_rest_api(model, "POST", "/v1/models/half/versions/3:predict", body)
     assert (status, content["error"]) == (
         404,
         "Servable not found for request: Specific(half, 3). The models (versions) are half (1, 2, 10), other (1)",
     )
-    assert call(model, "GET", "/v1/models/none")[0] == 404
+    assert call_rest_api(model, "GET", "/v1/models/none")[0] == 404
 
 
 def test_status_and_metadata_describe_versions(model: TensorFlowModel) -> None:
-    _, content = call(model, "GET", "/v1/models/half")
+    _, content = call_rest_api(model, "GET", "/v1/models/half")
     assert [(item["version"], item["state"]) for item in content["model_version_status"]] == [
         ("10", "AVAILABLE"),
         ("2", "AVAILABLE"),
         ("1", "AVAILABLE"),
     ]
-    _, content = call(model, "GET", "/v1/models/half/versions/2")
+    _, content = call_rest_api(model, "GET", "/v1/models/half/versions/2")
     assert [item["version"] for item in content["model_version_status"]] == ["2"]
-    _, content = call(model, "GET", "/v1/models/half/metadata")
+    _, content = call_rest_api(model, "GET", "/v1/models/half/metadata")
     assert content["model_spec"] == {"name": "half", "signature_name": "", "version": "10"}
     assert "serving_default" in content["metadata"]["signature_def"]["signature_def"]
 
@@ -152,34 +152,35 @@ VALUES = st.recursive(
 
 
 @given(signature=st.sampled_from(SIGNATURES), member=st.sampled_from(MEMBERS), value=VALUES)
-def test_no_body_fails_the_server(signature: str, member: str, value: Any) -> None:
+def test_any_body_gets_a_known_status(signature: str, member: str, value: Any) -> None:
     body = json.dumps({"signature_name": signature, member: value}).encode()
     response = RestApi(fake_models()).answer("POST", "/v1/models/half:predict", body)
-    is_expected_to_fail = signature == "total" and member == "instances"  # its output has no rows
+    is_expected_to_fail = signature == "total" and member == "instances"  # the output of this signature has no rows
     assert response.status in ((200, 400, 500) if is_expected_to_fail else (200, 400)), response.body
 
 
 @given(st.lists(TEXTS | st.fixed_dictionaries({"b64": TEXTS}), min_size=1, max_size=2))
-def test_no_text_fails_the_server(texts: list[Any]) -> None:
+def test_any_text_gets_status_200_or_400(texts: list[Any]) -> None:
     body = json.dumps({"signature_name": "text", "inputs": texts}).encode()
     assert RestApi(fake_models()).answer("POST", "/v1/models/half:predict", body).status in (200, 400)
 
 
 @pytest.mark.parametrize("depth", [500, 100_000])
 @pytest.mark.parametrize("signature", ["serving_default", "words"])
-def test_deep_body_is_400(model: TensorFlowModel, signature: str, depth: int) -> None:
-    deep = "[" * depth + "1" + "]" * depth
-    value = deep if signature == "serving_default" else '{"count": [1], "word": ' + deep.replace("1", '""') + "}"
+def test_deeply_nested_body_gets_status_400(model: TensorFlowModel, signature: str, depth: int) -> None:
+    nested = "[" * depth + "1" + "]" * depth
+    value = nested if signature == "serving_default" else '{"count": [1], "word": ' + nested.replace("1", '""') + "}"
     body = f'{{"signature_name": "{signature}", "inputs": {value}}}'
-    assert call(model, "POST", "/v1/models/half:predict", body)[0] == 400
+    assert call_rest_api(model, "POST", "/v1/models/half:predict", body)[0] == 400
 
 
-def test_body_that_could_fill_the_memory_is_400(model: TensorFlowModel) -> None:
-    body = '{"inputs": ["' + "x" * 100_000 + '"' + ', "y"' * 100_000 + "]}"  # 40 GB as an array of text
-    assert call(model, "POST", "/v1/models/half:predict", body)[0] == 400
+def test_body_that_could_fill_the_memory_gets_status_400(model: TensorFlowModel) -> None:
+    # as an array of text, this body would need 40 GB
+    body = '{"inputs": ["' + "x" * 100_000 + '"' + ', "y"' * 100_000 + "]}"
+    assert call_rest_api(model, "POST", "/v1/models/half:predict", body)[0] == 400
 
 
-def test_npy_of_another_type_is_400(model: TensorFlowModel) -> None:
+def test_npy_of_another_type_gets_status_400(model: TensorFlowModel) -> None:
     body = io.BytesIO()
     np.save(body, np.array([["1", "2", "3"]]))
     with pytest.raises(HttpError, match="the signature expects float32"):
@@ -196,19 +197,19 @@ def test_npy_of_another_type_is_400(model: TensorFlowModel) -> None:
         ("POST", "/v1/models/half:classify", "classify is not supported: use :predict"),
     ],
 )
-def test_other_requests_are_400(model: TensorFlowModel, method: str, path: str, reason: str) -> None:
-    status, content = call(model, method, path, "{}")
+def test_unsupported_rest_requests_get_status_400(model: TensorFlowModel, method: str, path: str, reason: str) -> None:
+    status, content = call_rest_api(model, method, path, "{}")
     assert status == 400
     assert reason in content["error"]
 
 
-ROW = '{"predictions":[[60.0]]}'
+ROW_RESPONSE = '{"predictions":[[60.0]]}'
 INVOCATIONS = [
-    ('{"instances": [[1, 2, 3]]}', "application/json", "", ROW),
-    ("[[1, 2, 3]]", "", "*/*", ROW),
-    ("[1, 2, 3]", "application/json", "", ROW),
-    ('{"x": [1, 2, 3]}', "application/json", "application/json", ROW),
-    ("1,2,3\n", "text/csv", "", ROW),
+    ('{"instances": [[1, 2, 3]]}', "application/json", "", ROW_RESPONSE),
+    ("[[1, 2, 3]]", "", "*/*", ROW_RESPONSE),
+    ("[1, 2, 3]", "application/json", "", ROW_RESPONSE),
+    ('{"x": [1, 2, 3]}', "application/json", "application/json", ROW_RESPONSE),
+    ("1,2,3\n", "text/csv", "", ROW_RESPONSE),
     ("1,2,3\n4,5,6\n", "text/csv; charset=utf-8", "text/csv", "60.0\n150.0\n"),
     ("[1, 2, 3]\n\n[0, 0, 1]\n", "application/jsonlines", "application/x-jsonlines", "[60.0]\n[10.0]\n"),
 ]
@@ -254,13 +255,13 @@ def test_types_that_numpy_lacks_are_read_and_written(
     assert response.body.decode().replace(": ", ":") == f'{{"predictions":{values}}}'
 
 
-def test_value_out_of_the_range_of_int4_is_400(model: TensorFlowModel) -> None:
+def test_value_out_of_the_range_of_int4_gets_status_400(model: TensorFlowModel) -> None:
     body = '{"signature_name": "int4", "inputs": [8]}'
-    status, content = call(model, "POST", "/v1/models/half:predict", body)
+    status, content = call_rest_api(model, "POST", "/v1/models/half:predict", body)
     assert (status, content["error"]) == (400, "input 'value' is [8]: a number is out of the range of int4")
 
 
-def test_complex_output_is_500() -> None:
+def test_complex_output_causes_status_500() -> None:
     with pytest.raises(HttpError, match="output 'z' has the type complex128, which responses cannot contain") as caught:
         widen_outputs({"z": np.array([1j])})
     assert caught.value.status == 500
@@ -292,7 +293,10 @@ ERRORS = {
     ("a,b,c", "text/csv", "", ""): (400, "send no header line"),
     ("1", "text/plain", "", ""): (415, "Content-Type 'text/plain' is not supported"),
     ("[[1, 2, 3]]", "", "image/png", ""): (406, "Accept 'image/png' is not supported"),
-    (words('{"count": 1, "word": "a"}'), "", "text/csv", ""): (406, "text/csv has one output of numbers"),
+    (make_words_body('{"count": 1, "word": "a"}'), "", "text/csv", ""): (
+        406,
+        "text/csv can contain only one output, of numbers",
+    ),
     ("1,a", "text/csv", "", "signature_name=words"): (
         400,
         "the signature has the inputs count, word: send them by name",

@@ -12,11 +12,11 @@ from microjobs_train_tensorflow.serving.model import TensorFlowModel
 from microjobs_train_tensorflow.serving.rest_api import RestApi
 from microjobs_train_tensorflow.serving.rest_server import RestServer
 from tests.unit.serve.saved_models import fake_models
-from tests.unit.serve.test_serve_tensorflow import call, invoke
+from tests.unit.serve.test_serve_tensorflow import call_rest_api, invoke
 
 pytestmark = pytest.mark.usefixtures("clean_imports")
 
-IN_AND_OUT = """
+INPUT_AND_OUTPUT_HANDLERS = """
 import json
 
 def input_handler(data, context):
@@ -29,7 +29,7 @@ def output_handler(response, context):
     return response.content.decode().upper(), context.accept_header
 """
 
-DIRECT = """
+DIRECT_PROGRAM = """
 import requests
 
 def handler(data, context):
@@ -42,8 +42,8 @@ MakeHandlerModel = Callable[[str], TensorFlowModel]
 
 
 @pytest.fixture
-def handler_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeHandlerModel]:
-    """Return a function that makes a model with a program of this text. Its server is closed after the test."""
+def make_handler_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeHandlerModel]:
+    """A function that makes a model with a program of this text. After the test, the model's server is closed."""
     servers: list[RestServer] = []
 
     def start(api: RestApi) -> RestServer:
@@ -56,18 +56,18 @@ def handler_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[M
         return TensorFlowModel(fake_models(), "half", program)
 
     monkeypatch.setattr("microjobs_train_tensorflow.serving.model.RestServer", start)
-    before = set(threading.enumerate())
+    threads = set(threading.enumerate())
     yield make
     for server in servers:
         server.close()
-    assert "rest" not in [thread.name for thread in set(threading.enumerate()) - before]
+    assert "rest" not in [thread.name for thread in set(threading.enumerate()) - threads]
 
 
-def test_input_and_output_handlers_surround_the_model(handler_model: MakeHandlerModel) -> None:
-    model = handler_model(IN_AND_OUT)
+def test_input_and_output_handlers_surround_the_model(make_handler_model: MakeHandlerModel) -> None:
+    model = make_handler_model(INPUT_AND_OUTPUT_HANDLERS)
     response = invoke(model, "1 2 3", "text/plain", "text/plain")
     assert (response.body, response.headers) == (b'{"PREDICTIONS":[[60.0]]}', [("content-type", "text/plain")])
-    assert call(model, "POST", "/v1/models/half:predict", "[]")[0] == 400, "the REST API bypasses the handlers"
+    assert call_rest_api(model, "POST", "/v1/models/half:predict", "[]")[0] == 400, "the REST API bypasses the handlers"
     with pytest.raises(
         HttpError, match=r"the model's own code failed: ValueError: input 'x' has shape \(1, 2\)"
     ) as caught:
@@ -75,8 +75,8 @@ def test_input_and_output_handlers_surround_the_model(handler_model: MakeHandler
     assert caught.value.status == 500
 
 
-def test_handler_reaches_the_rest_api_at_its_address(handler_model: MakeHandlerModel) -> None:
-    model = handler_model(DIRECT)
+def test_handler_reaches_the_rest_api_at_its_address(make_handler_model: MakeHandlerModel) -> None:
+    model = make_handler_model(DIRECT_PROGRAM)
     response = invoke(model, '{"instances": [[1, 2, 3]]}', attributes="tfs-model-version=2")
     assert (response.body, response.headers) == (b'{"predictions":[[12.0]]}', [("content-type", "application/x-2")])
 
@@ -90,18 +90,18 @@ def test_handler_reaches_the_rest_api_at_its_address(handler_model: MakeHandlerM
         ("def handler(data, context): return b'', 'a\\nb'", "is not valid in a header"),
     ],
 )
-def test_failing_handler_is_500(handler_model: MakeHandlerModel, text: str, reason: str) -> None:
+def test_failing_handler_causes_status_500(make_handler_model: MakeHandlerModel, text: str, reason: str) -> None:
     with pytest.raises(HttpError) as caught:
-        invoke(handler_model(text), "[]")
+        invoke(make_handler_model(text), "[]")
     assert caught.value.status == 500
     assert reason in str(caught.value)
 
 
-def test_handler_gets_the_default_content_type(handler_model: MakeHandlerModel) -> None:
-    model = handler_model("def handler(data, context): return context.request_content_type, 'text/plain'")
+def test_handler_gets_the_default_content_type(make_handler_model: MakeHandlerModel) -> None:
+    model = make_handler_model("def handler(data, context): return context.request_content_type, 'text/plain'")
     assert invoke(model, "[]").body == b"application/json"
 
 
-def test_one_handler_of_two_is_an_error(handler_model: MakeHandlerModel) -> None:
+def test_input_handler_without_output_handler_is_an_error(make_handler_model: MakeHandlerModel) -> None:
     with pytest.raises(UserError, match="defines input_handler without output_handler: define both, or handler"):
-        handler_model("def input_handler(data, context): return data")
+        make_handler_model("def input_handler(data, context): return data")

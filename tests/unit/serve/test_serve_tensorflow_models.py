@@ -17,16 +17,16 @@ from microjobs_train_tensorflow.serving import model_source
 from microjobs_train_tensorflow.serving.rest_api import SavedModel
 from microjobs_train_tensorflow.serving.servables import Versions, find_servables
 from tests.conftest import CONTAINERS
-from tests.unit.serve.conftest import running_server
+from tests.unit.serve.conftest import run_server
 from tests.unit.serve.saved_models import fake_models
-from tests.unit.serve.test_serve_code import write
+from tests.unit.serve.test_serve_code import write_files
 
 pytestmark = pytest.mark.usefixtures("clean_imports")
 
 JOB = str(CONTAINERS / "train-tensorflow")
 
 
-def save(*paths: Path) -> None:
+def write_savedmodels(*paths: Path) -> None:
     for path in paths:
         path.mkdir(parents=True)
         (path / "saved_model.pb").write_bytes(b"")
@@ -34,41 +34,43 @@ def save(*paths: Path) -> None:
 
 def test_servables_are_found_in_each_layout(tmp_path: Path) -> None:
     assert find_servables(tmp_path) == {}
-    plain, one, ten, other = (tmp_path / name for name in ("top", "model/1", "model/10", "model/export/Servo/7"))
-    save(plain, one, ten, other)
-    assert find_servables(plain) == {"model": {1: plain}}
-    assert find_servables(tmp_path / "model") == {"model": {1: one, 10: ten}, "Servo": {7: other}}
-    save(tmp_path / "b" / "Servo" / "1")
+    unversioned, version_1, version_10, version_7 = (
+        tmp_path / name for name in ("top", "model/1", "model/10", "model/export/Servo/7")
+    )
+    write_savedmodels(unversioned, version_1, version_10, version_7)
+    assert find_servables(unversioned) == {"model": {1: unversioned}}
+    assert find_servables(tmp_path / "model") == {"model": {1: version_1, 10: version_10}, "Servo": {7: version_7}}
+    write_savedmodels(tmp_path / "b" / "Servo" / "1")
     with pytest.raises(UserError, match="are both named 'Servo': rename one of the folders"):
         find_servables(tmp_path)
 
 
-def test_savedmodels_without_number_are_models_only_if_none_has_one(
+def test_savedmodels_without_a_version_are_served_only_if_none_has_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     backup, servo = tmp_path / "backup", tmp_path / "Servo"
-    save(backup, servo)
+    write_savedmodels(backup, servo)
     assert find_servables(tmp_path) == {"backup": {1: backup}, "Servo": {1: servo}}
     assert not caplog.messages
-    save(servo / "1")
+    write_savedmodels(servo / "1")
     assert find_servables(tmp_path) == {"Servo": {1: servo / "1"}}
     reason = "is not served, because other SavedModels are in folders with a number"
     assert caplog.messages == [f"{servo} {reason}", f"{backup} {reason}"]
 
 
 def test_savedmodels_of_the_program_are_not_served(tmp_path: Path) -> None:
-    save(tmp_path / "code" / "tokenizer" / "1", tmp_path / "export" / "code" / "3")
+    write_savedmodels(tmp_path / "code" / "tokenizer" / "1", tmp_path / "export" / "code" / "3")
     assert find_servables(tmp_path) == {"code": {3: tmp_path / "export" / "code" / "3"}}
 
 
 def test_two_savedmodels_of_one_version_are_an_error(tmp_path: Path) -> None:
-    save(tmp_path / "Servo" / "01", tmp_path / "Servo" / "1")
+    write_savedmodels(tmp_path / "Servo" / "01", tmp_path / "Servo" / "1")
     with pytest.raises(UserError, match=r"Servo/01 and .*Servo/1 are both version 1: rename one of the folders"):
         find_servables(tmp_path)
 
 
 class FakeTensorFlow(ModuleType):
-    """Replaces the module that imports TensorFlow; records what is called."""
+    """Replaces the module that imports TensorFlow, and records the calls of its functions."""
 
     def __init__(self) -> None:
         super().__init__("saved_models")
@@ -96,13 +98,13 @@ def tensorflow(monkeypatch: pytest.MonkeyPatch) -> FakeTensorFlow:
 
 def load(root: Path, program: str) -> Any:
     """Load the model with this program, and return the program's global CALLS."""
-    write(root / "model" / "code", {"user_program.py": program})
+    write_files(root / "model" / "code", {"user_program.py": program})
     with ExitStack() as cleanup:
         model_source.find_model_source(Layout(root), {"SAGEMAKER_PROGRAM": "user_program"}, cleanup).load()
     return sys.modules["user_program"].CALLS
 
 
-RECORD_CALLS = """
+RECORDING_PROGRAM = """
 import sys
 CALLS = list(sys.modules["microjobs_train_tensorflow.serving.saved_models"].calls)
 """
@@ -114,28 +116,28 @@ FUNCTIONS = "def model_fn(model_dir): return 1\ndef transform_fn(model, data, co
 def test_tensorflow_is_configured_before_the_program_is_imported(
     tmp_path: Path, tensorflow: FakeTensorFlow, functions: str
 ) -> None:
-    save(tmp_path / "model" / "half" / "1")
-    assert load(tmp_path, RECORD_CALLS + functions) == ["prepare", "configure"]
+    write_savedmodels(tmp_path / "model" / "half" / "1")
+    assert load(tmp_path, RECORDING_PROGRAM + functions) == ["prepare", "configure"]
     assert ("load" in tensorflow.calls) == (functions == HANDLER)
 
 
 def test_program_without_savedmodels_configures_tensorflow_itself(tmp_path: Path, tensorflow: FakeTensorFlow) -> None:
-    assert load(tmp_path, RECORD_CALLS + FUNCTIONS) == ["prepare"]
+    assert load(tmp_path, RECORDING_PROGRAM + FUNCTIONS) == ["prepare"]
     assert tensorflow.calls == ["prepare"]
 
 
 @pytest.mark.usefixtures("tensorflow")
-def test_packages_of_the_program_replace_installed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "installed", {"greeting.py": "TEXT = 'installed'\n", "tone.py": "TEXT = 'installed'\n"})
+def test_packages_of_the_program_replace_installed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path / "installed", {"greeting.py": "TEXT = 'installed'\n", "tone.py": "TEXT = 'installed'\n"})
     monkeypatch.syspath_prepend(tmp_path / "installed")
-    write(tmp_path / "model" / "code", {"greeting.py": "TEXT = 'code'\n"})
-    write(tmp_path / "model" / "code" / "lib", {"greeting.py": "TEXT = 'lib'\n", "tone.py": "TEXT = 'lib'\n"})
+    write_files(tmp_path / "model" / "code", {"greeting.py": "TEXT = 'code'\n"})
+    write_files(tmp_path / "model" / "code" / "lib", {"greeting.py": "TEXT = 'lib'\n", "tone.py": "TEXT = 'lib'\n"})
     calls = load(tmp_path, "import greeting, tone\nCALLS = [greeting.TEXT, tone.TEXT]\n" + FUNCTIONS)
     assert calls == ["code", "lib"]
 
 
 def test_bundle_of_another_framework_is_served(root: Path) -> None:
-    with running_server(root, MICROJOBS_JOB=JOB) as server:
+    with run_server(root, MICROJOBS_JOB=JOB) as server:
         server.wait_until_ready()
         assert server.invoke('{"instances": [[3, 4, 7]], "signature_name": "raw"}').json == {"predictions": [[3.0]]}
 
@@ -147,7 +149,7 @@ def test_program_with_model_fn_is_served(tmp_path: Path) -> None:
     (code / "inference.py").write_text(
         "import greeting\ndef model_fn(folder): return greeting.TEXT\ndef transform_fn(m, b, c, a): return m, c\n"
     )
-    with running_server(tmp_path, MICROJOBS_JOB=JOB) as server:
+    with run_server(tmp_path, MICROJOBS_JOB=JOB) as server:
         server.wait_until_ready()
         assert server.invoke("x", "text/plain").body == b"hello"
         assert "DELETE /v1/models/x is not found" in server.request("DELETE", "/v1/models/x").error
@@ -165,12 +167,12 @@ def test_program_with_model_fn_is_served(tmp_path: Path) -> None:
         ("1/saved_model.pb", {"SAGEMAKER_TFS_DEFAULT_MODEL_NAME": "x"}, "is 'x', but the model folder has model"),
     ],
 )
-def test_missing_model_error_names_the_files_found(
+def test_missing_model_error_names_the_files_in_the_folder(
     tmp_path: Path, file: str, environment: dict[str, str], reason: str
 ) -> None:
     path = tmp_path / "model" / file
     path.parent.mkdir(parents=True)
     path.write_text("def handler(data, context): return data, 'text/plain'\n")
-    with running_server(tmp_path, MICROJOBS_JOB=JOB, **environment) as server:
+    with run_server(tmp_path, MICROJOBS_JOB=JOB, **environment) as server:
         assert server.wait() == 2
     assert reason in (server.failure or "")

@@ -1,4 +1,4 @@
-"""Groups whose processes are threads of the test."""
+"""Process groups whose processes are threads of the test."""
 
 import threading
 from collections.abc import Callable
@@ -15,8 +15,8 @@ Array = NDArray[Any]
 
 
 @dataclass
-class Exchange:
-    """Arrays that the threads of one test exchange."""
+class SharedArrays:
+    """Arrays that the threads of one test share: one array per rank."""
 
     world_size: int
     arrays: dict[int, Array] = field(default_factory=dict)
@@ -27,7 +27,9 @@ class Exchange:
 
 @dataclass
 class ThreadGroup(group.Group):
-    exchange: Exchange
+    """The process group as one of its threads uses it."""
+
+    shared: SharedArrays
     rank: int
     local_rank: int = 0
     local_world_size: int = 1
@@ -35,18 +37,16 @@ class ThreadGroup(group.Group):
     is_closed: bool = False
 
     def __post_init__(self) -> None:
-        self.world_size = self.exchange.world_size
+        self.world_size = self.shared.world_size
 
     def _describe_devices(self) -> str:
         return "a thread"
 
     def _sum(self, values: Array) -> Array:
-        self.exchange.arrays[self.rank] = values
-        self.exchange.barrier.wait()
-        total: Array = np.sum(
-            [self.exchange.arrays[rank] for rank in range(self.world_size)], axis=0, dtype=values.dtype
-        )
-        self.exchange.barrier.wait()
+        self.shared.arrays[self.rank] = values
+        self.shared.barrier.wait()
+        total: Array = np.sum([self.shared.arrays[rank] for rank in range(self.world_size)], axis=0, dtype=values.dtype)
+        self.shared.barrier.wait()
         return total
 
     def _close(self) -> None:
@@ -54,11 +54,11 @@ class ThreadGroup(group.Group):
 
 
 def run_processes(work: Callable[[ThreadGroup], T], world_size: int, local_world_size: int = 1) -> list[T]:
-    """Return the result of `work` in each process."""
-    exchange, results = Exchange(world_size), dict[int, T]()
+    """Call `work` in each process. Return its results in the order of the ranks."""
+    shared, results = SharedArrays(world_size), dict[int, T]()
 
     def run(rank: int) -> None:
-        results[rank] = work(ThreadGroup(exchange, rank, rank % local_world_size, local_world_size))
+        results[rank] = work(ThreadGroup(shared, rank, rank % local_world_size, local_world_size))
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world_size)]
     for thread in threads:

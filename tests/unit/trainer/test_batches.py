@@ -1,4 +1,4 @@
-"""Batches: each epoch takes every row once, processes share no rows, and the order follows from seed and epoch."""
+"""Batches: each epoch uses every row once, processes share no rows, and the seed and the epoch determine the order."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from microjobs.trainer.batches import Batches
 
 
-def rows_of_steps(batches: Batches, epoch: int = 0) -> list[NDArray[np.int64]]:
+def list_rows_of_steps(batches: Batches, epoch: int = 0) -> list[NDArray[np.int64]]:
     order = batches.order(epoch)
     return [order[step.first : step.last] for step in batches.steps()]
 
@@ -15,7 +15,7 @@ def rows_of_steps(batches: Batches, epoch: int = 0) -> list[NDArray[np.int64]]:
 def test_epoch_takes_every_row_once() -> None:
     batches = Batches(10, 4, seed=1)
     assert [step.total_rows for step in batches.steps()] == [4, 4, 2]
-    assert sorted(np.concatenate(rows_of_steps(batches)).tolist()) == list(range(10))
+    assert sorted(np.concatenate(list_rows_of_steps(batches)).tolist()) == list(range(10))
 
 
 def test_order_follows_from_seed_and_epoch() -> None:
@@ -25,15 +25,15 @@ def test_order_follows_from_seed_and_epoch() -> None:
 
 
 def test_full_batch_is_not_shuffled() -> None:
-    assert rows_of_steps(Batches(5, 5, seed=1))[0].tolist() == [0, 1, 2, 3, 4]
+    assert list_rows_of_steps(Batches(5, 5, seed=1))[0].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4, 7])
 @pytest.mark.parametrize(("rows", "rows_per_step"), [(10, 4), (12, 4), (5, 5), (7, 2), (2, 1)])
 def test_processes_together_take_the_batches_of_one_process(world_size: int, rows: int, rows_per_step: int) -> None:
-    expected = rows_of_steps(Batches(rows, rows_per_step, seed=3), epoch=2)
+    expected = list_rows_of_steps(Batches(rows, rows_per_step, seed=3), epoch=2)
     processes = [Batches(rows, rows_per_step, 3, rank, world_size) for rank in range(world_size)]
-    parts = zip(*(rows_of_steps(process, epoch=2) for process in processes), strict=True)
+    parts = zip(*(list_rows_of_steps(process, epoch=2) for process in processes), strict=True)
     batches = [np.concatenate(part) for part in parts]
     assert [sorted(batch) for batch in batches] == [sorted(batch) for batch in expected]
 

@@ -1,4 +1,5 @@
-"""Checkpoints: damaged ones are set aside, the newest good one is used, and never one of another training."""
+"""Checkpoints: damaged checkpoints are set aside, the newest complete checkpoint is used, and checkpoints of another
+training are never used."""
 
 import errno
 import os
@@ -15,7 +16,7 @@ import pytest
 from microjobs.contract import Layout, write_checkpoint_config
 from microjobs.errors import UserError
 from microjobs.trainer import checkpoints
-from microjobs.trainer.checkpoints import MANIFEST, TRAINING_PER_SAVE_TIME, Checkpoints, job_checkpoints
+from microjobs.trainer.checkpoints import MANIFEST, TRAINING_PER_SAVE_TIME, Checkpoints, open_job_checkpoints
 from tests.conftest import REPOSITORY
 
 IDENTITY = {"learning_rate": 0.01, "seed": 42}
@@ -41,10 +42,10 @@ def test_empty_folder_has_nothing_to_restore(tmp_path: Path) -> None:
 
 def test_newest_checkpoint_is_restored_with_its_state(tmp_path: Path) -> None:
     save_checkpoints(tmp_path, 3)
-    found = Checkpoints(tmp_path, IDENTITY, 3).restore()
-    assert found is not None
-    assert (found.epoch, found.state) == (3, {"loss": 1 / 3})
-    assert (found.folder / "weights").read_text() == "epoch 3"
+    checkpoint = Checkpoints(tmp_path, IDENTITY, 3).restore()
+    assert checkpoint is not None
+    assert (checkpoint.epoch, checkpoint.state) == (3, {"loss": 1 / 3})
+    assert (checkpoint.folder / "weights").read_text() == "epoch 3"
 
 
 def test_oldest_checkpoints_are_removed(tmp_path: Path) -> None:
@@ -52,12 +53,12 @@ def test_oldest_checkpoints_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-000004", "checkpoint-000005"]
 
 
-def test_same_epoch_is_saved_twice(tmp_path: Path) -> None:
+def test_same_epoch_can_be_saved_twice(tmp_path: Path) -> None:
     store = save_checkpoints(tmp_path, 1)
     store.save(1, write_weights("after half of the next"), {})
-    found = store.restore()
-    assert found is not None
-    assert (found.epoch, (found.folder / "weights").read_text()) == (1, "after half of the next")
+    checkpoint = store.restore()
+    assert checkpoint is not None
+    assert (checkpoint.epoch, (checkpoint.folder / "weights").read_text()) == (1, "after half of the next")
 
 
 def truncate_weights(folder: Path) -> None:
@@ -100,9 +101,9 @@ def test_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
 ) -> None:
     save_checkpoints(tmp_path, 2)
     damage(tmp_path / "checkpoint-000002")
-    found = Checkpoints(tmp_path, IDENTITY, 3).restore()
-    assert found is not None
-    assert found.epoch == 1
+    checkpoint = Checkpoints(tmp_path, IDENTITY, 3).restore()
+    assert checkpoint is not None
+    assert checkpoint.epoch == 1
     assert (tmp_path / "checkpoint-000002.torn").is_dir()
     assert reason in caplog.text
 
@@ -123,9 +124,9 @@ def test_folders_that_cannot_be_renamed_are_removed_and_set_aside(
     save_checkpoints(tmp_path, 1)
     (tmp_path / "checkpoint-000003" / "weights").unlink()
     (tmp_path / "checkpoint-000004" / "weights").unlink()
-    found = Checkpoints(tmp_path, IDENTITY, 3).restore()
-    assert found is not None
-    assert found.epoch == 2
+    checkpoint = Checkpoints(tmp_path, IDENTITY, 3).restore()
+    assert checkpoint is not None
+    assert checkpoint.epoch == 2
     names = ["checkpoint-000002", "checkpoint-000003.torn", "checkpoint-000004.torn"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
@@ -148,10 +149,10 @@ def test_only_damaged_checkpoints_restore_nothing(tmp_path: Path) -> None:
 
 def test_checkpoint_of_another_training_raises_with_each_difference(tmp_path: Path) -> None:
     save_checkpoints(tmp_path, 1)
-    other = Checkpoints(tmp_path, {"learning_rate": 0.02, "seed": 42, "hosts": 2}, 3)
+    store = Checkpoints(tmp_path, {"learning_rate": 0.02, "seed": 42, "hosts": 2}, 3)
     expected = r"learning_rate was 0\.01, is 0\.02; hosts was unknown, is 2\. .*empty the folder"
     with pytest.raises(UserError, match=expected):
-        other.restore()
+        store.restore()
 
 
 def test_failed_save_leaves_nothing(tmp_path: Path) -> None:
@@ -187,16 +188,16 @@ def test_saves_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytes
     now = [1000.0]
     monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    def pass_time(seconds: float) -> None:
+    def advance_clock(seconds: float) -> None:
         now[0] += seconds
 
     store = Checkpoints(tmp_path, IDENTITY, 3)
-    due = [store.is_due]
-    store.save(1, lambda _: pass_time(2), {})
+    are_due = [store.is_due]
+    store.save(1, lambda _: advance_clock(2), {})
     for seconds in (0, 2 * TRAINING_PER_SAVE_TIME - 1, 1):
-        pass_time(seconds)
-        due.append(store.is_due)
-    assert due == [True, False, False, True]
+        advance_clock(seconds)
+        are_due.append(store.is_due)
+    assert are_due == [True, False, False, True]
 
 
 SAVE_UNTIL_KILLED = """
@@ -204,11 +205,12 @@ import sys, itertools
 from pathlib import Path
 from microjobs.trainer.checkpoints import Checkpoints
 store = Checkpoints(Path(sys.argv[1]), {}, 2)
-found = store.restore()
-first = 0 if found is None else found.epoch
-assert found is None or (found.folder / "weights").read_bytes() == bytes([first % 256]) * 300_000
+checkpoint = store.restore()
+last_epoch = 0 if checkpoint is None else checkpoint.epoch
+if checkpoint is not None:
+    assert (checkpoint.folder / "weights").read_bytes() == bytes([last_epoch % 256]) * 300_000
 print("ready", flush=True)
-for epoch in itertools.count(first + 1):
+for epoch in itertools.count(last_epoch + 1):
     store.save(epoch, lambda folder: (folder / "weights").write_bytes(bytes([epoch % 256]) * 300_000), {})
     print("saved", flush=True)
 """
@@ -223,23 +225,24 @@ def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
         with process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n", "did not resume from the last checkpoint"
-            began = time.monotonic()
+            start_time = time.monotonic()
             assert process.stdout.readline() == "saved\n"
             time.sleep(
-                (time.monotonic() - began) * attempt / 11
-            )  # kill it during the next save, on a disk of any speed
+                (time.monotonic() - start_time) * attempt / 11
+            )  # the process is killed during the next save, on a disk of any speed
             process.send_signal(signal.SIGKILL)
-    found = Checkpoints(tmp_path, {}, 2).restore()
-    assert found is not None
-    assert found.epoch >= 12
+    checkpoint = Checkpoints(tmp_path, {}, 2).restore()
+    assert checkpoint is not None
+    assert checkpoint.epoch >= 12
     assert not list(tmp_path.glob("*.torn"))
-    assert len(list(tmp_path.glob("checkpoint-*"))) in (2, 3)  # 3 if it was killed before it removed the oldest
+    # there are 3 if the process was killed before it removed the oldest checkpoint
+    assert len(list(tmp_path.glob("checkpoint-*"))) in (2, 3)
 
 
 def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     write_checkpoint_config(layout, layout.format_local_path(layout.checkpoints / "mine"))
-    store = job_checkpoints(layout, IDENTITY, 3)
+    store = open_job_checkpoints(layout, IDENTITY, 3)
     store.save(1, write_weights(""), {})
     store.close()
     assert (layout.checkpoints / "mine" / "checkpoint-000001").is_dir()
@@ -247,15 +250,15 @@ def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
 
 def test_temporary_folder_is_removed_when_the_job_is_done(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    job_checkpoints(layout, IDENTITY, 3).save(1, write_weights(""), {})
-    again = job_checkpoints(layout, IDENTITY, 3)
-    assert again.restore() is not None
-    again.close()
+    open_job_checkpoints(layout, IDENTITY, 3).save(1, write_weights(""), {})
+    store = open_job_checkpoints(layout, IDENTITY, 3)
+    assert store.restore() is not None
+    store.close()
     assert not layout.checkpoints.exists()
 
 
 def test_nothing_is_saved_if_the_folder_cannot_be_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    store = job_checkpoints(Layout(tmp_path), IDENTITY, 3)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root could write to the folder
+    store = open_job_checkpoints(Layout(tmp_path), IDENTITY, 3)
     store.save(1, write_weights(""), {})
-    assert (store.enabled, store.is_due, list(tmp_path.iterdir())) == (False, False, [])
+    assert (store.is_enabled, store.is_due, list(tmp_path.iterdir())) == (False, False, [])

@@ -25,7 +25,7 @@ WriteChannels = Callable[..., Layout]
 
 @pytest.fixture
 def write_channels(tmp_path: Path) -> WriteChannels:
-    """Return a function that writes both channels with these numbers of features."""
+    """A function that writes both channels with these numbers of features."""
 
     def write(train: int = 2, test: int = 2) -> Layout:
         layout = Layout(tmp_path)
@@ -38,7 +38,7 @@ def write_channels(tmp_path: Path) -> WriteChannels:
     return write
 
 
-def test_channels_are_read_as_columns_of_float32(write_channels: WriteChannels) -> None:
+def test_channels_are_read_as_float32_with_two_dimensions(write_channels: WriteChannels) -> None:
     data = load_data(write_channels())
     assert (data.x_train.shape, data.y_test.shape) == ((3, 2), (3, 1))
     assert data.x_train.dtype == data.y_train.dtype == np.float32
@@ -64,10 +64,10 @@ def test_scaler_feature_count_mismatch_raises(write_channels: WriteChannels) -> 
 
 def test_fingerprint_depends_on_values_and_shapes(write_channels: WriteChannels) -> None:
     data = load_data(write_channels())
-    other = dataclasses.replace(data, y_test=data.y_test + 1)
-    before, after = data.fingerprint(), other.fingerprint()
-    assert {name for name in before if before[name] != after[name]} == {"y_test"}
-    assert before["x_train"].startswith("(3, 2) sha256:")
+    changed_data = dataclasses.replace(data, y_test=data.y_test + 1)
+    fingerprint, changed_fingerprint = data.fingerprint(), changed_data.fingerprint()
+    assert {name for name in fingerprint if fingerprint[name] != changed_fingerprint[name]} == {"y_test"}
+    assert fingerprint["x_train"].startswith("(3, 2) sha256:")
 
 
 def test_sample_is_the_first_1024_test_rows(write_channels: WriteChannels) -> None:
@@ -76,7 +76,8 @@ def test_sample_is_the_first_1024_test_rows(write_channels: WriteChannels) -> No
     assert dataclasses.replace(data, x_test=rows).sample[:, 0].tolist() == list(range(1024))
 
 
-def write_shards(layout: Layout, distribution: str, *hosts: str) -> None:
+def write_second_train_shard(layout: Layout, distribution: str, *hosts: str) -> None:
+    """Write the second of two shards of the training data, all test data, and the configuration of the first host."""
     write_training_resource_config(layout, ResourceConfig(hosts[0], hosts))
     write_input_data_config(layout, {"train": Channel(distribution=distribution), "test": Channel()})
     for kind in "xy":
@@ -86,10 +87,10 @@ def write_shards(layout: Layout, distribution: str, *hosts: str) -> None:
 
 def test_sharded_channel_needs_only_some_shards(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    write_shards(layout, "ShardedByS3Key", "algo-1", "algo-2")
-    loaded = load_data(layout)
-    assert loaded.sharded == {"train"}
-    assert len(loaded.x_train) == 3
+    write_second_train_shard(layout, "ShardedByS3Key", "algo-1", "algo-2")
+    data = load_data(layout)
+    assert data.sharded_splits == {"train"}
+    assert len(data.x_train) == 3
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_sharded_channel_needs_only_some_shards(tmp_path: Path) -> None:
 def test_missing_shard_raises_if_the_host_needs_all_shards(
     distribution: str, hosts: tuple[str, ...], tmp_path: Path
 ) -> None:
-    write_shards(Layout(tmp_path), distribution, *hosts)
+    write_second_train_shard(Layout(tmp_path), distribution, *hosts)
     with pytest.raises(UserError, match=r"x_train-00000-of-00002.npy is missing"):
         load_data(Layout(tmp_path))
 

@@ -19,7 +19,7 @@ from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.job import Job, train
 from microjobs.trainer.process_data import ProcessData
 from tests.unit.trainer.linear_framework import LinearFramework
-from tests.unit.trainer.processes import Exchange, ThreadGroup, run_processes
+from tests.unit.trainer.processes import SharedArrays, ThreadGroup, run_processes
 
 SETTINGS = TrainerHyperparameters(epochs=6, batch_size=4, learning_rate=0.05)
 
@@ -45,7 +45,7 @@ def run(layout: Layout, framework: LinearFramework, data: TrainingData | None = 
     return job
 
 
-def trained_weights(framework: LinearFramework) -> list[float]:
+def read_trained_weights(framework: LinearFramework) -> list[float]:
     weights: list[float] = framework.training.weights.tolist()
     return weights
 
@@ -74,18 +74,20 @@ def test_each_epoch_is_tested_and_logged_with_mean_losses(layout: Layout) -> Non
     assert epochs == (0, 1, 2, 3, 4, 5)
     assert train_losses == tuple(sorted(train_losses, reverse=True))
     assert test_losses[-1] == pytest.approx(read_bundle(layout.model).manifest.metrics["test_mse"], rel=1e-5)
-    assert framework.training.steps == 18  # three per epoch
+    assert framework.training.steps == 18  # each epoch has three steps
 
 
 @dataclass(frozen=True)
-class RarelyTested(TrainerHyperparameters):
+class HyperparametersWithRareTests(TrainerHyperparameters):
+    """Hyperparameters with which the model is tested every four epochs."""
+
     @property
     def test_interval(self) -> int:
         return 4
 
 
-def test_network_is_tested_at_the_interval_and_after_the_last_epoch(layout: Layout) -> None:
-    framework = LinearFramework(RarelyTested(epochs=7))
+def test_model_is_tested_at_the_interval_and_after_the_last_epoch(layout: Layout) -> None:
+    framework = LinearFramework(HyperparametersWithRareTests(epochs=7))
     run(layout, framework)
     assert [epoch for epoch, *_ in framework.training.epochs] == [0, 4, 6]
 
@@ -103,7 +105,7 @@ def test_resumed_training_ends_with_the_same_weights(layout: Layout, tmp_path: P
     uninterrupted = LinearFramework(settings)
     run(Layout(tmp_path / "uninterrupted"), uninterrupted)
     resumed = stop_and_resume(layout, settings, 4, 3)
-    assert trained_weights(resumed) == trained_weights(uninterrupted)
+    assert read_trained_weights(resumed) == read_trained_weights(uninterrupted)
     metrics = read_bundle(layout.model).manifest.metrics
     assert (metrics["epochs"], metrics["best_epoch"]) == (6, 5)
 
@@ -137,7 +139,7 @@ def test_finished_training_only_saves_its_model_again(layout: Layout, caplog: py
     run(layout, second)
     assert "resuming after 6 of 6 epochs" in caplog.text
     assert "; all epochs are done, only the model is saved" in caplog.text
-    assert (second.training.steps, trained_weights(second)) == (0, trained_weights(first))
+    assert (second.training.steps, read_trained_weights(second)) == (0, read_trained_weights(first))
     assert (layout.model / "model.onnx").exists()
 
 
@@ -190,27 +192,27 @@ def test_temporary_checkpoints_are_removed_at_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "sharded"), [(4, ()), (0, ("train", "test"))])
-def test_processes_train_like_one(batch_size: int, sharded: tuple[str, ...], tmp_path: Path) -> None:
+def test_two_processes_train_like_one_process(batch_size: int, sharded: tuple[str, ...], tmp_path: Path) -> None:
     settings = replace(SETTINGS, batch_size=batch_size)
-    single = LinearFramework(settings)
-    run(Layout(tmp_path / "single"), single)
+    one_process = LinearFramework(settings)
+    run(Layout(tmp_path / "single"), one_process)
 
     def work(group: ThreadGroup) -> list[float]:
         data, framework = make_data(*sharded), LinearFramework(settings, group)
         if sharded:
             x_train, y_train, x_test, y_test = data.x_train, data.y_train, data.x_test, data.y_test
-            own = slice(group.rank, None, 2)
-            data = TrainingData(x_train[own], y_train[own], x_test[own], y_test[own], None, data.sharded)
+            rows = slice(group.rank, None, 2)
+            data = TrainingData(x_train[rows], y_train[rows], x_test[rows], y_test[rows], None, data.sharded_splits)
         run(Layout(tmp_path / str(group.rank)), framework, data)
         assert group.is_closed
-        return trained_weights(framework)
+        return read_trained_weights(framework)
 
     for weights in run_processes(work, 2):
-        np.testing.assert_allclose(weights, trained_weights(single), rtol=1e-5)
+        np.testing.assert_allclose(weights, read_trained_weights(one_process), rtol=1e-5)
     assert not (tmp_path / "1").exists()
-    found, expected = (read_bundle(tmp_path / name / "model").manifest.metrics for name in ("0", "single"))
+    metrics, expected_metrics = (read_bundle(tmp_path / name / "model").manifest.metrics for name in ("0", "single"))
     for name in ("train_mae", "test_mse"):
-        assert found[name] == pytest.approx(expected[name], rel=1e-5)
+        assert metrics[name] == pytest.approx(expected_metrics[name], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_gpu_settings_are_logged(
     has_gpu: bool, expected: str, layout: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    settings, group = TrainerHyperparameters(epochs=1, compile=True), ThreadGroup(Exchange(1), 0, has_gpu=has_gpu)
+    settings, group = TrainerHyperparameters(epochs=1, compile=True), ThreadGroup(SharedArrays(1), 0, has_gpu=has_gpu)
     run(layout, LinearFramework(settings, group))
     assert "Linear 1.0+cpu on a thread" in caplog.text
     assert expected in caplog.text

@@ -26,7 +26,7 @@ def make_data(
     return TrainingData(*make_rows(train, features), *make_rows(test, features), None, frozenset(sharded))
 
 
-def targets_of_steps(data: ProcessData, epoch: int) -> list[list[float]]:
+def list_targets_of_steps(data: ProcessData, epoch: int) -> list[list[float]]:
     batches = data.batches(TrainerHyperparameters(batch_size=4))
     order = batches.order(epoch)
     return [[*data.local_data.y_train[order[step.first : step.last], 0].tolist()] for step in batches.steps()]
@@ -35,34 +35,34 @@ def targets_of_steps(data: ProcessData, epoch: int) -> list[list[float]]:
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_divide_replicated_rows_like_one_process(world_size: int) -> None:
     def work(group: ThreadGroup) -> list[list[float]]:
-        return targets_of_steps(ProcessData(make_data(range(10)), group), 1)
+        return list_targets_of_steps(ProcessData(make_data(range(10)), group), 1)
 
-    (single,), processes = run_processes(work, 1), run_processes(work, world_size)
-    for step, expected in enumerate(single):
+    (expected_steps,), processes = run_processes(work, 1), run_processes(work, world_size)
+    for step, expected in enumerate(expected_steps):
         assert sorted(row for process in processes for row in process[step]) == sorted(expected)
 
 
 def test_replicated_test_rows_belong_to_one_process() -> None:
-    tested = run_processes(lambda group: ProcessData(make_data([0]), group).test[1][:, 0].tolist(), 3)
-    assert sorted(row for process in tested for row in process) == [0, 1, 2, 3]
+    test_rows = run_processes(lambda group: ProcessData(make_data([0]), group).test[1][:, 0].tolist(), 3)
+    assert sorted(row for process in test_rows for row in process) == [0, 1, 2, 3]
 
 
-FILES = [[0, 1, 2, 3, 4, 5, 6], [7, 8], []]
-"""Targets of nine rows in the files of three hosts, one of which has none."""
+TARGETS_BY_HOST = [[0, 1, 2, 3, 4, 5, 6], [7, 8], []]
+"""Targets of nine rows in the files of three hosts. One of the hosts has no rows."""
 
 
 def test_each_epoch_takes_all_rows_of_uneven_shards() -> None:
     def work(group: ThreadGroup) -> list[list[float]]:
-        return targets_of_steps(ProcessData(make_data(FILES[group.rank], range(4), "train"), group), 0)
+        return list_targets_of_steps(ProcessData(make_data(TARGETS_BY_HOST[group.rank], range(4), "train"), group), 0)
 
     processes = run_processes(work, 3)
-    assert {len(process) for process in processes} == {3}  # nine rows, four rows per step
+    assert {len(process) for process in processes} == {3}  # an epoch has nine rows, and a step has four rows
     assert sorted(row for process in processes for step in process for row in step) == list(range(9))
 
 
 def test_all_processes_have_row_count_and_mean_target() -> None:
     def work(group: ThreadGroup) -> tuple[int, float, int]:
-        process = ProcessData(make_data(FILES[group.rank], range(4), "train"), group)
+        process = ProcessData(make_data(TARGETS_BY_HOST[group.rank], range(4), "train"), group)
         return process.rows, process.mean_target, process.local_data.features
 
     assert run_processes(work, 3) == [(9, 4.0, 2)] * 3
@@ -82,29 +82,45 @@ def test_all_processes_get_the_scaler_columns_and_pipeline_of_one_host() -> None
     columns = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),), ("id",))
 
     def work(group: ThreadGroup) -> tuple[Scaler | None, FittedColumns | None, bytes | None]:
-        data = make_data(FILES[group.rank], range(4), "train")
+        data = make_data(TARGETS_BY_HOST[group.rank], range(4), "train")
         if group.rank == 1:
             data = dataclasses.replace(data, scaler=scaler, columns=columns, pipeline=b"onnx")
         process = ProcessData(data, group)
-        whole, _, _ = process.gather_results(process.local_data.y_train, process.local_data.y_test)
-        return whole.scaler, whole.columns, whole.pipeline
+        gathered_data, _, _ = process.gather_results(process.local_data.y_train, process.local_data.y_test)
+        return gathered_data.scaler, gathered_data.columns, gathered_data.pipeline
 
     assert run_processes(work, 3) == [(scaler, columns, b"onnx")] * 3
 
 
 def test_predictions_are_gathered_with_their_targets() -> None:
-    tests = [[1, 2, 3], [], [4]]
+    test_targets_by_host = [[1, 2, 3], [], [4]]
 
     def predict(group: ThreadGroup) -> list[list[float]]:
-        process = ProcessData(make_data(FILES[group.rank], tests[group.rank], "train", "test", features=1), group)
-        whole, on_train, on_test = process.gather_results(
+        process = ProcessData(
+            make_data(TARGETS_BY_HOST[group.rank], test_targets_by_host[group.rank], "train", "test", features=1), group
+        )
+        gathered_data, on_train, on_test = process.gather_results(
             process.local_data.y_train * 10, process.local_data.y_test * 10
         )
-        arrays = (whole.x_train, whole.y_train, on_train, whole.x_test, whole.y_test, on_test)
+        arrays = (
+            gathered_data.x_train,
+            gathered_data.y_train,
+            on_train,
+            gathered_data.x_test,
+            gathered_data.y_test,
+            on_test,
+        )
         return [array[:, 0].tolist() for array in arrays]
 
-    nine, four = [float(row) for row in range(9)], [1.0, 2.0, 3.0, 4.0]
-    expected = [nine, nine, [row * 10 for row in nine], four, four, [row * 10 for row in four]]
+    train_targets, test_targets = [float(row) for row in range(9)], [1.0, 2.0, 3.0, 4.0]
+    expected = [
+        train_targets,
+        train_targets,
+        [row * 10 for row in train_targets],
+        test_targets,
+        test_targets,
+        [row * 10 for row in test_targets],
+    ]
     assert run_processes(predict, 3) == [expected] * 3
 
 
@@ -115,9 +131,9 @@ def test_fingerprint_covers_the_rows_of_all_hosts() -> None:
 
         return run_processes(work, 3)
 
-    first, *others = fingerprint(FILES)
+    first, *others = fingerprint(TARGETS_BY_HOST)
     assert others == [first, first]
-    changed = fingerprint([FILES[0], [7, 9], FILES[2]])[0]
+    changed = fingerprint([TARGETS_BY_HOST[0], [7, 9], TARGETS_BY_HOST[2]])[0]
     assert {name for name in first if first[name] != changed[name]} == {"x_train", "y_train"}
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from microjobs.errors import UserError
-from microjobs.trainer.progress import History, Progress
+from microjobs.trainer.progress import History, TrainingProgress
 
 
 def make_history(*test_losses: float) -> History:
@@ -34,6 +34,6 @@ def test_best_epoch_is_the_first_with_the_lowest_loss() -> None:
 
 
 def test_progress_is_the_same_after_a_checkpoint() -> None:
-    progress = Progress(2, 3, 0.5, 24, 1.5, make_history(3, 1))
-    assert Progress.from_json(progress.to_json()) == progress
-    assert progress.epochs_done(96) == 2.25
+    progress = TrainingProgress(2, 3, 0.5, 24, 1.5, make_history(3, 1))
+    assert TrainingProgress.from_json(progress.to_json()) == progress
+    assert progress.count_epochs(96) == 2.25

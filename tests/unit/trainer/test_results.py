@@ -16,7 +16,7 @@ from microjobs.trainer.data import TrainingData
 from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.progress import History
 from microjobs.trainer.results import TrainingResult, compute_metrics, write_results
-from tests.bundles import linear_bundle
+from tests.bundles import write_linear_bundle
 
 
 def make_result(*predictions: float) -> TrainingResult:
@@ -27,7 +27,7 @@ def make_result(*predictions: float) -> TrainingResult:
 @pytest.mark.parametrize(
     ("loss", "train", "test"), [("mse", 5.0, 20.0), ("mae", 2.0, 4.0), ("l1", 2.0, 4.0), ("huber", 1.5, 3.5)]
 )
-def test_losses_match_the_frameworks(loss: str, train: float, test: float) -> None:
+def test_losses_have_known_values(loss: str, train: float, test: float) -> None:
     zeros = np.zeros((2, 1), np.float32)
     metrics = compute_metrics(loss, TrainingData(zeros, zeros, zeros, zeros, None), make_result(1.0, -3.0))
     assert (metrics["train_loss"], metrics["test_loss"]) == (train, test)
@@ -35,22 +35,24 @@ def test_losses_match_the_frameworks(loss: str, train: float, test: float) -> No
     assert "best_epoch" not in metrics
 
 
-@pytest.mark.parametrize("fit", ["scaler", "columns", "pipeline"])
-def test_bundle_has_the_file_that_states_how_the_features_were_made(fit: str, tmp_path: Path) -> None:
-    fits: dict[str, Any] = {
+@pytest.mark.parametrize("preprocessing_name", ["scaler", "columns", "pipeline"])
+def test_bundle_has_the_file_that_states_how_the_features_were_made(preprocessing_name: str, tmp_path: Path) -> None:
+    preprocessings: dict[str, Any] = {
         "scaler": Scaler([2], [0.5], [2.0]),
         "columns": FittedColumns((NumericColumn("a", 0.5, 2.0),), ("id",)),
         "pipeline": b"onnx",
     }
     layout, x = Layout(tmp_path), np.array([[1.0], [2.0]], np.float32)
-    linear_bundle(layout.model, [3.0], 0.0)
-    data = dataclasses.replace(TrainingData(x, x, x, x, None), **{fit: fits[fit]})
+    write_linear_bundle(layout.model, [3.0], 0.0)
+    data = dataclasses.replace(
+        TrainingData(x, x, x, x, None), **{preprocessing_name: preprocessings[preprocessing_name]}
+    )
     result = dataclasses.replace(make_result(3.0, 6.0), test_predictions=x * 3)
     write_results(layout, load(TrainerHyperparameters, {}), data, result)
     bundle = read_bundle(layout.model)
     pipeline = bundle.pipeline.read_bytes() if bundle.pipeline else None
-    found = {"scaler": bundle.scaler, "columns": bundle.columns, "pipeline": pipeline}
-    assert found == {name: content if name == fit else None for name, content in fits.items()}
+    actual = {"scaler": bundle.scaler, "columns": bundle.columns, "pipeline": pipeline}
+    assert actual == {name: content if name == preprocessing_name else None for name, content in preprocessings.items()}
 
 
 def test_best_epoch_0_is_a_metric() -> None:
@@ -59,7 +61,8 @@ def test_best_epoch_0_is_a_metric() -> None:
     assert compute_metrics("mse", TrainingData(zeros, zeros, zeros, zeros, None), result)["best_epoch"] == 0
 
 
-def test_defaults_match_the_notebook() -> None:
+def test_defaults_match_the_housing_notebook() -> None:
+    """The housing notebook is the example on which this project is based."""
     defaults = load(TrainerHyperparameters, {})
     assert (defaults.epochs, defaults.batch_size, defaults.learning_rate) == (70, 128, 0.01)
 

@@ -1,4 +1,4 @@
-"""Formats of `/invocations`: bodies become requests for `:predict`, and predictions become responses."""
+"""Formats of `/invocations`: converts bodies to requests for `:predict`, and predictions to responses."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,8 +8,8 @@ import numpy as np
 from microjobs.hosting import formats
 from microjobs.hosting.content_negotiation import choose_media_type
 from microjobs.hosting.formats.csv_rows import decode_csv, read_fields
-from microjobs.hosting.formats.npy_rows import read_npy
-from microjobs.hosting.media_types import CSV, FORMATS, JSON, JSON_LINES, NPY, SUPPORTED, parse_media_type
+from microjobs.hosting.formats.npy_rows import decode_npy
+from microjobs.hosting.media_types import CSV, FORMATS, JSON, JSON_LINES, NPY, SUPPORTED_FORMATS, parse_media_type
 from microjobs.hosting.responses import HttpError, HttpResponse, quote
 
 from .rest_api import Prediction, parse_json
@@ -27,7 +27,7 @@ def find_format(content_type: str) -> str:
     """
     media_type = parse_media_type(content_type) or JSON
     if media_type not in FORMATS:
-        raise HttpError(415, f"Content-Type {quote(content_type)} is not supported: send {SUPPORTED}")
+        raise HttpError(415, f"Content-Type {quote(content_type)} is not supported: send {SUPPORTED_FORMATS}")
     return FORMATS[media_type]
 
 
@@ -35,14 +35,15 @@ def to_predict_request(body: bytes, content_type: str, find_signature: Callable[
     """Return the content of a request for `:predict`, as AWS's image makes it.
 
     Args:
-        find_signature: returns the signature for formats that need its inputs, which are CSV and npy.
+        find_signature: function that returns the signature. Only CSV needs it, because the type of the input decides
+            how fields are read.
 
     Raises:
         HttpError: 415, the media type is not supported; 400, the body is malformed.
     """
     body_format = find_format(content_type)
     if body_format == NPY:
-        return {"inputs": read_npy(body)}
+        return {"inputs": decode_npy(body)}
     text = formats.to_utf8(body, content_type)
     if body_format == CSV:
         return {"instances": _read_csv(text, find_signature().inputs)}
@@ -63,7 +64,7 @@ def _read_csv(text: bytes, inputs: Mapping[str, TensorSpec]) -> Any:
     """Return the rows. A row with one column is a single value if the input has one dimension.
 
     Raises:
-        HttpError: 400, the body is not CSV, or a field is not a number of the input's kind.
+        HttpError: 400, the body is not CSV, a field is not a number of the input's kind, or there are several inputs.
     """
     if len(inputs) != 1:
         raise HttpError(400, f"the signature has the inputs {', '.join(inputs)}: send them by name, as JSON")
@@ -92,7 +93,7 @@ def _parse_integer(field: str, row: int) -> int:
 
 
 def make_response(prediction: Prediction, content_type: str, accept: str) -> HttpResponse:
-    """Encode a prediction. The default is JSON, as in AWS's image; for a request in npy it is npy.
+    """Encode a prediction. The default format is JSON, as in AWS's image. For a request in npy, the default is npy.
 
     Raises:
         HttpError: 406, Accept is not supported, or its format cannot represent the outputs.
@@ -103,6 +104,6 @@ def make_response(prediction: Prediction, content_type: str, accept: str) -> Htt
         return HttpResponse(200, [("content-type", media_type)], prediction.to_json(), row_count)
     arrays = list(prediction.outputs.values())
     if len(arrays) != 1 or arrays[0].dtype.kind not in "fiu" or not 1 <= arrays[0].ndim <= 2:
-        raise HttpError(406, f"{media_type} has one output of numbers with rows: send Accept: {JSON}")
+        raise HttpError(406, f"{media_type} can contain only one output, of numbers in rows: send Accept: {JSON}")
     rows = arrays[0].reshape(len(arrays[0]), -1)
     return HttpResponse(200, [("content-type", media_type)], formats.encode(rows, media_type), row_count or len(rows))

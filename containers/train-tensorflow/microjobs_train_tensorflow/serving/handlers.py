@@ -16,7 +16,7 @@ import requests
 from microjobs.errors import UserError
 from microjobs.hosting.handler_context import check_header
 from microjobs.hosting.responses import HttpError, HttpResponse
-from microjobs.hosting.user_program import PARAMETERS, TENSORFLOW_SERVING_FUNCTIONS, summary
+from microjobs.hosting.user_program import PARAMETERS_BY_FUNCTION, TENSORFLOW_SERVING_FUNCTIONS, summarize
 
 from .rest_api import RestApi
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("microjobs")
 INPUT_HANDLER, OUTPUT_HANDLER, HANDLER = "input_handler", "output_handler", "handler"
 
 Handler = Callable[[io.BytesIO, "Context"], tuple[Any, str]]
-"""Returns the body of the response, and its content type."""
+"""A function that returns the body of the response, and its content type."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Context:
 
     Args:
         rest_uri: address of TensorFlow Serving's REST API for this request; only this machine can reach it.
-        method: predict; the last part of `rest_uri`.
+        method: the last part of `rest_uri`; always "predict".
     """
 
     model_name: str
@@ -56,12 +56,13 @@ class Context:
 def follows_convention(module: ModuleType) -> bool:
     """Return whether a program has functions of this convention, and none of the convention of sagemaker-inference."""
     return any(hasattr(module, name) for name in TENSORFLOW_SERVING_FUNCTIONS) and not any(
-        hasattr(module, name) for name in PARAMETERS
+        hasattr(module, name) for name in PARAMETERS_BY_FUNCTION
     )
 
 
 def read_handler(module: ModuleType, program: str, api: RestApi) -> Handler:
-    """Return the program's handler, or one that calls its input_handler, the model and its output_handler.
+    """Return the program's handler, or a handler that calls the program's input_handler, the model and the program's
+    output_handler.
 
     Raises:
         UserError: the program defines only one of input_handler and output_handler.
@@ -70,8 +71,10 @@ def read_handler(module: ModuleType, program: str, api: RestApi) -> Handler:
         return handler  # type: ignore[no-any-return]
     prepare, finish = (getattr(module, name, None) for name in (INPUT_HANDLER, OUTPUT_HANDLER))
     if prepare is None or finish is None:
-        found, missing = (INPUT_HANDLER, OUTPUT_HANDLER) if prepare else (OUTPUT_HANDLER, INPUT_HANDLER)
-        raise UserError(f"{program} defines {found} without {missing}: define both, or handler(data, context)")
+        defined_name, missing_name = (INPUT_HANDLER, OUTPUT_HANDLER) if prepare else (OUTPUT_HANDLER, INPUT_HANDLER)
+        raise UserError(
+            f"{program} defines {defined_name} without {missing_name}: define both, or handler(data, context)"
+        )
 
     def call(data: io.BytesIO, context: Context) -> tuple[Any, str]:
         path = context.rest_uri[context.rest_uri.index("/v1/") :]
@@ -95,7 +98,7 @@ def run_handler(handler: Handler, program: str, body: bytes, context: Context) -
         raise
     except (Exception, SystemExit) as error:  # SystemExit would end the thread without a response
         logger.exception("%s failed on a request", program)
-        raise HttpError(500, f"the model's own code failed: {summary(error)}") from error
+        raise HttpError(500, f"the model's own code failed: {summarize(error)}") from error
 
 
 def _to_bytes(content: Any) -> bytes:
@@ -114,7 +117,7 @@ def _to_bytes(content: Any) -> bytes:
 
 
 def _to_requests_response(response: HttpResponse, uri: str) -> requests.Response:
-    """Return the response as the library `requests` returns it: output handlers use its attributes."""
+    """Convert a response to the class of the library `requests`, because output handlers use its attributes."""
     result = requests.Response()
     result.status_code = response.status
     result.headers.update(dict(response.headers))

@@ -51,17 +51,17 @@ class TensorFlowModel:
         """See `microjobs.hosting.service.Model`."""
         if invocation.path.startswith(PREFIX):
             return self._api.answer(invocation.method, invocation.path, invocation.body)
-        read = functools.partial(parse_attribute, invocation.attributes)
-        method = read(METHOD) or PREDICT
+        read_attribute = functools.partial(parse_attribute, invocation.attributes)
+        method = read_attribute(METHOD) or PREDICT
         if method != PREDICT:
             raise HttpError(400, f"{METHOD} {method!r} is not supported: use {PREDICT}, with {SIGNATURE} if necessary")
-        name, version = read(NAME) or self._default_name, read(VERSION)
+        name, version = read_attribute(NAME) or self._default_name, read_attribute(VERSION)
         if version is not None and not (version.isdecimal() and len(version) <= MAX_VERSION_DIGITS):
             raise HttpError(400, f"{VERSION} {quote(version)} is not a number of at most {MAX_VERSION_DIGITS} digits")
         if self._handler is not None:
             context = self._make_context(invocation, name, version)
             return handlers.run_handler(self._handler, self._program, invocation.body, context)
-        return self._predict(invocation, name, version, read(SIGNATURE) or SERVING_DEFAULT)
+        return self._predict(invocation, name, version, read_attribute(SIGNATURE) or SERVING_DEFAULT)
 
     def _predict(self, invocation: Invocation, name: str, version: str | None, signature: str) -> HttpResponse:
         _, model = self._api.find(name, version)

@@ -12,8 +12,8 @@ from microjobs.errors import UserError
 from microjobs.hosting.model_source import (
     HANDLER_QUEUE_SIZE,
     ModelSource,
-    bundle_source,
     load_handler_model,
+    make_bundle_source,
     no_model_error,
 )
 from microjobs.hosting.service import Model
@@ -25,7 +25,7 @@ from .rest_api import PREFIX
 from .servables import Versions, find_servables
 
 DEFAULT_MODEL = "SAGEMAKER_TFS_DEFAULT_MODEL_NAME"
-"""Variable of AWS's image with the name of the model for requests that name none."""
+"""Variable of AWS's image with the name of the model for requests that name no model."""
 
 REMEDY = "save the model with model.export, as export/NAME/1 or 1"
 
@@ -42,7 +42,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     servables = find_servables(folder)
     if program is None and not servables:
         if (folder / MODEL_FILE).is_file():
-            return bundle_source(folder, environ)
+            return make_bundle_source(folder, environ)
         raise no_model_error(folder, "SavedModel, code/inference.py or bundle of the train jobs", REMEDY)
     if program is not None:
         ensure_installed(program.parent)
@@ -54,8 +54,10 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
 
 def _choose_default(servables: Mapping[str, Versions], name: str) -> str:
     if name and name not in servables:
-        found = ", ".join(servables) or "no SavedModel"
-        raise UserError(f"{DEFAULT_MODEL} is {name!r}, but the model folder has {found}")
+        model_names = ", ".join(servables) or "no SavedModel"
+        raise UserError(
+            f"{DEFAULT_MODEL} is {name!r}, but the model folder has {model_names}: correct or remove the variable"
+        )
     return name or next(iter(servables), "")
 
 
@@ -64,7 +66,8 @@ def _load(
 ) -> Model:
     """Load the models in a worker. A program that follows another convention runs as in the image serve.
 
-    TensorFlow is configured before the program is imported: once the program has created a tensor, it is too late.
+    TensorFlow is configured before the program is imported, because it cannot be configured any more when the program
+    has created a tensor.
     """
     prepare_tensorflow()
     if servables:

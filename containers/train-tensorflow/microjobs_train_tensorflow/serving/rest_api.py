@@ -18,11 +18,13 @@ from .tensors import Array, Signature
 
 PREFIX = "/v1/models/"
 MAX_VERSION_DIGITS = 18
-"""Every number with at most so many digits fits into 64 bits, the size of TensorFlow Serving's version numbers."""
+"""Maximum number of digits of a version. Such a number fits into 64 bits, the size of TensorFlow Serving's version
+numbers."""
 PATH = re.compile(
     rf"{PREFIX}(?P<name>[^/:]+)(?:/versions/(?P<version>\d{{1,{MAX_VERSION_DIGITS}}}))?(?P<action>/metadata|:\w+)?"
 )
 MEMBERS = {"signature_name", "instances", "inputs"}
+"""Members that the body of a request for `:predict` may have."""
 
 
 class SavedModel(Protocol):
@@ -66,7 +68,7 @@ class RestApi:
             return error.response()
 
     def find(self, name: str, version: str | None) -> tuple[int, SavedModel]:
-        """Return a version of a model; the latest one if `version` is None.
+        """Return the number and the SavedModel of a version of a model. None stands for the latest version.
 
         Raises:
             HttpError: 404, there is no such model or version.
@@ -74,15 +76,17 @@ class RestApi:
         versions = self._models.get(name, {})
         number = int(version) if version is not None else max(versions, default=0)
         if number not in versions:
-            wanted = f"Latest({name})" if version is None else f"Specific({name}, {number})"
-            served = ", ".join(f"{name} ({', '.join(map(str, items))})" for name, items in self._models.items())
-            raise HttpError(404, f"Servable not found for request: {wanted}. The models (versions) are {served}")
+            requested_model = f"Latest({name})" if version is None else f"Specific({name}, {number})"
+            models = ", ".join(f"{name} ({', '.join(map(str, items))})" for name, items in self._models.items())
+            raise HttpError(
+                404, f"Servable not found for request: {requested_model}. The models (versions) are {models}"
+            )
         return number, versions[number]
 
     def _answer(self, method: str, path: str, body: bytes) -> HttpResponse:
         match = PATH.fullmatch(path)
-        expected = "POST" if match and (match["action"] or "").startswith(":") else "GET"
-        if match is None or method != expected:
+        expected_method = "POST" if match and (match["action"] or "").startswith(":") else "GET"
+        if match is None or method != expected_method:
             raise HttpError(400, f"Malformed request: {method} {path}")
         name, version, action = match.groups()
         if action and action not in ("/metadata", ":predict"):
@@ -91,10 +95,10 @@ class RestApi:
             _, model = self.find(name, version)
             prediction = predict(model, parse_json(body))
             return HttpResponse(200, [("content-type", JSON)], prediction.to_json(), prediction.row_count or 0)
-        content = self._metadata(name, version) if action else self._status(name, version)
+        content = self._describe_metadata(name, version) if action else self._describe_status(name, version)
         return HttpResponse(200, [("content-type", JSON)], dump(content))
 
-    def _status(self, name: str, version: str | None) -> Any:
+    def _describe_status(self, name: str, version: str | None) -> Any:
         number, _ = self.find(name, version)
         versions = [number] if version is not None else sorted(self._models[name], reverse=True)
         ok = {"error_code": "OK", "error_message": ""}
@@ -102,7 +106,7 @@ class RestApi:
             "model_version_status": [{"version": str(item), "state": "AVAILABLE", "status": ok} for item in versions]
         }
 
-    def _metadata(self, name: str, version: str | None) -> Any:
+    def _describe_metadata(self, name: str, version: str | None) -> Any:
         number, model = self.find(name, version)
         return {
             "model_spec": {"name": name, "signature_name": "", "version": str(number)},
@@ -114,11 +118,13 @@ def predict(model: SavedModel, content: Any, default_signature: str = SERVING_DE
     """Answer the body of a request for `:predict`.
 
     Raises:
-        HttpError: the body is invalid, or the model rejects its values.
+        HttpError: the body is invalid, or the model rejects its values or failed.
     """
     if not isinstance(content, dict) or content.keys() - MEMBERS or ("instances" in content) == ("inputs" in content):
-        found = ", ".join(map(quote, content)) if isinstance(content, dict) else quote(content)
-        message = f'the body has {found}: send an object with "instances" or "inputs", and "signature_name" if needed'
+        contents = ", ".join(map(quote, content)) if isinstance(content, dict) else quote(content)
+        message = (
+            f'the body has {contents}: send an object with "instances" or "inputs", and "signature_name" if needed'
+        )
         raise HttpError(400, message)
     signature = find_signature(model, content.get("signature_name") or default_signature)
     if "instances" in content:
@@ -140,7 +146,7 @@ def find_signature(model: SavedModel, name: Any) -> Signature:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse JSON, in which NaN and Infinity are numbers, as in TensorFlow Serving.
+    """Parse JSON. NaN and Infinity are valid numbers, as in TensorFlow Serving.
 
     Raises:
         HttpError: 400, the body is not JSON.
@@ -156,7 +162,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def dump(value: Any) -> bytes:
-    """Return JSON, in which a number that is not finite is NaN or Infinity, as in TensorFlow Serving."""
+    """Return JSON. Numbers that are not finite become NaN or Infinity, as in TensorFlow Serving."""
     if _is_finite(value):
         return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     return json.dumps(value, default=lambda array: array.tolist()).encode()

@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from microjobs.hosting.body_reader import INCOMPLETE, body_too_large
+from microjobs.hosting.body_reader import INCOMPLETE_BODY_ERROR, body_too_large
 from microjobs.hosting.media_types import JSON
 from microjobs.hosting.responses import INTERNAL_ERROR, HttpError, HttpResponse, quote
 
@@ -16,16 +16,17 @@ from .rest_api import RestApi
 logger = logging.getLogger("microjobs")
 
 TIMEOUT_SECONDS = 60.0
-"""Time that a client may need for its next bytes."""
+"""Maximum time in seconds until the next bytes of a request arrive."""
 MAX_BODY_BYTES = 1 << 30
-"""Limit of a body. It is higher than that of `/invocations`, because a handler may unpack what it received."""
+"""Maximum size of a body. It is higher than that of `/invocations`, because a handler may unpack what it received."""
 LENGTH = re.compile("[0-9]{1,18}")
-"""Python refuses to parse a number of thousands of digits."""
+"""Matches a Content-Length with a limited number of digits: Python refuses to parse a number with thousands of
+digits."""
 MAX_CONNECTIONS = 64
-"""Connections that are served at once; further ones wait."""
+"""Maximum number of connections that are served at the same time. Other connections wait."""
 
 
-class _Exchange(BaseHTTPRequestHandler):
+class _RequestHandler(BaseHTTPRequestHandler):
     server: "RestServer"
     timeout = TIMEOUT_SECONDS
 
@@ -37,7 +38,7 @@ class _Exchange(BaseHTTPRequestHandler):
         except Exception:
             logger.exception("%s %s failed", self.command, self.path)
             response = INTERNAL_ERROR.response()
-        with contextlib.suppress(OSError):  # the handler has closed the connection, or does not read
+        with contextlib.suppress(OSError):  # the client, a user's handler, has closed the connection, or does not read
             self._send(response)
 
     do_GET = do_POST = _answer  # noqa: N815  the base class defines these names
@@ -56,7 +57,7 @@ class _Exchange(BaseHTTPRequestHandler):
         except TimeoutError:
             raise HttpError(408, f"no part of the body arrived for {self.timeout:g} s: send it faster") from None
         if len(body) < length:
-            raise INCOMPLETE
+            raise INCOMPLETE_BODY_ERROR
         return self.server.api.answer(self.command, self.path, body)
 
     def _read_length(self) -> int:
@@ -76,7 +77,7 @@ class _Exchange(BaseHTTPRequestHandler):
         return length
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: the handler knows what it requests."""
+        """Log nothing, because all requests come from the user's own handler."""
 
 
 class RestServer(ThreadingHTTPServer):
@@ -86,7 +87,7 @@ class RestServer(ThreadingHTTPServer):
     """
 
     def __init__(self, api: RestApi) -> None:
-        super().__init__(("127.0.0.1", 0), _Exchange)
+        super().__init__(("127.0.0.1", 0), _RequestHandler)
         self.api = api
         self.address = f"http://127.0.0.1:{self.server_port}"
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)

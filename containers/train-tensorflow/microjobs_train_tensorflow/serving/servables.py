@@ -11,7 +11,7 @@ from microjobs.errors import UserError
 
 logger = logging.getLogger("microjobs")
 
-FILE = "saved_model.pb"
+SAVED_MODEL_FILE = "saved_model.pb"
 DEFAULT_NAME = "model"
 """Name of a model that is at the top of the model folder."""
 
@@ -22,24 +22,27 @@ Versions = Mapping[int, Path]
 def find_servables(folder: Path) -> Mapping[str, Versions]:
     """Return the versions of each model by the model's name; empty if the folder has no SavedModel.
 
-    The folder `code` belongs to the user's program. If no SavedModel is in a folder whose name is a number, all are
-    version 1. Otherwise, SavedModels in folders with other names are ignored, as by AWS's image.
+    The folder `code` is not searched, because it belongs to the user's program. If no SavedModel is in a folder whose
+    name is a number, each SavedModel is version 1 of its model. Otherwise, SavedModels in folders with other names are
+    ignored, as by AWS's image.
 
     Raises:
-        UserError: two models have the same name, or two SavedModels of a model the same version.
+        UserError: two models have the same name, or two SavedModels of a model have the same version.
     """
-    paths = sorted(file.parent for file in folder.rglob(FILE) if not file.is_relative_to(folder / "code"))
-    numbered = [path for path in paths if path != folder and path.name.isdecimal()]
-    found: dict[str, dict[int, Path]] = {}
-    bases: dict[str, Path] = {}
-    for path in numbered or paths:
-        base = path.parent if numbered else path
-        name = DEFAULT_NAME if base == folder else base.name
-        if bases.setdefault(name, base) != base:
-            raise UserError(f"{bases[name]} and {base} are both named {name!r}: rename one of the folders")
-        _add_version(found.setdefault(name, {}), int(path.name) if numbered else 1, path)
-    _warn_of_ignored([path for path in paths if numbered and path not in numbered])
-    return found
+    paths = sorted(file.parent for file in folder.rglob(SAVED_MODEL_FILE) if not file.is_relative_to(folder / "code"))
+    version_folders = [path for path in paths if path != folder and path.name.isdecimal()]
+    versions_by_name: dict[str, dict[int, Path]] = {}
+    model_folders: dict[str, Path] = {}
+    for path in version_folders or paths:
+        model_folder = path.parent if version_folders else path
+        name = DEFAULT_NAME if model_folder == folder else model_folder.name
+        if model_folders.setdefault(name, model_folder) != model_folder:
+            raise UserError(
+                f"{model_folders[name]} and {model_folder} are both named {name!r}: rename one of the folders"
+            )
+        _add_version(versions_by_name.setdefault(name, {}), int(path.name) if version_folders else 1, path)
+    _warn_about_ignored_models([path for path in paths if version_folders and path not in version_folders])
+    return versions_by_name
 
 
 def _add_version(versions: dict[int, Path], number: int, path: Path) -> None:
@@ -48,6 +51,6 @@ def _add_version(versions: dict[int, Path], number: int, path: Path) -> None:
     versions[number] = path
 
 
-def _warn_of_ignored(paths: Sequence[Path]) -> None:
+def _warn_about_ignored_models(paths: Sequence[Path]) -> None:
     for path in paths:
         logger.warning("%s is not served, because other SavedModels are in folders with a number", path)

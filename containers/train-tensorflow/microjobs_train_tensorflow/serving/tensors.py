@@ -24,7 +24,8 @@ KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 OUTPUT_KINDS = "fiubO"
 """Kinds of outputs that responses can contain, by NumPy's codes; objects are bytes."""
 WIDER_TYPES = (np.dtype(np.int8), np.dtype(np.float32))
-"""The types of NumPy that replace those of ml_dtypes, such as int4 and bfloat16; the first one that has all values."""
+"""Types of NumPy that replace types of ml_dtypes, such as int4 and bfloat16. The first type that can represent all
+values is used."""
 USER_DEFINED = 2
 """Value of `dtype.isbuiltin` for types of other packages, which have the kind V or f whatever they contain."""
 
@@ -43,7 +44,7 @@ class TensorSpec:
 
     @property
     def kind(self) -> str:
-        """The kind of the values, by NumPy's codes; that of bfloat16 is f."""
+        """NumPy's code for the kind of the values. The kind of bfloat16 is f."""
         return widen(self.dtype).kind
 
 
@@ -92,7 +93,7 @@ def read_rows(instances: Any, inputs: Mapping[str, TensorSpec]) -> Mapping[str, 
     if not isinstance(instances, list) or not instances:
         raise HttpError(400, f'"instances" is {quote(instances)}: send a list with at least one row')
     if not _is_named(instances[0]):
-        return {name: make_array(instances, inputs[name], name) for name in [_single_input(inputs)]}
+        return {name: make_array(instances, inputs[name], name) for name in [_get_single_input(inputs)]}
     for number, row in enumerate(instances):
         if not _is_named(row) or row.keys() != inputs.keys():
             names = ", ".join(inputs)
@@ -107,7 +108,7 @@ def read_columns(values: Any, inputs: Mapping[str, TensorSpec]) -> Mapping[str, 
         HttpError: 400, the values do not match the inputs.
     """
     if not _is_named(values):
-        return {name: make_array(values, inputs[name], name) for name in [_single_input(inputs)]}
+        return {name: make_array(values, inputs[name], name) for name in [_get_single_input(inputs)]}
     if values.keys() != inputs.keys():
         raise HttpError(400, f'"inputs" has {_join(values)}: the signature has the inputs {_join(inputs)}')
     return {name: make_array(values[name], spec, name) for name, spec in inputs.items()}
@@ -128,7 +129,8 @@ def make_array(values: Any, spec: TensorSpec, name: str) -> Array:
 
 def _make_numbers(values: Any, spec: TensorSpec, name: str) -> Array:
     dtype, kind = spec.dtype, spec.kind
-    # Checked before `np.array`, which would give each element the width of the longest text, and convert true to 1.
+    # Types are checked before `np.array`, which would give each element the width of the longest text, and convert true
+    # to 1.
     if contains((str, dict) if kind == "b" else (str, dict, bool), values):
         raise HttpError(400, f"input {name!r} is {quote(values)}: the signature expects {dtype}")
     try:
@@ -169,7 +171,8 @@ def _encode_strings(value: Any, name: str) -> Any:
         if isinstance(value, str):
             return value.encode()
         return base64.b64decode(value[BYTES], validate=True)
-    except (TypeError, KeyError, ValueError):  # ValueError: not base64, or half of a surrogate pair
+    except (TypeError, KeyError, ValueError):
+        # ValueError means that the text is not base64, or has half of a surrogate pair
         raise HttpError(
             400, f'input {name!r} contains {quote(value)}: send text, or bytes as {{"{BYTES}": "…"}}'
         ) from None
@@ -220,7 +223,7 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() != {BYTES}
 
 
-def _single_input(inputs: Mapping[str, TensorSpec]) -> str:
+def _get_single_input(inputs: Mapping[str, TensorSpec]) -> str:
     if len(inputs) != 1:
         raise HttpError(400, f"the signature has the inputs {_join(inputs)}: send an object with them")
     return next(iter(inputs))
@@ -228,7 +231,7 @@ def _single_input(inputs: Mapping[str, TensorSpec]) -> str:
 
 def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
     return len(shape) == len(expected) and all(
-        wanted in (None, size) for size, wanted in zip(shape, expected, strict=True)
+        expected_size in (None, size) for size, expected_size in zip(shape, expected, strict=True)
     )
 
 

@@ -1,15 +1,15 @@
-// Loads the console, and reloads the page if a file does not arrive: Chromium ends all requests when a network interface
-// appears, such as that of a container that starts.
+// Loads the console, and reloads the page if a file cannot be loaded: Chromium ends all requests when a network
+// interface appears, such as the interface of a new container.
 
-const RELOADS = "reloads";
+const RELOADS_KEY = "reloads"; // the number of reloads in the session's storage
 const MAX_RELOADS = 5;
 const RELOAD_DELAY_MS = 500;
 
 function reload(error) {
-  const count = Number(sessionStorage.getItem(RELOADS) ?? 0);
+  const count = Number(sessionStorage.getItem(RELOADS_KEY) ?? 0);
   if (count >= MAX_RELOADS) throw error;
-  sessionStorage.setItem(RELOADS, String(count + 1));
+  sessionStorage.setItem(RELOADS_KEY, String(count + 1));
   setTimeout(() => location.reload(), RELOAD_DELAY_MS);
 }
 
-import("./main.js").then(() => sessionStorage.removeItem(RELOADS), reload);
+import("./main.js").then(() => sessionStorage.removeItem(RELOADS_KEY), reload);

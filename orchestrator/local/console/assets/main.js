@@ -36,7 +36,7 @@ const NoSession = ({ error }) => html`
 
 function App() {
   const address = useAddress();
-  const found = findPage(pages, address.parts);
+  const route = findPage(pages, address.parts);
   const [module, setModule] = useState(null);
   const [error, setError] = useState(null);
   const [hasEnded, setHasEnded] = useState(false);
@@ -44,16 +44,16 @@ function App() {
   useEffect(() => {
     setModule(null);
     setError(null);
-    found?.page.load().then((content) => setModule({ content, path: found.page.path }), setError);
-  }, [found?.page.path]);
+    route?.page.load().then((content) => setModule({ content, path: route.page.path }), setError);
+  }, [route?.page.path]);
   if (hasEnded) return html`<${NoSession} />`;
-  const Page = module?.path === found?.page.path ? module?.content.Page : null;
+  const Page = module?.path === route?.page.path ? module?.content.Page : null;
   return html`
-    <${Navigation} current=${found?.page.path} />
+    <${Navigation} current=${route?.page.path} />
     <main id="main" tabindex="-1">
       <${Problem} error=${error} />
-      ${found ? null : html`<${Heading}>Page not found<//><p><a href="#/jobs">Show all jobs</a></p>`}
-      ${Page && html`<${Page} key=${address.parts.join("/")} params=${found.params} query=${address.query} />`}
+      ${route ? null : html`<${Heading}>Page not found<//><p><a href="#/jobs">Show all jobs</a></p>`}
+      ${Page && html`<${Page} key=${address.parts.join("/")} params=${route.params} query=${address.query} />`}
     </main>
   `;
 }

@@ -1,6 +1,6 @@
-// The pages: one module and one line each. `path` is the part of the address behind `#/`; parts that start with a colon
-// are parameters. Pages with a `title` are in the navigation. A module exports the component `Page`, which gets the
-// parameters and the query of the address.
+// The pages: each page has one module and one line of this list. `path` is the part of the address after `#/`; segments
+// that start with a colon are parameters. Pages with a `title` are in the navigation. A module exports the component
+// `Page`, which gets the parameters and the query of the address.
 
 export const pages = [
   { path: "jobs", title: "Jobs", load: () => import("./pages/list.js") },

@@ -6,11 +6,11 @@ from typing import Any
 
 from botocore import xform_name
 
-from microjobs_orchestrator.local.console.code.expressions import Call, Statement, format_program, json_text
+from microjobs_orchestrator.local.console.code.expressions import Call, Statement, format_program, make_json_call
 from microjobs_orchestrator.local.console.code.requests import SERVICE, CreateRequest
 
 JSON_TEXTS = ("PipelineDefinition",)
-"""Members that are texts of JSON: programs are readable if they contain the value."""
+"""Members whose value is JSON text. The programs contain the parsed value, which is easier to read."""
 
 
 def format_boto3(requests: Sequence[CreateRequest], url: str, region: str) -> str:
@@ -23,7 +23,8 @@ def format_boto3(requests: Sequence[CreateRequest], url: str, region: str) -> st
 def format_cli(requests: Sequence[CreateRequest], url: str, region: str) -> str:
     """Return commands for a POSIX shell.
 
-    The request is in a file, because the length of an argument is limited. No line of JSON is `END`.
+    The commands write the request to a file, because the length of an argument is limited. JSON contains no line `END`,
+    so this line can end the file's content.
     """
     return "\n".join(_format_command(request, url, region) for request in requests)
 
@@ -44,4 +45,5 @@ def make_client_call(request: CreateRequest, client: str, comment: str = "") -> 
 
 
 def format_member(name: str, value: Any) -> Any:
-    return json_text(json.loads(value)) if name in JSON_TEXTS else value
+    """Return the value of a member in a program. For JSON text, this is a call of `json.dumps`."""
+    return make_json_call(json.loads(value)) if name in JSON_TEXTS else value

@@ -1,4 +1,4 @@
-"""Python programs as values: calls with arguments, and their text."""
+"""Formats Python programs from calls and their arguments."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-WIDTH = 88
+MAX_LINE_CHARACTERS = 88
 INDENT = "    "
 
 
@@ -25,7 +25,7 @@ class Call:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     positional: Sequence[Any] = ()
     module: str = ""
-    """The module from which the program imports the function. Empty: the function belongs to a variable."""
+    """The module from which the program imports the function; empty for a method of a variable."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Statement:
     comment: str = ""
 
 
-def json_text(value: Any) -> Call:
-    """Return an expression for a text of JSON."""
+def make_json_call(value: Any) -> Call:
+    """Return a call of `json.dumps`, which makes JSON text from a value."""
     return Call("json.dumps", positional=[value], module="json")
 
 
@@ -51,7 +51,9 @@ def format_program(statements: Sequence[Statement]) -> str:
     }
     imports = [f"import {module}" for module in modules]
     for module in sorted({module for module, _ in names}):
-        imports += _format_import(module, sorted(function for one, function in names if one == module))
+        imports += _format_import(
+            module, sorted(function for function_module, function in names if function_module == module)
+        )
     return "\n".join([*imports, *map(_format_statement, statements), ""])
 
 
@@ -59,8 +61,8 @@ def _format_import(module: str, names: Sequence[str]) -> Iterator[str]:
     line = f"from {module} import {', '.join(names)}"
     yield (
         line
-        if len(line) <= WIDTH
-        else f"from {module} import (\n{''.join(f'{INDENT}{one},{chr(10)}' for one in names)})"
+        if len(line) <= MAX_LINE_CHARACTERS
+        else f"from {module} import (\n{''.join(f'{INDENT}{name},{chr(10)}' for name in names)})"
     )
 
 
@@ -71,7 +73,7 @@ def _format_statement(statement: Statement) -> str:
 
 
 def format_value(value: Any, indent: str = "", offset: int = 0) -> str:
-    """Return the text of an expression: one line if it fits, else one line per item.
+    """Return the text of an expression, on one line if it fits, else with one line per item.
 
     Args:
         indent: the indentation of the line on which the text begins.
@@ -80,16 +82,16 @@ def format_value(value: Any, indent: str = "", offset: int = 0) -> str:
     opening, items, closing = _split(value)
     if not items:
         return opening + closing
-    flat = f"{opening}{', '.join(f'{prefix}{format_value(item)}' for prefix, item in items)}{closing}"
-    if len(indent) + offset + len(flat) <= WIDTH and "\n" not in flat:
-        return flat
-    inner = indent + INDENT
-    lines = [f"{inner}{prefix}{format_value(item, inner, len(prefix) + 1)},\n" for prefix, item in items]
+    line = f"{opening}{', '.join(f'{prefix}{format_value(item)}' for prefix, item in items)}{closing}"
+    if len(indent) + offset + len(line) <= MAX_LINE_CHARACTERS and "\n" not in line:
+        return line
+    item_indent = indent + INDENT
+    lines = [f"{item_indent}{prefix}{format_value(item, item_indent, len(prefix) + 1)},\n" for prefix, item in items]
     return f"{opening}\n{''.join(lines)}{indent}{closing}"
 
 
 def _split(value: Any) -> tuple[str, Sequence[tuple[str, Any]], str]:
-    """Return the beginning of a text, the items with the texts before them, and the end."""
+    """Return the opening text, such as `f(`, the items with their prefixes, such as `x=`, and the closing text."""
     if isinstance(value, Call):
         keywords = [(f"{name}=", item) for name, item in value.arguments.items()]
         return f"{value.function}(", [*(("", item) for item in value.positional), *keywords], ")"
@@ -101,7 +103,7 @@ def _split(value: Any) -> tuple[str, Sequence[tuple[str, Any]], str]:
 
 
 def _format_scalar(value: Any) -> str:
-    """Return the text of a value without items. JSON's texts are also Python's."""
+    """Return the text of a value without items. A string in JSON is also a string literal in Python."""
     if isinstance(value, str):
         return "".join(map(_escape, json.dumps(value, ensure_ascii=False)))
     if isinstance(value, float) and not math.isfinite(value):
@@ -118,13 +120,13 @@ def _escape(character: str) -> str:
 def _find_calls(value: Any) -> Iterator[Call]:
     if isinstance(value, Call):
         yield value
-        yield from _find_in((*value.positional, *value.arguments.values()))
+        yield from _find_calls_in_items((*value.positional, *value.arguments.values()))
     elif isinstance(value, Mapping):
-        yield from _find_in(value.values())
+        yield from _find_calls_in_items(value.values())
     elif isinstance(value, (list, tuple)):
-        yield from _find_in(value)
+        yield from _find_calls_in_items(value)
 
 
-def _find_in(values: Iterable[Any]) -> Iterator[Call]:
+def _find_calls_in_items(values: Iterable[Any]) -> Iterator[Call]:
     for value in values:
         yield from _find_calls(value)

@@ -7,13 +7,13 @@ from typing import Any
 from botocore.model import StructureShape
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.kinds import Kind, all_kinds
-from microjobs_orchestrator.local.protocols.answer import Service
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.kinds import Kind, load_kinds
+from microjobs_orchestrator.local.protocols.models import load_operation_model
+from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.state import Record, State
 
 SERVICE = "sagemaker"
-CONFIG = "EndpointConfigName"
+CONFIG_MEMBER = "EndpointConfigName"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class CreateRequest:
 
     kind: Kind
     members: Mapping[str, Any]
-    """The members without the token that makes a repeated request return the first resource."""
+    """The members without the idempotency token. With the same token, a repeated request creates no new resource."""
 
     @property
     def operation(self) -> str:
@@ -30,19 +30,20 @@ class CreateRequest:
 
     @property
     def shape(self) -> StructureShape:
-        return _get_input(self.kind)
+        return _get_input_shape(self.kind)
 
     @property
-    def tokens(self) -> list[str]:
-        """The members whose value must be new in each request."""
-        return _get_tokens(self.kind)
+    def idempotency_members(self) -> list[str]:
+        """The names of the members with idempotency tokens. Their values must be new in each request."""
+        return _list_idempotency_members(self.kind)
 
 
 CHANGING_MEMBERS: Mapping[str, tuple[str, ...]] = {
-    "endpoint": (CONFIG,),
+    "endpoint": (CONFIG_MEMBER,),
     "pipeline": ("PipelineDefinition", "PipelineDescription", "RoleArn"),
 }
-"""Members whose present values Describe returns: Update operations change them."""
+"""Members that Update operations change. The stored request has the old values of these members, and Describe returns
+their current values."""
 
 
 class Requests:
@@ -55,23 +56,29 @@ class Requests:
 
     def __init__(self, state: State, operations: Service) -> None:
         self._state, self._operations = state, operations
-        self._kinds = {kind.arn_type: kind for kind in all_kinds()}
+        self._kinds = {kind.arn_type: kind for kind in load_kinds()}
 
     def find(self, arn: str) -> list[CreateRequest]:
-        """Return the requests in the order in which clients send them. The last one creates the resource with the ARN.
+        """Return the requests in the order in which clients send them. The last request creates the resource with the
+        ARN.
 
         Raises:
             ServiceError: the resource does not exist, or no request created it.
         """
         record = self._state.get_by_arn(arn)
         if record is None or record.kind not in self._kinds or not record.request:
-            raise ServiceError("ResourceNotFoundException", f"there is no request of a resource {arn!r:.200}")
+            message = f"there is no request that created the resource {arn!r:.200}"
+            raise ServiceError("ResourceNotFoundException", message)
         return list(self._make_requests(record))
 
     def _make_requests(self, record: Record) -> Iterator[CreateRequest]:
-        """Yield the request of a resource, after those of an endpoint's configuration and models that still exist."""
+        """Yield the request that created a resource.
+
+        Before the request for an endpoint, yield the requests for its configuration, and before these, the requests for
+        the models. Configurations and models that were deleted are left out.
+        """
         request = self._make_request(record)
-        if record.kind == "endpoint" and (config := self._state.get("endpoint-config", request.members[CONFIG])):
+        if record.kind == "endpoint" and (config := self._state.get("endpoint-config", request.members[CONFIG_MEMBER])):
             yield from self._make_requests(config)
         if record.kind == "endpoint-config":
             models = [self._state.get("model", name) for name in _list_models(record.request)]
@@ -79,28 +86,29 @@ class Requests:
         yield request
 
     def _make_request(self, record: Record) -> CreateRequest:
-        """Return a request without its token. A stored request may also have copies of other resources."""
+        """Return a request without its idempotency token, and without the copies of other resources that the stored
+        request may contain."""
         kind = self._kinds[record.kind]
-        names = _get_input(kind).members.keys() - set(_get_tokens(kind))
+        names = _get_input_shape(kind).members.keys() - set(_list_idempotency_members(kind))
         members = {name: value for name, value in record.request.items() if name in names}
-        if changing := CHANGING_MEMBERS.get(record.kind):
-            found: Any = self._operations[kind.operations["Describe"]]({kind.name_member: record.name})
-            members |= {name: found[name] for name in changing if name in found}
+        if changing_members := CHANGING_MEMBERS.get(record.kind):
+            response: Any = self._operations[kind.operations["Describe"]]({kind.name_member: record.name})
+            members |= {name: response[name] for name in changing_members if name in response}
         return CreateRequest(kind, members)
 
 
 def _list_models(config: Mapping[str, Any]) -> list[str]:
     """Return the names of an endpoint configuration's models."""
     variants = (*config.get("ProductionVariants", ()), *config.get("ShadowProductionVariants", ()))
-    return list(dict.fromkeys(one["ModelName"] for one in variants if "ModelName" in one))
+    return list(dict.fromkeys(variant["ModelName"] for variant in variants if "ModelName" in variant))
 
 
-def _get_tokens(kind: Kind) -> list[str]:
-    return list(operation_model(SERVICE, kind.operations["Create"]).idempotent_members)
+def _list_idempotency_members(kind: Kind) -> list[str]:
+    return list(load_operation_model(SERVICE, kind.operations["Create"]).idempotent_members)
 
 
-def _get_input(kind: Kind) -> StructureShape:
-    shape = operation_model(SERVICE, kind.operations["Create"]).input_shape
+def _get_input_shape(kind: Kind) -> StructureShape:
+    shape = load_operation_model(SERVICE, kind.operations["Create"]).input_shape
     if shape is None:
         raise TypeError(f"{kind.operations['Create']} has no members")
     return shape

@@ -1,7 +1,8 @@
-"""Requests as a program for version 2 of the SageMaker Python SDK: its classes, if they express the whole request.
+"""Requests as a program for version 2 of the SageMaker Python SDK. The program uses the SDK's classes if they express
+the whole request.
 
-The tables are in `sdk_v2_jobs.py` and `sdk_v2_tables.py`. A member that no argument expresses, or that the SDK would
-add, makes the program send the request with the SDK's client instead.
+The tables are in `sdk_v2_jobs.py` and `sdk_v2_tables.py`. If no argument expresses a member, or the SDK would add a
+member, the program sends the request with the SDK's client instead.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ SESSION = Statement(Call("Session", module="sagemaker"), "session")
 
 
 class Members:
-    """The members of a request that no argument has expressed yet. Paths have dots between the members."""
+    """The members of a request that no argument has expressed yet. In paths, dots separate the names of members."""
 
     def __init__(self, members: Mapping[str, Any]) -> None:
         self._members = deepcopy(dict(members))
@@ -32,7 +33,7 @@ class Members:
         return value
 
     def take(self, path: str) -> Any:
-        """Return a value like `get`, and remove it, with the structures that it leaves empty."""
+        """Return a value as `get` does, and remove the member. Also remove structures that are then empty."""
         if (value := self.get(path)) is not None:
             parent, _, name = path.rpartition(".")
             structure = self.get(parent) if parent else self._members
@@ -53,11 +54,11 @@ def _list_paths(value: Any, path: str = "") -> Iterator[str]:
         yield from _list_paths(item, f"{path}.{name}" if path else name)
 
 
-class Source(Protocol):
+class ArgumentSource(Protocol):
     """The part of a request that an argument expresses."""
 
     def read(self, members: Members) -> Any:
-        """Take the members from the request; return the argument, or None if there is none."""
+        """Return the argument, and remove the members that it expresses. Return None if there is no such member."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Choice:
-    """A member whose argument accepts only some of its values."""
+    """A member for which the argument accepts only some values. Other values remain in the request."""
 
     path: str
     values: Mapping[Any, Any]
+    """Arguments by the value of the member."""
     default: Any = None
+    """The argument for other values."""
 
     def read(self, members: Members) -> Any:
         if members.get(self.path) not in self.values:
@@ -95,53 +98,54 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class New:
-    """A call of a function or a class. It has the arguments whose members the request has."""
+class CallSource:
+    """A call of a function or a class. The call has only arguments whose members are in the request."""
 
     function: str
-    arguments: Mapping[str, Source]
+    arguments: Mapping[str, ArgumentSource]
     module: str = ""
-    required: Collection[str] = ()
-    """Members for which the SDK would send a default value of its own."""
+    required_members: Collection[str] = ()
+    """Members that the request must have: if they are missing, the SDK sends its own default values."""
 
     def read(self, members: Members) -> Call | None:
         arguments = {name: source.read(members) for name, source in self.arguments.items()}
-        found = {name: value for name, value in arguments.items() if value is not None}
-        return Call(self.function, found, module=self.module) if found else None
+        call_arguments = {name: value for name, value in arguments.items() if value is not None}
+        return Call(self.function, call_arguments, module=self.module) if call_arguments else None
 
 
 @dataclass(frozen=True)
-class Each:
-    """A list of structures. With a key, the argument is a dictionary by this member of the structures."""
+class ListSource:
+    """A list of structures. The argument is a list, or a dictionary."""
 
     path: str
-    item: New
+    item: CallSource
     key: str = ""
+    """The member whose values are the keys of the dictionary; empty for a list."""
 
     def read(self, members: Members) -> Any:
         items = [Members(value) for value in members.get(self.path) or []]
         keys = [item.take(self.key) for item in items] if self.key else []
         calls = [self.item.read(item) for item in items]
         if any(item.list_paths() for item in items) or len(set(keys)) != len(keys):
-            return None  # the member remains: no argument expresses it
+            return None  # the member remains in the request: no argument expresses it
         members.take(self.path)
         return (dict(zip(keys, calls, strict=True)) if self.key else calls) or None
 
 
 @dataclass(frozen=True)
-class Merged:
-    """Several dictionaries that are one argument."""
+class MergedSource:
+    """Several lists whose dictionaries are merged to one argument."""
 
-    sources: Sequence[Each]
+    sources: Sequence[ListSource]
 
     def read(self, members: Members) -> Any:
-        found = [source.read(members) or {} for source in self.sources]
-        return {name: value for part in found for name, value in part.items()} or None
+        dictionaries = [source.read(members) or {} for source in self.sources]
+        return {name: value for part in dictionaries for name, value in part.items()} or None
 
 
 @dataclass(frozen=True)
 class Number:
-    """A text that is the number which Python writes in the same way."""
+    """A member whose value is a number as text. The argument is the number, if Python formats it as the same text."""
 
     path: str
 
@@ -160,12 +164,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Program:
-    """The calls that send one request. Each call has a variable, or an empty text."""
+    """The calls that send one request."""
 
-    calls: Sequence[tuple[str, New]]
+    calls: Sequence[tuple[str, CallSource]]
+    """The calls, each with the name of the variable for its result; empty if the program does not use the result."""
     name: str
-    """The words that comments use for the SDK's classes."""
-    taken: Mapping[str, Any] = field(default_factory=dict)
+    """The name of the SDK's class or method in comments."""
+    fixed_values: Mapping[str, Any] = field(default_factory=dict)
     """Values that the SDK always sends, by path."""
 
 
@@ -175,7 +180,9 @@ def format_sdk_v2(requests: Sequence[CreateRequest], programs: Mapping[str, Prog
     Args:
         programs: the calls for the kinds of resources, by their nouns.
     """
-    statements = [one for request in requests for one in _make_statements(request, programs.get(request.kind.noun))]
+    statements = [
+        statement for request in requests for statement in _make_statements(request, programs.get(request.kind.noun))
+    ]
     return format_program([SESSION, *statements])
 
 
@@ -184,13 +191,13 @@ def _make_statements(request: CreateRequest, program: Program | None) -> list[St
         comment = f"The SDK has no class for {request.operation}."
         return [make_client_call(request, "session.sagemaker_client", comment)]
     members = Members(request.members)
-    missing = [path for _, call in program.calls for path in call.required if members.get(path) is None]
-    for path, value in program.taken.items():
+    missing_paths = [path for _, call in program.calls for path in call.required_members if members.get(path) is None]
+    for path, value in program.fixed_values.items():
         if members.get(path) == value:
             members.take(path)
     statements = [Statement(call.read(members) or Call(call.function), name) for name, call in program.calls]
     reasons = [
         *(f"{program.name} cannot express {path}." for path in members.list_paths()),
-        *(f"{program.name} would send a value of its own for {path}." for path in missing),
+        *(f"{program.name} would send its own value for {path}." for path in missing_paths),
     ]
     return [make_client_call(request, "session.sagemaker_client", "\n".join(reasons))] if reasons else statements

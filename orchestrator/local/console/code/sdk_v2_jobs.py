@@ -4,25 +4,25 @@ from collections.abc import Mapping
 
 from microjobs_orchestrator.local.console.code.expressions import Name
 from microjobs_orchestrator.local.console.code.sdk_v2 import (
+    ArgumentSource,
+    CallSource,
     Choice,
     Constant,
-    Each,
+    ListSource,
     Member,
-    New,
     Program,
-    Source,
 )
 
 
-def map_members(prefix: str = "", /, **paths: str) -> dict[str, Source]:
-    """Return arguments whose values are members below a prefix."""
+def map_members(prefix: str = "", /, **paths: str) -> dict[str, ArgumentSource]:
+    """Return the sources of arguments whose values are members. `prefix` is the beginning of all paths."""
     return {name: Member(f"{prefix}{path}") for name, path in paths.items()}
 
 
 SESSION = {"sagemaker_session": Constant(Name("session"))}
 NO_WAIT = {"wait": Constant(False)}
 
-TRAINING_INPUT = New(
+TRAINING_INPUT = CallSource(
     "TrainingInput",
     {
         **map_members(
@@ -38,22 +38,25 @@ TRAINING_INPUT = New(
             record_wrapping="RecordWrapperType",
             input_mode="InputMode",
         ),
-        "shuffle_config": New("ShuffleConfig", map_members(seed="ShuffleConfig.Seed"), "sagemaker.inputs"),
+        "shuffle_config": CallSource("ShuffleConfig", map_members(seed="ShuffleConfig.Seed"), "sagemaker.inputs"),
     },
     "sagemaker.inputs",
 )
 
 
-def make_estimator(prefix: str, resources: str, hyperparameters: str, further: Mapping[str, Source]) -> New:
-    """Return the estimator of a training job, or of a tuning job's definition.
+def make_estimator(
+    prefix: str, resources: str, hyperparameters: str, more_arguments: Mapping[str, ArgumentSource]
+) -> CallSource:
+    """Return the call that creates the estimator for a training job, or for the training jobs of a tuning job.
 
     Args:
-        prefix: the path of the structure that contains the other members.
-        resources: the structure with the instances.
-        hyperparameters: the member with the hyperparameters.
+        prefix: the path of the structure that contains all other members, with a dot; empty for the request.
+        resources: the name of the structure with the instances.
+        hyperparameters: the name of the member with the hyperparameters.
+        more_arguments: further arguments of the call.
     """
     resources = f"{prefix}{resources}."
-    return New(
+    return CallSource(
         "Estimator",
         {
             **map_members(
@@ -84,11 +87,11 @@ def make_estimator(prefix: str, resources: str, hyperparameters: str, further: M
                 volume_kms_key="VolumeKmsKeyId",
             ),
             "disable_output_compression": Choice(f"{prefix}OutputDataConfig.CompressionType", {"NONE": True}),
-            **further,
+            **more_arguments,
             **SESSION,
         },
         "sagemaker.estimator",
-        required=(
+        required_members=(
             f"{prefix}AlgorithmSpecification.TrainingInputMode",
             f"{prefix}StoppingCondition.MaxRuntimeInSeconds",
             f"{resources}VolumeSizeInGB",
@@ -116,7 +119,7 @@ TRAINING = Program(
                         keep_alive_period_in_seconds="ResourceConfig.KeepAlivePeriodInSeconds",
                         tags="Tags",
                     ),
-                    "tensorboard_output_config": New(
+                    "tensorboard_output_config": CallSource(
                         "TensorBoardOutputConfig",
                         map_members(
                             "TensorBoardOutputConfig.",
@@ -132,10 +135,10 @@ TRAINING = Program(
         ),
         (
             "",
-            New(
+            CallSource(
                 "estimator.fit",
                 {
-                    "inputs": Each("InputDataConfig", TRAINING_INPUT, key="ChannelName"),
+                    "inputs": ListSource("InputDataConfig", TRAINING_INPUT, key="ChannelName"),
                     **map_members(job_name="TrainingJobName", experiment_config="ExperimentConfig"),
                     **NO_WAIT,
                 },
@@ -143,10 +146,10 @@ TRAINING = Program(
         ),
     ),
     "Estimator",
-    taken={"ProfilerConfig": {"DisableProfiler": True}},
+    fixed_values={"ProfilerConfig": {"DisableProfiler": True}},
 )
 
-PROCESSING_INPUT = New(
+PROCESSING_INPUT = CallSource(
     "ProcessingInput",
     {
         **map_members(
@@ -162,7 +165,7 @@ PROCESSING_INPUT = New(
     },
     "sagemaker.processing",
 )
-PROCESSING_OUTPUT = New(
+PROCESSING_OUTPUT = CallSource(
     "ProcessingOutput",
     {
         **map_members("S3Output.", source="LocalPath", destination="S3Uri", s3_upload_mode="S3UploadMode"),
@@ -170,7 +173,7 @@ PROCESSING_OUTPUT = New(
     },
     "sagemaker.processing",
 )
-NETWORK = New(
+NETWORK = CallSource(
     "NetworkConfig",
     map_members(
         "NetworkConfig.",
@@ -185,7 +188,7 @@ PROCESSING = Program(
     (
         (
             "processor",
-            New(
+            CallSource(
                 "Processor",
                 {
                     **map_members(
@@ -212,11 +215,11 @@ PROCESSING = Program(
         ),
         (
             "",
-            New(
+            CallSource(
                 "processor.run",
                 {
-                    "inputs": Each("ProcessingInputs", PROCESSING_INPUT),
-                    "outputs": Each("ProcessingOutputConfig.Outputs", PROCESSING_OUTPUT),
+                    "inputs": ListSource("ProcessingInputs", PROCESSING_INPUT),
+                    "outputs": ListSource("ProcessingOutputConfig.Outputs", PROCESSING_OUTPUT),
                     **map_members(
                         arguments="AppSpecification.ContainerArguments",
                         job_name="ProcessingJobName",
@@ -235,7 +238,7 @@ TRANSFORM = Program(
     (
         (
             "transformer",
-            New(
+            CallSource(
                 "Transformer",
                 {
                     **map_members(
@@ -266,7 +269,7 @@ TRANSFORM = Program(
         ),
         (
             "",
-            New(
+            CallSource(
                 "transformer.transform",
                 {
                     **map_members(

@@ -5,15 +5,15 @@ from typing import Any
 
 from microjobs_orchestrator.local.console.code.expressions import Name
 from microjobs_orchestrator.local.console.code.sdk_v2 import (
+    ArgumentSource,
+    CallSource,
     Constant,
-    Each,
+    ListSource,
     Member,
     Members,
-    Merged,
-    New,
+    MergedSource,
     Number,
     Program,
-    Source,
 )
 from microjobs_orchestrator.local.console.code.sdk_v2_jobs import (
     NO_WAIT,
@@ -25,39 +25,41 @@ from microjobs_orchestrator.local.console.code.sdk_v2_jobs import (
     map_members,
 )
 
-CONFIG = "HyperParameterTuningJobConfig."
-DEFINITION = "TrainingJobDefinition."
+CONFIG_PREFIX = "HyperParameterTuningJobConfig."
+DEFINITION_PREFIX = "TrainingJobDefinition."
 
 
-def _make_range(noun: str) -> Each:
-    """Return the ranges of one type of hyperparameters, by their names."""
-    arguments: dict[str, Source] = {
+def _make_range_source(type_name: str) -> ListSource:
+    """Return the source of the ranges of one type of hyperparameters, such as `Integer`."""
+    arguments: dict[str, ArgumentSource] = {
         "min_value": Number("MinValue"),
         "max_value": Number("MaxValue"),
         "scaling_type": Member("ScalingType"),
     }
-    item = New(f"{noun}Parameter", arguments, "sagemaker.parameter")
-    return Each(f"{CONFIG}ParameterRanges.{noun}ParameterRanges", item, key="Name")
+    item = CallSource(f"{type_name}Parameter", arguments, "sagemaker.parameter")
+    return ListSource(f"{CONFIG_PREFIX}ParameterRanges.{type_name}ParameterRanges", item, key="Name")
 
 
-CATEGORIES = Each(
-    f"{CONFIG}ParameterRanges.CategoricalParameterRanges",
-    New("CategoricalParameter", map_members(values="Values"), "sagemaker.parameter"),
+CATEGORICAL_RANGES = ListSource(
+    f"{CONFIG_PREFIX}ParameterRanges.CategoricalParameterRanges",
+    CallSource("CategoricalParameter", map_members(values="Values"), "sagemaker.parameter"),
     key="Name",
 )
-HYPERBAND = New(
+HYPERBAND = CallSource(
     "HyperbandStrategyConfig",
     map_members(
-        f"{CONFIG}StrategyConfig.HyperbandStrategyConfig.", max_resource="MaxResource", min_resource="MinResource"
+        f"{CONFIG_PREFIX}StrategyConfig.HyperbandStrategyConfig.",
+        max_resource="MaxResource",
+        min_resource="MinResource",
     ),
     "sagemaker.tuner",
 )
-TUNER = New(
+TUNER = CallSource(
     "HyperparameterTuner",
     {
         "estimator": Constant(Name("estimator")),
         **map_members(
-            CONFIG,
+            CONFIG_PREFIX,
             objective_metric_name="HyperParameterTuningJobObjective.MetricName",
             objective_type="HyperParameterTuningJobObjective.Type",
             strategy="Strategy",
@@ -67,28 +69,33 @@ TUNER = New(
             early_stopping_type="TrainingJobEarlyStoppingType",
             random_seed="RandomSeed",
         ),
-        "metric_definitions": Member(f"{DEFINITION}AlgorithmSpecification.MetricDefinitions"),
-        "hyperparameter_ranges": Merged((CATEGORIES, _make_range("Continuous"), _make_range("Integer"))),
-        "strategy_config": New("StrategyConfig", {"hyperband_strategy_config": HYPERBAND}, "sagemaker.tuner"),
+        "metric_definitions": Member(f"{DEFINITION_PREFIX}AlgorithmSpecification.MetricDefinitions"),
+        "hyperparameter_ranges": MergedSource(
+            (CATEGORICAL_RANGES, _make_range_source("Continuous"), _make_range_source("Integer"))
+        ),
+        "strategy_config": CallSource("StrategyConfig", {"hyperband_strategy_config": HYPERBAND}, "sagemaker.tuner"),
         "tags": Member("Tags"),
     },
     "sagemaker.tuner",
-    required=(
-        f"{CONFIG}HyperParameterTuningJobObjective",
-        f"{CONFIG}ParameterRanges",
-        f"{CONFIG}ResourceLimits.MaxNumberOfTrainingJobs",
+    required_members=(
+        f"{CONFIG_PREFIX}HyperParameterTuningJobObjective",
+        f"{CONFIG_PREFIX}ParameterRanges",
+        f"{CONFIG_PREFIX}ResourceLimits.MaxNumberOfTrainingJobs",
     ),
 )
 TUNING = Program(
     (
-        ("estimator", make_estimator(DEFINITION, "HyperParameterTuningResourceConfig", "StaticHyperParameters", {})),
+        (
+            "estimator",
+            make_estimator(DEFINITION_PREFIX, "HyperParameterTuningResourceConfig", "StaticHyperParameters", {}),
+        ),
         ("tuner", TUNER),
         (
             "",
-            New(
+            CallSource(
                 "tuner.fit",
                 {
-                    "inputs": Each(f"{DEFINITION}InputDataConfig", TRAINING_INPUT, key="ChannelName"),
+                    "inputs": ListSource(f"{DEFINITION_PREFIX}InputDataConfig", TRAINING_INPUT, key="ChannelName"),
                     "job_name": Member("HyperParameterTuningJobName"),
                     **NO_WAIT,
                 },
@@ -100,17 +107,23 @@ TUNING = Program(
 
 
 class ContainerDefinitions:
-    """The containers of a model. For a model package, the method sends Containers, also for a single container."""
+    """The source of the argument `container_defs`.
+
+    `Session.create_model` sends a model package in Containers, even if it is the only container. Therefore, no
+    argument expresses a PrimaryContainer with a model package, and the program sends the request with the SDK's client.
+    """
 
     def read(self, members: Members) -> Any:
-        primary = members.get("PrimaryContainer")
-        is_primary = primary is not None and "ModelPackageName" not in primary
+        container = members.get("PrimaryContainer")
+        is_primary = container is not None and "ModelPackageName" not in container
         return members.take("PrimaryContainer" if is_primary else "Containers")
 
 
-def _make_session_program(method: str, further: Mapping[str, Source] | None = None, /, **paths: str) -> Program:
+def _make_session_program(
+    method: str, more_arguments: Mapping[str, ArgumentSource] | None = None, /, **paths: str
+) -> Program:
     """Return a program that calls a method of the session."""
-    call = New(f"session.{method}", {**map_members(**paths), **(further or {})})
+    call = CallSource(f"session.{method}", {**map_members(**paths), **(more_arguments or {})})
     return Program((("", call),), f"Session.{method}")
 
 
@@ -145,4 +158,5 @@ PROGRAMS: Mapping[str, Program] = {
         tags="Tags",
     ),
 }
-"""The calls for the kinds of resources, by their nouns. For other kinds, programs use the SDK's client."""
+"""The program for each kind of resource, by the kind's noun in operations, such as the `Model` of CreateModel. For
+other kinds, the programs use the boto3 client of the SDK's session."""

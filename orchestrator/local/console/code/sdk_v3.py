@@ -1,4 +1,5 @@
-"""Requests as a program for version 3 of the SageMaker Python SDK: its resource classes have the members of the API."""
+"""Requests as a program for version 3 of the SageMaker Python SDK, whose resource classes have the members of the
+API."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,27 +13,31 @@ from microjobs_orchestrator.local.console.code.requests import CreateRequest
 
 RESOURCES = "sagemaker.core.resources"
 SHAPES = "sagemaker.core.shapes.shapes"
-"""The package `sagemaker.core.shapes` replaces some of these classes by those of model cards."""
+"""The module with the classes of structures. Programs import them from this module, because the package
+`sagemaker.core.shapes` exports classes of model cards under some of the same names."""
 SHADOWED_CLASSES = ("Tag",)
-"""Some resource classes expect another class of this name. All of them accept a dictionary."""
+"""Names that several classes of structures share. The resource classes do not all expect the same one of these classes,
+but all resource classes accept a dictionary instead."""
 MISSING_KINDS = ("PipelineExecution",)
-"""Resources that the SDK's classes cannot create."""
+"""Kinds of resources that the SDK's classes cannot create, by their nouns."""
 MISSING_MEMBERS = {
-    ("CreateModelPackageInput", "InferenceSpecification"),  # ModelPackage expects the class of model cards
+    # ModelPackage expects the class of model cards for this member
+    ("CreateModelPackageInput", "InferenceSpecification"),
     ("CreatePipelineRequest", "PipelineVersionAliases"),
 }
-"""Members that the server honours and that the SDK's classes lack, with the names of their shapes."""
+"""Members that the server honours but that the SDK's classes do not have: the shape and the member."""
 SESSION = Statement(Call("Session", module="sagemaker.core.helper.session_helper"), "session")
 
 
 def format_sdk_v3(requests: Sequence[CreateRequest]) -> str:
     """Return a Python program. A resource that the SDK's classes cannot create is created with the SDK's client."""
-    missing = [_find_missing(request) for request in requests]
-    statements = [_make_statement(request, names) for request, names in zip(requests, missing, strict=True)]
-    return format_program([*([SESSION] if any(missing) else []), *statements])
+    missing_names = [_find_missing_names(request) for request in requests]
+    statements = [_make_statement(request, names) for request, names in zip(requests, missing_names, strict=True)]
+    return format_program([*([SESSION] if any(missing_names) else []), *statements])
 
 
-def _find_missing(request: CreateRequest) -> list[str]:
+def _find_missing_names(request: CreateRequest) -> list[str]:
+    """Return the members that the SDK's classes do not have, or the operation if they cannot create the resource."""
     if request.kind.noun in MISSING_KINDS:
         return [request.operation]
     return sorted(set(_find_missing_members(request.shape, request.members)))
@@ -51,13 +56,13 @@ def _find_missing_members(shape: Shape, value: Any) -> Iterator[str]:
             yield from _find_missing_members(item_shape, item)
 
 
-def _make_statement(request: CreateRequest, missing: Sequence[str]) -> Statement:
-    if missing:
-        comment = f"The resource classes of the SDK have no {', '.join(missing)}."
+def _make_statement(request: CreateRequest, missing_names: Sequence[str]) -> Statement:
+    if missing_names:
+        comment = f"The resource classes of the SDK have no {', '.join(missing_names)}."
         return make_client_call(request, "session.sagemaker_client", comment)
-    required = [name for name in request.tokens if name in request.shape.required_members]
-    tokens = {xform_name(name): Call("str", positional=[Call("uuid.uuid4", module="uuid")]) for name in required}
-    arguments = {**_make_arguments(request.shape, request.members), **tokens}
+    names = [name for name in request.idempotency_members if name in request.shape.required_members]
+    token_arguments = {xform_name(name): Call("str", positional=[Call("uuid.uuid4", module="uuid")]) for name in names}
+    arguments = {**_make_arguments(request.shape, request.members), **token_arguments}
     return Statement(Call(f"{request.kind.noun}.create", arguments, module=RESOURCES))
 
 

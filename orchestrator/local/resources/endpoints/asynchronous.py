@@ -1,4 +1,4 @@
-"""Queue of an endpoint's asynchronous invocations. The state stores the queue; the results become objects.
+"""Queue of an endpoint's asynchronous invocations. The server's database stores the queue; results are S3 objects.
 
 An invocation is deleted when its result, or the reason for its failure, is stored. If the server ends earlier, the next
 server runs the invocation again. Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
@@ -24,9 +24,9 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import full_disk, notifications
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Observer, Timer
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
-from microjobs_orchestrator.local.resources.endpoints.notifications import Result
+from microjobs_orchestrator.local.resources.endpoints.notifications import InvocationResult
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
-from microjobs_orchestrator.local.resources.models.client import PRIMARY, Body, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import PRIMARY, Body, NoResponseError
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES, DEFAULT_CONTENT_TYPE, guess_details
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Owner, Query, Record
@@ -35,9 +35,9 @@ logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-KIND = "async-invocation"
-QUEUED = "QueueMoment"
-"""A key of the internal state; its value is a stored `Moment`."""
+INVOCATION_KIND = "async-invocation"
+QUEUE_MOMENT = "QueueMoment"
+"""Key in the internal state: the time at which the invocation entered the queue, as a stored `Moment`."""
 
 DEFAULT_CONCURRENCY = 4
 """Parallel invocations of a replica if the configuration has no limit; AWS chooses a number in this case."""
@@ -52,18 +52,18 @@ REQUEST_HEADERS = {"ContentType": "Content-Type", "Accept": "Accept", "CustomAtt
 
 @dataclass(frozen=True)
 class Invocation:
-    """An invocation, as the state stores it."""
+    """An invocation, as the server's database stores it."""
 
     name: str
     inference_id: str
     headers: Mapping[str, str]
     input: str
-    """An S3 URI; empty if `body` is the input."""
+    """The S3 URI of the input; empty if `body` is the input."""
     body: str
-    """In base64."""
+    """The body of the request in base64."""
     output: str
     failure: str | None
-    """`output` and `failure` are the S3 URIs of the result and of the error."""
+    """`output` and `failure` are the S3 URIs of the result and the error; `failure` is None without S3FailurePath."""
     timeout: int
     """Seconds that the container may take to respond."""
     lifetime: int
@@ -119,11 +119,11 @@ def _make_uri(context: Context, config: Mapping[str, Any], member: str, file: st
 def list_queue(context: Context, endpoint: str) -> list[Record]:
     """Return an endpoint's invocations, oldest first."""
     owner = Owner(ENDPOINT.arn_type, endpoint)
-    return context.state.find(Query(KIND, owner=owner, descending=False, limit=-1))
+    return context.state.find(Query(INVOCATION_KIND, owner=owner, descending=False, limit=-1))
 
 
 class InvocationError(Exception):
-    """The invocation failed. With a content type, the output file contains the model's own error."""
+    """The invocation failed. If `content_type` is set, the file for the response contains the model's error."""
 
     def __init__(self, message: str, content_type: str | None = None) -> None:
         super().__init__(message)
@@ -135,7 +135,11 @@ class _ClosedError(Exception):
 
 
 class Queue:
-    """An endpoint's invocations, for any thread. `choose` returns the replica for the next invocation, or None."""
+    """Runs the asynchronous invocations of one endpoint. Any thread may call the methods.
+
+    Args:
+        choose: returns the replica for the next invocation; None if no replica serves.
+    """
 
     def __init__(
         self, context: Context, endpoint: str, choose: Callable[[], Replica | None], observe: Observer
@@ -146,20 +150,20 @@ class Queue:
         self._observe = observe
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._changes = 0
-        self._running: set[str] = set()
+        self._change_condition = threading.Condition(self._lock)
+        self._wake_count = 0
+        self._running_names: set[str] = set()
         self._pools: list[ThreadPoolExecutor] = []
         """The last pool takes new invocations; earlier pools only finish their running invocations."""
         self._concurrency = 0
 
     def open(self, concurrency: int) -> None:
-        """Start the waiting invocations, and set how many run in parallel."""
+        """Set the number of invocations that run in parallel. If the number changes, start the waiting invocations."""
         with self._lock:
             if concurrency == self._concurrency:
                 return
-            for earlier in self._pools:
-                earlier.shutdown(wait=False, cancel_futures=True)
+            for earlier_pool in self._pools:
+                earlier_pool.shutdown(wait=False, cancel_futures=True)
             self._pools.append(pool := ThreadPoolExecutor(concurrency, thread_name_prefix=f"async {self._endpoint}"))
             self._concurrency = concurrency
             for record in list_queue(self._context, self._endpoint):
@@ -167,27 +171,29 @@ class Queue:
 
     def put(self, invocation: Invocation) -> None:
         """Store and enqueue an invocation. Raise ServiceError if the endpoint or the server is ending."""
-        owner, queued = Owner(ENDPOINT.arn_type, self._endpoint), {QUEUED: Moment.now().to_members()}
+        owner, internal = Owner(ENDPOINT.arn_type, self._endpoint), {QUEUE_MOMENT: Moment.now().to_members()}
         with self._lock:
             if self._closing.is_set():
                 raise ServiceError("ServiceUnavailable", f"Endpoint {self._endpoint} is ending.", 503)
             request = asdict(invocation)
-            self._context.state.add(KIND, invocation.name, "", "Waiting", request, {}, internal=queued, owner=owner)
+            self._context.state.add(
+                INVOCATION_KIND, invocation.name, "", "Waiting", request, {}, internal=internal, owner=owner
+            )
             if self._pools:
                 self._pools[-1].submit(self._run, invocation.name)
 
     def wake(self) -> None:
         """Let waiting invocations choose a replica again."""
-        with self._changed:
-            self._changes += 1
-            self._changed.notify_all()
+        with self._change_condition:
+            self._wake_count += 1
+            self._change_condition.notify_all()
 
-    def _wait_for_change(self, changes: int, timeout: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._changes != changes or self._closing.is_set(), timeout)
+    def _wait_for_change(self, wake_count: int, timeout: float) -> None:
+        with self._change_condition:
+            self._change_condition.wait_for(lambda: self._wake_count != wake_count or self._closing.is_set(), timeout)
 
     def stop(self) -> None:
-        """Start no more invocations. Running ones end with their hosts."""
+        """Start no more invocations. Running invocations end with their hosts."""
         self._closing.set()
         self.wake()
 
@@ -199,15 +205,15 @@ class Queue:
 
     def _run(self, name: str) -> None:
         with self._lock:  # `open` also submits invocations that still run in an earlier pool
-            if name in self._running:
+            if name in self._running_names:
                 return
-            self._running.add(name)
+            self._running_names.add(name)
         try:
-            record = self._context.state.get(KIND, name)
+            record = self._context.state.get(INVOCATION_KIND, name)
             if record is not None:
-                queued = Moment.read(record.internal.get(QUEUED), record.created)
+                queue_time = Moment.read(record.internal.get(QUEUE_MOMENT), record.created)
                 invocation = Invocation(**record.request)
-                result = self._retry(invocation, partial(self._store_result, invocation, queued))
+                result = self._retry(invocation, partial(self._invoke_and_store, invocation, queue_time))
                 self._retry(invocation, partial(self._finish, invocation, record.created, result))
         except _ClosedError:
             pass
@@ -215,10 +221,10 @@ class Queue:
             logger.exception("asynchronous invocation %s of %s failed", name, self._endpoint)
         finally:
             with self._lock:
-                self._running.discard(name)
+                self._running_names.discard(name)
 
     def _retry(self, invocation: Invocation, action: Callable[[], Value]) -> Value:
-        """Perform an action of an invocation, also if the disk is full until some later time."""
+        """Perform an action of an invocation. While the disk is full, wait, and repeat the action."""
 
         def note(sentence: str) -> None:
             self._note(f"asynchronous invocation {invocation.inference_id} {sentence}")
@@ -231,12 +237,12 @@ class Queue:
         else:
             logger.warning("%s: %s", self._endpoint, sentence)
 
-    def _finish(self, invocation: Invocation, received: float, result: Result) -> None:
+    def _finish(self, invocation: Invocation, receive_time: float, result: InvocationResult) -> None:
         with self._context.state.transaction():
-            self._publish(invocation, received, result)
-            self._context.state.delete(KIND, invocation.name)
+            self._publish(invocation, receive_time, result)
+            self._context.state.delete(INVOCATION_KIND, invocation.name)
 
-    def _publish(self, invocation: Invocation, received: float, result: Result) -> None:
+    def _publish(self, invocation: Invocation, receive_time: float, result: InvocationResult) -> None:
         """Publish the notification about the end of an invocation, if its endpoint has a topic for it."""
         if (topic := invocation.notifications.get(result.topic_member)) is None:
             return
@@ -244,25 +250,26 @@ class Queue:
         if invocation.input:
             request["inputLocation"] = invocation.input
         region, output = self._context.settings.region, invocation.output
-        message = notifications.make_message(region, self._endpoint, request, output, received, result)
+        message = notifications.make_message(region, self._endpoint, request, output, receive_time, result)
         self._context.state.publish(topic, message)
 
-    def _store_result(self, invocation: Invocation, queued: Moment) -> Result:
+    def _invoke_and_store(self, invocation: Invocation, queue_time: Moment) -> InvocationResult:
+        """Send an invocation to the model, and store the response, or the reason for the failure, as an object."""
         config = invocation.notifications
         with self._context.store.new_file() as file:
             try:
-                content_type = self._invoke(invocation, queued, file)
+                content_type = self._invoke(invocation, queue_time, file)
                 body = notifications.read_body(config, file, is_success=True)
                 # The model is not invoked again if only the object cannot be stored.
                 self._retry(invocation, partial(self._store, invocation.output, file, content_type))
-                return Result(content_type, body)
+                return InvocationResult(content_type, body)
             except InvocationError as error:
                 reason, error_type = str(error), error.content_type
             except ServiceError as error:
                 reason, error_type = error.message, None
             body = None if error_type is None else notifications.read_body(config, file, is_success=False)
             self._fail(invocation, reason, error_type, file)
-            return Result(error_type, body, reason)
+            return InvocationResult(error_type, body, reason)
 
     def _fail(self, invocation: Invocation, reason: str, content_type: str | None, file: Path) -> None:
         self._note(f"asynchronous invocation {invocation.inference_id} failed: {reason}")
@@ -272,7 +279,7 @@ class Queue:
             file.write_text(reason)
         try:
             self._retry(invocation, partial(self._store, invocation.failure, file, content_type or "text/plain"))
-        except ServiceError as error:  # its bucket existed when the request arrived
+        except ServiceError as error:  # the bucket existed when the request arrived, but may be deleted now
             logger.warning("%s cannot be stored: %s", invocation.failure, error)
 
     def _store(self, uri: str, file: Path, content_type: str) -> None:
@@ -283,22 +290,24 @@ class Queue:
 
     # --- requests to the model ---
 
-    def _invoke(self, invocation: Invocation, queued: Moment, file: Path) -> str:
+    def _invoke(self, invocation: Invocation, queue_time: Moment, file: Path) -> str:
         """Write the model's response or error to a file; return its content type. Raise InvocationError for errors."""
         while not self._closing.is_set():
-            changes = self._changes
-            if (seconds_left := invocation.lifetime - queued.elapsed()) < 0:
+            wake_count = self._wake_count
+            if (seconds_left := invocation.lifetime - queue_time.elapsed()) < 0:
                 raise InvocationError(f"the request waited longer than {invocation.lifetime} s (RequestTTLSeconds)")
             if (replica := self._choose()) is not None:
                 seconds_left = min(seconds_left, RETRY_DELAY)
                 try:
                     return self._send(invocation, replica, file)
-                except NoAnswerError as error:
-                    # If an update or the server has ended the host, its replacement gets the request.
+                except NoResponseError as error:
+                    # If an update or the end of the server has ended the host, the host's replacement gets the request.
                     if error.was_sent and not replica.traffic.is_closed and not self._closing.is_set():
-                        late = f" within {invocation.timeout} s (InvocationTimeoutSeconds)" if error.timed_out else ""
-                        raise InvocationError(f"the container did not answer{late}: {error}") from error
-            self._wait_for_change(changes, seconds_left)
+                        time_limit = (
+                            f" within {invocation.timeout} s (InvocationTimeoutSeconds)" if error.timed_out else ""
+                        )
+                        raise InvocationError(f"the container did not answer{time_limit}: {error}") from error
+            self._wait_for_change(wake_count, seconds_left)
         raise _ClosedError
 
     def _send(self, invocation: Invocation, replica: Replica, file: Path) -> str:
@@ -306,15 +315,15 @@ class Queue:
         with self._open_input(invocation) as (body, object_headers), file.open("w+b") as content:
             request = InferenceRequest(body, {**object_headers, **invocation.headers}, invocation.timeout)
             timer.mark_sent()
-            answer = replica.invoke(request, content)
+            response = replica.invoke(request, content)
             read_response = partial(_read_blocks, content)
-            self._observe(timer.make_exchange(self._endpoint, replica, request, answer, read_response))
-        content_type = answer.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
-        if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            self._observe(timer.make_exchange(self._endpoint, replica, request, response, read_response))
+        content_type = response.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             with file.open("rb") as content:
                 text = content.read(MAX_ERROR_BYTES).decode(errors="replace")
-            name = "the model" if answer.container == PRIMARY else answer.container
-            raise InvocationError(f'{name} answered {answer.status}: "{text}"', content_type)
+            name = "the model" if response.container == PRIMARY else response.container
+            raise InvocationError(f'{name} answered {response.status}: "{text}"', content_type)
         return content_type
 
     @contextmanager
@@ -322,10 +331,10 @@ class Queue:
         if not invocation.input:
             yield base64.b64decode(invocation.body), {}
             return
-        opened = self._context.store.open(*parse_uri(invocation.input))
-        with closing(opened.file) as file:
-            content_type = opened.details.headers.get("ContentType", DEFAULT_CONTENT_TYPE)
-            size = str(opened.stored.size)  # a container's server may not support chunked encoding
+        open_object = self._context.store.open(*parse_uri(invocation.input))
+        with closing(open_object.file) as file:
+            content_type = open_object.details.headers.get("ContentType", DEFAULT_CONTENT_TYPE)
+            size = str(open_object.stored.size)  # a container's server may not support chunked encoding
             yield partial(_read_blocks, file), {"Content-Type": content_type, "Content-Length": size}
 
 

@@ -29,16 +29,17 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 5.0
 """Seconds between the first exchange in an empty buffer and its object."""
 FLUSH_BYTES = 4 << 20
-"""Bytes of bodies in the buffer that are stored at once."""
+"""If the buffer contains this number of bytes, it is stored without waiting for FLUSH_SECONDS."""
 MAX_BUFFERED_BYTES = 64 << 20
-"""Maximum number of bytes in the buffer, enough for one exchange of any size. If the disk is slow, more are lost."""
+"""Maximum number of bytes in the buffer. An exchange that does not fit is lost, because the disk is too slow, or the
+exchange is too large."""
 OVERHEAD_BYTES = 1 << 10
 """Memory of an exchange in the buffer, in addition to its bodies."""
 
 _random = random.SystemRandom().random
 
 
-class _Captured(NamedTuple):
+class _CapturedExchange(NamedTuple):
     settings: CaptureSettings
     exchange: Exchange
     time: float
@@ -57,15 +58,15 @@ class CaptureWriter:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._buffer: list[_Captured] = []
-        self._bytes = self._lost = 0
+        self._buffer: list[_CapturedExchange] = []
+        self._bytes = self._lost_count = 0
         self._lock, self._flush_lock = threading.Lock(), threading.Lock()
         self._has_exchanges, self._must_flush = threading.Event(), threading.Event()
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def capture(self, settings: CaptureSettings, exchange: Exchange) -> None:
-        """Add an exchange to the buffer, if the model has responded without an error and the sample contains it."""
+        """Add an exchange to the buffer, if the model has responded without an error and the exchange is sampled."""
         if exchange.status is None or exchange.status >= HTTPStatus.MULTIPLE_CHOICES:
             return
         if settings.percentage < 100 and _random() * 100 >= settings.percentage:
@@ -74,15 +75,16 @@ class CaptureWriter:
         size = _get_size(exchange)
         with self._lock:
             if self._bytes + size > MAX_BUFFERED_BYTES:
-                self._lost += 1
+                self._lost_count += 1
             else:
-                self._buffer.append(_Captured(settings, exchange, time.time()))
+                self._buffer.append(_CapturedExchange(settings, exchange, time.time()))
                 self._bytes += size
-            self._start_flush()
+            self._wake_thread()
         if self._is_closed:
             self.flush()
 
-    def _start_flush(self) -> None:
+    def _wake_thread(self) -> None:
+        """Let the thread store the buffer: at once if it is large, otherwise after FLUSH_SECONDS."""
         if self._thread is None and not self._is_closed:
             self._thread = threading.Thread(target=self._run, name="data capture", daemon=True)
             self._thread.start()
@@ -101,29 +103,29 @@ class CaptureWriter:
         with self._flush_lock:
             with self._lock:
                 buffer, self._buffer = self._buffer, []
-                lost, self._lost, self._bytes = self._lost, 0, 0
+                lost_count, self._lost_count, self._bytes = self._lost_count, 0, 0
                 if not self._is_closed:
                     self._has_exchanges.clear()
                     self._must_flush.clear()
-            if lost:
+            if lost_count:
                 message = (
                     "data capture lost exchanges (%d), because the disk is too slow for them, or they are too large"
                 )
-                logger.warning(message, lost)
+                logger.warning(message, lost_count)
             objects = defaultdict(list)
-            for captured in buffer:
-                objects[captured.folder].append(captured)
+            for captured_exchange in buffer:
+                objects[captured_exchange.folder].append(captured_exchange)
             for folder, items in objects.items():
                 self._store_object(f"{folder}/{uuid.uuid4()}.jsonl", items)
 
-    def _store_object(self, uri: str, items: Sequence[_Captured]) -> None:
+    def _store_object(self, uri: str, items: Sequence[_CapturedExchange]) -> None:
         try:
             with self._store.new_file() as path:
                 with path.open("w", encoding="utf-8") as file:
                     for settings, exchange, seconds in items:
                         file.write(f"{json.dumps(settings.make_record(exchange, seconds))}\n")
                 self._store.put(*parse_uri(uri), path)
-        except (OSError, ServiceError) as error:  # a full disk, or the bucket was deleted
+        except (OSError, ServiceError) as error:  # the disk may be full, or the bucket may be deleted
             logger.warning("data capture lost exchanges (%d), because %s cannot be stored: %s", len(items), uri, error)
 
     def close(self) -> None:
@@ -138,7 +140,7 @@ class CaptureWriter:
 
 
 def _load(exchange: Exchange) -> Exchange:
-    """Return an exchange whose bodies are in memory: as much of each as shows that it is too large for the buffer."""
+    """Return an exchange whose bodies are in memory. A body that is too large for the buffer is read only in part."""
     if not callable(exchange.request.body) and not callable(exchange.body):
         return exchange
     return replace(

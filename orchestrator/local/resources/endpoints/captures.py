@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 EVENT_VERSION = "0"
 INPUT, OUTPUT = "Input", "Output"
 MODES = {INPUT: (INPUT,), OUTPUT: (OUTPUT,), "InputAndOutput": (INPUT, OUTPUT)}
-"""The captured directions, by the values of CaptureMode."""
+"""The captured parts of an exchange, by the values of CaptureMode."""
 ENCODINGS = {"CsvContentTypes": "CSV", "JsonContentTypes": "JSON"}
 """The encodings of text, by the members of CaptureContentTypeHeader. All other content is in base64."""
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
@@ -62,7 +62,7 @@ class CaptureSettings:
     destination: str
     """The S3 URI below which the objects are stored."""
     percentage: int
-    """The share of the exchanges that is captured."""
+    """The share of the exchanges that is captured, in percent."""
     directions: frozenset[str]
     encodings: Mapping[str, str]
     """The encodings of text, by content type."""

@@ -1,4 +1,4 @@
-"""Checks of endpoints whose variants inference components serve: these variants have no ModelName."""
+"""Checks of endpoints whose variants have no ModelName, because inference components serve them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,45 +10,51 @@ from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
-NEED_MODELS = ("AsyncInferenceConfig", "ShadowProductionVariants")
+MEMBERS_THAT_NEED_MODELS = ("AsyncInferenceConfig", "ShadowProductionVariants")
 
 
 def check_config(request: Mapping[str, Any]) -> None:
     """Check a CreateEndpointConfig request. Raise ValidationError if AWS refuses its variants without a ModelName."""
-    without_model = [item["VariantName"] for item in request["ProductionVariants"] if "ModelName" not in item]
-    if not without_model:
+    items_without_model = {
+        item["VariantName"]: item for item in request["ProductionVariants"] if "ModelName" not in item
+    }
+    names = list(items_without_model)
+    if not names:
         return
-    if any("ServerlessConfig" in item for item in request["ProductionVariants"]):
-        raise ValidationError(f"The serverless variant {without_model[0]} needs a ModelName.")
-    if len(without_model) != len(request["ProductionVariants"]):
-        raise ValidationError(f"Either all variants have a ModelName or none: {', '.join(without_model)} has none.")
+    if serverless_names := [name for name, item in items_without_model.items() if "ServerlessConfig" in item]:
+        raise ValidationError(f"The serverless variant {serverless_names[0]} needs a ModelName.")
+    if len(names) != len(request["ProductionVariants"]):
+        raise ValidationError(
+            f"Either all variants must have a ModelName, or none. Variants without a ModelName: {', '.join(names)}."
+        )
     if "ExecutionRoleArn" not in request:
         raise ValidationError(
-            f"Variant {without_model[0]} has no ModelName: set it, or set ExecutionRoleArn to use inference components."
+            f"Variant {names[0]} has no ModelName: set it, or set ExecutionRoleArn to use inference components."
         )
-    if further := [member for member in NEED_MODELS if member in request]:
-        raise ValidationError(f"{further[0]} needs variants with a ModelName.")
+    if conflicting := [member for member in MEMBERS_THAT_NEED_MODELS if member in request]:
+        raise ValidationError(f"{conflicting[0]} needs variants with a ModelName.")
 
 
 def check_update(context: Context, endpoint: Record, deployment: Deployment) -> None:
     """Raise ValidationError if a new deployment lacks a variant that inference components use."""
     variants = {variant["VariantName"] for variant in deployment["Variants"] if "Model" not in variant}
-    for component in _list(context, endpoint):
+    for component in _list_components(context, endpoint):
         if (variant := component.request.get("VariantName")) not in variants:
             raise ValidationError(
-                f"Inference component {component.name} uses variant {variant}, which configuration "
-                f"{deployment['EndpointConfigName']} does not have without a ModelName: delete the component first."
+                f"Inference component {component.name} uses variant {variant}, but configuration "
+                f"{deployment['EndpointConfigName']} has no such variant, or gives it a ModelName: delete the "
+                "component first."
             )
 
 
 def check_deletion(context: Context, endpoint: Record) -> None:
     """Raise ValidationError if an endpoint still has inference components."""
-    if names := [component.name for component in _list(context, endpoint)]:
+    if names := [component.name for component in _list_components(context, endpoint)]:
         raise ValidationError(
             f'Cannot delete endpoint "{endpoint.arn}" with inference components: delete {", ".join(names)} first.'
         )
 
 
-def _list(context: Context, endpoint: Record) -> list[Record]:
+def _list_components(context: Context, endpoint: Record) -> list[Record]:
     owner = Owner(ENDPOINT.arn_type, endpoint.name)
     return context.state.find(Query(INFERENCE_COMPONENT.arn_type, owner=owner, descending=False, limit=-1))

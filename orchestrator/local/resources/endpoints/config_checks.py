@@ -16,16 +16,16 @@ Members = Mapping[str, Any]
 
 EXCLUSIONS = [
     *(
-        (serverless.MEMBER, other)
+        (serverless.SERVERLESS_CONFIG, other)
         for other in ("AsyncInferenceConfig", "ShadowProductionVariants", "DataCaptureConfig")
     ),
     ("AsyncInferenceConfig", "ShadowProductionVariants"),
 ]
 """Pairs of features that exclude each other."""
-ISOLATION = ("EnableNetworkIsolation", "VpcConfig")
+ISOLATION_MEMBERS = ("EnableNetworkIsolation", "VpcConfig")
 """Members of models that serverless variants exclude."""
 INSTANCE_MEMBERS = ("InstanceType", "InitialInstanceCount", "VolumeSizeInGB", "ManagedInstanceScaling")
-"""Members of a variant that concern its instances: a serverless variant has none."""
+"""Members of a variant that concern its instances. A serverless variant has no instances."""
 
 
 def check(context: Context, request: Members) -> None:
@@ -35,13 +35,14 @@ def check(context: Context, request: Members) -> None:
     for variant in (*variants, *shadows):
         _check_variant(context, variant, has_shadow=bool(shadows))
     components.check_config(request)
-    is_serverless = any(serverless.MEMBER in variant for variant in (*variants, *shadows))
+    is_serverless = any(serverless.SERVERLESS_CONFIG in variant for variant in (*variants, *shadows))
     _check_counts(len(variants), len(shadows), is_serverless=is_serverless)
-    _check_features([serverless.MEMBER if is_serverless else "", *_list_features(request)])
-    _check_destinations(context, request)
+    _check_features([serverless.SERVERLESS_CONFIG if is_serverless else "", *_list_features(request)])
+    _check_async_and_capture(context, request)
 
 
-def _check_destinations(context: Context, request: Members) -> None:
+def _check_async_and_capture(context: Context, request: Members) -> None:
+    """Check the models and the buckets of asynchronous inference, and the bucket of data capture."""
     if "AsyncInferenceConfig" in request:
         for variant in request["ProductionVariants"]:
             model = find_resource(context, MODEL, variant["ModelName"]).request
@@ -61,22 +62,23 @@ def _check_counts(variants: int, shadows: int, *, is_serverless: bool) -> None:
 
 
 def check_update(deployment: Members, next_deployment: Members) -> None:
-    """Raise ValidationError if an update would make variants with instances serverless, which AWS refuses."""
+    """Raise ValidationError if an update would make an endpoint with instances serverless, which AWS refuses."""
     if _is_serverless(next_deployment) and not _is_serverless(deployment):
         raise ValidationError("An endpoint with instances cannot become serverless: create another endpoint.")
 
 
 def _is_serverless(deployment: Members) -> bool:
-    return any(serverless.MEMBER in variant for variant in deployment["Variants"])
+    return any(serverless.SERVERLESS_CONFIG in variant for variant in deployment["Variants"])
 
 
 def _check_variant(context: Context, variant: Members, *, has_shadow: bool) -> None:
-    """Check that a variant has a model, and either instances or a ServerlessConfig."""
+    """Check that a variant has either instances or a ServerlessConfig, and that its model has no feature that the
+    endpoint excludes."""
     name, instances = variant["VariantName"], [member for member in INSTANCE_MEMBERS if member in variant]
     model = find_resource(context, MODEL, variant["ModelName"]).request if "ModelName" in variant else {}
     if has_shadow:
-        _refuse_model("endpoint with a shadow variant", _list_container_features(model))
-    if serverless.MEMBER in variant:
+        _refuse_features("endpoint with a shadow variant", _list_container_features(model))
+    if serverless.SERVERLESS_CONFIG in variant:
         if instances:
             raise ValidationError(f"Variant {name} has both ServerlessConfig and {instances[0]}: remove one of them.")
         _check_serverless(variant, model)
@@ -86,9 +88,9 @@ def _check_variant(context: Context, variant: Members, *, has_shadow: bool) -> N
 
 def _check_serverless(variant: Members, model: Members) -> None:
     """Check the numbers of a serverless variant, and that its model has no feature that AWS excludes."""
-    serverless.check_config(variant[serverless.MEMBER])
-    excluded = [*_list_container_features(model), *(name for name in ISOLATION if model.get(name))]
-    _refuse_model(f"serverless variant {variant['VariantName']}", excluded)
+    serverless.check_config(variant[serverless.SERVERLESS_CONFIG])
+    excluded_features = [*_list_container_features(model), *(name for name in ISOLATION_MEMBERS if model.get(name))]
+    _refuse_features(f"serverless variant {variant['VariantName']}", excluded_features)
 
 
 def _list_container_features(model: Members) -> list[str]:
@@ -101,9 +103,10 @@ def _list_container_features(model: Members) -> list[str]:
     return [feature for feature, is_used in features.items() if is_used]
 
 
-def _refuse_model(variant: str, features: Sequence[str]) -> None:
+def _refuse_features(subject: str, features: Sequence[str]) -> None:
+    """Raise ValidationError if a model has features. `subject` is the beginning of the message."""
     if features:
-        raise ValidationError(f"The {variant} does not support models with {' and '.join(features)}.")
+        raise ValidationError(f"The {subject} does not support models with {' and '.join(features)}.")
 
 
 def _list_features(request: Members) -> list[str]:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,12 +14,13 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import SHUTDOWN_GRACE_PERIOD
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.routes import make_route
 from microjobs_orchestrator.local.resources.endpoints.running_hosts import RunningHosts
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
 from microjobs_orchestrator.local.resources.models.chain import send
-from microjobs_orchestrator.local.resources.models.client import Answer, Client, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import Client, NoResponseError, ResponseHead
 from microjobs_orchestrator.local.resources.models.containers import list_names
 from microjobs_orchestrator.local.resources.models.health import connect
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
@@ -29,18 +30,22 @@ from microjobs_orchestrator.local.trees import discard
 logger = logging.getLogger(__name__)
 
 FIRST_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 60.0
+"""Seconds before the hosts are started again. The delay doubles with each start, and is reset when the hosts have run
+for longer than the maximum delay."""
 PING_INTERVAL = 5.0
 """Seconds between two requests to `/ping`: a container reports only by `/ping` that it is healthy."""
 SILENCE_TIMEOUT = 60.0
-"""A host that answers neither `/ping` with 200 nor a request is replaced after this number of seconds."""
+"""Seconds after which hosts are started again, because one of them has answered neither `/ping` with 200 nor a request.
+While a request with a longer timeout is in progress, that timeout applies instead."""
 INVOCATIONS = "/invocations"
 
 
 class ContainerReplica:
-    """The hosts of one instance, all containers of a model. They are started again when one ends or stops responding.
+    """The hosts of one instance: one host per container of a model. If one host ends or stops responding, all hosts are
+    started again.
 
     The `/ping` of each host in the plan of `attempt` must answer 200 within `startup_timeout` seconds. `on_change` is
-    called each time that the hosts begin to serve, and when the last request ends after `traffic.close`.
+    called each time that the hosts start or stop serving, and when the last request ends after `traffic.close`.
 
     Args:
         model: the CreateModel request.
@@ -62,7 +67,8 @@ class ContainerReplica:
         self.instance_id = instance_id
         self.traffic = Traffic(on_change)
         self.starts = 0
-        """How often the hosts have begun to serve. A container that was started again has lost its state."""
+        """The number of times that the hosts have begun to serve. A container that was started again has lost its
+        state."""
         self._clients: Sequence[Client] = ()
         """Clients of the containers, in the order of the model; empty while a host does not serve."""
         self._context = context
@@ -75,13 +81,13 @@ class ContainerReplica:
         self._plan: Plan | None = None
         self._last_answers: dict[str, float] = {}
         """The times of the last answers by container, in seconds of the monotonic clock."""
-        self._running: RunningHosts | None = None
-        self._keeper = threading.Thread(target=self._keep, name=self.plan_name, daemon=True)
+        self._running_hosts: RunningHosts | None = None
+        self._restart_thread = threading.Thread(target=self._restart_hosts, name=self.plan_name, daemon=True)
 
     def start(self, hosts: Sequence[Host] = ()) -> None:
         if len(hosts) != len(self._containers) or not self._resume(hosts):
             self._launch()
-        self._keeper.start()
+        self._restart_thread.start()
 
     def _resume(self, hosts: Sequence[Host]) -> bool:
         try:
@@ -93,82 +99,91 @@ class ContainerReplica:
 
     def _launch(self) -> None:
         self._context.runtime.remove(self.plan_name)
-        if self._plan is None:  # made once: the model may be deleted while it serves
+        if self._plan is None:  # the plan is made only once, because the model may be deleted while it serves
             self._plan = prepare_plan(self._context, self._attempt)
         if not (hosts := launch_plan(self._context, self._attempt, self._plan, self._events)):
             raise StoppedError
         self._wait_until_healthy(hosts)
 
     def _wait_until_healthy(self, hosts: Sequence[Host]) -> None:
-        hosts = sorted(hosts, key=lambda host: host.name)  # the order of the containers
-        self._running = running = RunningHosts(self._attempt, hosts)
+        hosts = sorted(hosts, key=lambda host: host.name)  # the hosts get the order of the containers
+        self._running_hosts = running_hosts = RunningHosts(self._attempt, hosts)
         seconds, stopped = self._startup_timeout, self._events.stopped
         try:
-            clients = connect(hosts, self._containers, seconds, stopped, lambda: running.wait_for_one(0))
+            clients = connect(hosts, self._containers, seconds, stopped, lambda: running_hosts.wait_for_first_end(0))
         except UnhealthyError as error:
-            number = self._containers.index(error.container) if running.first_ended is None else running.first_ended
-            raise UnhealthyError(f"{error}{running.describe_end(number)}", self._containers[number]) from error
+            number = (
+                self._containers.index(error.container)
+                if running_hosts.first_ended_number is None
+                else running_hosts.first_ended_number
+            )
+            raise UnhealthyError(f"{error}{running_hosts.describe_end(number)}", self._containers[number]) from error
         self._mark_answers(self._containers)
         self._clients = clients
         self.starts += 1
         self._on_change()
 
-    def _keep(self) -> None:
-        """Start the host again each time that it ends or stops responding, with increasing delays."""
+    def _restart_hosts(self) -> None:
+        """Start the hosts again each time that one of them ends or stops responding, with increasing delays."""
         delay, stopped = FIRST_RESTART_DELAY, self._events.stopped
-        # Check `stopped` after each start: `stop` during a start does not end the host, but waits for this thread.
-        while self._running is not None and not stopped.is_set():
-            started = time.monotonic()
-            number, reason = self._watch(self._running)
+        # `stop` does not end hosts that are starting, and waits for this thread. So check `stopped` after each start.
+        while self._running_hosts is not None and not stopped.is_set():
+            start_time = time.monotonic()
+            number, reason = self._watch(self._running_hosts)
             if stopped.is_set():
                 return
-            if time.monotonic() - started > MAX_RESTART_DELAY:
+            if time.monotonic() - start_time > MAX_RESTART_DELAY:
                 delay = FIRST_RESTART_DELAY
-            reason = f"{reason} and is started again in {delay:g} s.{self._running.describe_end(number)}"
-            self.note(reason, self._running.hosts[number].name)
+            reason = f"{reason} and is started again in {delay:g} s.{self._running_hosts.describe_end(number)}"
+            self.note(reason, self._running_hosts.hosts[number].name)
+            self._on_change()
             while not stopped.wait(delay) and not self._relaunch():
                 delay = min(MAX_RESTART_DELAY, delay * 2)
             delay = min(MAX_RESTART_DELAY, delay * 2)
 
-    def _watch(self, running: RunningHosts) -> tuple[int, str]:
-        """Wait until a host has ended, or end all because one does not respond; return its number and the reason."""
-        while not running.wait_for_one(PING_INTERVAL):
+    def _watch(self, running_hosts: RunningHosts) -> tuple[int, str]:
+        """Wait until a host ends or stops responding, then end all hosts. Return that host's number and the reason.
+
+        During `stop`, the other hosts are not ended.
+        """
+        while not running_hosts.wait_for_first_end(PING_INTERVAL):
             clients = dict(zip(self._containers, self._clients, strict=True))
             self._mark_answers([name for name, client in clients.items() if client.is_healthy()])
             # A container that works on one request at a time cannot answer `/ping` during a request.
-            timeout = max(SILENCE_TIMEOUT, self.traffic.longest_timeout())
-            silent = self._find_silent(timeout)
-            if silent is not None and not self._events.stopped.is_set():
+            timeout = max(SILENCE_TIMEOUT, self.traffic.find_longest_timeout())
+            silent_number = self._find_silent(timeout)
+            if silent_number is not None and not self._events.stopped.is_set():
                 self._close_clients()
-                self._end(running)
+                self._end_hosts(running_hosts)
                 reason = f"answered neither a request nor GET /ping with 200 for {timeout:g} s"
-                return silent, f"{self._name(silent)} {reason}"
+                return silent_number, f"{self._describe_container(silent_number)} {reason}"
         self._close_clients()
-        ended = running.first_ended or 0
+        ended_number = running_hosts.first_ended_number or 0
         if not self._events.stopped.is_set():
-            self._end(running)
-        return ended, f"{self._name(ended)} ended by itself"
+            self._end_hosts(running_hosts)
+        return ended_number, f"{self._describe_container(ended_number)} ended by itself"
 
     def _mark_answers(self, containers: Iterable[str]) -> None:
         self._last_answers.update(dict.fromkeys(containers, time.monotonic()))
 
     def _find_silent(self, timeout: float) -> int | None:
-        """Return the number of the first container that has not answered for `timeout` seconds; None if all have."""
+        """Return the number of the first container that has not answered for `timeout` seconds; None if all have
+        answered."""
         times = [time.monotonic() - self._last_answers[name] for name in self._containers]
         return next((number for number, seconds in enumerate(times) if seconds > timeout), None)
 
-    def _name(self, number: int) -> str:
+    def _describe_container(self, number: int) -> str:
         return "the container" if len(self._containers) == 1 else f"the container {self._containers[number]}"
 
-    def _end(self, running: RunningHosts) -> None:
-        """End hosts that may ignore signals."""
+    def _end_hosts(self, running_hosts: RunningHosts) -> None:
+        """End hosts, even if they ignore signals."""
         try:
-            running.stop(SHUTDOWN_GRACE_PERIOD)
+            running_hosts.stop(SHUTDOWN_GRACE_PERIOD)
         except Exception:
             logger.exception("%s could not be stopped, and is removed", self.plan_name)
-        if not running.wait_for_all(SHUTDOWN_GRACE_PERIOD):
+        if not running_hosts.wait_for_all_ends(SHUTDOWN_GRACE_PERIOD):
             self._context.runtime.remove(self.plan_name)
-            running.wait_for_all()
+            running_hosts.wait_for_all_ends()
 
     def _relaunch(self) -> bool:
         try:
@@ -186,93 +201,96 @@ class ContainerReplica:
         clients, self._clients = self._clients, ()
         _close(clients)
 
-    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
+    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> ResponseHead:
         self._refuse_target_model(request)
-        with self._request(request.timeout, request.target.container) as clients:
-            limits = {"timeout": request.timeout, "max_bytes": request.max_bytes}
-            return send(self._route(clients, request), INVOCATIONS, request.body, request.headers, into=into, **limits)
+        limits = {"timeout": request.timeout, "max_bytes": request.max_bytes}
+        with self.traffic.count_request(request.timeout):
+            sender = self._route(self._get_clients(), request)
+            response = send(sender, INVOCATIONS, request.body, request.headers, into=into, **limits)
+            self._mark_answer(request.target.container)
+        return response
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
         with contextlib.ExitStack() as stack:
-            clients = stack.enter_context(self._request(request.timeout, request.target.container))
-            response = self._route(clients, request).open(
+            stack.enter_context(self.traffic.count_request(request.timeout))
+            response = self._route(self._get_clients(), request).open(
                 "POST", INVOCATIONS, request.body, request.headers, timeout=request.timeout
             )
+            stack.callback(self._mark_answer, request.target.container)
             return ResponseStream(response, on_close=stack.pop_all().close)
 
     def _refuse_target_model(self, request: InferenceRequest) -> None:
         if request.target.model is not None and request.model is None:
-            endpoint = self.plan_name.split("/")[1]
-            raise ServiceError(
-                "ValidationError",
-                f"Endpoint {endpoint} is not a multi-model endpoint and does not support target model header.",
-            )
+            arn_type, name, *_ = self.plan_name.split("/")
+            problem = "is not a multi-model endpoint and does not support target model header."
+            if arn_type != ENDPOINT.arn_type:
+                raise ServiceError("ValidationError", f"Inference Component {name} {problem}")
+            raise ServiceError("ValidationError", f"Endpoint {name} {problem}")
 
     def send(
-        self, path: str, request: InferenceRequest, into: IO[bytes], container: int = 0, *, method: str = "POST"
-    ) -> Answer:
+        self, path: str, request: InferenceRequest, into: IO[bytes], container_index: int = 0, *, method: str = "POST"
+    ) -> ResponseHead:
         """Send a request to a path of a container, which is numbered from 0. Raise as `invoke` does."""
-        with self._request(request.timeout) as clients:
-            return clients[container].request(
-                method,
-                path,
-                request.body,
-                request.headers,
-                timeout=request.timeout,
-                into=into,
-                max_bytes=request.max_bytes,
-            )
+        limits = {"timeout": request.timeout, "max_bytes": request.max_bytes}
+        with self.traffic.count_request(request.timeout):
+            client = self._get_clients()[container_index]
+            response = client.request(method, path, request.body, request.headers, into=into, **limits)
+            self._mark_answer(None)
+        return response
 
-    def add_folder(self, source: Path, path: str, container: int = 0) -> None:
-        """Copy a folder to a path of a container. Raise the errors of `Host.add_folder`, and NoAnswerError."""
-        self._find_host(container).add_folder(source, path)
+    def add_folder(self, source: Path, path: str, container_index: int = 0) -> None:
+        """Copy a folder to a path of a container. Raise the errors of `Host.add_folder`, and NoResponseError."""
+        self._find_host(container_index).add_folder(source, path)
 
-    def remove_folder(self, path: str, container: int = 0) -> None:
-        """Remove a folder of a container, if it exists. Raise NoAnswerError."""
-        self._find_host(container).remove_folder(path)
+    def remove_folder(self, path: str, container_index: int = 0) -> None:
+        """Remove a folder of a container, if it exists. Raise NoResponseError."""
+        self._find_host(container_index).remove_folder(path)
 
-    def _find_host(self, container: int) -> Host:
-        if self._running is None or not self._clients:
+    def _find_host(self, container_index: int) -> Host:
+        if self._running_hosts is None or not self._clients:
             raise _make_restart_error()
-        return self._running.hosts[container]
+        return self._running_hosts.hosts[container_index]
 
-    @contextlib.contextmanager
-    def _request(self, timeout: float, container: str | None = None) -> Iterator[Sequence[Client]]:
-        """Yield the clients for one request. Raise NoAnswerError while the hosts restart.
+    @property
+    def is_serving(self) -> bool:
+        return bool(self._clients)
 
-        Args:
-            container: the name of the container that answers; None: all containers answer.
+    def _get_clients(self) -> Sequence[Client]:
+        """Return the clients of the containers. Raise NoResponseError while the hosts restart."""
+        if not (clients := self._clients):
+            raise _make_restart_error()
+        return clients
+
+    def _mark_answer(self, container: str | None) -> None:
+        """Store the time of a container's answer; None stands for all containers.
+
+        Call this before the request ends: at each time, `_watch` must see the open request or the time of its answer.
         """
-        with self.traffic.request(timeout):
-            if not (clients := self._clients):
-                raise _make_restart_error()
-            yield clients
-            # Set before the request ends, because `_watch` must see either the request or the new time.
-            self._mark_answers(self._containers if container is None else [container])
+        self._mark_answers(self._containers if container is None else [container])
 
     def abandon(self) -> None:
         self._events.stop(StopReason.FINISHED)
 
     def stop(self, grace: float) -> None:
         self._events.stop(StopReason.FINISHED)
-        if self._running is not None and self._clients:
-            self._running.stop(grace)
-        if self._keeper.is_alive():
-            self._keeper.join()
+        if self._running_hosts is not None and self._clients:
+            self._running_hosts.stop(grace)
+        if self._restart_thread.is_alive():
+            self._restart_thread.join()
         self._context.runtime.remove(self.plan_name)
-        if self._running is not None:
-            self._running.wait_for_all()
+        if self._running_hosts is not None:
+            self._running_hosts.wait_for_all_ends()
         self._close_clients()
         discard(self._context.work_folder(self.plan_name))
 
     def note(self, sentence: str, host: str = "") -> None:
-        """Write a sentence to the logs of the server and of a host, by default the first one."""
+        """Write a sentence to the logs of the server and of a host, by default the first host."""
         logger.info("%s: %s", self.plan_name, sentence)
         self._attempt.open_stream(host).note(sentence)
 
 
-def _make_restart_error() -> NoAnswerError:
-    return NoAnswerError("the container is restarting", was_sent=False)
+def _make_restart_error() -> NoResponseError:
+    return NoResponseError("the container is restarting", was_sent=False)
 
 
 def _close(clients: Sequence[Client]) -> None:

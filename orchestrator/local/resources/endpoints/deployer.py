@@ -1,15 +1,18 @@
-"""Keeps a resource in service that has deployments: an endpoint, or an inference component.
+"""Keeps a resource with deployments in service: an endpoint, or an inference component.
 
 The internal state contains the deployment, and the next deployment during an update. The thread of the resource reads
-it, and starts and stops replicas accordingly.
+this state, and starts and stops replicas accordingly.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import replace
+from fractions import Fraction
+from math import ceil, inf
 from typing import Any, Protocol
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -19,7 +22,10 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import FINISHED_GRACE_PERIOD, SHUTDOWN_GRACE_PERIOD
 from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS
+from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
+from microjobs_orchestrator.local.resources.endpoints.fleets import Fleet, PlannedReplica, select_planned_replicas
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.endpoints.update_policies import UpdatePolicy, read_policy
 from microjobs_orchestrator.local.resources.models.client import PRIMARY
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
@@ -27,48 +33,36 @@ from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
 
-DEPLOYMENT, NEXT_DEPLOYMENT = "Deployment", "NextDeployment"
-"""Keys of the internal state."""
+DEPLOYMENT, NEXT_DEPLOYMENT, UPDATE_CONFIG = "Deployment", "NextDeployment", "UpdateConfig"
+"""Keys of the internal state. The value of the last key is the DeploymentConfig of the update to the next
+deployment."""
 
 DRAIN_TIMEOUT = 60.0
 """Seconds until replaced replicas are stopped even if they still process requests. One response may take this long."""
 
-Deployment = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A replica of a deployment, which may not run yet."""
-
-    plan_name: str
-    instance_id: str
-    """The names of the replica's hosts begin with this id."""
-    description: str
-    """The beginning of error messages, such as `production variant main`."""
-    make: Callable[[], Replica]
-    needs_hosts: bool = True
-    """Whether the replica serves only if its hosts run."""
-
-    def find_hosts(self, hosts: Sequence[Host]) -> Sequence[Host]:
-        """Return those hosts of an earlier server that belong to the replica."""
-        return [host for host in hosts if host.name.startswith(self.instance_id)]
+ALARM_INTERVAL = 1.0
+"""Seconds after which the alarms of an update are evaluated again."""
 
 
 class Deployable(Protocol):
     """A resource that has deployments."""
 
-    def list_members(self, deployment: Deployment) -> Sequence[Member]:
-        """Return the replicas of a deployment."""
+    def list_planned_replicas(self, deployment: Deployment) -> Sequence[PlannedReplica]:
+        """Return the replicas that a deployment should have."""
 
-    def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
+    def count(self, deployment: Deployment) -> int:
+        """Return the number of instances or copies that the largest variant of a deployment should have."""
+
+    def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
         """Send requests to replicas from now on. Return members of the description.
 
         Args:
-            replicas: the replicas of the deployment, by plan name. All of them serve.
+            next_fleet: during the steps of an update, the replicas of the next deployment.
         """
 
     def closing(self) -> AbstractContextManager[None]:
-        """Return a context in which the replicas end: no request starts in it, and all have ended after it."""
+        """Return a context for the end of the replicas. No request starts in the context, and all requests have ended
+        after it."""
 
     def delete_record(self) -> None: ...
 
@@ -78,21 +72,32 @@ class Deployer:
 
     def __init__(self, context: Context, kind: Kind, name: str, resource: Deployable) -> None:
         self.plan_name = f"{kind.arn_type}/{name}"
-        """The beginning of the plan names: each replica has a plan of its own."""
+        """The beginning of the names of the plans: each replica has its own plan."""
         self.events = EventQueue()
         self._context = context
         self._kind = kind
+        self._can_roll_back = kind.lifecycle is not None and "RollingBack" in kind.lifecycle.statuses
         self._name = name
         self._resource = resource
-        self._replicas: Mapping[str, Replica] = {}
-        """The serving replicas, by plan name."""
+        self._fleet = Fleet({}, {})
+        self._next_fleet: Fleet | None = None
+        """The replicas of the next deployment during the steps of an update."""
+        self._description: Mapping[str, Any] = {}
+        """The members of the description about the serving replicas."""
+        self._has_started = threading.Event()
+        """Set when the first deployment has started or failed, or when the resource ends."""
+
+    def wait_for_start(self, timeout: float) -> None:
+        """Wait until the first deployment has started or failed, at most `timeout` seconds."""
+        self._has_started.wait(timeout)
 
     def recover(self, hosts: Sequence[Host]) -> None:
         """Resume with the hosts that an earlier server started; start the other hosts again."""
         if hosts:
-            used = self._list_plan_names(self._read_internal()[DEPLOYMENT])
+            plan_names = self._list_plan_names(self._read_internal()[DEPLOYMENT])
             for name in self._context.runtime.find_hosts():
-                if name.startswith(f"{self.plan_name}/") and name not in used:  # a host of an interrupted update
+                # the host belongs to an interrupted update
+                if name.startswith(f"{self.plan_name}/") and name not in plan_names:
                     remove_plan(self._context, name)
         self.run(hosts)
 
@@ -100,9 +105,10 @@ class Deployer:
         try:
             if not self._is_ending():
                 self._start_first_deployment(hosts)
+            self._has_started.set()
             while not self._is_ending():
                 if (deployment := self._read_internal().get(NEXT_DEPLOYMENT)) is not None:
-                    self._deploy(deployment, (), "InService", "InService")
+                    self._update(deployment)
                 else:
                     self.events.wait()
         except Exception as error:
@@ -125,16 +131,19 @@ class Deployer:
         return record.internal if record else {}
 
     def _update_record(self, status: str, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
-        states = ("Creating", "Updating", "InService")  # a requested deletion is not overwritten
+        # the status of a requested deletion must not be overwritten
+        statuses = ("Creating", "Updating", "RollingBack", "InService")
         changes = {self._kind.status_member: status, **changes}
-        self._context.state.update(self._kind.arn_type, self._name, changes, status, internal=internal, only_if=states)
+        self._context.state.update(
+            self._kind.arn_type, self._name, changes, status, internal=internal, only_if=statuses
+        )
 
     def _is_ending(self) -> bool:
         record = self._read_record()
         return self.events.stop_reason is not None or record is None or record.status == "Deleting"
 
     def _list_plan_names(self, deployment: Deployment) -> set[str]:
-        return {member.plan_name for member in self._resource.list_members(deployment)}
+        return {planned_replica.plan_name for planned_replica in self._resource.list_planned_replicas(deployment)}
 
     # --- deployments ---
 
@@ -142,48 +151,152 @@ class Deployer:
         """Start the deployment. If it fails, the resource fails, and an interrupted update is not resumed."""
         internal = self._read_internal()
         deployment, is_updating = internal[DEPLOYMENT], internal.get(NEXT_DEPLOYMENT) is not None
-        members = self._resource.list_members(deployment)
-        if any(member.needs_hosts and not member.find_hosts(hosts) for member in members):
+        planned_replicas = self._resource.list_planned_replicas(deployment)
+        if any(
+            planned_replica.needs_hosts and not planned_replica.find_hosts(hosts)
+            for planned_replica in planned_replicas
+        ):
             self._update_record("Updating" if is_updating else "Creating")
-        self._deploy(deployment, hosts, "Updating" if is_updating else "InService", "Failed")
-
-    def _deploy(self, deployment: Deployment, hosts: Sequence[Host], status: str, failure_status: str) -> None:
-        """Start a deployment's missing replicas, let it serve, and stop the replicas of the earlier deployment."""
-        earlier, members = self._replicas, self._resource.list_members(deployment)
-        used = {member.plan_name for member in members}
-        kept = {name: replica for name, replica in earlier.items() if name in used}
         try:
-            started = self._start([member for member in members if member.plan_name not in kept], hosts)
+            self._fleet = Fleet(deployment, self._start(planned_replicas, hosts))
         except StoppedError:
             return
         except CannotRunError as error:
-            reason = str(error)[:MAX_REASON_CHARACTERS]
-            self._update_record(failure_status, FailureReason=reason, internal={NEXT_DEPLOYMENT: None})
+            self._update_record("Failed", FailureReason=_cut(error), internal={NEXT_DEPLOYMENT: None})
             return
-        self._serve(deployment, {**kept, **started}, status)
-        self._retire([replica for name, replica in earlier.items() if name not in used])
+        self._serve("Updating" if is_updating else "InService")
 
-    def _serve(self, deployment: Deployment, replicas: Mapping[str, Replica], status: str) -> None:
-        self._replicas = replicas
-        members = self._resource.serve(deployment, replicas)
-        internal = {DEPLOYMENT: deployment, **({NEXT_DEPLOYMENT: None} if status == "InService" else {})}
-        self._update_record(status, internal=internal, FailureReason=None, **members)
+    def _update(self, deployment: Deployment) -> None:
+        """Replace the deployment in the steps of the update's policy. If a step fails, keep the current deployment."""
+        config = self._read_internal().get(UPDATE_CONFIG) or {}
+        speed = self._context.settings.deployment_speed
+        policy = read_policy(config, self._resource.count(deployment), speed)
+        try:
+            self._replace(deployment, policy, time.monotonic() + policy.timeout)
+        except StoppedError:
+            return
+        except CannotRunError as error:
+            self._roll_back(_cut(error), policy)
+
+    def _replace(self, deployment: Deployment, policy: UpdatePolicy, deadline: float) -> None:
+        """Replace the deployment. Raise CannotRunError if a new replica or an alarm requires a rollback, or if the
+        deadline passes."""
+        planned_replicas = self._resource.list_planned_replicas(deployment)
+        plan_names = {planned_replica.plan_name for planned_replica in planned_replicas}
+        kept_replicas = {name: replica for name, replica in self._fleet.replicas.items() if name in plan_names}
+        self._next_fleet = Fleet(deployment, kept_replicas, 0.0)
+        for share in policy.shares:
+            selected_replicas = (
+                select_planned_replicas(planned_replicas, share) if policy.is_rolling else planned_replicas
+            )
+            missing = [
+                planned_replica
+                for planned_replica in selected_replicas
+                if planned_replica.plan_name not in self._next_fleet.replicas
+            ]
+            started_replicas = {**self._next_fleet.replicas, **self._start(missing, deadline=deadline)}
+            self._next_fleet = Fleet(deployment, started_replicas, float(share))
+            self._fleet = replace(self._fleet, share=float(1 - share))
+            if share < 1 or policy.waits:
+                self._serve("Updating")
+            self._bake(policy.interval, kept_replicas, deadline, policy.alarms)
+            if policy.is_rolling:
+                self._shrink(1 - share, kept_replicas)
+        self._bake(policy.termination_wait, kept_replicas, deadline, policy.alarms)
+        earlier_fleet, self._fleet, self._next_fleet = self._fleet, replace(self._next_fleet, share=1.0), None
+        self._serve("InService")
+        self._retire([replica for name, replica in earlier_fleet.replicas.items() if name not in kept_replicas])
+
+    def _bake(self, seconds: float, kept_names: Collection[str], deadline: float, alarms: Collection[str]) -> None:
+        """Wait for some seconds. Raise CannotRunError if a new replica or an alarm requires a rollback, or if the
+        deadline passes."""
+        end = time.monotonic() + seconds
+        while not self._is_ending():
+            self._check_alarms(alarms)
+            replicas = self._next_fleet.replicas if self._next_fleet is not None else {}
+            for name, replica in replicas.items():
+                if name not in kept_names and not replica.is_serving:
+                    stream = name.removeprefix(f"{self.plan_name}/")
+                    raise CannotRunError(
+                        f"A new container ended or did not respond during the update. Its log: {stream} in "
+                        f"{self._kind.log_group(self._name)}."
+                    )
+            now = time.monotonic()
+            if now >= deadline:
+                raise _make_timeout_error()
+            if now >= end:
+                return
+            self.events.wait(min(end, deadline, now + ALARM_INTERVAL if alarms else inf) - now)
+        raise StoppedError
+
+    def _check_alarms(self, names: Collection[str]) -> None:
+        for alarm in self._context.alarms.find_active(names):
+            raise CannotRunError(f"Alarm {alarm.name} is in the state ALARM: {alarm.description['StateReason']}")
+
+    def _shrink(self, share: Fraction, kept_names: Collection[str]) -> None:
+        """Keep a share of the replicas of the current deployment, and stop the others after their requests."""
+        planned_replicas = select_planned_replicas(self._resource.list_planned_replicas(self._fleet.deployment), share)
+        names = {*kept_names, *(planned_replica.plan_name for planned_replica in planned_replicas)}
+        ended_replicas = [replica for name, replica in self._fleet.replicas.items() if name not in names]
+        replicas = {name: replica for name, replica in self._fleet.replicas.items() if name in names}
+        self._fleet = replace(self._fleet, replicas=replicas)
+        self._serve("Updating")
+        self._retire(ended_replicas)
+
+    def _roll_back(self, reason: str, policy: UpdatePolicy) -> None:
+        """Send all requests to the current deployment again, and restart its ended replicas."""
+        failed_fleet = self._next_fleet or self._fleet
+        self._fleet, self._next_fleet = replace(self._fleet, share=1.0), replace(failed_fleet, share=0.0)
+        try:
+            self._restart_missing(reason, policy.rollback_share)
+        except StoppedError:
+            return
+        except CannotRunError as error:
+            reason = _cut(f"{reason} The earlier container could not be started again: {error}")
+        self._next_fleet = None
+        self._serve("InService", FailureReason=reason)
+        self._retire([replica for name, replica in failed_fleet.replicas.items() if name not in self._fleet.replicas])
+
+    def _restart_missing(self, reason: str, batch_share: Fraction) -> None:
+        """Start the replicas of the current deployment that have ended, in batches."""
+        planned_replicas = self._resource.list_planned_replicas(self._fleet.deployment)
+        missing = [
+            planned_replica
+            for planned_replica in planned_replicas
+            if planned_replica.plan_name not in self._fleet.replicas
+        ]
+        batch_size = max(1, ceil(len(planned_replicas) * batch_share))
+        for first in range(0, len(missing), batch_size):
+            self._serve("RollingBack" if self._can_roll_back else "Updating", FailureReason=reason)
+            started_replicas = self._start(missing[first : first + batch_size])
+            self._fleet = replace(self._fleet, replicas={**self._fleet.replicas, **started_replicas})
+
+    def _serve(self, status: str, **members: Any) -> None:
+        """Send requests to the current replicas, and describe them."""
+        self._description = self._resource.serve(self._fleet, self._next_fleet)
+        internal: dict[str, Any] = {DEPLOYMENT: self._fleet.deployment}
+        if status != "Updating":
+            internal |= {NEXT_DEPLOYMENT: None, UPDATE_CONFIG: None}
+        self._update_record(status, internal=internal, **{"FailureReason": None, **self._description, **members})
 
     def _retire(self, replicas: Collection[Replica]) -> None:
         """Stop replicas when they have responded to their requests; new requests go to other replicas."""
         deadline = time.monotonic() + DRAIN_TIMEOUT
         for replica in replicas:
             replica.traffic.close()
-        while any(replica.traffic.longest_timeout() > 0 for replica in replicas) and not self._is_ending():
+        while any(replica.traffic.find_longest_timeout() > 0 for replica in replicas) and not self._is_ending():
             if (seconds_left := deadline - time.monotonic()) <= 0:
                 break
             self.events.wait(seconds_left)
         _stop(replicas, FINISHED_GRACE_PERIOD)
 
     def _end(self) -> None:
+        self._has_started.set()
         is_shutdown = self.events.stop_reason is StopReason.SHUTDOWN
         with self._resource.closing():
-            replicas, self._replicas = self._replicas, {}
+            fleets = [self._fleet, *([self._next_fleet] if self._next_fleet is not None else [])]
+            replicas = {name: replica for fleet in fleets for name, replica in fleet.replicas.items()}
+            self._fleet, self._next_fleet = Fleet({}, {}), None
             _stop(replicas.values(), SHUTDOWN_GRACE_PERIOD if is_shutdown else FINISHED_GRACE_PERIOD)
         record = self._read_record()
         internal = record.internal if record else {}
@@ -195,50 +308,58 @@ class Deployer:
 
     # --- starts ---
 
-    def _start(self, members: Sequence[Member], hosts: Sequence[Host]) -> Mapping[str, Replica]:
-        """Start replicas; return them by plan name. If one cannot start, stop all of them and raise."""
-        replicas = [member.make() for member in members]
+    def _start(
+        self, planned_replicas: Sequence[PlannedReplica], hosts: Sequence[Host] = (), deadline: float = inf
+    ) -> Mapping[str, Replica]:
+        """Start replicas, and return them by plan name. If a replica cannot start before the deadline, stop all of
+        them, and raise the reason."""
+        replicas = [planned_replica.make() for planned_replica in planned_replicas]
         with ThreadPoolExecutor(max(1, len(replicas))) as pool:
-            starts = [
-                pool.submit(replica.start, member.find_hosts(hosts))
-                for replica, member in zip(replicas, members, strict=True)
+            futures = [
+                pool.submit(replica.start, planned_replica.find_hosts(hosts))
+                for replica, planned_replica in zip(replicas, planned_replicas, strict=True)
             ]
-            self._wait_for_starts(replicas, starts)
+            self._wait_for_starts(replicas, futures, deadline)
         errors = [
-            (member, error)
-            for member, start in zip(members, starts, strict=True)
-            if (error := start.exception()) is not None
+            (planned_replica, error)
+            for planned_replica, future in zip(planned_replicas, futures, strict=True)
+            if (error := future.exception()) is not None
         ]
         if errors:
             _stop(replicas, SHUTDOWN_GRACE_PERIOD)
             raise self._make_error(errors)
         return {replica.plan_name: replica for replica in replicas}
 
-    def _wait_for_starts(self, replicas: Sequence[Replica], starts: Sequence[Future[None]]) -> None:
-        """Wait until all replicas have started. If one fails, or the resource ends, abandon the other replicas."""
-        for start in starts:
-            start.add_done_callback(lambda _: self.wake())
-        while not all(start.done() for start in starts):
-            self.events.wait()
-            if self._is_ending() or any(start.done() and start.exception() for start in starts):
+    def _wait_for_starts(self, replicas: Sequence[Replica], futures: Sequence[Future[None]], deadline: float) -> None:
+        """Wait until all replicas have started. Abandon them if one fails, if the resource ends, or at the deadline."""
+        for future in futures:
+            future.add_done_callback(lambda _: self.wake())
+        is_late = False
+        while not all(future.done() for future in futures):
+            waits_long = is_late or deadline == inf
+            self.events.wait(None if waits_long else max(0.0, deadline - time.monotonic()))
+            is_late = time.monotonic() >= deadline
+            if is_late or self._is_ending() or any(future.done() and future.exception() for future in futures):
                 for replica in replicas:
                     replica.abandon()
 
-    def _make_error(self, errors: Sequence[tuple[Member, BaseException]]) -> Exception:
+    def _make_error(self, errors: Sequence[tuple[PlannedReplica, BaseException]]) -> Exception:
         """Return one error in SageMaker's words, with details of the first failed replica that was not abandoned."""
-        failed = next((item for item in errors if not isinstance(item[1], StoppedError)), None)
-        if failed is None:
+        if self._is_ending():  # the errors may be consequences of the end, such as canceled installations
             return StoppedError()
-        member, error = failed
+        failure = next((item for item in errors if not isinstance(item[1], StoppedError)), None)
+        if failure is None:
+            return _make_timeout_error()
+        planned_replica, error = failure
         if isinstance(error, UnhealthyError):
-            stream = member.plan_name.removeprefix(f"{self.plan_name}/")
+            stream = planned_replica.plan_name.removeprefix(f"{self.plan_name}/")
             stream = stream if error.container == PRIMARY else f"{stream}/{error.container}"
             return CannotRunError(
-                f"The {error.container} container for {member.description} did not pass the ping health check. {error} "
-                f"Its log: {stream} in {self._kind.log_group(self._name)}."
+                f"The {error.container} container for {planned_replica.group} did not pass the ping health "
+                f"check. {error} Its log: {stream} in {self._kind.log_group(self._name)}."
             )
         if isinstance(error, CannotRunError | ServiceError):
-            return CannotRunError(f"{member.description[0].upper()}{member.description[1:]}: {error}")
+            return CannotRunError(f"{planned_replica.group[0].upper()}{planned_replica.group[1:]}: {error}")
         logger.error("%s could not start", self.plan_name, exc_info=error)
         return CannotRunError(f"InternalServerError: {type(error).__name__}: {error}; see the server's log")
 
@@ -246,3 +367,11 @@ class Deployer:
 def _stop(replicas: Collection[Replica], grace: float) -> None:
     with ThreadPoolExecutor(max(1, len(replicas))) as pool:
         list(pool.map(lambda replica: replica.stop(grace), replicas))
+
+
+def _cut(reason: Exception | str) -> str:
+    return str(reason)[:MAX_REASON_CHARACTERS]
+
+
+def _make_timeout_error() -> CannotRunError:
+    return CannotRunError("The update took longer than MaximumExecutionTimeoutInSeconds.")

@@ -1,8 +1,9 @@
 """Deployments: copies of an endpoint configuration and its models, so that the originals can be deleted."""
 
+import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
@@ -13,88 +14,176 @@ from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import find_resource
 
 Deployment = Mapping[str, Any]
-"""Members: EndpointConfigName; Variants and Shadows, the configuration's production variants and shadow variants with
-their present weights and counts, each also with Model (a CreateModel request) and the InstanceId of its host; and
-AsyncInferenceConfig, DataCaptureConfig and EnableNetworkIsolation, or None. A variant that inference components serve
-has no Model."""
+"""Members for an endpoint: EndpointConfigName; StartTime, in seconds since 1970; Variants (production variants) and
+Shadows (shadow variants), with their current weights and counts; and AsyncInferenceConfig, DataCaptureConfig and
+EnableNetworkIsolation, or None. Each variant also has the InstanceId of its first instance, and Model, a CreateModel
+request. A variant that inference components serve has no Model.
+
+Members for an inference component: Model, Specification, InstanceType, Copies (the ids of the copies), and, for an
+adapter, Base (the name of the base component)."""
 
 VARIANTS, SHADOWS = "Variants", "Shadows"
-MEMBERS = {VARIANTS: "ProductionVariants", SHADOWS: "ShadowProductionVariants"}
+VARIANT_MEMBERS = {VARIANTS: "ProductionVariants", SHADOWS: "ShadowProductionVariants"}
 """The members of requests and descriptions, by the members of deployments."""
 
 OTHER_MEMBERS = ("AsyncInferenceConfig", "DataCaptureConfig", "EnableNetworkIsolation")
 
-COUNT, WEIGHT = "InitialInstanceCount", "InitialVariantWeight"
+INSTANCE_COUNT, VARIANT_WEIGHT = "InitialInstanceCount", "InitialVariantWeight"
 
-VARIANT_PROPERTIES = {"DesiredInstanceCount": COUNT, "DesiredWeight": WEIGHT}
+VARIANT_PROPERTIES = {"DesiredInstanceCount": INSTANCE_COUNT, "DesiredWeight": VARIANT_WEIGHT}
 """The members of variants that updates change or retain, by their names in requests."""
 
 
-def deploy(context: Context, config: str) -> Deployment:
-    """Deploy a configuration to new hosts. Raise ValidationError if it or one of its models does not exist."""
+def make_deployment(context: Context, config: str) -> Deployment:
+    """Return a deployment of a configuration to new hosts. Raise ValidationError if the configuration, or one of its
+    models, does not exist."""
     description = find_resource(context, ENDPOINT_CONFIG, config).description
     variants = {
-        name: [_deploy_variant(context, variant) for variant in description.get(member, ())]
-        for name, member in MEMBERS.items()
+        name: [_make_variant(context, variant) for variant in description.get(member, ())]
+        for name, member in VARIANT_MEMBERS.items()
     }
-    others = {name: description.get(name) for name in OTHER_MEMBERS}
-    return {"EndpointConfigName": config, **variants, **others}
+    other_members = {name: description.get(name) for name in OTHER_MEMBERS}
+    return {"EndpointConfigName": config, "StartTime": time.time(), **variants, **other_members}
 
 
-def _deploy_variant(context: Context, variant: Mapping[str, Any]) -> Mapping[str, Any]:
+def _make_variant(context: Context, variant: Mapping[str, Any]) -> Mapping[str, Any]:
     model = {"Model": find_resource(context, MODEL, variant["ModelName"]).request} if "ModelName" in variant else {}
     return {**variant, **model, "InstanceId": f"i-{secrets.token_hex(8)}"}
 
 
 def find_random_variants(deployment: Deployment) -> frozenset[str]:
-    """Return the names of the variants whose copies of inference components are chosen at random."""
-    strategies = {item["VariantName"]: item.get("RoutingConfig", {}) for item in deployment[VARIANTS]}
+    """Return the names of the variants whose instances, or copies of inference components, are chosen at random."""
+    strategies = {name: variant.get("RoutingConfig", {}) for name, variant in map_variants(deployment).items()}
     return frozenset(name for name, config in strategies.items() if config.get("RoutingStrategy") == "RANDOM")
+
+
+def list_instances(variant: Mapping[str, Any], limit: int) -> Iterator[Mapping[str, Any]]:
+    """Yield a variant with a model once per running instance, each time with the InstanceId of the instance.
+
+    Args:
+        limit: the largest number of instances.
+    """
+    for number in range(min(get_count(variant), limit)):
+        digest = hashlib.sha256(f"{variant['InstanceId']} {number}".encode()).hexdigest()
+        yield {**variant, "InstanceId": f"i-{digest[:16]}"} if number else variant
+
+
+def get_count(variant: Mapping[str, Any]) -> int:
+    """Return the number of instances that a variant should have. A serverless variant counts as one instance."""
+    return 1 if serverless.SERVERLESS_CONFIG in variant else int(variant[INSTANCE_COUNT])
+
+
+def count_instances(deployment: Deployment) -> int:
+    """Return the number of instances of the largest variant."""
+    return max(get_count(variant) for variant in deployment[VARIANTS])
 
 
 def map_variants(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
     """Return the production variants and the shadow variants of a deployment, by name."""
-    return {variant["VariantName"]: variant for name in MEMBERS for variant in deployment.get(name, ())}
+    return {variant["VariantName"]: variant for name in VARIANT_MEMBERS for variant in deployment.get(name, ())}
 
 
 def change_variants(deployment: Deployment, changes: Mapping[str, Mapping[str, Any]]) -> Deployment:
     """Return a deployment with changed variants. `changes` has the changed members by variant name."""
-    changed = {
+    changed_variants = {
         name: [{**variant, **changes.get(variant["VariantName"], {})} for variant in deployment.get(name, ())]
-        for name in MEMBERS
+        for name in VARIANT_MEMBERS
     }
-    return {**deployment, **changed}
+    return {**deployment, **changed_variants}
 
 
-def describe(deployment: Deployment, *, is_serving: bool) -> dict[str, Any]:
-    """Return the members of DescribeEndpoint for a deployment. One host serves each variant, whatever its count."""
-    variants = {
-        member: [_describe_variant(variant, is_serving=is_serving) for variant in deployment.get(name, ())]
-        for name, member in MEMBERS.items()
-    }
+def describe(
+    deployment: Deployment, running_counts: Mapping[str, int] | None = None, share: float = 1.0
+) -> dict[str, Any]:
+    """Return the members of DescribeEndpoint for a deployment.
+
+    Args:
+        running_counts: the number of running instances by variant; None if the deployment does not serve yet.
+        share: the share of the requests that the deployment gets.
+    """
+    variants = _describe_variants(deployment, running_counts, share)
     return {
         "EndpointConfigName": deployment["EndpointConfigName"],
         **{member: items or None for member, items in variants.items()},
+        "PendingDeploymentSummary": None,
         "AsyncInferenceConfig": deployment.get("AsyncInferenceConfig"),
         "DataCaptureConfig": captures.describe(deployment.get("DataCaptureConfig")),
     }
 
 
-def _describe_variant(variant: Mapping[str, Any], *, is_serving: bool) -> dict[str, Any]:
+def describe_pending(
+    deployment: Deployment, running_counts: Mapping[str, int] | None = None, share: float = 0.0
+) -> dict[str, Any]:
+    """Return the PendingDeploymentSummary of the deployment to which an endpoint is being updated.
+
+    Args:
+        running_counts: the number of running instances by variant; None if no instance runs yet.
+        share: the share of the requests that the deployment gets.
+    """
+    status = {
+        "Status": "Creating" if running_counts is None else "Baking",
+        "StatusMessage": f"The new deployment gets {share:.0%} of the requests.",
+    }
+    variants = _describe_variants(deployment, running_counts, share)
+    return {
+        "EndpointConfigName": deployment["EndpointConfigName"],
+        "StartTime": deployment.get("StartTime"),
+        **{
+            member: [
+                {**item, "VariantStatus": [{**status, "StartTime": deployment.get("StartTime")}]} for item in items
+            ]
+            for member, items in variants.items()
+            if items
+        },
+    }
+
+
+def _describe_variants(
+    deployment: Deployment, running_counts: Mapping[str, int] | None, share: float
+) -> dict[str, list[dict[str, Any]]]:
+    return {
+        member: [_describe_variant(variant, running_counts, share) for variant in deployment.get(name, ())]
+        for name, member in VARIANT_MEMBERS.items()
+    }
+
+
+def _describe_variant(
+    variant: Mapping[str, Any], running_counts: Mapping[str, int] | None, share: float
+) -> dict[str, Any]:
     images = [container["Image"] for container in list_containers(variant.get("Model", {}))]
-    now, count, weight = time.time(), variant.get(COUNT, 0), variant[WEIGHT]
-    config = variant.get(serverless.MEMBER)
+    now, count, weight = time.time(), variant.get(INSTANCE_COUNT, 0), variant[VARIANT_WEIGHT]
+    config = variant.get(serverless.SERVERLESS_CONFIG)
+    has_hosts = "Model" in variant and config is None  # otherwise, the number of instances is only described
+    current_count = running_counts.get(variant["VariantName"], 0) if running_counts is not None and has_hosts else count
     return {
         "VariantName": variant["VariantName"],
         "DeployedImages": [{"SpecifiedImage": uri, "ResolvedImage": uri, "ResolutionTime": now} for uri in images],
-        "CurrentWeight": weight,
+        "CurrentWeight": weight * share,
         "DesiredWeight": weight,
-        "CurrentInstanceCount": count if is_serving else 0,
+        "CurrentInstanceCount": current_count if running_counts is not None else 0,
         "DesiredInstanceCount": count,
         **({"CurrentServerlessConfig": config, "DesiredServerlessConfig": config} if config else {}),
     }
 
 
+def describe_desired_variants(description: Mapping[str, Any], deployment: Deployment) -> dict[str, Any]:
+    """Return the described variants with the counts and weights that a deployment should have."""
+    variants = map_variants(deployment)
+
+    def change(item: Mapping[str, Any]) -> Mapping[str, Any]:
+        variant = variants[item["VariantName"]]
+        return {
+            **item,
+            "DesiredInstanceCount": variant.get(INSTANCE_COUNT, 0),
+            "DesiredWeight": variant[VARIANT_WEIGHT],
+        }
+
+    members = [member for member in VARIANT_MEMBERS.values() if description.get(member)]
+    return {member: [change(item) for item in description[member]] for member in members}
+
+
 def make_defaults(variant: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the members that a variant of a configuration has by default."""
-    return {WEIGHT: 1.0} if serverless.MEMBER in variant else {COUNT: 1, WEIGHT: 1.0}
+    return (
+        {VARIANT_WEIGHT: 1.0} if serverless.SERVERLESS_CONFIG in variant else {INSTANCE_COUNT: 1, VARIANT_WEIGHT: 1.0}
+    )

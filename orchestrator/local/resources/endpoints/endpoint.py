@@ -1,6 +1,6 @@
 """Endpoints while they run."""
 
-import random
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -8,36 +8,47 @@ from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments, serverless
-from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, Deployer, Member
-from microjobs_orchestrator.local.resources.endpoints.deployments import SHADOWS, VARIANTS, WEIGHT, Deployment
-from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Observer, Target
-from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, EndpointStatus
-from microjobs_orchestrator.local.resources.endpoints.observers import Observers
+from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, Deployer
+from microjobs_orchestrator.local.resources.endpoints.deployments import SHADOWS, VARIANT_WEIGHT, VARIANTS, Deployment
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, InvocationTarget, Observer
+from microjobs_orchestrator.local.resources.endpoints.fleets import Fleet, PlannedReplica
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, SERVING_STATUSES
+from microjobs_orchestrator.local.resources.endpoints.observers import ObserverMaker
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.replicas import configure_replica, get_plan_name, make_replica
+from microjobs_orchestrator.local.resources.endpoints.routing import (
+    ReplicaGroup,
+    Router,
+    WeightedGroup,
+    group_replicas,
+    make_choices,
+)
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 
-ANY = Target()
-WORDS = {VARIANTS: "production", SHADOWS: "shadow"}
-"""What error messages call the variants, by the members of deployments."""
-
-_choose = random.SystemRandom().choices
+ANY_TARGET = InvocationTarget()
+VARIANT_TYPES = {VARIANTS: "production", SHADOWS: "shadow"}
+"""The types of variants as error messages name them, by the members of deployments."""
 
 
 def delete_record(context: Context, name: str) -> None:
     """Delete an endpoint's queue and record."""
     for invocation in asynchronous.list_queue(context, name):
-        context.state.delete(asynchronous.KIND, invocation.name)
+        context.state.delete(asynchronous.INVOCATION_KIND, invocation.name)
     context.state.delete(ENDPOINT.arn_type, name)
 
 
 def _list_idle_instances(record: Record) -> Collection[str]:
-    """Return the instances of an endpoint that served before the server ended, and that run only for requests."""
-    if record.status not in (EndpointStatus.IN_SERVICE, EndpointStatus.UPDATING):
+    """Return the ids of the instances that served for an earlier server, and that run only while there are requests."""
+    if record.status not in SERVING_STATUSES:
         return ()
     variants = record.internal[DEPLOYMENT][VARIANTS]
     return [variant["InstanceId"] for variant in variants if serverless.stops_when_idle(variant)]
+
+
+def _count_replicas(groups: Mapping[str, ReplicaGroup]) -> dict[str, int]:
+    """Return the number of running instances by variant."""
+    return {variant: len(group.replicas) for variant, group in groups.items()}
 
 
 class Endpoint:
@@ -53,19 +64,19 @@ class Endpoint:
         self._deployer = Deployer(context, ENDPOINT, record.name, self)
         self.plan_name = self._deployer.plan_name
         self.events = self._deployer.events
-        self._replicas: Mapping[str, Replica] = {}
-        """The serving replicas of production variants, by the names of the variants."""
-        self._weights: Mapping[str, float] = {}
-        self.is_in_service = False
+        self.wait_for_start = self._deployer.wait_for_start
+        self._router = Router()
+        self.is_in_service = threading.Event()
         self.needs_components = False
         """Whether inference components serve the variants."""
         self.random_variants: frozenset[str] = frozenset()
-        """The variants whose copies of inference components are chosen at random."""
+        """The variants whose instances, or copies of inference components, are chosen at random."""
         self.async_config: Mapping[str, Any] | None = None
-        """The deployment's AsyncInferenceConfig; if not None, the endpoint takes asynchronous invocations only."""
+        """The deployment's AsyncInferenceConfig; if it is not None, the endpoint accepts only asynchronous
+        invocations."""
         self._observers: Sequence[Observer] = ()
         self.queue = asynchronous.Queue(context, self.name, self.choose, self.observe)
-        self._observer_maker = Observers(context, self.observe)
+        self._observer_maker = ObserverMaker(context, self.observe)
         self._idle_instances = _list_idle_instances(record)
         """Instances that served for an earlier server. If they have no hosts, their next request starts them."""
 
@@ -75,23 +86,22 @@ class Endpoint:
     def recover(self, hosts: Sequence[Host]) -> None:
         self._deployer.recover(hosts)
 
-    def choose(self, target: Target = ANY) -> Replica | None:
-        """Return the target's replica; None if it does not serve. Without a variant's name, choose one by weight."""
-        replicas, weights, variant = self._replicas, self._weights, target.variant
-        if variant is None and len(replicas) == 1:
-            (variant,) = replicas
-        elif variant is None and replicas:
-            replica_weights = [weights.get(name, 1.0) for name in replicas]
-            (variant,) = _choose(list(replicas), replica_weights if any(replica_weights) else None)
-        return replicas.get(variant or "")
+    def choose(self, target: InvocationTarget = ANY_TARGET, tried_replicas: Collection[Replica] = ()) -> Replica | None:
+        """Return a replica for a request, if possible not one of `tried_replicas`; None if none serves the target."""
+        return self._router.choose(target.variant, tried_replicas)
 
     def serves(self, replica: Replica) -> bool:
         """Return whether a replica still receives requests."""
-        return replica in self._replicas.values()
+        return self._router.serves(replica)
 
-    def describe_absence(self, target: Target) -> str:
+    def has_other_replica(self, tried_replicas: Sequence[Replica]) -> bool:
+        """Return whether another replica can receive a request that did not reach `tried_replicas`."""
+        return self._router.has_other_replica(tried_replicas)
+
+    def explain_missing_replica(self, target: InvocationTarget) -> str:
         """Return the reason why `choose` returns None."""
-        return f"Endpoint {self.name} has no production variant {target.variant}."
+        name = "" if target.variant is None else f" {target.variant}"
+        return f"Endpoint {self.name} has no production variant{name} with instances."
 
     def observe(self, exchange: Exchange) -> None:
         """Send an exchange to all observers."""
@@ -99,52 +109,82 @@ class Endpoint:
             observer(exchange)
 
     def wake(self) -> None:
-        """Make the thread of the endpoint read the record again, because the record or a replica changed."""
+        """Report that the record or a replica changed: the endpoint's thread reads the record again, and waiting
+        asynchronous invocations choose a replica again."""
         self._deployer.wake()
         self.queue.wake()
 
     # --- what the deployer needs ---
 
-    def list_members(self, deployment: Deployment) -> Sequence[Member]:
+    def list_planned_replicas(self, deployment: Deployment) -> Sequence[PlannedReplica]:
         return [
-            self._make_member(variant, word)
-            for name, word in WORDS.items()
+            self._make_planned_replica(instance, variant_type)
+            for name, variant_type in VARIANT_TYPES.items()
             for variant in deployment.get(name, ())
             if "Model" in variant  # inference components have their own replicas
+            for instance in deployments.list_instances(variant, self._context.settings.max_instances)
         ]
 
-    def _make_member(self, variant: Mapping[str, Any], word: str) -> Member:
+    def _make_planned_replica(self, variant: Mapping[str, Any], variant_type: str) -> PlannedReplica:
         may_be_idle = variant["InstanceId"] in self._idle_instances
-        return Member(
+        return PlannedReplica(
             get_plan_name(self.name, variant),
             variant["InstanceId"],
-            f"{word} variant {variant['VariantName']}",
+            f"{variant_type} variant {variant['VariantName']}",
             partial(make_replica, self._context, self.name, variant, self.wake, may_be_idle=may_be_idle),
             needs_hosts=not may_be_idle,
         )
 
-    def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
-        self._observers = self._observer_maker.make(deployment, replicas.values())
-        self._weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment[VARIANTS]}
-        self._replicas = {replica.variant: replica for replica in replicas.values() if replica.variant in self._weights}
-        for name, variant in deployments.map_variants(deployment).items():
-            if name in self._replicas:
-                configure_replica(self._replicas[name], variant)
-        self.is_in_service = True
-        self.needs_components = not replicas
-        self.random_variants = deployments.find_random_variants(deployment)
+    def count(self, deployment: Deployment) -> int:
+        return deployments.count_instances(deployment)
+
+    def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
+        deployment, groups = fleet.deployment, group_replicas(fleet.replicas.values(), self._is_random)
+        choices, members = self._make_choices(fleet, groups), {}
+        if next_fleet is not None:
+            next_groups = group_replicas(next_fleet.replicas.values(), self._is_random)
+            choices += self._make_choices(next_fleet, next_groups)
+            summary = deployments.describe_pending(
+                next_fleet.deployment, _count_replicas(next_groups), next_fleet.share
+            )
+            members["PendingDeploymentSummary"] = summary
+        self.random_variants = deployments.find_random_variants((next_fleet or fleet).deployment)
+        # Until the update is complete, all other settings are those of the current deployment.
+        self._observers = self._observer_maker.make(deployment, groups)
+        self._router = Router(choices)
         self.async_config = deployment.get("AsyncInferenceConfig")
+        self.needs_components = all("Model" not in item for item in deployments.map_variants(deployment).values())
+        self.is_in_service.set()
+        if next_fleet is None:
+            self._configure(deployment, groups)
+        return {**deployments.describe(deployment, _count_replicas(groups), fleet.share), **members}
+
+    def _make_choices(self, fleet: Fleet, groups: Mapping[str, ReplicaGroup]) -> list[WeightedGroup]:
+        weights = {variant["VariantName"]: variant[VARIANT_WEIGHT] for variant in fleet.deployment[VARIANTS]}
+        return make_choices(groups, weights, fleet.share)
+
+    def _is_random(self, variant: str) -> bool:
+        # The queue of an asynchronous endpoint gives each instance the same number of requests.
+        return variant in self.random_variants and self.async_config is None
+
+    def _configure(self, deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> None:
+        variants, limit = deployments.map_variants(deployment), self._context.settings.max_instances
+        for name, group in groups.items():
+            for replica in group.replicas:
+                configure_replica(replica, variants[name])
+            if (count := deployments.get_count(variants[name])) > limit:
+                group.replicas[0].note(f"{limit} of {count} instances run: the setting max_instances is {limit}")
         if self.async_config is not None:
             client = self.async_config.get("ClientConfig", {})
-            self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_CONCURRENCY))
+            concurrency = client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_CONCURRENCY)
+            self.queue.open(concurrency * max(1, sum(_count_replicas(groups).values())))
             self.queue.wake()
-        return deployments.describe(deployment, is_serving=True)
 
     @contextmanager
     def closing(self) -> Iterator[None]:
         self.queue.stop()
-        self.is_in_service = False
-        self._replicas = {}
+        self.is_in_service.clear()
+        self._router = Router()
         yield
         self.queue.close()
         self._observer_maker.close()

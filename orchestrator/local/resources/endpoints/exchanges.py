@@ -6,21 +6,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
-from microjobs_orchestrator.local.resources.models.client import PRIMARY, Answer, Body
+from microjobs_orchestrator.local.resources.models.client import PRIMARY, Body, ResponseHead
 from microjobs_orchestrator.local.resources.models.multi_model import TargetModel
 
-TARGET_MEMBERS = {
-    "variant": "TargetVariant",
-    "model": "TargetModel",
-    "container": "TargetContainerHostname",
-    "component": "InferenceComponentName",
-}
-"""The members of an invocation that choose what responds, by the fields of `Target`."""
+TARGET_MEMBERS = ("TargetVariant", "TargetModel", "TargetContainerHostname", "InferenceComponentName")
+"""The members of a request that select its target, in the order of the fields of `InvocationTarget`."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What must respond to a request. None: the endpoint chooses."""
+@dataclass
+class InvocationTarget:
+    """The variant, the model, the container or the component that must respond to a request. If a field is None, the
+    endpoint chooses."""
 
     variant: str | None = None
     model: str | None = None
@@ -30,11 +26,11 @@ class Target:
     component: str | None = None
 
     @classmethod
-    def read(cls, request: Mapping[str, Any]) -> "Target":
-        return cls(**{name: request.get(member) for name, member in TARGET_MEMBERS.items()})
+    def read(cls, request: Mapping[str, Any]) -> "InvocationTarget":
+        return cls(*map(request.get, TARGET_MEMBERS))
 
 
-class Identity(Protocol):
+class ReplicaIdentity(Protocol):
     """The names of a replica."""
 
     variant: str
@@ -45,29 +41,30 @@ class Timer:
     """Measures the parts of an exchange. It starts when the local server has received the request."""
 
     def __init__(self) -> None:
-        self._received = self._sent = time.monotonic()
+        self._receive_time = self._send_time = time.monotonic()
         self._responses: dict[str, float] = {}
-        """The times of responses by container, in the order of a chain, without the last one."""
+        """The time of each response in a chain except the last one, by container, in the order of the chain."""
 
     def mark_sent(self) -> None:
-        """Note that the request is now sent to the container. The last call counts."""
-        self._sent = time.monotonic()
+        """Record that the request is now sent to the container. Only the last call counts."""
+        self._send_time = time.monotonic()
         self._responses = {}
 
     def mark_response(self, container: str) -> None:
-        """Note that one of several containers has responded completely, and that the next one gets its response."""
+        """Record that one of several containers has responded completely, and that the next container gets its
+        response."""
         self._responses[container] = time.monotonic()
 
     def make_exchange(
         self,
         endpoint: str,
-        replica: Identity,
+        replica: ReplicaIdentity,
         request: "InferenceRequest",
-        answer: Answer | None,
+        response: ResponseHead | None,
         body: Body = None,
     ) -> "Exchange":
-        """Return the exchange that ends now. Without an answer, the container has not responded."""
-        status, headers = (answer.status, answer.headers) if answer is not None else (None, {})
+        """Return the exchange that ends now. `response` is None if the container has not responded."""
+        status, headers = (response.status, response.headers) if response is not None else (None, {})
         end = time.monotonic()
         return Exchange(
             endpoint,
@@ -77,21 +74,26 @@ class Timer:
             status,
             headers,
             body,
-            model_seconds=end - self._sent,
-            overhead_seconds=self._sent - self._received,
-            container_seconds=self._measure_containers(answer.container if answer is not None else PRIMARY, end),
+            model_seconds=end - self._send_time,
+            overhead_seconds=self._send_time - self._receive_time,
+            container_seconds=self._measure_containers(response.container if response is not None else PRIMARY, end),
         )
 
-    def _measure_containers(self, last: str, end: float) -> Mapping[str, float]:
-        """Return the seconds of each container of several ones. `last` has responded last, at the time `end`."""
-        if last == PRIMARY and not self._responses:
+    def _measure_containers(self, last_container: str, end: float) -> Mapping[str, float]:
+        """Return the seconds that each of several containers took.
+
+        Args:
+            last_container: the container that responded last.
+            end: the time of its response.
+        """
+        if last_container == PRIMARY and not self._responses:
             return {}
-        ends = self._responses if last == PRIMARY else {**self._responses, last: end}
-        times = pairwise((self._sent, *ends.values()))
-        return {name: after - before for name, (before, after) in zip(ends, times, strict=True)}
+        end_times = self._responses if last_container == PRIMARY else {**self._responses, last_container: end}
+        times = pairwise((self._send_time, *end_times.values()))
+        return {name: after - before for name, (before, after) in zip(end_times, times, strict=True)}
 
 
-@dataclass(frozen=True)
+@dataclass
 class InferenceRequest:
     """A request for a prediction."""
 
@@ -100,15 +102,15 @@ class InferenceRequest:
     timeout: float
     """Seconds for the whole exchange."""
     max_bytes: float = float("inf")
-    """The largest response; a larger one raises TooLargeError."""
-    target: Target = field(default_factory=Target)
+    """Maximum size of the response. A larger response raises TooLargeError."""
+    target: InvocationTarget = field(default_factory=InvocationTarget)
     model: TargetModel | None = None
     """The loaded model that responds in a multi-model container."""
     timer: Timer = field(default_factory=Timer, compare=False, repr=False)
-    """Starts with the request."""
+    """The timer starts when the request is received."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Exchange:
     """A request and its result. It is complete: the response has ended, or there is none."""
 
@@ -121,7 +123,8 @@ class Exchange:
     headers: Mapping[str, str]
     """The headers of the response."""
     body: Body
-    """The body of the response; None for a response stream. Observers may call a function only before they return."""
+    """The body of the response; None for a response stream. If it is a function, it can be called
+    only until the observer returns."""
     model_seconds: float
     overhead_seconds: float
     """The time that the local server needed, in addition to the container."""
@@ -130,4 +133,4 @@ class Exchange:
 
 
 Observer = Callable[[Exchange], None]
-"""Receives each exchange in the thread of the request. It must return at once, and not raise."""
+"""A function that receives each exchange in the thread of the request. It must return at once, and not raise."""

@@ -7,17 +7,17 @@ from typing import TypeVar
 from microjobs_orchestrator.local.errors import is_disk_full
 
 RETRY_SECONDS = 5.0
-"""Delay between two attempts."""
+"""Seconds between two attempts."""
 
 Result = TypeVar("Result")
 
 
 def retry(action: Callable[[], Result], closing: threading.Event, note: Callable[[str], None]) -> Result:
-    """Perform an action. Each time that the disk is full, wait, and perform it again.
+    """Perform an action, and return its result. Each time that the disk is full, wait, and perform the action again.
 
     Args:
         closing: ends the repetitions; the last error is raised.
-        note: logs a sentence, before the first delay and after the last one.
+        note: logs a sentence, before the first delay and after the last delay.
     """
     is_waiting = False
     while True:

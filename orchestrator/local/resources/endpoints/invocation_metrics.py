@@ -29,9 +29,10 @@ class InvocationMetrics:
         self._metrics = metrics
         self._share_name = share_name
         self.counts: Mapping[str, int] = {}
-        """The number of instances or copies of each variant, by its name; 1 if it is missing."""
+        """The number of instances or copies, by the name of the variant. A missing variant has one."""
         self._dimensions: dict[str, Mapping[str, str]] = {}
-        """Dimensions by variant. They are made once, because the store merges values with the same object faster."""
+        """Dimensions by variant. They are made only once, because the store is faster if values share one dimensions
+        object."""
 
     def record(self, exchange: Exchange, dimensions: Mapping[str, str] | None = None) -> None:
         """Record one exchange, by default with the dimensions of its variant."""
@@ -49,7 +50,7 @@ class InvocationMetrics:
             self._record_container(exchange, {**dimensions, "ContainerName": container}, seconds)
 
     def _record_container(self, exchange: Exchange, dimensions: Mapping[str, str], seconds: float) -> None:
-        """Record the part of one container in an exchange, in which it may be the only container."""
+        """Record one container's part of an exchange. It may be the only container of the exchange."""
         latencies = {"ContainerLatency": seconds * 1e6}
         if exchange.request.target.container is not None:
             latencies["OverheadLatency"] = exchange.overhead_seconds * 1e6
@@ -57,20 +58,21 @@ class InvocationMetrics:
         self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
 
     def _count(self, exchange: Exchange) -> Mapping[str, float]:
-        return count_errors(exchange.status, self._share_name, self.counts.get(exchange.variant, 1))
+        return count_invocation(exchange.status, self._share_name, self.counts.get(exchange.variant, 1))
 
 
 def record_setup(metrics: MetricStore, endpoint: str, variant: str, seconds: float) -> None:
-    """Record how long the start of a serverless variant's container took, for which requests waited."""
+    """Record the seconds that the container of an idle serverless variant took to start."""
     dimensions = {"EndpointName": endpoint, "VariantName": variant}
     metrics.record(NAMESPACE, dimensions, {"ModelSetupTime": seconds * 1e6}, unit="Microseconds")
 
 
 @cache
-def count_errors(status: int | None, share_name: str, count: int) -> Mapping[str, float]:
-    """Return the counts of one invocation by the status of the container's response; None: no complete response.
+def count_invocation(status: int | None, share_name: str, count: int) -> Mapping[str, float]:
+    """Return the counts of one invocation.
 
     Args:
+        status: the status of the container's response; None if there is no complete response.
         count: the number of instances or copies, which share the invocations.
     """
     code = status or 0

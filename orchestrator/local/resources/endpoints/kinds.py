@@ -19,8 +19,10 @@ class EndpointStatus(StrEnum):
     UPDATE_ROLLBACK_FAILED = "UpdateRollbackFailed"
 
 
-_CREATING_OR_UPDATING = (EndpointStatus.CREATING, EndpointStatus.UPDATING)
-_USED_STATUSES = (*_CREATING_OR_UPDATING, EndpointStatus.IN_SERVICE, EndpointStatus.FAILED, EndpointStatus.DELETING)
+SERVING_STATUSES = (EndpointStatus.IN_SERVICE, EndpointStatus.UPDATING, EndpointStatus.ROLLING_BACK)
+_CHANGING_STATUSES = (EndpointStatus.CREATING, EndpointStatus.UPDATING, EndpointStatus.ROLLING_BACK)
+_USED_STATUSES = (*_CHANGING_STATUSES, EndpointStatus.IN_SERVICE, EndpointStatus.FAILED, EndpointStatus.DELETING)
+"""The statuses that the local server sets."""
 
 ENDPOINT_CONFIG = Kind(
     "endpoint-config",
@@ -39,19 +41,19 @@ ENDPOINT = Kind(
     "endpoint",
     lifecycle=Lifecycle(
         statuses=tuple(EndpointStatus),
-        first=EndpointStatus.CREATING,
-        success=EndpointStatus.IN_SERVICE,
-        transitional=(
-            *_CREATING_OR_UPDATING,
+        first_status=EndpointStatus.CREATING,
+        success_status=EndpointStatus.IN_SERVICE,
+        transitional_statuses=(
+            *_CHANGING_STATUSES,
             EndpointStatus.SYSTEM_UPDATING,
-            EndpointStatus.ROLLING_BACK,
             EndpointStatus.DELETING,
         ),
         is_lasting=True,
         transitions={
             EndpointStatus.CREATING: _USED_STATUSES,
             EndpointStatus.UPDATING: _USED_STATUSES,
-            EndpointStatus.IN_SERVICE: _USED_STATUSES,  # a restarted server starts the hosts again
+            EndpointStatus.ROLLING_BACK: _USED_STATUSES,
+            EndpointStatus.IN_SERVICE: _USED_STATUSES,  # after a restart, the server starts the hosts again
             EndpointStatus.FAILED: (EndpointStatus.DELETING,),
             EndpointStatus.DELETING: (EndpointStatus.FAILED,),
         },

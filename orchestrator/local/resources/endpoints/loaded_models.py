@@ -1,4 +1,5 @@
-"""The models that a multi-model container has loaded: each is loaded once, and unloaded when others need the room."""
+"""The models that a multi-model container has loaded: each model is loaded once, and is unloaded when other models need
+the space."""
 
 import threading
 import time
@@ -13,15 +14,17 @@ from http import HTTPStatus
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader, make_space_error
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
-from microjobs_orchestrator.local.resources.models.client import NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import NoResponseError
 from microjobs_orchestrator.local.resources.models.multi_model import TargetModel
 
 LOAD_TIMEOUT = 360.0
-"""Seconds until a model is loaded: https://docs.aws.amazon.com/sagemaker/latest/dg/invoke-multi-model-endpoint.html"""
+"""Seconds in which a model must be loaded: https://docs.aws.amazon.com/sagemaker/latest/dg/invoke-multi-model-endpoint.html"""
 MAX_CONCURRENT_LOADS = 4
 
 
-class Status(Enum):
+class LoadStatus(Enum):
+    """The status of a model in a container."""
+
     LOADING = auto()
     LOADED = auto()
     UNLOADING = auto()
@@ -29,21 +32,22 @@ class Status(Enum):
 
 
 @dataclass(eq=False)
-class Entry:
+class LoadedModel:
     """A model of the container. The lock of `LoadedModels` protects its members."""
 
     model: TargetModel
     start: int
-    """The start of the container, counted from 1, for which the model is loaded."""
-    status: Status = Status.LOADING
+    """The number of the container's starts when the model was loaded. A later start removes the model."""
+    status: LoadStatus = LoadStatus.LOADING
     is_waiting: bool = True
-    """Whether its load waits for a thread, or until another model is unloaded."""
+    """Whether the load waits for a thread, or until another model is unloaded."""
     is_unwanted: bool = False
-    """Whether it is unloaded when no request uses it, because the bucket has a newer version or without a cache."""
-    users: int = 0
-    """The requests that use the model or wait for it."""
+    """Whether the model is unloaded when no request uses it, because the bucket has a newer version or models are not
+    cached."""
+    user_count: int = 0
+    """The number of requests that use the model or wait for it."""
     size: int = 0
-    """The bytes of its files in the container."""
+    """The size of the model's files in the container, in bytes."""
     failure: Exception | None = None
 
 
@@ -51,7 +55,8 @@ class LoadedModels:
     """Loads and unloads the models of a container, for requests from any thread.
 
     Args:
-        count_starts: returns how often the container has been started. A new container has no models.
+        count_starts: returns how often the container has been started. A container that was started again has no
+            models.
         max_bytes: the largest sum of the sizes of all models' files in the container.
         is_caching: whether models stay loaded after a request.
     """
@@ -70,32 +75,33 @@ class LoadedModels:
         self._metrics = metrics
         self._max_bytes = max_bytes
         self._is_caching = is_caching
-        self._changed = threading.Condition()
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._change_condition = threading.Condition()
+        self._entries: OrderedDict[str, LoadedModel] = OrderedDict()
         """The models by their names in the container; the most recently used model is the last."""
         self._is_closed = False
         self._loads = 0
         """The number of models that are being loaded."""
         self._start = 0
-        """The start of the container that has the loaded models."""
+        """The number of the container's starts when the current models were loaded."""
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT_LOADS, "load model")
 
     def close(self) -> None:
-        """Start no further loads, and let no load wait for room. Loads end when their container does not answer."""
+        """Start no more loads, and let no load wait for space. Running loads end when their container does not
+        answer."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        with self._changed:
+        with self._change_condition:
             self._is_closed = True
-            self._changed.notify_all()
+            self._change_condition.notify_all()
 
     @contextmanager
     def use(self, model: TargetModel, seconds: float) -> Iterator[None]:
-        """Load a model unless it is loaded, and keep it loaded meanwhile.
+        """Load a model unless it is loaded, and keep it loaded during the block.
 
         Raises:
-            ServiceError: ModelNotReadyException if it is not loaded within `seconds`, and continues to load; or
-                ValidationError for its archive.
-            LoadError: the container refused to load it, or its files cannot be stored.
-            NoAnswerError: the container did not answer.
+            ServiceError: ModelNotReadyException if the model is not loaded within `seconds`, but continues to load;
+                ValidationError if its archive cannot be extracted.
+            LoadError: the container refused to load the model, or its files cannot be stored.
+            NoResponseError: the container did not answer.
         """
         entry = self._acquire(model, time.monotonic() + seconds)
         try:
@@ -104,64 +110,65 @@ class LoadedModels:
             self._release(entry)
 
     def forget(self, model: TargetModel) -> None:
-        """Note that the container has lost a model: the next request loads it again."""
-        with self._changed:
+        """Remove a model that the container has lost. The next request loads it again."""
+        with self._change_condition:
             entry = self._entries.get(model.name)
-            if entry is not None and entry.status is Status.LOADED:
+            if entry is not None and entry.status is LoadStatus.LOADED:
                 self._remove(entry)
 
-    def _acquire(self, model: TargetModel, deadline: float) -> Entry:
-        began = time.monotonic()
-        with self._changed:
+    def _acquire(self, model: TargetModel, deadline: float) -> LoadedModel:
+        start_time = time.monotonic()
+        with self._change_condition:
             entry = self._find_or_load(model)
-            was_loaded = entry.status is Status.LOADED
+            was_loaded = entry.status is LoadStatus.LOADED
             while not self._try_use(entry, deadline):
                 entry = self._find_or_load(model)
             self._entries.move_to_end(model.name)
             self._metrics.record_request(len(self._entries) - self._loads, was_loaded=was_loaded)
         if not was_loaded:
-            self._metrics.record_wait(time.monotonic() - began)
+            self._metrics.record_wait(time.monotonic() - start_time)
         return entry
 
-    def _try_use(self, entry: Entry, deadline: float) -> bool:
-        """Wait until a model is loaded, and count its user. Return False if it is gone meanwhile.
+    def _try_use(self, entry: LoadedModel, deadline: float) -> bool:
+        """Wait until a model is loaded, and count the request that uses it. Return False if the model was unloaded
+        during the wait.
 
-        Raise the error of its load, ModelNotReadyException, or NoAnswerError after `close`.
+        Raise the error of the load, ModelNotReadyException after the deadline, or NoResponseError after `close`.
         """
-        entry.users += 1
+        entry.user_count += 1
         try:
-            while entry.status in (Status.LOADING, Status.UNLOADING):
+            while entry.status in (LoadStatus.LOADING, LoadStatus.UNLOADING):
                 if self._is_closed:
                     raise _make_replaced_error()
-                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                if not self._change_condition.wait(max(0.0, deadline - time.monotonic())):
                     raise _make_not_ready_error(entry.model)
             if entry.failure is not None:
                 raise entry.failure
         except BaseException:
-            entry.users -= 1
+            entry.user_count -= 1
             raise
-        return entry.status is Status.LOADED
+        return entry.status is LoadStatus.LOADED
 
-    def _release(self, entry: Entry) -> None:
-        with self._changed:
-            entry.users -= 1
-            if entry.users == 0:
+    def _release(self, entry: LoadedModel) -> None:
+        with self._change_condition:
+            entry.user_count -= 1
+            if entry.user_count == 0:
                 entry.is_unwanted |= not self._is_caching
                 self._unload_unwanted()
-                self._changed.notify_all()
+                self._change_condition.notify_all()
 
-    def _find_or_load(self, model: TargetModel) -> Entry:
+    def _find_or_load(self, model: TargetModel) -> LoadedModel:
         if (start := self._count_starts()) != self._start:
             self._start = start
             for entry in list(self._entries.values()):
-                if entry.status is Status.LOADED:
+                if entry.status is LoadStatus.LOADED:
                     self._remove(entry)
         return self._entries.get(model.name) or self._start_load(model)
 
-    def _start_load(self, model: TargetModel) -> Entry:
-        for other in self._entries.values():
-            other.is_unwanted |= other.model.target == model.target
-        entry = Entry(model, self._start)
+    def _start_load(self, model: TargetModel) -> LoadedModel:
+        for other_entry in self._entries.values():
+            other_entry.is_unwanted |= other_entry.model.target == model.target
+        entry = LoadedModel(model, self._start)
         try:
             self._pool.submit(self._load, entry)
         except RuntimeError:
@@ -170,33 +177,33 @@ class LoadedModels:
         self._loads += 1
         return entry
 
-    def _remove(self, entry: Entry) -> None:
-        entry.status = Status.GONE
+    def _remove(self, entry: LoadedModel) -> None:
+        entry.status = LoadStatus.GONE
         if self._entries.get(entry.model.name) is entry:
             del self._entries[entry.model.name]
-        self._changed.notify_all()
+        self._change_condition.notify_all()
 
     # --- in the threads of the pool ---
 
-    def _load(self, entry: Entry) -> None:
+    def _load(self, entry: LoadedModel) -> None:
         deadline, entry.is_waiting = time.monotonic() + LOAD_TIMEOUT, False
         try:
-            self._loader.load(entry.model, _SharedRoom(self, entry, deadline), deadline)
+            self._loader.load(entry.model, _SharedResources(self, entry, deadline), deadline)
             if self._count_starts() != entry.start:
-                raise NoAnswerError("the container was started again while it loaded the model", was_sent=False)
-        except Exception as error:  # the requests that wait for the model raise it
+                raise NoResponseError("the container was started again while it loaded the model", was_sent=False)
+        except Exception as error:  # the requests that wait for the model raise this error
             entry.failure = error
-        with self._changed:
+        with self._change_condition:
             self._loads -= 1
             if entry.failure is not None:
                 self._remove(entry)
                 return
-            entry.status = Status.LOADED
-            self._changed.notify_all()
+            entry.status = LoadStatus.LOADED
+            self._change_condition.notify_all()
             self._unload_unwanted()
 
-    def reserve(self, entry: Entry, size: int, deadline: float) -> None:
-        """Reserve space as `Room.reserve` does."""
+    def reserve(self, entry: LoadedModel, size: int, deadline: float) -> None:
+        """Reserve space as `ModelResources.reserve` does."""
         entry.size = size
         while self._sum_sizes() > self._max_bytes:
             if not self.make_room(entry, deadline):
@@ -204,53 +211,58 @@ class LoadedModels:
                 raise make_space_error(entry.model, f"{problem}: increase VolumeSizeInGB")
 
     def _sum_sizes(self) -> int:
-        with self._changed:
+        with self._change_condition:
             return sum(entry.size for entry in self._entries.values())
 
-    def make_room(self, entry: Entry, deadline: float) -> bool:
-        """Unload the least recently used model, or wait for a change while all other models are in use.
+    def make_room(self, entry: LoadedModel, deadline: float) -> bool:
+        """Unload a model that no request uses: an unwanted model if possible, otherwise the least recently used model.
+        If requests use all models, wait for a change.
 
-        Return False if only models remain that wait for room, too, if it takes too long, or after `close`.
+        Return False if all remaining models also wait for space, if the wait takes too long, or after `close`.
         """
-        with self._changed:
+        with self._change_condition:
             if self._is_closed:
                 return False
             victim = self._choose_victim()
             if victim is None:
                 entry.is_waiting = True
                 try:
-                    others = [other for other in self._entries.values() if not other.is_waiting]
-                    return bool(others) and self._changed.wait(max(0.0, deadline - time.monotonic()))
+                    other_entries = [
+                        other_entry for other_entry in self._entries.values() if not other_entry.is_waiting
+                    ]
+                    return bool(other_entries) and self._change_condition.wait(max(0.0, deadline - time.monotonic()))
                 finally:
                     entry.is_waiting = False
-            victim.status = Status.UNLOADING
+            victim.status = LoadStatus.UNLOADING
         self._unload(victim)
         return True
 
-    def _choose_victim(self) -> Entry | None:
-        idle = [entry for entry in self._entries.values() if entry.status is Status.LOADED and entry.users == 0]
-        return next((entry for entry in idle if entry.is_unwanted), next(iter(idle), None))
+    def _choose_victim(self) -> LoadedModel | None:
+        idle_entries = [
+            entry for entry in self._entries.values() if entry.status is LoadStatus.LOADED and entry.user_count == 0
+        ]
+        return next((entry for entry in idle_entries if entry.is_unwanted), next(iter(idle_entries), None))
 
     def _unload_unwanted(self) -> None:
         """Unload the unwanted models that no request uses, in other threads."""
         for entry in self._entries.values():
-            if entry.is_unwanted and entry.status is Status.LOADED and entry.users == 0:
-                entry.status = Status.UNLOADING
+            if entry.is_unwanted and entry.status is LoadStatus.LOADED and entry.user_count == 0:
+                entry.status = LoadStatus.UNLOADING
                 threading.Thread(target=self._unload, args=(entry,), name="unload model", daemon=True).start()
 
-    def _unload(self, entry: Entry) -> None:
+    def _unload(self, entry: LoadedModel) -> None:
         try:
             if entry.start == self._count_starts():
                 self._loader.unload(entry.model)
         finally:
-            with self._changed:
+            with self._change_condition:
                 self._remove(entry)
 
 
-class _SharedRoom:
-    """The room of one model while it is loaded; see `model_loader.Room`."""
+class _SharedResources:
+    """The resources of one model while it is loaded; see `model_loader.ModelResources`."""
 
-    def __init__(self, models: LoadedModels, entry: Entry, deadline: float) -> None:
+    def __init__(self, models: LoadedModels, entry: LoadedModel, deadline: float) -> None:
         self._models = models
         self._entry = entry
         self._deadline = deadline
@@ -258,13 +270,13 @@ class _SharedRoom:
     def reserve(self, size: int) -> None:
         self._models.reserve(self._entry, size, self._deadline)
 
-    def extend(self) -> bool:
+    def unload_another_model(self) -> bool:
         return self._models.make_room(self._entry, self._deadline)
 
 
-def _make_replaced_error() -> NoAnswerError:
+def _make_replaced_error() -> NoResponseError:
     """Return an error after which the request is sent to the container of a new deployment."""
-    return NoAnswerError("the container is being replaced", was_sent=False)
+    return NoResponseError("the container is being replaced", was_sent=False)
 
 
 def _make_not_ready_error(model: TargetModel) -> ServiceError:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
-from microjobs_orchestrator.local.resources.models.client import Answer, TooLargeError
+from microjobs_orchestrator.local.resources.models.client import ResponseHead, TooLargeError
 from microjobs_orchestrator.local.resources.models.multi_model import MODELS, TARGET_MODEL_HEADER, TargetModel
 from microjobs_orchestrator.local.resources.models.serving import UnhealthyError
 
@@ -23,14 +23,15 @@ CONTROL_TIMEOUT = 60.0
 """Seconds for a request that lists, finds or unloads a model."""
 MAX_ANSWER_BYTES = 1 << 20
 MAX_PAGES = 1000
+"""Maximum number of pages in a list of models. It ends the list of a container that always returns a nextPageToken."""
 
 
 class LoadError(Exception):
     """The container did not load a model."""
 
-    def __init__(self, answer: Answer, body: bytes) -> None:
-        super().__init__(f"status {answer.status}: {body[:1000].decode(errors='replace')}")
-        self.answer = answer
+    def __init__(self, response: ResponseHead, body: bytes) -> None:
+        super().__init__(f"status {response.status}: {body[:1000].decode(errors='replace')}")
+        self.response = response
         self.body = body
 
 
@@ -54,7 +55,7 @@ class ModelContainer:
     def list_models(self) -> list[str]:
         """Return the names of the loaded models that are below the folder of models.
 
-        Raise UnhealthyError if the container has no `/models` API, and NoAnswerError.
+        Raise UnhealthyError if the container has no `/models` API, and NoResponseError.
         """
         names, path = list[str](), MODELS
         for _ in range(MAX_PAGES):
@@ -68,13 +69,13 @@ class ModelContainer:
     def _read_page(self, path: str) -> tuple[list[tuple[str, str]], str]:
         """Return the names and the URLs of some models, and the token of the next page, which may be empty."""
         try:
-            answer, body = self._request("GET", path)
+            response, body = self._request("GET", path)
         except TooLargeError as error:
             raise UnhealthyError(f"GET {MODELS}: {error}.") from error
-        if answer.status != HTTPStatus.OK:
+        if response.status != HTTPStatus.OK:
             raise UnhealthyError(
-                f"GET {MODELS} answered {answer.status} instead of 200: a container with Mode MultiModel must have the "
-                "API of https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html."
+                f"GET {MODELS} answered {response.status} instead of 200: a container with Mode MultiModel must have "
+                "the API of https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html."
             )
         try:
             page = json.loads(body)
@@ -86,7 +87,8 @@ class ModelContainer:
             raise UnhealthyError(f"GET {MODELS} must return {example}, not: {text}") from None
 
     def add_files(self, model: TargetModel, folder: Path) -> None:
-        """Copy a model's folder to the container. Raise OSError if the device is full, and CannotRunError."""
+        """Copy a model's folder to the container. Raise OSError if the device is full, or CannotRunError for another
+        reason."""
         self._replica.add_folder(folder, _get_folder(model), self._index)
 
     def remove_files(self, model: TargetModel) -> None:
@@ -95,19 +97,19 @@ class ModelContainer:
     def load(self, model: TargetModel, seconds: float) -> None:
         """Load a model whose files are in the container.
 
-        Raise LoadError if the container refuses it, and NoAnswerError.
+        Raise LoadError if the container refuses it, and NoResponseError.
         """
         body = json.dumps({"model_name": model.name, "url": _get_folder(model)}).encode()
-        answer, content = self._request("POST", MODELS, model, body, seconds)
-        if not (answer.status < HTTPStatus.MULTIPLE_CHOICES or answer.status == HTTPStatus.CONFLICT):
-            raise LoadError(answer, content)
+        response, content = self._request("POST", MODELS, model, body, seconds)
+        if not (response.status < HTTPStatus.MULTIPLE_CHOICES or response.status == HTTPStatus.CONFLICT):
+            raise LoadError(response, content)
 
-    def unload(self, model: TargetModel) -> Answer:
-        """Unload a model. Raise NoAnswerError."""
+    def unload(self, model: TargetModel) -> ResponseHead:
+        """Unload a model. Raise NoResponseError."""
         return self._request("DELETE", f"{MODELS}/{model.name}", model)[0]
 
     def is_loaded(self, model: TargetModel) -> bool:
-        """Return whether the container has loaded a model. Raise NoAnswerError."""
+        """Return whether the container has loaded a model. Raise NoResponseError."""
         return self._request("GET", f"{MODELS}/{model.name}", model)[0].status != HTTPStatus.NOT_FOUND
 
     def _request(
@@ -117,7 +119,7 @@ class ModelContainer:
         model: TargetModel | None = None,
         body: bytes | None = None,
         seconds: float = CONTROL_TIMEOUT,
-    ) -> tuple[Answer, bytes]:
+    ) -> tuple[ResponseHead, bytes]:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"

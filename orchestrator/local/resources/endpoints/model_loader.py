@@ -1,4 +1,4 @@
-"""Loads of models into a multi-model container: their files are copied to the container, which then loads them."""
+"""Loads models into a multi-model container: copies their files to the container, which then loads them."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.errors import is_disk_full
 from microjobs_orchestrator.local.resources.endpoints import model_metrics
 from microjobs_orchestrator.local.resources.endpoints.model_container import LoadError, ModelContainer
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
-from microjobs_orchestrator.local.resources.models.client import Answer
+from microjobs_orchestrator.local.resources.models.client import ResponseHead
 from microjobs_orchestrator.local.resources.models.multi_model import TargetModel
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.trees import discard
@@ -19,13 +19,13 @@ from microjobs_orchestrator.local.trees import discard
 logger = logging.getLogger(__name__)
 
 
-class Room(Protocol):
+class ModelResources(Protocol):
     """The disk and the memory that a model shares with the other models of its container."""
 
     def reserve(self, size: int) -> None:
         """Unload other models until the files of the model have enough space. Raise LoadError if that is impossible."""
 
-    def extend(self) -> bool:
+    def unload_another_model(self) -> bool:
         """Unload another model. Return False if that is impossible."""
 
 
@@ -45,14 +45,14 @@ class ModelLoader:
         self._folder = folder
         self._metrics = metrics
 
-    def load(self, model: TargetModel, room: Room, deadline: float) -> None:
+    def load(self, model: TargetModel, resources: ModelResources, deadline: float) -> None:
         """Load a model. If that fails, remove its files.
 
-        Raise LoadError, NoAnswerError, or ServiceError for an archive that cannot be extracted.
+        Raise LoadError, NoResponseError, or ServiceError for an archive that cannot be extracted.
         """
         try:
-            self._copy_files(model, room)
-            self._load_files(model, room, deadline)
+            self._copy_files(model, resources)
+            self._load_files(model, resources, deadline)
         except Exception as error:
             self._remove_files(model)
             self._note(f"{model.target} was not loaded: {error}")
@@ -73,25 +73,25 @@ class ModelLoader:
         except Exception as error:
             logger.info("the files of %s could not be removed: %s", model.uri, error)
 
-    def _copy_files(self, model: TargetModel, room: Room) -> None:
+    def _copy_files(self, model: TargetModel, resources: ModelResources) -> None:
         """Copy the files of a model to the container; unload other models if there is not enough space."""
         folder = self._folder / model.name
         try:
-            while not self._try_copy(model, room, folder):
-                if not room.extend():
+            while not self._try_copy(model, resources, folder):
+                if not resources.unload_another_model():
                     raise make_space_error(model, "the disk is full")
         except CannotRunError as error:
-            raise LoadError(Answer(HTTPStatus.INTERNAL_SERVER_ERROR, {}), str(error).encode()) from error
+            raise LoadError(ResponseHead(HTTPStatus.INTERNAL_SERVER_ERROR, {}), str(error).encode()) from error
         finally:
             discard(folder)
 
-    def _try_copy(self, model: TargetModel, room: Room, folder: Path) -> bool:
-        """Return False if the disk is full."""
+    def _try_copy(self, model: TargetModel, resources: ModelResources, folder: Path) -> bool:
+        """Copy the files of a model to the container. Return False if the disk is full."""
         discard(folder)
         try:
             with self._metrics.measure(model_metrics.DOWNLOADING):
                 model.prepare(folder)
-                room.reserve(sum(path.lstat().st_size for path in folder.rglob("*")))
+                resources.reserve(sum(path.lstat().st_size for path in folder.rglob("*")))
                 self._container.add_files(model, folder)
         except OSError as error:
             if not is_disk_full(error):
@@ -99,17 +99,17 @@ class ModelLoader:
             return False
         return True
 
-    def _load_files(self, model: TargetModel, room: Room, deadline: float) -> None:
-        """Load a model whose files the container has; unload other models while the memory is not sufficient."""
+    def _load_files(self, model: TargetModel, resources: ModelResources, deadline: float) -> None:
+        """Load a model from files in the container; unload other models while the memory is not sufficient."""
         while True:
             try:
                 with self._metrics.measure(model_metrics.LOADING):
                     return self._container.load(model, max(1.0, deadline - time.monotonic()))
             except LoadError as error:
-                if error.answer.status != HTTPStatus.INSUFFICIENT_STORAGE or not room.extend():
+                if error.response.status != HTTPStatus.INSUFFICIENT_STORAGE or not resources.unload_another_model():
                     raise
 
 
 def make_space_error(model: TargetModel, problem: str) -> LoadError:
     message = f"Model {model.target} cannot be stored: {problem}"
-    return LoadError(Answer(HTTPStatus.INSUFFICIENT_STORAGE, {}), message.encode())
+    return LoadError(ResponseHead(HTTPStatus.INSUFFICIENT_STORAGE, {}), message.encode())

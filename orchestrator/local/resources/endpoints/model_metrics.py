@@ -21,7 +21,7 @@ class ModelMetrics:
         self._dimensions = {"EndpointName": endpoint, "VariantName": variant}
 
     def record_request(self, loaded_models: int, *, was_loaded: bool) -> None:
-        """Record whether the model of a request was loaded before, and the present number of loaded models."""
+        """Record whether the model of a request was loaded before, and the current number of loaded models."""
         self._metrics.record(NAMESPACE, self._dimensions, {"ModelCacheHit": float(was_loaded)})
         self._metrics.record(INSTANCE_NAMESPACE, self._dimensions, {"LoadedModelCount": float(loaded_models)})
 
@@ -32,9 +32,9 @@ class ModelMetrics:
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Record the time of a block that ends without an error."""
-        began = time.monotonic()
+        start_time = time.monotonic()
         yield
-        self._record_time(name, time.monotonic() - began)
+        self._record_time(name, time.monotonic() - start_time)
 
     def _record_time(self, name: str, seconds: float) -> None:
         self._metrics.record(NAMESPACE, self._dimensions, {name: seconds * 1e6}, unit="Microseconds")

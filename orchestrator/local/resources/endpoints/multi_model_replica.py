@@ -15,9 +15,9 @@ from microjobs_orchestrator.local.resources.endpoints.loaded_models import Loade
 from microjobs_orchestrator.local.resources.endpoints.model_container import LoadError, ModelContainer
 from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
-from microjobs_orchestrator.local.resources.endpoints.routes import check_no_container
+from microjobs_orchestrator.local.resources.endpoints.routes import refuse_named_container
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
-from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import NoResponseError, ResponseHead
 from microjobs_orchestrator.local.resources.models.containers import Container, list_containers, list_names
 from microjobs_orchestrator.local.resources.models.model_data import is_multi_model
 from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder, TargetModel
@@ -31,7 +31,8 @@ DEFAULT_VOLUME_GB = 30
 
 
 class MultiModelReplica:
-    """A replica with a container that loads and unloads models. It may have further containers, before and after it.
+    """A replica with a container that loads and unloads models. The replica may have other containers before and after
+    it.
 
     Args:
         replica: runs the containers.
@@ -56,36 +57,40 @@ class MultiModelReplica:
     def start(self, hosts: Sequence[Host] = ()) -> None:
         self._replica.start(hosts)
         try:
-            if hosts:  # their models may be older than those of the bucket
+            if hosts:  # the models in running hosts may be older than the models in the bucket
                 self._container.clear()
             else:
-                self._container.list_models()
-        except NoAnswerError as error:
+                self._container.list_models()  # raises UnhealthyError if the container has no API for models
+        except NoResponseError as error:
             raise UnhealthyError(f"GET /models was not answered: {error}.") from error
+
+    @property
+    def is_serving(self) -> bool:
+        return self._replica.is_serving
 
     def stop(self, grace: float) -> None:
         self._models.close()
         self._replica.stop(grace)
 
-    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
+    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> ResponseHead:
         return call_in_thread(partial(self._invoke_model, request, into))
 
-    def _invoke_model(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
-        model, deadline = self._find(request), time.monotonic() + request.timeout
-        answer = self._invoke(model, request, deadline, into)
-        if self._has_lost(model, answer):
+    def _invoke_model(self, request: InferenceRequest, into: IO[bytes]) -> ResponseHead:
+        model, deadline = self._find_model(request), time.monotonic() + request.timeout
+        response = self._invoke(model, request, deadline, into)
+        if self._has_lost_model(model, response):
             self._models.forget(model)
             into.seek(0)
             into.truncate()
-            answer = self._invoke(model, request, deadline, into)
-        return answer
+            response = self._invoke(model, request, deadline, into)
+        return response
 
-    def _has_lost(self, model: TargetModel, answer: Answer) -> bool:
-        """Return whether the container has responded with an error because it does not know the model any more."""
-        is_missing = answer.status == HTTPStatus.NOT_FOUND and answer.container == self._container_name
+    def _has_lost_model(self, model: TargetModel, response: ResponseHead) -> bool:
+        """Return whether the response is an error that the container sent because it has lost the model."""
+        is_missing = response.status == HTTPStatus.NOT_FOUND and response.container == self._container_name
         return is_missing and not self._container.is_loaded(model)
 
-    def _invoke(self, model: TargetModel, request: InferenceRequest, deadline: float, into: IO[bytes]) -> Answer:
+    def _invoke(self, model: TargetModel, request: InferenceRequest, deadline: float, into: IO[bytes]) -> ResponseHead:
         """Load the model, and send a request to it. If it cannot be loaded, return the response to the load."""
         try:
             with self._models.use(model, deadline - time.monotonic()):
@@ -93,14 +98,14 @@ class MultiModelReplica:
                 return self._replica.invoke(replace(request, timeout=seconds_left, model=model), into)
         except LoadError as error:
             into.write(error.body)
-            return replace(error.answer, container=self._container_name)
+            return replace(error.response, container=self._container_name)
 
     def stream(self, request: InferenceRequest) -> ResponseStream:  # noqa: ARG002
         """Raise ServiceError: InvokeEndpointWithResponseStream has no TargetModel."""
         raise _make_target_error()
 
-    def _find(self, request: InferenceRequest) -> TargetModel:
-        check_no_container(request.target)
+    def _find_model(self, request: InferenceRequest) -> TargetModel:
+        refuse_named_container(request.target)
         if request.target.model is None:
             raise _make_target_error()
         return self._finder.find(request.target.model)

@@ -12,14 +12,15 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 
 MAX_INCLUDED_BYTES = 128 << 10
-"""Larger responses are not included: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_AsyncInferenceNotificationConfig.html"""
+"""Maximum size of responses that notifications include:
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_AsyncInferenceNotificationConfig.html"""
 
 Config = Mapping[str, Any]
 """A NotificationConfig of a CreateEndpointConfig request."""
 
 
 @dataclass(frozen=True)
-class Result:
+class InvocationResult:
     """The end of an invocation."""
 
     content_type: str | None
@@ -40,34 +41,34 @@ def check_config(config: Config) -> None:
         "SUCCESS_NOTIFICATION_TOPIC": config.get("SuccessTopic"),
         "ERROR_NOTIFICATION_TOPIC": config.get("ErrorTopic"),
     }
-    for kind in config.get("IncludeInferenceResponseIn", ()):
-        if topics.get(kind) is None:
-            raise ValidationError(f"IncludeInferenceResponseIn has {kind}, but the topic is not set.")
+    for topic_type in config.get("IncludeInferenceResponseIn", ()):
+        if topics.get(topic_type) is None:
+            raise ValidationError(f"IncludeInferenceResponseIn has {topic_type}, but the topic is not set.")
 
 
 def read_body(config: Config, file: Path, *, is_success: bool) -> str | None:
     """Return the response in a file as text, if the notification must include it and it is small enough."""
-    kind = "SUCCESS_NOTIFICATION_TOPIC" if is_success else "ERROR_NOTIFICATION_TOPIC"
-    if kind not in config.get("IncludeInferenceResponseIn", ()) or file.stat().st_size > MAX_INCLUDED_BYTES:
+    topic_type = "SUCCESS_NOTIFICATION_TOPIC" if is_success else "ERROR_NOTIFICATION_TOPIC"
+    if topic_type not in config.get("IncludeInferenceResponseIn", ()) or file.stat().st_size > MAX_INCLUDED_BYTES:
         return None
     return file.read_bytes().decode(errors="replace")
 
 
 def make_message(
-    region: str, endpoint: str, request: Mapping[str, str], output: str, received: float, result: Result
+    region: str, endpoint: str, request: Mapping[str, str], output: str, receive_time: float, result: InvocationResult
 ) -> dict[str, Any]:
     """Return the message about the end of an invocation.
 
     Args:
         request: the id of the invocation (`inferenceId`), its `contentType` and, if it has one, its `inputLocation`.
         output: the S3 URI of the result.
-        received: the time of the request, in seconds since 1970.
+        receive_time: the time of the request, in seconds since 1970.
     """
     parameters = {name: value for name, value in request.items() if name != "inferenceId"}
     message: dict[str, Any] = {
         "awsRegion": region,
         "eventTime": _format_time(datetime.now(UTC)),
-        "receivedTime": _format_time(datetime.fromtimestamp(received, UTC)),
+        "receivedTime": _format_time(datetime.fromtimestamp(receive_time, UTC)),
         "invocationStatus": "Completed" if result.failure is None else "Failed",
         "requestParameters": {"endpointName": endpoint, **parameters},
         "inferenceId": request["inferenceId"],

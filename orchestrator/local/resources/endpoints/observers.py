@@ -1,24 +1,24 @@
 """The observers of an endpoint, which receive each of its exchanges."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import captures
 from microjobs_orchestrator.local.resources.endpoints.capture_writer import CaptureWriter
 from microjobs_orchestrator.local.resources.endpoints.captures import CaptureSettings
-from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, Deployment, map_variants
+from microjobs_orchestrator.local.resources.endpoints.deployments import INSTANCE_COUNT, Deployment, map_variants
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Observer
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import InvocationMetrics
-from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.endpoints.routing import ReplicaGroup
 from microjobs_orchestrator.local.resources.endpoints.shadows import ShadowCopier, list_shadows
 
 
-class Observers:
+class ObserverMaker:
     """Makes the observers of an endpoint's deployments, and ends their work.
 
     Args:
-        observe: sends an exchange of a shadow variant to the present observers.
+        observe: sends an exchange of a shadow variant to the current observers.
     """
 
     def __init__(self, context: Context, observe: Observer) -> None:
@@ -26,15 +26,19 @@ class Observers:
         self._copier = ShadowCopier(observe)
         self._metrics = InvocationMetrics(context.metrics)
 
-    def make(self, deployment: Deployment, replicas: Collection[Replica]) -> Sequence[Observer]:
-        """Return the observers of a deployment with these replicas, which replaces an earlier one."""
+    def make(self, deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> Sequence[Observer]:
+        """Return the observers of a deployment that replaces the current one.
+
+        Args:
+            groups: the replicas of the deployment, by variant.
+        """
         observers: list[Observer] = [self._metrics.record]
-        self._metrics.counts = {name: item.get(COUNT, 1) for name, item in map_variants(deployment).items()}
+        self._metrics.counts = {name: item.get(INSTANCE_COUNT, 1) for name, item in map_variants(deployment).items()}
         self._writer.flush()
         config = deployment.get("DataCaptureConfig")
         if config is not None and captures.is_enabled(config):
             observers.append(partial(self._writer.capture, CaptureSettings.read(config)))
-        shadows = list_shadows(deployment, replicas)
+        shadows = list_shadows(deployment, groups)
         return [*observers, *(partial(self._copier.copy, shadow) for shadow in shadows)]
 
     def close(self) -> None:

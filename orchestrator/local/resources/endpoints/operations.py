@@ -12,16 +12,17 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.endpoints import components, config_checks, deployments, serverless
-from microjobs_orchestrator.local.resources.endpoints.deployed_operations import DeployedOperations
 from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT
+from microjobs_orchestrator.local.resources.endpoints.deployment_operations import DeploymentOperations
 from microjobs_orchestrator.local.resources.endpoints.deployments import VARIANT_PROPERTIES, Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint, delete_record
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.endpoints.update_policies import check_config
 from microjobs_orchestrator.local.resources.operations import (
-    Answer,
     Handler,
     Operations,
     Request,
+    Response,
     add_resource,
 )
 from microjobs_orchestrator.local.state import Record
@@ -33,55 +34,68 @@ class EndpointConfigOperations(Operations):
     def add(self, request: Request) -> Record:
         variants = {
             member: [{**deployments.make_defaults(variant), **variant} for variant in request[member]]
-            for member in deployments.MEMBERS.values()
+            for member in deployments.VARIANT_MEMBERS.values()
             if member in request
         }
         config_checks.check(self.context, request)
         return add_resource(self.context, ENDPOINT_CONFIG, request, members=variants)
 
 
-class EndpointOperations(DeployedOperations):
+class EndpointOperations(DeploymentOperations):
     kind = ENDPOINT
 
     def add(self, request: Request) -> Record:
-        deployment = deployments.deploy(self.context, request["EndpointConfigName"])
-        members = deployments.describe(deployment, is_serving=False)
+        deployment = deployments.make_deployment(self.context, request["EndpointConfigName"])
+        config = request.get("DeploymentConfig")
+        check_config(self.context, config or {}, deployments.count_instances(deployment))
+        members = {**deployments.describe(deployment), "LastDeploymentConfig": config}
         return add_resource(self.context, ENDPOINT, request, members=members, internal={DEPLOYMENT: deployment})
 
     def make_runnable(self, record: Record) -> Runnable:
         return Endpoint(self.context, record)
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateEndpoint": self.update, "UpdateEndpointWeightsAndCapacities": self.update_weights}
 
-    def update(self, request: Request) -> Answer:
-        """Update an endpoint to another configuration. The old deployment serves until the new deployment serves."""
+    def update(self, request: Request) -> Response:
+        """Update an endpoint to another configuration, in the steps of DeploymentConfig."""
         record = self.find_in_service(request)
-        deployment = deployments.deploy(self.context, request["EndpointConfigName"])
+        deployment = deployments.make_deployment(self.context, request["EndpointConfigName"])
         config_checks.check_update(record.internal[DEPLOYMENT], deployment)
         components.check_update(self.context, record, deployment)
         if request.get("RetainAllVariantProperties", False):
-            excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
-            names = [member for name, member in VARIANT_PROPERTIES.items() if name not in excluded]
+            excluded_properties = [
+                item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])
+            ]
+            names = [member for name, member in VARIANT_PROPERTIES.items() if name not in excluded_properties]
             variants = deployments.map_variants(record.internal[DEPLOYMENT])
-            retained = {
+            retained_properties = {
                 variant: {name: members[name] for name in names if name in members}
                 for variant, members in variants.items()
             }
-            deployment = deployments.change_variants(deployment, retained)
-        return self.start_update(record, deployment)
+            deployment = deployments.change_variants(deployment, retained_properties)
+        config = request.get("DeploymentConfig")
+        if request.get("RetainDeploymentConfig", False):
+            config = record.description.get("LastDeploymentConfig")
+        check_config(self.context, config or {}, deployments.count_instances(deployment))
+        summary = deployments.describe_pending(deployment)
+        members = {"PendingDeploymentSummary": summary, "LastDeploymentConfig": config}
+        return self.start_update(record, deployment, config, **members)
 
-    def update_weights(self, request: Request) -> Answer:
-        """Change the weights and counts of an endpoint's variants. The replicas keep running."""
+    def update_weights(self, request: Request) -> Response:
+        """Change the weights and counts of an endpoint's variants. Running instances are kept, up to the new counts."""
         record = self.find_in_service(request)
         deployment: Deployment = record.internal[DEPLOYMENT]
         items, variants = request["DesiredWeightsAndCapacities"], deployments.map_variants(deployment)
-        if unknown := [item["VariantName"] for item in items if item["VariantName"] not in variants]:
+        if unknown_names := [item["VariantName"] for item in items if item["VariantName"] not in variants]:
             raise ValidationError(
-                f"Could not find variant(s) {', '.join(unknown)}; the endpoint has: {', '.join(variants)}."
+                f"Could not find variant(s) {', '.join(unknown_names)}; the endpoint has: {', '.join(variants)}."
             )
         changes = {item["VariantName"]: _read_changes(variants[item["VariantName"]], item) for item in items}
-        return self.start_update(record, deployments.change_variants(deployment, changes))
+        deployment = deployments.change_variants(deployment, changes)
+        return self.start_update(
+            record, deployment, None, **deployments.describe_desired_variants(record.description, deployment)
+        )
 
     def check_deletion(self, record: Record) -> None:
         components.check_deletion(self.context, record)
@@ -92,7 +106,7 @@ class EndpointOperations(DeployedOperations):
 
 def _read_changes(variant: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the changed members of a variant for an item of DesiredWeightsAndCapacities."""
-    if serverless.MEMBER in variant and "DesiredInstanceCount" in item:
+    if serverless.SERVERLESS_CONFIG in variant and "DesiredInstanceCount" in item:
         message = f"Variant {variant['VariantName']} is serverless: use ServerlessUpdateConfig."
         raise ValidationError(message)
     changes = {member: item[name] for name, member in VARIANT_PROPERTIES.items() if name in item}

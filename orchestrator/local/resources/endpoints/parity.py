@@ -6,15 +6,39 @@ from dataclasses import replace
 from microjobs_orchestrator.local.parity.common import INSTANCE_TYPE, KMS, TAGS, VPC
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
-ONE_CONTAINER = NoEffect("one container serves a variant")
-ALARMS = Members({"Alarms": Refused("there are no CloudWatch alarms that could cause a rollback: remove the member")})
-AT_ONCE = NoEffect("an update starts the new containers, moves all requests at once and drains the old ones")
+INSTANCES = Honoured("the number of instances that run, at most the setting `max_instances`")
+ALARMS = Members({"Alarms": Members({"AlarmName": Honoured("an alarm in the state ALARM rolls the update back")})})
+SIZE = Members(
+    {
+        "Type": Honoured(),
+        "Value": Honoured("compared with the largest variant; outside of AWS's limits, the request is refused"),
+    }
+)
+WAIT = Honoured("`deployment_speed` shortens it")
+ROLLING = Members(
+    {
+        "MaximumBatchSize": SIZE,
+        "WaitIntervalInSeconds": WAIT,
+        "MaximumExecutionTimeoutInSeconds": WAIT,
+        "RollbackMaximumBatchSize": SIZE,
+    }
+)
+BLUE_GREEN = Members(
+    {
+        "TrafficRoutingConfiguration": Members(
+            {"Type": Honoured(), "WaitIntervalInSeconds": WAIT, "CanarySize": SIZE, "LinearStepSize": SIZE}
+        ),
+        "TerminationWaitInSeconds": WAIT,
+        "MaximumExecutionTimeoutInSeconds": WAIT,
+    }
+)
 DEPLOYMENT = Members(
-    {"BlueGreenUpdatePolicy": AT_ONCE, "RollingUpdatePolicy": AT_ONCE, "AutoRollbackConfiguration": ALARMS}
+    {"BlueGreenUpdatePolicy": BLUE_GREEN, "RollingUpdatePolicy": ROLLING, "AutoRollbackConfiguration": ALARMS}
 )
 ROUTING: Rows = {
     "RoutingStrategy": Honoured(
-        "the choice of a copy of an inference component; without it, the copy with the fewest present requests",
+        "the choice of an instance, or of a copy of an inference component; by default, the replica with the fewest "
+        "requests in progress is chosen",
         values=("LEAST_OUTSTANDING_REQUESTS", "RANDOM"),
         reason="prompts are not compared",
     ),
@@ -22,13 +46,13 @@ ROUTING: Rows = {
 }
 SERVERLESS: Rows = {
     "MemorySizeInMB": Honoured("the memory limit of the container; the runtime `process` does not limit memory"),
-    "MaxConcurrency": Honoured("further requests get the error ThrottlingException, with status 429"),
+    "MaxConcurrency": Honoured("requests beyond this number get the error ThrottlingException, with status 429"),
     "ProvisionedConcurrency": Honoured("the container is not stopped when it is idle"),
 }
 VARIANT: Rows = {
     "VariantName": Honoured(),
     "ModelName": Honoured("without it, inference components serve the variant"),
-    "InitialInstanceCount": ONE_CONTAINER,
+    "InitialInstanceCount": INSTANCES,
     "InstanceType": replace(INSTANCE_TYPE, required=False),
     "InstancePools": Refused("a variant has one instance type: set InstanceType"),
     "VariantInstanceProvisionTimeoutInSeconds": NoEffect("there are no instances to wait for"),
@@ -40,7 +64,7 @@ VARIANT: Rows = {
     "ModelDataDownloadTimeoutInSeconds": Honoured("seconds in which the model data must be extracted"),
     "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("seconds until `/ping` must answer 200"),
     "EnableSSMAccess": Refused("use the engine: docker exec into the endpoint's container"),
-    "ManagedInstanceScaling": ONE_CONTAINER,
+    "ManagedInstanceScaling": NoEffect("all copies of inference components run on this one machine"),
     "RoutingConfig": Members(ROUTING),
     "InferenceAmiVersion": NoEffect("hosts run on this machine"),
     "CapacityReservationConfig": NoEffect("there is no capacity to reserve"),
@@ -50,7 +74,6 @@ VARIANT: Rows = {
 SHADOW: Rows = {
     **VARIANT,
     "ServerlessConfig": Refused("shadow variants have instances, as on AWS"),
-    "RoutingConfig": ONE_CONTAINER,
     "InitialVariantWeight": Honoured("the share of the requests that are copied, relative to the production variant"),
 }
 
@@ -72,7 +95,7 @@ TOPIC = Honoured("messages go to the targets of `[[local.events]]` with this top
 
 ASYNC: Rows = {
     "ClientConfig": Members(
-        {"MaxConcurrentInvocationsPerInstance": Honoured("per endpoint, by default 4; further requests wait")}
+        {"MaxConcurrentInvocationsPerInstance": Honoured("by default 4; requests beyond this number wait")}
     ),
     "OutputConfig": Members(
         {
@@ -120,7 +143,7 @@ ROWS: Mapping[str, Rows] = {
         "RetainAllVariantProperties": Honoured("the counts and weights of variants that both configurations have"),
         "ExcludeRetainedVariantProperties": Members({"VariantPropertyType": Honoured()}),
         "DeploymentConfig": DEPLOYMENT,
-        "RetainDeploymentConfig": AT_ONCE,
+        "RetainDeploymentConfig": Honoured("the steps of the last update"),
     },
     "UpdateEndpointWeightsAndCapacities": {
         "EndpointName": Honoured(),
@@ -128,7 +151,7 @@ ROWS: Mapping[str, Rows] = {
             {
                 "VariantName": Honoured(),
                 "DesiredWeight": Honoured("the share of the requests"),
-                "DesiredInstanceCount": ONE_CONTAINER,
+                "DesiredInstanceCount": INSTANCES,
                 "ServerlessUpdateConfig": Members(
                     {name: SERVERLESS[name] for name in ("MaxConcurrency", "ProvisionedConcurrency")}
                 ),

@@ -1,4 +1,4 @@
-"""The interface of replicas: what serves a variant in a deployment."""
+"""The interface of replicas, which serve the variants of a deployment."""
 
 from collections.abc import Sequence
 from typing import IO, Protocol
@@ -6,18 +6,22 @@ from typing import IO, Protocol
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
-from microjobs_orchestrator.local.resources.models.client import Answer
+from microjobs_orchestrator.local.resources.models.client import ResponseHead
 from microjobs_orchestrator.local.runtimes.base import Host
 
 
 class Replica(Protocol):
-    """Serves a variant, until it is stopped. Methods may be called from any thread."""
+    """Serves a variant, until the replica is stopped. Methods may be called from any thread."""
 
     variant: str
     instance_id: str
     plan_name: str
     """The name of the plan of its hosts. A restarted server finds the hosts by this name."""
     traffic: Traffic
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the replica can receive requests now. It cannot while its hosts are started again."""
 
     def start(self, hosts: Sequence[Host] = ()) -> None:
         """Start the hosts, or resume with the running `hosts` of an earlier server; return when they serve.
@@ -32,17 +36,17 @@ class Replica(Protocol):
     def stop(self, grace: float) -> None:
         """End the hosts with SIGTERM, and with SIGKILL after `grace` seconds; remove them and their files."""
 
-    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
+    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> ResponseHead:
         """Send a request to the model, and write the body of the response to a file.
 
-        Raise as `Client.request` does, NoAnswerError also while a host restarts, and ServiceError if the request has a
-        target that does not exist.
+        Raise as `Client.request` does, NoResponseError also while a host restarts, and ServiceError if the replica
+        refuses the request, for example because its target does not exist.
         """
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
         """Send a request to the model, and return its response as soon as the headers have arrived.
 
-        Raise NoAnswerError and ServiceError as `invoke` does.
+        Raise NoResponseError and ServiceError as `invoke` does.
         """
 
     def note(self, sentence: str) -> None:

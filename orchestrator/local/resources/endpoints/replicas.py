@@ -1,4 +1,4 @@
-"""Makes the replica of a variant: its kind follows from the variant and its model."""
+"""Makes the replica of a variant. Its type depends on the variant and on the model."""
 
 import dataclasses
 import math
@@ -36,19 +36,24 @@ def get_plan_name(endpoint: str, variant: Mapping[str, Any]) -> str:
 def make_replica(
     context: Context, endpoint: str, variant: Mapping[str, Any], on_change: Callable[[], None], *, may_be_idle: bool
 ) -> Replica:
-    """Return the replica of a deployment's variant. Its methods state when `on_change` is called.
+    """Return the replica of a deployment's variant. The replica's class states when it calls `on_change`.
 
     Args:
         may_be_idle: whether the replica may start without hosts, because it served for an earlier server.
     """
-    make = partial(_make_container_replica, context, endpoint, variant, on_change)
-    if serverless.MEMBER in variant:
+    make_container_replica = partial(_make_container_replica, context, endpoint, variant, on_change)
+    if serverless.SERVERLESS_CONFIG in variant:
         idle_seconds = context.settings.serverless_idle_seconds
         on_restart = partial(record_setup, context.metrics, endpoint, variant["VariantName"])
         return ServerlessReplica(
-            make, ServerlessSettings.read(variant), idle_seconds, on_change, on_restart, has_served=may_be_idle
+            make_container_replica,
+            ServerlessSettings.read(variant),
+            idle_seconds,
+            on_change,
+            on_restart,
+            has_served=may_be_idle,
         )
-    return make()
+    return make_container_replica()
 
 
 def _make_container_replica(
@@ -63,8 +68,8 @@ def _make_container_replica(
         variant.get("InstanceType", ""),
         lambda instance, suffix: context.logs.create(ENDPOINT.log_group(endpoint), f"{name}/{instance}{suffix}"),
     )
-    default = serverless.STARTUP_TIMEOUT if serverless.MEMBER in variant else serving.STARTUP_TIMEOUT
-    timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", default)
+    default_timeout = serverless.STARTUP_TIMEOUT if serverless.SERVERLESS_CONFIG in variant else serving.STARTUP_TIMEOUT
+    timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", default_timeout)
     attempt = replace(attempt, meter=_make_meter(context, endpoint, name))
     attempt = limit_hosts(attempt, serverless.make_limits(variant))
     attempt = _limit_download(attempt, variant.get(DOWNLOAD_TIMEOUT, math.inf))
@@ -75,12 +80,12 @@ def _make_container_replica(
 
 
 def _limit_download(attempt: Attempt, seconds: float) -> Attempt:
-    """Return an attempt that fails if its plan, for which the model data are extracted, takes longer than a limit."""
+    """Return an attempt that fails if its plan needs more than `seconds` to extract the model data."""
 
     def make_plan(folder: Path) -> Plan:
-        began = time.monotonic()
+        start_time = time.monotonic()
         plan = attempt.make_plan(folder)
-        if (elapsed := time.monotonic() - began) > seconds:
+        if (elapsed := time.monotonic() - start_time) > seconds:
             message = f"The model data took {elapsed:.1f} s to extract, longer than {seconds:g} s ({DOWNLOAD_TIMEOUT})."
             raise CannotRunError(message)
         return plan

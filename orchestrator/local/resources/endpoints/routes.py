@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Target
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, InvocationTarget
 from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClient, Sender
 from microjobs_orchestrator.local.resources.models.client import Client
 from microjobs_orchestrator.local.resources.models.containers import is_direct, list_containers, list_names
@@ -16,23 +16,24 @@ from microjobs_orchestrator.local.resources.models.model_data import is_multi_mo
 from microjobs_orchestrator.local.resources.models.multi_model import ModelSender
 
 Route = Callable[[Sequence[Client], InferenceRequest], Sender]
-"""Returns the sender for a request, given the clients of all containers. Raises ServiceError for a wrong target."""
+"""A function that takes the clients of all containers and a request, and returns the sender for the request. It raises
+ServiceError for a wrong target."""
 
 
 def make_route(model: Mapping[str, Any], folder: Path) -> Route:
     """Return the route to the containers of a CreateModel request. `folder` is for responses between containers."""
-    names, has_models = list_names(model), [is_multi_model(container) for container in list_containers(model)]
+    names, multi_model_flags = list_names(model), [is_multi_model(container) for container in list_containers(model)]
 
-    def to_each(clients: Sequence[Client], request: InferenceRequest) -> Sender:
-        check_no_container(request.target)
-        named = [NamedClient(client, name) for client, name in zip(clients, names, strict=True)]
+    def route_to_all(clients: Sequence[Client], request: InferenceRequest) -> Sender:
+        refuse_named_container(request.target)
+        named_clients = [NamedClient(client, name) for client, name in zip(clients, names, strict=True)]
         senders = [
-            _address_model(sender, request) if is_addressed else sender
-            for sender, is_addressed in zip(named, has_models, strict=True)
+            _address_model(client, request) if has_models else client
+            for client, has_models in zip(named_clients, multi_model_flags, strict=True)
         ]
         return Chain(senders, folder, request.timer.mark_response)
 
-    def to_named(clients: Sequence[Client], request: InferenceRequest) -> Sender:
+    def route_to_named(clients: Sequence[Client], request: InferenceRequest) -> Sender:
         target = request.target
         if target.container is None or target.container not in names:
             problem = f"{target.container} does not exist" if target.container else "is missing"
@@ -43,13 +44,13 @@ def make_route(model: Mapping[str, Any], folder: Path) -> Route:
         return NamedClient(clients[names.index(target.container)], target.container)
 
     if is_direct(model):
-        return to_named
-    return to_each if len(names) > 1 else route_to_only
+        return route_to_named
+    return route_to_all if len(names) > 1 else route_to_only
 
 
 def route_to_only(clients: Sequence[Client], request: InferenceRequest) -> Sender:
     """Return the client of a model's only container."""
-    check_no_container(request.target)
+    refuse_named_container(request.target)
     return _address_model(clients[0], request)
 
 
@@ -58,7 +59,7 @@ def _address_model(sender: Sender, request: InferenceRequest) -> Sender:
     return sender if request.model is None else ModelSender(sender, request.model)
 
 
-def check_no_container(target: Target) -> None:
+def refuse_named_container(target: InvocationTarget) -> None:
     """Raise ServiceError ValidationError if a request names a container, although the model does not allow it."""
     if target.container is not None:
         raise _make_error(

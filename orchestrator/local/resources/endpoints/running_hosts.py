@@ -1,4 +1,4 @@
-"""The running hosts of a replica, whose output threads write to the log until the hosts end."""
+"""The running hosts of a replica. Threads write the output of the hosts to the log until the hosts end."""
 
 import threading
 import time
@@ -14,45 +14,46 @@ from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.runtimes.base import Host, Line
 
 LAST_LINES = 5
+"""The number of the last lines of a host's output that messages contain."""
 
 
 class RunningHosts:
-    """All hosts of a replica. The end of one of them ends the replica."""
+    """All hosts of a replica, from their start until the last of them has ended."""
 
     def __init__(self, attempt: Attempt, hosts: Sequence[Host]) -> None:
         self.hosts = hosts
         self._one_has_ended = threading.Event()
-        self.first_ended: int | None = None
+        self.first_ended_number: int | None = None
         """The number of the host that has ended first, from 0; None if all hosts run."""
-        self._running = [
+        self._running_hosts = [
             _RunningHost(attempt, host, partial(self._note_end, number)) for number, host in enumerate(hosts)
         ]
 
     def _note_end(self, number: int) -> None:
-        if self.first_ended is None:
-            self.first_ended = number
+        if self.first_ended_number is None:
+            self.first_ended_number = number
         self._one_has_ended.set()
 
-    def wait_for_one(self, timeout: float) -> bool:
+    def wait_for_first_end(self, timeout: float) -> bool:
         """Return whether one of the hosts ends within `timeout` seconds."""
         return self._one_has_ended.wait(timeout)
 
-    def wait_for_all(self, timeout: float | None = None) -> bool:
+    def wait_for_all_ends(self, timeout: float | None = None) -> bool:
         """Return whether all hosts end within `timeout` seconds. Then all their output is in the log."""
         deadline = None if timeout is None else time.monotonic() + timeout
         return all(
-            running.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            for running in self._running
+            running_host.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            for running_host in self._running_hosts
         )
 
     def stop(self, grace: float) -> None:
         """End all hosts with SIGTERM, and with SIGKILL after `grace` seconds."""
-        with ThreadPoolExecutor(len(self._running)) as pool:
-            list(pool.map(lambda running: running.host.stop(grace), self._running))
+        with ThreadPoolExecutor(len(self._running_hosts)) as pool:
+            list(pool.map(lambda running_host: running_host.host.stop(grace), self._running_hosts))
 
     def describe_end(self, number: int) -> str:
         """Return the exit code of a host, if it has ended, and its last lines."""
-        return self._running[number].describe_end()
+        return self._running_hosts[number].describe_end()
 
 
 class _RunningHost:
@@ -74,17 +75,13 @@ class _RunningHost:
     def _add_line(self, line: Line) -> None:
         self._last_lines.append(line.text.decode(errors="replace"))
 
-    @property
-    def has_ended(self) -> bool:
-        return bool(self._outcome.exits)
-
     def wait(self, timeout: float | None) -> bool:
         self._follower.join(timeout)
         return not self._follower.is_alive()
 
     def describe_end(self) -> str:
         text = ""
-        for ended in self._outcome.exits.values():
-            text = f" Exit code: {ended.code}{f' ({ended.reason})' if ended.reason else ''}."
+        for host_exit in self._outcome.exits.values():
+            text = f" Exit code: {host_exit.code}{f' ({host_exit.reason})' if host_exit.reason else ''}."
         lines = " | ".join(line for line in self._last_lines if line.strip())
         return f"{text} Its last lines: {lines}" if lines else f"{text} It wrote no log."

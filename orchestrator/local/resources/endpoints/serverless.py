@@ -11,12 +11,13 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.runtimes.base import HostLimits
 
-MEMBER = "ServerlessConfig"
+SERVERLESS_CONFIG = "ServerlessConfig"
+"""The member that makes a variant serverless."""
 STARTUP_TIMEOUT = 180
 """Seconds until `/ping` of a serverless variant must answer 200."""
 MEMORY_STEP_MB = 1024
 MAX_BODY_BYTES = 4 << 20
-"""Largest request and largest response."""
+"""Maximum size of a request, and of a response."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,26 @@ class ServerlessSettings:
 
     max_concurrency: int
     provisioned_concurrency: int
-    """0: the container runs only while there are requests."""
+    """If it is 0, the container runs only while there are requests."""
 
     @classmethod
     def read(cls, variant: Mapping[str, Any]) -> "ServerlessSettings":
-        config = variant[MEMBER]
+        config = variant[SERVERLESS_CONFIG]
         return cls(config["MaxConcurrency"], config.get("ProvisionedConcurrency", 0))
 
 
 def stops_when_idle(variant: Mapping[str, Any]) -> bool:
-    """Return whether a variant runs only while there are requests."""
-    return MEMBER in variant and ServerlessSettings.read(variant).provisioned_concurrency == 0
+    """Return whether the container of a variant runs only while there are requests."""
+    return SERVERLESS_CONFIG in variant and ServerlessSettings.read(variant).provisioned_concurrency == 0
 
 
 def make_limits(variant: Mapping[str, Any]) -> HostLimits | None:
     """Return the limits of a variant's container; None if the variant is not serverless."""
-    return HostLimits(memory_bytes=variant[MEMBER]["MemorySizeInMB"] << 20) if MEMBER in variant else None
+    return (
+        HostLimits(memory_bytes=variant[SERVERLESS_CONFIG]["MemorySizeInMB"] << 20)
+        if SERVERLESS_CONFIG in variant
+        else None
+    )
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -53,13 +58,16 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def change_config(variant: Mapping[str, Any], update: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the changed members of a variant for a ServerlessUpdateConfig. Raise ValidationError for wrong ones."""
-    if MEMBER not in variant:
+    """Return the changed members of a variant for a ServerlessUpdateConfig.
+
+    Raise ValidationError for wrong numbers, or if the variant is not serverless.
+    """
+    if SERVERLESS_CONFIG not in variant:
         message = f"Variant {variant['VariantName']} is not serverless: use DesiredInstanceCount."
         raise ValidationError(message)
-    config = {**variant[MEMBER], **update}
+    config = {**variant[SERVERLESS_CONFIG], **update}
     check_config(config)
-    return {MEMBER: config}
+    return {SERVERLESS_CONFIG: config}
 
 
 def make_throttling_error(variant: str, limit: int) -> ServiceError:
@@ -69,7 +77,7 @@ def make_throttling_error(variant: str, limit: int) -> ServiceError:
 
 
 def make_not_ready_error(variant: str, seconds: float) -> ServiceError:
-    """Return the error of a request that has waited for the container until its time was over. SDKs retry it."""
+    """Return the error of a request that timed out while it waited for the container. SDKs retry it."""
     message = f"The container of the serverless variant {variant} did not start within {seconds:g} s: try again."
     return ServiceError("ModelNotReadyException", message, HTTPStatus.TOO_MANY_REQUESTS)
 

@@ -6,21 +6,23 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/model-shadow-deployment.html
 import random
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.resources.endpoints.deployments import SHADOWS, VARIANTS, WEIGHT, Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployments import SHADOWS, VARIANT_WEIGHT, VARIANTS, Deployment
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, InferenceRequest, Observer, Timer
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
-from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError, TooLargeError
+from microjobs_orchestrator.local.resources.endpoints.routing import ReplicaGroup
+from microjobs_orchestrator.local.resources.models.client import NoResponseError, ResponseHead, TooLargeError
 
 CONCURRENCY = 8
-"""Copies that are sent at the same time."""
+"""Maximum number of copies that are sent at the same time."""
 MAX_WAITING, MAX_WAITING_BYTES = 256, 64 << 20
-"""Copies that wait or are being sent, and the bytes of their bodies. Further requests are not copied."""
+"""Maximum number of copies that wait or are being sent, and of the bytes in their bodies. Requests beyond these limits
+are not copied."""
 NOTE_INTERVAL = 10.0
 """Seconds between two notes about requests that were not copied."""
 TARGET_VARIANT_HEADER = "X-Amzn-SageMaker-Target-Variant"
@@ -30,25 +32,25 @@ _random = random.SystemRandom().random
 
 @dataclass(frozen=True)
 class Shadow:
-    """The replica of a shadow variant, and the share of the requests that it receives."""
+    """The replicas of a shadow variant, and the share of the requests that they receive."""
 
-    replica: Replica
+    group: ReplicaGroup
     share: float
-    """From 0 to 1."""
+    """The share of the requests, from 0 to 1."""
 
     def samples(self, exchange: Exchange) -> bool:
         """Return whether the shadow receives a copy of a request."""
-        return exchange.variant != self.replica.variant and (self.share >= 1.0 or _random() < self.share)
+        return exchange.variant != self.group.variant and (self.share >= 1.0 or _random() < self.share)
 
 
-def list_shadows(deployment: Deployment, replicas: Collection[Replica]) -> list[Shadow]:
+def list_shadows(deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> list[Shadow]:
     """Return the shadows of a deployment: the weight of a shadow is compared with the sum of the variants' weights."""
-    total = sum(variant[WEIGHT] for variant in deployment[VARIANTS])
-    weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment.get(SHADOWS, ())}
+    total = sum(variant[VARIANT_WEIGHT] for variant in deployment[VARIANTS])
+    weights = {variant["VariantName"]: variant[VARIANT_WEIGHT] for variant in deployment.get(SHADOWS, ())}
     return [
-        Shadow(replica, min(1.0, weights[replica.variant] / total) if total else 1.0)
-        for replica in replicas
-        if replica.variant in weights
+        Shadow(groups[variant], min(1.0, weight / total) if total else 1.0)
+        for variant, weight in weights.items()
+        if variant in groups
     ]
 
 
@@ -63,12 +65,12 @@ class ShadowCopier:
         self._observe = observe
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shadow")
         self._lock = threading.Lock()
-        self._waiting = self._bytes = self._dropped = 0
+        self._waiting_count = self._bytes = self._dropped_count = 0
         self._next_note = 0.0
         self._is_closed = False
 
     def copy(self, shadow: Shadow, exchange: Exchange) -> None:
-        """Enqueue a copy of the request of an exchange, if the shadow's share contains it."""
+        """Enqueue a copy of the request of an exchange, if the shadow samples it and the limits allow another copy."""
         body = exchange.request.body
         if callable(body) or not shadow.samples(exchange):
             return
@@ -76,12 +78,12 @@ class ShadowCopier:
         with self._lock:
             if self._is_closed:
                 return
-            if self._waiting >= MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
-                self._dropped += 1
+            if self._waiting_count >= MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
+                self._dropped_count += 1
                 return
-            self._waiting += 1
+            self._waiting_count += 1
             self._bytes += size
-            self._pool.submit(self._run, shadow.replica, exchange, size, Timer())
+            self._pool.submit(self._run, shadow.group.choose(), exchange, size, Timer())
 
     def _run(self, replica: Replica, exchange: Exchange, size: int, timer: Timer) -> None:
         try:
@@ -89,7 +91,7 @@ class ShadowCopier:
                 self._send(replica, exchange, timer)
         finally:
             with self._lock:
-                self._waiting -= 1
+                self._waiting_count -= 1
                 self._bytes -= size
             self._note_dropped(replica)
 
@@ -97,28 +99,28 @@ class ShadowCopier:
         headers = {name: value for name, value in exchange.request.headers.items() if name != TARGET_VARIANT_HEADER}
         request = replace(exchange.request, headers=headers)
         timer.mark_sent()
-        answer, content = _invoke(replica, request)
-        body = content.getvalue() if answer is not None else None
-        self._observe(timer.make_exchange(exchange.endpoint, replica, request, answer, body))
+        response, content = _invoke(replica, request)
+        body = content.getvalue() if response is not None else None
+        self._observe(timer.make_exchange(exchange.endpoint, replica, request, response, body))
 
     def _note_dropped(self, replica: Replica) -> None:
         with self._lock:
-            if not self._dropped or time.monotonic() < self._next_note:
+            if not self._dropped_count or time.monotonic() < self._next_note:
                 return
-            dropped, self._dropped = self._dropped, 0
+            dropped_count, self._dropped_count = self._dropped_count, 0
             self._next_note = time.monotonic() + NOTE_INTERVAL
-        replica.note(f"{dropped} requests were not copied to the shadow variant, because it is too slow for them")
+        replica.note(f"requests were not copied to the shadow variant ({dropped_count}), because it is too slow")
 
     def close(self) -> None:
-        """Send no more copies, and wait for those that are being sent."""
+        """Send no more copies, and wait for the copies that are being sent."""
         with self._lock:
             self._is_closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _invoke(replica: Replica, request: InferenceRequest) -> tuple[Answer | None, BytesIO]:
+def _invoke(replica: Replica, request: InferenceRequest) -> tuple[ResponseHead | None, BytesIO]:
     content = BytesIO()
     try:
         return replica.invoke(request, content), content
-    except (NoAnswerError, TooLargeError, ServiceError):
+    except (NoResponseError, TooLargeError, ServiceError):
         return None, content

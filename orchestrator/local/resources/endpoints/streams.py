@@ -1,4 +1,4 @@
-"""Response streams: responses that reach the client part by part, while the container still works.
+"""Response streams: responses that reach the client in parts, while the container still computes.
 
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpointWithResponseStream.html
 """
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-from microjobs_orchestrator.local.resources.models.client import NoAnswerError, Response
+from microjobs_orchestrator.local.resources.models.client import NoResponseError, Response
 
 PAUSE_INTERVAL = 1.0
 """Seconds without a part after which the stream reports a pause."""
@@ -17,7 +17,7 @@ PAUSE_INTERVAL = 1.0
 class ResponseStream:
     """The body of a container's response, which a thread reads. It must be closed.
 
-    At most two parts wait for the client: then the thread waits, and so does the container.
+    At most two parts wait for the client. If there are two, the thread waits, and therefore the container waits, too.
 
     Args:
         on_close: called once, when the response is closed.
@@ -32,17 +32,17 @@ class ResponseStream:
         self._on_close.callback(on_close)
         self._close_lock = threading.Lock()
         self._has_ended = False
-        self._parts: queue.Queue[bytes | NoAnswerError] = queue.Queue(maxsize=1)
+        self._parts: queue.Queue[bytes | NoResponseError] = queue.Queue(maxsize=1)
         self._is_closed = threading.Event()
         self._reader = threading.Thread(target=self._read, name="response stream", daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         try:
-            for chunk in self._response.chunks():
+            for chunk in self._response.read_chunks():
                 self._put(chunk)
             self._put(b"")
-        except NoAnswerError as error:
+        except NoResponseError as error:
             self._put(error)
         finally:
             self._response.close()
@@ -51,13 +51,13 @@ class ResponseStream:
                 self._on_close.close()
 
     def call_on_close(self, function: Callable[[], None]) -> None:
-        """Call a function when the response is closed. It may be closed already."""
+        """Call a function when the response is closed, or at once if it is already closed."""
         with self._close_lock:
             self._on_close.callback(function)
             if self._has_ended:
                 self._on_close.close()
 
-    def _put(self, part: bytes | NoAnswerError) -> None:
+    def _put(self, part: bytes | NoResponseError) -> None:
         """Wait until the client has read an earlier part. Drop the part if the stream is closed."""
         while not self._is_closed.is_set():
             try:
@@ -67,21 +67,21 @@ class ResponseStream:
             return
 
     def __iter__(self) -> Iterator[bytes | None]:
-        """Yield the parts, and None for each second without a part. Raise NoAnswerError if the body is incomplete."""
+        """Yield the parts, and None for each second without a part. Raise NoResponseError if the body is incomplete."""
         while True:
             try:
                 part = self._parts.get(timeout=PAUSE_INTERVAL)
             except queue.Empty:
                 yield None
                 continue
-            if isinstance(part, NoAnswerError):
+            if isinstance(part, NoResponseError):
                 raise part
             if not part:
                 return
             yield part
 
     def close(self) -> None:
-        """Close the connection to the container, which then can end its work, unless the body has ended."""
+        """Close the connection to the container, unless the body has ended. The container can then stop computing."""
         self._is_closed.set()
         self._response.abort()
         self._reader.join()

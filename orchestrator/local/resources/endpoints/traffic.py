@@ -1,40 +1,37 @@
-"""The present requests to a replica."""
+"""The requests in progress to a replica."""
 
-import contextlib
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from microjobs_orchestrator.local.resources.models.client import NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import NoResponseError
 
 
 class Traffic:
-    """The present requests to a host, from any thread. After `close`, the end of the last request calls `on_idle`."""
+    """Requests in progress to a replica. Methods may be called from any thread. After `close`, the end of the last
+    request calls `on_idle`."""
 
     def __init__(self, on_idle: Callable[[], None]) -> None:
         self._on_idle = on_idle
         self._lock = threading.Lock()
-        self._timeouts: Counter[float] = Counter()
+        self._counts: dict[float, int] = {}
+        """The numbers of requests in progress by their timeouts."""
         self.is_closed = False
 
-    @contextlib.contextmanager
-    def request(self, timeout: float) -> Iterator[None]:
-        """Count one request, from its beginning to its end. Raise NoAnswerError after `close`."""
+    def count_request(self, timeout: float) -> "_CountedRequest":
+        """Return a context manager that counts one request. After `close`, entering it raises NoResponseError."""
+        return _CountedRequest(self, timeout)
+
+    def begin(self, timeout: float) -> None:
         with self._lock:
             if self.is_closed:
-                raise NoAnswerError("the container is being replaced", was_sent=False)
-            self._timeouts[timeout] += 1
-        try:
-            yield
-        finally:
-            self._finish(timeout)
+                raise NoResponseError("the container is being replaced", was_sent=False)
+            self._counts[timeout] = self._counts.get(timeout, 0) + 1
 
-    def _finish(self, timeout: float) -> None:
+    def finish(self, timeout: float) -> None:
         with self._lock:
-            self._timeouts[timeout] -= 1
-            if not self._timeouts[timeout]:
-                del self._timeouts[timeout]
-            is_idle = self.is_closed and not self._timeouts
+            if (count := self._counts.pop(timeout)) > 1:
+                self._counts[timeout] = count - 1
+            is_idle = self.is_closed and not self._counts
         if is_idle:
             self._on_idle()
 
@@ -43,11 +40,23 @@ class Traffic:
             self.is_closed = True
 
     def count(self) -> int:
-        """Return the number of present requests."""
+        """Return the number of requests in progress."""
         with self._lock:
-            return self._timeouts.total()
+            return sum(self._counts.values())
 
-    def longest_timeout(self) -> float:
-        """Return the longest timeout of the present requests, in seconds; 0 without requests."""
+    def find_longest_timeout(self) -> float:
+        """Return the longest timeout of the requests in progress, in seconds; 0 without requests."""
         with self._lock:
-            return max(self._timeouts, default=0.0)
+            return max(self._counts, default=0.0)
+
+
+class _CountedRequest:
+    def __init__(self, traffic: Traffic, timeout: float) -> None:
+        self._traffic = traffic
+        self._timeout = timeout
+
+    def __enter__(self) -> None:
+        self._traffic.begin(self._timeout)
+
+    def __exit__(self, *_: object) -> None:
+        self._traffic.finish(self._timeout)

@@ -1,1 +1,4 @@
-"""Experiments, their trials, and trial components: what each run or job of a trial read, wrote and measured."""
+"""Experiments, experiment trials, and trial components: the records of each run or job of an experiment trial.
+
+In this folder, *trial* is short for experiment trial.
+"""

@@ -1,4 +1,4 @@
-"""Associations of trial components with trials. A component may be in several trials.
+"""Associations of trial components with experiment trials, here *trials*. A component may be in several trials.
 
 Each association is a record. Its owner is the trial, and its name begins with the name of the component.
 """
@@ -12,20 +12,26 @@ from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Rec
 
 ASSOCIATION = "trial-association"
 MAX_TRIALS = 50
-"""Trials of one component, as on AWS."""
+"""Maximum number of trials of one component, as on AWS."""
 
 
-def find_existing(context: Context, arn_type: str, name: str) -> Record:
-    """Return an experiment, a trial or a component, by its name or its ARN. Raise ResourceNotFound if it is missing."""
+def find_record(context: Context, arn_type: str, name: str) -> Record:
+    """Return the record of an experiment, a trial or a component, by its name or its ARN.
+
+    Raise ResourceNotFound if it does not exist.
+    """
     name = name.rpartition("/")[2]
     if (record := context.state.get(arn_type, name)) is None:
-        words = arn_type.removeprefix("experiment-").replace("-", " ")
-        raise ServiceError("ResourceNotFound", f"{words.capitalize()} {name} does not exist.", 404)
+        noun = arn_type.removeprefix("experiment-").replace("-", " ")
+        raise ServiceError("ResourceNotFound", f"{noun.capitalize()} {name} does not exist.", 404)
     return record
 
 
 def associate(context: Context, component: str, trial: str) -> None:
-    """Add a component to a trial, unless it is in the trial. Raise ResourceLimitExceeded if it is in too many."""
+    """Add a component to a trial, unless it is in the trial.
+
+    Raise ResourceLimitExceeded if it is in MAX_TRIALS trials.
+    """
     if len(list_trials(context, component)) >= MAX_TRIALS:
         raise ServiceError("ResourceLimitExceeded", f"Trial component {component} is in {MAX_TRIALS} trials already.")
     name = f"{component}/{trial}"
@@ -53,7 +59,7 @@ def list_components(context: Context, trial: str) -> Sequence[str]:
     return [record.name.partition("/")[0] for record in context.state.find(query)]
 
 
-def list_trials_of(context: Context, experiment: str) -> Sequence[Record]:
+def list_experiment_trials(context: Context, experiment: str) -> Sequence[Record]:
     """Return the trials of an experiment."""
     query = Query(TRIAL.arn_type, owner=Owner(EXPERIMENT.arn_type, experiment), descending=False, limit=-1)
     return context.state.find(query)
@@ -70,6 +76,6 @@ def list_parents(context: Context, component: str) -> Sequence[dict[str, str]]:
 
 
 def find_components(context: Context, names: Sequence[str]) -> list[Record]:
-    """Return the components with these names, without those that do not exist any more."""
+    """Return the components with these names that still exist."""
     records = [context.state.get(TRIAL_COMPONENT.arn_type, name) for name in dict.fromkeys(names)]
     return [record for record in records if record is not None]

@@ -13,14 +13,14 @@ COMPONENT_NAMESPACE = ":trial-components"
 
 
 def summarize(metrics: MetricStore, component: Record) -> list[dict[str, Any]]:
-    """Return the summary of each metric of a component: those that clients sent, and those in the log of its job."""
+    """Return the summaries of a component's metrics: metrics that clients sent, and metrics in the log of its job."""
     source = component.description.get("Source", {}).get("SourceArn", component.arn)
-    places = [(COMPONENT_NAMESPACE, {"TrialComponentName": component.name})]
+    namespaces_and_dimensions = [(COMPONENT_NAMESPACE, {"TrialComponentName": component.name})]
     if ":training-job/" in source:
-        places.append((TRAINING_NAMESPACE, {"TrainingJobName": source.rpartition("/")[2]}))
+        namespaces_and_dimensions.append((TRAINING_NAMESPACE, {"TrainingJobName": source.rpartition("/")[2]}))
     return [
         {"MetricName": series.name, "SourceArn": source, **_summarize_points(points)}
-        for namespace, dimensions in places
+        for namespace, dimensions in namespaces_and_dimensions
         for series, _ in metrics.list_series(namespace, dimensions=dimensions)
         if (points := metrics.read(series))
     ]
@@ -30,7 +30,7 @@ def _summarize_points(points: list[Point]) -> dict[str, float]:
     parts = [point.statistics for point in points]
     count, total = sum(part.count for part in parts), sum(part.total for part in parts)
     mean = total / count
-    # Merged samples have no individual values; then, this is the deviation of the means.
+    # Merged samples have no individual values. For them, the result is the deviation of the means.
     variance = sum(part.count * (part.total / part.count - mean) ** 2 for part in parts) / count
     last = parts[-1]
     return {

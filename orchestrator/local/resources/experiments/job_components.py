@@ -1,4 +1,4 @@
-"""Trial components of jobs: what their requests and descriptions contain.
+"""Trial components of jobs, from the requests and descriptions of the jobs.
 
 Sources: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ExperimentConfig.html
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_TrialComponentSource.html
@@ -25,14 +25,14 @@ SOURCE_TYPES = {
     TRANSFORM_JOB.arn_type: "SageMakerTransformJob",
 }
 """SourceType of a component, by the type of the job in ARNs."""
-MAX_TEXT = 2500
-"""Maximum length of a parameter."""
+MAX_PARAMETER_CHARACTERS = 2500
+"""Maximum number of characters of a parameter's value."""
 
 
 def add_job(context: Context, request: Members, add: Callable[[], Record]) -> Record:
-    """Add a job, and its component if the request has an ExperimentConfig.
+    """Add a job. If its ExperimentConfig names an experiment or an experiment trial, also add the component of the job.
 
-    Raise ResourceNotFound if the experiment or the trial does not exist.
+    Raise ResourceNotFound if the experiment or the experiment trial does not exist.
     """
     if "ExperimentConfig" not in request:
         return add()
@@ -46,11 +46,14 @@ def add_job(context: Context, request: Members, add: Callable[[], Record]) -> Re
 def _check_config(context: Context, config: Members) -> None:
     for member, kind in (("ExperimentName", EXPERIMENT), ("TrialName", TRIAL)):
         if member in config:
-            associations.find_existing(context, kind.arn_type, config[member])
+            associations.find_record(context, kind.arn_type, config[member])
 
 
 def _add_component(context: Context, job: Record) -> None:
-    """Add the component of a job that has an ExperimentConfig. Without a trial, also add a trial for it."""
+    """Add the component of a job whose ExperimentConfig names an experiment or an experiment trial.
+
+    If it names only an experiment, also add an experiment trial.
+    """
     config: Members = job.request.get("ExperimentConfig", {})
     if "ExperimentName" not in config and "TrialName" not in config:
         return
@@ -71,31 +74,31 @@ def _add_component(context: Context, job: Record) -> None:
 
 
 def _add_record(context: Context, kind: Kind, members: Members, owner: Owner | None = None) -> None:
-    """Add a trial or a component for a job. It replaces that of a deleted job with the same name."""
+    """Add an experiment trial or a component for a job. It replaces the one of a deleted job with the same name."""
     name = members[kind.name_member]
     arn = format_arn(f"{kind.arn_type}/{name}", context.settings.region)
     context.state.delete(kind.arn_type, name)
     context.state.add(kind.arn_type, name, arn, "", members, {**members, kind.arn_member: arn}, owner=owner)
 
 
-def describe_job(context: Context, component: Record) -> dict[str, Any]:
+def derive_members(context: Context, component: Record) -> dict[str, Any]:
     """Return the members of a component that its job determines; none if it has no job, or the job was deleted."""
     source = component.description.get("Source", {})
     job = context.state.get_by_arn(source["SourceArn"]) if source else None
     if job is None:
         return {}
-    found, request = job.description, job.request
+    description, request = job.description, job.request
     members: dict[str, Any] = {
         "Status": _describe_status(job),
         "Parameters": _list_parameters(request),
         "InputArtifacts": _list_inputs(request),
-        "OutputArtifacts": _list_outputs(found),
+        "OutputArtifacts": _list_outputs(description),
     }
     for member, names in (
         ("StartTime", ("TrainingStartTime", "ProcessingStartTime", "TransformStartTime")),
         ("EndTime", ("TrainingEndTime", "ProcessingEndTime", "TransformEndTime")),
     ):
-        if times := [found[name] for name in names if name in found]:
+        if times := [description[name] for name in names if name in description]:
             members[member] = times[0]
     return members
 
@@ -106,7 +109,7 @@ def _describe_status(job: Record) -> dict[str, str]:
 
 
 def _list_parameters(request: Members) -> dict[str, Any]:
-    """Return the hyperparameters, and what AWS adds to them: the image and the instances."""
+    """Return the hyperparameters, and the parameters that AWS adds: type, number and volume size of the instances."""
     resources = (
         request.get("ResourceConfig")
         or request.get("ProcessingResources", {}).get("ClusterConfig")
@@ -123,9 +126,9 @@ def _make_parameter(value: object) -> dict[str, Any]:
     try:
         number = float(str(value))
     except ValueError:
-        return {"StringValue": str(value)[:MAX_TEXT]}
+        return {"StringValue": str(value)[:MAX_PARAMETER_CHARACTERS]}
     is_finite = number - number == 0.0
-    return {"NumberValue": number} if is_finite else {"StringValue": str(value)[:MAX_TEXT]}
+    return {"NumberValue": number} if is_finite else {"StringValue": str(value)[:MAX_PARAMETER_CHARACTERS]}
 
 
 def _list_inputs(request: Members) -> dict[str, Any]:
@@ -145,14 +148,14 @@ def _list_inputs(request: Members) -> dict[str, Any]:
     return _drop_missing(artifacts)
 
 
-def _list_outputs(found: Members) -> dict[str, Any]:
+def _list_outputs(description: Members) -> dict[str, Any]:
     artifacts = {}
-    if "ModelArtifacts" in found:
-        artifacts["SageMaker.ModelArtifact"] = {"Value": found["ModelArtifacts"]["S3ModelArtifacts"]}
-    for output in found.get("ProcessingOutputConfig", {}).get("Outputs", []):
+    if "ModelArtifacts" in description:
+        artifacts["SageMaker.ModelArtifact"] = {"Value": description["ModelArtifacts"]["S3ModelArtifacts"]}
+    for output in description.get("ProcessingOutputConfig", {}).get("Outputs", []):
         artifacts[output["OutputName"]] = {"Value": output.get("S3Output", {}).get("S3Uri")}
-    if "TransformOutput" in found:
-        artifacts["SageMaker.TransformOutput"] = {"Value": found["TransformOutput"]["S3OutputPath"]}
+    if "TransformOutput" in description:
+        artifacts["SageMaker.TransformOutput"] = {"Value": description["TransformOutput"]["S3OutputPath"]}
     return _drop_missing(artifacts)
 
 

@@ -1,4 +1,4 @@
-"""The kinds of experiments, trials and trial components."""
+"""The kinds of experiments, experiment trials and trial components."""
 
 from microjobs_orchestrator.local.kinds import Kind
 
@@ -9,7 +9,7 @@ TRIAL_COMPONENT = Kind(
     verbs=("Describe", "List", "Delete"),
     summaries="TrialComponentSummaries",
     newest_first=True,
-    event_words=None,
+    event_name=None,
 )
 TRIAL = Kind(
     "experiment-trial",
@@ -18,7 +18,7 @@ TRIAL = Kind(
     verbs=("Describe", "List", "Delete"),
     summaries="TrialSummaries",
     newest_first=True,
-    event_words=None,
+    event_name=None,
 )
 EXPERIMENT = Kind(
     "experiment",
@@ -27,5 +27,5 @@ EXPERIMENT = Kind(
     verbs=("Describe", "List", "Delete"),
     summaries="ExperimentSummaries",
     newest_first=True,
-    event_words=None,
+    event_name=None,
 )

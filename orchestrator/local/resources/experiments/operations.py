@@ -1,4 +1,4 @@
-"""The operations on experiments, trials and trial components.
+"""The operations on experiments, experiment trials and trial components.
 
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateExperiment.html
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrial.html
@@ -15,18 +15,19 @@ from microjobs_orchestrator.local.resources.descriptions import copy_members
 from microjobs_orchestrator.local.resources.experiments import associations, component_metrics, job_components
 from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL, TRIAL_COMPONENT
 from microjobs_orchestrator.local.resources.listing import describe_as
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request, add_resource
+from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response, add_resource
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
 DICTIONARIES = ("Parameters", "InputArtifacts", "OutputArtifacts")
-"""Members of components that updates merge and remove by name."""
+"""Members of components that are dictionaries: an update adds, replaces or removes single entries."""
 
 
 class _ExperimentOperations(Operations):
-    """What the three kinds have in common: filters, pages, names that may be ARNs, and answers with the ARN."""
+    """The operations that the three kinds have in common. A name in a request may be an ARN. Responses contain the
+    ARN."""
 
     def find(self, request: Request) -> Record:
-        return associations.find_existing(self.context, self.kind.arn_type, request[self.kind.name_member])
+        return associations.find_record(self.context, self.kind.arn_type, request[self.kind.name_member])
 
     def add(self, request: Request) -> Record:
         return self._add_with_owner(request, None)
@@ -40,12 +41,12 @@ class _ExperimentOperations(Operations):
             self.context, self.kind, request, defaults={"DisplayName": name}, members=members, owner=owner
         )
 
-    def list(self, request: Request) -> Answer:
+    def list(self, request: Request) -> Response:
         begin, end = request.get("CreatedAfter", float("-inf")), request.get("CreatedBefore", float("inf"))
-        selected = (record for record in self.select(request) if begin <= record.created <= end)
+        selected_records = (record for record in self.select(request) if begin <= record.created <= end)
         by_name = request.get("SortBy", "CreationTime") == "Name"
         records = sorted(
-            selected,
+            selected_records,
             key=lambda record: ("" if by_name else record.created, record.name),
             reverse=request.get("SortOrder", "Descending") == "Descending",
         )
@@ -59,20 +60,20 @@ class _ExperimentOperations(Operations):
         return describe_as(f"{self.kind.noun}Summary", replace(record, description=members))
 
     def compute_summary(self, record: Record) -> Mapping[str, Any]:  # noqa: ARG002  other kinds have jobs
-        """Return members of an item of a list that are not stored."""
+        """Return the members of a list's item that are not stored."""
         return {}
 
     def select(self, request: Request) -> Iterable[Record]:  # noqa: ARG002  other kinds have filters
         """Return the resources that a List request selects, in any order."""
         return self.context.state.find(Query(self.kind.arn_type, limit=-1))
 
-    def update(self, request: Request) -> Answer:
+    def update(self, request: Request) -> Response:
         record = self.find(request)
         changes = copy_members(f"Describe{self.kind.noun}", request, without=(self.kind.name_member,))
         self.context.state.update(self.kind.arn_type, record.name, changes)
         return {self.kind.arn_member: record.arn}
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> Response:
         with self.context.state.transaction():
             record = self.find(request)
             self.check_deletion(record)
@@ -82,7 +83,7 @@ class _ExperimentOperations(Operations):
     def check_deletion(self, record: Record) -> None:
         """Raise ValidationError if a resource cannot be deleted."""
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {f"Update{self.kind.noun}": self.update}
 
 
@@ -90,33 +91,34 @@ class ExperimentOperations(_ExperimentOperations):
     kind = EXPERIMENT
 
     def check_deletion(self, record: Record) -> None:
-        if trials := associations.list_trials_of(self.context, record.name):
-            raise ValidationError(f"Experiment {record.name} has trials: delete {trials[0].name} and the others first.")
+        if trials := associations.list_experiment_trials(self.context, record.name):
+            raise ValidationError(
+                f"Experiment {record.name} has trials: delete all of them first, such as {trials[0].name}."
+            )
 
 
 class TrialOperations(_ExperimentOperations):
     kind = TRIAL
 
     def add(self, request: Request) -> Record:
-        experiment = associations.find_existing(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
+        experiment = associations.find_record(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
         return self._add_with_owner(request, Owner(EXPERIMENT.arn_type, experiment.name))
 
     def select(self, request: Request) -> Iterable[Record]:
-        if "TrialComponentName" in request:
-            component = associations.find_existing(
-                self.context, TRIAL_COMPONENT.arn_type, request["TrialComponentName"]
-            )
-            names = set(associations.list_trials(self.context, component.name))
-            return [record for record in super().select(request) if record.name in names]
+        records = super().select(request)
         if "ExperimentName" in request:
-            experiment = associations.find_existing(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
-            return associations.list_trials_of(self.context, experiment.name)
-        return super().select(request)
+            experiment = associations.find_record(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
+            records = associations.list_experiment_trials(self.context, experiment.name)
+        if "TrialComponentName" in request:
+            component = associations.find_record(self.context, TRIAL_COMPONENT.arn_type, request["TrialComponentName"])
+            names = set(associations.list_trials(self.context, component.name))
+            return [record for record in records if record.name in names]
+        return records
 
     def check_deletion(self, record: Record) -> None:
         if names := associations.list_components(self.context, record.name):
             raise ValidationError(
-                f"Trial {record.name} has trial components: disassociate {names[0]} and the others first."
+                f"Trial {record.name} has trial components: disassociate all of them first, such as {names[0]}."
             )
 
 
@@ -124,10 +126,10 @@ class TrialComponentOperations(_ExperimentOperations):
     kind = TRIAL_COMPONENT
 
     def compute_summary(self, record: Record) -> Mapping[str, Any]:
-        return job_components.describe_job(self.context, record)
+        return job_components.derive_members(self.context, record)
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
-        members = job_components.describe_job(self.context, record)
+        members = job_components.derive_members(self.context, record)
         metrics = component_metrics.summarize(self.context.metrics, record)
         parents = associations.list_parents(self.context, record.name)
         return {**members, "Metrics": metrics, "Parents": parents}
@@ -137,10 +139,10 @@ class TrialComponentOperations(_ExperimentOperations):
         if len(filters) > 1:
             raise ValidationError(f"{' and '.join(filters)} cannot be combined: set one of them.")
         if "ExperimentName" in request:
-            experiment = associations.find_existing(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
-            trials = [trial.name for trial in associations.list_trials_of(self.context, experiment.name)]
+            experiment = associations.find_record(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
+            trials = [trial.name for trial in associations.list_experiment_trials(self.context, experiment.name)]
         elif "TrialName" in request:
-            trials = [associations.find_existing(self.context, TRIAL.arn_type, request["TrialName"]).name]
+            trials = [associations.find_record(self.context, TRIAL.arn_type, request["TrialName"]).name]
         else:
             source = request.get("SourceArn")
             return [
@@ -151,13 +153,13 @@ class TrialComponentOperations(_ExperimentOperations):
         names = [name for trial in trials for name in associations.list_components(self.context, trial)]
         return associations.find_components(self.context, names)
 
-    def update(self, request: Request) -> Answer:
+    def update(self, request: Request) -> Response:
         record = self.find(request)
         changes = copy_members("DescribeTrialComponent", request, without=(self.kind.name_member, *DICTIONARIES))
         for name in DICTIONARIES:
-            merged = {**record.description.get(name, {}), **request.get(name, {})}
-            removed = request.get(f"{name}ToRemove", ())
-            changes[name] = {key: value for key, value in merged.items() if key not in removed}
+            merged_members = {**record.description.get(name, {}), **request.get(name, {})}
+            removed_names = request.get(f"{name}ToRemove", ())
+            changes[name] = {key: value for key, value in merged_members.items() if key not in removed_names}
         self.context.state.update(self.kind.arn_type, record.name, changes)
         return {self.kind.arn_member: record.arn}
 
@@ -165,23 +167,23 @@ class TrialComponentOperations(_ExperimentOperations):
         if trials := associations.list_trials(self.context, record.name):
             raise ValidationError(f"Trial component {record.name} is in trial {trials[0]}: disassociate it first.")
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {
-            **super().further_handlers(),
+            **super().list_additional_handlers(),
             "AssociateTrialComponent": self.associate,
             "DisassociateTrialComponent": self.disassociate,
         }
 
-    def associate(self, request: Request) -> Answer:
+    def associate(self, request: Request) -> Response:
         return self._change_association(request, associations.associate)
 
-    def disassociate(self, request: Request) -> Answer:
+    def disassociate(self, request: Request) -> Response:
         return self._change_association(request, associations.disassociate)
 
-    def _change_association(self, request: Request, change: Any) -> Answer:
+    def _change_association(self, request: Request, change: Any) -> Response:
         with self.context.state.transaction():
             trial_name = request["TrialName"]
             component = self.find(request)
-            trial = associations.find_existing(self.context, TRIAL.arn_type, trial_name)
+            trial = associations.find_record(self.context, TRIAL.arn_type, trial_name)
             change(self.context, component.name, trial.name)
         return {"TrialComponentArn": component.arn, "TrialArn": trial.arn}

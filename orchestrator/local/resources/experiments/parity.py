@@ -1,4 +1,4 @@
-"""Parity rows of experiments, trials and trial components."""
+"""Parity rows of experiments, experiment trials and trial components."""
 
 from collections.abc import Mapping
 

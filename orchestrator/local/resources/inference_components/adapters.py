@@ -1,4 +1,4 @@
-"""Adapters: inference components that a copy of their base component loads, instead of a container of their own.
+"""Adapters: inference components without containers. The copies of their base component load them.
 
 The container must have the API of SageMaker's hosting standards: `POST /adapters` with a name and a folder, `DELETE
 /adapters/<name>`, and the header `X-Amzn-SageMaker-Adapter-Identifier` of invocations.
@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
-from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, Target
+from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, InvocationTarget
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
-from microjobs_orchestrator.local.resources.models.client import Answer, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import NoResponseError, ResponseHead
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
 from microjobs_orchestrator.local.tasks import call_in_thread
@@ -32,23 +32,24 @@ ADAPTER_HEADER = "X-Amzn-SageMaker-Adapter-Identifier"
 LOAD_TIMEOUT = 60.0
 """Seconds for a container to load or to remove an adapter."""
 BASE_INTERVAL = 0.5
-"""Seconds after which a start that waits for its base component checks whether it was abandoned."""
+"""Seconds between two checks whether `abandon` was called, while a start waits for the base component."""
 MAX_ANSWER_BYTES = 1 << 16
 MAX_ERROR_CHARACTERS = 500
 
 
-class Base(Protocol):
+class BaseComponent(Protocol):
     """The component whose copies load the adapter."""
 
     is_in_service: threading.Event
 
-    def choose(self, target: Target) -> Replica | None: ...
+    def choose(self, target: InvocationTarget) -> Replica | None: ...
 
     def list_copies(self) -> Sequence[Replica]: ...
 
 
 class AdapterReplica:
-    """An adapter in all copies of its base component. A copy that was started again loads it when a request arrives.
+    """An adapter in all copies of its base component. A copy that was started again loads the adapter when a request
+    arrives.
 
     Args:
         find_base: returns the base component; None if it does not run.
@@ -61,7 +62,7 @@ class AdapterReplica:
         name: str,
         plan_name: str,
         instance_id: str,
-        find_base: Callable[[], Base | None],
+        find_base: Callable[[], BaseComponent | None],
         prepare: Callable[[], Path],
         note: Callable[[str], None],
         on_change: Callable[[], None],
@@ -69,23 +70,24 @@ class AdapterReplica:
         self.plan_name, self.instance_id, self.note = plan_name, instance_id, note
         self.variant = ""
         self.traffic = Traffic(on_change)
+        self.is_serving = True
         self._name = name
         self._find_base = find_base
         self._prepare = prepare
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._loaded: dict[str, int] = {}
-        """The start of each copy, by plan name, that has loaded the adapter."""
+        self._loaded_starts: dict[str, int] = {}
+        """The number of the last start after which a copy has loaded the adapter, by plan name of the copy."""
 
-    def start(self, hosts: Sequence[Host] = ()) -> None:  # noqa: ARG002  the base component has the hosts
+    def start(self, hosts: Sequence[Host] = ()) -> None:  # noqa: ARG002  the hosts belong to the base component
         for copy in self._wait_for_base().list_copies():
             self.variant = copy.variant
             try:
                 self._load(copy)
-            except NoAnswerError as error:
+            except NoResponseError as error:
                 raise CannotRunError(f"the base component did not answer POST {ADAPTERS}: {error}") from error
 
-    def _wait_for_base(self) -> Base:
+    def _wait_for_base(self) -> BaseComponent:
         while (base := self._find_base()) is not None:
             if base.is_in_service.wait(BASE_INTERVAL):
                 return base
@@ -96,22 +98,23 @@ class AdapterReplica:
     def _load(self, copy: Replica) -> None:
         """Load the adapter into a copy that has not loaded it since its last start.
 
-        Raise CannotRunError if the container refuses it, and NoAnswerError.
+        Raise CannotRunError if the container refuses it, and NoResponseError.
         """
         if not isinstance(copy, ContainerReplica):
-            raise CannotRunError("the base component is an adapter itself")
+            raise CannotRunError("the base component is an adapter itself: name a component with a container")
         with self._lock:
             starts = copy.starts
-            if self._loaded.get(copy.plan_name) == starts:
+            if self._loaded_starts.get(copy.plan_name) == starts:
                 return
             folder = f"{ADAPTERS_FOLDER}/{self._name}"
             copy.remove_folder(folder)
             copy.add_folder(self._prepare(), folder)
-            self._send(copy, "DELETE", f"{ADAPTERS}/{quote(self._name, safe='')}")  # an earlier server loaded it
+            # An earlier server may have loaded the adapter.
+            self._send(copy, "DELETE", f"{ADAPTERS}/{quote(self._name, safe='')}")
             status, text = self._send(copy, "POST", ADAPTERS, {"name": self._name, "src": folder})
             if status >= HTTPStatus.MULTIPLE_CHOICES:
                 raise CannotRunError(f"POST {ADAPTERS} answered {status}: {text[:MAX_ERROR_CHARACTERS]}")
-            self._loaded[copy.plan_name] = starts
+            self._loaded_starts[copy.plan_name] = starts
 
     def _send(
         self, copy: ContainerReplica, method: str, path: str, content: dict[str, str] | None = None
@@ -120,29 +123,32 @@ class AdapterReplica:
         headers = {} if body is None else {"Content-Type": "application/json"}
         into = BytesIO()
         request = InferenceRequest(body, headers, LOAD_TIMEOUT, MAX_ANSWER_BYTES)
-        answer = copy.send(path, request, into, method=method)
-        return answer.status, into.getvalue().decode(errors="replace")
+        response = copy.send(path, request, into, method=method)
+        return response.status, into.getvalue().decode(errors="replace")
 
-    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> Answer:
-        with self.traffic.request(request.timeout):
-            return call_in_thread(self._choose).invoke(self._address(request), into)
+    def invoke(self, request: InferenceRequest, into: IO[bytes]) -> ResponseHead:
+        with self.traffic.count_request(request.timeout):
+            return call_in_thread(self._choose_copy).invoke(self._add_adapter_header(request), into)
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
-        return self._choose().stream(self._address(request))
+        return self._choose_copy().stream(self._add_adapter_header(request))
 
-    def _choose(self) -> Replica:
-        """Return the copy of the base for a request, with the adapter. Raise NoAnswerError if there is none."""
+    def _choose_copy(self) -> Replica:
+        """Return a copy of the base component that has loaded the adapter, if necessary now.
+
+        Raise NoResponseError if the base component has no copy, or if the copy cannot load the adapter.
+        """
         base = self._find_base()
-        if base is None or (copy := base.choose(Target())) is None:
-            raise NoAnswerError("the base component has no copies", was_sent=False)
+        if base is None or (copy := base.choose(InvocationTarget())) is None:
+            raise NoResponseError("the base component has no copies", was_sent=False)
         try:
             self._load(copy)
         except CannotRunError as error:
-            raise NoAnswerError(f"the adapter cannot be loaded: {error}", was_sent=False) from error
+            raise NoResponseError(f"the adapter cannot be loaded: {error}", was_sent=False) from error
         return copy
 
-    def _address(self, request: InferenceRequest) -> InferenceRequest:
-        return replace(request, headers={**request.headers, ADAPTER_HEADER: self._name}, target=Target())
+    def _add_adapter_header(self, request: InferenceRequest) -> InferenceRequest:
+        return replace(request, headers={**request.headers, ADAPTER_HEADER: self._name}, target=InvocationTarget())
 
     def abandon(self) -> None:
         self._stopped.set()
@@ -152,7 +158,7 @@ class AdapterReplica:
         self._stopped.set()
         base = self._find_base()
         for copy in base.list_copies() if base is not None else ():
-            if isinstance(copy, ContainerReplica) and self._loaded.get(copy.plan_name) == copy.starts:
+            if isinstance(copy, ContainerReplica) and self._loaded_starts.get(copy.plan_name) == copy.starts:
                 self._unload(copy)
 
     def _unload(self, copy: ContainerReplica) -> None:
@@ -161,5 +167,5 @@ class AdapterReplica:
             if status >= HTTPStatus.MULTIPLE_CHOICES:
                 self.note(f"DELETE {ADAPTERS}/{self._name} answered {status}: {text[:MAX_ERROR_CHARACTERS]}")
             copy.remove_folder(f"{ADAPTERS_FOLDER}/{self._name}")
-        except (NoAnswerError, CannotRunError) as error:
+        except (NoResponseError, CannotRunError) as error:
             self.note(f"the adapter was not removed from a copy: {error}")

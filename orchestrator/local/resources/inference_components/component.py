@@ -1,12 +1,10 @@
 """Inference components while they run."""
 
-import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,19 @@ from microjobs_orchestrator.local.lifecycle.attempt import limit_hosts
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
-from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer, Deployment, Member
+from microjobs_orchestrator.local.resources.endpoints.deployer import Deployer
+from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
-from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, Target
+from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, InvocationTarget
+from microjobs_orchestrator.local.resources.endpoints.fleets import Fleet, PlannedReplica
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import PER_COPY, InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
+from microjobs_orchestrator.local.resources.endpoints.routing import ReplicaGroup, Router, WeightedGroup, make_choices
 from microjobs_orchestrator.local.resources.inference_components import specifications
 from microjobs_orchestrator.local.resources.inference_components.adapters import AdapterReplica
 from microjobs_orchestrator.local.resources.inference_components.kinds import (
     INFERENCE_COMPONENT,
+    SERVING_STATUSES,
     InferenceComponentStatus,
 )
 from microjobs_orchestrator.local.resources.models import serving
@@ -33,8 +35,6 @@ from microjobs_orchestrator.local.state import Record
 METRICS_NAMESPACE = "/aws/sagemaker/InferenceComponents"
 """CloudWatch's namespace of the metrics of copies."""
 
-_choose = random.SystemRandom().choice
-
 
 class InferenceComponent:
     """A running inference component: the copies of one model on a variant of an endpoint.
@@ -42,8 +42,8 @@ class InferenceComponent:
     It runs from its creation, or the start of the server, until it is deleted or the server stops.
 
     Args:
-        find: returns another running component by name.
-        find_endpoint: returns a running endpoint by name.
+        find: returns another running component by name; None if it does not run.
+        find_endpoint: returns a running endpoint by name; None if it does not run.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class InferenceComponent:
         self.plan_name = self._deployer.plan_name
         self.events = self._deployer.events
         self.wake = self._deployer.wake
+        self.wait_for_start = self._deployer.wait_for_start
         self._copies: Sequence[Replica] = ()
         """The serving copies."""
-        self._next = count()
+        self._router = Router()
         self._metrics = InvocationMetrics(context.metrics, PER_COPY)
         dimensions = {"InferenceComponentName": self.name}
         self._meter = Meter(context.metrics, METRICS_NAMESPACE, lambda _: dimensions, context.home.root)
@@ -78,30 +79,32 @@ class InferenceComponent:
     def recover(self, hosts: Sequence[Host]) -> None:
         self._deployer.recover(hosts)
 
-    def choose(self, target: Target) -> Replica | None:
-        """Return the copy for a request; None without copies, or if another variant is the target.
+    def choose(self, target: InvocationTarget, tried_replicas: Collection[Replica] = ()) -> Replica | None:
+        """Return a copy for a request, if possible none of `tried_replicas`; None if no copy serves the target."""
+        return self._router.choose(target.variant, tried_replicas)
 
-        It is a random one if the variant says so; otherwise, the copy with the fewest present requests. Copies with
-        equally many requests alternate.
-        """
-        copies = self._copies
-        if not copies or target.variant not in (None, self._variant):
-            return None
+    def _is_random(self, variant: str) -> bool:
         endpoint = self._find_endpoint()
-        if endpoint is not None and self._variant in endpoint.random_variants:
-            return _choose(copies)
-        first = next(self._next) % len(copies)
-        return min([*copies[first:], *copies[:first]], key=lambda copy: copy.traffic.count())
+        return endpoint is not None and variant in endpoint.random_variants
 
     def serves(self, replica: Replica) -> bool:
         """Return whether a copy still receives requests."""
-        return replica in self._copies
+        return self._router.serves(replica)
+
+    def has_other_replica(self, tried_replicas: Sequence[Replica]) -> bool:
+        """Return whether another copy can receive a request that did not reach `tried_replicas`."""
+        return self._router.has_other_replica(tried_replicas)
 
     def list_copies(self) -> Sequence[Replica]:
         """Return the serving copies."""
         return self._copies
 
-    def describe_absence(self, target: Target) -> str:
+    def has_serving_status(self) -> bool:
+        """Return whether the component is in service according to its status, even if no copy responds yet."""
+        record = self._context.state.get(INFERENCE_COMPONENT.arn_type, self.name)
+        return record is not None and record.status in SERVING_STATUSES
+
+    def explain_missing_replica(self, target: InvocationTarget) -> str:
         """Return the reason why `choose` returns None."""
         if target.variant not in (None, self._variant):
             return f"Inference Component {self.name} is on variant {self._variant}, not on {target.variant}."
@@ -121,9 +124,9 @@ class InferenceComponent:
 
     # --- what the deployer needs ---
 
-    def list_members(self, deployment: Deployment) -> Sequence[Member]:
+    def list_planned_replicas(self, deployment: Deployment) -> Sequence[PlannedReplica]:
         return [
-            Member(
+            PlannedReplica(
                 f"{self.plan_name}/{copy}",
                 copy,
                 f"inference component {self.name}",
@@ -167,16 +170,28 @@ class InferenceComponent:
             self.wake,
         )
 
-    def serve(self, deployment: Deployment, replicas: Mapping[str, Replica]) -> Mapping[str, Any]:
-        self._copies = tuple(replicas.values())
-        self._metrics.counts = {self._variant: len(replicas)}
+    def count(self, deployment: Deployment) -> int:
+        return len(deployment["Copies"])
+
+    def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
+        fleets = [fleet] if next_fleet is None else [fleet, next_fleet]
+        self._router = Router([choice for item in fleets for choice in self._make_choices(item)])
+        self._copies = tuple(copy for item in fleets for copy in item.replicas.values())
+        self._metrics.counts = {self._variant: len(self._copies)}
         self.is_in_service.set()
-        return specifications.describe(deployment, copies=len(replicas))
+        members = specifications.describe(fleet.deployment, copies=len(self._copies))
+        members["RuntimeConfig"]["DesiredCopyCount"] = self.count((next_fleet or fleet).deployment)
+        return members
+
+    def _make_choices(self, fleet: Fleet) -> Sequence[WeightedGroup]:
+        copies = tuple(fleet.replicas.values())
+        groups = {self._variant: ReplicaGroup(self._variant, copies, self._is_random)} if copies else {}
+        return make_choices(groups, {self._variant: 1.0}, fleet.share)
 
     @contextmanager
     def closing(self) -> Iterator[None]:
         self.is_in_service.clear()
-        self._copies = ()
+        self._copies, self._router = (), Router()
         yield
 
     def delete_record(self) -> None:

@@ -15,8 +15,9 @@ class InferenceComponentStatus(StrEnum):
     FAILED = "Failed"
 
 
+SERVING_STATUSES = (InferenceComponentStatus.IN_SERVICE, InferenceComponentStatus.UPDATING)
 _CREATING_OR_UPDATING = (InferenceComponentStatus.CREATING, InferenceComponentStatus.UPDATING)
-_RUNNING = tuple(InferenceComponentStatus)
+_ALL_STATUSES = tuple(InferenceComponentStatus)
 
 INFERENCE_COMPONENT = Kind(
     "inference-component",
@@ -24,14 +25,14 @@ INFERENCE_COMPONENT = Kind(
     "inference component",
     lifecycle=Lifecycle(
         statuses=tuple(InferenceComponentStatus),
-        first=InferenceComponentStatus.CREATING,
-        success=InferenceComponentStatus.IN_SERVICE,
-        transitional=(*_CREATING_OR_UPDATING, InferenceComponentStatus.DELETING),
+        first_status=InferenceComponentStatus.CREATING,
+        success_status=InferenceComponentStatus.IN_SERVICE,
+        transitional_statuses=(*_CREATING_OR_UPDATING, InferenceComponentStatus.DELETING),
         is_lasting=True,
         transitions={
-            InferenceComponentStatus.CREATING: _RUNNING,
-            InferenceComponentStatus.UPDATING: _RUNNING,
-            InferenceComponentStatus.IN_SERVICE: _RUNNING,
+            InferenceComponentStatus.CREATING: _ALL_STATUSES,
+            InferenceComponentStatus.UPDATING: _ALL_STATUSES,
+            InferenceComponentStatus.IN_SERVICE: _ALL_STATUSES,
             InferenceComponentStatus.FAILED: (InferenceComponentStatus.DELETING,),
             InferenceComponentStatus.DELETING: (InferenceComponentStatus.FAILED,),
         },
@@ -40,5 +41,5 @@ INFERENCE_COMPONENT = Kind(
     verbs=("Describe", "List", "Delete"),
     summaries="InferenceComponents",
     newest_first=True,
-    event_words=None,
+    event_name=None,
 )

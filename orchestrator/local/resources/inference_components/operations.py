@@ -10,31 +10,36 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources.endpoints.deployed_operations import DeployedOperations
-from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT, Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT
+from microjobs_orchestrator.local.resources.endpoints.deployment_operations import (
+    DeploymentConfig,
+    DeploymentOperations,
+)
+from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
+from microjobs_orchestrator.local.resources.endpoints.update_policies import check_config
 from microjobs_orchestrator.local.resources.inference_components import specifications
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
-from microjobs_orchestrator.local.resources.inference_components.specifications import BASE, Specification
+from microjobs_orchestrator.local.resources.inference_components.specifications import BASE_COMPONENT, Specification
 from microjobs_orchestrator.local.resources.listing import list_resources
 from microjobs_orchestrator.local.resources.operations import (
-    Answer,
     Handler,
     Request,
+    Response,
     add_resource,
     find_resource,
 )
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
 
-class InferenceComponentOperations(DeployedOperations):
+class InferenceComponentOperations(DeploymentOperations):
     kind = INFERENCE_COMPONENT
 
     def add(self, request: Request) -> Record:
         specification = request.get("Specification", {})
-        if BASE in specification:
+        if BASE_COMPONENT in specification:
             request = {**request, **self._read_base(request)}
         if not {"VariantName", "Specification", "RuntimeConfig"} <= request.keys():
             raise ValidationError(
@@ -42,8 +47,8 @@ class InferenceComponentOperations(DeployedOperations):
             )
         endpoint = find_resource(self.context, ENDPOINT, request["EndpointName"])
         variant = _find_variant(endpoint, request["VariantName"])
-        copies = specifications.make_copies(request["RuntimeConfig"]["CopyCount"])
-        deployment = self._deploy(specification, variant["InstanceType"], endpoint, copies)
+        copies = specifications.make_copy_ids(request["RuntimeConfig"]["CopyCount"])
+        deployment = self._make_deployment(specification, variant["InstanceType"], endpoint, copies)
         members = {**specifications.describe(deployment, copies=0), "EndpointArn": endpoint.arn}
         owner = Owner(ENDPOINT.arn_type, endpoint.name)
         return add_resource(
@@ -55,13 +60,14 @@ class InferenceComponentOperations(DeployedOperations):
             owner=owner,
         )
 
-    def _deploy(
+    def _make_deployment(
         self, specification: Specification, instance_type: str, endpoint: Record, copies: list[str]
     ) -> Deployment:
+        """Check a specification, and return its deployment with copies that have these ids."""
         specifications.check(specification)
         is_isolated = bool(endpoint.internal[DEPLOYMENT].get("EnableNetworkIsolation", False))
         model = specifications.find_model(self.context, specification, is_isolated=is_isolated)
-        base = {"Base": specification[BASE]} if BASE in specification else {}
+        base = {"Base": specification[BASE_COMPONENT]} if BASE_COMPONENT in specification else {}
         return {
             "Model": model,
             "Specification": specification,
@@ -71,11 +77,12 @@ class InferenceComponentOperations(DeployedOperations):
         }
 
     def _read_base(self, request: Request) -> Mapping[str, Any]:
-        """Return the variant and the number of copies of an adapter, which its base component determines.
+        """Return the members that an adapter's request lacks: VariantName, from the base component, and RuntimeConfig.
 
-        Raise ValidationError if the base component is missing, is not in service, or is an adapter itself.
+        Raise ValidationError if the request has a RuntimeConfig, or if the base component does not exist, is not in
+        service on the same endpoint, or is an adapter itself.
         """
-        base = find_resource(self.context, self.kind, request["Specification"][BASE])
+        base = find_resource(self.context, self.kind, request["Specification"][BASE_COMPONENT])
         if base.status != "InService" or base.request["EndpointName"] != request["EndpointName"]:
             raise ValidationError(
                 f"The base component {base.name} is {base.status} on endpoint {base.request['EndpointName']}: it must "
@@ -88,60 +95,73 @@ class InferenceComponentOperations(DeployedOperations):
         return {"VariantName": base.description["VariantName"], "RuntimeConfig": {"CopyCount": 1}}
 
     def make_runnable(self, record: Record) -> Runnable:
-        return InferenceComponent(self.context, record, self._find_running, self._find_endpoint)
+        return InferenceComponent(self.context, record, self._find_running_component, self._find_endpoint)
 
     def _find_endpoint(self, name: str) -> Endpoint | None:
         endpoint = self.registry.find(f"{ENDPOINT.arn_type}/{name}")
         return endpoint if isinstance(endpoint, Endpoint) else None
 
-    def _find_running(self, name: str) -> InferenceComponent | None:
+    def _find_running_component(self, name: str) -> InferenceComponent | None:
         component = self.registry.find(f"{self.kind.arn_type}/{name}")
         return component if isinstance(component, InferenceComponent) else None
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {
             "UpdateInferenceComponent": self.update,
             "UpdateInferenceComponentRuntimeConfig": self.update_runtime_config,
         }
 
-    def list(self, request: Request) -> Answer:
+    def list(self, request: Request) -> Response:
         filters: dict[str, Any] = {}
         if "EndpointNameEquals" in request:
             filters["owner"] = Owner(ENDPOINT.arn_type, request["EndpointNameEquals"])
-        answer = list_resources(self.context.state, self.kind, request, self.compute_members, **filters)
+        response = list_resources(self.context.state, self.kind, request, self.compute_members, **filters)
         if (variant := request.get("VariantNameEquals")) is not None:
-            answer["InferenceComponents"] = [
-                component for component in answer["InferenceComponents"] if component["VariantName"] == variant
+            response["InferenceComponents"] = [
+                component for component in response["InferenceComponents"] if component["VariantName"] == variant
             ]
-        return answer
+        return response
 
-    def update(self, request: Request) -> Answer:
-        """Update the specification and the number of copies. The earlier copies serve until the new ones do."""
+    def update(self, request: Request) -> Response:
+        """Update the specification or the number of copies. With a new specification, the earlier copies serve until
+        the new copies serve."""
         record = self.find_in_service(request)
-        earlier: Deployment = record.internal[DEPLOYMENT]
+        earlier_deployment: Deployment = record.internal[DEPLOYMENT]
         if "RuntimeConfig" in request:
-            _refuse_copies_of_adapter(earlier)
-        count = request.get("RuntimeConfig", {}).get("CopyCount", len(earlier["Copies"]))
+            _refuse_copies_of_adapter(earlier_deployment)
+        count = request.get("RuntimeConfig", {}).get("CopyCount", len(earlier_deployment["Copies"]))
         if "Specification" not in request:
-            return self._update_copies(
-                record, {**earlier, "Copies": specifications.make_copies(count, earlier["Copies"])}
+            return self._start_checked_update(
+                record,
+                {**earlier_deployment, "Copies": specifications.make_copy_ids(count, earlier_deployment["Copies"])},
             )
         endpoint = find_resource(self.context, ENDPOINT, record.request["EndpointName"])
-        copies = specifications.make_copies(count)
-        deployment = self._deploy(request["Specification"], earlier["InstanceType"], endpoint, copies)
-        return self._update_copies(record, deployment)
+        copies = specifications.make_copy_ids(count)
+        deployment = self._make_deployment(
+            request["Specification"], earlier_deployment["InstanceType"], endpoint, copies
+        )
+        config = request.get("DeploymentConfig")
+        return self._start_checked_update(record, deployment, config)
 
-    def update_runtime_config(self, request: Request) -> Answer:
+    def update_runtime_config(self, request: Request) -> Response:
         """Change the number of copies. The first copies keep running."""
         record = self.find_in_service(request)
-        earlier: Deployment = record.internal[DEPLOYMENT]
-        _refuse_copies_of_adapter(earlier)
-        copies = specifications.make_copies(request["DesiredRuntimeConfig"]["CopyCount"], earlier["Copies"])
-        return self._update_copies(record, {**earlier, "Copies": copies})
+        earlier_deployment: Deployment = record.internal[DEPLOYMENT]
+        _refuse_copies_of_adapter(earlier_deployment)
+        copies = specifications.make_copy_ids(
+            request["DesiredRuntimeConfig"]["CopyCount"], earlier_deployment["Copies"]
+        )
+        return self._start_checked_update(record, {**earlier_deployment, "Copies": copies})
 
-    def _update_copies(self, record: Record, deployment: Deployment) -> Answer:
-        counts = {**record.description["RuntimeConfig"], "DesiredCopyCount": len(deployment["Copies"])}
-        return self.start_update(record, deployment, RuntimeConfig=counts)
+    def _start_checked_update(
+        self, record: Record, deployment: Deployment, config: DeploymentConfig = None
+    ) -> Response:
+        """Check the DeploymentConfig, and start the update to a deployment."""
+        count = len(deployment["Copies"])
+        check_config(self.context, config or {}, count)
+        counts = {**record.description["RuntimeConfig"], "DesiredCopyCount": count}
+        members = {} if config is None else {"LastDeploymentConfig": config}
+        return self.start_update(record, deployment, config, RuntimeConfig=counts, **members)
 
     def check_deletion(self, record: Record) -> None:
         if adapters := self._list_adapters(record.name):
@@ -156,7 +176,7 @@ class InferenceComponentOperations(DeployedOperations):
         """Return the names of the adapters of a component."""
         query = Query(self.kind.arn_type, descending=False, limit=-1)
         records = self.context.state.find(query)
-        return [record.name for record in records if record.request["Specification"].get(BASE) == base]
+        return [record.name for record in records if record.request["Specification"].get(BASE_COMPONENT) == base]
 
 
 def _find_variant(endpoint: Record, name: str) -> Mapping[str, Any]:
@@ -168,7 +188,7 @@ def _find_variant(endpoint: Record, name: str) -> Mapping[str, Any]:
         raise ValidationError(f"Endpoint {endpoint.name} has no variant {name}; it has: {', '.join(variants)}.")
     if "ModelName" in variants[name]:
         raise ValidationError(
-            f"Variant {name} of endpoint {endpoint.name} has a ModelName: inference components need a variant without."
+            f"Variant {name} of endpoint {endpoint.name} has a ModelName: choose a variant without one."
         )
     return variants[name]  # type: ignore[no-any-return]  # the state stores it as JSON
 

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity.common import ENVIRONMENT, LIST_ROWS_WITH_STATUS, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
-from microjobs_orchestrator.local.resources.endpoints.parity import ALARMS
+from microjobs_orchestrator.local.resources.endpoints.parity import ALARMS, ROLLING
 
 ONE_SPECIFICATION = Refused("hosts run on this one machine: set Specification")
-AT_ONCE = NoEffect("the new copies start at once; then all requests move, and the old copies drain")
 PLACEMENT = NoEffect("all copies run on this one machine")
 
 SPECIFICATION: Rows = {
@@ -32,7 +31,7 @@ SPECIFICATION: Rows = {
             "NumberOfCpuCoresRequired": Honoured("the limit of each copy"),
             "NumberOfAcceleratorDevicesRequired": NoEffect("a GPU type of the variant gets this machine's GPUs"),
             "MinMemoryRequiredInMb": NoEffect("copies share this machine's memory"),
-            "MaxMemoryRequiredInMb": Honoured("the limit of each copy; not without an engine"),
+            "MaxMemoryRequiredInMb": Honoured("the limit of each copy; the runtime `process` does not limit memory"),
             "AcceleratorPartitionType": Refused("GPUs are not divided"),
         }
     ),
@@ -46,7 +45,7 @@ ROWS: Mapping[str, Rows] = {
     "CreateInferenceComponent": {
         "InferenceComponentName": Honoured(),
         "EndpointName": Honoured(),
-        "VariantName": Honoured("a variant without ModelName; an adapter has that of its base component"),
+        "VariantName": Honoured("a variant without ModelName; an adapter has the variant of its base component"),
         "Specification": Members(SPECIFICATION, required=True),
         "Specifications": ONE_SPECIFICATION,
         "RuntimeConfig": Members(COPIES),
@@ -57,7 +56,7 @@ ROWS: Mapping[str, Rows] = {
         "Specification": Members(SPECIFICATION),
         "Specifications": ONE_SPECIFICATION,
         "RuntimeConfig": Members(COPIES),
-        "DeploymentConfig": Members({"RollingUpdatePolicy": AT_ONCE, "AutoRollbackConfiguration": ALARMS}),
+        "DeploymentConfig": Members({"RollingUpdatePolicy": ROLLING, "AutoRollbackConfiguration": ALARMS}),
     },
     "UpdateInferenceComponentRuntimeConfig": {
         "InferenceComponentName": Honoured(),

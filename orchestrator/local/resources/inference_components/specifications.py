@@ -11,7 +11,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.endpoints.deployer import Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model_data import find_data
@@ -20,18 +20,20 @@ from microjobs_orchestrator.local.resources.operations import find_resource
 from microjobs_orchestrator.local.runtimes.base import HostLimits
 
 MIB = 1 << 20
-BASE = "BaseInferenceComponentName"
+BASE_COMPONENT = "BaseInferenceComponentName"
 """The member of a specification that names the component whose copies load the adapter."""
 
 Specification = Mapping[str, Any]
 
 
 def find_model(context: Context, specification: Specification, *, is_isolated: bool) -> Mapping[str, Any]:
-    """Return the CreateModel request for a specification: of its model, or of its container.
+    """Return the CreateModel request for a specification: the request of its model, or a request with its container.
+    The container of an adapter has only model data.
 
-    Raise ValidationError if it names neither or both, or if the model or its data does not exist.
+    Raise ValidationError if the specification has neither a model nor a container, or both, or if the model or its data
+    does not exist.
     """
-    if BASE in specification:
+    if BASE_COMPONENT in specification:
         return _find_adapter(context, specification)
     if ("ModelName" in specification) == ("Container" in specification):
         raise ValidationError("Specification must have exactly one of ModelName and Container.")
@@ -39,12 +41,12 @@ def find_model(context: Context, specification: Specification, *, is_isolated: b
         model = find_resource(context, MODEL, specification["ModelName"]).request
         refuse_model(model, "An inference component")
         return model
-    given = specification["Container"]
-    if "Image" not in given:
+    members = specification["Container"]
+    if "Image" not in members:
         raise ValidationError("Specification.Container must have an Image.")
-    container = {"Image": given["Image"], "Environment": given.get("Environment", {})}
-    if "ArtifactUrl" in given:
-        container["ModelDataUrl"] = given["ArtifactUrl"]
+    container = {"Image": members["Image"], "Environment": members.get("Environment", {})}
+    if "ArtifactUrl" in members:
+        container["ModelDataUrl"] = members["ArtifactUrl"]
     find_data(context.store, container)
     return {"PrimaryContainer": container, "EnableNetworkIsolation": is_isolated}
 
@@ -53,19 +55,21 @@ def _find_adapter(context: Context, specification: Specification) -> Mapping[str
     """Return a request with the container of an adapter, which has only model data."""
     container = specification.get("Container", {})
     if "ArtifactUrl" not in container or "Image" in container or "ModelName" in specification:
-        raise ValidationError(f"With {BASE}, Specification.Container must have only an ArtifactUrl: the adapter.")
+        raise ValidationError(
+            f"With {BASE_COMPONENT}, Specification.Container must have only an ArtifactUrl: the adapter."
+        )
     adapter = {"ModelDataUrl": container["ArtifactUrl"]}
     find_data(context.store, adapter)
     return {"PrimaryContainer": adapter}
 
 
-def make_copies(count: int, earlier: Sequence[str] = ()) -> list[str]:
+def make_copy_ids(count: int, earlier_copies: Sequence[str] = ()) -> list[str]:
     """Return the ids of a component's copies. The first copies of an earlier deployment keep running."""
-    return [*earlier[:count], *(f"i-{secrets.token_hex(8)}" for _ in range(count - len(earlier)))]
+    return [*earlier_copies[:count], *(f"i-{secrets.token_hex(8)}" for _ in range(count - len(earlier_copies)))]
 
 
 def read_limits(specification: Specification) -> HostLimits | None:
-    """Return the resources of one copy; None if the specification limits neither processors nor memory."""
+    """Return the limits of one copy; None if the specification limits neither processors nor memory."""
     requirements = specification.get("ComputeResourceRequirements", {})
     memory, cpus = requirements.get("MaxMemoryRequiredInMb"), requirements.get("NumberOfCpuCoresRequired")
     if memory is None and cpus is None:

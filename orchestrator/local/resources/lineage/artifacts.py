@@ -13,11 +13,11 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.resources.descriptions import copy_members
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Request
+from microjobs_orchestrator.local.resources.operations import Handler, Request, Response
 from microjobs_orchestrator.local.state import NameTakenError, Query, Record
 
 ARTIFACT = "artifact"
-SUMMARIZED = ("ArtifactName", "Source", "ArtifactType")
+SUMMARY_MEMBERS = ("ArtifactName", "Source", "ArtifactType")
 
 
 class Artifacts:
@@ -27,7 +27,7 @@ class Artifacts:
         self._context = context
         self._state = context.state
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def list_handlers(self) -> Mapping[str, Handler]:
         return {
             "CreateArtifact": self.create,
             "DescribeArtifact": self.describe,
@@ -36,7 +36,7 @@ class Artifacts:
             "ListArtifacts": self.list,
         }
 
-    def create(self, request: Request) -> Answer:
+    def create(self, request: Request) -> Response:
         name = _make_id(request["Source"])
         arn = format_arn(f"{ARTIFACT}/{name}", self._context.settings.region)
         description = copy_members("DescribeArtifact", request)
@@ -46,22 +46,22 @@ class Artifacts:
             raise ValidationError(f"Artifact {arn} with this source already exists.") from error
         return {"ArtifactArn": arn}
 
-    def describe(self, request: Request) -> Answer:
+    def describe(self, request: Request) -> Response:
         record = self._find(request["ArtifactArn"])
         times = {"CreationTime": record.created, "LastModifiedTime": record.modified}
         return {**record.description, **times, "ArtifactArn": record.arn}
 
-    def update(self, request: Request) -> Answer:
+    def update(self, request: Request) -> Response:
         record = self._find(request["ArtifactArn"])
-        removed = request.get("PropertiesToRemove", ())
+        removed_names = request.get("PropertiesToRemove", ())
         properties = {**record.description.get("Properties", {}), **request.get("Properties", {})}
-        changes = {"Properties": {name: value for name, value in properties.items() if name not in removed}}
+        changes = {"Properties": {name: value for name, value in properties.items() if name not in removed_names}}
         if "ArtifactName" in request:
             changes["ArtifactName"] = request["ArtifactName"]
         self._state.update(ARTIFACT, record.name, changes)
         return {"ArtifactArn": record.arn}
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> Response:
         """Delete the artifact that the request names by its ARN or by its source."""
         if ("ArtifactArn" in request) == ("Source" in request):
             raise ValidationError("Provide exactly one of ArtifactArn and Source.")
@@ -72,7 +72,7 @@ class Artifacts:
         self._state.delete(ARTIFACT, record.name)
         return {"ArtifactArn": record.arn}
 
-    def list(self, request: Request) -> Answer:
+    def list(self, request: Request) -> Response:
         begin, end = request.get("CreatedAfter", float("-inf")), request.get("CreatedBefore", float("inf"))
         is_descending = request.get("SortOrder", "Descending") == "Descending"
         records = self._state.find(Query(ARTIFACT, created=(begin, end), descending=is_descending, limit=-1))
@@ -99,6 +99,6 @@ def _matches(record: Record, filters: Mapping[str, str]) -> bool:
 
 
 def _summarize(record: Record) -> dict[str, Any]:
-    members = {name: record.description[name] for name in SUMMARIZED if name in record.description}
+    members = {name: record.description[name] for name in SUMMARY_MEMBERS if name in record.description}
     times = {"CreationTime": record.created, "LastModifiedTime": record.modified}
     return {"ArtifactArn": record.arn, **members, **times}

@@ -9,7 +9,7 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Request
+from microjobs_orchestrator.local.resources.operations import Handler, Request, Response
 from microjobs_orchestrator.local.state import NameTakenError, Query, Record
 
 ASSOCIATION = "lineage-association"
@@ -22,14 +22,14 @@ class Associations:
     def __init__(self, context: Context) -> None:
         self._state = context.state
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def list_handlers(self) -> Mapping[str, Handler]:
         return {
             "AddAssociation": self.add,
             "DeleteAssociation": self.delete,
             "ListAssociations": self.list,
         }
 
-    def add(self, request: Request) -> Answer:
+    def add(self, request: Request) -> Response:
         description: dict[str, Any] = {"AssociationType": request.get("AssociationType", "AssociatedWith")}
         arns = {side: request[f"{side}Arn"] for side in ("Source", "Destination")}
         for side, record in {side: self._find(arn) for side, arn in arns.items()}.items():
@@ -47,25 +47,25 @@ class Associations:
             raise ServiceError("ResourceNotFound", f"Resource {arn} does not exist.", 404)
         return record
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> Response:
         if not self._state.delete(ASSOCIATION, _make_name(request)):
             raise ServiceError("ResourceNotFound", f"The association {_describe(request)} does not exist.", 404)
         return {name: request[name] for name in ("SourceArn", "DestinationArn")}
 
-    def list(self, request: Request) -> Answer:
+    def list(self, request: Request) -> Response:
         begin, end = request.get("CreatedAfter", float("-inf")), request.get("CreatedBefore", float("inf"))
         filters = {name: request[name] for name in FILTERS if name in request}
         key, is_descending = (
             request.get("SortBy", "CreationTime"),
             request.get("SortOrder", "Descending") == "Descending",
         )
-        found = [
+        associations = [
             {**record.description, "CreationTime": record.created}
             for record in self._state.find(Query(ASSOCIATION, created=(begin, end), limit=-1))
             if all(record.description[name] == value for name, value in filters.items())
         ]
-        found.sort(key=lambda item: item[key], reverse=is_descending)
-        page, token = cut_page(found, request, default_limit=10)
+        associations.sort(key=lambda item: item[key], reverse=is_descending)
+        page, token = cut_page(associations, request, default_limit=10)
         return {"AssociationSummaries": page, **token}
 
 
@@ -78,6 +78,6 @@ def _describe(request: Request) -> str:
 
 
 def _get_type(record: Record) -> str:
-    """Return the type of an artifact, the source's type of a component of a job, or the type in the ARN."""
+    """Return the type of an artifact, the type of the source of a job's component, or the type in the ARN."""
     source: Mapping[str, str] = record.description.get("Source", {})
     return str(record.description.get("ArtifactType") or source.get("SourceType") or record.kind)

@@ -12,7 +12,7 @@ SOURCE = Members(
     }
 )
 LIST_ROWS = make_honoured_rows(*LIST_PAGES, "CreatedAfter", "CreatedBefore")
-ENDS = make_honoured_rows("SourceArn", "DestinationArn")
+ASSOCIATION_ARNS = make_honoured_rows("SourceArn", "DestinationArn")
 
 ROWS: Mapping[str, Rows] = {
     "CreateArtifact": {
@@ -29,11 +29,11 @@ ROWS: Mapping[str, Rows] = {
         "SortBy": Honoured(values=("CreationTime",)),
         **make_honoured_rows("SourceUri", "ArtifactType"),
     },
-    "AddAssociation": {**ENDS, "AssociationType": Honoured()},
-    "DeleteAssociation": ENDS,
+    "AddAssociation": {**ASSOCIATION_ARNS, "AssociationType": Honoured()},
+    "DeleteAssociation": ASSOCIATION_ARNS,
     "ListAssociations": {
         **LIST_ROWS,
-        **ENDS,
+        **ASSOCIATION_ARNS,
         **make_honoured_rows("SourceType", "DestinationType", "AssociationType"),
     },
 }

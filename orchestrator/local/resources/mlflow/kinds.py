@@ -7,7 +7,8 @@ from microjobs_orchestrator.local.kinds import Kind, Lifecycle, LogNames
 
 
 class ServerStatus(StrEnum):
-    """AWS's statuses. Only apps have Deleted. They do not have those that begin with Start, Stop or Maintenance."""
+    """AWS's statuses. Tracking servers do not have Deleted. Apps do not have the statuses whose names contain Start,
+    Stop or Maintenance."""
 
     CREATING = "Creating"
     CREATED = "Created"
@@ -30,22 +31,26 @@ class ServerStatus(StrEnum):
 
 
 S = ServerStatus
-ACTIVE = (S.CREATED, S.UPDATED, S.STARTED)
+ACTIVE_STATUSES = (S.CREATED, S.UPDATED, S.STARTED)
 """The statuses in which a server serves."""
-FAILED = (S.CREATE_FAILED, S.UPDATE_FAILED, S.START_FAILED)
-ENDS = {S.CREATING: S.CREATED, S.UPDATING: S.UPDATED, S.STARTING: S.STARTED}
+FAILED_STATUSES = (S.CREATE_FAILED, S.UPDATE_FAILED, S.START_FAILED)
+STATUS_AFTER_SUCCESS = {S.CREATING: S.CREATED, S.UPDATING: S.UPDATED, S.STARTING: S.STARTED}
 """The status after a successful start, by the status before it."""
-FAILURES = {S.CREATING: S.CREATE_FAILED, S.UPDATING: S.UPDATE_FAILED}
-"""The status after a failed start, by the status before it."""
+RUNNING_STATUSES = (*STATUS_AFTER_SUCCESS, *ACTIVE_STATUSES)
+"""The statuses in which the process of a server should run: it starts, or it serves."""
+STATUS_AFTER_FAILURE = {S.CREATING: S.CREATE_FAILED, S.UPDATING: S.UPDATE_FAILED}
+"""The status after a failed start, by the status before it. For other statuses, it is one of `_RUN_FAILURES`."""
 
-_ENDING = (S.STOPPING, S.DELETING)
-_ANY_FAILURE = (S.UPDATE_FAILED, S.START_FAILED)
+_SHUTDOWN_STATUSES = (S.STOPPING, S.DELETING)
+_RUN_FAILURES = (S.UPDATE_FAILED, S.START_FAILED)
+"""The statuses of a server whose process ended unexpectedly, or could not be started again: START_FAILED of a tracking
+server, UPDATE_FAILED of an app."""
 SERVER_TRANSITIONS: Mapping[str, Collection[str]] = {
-    S.CREATING: (S.CREATED, S.CREATE_FAILED, *_ENDING),
-    S.UPDATING: (S.UPDATED, S.UPDATE_FAILED, *_ENDING),
-    S.STARTING: (S.STARTED, S.START_FAILED, *_ENDING),
-    **dict.fromkeys(ACTIVE, (S.UPDATING, *_ENDING, *_ANY_FAILURE)),
-    **dict.fromkeys(FAILED, (S.STARTING, S.UPDATING, S.DELETING)),
+    S.CREATING: (S.CREATED, S.CREATE_FAILED, *_SHUTDOWN_STATUSES),
+    S.UPDATING: (S.UPDATED, S.UPDATE_FAILED, *_SHUTDOWN_STATUSES),
+    S.STARTING: (S.STARTED, S.START_FAILED, *_SHUTDOWN_STATUSES),
+    **dict.fromkeys(ACTIVE_STATUSES, (S.UPDATING, *_SHUTDOWN_STATUSES, *_RUN_FAILURES)),
+    **dict.fromkeys(FAILED_STATUSES, (S.STARTING, S.UPDATING, S.DELETING)),
     S.STOPPING: (S.STOPPED, S.DELETING),
     S.STOPPED: (S.STARTING, S.DELETING),
 }
@@ -57,11 +62,11 @@ MLFLOW_TRACKING_SERVER = Kind(
     "MLflow server",
     lifecycle=Lifecycle(
         statuses=tuple(status for status in S if status != S.DELETED),
-        first=S.CREATING,
-        success=S.CREATED,
-        transitional=(S.CREATING, S.UPDATING, S.DELETING, S.STOPPING, S.STARTING),
+        first_status=S.CREATING,
+        success_status=S.CREATED,
+        transitional_statuses=(S.CREATING, S.UPDATING, S.DELETING, S.STOPPING, S.STARTING),
         is_lasting=True,
-        further_active=(S.UPDATED, S.STARTED),
+        other_active_statuses=(S.UPDATED, S.STARTED),
         transitions=SERVER_TRANSITIONS,
     ),
     logs=LogNames("/aws/sagemaker/MlflowTrackingServers/{name}", prefix=""),
@@ -69,10 +74,10 @@ MLFLOW_TRACKING_SERVER = Kind(
     summaries="TrackingServerSummaries",
     status_filter="TrackingServerStatus",
     filters_names=False,
-    keeps_data=True,
+    has_client_data=True,
     newest_first=True,
-    event_words=None,
-    ends_last=True,
+    event_name=None,
+    is_ended_last=True,
 )
 MLFLOW_APP = Kind(
     "mlflow-app",
@@ -80,14 +85,14 @@ MLFLOW_APP = Kind(
     "MLflow app",
     lifecycle=Lifecycle(
         statuses=APP_STATUSES,
-        first=S.CREATING,
-        success=S.CREATED,
-        transitional=(S.CREATING, S.UPDATING, S.DELETING),
+        first_status=S.CREATING,
+        success_status=S.CREATED,
+        transitional_statuses=(S.CREATING, S.UPDATING, S.DELETING),
         is_lasting=True,
-        further_active=(S.UPDATED,),
+        other_active_statuses=(S.UPDATED,),
         transitions={
-            status: tuple(after for after in following if after in APP_STATUSES)
-            for status, following in SERVER_TRANSITIONS.items()
+            status: tuple(next_status for next_status in next_statuses if next_status in APP_STATUSES)
+            for status, next_statuses in SERVER_TRANSITIONS.items()
             if status in APP_STATUSES
         },
     ),
@@ -98,8 +103,8 @@ MLFLOW_APP = Kind(
     summaries="Summaries",
     status_filter="Status",
     filters_names=False,
-    keeps_data=True,
+    has_client_data=True,
     newest_first=True,
-    event_words=None,
-    ends_last=True,
+    event_name=None,
+    is_ended_last=True,
 )

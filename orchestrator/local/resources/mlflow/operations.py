@@ -15,20 +15,25 @@ from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
 from microjobs_orchestrator.local.resources.listing import describe_as
-from microjobs_orchestrator.local.resources.mlflow import process, tracking_server
+from microjobs_orchestrator.local.resources.mlflow import process
 from microjobs_orchestrator.local.resources.mlflow.kinds import (
-    ACTIVE,
-    FAILED,
+    ACTIVE_STATUSES,
+    FAILED_STATUSES,
     MLFLOW_APP,
     MLFLOW_TRACKING_SERVER,
     ServerStatus,
 )
 from microjobs_orchestrator.local.resources.mlflow.registration import read_setting
-from microjobs_orchestrator.local.resources.mlflow.tracking_server import REASON, TrackingServer, describe_absence
+from microjobs_orchestrator.local.resources.mlflow.server import (
+    REASON,
+    MlflowServer,
+    delete_server,
+    explain_missing_response,
+)
 from microjobs_orchestrator.local.resources.operations import (
-    Answer,
     Handler,
     Request,
+    Response,
     RunningOperations,
     add_resource,
 )
@@ -57,7 +62,8 @@ class _MlflowOperations(RunningOperations):
         return add_resource(self.context, self.kind, request, defaults=defaults, members=members, internal=internal)
 
     def check(self, request: Request) -> None:
-        """Raise ServiceError for an artifact store that does not exist, or another owner of its bucket."""
+        """Raise ServiceError if the bucket of the artifact store does not exist, or if the request demands that the
+        bucket's owner is checked, and names another owner."""
         if "ArtifactStoreUri" in request:
             bucket, _ = parse_uri(request["ArtifactStoreUri"])
             self.context.store.check_bucket(bucket)
@@ -66,7 +72,7 @@ class _MlflowOperations(RunningOperations):
             raise ValidationError(f"The bucket belongs to account {ACCOUNT}, not to {owner}.")
 
     def make_runnable(self, record: Record) -> Runnable:
-        return TrackingServer(self.context, self.kind, record.name)
+        return MlflowServer(self.context, self.kind, record.name)
 
     def find(self, request: Request) -> Record:
         identifier = request[self.kind.identifier_member]
@@ -74,26 +80,26 @@ class _MlflowOperations(RunningOperations):
         arn = identifier if by_arn else format_arn(f"{self.kind.arn_type}/{identifier}", self.context.settings.region)
         record = self.context.state.get_by_arn(arn)
         if record is None or record.kind != self.kind.arn_type:
-            raise ServiceError("ResourceNotFound", f'Could not find {self.kind.words} "{arn}".')
+            raise ServiceError("ResourceNotFound", f'Could not find {self.kind.display_name} "{arn}".')
         return record
 
     # --- lists ---
 
-    def list(self, request: Request) -> Answer:
+    def list(self, request: Request) -> Response:
         begin, end = request.get("CreatedAfter", float("-inf")), request.get("CreatedBefore", float("inf"))
-        selected = [record for record in self.select(request) if begin <= record.created <= end]
-        key = {"Name": _get_name, "Status": _get_status}.get(request.get("SortBy", "CreationTime"), _get_creation)
-        selected.sort(key=key, reverse=request.get("SortOrder", "Descending") == "Descending")
-        page, token = cut_page(selected, request)
+        selected_records = [record for record in self.select(request) if begin <= record.created <= end]
+        key = {"Name": _get_name, "Status": _get_status}.get(request.get("SortBy", "CreationTime"), _get_creation_time)
+        selected_records.sort(key=key, reverse=request.get("SortOrder", "Descending") == "Descending")
+        page, token = cut_page(selected_records, request)
         return {self.kind.summaries_member: [self.summarize(record) for record in page], **token}
 
     def select(self, request: Request) -> Iterable[Record]:
         """Return the resources that a List request selects, in any order."""
-        wanted = {
+        members = {
             self.kind.status_member: request.get(self.kind.status_filter),
             **{name: request.get(name) for name in ("MlflowVersion", "AccountDefaultStatus")},
         }
-        filters = {member: value for member, value in wanted.items() if value is not None}
+        filters = {member: value for member, value in members.items() if value is not None}
         records = self.context.state.find(Query(self.kind.arn_type, limit=-1))
         return [r for r in records if all(r.description.get(member) == value for member, value in filters.items())]
 
@@ -103,65 +109,71 @@ class _MlflowOperations(RunningOperations):
 
     # --- changes ---
 
-    def answer(self, record: Record) -> Answer:
+    def make_response(self, record: Record) -> Response:
         return {self.kind.arn_member: record.arn}
 
     def change_status(
         self,
         record: Record,
         status: str,
-        allowed: Iterable[str],
+        allowed_statuses: Iterable[str],
         members: Mapping[str, Any] | None = None,
         internal: Mapping[str, Any] | None = None,
     ) -> None:
         """Change the status of a server.
 
         Raises:
-            ServiceError: the present status does not allow the change.
+            ServiceError: the current status does not allow the change.
         """
         changes = {self.kind.status_member: status, **(members or {})}
         update = self.context.state.update
-        if update(record.kind, record.name, changes, status, internal=internal, only_if=tuple(allowed)) is None:
-            message = f"The {self.kind.words} {record.name} is in status {self.find_status(record)}, which does not"
-            raise ServiceError("ConflictException", f"{message} allow this request.")
+        if (
+            update(record.kind, record.name, changes, status, internal=internal, only_if=tuple(allowed_statuses))
+            is None
+        ):
+            server, current_status = f"{self.kind.display_name} {record.name}", self.find_status(record)
+            message = f"The {server} is in status {current_status}, which does not allow this request."
+            raise ServiceError("ConflictException", message)
 
     def find_status(self, record: Record) -> str:
-        current = self.context.state.get(self.kind.arn_type, record.name)
-        return current.status if current else "Deleted"
+        current_record = self.context.state.get(self.kind.arn_type, record.name)
+        return current_record.status if current_record else "Deleted"
 
-    def update(self, request: Request) -> Answer:
+    def update(self, request: Request) -> Response:
         record = self.find(request)
         self.check(request)
         changes = copy_members(f"Describe{self.kind.noun}", request, without=(self.kind.identifier_member,))
         members = {**changes, "LastModifiedBy": describe_caller(), REASON: None}
-        self.change_status(record, ServerStatus.UPDATING, (*ACTIVE, *FAILED), members, read_setting(request))
+        self.change_status(
+            record, ServerStatus.UPDATING, (*ACTIVE_STATUSES, *FAILED_STATUSES), members, read_setting(request)
+        )
         self.wake_or_start(record)
-        return self.answer(record)
+        return self.make_response(record)
 
     def wake_or_start(self, record: Record) -> None:
         """Let the thread of a server read the changed record, or start a thread for a server that has failed."""
         plan_name = f"{self.kind.arn_type}/{record.name}"
-        running = self.registry.find(plan_name)
-        if isinstance(running, TrackingServer) and not running.has_failed:
-            running.events.send(Change.RESOURCE_CHANGED)
+        runnable = self.registry.find(plan_name)
+        if isinstance(runnable, MlflowServer) and not runnable.has_failed:
+            runnable.events.send(Change.RESOURCE_CHANGED)
         else:
             self.registry.wait_for_end(plan_name)
             self.registry.start(self.make_runnable(record))
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> Response:
         """Delete a server in any status. Its thread deletes the data when the process has ended."""
         record = self.find(request)
         arn_type, name, status = self.kind.arn_type, record.name, ServerStatus.DELETING
         self.context.state.update(arn_type, name, {self.kind.status_member: str(status)}, str(status))
         if not self.registry.stop(f"{arn_type}/{name}"):
-            tracking_server.delete(self.context, self.kind, name)
-        return self.answer(record)
+            delete_server(self.context, self.kind, name)
+        return self.make_response(record)
 
-    def create_address(self, request: Request) -> Answer:
+    def create_address(self, request: Request) -> Response:
         """Return an address that opens MLflow in a browser once."""
         record = self.find(request)
-        if record.status not in ACTIVE:
-            raise ServiceError("ConflictException", describe_absence(record))
+        if record.status not in ACTIVE_STATUSES:
+            raise ServiceError("ConflictException", explain_missing_response(record))
         link_seconds = request.get("ExpiresInSeconds", LINK_SECONDS)
         session_seconds = request.get("SessionExpirationDurationInSeconds", SESSION_SECONDS)
         label, token = self.context.ui_sessions.offer(record.arn, link_seconds, session_seconds)
@@ -181,30 +193,31 @@ class TrackingServerOperations(_MlflowOperations):
         return {**super().summarize(record), "IsActive": self._describe_activity(record)}
 
     def _describe_activity(self, record: Record) -> str:
-        return "Inactive" if self.context.mlflow_connections.find(record.arn) is None else "Active"
+        return "Inactive" if self.context.mlflow_connectors.find(record.arn) is None else "Active"
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {
             "UpdateMlflowTrackingServer": self.update,
             "StartMlflowTrackingServer": self.start,
             "CreatePresignedMlflowTrackingServerUrl": self.create_address,
         }
 
-    def start(self, request: Request) -> Answer:
+    def start(self, request: Request) -> Response:
         record = self.find(request)
-        allowed = (ServerStatus.STOPPED, *FAILED)
-        self.change_status(record, ServerStatus.STARTING, allowed, {REASON: None})
+        allowed_statuses = (ServerStatus.STOPPED, *FAILED_STATUSES)
+        self.change_status(record, ServerStatus.STARTING, allowed_statuses, {REASON: None})
         self.registry.wait_for_end(f"{self.kind.arn_type}/{record.name}")
         self.registry.start(self.make_runnable(record))
-        return self.answer(record)
+        return self.make_response(record)
 
-    def stop(self, request: Request) -> Answer:
+    def stop(self, request: Request) -> Response:
         record = self.find(request)
-        allowed = (ServerStatus.CREATING, ServerStatus.UPDATING, ServerStatus.STARTING, *ACTIVE)
-        self.change_status(record, ServerStatus.STOPPING, allowed)
-        if not self.registry.stop(f"{self.kind.arn_type}/{record.name}"):  # its thread has just ended
+        allowed_statuses = (ServerStatus.CREATING, ServerStatus.UPDATING, ServerStatus.STARTING, *ACTIVE_STATUSES)
+        self.change_status(record, ServerStatus.STOPPING, allowed_statuses)
+        # Usually, the server's thread sets the final status. If that thread has just ended, this method sets it.
+        if not self.registry.stop(f"{self.kind.arn_type}/{record.name}"):
             self.change_status(record, ServerStatus.STOPPED, (ServerStatus.STOPPING,))
-        return self.answer(record)
+        return self.make_response(record)
 
 
 class AppOperations(_MlflowOperations):
@@ -217,19 +230,19 @@ class AppOperations(_MlflowOperations):
             self._replace_default(record, request)
             return record
 
-    def update(self, request: Request) -> Answer:
+    def update(self, request: Request) -> Response:
         with self.context.state.transaction():
             self._replace_default(self.find(request), request)
             return super().update(request)
 
     def _replace_default(self, record: Record, request: Request) -> None:
-        """Make an app the default of the account: an account has one default."""
+        """Make an app the default of the account, in place of the current default."""
         if request.get("AccountDefaultStatus") == DEFAULT:
-            for other in self.select({"AccountDefaultStatus": DEFAULT}):
-                if other.name != record.name:
-                    self.context.state.update(other.kind, other.name, {"AccountDefaultStatus": NO_DEFAULT})
+            for other_app in self.select({"AccountDefaultStatus": DEFAULT}):
+                if other_app.name != record.name:
+                    self.context.state.update(other_app.kind, other_app.name, {"AccountDefaultStatus": NO_DEFAULT})
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateMlflowApp": self.update, "CreatePresignedMlflowAppUrl": self.create_address}
 
 
@@ -241,5 +254,5 @@ def _get_status(record: Record) -> tuple[Any, ...]:
     return (record.status, record.name)
 
 
-def _get_creation(record: Record) -> tuple[Any, ...]:
+def _get_creation_time(record: Record) -> tuple[Any, ...]:
     return (record.created, record.name)

@@ -9,11 +9,11 @@ from microjobs_orchestrator.local.resources.mlflow.process import find_version
 VERSION = Honoured(
     "the installed version", values=(find_version(),), reason="only this version is installed; leave the member out"
 )
-WINDOW = NoEffect("MLflow changes only with a new version of this server")
+WINDOW = NoEffect("MLflow is updated only together with this server")
 REGISTRATION = Honoured("each version of a model that a client creates becomes a model package, with its SourceUri")
 DOMAINS = Refused("there are no domains")
-STORE = Honoured("a prefix in an existing bucket; an experiment keeps the store of its creation")
-PRESIGNED = {
+STORE = Honoured("a prefix in an existing bucket; a change applies to new experiments only")
+PRESIGNED_URL_ROWS = {
     "ExpiresInSeconds": Honoured("by default 300; the address opens one session"),
     "SessionExpirationDurationInSeconds": Honoured("by default 43200"),
 }
@@ -39,7 +39,7 @@ ROWS: Mapping[str, Rows] = {
     "UpdateMlflowTrackingServer": SERVER,
     "ListMlflowTrackingServers": {**LIST_ROWS, "TrackingServerStatus": Honoured()},
     "StartMlflowTrackingServer": make_honoured_rows("TrackingServerName"),
-    "CreatePresignedMlflowTrackingServerUrl": {"TrackingServerName": Honoured(), **PRESIGNED},
+    "CreatePresignedMlflowTrackingServerUrl": {"TrackingServerName": Honoured(), **PRESIGNED_URL_ROWS},
     "CreateMlflowApp": {**APP, "Name": Honoured(), "RoleArn": ROLE, "KmsKeyId": KMS, "Tags": TAGS},
     "UpdateMlflowApp": {**APP, "Arn": Honoured(), "Name": Refused("the name is a part of the ARN: create another app")},
     "ListMlflowApps": {
@@ -48,5 +48,5 @@ ROWS: Mapping[str, Rows] = {
         "AccountDefaultStatus": Honoured(),
         "DefaultForDomainId": DOMAINS,
     },
-    "CreatePresignedMlflowAppUrl": {"Arn": Honoured(), **PRESIGNED},
+    "CreatePresignedMlflowAppUrl": {"Arn": Honoured(), **PRESIGNED_URL_ROWS},
 }

@@ -1,8 +1,9 @@
 """The process of an MLflow server: its command, its variables, and its health.
 
-It listens on a Unix socket in a folder that only this user can open: all users of the machine could connect to a port.
+It listens on a Unix socket in a folder that only this user can open: a port would be open to all users of the machine.
 """
 
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -15,21 +16,30 @@ from urllib.parse import urlsplit
 
 from microjobs.network import connect_unix
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.models.client import PING_SECONDS, Client, Connect, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import PING_SECONDS, Client, Connect, NoResponseError
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Program
 
 LOCK = Path(__file__).with_name("requirements.lock")
 PLUGIN = Path(__file__).with_name("plugin")
-"""A folder with a plug-in of MLflow, which refuses artifacts in local files."""
+"""A folder with `PROGRAM`, and with a plug-in of MLflow that refuses artifacts outside of buckets."""
+PROGRAM = "microjobs_mlflow_server"
+"""The module that runs `mlflow server`."""
 DATABASE = "mlflow.db"
 SOCKET = "mlflow.sock"
+MAX_PATH_BYTES = 107
+"""Linux's limit for the path of a Unix socket."""
+UVICORN_OPTIONS = "--log-level warning --timeout-worker-healthcheck 60"
+"""By default, uvicorn replaces a worker that is silent for 5 s. On a busy machine, the imports of a worker alone take
+longer."""
 WORKERS: Mapping[str, int] = {"Small": 1, "Medium": 2, "Large": 4}
 """Numbers of processes that answer requests, by TrackingServerSize."""
 
 START_SECONDS = 300.0
-"""Time for MLflow to answer: on its first start, Python compiles its modules, and it creates its database."""
+"""Maximum number of seconds until MLflow answers. The first start is slow: Python compiles the modules, and MLflow
+creates its database."""
 POLL_INTERVAL = 0.1
+"""Seconds between two checks of the process's health."""
 
 
 def find_version() -> str:
@@ -46,9 +56,9 @@ def start(context: Context, folder: Path, description: Mapping[str, Any]) -> Pro
     """
     folder.mkdir(parents=True, exist_ok=True)
     workers = WORKERS[description.get("TrackingServerSize", "Small")]
-    arguments = ["-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder.absolute() / DATABASE}"]
+    arguments = ["-m", PROGRAM, "--backend-store-uri", f"sqlite:///{folder.absolute() / DATABASE}"]
     arguments += ["--default-artifact-root", description["ArtifactStoreUri"], "--no-serve-artifacts"]
-    arguments += ["--workers", str(workers), "--uvicorn-opts", f"--uds {SOCKET} --log-level warning"]
+    arguments += ["--workers", str(workers), "--uvicorn-opts", f"--uds {SOCKET} {UVICORN_OPTIONS}"]
     variables = _make_variables(context)
     return context.programs.start("mlflow", LOCK, arguments, variables, folder.absolute() / "log")
 
@@ -66,7 +76,7 @@ def _make_variables(context: Context) -> dict[str, str]:
     }
 
 
-def make_connect(program: Program) -> Connect:
+def make_connector(program: Program) -> Connect:
     """Return a function that connects to the process."""
     return partial(connect_unix, Path(program.scratch) / SOCKET)
 
@@ -76,8 +86,14 @@ def wait_until_healthy(program: Program, stopping: threading.Event) -> None:
 
     Raises:
         StoppedError: `stopping` is set.
-        CannotRunError: the process has ended, or does not answer in time.
+        CannotRunError: the process has ended, or does not answer in time, or nothing can connect to its socket.
     """
+    path = Path(program.scratch) / SOCKET
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        problem = f"the path of its socket, {path}, has more than {MAX_PATH_BYTES} bytes"
+        raise CannotRunError(
+            f"`mlflow server` cannot be reached: {problem}; set TMPDIR to a folder with a shorter path"
+        )
     deadline = time.monotonic() + START_SECONDS
     while program.exit_code is None and time.monotonic() < deadline:
         if _is_healthy(program):
@@ -90,8 +106,8 @@ def wait_until_healthy(program: Program, stopping: threading.Event) -> None:
 
 
 def _is_healthy(program: Program) -> bool:
-    with closing(Client(make_connect(program))) as client:
+    with closing(Client(make_connector(program))) as client:
         try:
             return client.request("GET", "/health", timeout=PING_SECONDS).status == HTTPStatus.OK
-        except NoAnswerError:
+        except NoResponseError:
             return False

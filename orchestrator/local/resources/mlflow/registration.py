@@ -9,7 +9,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.mlflow import requests
+from microjobs_orchestrator.local.resources.mlflow import rest_client
 from microjobs_orchestrator.local.resources.model_registry import create
 from microjobs_orchestrator.local.resources.model_registry.groups import create_group
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE_GROUP
@@ -19,26 +19,26 @@ logger = logging.getLogger(__name__)
 PATH = "/mlflow/model-versions/create"
 """The end of the path of MLflow's request for a new version of a model."""
 SETTING = "RegistersModels"
-"""Key of the internal state of MLflow servers: whether versions of models are registered."""
-ENABLED = "AutoModelRegistrationEnabled"
+"""Key of the internal state of MLflow servers. Its value states whether versions of models are registered."""
+REGISTRATION_ENABLED = "AutoModelRegistrationEnabled"
 MAX_NAME_CHARACTERS = 63
 
 Register = Callable[[str, bytes], None]
-"""Takes the ARN of an MLflow server, and its response to a request for `PATH`."""
+"""A function that takes the ARN of an MLflow server, and the body of its response to a request for `PATH`."""
 
 
 def make_register(context: Context) -> Register:
-    """Return a function that registers a new version of a model, if the MLflow server is set up so.
+    """Return a function that registers a new version of a model, if the settings of the MLflow server require this.
 
-    An error is logged, because MLflow has created the version.
+    The function only logs errors, because MLflow has already created the version.
     """
 
-    def register(arn: str, answer: bytes) -> None:
+    def register(arn: str, response: bytes) -> None:
         record = context.state.get_by_arn(arn)
         if record is None or not record.internal.get(SETTING, False):
             return
         try:
-            version = json.loads(answer)["model_version"]
+            version = json.loads(response)["model_version"]
             _register(context, arn, version)
         except (ServiceError, ValueError, TypeError, KeyError) as error:
             logger.warning("a version of a model of %s could not be registered: %s", arn, error)
@@ -51,22 +51,23 @@ def read_setting(request: Mapping[str, Any]) -> dict[str, bool]:
     if "AutomaticModelRegistration" in request:
         return {SETTING: request["AutomaticModelRegistration"]}
     if "ModelRegistrationMode" in request:
-        return {SETTING: request["ModelRegistrationMode"] == ENABLED}
+        return {SETTING: request["ModelRegistrationMode"] == REGISTRATION_ENABLED}
     return {}
 
 
 def make_group_name(model: str) -> str:
-    """Return the name of the group for a model of MLflow, whose name may have other characters."""
+    """Return the name of the group for a model of MLflow. Names in MLflow may have characters that groups do not
+    allow."""
     return re.sub("[^a-zA-Z0-9]+", "-", model).strip("-")[:MAX_NAME_CHARACTERS].rstrip("-") or "model"
 
 
 def _register(context: Context, arn: str, version: Mapping[str, Any]) -> None:
     key = {"name": version["name"], "version": version["version"]}
-    uri = requests.call(context, arn, "GET", "model-versions/get-download-uri", key)["artifact_uri"]
+    uri = rest_client.call_api(context, arn, "GET", "model-versions/get-download-uri", key)["artifact_uri"]
     group = make_group_name(version["name"])
     if context.state.get(MODEL_PACKAGE_GROUP.arn_type, group) is None:
         description = f"Versions of the MLflow model {version['name']}"
-        with suppress(ServiceError):  # another request has just created it
+        with suppress(ServiceError):  # another request may have just created the group
             create_group(context, {"ModelPackageGroupName": group, "ModelPackageGroupDescription": description})
     metadata = {
         "mlflow_model_name": version["name"],

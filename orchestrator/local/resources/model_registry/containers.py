@@ -17,10 +17,11 @@ EXCLUSIVE_MEMBERS = ("Image", "ModelDataUrl", "ModelDataSource")
 
 
 def find_containers(context: Context, container: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the containers of the package that a ContainerDefinition names, each with the variables of both.
+    """Return the containers of the package that a ContainerDefinition names. Each container has the variables of the
+    package and of the definition.
 
-    Raise ValidationError if the package does not exist, is a version that is not approved, or has no specification with
-    the requested name.
+    Raise ValidationError if the definition also has a member of EXCLUSIVE_MEMBERS, or if the package does not exist, is
+    a version that is not approved, or has no specification with the requested name.
     """
     if conflicting := [name for name in EXCLUSIVE_MEMBERS if name in container]:
         raise ValidationError(f"ModelPackageName cannot be combined with {', '.join(conflicting)}: remove one of them.")
@@ -28,10 +29,12 @@ def find_containers(context: Context, container: Mapping[str, Any]) -> list[dict
     _check_approval(package)
     containers = _find_specification(package, container.get("InferenceSpecificationName"))["Containers"]
     variables = container.get("Environment", {})
-    merged = [{**packaged, "Environment": {**packaged.get("Environment", {}), **variables}} for packaged in containers]
-    if len(merged) == 1 and "ContainerHostname" in container:
-        merged[0]["ContainerHostname"] = container["ContainerHostname"]
-    return merged
+    merged_containers = [
+        {**packaged, "Environment": {**packaged.get("Environment", {}), **variables}} for packaged in containers
+    ]
+    if len(merged_containers) == 1 and "ContainerHostname" in container:
+        merged_containers[0]["ContainerHostname"] = container["ContainerHostname"]
+    return merged_containers
 
 
 def _check_approval(package: Record) -> None:
@@ -44,13 +47,13 @@ def _check_approval(package: Record) -> None:
 
 def _find_specification(package: Record, name: str | None) -> Specification:
     description = package.description
-    named: dict[str | None, Specification] = {
+    specifications: dict[str | None, Specification] = {
         item["Name"]: item for item in description.get("AdditionalInferenceSpecifications", [])
     }
     if "InferenceSpecification" in description:
-        named[None] = description["InferenceSpecification"]
-    if name not in named:
-        known = ", ".join(filter(None, named)) or "none"
+        specifications[None] = description["InferenceSpecification"]
+    if name not in specifications:
+        names = ", ".join(filter(None, specifications)) or "none"
         noun = f"inference specification {name!r}" if name else "InferenceSpecification"
-        raise ValidationError(f"{package.arn} has no {noun}; its additional specifications: {known}.")
-    return named[name]
+        raise ValidationError(f"{package.arn} has no {noun}; its additional specifications: {names}.")
+    return specifications[name]

@@ -13,16 +13,17 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
 from microjobs_orchestrator.local.resources.model_registry import tokens
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
-from microjobs_orchestrator.local.resources.model_registry.model_data import Specification, fix_all, fix_data
+from microjobs_orchestrator.local.resources.model_registry.model_data import Specification, add_etags
 from microjobs_orchestrator.local.resources.model_registry.names import find_group, find_package
 from microjobs_orchestrator.local.resources.model_registry.sources import read_source
 from microjobs_orchestrator.local.state import NameTakenError, Record
 
 OPERATION = "CreateModelPackage"
 LAST_VERSION = "LastVersion"
-"""Key of a group's internal state: the newest version's number. Numbers of deleted versions are not used again."""
-SPECIFICATION, ADDITIONAL = "InferenceSpecification", "AdditionalInferenceSpecifications"
-MAX_ADDITIONAL = 15
+"""Key of a group's internal state. Its value is the number of the newest version. Numbers of deleted versions are not
+used again."""
+SPECIFICATION, ADDITIONAL_SPECIFICATIONS = "InferenceSpecification", "AdditionalInferenceSpecifications"
+MAX_ADDITIONAL_SPECIFICATIONS = 15
 INSTANCE_TYPES = ("SupportedTransformInstanceTypes", "SupportedRealtimeInferenceInstanceTypes")
 
 
@@ -35,12 +36,12 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         ValidationError: the request is invalid, the group or the model data does not exist, or the name is in use.
         ServiceError: an earlier request with the same ClientToken had other members.
     """
-    if (earlier := _find_earlier(context, request)) is not None:
-        return earlier
+    if (earlier_package := _find_earlier_package(context, request)) is not None:
+        return earlier_package
     members = prepare(context, request)
     with context.state.transaction():
-        if (earlier := _find_earlier(context, request)) is not None:
-            return earlier
+        if (earlier_package := _find_earlier_package(context, request)) is not None:
+            return earlier_package
         record = add(context, request, members)
         tokens.remember(context.state, OPERATION, request, record.arn)
     return record
@@ -56,7 +57,7 @@ def prepare(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def add(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]) -> Record:
-    """Add a package. The caller's transaction contains this call.
+    """Add a package, as a part of the caller's transaction.
 
     Args:
         members: the result of `prepare`.
@@ -65,7 +66,7 @@ def add(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]
     return add_package(context, request, members)
 
 
-def _find_earlier(context: Context, request: Mapping[str, Any]) -> Record | None:
+def _find_earlier_package(context: Context, request: Mapping[str, Any]) -> Record | None:
     arn = tokens.find_result(context.state, OPERATION, request)
     return None if arn is None else find_package(context, arn)
 
@@ -99,12 +100,15 @@ def _check_unversioned(request: Mapping[str, Any]) -> None:
         )
 
 
-def check_additional(specifications: Sequence[Specification]) -> None:
+def check_additional_specifications(specifications: Sequence[Specification]) -> None:
     """Raise ValidationError if there are too many additional specifications, or two with the same name."""
-    inputs.check_unique(f"Names of {ADDITIONAL}", [specification["Name"] for specification in specifications])
-    if len(specifications) > MAX_ADDITIONAL:
+    inputs.check_unique(
+        f"Names of {ADDITIONAL_SPECIFICATIONS}", [specification["Name"] for specification in specifications]
+    )
+    if len(specifications) > MAX_ADDITIONAL_SPECIFICATIONS:
         raise ValidationError(
-            f"A package can have {MAX_ADDITIONAL} {ADDITIONAL}, and it would have {len(specifications)}."
+            f"A package can have at most {MAX_ADDITIONAL_SPECIFICATIONS} {ADDITIONAL_SPECIFICATIONS}, and it would "
+            f"have {len(specifications)}."
         )
 
 
@@ -116,10 +120,10 @@ def _make_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any
     members = copy_members("DescribeModelPackage", request)
     members |= read_source(context, request)
     if SPECIFICATION in members:
-        members[SPECIFICATION] = fix_data(context, members[SPECIFICATION])
-    if ADDITIONAL in members:
-        check_additional(members[ADDITIONAL])
-        members[ADDITIONAL] = fix_all(context, members[ADDITIONAL])
+        members[SPECIFICATION] = add_etags(context, members[SPECIFICATION])
+    if ADDITIONAL_SPECIFICATIONS in members:
+        check_additional_specifications(members[ADDITIONAL_SPECIFICATIONS])
+        members[ADDITIONAL_SPECIFICATIONS] = [add_etags(context, item) for item in members[ADDITIONAL_SPECIFICATIONS]]
     caller = describe_caller()
     return {
         "CertifyForMarketplace": False,
@@ -142,8 +146,8 @@ def _add_version(context: Context, request: Mapping[str, Any], members: Mapping[
 
 def _add_unversioned(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]) -> Record:
     name = request["ModelPackageName"]
-    unversioned = {member: value for member, value in members.items() if member != "ModelApprovalStatus"}
-    return _add(context, name, "", request, unversioned, name, 0)
+    unversioned_members = {member: value for member, value in members.items() if member != "ModelApprovalStatus"}
+    return _add(context, name, "", request, unversioned_members, name, 0)
 
 
 def _add(

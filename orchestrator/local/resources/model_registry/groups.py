@@ -13,11 +13,12 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.model_registry.names import find_group, make_conflict_error
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request
+from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response
 from microjobs_orchestrator.local.state import NameTakenError, Query, Record
 
 POLICY = "ResourcePolicy"
-"""Key of a group's internal state. The value is empty after the policy was deleted."""
+"""The member of requests and responses, and the key of a group's internal state. The value in the internal state is
+empty after the policy was deleted."""
 
 
 def create_group(context: Context, request: Request) -> Record:
@@ -46,7 +47,7 @@ class ModelPackageGroupOperations(Operations):
     def find(self, request: Request) -> Record:
         return find_group(self.context, request["ModelPackageGroupName"])
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> Response:
         state = self.context.state
         with state.transaction():
             group = self.find(request)
@@ -60,15 +61,15 @@ class ModelPackageGroupOperations(Operations):
 
     # --- policies ---
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {
             "PutModelPackageGroupPolicy": self.put_policy,
             "GetModelPackageGroupPolicy": self.get_policy,
             "DeleteModelPackageGroupPolicy": self.delete_policy,
         }
 
-    def put_policy(self, request: Request) -> Answer:
-        group, policy = self._find_owner(request), request[POLICY]
+    def put_policy(self, request: Request) -> Response:
+        group, policy = self._find_group_for_policy(request), request[POLICY]
         try:
             json.loads(policy)
         except (ValueError, RecursionError) as error:
@@ -76,11 +77,11 @@ class ModelPackageGroupOperations(Operations):
         self._set_policy(group, policy)
         return {"ModelPackageGroupArn": group.arn}
 
-    def get_policy(self, request: Request) -> Answer:
-        return {POLICY: self._find_policy(self._find_owner(request))}
+    def get_policy(self, request: Request) -> Response:
+        return {POLICY: self._find_policy(self._find_group_for_policy(request))}
 
-    def delete_policy(self, request: Request) -> Answer:
-        group = self._find_owner(request)
+    def delete_policy(self, request: Request) -> Response:
+        group = self._find_group_for_policy(request)
         self._find_policy(group)
         self._set_policy(group, "")
         return {}
@@ -88,8 +89,9 @@ class ModelPackageGroupOperations(Operations):
     def _set_policy(self, group: Record, policy: str) -> None:
         self.context.state.update(self.kind.arn_type, group.name, {}, internal={POLICY: policy})
 
-    def _find_owner(self, request: Request) -> Record:
-        """Return the group of a policy. Terraform searches the error message for "Cannot find Model Package Group"."""
+    def _find_group_for_policy(self, request: Request) -> Record:
+        """Return the group that a request about its policy names. Terraform searches the error message for "Cannot find
+        Model Package Group"."""
         name = request["ModelPackageGroupName"]
         group = self.context.state.get(self.kind.arn_type, name)
         if group is None:

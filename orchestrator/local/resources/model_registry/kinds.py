@@ -1,6 +1,6 @@
 """The kinds of model packages and of their groups.
 
-A versioned package has the name of its group, and a version. Other packages have a name of their own, and version 0.
+A versioned package has the name of its group, and a version. Each other package has its own name, and version 0.
 """
 
 from microjobs_orchestrator.local.kinds import Kind
@@ -11,7 +11,7 @@ MODEL_PACKAGE_GROUP = Kind(
     "model package group",
     verbs=("Describe", "List", "Delete"),
     summaries="ModelPackageGroupSummaryList",
-    event_words=None,
+    event_name=None,
 )
 MODEL_PACKAGE = Kind(
     "model-package",

@@ -1,10 +1,10 @@
-"""The model data of packages. A change of the data after the registration is detected.
+"""The model data of packages. The server detects a change of the data after the registration.
 
 A package contains the URI of its data, as on AWS, and the ETag that the data had at the registration. A host whose data
 has another ETag fails.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
@@ -14,20 +14,17 @@ Specification = Mapping[str, Any]
 """An InferenceSpecification, or an item of AdditionalInferenceSpecifications."""
 
 
-def fix_data(context: Context, specification: Specification) -> dict[str, Any]:
+def add_etags(context: Context, specification: Specification) -> dict[str, Any]:
     """Return a specification whose containers have the ETags of their model data.
 
+    A container stays unchanged if it has no model data, or if it is a multi-model container.
     Raise ValidationError if model data does not exist, or if the request states another ETag.
     """
-    containers = [_fix_container(context, container) for container in specification["Containers"]]
+    containers = [_add_etag(context, container) for container in specification["Containers"]]
     return {**specification, "Containers": containers}
 
 
-def fix_all(context: Context, specifications: Sequence[Specification]) -> list[dict[str, Any]]:
-    return [fix_data(context, specification) for specification in specifications]
-
-
-def _fix_container(context: Context, container: Mapping[str, Any]) -> dict[str, Any]:
+def _add_etag(context: Context, container: Mapping[str, Any]) -> dict[str, Any]:
     data = find_data(context.store, container)
     if not data.objects:
         return dict(container)

@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.resources.listing import describe_as, list_res
 from microjobs_orchestrator.local.resources.model_registry import create, tokens, updates
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE
 from microjobs_orchestrator.local.resources.model_registry.names import find_group, find_package
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request
+from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response
 from microjobs_orchestrator.local.state import Record
 
 VERSIONS = {"Unversioned": (0, 0), "Versioned": (1, float("inf")), "Both": (0, float("inf"))}
@@ -41,20 +41,20 @@ class ModelPackageOperations(Operations):
     def find(self, request: Request) -> Record:
         return find_package(self.context, request["ModelPackageName"])
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateModelPackage": self.update, "BatchDescribeModelPackage": self.batch_describe}
 
-    def update(self, request: Request) -> Answer:
+    def update(self, request: Request) -> Response:
         return {"ModelPackageArn": updates.update(self.context, request).arn}
 
-    def describe(self, request: Request) -> Answer:
+    def describe(self, request: Request) -> Response:
         has_content = request.get("IncludedData", "AllData") == "AllData"
         description = dict(super().describe(request))
         if CARD in description and not has_content:
             description[CARD] = {**description[CARD], "ModelCardContent": _keep_card_metadata(description[CARD])}
         return description
 
-    def list(self, request: Request) -> Answer:
+    def list(self, request: Request) -> Response:
         """List packages. A request with a group lists its versions, unless it has another ModelPackageType."""
         filters: dict[str, Any] = {"status": request.get("ModelApprovalStatus", "")}
         default = "Unversioned"
@@ -64,7 +64,7 @@ class ModelPackageOperations(Operations):
         filters["versions"] = VERSIONS[request.get("ModelPackageType", default)]
         return list_resources(self.context.state, self.kind, request, **filters)
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> Response:
         state = self.context.state
         with state.transaction():
             package = self.find(request)
@@ -72,7 +72,7 @@ class ModelPackageOperations(Operations):
             state.delete(self.kind.arn_type, package.name, version=package.version)
         return {}
 
-    def batch_describe(self, request: Request) -> Answer:
+    def batch_describe(self, request: Request) -> Response:
         summaries, errors = {}, {}
         for arn in request["ModelPackageArnList"]:
             try:
@@ -84,12 +84,12 @@ class ModelPackageOperations(Operations):
 
 def _keep_card_metadata(card: Mapping[str, Any]) -> str:
     """Return the content of a model card with only the members in `CARD_METADATA`."""
-    kept: dict[str, dict[str, Any]] = {}
+    metadata: dict[str, dict[str, Any]] = {}
     content: Any = {}
     with suppress(ValueError, RecursionError):
         content = json.loads(card.get("ModelCardContent", "{}"))
     for section, name in CARD_METADATA:
         members = content.get(section) if isinstance(content, dict) else None
         if isinstance(members, dict) and name in members:
-            kept.setdefault(section, {})[name] = members[name]
-    return json.dumps(kept)
+            metadata.setdefault(section, {})[name] = members[name]
+    return json.dumps(metadata)

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import ACCESS, HUB, KMS, LIST_ROWS, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.common import HUB, KMS, LIST_ROWS, MODEL_ACCESS, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows
 
-STORED = Honoured("stored and described")
-STORAGE = Refused("models stay in your buckets: the server has no storage of its own for them")
+STORED_MEMBER = Honoured("stored and described")
+STORAGE = Refused("models stay in your buckets: the server has no other storage for them")
 VALIDATION = NoEffect("packages are not validated: create a transform job with a model of the package")
 GROUP = Honoured("name or ARN")
 
-NEW_DATA = Honoured("the present ETag of the data; if the request has another one, the package is refused")
+NEW_DATA = Honoured("the current ETag of the data; a package with another ETag is refused")
 DATA_SOURCE: Rows = {
     **make_honoured_rows("S3Uri", "S3DataType", "CompressionType"),
-    "ModelAccessConfig": ACCESS,
+    "ModelAccessConfig": MODEL_ACCESS,
     "HubAccessConfig": HUB,
     "ManifestS3Uri": Refused("store the files below one prefix"),
     "ETag": NEW_DATA,
@@ -23,7 +23,7 @@ ONE_FOLDER = Refused("put all files into one model archive")
 
 
 def _make_stored_rows(*names: str, **members: Row) -> Rows:
-    return {**dict.fromkeys(names, STORED), **members}
+    return {**dict.fromkeys(names, STORED_MEMBER), **members}
 
 
 CONTAINER: Rows = {
@@ -32,14 +32,14 @@ CONTAINER: Rows = {
     "ImageDigest": NoEffect("the engine's image of this name is used"),
     "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),
     "ModelDataSource": Members({"S3DataSource": Members(DATA_SOURCE)}),
-    "ProductId": Refused("there is no marketplace"),
+    "ProductId": Refused("AWS Marketplace is not available"),
     "Environment": Honoured("variables of each host; CreateModel may add and replace some"),
     "ModelInput": Members(_make_stored_rows("DataInputConfig")),
     **_make_stored_rows("Framework", "FrameworkVersion", "NearestModelName"),
     "AdditionalModelDataSources": ONE_FOLDER,
     "AdditionalS3DataSource": ONE_FOLDER,
     "ModelDataETag": NEW_DATA,
-    "IsCheckpoint": STORED,
+    "IsCheckpoint": STORED_MEMBER,
     "BaseModel": Members(_make_stored_rows("HubContentName", "HubContentVersion", "RecipeName")),
 }
 SPECIFICATION: Rows = {
@@ -51,7 +51,7 @@ SPECIFICATION: Rows = {
 }
 ADDITIONAL: Rows = {
     "Name": Honoured("CreateModel selects the specification by this name"),
-    "Description": STORED,
+    "Description": STORED_MEMBER,
     **SPECIFICATION,
 }
 
@@ -70,11 +70,11 @@ BASELINES: Rows = {
     "ModelDataQuality": QUALITY,
 }
 
-CHANGEABLE: Rows = {
-    "ModelPackageRegistrationType": STORED,
+UPDATABLE_ROWS: Rows = {
+    "ModelPackageRegistrationType": STORED_MEMBER,
     "InferenceSpecification": Members(SPECIFICATION),
     "ModelApprovalStatus": Honoured("CreateModel refuses a version that is not Approved"),
-    "CustomerMetadataProperties": STORED,
+    "CustomerMetadataProperties": STORED_MEMBER,
     "SourceUri": Honoured("CreateModelPackage copies the specifications of the model or the package with this ARN"),
     "ModelCard": Members(_make_stored_rows("ModelCardContent", "ModelCardStatus")),
     "ModelLifeCycle": Members(_make_stored_rows("Stage", "StageStatus", "StageDescription")),
@@ -83,13 +83,13 @@ CHANGEABLE: Rows = {
 """Rows of the members that CreateModelPackage and UpdateModelPackage have in common."""
 
 CREATE: Rows = {
-    **CHANGEABLE,
+    **UPDATABLE_ROWS,
     "ModelPackageName": Honoured(),
     "ModelPackageGroupName": GROUP,
-    "ModelPackageDescription": STORED,
+    "ModelPackageDescription": STORED_MEMBER,
     "ValidationSpecification": Refused("create a transform job with a model of the package"),
     "SourceAlgorithmSpecification": Refused("AWS's algorithms are not supported: set InferenceSpecification"),
-    "CertifyForMarketplace": Refused("there is no marketplace"),
+    "CertifyForMarketplace": Refused("AWS Marketplace is not available"),
     "Tags": TAGS,
     "MetadataProperties": Members(_make_stored_rows("CommitId", "Repository", "GeneratedBy", "ProjectId")),
     "ModelMetrics": Members(METRICS),
@@ -106,7 +106,7 @@ PACKAGE_NAME = Honoured("name, `group/version` or ARN")
 ROWS: Mapping[str, Rows] = {
     "CreateModelPackageGroup": {
         "ModelPackageGroupName": Honoured(),
-        "ModelPackageGroupDescription": STORED,
+        "ModelPackageGroupDescription": STORED_MEMBER,
         "Tags": TAGS,
         "ManagedConfiguration": STORAGE,
     },
@@ -115,7 +115,7 @@ ROWS: Mapping[str, Rows] = {
     "ListModelPackageGroups": {
         **LIST_ROWS,
         "CrossAccountFilterOption": Honoured(
-            "the server has one account", values=("SameAccount",), reason="no account shares groups with this one"
+            "the server has one account", values=("SameAccount",), reason="no account shares groups with this account"
         ),
     },
     "PutModelPackageGroupPolicy": {
@@ -126,9 +126,9 @@ ROWS: Mapping[str, Rows] = {
     "DeleteModelPackageGroupPolicy": make_honoured_rows("ModelPackageGroupName"),
     "CreateModelPackage": CREATE,
     "UpdateModelPackage": {
-        **CHANGEABLE,
+        **UPDATABLE_ROWS,
         "ModelPackageArn": Honoured(),
-        "ApprovalDescription": STORED,
+        "ApprovalDescription": STORED_MEMBER,
         "CustomerMetadataPropertiesToRemove": Honoured(),
         "AdditionalInferenceSpecificationsToAdd": Members(ADDITIONAL),
     },

@@ -23,14 +23,16 @@ def check_source(request: Mapping[str, Any]) -> None:
     """Raise ValidationError if a request has a SourceUri and an InferenceSpecification."""
     if "SourceUri" in request and "InferenceSpecification" in request:
         raise ValidationError(
-            "SourceUri and InferenceSpecification cannot be combined: set one, then update the other."
+            "SourceUri and InferenceSpecification cannot be combined in one request: set one, and then the other with "
+            "UpdateModelPackage."
         )
 
 
 def read_source(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the specifications of the package or the model whose ARN is the SourceUri; none for other URIs.
 
-    Raise ValidationError if the package or the model does not exist.
+    Raise ValidationError if the request also has an InferenceSpecification, if the package or the model does not exist,
+    or if the model has the Mode MultiModel.
     """
     check_source(request)
     uri = request.get("SourceUri", "")

@@ -7,39 +7,40 @@ from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PA
 from microjobs_orchestrator.local.resources.model_registry.names import make_conflict_error
 from microjobs_orchestrator.local.state import Owner, Query, State
 
-MEMBER = "ClientToken"
-KIND = "model-package-token"
+CLIENT_TOKEN = "ClientToken"  # noqa: S105  the name of a member
+RECORD_KIND = "model-package-token"
 
 
 def find_result(state: State, operation: str, request: Mapping[str, Any]) -> str | None:
-    """Return the ARN of the package that an earlier request with this token created or changed; None if none did.
+    """Return the ARN of the package that an earlier request with this token has created or changed; None if there is no
+    such request.
 
     Raises:
         ServiceError: the earlier request had other members.
     """
-    token = request.get(MEMBER)
-    earlier = state.get(KIND, f"{operation}/{token}") if token else None
-    if earlier is None:
+    token = request.get(CLIENT_TOKEN)
+    earlier_record = state.get(RECORD_KIND, f"{operation}/{token}") if token else None
+    if earlier_record is None:
         return None
-    if earlier.request != request:
+    if earlier_record.request != request:
         raise make_conflict_error(
-            f"{MEMBER} {token!r} belongs to an earlier request with other members: use a new one."
+            f"{CLIENT_TOKEN} {token!r} belongs to an earlier request with other members: use a new token."
         )
-    return str(earlier.internal["Arn"])
+    return str(earlier_record.internal["Arn"])
 
 
 def remember(state: State, operation: str, request: Mapping[str, Any], arn: str) -> None:
     """Store the result of a request. The caller's transaction also stores the change that the request made."""
-    if token := request.get(MEMBER):
+    if token := request.get(CLIENT_TOKEN):
         name, internal = f"{operation}/{token}", {"Arn": arn}
-        state.add(KIND, name, "", "", request, {}, internal=internal, owner=_make_owner(arn))
+        state.add(RECORD_KIND, name, "", "", request, {}, internal=internal, owner=_make_owner(arn))
 
 
 def forget(state: State, arn: str) -> None:
     """Remove the tokens of a package that is deleted."""
-    while records := state.find(Query(KIND, owner=_make_owner(arn))):
+    while records := state.find(Query(RECORD_KIND, owner=_make_owner(arn))):
         for record in records:
-            state.delete(KIND, record.name)
+            state.delete(RECORD_KIND, record.name)
 
 
 def _make_owner(arn: str) -> Owner:

@@ -10,44 +10,49 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
 from microjobs_orchestrator.local.resources.model_registry import tokens
-from microjobs_orchestrator.local.resources.model_registry.create import ADDITIONAL, SPECIFICATION, check_additional
+from microjobs_orchestrator.local.resources.model_registry.create import (
+    ADDITIONAL_SPECIFICATIONS,
+    SPECIFICATION,
+    check_additional_specifications,
+)
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE
-from microjobs_orchestrator.local.resources.model_registry.model_data import fix_all, fix_data
+from microjobs_orchestrator.local.resources.model_registry.model_data import add_etags
 from microjobs_orchestrator.local.resources.model_registry.names import find_package, make_conflict_error
 from microjobs_orchestrator.local.resources.model_registry.sources import check_source
 from microjobs_orchestrator.local.state import Record
 
 OPERATION = "UpdateModelPackage"
 APPROVAL, CARD, METADATA = "ModelApprovalStatus", "ModelCard", "CustomerMetadataProperties"
-MAX_METADATA = 50
+MAX_METADATA_PROPERTIES = 50
 
 
 def update(context: Context, request: Mapping[str, Any]) -> Record:
     """Change a package. Raise ServiceError if the package does not exist or the change is invalid."""
     check_source(request)
-    members = _make_members(context, request)  # takes time for large model data
+    members = _make_members(context, request)  # this call takes time if the model data is large
     with context.state.transaction():
         package = find_package(context, request["ModelPackageArn"])
         if tokens.find_result(context.state, OPERATION, request) is not None:
             return package
         changes, status = _make_changes(package, request, members), request.get(APPROVAL)
         kind, version = MODEL_PACKAGE.arn_type, package.version
-        changed = context.state.update(kind, package.name, changes, status, version=version)
+        changed_package = context.state.update(kind, package.name, changes, status, version=version)
         tokens.remember(context.state, OPERATION, request, package.arn)
-    assert changed is not None  # noqa: S101  the same transaction has read the package
-    return changed
+    assert changed_package is not None  # noqa: S101  the same transaction has read the package
+    return changed_package
 
 
 def _make_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the new members of the description; of the additional specifications, only the added ones."""
-    added = {ADDITIONAL: request.get("AdditionalInferenceSpecificationsToAdd", [])}
+    """Return the new members of the description. Of the additional specifications, they contain only those that the
+    request adds."""
+    added_specifications = {ADDITIONAL_SPECIFICATIONS: request.get("AdditionalInferenceSpecificationsToAdd", [])}
     members = {
         **copy_members("DescribeModelPackage", request, without=("ModelPackageArn",)),
-        **copy_members("DescribeModelPackage", added),
+        **copy_members("DescribeModelPackage", added_specifications),
     }
     if SPECIFICATION in members:
-        members[SPECIFICATION] = fix_data(context, members[SPECIFICATION])
-    members[ADDITIONAL] = fix_all(context, members[ADDITIONAL])
+        members[SPECIFICATION] = add_etags(context, members[SPECIFICATION])
+    members[ADDITIONAL_SPECIFICATIONS] = [add_etags(context, item) for item in members[ADDITIONAL_SPECIFICATIONS]]
     return members
 
 
@@ -55,11 +60,11 @@ def _make_changes(package: Record, request: Mapping[str, Any], members: Mapping[
     if APPROVAL in request and not package.version:
         raise ValidationError(f"{package.arn} is in no group, so it has no {APPROVAL}: it can always be deployed.")
     changes = {**members, **_change_metadata(package, request), "LastModifiedBy": describe_caller()}
-    additional = [*package.description.get(ADDITIONAL, []), *members[ADDITIONAL]]
-    check_additional(additional)
-    changes[ADDITIONAL] = additional
-    if not additional:
-        del changes[ADDITIONAL]
+    specifications = [*package.description.get(ADDITIONAL_SPECIFICATIONS, []), *members[ADDITIONAL_SPECIFICATIONS]]
+    check_additional_specifications(specifications)
+    changes[ADDITIONAL_SPECIFICATIONS] = specifications
+    if not specifications:
+        del changes[ADDITIONAL_SPECIFICATIONS]
     if CARD in request:
         changes[CARD] = _change_card(package.description.get(CARD, {}), request[CARD])
     return changes
@@ -72,12 +77,14 @@ def _change_card(card: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str
 
 
 def _change_metadata(package: Record, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the changed metadata properties; nothing if the request does not change them."""
-    removed = request.get("CustomerMetadataPropertiesToRemove", [])
-    if METADATA not in request and not removed:
+    """Return the member with the changed metadata properties, or no member if the request does not change them."""
+    removed_names = request.get("CustomerMetadataPropertiesToRemove", [])
+    if METADATA not in request and not removed_names:
         return {}
     properties = {**package.description.get(METADATA, {}), **request.get(METADATA, {})}
-    kept = {name: value for name, value in properties.items() if name not in removed}
-    if len(kept) > MAX_METADATA:
-        raise ValidationError(f"A package can have {MAX_METADATA} {METADATA}, and it would have {len(kept)}.")
-    return {METADATA: kept}
+    new_properties = {name: value for name, value in properties.items() if name not in removed_names}
+    if len(new_properties) > MAX_METADATA_PROPERTIES:
+        raise ValidationError(
+            f"A package can have at most {MAX_METADATA_PROPERTIES} {METADATA}, and it would have {len(new_properties)}."
+        )
+    return {METADATA: new_properties}

@@ -14,7 +14,7 @@ BIND_TO_PORT = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
 def check_label(context: Context, uri: str, label: str) -> None:
     """Raise ValidationError if an image does not have a label with the value `true`.
 
-    An image that the engine does not have is not checked, and neither is an image that replaces the one of the request.
+    Images that the engine does not have, and images that replace the image of the request, are not checked.
     """
     name = context.resolve_image(uri)
     tags = (name, f"{name}:latest")

@@ -13,14 +13,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Protocol
 
-from microjobs_orchestrator.local.resources.models.client import Answer, Body, Client, NoAnswerError, Response
+from microjobs_orchestrator.local.resources.models.client import Body, Client, NoResponseError, Response, ResponseHead
 
 MAX_MEMORY_BYTES = 1 << 20
-"""Larger responses between two containers are stored in files."""
+"""Maximum size of a response between two containers in memory. Larger responses are stored in files."""
 BLOCK_BYTES = 1 << 16
 BODY_HEADERS = ("Content-Type", "Content-Encoding")
 CONTENT_HEADERS = (*BODY_HEADERS, "Content-Length", "Accept")
-"""Headers for one request of a chain. All containers get the other headers of the client's request."""
+"""Headers that differ between the requests of a chain. All containers get the client's other headers."""
 
 
 class Sender(Protocol):
@@ -39,12 +39,11 @@ def send(
     timeout: float,
     into: IO[bytes],
     max_bytes: float = float("inf"),
-) -> Answer:
+) -> ResponseHead:
     """Post a request, and write the body of the response to a file. Raise as `Client.request` does."""
-    response = sender.open("POST", path, body, headers, timeout=timeout)
-    with response, _Naming(response.container):
+    with sender.open("POST", path, body, headers, timeout=timeout) as response:
         response.copy_to(into, max_bytes)
-    return Answer(response.status, response.headers, response.container)
+    return ResponseHead(response.status, response.headers, response.container)
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,11 @@ class NamedClient:
     container: str
 
     def open(self, method: str, path: str, body: Body, headers: Mapping[str, str], *, timeout: float) -> Response:
-        with _Naming(self.container):
+        try:
             response = self.client.open(method, path, body, headers, timeout=timeout)
+        except NoResponseError as error:
+            error.container = self.container
+            raise
         response.container = self.container
         return response
 
@@ -65,21 +67,22 @@ class NamedClient:
 class Chain:
     """Sends a request to the first container, and each response to the next container, until the last response.
 
-    A response with an error status ends the chain. The client's content type belongs to the first request, and the
-    client's Accept header to the last one. In between, containers choose the types of their responses.
+    A response with an error status ends the chain. The first request has the client's content type, and the last
+    request has the client's Accept header. Between them, containers choose the types of their responses.
     """
 
     senders: Sequence[Sender]
     folder: Path
     """The folder for large responses between two containers."""
     on_response: Callable[[str], None] = lambda _: None
-    """Called with the name of each container that has responded, except the last one."""
+    """A function that is called with the name of each container that has responded, except the last container."""
 
     def open(self, method: str, path: str, body: Body, headers: Mapping[str, str], *, timeout: float) -> Response:
-        """Return the last response, or the first one with an error status. The timeout is for all requests."""
+        """Return the last response, or the first response with an error status. The timeout applies to all requests
+        together."""
         deadline = time.monotonic() + timeout
         accept = {name: value for name, value in headers.items() if name == "Accept"}
-        common = {name: value for name, value in headers.items() if name not in CONTENT_HEADERS}
+        common_headers = {name: value for name, value in headers.items() if name not in CONTENT_HEADERS}
         headers = {name: value for name, value in headers.items() if name != "Accept"}
         with contextlib.ExitStack() as files:
             for sender in self.senders[:-1]:
@@ -89,31 +92,20 @@ class Chain:
                 file = files.enter_context(self._store(response))
                 self.on_response(response.container)
                 content = {name: response.headers[name] for name in BODY_HEADERS if name in response.headers}
-                body, headers = partial(_read_blocks, file), {**common, **content, "Content-Length": str(file.tell())}
+                body, headers = (
+                    partial(_read_blocks, file),
+                    {**common_headers, **content, "Content-Length": str(file.tell())},
+                )
             return self.senders[-1].open(method, path, body, {**headers, **accept}, timeout=deadline - time.monotonic())
 
     def _store(self, response: Response) -> IO[bytes]:
         """Return a file with the body of a response."""
         with contextlib.ExitStack() as cleanup:
             file = cleanup.enter_context(tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=str(self.folder)))
-            with response, _Naming(response.container):
+            with response:
                 response.copy_to(file)
             cleanup.pop_all()
             return file
-
-
-class _Naming:
-    """Adds the name of a container to errors of the block."""
-
-    def __init__(self, container: str) -> None:
-        self._container = container
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, NoAnswerError):
-            error.container = self._container
 
 
 def _read_blocks(file: IO[bytes]) -> Iterable[bytes]:

@@ -21,10 +21,11 @@ from microjobs_orchestrator.local.resources.models.connection import Connection,
 from microjobs_orchestrator.local.tasks import call_in_thread
 
 MAX_IDLE_CONNECTIONS = 100
-"""Connections that stay open without a request; more may be in use."""
+"""Maximum number of open connections without a request. More connections may be in use."""
 PING_SECONDS = 2.0
-CONNECT_SECONDS = 5.0
-MIN_CONNECT_SECONDS = 0.001
+"""Maximum number of seconds until a response to `GET /ping`."""
+CONNECT_SECONDS, MIN_CONNECT_SECONDS = 5.0, 0.001
+"""Time limit in seconds for opening a connection. The second value applies if the request has no time left."""
 
 HOST = "localhost"
 """The Host header. The runtime knows the real address of the container."""
@@ -35,14 +36,15 @@ PRIMARY = "primary"
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 Connect = Callable[[float], socket.socket]
+"""A function that opens a connection within a number of seconds, or raises OSError."""
 
 Body = bytes | Callable[[], Iterable[bytes]] | None
 """A request's body. A function returns all parts of the body each time it is called."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Status and headers of a response, whose body was written to the caller's file."""
+@dataclass
+class ResponseHead:
+    """Status and headers of a response. The body was written to the caller's file."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,15 +53,17 @@ class Answer:
     """The host name of the container in its model."""
 
 
-class NoAnswerError(Exception):
+class NoResponseError(Exception):
     """The container did not respond completely, or not in time."""
 
-    def __init__(self, message: str, *, timed_out: bool = False, was_sent: bool = True) -> None:
+    def __init__(
+        self, message: str, *, timed_out: bool = False, was_sent: bool = True, container: str = PRIMARY
+    ) -> None:
         super().__init__(message)
         self.timed_out = timed_out
         self.was_sent = was_sent
         """Whether the container may have received the request."""
-        self.container = PRIMARY
+        self.container = container
         """The host name of the container in its model."""
 
 
@@ -68,7 +72,7 @@ class TooLargeError(Exception):
 
 
 class Client:
-    """Requests to one container, from any thread. `connect(seconds)` opens a connection in time, or raises OSError."""
+    """Sends requests to one container. Any thread may call the methods."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -77,7 +81,7 @@ class Client:
 
     def is_healthy(self) -> bool:
         """Return whether the container answers `GET /ping` with 200."""
-        with contextlib.suppress(NoAnswerError):
+        with contextlib.suppress(NoResponseError):
             return self.request("GET", "/ping", timeout=PING_SECONDS).status == 200
         return False
 
@@ -91,7 +95,7 @@ class Client:
         timeout: float,
         into: IO[bytes] | None = None,
         max_bytes: float = float("inf"),
-    ) -> Answer:
+    ) -> ResponseHead:
         """Send a request, and write the body of the response to a file; None discards the body.
 
         A request is sent again, once and on a new connection, if a reused connection was closed before the first byte
@@ -102,12 +106,12 @@ class Client:
             timeout: seconds for the whole exchange.
 
         Raises:
-            NoAnswerError: there is no complete response.
+            NoResponseError: there is no complete response.
             TooLargeError: the body of the response is larger than `max_bytes`.
         """
         with self.open(method, path, body, headers, timeout=timeout) as response:
             response.copy_to(into or io.BytesIO(), max_bytes)
-        return Answer(response.status, response.headers)
+        return ResponseHead(response.status, response.headers)
 
     def open(
         self, method: str, path: str, body: Body = None, headers: Mapping[str, str] | None = None, *, timeout: float
@@ -115,57 +119,60 @@ class Client:
         """Send a request as `request` does, and return the response as soon as its headers have arrived.
 
         Raises:
-            NoAnswerError: there is no response.
+            NoResponseError: there is no response.
         """
         deadline = time.monotonic() + timeout
         request = Request(method, path, body, headers or {})
-        connection, is_stale = self._find_idle(), False
-        if connection is not None:
-            with contextlib.suppress(StaleError):
+        is_stale = False
+        if (connection := self._find_idle()) is not None:
+            try:
                 return self._exchange(connection, request, deadline)
-            is_stale = True
+            except StaleError:
+                is_stale = True
         try:
             return self._exchange(self._open_connection(deadline), request, deadline)
-        except NoAnswerError as error:
+        except NoResponseError as error:
             error.was_sent |= is_stale  # the first request, over the reused connection, may have ended the container
             raise
 
     def _find_idle(self) -> Connection | None:
-        """Return the idle connection that was used last; None if there is none. Close those that the server closed."""
-        with contextlib.suppress(IndexError):
+        """Return the idle connection that was used last; None if there is none. Close idle connections that the
+        container has closed."""
+        try:
             while not (connection := self._idle.pop()).is_idle():
                 connection.close()
-            return connection
-        return None
+        except IndexError:
+            return None
+        return connection
 
     def _open_connection(self, deadline: float) -> Connection:
         if self._closed.is_set():
-            raise NoAnswerError("the container is being stopped", was_sent=False)
+            raise NoResponseError("the container is being stopped", was_sent=False)
         seconds = max(MIN_CONNECT_SECONDS, min(CONNECT_SECONDS, deadline - time.monotonic()))
         try:
             return Connection(call_in_thread(partial(self._connect, seconds)))
         except OSError as error:
-            raise NoAnswerError(f"the container accepts no connection: {error}", was_sent=False) from error
+            raise NoResponseError(f"the container accepts no connection: {error}", was_sent=False) from error
 
     def _exchange(self, connection: Connection, request: "Request", deadline: float) -> "Response":
         """Send a request, and receive the headers of its response."""
         try:
-            connection.send(request.head, request.parts(), deadline)
+            connection.send(request.head, request.make_parts(), deadline)
             status, headers = connection.receive_head(deadline)
         except BaseException as error:
             connection.close()
             if isinstance(error, OSError | HttpParserError):
-                raise _make_no_answer_error(error) from error
+                raise _make_no_response_error(error) from error
             raise
         return Response(status, headers, connection, deadline, self._put_back)
 
     def _put_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request, if it can have another one."""
+        """Keep a connection for the next request, if it can be used again; otherwise close it."""
         if self._closed.is_set() or not connection.is_reusable or len(self._idle) >= MAX_IDLE_CONNECTIONS:
             connection.close()
             return
         self._idle.append(connection)
-        if self._closed.is_set():  # `close` may have run meanwhile
+        if self._closed.is_set():  # another thread may have called `close` after the first check
             self.close()
 
     def close(self) -> None:
@@ -206,30 +213,30 @@ class Response:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the parts of the body as they arrive. Raise NoAnswerError if the body is incomplete or late."""
+    def read_chunks(self) -> Iterator[bytes]:
+        """Yield the parts of the body as they arrive. Raise NoResponseError if the body is incomplete or late."""
         connection = self._connection
         while connection is not None:
             try:
                 part = connection.receive_part(self._deadline)
             except (OSError, HttpParserError) as error:
-                raise _make_no_answer_error(error) from error
+                raise _make_no_response_error(error, self.container) from error
             if not part:
                 return
             yield part
 
     def copy_to(self, file: IO[bytes], max_bytes: float = float("inf")) -> None:
-        """Write the body to a file. Raise NoAnswerError if it is incomplete or late, and TooLargeError."""
+        """Write the body to a file. Raise NoResponseError if it is incomplete or late, and TooLargeError."""
         size = 0
-        for chunk in self.chunks():
+        for chunk in self.read_chunks():
             size += len(chunk)
             if size > max_bytes:
-                raise TooLargeError(f"the answer has more than {max_bytes} bytes")
+                raise TooLargeError(f"the response has more than {max_bytes} bytes")
             file.write(chunk)
 
     def abort(self) -> None:
         """End the body for the thread that reads it. Any thread may call this method."""
-        with self._lock, contextlib.suppress(OSError):  # the server has closed the connection
+        with self._lock, contextlib.suppress(OSError):  # an error means that the container has closed the connection
             if self._connection is not None:
                 self._connection.shut_down()
 
@@ -241,10 +248,9 @@ class Response:
             self._put_back(connection)
 
 
-def _make_no_answer_error(error: Exception) -> NoAnswerError:
-    if isinstance(error, HttpParserError):
-        return NoAnswerError(f"the response is not valid HTTP: {error}")
-    return NoAnswerError(str(error), timed_out=isinstance(error, TimeoutError))
+def _make_no_response_error(error: Exception, container: str = PRIMARY) -> NoResponseError:
+    message = f"the response is not valid HTTP: {error}" if isinstance(error, HttpParserError) else str(error)
+    return NoResponseError(message, timed_out=isinstance(error, TimeoutError), container=container)
 
 
 class Request:
@@ -257,13 +263,13 @@ class Request:
             fields |= {"Transfer-Encoding": "chunked"} if self._is_chunked else {}
         elif body is not None or method == "POST":
             fields["Content-Length"] = str(len(body or b""))
-        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        lines = [f"{method} {path} HTTP/1.1", *[f"{name}: {value}" for name, value in fields.items()]]
         if " " in path or _CONTROL_CHARACTER.search("".join(lines)):
             raise ValueError(f"the path has a space, or a header has a control character: {lines!r:.200}")
         self.head = "\r\n".join((*lines, "", "")).encode("latin-1")
         self._body = body
 
-    def parts(self) -> Iterable[bytes]:
+    def make_parts(self) -> Iterable[bytes]:
         """Return the parts of the body as they are sent."""
         if not callable(self._body):
             return (self._body,) if self._body else ()

@@ -41,7 +41,7 @@ class Headers(Mapping[str, str]):
         return self._values[name.lower()]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a header as `Mapping.get` does, without an exception for each one that is absent."""
+        """Return a header as `Mapping.get` does, but faster: a missing header raises no internal exception."""
         return self._values.get(name.lower(), default)
 
     def __iter__(self) -> Iterator[str]:
@@ -76,7 +76,7 @@ class _Message:
     def on_headers_complete(self) -> None:
         if not self.has_surplus:
             self.status = self.parser.get_status_code()
-            self.has_headers = self.status >= 200
+            self.has_headers = not 100 <= self.status < 200
 
     def on_body(self, part: bytes) -> None:
         if not self.has_surplus:
@@ -85,38 +85,38 @@ class _Message:
     def on_message_complete(self) -> None:
         if self.has_headers:
             self.has_ended, self.is_persistent = True, self.parser.should_keep_alive()
-        else:  # an interim response, such as 100
+        else:  # the message is an interim response, such as 100
             self.headers = Headers()
 
     @property
     def ends_with_connection(self) -> bool:
-        """Whether the response has no length, so that the end of the connection is its end."""
+        """Whether the response has no length, so that it ends with the connection."""
         is_chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
         return self.has_headers and not is_chunked and "Content-Length" not in self.headers
 
 
 class Connection:
-    """A connection that is reused. Its server may close it even while a request is on its way (RFC 9112, 9.5)."""
+    """A connection that is reused. The container may close it even while a request is being sent (RFC 9112, 9.5)."""
 
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        connected.setblocking(False)
+    def __init__(self, connected_socket: socket.socket) -> None:
+        self._socket = connected_socket
+        connected_socket.setblocking(False)
         self._poll = select.poll()
-        self._poll.register(connected, select.POLLIN)
+        self._poll.register(connected_socket, select.POLLIN)
         self._message = _Message()
         self._may_be_stale = False
-        """Whether the connection is reused, and no byte of a response to the present request has arrived."""
+        """Whether the connection is reused, and no byte of a response to the current request has arrived."""
         with contextlib.suppress(OSError):  # a Unix socket has no such option
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @property
     def is_reusable(self) -> bool:
-        """Whether the response has been received, and the connection can have another request."""
+        """Whether the response has been received, and another request can be sent."""
         message = self._message
         return message.has_ended and message.is_persistent and not message.has_surplus
 
     def is_idle(self) -> bool:
-        """Return whether the server has neither closed the connection nor sent data without a request."""
+        """Return whether the container has neither closed the connection nor sent data without a request."""
         return not self._poll.poll(0)
 
     def send(self, head: bytes, body: Iterable[bytes], deadline: float) -> None:
@@ -124,19 +124,21 @@ class Connection:
         self._may_be_stale = self._message.has_ended
         self._message.reset()
         parts = iter(body)
-        with contextlib.suppress(ConnectionError):  # the server may have responded to the first part
+        try:
             first = next(parts, b"")
             is_small = len(first) <= CHUNK_BYTES
             for part in itertools.chain((head + first,) if is_small else (head, first), parts):
                 self._send(part, deadline)
+        except ConnectionError:  # the container may have responded to the first part
+            pass
 
     def _send(self, data: bytes, deadline: float) -> None:
-        rest = memoryview(data)
-        while rest:
+        unsent = memoryview(data)
+        while unsent:
             try:
-                rest = rest[self._socket.send(rest) :]
+                unsent = unsent[self._socket.send(unsent) :]
             except BlockingIOError:
-                wait(self._socket.fileno(), WRITE, deadline)
+                wait(self._socket, WRITE, deadline)
 
     def receive_head(self, deadline: float) -> tuple[int, Headers]:
         """Receive the status and the headers.
@@ -151,6 +153,8 @@ class Connection:
             size += self._receive(deadline)
             if size > MAX_HEAD_BYTES and not message.has_headers:
                 raise HttpParserError(f"its headers have more than {MAX_HEAD_BYTES} bytes")
+        if message.status < 100:
+            raise HttpParserError(f"its status is {message.status}")
         return message.status, message.headers
 
     def receive_part(self, deadline: float) -> bytes:
@@ -162,16 +166,15 @@ class Connection:
 
     def _receive(self, deadline: float) -> int:
         """Receive and parse some bytes; return their number."""
-        wait(self._socket.fileno(), READ, deadline)
         try:
-            received = self._socket.recv(CHUNK_BYTES)
+            data = self._receive_bytes(deadline)
         except ConnectionError:
             self._refuse_stale()
             raise
-        if received:
+        if data:
             self._may_be_stale = False
             try:
-                self._message.parser.feed_data(received)
+                self._message.parser.feed_data(data)
             except HttpParserUpgrade as error:
                 raise HttpParserError("the container changed the protocol") from error
         elif self._message.ends_with_connection:
@@ -179,14 +182,20 @@ class Connection:
         else:
             self._refuse_stale()
             raise ConnectionResetError("the container closed the connection before the end of its response")
-        return len(received)
+        return len(data)
+
+    def _receive_bytes(self, deadline: float) -> bytes:
+        while True:
+            wait(self._socket, READ, deadline)
+            with contextlib.suppress(BlockingIOError):
+                return self._socket.recv(CHUNK_BYTES)
 
     def _refuse_stale(self) -> None:
         if self._may_be_stale:
             raise StaleError
 
     def shut_down(self) -> None:
-        """End the response for the thread that receives it. Any thread may call this method."""
+        """Shut the socket down, which ends a response that another thread receives. Any thread may call this method."""
         self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from http import HTTPStatus
 
 from microjobs.contract import BIND_TO_PORT
-from microjobs_orchestrator.local.resources.models.client import PING_SECONDS, PRIMARY, Client, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import PING_SECONDS, PRIMARY, Client, NoResponseError
 from microjobs_orchestrator.local.resources.models.containers import PORT
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import Host, WrongPortError
@@ -19,6 +19,7 @@ from microjobs_orchestrator.local.runtimes.base import Host, WrongPortError
 WRONG_PORT_TIMEOUT = 5.0
 """Seconds until a container that listens on the wrong port is unhealthy."""
 FIRST_PING_DELAY, MAX_PING_DELAY = 0.1, 1.0
+"""Seconds between two requests to `/ping`. The delay increases with each request."""
 
 
 def connect(
@@ -28,13 +29,14 @@ def connect(
     stopping: threading.Event,
     has_ended: Callable[[], bool] = lambda: False,
 ) -> list[Client]:
-    """Return clients of hosts when `/ping` of each host answers 200. It is requested with increasing delays.
+    """Return clients of hosts when `/ping` of each host answers 200. Requests are repeated with increasing delays.
 
     Args:
         names: the names of the hosts' containers, for errors.
+        has_ended: returns whether one of the hosts has ended.
 
     Raises:
-        UnhealthyError: a host has ended, or does not answer 200 within `seconds`.
+        UnhealthyError: a host has ended, listens on the wrong port, or does not answer 200 within `seconds`.
         StoppedError: `stopping` is set.
     """
     deadline = time.monotonic() + seconds
@@ -42,14 +44,15 @@ def connect(
         clients = []
         for host, name in zip(hosts, names, strict=True):
             if (client := _wait_until_healthy(host, name, deadline, stopping, has_ended)) is None:
-                raise _describe_unhealthy(name, None if has_ended() else seconds)
+                raise _make_unhealthy_error(name, None if has_ended() else seconds)
             clients.append(cleanup.enter_context(closing(client)))
         cleanup.pop_all()
     return clients
 
 
-def _describe_unhealthy(container: str, seconds: float | None) -> UnhealthyError:
-    """Return the error of a container that did not become healthy within some seconds; None: it has ended."""
+def _make_unhealthy_error(container: str, seconds: float | None) -> UnhealthyError:
+    """Return the error of a container that was not healthy within `seconds`. If `seconds` is None, the container has
+    ended."""
     if seconds is None:
         return UnhealthyError("The container ended before GET /ping answered 200.", container)
     message = f"GET /ping did not answer 200 within {seconds:g} s."
@@ -63,7 +66,8 @@ def _wait_until_healthy(
 ) -> Client | None:
     """Return a client of a healthy host; None if the host has ended, or the deadline has passed.
 
-    Raise UnhealthyError if the host listens on the wrong port for some seconds. It may do so for other programs.
+    Raise UnhealthyError if the host listens on the wrong port for longer than WRONG_PORT_TIMEOUT. For a shorter time,
+    the host may use this port for another purpose.
     """
     delay, wrong_since = FIRST_PING_DELAY, math.inf
     while not has_ended() and time.monotonic() < deadline:
@@ -75,8 +79,11 @@ def _wait_until_healthy(
         except WrongPortError as error:
             wrong_since = min(wrong_since, time.monotonic())
             if time.monotonic() - wrong_since > WRONG_PORT_TIMEOUT:
-                message = f"It listens on port {PORT}, but each of several containers must listen on the port of the"
-                raise UnhealthyError(f"{message} variable {BIND_TO_PORT}.", container) from error
+                message = (
+                    f"It listens on port {PORT}, but each of several containers must listen on the port of the "
+                    f"variable {BIND_TO_PORT}."
+                )
+                raise UnhealthyError(message, container) from error
         client.close()
         if stopping.wait(delay):
             raise StoppedError
@@ -88,7 +95,7 @@ def _ping(client: Client) -> bool:
     """Return whether `/ping` answers 200 in time. Raise WrongPortError."""
     try:
         return client.request("GET", "/ping", timeout=PING_SECONDS).status == HTTPStatus.OK
-    except NoAnswerError as error:
+    except NoResponseError as error:
         if isinstance(error.__cause__, WrongPortError):
             raise error.__cause__ from error
         return False

@@ -31,32 +31,33 @@ class ModelData:
 def find_data(store: ObjectStore, container: Mapping[str, Any]) -> ModelData:
     """Return a container's model data.
 
-    Raise ValidationError if the data does not exist or has another ETag than the container, if an archive is requested
-    from an S3 prefix, or if the container has two sources.
+    Raise ValidationError if the container has two sources, if the data does not exist, if its ETag differs from the
+    one that the container declares, or if an archive is requested from an S3 prefix.
     """
     source = read_source(container)
     uri = source["S3Uri"]
-    if uri is None or is_multi_model(container):  # requests name the models
+    # Without a URI there is no model data. With Mode MultiModel, it is not known yet, because requests name the models.
+    if uri is None or is_multi_model(container):
         return ModelData()
     data = _select_data(store, source)
-    if (expected := source.get("ETag")) and (found := make_etag(store, data)) != expected:
+    if (expected_etag := source.get("ETag")) and (etag := make_etag(store, data)) != expected_etag:
         raise ValidationError(
-            f"The model data at {uri} has changed: its ETag is {found}, but the request or the model package has "
-            f"{expected}. Restore the data, or register the model again."
+            f"The model data at {uri} has changed: its ETag is {etag}, but the request or the model package has "
+            f"{expected_etag}. Restore the data, or register the model again."
         )
     return data
 
 
 def list_additional_data(container: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the additional model data of a container, by channel: each as a container with only this data.
+    """Return the additional model data by channel name, in the form of container definitions, as `find_data` takes it.
 
-    Raise ValidationError if a name is used twice, or would lead out of the folder of all channels.
+    Raise ValidationError if a channel name is used twice, or is `.` or `..`.
     """
     sources = container.get("AdditionalModelDataSources", ())
     names = [source["ChannelName"] for source in sources]
     inputs.check_unique("ChannelNames", names)
-    if wrong := [name for name in names if name in (".", "..")]:
-        raise ValidationError(f"ChannelName {wrong[0]} is not a name of a folder.")
+    if invalid_names := [name for name in names if name in (".", "..")]:
+        raise ValidationError(f"ChannelName {invalid_names[0]} cannot be the name of a folder: choose another name.")
     return {source["ChannelName"]: {"ModelDataSource": {"S3DataSource": source["S3DataSource"]}} for source in sources}
 
 
@@ -66,7 +67,10 @@ def is_multi_model(container: Mapping[str, Any]) -> bool:
 
 
 def read_source(container: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the S3DataSource of a container. Its S3Uri is None if the container has no model data."""
+    """Return the S3DataSource of a container. Its S3Uri is None if the container has no model data.
+
+    Raise ValidationError if the container has two sources.
+    """
     if "ModelDataSource" in container and "ModelDataUrl" in container:
         raise ValidationError("ModelDataUrl and ModelDataSource cannot be combined: remove one of them.")
     if "ModelDataSource" in container:
@@ -80,8 +84,8 @@ def _select_data(store: ObjectStore, source: Mapping[str, Any]) -> ModelData:
     uri, is_archive = source["S3Uri"], source["CompressionType"] == "Gzip"
     try:
         if source["S3DataType"] != "S3Prefix":
-            stored = store.get(*parse_uri(uri))
-            return ModelData([(Path(stored.key).name, stored)], is_archive)
+            stored_object = store.get(*parse_uri(uri))
+            return ModelData([(Path(stored_object.key).name, stored_object)], is_archive)
         if not is_archive:
             return ModelData(inputs.select_objects(store, uri, "ModelDataSource"), is_prefix=True)
     except ServiceError as error:
@@ -93,12 +97,14 @@ def _select_data(store: ObjectStore, source: Mapping[str, Any]) -> ModelData:
 
 
 def make_etag(store: ObjectStore, data: ModelData) -> str:
-    """Return the ETag of an object, or that of a prefix: a digest of all paths and ETags, and `-N` for N objects.
+    """Return the ETag of model data. The ETag of a prefix is a digest of all paths and ETags, and `-N` for N objects.
 
-    Raise ValidationError if an object was deleted meanwhile.
+    Raise ValidationError if an object does not exist any more.
     """
     try:
-        etags = [(path, store.head(stored.bucket, stored.key)[1].etag) for path, stored in data.objects]
+        etags = [
+            (path, store.head(stored_object.bucket, stored_object.key)[1].etag) for path, stored_object in data.objects
+        ]
     except ServiceError as error:
         raise ValidationError(f"Could not find model data: {error.message}") from error
     if not data.is_prefix:

@@ -29,11 +29,12 @@ MODELS = "/models"
 TARGET_MODEL_HEADER = "X-Amzn-SageMaker-Target-Model"
 
 Version = tuple[tuple[str, str, int, int], ...]
-"""Changes when the objects of a model change; it is found without reading them."""
+"""A value that changes when the objects of a model change. It is computed without reading the objects."""
 
 
 def check_container(store: ObjectStore, container: Mapping[str, Any]) -> None:
-    """Raise ValidationError if the members of a multi-model container do not fit together."""
+    """Raise ValidationError if the members of a container contradict each other, as far as they concern Mode
+    MultiModel."""
     if not is_multi_model(container):
         if "MultiModelConfig" in container:
             raise ValidationError("MultiModelConfig requires Mode MultiModel: set Mode, or remove MultiModelConfig.")
@@ -60,7 +61,7 @@ def refuse_model(model: Mapping[str, Any], feature: str) -> None:
 
 
 def _check_prefix(store: ObjectStore, uri: str) -> None:
-    """Raise ValidationError if a prefix is one archive, or its bucket does not exist. Models may be added later."""
+    """Raise ValidationError if a prefix is one object, or its bucket does not exist. Models may be added later."""
     bucket, key = parse_uri(uri)
     if not store.has_bucket(bucket):
         raise ValidationError(f"Could not find model data at {uri}: bucket {bucket} does not exist.")
@@ -85,7 +86,7 @@ class TargetModel:
     uri: str
     data: ModelData
     name: str
-    """The name of the model in the container. Other data has another name."""
+    """The name of the model in the container. It depends on the data: a model whose data changes gets another name."""
 
     def prepare(self, folder: Path) -> None:
         """Make a new folder with the files of the model.
@@ -123,7 +124,7 @@ class ModelFinder:
         self._store = store
         self._prefix = source["S3Uri"].removesuffix("/") + "/"
         self._has_archives = source["CompressionType"] == "Gzip"
-        self._found: dict[str, tuple[Version, TargetModel]] = {}
+        self._known_models: dict[str, tuple[Version, TargetModel]] = {}
         """The results of earlier searches, by target: the ETag of an object is read only if the object has changed."""
 
     def find(self, target: str) -> TargetModel:
@@ -131,11 +132,11 @@ class ModelFinder:
         uri = self._prefix + target
         try:
             data = self._select_data(uri)
-            version = tuple(stored.version for _, stored in data.objects)
-            known_version, model = self._found.get(target, (None, None))
+            version = tuple(stored_object.version for _, stored_object in data.objects)
+            known_version, model = self._known_models.get(target, (None, None))
             if model is None or version != known_version:
                 model = TargetModel(target, uri, data, self._make_name(target, data))
-                self._found[target] = version, model
+                self._known_models[target] = version, model
         except ServiceError as error:
             raise _make_missing_error(uri) from error
         return model

@@ -28,11 +28,11 @@ class ModelOperations(Operations):
     def add(self, request: Request) -> Record:
         if "PrimaryContainer" in request and request.get("Containers"):
             raise ValidationError("PrimaryContainer and Containers cannot be combined: remove one of them.")
-        defined = list_containers(request)
-        for container in defined:
+        definitions = list_containers(request)
+        for container in definitions:
             check_container(self.context.store, container)
-        containers = [found for container in defined for found in self._resolve(container)]
-        check_containers(containers, are_chosen=is_direct(request))
+        containers = [resolved for container in definitions for resolved in self._resolve(container)]
+        check_containers(containers, uses_direct_mode=is_direct(request))
         for container in containers:
             if is_multi_model(container):
                 check_label(self.context, container["Image"], MULTI_MODELS)
@@ -40,9 +40,10 @@ class ModelOperations(Operations):
                 check_label(self.context, container["Image"], BIND_TO_PORT)
             for data in (container, *list_additional_data(container).values()):
                 find_data(self.context.store, data)
-        is_packaged = any("ModelPackageName" in container for container in defined)
-        copies = {PACKAGED_CONTAINERS: containers} if is_packaged else {}
-        return add_resource(self.context, MODEL, request, defaults={"EnableNetworkIsolation": False}, copies=copies)
+        is_packaged = any("ModelPackageName" in container for container in definitions)
+        referenced_resources = {PACKAGED_CONTAINERS: containers} if is_packaged else {}
+        defaults = {"EnableNetworkIsolation": False}
+        return add_resource(self.context, MODEL, request, defaults=defaults, referenced_resources=referenced_resources)
 
     def _resolve(self, container: Container) -> Sequence[Container]:
         """Return the containers of the package that a container names, or the container itself."""

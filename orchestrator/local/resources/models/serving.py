@@ -46,31 +46,33 @@ class UnhealthyError(CannotRunError):
 
 
 class StoppedError(Exception):
-    """The job or the endpoint is being stopped."""
+    """The job, the replica or the MLflow server is being stopped."""
 
 
 def prepare_model_data(context: Context, container: Container, folder: Path) -> Path:
     """Make a new folder with a container's model data: an extracted archive, links to objects, or nothing.
 
-    Raise ValidationError if the data does not exist any more or has changed, and CannotRunError if the archive cannot
-    be extracted.
+    Raise ValidationError if the data does not exist any more, or if its ETag differs from that in the request or the
+    model package. Raise CannotRunError if the archive cannot be extracted.
     """
     data = find_data(context.store, container)
     if data.is_archive:
         extract(data.objects[0][1], folder)
     else:
         inputs.link_objects(data.objects, folder)
-    find_data(context.store, container)  # the data may have changed since the first check of the ETag
+    find_data(context.store, container)  # the data may have changed since `find_data` checked its ETag above
     return folder
 
 
-def _prepare_inputs(context: Context, container: Container, model: Path, additional: Path) -> Sequence[Input]:
-    """Return the folders that a container reads: its model data, and its additional model data. Make them."""
+def _prepare_inputs(
+    context: Context, container: Container, model_folder: Path, additional_folder: Path
+) -> Sequence[Input]:
+    """Make and return the folders that a container reads: its model data, and its additional model data."""
     sources = list_additional_data(container)
     return [
-        Input(str(LAYOUT.model), prepare_model_data(context, container, model)),
+        Input(str(LAYOUT.model), prepare_model_data(context, container, model_folder)),
         *(
-            Input(f"{ADDITIONAL_DATA_FOLDER}/{name}", prepare_model_data(context, source, additional / name))
+            Input(f"{ADDITIONAL_DATA_FOLDER}/{name}", prepare_model_data(context, source, additional_folder / name))
             for name, source in sources.items()
         ),
     ]
@@ -85,23 +87,25 @@ def make_attempt(
     open_stream: Callable[[str, str], LogStream],
     environment: Mapping[str, str] | None = None,
 ) -> Attempt:
-    """Return an attempt to serve a CreateModel request, with one host per container on each of the instances.
+    """Return an attempt whose hosts serve a model: one host per container of the model on each instance.
 
     Args:
-        open_stream: returns the log stream of an instance, whose name ends with a suffix. The suffix may be empty.
+        model: the CreateModel request.
+        open_stream: returns a log stream of an instance. Its second argument is the end of the stream's name, and may
+            be empty.
         environment: extends or replaces the containers' variables.
     """
-    definitions, hosts = list_containers(model), list_hosts(model, instances)
+    containers, hosts = list_containers(model), list_hosts(model, instances)
     is_isolated = bool(model.get("EnableNetworkIsolation", False))
-    images = [context.resolve_image(definition["Image"]) for definition in definitions]
+    images = [context.resolve_image(container["Image"]) for container in containers]
 
     def make_plan(folder: Path) -> Plan:
         data = [
-            _prepare_inputs(context, definition, folder / f"model-{number}", folder / f"additional-{number}")
-            for number, definition in enumerate(definitions, 1)
+            _prepare_inputs(context, container, folder / f"model-{number}", folder / f"additional-{number}")
+            for number, container in enumerate(containers, 1)
         ]
         access = {} if is_isolated else context.make_access_variables()
-        variables = [{**access, **_make_variables(definition), **(environment or {})} for definition in definitions]
+        variables = [{**access, **_make_variables(container), **(environment or {})} for container in containers]
         host_plans = (
             make_host(host, folder / "files" / host.name, data[host.number], variables[host.number]) for host in hosts
         )
@@ -109,7 +113,7 @@ def make_attempt(
 
     def make_host(host: ContainerHost, files: Path, data: Sequence[Input], variables: Mapping[str, str]) -> HostPlan:
         files.mkdir(parents=True)
-        if is_multi_model(definitions[host.number]):
+        if is_multi_model(containers[host.number]):
             (files / "models").mkdir()
         return HostPlan(
             name=host.name,
@@ -120,17 +124,17 @@ def make_attempt(
             environment={**variables, **host.variables},
             defaults={} if is_isolated else context.make_package_variables(),
             limits=context.find_host_limits(instance_type),
-            gpus=instance_types.has_gpus(instance_type),
+            has_gpus=instance_types.has_gpus(instance_type),
             port=host.port,
         )
 
     def open_host_stream(name: str) -> LogStream:
-        """Return the log stream of a host, or that of the first host for an unknown name."""
+        """Return the log stream of a host, or the stream of the first host if the name is unknown."""
         host = next((host for host in hosts if host.name == name), hosts[0])
         return open_stream(host.instance, host.stream_suffix)
 
-    image, *further_images = (definition["Image"] for definition in definitions)
-    return Attempt(plan_name, image, make_plan, open_host_stream, further_images=tuple(further_images))
+    image, *other_images = (container["Image"] for container in containers)
+    return Attempt(plan_name, image, make_plan, open_host_stream, other_images=tuple(other_images))
 
 
 def _make_variables(container: Container) -> Mapping[str, str]:

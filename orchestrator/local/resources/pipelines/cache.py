@@ -12,15 +12,16 @@ from typing import Any
 from microjobs_orchestrator.local.resources.pipelines.definition.policies import parse_duration
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Step, StepType
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
-from microjobs_orchestrator.local.resources.pipelines.step_run import OUTPUTS, RESOURCE, Progress, StepRun, StepStatus
+from microjobs_orchestrator.local.resources.pipelines.step_run import OUTPUTS, RESOURCE, StepChange, StepRun, StepStatus
 from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record, State
 
-KIND = "pipeline-step-result"
+RESULT_KIND = "pipeline-step-result"
+"""The kind of the records that store results."""
 CACHE_KEY = "CacheKey"
-"""Key of a step's internal state: the name of the record that stores its result."""
-SOURCE = "SourcePipelineExecutionArn"
+"""Key of a step's internal state. Its value is the name of the record that stores the step's result."""
+SOURCE_ARN = "SourcePipelineExecutionArn"
 
-_TUNING_DEFINITION = (
+_TUNING_DEFINITION_MEMBERS = (
     "AlgorithmSpecification",
     "HyperParameterRanges",
     "InputDataConfig",
@@ -40,13 +41,13 @@ KEY_MEMBERS: Mapping[StepType, Mapping[str, tuple[str, ...]]] = {
     },
     StepType.TUNING: {
         "HyperParameterTuningJobConfig": (),
-        "TrainingJobDefinition": _TUNING_DEFINITION,
+        "TrainingJobDefinition": _TUNING_DEFINITION_MEMBERS,
         "TrainingJobDefinitions": (),
     },
     StepType.TRANSFORM: {"DataProcessing": (), "Environment": (), "ModelName": (), "TransformInput": ()},
 }
-"""The arguments that AWS compares, each with its compared members; without members, the whole argument is compared.
-Other types of steps compare all arguments.
+"""The arguments that AWS compares, each with the members that it compares. If no members are listed, the whole argument
+is compared. For other types of steps, all arguments are compared.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.html
 """
@@ -54,18 +55,18 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.h
 
 def make_key(pipeline: str, step: Step, arguments: Mapping[str, Any]) -> str:
     """Return the name under which the result of a step with resolved arguments is stored."""
-    compared = _select(step.type, arguments)
-    text = json.dumps([step.type, compared], sort_keys=True)
+    compared_arguments = _select(step.type, arguments)
+    text = json.dumps([step.type, compared_arguments], sort_keys=True)
     return f"{pipeline}/{step.name}/{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _select(step_type: StepType, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     if step_type not in KEY_MEMBERS:
         return arguments
-    known = {name: members for name, members in KEY_MEMBERS[step_type].items() if name in arguments}
+    compared_members = {name: members for name, members in KEY_MEMBERS[step_type].items() if name in arguments}
     return {
         name: {member: arguments[name].get(member) for member in members} if members else arguments[name]
-        for name, members in known.items()
+        for name, members in compared_members.items()
     }
 
 
@@ -78,7 +79,7 @@ class Cache:
 
     def find(self, step: Step, key: str) -> Record | None:
         """Return the latest result with a key, unless it has expired."""
-        record = self._state.get(KIND, key)
+        record = self._state.get(RESULT_KIND, key)
         if record is None or step.cache is None:
             return None
         expiry = parse_duration(step.cache.expire_after) if step.cache.expire_after else None
@@ -87,12 +88,12 @@ class Cache:
     def remember(self, run: StepRun, execution_arn: str) -> None:
         """Store the result of a step that succeeded, in place of an earlier result with the same key."""
         key, internal = run.record.internal[CACHE_KEY], run.record.internal
-        kept = {name: internal[name] for name in (RESOURCE, OUTPUTS) if name in internal}
-        result = {"Metadata": run.metadata, SOURCE: execution_arn}
-        self._state.delete(KIND, key)
+        result_members = {name: internal[name] for name in (RESOURCE, OUTPUTS) if name in internal}
+        result = {"Metadata": run.metadata, SOURCE_ARN: execution_arn}
+        self._state.delete(RESULT_KIND, key)
         try:
             owner = Owner(PIPELINE.arn_type, self._pipeline)
-            self._state.add(KIND, key, "", "", {}, result, internal=kept, owner=owner)
+            self._state.add(RESULT_KIND, key, "", "", {}, result, internal=result_members, owner=owner)
         except NameTakenError:  # another execution has just stored an equivalent result
             return
 
@@ -100,18 +101,18 @@ class Cache:
 def forget_result(state: State, run: StepRun) -> None:
     """Delete the stored result of a step whose outputs are about to be deleted."""
     if (key := run.record.internal.get(CACHE_KEY)) is not None:
-        state.delete(KIND, key)
+        state.delete(RESULT_KIND, key)
 
 
-def make_hit(result: Record) -> tuple[Progress, Mapping[str, Any]]:
-    """Return the progress of a step that has a cached result, and members of its description."""
-    progress = Progress(StepStatus.SUCCEEDED, result.description["Metadata"], internal=result.internal)
-    return progress, {"CacheHitResult": {SOURCE: result.description[SOURCE]}}
+def make_hit(result: Record) -> tuple[StepChange, Mapping[str, Any]]:
+    """Return the change that makes a step with a cached result successful, and members of its description."""
+    step_change = StepChange(StepStatus.SUCCEEDED, result.description["Metadata"], internal=result.internal)
+    return step_change, {"CacheHitResult": {SOURCE_ARN: result.description[SOURCE_ARN]}}
 
 
-def forget(state: State, pipeline: str) -> None:
+def forget_results(state: State, pipeline: str) -> None:
     """Delete the results of a pipeline that is deleted."""
-    query = Query(KIND, owner=Owner(PIPELINE.arn_type, pipeline))
+    query = Query(RESULT_KIND, owner=Owner(PIPELINE.arn_type, pipeline))
     while records := state.find(query):
         for record in records:
-            state.delete(KIND, record.name)
+            state.delete(RESULT_KIND, record.name)

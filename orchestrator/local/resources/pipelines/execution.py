@@ -1,7 +1,7 @@
 """Executions of pipelines while they run.
 
-The thread of an execution starts steps whose dependencies have ended, and waits for an event: a job of a step has
-ended, or a stop was requested. The records of the steps in the state are all that a later server needs to continue.
+The thread of an execution starts steps whose dependencies have ended, and waits for an event, such as the end of a
+step's job, or a stop request. A later server can continue with the records of the steps in the state.
 """
 
 import logging
@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.job import SHUT_DOWN_REASON, make_failure_reason
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.resources.invocation import Invoker
+from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
 from microjobs_orchestrator.local.resources.pipelines.attempts import Attempts
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
 from microjobs_orchestrator.local.resources.pipelines.definition.parse import parse_definition
@@ -24,11 +24,11 @@ from microjobs_orchestrator.local.resources.pipelines.nodes import Node, has_fol
 from microjobs_orchestrator.local.resources.pipelines.scope import ExecutionValues, make_variables
 from microjobs_orchestrator.local.resources.pipelines.selection import read_selection
 from microjobs_orchestrator.local.resources.pipelines.step_run import (
-    ENDS,
+    FINAL_STATUSES,
     OUTPUTS,
     RETRY_TIME,
     Failure,
-    Progress,
+    StepChange,
     StepRun,
     StepStatus,
     list_steps,
@@ -43,7 +43,8 @@ from microjobs_orchestrator.terminal import strip_controls
 logger = logging.getLogger(__name__)
 
 DEFINITION, PARAMETERS = "Definition", "Parameters"
-"""Keys of the stored request: the text of the definition, and the values of all parameters with their types."""
+"""Keys of the stored request. Their values are the text of the definition, and the values of all parameters with their
+types."""
 MAX_PARALLEL_STEPS = 50
 """Maximum number of steps that run at the same time, unless the execution has a ParallelismConfiguration."""
 MAX_REASON_CHARACTERS = 1300
@@ -64,12 +65,12 @@ class Execution:
         """The steps that have started, by name."""
         selection = read_selection(definition, record.request)
         if selection is not None:
-            included = selection.selected | selection.reused
-            self._nodes = {name: node for name, node in self._nodes.items() if name in included}
+            included_steps = selection.selected_steps | selection.reused_steps
+            self._nodes = {name: node for name, node in self._nodes.items() if name in included_steps}
         tools = Tools(
             context,
             registry,
-            Invoker(context, registry),
+            OperationCaller(context, registry),
             record.name,
             record.arn,
             record.description.get(CONFIG),
@@ -92,34 +93,34 @@ class Execution:
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
             reason = make_failure_reason(error)
-            for run in self._list_running():
+            for run in self._list_active_runs():
                 self._fail_step(run, reason)
             self._end(ExecutionStatus.FAILED, reason)
 
     def _fail_step(self, run: StepRun, reason: str) -> None:
-        """Stop the work of a step, and describe its failure. A further error does not prevent this for other steps."""
+        """Stop the work of a step, and describe its failure. Do not raise, so that the other steps are stopped, too."""
         try:
             self._attempts.stop(run)
         except Exception:
             logger.exception("step %s of %s could not be stopped", run.name, self.plan_name)
         with suppress(Exception):  # the first error has been logged
-            run.store(Progress(StepStatus.FAILED, run.metadata, Failure(reason)))
+            run.store(StepChange(StepStatus.FAILED, run.metadata, Failure(reason)))
 
     def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  an execution has no hosts
-        """Continue after a restart of the server, which resumes the jobs of the steps first."""
+        """Continue after a restart of the server. The server has already resumed the jobs of the steps."""
         for record in list_steps(self._context.state, self._record.name, descending=False):
             node = self._nodes[record.description["StepName"]]
             self._add_run(StepRun(self._context.state, node.step, record, node.iteration))
         self.run()
 
     def _notify(self) -> None:
-        self.events.send(Change.RESOURCE_ENDED)
+        self.events.send(Change.OWNED_RESOURCE_CHANGED)
 
     def _run(self) -> None:
         self._restart_interrupted()
         while True:
             self._advance()
-            if not self._list_running():
+            if not self._list_active_runs():
                 break
             self.events.wait(self._find_timeout())
         self._end(*self._find_end())
@@ -127,19 +128,19 @@ class Execution:
     # --- steps ---
 
     def _restart_interrupted(self) -> None:
-        """Restart the steps that were starting when an earlier server ended."""
-        for run in self._list_running():
+        """Restart the steps whose start was interrupted, or whose work was lost, when an earlier server ended."""
+        for run in self._list_active_runs():
             if self.events.stop_reason is None and self._attempts.is_interrupted(run):
                 self._attempts.start(run)
                 self._add_run(run)
 
     def _advance(self) -> None:
-        """Update all running steps, and start steps until no further step can start."""
-        for run in self._list_running():
+        """Update all running steps, and start steps until no other step can start."""
+        for run in self._list_active_runs():
             if self.events.stop_reason is not None:
                 self._attempts.stop(run)
             if not run.has_ended:
-                self._attempts.look(run)
+                self._attempts.update(run)
         max_parallel_steps = self._read_max_parallel_steps()
         self._start_steps(max_parallel_steps)
         while self._end_loops():
@@ -147,7 +148,7 @@ class Execution:
 
     def _start_steps(self, max_parallel_steps: int) -> None:
         while (node := self._find_next(max_parallel_steps)) is not None:
-            self._add_run(self._attempts.begin(node))
+            self._add_run(self._attempts.start_first_attempt(node))
 
     def _add_run(self, run: StepRun) -> None:
         """Add a step that has started, and the iterations of a ForEach step."""
@@ -156,26 +157,28 @@ class Execution:
             self._loops.expand(run)
 
     def _end_loops(self) -> bool:
-        """End ForEach steps whose iterations have ended; return whether there were any."""
-        ended = [run for run in self._loops.list_active() if not self._loops.is_waiting(run, self._may_start)]
-        for run in ended:
+        """End the ForEach steps whose iterations have ended; return whether any step was ended."""
+        ended_runs = [run for run in self._loops.list_active() if not self._loops.is_waiting(run, self._may_start)]
+        for run in ended_runs:
             self._attempts.store(run, self._loops.end(run))
-        return bool(ended)
+        return bool(ended_runs)
 
     def _find_next(self, max_parallel_steps: int) -> Node | None:
-        """Return a step that starts now; None if all steps that can start have started."""
-        running = sum(not run.step.body for run in self._list_running())
-        if running >= max_parallel_steps:
+        """Return a step to start now, or None if no other step can start."""
+        running_count = sum(not run.step.body for run in self._list_active_runs())
+        if running_count >= max_parallel_steps:
             return None
-        full = self._loops.find_full()
-        nodes = (node for node in self._nodes.values() if not (node.iteration and node.iteration.parent in full))
+        blocked_loops = self._loops.find_blocked_loops()
+        nodes = (
+            node for node in self._nodes.values() if not (node.iteration and node.iteration.parent in blocked_loops)
+        )
         return next(filter(self._may_start, nodes), None)
 
     def _may_start(self, node: Node) -> bool:
         """Return whether a step may start if the number of parallel steps allows it."""
         if self.events.stop_reason is not None or not node.can_start(self._runs):
             return False
-        return node.follows_failures or not any(self._list_failed(followed=False))
+        return node.follows_failures or not any(self._list_failed_runs(has_followers=False))
 
     def _read_max_parallel_steps(self) -> int:
         """Return the current limit, which UpdatePipelineExecution can change."""
@@ -185,14 +188,14 @@ class Execution:
         )
         return limit
 
-    def _list_running(self) -> list[StepRun]:
+    def _list_active_runs(self) -> list[StepRun]:
         return [run for run in self._runs.values() if not run.has_ended]
 
     def _find_timeout(self) -> float | None:
-        """Return the seconds until the next attempt of a step; None if no step waits for one."""
+        """Return the seconds until the next attempt of a step; None if no step waits for an attempt."""
         times = [
             retry_time
-            for run in self._list_running()
+            for run in self._list_active_runs()
             if (retry_time := run.record.internal.get(RETRY_TIME)) is not None
         ]
         return max(0.0, min(times) - time.time()) if times else None
@@ -207,29 +210,29 @@ class Execution:
 
     # --- the end ---
 
-    def _list_failed(self, *, followed: bool) -> Iterator[StepRun]:
+    def _list_failed_runs(self, *, has_followers: bool) -> Iterator[StepRun]:
         """Yield the steps that did not succeed.
 
         Args:
-            followed: True for steps with a dependent step that runs because of this; False for the others.
+            has_followers: whether to yield the steps whose failure or stop lets a dependent step run, or the other
+                steps.
         """
-        steps = (
-            run for run in self._runs.values() if run.iteration is None
-        )  # if an iteration fails, its ForEach step fails
-        ended = (run for run in steps if run.status in ENDS and run.status is not StepStatus.SUCCEEDED)
-        return (run for run in ended if has_follower(self._nodes, run) == followed)
+        # An iteration that fails is not listed, because its ForEach step also fails.
+        steps = (run for run in self._runs.values() if run.iteration is None)
+        ended_runs = (run for run in steps if run.status in FINAL_STATUSES and run.status is not StepStatus.SUCCEEDED)
+        return (run for run in ended_runs if has_follower(self._nodes, run) == has_followers)
 
     def _find_end(self) -> tuple[ExecutionStatus, str | None]:
         if self.events.stop_reason is StopReason.SHUTDOWN:
             return ExecutionStatus.FAILED, SHUT_DOWN_REASON
         if self.events.stop_reason is not None:
             return ExecutionStatus.STOPPED, None
-        if failed := list(self._list_failed(followed=False)):
+        if failed_runs := list(self._list_failed_runs(has_followers=False)):
             details = "; ".join(
-                f"{run.name}: {run.record.description.get('FailureReason', run.status)}" for run in failed
+                f"{run.name}: {run.record.description.get('FailureReason', run.status)}" for run in failed_runs
             )
             return ExecutionStatus.FAILED, f"{FAILED_REASON} {details}"
-        if any(self._list_failed(followed=True)):
+        if any(self._list_failed_runs(has_followers=True)):
             return ExecutionStatus.COMPLETED_WITH_FAILURES, None
         return ExecutionStatus.SUCCEEDED, None
 

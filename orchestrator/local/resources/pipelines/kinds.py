@@ -21,7 +21,7 @@ class ExecutionStatus(StrEnum):
     COMPLETED_WITH_FAILURES = "CompletedWithFailures"
 
 
-_ENDS = (
+_FINAL_STATUSES = (
     ExecutionStatus.STOPPED,
     ExecutionStatus.FAILED,
     ExecutionStatus.SUCCEEDED,
@@ -34,7 +34,7 @@ PIPELINE = Kind(
     "pipeline",
     verbs=("Describe", "List", "Delete"),
     newest_first=True,
-    event_words=None,
+    event_name=None,
 )
 PIPELINE_EXECUTION = Kind(
     "pipeline-execution",
@@ -42,12 +42,12 @@ PIPELINE_EXECUTION = Kind(
     "execution",
     lifecycle=Lifecycle(
         statuses=tuple(ExecutionStatus),
-        first=ExecutionStatus.EXECUTING,
-        success=ExecutionStatus.SUCCEEDED,
-        transitional=(ExecutionStatus.EXECUTING, ExecutionStatus.STOPPING),
+        first_status=ExecutionStatus.EXECUTING,
+        success_status=ExecutionStatus.SUCCEEDED,
+        transitional_statuses=(ExecutionStatus.EXECUTING, ExecutionStatus.STOPPING),
         transitions={
-            ExecutionStatus.EXECUTING: (ExecutionStatus.STOPPING, *_ENDS),
-            ExecutionStatus.STOPPING: _ENDS,
+            ExecutionStatus.EXECUTING: (ExecutionStatus.STOPPING, *_FINAL_STATUSES),
+            ExecutionStatus.STOPPING: _FINAL_STATUSES,
             **dict.fromkeys((ExecutionStatus.FAILED, ExecutionStatus.STOPPED), (ExecutionStatus.EXECUTING,)),
         },
     ),

@@ -17,20 +17,20 @@ from microjobs_orchestrator.local.resources.pipelines.definition.expressions imp
 )
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import name_type, quote
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
-from microjobs_orchestrator.local.resources.pipelines.nodes import Node, list_iteration
+from microjobs_orchestrator.local.resources.pipelines.nodes import Node, list_iteration_nodes
 from microjobs_orchestrator.local.resources.pipelines.scope import ExecutionValues, StepScope
 from microjobs_orchestrator.local.resources.pipelines.step_run import (
     OUTPUTS,
     Failure,
     Iteration,
-    Progress,
+    StepChange,
     StepRun,
     StepStatus,
 )
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner
 
 MAX_ITEMS = 1000
-"""Maximum number of items of one ForEach step."""
+"""Maximum number of items of one ForEach step, if an expression gives the items."""
 
 
 class ForEachRunner(Runner):
@@ -49,15 +49,15 @@ class ForEachRunner(Runner):
             raise ExpressionError(f"IterableItems has {len(items)} items, more than {MAX_ITEMS}")
         return {"Items": items}
 
-    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:  # noqa: ARG002
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> StepChange:  # noqa: ARG002
         metadata = {"ForEach": {"InputItemCount": len(arguments["Items"])}}
-        return Progress(StepStatus.EXECUTING, metadata, internal={OUTPUTS: arguments})
+        return StepChange(StepStatus.EXECUTING, metadata, internal={OUTPUTS: arguments})
 
-    def poll(self, run: StepRun) -> Progress:
-        return Progress(run.status, run.metadata)
+    def poll(self, run: StepRun) -> StepChange:
+        return StepChange(run.status, run.metadata)
 
-    def stop(self, run: StepRun) -> Progress:
-        return Progress(StepStatus.STOPPING, run.metadata)
+    def stop(self, run: StepRun) -> StepChange:
+        return StepChange(StepStatus.STOPPING, run.metadata)
 
     def read_properties(self, run: StepRun) -> Mapping[str, Any]:
         properties: Mapping[str, Any] = run.metadata["ForEach"]
@@ -87,34 +87,41 @@ class Loops:
     def expand(self, run: StepRun) -> None:
         """Add the iterations of a ForEach step that has started."""
         for iteration in _list_iterations(run):
-            self._nodes.update({node.name: node for node in list_iteration(iteration, run.step.body)})
+            self._nodes.update({node.name: node for node in list_iteration_nodes(iteration, run.step.body)})
 
     def list_active(self) -> list[StepRun]:
         return [run for run in self._runs.values() if run.step.body and not run.has_ended]
 
-    def find_full(self) -> frozenset[str]:
-        """Return the names of the ForEach steps that cannot start one more step now."""
-        running = Counter(run.iteration.parent for run in self._runs.values() if run.iteration and not run.has_ended)
+    def find_blocked_loops(self) -> frozenset[str]:
+        """Return the names of the ForEach steps that may start no step now: they run MaxConcurrency steps, are being
+        stopped, or have ended."""
+        running_counts = Counter(
+            run.iteration.parent for run in self._runs.values() if run.iteration and not run.has_ended
+        )
         loops = (run for run in self._runs.values() if run.step.body)
         return frozenset(
             run.name
             for run in loops
             if run.has_ended
             or run.status is StepStatus.STOPPING
-            or running[run.name] >= int(run.step.arguments["MaxConcurrency"])
+            or running_counts[run.name] >= int(run.step.arguments["MaxConcurrency"])
         )
 
-    def is_waiting(self, run: StepRun, startable: Callable[[Node], bool]) -> bool:
-        """Return whether a ForEach step has steps that run, or that only wait for the limit of parallel steps."""
+    def is_waiting(self, run: StepRun, may_start: Callable[[Node], bool]) -> bool:
+        """Return whether a ForEach step has steps that run, or that wait only for the limit of parallel steps.
+
+        Args:
+            may_start: returns whether a node may start, apart from this limit.
+        """
         if any(not child.has_ended for child in self._list_children(run)):
             return True
         children = (node for node in self._nodes.values() if node.iteration and node.iteration.parent == run.name)
-        return any(startable(node) for node in children)
+        return any(may_start(node) for node in children)
 
     def _list_children(self, run: StepRun) -> list[StepRun]:
         return [child for child in self._runs.values() if child.iteration and child.iteration.parent == run.name]
 
-    def end(self, run: StepRun) -> Progress:
+    def end(self, run: StepRun) -> StepChange:
         """Return the result of a ForEach step whose iterations have ended."""
         counts = Counter(child.status for child in self._list_children(run))
         items, total = run.record.internal[OUTPUTS]["Items"], self._count_steps(run)
@@ -133,16 +140,17 @@ class Loops:
         else:
             status = StepStatus.STOPPED
         try:
-            selected = self._select(run) if status is StepStatus.SUCCEEDED else {}
+            selected = self._apply_selector(run) if status is StepStatus.SUCCEEDED else {}
         except ExpressionError as error:
             status, failure, selected = StepStatus.FAILED, Failure(f"ClientError: Selector: {error}"), {}
-        return Progress(status, {"ForEach": {**metadata, "Status": status, **selected}}, failure)
+        return StepChange(status, {"ForEach": {**metadata, "Status": status, **selected}}, failure)
 
     def _count_steps(self, run: StepRun) -> int:
         return len(run.record.internal[OUTPUTS]["Items"]) * len(run.step.body)
 
-    def _select(self, run: StepRun) -> Mapping[str, Any]:
-        """Return the Selector of the metadata: the step with the largest or smallest value of a field."""
+    def _apply_selector(self, run: StepRun) -> Mapping[str, Any]:
+        """Return the member Selector of the metadata. It names the step with the largest or smallest value of a
+        field."""
         iterations = list(_list_iterations(run))
         if "Selector" not in run.step.arguments or not iterations:
             return {}

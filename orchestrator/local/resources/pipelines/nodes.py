@@ -22,13 +22,15 @@ TRIGGERS: Mapping[Trigger, tuple[StepStatus, ...]] = {
 
 
 @dataclass(frozen=True)
-class Gate:
-    """The outcome of a Condition step that runs a branch."""
+class BranchOutcome:
+    """The outcome of a Condition step that lets a branch run."""
 
     condition: str
+    """The name of the Condition step."""
     outcome: str
+    """The outcome as text: `True` or `False`."""
 
-    def is_open(self, runs: Mapping[str, StepRun]) -> bool:
+    def has_occurred(self, runs: Mapping[str, StepRun]) -> bool:
         run = runs.get(self.condition)
         return run is not None and run.metadata.get("Condition", {}).get("Outcome") == self.outcome
 
@@ -39,7 +41,7 @@ class Node:
 
     step: Step
     dependencies: tuple[Dependency, ...]
-    gate: Gate | None = None
+    branch_outcome: BranchOutcome | None = None
     iteration: Iteration | None = None
 
     @property
@@ -48,7 +50,7 @@ class Node:
 
     @property
     def follows_failures(self) -> bool:
-        """Whether the step runs because another step has failed or was stopped."""
+        """Whether the step may run after another step has failed or was stopped."""
         return any(dependency.trigger is not Trigger.COMPLETED for dependency in self.dependencies)
 
     def can_start(self, runs: Mapping[str, StepRun]) -> bool:
@@ -57,7 +59,7 @@ class Node:
         Args:
             runs: the steps that have started, by name.
         """
-        if self.name in runs or (self.gate is not None and not self.gate.is_open(runs)):
+        if self.name in runs or (self.branch_outcome is not None and not self.branch_outcome.has_occurred(runs)):
             return False
         return all(_is_met(dependency, runs) for dependency in self.dependencies)
 
@@ -72,15 +74,18 @@ def list_nodes(definition: Definition) -> dict[str, Node]:
     return {node.name: node for step in definition.steps for node in _walk(step, None)}
 
 
-def _walk(step: Step, gate: Gate | None) -> Iterator[Node]:
-    yield Node(step, find_dependencies(step), gate)
+def _walk(step: Step, branch_outcome: BranchOutcome | None) -> Iterator[Node]:
+    yield Node(step, find_dependencies(step), branch_outcome)
     for steps, outcome in ((step.if_steps, "True"), (step.else_steps, "False")):
         for inner in steps:
-            yield from _walk(inner, Gate(step.name, outcome))
+            yield from _walk(inner, BranchOutcome(step.name, outcome))
 
 
-def list_iteration(iteration: Iteration, body: tuple[Step, ...]) -> Iterator[Node]:
-    """Yield the nodes of one iteration of a ForEach step. They depend on each other, but not on other iterations."""
+def list_iteration_nodes(iteration: Iteration, body: tuple[Step, ...]) -> Iterator[Node]:
+    """Yield the nodes of one iteration of a ForEach step.
+
+    They may depend on each other and on steps outside of the loop, but not on other iterations.
+    """
     for step in body:
         dependencies = tuple(
             replace(dependency, step=f"{dependency.step}{iteration.suffix}")
@@ -92,7 +97,7 @@ def list_iteration(iteration: Iteration, body: tuple[Step, ...]) -> Iterator[Nod
 
 
 def has_follower(nodes: Mapping[str, Node], run: StepRun) -> bool:
-    """Return whether a failed or stopped step has a dependent step that runs because of that."""
+    """Return whether the status of a failed or stopped step lets a dependent step start."""
     return any(
         dependency.step == run.name and run.status in TRIGGERS[dependency.trigger]
         for node in nodes.values()

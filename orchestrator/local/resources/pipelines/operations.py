@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request, add_resource
+from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response, add_resource
 from microjobs_orchestrator.local.resources.pipelines import versions
 from microjobs_orchestrator.local.resources.pipelines.definition.checks import read_definition
 from microjobs_orchestrator.local.resources.pipelines.definition.parse import MAX_CHARACTERS
@@ -32,7 +32,7 @@ DEFINITION_MEMBERS = ("PipelineDefinition", "PipelineDefinitionS3Location")
 CHANGEABLE_MEMBERS = ("PipelineDisplayName", "PipelineDescription", "RoleArn")
 FIXED_MEMBERS = ("PipelineName", "ClientRequestToken", "Tags")
 MAX_TOKENS = 1000
-"""Number of deletions whose ClientRequestToken the server remembers."""
+"""Maximum number of deletions whose ClientRequestToken the server stores."""
 
 __all__ = ["PipelineExecutionOperations", "PipelineOperations"]
 
@@ -45,7 +45,7 @@ class PipelineOperations(Operations):
         self._deletions: dict[str, tuple[str, str]] = {}
         """Names and ARNs of deleted pipelines, by ClientRequestToken."""
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {
             "UpdatePipeline": self.update,
             "ListPipelineVersions": self.list_versions,
@@ -58,23 +58,24 @@ class PipelineOperations(Operations):
         digest = _digest_request(request)
         name, aliases = request["PipelineName"], request.get("PipelineVersionAliases", [])
         with pipelines_lock:
-            existing = self.context.state.get(PIPELINE.arn_type, name)
-            if existing is not None:
-                return _accept_repetition(existing, request, digest)
+            existing_pipeline = self.context.state.get(PIPELINE.arn_type, name)
+            if existing_pipeline is not None:
+                return _accept_repetition(existing_pipeline, request, digest)
             text = self._read_definition(request)
             versions.check_aliases(aliases, {})
-            versions.delete_versions(self.context.state, name)  # left by a server that was killed during a deletion
+            # A server that was killed while it deleted a pipeline of this name may have left versions.
+            versions.delete_versions(self.context.state, name)
             arn = format_arn(f"{PIPELINE.arn_type}/{name}", self.context.settings.region)
-            # A pipeline without a version could not be described. Therefore the version is stored first.
+            # The version is stored first, because a pipeline without a version could not be described.
             versions.add_version(self.context.state, name, arn, 1, text, aliases)
             return self._add_pipeline(request, digest)
 
     def _add_pipeline(self, request: Request, digest: str) -> Record:
-        fixed = {member: request[member] for member in FIXED_MEMBERS if member in request}
+        fixed_members = {member: request[member] for member in FIXED_MEMBERS if member in request}
         return add_resource(
             self.context,
             PIPELINE,
-            {**fixed, **_read_changes(request)},
+            {**fixed_members, **_read_changes(request)},
             defaults={"PipelineDisplayName": request["PipelineName"]},
             members={PIPELINE.status_member: "Active", "CreatedBy": {}, "LastModifiedBy": {}},
             internal={"RequestDigest": digest},
@@ -93,7 +94,7 @@ class PipelineOperations(Operations):
         bucket, key = location["Bucket"], location["ObjectKey"]
         try:
             with self.context.store.open(bucket, key).file as file:
-                content = file.read(4 * MAX_CHARACTERS + 1)  # a character has at most four bytes
+                content = file.read(4 * MAX_CHARACTERS + 1)  # in UTF-8, a character has at most four bytes
             return content.decode()
         except ServiceError as error:
             raise ValidationError(f"Could not read the definition s3://{bucket}/{key}: {error.message}") from error
@@ -102,15 +103,15 @@ class PipelineOperations(Operations):
 
     # --- Update ---
 
-    def update(self, request: Request) -> Answer:
+    def update(self, request: Request) -> Response:
         with pipelines_lock:
             record = self.find(request)
-            number = self._update_version(record, request)
+            number = self._add_version_if_changed(record, request)
             if self.context.state.update(PIPELINE.arn_type, record.name, _read_changes(request)) is None:
                 raise make_missing_error(record.arn)
         return {"PipelineArn": record.arn, "PipelineVersionId": number}
 
-    def _update_version(self, record: Record, request: Request) -> int:
+    def _add_version_if_changed(self, record: Record, request: Request) -> int:
         """Add a version if the definition changes. Return the number of the latest version."""
         state, aliases = self.context.state, request.get("PipelineVersionAliases", [])
         latest = versions.find_version(state, record.name, {})
@@ -127,7 +128,7 @@ class PipelineOperations(Operations):
         versions.add_version(state, record.name, record.arn, latest.version + 1, text, aliases)
         return latest.version + 1
 
-    def update_version(self, request: Request) -> Answer:
+    def update_version(self, request: Request) -> Response:
         with pipelines_lock:
             record = self.find({"PipelineName": request["PipelineArn"]})
             version = versions.find_version(self.context.state, record.name, request)
@@ -140,16 +141,16 @@ class PipelineOperations(Operations):
 
     def _change_aliases(self, version: Record, request: Request) -> list[str]:
         operations = request["PipelineVersionAliasOperations"]
-        added, removed = operations.get("Add", []), operations.get("Remove", [])
-        for alias in removed:
-            if alias in added:
+        added_aliases, removed_aliases = operations.get("Add", []), operations.get("Remove", [])
+        for alias in removed_aliases:
+            if alias in added_aliases:
                 raise ValidationError(f"The alias {alias!r} is in both Add and Remove.")
             if alias not in versions.get_aliases(version):
                 raise ValidationError(f"Version {version.version} has no alias {alias!r} to remove.")
-        kept = [alias for alias in versions.get_aliases(version) if alias not in removed]
-        aliases = [*kept, *(alias for alias in added if alias not in kept)]
-        others = versions.list_other_aliases(self.context.state, version.name, version.version)
-        versions.check_aliases(aliases, others)
+        kept_aliases = [alias for alias in versions.get_aliases(version) if alias not in removed_aliases]
+        aliases = [*kept_aliases, *(alias for alias in added_aliases if alias not in kept_aliases)]
+        other_aliases = versions.list_other_aliases(self.context.state, version.name, version.version)
+        versions.check_aliases(aliases, other_aliases)
         return aliases
 
     # --- Describe, List, Delete ---
@@ -158,7 +159,7 @@ class PipelineOperations(Operations):
         """Return the record of the pipeline whose name or ARN is the PipelineName of a request."""
         return find_pipeline(self.context, request["PipelineName"])
 
-    def describe(self, request: Request) -> Answer:
+    def describe(self, request: Request) -> Response:
         record = self.find(request)
         version = versions.find_version(self.context.state, record.name, request)
         return describe_resource(PIPELINE, record, {**version.description, **self.compute_members(record)})
@@ -169,7 +170,7 @@ class PipelineOperations(Operations):
         times = [execution.created for execution in self.context.state.find(query)]
         return {"LastRunTime": times[0], "LastExecutionTime": times[0]} if times else {}
 
-    def list(self, request: Request) -> Answer:
+    def list(self, request: Request) -> Response:
         if request.get("ManagedBy") == "AWS":
             return {PIPELINE.summaries_member: []}
         prefix = request.get("PipelineNamePrefix", "")
@@ -177,11 +178,11 @@ class PipelineOperations(Operations):
             self.context.state, PIPELINE, rename_times(request), self.compute_members, name_prefix=prefix
         )
 
-    def list_versions(self, request: Request) -> Answer:
+    def list_versions(self, request: Request) -> Response:
         owner = Owner(PIPELINE.arn_type, self.find(request).name)
         return list_resources(self.context.state, versions.VERSION, rename_times(request), owner=owner)
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> Response:
         name, token = request["PipelineName"], request.get("ClientRequestToken", "")
         with pipelines_lock:
             deleted_name, arn = self._deletions.get(token, ("", ""))
@@ -212,10 +213,10 @@ def _digest_request(request: Request) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-def _accept_repetition(existing: Record, request: Request, digest: str) -> Record:
+def _accept_repetition(existing_pipeline: Record, request: Request, digest: str) -> Record:
     """Return an existing pipeline, if the same request with the same token created it."""
-    if existing.internal.get("RequestDigest") == digest:
-        return existing
+    if existing_pipeline.internal.get("RequestDigest") == digest:
+        return existing_pipeline
     raise ValidationError(
         f"Pipeline names must be unique: a pipeline with the name {request['PipelineName']} already exists. Use "
         "UpdatePipeline to change it."

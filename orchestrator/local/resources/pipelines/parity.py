@@ -8,9 +8,9 @@ from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect
 LOCATION: Rows = {
     "Bucket": Honoured(),
     "ObjectKey": Honoured(),
-    "VersionId": Refused("buckets have no versions: the present object is used"),
+    "VersionId": Refused("buckets have no versions: the current object is used"),
 }
-CHANGEABLE: Rows = {
+UPDATABLE_ROWS: Rows = {
     "PipelineName": Honoured(),
     "PipelineDisplayName": Honoured(),
     "PipelineDefinition": Honoured("checked before it is stored"),
@@ -20,9 +20,9 @@ CHANGEABLE: Rows = {
     "ParallelismConfiguration": Members({"MaxParallelExecutionSteps": Honoured("the default of executions")}),
     "PipelineVersionAliases": Honoured("aliases of the new version"),
 }
-TOKEN = Honoured("the same request with the same token has no further effect")
+TOKEN = Honoured("a repeated request with the same token has no effect")
 VERSION: Rows = make_honoured_rows("PipelineVersionId", "PipelineVersionAlias")
-CREATED: Rows = make_honoured_rows("CreatedAfter", "CreatedBefore")
+CREATION_TIME_FILTERS: Rows = make_honoured_rows("CreatedAfter", "CreatedBefore")
 
 EXECUTION = make_honoured_rows("PipelineExecutionArn")
 PARALLELISM = Members({"MaxParallelExecutionSteps": Honoured("may change while the execution runs")})
@@ -41,7 +41,7 @@ EXECUTION_ROWS: Mapping[str, Rows] = {
             }
         ),
         **VERSION,
-        "MlflowExperimentName": Honoured("replaces the experiment of the definition's MlflowConfig"),
+        "MlflowExperimentName": Honoured("this experiment replaces the experiment of the definition's MlflowConfig"),
         "RoleArn": ROLE,
     },
     "DescribePipelineExecution": EXECUTION,
@@ -50,13 +50,22 @@ EXECUTION_ROWS: Mapping[str, Rows] = {
         **make_honoured_rows("PipelineExecutionDisplayName", "PipelineExecutionDescription"),
         "ParallelismConfiguration": PARALLELISM,
     },
-    "StopPipelineExecution": {**EXECUTION, "ClientRequestToken": NoEffect("a repeated request changes nothing")},
-    "RetryPipelineExecution": {**EXECUTION, "ClientRequestToken": TOKEN, "ParallelismConfiguration": PARALLELISM},
+    "StopPipelineExecution": {
+        **EXECUTION,
+        "ClientRequestToken": NoEffect(
+            "a repeated request changes nothing, and is an error after the end of the execution"
+        ),
+    },
+    "RetryPipelineExecution": {
+        **EXECUTION,
+        "ClientRequestToken": Honoured("a request with the token of the last retry has no effect"),
+        "ParallelismConfiguration": PARALLELISM,
+    },
     "ListPipelineExecutions": {
         "PipelineName": Honoured("name or ARN"),
         **make_honoured_rows("SortBy", "SortOrder"),
         **PAGES,
-        **CREATED,
+        **CREATION_TIME_FILTERS,
         "PipelineVersionAlias": Refused("list all executions: each has its PipelineVersionId"),
     },
     "ListPipelineExecutionSteps": {**EXECUTION, **PAGES, "SortOrder": Honoured("by the time of the start")},
@@ -65,18 +74,18 @@ EXECUTION_ROWS: Mapping[str, Rows] = {
     "SendPipelineExecutionStepSuccess": {
         "CallbackToken": Honoured(),
         "OutputParameters": Members(make_honoured_rows("Name", "Value")),
-        "ClientRequestToken": NoEffect("a token is answered once"),
+        "ClientRequestToken": NoEffect("each CallbackToken is answered only once"),
     },
     "SendPipelineExecutionStepFailure": {
         **make_honoured_rows("CallbackToken", "FailureReason"),
-        "ClientRequestToken": NoEffect("a token is answered once"),
+        "ClientRequestToken": NoEffect("each CallbackToken is answered only once"),
     },
 }
 
 ROWS: Mapping[str, Rows] = {
     **EXECUTION_ROWS,
-    "CreatePipeline": {**CHANGEABLE, "ClientRequestToken": TOKEN, "Tags": TAGS},
-    "UpdatePipeline": CHANGEABLE,
+    "CreatePipeline": {**UPDATABLE_ROWS, "ClientRequestToken": TOKEN, "Tags": TAGS},
+    "UpdatePipeline": UPDATABLE_ROWS,
     "DescribePipeline": {"PipelineName": Honoured("name or ARN"), **VERSION},
     "DeletePipeline": {
         "PipelineName": Honoured("also deletes the versions and executions"),
@@ -84,13 +93,13 @@ ROWS: Mapping[str, Rows] = {
     },
     "ListPipelines": {
         **make_honoured_rows(*LIST_PAGES, "PipelineNamePrefix"),
-        **CREATED,
-        "ManagedBy": Honoured("AWS manages no local pipeline"),
+        **CREATION_TIME_FILTERS,
+        "ManagedBy": Honoured("with `AWS`, the list is empty: AWS manages no local pipeline"),
     },
     "ListPipelineVersions": {
         "PipelineName": Honoured("name or ARN"),
         **make_honoured_rows("SortOrder", "NextToken", "MaxResults"),
-        **CREATED,
+        **CREATION_TIME_FILTERS,
     },
     "UpdatePipelineVersion": {
         **make_honoured_rows(

@@ -1,4 +1,4 @@
-"""Parts of requests that several operations on pipelines and executions have."""
+"""Functions that several operations on pipelines and executions use, and the lock that these operations share."""
 
 import threading
 from typing import Any
@@ -12,8 +12,8 @@ from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIP
 from microjobs_orchestrator.local.state import Record
 
 pipelines_lock = threading.Lock()
-"""Held while a pipeline or its versions change, and while an execution starts. Therefore, no execution starts while its
-pipeline is deleted."""
+"""This lock is held while a pipeline or its versions change, and while an execution starts. Therefore, no execution
+starts while its pipeline is deleted."""
 
 
 def find_pipeline(context: Context, name: str) -> Record:
@@ -39,14 +39,14 @@ def make_missing_error(arn: str) -> ServiceError:
 
 
 def rename_times(request: Request) -> dict[str, Any]:
-    """Rename the time filters of a List request to the names that other kinds use."""
+    """Return the members of a List request that all kinds have. The time filters get the names that other kinds use."""
     names = {"CreatedAfter": "CreationTimeAfter", "CreatedBefore": "CreationTimeBefore"}
     members = (*LIST_PAGES, *names)
     return {names.get(member, member): request[member] for member in members if member in request}
 
 
 def read_parallelism(request: Request) -> dict[str, Any]:
-    """Return the ParallelismConfiguration of a request; nothing if the request has none."""
+    """Return the member ParallelismConfiguration of a request, or no member if the request does not have it."""
     if "ParallelismConfiguration" not in request:
         return {}
     limit = request["ParallelismConfiguration"]["MaxParallelExecutionSteps"]

@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 
 JOB_VARIABLES = ("TrainingJobName", "ProcessingJobName")
-"""Variables with the name of the step's own job."""
+"""Variables whose value is the name of the step's own job."""
 MAX_FILE_BYTES = 4 << 20
 """Maximum size of a property file."""
 
@@ -36,7 +36,7 @@ class ExecutionValues:
     parameters: Mapping[str, Scalar]
     variables: Mapping[str, str]
     read_properties: Callable[[str], Mapping[str, Any]]
-    """Returns the properties of a step that succeeded, by its name."""
+    """A function that takes the name of a successful step, and returns the properties of this step."""
 
 
 class StepScope:
@@ -48,12 +48,13 @@ class StepScope:
         self._values = values
         self._iteration = iteration
         self._choose_name = choose_name
-        """Returns the name of the step's job; None if the step has no job."""
+        """A function that returns the name of the job that the step is about to create, or raises ExpressionError; None
+        if no step is about to start."""
 
-    def parameter(self, name: str) -> Scalar:
+    def read_parameter(self, name: str) -> Scalar:
         return self._values.parameters[name]
 
-    def variable(self, name: str) -> str:
+    def read_variable(self, name: str) -> str:
         if name in JOB_VARIABLES and self._choose_name is not None:
             return self._choose_name()
         variables = {**self._values.variables, "CurrentDateTime": format_time(datetime.now(UTC).timestamp())}
@@ -61,35 +62,37 @@ class StepScope:
             raise ExpressionError(f"Execution.{name} does not exist ({describe_names(name, variables)})")
         return variables[name]
 
-    def property(self, step_name: str, path: Path) -> Any:
+    def read_property(self, step_name: str, path: Path) -> Any:
         try:
             return select(self._values.read_properties(self._locate(step_name)), path)
         except ExpressionError as error:
             raise ExpressionError(f"Steps.{step_name}{format_path(path)}: {error}") from error
 
     def _locate(self, step_name: str) -> str:
-        """Return the name of a step, or the name that it has in the current iteration."""
+        """Return the name of a step. For a step in the same loop, add the suffix of the current iteration."""
         body = self._iteration.body if self._iteration else ()
         return f"{step_name}{self._iteration.suffix}" if self._iteration and step_name in body else step_name
 
-    def property_file(self, step_name: str, file_name: str) -> Any:
+    def read_property_file(self, step_name: str, file_name: str) -> Any:
         step = next(step for step in self._values.definition.walk() if step.name == step_name)
         file = next(file for file in step.property_files if file.name == file_name)
-        output = self.property(step_name, ("ProcessingOutputConfig", "Outputs", file.output_name, "S3Output", "S3Uri"))
-        return self.json_object(join_key(output, file.path))
+        output = self.read_property(
+            step_name, ("ProcessingOutputConfig", "Outputs", file.output_name, "S3Output", "S3Uri")
+        )
+        return self.read_json_object(join_key(output, file.path))
 
-    def json_object(self, uri: str) -> Any:
+    def read_json_object(self, uri: str) -> Any:
         return read_json(self._values.store, uri)
 
-    def loop_item(self, path: Path) -> Any:
+    def read_loop_item(self, path: Path) -> Any:
         if self._iteration is None:
             raise ExpressionError("ForEach.CurrentItem exists only in the body of a ForEach step")
         return select(parse_item(self._iteration.item), path) if path else self._iteration.item
 
-    def iteration_output(self, step_name: str, path: Path) -> Any:
-        return self.property(step_name, path)
+    def read_iteration_output(self, step_name: str, path: Path) -> Any:
+        return self.read_property(step_name, path)
 
-    def experiment(self, name: str) -> str:
+    def read_experiment(self, name: str) -> str:
         experiment = {
             "ExperimentName": self._values.variables["PipelineName"],
             "TrialName": self._values.variables["PipelineExecutionId"],
@@ -115,10 +118,10 @@ def parse_item(item: Any) -> Any:
 def read_json(store: ObjectStore, uri: str) -> Any:
     """Return the content of a JSON object. Raise ExpressionError if it cannot be read."""
     try:
-        opened = store.get(*parse_uri(uri))
-        if opened.size > MAX_FILE_BYTES:
-            raise ExpressionError(f"{uri} has {opened.size} bytes, more than {MAX_FILE_BYTES}")
-        return json.loads(opened.path.read_bytes())
+        stored_object = store.get(*parse_uri(uri))
+        if stored_object.size > MAX_FILE_BYTES:
+            raise ExpressionError(f"{uri} has {stored_object.size} bytes, more than {MAX_FILE_BYTES}")
+        return json.loads(stored_object.path.read_bytes())
     except (ServiceError, OSError) as error:
         raise ExpressionError(f"{uri} cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:

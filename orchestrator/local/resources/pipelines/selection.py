@@ -1,4 +1,4 @@
-"""Selective executions, which run some steps and reuse the results of an earlier execution for the steps before them.
+"""Selective executions, which run some steps, and reuse an earlier execution's results of the steps before them.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-selective-ex.html
 """
@@ -11,32 +11,33 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.pipelines.definition.graph import make_graph
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Definition
-from microjobs_orchestrator.local.resources.pipelines.step_run import KIND, Progress, StepStatus
+from microjobs_orchestrator.local.resources.pipelines.step_run import STEP_KIND, StepChange, StepStatus
 from microjobs_orchestrator.local.state import Record, State
 
 CONFIG = "SelectiveExecutionConfig"
-SOURCE = "SourcePipelineExecutionArn"
+SOURCE_ARN = "SourcePipelineExecutionArn"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The steps that an execution runs, and those whose results it reuses."""
+    """The steps that an execution runs, and the steps whose results it reuses."""
 
-    selected: frozenset[str]
-    reused: frozenset[str]
+    selected_steps: frozenset[str]
+    reused_steps: frozenset[str]
     source_arn: str = ""
-    """The execution with the results; empty if there is none."""
+    """The ARN of the execution with the results; empty if no result is reused."""
 
     def find_result(self, state: State, step: str) -> Record:
         """Return the record of a reused step in the earlier execution.
 
         Raises:
-            ValidationError: the step did not succeed there, or is a ForEach step, whose iterations cannot be reused.
+            ValidationError: the step did not succeed in the earlier execution, or is a ForEach step, whose iterations
+                cannot be reused.
         """
         execution = self.source_arn.rpartition("/")[2]
-        record = state.get(KIND, f"{execution}/{step}") if execution else None
+        record = state.get(STEP_KIND, f"{execution}/{step}") if execution else None
         if record is None or record.status != StepStatus.SUCCEEDED:
-            where = f"in {self.source_arn}" if execution else f"because {CONFIG} has no {SOURCE}"
+            where = f"in {self.source_arn}" if execution else f"because {CONFIG} has no {SOURCE_ARN}"
             raise ValidationError(
                 f"The result of step {step} is needed, but is not available {where}: add the step to SelectedSteps."
             )
@@ -44,10 +45,10 @@ class Selection:
             raise ValidationError(f"The results of ForEach step {step} cannot be reused: add it to SelectedSteps.")
         return record
 
-    def make_result(self, record: Record) -> tuple[Progress, Mapping[str, Any]]:
-        """Return the progress of a reused step, and members of its description."""
-        progress = Progress(StepStatus.SUCCEEDED, record.description.get("Metadata", {}), internal=record.internal)
-        return progress, {"SelectiveExecutionResult": {SOURCE: self.source_arn}}
+    def make_result(self, record: Record) -> tuple[StepChange, Mapping[str, Any]]:
+        """Return the change that makes a reused step successful, and members of its description."""
+        step_change = StepChange(StepStatus.SUCCEEDED, record.description.get("Metadata", {}), internal=record.internal)
+        return step_change, {"SelectiveExecutionResult": {SOURCE_ARN: self.source_arn}}
 
 
 def read_selection(definition: Definition, request: Mapping[str, Any]) -> Selection | None:
@@ -59,17 +60,20 @@ def read_selection(definition: Definition, request: Mapping[str, Any]) -> Select
     if CONFIG not in request:
         return None
     graph = make_graph(definition)
-    selected = frozenset(item["StepName"] for item in request[CONFIG]["SelectedSteps"])
-    for name in selected:
+    selected_names = frozenset(item["StepName"] for item in request[CONFIG]["SelectedSteps"])
+    for name in selected_names:
         if name not in graph:
             raise ValidationError(
                 f"SelectedSteps names step {name}, which does not exist ({describe_names(name, graph)})"
             )
-    needed: set[str] = set()
-    pending = list(selected)
+    needed_steps: set[str] = set()
+    pending = list(selected_names)
     while pending:
-        before = graph.get(pending.pop(), set()) - needed
-        needed |= before
-        pending += before
-    bodies = {inner.name for step in definition.walk() for inner in step.body}  # they run with their ForEach step
-    return Selection(selected, frozenset(needed - selected - bodies), request[CONFIG].get(SOURCE, ""))
+        earlier_steps = graph.get(pending.pop(), set()) - needed_steps
+        needed_steps |= earlier_steps
+        pending += earlier_steps
+    # the steps in bodies run with their ForEach step
+    bodies = {inner.name for step in definition.walk() for inner in step.body}
+    return Selection(
+        selected_names, frozenset(needed_steps - selected_names - bodies), request[CONFIG].get(SOURCE_ARN, "")
+    )

@@ -11,12 +11,12 @@ from typing import Any
 from microjobs_orchestrator.local.resources.pipelines.definition.parse import parse_definition
 from microjobs_orchestrator.local.resources.pipelines.execution import DEFINITION
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE_EXECUTION
-from microjobs_orchestrator.local.resources.pipelines.step_run import ENDS
+from microjobs_orchestrator.local.resources.pipelines.step_run import FINAL_STATUSES
 from microjobs_orchestrator.local.resources.state_changes import ResourceEvent
 from microjobs_orchestrator.local.state import Record
 
-EXECUTION_TYPE = "SageMaker Model Building Pipeline Execution Status Change"
-STEP_TYPE = "SageMaker Model Building Pipeline Execution Step Status Change"
+EXECUTION_EVENT_TYPE = "SageMaker Model Building Pipeline Execution Status Change"
+STEP_EVENT_TYPE = "SageMaker Model Building Pipeline Execution Step Status Change"
 
 EXECUTION_MEMBERS = {
     "PipelineExecutionDisplayName": "pipelineExecutionDisplayName",
@@ -42,9 +42,9 @@ def make_execution_event(before: Record | None, after: Record) -> ResourceEvent:
     }
     if before is not None:
         detail["previousPipelineExecutionStatus"] = before.status
-    if PIPELINE_EXECUTION.lifecycle and after.status not in PIPELINE_EXECUTION.lifecycle.transitional:
+    if PIPELINE_EXECUTION.lifecycle and after.status not in PIPELINE_EXECUTION.lifecycle.transitional_statuses:
         detail["executionEndTime"] = _format_time(after.modified)
-    return _make_event(EXECUTION_TYPE, after, detail)
+    return _make_event(EXECUTION_EVENT_TYPE, after, detail)
 
 
 def make_step_event(before: Record | None, after: Record, execution: Record) -> ResourceEvent:
@@ -59,9 +59,9 @@ def make_step_event(before: Record | None, after: Record, execution: Record) -> 
         detail["stepType"] = step_type
     if before is not None:
         detail["previousStepStatus"] = before.status
-    if after.status in ENDS:
+    if after.status in FINAL_STATUSES:
         detail["stepEndTime"] = _format_time(description.get("EndTime", after.modified))
-    return _make_event(STEP_TYPE, execution, detail)
+    return _make_event(STEP_EVENT_TYPE, execution, detail)
 
 
 def _make_event(event_type: str, execution: Record, detail: Mapping[str, Any]) -> ResourceEvent:
@@ -88,7 +88,8 @@ def _format_time(seconds: float) -> str:
 
 
 def find_step_type(execution: Record, name: str) -> str | None:
-    """Return the type of a step. A step of a ForEach step has the name in the definition and the iteration's number."""
+    """Return the type of a step. In a ForEach step, the name of a step ends with a hyphen and the iteration's
+    number."""
     types = _read_types(execution.request[DEFINITION])
     return types.get(name) or types.get(name.rpartition("-")[0])
 

@@ -10,7 +10,7 @@ from typing import Any
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
 from microjobs_orchestrator.local.state import Owner, Query, Record, State
 
-KIND = "pipeline-execution-step"
+STEP_KIND = "pipeline-execution-step"
 """The kind of the records. AWS has no ARN for a step."""
 EXECUTION_KIND = "pipeline-execution"
 MAX_REASON_CHARACTERS = 1024
@@ -18,8 +18,8 @@ MAX_STEPS = 100_000
 """Maximum number of steps that are read for one execution."""
 
 REQUEST, RESOURCE, OUTPUTS, RETRY_TIME = "Request", "Resource", "Outputs", "RetryTime"
-"""Keys of the internal state: the resolved arguments, the name of the created resource, the outputs of a
-step that creates no resource, and the time of the next attempt."""
+"""Keys of the internal state. Their values are the resolved arguments, the name of the created resource, the outputs of
+a step that creates no resource (for a ForEach step, its items), and the time of the next attempt."""
 
 
 class StepStatus(StrEnum):
@@ -33,7 +33,7 @@ class StepStatus(StrEnum):
     SUCCEEDED = "Succeeded"
 
 
-ENDS = (StepStatus.STOPPED, StepStatus.FAILED, StepStatus.SUCCEEDED)
+FINAL_STATUSES = (StepStatus.STOPPED, StepStatus.FAILED, StepStatus.SUCCEEDED)
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A change of a step: its status, metadata and failure."""
+class StepChange:
+    """A change of a step: its new status, metadata and failure."""
 
     status: StepStatus
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -100,10 +100,10 @@ class StepRun:
 
     @property
     def has_ended(self) -> bool:
-        return self.status in ENDS
+        return self.status in FINAL_STATUSES
 
     @property
-    def attempts(self) -> int:
+    def attempt_count(self) -> int:
         return int(self.record.description["AttemptCount"])
 
     @property
@@ -111,18 +111,20 @@ class StepRun:
         members: Mapping[str, Any] = self.record.description.get("Metadata", {})
         return members
 
-    def store(self, progress: Progress, **members: Any) -> None:
-        """Store the progress of the step."""
-        if progress.status in ENDS:
+    def store(self, step_change: StepChange, **members: Any) -> None:
+        """Store a change of the step."""
+        if step_change.status in FINAL_STATUSES:
             members["EndTime"] = time.time()
-        if progress.failure is not None and progress.status is StepStatus.FAILED:
-            members["FailureReason"] = progress.failure.reason[:MAX_REASON_CHARACTERS]
-        if progress.metadata:
-            members["Metadata"] = progress.metadata
-        changes = {"StepStatus": progress.status, **members}
-        changed = self._state.update(KIND, self.record.name, changes, progress.status, internal=dict(progress.internal))
-        assert changed is not None  # noqa: S101  only the execution deletes its steps
-        self.record = changed
+        if step_change.failure is not None and step_change.status is StepStatus.FAILED:
+            members["FailureReason"] = step_change.failure.reason[:MAX_REASON_CHARACTERS]
+        if step_change.metadata:
+            members["Metadata"] = step_change.metadata
+        changes = {"StepStatus": step_change.status, **members}
+        changed_record = self._state.update(
+            STEP_KIND, self.record.name, changes, step_change.status, internal=dict(step_change.internal)
+        )
+        assert changed_record is not None  # noqa: S101  only the execution deletes its steps
+        self.record = changed_record
 
 
 def add_step(state: State, execution: str, step: Step, iteration: Iteration | None = None) -> StepRun:
@@ -142,14 +144,14 @@ def add_step(state: State, execution: str, step: Step, iteration: Iteration | No
         "AttemptCount": 1,
     }
     owner = Owner(EXECUTION_KIND, execution)
-    record = state.add(KIND, name, f"{KIND}/{name}", StepStatus.STARTING, {}, description, owner=owner)
+    record = state.add(STEP_KIND, name, f"{STEP_KIND}/{name}", StepStatus.STARTING, {}, description, owner=owner)
     return StepRun(state, step, record, iteration)
 
 
 def list_steps(state: State, execution: str, *, descending: bool = True) -> list[Record]:
-    """Return the records of an execution's steps in the order of their start."""
+    """Return the records of an execution's steps, sorted by their start, by default the latest first."""
     owner = Owner(EXECUTION_KIND, execution)
-    return state.find(Query(KIND, owner=owner, descending=descending, limit=MAX_STEPS))
+    return state.find(Query(STEP_KIND, owner=owner, descending=descending, limit=MAX_STEPS))
 
 
 def reset_step(state: State, record: Record) -> None:
@@ -158,7 +160,7 @@ def reset_step(state: State, record: Record) -> None:
     A ForEach step keeps its items and the iterations that succeeded.
     """
     if "ForEach" not in record.description.get("Metadata", {}):
-        state.delete(KIND, record.name)
+        state.delete(STEP_KIND, record.name)
         return
     status = StepStatus.EXECUTING
-    state.update(KIND, record.name, {"StepStatus": status, "EndTime": None, "FailureReason": None}, status)
+    state.update(STEP_KIND, record.name, {"StepStatus": status, "EndTime": None, "FailureReason": None}, status)

@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
 from microjobs_orchestrator.local.state import Owner, Query, Record, State
 
 VERSION = Kind("pipeline-version", "PipelineVersion", "pipeline version", verbs=(), sort_by="Name", newest_first=True)
-"""Not a kind of resources: a version has no operations of its own, except those on its pipeline."""
+"""The kind of the records of versions. Versions are not resources: operations on pipelines read and change them."""
 
 MAX_ALIASES = 10
 PAGE_SIZE = 1000
@@ -89,29 +89,30 @@ def delete_versions(state: State, pipeline: str) -> None:
         state.delete(VERSION.arn_type, pipeline, version=version.version)
 
 
-def check_aliases(aliases: Collection[str], others: Mapping[str, int]) -> None:
+def check_aliases(aliases: Collection[str], other_aliases: Mapping[str, int]) -> None:
     """Check the aliases of a version.
 
     Args:
-        others: aliases of other versions of the pipeline, with their PipelineVersionIds.
+        other_aliases: aliases of other versions of the pipeline, with their PipelineVersionIds.
 
     Raises:
         ValidationError: an alias is invalid, or belongs to another version.
     """
     if len(aliases) > MAX_ALIASES:
-        raise ValidationError(f"A version can have {MAX_ALIASES} aliases, not {len(aliases)}.")
+        raise ValidationError(f"A version can have at most {MAX_ALIASES} aliases, not {len(aliases)}.")
     if len(set(aliases)) < len(aliases):
         raise ValidationError(f"The aliases {', '.join(sorted(aliases))} must be different.")
     for alias in aliases:
         if alias.isdigit():
             raise ValidationError(f"The alias {alias!r} must not consist of digits only.")
-        if alias in others:
+        if alias in other_aliases:
             raise ValidationError(
-                f"The alias {alias!r} belongs to version {others[alias]}: remove it there with UpdatePipelineVersion."
+                f"The alias {alias!r} belongs to version {other_aliases[alias]}: remove it from that version with "
+                "UpdatePipelineVersion."
             )
 
 
 def list_other_aliases(state: State, pipeline: str, number: int = 0) -> dict[str, int]:
-    """Return the aliases of all versions except one, with their PipelineVersionIds."""
+    """Return the aliases of all versions except the version `number`, with their PipelineVersionIds."""
     versions = (version for version in iterate_versions(state, pipeline) if version.version != number)
     return {alias: version.version for version in versions for alias in get_aliases(version)}

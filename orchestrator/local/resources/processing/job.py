@@ -12,12 +12,12 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT, SERVER_ENDED_REASON, JobHandle
 from microjobs_orchestrator.local.lifecycle.sync import Sync
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
-from microjobs_orchestrator.local.resources.processing.plan import make_plan, output_items
+from microjobs_orchestrator.local.resources.processing.plan import list_output_items, make_plan
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 
 DEFAULT_MAX_RUNTIME = 86_400
-"""Seconds, as on SageMaker: one day."""
+"""Default time limit in seconds: one day, as on SageMaker."""
 
 
 class ProcessingJob:
@@ -53,7 +53,7 @@ class ProcessingJob:
     def handle_start(self, hosts: Sequence[Host]) -> float:
         """Start the continuous uploads; return the seconds that the hosts may run."""
         elapsed, store, note = self.job.store_start(), self.job.context.store, self.job.note
-        for number, output in enumerate(self._outputs("Continuous")):
+        for number, output in enumerate(self._list_outputs("Continuous")):
             folder = self.job.folder / "sync" / str(number)
             sync = Sync(store, hosts, output["LocalPath"], output["S3Uri"], folder, note, deletes=False)
             sync.start()
@@ -61,22 +61,23 @@ class ProcessingJob:
         stopping = self.job.request.get("StoppingCondition", {})
         return float(stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME)) - elapsed
 
-    def _outputs(self, mode: str) -> list[Mapping[str, Any]]:
-        """Return the S3Output structures that have a given S3UploadMode."""
-        items = [item["S3Output"] for item in output_items(self.job.request)]
+    def _list_outputs(self, mode: str) -> list[Mapping[str, Any]]:
+        """Return the S3Output structures whose S3UploadMode is `mode`."""
+        items = [item["S3Output"] for item in list_output_items(self.job.request)]
         return [item for item in items if item["S3UploadMode"] == mode]
 
     def _handle_outcome(self, outcome: Outcome) -> None:
-        message, result = self._read_message(outcome.hosts), self.job.result(outcome)
-        if result.end_reason is EndReason.COMPLETED:
+        message, end = self._read_message(outcome.hosts), self.job.determine_end(outcome)
+        if end.end_reason is EndReason.COMPLETED:
             self._upload_outputs(outcome.hosts)
-        reason = "MaxRuntimeExceeded" if result.end_reason is EndReason.TIMED_OUT else result.reason
-        exit_message = None if result.end_reason is EndReason.SHUT_DOWN else message
-        self.job.end(result.status, ExitMessage=exit_message, FailureReason=reason)
+        reason = "MaxRuntimeExceeded" if end.end_reason is EndReason.TIMED_OUT else end.reason
+        exit_message = None if end.end_reason is EndReason.SHUT_DOWN else message
+        self.job.end(end.status, ExitMessage=exit_message, FailureReason=reason)
 
     def _upload_outputs(self, hosts: Sequence[Host]) -> None:
-        """Upload the EndOfJob outputs. Copy all of them from the hosts first: a failed copy then uploads nothing."""
-        folder, items = self.job.folder / "collected", self._outputs("EndOfJob")
+        """Upload the EndOfJob outputs. Copy all of them from the hosts first, so that nothing is uploaded if a copy
+        fails."""
+        folder, items = self.job.folder / "collected", self._list_outputs("EndOfJob")
         trees = [
             outputs.merge_outputs(hosts, item["LocalPath"], folder / str(number), self.job.note)
             for number, item in enumerate(items)
@@ -85,7 +86,7 @@ class ProcessingJob:
             outputs.upload(self.job.context.store, tree, item["S3Uri"])
 
     def _read_message(self, hosts: Sequence[Host]) -> str | None:
-        """Return the first kilobyte of the hosts' joined exit messages; None if they are empty."""
+        """Join the exit messages of the hosts, and return the first kilobyte; None if all messages are empty."""
         content = b"".join(self.job.read_file(hosts, LAYOUT.message).values())
         try:
             return contract.parse_message(content) or None

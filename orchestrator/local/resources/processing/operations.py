@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.resources.experiments import job_components
 from microjobs_orchestrator.local.resources.operations import Request, RunningOperations
 from microjobs_orchestrator.local.resources.processing.job import ProcessingJob
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
-from microjobs_orchestrator.local.resources.processing.plan import output_items
+from microjobs_orchestrator.local.resources.processing.plan import list_output_items
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Record
 
@@ -26,21 +26,21 @@ class ProcessingJobOperations(RunningOperations):
     kind = PROCESSING_JOB
 
     def add(self, request: Request) -> Record:
-        """Check the paths, the names and the buckets of the outputs; add the job.
+        """Check the paths and the names of the inputs and outputs, and the buckets of the outputs; add the job.
 
-        AWS refuses two inputs with the same LocalPath: https://github.com/aws/sagemaker-python-sdk/issues/4939. To
-        refuse two inputs or two outputs with the same name is a decision of this project. The LocalPath of an input may
-        be inside the LocalPath of another input: FrameworkProcessor puts its code below the usual input folder.
+        AWS refuses two inputs with the same LocalPath: https://github.com/aws/sagemaker-python-sdk/issues/4939. This
+        project also refuses two inputs, or two outputs, with the same name. The LocalPath of an input may be inside the
+        LocalPath of another input: FrameworkProcessor puts its code below the usual input folder.
         """
         input_items = request.get("ProcessingInputs", [])
         paths = [str(PurePosixPath(item["S3Input"]["LocalPath"])) for item in input_items]
         inputs.check_unique("The LocalPaths of processing inputs", paths)
         inputs.check_unique("InputNames", [item["InputName"] for item in input_items])
-        inputs.check_unique("OutputNames", [item["OutputName"] for item in output_items(request)])
+        inputs.check_unique("OutputNames", [item["OutputName"] for item in list_output_items(request)])
         for item in input_items:
             _check_path(item["S3Input"]["LocalPath"], f"input {item['InputName']!r}")
             parse_uri(item["S3Input"]["S3Uri"])
-        for item in output_items(request):
+        for item in list_output_items(request):
             _check_path(item["S3Output"]["LocalPath"], f"output {item['OutputName']!r}")
             bucket, prefix = parse_uri(item["S3Output"]["S3Uri"])
             self.context.store.check_writable(bucket, outputs.join_key(prefix, "output"))

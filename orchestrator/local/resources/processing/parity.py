@@ -6,7 +6,7 @@ from microjobs_orchestrator.local.parity import common
 from microjobs_orchestrator.local.parity.common import make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Refused, Rows
 
-APP_MANAGED = Refused("only AWS's own processing applications transfer their files themselves")
+APP_MANAGED = Refused("supported only by AWS's own processing applications, which transfer their files themselves")
 
 INPUT: Rows = {
     "S3Uri": Honoured("objects with this key prefix"),
@@ -55,7 +55,7 @@ CREATE: Rows = {
         }
     ),
     "ProcessingResources": Members({"ClusterConfig": Members({**common.CLUSTER, **common.PREFERENCES})}),
-    "StoppingCondition": Members({"MaxRuntimeInSeconds": common.STOPPING["MaxRuntimeInSeconds"]}),
+    "StoppingCondition": Members({"MaxRuntimeInSeconds": common.STOPPING_CONDITION["MaxRuntimeInSeconds"]}),
     "AppSpecification": Members(
         {
             "ImageUri": Honoured("an image of the engine; the configuration may define aliases"),

@@ -16,42 +16,46 @@ from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Plan
 def make_plan(job: JobHandle, folder: Path) -> Plan:
     """Return the plan of a job, with its inputs and configuration files in a new folder."""
     cluster: Mapping[str, Any] = job.request["ProcessingResources"]["ClusterConfig"]
-    isolated = bool(job.request.get("NetworkConfig", {}).get("EnableNetworkIsolation", False))
+    is_isolated = bool(job.request.get("NetworkConfig", {}).get("EnableNetworkIsolation", False))
     sources = [item["S3Input"] for item in job.request.get("ProcessingInputs", [])]
     objects = [inputs.find_objects(job.context.store, source, "processing input") for source in sources]
     names, hosts = host_names(cluster["InstanceCount"]), []
     certificate, key = make_certificate(job.name)
     for index, name in enumerate(names):
-        linked = []
-        for number, (source, found) in enumerate(zip(sources, objects, strict=True)):
-            part = inputs.select_share(found, source.get("S3DataDistributionType", ""), len(names), index)
-            linked.append(Input(source["LocalPath"], inputs.link_objects(part, folder / "inputs" / name / str(number))))
+        linked_inputs = []
+        for number, (source, input_objects) in enumerate(zip(sources, objects, strict=True)):
+            part = inputs.select_share(input_objects, source.get("S3DataDistributionType", ""), len(names), index)
+            linked_inputs.append(
+                Input(source["LocalPath"], inputs.link_objects(part, folder / "inputs" / name / str(number)))
+            )
         layout = Layout(folder / "files" / name)
         _write_files(job, layout, ResourceConfig(name, names))
-        contract.write_job_certificate(layout, certificate, key)  # for Dask, which the job may use
-        hosts.append(_plan_host(job, name, layout.root, linked, cluster["InstanceType"], isolated=isolated))
-    return Plan(job.plan_name, tuple(hosts), isolated)
+        contract.write_job_certificate(layout, certificate, key)  # the job may use Dask, which needs the certificate
+        hosts.append(
+            _plan_host(job, name, layout.root, linked_inputs, cluster["InstanceType"], is_isolated=is_isolated)
+        )
+    return Plan(job.plan_name, tuple(hosts), is_isolated)
 
 
 def _plan_host(
-    job: JobHandle, name: str, files: Path, linked: Sequence[Input], instance_type: str, *, isolated: bool
+    job: JobHandle, name: str, files: Path, linked_inputs: Sequence[Input], instance_type: str, *, is_isolated: bool
 ) -> HostPlan:
     application, context = job.request["AppSpecification"], job.context
     entrypoint = application.get("ContainerEntrypoint")
-    # With an entry point and no arguments, the image's own arguments are not used, as in Docker.
+    # As in Docker, a request with an entry point but without arguments does not use the image's own arguments.
     arguments = application.get("ContainerArguments", () if entrypoint else None)
-    access = {} if isolated else context.make_access_variables()
+    access = {} if is_isolated else context.make_access_variables()
     return HostPlan(
         name=name,
         image=context.resolve_image(application["ImageUri"]),
         files=files,
-        inputs=tuple(linked),
+        inputs=tuple(linked_inputs),
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=None if arguments is None else tuple(arguments),
         environment={**access, **job.request.get("Environment", {})},
-        defaults={} if isolated else context.make_package_variables(),
+        defaults={} if is_isolated else context.make_package_variables(),
         limits=context.find_host_limits(instance_type),
-        gpus=instances.has_gpus(instance_type),
+        has_gpus=instances.has_gpus(instance_type),
     )
 
 
@@ -59,10 +63,10 @@ def _write_files(job: JobHandle, layout: Layout, resources: ResourceConfig) -> N
     contract.write_processing_resource_config(layout, resources)
     contract.write_processing_job_config(layout, job.request, job.arn)
     layout.output.mkdir(parents=True)
-    for item in output_items(job.request):
+    for item in list_output_items(job.request):
         layout.resolve_local_path(item["S3Output"]["LocalPath"]).mkdir(parents=True, exist_ok=True)
 
 
-def output_items(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def list_output_items(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the items of ProcessingOutputConfig.Outputs; none if the request has no outputs."""
     return list(request.get("ProcessingOutputConfig", {}).get("Outputs", []))

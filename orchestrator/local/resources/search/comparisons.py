@@ -1,4 +1,4 @@
-"""The operators of filters: each one becomes a function of a property's values.
+"""The operators of filters. Each filter is converted to a function that takes the values of a property.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Filter.html
 """
@@ -14,28 +14,29 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.search.properties import Property, ValueType
 
 Test = Callable[[Sequence[Any]], bool]
-"""A function of all values that a resource has for a property. The sequence is empty if it lacks the property."""
+"""A function that takes all values that a resource has for a property, and returns whether they match a filter. The
+sequence of values is empty if the resource does not have the property."""
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?")
 BOOLEANS = {"true": True, "false": False}
 
-_ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
+_ORDER_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "GreaterThan": operator.gt,
     "GreaterThanOrEqualTo": operator.ge,
     "LessThan": operator.lt,
     "LessThanOrEqualTo": operator.le,
 }
-_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {"Equals": operator.eq, **_ORDER}
-_EQUALITY = ("Equals", "NotEquals")
-_TEXT = ("Contains", "In")
+_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {"Equals": operator.eq, **_ORDER_OPERATORS}
+_EQUALITY_OPERATORS = ("Equals", "NotEquals")
+_TEXT_OPERATORS = ("Contains", "In")
 
 OPERATORS: Mapping[ValueType, Sequence[str]] = {
-    ValueType.TEXT: (*_EQUALITY, *_TEXT),
-    ValueType.NUMBER: (*_EQUALITY, *_ORDER),
-    ValueType.TIME: (*_EQUALITY, *_ORDER),
-    ValueType.BOOLEAN: _EQUALITY,
-    ValueType.TEXT_OR_NUMBER: (*_EQUALITY, *_TEXT, *_ORDER),
+    ValueType.TEXT: (*_EQUALITY_OPERATORS, *_TEXT_OPERATORS),
+    ValueType.NUMBER: (*_EQUALITY_OPERATORS, *_ORDER_OPERATORS),
+    ValueType.TIME: (*_EQUALITY_OPERATORS, *_ORDER_OPERATORS),
+    ValueType.BOOLEAN: _EQUALITY_OPERATORS,
+    ValueType.TEXT_OR_NUMBER: (*_EQUALITY_OPERATORS, *_TEXT_OPERATORS, *_ORDER_OPERATORS),
     ValueType.STRUCTURE: (),
 }
 """The operators that need a Value, by the type of the property. `Exists` and `NotExists` work with all types."""
@@ -54,10 +55,10 @@ def make_test(prop: Property, name: str, value: str | None) -> Test:
     if name in ("Exists", "NotExists"):
         if value is not None:
             raise ValidationError(f"Filter {prop.name!r}: remove Value {value!r}, which {name} does not use.")
-        return _exists if name == "Exists" else _is_missing
-    allowed = OPERATORS[prop.type]
-    if name not in allowed:
-        supported = ", ".join((*allowed, "Exists", "NotExists"))
+        return _has_values if name == "Exists" else _has_no_values
+    operators = OPERATORS[prop.type]
+    if name not in operators:
+        supported = ", ".join((*operators, "Exists", "NotExists"))
         raise ValidationError(
             f"Filter {prop.name!r}: the property is {prop.type.value}, which {name} does not support; use {supported}."
         )
@@ -76,16 +77,16 @@ def _make_value_test(prop: Property, name: str, value: str) -> Test:
         texts = {text.strip() for text in value.split(",")}
         return lambda values: any(item in texts for item in values)
     compare = _COMPARISONS[name]
-    convert, expected = _make_converter(prop, value, must_be_number=name in _ORDER)
+    convert, expected_value = _make_converter(prop, value, must_be_number=name in _ORDER_OPERATORS)
     return lambda values: any(
-        (converted := convert(item)) is not None and compare(converted, expected) for item in values
+        (converted := convert(item)) is not None and compare(converted, expected_value) for item in values
     )
 
 
 def _make_converter(prop: Property, value: str, *, must_be_number: bool) -> tuple[Callable[[Any], Any], Any]:
     """Return the value of a filter, and a function that converts a property's value to the same type.
 
-    The function returns None for a value that cannot be compared with the filter's.
+    The function returns None for a value that cannot be compared with the filter's value.
     """
     match prop.type:
         case ValueType.NUMBER:
@@ -95,16 +96,16 @@ def _make_converter(prop: Property, value: str, *, must_be_number: bool) -> tupl
         case ValueType.BOOLEAN:
             return _keep, _parse_boolean(prop, value)
         case ValueType.TEXT_OR_NUMBER if must_be_number or read_number(value) is not None:
-            is_whole = value.lstrip("+-").isdigit()
-            return (_read_whole_number if is_whole else read_number), _parse_number(prop, value)
+            is_integer = value.lstrip("+-").isdigit()
+            return (_read_whole_number if is_integer else read_number), _parse_number(prop, value)
     return _keep, value
 
 
-def _exists(values: Sequence[Any]) -> bool:
+def _has_values(values: Sequence[Any]) -> bool:
     return len(values) > 0
 
 
-def _is_missing(values: Sequence[Any]) -> bool:
+def _has_no_values(values: Sequence[Any]) -> bool:
     return len(values) == 0
 
 
@@ -136,7 +137,7 @@ def _parse_time(prop: Property, value: str) -> float:
         if TIME.fullmatch(value):
             time = datetime.fromisoformat(value)
             return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    except ValueError:  # such as month 13
+    except ValueError:  # the text may have an invalid number, such as month 13
         pass
     raise ValidationError(f"Filter {prop.name!r}: Value {value!r} must be a time such as 2026-01-31T12:00:00.")
 

@@ -1,4 +1,4 @@
-"""SearchExpression: conditions that become one function of a resource.
+"""SearchExpression. All its conditions are converted to one function that takes a resource.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_SearchExpression.html
 """
@@ -22,11 +22,11 @@ Members = Mapping[str, Any]
 
 MAX_CONDITIONS = 50
 """Maximum number of filters, nested filters and subexpressions in one expression, at all levels."""
-LISTS = ("Filters", "NestedFilters", "SubExpressions")
+CONDITION_LISTS = ("Filters", "NestedFilters", "SubExpressions")
 
 
 def compile_expression(searchable: Searchable, expression: Members) -> Predicate:
-    """Return a function that tells whether a resource satisfies an expression.
+    """Return a function that returns whether a resource satisfies an expression.
 
     Raises:
         ValidationError: the expression is empty or too large, or one of its filters is invalid.
@@ -47,7 +47,7 @@ def _check_size(expression: Members) -> None:
 
 
 def _list_conditions(expression: Members) -> Iterator[Members]:
-    for name in LISTS:
+    for name in CONDITION_LISTS:
         for condition in expression.get(name, []):
             yield condition
             yield from _list_conditions(condition)
@@ -60,7 +60,7 @@ def _compile(searchable: Searchable, expression: Members) -> Predicate:
         *(_compile(searchable, item) for item in expression.get("SubExpressions", [])),
     ]
     if not parts:
-        raise ValidationError(f"SearchExpression is empty: add one of {', '.join(LISTS)}, or leave it out.")
+        raise ValidationError(f"SearchExpression is empty: add one of {', '.join(CONDITION_LISTS)}, or leave it out.")
     combine = any if expression.get("Operator", "And") == "Or" else all
     return lambda document: combine(part(document) for part in parts)
 
@@ -74,11 +74,11 @@ def _make_filter(prop: Property, item: Members) -> Predicate:
     return lambda document: test(prop.read(document))
 
 
-def _make_nested_filter(searchable: Searchable, nested: Members) -> Predicate:
-    """Return a function that tells whether one item of a list satisfies all filters."""
-    items, shape = find_list(searchable.shape, searchable.strip(nested["NestedPropertyName"]))
-    names = [_strip_list(items.name, searchable.strip(item["Name"])) for item in nested["Filters"]]
-    pairs = zip(names, nested["Filters"], strict=True)
+def _make_nested_filter(searchable: Searchable, nested_filter: Members) -> Predicate:
+    """Return a function that returns whether one item of a list satisfies all filters."""
+    items, shape = find_list(searchable.shape, searchable.strip(nested_filter["NestedPropertyName"]))
+    names = [_strip_list(items.name, searchable.strip(item["Name"])) for item in nested_filter["Filters"]]
+    pairs = zip(names, nested_filter["Filters"], strict=True)
     parts = [_make_filter(find_member(shape, name), item) for name, item in pairs]
     return lambda document: any(all(part(item) for part in parts) for item in items.read(document))
 
@@ -91,7 +91,8 @@ def _strip_list(list_name: str, name: str) -> str:
 
 
 def compile_visibility(searchable: Searchable, conditions: Sequence[Mapping[str, str]]) -> Predicate:
-    """Return a function that tells whether a resource has the value of each condition, or lacks the tag.
+    """Return a function that returns whether a resource satisfies all conditions. Each condition requires that the
+    resource has the condition's value for a tag, or does not have this tag.
 
     Raises:
         ValidationError: a key is not the name of a tag.

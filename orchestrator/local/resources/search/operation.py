@@ -1,22 +1,29 @@
-"""The operation Search.
+"""The operations Search and GetSearchSuggestions.
 
-Each request reads all resources of one kind, and keeps only those of the requested page in memory.
-Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Search.html
+Each request reads all resources of one kind. Search keeps only the resources of the requested page in memory.
+Sources: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Search.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_GetSearchSuggestions.html
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.listing import PAGE_SIZE
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request
+from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response
 from microjobs_orchestrator.local.resources.search.expressions import (
     Predicate,
     compile_expression,
     compile_visibility,
 )
 from microjobs_orchestrator.local.resources.search.ordering import Order, SortKey, format_token, read_token
-from microjobs_orchestrator.local.resources.search.properties import Document, find_property
-from microjobs_orchestrator.local.resources.search.searchable import SEARCHABLE, Searchable
+from microjobs_orchestrator.local.resources.search.properties import (
+    Document,
+    ValueType,
+    find_property,
+    list_suggestions,
+)
+from microjobs_orchestrator.local.resources.search.searchable import SEARCHABLE_KINDS, Searchable
 from microjobs_orchestrator.local.state import Query, Record, State
 
 SCAN_SIZE = 100
@@ -30,20 +37,20 @@ class Resource(Document):
         self.record = record
         self._operations = operations
         self._times = {"CreationTime": record.created, "LastModifiedTime": record.modified}
-        self._computed: Mapping[str, Any] | None = None
+        self._computed_members: Mapping[str, Any] | None = None
 
     def get(self, name: str, /) -> Any:
         if name == "Tags":
             return self._operations.context.state.tags(self.record.arn)
-        for known in (self._times, self.record.description):
-            if name in known:
-                return known[name]
+        for members in (self._times, self.record.description):
+            if name in members:
+                return members[name]
         return self._compute().get(name)
 
     def _compute(self) -> Mapping[str, Any]:
-        if self._computed is None:
-            self._computed = self._operations.compute_members(self.record)
-        return self._computed
+        if self._computed_members is None:
+            self._computed_members = self._operations.compute_members(self.record)
+        return self._computed_members
 
     def describe(self, searchable: Searchable) -> dict[str, object]:
         """Return the resource in the form of a result."""
@@ -51,18 +58,30 @@ class Resource(Document):
         return searchable.wrap({name: value for name, value in members.items() if value is not None})
 
 
-class Search:
-    """The operation on the kinds that AWS can search."""
+class SearchOperation:
+    """Search and GetSearchSuggestions, for the kinds in SEARCHABLE_KINDS."""
 
-    def __init__(self, state: State, kinds: Sequence[Operations]) -> None:
+    def __init__(self, state: State, all_operations: Sequence[Operations]) -> None:
         self._state = state
-        self._operations = {operations.kind.noun: operations for operations in kinds}
+        self._operations = {operations.kind.noun: operations for operations in all_operations}
 
-    def handlers(self) -> Mapping[str, Handler]:
-        return {"Search": self.search}
+    def list_handlers(self) -> Mapping[str, Handler]:
+        return {"Search": self.search, "GetSearchSuggestions": self.suggest}
 
-    def search(self, request: Request) -> Answer:
-        searchable = SEARCHABLE[request["Resource"]]  # the parity rows refuse other resources
+    def suggest(self, request: Request) -> Response:
+        """Return the names of all hyperparameters, tags and metrics that begin with the hint, as Search uses them."""
+        searchable = SEARCHABLE_KINDS[request["Resource"]]  # the parity rows refuse other resources
+        hint = request.get("SuggestionQuery", {}).get("PropertyNameQuery", {}).get("PropertyNameHint", "")
+        names = {
+            name
+            for resource in self._scan(searchable)
+            for name in list_suggestions(searchable.shape, resource)
+            if name.startswith(hint)
+        }
+        return {"PropertyNameSuggestions": [{"PropertyName": name} for name in sorted(names)]}
+
+    def search(self, request: Request) -> Response:
+        searchable = SEARCHABLE_KINDS[request["Resource"]]  # the parity rows refuse other resources
         matches = _compile_request(searchable, request)
         order = _make_order(searchable, request)
         position = read_token(request["NextToken"]) if request.get("NextToken") else None
@@ -77,13 +96,13 @@ class Search:
                     if order.is_after(key, position):
                         yield key, resource
 
-        found = order.take_first(find_candidates(), limit + 1)
-        results = [resource.describe(searchable) for _, resource in found[:limit]]
-        answer = {"Results": results, "TotalHits": {"Value": total, "Relation": "EqualTo"}}
-        return answer | ({"NextToken": format_token(found[limit - 1][0])} if len(found) > limit else {})
+        resources = order.take_first(find_candidates(), limit + 1)
+        results = [resource.describe(searchable) for _, resource in resources[:limit]]
+        response = {"Results": results, "TotalHits": {"Value": total, "Relation": "EqualTo"}}
+        return response | ({"NextToken": format_token(resources[limit - 1][0])} if len(resources) > limit else {})
 
     def _scan(self, searchable: Searchable) -> Iterator[Resource]:
-        """Yield all resources of a kind, by name, because names do not change during the scan."""
+        """Yield all resources of a kind, sorted by name, because names do not change during the scan."""
         operations, after = self._operations[searchable.kind.noun], None
         while True:
             query = Query(searchable.kind.arn_type, order_by="name", descending=False, limit=SCAN_SIZE, after=after)
@@ -105,4 +124,6 @@ def _compile_request(searchable: Searchable, request: Request) -> Predicate:
 
 def _make_order(searchable: Searchable, request: Request) -> Order:
     prop = find_property(searchable.shape, searchable.strip(request.get("SortBy", "LastModifiedTime")))
+    if prop.type is ValueType.STRUCTURE:
+        raise ValidationError(f"SortBy {request['SortBy']!r} is a structure: sort by one of its members.")
     return Order(prop, descending=request.get("SortOrder", "Descending") == "Descending")

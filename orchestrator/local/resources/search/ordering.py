@@ -1,7 +1,7 @@
 """The order of results, and the tokens of their pages.
 
-A token contains the sort key of a page's last resource, so that no page skips or repeats resources if others
-are added or deleted between two requests.
+A token contains the sort key of a page's last resource. Therefore, no page skips or repeats resources if others are
+added or deleted between two requests.
 """
 
 import base64
@@ -24,7 +24,8 @@ SortKey = tuple[int, float, str, str, int]
 
 NUMBER_RANK, TEXT_RANK = 1, 2
 MISSING_RANKS = {False: 3, True: 0}
-"""The rank of resources without the property, by whether the order is descending: they come last in both orders."""
+"""The rank of resources without the property. The key states whether the order is descending. These resources come last
+in both orders."""
 
 
 class Order:
@@ -32,11 +33,11 @@ class Order:
 
     def __init__(self, prop: Property, *, descending: bool) -> None:
         self._property = prop
-        self._descending = descending
+        self._is_descending = descending
 
     def make_key(self, record: Record, document: Structure) -> SortKey:
         values = self._property.read(document)
-        value = self._convert(values[0]) if values else (MISSING_RANKS[self._descending], 0.0, "")
+        value = self._convert(values[0]) if values else (MISSING_RANKS[self._is_descending], 0.0, "")
         return (*value, record.name, record.version)
 
     def _convert(self, value: Any) -> tuple[int, float, str]:
@@ -46,10 +47,10 @@ class Order:
 
     def is_after(self, key: SortKey, position: SortKey | None) -> bool:
         """Return whether a resource comes after a position: the last resource of the previous page, or None."""
-        return position is None or (key < position if self._descending else key > position)
+        return position is None or (key < position if self._is_descending else key > position)
 
     def take_first(self, items: Iterable[tuple[SortKey, Item]], count: int) -> list[tuple[SortKey, Item]]:
-        select = heapq.nlargest if self._descending else heapq.nsmallest
+        select = heapq.nlargest if self._is_descending else heapq.nsmallest
         return select(count, items, key=itemgetter(0))
 
 

@@ -1,14 +1,15 @@
-"""Parity rows of Search."""
+"""Parity rows of Search and GetSearchSuggestions."""
 
 from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity.common import ONE_ACCOUNT, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
-from microjobs_orchestrator.local.resources.search.searchable import SEARCHABLE
+from microjobs_orchestrator.local.resources.search.searchable import SEARCHABLE_KINDS
 
 FILTER: Rows = {
     "Name": Honoured(
-        "a property, with dots between its members, or `Tags.key`, `HyperParameters.name`, `Metrics.name`"
+        "a property; dots join the names of nested members, as in `ModelArtifacts.S3ModelArtifacts`. Or `Tags.key`, "
+        "`HyperParameters.name`, `Metrics.name`"
     ),
     "Operator": Honoured("texts are case-sensitive; NotEquals also finds resources without the property"),
     "Value": Honoured("times are in UTC unless they have an offset"),
@@ -22,7 +23,8 @@ EXPRESSION: Rows = {
 }
 
 RESOURCE = Honoured(
-    values=tuple(SEARCHABLE), reason="the server has no other resources that Search can find: use their List operation"
+    values=tuple(SEARCHABLE_KINDS),
+    reason="Search does not find resources of other kinds on this server: use their List operations",
 )
 
 SEARCH: Rows = {
@@ -34,4 +36,15 @@ SEARCH: Rows = {
     "VisibilityConditions": Members({"Key": Honoured("`Tags.key`"), "Value": Honoured()}),
 }
 
-ROWS: Mapping[str, Rows] = {"Search": SEARCH}
+SUGGESTIONS: Rows = {
+    "Resource": RESOURCE,
+    "SuggestionQuery": Members(
+        {
+            "PropertyNameQuery": Members(
+                {"PropertyNameHint": Honoured("the beginning of a name such as `Tags.team`; case-sensitive")}
+            )
+        }
+    ),
+}
+
+ROWS: Mapping[str, Rows] = {"Search": SEARCH, "GetSearchSuggestions": SUGGESTIONS}

@@ -24,7 +24,7 @@ class ValueType(Enum):
     TIME = "a time"
     BOOLEAN = "true or false"
     TEXT_OR_NUMBER = "a text or a number"
-    """A value in a map, such as a hyperparameter: a text that may contain a number."""
+    """The type of a value in a map, such as a hyperparameter: a text that may contain a number."""
     STRUCTURE = "a structure"
 
 
@@ -35,12 +35,12 @@ _TYPES = {
     "boolean": ValueType.BOOLEAN,
 }
 
-TIMES = ("CreationTime", "LastModifiedTime")
-"""Properties that all resources have, also if their results do not contain them."""
+TIME_PROPERTIES = ("CreationTime", "LastModifiedTime")
+"""Properties that all resources have, even if their results do not contain them."""
 
 
 class Document(ABC):
-    """A resource. It may compute members when they are read."""
+    """A resource, which may compute a member when the member is read."""
 
     @abstractmethod
     def get(self, name: str, /) -> Any:
@@ -58,7 +58,8 @@ class Property:
     name: str
     type: ValueType
     read: Callable[[Structure], Sequence[Any]]
-    """Returns the values of a resource: none if it lacks the property, several if the property is in a list."""
+    """A function that takes a resource, and returns its values of the property: none if the resource does not have the
+    property, several if the property is in a list."""
 
 
 class _KeyedList(NamedTuple):
@@ -76,6 +77,20 @@ _KEYED_LISTS: Mapping[str, _KeyedList] = {
 }
 
 
+HYPERPARAMETERS = "HyperParameters"
+"""The map whose keys are suggested as properties."""
+
+
+def list_suggestions(shape: StructureShape, document: Document) -> Iterator[str]:
+    """Yield the names of a resource's properties that `shape` does not have: hyperparameters, tags and metrics."""
+    for name, keyed_list in _KEYED_LISTS.items():
+        if keyed_list.member in shape.members:
+            pairs = _read_path((keyed_list.member,), document)
+            yield from (f"{name}.{pair[keyed_list.name]}" for pair in pairs if keyed_list.name in pair)
+    if HYPERPARAMETERS in shape.members:
+        yield from (f"{HYPERPARAMETERS}.{key}" for key in document.get(HYPERPARAMETERS) or ())
+
+
 def find_property(shape: StructureShape, name: str) -> Property:
     """Return the property with a name such as `InputDataConfig.ChannelName`, `Tags.team` or `Metrics.loss`.
 
@@ -83,10 +98,10 @@ def find_property(shape: StructureShape, name: str) -> Property:
         ValidationError: the resources do not have this property.
     """
     head, _, key = name.partition(".")
-    keyed = _KEYED_LISTS.get(head)
-    if keyed and key and keyed.member in shape.members:
-        return Property(name, keyed.type, partial(_read_pair, keyed, key))
-    if name in TIMES:
+    keyed_list = _KEYED_LISTS.get(head)
+    if keyed_list and key and keyed_list.member in shape.members:
+        return Property(name, keyed_list.type, partial(_read_pair, keyed_list, key))
+    if name in TIME_PROPERTIES:
         return Property(name, ValueType.TIME, partial(_read_path, (name,)))
     return find_member(shape, name)
 
@@ -99,7 +114,7 @@ def find_member(shape: StructureShape, name: str) -> Property:
     """
     path, target = _resolve(shape, name)
     if isinstance(target, MapShape) and len(path) <= name.count("."):
-        read = partial(_read_path, (*path, _join_rest(name, path)))
+        read = partial(_read_path, (*path, _join_remaining_names(name, path)))
         if isinstance(target.value, StructureShape):
             return Property(name, ValueType.TEXT_OR_NUMBER, partial(_read_union, read))
         return Property(name, ValueType.TEXT_OR_NUMBER, read)
@@ -122,16 +137,16 @@ def find_list(shape: StructureShape, name: str) -> tuple[Property, StructureShap
 
 def _resolve(shape: Shape, name: str) -> tuple[tuple[str, ...], Shape]:
     """Return the members of a path up to its end or its first map, and the shape at that place."""
-    names, path, current = name.split("."), list[str](), shape
+    names, path, current_shape = name.split("."), list[str](), shape
     for member in names:
-        current = _get_item(current)
-        if isinstance(current, MapShape):
-            return tuple(path), current
-        if not isinstance(current, StructureShape) or member not in current.members:
-            raise _make_unknown_error(name, path, member, current)
+        current_shape = _get_item(current_shape)
+        if isinstance(current_shape, MapShape):
+            return tuple(path), current_shape
+        if not isinstance(current_shape, StructureShape) or member not in current_shape.members:
+            raise _make_unknown_error(name, path, member, current_shape)
         path.append(member)
-        current = current.members[member]
-    return tuple(path), current
+        current_shape = current_shape.members[member]
+    return tuple(path), current_shape
 
 
 def _get_item(shape: Shape) -> Shape:
@@ -140,15 +155,15 @@ def _get_item(shape: Shape) -> Shape:
     return shape
 
 
-def _join_rest(name: str, path: Sequence[str]) -> str:
+def _join_remaining_names(name: str, path: Sequence[str]) -> str:
     return name.split(".", len(path))[-1]
 
 
 def _make_unknown_error(name: str, path: Sequence[str], member: str, shape: Shape) -> ValidationError:
-    known = list(shape.members) if isinstance(shape, StructureShape) else []
-    nearest = get_close_matches(member, known, n=1)
+    known_names = list(shape.members) if isinstance(shape, StructureShape) else []
+    nearest = get_close_matches(member, known_names, n=1)
     where = ".".join(path) or "the resource"
-    hint = f"did you mean {nearest[0]}?" if nearest else f"{where} has: {', '.join(known) or 'no members'}"
+    hint = f"did you mean {nearest[0]}?" if nearest else f"{where} has: {', '.join(known_names) or 'no members'}"
     return ValidationError(f"Property {name!r} is unknown: {where} has no {member!r} ({hint}).")
 
 
@@ -176,6 +191,6 @@ def _flatten(values: Iterator[Any]) -> Iterator[Any]:
             yield value
 
 
-def _read_pair(keyed: _KeyedList, name: str, document: Structure) -> list[Any]:
-    pairs = _read_path((keyed.member,), document)
-    return [pair[keyed.value] for pair in pairs if pair.get(keyed.name) == name and keyed.value in pair]
+def _read_pair(keyed_list: _KeyedList, name: str, document: Structure) -> list[Any]:
+    pairs = _read_path((keyed_list.member,), document)
+    return [pair[keyed_list.value] for pair in pairs if pair.get(keyed_list.name) == name and keyed_list.value in pair]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from botocore.model import StructureShape
 
-from microjobs_orchestrator.local.kinds import Kind, all_kinds
-from microjobs_orchestrator.local.protocols.models import service_model
+from microjobs_orchestrator.local.kinds import Kind, load_kinds
+from microjobs_orchestrator.local.protocols.models import load_service_model
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class Searchable:
     kind: Kind
     shape: StructureShape
     """The members of a resource in the results, which are also the properties of filters."""
-    inner: str = ""
+    inner_member: str = ""
     """The member of a result that contains the members of `shape`; empty if the result itself contains them."""
 
     def strip(self, name: str) -> str:
-        """Return a property's name without the member between the result and the property, such as `Model.`."""
-        return name.removeprefix(f"{self.inner}.") if self.inner else name
+        """Return a property's name without the prefix for `inner_member`: `Model.ModelName` becomes `ModelName`."""
+        return name.removeprefix(f"{self.inner_member}.") if self.inner_member else name
 
     def wrap(self, members: Mapping[str, object]) -> dict[str, object]:
         """Return a result with the members of a resource."""
-        return {self.kind.noun: {self.inner: members} if self.inner else members}
+        return {self.kind.noun: {self.inner_member: members} if self.inner_member else members}
 
 
 RESOURCE_NAMES = {"Trial": "ExperimentTrial", "TrialComponent": "ExperimentTrialComponent"}
@@ -36,20 +36,22 @@ RESOURCE_NAMES = {"Trial": "ExperimentTrial", "TrialComponent": "ExperimentTrial
 
 
 def _find_searchable() -> dict[str, Searchable]:
-    found = {}
-    record = service_model("sagemaker").shape_for("SearchRecord")
+    kinds_by_name = {}
+    record = load_service_model("sagemaker").shape_for("SearchRecord")
     assert isinstance(record, StructureShape)  # noqa: S101  botocore's model is fixed
-    for kind in all_kinds():
+    for kind in load_kinds():
         shape = record.members.get(kind.noun)
         if isinstance(shape, StructureShape):
-            found[RESOURCE_NAMES.get(kind.noun, kind.noun)] = _make_searchable(kind, shape)
-    return found
+            kinds_by_name[RESOURCE_NAMES.get(kind.noun, kind.noun)] = _make_searchable(kind, shape)
+    return kinds_by_name
 
 
 def _make_searchable(kind: Kind, shape: StructureShape) -> Searchable:
-    inner = shape.members.get(kind.noun)  # a result for a model has the model as one of its members
-    return Searchable(kind, inner, kind.noun) if isinstance(inner, StructureShape) else Searchable(kind, shape)
+    inner_shape = shape.members.get(kind.noun)  # a result for a model has the model as one of its members
+    return (
+        Searchable(kind, inner_shape, kind.noun) if isinstance(inner_shape, StructureShape) else Searchable(kind, shape)
+    )
 
 
-SEARCHABLE: Mapping[str, Searchable] = _find_searchable()
+SEARCHABLE_KINDS: Mapping[str, Searchable] = _find_searchable()
 """The kinds that this server has, by AWS's name of the resource."""

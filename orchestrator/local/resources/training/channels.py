@@ -49,14 +49,14 @@ class Channel:
 
     def check(self, store: ObjectStore) -> None:
         """Raise ValidationError if members of the channel contradict each other, or it has no data."""
-        if (reason := next(self._contradictions(), None)) is not None:
+        if (reason := next(self._find_contradictions(), None)) is not None:
             raise self._make_error(reason)
         inputs.check_source(store, self._source, "input data source")
         if self.mode == FAST_FILE and self._source["S3DataType"] == inputs.PREFIX:
             self._check_folder(store)
 
-    def _contradictions(self) -> Iterator[str]:
-        if self.name in (".", ".."):  # botocore's model allows these names
+    def _find_contradictions(self) -> Iterator[str]:
+        if self.name in (".", ".."):  # botocore's model allows these names, which are not names of folders
             yield "ChannelName must be the name of a folder"
         if self._is_augmented and self.mode != PIPE:
             yield "AugmentedManifestFile can only be used if the Channel's input mode is Pipe"
@@ -72,10 +72,10 @@ class Channel:
     def _check_folder(self, store: ObjectStore) -> None:
         bucket, prefix = parse_uri(self._source["S3Uri"])
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
-        outside = next((item.key for item in store.list(bucket, prefix) if not item.key.startswith(folder)), None)
-        if outside is not None:
+        outside_key = next((item.key for item in store.list(bucket, prefix) if not item.key.startswith(folder)), None)
+        if outside_key is not None:
             raise self._make_error(
-                f"with FastFile, S3Uri must be a whole folder, but the key {outside} also begins with it"
+                f"with FastFile, S3Uri must be a whole folder, but the key {outside_key} also begins with it"
             )
 
     def _make_error(self, reason: str) -> ValidationError:
@@ -97,35 +97,39 @@ class Channel:
             return [("", record) for record in inputs.read_records(store, self._source["S3Uri"], names)]
         return [(path, (item,)) for path, item in inputs.find_objects(store, self._source, "input")]
 
-    def make_pipe(self, data: Sequence[tuple[str, Record]], hosts: int, index: int) -> Pipe:
+    def make_pipe(self, data: Sequence[tuple[str, Record]], host_count: int, host_index: int) -> Pipe:
         """Return one host's share of the data in Pipe mode."""
-        return Pipe(str(LAYOUT.channel(self.name)), functools.partial(self._read_epoch, data, hosts, index))
+        return Pipe(str(LAYOUT.channel(self.name)), functools.partial(self._read_epoch, data, host_count, host_index))
 
-    def make_input(self, data: Sequence[tuple[str, Record]], hosts: int, index: int, folder: Path) -> Input:
-        """Return one host's share of the data in the other modes, linked into a new folder."""
-        part = self._select_share(data, hosts, index)
-        linked = inputs.link_objects([(path, item) for path, (item,) in part if not isinstance(item, bytes)], folder)
-        return Input(str(LAYOUT.channel(self.name)), linked, read_only=self.mode == FAST_FILE)
+    def make_input(self, data: Sequence[tuple[str, Record]], host_count: int, host_index: int, folder: Path) -> Input:
+        """Return one host's share of the data in the modes File and FastFile, linked into a new folder."""
+        part = self._select_share(data, host_count, host_index)
+        linked_data = inputs.link_objects(
+            [(path, item) for path, (item,) in part if not isinstance(item, bytes)], folder
+        )
+        return Input(str(LAYOUT.channel(self.name)), linked_data, read_only=self.mode == FAST_FILE)
 
-    def _select_share(self, items: Sequence[Item], hosts: int, index: int, epoch: int = 0) -> Sequence[Item]:
+    def _select_share(self, items: Sequence[Item], host_count: int, host_index: int, epoch: int = 0) -> Sequence[Item]:
         """Return one host's share of the items, which ShuffleConfig shuffles differently in each epoch."""
         items = list(items)
         if self._seed is not None:
             random.Random(f"{self._seed} {epoch}").shuffle(items)  # noqa: S311  repeatable, not secret
-        return inputs.select_share(items, self._distribution, hosts, index)
+        return inputs.select_share(items, self._distribution, host_count, host_index)
 
-    def _read_epoch(self, data: Sequence[tuple[str, Record]], hosts: int, index: int, epoch: int) -> Iterator[bytes]:
+    def _read_epoch(
+        self, data: Sequence[tuple[str, Record]], host_count: int, host_index: int, epoch: int
+    ) -> Iterator[bytes]:
         """Yield the content of the pipe of one epoch.
 
         Raises:
             OSError: an object was deleted.
             ValueError: an object is not compressed as CompressionType requires, or is too large for a RecordIO record.
         """
-        for _, record in self._select_share(data, hosts, index, epoch):
+        for _, record in self._select_share(data, host_count, host_index, epoch):
             for item in record:
                 content = [item] if isinstance(item, bytes) else self._read(item.path)
                 if self._wrapper == "RecordIO":
-                    size = len(item) if isinstance(item, bytes) else self._size(item.path)
+                    size = len(item) if isinstance(item, bytes) else self._count_bytes(item.path)
                     content = recordio.wrap(size, content)
                 yield from content
 
@@ -137,7 +141,7 @@ class Channel:
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{path.name} is not a gzip file, as CompressionType requires: {error}") from error
 
-    def _size(self, path: Path) -> int:
+    def _count_bytes(self, path: Path) -> int:
         return sum(map(len, self._read(path))) if self._is_gzip else path.stat().st_size
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a training job: downloaded to its hosts, and uploaded while the hosts run."""
+"""The checkpoints of a training job, which are downloaded to its hosts, and uploaded while the hosts run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,8 @@ from microjobs_orchestrator.local.s3.reader import StoredObject
 
 
 class Checkpoints:
-    """The checkpoint folder of a job's hosts. Does nothing if the job's request has no CheckpointConfig."""
+    """The checkpoint folder of a job's hosts. Without a CheckpointConfig in the job's request, all methods do
+    nothing."""
 
     def __init__(self, job: JobHandle) -> None:
         self._job = job

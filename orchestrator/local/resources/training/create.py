@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.experiments import job_components
-from microjobs_orchestrator.local.resources.mlflow import requests
+from microjobs_orchestrator.local.resources.mlflow import rest_client
 from microjobs_orchestrator.local.resources.model_registry.names import find_group
 from microjobs_orchestrator.local.resources.operations import add_resource
 from microjobs_orchestrator.local.resources.training import tensorboard, time_limits
@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.resources.training.secondary_status import ent
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Owner, Record
 
-CREATED = "CreationMoment"
+CREATION_MOMENT = "CreationMoment"
 """Key of the internal state for the time of a job's creation, as `Moment.to_members` returns it."""
 
 
@@ -42,18 +42,18 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
     if "ModelPackageConfig" in request:
         find_group(context, request["ModelPackageConfig"]["ModelPackageGroupArn"])
     if "MlflowConfig" in request:
-        requests.find_running(context, request["MlflowConfig"]["MlflowResourceArn"])
+        rest_client.find_running_server(context, request["MlflowConfig"]["MlflowResourceArn"])
     now = Moment.now()
     flags = ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining")
     members = {
         # The SageMaker SDK raises KeyError if KmsKeyId is missing.
         "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
-        "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
+        "ModelArtifacts": {"S3ModelArtifacts": make_model_uri(request)},
         **enter_status([], "Starting", now.wall),
     }
     if owner is not None:
         members["TuningJobArn"] = format_arn(f"{owner.kind}/{owner.name}", context.settings.region)
-    defaults, internal = dict.fromkeys(flags, False), {CREATED: now.to_members()}
+    defaults, internal = dict.fromkeys(flags, False), {CREATION_MOMENT: now.to_members()}
     add = partial(
         add_resource,
         context,
@@ -71,23 +71,23 @@ def check_request(context: Context, request: Mapping[str, Any]) -> None:
     """Check the members that CreateTrainingJob and the TrainingJobDefinition of a tuning job have in common.
 
     Raises:
-        ValidationError: a channel has no objects, the bucket of the output does not exist, the time limits contradict
-            each other, or the regular expression of a metric cannot be used.
+        ValidationError: a channel is invalid or has no objects, the bucket of an output does not exist, the time
+            limits contradict each other, or the regular expression of a metric cannot be used.
     """
     for definition in request["AlgorithmSpecification"].get("MetricDefinitions", []):
         compile_definition(definition)
     time_limits.check(request)
     check_channels(request, context.store)
-    context.store.check_writable(*parse_uri(model_uri(request).rstrip("/")))
+    context.store.check_writable(*parse_uri(make_model_uri(request).rstrip("/")))
     if "TensorBoardOutputConfig" in request:
         tensorboard.check_config(context, request["TensorBoardOutputConfig"])
 
 
-def model_uri(request: Mapping[str, Any]) -> str:
+def make_model_uri(request: Mapping[str, Any]) -> str:
     """Return the URI of the model: an archive, or a folder if CompressionType is NONE."""
     is_folder = request["OutputDataConfig"].get("CompressionType") == "NONE"
-    return output_uri(request, "model/" if is_folder else "model.tar.gz")
+    return make_output_uri(request, "model/" if is_folder else "model.tar.gz")
 
 
-def output_uri(request: Mapping[str, Any], name: str) -> str:
+def make_output_uri(request: Mapping[str, Any], name: str) -> str:
     return outputs.join_key(request["OutputDataConfig"]["S3OutputPath"], f"{request['TrainingJobName']}/output/{name}")

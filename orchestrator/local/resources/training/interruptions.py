@@ -18,6 +18,7 @@ from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 
 PATH = "/_microjobs/interruptions"
+"""The path of the request that `microjobs interrupt` sends to the server."""
 TIMEOUT_SECONDS = 10
 INVALID_REQUEST = (
     "The body must be a JSON object with the job's name in `job`, and numbers of seconds in `notice` and `away`."
@@ -33,7 +34,9 @@ def interrupt(registry: Registry, content: Any) -> None:
     name, interruption = _parse(content)
     job = registry.find(f"{TRAINING_JOB.arn_type}/{name}")
     if not isinstance(job, TrainingJob) or not job.interrupt(interruption):
-        raise ValidationError(f"Training job {name!r} has no spot hosts now: its SecondaryStatus must be Training.")
+        raise ValidationError(
+            f"Training job {name!r} cannot be interrupted: it must be a managed spot job with SecondaryStatus Training."
+        )
 
 
 def _parse(content: Any) -> tuple[str, Interruption]:
@@ -48,7 +51,7 @@ def _parse(content: Any) -> tuple[str, Interruption]:
 
 def request_interruption(address: Address, job: str, interruption: Interruption) -> str:
     """Ask a server to interrupt a job. Return an error message, or an empty string after a success."""
-    seconds = {"notice": interruption.notice_seconds, "away": interruption.replacement_seconds}
+    seconds = {"notice": interruption.notice_seconds, "away": interruption.away_seconds}
     body, headers = json.dumps({"job": job, **seconds}), {"Content-Type": "application/json"}
     request = AWSRequest("POST", f"{address.url}{PATH}", headers, body)
     credentials = Credentials(address.access_key_id, address.secret_access_key)

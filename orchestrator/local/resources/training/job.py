@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, EndReason, Outcome
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Interruption, StopReason
-from microjobs_orchestrator.local.lifecycle.hosts import final_parts
+from microjobs_orchestrator.local.lifecycle.hosts import select_final_parts
 from microjobs_orchestrator.local.lifecycle.job import (
     LAYOUT,
     SERVER_ENDED_REASON,
@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.lifecycle.job import (
 )
 from microjobs_orchestrator.local.resources.training.channels import PIPE, read_channels
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
-from microjobs_orchestrator.local.resources.training.create import CREATED, model_uri, output_uri
+from microjobs_orchestrator.local.resources.training.create import CREATION_MOMENT, make_model_uri, make_output_uri
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import Metrics, Point
 from microjobs_orchestrator.local.resources.training.mlflow_run import MlflowRun
@@ -31,7 +31,7 @@ from microjobs_orchestrator.local.resources.training.plan import make_plan
 from microjobs_orchestrator.local.resources.training.registration import prepare_registration
 from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
 from microjobs_orchestrator.local.resources.training.tensorboard import TensorBoard
-from microjobs_orchestrator.local.resources.training.time_limits import TimeLimits, Usage
+from microjobs_orchestrator.local.resources.training.time_limits import AttemptUsage, TimeLimits
 from microjobs_orchestrator.local.runtimes.base import Host, Line, MachineFailedError
 from microjobs_orchestrator.local.state import Record
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "/aws/sagemaker/TrainingJobs"
 """CloudWatch's namespace of the metrics that MetricDefinitions find in the log."""
-ABANDONED_METRICS = "MetricsGivenUp"
+SKIPPED_METRICS = "MetricsGivenUp"
 """Key of the internal state. Its value is the list of metrics whose regular expressions take too long."""
 
 
@@ -51,12 +51,12 @@ class TrainingJob:
         self.events = self.job.events
         self.plan_name = self.job.plan_name
         definitions = record.request["AlgorithmSpecification"].get("MetricDefinitions", [])
-        abandoned = record.internal.get(ABANDONED_METRICS, ())
-        self.metrics = Metrics(definitions, self._note_metric, abandoned, self._record_point)
+        skipped_names = record.internal.get(SKIPPED_METRICS, ())
+        self.metrics = Metrics(definitions, self._note_metric, skipped_names, self._record_point)
         self._dimensions = {"TrainingJobName": record.name}
         self._transitions = list(record.description["SecondaryStatusTransitions"])
-        self._usage = Usage.load(record.internal)
-        self._limits = TimeLimits(record.request, Moment.read(record.internal.get(CREATED), record.created))
+        self._usage = AttemptUsage.load(record.internal)
+        self._limits = TimeLimits(record.request, Moment.read(record.internal.get(CREATION_MOMENT), record.created))
         self._channels = read_channels(record.request)
         self._checkpoints = Checkpoints(self.job)
         self._tensorboard = TensorBoard(self.job)
@@ -89,12 +89,12 @@ class TrainingJob:
                 for event in self.job.open_stream(host).events()
                 if not event.is_from_server
             )
-            for line in final_parts(lines):
+            for line in select_final_parts(lines):
                 self._read_line(line)
 
     def _recover_without_hosts(self) -> None:
         had_hosts = self._transitions[-1]["Status"] not in ("Interrupted", "Starting", "Downloading")
-        if self._limits.is_spot and not had_hosts:  # no work is lost
+        if self._limits.is_spot and not had_hosts:  # without old hosts, a spot job has lost no work
             self._end_attempt("starting over on new hosts", 0.0)
             self._run()
         elif self.events.stop_reason is not None or self._retry(SERVER_ENDED_REASON):
@@ -122,7 +122,7 @@ class TrainingJob:
         self._handle_outcome(outcome)
 
     def _run_attempt(self, hosts: Sequence[Host]) -> Outcome | None:
-        """Return the outcome of an attempt, or None if the job starts another one."""
+        """Return the outcome of an attempt, or None if the job starts another attempt."""
         if not hosts and self.events.stop_reason is None:
             self._enter_status("Downloading")
         try:
@@ -135,13 +135,14 @@ class TrainingJob:
         return None if self._start_over_if_possible(outcome) else outcome
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
-        """Update the description and start to upload checkpoints; return the seconds that the hosts may run."""
+        """Update the description, and start to upload checkpoints and TensorBoard files. Return the seconds that the
+        hosts may run."""
         if self.job.started is None and self.job.request.get("ProfilerRuleConfigurations"):
             self.job.note("ProfilerRuleConfigurations has no effect: the local server has no profiler")
         if self._usage.since is None:
             self._usage.since = Moment.now()
             members, internal = self.job.record_start()
-            self._enter_status("Training", internal={**internal, **self._usage.stored()}, **members)
+            self._enter_status("Training", internal={**internal, **self._usage.to_members()}, **members)
         self._checkpoints.start(hosts)
         self._tensorboard.start(hosts)
         return self.remaining_time
@@ -153,7 +154,7 @@ class TrainingJob:
     @property
     def remaining_time(self) -> float:
         """Seconds that the hosts may run."""
-        return math.ceil(self._limits.remaining(self._usage))
+        return math.ceil(self._limits.compute_remaining_seconds(self._usage))
 
     def _read_line(self, line: Line) -> None:
         self.metrics.read(line.time, line.text.decode(errors="replace"))
@@ -168,7 +169,7 @@ class TrainingJob:
         ):
             self.job.note(sentence)
         # A restarted server must not search for these metrics again.
-        self.job.update_description(internal={ABANDONED_METRICS: self.metrics.abandoned})
+        self.job.update_description(internal={SKIPPED_METRICS: self.metrics.skipped_names})
 
     def interrupt(self, interruption: Interruption) -> bool:
         """Interrupt the hosts of a spot job; return whether hosts were running."""
@@ -186,15 +187,15 @@ class TrainingJob:
         if self.events.stop_reason is not None:
             return False
         if (interruption := outcome.interruption) is not None:
-            self._end_attempt("interrupted: starting over on new hosts", interruption.replacement_seconds)
+            self._end_attempt("interrupted: starting over on new hosts", interruption.away_seconds)
             return True
-        failed = outcome.first_failed
-        if failed is None or not outcome.exits[failed].has_external_cause:
+        failed_host = outcome.first_failed_host
+        if failed_host is None or not outcome.exits[failed_host].has_external_cause:
             return False
         return self._retry(self.job.failure_reason(outcome))
 
     def _retry(self, reason: str) -> bool:
-        """Prepare the next attempt and return True; return False if the RetryStrategy allows no further attempt."""
+        """Prepare the next attempt and return True; return False if the RetryStrategy allows no other attempt."""
         if self._usage.retries >= self._limits.max_retries:
             return False
         self._usage.retries += 1
@@ -203,19 +204,19 @@ class TrainingJob:
         return True
 
     def _end_attempt(self, note: str, pause: float) -> None:
-        """Remove the present hosts, and wait until new ones are available.
+        """Remove the current hosts, and wait until new hosts are available.
 
         Args:
             note: a line for the job's log.
             pause: seconds until new hosts are available.
         """
         self._usage.end_attempt()
-        self.job.update_description(internal=self._usage.stored())
+        self.job.update_description(internal=self._usage.to_members())
         self.job.context.runtime.remove(self.plan_name)
         self.job.note(note)
-        remaining = self._limits.remaining(self._usage)
-        self.events.pause(min(pause, remaining))
-        if pause >= remaining:
+        remaining_seconds = self._limits.compute_remaining_seconds(self._usage)
+        self.events.pause(min(pause, remaining_seconds))
+        if pause >= remaining_seconds:
             self.events.stop(StopReason.TIMEOUT)
         if self.events.stop_reason is None:
             self._enter_status("Starting")
@@ -223,26 +224,26 @@ class TrainingJob:
     # --- end of the job ---
 
     def _handle_outcome(self, outcome: Outcome) -> None:
-        result = self.job.result(outcome)
-        if result.end_reason is not EndReason.SHUT_DOWN:
-            self._collect(outcome.hosts, model=bool(outcome.hosts) and result.end_reason is not EndReason.FAILED)
-        is_late = result.end_reason is EndReason.TIMED_OUT
-        secondary = self._limits.exceeded_status(self._usage) if is_late else result.status
-        register = prepare_registration(self.job, result.status)
-        self._mlflow.finish(result.status, self.metrics.all_points())
+        end = self.job.determine_end(outcome)
+        if end.end_reason is not EndReason.SHUT_DOWN:
+            self._collect(outcome.hosts, has_model=bool(outcome.hosts) and end.end_reason is not EndReason.FAILED)
+        is_late = end.end_reason is EndReason.TIMED_OUT
+        secondary_status = self._limits.find_exceeded_status(self._usage) if is_late else end.status
+        register = prepare_registration(self.job, end.status)
+        self._mlflow.finish(end.status, self.metrics.list_all_points())
         with self.job.context.state.transaction():
-            self._end(result.status, secondary, FailureReason=result.reason, **register())
+            self._end(end.status, secondary_status, FailureReason=end.reason, **register())
 
-    def _collect(self, hosts: Sequence[Host], *, model: bool) -> None:
+    def _collect(self, hosts: Sequence[Host], *, has_model: bool) -> None:
         """Upload the output data, and the model if there is one."""
         self._enter_status("Uploading")
         folder, store, note = self.job.folder / "collected", self.job.context.store, self.job.note
         if data := outputs.merge_outputs(hosts, str(LAYOUT.output_data), folder / "output", note):
-            outputs.upload_archive(store, data, output_uri(self.job.request, "output.tar.gz"), folder)
-        if model:
+            outputs.upload_archive(store, data, make_output_uri(self.job.request, "output.tar.gz"), folder)
+        if has_model:
             tree, uri = (
                 outputs.merge_outputs(hosts, str(LAYOUT.model), folder / "model", note),
-                model_uri(self.job.request),
+                make_model_uri(self.job.request),
             )
             if uri.endswith("/"):
                 outputs.upload(store, tree, uri)
@@ -253,9 +254,9 @@ class TrainingJob:
         """End the job with the status Failed."""
         try:
             self._finish_uploads()
-        except Exception:  # such as a log that cannot be written
+        except Exception:  # for example, the log cannot be written
             logger.exception("%s: could not save its checkpoints and TensorBoard files", self.job.plan_name)
-        self._mlflow.finish(JobStatus.FAILED, self.metrics.all_points())
+        self._mlflow.finish(JobStatus.FAILED, self.metrics.list_all_points())
         self._end(JobStatus.FAILED, JobStatus.FAILED, FailureReason=reason)
 
     def _enter_status(self, status: str, **changes: Any) -> None:
@@ -263,16 +264,16 @@ class TrainingJob:
         self._transitions = members["SecondaryStatusTransitions"]
         self.job.update_description(**members, **changes)
 
-    def _end(self, status: JobStatus, secondary: str, **changes: Any) -> None:
+    def _end(self, status: JobStatus, secondary_status: str, **changes: Any) -> None:
         started = self.job.started
         seconds = round(started.elapsed()) if started else 0
         self._usage.end_attempt()
         self.job.end(
             status,
-            **enter_status(self._transitions, secondary, self.job.end_time()),
+            **enter_status(self._transitions, secondary_status, self.job.end_time()),
             TrainingStartTime=started.wall if started else None,
             TrainingTimeInSeconds=max(1, seconds),
             BillableTimeInSeconds=max(1, min(seconds, round(self._usage.ran))),
-            FinalMetricDataList=self.metrics.final_values(),
+            FinalMetricDataList=self.metrics.list_final_values(),
             **changes,
         )

@@ -24,7 +24,9 @@ TRAINING_JOB = Kind(
     "training-job",
     "TrainingJob",
     "training",
-    lifecycle=Lifecycle(end_member="TrainingEndTime", statuses=(*JobStatus, "Deleting"), secondary=SECONDARY_STATUSES),
+    lifecycle=Lifecycle(
+        end_member="TrainingEndTime", statuses=(*JobStatus, "Deleting"), secondary_statuses=SECONDARY_STATUSES
+    ),
     logs=LogNames(LOG_GROUP),
     filters_pages=True,
     aws=AwsMembers(

@@ -1,7 +1,7 @@
 """Metrics of a training job: its MetricDefinitions are regular expressions that find numbers in its log.
 
-The expressions are the user's, and some take exponential time. Therefore each search has a time limit and does not hold
-the interpreter's lock, so other jobs and requests do not wait for it. A definition whose searches take too long in
+The user writes the expressions, and some need exponential time. Therefore each search has a time limit and does not
+hold the interpreter's lock, so other jobs and requests do not wait for it. A definition whose searches take too long in
 total is skipped.
 """
 
@@ -23,18 +23,21 @@ Point = tuple[float, float]
 SEARCH_TIMEOUT = 1.0
 """Seconds of CPU time for one search in one line."""
 MAX_SEARCH_SECONDS = 10.0
-"""Seconds of CPU time for all slow searches of a job. Then the definition that used the most time is skipped."""
+"""Seconds of CPU time for all slow searches of a job. When they are used up, the most expensive definition is
+skipped."""
 UNCOUNTED_SECONDS, UNCOUNTED_SECONDS_PER_CHARACTER = 1e-4, 1e-7
-"""Seconds that are not counted: for each search, and for each character of the searched line."""
+"""Seconds of CPU time that are not counted: per search, and per character of the searched line."""
 MAX_REPEATS = 10_000
-"""Maximum number of repetitions that an expression such as `(a{100}){100}` requires. Each of them takes memory."""
+"""Maximum number of repetitions that an expression such as `(a{100}){100}` requires. Each repetition takes memory."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _COMMENT = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:#|[a-zA-Z0-9]*x))")
-"""Comments and the flag `x`, which allow text that `_count_repeats` would misread."""
+"""Matches comments and the flag `x`, which allow text that `_count_repeats` would misread."""
 _RECURSION = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:R|[+-]?[0-9]|&|P>))")
-"""Calls of a group, which take 8 KB of memory for each character of a line; AWS does not support them either."""
+"""Matches calls of a group. They take 8 KB of memory for each character of a line, and AWS does not support them
+either."""
 _TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|.", re.DOTALL)
+"""Matches an escaped character, a set of characters, a repetition such as `{9}`, or any other character."""
 
 
 class Metrics:
@@ -42,7 +45,7 @@ class Metrics:
 
     Args:
         note: called with a message for the user when a definition first fails on a line, and when it is skipped.
-        abandoned: the names of definitions that an earlier server skipped.
+        skipped_names: the names of definitions that an earlier server skipped.
         record: called with the name of the metric and the point for each new value, from any thread.
     """
 
@@ -50,19 +53,19 @@ class Metrics:
         self,
         definitions: Sequence[Mapping[str, str]],
         note: Callable[[str], None] = lambda _: None,
-        abandoned: Collection[str] = (),
+        skipped_names: Collection[str] = (),
         record: Callable[[str, Point], None] = lambda *_: None,
     ) -> None:
         self._patterns = {item["Name"]: compile_definition(item) for item in definitions}
         self._points: dict[str, list[Point]] = {name: [] for name in self._patterns}
-        self._spent = {name: 0.0 for name in self._patterns if name not in abandoned}
+        self._spent_seconds = {name: 0.0 for name in self._patterns if name not in skipped_names}
         """Seconds of CPU time of slow searches, by the names of the definitions that are not skipped."""
         self._note = note
         self._record = record
-        self._reported: set[str] = set()
+        self._reported_names: set[str] = set()
         self._lock = threading.Lock()
         self.on_value: Callable[[], None] = lambda: None
-        """Called after each new value, from any thread."""
+        """A function that is called after each new value, from any thread."""
 
     def read(self, timestamp: float, text: str) -> None:
         """Read the values of one line: the first group of each expression that matches the line.
@@ -70,7 +73,7 @@ class Metrics:
         Control characters, such as those of progress bars, are applied first; see `terminal.render_states`.
         """
         states = terminal.render_states(text)
-        for name in list(self._spent):
+        for name in list(self._spent_seconds):
             match = next(filter(None, (self._find(name, state) for state in states)), None)
             value = None if match is None else _parse_number(match[1])  # group 1 of `a (x)|b (y)` may be None
             if value is not None:
@@ -93,8 +96,8 @@ class Metrics:
 
     def _report_failed_search(self, name: str, text: str) -> None:
         with self._lock:
-            is_first = name not in self._reported
-            self._reported.add(name)
+            is_first = name not in self._reported_names
+            self._reported_names.add(name)
         if is_first:
             self._note(
                 f"metric {name!r}: its Regex took more than {SEARCH_TIMEOUT:g} s on a line of {len(text)} characters; "
@@ -106,33 +109,33 @@ class Metrics:
         if seconds <= 0:
             return
         with self._lock:
-            if name in self._spent:
-                self._spent[name] += seconds
-            if sum(self._spent.values()) <= MAX_SEARCH_SECONDS:
+            if name in self._spent_seconds:
+                self._spent_seconds[name] += seconds
+            if sum(self._spent_seconds.values()) <= MAX_SEARCH_SECONDS:
                 return
-            worst = max(self._spent, key=lambda name: self._spent[name])
-            spent = self._spent.pop(worst)
+            costliest_name = max(self._spent_seconds, key=lambda name: self._spent_seconds[name])
+            spent = self._spent_seconds.pop(costliest_name)
         self._note(
-            f"metric {worst!r} is skipped from now on: its Regex took {spent:.1f} s of computing time; "
+            f"metric {costliest_name!r} is skipped from now on: its Regex took {spent:.1f} s of computing time; "
             "make it simpler, for example without nested repetitions"
         )
 
     @property
-    def abandoned(self) -> list[str]:
+    def skipped_names(self) -> list[str]:
         """The names of skipped definitions."""
-        return [name for name in self._patterns if name not in self._spent]
+        return [name for name in self._patterns if name not in self._spent_seconds]
 
-    def points(self, name: str) -> list[Point]:
+    def list_points(self, name: str) -> list[Point]:
         with self._lock:
             return list(self._points.get(name, ()))
 
-    def all_points(self) -> dict[str, list[Point]]:
+    def list_all_points(self) -> dict[str, list[Point]]:
         """Return the points of each metric that has one, by the name of the metric."""
-        return {name: points for name in self._patterns if (points := self.points(name))}
+        return {name: points for name in self._patterns if (points := self.list_points(name))}
 
-    def final_values(self) -> list[dict[str, Any]]:
+    def list_final_values(self) -> list[dict[str, Any]]:
         """Return FinalMetricDataList: the last value of each metric that has one."""
-        last = ((name, points[-1]) for name, points in self.all_points().items())
+        last = ((name, points[-1]) for name, points in self.list_all_points().items())
         return [{"MetricName": name, "Value": value, "Timestamp": time} for name, (time, value) in last]
 
 
@@ -165,12 +168,12 @@ def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
 
 def _find_cost_error(expression: str) -> str:
     """Return why an expression could take too much memory or time; an empty string if it cannot."""
-    if found := _COMMENT.search(expression):
-        return f"has a comment or the flag x at {found[1]!r}: remove it"
-    if found := _RECURSION.search(expression):
-        return f"calls a group at {found[1]!r}: write the group's expression in its place"
+    if match := _COMMENT.search(expression):
+        return f"has a comment or the flag x at {match[1]!r}: remove it"
+    if match := _RECURSION.search(expression):
+        return f"calls a group at {match[1]!r}: write the group's expression in its place"
     count = _count_repeats(expression)
-    return f"requires {count} repetitions; {MAX_REPEATS} are supported" if count > MAX_REPEATS else ""
+    return f"requires {count} repetitions; at most {MAX_REPEATS} are supported" if count > MAX_REPEATS else ""
 
 
 def _count_repeats(expression: str) -> int:

@@ -15,14 +15,14 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle.job import JobHandle
-from microjobs_orchestrator.local.resources.mlflow import requests
+from microjobs_orchestrator.local.resources.mlflow import rest_client
 from microjobs_orchestrator.local.resources.training.metrics import Point
 from microjobs_orchestrator.local.state import Record
 
-DETAILS = "MlflowDetails"
+MLFLOW_DETAILS = "MlflowDetails"
 ADDED_METRICS = "MlflowMetrics"
-"""Key of the internal state: the names of the metrics that the server adds to the run. A server that continues after a
-crash must not take its own points for those of the hosts."""
+"""Key of the internal state. Its value lists the names of the metrics that the server adds to the run. After a crash,
+the next server must not confuse the points of these metrics with points that the hosts logged."""
 JOB_TAG = "sagemaker.training-job-arn"
 DEFAULT_EXPERIMENT = "Default"
 """MLflow's experiment of runs without a named experiment."""
@@ -36,13 +36,13 @@ RUN_STATUSES: Mapping[str, str] = {
 
 
 class MlflowRun:
-    """The run of a job. Does nothing if the job's request has no MlflowConfig."""
+    """The run of a job. Without an MlflowConfig in the job's request, all methods do nothing."""
 
     def __init__(self, job: JobHandle, record: Record) -> None:
         self._job = job
         self._config: Mapping[str, str] = job.request.get("MlflowConfig", {})
-        self._details: Mapping[str, str] = record.description.get(DETAILS, {})
-        self._added: Sequence[str] | None = record.internal.get(ADDED_METRICS)
+        self._details: Mapping[str, str] = record.description.get(MLFLOW_DETAILS, {})
+        self._added_metrics: Sequence[str] | None = record.internal.get(ADDED_METRICS)
 
     def create(self) -> None:
         """Create the run, unless an earlier server has created it. Raise ServiceError if MLflow cannot create it."""
@@ -79,63 +79,74 @@ class MlflowRun:
 
     def _finish(self, status: str, metrics: Mapping[str, Sequence[Point]]) -> None:
         run = self._call("GET", "runs/get", run_id=self._details["MlflowRunId"])["run"]
-        logged = {kind: {item["key"] for item in run["data"].get(kind, [])} for kind in ("params", "metrics")}
+        logged_names = {
+            member: {item["key"] for item in run["data"].get(member, [])} for member in ("params", "metrics")
+        }
         parameters = self._job.request.get("HyperParameters", {})
-        self._log("params", MAX_PARAMETERS, list_parameters(parameters, logged["params"]))
-        self._log("metrics", MAX_METRICS, self._list_metrics(metrics, logged["metrics"]))
+        self._log("params", MAX_PARAMETERS, list_parameters(parameters, logged_names["params"]))
+        self._log("metrics", MAX_METRICS, self._list_metrics(metrics, logged_names["metrics"]))
         # A script that ends its run reports FINISHED although the job can still fail.
         if run["info"]["status"] == "RUNNING" or status != JobStatus.COMPLETED:
             end = int(self._job.end_time() * 1000)
             self._call("POST", "runs/update", run_id=run["info"]["run_id"], status=RUN_STATUSES[status], end_time=end)
 
-    def _list_metrics(self, metrics: Mapping[str, Sequence[Point]], logged: set[str]) -> Iterator[dict[str, Any]]:
-        if self._added is None:
-            self._added = [name for name in metrics if name not in logged]
-            self._job.update_description(internal={ADDED_METRICS: self._added})
-        for name in self._added:
+    def _list_metrics(self, metrics: Mapping[str, Sequence[Point]], logged_names: set[str]) -> Iterator[dict[str, Any]]:
+        if self._added_metrics is None:
+            self._added_metrics = [name for name in metrics if name not in logged_names]
+            self._job.update_description(internal={ADDED_METRICS: self._added_metrics})
+        for name in self._added_metrics:
             for step, (time, value) in enumerate(metrics[name]):
                 yield {"key": name, "value": value, "timestamp": int(time * 1000), "step": step}
 
-    def _log(self, kind: str, limit: int, items: Iterator[dict[str, Any]]) -> None:
-        """Log items. MLflow stores an item once if it is sent again."""
+    def _log(self, member: str, limit: int, items: Iterator[dict[str, Any]]) -> None:
+        """Log items as one member of LogBatch requests. MLflow stores a repeated item only once."""
         while part := list(islice(items, limit)):
-            self._call("POST", "runs/log-batch", run_id=self._details["MlflowRunId"], **{kind: part})
+            self._call("POST", "runs/log-batch", run_id=self._details["MlflowRunId"], **{member: part})
 
     def _find_experiment(self, name: str) -> str:
-        """Return the id of an experiment, which is created if it does not exist."""
+        """Return the id of an experiment. Create the experiment if it does not exist."""
         try:
             return str(self._call("POST", "experiments/create", name=name)["experiment_id"])
         except ServiceError as error:
             if error.code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = self._call("GET", "experiments/get-by-name", experiment_name=name)
-        return str(found["experiment"]["experiment_id"])
+        response = self._call("GET", "experiments/get-by-name", experiment_name=name)
+        return str(response["experiment"]["experiment_id"])
 
     def _find_run(self, experiment: str) -> str | None:
         """Return the id of the run that a server created before it was killed."""
-        condition = f"tags.`{JOB_TAG}` = '{self._job.arn}' and attributes.start_time = {self._created}"
-        found = self._call("POST", "runs/search", experiment_ids=[experiment], filter=condition, max_results=1)
-        return next((run["info"]["run_id"] for run in found.get("runs", [])), None)
+        condition = f"tags.`{JOB_TAG}` = '{self._job.arn}' and attributes.start_time = {self._creation_milliseconds}"
+        response = self._call("POST", "runs/search", experiment_ids=[experiment], filter=condition, max_results=1)
+        return next((run["info"]["run_id"] for run in response.get("runs", [])), None)
 
     def _create_run(self, experiment: str) -> str:
         name = self._config.get("MlflowRunName", self._job.name)
         tags = [{"key": JOB_TAG, "value": self._job.arn}, {"key": "mlflow.source.name", "value": self._job.name}]
-        members = {"experiment_id": experiment, "run_name": name, "start_time": self._created, "tags": tags}
+        members = {
+            "experiment_id": experiment,
+            "run_name": name,
+            "start_time": self._creation_milliseconds,
+            "tags": tags,
+        }
         return str(self._call("POST", "runs/create", **members)["run"]["info"]["run_id"])
 
     @property
-    def _created(self) -> int:
+    def _creation_milliseconds(self) -> int:
         return int(self._job.created * 1000)
 
     def _call(self, method: str, path: str, **members: Any) -> Mapping[str, Any]:
-        return requests.call(self._job.context, self._config["MlflowResourceArn"], method, path, members)
+        return rest_client.call_api(self._job.context, self._config["MlflowResourceArn"], method, path, members)
 
 
 def make_variables(arn: str, experiment: str | None) -> dict[str, str]:
-    """Return the variables that make MLflow in a host use a tracking server, and an experiment if it is given."""
+    """Return the variables that make MLflow in a host use an MLflow server.
+
+    Args:
+        experiment: the name of an experiment; None for MLflow's default.
+    """
     return {"MLFLOW_TRACKING_URI": arn, **({"MLFLOW_EXPERIMENT_NAME": experiment} if experiment else {})}
 
 
-def list_parameters(parameters: Mapping[str, str], logged: set[str]) -> Iterator[dict[str, str]]:
+def list_parameters(parameters: Mapping[str, str], logged_names: set[str]) -> Iterator[dict[str, str]]:
     """Yield the hyperparameters that are not logged yet: MLflow refuses another value for the same name."""
-    return ({"key": name, "value": value} for name, value in parameters.items() if name not in logged)
+    return ({"key": name, "value": value} for name, value in parameters.items() if name not in logged_names)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Request, RunningOperations
+from microjobs_orchestrator.local.resources.operations import Handler, Request, Response, RunningOperations
 from microjobs_orchestrator.local.resources.training.create import create
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
@@ -20,13 +20,13 @@ class TrainingJobOperations(RunningOperations):
     def make_runnable(self, record: Record) -> Runnable:
         return TrainingJob(self.context, record)
 
-    def stopping_members(self) -> Mapping[str, Any]:
-        return {**super().stopping_members(), "SecondaryStatus": "Stopping"}
+    def make_stopping_members(self) -> Mapping[str, Any]:
+        return {**super().make_stopping_members(), "SecondaryStatus": "Stopping"}
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateTrainingJob": self.update}
 
-    def update(self, request: Request) -> Answer:
+    def update(self, request: Request) -> Response:
         """Change the description only: profiler settings and KeepAlivePeriodInSeconds have no effect."""
         record = self.find(request)
         profiler = {name: request[name] for name in ("ProfilerConfig", "ProfilerRuleConfigurations") if name in request}

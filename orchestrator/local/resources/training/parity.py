@@ -19,10 +19,10 @@ S3_SOURCE: Rows = {
     **make_honoured_rows("S3Uri"),
     "S3DataDistributionType": common.DISTRIBUTION,
     "AttributeNames": Honoured(
-        "of an augmented manifest; a name that ends with `-ref` stands for the content of the object"
+        "the attributes of an augmented manifest; a name that ends with `-ref` stands for the content of the object"
     ),
     "InstanceGroupNames": Refused("all hosts are in one group"),
-    "ModelAccessConfig": common.ACCESS,
+    "ModelAccessConfig": common.MODEL_ACCESS,
     "HubAccessConfig": common.HUB,
 }
 
@@ -75,7 +75,7 @@ DEFINITION: Rows = {
     ),
     "ResourceConfig": Members(RESOURCES, required=True),
     **common.NETWORK,
-    "StoppingCondition": Members(common.STOPPING),
+    "StoppingCondition": Members(common.STOPPING_CONDITION),
     "EnableManagedSpotTraining": Honoured("`microjobs interrupt` ends the hosts, and the job starts over"),
     "CheckpointConfig": Members(
         {"S3Uri": Honoured("downloaded at the start, and uploaded while the job runs"), "LocalPath": Honoured()}
@@ -87,7 +87,7 @@ DEFINITION: Rows = {
 }
 """Rows for training jobs, and for a tuning job's definition of training jobs."""
 
-RULES = (
+PROFILER_RULE_MEMBERS = (
     "RuleConfigurationName",
     "LocalPath",
     "S3OutputPath",
@@ -100,7 +100,7 @@ PROFILER: Rows = {
     "ProfilerConfig": NoEffect("SDKs send it by default; jobs are not profiled"),
     "ProfilerRuleConfigurations": Members(
         {
-            **dict.fromkeys(RULES, NoEffect("jobs are not profiled")),
+            **dict.fromkeys(PROFILER_RULE_MEMBERS, NoEffect("jobs are not profiled")),
             "RuleParameters": Honoured(
                 "SDKs from before 2023 send the rule ProfilerReport by default; no effect, and the log reports it",
                 values=({"rule_to_invoke": "ProfilerReport"},),

@@ -28,18 +28,18 @@ def make_plan(
     names, hosts = host_names(resources["InstanceCount"]), []
     for index, name in enumerate(names):
         inputs = [
-            channel.make_input(found, len(names), index, folder / "inputs" / name / channel.name)
-            for channel, found in data
+            channel.make_input(records, len(names), index, folder / "inputs" / name / channel.name)
+            for channel, records in data
             if channel.mode != PIPE
         ]
         inputs += checkpoints.make_inputs(folder / "checkpoints" / name)
-        pipes = [channel.make_pipe(found, len(names), index) for channel, found in data if channel.mode == PIPE]
+        pipes = [channel.make_pipe(records, len(names), index) for channel, records in data if channel.mode == PIPE]
         layout = Layout(folder / "files" / name)
         contract.write_training_resource_config(layout, ResourceConfig(name, names, resources["InstanceType"]))
         _write_files(job, channels, checkpoints, layout)
         if tensorboard.folder is not None:
             layout.resolve_local_path(tensorboard.folder).mkdir(parents=True, exist_ok=True)
-        hosts.append(_plan_host(job, name, layout.root, inputs, pipes, _make_access(job, mlflow)))
+        hosts.append(_plan_host(job, name, layout.root, inputs, pipes, _make_access_variables(job, mlflow)))
     return Plan(job.plan_name, tuple(hosts), _is_isolated(job))
 
 
@@ -47,7 +47,7 @@ def _is_isolated(job: JobHandle) -> bool:
     return bool(job.request.get("EnableNetworkIsolation", False))
 
 
-def _make_access(job: JobHandle, mlflow: MlflowRun) -> dict[str, str]:
+def _make_access_variables(job: JobHandle, mlflow: MlflowRun) -> dict[str, str]:
     return {} if _is_isolated(job) else {**job.context.make_access_variables(), **mlflow.make_variables()}
 
 
@@ -63,7 +63,7 @@ def _plan_host(
     entrypoint, instance_type = algorithm.get("ContainerEntrypoint"), job.request["ResourceConfig"]["InstanceType"]
     # SageMaker runs `train` unless the request has an entry point or arguments.
     arguments = algorithm.get("ContainerArguments", () if entrypoint else ("train",))
-    own = training_variables(job.name, job.arn, context.settings.region)
+    job_variables = training_variables(job.name, job.arn, context.settings.region)
     return HostPlan(
         name=name,
         image=context.resolve_image(algorithm["TrainingImage"]),
@@ -72,10 +72,10 @@ def _plan_host(
         pipes=tuple(pipes),
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=tuple(arguments),
-        environment={**access, **job.request.get("Environment", {}), **own},
+        environment={**access, **job.request.get("Environment", {}), **job_variables},
         defaults={} if _is_isolated(job) else context.make_package_variables(),
         limits=context.find_host_limits(instance_type),
-        gpus=instances.has_gpus(instance_type),
+        has_gpus=instances.has_gpus(instance_type),
     )
 
 

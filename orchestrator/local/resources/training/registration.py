@@ -6,14 +6,18 @@ from typing import Any
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle.job import JobHandle
 from microjobs_orchestrator.local.resources.model_registry import create
-from microjobs_orchestrator.local.resources.training.create import model_uri
+from microjobs_orchestrator.local.resources.training.create import make_model_uri
 
 
 def prepare_registration(job: JobHandle, status: str) -> Callable[[], dict[str, Any]]:
     """Return a function that registers the model of a job with this final status, if the job requests it.
 
-    The function returns members of the job's description. The transaction that ends the job contains its call: a
-    killed server leaves an ended job with its package, or neither. Raise ValidationError if the group does not exist.
+    The returned function returns members of the job's description. It must be called in the transaction that ends the
+    job: then a crash cannot leave an ended job without its package, or a package of a job that has not ended.
+
+    Raises:
+        ValidationError: the model does not exist. The returned function raises ValidationError if the group does not
+            exist.
     """
     if "ModelPackageConfig" not in job.request or status != JobStatus.COMPLETED:
         return dict
@@ -33,7 +37,7 @@ def _make_request(job: JobHandle) -> dict[str, Any]:
 
 
 def _locate_model(request: Mapping[str, Any]) -> dict[str, Any]:
-    uri = model_uri(request)
+    uri = make_model_uri(request)
     if not uri.endswith("/"):
         return {"ModelDataUrl": uri}
     source = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}

@@ -23,8 +23,8 @@ ENDED_SECONDARY_STATUSES = ("Completed", "Failed", "Stopped", "MaxRuntimeExceede
 
 def enter_status(transitions: Sequence[Mapping[str, Any]], status: str, now: float) -> dict[str, Any]:
     """Return the members that describe a new SecondaryStatus and its history."""
-    past = [{**item, "EndTime": item.get("EndTime", max(now, item["StartTime"]))} for item in transitions]
-    current: dict[str, Any] = {"Status": status, "StartTime": now, "StatusMessage": MESSAGES[status]}
+    past_transitions = [{**item, "EndTime": item.get("EndTime", max(now, item["StartTime"]))} for item in transitions]
+    current_transition: dict[str, Any] = {"Status": status, "StartTime": now, "StatusMessage": MESSAGES[status]}
     if status in ENDED_SECONDARY_STATUSES:
-        current["EndTime"] = now
-    return {"SecondaryStatus": status, "SecondaryStatusTransitions": [*past, current]}
+        current_transition["EndTime"] = now
+    return {"SecondaryStatus": status, "SecondaryStatusTransitions": [*past_transitions, current_transition]}

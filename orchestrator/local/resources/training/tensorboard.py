@@ -20,7 +20,8 @@ OUTPUT_NAME = "tensorboard-output"
 
 
 def check_config(context: Context, config: Mapping[str, Any]) -> None:
-    """Raise ServiceError if a TensorBoardOutputConfig has a bucket that does not exist, or a folder elsewhere."""
+    """Raise ServiceError if a TensorBoardOutputConfig has a bucket that does not exist, or a LocalPath outside of the
+    contract's root."""
     bucket, prefix = parse_uri(config["S3OutputPath"])
     context.store.check_writable(bucket, outputs.join_key(prefix, OUTPUT_NAME))
     path = config.get("LocalPath", str(LAYOUT.tensorboard))
@@ -29,7 +30,7 @@ def check_config(context: Context, config: Mapping[str, Any]) -> None:
 
 
 class TensorBoard:
-    """The folder of event files. Does nothing if the job's request has no TensorBoardOutputConfig."""
+    """The folder of event files. Without a TensorBoardOutputConfig in the job's request, all methods do nothing."""
 
     def __init__(self, job: JobHandle) -> None:
         self._job = job

@@ -1,9 +1,10 @@
 """The time limits and the retries of a training job, which all of its attempts share.
 
-A managed spot job starts over when its hosts are interrupted. Any job starts over when an error that it did not cause
-ends its hosts. RetryStrategy limits the number of these retries. All attempts together may use MaxRuntimeInSeconds on
-hosts. A spot job must also end within MaxWaitTimeInSeconds of its creation. The internal state contains the time and
-the retries that the job has used, so that a restarted server continues to count.
+A managed spot job starts over when its hosts are interrupted. A job with a RetryStrategy also starts over when an error
+that it did not cause ends its hosts, or prevents their start. RetryStrategy limits the number of these retries. All
+attempts together may use MaxRuntimeInSeconds on hosts. A spot job must also end within MaxWaitTimeInSeconds of its
+creation. The internal state contains the time and the retries that the job has used, so that a restarted server
+continues to count.
 """
 
 from collections.abc import Mapping
@@ -14,10 +15,10 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ValidationError
 
 DEFAULT_MAX_RUNTIME = 86_400
-"""Seconds: one day, as on SageMaker."""
+"""Default time limit in seconds: one day, as on SageMaker."""
 
 USAGE_KEY = "Attempts"
-"""A key of the internal state, with the fields of a `Usage`."""
+"""A key of the internal state. Its value has the fields of an `AttemptUsage`."""
 
 FIRST_RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 60.0
 """Seconds before a retry. The delay doubles, so that an engine has time to restart."""
@@ -38,39 +39,39 @@ def check(request: Mapping[str, Any]) -> None:
 
 
 @dataclass
-class Usage:
+class AttemptUsage:
     """The time and the retries that the attempts of a job have used."""
 
     ran: float = 0.0
-    """Seconds on hosts, in earlier attempts."""
+    """Seconds for which earlier attempts ran on hosts."""
     since: Moment | None = None
-    """When the hosts of the present attempt started."""
+    """The time at which the hosts of the current attempt started; None if no attempt runs."""
     retries: int = 0
 
     @classmethod
-    def load(cls, internal: Mapping[str, Any]) -> "Usage":
+    def load(cls, internal: Mapping[str, Any]) -> "AttemptUsage":
         """Read the usage from an internal state."""
         fields = {**internal.get(USAGE_KEY, {})}
         if (since := fields.get("since")) is not None:  # an earlier version stored a number
             fields["since"] = Moment.read(since, since if isinstance(since, float) else 0.0)
         return cls(**fields)
 
-    def stored(self) -> dict[str, Any]:
+    def to_members(self) -> dict[str, Any]:
         """Return the key and the value of the usage in the internal state."""
         return {USAGE_KEY: asdict(self)}
 
     @property
     def seconds(self) -> float:
-        """Seconds on hosts until now."""
+        """Seconds for which all attempts have run on hosts until now."""
         return self.ran + (self.since.elapsed() if self.since else 0.0)
 
     def end_attempt(self) -> None:
-        """Count the time of the present attempt, whose hosts have ended."""
+        """Count the time of the current attempt, whose hosts have ended."""
         self.ran, self.since = self.seconds, None
 
     @property
     def retry_delay(self) -> float:
-        """Seconds before the present retry."""
+        """Seconds before the current retry."""
         return min(MAX_RETRY_DELAY, FIRST_RETRY_DELAY * 2.0 ** max(0, self.retries - 1))
 
 
@@ -78,20 +79,20 @@ class TimeLimits:
     """The time and the retries that a request allows, for all attempts together."""
 
     def __init__(self, request: Mapping[str, Any], created: Moment) -> None:
-        stopping = request.get("StoppingCondition", {})
+        stopping_condition = request.get("StoppingCondition", {})
         self.is_spot: bool = request.get("EnableManagedSpotTraining", False)
         self.max_retries: int = request.get("RetryStrategy", {}).get("MaximumRetryAttempts", 0)
-        self.max_runtime: float = stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME)
-        """Seconds on hosts."""
-        self.max_wait: float = stopping.get("MaxWaitTimeInSeconds", float("inf"))
-        """Seconds since the job was created."""
-        self._created = created
+        self.max_runtime: float = stopping_condition.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME)
+        """Maximum number of seconds on hosts."""
+        self.max_wait: float = stopping_condition.get("MaxWaitTimeInSeconds", float("inf"))
+        """Maximum number of seconds since the job was created."""
+        self._creation_moment = created
 
-    def remaining(self, usage: Usage) -> float:
+    def compute_remaining_seconds(self, usage: AttemptUsage) -> float:
         """Return the seconds that the job may still take."""
-        return max(0.0, min(self.max_runtime - usage.seconds, self.max_wait - self._created.elapsed()))
+        return max(0.0, min(self.max_runtime - usage.seconds, self.max_wait - self._creation_moment.elapsed()))
 
-    def exceeded_status(self, usage: Usage) -> str:
+    def find_exceeded_status(self, usage: AttemptUsage) -> str:
         """Return the SecondaryStatus of a job that has no time left."""
-        is_wait_limit_reached = self.max_wait - self._created.elapsed() < self.max_runtime - usage.seconds
+        is_wait_limit_reached = self.max_wait - self._creation_moment.elapsed() < self.max_runtime - usage.seconds
         return "MaxWaitTimeExceeded" if is_wait_limit_reached else "MaxRuntimeExceeded"

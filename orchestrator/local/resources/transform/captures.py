@@ -15,35 +15,37 @@ from microjobs_orchestrator.local.resources.endpoints.captures import check_dest
 from microjobs_orchestrator.local.resources.transform.feeder import Output
 from microjobs_orchestrator.local.s3.keys import parse_uri
 
-MEMBER = "DataCaptureConfig"
+DATA_CAPTURE_CONFIG = "DataCaptureConfig"
 
 
 def check(context: Context, request: Mapping[str, Any]) -> None:
-    """Raise ValidationError unless the manifests of a request, if it has a DataCaptureConfig, can be stored."""
-    if MEMBER in request:
-        check_destination(context, request[MEMBER])
+    """Raise ValidationError if a request has a DataCaptureConfig whose manifests cannot be stored."""
+    if DATA_CAPTURE_CONFIG in request:
+        check_destination(context, request[DATA_CAPTURE_CONFIG])
 
 
-def store_manifests(context: Context, request: Mapping[str, Any], started: float, done: Sequence[Output]) -> None:
+def store_manifests(
+    context: Context, request: Mapping[str, Any], start_time: float, completed_outputs: Sequence[Output]
+) -> None:
     """Store the manifests of a job that has a DataCaptureConfig.
 
     Raise ServiceError if a manifest cannot be stored.
 
     Args:
-        started: the start of the job, in seconds since 1970, which is part of the keys.
-        done: the outputs of the job.
+        start_time: the start of the job, in seconds since 1970. The keys of the manifests contain it.
+        completed_outputs: the outputs of the job.
     """
-    if MEMBER not in request:
+    if DATA_CAPTURE_CONFIG not in request:
         return
     source = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     target = outputs.join_key(request["TransformOutput"]["S3OutputPath"], "")
     manifests = {
-        "input": _make_manifest(source, (output.stored.key for output in done)),
-        "output": _make_manifest(target, (output.key for output in done)),
+        "input": _make_manifest(source, (output.input_object.key for output in completed_outputs)),
+        "output": _make_manifest(target, (output.key for output in completed_outputs)),
     }
-    hour = time.strftime("%Y/%m/%d/%H", time.gmtime(started))
+    hour = time.strftime("%Y/%m/%d/%H", time.gmtime(start_time))
     for direction, manifest in manifests.items():
-        folder = outputs.join_key(request[MEMBER]["DestinationS3Uri"], f"{direction}/{hour}")
+        folder = outputs.join_key(request[DATA_CAPTURE_CONFIG]["DestinationS3Uri"], f"{direction}/{hour}")
         with context.store.new_file() as path:
             path.write_text(json.dumps(manifest), encoding="utf-8")
             context.store.put(*parse_uri(f"{folder}/{uuid.uuid4()}.json"), path)

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.models.chain import Sender, send
-from microjobs_orchestrator.local.resources.models.client import PRIMARY, Answer, Client, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import PRIMARY, Client, NoResponseError, ResponseHead
 from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
 from microjobs_orchestrator.local.resources.transform.records import (
     DamagedError,
@@ -39,7 +39,7 @@ PARAMETERS_TIMEOUT = 10.0
 FIRST_RETRY_DELAY = 0.2
 """Seconds before the first retry of a request. The delay doubles with each retry."""
 MAX_RESPONSE_MEMORY_BYTES = 1 << 20
-"""Larger responses are stored in files until they are assembled."""
+"""Maximum size of a response in memory. Larger responses are stored in files until they are assembled."""
 MAX_ERROR_BYTES = 500
 """Maximum number of bytes of a container's error response that a reason quotes."""
 
@@ -61,12 +61,12 @@ class Options:
     """Settings for making requests from input objects, and output objects from responses."""
 
     strategy: str
-    payload_mb: int
-    """The maximum size of a request's body. 0: objects are sent whole, in HTTP chunks."""
+    max_payload_mb: int
+    """The maximum size of a request's body, in MB. If it is 0, each object is one request, sent in HTTP chunks."""
     concurrency: int
-    split: str
+    split_type: str
     compression: str
-    assemble: str
+    assemble_with: str
     headers: Mapping[str, str]
     timeout: float
     retries: int
@@ -74,7 +74,8 @@ class Options:
 
     @classmethod
     def read(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
-        """Take settings from the request, else the container, else defaults. Raise ValidationError for a conflict."""
+        """Read settings from the request, else from the container, else from defaults. Raise ValidationError for a
+        conflict."""
         source, output, client = (
             request.get(name, {}) for name in ("TransformInput", "TransformOutput", "ModelClientConfig")
         )
@@ -82,25 +83,27 @@ class Options:
         strategy = parameters.get("BatchStrategy", "MultiRecord")
         options = cls(
             strategy=request.get("BatchStrategy", STRATEGIES.get(strategy, strategy)),
-            payload_mb=request.get("MaxPayloadInMB", parameters.get("MaxPayloadInMB", 6)),
+            max_payload_mb=request.get("MaxPayloadInMB", parameters.get("MaxPayloadInMB", 6)),
             # In a request, 0 means that the member is not set.
             concurrency=request.get("MaxConcurrentTransforms") or parameters.get("MaxConcurrentTransforms") or 1,
-            split=source.get("SplitType", "None"),
+            split_type=source.get("SplitType", "None"),
             compression=source.get("CompressionType", "None"),
-            assemble=output.get("AssembleWith", "None"),
+            assemble_with=output.get("AssembleWith", "None"),
             headers={name: value for name, value in headers.items() if value},
             timeout=client.get("InvocationsTimeoutInSeconds", 600),
             retries=client.get("InvocationsMaxRetries", 3),
             processing=DataProcessing.read(request),
         )
-        if options.payload_mb * options.concurrency > MAX_MB:
+        if options.max_payload_mb * options.concurrency > MAX_MB:
             raise ValidationError(
-                f"MaxPayloadInMB {options.payload_mb} times MaxConcurrentTransforms {options.concurrency} "
+                f"MaxPayloadInMB {options.max_payload_mb} times MaxConcurrentTransforms {options.concurrency} "
                 f"is more than {MAX_MB} MB: lower one of them."
             )
-        if options.payload_mb == 0 and options.split != "None":
-            raise ValidationError(f"MaxPayloadInMB 0 sends whole objects: SplitType {options.split} must be None.")
-        if options.payload_mb == 0 and options.processing is not None:
+        if options.max_payload_mb == 0 and options.split_type != "None":
+            raise ValidationError(
+                f"MaxPayloadInMB 0 sends whole objects: SplitType must be None, not {options.split_type}."
+            )
+        if options.max_payload_mb == 0 and options.processing is not None:
             raise ValidationError(
                 "MaxPayloadInMB 0 sends objects unchanged: set it to 1 or more to use DataProcessing."
             )
@@ -111,10 +114,10 @@ def fetch_execution_parameters(client: Client) -> dict[str, Any]:
     """Return the settings that a container proposes, if any. Raise CannotRunError if its response is malformed."""
     file = BytesIO()
     try:
-        answer = client.request("GET", "/execution-parameters", timeout=PARAMETERS_TIMEOUT, into=file)
-    except NoAnswerError:
+        response = client.request("GET", "/execution-parameters", timeout=PARAMETERS_TIMEOUT, into=file)
+    except NoResponseError:
         return {}
-    if answer.status != HTTPStatus.OK:
+    if response.status != HTTPStatus.OK:
         return {}
     content = file.getvalue()
     try:
@@ -136,13 +139,14 @@ class Output:
     """The output of one object: a file, or the reason of its failure."""
 
     key: str
-    stored: StoredObject
+    input_object: StoredObject
     """The input object."""
     path: Path
     reason: str | None = None
 
     def add(self, content: IO[bytes], assemble: str) -> None:
-        """Append one response. `Line` adds a newline unless the response ends with one."""
+        """Append one response. With `assemble` (AssembleWith) `Line`, also add a newline if the response does not end
+        with a newline."""
         content.seek(0)
         with self.path.open("ab") as file:
             copyfileobj(content, file)
@@ -152,7 +156,7 @@ class Output:
                     file.write(b"\n")
 
     def fail(self, reason: str) -> None:
-        """Delete the output. Store the reason, unless an earlier one is stored."""
+        """Delete the output. Store the reason, unless an earlier reason is stored."""
         self.reason = self.reason or reason
         self.path.unlink(missing_ok=True)
 
@@ -166,10 +170,11 @@ class Feeder:
         self._folder = folder
         self._stopping = stopping
         self._window: deque[tuple[Output, Future[IO[bytes]]]] = deque()
-        """Running requests, in the order of the input."""
+        """The requests whose responses are not appended yet, in the order of the input."""
 
     def feed(self, outputs: Sequence[Output]) -> None:
-        """Transform objects. Only a window of requests is in memory. If one object fails, the others continue."""
+        """Transform objects. Only a limited number of requests is in memory. If one object fails, the other objects are
+        still transformed."""
         with ThreadPoolExecutor(self._options.concurrency) as pool:
             try:
                 for output in outputs:
@@ -181,13 +186,13 @@ class Feeder:
 
     def _feed(self, output: Output, pool: ThreadPoolExecutor) -> None:
         try:
-            for body in self._read_bodies(output.stored.path):
+            for body in self._read_bodies(output.input_object.path):
                 if self._stopping.is_set() or output.reason is not None:
                     break
                 self._window.append((output, pool.submit(self._transform, body)))
                 self._collect(2 * self._options.concurrency)
         except RecordTooLargeError as error:
-            output.fail(f"ClientError: {error}: MaxPayloadInMB is {self._options.payload_mb}")
+            output.fail(f"ClientError: {error}: MaxPayloadInMB is {self._options.max_payload_mb}")
         except DamagedError as error:
             output.fail(f"ClientError: {error}")
         except FileNotFoundError:
@@ -195,18 +200,19 @@ class Feeder:
 
     def _read_bodies(self, path: Path) -> Iterator[bytes | Path]:
         options = self._options
-        if options.payload_mb == 0:
+        if options.max_payload_mb == 0:
             return iter([path])
-        return read_bodies(path, options.split, options.strategy, options.payload_mb * MB, options.compression)
+        return read_bodies(path, options.split_type, options.strategy, options.max_payload_mb * MB, options.compression)
 
     def _collect(self, max_count: int) -> None:
-        """Append responses to their outputs, in the order of the input, until `max_count` requests are left."""
+        """Append responses to their outputs, in the order of the input, until at most `max_count` requests
+        remain."""
         while len(self._window) > max_count:
             output, future = self._window.popleft()
             try:
                 with future.result() as content:
                     if output.reason is None:
-                        output.add(content, self._options.assemble)
+                        output.add(content, self._options.assemble_with)
             except TransformError as error:
                 output.fail(str(error))
 
@@ -244,28 +250,28 @@ class Feeder:
                 tempfile.SpooledTemporaryFile(MAX_RESPONSE_MEMORY_BYTES, dir=str(self._folder))
             )
             try:
-                answer = send(self._sender, "/invocations", data, options.headers, timeout=options.timeout, into=file)
-            except NoAnswerError as error:
-                timeout_message = f"no answer within {options.timeout:g} s (InvocationsTimeoutInSeconds)"
-                text = timeout_message if error.timed_out else f"no answer from the container: {error}"
+                response = send(self._sender, "/invocations", data, options.headers, timeout=options.timeout, into=file)
+            except NoResponseError as error:
+                timeout_message = f"no response within {options.timeout:g} s (InvocationsTimeoutInSeconds)"
+                text = timeout_message if error.timed_out else f"no response from the container: {error}"
                 text = f"{format_container(error.container)}{text}"
                 raise TransformError(f"AlgorithmError: {text}", can_retry=True) from error
             except DamagedError as error:
                 raise TransformError(f"ClientError: {error}") from error
-            if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                 file.seek(0)
-                raise _make_error(answer, file.read(MAX_ERROR_BYTES).decode(errors="replace"))
+                raise _make_error(response, file.read(MAX_ERROR_BYTES).decode(errors="replace"))
             cleanup.pop_all()
             return file
 
 
-def _make_error(answer: Answer, text: str) -> TransformError:
-    is_client_error = answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
-    prefix, container = "ClientError" if is_client_error else "AlgorithmError", format_container(answer.container)
-    message = f'{prefix}: {container}bad HTTP status received from algorithm: {answer.status}, "{text}"'
+def _make_error(response: ResponseHead, text: str) -> TransformError:
+    is_client_error = response.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    prefix, container = "ClientError" if is_client_error else "AlgorithmError", format_container(response.container)
+    message = f'{prefix}: {container}bad HTTP status received from algorithm: {response.status}, "{text}"'
     return TransformError(message, can_retry=not is_client_error)
 
 
 def format_container(name: str) -> str:
-    """Return the beginning of an error of one of several containers."""
+    """Return the beginning of an error message: a container's name, or nothing for the only container of a model."""
     return "" if name == PRIMARY else f"container {name}: "

@@ -1,7 +1,7 @@
 """Batch transform jobs while they run.
 
-Outputs are stored when all objects are done: a job that is stopped stores none. If objects fail, the outputs of the
-others are stored, and the job fails.
+Outputs are stored when all objects are transformed: a job that is stopped stores none. If some objects fail, the
+outputs of the other objects are stored, and the job fails.
 """
 
 import logging
@@ -44,7 +44,7 @@ from microjobs_orchestrator.local.state import Record
 logger = logging.getLogger(__name__)
 
 MAX_RUNTIME = 28 * 86_400
-"""Seconds, as on SageMaker: 28 days."""
+"""Time limit in seconds, as on SageMaker: 28 days."""
 MAX_NOTES = 100
 """Maximum number of failed objects that the job's log lists."""
 
@@ -58,11 +58,11 @@ class TransformJob:
         self.plan_name = self.job.plan_name
         self._names = list_names(self.job.request["Model"])
         """The names of the model's containers."""
-        self._driver: threading.Thread | None = None
+        self._transform_thread: threading.Thread | None = None
         self._outputs: list[Output] | None = None
         """None until all objects are transformed."""
         self._reason: str | None = None
-        """The reason for which no objects were transformed."""
+        """The reason why no objects were transformed."""
 
     def run(self) -> None:
         self.job.run(self._run)
@@ -84,8 +84,8 @@ class TransformJob:
     def _run(self) -> None:
         outcome = self.job.run_attempt(self.attempt, (), self.handle_start)
         self.events.stop(StopReason.FINISHED)
-        if self._driver is not None:
-            self._driver.join()
+        if self._transform_thread is not None:
+            self._transform_thread.join()
         self._handle_outcome(outcome)
 
     # --- while it runs ---
@@ -93,11 +93,13 @@ class TransformJob:
     def handle_start(self, hosts: Sequence[Host]) -> float:
         """Start to transform; return the seconds that the hosts may run."""
         elapsed = self.job.store_start()
-        self._driver = threading.Thread(target=self._drive, args=(hosts,), name=self.plan_name, daemon=True)
-        self._driver.start()
+        self._transform_thread = threading.Thread(
+            target=self._run_transform, args=(hosts,), name=self.plan_name, daemon=True
+        )
+        self._transform_thread.start()
         return MAX_RUNTIME - elapsed
 
-    def _drive(self, hosts: Sequence[Host]) -> None:
+    def _run_transform(self, hosts: Sequence[Host]) -> None:
         try:
             self._outputs = self._transform_all(hosts)
         except StoppedError:
@@ -115,9 +117,9 @@ class TransformJob:
             self.events.stop(StopReason.FINISHED)
 
     def _transform_all(self, hosts: Sequence[Host]) -> list[Output]:
-        objects, instances = list_objects(self.job.context, self.job.request), self._group(hosts)
+        objects, instances = list_objects(self.job.context, self.job.request), self._group_hosts(hosts)
         with ThreadPoolExecutor(len(instances)) as pool:
-            runs = [
+            futures = [
                 pool.submit(
                     self._transform,
                     name,
@@ -126,17 +128,17 @@ class TransformJob:
                 )
                 for index, (name, instance) in enumerate(instances.items())
             ]
-        errors = [error for run in runs if (error := run.exception()) is not None]
+        errors = [error for future in futures if (error := future.exception()) is not None]
         if errors:
             # If a host failed, its error is the cause: the StoppedError of the other hosts follows from it.
             raise min(errors, key=lambda error: isinstance(error, StoppedError))
-        return [output for run in runs for output in run.result()]
+        return [output for future in futures for output in future.result()]
 
-    def _group(self, hosts: Sequence[Host]) -> Mapping[str, Sequence[Host]]:
+    def _group_hosts(self, hosts: Sequence[Host]) -> Mapping[str, Sequence[Host]]:
         """Return the hosts of each instance, in the order of the model's containers."""
-        by_name, model = {host.name: host for host in hosts}, self.job.request["Model"]
+        hosts_by_name, model = {host.name: host for host in hosts}, self.job.request["Model"]
         return {
-            instance: [by_name[host.name] for host in list_hosts(model, [instance])]
+            instance: [hosts_by_name[host.name] for host in list_hosts(model, [instance])]
             for instance in host_names(self.job.request["TransformResources"]["InstanceCount"])
         }
 
@@ -155,7 +157,7 @@ class TransformJob:
                 senders = [NamedClient(client, name) for client, name in zip(clients, self._names, strict=True)]
                 Feeder(Chain(senders, folder), options, folder, stopped).feed(outputs)
         except BaseException:
-            self.events.stop(StopReason.FINISHED)  # the job fails: the other containers can end
+            self.events.stop(StopReason.FINISHED)  # the job fails, so the other containers are stopped
             raise
         if stopped.is_set():
             raise StoppedError
@@ -164,9 +166,9 @@ class TransformJob:
     # --- its end ---
 
     def _handle_outcome(self, outcome: Outcome) -> None:
-        result = self.job.result(outcome)
-        if result.end_reason in (EndReason.SHUT_DOWN, EndReason.STOPPED, EndReason.TIMED_OUT):
-            self.job.end(result.status, FailureReason=result.reason)
+        end = self.job.determine_end(outcome)
+        if end.end_reason in (EndReason.SHUT_DOWN, EndReason.STOPPED, EndReason.TIMED_OUT):
+            self.job.end(end.status, FailureReason=end.reason)
         elif self._outputs is not None:
             self._store(self._outputs)
         else:
@@ -180,13 +182,15 @@ class TransformJob:
                     self.job.context.store.put(bucket, output.key, output.path)
                 except ServiceError as error:
                     output.fail(f"ClientError: its output cannot be stored: {error}")
-        failed = [output for output in outputs if output.reason is not None]
-        (first, *_) = list_hosts(self.job.request["Model"], ["algo-1"])
-        for output in failed[:MAX_NOTES]:
-            self.job.note(_format_reason(output), first.stream_suffix)
-        if failed:
-            others = f" ({len(failed) - 1} more objects failed, see the log)" if len(failed) > 1 else ""
-            self.job.fail(f"{_format_reason(failed[0])[: MAX_REASON_CHARACTERS - len(others)]}{others}")
+        failed_outputs = [output for output in outputs if output.reason is not None]
+        (first_host, *_) = list_hosts(self.job.request["Model"], ["algo-1"])
+        for output in failed_outputs[:MAX_NOTES]:
+            self.job.note(_format_reason(output), first_host.stream_suffix)
+        if failed_outputs:
+            failed_count = f" ({len(failed_outputs) - 1} more failed, see the log)" if len(failed_outputs) > 1 else ""
+            self.job.fail(
+                f"{_format_reason(failed_outputs[0])[: MAX_REASON_CHARACTERS - len(failed_count)]}{failed_count}"
+            )
         else:
             self._complete(outputs)
 
@@ -201,11 +205,14 @@ class TransformJob:
 
 
 def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str, StoredObject]]:
-    """Return a request's input objects with their output keys. Raise ValidationError if keys or bucket are invalid."""
+    """Return the output keys and the input objects of a request.
+
+    Raise ValidationError if there are no objects, two outputs have the same key, or the bucket cannot be written.
+    """
     uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])
     objects = inputs.select_objects(context.store, uri, "transform input")
-    keyed_objects = [(outputs.join_key(prefix, f"{path}.out"), stored) for path, stored in objects]
+    keyed_objects = [(outputs.join_key(prefix, f"{path}.out"), stored_object) for path, stored_object in objects]
     context.store.check_writable(bucket, keyed_objects[0][0])
     key, count = Counter(key for key, _ in keyed_objects).most_common(1)[0]
     if count > 1:
@@ -225,4 +232,4 @@ def _make_environment(request: Mapping[str, Any]) -> dict[str, str]:
 
 def _format_reason(output: Output) -> str:
     prefix, _, reason = (output.reason or "").partition(": ")
-    return f"{prefix}: s3://{output.stored.bucket}/{output.stored.key}: {reason}"
+    return f"{prefix}: s3://{output.input_object.bucket}/{output.input_object.key}: {reason}"

@@ -27,7 +27,8 @@ MAX_SHOWN_BYTES = 100
 
 
 class RecordError(Exception):
-    """A record of the input or of a response does not have the format that the request names."""
+    """A record of the input or of a response is missing, does not have the format that the request names, or lacks a
+    value that a filter selects."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class DataProcessing:
 
     input_filter: Path
     output_filter: Path
-    joins: bool
+    joins_input: bool
     content_type: str
     accept: str
-    by_lines: bool
-    """Whether a body has one record per line; otherwise it is one record."""
+    has_record_per_line: bool
+    """Whether a body has one record per line. Otherwise, the body is one record."""
 
     @classmethod
     def read(cls, request: Mapping[str, Any]) -> "DataProcessing | None":
@@ -50,20 +51,20 @@ class DataProcessing:
         )
         content_type, accept = _parse_media_type(source.get("ContentType")), _parse_media_type(output.get("Accept"))
         split, assemble = source.get("SplitType", "None"), output.get("AssembleWith", "None")
-        joins = members.get("JoinSource", "None") == "Input"
+        joins_input = members.get("JoinSource", "None") == "Input"
         input_text, output_text = members.get("InputFilter", "$"), members.get("OutputFilter", "$")
-        if not joins and input_text == output_text == "$":
+        if not joins_input and input_text == output_text == "$":
             return None
-        if joins or input_text != "$":
+        if joins_input or input_text != "$":
             _check_format("TransformInput.ContentType", content_type, "SplitType", split)
-        if joins or output_text != "$":
+        if joins_input or output_text != "$":
             _check_format("TransformOutput.Accept", accept, "AssembleWith", assemble)
             _check_same("SplitType", split, "AssembleWith", assemble)
-        if joins:
+        if joins_input:
             _check_same("ContentType", content_type, "Accept", accept)
         input_filter = jsonpath.parse(input_text, "InputFilter", content_type if input_text != "$" else JSON)
         output_filter = jsonpath.parse(output_text, "OutputFilter", accept if output_text != "$" else JSON)
-        return cls(input_filter, output_filter, joins, content_type, accept, split == "Line")
+        return cls(input_filter, output_filter, joins_input, content_type, accept, split == "Line")
 
     def filter_input(self, body: bytes) -> bytes:
         """Return the body of the model's request. Raise RecordError if a record does not fit the filter."""
@@ -72,20 +73,20 @@ class DataProcessing:
         values = [_read(self.content_type, record) for record in self._split(self.content_type, body)]
         return self._write(self.content_type, [_select(self.input_filter, value, "InputFilter") for value in values])
 
-    def filter_output(self, body: bytes, answer: bytes) -> bytes:
+    def filter_output(self, body: bytes, response: bytes) -> bytes:
         """Return the output for a response to `body`. Raise RecordError for a malformed or missing record."""
-        if not self.joins and not self.output_filter.steps:
-            return answer
-        predictions = self._split(self.accept, answer)
-        if not self.joins:
+        if not self.joins_input and not self.output_filter.steps:
+            return response
+        predictions = self._split(self.accept, response)
+        if not self.joins_input:
             values = [_read(self.accept, prediction) for prediction in predictions]
         else:
             originals = self._split(self.content_type, body)
             if len(originals) == 1 and self.accept != CSV:
-                predictions = [answer]  # the whole response is one record, even if it has several lines
+                predictions = [response]  # a response that is one record may have several lines
             if len(originals) != len(predictions):
                 counts = f"the model returned {len(predictions)} records for {len(originals)} input records"
-                raise RecordError(f"{counts}: JoinSource Input requires one for each")
+                raise RecordError(f"{counts}: JoinSource Input requires one per input record")
             pairs = list(zip(originals, predictions, strict=True))
             if self.accept == CSV and not self.output_filter.steps:
                 return b"".join(original + b"," + prediction + b"\n" for original, prediction in pairs)
@@ -93,17 +94,17 @@ class DataProcessing:
         return self._write(self.accept, [_select(self.output_filter, value, "OutputFilter") for value in values])
 
     def _split(self, content_type: str, body: bytes) -> list[bytes]:
-        if self._is_whole(content_type):
+        if self._is_single_record(content_type):
             return [body]
         return [line.rstrip(b"\r") for line in body.split(b"\n") if line.strip()]
 
     def _write(self, content_type: str, values: Iterable[Any]) -> bytes:
-        end = b"" if self._is_whole(content_type) else b"\n"
+        end = b"" if self._is_single_record(content_type) else b"\n"
         return b"".join(_format(content_type, value) + end for value in values)
 
-    def _is_whole(self, content_type: str) -> bool:
+    def _is_single_record(self, content_type: str) -> bool:
         """Return whether a body is one record, which may have several lines."""
-        return content_type == JSON and not self.by_lines
+        return content_type == JSON and not self.has_record_per_line
 
 
 def _parse_media_type(header: str | None) -> str:
@@ -112,8 +113,8 @@ def _parse_media_type(header: str | None) -> str:
 
 def _check_format(member: str, content_type: str, split_member: str, split: str) -> None:
     if content_type not in jsonpath.OPERATORS:
-        known, text = ", ".join(jsonpath.OPERATORS), content_type or "missing"
-        raise ValidationError(f"DataProcessing needs {member} to be one of {known}; it is {text}.")
+        content_types, text = ", ".join(jsonpath.OPERATORS), content_type or "missing"
+        raise ValidationError(f"DataProcessing needs {member} to be one of {content_types}; it is {text}.")
     if content_type == CSV and split != "Line":
         raise ValidationError(f"DataProcessing of {CSV} needs {split_member} Line; it is {split}.")
 
@@ -152,8 +153,10 @@ def _read(content_type: str, record: bytes) -> Any:
             return _Row(next(csv.reader([record.decode("utf-8-sig")], strict=True)))
         return json.loads(record)
     except (ValueError, RecursionError, csv.Error) as error:
-        shown = record[:MAX_SHOWN_BYTES].decode(errors="replace")
-        raise RecordError(f"{shown!r} is not {content_type}: {_describe_error(content_type, record, error)}") from error
+        quoted_record = record[:MAX_SHOWN_BYTES].decode(errors="replace")
+        raise RecordError(
+            f"{quoted_record!r} is not {content_type}: {_describe_error(content_type, record, error)}"
+        ) from error
 
 
 def _describe_error(content_type: str, record: bytes, error: Exception) -> str:

@@ -2,9 +2,10 @@
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-data-processing.html#data-processing-operators
 
-No library has these rules: several names select an object with these members, a missing name or index is an error, and
-AWS limits the characters of a path. A slice ends before its second number, as in all JSONPath. One sentence of AWS's
-page includes the second number, but programs that run on AWS use `$[:-1]` for all items but the last.
+No library implements AWS's rules. The path `$['a','b']` selects an object with the members `a` and `b`. A missing name
+or index is an error. AWS limits the characters of a path. A slice ends before its second number, as in standard
+JSONPath. One sentence of AWS's page says that a slice includes the item at its second number. This is wrong: programs
+that run on AWS use `$[:-1]` for all items except the last.
 """
 
 import re
@@ -19,7 +20,8 @@ OPERATORS: Mapping[str, str] = {
     "application/json": "$[]*. ,:-'",
     "application/jsonlines": "$[]*. ,:-'",
 }
-"""The characters that a path may have besides letters and digits, by content type. Rows of CSV have no names."""
+"""The characters that a path may have in addition to digits and letters, by content type. A path for CSV may have no
+letters, because the columns of a row have no names."""
 
 
 class MissingValueError(Exception):
@@ -27,12 +29,12 @@ class MissingValueError(Exception):
 
 
 @dataclass(frozen=True)
-class Step:
+class PathStep:
     """One part of a path. It selects parts of a value."""
 
     select: Callable[[Any], list[Any]]
-    selects_many: bool = False
-    """Whether the part can select several values: then the path selects a list."""
+    selects_list: bool = False
+    """Whether the part can select several values. The path then selects a list."""
 
 
 @dataclass(frozen=True)
@@ -40,83 +42,89 @@ class Path:
     """A path. Without steps it selects the whole value."""
 
     text: str
-    steps: tuple[Step, ...]
+    steps: tuple[PathStep, ...]
 
     def select(self, value: Any) -> Any:
         """Return the selected part of a value, or a list of parts. Raise MissingValueError if a part is missing."""
         values = [value]
         for step in self.steps:
-            values = [found for item in values for found in step.select(item)]
-        return values if any(step.selects_many for step in self.steps) else values[0]
+            values = [part for item in values for part in step.select(item)]
+        return values if any(step.selects_list for step in self.steps) else values[0]
 
 
 def parse(text: str, member: str, content_type: str) -> Path:
-    """Parse the path of a `member`. Raise ValidationError if AWS does not support it for the content type."""
+    """Parse the path in a `member` such as InputFilter. Raise ValidationError if AWS does not support the path for the
+    content type."""
     operators, is_allowed = OPERATORS[content_type], str.isdigit if content_type == "text/csv" else str.isalnum
-    unexpected = [character for character in text if character not in operators and not is_allowed(character)]
-    if unexpected:
-        listed = ", ".join(f"'{character}'" for character in operators)
+    unexpected_characters = [
+        character for character in text if character not in operators and not is_allowed(character)
+    ]
+    if unexpected_characters:
+        operator_list = ", ".join(f"'{character}'" for character in operators)
         raise ValidationError(
-            f'Invalid {member}: "{text}". Unexpected "{unexpected[0]}" in JsonPath. '
-            f'Supported operators for "{content_type}" are [{listed}]'
+            f'Invalid {member}: "{text}". Unexpected "{unexpected_characters[0]}" in JsonPath. '
+            f'Supported operators for "{content_type}" are [{operator_list}]'
         )
     if not text.startswith("$"):
         raise ValidationError(f'Invalid {member}: "{text}". It must begin with $.')
     return Path(text, tuple(_parse_steps(text, member)))
 
 
-def _parse_steps(text: str, member: str) -> Iterator[Step]:
+def _parse_steps(text: str, member: str) -> Iterator[PathStep]:
     position = 1
     while position < len(text):
         matches = ((pattern.match(text, position), make) for pattern, make in STEPS.items())
         match, make = next(((match, make) for match, make in matches if match), (None, None))
         if match is None or make is None:
-            raise _unsupported_error(text, text[position:], member)
+            raise _make_unsupported_error(text, text[position:], member)
         position = match.end()
         yield make(match)
 
 
-def _unsupported_error(text: str, rest: str, member: str) -> ValidationError:
-    bracket = rest[: rest.find("]") + 1]
+def _make_unsupported_error(text: str, remainder: str, member: str) -> ValidationError:
+    bracket = remainder[: remainder.find("]") + 1]
     if ":" in bracket:
         return ValidationError(
             f"Invalid JsonPath: {text}: only single range filters of format (eg: [1:5]) are supported. "
             f"Format {bracket} is not supported"
         )
     return ValidationError(
-        f"Invalid {member}: \"{text}\". {rest!r} must be one of .name, .*, [*], ['name','name'], [1,3] and [1:5]."
+        f"Invalid {member}: \"{text}\". {remainder!r} must be one of .name, .*, [*], ['name','name'], [1,3] and [1:5]."
     )
 
 
-# --- the kinds of steps ---
+# --- the types of steps ---
 
 
-def _parse_wildcard(_: re.Match[str]) -> Step:
-    return Step(lambda value: list(value.values()) if isinstance(value, dict) else _get_items(value), selects_many=True)
+def _parse_wildcard(_: re.Match[str]) -> PathStep:
+    return PathStep(
+        lambda value: list(value.values()) if isinstance(value, dict) else _get_items(value), selects_list=True
+    )
 
 
-def _parse_name(match: re.Match[str]) -> Step:
-    return Step(lambda value: [_get_member(value, match[1])])
+def _parse_name(match: re.Match[str]) -> PathStep:
+    return PathStep(lambda value: [_get_member(value, match[1])])
 
 
-def _parse_names(match: re.Match[str]) -> Step:
+def _parse_names(match: re.Match[str]) -> PathStep:
     names = re.findall("'([^']*)'", match[1])
     if len(names) == 1:
-        return Step(lambda value: [_get_member(value, names[0])])
-    return Step(lambda value: [{name: _get_member(value, name) for name in names}])
+        return PathStep(lambda value: [_get_member(value, names[0])])
+    return PathStep(lambda value: [{name: _get_member(value, name) for name in names}])
 
 
-def _parse_indexes(match: re.Match[str]) -> Step:
+def _parse_indexes(match: re.Match[str]) -> PathStep:
     numbers = [int(number) for number in match[1].split(",")]
-    return Step(lambda value: [_get_item(value, number) for number in numbers], selects_many=len(numbers) > 1)
+    return PathStep(lambda value: [_get_item(value, number) for number in numbers], selects_list=len(numbers) > 1)
 
 
-def _parse_slice(match: re.Match[str]) -> Step:
+def _parse_slice(match: re.Match[str]) -> PathStep:
     begin, end = (int(number) if number else None for number in match.groups())
-    return Step(lambda value: _get_items(value)[begin:end], selects_many=True)
+    return PathStep(lambda value: _get_items(value)[begin:end], selects_list=True)
 
 
-STEPS: Mapping[re.Pattern[str], Callable[[re.Match[str]], Step]] = {
+# The functions that make the steps of a path, by the patterns of the steps.
+STEPS: Mapping[re.Pattern[str], Callable[[re.Match[str]], PathStep]] = {
     re.compile(r"\.\*|\.?\[ *\* *\]"): _parse_wildcard,
     re.compile(r"\.([^\W_][^\W_-]*(?:-[^\W_-]+)*)"): _parse_name,
     re.compile(r"\.?\[ *('[^']*'(?: *, *'[^']*')*) *\]"): _parse_names,

@@ -33,7 +33,9 @@ class TransformJobOperations(RunningOperations):
             "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
             "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},
         }
-        add = partial(add_resource, self.context, TRANSFORM_JOB, request, members=members, copies={"Model": model})
+        add = partial(
+            add_resource, self.context, TRANSFORM_JOB, request, members=members, referenced_resources={"Model": model}
+        )
         return job_components.add_job(self.context, request, add)
 
     def make_runnable(self, record: Record) -> Runnable:

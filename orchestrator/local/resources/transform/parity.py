@@ -7,7 +7,7 @@ from microjobs_orchestrator.local.parity.common import (
     EXPERIMENT,
     INSTANCE_TYPE,
     KMS,
-    ONE_MACHINE,
+    ONE_MACHINE_REASON,
     S3_PREFIX,
     TAGS,
 )
@@ -31,7 +31,9 @@ CREATE: Rows = {
     ),
     "TransformOutput": Members(
         {
-            "S3OutputPath": Honoured("the key of an output is the key of its input with the suffix `.out`"),
+            "S3OutputPath": Honoured(
+                "an output has the path of its input below the input's `S3Uri`, with the suffix `.out`"
+            ),
             "Accept": Honoured(),
             "AssembleWith": Honoured(),
             "KmsKeyId": KMS,
@@ -48,7 +50,9 @@ CREATE: Rows = {
         {
             "InstanceType": INSTANCE_TYPE,
             "InstanceCount": Honoured(
-                "containers, each of which transforms a share of the objects", maximum=100, reason=ONE_MACHINE
+                "each instance has its own containers, and transforms a share of the objects",
+                maximum=100,
+                reason=ONE_MACHINE_REASON,
             ),
             "VolumeKmsKeyId": KMS,
             "TransformAmiVersion": NoEffect("hosts run on this machine"),

@@ -32,7 +32,8 @@ def read_bodies(path: Path, split: str, strategy: str, max_bytes: int, compressi
     """Yield the bodies, of at most `max_bytes`, one by one. Only one body is in memory at a time.
 
     Raise RecordTooLargeError for a larger record, and DamagedError if the object does not have the format of `split`
-    (SplitType) or `compression` (CompressionType). With the strategy `MultiRecord`, a body has many records.
+    (SplitType) or `compression` (CompressionType). With the strategy `MultiRecord`, a body has as many
+    records as fit.
     """
     is_single = strategy == "SingleRecord"
     with _open(path, compression) as file:
@@ -44,7 +45,7 @@ def read_bodies(path: Path, split: str, strategy: str, max_bytes: int, compressi
             case "TFRecord":
                 records = _read_tfrecords(file, max_bytes)
             case _:
-                yield _read_whole(file, max_bytes)
+                yield _read_object(file, max_bytes)
                 return
         yield from records if is_single else _join_records(records, max_bytes)
 
@@ -58,18 +59,18 @@ def read_chunks(path: Path, compression: str = "None") -> Iterator[bytes]:
 
 @contextmanager
 def _open(path: Path, compression: str) -> Iterator[IO[bytes]]:
-    with path.open("rb") as plain:
+    with path.open("rb") as raw_file:
         if compression == "None":
-            yield plain
+            yield raw_file
             return
         try:
-            with BufferedReader(gzip.GzipFile(fileobj=plain)) as file:
+            with BufferedReader(gzip.GzipFile(fileobj=raw_file)) as file:
                 yield file
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DamagedError(f"CompressionType is Gzip, but the object is not a gzip file: {error}") from error
 
 
-def _read_whole(file: IO[bytes], max_bytes: int) -> bytes:
+def _read_object(file: IO[bytes], max_bytes: int) -> bytes:
     content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise RecordTooLargeError("the object is larger than a request may be, and SplitType None does not split it")
@@ -77,14 +78,14 @@ def _read_whole(file: IO[bytes], max_bytes: int) -> bytes:
 
 
 def _join_records(records: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    batch = bytearray()
+    body = bytearray()
     for record in records:
-        if len(batch) + len(record) > max_bytes:
-            yield bytes(batch)
-            batch.clear()
-        batch += record
-    if batch:
-        yield bytes(batch)
+        if len(body) + len(record) > max_bytes:
+            yield bytes(body)
+            body.clear()
+        body += record
+    if body:
+        yield bytes(body)
 
 
 # --- the records of each format, with their framing ---

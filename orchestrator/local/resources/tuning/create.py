@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.operations import add_resource
-from microjobs_orchestrator.local.resources.training.create import CREATED, check_request
+from microjobs_orchestrator.local.resources.training.create import CREATION_MOMENT, check_request
 from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import check_ranges, read_ranges
@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.resources.tuning.search import GRID, read_reso
 from microjobs_orchestrator.local.state import Record
 
 RESOURCE_MEMBERS = ("ResourceConfig", "HyperParameterTuningResourceConfig")
-"""The members of a definition that can describe the hosts. The SageMaker SDK sends the second one."""
+"""The members of a definition that can describe the hosts. The SageMaker SDK sends the second member."""
 
 OBJECTIVE_HYPERPARAMETER = "_tuning_objective_metric"
 """The hyperparameter that names the objective metric: SageMaker adds it, and SDKs read it when they attach to a job."""
@@ -29,24 +29,25 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     """Check a CreateHyperParameterTuningJob request and add the job, which does not run yet.
 
     Raises:
-        ValidationError: the ranges, the objective, the inputs or the limits are invalid or contradict each other.
+        ValidationError: the ranges, the objective, the inputs or the limits are invalid or contradict each other, or
+            a parent in WarmStartConfig is unsuitable.
         ResourceInUseError: a job of that name exists.
     """
     config, definition = request["HyperParameterTuningJobConfig"], request["TrainingJobDefinition"]
     resources = [definition[member] for member in RESOURCE_MEMBERS if member in definition]
     if len(resources) != 1:
         raise ValidationError(f"TrainingJobDefinition needs exactly one of {' and '.join(RESOURCE_MEMBERS)}.")
-    static, metric = definition.get("StaticHyperParameters", {}), _check_objective(config, definition)
-    _check_search(config, static)
+    static_hyperparameters, metric = definition.get("StaticHyperParameters", {}), _check_objective(config, definition)
+    _check_search(config, static_hyperparameters)
     check_request(context, {**definition, "TrainingJobName": request["HyperParameterTuningJobName"]})
     warm_start.check(context, request)
-    described = {
+    description = {
         **definition,
-        "ResourceConfig": resources[0],  # SDKs read this member, also if they sent the other one
+        "ResourceConfig": resources[0],  # SDKs read this member, even if they have sent the other member
         "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
-        "StaticHyperParameters": {**static, OBJECTIVE_HYPERPARAMETER: metric},
+        "StaticHyperParameters": {**static_hyperparameters, OBJECTIVE_HYPERPARAMETER: metric},
     }
-    members, internal = {"TrainingJobDefinition": described}, {CREATED: Moment.now().to_members()}
+    members, internal = {"TrainingJobDefinition": description}, {CREATION_MOMENT: Moment.now().to_members()}
     return add_resource(context, TUNING_JOB, request, members=members, internal=internal)
 
 
@@ -59,12 +60,14 @@ def _check_objective(config: Mapping[str, Any], definition: Mapping[str, Any]) -
     return metric
 
 
-def _check_search(config: Mapping[str, Any], static: Mapping[str, str]) -> None:
+def _check_search(config: Mapping[str, Any], static_hyperparameters: Mapping[str, str]) -> None:
     ranges = read_ranges(config.get("ParameterRanges", {}))
     if not ranges:
         raise ValidationError("ParameterRanges is empty: add a range for each hyperparameter to tune.")
-    counts = Counter([*static, *(item.name for item in ranges)])
+    counts = Counter([*static_hyperparameters, *(item.name for item in ranges)])
     if duplicates := sorted(name for name, count in counts.items() if count > 1):
-        raise ValidationError(f"Hyperparameter {', '.join(duplicates)} has more than one range or static value.")
-    read_resources(config, static)
+        raise ValidationError(
+            f"These hyperparameters have more than one range or static value: {', '.join(duplicates)}."
+        )
+    read_resources(config, static_hyperparameters)
     check_ranges(ranges, config["ResourceLimits"].get("MaxNumberOfTrainingJobs"), is_grid=config["Strategy"] == GRID)

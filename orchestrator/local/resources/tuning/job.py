@@ -12,12 +12,12 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change, StopReason
 from microjobs_orchestrator.local.lifecycle.job import SHUT_DOWN_REASON, JobHandle
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.resources.training.create import CREATED
+from microjobs_orchestrator.local.resources.training.create import CREATION_MOMENT
 from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, list_combinations, read_ranges
 from microjobs_orchestrator.local.resources.tuning.results import ENDED_STATUSES, TrialResults, is_worse_than_median
-from microjobs_orchestrator.local.resources.tuning.search import GRID, HYPERBAND, Search, read_resources
+from microjobs_orchestrator.local.resources.tuning.search import GRID, HYPERBAND, TrialSearch, read_resources
 from microjobs_orchestrator.local.resources.tuning.trials import Trials
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
@@ -35,7 +35,7 @@ class TuningJob:
         self.job = JobHandle(context, record, TUNING_JOB)
         self.events = self.job.events
         self.plan_name = self.job.plan_name
-        self._created = Moment.read(record.internal.get(CREATED), record.created)
+        self._creation_moment = Moment.read(record.internal.get(CREATION_MOMENT), record.created)
         self._definition: Mapping[str, Any] = record.description["TrainingJobDefinition"]
         self._config: Mapping[str, Any] = record.request["HyperParameterTuningJobConfig"]
         self._limits: Mapping[str, Any] = self._config["ResourceLimits"]
@@ -47,13 +47,13 @@ class TuningJob:
         self._trials = Trials(self.job, registry, self._definition, reports_metrics=self._stops_trials)
         self._ended_values: dict[str, list[float]] = {}
         """Objective values of the ended trials that were reported to the search, by the name of the trial."""
-        self._stopped_early: set[str] = set()
+        self._early_stopped_names: set[str] = set()
 
     def run(self) -> None:
         self.job.run(self._run, self._fail)
 
     def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  a tuning job has no hosts
-        """Continue after a restart of the server, which resumes the running trials first."""
+        """Continue after a restart of the server. The server has already resumed the running trials."""
         self.run()
 
     def _fail(self, reason: str) -> None:
@@ -70,9 +70,9 @@ class TuningJob:
         self._trials.stop_all()
         self.job.end(status, FailureReason=reason)
 
-    def _make_search(self) -> Search:
+    def _make_search(self) -> TrialSearch:
         config = self._config
-        search = Search(
+        search = TrialSearch(
             config["Strategy"],
             self._ranges,
             minimise=self._minimise,
@@ -83,76 +83,76 @@ class TuningJob:
         warm_start.inherit_results(self.job.context, self.job.request, search)
         return search
 
-    def _advance(self, search: Search) -> End | None:
-        """Start a trial, or wait until a trial has ended. Return how the tuning job ended; None if it continues."""
+    def _advance(self, search: TrialSearch) -> End | None:
+        """Start a trial, or wait until a trial has ended. Return the end of the tuning job; None if it continues."""
         results = self._trials.read()
-        running = self._report_ended_trials(search, results)
+        running_names = self._report_ended_trials(search, results)
         if (end := self._find_end(results)) is not None:
             return end
-        if len(results.jobs) < self._max_trials and len(running) < self._limits["MaxParallelTrainingJobs"]:
+        if len(results.jobs) < self._max_trials and len(running_names) < self._limits["MaxParallelTrainingJobs"]:
             number = len(results.jobs)
-            name = self._trials.new_name(number)
+            name = self._trials.make_name(number)
             self._trials.start(name, search.propose(name, number))
-        elif running:
-            self._wait(search, running)
+        elif running_names:
+            self._wait(search, running_names)
         else:
             all_failed = all(job.status == JobStatus.FAILED for job in results.jobs)
             return (JobStatus.FAILED, ALL_FAILED) if all_failed else (JobStatus.COMPLETED, None)
         return None
 
     def _find_end(self, results: TrialResults) -> End | None:
-        """Return how the tuning job ended: stopped, out of time, or with a criterion met; None if it continues."""
+        """Return the end of a tuning job that is stopped, is out of time, or meets a criterion; otherwise None."""
         if self.events.stop_reason is StopReason.SHUTDOWN:
             return JobStatus.FAILED, SHUT_DOWN_REASON
-        if self.events.stop_reason is not None or self._remaining_time() == 0:
+        if self.events.stop_reason is not None or self._compute_remaining_time() == 0:
             return JobStatus.STOPPED, None
         return (JobStatus.COMPLETED, None) if results.meets_criteria() else None
 
-    def _remaining_time(self) -> float | None:
+    def _compute_remaining_time(self) -> float | None:
         """Return the seconds that remain of MaxRuntimeInSeconds; None if the job has no such limit."""
         limit: float | None = self._limits.get("MaxRuntimeInSeconds")
-        return None if limit is None else max(0.0, limit - self._created.elapsed())
+        return None if limit is None else max(0.0, limit - self._creation_moment.elapsed())
 
     @property
     def _max_trials(self) -> int:
         limit: int = self._limits.get("MaxNumberOfTrainingJobs", MAX_TRAINING_JOBS)
         return min(limit, len(list_combinations(self._ranges))) if self._config["Strategy"] == GRID else limit
 
-    def _report_ended_trials(self, search: Search, results: TrialResults) -> list[str]:
+    def _report_ended_trials(self, search: TrialSearch, results: TrialResults) -> list[str]:
         """Report newly ended trials to the search. Return the names of the running trials."""
-        running = []
+        running_names = []
         for trial in results.jobs:
             if trial.name in self._ended_values:
                 continue
             if trial.status in ENDED_STATUSES:
-                value = None if trial.status == JobStatus.FAILED else results.objective_value(trial)
+                value = None if trial.status == JobStatus.FAILED else results.find_objective_value(trial)
                 stopped = trial.status == JobStatus.STOPPED and self._uses_hyperband
                 search.add_result(trial.name, trial.description["HyperParameters"], value, stopped=stopped)
-                self._ended_values[trial.name] = self._trials.objective_values(trial.name)
+                self._ended_values[trial.name] = self._trials.read_objective_values(trial.name)
             else:
                 search.add_running(trial.name, trial.description["HyperParameters"])
-                running.append(trial.name)
-        return running
+                running_names.append(trial.name)
+        return running_names
 
     # --- waiting ---
 
-    def _wait(self, search: Search, running: Sequence[str]) -> None:
+    def _wait(self, search: TrialSearch, running_names: Sequence[str]) -> None:
         """Wait until a trial or the tuning job ends. Apply early stopping when new metrics arrive."""
         while True:
-            self._stop_early(search, running)
-            if set(self.events.wait(self._remaining_time())) != {Change.METRIC_REPORTED}:
+            self._stop_early(search, running_names)
+            if set(self.events.wait(self._compute_remaining_time())) != {Change.METRIC_REPORTED}:
                 return
 
-    def _stop_early(self, search: Search, running: Sequence[str]) -> None:
+    def _stop_early(self, search: TrialSearch, running_names: Sequence[str]) -> None:
         """Stop the running trials that Hyperband, or early stopping of type Auto, rejects."""
         if not self._stops_trials:
             return
-        ended_values = [values for name, values in self._ended_values.items() if name not in self._stopped_early]
-        for name in running:
-            if name in self._stopped_early:
+        ended_values = [values for name, values in self._ended_values.items() if name not in self._early_stopped_names]
+        for name in running_names:
+            if name in self._early_stopped_names:
                 continue
-            values = self._trials.objective_values(name)
+            values = self._trials.read_objective_values(name)
             is_worse = self._uses_auto_stopping and is_worse_than_median(values, ended_values, minimise=self._minimise)
             if search.report(name, values) or is_worse:
-                self._stopped_early.add(name)
+                self._early_stopped_names.add(name)
                 self._trials.stop(name)

@@ -10,15 +10,16 @@ TUNING_JOB = Kind(
     "HyperParameterTuningJob",
     "tuning",
     lifecycle=Lifecycle(end_member="HyperParameterTuningEndTime", statuses=(*JobStatus, "Deleting", "DeleteFailed")),
-    logs=LogNames(LOG_GROUP, prefix="{name}-"),  # the logs of its training jobs
+    # The log streams of a tuning job are those of its training jobs.
+    logs=LogNames(LOG_GROUP, prefix="{name}-"),
     sort_by="Name",
     owns=(TRAINING_JOB,),
     has_trials=True,
-    event_words="HyperParameter Tuning Job",
+    event_name="HyperParameter Tuning Job",
     aws=replace(
         TRAINING_JOB.aws,
         definition="TrainingJobDefinition",
         job_limits="HyperParameterTuningJobConfig.ResourceLimits",
-        quota=TRAINING_JOB.words,
+        quota=TRAINING_JOB.display_name,
     ),
 )

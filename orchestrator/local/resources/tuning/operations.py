@@ -5,7 +5,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Request, RunningOperations
+from microjobs_orchestrator.local.resources.operations import Handler, Request, Response, RunningOperations
 from microjobs_orchestrator.local.resources.tuning.create import create
 from microjobs_orchestrator.local.resources.tuning.job import TuningJob
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
@@ -27,13 +27,13 @@ class TuningJobOperations(RunningOperations):
         config = record.request["HyperParameterTuningJobConfig"]
         return {**config, **TrialResults(self.context, record.request).describe()}
 
-    def further_handlers(self) -> Mapping[str, Handler]:
+    def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {"ListTrainingJobsForHyperParameterTuningJob": self.list_training_jobs}
 
-    def list_training_jobs(self, request: Request) -> Answer:
+    def list_training_jobs(self, request: Request) -> Response:
         results = TrialResults(self.context, self.find(request).request)
         status, sort_by = request.get("StatusEquals"), request.get("SortBy", "Name")
-        summaries = [results.summary(job) for job in results.jobs]
+        summaries = [results.summarize(job) for job in results.jobs]
         summaries = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
         summaries.sort(key=_SORT_KEYS[sort_by], reverse=request.get("SortOrder", "Ascending") == "Descending")
         page, token = cut_page(summaries, request)

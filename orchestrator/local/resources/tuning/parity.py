@@ -8,14 +8,16 @@ from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect
 from microjobs_orchestrator.local.resources.training.parity import ALGORITHM, DEFINITION, RESOURCES
 
 RANGE = Members(make_honoured_rows("Name", "MinValue", "MaxValue", "ScalingType"))
-IN_CONFIG = Refused("for several definitions, which are not supported: use HyperParameterTuningJobConfig")
+ONE_DEFINITION = Refused(
+    "this member is for several definitions, which are not supported: use HyperParameterTuningJobConfig"
+)
 
 HYPERBAND: Rows = {
     "MinResource": Honoured("number of objective values that a job prints before it may be stopped"),
     "MaxResource": Honoured("a job that prints more values is stopped"),
 }
 
-CRITERIA: Rows = {
+COMPLETION_CRITERIA: Rows = {
     **make_honoured_rows("TargetObjectiveMetricValue"),
     "BestObjectiveNotImproving": Members(make_honoured_rows("MaxNumberOfTrainingJobsNotImproving")),
     "ConvergenceDetected": Members(
@@ -32,7 +34,7 @@ CONFIG: Rows = {
     "ResourceLimits": Members(
         {
             "MaxNumberOfTrainingJobs": Honoured(maximum=750, reason="SageMaker's own limit"),
-            "MaxParallelTrainingJobs": Honoured(maximum=100, reason=common.ONE_MACHINE),
+            "MaxParallelTrainingJobs": Honoured(maximum=100, reason=common.ONE_MACHINE_REASON),
             "MaxRuntimeInSeconds": Honoured("limit for the tuning job, not for each training job"),
         }
     ),
@@ -45,7 +47,7 @@ CONFIG: Rows = {
         }
     ),
     "TrainingJobEarlyStoppingType": Honoured("Auto stops a job that is worse than the median"),
-    "TuningJobCompletionCriteria": Members(CRITERIA),
+    "TuningJobCompletionCriteria": Members(COMPLETION_CRITERIA),
     **make_honoured_rows("RandomSeed"),
 }
 
@@ -54,8 +56,8 @@ CREATE: Rows = {
     "HyperParameterTuningJobConfig": Members(CONFIG),
     "TrainingJobDefinition": Members(
         {
-            "DefinitionName": NoEffect("there is one definition"),
-            **dict.fromkeys(("TuningObjective", "HyperParameterRanges"), IN_CONFIG),
+            "DefinitionName": NoEffect("only one definition is supported, which needs no name"),
+            **dict.fromkeys(("TuningObjective", "HyperParameterRanges"), ONE_DEFINITION),
             "StaticHyperParameters": Honoured("written to hyperparameters.json with the tuned hyperparameters"),
             "AlgorithmSpecification": Members(ALGORITHM),
             **DEFINITION,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"[+-]?\d+", re.ASCII)
-"""Python's own `int` and `float` also accept `1_0`, digits of other scripts, and `nan`."""
+"""Patterns of numbers. Python's own `int` and `float` would also accept `1_0`, digits of other scripts, and `nan`."""
 
 MAX_INTEGER = 2**63 - 1
 
@@ -26,7 +26,7 @@ MAX_TRAINING_JOBS = 1000
 """Maximum number of training jobs of one tuning job; SageMaker allows fewer."""
 
 LOGARITHMIC_RATIO = 100.0
-"""Smallest ratio of a range's ends for which `Auto` scaling is logarithmic."""
+"""Minimum ratio of a range's ends for which `Auto` scaling is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Range:
             return len(self.values)
         return self.high - self.low + 1 if self.range_type == INTEGER else math.inf
 
-    def distribution(self) -> "BaseDistribution":
+    def make_distribution(self) -> "BaseDistribution":
         """Return Optuna's distribution. For `ReverseLogarithmic`, it is a logarithmic distribution of 1 - x."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -115,7 +115,7 @@ def _parse_number(text: str, range_type: str, name: str) -> float:
     return number
 
 
-def tuned_names(parameter_ranges: Mapping[str, Any]) -> list[str]:
+def list_tuned_names(parameter_ranges: Mapping[str, Any]) -> list[str]:
     """Return the names of the tuned hyperparameters, in the order of `read_ranges`."""
     return [
         item["Name"] for range_type in RANGE_TYPES for item in parameter_ranges.get(f"{range_type}ParameterRanges", [])
@@ -131,13 +131,15 @@ def check_ranges(ranges: Sequence[Range], max_jobs: int | None, *, is_grid: bool
         is_grid: whether the strategy is Grid.
 
     Raises:
-        ValidationError: a range has fewer than two values or one value twice, the scaling does not fit the ends, the
-            strategy does not support a range, or the number of training jobs is unknown, too large, or larger than
-            the number of combinations.
+        ValidationError: a range has fewer than two values, contains a value twice, or is too wide; its scaling does not
+            fit its ends; the strategy does not support the range; or the number of training jobs is unknown, too large,
+            or larger than the number of combinations.
     """
     numeric = [item.name for item in ranges if item.range_type != CATEGORICAL]
     if is_grid and numeric:
-        raise ValidationError(f"Strategy Grid takes categorical parameters only, but {', '.join(numeric)} is numeric.")
+        raise ValidationError(
+            f"Strategy Grid takes categorical parameters only, but these are numeric: {', '.join(numeric)}."
+        )
     if not is_grid and max_jobs is None:
         raise ValidationError("ResourceLimits.MaxNumberOfTrainingJobs is required.")
     for item in ranges:

@@ -8,7 +8,7 @@ from typing import Any
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
-from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, tuned_names
+from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, list_tuned_names
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
 ENDED_STATUSES = ("Completed", "Failed", "Stopped")
@@ -20,7 +20,7 @@ COPIED_MEMBERS = ("TrainingStartTime", "TrainingEndTime", "FailureReason")
 FINAL_METRIC = "FinalHyperParameterTuningJobObjectiveMetric"
 
 MIN_TRIALS_TO_COMPARE = 3
-"""A trial is compared with the median only if at least this number of ended trials have enough values."""
+"""A trial is compared with the median only if at least this number of ended trials have at least as many values."""
 
 
 def find_parent_requests(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -37,7 +37,7 @@ class TrialResults:
         self._context, self._request = context, request
         self._config: Mapping[str, Any] = request["HyperParameterTuningJobConfig"]
         self._objective: Mapping[str, str] = self._config["HyperParameterTuningJobObjective"]
-        self._better = min if self._objective["Type"] == "Minimize" else max
+        self._choose_best = min if self._objective["Type"] == "Minimize" else max
         query = Query(
             TRAINING_JOB.arn_type,
             owner=Owner(TUNING_JOB.arn_type, request["HyperParameterTuningJobName"]),
@@ -46,46 +46,46 @@ class TrialResults:
         )
         self.jobs = context.state.find(query)
 
-    def objective_value(self, job: Record) -> float | None:
+    def find_objective_value(self, job: Record) -> float | None:
         for item in job.description.get("FinalMetricDataList", []):
             if item["MetricName"] == self._objective["MetricName"] and math.isfinite(item["Value"]):
                 return float(item["Value"])
         return None
 
-    def _objective_values(self) -> list[tuple[float, Record]]:
-        """Return the objective values of the trials that completed or were stopped early."""
-        ended = [job for job in self.jobs if job.status in ("Completed", "Stopped")]
-        return [(value, job) for job in ended if (value := self.objective_value(job)) is not None]
+    def _list_objective_values(self) -> list[tuple[float, Record]]:
+        """Return the objective values of the trials that completed or were stopped, each with its training job."""
+        ended_jobs = [job for job in self.jobs if job.status in ("Completed", "Stopped")]
+        return [(value, job) for job in ended_jobs if (value := self.find_objective_value(job)) is not None]
 
-    def best(self) -> Record | None:
-        return self._better(self._objective_values(), key=lambda pair: pair[0], default=(0.0, None))[1]
+    def find_best(self) -> Record | None:
+        return self._choose_best(self._list_objective_values(), key=lambda pair: pair[0], default=(0.0, None))[1]
 
     def meets_criteria(self) -> bool:
         """Return whether the trials meet one of the TuningJobCompletionCriteria."""
         criteria = self._config.get("TuningJobCompletionCriteria", {})
         target = criteria.get("TargetObjectiveMetricValue")
         patience = criteria.get("BestObjectiveNotImproving", {}).get("MaxNumberOfTrainingJobsNotImproving")
-        pairs = sorted(self._objective_values(), key=lambda pair: pair[1].description["TrainingEndTime"])
+        pairs = sorted(self._list_objective_values(), key=lambda pair: pair[1].description["TrainingEndTime"])
         values = [value for value, _ in pairs]
         if not values:
             return False
-        best = self._better(values)
-        reaches_target = target is not None and self._better(best, target) == best
+        best = self._choose_best(values)
+        reaches_target = target is not None and self._choose_best(best, target) == best
         return reaches_target or (patience is not None and len(values) - 1 - values.index(best) >= patience)
 
-    def summary(self, job: Record) -> dict[str, Any]:
+    def summarize(self, job: Record) -> dict[str, Any]:
         """Return a HyperParameterTrainingJobSummary."""
-        described, value, has_ended = job.description, self.objective_value(job), job.status in ENDED_STATUSES
-        tuned = tuned_names(self._config["ParameterRanges"])
+        description, value, has_ended = job.description, self.find_objective_value(job), job.status in ENDED_STATUSES
+        tuned_names = list_tuned_names(self._config["ParameterRanges"])
         summary = {
             "TrainingJobName": job.name,
             "TrainingJobArn": job.arn,
             "TrainingJobStatus": job.status,
             "TuningJobName": self._request["HyperParameterTuningJobName"],
             "CreationTime": job.created,
-            "TunedHyperParameters": {name: described["HyperParameters"][name] for name in tuned},
+            "TunedHyperParameters": {name: description["HyperParameters"][name] for name in tuned_names},
             "ObjectiveStatus": "Pending" if not has_ended else "Failed" if value is None else "Succeeded",
-            **{name: described[name] for name in COPIED_MEMBERS if name in described},
+            **{name: description[name] for name in COPIED_MEMBERS if name in description},
         }
         if summary["ObjectiveStatus"] == "Succeeded":
             summary[FINAL_METRIC] = {**self._objective, "Value": value}
@@ -94,7 +94,7 @@ class TrialResults:
     def describe(self) -> dict[str, Any]:
         """Return the computed members of DescribeHyperParameterTuningJob."""
         statuses = [job.status for job in self.jobs]
-        objectives = [self.summary(job)["ObjectiveStatus"] for job in self.jobs]
+        objectives = [self.summarize(job)["ObjectiveStatus"] for job in self.jobs]
         return {
             "TrainingJobStatusCounters": {
                 "Completed": statuses.count("Completed"),
@@ -104,11 +104,11 @@ class TrialResults:
                 "Stopped": statuses.count("Stopped"),
             },
             "ObjectiveStatusCounters": {name: objectives.count(name) for name in ("Succeeded", "Pending", "Failed")},
-            **({"BestTrainingJob": self.summary(best)} if (best := self.best()) else {}),
-            **({"OverallBestTrainingJob": overall} if (overall := self._overall_best()) else {}),
+            **({"BestTrainingJob": self.summarize(best)} if (best := self.find_best()) else {}),
+            **({"OverallBestTrainingJob": overall} if (overall := self._find_overall_best()) else {}),
         }
 
-    def _overall_best(self) -> dict[str, Any] | None:
+    def _find_overall_best(self) -> dict[str, Any] | None:
         """Return the best trial of this job and its parents; None unless WarmStartType is IdenticalDataAndAlgorithm."""
         if self._request.get("WarmStartConfig", {}).get("WarmStartType") != "IdenticalDataAndAlgorithm":
             return None
@@ -116,11 +116,11 @@ class TrialResults:
             self,
             *(TrialResults(self._context, parent) for parent in find_parent_requests(self._context, self._request)),
         ]
-        best = [results.summary(job) for results in all_results if (job := results.best()) is not None]
-        return self._better(best, key=lambda item: item[FINAL_METRIC]["Value"], default=None)
+        best = [results.summarize(job) for results in all_results if (job := results.find_best()) is not None]
+        return self._choose_best(best, key=lambda item: item[FINAL_METRIC]["Value"], default=None)
 
 
-def is_worse_than_median(values: Sequence[float], ended: Collection[Sequence[float]], *, minimise: bool) -> bool:
+def is_worse_than_median(values: Sequence[float], ended_values: Collection[Sequence[float]], *, minimise: bool) -> bool:
     """Return whether a trial's last value is worse than the median of the ended trials' averages.
 
     The average of an ended trial covers only its first `len(values)` values.
@@ -129,9 +129,9 @@ def is_worse_than_median(values: Sequence[float], ended: Collection[Sequence[flo
 
     Args:
         values: the objective values of the trial.
-        ended: the objective values of each trial that was not stopped early.
+        ended_values: the objective values of each ended trial that was not stopped early.
     """
-    averages = [statistics.fmean(item[: len(values)]) for item in ended if len(item) >= len(values) > 0]
+    averages = [statistics.fmean(item[: len(values)]) for item in ended_values if len(item) >= len(values) > 0]
     if len(averages) < MIN_TRIALS_TO_COMPARE:
         return False
     median = statistics.median(averages)

@@ -1,7 +1,8 @@
 """The search of a tuning job: Optuna chooses values from the request's parameter ranges.
 
-For the strategy Hyperband, each printed value of the objective metric is one used resource of the training job: see
-HyperbandStrategyConfig in botocore's model. Optuna is imported when a search begins: the import takes half a second.
+For the strategy Hyperband, the resource of a training job is the number of values of the objective metric that the job
+prints: see HyperbandStrategyConfig in botocore's model. Optuna is imported only when a search begins, because the
+import takes half a second.
 """
 
 import re
@@ -26,13 +27,14 @@ MAX_RESOURCE = 20_000
 
 @dataclass(frozen=True)
 class HyperbandResources:
-    """Numbers of objective values. Hyperband stops no training job before `minimum`, and every one after `maximum`."""
+    """Numbers of objective values. Hyperband stops no training job before it has `minimum` values, and stops each
+    training job that has more than `maximum` values."""
 
     minimum: int
     maximum: int
 
 
-def read_resources(config: Mapping[str, Any], static: Mapping[str, str]) -> HyperbandResources | None:
+def read_resources(config: Mapping[str, Any], static_hyperparameters: Mapping[str, str]) -> HyperbandResources | None:
     """Read Hyperband's resources from a tuning job's configuration; return None for another strategy.
 
     Raises:
@@ -43,9 +45,9 @@ def read_resources(config: Mapping[str, Any], static: Mapping[str, str]) -> Hype
             raise ValidationError(f"StrategyConfig is for the strategy Hyperband only, not for {config['Strategy']}.")
         return None
     if config.get("TrainingJobEarlyStoppingType", "Off") != "Off":
-        raise ValidationError("TrainingJobEarlyStoppingType must be OFF to use Hyperband, which stops jobs itself.")
+        raise ValidationError("TrainingJobEarlyStoppingType must be Off to use Hyperband, which stops jobs itself.")
     hyperband = config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
-    maximum = hyperband.get("MaxResource") or _read_epochs(static)
+    maximum = hyperband.get("MaxResource") or _read_epochs(static_hyperparameters)
     resources = HyperbandResources(hyperband.get("MinResource", 1), maximum)
     if not resources.minimum <= resources.maximum <= MAX_RESOURCE:
         raise ValidationError(
@@ -55,17 +57,19 @@ def read_resources(config: Mapping[str, Any], static: Mapping[str, str]) -> Hype
     return resources
 
 
-def _read_epochs(static: Mapping[str, str]) -> int:
-    epochs = next((static[name] for name in EPOCH_HYPERPARAMETERS if name in static), "")
+def _read_epochs(static_hyperparameters: Mapping[str, str]) -> int:
+    epochs = next(
+        (static_hyperparameters[name] for name in EPOCH_HYPERPARAMETERS if name in static_hyperparameters), ""
+    )
     if not re.fullmatch(r"\d{1,6}", epochs, re.ASCII):
         raise ValidationError(
             "MaxResource of HyperbandStrategyConfig is missing, and cannot be inferred from StaticHyperParameters: "
-            f"set it, or set one of {', '.join(EPOCH_HYPERPARAMETERS)} to a number there."
+            f"set MaxResource, or set one of {', '.join(EPOCH_HYPERPARAMETERS)} to a number in StaticHyperParameters."
         )
     return int(epochs)
 
 
-class Search:
+class TrialSearch:
     """Proposes hyperparameters for trials, and gets the trials' results.
 
     Args:
@@ -87,16 +91,16 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._ranges = {item.name: item for item in ranges}
-        self._distributions = {item.name: item.distribution() for item in ranges}
+        self._distributions = {item.name: item.make_distribution() for item in ranges}
         self._resources = resources
         self._study = optuna.create_study(
-            study_name=name,  # Hyperband's brackets depend on it
+            study_name=name,  # Hyperband's brackets depend on the name of the study
             sampler=_make_sampler(strategy, seed),
             pruner=_make_pruner(resources),
             direction="minimize" if minimise else "maximize",
         )
-        self._running: dict[str, Trial] = {}
-        self._reported: dict[str, int] = {}
+        self._running_trials: dict[str, Trial] = {}
+        self._reported_counts: dict[str, int] = {}
         """The number of reported values, by the names of running trials."""
         self._grid = list_combinations(ranges) if strategy == GRID else []
 
@@ -109,22 +113,22 @@ class Search:
         """
         if self._grid:
             self._study.enqueue_trial(self._grid[number])
-        trial = self._running[name] = self._study.ask(self._distributions)
+        trial = self._running_trials[name] = self._study.ask(self._distributions)
         return {item: self._ranges[item].to_hyperparameter(value) for item, value in trial.params.items()}
 
     def add_running(self, name: str, hyperparameters: Mapping[str, str]) -> None:
         """Add a running trial that an earlier server started."""
-        if name not in self._running:
+        if name not in self._running_trials:
             self._study.enqueue_trial(self._parse(hyperparameters))
-            self._running[name] = self._study.ask(self._distributions)
+            self._running_trials[name] = self._study.ask(self._distributions)
 
     def report(self, name: str, values: Sequence[float]) -> bool:
         """Report all values of a running trial; return whether Hyperband stops it."""
         if self._resources is None:
             return False
-        trial, reported = self._running[name], self._reported.get(name, 0)
-        self._reported[name] = len(values)
-        for step, value in enumerate(values[reported : self._resources.maximum], start=reported + 1):
+        trial, reported_count = self._running_trials[name], self._reported_counts.get(name, 0)
+        self._reported_counts[name] = len(values)
+        for step, value in enumerate(values[reported_count : self._resources.maximum], start=reported_count + 1):
             trial.report(value, step)
             if step >= self._resources.minimum and trial.should_prune():
                 return True
@@ -142,7 +146,7 @@ class Search:
         from optuna.trial import TrialState, create_trial
 
         state = TrialState.FAIL if result is None else TrialState.PRUNED if stopped else TrialState.COMPLETE
-        if trial := self._running.pop(name, None):
+        if trial := self._running_trials.pop(name, None):
             self._study.tell(trial, None if stopped else result, state=state)
             return
         params = self._parse(hyperparameters)
@@ -161,7 +165,7 @@ def _make_sampler(strategy: str, seed: int | None) -> "BaseSampler":
     from optuna.samplers import RandomSampler, TPESampler
 
     if strategy in (BAYESIAN, HYPERBAND):
-        # Parallel trials must not all try similar values, and a short search must soon be better than a random one.
+        # Parallel trials must not all try similar values, and a short search must soon be better than a random search.
         return TPESampler(seed=seed, n_startup_trials=3, constant_liar=True)
     return RandomSampler(seed=seed)
 

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.tuning.results import TrialResults
 from microjobs_orchestrator.local.state import Owner
 
 STOP_TIMEOUT = 130.0
-"""Seconds that trials may take to end when the tuning job ends; their hosts may take 120."""
+"""Seconds that trials may take to end when the tuning job ends. Their hosts may take 120 of these seconds."""
 
 TUNING_ONLY_MEMBERS = (
     "StaticHyperParameters",
@@ -45,7 +45,7 @@ class Trials:
         self._registry = registry
         self._definition = definition
         self._reports_metrics = reports_metrics
-        self._running: dict[str, TrainingJob] = {}
+        self._running_trials: dict[str, TrainingJob] = {}
 
     def read(self) -> TrialResults:
         """Read all trials from the state."""
@@ -57,34 +57,40 @@ class Trials:
         self._watch(name, trial)
         self._registry.start(trial)
 
-    def new_name(self, number: int) -> str:
+    def make_name(self, number: int) -> str:
         return f"{self._job.name}-{number + 1:03d}-{uuid.uuid4().hex[:8]}"
 
     def _make_request(self, name: str, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
         request = {member: value for member, value in self._definition.items() if member not in TUNING_ONLY_MEMBERS}
         request["TrainingJobName"] = name
         request["HyperParameters"] = {**self._definition["StaticHyperParameters"], **hyperparameters}
-        if config := request.get("CheckpointConfig"):  # one folder per trial: none resumes from another's checkpoints
+        # each trial has its own folder, so that no trial resumes from the checkpoints of another trial
+        if config := request.get("CheckpointConfig"):
             request["CheckpointConfig"] = {**config, "S3Uri": outputs.join_key(config["S3Uri"], name)}
         return request
 
     def _watch(self, name: str, trial: TrainingJob) -> None:
-        self._running[name] = trial
+        self._running_trials[name] = trial
         if self._reports_metrics:
             trial.metrics.on_value = lambda: self._job.events.send(Change.METRIC_REPORTED)
 
-    def objective_values(self, name: str) -> list[float]:
+    def read_objective_values(self, name: str) -> list[float]:
         """Return the objective values that a trial has reported. An earlier server may have started the trial."""
-        if name not in self._running and isinstance(job := self._registry.find(_plan_name(name)), TrainingJob):
+        if name not in self._running_trials and isinstance(
+            job := self._registry.find(_make_plan_name(name)), TrainingJob
+        ):
             self._watch(name, job)
-        trial, metric = self._running.get(name), self._definition["StaticHyperParameters"][OBJECTIVE_HYPERPARAMETER]
-        return [] if trial is None else [value for _, value in trial.metrics.points(metric)]
+        trial, metric = (
+            self._running_trials.get(name),
+            self._definition["StaticHyperParameters"][OBJECTIVE_HYPERPARAMETER],
+        )
+        return [] if trial is None else [value for _, value in trial.metrics.list_points(metric)]
 
     def stop(self, name: str) -> None:
-        self._registry.stop(_plan_name(name))
+        self._registry.stop(_make_plan_name(name))
 
     def stop_all(self) -> None:
-        """Stop all running trials, and wait until they have ended."""
+        """Stop all running trials, and wait until they have ended, at most STOP_TIMEOUT."""
         names = [trial.name for trial in self.read().jobs if trial.status in ("InProgress", "Stopping")]
         for name in names:
             self.stop(name)
@@ -93,8 +99,8 @@ class Trials:
             self._job.events.wait(timeout)
 
     def _are_running(self, names: Collection[str]) -> bool:
-        return any(self._registry.find(_plan_name(name)) is not None for name in names)
+        return any(self._registry.find(_make_plan_name(name)) is not None for name in names)
 
 
-def _plan_name(name: str) -> str:
+def _make_plan_name(name: str) -> str:
     return f"{TRAINING_JOB.arn_type}/{name}"

@@ -1,6 +1,6 @@
-"""WarmStartConfig: tuning jobs that start with the results of earlier ones. Source: botocore's model.
+"""WarmStartConfig: tuning jobs that start with the results of earlier tuning jobs. Source: botocore's model.
 
-Only the parents' own training jobs count, not those of their parents, as on SageMaker.
+As on SageMaker, only the training jobs of the parents count, not those of the parents' own parents.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,14 +10,14 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.operations import find_resource
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
-from microjobs_orchestrator.local.resources.tuning.ranges import tuned_names
+from microjobs_orchestrator.local.resources.tuning.ranges import list_tuned_names
 from microjobs_orchestrator.local.resources.tuning.results import ENDED_STATUSES, TrialResults, find_parent_requests
-from microjobs_orchestrator.local.resources.tuning.search import GRID, Search
+from microjobs_orchestrator.local.resources.tuning.search import GRID, TrialSearch
 from microjobs_orchestrator.local.state import Record
 
 
 def check(context: Context, request: Mapping[str, Any]) -> None:
-    """Raise ValidationError if a parent does not exist, has not ended, or is too different."""
+    """Raise ValidationError if a parent does not exist, has not ended or is too different, or the strategy is Grid."""
     config = request.get("WarmStartConfig")
     if config is None:
         return
@@ -31,11 +31,11 @@ def check(context: Context, request: Mapping[str, Any]) -> None:
 
 
 def _check_parent(request: Mapping[str, Any], parent: Record, *, is_identical: bool) -> None:
-    """Raise ValidationError if a part of a job's request must equal that of its parent, but differs."""
-    for part, read in (*ALWAYS_EQUAL.items(), *(EQUAL_IF_IDENTICAL.items() if is_identical else ())):
+    """Raise ValidationError if a request and the request of its parent differ in a part that must be equal."""
+    for part, read in (*EQUAL_PARTS.items(), *(EQUAL_PARTS_IF_IDENTICAL.items() if is_identical else ())):
         own_value, parent_value = read(request), read(parent.request)
         if own_value != parent_value:
-            hint = " Or use the WarmStartType TransferLearning." if part in EQUAL_IF_IDENTICAL else ""
+            hint = " Or use the WarmStartType TransferLearning." if part in EQUAL_PARTS_IF_IDENTICAL else ""
             raise ValidationError(
                 f"The {part} must be the same as in parent tuning job {parent.name}: "
                 f"{parent_value}, not {own_value}.{hint}"
@@ -43,7 +43,7 @@ def _check_parent(request: Mapping[str, Any], parent: Record, *, is_identical: b
 
 
 def _count_hyperparameters(request: Mapping[str, Any]) -> int:
-    names = tuned_names(request["HyperParameterTuningJobConfig"]["ParameterRanges"])
+    names = list_tuned_names(request["HyperParameterTuningJobConfig"]["ParameterRanges"])
     return len(names) + len(request["TrainingJobDefinition"].get("StaticHyperParameters", {}))
 
 
@@ -52,21 +52,22 @@ def _read_input_data(request: Mapping[str, Any]) -> dict[str, Any]:
     return {channel["ChannelName"]: channel["DataSource"] for channel in channels}
 
 
-ALWAYS_EQUAL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+EQUAL_PARTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "objective metric": lambda request: request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"],
     "number of static and tunable hyperparameters": _count_hyperparameters,
 }
-EQUAL_IF_IDENTICAL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+"""Functions that read the parts of a request that must be the same in the parent's request, by the name of the part."""
+EQUAL_PARTS_IF_IDENTICAL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "training image": lambda request: request["TrainingJobDefinition"]["AlgorithmSpecification"]["TrainingImage"],
     "input data": _read_input_data,
 }
-"""Functions that read parts of a request. With IdenticalDataAndAlgorithm, they must equal those of the parent."""
+"""Functions that read the parts that must also be the same if the WarmStartType is IdenticalDataAndAlgorithm."""
 
 
-def inherit_results(context: Context, request: Mapping[str, Any], search: Search) -> None:
+def inherit_results(context: Context, request: Mapping[str, Any], search: TrialSearch) -> None:
     """Add the results of the parents' trials to a search."""
     for parent in find_parent_requests(context, request):
         results = TrialResults(context, parent)
         for job in results.jobs:
-            if (value := results.objective_value(job)) is not None:
+            if (value := results.find_objective_value(job)) is not None:
                 search.inherit_result(job.description["HyperParameters"], value)

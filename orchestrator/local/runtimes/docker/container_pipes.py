@@ -16,26 +16,30 @@ from docker.models.containers import Container
 from requests.exceptions import RequestException
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.runtimes.docker.log_frames import FrameSplitter
 
 FILL_COMMAND = ["sh", "-c", 'exec cat > "$0"']
 """The command that copies its input into a pipe in the container. Its last argument is the pipe's path."""
 
 READER_CLOSED_CODES = (1, 128 + 13)
 """Exit codes of a `cat` whose reader closed the pipe."""
-KILLED_CODES = (None, 128 + 9)
-"""Exit codes of a `cat` whose container ended."""
+CANNOT_START_CODE = 126
+CONTAINER_ENDED_CODES = (None, CANNOT_START_CODE, 128 + 9)
+"""Exit codes of a command whose container ended. If it ended while the engine started the command, the code is 126."""
 
 RECEIVE_BYTES = 1 << 16
+MAX_MESSAGE_BYTES = 1 << 12
 POLL_INTERVAL = 0.01
+"""Seconds between two requests for the exit code of a command."""
 EXIT_CODE_TIMEOUT = 10.0
 """Seconds after the end of a command's output until the engine knows its exit code."""
 CONTAINER_END_TIMEOUT = 10.0
 """Seconds until the engine reports the end of a container, after a command has ended because the container ended."""
 
-NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+WOULD_BLOCK_ERRORS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-def make(container: Container, path: str) -> None:
+def make_pipe(container: Container, path: str) -> None:
     """Make a named pipe in a container, running or not."""
     info = tarfile.TarInfo(path.lstrip("/"))
     info.type, info.mode = tarfile.FIFOTYPE, 0o644
@@ -53,9 +57,9 @@ def fill_pipe(container: Container, initial_paths: Collection[str], path: str, c
     """
     try:
         if path not in initial_paths:
-            make(container, path)
-        code = send_chunks(container, path, chunks)
-        is_running = _is_running(container, CONTAINER_END_TIMEOUT if code in KILLED_CODES else 0.0)
+            make_pipe(container, path)
+        code, message = send_chunks(container, path, chunks)
+        is_running = _is_running(container, CONTAINER_END_TIMEOUT if code in CONTAINER_ENDED_CODES else 0.0)
     except NotFound:
         return False
     except APIError as error:
@@ -63,39 +67,64 @@ def fill_pipe(container: Container, initial_paths: Collection[str], path: str, c
             return False
         raise CannotRunError(f"the engine cannot fill the pipe: {error.explanation or error}") from error
     if is_running and code not in (0, *READER_CLOSED_CODES):
-        raise CannotRunError(f"Pipe mode needs `sh` and `cat` in the image: the command ended with exit code {code}")
+        reason = f"the command ended with exit code {code}{': ' if message else ''}{message}"
+        raise CannotRunError(f"Pipe mode needs `sh` and `cat` in the image: {reason}")
     return is_running
 
 
-def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> int | None:
-    """Send chunks to a pipe until its reader closes it. Return the command's exit code; None if the container ended."""
+def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> tuple[int | None, str]:
+    """Send chunks to a pipe until its reader closes it.
+
+    Return the exit code of the command, None if the container ended, and the message of the command or of the engine.
+    """
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api
     command: str = api.exec_create(container.id, [*FILL_COMMAND, path], stdin=True, stdout=False, user="root")["Id"]
     connection: Any = api.exec_start(command, socket=True)
     stream = getattr(connection, "_sock", connection)  # docker-py returns a file for reading, not the socket
+    output = _Output()
     try:
         stream.setblocking(False)
-        if all(_send(stream, chunk) for chunk in chunks):
+        if all(_send(stream, chunk, output) for chunk in chunks):
             end_input(stream)
         stream.setblocking(True)
-        while stream.recv(RECEIVE_BYTES):
+        while output.receive(stream):
             pass
     except (BrokenPipeError, ConnectionResetError):
-        pass  # the command has ended, as its exit code shows
+        pass  # the command has ended, and its exit code states the reason
     finally:
         close_exec(connection)
-    return find_exit_code(api, command)
+    return find_exit_code(api, command), output.message
+
+
+class _Output:
+    """The output of a command. Only its beginning is kept, as a message."""
+
+    def __init__(self) -> None:
+        self._splitter = FrameSplitter()
+        self._content = b""
+
+    def receive(self, stream: Any) -> bool:
+        """Receive some output; return False if it has ended."""
+        chunk: bytes = stream.recv(RECEIVE_BYTES)
+        if len(self._content) < MAX_MESSAGE_BYTES:
+            self._content += b"".join(data for _, data in self._splitter.split(chunk))
+        return bool(chunk)
+
+    @property
+    def message(self) -> str:
+        return self._content[:MAX_MESSAGE_BYTES].decode(errors="replace").strip()
 
 
 def end_input(stream: socket.socket) -> None:
-    """End the input of the command that a non-blocking stream is connected with, and whose output is not needed.
+    """End the input of a command over its non-blocking stream. The command's output is not needed.
 
-    Over TLS, the end is an alert, as Docker's own client sends it: after an end of the TCP stream without it, a peer
-    may drop the last data, because they could be incomplete.
+    Over TLS, the end is an alert, as Docker's own client sends it. If the TCP stream ended without the alert, the peer
+    could drop the last data as incomplete.
     """
     if isinstance(stream, ssl.SSLSocket):
-        with contextlib.suppress(ssl.SSLError):  # the peer has not sent its own alert yet
+        # OpenSSL raises an error because the peer has not sent its own alert yet
+        with contextlib.suppress(ssl.SSLError):
             stream.unwrap()
     socket.socket.shutdown(stream, socket.SHUT_WR)
 
@@ -110,26 +139,26 @@ def close_exec(connection: Any) -> None:
             part.close()
 
 
-def _send(stream: socket.socket, chunk: bytes) -> bool:
+def _send(stream: socket.socket, chunk: bytes, output: _Output) -> bool:
     """Send one chunk; return False if the command has ended, which the engine reports by the end of its output."""
-    rest, events = memoryview(chunk), select.poll()
+    unsent, events = memoryview(chunk), select.poll()
     events.register(stream, select.POLLIN | select.POLLOUT)
-    while rest:
+    while unsent:
         events.poll()
-        with contextlib.suppress(*NOT_READY):
-            if not stream.recv(RECEIVE_BYTES):
+        with contextlib.suppress(*WOULD_BLOCK_ERRORS):
+            if not output.receive(stream):
                 return False
-        with contextlib.suppress(*NOT_READY):
-            rest = rest[stream.send(rest) :]
+        with contextlib.suppress(*WOULD_BLOCK_ERRORS):
+            unsent = unsent[stream.send(unsent) :]
     return True
 
 
 def find_exit_code(api: Any, command: str) -> int | None:
     """Return the exit code of a command whose output has ended; None if the engine does not know it in time."""
     deadline = time.monotonic() + EXIT_CODE_TIMEOUT
-    while (found := api.exec_inspect(command))["Running"] and time.monotonic() < deadline:
+    while (state := api.exec_inspect(command))["Running"] and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
-    code: int | None = found["ExitCode"]
+    code: int | None = state["ExitCode"]
     return code
 
 

@@ -19,6 +19,7 @@ from microjobs_orchestrator.docker_engine import is_podman
 UNREACHABLE_TIMEOUT = 120
 """Seconds for which requests are repeated while the engine does not answer. It may be restarting."""
 RETRY_DELAY = 0.2
+"""Seconds before a request is repeated."""
 READ_BYTES = 1 << 16
 
 UNREACHABLE_ERRORS = (RequestException, HTTPError)
@@ -29,13 +30,13 @@ T = TypeVar("T")
 
 
 class EngineUnreachableError(DockerException):
-    """The engine did not answer in time."""
+    """The engine did not answer, or did not complete a removal, in time."""
 
 
 def retry_while_unreachable(request: Callable[[], T]) -> T | None:
     """Send a request, and repeat it while the engine does not answer. Return None if the requested object is missing.
 
-    Raise EngineUnreachableError after `UNREACHABLE_TIMEOUT` seconds, and APIError if the engine refuses it.
+    Raise EngineUnreachableError after `UNREACHABLE_TIMEOUT` seconds, and APIError if the engine refuses the request.
     """
     deadline = None
     while True:
@@ -52,7 +53,7 @@ def retry_while_unreachable(request: Callable[[], T]) -> T | None:
             time.sleep(RETRY_DELAY)
 
 
-def log_config(client: DockerClient) -> LogConfig:
+def make_log_config(client: DockerClient) -> LogConfig:
     """Return settings that keep a container's whole log, because a restarted server reads it again.
 
     The log formats keep bytes that are not text.
@@ -68,13 +69,13 @@ def follow_log(container: Container, timeout: float | None = None) -> Iterator[b
     Raise one of UNREACHABLE_ERRORS after `timeout` seconds of silence.
     """
     options = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1}
-    with stream(container, "logs", timeout, options) as response:
+    with open_stream(container, "logs", timeout, options) as response:
         while chunk := response.raw.read1(READ_BYTES):
             yield chunk
 
 
 @contextmanager
-def stream(container: Container, resource: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
+def open_stream(container: Container, resource: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
     """Open a stream of a container, which can be read in blocks. Raise APIError if the engine refuses the request.
 
     The functions of docker-py read a stream as a whole or byte by byte.

@@ -23,6 +23,7 @@ from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 5.0
+"""Seconds to connect to the port of this machine."""
 
 
 class Forwarding:
@@ -32,17 +33,17 @@ class Forwarding:
         self._port = port
         self._is_closed = threading.Event()
         self._waiting: set[socket.socket] = set()
-        """Connections to carriers that wait."""
+        """Connections to waiting carriers."""
 
     def start(self, guard: Container) -> None:
         """Forward connections in the background until the guard ends."""
         threading.Thread(target=self._run, args=(guard,), name=f"forwarding {guard.name}", daemon=True).start()
 
     def close(self) -> None:
-        """End the carriers that wait, and start no further ones."""
+        """End the waiting carriers, and start no more carriers."""
         self._is_closed.set()
         for connection in self._waiting.copy():
-            with contextlib.suppress(OSError):  # its thread closes it
+            with contextlib.suppress(OSError):  # the thread of the connection closes it
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _run(self, guard: Container) -> None:
@@ -51,7 +52,7 @@ class Forwarding:
                 connection = open_tunnel(guard, make_command(carrier))
             except (DockerException, *UNREACHABLE_ERRORS) as error:
                 if isinstance(error, NotFound) or getattr(error, "status_code", 0) == HTTPStatus.CONFLICT:
-                    return  # the guard has ended
+                    return  # no carrier can start, because the guard has ended
                 logger.debug("no carrier starts in %s: %s", guard.name, error)
             else:
                 if self._await_connection(connection):
@@ -59,10 +60,11 @@ class Forwarding:
             self._is_closed.wait(RETRY_DELAY)
 
     def _await_connection(self, connection: socket.socket) -> bool:
-        """Connect a carrier when it has a connection. Return False if it ended before."""
+        """Wait until a client has connected to a carrier, and connect the carrier to the port. Return False if the
+        carrier ended first."""
         self._waiting.add(connection)
         try:
-            if not self._is_closed.is_set() and connection.recv(1) == carrier.CONNECTED:
+            if not self._is_closed.is_set() and connection.recv(1) == carrier.CONNECTED_REPLY:
                 threading.Thread(target=self._connect, args=(connection,), daemon=True).start()
                 return True
         except OSError as error:

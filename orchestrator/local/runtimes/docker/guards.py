@@ -1,7 +1,7 @@
 """Guards: containers that share a host's network and run its firewall. See `orchestrator/local/guard`.
 
-A guard starts before its host, and the host joins the guard's network, so the host is never unguarded. The host lacks
-the capabilities to change the firewall (NET_ADMIN) and to bypass it (NET_RAW).
+A guard starts before its host, and the host joins the guard's network. Therefore, the firewall works from the start of
+the host. The host lacks the capabilities to change the firewall (NET_ADMIN) and to bypass it (NET_RAW).
 """
 
 import functools
@@ -33,7 +33,7 @@ from microjobs_orchestrator.local.runtimes.base import (
     WrongPortError,
 )
 from microjobs_orchestrator.local.runtimes.docker import pulling
-from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log, log_config
+from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log, make_log_config
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
 from microjobs_orchestrator.local.runtimes.docker.networks import LOOPBACK
 from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
@@ -57,14 +57,16 @@ MISSING_IMAGE_REMEDY = (
 )
 
 MEMORY_BYTES = 1 << 30
-"""A limit, which only a guard with tunnels approaches: each tunnelled connection is a Python process of 7 MB."""
+"""Memory limit of a guard. Only a guard with tunnels needs much memory: each tunnelled connection is a Python process
+of 7 MB."""
 FOLDER = "/guard"
 START_TIMEOUT = 60
+"""Seconds without a line of output after which a starting guard has failed."""
 DIRECT_TIMEOUT = 0.5
 """Seconds for the first connection to a guard's own address, which is not reachable if the engine is in a virtual
 machine."""
 
-Route = Callable[[float], socket.socket]
+Connector = Callable[[float], socket.socket]
 """Opens a connection to a guard. Its argument is the timeout in seconds."""
 
 
@@ -76,13 +78,14 @@ def make_command(module: ModuleType) -> list[str]:
 class Guards:
     """Creates guards on one engine.
 
-    If no image is configured, guards use `PYTHON_IMAGE` or `DEFAULT_IMAGE` if the engine has it, else the smallest of
-    the project's images. If the engine has none of them, the first one is pulled.
+    Guards use the configured image. If none is configured, they use the base image: the value of the variable
+    PYTHON_IMAGE, or `DEFAULT_IMAGE`. If the engine does not have the base image, guards use the smallest of the
+    project's images. If there are none, the base image is pulled. A configured image is pulled, too, if it is missing.
     """
 
     def __init__(self, client: docker.DockerClient, image: str = "") -> None:
         self._client = client
-        self._log_config = log_config(client)
+        self._log_config = make_log_config(client)
         self._image_name = image or os.environ.get(IMAGE_VARIABLE, "")
         self.forwards = False
         """Whether guards forward connections of their hosts to the server."""
@@ -100,19 +103,20 @@ class Guards:
         """Return whether the hosts of a plan get guards."""
         return self.are_enabled and (plan.isolated or plan.is_server or self.forwards)
 
-    def create(self, plan: Plan, host: HostPlan, peers: str, **options: Any) -> Container:
+    def create(self, plan: Plan, host: HostPlan, peer_network: str, **options: Any) -> Container:
         """Start a host's guard and wait until it is ready.
 
-        `peers` is the gateway of the plan's hosts, if they have one; `options` are the container's name, labels and
-        network. Raise CannotRunError if no image with Python is available, or the kernel has no nftables.
+        `peer_network` is the gateway and the size of the IPv4 network of the plan's hosts, such as `172.18.0.1/16`; it
+        is empty if the host has no peers. `options` are the container's name, labels and network. Raise CannotRunError
+        if no image with Python is available, or the kernel has no nftables.
         """
         forwards = self.forwards and not plan.isolated
-        settings = Settings(secrets.token_hex(32), host.port or 0, plan.isolated, forwards, peers)
+        settings = Settings(secrets.token_hex(32), host.port or 0, plan.isolated, forwards, peer_network)
         options["ports"] = {f"{port}/tcp": (LOOPBACK, port) for port in host.published_ports}
         if host.port:
             options["ports"][f"{RELAY_PORT}/tcp"] = (LOOPBACK, None)
         if plan.isolated:
-            options["dns"] = ["127.0.0.1"]  # or the engine would forward the host's queries
+            options["dns"] = ["127.0.0.1"]  # without this option, the engine would forward the host's DNS queries
         container = self._client.containers.create(
             self._image,
             entrypoint=make_command(guard),
@@ -137,10 +141,10 @@ class Guards:
         _await_ready(container)
         return container
 
-    def join_options(self, guard_container: Container) -> dict[str, Any]:
+    def make_join_options(self, guard_container: Container) -> dict[str, Any]:
         """Return the options with which a host's container joins the network of its guard.
 
-        With Docker, the host then also has the guard's name.
+        With Docker, the host then also has the guard's hostname. With Podman, it needs the option `hostname`.
         """
         options: dict[str, Any] = {"network_mode": f"container:{guard_container.id}", "cap_drop": ["NET_RAW"]}
         if docker_engine.is_podman(self._client):
@@ -153,9 +157,10 @@ class Guards:
         try:
             return self._client.images.get(base)
         except ImageNotFound:
-            found = [] if self._image_name else self._list_images()
-            repository = f"{find_registry()}/"  # users' derived images also have the label
-            project_images = [item for item in found if any(tag.startswith(repository) for tag in item["RepoTags"])]
+            images = [] if self._image_name else self._list_images()
+            # images that users have derived from the project's images also have the label
+            repository = f"{find_registry()}/"
+            project_images = [item for item in images if any(tag.startswith(repository) for tag in item["RepoTags"])]
             if not project_images:
                 return pulling.pull(self._client, base, MISSING_IMAGE_REMEDY)
             return self._client.images.get(min(project_images, key=lambda item: (item["Size"], item["Created"]))["Id"])
@@ -164,7 +169,7 @@ class Guards:
         return docker_engine.list_images(self._client, filters={"label": JOB_IMAGE_LABEL})
 
 
-def forwards(container: Container) -> bool:
+def is_forwarding_guard(container: Container) -> bool:
     """Return whether a container is a guard that forwards connections to the server."""
     return f"{VARIABLE_PREFIX}FORWARDS=True" in container.attrs["Config"]["Env"]
 
@@ -187,28 +192,28 @@ class GuardedPort:
 
     def __init__(self, container: Container) -> None:
         self._container = container
-        self._route: Route | None = None
-        """The route of the last connection."""
+        self._connector: Connector | None = None
+        """The first connector to which the guard has answered."""
 
     def connect(self, timeout: float) -> socket.socket:
         """Open a connection, as `Host.connect` does."""
-        if self._route is not None:
-            return self._prove(self._route(timeout), timeout)
-        return self._choose_route(timeout)
+        if self._connector is not None:
+            return self._authenticate(self._connector(timeout), timeout)
+        return self._choose_connector(timeout)
 
-    def _choose_route(self, timeout: float) -> socket.socket:
-        direct, published, tunnel = self._list_routes()
-        for route, connect_timeout in ((direct, min(timeout, DIRECT_TIMEOUT)), (published, timeout)):
+    def _choose_connector(self, timeout: float) -> socket.socket:
+        direct, published, tunnelled = self._list_connectors()
+        for connector, connect_timeout in ((direct, min(timeout, DIRECT_TIMEOUT)), (published, timeout)):
             try:
-                return self._try(route, connect_timeout, timeout)
+                return self._try_connector(connector, connect_timeout, timeout)
             except (proof.NotListeningError, WrongPortError):
                 raise
             except OSError as error:
-                logger.debug("a guard cannot be reached by %s: %s", route, error)
-        return self._try(tunnel, timeout, timeout)
+                logger.debug("a guard cannot be reached by %s: %s", connector, error)
+        return self._try_connector(tunnelled, timeout, timeout)
 
-    def _list_routes(self) -> tuple[Route, Route, Route]:
-        """Return the ways to the guard: its address, its published port, and a tunnel. The fastest one is first."""
+    def _list_connectors(self) -> tuple[Connector, Connector, Connector]:
+        """Return the connectors of the guard, the fastest one first: its address, its published port, and a tunnel."""
         self._container.reload()
         settings = self._container.attrs["NetworkSettings"]
         if not (published := settings["Ports"].get(f"{RELAY_PORT}/tcp")):
@@ -216,7 +221,7 @@ class GuardedPort:
         network = next(iter(settings["Networks"].values()))
         return (
             functools.partial(_connect, str(network["IPAddress"]), RELAY_PORT),
-            # The engine's proxy. It is on another machine if the engine is.
+            # The address of the engine's port proxy. Like the engine, it may be on another machine.
             functools.partial(_connect, str(published[0]["HostIp"]), int(published[0]["HostPort"])),
             self._open_tunnel,
         )
@@ -224,15 +229,19 @@ class GuardedPort:
     def _open_tunnel(self, _: float) -> socket.socket:
         return open_tunnel(self._container, make_command(tunnel))
 
-    def _try(self, route: Route, connect_timeout: float, timeout: float) -> socket.socket:
-        connection = self._prove(route(connect_timeout), timeout)
-        self._route = route
+    def _try_connector(self, connector: Connector, connect_timeout: float, timeout: float) -> socket.socket:
+        try:
+            connection = self._authenticate(connector(connect_timeout), timeout)
+        except (proof.NotListeningError, WrongPortError):
+            self._connector = connector  # this connector is used from now on, because the guard has answered
+            raise
+        self._connector = connector
         return connection
 
-    def _prove(self, connection: socket.socket, timeout: float) -> socket.socket:
+    def _authenticate(self, connection: socket.socket, timeout: float) -> socket.socket:
         try:
             connection.settimeout(timeout)
-            proof.prove_to_guard(connection, self._secret())
+            proof.prove_to_guard(connection, self._read_secret())
         except BaseException as error:
             connection.close()
             if isinstance(error, proof.OnDefaultPortError):
@@ -240,7 +249,7 @@ class GuardedPort:
             raise
         return connection
 
-    def _secret(self) -> str:
+    def _read_secret(self) -> str:
         variables = dict(item.split("=", 1) for item in self._container.attrs["Config"]["Env"])
         return str(variables[f"{VARIABLE_PREFIX}SECRET"])
 

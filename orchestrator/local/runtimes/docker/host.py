@@ -13,14 +13,14 @@ from docker.errors import APIError, DockerException
 from docker.models.containers import Container
 
 from microjobs_orchestrator.local.runtimes.archives import pack, pack_empty_file, unpack
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, Usage
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostUsage, Line
 from microjobs_orchestrator.local.runtimes.docker.engine import (
     RETRY_DELAY,
     UNREACHABLE_ERRORS,
     EngineUnreachableError,
     follow_log,
+    open_stream,
     retry_while_unreachable,
-    stream,
 )
 from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 SIGNAL_DELAY = 1.0
 """Seconds from a container's start until it can be stopped. Until then, its first process may have no signal handlers,
 and the kernel drops signals that a first process does not handle: SIGTERM would be lost."""
-ARCHIVE_CHUNK_BYTES = 1 << 16  # small, because tarfile copies the rest of a chunk at each header
+ARCHIVE_CHUNK_BYTES = 1 << 16  # chunks are small, because tarfile copies the rest of a chunk at each header
 
-KILLED = 128 + 9
+KILLED_EXIT_CODE = 128 + 9
 REMOVING_STATUSES = ("removing", "dead")
 """Status values of a container that is being removed."""
 
 NO_SPACE = "no space left on device"
-"""Part of the engine's error message."""
+"""A part of the engine's error message for a full disk."""
 
 Connect = Callable[[float], socket.socket]
 """Opens a connection, as `Host.connect` does."""
@@ -63,7 +63,7 @@ class DockerHost:
                     count += 1
                     yield line
                 if not self._is_running():
-                    yield from log.unfinished_lines()  # the container has ended, so an incomplete line is final
+                    yield from log.unfinished_lines()  # an incomplete line is final, because the container has ended
                     return
             except UNREACHABLE_ERRORS as error:
                 logger.info("the connection to the log of %s was lost: %s", self.name, error)
@@ -85,9 +85,9 @@ class DockerHost:
             result = retry_while_unreachable(lambda: self._container.wait(timeout=None))
             state = retry_while_unreachable(self._read_state)
         except EngineUnreachableError as error:
-            return Exit(KILLED, str(error), has_external_cause=True)
+            return Exit(KILLED_EXIT_CODE, str(error), has_external_cause=True)
         if result is None or state is None or state["Status"] in REMOVING_STATUSES:
-            return Exit(KILLED, "another program removed its container", has_external_cause=True)
+            return Exit(KILLED_EXIT_CODE, "another program removed its container", has_external_cause=True)
         if state["OOMKilled"]:
             return Exit(int(result["StatusCode"]), "it ran out of memory")
         return Exit(int(result["StatusCode"]), state["Error"] or None)
@@ -96,20 +96,21 @@ class DockerHost:
         time.sleep(max(0.0, self._handles_signals_at - time.monotonic()))
         retry_while_unreachable(lambda: self._container.stop(timeout=round(grace)))
 
-    def measure(self) -> Usage | None:
+    def measure(self) -> HostUsage | None:
         try:
-            found: Any = self._container.stats(stream=False, one_shot=True)
-            memory = found["memory_stats"]
-            used, limit = memory["usage"] - _get_cached_bytes(memory.get("stats", {})), memory["limit"]
-            seconds = found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
-        except (*UNREACHABLE_ERRORS, DockerException, KeyError):  # it has ended, or the engine has no statistics
+            statistics: Any = self._container.stats(stream=False, one_shot=True)
+            memory = statistics["memory_stats"]
+            used_bytes, limit = memory["usage"] - _get_cached_bytes(memory.get("stats", {})), memory["limit"]
+            seconds = statistics["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+        except (*UNREACHABLE_ERRORS, DockerException, KeyError):
+            # the container has ended, or the engine has no statistics
             return None
-        return Usage(seconds, used, limit, measure_gpus(_list_gpus(self._container))) if limit else None
+        return HostUsage(seconds, used_bytes, limit, measure_gpus(_list_gpus(self._container))) if limit else None
 
     def copy(self, path: str, target: Path) -> Tree | None:
         def request_copy() -> Tree:
-            discard(target)  # an earlier request may have broken off
-            with stream(self._container, "archive", None, {"path": path}) as response:
+            discard(target)  # an interrupted earlier request may have left files
+            with open_stream(self._container, "archive", None, {"path": path}) as response:
                 return unpack(response.iter_content(ARCHIVE_CHUNK_BYTES), target, path)
 
         try:

@@ -8,7 +8,7 @@ from docker.errors import APIError
 
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local import framework_images
-from microjobs_orchestrator.local.own_images import JOBS, find_registry
+from microjobs_orchestrator.local.own_images import JOBS_FOLDER, find_registry
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Image, MachineFailedError
 from microjobs_orchestrator.local.runtimes.docker import pulling
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
@@ -17,11 +17,11 @@ from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachabl
 def prepare(client: docker.DockerClient, name: str) -> str | None:
     """Pull an image unless the engine has it. Return a sentence for logs if the image runs emulated.
 
-    Raise CannotRunError, or MachineFailedError if the engine is silent.
+    Raise CannotRunError, or MachineFailedError if the engine does not answer.
     """
     try:
         if retry_while_unreachable(lambda: client.images.get(name)) is None:
-            pulling.pull(client, name, missing_image_remedy(name))
+            pulling.pull(client, name, make_missing_image_remedy(name))
         return retry_while_unreachable(lambda: describe_emulation(client, name))
     except APIError as error:
         raise CannotRunError(f"image name {name!r} is not valid: {error.explanation}") from error
@@ -32,24 +32,26 @@ def prepare(client: docker.DockerClient, name: str) -> str | None:
 def list_images(client: docker.DockerClient) -> Sequence[Image]:
     """Return the images that have a name; none if the engine does not answer."""
     try:
-        found = retry_while_unreachable(lambda: docker_engine.list_images(client)) or ()
+        images = retry_while_unreachable(lambda: docker_engine.list_images(client)) or ()
     except EngineUnreachableError:
         return ()
     return [
-        Image(tuple(item["RepoTags"]), _digest(item), item["Size"], float(item["Created"]), item.get("Labels") or {})
-        for item in found
+        Image(
+            tuple(item["RepoTags"]), _find_digest(item), item["Size"], float(item["Created"]), item.get("Labels") or {}
+        )
+        for item in images
         if item["RepoTags"]
     ]
 
 
-def missing_image_remedy(image: str) -> str:
-    """Return how to get a missing image. `microjobs build` builds the images of this repository only."""
+def make_missing_image_remedy(image: str) -> str:
+    """Return a remedy for a missing image. `microjobs build` builds the images of this repository only."""
     registry, _, name = image.partition("@")[0].rpartition("/")
     job, _, tag = name.partition(":")
-    if registry == find_registry() and (JOBS / job / "image.yml").is_file():
+    if registry == find_registry() and (JOBS_FOLDER / job / "image.yml").is_file():
         return f"run `microjobs build {job}{' --variant cuda' if tag.endswith('-cuda') else ''}`"
-    return framework_images.remedy(image) + (
-        f"build it (`docker build --tag {image} FOLDER`), {pulling.login_remedy(image)}, "
+    return framework_images.format_hint(image) + (
+        f"build it (`docker build --tag {image} FOLDER`), {pulling.make_login_remedy(image)}, "
         "or give the name of an image of this machine with --image-alias"
     )
 
@@ -72,7 +74,7 @@ def describe_emulation(client: docker.DockerClient, name: str) -> str | None:
     )
 
 
-def _digest(image: Mapping[str, Any]) -> str:
+def _find_digest(image: Mapping[str, Any]) -> str:
     """Return an image's digest in its registry, or the id of an image that was only built on this machine."""
-    known = [reference.partition("@")[2] for reference in image.get("RepoDigests") or ()]
-    return str(next(filter(None, known), image["Id"]))
+    digests = [reference.partition("@")[2] for reference in image.get("RepoDigests") or ()]
+    return str(next(filter(None, digests), image["Id"]))

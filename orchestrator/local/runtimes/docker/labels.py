@@ -25,18 +25,18 @@ class Labels:
         self.serving_network = f"microjobs-{self._home_id}-served"
         self.serving_labels = {SERVING_LABEL: self._home_id}
 
-    def plan_labels(self, plan: Plan, container_count: int) -> dict[str, str]:
+    def make_plan_labels(self, plan: Plan, container_count: int) -> dict[str, str]:
         return {HOME_LABEL: self._home_id, PLAN_LABEL: plan.name, CONTAINERS_LABEL: str(container_count)}
 
-    def common_labels(self, plan_name: str | None = None) -> dict[str, str]:
+    def make_common_labels(self, plan_name: str | None = None) -> dict[str, str]:
         """Return the labels that all objects of one plan, or of all plans, have."""
         plan_label = {} if plan_name is None else {PLAN_LABEL: plan_name}
         return {HOME_LABEL: self._home_id, **plan_label}
 
-    def container_name(self, plan: Plan, suffix: str) -> str:
+    def make_container_name(self, plan: Plan, suffix: str) -> str:
         return f"microjobs-{self._home_id}-{plan.name.replace('/', '-')}-{suffix}"
 
-    def guard_name(self, plan: Plan, host_name: str) -> str:
+    def make_guard_name(self, plan: Plan, host_name: str) -> str:
         """Return the name of a guard. It omits the plan's name, so that a search for that name finds only hosts."""
         return f"microjobs-{self._home_id}-guard-{_hash(f'{plan.name}/{host_name}')[:12]}"
 

@@ -1,8 +1,8 @@
 """Lines of a container's log, from the frames in which the engine's API sends it.
 
 A frame has a header of 8 bytes: the number of the output stream (stdout or stderr) in the first byte, and the length
-of the rest in the last four. The rest is a time stamp, a space, and a line or a part of one: the engine splits lines
-into parts of 16 KB, and parts of the other output stream may come in between.
+of the rest in the last four. The rest is a time stamp, a space, and a line or a part of a line. The engine splits lines
+into parts of 16 KB. Parts of the other output stream may come between them.
 
 https://docs.docker.com/reference/api/engine/version/v1.43/#tag/Container/operation/ContainerAttach
 """
@@ -15,8 +15,8 @@ from datetime import datetime
 from microjobs_orchestrator.local.runtimes.base import Line
 
 MAX_LINE_BYTES = 1 << 20
-"""Longer lines are split, after a carriage return if possible, because an event of CloudWatch Logs cannot be longer.
-`process_shim` has the same limit."""
+"""Maximum length of a line, as for events of CloudWatch Logs. Longer lines are split, after a carriage return if
+possible. `process_shim` has the same limit."""
 
 HEADER = struct.Struct(">BxxxL")
 
@@ -45,7 +45,7 @@ class Lines:
                 yield Line(time, bytes(line))
 
     def unfinished_lines(self) -> Iterator[Line]:
-        """Return each output stream's last line if it has no end."""
+        """Return the incomplete last line of each output stream."""
         return (Line(time, bytes(line)) for time, line in self._partial.values() if line)
 
 
@@ -72,5 +72,5 @@ class FrameSplitter:
 def _parse_time(stamp: bytes) -> float:
     """Return seconds since 1970. The time stamp has nanoseconds, of which a float keeps the microseconds."""
     text = stamp.decode().removesuffix("Z")
-    whole, _, fraction = text.partition(".")
-    return datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}")
+    date_and_seconds, _, fraction = text.partition(".")
+    return datetime.fromisoformat(date_and_seconds + "+00:00").timestamp() + float(f"0.{fraction or 0}")

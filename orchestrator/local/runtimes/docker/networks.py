@@ -19,7 +19,7 @@ such an address, and its containers can connect to each program of this machine 
 TRAFFIC_OPTION = "com.docker.network.bridge.enable_icc"
 """The option of a network that allows traffic between its containers."""
 PODMAN_NETWORK = "podman"
-"""The name of Podman's default network; some of its answers call it `bridge`."""
+"""The name of Podman's default network. Some of Podman's responses call it `bridge`."""
 DESKTOP_HOST = "host.docker.internal"
 LOOPBACK = "127.0.0.1"
 """The address of this machine for hosts whose guard forwards their connections."""
@@ -37,20 +37,21 @@ class Networks:
     def create(self, plan: Plan, labels: dict[str, str], *, guarded: bool) -> Network | None:
         """Return the network of a plan's hosts; None if they use the engine's default bridge."""
         if guarded and plan.is_server:
-            return self._serving_network()
+            return self._get_serving_network()
         if len(plan.hosts) == 1 and not plan.isolated:
             return None
-        # Without a guard, this machine connects to the address of a serving host, so it must have one in the network.
+        # Without a guard, this machine connects to a serving host directly, so this machine needs an address in the
+        # network.
         options = {INHIBIT_ADDRESS_OPTION: "true"} if plan.isolated and not plan.is_server else {}
         return self._client.networks.create(
-            self._labels.container_name(plan, "network"),
+            self._labels.make_container_name(plan, "network"),
             internal=plan.isolated,
             options=options,
             labels=labels,
             check_duplicate=True,
         )
 
-    def _serving_network(self) -> Network:
+    def _get_serving_network(self) -> Network:
         name = self._labels.serving_network
         with self._lock:
             try:
@@ -61,7 +62,7 @@ class Networks:
                     name, options=options, labels=self._labels.serving_labels, check_duplicate=True
                 )
 
-    def container_options(
+    def make_container_options(
         self, plan: Plan, host: HostPlan, network: Network | None, machine_name: str
     ) -> dict[str, Any]:
         """Return the options with which a container joins a network and can resolve this machine's name."""
@@ -72,11 +73,13 @@ class Networks:
             make_endpoint = self._client.api.create_endpoint_config
             endpoints = {network.name: make_endpoint(aliases=[host.name])}
             if self._is_podman and len(plan.hosts) > 1:
-                # Podman's internal networks have no name server, and the one of other networks misses hosts under load.
+                # Podman's internal networks have no name server, and the name server of other networks does not find
+                # all hosts under load.
                 options["extra_hosts"] = addresses = choose_addresses(network, [peer.name for peer in plan.hosts])
                 endpoints[network.name] = make_endpoint(aliases=[host.name], ipv4_address=addresses[host.name])
             if self._is_podman and not plan.isolated and machine_name != LOOPBACK:
-                # This machine's address is that of the default bridge, which exists only while a container uses it.
+                # This machine has the address of the default bridge, which exists only while a container uses the
+                # bridge.
                 endpoints[PODMAN_NETWORK] = make_endpoint()
             options |= {"network": network.name, "networking_config": endpoints}
         return options
@@ -88,12 +91,12 @@ class Networks:
 
 def choose_addresses(network: Network, names: Sequence[str]) -> dict[str, str]:
     """Return the IPv4 address of each host in a network that has no other containers."""
-    gateway = ipaddress.IPv4Interface(ipv4_gateway(network))
-    free = (address for address in gateway.network.hosts() if address != gateway.ip)
-    return dict(zip(names, map(str, free), strict=False))
+    gateway = ipaddress.IPv4Interface(find_ipv4_network(network))
+    free_addresses = (address for address in gateway.network.hosts() if address != gateway.ip)
+    return dict(zip(names, map(str, free_addresses), strict=False))
 
 
-def ipv4_gateway(network: Network | None) -> str:
+def find_ipv4_network(network: Network | None) -> str:
     """Return the gateway and the prefix length of a network, such as `172.18.0.1/16`; empty if there is no network.
 
     Without a gateway, the address is that of the network itself, such as `172.18.0.0/16`.

@@ -1,7 +1,7 @@
 """Inputs in containers. A container can write to an overlay of a folder, without a copy of the folder's files.
 
 An overlay volume has the folder as its lower layer and a volume of the engine as its upper layer, which takes the
-changes. If the engine cannot make overlays (it runs in a virtual machine, or without root's rights), the files are
+changes. If the engine cannot make overlays (it runs in a virtual machine, or may not read the folder), the files are
 copied into the container.
 """
 
@@ -15,13 +15,13 @@ from pathlib import Path
 import docker
 from docker.errors import APIError
 
-from microjobs_orchestrator.docker_engine import is_podman
+from microjobs_orchestrator.docker_engine import is_podman, is_rootless
 from microjobs_orchestrator.local.runtimes import files
 from microjobs_orchestrator.local.runtimes.base import Input
 
 logger = logging.getLogger(__name__)
 
-READABLE = 0o444
+READABLE_MODE = 0o444
 
 REFUSALS = ("mount overlay:", "mounting volume")
 """Parts of the error messages of Docker and of Podman. `overlay` alone also occurs in paths of Docker's own files."""
@@ -34,7 +34,7 @@ def make_readable(folder: Path) -> None:
         for name in names:
             path = Path(parent, name)
             status = path.lstat()
-            if stat.S_ISREG(status.st_mode) and status.st_mode & READABLE != READABLE:
+            if stat.S_ISREG(status.st_mode) and status.st_mode & READABLE_MODE != READABLE_MODE:
                 _make_file_readable(path, status)
 
 
@@ -44,7 +44,7 @@ def _make_file_readable(path: Path, status: os.stat_result) -> None:
         os.close(number)
         files.copy_file(str(path), copy)
         Path(copy).replace(path)
-    _add_mode(path, READABLE | (0o111 if status.st_mode & 0o100 else 0))
+    _add_mode(path, READABLE_MODE | (0o111 if status.st_mode & 0o100 else 0))
 
 
 def _add_mode(path: Path, bits: int) -> None:
@@ -54,13 +54,15 @@ def _add_mode(path: Path, bits: int) -> None:
 
 
 class Overlays:
-    """Makes overlay volumes, until the engine refuses one."""
+    """Makes overlay volumes, until the engine refuses a volume."""
 
     def __init__(self, client: docker.DockerClient) -> None:
         self._client = client
         self._are_supported = True
-        self._only_read_only = is_podman(client)
-        """Podman unmounts an overlay when its container ends, so the container's changes could not be copied out."""
+        self._requires_read_only = is_podman(client) or is_rootless(client)
+        """Whether only inputs that the container cannot change get overlays. Podman unmounts an overlay when its
+        container ends, so the container's changes could not be copied out. The kernel does not let a rootless engine
+        use redirect_dir, without which a job cannot rename folders of its inputs, such as checkpoints."""
 
     def divide(self, inputs: Sequence[Input]) -> tuple[list[Input], list[Input]]:
         """Return the inputs to overlay, which become readable for all users, and the inputs to copy."""
@@ -70,14 +72,15 @@ class Overlays:
         return overlaid, [item for item in inputs if item not in overlaid]
 
     def _can_overlay(self, item: Input) -> bool:
-        has_special_characters = bool(set(str(item.source)) & set(",:\\"))  # which separate mount options
-        return self._are_supported and not has_special_characters and (item.read_only or not self._only_read_only)
+        has_special_characters = bool(set(str(item.source)) & set(",:\\"))  # these characters separate mount options
+        return self._are_supported and not has_special_characters and (item.read_only or not self._requires_read_only)
 
-    def volume(self, source: Path, labels: Mapping[str, str]) -> str:
+    def make_volume(self, source: Path, labels: Mapping[str, str]) -> str:
         """Make an overlay volume of a folder. Its upper layer is a volume that is removed with the container."""
         upper, work = (self._client.volumes.create(labels=dict(labels)).attrs["Mountpoint"] for _ in ("upper", "work"))
-        # Without redirect_dir, a job cannot rename folders of its inputs, such as checkpoints.
-        mount = f"lowerdir={source},upperdir={upper},workdir={work},redirect_dir=on"
+        mount = f"lowerdir={source},upperdir={upper},workdir={work}"
+        if not self._requires_read_only:
+            mount += ",redirect_dir=on"
         options = {"type": "overlay", "device": "overlay", "o": mount}
         name: str = self._client.volumes.create(driver="local", driver_opts=options, labels=dict(labels)).name
         return name

@@ -1,7 +1,7 @@
 """Pulls of images, with the logins that the user has on this machine.
 
-The engine stores no logins: each request for a private image contains one. The sources are read for each pull, so that
-a login is used as soon as the user has it.
+The engine stores no logins: each request for a private image contains one. The sources of logins are read for each
+pull, so that a new login is used at once.
 """
 
 import functools
@@ -23,16 +23,16 @@ from microjobs_orchestrator import registry_logins
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS
-from microjobs_orchestrator.registry_logins import Credentials
+from microjobs_orchestrator.registry_logins import RegistryLogin
 
 logger = logging.getLogger(__name__)
 
 AWS_CONFIG = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "max_attempts": 2})
-"""Short time limits, because a job waits."""
+"""Settings with short time limits, because a job waits for the pull."""
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 
-ERRORS = (DockerException, BotoCoreError, ClientError, LauncherError, *UNREACHABLE_ERRORS)
+PULL_ERRORS = (DockerException, BotoCoreError, ClientError, LauncherError, *UNREACHABLE_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class LoginSource:
     """A source of logins."""
 
     name: str
-    log_in: Callable[[], Credentials | None]
-    """Returns None if this source has no login for the registry; raises one of `ERRORS` if it fails."""
+    log_in: Callable[[], RegistryLogin | None]
+    """Returns None if the source has no login for the registry. It raises one of `PULL_ERRORS` if it fails."""
 
 
-NO_LOGIN = LoginSource("without a login", Credentials)
+NO_LOGIN = LoginSource("without a login", RegistryLogin)
 
 
 def pull(client: docker.DockerClient, name: str, remedy: str) -> Image:
-    """Pull an image with the first login that the registry accepts; without a login if the user has none.
+    """Pull an image with the first login that the registry accepts; without a login if no source returns one.
 
     Raises:
         CannotRunError: no pull succeeds. The message has the error of each login, and ends with the remedy.
@@ -63,14 +63,14 @@ def pull(client: docker.DockerClient, name: str, remedy: str) -> Image:
             if credentials := source.log_in():
                 has_login = True
                 return _pull(client, name, credentials)
-        except ERRORS as error:
+        except PULL_ERRORS as error:
             problems.append(f"{source.name}: {_describe(error)}")
     message = f"image {name} is not on this machine and cannot be pulled ({'; '.join(problems)}): {remedy}"
     raise CannotRunError(message)
 
 
-def login_remedy(name: str) -> str:
-    """Return how to log in to an image's registry."""
+def make_login_remedy(name: str) -> str:
+    """Return instructions for the login to an image's registry."""
     host = _find_host(name)
     if region := registry_logins.parse_ecr_region(host):
         return (
@@ -93,7 +93,7 @@ def _list_sources(host: str) -> Iterator[LoginSource]:
         )
 
 
-def _request_ecr_token(region: str) -> Credentials:
+def _request_ecr_token(region: str) -> RegistryLogin:
     with closing(registry_logins.connect_to_ecr(region, config=AWS_CONFIG)) as client:
         url = client.meta.endpoint_url
         if urlsplit(url).hostname in LOOPBACK_NAMES:
@@ -104,9 +104,10 @@ def _request_ecr_token(region: str) -> Credentials:
         return registry_logins.log_in_to_ecr(client)[1]
 
 
-def _pull(client: docker.DockerClient, name: str, credentials: Credentials) -> Image:
-    """Pull an image. Podman reports errors only in the events of a successful response; Docker reports some there."""
-    auth_config = {} if credentials == Credentials() else credentials.auth_config()
+def _pull(client: docker.DockerClient, name: str, credentials: RegistryLogin) -> Image:
+    """Pull an image. A successful response can contain errors: Podman reports all errors in the response, and Docker
+    reports some."""
+    auth_config = {} if credentials == RegistryLogin() else credentials.make_auth_config()
     for event in client.api.pull(name, stream=True, decode=True, auth_config=auth_config):
         if error := event.get("error"):
             raise DockerException(error)

@@ -1,11 +1,12 @@
 """Runtime `docker`: runs each host in a container, through the engine's API.
 
-Files that a host writes stay in its container and in the engine's volumes, and are copied through the API. So no file
-that belongs to root appears in the caller's folders, and removing the container removes its files.
+Files that a host writes stay in its container and in the engine's volumes, and are copied through the API. Therefore,
+the caller's folders contain no files of root, and the removal of the container removes its files.
 """
 
 import contextlib
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,11 +41,16 @@ from microjobs_orchestrator.local.runtimes.docker.engine import (
     RETRY_DELAY,
     UNREACHABLE_ERRORS,
     EngineUnreachableError,
-    log_config,
+    make_log_config,
     retry_while_unreachable,
 )
 from microjobs_orchestrator.local.runtimes.docker.forwarding import Forwarding
-from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort, Guards, connect_unguarded, forwards
+from microjobs_orchestrator.local.runtimes.docker.guards import (
+    GuardedPort,
+    Guards,
+    connect_unguarded,
+    is_forwarding_guard,
+)
 from microjobs_orchestrator.local.runtimes.docker.host import Connect, DockerHost
 from microjobs_orchestrator.local.runtimes.docker.labels import (
     CONTAINERS_LABEL,
@@ -54,16 +60,18 @@ from microjobs_orchestrator.local.runtimes.docker.labels import (
     PORT_LABEL,
     Labels,
 )
-from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, LOOPBACK, Networks, ipv4_gateway
+from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, LOOPBACK, Networks, find_ipv4_network
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 from microjobs_orchestrator.local.runtimes.gpus import select_gpus
+
+logger = logging.getLogger(__name__)
 
 REMOVE_TIMEOUT = 60.0
 """Seconds for the engine to remove a plan. The engine may still execute a removal that a killed server requested."""
 
 
 class NameConflictError(Exception):
-    """A container or network of the plan exists already."""
+    """A container or network of the plan already exists."""
 
 
 class DockerRuntime:
@@ -74,7 +82,8 @@ class DockerRuntime:
     def __init__(self, home: Home, client: docker.DockerClient | None = None, *, guard_image: str = "") -> None:
         self._client = client or docker_engine.connect(max_pool_size=100)
         self._info: Mapping[str, Any] = self._client.info()
-        self._log_config = log_config(self._client)
+        self._limits_containers = docker_engine.limits_containers(self._client)
+        self._log_config = make_log_config(self._client)
         self._labels = Labels(home)
         self._overlays = Overlays(self._client)
         self._guards = Guards(self._client, guard_image)
@@ -96,7 +105,7 @@ class DockerRuntime:
         return str(bridge.get("Gateway") or bridge["Subnet"].rsplit(".", 1)[0] + ".1")
 
     @functools.cached_property
-    def gets_address_later(self) -> bool:
+    def has_address_only_while_hosts_run(self) -> bool:
         """True on Podman, where the bridge and its address exist only while a container uses them."""
         return docker_engine.is_podman(self._client)
 
@@ -113,6 +122,8 @@ class DockerRuntime:
         return images.list_images(self._client)
 
     def start(self, plan: Plan) -> Sequence[Host]:
+        if any(host.limits for host in plan.hosts) and not self._limits_containers:
+            logger.warning("%s: %s", plan.name, docker_engine.NO_LIMITS)
         deadline = time.monotonic() + REMOVE_TIMEOUT
         while True:
             try:
@@ -120,15 +131,17 @@ class DockerRuntime:
             except EngineUnreachableError as error:
                 raise MachineFailedError(f"{plan.name} could not be started: {error}") from error
             except NameConflictError as error:
-                # The engine completes a request whose connection broke, maybe after the plan was removed.
+                # If a connection breaks, the engine still completes the request, perhaps after the plan was removed.
+                # The objects of this earlier try have the names of the new ones: `_start_all` has removed them again.
                 if time.monotonic() > deadline:
                     raise CannotRunError(str(error)) from error
                 time.sleep(RETRY_DELAY)
 
     def _start_all(self, plan: Plan) -> Sequence[Host]:
-        """Start all hosts, or none. Raise NameConflictError while the engine removes an earlier start's hosts."""
+        """Start all hosts, or no host. Raise NameConflictError while the engine still removes the hosts of an earlier
+        start."""
         try:
-            network = self._networks.create(plan, self._plan_labels(plan), guarded=self._guards.are_needed(plan))
+            network = self._networks.create(plan, self._make_plan_labels(plan), guarded=self._guards.are_needed(plan))
             with ThreadPoolExecutor(len(plan.hosts)) as pool:
                 return list(pool.map(lambda host: self._start_host(plan, host, network), plan.hosts))
         except BaseException as error:
@@ -136,14 +149,15 @@ class DockerRuntime:
             if not isinstance(error, APIError):
                 raise
             reason = f"the engine could not start {plan.name}: {error.explanation or error}"
-            if error.status_code == HTTPStatus.CONFLICT or "is already in use by" in reason:  # Podman's status is 500
+            # Podman responds with the status 500
+            if error.status_code == HTTPStatus.CONFLICT or "is already in use by" in reason:
                 raise NameConflictError(reason) from error
-            # 4xx is an error of the plan, such as a program that the image does not have.
+            # A status 4xx is an error of the plan: for example, the image does not have the program.
             error_type = CannotRunError if error.is_client_error() else MachineFailedError
             raise error_type(reason) from error
 
     def _start_host(self, plan: Plan, host: HostPlan, network: Network | None) -> Host:
-        options = self._networks.container_options(plan, host, network, self.machine_address)
+        options = self._networks.make_container_options(plan, host, network, self.machine_address)
         if not self._guards.are_needed(plan):
             options["ports"] = {f"{port}/tcp": (LOOPBACK, port) for port in host.published_ports}
             if host.port is not None and not plan.isolated:  # internal networks have no published ports
@@ -152,53 +166,57 @@ class DockerRuntime:
         guard = self._guards.create(
             plan,
             host,
-            peers=ipv4_gateway(network) if len(plan.hosts) > 1 and not plan.is_server else "",
-            name=self._labels.guard_name(plan, host.name),
-            labels={**self._plan_labels(plan), GUARD_LABEL: host.name},
+            peer_network=find_ipv4_network(network) if len(plan.hosts) > 1 and not plan.is_server else "",
+            name=self._labels.make_guard_name(plan, host.name),
+            labels={**self._make_plan_labels(plan), GUARD_LABEL: host.name},
             **options,
         )
         if self._forwarding and not plan.isolated:
             self._forwarding.start(guard)
-        return self._launch(plan, host, guard, self._guards.join_options(guard))
+        return self._launch(plan, host, guard, self._guards.make_join_options(guard))
 
     def _launch(self, plan: Plan, host: HostPlan, guard: Container | None, options: Mapping[str, Any]) -> Host:
-        overlaid, copied = self._overlays.divide(host.inputs)
-        pipe_paths = [pipe.file(0) for pipe in host.pipes]
-        container = self._create(plan, host, options, overlaid)
+        overlaid_inputs, copied_inputs = self._overlays.divide(host.inputs)
+        pipe_paths = [pipe.get_path(0) for pipe in host.pipes]
+        container = self._create(plan, host, options, overlaid_inputs)
         try:
-            with pack([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied)]) as archive:
+            with pack([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied_inputs)]) as archive:
                 container.put_archive("/", archive)
             for path in pipe_paths:
-                container_pipes.make(container, path)
+                container_pipes.make_pipe(container, path)
             container.start()
         except APIError as error:
-            if not (overlaid and self._overlays.is_refusal(error)):
+            if not (overlaid_inputs and self._overlays.is_refusal(error)):
                 raise
             container.remove(force=True, v=True)
             return self._launch(plan, host, guard, options)
         fill_pipe = functools.partial(container_pipes.fill_pipe, container, pipe_paths)
-        return pipes.feed(DockerHost(container, _connector(container, guard)), host.pipes, fill_pipe)
+        return pipes.feed(DockerHost(container, _make_connector(container, guard)), host.pipes, fill_pipe)
 
-    def _create(self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid: Sequence[Input]) -> Container:
-        labels = {**self._plan_labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}
+    def _create(
+        self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid_inputs: Sequence[Input]
+    ) -> Container:
+        labels = {**self._make_plan_labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}
         mounts = [
-            Mount(item.path, self._overlays.volume(item.source, labels), read_only=item.read_only) for item in overlaid
+            Mount(item.path, self._overlays.make_volume(item.source, labels), read_only=item.read_only)
+            for item in overlaid_inputs
         ]
         return self._client.containers.create(
             host.image,
             command=None if host.arguments is None else list(host.arguments),
             entrypoint=None if host.entrypoint is None else list(host.entrypoint),
-            name=self._labels.container_name(plan, host.name),
+            name=self._labels.make_container_name(plan, host.name),
             environment=host.merge_variables(images.read_variables(self._client, host.image)),
-            use_config_proxy=False,  # the plan has the proxies: the SDK would also give them to isolated hosts
+            # Docker's SDK would give the proxies of the user's configuration to isolated hosts, too
+            use_config_proxy=False,
             labels=labels,
             mounts=mounts,  # `volumes` would split a path at its colons
             log_config=self._log_config,
             **options,
-            **self._resources(host),
+            **self._make_resource_options(host),
         )
 
-    def _resources(self, host: HostPlan) -> dict[str, Any]:
+    def _make_resource_options(self, host: HostPlan) -> dict[str, Any]:
         limits = host.limits or HostLimits()
         # Data loaders pass arrays in /dev/shm; Docker's default of 64 MB is too small.
         options: dict[str, Any] = {"shm_size": (limits.memory_bytes or self._info["MemTotal"]) // 2}
@@ -213,16 +231,16 @@ class DockerRuntime:
         return options
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
-        listed, others = self._list_objects(self._labels.common_labels())
+        listed_containers, other_objects = self._list_objects(self._labels.make_common_labels())
         containers: dict[str, list[Container]] = {}
         if self._forwarding:
-            for guard in filter(forwards, listed):
+            for guard in filter(is_forwarding_guard, listed_containers):
                 self._forwarding.start(guard)
-        for container in listed:
+        for container in listed_containers:
             containers.setdefault(container.labels[PLAN_LABEL], []).append(container)
-        for item in others:
+        for item in other_objects:
             containers.setdefault(item.attrs["Labels"][PLAN_LABEL], [])
-        return {name: _make_hosts(found) for name, found in containers.items()}
+        return {name: _make_hosts(plan_containers) for name, plan_containers in containers.items()}
 
     def remove(self, plan_name: str) -> None:
         deadline = time.monotonic() + REMOVE_TIMEOUT
@@ -233,54 +251,61 @@ class DockerRuntime:
             time.sleep(RETRY_DELAY)
 
     def _try_remove_plan(self, plan_name: str) -> str:
-        """Return why an object of a plan is not removed; empty if all are removed."""
-        containers, others = self._list_objects(self._labels.common_labels(plan_name))
+        """Return the reason why an object of a plan is not removed; empty if all objects are removed."""
+        containers, other_objects = self._list_objects(self._labels.make_common_labels(plan_name))
         removals = [functools.partial(container.remove, force=True, v=True) for container in containers]
-        removals += [functools.partial(item.remove) for item in others]
-        problems = list(map(_try_remove_object, removals))  # a list, so that each removal is tried
+        removals += [functools.partial(item.remove) for item in other_objects]
+        # the list is complete before the check, so that each removal is tried
+        problems = list(map(_try_remove_object, removals))
         return next(filter(None, problems), "")
 
     def _list_objects(self, labels: Mapping[str, str]) -> tuple[Sequence[Container], Sequence[Volume | Network]]:
-        """Return the containers that have all the labels, and the volumes and networks that have them."""
+        """Return the containers with all the labels, and the volumes and networks with all the labels."""
         filters: dict[str, Any] = {"label": [f"{name}={value}" for name, value in labels.items()]}
         containers = self._client.containers.list(all=True, ignore_removed=True, filters=filters)
-        others: list[Volume | Network] = list(self._client.volumes.list(filters=filters))
-        others += self._client.networks.list(filters=filters)
-        # Podman lists volumes that have one of the labels.
-        return containers, [item for item in others if labels.items() <= (item.attrs["Labels"] or {}).items()]
+        other_objects: list[Volume | Network] = list(self._client.volumes.list(filters=filters))
+        other_objects += self._client.networks.list(filters=filters)
+        # Podman lists the volumes that have at least one of the labels.
+        return containers, [item for item in other_objects if labels.items() <= (item.attrs["Labels"] or {}).items()]
+
+    def cancel_installations(self) -> None:
+        """Do nothing: images have their packages already."""
 
     def close(self) -> None:
         if self._forwarding:
             self._forwarding.close()
-        with contextlib.suppress(APIError, *UNREACHABLE_ERRORS):  # plans that keep running use this network
+        # an error means that plans that keep running use this network
+        with contextlib.suppress(APIError, *UNREACHABLE_ERRORS):
             self._networks.remove_serving_network()
         self._client.close()
 
-    def _plan_labels(self, plan: Plan) -> dict[str, str]:
-        return self._labels.plan_labels(plan, len(plan.hosts) * (2 if self._guards.are_needed(plan) else 1))
+    def _make_plan_labels(self, plan: Plan) -> dict[str, str]:
+        return self._labels.make_plan_labels(plan, len(plan.hosts) * (2 if self._guards.are_needed(plan) else 1))
 
 
 def _make_hosts(containers: Sequence[Container]) -> Sequence[Host]:
     """Return the hosts of a plan; none if some were not started, or cannot be reached because their guard ended."""
-    started = [container for container in containers if container.status != "created"]
-    if not all(container.labels[CONTAINERS_LABEL] == str(len(started)) for container in containers):
+    started_containers = [container for container in containers if container.status != "created"]
+    if not all(container.labels[CONTAINERS_LABEL] == str(len(started_containers)) for container in containers):
         return ()
-    guards = {container.labels[GUARD_LABEL]: container for container in started if GUARD_LABEL in container.labels}
-    hosts = [container for container in started if HOST_LABEL in container.labels]
+    guards = {
+        container.labels[GUARD_LABEL]: container for container in started_containers if GUARD_LABEL in container.labels
+    }
+    hosts = [container for container in started_containers if HOST_LABEL in container.labels]
     if any(guards[host.labels[HOST_LABEL]].status != "running" for host in hosts if guards and host.labels[PORT_LABEL]):
         return ()
-    found = [DockerHost(host, _connector(host, guards.get(host.labels[HOST_LABEL]))) for host in hosts]
-    return tuple(sorted(found, key=lambda host: host.name))
+    docker_hosts = [DockerHost(host, _make_connector(host, guards.get(host.labels[HOST_LABEL]))) for host in hosts]
+    return tuple(sorted(docker_hosts, key=lambda host: host.name))
 
 
-def _connector(host: Container, guard: Container | None) -> Connect:
+def _make_connector(host: Container, guard: Container | None) -> Connect:
     if guard is not None:
         return GuardedPort(guard).connect
     return functools.partial(connect_unguarded, host, int(host.labels[PORT_LABEL] or 0))
 
 
 def _try_remove_object(removal: Callable[[], None]) -> str:
-    """Return why the engine's object is not removed; empty if it is.
+    """Return the reason why the engine's object is not removed; empty if it is removed.
 
     For example, the object or a container that uses it is already being removed. Podman then answers 500.
     """

@@ -15,20 +15,21 @@ from typing import Any
 from docker.errors import APIError
 from docker.models.containers import Container
 
-from microjobs_orchestrator.local.runtimes.docker.container_pipes import NOT_READY, close_exec, find_exit_code
+from microjobs_orchestrator.local.runtimes.docker.container_pipes import WOULD_BLOCK_ERRORS, close_exec, find_exit_code
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS
 from microjobs_orchestrator.local.runtimes.docker.log_frames import FrameSplitter
 
 CHUNK_BYTES = 1 << 16
 
-_CLOSED = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
+_CLOSED_ERRORS = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 
 
 class TunnelSocket(socket.socket):
     """The caller's end of a tunnel.
 
-    If the tunnel breaks, the end of the data is an error. Without this error, a truncated response without a length
-    would look complete, because one end of a pair of Unix sockets cannot reset the other end.
+    If the tunnel breaks, `recv` and `recv_into` raise ConnectionResetError at the end of the data. Without this error,
+    a truncated response that has no Content-Length would look complete. A pair of Unix sockets does not raise the
+    error, because one end cannot reset the other end.
     """
 
     is_complete = False
@@ -52,8 +53,8 @@ class TunnelSocket(socket.socket):
 def open_tunnel(container: Container, command: Sequence[str]) -> socket.socket:
     """Start a command in a container, and return a socket that is connected to its standard input and output.
 
-    The tunnel ends when the caller closes the socket or shuts down a direction. The timeout is that of the engine's
-    client.
+    The tunnel ends when the command ends, or when the caller closes the socket or shuts down its sending direction. The
+    start of the command has the timeout of the engine's client. The socket has no timeout.
 
     Raises:
         docker.errors.APIError: the engine refuses the command, or the container has ended.
@@ -63,13 +64,13 @@ def open_tunnel(container: Container, command: Sequence[str]) -> socket.socket:
     exec_id: str = api.exec_create(container.id, list(command), stdin=True, stderr=False)["Id"]
     connection: Any = api.exec_start(exec_id, socket=True)
     stream = getattr(connection, "_sock", connection)  # docker-py returns a file for reading, not the socket
-    ours, theirs = socket.socketpair()
-    caller = TunnelSocket(ours.family, ours.type, ours.proto, ours.detach())
+    caller_end, tunnel_end = socket.socketpair()
+    caller = TunnelSocket(caller_end.family, caller_end.type, caller_end.proto, caller_end.detach())
 
     def run() -> None:
         try:
-            with theirs:
-                caller.is_complete = _copy(stream, theirs) and _has_succeeded(api, exec_id)
+            with tunnel_end:
+                caller.is_complete = _copy(stream, tunnel_end) and _has_succeeded(api, exec_id)
         finally:
             close_exec(connection)
 
@@ -84,17 +85,20 @@ def _has_succeeded(api: Any, exec_id: str) -> bool:
         return False
 
 
-def _copy(stream: Any, caller: socket.socket) -> bool:
-    """Copy in both directions, in one thread, as TLS requires. Return whether the command's output has ended."""
-    for end in (stream, caller):
+def _copy(stream: Any, tunnel_end: socket.socket) -> bool:
+    """Copy in both directions. Return whether the command's output has ended.
+
+    One thread copies both directions, because two threads must not use one TLS connection at the same time.
+    """
+    for end in (stream, tunnel_end):
         end.setblocking(False)
     splitter = FrameSplitter()
-    incoming = _Flow(stream, caller, lambda chunk: b"".join(data for _, data in splitter.split(chunk)))
-    outgoing = _Flow(caller, stream, bytes)
+    incoming = _Flow(stream, tunnel_end, lambda chunk: b"".join(data for _, data in splitter.split(chunk)))
+    outgoing = _Flow(tunnel_end, stream, bytes)
     try:
         while not (incoming.has_ended or outgoing.has_ended):
             has_moved = incoming.move() | outgoing.move()
-            if not (has_moved or _wait(stream, caller, incoming, outgoing)):
+            if not (has_moved or _wait(stream, tunnel_end, incoming, outgoing)):
                 return False
     except OSError:
         return False
@@ -114,7 +118,7 @@ class _Flow:
 
     def move(self) -> bool:
         """Send pending bytes, or receive more if there are none. Return whether this was possible."""
-        with contextlib.suppress(*NOT_READY):
+        with contextlib.suppress(*WOULD_BLOCK_ERRORS):
             if self.pending:
                 self.pending = self.pending[self._send() :]
             else:
@@ -126,18 +130,19 @@ class _Flow:
     def _send(self) -> int:
         try:
             return int(self._sink.send(self.pending))
-        except _CLOSED:  # the other direction may still have data
+        except _CLOSED_ERRORS:  # the connection is closed, but the other direction may still have data
             return len(self.pending)
 
 
-def _wait(stream: Any, caller: socket.socket, incoming: _Flow, outgoing: _Flow) -> bool:
+def _wait(stream: Any, tunnel_end: socket.socket, incoming: _Flow, outgoing: _Flow) -> bool:
     """Wait until a direction can move. Return False if the caller has closed its socket."""
     poll = select.poll()
-    poll.register(caller, _events(receives=not outgoing.pending, sends=bool(incoming.pending)))
-    if events := _events(receives=not incoming.pending, sends=bool(outgoing.pending)):
+    poll.register(tunnel_end, _make_event_mask(receives=not outgoing.pending, sends=bool(incoming.pending)))
+    if events := _make_event_mask(receives=not incoming.pending, sends=bool(outgoing.pending)):
         poll.register(stream, events)
-    return (caller.fileno(), select.POLLHUP) not in [(number, found & select.POLLHUP) for number, found in poll.poll()]
+    hang_up = (tunnel_end.fileno(), select.POLLHUP)
+    return hang_up not in [(number, mask & select.POLLHUP) for number, mask in poll.poll()]
 
 
-def _events(*, receives: bool, sends: bool) -> int:
+def _make_event_mask(*, receives: bool, sends: bool) -> int:
     return (select.POLLIN if receives else 0) | (select.POLLOUT if sends else 0)

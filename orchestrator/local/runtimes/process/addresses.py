@@ -5,28 +5,30 @@ import random
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 
-from microjobs.network import DASK_PORT, TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT, Network
+from microjobs.network import DASK_PORT, HEARTBEAT_PORT, TENSORFLOW_PORT, TORCH_PORT, Network
 
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  frameworks listen on all addresses
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  some frameworks listen on all addresses
 
 
 @contextlib.contextmanager
 def reserve(hosts: Sequence[str]) -> Iterator[tuple[Network, list[socket.socket]]]:
     """Yield the addresses of a job's hosts, and ports if there are several hosts, with sockets that reserve the ports.
 
-    The sockets do not listen. While a copy of a socket is open, the system assigns its port to no other program. Only
-    processes of the same user can listen on the heartbeat's port. Raise OSError if no address or port is available.
+    The sockets do not listen. While a file descriptor of a socket is open, in this process or in one that inherited
+    it, the system does not choose the port for another program. A program that asks for this port by number, with the
+    option of `_list_listeners`, can still listen on it; on the port that replaces HEARTBEAT_PORT, only programs of the
+    same user can. Raise OSError if no address or port is available.
     """
     numbers = random.SystemRandom().sample(range(1, 1 << 22), len(hosts))  # the network has 22 bits for hosts
     addresses = {host: _format_address(number) for host, number in zip(hosts, numbers, strict=True)}
     with contextlib.ExitStack() as stack:
-        holders = {}
+        port_sockets = {}
         for key, (address, option) in (_list_listeners(addresses) if len(hosts) > 1 else {}).items():
-            holders[key] = holder = stack.enter_context(socket.socket())
-            holder.setsockopt(socket.SOL_SOCKET, option, 1)
-            holder.bind((address, 0))
-        ports = {key: holder.getsockname()[1] for key, holder in holders.items()}
-        yield Network(hosts=addresses, ports=ports), list(holders.values())
+            port_sockets[key] = port_socket = stack.enter_context(socket.socket())
+            port_socket.setsockopt(socket.SOL_SOCKET, option, 1)
+            port_socket.bind((address, 0))
+        ports = {key: port_socket.getsockname()[1] for key, port_socket in port_sockets.items()}
+        yield Network(hosts=addresses, ports=ports), list(port_sockets.values())
 
 
 def _format_address(number: int) -> str:
@@ -36,12 +38,13 @@ def _format_address(number: int) -> str:
 def _list_listeners(addresses: Mapping[str, str]) -> dict[tuple[str, int], tuple[str, int]]:
     """Return a job's listeners by host and default port: an address, and the socket option that shares the port.
 
-    Frameworks and Dask do not set SO_REUSEPORT, which shares a port between sockets of one user.
+    The option SO_REUSEPORT shares a port only between sockets of one user. Frameworks and Dask do not set it, so their
+    ports have SO_REUSEADDR.
     """
-    first = next(iter(addresses))
+    first_host = next(iter(addresses))
     return {
-        (first, WATCH_PORT): (addresses[first], socket.SO_REUSEPORT),
-        (first, DASK_PORT): (addresses[first], socket.SO_REUSEADDR),
-        (first, TORCH_PORT): (EVERY_ADDRESS, socket.SO_REUSEADDR),
+        (first_host, HEARTBEAT_PORT): (addresses[first_host], socket.SO_REUSEPORT),
+        (first_host, DASK_PORT): (addresses[first_host], socket.SO_REUSEADDR),
+        (first_host, TORCH_PORT): (EVERY_ADDRESS, socket.SO_REUSEADDR),
         **{(host, TENSORFLOW_PORT): (EVERY_ADDRESS, socket.SO_REUSEADDR) for host in addresses},
     }

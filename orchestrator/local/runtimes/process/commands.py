@@ -5,18 +5,18 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from microjobs.contract import DEFAULT_ROOT, Layout
-from microjobs.interpreter import STORING_FLAGS
+from microjobs.interpreter import BYTECODE_CACHING_FLAGS
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan
 from microjobs_orchestrator.local.runtimes.process.environments import Environment
 
 SHELLS = ("bash", "sh")
-"""Commands of the images that every Linux machine has, too."""
+"""Shells that are in the images and on every Linux machine."""
 SYSTEM_FOLDERS = ("/bin", "/usr/bin", "/usr/local/bin")
 
 _ROOT = re.compile(rf"(^|=){re.escape(DEFAULT_ROOT)}(?=/|$)")
 
 
-def command_line(host: HostPlan, environment: Environment, layout: Layout) -> list[str]:
+def make_command_line(host: HostPlan, environment: Environment, layout: Layout) -> list[str]:
     """Return the command line of a host. Raise CannotRunError if the entry point is not available.
 
     The images' own entry point translates paths itself. For a request's entry point, the arguments are translated, also
@@ -24,11 +24,11 @@ def command_line(host: HostPlan, environment: Environment, layout: Layout) -> li
     """
     arguments = list(host.arguments or ())
     if host.entrypoint is None:
-        return [str(environment.python), STORING_FLAGS, "-m", "microjobs", *arguments]
-    program, *rest = host.entrypoint
+        return [str(environment.python), BYTECODE_CACHING_FLAGS, "-m", "microjobs", *arguments]
+    program, *entrypoint_arguments = host.entrypoint
     return [
         _find_program(program, environment, layout),
-        *(translate_paths(part, layout) for part in [*rest, *arguments]),
+        *(translate_paths(part, layout) for part in [*entrypoint_arguments, *arguments]),
     ]
 
 
@@ -41,9 +41,9 @@ def _find_program(name: str, environment: Environment, layout: Layout) -> str:
     path = PurePosixPath(name)
     if path.is_relative_to(DEFAULT_ROOT):
         return str(layout.resolve_local_path(name))
-    bare = path.name if str(path.parent) in SYSTEM_FOLDERS else name
-    program = None if "/" in bare else shutil.which(bare, path=search_path(environment))
-    program = program or (shutil.which(bare) if bare in SHELLS else None)
+    command_name = path.name if str(path.parent) in SYSTEM_FOLDERS else name
+    program = None if "/" in command_name else shutil.which(command_name, path=make_search_path(environment))
+    program = program or (shutil.which(command_name) if command_name in SHELLS else None)
     if program is None:
         raise CannotRunError(
             f"entry point {name!r} is not in the environment of {environment.job.name}: without an engine, only "
@@ -52,15 +52,15 @@ def _find_program(name: str, environment: Environment, layout: Layout) -> str:
     return program
 
 
-def search_path(environment: Environment) -> str:
+def make_search_path(environment: Environment) -> str:
     """Return the PATH of a host. The folder `fallback` hides a pip that would install packages for all jobs."""
-    folders = environment.job.parent
-    if environment.below is None:
-        return f"{folders / 'bin'}:{folders / 'fallback'}:{environment.bin}"
-    return f"{folders / 'bin'}:{environment.bin}:{folders / 'fallback'}:{environment.below / 'bin'}"
+    containers_folder = environment.job.parent
+    if environment.base is None:
+        return f"{containers_folder / 'bin'}:{containers_folder / 'fallback'}:{environment.bin}"
+    return f"{containers_folder / 'bin'}:{environment.bin}:{containers_folder / 'fallback'}:{environment.base / 'bin'}"
 
 
-def local_path(layout: Layout, path: str) -> Path:
+def find_local_path(layout: Layout, path: str) -> Path:
     """Return the local path for a path of the contract. Raise CannotRunError for a path outside of its root."""
     local = Path(layout.resolve_local_path(path))
     if ".." in PurePosixPath(path).parts or not local.is_relative_to(layout.root):

@@ -1,8 +1,7 @@
-"""Virtual environments of the process runtime: one per lock file, made once, completely or not at all.
+"""Virtual environments of the process runtime: one per lock file. Each is made once, completely or not at all.
 
-They contain the packages of the images, from the same lock files and with the settings of
-docs/maintaining/building.md, but only wheels, because the machine may have no compiler. So the toolkit of script mode,
-which is published as source, is left out, with the packages that only it needs.
+They contain the packages of the images, from the same lock files and with the settings of docs/maintaining/building.md.
+No compiler is needed.
 """
 
 import fcntl
@@ -13,7 +12,6 @@ import sys
 import sysconfig
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,15 +22,21 @@ from microjobs import layered_environment, locks
 from microjobs_orchestrator.local import framework_images, trees
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
-from microjobs_orchestrator.local.runtimes.process.packages import Installer, merge_locks
+from microjobs_orchestrator.local.runtimes.process.packages import (
+    INSTALLER_FOLDER,
+    Installer,
+    describe_build,
+    merge_locks,
+)
 
 logger = logging.getLogger(__name__)
 
 COMPLETE_MARKER = "complete"
 """The file that marks an environment as complete."""
 REASON_LINES = 12
+"""Maximum number of lines of an installer's output in an error message."""
 MAX_UNUSED_SECONDS = 7 * 86_400.0
-"""Time since the last use after which an environment is removed, if there is a newer one for the same lock file."""
+"""Seconds since the last use after which an environment is removed if the same lock file has a newer environment."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class Environment:
 
     job: Path
     folder: Path
-    below: Path | None = None
-    """The folder of the environment whose packages this one sees; None if it has all packages itself."""
+    base: Path | None = None
+    """The folder of another environment whose packages this environment can import; None if it has all packages
+    itself."""
 
     @property
     def bin(self) -> Path:
@@ -53,15 +58,17 @@ class Environment:
         return self.bin / "python"
 
     def extend(self, folder: Path) -> "Environment":
-        """Create an environment for one host on top of this one, into which its program can install packages.
+        """Create an environment for one host that extends this environment, so that the host's program can install
+        packages.
 
-        An environment without pip cannot be extended, and is returned itself.
+        An environment without pip cannot be extended, and is returned unchanged.
         """
         packages = layered_environment.find_packages(self.folder)
         if not (packages / "pip").is_dir():
             return self
         python = layered_environment.create(folder, [str(packages)])
-        # The pip programs of the environment below would install into that environment. -P ignores the current folder.
+        # The pip programs of the extended environment would install packages into that environment. -P ignores the
+        # current folder.
         for name in ("pip", "pip3"):
             program = folder / "bin" / name
             program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} -P -m pip "$@"\n', encoding="utf-8")
@@ -76,12 +83,12 @@ class Environments:
         self._folder = folder
         self._jobs = jobs
         self._lock = threading.Lock()
-        self._installing: set[ManagedProcess] = set()
-        self._closed = False
+        self._installer_processes: set[ManagedProcess] = set()
+        self._is_closed = False
 
     def ensure(self, image: str) -> Environment:
         """Return the environment of an image, and make it if needed. Raise CannotRunError if it cannot be made."""
-        lock = self._lock_file(image)
+        lock = self._find_lock(image)
         self._check_lock(lock)
         files = [self._jobs.parent / "shared" / "requirements.lock", lock]
         package_list = merge_locks(*(path.read_text(encoding="utf-8") for path in files))
@@ -90,7 +97,7 @@ class Environments:
         return environment
 
     def ensure_locked(self, name: str, lock: Path) -> Environment:
-        """Return an environment with the packages of one lock file, for a program that is no job.
+        """Return an environment with the packages of one lock file, for a program that is not a job.
 
         Raise CannotRunError if it cannot be made.
         """
@@ -99,26 +106,27 @@ class Environments:
     def _ensure(self, job: Path, name: str, package_list: str) -> Environment:
         environment = Environment(job, self._folder / f"{name}-{_hash_contents(package_list)}")
         self._folder.mkdir(parents=True, exist_ok=True)
-        with locked_file(environment.folder.with_suffix(".lock")) as lock_file:
+        with hold_file_lock(environment.folder.with_suffix(".lock")) as lock_file:
             if not (environment.folder / COMPLETE_MARKER).exists():
                 self._make(environment, package_list, lock_file)
-            (environment.folder / COMPLETE_MARKER).touch()  # the time of the last use
+            (environment.folder / COMPLETE_MARKER).touch()  # the time of this file is the time of the last use
         return environment
 
     def clean(self) -> None:
-        """Remove incomplete environments, and old ones whose lock file has changed. Call this while no host runs.
+        """Remove incomplete environments, and old environments whose lock file has changed. Call this while no host
+        runs.
 
-        A killed server leaves incomplete ones; its installers have ended with it. An environment whose lock is held is
-        being made.
+        A killed server leaves incomplete environments. Its installers have ended together with the server. An
+        environment whose lock is held is being made.
         """
         folders = [path for path in self._folder.glob("*") if path.is_dir()]
-        replaced = set(_list_replaced(folders))
+        replaced_folders = set(_list_replaced_folders(folders))
         for folder in folders:
-            with suppress(BlockingIOError), locked_file(folder.with_suffix(".lock"), wait=False):
-                if folder in replaced or not _read_last_use(folder):
+            with suppress(BlockingIOError), hold_file_lock(folder.with_suffix(".lock"), wait=False):
+                if folder in replaced_folders or not _read_last_use(folder):
                     trees.remove(folder)
 
-    def _lock_file(self, image: str) -> Path:
+    def _find_lock(self, image: str) -> Path:
         name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
         lock = self._jobs / name / ("cuda.lock" if tag.endswith("-cuda") else "cpu.lock")
         jobs = sorted(path.parent.name for path in self._jobs.glob("*/image.yml"))
@@ -126,7 +134,7 @@ class Environments:
             variant = f" or has no {lock.name}" if name in jobs else ""
             raise CannotRunError(
                 f"image {image} is not a job of this repository ({', '.join(jobs)}){variant}: without an engine, only "
-                f"these jobs run; {framework_images.remedy(image)}use one of them (--image-alias), or start Docker"
+                f"these jobs run; {framework_images.format_hint(image)}use one of them (--image-alias), or start Docker"
             )
         return lock
 
@@ -140,10 +148,11 @@ class Environments:
         trees.remove(folder)  # an earlier attempt may have been killed
         folder.mkdir()
         installer = Installer.find(self._jobs / "local-packages")
-        logger.info("making the environment %s with %s", folder.name, installer.name)
+        logger.info("making the environment %s", folder.name)
         try:
             for command in installer.make_commands(folder, package_list):
                 self._run(command, installer, package_list, folder, lock_file)
+            trees.remove(folder / INSTALLER_FOLDER)
         except BaseException:
             trees.remove(folder)
             raise
@@ -152,37 +161,45 @@ class Environments:
     def _run(
         self, command: Sequence[str], installer: Installer, package_list: str, folder: Path, lock_file: int
     ) -> None:
-        log, last_lines = folder / "install.log", deque[str](maxlen=REASON_LINES)
+        log, lines = folder / "install.log", list[str]()
         with self._lock:
-            if self._closed:
+            if self._is_closed:
                 raise MachineFailedError("the server is stopping")
-            running = ManagedProcess(
+            process = ManagedProcess(
                 command, installer.make_environment(package_list), log, inherited_files=[lock_file]
             )
-            self._installing.add(running)
+            self._installer_processes.add(process)
         try:
-            for line in running.lines():
-                last_lines.append(line.text.decode(errors="replace"))
-                if "Downloading" in last_lines[-1]:
-                    logger.info("%s", last_lines[-1].strip())
-            code = running.wait()
+            for line in process.lines():
+                lines.append(line.text.decode(errors="replace"))
+                if "Downloading" in lines[-1]:
+                    logger.info("%s", lines[-1].strip())
+            code = process.wait()
         finally:
             with self._lock:
-                self._installing.discard(running)
-            running.stop(0)
+                self._installer_processes.discard(process)
+            process.stop(0)
         if code != 0:
-            command_line = " ".join(command[:4])
-            raise MachineFailedError(
-                f"the environment {folder.name} cannot be made: `{command_line} …` ended with {code} and printed\n"
-                + "\n".join([*last_lines, installer.describe_sources(package_list)])
-            )
+            reason = "\n".join([*_select_error(lines), installer.describe_sources(package_list)])
+            logger.error("the environment %s cannot be made: %s", folder.name, reason)
+            problem = f"`{' '.join(command[:4])} …` ended with {code} and printed"
+            raise MachineFailedError(f"the environment {folder.name} cannot be made: {problem}\n{reason}")
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
-            installing = list(self._installing)
-        for installer in installing:
-            installer.stop(0)
+            self._is_closed = True
+            processes = list(self._installer_processes)
+        for process in processes:
+            process.stop(0)
+
+
+def _select_error(lines: Sequence[str]) -> Sequence[str]:
+    """Return the end of an installer's output, from its last error if it prints one.
+
+    A FailureReason is cut after 1024 characters, and the cause must be in it.
+    """
+    errors = [number for number, line in enumerate(lines) if line.startswith(("error:", "ERROR:"))]
+    return lines[max(len(lines) - REASON_LINES, errors[-1] if errors else 0) :]
 
 
 def _read_last_use(folder: Path) -> float:
@@ -193,13 +210,13 @@ def _read_last_use(folder: Path) -> float:
         return 0.0
 
 
-def _list_replaced(folders: Sequence[Path]) -> Iterator[Path]:
-    """Yield complete environments that were not used for some time, and have a newer one for the same lock file."""
+def _list_replaced_folders(folders: Sequence[Path]) -> Iterator[Path]:
+    """Yield complete environments that were not used for some time, and whose lock file has a newer environment."""
     uses = {folder: last_use for folder in folders if (last_use := _read_last_use(folder))}
     for folder, last_use in uses.items():
         name = folder.name.rpartition("-")[0]
-        newest = max(uses[other] for other in uses if other.name.rpartition("-")[0] == name)
-        if last_use < min(newest, time.time() - MAX_UNUSED_SECONDS):
+        newest_use = max(uses[other] for other in uses if other.name.rpartition("-")[0] == name)
+        if last_use < min(newest_use, time.time() - MAX_UNUSED_SECONDS):
             yield folder
 
 
@@ -213,17 +230,18 @@ def _add_shared_code(folder: Path) -> None:
     if not link.is_symlink() or link.readlink() != package:
         link.unlink(missing_ok=True)
         link.symlink_to(package)
-        (packages / "microjobs.pth").unlink(missing_ok=True)  # of an earlier version
+        (packages / "microjobs.pth").unlink(missing_ok=True)  # an earlier version wrote this file
 
 
 def _hash_contents(package_list: str) -> str:
     python = f"{sys.version} {sysconfig.get_platform()} {Path(sys.executable).resolve()}"
-    return hashlib.sha256(f"{python}\n{package_list}".encode()).hexdigest()[:12]
+    contents = f"{python}\n{package_list}{describe_build(package_list)}"
+    return hashlib.sha256(contents.encode()).hexdigest()[:12]
 
 
 @contextmanager
-def locked_file(path: Path, *, wait: bool = True) -> Iterator[int]:
-    """Lock a file and yield its descriptor. A process that inherits it keeps the lock until it ends.
+def hold_file_lock(path: Path, *, wait: bool = True) -> Iterator[int]:
+    """Lock a file and yield its descriptor. A process that inherits the descriptor keeps the lock until it ends.
 
     Raises:
         BlockingIOError: another process holds the lock, and `wait` is false.

@@ -12,20 +12,21 @@ from pathlib import Path
 from microjobs.contract import Layout
 from microjobs.network import Network, connect_unix
 from microjobs_orchestrator.local.runtimes import files
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, Usage
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostUsage, Line
 from microjobs_orchestrator.local.runtimes.gpus import measure_gpus
 from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
 from microjobs_orchestrator.local.runtimes.process.usage import measure
 from microjobs_orchestrator.local.trees import Tree, discard
 
-KILLED = 128 + 9
+KILLED_EXIT_CODE = 128 + 9
 POLL_INTERVAL = 0.02
-"""Seconds between two attempts to open a pipe: a call that does not block cannot wait for a reader."""
+"""Seconds between two attempts to open a pipe. One blocking call would wait forever if the host ended without reading
+the pipe."""
 
 
 class ProcessHost:
-    """A process and all processes that it starts. `gpus` are its GPUs, as `gpus.select_gpus` returns them."""
+    """A process and all processes that it starts. `gpus` are the host's GPUs, as `gpus.select_gpus` returns them."""
 
     def __init__(self, name: str, process: ManagedProcess, layout: Layout, gpus: Sequence[str] | None = ()) -> None:
         self.name = name
@@ -40,8 +41,8 @@ class ProcessHost:
     def wait(self) -> Exit:
         code = self._process.wait()
         if code < 0:
-            return Exit(KILLED, "another program killed the host's shim process", has_external_cause=True)
-        if code == KILLED and not self._is_stopped:
+            return Exit(KILLED_EXIT_CODE, "another program killed the host's shim process", has_external_cause=True)
+        if code == KILLED_EXIT_CODE and not self._is_stopped:
             return Exit(code, "killed by SIGKILL: most likely out of memory")
         return Exit(code)
 
@@ -54,30 +55,30 @@ class ProcessHost:
         self._is_stopped = True
         self._process.release()
 
-    def measure(self) -> Usage | None:
+    def measure(self) -> HostUsage | None:
         usage = None if self._process.exit_code is not None else measure(self._process.pid)
         return usage and replace(usage, gpus=measure_gpus(self._gpus))
 
     def copy(self, path: str, target: Path) -> Tree | None:
         code = self._process.exit_code
-        has_no_writer = code is not None and code >= 0  # a killed shim may leave processes
-        return files.collect(commands.local_path(self._layout, path), target, link=has_no_writer)
+        has_no_writer = code is not None and code >= 0  # processes may still write if the shim was killed
+        return files.collect(commands.find_local_path(self._layout, path), target, link=has_no_writer)
 
     def add_folder(self, source: Path, path: str) -> None:
         if self._process.exit_code is not None:
             raise CannotRunError(f"{self.name} has ended")
-        self.remove_folder(path)  # a link cannot be copied to a path that exists
-        files.copy_tree(source, commands.local_path(self._layout, path))
+        self.remove_folder(path)  # `copy_tree` cannot replace the symbolic links of an earlier copy
+        files.copy_tree(source, commands.find_local_path(self._layout, path))
 
     def remove_folder(self, path: str) -> None:
-        discard(commands.local_path(self._layout, path))
+        discard(commands.find_local_path(self._layout, path))
 
     def connect(self, timeout: float) -> socket.socket:
-        return connect_unix(Network.socket_in(self._process.scratch), timeout)
+        return connect_unix(Network.make_socket_path(self._process.scratch), timeout)
 
     def fill_pipe(self, path: str, chunks: Iterable[bytes]) -> bool:
         """Fill a pipe of the host, as `pipes.FillPipe` describes."""
-        local_path = commands.local_path(self._layout, path)
+        local_path = commands.find_local_path(self._layout, path)
         return fill_pipe(local_path, lambda: self._process.exit_code is not None, chunks)
 
 
@@ -90,7 +91,7 @@ def fill_pipe(path: Path, has_ended: Callable[[], bool], chunks: Iterable[bytes]
             return False
         time.sleep(POLL_INTERVAL)
     os.set_blocking(descriptor, True)
-    # A broken pipe: the reader has closed it, or has ended.
+    # A broken pipe means that the reader has closed it, or has ended.
     with contextlib.suppress(BrokenPipeError), open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
         for chunk in chunks:
             file.write(chunk)

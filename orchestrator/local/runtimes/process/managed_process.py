@@ -1,4 +1,5 @@
-"""A program that ends with this server, however the server ends. `process_shim` runs between the two."""
+"""A program that ends with this server, even if the server is killed. A shim, `process_shim`, runs between the server
+and the program."""
 
 import contextlib
 import os
@@ -16,7 +17,7 @@ from microjobs_orchestrator.local.runtimes.base import Line
 from microjobs_orchestrator.local.runtimes.process import process_shim
 
 KILL_SECONDS = 10.0
-"""After the grace period of its program a shim has this long to end before it is killed."""
+"""Seconds for a shim to end after the grace period of its program. After this time, the shim is killed."""
 
 INHERITED_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -27,10 +28,11 @@ INHERITED_VARIABLES = (
     "TMPDIR",
     "TZ",
 )
-"""Variables of the server that a program inherits, besides the locale's. Any other variable may contain a secret."""
+"""Variables of the server that a program inherits, in addition to those of the locale. Any other variable may contain a
+secret."""
 
 
-def inherited_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def select_inherited_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables of an environment that a program may see."""
     return {
         name: value
@@ -47,8 +49,9 @@ class ManagedProcess:
         environment: the whole environment. TMPDIR and the variables of `scratch` are added to it: they name a
             temporary folder that is removed when the program ends.
         log: the file for the program's output.
-        cpus: the CPUs that the program may use; all of them if this is empty.
-        root: the folder that the program sees as the contract's root, if the kernel allows it; None if it needs none.
+        cpus: the CPUs that the program may use; all CPUs if this is empty.
+        root: the folder that the program sees as the contract's root, if the kernel allows this; None if the program
+            needs no root.
         inherited_files: file descriptors that stay open until the last process of the program has ended.
     """
 
@@ -63,8 +66,8 @@ class ManagedProcess:
         root: Path | None = None,
         inherited_files: Sequence[int] = (),
     ) -> None:
-        # Not next to the log, where the path could be too long: programs create sockets in this folder, and a socket's
-        # path has at most 107 bytes.
+        # The folder is not next to the log, where its path could be too long: programs create sockets in this folder,
+        # and a socket's path has at most 107 bytes.
         self.scratch = folder = tempfile.mkdtemp(prefix="microjobs-")
         self._log = log
         self._changed = threading.Condition()
@@ -99,7 +102,7 @@ class ManagedProcess:
                     self._write_count += 1
                     self._changed.notify_all()
         code = self._shim.wait()
-        if code < 0:  # a shim that is not killed removes the folder
+        if code < 0:  # only a killed shim leaves the folder
             process_shim.remove_scratch(self.scratch)
         self.release()
         with self._changed:
@@ -112,7 +115,7 @@ class ManagedProcess:
         return self._shim.pid
 
     def lines(self) -> Iterator[Line]:
-        """Return each line of output as it comes, until the program has ended."""
+        """Yield each line of output as soon as it is complete, until the program has ended."""
         with self._log.open("rb") as file:
             while True:
                 with self._changed:
@@ -132,7 +135,7 @@ class ManagedProcess:
 
     def stop(self, grace: float) -> int:
         """Send SIGTERM, and SIGKILL after `grace` seconds; return the exit code when the program has ended."""
-        with contextlib.suppress(OSError, ValueError):  # it has ended
+        with contextlib.suppress(OSError, ValueError):  # the shim may have ended
             if self._shim.stdin is not None:
                 self._shim.stdin.write(b"%f\n" % grace)
         self._resume()

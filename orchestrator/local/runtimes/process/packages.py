@@ -12,39 +12,64 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from microjobs_orchestrator.local.own_images import JOBS_FOLDER
 from microjobs_orchestrator.local.package_settings import find_certificates, find_package_folder, hide_password
 
-SOURCE_ONLY = frozenset({"sagemaker-training"})
-"""Packages that are published as source only and need a compiler. Script mode needs `sagemaker-training`.
-Without it, `microjobs.script_mode` raises an error with an explanation."""
+INSTALLER_LOCK = JOBS_FOLDER / "installer.lock"
+"""The lock of uv, and of the package that builds the packages of `SOURCE_ONLY`."""
+
+INSTALLER_FOLDER = "installer"
+"""The folder in a new environment for the environment of uv, if uv is not installed."""
+
+SOURCE_ONLY = ("inotify-simple", "sagemaker-training")
+"""Packages that are published as source only. All other packages must be wheels: the machine may have no compiler."""
+
+EMPTY_MODULE_COMPILER = """sh -c 'while [ "$1" != -o ]; do shift; done; : > "${2%/*}/gethostname.py"' compiler"""
+"""A command that writes an empty module in place of `gethostname`, the only compiled module of `sagemaker-training`.
+Only code that needs AWS's network uses this module."""
+
+IGNORED_VARIABLES = (
+    "PIP_CONSTRAINT",
+    "PIP_PREFIX",
+    "PIP_REQUIREMENT",
+    "PIP_TARGET",
+    "PIP_USER",
+    "UV_CONSTRAINT",
+    "UV_EXCLUDE",
+    "UV_OVERRIDE",
+)
+"""Variables of the user that make installers use another folder, or packages that are not in the lock."""
 
 TORCH_INDEX_URL = "https://download.pytorch.org/whl/cpu"
 
 
 def merge_locks(*locks: str) -> str:
-    """Merge lock files, without the packages of `SOURCE_ONLY` and the packages that only these need.
-
-    The comments below a package state what requires it: `-r` and a file, or another package.
-    """
+    """Merge lock files. If several lock files contain a package, the entry of the last file is used."""
     entries = {
-        _parse_name(entry): entry for lock in locks for entry in re.split(r"^(?=[\w])", lock, flags=re.MULTILINE)[1:]
+        re.split(r"[\[=]", entry, maxsplit=1)[0]: entry
+        for lock in locks
+        for entry in re.split(r"^(?=[\w])", lock, flags=re.MULTILINE)[1:]
     }
-    required_by = {
-        name: set(re.findall(r"^ +#(?: +via)? +(\S+)", entry, re.MULTILINE)) for name, entry in entries.items()
-    }
-    kept: set[str] = set()
-    while added := {name for name in entries.keys() - kept - SOURCE_ONLY if required_by[name] & (kept | {"-r"})}:
-        kept |= added
-    return "".join(entries[name] for name in sorted(kept))
+    return "".join(entries[name] for name in sorted(entries))
 
 
-def _parse_name(entry: str) -> str:
-    return re.split(r"[\[=]", entry, maxsplit=1)[0]
+def describe_build(package_list: str) -> str:
+    """Return all settings that change the files of an environment with these packages, except the packages themselves.
+
+    The sources of packages are not among them: each source has the same files, because the lock contains their hashes.
+    Only a package that is built here depends on settings.
+    """
+    built_packages = [name for name in SOURCE_ONLY if re.search(rf"^{name}==", package_list, re.MULTILINE)]
+    return (
+        f"{built_packages} {EMPTY_MODULE_COMPILER} {INSTALLER_LOCK.read_text(encoding='utf-8')}"
+        if built_packages
+        else ""
+    )
 
 
 @dataclass(frozen=True)
 class Installer:
-    """The program that installs packages: uv, which is ten times as fast, or pip, which every Python has."""
+    """uv, which installs packages. If uv is not installed, pip first installs it into an environment of its own."""
 
     uv: str | None
     packages: Path
@@ -52,28 +77,33 @@ class Installer:
 
     @classmethod
     def find(cls, packages: Path, environ: Mapping[str, str] = os.environ) -> "Installer":
-        """Return uv, from PATH or next to this interpreter, or pip. LOCAL_PACKAGES replaces the folder of wheels."""
+        """Find uv on PATH or next to this interpreter. LOCAL_PACKAGES replaces the folder of wheels."""
         places = [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
         uv = shutil.which("uv", path=os.pathsep.join(places))
         works = uv is not None and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode == 0
         return cls(uv if works else None, find_package_folder(environ, packages))
 
-    @property
-    def name(self) -> str:
-        return "uv" if self.uv else "pip"
-
     def make_commands(self, folder: Path, package_list: str) -> Sequence[Sequence[str]]:
         """Return the commands that make a virtual environment with the result of `merge_locks`."""
         python, file = str(folder / "bin" / "python"), folder / "requirements.txt"
         file.write_text(package_list, encoding="utf-8")
-        venv = [sys.executable, "-m", "venv", str(folder)]
-        # Nothing is compiled: jobs import a tenth of the modules, and Python stores the bytecode of these.
-        options = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
-        options += ["--find-links", str(self.packages), "--requirement", str(file)]
-        if self.uv is None:
-            pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile"]
-            return [venv, [*pip, *options]]
-        return [[*venv, "--without-pip"], [self.uv, "pip", "install", "--python", python, *options]]
+        venv = [sys.executable, "-m", "venv"]
+        # No bytecode is compiled: jobs import only a tenth of the modules, and Python stores the bytecode of imported
+        # modules.
+        options = ["--require-hashes", "--find-links", str(self.packages), "--only-binary", ":all:"]
+        install = ["pip", "install", "--python", python, "--no-deps", *options, "--requirement", str(file)]
+        for name in SOURCE_ONLY:
+            install += ["--no-binary", name]
+        # uv stores the packages that it builds, by their settings. Other environments need the compiled module.
+        install += ["--config-settings", "compiler=empty-module"]
+        make = [*venv, "--without-pip", str(folder)]
+        if self.uv is not None:
+            return [make, [self.uv, *install]]
+        # uv is installed in a separate environment: the job's environment must not contain pip unless the image does.
+        tools = folder / INSTALLER_FOLDER
+        pip = [str(tools / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        install_uv = [*pip, "--no-compile", *options, "--requirement", str(INSTALLER_LOCK)]
+        return [make, [*venv, str(tools)], install_uv, [str(tools / "bin" / "uv"), *install]]
 
     def describe_sources(self, package_list: str, environ: Mapping[str, str] = os.environ) -> str:
         """Return a sentence that names the sources of the packages, and the setting for each source."""
@@ -86,14 +116,17 @@ class Installer:
 
     def make_environment(self, package_list: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return the caller's environment, with its proxies and caches, and the settings of image builds."""
-        values = {**environ, "UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
+        values = {name: value for name, value in environ.items() if name not in IGNORED_VARIABLES}
+        values |= {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
+        values["UV_BUILD_CONSTRAINT"] = str(INSTALLER_LOCK)
+        values["CC"] = values["LDSHARED"] = EMPTY_MODULE_COMPILER
         if index := environ.get("INDEX_URL"):
             values |= {"UV_DEFAULT_INDEX": index, "PIP_INDEX_URL": index}
         # Only PyTorch's own index has its builds for CPUs.
         if "+cpu" in package_list and (index := environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)):
-            values |= {"UV_INDEX": index, "PIP_EXTRA_INDEX_URL": index}
+            values["UV_INDEX"] = index
         if certificates := find_certificates(self.packages):
             values |= {"SSL_CERT_FILE": str(certificates), "PIP_CERT": str(certificates)}
-        elif file := environ.get("SSL_CERT_FILE"):  # which the pip of Python 3.11 does not read
+        elif file := environ.get("SSL_CERT_FILE"):  # pip of Python 3.11 does not read this variable
             values.setdefault("PIP_CERT", file)
         return values

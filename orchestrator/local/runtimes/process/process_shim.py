@@ -1,13 +1,13 @@
 """Runs one program, and exits with the program's exit code: `python -I -S process_shim.py LOG SCRATCH CPUS FOLDER PATH
-COMMAND…`. The program sees FOLDER at PATH too, if the kernel allows mount namespaces.
+COMMAND…`. The program also sees FOLDER at PATH, if the kernel allows mount namespaces.
 
 Each line of the log has the time at which a line of output was read, in microseconds, and the line. A very long line of
-output is split, after a carriage return if it has one. In this case, a `+` after the time means that the next line of
-the log continues the line. After each write to the log the shim writes a byte to stdout, so that the server need not
-poll the log.
+output is split, after a carriage return if it has one. If the line continues in the next line of the log, a `+` follows
+the time. After each write to the log the shim writes a byte to stdout, so that the server need not poll the log.
 
 A number on stdin ends the program: the shim sends SIGTERM, and SIGKILL after that many seconds. When stdin closes, the
-server is gone, so the program ends too. As in a container, no process that the program started outlives it.
+server has ended, so the shim ends the program, too. As in a container, no process that the program started outlives the
+program.
 
 The shim is a separate program, because it must end the program properly even if the server is killed. It imports the
 standard library only, so that it starts quickly.
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO
 
 ORPHAN_GRACE_SECONDS = 3.0
-"""Time between SIGTERM and SIGKILL when the server is gone."""
+"""Seconds between SIGTERM and SIGKILL after the end of the server."""
 DRAIN_SECONDS = 2.0
 """Time limit for reading output after the program's end: a process that outlives the program may keep the pipe open."""
 MAX_LINE_BYTES = 1 << 20
@@ -183,7 +183,7 @@ def _remove_folder(folder: str) -> None:
 
 
 def _empty(top: int) -> None:
-    """Remove the content of a folder, until no name is left or only names remain that cannot be removed."""
+    """Remove the content of a folder, until it is empty, or has only items that cannot be removed."""
     prefix = f".removed-{os.getpid()}-{time.monotonic_ns()}-"
     numbers = itertools.count()
     remaining: list[str] = []
@@ -234,7 +234,7 @@ def remove_scratch(scratch: str) -> None:
 
 
 def _prepare_program(prepare: Callable[[], None]) -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # sent if the shim is killed
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # the kernel sends this signal if the shim is killed
     prepare()
 
 
@@ -308,7 +308,7 @@ def _prctl(option: int, value: int) -> None:
 def main(log_path: str, scratch: str, cpus: str, folder: str, path: str, *command: str) -> int:
     if cpus:
         os.sched_setaffinity(0, map(int, cpus.split(",")))
-    file = Path(log_path).open("ab")  # noqa: SIM115  closed below, because that can fail
+    file = Path(log_path).open("ab")  # noqa: SIM115  the file is closed below, because closing can fail
     try:
         prepare = partial(show_folder, folder, path) if folder else lambda: None
         return _run(command, Log(file, _notify_server), prepare)
@@ -330,7 +330,7 @@ def _run(command: Sequence[str], log: Log, prepare: Callable[[], None]) -> int:
         shim = Shim(command, log, prepare)
     except OSError as error:
         log.add(f"cannot start {command[0]!r}: {error.strerror}\n".encode())
-        return 127 if isinstance(error, FileNotFoundError) else 126  # as in Docker and shells
+        return 127 if isinstance(error, FileNotFoundError) else 126  # Docker and shells use these exit codes
     return shim.run()
 
 

@@ -1,4 +1,4 @@
-"""Programs that are no hosts of jobs, such as MLflow: each runs in the environment of a lock file."""
+"""Programs that are not hosts of jobs, such as MLflow. Each program runs in the environment of a lock file."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError, Program
 from microjobs_orchestrator.local.runtimes.process.environments import Environments
-from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess, inherited_environment
+from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess, select_inherited_variables
 
 
 class LockedPrograms:
@@ -23,13 +23,13 @@ class LockedPrograms:
         if sys.platform != "linux":
             raise CannotRunError(f"{name} runs on Linux only, not on {sys.platform}: use the image of the server")
         environment = self._environments.ensure_locked(name, lock)
-        inherited = inherited_environment()
-        search_path = f"{environment.bin}:{inherited.get('PATH', os.defpath)}"
+        inherited_variables = select_inherited_variables()
+        search_path = f"{environment.bin}:{inherited_variables.get('PATH', os.defpath)}"
         try:
             log.unlink(missing_ok=True)
             return ManagedProcess(
                 [str(environment.python), *arguments],
-                {**inherited, "PATH": search_path, "PYTHONUNBUFFERED": "1", **variables},
+                {**inherited_variables, "PATH": search_path, "PYTHONUNBUFFERED": "1", **variables},
                 log,
                 scratch=("HOME",),
             )

@@ -1,15 +1,16 @@
-"""Runtime `process`: runs jobs in virtual environments, on a Linux machine that has Python 3.11 and no engine.
+"""Runtime `process`: runs jobs in virtual environments, on a Linux machine with Python 3.11. It needs no engine.
 
 Differences from containers:
 
-- Only the jobs of this repository run, chosen by the image's name. Script mode is not available (see `packages`).
+- Only the project's own images are supported. The image's name chooses the folder in `containers/` that runs.
 - The contract's root is a folder of the host, named by `SAGEMAKER_BASE_DIR`. Paths in a request's entry point and
   arguments are changed accordingly. The processes of the host also see the folder at the usual root, if the kernel
   allows them a mount namespace; otherwise the host's log states that they do not.
-- A request's entry point runs in an environment of its own, on top of the job's, so that it can install packages.
-- Hosts are processes with loopback addresses (`microjobs.network`). They have the caller's access to files and to the
-  network. So network isolation is refused, and memory is not limited.
-- Hosts end with the server, however the server ends, because a later server could not adopt them.
+- Training jobs, and jobs whose request has an entry point, can install packages: each host runs in a virtual
+  environment of its own, which extends the environment of the image.
+- Hosts are processes with loopback addresses (`microjobs.network`). They have the same access to files and to
+  the network as the user of the server. Therefore, network isolation is refused. Memory is not limited.
+- Hosts end with the server, even if the server is killed, because a later server could not adopt them.
 """
 
 import contextlib
@@ -45,18 +46,20 @@ from microjobs_orchestrator.local.runtimes.base import (
 from microjobs_orchestrator.local.runtimes.gpus import make_process_variables, select_gpus
 from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
-from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, locked_file
+from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, hold_file_lock
 from microjobs_orchestrator.local.runtimes.process.host import ProcessHost
-from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess, inherited_environment
+from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess, select_inherited_variables
 
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "lock"
-"""A file in a host's folder, locked until the host's last process has ended. It contains the shim's process id."""
+"""A file in a host's folder, which is locked until the host's last process has ended. It contains the shim's process
+id."""
 MAX_PID_DIGITS = 9
 END_SECONDS = 20.0
-"""Time for the hosts of a killed server to end. They need less: see `process_shim.ORPHAN_GRACE_SECONDS`."""
+"""Seconds for the hosts of a killed server to end. They need less time: see `process_shim.ORPHAN_GRACE_SECONDS`."""
 POLL_INTERVAL = 0.05
+"""Seconds between two checks whether the last process of a host has ended."""
 
 
 class ProcessRuntime:
@@ -64,7 +67,7 @@ class ProcessRuntime:
 
     name = "process"
     machine_address = "127.0.0.1"
-    gets_address_later = False
+    has_address_only_while_hosts_run = False
 
     def __init__(self, home: Home, jobs: Path) -> None:
         self._work = home.work.absolute() / "process"
@@ -100,14 +103,16 @@ class ProcessRuntime:
                 raise MachineFailedError(f"{plan.name} cannot be started: {error}") from error
             raise
         return [
-            pipes.feed(started, host.pipes, started.fill_pipe) for host, started in zip(plan.hosts, hosts, strict=True)
+            pipes.feed(process_host, host.pipes, process_host.fill_pipe)
+            for host, process_host in zip(plan.hosts, hosts, strict=True)
         ]
 
     def _claim(self, plan: Plan) -> list[ProcessHost]:
+        """Create the folder of a plan, and return the list for the hosts of the plan."""
         with self._lock:
-            if self._folder(plan.name).exists():
+            if self._get_folder(plan.name).exists():
                 raise CannotRunError(f"{plan.name} was started already: remove it first")
-            self._folder(plan.name).mkdir(mode=0o700, parents=True)  # it will contain a secret
+            self._get_folder(plan.name).mkdir(mode=0o700, parents=True)  # the folder will contain a secret
             return self._hosts.setdefault(plan.name, [])
 
     def _start_host(
@@ -118,13 +123,13 @@ class ProcessRuntime:
         network: Network,
         port_sockets: Sequence[socket.socket],
     ) -> ProcessHost:
-        folder = self._folder(plan.name) / host.name
+        folder = self._get_folder(plan.name) / host.name
         layout = Layout(folder / "root")
-        if host.entrypoint is not None:  # the user's program may install packages
+        if host.entrypoint is not None or host.arguments == ("train",):  # the user's program may install packages
             environment = environment.extend(folder / "environment")
-        command = commands.command_line(host, environment, layout)
+        command = commands.make_command_line(host, environment, layout)
         _write_files(host, layout)
-        with locked_file(folder / LOCK_FILE) as lock:
+        with hold_file_lock(folder / LOCK_FILE) as lock:
             process = ManagedProcess(
                 command,
                 _make_variables(host, environment, layout, network),
@@ -138,7 +143,7 @@ class ProcessRuntime:
         return ProcessHost(host.name, process, layout, select_gpus(host))
 
     def _choose_cpus(self, host: HostPlan) -> Sequence[int]:
-        """Return the CPUs of a host, different ones for successive hosts; none if the host has no limits."""
+        """Return the CPUs of a host; empty if the host has no limits. Successive hosts get different CPUs."""
         if host.limits is None:
             return ()
         if host.limits.memory_bytes is not None:
@@ -152,7 +157,7 @@ class ProcessRuntime:
         """Wait until an earlier server's hosts have ended, and remove their folders; return no hosts."""
         self._environments.clean()
         for folder in self._work.glob("*"):
-            if folder.name not in {self._folder(name).name for name in self._hosts}:
+            if folder.name not in {self._get_folder(name).name for name in self._hosts}:
                 try:
                     _remove(folder)
                 except OSError:
@@ -164,11 +169,14 @@ class ProcessRuntime:
             hosts = self._hosts.pop(plan_name, [])
         for host in hosts:
             host.stop(0)
-        _remove(self._folder(plan_name))
+        _remove(self._get_folder(plan_name))
+
+    def cancel_installations(self) -> None:
+        self._environments.close()
 
     def close(self) -> None:
-        """Cancel running installations, and end all hosts in the same way as when the server dies."""
-        self._environments.close()
+        """Cancel running installations, and end all hosts, as after a crash of the server."""
+        self.cancel_installations()
         with self._lock:
             hosts = [host for hosts in self._hosts.values() for host in hosts]
         for host in hosts:
@@ -176,7 +184,7 @@ class ProcessRuntime:
         for host in hosts:
             host.wait()
 
-    def _folder(self, plan_name: str) -> Path:
+    def _get_folder(self, plan_name: str) -> Path:
         return self._work / plan_name.replace("/", ".")
 
 
@@ -185,21 +193,21 @@ def _write_files(host: HostPlan, layout: Layout) -> None:
 
     Raise CannotRunError for a path outside of the contract's root.
     """
-    targets = [commands.local_path(layout, item.path) for item in host.inputs]
+    targets = [commands.find_local_path(layout, item.path) for item in host.inputs]
     files.copy_tree(host.files, layout.root)
     for item, target in zip(host.inputs, targets, strict=True):
         files.copy_tree(item.source, target)
         if item.read_only:
             files.make_read_only(target)
     for pipe in host.pipes:
-        path = commands.local_path(layout, pipe.file(0))
+        path = commands.find_local_path(layout, pipe.get_path(0))
         path.parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(path)
 
 
 def _remove(folder: Path) -> None:
     for lock in folder.glob(f"*/{LOCK_FILE}"):
-        if lock.is_file():  # opening a pipe would block
+        if lock.is_file():  # only a regular file is opened, because opening a pipe would block
             _wait_for_end(lock)
     trees.remove(folder)
 
@@ -230,16 +238,16 @@ def _is_free(lock: int) -> bool:
 
 def _make_variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """Return a host's variables: the image's (see containers/Dockerfile), the request's, and the paths of the host."""
-    inherited, requested = inherited_environment(), host.merge_variables({})
-    request = {name: value for name, value in requested.items() if name not in EXECUTABLE_VARIABLES}
+    inherited, requested = select_inherited_variables(), host.merge_variables({})
+    variables = {name: value for name, value in requested.items() if name not in EXECUTABLE_VARIABLES}
     # The images' own entry point translates the paths of a request itself.
-    translated = (*host.defaults, PYTHON_PATH) if host.entrypoint is None else tuple(request)
-    request |= {name: commands.translate_paths(request[name], layout) for name in translated if name in request}
+    path_names = (*host.defaults, PYTHON_PATH) if host.entrypoint is None else tuple(variables)
+    variables |= {name: commands.translate_paths(variables[name], layout) for name in path_names if name in variables}
     return {
         **inherited,
-        "PATH": f"{commands.search_path(environment)}:{inherited.get('PATH', os.defpath)}",
+        "PATH": f"{commands.make_search_path(environment)}:{inherited.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
-        **request,
+        **variables,
         JOB_VARIABLE: str(environment.job),
         PYTHON_VARIABLE: str(environment.python),
         BASE_DIR: str(layout.root),

@@ -10,26 +10,28 @@ from microjobs_orchestrator.local.state import Owner, Query, Record, State
 
 TARGET_KIND, POLICY_KIND, ACTIVITY_KIND = "scalable-target", "scaling-policy", "scaling-activity"
 MAX_ACTIVITIES = 100
-"""Scaling activities of a target that are kept."""
+"""Maximum number of scaling activities that the server keeps for each target."""
 
 Request = Mapping[str, Any]
 
 
 def make_name(request: Request) -> str:
-    """Return the name of the record of a target. `request` has its ResourceId and ScalableDimension."""
+    """Return the name of a target's record. The request contains the target's ResourceId and ScalableDimension."""
     return f"{request['ResourceId']}|{request['ScalableDimension']}"
 
 
 def find_target(state: State, request: Request) -> Record:
-    """Return a target. Raise ServiceError ObjectNotFoundException."""
+    """Return a target. Raise ServiceError ObjectNotFoundException if it does not exist."""
     record = state.get(TARGET_KIND, make_name(request))
     if record is None:
-        raise make_missing_error(f"scalable target {request['ResourceId']}", request["ScalableDimension"])
+        subject, dimension = f"scalable target {request['ResourceId']}", request["ScalableDimension"]
+        raise make_missing_error(subject, dimension, "DescribeScalableTargets")
     return record
 
 
-def make_missing_error(what: str, dimension: str) -> ServiceError:
-    message = f"No {what} is registered for scalable dimension {dimension}: see DescribeScalableTargets."
+def make_missing_error(subject: str, dimension: str, operation: str) -> ServiceError:
+    """Return the error for a missing target or policy. `operation` lists the existing ones."""
+    message = f"No {subject} is registered for scalable dimension {dimension}: see {operation}."
     return ServiceError("ObjectNotFoundException", message)
 
 
@@ -57,19 +59,19 @@ def delete_target(state: State, name: str) -> None:
 
 
 def add_activity(state: State, target: Record, count: int, cause: str, now: float) -> None:
-    """Add a successful activity of a target, and delete those that are too old."""
-    words, owner, name = get_scalable(target).words, Owner(TARGET_KIND, target.name), str(uuid.uuid4())
+    """Add a successful activity of a target, and delete the oldest activities if there are too many."""
+    noun, owner, name = get_scalable(target).capacity_noun, Owner(TARGET_KIND, target.name), str(uuid.uuid4())
     identity = {member: target.description[member] for member in ("ResourceId", "ScalableDimension")}
     description = {
         "ActivityId": name,
         "ServiceNamespace": "sagemaker",
         **identity,
-        "Description": f"Setting desired {words} to {count}.",
+        "Description": f"Setting desired {noun} to {count}.",
         "Cause": cause,
         "StartTime": now,
         "EndTime": now,
         "StatusCode": "Successful",
-        "StatusMessage": f"Successfully set desired {words} to {count}. Change successfully fulfilled by sagemaker.",
+        "StatusMessage": f"Successfully set desired {noun} to {count}. Change successfully fulfilled by sagemaker.",
     }
     state.add(ACTIVITY_KIND, name, "", "Successful", {}, description, owner=owner)
     for activity in state.find(Query(ACTIVITY_KIND, owner=owner, limit=-1))[MAX_ACTIVITIES:]:

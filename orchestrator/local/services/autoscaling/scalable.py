@@ -1,4 +1,4 @@
-"""What can be scaled: the variants of endpoints, and inference components."""
+"""The resources that can be scaled: the variants of endpoints, and inference components."""
 
 import re
 from collections.abc import Mapping
@@ -21,25 +21,25 @@ class Capacity:
     """The number of instances or copies of a resource."""
 
     count: int
-    is_steady: bool
+    can_change: bool
     """Whether the number can be changed: the resource is in service and is not being updated."""
 
 
 class Scalable(Protocol):
     """A resource with a number of instances or copies."""
 
-    words: str
-    """What is counted, such as `copy count`."""
+    capacity_noun: str
+    """The word for the capacity in messages, such as `copy count`."""
 
     @property
     def metric_dimensions(self) -> Mapping[str, str]:
         """The dimensions of the metrics of its invocations."""
 
     def read(self, state: State) -> Capacity | None:
-        """Return the present capacity; None if the resource does not exist, or cannot be scaled."""
+        """Return the current capacity; None if the resource does not exist, or cannot be scaled."""
 
     def make_update(self, count: int) -> tuple[str, Mapping[str, Any]]:
-        """Return the operation of SageMaker, and its request, that changes the number."""
+        """Return the SageMaker operation that changes the number, and the request for this operation."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Variant:
 
     endpoint: str
     variant: str
-    words = "instance count"
+    capacity_noun = "instance count"
 
     @property
     def metric_dimensions(self) -> Mapping[str, str]:
@@ -57,10 +57,10 @@ class Variant:
     def read(self, state: State) -> Capacity | None:
         record = state.get(ENDPOINT.arn_type, self.endpoint)
         variants = record.description.get("ProductionVariants") or () if record is not None else ()
-        found = next((item for item in variants if item["VariantName"] == self.variant), None)
-        if record is None or found is None or "DesiredServerlessConfig" in found:
+        variant = next((item for item in variants if item["VariantName"] == self.variant), None)
+        if record is None or variant is None or "DesiredServerlessConfig" in variant:
             return None
-        return Capacity(found["DesiredInstanceCount"], record.status == "InService")
+        return Capacity(variant["DesiredInstanceCount"], record.status == "InService")
 
     def make_update(self, count: int) -> tuple[str, Mapping[str, Any]]:
         item = {"VariantName": self.variant, "DesiredInstanceCount": count}
@@ -73,7 +73,7 @@ class Component:
     """An inference component."""
 
     component: str
-    words = "copy count"
+    capacity_noun = "copy count"
 
     @property
     def metric_dimensions(self) -> Mapping[str, str]:
@@ -91,7 +91,7 @@ class Component:
 
 
 def parse_resource_id(resource_id: str, dimension: str) -> Scalable:
-    """Return the resource with an id and a scalable dimension. Raise ServiceError ValidationException."""
+    """Return the resource with an id and a scalable dimension. Raise ServiceError for an invalid id."""
     if dimension == VARIANT_DIMENSION and (match := VARIANT_ID.fullmatch(resource_id)):
         return Variant(**match.groupdict())
     if dimension == COMPONENT_DIMENSION and (match := COMPONENT_ID.fullmatch(resource_id)):

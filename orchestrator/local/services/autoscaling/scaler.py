@@ -15,25 +15,25 @@ from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
 
-LAST_OUT, LAST_IN = "LastScaleOut", "LastScaleIn"
+LAST_SCALE_OUT, LAST_SCALE_IN = "LastScaleOut", "LastScaleIn"
 """Keys of a target's internal state: the times of its last activities, in seconds since 1970."""
 
-Invoke = Callable[[str, Mapping[str, Any]], object]
+CallOperation = Callable[[str, Mapping[str, Any]], object]
 """Performs an operation of SageMaker. Raises ServiceError."""
 
 
 class Scaler:
     """Evaluates the policies of all targets. Methods may be called from any thread."""
 
-    def __init__(self, context: Context, invoke: Invoke) -> None:
+    def __init__(self, context: Context, call_operation: CallOperation) -> None:
         self._context = context
-        self._invoke = invoke
+        self._call_operation = call_operation
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread if there are targets, unless it runs."""
+        """Start the thread if there are targets and the thread is not running yet."""
         with self._lock:
             if self._thread is None and not self._closing.is_set() and records.list_targets(self._context.state):
                 self._thread = threading.Thread(target=self._run, name="autoscaling", daemon=True)
@@ -67,25 +67,26 @@ class Scaler:
     def _evaluate(self, target: Record, now: float) -> None:
         """Change the capacity of a target if its limits or its policies require it."""
         capacity = records.get_scalable(target).read(self._context.state)
-        if capacity is None:  # the endpoint or the component was deleted
+        if capacity is None:  # the endpoint or the component does not exist any more
             records.delete_target(self._context.state, target.name)
-        elif capacity.is_steady:
+        elif capacity.can_change:
             proposal = self._limit(target, capacity.count, self._propose(target, capacity.count, now))
-            if proposal.count != capacity.count and not _is_held(target, capacity.count, proposal, now):
+            if proposal.capacity != capacity.count and not _must_wait(target, capacity.count, proposal, now):
                 self._scale(target, capacity.count, proposal, now)
 
     def _propose(self, target: Record, count: int, now: float) -> Proposal:
-        """Return the proposal of all policies: the highest one; less capacity only if all of them propose less."""
-        unchanged = Proposal(count, "", 0.0)
-        if count == 0:  # a metric per copy has no value without copies
-            return unchanged
+        """Return the highest proposal of the policies. It is less than the capacity only if all policies propose
+        less."""
+        no_change = Proposal(count, "", 0.0)
+        if count == 0:  # without copies, a metric per copy has no value
+            return no_change
         proposals = [
             self._make_policy(policy).propose(
                 self._context.metrics, records.get_scalable(target), count, policy.modified, now
             )
             for policy in records.list_policies(self._context.state, target.name)
         ]
-        return max(proposals, key=lambda proposal: proposal.count, default=unchanged)
+        return max(proposals, key=lambda proposal: proposal.capacity, default=no_change)
 
     def _make_policy(self, policy: Record) -> TargetTracking:
         config = policy.description["TargetTrackingScalingPolicyConfiguration"]
@@ -94,31 +95,33 @@ class Scaler:
     def _limit(self, target: Record, count: int, proposal: Proposal) -> Proposal:
         minimum, maximum = target.description["MinCapacity"], target.description["MaxCapacity"]
         if not minimum <= count <= maximum:
-            limited = min(max(count, minimum), maximum)
-            return Proposal(limited, f"the capacity must be from {minimum} to {maximum}", 0.0)
-        return Proposal(min(max(proposal.count, minimum), maximum), proposal.cause, proposal.cooldown)
+            capacity = min(max(count, minimum), maximum)
+            return Proposal(capacity, f"the capacity must be from {minimum} to {maximum}", 0.0)
+        return Proposal(min(max(proposal.capacity, minimum), maximum), proposal.cause, proposal.cooldown)
 
     def _scale(self, target: Record, count: int, proposal: Proposal, now: float) -> None:
-        operation, request = records.get_scalable(target).make_update(proposal.count)
+        operation, request = records.get_scalable(target).make_update(proposal.capacity)
         try:
-            self._invoke(operation, request)
-        except ServiceError as error:  # another request has just changed the endpoint; the next evaluation repeats it
-            logger.warning("%s could not be scaled to %d: %s", target.name, proposal.count, error.message)
+            self._call_operation(operation, request)
+        except ServiceError as error:
+            # for example, another request has just changed the endpoint; the next evaluation tries again
+            logger.warning("%s could not be scaled to %d: %s", target.name, proposal.capacity, error.message)
             return
-        logger.info("%s was scaled from %d to %d: %s", target.name, count, proposal.count, proposal.cause)
-        state, key = self._context.state, LAST_OUT if proposal.count > count else LAST_IN
+        logger.info("%s was scaled from %d to %d: %s", target.name, count, proposal.capacity, proposal.cause)
+        state, key = self._context.state, LAST_SCALE_OUT if proposal.capacity > count else LAST_SCALE_IN
         with state.transaction():
             state.update(TARGET_KIND, target.name, {}, internal={key: now})
-            records.add_activity(state, target, proposal.count, proposal.cause, now)
+            records.add_activity(state, target, proposal.capacity, proposal.cause, now)
 
 
-def _is_held(target: Record, count: int, proposal: Proposal, now: float) -> bool:
-    """Return whether scaling is suspended in the direction of a proposal, or in its cooldown.
+def _must_wait(target: Record, count: int, proposal: Proposal, now: float) -> bool:
+    """Return whether a proposal must wait: scaling in its direction is suspended, or the cooldown has not ended.
 
-    Only an activity that added capacity delays the next one that adds capacity.
+    A proposal that adds capacity waits only for the cooldown after the last activity that added capacity. A proposal
+    that removes capacity waits for the cooldown after the last activity of either direction.
     """
-    is_out = proposal.count > count
+    is_out = proposal.capacity > count
     name = f"DynamicScaling{'Out' if is_out else 'In'}Suspended"
-    keys: Sequence[str] = (LAST_OUT,) if is_out else (LAST_OUT, LAST_IN)
-    last = max(target.internal.get(key, 0.0) for key in keys)
-    return bool(target.description["SuspendedState"][name]) or now < last + proposal.cooldown
+    keys: Sequence[str] = (LAST_SCALE_OUT,) if is_out else (LAST_SCALE_OUT, LAST_SCALE_IN)
+    last_activity = max(target.internal.get(key, 0.0) for key in keys)
+    return bool(target.description["SuspendedState"][name]) or now < last_activity + proposal.cooldown

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.protocols.answer import Service
+from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.services.autoscaling import records
 from microjobs_orchestrator.local.services.autoscaling.policies import PredefinedMetric, TargetTracking
 from microjobs_orchestrator.local.services.autoscaling.records import ACTIVITY_KIND, POLICY_KIND, TARGET_KIND
@@ -22,27 +22,27 @@ ROLE = (
     f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/sagemaker.application-autoscaling.amazonaws.com/"
     "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
 )
-SUSPENSIONS = dict.fromkeys(
+NO_SUSPENSION = dict.fromkeys(
     ("DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended"), False
 )
 PREDEFINED_MEMBER, CUSTOMIZED_MEMBER = "PredefinedMetricSpecification", "CustomizedMetricSpecification"
-CONFIG = "TargetTrackingScalingPolicyConfiguration"
+CONFIG_MEMBER = "TargetTrackingScalingPolicyConfiguration"
 
 Request = Mapping[str, Any]
-Answer = Mapping[str, Any]
+Response = Mapping[str, Any]
 
 
 class ApplicationAutoScaling:
-    """The service.
+    """The service Application Auto Scaling.
 
     Args:
-        on_target: called when a target was registered.
+        on_registration: called after each registration of a target.
     """
 
-    def __init__(self, context: Context, on_target: Callable[[], None]) -> None:
+    def __init__(self, context: Context, on_registration: Callable[[], None]) -> None:
         self._state = context.state
         self._region = context.settings.region
-        self._on_target = on_target
+        self._on_registration = on_registration
 
     def operations(self) -> Service:
         return {
@@ -55,96 +55,96 @@ class ApplicationAutoScaling:
             "DescribeScalingActivities": self.describe_activities,
         }
 
-    def register_target(self, request: Request) -> Answer:
-        """Add a target, or change the given members of an existing one."""
+    def register_target(self, request: Request) -> Response:
+        """Add a target, or change the members of an existing target that the request contains."""
         scalable = parse_resource_id(request["ResourceId"], request["ScalableDimension"])
         if scalable.read(self._state) is None:
-            message = f"{request['ResourceId']} does not exist, or has no {scalable.words}: create it first."
+            message = f"{request['ResourceId']} does not exist, or has no {scalable.capacity_noun}: create it first."
             raise _make_error(message)
         name = records.make_name(request)
-        earlier = self._state.get(TARGET_KIND, name)
-        target = _make_target(request, earlier)
-        if earlier is None:
+        record = self._state.get(TARGET_KIND, name)
+        target = _make_target(request, record)
+        if record is None:
             path = f"{self._region}:{ACCOUNT}:scalable-target/{uuid.uuid4().hex}"
             arn = f"arn:aws:application-autoscaling:{path}"
-            earlier = self._state.add(TARGET_KIND, name, arn, "", request, {**target, "ScalableTargetARN": arn})
+            record = self._state.add(TARGET_KIND, name, arn, "", request, {**target, "ScalableTargetARN": arn})
         else:
             self._state.update(TARGET_KIND, name, target)
-        self._on_target()
-        return {"ScalableTargetARN": earlier.arn}
+        self._on_registration()
+        return {"ScalableTargetARN": record.arn}
 
-    def describe_targets(self, request: Request) -> Answer:
+    def describe_targets(self, request: Request) -> Response:
         ids = request.get("ResourceIds")
-        found = [
+        targets = [
             {**record.description, "CreationTime": record.created}
             for record in records.list_targets(self._state)
             if not ids or record.description["ResourceId"] in ids
         ]
-        return _make_page(found, request, "ScalableTargets")
+        return _make_page(targets, request, "ScalableTargets")
 
-    def deregister_target(self, request: Request) -> Answer:
+    def deregister_target(self, request: Request) -> Response:
         records.delete_target(self._state, records.find_target(self._state, request).name)
         return {}
 
-    def put_policy(self, request: Request) -> Answer:
+    def put_policy(self, request: Request) -> Response:
         """Add a target tracking policy, or replace the policy with this name."""
         target = records.find_target(self._state, request)
         _check_policy(request)
         name = f"{target.name}|{request['PolicyName']}"
-        members = ("PolicyName", "ServiceNamespace", "ResourceId", "ScalableDimension", CONFIG)
-        described = {member: request[member] for member in members}
-        record = self._state.update(POLICY_KIND, name, described)
+        members = ("PolicyName", "ServiceNamespace", "ResourceId", "ScalableDimension", CONFIG_MEMBER)
+        policy_members = {member: request[member] for member in members}
+        record = self._state.update(POLICY_KIND, name, policy_members)
         if record is None:
             resource = f"{uuid.uuid4()}:resource/sagemaker/{request['ResourceId']}:policyName/{request['PolicyName']}"
             arn = f"arn:aws:autoscaling:{self._region}:{ACCOUNT}:scalingPolicy:{resource}"
-            description = {**described, "PolicyType": "TargetTrackingScaling", "PolicyARN": arn, "Alarms": []}
+            description = {**policy_members, "PolicyType": "TargetTrackingScaling", "PolicyARN": arn, "Alarms": []}
             owner = Owner(TARGET_KIND, target.name)
             record = self._state.add(POLICY_KIND, name, arn, "", request, description, owner=owner)
         return {"PolicyARN": record.arn, "Alarms": []}
 
-    def describe_policies(self, request: Request) -> Answer:
+    def describe_policies(self, request: Request) -> Response:
         names = request.get("PolicyNames")
-        found = [
+        policies = [
             {**record.description, "CreationTime": record.created}
             for record in records.list_policies(self._state)
             if not names or record.description["PolicyName"] in names or record.arn in names
         ]
-        return _make_page(found, request, "ScalingPolicies")
+        return _make_page(policies, request, "ScalingPolicies")
 
-    def delete_policy(self, request: Request) -> Answer:
+    def delete_policy(self, request: Request) -> Response:
         if not self._state.delete(POLICY_KIND, f"{records.make_name(request)}|{request['PolicyName']}"):
-            what = f"scaling policy {request['PolicyName']} of {request['ResourceId']}"
-            raise records.make_missing_error(what, request["ScalableDimension"])
+            subject = f"scaling policy {request['PolicyName']} of {request['ResourceId']}"
+            raise records.make_missing_error(subject, request["ScalableDimension"], "DescribeScalingPolicies")
         return {}
 
-    def describe_activities(self, request: Request) -> Answer:
-        found = [record.description for record in self._state.find(Query(ACTIVITY_KIND, limit=-1))]
-        return _make_page(found, request, "ScalingActivities")
+    def describe_activities(self, request: Request) -> Response:
+        activities = [record.description for record in self._state.find(Query(ACTIVITY_KIND, limit=-1))]
+        return _make_page(activities, request, "ScalingActivities")
 
 
-def _make_target(request: Request, earlier: Record | None) -> Mapping[str, Any]:
+def _make_target(request: Request, old_record: Record | None) -> Mapping[str, Any]:
     """Return the description of a target. Raise ServiceError ValidationException for wrong limits."""
-    defaults = {"RoleARN": ROLE, "SuspendedState": SUSPENSIONS} if earlier is None else earlier.description
+    defaults = {"RoleARN": ROLE, "SuspendedState": NO_SUSPENSION} if old_record is None else old_record.description
     members = ("ServiceNamespace", "ResourceId", "ScalableDimension", "MinCapacity", "MaxCapacity", "RoleARN")
     target = {**defaults, **{member: request[member] for member in members if member in request}}
-    suspended = request.get("SuspendedState", {})
-    changes = {name: suspended[name] for name in SUSPENSIONS if name in suspended}
+    suspensions = request.get("SuspendedState", {})
+    changes = {name: suspensions[name] for name in NO_SUSPENSION if name in suspensions}
     target["SuspendedState"] = {**target["SuspendedState"], **changes}
     if not {"MinCapacity", "MaxCapacity"} <= target.keys():
         raise _make_error("MinCapacity and MaxCapacity are required to register a new scalable target.")
     if not 0 <= target["MinCapacity"] <= target["MaxCapacity"]:
-        limits = f"MinCapacity {target['MinCapacity']} and MaxCapacity {target['MaxCapacity']}"
-        raise _make_error(f"{limits} must not be negative, and the first one must not be larger.")
+        minimum, maximum = target["MinCapacity"], target["MaxCapacity"]
+        raise _make_error(f"MinCapacity {minimum} must not be negative or larger than MaxCapacity {maximum}.")
     return target
 
 
 def _check_policy(request: Request) -> None:
     """Raise ServiceError ValidationException for a policy whose metric is missing or does not fit its target."""
-    config = request.get(CONFIG)
+    config = request.get(CONFIG_MEMBER)
     if config is None:
-        raise _make_error(f"PutScalingPolicy needs a {CONFIG}.")
+        raise _make_error(f"PutScalingPolicy needs a {CONFIG_MEMBER}.")
     if (PREDEFINED_MEMBER in config) == (CUSTOMIZED_MEMBER in config):
-        raise _make_error(f"{CONFIG} must have exactly one of {PREDEFINED_MEMBER} and {CUSTOMIZED_MEMBER}.")
+        raise _make_error(f"{CONFIG_MEMBER} must have exactly one of {PREDEFINED_MEMBER} and {CUSTOMIZED_MEMBER}.")
     if config["TargetValue"] <= 0:
         raise _make_error(f"TargetValue {config['TargetValue']:g} must be greater than 0.")
     metric, dimension = TargetTracking(request["PolicyName"], config, speed=1).metric, request["ScalableDimension"]
@@ -152,11 +152,11 @@ def _check_policy(request: Request) -> None:
         raise _make_error(f"The PredefinedMetricType does not fit the scalable dimension {dimension}.")
 
 
-def _make_page(found: Sequence[Mapping[str, Any]], request: Request, member: str) -> Answer:
-    """Return the requested page of items with the resource and the dimension of a request."""
+def _make_page(items: Sequence[Mapping[str, Any]], request: Request, member: str) -> Response:
+    """Return the requested page of the items that have the resource and the dimension of the request."""
     filters = {name: request[name] for name in ("ResourceId", "ScalableDimension") if name in request}
-    selected = [item for item in found if all(item[name] == value for name, value in filters.items())]
-    page, token = cut_page(selected, request, default_limit=50, code="InvalidNextTokenException")
+    selected_items = [item for item in items if all(item[name] == value for name, value in filters.items())]
+    page, token = cut_page(selected_items, request, default_limit=50, code="InvalidNextTokenException")
     return {member: page, **token}
 
 

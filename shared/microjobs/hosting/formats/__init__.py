@@ -11,11 +11,11 @@ from ..media_types import CSV, FORMATS, JSON, JSON_LINES, NPY
 from ..responses import HttpError
 from .csv_rows import decode_csv
 from .json_rows import decode_json, decode_json_lines, dump_json
-from .npy_rows import decode_npy, encode_npy
+from .npy_rows import decode_numeric_npy, encode_npy
 from .rows import Numbers
 
 BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, because its mark is the first half of this mark
+    (codecs.BOM_UTF32_LE, "utf-32"),  # UTF-32 comes before UTF-16, whose mark is the first half of this mark
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -24,7 +24,7 @@ BYTE_ORDER_MARKS = (
 FIRST_BYTES_WITHOUT_MARK = range(1, codecs.BOM_UTF8[0])
 """First bytes that do not begin a byte order mark."""
 
-_DECODERS = {JSON: decode_json, JSON_LINES: decode_json_lines, CSV: decode_csv, NPY: decode_npy}
+_DECODERS = {JSON: decode_json, JSON_LINES: decode_json_lines, CSV: decode_csv, NPY: decode_numeric_npy}
 
 
 def to_utf8(body: bytes, content_type: str) -> bytes:
@@ -35,8 +35,8 @@ def to_utf8(body: bytes, content_type: str) -> bytes:
     """
     if body.startswith(codecs.BOM_UTF8):
         return body[len(codecs.BOM_UTF8) :]
-    marked = next((codec for mark, codec in BYTE_ORDER_MARKS if body.startswith(mark)), None)
-    codec = marked or parse_charset(content_type)
+    mark_codec = next((codec for mark, codec in BYTE_ORDER_MARKS if body.startswith(mark)), None)
+    codec = mark_codec or parse_charset(content_type)
     if codec == "utf-8":
         return body
     try:
@@ -55,9 +55,9 @@ def decode(body: bytes, media_type: str) -> Numbers:
 
 
 def encode(predictions: Numbers, media_type: str, member: str = "predictions") -> bytes:
-    """Return predictions of shape (rows, n) as a body; in JSON they are the only member of an object.
+    """Return predictions of shape (rows, n) as a body. In JSON, they are the only member of an object.
 
-    In CSV and JSON lines each row ends with a newline, the last one too, so that bodies can be concatenated.
+    In CSV and JSON lines, each row ends with a newline, including the last row, so that bodies can be concatenated.
     """
     body_format = FORMATS[media_type]
     if body_format == NPY:

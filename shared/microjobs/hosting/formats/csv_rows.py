@@ -10,7 +10,7 @@ from ..responses import HttpError, quote
 from .json_rows import parse_plain_rows
 from .rows import Numbers, ragged_rows_error
 
-csv.field_size_limit(sys.maxsize)  # the limit of the body's size is enough, and a text may be long
+csv.field_size_limit(sys.maxsize)  # a text may be as long as the body, whose size is already limited
 
 HINTS = {
     "\0": "send UTF-8, or name the encoding in Content-Type, as in text/csv; charset=utf-16-le",
@@ -23,7 +23,7 @@ HINTS = {
 
 
 def decode_csv(body: bytes) -> Numbers:
-    """Decode CSV. Rewrite it as JSON for the fast parser if possible; that parser accepts only plain numbers."""
+    """Decode CSV. If it has only plain numbers, rewrite it as JSON, for which there is a fast parser."""
     body = body.strip(b"\r\n")
     rows = None if b"[" in body else parse_plain_rows(b"[[" + body.replace(b"\n", b"],[") + b"]]")
     return _decode_quoted_csv(body) if rows is None else rows
@@ -70,5 +70,5 @@ def is_number(field: str) -> bool:
 
 
 def _is_header(line: list[str]) -> bool:
-    """Return whether the fields are names: none is empty or begins as a number does."""
+    """Return whether the fields are names: each field begins with a letter, and no field is a number."""
     return all(field.strip()[:1].isalpha() and not is_number(field) for field in line)

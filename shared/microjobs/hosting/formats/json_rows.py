@@ -40,23 +40,24 @@ def decode_json_lines(body: bytes) -> Numbers:
         return rows
     lines = parse_json(b"[" + b",".join(line for line in body.splitlines() if line.strip()) + b"]")
     numbers = to_array([line.get("features", line) if isinstance(line, dict) else line for line in lines], body)
-    return numbers.reshape(-1, 1) if numbers.ndim == 1 else numbers  # a line is a row, also if it is one number
+    return numbers.reshape(-1, 1) if numbers.ndim == 1 else numbers  # a line that is one number is a row, too
 
 
 def parse_plain_rows(body: bytes, member: str | None = None) -> Numbers | None:
     """Parse JSON rows of numbers, several times faster than `parse_json` and `to_array`.
 
-    Return None for all other content, malformed JSON included: the slower functions handle it and report errors.
+    Return None for all other content, including malformed JSON: the slower functions handle it and report errors.
 
     Args:
-        member: name of the object's only member, which has the rows; None if the body is the bare rows.
+        member: name of the object's only member, which contains the rows; None if the body is the rows without an
+            object.
     """
     try:
         content: Any = _local.parser.parse(body)
         rows = content if member is None else content[member]
         (width,) = set(map(len, rows))
         numbers = np.frombuffer(rows.as_buffer(of_type="d"))
-        # The buffer is flat: it would not show deeper lists, nor a second member of the object.
+        # The buffer is flat. It does not show whether lists are nested deeper, or the object has a second member.
         if body.count(b"[") != len(rows) + 1 or numbers.size != len(rows) * width or (member and len(content) > 1):
             return None
         return numbers.reshape(-1, width)
@@ -100,18 +101,18 @@ def dump_json(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def contains(kind: type | tuple[type, ...], rows: Any) -> bool:
+def contains(types: type | tuple[type, ...], rows: Any) -> bool:
     """Return whether nested lists contain a value of one of these types.
 
-    Works without recursion, because clients choose the depth.
+    The function does not recurse, because clients choose the depth.
     """
-    unseen = [rows]
-    while unseen:
-        value = unseen.pop()
-        if isinstance(value, kind):
+    remaining_values = [rows]
+    while remaining_values:
+        value = remaining_values.pop()
+        if isinstance(value, types):
             return True
         if isinstance(value, list):
-            unseen.extend(value)
+            remaining_values.extend(value)
     return False
 
 
@@ -120,5 +121,5 @@ def _may_exceed(limit: int, body: bytes) -> bool:
 
     numpy gives each element the width of the longest element, so that a body of 6 MB could fill the memory.
     """
-    longest = max(map(len, body.split(b'"')))
-    return longest * BYTES_PER_CHARACTER * (body.count(b",") + 1) > limit
+    max_length = max(map(len, body.split(b'"')))
+    return max_length * BYTES_PER_CHARACTER * (body.count(b",") + 1) > limit

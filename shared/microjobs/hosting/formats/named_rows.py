@@ -24,17 +24,17 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 class Encoder(Protocol):
-    """Turns columns into features.
+    """Converts columns to features.
 
-    names: the columns that each row must have.
-    ignored: the columns that a row may have, too.
+    names: names of the columns that each row must have.
+    ignored_names: names of further columns that a row may have. Their values are ignored.
     """
 
     @property
     def names(self) -> Sequence[str]: ...
 
     @property
-    def ignored(self) -> Sequence[str]: ...
+    def ignored_names(self) -> Sequence[str]: ...
 
     def encode(self, columns: Columns) -> Numbers:
         """Return features of shape (rows, features). Raise HttpError 400 for a value that cannot become a feature."""
@@ -104,13 +104,13 @@ def _parse_field(text: str) -> str | None:
     return None if text in MISSING_TEXTS else text
 
 
-def _check_names(names: Iterable[str], encoder: Encoder, where: str) -> None:
-    present = set(names)
+def _check_names(names: Iterable[str], encoder: Encoder, location: str) -> None:
+    name_set = set(names)
     for name in encoder.names:
-        if name not in present:
-            raise HttpError(400, f"{where} has no column {quote(name)}: send {_list_names(encoder)}")
-    if unknown := present.difference(encoder.names, encoder.ignored):
-        raise HttpError(400, f"{where} has the column {quote(min(unknown))}: send {_list_names(encoder)}")
+        if name not in name_set:
+            raise HttpError(400, f"{location} has no column {quote(name)}: send {_list_names(encoder)}")
+    if unknown_names := name_set.difference(encoder.names, encoder.ignored_names):
+        raise HttpError(400, f"{location} has the column {quote(min(unknown_names))}: send {_list_names(encoder)}")
 
 
 def _list_names(encoder: Encoder) -> str:
@@ -118,12 +118,12 @@ def _list_names(encoder: Encoder) -> str:
 
 
 class ColumnsEncoder:
-    """Makes features as preprocessing did, from fitted-columns.json."""
+    """Makes features in the same way as preprocessing, with the content of fitted-columns.json."""
 
     def __init__(self, fitted: FittedColumns) -> None:
         self._fitted = fitted
         self.names = [column.name for column in fitted.columns]
-        self.ignored = fitted.ignored
+        self.ignored_names = fitted.ignored
 
     def encode(self, columns: Columns) -> Numbers:
         """Return features of shape (rows, features).
@@ -146,9 +146,9 @@ class ColumnsEncoder:
 
 
 class PipelineEncoder:
-    """Makes features with pipeline.onnx, the pipeline of a user."""
+    """Makes features with the user's scikit-learn pipeline, pipeline.onnx."""
 
-    ignored = ()
+    ignored_names = ()
 
     def __init__(self, pipeline: OnnxPipeline) -> None:
         self._pipeline = pipeline
@@ -173,7 +173,7 @@ class PipelineEncoder:
 
 
 def _to_text(value: Any) -> str | None:
-    """Return a category as preprocessing reads it: integers and booleans are texts, too."""
+    """Return the text of a category. Integers and booleans become the texts that preprocessing reads."""
     match value:
         case None | str():
             return value

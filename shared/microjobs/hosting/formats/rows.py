@@ -51,7 +51,7 @@ def ragged_rows_error(rows: Any) -> HttpError:
 
 
 def not_numbers_error(rows: Any) -> HttpError:
-    """Return the error for lists that contain other values than numbers; the message names the row."""
+    """Return the error for lists that contain values other than numbers; the message names the row."""
     for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
         for value in row if isinstance(row, list) else [row]:
             if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,7 +1,7 @@
 """The parts of the package `sagemaker-inference` that users' code imports: encoders, decoders, errors, content types.
 
-They behave as in version 1.10.1, except that they neither pickle nor unpickle. Users' code imports them by the name of
-the package. The package itself is not installed, because it would add scipy to the image and unpickles requests.
+They behave as in version 1.10.1, except that they neither pickle nor unpickle objects. Users' code imports them by the
+name of the package. The package itself is not installed, because it requires scipy, and because it unpickles requests.
 """
 
 import importlib.util

@@ -14,7 +14,7 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from tests.local.clients import LocalServer
 
 
@@ -24,12 +24,13 @@ class Example:
 
     kind: Kind
     make_request: Callable[[LocalServer, str], dict[str, Any]]
-    """Returns the members of the Create request for a resource name. It may store the objects that the request reads.
-    Hosts should run for about a second, and write objects only below the key `<name>/`."""
+    """A function that returns the members of the Create request for a resource name. It may store the objects that the
+    request reads. Hosts should run for about a second, and write objects only below the key `<name>/`."""
     requires: tuple[Kind, ...] = ()
     """The kinds of resources that the request names. They are created first, with the same resource name."""
     make_arn: Callable[[str], str] | None = None
-    """Returns the ARN for a resource name, for kinds whose resources are parts of others. Requests need it."""
+    """A function that returns the ARN for a resource name. Only kinds whose resources are parts of other resources need
+    it, because requests identify a part by its ARN."""
 
 
 def find_example(kind: Kind) -> Example:
@@ -41,7 +42,7 @@ def find_example(kind: Kind) -> Example:
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         for example in import_module(module.name).EXAMPLES:
             if example.kind is kind:
-                return example  # type: ignore[no-any-return]  # of an imported module
+                return example  # type: ignore[no-any-return]  # mypy does not know the types of an imported module
     raise LookupError(
         f"kind {kind.arn_type} has no example request: add an Example to EXAMPLES in tests/local/resources/examples/ "
         "(one module per family, see docs/maintaining/adding-a-resource.md)"
@@ -64,31 +65,34 @@ def call(local: LocalServer, kind: Kind, verb: str, name: str, **members: Any) -
 
 
 def _identify(kind: Kind, verb: str, name: str) -> dict[str, str]:
-    """Return the member that identifies a resource. The server chooses the names of parts of other resources."""
+    """Return the member that identifies a resource.
+
+    A Create request for a part of another resource has no such member, because the server chooses the part's name.
+    """
     if kind.part_of is None:
-        return identify(kind, name) if verb != "Create" else {kind.name_member: name}
+        return make_identifier(kind, name) if verb != "Create" else {kind.name_member: name}
     make_arn = find_example(kind).make_arn
     assert make_arn is not None, f"the example of {kind.arn_type} needs make_arn"
     return {} if verb == "Create" else {kind.identifier_member: make_arn(name)}
 
 
-def identify(kind: Kind, name: str) -> dict[str, str]:
+def make_identifier(kind: Kind, name: str) -> dict[str, str]:
     """Return the member by which requests identify a resource whose name the client has chosen."""
     return {kind.identifier_member: format_arn(f"{kind.arn_type}/{name}") if kind.is_identified_by_arn else name}
 
 
-def required_members(kind: Kind) -> dict[str, Any]:
+def make_required_members(kind: Kind) -> dict[str, Any]:
     """Return the smallest request that botocore's model allows for the Create operation of a kind."""
-    shape = operation_model("sagemaker", kind.operations["Create"]).input_shape
-    return dict(smallest_value(shape or StructureShape("Empty", {"members": {}})))
+    shape = load_operation_model("sagemaker", kind.operations["Create"]).input_shape
+    return dict(make_smallest_value(shape or StructureShape("Empty", {"members": {}})))
 
 
-def smallest_value(shape: Shape) -> Any:
+def make_smallest_value(shape: Shape) -> Any:
     """Return the smallest value of a shape that has all required members."""
     if isinstance(shape, StructureShape):
-        return {name: smallest_value(shape.members[name]) for name in shape.required_members}
+        return {name: make_smallest_value(shape.members[name]) for name in shape.required_members}
     if isinstance(shape, ListShape):
-        return [smallest_value(shape.member)]
+        return [make_smallest_value(shape.member)]
     if isinstance(shape, MapShape):
         return {}
     return {"string": (shape.metadata.get("enum") or ["x"])[0], "boolean": False}.get(shape.type_name, 1)

@@ -1,4 +1,4 @@
-"""Examples of an experiment, a trial and a trial component."""
+"""Examples of an experiment, an experiment trial and a trial component."""
 
 from typing import Any
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
-from tests.conftest import image_name
+from tests.conftest import make_image_name
 from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
 
@@ -16,7 +16,7 @@ def make_package_request(local: LocalServer, name: str) -> dict[str, Any]:
     local.put({f"{name}/model.txt": "the same content, and so the same ETag, on each server"})
     source = {"S3Uri": local.uri(f"{name}/"), "S3DataType": "S3Prefix", "CompressionType": "None"}
     specification = {
-        "Containers": [{"Image": image_name("serve"), "ModelDataSource": {"S3DataSource": source}}],
+        "Containers": [{"Image": make_image_name("serve"), "ModelDataSource": {"S3DataSource": source}}],
         "SupportedTransformInstanceTypes": ["ml.m5.large"],
         "SupportedRealtimeInferenceInstanceTypes": ["ml.m5.large"],
     }

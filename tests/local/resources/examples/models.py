@@ -5,8 +5,8 @@ import tarfile
 from typing import Any
 
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from tests.bundles import linear_bundle
-from tests.conftest import image_name
+from tests.bundles import write_linear_bundle
+from tests.conftest import make_image_name
 from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
 
@@ -14,14 +14,14 @@ from tests.local.resources.examples import Example
 def make_request(local: LocalServer, name: str) -> dict[str, Any]:
     key = f"{name}/model.tar.gz"
     put_linear_model(local, key, 1.0)
-    container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(key)}
+    container = {"Image": make_image_name("serve"), "ModelDataUrl": local.uri(key)}
     return {"PrimaryContainer": container, "ExecutionRoleArn": local.address.role_arn}
 
 
 def put_linear_model(local: LocalServer, key: str, weight: float) -> None:
     """Store a model archive whose model multiplies three features by a weight and returns their sum."""
     folder = local.home.root / "bundles" / key.replace("/", "-")
-    linear_bundle(folder, [weight] * 3, 0.0)
+    write_linear_bundle(folder, [weight] * 3, 0.0)
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
         tar.add(folder, ".")

@@ -15,7 +15,8 @@ MIN_TOKEN_CHARACTERS = 32
 
 
 def make_request(local: LocalServer, name: str) -> dict[str, Any]:
-    """Return a pipeline with a job, whose JSON file decides that a model is created."""
+    """Return a pipeline with a job and a condition. The condition reads a JSON file of the job, and is always true: the
+    pipeline creates a model."""
     parameters = [{"Name": "expected", "Type": "String", "DefaultValue": name}]
     process = find_example(PROCESSING_JOB).make_request(local, name)
     del process["ProcessingJobName"]
@@ -23,10 +24,10 @@ def make_request(local: LocalServer, name: str) -> dict[str, Any]:
         f'sleep 1; echo \'{{"name": "{name}"}}\' > {ROOT}/processing/output/result.json'
     ]
     file = {"PropertyFileName": "result", "OutputName": "out", "FilePath": "result.json"}
-    found = {"Std:JsonGet": {"PropertyFile": {"Get": "Steps.process.PropertyFiles.result"}, "Path": "name"}}
-    condition = {"Type": "Equals", "LeftValue": found, "RightValue": {"Get": "Parameters.expected"}}
+    result_name = {"Std:JsonGet": {"PropertyFile": {"Get": "Steps.process.PropertyFiles.result"}, "Path": "name"}}
+    condition = {"Type": "Equals", "LeftValue": result_name, "RightValue": {"Get": "Parameters.expected"}}
     create = {"Name": "create", "Type": "Model", "Arguments": find_example(MODEL).make_request(local, name)}
-    fail = {"Name": "stop", "Type": "Fail", "Arguments": {"ErrorMessage": found}}
+    fail = {"Name": "stop", "Type": "Fail", "Arguments": {"ErrorMessage": result_name}}
     branches = {"Conditions": [condition], "IfSteps": [create], "ElseSteps": [fail]}
     steps = [
         {"Name": "process", "Type": "Processing", "Arguments": process, "PropertyFiles": [file]},

@@ -4,7 +4,13 @@ from typing import Any
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
-from tests.local.clients import ROOT, LocalServer, processing_input, processing_output, processing_request
+from tests.local.clients import (
+    ROOT,
+    LocalServer,
+    make_processing_input,
+    make_processing_output,
+    make_processing_request,
+)
 from tests.local.resources.examples import Example
 
 SCRIPT = f"cd {ROOT}/processing; sleep 1; cat input/*; cp input/* output/"
@@ -13,12 +19,12 @@ SCRIPT = f"cd {ROOT}/processing; sleep 1; cat input/*; cp input/* output/"
 def make_request(local: LocalServer, name: str) -> dict[str, Any]:
     local.put({f"{name}/input/{key}": f"{key}\n" for key in "ab"})
     source, target = (str(Layout().processing(folder)) for folder in ("input", "output"))
-    return processing_request(
+    return make_processing_request(
         SCRIPT,
         instances=2,
         ProcessingJobName=name,
-        ProcessingInputs=[processing_input("in", local.uri(f"{name}/input/"), source, "ShardedByS3Key")],
-        ProcessingOutputConfig={"Outputs": [processing_output("out", local.uri(f"{name}/output"), target)]},
+        ProcessingInputs=[make_processing_input("in", local.uri(f"{name}/input/"), source, "ShardedByS3Key")],
+        ProcessingOutputConfig={"Outputs": [make_processing_output("out", local.uri(f"{name}/output"), target)]},
     )
 
 

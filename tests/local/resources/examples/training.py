@@ -3,7 +3,7 @@
 from typing import Any
 
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from tests.local.clients import ROOT, LocalServer, channel, training_request
+from tests.local.clients import ROOT, LocalServer, make_channel, make_training_request
 from tests.local.resources.examples import Example
 
 SCRIPT = f"cd {ROOT}; sleep 1; cat input/data/train/x; echo weights > model/weights; echo 'loss: 0.5'"
@@ -12,13 +12,13 @@ SCRIPT = f"cd {ROOT}; sleep 1; cat input/data/train/x; echo weights > model/weig
 def make_request(local: LocalServer, name: str) -> dict[str, Any]:
     local.put({f"{name}/input/x": "content\n"})
     metrics = [{"Name": "loss", "Regex": "loss: ([0-9.]+)"}]
-    return training_request(
+    return make_training_request(
         local,
         SCRIPT,
         instances=2,
         algorithm={"MetricDefinitions": metrics},
         TrainingJobName=name,
-        InputDataConfig=[channel("train", local.uri(f"{name}/input/"))],
+        InputDataConfig=[make_channel("train", local.uri(f"{name}/input/"))],
         OutputDataConfig={"S3OutputPath": local.uri(f"{name}/models")},
     )
 

@@ -1,4 +1,8 @@
-"""Example of a tuning job. Its definition cannot name an entry point, so the trials run the image train-pytorch."""
+"""Example of a tuning job.
+
+TrainingJobDefinition has no member ContainerEntrypoint, with which other examples run a short command. The trial
+therefore trains a model with the image train-pytorch.
+"""
 
 import io
 from typing import Any
@@ -6,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
-from tests.conftest import image_name
-from tests.local.clients import LocalServer, channel
+from tests.conftest import make_image_name
+from tests.local.clients import LocalServer, make_channel
 from tests.local.resources.examples import Example
 
 METRIC = {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"}
@@ -30,12 +34,12 @@ def make_request(local: LocalServer, name: str) -> dict[str, Any]:
         },
         "TrainingJobDefinition": {
             "AlgorithmSpecification": {
-                "TrainingImage": image_name("train-pytorch"),
+                "TrainingImage": make_image_name("train-pytorch"),
                 "TrainingInputMode": "File",
                 "MetricDefinitions": [METRIC],
             },
             "StaticHyperParameters": {"epochs": "1", "seed": "1"},
-            "InputDataConfig": [channel(split, local.uri(f"{name}/{split}/")) for split in ("train", "test")],
+            "InputDataConfig": [make_channel(split, local.uri(f"{name}/{split}/")) for split in ("train", "test")],
             "OutputDataConfig": {"S3OutputPath": local.uri(f"{name}/models")},
             "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
             "StoppingCondition": {"MaxRuntimeInSeconds": 300},

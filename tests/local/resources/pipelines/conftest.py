@@ -12,15 +12,16 @@ from tests.local.jobs.fakes import FakeRuntime, Model
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path / "home")
-    made.create()
-    made.credentials()
-    return made
+    new_home = Home(tmp_path / "home")
+    new_home.create()
+    new_home.credentials()
+    return new_home
 
 
 @pytest.fixture
 def runtime() -> Iterator[FakeRuntime]:
-    made = FakeRuntime()
-    made.models["model"] = Model(exit_at_start=Exit(0))
-    yield made
-    made.close()
+    """A runtime whose containers with the image `model` end immediately with exit code 0."""
+    new_runtime = FakeRuntime()
+    new_runtime.models["model"] = Model(exit_at_start=Exit(0))
+    yield new_runtime
+    new_runtime.close()

@@ -15,7 +15,7 @@ ROLE = "arn:aws:iam::000000000000:role/microjobs"
 
 
 class Server:
-    """A server in this process, which can be killed."""
+    """A server in this process. A second server with the same home behaves as if the first one had been killed."""
 
     def __init__(self, home: Home, runtime: FakeRuntime) -> None:
         self.parts = ServerParts.from_home(home, runtime)
@@ -35,17 +35,18 @@ class Server:
         members = {"PipelineName": "p", "PipelineDefinition": json.dumps(definition), "RoleArn": ROLE}
         self.operations["CreatePipeline"]({**members, "ClientRequestToken": "t" * 32})
         request = {"PipelineName": "p", "ClientRequestToken": "t" * 32, **request}
-        answer = self.operations["StartPipelineExecution"](request)
-        return str(answer["PipelineExecutionArn"])
+        response = self.operations["StartPipelineExecution"](request)
+        return str(response["PipelineExecutionArn"])
 
     def describe(self, arn: str) -> Mapping[str, Any]:
         return self.operations["DescribePipelineExecution"]({"PipelineExecutionArn": arn})
 
     def wait_for_end(self, arn: str) -> Mapping[str, Any]:
-        described: Mapping[str, Any] = wait_until(
-            lambda: self.describe(arn), lambda found: found["PipelineExecutionStatus"] not in ("Executing", "Stopping")
+        description: Mapping[str, Any] = wait_until(
+            lambda: self.describe(arn),
+            lambda description: description["PipelineExecutionStatus"] not in ("Executing", "Stopping"),
         )
-        return described
+        return description
 
     def retry(self, arn: str) -> Mapping[str, Any]:
         self.operations["RetryPipelineExecution"]({"PipelineExecutionArn": arn, "ClientRequestToken": "r" * 32})
@@ -60,5 +61,5 @@ class Server:
         """Return whether all threads of jobs and executions have ended."""
         return not self.parts.registry._running
 
-    def count(self, kind: str) -> int:
+    def count_resources(self, kind: str) -> int:
         return len(self.state.find(Query(kind)))

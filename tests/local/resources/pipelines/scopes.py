@@ -1,4 +1,4 @@
-"""A scope for expressions, with values in dictionaries."""
+"""A scope for tests of expressions, without an execution."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import S
 
 @dataclass
 class FakeScope:
-    """Values by the names in expressions."""
+    """A scope that reads the values of expressions from dictionaries."""
 
     parameters: dict[str, Scalar] = field(default_factory=dict)
     steps: dict[str, Any] = field(default_factory=dict)
@@ -17,28 +17,28 @@ class FakeScope:
     objects: dict[str, Any] = field(default_factory=dict)
     item: Any = None
 
-    def parameter(self, name: str) -> Scalar:
+    def read_parameter(self, name: str) -> Scalar:
         if name not in self.parameters:
             raise ExpressionError(f"parameter {name} does not exist")
         return self.parameters[name]
 
-    def variable(self, name: str) -> str:
+    def read_variable(self, name: str) -> str:
         return f"the {name}"
 
-    def property(self, step_name: str, path: Path) -> Any:
+    def read_property(self, step_name: str, path: Path) -> Any:
         return select(self.steps[step_name], path)
 
-    def property_file(self, step_name: str, file_name: str) -> Any:
+    def read_property_file(self, step_name: str, file_name: str) -> Any:
         return self.files[step_name, file_name]
 
-    def json_object(self, uri: str) -> Any:
+    def read_json_object(self, uri: str) -> Any:
         return self.objects[uri]
 
-    def loop_item(self, path: Path) -> Any:
+    def read_loop_item(self, path: Path) -> Any:
         return select(self.item, path)
 
-    def iteration_output(self, step_name: str, path: Path) -> Any:
+    def read_iteration_output(self, step_name: str, path: Path) -> Any:
         return select(self.steps[step_name], path)
 
-    def experiment(self, name: str) -> str:
+    def read_experiment(self, name: str) -> str:
         return f"the {name}"

@@ -1,4 +1,4 @@
-"""Pipelines on a real server, whose steps are the shortest possible jobs."""
+"""Functions that create and run pipelines on a real server. The jobs of the steps run short scripts."""
 
 import json
 import uuid
@@ -9,19 +9,20 @@ from microjobs.contract import Layout
 from tests.local.clients import (
     ROOT,
     LocalServer,
-    processing_output,
-    processing_request,
-    training_request,
-    unique,
+    make_processing_output,
+    make_processing_request,
+    make_training_request,
+    make_unique_name,
     wait_until,
 )
 
-ENDS = ("Succeeded", "Failed", "Stopped", "CompletedWithFailures")
+FINAL_STATUSES = ("Succeeded", "Failed", "Stopped", "CompletedWithFailures")
 OUTPUT = f"{ROOT}/processing/output"
-"""The folder of the output of `make_processing_step`, in a script."""
+"""The path of the output folder, for the scripts of `make_processing_step`."""
 
 
 def get(path: str) -> dict[str, str]:
+    """Return an expression of a pipeline's definition."""
     return {"Get": path}
 
 
@@ -33,13 +34,13 @@ def make_step(name: str, kind: str, arguments: Mapping[str, Any], *depends_on: A
 def make_processing_step(
     local: LocalServer, name: str, script: Any = "true", *depends_on: Any, files: Sequence[str] = (), **members: Any
 ) -> dict[str, Any]:
-    """Return a step that runs a script. Its output `out` is a folder of its own in S3.
+    """Return a step that runs a script. Its output `out` has its own folder in S3.
 
     Args:
         files: the names of JSON files in the output, which become property files.
     """
-    output = processing_output("out", local.uri(f"{unique('step')}"), str(Layout().processing("output")))
-    arguments = processing_request("", ProcessingOutputConfig={"Outputs": [output]})
+    output = make_processing_output("out", local.uri(f"{make_unique_name('step')}"), str(Layout().processing("output")))
+    arguments = make_processing_request("", ProcessingOutputConfig={"Outputs": [output]})
     arguments["AppSpecification"]["ContainerArguments"] = [script]
     del arguments["ProcessingJobName"]
     if files:
@@ -53,14 +54,14 @@ def make_training_step(
     local: LocalServer, name: str, script: str = "true", *depends_on: Any, **members: Any
 ) -> dict[str, Any]:
     """Return a step that runs a script. `members` are members of the request."""
-    arguments = training_request(local, script, **members)
+    arguments = make_training_request(local, script, **members)
     del arguments["TrainingJobName"]
     return make_step(name, "Training", arguments, *depends_on)
 
 
 def create_pipeline(local: LocalServer, *steps: Mapping[str, Any], **members: Any) -> str:
     """Create a pipeline; return its name. `members` are members of the definition."""
-    name = unique("pipeline")
+    name = make_unique_name("pipeline")
     definition = {"Version": "2020-12-01", "Steps": steps, **members}
     local.sagemaker.create_pipeline(
         PipelineName=name,
@@ -74,32 +75,33 @@ def create_pipeline(local: LocalServer, *steps: Mapping[str, Any], **members: An
 def start(local: LocalServer, pipeline: str, parameters: Mapping[str, str] | None = None, **members: Any) -> str:
     """Start an execution; return its ARN."""
     values = [{"Name": name, "Value": value} for name, value in (parameters or {}).items()]
-    answer = local.sagemaker.start_pipeline_execution(PipelineName=pipeline, PipelineParameters=values, **members)
-    return str(answer["PipelineExecutionArn"])
+    response = local.sagemaker.start_pipeline_execution(PipelineName=pipeline, PipelineParameters=values, **members)
+    return str(response["PipelineExecutionArn"])
 
 
 def describe(local: LocalServer, arn: str) -> dict[str, Any]:
-    described: dict[str, Any] = local.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
-    return described
+    description: dict[str, Any] = local.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+    return description
 
 
 def wait_for_end(local: LocalServer, arn: str) -> dict[str, Any]:
     """Wait for the end of an execution; return its description."""
-    described: dict[str, Any] = wait_until(
-        lambda: describe(local, arn), lambda execution: execution["PipelineExecutionStatus"] in ENDS
+    description: dict[str, Any] = wait_until(
+        lambda: describe(local, arn), lambda execution: execution["PipelineExecutionStatus"] in FINAL_STATUSES
     )
-    return described
+    return description
 
 
 def list_steps(local: LocalServer, arn: str) -> dict[str, dict[str, Any]]:
     """Return the steps of an execution by name, in the order of their start."""
-    answer = local.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn, SortOrder="Ascending")
-    return {step["StepName"]: step for step in answer["PipelineExecutionSteps"]}
+    response = local.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn, SortOrder="Ascending")
+    return {step["StepName"]: step for step in response["PipelineExecutionSteps"]}
 
 
-def run(local: LocalServer, *steps: Mapping[str, Any], **definition: Any) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Run a pipeline to its end; return the status of the execution, and its steps."""
-    arn = start(local, create_pipeline(local, *steps, **definition))
+def run(local: LocalServer, *steps: Mapping[str, Any], **members: Any) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Run a pipeline to its end; return the status of the execution, and its steps. `members` are members of the
+    definition."""
+    arn = start(local, create_pipeline(local, *steps, **members))
     return str(wait_for_end(local, arn)["PipelineExecutionStatus"]), list_steps(local, arn)
 
 

@@ -1,19 +1,14 @@
 """Callback steps, and the queues that receive their messages."""
 
 import json
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from microjobs_orchestrator.local import queues
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.state import State
-from tests.local.clients import LocalServer, unique, wait_until
+from tests.local.clients import LocalServer, make_unique_name
 from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import Server
 from tests.local.resources.pipelines.steps import (
@@ -36,11 +31,12 @@ def sqs(processes: LocalServer) -> Any:
 
 
 def make_callback_step(queue: str, *outputs: tuple[str, str], **arguments: Any) -> dict[str, Any]:
-    declared = [{"OutputName": name, "OutputType": kind} for name, kind in outputs]
-    return make_step("Ask", "Callback", arguments, SqsQueueUrl=f"{AWS_URL}{queue}", OutputParameters=declared)
+    output_parameters = [{"OutputName": name, "OutputType": output_type} for name, output_type in outputs]
+    return make_step("Ask", "Callback", arguments, SqsQueueUrl=f"{AWS_URL}{queue}", OutputParameters=output_parameters)
 
 
 def receive(sqs: Any, queue: str, **members: Any) -> list[dict[str, Any]]:
+    """Receive messages of a queue, which is created if it does not exist."""
     sqs.create_queue(QueueName=queue)
     url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
     messages: list[dict[str, Any]] = sqs.receive_message(QueueUrl=url, **members).get("Messages", [])
@@ -48,7 +44,7 @@ def receive(sqs: Any, queue: str, **members: Any) -> list[dict[str, Any]]:
 
 
 def test_step_waits_for_an_answer_with_its_token(processes: LocalServer, sqs: Any) -> None:
-    queue = unique("queue")
+    queue = make_unique_name("queue")
     ask = make_callback_step(queue, ("count", "Integer"), text=get("Execution.PipelineName"))
     condition = {"Type": "Equals", "LeftValue": get("Steps.Ask.OutputParameters['count']"), "RightValue": 3}
     check = make_step("Check", "Condition", {"Conditions": [condition], "IfSteps": [], "ElseSteps": []})
@@ -65,8 +61,8 @@ def test_step_waits_for_an_answer_with_its_token(processes: LocalServer, sqs: An
     assert list_statuses(list_steps(processes, arn)) == {"Ask": "Executing"}
     outputs = [{"Name": "count", "Value": "3"}]
     client = processes.sagemaker
-    answer = client.send_pipeline_execution_step_success(CallbackToken=body["token"], OutputParameters=outputs)
-    assert answer["PipelineExecutionArn"] == arn
+    response = client.send_pipeline_execution_step_success(CallbackToken=body["token"], OutputParameters=outputs)
+    assert response["PipelineExecutionArn"] == arn
     assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Succeeded"
     steps = list_steps(processes, arn)
     assert steps["Check"]["Metadata"]["Condition"]["Outcome"] == "True"
@@ -80,7 +76,7 @@ def test_step_waits_for_an_answer_with_its_token(processes: LocalServer, sqs: An
 
 
 def test_reported_failure_fails_the_step(processes: LocalServer, sqs: Any) -> None:
-    queue = unique("queue")
+    queue = make_unique_name("queue")
     arn = start(processes, create_pipeline(processes, make_callback_step(queue)))
     (message,) = receive(sqs, queue, WaitTimeSeconds=20)
     token = json.loads(message["Body"])["token"]
@@ -89,7 +85,7 @@ def test_reported_failure_fails_the_step(processes: LocalServer, sqs: Any) -> No
 
 
 def test_stop_is_reported_to_the_queue(processes: LocalServer, sqs: Any) -> None:
-    queue = unique("queue")
+    queue = make_unique_name("queue")
     arn = start(processes, create_pipeline(processes, make_callback_step(queue)))
     (first,) = receive(sqs, queue, WaitTimeSeconds=20)
     processes.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
@@ -112,8 +108,8 @@ def test_answer_reaches_the_server_after_a_crash(home: Home, runtime: FakeRuntim
     second = Server(home, runtime)
     second.recover()
     request = {"PipelineExecutionArn": arn}
-    (described,) = second.operations["ListPipelineExecutionSteps"](request)["PipelineExecutionSteps"]
-    token = described["Metadata"]["Callback"]["CallbackToken"]
+    (step_description,) = second.operations["ListPipelineExecutionSteps"](request)["PipelineExecutionSteps"]
+    token = step_description["Metadata"]["Callback"]["CallbackToken"]
     outputs = [{"Name": "x", "Value": "y"}]
     second.operations["SendPipelineExecutionStepSuccess"]({"CallbackToken": token, "OutputParameters": outputs})
     assert second.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
@@ -124,11 +120,11 @@ def test_answer_reaches_the_server_after_a_crash(home: Home, runtime: FakeRuntim
 
 
 def test_message_is_hidden_until_its_timeout_and_deleted(sqs: Any) -> None:
-    queue = unique("queue")
+    queue = make_unique_name("queue")
     url = sqs.create_queue(QueueName=queue)["QueueUrl"]
-    sent = sqs.send_message(QueueUrl=url, MessageBody="é")
+    response = sqs.send_message(QueueUrl=url, MessageBody="é")
     (first,) = receive(sqs, queue, VisibilityTimeout=1)
-    assert (first["MessageId"], first["Body"]) == (sent["MessageId"], "é")
+    assert (first["MessageId"], first["Body"]) == (response["MessageId"], "é")
     assert receive(sqs, queue) == []
     time.sleep(1.1)
     (second,) = receive(sqs, queue)
@@ -142,8 +138,25 @@ def test_message_is_hidden_until_its_timeout_and_deleted(sqs: Any) -> None:
     assert receive(sqs, queue) == []
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("", "InvalidMessageContents"),
+        ("a\0", "InvalidMessageContents"),
+        ("é" * (1 << 19) + "x", "InvalidParameterValue"),
+    ],
+)
+def test_message_that_aws_refuses_is_refused(sqs: Any, body: str, code: str) -> None:
+    url = sqs.create_queue(QueueName="refuses")["QueueUrl"]
+    with pytest.raises(ClientError) as caught:
+        sqs.send_message(QueueUrl=url, MessageBody=body)
+    assert caught.value.response["Error"]["Code"] == code
+    sqs.send_message(QueueUrl=url, MessageBody="é" * (1 << 19))
+    assert len(receive(sqs, "refuses", VisibilityTimeout=100)) == 1
+
+
 def test_waiting_consumer_receives_a_message_that_becomes_visible(sqs: Any) -> None:
-    url = sqs.create_queue(QueueName=unique("queue"))["QueueUrl"]
+    url = sqs.create_queue(QueueName=make_unique_name("queue"))["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody="text")
     sqs.receive_message(QueueUrl=url, VisibilityTimeout=1)
     start_time = time.monotonic()
@@ -151,21 +164,8 @@ def test_waiting_consumer_receives_a_message_that_becomes_visible(sqs: Any) -> N
     assert time.monotonic() - start_time < 5
 
 
-def test_consumer_does_not_wait_if_many_others_wait(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "_waiters", threading.Semaphore(1))
-    with closing(State(home.state)) as state, ThreadPoolExecutor() as pool:
-        queues.create_queue(state, "q")
-        first = pool.submit(queues.receive, state, "q", 1, 30.0, 20.0)
-        wait_until(lambda: queues._waiters._value, lambda free: free == 0)
-        assert queues.receive(state, "q", 1, 30.0, 20.0) == []
-        assert not first.done()
-        queues.send(state, "q", "text")
-        assert [message.body for message in first.result(10)] == ["text"]
-        assert queues._waiters._value == 1
-
-
 def test_queues_are_listed_and_deleted(sqs: Any) -> None:
-    prefix = unique("listed")
+    prefix = make_unique_name("listed")
     urls = [sqs.create_queue(QueueName=f"{prefix}-{number}")["QueueUrl"] for number in range(3)]
     assert sqs.list_queues(QueueNamePrefix=f"{prefix}-")["QueueUrls"] == urls
     sqs.delete_queue(QueueUrl=urls[0])
@@ -173,11 +173,14 @@ def test_queues_are_listed_and_deleted(sqs: Any) -> None:
         sqs.get_queue_url(QueueName=f"{prefix}-0")
     with pytest.raises(ClientError, match="MaxNumberOfMessages 11 must be from 1 to 10"):
         sqs.receive_message(QueueUrl=urls[1], MaxNumberOfMessages=11)
-    with pytest.raises(ClientError, match="ReceiptHandleIsInvalid"):
-        sqs.delete_message(QueueUrl=urls[1], ReceiptHandle="x")
+    sqs.send_message(QueueUrl=urls[1], MessageBody="text")
+    (message,) = receive(sqs, f"{prefix}-1")
+    for url, handle in ((urls[1], "x"), (urls[2], message["ReceiptHandle"])):
+        with pytest.raises(ClientError, match="ReceiptHandleIsInvalid"):
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=handle)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", "a" * 81, "a.b"])
-def test_queue_name_that_a_url_cannot_contain_is_refused(sqs: Any, name: str) -> None:
+def test_invalid_queue_name_is_refused(sqs: Any, name: str) -> None:
     with pytest.raises(ClientError, match=r"InvalidParameterValue.*1 to 80 letters"):
         sqs.create_queue(QueueName=name)

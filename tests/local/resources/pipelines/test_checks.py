@@ -14,10 +14,11 @@ ROLE = "arn:aws:iam::000000000000:role/microjobs"
 VERSION = "2020-12-01"
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
 OUTPUT = {"S3Uri": "s3://b/o", "LocalPath": str(Layout().processing("o")), "S3UploadMode": "EndOfJob"}
-FAIL = {"Name": "stop", "Type": "Fail"}
+FAIL_STEP = {"Name": "stop", "Type": "Fail"}
 
 
 def get(text: str) -> dict[str, Any]:
+    """Return an expression of a definition."""
     return {"Get": text}
 
 
@@ -72,7 +73,7 @@ PARAMETERS = [
 ]
 
 
-def read(*steps: Any, **members: Any) -> None:
+def check_steps(*steps: Any, **members: Any) -> None:
     read_definition(json.dumps({"Version": VERSION, "Parameters": PARAMETERS, "Steps": steps, **members}))
 
 
@@ -104,7 +105,7 @@ def test_all_references_are_accepted() -> None:
         "Execution.PipelineExecutionId",
         "PipelineExperimentConfig.TrialName",
     )
-    read(
+    check_steps(
         make_processing(),
         make_training(),
         make_lambda(path=get("Steps.train.OutputDataConfig.S3OutputPath")),
@@ -123,8 +124,11 @@ def test_all_references_are_accepted() -> None:
          r'step "train", member DependsOn\[0\]: step "prepar" does not exist \(did you mean prepare\?\)'),
         ([make_training(Environment={"A": get("Steps.prepar.x.y")}), make_processing()],
          r'member Arguments.Environment.A: step "prepar" does not exist \(did you mean prepare\?\)'),
-        ([FAIL, make_condition(1, FAIL)], 'step "stop": another step has the same name'),
-        ([make_condition(1, FAIL), make_condition(1, FAIL, name="c")], 'step "stop": another step has the same name'),
+        ([FAIL_STEP, make_condition(1, FAIL_STEP)], 'step "stop": another step has the same name'),
+        (
+            [make_condition(1, FAIL_STEP), make_condition(1, FAIL_STEP, name="c")],
+            'step "stop": another step has the same name',
+        ),
         ([make_training(depends_on=("train",))], "steps wait for each other: train -> train"),
         ([make_training("a", Environment={"A": get("Steps.b.TrainingJobArn")}), make_training("b", depends_on=("a",))],
          "steps wait for each other: (a -> b -> a|b -> a -> b)"),
@@ -135,8 +139,8 @@ def test_all_references_are_accepted() -> None:
         ([make_training(), make_fail(get("Steps.train.ModelArtifacts.S3ModelArtifact"))],
          r"no property ModelArtifacts.S3ModelArtifact \(did you mean S3ModelArtifacts\?\)"),
         ([make_training(), make_fail(get("Steps.train.TrainingJobName.x"))], "no property TrainingJobName.x"),
-        ([make_condition(1, FAIL), make_fail(get("Steps.check.Outcom"), "s")], r"\(did you mean Outcome\?\)"),
-        ([FAIL, make_fail(get("Steps.stop.ErrorMessage"), "s")], "of type Fail has no properties"),
+        ([make_condition(1, FAIL_STEP), make_fail(get("Steps.check.Outcom"), "s")], r"\(did you mean Outcome\?\)"),
+        ([FAIL_STEP, make_fail(get("Steps.stop.ErrorMessage"), "s")], "of type Fail has no properties"),
         ([make_lambda(), make_fail(get("Steps.function.OutputParameters['sise']"))],
          r"has no output parameter 'sise' \(did you mean size\?\)"),
         ([make_processing(), make_condition({"Std:JsonGet": {
@@ -166,17 +170,17 @@ def test_all_references_are_accepted() -> None:
 )  # fmt: skip
 def test_invalid_parts_are_explained(steps: list[Any], message: str) -> None:
     with pytest.raises(ValidationError, match=f"^Invalid pipeline definition: .*{message}"):
-        read(*steps)
+        check_steps(*steps)
 
 
-def without(step: dict[str, Any], member: str) -> dict[str, Any]:
+def remove_member(step: dict[str, Any], member: str) -> dict[str, Any]:
     return {**step, "Arguments": {name: value for name, value in step["Arguments"].items() if name != member}}
 
 
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (without(make_training(), "RoleArn"), "CreateTrainingJob: Value null at 'roleArn' .* must not be null"),
+        (remove_member(make_training(), "RoleArn"), "CreateTrainingJob: Value null at 'roleArn' .* must not be null"),
         (make_training(Enviroment={}), "Member Enviroment is unknown .did you mean Environment"),
         (make_training(ResourceConfig={**CLUSTER, "InstanceCount": "2"}), "STRING_VALUE can not be converted"),
         (make_training(ResourceConfig={**CLUSTER, "InstanceCount": get("Parameters.text")}),
@@ -194,7 +198,7 @@ def test_arguments_are_checked_as_a_request(step: dict[str, Any], message: str) 
     with pytest.raises(
         ValidationError, match=f'^Invalid pipeline definition: step "train", member Arguments.*{message}'
     ):
-        read(step)
+        check_steps(step)
 
 
 def test_arguments_with_expressions_are_accepted() -> None:
@@ -203,30 +207,30 @@ def test_arguments_with_expressions_are_accepted() -> None:
         "InstanceCount": get("Parameters.count"),
         "VolumeSizeInGB": get("Steps.function.OutputParameters['size']"),
     }
-    read(
+    check_steps(
         make_lambda(),
         make_training(
             ResourceConfig=cluster,
             HyperParameters={"rate": {"Std:Join": {"On": "", "Values": [get("Parameters.rate")]}}},
         ),
     )
-    read(make_training(OutputDataConfig={"S3OutputPath": {"Std:JsonGet": {"S3Uri": "s3://b/k", "Path": "a"}}}))
+    check_steps(make_training(OutputDataConfig={"S3OutputPath": {"Std:JsonGet": {"S3Uri": "s3://b/k", "Path": "a"}}}))
 
 
 def test_duplicate_parameter_is_refused() -> None:
     with pytest.raises(ValidationError, match='parameter "a": another parameter has the same name'):
-        read(FAIL, Parameters=[{"Name": "a"}, {"Name": "a"}])
+        check_steps(FAIL_STEP, Parameters=[{"Name": "a"}, {"Name": "a"}])
 
 
 def test_experiment_has_no_properties_of_steps() -> None:
     with pytest.raises(ValidationError, match="a step has no values before the execution starts"):
-        read(make_training(), PipelineExperimentConfig={"TrialName": get("Steps.train.TrainingJobName")})
+        check_steps(make_training(), PipelineExperimentConfig={"TrialName": get("Steps.train.TrainingJobName")})
 
 
 def test_large_definition_is_checked_fast() -> None:
     steps = [
         make_training(f"s{number}", depends_on=tuple(f"s{n}" for n in range(number)[-1:])) for number in range(500)
     ]
-    begin = time.monotonic()
-    read(*steps)
-    assert time.monotonic() - begin < 5
+    start = time.monotonic()
+    check_steps(*steps)
+    assert time.monotonic() - start < 5

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.cli import main
-from tests.local.clients import LocalServer, running_server, wait_until
+from tests.local.clients import LocalServer, run_server, wait_until
 from tests.local.resources.pipelines.steps import (
     create_pipeline,
     list_statuses,
@@ -22,7 +22,7 @@ from tests.local.resources.pipelines.steps import (
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalServer]:
     monkeypatch.setenv("MICROJOBS_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    with running_server(tmp_path / "home", runtime="process") as local:
+    with run_server(tmp_path / "home", runtime="process") as local:
         yield local
 
 

@@ -1,4 +1,4 @@
-"""Damaged definitions always give an error in AWS's form, in bounded time."""
+"""Damaged definitions are accepted, or refused with an error in AWS's form, in bounded time."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ from tests.local.resources.pipelines.test_checks import (
 
 REPORT = {"Std:JsonGet": {"PropertyFile": get("Steps.prepare.PropertyFiles.report"), "Path": "a.b"}}
 SELECTOR = {"Pick": "MaxBy", "Field": get("IterationOutput.inner.BillableTimeInSeconds")}
-COMPLETE: dict[str, Any] = {
+COMPLETE_DEFINITION: dict[str, Any] = {
     "Version": VERSION,
     "Metadata": {},
     "Parameters": [*PARAMETERS, {"Name": "kind", "EnumValues": ["a", "b"], "DefaultValue": "a"}],
@@ -56,24 +56,25 @@ NAMES = st.sampled_from(
 )
 
 
-def list_places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def list_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the paths of all parts of a value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, content in items:
         yield (*path, name)
-        yield from list_places(content, (*path, name))
+        yield from list_paths(content, (*path, name))
 
 
-PLACES = list(list_places(COMPLETE))
+VALUE_PATHS = list(list_paths(COMPLETE_DEFINITION))
 
 
-def damage(place: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    damaged = copy.deepcopy(COMPLETE)
-    container: Any = damaged
-    for part in place[:-1]:
+def damage(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    """Return a copy of the complete definition with another value at a path."""
+    damaged_definition = copy.deepcopy(COMPLETE_DEFINITION)
+    container: Any = damaged_definition
+    for part in path[:-1]:
         container = container[part]
-    container[place[-1]] = value
-    return damaged
+    container[path[-1]] = value
+    return damaged_definition
 
 
 def check_explanation(definition: dict[str, Any]) -> None:
@@ -88,27 +89,28 @@ def check_explanation(definition: dict[str, Any]) -> None:
 
 
 def test_complete_definition_is_valid() -> None:
-    assert len(read_definition(json.dumps(COMPLETE)).steps) == 6
+    assert len(read_definition(json.dumps(COMPLETE_DEFINITION)).steps) == 6
 
 
-@given(st.sampled_from(PLACES), VALUES | NAMES | NAMES.map(get))
+@given(st.sampled_from(VALUE_PATHS), VALUES | NAMES | NAMES.map(get))
 @settings(max_examples=400, deadline=2000)
-def test_damaged_part_is_accepted_or_explained(place: tuple[Any, ...], value: Any) -> None:
-    check_explanation(damage(place, value))
+def test_damaged_part_is_accepted_or_explained(path: tuple[Any, ...], value: Any) -> None:
+    check_explanation(damage(path, value))
 
 
-@given(st.sampled_from(PLACES))
+@given(st.sampled_from(VALUE_PATHS))
 @settings(max_examples=100, deadline=2000)
-def test_missing_part_is_accepted_or_explained(place: tuple[Any, ...]) -> None:
-    damaged = damage(place, None)
-    container: Any = damaged
-    for part in place[:-1]:
+def test_missing_part_is_accepted_or_explained(path: tuple[Any, ...]) -> None:
+    damaged_definition = damage(path, None)
+    container: Any = damaged_definition
+    for part in path[:-1]:
         container = container[part]
-    del container[place[-1]]
-    check_explanation(damaged)
+    del container[path[-1]]
+    check_explanation(damaged_definition)
 
 
 def nest(depth: int) -> Any:
+    """Return a Fail step below Condition steps, at this depth."""
     step: Any = make_fail("x", name="s0")
     for number in range(1, depth):
         step = make_condition(1, step, name=f"s{number}")
@@ -116,7 +118,7 @@ def nest(depth: int) -> Any:
 
 
 def test_deep_definition_is_valid() -> None:
-    """30 nested conditions occur in practice. The depth is limited, so that it cannot exhaust the stack."""
+    """30 nested conditions occur in practice. A limit of the depth protects the stack."""
     assert len(list(read_definition(json.dumps({"Version": VERSION, "Steps": [nest(49)]})).walk())) == 49
     value: Any = "x"
     for _ in range(190):
@@ -124,13 +126,13 @@ def test_deep_definition_is_valid() -> None:
     read_definition(json.dumps({"Version": VERSION, "Steps": [make_lambda(deep=value)]}))
 
 
-LONG = "x" * 900_000
-HUGE: dict[str, Any] = {
+LONG_TEXT = "x" * 900_000
+HUGE_STEPS: dict[str, Any] = {
     "branches": [nest(300)],
     "names": [make_training("s" * 900_000)],
     "path": [make_training(), make_fail(get(f"Steps.train{'.a' * 400_000}"))],
     "brackets": [make_training(), make_fail(get(f"Steps.train{'[0]' * 300_000}"))],
-    "values": [make_training(Environment={"A": LONG, "B": LONG[:1000]})],
+    "values": [make_training(Environment={"A": LONG_TEXT, "B": LONG_TEXT[:1000]})],
     "dependencies": [make_training(depends_on=("absent",) * 50_000)],
     "steps": [*(make_fail("x", name=f"s{number}") for number in range(8_000)), make_training(depends_on=("s_1",))],
     "duplicates": [make_fail("x")] * 8_000,
@@ -140,7 +142,7 @@ HUGE: dict[str, Any] = {
 
 
 @pytest.mark.timeout(10)
-@pytest.mark.parametrize("steps", HUGE.values(), ids=HUGE)
+@pytest.mark.parametrize("steps", HUGE_STEPS.values(), ids=HUGE_STEPS)
 def test_huge_definition_is_explained_in_bounded_time(steps: list[Any]) -> None:
     with pytest.raises(ValidationError, match=r"^Invalid pipeline definition: ") as caught:
         read_definition(json.dumps({"Version": VERSION, "Steps": steps}))

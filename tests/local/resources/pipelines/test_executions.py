@@ -24,7 +24,7 @@ from tests.local.resources.pipelines.steps import (
     wait_for_end,
 )
 
-EQUAL = {"Type": "Equals", "LeftValue": 1, "RightValue": 1}
+EQUAL_CONDITION = {"Type": "Equals", "LeftValue": 1, "RightValue": 1}
 
 
 def make_condition(name: str, condition: Any, if_steps: list[Any], else_steps: list[Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_steps_run_in_order_of_their_dependencies(processes: LocalServer) -> Non
     assert [step["AttemptCount"] for step in steps.values()] == [1, 1, 1]
 
 
-def test_step_becomes_the_request_of_a_client(processes: LocalServer) -> None:
+def test_step_creates_a_training_job(processes: LocalServer) -> None:
     arn = start(
         processes, create_pipeline(processes, make_training_step(processes, "Train_It", "echo x > $SM_MODEL_DIR/w"))
     )
@@ -55,18 +55,20 @@ def test_step_becomes_the_request_of_a_client(processes: LocalServer) -> None:
     assert processes.describe_training(name)["TrainingJobStatus"] == "Completed"
 
 
-def test_values_have_their_types(processes: LocalServer) -> None:
+def test_expressions_become_values_of_the_member_types(processes: LocalServer) -> None:
     """A parameter, a property, a value of a property file and a variable reach the request of a later step."""
     metrics = json.dumps({"scores": [{"value": 0.75}], "ok": True, "name": "é"})
     measure = make_processing_step(processes, "Measure", f"echo '{metrics}' > {OUTPUT}/metrics.json", files=["metrics"])
-    read = {"Std:JsonGet": {"PropertyFile": get("Steps.Measure.PropertyFiles.metrics"), "Path": "scores[0].value"}}
+    json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.Measure.PropertyFiles.metrics"), "Path": "scores[0].value"}}
     train = make_training_step(
         processes,
         "Train",
         HyperParameters={
             "epochs": {"Std:Join": {"On": "", "Values": [get("Parameters.Epochs")]}},
-            "score": read,
-            "text": {"Std:Join": {"On": "/", "Values": [get("Execution.PipelineName"), read, get("Parameters.Flag")]}},
+            "score": json_get,
+            "text": {
+                "Std:Join": {"On": "/", "Values": [get("Execution.PipelineName"), json_get, get("Parameters.Flag")]}
+            },
             "data": get("Steps.Measure.ProcessingOutputConfig.Outputs['out'].S3Output.S3Uri"),
         },
         ResourceConfig={
@@ -83,15 +85,17 @@ def test_values_have_their_types(processes: LocalServer) -> None:
     ]
     pipeline = create_pipeline(processes, measure, train, Parameters=parameters)
     arn = start(processes, pipeline, {"Type": "ml.m5.xlarge", "Epochs": "7", "Flag": "true"})
-    described = wait_for_end(processes, arn)
-    assert described["PipelineExecutionStatus"] == "Succeeded", described
+    description = wait_for_end(processes, arn)
+    assert description["PipelineExecutionStatus"] == "Succeeded", description
     name = list_steps(processes, arn)["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
     job = processes.describe_training(name)
     uri = measure["Arguments"]["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"]
     assert job["HyperParameters"] == {"epochs": "7", "score": "0.75", "text": f"{pipeline}/0.75/true", "data": uri}
     assert (job["ResourceConfig"]["InstanceType"], job["ResourceConfig"]["InstanceCount"]) == ("ml.m5.xlarge", 1)
-    listed = processes.sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)["PipelineParameters"]
-    assert {item["Name"]: item["Value"] for item in listed} == {
+    summaries = processes.sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)[
+        "PipelineParameters"
+    ]
+    assert {item["Name"]: item["Value"] for item in summaries} == {
         "Epochs": "7",
         "Count": "1",
         "Type": "ml.m5.xlarge",
@@ -112,11 +116,11 @@ def test_step_reads_the_name_of_its_own_job(processes: LocalServer) -> None:
 def test_condition_chooses_a_branch(processes: LocalServer) -> None:
     inner = make_condition(
         "Inner",
-        {"Type": "Not", "Condition": EQUAL},
+        {"Type": "Not", "Condition": EQUAL_CONDITION},
         [make_step("Unreached", "Fail", {"ErrorMessage": "x"})],
         [make_processing_step(processes, "Chosen")],
     )
-    outer = make_condition("Outer", EQUAL, [inner], [make_step("Other", "Fail", {"ErrorMessage": "x"})])
+    outer = make_condition("Outer", EQUAL_CONDITION, [inner], [make_step("Other", "Fail", {"ErrorMessage": "x"})])
     after = make_processing_step(processes, "After", "true", "Unreached")
     status, steps = run(processes, outer, after)
     assert (status, list(steps)) == ("Succeeded", ["Outer", "Inner", "Chosen"])
@@ -130,12 +134,14 @@ def test_failure_ends_the_execution(processes: LocalServer) -> None:
     slow = make_processing_step(processes, "Slow", "sleep 1")
     never = make_processing_step(processes, "Never", "true", "Slow")
     arn = start(processes, create_pipeline(processes, failing, slow, never))
-    described = wait_for_end(processes, arn)
+    description = wait_for_end(processes, arn)
     steps = list_steps(processes, arn)
     assert list_statuses(steps) == {"Failing": "Failed", "Slow": "Succeeded"}
     assert "exit code: 3" in steps["Failing"]["FailureReason"]
-    assert described["PipelineExecutionStatus"] == "Failed"
-    assert described["FailureReason"].startswith("Step failure: One or multiple steps failed. Failing: AlgorithmError")
+    assert description["PipelineExecutionStatus"] == "Failed"
+    assert description["FailureReason"].startswith(
+        "Step failure: One or multiple steps failed. Failing: AlgorithmError"
+    )
 
 
 def test_fail_step_has_its_message(processes: LocalServer) -> None:
@@ -147,11 +153,11 @@ def test_fail_step_has_its_message(processes: LocalServer) -> None:
 
 
 def test_value_that_does_not_exist_fails_the_step(processes: LocalServer) -> None:
-    read = {"Std:JsonGet": {"PropertyFile": get("Steps.Measure.PropertyFiles.metrics"), "Path": "scre"}}
+    json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.Measure.PropertyFiles.metrics"), "Path": "scre"}}
     measure = make_processing_step(
         processes, "Measure", f"echo '{{\"score\": 1}}' > {OUTPUT}/metrics.json", files=["metrics"]
     )
-    condition = make_condition("Check", {"Type": "GreaterThan", "LeftValue": read, "RightValue": 1}, [], [])
+    condition = make_condition("Check", {"Type": "GreaterThan", "LeftValue": json_get, "RightValue": 1}, [], [])
     status, steps = run(processes, measure, condition)
     assert (status, list_statuses(steps)) == ("Failed", {"Measure": "Succeeded", "Check": "Failed"})
     assert "did you mean score?" in steps["Check"]["FailureReason"]
@@ -175,15 +181,16 @@ def test_stop_stops_running_jobs(processes: LocalServer) -> None:
     steps = [make_processing_step(processes, name, "sleep 100") for name in ("One", "Two")]
     arn = start(processes, create_pipeline(processes, *steps, make_processing_step(processes, "Three", "true", "One")))
     wait_until(
-        lambda: list_steps(processes, arn), lambda found: list(list_statuses(found).values()) == ["Executing"] * 2
+        lambda: list_steps(processes, arn),
+        lambda steps_by_name: list(list_statuses(steps_by_name).values()) == ["Executing"] * 2,
     )
     assert processes.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionArn"] == arn
     assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Stopped"
-    found = list_steps(processes, arn)
-    assert list_statuses(found) == {"One": "Stopped", "Two": "Stopped"}
-    job = found["One"]["Metadata"]["ProcessingJob"]["Arn"].rpartition("/")[2]
+    steps_by_name = list_steps(processes, arn)
+    assert list_statuses(steps_by_name) == {"One": "Stopped", "Two": "Stopped"}
+    job = steps_by_name["One"]["Metadata"]["ProcessingJob"]["Arn"].rpartition("/")[2]
     assert processes.sagemaker.describe_processing_job(ProcessingJobName=job)["ProcessingJobStatus"] == "Stopped"
-    with pytest.raises(ClientError, match="is Stopped: only a running one can be stopped"):
+    with pytest.raises(ClientError, match="is Stopped: only a running execution can be stopped"):
         processes.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
 
 
@@ -191,24 +198,28 @@ def test_parallelism_is_limited_and_can_be_changed(processes: LocalServer) -> No
     steps = [make_processing_step(processes, f"S{number}", "sleep 100") for number in range(3)]
     pipeline = create_pipeline(processes, *steps)
     arn = start(processes, pipeline, ParallelismConfiguration={"MaxParallelExecutionSteps": 1})
-    wait_until(lambda: list_steps(processes, arn), lambda found: list(list_statuses(found).values()) == ["Executing"])
+    wait_until(
+        lambda: list_steps(processes, arn),
+        lambda steps_by_name: list(list_statuses(steps_by_name).values()) == ["Executing"],
+    )
     processes.sagemaker.update_pipeline_execution(
         PipelineExecutionArn=arn,
         PipelineExecutionDescription="changed",
         ParallelismConfiguration={"MaxParallelExecutionSteps": 2},
     )
     wait_until(
-        lambda: list_steps(processes, arn), lambda found: list(list_statuses(found).values()) == ["Executing"] * 2
+        lambda: list_steps(processes, arn),
+        lambda steps_by_name: list(list_statuses(steps_by_name).values()) == ["Executing"] * 2,
     )
     processes.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
-    described = wait_for_end(processes, arn)
-    assert described["PipelineExecutionDescription"] == "changed"
-    assert described["ParallelismConfiguration"] == {"MaxParallelExecutionSteps": 2}
+    description = wait_for_end(processes, arn)
+    assert description["PipelineExecutionDescription"] == "changed"
+    assert description["ParallelismConfiguration"] == {"MaxParallelExecutionSteps": 2}
     assert len(list_steps(processes, arn)) == 2
 
 
 def test_token_makes_the_start_idempotent(processes: LocalServer) -> None:
-    pipeline, token = create_pipeline(processes, make_condition("C", EQUAL, [], [])), uuid.uuid4().hex
+    pipeline, token = create_pipeline(processes, make_condition("C", EQUAL_CONDITION, [], [])), uuid.uuid4().hex
     first, second = (start(processes, pipeline, ClientRequestToken=token) for _ in range(2))
     assert first == second != start(processes, pipeline, ClientRequestToken=uuid.uuid4().hex)
     with pytest.raises(ClientError, match=r"ConflictException.*other members"):
@@ -217,7 +228,7 @@ def test_token_makes_the_start_idempotent(processes: LocalServer) -> None:
 
 
 def test_executions_are_described_and_listed(processes: LocalServer) -> None:
-    pipeline = create_pipeline(processes, make_condition("C", EQUAL, [], []))
+    pipeline = create_pipeline(processes, make_condition("C", EQUAL_CONDITION, [], []))
     arns = [start(processes, pipeline, PipelineExecutionDisplayName=f"run-{number}") for number in range(3)]
     for arn in arns:
         wait_for_end(processes, arn)
@@ -225,23 +236,23 @@ def test_executions_are_described_and_listed(processes: LocalServer) -> None:
     pages = client.get_paginator("list_pipeline_executions").paginate(
         PipelineName=pipeline, PaginationConfig={"PageSize": 2}
     )
-    listed = list(pages.search("PipelineExecutionSummaries[]"))
-    assert [item["PipelineExecutionArn"] for item in listed] == arns[::-1]
-    assert [item["PipelineExecutionDisplayName"] for item in listed] == ["run-2", "run-1", "run-0"]
+    summaries = list(pages.search("PipelineExecutionSummaries[]"))
+    assert [item["PipelineExecutionArn"] for item in summaries] == arns[::-1]
+    assert [item["PipelineExecutionDisplayName"] for item in summaries] == ["run-2", "run-1", "run-0"]
     sort = {"SortBy": "PipelineExecutionArn", "SortOrder": "Ascending"}
-    by_arn = client.list_pipeline_executions(PipelineName=pipeline, **sort)["PipelineExecutionSummaries"]
-    assert [item["PipelineExecutionArn"] for item in by_arn] == sorted(arns)
+    summaries_by_arn = client.list_pipeline_executions(PipelineName=pipeline, **sort)["PipelineExecutionSummaries"]
+    assert [item["PipelineExecutionArn"] for item in summaries_by_arn] == sorted(arns)
     assert client.list_pipeline_executions(PipelineName=pipeline, CreatedBefore=1)["PipelineExecutionSummaries"] == []
-    described = describe(processes, arns[0])
-    assert described["PipelineArn"] == arns[0].partition("/execution/")[0]
-    assert described["PipelineVersionId"] == 1
+    description = describe(processes, arns[0])
+    assert description["PipelineArn"] == arns[0].partition("/execution/")[0]
+    assert description["PipelineVersionId"] == 1
     definition = client.describe_pipeline_definition_for_execution(PipelineExecutionArn=arns[0])["PipelineDefinition"]
     assert [step["Name"] for step in json.loads(definition)["Steps"]] == ["C"]
 
 
 def test_steps_are_listed_newest_first_in_pages(processes: LocalServer) -> None:
     names = ["A", "B", "C"]
-    steps = [make_condition(name, EQUAL, [], []) for name in names]
+    steps = [make_condition(name, EQUAL_CONDITION, [], []) for name in names]
     arn = start(processes, create_pipeline(processes, *steps))
     wait_for_end(processes, arn)
     pages = processes.sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
@@ -255,7 +266,7 @@ def test_invalid_parameters_are_refused(processes: LocalServer) -> None:
         {"Name": "Count", "Type": "Integer", "DefaultValue": 1},
         {"Name": "Colour", "Type": "String", "DefaultValue": "red", "EnumValues": ["red", "blue"]},
     ]
-    pipeline = create_pipeline(processes, make_condition("C", EQUAL, [], []), Parameters=parameters)
+    pipeline = create_pipeline(processes, make_condition("C", EQUAL_CONDITION, [], []), Parameters=parameters)
     for values, reason in (
         ({"Cuont": "1"}, "did you mean Count"),
         ({"Count": "x"}, "type Integer"),
@@ -280,16 +291,16 @@ def test_retry_continues_with_the_failed_step(processes: LocalServer) -> None:
     after = make_processing_step(processes, "After", "true", "Flaky")
     arn = start(processes, create_pipeline(processes, before, flaky, after))
     assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Failed"
-    first = list_steps(processes, arn)
+    first_steps = list_steps(processes, arn)
     processes.put({key: ""})
     token = uuid.uuid4().hex
     for _ in range(2):
         processes.sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=token)
-    described = wait_for_end(processes, arn)
+    description = wait_for_end(processes, arn)
     steps = list_steps(processes, arn)
-    assert (described["PipelineExecutionStatus"], described.get("FailureReason")) == ("Succeeded", None)
+    assert (description["PipelineExecutionStatus"], description.get("FailureReason")) == ("Succeeded", None)
     assert list_statuses(steps) == dict.fromkeys(("Before", "Flaky", "After"), "Succeeded")
-    assert steps["Before"] == first["Before"]
+    assert steps["Before"] == first_steps["Before"]
     with pytest.raises(ClientError, match=r"ConflictException.*is Succeeded"):
         processes.sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn)
 
@@ -297,24 +308,25 @@ def test_retry_continues_with_the_failed_step(processes: LocalServer) -> None:
 # --- caching ---
 
 
-def find_job(step: dict[str, Any]) -> str:
+def find_job_arn(step: dict[str, Any]) -> str:
     arn: str = step["Metadata"]["ProcessingJob"]["Arn"]
     return arn
 
 
 def test_cached_step_reuses_the_job_of_an_earlier_execution(processes: LocalServer) -> None:
-    """The key has the arguments that AWS documents: another output is a hit, another environment is not."""
+    """The cache key contains only the arguments that AWS documents: a changed StoppingCondition is a hit, a changed
+    Environment is a miss."""
     cache: dict[str, Any] = {"CacheConfig": {"Enabled": True, "ExpireAfter": "PT1H"}}
-    cached = make_processing_step(processes, "Cached", f"echo 1 > {OUTPUT}/a.json", files=["a"], **cache)
-    cached["Arguments"]["Environment"] = {"A": get("Parameters.A")}
-    cached["Arguments"]["StoppingCondition"] = {"MaxRuntimeInSeconds": get("Parameters.Limit")}
-    read = {"Std:JsonGet": {"PropertyFile": get("Steps.Cached.PropertyFiles.a"), "Path": ""}}
-    check = make_condition("Check", {"Type": "Equals", "LeftValue": read, "RightValue": 1}, [], [])
+    cached_step = make_processing_step(processes, "Cached", f"echo 1 > {OUTPUT}/a.json", files=["a"], **cache)
+    cached_step["Arguments"]["Environment"] = {"A": get("Parameters.A")}
+    cached_step["Arguments"]["StoppingCondition"] = {"MaxRuntimeInSeconds": get("Parameters.Limit")}
+    json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.Cached.PropertyFiles.a"), "Path": ""}}
+    check = make_condition("Check", {"Type": "Equals", "LeftValue": json_get, "RightValue": 1}, [], [])
     parameters = [
         {"Name": "A", "Type": "String", "DefaultValue": "x"},
         {"Name": "Limit", "Type": "Integer", "DefaultValue": 10},
     ]
-    pipeline = create_pipeline(processes, cached, check, Parameters=parameters)
+    pipeline = create_pipeline(processes, cached_step, check, Parameters=parameters)
     arns = [start(processes, pipeline)]
     wait_for_end(processes, arns[0])
     for values in ({"Limit": "20"}, {"A": "y"}):
@@ -322,7 +334,7 @@ def test_cached_step_reuses_the_job_of_an_earlier_execution(processes: LocalServ
         assert wait_for_end(processes, arns[-1])["PipelineExecutionStatus"] == "Succeeded"
     first, hit, miss = (list_steps(processes, arn) for arn in arns)
     assert hit["Cached"]["CacheHitResult"] == {"SourcePipelineExecutionArn": arns[0]}
-    assert find_job(first["Cached"]) == find_job(hit["Cached"]) != find_job(miss["Cached"])
+    assert find_job_arn(first["Cached"]) == find_job_arn(hit["Cached"]) != find_job_arn(miss["Cached"])
     assert hit["Check"]["Metadata"]["Condition"]["Outcome"] == "True"
     assert "CacheHitResult" not in miss["Cached"]
 
@@ -342,8 +354,8 @@ def test_expired_result_is_not_reused(processes: LocalServer) -> None:
 
 def test_selected_steps_use_the_results_of_an_earlier_execution(processes: LocalServer) -> None:
     first = make_processing_step(processes, "First", f"echo 1 > {OUTPUT}/a.json", files=["a"])
-    read = {"Std:JsonGet": {"PropertyFile": get("Steps.First.PropertyFiles.a"), "Path": ""}}
-    second = make_training_step(processes, "Second", HyperParameters={"a": read, "p": get("Parameters.P")})
+    json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.First.PropertyFiles.a"), "Path": ""}}
+    second = make_training_step(processes, "Second", HyperParameters={"a": json_get, "p": get("Parameters.P")})
     third = make_processing_step(processes, "Third", "true", "Second")
     other = make_processing_step(processes, "Other")
     parameters = [{"Name": "P", "Type": "String", "DefaultValue": "default"}]
@@ -352,17 +364,17 @@ def test_selected_steps_use_the_results_of_an_earlier_execution(processes: Local
     wait_for_end(processes, source)
     selection = {"SourcePipelineExecutionArn": source, "SelectedSteps": [{"StepName": "Second"}]}
     arn = start(processes, pipeline, SelectiveExecutionConfig=selection)
-    described = wait_for_end(processes, arn)
-    assert (described["PipelineExecutionStatus"], described["SelectiveExecutionConfig"]) == ("Succeeded", selection)
+    description = wait_for_end(processes, arn)
+    assert (description["PipelineExecutionStatus"], description["SelectiveExecutionConfig"]) == ("Succeeded", selection)
     steps = list_steps(processes, arn)
     assert list(steps) == ["First", "Second"]
     assert steps["First"]["SelectiveExecutionResult"] == {"SourcePipelineExecutionArn": source}
-    assert find_job(steps["First"]) == find_job(list_steps(processes, source)["First"])
+    assert find_job_arn(steps["First"]) == find_job_arn(list_steps(processes, source)["First"])
     job = processes.describe_training(steps["Second"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2])
     assert job["HyperParameters"] == {"a": "1", "p": "earlier"}
-    selected = {"SelectedSteps": [{"StepName": "Second"}]}
+    selection_without_source = {"SelectedSteps": [{"StepName": "Second"}]}
     with pytest.raises(ClientError, match="The result of step First is needed, but is not available"):
-        start(processes, pipeline, SelectiveExecutionConfig=selected)
+        start(processes, pipeline, SelectiveExecutionConfig=selection_without_source)
     with pytest.raises(ClientError, match=r"step Secnd, which does not exist .did you mean Second"):
         start(processes, pipeline, SelectiveExecutionConfig={"SelectedSteps": [{"StepName": "Secnd"}]})
 

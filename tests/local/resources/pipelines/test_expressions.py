@@ -7,7 +7,7 @@ import pytest
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import (
     ExpressionError,
     Reference,
-    Source,
+    ReferenceSource,
     find_references,
     format_path,
     parse_path,
@@ -68,8 +68,8 @@ def get(text: str) -> dict[str, Any]:
     ],
 )
 def test_expression_has_typed_value(expression: Any, value: Any) -> None:
-    resolved = resolve({"member": [expression, "plain"]}, SCOPE)["member"][0]
-    assert (resolved, type(resolved)) == (value, type(value))
+    result = resolve({"member": [expression, "plain"]}, SCOPE)["member"][0]
+    assert (result, type(result)) == (value, type(value))
 
 
 def test_member_that_is_named_like_a_function_is_not_an_expression() -> None:
@@ -85,10 +85,10 @@ def test_references_are_found_in_all_functions() -> None:
         "c": {"Std:JsonGet": {"S3Uri": {"Std:Join": {"Values": [get("Steps.f['x'].y")]}}, "Path": "Result"}},
     }
     assert list(find_references(value)) == [
-        Reference(Source.PARAMETER, "count"),
-        Reference(Source.STEP, "train", ("x", "y")),
-        Reference(Source.STEP, "prepare", ("PropertyFiles", "report")),
-        Reference(Source.STEP, "f", ("x", "y")),
+        Reference(ReferenceSource.PARAMETER, "count"),
+        Reference(ReferenceSource.STEP, "train", ("x", "y")),
+        Reference(ReferenceSource.STEP, "prepare", ("PropertyFiles", "report")),
+        Reference(ReferenceSource.STEP, "f", ("x", "y")),
     ]
 
 

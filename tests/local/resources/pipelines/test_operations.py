@@ -12,7 +12,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.local.resources.operations import load_operations
 from microjobs_orchestrator.local.resources.pipelines import executions, operations
@@ -30,11 +30,16 @@ def make_definition(step: str = "stop") -> str:
     return json.dumps({"Version": "2020-12-01", "Steps": [{"Name": step, "Type": "Fail"}]})
 
 
-CREATE = {"PipelineName": "p", "PipelineDefinition": make_definition(), "RoleArn": ROLE, "ClientRequestToken": TOKEN}
+CREATE_REQUEST = {
+    "PipelineName": "p",
+    "PipelineDefinition": make_definition(),
+    "RoleArn": ROLE,
+    "ClientRequestToken": TOKEN,
+}
 
 
 class Client:
-    """Performs validated requests."""
+    """A client that validates its requests and calls the operations in this process."""
 
     def __init__(self, home: Home) -> None:
         self._runtime = FakeRuntime()
@@ -43,11 +48,11 @@ class Client:
         self._operations = SageMaker(self.parts.context, kinds).operations()
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:
-        validate(operation_model("sagemaker", operation), members)
+        validate(load_operation_model("sagemaker", operation), members)
         return dict(self._operations[operation](members))
 
     def create(self, **members: Any) -> dict[str, Any]:
-        return self.call("CreatePipeline", **{**CREATE, **members})
+        return self.call("CreatePipeline", **{**CREATE_REQUEST, **members})
 
     def update(self, **members: Any) -> int:
         """Update the pipeline `p`; return the number of its latest version."""
@@ -75,20 +80,22 @@ class Client:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path / "home")
-    made.create()
-    made.credentials()
-    return made
+    new_home = Home(tmp_path / "home")
+    new_home.create()
+    new_home.credentials()
+    return new_home
 
 
 @pytest.fixture
 def client(home: Home) -> Iterator[Client]:
-    made = Client(home)
-    yield made
-    made.close()
+    new_client = Client(home)
+    yield new_client
+    new_client.close()
 
 
-def refused(call: Callable[..., object], message: str, code: str = "ValidationException", **members: Any) -> None:
+def assert_refused(
+    call: Callable[..., object], message: str, code: str = "ValidationException", **members: Any
+) -> None:
     with pytest.raises(ServiceError, match=message) as caught:
         call(**members)
     assert caught.value.code == code
@@ -97,10 +104,10 @@ def refused(call: Callable[..., object], message: str, code: str = "ValidationEx
 def test_pipeline_is_described(client: Client) -> None:
     parallelism = {"MaxParallelExecutionSteps": 3}
     assert client.create(ParallelismConfiguration=parallelism, PipelineDescription="d") == {"PipelineArn": ARN}
-    described = client.describe()
-    times = described.pop("CreationTime"), described.pop("LastModifiedTime")
+    description = client.describe()
+    times = description.pop("CreationTime"), description.pop("LastModifiedTime")
     assert 0 < times[0] == times[1]
-    assert described == {
+    assert description == {
         "PipelineArn": ARN,
         "PipelineName": "p",
         "PipelineDisplayName": "p",
@@ -122,13 +129,13 @@ def test_repeated_request_creates_nothing(client: Client) -> None:
     assert client.list_versions() == [1]
     for members in ({"ClientRequestToken": OTHER_TOKEN}, {"PipelineDescription": "x"}):
         # The SageMaker SDK searches the message of this error for "already exists".
-        refused(client.create, "a pipeline with the name p already exists", **members)
+        assert_refused(client.create, "a pipeline with the name p already exists", **members)
 
 
 def test_invalid_definition_creates_nothing(client: Client) -> None:
-    refused(client.create, "Invalid pipeline definition: the text: it is not JSON", PipelineDefinition="{")
-    refused(client.create, "length less than or equal to 1048576", PipelineDefinition=" \n" * (5 << 20))
-    refused(client.describe, "Could not find pipeline", "ResourceNotFound")
+    assert_refused(client.create, "Invalid pipeline definition: the text: it is not JSON", PipelineDefinition="{")
+    assert_refused(client.create, "length less than or equal to 1048576", PipelineDefinition=" \n" * (5 << 20))
+    assert_refused(client.describe, "Could not find pipeline", "ResourceNotFound")
 
 
 def test_definition_comes_from_s3(client: Client, home: Home) -> None:
@@ -137,30 +144,30 @@ def test_definition_comes_from_s3(client: Client, home: Home) -> None:
     text = json.dumps(json.loads(make_definition()) | {"Metadata": {"large": "é" * 200_000}}, ensure_ascii=False)
     (folder / "definition.json").write_text(text)
     location = {"Bucket": "bucket", "ObjectKey": "definition.json"}
-    refused(client.create, "Specify one of .*; the request has 2", PipelineDefinitionS3Location=location)
-    request = {name: value for name, value in CREATE.items() if name != "PipelineDefinition"}
-    refused(client.call, "the request has 0", operation="CreatePipeline", **request)
+    assert_refused(client.create, "Specify one of .*; the request has 2", PipelineDefinitionS3Location=location)
+    request = {name: value for name, value in CREATE_REQUEST.items() if name != "PipelineDefinition"}
+    assert_refused(client.call, "the request has 0", operation="CreatePipeline", **request)
     client.call("CreatePipeline", **request, PipelineDefinitionS3Location=location)
     (folder / "definition.json").unlink()
     assert client.describe()["PipelineDefinition"] == text
-    refused(client.update, "Could not read the definition s3://", PipelineDefinitionS3Location=location)
+    assert_refused(client.update, "Could not read the definition s3://", PipelineDefinitionS3Location=location)
     (folder / "definition.json").write_bytes(b"\xff")
-    refused(client.update, "is not text in UTF-8", PipelineDefinitionS3Location=location)
+    assert_refused(client.update, "is not text in UTF-8", PipelineDefinitionS3Location=location)
     (folder / "definition.json").write_text(" " * (10 << 20))
-    refused(client.update, "more than 1048576", PipelineDefinitionS3Location=location)
+    assert_refused(client.update, "more than 1048576", PipelineDefinitionS3Location=location)
 
 
 def test_changed_definition_is_a_new_version(client: Client) -> None:
     client.create()
     assert client.update(PipelineDefinition=make_definition("b"), PipelineDescription="new") == 2
     assert client.update(PipelineDefinition=make_definition("b"), RoleArn=f"{ROLE}2") == 2
-    described = client.describe()
-    assert (described["PipelineDefinition"], described["PipelineDescription"]) == (make_definition("b"), "new")
-    assert described["RoleArn"] == f"{ROLE}2"
+    description = client.describe()
+    assert (description["PipelineDefinition"], description["PipelineDescription"]) == (make_definition("b"), "new")
+    assert description["RoleArn"] == f"{ROLE}2"
     assert client.describe(PipelineVersionId=1)["PipelineDefinition"] == make_definition()
     assert client.list_versions() == [2, 1]
-    refused(client.describe, "Could not find version 3 of pipeline 'p'", "ResourceNotFound", PipelineVersionId=3)
-    refused(client.update, "did you mean Steps", PipelineDefinition='{"Version": "2020-12-01", "Step": []}')
+    assert_refused(client.describe, "Could not find version 3 of pipeline 'p'", "ResourceNotFound", PipelineVersionId=3)
+    assert_refused(client.update, "did you mean Steps", PipelineDefinition='{"Version": "2020-12-01", "Step": []}')
     assert client.list_versions() == [2, 1]
 
 
@@ -172,9 +179,9 @@ def test_versions_have_pages_and_times(client: Client) -> None:
     page = client.call("ListPipelineVersions", PipelineName=ARN, MaxResults=12)
     assert [summary["PipelineVersionId"] for summary in page["PipelineVersionSummaries"]] == list(range(13, 1, -1))
     assert client.list_versions(NextToken=page["NextToken"]) == [1]
-    created = page["PipelineVersionSummaries"][0]["CreationTime"]
-    assert client.list_versions(CreatedAfter=created) == [13]
-    assert client.list_versions(CreatedBefore=created - 3600) == []
+    creation_time = page["PipelineVersionSummaries"][0]["CreationTime"]
+    assert client.list_versions(CreatedAfter=creation_time) == [13]
+    assert client.list_versions(CreatedBefore=creation_time - 3600) == []
 
 
 def test_versions_have_aliases(client: Client) -> None:
@@ -183,28 +190,32 @@ def test_versions_have_aliases(client: Client) -> None:
     assert client.describe(PipelineVersionAlias="prod")["PipelineDefinition"] == make_definition()
     client.change_aliases(1, Remove=["prod"])
     client.change_aliases(2, Add=["prod"])
-    described = client.describe(PipelineVersionAlias="prod")
-    assert (described["PipelineDefinition"], described["PipelineVersionAliases"]) == (
+    description = client.describe(PipelineVersionAlias="prod")
+    assert (description["PipelineDefinition"], description["PipelineVersionAliases"]) == (
         make_definition("b"),
         ["next", "prod"],
     )
-    refused(client.describe, "with the alias 'x'", "ResourceNotFound", PipelineVersionAlias="x")
-    refused(client.describe, "not both", PipelineVersionAlias="prod", PipelineVersionId=1)
+    assert_refused(client.describe, "with the alias 'x'", "ResourceNotFound", PipelineVersionAlias="x")
+    assert_refused(client.describe, "not both", PipelineVersionAlias="prod", PipelineVersionId=1)
 
 
 def test_invalid_aliases_are_refused(client: Client) -> None:
-    refused(client.create, "must not consist of digits only", PipelineVersionAliases=["12"])
-    refused(client.create, "must be different", PipelineVersionAliases=["a", "a"])
+    assert_refused(client.create, "must not consist of digits only", PipelineVersionAliases=["12"])
+    assert_refused(client.create, "must be different", PipelineVersionAliases=["a", "a"])
     client.create(PipelineVersionAliases=["prod"])
-    refused(client.update, "the definition does not change", PipelineVersionAliases=["x"])
-    changed = make_definition("b")
-    refused(client.update, "belongs to version 1", PipelineDefinition=changed, PipelineVersionAliases=["prod"])
+    assert_refused(client.update, "the definition does not change", PipelineVersionAliases=["x"])
+    changed_definition = make_definition("b")
+    assert_refused(
+        client.update, "belongs to version 1", PipelineDefinition=changed_definition, PipelineVersionAliases=["prod"]
+    )
     assert client.list_versions() == [1]
-    client.update(PipelineDefinition=changed)
-    refused(client.change_aliases, "belongs to version 1", version=2, Add=["prod"])
-    refused(client.change_aliases, "has no alias 'x'", version=1, Remove=["x"])
-    refused(client.change_aliases, "in both Add and Remove", version=1, Remove=["prod"], Add=["prod"])
-    refused(client.change_aliases, "can have 10 aliases, not 11", version=1, Add=[f"a{n}" for n in range(10)])
+    client.update(PipelineDefinition=changed_definition)
+    assert_refused(client.change_aliases, "belongs to version 1", version=2, Add=["prod"])
+    assert_refused(client.change_aliases, "has no alias 'x'", version=1, Remove=["x"])
+    assert_refused(client.change_aliases, "in both Add and Remove", version=1, Remove=["prod"], Add=["prod"])
+    assert_refused(
+        client.change_aliases, "can have at most 10 aliases, not 11", version=1, Add=[f"a{n}" for n in range(10)]
+    )
 
 
 def test_version_has_a_name_and_a_description(client: Client) -> None:
@@ -214,8 +225,8 @@ def test_version_has_a_name_and_a_description(client: Client) -> None:
     assert client.describe().items() >= members.items()
     (summary,) = client.call("ListPipelineVersions", PipelineName="p")["PipelineVersionSummaries"]
     assert summary.items() >= members.items()
-    missing = {"operation": "UpdatePipelineVersion", "PipelineArn": f"{ARN}x", "PipelineVersionId": 1}
-    refused(client.call, "Could not find pipeline .*/px", "ResourceNotFound", **missing)
+    request = {"operation": "UpdatePipelineVersion", "PipelineArn": f"{ARN}x", "PipelineVersionId": 1}
+    assert_refused(client.call, "Could not find pipeline .*/px", "ResourceNotFound", **request)
 
 
 def test_pipelines_are_listed(client: Client) -> None:
@@ -236,12 +247,12 @@ def test_newest_execution_is_described(client: Client) -> None:
     client.create()
     client.update(PipelineDefinition=make_definition("b"))
     assert "LastRunTime" not in client.describe()
-    start = {"operation": "StartPipelineExecution", "PipelineName": "p"}
-    client.call(**start, ClientRequestToken=OTHER_TOKEN)
-    arn = client.call(**start, ClientRequestToken=TOKEN, PipelineVersionId=1)["PipelineExecutionArn"]
-    created = client.call("DescribePipelineExecution", PipelineExecutionArn=arn)["CreationTime"]
-    (listed,) = client.call("ListPipelines")["PipelineSummaries"]
-    assert (client.describe()["LastRunTime"], listed["LastExecutionTime"]) == (created, created)
+    request = {"operation": "StartPipelineExecution", "PipelineName": "p"}
+    client.call(**request, ClientRequestToken=OTHER_TOKEN)
+    arn = client.call(**request, ClientRequestToken=TOKEN, PipelineVersionId=1)["PipelineExecutionArn"]
+    creation_time = client.call("DescribePipelineExecution", PipelineExecutionArn=arn)["CreationTime"]
+    (summary,) = client.call("ListPipelines")["PipelineSummaries"]
+    assert (client.describe()["LastRunTime"], summary["LastExecutionTime"]) == (creation_time, creation_time)
     second, first = client.call("ListPipelineVersions", PipelineName="p")["PipelineVersionSummaries"]
     assert first["LastExecutionPipelineExecutionArn"] == arn
     assert second["LastExecutionPipelineExecutionArn"] not in ("", arn)
@@ -252,23 +263,23 @@ def test_changed_pipeline_does_not_change_executions(client: Client) -> None:
     members = {"operation": "StartPipelineExecution", "PipelineName": "p", "ClientRequestToken": TOKEN}
     arn = client.call(**members)["PipelineExecutionArn"]
     client.update(PipelineDefinition=make_definition("b"), ParallelismConfiguration={"MaxParallelExecutionSteps": 1})
-    described = client.call("DescribePipelineDefinitionForExecution", PipelineExecutionArn=arn)
-    assert described["PipelineDefinition"] == make_definition()
+    description = client.call("DescribePipelineDefinitionForExecution", PipelineExecutionArn=arn)
+    assert description["PipelineDefinition"] == make_definition()
     assert "ParallelismConfiguration" not in client.call("DescribePipelineExecution", PipelineExecutionArn=arn)
 
 
 def test_deleted_pipeline_has_no_versions(client: Client) -> None:
     client.create()
     client.update(PipelineDefinition=make_definition("b"))
-    delete = {"PipelineName": "p", "ClientRequestToken": TOKEN}
-    assert client.call("DeletePipeline", **delete) == {"PipelineArn": ARN}
+    request = {"PipelineName": "p", "ClientRequestToken": TOKEN}
+    assert client.call("DeletePipeline", **request) == {"PipelineArn": ARN}
     assert client.parts.context.state.find(Query("pipeline-version")) == []
-    assert client.call("DeletePipeline", **delete) == {"PipelineArn": ARN}
-    refused(client.call, "Could not find", "ResourceNotFound", operation="DeletePipeline", PipelineName="p",
+    assert client.call("DeletePipeline", **request) == {"PipelineArn": ARN}
+    assert_refused(client.call, "Could not find", "ResourceNotFound", operation="DeletePipeline", PipelineName="p",
             ClientRequestToken=OTHER_TOKEN)  # fmt: skip
     client.create()
     assert client.list_versions() == [1]
-    assert client.call("DeletePipeline", **delete) == {"PipelineArn": ARN}
+    assert client.call("DeletePipeline", **request) == {"PipelineArn": ARN}
 
 
 def test_pipeline_that_is_being_deleted_does_not_start(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,23 +291,23 @@ def test_pipeline_that_is_being_deleted_does_not_start(client: Client, monkeypat
         def delete_executions(*arguments: Any) -> None:
             executions.delete_executions(*arguments)
             starts.append(pool.submit(start))
-            time.sleep(0.2)  # enough for a start that does not wait for the deletion
+            time.sleep(0.2)  # a start that does not wait for the deletion would end in this time
 
         monkeypatch.setattr(operations, "delete_executions", delete_executions)
         client.call("DeletePipeline", PipelineName="p", ClientRequestToken=TOKEN)
-        refused(starts[0].result, "Could not find pipeline", "ResourceNotFound")
+        assert_refused(starts[0].result, "Could not find pipeline", "ResourceNotFound")
     assert client.parts.context.state.find(Query("pipeline-execution")) == []
 
 
 def test_interrupted_deletion_leaves_no_versions(client: Client) -> None:
     client.create()
     client.update(PipelineDefinition=make_definition("b"))
-    client.parts.context.state.delete("pipeline", "p")  # the server was killed here
+    client.parts.context.state.delete("pipeline", "p")  # the server was killed at this point
     client.create(PipelineDefinition=make_definition("c"))
     assert client.list_versions() == [1]
     assert client.describe()["PipelineDefinition"] == make_definition("c")
 
 
-def test_version_of_another_kind_is_no_pipeline(client: Client) -> None:
+def test_arn_of_a_version_does_not_name_a_pipeline(client: Client) -> None:
     client.create()
-    refused(client.describe, "Could not find pipeline", "ResourceNotFound", PipelineName=f"{ARN}/version/1")
+    assert_refused(client.describe, "Could not find pipeline", "ResourceNotFound", PipelineName=f"{ARN}/version/1")

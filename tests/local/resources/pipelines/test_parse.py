@@ -27,21 +27,21 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import (
     Trigger,
 )
 
-FAIL = {"Name": "stop", "Type": "Fail", "Arguments": {"ErrorMessage": "x"}}
-TRAIN = {"Name": "train", "Type": "Training", "Arguments": {}}
-LOOP = {"IterableItems": [1], "MaxConcurrency": 2, "ForEachBody": [TRAIN]}
+FAIL_STEP = {"Name": "stop", "Type": "Fail", "Arguments": {"ErrorMessage": "x"}}
+TRAINING_STEP = {"Name": "train", "Type": "Training", "Arguments": {}}
+LOOP_ARGUMENTS = {"IterableItems": [1], "MaxConcurrency": 2, "ForEachBody": [TRAINING_STEP]}
 
 
 def parse(*steps: Any, **members: Any) -> Definition:
     return parse_definition(json.dumps({"Version": VERSION, "Steps": steps, **members}))
 
 
-def step(**members: Any) -> dict[str, Any]:
-    return {**TRAIN, **members}
+def make_step(**members: Any) -> dict[str, Any]:
+    return {**TRAINING_STEP, **members}
 
 
 def test_members_of_a_step_become_values() -> None:
-    (parsed,) = parse(
+    (step,) = parse(
         {
             "Name": "prepare",
             "Type": "Processing",
@@ -58,34 +58,39 @@ def test_members_of_a_step_become_values() -> None:
             "PropertyFiles": [{"PropertyFileName": "r", "OutputName": "o", "FilePath": "f.json"}],
         }
     ).steps
-    assert (parsed.name, parsed.type, parsed.arguments) == ("prepare", StepType.PROCESSING, {"RoleArn": "x"})
-    assert (parsed.display_name, parsed.description) == ("Prepare data", "d")
-    assert parsed.depends_on == (Dependency("a"), Dependency("b", Trigger.FAILED))
-    assert parsed.cache == CacheConfig(True, "P1D")
-    assert parsed.retry_policies == (
+    assert (step.name, step.type, step.arguments) == ("prepare", StepType.PROCESSING, {"RoleArn": "x"})
+    assert (step.display_name, step.description) == ("Prepare data", "d")
+    assert step.depends_on == (Dependency("a"), Dependency("b", Trigger.FAILED))
+    assert step.cache == CacheConfig(True, "P1D")
+    assert step.retry_policies == (
         RetryPolicy(("Step.THROTTLING",), 3, 1.5, max_attempts=4),
         RetryPolicy(("SageMaker.CAPACITY_ERROR",), 1, 2.0, expire_after_minutes=5),
         RetryPolicy(("Step.SERVICE_FAULT",), 1, 2.0, max_attempts=5),
     )
-    assert parsed.property_files == (PropertyFile("r", "o", "f.json"),)
+    assert step.property_files == (PropertyFile("r", "o", "f.json"),)
 
 
-def test_function_and_queue_become_targets() -> None:
+def test_function_and_queue_are_receivers_of_steps() -> None:
     outputs = [{"OutputName": "n", "OutputType": "Integer"}]
     function, queue = parse(
         {"Name": "f", "Type": "Lambda", "FunctionArn": "arn", "Arguments": {"a": 1}, "OutputParameters": outputs},
         {"Name": "q", "Type": "Callback", "SqsQueueUrl": {"Get": "Parameters.u"}, "OutputParameters": []},
     ).steps
-    assert (function.target, function.arguments) == ("arn", {"a": 1})
+    assert (function.receiver, function.arguments) == ("arn", {"a": 1})
     assert function.output_parameters == (OutputParameter("n", ParameterType.INTEGER),)
-    assert queue.target == {"Get": "Parameters.u"}
+    assert queue.receiver == {"Get": "Parameters.u"}
 
 
 def test_branches_and_loops_contain_steps() -> None:
-    branches = {"Conditions": [], "IfSteps": [step(Name="a")], "ElseSteps": [FAIL]}
+    branches = {"Conditions": [], "IfSteps": [make_step(Name="a")], "ElseSteps": [FAIL_STEP]}
     definition = parse(
         {"Name": "c", "Type": "Condition", "Arguments": branches},
-        {"Name": "l", "Type": "ForEach", "DependsOn": ["c"], "Arguments": {**LOOP, "ForEachBody": [step(Name="b")]}},
+        {
+            "Name": "l",
+            "Type": "ForEach",
+            "DependsOn": ["c"],
+            "Arguments": {**LOOP_ARGUMENTS, "ForEachBody": [make_step(Name="b")]},
+        },
     )
     assert [step.name for step in definition.walk()] == ["c", "a", "stop", "l", "b"]
     assert definition.steps[0].arguments == {"Conditions": []}
@@ -93,10 +98,10 @@ def test_branches_and_loops_contain_steps() -> None:
     assert make_graph(definition) == {"c": set(), "a": {"c"}, "stop": {"c"}, "l": {"c", "b"}, "b": {"c"}}
 
 
-def test_dependencies_are_listed_and_read() -> None:
+def test_dependencies_come_from_depends_on_and_from_expressions() -> None:
     arguments = {"x": {"Get": "Steps.a.b"}, "y": {"Get": "Steps.c.d"}}
-    (parsed,) = parse(step(Arguments=arguments, DependsOn=[{"Step": "c", "Trigger": "Any"}])).steps
-    assert find_dependencies(parsed) == (Dependency("c", Trigger.ANY), Dependency("a"))
+    (step,) = parse(make_step(Arguments=arguments, DependsOn=[{"Step": "c", "Trigger": "Any"}])).steps
+    assert find_dependencies(step) == (Dependency("c", Trigger.ANY), Dependency("a"))
     sources = {"Resources": {"S3": [{"StepName": "t"}]}}
     (cleanup,) = parse({"Name": "c", "Type": "Cleanup", "Arguments": sources}).steps
     assert find_dependencies(cleanup) == (Dependency("t"),)
@@ -124,7 +129,7 @@ def test_dependencies_are_listed_and_read() -> None:
 )
 def test_invalid_definition_is_explained(members: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=f"^Invalid pipeline definition: .*{message}"):
-        parse_definition(json.dumps({"Version": VERSION, "Steps": [FAIL], **members}))
+        parse_definition(json.dumps({"Version": VERSION, "Steps": [FAIL_STEP], **members}))
 
 
 @pytest.mark.parametrize(
@@ -132,37 +137,52 @@ def test_invalid_definition_is_explained(members: dict[str, Any], message: str) 
     [
         (1, r"Steps\[0\]: expected an object, found an Integer"),
         (
-            step(Type="Trainin"),
+            make_step(Type="Trainin"),
             r'step "train", member Type: value "Trainin" does not exist \(did you mean Training\?\)',
         ),
-        (step(Type="EMR"), r"steps of type EMR are not supported locally: use a Processing step"),
-        (step(Type=None), "member Type is missing"),
-        (step(Name="a b"), r'member Name: "a b" must have 1 to 64 ASCII letters'),
-        (step(Dependson=["x"]), r'step "train": member "Dependson" is unknown \(did you mean DependsOn\?\)'),
-        (step(PropertyFiles=[]), 'member "PropertyFiles" is unknown'),
-        (step(Arguments=[]), "member Arguments: expected an object, found an array"),
+        (make_step(Type="EMR"), r"steps of type EMR are not supported locally: use a Processing step"),
+        (make_step(Type=None), "member Type is missing"),
+        (make_step(Name="a b"), r'member Name: "a b" must have 1 to 64 ASCII letters'),
+        (make_step(Dependson=["x"]), r'step "train": member "Dependson" is unknown \(did you mean DependsOn\?\)'),
+        (make_step(PropertyFiles=[]), 'member "PropertyFiles" is unknown'),
+        (make_step(Arguments=[]), "member Arguments: expected an object, found an array"),
         ({"Name": "a", "Type": "Training"}, "member Arguments is missing"),
         ({"Name": "a", "Type": "Lambda"}, "member FunctionArn is missing"),
-        (step(DependsOn=[1]), r"DependsOn\[0\]: expected an object, found an Integer"),
-        (step(DependsOn=[{"Step": "a", "Trigger": "Fail"}]), "did you mean Failed"),
-        (step(CacheConfig={"Enabled": "yes"}), "member CacheConfig, member Enabled: expected a Boolean"),
-        (step(CacheConfig={"Enabled": True, "ExpireAfter": "1 day"}), '"1 day" is not an ISO 8601 duration'),
-        (step(RetryPolicies=[{"ExceptionType": ["Step.X"], "MaxAttempts": 1}]), r'"Step.X" does not exist \('),
+        (make_step(DependsOn=[1]), r"DependsOn\[0\]: expected an object, found an Integer"),
+        (make_step(DependsOn=[{"Step": "a", "Trigger": "Fail"}]), "did you mean Failed"),
+        (make_step(CacheConfig={"Enabled": "yes"}), "member CacheConfig, member Enabled: expected a Boolean"),
+        (make_step(CacheConfig={"Enabled": True, "ExpireAfter": "1 day"}), '"1 day" is not an ISO 8601 duration'),
+        (make_step(RetryPolicies=[{"ExceptionType": ["Step.X"], "MaxAttempts": 1}]), r'"Step.X" does not exist \('),
         (
-            step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 1, "ExpireAfterMin": 1}]),
+            make_step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 1, "ExpireAfterMin": 1}]),
             "ExpireAfterMin, not both",
         ),
-        (step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": True}]), "an Integer from 0 to 20, found true"),
-        (step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 2.5}]), "an Integer from 0 to 20, found 2.5"),
-        (step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 21}]), "an Integer from 0 to 20, found 21"),
-        (step(Type="Condition", Arguments={"Conditions": [{}]}), r"Arguments.Conditions\[0\]: condition type null"),
-        (step(Type="Fail", Arguments={"Message": "x"}), "did you mean ErrorMessage"),
-        (step(Type="ForEach", Arguments={**LOOP, "MaxConcurrency": 51}), "from 1 to 50, found 51"),
-        (step(Type="ForEach", Arguments={**LOOP, "IterableItems": []}), "expected 1 to 100 items, found 0"),
-        (step(Type="ForEach", Arguments={**LOOP, "IterableItems": "x"}), "an expression or an array, found a String"),
-        (step(Type="ForEach", Arguments={**LOOP, "ForEachBody": []}), "at least one step"),
-        (step(Type="ForEach", Arguments={**LOOP, "ForEachBody": [FAIL]}), "cannot contain a step of type Fail"),
-        (step(Type="ForEach", Arguments={**LOOP, "Selector": {"Pick": "Max", "Field": 1}}), "expected MaxBy or MinBy"),
+        (make_step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": True}]), "an Integer from 0 to 20, found true"),
+        (make_step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 2.5}]), "an Integer from 0 to 20, found 2.5"),
+        (make_step(RetryPolicies=[{"ExceptionType": [], "MaxAttempts": 21}]), "an Integer from 0 to 20, found 21"),
+        (
+            make_step(Type="Condition", Arguments={"Conditions": [{}]}),
+            r"Arguments.Conditions\[0\]: condition type null",
+        ),
+        (make_step(Type="Fail", Arguments={"Message": "x"}), "did you mean ErrorMessage"),
+        (make_step(Type="ForEach", Arguments={**LOOP_ARGUMENTS, "MaxConcurrency": 51}), "from 1 to 50, found 51"),
+        (
+            make_step(Type="ForEach", Arguments={**LOOP_ARGUMENTS, "IterableItems": []}),
+            "expected 1 to 100 items, found 0",
+        ),
+        (
+            make_step(Type="ForEach", Arguments={**LOOP_ARGUMENTS, "IterableItems": "x"}),
+            "an expression or an array, found a String",
+        ),
+        (make_step(Type="ForEach", Arguments={**LOOP_ARGUMENTS, "ForEachBody": []}), "at least one step"),
+        (
+            make_step(Type="ForEach", Arguments={**LOOP_ARGUMENTS, "ForEachBody": [FAIL_STEP]}),
+            "cannot contain a step of type Fail",
+        ),
+        (
+            make_step(Type="ForEach", Arguments={**LOOP_ARGUMENTS, "Selector": {"Pick": "Max", "Field": 1}}),
+            "expected MaxBy or MinBy",
+        ),
     ],
 )
 def test_invalid_step_is_explained(value: Any, message: str) -> None:
@@ -188,7 +208,7 @@ def test_invalid_text_is_explained(text: str, message: str) -> None:
 
 
 def test_largest_text_is_parsed() -> None:
-    text = json.dumps({"Version": VERSION, "Steps": [FAIL]})
+    text = json.dumps({"Version": VERSION, "Steps": [FAIL_STEP]})
     assert parse_definition(text.ljust(MAX_CHARACTERS)).steps[0].name == "stop"
 
 
@@ -220,7 +240,7 @@ PARAMETERS = [
 
 
 def test_parameters_have_typed_values() -> None:
-    definition = parse(FAIL, Parameters=PARAMETERS)
+    definition = parse(FAIL_STEP, Parameters=PARAMETERS)
     assert bind_parameters(definition, {"must": "1"}) == {"text": "a", "count": 1, "rate": 1, "on": False, "must": "1"}
     values = {"text": "b", "count": "-2", "rate": "1e-3", "on": "True", "must": ""}
     assert bind_parameters(definition, values) == {"text": "b", "count": -2, "rate": 0.001, "on": True, "must": ""}
@@ -241,4 +261,4 @@ def test_parameters_have_typed_values() -> None:
 )
 def test_invalid_values_of_parameters_are_explained(values: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        bind_parameters(parse(FAIL, Parameters=PARAMETERS), values)
+        bind_parameters(parse(FAIL_STEP, Parameters=PARAMETERS), values)

@@ -17,20 +17,20 @@ from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import ROLE, Server
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-"""`killed_after` ends threads with SystemExit."""
+"""`kill_after` ends threads with SystemExit."""
 
-JOB_ADDED = 3
+JOB_ADDED_WRITES = 3
 """The number of writes after which the state has a job that was not started."""
-WRITES = ("add", "update", "set_owner")
-"""The methods of the state after any of which a server can be killed."""
+WRITE_METHODS = ("add", "update", "set_owner")
+"""The methods that write to the state. Tests end threads after these writes."""
 CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
-PROCESSING = {
+PROCESSING_ARGUMENTS = {
     "AppSpecification": {"ImageUri": "model"},
     "ProcessingResources": {"ClusterConfig": CLUSTER},
     "RoleArn": ROLE,
 }
 STEPS = [
-    {"Name": "Process", "Type": "Processing", "Arguments": PROCESSING},
+    {"Name": "Process", "Type": "Processing", "Arguments": PROCESSING_ARGUMENTS},
     {
         "Name": "Check",
         "Type": "Condition",
@@ -56,27 +56,29 @@ DEFINITION = {
 
 
 @contextmanager
-def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[Callable[[], bool]]:
-    """End the thread of each execution after some writes to the state. Yield a function that tells whether it ended."""
-    done: list[str] = []
+def kill_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[Callable[[], bool]]:
+    """End the thread of the execution after `writes` writes to the state. Yield a function that returns whether the
+    execution has made so many writes."""
+    write_count = 0
 
-    def count(name: str) -> Callable[..., Any]:
+    def count_writes(name: str) -> Callable[..., Any]:
         method = getattr(State, name)
 
         def write(state: State, *arguments: Any, **options: Any) -> Any:
+            nonlocal write_count
             result = method(state, *arguments, **options)
             if threading.current_thread().name.startswith("pipeline-execution/"):
-                done.append(name)
-                if len(done) == writes:
-                    raise SystemExit  # ends the thread without a message
+                write_count += 1
+                if write_count == writes:
+                    raise SystemExit  # SystemExit ends the thread without a message
             return result
 
         return write
 
     with monkeypatch.context() as patch:
-        for name in WRITES:
-            patch.setattr(State, name, count(name))
-        yield lambda: len(done) >= writes
+        for name in WRITE_METHODS:
+            patch.setattr(State, name, count_writes(name))
+        yield lambda: write_count >= writes
 
 
 @pytest.mark.parametrize("writes", range(1, 14))
@@ -84,24 +86,27 @@ def test_execution_continues_after_each_write(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     first = Server(home, runtime)
-    with killed_after(monkeypatch, writes) as was_killed:
+    with kill_after(monkeypatch, writes) as was_killed:
         arn = first.start(DEFINITION)
         wait_until(first.is_idle)
         assert was_killed(), "the execution makes fewer writes: reduce the range"
     second = Server(home, runtime)
     second.recover()
-    described = second.wait_for_end(arn)
-    if writes == JOB_ADDED:  # the job has no host: it fails as any job whose server was killed at this point
-        assert "Process: InternalServerError: the local server ended while the job ran" in described["FailureReason"]
-        described = second.retry(arn)
-    assert described["PipelineExecutionStatus"] == "Succeeded", second.list_steps(arn)
+    description = second.wait_for_end(arn)
+    if writes == JOB_ADDED_WRITES:  # the job has no host: it fails like any job whose server was killed at this point
+        assert "Process: InternalServerError: the local server ended while the job ran" in description["FailureReason"]
+        description = second.retry(arn)
+    assert description["PipelineExecutionStatus"] == "Succeeded", second.list_steps(arn)
     assert second.list_steps(arn) == [(name, "Succeeded") for name in ("Process", "Check", "Create")]
-    assert (second.count("processing-job"), second.count("model")) == (2 if writes == JOB_ADDED else 1, 1)
+    assert (second.count_resources("processing-job"), second.count_resources("model")) == (
+        2 if writes == JOB_ADDED_WRITES else 1,
+        1,
+    )
     second.parts.close()
     first.parts.close()
 
 
-STARTED = 5
+JOB_STARTED_WRITES = 5
 """The number of writes after which the state has a step with a running job."""
 
 
@@ -111,7 +116,7 @@ def test_execution_ends_with_a_job_that_continues(
     """The container keeps running while no server runs, and its end reaches the execution of the second server."""
     runtime.models["model"].exit_at_start = None
     first = Server(home, runtime)
-    with killed_after(monkeypatch, STARTED) as was_killed:
+    with kill_after(monkeypatch, JOB_STARTED_WRITES) as was_killed:
         arn = first.start(DEFINITION)
         wait_until(lambda: was_killed() and runtime.started_hosts)
     second = Server(home, runtime)
@@ -133,13 +138,13 @@ def test_error_of_the_server_ends_the_steps_of_the_execution(
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Attempts, "look", fail)
+    monkeypatch.setattr(Attempts, "update", fail)
     execution = server.parts.registry.find(f"pipeline-execution/{arn.rpartition('/')[2]}")
     assert execution is not None
-    execution.events.send(Change.RESOURCE_ENDED)
-    described = server.wait_for_end(arn)
-    assert described["PipelineExecutionStatus"] == "Failed"
-    assert "RuntimeError: a bug" in described["FailureReason"]
+    execution.events.send(Change.OWNED_RESOURCE_CHANGED)
+    description = server.wait_for_end(arn)
+    assert description["PipelineExecutionStatus"] == "Failed"
+    assert "RuntimeError: a bug" in description["FailureReason"]
     assert server.list_steps(arn) == [("Process", "Failed")]
     wait_until(server.is_idle)
     (job,) = server.state.find(Query("processing-job"))
@@ -147,12 +152,12 @@ def test_error_of_the_server_ends_the_steps_of_the_execution(
     server.parts.close()
 
 
-@pytest.mark.parametrize("writes", range(1, STARTED + 1))
+@pytest.mark.parametrize("writes", range(1, JOB_STARTED_WRITES + 1))
 def test_stop_that_a_killed_server_accepted_is_performed(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     first = Server(home, runtime)
-    with killed_after(monkeypatch, writes):
+    with kill_after(monkeypatch, writes):
         arn = first.start(DEFINITION)
         wait_until(first.is_idle)
     name, changes = arn.rpartition("/")[2], {"PipelineExecutionStatus": "Stopping"}
@@ -161,8 +166,8 @@ def test_stop_that_a_killed_server_accepted_is_performed(
     second.recover()
     assert second.wait_for_end(arn)["PipelineExecutionStatus"] == "Stopped"
     ((_, status),) = second.list_steps(arn)
-    assert status == {1: "Stopped", 2: "Stopped", JOB_ADDED: "Failed"}.get(writes, "Succeeded")
-    assert second.count("processing-job") == (0 if writes < JOB_ADDED else 1)
+    assert status == {1: "Stopped", 2: "Stopped", JOB_ADDED_WRITES: "Failed"}.get(writes, "Succeeded")
+    assert second.count_resources("processing-job") == (0 if writes < JOB_ADDED_WRITES else 1)
     second.parts.close()
 
 
@@ -172,20 +177,20 @@ def test_shutdown_fails_the_execution_with_a_reason(home: Home, runtime: FakeRun
     arn = first.start(DEFINITION)
     wait_until(lambda: runtime.started_hosts and first.list_steps(arn) == [("Process", "Executing")])
     first.parts.registry.shut_down()
-    described = first.describe(arn)
-    assert described["PipelineExecutionStatus"] == "Failed"
-    assert described["FailureReason"] == "InternalServerError: the local server was shut down while the job ran"
+    description = first.describe(arn)
+    assert description["PipelineExecutionStatus"] == "Failed"
+    assert description["FailureReason"] == "InternalServerError: the local server was shut down while the job ran"
     assert first.list_steps(arn) == [("Process", "Failed")]
     first.parts.close()
 
 
-def test_function_that_a_killed_server_was_stopping_does_not_keep_the_execution(
+def test_execution_ends_if_a_killed_server_was_stopping_its_function(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The function belonged to the killed server: nothing will ever report its end."""
     first = Server(home, runtime)
     call = {"Name": "Call", "Type": "Lambda", "FunctionArn": "absent", "OutputParameters": []}
-    with killed_after(monkeypatch, 1):
+    with kill_after(monkeypatch, 1):
         arn = first.start({"Version": "2020-12-01", "Steps": [call]})
         wait_until(first.is_idle)
     name = arn.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Retry policies of steps."""
+"""Retry policies of steps, and retries of executions."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import ROLE, Server
 
-INTERNAL = Exit(137, "no memory", has_external_cause=True)
+INTERNAL_EXIT = Exit(137, "no memory", has_external_cause=True)
 """The end of a host that the job did not cause."""
 
 
@@ -37,46 +37,48 @@ def count_attempts(server: Server, arn: str) -> int:
 
 
 def test_step_is_retried_until_it_succeeds(home: Home, runtime: FakeRuntime) -> None:
-    runtime.models["model"].exit_at_start = INTERNAL
+    runtime.models["model"].exit_at_start = INTERNAL_EXIT
     server = Server(home, runtime)
     types = ["Step.THROTTLING", "SageMaker.JOB_INTERNAL_ERROR"]
     arn = server.start(make_definition(ExceptionType=types, IntervalSeconds=0, BackoffRate=1.0, ExpireAfterMin=5))
-    wait_until(lambda: server.count("processing-job") >= 3)
+    wait_until(lambda: server.count_resources("processing-job") >= 3)
     assert server.describe(arn)["PipelineExecutionStatus"] == "Executing"
     runtime.models["model"].exit_at_start = Exit(0)
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
-    assert count_attempts(server, arn) == server.count("processing-job") >= 3
+    assert count_attempts(server, arn) == server.count_resources("processing-job") >= 3
     server.parts.close()
 
 
 @pytest.mark.parametrize(
-    ("policy", "ended", "attempts"),
+    ("policy", "host_exit", "attempt_count"),
     [
-        ({"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "MaxAttempts": 2}, INTERNAL, 3),
-        ({"ExceptionType": ["SageMaker.CAPACITY_ERROR"], "MaxAttempts": 2}, INTERNAL, 1),
+        ({"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "MaxAttempts": 2}, INTERNAL_EXIT, 3),
+        ({"ExceptionType": ["SageMaker.CAPACITY_ERROR"], "MaxAttempts": 2}, INTERNAL_EXIT, 1),
         ({"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "MaxAttempts": 2}, Exit(1), 1),
-        ({}, INTERNAL, 1),
+        ({}, INTERNAL_EXIT, 1),
     ],
 )
-def test_number_of_attempts(
-    home: Home, runtime: FakeRuntime, policy: dict[str, Any], ended: Exit, attempts: int
+def test_policy_limits_the_number_of_attempts(
+    home: Home, runtime: FakeRuntime, policy: dict[str, Any], host_exit: Exit, attempt_count: int
 ) -> None:
     """A policy retries failures of its types only, and MaxAttempts times at most."""
-    runtime.models["model"].exit_at_start = ended
+    runtime.models["model"].exit_at_start = host_exit
     server = Server(home, runtime)
     arn = server.start(make_definition(**policy, **({"IntervalSeconds": 0} if policy else {})))
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Failed"
-    assert count_attempts(server, arn) == server.count("processing-job") == attempts
+    assert count_attempts(server, arn) == server.count_resources("processing-job") == attempt_count
     server.parts.close()
 
 
-def test_waiting_step_is_stopped_and_survives_a_restart(home: Home, runtime: FakeRuntime) -> None:
-    runtime.models["model"].exit_at_start = INTERNAL
+def test_step_that_waits_for_a_retry_survives_a_restart_and_can_be_stopped(home: Home, runtime: FakeRuntime) -> None:
+    runtime.models["model"].exit_at_start = INTERNAL_EXIT
     first = Server(home, runtime)
     types = ["SageMaker.JOB_INTERNAL_ERROR"]
     arn = first.start(make_definition(ExceptionType=types, IntervalSeconds=1000, MaxAttempts=2))
     wait_until(
-        lambda: first.count("processing-job") == 1 and "processing-job" not in str(first.parts.registry._running)
+        lambda: (
+            first.count_resources("processing-job") == 1 and "processing-job" not in str(first.parts.registry._running)
+        )
     )
     second = Server(home, runtime)
     second.recover()
@@ -84,7 +86,7 @@ def test_waiting_step_is_stopped_and_survives_a_restart(home: Home, runtime: Fak
     second.operations["StopPipelineExecution"]({"PipelineExecutionArn": arn})
     assert second.wait_for_end(arn)["PipelineExecutionStatus"] == "Stopped"
     assert second.list_steps(arn) == [("Step", "Stopped")]
-    assert second.count("processing-job") == 1
+    assert second.count_resources("processing-job") == 1
     second.parts.close()
 
 
@@ -96,7 +98,7 @@ def test_retry_of_a_running_execution_is_refused_at_once(
     arn = server.start(make_definition())
     wait_until(lambda: runtime.started_hosts)
     monkeypatch.setattr(Registry, "wait_for_end", lambda *_: pytest.fail("the request waits for the execution"))
-    with pytest.raises(ServiceError, match="is Executing: only a failed or stopped one can be retried"):
+    with pytest.raises(ServiceError, match="is Executing: only a failed or stopped execution can be retried"):
         server.retry(arn)
     monkeypatch.undo()
     runtime.started_hosts[0].end(Exit(0))
@@ -104,6 +106,6 @@ def test_retry_of_a_running_execution_is_refused_at_once(
     server.parts.close()
 
 
-def test_number_that_no_float_can_have_is_not_compared() -> None:
+def test_number_that_is_too_large_for_a_float_is_refused() -> None:
     with pytest.raises(ExpressionError, match="is not a number"):
         loops._read_number(10**400)

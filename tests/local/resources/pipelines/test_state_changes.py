@@ -1,4 +1,4 @@
-"""Events about steps."""
+"""EventBridge events about the steps of pipelines."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from microjobs_orchestrator.local.resources.pipelines.state_changes import find_
 from microjobs_orchestrator.local.state import State
 
 
-def test_steps_of_loops_have_a_type_that_arguments_of_functions_do_not_change(tmp_path: Path) -> None:
+def test_step_type_is_found_in_loops_but_not_in_arguments_of_functions(tmp_path: Path) -> None:
     call = {"Name": "Call", "Type": "Lambda", "FunctionArn": "f", "OutputParameters": [], "Arguments": {}}
     call["Arguments"] = {"Steps": [{"Name": "Loop", "Type": "Text"}, {"Name": "Call", "Type": "Text"}]}
     arguments = {"IterableItems": [1], "MaxConcurrency": 1, "ForEachBody": [call]}

@@ -16,22 +16,24 @@ from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import ROLE, Server
 
-STEPS = 100
-PARALLEL = 10
-MAX_CALLS_PER_STEP = 10 + 2 * PARALLEL
-"""Each end of a job makes the execution read the present status of all jobs that run."""
+STEP_COUNT = 100
+PARALLEL_STEPS = 10
+MAX_CALLS_PER_STEP = 10 + 2 * PARALLEL_STEPS
+"""Maximum number of calls per step. After each end of a job, the execution reads the current status of all running
+jobs."""
 
-ITEMS = 50
+ITEM_COUNT = 50
 MAX_READS_PER_PAIR = 20
-"""Reads of statuses per item and item: each start of an item reads the statuses of the other ones."""
+"""Maximum number of reads of statuses per pair of items. Each start of an item reads the statuses of the other
+items."""
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """The number of calls of the state by the threads of executions, by method."""
+    """The number of calls of each method of the state in the threads of executions, by the method's name."""
     counts: Counter[str] = Counter()
 
-    def counted(name: str) -> Callable[..., Any]:
+    def count_calls(name: str) -> Callable[..., Any]:
         method = getattr(State, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
@@ -42,7 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return call
 
     for name in ("get", "find", "add", "update", "set_owner"):
-        monkeypatch.setattr(State, name, counted(name))
+        monkeypatch.setattr(State, name, count_calls(name))
     return counts
 
 
@@ -58,32 +60,32 @@ def make_steps(count: int) -> list[dict[str, Any]]:
 
 def test_work_is_proportional_to_the_number_of_steps(home: Home, runtime: FakeRuntime, calls: Counter[str]) -> None:
     server = Server(home, runtime)
-    parallelism = {"ParallelismConfiguration": {"MaxParallelExecutionSteps": PARALLEL}}
-    arn = server.start({"Version": "2020-12-01", "Steps": make_steps(STEPS)}, **parallelism)
+    parallelism = {"ParallelismConfiguration": {"MaxParallelExecutionSteps": PARALLEL_STEPS}}
+    arn = server.start({"Version": "2020-12-01", "Steps": make_steps(STEP_COUNT)}, **parallelism)
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
-    assert server.count("processing-job") == STEPS
-    assert calls.total() < MAX_CALLS_PER_STEP * STEPS, calls
+    assert server.count_resources("processing-job") == STEP_COUNT
+    assert calls.total() < MAX_CALLS_PER_STEP * STEP_COUNT, calls
     server.parts.close()
 
 
-def test_work_of_a_loop_with_little_room_is_bounded(
+def test_work_of_a_loop_with_low_concurrency_is_bounded(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one item runs, the others are not compared with each other."""
     reads = 0
-    read: Callable[[StepRun], StepStatus] = StepRun.__dict__["status"].fget
+    read_status: Callable[[StepRun], StepStatus] = StepRun.__dict__["status"].fget
 
-    def count(run: StepRun) -> StepStatus:
+    def count_read(run: StepRun) -> StepStatus:
         nonlocal reads
         reads += 1
-        return read(run)
+        return read_status(run)
 
-    monkeypatch.setattr(StepRun, "status", property(count))
-    arguments = {"IterableItems": list(range(ITEMS)), "MaxConcurrency": 1, "ForEachBody": make_steps(1)}
+    monkeypatch.setattr(StepRun, "status", property(count_read))
+    arguments = {"IterableItems": list(range(ITEM_COUNT)), "MaxConcurrency": 1, "ForEachBody": make_steps(1)}
     server = Server(home, runtime)
     arn = server.start({"Version": "2020-12-01", "Steps": [{"Name": "L", "Type": "ForEach", "Arguments": arguments}]})
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
-    assert reads < MAX_READS_PER_PAIR * ITEMS**2, reads
+    assert reads < MAX_READS_PER_PAIR * ITEM_COUNT**2, reads
     server.parts.close()
 
 
@@ -93,9 +95,9 @@ def test_waiting_execution_does_not_poll(home: Home, runtime: FakeRuntime, calls
     arn = server.start({"Version": "2020-12-01", "Steps": make_steps(2)})
     wait_until(lambda: len(runtime.started_hosts) == 2 and len(server.list_steps(arn)) == 2)
     time.sleep(0.1)
-    before = calls.total()
+    call_count = calls.total()
     time.sleep(0.5)
-    assert calls.total() == before
+    assert calls.total() == call_count
     for host in runtime.started_hosts:
         host.end(Exit(0))
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"

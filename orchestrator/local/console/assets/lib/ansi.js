@@ -3,18 +3,18 @@
 import { html } from "./ui.js";
 
 const SEQUENCE = /\x1b\[([0-9;:]*)m/;
-const NAMES = { 1: "bold", 2: "faint", 3: "italic", 4: "underline", 9: "strike" };
-const RESETS = { 22: ["bold", "faint"], 23: ["italic"], 24: ["underline"], 29: ["strike"] };
-const LEVELS = [0, 95, 135, 175, 215, 255];
+const STYLES = { 1: "bold", 2: "faint", 3: "italic", 4: "underline", 9: "strike" };
+const RESET_STYLES = { 22: ["bold", "faint"], 23: ["italic"], 24: ["underline"], 29: ["strike"] };
+const LEVELS = [0, 95, 135, 175, 215, 255]; // intensities of red, green and blue in the palette with 256 colours
 
-/** Return a line as text and elements. A line without sequences is returned as it is. */
+/** Return a line as text and elements. A line without sequences is returned unchanged. */
 export function renderAnsi(line) {
   if (!line.includes("\x1b")) return line;
-  const parts = line.split(SEQUENCE); // text and parameters alternate
+  const parts = line.split(SEQUENCE); // the list alternates between texts and the parameters of sequences
   const state = { flags: new Set(), color: null, background: null };
   return parts.map((part, index) => {
     if (index % 2 === 0) return part && makeSpan(part, state);
-    apply(part.split(/[;:]/).map(Number), state);
+    applyCodes(part.split(/[;:]/).map(Number), state);
     return "";
   });
 }
@@ -26,7 +26,7 @@ function makeSpan(text, { flags, color, background }) {
   return html`<span class=${classes.filter(Boolean).join(" ")} style=${style}>${text}</span>`;
 }
 
-function apply(codes, state) {
+function applyCodes(codes, state) {
   for (let index = 0; index < codes.length; index++) {
     const code = codes[index];
     if (code === 38 || code === 48) {
@@ -39,8 +39,8 @@ function apply(codes, state) {
 
 function applyCode(code, state) {
   if (code === 0) Object.assign(state, { flags: new Set(), color: null, background: null });
-  else if (NAMES[code]) state.flags = new Set([...state.flags, NAMES[code]]);
-  else if (RESETS[code]) state.flags = new Set([...state.flags].filter((name) => !RESETS[code].includes(name)));
+  else if (STYLES[code]) state.flags = new Set([...state.flags, STYLES[code]]);
+  else if (RESET_STYLES[code]) state.flags = new Set([...state.flags].filter((name) => !RESET_STYLES[code].includes(name)));
   else if (code === 39) state.color = null;
   else if (code === 49) state.background = null;
   else applyBasicColor(code, state);
@@ -54,7 +54,7 @@ function applyBasicColor(code, state) {
   if (tens === 4 || tens === 10) state.background = { name: tens === 10 ? name + 8 : name };
 }
 
-/** Return a colour of 256 or of 16 million, and the number of codes that describe it. */
+/** Return a colour of the palettes with 256 or 16 million colours, and the number of codes that describe it. */
 function readColor([kind, first, second, third]) {
   if (kind === 2) return [makeRgb(first, second, third), 4];
   if (first < 16) return [{ name: first }, 2];

@@ -2,22 +2,22 @@
 
 const SECRET_KEY = "microjobs-console";
 const SECRET_HEADER = "X-Microjobs-Console";
-const READING = /^(Batch)?(Describe|Filter|Get|Head|List|Search)/;
-const MAX_RETRIES = 3;
-const RETRY_DELAY = 300;
+const READ_OPERATION = /^(Batch)?(Describe|Filter|Get|Head|List|Search)/;
+export const MAX_RETRIES = 3;
+const RETRY_DELAY_MS = 300;
 
 export class ApiError extends Error {
   constructor(status, code, message, members = {}) {
     super(message);
     this.status = status;
     this.code = code;
-    this.members = members; // further members of AWS's error, such as OriginalMessage
+    this.members = members; // other members of AWS's error, such as OriginalMessage
   }
 }
 
 const sessionEnd = new EventTarget();
 
-/** Call a function when the server refuses the session; return a function that stops this. */
+/** Call a function when the server refuses the session; return a function that removes the listener. */
 export function onSessionEnd(listener) {
   sessionEnd.addEventListener("end", listener);
   return () => sessionEnd.removeEventListener("end", listener);
@@ -25,13 +25,14 @@ export function onSessionEnd(listener) {
 
 export const hasSession = () => localStorage.getItem(SECRET_KEY) !== null;
 
-/** Open a session with the one-time token of an address. */
+/** Open a session with the one-time token of an address. If the response is lost, the page can send the token again
+ * only with the same key. */
 export async function openSession(token) {
-  const response = await post("sessions", { token }, {});
+  const response = await post("sessions", { token, key: crypto.randomUUID() }, {}, { retries: MAX_RETRIES });
   localStorage.setItem(SECRET_KEY, (await response.json()).secret);
 }
 
-/** Send a request to a route of the console; return the response. Throw an ApiError if it is not a success. */
+/** Send a request to a route of the console; return the response. Throw an ApiError if the request fails. */
 export async function send(path, body = {}, options = {}) {
   const secret = localStorage.getItem(SECRET_KEY) ?? "";
   try {
@@ -47,12 +48,12 @@ export async function send(path, body = {}, options = {}) {
 
 /** Perform an operation of a service, such as `call("sagemaker", "ListModels", {})`; return the members of the result. */
 export async function call(service, operation, members = {}, options = {}) {
-  const retries = READING.test(operation) ? MAX_RETRIES : 0;
+  const retries = READ_OPERATION.test(operation) ? MAX_RETRIES : 0;
   return (await send(`${service}/${operation}`, members, { retries, ...options })).json();
 }
 
 async function post(path, body, headers, { signal, retries = 0 } = {}) {
-  const response = await fetchAgain(retries, `api/${path}`, {
+  const response = await fetchWithRetries(retries, `api/${path}`, {
     method: "POST",
     headers: { "Content-Type": "application/json", ...headers },
     body: JSON.stringify(body),
@@ -65,13 +66,13 @@ async function post(path, body, headers, { signal, retries = 0 } = {}) {
 
 /** Send a request again if it fails without a response. Chromium ends all requests when a network interface appears, such
  * as that of a new container. */
-async function fetchAgain(retries, url, options) {
+async function fetchWithRetries(retries, url, options) {
   for (let retry = 0; ; retry++) {
     try {
       return await fetch(url, options);
     } catch (error) {
       if (retry === retries || options.signal?.aborted) throw error;
-      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY));
+      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY_MS));
     }
   }
 }

@@ -5,8 +5,8 @@ import { html, useEffect, useMemo, useRef, useState } from "./ui.js";
 
 const HEIGHT = 220;
 const COLORS = ["#3b6fe0", "#d9730d", "#2a9d5c", "#c9358b", "#7d56d1", "#0f9bab", "#a6811a", "#c4453c"];
-const MAX_LABELED = 16; // with more curves, only the highlighted one has a label
-const FAINT = "40"; // opacity of the original points of a smoothed curve
+const MAX_LABELED = 16; // if there are more curves, only one has a label: the highlighted one, or the one nearest to the mouse
+const FAINT = "40"; // opacity of the original points of a smoothed curve, in hexadecimal digits
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 
 const NUMBER = new Intl.NumberFormat("en", { maximumSignificantDigits: 5 });
@@ -23,15 +23,16 @@ export const formatNumber = (value) => (value === null || value === undefined ? 
 export function Chart({ title, curves, isTime = false, isLog = false, smoothing = 0, xLabel = "", highlighted = "" }) {
   const box = useRef(null);
   const plot = useRef(null);
-  const [nearest, setNearest] = useState("");
+  const [nearestLabel, setNearestLabel] = useState("");
   const lines = useMemo(() => makeLines(curves, smoothing), [curves, smoothing]);
   const data = useMemo(() => join(lines, isLog), [lines, isLog]);
   const keys = lines.map((line) => line.key).join("\n");
   useEffect(() => {
-    const element = box.current; // null after the removal of the page, when the observer may still call
+    // `box.current` is null after the page was removed, but the observer may call its function once more
+    const element = box.current;
     const draw = () => {
       plot.current?.destroy();
-      plot.current = new uPlot(makeOptions(element, { lines, isTime, isLog, xLabel, setNearest }), data, element);
+      plot.current = new uPlot(makeOptions(element, { lines, isLabeled: areLabeled(curves), isTime, isLog, xLabel, setNearestLabel }), data, element);
     };
     const resize = new ResizeObserver(() => plot.current.setSize({ width: element.clientWidth, height: HEIGHT }));
     draw();
@@ -49,48 +50,52 @@ export function Chart({ title, curves, isTime = false, isLog = false, smoothing 
     <figure class="chart">
       <figcaption>${title}</figcaption>
       <div ref=${box} role="img" tabindex="0" aria-label=${describe(title, curves)} onKeyDown=${(event) => zoom(plot.current, event)}></div>
-      <${Legend} curves=${curves} shown=${highlighted || nearest} />
+      <${Legend} curves=${curves} shownLabel=${highlighted || nearestLabel} />
     </figure>
   `;
 }
 
-function Legend({ curves, shown }) {
+function Legend({ curves, shownLabel }) {
   const rows = curves.map(({ label, y }, index) => ({ label, last: y.at(-1), color: getColor(index) }));
-  const visible = rows.length <= MAX_LABELED ? rows : rows.filter((row) => row.label === shown);
+  const visibleRows = areLabeled(curves) ? rows : rows.filter((row) => row.label === shownLabel);
   return html`
     <ul class="legend">
-      ${rows.length > MAX_LABELED && html`<li>${rows.length} curves</li>`}
-      ${visible.map(({ label, last, color }) => html`
+      ${!areLabeled(curves) && html`<li>${rows.length} curves</li>`}
+      ${visibleRows.map(({ label, last, color }) => html`
         <li key=${label}><span class="swatch" style=${{ background: color }}></span>${label} <b>${formatNumber(last)}</b></li>
       `)}
     </ul>
   `;
 }
 
+/** Return whether all curves have labels. */
+const areLabeled = (curves) => curves.length <= MAX_LABELED;
+
 const getColor = (index) => COLORS[index % COLORS.length];
 
-/** Return the lines that are drawn, `[{key, label, x, y, color}]`: the curves, and the points of smoothed ones. */
+/** Return the lines to draw, `[{key, label, x, y, color}]`: the curves, and the original points of smoothed curves. */
 function makeLines(curves, smoothing) {
   const lines = curves.map(({ label, x, y }, index) => ({ key: label, label, x, y: smooth(y, smoothing), color: getColor(index) }));
-  if (!smoothing || curves.length > MAX_LABELED) return lines;
+  if (!smoothing || !areLabeled(curves)) return lines;
   const originals = curves.map(({ label, x, y }, index) => ({ key: `${label} `, label, x, y, color: `${getColor(index)}${FAINT}` }));
   return [...originals, ...lines];
 }
 
-/** Return the exponential moving average of numbers. The first ones have no more weight than the others. */
+/** Return the exponential moving average of numbers. It does not overweight the first numbers, because each sum is
+ * divided by the sum of its weights. */
 export function smooth(numbers, weight) {
-  let [sum, total] = [0, 0];
+  let [sum, weightSum] = [0, 0];
   return weight ? numbers.map((number) => {
     sum = sum * weight + number;
-    total = total * weight + 1;
-    return sum / total;
+    weightSum = weightSum * weight + 1;
+    return sum / weightSum;
   }) : numbers;
 }
 
 /** Show new data, but keep the zoom. */
 function setData(plot, data) {
-  const [{ min, max }, [times]] = [plot.scales.x, plot.data];
-  const isZoomed = min !== null && times.length > 0 && (min > times[0] || max < times.at(-1));
+  const [{ min, max }, [xValues]] = [plot.scales.x, plot.data];
+  const isZoomed = min !== null && xValues.length > 0 && (min > xValues[0] || max < xValues.at(-1));
   plot.setData(data, !isZoomed);
   if (isZoomed) plot.redraw();
 }
@@ -102,19 +107,19 @@ function join(lines, isLog) {
 
 /** Zoom with + and -, move with the arrow keys, and show everything with 0. */
 function zoom(plot, event) {
-  const [{ min, max }, [times]] = [plot.scales.x, plot.data];
+  const [{ min, max }, [xValues]] = [plot.scales.x, plot.data];
   const quarter = (max - min) / 4;
   const ranges = {
     "+": [min + quarter, max - quarter],
     "-": [min - 2 * quarter, max + 2 * quarter],
-    0: [times[0], times.at(-1)],
+    0: [xValues[0], xValues.at(-1)],
     ArrowLeft: [min - quarter, max - quarter],
     ArrowRight: [min + quarter, max + quarter],
   };
   const range = ranges[event.key === "=" ? "+" : event.key];
   if (!range || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  const [low, high] = [Math.max(range[0], times[0]), Math.min(range[1], times.at(-1))];
+  const [low, high] = [Math.max(range[0], xValues[0]), Math.min(range[1], xValues.at(-1))];
   if (low < high) plot.setScale("x", { min: low, max: high });
 }
 
@@ -123,11 +128,10 @@ function highlight(plot, lines, label) {
   plot.setSeries(index < 0 ? null : index + 1, { focus: true });
 }
 
-function makeOptions(box, { lines, isTime, isLog, xLabel, setNearest }) {
+function makeOptions(box, { lines, isLabeled, isTime, isLog, xLabel, setNearestLabel }) {
   const style = getComputedStyle(document.documentElement);
-  const [text, line] = ["--muted", "--line"].map((name) => resolve(box, style.getPropertyValue(name)));
-  const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
-  const isLabeled = lines.length <= 2 * MAX_LABELED;
+  const [textColor, lineColor] = ["--muted", "--line"].map((name) => resolveColor(box, style.getPropertyValue(name)));
+  const axis = { stroke: textColor, grid: { stroke: lineColor, width: 1 }, ticks: { stroke: lineColor, width: 1 } };
   const series = lines.map(({ label, color, y }) => ({
     label,
     stroke: color,
@@ -144,16 +148,16 @@ function makeOptions(box, { lines, isTime, isLog, xLabel, setNearest }) {
     legend: { show: false },
     focus: { alpha: 0.15 },
     cursor: { sync: { key: "charts" }, focus: { prox: isLabeled ? -1 : 24 } },
-    hooks: { setSeries: [(_, index) => setNearest(index ? lines[index - 1].label : "")] },
+    hooks: { setSeries: [(_, index) => setNearestLabel(index ? lines[index - 1].label : "")] },
   };
 }
 
 /** Return a colour that a canvas understands. */
-function resolve(box, color) {
+function resolveColor(box, color) {
   box.style.color = color;
-  const resolved = getComputedStyle(box).color;
+  const computedColor = getComputedStyle(box).color;
   box.style.color = "";
-  return resolved;
+  return computedColor;
 }
 
 function describe(title, curves) {
@@ -161,8 +165,8 @@ function describe(title, curves) {
     const [low, high] = findRange(y);
     return `${label}: from ${formatNumber(low)} to ${formatNumber(high)}, last ${formatNumber(y.at(-1))}`;
   });
-  const rest = curves.length - parts.length;
-  return `Curves of ${title}. ${parts.join("; ")}${rest ? `; and ${rest} more curves` : ""}`;
+  const remainder = curves.length - parts.length;
+  return `Curves of ${title}. ${parts.join("; ")}${remainder ? `; and ${remainder} more curves` : ""}`;
 }
 
 const findRange = (numbers) =>

@@ -1,4 +1,4 @@
-// The form with the options of all charts of a page. The address of the page contains them.
+// The form with the options of all charts of a page. The address of the page contains the options.
 
 import { Field } from "./components.js";
 import { replaceQuery } from "./router.js";

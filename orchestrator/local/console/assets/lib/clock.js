@@ -1,8 +1,8 @@
-// The present time.
+// The current time.
 
 import { useEffect, useState } from "./ui.js";
 
-/** Return the present time in seconds since 1970. The component is drawn again each second while something runs. */
+/** Return the current time in seconds since 1970. The component is drawn again each second while a resource runs. */
 export function useNow(isRunning) {
   const [now, setNow] = useState(Date.now() / 1000);
   useEffect(() => {

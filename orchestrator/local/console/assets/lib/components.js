@@ -59,7 +59,7 @@ function moveFocus(event) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step || !event.target.closest("tbody a")) return;
   const links = [...event.currentTarget.querySelectorAll("tbody td:first-child a")];
-  const current = links.findIndex((link) => link.closest("tr") === event.target.closest("tr"));
-  links[current + step]?.focus();
+  const index = links.findIndex((link) => link.closest("tr") === event.target.closest("tr"));
+  links[index + step]?.focus();
   event.preventDefault();
 }

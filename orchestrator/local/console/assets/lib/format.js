@@ -1,4 +1,4 @@
-// Text of times, durations and sizes.
+// Text of times, durations, sizes and counts.
 
 const DATE = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
@@ -10,11 +10,11 @@ export function formatDuration(seconds) {
   if (!(seconds >= 0)) return "";
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
-  const first = units.findIndex(([, size]) => seconds >= size);
-  let rest = Math.round(seconds);
-  const parts = units.slice(first, first + 2).map(([name, size]) => {
-    const count = Math.floor(rest / size);
-    rest -= count * size;
+  const unitIndex = units.findIndex(([, size]) => seconds >= size);
+  let remainder = Math.round(seconds);
+  const parts = units.slice(unitIndex, unitIndex + 2).map(([name, size]) => {
+    const count = Math.floor(remainder / size);
+    remainder -= count * size;
     return count ? `${count} ${name}` : "";
   });
   return parts.filter(Boolean).join(" ");
@@ -26,6 +26,9 @@ export function formatBytes(count) {
   for (; count >= 1000 && unit < units.length - 1; unit++) count /= 1000;
   return `${unit ? count.toFixed(1) : count} ${units[unit]}`;
 }
+
+/** Return a count with its noun, such as `1 line` or `2 lines`. */
+export const formatCount = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 /** Return `name/id` for the ARN of an execution, `…:pipeline/name/execution/id`. */
 export const shortenArn = (arn) => arn.split(":").pop().split("/").filter((_, index) => index % 2).join("/");

@@ -1,32 +1,34 @@
-// Changes of resources, logs and metrics, as the server reports them in a stream of server-sent events.
-// All tabs of a browser share one stream, because browsers open at most six connections to a server: one tab reads the
-// stream and passes the events on. When this tab is closed, another one takes over.
+// Changes of resources, logs and metrics, as the server reports them in a stream of server-sent events. All tabs of a
+// browser share one stream, because browsers open at most six connections to a server: one tab reads the stream and
+// sends the events to the other tabs. When this tab is closed, another tab reads the stream.
 
 import { send } from "./api.js";
 
-const NAME = "microjobs-changes";
-const FIRST_DELAY = 1000;
-const MAX_DELAY = 30000;
+const NAME = "microjobs-changes"; // the name of the channel between tabs, and of the lock of the tab that reads
+const MIN_DELAY_MS = 1000;
+const MAX_DELAY_MS = 30000;
 
 const listeners = new Set();
 const channel = new BroadcastChannel(NAME);
 channel.addEventListener("message", (message) => notify(message.data));
 
-/** Call a function for each event; return a function that stops this. An event names what has changed:
- * `{changes: [{kind, name, arn, status}], logs: [{group, stream}], metrics: [dimensions], many}`. `many` means that
- * anything may have changed. A hidden tab gets no events, and one such event when it becomes visible. */
+/** Call a function for each event; return a function that removes the listener.
+ *
+ * An event names what has changed: `{changes: [{kind, name, arn, status}], logs: [{group, stream}], metrics:
+ * [dimensions], isTruncated}`. If `isTruncated` is true, the lists are empty, and anything may have changed. A hidden
+ * tab gets no events. When it becomes visible, it gets an event with `isTruncated`. */
 export function onChanges(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
 
-const MANY = { changes: [], logs: [], metrics: [], many: true };
-let hasMissed = false;
+const UNKNOWN_CHANGES = { changes: [], logs: [], metrics: [], isTruncated: true };
+let hasMissedEvents = false;
 
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden || !hasMissed) return;
-  hasMissed = false;
-  notify(MANY);
+  if (document.hidden || !hasMissedEvents) return;
+  hasMissedEvents = false;
+  notify(UNKNOWN_CHANGES);
 });
 
 /** Read the stream as soon as no other tab reads it. */
@@ -35,15 +37,15 @@ export function startChanges() {
 }
 
 async function readForever() {
-  for (let delay = FIRST_DELAY; ; delay = Math.min(delay * 2, MAX_DELAY)) {
+  for (let delay = MIN_DELAY_MS; ; delay = Math.min(delay * 2, MAX_DELAY_MS)) {
     try {
       const response = await send("changes");
-      publish(MANY); // changes while there was no stream
-      delay = FIRST_DELAY;
+      publish(UNKNOWN_CHANGES); // report the changes that happened while there was no stream
+      delay = MIN_DELAY_MS;
       for await (const event of readEvents(response.body)) publish(event);
     } catch (error) {
       if (error.code === "NoSession") return;
-      // Otherwise, the server has stopped, or too many consoles are open: try again.
+      // The server has stopped, or too many consoles are open: try again.
     }
     await new Promise((resolve) => setTimeout(resolve, delay));
   }
@@ -65,7 +67,7 @@ function publish(event) {
 }
 
 function notify(event) {
-  hasMissed ||= document.hidden;
+  hasMissedEvents ||= document.hidden;
   if (document.hidden) return;
   for (const listener of listeners) listener(event);
 }

@@ -10,7 +10,8 @@ export const getLogGroup = (kind, name) => kind.logs.group.replace("{name}", nam
 export const isLogOf = (kind, name, { group, stream }) =>
   group === getLogGroup(kind, name) && stream.startsWith(kind.logs.prefix.replace("{name}", name));
 
-/** Return the streams of a resource, `[{name, host, first, last}]`, with times in seconds; empty if there are none. */
+/** Return the streams of a resource, `[{name, host, firstTime, lastTime}]`. The times of the first and the last line are
+ * in seconds since 1970. */
 export async function listStreams(kind, name, signal) {
   const request = { logGroupName: getLogGroup(kind, name), logStreamNamePrefix: kind.logs.prefix.replace("{name}", name) };
   if (!request.logStreamNamePrefix) delete request.logStreamNamePrefix;
@@ -24,7 +25,7 @@ export async function listStreams(kind, name, signal) {
   return streams.map((stream) => ({ ...stream, host: shorten(stream, streams) }));
 }
 
-/** Return a host's name without the time of its start, unless a host of the same name started earlier or later. */
+/** Return a host's name without the time of its start, unless several hosts have the same name without this time. */
 function shorten(stream, streams) {
   const strip = (host) => host.replace(/-\d{10,}$/, "");
   const name = strip(stream.host);
@@ -37,11 +38,12 @@ function ignoreMissingGroup(error) {
 }
 
 function describe(stream, prefix) {
-  const [first, last] = [stream.firstEventTimestamp, stream.lastEventTimestamp].map((time) => time && time / 1000);
-  return { name: stream.logStreamName, host: stream.logStreamName.slice(prefix.length), first, last };
+  const [firstTime, lastTime] = [stream.firstEventTimestamp, stream.lastEventTimestamp].map((time) => time && time / 1000);
+  return { name: stream.logStreamName, host: stream.logStreamName.slice(prefix.length), firstTime, lastTime };
 }
 
-/** Read lines from a position: `f/<offset>` forward, `b/<offset>` backward, or from the end without a position. */
+/** Read lines from a position: `f/<offset>` forward, `b/<offset>` backward, or from the end without a position. Return
+ * `{lines, before, after}`, with the positions from which the neighbouring lines can be read. */
 export async function readLines(group, stream, position, limit, signal) {
   const members = { logGroupName: group, logStreamName: stream, limit, ...(position && { nextToken: position }) };
   const answer = await call("logs", "GetLogEvents", members, { signal });

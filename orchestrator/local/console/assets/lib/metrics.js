@@ -6,10 +6,10 @@ const PERIODS = [1, 5, 10, 30, 60, 300, 900, 3600, 86400];
 const MAX_POINTS = 2000;
 const MAX_QUERIES = 500;
 const MINUTE = 60;
-const LATE_SECONDS = 60; // points arrive at most so late; later ones appear when the page is opened again
-const COUNTS = /^Invocations|Errors$/;
+const LATE_SECONDS = 60; // maximum delay of points; points with a longer delay appear when the page is opened again
+const COUNT_METRICS = /^Invocations|Errors$/;
 
-/** Return the metrics that have a dimension, as CloudWatch describes them. */
+/** Return at most MAX_QUERIES metrics that have a dimension, as CloudWatch describes them. */
 export async function listMetrics(name, value, signal) {
   const metrics = [];
   for (let token = {}; token; ) {
@@ -26,10 +26,10 @@ export const arePointsOf = (id, dimensions) =>
   Object.values(dimensions).some((value) => value === id || value.startsWith(`${id}/`));
 
 /** Return the curves of metrics between two times, `[{metric, times, values}]`, with times in seconds since 1970. A
- * curve has at most `MAX_POINTS` points: a longer time has longer periods. */
+ * curve has at most `MAX_POINTS` points, so the points of a longer time have longer periods. */
 export const readCurves = (metrics, start, end, signal) => new CurveReader().read(metrics, start, end, signal);
 
-/** Reads curves repeatedly. Each time, it requests only the last periods: those that may have new points. */
+/** Reads curves repeatedly. Each time, it requests only the last periods, because only they may have new points. */
 export class CurveReader {
   constructor() {
     this.reset(null, 0);
@@ -42,24 +42,28 @@ export class CurveReader {
   /** Return curves as `readCurves` does. */
   async read(metrics, start, end, signal) {
     const period = PERIODS.find((seconds) => (end - start) / seconds <= MAX_POINTS) ?? PERIODS.at(-1);
-    const first = Math.floor(start / MINUTE) * MINUTE; // CloudWatch rounds times down in the same way
-    if (period !== this.period || first !== this.start) this.reset(period, first);
-    const overlap = first + Math.max(0, Math.floor((this.end - LATE_SECONDS - first) / period)) * period;
+    const roundedStart = Math.floor(start / MINUTE) * MINUTE; // CloudWatch rounds times down in the same way
+    if (period !== this.period || roundedStart !== this.start) this.reset(period, roundedStart);
+    const newStart = roundedStart + Math.max(0, Math.floor((this.end - LATE_SECONDS - roundedStart) / period)) * period;
     const isKnown = (metric) => this.curves.has(JSON.stringify(metric));
-    await this.add(metrics.filter(isKnown), overlap, end, signal);
-    await this.add(metrics.filter((metric) => !isKnown(metric)), first, end, signal);
+    await this.add(metrics.filter(isKnown), newStart, end, signal);
+    await this.add(metrics.filter((metric) => !isKnown(metric)), roundedStart, end, signal);
     this.end = end;
     return metrics.map((metric) => this.curves.get(JSON.stringify(metric))).filter((curve) => curve?.times.length);
   }
 
-  /** Replace the points since a time. */
+  /** Request the points between two times. They replace all points of the curves from `begin` on. */
   async add(metrics, begin, end, signal) {
-    const series = metrics.map((metric) => ({ metric, stat: COUNTS.test(metric.MetricName) ? "Sum" : "Average" }));
+    const series = metrics.map((metric) => ({ metric, stat: COUNT_METRICS.test(metric.MetricName) ? "Sum" : "Average" }));
     for (const { metric, times, values } of await readSeries(series, this.period, begin, end, signal)) {
-      const old = this.curves.get(JSON.stringify(metric)) ?? { times: [], values: [] };
-      const kept = old.times.findIndex((time) => time >= begin);
-      const keep = (list) => (kept < 0 ? list : list.slice(0, kept));
-      const curve = { metric, times: [...keep(old.times), ...times], values: [...keep(old.values), ...values] };
+      const oldCurve = this.curves.get(JSON.stringify(metric)) ?? { times: [], values: [] };
+      const index = oldCurve.times.findIndex((time) => time >= begin); // of the first point to replace
+      const cut = (list) => (index < 0 ? list : list.slice(0, index));
+      const curve = {
+        metric,
+        times: [...cut(oldCurve.times), ...times],
+        values: [...cut(oldCurve.values), ...values],
+      };
       this.curves.set(JSON.stringify(metric), curve);
     }
   }
@@ -69,11 +73,11 @@ export class CurveReader {
 export async function readTotals(metrics, start, end, signal) {
   const stats = ["Sum", "SampleCount", "Maximum"];
   const series = metrics.flatMap((metric) => stats.map((stat) => ({ metric, stat })));
-  const results = (await readSeries(series, MINUTE, start, end, signal)).map((one) => one.values);
-  const add = (values) => values.reduce((sum, value) => sum + value, 0);
+  const results = (await readSeries(series, MINUTE, start, end, signal)).map((result) => result.values);
+  const addUp = (values) => values.reduce((sum, value) => sum + value, 0);
   return metrics.map((metric, index) => {
     const [sums, counts, maxima] = results.slice(index * stats.length);
-    return { metric, sum: add(sums), count: add(counts), maximum: Math.max(...maxima) };
+    return { metric, sum: addUp(sums), count: addUp(counts), maximum: Math.max(...maxima) };
   });
 }
 

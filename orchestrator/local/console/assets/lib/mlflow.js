@@ -8,8 +8,8 @@ export const isMlflow = (kind) => ["mlflow-tracking-server", "mlflow-app"].inclu
 
 export function MlflowButton({ kind, id, status }) {
   const [error, setError] = useState(null);
-  const { transitional, active } = kind.lifecycle;
-  if (!active.includes(status) || transitional.includes(status)) return null;
+  const { transitionalStatuses, activeStatuses } = kind.lifecycle;
+  if (!activeStatuses.includes(status) || transitionalStatuses.includes(status)) return null;
   const open = async () => {
     const operation = `CreatePresigned${kind.noun}Url`;
     const { AuthorizedUrl: address } = await call("sagemaker", operation, { [kind.identifierMember]: id });

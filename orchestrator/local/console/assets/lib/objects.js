@@ -9,19 +9,21 @@ export function makeUriHref(uri) {
   return makeHref(["buckets", bucket], { prefix: key.join("/") });
 }
 
-/** Return the size, the type and the metadata of an object. The result of HeadObject has the names of HTTP headers. */
+/** Return the facts about an object that its page shows. The result of HeadObject has the names of HTTP headers. */
 export async function describeObject(bucket, key, signal) {
-  const found = await call("s3", "HeadObject", { Bucket: bucket, Key: key }, { signal });
+  const headers = await call("s3", "HeadObject", { Bucket: bucket, Key: key }, { signal });
   return {
-    size: found["Content-Length"],
-    type: found["Content-Type"],
-    changed: found["Last-Modified"],
-    etag: found.ETag,
-    metadata: found["x-amz-meta-"] ?? {},
+    size: headers["Content-Length"],
+    type: headers["Content-Type"],
+    changed: headers["Last-Modified"],
+    etag: headers.ETag,
+    metadata: headers["x-amz-meta-"] ?? {},
   };
 }
 
-/** Return the first bytes of an object, at most 8 MiB. */
+/** Return the first bytes of an object.
+ *
+ * @param bytes the number of bytes, at most 8 MiB. */
 export async function readStart(bucket, key, bytes, signal) {
   return new Uint8Array(await (await send("objects/preview", { bucket, key, bytes }, { signal })).arrayBuffer());
 }

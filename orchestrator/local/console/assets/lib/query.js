@@ -1,31 +1,34 @@
-// Data of a page: they are requested again when a resource changes.
+// Data of a page, which are requested again when a resource changes.
 
 import { onChanges } from "./live.js";
 import { useEffect, useRef, useState } from "./ui.js";
 
-const MIN_INTERVAL = 500;
-const MIN_POINTS_INTERVAL = 1000;
+const MIN_INTERVAL_MS = 500;
+const MIN_POINTS_INTERVAL_MS = 1000;
 
-/** Return `{data, error, isLoading, reload}` of an async function, which gets an AbortSignal.
+/** Call an async function, and return its result as `{data, error, isLoading, reload}`.
  *
- * @param keys the function runs again when one of these values changes.
- * @param isAffected returns whether a changed resource, `{kind, name, arn, status}`, affects the data; null: none does.
- * @param hasPoints returns whether new points of a metric, given by its dimensions, affect the data; null: none do.
+ * @param load the function; its argument is an AbortSignal.
+ * @param keys the function is called again when one of these values changes.
+ * @param usesResource returns whether the data depend on a changed resource, `{kind, name, arn, status}`; null if they
+ *   depend on no resource.
+ * @param usesMetric returns whether the data depend on a metric with new points; the argument is its dimensions; null
+ *   if they depend on no metric.
  */
-export function useQuery(load, keys, isAffected = null, hasPoints = null) {
+export function useQuery(load, keys, usesResource = null, usesMetric = null) {
   const [state, setState] = useState({ data: null, error: null, isLoading: true });
   const latest = useRef(null);
-  latest.current = { load, isAffected: isAffected ?? never, hasPoints: hasPoints ?? never };
+  latest.current = { load, usesResource: usesResource ?? returnFalse, usesMetric: usesMetric ?? returnFalse };
   const reload = useRef(() => {});
   useEffect(() => {
-    const interval = hasPoints ? MIN_POINTS_INTERVAL : MIN_INTERVAL;
+    const interval = usesMetric ? MIN_POINTS_INTERVAL_MS : MIN_INTERVAL_MS;
     const loop = new Loop((signal) => latest.current.load(signal), setState, interval);
     reload.current = () => loop.request();
     setState((old) => ({ ...old, isLoading: true }));
     loop.request();
-    const stop = (isAffected || hasPoints) && onChanges((event) => {
-      const { isAffected, hasPoints } = latest.current;
-      if (event.many || event.changes.some(isAffected) || event.metrics.some(hasPoints)) loop.request();
+    const stop = (usesResource || usesMetric) && onChanges((event) => {
+      const { usesResource, usesMetric } = latest.current;
+      if (event.isTruncated || event.changes.some(usesResource) || event.metrics.some(usesMetric)) loop.request();
     });
     return () => {
       loop.stop();
@@ -35,9 +38,9 @@ export function useQuery(load, keys, isAffected = null, hasPoints = null) {
   return { ...state, reload: () => reload.current() };
 }
 
-const never = () => false;
+const returnFalse = () => false;
 
-/** Runs a function again on request: one call at a time, with a minimum interval. */
+/** Calls a function on request: one call at a time, with a minimum interval between calls. */
 class Loop {
   constructor(load, setState, interval) {
     Object.assign(this, { load, setState, interval });

@@ -13,7 +13,7 @@ const MAX_ROWS = 500;
 export function ResourceList({ type, title, path }) {
   const kind = findKind(type);
   const load = (signal) => listResources([kind], { name: "", status: "" }, MAX_ROWS, signal);
-  const { data, error } = useQuery(load, [type], (one) => one.kind === type);
+  const { data, error } = useQuery(load, [type], (change) => change.kind === type);
   const columns = [
     { title: "Name", render: (row) => html`<a href=${makeHref([path, row.id])}>${row.name}</a>` },
     { title: "Status", render: (row) => html`<${Status} kind=${row.kind} status=${row.status} />` },
@@ -25,6 +25,6 @@ export function ResourceList({ type, title, path }) {
     <${Problem} error=${error} />
     ${data?.hasMore && html`<p class="hint">The newest ${MAX_ROWS} are shown.</p>`}
     ${data && html`<${Table} caption=${title} columns=${columns} rows=${data.rows} getKey=${(row) => row.arn}
-      empty=${`No ${kind.words} exists.`} />`}
+      empty=${`No ${kind.displayName} exists.`} />`}
   `;
 }

@@ -6,7 +6,7 @@ import { shortenArn } from "./format.js";
 const NAME_PART = /^[a-zA-Z0-9-]*$/;
 
 /** Reads the resources of one kind. */
-class Source {
+class KindReader {
   constructor(kind, filters) {
     this.kind = kind;
     this.filters = filters;
@@ -39,7 +39,7 @@ class Source {
     return [items.filter((item) => item.name.includes(name)), answer.NextToken];
   }
 
-  /** Search for the parts of all resources: a List request would list the parts of one resource. */
+  /** Search for parts, such as executions: a List request would list only the parts of one resource. */
   async search(signal) {
     const { name, status } = this.filters;
     const filters = [
@@ -68,21 +68,25 @@ function describe(kind, item) {
 
 /** Return up to `count` resources of the kinds, newest first, and whether there are more. */
 export async function listResources(kinds, filters, count, signal) {
-  if (!NAME_PART.test(filters.name)) return { rows: [], hasMore: false }; // the server refuses such a filter
-  const sources = kinds
+  // the server refuses a filter with other characters
+  if (!NAME_PART.test(filters.name)) return { rows: [], hasMore: false };
+  const readers = kinds
     .filter((kind) => !filters.status || kind.lifecycle.statuses.includes(filters.status))
-    .map((kind) => new Source(kind, filters));
-  await Promise.all(sources.map((source) => source.fill(signal)));
+    .map((kind) => new KindReader(kind, filters));
+  await Promise.all(readers.map((reader) => reader.fill(signal)));
   const rows = [];
-  for (let next = findNewest(sources); next; next = findNewest(sources)) {
+  for (let reader = findNewest(readers); reader; reader = findNewest(readers)) {
     if (rows.length === count) return { rows, hasMore: true };
-    rows.push(next.buffer.shift());
-    await next.fill(signal);
+    rows.push(reader.buffer.shift());
+    await reader.fill(signal);
   }
   return { rows, hasMore: false };
 }
 
-function findNewest(sources) {
-  const waiting = sources.filter((source) => source.buffer.length);
-  return waiting.reduce((best, one) => (best && best.buffer[0].created >= one.buffer[0].created ? best : one), null);
+/** Return the reader with the newest resource; null if all resources have been read. */
+function findNewest(readers) {
+  const filledReaders = readers.filter((reader) => reader.buffer.length);
+  return filledReaders.reduce(
+    (newest, reader) => (newest && newest.buffer[0].created >= reader.buffer[0].created ? newest : reader), null,
+  );
 }

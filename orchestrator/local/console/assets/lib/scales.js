@@ -1,47 +1,47 @@
-// Scales of plots. A scale converts a value to its place on an axis: a number from 0 to 1.
+// Scales of plots. A scale converts a value to its position on an axis: a number from 0 to 1.
 
 import { formatNumber } from "./chart.js";
 
-const MIN_LOG_RATIO = 1000; // of the largest to the smallest value
+const MIN_LOG_RATIO = 1000; // minimum ratio of the largest to the smallest value
 
 export const toNumber = (value) => (value === "" || value === null || value === undefined ? NaN : Number(value));
 
-/** Return the scale of values, `{isNumeric, canBeLog, isLog, place, invert, ticks}`. If a value is not a number, all
- * values are categories. `place` returns the place of a value, and null if it has none. `invert` returns the number at
- * a place; for categories, the place itself.
+/** Return the scale of values, `{isNumeric, canBeLog, isLog, toPosition, invert, ticks}`. If a value is not a number,
+ * all values are categories. `toPosition` returns the position of a value, or null if the value has no position.
+ * `invert` returns the number at a position; for categories, the position itself. `ticks` are `{position, label}`.
  *
  * @param values numbers and texts; undefined values and empty texts are ignored.
- * @param wantsLog whether a scale of positive numbers is logarithmic; by default, this depends on MIN_LOG_RATIO. */
-export function makeScale(values, wantsLog) {
-  const present = values.filter((value) => value !== undefined && value !== "");
-  const numbers = present.map(toNumber);
-  return present.length && numbers.every(Number.isFinite) ? makeNumericScale(numbers, wantsLog) : makeCategories(present);
+ * @param isLogChosen whether a scale of positive numbers is logarithmic; if undefined, MIN_LOG_RATIO decides. */
+export function makeScale(values, isLogChosen) {
+  const axisValues = values.filter((value) => value !== undefined && value !== "");
+  const numbers = axisValues.map(toNumber);
+  return axisValues.length && numbers.every(Number.isFinite) ? makeNumericScale(numbers, isLogChosen) : makeCategories(axisValues);
 }
 
-function makeNumericScale(numbers, wantsLog) {
+function makeNumericScale(numbers, isLogChosen) {
   const [low, high] = findRange(numbers);
   const canBeLog = low > 0;
-  const isLog = canBeLog && (wantsLog ?? high / low >= MIN_LOG_RATIO);
+  const isLog = canBeLog && (isLogChosen ?? high / low >= MIN_LOG_RATIO);
   const [convert, revert] = isLog ? [Math.log, Math.exp] : [(number) => number, (number) => number];
-  const [first, last] = low === high ? [convert(low) - 0.5, convert(low) + 0.5] : [convert(low), convert(high)];
-  const place = (value) => (Number.isFinite(toNumber(value)) ? (convert(toNumber(value)) - first) / (last - first) : null);
-  const invert = (at) => revert(first + at * (last - first));
-  const ticks = (low === high ? [low] : [low, high]).map((value) => ({ at: place(value), label: formatNumber(value) }));
-  return { isNumeric: true, canBeLog, isLog, place, invert, ticks };
+  const [start, end] = low === high ? [convert(low) - 0.5, convert(low) + 0.5] : [convert(low), convert(high)];
+  const toPosition = (value) => (Number.isFinite(toNumber(value)) ? (convert(toNumber(value)) - start) / (end - start) : null);
+  const invert = (position) => revert(start + position * (end - start));
+  const ticks = (low === high ? [low] : [low, high]).map((value) => ({ position: toPosition(value), label: formatNumber(value) }));
+  return { isNumeric: true, canBeLog, isLog, toPosition, invert, ticks };
 }
 
 function makeCategories(values) {
   const names = [...new Set(values.map(String))].sort();
   const locate = (index) => (names.length === 1 ? 0.5 : index / (names.length - 1));
-  const place = (value) => (names.includes(String(value)) ? locate(names.indexOf(String(value))) : null);
-  const ticks = names.map((label, index) => ({ at: locate(index), label }));
-  return { isNumeric: false, canBeLog: false, isLog: false, place, invert: (at) => at, ticks };
+  const toPosition = (value) => (names.includes(String(value)) ? locate(names.indexOf(String(value))) : null);
+  const ticks = names.map((label, index) => ({ position: locate(index), label }));
+  return { isNumeric: false, canBeLog: false, isLog: false, toPosition, invert: (position) => position, ticks };
 }
 
 /** Return whether a value is in a range, `[low, high]` in the units of `invert`. The range null contains all values. */
 export function isInRange(scale, range, value) {
-  const position = scale.isNumeric ? toNumber(value) : scale.place(value);
-  return range === null || (position !== null && position >= range[0] && position <= range[1]);
+  const number = scale.isNumeric ? toNumber(value) : scale.toPosition(value);
+  return range === null || (number !== null && number >= range[0] && number <= range[1]);
 }
 
 const findRange = (numbers) =>

@@ -1,4 +1,4 @@
-// What most modules need to make components: the `html` template, and Preact's hooks.
+// The basis of components: the `html` template, and Preact's hooks.
 
 import htm from "../vendor/htm.js";
 import { Fragment, h, render } from "../vendor/preact.js";

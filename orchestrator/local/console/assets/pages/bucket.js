@@ -69,9 +69,9 @@ async function listKeys(bucket, prefix, count, signal) {
   for (let token = {}; token; ) {
     const members = { Bucket: bucket, Prefix: prefix, Delimiter: "/", ...token };
     const answer = await call("s3", "ListObjectsV2", members, { signal });
-    const folders = (answer.CommonPrefixes ?? []).map((one) => ({ key: one.Prefix, isFolder: true }));
-    const objects = (answer.Contents ?? []).map((one) => ({ key: one.Key, size: one.Size, changed: one.LastModified }));
-    rows.push(...[...folders, ...objects].sort((one, other) => (one.key < other.key ? -1 : 1)));
+    const folders = (answer.CommonPrefixes ?? []).map((common) => ({ key: common.Prefix, isFolder: true }));
+    const objects = (answer.Contents ?? []).map((object) => ({ key: object.Key, size: object.Size, changed: object.LastModified }));
+    rows.push(...[...folders, ...objects].sort((first, second) => (first.key < second.key ? -1 : 1)));
     token = answer.NextContinuationToken ? { ContinuationToken: answer.NextContinuationToken } : null;
     if (rows.length > count) break;
   }

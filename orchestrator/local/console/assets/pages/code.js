@@ -1,4 +1,4 @@
-// A resource as code for several clients, and a form that creates a similar one.
+// A resource as code for several clients, and a form that creates a similar resource.
 
 import { call, send } from "../lib/api.js";
 import { Field, Heading, Problem } from "../lib/components.js";
@@ -7,7 +7,7 @@ import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
 
-const MAX_NAME = 63;
+const MAX_NAME_LENGTH = 63;
 
 export function Page({ params }) {
   const kind = findKind(params.type);
@@ -30,23 +30,23 @@ function Code({ kind, id }) {
 /** Programs as tabs: the keys Left and Right move between them. */
 function Programs({ programs }) {
   const titles = Object.keys(programs);
-  const [shown, setShown] = useState(titles[0]);
+  const [shownTitle, setShownTitle] = useState(titles[0]);
   const move = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
-    const next = titles[(titles.indexOf(shown) + step + titles.length) % titles.length];
-    setShown(next);
-    [...event.currentTarget.children].find((one) => one.textContent === next).focus();
+    const nextTitle = titles[(titles.indexOf(shownTitle) + step + titles.length) % titles.length];
+    setShownTitle(nextTitle);
+    [...event.currentTarget.children].find((button) => button.textContent === nextTitle).focus();
   };
   return html`
     <div role="tablist" aria-label="Clients" class="tabs" onKeyDown=${move}>
       ${titles.map((title) => html`
-        <button role="tab" id=${`tab ${title}`.replaceAll(" ", "-")} aria-selected=${title === shown} aria-controls="program"
-          tabindex=${title === shown ? 0 : -1} onClick=${() => setShown(title)}>${title}</button>
+        <button role="tab" id=${`tab ${title}`.replaceAll(" ", "-")} aria-selected=${title === shownTitle} aria-controls="program"
+          tabindex=${title === shownTitle ? 0 : -1} onClick=${() => setShownTitle(title)}>${title}</button>
       `)}
     </div>
-    <pre id="program" tabindex="0" role="tabpanel" aria-label=${shown}>${programs[shown]}</pre>
-    <${CopyButton} key=${shown} text=${programs[shown]} />
+    <pre id="program" tabindex="0" role="tabpanel" aria-label=${shownTitle}>${programs[shownTitle]}</pre>
+    <${CopyButton} key=${shownTitle} text=${programs[shownTitle]} />
   `;
 }
 
@@ -57,14 +57,14 @@ function CopyButton({ text }) {
 }
 
 async function load(kind, id, signal) {
-  const found = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
-  return (await send("code", { arn: found[kind.arnMember] }, { signal })).json();
+  const description = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
+  return (await send("code", { arn: description[kind.arnMember] }, { signal })).json();
 }
 
 /** Return the members with a new name, if the resource has a name. */
 function rename(kind, members) {
   const name = members[kind.nameMember];
-  return name ? { ...members, [kind.nameMember]: `${name.slice(0, MAX_NAME - 5)}-copy` } : members;
+  return name ? { ...members, [kind.nameMember]: `${name.slice(0, MAX_NAME_LENGTH - 5)}-copy` } : members;
 }
 
 function CloneForm({ kind, request: { operation, members, tokens } }) {
@@ -73,8 +73,8 @@ function CloneForm({ kind, request: { operation, members, tokens } }) {
   const create = async (event) => {
     event.preventDefault();
     try {
-      const news = tokens.map((name) => [name, crypto.randomUUID()]);
-      const answer = await call("sagemaker", operation, { ...JSON.parse(text), ...Object.fromEntries(news) });
+      const newTokens = tokens.map((name) => [name, crypto.randomUUID()]);
+      const answer = await call("sagemaker", operation, { ...JSON.parse(text), ...Object.fromEntries(newTokens) });
       const arn = answer[kind.arnMember];
       location.hash = makeHref(["jobs", kind.type, kind.partOf ? arn : arn.split("/").slice(1).join("/")]);
     } catch (problem) {
@@ -82,7 +82,7 @@ function CloneForm({ kind, request: { operation, members, tokens } }) {
     }
   };
   return html`
-    <h2 id="clone">Create a similar ${kind.words}</h2>
+    <h2 id="clone">Create a similar ${kind.displayName}</h2>
     <form aria-labelledby="clone" onSubmit=${create}>
       <${Field} label="Request">
         <textarea rows="20" cols="100" spellcheck=${false} value=${text} onInput=${(event) => setText(event.target.value)}></textarea>

@@ -3,6 +3,7 @@
 import { Chart, formatNumber } from "../lib/chart.js";
 import { ChartOptions, readChartOptions } from "../lib/chart_options.js";
 import { Field, Heading, Problem, Select, Status, Table } from "../lib/components.js";
+import { formatCount } from "../lib/format.js";
 import { findKind } from "../lib/kinds.js";
 import { onChanges } from "../lib/live.js";
 import { useQuery } from "../lib/query.js";
@@ -16,8 +17,10 @@ import { makeCharts, RunReader } from "./compare/runs.js";
 import { ScatterPlot } from "./compare/scatter.js";
 import { findSource, MAX_RUNS, SOURCES } from "./compare/sources.js";
 
+const MAX_CHOICES = 200; // jobs or other resources from which the user chooses
+
 export function Page({ query }) {
-  const { name, source, value } = findSource(query);
+  const { name, source, selection } = findSource(query);
   const options = Object.entries(SOURCES).map(([key, { title }]) => [key, title]);
   return html`
     <${Heading}>Compare runs<//>
@@ -25,15 +28,15 @@ export function Page({ query }) {
       <${Select} label="Runs" value=${name} options=${options} onChange=${(key) => replaceQuery({ source: key === "jobs" ? "" : key })} />
       ${source.type && html`<${ResourceChoice} key=${source.type} ...${source} query=${query} />`}
     </div>
-    ${name === "jobs" && html`<${JobChoice} query=${query} names=${value.split(",").filter(Boolean)} />`}
-    ${value && html`<${Comparison} key=${`${name} ${value}`} query=${query} source=${source} value=${value} />`}
+    ${name === "jobs" && html`<${JobChoice} query=${query} names=${selection.split(",").filter(Boolean)} />`}
+    ${selection && html`<${Comparison} key=${`${name} ${selection}`} query=${query} source=${source} selection=${selection} />`}
   `;
 }
 
 /** Lets the user choose the tuning job, experiment or pipeline whose runs are compared. */
 function ResourceChoice({ type, label, query }) {
   const kind = findKind(type);
-  const load = (signal) => listResources([kind], { name: "", status: "" }, MAX_RUNS, signal);
+  const load = (signal) => listResources([kind], { name: "", status: "" }, MAX_CHOICES, signal);
   const { data, error } = useQuery(load, [type], (change) => change.kind === type);
   const names = [...new Set([query.of, ...(data?.rows ?? []).map((row) => row.name)])].filter(Boolean);
   return html`
@@ -45,10 +48,10 @@ function ResourceChoice({ type, label, query }) {
 
 function JobChoice({ query, names }) {
   const kind = findKind("training-job");
-  const load = (signal) => listResources([kind], { name: query.name ?? "", status: "" }, MAX_RUNS, signal);
+  const load = (signal) => listResources([kind], { name: query.name ?? "", status: "" }, MAX_CHOICES, signal);
   const { data, error } = useQuery(load, [query.name], (change) => change.kind === kind.type);
-  const choose = (chosen) => replaceQuery({ ...query, jobs: [...new Set(chosen)].slice(0, MAX_RUNS).join() });
-  const toggle = (name, isChosen) => choose(isChosen ? [...names, name] : names.filter((one) => one !== name));
+  const choose = (chosenNames) => replaceQuery({ ...query, jobs: [...new Set(chosenNames)].slice(0, MAX_RUNS).join() });
+  const toggle = (name, isChosen) => choose(isChosen ? [...names, name] : names.filter((chosenName) => chosenName !== name));
   return html`
     <form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
       <${Field} label="Name contains">
@@ -72,15 +75,15 @@ function JobChoice({ query, names }) {
   `;
 }
 
-function useRuns(source, value) {
-  const reader = useMemo(() => new RunReader(source, value), []);
+function useRuns(source, selection) {
+  const reader = useMemo(() => new RunReader(source, selection), []);
   const result = useQuery((signal) => reader.read(signal), []);
   useEffect(() => onChanges((event) => reader.discardChanged(event) && result.reload()), []);
   return result;
 }
 
-function Comparison({ query, source, value }) {
-  const { data, error } = useRuns(source, value);
+function Comparison({ query, source, selection }) {
+  const { data, error } = useRuns(source, selection);
   const [highlighted, setHighlighted] = useState("");
   const [settings, setSettings] = useState({});
   const changeAxis = (name, changes) => setSettings((old) => ({ ...old, [name]: { ...old[name], ...changes } }));
@@ -97,7 +100,7 @@ function Comparison({ query, source, value }) {
       <${Select} label="Highlighted run" value=${highlighted} onChange=${setHighlighted}
         options=${[["", "none"], ...runs.map((run) => [run.name, run.name])]} />
       <p class="hint">Drag along an axis to choose a range of values. A click on the axis removes the range.</p>
-      <${Parallel} runs=${data.runs} axes=${axes.filter((axis) => axis.isShown)} selected=${new Set(runs.map((run) => run.name))}
+      <${Parallel} runs=${data.runs} axes=${axes.filter((axis) => axis.isShown)} chosenNames=${new Set(runs.map((run) => run.name))}
         onRange=${(name, range) => changeAxis(name, { range })} ...${highlightProps} />
       <${AxesForm} axes=${axes} onChange=${changeAxis} />
       <${ScatterPlot} query=${query} runs=${runs} columns=${data.columns} ...${highlightProps} />
@@ -108,7 +111,7 @@ function Comparison({ query, source, value }) {
 
 const isInAllRanges = (run, axes) => axes.every(({ name, scale, range }) => isInRange(scale, range, run.values[name] ?? ""));
 
-/** Round numbers. Parameters are texts, and are shown unchanged. */
+/** Return a number in a short form. Parameters are texts, which are returned unchanged. */
 const formatValue = (value) => (typeof value === "number" ? formatNumber(value) : value);
 
 function RunTable({ data, runs, type, onHighlight }) {
@@ -121,7 +124,7 @@ function RunTable({ data, runs, type, onHighlight }) {
   const highlightRow = (event) => onHighlight(runs[event.target.closest("tbody tr")?.sectionRowIndex]?.name ?? "");
   return html`
     <h2>Hyperparameters and final metrics</h2>
-    <p role="status" class="hint">${runs.length} of ${data.runs.length} runs are in the chosen ranges.</p>
+    <p role="status" class="hint">In the chosen ranges: ${runs.length} of ${formatCount(data.runs.length, "run")}.</p>
     <div class="runs" onMouseOver=${highlightRow} onFocusIn=${highlightRow} onMouseLeave=${() => onHighlight("")}>
       <${Table} caption="Hyperparameters and final metrics" columns=${columns} rows=${runs} getKey=${(run) => run.name}
         empty="No run is in the chosen ranges." />

@@ -13,8 +13,8 @@ import { loadTraffic } from "./endpoint/traffic.js";
 
 export function Page({ params: { id } }) {
   const kind = findKind("endpoint");
-  const isAffected = (one) => (one.kind === "endpoint" && one.name === id) || one.kind === "inference-component";
-  const { data, error } = useQuery((signal) => loadEndpoint(id, signal), [id], isAffected);
+  const usesResource = (change) => (change.kind === "endpoint" && change.name === id) || change.kind === "inference-component";
+  const { data, error } = useQuery((signal) => loadEndpoint(id, signal), [id], usesResource);
   const status = data?.endpoint.EndpointStatus;
   return html`
     <${Heading}>${id}<//>
@@ -81,10 +81,10 @@ const formatLatency = (microseconds) => (microseconds >= 0 ? `${(microseconds / 
 
 function Traffic({ data }) {
   const name = data.endpoint.EndpointName;
-  const names = [name, ...data.components.map((one) => one.name)];
+  const names = [name, ...data.components.map((component) => component.name)];
   const load = (signal) => loadTraffic(name, data.components, signal);
-  const hasPoints = (dimensions) => names.some((one) => arePointsOf(one, dimensions));
-  const { data: traffic, error } = useQuery(load, [names.join()], null, hasPoints);
+  const usesMetric = (dimensions) => names.some((name) => arePointsOf(name, dimensions));
+  const { data: traffic, error } = useQuery(load, [names.join()], null, usesMetric);
   return html`
     <h2>Requests in the last hour</h2>
     <${Problem} error=${error} />

@@ -14,8 +14,8 @@ import { Timeline } from "./execution/timeline.js";
 
 export function Page({ params: { name, id } }) {
   const kind = findKind("pipeline-execution");
-  const isAffected = (one) => one.name === id || one.name.startsWith(`${id}/`);
-  const { data, error, reload } = useQuery((signal) => loadExecution(name, id, signal), [name, id], isAffected);
+  const usesResource = (change) => change.name === id || change.name.startsWith(`${id}/`);
+  const { data, error, reload } = useQuery((signal) => loadExecution(name, id, signal), [name, id], usesResource);
   const status = data?.execution.PipelineExecutionStatus;
   const isRunning = Boolean(data && isActive(kind, status));
   const now = useNow(isRunning);

@@ -16,7 +16,7 @@ const COLUMNS = [
 ];
 
 export function Page() {
-  const { data, error } = useQuery(load, [], (one) => one.kind === "model-package-group");
+  const { data, error } = useQuery(load, [], (change) => change.kind === "model-package-group");
   return html`
     <${Heading}>Model package groups<//>
     <${Problem} error=${error} />

@@ -1,4 +1,4 @@
-// One job, endpoint or execution: the failure reason first, then times, data, hosts, history and all members.
+// One resource, such as a job: the failure reason first, then times, data, hosts, history and all members.
 
 import { call } from "../lib/api.js";
 import { Heading, Problem, Status, Table, Time } from "../lib/components.js";
@@ -18,14 +18,14 @@ export function Page({ params }) {
 
 function Job({ kind, id }) {
   const load = (signal) => loadJob(kind, id, signal);
-  const { data, error, reload } = useQuery(load, [kind.type, id], (one) => isChangeOf(kind, id, one));
+  const { data, error, reload } = useQuery(load, [kind.type, id], (change) => isChangeOf(kind, id, change));
   const status = data?.job[kind.statusMember];
   return html`
     <${Heading}>${data?.name ?? id}<//>
     <${Problem} error=${error} />
     ${data && html`
       <div class="actions">
-        <span>${kind.words}</span>
+        <span>${kind.displayName}</span>
         ${status && html`<${Status} kind=${kind} status=${status} />`}
         ${data.streams.length > 0 && html`<a href=${makeHref(["logs", kind.type, id])}>Logs</a>`}
         ${kind.logs && html`<a href=${makeHref(["metrics", kind.type, id])}>Metrics</a>`}
@@ -38,8 +38,8 @@ function Job({ kind, id }) {
       </div>
       ${data.job.FailureReason && html`<section aria-label="Failure reason" class="failure-reason">${data.job.FailureReason}</section>`}
       <${Summary} kind=${kind} job=${data.job} />
-      <${Locations} title="Inputs" locations=${data.locations.filter((one) => !one.isOutput)} />
-      <${Locations} title="Outputs" locations=${data.locations.filter((one) => one.isOutput)} />
+      <${Locations} title="Inputs" locations=${data.locations.filter((location) => !location.isOutput)} />
+      <${Locations} title="Outputs" locations=${data.locations.filter((location) => location.isOutput)} />
       <${Hosts} kind=${kind} id=${id} streams=${data.streams} />
       <${History} changes=${data.job.SecondaryStatusTransitions} />
       <h2>All members</h2>
@@ -67,8 +67,9 @@ function findLocations(value, path = []) {
 function StopButton({ kind, id, status, onStop }) {
   const [error, setError] = useState(null);
   const operation = kind.operations.Stop;
-  const { transitional, active } = kind.lifecycle;
-  if (!operation || !active.includes(status) || transitional.slice(1).includes(status)) return null;
+  if (!operation) return null; // kinds without a life cycle, such as models, have no operation Stop
+  const { transitionalStatuses, activeStatuses } = kind.lifecycle;
+  if (!activeStatuses.includes(status) || transitionalStatuses.slice(1).includes(status)) return null;
   const stop = () => call("sagemaker", operation, makeStopRequest(kind, id)).then(onStop, setError);
   return html`<button onClick=${stop}>Stop</button><${Problem} error=${error} />`;
 }
@@ -83,7 +84,7 @@ function Summary({ kind, job }) {
   const start = job[startMember] ?? job.CreationTime;
   const status = job[kind.statusMember];
   const end = job[endMember] ?? (kind.lifecycle && isActive(kind, status) ? Date.now() / 1000 : job.LastModifiedTime);
-  const mlflow = job.MlflowConfig ?? job.MLflowConfig; // of a job, and of an execution
+  const mlflow = job.MlflowConfig ?? job.MLflowConfig; // the fields of a job, and of an execution
   const facts = [
     ["ARN", job[kind.arnMember]],
     ["Created", html`<${Time} seconds=${job.CreationTime} />`],
@@ -101,8 +102,8 @@ function Summary({ kind, job }) {
 }
 
 function ResourceLink({ arn }) {
-  const found = parseArn(arn);
-  return found ? html`<a href=${makeHref(["jobs", found.kind.type, found.id])}>${arn}</a>` : arn;
+  const resource = parseArn(arn);
+  return resource ? html`<a href=${makeHref(["jobs", resource.kind.type, resource.id])}>${arn}</a>` : arn;
 }
 
 const LOCATION_COLUMNS = [
@@ -119,8 +120,8 @@ const Locations = ({ title, locations }) =>
 function Hosts({ kind, id, streams }) {
   const columns = [
     { title: "Host", render: (row) => html`<a href=${makeHref(["logs", kind.type, id], { stream: row.name })}>${row.host}</a>` },
-    { title: "First line", render: (row) => html`<${Time} seconds=${row.first} />` },
-    { title: "Last line", render: (row) => html`<${Time} seconds=${row.last} />` },
+    { title: "First line", render: (row) => html`<${Time} seconds=${row.firstTime} />` },
+    { title: "Last line", render: (row) => html`<${Time} seconds=${row.lastTime} />` },
   ];
   return streams.length === 0 ? null : html`
     <h2>Hosts</h2>

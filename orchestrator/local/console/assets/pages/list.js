@@ -1,4 +1,4 @@
-// The list of jobs, endpoints and executions.
+// The list of jobs, endpoints, executions and other resources that run.
 
 import { useNow } from "../lib/clock.js";
 import { Field, Heading, Problem, Select, Status, Table, Time } from "../lib/components.js";
@@ -32,7 +32,7 @@ export function Page({ query }) {
   const kinds = listRunningKinds().filter((kind) => !type || kind.type === type);
   const types = new Set(kinds.map((kind) => kind.type));
   const load = (signal) => listResources(kinds, { status, name }, count, signal);
-  const { data, error, isLoading } = useQuery(load, [type, status, name, count], (one) => types.has(one.kind));
+  const { data, error, isLoading } = useQuery(load, [type, status, name, count], (change) => types.has(change.kind));
   const change = (changes) => replaceQuery({ ...query, ...changes });
   return html`
     <${Heading}>Jobs, endpoints and executions<//>
@@ -60,9 +60,9 @@ function Filters({ kinds, type, status, name, change }) {
         <input type="search" value=${name} onInput=${(event) => change({ name: event.target.value })} />
       <//>
       <${Select} label="Kind" value=${type} onChange=${(kind) => change({ kind, status: "" })}
-        options=${[["", "all"], ...listRunningKinds().map((kind) => [kind.type, kind.words])]} />
+        options=${[["", "all"], ...listRunningKinds().map((kind) => [kind.type, kind.displayName])]} />
       <${Select} label="Status" value=${status} onChange=${(value) => change({ status: value })}
-        options=${[["", "all"], ...statuses.map((one) => [one, one])]} />
+        options=${[["", "all"], ...statuses.map((item) => [item, item])]} />
     </form>
   `;
 }

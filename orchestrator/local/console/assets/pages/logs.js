@@ -20,11 +20,11 @@ export function Page({ params, query }) {
 
 function Logs({ kind, id, query }) {
   const load = (signal) => loadStreams(kind, id, signal);
-  const { data, error, reload } = useQuery(load, [kind.type, id], (one) => isChangeOf(kind, id, one));
+  const { data, error, reload } = useQuery(load, [kind.type, id], (change) => isChangeOf(kind, id, change));
   const [problem, setProblem] = useState(null);
-  const stream = data?.streams.find((one) => one.name === query.stream) ?? data?.streams[0];
+  const stream = data?.streams.find((stream) => stream.name === query.stream) ?? data?.streams[0];
   const group = getLogGroup(kind, id);
-  const isNew = (one) => isLogOf(kind, id, one) && !data?.streams.some((known) => known.name === one.stream);
+  const isNew = (change) => isLogOf(kind, id, change) && !data?.streams.some((stream) => stream.name === change.stream);
   useEffect(() => onChanges((event) => event.logs.some(isNew) && reload()), [data]);
   const change = (changes) => replaceQuery({ ...query, ...changes });
   return html`
@@ -33,14 +33,14 @@ function Logs({ kind, id, query }) {
     ${data && !stream && html`<p role="status">No host has written a line yet.</p>`}
     ${stream && html`
       <div class="filters">
-        <${Select} label="Host" value=${stream.name} options=${data.streams.map((one) => [one.name, one.host])}
+        <${Select} label="Host" value=${stream.name} options=${data.streams.map((item) => [item.name, item.host])}
           onChange=${(name) => change({ stream: name, at: "" })} />
         <${SearchForm} text=${query.find ?? ""} onSearch=${(find) => change({ find })} />
         <button onClick=${() => downloadLog(group, stream.name).catch(setProblem)}>Download</button>
       </div>
       ${query.find && html`<${Matches} key=${`${stream.name}/${query.find}`} group=${group} stream=${stream.name}
         text=${query.find} onChoose=${(at) => change({ at })} />`}
-      <${Lines} key=${`${stream.name}@${query.at ?? ""}`} group=${group} stream=${stream.name} at=${query.at}
+      <${Lines} key=${`${stream.name}@${query.at ?? ""}`} group=${group} stream=${stream.name} chosenOffset=${query.at}
         onEnd=${() => change({ at: "" })} />
     `}
   `;

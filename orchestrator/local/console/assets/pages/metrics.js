@@ -21,10 +21,10 @@ export function Page({ params, query }) {
 }
 
 function Metrics({ kind, id, query }) {
-  const isAffected = (one) => isChangeOf(kind, id, one);
+  const usesResource = (change) => isChangeOf(kind, id, change);
   const reader = useRef(new CurveReader());
   const read = (signal) => load(kind, id, reader.current, signal);
-  const { data, error } = useQuery(read, [kind.type, id], isAffected, (dimensions) => arePointsOf(id, dimensions));
+  const { data, error } = useQuery(read, [kind.type, id], usesResource, (dimensions) => arePointsOf(id, dimensions));
   return html`
     <${Heading}>Metrics of <a href=${makeHref(["jobs", kind.type, id])}>${id}</a><//>
     <${Problem} error=${error} />
@@ -41,8 +41,8 @@ async function load(kind, id, reader, signal) {
   const hosts = await listHosts(kind, id, signal);
   const dimensions = [[kind.nameMember, id], ...hosts.map((host) => ["Host", `${id}/${host}`])];
   const metrics = await Promise.all(dimensions.map(([name, value]) => listMetrics(name, value, signal)));
-  const active = isActive(kind, job[kind.statusMember]);
-  const end = active ? Date.now() / 1000 + 1 : job.LastModifiedTime + 60;
+  const isRunning = isActive(kind, job[kind.statusMember]);
+  const end = isRunning ? Date.now() / 1000 + 1 : job.LastModifiedTime + 60;
   const curves = await reader.read(metrics.flat(), job.CreationTime - 1, end, signal);
   return { charts: groupByName(curves, id) };
 }
@@ -57,7 +57,7 @@ function groupByName(curves, id) {
   const charts = new Map();
   for (const { metric, times, values } of curves) {
     const title = metric.MetricName;
-    const dimension = metric.Dimensions.find((one) => ["Host", "VariantName"].includes(one.Name));
+    const dimension = metric.Dimensions.find((item) => ["Host", "VariantName"].includes(item.Name));
     const label = dimension ? dimension.Value.replace(`${id}/`, "") : title;
     if (!charts.has(title)) charts.set(title, { title, curves: [] });
     charts.get(title).curves.push({ label, x: times, y: values });

@@ -1,4 +1,4 @@
-// One pipeline: its executions, and a form that starts one.
+// One pipeline: its executions, and a form that starts an execution.
 
 import { call } from "../lib/api.js";
 import { Field, Heading, Problem, Status, Table, Time } from "../lib/components.js";
@@ -12,8 +12,8 @@ const MAX_ROWS = 100;
 const getId = (arn) => arn.split("/").pop();
 
 export function Page({ params: { name } }) {
-  const isAffected = (one) => one.kind.startsWith("pipeline-execution") || (one.kind === "pipeline" && one.name === name);
-  const { data, error } = useQuery((signal) => load(name, signal), [name], isAffected);
+  const usesResource = (change) => change.kind.startsWith("pipeline-execution") || (change.kind === "pipeline" && change.name === name);
+  const { data, error } = useQuery((signal) => load(name, signal), [name], usesResource);
   return html`
     <${Heading}>${name}<//>
     <${Problem} error=${error} />
@@ -77,7 +77,7 @@ function StartForm({ name, parameters }) {
 
 function Value({ Name: name, DefaultValue: value, EnumValues: choices }) {
   if (!choices) return html`<input name=${name} defaultValue=${value === undefined ? "" : String(value)} />`;
-  return html`<select name=${name}>${choices.map((one) => html`<option selected=${one === value}>${one}</option>`)}</select>`;
+  return html`<select name=${name}>${choices.map((choice) => html`<option selected=${choice === value}>${choice}</option>`)}</select>`;
 }
 
 /** Start an execution; return its identifier. A field that still has the default value is not sent. */

@@ -13,8 +13,8 @@ const COLUMNS = [
 ];
 
 export function Page() {
-  const isAffected = (one) => one.kind === "pipeline" || one.kind === "pipeline-execution";
-  const { data, error } = useQuery(load, [], isAffected);
+  const usesResource = (change) => change.kind === "pipeline" || change.kind === "pipeline-execution";
+  const { data, error } = useQuery(load, [], usesResource);
   return html`
     <${Heading}>Pipelines<//>
     <${Problem} error=${error} />

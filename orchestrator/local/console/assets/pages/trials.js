@@ -1,4 +1,4 @@
-// One tuning job: the objective of its trials, the best so far, and the importance of its parameters.
+// One tuning job: the objective of its trials, the best trial so far, and the importance of its parameters.
 
 import { call } from "../lib/api.js";
 import { Chart, formatNumber } from "../lib/chart.js";
@@ -12,8 +12,8 @@ import { findImportance } from "./trials/importance.js";
 
 export function Page({ params: { id } }) {
   const kind = findKind("hyper-parameter-tuning-job");
-  const isAffected = (one) => one.name === id || (one.kind === "training-job" && one.name.startsWith(`${id}-`));
-  const { data, error } = useQuery((signal) => load(id, signal), [id], isAffected);
+  const usesResource = (change) => change.name === id || (change.kind === "training-job" && change.name.startsWith(`${id}-`));
+  const { data, error } = useQuery((signal) => load(id, signal), [id], usesResource);
   const job = data?.job;
   return html`
     <${Heading}>Trials of ${id}<//>
@@ -41,17 +41,17 @@ async function load(id, signal) {
   const job = await call("sagemaker", "DescribeHyperParameterTuningJob", members, { signal });
   const objective = job.HyperParameterTuningJobConfig.HyperParameterTuningJobObjective;
   const trials = (await listTrials(members, signal)).map(makeTrial);
-  const ended = trials.filter((trial) => trial.value !== undefined);
-  const isBetter = objective.Type === "Minimize" ? (one, other) => one < other : (one, other) => one > other;
+  const trialsWithValue = trials.filter((trial) => trial.value !== undefined);
+  const isBetter = objective.Type === "Minimize" ? (first, second) => first < second : (first, second) => first > second;
   const parameters = [...new Set(trials.flatMap((trial) => Object.keys(trial.parameters)))].sort();
   return {
     job,
     objective,
     parameters,
-    best: ended.reduce((best, trial) => (best && !isBetter(trial.value, best.value) ? best : trial), null),
-    curves: ended.length ? makeCurves(ended, isBetter) : null,
-    importance: findImportance(parameters, ended),
-    trials: [...ended].sort((one, other) => (isBetter(one.value, other.value) ? -1 : 1)).concat(
+    best: trialsWithValue.reduce((best, trial) => (best && !isBetter(trial.value, best.value) ? best : trial), null),
+    curves: trialsWithValue.length ? makeCurves(trialsWithValue, isBetter) : null,
+    importance: findImportance(parameters, trialsWithValue),
+    trials: [...trialsWithValue].sort((first, second) => (isBetter(first.value, second.value) ? -1 : 1)).concat(
       trials.filter((trial) => trial.value === undefined),
     ),
   };
@@ -78,9 +78,9 @@ const makeTrial = (job, index) => ({
 });
 
 /** Return the curves of the trials' values and of the best value so far. */
-function makeCurves(ended, isBetter) {
-  const x = ended.map((trial) => trial.number);
-  const y = ended.map((trial) => trial.value);
+function makeCurves(trialsWithValue, isBetter) {
+  const x = trialsWithValue.map((trial) => trial.number);
+  const y = trialsWithValue.map((trial) => trial.value);
   let best = y[0];
   const bestSoFar = y.map((value) => (best = isBetter(value, best) ? value : best));
   return [{ label: "trial", x, y }, { label: "best so far", x, y: bestSoFar }];

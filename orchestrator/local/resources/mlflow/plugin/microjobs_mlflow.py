@@ -1,15 +1,15 @@
 """Plug-in of MLflow: its server reads and writes artifacts only in buckets.
 
-Clients choose the locations of artifacts. Otherwise, a job in a container could read files of this machine, and reach
-the addresses that only this machine can reach.
+Clients choose the locations of artifacts. Without this plug-in, a job in a container could read files of this machine,
+and reach addresses that only this machine can reach.
 """
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact import artifact_repository_registry
 
-ALLOWED = ("s3", "runs", "models")
-"""The schemes of locations: buckets, and locations that stand for others."""
+ALLOWED_SCHEMES = ("s3", "runs", "models")
+"""The allowed schemes: buckets, and locations that MLflow replaces by other locations."""
 
 
 def refuse(artifact_uri: str, **_: object) -> None:
@@ -19,5 +19,5 @@ def refuse(artifact_uri: str, **_: object) -> None:
 
 
 _registry = artifact_repository_registry._artifact_repository_registry
-for _scheme in set(_registry.get_registered_artifact_repositories()) - {*ALLOWED}:
+for _scheme in set(_registry.get_registered_artifact_repositories()) - {*ALLOWED_SCHEMES}:
     _registry.register(_scheme, refuse)

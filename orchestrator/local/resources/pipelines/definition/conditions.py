@@ -12,16 +12,16 @@ from microjobs_orchestrator.local.resources.pipelines.definition.expressions imp
 )
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names, name_type, quote
 
-ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
+OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "GreaterThan": operator.gt,
     "GreaterThanOrEqualTo": operator.ge,
     "LessThan": operator.lt,
     "LessThanOrEqualTo": operator.le,
 }
-_COMPARISON = ("LeftValue", "RightValue")
-MEMBERS: Mapping[str, tuple[str, ...]] = {
-    "Equals": _COMPARISON,
-    **dict.fromkeys(ORDERS, _COMPARISON),
+_COMPARISON_MEMBERS = ("LeftValue", "RightValue")
+CONDITION_MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "Equals": _COMPARISON_MEMBERS,
+    **dict.fromkeys(OPERATORS, _COMPARISON_MEMBERS),
     "In": ("QueryValue", "Values"),
     "Not": ("Condition",),
     "Or": ("Conditions",),
@@ -49,24 +49,25 @@ def check(condition: Any) -> None:
 
 
 def _check_values(condition: Mapping[str, Any]) -> None:
-    values = [condition[member] for member in (*_COMPARISON, "QueryValue") if member in condition]
+    values = [condition[member] for member in (*_COMPARISON_MEMBERS, "QueryValue") if member in condition]
     for value in (*values, *condition.get("Values", ())):
         if not isinstance(value, str | int | float) and not is_expression(value):
             raise ExpressionError(f"a condition compares single values, not {name_type(value)}: {quote(value)}")
 
 
 def _check_members(condition: Mapping[str, Any]) -> None:
-    kind = condition.get("Type")
-    if not isinstance(kind, str) or kind not in MEMBERS:
-        raise ExpressionError(f"condition type {quote(kind)} does not exist ({describe_names(str(kind), MEMBERS)})")
-    expected = {"Type", *MEMBERS[kind]}
+    condition_type = condition.get("Type")
+    if not isinstance(condition_type, str) or condition_type not in CONDITION_MEMBERS:
+        hint = describe_names(str(condition_type), CONDITION_MEMBERS)
+        raise ExpressionError(f"condition type {quote(condition_type)} does not exist ({hint})")
+    expected_members = {"Type", *CONDITION_MEMBERS[condition_type]}
     for name in condition:
-        if name not in expected:
-            hint = describe_names(name, sorted(expected))
-            raise ExpressionError(f"condition {kind} has no member {quote(name)} ({hint})")
-    for name in MEMBERS[kind]:
+        if name not in expected_members:
+            hint = describe_names(name, sorted(expected_members))
+            raise ExpressionError(f"condition {condition_type} has no member {quote(name)} ({hint})")
+    for name in CONDITION_MEMBERS[condition_type]:
         if name not in condition:
-            raise ExpressionError(f"condition {kind} lacks the member {name}")
+            raise ExpressionError(f"condition {condition_type} lacks the member {name}")
 
 
 def evaluate(condition: Mapping[str, Any], scope: Scope) -> bool:
@@ -85,7 +86,7 @@ def evaluate(condition: Mapping[str, Any], scope: Scope) -> bool:
         case "In":
             value = resolve(condition["QueryValue"], scope)
             return any(_are_equal(value, resolve(item, scope)) for item in condition["Values"])
-    left, right = (resolve(condition[member], scope) for member in _COMPARISON)
+    left, right = (resolve(condition[member], scope) for member in _COMPARISON_MEMBERS)
     return _are_equal(left, right) if condition["Type"] == "Equals" else _compare(condition["Type"], left, right)
 
 
@@ -95,16 +96,18 @@ def evaluate_all(conditions: list[Mapping[str, Any]], scope: Scope) -> bool:
 
 
 def _are_equal(left: Any, right: Any) -> bool:
-    return _find_order(left) is _find_order(right) and bool(left == right)
+    return _find_comparison_type(left) is _find_comparison_type(right) and bool(left == right)
 
 
-def _find_order(value: Any) -> type:
+def _find_comparison_type(value: Any) -> type:
     """Return the type that a value has in comparisons: float for all numbers."""
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
 
 
-def _compare(kind: str, left: Any, right: Any) -> bool:
-    order = _find_order(left)
-    if order not in (float, str) or order is not _find_order(right):
-        raise ExpressionError(f"{kind} compares two numbers or two Strings, not {quote(left)} and {quote(right)}")
-    return ORDERS[kind](left, right)
+def _compare(condition_type: str, left: Any, right: Any) -> bool:
+    comparison_type = _find_comparison_type(left)
+    if comparison_type not in (float, str) or comparison_type is not _find_comparison_type(right):
+        raise ExpressionError(
+            f"{condition_type} compares two numbers or two Strings, not {quote(left)} and {quote(right)}"
+        )
+    return OPERATORS[condition_type](left, right)

@@ -21,16 +21,16 @@ class ExpressionError(Exception):
     """An expression is not valid, or its value does not exist."""
 
 
-class Source(StrEnum):
-    """The first part of a Get expression: where its value comes from."""
+class ReferenceSource(StrEnum):
+    """The first part of a Get expression. It states what contains the value."""
 
     PARAMETER = "Parameters"
     VARIABLE = "Execution"
     STEP = "Steps"
     ITEM = "ForEach"
-    """The current item of the ForEach step that contains this step."""
+    """The current item of the ForEach step whose body contains the step with the expression."""
     ITERATION = "IterationOutput"
-    """An output of a step in the body of a ForEach step. Only the step's Selector contains it."""
+    """An output of a step in the body of a ForEach step. Only the Selector of the ForEach step may read it."""
     EXPERIMENT = "PipelineExperimentConfig"
 
 
@@ -38,7 +38,7 @@ class Source(StrEnum):
 class Reference:
     """The value that a Get expression reads."""
 
-    source: Source
+    source: ReferenceSource
     name: str
     """The name of the parameter, the variable, the step, or the member of PipelineExperimentConfig."""
     path: Path = ()
@@ -50,24 +50,24 @@ class Reference:
 class Scope(Protocol):
     """The values that expressions can read. Each method raises ExpressionError if a value does not exist."""
 
-    def parameter(self, name: str) -> Scalar: ...
+    def read_parameter(self, name: str) -> Scalar: ...
 
-    def variable(self, name: str) -> str: ...
+    def read_variable(self, name: str) -> str: ...
 
-    def property(self, step_name: str, path: Path) -> Any:
+    def read_property(self, step_name: str, path: Path) -> Any:
         """Return a property of a step. `select` finds it in the response of the step's Describe operation."""
 
-    def property_file(self, step_name: str, file_name: str) -> Any:
+    def read_property_file(self, step_name: str, file_name: str) -> Any:
         """Return the parsed content of a property file."""
 
-    def json_object(self, uri: str) -> Any:
+    def read_json_object(self, uri: str) -> Any:
         """Return the parsed content of a JSON object in S3."""
 
-    def loop_item(self, path: Path) -> Any: ...
+    def read_loop_item(self, path: Path) -> Any: ...
 
-    def iteration_output(self, step_name: str, path: Path) -> Any: ...
+    def read_iteration_output(self, step_name: str, path: Path) -> Any: ...
 
-    def experiment(self, name: str) -> str: ...
+    def read_experiment(self, name: str) -> str: ...
 
 
 # --- paths ---
@@ -78,17 +78,19 @@ _PART = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,9})\]|\['([^']*)'\]|\["([^"]*)"\]""
 def parse_path(text: str) -> Path:
     """Parse a path such as `a.b[0]['c']`. Raise ExpressionError if it is not valid."""
     text = text.removeprefix("$")
-    rest = text if not text or text[0] in ".[" else f".{text}"
+    path_text = text if not text or text[0] in ".[" else f".{text}"
     parts: list[str | int] = []
     position = 0
-    while position < len(rest):
-        match = _PART.match(rest, position)
+    while position < len(path_text):
+        match = _PART.match(path_text, position)
         if match is None:
             raise ExpressionError(
-                f"{quote(rest[position:])} in the path {quote(text)} must be one of .name, [0] and ['name']"
+                f"{quote(path_text[position:])} in the path {quote(text)} must be one of .name, [0] and ['name']"
             )
-        name, index, single, double = match.groups()
-        parts.append(int(index) if index is not None else next(p for p in (name, single, double) if p is not None))
+        name, index, single_quoted, double_quoted = match.groups()
+        parts.append(
+            int(index) if index is not None else next(p for p in (name, single_quoted, double_quoted) if p is not None)
+        )
         position = match.end()
     return tuple(parts)
 
@@ -102,7 +104,7 @@ def format_path(path: Path) -> str:
 
 
 def select(value: Any, path: Path) -> Any:
-    """Return a part of a value. In a list, a name selects the item whose `…Name` member has this value.
+    """Return a part of a value. In a list, a name such as `a` selects the item with a member such as `OutputName: a`.
 
     Raises:
         ExpressionError: the value lacks the part.
@@ -141,11 +143,11 @@ def parse_reference(text: Any) -> Reference:
     """Parse the text of a Get expression. Raise ExpressionError if it is not valid."""
     if not isinstance(text, str):
         raise ExpressionError(f"Get must have a String, not {name_type(text)}")
-    root, dot, rest = text.partition(".")
-    if root not in tuple(Source) or not dot:
-        raise ExpressionError(f"{quote(text)} must begin with one of {', '.join(f'{s}.' for s in Source)}")
-    name, path = _split_name(rest)
-    reference = Reference(Source(root), name, path)
+    root, dot, remaining_text = text.partition(".")
+    if root not in tuple(ReferenceSource) or not dot:
+        raise ExpressionError(f"{quote(text)} must begin with one of {', '.join(f'{s}.' for s in ReferenceSource)}")
+    name, path = _split_name(remaining_text)
+    reference = Reference(ReferenceSource(root), name, path)
     _check_reference(reference, text)
     return reference
 
@@ -157,14 +159,14 @@ def _split_name(text: str) -> tuple[str, Path]:
 
 
 def _check_reference(reference: Reference, text: str) -> None:
-    has_path = reference.source in (Source.STEP, Source.ITERATION)
+    has_path = reference.source in (ReferenceSource.STEP, ReferenceSource.ITERATION)
     if not reference.name:
         raise ExpressionError(f"{quote(text)} lacks the name after {reference.source}")
     if has_path and not reference.path:
         raise ExpressionError(f"{quote(text)} lacks the property after the step's name")
-    if reference.source is Source.ITEM and reference.name != "CurrentItem":
+    if reference.source is ReferenceSource.ITEM and reference.name != "CurrentItem":
         raise ExpressionError(f"{quote(text)} is unknown: did you mean ForEach.CurrentItem?")
-    if not has_path and reference.source is not Source.ITEM and reference.path:
+    if not has_path and reference.source is not ReferenceSource.ITEM and reference.path:
         raise ExpressionError(f"{quote(text)} has a path, but {reference.source} values have no members")
 
 
@@ -241,7 +243,8 @@ def _read_join(argument: Any) -> tuple[str, list[Any]]:
 
 
 def _read_json_get(argument: Any) -> tuple[Any, Path]:
-    """Return the property file, or an expression of the S3 URI, and the path of a Std:JsonGet."""
+    """Return the source and the path of a Std:JsonGet. The source is the reference to a property file, or an S3 URI,
+    which may be an expression."""
     _check_members("Std:JsonGet", argument, {"PropertyFile", "S3Uri", "Path"}, {"Path"})
     if not isinstance(argument["Path"], str):
         raise ExpressionError(f"Std:JsonGet needs a String as Path, not {name_type(argument['Path'])}")
@@ -252,17 +255,19 @@ def _read_json_get(argument: Any) -> tuple[Any, Path]:
         return argument["S3Uri"], path
     file = argument["PropertyFile"]
     reference = parse_reference(file.get("Get") if isinstance(file, dict) else file)
-    if reference.source is not Source.STEP or len(reference.path) != 2 or reference.path[0] != "PropertyFiles":
+    if reference.source is not ReferenceSource.STEP or len(reference.path) != 2 or reference.path[0] != "PropertyFiles":
         raise ExpressionError(f"PropertyFile of Std:JsonGet must be Steps.<step>.PropertyFiles.<name>, not {reference}")
     return reference, path
 
 
-def _check_members(function: str, argument: Any, known: set[str], required: set[str]) -> None:
+def _check_members(function: str, argument: Any, known_members: set[str], required: set[str]) -> None:
     if not isinstance(argument, dict):
         raise ExpressionError(f"{function} must have an object, not {name_type(argument)}")
     for name in argument:
-        if name not in known:
-            raise ExpressionError(f"{function} has no member {quote(name)} ({describe_names(name, sorted(known))})")
+        if name not in known_members:
+            raise ExpressionError(
+                f"{function} has no member {quote(name)} ({describe_names(name, sorted(known_members))})"
+            )
     for name in sorted(required - argument.keys()):
         raise ExpressionError(f"{function} lacks the member {name}")
 
@@ -278,7 +283,7 @@ _FINDERS: Mapping[str, Callable[[Any], Iterator[Reference]]] = {
 
 
 def resolve(value: Any, scope: Scope) -> Any:
-    """Return a value with all expressions replaced by their values, with their types.
+    """Return a copy of a value in which each expression is replaced by its own value, with the type of this value.
 
     Raises:
         ExpressionError: a value does not exist.
@@ -297,13 +302,13 @@ def _resolve_get(argument: Any, scope: Scope) -> Any:
     return _READERS[(reference := parse_reference(argument)).source](reference, scope)
 
 
-_READERS: Mapping[Source, Callable[[Reference, Scope], Any]] = {
-    Source.PARAMETER: lambda reference, scope: scope.parameter(reference.name),
-    Source.VARIABLE: lambda reference, scope: scope.variable(reference.name),
-    Source.STEP: lambda reference, scope: scope.property(reference.name, reference.path),
-    Source.ITEM: lambda reference, scope: scope.loop_item(reference.path),
-    Source.ITERATION: lambda reference, scope: scope.iteration_output(reference.name, reference.path),
-    Source.EXPERIMENT: lambda reference, scope: scope.experiment(reference.name),
+_READERS: Mapping[ReferenceSource, Callable[[Reference, Scope], Any]] = {
+    ReferenceSource.PARAMETER: lambda reference, scope: scope.read_parameter(reference.name),
+    ReferenceSource.VARIABLE: lambda reference, scope: scope.read_variable(reference.name),
+    ReferenceSource.STEP: lambda reference, scope: scope.read_property(reference.name, reference.path),
+    ReferenceSource.ITEM: lambda reference, scope: scope.read_loop_item(reference.path),
+    ReferenceSource.ITERATION: lambda reference, scope: scope.read_iteration_output(reference.name, reference.path),
+    ReferenceSource.EXPERIMENT: lambda reference, scope: scope.read_experiment(reference.name),
 }
 
 
@@ -315,11 +320,11 @@ def _resolve_join(argument: Any, scope: Scope) -> str:
 def _resolve_json_get(argument: Any, scope: Scope) -> Any:
     source, path = _read_json_get(argument)
     if isinstance(source, Reference):
-        return select(scope.property_file(source.name, str(source.path[1])), path)
+        return select(scope.read_property_file(source.name, str(source.path[1])), path)
     uri = resolve(source, scope)
     if not isinstance(uri, str):
         raise ExpressionError(f"S3Uri of Std:JsonGet must be a String, not {name_type(uri)}")
-    return select(scope.json_object(uri), path)
+    return select(scope.read_json_object(uri), path)
 
 
 _RESOLVERS: Mapping[str, Callable[[Any, Scope], Any]] = {

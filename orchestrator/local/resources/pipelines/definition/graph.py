@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import (
     Reference,
-    Source,
+    ReferenceSource,
     find_references,
 )
 from microjobs_orchestrator.local.resources.pipelines.definition.values import (
@@ -18,32 +18,37 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import (
 def find_step_references(step: Step) -> Iterator[Reference]:
     """Yield the references in a step's expressions, without those in the steps that it contains."""
     yield from find_references(dict(step.arguments))
-    yield from find_references(step.target)
+    yield from find_references(step.receiver)
 
 
 def find_dependencies(step: Step) -> tuple[Dependency, ...]:
-    """Return the steps that must end before a step starts: those of DependsOn, and those whose properties it reads.
+    """Return the steps that must end before a step starts: the steps in its DependsOn, the steps whose properties it
+    reads, and the steps whose outputs it deletes, if it is a Cleanup step.
 
-    The step that contains this step is not one of them.
+    They do not include the step that contains this step.
     """
-    read = (reference.name for reference in find_step_references(step) if reference.source is Source.STEP)
-    listed = dict.fromkeys(step.depends_on)
-    names = {dependency.step for dependency in listed}
-    return (*listed, *(Dependency(name) for name in dict.fromkeys((*read, *_find_sources(step))) if name not in names))
+    references = find_step_references(step)
+    read_names = (reference.name for reference in references if reference.source is ReferenceSource.STEP)
+    dependencies = dict.fromkeys(step.depends_on)
+    names = {dependency.step for dependency in dependencies}
+    return (
+        *dependencies,
+        *(Dependency(name) for name in dict.fromkeys((*read_names, *_find_cleaned_steps(step))) if name not in names),
+    )
 
 
-def _find_sources(step: Step) -> Iterator[str]:
-    """Yield the steps whose outputs a Cleanup step deletes."""
+def _find_cleaned_steps(step: Step) -> Iterator[str]:
+    """Yield the names of the steps whose outputs a Cleanup step deletes."""
     if step.type is StepType.CLEANUP:
         for source in step.arguments["Resources"]["S3"]:
             yield source["StepName"]
 
 
 def make_graph(definition: Definition) -> Mapping[str, set[str]]:
-    """Return, for each step, the steps that come before it.
+    """Return, for each step, the names of the steps that come before it.
 
-    Steps in a branch come after their Condition step. A ForEach step ends after the steps in its body. These
-    also wait for the dependencies of the ForEach step.
+    Steps in a branch come after their Condition step. A ForEach step comes after the steps in its body, because it
+    ends after them. The steps in the body come after the dependencies of the ForEach step.
     """
     graph: dict[str, set[str]] = {}
     for step in definition.steps:
@@ -51,8 +56,8 @@ def make_graph(definition: Definition) -> Mapping[str, set[str]]:
     return graph
 
 
-def _add_to_graph(graph: dict[str, set[str]], step: Step, outer: set[str]) -> None:
-    before = outer | {dependency.step for dependency in find_dependencies(step)}
-    graph[step.name] = before | {inner.name for inner in step.body}
-    for inner in step.contained:
-        _add_to_graph(graph, inner, before if step.body else {step.name})
+def _add_to_graph(graph: dict[str, set[str]], step: Step, outer_names: set[str]) -> None:
+    earlier_names = outer_names | {dependency.step for dependency in find_dependencies(step)}
+    graph[step.name] = earlier_names | {inner.name for inner in step.body}
+    for inner in step.nested_steps:
+        _add_to_graph(graph, inner, earlier_names if step.body else {step.name})

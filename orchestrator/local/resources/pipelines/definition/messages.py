@@ -11,7 +11,7 @@ MAX_QUOTED_CHARACTERS = 100
 """Maximum number of characters of a value that an error message quotes."""
 MAX_LISTED_NAMES = 20
 MAX_COMPARED_NAMES = 2000
-"""Maximum number of known names that are compared with a wrong one, so that the time for an error is bounded."""
+"""Maximum number of known names that are compared with an unknown name. It limits the time for the search."""
 
 
 def make_error(place: str, problem: str) -> ValidationError:
@@ -19,14 +19,14 @@ def make_error(place: str, problem: str) -> ValidationError:
     return ValidationError(f"Invalid pipeline definition: {place}: {problem}")
 
 
-def describe_names(name: str, known: Iterable[str]) -> str:
-    """Return the known name that is nearest to a wrong one; if none is near, the known names."""
-    names = list(known)
-    near = get_close_matches(name[:MAX_QUOTED_CHARACTERS], names[:MAX_COMPARED_NAMES], n=1)
-    if near:
-        return f"did you mean {near[0]}?"
-    more = ", …" if len(names) > MAX_LISTED_NAMES else ""
-    return f"known: {', '.join(names[:MAX_LISTED_NAMES]) or 'none'}{more}"
+def describe_names(name: str, known_names: Iterable[str]) -> str:
+    """Return a hint with the most similar known name. If no name is similar, the hint lists the known names."""
+    names = list(known_names)
+    similar_names = get_close_matches(name[:MAX_QUOTED_CHARACTERS], names[:MAX_COMPARED_NAMES], n=1)
+    if similar_names:
+        return f"did you mean {similar_names[0]}?"
+    ellipsis = ", …" if len(names) > MAX_LISTED_NAMES else ""
+    return f"known: {', '.join(names[:MAX_LISTED_NAMES]) or 'none'}{ellipsis}"
 
 
 def quote(value: Any) -> str:
@@ -45,4 +45,4 @@ def name_type(value: Any) -> str:
         (list, "an array"),
         (dict, "an object"),
     )
-    return next((name for kind, name in names if isinstance(value, kind)), "null")
+    return next((name for python_type, name in names if isinstance(value, python_type)), "null")

@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import (
     Scalar,
 )
 
-_KINDS: Mapping[ParameterType, tuple[type, ...]] = {
+_PYTHON_TYPES: Mapping[ParameterType, tuple[type, ...]] = {
     ParameterType.STRING: (str,),
     ParameterType.INTEGER: (int,),
     ParameterType.FLOAT: (int, float),
@@ -36,26 +36,26 @@ def parse_parameter(value: Any, place: str) -> Parameter:
     members = ("Name", "Type", "DefaultValue", "EnumValues", "Description")
     entry = Structure(value, place, members, ("Name",))
     entry.read_text("Description")
-    kind = entry.read_choice("Type", ParameterType) if entry.has("Type") else ParameterType.STRING
+    parameter_type = entry.read_choice("Type", ParameterType) if entry.has("Type") else ParameterType.STRING
     choices, default = tuple(entry.read_list("EnumValues")), entry.value.get("DefaultValue")
     for choice in choices:
-        _check_type(choice, kind, entry.place_of("EnumValues"))
+        _check_type(choice, parameter_type, entry.locate_member("EnumValues"))
     if default is not None:
-        _check_type(default, kind, entry.place_of("DefaultValue"))
+        _check_type(default, parameter_type, entry.locate_member("DefaultValue"))
         if choices and default not in choices:
-            raise make_error(entry.place_of("DefaultValue"), _describe_choices(default, choices))
-    return Parameter(entry.read_name("Name"), kind, default, choices)
+            raise make_error(entry.locate_member("DefaultValue"), _describe_choices(default, choices))
+    return Parameter(entry.read_name("Name"), parameter_type, default, choices)
 
 
-def _check_type(value: Any, kind: ParameterType, place: str) -> None:
-    if not _has_type(value, kind):
-        raise make_error(place, f"expected a value of type {kind}, found {name_type(value)}: {quote(value)}")
+def _check_type(value: Any, parameter_type: ParameterType, place: str) -> None:
+    if not _has_type(value, parameter_type):
+        raise make_error(place, f"expected a value of type {parameter_type}, found {name_type(value)}: {quote(value)}")
 
 
-def _has_type(value: Any, kind: ParameterType) -> TypeGuard[Scalar]:
-    is_flag = isinstance(value, bool) and kind is not ParameterType.BOOLEAN
+def _has_type(value: Any, parameter_type: ParameterType) -> TypeGuard[Scalar]:
+    is_unexpected_boolean = isinstance(value, bool) and parameter_type is not ParameterType.BOOLEAN
     is_infinite = isinstance(value, float) and not isfinite(value)
-    return isinstance(value, _KINDS[kind]) and not is_flag and not is_infinite
+    return isinstance(value, _PYTHON_TYPES[parameter_type]) and not is_unexpected_boolean and not is_infinite
 
 
 def _describe_choices(value: Scalar, choices: tuple[Scalar, ...]) -> str:
@@ -70,15 +70,15 @@ def bind_parameters(definition: Definition, values: Mapping[str, str]) -> dict[s
         values: the parameters of StartPipelineExecution, by name.
 
     Raises:
-        ValidationError: a parameter is unknown, has no value, or has a value of another type.
+        ValidationError: a parameter is unknown, has no value, or has a value of another type or outside of EnumValues.
     """
-    known = {parameter.name: parameter for parameter in definition.parameters}
+    parameters = {parameter.name: parameter for parameter in definition.parameters}
     for name in values:
-        if name not in known:
+        if name not in parameters:
             raise ValidationError(
-                f"Parameter {quote(name)} is not defined in the pipeline ({describe_names(name, known)})"
+                f"Parameter {quote(name)} is not defined in the pipeline ({describe_names(name, parameters)})"
             )
-    return {name: _bind(parameter, values.get(name)) for name, parameter in known.items()}
+    return {name: _bind(parameter, values.get(name)) for name, parameter in parameters.items()}
 
 
 def _bind(parameter: Parameter, text: str | None) -> Scalar:

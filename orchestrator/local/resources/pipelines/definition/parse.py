@@ -1,4 +1,5 @@
-"""Parsing of definitions: JSON text becomes values. `checks` then checks how the parts of a definition fit together."""
+"""Parsing of definitions: conversion of JSON text to values. The module `checks` then checks how the parts of a
+definition fit together."""
 
 import json
 from collections import Counter
@@ -11,7 +12,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.expressions imp
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_error, name_type, quote
 from microjobs_orchestrator.local.resources.pipelines.definition.parameters import parse_parameter
 from microjobs_orchestrator.local.resources.pipelines.definition.policies import parse_cache, parse_retry_policy
-from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS
+from microjobs_orchestrator.local.resources.pipelines.definition.step_types import STEP_TYPE_FACTS
 from microjobs_orchestrator.local.resources.pipelines.definition.structures import Structure
 from microjobs_orchestrator.local.resources.pipelines.definition.values import (
     Definition,
@@ -26,14 +27,16 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import (
 
 VERSION = "2020-12-01"
 MAX_CHARACTERS = 1 << 20
-"""Maximum size of a definition: no response of DescribePipeline can contain a longer one."""
+"""Maximum number of characters of a definition, as in a response of DescribePipeline."""
 MAX_DEPTH = 200
-"""Maximum depth of nested objects and arrays, so that no thread's stack overflows. A branch needs four levels."""
+"""Maximum depth of nested objects and arrays. It prevents an overflow of a thread's stack. A branch needs four
+levels."""
 MAX_PARAMETERS = 200
 """Maximum number of parameters, as in a request of StartPipelineExecution."""
 MAX_CONCURRENCY = 50
+"""Maximum value of MaxConcurrency of a ForEach step."""
 MAX_ITEMS = 100
-"""Maximum number of items that IterableItems of a ForEach step lists."""
+"""Maximum number of items of a ForEach step whose IterableItems is an array. `loops` has the limit for expressions."""
 
 _MEMBERS = ("Version", "Metadata", "Parameters", "PipelineExperimentConfig", "MlflowConfig", "Steps")
 _STEP_MEMBERS = ("Name", "Type", "Arguments", "DependsOn", "DisplayName", "Description")
@@ -63,8 +66,8 @@ def parse_definition(text: str) -> Definition:
     )
 
 
-def _read_optional(top: Structure, member: str, known: tuple[str, ...]) -> Mapping[str, Any] | None:
-    return Structure(top.value[member], f"member {member}", known).value if top.has(member) else None
+def _read_optional(top: Structure, member: str, known_members: tuple[str, ...]) -> Mapping[str, Any] | None:
+    return Structure(top.value[member], f"member {member}", known_members).value if top.has(member) else None
 
 
 # --- JSON ---
@@ -88,8 +91,8 @@ def _parse_json(text: str) -> Any:
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        (repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise make_error("the text", f"member {quote(repeated)} occurs twice in one object")
+        (repeated_name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise make_error("the text", f"member {quote(repeated_name)} occurs twice in one object")
     return members
 
 
@@ -127,44 +130,51 @@ def parse_step(value: Any, place: str) -> Step:
         raise make_error(place, f"expected an object, found {name_type(value)}")
     if isinstance(value.get("Name"), str):
         place = f"step {quote(value['Name'])}"
-    # The type determines the known members. Therefore it is read first.
-    kind = Structure({"Type": value.get("Type")}, place, ("Type",), ("Type",)).read_choice("Type", StepType)
-    facts = FACTS[kind]
+    # The type is read first, because it determines the known members.
+    step_type = Structure({"Type": value.get("Type")}, place, ("Type",), ("Type",)).read_choice("Type", StepType)
+    facts = STEP_TYPE_FACTS[step_type]
     if facts.alternative:
-        raise make_error(place, f"steps of type {kind} are not supported locally: {facts.alternative}")
-    required = ("Name", "Type", *facts.required, *(() if kind in _WITHOUT_ARGUMENTS else ("Arguments",)))
-    step = Structure(value, place, (*_STEP_MEMBERS, *facts.members), required)
-    arguments, contained = _split_arguments(kind, step)
+        raise make_error(place, f"steps of type {step_type} are not supported locally: {facts.alternative}")
+    required_members = (
+        "Name",
+        "Type",
+        *facts.required_members,
+        *(() if step_type in _TYPES_WITHOUT_ARGUMENTS else ("Arguments",)),
+    )
+    step = Structure(value, place, (*_STEP_MEMBERS, *facts.members), required_members)
+    arguments, contained_steps = _split_arguments(step_type, step)
     return Step(
         step.read_name("Name"),
-        kind,
+        step_type,
         arguments,
         display_name=step.read_text("DisplayName"),
         description=step.read_text("Description"),
         depends_on=_read_items(step, "DependsOn", _parse_dependency),
-        cache=parse_cache(step.value["CacheConfig"], step.place_of("CacheConfig")) if step.has("CacheConfig") else None,
+        cache=parse_cache(step.value["CacheConfig"], step.locate_member("CacheConfig"))
+        if step.has("CacheConfig")
+        else None,
         retry_policies=_read_items(step, "RetryPolicies", parse_retry_policy),
         property_files=_read_items(step, "PropertyFiles", _parse_property_file),
         output_parameters=_read_items(step, "OutputParameters", _parse_output_parameter),
-        target=_read_target(step, facts.required[0]) if facts.required else None,
-        **contained,
+        receiver=_read_receiver(step, facts.required_members[0]) if facts.required_members else None,
+        **contained_steps,
     )
 
 
-_WITHOUT_ARGUMENTS = (StepType.LAMBDA, StepType.CALLBACK, StepType.FAIL)
-"""Types whose Arguments may be missing."""
+_TYPES_WITHOUT_ARGUMENTS = (StepType.LAMBDA, StepType.CALLBACK, StepType.FAIL)
+"""Types of steps that need no Arguments."""
 
 
 def _read_items(step: Structure, member: str, parse: Callable[[Any, str], Any]) -> tuple[Any, ...]:
-    places = (f"{step.place_of(member)}[{index}]" for index in range(len(step.read_list(member))))
+    places = (f"{step.locate_member(member)}[{index}]" for index in range(len(step.read_list(member))))
     return tuple(parse(item, place) for item, place in zip(step.read_list(member), places, strict=True))
 
 
-def _read_target(step: Structure, member: str) -> Any:
+def _read_receiver(step: Structure, member: str) -> Any:
     """Return FunctionArn or SqsQueueUrl, which may be an expression."""
     value = step.value[member]
     if not isinstance(value, str | dict):
-        raise make_error(step.place_of(member), f"expected a String, found {name_type(value)}")
+        raise make_error(step.locate_member(member), f"expected a String, found {name_type(value)}")
     return value
 
 
@@ -189,27 +199,28 @@ def _parse_output_parameter(value: Any, place: str) -> OutputParameter:
 # --- steps that contain others ---
 
 
-def _split_arguments(kind: StepType, step: Structure) -> tuple[Mapping[str, Any], dict[str, tuple[Step, ...]]]:
-    """Return the arguments of a step, and the steps in them by their member of `Step`."""
-    if kind is StepType.CONDITION:
+def _split_arguments(step_type: StepType, step: Structure) -> tuple[Mapping[str, Any], dict[str, tuple[Step, ...]]]:
+    """Return the arguments of a step without the contained steps, and the contained steps by the names of the fields of
+    `Step`."""
+    if step_type is StepType.CONDITION:
         return _split_condition(
-            Structure(step.read_object("Arguments"), step.place_of("Arguments"), _CONDITION_MEMBERS)
+            Structure(step.read_object("Arguments"), step.locate_member("Arguments"), _CONDITION_MEMBERS)
         )
-    if kind is StepType.FOR_EACH:
+    if step_type is StepType.FOR_EACH:
         return _split_loop(
-            Structure(step.read_object("Arguments"), step.place_of("Arguments"), _LOOP_MEMBERS, _LOOP_REQUIRED)
+            Structure(step.read_object("Arguments"), step.locate_member("Arguments"), _LOOP_MEMBERS, _LOOP_REQUIRED)
         )
-    if kind is StepType.CLEANUP:
-        _check_cleanup(Structure(step.read_object("Arguments"), step.place_of("Arguments"), ("Resources",)))
-    if kind is StepType.FAIL:
-        Structure(step.read_object("Arguments"), step.place_of("Arguments"), ("ErrorMessage",))
+    if step_type is StepType.CLEANUP:
+        _check_cleanup(Structure(step.read_object("Arguments"), step.locate_member("Arguments"), ("Resources",)))
+    if step_type is StepType.FAIL:
+        Structure(step.read_object("Arguments"), step.locate_member("Arguments"), ("ErrorMessage",))
     return step.read_object("Arguments"), {}
 
 
 _CONDITION_MEMBERS = ("Conditions", "IfSteps", "ElseSteps")
 _LOOP_REQUIRED = ("IterableItems", "MaxConcurrency", "ForEachBody")
 _LOOP_MEMBERS = (*_LOOP_REQUIRED, "Selector")
-_NOT_IN_LOOPS = (StepType.CONDITION, StepType.FAIL, StepType.FOR_EACH)
+_TYPES_FORBIDDEN_IN_LOOPS = (StepType.CONDITION, StepType.FAIL, StepType.FOR_EACH)
 
 
 def _split_condition(arguments: Structure) -> tuple[Mapping[str, Any], dict[str, tuple[Step, ...]]]:
@@ -219,8 +230,8 @@ def _split_condition(arguments: Structure) -> tuple[Mapping[str, Any], dict[str,
             check_condition(condition)
         except ExpressionError as error:
             raise make_error(f"{arguments.place}.Conditions[{index}]", str(error)) from error
-    contained = {"if_steps": _parse_steps(arguments, "IfSteps"), "else_steps": _parse_steps(arguments, "ElseSteps")}
-    return {"Conditions": conditions}, contained
+    branches = {"if_steps": _parse_steps(arguments, "IfSteps"), "else_steps": _parse_steps(arguments, "ElseSteps")}
+    return {"Conditions": conditions}, branches
 
 
 def _parse_steps(arguments: Structure, member: str) -> tuple[Step, ...]:
@@ -235,9 +246,9 @@ def _split_loop(arguments: Structure) -> tuple[Mapping[str, Any], dict[str, tupl
         _check_selector(arguments)
     body = _parse_steps(arguments, "ForEachBody")
     if not body:
-        raise make_error(arguments.place_of("ForEachBody"), "a loop must have at least one step")
+        raise make_error(arguments.locate_member("ForEachBody"), "a loop must have at least one step")
     for step in body:
-        if step.type in _NOT_IN_LOOPS:
+        if step.type in _TYPES_FORBIDDEN_IN_LOOPS:
             raise make_error(f"step {quote(step.name)}", f"a ForEach step cannot contain a step of type {step.type}")
     members = {name: value for name, value in arguments.value.items() if name != "ForEachBody"}
     return members, {"body": body}
@@ -247,25 +258,27 @@ def _check_items(arguments: Structure) -> None:
     items = arguments.value["IterableItems"]
     if not isinstance(items, dict | list):
         problem = f"expected an expression or an array, found {name_type(items)}"
-        raise make_error(arguments.place_of("IterableItems"), problem)
+        raise make_error(arguments.locate_member("IterableItems"), problem)
     if isinstance(items, list) and not 1 <= len(items) <= MAX_ITEMS:
         problem = f"expected 1 to {MAX_ITEMS} items, found {len(items)}"
-        raise make_error(arguments.place_of("IterableItems"), problem)
+        raise make_error(arguments.locate_member("IterableItems"), problem)
 
 
 def _check_selector(arguments: Structure) -> None:
     selector = Structure(
-        arguments.value["Selector"], arguments.place_of("Selector"), ("Pick", "Field"), ("Pick", "Field")
+        arguments.value["Selector"], arguments.locate_member("Selector"), ("Pick", "Field"), ("Pick", "Field")
     )
     if selector.read_text("Pick") not in ("MaxBy", "MinBy"):
-        raise make_error(selector.place_of("Pick"), f"expected MaxBy or MinBy, found {quote(selector.value['Pick'])}")
+        raise make_error(
+            selector.locate_member("Pick"), f"expected MaxBy or MinBy, found {quote(selector.value['Pick'])}"
+        )
 
 
 def _check_cleanup(arguments: Structure) -> None:
-    resources = Structure(arguments.read_object("Resources"), arguments.place_of("Resources"), ("S3",), ("S3",))
+    resources = Structure(arguments.read_object("Resources"), arguments.locate_member("Resources"), ("S3",), ("S3",))
     if not resources.read_list("S3"):
-        raise make_error(resources.place_of("S3"), "a Cleanup step must have at least one source")
+        raise make_error(resources.locate_member("S3"), "a Cleanup step must have at least one source")
     for index, source in enumerate(resources.read_list("S3")):
-        entry = Structure(source, f"{resources.place_of('S3')}[{index}]", ("StepName", "S3Uris"), ("StepName",))
+        entry = Structure(source, f"{resources.locate_member('S3')}[{index}]", ("StepName", "S3Uris"), ("StepName",))
         entry.read_text("StepName")
         entry.read_list("S3Uris")

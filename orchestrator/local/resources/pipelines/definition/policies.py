@@ -20,16 +20,18 @@ EXCEPTION_TYPES = (
     "SageMaker.RESOURCE_LIMIT",
 )
 DEFAULT_ATTEMPTS, MAX_ATTEMPTS = 5, 20
+"""Default and maximum value of the member MaxAttempts, which is the number of retries."""
 MAX_EXPIRY_MINUTES = 14400
 MAX_INTERVAL_SECONDS = 43200
 MAX_BACKOFF_RATE = 1000
+"""Maximum values of the members ExpireAfterMin, IntervalSeconds and BackoffRate of a retry policy."""
 
 _DURATION = re.compile(
     r"P?(?:(?P<years>\d{1,4})Y)?(?:(?P<months>\d{1,4})M)?(?:(?P<weeks>\d{1,5})W)?(?:(?P<days>\d{1,6})D)?"
     r"(?:T(?:(?P<hours>\d{1,7})H)?(?:(?P<minutes>\d{1,8})M)?(?:(?P<seconds>\d{1,9}(?:\.\d{1,9})?)S)?)?",
     re.IGNORECASE,
 )
-_DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
+_DAYS_PER_UNIT = {"years": 365, "months": 30, "weeks": 7, "days": 1}
 
 
 def parse_duration(text: str) -> timedelta | None:
@@ -41,7 +43,7 @@ def parse_duration(text: str) -> timedelta | None:
     parts = {name: float(number) for name, number in match.groupdict().items() if number} if match else {}
     if not parts:
         return None
-    days = sum(factor * parts.get(name, 0) for name, factor in _DAYS.items())
+    days = sum(factor * parts.get(name, 0) for name, factor in _DAYS_PER_UNIT.items())
     times = {name: parts.get(name, 0) for name in ("hours", "minutes", "seconds")}
     return timedelta(days=days, **times)
 
@@ -50,7 +52,9 @@ def parse_cache(value: Any, place: str) -> CacheConfig:
     cache = Structure(value, place, ("Enabled", "ExpireAfter"), ("Enabled",))
     expiry = cache.read_text("ExpireAfter")
     if expiry and parse_duration(expiry) is None:
-        raise make_error(cache.place_of("ExpireAfter"), f"{quote(expiry)} is not an ISO 8601 duration such as P30D")
+        raise make_error(
+            cache.locate_member("ExpireAfter"), f"{quote(expiry)} is not an ISO 8601 duration such as P30D"
+        )
     return CacheConfig(cache.read_flag("Enabled"), expiry)
 
 
@@ -64,7 +68,7 @@ def parse_retry_policy(value: Any, place: str) -> RetryPolicy:
     if attempts is None and minutes is None:
         attempts = DEFAULT_ATTEMPTS
     interval = policy.read_number("IntervalSeconds", 0, MAX_INTERVAL_SECONDS)
-    rate = policy.read_number("BackoffRate", 0, MAX_BACKOFF_RATE, whole=False)
+    rate = policy.read_number("BackoffRate", 0, MAX_BACKOFF_RATE, is_integer=False)
     return RetryPolicy(
         _read_exception_types(policy),
         1 if interval is None else interval,
@@ -79,5 +83,5 @@ def _read_exception_types(policy: Structure) -> tuple[str, ...]:
     for name in names:
         if name not in EXCEPTION_TYPES:
             hint = describe_names(str(name), EXCEPTION_TYPES)
-            raise make_error(policy.place_of("ExceptionType"), f"{quote(name)} does not exist ({hint})")
+            raise make_error(policy.locate_member("ExceptionType"), f"{quote(name)} does not exist ({hint})")
     return tuple(names)

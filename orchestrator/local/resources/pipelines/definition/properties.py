@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import (
     ExpressionError,
     Path,
-    Source,
+    ReferenceSource,
     format_path,
     parse_reference,
 )
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names
-from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS
+from microjobs_orchestrator.local.resources.pipelines.definition.step_types import STEP_TYPE_FACTS
 from microjobs_orchestrator.local.resources.pipelines.definition.values import ParameterType, Step, StepType
 
 PARAMETER_TYPES: Mapping[ParameterType, str] = {
@@ -37,10 +37,10 @@ def find_property_type(step: Step, path: Path) -> str:
         return _find_output_type(step, path)
     if step.body and first in ("IterationOutputs", "Selected"):
         return _find_iteration_type(step, path)
-    facts = FACTS[step.type]
+    facts = STEP_TYPE_FACTS[step.type]
     if first in facts.properties:
         return "" if len(path) == 1 else _raise_missing(step, path, ())
-    shapes: list[Any] = [operation_model("sagemaker", name).output_shape for name in facts.describe]
+    shapes: list[Any] = [load_operation_model("sagemaker", name).output_shape for name in facts.describe]
     members = {name: member for shape in shapes for name, member in shape.members.items()}
     if first not in members:
         return _raise_missing(step, path[:1], (*members, *facts.properties))
@@ -62,9 +62,9 @@ def _find_item(shape: Any) -> Any:
     return shape.member if shape.type_name == "list" else shape.value
 
 
-def _raise_missing(step: Step, path: Path, known: Sequence[str] | Mapping[str, Any]) -> str:
+def _raise_missing(step: Step, path: Path, known_names: Sequence[str] | Mapping[str, Any]) -> str:
     name = format_path(path).lstrip(".")
-    hint = f" ({describe_names(str(path[-1]), known)})" if known else ""
+    hint = f" ({describe_names(str(path[-1]), known_names)})" if known_names else ""
     raise ExpressionError(f"step {step.name!r} of type {step.type} has no property {name}{hint}")
 
 
@@ -88,23 +88,24 @@ def _find_iteration_type(step: Step, path: Path) -> str:
     """Return the type of `IterationOutputs[0].<step>.<property>` or `Selected.<property>` of a ForEach step."""
     body = {inner.name: inner for inner in step.body}
     if path[0] == "Selected":
-        return find_property_type(body[find_selected(step)], _require_rest(step, path, 1))
+        return find_property_type(body[find_compared_step_name(step)], _cut_property_path(step, path, 1))
     if len(path) < 3 or not isinstance(path[1], int) or path[2] not in body:
         name = str(path[2]) if len(path) > 2 else ""
         raise ExpressionError(
             f"step {step.name!r}: an output of an iteration is IterationOutputs[0].<step>.<property> "
             f"({describe_names(name, body)})"
         )
-    return find_property_type(body[str(path[2])], _require_rest(step, path, 3))
+    return find_property_type(body[str(path[2])], _cut_property_path(step, path, 3))
 
 
-def _require_rest(step: Step, path: Path, begin: int) -> Path:
+def _cut_property_path(step: Step, path: Path, begin: int) -> Path:
+    """Return the path without its first `begin` parts, which select the step of a ForEach step's body."""
     if len(path) <= begin:
         raise ExpressionError(f"step {step.name!r}: {format_path(path).lstrip('.')} lacks the name of a property")
     return path[begin:]
 
 
-def find_selected(step: Step) -> str:
+def find_compared_step_name(step: Step) -> str:
     """Return the name of the step whose output the Selector of a ForEach step compares.
 
     Raises:
@@ -116,7 +117,7 @@ def find_selected(step: Step) -> str:
     field = selector["Field"]
     reference = parse_reference(field.get("Get") if isinstance(field, dict) else field)
     names = [inner.name for inner in step.body]
-    if reference.source is not Source.ITERATION or reference.name not in names:
+    if reference.source is not ReferenceSource.ITERATION or reference.name not in names:
         raise ExpressionError(
             f"Field of the Selector must be IterationOutput.<step>.<property> ({describe_names(reference.name, names)})"
         )

@@ -16,23 +16,26 @@ class StepTypeFacts:
     create: str = ""
     """The operation that the step performs, such as `CreateTrainingJob`; empty if it creates no resource."""
     name_member: str = ""
-    """The member of the operation with the name of the new resource. AWS chooses the name if it is missing."""
+    """The member of the operation that names the new resource. If the member is missing, AWS chooses the name."""
     describe: tuple[str, ...] = ()
     """The operations whose responses contain the properties of the step."""
     properties: tuple[str, ...] = ()
     """Properties that no response contains."""
     members: tuple[str, ...] = ()
-    """The members of the step, in addition to those that all types have."""
-    required: tuple[str, ...] = ()
+    """The members of the step, in addition to the members that all types have."""
+    required_members: tuple[str, ...] = ()
+    """The members that the step must have, in addition to Name, Type and, for most types, Arguments."""
     alternative: str = ""
     """Advice for an error message: what to use instead. It is empty if the local server executes the step."""
 
 
-def _make_job_facts(noun: str, *more: str, describe: tuple[str, ...] = ()) -> StepTypeFacts:
-    return StepTypeFacts(f"Create{noun}", f"{noun}Name", (f"Describe{noun}", *describe), members=(*JOB_MEMBERS, *more))
+def _make_job_facts(noun: str, *extra_members: str, describe: tuple[str, ...] = ()) -> StepTypeFacts:
+    return StepTypeFacts(
+        f"Create{noun}", f"{noun}Name", (f"Describe{noun}", *describe), members=(*JOB_MEMBERS, *extra_members)
+    )
 
 
-FACTS: Mapping[StepType, StepTypeFacts] = {
+STEP_TYPE_FACTS: Mapping[StepType, StepTypeFacts] = {
     StepType.TRAINING: _make_job_facts("TrainingJob"),
     StepType.PROCESSING: _make_job_facts("ProcessingJob", "PropertyFiles"),
     StepType.TUNING: _make_job_facts(
@@ -46,8 +49,8 @@ FACTS: Mapping[StepType, StepTypeFacts] = {
     StepType.CONDITION: StepTypeFacts(properties=("Outcome",)),
     StepType.FAIL: StepTypeFacts(),
     StepType.CLEANUP: StepTypeFacts(),
-    StepType.LAMBDA: StepTypeFacts(members=("FunctionArn", *OUTPUT_MEMBERS), required=("FunctionArn",)),
-    StepType.CALLBACK: StepTypeFacts(members=("SqsQueueUrl", *OUTPUT_MEMBERS), required=("SqsQueueUrl",)),
+    StepType.LAMBDA: StepTypeFacts(members=("FunctionArn", *OUTPUT_MEMBERS), required_members=("FunctionArn",)),
+    StepType.CALLBACK: StepTypeFacts(members=("SqsQueueUrl", *OUTPUT_MEMBERS), required_members=("SqsQueueUrl",)),
     StepType.FOR_EACH: StepTypeFacts(
         properties=(
             "Status",

@@ -19,7 +19,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Structure:
-    """An object of a definition.
+    """A JSON object of a definition.
 
     Args:
         place: a phrase for error messages, such as `step 'Train'`.
@@ -28,26 +28,28 @@ class Structure:
         ValidationError: the value is not an object, or has unknown or missing members.
     """
 
-    def __init__(self, value: Any, place: str, known: Sequence[str], required: Sequence[str] = ()) -> None:
+    def __init__(
+        self, value: Any, place: str, known_members: Sequence[str], required_members: Sequence[str] = ()
+    ) -> None:
         if not isinstance(value, dict):
             raise make_error(place, f"expected an object, found {name_type(value)}")
         for name in value:
-            if name not in known:
-                raise make_error(place, f"member {quote(name)} is unknown ({describe_names(name, known)})")
-        for name in required:
+            if name not in known_members:
+                raise make_error(place, f"member {quote(name)} is unknown ({describe_names(name, known_members)})")
+        for name in required_members:
             if value.get(name) is None:
                 raise make_error(place, f"member {name} is missing")
         self.value: Mapping[str, Any] = {name: content for name, content in value.items() if content is not None}
         self.place = place
 
-    def place_of(self, member: str) -> str:
+    def locate_member(self, member: str) -> str:
         return f"{self.place}, member {member}"
 
     def has(self, member: str) -> bool:
         return member in self.value
 
     def read_text(self, member: str) -> str:
-        """Return a text; an empty one if the member is missing."""
+        """Return a text, or an empty text if the member is missing."""
         return str(self._read(member, str, "a String", ""))
 
     def read_name(self, member: str) -> str:
@@ -55,7 +57,7 @@ class Structure:
         name = self.read_text(member)
         if not NAME.fullmatch(name):
             raise make_error(
-                self.place_of(member),
+                self.locate_member(member),
                 f"{quote(name)} must have 1 to 64 ASCII letters, digits, hyphens or underscores",
             )
         return name
@@ -64,17 +66,17 @@ class Structure:
         text = self.read_text(member)
         if text not in tuple(choices):
             hint = describe_names(text, [str(choice) for choice in choices])
-            raise make_error(self.place_of(member), f"value {quote(text)} does not exist ({hint})")
+            raise make_error(self.locate_member(member), f"value {quote(text)} does not exist ({hint})")
         return choices(text)
 
     def read_list(self, member: str) -> list[Any]:
-        """Return a list; an empty one if the member is missing."""
+        """Return a list, or an empty list if the member is missing."""
         items = self._read(member, list, "an array", [])
         assert isinstance(items, list)  # noqa: S101  as `_read` checks
         return items
 
     def read_object(self, member: str) -> Mapping[str, Any]:
-        """Return an object; an empty one if the member is missing."""
+        """Return an object, or an empty object if the member is missing."""
         members = self._read(member, dict, "an object", {})
         assert isinstance(members, dict)  # noqa: S101  as `_read` checks
         return members
@@ -82,20 +84,20 @@ class Structure:
     def read_flag(self, member: str) -> bool:
         return bool(self._read(member, bool, "a Boolean", False))
 
-    def read_number(self, member: str, minimum: float, maximum: float, *, whole: bool = True) -> float | None:
+    def read_number(self, member: str, minimum: float, maximum: float, *, is_integer: bool = True) -> float | None:
         """Return a number, or None if the member is missing."""
         value = self.value.get(member)
         if value is None:
             return None
-        kinds: Any = int if whole else int | float
-        if isinstance(value, bool) or not isinstance(value, kinds) or not minimum <= value <= maximum:
-            noun = "an Integer" if whole else "a number"
+        number_types: Any = int if is_integer else int | float
+        if isinstance(value, bool) or not isinstance(value, number_types) or not minimum <= value <= maximum:
+            noun = "an Integer" if is_integer else "a number"
             problem = f"expected {noun} from {minimum:g} to {maximum:g}, found {quote(value)}"
-            raise make_error(self.place_of(member), problem)
+            raise make_error(self.locate_member(member), problem)
         return float(value)
 
-    def _read(self, member: str, kind: type, noun: str, default: Any) -> Any:
+    def _read(self, member: str, python_type: type, noun: str, default: Any) -> Any:
         value = self.value.get(member, default)
-        if not isinstance(value, kind):
-            raise make_error(self.place_of(member), f"expected {noun}, found {name_type(value)}")
+        if not isinstance(value, python_type):
+            raise make_error(self.locate_member(member), f"expected {noun}, found {name_type(value)}")
         return value

@@ -45,7 +45,7 @@ class StepType(StrEnum):
 
 
 class Trigger(StrEnum):
-    """The outcome of a step that lets a dependent step run."""
+    """The outcome that a step must have before a dependent step runs."""
 
     COMPLETED = "Completed"
     FAILED = "Failed"
@@ -97,7 +97,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class PropertyFile:
-    """A JSON file in an output of a processing step."""
+    """A JSON file in an output of a Processing step."""
 
     name: str
     output_name: str
@@ -128,7 +128,7 @@ class Step:
     retry_policies: tuple[RetryPolicy, ...] = ()
     property_files: tuple[PropertyFile, ...] = ()
     output_parameters: tuple[OutputParameter, ...] = ()
-    target: Any = None
+    receiver: Any = None
     """FunctionArn of a Lambda step, or SqsQueueUrl of a Callback step: text or an expression."""
     if_steps: tuple["Step", ...] = ()
     else_steps: tuple["Step", ...] = ()
@@ -136,13 +136,13 @@ class Step:
     """The steps that a ForEach step runs for each item."""
 
     @property
-    def contained(self) -> tuple["Step", ...]:
+    def nested_steps(self) -> tuple["Step", ...]:
         return (*self.if_steps, *self.else_steps, *self.body)
 
     def walk(self) -> Iterator["Step"]:
         """Yield the step, and all steps that it contains."""
         yield self
-        for step in self.contained:
+        for step in self.nested_steps:
             yield from step.walk()
 
 
@@ -159,6 +159,6 @@ class Definition:
     """MlflowConfig: MlflowResourceArn and MlflowExperimentName, with expressions."""
 
     def walk(self) -> Iterator[Step]:
-        """Yield all steps, with those in branches and loops."""
+        """Yield all steps, including the steps in branches and loops."""
         for step in self.steps:
             yield from step.walk()

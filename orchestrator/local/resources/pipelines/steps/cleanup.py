@@ -7,38 +7,40 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle.outputs import join_key
 from microjobs_orchestrator.local.resources.pipelines import cache
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
-from microjobs_orchestrator.local.resources.pipelines.step_run import REQUEST, Failure, Progress, StepRun, StepStatus
+from microjobs_orchestrator.local.resources.pipelines.step_run import REQUEST, Failure, StepChange, StepRun, StepStatus
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner
 from microjobs_orchestrator.local.s3.keys import parse_uri
 
 
 class CleanupRunner(Runner):
-    """Cleanup steps. They find the outputs of a Training step; for other steps, `S3Uris` lists the objects."""
+    """Runs Cleanup steps. A Cleanup step itself finds the outputs of a Training step. For other steps, `S3Uris` lists
+    the objects to delete."""
 
-    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:  # noqa: ARG002
-        cleaned, skipped, failed = [], [], []
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> StepChange:  # noqa: ARG002
+        cleaned_names, skipped_names, failures = [], [], []
         for source in arguments["Resources"]["S3"]:
             name = source["StepName"]
             step = self.tools.find_run(name)
             if step is None or step.record.internal.get(REQUEST) is None:
-                skipped.append(name)
+                skipped_names.append(name)
                 continue
             try:
                 self._delete(step, source.get("S3Uris"))
-                cleaned.append(name)
+                cleaned_names.append(name)
             except ServiceError as error:
-                failed.append({"StepName": name, "ErrorCode": "ClientError", "ErrorMessage": error.message})
-        metadata = {"CleanedSteps": cleaned, "FailedSteps": failed, "SkippedSteps": skipped}
-        if failed:
-            reasons = "; ".join(f"{item['StepName']}: {item['ErrorMessage']}" for item in failed)
-            return Progress(StepStatus.FAILED, {"Cleanup": metadata}, Failure(f"ClientError: {reasons}"))
-        return Progress(StepStatus.SUCCEEDED, {"Cleanup": metadata})
+                failures.append({"StepName": name, "ErrorCode": "ClientError", "ErrorMessage": error.message})
+        metadata = {"CleanedSteps": cleaned_names, "FailedSteps": failures, "SkippedSteps": skipped_names}
+        if failures:
+            reasons = "; ".join(f"{item['StepName']}: {item['ErrorMessage']}" for item in failures)
+            return StepChange(StepStatus.FAILED, {"Cleanup": metadata}, Failure(f"ClientError: {reasons}"))
+        return StepChange(StepStatus.SUCCEEDED, {"Cleanup": metadata})
 
     def _delete(self, step: StepRun, uris: Sequence[str] | None) -> None:
-        """Delete the objects with some URIs, or all outputs of a training job.
+        """Delete the objects with these URIs. If `uris` is None, delete all outputs of a training job.
 
         Raises:
-            ServiceError: a URI is not valid, or is not below the outputs of the step.
+            ServiceError: a URI is not valid, or is not below the outputs of the step; or `uris` is None, but the step
+                is not a Training step.
         """
         outputs = list(_list_outputs(step))
         if uris is None and step.step.type is not StepType.TRAINING:
@@ -53,8 +55,8 @@ class CleanupRunner(Runner):
         for bucket, key in [parse_uri(uri) for uri in uris or ()]:
             store.delete(bucket, key)
         for bucket, prefix in [parse_uri(join_key(output, "")) for output in outputs if uris is None]:
-            for stored in list(store.list(bucket, prefix)):
-                store.delete(bucket, stored.key)
+            for stored_object in list(store.list(bucket, prefix)):
+                store.delete(bucket, stored_object.key)
 
 
 def _list_outputs(step: StepRun) -> Iterator[str]:

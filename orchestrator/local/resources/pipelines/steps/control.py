@@ -6,20 +6,20 @@ from typing import Any
 from microjobs_orchestrator.local.resources.pipelines.definition.conditions import evaluate_all
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import Scope
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
-from microjobs_orchestrator.local.resources.pipelines.step_run import Failure, Progress, StepRun, StepStatus
+from microjobs_orchestrator.local.resources.pipelines.step_run import Failure, StepChange, StepRun, StepStatus
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner
 
-NO_MESSAGE = "The execution reached a Fail step."
+DEFAULT_MESSAGE = "The execution reached a Fail step."
 
 
 class ConditionRunner(Runner):
-    """Condition steps: the outcome decides which branch runs."""
+    """Runs Condition steps, whose outcome decides which branch runs."""
 
     def resolve(self, step: Step, scope: Scope) -> Mapping[str, Any]:
         return {"Outcome": str(evaluate_all(step.arguments["Conditions"], scope))}
 
-    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:  # noqa: ARG002
-        return Progress(StepStatus.SUCCEEDED, {"Condition": arguments})
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> StepChange:  # noqa: ARG002
+        return StepChange(StepStatus.SUCCEEDED, {"Condition": arguments})
 
     def read_properties(self, run: StepRun) -> Mapping[str, Any]:
         properties: Mapping[str, Any] = run.metadata["Condition"]
@@ -27,8 +27,8 @@ class ConditionRunner(Runner):
 
 
 class FailRunner(Runner):
-    """Fail steps: they fail with a message."""
+    """Runs Fail steps, which always fail with a message."""
 
-    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:  # noqa: ARG002
-        message = str(arguments.get("ErrorMessage", NO_MESSAGE))
-        return Progress(StepStatus.FAILED, {"Fail": {"ErrorMessage": message}}, Failure(message))
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> StepChange:  # noqa: ARG002
+        message = str(arguments.get("ErrorMessage", DEFAULT_MESSAGE))
+        return StepChange(StepStatus.FAILED, {"Fail": {"ErrorMessage": message}}, Failure(message))

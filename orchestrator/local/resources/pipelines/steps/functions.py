@@ -10,34 +10,34 @@ from microjobs_orchestrator.local.functions import FunctionError, FunctionRun
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import Scope, resolve
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import describe_names
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
-from microjobs_orchestrator.local.resources.pipelines.step_run import OUTPUTS, Failure, Progress, StepRun, StepStatus
+from microjobs_orchestrator.local.resources.pipelines.step_run import OUTPUTS, Failure, StepChange, StepRun, StepStatus
 from microjobs_orchestrator.local.resources.pipelines.steps.outputs import OutputError, describe_outputs, read_outputs
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner, Tools
 
 
 class LambdaRunner(Runner):
-    """Lambda steps. After a crash, the next server calls the function again."""
+    """Runs Lambda steps. After a crash, the next server calls the function again."""
 
     def __init__(self, tools: Tools) -> None:
         super().__init__(tools)
-        self._running: dict[str, FunctionRun] = {}
-        self._results: dict[str, Progress] = {}
+        self._running_functions: dict[str, FunctionRun] = {}
+        self._results: dict[str, StepChange] = {}
 
     def resolve(self, step: Step, scope: Scope) -> Mapping[str, Any]:
-        return {"FunctionArn": resolve(step.target, scope), "Event": super().resolve(step, scope)}
+        return {"FunctionArn": resolve(step.receiver, scope), "Event": super().resolve(step, scope)}
 
-    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> StepChange:
         arn = str(arguments["FunctionArn"])
         variables = self.tools.context.make_access_variables()
         try:
             function = FunctionRun(self._find_command(arn), arn, arguments["Event"], variables)
         except FunctionError as error:
-            return Progress(StepStatus.FAILED, {"Lambda": {"Arn": arn}}, Failure(f"ClientError: {error}"))
-        self._running[run.name] = function
+            return StepChange(StepStatus.FAILED, {"Lambda": {"Arn": arn}}, Failure(f"ClientError: {error}"))
+        self._running_functions[run.name] = function
         threading.Thread(
             target=partial(self._wait, function, run.step, arn), name=f"lambda/{run.name}", daemon=True
         ).start()
-        return Progress(StepStatus.EXECUTING, {"Lambda": {"Arn": arn}})
+        return StepChange(StepStatus.EXECUTING, {"Lambda": {"Arn": arn}})
 
     def _find_command(self, arn: str) -> str:
         """Return the command of a function, by its ARN or by its name, which is the ARN's last part."""
@@ -56,29 +56,29 @@ class LambdaRunner(Runner):
         try:
             outputs = read_outputs(step, function.wait())
             metadata = {"Lambda": {"Arn": arn, "OutputParameters": describe_outputs(outputs)}}
-            result = Progress(StepStatus.SUCCEEDED, metadata, internal={OUTPUTS: outputs})
+            result = StepChange(StepStatus.SUCCEEDED, metadata, internal={OUTPUTS: outputs})
         except (FunctionError, OutputError) as error:
-            result = Progress(StepStatus.FAILED, {"Lambda": {"Arn": arn}}, Failure(f"ClientError: {arn}: {error}"))
+            result = StepChange(StepStatus.FAILED, {"Lambda": {"Arn": arn}}, Failure(f"ClientError: {arn}: {error}"))
         self._results[step.name] = result
         self.tools.notify()
 
     def is_lost(self, run: StepRun) -> bool:
-        return run.name not in self._running
+        return run.name not in self._running_functions
 
-    def poll(self, run: StepRun) -> Progress:
+    def poll(self, run: StepRun) -> StepChange:
         result = self._results.pop(run.name, None)
         if result is None:
-            return Progress(run.status, run.metadata)
-        del self._running[run.name]
+            return StepChange(run.status, run.metadata)
+        del self._running_functions[run.name]
         was_stopped = run.status is StepStatus.STOPPING and result.status is StepStatus.FAILED
-        return Progress(StepStatus.STOPPED, result.metadata) if was_stopped else result
+        return StepChange(StepStatus.STOPPED, result.metadata) if was_stopped else result
 
-    def stop(self, run: StepRun) -> Progress:
-        function = self._running.get(run.name)
+    def stop(self, run: StepRun) -> StepChange:
+        function = self._running_functions.get(run.name)
         if function is None:
-            return Progress(StepStatus.STOPPED, run.metadata)
+            return StepChange(StepStatus.STOPPED, run.metadata)
         function.stop()
-        return Progress(StepStatus.STOPPING, run.metadata)
+        return StepChange(StepStatus.STOPPING, run.metadata)
 
     def read_properties(self, run: StepRun) -> Mapping[str, Any]:
         return {"OutputParameters": run.record.internal[OUTPUTS]}

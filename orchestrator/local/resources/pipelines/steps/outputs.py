@@ -33,21 +33,21 @@ def _read_output(output: OutputParameter, values: Mapping[str, Any]) -> Any:
     if output.name not in values:
         raise OutputError(f"the output {output.name} is missing; the result has: {', '.join(values) or 'nothing'}")
     value = _convert(output.type, values[output.name])
-    is_flag = isinstance(value, bool) and output.type is not ParameterType.BOOLEAN
+    is_unexpected_boolean = isinstance(value, bool) and output.type is not ParameterType.BOOLEAN
     is_infinite = isinstance(value, float) and not isfinite(value)
-    if is_flag or is_infinite or not isinstance(value, _TYPES[output.type]):
+    if is_unexpected_boolean or is_infinite or not isinstance(value, _TYPES[output.type]):
         raise OutputError(f"the output {output.name} must be of type {output.type}, not {quote(values[output.name])}")
     return value
 
 
-def _convert(kind: ParameterType, value: Any) -> Any:
+def _convert(parameter_type: ParameterType, value: Any) -> Any:
     """Return a value in its declared type. The value may be text."""
-    if kind is ParameterType.STRING:
+    if parameter_type is ParameterType.STRING:
         return value if isinstance(value, str) else json.dumps(value)
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value.lower() if kind is ParameterType.BOOLEAN else value)
+        return json.loads(value.lower() if parameter_type is ParameterType.BOOLEAN else value)
     except (ValueError, RecursionError):
         return value
 

@@ -1,6 +1,6 @@
 """Steps that create a resource: jobs, models, model packages, endpoints and their configurations.
 
-Such a step becomes the Create request that AWS would send, and the execution becomes the owner of the resource.
+A step is converted to the Create request that AWS would send. The execution owns the created resource.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from typing import Any
 from botocore.model import Shape
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.kinds import Kind, all_kinds
-from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.resources.invocation import SERVICE
+from microjobs_orchestrator.local.kinds import Kind, load_kinds
+from microjobs_orchestrator.local.protocols.models import load_operation_model
+from microjobs_orchestrator.local.resources.operation_calls import SERVICE
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import to_text
-from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS, StepTypeFacts
+from microjobs_orchestrator.local.resources.pipelines.definition.step_types import STEP_TYPE_FACTS, StepTypeFacts
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE_EXECUTION
 from microjobs_orchestrator.local.resources.pipelines.retries import read_failure
@@ -26,60 +26,61 @@ from microjobs_orchestrator.local.resources.pipelines.step_run import (
     REQUEST,
     RESOURCE,
     Failure,
-    Progress,
+    StepChange,
     StepRun,
     StepStatus,
 )
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner, Tools
-from microjobs_orchestrator.local.resources.pipelines.tracking import add_config
+from microjobs_orchestrator.local.resources.pipelines.tracking import add_mlflow_config
 from microjobs_orchestrator.local.resources.tuning.results import FINAL_METRIC
 from microjobs_orchestrator.local.state import Owner, Record, State
 
 MAX_NAME_CHARACTERS = 63
 MAX_TUNING_NAME_CHARACTERS = 32
-"""AWS's limit for names of tuning jobs; names of their training jobs begin with it."""
+"""AWS's limit for the name of a tuning job. The names of its training jobs begin with this name, and are longer."""
 SUFFIX_CHARACTERS = 10
 METADATA_NAMES: Mapping[StepType, str] = {
     StepType.TUNING: "TuningJob",
     StepType.REGISTER_MODEL: "RegisterModel",
 }
-"""The members of a step's Metadata whose names differ from the noun of the operations."""
+"""Members of a step's Metadata whose names differ from the name of the Create operation without `Create`."""
 GROUP = "ModelPackageGroupName"
 CONFIG_NAME = "EndpointConfigName"
-BUSY = ("Creating", "Updating")
+STARTING_STATUSES = ("Creating", "Updating")
+"""Statuses of an endpoint that is about to have the requested configuration."""
 TOKEN_CHARACTERS = 36
 
 _ALPHABET = string.ascii_letters + string.digits
 
 
 class ResourceRunner(Runner):
-    """Steps that create a resource and wait until it has ended, or is ready."""
+    """Runs steps that create a resource, and wait until it has ended or is ready."""
 
     def __init__(self, tools: Tools, step_type: StepType) -> None:
         super().__init__(tools)
-        self._facts: StepTypeFacts = FACTS[step_type]
+        self._facts: StepTypeFacts = STEP_TYPE_FACTS[step_type]
         self._noun = self._facts.create.removeprefix("Create")
         self._metadata_name = METADATA_NAMES.get(step_type, self._noun)
 
     @property
     def _kind(self) -> Kind:
-        return next(kind for kind in all_kinds() if kind.noun == self._noun)
+        return next(kind for kind in load_kinds() if kind.noun == self._noun)
 
     @property
     def _state(self) -> State:
         return self.tools.context.state
 
-    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> StepChange:
         """Create the resource, unless a server that was killed has created it."""
         if run.record.internal.get(REQUEST) is None:
             self._prepare(run, arguments)
             self._create(run)
         elif not self._is_created(run):
             self._create(run)
-        self._own(run)
+        self._set_owner(run)
         return self.poll(run)
 
-    def _own(self, run: StepRun) -> None:
+    def _set_owner(self, run: StepRun) -> None:
         """Make the execution the owner of the resource, so that the execution is notified of its end."""
         if self._kind.lifecycle is not None:
             owner = Owner(EXECUTION_KIND, self.tools.execution)
@@ -87,11 +88,11 @@ class ResourceRunner(Runner):
 
     def _prepare(self, run: StepRun, arguments: Mapping[str, Any]) -> None:
         """Store the request and the name of the resource before it is created, so that a later server finds it."""
-        shape = operation_model(SERVICE, self._facts.create).input_shape
+        shape = load_operation_model(SERVICE, self._facts.create).input_shape
         request = self._complete(run, _convert(shape, arguments))
-        request = add_config(request, run.step.type, run.name, self.tools.mlflow)
+        request = add_mlflow_config(request, run.step.type, run.name, self.tools.mlflow_config)
         name = request.get(self._facts.name_member, "")
-        run.store(Progress(StepStatus.STARTING, internal={REQUEST: request, RESOURCE: name}))
+        run.store(StepChange(StepStatus.STARTING, internal={REQUEST: request, RESOURCE: name}))
 
     def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the request with the name that AWS would choose."""
@@ -104,7 +105,7 @@ class ResourceRunner(Runner):
         return run.chosen_name
 
     def _create(self, run: StepRun) -> None:
-        self.tools.invoker.invoke(self._facts.create, run.record.internal[REQUEST])
+        self.tools.operation_caller.call(self._facts.create, run.record.internal[REQUEST])
 
     def _is_created(self, run: StepRun) -> bool:
         """Return whether an earlier server has created the resource."""
@@ -121,34 +122,34 @@ class ResourceRunner(Runner):
     def has_result(self, internal: Mapping[str, Any]) -> bool:
         return self._get(internal[RESOURCE]) is not None
 
-    def poll(self, run: StepRun) -> Progress:
+    def poll(self, run: StepRun) -> StepChange:
         record = self._find(run)
         if record is None:
-            failure = Failure(f"ClientError: {self._kind.words} {run.record.internal[RESOURCE]} was deleted.")
-            return Progress(StepStatus.FAILED, run.metadata, failure)
+            failure = Failure(f"ClientError: {self._kind.display_name} {run.record.internal[RESOURCE]} was deleted.")
+            return StepChange(StepStatus.FAILED, run.metadata, failure)
         return self._describe(run, record)
 
-    def _describe(self, run: StepRun, record: Record) -> Progress:
-        """Return the progress of the step, from the record of its resource."""
+    def _describe(self, run: StepRun, record: Record) -> StepChange:
+        """Return the change of the step, from the record of its resource."""
         metadata, lifecycle = {self._metadata_name: {"Arn": record.arn}}, self._kind.lifecycle
-        if lifecycle is None or record.status == lifecycle.success:
-            return Progress(StepStatus.SUCCEEDED, metadata)
-        if record.status not in lifecycle.transitional:
+        if lifecycle is None or record.status == lifecycle.success_status:
+            return StepChange(StepStatus.SUCCEEDED, metadata)
+        if record.status not in lifecycle.transitional_statuses:
             status = StepStatus.STOPPED if record.status == "Stopped" else StepStatus.FAILED
-            return Progress(status, metadata, read_failure(record) if status is StepStatus.FAILED else None)
+            return StepChange(status, metadata, read_failure(record) if status is StepStatus.FAILED else None)
         is_stopping = run.status is StepStatus.STOPPING
-        return Progress(StepStatus.STOPPING if is_stopping else StepStatus.EXECUTING, metadata)
+        return StepChange(StepStatus.STOPPING if is_stopping else StepStatus.EXECUTING, metadata)
 
-    def stop(self, run: StepRun) -> Progress:
+    def stop(self, run: StepRun) -> StepChange:
         if "Stop" not in self._kind.verbs or self._find(run) is None:
-            return Progress(StepStatus.STOPPED, run.metadata)
-        self._own(run)  # a server that was killed may have created the resource without its owner
-        with suppress(ServiceError):  # it has ended, or another request has stopped it
-            self.tools.invoker.invoke(f"Stop{self._noun}", self._identify(run))
-        return Progress(StepStatus.STOPPING, run.metadata)
+            return StepChange(StepStatus.STOPPED, run.metadata)
+        self._set_owner(run)  # a server that was killed may have created the resource without its owner
+        with suppress(ServiceError):  # the resource has ended, or another request has stopped it
+            self.tools.operation_caller.call(f"Stop{self._noun}", self._identify(run))
+        return StepChange(StepStatus.STOPPING, run.metadata)
 
     def read_properties(self, run: StepRun) -> Mapping[str, Any]:
-        return self.tools.invoker.invoke(f"Describe{self._noun}", self._identify(run))
+        return self.tools.operation_caller.call(f"Describe{self._noun}", self._identify(run))
 
     def _identify(self, run: StepRun) -> Mapping[str, str]:
         """Return the request that names the step's resource."""
@@ -156,19 +157,20 @@ class ResourceRunner(Runner):
 
 
 class TuningRunner(ResourceRunner):
-    """Tuning steps. Their properties also have the training jobs, the best one first."""
+    """Runs Tuning steps. Their properties also contain the training jobs with a final objective value, sorted from the
+    best to the worst."""
 
     def read_properties(self, run: StepRun) -> Mapping[str, Any]:
-        described = super().read_properties(run)
-        objective = described["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
+        properties = super().read_properties(run)
+        objective = properties["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
         jobs = [job for job in self._list_jobs(run) if FINAL_METRIC in job]
         jobs.sort(key=lambda job: job[FINAL_METRIC]["Value"], reverse=objective["Type"] == "Maximize")
-        return {**described, "TrainingJobSummaries": jobs}
+        return {**properties, "TrainingJobSummaries": jobs}
 
     def _list_jobs(self, run: StepRun) -> Iterator[Mapping[str, Any]]:
         request = dict(self._identify(run))
         while True:
-            page = self.tools.invoker.invoke("ListTrainingJobsForHyperParameterTuningJob", request)
+            page = self.tools.operation_caller.call("ListTrainingJobsForHyperParameterTuningJob", request)
             yield from page["TrainingJobSummaries"]
             if "NextToken" not in page:
                 return
@@ -176,21 +178,23 @@ class TuningRunner(ResourceRunner):
 
 
 class ModelPackageRunner(ResourceRunner):
-    """RegisterModel steps. The package belongs to a group, which the step creates if it does not exist."""
+    """Runs RegisterModel steps. If the request names a group that does not exist, the step creates the group."""
 
     def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        token = hashlib.sha256(f"{run.record.name} {run.attempts} {run.record.created}".encode()).hexdigest()
-        named = request if GROUP in request else super()._complete(run, request)
-        return {**named, "ClientToken": token[:TOKEN_CHARACTERS]}
+        token = hashlib.sha256(f"{run.record.name} {run.attempt_count} {run.record.created}".encode()).hexdigest()
+        named_request = request if GROUP in request else super()._complete(run, request)
+        return {**named_request, "ClientToken": token[:TOKEN_CHARACTERS]}
 
     def _create(self, run: StepRun) -> None:
-        """Create the package. After a crash, the token of the request finds the package of the earlier server."""
+        """Create the package. After a crash, the repeated request has the same ClientToken, so it returns the package
+        that the earlier server has created."""
         request = run.record.internal[REQUEST]
         if GROUP in request:
-            with suppress(ServiceError):  # it exists; CreateModelPackage reports any other problem
-                self.tools.invoker.invoke("CreateModelPackageGroup", {GROUP: request[GROUP]})
-        answer = self.tools.invoker.invoke(self._facts.create, request)
-        run.store(Progress(StepStatus.STARTING, internal={RESOURCE: answer["ModelPackageArn"]}))
+            # an error means that the group exists; CreateModelPackage reports other errors
+            with suppress(ServiceError):
+                self.tools.operation_caller.call("CreateModelPackageGroup", {GROUP: request[GROUP]})
+        response = self.tools.operation_caller.call(self._facts.create, request)
+        run.store(StepChange(StepStatus.STARTING, internal={RESOURCE: response["ModelPackageArn"]}))
 
     def _is_created(self, run: StepRun) -> bool:  # noqa: ARG002
         return False
@@ -200,7 +204,7 @@ class ModelPackageRunner(ResourceRunner):
 
 
 class EndpointConfigRunner(ResourceRunner):
-    """EndpointConfig steps. The definition may choose the whole name."""
+    """Runs EndpointConfig steps. A name in the definition is used without a suffix."""
 
     def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
         return request if self._facts.name_member in request else super()._complete(run, request)
@@ -211,62 +215,63 @@ class EndpointConfigRunner(ResourceRunner):
 
 
 class EndpointRunner(EndpointConfigRunner):
-    """Endpoint steps. They create an endpoint, or update the endpoint with this name, and wait until it serves."""
+    """Runs Endpoint steps. They create an endpoint, or update the endpoint with this name, and wait until it serves."""
 
     def _create(self, run: StepRun) -> None:
         request = run.record.internal[REQUEST]
         if self._find(run) is None:
-            self.tools.invoker.invoke("CreateEndpoint", request)
+            self.tools.operation_caller.call("CreateEndpoint", request)
         else:
-            shape: Any = operation_model(SERVICE, "UpdateEndpoint").input_shape
+            shape: Any = load_operation_model(SERVICE, "UpdateEndpoint").input_shape
             members = {name: value for name, value in request.items() if name in shape.members}
-            self.tools.invoker.invoke("UpdateEndpoint", members)
+            self.tools.operation_caller.call("UpdateEndpoint", members)
 
     def _is_created(self, run: StepRun) -> bool:
         """Return whether the endpoint has the configuration, or is about to have it."""
         record = self._find(run)
-        return record is not None and (record.status in BUSY or self._has_config(run, record))
+        return record is not None and (record.status in STARTING_STATUSES or self._has_config(run, record))
 
     def _has_config(self, run: StepRun, record: Record) -> bool:
         config_name = run.record.internal[REQUEST][CONFIG_NAME]
         return bool(record.description.get(CONFIG_NAME) == config_name)
 
-    def _describe(self, run: StepRun, record: Record) -> Progress:
-        progress = super()._describe(run, record)
-        if progress.status is StepStatus.SUCCEEDED and not self._has_config(run, record):
-            return Progress(StepStatus.FAILED, progress.metadata, read_failure(record))
-        return progress
+    def _describe(self, run: StepRun, record: Record) -> StepChange:
+        step_change = super()._describe(run, record)
+        if step_change.status is StepStatus.SUCCEEDED and not self._has_config(run, record):
+            return StepChange(StepStatus.FAILED, step_change.metadata, read_failure(record))
+        return step_change
 
-    def stop(self, run: StepRun) -> Progress:
+    def stop(self, run: StepRun) -> StepChange:
         """Stop waiting. The endpoint continues to start, because no request deletes it."""
-        return Progress(StepStatus.STOPPED, run.metadata)
+        return StepChange(StepStatus.STOPPED, run.metadata)
 
 
 def make_name(execution: str, step: str, prefix: str, noun: str) -> str:
-    """Return a new name for a step's resource, as AWS makes it.
+    """Return a new name for a step's resource, in the form that AWS uses.
 
     Args:
-        prefix: the name in the definition, which replaces the prefix `pipelines-<execution id>-<step name>`.
+        prefix: the name in the definition. It replaces the prefix `pipelines-<execution id>-<step name>`, or
+            `<execution id>-<step name>` for a tuning job.
     """
     is_tuning = noun == "HyperParameterTuningJob"
     limit = MAX_TUNING_NAME_CHARACTERS if is_tuning else MAX_NAME_CHARACTERS
-    default = f"{execution}-" if is_tuning else PIPELINE_EXECUTION.owned_prefix.format(name=execution)
-    words = prefix or f"{default}{step}"
-    valid = "-".join(filter(None, words.replace("_", "-").split("-")))
+    default_prefix = f"{execution}-" if is_tuning else PIPELINE_EXECUTION.owned_prefix.format(name=execution)
+    words = prefix or f"{default_prefix}{step}"
+    valid_name = "-".join(filter(None, words.replace("_", "-").split("-")))
     suffix = "".join(secrets.choice(_ALPHABET) for _ in range(SUFFIX_CHARACTERS))
-    return f"{valid[: limit - SUFFIX_CHARACTERS - 1].rstrip('-')}-{suffix}"
+    return f"{valid_name[: limit - SUFFIX_CHARACTERS - 1].rstrip('-')}-{suffix}"
 
 
 def _convert(shape: Shape | None, value: Any) -> Any:
     """Return resolved arguments, with numbers and Booleans as text where the operation's model requires text."""
-    kind = shape.type_name if shape else ""
-    if kind == "string" and isinstance(value, bool | int | float):
+    type_name = shape.type_name if shape else ""
+    if type_name == "string" and isinstance(value, bool | int | float):
         return to_text(value)
-    if kind == "list" and isinstance(value, list):
+    if type_name == "list" and isinstance(value, list):
         return [_convert(shape.member, item) for item in value]  # type: ignore[union-attr]
-    if kind == "map" and isinstance(value, dict):
+    if type_name == "map" and isinstance(value, dict):
         return {name: _convert(shape.value, item) for name, item in value.items()}  # type: ignore[union-attr]
-    if kind == "structure" and isinstance(value, dict):
+    if type_name == "structure" and isinstance(value, dict):
         members: Mapping[str, Shape] = shape.members  # type: ignore[union-attr]
         return {name: _convert(members.get(name), item) for name, item in value.items()}
     return value

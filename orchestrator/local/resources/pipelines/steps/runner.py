@@ -7,10 +7,10 @@ from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.resources.invocation import Invoker
+from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError, Scope, resolve
 from microjobs_orchestrator.local.resources.pipelines.definition.values import Step
-from microjobs_orchestrator.local.resources.pipelines.step_run import Progress, StepRun, StepStatus
+from microjobs_orchestrator.local.resources.pipelines.step_run import StepChange, StepRun, StepStatus
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class Tools:
 
     context: Context
     registry: Registry
-    invoker: Invoker
+    operation_caller: OperationCaller
     execution: str
     """The id of the execution."""
     execution_arn: str
-    mlflow: Mapping[str, str] | None
+    mlflow_config: Mapping[str, str] | None
     """MLflowConfig of the execution; None if MLflow does not track the execution."""
     find_run: "Callable[[str], StepRun | None]"
-    """Returns a step that has started, by its name."""
+    """A function that takes the name of a step, and returns the step; None if it has not started."""
     notify: Callable[[], None]
-    """Makes the execution update its running steps. Any thread may call it."""
+    """A function that makes the execution update its running steps. Any thread may call it."""
 
 
 class Runner(ABC):
@@ -52,26 +52,26 @@ class Runner(ABC):
         Raises:
             ExpressionError: the step creates no job.
         """
-        raise ExpressionError(f"step {run.name} of type {run.step.type} has no job, and thus no name of a job")
+        raise ExpressionError(f"step {run.name} of type {run.step.type} has no job, and therefore no name of a job")
 
     @abstractmethod
-    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> Progress:
+    def start(self, run: StepRun, arguments: Mapping[str, Any]) -> StepChange:
         """Start a step, or restart it after a crash of the server.
 
         Raises:
             ServiceError: the request of the step is refused.
         """
 
-    def poll(self, run: StepRun) -> Progress:
-        """Return the progress of a step that is executing."""
-        return Progress(run.status)
+    def poll(self, run: StepRun) -> StepChange:
+        """Return the change of a step that is executing, since it was last stored."""
+        return StepChange(run.status)
 
-    def stop(self, run: StepRun) -> Progress:  # noqa: ARG002
+    def stop(self, run: StepRun) -> StepChange:  # noqa: ARG002
         """Request a step to stop. By default, it stops at once."""
-        return Progress(StepStatus.STOPPED)
+        return StepChange(StepStatus.STOPPED)
 
     def is_lost(self, run: StepRun) -> bool:  # noqa: ARG002
-        """Return whether a step must be restarted, because its work ended with the earlier server."""
+        """Return whether a step must be restarted, because its work was lost when an earlier server ended."""
         return False
 
     def has_result(self, internal: Mapping[str, Any]) -> bool:  # noqa: ARG002

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.resources.pipelines.definition.step_types import FACTS
+from microjobs_orchestrator.local.resources.pipelines.definition.step_types import STEP_TYPE_FACTS
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
 from microjobs_orchestrator.local.resources.pipelines.loops import ForEachRunner
 from microjobs_orchestrator.local.resources.pipelines.steps.callbacks import CallbackRunner
@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.pipelines.steps.resources import (
 )
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Runner, Tools
 
-CLASSES: Mapping[StepType, type[ResourceRunner]] = {
+RUNNER_CLASSES: Mapping[StepType, type[ResourceRunner]] = {
     StepType.TUNING: TuningRunner,
     StepType.REGISTER_MODEL: ModelPackageRunner,
     StepType.ENDPOINT_CONFIG: EndpointConfigRunner,
@@ -29,9 +29,9 @@ CLASSES: Mapping[StepType, type[ResourceRunner]] = {
 
 def make_runners(tools: Tools) -> Mapping[StepType, Runner]:
     """Return the runners of all types that the local server executes."""
-    created = [step_type for step_type, facts in FACTS.items() if facts.create]
+    creating_types = [step_type for step_type, facts in STEP_TYPE_FACTS.items() if facts.create]
     return {
-        **{step_type: CLASSES.get(step_type, ResourceRunner)(tools, step_type) for step_type in created},
+        **{step_type: RUNNER_CLASSES.get(step_type, ResourceRunner)(tools, step_type) for step_type in creating_types},
         StepType.CONDITION: ConditionRunner(tools),
         StepType.FAIL: FailRunner(tools),
         StepType.LAMBDA: LambdaRunner(tools),

@@ -1,4 +1,4 @@
-// The axes of the parallel coordinates: which ones are shown, their scales and ranges. The form makes the same choices
+// The axes of the parallel coordinates: which axes are shown, their scales and ranges. The form offers the same choices
 // as the plot, for users of the keyboard.
 
 import { Table } from "../../lib/components.js";
@@ -7,21 +7,22 @@ import { html } from "../../lib/ui.js";
 
 const MAX_PARAMETERS = 6;
 const MAX_METRICS = 4;
-const INTERNAL = /^(sagemaker_|_)/; // hyperparameters that the SDK adds
+const SDK_NAME = /^(sagemaker_|_)/; // hyperparameters with such a prefix come from the SDK, not from the user
 
 /** Return all possible axes, `[{name, scale, range, isShown}]`.
  *
  * @param settings `{[name]: {isShown, isLog, range}}`, the user's choices. */
 export function makeAxes({ runs, columns, metrics }, settings) {
   const columnValues = columns.map((name) => ({ name, values: runs.map((run) => run.values[name]) }));
-  const present = columnValues.filter(({ values }) => values.some((value) => value !== undefined));
-  const differing = present.filter(({ name, values }) => new Set(values).size > 1 && !INTERNAL.test(name)).map(({ name }) => name);
-  const initial = new Set([
-    ...differing.filter((name) => !metrics.includes(name)).slice(0, MAX_PARAMETERS),
-    ...differing.filter((name) => metrics.includes(name)).slice(0, MAX_METRICS),
+  const columnsWithValues = columnValues.filter(({ values }) => values.some((value) => value !== undefined));
+  const variedColumns = columnsWithValues.filter(({ name, values }) => new Set(values).size > 1 && !SDK_NAME.test(name));
+  const names = variedColumns.map(({ name }) => name);
+  const defaultNames = new Set([
+    ...names.filter((name) => !metrics.includes(name)).slice(0, MAX_PARAMETERS),
+    ...names.filter((name) => metrics.includes(name)).slice(0, MAX_METRICS),
   ]);
-  return present.map(({ name, values }) => {
-    const { isShown = initial.has(name), isLog, range = null } = settings[name] ?? {};
+  return columnsWithValues.map(({ name, values }) => {
+    const { isShown = defaultNames.has(name), isLog, range = null } = settings[name] ?? {};
     return { name, isShown, range, scale: makeScale(values, isLog) };
   });
 }
@@ -59,8 +60,8 @@ function RangeChoice({ name, scale, range, onRange }) {
   if (!scale.isNumeric) return html`<${CategoryChoice} name=${name} scale=${scale} range=${range} onRange=${onRange} />`;
   const change = (end, text) => {
     const [low, high] = range ?? [-Infinity, Infinity];
-    const next = end === "low" ? [text === "" ? -Infinity : Number(text), high] : [low, text === "" ? Infinity : Number(text)];
-    onRange(next.some(Number.isFinite) ? next : null);
+    const newRange = end === "low" ? [text === "" ? -Infinity : Number(text), high] : [low, text === "" ? Infinity : Number(text)];
+    onRange(newRange.some(Number.isFinite) ? newRange : null);
   };
   const show = (value) => (Number.isFinite(value) ? Number(value.toPrecision(4)) : "");
   return html`
@@ -73,14 +74,14 @@ function RangeChoice({ name, scale, range, onRange }) {
 }
 
 function CategoryChoice({ name, scale, range, onRange }) {
-  const chosen = range && scale.ticks.filter(({ at }) => at >= range[0] && at <= range[1]).map(({ label }) => label);
+  const chosenLabels = range && scale.ticks.filter(({ position }) => position >= range[0] && position <= range[1]).map(({ label }) => label);
   const choose = (label) => {
-    const tick = scale.ticks.find((one) => one.label === label);
-    onRange(tick ? [tick.at, tick.at] : null);
+    const tick = scale.ticks.find((tick) => tick.label === label);
+    onRange(tick ? [tick.position, tick.position] : null);
   };
   return html`
-    <select aria-label="Category of ${name}" value=${chosen?.length === 1 ? chosen[0] : ""} onChange=${(event) => choose(event.target.value)}>
-      <option value="">${chosen?.length > 1 ? chosen.join(", ") : "all"}</option>
+    <select aria-label="Category of ${name}" value=${chosenLabels?.length === 1 ? chosenLabels[0] : ""} onChange=${(event) => choose(event.target.value)}>
+      <option value="">${chosenLabels?.length > 1 ? chosenLabels.join(", ") : "all"}</option>
       ${scale.ticks.map(({ label }) => html`<option value=${label}>${label}</option>`)}
     </select>
   `;

@@ -2,23 +2,24 @@
 
 import { Select } from "../../lib/components.js";
 import { formatNumber } from "../../lib/chart.js";
+import { formatCount } from "../../lib/format.js";
 import { replaceQuery } from "../../lib/router.js";
 import { makeScale, toNumber } from "../../lib/scales.js";
 import { html } from "../../lib/ui.js";
 
 const [WIDTH, HEIGHT, MARGIN] = [720, 300, 60];
-const MAX_LABELED = 16; // with more points, only the highlighted one has a label
+const MAX_LABELED = 16; // if there are more points, only the highlighted point has a label
 
 /** A scatter plot, and the choice of its axes, which the URL of the page contains.
  *
  * @param columns the names of hyperparameters and metrics. */
 export function ScatterPlot({ query, runs, columns, highlighted, onHighlight }) {
-  const differing = columns.filter((name) => new Set(runs.map((run) => run.values[name])).size > 1);
-  const numeric = differing.filter((name) => runs.some((run) => Number.isFinite(toNumber(run.values[name]))));
-  const usable = [numeric, differing, columns].find((names) => names.length > 1) ?? [];
-  if (usable.length < 2) return null;
-  const xName = columns.includes(query.x) ? query.x : usable[0];
-  const yName = columns.includes(query.y) ? query.y : usable.at(-1);
+  const variedNames = columns.filter((name) => new Set(runs.map((run) => run.values[name])).size > 1);
+  const numericNames = variedNames.filter((name) => runs.some((run) => Number.isFinite(toNumber(run.values[name]))));
+  const defaultNames = [numericNames, variedNames, columns].find((names) => names.length > 1) ?? [];
+  if (defaultNames.length < 2) return null;
+  const xName = columns.includes(query.x) ? query.x : defaultNames[0];
+  const yName = columns.includes(query.y) ? query.y : defaultNames.at(-1);
   const change = (changes) => replaceQuery({ ...query, x: xName, y: yName, ...changes });
   const options = columns.map((name) => [name, name]);
   return html`
@@ -32,18 +33,18 @@ export function ScatterPlot({ query, runs, columns, highlighted, onHighlight }) 
 }
 
 function Points({ runs, x, y, highlighted, onHighlight }) {
-  const complete = runs.filter((run) => [x, y].every((name) => run.values[name] !== undefined));
-  if (!complete.length) return html`<p>No run has values for both axes.</p>`;
-  const [xScale, yScale] = [x, y].map((name) => makeScale(complete.map((run) => run.values[name])));
-  const toX = (at) => MARGIN + at * (WIDTH - 2 * MARGIN);
-  const toY = (at) => HEIGHT - MARGIN - at * (HEIGHT - 2 * MARGIN);
-  const points = complete.map(({ name, values }) => ({ name, values, left: toX(xScale.place(values[x])), top: toY(yScale.place(values[y])) }));
+  const completeRuns = runs.filter((run) => [x, y].every((name) => run.values[name] !== undefined));
+  if (!completeRuns.length) return html`<p>No run has values for both axes.</p>`;
+  const [xScale, yScale] = [x, y].map((name) => makeScale(completeRuns.map((run) => run.values[name])));
+  const toX = (position) => MARGIN + position * (WIDTH - 2 * MARGIN);
+  const toY = (position) => HEIGHT - MARGIN - position * (HEIGHT - 2 * MARGIN);
+  const points = completeRuns.map(({ name, values }) => ({ name, values, left: toX(xScale.toPosition(values[x])), top: toY(yScale.toPosition(values[y])) }));
   const isLabeled = (name) => points.length <= MAX_LABELED || name === highlighted;
   return html`
     <svg class="scatter" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${describe(points, x, y)}>
       <path d="M${MARGIN} ${MARGIN / 2}V${HEIGHT - MARGIN}H${WIDTH - MARGIN / 2}" />
-      ${xScale.ticks.map(({ at, label }) => html`<text x=${toX(at)} y=${HEIGHT - MARGIN + 18} text-anchor="middle">${label}</text>`)}
-      ${yScale.ticks.map(({ at, label }) => html`<text x=${MARGIN - 6} y=${toY(at) + 4} text-anchor="end">${label}</text>`)}
+      ${xScale.ticks.map(({ position, label }) => html`<text x=${toX(position)} y=${HEIGHT - MARGIN + 18} text-anchor="middle">${label}</text>`)}
+      ${yScale.ticks.map(({ position, label }) => html`<text x=${MARGIN - 6} y=${toY(position) + 4} text-anchor="end">${label}</text>`)}
       <text x=${WIDTH / 2} y=${HEIGHT - 12} text-anchor="middle">${x}${xScale.isLog ? " (log)" : ""}</text>
       <text x=${MARGIN} y="14" text-anchor="middle">${y}${yScale.isLog ? " (log)" : ""}</text>
       ${points.map(({ name, left, top }) => html`
@@ -60,6 +61,6 @@ const format = (value) => (Number.isFinite(Number(value)) ? formatNumber(Number(
 
 function describe(points, x, y) {
   const parts = points.slice(0, MAX_LABELED).map(({ name, values }) => `${name}: ${format(values[x])}, ${format(values[y])}`);
-  const rest = points.length - parts.length;
-  return `${y} by ${x}. ${parts.join("; ")}${rest ? `; and ${rest} more runs` : ""}`;
+  const remainder = points.length - parts.length;
+  return `${y} by ${x}. ${parts.join("; ")}${remainder ? `; and ${formatCount(remainder, "more run")}` : ""}`;
 }

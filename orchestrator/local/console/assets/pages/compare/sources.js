@@ -8,8 +8,8 @@ export const MAX_RUNS = 200;
 const TRAINING_JOB = "training-job";
 
 /** The sources, by the value of `source` in the URL. The user chooses a resource of the kind `type`, in a field with
- * the label `label`. Its runs are of the kind `runType`. `list` returns their names, and `isListChange` whether a change
- * of a resource may change this list. */
+ * the label `label`. The runs of this resource are of the kind `runType`. `list` returns the names of the runs.
+ * `isListChange` returns whether a change of a resource may change this list. */
 export const SOURCES = {
   jobs: {
     title: "training jobs",
@@ -43,10 +43,10 @@ export const SOURCES = {
   },
 };
 
-/** Return the source that the query of a URL names, and its value: names of jobs, or the name of a resource. */
+/** Return the source that the query of a URL names, and the selection: names of jobs, or the name of a resource. */
 export function findSource(query) {
   const name = SOURCES[query.source] ? query.source : "jobs";
-  return { name, source: SOURCES[name], value: (name === "jobs" ? query.jobs : query.of) ?? "" };
+  return { name, source: SOURCES[name], selection: (name === "jobs" ? query.jobs : query.of) ?? "" };
 }
 
 /** Return the items of all pages of a List operation, at most MAX_RUNS. */
@@ -62,29 +62,29 @@ async function listAll(operation, itemsMember, members, signal) {
 
 async function listNames(operation, noun, members, signal) {
   const sorting = { SortBy: "CreationTime", SortOrder: "Descending" };
-  return (await listAll(operation, `${noun}Summaries`, { ...sorting, ...members }, signal)).map((one) => one[`${noun}Name`]);
+  return (await listAll(operation, `${noun}Summaries`, { ...sorting, ...members }, signal)).map((summary) => summary[`${noun}Name`]);
 }
 
 function listTrials(name, signal) {
   return listNames("ListTrainingJobsForHyperParameterTuningJob", "TrainingJob", { HyperParameterTuningJobName: name }, signal);
 }
 
-const ended = new Map(); // the jobs of executions that have ended, by their ARNs
+const jobsByExecution = new Map(); // the jobs of ended executions, by the ARNs of the executions
 
 async function listJobsOfPipeline(name, signal) {
   const members = { PipelineName: name, SortBy: "CreationTime", SortOrder: "Descending" };
   const executions = await listAll("ListPipelineExecutions", "PipelineExecutionSummaries", members, signal);
   const jobs = [];
   for (const execution of executions) {
-    jobs.push(...(ended.get(execution.PipelineExecutionArn) ?? (await listJobsOfExecution(execution, signal))));
+    jobs.push(...(jobsByExecution.get(execution.PipelineExecutionArn) ?? (await listJobsOfExecution(execution, signal))));
     if (jobs.length >= MAX_RUNS) break;
   }
-  return [...new Set(jobs)].slice(0, MAX_RUNS); // a cache hit has the job of an earlier execution
+  return [...new Set(jobs)].slice(0, MAX_RUNS); // a step with a cache hit names the job of an earlier execution
 }
 
 async function listJobsOfExecution({ PipelineExecutionArn: arn, PipelineExecutionStatus: status }, signal) {
   const steps = await listAll("ListPipelineExecutionSteps", "PipelineExecutionSteps", { PipelineExecutionArn: arn }, signal);
   const jobs = steps.map((step) => step.Metadata?.TrainingJob?.Arn.split("/").pop()).filter(Boolean);
-  if (!isActive(findKind("pipeline-execution"), status)) ended.set(arn, jobs);
+  if (!isActive(findKind("pipeline-execution"), status)) jobsByExecution.set(arn, jobs);
   return jobs;
 }

@@ -12,7 +12,7 @@ export async function loadEndpoint(name, signal) {
   ];
   const components = await listComponents(name, signal);
   const isAsynchronous = Boolean(config?.AsyncInferenceConfig);
-  return { endpoint, isAsynchronous, variants: await Promise.all(variants.map((one) => addModel(one, signal))), components };
+  return { endpoint, isAsynchronous, variants: await Promise.all(variants.map((variant) => addModel(variant, signal))), components };
 }
 
 const describe = (noun, name, signal) => call("sagemaker", `Describe${noun}`, { [`${noun}Name`]: name }, { signal });
@@ -23,24 +23,24 @@ function ignoreMissing(error) {
   throw error;
 }
 
-/** Return the variants that run; while none runs, those of the configuration. */
+/** Return the running variants, or the variants of the configuration while no variant runs. */
 function listVariants(endpoint, config, member, kind) {
-  const configured = config?.[member] ?? [];
-  const running = endpoint[member]?.length ? endpoint[member] : configured;
-  return running.map((variant) => {
-    const settings = configured.find((one) => one.VariantName === variant.VariantName) ?? {};
-    const serverless = variant.CurrentServerlessConfig ?? settings.ServerlessConfig;
+  const configVariants = config?.[member] ?? [];
+  const variants = endpoint[member]?.length ? endpoint[member] : configVariants;
+  return variants.map((variant) => {
+    const settings = configVariants.find((item) => item.VariantName === variant.VariantName) ?? {};
+    const serverlessConfig = variant.CurrentServerlessConfig ?? settings.ServerlessConfig;
     return {
       name: variant.VariantName,
-      kind: serverless ? "serverless" : kind,
+      kind: serverlessConfig ? "serverless" : kind,
       isShadow: kind === "shadow",
       model: settings.ModelName,
-      capacity: serverless
-        ? `${serverless.MemorySizeInMB} MB, at most ${serverless.MaxConcurrency} requests at once`
+      capacity: serverlessConfig
+        ? `${serverlessConfig.MemorySizeInMB} MB, at most ${serverlessConfig.MaxConcurrency} requests at once`
         : settings.InstanceType,
-      instances: serverless ? "" : variant.CurrentInstanceCount,
+      instances: serverlessConfig ? "" : variant.CurrentInstanceCount,
       weight: variant.CurrentWeight ?? settings.InitialVariantWeight,
-      status: variant.VariantStatus?.map((one) => one.StatusMessage ?? one.Status).join(", "),
+      status: variant.VariantStatus?.map((status) => status.StatusMessage ?? status.Status).join(", "),
     };
   });
 }
@@ -56,15 +56,15 @@ async function addModel(variant, signal) {
 
 async function listComponents(name, signal) {
   const members = { EndpointNameEquals: name, MaxResults: 100 };
-  const found = (await call("sagemaker", "ListInferenceComponents", members, { signal })).InferenceComponents;
+  const summaries = (await call("sagemaker", "ListInferenceComponents", members, { signal })).InferenceComponents;
   const components = await Promise.all(
-    found.map((one) => describe("InferenceComponent", one.InferenceComponentName, signal).catch(ignoreMissing)),
+    summaries.map((summary) => describe("InferenceComponent", summary.InferenceComponentName, signal).catch(ignoreMissing)),
   );
-  return components.filter(Boolean).map((one) => ({
-    name: one.InferenceComponentName,
-    variant: one.VariantName,
-    copies: one.RuntimeConfig?.CurrentCopyCount,
-    status: one.InferenceComponentStatus,
-    failure: one.FailureReason ?? "",
+  return components.filter(Boolean).map((component) => ({
+    name: component.InferenceComponentName,
+    variant: component.VariantName,
+    copies: component.RuntimeConfig?.CurrentCopyCount,
+    status: component.InferenceComponentStatus,
+    failure: component.FailureReason ?? "",
   }));
 }

@@ -4,9 +4,9 @@ import { ApiError, call, send } from "../../lib/api.js";
 
 const MEMBERS = ["ContentType", "Accept", "TargetVariant", "InferenceComponentName", "TargetModel", "TargetContainerHostname"];
 const OPERATIONS = {
-  once: async (request, setBytes) => {
+  once: async (request, setResponseBytes) => {
     const response = await call("sagemaker-runtime", "InvokeEndpoint", request);
-    setBytes(decode(response.Body));
+    setResponseBytes(decode(response.Body));
     return response;
   },
   stream: readStream,
@@ -19,32 +19,33 @@ const OPERATIONS = {
 /** Send the request of a form; return `{seconds, response}` or `{seconds, error}`.
  *
  * @param mode `once`, `stream` or `queue`.
- * @param setBytes called with the bytes of the response; in a stream, with those that have arrived.
+ * @param setResponseBytes called with the bytes of the response. While a stream is open: with the bytes that have arrived.
+ *   It is not called in the mode `queue`. The response is then `{output, failure}`, the S3 addresses of the objects.
  */
-export async function invoke(endpoint, form, mode, setBytes) {
+export async function invoke(endpoint, form, mode, setResponseBytes) {
   const start = performance.now();
-  const finish = (content) => ({ seconds: (performance.now() - start) / 1000, ...content });
+  const makeResult = (content) => ({ seconds: (performance.now() - start) / 1000, ...content });
   try {
     const members = MEMBERS.map((name) => [name, form.get(name)]).filter(([, value]) => value);
     const file = form.get("file");
     const body = await encode(file?.size ? file : new Blob([form.get("text")]));
     const request = { EndpointName: endpoint, Body: body, ...Object.fromEntries(members) };
-    return finish({ response: await OPERATIONS[mode](request, setBytes) });
+    return makeResult({ response: await OPERATIONS[mode](request, setResponseBytes) });
   } catch (error) {
-    return finish({ error });
+    return makeResult({ error });
   }
 }
 
-async function readStream(request, setBytes) {
+async function readStream(request, setResponseBytes) {
   const response = await send("sagemaker-runtime/InvokeEndpointWithResponseStream", request);
-  let [members, bytes] = [null, new Uint8Array()];
+  let [responseMembers, bytes] = [null, new Uint8Array()]; // the first line has the members of the response
   for await (const line of readLines(response.body)) {
     const { __type: code, message, ...content } = JSON.parse(line);
     if (code) throw new ApiError(response.status, code, message, content);
-    members ??= content;
-    if (content.bytes) setBytes((bytes = join(bytes, decode(content.bytes))));
+    responseMembers ??= content;
+    if (content.bytes) setResponseBytes((bytes = join(bytes, decode(content.bytes))));
   }
-  return members;
+  return responseMembers;
 }
 
 async function* readLines(body) {

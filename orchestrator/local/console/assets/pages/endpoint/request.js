@@ -7,7 +7,7 @@ import { Result } from "./result.js";
 
 const TYPES = ["application/json", "text/csv", "application/jsonlines", "text/plain", "application/x-npy", "application/octet-stream"];
 const MODES = { once: "at once", stream: "as a stream" };
-const IDLE = { isSending: false, bytes: null, result: null };
+const IDLE = { isSending: false, responseBytes: null, result: null };
 
 export function RequestForm({ endpoint, variants, components, isAsynchronous }) {
   const [state, setState] = useState(IDLE);
@@ -15,8 +15,8 @@ export function RequestForm({ endpoint, variants, components, isAsynchronous }) 
     event.preventDefault();
     const form = new FormData(event.target);
     setState({ ...IDLE, isSending: true });
-    const setBytes = (bytes) => setState((old) => ({ ...old, bytes }));
-    const result = await invoke(endpoint, form, isAsynchronous ? "queue" : form.get("mode"), setBytes);
+    const setResponseBytes = (responseBytes) => setState((old) => ({ ...old, responseBytes }));
+    const result = await invoke(endpoint, form, isAsynchronous ? "queue" : form.get("mode"), setResponseBytes);
     setState((old) => ({ ...old, isSending: false, result }));
   };
   return html`
@@ -28,18 +28,18 @@ export function RequestForm({ endpoint, variants, components, isAsynchronous }) 
         ${!isAsynchronous && html`<${Choice} label="Receive" name="mode" options=${Object.keys(MODES)} />`}
         ${variants.length > 1 && html`
           <${Choice} label="Variant" name="TargetVariant"
-            options=${["", ...variants.filter((one) => !one.isShadow).map((one) => one.name)]} />
+            options=${["", ...variants.filter((variant) => !variant.isShadow).map((variant) => variant.name)]} />
         `}
         ${components.length > 0 && html`
-          <${Choice} label="Inference component" name="InferenceComponentName" options=${components.map((one) => one.name)} />
+          <${Choice} label="Inference component" name="InferenceComponentName" options=${components.map((component) => component.name)} />
         `}
-        ${variants.some((one) => one.isMultiModel) && html`
+        ${variants.some((variant) => variant.isMultiModel) && html`
           <${Field} label="Target model"><input name="TargetModel" placeholder="model.tar.gz" /><//>
         `}
-        ${variants.some((one) => one.isDirect) && html`
+        ${variants.some((variant) => variant.isDirect) && html`
           <${Field} label="Target container"><input name="TargetContainerHostname" required /><//>
         `}
-        <${Field} label="File instead of the text"><input type="file" name="file" /><//>
+        <${Field} label="File in place of the text"><input type="file" name="file" /><//>
       </div>
       <${Field} label="Body"><textarea name="text" rows="5" cols="80" spellcheck=${false}></textarea><//>
       <p><button disabled=${state.isSending}>Send</button></p>
@@ -49,9 +49,9 @@ export function RequestForm({ endpoint, variants, components, isAsynchronous }) 
   `;
 }
 
-/** A field of the form that keeps its value itself. */
+/** A field of the form. The browser keeps its value, so the component has no state for it. */
 const Choice = ({ label, name, options }) => html`
   <${Field} label=${label}>
-    <select name=${name}>${options.map((one) => html`<option value=${one}>${MODES[one] ?? (one || "any")}</option>`)}</select>
+    <select name=${name}>${options.map((option) => html`<option value=${option}>${MODES[option] ?? (option || "any")}</option>`)}</select>
   <//>
 `;

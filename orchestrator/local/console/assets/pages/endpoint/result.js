@@ -1,4 +1,4 @@
-// The response to a request, the model's error, or the places of an asynchronous result.
+// The response to a request, the model's error, or the S3 addresses of an asynchronous result.
 
 import { formatBytes, formatDuration } from "../../lib/format.js";
 import { describeObject, readStart } from "../../lib/objects.js";
@@ -10,10 +10,10 @@ import { html, useEffect, useState } from "../../lib/ui.js";
 const MAX_SHOWN_BYTES = 100_000;
 const TEXT = /json|text|csv|xml|yaml/;
 
-/** @param result `{seconds, response}`, `{seconds, error}`, or null while a stream is open. */
-export function Result({ endpoint, bytes, result }) {
+/** @param result `{seconds, response}`, `{seconds, error}`, or null before the response is complete. */
+export function Result({ endpoint, responseBytes: bytes, result }) {
   if (result?.error) return html`<${Body} bytes=${bytes} /><${Failure} error=${result.error} seconds=${result.seconds} />`;
-  if (result?.response.output) return html`<${Queued} endpoint=${endpoint} ...${result.response} />`;
+  if (result?.response.output) return html`<${QueuedRequest} endpoint=${endpoint} ...${result.response} />`;
   if (!bytes) return null;
   const { ContentType: type = "", InvokedProductionVariant: variant } = result?.response ?? {};
   const facts = [type, formatBytes(bytes.length), result && formatDuration(result.seconds), variant && `variant ${variant}`];
@@ -24,7 +24,7 @@ export function Result({ endpoint, bytes, result }) {
         ${" "}${facts.filter(Boolean).join(", ")}
       </p>
       <${Body} bytes=${bytes} type=${type} />
-      ${result && html`<${Save} bytes=${bytes} />`}
+      ${result && html`<${DownloadLink} bytes=${bytes} />`}
     </section>
   `;
 }
@@ -47,10 +47,10 @@ function Failure({ error, seconds }) {
   `;
 }
 
-/** An asynchronous request. The page looks for its result whenever the endpoint has new metrics. */
-function Queued({ endpoint, output, failure }) {
-  const hasPoints = (dimensions) => arePointsOf(endpoint, dimensions);
-  const { data } = useQuery((signal) => findResult([output, failure], signal), [output], null, hasPoints);
+/** An asynchronous request. The page checks for the result whenever the endpoint has new metrics. */
+function QueuedRequest({ endpoint, output, failure }) {
+  const usesMetric = (dimensions) => arePointsOf(endpoint, dimensions);
+  const { data } = useQuery((signal) => findResult([output, failure], signal), [output], null, usesMetric);
   return html`
     <section aria-label="Response">
       <p><span class=${`status ${STATUS_CLASSES[data?.uri === output ? "found" : data ? "failed" : "waiting"]}`}>
@@ -85,7 +85,7 @@ async function findResult(uris, signal) {
 }
 
 /** A link that stores the response in a file. */
-function Save({ bytes }) {
+function DownloadLink({ bytes }) {
   const [address, setAddress] = useState(null);
   useEffect(() => {
     const url = URL.createObjectURL(new Blob([bytes], { type: "application/octet-stream" }));

@@ -2,7 +2,7 @@
 
 import { listMetrics, readCurves, readTotals } from "../../lib/metrics.js";
 
-const SECONDS = 3600;
+const TRAFFIC_SECONDS = 3600;
 const CHARTS = { ModelLatency: "Latency of the model (ms)", Invocations: "Requests" };
 const COLUMNS = {
   Invocations: "requests",
@@ -14,21 +14,21 @@ const DIMENSIONS = ["InferenceComponentName", "VariantName"];
 
 /** Return `{rows, charts}` for the variants and the components of an endpoint in the last hour. */
 export async function loadTraffic(endpoint, components, signal) {
-  const names = [["EndpointName", endpoint], ...components.map((one) => ["InferenceComponentName", one.name])];
-  const found = (await Promise.all(names.map(([name, value]) => listMetrics(name, value, signal)))).flat();
-  const metrics = found.filter((metric) => COLUMNS[metric.MetricName] && getLabel(metric));
+  const names = [["EndpointName", endpoint], ...components.map((component) => ["InferenceComponentName", component.name])];
+  const allMetrics = (await Promise.all(names.map(([name, value]) => listMetrics(name, value, signal)))).flat();
+  const metrics = allMetrics.filter((metric) => COLUMNS[metric.MetricName] && getLabel(metric));
   const end = Date.now() / 1000 + 1;
-  const totals = await readTotals(metrics, end - SECONDS, end, signal);
-  const curves = await readCurves(metrics.filter((one) => CHARTS[one.MetricName]), end - SECONDS, end, signal);
+  const totals = await readTotals(metrics, end - TRAFFIC_SECONDS, end, signal);
+  const curves = await readCurves(metrics.filter((metric) => CHARTS[metric.MetricName]), end - TRAFFIC_SECONDS, end, signal);
   return { rows: makeRows(totals), charts: makeCharts(curves) };
 }
 
 const getLabel = (metric) =>
-  DIMENSIONS.map((name) => metric.Dimensions.find((one) => one.Name === name)?.Value).find(Boolean);
+  DIMENSIONS.map((name) => metric.Dimensions.find((dimension) => dimension.Name === name)?.Value).find(Boolean);
 
 function makeRows(totals) {
   const rows = new Map();
-  for (const { metric, sum, count, maximum } of totals.filter((one) => one.count)) {
+  for (const { metric, sum, count, maximum } of totals.filter((item) => item.count)) {
     const name = getLabel(metric);
     const isLatency = metric.MetricName === "ModelLatency";
     const values = { [COLUMNS[metric.MetricName]]: isLatency ? sum / count : sum, ...(isLatency && { maxLatency: maximum }) };
@@ -39,9 +39,9 @@ function makeRows(totals) {
 
 function makeCharts(curves) {
   return Object.entries(CHARTS)
-    .map(([metricName, title]) => ({ title, curves: curves.filter((one) => one.metric.MetricName === metricName) }))
+    .map(([metricName, title]) => ({ title, curves: curves.filter((curve) => curve.metric.MetricName === metricName) }))
     .filter((chart) => chart.curves.length)
-    .map(({ title, curves: found }) => ({ title, curves: found.map((one) => makeCurve(one)) }));
+    .map(({ title, curves: metricCurves }) => ({ title, curves: metricCurves.map((curve) => makeCurve(curve)) }));
 }
 
 function makeCurve({ metric, times, values }) {

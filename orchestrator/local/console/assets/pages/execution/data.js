@@ -38,7 +38,7 @@ function makeRow(step, nodes) {
   return {
     name: step.StepName,
     node,
-    type: nodes.find((one) => one.name === node)?.type ?? "",
+    type: nodes.find((item) => item.name === node)?.type ?? "",
     status: step.StepStatus,
     attempts: step.AttemptCount,
     start: step.StartTime,
@@ -50,23 +50,24 @@ function makeRow(step, nodes) {
   };
 }
 
-/** Return the address of the page of the resource that a step created; null if there is no page. */
+/** Return the address of the page of the resource that a step created; null if there is no such page, for example for a model. */
 function findHref(metadata) {
-  const arn = Object.values(metadata ?? {}).map((one) => one.Arn).find(Boolean);
-  const found = arn && parseArn(arn);
-  return found ? makeHref(["jobs", found.kind.type, found.id]) : null;
+  const arn = Object.values(metadata ?? {}).map((resource) => resource.Arn).find(Boolean);
+  const resource = arn && parseArn(arn);
+  return resource ? makeHref(["jobs", resource.kind.type, resource.id]) : null;
 }
 
-const ORDER = ["Failed", "Executing", "Starting", "Stopping", "Stopped", "Succeeded"];
+const STATUS_ORDER = ["Failed", "Executing", "Starting", "Stopping", "Stopped", "Succeeded"];
 
-/** Add the state of a step. A step in a loop has several rows: the first status of ORDER that one of them has counts. */
+/** Add the state of a step. A step in a loop has several rows. Its status is the first status in STATUS_ORDER that one
+ * of the rows has. */
 function addProgress(node, rows) {
-  const own = rows.filter((row) => row.node === node.name);
-  const status = ORDER.find((one) => own.some((row) => row.status === one)) ?? "";
+  const nodeRows = rows.filter((row) => row.node === node.name);
+  const status = STATUS_ORDER.find((candidate) => nodeRows.some((row) => row.status === candidate)) ?? "";
   const notes = [
-    own.length > 1 && `${own.filter((row) => row.end).length} of ${own.length} ended`,
-    own.some((row) => row.isCacheHit) && "cache hit",
-    own.length === 1 && own[0].attempts > 1 && `attempt ${own[0].attempts}`,
+    nodeRows.length > 1 && `${nodeRows.filter((row) => row.end).length} of ${nodeRows.length} ended`,
+    nodeRows.some((row) => row.isCacheHit) && "cache hit",
+    nodeRows.length === 1 && nodeRows[0].attempts > 1 && `attempt ${nodeRows[0].attempts}`,
   ];
-  return { ...node, status, note: notes.filter(Boolean).join(", "), href: own.length === 1 ? own[0].href : null };
+  return { ...node, status, note: notes.filter(Boolean).join(", "), href: nodeRows.length === 1 ? nodeRows[0].href : null };
 }

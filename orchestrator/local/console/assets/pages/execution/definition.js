@@ -2,27 +2,28 @@
 
 const STEP = /^Steps\.([^.[]+)/;
 
-/** Return all steps, also those in branches and loops: `[{name, type, before: [{name, label}]}]`. */
+/** Return all steps, also those in branches and loops: `[{name, type, dependencies: [{name, label}]}]`. */
 export const readNodes = (definition) => definition.Steps.flatMap((step) => readStep(step, []));
 
-/** @param outer the step that contains this one, with the label of the edge from it. */
-function readStep(step, outer) {
-  const { IfSteps = [], ElseSteps = [], ForEachBody = [], ...own } = step.Arguments ?? {};
-  const listed = (step.DependsOn ?? []).map(readDependency);
-  const read = findSteps([own, step.FunctionArn, step.SqsQueueUrl]).map((name) => ({ name, label: "" }));
-  const names = new Set(listed.map((one) => one.name));
-  const before = [...outer, ...listed, ...read.filter((one) => !names.has(one.name))];
-  const contain = (steps, label) => steps.flatMap((inner) => readStep(inner, [{ name: step.Name, label }]));
+/** @param outerSteps `[{name, label}]`: the step that contains this step, and the label of the edge between them; empty
+ *   if no step contains this step. */
+function readStep(step, outerSteps) {
+  const { IfSteps = [], ElseSteps = [], ForEachBody = [], ...ownArguments } = step.Arguments ?? {};
+  const listedDependencies = (step.DependsOn ?? []).map(readDependency);
+  const propertyDependencies = findSteps([ownArguments, step.FunctionArn, step.SqsQueueUrl]).map((name) => ({ name, label: "" }));
+  const names = new Set(listedDependencies.map((dependency) => dependency.name));
+  const dependencies = [...outerSteps, ...listedDependencies, ...propertyDependencies.filter((dependency) => !names.has(dependency.name))];
+  const readSteps = (steps, label) => steps.flatMap((inner) => readStep(inner, [{ name: step.Name, label }]));
   return [
-    { name: step.Name, type: step.Type, before },
-    ...contain(IfSteps, "if"),
-    ...contain(ElseSteps, "else"),
-    ...contain(ForEachBody, "each"),
+    { name: step.Name, type: step.Type, dependencies },
+    ...readSteps(IfSteps, "if"),
+    ...readSteps(ElseSteps, "else"),
+    ...readSteps(ForEachBody, "each"),
   ];
 }
 
-const readDependency = (one) =>
-  typeof one === "string" ? { name: one, label: "" } : { name: one.Step, label: one.Trigger };
+const readDependency = (dependency) =>
+  typeof dependency === "string" ? { name: dependency, label: "" } : { name: dependency.Step, label: dependency.Trigger };
 
 /** Return the names of the steps whose properties a value reads. */
 function findSteps(value) {

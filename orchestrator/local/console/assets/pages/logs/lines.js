@@ -10,32 +10,34 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../../lib/ui
 const BLOCK_LINES = 500;
 const MAX_BLOCKS = 8;
 const EDGE_PIXELS = 40;
+const LOG_START = "b/0"; // a position of `readLines`
 
+/** @param chosenOffset the offset of the line that is shown first; by default, the end of the log is shown. */
 export function Lines(props) {
-  const [view, setView] = useState({ blocks: [], isAtEnd: false, jumps: 0, error: null });
+  const [view, setView] = useState({ blocks: [], isAtEnd: false, endLoads: 0, error: null });
   const box = useRef(null);
   const reader = useRef(null);
   useEffect(() => {
     reader.current = new LogReader(props, setView, () => box.current !== null && isAtBottom(box.current));
     reader.current.start();
-    const isNew = (one) => one.group === props.group && one.stream === props.stream;
-    const stop = onChanges((event) => (event.many || event.logs.some(isNew)) && reader.current.follow());
+    const isOfThisLog = (change) => change.group === props.group && change.stream === props.stream;
+    const stop = onChanges((event) => (event.isTruncated || event.logs.some(isOfThisLog)) && reader.current.follow());
     return () => {
       stop();
       reader.current.stop();
     };
   }, []);
-  useKeptPosition(box, view, Boolean(props.at));
+  useKeptPosition(box, view, Boolean(props.chosenOffset));
   return html`
     <${Problem} error=${view.error} />
     <div class="log" role="log" aria-label="Output" tabindex="0" ref=${box} onScroll=${(event) => extend(event.currentTarget, reader.current)}>
-      ${view.blocks.map((block) => html`<${Block} key=${block.start} block=${block} at=${props.at} />`)}
+      ${view.blocks.map((block) => html`<${Block} key=${block.start} block=${block} chosenOffset=${props.chosenOffset} />`)}
     </div>
-    ${view.isAtEnd ? null : html`<p><button onClick=${() => (props.at ? props.onEnd() : reader.current.loadEnd())}>Show the end</button></p>`}
+    ${view.isAtEnd ? null : html`<p><button onClick=${() => (props.chosenOffset ? props.onEnd() : reader.current.loadEnd())}>Show the end</button></p>`}
   `;
 }
 
-/** Load more lines when the reader scrolls to an edge. */
+/** Load more lines when the user scrolls to an edge. */
 function extend(box, reader) {
   if (box.scrollTop < EDGE_PIXELS) reader.loadBefore();
   if (isAtBottom(box) && !reader.isAtEnd) reader.loadAfter();
@@ -45,49 +47,51 @@ const isAtBottom = (box) => box.scrollHeight - box.scrollTop - box.clientHeight 
 
 /** Keep the visible lines in place when blocks are added or removed; follow new lines if the end was visible. */
 function useKeptPosition(box, view, hasChosenLine) {
-  const before = useRef(null);
-  const earlier = useRef(view);
-  before.current = box.current?.firstChild && measure(box.current); // before the new blocks are in the page
+  const layout = useRef(null);
+  const oldView = useRef(view);
+  layout.current = box.current?.firstChild && measure(box.current); // before the new blocks are in the page
   useLayoutEffect(() => {
-    const [element, old] = [box.current, before.current];
-    const anchor = old && [...element.children].find((child) => old.tops.has(child.dataset.start));
-    const chosen = !old && hasChosenLine && element.querySelector(".chosen");
-    if (chosen) chosen.scrollIntoView({ block: "center" });
-    else if (!anchor || view.jumps > earlier.current.jumps || (old.isAtBottom && earlier.current.isAtEnd)) element.scrollTop = element.scrollHeight;
-    else element.scrollTop += anchor.getBoundingClientRect().top - old.tops.get(anchor.dataset.start);
-    earlier.current = view;
+    const [element, oldLayout] = [box.current, layout.current];
+    const anchor = oldLayout && [...element.children].find((child) => oldLayout.tops.has(child.dataset.start));
+    const chosenLine = !oldLayout && hasChosenLine && element.querySelector(".chosen");
+    if (chosenLine) chosenLine.scrollIntoView({ block: "center" });
+    else if (!anchor || view.endLoads > oldView.current.endLoads || (oldLayout.isAtBottom && oldView.current.isAtEnd)) element.scrollTop = element.scrollHeight;
+    else element.scrollTop += anchor.getBoundingClientRect().top - oldLayout.tops.get(anchor.dataset.start);
+    oldView.current = view;
   }, [view.blocks]);
 }
 
+/** Return the layout of the blocks: the vertical positions of their tops, and whether the box is scrolled to its bottom. */
 function measure(box) {
   const tops = [...box.children].map((child) => [child.dataset.start, child.getBoundingClientRect().top]);
   return { tops: new Map(tops), isAtBottom: isAtBottom(box) };
 }
 
-/** Some lines. They never change, so each one is rendered once. */
-function Block({ block, at }) {
-  const rendered = useRef([]);
-  const isChosen = (index) => index === 0 && at && block.start === `f/${at}`;
-  const added = block.lines.slice(rendered.current.length).map((line, index) => html`
-    <div class=${isChosen(rendered.current.length + index) ? "chosen" : null} title=${new Date(line.timestamp).toISOString()}>
+/** A block of lines. Lines never change, so each line is rendered only once. */
+function Block({ block, chosenOffset }) {
+  const renderedLines = useRef([]);
+  const isChosen = (index) => index === 0 && chosenOffset && block.start === `f/${chosenOffset}`;
+  const newLines = block.lines.slice(renderedLines.current.length).map((line, index) => html`
+    <div class=${isChosen(renderedLines.current.length + index) ? "chosen" : null} title=${new Date(line.timestamp).toISOString()}>
       ${renderAnsi(line.message)}
     </div>
   `);
-  rendered.current = [...rendered.current, ...added];
-  return html`<div data-start=${block.start}>${rendered.current}</div>`;
+  renderedLines.current = [...renderedLines.current, ...newLines];
+  return html`<div data-start=${block.start}>${renderedLines.current}</div>`;
 }
 
-/** Reads a log in blocks, before and after those that it has. */
+/** Reads a log in blocks. It loads blocks before and after the blocks that are already loaded. */
 class LogReader {
-  constructor({ group, stream, at }, setView, isAtBottom) {
-    Object.assign(this, { group, stream, at, setView, isAtBottom, blocks: [], isAtEnd: false, jumps: 0 });
-    this.isBusy = this.isBehind = false;
+  constructor({ group, stream, chosenOffset }, setView, isAtBottom) {
+    Object.assign(this, { group, stream, chosenOffset, setView, isAtBottom, blocks: [], isAtEnd: false });
+    this.endLoads = 0; // how often the end was loaded: each time, the page scrolls to it
+    this.isBusy = this.hasMissedLines = false;
     this.controller = new AbortController();
   }
 
   async start() {
-    if (!this.at) return this.loadEnd();
-    await this.load(`f/${this.at}`, (block) => (this.blocks = [block]));
+    if (!this.chosenOffset) return this.loadEnd();
+    await this.load(`f/${this.chosenOffset}`, (block) => (this.blocks = [block]));
     return this.loadBefore();
   }
 
@@ -99,64 +103,64 @@ class LogReader {
     return this.load(undefined, (block) => {
       this.blocks = [block];
       this.isAtEnd = true;
-      this.jumps++;
+      this.endLoads++;
     });
   }
 
-  /** Handle new lines: load them if the end is visible. Those who read earlier lines are not disturbed. */
+  /** Handle new lines: load them if the end is visible. Otherwise, only show the button that loads the end. */
   follow() {
-    this.isBehind = this.isBusy;
+    this.hasMissedLines = this.isBusy;
     if (this.isBusy || !this.isAtEnd) return;
     if (this.isAtBottom()) this.loadAfter();
     else this.show({ isAtEnd: false });
   }
 
   loadBefore() {
-    const first = this.blocks[0];
-    if (!first || first.before === "b/0") return;
-    this.load(first.before, (block) => {
+    const firstBlock = this.blocks[0];
+    if (!firstBlock || firstBlock.before === LOG_START) return;
+    this.load(firstBlock.before, (block) => {
       if (!block.lines.length) return;
       this.isAtEnd &&= this.blocks.length < MAX_BLOCKS;
       this.blocks = [block, ...this.blocks].slice(0, MAX_BLOCKS);
     });
   }
 
-  /** Load the next lines. If the log grows by more than a block between two requests, show its end instead of them. */
+  /** Load the next lines. If the log grows by more than a block between two requests, show its end instead. */
   async loadAfter() {
-    const last = this.blocks.at(-1);
-    if (!last) return;
+    const lastBlock = this.blocks.at(-1);
+    if (!lastBlock) return;
     const wasAtEnd = this.isAtEnd;
-    await this.load(last.after, (block) => {
+    await this.load(lastBlock.after, (block) => {
       this.isAtEnd = block.lines.length < BLOCK_LINES;
       if (block.lines.length) this.blocks = append(this.blocks, block).slice(-MAX_BLOCKS);
     });
     if (wasAtEnd && !this.isAtEnd) this.loadEnd();
   }
 
-  async load(position, use) {
+  async load(position, addBlock) {
     if (this.isBusy) return;
     this.isBusy = true;
     const { signal } = this.controller;
     try {
       const block = await readLines(this.group, this.stream, position, BLOCK_LINES, signal);
-      use({ ...block, start: block.before.replace("b/", "f/") });
+      addBlock({ ...block, start: block.before.replace("b/", "f/") });
       this.show({ error: null });
     } catch (error) {
       if (!signal.aborted) this.show({ error });
     }
     this.isBusy = false;
-    if (this.isBehind) this.follow();
+    if (this.hasMissedLines) this.follow();
   }
 
   show({ isAtEnd = this.isAtEnd, error = null }) {
     this.isAtEnd = isAtEnd;
-    this.setView({ blocks: this.blocks, isAtEnd, jumps: this.jumps, error });
+    this.setView({ blocks: this.blocks, isAtEnd, endLoads: this.endLoads, error });
   }
 }
 
-/** Add a block at the end. A small one becomes a part of the last block. */
+/** Add a block at the end. A small block becomes a part of the last block. */
 function append(blocks, block) {
-  const last = blocks.at(-1);
-  if (last.lines.length + block.lines.length > BLOCK_LINES) return [...blocks, block];
-  return [...blocks.slice(0, -1), { ...last, after: block.after, lines: [...last.lines, ...block.lines] }];
+  const lastBlock = blocks.at(-1);
+  if (lastBlock.lines.length + block.lines.length > BLOCK_LINES) return [...blocks, block];
+  return [...blocks.slice(0, -1), { ...lastBlock, after: block.after, lines: [...lastBlock.lines, ...block.lines] }];
 }

@@ -5,22 +5,23 @@ const MAX_COLUMNS = 50;
 
 /** Return the first rows, each as a list of texts. A quoted cell may contain separators and line ends.
  *
- * @param isPart whether the last row may be incomplete: it is then left out.
+ * @param isPart whether the text is only the beginning of a file. Its last row may be incomplete, and is left out.
  */
 export function parseCsv(text, separator, isPart) {
   const rows = [];
-  let [row, at] = [[], 0];
-  while (at < text.length && rows.length < MAX_ROWS) {
-    const [cell, end] = text[at] === '"' ? readQuoted(text, at, separator) : readPlain(text, at, separator);
+  let [row, position] = [[], 0];
+  while (position < text.length && rows.length < MAX_ROWS) {
+    const readCell = text[position] === '"' ? readQuoted : readPlain;
+    const [cell, end] = readCell(text, position, separator);
     row.push(cell);
-    at = end;
-    if (text[at] === separator) {
-      at++;
-      if (at < text.length) continue;
+    position = end;
+    if (text[position] === separator) {
+      position++;
+      if (position < text.length) continue;
       row.push("");
     }
-    if (at >= text.length && isPart) break;
-    at += text.startsWith("\r\n", at) ? 2 : 1;
+    if (position >= text.length && isPart) break;
+    position += text.startsWith("\r\n", position) ? 2 : 1;
     rows.push(row.slice(0, MAX_COLUMNS));
     row = [];
   }
@@ -37,6 +38,6 @@ function readPlain(text, start, separator) {
 function readQuoted(text, start, separator) {
   let end = start + 1;
   while (end < text.length && (text[end] !== '"' || text[end + 1] === '"')) end += text[end] === '"' ? 2 : 1;
-  const [rest, next] = readPlain(text, end + 1, separator);
-  return [text.slice(start + 1, end).replaceAll('""', '"') + rest, next];
+  const [suffix, cellEnd] = readPlain(text, end + 1, separator);
+  return [text.slice(start + 1, end).replaceAll('""', '"') + suffix, cellEnd];
 }

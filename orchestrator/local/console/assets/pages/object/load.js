@@ -1,4 +1,5 @@
-// The content of a preview. The name of an object decides its format; other objects are text if no byte contradicts.
+// The content of a preview. The suffix of an object's name decides its format. An object without a known suffix is
+// text, unless it has bytes that text cannot contain.
 
 import { listArchive, readStart } from "../../lib/objects.js";
 import { parseCsv } from "./csv.js";
@@ -8,7 +9,8 @@ const MAX_TEXT_BYTES = 1 << 18;
 const MAX_IMAGE_BYTES = 8 << 20;
 const IMAGES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif", webp: "image/webp" };
 
-/** Return `{format, isPart}` and the content: `archive`, `image`, `npy`, `rows`, `text` or `error`. */
+/** Return `{format, isPart}`, and the content as `archive`, `image`, `npy`, `rows`, `text` or `error`. The format
+ * `other` has no content. */
 export async function loadPreview(bucket, key, size, signal) {
   const suffix = key.slice(key.lastIndexOf(".") + 1).toLowerCase();
   if (/\.(tar|tar\.gz|tgz)$/i.test(key)) return loadArchive(bucket, key, signal);
@@ -26,7 +28,7 @@ export async function loadPreview(bucket, key, size, signal) {
   return { format: "text", isPart, text: suffix === "json" && !isPart ? indent(text) : text };
 }
 
-/** An archive that cannot be read is no reason to hide the object. */
+/** Return the content of an archive, or the error if it cannot be read: the page then still shows the object. */
 const loadArchive = (bucket, key, signal) =>
   listArchive(bucket, key, signal).then(
     (archive) => ({ format: "archive", archive, isPart: false }),

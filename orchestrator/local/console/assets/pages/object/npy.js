@@ -8,7 +8,8 @@ const READERS = {
   b1: [1, "getUint8"],
 };
 
-/** Return `{type, shape, order, values}` of the beginning of a file; `values` is null for types such as objects. */
+/** Return `{type, shape, order, values}` of the beginning of a file. For unsupported types, such as objects, `values`
+ * is null. */
 export function parseNpy(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (String.fromCharCode(...bytes.subarray(0, 6)) !== MAGIC) throw new Error("The object is not an npy file.");
@@ -25,7 +26,7 @@ export function parseNpy(bytes) {
 function readValues(view, start, type, shape) {
   if (!(type.slice(1) in READERS)) return null;
   const [size, read] = READERS[type.slice(1)];
-  const count = shape.reduce((product, one) => product * one, 1);
-  const available = Math.min(MAX_VALUES, count, Math.max(0, Math.floor((view.byteLength - start) / size)));
-  return Array.from({ length: available }, (_, index) => view[read](start + index * size, type[0] !== ">"));
+  const count = shape.reduce((product, length) => product * length, 1);
+  const shownCount = Math.min(MAX_VALUES, count, Math.max(0, Math.floor((view.byteLength - start) / size)));
+  return Array.from({ length: shownCount }, (_, index) => view[read](start + index * size, type[0] !== ">"));
 }

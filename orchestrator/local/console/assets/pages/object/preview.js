@@ -1,4 +1,4 @@
-// The preview of an object. All content is text or an image: nothing of it is executed.
+// The preview of an object. The page shows the content as text or as an image, and executes nothing.
 
 import { Problem, Table } from "../../lib/components.js";
 import { formatBytes } from "../../lib/format.js";

@@ -2,53 +2,54 @@
 
 import { call } from "../../lib/api.js";
 
-const READ_ONLY = ["EndpointConfigArn", "EndpointConfigName", "CreationTime"];
+const READ_ONLY_MEMBERS = ["EndpointConfigArn", "EndpointConfigName", "CreationTime"];
 const create = (noun, members) => call("sagemaker", `Create${noun}`, members);
 
-/** Return the names of the endpoints that an update can change. */
+/** Return the names of the endpoints that an update can change, at most 100. */
 export async function listEndpoints(signal) {
   const members = { StatusEquals: "InService", SortBy: "Name", SortOrder: "Ascending", MaxResults: 100 };
   const { Endpoints: endpoints } = await call("sagemaker", "ListEndpoints", members, { signal });
-  return endpoints.map((one) => one.EndpointName);
+  return endpoints.map((endpoint) => endpoint.EndpointName);
 }
 
-/** Return the members of the present configuration of an endpoint, without its name. */
+/** Return the members of the current configuration of an endpoint, except READ_ONLY_MEMBERS. */
 export async function loadConfig(endpoint, signal) {
   const { EndpointConfigName } = await call("sagemaker", "DescribeEndpoint", { EndpointName: endpoint }, { signal });
   const config = await call("sagemaker", "DescribeEndpointConfig", { EndpointConfigName }, { signal });
-  return Object.fromEntries(Object.entries(config).filter(([name]) => !READ_ONLY.includes(name)));
+  return Object.fromEntries(Object.entries(config).filter(([name]) => !READ_ONLY_MEMBERS.includes(name)));
 }
 
 /** Create an endpoint for a version. */
 export function deploy(version, endpoint, instances) {
   const variant = { VariantName: "AllTraffic", ...instances };
-  return replaceConfig(version, endpoint, (model) => ({ ProductionVariants: [{ ...variant, ModelName: model }] }), "Create");
+  return deployWithConfig(version, endpoint, (model) => ({ ProductionVariants: [{ ...variant, ModelName: model }] }), "Create");
 }
 
-/** Update an endpoint: one variant gets the version, and the new configuration is otherwise that of the endpoint. */
+/** Update an endpoint: one variant gets the version, and the rest of the configuration does not change. */
 export function update(version, endpoint, variantName, instances) {
   const change = async (model) => {
-    const { ProductionVariants: variants, ...others } = await loadConfig(endpoint);
-    const changed = variants.map((one) => (one.VariantName === variantName ? { ...one, ...instances, ModelName: model } : one));
-    return { ...others, ProductionVariants: changed };
+    const { ProductionVariants: variants, ...otherMembers } = await loadConfig(endpoint);
+    const newVariants = variants.map((variant) => (variant.VariantName === variantName ? { ...variant, ...instances, ModelName: model } : variant));
+    return { ...otherMembers, ProductionVariants: newVariants };
   };
-  return replaceConfig(version, endpoint, change, "Update");
+  return deployWithConfig(version, endpoint, change, "Update");
 }
 
-/** If a request fails, the resources of the earlier requests are deleted. */
-async function replaceConfig(version, endpoint, makeConfig, verb) {
+/** Create a model and a configuration, and create or update the endpoint. If a request fails, delete the created
+ * resources. */
+async function deployWithConfig(version, endpoint, makeConfig, verb) {
   const name = `${endpoint}-${Date.now().toString(36)}`;
   const role = `arn:aws:iam::${version.ModelPackageArn.split(":")[4]}:role/microjobs`;
-  const undo = [];
+  const undoRequests = [];
   try {
     const container = { ModelPackageName: version.ModelPackageArn };
     await create("Model", { ModelName: name, Containers: [container], ExecutionRoleArn: role });
-    undo.push(["DeleteModel", { ModelName: name }]);
+    undoRequests.push(["DeleteModel", { ModelName: name }]);
     await create("EndpointConfig", { ...(await makeConfig(name)), EndpointConfigName: name });
-    undo.push(["DeleteEndpointConfig", { EndpointConfigName: name }]);
+    undoRequests.push(["DeleteEndpointConfig", { EndpointConfigName: name }]);
     await call("sagemaker", `${verb}Endpoint`, { EndpointName: endpoint, EndpointConfigName: name });
   } catch (error) {
-    await Promise.allSettled(undo.map(([operation, members]) => call("sagemaker", operation, members)));
+    await Promise.allSettled(undoRequests.map(([operation, members]) => call("sagemaker", operation, members)));
     throw error;
   }
 }

@@ -1,4 +1,4 @@
-// The form that deploys a version to a new endpoint, or to a variant of an existing one.
+// The form that deploys a version to a new endpoint, or to a variant of an existing endpoint.
 
 import { Field, Problem, Select } from "../../lib/components.js";
 import { useQuery } from "../../lib/query.js";
@@ -8,7 +8,7 @@ import { deploy, listEndpoints, loadConfig, update } from "./deploy.js";
 
 export function DeployForm({ version }) {
   const [endpoint, setEndpoint] = useState("");
-  const { data: endpoints, error } = useQuery(listEndpoints, [], (one) => one.kind === "endpoint");
+  const { data: endpoints, error } = useQuery(listEndpoints, [], (change) => change.kind === "endpoint");
   const types = version.InferenceSpecification?.SupportedRealtimeInferenceInstanceTypes ?? [];
   const options = [["", "new endpoint"], ...(endpoints ?? []).map((name) => [name, name])];
   return html`
@@ -18,12 +18,12 @@ export function DeployForm({ version }) {
       <${Select} label="Deploy to" value=${endpoint} options=${options} onChange=${setEndpoint} />
       ${endpoint
         ? html`<${UpdateForm} key=${endpoint} version=${version} endpoint=${endpoint} />`
-        : html`<${NewForm} version=${version} type=${types[0] ?? "ml.m5.large"} />`}
+        : html`<${CreateForm} version=${version} type=${types[0] ?? "ml.m5.large"} />`}
     </div>
   `;
 }
 
-function NewForm({ version, type }) {
+function CreateForm({ version, type }) {
   const send = async (form) => {
     await deploy(version, form.get("endpoint"), readInstances(form));
     return form.get("endpoint");
@@ -37,10 +37,10 @@ function NewForm({ version, type }) {
 }
 
 function UpdateForm({ version, endpoint }) {
-  const [chosen, setChosen] = useState(null);
+  const [chosenName, setChosenName] = useState(null);
   const { data: config, error } = useQuery((signal) => loadConfig(endpoint, signal), [endpoint]);
-  const variants = config?.ProductionVariants.filter((one) => one.ModelName) ?? [];
-  const variant = variants.find((one) => one.VariantName === chosen) ?? variants[0];
+  const variants = config?.ProductionVariants.filter((variant) => variant.ModelName) ?? [];
+  const variant = variants.find((variant) => variant.VariantName === chosenName) ?? variants[0];
   const send = async (form) => {
     await update(version, endpoint, variant.VariantName, variant.ServerlessConfig ? {} : readInstances(form));
     return endpoint;
@@ -50,8 +50,8 @@ function UpdateForm({ version, endpoint }) {
     ${config && !variant && html`<p class="hint">The variants of this endpoint have no model.</p>`}
     ${variant && html`
       <${Form} label="Update the endpoint" send=${send}>
-        <${Select} label="Variant" value=${variant.VariantName} options=${variants.map((one) => [one.VariantName, one.VariantName])}
-          onChange=${setChosen} />
+        <${Select} label="Variant" value=${variant.VariantName} options=${variants.map((item) => [item.VariantName, item.VariantName])}
+          onChange=${setChosenName} />
         ${!variant.ServerlessConfig && html`
           <${Instances} key=${variant.VariantName} type=${variant.InstanceType} count=${variant.InitialInstanceCount} />
         `}
@@ -67,7 +67,7 @@ const Instances = ({ type, count }) => html`
   <${Field} label="Instances"><input name="count" type="number" min="1" defaultValue=${count} required /><//>
 `;
 
-/** A form whose page is replaced by that of the endpoint, which shows the progress. */
+/** A form. When it is sent, the page of the endpoint replaces this page, and shows the progress. */
 function Form({ label, send, children }) {
   const [state, setState] = useState({ error: null, isSending: false });
   const submit = async (event) => {

@@ -5,7 +5,7 @@ import { describeObject, readStart } from "../../lib/objects.js";
 const MAX_BYTES = 1 << 18;
 const MAX_VALUES = 100;
 
-/** Results by the addresses of files: other versions and later calls often need the same files. */
+/** The contents of files, by S3 address: other versions and later calls often need the same files. */
 const files = new Map();
 
 /** Return `[{name, uri, values: [[name, value]], error}]`, one item for each file with metrics of a version. */
@@ -49,21 +49,22 @@ function parse(bytes) {
   }
 }
 
-/** Return the numbers, texts and truth values of a JSON value with their paths. The name `value` at the end is left out. */
+/** Return the numbers, texts and truth values of a JSON value with their paths. The path omits `value` at its end. */
 function listValues(value, path = []) {
   if (value === null) return [];
   if (typeof value !== "object") return [[(path.at(-1) === "value" ? path.slice(0, -1) : path).join("."), value]];
   return Object.entries(value).flatMap(([name, inner]) => listValues(inner, [...path, name]));
 }
 
-/** Return the names of the numbers in all files of versions, `[{metrics}]`, in the order of their first appearance. */
-export function listNumbers(versions, count) {
-  const names = new Set(versions.flatMap(({ metrics }) => [...makeNumbers(metrics).keys()]));
+/** Return the names of numbers in the files of ModelMetrics of versions, `[{metrics}]`, in the order of their first
+ * appearance. Return at most `count` names. */
+export function listNumericMetrics(versions, count) {
+  const names = new Set(versions.flatMap(({ metrics }) => [...makeNumericMetrics(metrics).keys()]));
   return [...names].slice(0, count);
 }
 
 /** Return the numbers of all files of ModelMetrics by name. */
-export function makeNumbers(metrics) {
+export function makeNumericMetrics(metrics) {
   const values = metrics.filter(({ name }) => !name.startsWith("DriftCheckBaselines")).flatMap((file) => file.values);
   return new Map(values.filter(([, value]) => typeof value === "number"));
 }

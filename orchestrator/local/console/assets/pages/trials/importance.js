@@ -5,9 +5,9 @@
 
 const MIN_TRIALS = 4;
 
-/** Return `[{name, importance}]`, the most important parameter first; empty if too few trials have ended.
+/** Return `[{name, importance}]`, the most important parameter first; empty if there are too few trials.
  *
- * @param trials `[{value, parameters}]` */
+ * @param trials `[{value, parameters}]`: the trials that have a value of the objective. */
 export function findImportance(names, trials) {
   if (trials.length < MIN_TRIALS) return [];
   const objective = rank(trials.map((trial) => trial.value));
@@ -19,12 +19,12 @@ export function findImportance(names, trials) {
       : Math.abs(correlate(rank(numbers), objective));
     return { name, importance };
   });
-  return rows.sort((one, other) => other.importance - one.importance);
+  return rows.sort((first, second) => second.importance - first.importance);
 }
 
 /** Return the rank of each number. Equal numbers have the average of their ranks. */
 function rank(numbers) {
-  const order = numbers.map((_, index) => index).sort((one, other) => numbers[one] - numbers[other]);
+  const order = numbers.map((_, index) => index).sort((first, second) => numbers[first] - numbers[second]);
   const ranks = [];
   for (let start = 0, end = 0; start < order.length; start = end) {
     while (end < order.length && numbers[order[end]] === numbers[order[start]]) end++;

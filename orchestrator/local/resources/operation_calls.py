@@ -1,4 +1,4 @@
-"""Operations that the server itself requests, such as a pipeline's execution, on the path of a client's request."""
+"""Operations that the server itself requests, for example for the steps of a pipeline."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -6,15 +6,15 @@ from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.parity.table import refuse
-from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.parity.table import refuse_unsupported_members
+from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, load_operations
+from microjobs_orchestrator.local.resources.operations import Handler, Response, load_operations
 
 SERVICE = "sagemaker"
 
 
-class Invoker:
+class OperationCaller:
     """Performs operations of SageMaker with the checks that a client's request passes: validation and parity."""
 
     def __init__(self, context: Context, registry: Registry) -> None:
@@ -23,16 +23,16 @@ class Invoker:
 
     @cached_property
     def _handlers(self) -> Mapping[str, Handler]:
-        kinds = load_operations(self._context, self._registry)
-        return {name: handler for kind in kinds for name, handler in kind.handlers().items()}
+        all_operations = load_operations(self._context, self._registry)
+        return {name: handler for item in all_operations for name, handler in item.list_handlers().items()}
 
-    def invoke(self, operation: str, members: Mapping[str, Any]) -> Answer:
+    def call(self, operation: str, members: Mapping[str, Any]) -> Response:
         """Perform an operation such as `CreateTrainingJob`; return its result.
 
         Raises:
             ServiceError: the request is invalid, has members that are not supported, or is refused by its handler.
         """
         request = dict(members)
-        validate(operation_model(SERVICE, operation), request)
-        refuse(SERVICE, operation, request)
+        validate(load_operation_model(SERVICE, operation), request)
+        refuse_unsupported_members(SERVICE, operation, request)
         return self._handlers[operation](request)

@@ -1,8 +1,8 @@
 """Temporary credentials, which STS issues. They are valid only for the home that issued them.
 
 Nothing is stored. A session token contains the caller and the expiry, authenticated with the home's secret, and the
-secret access key is derived from the token. Therefore, sessions survive restarts, and end when the home's credentials
-change.
+secret access key is derived from the token. Therefore, the credentials survive restarts, and end when the home's own
+credentials change.
 """
 
 import base64
@@ -21,17 +21,17 @@ USER = "microjobs"
 DIGEST_BYTES = 32
 
 
-class SessionError(Exception):
+class TokenError(Exception):
     """A session token is invalid."""
 
 
-class SessionExpiredError(Exception):
+class TokenExpiredError(Exception):
     """A session token has expired."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Sender of a request."""
+    """The sender of a request."""
 
     arn: str
     user_id: str
@@ -40,11 +40,11 @@ class Caller:
 HOME_CALLER = Caller(f"arn:aws:iam::{ACCOUNT}:user/{USER}", USER)
 """The caller with the home's own credentials."""
 
-caller: ContextVar[Caller] = ContextVar("caller", default=HOME_CALLER)
-"""Sender of the request that this thread answers."""
+current_caller: ContextVar[Caller] = ContextVar("current_caller", default=HOME_CALLER)
+"""The sender of the request that this thread answers."""
 
 
-def issue(home: Credentials, session_caller: Caller, seconds: int) -> dict[str, Any]:
+def issue(home_credentials: Credentials, session_caller: Caller, seconds: int) -> dict[str, Any]:
     """Create temporary credentials for a caller. Return them as members of STS's results."""
     key = "ASIA" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(16))
     expiry = float(int(time.time()) + seconds)
@@ -53,36 +53,40 @@ def issue(home: Credentials, session_caller: Caller, seconds: int) -> dict[str, 
     ).encode()
     return {
         "AccessKeyId": key,
-        "SecretAccessKey": _encode(_digest(home, "secret", content)),
-        "SessionToken": _encode(content + _digest(home, "token", content)),
+        "SecretAccessKey": _encode(_compute_digest(home_credentials, "secret", content)),
+        "SessionToken": _encode(content + _compute_digest(home_credentials, "token", content)),
         "Expiration": expiry,
     }
 
 
-def verify_token(home: Credentials, access_key_id: str, token: str, now: float) -> tuple[Credentials, Caller]:
+def verify_token(
+    home_credentials: Credentials, access_key_id: str, token: str, now: float
+) -> tuple[Credentials, Caller]:
     """Return the credentials and the caller of a session token.
 
     Raises:
-        SessionError: the server did not issue the token, or issued it with another access key.
-        SessionExpiredError: the token has expired.
+        TokenError: the server did not issue the token, or issued it with another access key.
+        TokenExpiredError: the token has expired.
     """
     try:
         decoded = base64.b64decode(token, validate=True)
     except ValueError as error:
-        raise SessionError("it is not in base64") from error
+        raise TokenError("it is not in base64") from error
     content, signature = decoded[:-DIGEST_BYTES], decoded[-DIGEST_BYTES:]
-    if not hmac.compare_digest(signature, _digest(home, "token", content)):
-        raise SessionError("this server did not issue it")
+    if not hmac.compare_digest(signature, _compute_digest(home_credentials, "token", content)):
+        raise TokenError("this server did not issue it")
     session = json.loads(content)
     if session["key"] != access_key_id:
-        raise SessionError("it belongs to another access key")
+        raise TokenError("it belongs to another access key")
     if now >= session["expiry"]:
-        raise SessionExpiredError(time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(session["expiry"])))
-    return Credentials(access_key_id, _encode(_digest(home, "secret", content))), Caller(**session["caller"])
+        raise TokenExpiredError(time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(session["expiry"])))
+    return Credentials(access_key_id, _encode(_compute_digest(home_credentials, "secret", content))), Caller(
+        **session["caller"]
+    )
 
 
-def _digest(home: Credentials, purpose: str, content: bytes) -> bytes:
-    key = hmac.digest(home.secret_access_key.encode(), f"microjobs session {purpose}".encode(), "sha256")
+def _compute_digest(home_credentials: Credentials, purpose: str, content: bytes) -> bytes:
+    key = hmac.digest(home_credentials.secret_access_key.encode(), f"microjobs session {purpose}".encode(), "sha256")
     return hmac.digest(key, content, "sha256")
 
 

@@ -6,15 +6,15 @@ import time
 import pytest
 
 from microjobs.contract import Layout
-from tests.conftest import image_name
-from tests.local.clients import SHELL, LocalServer, wait_until
+from tests.conftest import make_image_name
+from tests.local.clients import SHELL_IMAGE, LocalServer, wait_until
 
 pytestmark = pytest.mark.engine
 
 LAYOUT = Layout()
 
 
-def python_command(code: str) -> str:
+def make_python_command(code: str) -> str:
     return f'cd {LAYOUT.model} && python -c "import os,sys;{code}"'
 
 
@@ -34,13 +34,13 @@ def list_model_files(local: LocalServer, job: str) -> set[str]:
         (r"os.mkdir(b'caf\xe9');open(b'caf\xe9/\xff','w').write('x')", "caf\udce9/\udcff"),
         ("os.mkdir('c');open('c/w','w').write('x');os.chmod('c/w',0);os.chmod('c',0)", "c/w"),
     ],
-    ids=["deep", "not UTF-8", "closed"],
+    ids=["deep", "not UTF-8", "unreadable"],
 )
 def test_model_with_unusual_files_is_archived(local: LocalServer, code: str, expected: str) -> None:
-    job = local.train(python_command(code))
+    job = local.train(make_python_command(code))
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert list_model_files(local, job["TrainingJobName"]) == {expected}
-    wait_until(lambda: list(local.home.work.glob(f"*{job['TrainingJobName']}*")), lambda left: left == [])
+    wait_until(lambda: list(local.home.work.glob(f"*{job['TrainingJobName']}*")), lambda folders: folders == [])
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_model_with_unusual_files_is_archived(local: LocalServer, code: str, exp
     ids=["long", "sparse"],
 )
 def test_failure_reason_names_a_model_that_cannot_be_copied(local: LocalServer, code: str, reason: str) -> None:
-    job = local.train(python_command(code))
+    job = local.train(make_python_command(code))
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"].startswith(f"ClientError: Artifact upload failed: {reason[:12]}"), job["FailureReason"]
     assert reason in job["FailureReason"]
@@ -65,7 +65,7 @@ def test_container_reads_input_in_500_nested_folders(local: LocalServer) -> None
     channel["DataSource"]["S3DataSource"]["S3Uri"] = local.uri("deep/")  # type: ignore[index]
     job = local.train(f"find {LAYOUT.input_data} -type f | wc -c > {LAYOUT.model}/w", InputDataConfig=[channel])
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
-    assert int(local.model(job["TrainingJobName"])["w"]) > 1000
+    assert int(local.read_archive(job["TrainingJobName"])["w"]) > 1000
 
 
 def test_slow_metric_regex_does_not_block_other_requests(local: LocalServer) -> None:
@@ -75,15 +75,15 @@ def test_slow_metric_regex_does_not_block_other_requests(local: LocalServer) -> 
         {"Name": "exponential", "Regex": r"(a+)+$b()"},
     ]
     name = local.start_training(
-        python_command("print('x'*10**5);print('a'*8*10**5);print('loss=9'+chr(13)+'loss=1')"),
-        algorithm={"MetricDefinitions": definitions, "TrainingImage": image_name(SHELL)},
+        make_python_command("print('x'*10**5);print('a'*8*10**5);print('loss=9'+chr(13)+'loss=1')"),
+        algorithm={"MetricDefinitions": definitions, "TrainingImage": make_image_name(SHELL_IMAGE)},
     )
-    slowest = 0.0
+    max_seconds = 0.0
     while local.describe_training(name)["TrainingJobStatus"] == "InProgress":
-        began = time.monotonic()
+        start_time = time.monotonic()
         local.sagemaker.list_training_jobs()
-        slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 10  # a search that holds the interpreter's lock takes minutes
+        max_seconds = max(max_seconds, time.monotonic() - start_time)
+    assert max_seconds < 10  # a search that holds the interpreter's lock would block other requests for minutes
     job = local.describe_training(name)
     assert [(item["MetricName"], item["Value"]) for item in job["FinalMetricDataList"]] == [("loss", 1.0)]
     lines = local.read_logs("TrainingJobs", name)["algo-1"]

@@ -1,4 +1,4 @@
-"""The data of PutMetricData: their checks beyond the model, and their conversion to statistics."""
+"""The data of PutMetricData: checks that botocore's model does not contain, and the conversion to statistics."""
 
 import time
 from collections import Counter
@@ -23,7 +23,7 @@ class Datum:
     dimensions: Mapping[str, str]
     statistics: Statistics
     time: float | None
-    """Seconds since 1970, whole; None for the present time."""
+    """Whole seconds since 1970; None for the current time."""
     unit: str
 
 
@@ -57,14 +57,14 @@ def _read_time(datum: Mapping[str, Any], path: str) -> float | None:
 
 
 def _read_statistics(datum: Mapping[str, Any], path: str) -> Statistics:
-    present = [name for name in ("Value", "Values", "StatisticValues") if name in datum]
-    if len(present) != 1:
-        found = ", ".join(present) or "none of them"
-        message = f"{path} must have one of Value, Values and StatisticValues, but it has {found}."
+    members = [name for name in ("Value", "Values", "StatisticValues") if name in datum]
+    if len(members) != 1:
+        member_list = ", ".join(members) or "none of them"
+        message = f"{path} must have one of Value, Values and StatisticValues, but it has {member_list}."
         raise ServiceError("InvalidParameterCombination", message)
     if "Value" in datum:
         return Statistics.from_value(float(datum["Value"]))
-    return _read_values(datum, path) if "Values" in datum else _read_set(datum["StatisticValues"], path)
+    return _read_values(datum, path) if "Values" in datum else _read_statistic_set(datum["StatisticValues"], path)
 
 
 def _read_values(datum: Mapping[str, Any], path: str) -> Statistics:
@@ -83,10 +83,10 @@ def _read_values(datum: Mapping[str, Any], path: str) -> Statistics:
     return Statistics.from_distribution(distribution)
 
 
-def _read_set(members: Mapping[str, float], path: str) -> Statistics:
+def _read_statistic_set(members: Mapping[str, float], path: str) -> Statistics:
     count, total, minimum, maximum = (float(members[name]) for name in ("SampleCount", "Sum", "Minimum", "Maximum"))
     if count <= 0 or minimum > maximum:
-        raise _make_error(f"{path}.StatisticValues must have a positive SampleCount, and Minimum up to Maximum.")
+        raise _make_error(f"{path}.StatisticValues must have a positive SampleCount, and a Minimum up to Maximum.")
     return Statistics(count, total, minimum, maximum)
 
 

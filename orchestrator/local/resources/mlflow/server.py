@@ -1,9 +1,11 @@
-"""A running MLflow server: a tracking server, or an app."""
+"""Running MLflow servers: tracking servers and apps."""
 
 import logging
 import threading
+import uuid
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from microjobs_orchestrator.local.identity import format_arn
@@ -13,7 +15,12 @@ from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue
 from microjobs_orchestrator.local.lifecycle.hosts import SHUTDOWN_GRACE_PERIOD
 from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS
 from microjobs_orchestrator.local.resources.mlflow import process
-from microjobs_orchestrator.local.resources.mlflow.kinds import ACTIVE, ENDS, FAILURES, ServerStatus
+from microjobs_orchestrator.local.resources.mlflow.kinds import (
+    RUNNING_STATUSES,
+    STATUS_AFTER_FAILURE,
+    STATUS_AFTER_SUCCESS,
+    ServerStatus,
+)
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Program
 from microjobs_orchestrator.local.state import Record
@@ -24,23 +31,32 @@ logger = logging.getLogger(__name__)
 REASON = "FailureReason"
 """The member of the stored description with the reason of a failure. AWS's descriptions do not have this member."""
 REASON_LINES = 3
+"""The number of the process's last lines that the reason of a failure contains."""
 STREAM = "mlflow"
 
 
-def describe_absence(record: Record) -> str:
+def explain_missing_response(record: Record) -> str:
     """Return the reason why a server does not answer requests."""
     reason = record.description.get(REASON)
     return f"{record.arn} does not answer: its status is {record.status}{f', because {reason}' if reason else ''}"
 
 
-def delete(context: Context, kind: Kind, name: str) -> None:
-    """Delete the data and the record of a server that does not run. Its artifacts stay in their bucket."""
-    discard(context.home.mlflow / kind.arn_type / name)
+def delete_server(context: Context, kind: Kind, name: str) -> None:
+    """Delete the data and the record of a server that does not run. Its artifacts stay in their bucket.
+
+    The data is moved to the work folder, because the next start of the local server removes the rest from there if the
+    removal fails. A new server with the same name does not find the data.
+    """
+    folder = context.home.mlflow / kind.arn_type / name
+    with suppress(OSError):  # the server has no data, or its data cannot be moved, which `discard` then logs
+        folder = folder.rename(context.work_folder(f"{kind.arn_type}/deleted-{uuid.uuid4().hex}"))
+    discard(folder)
     context.state.delete(kind.arn_type, name)
 
 
-class TrackingServer:
-    """Runs the process of a server, from its creation or its start until it is stopped, deleted, or fails."""
+class MlflowServer:
+    """Runs the process of a tracking server or an app, from its creation or start until it fails, or is stopped or
+    deleted."""
 
     def __init__(self, context: Context, kind: Kind, name: str) -> None:
         self.plan_name = f"{kind.arn_type}/{name}"
@@ -52,9 +68,10 @@ class TrackingServer:
         self._program: Program | None = None
         self._last_lines = deque[str](maxlen=REASON_LINES)
         self.has_failed = False
-        """Whether the thread ends because of a failure: another thread then starts the server again."""
+        """Whether the thread that calls `run` ends, or has ended, because of a failure. Then only a new thread can
+        start the server again."""
 
-    def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  the process has ended with the earlier server
+    def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  the process ended with the earlier local server
         self.run()
 
     def run(self) -> None:
@@ -87,8 +104,8 @@ class TrackingServer:
 
     def _is_ending(self) -> bool:
         record = self._read()
-        is_serving = record is not None and record.status in (*ENDS, *ACTIVE)
-        return self.events.stop_reason is not None or not is_serving
+        should_run = record is not None and record.status in RUNNING_STATUSES
+        return self.events.stop_reason is not None or not should_run
 
     def _set_status(self, record: Record, status: str, reason: str | None = None) -> None:
         """Change the status, unless it has changed since the record was read."""
@@ -98,21 +115,22 @@ class TrackingServer:
     def _fail(self, reason: str) -> None:
         self.has_failed = True
         record = self._read()
-        if record is not None and record.status in (*ENDS, *ACTIVE):
+        if record is not None and record.status in RUNNING_STATUSES:
             lifecycle = self._kind.lifecycle
-            has_starts = lifecycle is not None and ServerStatus.START_FAILED in lifecycle.statuses
-            default = ServerStatus.START_FAILED if has_starts else ServerStatus.UPDATE_FAILED
-            status = FAILURES.get(ServerStatus(record.status), default)
+            # an app has no operation Start, and therefore no status StartFailed
+            can_be_started = lifecycle is not None and ServerStatus.START_FAILED in lifecycle.statuses
+            default = ServerStatus.START_FAILED if can_be_started else ServerStatus.UPDATE_FAILED
+            status = STATUS_AFTER_FAILURE.get(ServerStatus(record.status), default)
             logger.warning("%s is %s: %s", self.plan_name, status, reason)
             self._set_status(record, status, reason[:MAX_REASON_CHARACTERS])
 
     def _settle(self) -> None:
-        """Set the final status of a server that was stopped, and remove one that was deleted."""
+        """Set the final status of a server that was stopped, or remove a server that was deleted."""
         record = self._read()
         if record is not None and record.status == ServerStatus.STOPPING:
             self._set_status(record, ServerStatus.STOPPED)
         elif record is not None and record.status == ServerStatus.DELETING:
-            delete(self._context, self._kind, self._name)
+            delete_server(self._context, self._kind, self._name)
 
     # --- the process ---
 
@@ -126,11 +144,11 @@ class TrackingServer:
             return
         except CannotRunError as error:
             lines = f": {' '.join(self._last_lines)}" if self._last_lines else ""
-            if self.events.stop_reason is None:  # otherwise, the end of the server has canceled the installation
+            if self.events.stop_reason is None:  # otherwise, the stop request canceled the installation
                 self._fail(f"{error}{lines}")
             return
         status = ServerStatus(record.status)
-        self._set_status(record, ENDS.get(status, status))
+        self._set_status(record, STATUS_AFTER_SUCCESS.get(status, status))
 
     def _start_program(self, record: Record) -> None:
         folder = self._context.home.mlflow / self._kind.arn_type / self._name
@@ -139,7 +157,7 @@ class TrackingServer:
         self._last_lines.clear()
         threading.Thread(target=self._follow, args=(program,), name=f"log {self.plan_name}", daemon=True).start()
         process.wait_until_healthy(program, self.events.stopped)
-        self._context.mlflow_connections.add(self._arn, process.make_connect(program))
+        self._context.mlflow_connectors.add(self._arn, process.make_connector(program))
 
     def _follow(self, program: Program) -> None:
         """Copy the output to the log stream, and report the end of the process."""
@@ -151,7 +169,7 @@ class TrackingServer:
         self.events.send(Change.RESOURCE_CHANGED)
 
     def _stop_program(self) -> None:
-        self._context.mlflow_connections.remove(self._arn)
+        self._context.mlflow_connectors.remove(self._arn)
         if self._program is not None:
             self._program.stop(SHUTDOWN_GRACE_PERIOD)
             self._program = None

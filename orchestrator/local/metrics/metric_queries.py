@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.metrics import metric_math
+from microjobs_orchestrator.local.metrics.metric_math import ValuesByTime
+from microjobs_orchestrator.local.metrics.metric_requests import Request, check_statistic
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.services import metric_math
-from microjobs_orchestrator.local.services.metric_math import Values
-from microjobs_orchestrator.local.services.metric_requests import check_statistic
 
 MAX_POINTS = 100_800
 MAX_QUERIES = 500
@@ -28,12 +28,12 @@ def read_queries(queries: Sequence[Query]) -> dict[str, Query]:
     """Return the queries by id. Raise ServiceError if they are invalid or not supported."""
     if not 0 < len(queries) <= MAX_QUERIES:
         raise _make_error(f"MetricDataQueries has {len(queries)} items; it must have 1 to {MAX_QUERIES}.")
-    by_id = {query["Id"]: query for query in queries}
-    if len(by_id) < len(queries):
+    queries_by_id = {query["Id"]: query for query in queries}
+    if len(queries_by_id) < len(queries):
         raise _make_error("MetricDataQueries has an Id twice: use unique ids.")
     for query in queries:
         _check_query(query)
-    return by_id
+    return queries_by_id
 
 
 def _check_query(query: Query) -> None:
@@ -50,30 +50,30 @@ def sort_by_use(queries: Mapping[str, Query]) -> Iterator[str]:
     """Yield the ids so that an expression comes after the queries that it uses."""
     pending = {name: _list_used_ids(query, queries) for name, query in queries.items()}
     while pending:
-        ready = [name for name, used in pending.items() if not used & pending.keys()]
+        ready = [name for name, used_ids in pending.items() if not used_ids & pending.keys()]
         if not ready:
             raise _make_error(f"The expressions of {', '.join(pending)} use each other in a circle.")
         yield from ready
-        pending = {name: used for name, used in pending.items() if name not in ready}
+        pending = {name: used_ids for name, used_ids in pending.items() if name not in ready}
 
 
 def _list_used_ids(query: Query, queries: Mapping[str, Query]) -> set[str]:
     if "Expression" not in query:
         return set()
     try:
-        used = set(metric_math.list_ids(metric_math.parse(query["Expression"])))
+        used_ids = set(metric_math.list_ids(metric_math.parse(query["Expression"])))
     except metric_math.UnsupportedExpressionError as error:
         message = f"Not supported here: Expression {query['Expression']!r:.100} of {query['Id']} ({error})"
         raise _make_error(message) from error
-    if unknown := used - queries.keys():
+    if unknown := used_ids - queries.keys():
         raise _make_error(f"The expression of {query['Id']} uses unknown ids: {', '.join(sorted(unknown))}.")
-    return used
+    return used_ids
 
 
 # --- results ---
 
 
-def evaluate(query: Query, computed: Mapping[str, Values]) -> Values:
+def evaluate(query: Query, computed: Mapping[str, ValuesByTime]) -> ValuesByTime:
     """Return the values of an expression, which uses the values of other queries."""
     expression = query["Expression"]
     try:
@@ -85,22 +85,24 @@ def evaluate(query: Query, computed: Mapping[str, Values]) -> Values:
     return result
 
 
-def make_page(request: Query, queries: Mapping[str, Query], computed: Mapping[str, Values]) -> Mapping[str, Any]:
+def make_page(
+    request: Request, queries: Mapping[str, Query], computed: Mapping[str, ValuesByTime]
+) -> Mapping[str, Any]:
     """Return the requested page of the results: the values of the queries, one after the other."""
     limit = request.get("MaxDatapoints", MAX_POINTS)
     if not 0 < limit <= MAX_POINTS:
         raise _make_error(f"MaxDatapoints {limit} must be from 1 to {MAX_POINTS}.")
-    shown = [query for query in queries.values() if query.get("ReturnData", True)]
-    points = _list_points(shown, computed, is_ascending=request.get("ScanBy") == "TimestampAscending")
+    returned_queries = [query for query in queries.values() if query.get("ReturnData", True)]
+    points = _list_points(returned_queries, computed, is_ascending=request.get("ScanBy") == "TimestampAscending")
     position = {"MaxResults": limit, "NextToken": request.get("NextToken")}
     page, token = cut_page(points, position, code="InvalidNextToken")
     begin = int(request.get("NextToken") or 0)
     incomplete = {name for name, _, _ in points[begin + len(page) :]}
-    results = [_make_result(query, page, is_complete=query["Id"] not in incomplete) for query in shown]
+    results = [_make_result(query, page, is_complete=query["Id"] not in incomplete) for query in returned_queries]
     return {"MetricDataResults": results, "Messages": [], **token}
 
 
-def _list_points(queries: Sequence[Query], computed: Mapping[str, Values], *, is_ascending: bool) -> list[Point]:
+def _list_points(queries: Sequence[Query], computed: Mapping[str, ValuesByTime], *, is_ascending: bool) -> list[Point]:
     return [
         (query["Id"], time, computed[query["Id"]][time])
         for query in queries
@@ -109,12 +111,12 @@ def _list_points(queries: Sequence[Query], computed: Mapping[str, Values], *, is
 
 
 def _make_result(query: Query, page: Sequence[Point], *, is_complete: bool) -> Mapping[str, Any]:
-    own = [(time, value) for name, time, value in page if name == query["Id"]]
+    points = [(time, value) for name, time, value in page if name == query["Id"]]
     metric = query.get("MetricStat", {}).get("Metric", {})
     return {
         "Id": query["Id"],
         "Label": query.get("Label") or metric.get("MetricName", query["Id"]),
-        "Timestamps": [time for time, _ in own],
-        "Values": [value for _, value in own],
+        "Timestamps": [time for time, _ in points],
+        "Values": [value for _, value in points],
         "StatusCode": "Complete" if is_complete else "PartialData",
     }

@@ -10,36 +10,42 @@ from urllib.parse import urlencode
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.mlflow.clients import make_connector
-from microjobs_orchestrator.local.resources.mlflow.kinds import ACTIVE, ENDS, MLFLOW_APP, MLFLOW_TRACKING_SERVER
-from microjobs_orchestrator.local.resources.models.client import Client, NoAnswerError
+from microjobs_orchestrator.local.resources.mlflow.connector_finder import make_connector_finder
+from microjobs_orchestrator.local.resources.mlflow.kinds import (
+    ACTIVE_STATUSES,
+    MLFLOW_APP,
+    MLFLOW_TRACKING_SERVER,
+    RUNNING_STATUSES,
+)
+from microjobs_orchestrator.local.resources.models.client import Client, NoResponseError
 from microjobs_orchestrator.local.state import Record
 
 API = "/api/2.0/mlflow/"
 TIMEOUT_SECONDS = 60.0
 START_SECONDS = 120.0
-"""Time for a server to start. A later server of the same home does not install MLflow again."""
+"""Maximum number of seconds to wait for an MLflow server that is starting. Except for the first server in a home,
+MLflow is already installed then."""
 
 
-def find_running(context: Context, arn: str) -> Record:
+def find_running_server(context: Context, arn: str) -> Record:
     """Return the record of an MLflow server. Raise ValidationError if it does not exist, or does not run."""
     record = context.state.get_by_arn(arn)
     if record is None or record.kind not in (MLFLOW_TRACKING_SERVER.arn_type, MLFLOW_APP.arn_type):
         remedy = "create it with CreateMlflowTrackingServer or CreateMlflowApp"
         raise ValidationError(f"MlflowResourceArn {arn} does not exist: {remedy}.")
-    if record.status not in ACTIVE:
+    if record.status not in ACTIVE_STATUSES:
         raise ValidationError(f"MlflowResourceArn {arn} is {record.status}: start it, or wait until it is in service.")
     return record
 
 
-def call(context: Context, arn: str, method: str, path: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Send a request of MLflow's REST API to an MLflow server, and return its answer.
+def call_api(context: Context, arn: str, method: str, path: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Send a request of MLflow's REST API to an MLflow server, and return its response.
 
     Raises:
-        ServiceError: the server does not answer, or refuses the request; the code is MLflow's.
+        ServiceError: the server does not answer, or refuses the request. The error of a refusal has MLflow's code.
     """
     _await_start(context, arn)
-    connect = make_connector(context)(arn)
+    connect = make_connector_finder(context)(arn)
     target, body, content = f"{API}{path}", None, io.BytesIO()
     if method == "GET":
         target = f"{target}?{urlencode(members)}"
@@ -48,24 +54,24 @@ def call(context: Context, arn: str, method: str, path: str, members: Mapping[st
     headers = {"Content-Type": "application/json"}
     try:
         with closing(Client(connect)) as client:
-            answer = client.request(method, target, body, headers, timeout=TIMEOUT_SECONDS, into=content)
-    except NoAnswerError as error:
+            response = client.request(method, target, body, headers, timeout=TIMEOUT_SECONDS, into=content)
+    except NoResponseError as error:
         raise ServiceError("ServiceUnavailable", f"the MLflow server {arn} does not answer: {error}", 503) from error
-    return _read_answer(answer.status, content.getvalue())
+    return _read_response(response.status, content.getvalue())
 
 
 def _await_start(context: Context, arn: str) -> None:
     """Wait for an MLflow server that is starting: after a crash, it starts together with the jobs that use it."""
     record = context.state.get_by_arn(arn)
-    if record is not None and record.status in (*ENDS, *ACTIVE):
-        context.mlflow_connections.wait(arn, START_SECONDS)
+    if record is not None and record.status in RUNNING_STATUSES:
+        context.mlflow_connectors.wait(arn, START_SECONDS)
 
 
-def _read_answer(status: int, content: bytes) -> Mapping[str, Any]:
+def _read_response(status: int, content: bytes) -> Mapping[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(content)
+        response: dict[str, Any] = json.loads(content)
     except ValueError:
-        found = {"error_code": "InternalFailure", "message": content.decode(errors="replace")[:200]}
+        response = {"error_code": "InternalFailure", "message": content.decode(errors="replace")[:200]}
     if status != HTTPStatus.OK:
-        raise ServiceError(found.get("error_code", "InternalFailure"), f"MLflow: {found.get('message')}", status)
-    return found
+        raise ServiceError(response.get("error_code", "InternalFailure"), f"MLflow: {response.get('message')}", status)
+    return response

@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  only with --all-addresses
 MAX_CONCURRENT_REQUESTS = 64
-"""Number of requests that are answered at the same time, without small invocations, which are served in tasks."""
+"""Maximum number of requests that are answered at the same time. It does not count small invocations, which are served
+in tasks."""
 
 CONNECT_TIMEOUT = 1.0
 """Timeout in seconds for the connection with which the server tests its own address at its start."""
@@ -26,7 +27,7 @@ MACHINE_NAMES = (LOOPBACK, "localhost", "host.docker.internal")
 
 
 class JobAccess(NamedTuple):
-    """How the hosts of jobs connect to this server."""
+    """The address of this server for the hosts of jobs."""
 
     authority: str
     """The host and the port of the server's URL."""
@@ -38,14 +39,14 @@ class JobAccess(NamedTuple):
     """Whether hosts can connect to the server."""
 
 
-def listen(address: str, port: int, *, may_be_absent: bool = False) -> Server:
+def listen(address: str, port: int, *, allow_missing_address: bool = False) -> Server:
     """Listen on an address. Raise ServerError if this is impossible.
 
     Args:
-        may_be_absent: whether to listen even if this machine does not have the address yet.
+        allow_missing_address: whether to listen even if this machine does not have the address yet.
     """
     options = {"numthreads": MAX_CONCURRENT_REQUESTS, "request_queue_size": 128, "timeout": 60}
-    server = Server((address, port), may_be_absent=may_be_absent, **options)
+    server = Server((address, port), allow_missing_address=allow_missing_address, **options)
     try:
         server.prepare()
     except OSError as error:
@@ -57,18 +58,18 @@ def listen(address: str, port: int, *, may_be_absent: bool = False) -> Server:
 def listen_for_jobs(runtime: Runtime, config: Config, port: int, cleanup: ExitStack) -> JobAccess:
     """Listen on the address that hosts of jobs use, unless clients use the same address.
 
-    If this fails, hosts connect through the engine. If they cannot, the server starts without an address for jobs:
-    clients do not need it, and jobs that need it report the error.
+    If this fails, hosts connect through the engine. If this also fails, the server starts without an address for jobs:
+    clients do not need the address, and jobs that need it report the error.
     """
     if not (address := runtime.machine_address):
         return _listen_through_engine(runtime, port, cleanup)
-    if address in MACHINE_NAMES or (config.all_addresses and runtime.gets_address_later):
+    if address in MACHINE_NAMES or (config.all_addresses and runtime.has_address_only_while_hosts_run):
         return JobAccess(f"{address}:{port}")
     try:
-        if config.all_addresses:  # if this is a container, the address may belong to its machine
+        if config.all_addresses:  # if the server runs in a container, the address may belong to the container's machine
             socket.create_connection((address, port), CONNECT_TIMEOUT).close()
             return JobAccess(f"{address}:{port}")
-        listener = listen(address, port, may_be_absent=runtime.gets_address_later)
+        listener = listen(address, port, allow_missing_address=runtime.has_address_only_while_hosts_run)
     except (OSError, ServerError) as error:
         logger.info("jobs cannot connect to %s:%d: %s", address, port, error)
         return _listen_through_engine(runtime, port, cleanup)

@@ -13,15 +13,15 @@ from tests.local.security.shapes import unusual_texts
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
 IMAGE = "nobody/nothing:0"
-INSTANCES = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-VARIANT = {"VariantName": "v", "ModelName": "plain", **INSTANCES}
-COMPONENT = {
+INSTANCE_MEMBERS = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+VARIANT = {"VariantName": "v", "ModelName": "plain", **INSTANCE_MEMBERS}
+COMPONENT_MEMBERS = {
     "EndpointName": "components",
     "VariantName": "v",
     "Specification": {"ModelName": "plain", "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 128}},
     "RuntimeConfig": {"CopyCount": 1},
 }
-CAPTURE = {
+CAPTURE_CONFIG = {
     "EnableCapture": True,
     "InitialSamplingPercentage": 100,
     "DestinationS3Uri": "s3://fuzz/captured",
@@ -50,7 +50,7 @@ CONFIGS: Mapping[str, Any] = {
     "plain": {"ProductionVariants": [VARIANT]},
     "many": {"ProductionVariants": [{**VARIANT, "ModelName": "many", "VolumeSizeInGB": 1}]},
     "direct": {"ProductionVariants": [{**VARIANT, "ModelName": "direct"}]},
-    "components": {"ProductionVariants": [{"VariantName": "v", **INSTANCES}], "ExecutionRoleArn": ROLE},
+    "components": {"ProductionVariants": [{"VariantName": "v", **INSTANCE_MEMBERS}], "ExecutionRoleArn": ROLE},
     "serverless": {
         "ProductionVariants": [
             {
@@ -63,7 +63,7 @@ CONFIGS: Mapping[str, Any] = {
     "captured": {
         "ProductionVariants": [VARIANT],
         "ShadowProductionVariants": [{**VARIANT, "VariantName": "shadow", "InitialVariantWeight": 0.5}],
-        "DataCaptureConfig": CAPTURE,
+        "DataCaptureConfig": CAPTURE_CONFIG,
     },
     "asynchronous": {
         "ProductionVariants": [VARIANT],
@@ -76,8 +76,8 @@ CONFIGS: Mapping[str, Any] = {
         },
     },
 }
-"""One configuration per kind of hosting. `create_endpoints` creates an endpoint for each one, with its name."""
-UPDATES: Mapping[str, Any] = {
+"""One configuration per kind of hosting. `create_endpoints` creates an endpoint with the name of each configuration."""
+UPDATE_MEMBERS: Mapping[str, Any] = {
     "UpdateEndpoint": {
         "EndpointConfigName": "captured",
         "RetainAllVariantProperties": True,
@@ -90,7 +90,7 @@ UPDATES: Mapping[str, Any] = {
         ]
     },
 }
-TRANSFORM = {
+TRANSFORM_MEMBERS = {
     "ModelName": "plain",
     "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://fuzz/in"}}},
     "TransformOutput": {"S3OutputPath": "s3://fuzz/out"},
@@ -98,21 +98,21 @@ TRANSFORM = {
     "DataCaptureConfig": {"DestinationS3Uri": "s3://fuzz/captured", "GenerateInferenceId": False},
 }
 
-ENCODABLE = unusual_texts.map(lambda text: text.encode(errors="replace").decode())
-TARGETS: Mapping[str, tuple[str, st.SearchStrategy[Any]]] = {
+UTF8_TEXTS = unusual_texts.map(lambda text: text.encode(errors="replace").decode())
+TARGET_MEMBERS: Mapping[str, tuple[str, st.SearchStrategy[Any]]] = {
     "many": ("TargetModel", st.sampled_from([*["one.tar.gz"] * 9, "absent.tar.gz", "../one.tar.gz", "a//b", "é"])),
     "direct": ("TargetContainerHostname", st.sampled_from([*["first", "second"] * 4, "absent", "FIRST"])),
     "components": ("InferenceComponentName", st.sampled_from([*["component"] * 9, "absent"])),
 }
-"""The member that chooses what responds, and its values, by endpoint."""
-RARE = st.sampled_from([None] * 19 + ["x"])
+"""The member that selects the target of a request, and its values, by endpoint."""
+RARE_VALUES = st.sampled_from([None] * 19 + ["x"])
 RARE_MEMBERS = {
     "EnableExplanations": st.sampled_from([None] * 19 + ["`true`"]),
-    **dict.fromkeys((*(member for member, _ in TARGETS.values()), "TargetVariant", "SessionId"), RARE),
+    **dict.fromkeys((*(member for member, _ in TARGET_MEMBERS.values()), "TargetVariant", "SessionId"), RARE_VALUES),
 }
 """Members of InvokeEndpoint that most endpoints refuse."""
 INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
-    "EndpointName": NAMES | ENCODABLE.filter(bool),
+    "EndpointName": NAMES | UTF8_TEXTS.filter(bool),
     "CustomAttributes": st.sampled_from(["a=b", "x" * 1024]),
     "InputLocation": st.sampled_from(["s3://fuzz/in/a.csv", "s3://absent/x", "s3://fuzz/../x"]),
     "Body": st.binary(max_size=200) | st.sampled_from([b"fail", b"cut", b"1,2,3"]),
@@ -131,21 +131,21 @@ def create_endpoints(local: LocalServer) -> None:
     for name, members in CONFIGS.items():
         client.create_endpoint_config(EndpointConfigName=name, **members)
         client.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    client.create_inference_component(InferenceComponentName="component", **COMPONENT)
+    client.create_inference_component(InferenceComponentName="component", **COMPONENT_MEMBERS)
     for name in CONFIGS:
-        wait_until(partial(describe, EndpointName=name), lambda found: found["EndpointStatus"] == "InService")
+        wait_until(partial(describe, EndpointName=name), lambda endpoint: endpoint["EndpointStatus"] == "InService")
     wait_until(
         partial(client.describe_inference_component, InferenceComponentName="component"),
-        lambda found: found["InferenceComponentStatus"] == "InService",
+        lambda component: component["InferenceComponentStatus"] == "InService",
     )
 
 
 def creations() -> st.SearchStrategy[Request]:
     """Return requests that create and update the resources of each kind of hosting."""
-    common = {"CreateTransformJob": TRANSFORM, "DeleteEndpoint": {}, **UPDATES}
+    common = {"CreateTransformJob": TRANSFORM_MEMBERS, "DeleteEndpoint": {}, **UPDATE_MEMBERS}
     models = (json_requests("sagemaker", ["CreateModel"], {"CreateModel": model}) for model in MODELS.values())
     endpoints = (
-        json_requests("sagemaker", [*bases, *UPDATES], bases)
+        json_requests("sagemaker", [*bases, *UPDATE_MEMBERS], bases)
         for name, config in CONFIGS.items()
         for bases in [{"CreateEndpointConfig": config, "CreateEndpoint": {"EndpointConfigName": name}, **common}]
     )
@@ -158,9 +158,9 @@ def invocations() -> st.SearchStrategy[Request]:
     strategies = [rest_requests("sagemaker-runtime", [*INVOCATIONS, *asynchronous], INVOCATION_MEMBERS)]
     for name, config in CONFIGS.items():
         operations = asynchronous if "AsyncInferenceConfig" in config else [*INVOCATIONS]
-        known = {**members, "EndpointName": st.just(name)}
-        if name in TARGETS:
-            member, values = TARGETS[name]
-            known[member] = st.one_of(*[values] * 8, RARE, ENCODABLE)
-        strategies.append(rest_requests("sagemaker-runtime", operations, known, always=RARE_MEMBERS))
+        endpoint_members = {**members, "EndpointName": st.just(name)}
+        if name in TARGET_MEMBERS:
+            member, values = TARGET_MEMBERS[name]
+            endpoint_members[member] = st.one_of(*[values] * 8, RARE_VALUES, UTF8_TEXTS)
+        strategies.append(rest_requests("sagemaker-runtime", operations, endpoint_members, always=RARE_MEMBERS))
     return st.one_of(*strategies)

@@ -1,4 +1,4 @@
-"""Commands for AWS with missing or wrong settings: all problems are reported at once, each with its remedy."""
+"""Tests of commands for AWS with missing or wrong settings: the commands report all problems at once, with remedies."""
 
 import json
 import socket
@@ -18,9 +18,10 @@ COMMANDS = {
     "run": ("run", "housing", "--on", "aws"),
     "doctor": ("doctor", "--on", "aws"),
 }
-COMMANDS_WITH_JOBS = ("run", "doctor")
+COMMANDS_WITH_ROLE_AND_BUCKET = ("run", "doctor")
 """Commands that need a role and a bucket."""
 
+# Texts of the error messages about missing settings:
 REGION = ("no region is set", "AWS_DEFAULT_REGION")
 CREDENTIALS = ("boto3 finds no credentials for AWS", "aws sso login", "aws configure")
 ROLE = ("no role is set", "microjobs init")
@@ -30,7 +31,7 @@ PROFILE = ("The config profile (nobody) could not be found", "aws configure list
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user without credentials, region and settings."""
+    """The working folder of a user without credentials, region and settings."""
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "REGION", "DEFAULT_REGION"):
         monkeypatch.delenv(f"AWS_{name}", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -51,7 +52,7 @@ def read_output(capsys: pytest.CaptureFixture[str]) -> str:
 def test_all_missing_settings_are_named_at_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(COMMANDS[command]) in (1, 2)
     text = read_output(capsys)
-    for expected in (*REGION, *CREDENTIALS, *((*ROLE, *BUCKET) if command in COMMANDS_WITH_JOBS else ())):
+    for expected in (*REGION, *CREDENTIALS, *((*ROLE, *BUCKET) if command in COMMANDS_WITH_ROLE_AND_BUCKET else ())):
         assert expected in text
 
 
@@ -67,7 +68,7 @@ def test_only_missing_settings_are_named(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_profile_of_the_file_that_does_not_exist_is_named(
+def test_missing_profile_of_the_settings_file_is_named(
     command: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "microjobs.toml").write_text('[aws]\nprofile = "nobody"\nregion = "us-east-1"\n')
@@ -103,7 +104,8 @@ def test_every_command_refuses_an_invalid_file(
 def test_incomplete_credentials_have_a_remedy(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "credentials").write_text("[work]\naws_access_key_id = AKIA\n")  # half of them
+    # the file has only half of the credentials
+    (folder / "credentials").write_text("[work]\naws_access_key_id = AKIA\n")
     monkeypatch.setenv("AWS_PROFILE", "work")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     assert main(COMMANDS[command]) in (1, 2)
@@ -134,9 +136,9 @@ def test_unreachable_network_has_a_remedy(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    with socket.socket() as unused_socket:  # this socket has a port, but accepts no connections
+        unused_socket.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{unused_socket.getsockname()[1]}")
         assert main(COMMANDS["doctor"]) == 1
     assert "check the network" in read_output(capsys)
 
@@ -167,5 +169,10 @@ def test_dry_run_reports_all_wrong_settings_at_once(capsys: pytest.CaptureFixtur
     words = ("--role", "microjobs", "--instance-type", "large", "--max-minutes", "0", "--subnets", "s-1")
     assert main(["run", "housing", "--on", "aws", "--dry-run", *words]) == 2
     text = read_output(capsys)
-    wrong = ("'microjobs' is not the ARN", "'large' is not an instance type", "max_minutes must be", "a VPC needs both")
-    assert all(expected in text for expected in wrong)
+    errors = (
+        "'microjobs' is not the ARN",
+        "'large' is not an instance type",
+        "max_minutes must be",
+        "a VPC needs both",
+    )
+    assert all(expected in text for expected in errors)

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Values = Mapping[float, float]
+ValuesByTime = Mapping[float, float]
 """The values of a metric by time."""
 
 OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -18,7 +18,7 @@ OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 class UnsupportedExpressionError(Exception):
-    """An expression is malformed, or has a part that is not supported, which the message names."""
+    """An expression is malformed, or has a part that is not supported. The message names this part."""
 
 
 def parse(expression: str) -> ast.expr:
@@ -49,8 +49,11 @@ def list_ids(parsed: ast.expr) -> list[str]:
     return [part.id for part in ast.walk(parsed) if isinstance(part, ast.Name)]
 
 
-def evaluate(parsed: ast.expr, metrics: Mapping[str, Values]) -> Values | float:
-    """Compute an expression at each time at which all its metrics have values, and the result is a finite number."""
+def evaluate(parsed: ast.expr, metrics: Mapping[str, ValuesByTime]) -> ValuesByTime | float:
+    """Compute an expression at each time at which all its metrics have values, and the result is a finite number.
+
+    The result of an expression without metrics is one number.
+    """
     match parsed:
         case ast.Constant(value=int() | float() as number):
             return float(number)
@@ -63,21 +66,23 @@ def evaluate(parsed: ast.expr, metrics: Mapping[str, Values]) -> Values | float:
     raise UnsupportedExpressionError(f"it has {type(parsed).__name__}")
 
 
-def _combine(calculate: Callable[[Any, Any], Any], left: Values | float, right: Values | float) -> Values | float:
+def _combine(
+    calculate: Callable[[Any, Any], Any], left: ValuesByTime | float, right: ValuesByTime | float
+) -> ValuesByTime | float:
     if isinstance(left, float) and isinstance(right, float):
-        return _calculate(calculate, left, right)
+        return _compute(calculate, left, right)
     times = [value.keys() for value in (left, right) if not isinstance(value, float)]
     shared = [time for time in times[0] if time in times[-1]]
-    results = {time: _calculate(calculate, _get(left, time), _get(right, time)) for time in shared}
+    results = {time: _compute(calculate, _get(left, time), _get(right, time)) for time in shared}
     return {time: value for time, value in results.items() if math.isfinite(value)}
 
 
-def _get(value: Values | float, time: float) -> float:
+def _get(value: ValuesByTime | float, time: float) -> float:
     return value if isinstance(value, float) else value[time]
 
 
-def _calculate(calculate: Callable[[Any, Any], Any], left: float, right: float) -> float:
-    """Return a result; it is infinite or no number where the result is undefined."""
+def _compute(calculate: Callable[[Any, Any], Any], left: float, right: float) -> float:
+    """Return a result; infinity or NaN if it is undefined."""
     try:
         return float(calculate(left, right))
     except (ArithmeticError, ValueError):

@@ -1,4 +1,4 @@
-"""Ctrl-C during a run."""
+"""Handling of Ctrl-C during a run."""
 
 import contextlib
 import signal
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from types import FrameType
 
 
-class CreateGuard:
+class InterruptHandler:
     """Delays Ctrl-C until a Create call returns: an aborted call may still create a resource that nothing would stop.
 
-    The first Ctrl-C (or SIGTERM, or the end of the terminal) raises KeyboardInterrupt. Later signals are ignored,
-    so that they do not end the cleanup. But a later signal during a Create call raises KeyboardInterrupt at once, for
-    users who do not want to wait.
+    The first signal (Ctrl-C, SIGTERM, or the end of the terminal) raises KeyboardInterrupt: after a Create call if one
+    is in progress, otherwise at once. A second signal during a Create call raises it at once, for users who do not want
+    to wait. All other later signals are ignored, so that they do not end the cleanup.
     """
 
     def __init__(self) -> None:
@@ -20,10 +20,10 @@ class CreateGuard:
         self._is_pending = False
 
     @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def handle_signals(self) -> Iterator[None]:
         """Handle signals while the block runs."""
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # with `nohup`, SIGHUP is ignored
             numbers.append(signal.SIGHUP)
         handlers = {number: signal.signal(number, self._interrupt) for number in numbers}
         self._is_interrupted = False
@@ -34,7 +34,7 @@ class CreateGuard:
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def creating(self) -> Iterator[None]:
+    def delay_interruption(self) -> Iterator[None]:
         """Delay the first interruption to the end of the block, which then raises KeyboardInterrupt."""
         self._is_creating, self._is_pending = True, False
         try:

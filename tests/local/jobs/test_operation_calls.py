@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.resources.invocation import Invoker
+from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
 from tests.local.jobs.conftest import ServerParts
 
 CONTAINER = {"Image": "model"}
@@ -29,16 +29,17 @@ MANIFEST = {
         ({"ModelName": "m", "PrimaryContainer": {**CONTAINER, "ModelDataUrl": "s3://absent/x"}}, "absent"),
     ],
 )
-def test_operation_is_refused_as_a_clients_request(parts: ServerParts, members: dict[str, Any], reason: str) -> None:
-    """The model, the parity rows, or the handler refuse the request."""
+def test_invalid_request_is_refused_as_for_clients(parts: ServerParts, members: dict[str, Any], reason: str) -> None:
+    """Botocore's model, a parity row, or the operation itself refuses the request."""
     with pytest.raises(ServiceError, match=reason):
-        Invoker(parts.context, parts.registry).invoke("CreateModel", members)
+        OperationCaller(parts.context, parts.registry).call("CreateModel", members)
     assert parts.context.state.get("model", "m") is None
 
 
-def test_operation_is_performed(parts: ServerParts) -> None:
+def test_operation_creates_the_resource(parts: ServerParts) -> None:
     request = {"ModelName": "m", "PrimaryContainer": CONTAINER}
-    answer = Invoker(parts.context, parts.registry).invoke("CreateModel", request)
+    response = OperationCaller(parts.context, parts.registry).call("CreateModel", request)
     record = parts.context.state.get("model", "m")
     assert record is not None
-    assert (answer["ModelArn"], request) == (record.arn, {"ModelName": "m", "PrimaryContainer": CONTAINER})
+    assert response["ModelArn"] == record.arn
+    assert request == {"ModelName": "m", "PrimaryContainer": CONTAINER}  # the operation does not change its request

@@ -10,22 +10,22 @@ Event = tuple[str, Mapping[str, Any]] | None
 """The name and the members of an event; None for a pause, in which the server checks whether the client has left."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Output members of an operation, and how they are sent."""
+@dataclass
+class OperationResult:
+    """Output members of an operation, and the settings of the response that contains them."""
 
     members: Mapping[str, Any] = field(default_factory=dict)
     status: int | None = None
-    """None: the status in the model."""
+    """The HTTP status; None for the status in the model."""
     body: Iterable[bytes] | None = None
-    """Content of a streaming payload. The server calls its `close`, if it has one."""
+    """Content of a streaming payload. If the content has a method `close`, the server calls it."""
     events: Iterable[Event] | None = None
-    """The events, if the result is an event stream. The server calls its `close`, if it has one."""
+    """The events, if the result is an event stream. If the iterable has a method `close`, the server calls it."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that are not in the model."""
 
 
-Handler = Callable[[dict[str, Any]], "Mapping[str, Any] | Answer"]
+Handler = Callable[[dict[str, Any]], "Mapping[str, Any] | OperationResult"]
 """Function that performs an operation. It takes the members of a validated request, with times in seconds since 1970,
 returns the members of the result, and raises ServiceError."""
 
@@ -43,6 +43,6 @@ def select_members(shape: StructureShape, members: Mapping[str, Any], path: str)
     Raises:
         ResultError: a member is unknown. Clients would never see it.
     """
-    if unknown := members.keys() - shape.members.keys():
-        raise ResultError(f"{path or shape.name} has no {', '.join(sorted(unknown))}")
+    if unknown_names := members.keys() - shape.members.keys():
+        raise ResultError(f"{path or shape.name} has no {', '.join(sorted(unknown_names))}")
     return {name: value for name, value in members.items() if value is not None}

@@ -1,19 +1,20 @@
-"""Connections to the processes of resources that jobs use, such as MLflow servers."""
+"""Functions that connect to the processes of resources that jobs use, such as MLflow servers."""
 
 import socket
 import threading
 from collections.abc import Callable
 
 Connect = Callable[[float], socket.socket]
-"""Connects to a process within a time in seconds."""
+"""Connects to a process. The argument is the time limit in seconds."""
 
 
-class Connections:
+class Connectors:
     """Functions that connect to processes, by the ARNs of the resources. Methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._connects: dict[str, Connect] = {}
         self._changed = threading.Condition()
+        self._is_closed = False
 
     def add(self, arn: str, connect: Connect) -> None:
         with self._changed:
@@ -28,6 +29,12 @@ class Connections:
         return self._connects.get(arn)
 
     def wait(self, arn: str, seconds: float) -> None:
-        """Wait until the process of a resource answers, at most for some seconds."""
+        """Wait until the process of a resource answers, at most for some seconds, or until `close` is called."""
         with self._changed:
-            self._changed.wait_for(lambda: arn in self._connects, seconds)
+            self._changed.wait_for(lambda: self._is_closed or arn in self._connects, seconds)
+
+    def close(self) -> None:
+        """Let all calls of `wait` return."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()

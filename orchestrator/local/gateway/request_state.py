@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from botocore.model import OperationModel
-from werkzeug import Request, Response
+from werkzeug import Request
 
 from microjobs_orchestrator.local.gateway.claims import Claim
 from microjobs_orchestrator.local.gateway.forms import Form
-from microjobs_orchestrator.local.gateway.signatures import Proof
-from microjobs_orchestrator.local.protocols.answer import Answer, Service
-from microjobs_orchestrator.local.protocols.protocol import WireProtocol
+from microjobs_orchestrator.local.gateway.signatures import VerifiedSignature
+from microjobs_orchestrator.local.protocols.protocol import WireProtocol, guess_protocol
+from microjobs_orchestrator.local.protocols.responses import HttpResponse
+from microjobs_orchestrator.local.protocols.results import OperationResult, Service
 
 OWN_SERVICE = "microjobs"
 """Name of the service for the project's own command line. Its operations do not exist on AWS."""
@@ -22,8 +24,8 @@ MLFLOW_HEADERS = ("x-mlflow-sm-tracking-server-arn", "x-sm-mlflow-app-arn")
 """Headers in which the package sagemaker-mlflow names the MLflow server of a request."""
 
 SANDBOX_HEADERS: Mapping[str, str] = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
-"""Headers that protect the console's session from objects of buckets, such as a page that a job wrote: browsers
-give the page its own origin."""
+"""Headers that protect the console's session from objects of buckets, such as a page that a job wrote: with these
+headers, browsers give the page another origin than the console's."""
 
 OwnOperations = Mapping[str, Callable[[Any], None]]
 """Operations of `OWN_SERVICE` by path. Each is a function of the body's JSON value, and raises ServiceError to refuse
@@ -31,30 +33,33 @@ the request."""
 
 
 @dataclass
-class Exchange:
+class RequestState:
     """A request, and its attributes that interceptors set and later interceptors read."""
 
     request: Request
-    protocol: WireProtocol
-    """Protocol of the response: a guess until the service is known."""
     claim: Claim = field(init=False)
     form: Form | None = None
     """The upload form, if the request has one."""
-    proof: Proof | None = None
-    """The verified signature; None for version 2 and for upload forms, whose signatures chunks cannot continue."""
+    signature: VerifiedSignature | None = None
+    """The verified signature; None for version 2 and for upload forms, which do not allow signed chunks."""
     service: str = ""
-    """Botocore's name of the service; empty if another emulator answers."""
+    """Botocore's name of the service, `OWN_SERVICE` or `MLFLOW_SERVICE`; empty if another emulator answers."""
     operation: OperationModel = field(init=False)
     members: dict[str, Any] = field(init=False)
-    format_answer: Callable[[Answer], Response] | None = None
+    format_result: Callable[[OperationResult], HttpResponse] | None = None
     """Replaces the protocol's format of the result."""
     headers: Mapping[str, str] = field(default_factory=lambda: SANDBOX_HEADERS)
-    """Headers of the response, and of an error."""
+    """Headers that the gateway adds to the response, also to an error."""
     cleanups: list[Callable[[], None]] = field(default_factory=list)
-    """Called when the response is ready, or the request has failed."""
+    """Functions that the gateway calls when the response is ready or the request has failed."""
+
+    @cached_property
+    def protocol(self) -> WireProtocol:
+        """Protocol of the response. Until an interceptor sets it, it is a guess, with which errors are formatted."""
+        return guess_protocol(self.request)
 
 
-Interceptor = Callable[[Exchange], Response | None]
+Interceptor = Callable[[RequestState], HttpResponse | None]
 """A step of the gateway: it returns a response, or None to pass the request on. It raises ServiceError or AuthError."""
 
 
@@ -64,10 +69,10 @@ class StreamingService(Protocol):
     @property
     def operations(self) -> Collection[str]: ...
 
-    def prepare(self, exchange: Exchange) -> None:
+    def prepare(self, state: RequestState) -> None:
         """Set up the body of an authenticated request, before its operation is known."""
 
-    def invoke(self, exchange: Exchange) -> Answer:
+    def invoke(self, state: RequestState) -> OperationResult:
         """Perform the operation."""
 
 

@@ -1,0 +1,32 @@
+"""Functions that connect to the processes of resources: requests that wait until a resource has such a function."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from microjobs_orchestrator.local.lifecycle.connectors import Connectors
+
+WAIT_SECONDS = 60.0
+TIMEOUT_SECONDS = 10.0
+
+
+def connect(_: float) -> socket.socket:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "end", [lambda connectors: connectors.add("arn", connect), Connectors.close], ids=["add", "close"]
+)
+def test_waiting_ends_with_an_answer_of_the_process_or_the_end_of_the_server(
+    end: Callable[[Connectors], None],
+) -> None:
+    connectors = Connectors()
+    waiting_thread = threading.Thread(target=connectors.wait, args=("arn", WAIT_SECONDS), daemon=True)
+    waiting_thread.start()
+    connectors.add("another", connect)
+    assert waiting_thread.is_alive()
+    end(connectors)
+    waiting_thread.join(TIMEOUT_SECONDS)
+    assert not waiting_thread.is_alive()
