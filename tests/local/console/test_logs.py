@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.local.clients import LocalServer
 from tests.local.console.checks import find_violations
 
 LINE_COUNT = 50_000
+# The event of the scrolling reaches the page in the next frame, so this script waits for two frames.
+SCROLL = """(element, edge) => new Promise(resolve => {
+  element.scrollTop = edge === "start" ? 0 : element.scrollHeight;
+  requestAnimationFrame(() => requestAnimationFrame(resolve));
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +77,27 @@ def test_search_finds_lines_and_shows_their_place(page: Page, long_job: str, roo
     chosen_line = page.locator(".chosen")
     expect(chosen_line).to_have_text("line 12345 of the log")
     expect(chosen_line).to_be_in_viewport()
-    page.mouse.move(600, 500)
-    blocks = page.locator(".log > div")  # the page has one block before and one block after the block of the line
-    for _ in range(20):  # the page loads the next block when it has rendered the current ones
-        page.mouse.wheel(0, 100_000)
-        page.wait_for_timeout(200)
-        if blocks.count() == 3:
-            break
+    blocks = page.locator(".log > div")
+    expect(blocks).to_have_count(2)  # the block of the line, and the block before it
+    page.get_by_role("log").evaluate(SCROLL, "end")
     expect(blocks).to_have_count(3)
+
+
+def test_scrolling_during_a_load_loads_more_lines_afterwards(page: Page, long_job: str, root: str) -> None:
+    page.goto(f"{root}#/logs/training-job/{long_job}?find=line 12345 of")
+    page.get_by_role("button", name="line 12345 of the log").click()
+    log = page.get_by_role("log")
+    blocks = log.locator("> div")
+    expect(blocks).to_have_count(2)
+    held_routes: list[Route] = []
+    page.route("**/logs/GetLogEvents", lambda route: held_routes.append(route))
+    with page.expect_request("**/logs/GetLogEvents"):
+        log.evaluate(SCROLL, "end")
+    log.evaluate(SCROLL, "start")
+    page.unroute("**/logs/GetLogEvents")
+    for route in held_routes:
+        route.fallback()
+    expect(blocks).to_have_count(4)
 
 
 def test_log_is_downloaded(page: Page, long_job: str, root: str, tmp_path: Path) -> None:

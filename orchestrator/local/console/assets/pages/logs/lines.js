@@ -28,6 +28,9 @@ export function Lines(props) {
     };
   }, []);
   useKeptPosition(box, view, Boolean(props.chosenOffset));
+  useEffect(() => {
+    if (reader.current.hasMissedScroll) extend(box.current, reader.current);
+  }, [view]);
   return html`
     <${Problem} error=${view.error} />
     <div class="log" role="log" aria-label="Output" tabindex="0" ref=${box} onScroll=${(event) => extend(event.currentTarget, reader.current)}>
@@ -37,8 +40,10 @@ export function Lines(props) {
   `;
 }
 
-/** Load more lines when the user scrolls to an edge. */
+/** Load more lines when the user scrolls to an edge, or after the current load if the reader is busy. */
 function extend(box, reader) {
+  reader.hasMissedScroll = reader.isBusy;
+  if (reader.isBusy) return;
   if (box.scrollTop < EDGE_PIXELS) reader.loadBefore();
   if (isAtBottom(box) && !reader.isAtEnd) reader.loadAfter();
 }
@@ -85,7 +90,7 @@ class LogReader {
   constructor({ group, stream, chosenOffset }, setView, isAtBottom) {
     Object.assign(this, { group, stream, chosenOffset, setView, isAtBottom, blocks: [], isAtEnd: false });
     this.endLoads = 0; // how often the end was loaded: each time, the page scrolls to it
-    this.isBusy = this.hasMissedLines = false;
+    this.isBusy = this.hasMissedLines = this.hasMissedScroll = false;
     this.controller = new AbortController();
   }
 
