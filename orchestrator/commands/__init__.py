@@ -7,6 +7,7 @@ the command line names its command, because its imports can take longer than the
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
+from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
@@ -26,7 +27,15 @@ class LazyParser(ArgumentParser):
         self, args: Any = None, namespace: Any = None
     ) -> tuple[Namespace, list[str]]:
         self._add_once()
-        return super().parse_known_args(args, namespace)
+        options, unknown_arguments = super().parse_known_args(args, namespace)
+        if unknown_arguments:
+            self.error(f"unrecognized arguments: {' '.join(unknown_arguments)}{self._suggest(unknown_arguments[0])}")
+        return options, []
+
+    def _suggest(self, argument: str) -> str:
+        option = argument.partition("=")[0]
+        similar = get_close_matches(option, self._option_string_actions, n=1)
+        return f": did you mean {similar[0]}?" if similar else f": {self.prog} --help lists the arguments"
 
     def _add_once(self) -> None:
         add_arguments, self._add_arguments = self._add_arguments, None

@@ -19,7 +19,7 @@ from microjobs_orchestrator import docker_engine, images, ssh_engine
 from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local import control
-from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.package_settings import choose_certificates, hide_password
 
 LIMITS_REMEDY = "boot this machine with version 2 of cgroups, as docs/using/engines.md explains"
@@ -232,8 +232,11 @@ def check_local_packages(environ: Mapping[str, str]) -> Iterator[Finding]:
 def check_resources(home: Home) -> Iterator[Finding]:
     """Check disk space and memory."""
     folder = next(path for path in (home.root, *home.root.parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    yield _check_size("disk space", free, MIN_DISK_BYTES, f"free disk space on the disk of {folder}")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        yield Finding("problem", f"the disk of {folder} is read-only", f"choose a folder on another disk with {HOME}")
+    else:
+        free = shutil.disk_usage(folder).free
+        yield _check_size("disk space", free, MIN_DISK_BYTES, f"free disk space on the disk of {folder}")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield _check_size("memory", memory, MIN_MEMORY_BYTES, "use --no-tuning, which trains one model at a time")
 

@@ -64,6 +64,25 @@ def test_straight_line_prints_its_table(microjobs: Microjobs, capsys: pytest.Cap
     assert "0.3000" in output
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "housing", "--no-tunning"), "unrecognized arguments: --no-tunning: did you mean --no-tuning?"),
+        (("ps", "--xyz=docker", "x"), "unrecognized arguments: --xyz=docker x: microjobs ps --help lists"),
+        (
+            ("local", "up", "--prot", "1"),
+            "microjobs local up: error: unrecognized arguments: --prot 1: did you mean --port?",
+        ),
+    ],
+)
+def test_unknown_option_is_an_error_with_a_similar_option_or_the_help(
+    words: tuple[str, ...], message: str, microjobs: Microjobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        microjobs(*words)
+    assert message in capsys.readouterr().err
+
+
 def test_failed_step_reports_reason_and_how_to_resume(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:

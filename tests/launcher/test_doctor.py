@@ -178,6 +178,13 @@ def test_little_disk_space_and_memory_are_noted(
     assert all(bool(finding.remedy) == (level == "note") for finding in findings)
 
 
+def test_read_only_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", {tmp_path: SimpleNamespace(f_flag=os.ST_RDONLY | os.ST_NOSUID)}.__getitem__)
+    finding, _ = machine.check_resources(Home(tmp_path / "home"))
+    assert (finding.level, finding.message) == ("problem", f"the disk of {tmp_path} is read-only")
+    assert "MICROJOBS_HOME" in finding.remedy
+
+
 def test_missing_package_folder_is_a_problem(tmp_path: Path) -> None:
     assert not list(machine.check_local_packages({"LOCAL_PACKAGES": str(tmp_path)}))
     (finding,) = machine.check_local_packages({"LOCAL_PACKAGES": str(tmp_path / "missing")})
