@@ -308,7 +308,7 @@ def _join(files: list[Path]) -> NDArray[Any]:
     for path, array in zip(files, arrays, strict=True):
         if array.shape[1] != arrays[0].shape[1]:
             raise UserError(
-                f"{path.name} has {array.shape[1]} values per row, but {files[0].name} has {arrays[0].shape[1]}: "
+                f"{path.name} has rows of length {array.shape[1]}, but {files[0].name} has {arrays[0].shape[1]}: "
                 "write all shards with the same features"
             )
     return np.concatenate(arrays)

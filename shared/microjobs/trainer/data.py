@@ -104,7 +104,8 @@ def _check_widths(data: TrainingData) -> None:
     width = data.x_test.shape[1]
     if width != data.features and len(data.x_train) and len(data.x_test):
         raise UserError(
-            f"x_train has {data.features} values per row, but x_test has {width}: preprocess both in the same job"
+            f"x_train has rows of length {data.features}, but x_test has rows of length {width}: "
+            "preprocess both in the same job"
         )
     for name, features in (
         (SCALER_FILE, data.scaler and data.scaler.features),

@@ -51,7 +51,7 @@ def test_missing_channel_is_named(tmp_path: Path) -> None:
 
 
 def test_channels_of_different_width_raise(write_channels: WriteChannels) -> None:
-    with pytest.raises(UserError, match="x_train has 2 values per row, but x_test has 3"):
+    with pytest.raises(UserError, match="x_train has rows of length 2, but x_test has rows of length 3"):
         load_data(write_channels(2, 3))
 
 

@@ -46,7 +46,8 @@ def ragged_rows_error(rows: Any) -> HttpError:
         if not isinstance(row, list) or any(isinstance(value, list | dict) for value in row):
             return HttpError(400, f"row {number} is {quote(row)}: send a flat list of numbers for each row")
         if len(row) != width:
-            return HttpError(400, f"row {number} has {len(row)} values but row 0 has {width}: send rows of one length")
+            problem = f"row {number} has length {len(row)}, but row 0 has length {width}"
+            return HttpError(400, f"{problem}: send rows of one length")
     return not_numbers_error(rows)
 
 
