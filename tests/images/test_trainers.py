@@ -124,7 +124,8 @@ def test_error_names_the_missing_channel(job: str, root: Path, run_job: RunJob) 
 def test_test_rows_narrower_than_training_rows_are_refused(job: str, layout: Layout, run_job: RunJob) -> None:
     write_split(layout, "test", np.ones((8, 3)), np.ones(8))
     run = run_job(job, ["train"], layout.root, exit_code=2)
-    assert run.failure == "x_train has rows of length 4, but x_test has rows of length 3: preprocess both in the same job"
+    widths = "x_train has rows of length 4, but x_test has rows of length 3"
+    assert run.failure == f"{widths}: preprocess both in the same job"
 
 
 def test_error_of_diverged_training_names_the_learning_rate(job: str, layout: Layout, run_job: RunJob) -> None:
