@@ -52,4 +52,6 @@ class ProcessingJobOperations(RunningOperations):
 
 def _check_path(path: str, description: str) -> None:
     if ".." in PurePosixPath(path).parts or not PurePosixPath(path).is_relative_to(FOLDER):
-        raise ValidationError(f"LocalPath {path!r} of {description} must be a folder below {FOLDER}.")
+        raise ValidationError(
+            f"LocalPath {path!r} of {description} must be {FOLDER} or a folder below it, without '..'."
+        )

@@ -26,7 +26,9 @@ def check_config(context: Context, config: Mapping[str, Any]) -> None:
     context.store.check_writable(bucket, outputs.join_key(prefix, OUTPUT_NAME))
     path = config.get("LocalPath", str(LAYOUT.tensorboard))
     if ".." in PurePosixPath(path).parts or not PurePosixPath(path).is_relative_to(LAYOUT.root):
-        raise ValidationError(f"TensorBoardOutputConfig LocalPath {path!r} must be a folder below {LAYOUT.root}.")
+        raise ValidationError(
+            f"TensorBoardOutputConfig LocalPath {path!r} must be {LAYOUT.root} or a folder below it, without '..'."
+        )
 
 
 class TensorBoard:
