@@ -21,7 +21,8 @@ PATH = "/_microjobs/interruptions"
 """The path of the request that `microjobs interrupt` sends to the server."""
 TIMEOUT_SECONDS = 10
 INVALID_REQUEST = (
-    "The body must be a JSON object with the job's name in `job`, and numbers of seconds in `notice` and `away`."
+    "The body must be a JSON object with the job's name in `job`, the seconds until the hosts end in `notice`, and the "
+    "seconds until new hosts are available in `away`."
 )
 
 
