@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, captures, components, serverless
 from microjobs_orchestrator.local.resources.models.containers import list_containers, refuse_direct
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
+from microjobs_orchestrator.local.resources.models.multi_model import refuse_multi_model
 from microjobs_orchestrator.local.resources.operations import find_resource
 
 Members = Mapping[str, Any]
@@ -46,7 +46,7 @@ def _check_async_and_capture(context: Context, request: Members) -> None:
     if "AsyncInferenceConfig" in request:
         for variant in request["ProductionVariants"]:
             model = find_resource(context, MODEL, variant["ModelName"]).request
-            refuse_model(model, "AsyncInferenceConfig")
+            refuse_multi_model(model, "AsyncInferenceConfig")
             refuse_direct(model, "AsyncInferenceConfig")
         asynchronous.check_buckets(context, request["AsyncInferenceConfig"])
     if _captures_data(request):
@@ -110,7 +110,7 @@ def _refuse_features(subject: str, features: Sequence[str]) -> None:
 
 
 def _list_features(request: Members) -> list[str]:
-    """Return the features that a request uses. Most of them exclude each other."""
+    """Return those features of a request, except serverless variants, that are in EXCLUSIONS."""
     names = [name for name in ("AsyncInferenceConfig", "ShadowProductionVariants") if request.get(name)]
     return [*names, *(["DataCaptureConfig"] if _captures_data(request) else [])]
 

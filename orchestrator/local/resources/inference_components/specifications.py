@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.resources.endpoints.deployments import Deploym
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model_data import find_data
-from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
+from microjobs_orchestrator.local.resources.models.multi_model import refuse_multi_model
 from microjobs_orchestrator.local.resources.operations import find_resource
 from microjobs_orchestrator.local.runtimes.base import HostLimits
 
@@ -39,7 +39,7 @@ def find_model(context: Context, specification: Specification, *, is_isolated: b
         raise ValidationError("Specification must have exactly one of ModelName and Container.")
     if "ModelName" in specification:
         model = find_resource(context, MODEL, specification["ModelName"]).request
-        refuse_model(model, "An inference component")
+        refuse_multi_model(model, "An inference component")
         return model
     members = specification["Container"]
     if "Image" not in members:

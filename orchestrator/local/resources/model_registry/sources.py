@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PA
 from microjobs_orchestrator.local.resources.model_registry.names import find_package
 from microjobs_orchestrator.local.resources.models.containers import list_containers
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.models.multi_model import refuse_model
+from microjobs_orchestrator.local.resources.models.multi_model import refuse_multi_model
 
 SPECIFICATIONS = ("InferenceSpecification", "AdditionalInferenceSpecifications")
 CONTAINER_MEMBERS = ("ContainerHostname", "Image", "ModelDataUrl", "ModelDataETag", "ModelDataSource", "Environment")
@@ -48,7 +48,7 @@ def _read_model(context: Context, arn: str) -> list[dict[str, Any]]:
     record = context.state.get_by_arn(arn)
     if record is None or record.kind != MODEL.arn_type:
         raise ValidationError(f'Could not find model "{arn}", which is the SourceUri.')
-    refuse_model(record.request, "A model package")
+    refuse_multi_model(record.request, "A model package")
     return [
         {name: container[name] for name in CONTAINER_MEMBERS if name in container}
         for container in list_containers(record.request)

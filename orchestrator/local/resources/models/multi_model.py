@@ -50,7 +50,7 @@ def check_container(store: ObjectStore, container: Mapping[str, Any]) -> None:
     _check_prefix(store, uri)
 
 
-def refuse_model(model: Mapping[str, Any], feature: str) -> None:
+def refuse_multi_model(model: Mapping[str, Any], feature: str) -> None:
     """Raise ValidationError if the model of a CreateModel request has a multi-model container."""
     containers = [model.get("PrimaryContainer", {}), *model.get("Containers", [])]
     if any(is_multi_model(container) for container in containers):
@@ -91,7 +91,7 @@ class TargetModel:
     def prepare(self, folder: Path) -> None:
         """Make a new folder with the files of the model.
 
-        Raise ServiceError ValidationError if the archive cannot be extracted, and OSError if the device is full.
+        Raise ServiceError ValidationError if the archive cannot be extracted, and OSError if the disk is full.
         """
         try:
             if self.data.is_archive:
