@@ -75,7 +75,7 @@ class Invocation:
 def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
     """Raise ValidationError unless the buckets of an AsyncInferenceConfig exist."""
     for name in ("S3OutputPath", "S3FailurePath"):
-        _make_uri(context, config, name, "x")
+        _make_uri(context, config, name, file="x")  # the name of the file does not matter
     notifications.check_config(config["OutputConfig"].get("NotificationConfig", {}))
 
 
@@ -139,6 +139,7 @@ class Queue:
 
     Args:
         choose: returns the replica for the next invocation; None if no replica serves.
+        observe: receives each exchange with a replica.
     """
 
     def __init__(
@@ -158,7 +159,8 @@ class Queue:
         self._concurrency = 0
 
     def open(self, concurrency: int) -> None:
-        """Set the number of invocations that run in parallel. If the number changes, start the waiting invocations."""
+        """Set the number of invocations that run in parallel. If the number changes, a new pool of threads takes over
+        the waiting invocations."""
         with self._lock:
             if concurrency == self._concurrency:
                 return

@@ -27,7 +27,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0
-"""Seconds between the first exchange in an empty buffer and its object."""
+"""Seconds from the first exchange in an empty buffer until the buffer is stored."""
 FLUSH_BYTES = 4 << 20
 """If the buffer contains this number of bytes, it is stored without waiting for FLUSH_SECONDS."""
 MAX_BUFFERED_BYTES = 64 << 20
@@ -80,7 +80,7 @@ class CaptureWriter:
                 self._buffer.append(_CapturedExchange(settings, exchange, time.time()))
                 self._bytes += size
             self._wake_thread()
-        if self._is_closed:
+        if self._is_closed:  # the thread has ended
             self.flush()
 
     def _wake_thread(self) -> None:

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 
 EVENT_VERSION = "0"
 INPUT, OUTPUT = "Input", "Output"
-MODES = {INPUT: (INPUT,), OUTPUT: (OUTPUT,), "InputAndOutput": (INPUT, OUTPUT)}
+PARTS_BY_MODE = {INPUT: (INPUT,), OUTPUT: (OUTPUT,), "InputAndOutput": (INPUT, OUTPUT)}
 """The captured parts of an exchange, by the values of CaptureMode."""
 ENCODINGS = {"CsvContentTypes": "CSV", "JsonContentTypes": "JSON"}
 """The encodings of text, by the members of CaptureContentTypeHeader. All other content is in base64."""
@@ -37,7 +37,7 @@ def check_destination(context: Context, config: Mapping[str, Any]) -> None:
     uri = config["DestinationS3Uri"]
     try:
         bucket, prefix = parse_uri(uri)
-        context.store.check_writable(bucket, outputs.join_key(prefix, "x"))
+        context.store.check_writable(bucket, outputs.join_key(prefix, "x"))  # the key of any object
     except ServiceError as error:
         raise ValidationError(f"DestinationS3Uri {uri}: {error.message}") from error
 
@@ -64,6 +64,7 @@ class CaptureSettings:
     percentage: int
     """The share of the exchanges that is captured, in percent."""
     directions: frozenset[str]
+    """The captured parts of an exchange: `Input`, `Output` or both."""
     encodings: Mapping[str, str]
     """The encodings of text, by content type."""
 
@@ -73,7 +74,7 @@ class CaptureSettings:
         return cls(
             config["DestinationS3Uri"],
             config["InitialSamplingPercentage"],
-            frozenset(mode for option in config["CaptureOptions"] for mode in MODES[option["CaptureMode"]]),
+            frozenset(part for option in config["CaptureOptions"] for part in PARTS_BY_MODE[option["CaptureMode"]]),
             {name.lower(): encoding for member, encoding in ENCODINGS.items() for name in types.get(member, ())},
         )
 

@@ -106,12 +106,13 @@ class ContainerReplica:
         self._wait_until_healthy(hosts)
 
     def _wait_until_healthy(self, hosts: Sequence[Host]) -> None:
-        hosts = sorted(hosts, key=lambda host: host.name)  # the hosts get the order of the containers
+        hosts = sorted(hosts, key=lambda host: host.name)  # the order of the containers in the model
         self._running_hosts = running_hosts = RunningHosts(self._attempt, hosts)
         seconds, stopped = self._startup_timeout, self._events.stopped
         try:
             clients = connect(hosts, self._containers, seconds, stopped, lambda: running_hosts.wait_for_first_end(0))
         except UnhealthyError as error:
+            # If a host has ended, its end is the cause, even if the error is about another container.
             number = (
                 self._containers.index(error.container)
                 if running_hosts.first_ended_number is None
@@ -144,7 +145,7 @@ class ContainerReplica:
     def _watch(self, running_hosts: RunningHosts) -> tuple[int, str]:
         """Wait until a host ends or stops responding, then end all hosts. Return that host's number and the reason.
 
-        During `stop`, the other hosts are not ended.
+        During `stop`, do not end the other hosts, because `stop` ends them.
         """
         while not running_hosts.wait_for_first_end(PING_INTERVAL):
             clients = dict(zip(self._containers, self._clients, strict=True))
@@ -230,7 +231,7 @@ class ContainerReplica:
     def send(
         self, path: str, request: InferenceRequest, into: IO[bytes], container_index: int = 0, *, method: str = "POST"
     ) -> ResponseHead:
-        """Send a request to a path of a container, which is numbered from 0. Raise as `invoke` does."""
+        """Send a request to a path of one container. The first container has the index 0. Raise as `invoke` does."""
         limits = {"timeout": request.timeout, "max_bytes": request.max_bytes}
         with self.traffic.count_request(request.timeout):
             client = self._get_clients()[container_index]

@@ -96,7 +96,7 @@ class Deployer:
         if hosts:
             plan_names = self._list_plan_names(self._read_internal()[DEPLOYMENT])
             for name in self._context.runtime.find_hosts():
-                # the host belongs to an interrupted update
+                # A plan that is not in the deployment belongs to an interrupted update.
                 if name.startswith(f"{self.plan_name}/") and name not in plan_names:
                     remove_plan(self._context, name)
         self.run(hosts)
@@ -336,8 +336,8 @@ class Deployer:
             future.add_done_callback(lambda _: self.wake())
         is_late = False
         while not all(future.done() for future in futures):
-            waits_long = is_late or deadline == inf
-            self.events.wait(None if waits_long else max(0.0, deadline - time.monotonic()))
+            has_no_limit = is_late or deadline == inf
+            self.events.wait(None if has_no_limit else max(0.0, deadline - time.monotonic()))
             is_late = time.monotonic() >= deadline
             if is_late or self._is_ending() or any(future.done() and future.exception() for future in futures):
                 for replica in replicas:

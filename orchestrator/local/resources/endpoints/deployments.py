@@ -30,8 +30,8 @@ OTHER_MEMBERS = ("AsyncInferenceConfig", "DataCaptureConfig", "EnableNetworkIsol
 
 INSTANCE_COUNT, VARIANT_WEIGHT = "InitialInstanceCount", "InitialVariantWeight"
 
-VARIANT_PROPERTIES = {"DesiredInstanceCount": INSTANCE_COUNT, "DesiredWeight": VARIANT_WEIGHT}
-"""The members of variants that updates change or retain, by their names in requests."""
+MEMBERS_BY_PROPERTY = {"DesiredInstanceCount": INSTANCE_COUNT, "DesiredWeight": VARIANT_WEIGHT}
+"""The members of a variant that updates change or retain, by the names of the properties in requests for updates."""
 
 
 def make_deployment(context: Context, config: str) -> Deployment:
@@ -53,7 +53,7 @@ def _make_variant(context: Context, variant: Mapping[str, Any]) -> Mapping[str, 
 
 def find_random_variants(deployment: Deployment) -> frozenset[str]:
     """Return the names of the variants whose instances, or copies of inference components, are chosen at random."""
-    strategies = {name: variant.get("RoutingConfig", {}) for name, variant in map_variants(deployment).items()}
+    strategies = {name: variant.get("RoutingConfig", {}) for name, variant in get_variants_by_name(deployment).items()}
     return frozenset(name for name, config in strategies.items() if config.get("RoutingStrategy") == "RANDOM")
 
 
@@ -78,7 +78,7 @@ def count_instances(deployment: Deployment) -> int:
     return max(get_count(variant) for variant in deployment[VARIANTS])
 
 
-def map_variants(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
+def get_variants_by_name(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
     """Return the production variants and the shadow variants of a deployment, by name."""
     return {variant["VariantName"]: variant for name in VARIANT_MEMBERS for variant in deployment.get(name, ())}
 
@@ -168,7 +168,7 @@ def _describe_variant(
 
 def describe_desired_variants(description: Mapping[str, Any], deployment: Deployment) -> dict[str, Any]:
     """Return the described variants with the counts and weights that a deployment should have."""
-    variants = map_variants(deployment)
+    variants = get_variants_by_name(deployment)
 
     def change(item: Mapping[str, Any]) -> Mapping[str, Any]:
         variant = variants[item["VariantName"]]

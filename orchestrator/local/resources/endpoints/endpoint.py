@@ -39,7 +39,8 @@ def delete_record(context: Context, name: str) -> None:
 
 
 def _list_idle_instances(record: Record) -> Collection[str]:
-    """Return the ids of the instances that served for an earlier server, and that run only while there are requests."""
+    """Return the ids of the instances that were in service before the server restarted, and that run only while there
+    are requests."""
     if record.status not in SERVING_STATUSES:
         return ()
     variants = record.internal[DEPLOYMENT][VARIANTS]
@@ -58,7 +59,9 @@ class Endpoint:
     """
 
     def __init__(self, context: Context, record: Record) -> None:
-        self.name = self.endpoint = record.name
+        self.name = record.name
+        self.endpoint = record.name
+        """The name of the endpoint. The class `InferenceComponent` has the same attribute."""
         self.log_group = ENDPOINT.log_group(record.name)
         self._context = context
         self._deployer = Deployer(context, ENDPOINT, record.name, self)
@@ -78,7 +81,8 @@ class Endpoint:
         self.queue = asynchronous.Queue(context, self.name, self.choose, self.observe)
         self._observer_maker = ObserverMaker(context, self.observe)
         self._idle_instances = _list_idle_instances(record)
-        """Instances that served for an earlier server. If they have no hosts, their next request starts them."""
+        """Instances that were in service before the server restarted. If they have no hosts, their next request starts
+        them."""
 
     def run(self) -> None:
         self._deployer.run()
@@ -153,7 +157,9 @@ class Endpoint:
         self._observers = self._observer_maker.make(deployment, groups)
         self._router = Router(choices)
         self.async_config = deployment.get("AsyncInferenceConfig")
-        self.needs_components = all("Model" not in item for item in deployments.map_variants(deployment).values())
+        self.needs_components = all(
+            "Model" not in item for item in deployments.get_variants_by_name(deployment).values()
+        )
         self.is_in_service.set()
         if next_fleet is None:
             self._configure(deployment, groups)
@@ -168,7 +174,7 @@ class Endpoint:
         return variant in self.random_variants and self.async_config is None
 
     def _configure(self, deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> None:
-        variants, limit = deployments.map_variants(deployment), self._context.settings.max_instances
+        variants, limit = deployments.get_variants_by_name(deployment), self._context.settings.max_instances
         for name, group in groups.items():
             for replica in group.replicas:
                 configure_replica(replica, variants[name])

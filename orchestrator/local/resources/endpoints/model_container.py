@@ -87,7 +87,7 @@ class ModelContainer:
             raise UnhealthyError(f"GET {MODELS} must return {example}, not: {text}") from None
 
     def add_files(self, model: TargetModel, folder: Path) -> None:
-        """Copy a model's folder to the container. Raise OSError if the device is full, or CannotRunError for another
+        """Copy a model's folder to the container. Raise OSError if the disk is full, or CannotRunError for another
         reason."""
         self._replica.add_folder(folder, _get_folder(model), self._index)
 

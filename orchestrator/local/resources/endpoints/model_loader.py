@@ -33,7 +33,7 @@ class ModelLoader:
     """Loads and unloads models, in any thread.
 
     Args:
-        folder: the parent of folders for models while they are loaded.
+        folder: contains the files of each model while the model is loaded.
         note: writes a sentence to the log of the endpoint.
     """
 

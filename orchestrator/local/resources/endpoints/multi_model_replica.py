@@ -91,7 +91,7 @@ class MultiModelReplica:
         return is_missing and not self._container.is_loaded(model)
 
     def _invoke(self, model: TargetModel, request: InferenceRequest, deadline: float, into: IO[bytes]) -> ResponseHead:
-        """Load the model, and send a request to it. If it cannot be loaded, return the response to the load."""
+        """Load the model, and send a request to it. If the container refuses to load it, return this response."""
         try:
             with self._models.use(model, deadline - time.monotonic()):
                 seconds_left = max(0.001, deadline - time.monotonic())

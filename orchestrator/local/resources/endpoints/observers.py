@@ -7,7 +7,11 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import captures
 from microjobs_orchestrator.local.resources.endpoints.capture_writer import CaptureWriter
 from microjobs_orchestrator.local.resources.endpoints.captures import CaptureSettings
-from microjobs_orchestrator.local.resources.endpoints.deployments import INSTANCE_COUNT, Deployment, map_variants
+from microjobs_orchestrator.local.resources.endpoints.deployments import (
+    INSTANCE_COUNT,
+    Deployment,
+    get_variants_by_name,
+)
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Observer
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.routing import ReplicaGroup
@@ -33,7 +37,9 @@ class ObserverMaker:
             groups: the replicas of the deployment, by variant.
         """
         observers: list[Observer] = [self._metrics.record]
-        self._metrics.counts = {name: item.get(INSTANCE_COUNT, 1) for name, item in map_variants(deployment).items()}
+        self._metrics.counts = {
+            name: item.get(INSTANCE_COUNT, 1) for name, item in get_variants_by_name(deployment).items()
+        }
         self._writer.flush()
         config = deployment.get("DataCaptureConfig")
         if config is not None and captures.is_enabled(config):

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.endpoints import components, config_checks, deployments, serverless
 from microjobs_orchestrator.local.resources.endpoints.deployer import DEPLOYMENT
 from microjobs_orchestrator.local.resources.endpoints.deployment_operations import DeploymentOperations
-from microjobs_orchestrator.local.resources.endpoints.deployments import VARIANT_PROPERTIES, Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployments import MEMBERS_BY_PROPERTY, Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint, delete_record
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.endpoints.update_policies import check_config
@@ -67,13 +67,13 @@ class EndpointOperations(DeploymentOperations):
             excluded_properties = [
                 item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])
             ]
-            names = [member for name, member in VARIANT_PROPERTIES.items() if name not in excluded_properties]
-            variants = deployments.map_variants(record.internal[DEPLOYMENT])
-            retained_properties = {
-                variant: {name: members[name] for name in names if name in members}
+            retained_names = [member for name, member in MEMBERS_BY_PROPERTY.items() if name not in excluded_properties]
+            variants = deployments.get_variants_by_name(record.internal[DEPLOYMENT])
+            retained_members = {
+                variant: {name: members[name] for name in retained_names if name in members}
                 for variant, members in variants.items()
             }
-            deployment = deployments.change_variants(deployment, retained_properties)
+            deployment = deployments.change_variants(deployment, retained_members)
         config = request.get("DeploymentConfig")
         if request.get("RetainDeploymentConfig", False):
             config = record.description.get("LastDeploymentConfig")
@@ -86,7 +86,7 @@ class EndpointOperations(DeploymentOperations):
         """Change the weights and counts of an endpoint's variants. Running instances are kept, up to the new counts."""
         record = self.find_in_service(request)
         deployment: Deployment = record.internal[DEPLOYMENT]
-        items, variants = request["DesiredWeightsAndCapacities"], deployments.map_variants(deployment)
+        items, variants = request["DesiredWeightsAndCapacities"], deployments.get_variants_by_name(deployment)
         if unknown_names := [item["VariantName"] for item in items if item["VariantName"] not in variants]:
             raise ValidationError(
                 f"Could not find variant(s) {', '.join(unknown_names)}; the endpoint has: {', '.join(variants)}."
@@ -109,6 +109,6 @@ def _read_changes(variant: Mapping[str, Any], item: Mapping[str, Any]) -> Mappin
     if serverless.SERVERLESS_CONFIG in variant and "DesiredInstanceCount" in item:
         message = f"Variant {variant['VariantName']} is serverless: use ServerlessUpdateConfig."
         raise ValidationError(message)
-    changes = {member: item[name] for name, member in VARIANT_PROPERTIES.items() if name in item}
+    changes = {member: item[name] for name, member in MEMBERS_BY_PROPERTY.items() if name in item}
     update = item.get("ServerlessUpdateConfig")
     return {**changes, **(serverless.change_config(variant, update) if update else {})}

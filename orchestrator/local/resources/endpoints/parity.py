@@ -11,7 +11,10 @@ ALARMS = Members({"Alarms": Members({"AlarmName": Honoured("an alarm in the stat
 SIZE = Members(
     {
         "Type": Honoured(),
-        "Value": Honoured("compared with the largest variant; outside of AWS's limits, the request is refused"),
+        "Value": Honoured(
+            "a number or a percentage of the largest variant's instances or copies; a value outside of AWS's limits is "
+            "refused"
+        ),
     }
 )
 WAIT = Honoured("`deployment_speed` shortens it")
@@ -81,8 +84,8 @@ CAPTURE: Rows = {
     "EnableCapture": Honoured("true by default, as on AWS"),
     "InitialSamplingPercentage": Honoured("the share of the exchanges that is captured"),
     "DestinationS3Uri": Honoured(
-        "objects `<endpoint>/<variant>/yyyy/mm/dd/hh/<id>.jsonl`, after 5 seconds; below `<variant>/<component>` for "
-        "inference components"
+        "objects `<endpoint>/<variant>/yyyy/mm/dd/hh/<id>.jsonl`, stored 5 seconds after the first exchange in them; "
+        "for inference components, `<variant>/<component>` replaces `<variant>`"
     ),
     "KmsKeyId": KMS,
     "CaptureOptions": Members({"CaptureMode": Honoured()}),
@@ -124,7 +127,9 @@ CREATE_CONFIG: Rows = {
     "ShadowProductionVariants": Members(SHADOW),
     "ExecutionRoleArn": Honoured("required for inference components; permissions are not checked"),
     "VpcConfig": VPC,
-    "EnableNetworkIsolation": Honoured("of inference components with a container; models have their own setting"),
+    "EnableNetworkIsolation": Honoured(
+        "isolates inference components whose request has a Container; a model has its own setting"
+    ),
     "MetricsConfig": NoEffect("metrics are recorded each second; the container's own metrics are not collected"),
     "CrossRegionTrafficConfig": Refused("there is one region"),
 }

@@ -39,7 +39,7 @@ def make_replica(
     """Return the replica of a deployment's variant. The replica's class states when it calls `on_change`.
 
     Args:
-        may_be_idle: whether the replica may start without hosts, because it served for an earlier server.
+        may_be_idle: whether the replica may start without hosts, because it was in service before the server restarted.
     """
     make_container_replica = partial(_make_container_replica, context, endpoint, variant, on_change)
     if serverless.SERVERLESS_CONFIG in variant:
@@ -51,7 +51,7 @@ def make_replica(
             idle_seconds,
             on_change,
             on_restart,
-            has_served=may_be_idle,
+            was_in_service=may_be_idle,
         )
     return make_container_replica()
 

@@ -40,13 +40,16 @@ class ReplicaGroup:
 
 @dataclass(frozen=True)
 class WeightedGroup:
-    """A group, and its share of the requests, compared with the other groups."""
+    """A group of a deployment, and the shares of the requests that it receives.
+
+    During an update, two deployments may have a group for the same variant.
+    """
 
     group: ReplicaGroup
-    weight: float = 1.0
-    """The share of the requests that name no variant."""
-    share: float = 1.0
-    """The share of the requests that name its variant. During an update, two deployments may have the same variant."""
+    share_of_all: float = 1.0
+    """The group's share of the requests that name no variant."""
+    share_of_variant: float = 1.0
+    """The group's share of the requests that name its variant: the share of its deployment."""
 
 
 class Router:
@@ -66,8 +69,8 @@ class Router:
             choices = [choice for choice in choices if choice.group.list_usable(tried_replicas)] or choices
         if len(choices) <= 1:
             return choices[0].group.choose(tried_replicas) if choices else None
-        weights = [choice.weight if variant is None else choice.share for choice in choices]
-        (choice,) = _random.choices(choices, weights if any(weights) else None)
+        shares = [choice.share_of_all if variant is None else choice.share_of_variant for choice in choices]
+        (choice,) = _random.choices(choices, shares if any(shares) else None)
         return choice.group.choose(tried_replicas)
 
     def serves(self, replica: Replica) -> bool:

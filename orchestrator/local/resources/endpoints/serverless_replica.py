@@ -39,7 +39,8 @@ class ServerlessReplica:
 
     Args:
         make: returns a new inner replica. All inner replicas have the same names.
-        has_served: whether the variant served for an earlier server. Then `start` without hosts starts nothing.
+        was_in_service: whether the variant was in service before the server restarted. Then `start` without hosts
+            starts no inner replica.
         idle_timeout: seconds after the last request until the inner replica is stopped.
         on_change: called when the last request ends after `traffic.close`.
         on_restart: called each time that the thread has started the inner replica, with the seconds that this took.
@@ -53,7 +54,7 @@ class ServerlessReplica:
         on_change: Callable[[], None],
         on_restart: Callable[[float], None],
         *,
-        has_served: bool,
+        was_in_service: bool,
     ) -> None:
         first_replica = make()
         self.variant, self.instance_id, self.plan_name = (
@@ -65,7 +66,7 @@ class ServerlessReplica:
         self.is_serving = True  # an idle replica can receive requests: the first one starts it
         self._make = make
         self._on_restart = on_restart
-        self._has_served = has_served
+        self._was_in_service = was_in_service
         self._settings = settings
         self._idle_timeout = idle_timeout
         self._change_condition = threading.Condition()
@@ -85,7 +86,7 @@ class ServerlessReplica:
         )
 
     def start(self, hosts: Sequence[Host] = ()) -> None:
-        if hosts or not self._has_served:
+        if hosts or not self._was_in_service:
             self._start(hosts)
         self._control_thread.start()
 

@@ -14,14 +14,14 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 
 BLUE_GREEN, ROLLING = "BlueGreenUpdatePolicy", "RollingUpdatePolicy"
 ALL = Fraction(1)
-SIZES = {
+SIZE_LIMITS = {
     "CanarySize": (Fraction(0), Fraction(1, 2)),
     "LinearStepSize": (Fraction(1, 10), Fraction(1, 2)),
     "MaximumBatchSize": (Fraction(1, 20), Fraction(1, 2)),
     "RollbackMaximumBatchSize": (Fraction(1, 20), ALL),
 }
 """The smallest and the largest share of the capacity, by the member that states it."""
-SIZES_BY_TYPE = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}
+SIZE_MEMBERS_BY_TYPE = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}
 """The member that states the size of a step, by the type of TrafficRoutingConfiguration."""
 
 
@@ -41,7 +41,8 @@ class UpdatePolicy:
     """Whether each step starts and ends a part of the replicas. Otherwise, all new replicas start before the first
     step."""
     rollback_share: Fraction = ALL
-    """The share of the current deployment's replicas that start again at the same time if the update fails."""
+    """If the update fails, the ended replicas of the earlier deployment start again in batches. This is the size of a
+    batch, as a share of all its replicas."""
     alarms: Sequence[str] = ()
     """The names of the alarms that fail the update."""
 
@@ -87,7 +88,7 @@ def check_config(context: Context, config: Mapping[str, Any], count: int) -> Non
 def _read_blue_green(policy: Mapping[str, Any], count: int, speed: int) -> UpdatePolicy:
     routing = policy["TrafficRoutingConfiguration"]
     shares: Sequence[Fraction] = (ALL,)
-    if (name := SIZES_BY_TYPE.get(routing["Type"])) is not None:
+    if (name := SIZE_MEMBERS_BY_TYPE.get(routing["Type"])) is not None:
         if name not in routing:
             raise ValidationError(f"TrafficRoutingConfiguration of type {routing['Type']} needs {name}.")
         size = _read_size(routing, name, count)
@@ -115,7 +116,7 @@ def _read_size(policy: Mapping[str, Any], name: str, count: int) -> Fraction:
     """Return a size as a share of the capacity; the whole capacity if the policy does not have the size."""
     if name not in policy:
         return ALL
-    value, minimum, maximum = policy[name]["Value"], *SIZES[name]
+    value, minimum, maximum = policy[name]["Value"], *SIZE_LIMITS[name]
     size = Fraction(value, 100 if policy[name]["Type"] == "CAPACITY_PERCENT" else count)
     if not minimum <= size <= maximum:
         limits = f"{float(minimum):.0%} to {float(maximum):.0%}"
@@ -124,4 +125,5 @@ def _read_size(policy: Mapping[str, Any], name: str, count: int) -> Fraction:
 
 
 def _list_shares(step: Fraction) -> Sequence[Fraction]:
+    """Return the share of the requests that the new deployment gets, by step, if each step adds the share `step`."""
     return [min(ALL, number * step) for number in range(1, ceil(1 / step) + 1)]
