@@ -127,16 +127,16 @@ class InferenceComponent:
     def list_planned_replicas(self, deployment: Deployment) -> Sequence[PlannedReplica]:
         return [
             PlannedReplica(
-                f"{self.plan_name}/{copy}",
-                copy,
+                f"{self.plan_name}/{copy_id}",
+                copy_id,
                 f"inference component {self.name}",
-                partial(self._make_adapter if "Base" in deployment else self._make_copy, deployment, copy),
+                partial(self._make_adapter if "Base" in deployment else self._make_copy, deployment, copy_id),
             )
-            for copy in deployment["Copies"]
+            for copy_id in deployment["Copies"]
         ]
 
-    def _make_adapter(self, deployment: Deployment, copy: str) -> Replica:
-        plan_name = f"{self.plan_name}/{copy}"
+    def _make_adapter(self, deployment: Deployment, copy_id: str) -> Replica:
+        plan_name = f"{self.plan_name}/{copy_id}"
         (container,) = list_containers(deployment["Model"])
 
         def prepare() -> Path:
@@ -145,18 +145,18 @@ class InferenceComponent:
             )
 
         def note(sentence: str) -> None:
-            self._context.logs.create(self.log_group, f"{self._variant}/{copy}").note(sentence)
+            self._context.logs.create(self.log_group, f"{self._variant}/{copy_id}").note(sentence)
 
         find_base = partial(self._find, deployment["Base"])
-        return AdapterReplica(self.name, plan_name, copy, find_base, prepare, note, self.wake)
+        return AdapterReplica(self.name, plan_name, copy_id, find_base, prepare, note, self.wake)
 
-    def _make_copy(self, deployment: Deployment, copy: str) -> Replica:
+    def _make_copy(self, deployment: Deployment, copy_id: str) -> Replica:
         specification = deployment["Specification"]
         attempt = serving.make_attempt(
             self._context,
             deployment["Model"],
-            f"{self.plan_name}/{copy}",
-            [copy],
+            f"{self.plan_name}/{copy_id}",
+            [copy_id],
             deployment["InstanceType"],
             lambda instance, suffix: self._context.logs.create(self.log_group, f"{self._variant}/{instance}{suffix}"),
         )
@@ -165,7 +165,7 @@ class InferenceComponent:
             deployment["Model"],
             limit_hosts(replace(attempt, meter=self._meter), specifications.read_limits(specification)),
             self._variant,
-            copy,
+            copy_id,
             specifications.read_timeout(specification),
             self.wake,
         )

@@ -180,9 +180,9 @@ class InferenceComponentOperations(DeploymentOperations):
 
 
 def _find_variant(endpoint: Record, name: str) -> Mapping[str, Any]:
-    """Return the variant of an endpoint that inference components use. Raise ValidationError if there is none."""
+    """Return the variant of an endpoint with this name. Raise ValidationError if no inference component can use it."""
     if endpoint.status in ("Failed", "Deleting"):
-        raise ValidationError(f'Endpoint "{endpoint.arn}" is {endpoint.status}: it must be InService.')
+        raise ValidationError(f'Endpoint "{endpoint.arn}" is {endpoint.status}: choose another endpoint.')
     variants = {variant["VariantName"]: variant for variant in endpoint.internal[DEPLOYMENT]["Variants"]}
     if name not in variants:
         raise ValidationError(f"Endpoint {endpoint.name} has no variant {name}; it has: {', '.join(variants)}.")
@@ -194,5 +194,6 @@ def _find_variant(endpoint: Record, name: str) -> Mapping[str, Any]:
 
 
 def _refuse_copies_of_adapter(deployment: Deployment) -> None:
+    """Raise ValidationError if a request sets the number of copies of an adapter."""
     if "Base" in deployment:
         raise ValidationError("An adapter has no CopyCount: all copies of its base component load it.")
