@@ -18,7 +18,8 @@ PAGE_SIZE = 100
 MAX_VERSIONS = 1 << 53
 """Exclusive upper limit of a resource's version number."""
 
-SORT_COLUMNS = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
+COLUMNS_BY_SORT_KEY = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
+"""The columns of the state's database by the values of SortBy."""
 
 
 def describe_resource(kind: Kind, record: Record, computed_members: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def list_resources(
         status="" if filters_page else status,
         created=_read_time_range(request, "CreationTime"),
         modified=_read_time_range(request, "LastModifiedTime"),
-        order_by=SORT_COLUMNS[request.get("SortBy", kind.sort_by)],
+        order_by=COLUMNS_BY_SORT_KEY[request.get("SortBy", kind.sort_by)],
         descending=request.get("SortOrder", "Descending" if kind.newest_first else "Ascending") == "Descending",
         limit=limit + 1,
         after=_read_token(request["NextToken"]) if "NextToken" in request else None,

@@ -33,8 +33,8 @@ def add_resource(
     internal: Mapping[str, Any] | None = None,
     owner: Owner | None = None,
 ) -> Record:
-    """Add the resource of a valid Create request. Its description has the request's members except Tags, its
-    ARN and its status.
+    """Add the resource of a valid Create request. The description has the resource's ARN, its status, and all members
+    of the request except Tags.
 
     Args:
         defaults: members of the description that the request may replace.
@@ -57,7 +57,7 @@ def add_resource(
         return context.state.add(
             kind.arn_type, name, arn, status, stored_request, description, internal=internal, tags=tags, owner=owner
         )
-    except NameTakenError as error:  # AWS has two messages: for jobs, and for other resources
+    except NameTakenError as error:  # AWS has two messages: for kinds that can be stopped, and for other kinds
         if "Stop" in kind.verbs:
             message = f"{kind.display_name.capitalize()} names must be unique: {name} already exists."
             raise ResourceInUseError(message) from error

@@ -51,6 +51,8 @@ def make_detail(
 ) -> dict[str, Any]:
     """Return the `detail` of an event.
 
+    The status of a resource that runs until it is deleted is in capitals, as on AWS: IN_SERVICE stands for InService.
+
     Args:
         describe_response: the response of the kind's Describe operation.
     """

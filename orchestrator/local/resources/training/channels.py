@@ -48,7 +48,7 @@ class Channel:
         self._is_augmented: bool = self._source["S3DataType"] == AUGMENTED
 
     def check(self, store: ObjectStore) -> None:
-        """Raise ValidationError if members of the channel contradict each other, or it has no data."""
+        """Raise ValidationError if members of the channel contradict each other, or if the channel has no data."""
         if (reason := next(self._find_contradictions(), None)) is not None:
             raise self._make_error(reason)
         inputs.check_source(store, self._source, "input data source")
@@ -88,6 +88,8 @@ class Channel:
 
     def find_data(self, store: ObjectStore) -> Sequence[tuple[str, Record]]:
         """Return the data of all hosts: pairs of a path below the channel's folder and a record.
+
+        Each object is a record. For an augmented manifest, each line is a record, and the paths are empty.
 
         Raises:
             CannotRunError: a manifest is malformed, or names an object that does not exist.

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 NAMESPACE = "/aws/sagemaker/TrainingJobs"
 """CloudWatch's namespace of the metrics that MetricDefinitions find in the log."""
 SKIPPED_METRICS = "MetricsGivenUp"
-"""Key of the internal state. Its value is the list of metrics whose regular expressions take too long."""
+"""Key of the internal state. Its value lists the names of the metrics whose regular expressions take too long."""
 
 
 class TrainingJob:
@@ -164,6 +164,7 @@ class TrainingJob:
         self.job.context.metrics.record(NAMESPACE, self._dimensions, {name: value}, time_, is_exact=True)
 
     def _note_metric(self, sentence: str) -> None:
+        """Log a sentence about a metric, unless an earlier server logged it, and store the names of skipped metrics."""
         if not any(
             event.is_from_server and sentence in event.message for event in self.job.open_stream("algo-1").events()
         ):

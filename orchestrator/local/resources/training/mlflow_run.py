@@ -20,6 +20,7 @@ from microjobs_orchestrator.local.resources.training.metrics import Point
 from microjobs_orchestrator.local.state import Record
 
 MLFLOW_DETAILS = "MlflowDetails"
+"""The member of the job's description with the ids of the experiment and the run."""
 ADDED_METRICS = "MlflowMetrics"
 """Key of the internal state. Its value lists the names of the metrics that the server adds to the run. After a crash,
 the next server must not confuse the points of these metrics with points that the hosts logged."""
@@ -114,7 +115,7 @@ class MlflowRun:
         return str(response["experiment"]["experiment_id"])
 
     def _find_run(self, experiment: str) -> str | None:
-        """Return the id of the run that a server created before it was killed."""
+        """Return the id of the run that an earlier server created before it was killed; None if there is none."""
         condition = f"tags.`{JOB_TAG}` = '{self._job.arn}' and attributes.start_time = {self._creation_milliseconds}"
         response = self._call("POST", "runs/search", experiment_ids=[experiment], filter=condition, max_results=1)
         return next((run["info"]["run_id"] for run in response.get("runs", [])), None)

@@ -20,7 +20,7 @@ def prepare_registration(job: JobHandle, status: str) -> Callable[[], dict[str, 
             exist.
     """
     if "ModelPackageConfig" not in job.request or status != JobStatus.COMPLETED:
-        return dict
+        return dict  # a function that registers nothing, and returns no members
     request = _make_request(job)
     members = create.prepare(job.context, request)
     return lambda: {"OutputModelPackageArn": create.add(job.context, request, members).arn}

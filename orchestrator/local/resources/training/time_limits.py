@@ -52,7 +52,7 @@ class AttemptUsage:
     def load(cls, internal: Mapping[str, Any]) -> "AttemptUsage":
         """Read the usage from an internal state."""
         fields = {**internal.get(USAGE_KEY, {})}
-        if (since := fields.get("since")) is not None:  # an earlier version stored a number
+        if (since := fields.get("since")) is not None:  # an earlier version of the server stored a number
             fields["since"] = Moment.read(since, since if isinstance(since, float) else 0.0)
         return cls(**fields)
 
