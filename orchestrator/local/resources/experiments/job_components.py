@@ -4,6 +4,7 @@ Sources: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Experimen
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_TrialComponentSource.html
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ SOURCE_TYPES = {
     PROCESSING_JOB.arn_type: "SageMakerProcessingJob",
     TRANSFORM_JOB.arn_type: "SageMakerTransformJob",
 }
-"""SourceType of a component, by the type of the job in ARNs."""
+"""SourceType of a component, by the kind of its job."""
 MAX_PARAMETER_CHARACTERS = 2500
 """Maximum number of characters of a parameter's value."""
 
@@ -127,8 +128,7 @@ def _make_parameter(value: object) -> dict[str, Any]:
         number = float(str(value))
     except ValueError:
         return {"StringValue": str(value)[:MAX_PARAMETER_CHARACTERS]}
-    is_finite = number - number == 0.0
-    return {"NumberValue": number} if is_finite else {"StringValue": str(value)[:MAX_PARAMETER_CHARACTERS]}
+    return {"NumberValue": number} if math.isfinite(number) else {"StringValue": str(value)[:MAX_PARAMETER_CHARACTERS]}
 
 
 def _list_inputs(request: Members) -> dict[str, Any]:

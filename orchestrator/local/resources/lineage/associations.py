@@ -78,6 +78,6 @@ def _describe(request: Request) -> str:
 
 
 def _get_type(record: Record) -> str:
-    """Return the type of an artifact, the type of the source of a job's component, or the type in the ARN."""
+    """Return ArtifactType of an artifact, SourceType of a job's trial component, or the kind of another resource."""
     source: Mapping[str, str] = record.description.get("Source", {})
     return str(record.description.get("ArtifactType") or source.get("SourceType") or record.kind)

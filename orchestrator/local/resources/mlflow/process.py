@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.resources.models.client import PING_SECONDS, C
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Program
 
-LOCK = Path(__file__).with_name("requirements.lock")
+LOCKED_REQUIREMENTS = Path(__file__).with_name("requirements.lock")
 PLUGIN = Path(__file__).with_name("plugin")
 """A folder with `PROGRAM`, and with a plug-in of MLflow that refuses artifacts outside of buckets."""
 PROGRAM = "microjobs_mlflow_server"
@@ -44,7 +44,7 @@ POLL_INTERVAL = 0.1
 
 def find_version() -> str:
     """Return the locked version of MLflow."""
-    lines = LOCK.read_text(encoding="utf-8").splitlines()
+    lines = LOCKED_REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     return next(line.split()[0].partition("==")[2] for line in lines if line.startswith("mlflow=="))
 
 
@@ -60,7 +60,7 @@ def start(context: Context, folder: Path, description: Mapping[str, Any]) -> Pro
     arguments += ["--default-artifact-root", description["ArtifactStoreUri"], "--no-serve-artifacts"]
     arguments += ["--workers", str(workers), "--uvicorn-opts", f"--uds {SOCKET} {UVICORN_OPTIONS}"]
     variables = _make_variables(context)
-    return context.programs.start("mlflow", LOCK, arguments, variables, folder.absolute() / "log")
+    return context.programs.start("mlflow", LOCKED_REQUIREMENTS, arguments, variables, folder.absolute() / "log")
 
 
 def _make_variables(context: Context) -> dict[str, str]:

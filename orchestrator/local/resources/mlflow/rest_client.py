@@ -23,8 +23,8 @@ from microjobs_orchestrator.local.state import Record
 API = "/api/2.0/mlflow/"
 TIMEOUT_SECONDS = 60.0
 START_SECONDS = 120.0
-"""Maximum number of seconds to wait for an MLflow server that is starting. Except for the first server in a home,
-MLflow is already installed then."""
+"""Maximum number of seconds to wait for an MLflow server that is starting. It does not include an installation of
+MLflow, which only the first MLflow server of a home needs."""
 
 
 def find_running_server(context: Context, arn: str) -> Record:

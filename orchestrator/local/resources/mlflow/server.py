@@ -44,8 +44,8 @@ def explain_missing_response(record: Record) -> str:
 def delete_server(context: Context, kind: Kind, name: str) -> None:
     """Delete the data and the record of a server that does not run. Its artifacts stay in their bucket.
 
-    The data is moved to the work folder, because the next start of the local server removes the rest from there if the
-    removal fails. A new server with the same name does not find the data.
+    First, move the data to the work folder, where a new server with the same name does not find it. If the removal
+    fails, the next start of the local server removes the rest, because it clears the work folder.
     """
     folder = context.home.mlflow / kind.arn_type / name
     with suppress(OSError):  # the server has no data, or its data cannot be moved, which `discard` then logs

@@ -141,13 +141,14 @@ def _add_version(context: Context, request: Mapping[str, Any], members: Mapping[
     approval = request.get("ModelApprovalStatus", "PendingManualApproval")
     names = {"ModelPackageGroupName": group.name, "ModelPackageVersion": version, "ModelApprovalStatus": approval}
     context.state.update(MODEL_PACKAGE_GROUP.arn_type, group.name, {}, internal={LAST_VERSION: version})
-    return _add(context, f"{group.name}/{version}", approval, request, {**members, **names}, group.name, version)
+    path, description = f"{group.name}/{version}", {**members, **names}
+    return _add(context, path, approval, request, description, name=group.name, version=version)
 
 
 def _add_unversioned(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]) -> Record:
     name = request["ModelPackageName"]
     unversioned_members = {member: value for member, value in members.items() if member != "ModelApprovalStatus"}
-    return _add(context, name, "", request, unversioned_members, name, 0)
+    return _add(context, name, "", request, unversioned_members, name=name, version=0)
 
 
 def _add(
@@ -156,9 +157,17 @@ def _add(
     status: str,
     request: Mapping[str, Any],
     members: Mapping[str, Any],
+    *,
     name: str,
     version: int,
 ) -> Record:
+    """Add a package to the state.
+
+    Args:
+        path: the end of the ARN, after the kind.
+        name: the name of the group, or of a package without a group.
+        version: the number in the group, or 0.
+    """
     arn, kind = format_arn(f"{MODEL_PACKAGE.arn_type}/{path}", context.settings.region), MODEL_PACKAGE.arn_type
     description, tags = {**members, "ModelPackageArn": arn}, request.get("Tags", [])
     try:

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.model_registry.names import find_gro
 from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response
 from microjobs_orchestrator.local.state import Record
 
-VERSIONS = {"Unversioned": (0, 0), "Versioned": (1, float("inf")), "Both": (0, float("inf"))}
+VERSION_RANGES = {"Unversioned": (0, 0), "Versioned": (1, float("inf")), "Both": (0, float("inf"))}
 """The first and the last version, by ModelPackageType."""
 
 CARD = "ModelCard"
@@ -61,7 +61,7 @@ class ModelPackageOperations(Operations):
         if "ModelPackageGroupName" in request:
             filters["name"] = find_group(self.context, request["ModelPackageGroupName"]).name
             default = "Versioned"
-        filters["versions"] = VERSIONS[request.get("ModelPackageType", default)]
+        filters["versions"] = VERSION_RANGES[request.get("ModelPackageType", default)]
         return list_resources(self.context.state, self.kind, request, **filters)
 
     def delete(self, request: Request) -> Response:

@@ -43,8 +43,8 @@ def update(context: Context, request: Mapping[str, Any]) -> Record:
 
 
 def _make_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the new members of the description. Of the additional specifications, they contain only those that the
-    request adds."""
+    """Return the new members of the description. They contain the additional specifications that the request adds, but
+    not the earlier ones."""
     added_specifications = {ADDITIONAL_SPECIFICATIONS: request.get("AdditionalInferenceSpecificationsToAdd", [])}
     members = {
         **copy_members("DescribeModelPackage", request, without=("ModelPackageArn",)),

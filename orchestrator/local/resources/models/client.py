@@ -241,7 +241,7 @@ class Response:
                 self._connection.shut_down()
 
     def close(self) -> None:
-        """Close the response. At the end of its body, the connection can be used again; otherwise it is closed."""
+        """Close the response. If its body has ended, the connection can be used again; otherwise, it is closed."""
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:

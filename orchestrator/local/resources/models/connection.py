@@ -129,7 +129,7 @@ class Connection:
             is_small = len(first) <= CHUNK_BYTES
             for part in itertools.chain((head + first,) if is_small else (head, first), parts):
                 self._send(part, deadline)
-        except ConnectionError:  # the container may have responded to the first part
+        except ConnectionError:  # the container may have responded to the first part; if not, `receive_head` raises
             pass
 
     def _send(self, data: bytes, deadline: float) -> None:
@@ -169,7 +169,7 @@ class Connection:
         try:
             data = self._receive_bytes(deadline)
         except ConnectionError:
-            self._refuse_stale()
+            self._raise_if_stale()
             raise
         if data:
             self._may_be_stale = False
@@ -180,7 +180,7 @@ class Connection:
         elif self._message.ends_with_connection:
             self._message.has_ended = True
         else:
-            self._refuse_stale()
+            self._raise_if_stale()
             raise ConnectionResetError("the container closed the connection before the end of its response")
         return len(data)
 
@@ -190,7 +190,7 @@ class Connection:
             with contextlib.suppress(BlockingIOError):
                 return self._socket.recv(CHUNK_BYTES)
 
-    def _refuse_stale(self) -> None:
+    def _raise_if_stale(self) -> None:
         if self._may_be_stale:
             raise StaleError
 
