@@ -165,7 +165,7 @@ class Execution:
 
     def _find_next(self, max_parallel_steps: int) -> Node | None:
         """Return a step to start now, or None if no other step can start."""
-        running_count = sum(not run.step.body for run in self._list_active_runs())
+        running_count = sum(not run.step.body for run in self._list_active_runs())  # a ForEach step only waits
         if running_count >= max_parallel_steps:
             return None
         blocked_loops = self._loops.find_blocked_loops()

@@ -62,7 +62,7 @@ class PipelineOperations(Operations):
             if existing_pipeline is not None:
                 return _accept_repetition(existing_pipeline, request, digest)
             text = self._read_definition(request)
-            versions.check_aliases(aliases, {})
+            versions.check_aliases(aliases, other_aliases={})
             # A server that was killed while it deleted a pipeline of this name may have left versions.
             versions.delete_versions(self.context.state, name)
             arn = format_arn(f"{PIPELINE.arn_type}/{name}", self.context.settings.region)
@@ -114,7 +114,7 @@ class PipelineOperations(Operations):
     def _add_version_if_changed(self, record: Record, request: Request) -> int:
         """Add a version if the definition changes. Return the number of the latest version."""
         state, aliases = self.context.state, request.get("PipelineVersionAliases", [])
-        latest = versions.find_version(state, record.name, {})
+        latest = versions.find_version(state, record.name, request={})
         has_definition = any(member in request for member in DEFINITION_MEMBERS)
         text = self._read_definition(request) if has_definition else latest.description["PipelineDefinition"]
         if text == latest.description["PipelineDefinition"]:

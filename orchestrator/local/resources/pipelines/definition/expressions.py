@@ -143,11 +143,11 @@ def parse_reference(text: Any) -> Reference:
     """Parse the text of a Get expression. Raise ExpressionError if it is not valid."""
     if not isinstance(text, str):
         raise ExpressionError(f"Get must have a String, not {name_type(text)}")
-    root, dot, remaining_text = text.partition(".")
-    if root not in tuple(ReferenceSource) or not dot:
+    source, dot, remaining_text = text.partition(".")
+    if source not in tuple(ReferenceSource) or not dot:
         raise ExpressionError(f"{quote(text)} must begin with one of {', '.join(f'{s}.' for s in ReferenceSource)}")
     name, path = _split_name(remaining_text)
-    reference = Reference(ReferenceSource(root), name, path)
+    reference = Reference(ReferenceSource(source), name, path)
     _check_reference(reference, text)
     return reference
 
@@ -180,7 +180,7 @@ def find_references(value: Any) -> Iterator[Reference]:
     """
     if is_expression(value):
         ((function, argument),) = value.items()
-        yield from _FINDERS[function](argument)
+        yield from _REFERENCE_FINDERS[function](argument)
     elif isinstance(value, dict):
         for content in value.values():
             yield from find_references(content)
@@ -209,14 +209,14 @@ def is_expression(value: Any) -> bool:
     """
     if not isinstance(value, dict):
         return False
-    if len(value) == 1 and next(iter(value)) in _FINDERS:
+    if len(value) == 1 and next(iter(value)) in _REFERENCE_FINDERS:
         return True
     function = next((name for name in value if name.startswith("Std:")), None)
     if function is None:
         return False
-    if function in _FINDERS:
+    if function in _REFERENCE_FINDERS:
         raise ExpressionError(f"{function} must be the only member of its object")
-    raise ExpressionError(f"function {quote(function)} does not exist ({describe_names(function, _FINDERS)})")
+    raise ExpressionError(f"function {quote(function)} does not exist ({describe_names(function, _REFERENCE_FINDERS)})")
 
 
 def _find_get(argument: Any) -> Iterator[Reference]:
@@ -272,7 +272,7 @@ def _check_members(function: str, argument: Any, known_members: set[str], requir
         raise ExpressionError(f"{function} lacks the member {name}")
 
 
-_FINDERS: Mapping[str, Callable[[Any], Iterator[Reference]]] = {
+_REFERENCE_FINDERS: Mapping[str, Callable[[Any], Iterator[Reference]]] = {
     "Get": _find_get,
     "Std:Join": _find_join,
     "Std:JsonGet": _find_json_get,
@@ -283,7 +283,9 @@ _FINDERS: Mapping[str, Callable[[Any], Iterator[Reference]]] = {
 
 
 def resolve(value: Any, scope: Scope) -> Any:
-    """Return a copy of a value in which each expression is replaced by its own value, with the type of this value.
+    """Return a copy of a value that contains the results of expressions in place of the expressions.
+
+    A result keeps its type: for example, a number is not converted to text.
 
     Raises:
         ExpressionError: a value does not exist.

@@ -29,8 +29,8 @@ VERSION = "2020-12-01"
 MAX_CHARACTERS = 1 << 20
 """Maximum number of characters of a definition, as in a response of DescribePipeline."""
 MAX_DEPTH = 200
-"""Maximum depth of nested objects and arrays. It prevents an overflow of a thread's stack. A branch needs four
-levels."""
+"""Maximum depth of nested objects and arrays. It prevents an overflow of a thread's stack. Each Condition step in
+a branch needs four levels."""
 MAX_PARAMETERS = 200
 """Maximum number of parameters, as in a request of StartPipelineExecution."""
 MAX_CONCURRENCY = 50

@@ -67,7 +67,7 @@ class Runner(ABC):
         return StepChange(run.status)
 
     def stop(self, run: StepRun) -> StepChange:  # noqa: ARG002
-        """Request a step to stop. By default, it stops at once."""
+        """Ask a step to stop, and return the change of the step. By default, it stops at once."""
         return StepChange(StepStatus.STOPPED)
 
     def is_lost(self, run: StepRun) -> bool:  # noqa: ARG002
