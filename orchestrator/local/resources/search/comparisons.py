@@ -42,42 +42,42 @@ OPERATORS: Mapping[ValueType, Sequence[str]] = {
 """The operators that need a Value, by the type of the property. `Exists` and `NotExists` work with all types."""
 
 
-def make_test(prop: Property, name: str, value: str | None) -> Test:
+def make_test(prop: Property, operator_name: str, value: str | None) -> Test:
     """Return the test of a filter.
 
     Args:
-        name: the operator.
         value: the filter's Value; None if the filter has none.
 
     Raises:
         ValidationError: the operator or the value does not suit the type of the property.
     """
-    if name in ("Exists", "NotExists"):
+    if operator_name in ("Exists", "NotExists"):
         if value is not None:
-            raise ValidationError(f"Filter {prop.name!r}: remove Value {value!r}, which {name} does not use.")
-        return _has_values if name == "Exists" else _has_no_values
+            raise ValidationError(f"Filter {prop.name!r}: remove Value {value!r}, which {operator_name} does not use.")
+        return _has_values if operator_name == "Exists" else _has_no_values
     operators = OPERATORS[prop.type]
-    if name not in operators:
+    if operator_name not in operators:
         supported = ", ".join((*operators, "Exists", "NotExists"))
         raise ValidationError(
-            f"Filter {prop.name!r}: the property is {prop.type.value}, which {name} does not support; use {supported}."
+            f"Filter {prop.name!r}: the property is {prop.type.value}, which {operator_name} does not support; use "
+            f"{supported}."
         )
     if value is None:
-        raise ValidationError(f"Filter {prop.name!r}: {name} needs a Value.")
-    return _make_value_test(prop, name, value)
+        raise ValidationError(f"Filter {prop.name!r}: {operator_name} needs a Value.")
+    return _make_value_test(prop, operator_name, value)
 
 
-def _make_value_test(prop: Property, name: str, value: str) -> Test:
-    if name == "NotEquals":
+def _make_value_test(prop: Property, operator_name: str, value: str) -> Test:
+    if operator_name == "NotEquals":
         equals = _make_value_test(prop, "Equals", value)
         return lambda values: not equals(values)
-    if name == "Contains":
+    if operator_name == "Contains":
         return lambda values: any(value in item for item in values)
-    if name == "In":
+    if operator_name == "In":
         texts = {text.strip() for text in value.split(",")}
         return lambda values: any(item in texts for item in values)
-    compare = _COMPARISONS[name]
-    convert, expected_value = _make_converter(prop, value, must_be_number=name in _ORDER_OPERATORS)
+    compare = _COMPARISONS[operator_name]
+    convert, expected_value = _make_converter(prop, value, must_be_number=operator_name in _ORDER_OPERATORS)
     return lambda values: any(
         (converted := convert(item)) is not None and compare(converted, expected_value) for item in values
     )
@@ -92,6 +92,7 @@ def _make_converter(prop: Property, value: str, *, must_be_number: bool) -> tupl
         case ValueType.NUMBER:
             return _keep, _parse_number(prop, value)
         case ValueType.TIME:
+            # If the filter's time has no fraction, ignore the fractions of the resources' times.
             return (_keep if "." in value else math.floor), _parse_time(prop, value)
         case ValueType.BOOLEAN:
             return _keep, _parse_boolean(prop, value)

@@ -74,8 +74,8 @@ class Options:
 
     @classmethod
     def read(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
-        """Read settings from the request, else from the container, else from defaults. Raise ValidationError for a
-        conflict."""
+        """Read each setting from the request. If the request does not have it, read it from the container's parameters,
+        or use its default. Raise ValidationError if settings contradict each other."""
         source, output, client = (
             request.get(name, {}) for name in ("TransformInput", "TransformOutput", "ModelClientConfig")
         )
@@ -145,8 +145,8 @@ class Output:
     reason: str | None = None
 
     def add(self, content: IO[bytes], assemble: str) -> None:
-        """Append one response. With `assemble` (AssembleWith) `Line`, also add a newline if the response does not end
-        with a newline."""
+        """Append one response. If `assemble`, the value of AssembleWith, is `Line`, also add a newline unless the
+        response ends with one."""
         content.seek(0)
         with self.path.open("ab") as file:
             copyfileobj(content, file)
@@ -180,7 +180,7 @@ class Feeder:
                 for output in outputs:
                     output.path.touch()
                     self._feed(output, pool)
-                self._collect(0)
+                self._collect(max_count=0)
             finally:
                 self._discard_requests()
 
@@ -190,7 +190,7 @@ class Feeder:
                 if self._stopping.is_set() or output.reason is not None:
                     break
                 self._window.append((output, pool.submit(self._transform, body)))
-                self._collect(2 * self._options.concurrency)
+                self._collect(max_count=2 * self._options.concurrency)
         except RecordTooLargeError as error:
             output.fail(f"ClientError: {error}: MaxPayloadInMB is {self._options.max_payload_mb}")
         except DamagedError as error:

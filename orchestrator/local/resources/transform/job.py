@@ -88,7 +88,7 @@ class TransformJob:
             self._transform_thread.join()
         self._handle_outcome(outcome)
 
-    # --- while it runs ---
+    # --- while the job runs ---
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
         """Start to transform; return the seconds that the hosts may run."""
@@ -163,7 +163,7 @@ class TransformJob:
             raise StoppedError
         return outputs
 
-    # --- its end ---
+    # --- the end of the job ---
 
     def _handle_outcome(self, outcome: Outcome) -> None:
         end = self.job.determine_end(outcome)

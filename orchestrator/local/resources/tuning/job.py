@@ -86,7 +86,7 @@ class TuningJob:
     def _advance(self, search: TrialSearch) -> End | None:
         """Start a trial, or wait until a trial has ended. Return the end of the tuning job; None if it continues."""
         results = self._trials.read()
-        running_names = self._report_ended_trials(search, results)
+        running_names = self._report_trials(search, results)
         if (end := self._find_end(results)) is not None:
             return end
         if len(results.jobs) < self._max_trials and len(running_names) < self._limits["MaxParallelTrainingJobs"]:
@@ -118,8 +118,9 @@ class TuningJob:
         limit: int = self._limits.get("MaxNumberOfTrainingJobs", MAX_TRAINING_JOBS)
         return min(limit, len(list_combinations(self._ranges))) if self._config["Strategy"] == GRID else limit
 
-    def _report_ended_trials(self, search: TrialSearch, results: TrialResults) -> list[str]:
-        """Report newly ended trials to the search. Return the names of the running trials."""
+    def _report_trials(self, search: TrialSearch, results: TrialResults) -> list[str]:
+        """Report newly ended trials, and running trials that are new to the search. Return the names of the running
+        trials."""
         running_names = []
         for trial in results.jobs:
             if trial.name in self._ended_values:

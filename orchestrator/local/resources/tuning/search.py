@@ -155,7 +155,7 @@ class TrialSearch:
     def inherit_result(self, hyperparameters: Mapping[str, str], result: float) -> None:
         """Add the result of another tuning job's trial, if its hyperparameters lie in the ranges of this job."""
         if all(name in hyperparameters and item.contains(hyperparameters[name]) for name, item in self._ranges.items()):
-            self.add_result("", hyperparameters, result)
+            self.add_result(name="", hyperparameters=hyperparameters, result=result)
 
     def _parse(self, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
         return {name: item.from_hyperparameter(hyperparameters[name]) for name, item in self._ranges.items()}
@@ -165,7 +165,8 @@ def _make_sampler(strategy: str, seed: int | None) -> "BaseSampler":
     from optuna.samplers import RandomSampler, TPESampler
 
     if strategy in (BAYESIAN, HYPERBAND):
-        # Parallel trials must not all try similar values, and a short search must soon be better than a random search.
+        # constant_liar: parallel trials must not all try similar values. n_startup_trials: the first trials are random,
+        # and a short search must soon be better than a random search.
         return TPESampler(seed=seed, n_startup_trials=3, constant_liar=True)
     return RandomSampler(seed=seed)
 

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.resources.tuning.create import OBJECTIVE_HYPERPARAMETER, RESOURCE_MEMBERS
+from microjobs_orchestrator.local.resources.tuning.create import OBJECTIVE_HYPERPARAMETER
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.results import TrialResults
 from microjobs_orchestrator.local.state import Owner
@@ -25,7 +25,7 @@ TUNING_ONLY_MEMBERS = (
     "DefinitionName",
     "TuningObjective",
     "HyperParameterRanges",
-    RESOURCE_MEMBERS[1],
+    "HyperParameterTuningResourceConfig",
 )
 """Members of a TrainingJobDefinition that a training job's request does not have."""
 
