@@ -49,8 +49,8 @@ class EventRecorder:
         if operations is None:
             return []
         try:
-            new_events = [self._complete(event) for event in operations.make_events(before, after)]
-            stored_events = list(self._select(new_events))
+            new_events = [self._make_event(event) for event in operations.make_events(before, after)]
+            stored_events = list(self._address(new_events))  # an event without a target is not stored
         except Exception:
             logger.exception("could not make the events about a change of %s", record.arn if record else "")
             return []
@@ -58,7 +58,8 @@ class EventRecorder:
             self._notify()
         return stored_events
 
-    def _complete(self, event: ResourceEvent) -> dict[str, Any]:
+    def _make_event(self, event: ResourceEvent) -> dict[str, Any]:
+        """Return an event in the form of EventBridge."""
         return {
             "version": "0",
             "id": str(uuid.uuid4()),
@@ -71,7 +72,8 @@ class EventRecorder:
             "detail": to_valid_json(dict(event.detail)),
         }
 
-    def _select(self, events: Sequence[dict[str, Any]]) -> Iterator[StoredEvent]:
+    def _address(self, events: Sequence[dict[str, Any]]) -> Iterator[StoredEvent]:
+        """Yield each event once for each target whose pattern it matches."""
         for event in events:
             for target in self._targets:
                 if matches(target.pattern, event):

@@ -204,7 +204,7 @@ def test_failed_variant_ends_other_variants(parts: ServerParts, model: Model) ->
 def test_ended_container_is_restarted(parts: ServerParts) -> None:
     parts.deploy()
     parts.running_hosts[0].end(Exit(1))
-    wait_until(lambda: parts.running_hosts and parts.registry.find("endpoint/e").choose().starts == 2)  # type: ignore[union-attr]
+    wait_until(lambda: parts.running_hosts and parts.registry.find("endpoint/e").choose().start_count == 2)  # type: ignore[union-attr]
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
     (lines,) = parts.read_log(GROUP).values()
     assert "[microjobs] the container ended by itself and is started again in 1 s. Exit code: 1." in lines[1]

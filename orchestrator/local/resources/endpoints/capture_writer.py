@@ -59,7 +59,7 @@ class CaptureWriter:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._buffer: list[_CapturedExchange] = []
-        self._bytes = self._lost_count = 0
+        self._byte_count = self._lost_count = 0
         self._lock, self._flush_lock = threading.Lock(), threading.Lock()
         self._has_exchanges, self._must_flush = threading.Event(), threading.Event()
         self._is_closed = False
@@ -74,11 +74,11 @@ class CaptureWriter:
         exchange = _load(exchange)
         size = _get_size(exchange)
         with self._lock:
-            if self._bytes + size > MAX_BUFFERED_BYTES:
+            if self._byte_count + size > MAX_BUFFERED_BYTES:
                 self._lost_count += 1
             else:
                 self._buffer.append(_CapturedExchange(settings, exchange, time.time()))
-                self._bytes += size
+                self._byte_count += size
             self._wake_thread()
         if self._is_closed:  # the thread has ended
             self.flush()
@@ -88,7 +88,7 @@ class CaptureWriter:
         if self._thread is None and not self._is_closed:
             self._thread = threading.Thread(target=self._run, name="data capture", daemon=True)
             self._thread.start()
-        if self._bytes >= FLUSH_BYTES:
+        if self._byte_count >= FLUSH_BYTES:
             self._must_flush.set()
         self._has_exchanges.set()
 
@@ -103,7 +103,7 @@ class CaptureWriter:
         with self._flush_lock:
             with self._lock:
                 buffer, self._buffer = self._buffer, []
-                lost_count, self._lost_count, self._bytes = self._lost_count, 0, 0
+                lost_count, self._lost_count, self._byte_count = self._lost_count, 0, 0
                 if not self._is_closed:
                     self._has_exchanges.clear()
                     self._must_flush.clear()

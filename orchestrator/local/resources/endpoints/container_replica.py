@@ -66,7 +66,7 @@ class ContainerReplica:
         self.variant = variant
         self.instance_id = instance_id
         self.traffic = Traffic(on_change)
-        self.starts = 0
+        self.start_count = 0
         """The number of times that the hosts have begun to serve. A container that was started again has lost its
         state."""
         self._clients: Sequence[Client] = ()
@@ -121,7 +121,7 @@ class ContainerReplica:
             raise UnhealthyError(f"{error}{running_hosts.describe_end(number)}", self._containers[number]) from error
         self._mark_answers(self._containers)
         self._clients = clients
-        self.starts += 1
+        self.start_count += 1
         self._on_change()
 
     def _restart_hosts(self) -> None:

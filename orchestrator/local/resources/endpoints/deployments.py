@@ -63,19 +63,19 @@ def list_instances(variant: Mapping[str, Any], limit: int) -> Iterator[Mapping[s
     Args:
         limit: the largest number of instances.
     """
-    for number in range(min(get_count(variant), limit)):
+    for number in range(min(get_instance_count(variant), limit)):
         digest = hashlib.sha256(f"{variant['InstanceId']} {number}".encode()).hexdigest()
         yield {**variant, "InstanceId": f"i-{digest[:16]}"} if number else variant
 
 
-def get_count(variant: Mapping[str, Any]) -> int:
+def get_instance_count(variant: Mapping[str, Any]) -> int:
     """Return the number of instances that a variant should have. A serverless variant counts as one instance."""
     return 1 if serverless.SERVERLESS_CONFIG in variant else int(variant[INSTANCE_COUNT])
 
 
 def count_instances(deployment: Deployment) -> int:
     """Return the number of instances of the largest variant."""
-    return max(get_count(variant) for variant in deployment[VARIANTS])
+    return max(get_instance_count(variant) for variant in deployment[VARIANTS])
 
 
 def get_variants_by_name(deployment: Deployment) -> dict[str, Mapping[str, Any]]:

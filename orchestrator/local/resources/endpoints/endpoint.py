@@ -178,7 +178,7 @@ class Endpoint:
         for name, group in groups.items():
             for replica in group.replicas:
                 configure_replica(replica, variants[name])
-            if (count := deployments.get_count(variants[name])) > limit:
+            if (count := deployments.get_instance_count(variants[name])) > limit:
                 group.replicas[0].note(f"{limit} of {count} instances run: the setting max_instances is {limit}")
         if self.async_config is not None:
             client = self.async_config.get("ClientConfig", {})

@@ -42,18 +42,18 @@ class Timer:
 
     def __init__(self) -> None:
         self._receive_time = self._send_time = time.monotonic()
-        self._responses: dict[str, float] = {}
+        self._response_times: dict[str, float] = {}
         """The time of each response in a chain except the last one, by container, in the order of the chain."""
 
     def mark_sent(self) -> None:
         """Record that the request is now sent to the container. Only the last call counts."""
         self._send_time = time.monotonic()
-        self._responses = {}
+        self._response_times = {}
 
     def mark_response(self, container: str) -> None:
         """Record that one of several containers has responded completely, and that the next container gets its
         response."""
-        self._responses[container] = time.monotonic()
+        self._response_times[container] = time.monotonic()
 
     def make_exchange(
         self,
@@ -86,9 +86,9 @@ class Timer:
             last_container: the container that responded last.
             end: the time of its response.
         """
-        if last_container == PRIMARY and not self._responses:
+        if last_container == PRIMARY and not self._response_times:
             return {}
-        end_times = self._responses if last_container == PRIMARY else {**self._responses, last_container: end}
+        end_times = self._response_times if last_container == PRIMARY else {**self._response_times, last_container: end}
         times = pairwise((self._send_time, *end_times.values()))
         return {name: after - before for name, (before, after) in zip(end_times, times, strict=True)}
 

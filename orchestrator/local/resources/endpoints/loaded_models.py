@@ -36,7 +36,7 @@ class LoadedModel:
     """A model of the container. The lock of `LoadedModels` protects its members."""
 
     model: TargetModel
-    start: int
+    start_count: int
     """The number of the container's starts when the model was loaded. A later start removes the model."""
     status: LoadStatus = LoadStatus.LOADING
     is_waiting: bool = True
@@ -79,9 +79,9 @@ class LoadedModels:
         self._entries: OrderedDict[str, LoadedModel] = OrderedDict()
         """The models by their names in the container; the most recently used model is the last."""
         self._is_closed = False
-        self._loads = 0
+        self._loading_count = 0
         """The number of models that are being loaded."""
-        self._start = 0
+        self._start_count = 0
         """The number of the container's starts when the current models were loaded."""
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT_LOADS, "load model")
 
@@ -124,7 +124,7 @@ class LoadedModels:
             while not self._try_use(entry, deadline):
                 entry = self._find_or_load(model)
             self._entries.move_to_end(model.name)
-            self._metrics.record_request(len(self._entries) - self._loads, was_loaded=was_loaded)
+            self._metrics.record_request(len(self._entries) - self._loading_count, was_loaded=was_loaded)
         if not was_loaded:
             self._metrics.record_wait(time.monotonic() - start_time)
         return entry
@@ -158,8 +158,8 @@ class LoadedModels:
                 self._change_condition.notify_all()
 
     def _find_or_load(self, model: TargetModel) -> LoadedModel:
-        if (start := self._count_starts()) != self._start:
-            self._start = start
+        if (start_count := self._count_starts()) != self._start_count:
+            self._start_count = start_count
             for entry in list(self._entries.values()):
                 if entry.status is LoadStatus.LOADED:
                     self._remove(entry)
@@ -168,13 +168,13 @@ class LoadedModels:
     def _start_load(self, model: TargetModel) -> LoadedModel:
         for other_entry in self._entries.values():
             other_entry.is_unwanted |= other_entry.model.target == model.target
-        entry = LoadedModel(model, self._start)
+        entry = LoadedModel(model, self._start_count)
         try:
             self._pool.submit(self._load, entry)
         except RuntimeError:
             raise _make_replaced_error() from None
         self._entries[model.name] = entry
-        self._loads += 1
+        self._loading_count += 1
         return entry
 
     def _remove(self, entry: LoadedModel) -> None:
@@ -189,12 +189,12 @@ class LoadedModels:
         deadline, entry.is_waiting = time.monotonic() + LOAD_TIMEOUT, False
         try:
             self._loader.load(entry.model, _SharedResources(self, entry, deadline), deadline)
-            if self._count_starts() != entry.start:
+            if self._count_starts() != entry.start_count:
                 raise NoResponseError("the container was started again while it loaded the model", was_sent=False)
         except Exception as error:  # the requests that wait for the model raise this error
             entry.failure = error
         with self._change_condition:
-            self._loads -= 1
+            self._loading_count -= 1
             if entry.failure is not None:
                 self._remove(entry)
                 return
@@ -252,7 +252,7 @@ class LoadedModels:
 
     def _unload(self, entry: LoadedModel) -> None:
         try:
-            if entry.start == self._count_starts():
+            if entry.start_count == self._count_starts():
                 self._loader.unload(entry.model)
         finally:
             with self._change_condition:

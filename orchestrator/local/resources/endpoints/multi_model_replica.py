@@ -51,7 +51,7 @@ class MultiModelReplica:
         metrics = ModelMetrics(context.metrics, self.plan_name.split("/")[1], self.variant)
         loader = ModelLoader(self._container, context.work_folder(self.plan_name) / "loading", metrics, self.note)
         self._models = LoadedModels(
-            loader, lambda: replica.starts, metrics, volume_gb * GB, is_caching=_is_caching(container)
+            loader, lambda: replica.start_count, metrics, volume_gb * GB, is_caching=_is_caching(container)
         )
 
     def start(self, hosts: Sequence[Host] = ()) -> None:

@@ -74,10 +74,10 @@ class ServerlessReplica:
         self._starting_replica: Replica | None = None
         self._is_wanted = False
         """Whether the inner replica must be started."""
-        self._failures = 0
-        self._failure = ""
+        self._failure_count = 0
+        self._last_failure = ""
         """The reason of the last failed start."""
-        self._requests = 0
+        self._request_count = 0
         self._last_use = 0.0
         """The end of the last request, in seconds of the monotonic clock."""
         self._is_stopped = False
@@ -136,7 +136,7 @@ class ServerlessReplica:
 
     def _get_idle_seconds(self) -> float | None:
         """Return the seconds until the inner replica is idle; None if there is none, or if it must not be stopped."""
-        if self._running_replica is None or self._requests or self._settings.provisioned_concurrency:
+        if self._running_replica is None or self._request_count or self._settings.provisioned_concurrency:
             return None
         return max(0.0, self._last_use + self._idle_timeout - time.monotonic())
 
@@ -152,7 +152,7 @@ class ServerlessReplica:
                 logger.exception("%s could not be started", self.plan_name)
             with self._change_condition:
                 self._is_wanted = False
-                self._failures, self._failure = self._failures + 1, str(error)
+                self._failure_count, self._last_failure = self._failure_count + 1, str(error)
                 self._change_condition.notify_all()
             self.note(f"the container could not be started: {error}")
             return
@@ -191,28 +191,28 @@ class ServerlessReplica:
     @contextmanager
     def _count_request(self) -> Iterator[None]:
         with self._change_condition:
-            if self._requests >= self._settings.max_concurrency:
+            if self._request_count >= self._settings.max_concurrency:
                 raise make_throttling_error(self.variant, self._settings.max_concurrency)
-            self._requests += 1
+            self._request_count += 1
         try:
             yield
         finally:
             with self._change_condition:
-                self._requests -= 1
+                self._request_count -= 1
                 self._last_use = time.monotonic()
                 self._change_condition.notify_all()
 
     def _wait_for_replica(self, deadline: float, timeout: float) -> Replica:
         with self._change_condition:
-            failures = self._failures
+            failures = self._failure_count
             if self._running_replica is None:
                 self._is_wanted = True
                 self._change_condition.notify_all()
             while self._running_replica is None:
                 if self._is_stopped:
                     raise NoResponseError("the container is being replaced", was_sent=False)
-                if self._failures != failures:
-                    raise NoResponseError(f"the container could not be started: {self._failure}")
+                if self._failure_count != failures:
+                    raise NoResponseError(f"the container could not be started: {self._last_failure}")
                 if (seconds_left := deadline - time.monotonic()) <= 0:
                     raise make_not_ready_error(self.variant, timeout)
                 self._change_condition.wait(seconds_left)
@@ -235,4 +235,5 @@ class ServerlessReplica:
             self._running_replica.stop(grace)
 
     def note(self, sentence: str) -> None:
+        # A replica that was not started can also write to the log.
         (self._running_replica or self._make()).note(sentence)

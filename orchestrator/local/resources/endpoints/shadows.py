@@ -65,7 +65,7 @@ class ShadowCopier:
         self._observe = observe
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shadow")
         self._lock = threading.Lock()
-        self._waiting_count = self._bytes = self._dropped_count = 0
+        self._waiting_count = self._byte_count = self._dropped_count = 0
         self._next_note = 0.0
         self._is_closed = False
 
@@ -78,11 +78,11 @@ class ShadowCopier:
         with self._lock:
             if self._is_closed:
                 return
-            if self._waiting_count >= MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
+            if self._waiting_count >= MAX_WAITING or self._byte_count + size > MAX_WAITING_BYTES:
                 self._dropped_count += 1
                 return
             self._waiting_count += 1
-            self._bytes += size
+            self._byte_count += size
             self._pool.submit(self._run, shadow.group.choose(), exchange, size, Timer())
 
     def _run(self, replica: Replica, exchange: Exchange, size: int, timer: Timer) -> None:
@@ -92,7 +92,7 @@ class ShadowCopier:
         finally:
             with self._lock:
                 self._waiting_count -= 1
-                self._bytes -= size
+                self._byte_count -= size
             self._note_dropped(replica)
 
     def _send(self, replica: Replica, exchange: Exchange, timer: Timer) -> None:

@@ -28,8 +28,8 @@ class ResponseStream:
         self.headers = response.headers
         self.container = response.container
         self._response = response
-        self._on_close = ExitStack()
-        self._on_close.callback(on_close)
+        self._close_callbacks = ExitStack()
+        self._close_callbacks.callback(on_close)
         self._close_lock = threading.Lock()
         self._has_ended = False
         self._parts: queue.Queue[bytes | NoResponseError] = queue.Queue(maxsize=1)
@@ -48,14 +48,14 @@ class ResponseStream:
             self._response.close()
             with self._close_lock:
                 self._has_ended = True
-                self._on_close.close()
+                self._close_callbacks.close()
 
     def call_on_close(self, function: Callable[[], None]) -> None:
         """Call a function when the response is closed, or at once if it is already closed."""
         with self._close_lock:
-            self._on_close.callback(function)
+            self._close_callbacks.callback(function)
             if self._has_ended:
-                self._on_close.close()
+                self._close_callbacks.close()
 
     def _put(self, part: bytes | NoResponseError) -> None:
         """Wait until the client has read an earlier part. Drop the part if the stream is closed."""

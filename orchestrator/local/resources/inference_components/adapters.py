@@ -1,4 +1,4 @@
-"""Adapters: inference components without containers. The copies of their base component load them.
+"""Adapters: inference components without containers. The copies of the base component load the adapter.
 
 The container must have the API of SageMaker's hosting standards: `POST /adapters` with a name and a folder, `DELETE
 /adapters/<name>`, and the header `X-Amzn-SageMaker-Adapter-Identifier` of invocations.
@@ -103,7 +103,7 @@ class AdapterReplica:
         if not isinstance(copy, ContainerReplica):
             raise CannotRunError("the base component is an adapter itself: name a component with a container")
         with self._lock:
-            starts = copy.starts
+            starts = copy.start_count
             if self._loaded_starts.get(copy.plan_name) == starts:
                 return
             folder = f"{ADAPTERS_FOLDER}/{self._name}"
@@ -158,7 +158,7 @@ class AdapterReplica:
         self._stopped.set()
         base = self._find_base()
         for copy in base.list_copies() if base is not None else ():
-            if isinstance(copy, ContainerReplica) and self._loaded_starts.get(copy.plan_name) == copy.starts:
+            if isinstance(copy, ContainerReplica) and self._loaded_starts.get(copy.plan_name) == copy.start_count:
                 self._unload(copy)
 
     def _unload(self, copy: ContainerReplica) -> None:

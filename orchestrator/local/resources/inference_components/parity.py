@@ -39,7 +39,7 @@ SPECIFICATION: Rows = {
     "DataCacheConfig": NoEffect("nothing is downloaded"),
     "SchedulingConfig": PLACEMENT,
 }
-COPIES: Rows = {"CopyCount": Honoured("the number of containers; 0: requests are refused")}
+COPIES: Rows = {"CopyCount": Honoured("the number of containers; if it is 0, requests are refused")}
 
 ROWS: Mapping[str, Rows] = {
     "CreateInferenceComponent": {

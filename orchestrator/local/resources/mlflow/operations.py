@@ -101,7 +101,11 @@ class _MlflowOperations(RunningOperations):
         }
         filters = {member: value for member, value in members.items() if value is not None}
         records = self.context.state.find(Query(self.kind.arn_type, limit=-1))
-        return [r for r in records if all(r.description.get(member) == value for member, value in filters.items())]
+        return [
+            record
+            for record in records
+            if all(record.description.get(member) == value for member, value in filters.items())
+        ]
 
     def summarize(self, record: Record) -> Mapping[str, Any]:
         noun = f"{self.kind.noun}Summary" if self.kind.is_identified_by_arn else "TrackingServerSummary"

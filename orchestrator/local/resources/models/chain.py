@@ -67,8 +67,8 @@ class NamedClient:
 class Chain:
     """Sends a request to the first container, and each response to the next container, until the last response.
 
-    A response with an error status ends the chain. The first request has the client's content type, and the last
-    request has the client's Accept header. Between them, containers choose the types of their responses.
+    A response with an error status ends the chain. The first request has the client's content type, and each later
+    request has the content type of the previous response. Only the last request has the client's Accept header.
     """
 
     senders: Sequence[Sender]

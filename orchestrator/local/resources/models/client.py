@@ -76,7 +76,7 @@ class Client:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._idle: deque[Connection] = deque()
+        self._idle_connections: deque[Connection] = deque()
         self._closed = threading.Event()
 
     def is_healthy(self) -> bool:
@@ -124,7 +124,7 @@ class Client:
         deadline = time.monotonic() + timeout
         request = Request(method, path, body, headers or {})
         is_stale = False
-        if (connection := self._find_idle()) is not None:
+        if (connection := self._take_idle_connection()) is not None:
             try:
                 return self._exchange(connection, request, deadline)
             except StaleError:
@@ -135,11 +135,11 @@ class Client:
             error.was_sent |= is_stale  # the first request, over the reused connection, may have ended the container
             raise
 
-    def _find_idle(self) -> Connection | None:
+    def _take_idle_connection(self) -> Connection | None:
         """Return the idle connection that was used last; None if there is none. Close idle connections that the
         container has closed."""
         try:
-            while not (connection := self._idle.pop()).is_idle():
+            while not (connection := self._idle_connections.pop()).is_idle():
                 connection.close()
         except IndexError:
             return None
@@ -168,10 +168,10 @@ class Client:
 
     def _put_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, if it can be used again; otherwise close it."""
-        if self._closed.is_set() or not connection.is_reusable or len(self._idle) >= MAX_IDLE_CONNECTIONS:
+        if self._closed.is_set() or not connection.is_reusable or len(self._idle_connections) >= MAX_IDLE_CONNECTIONS:
             connection.close()
             return
-        self._idle.append(connection)
+        self._idle_connections.append(connection)
         if self._closed.is_set():  # another thread may have called `close` after the first check
             self.close()
 
@@ -179,7 +179,7 @@ class Client:
         self._closed.set()
         with contextlib.suppress(IndexError):
             while True:
-                self._idle.pop().close()
+                self._idle_connections.pop().close()
 
 
 class Response:

@@ -49,7 +49,7 @@ def find_data(store: ObjectStore, container: Mapping[str, Any]) -> ModelData:
 
 
 def list_additional_data(container: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the additional model data by channel name, in the form of container definitions, as `find_data` takes it.
+    """Return the additional model data by channel name, in the form of container definitions for `find_data`.
 
     Raise ValidationError if a channel name is used twice, or is `.` or `..`.
     """

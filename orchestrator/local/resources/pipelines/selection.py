@@ -1,4 +1,5 @@
-"""Selective executions, which run some steps, and reuse an earlier execution's results of the steps before them.
+"""Selective executions: they run the selected steps, and reuse the results of the preceding steps in an earlier
+execution.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-selective-ex.html
 """

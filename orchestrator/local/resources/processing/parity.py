@@ -29,7 +29,7 @@ OUTPUT: Rows = {
         "the log reports this"
     ),
     "LocalPath": Honoured(required=True),
-    "S3UploadMode": Honoured("at the end, or while the job runs and at the end"),
+    "S3UploadMode": Honoured("EndOfJob: uploaded at the end; Continuous: uploaded while the job runs and at the end"),
 }
 
 CREATE: Rows = {

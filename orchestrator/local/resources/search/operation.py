@@ -69,7 +69,8 @@ class SearchOperation:
         return {"Search": self.search, "GetSearchSuggestions": self.suggest}
 
     def suggest(self, request: Request) -> Response:
-        """Return the names of all hyperparameters, tags and metrics that begin with the hint, as Search uses them."""
+        """Return the properties for hyperparameters, tags and metrics whose names, such as `Tags.team`, begin with the
+        hint."""
         searchable = SEARCHABLE_KINDS[request["Resource"]]  # the parity rows refuse other resources
         hint = request.get("SuggestionQuery", {}).get("PropertyNameQuery", {}).get("PropertyNameHint", "")
         names = {

@@ -1,7 +1,7 @@
 """The order of results, and the tokens of their pages.
 
-A token contains the sort key of a page's last resource. Therefore, no page skips or repeats resources if others are
-added or deleted between two requests.
+A token contains the sort key of a page's last resource. Therefore, no page skips or repeats resources if other
+resources are added or deleted between two requests.
 """
 
 import base64

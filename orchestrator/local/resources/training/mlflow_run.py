@@ -92,6 +92,7 @@ class MlflowRun:
             self._call("POST", "runs/update", run_id=run["info"]["run_id"], status=RUN_STATUSES[status], end_time=end)
 
     def _list_metrics(self, metrics: Mapping[str, Sequence[Point]], logged_names: set[str]) -> Iterator[dict[str, Any]]:
+        """Store the names of the metrics that the hosts have not logged, and yield the points of these metrics."""
         if self._added_metrics is None:
             self._added_metrics = [name for name in metrics if name not in logged_names]
             self._job.update_description(internal={ADDED_METRICS: self._added_metrics})

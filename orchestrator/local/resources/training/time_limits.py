@@ -1,10 +1,10 @@
 """The time limits and the retries of a training job, which all of its attempts share.
 
-A managed spot job starts over when its hosts are interrupted. A job with a RetryStrategy also starts over when an error
-that it did not cause ends its hosts, or prevents their start. RetryStrategy limits the number of these retries. All
-attempts together may use MaxRuntimeInSeconds on hosts. A spot job must also end within MaxWaitTimeInSeconds of its
-creation. The internal state contains the time and the retries that the job has used, so that a restarted server
-continues to count.
+A managed spot job starts over when its hosts are interrupted. A job with a RetryStrategy also starts over when its
+hosts end, or cannot start, because of an error that the job did not cause. RetryStrategy limits the number of these
+retries. All attempts together may use MaxRuntimeInSeconds on hosts. A spot job must also end within
+MaxWaitTimeInSeconds of its creation. The internal state contains the time and the retries that the job has used, so
+that a restarted server continues to count.
 """
 
 from collections.abc import Mapping

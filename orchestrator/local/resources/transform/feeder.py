@@ -142,7 +142,9 @@ class Output:
     input_object: StoredObject
     """The input object."""
     path: Path
+    """The file with the responses until the output is stored."""
     reason: str | None = None
+    """The reason of the failure; None if the object has not failed."""
 
     def add(self, content: IO[bytes], assemble: str) -> None:
         """Append one response. If `assemble`, the value of AssembleWith, is `Line`, also add a newline unless the

@@ -50,7 +50,8 @@ MAX_NOTES = 100
 
 
 class TransformJob:
-    """A transform job: one attempt, and a thread that sends objects to the containers and then stops them."""
+    """A transform job: one attempt, and a thread that sends objects to the containers, and then stops the
+    containers."""
 
     def __init__(self, context: Context, record: Record) -> None:
         self.job = JobHandle(context, record, TRANSFORM_JOB)

@@ -26,7 +26,7 @@ COMPLETION_CRITERIA: Rows = {
 }
 
 CONFIG: Rows = {
-    "Strategy": Honoured("Bayesian and Hyperband search with Optuna"),
+    "Strategy": Honoured("Optuna implements Bayesian and Hyperband"),
     "StrategyConfig": Members({"HyperbandStrategyConfig": Members(HYPERBAND)}),
     "HyperParameterTuningJobObjective": Members(
         {"Type": Honoured(), "MetricName": Honoured("the name of one of the MetricDefinitions")}, required=True

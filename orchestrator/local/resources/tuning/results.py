@@ -20,7 +20,8 @@ COPIED_MEMBERS = ("TrainingStartTime", "TrainingEndTime", "FailureReason")
 FINAL_METRIC = "FinalHyperParameterTuningJobObjectiveMetric"
 
 MIN_TRIALS_TO_COMPARE = 3
-"""A trial is compared with the median only if at least this number of ended trials have at least as many values."""
+"""A trial is compared with the median only if at least this number of ended trials have at least as many values as the
+trial."""
 
 
 def find_parent_requests(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:

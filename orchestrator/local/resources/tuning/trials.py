@@ -75,7 +75,8 @@ class Trials:
             trial.metrics.on_value = lambda: self._job.events.send(Change.METRIC_REPORTED)
 
     def read_objective_values(self, name: str) -> list[float]:
-        """Return the objective values that a trial has reported. An earlier server may have started the trial."""
+        """Return the objective values that a trial has reported. If an earlier server has started the trial, watch its
+        metrics from now on."""
         if name not in self._running_trials and isinstance(
             job := self._registry.find(_make_plan_name(name)), TrainingJob
         ):

@@ -25,7 +25,7 @@ def find_dependencies(step: Step) -> tuple[Dependency, ...]:
     """Return the steps that must end before a step starts: the steps in its DependsOn, the steps whose properties it
     reads, and the steps whose outputs it deletes, if it is a Cleanup step.
 
-    They do not include the step that contains this step.
+    The result does not include the Condition or ForEach step that contains the step.
     """
     references = find_step_references(step)
     read_names = (reference.name for reference in references if reference.source is ReferenceSource.STEP)

@@ -196,7 +196,7 @@ def _parse_output_parameter(value: Any, place: str) -> OutputParameter:
     return OutputParameter(output.read_text("OutputName"), output.read_choice("OutputType", ParameterType))
 
 
-# --- steps that contain others ---
+# --- steps that contain other steps ---
 
 
 def _split_arguments(step_type: StepType, step: Structure) -> tuple[Mapping[str, Any], dict[str, tuple[Step, ...]]]:

@@ -215,7 +215,8 @@ class EndpointConfigRunner(ResourceRunner):
 
 
 class EndpointRunner(EndpointConfigRunner):
-    """Runs Endpoint steps. They create an endpoint, or update the endpoint with this name, and wait until it serves."""
+    """Runs Endpoint steps. A step creates its endpoint, or updates an existing endpoint with the same name, and waits
+    until the endpoint serves."""
 
     def _create(self, run: StepRun) -> None:
         request = run.record.internal[REQUEST]
