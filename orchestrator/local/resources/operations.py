@@ -48,8 +48,8 @@ def add_resource(
     """
     name, status = request[kind.name_member], kind.lifecycle.first_status if kind.lifecycle else ""
     arn = format_arn(f"{kind.arn_type}/{name}", context.settings.region)
-    public = {member: value for member, value in request.items() if member != "Tags"}
-    description = {**(defaults or {}), **public, **(members or {}), kind.arn_member: arn}
+    request_members = {member: value for member, value in request.items() if member != "Tags"}
+    description = {**(defaults or {}), **request_members, **(members or {}), kind.arn_member: arn}
     if status:
         description[kind.status_member] = status
     stored_request, tags = {**request, **(referenced_resources or {})}, request.get("Tags", [])
@@ -192,7 +192,8 @@ class RunningOperations(Operations, ABC):
 
 
 def load_operations(context: Context, registry: Registry) -> list[Operations]:
-    """Return the operations on all kinds; owners come after the kinds that they own."""
+    """Return the operations on all kinds, in the order in which a restarted server recovers the resources: the kinds
+    that another kind owns come before it."""
     values = [value for module in load_modules("operations") for value in vars(module).values()]
     classes = {value.kind: value for value in values if isinstance(value, type) and hasattr(value, "kind")}
     return [classes[kind](context, registry) for kind in load_kinds()]

@@ -228,8 +228,8 @@ class Queue:
     def _retry(self, invocation: Invocation, action: Callable[[], Value]) -> Value:
         """Perform an action of an invocation. While the disk is full, wait, and repeat the action."""
 
-        def note(sentence: str) -> None:
-            self._note(f"asynchronous invocation {invocation.inference_id} {sentence}")
+        def note(predicate: str) -> None:
+            self._note(f"asynchronous invocation {invocation.inference_id} {predicate}")
 
         return full_disk.retry(action, self._closing, note)
 

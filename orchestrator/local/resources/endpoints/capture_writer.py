@@ -112,10 +112,10 @@ class CaptureWriter:
                     "data capture lost exchanges (%d), because the disk is too slow for them, or they are too large"
                 )
                 logger.warning(message, lost_count)
-            objects = defaultdict(list)
+            exchanges_by_folder = defaultdict(list)
             for captured_exchange in buffer:
-                objects[captured_exchange.folder].append(captured_exchange)
-            for folder, items in objects.items():
+                exchanges_by_folder[captured_exchange.folder].append(captured_exchange)
+            for folder, items in exchanges_by_folder.items():
                 self._store_object(f"{folder}/{uuid.uuid4()}.jsonl", items)
 
     def _store_object(self, uri: str, items: Sequence[_CapturedExchange]) -> None:

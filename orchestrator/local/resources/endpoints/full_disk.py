@@ -17,7 +17,8 @@ def retry(action: Callable[[], Result], closing: threading.Event, note: Callable
 
     Args:
         closing: ends the repetitions; the last error is raised.
-        note: logs a sentence, before the first delay and after the last delay.
+        note: called before the first delay and after the last delay, with a text such as `waits, because the disk is
+            full`. It adds the subject, and logs the sentence.
     """
     is_waiting = False
     while True:

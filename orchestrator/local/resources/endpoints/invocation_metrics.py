@@ -50,7 +50,8 @@ class InvocationMetrics:
             self._record_container(exchange, {**dimensions, "ContainerName": container}, seconds)
 
     def _record_container(self, exchange: Exchange, dimensions: Mapping[str, str], seconds: float) -> None:
-        """Record one container's part of an exchange. It may be the only container of the exchange."""
+        """Record one container's part of an exchange. If the request names the container, no other container takes
+        part, so record all metrics of the exchange."""
         latencies = {"ContainerLatency": seconds * 1e6}
         if exchange.request.target.container is not None:
             latencies["OverheadLatency"] = exchange.overhead_seconds * 1e6

@@ -86,8 +86,8 @@ class LoadedModels:
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT_LOADS, "load model")
 
     def close(self) -> None:
-        """Start no more loads, and let no load wait for space. Running loads end when their container does not
-        answer."""
+        """Start no more loads, and let no load wait for space. Running loads fail when the host of the container
+        ends."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._change_condition:
             self._is_closed = True
@@ -171,7 +171,7 @@ class LoadedModels:
         entry = LoadedModel(model, self._start_count)
         try:
             self._pool.submit(self._load, entry)
-        except RuntimeError:
+        except RuntimeError:  # `close` has shut the pool down
             raise _make_replaced_error() from None
         self._entries[model.name] = entry
         self._loading_count += 1

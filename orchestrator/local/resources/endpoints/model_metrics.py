@@ -20,10 +20,10 @@ class ModelMetrics:
         self._metrics = metrics
         self._dimensions = {"EndpointName": endpoint, "VariantName": variant}
 
-    def record_request(self, loaded_models: int, *, was_loaded: bool) -> None:
+    def record_request(self, loaded_model_count: int, *, was_loaded: bool) -> None:
         """Record whether the model of a request was loaded before, and the current number of loaded models."""
         self._metrics.record(NAMESPACE, self._dimensions, {"ModelCacheHit": float(was_loaded)})
-        self._metrics.record(INSTANCE_NAMESPACE, self._dimensions, {"LoadedModelCount": float(loaded_models)})
+        self._metrics.record(INSTANCE_NAMESPACE, self._dimensions, {"LoadedModelCount": float(loaded_model_count)})
 
     def record_wait(self, seconds: float) -> None:
         """Record the time that a request has waited for its model."""

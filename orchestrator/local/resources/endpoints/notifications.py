@@ -32,6 +32,7 @@ class InvocationResult:
 
     @property
     def topic_member(self) -> str:
+        """The member of the NotificationConfig that names the topic of this result."""
         return "SuccessTopic" if self.failure is None else "ErrorTopic"
 
 

@@ -66,7 +66,7 @@ class ShadowCopier:
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shadow")
         self._lock = threading.Lock()
         self._waiting_count = self._byte_count = self._dropped_count = 0
-        self._next_note = 0.0
+        self._next_note_time = 0.0
         self._is_closed = False
 
     def copy(self, shadow: Shadow, exchange: Exchange) -> None:
@@ -105,10 +105,10 @@ class ShadowCopier:
 
     def _note_dropped(self, replica: Replica) -> None:
         with self._lock:
-            if not self._dropped_count or time.monotonic() < self._next_note:
+            if not self._dropped_count or time.monotonic() < self._next_note_time:
                 return
             dropped_count, self._dropped_count = self._dropped_count, 0
-            self._next_note = time.monotonic() + NOTE_INTERVAL
+            self._next_note_time = time.monotonic() + NOTE_INTERVAL
         replica.note(f"requests were not copied to the shadow variant ({dropped_count}), because it is too slow")
 
     def close(self) -> None:

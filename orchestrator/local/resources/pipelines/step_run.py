@@ -61,6 +61,7 @@ class Iteration:
     """The iteration of a ForEach step that a step belongs to."""
 
     parent: str
+    """The name of the ForEach step."""
     index: int
     item: Any
     body: frozenset[str]

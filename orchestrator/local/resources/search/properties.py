@@ -114,7 +114,7 @@ def find_member(shape: StructureShape, name: str) -> Property:
         ValidationError: the resources do not have this property.
     """
     path, target = _resolve(shape, name)
-    if isinstance(target, MapShape) and len(path) <= name.count("."):
+    if isinstance(target, MapShape) and _has_remaining_names(name, path):
         read = partial(_read_path, (*path, _join_remaining_names(name, path)))
         if isinstance(target.value, StructureShape):
             return Property(name, ValueType.TEXT_OR_NUMBER, partial(_read_union, read))
@@ -131,7 +131,7 @@ def find_list(shape: StructureShape, name: str) -> tuple[Property, StructureShap
     """
     path, target = _resolve(shape, name)
     item = target.member if isinstance(target, ListShape) else None
-    if not isinstance(item, StructureShape) or len(path) <= name.count("."):
+    if not isinstance(item, StructureShape) or _has_remaining_names(name, path):
         raise ValidationError(f"NestedPropertyName {name!r} is not a list of structures: use Filters instead.")
     return Property(name, ValueType.STRUCTURE, partial(_read_path, path)), item
 
@@ -154,6 +154,11 @@ def _get_item(shape: Shape) -> Shape:
     while isinstance(shape, ListShape):
         shape = shape.member
     return shape
+
+
+def _has_remaining_names(name: str, path: Sequence[str]) -> bool:
+    """Return whether a name continues after the members of a path, for example with the key of a map."""
+    return len(path) <= name.count(".")
 
 
 def _join_remaining_names(name: str, path: Sequence[str]) -> str:

@@ -106,6 +106,7 @@ class Channel:
     def make_input(self, data: Sequence[tuple[str, Record]], host_count: int, host_index: int, folder: Path) -> Input:
         """Return one host's share of the data in the modes File and FastFile, linked into a new folder."""
         part = self._select_share(data, host_count, host_index)
+        # Only augmented manifests contain bytes, and they require Pipe mode.
         linked_data = inputs.link_objects(
             [(path, item) for path, (item,) in part if not isinstance(item, bytes)], folder
         )

@@ -50,7 +50,7 @@ class MlflowRun:
         if not self._config or self._details:
             return
         name = self._config.get("MlflowExperimentName", DEFAULT_EXPERIMENT)
-        experiment = self._find_experiment(name)
+        experiment = self._find_or_create_experiment(name)
         run = self._find_run(experiment) or self._create_run(experiment)
         self._details = {"MlflowExperimentId": experiment, "MlflowRunId": run}
         self._job.update_description(MlflowDetails=self._details)
@@ -86,7 +86,7 @@ class MlflowRun:
         parameters = self._job.request.get("HyperParameters", {})
         self._log("params", MAX_PARAMETERS, list_parameters(parameters, logged_names["params"]))
         self._log("metrics", MAX_METRICS, self._list_metrics(metrics, logged_names["metrics"]))
-        # A script that ends its run reports FINISHED although the job can still fail.
+        # A script that ends its run sets the status FINISHED. If the job fails or is stopped afterwards, correct it.
         if run["info"]["status"] == "RUNNING" or status != JobStatus.COMPLETED:
             end = int(self._job.end_time() * 1000)
             self._call("POST", "runs/update", run_id=run["info"]["run_id"], status=RUN_STATUSES[status], end_time=end)
@@ -105,7 +105,7 @@ class MlflowRun:
         while part := list(islice(items, limit)):
             self._call("POST", "runs/log-batch", run_id=self._details["MlflowRunId"], **{member: part})
 
-    def _find_experiment(self, name: str) -> str:
+    def _find_or_create_experiment(self, name: str) -> str:
         """Return the id of an experiment. Create the experiment if it does not exist."""
         try:
             return str(self._call("POST", "experiments/create", name=name)["experiment_id"])

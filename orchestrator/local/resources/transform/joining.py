@@ -62,6 +62,7 @@ class DataProcessing:
             _check_same("SplitType", split, "AssembleWith", assemble)
         if joins_input:
             _check_same("ContentType", content_type, "Accept", accept)
+        # The path `$` is valid for all content types, also for those that filters do not support.
         input_filter = jsonpath.parse(input_text, "InputFilter", content_type if input_text != "$" else JSON)
         output_filter = jsonpath.parse(output_text, "OutputFilter", accept if output_text != "$" else JSON)
         return cls(input_filter, output_filter, joins_input, content_type, accept, split == "Line")

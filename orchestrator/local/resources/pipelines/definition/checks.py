@@ -156,6 +156,7 @@ class _Checker:
             raise make_error(where, f"step {quote(name)} is in the body of {loop.name}: refer to {loop.name} instead")
 
     def _check_expression(self, placed_step: _PlacedStep | None, where: str, expression: Any) -> None:
+        """Check the references of an expression in a step; None stands for an expression outside of all steps."""
         try:
             for reference in find_references(expression):
                 _CHECKS[reference.source](self, placed_step, reference, where)

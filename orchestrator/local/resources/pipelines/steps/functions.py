@@ -21,7 +21,9 @@ class LambdaRunner(Runner):
     def __init__(self, tools: Tools) -> None:
         super().__init__(tools)
         self._running_functions: dict[str, FunctionRun] = {}
+        """The functions that this server runs, by the names of the steps."""
         self._results: dict[str, StepChange] = {}
+        """The results of ended functions that `poll` has not returned yet, by the names of the steps."""
 
     def resolve(self, step: Step, scope: Scope) -> Mapping[str, Any]:
         return {"FunctionArn": resolve(step.receiver, scope), "Event": super().resolve(step, scope)}
