@@ -110,7 +110,13 @@ class ContainerReplica:
         self._running_hosts = running_hosts = RunningHosts(self._attempt, hosts)
         seconds, stopped = self._startup_timeout, self._events.stopped
         try:
-            clients = connect(hosts, self._containers, seconds, stopped, lambda: running_hosts.wait_for_first_end(0))
+            clients = connect(
+                hosts,
+                self._containers,
+                seconds,
+                stopped,
+                has_ended=lambda: running_hosts.wait_for_first_end(timeout=0),
+            )
         except UnhealthyError as error:
             # If a host has ended, its end is the cause, even if the error is about another container.
             number = (
@@ -150,9 +156,10 @@ class ContainerReplica:
         while not running_hosts.wait_for_first_end(PING_INTERVAL):
             clients = dict(zip(self._containers, self._clients, strict=True))
             self._mark_answers([name for name, client in clients.items() if client.is_healthy()])
-            # A container that works on one request at a time cannot answer `/ping` during a request.
+            # A container that works on one request at a time cannot answer `/ping` during a request. Therefore, the
+            # container may be silent for the longest timeout of the requests in progress.
             timeout = max(SILENCE_TIMEOUT, self.traffic.find_longest_timeout())
-            silent_number = self._find_silent(timeout)
+            silent_number = self._find_silent_number(timeout)
             if silent_number is not None and not self._events.stopped.is_set():
                 self._close_clients()
                 self._end_hosts(running_hosts)
@@ -167,7 +174,7 @@ class ContainerReplica:
     def _mark_answers(self, containers: Iterable[str]) -> None:
         self._last_answers.update(dict.fromkeys(containers, time.monotonic()))
 
-    def _find_silent(self, timeout: float) -> int | None:
+    def _find_silent_number(self, timeout: float) -> int | None:
         """Return the number of the first container that has not answered for `timeout` seconds; None if all have
         answered."""
         times = [time.monotonic() - self._last_answers[name] for name in self._containers]

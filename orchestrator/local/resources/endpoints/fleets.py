@@ -22,6 +22,7 @@ class PlannedReplica:
     """The variant or the inference component of the replica, as error messages name it, such as
     `production variant main`. Replicas with the same value belong together."""
     make: Callable[[], Replica]
+    """A function that returns the replica, which does not run yet."""
     needs_hosts: bool = True
     """Whether the replica serves only if its hosts run."""
 

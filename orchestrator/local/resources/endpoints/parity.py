@@ -90,7 +90,10 @@ CAPTURE: Rows = {
     "KmsKeyId": KMS,
     "CaptureOptions": Members({"CaptureMode": Honoured()}),
     "CaptureContentTypeHeader": Members(
-        dict.fromkeys(("CsvContentTypes", "JsonContentTypes"), Honoured("text; all other content is in base64"))
+        dict.fromkeys(
+            ("CsvContentTypes", "JsonContentTypes"),
+            Honoured("content of these types is stored as text, all other content in base64"),
+        )
     ),
 }
 
@@ -145,10 +148,12 @@ ROWS: Mapping[str, Rows] = {
     "UpdateEndpoint": {
         "EndpointName": Honoured(),
         "EndpointConfigName": Honoured(),
-        "RetainAllVariantProperties": Honoured("the counts and weights of variants that both configurations have"),
+        "RetainAllVariantProperties": Honoured(
+            "keeps the counts and weights of the variants that both configurations have"
+        ),
         "ExcludeRetainedVariantProperties": Members({"VariantPropertyType": Honoured()}),
         "DeploymentConfig": DEPLOYMENT,
-        "RetainDeploymentConfig": Honoured("the steps of the last update"),
+        "RetainDeploymentConfig": Honoured("uses the steps of the last update again"),
     },
     "UpdateEndpointWeightsAndCapacities": {
         "EndpointName": Honoured(),

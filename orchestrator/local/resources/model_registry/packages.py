@@ -29,7 +29,7 @@ CARD_METADATA = (
     ("model_package_details", "model_package_group_name"),
     ("model_package_details", "model_package_arn"),
 )
-"""The members of a model card that IncludedData=MetadataOnly returns."""
+"""The members of a model card, as pairs of a section and a name, that IncludedData=MetadataOnly returns."""
 
 
 class ModelPackageOperations(Operations):
