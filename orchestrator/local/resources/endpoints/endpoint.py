@@ -170,7 +170,8 @@ class Endpoint:
         return make_choices(groups, weights, fleet.share)
 
     def _is_random(self, variant: str) -> bool:
-        # The queue of an asynchronous endpoint gives each instance the same number of requests.
+        # The queue of an asynchronous endpoint runs a fixed number of requests per instance. A random choice could send
+        # more requests than this number to one instance.
         return variant in self.random_variants and self.async_config is None
 
     def _configure(self, deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> None:

@@ -109,7 +109,7 @@ class AdapterReplica:
             folder = f"{ADAPTERS_FOLDER}/{self._name}"
             copy.remove_folder(folder)
             copy.add_folder(self._prepare(), folder)
-            # An earlier server may have loaded the adapter.
+            # An earlier server may have loaded the adapter: unload it first.
             self._send(copy, "DELETE", f"{ADAPTERS}/{quote(self._name, safe='')}")
             status, text = self._send(copy, "POST", ADAPTERS, {"name": self._name, "src": folder})
             if status >= HTTPStatus.MULTIPLE_CHOICES:

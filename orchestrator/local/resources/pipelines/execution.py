@@ -175,7 +175,10 @@ class Execution:
         return next(filter(self._may_start, nodes), None)
 
     def _may_start(self, node: Node) -> bool:
-        """Return whether a step may start if the number of parallel steps allows it."""
+        """Return whether a step may start if the number of parallel steps allows it.
+
+        After a failure that lets no dependent step run, only steps that wait for failures or stops may start.
+        """
         if self.events.stop_reason is not None or not node.can_start(self._runs):
             return False
         return node.follows_failures or not any(self._list_failed_runs(has_followers=False))
@@ -214,8 +217,8 @@ class Execution:
         """Yield the steps that did not succeed.
 
         Args:
-            has_followers: whether to yield the steps whose failure or stop lets a dependent step run, or the other
-                steps.
+            has_followers: True to yield the steps whose failure or stop lets a dependent step run; False to yield the
+                other steps.
         """
         # An iteration that fails is not listed, because its ForEach step also fails.
         steps = (run for run in self._runs.values() if run.iteration is None)

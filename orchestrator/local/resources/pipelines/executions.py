@@ -99,6 +99,11 @@ class PipelineExecutionOperations(RunningOperations):
         return {EXECUTION_ARN: record.arn}
 
     def _find_started_execution(self, name: str, request: Request) -> Record | None:
+        """Return the execution that an earlier request with the same token has started; None if there is none.
+
+        Raises:
+            ServiceError: the earlier request had other members.
+        """
         execution = self.context.state.get(PIPELINE_EXECUTION.arn_type, name)
         if execution is not None and any(execution.request.get(member) != value for member, value in request.items()):
             message = f"{TOKEN} {request[TOKEN]!r} belongs to an earlier request with other members: use a new token."

@@ -66,8 +66,10 @@ class _KeyedList(NamedTuple):
     """A list of names and values. Each name is a property."""
 
     member: str
+    """The member of the resource that is the list."""
     name: str
     value: str
+    """`name` and `value` are the members of an item that contain the name and the value."""
     type: ValueType
 
 

@@ -94,8 +94,8 @@ class TrainingJob:
 
     def _recover_without_hosts(self) -> None:
         had_hosts = self._transitions[-1]["Status"] not in ("Interrupted", "Starting", "Downloading")
-        if self._limits.is_spot and not had_hosts:  # without old hosts, a spot job has lost no work
-            self._end_attempt("starting over on new hosts", 0.0)
+        if self._limits.is_spot and not had_hosts:  # the job has lost no work, so this is no retry of RetryStrategy
+            self._end_attempt("starting over on new hosts", pause=0.0)
             self._run()
         elif self.events.stop_reason is not None or self._retry(SERVER_ENDED_REASON):
             self._run()

@@ -20,7 +20,7 @@ CSV, JSON = "text/csv", "application/json"
 INPUT, OUTPUT = "SageMakerInput", "SageMakerOutput"
 """Members of a joined record: an input that is not a JSON object, and the model's response."""
 
-csv.field_size_limit(sys.maxsize)  # a record is not larger than MaxPayloadInMB, and may be a single field
+csv.field_size_limit(sys.maxsize)  # MaxPayloadInMB limits records, so their fields need no limit of their own
 
 MAX_SHOWN_BYTES = 100
 """Maximum number of bytes of a record that an error quotes."""
