@@ -206,6 +206,7 @@ class Queue:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, name: str) -> None:
+        """Run a stored invocation, unless it is running or has ended."""
         with self._lock:  # `open` also submits invocations that still run in an earlier pool
             if name in self._running_names:
                 return
@@ -313,6 +314,10 @@ class Queue:
         raise _ClosedError
 
     def _send(self, invocation: Invocation, replica: Replica, file: Path) -> str:
+        """Send an invocation to a replica, and write the response to a file. Return the content type.
+
+        Raise InvocationError if the model responds with an error, and NoResponseError.
+        """
         timer = Timer()
         with self._open_input(invocation) as (body, object_headers), file.open("w+b") as content:
             request = InferenceRequest(body, {**object_headers, **invocation.headers}, invocation.timeout)

@@ -106,6 +106,10 @@ class ContainerReplica:
         self._wait_until_healthy(hosts)
 
     def _wait_until_healthy(self, hosts: Sequence[Host]) -> None:
+        """Wait until the containers of started hosts are healthy, and begin to serve.
+
+        Raise UnhealthyError with the exit code and the last lines of the host that failed.
+        """
         hosts = sorted(hosts, key=lambda host: host.name)  # the order of the containers in the model
         self._running_hosts = running_hosts = RunningHosts(self._attempt, hosts)
         seconds, stopped = self._startup_timeout, self._events.stopped
@@ -194,6 +198,7 @@ class ContainerReplica:
             running_hosts.wait_for_all_ends()
 
     def _relaunch(self) -> bool:
+        """Start the hosts again; return whether they serve."""
         try:
             self._launch()
         except StoppedError:

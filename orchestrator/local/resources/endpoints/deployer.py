@@ -291,6 +291,7 @@ class Deployer:
         _stop(replicas, FINISHED_GRACE_PERIOD)
 
     def _end(self) -> None:
+        """Stop all replicas. If the resource is being deleted, also delete its record."""
         self._has_started.set()
         is_shutdown = self.events.stop_reason is StopReason.SHUTDOWN
         with self._resource.closing():

@@ -175,6 +175,7 @@ class Endpoint:
         return variant in self.random_variants and self.async_config is None
 
     def _configure(self, deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> None:
+        """Apply the settings of the deployment in service to its replicas and to the queue."""
         variants, limit = deployments.get_variants_by_name(deployment), self._context.settings.max_instances
         for name, group in groups.items():
             for replica in group.replicas:

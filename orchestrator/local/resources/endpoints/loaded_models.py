@@ -117,6 +117,7 @@ class LoadedModels:
                 self._remove(entry)
 
     def _acquire(self, model: TargetModel, deadline: float) -> LoadedModel:
+        """Load a model unless it is loaded, and count the request that uses it."""
         start_time = time.monotonic()
         with self._change_condition:
             entry = self._find_or_load(model)
@@ -158,6 +159,8 @@ class LoadedModels:
                 self._change_condition.notify_all()
 
     def _find_or_load(self, model: TargetModel) -> LoadedModel:
+        """Return the entry of a model; begin to load the model if it has no entry. If the container was started again,
+        first remove the models that it has lost."""
         if (start_count := self._count_starts()) != self._start_count:
             self._start_count = start_count
             for entry in list(self._entries.values()):
@@ -166,6 +169,7 @@ class LoadedModels:
         return self._entries.get(model.name) or self._start_load(model)
 
     def _start_load(self, model: TargetModel) -> LoadedModel:
+        """Begin to load a model in another thread. Earlier versions of the model become unwanted."""
         for other_entry in self._entries.values():
             other_entry.is_unwanted |= other_entry.model.target == model.target
         entry = LoadedModel(model, self._start_count)

@@ -118,6 +118,7 @@ class ServerlessReplica:
     # --- the thread that starts and stops inner replicas ---
 
     def _control_replica(self) -> None:
+        """Start the inner replica when it is wanted, and stop it when it is idle, until `stop` is called."""
         while True:
             with self._change_condition:
                 while not (self._is_stopped or self._must_start() or self._get_idle_seconds() == 0.0):
@@ -190,6 +191,7 @@ class ServerlessReplica:
 
     @contextmanager
     def _count_request(self) -> Iterator[None]:
+        """Count a request during the block. Raise ServiceError ThrottlingException if MaxConcurrency is reached."""
         with self._change_condition:
             if self._request_count >= self._settings.max_concurrency:
                 raise make_throttling_error(self.variant, self._settings.max_concurrency)
@@ -203,6 +205,11 @@ class ServerlessReplica:
                 self._change_condition.notify_all()
 
     def _wait_for_replica(self, deadline: float, timeout: float) -> Replica:
+        """Let the thread start the inner replica, and wait for it.
+
+        Raise NoResponseError if it cannot start, or if this replica is stopped. Raise ServiceError
+        ModelNotReadyException after the deadline.
+        """
         with self._change_condition:
             failures = self._failure_count
             if self._running_replica is None:

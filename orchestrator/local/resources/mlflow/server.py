@@ -113,6 +113,7 @@ class MlflowServer:
         self._context.state.update(record.kind, record.name, changes, str(status), only_if=(record.status,))
 
     def _fail(self, reason: str) -> None:
+        """End `run` because of a failure. Store the reason, unless the server is being stopped or deleted."""
         self.has_failed = True
         record = self._read()
         if record is not None and record.status in RUNNING_STATUSES:
@@ -135,6 +136,7 @@ class MlflowServer:
     # --- the process ---
 
     def _start(self) -> None:
+        """Start the process, and store the status after the start."""
         record = self._read()
         if record is None or self._is_ending():
             return

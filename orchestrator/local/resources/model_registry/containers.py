@@ -46,6 +46,7 @@ def _check_approval(package: Record) -> None:
 
 
 def _find_specification(package: Record, name: str | None) -> Specification:
+    """Return the additional specification with a name, or the package's InferenceSpecification if the name is None."""
     description = package.description
     specifications: dict[str | None, Specification] = {
         item["Name"]: item for item in description.get("AdditionalInferenceSpecifications", [])

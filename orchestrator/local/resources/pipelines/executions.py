@@ -272,6 +272,7 @@ class PipelineExecutionOperations(RunningOperations):
         internal: Mapping[str, Any] | None = None,
         **members: Any,
     ) -> Record | None:
+        """Return the changed record; None if the current status is not in `only_if`."""
         changes = {PIPELINE_EXECUTION.status_member: status, REASON: None, **members}
         update, kind = self.context.state.update, PIPELINE_EXECUTION.arn_type
         return update(kind, record.name, changes, status, internal=internal, only_if=only_if)

@@ -140,6 +140,7 @@ class PipelineOperations(Operations):
         return {"PipelineArn": record.arn, "PipelineVersionId": version.version}
 
     def _change_aliases(self, version: Record, request: Request) -> list[str]:
+        """Return all aliases that a version has after a request."""
         operations = request["PipelineVersionAliasOperations"]
         added_aliases, removed_aliases = operations.get("Add", []), operations.get("Remove", [])
         for alias in removed_aliases:

@@ -266,6 +266,7 @@ class TrainingJob:
         self.job.update_description(**members, **changes)
 
     def _end(self, status: JobStatus, secondary_status: str, **changes: Any) -> None:
+        """Store the end of the job with the job's times and final metrics."""
         started = self.job.started
         seconds = round(started.elapsed()) if started else 0
         self._usage.end_attempt()

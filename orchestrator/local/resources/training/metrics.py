@@ -83,6 +83,7 @@ class Metrics:
                 self.on_value()
 
     def _find(self, name: str, text: str) -> regex.Match[str] | None:
+        """Search a line for the expression of a definition, within the time limit."""
         began = time.thread_time()
         try:
             match = self._patterns[name].search(text, timeout=SEARCH_TIMEOUT, concurrent=True)

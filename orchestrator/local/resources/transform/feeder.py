@@ -187,6 +187,7 @@ class Feeder:
                 self._discard_requests()
 
     def _feed(self, output: Output, pool: ThreadPoolExecutor) -> None:
+        """Send the requests of one object. If the object cannot be read or split, fail its output."""
         try:
             for body in self._read_bodies(output.input_object.path):
                 if self._stopping.is_set() or output.reason is not None:
@@ -225,6 +226,7 @@ class Feeder:
         self._window.clear()
 
     def _transform(self, body: bytes | Path) -> IO[bytes]:
+        """Filter the body of a request, send it, and return a file with the filtered response."""
         processing = self._options.processing
         if processing is None or isinstance(body, Path):
             return self._invoke(body)
@@ -236,6 +238,7 @@ class Feeder:
             raise TransformError(f"ClientError: {error}") from error
 
     def _invoke(self, body: bytes | Path) -> IO[bytes]:
+        """Send a request, with retries, and return a file with the response. Raise TransformError."""
         for attempt in range(self._options.retries):
             try:
                 return self._send(body)

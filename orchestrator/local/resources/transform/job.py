@@ -146,6 +146,7 @@ class TransformJob:
     def _transform(
         self, instance: str, hosts: Sequence[Host], objects: Sequence[tuple[str, StoredObject]]
     ) -> list[Output]:
+        """Transform one instance's share of the objects. Raise StoppedError if the job ends earlier."""
         folder, stopped = self.job.folder / "outputs" / instance, self.events.stopped
         folder.mkdir(parents=True, exist_ok=True)
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
@@ -176,6 +177,7 @@ class TransformJob:
             self.job.fail(self._reason or self.job.failure_reason(outcome))
 
     def _store(self, outputs: Sequence[Output]) -> None:
+        """Store the outputs. Then complete the job, or fail it if an object or an output failed."""
         bucket, _ = parse_uri(self.job.request["TransformOutput"]["S3OutputPath"])
         for output in outputs:
             if output.reason is None:

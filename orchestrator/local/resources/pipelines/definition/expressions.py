@@ -115,6 +115,7 @@ def select(value: Any, path: Path) -> Any:
 
 
 def _select_part(value: Any, part: str | int, path: Path) -> Any:
+    """Return one part of a value. `path` is the path up to and including the part, for error messages."""
     if isinstance(value, dict) and part in value:
         return value[part]
     if isinstance(value, list):
