@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    """Add the command `local` and its verbs. Each sets `call`, a function of the parsed options."""
+    """Add the command `local` and its verbs. Each verb sets `call`, a function that takes the parsed options."""
     local = subparsers.add_parser("local", help="the local server: up, down, status, env, console")
     verbs = local.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", help="start the server, in the foreground or with --detach in the background")

@@ -200,9 +200,9 @@ def merge_flags(config: Config, **flags: Any) -> Config:
         ConfigError: a value is invalid.
     """
     values = {item.name: flags[item.name] for item in fields(Config) if flags.get(item.name) is not None}
-    for tables in ("images", "services", "functions", "proxies"):
-        if tables in values:
-            values[tables] = {**getattr(config, tables), **values[tables]}
+    for table_name in ("images", "services", "functions", "proxies"):
+        if table_name in values:
+            values[table_name] = {**getattr(config, table_name), **values[table_name]}
     result = replace(config, **values)
     _check(result)
     return result

@@ -1,8 +1,8 @@
 """One-time addresses of the web console.
 
-The command line makes an address with the secret of the home, which jobs do not know. The part behind `#` contains a
-token. Browsers do not send this part, so no log, proxy or `Referer` header contains the token. The console's own script
-sends the token to the server, which accepts it once.
+The part of an address behind `#` is a token, which is signed with the secret of the home. Jobs do not know this secret,
+so they cannot make an address. Browsers do not send this part, so no log, proxy or `Referer` header contains the token.
+The console's own script sends the token to the server, which accepts it once.
 """
 
 import hmac
@@ -23,7 +23,7 @@ _TOKEN = re.compile(r"(?P<expiry>[0-9]{1,12})\.(?P<nonce>[0-9a-f]{32})\.(?P<mac>
 
 
 class Token(NamedTuple):
-    """A token that the command line made."""
+    """The token of an address."""
 
     nonce: str
     expiry: int

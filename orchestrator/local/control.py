@@ -27,7 +27,7 @@ from microjobs_orchestrator.local.identity import (
     get_default_bucket,
     get_role_arn,
     make_mlflow_token,
-    prove,
+    prove_identity,
 )
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def find_server(home: Home) -> Address | None:
     if (response := _check_health(settings["url"], nonce)) is None:
         return None
     port = settings["url"].rpartition(":")[2]
-    expected = prove(home.server_key(), home.root, settings["pid"], nonce, port)
+    expected = prove_identity(home.server_key(), home.root, settings["pid"], nonce, port)
     if not hmac.compare_digest(expected.encode(), str(response.get("proof")).encode()):
         raise ServerError(
             f"the program at {settings['url']} does not know the secret of {home.root}: it is another program, or a "

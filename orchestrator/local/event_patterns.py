@@ -39,11 +39,12 @@ COMPARISON_OPERATORS: Mapping[str, tuple[Test, type | tuple[type, ...]]] = {
     "anything-but": (_is_none_of, (str, int, float, bool, list)),
     "exists": (lambda *_: True, bool),
 }
-"""The test of one value, and the allowed types of the operator's argument, by EventBridge's name of the operator."""
+"""The test of one value, and the allowed types of the operator's argument, by EventBridge's name of the operator.
+The test of `exists` is never called: `_matches_item` decides this operator, because it is about a missing value."""
 
 
 def check_pattern(pattern: Any, path: str = "") -> None:
-    """Check a pattern.
+    """Check the syntax of a pattern.
 
     Raises:
         ValueError: the pattern is invalid; the message names the member.

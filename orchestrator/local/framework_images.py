@@ -24,12 +24,14 @@ PYTHON = re.compile(r"(?:^|-)py(\d)(\d*)(?:-|$)")
 
 @dataclass(frozen=True)
 class Framework:
-    """A framework, the job whose image contains it, and the packages in which it may be."""
+    """A framework, and the job whose image contains it."""
 
     name: str
     job: str
     packages: tuple[str, ...]
+    """The names of the framework's package. Each variant of the image contains one of them."""
     repositories: tuple[str, ...]
+    """AWS's repositories with images of the framework."""
 
 
 FRAMEWORKS = (

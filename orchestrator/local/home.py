@@ -50,7 +50,8 @@ ENTRIES = (
     "users",
     "work",
 )
-"""Entries that a home may have. MICROJOBS_HOME may name a folder that also has other files."""
+"""Entries that belong to a home. MICROJOBS_HOME may name a folder that also has other files, and `microjobs clean` must
+not remove those."""
 
 
 CREDENTIAL_VARIABLES = {
@@ -77,8 +78,8 @@ class Home:
         self.objects = root / "objects"
         """Folder for content types, checksums and multipart uploads, which the files of buckets cannot contain."""
         self.work = root / "work"
-        """Folders of running jobs, and of deleted data. They share the buckets' file system, and are removed when the
-        job ends. A starting server removes the rest of both."""
+        """Folders of running jobs and endpoints, on the file system of the buckets. They are removed when the job or
+        the endpoint ends. A starting server removes the folders that an earlier server left."""
         self.environments = root / "environments"
         """Virtual environments of the process runtime, one per lock file of packages."""
         self.packages = root / "packages"

@@ -60,9 +60,9 @@ def find_holder(home: Home) -> int | None:
     return int(pid) if pid.isdigit() and start_time == _read_start_time(int(pid)) else None
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
+def _try_lock(descriptor: int, mode: int) -> bool:
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -67,7 +67,7 @@ def make_mlflow_token(key: str) -> str:
     return hmac.new(key.encode(), b"microjobs mlflow", "sha256").hexdigest()
 
 
-def prove(key: str, home: Path, pid: int, nonce: str, port: str) -> str:
-    """Return the proof for a nonce: a MAC in hexadecimal digits."""
+def prove_identity(key: str, home: Path, pid: int, nonce: str, port: str) -> str:
+    """Return the proof that a process serves a home: a MAC of the nonce, in hexadecimal digits."""
     text = "\n".join(("microjobs server", nonce, port, str(pid), str(home.resolve())))
     return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()

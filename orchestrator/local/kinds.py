@@ -50,10 +50,10 @@ class Lifecycle:
     """The statuses that the server replaces by another status without another request."""
     secondary_statuses: tuple[str, ...] = ()
     """Values of SecondaryStatus that are not also statuses."""
-    is_lasting: bool = False
+    runs_until_deleted: bool = False
     """Whether a resource runs until it is deleted, as an endpoint does. Hosts then also run in `success_status`."""
     other_active_statuses: tuple[str, ...] = ()
-    """Statuses of a lasting resource in which hosts run, besides `success_status`."""
+    """Besides `success_status`, the statuses in which the hosts of such a resource run."""
     transitions: Mapping[str, Collection[str]] = field(default_factory=lambda: JOB_TRANSITIONS)
     """The statuses that may follow each status."""
 
@@ -66,7 +66,7 @@ class Lifecycle:
         """The statuses in which hosts run: a restarted server resumes these resources."""
         return (
             (*self.transitional_statuses, self.success_status, *self.other_active_statuses)
-            if self.is_lasting
+            if self.runs_until_deleted
             else self.transitional_statuses
         )
 

@@ -1,6 +1,6 @@
 """Logs of hosts: one file per log stream, with one record `<milliseconds since 1970> <text>` per line.
 
-The file has every byte that a host printed. A `+` after the time marks a part of a line, which continues in the next
+The file has the bytes that a host printed. A `+` after the time marks a part of a line, which continues in the next
 record of the host. A 0 before the time marks a line that the server wrote itself. A restarted server counts the lines
 of the host in the file, and appends only the host's later lines. Positions in a stream, such as those in page tokens,
 are byte offsets.
@@ -42,7 +42,7 @@ class LogEvent:
     time: int
     """Milliseconds since 1970."""
     text: bytes
-    """All bytes that the host printed."""
+    """The bytes that the host printed, without the newline at the end of the line."""
     start: int
     """The offset of the record in the stream's file."""
     end: int

@@ -11,7 +11,8 @@ PROXIES = ("http", "https", "all", "no")
 """Names of the settings. `http` sets the variables HTTP_PROXY and http_proxy; `no` lists names that need no proxy."""
 PROXY_VARIABLES = frozenset(f"{name}_proxy" for name in PROXIES)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "127.0.0.0/8")
-"""The names of this machine for clients that compare texts, and its networks for clients that support networks."""
+"""Entries of NO_PROXY for this machine: its names for clients that compare texts, and its network for clients that
+support networks."""
 
 CA_BUNDLE_NAME = "ca-bundle.pem"
 """Name of the file with certificates in the contract's root. On AWS, containers have no such file."""

@@ -45,12 +45,12 @@ class Outbox:
     def remove(self, event: StoredEvent) -> None:
         self._database.change("DELETE FROM outbox WHERE number = ?", (event.number,))
 
-    def remove_oldest(self, target: str, limit: int) -> int:
-        """Keep the `limit` latest events of a target; return the number of removed events."""
+    def keep_latest(self, target: str, max_count: int) -> int:
+        """Remove the oldest events of a target, so that `max_count` remain; return the number of removed events."""
         newest_number_query = "SELECT number FROM outbox WHERE target = ? ORDER BY number DESC LIMIT 1 OFFSET ?"
         query = f"DELETE FROM outbox WHERE target = ? AND number <= ({newest_number_query})"  # noqa: S608  constants
         with self._database.transaction() as database:
-            return database.execute(query, (target, target, limit)).rowcount
+            return database.execute(query, (target, target, max_count)).rowcount
 
     def remove_unlisted_targets(self, targets: Collection[str]) -> int:
         """Remove the events of all targets except `targets`; return the number of removed events."""

@@ -25,7 +25,7 @@ def format_name(job: str, variant: str = "cpu") -> str:
 
 
 def find_locked_version(job: str, package: str, variant: str = "cpu") -> str | None:
-    """Return a package's version in the lock of a job; None without the repository, or without the package."""
+    """Return a package's version in the lock of a job; None if the lock is missing or does not have the package."""
     lock = JOBS_FOLDER / job / f"{variant}.lock"
     text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
     match = re.search(rf"^{re.escape(package)}==([^\s+;]+)", text, re.MULTILINE)

@@ -84,7 +84,9 @@ class IndexFile:
     sha256: str = ""
     requires_python: str = ""
     yanked: str | None = None
+    """The reason why the project withdrew the file, which may be empty; None if the file is not withdrawn."""
     has_metadata: bool = False
+    """Whether the index also has the wheel's metadata as a file of its own."""
     metadata_sha256: str = ""
 
 
@@ -228,7 +230,7 @@ def parse_page(content_type: str, body: bytes, url: str) -> Iterator[IndexFile]:
 
 
 def _is_usable(item: IndexFile) -> bool:
-    """Return whether an item's name and hashes are valid. They can be parts of a path in the cache."""
+    """Return whether an item's name and hashes are valid, so that they can be parts of a path in the cache."""
     are_hashes_valid = all(not text or SHA256.fullmatch(text) for text in (item.sha256, item.metadata_sha256))
     return bool(are_hashes_valid and FILE_NAME.fullmatch(item.name) and not item.name.endswith(METADATA_SUFFIX))
 

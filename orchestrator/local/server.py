@@ -29,7 +29,12 @@ from microjobs_orchestrator.local.gateway.origin import ANY_ADDRESS
 from microjobs_orchestrator.local.gateway.packages import make_package_interceptor
 from microjobs_orchestrator.local.gateway.request_state import AnyService, Interceptor
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.identity import get_default_bucket, make_mlflow_token, make_packages_token, prove
+from microjobs_orchestrator.local.identity import (
+    get_default_bucket,
+    make_mlflow_token,
+    make_packages_token,
+    prove_identity,
+)
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
@@ -40,7 +45,7 @@ from microjobs_orchestrator.local.package_index import PackageIndex
 from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
 from microjobs_orchestrator.local.resources.mlflow.connector_finder import make_connector_finder
-from microjobs_orchestrator.local.resources.mlflow.registration import make_register
+from microjobs_orchestrator.local.resources.mlflow.registration import make_registrar
 from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
 from microjobs_orchestrator.local.resources.operations import Operations, list_makers, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
@@ -95,7 +100,7 @@ def serve(
     """Serve until SIGTERM, SIGINT or SIGHUP, then stop all jobs and endpoints.
 
     Args:
-        stops_when_unused: also stop when no process holds a lock on the home's `users` file.
+        stops_when_unused: whether to stop also when no process holds a lock on the home's `users` file.
         choose: returns the runtime; tests replace it.
         announce: called with an address that opens the console once.
 
@@ -158,7 +163,8 @@ def _stop_without_users(home: Home, stop: threading.Event) -> None:
                 break
             time.sleep(POLL_INTERVAL)
         stop.set()
-        threading.Event().wait()  # this process holds the lock until it ends, and the next user then starts a server
+        # this process holds the lock until it ends; then the next user gets the lock, and starts a server
+        threading.Event().wait()
 
 
 def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
@@ -199,19 +205,19 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     context = Context(home, state, store, LogStore(home.logs), metrics, runtime, settings, programs)
     registry = Registry(context)
     scaler = Scaler(context, OperationCaller(context, registry).call)
-    services, kinds = _create_all_services(context, registry, scaler), load_operations(context, registry)
+    services, all_operations = _create_all_services(context, registry, scaler), load_operations(context, registry)
     mlflow = MlflowGateway(
         make_connector_finder(context),
         context.ui_sessions,
         make_mlflow_token(home.server_key()),
         config.region,
-        make_register(context),
+        make_registrar(context),
     )
     interceptors = _create_interceptors(context, registry, services, config, mlflow)
     feed = Feed()
     state.on_change, context.logs.on_line, metrics.on_points = feed.publish, feed.publish_line, feed.publish_points
-    _deliver_events(state, kinds, config, cleanup)
-    registry.recover(list_makers(kinds))
+    _deliver_events(state, all_operations, config, cleanup)
+    registry.recover(list_makers(all_operations))
     cleanup.callback(registry.shut_down)
     cleanup.callback(scaler.close)
     scaler.start()
@@ -228,14 +234,14 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     return port
 
 
-def _deliver_events(state: State, kinds: Sequence[Operations], config: Config, cleanup: ExitStack) -> None:
+def _deliver_events(state: State, all_operations: Sequence[Operations], config: Config, cleanup: ExitStack) -> None:
     """Record events if the configuration has targets, and deliver those that an earlier server has not delivered."""
     targets = read_targets(config.events)
     deliveries = Deliveries(state.outbox, state.queues, targets)
     cleanup.callback(deliveries.close)
     state.publish = Topics(state.outbox, targets, deliveries.notify).publish
     if targets:
-        state.record_events = EventRecorder(kinds, targets, config.region, deliveries.notify).record
+        state.record_events = EventRecorder(all_operations, targets, config.region, deliveries.notify).record
 
 
 def _read_network_settings(config: Config, runtime: Runtime) -> NetworkSettings:
@@ -246,9 +252,13 @@ def _read_network_settings(config: Config, runtime: Runtime) -> NetworkSettings:
 
 
 def create_services(
-    context: Context, registry: Registry, on_scalable_target: Callable[[], None] = lambda: None
+    context: Context, registry: Registry, on_registered_target: Callable[[], None] = lambda: None
 ) -> Mapping[str, Service]:
-    """Return the handlers of all services except S3, by botocore's name of the service."""
+    """Return the handlers of all services except S3, by botocore's name of the service.
+
+    Args:
+        on_registered_target: called after each registration of a scalable target.
+    """
     roles, region = Iam(context.state), context.settings.region
     alarms = AlarmOperations(context.state, context.alarms, region)
     return {
@@ -261,7 +271,7 @@ def create_services(
         "iam": roles.operations(),
         "ecr": Ecr(context.state, region, context.runtime.images).operations(),
         "sqs": Sqs(context.state.queues, context.settings.client_url).operations(),
-        "application-autoscaling": ApplicationAutoScaling(context, on_scalable_target).operations(),
+        "application-autoscaling": ApplicationAutoScaling(context, on_registered_target).operations(),
     }
 
 
@@ -275,10 +285,10 @@ def _create_interceptors(
     home, hosts = context.home, {*MACHINE_NAMES, *config.host_names, context.runtime.machine_address}
     if config.all_addresses:
         hosts.add(ANY_ADDRESS)
-    prover = partial(prove, home.server_key(), home.root, os.getpid())
+    prove = partial(prove_identity, home.server_key(), home.root, os.getpid())
     own_operations = {interruptions.PATH: partial(interruptions.interrupt, registry)}
     forwarder = Forwarder(config.services)
     index = PackageIndex(home.packages)
     index.remove_partial_files()
     packages = make_package_interceptor(index, make_packages_token(home.server_key()))
-    return list_interceptors(home.credentials(), services, hosts, prover, forwarder, own_operations, packages, mlflow)
+    return list_interceptors(home.credentials(), services, hosts, prove, forwarder, own_operations, packages, mlflow)

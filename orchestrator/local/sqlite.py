@@ -11,7 +11,7 @@ Row = tuple[Any, ...]
 
 
 class Database:
-    """One connection for all threads. When the method or the transaction ends, its changes survive a killed server.
+    """One connection for all threads. When a method or a transaction ends, its changes survive a killed server.
 
     A failure of the machine can lose the last changes, but does not damage the file.
 

@@ -280,6 +280,7 @@ class State:
         return sorted(records, key=lambda record: (record.created, record.name))
 
     def _select(self, condition: str, values: Sequence[Any], index: str = "") -> list[Record]:
+        """Return the resources that satisfy a condition. Move rows that cannot be read to the table `broken`."""
         rows = self._connection.execute(
             f"SELECT {_COLUMNS} FROM resources {index} WHERE {condition}",  # noqa: S608  parts are constants above
             tuple(values),
@@ -344,9 +345,10 @@ def _encode(value: Mapping[str, Any]) -> str:
     """Return a value as JSON, without the parts that JSON in UTF-8 cannot represent."""
     try:
         text = json.dumps(value, allow_nan=False)
-    except ValueError:
-        text = _SURROGATE
-    return json.dumps(to_valid_json(dict(value))) if _SURROGATE in text else text
+        is_valid = _SURROGATE not in text
+    except ValueError:  # a number is not finite
+        is_valid = False
+    return text if is_valid else json.dumps(to_valid_json(dict(value)))
 
 
 def _decode(text: str) -> dict[str, Any]:

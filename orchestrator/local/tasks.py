@@ -106,7 +106,7 @@ class _WatchedSocket:
 
 
 class Watcher:
-    """Watches sockets. The module `selectors` does the same, but takes several times as long as `select.epoll`."""
+    """Watches sockets with `select.epoll`. The module `selectors` would do the same, but take several times as long."""
 
     def __init__(self) -> None:
         self._poll: Any = select.epoll() if hasattr(select, "epoll") else _SelectorPoll()
@@ -269,7 +269,7 @@ class Tasks:
                 self._watcher.register(file, *earlier_registration)
             elif event == READ:
                 self._watcher.release(file)
-            else:  # the next event would follow at once
+            else:  # a socket can nearly always be written, so the watcher would report it again and again
                 self._watcher.unregister(file)
 
     def sleep(self, task: Task, deadline: float) -> bool:
@@ -305,7 +305,7 @@ class Tasks:
             self._calls.popleft()()
 
     def close(self) -> None:
-        """Do not resume the tasks that still wait."""
+        """Cancel the calls that have not started, and close the sockets. Tasks that still wait are never resumed."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         for waker in self._wakers:
             waker.close()

@@ -59,7 +59,7 @@ class Follower:
 
     def _check_time(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
         limit = self._backend.max_seconds
-        if kind.lifecycle.is_lasting and display.seconds > limit:
+        if kind.lifecycle.runs_until_deleted and display.seconds > limit:
             raise display.make_failure(name, description[kind.status_member], f"not in service within {limit} s")
 
 

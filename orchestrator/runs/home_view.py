@@ -152,7 +152,9 @@ def _select_rows(database: sqlite3.Connection, kind: Kind, row_filter: Filter) -
 def _find_end_time(kind: Kind, status: str, ended: object, modified: object) -> datetime | None:
     """Return the time of a resource's end: a member of its description or, for an execution, its last change."""
     lifecycle = kind.lifecycle
-    has_ended = not lifecycle.is_lasting and not lifecycle.end_member and status not in lifecycle.transitional_statuses
+    has_ended = (
+        not lifecycle.runs_until_deleted and not lifecycle.end_member and status not in lifecycle.transitional_statuses
+    )
     end_time = modified if has_ended else ended
     return _to_time(end_time) if isinstance(end_time, int | float) and _is_time(end_time) else None
 

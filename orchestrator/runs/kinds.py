@@ -94,7 +94,7 @@ def get_member(members: Members, path: str) -> Any:
 
 
 _KINDS_BY_ARN_TYPE = {
-    kind.arn_type: Kind(**{**vars(kind), "lifecycle": kind.lifecycle or kinds.Lifecycle(is_lasting=True)})
+    kind.arn_type: Kind(**{**vars(kind), "lifecycle": kind.lifecycle or kinds.Lifecycle(runs_until_deleted=True)})
     for kind in kinds.load_kinds()
 }
 
@@ -108,7 +108,7 @@ def list_owned_kinds(kind: Kind) -> list[Kind]:
     return [
         replace(item, logs=kinds.LogNames(item.logs.group, kind.owned_prefix))
         for item in owned
-        if item.logs is not None and not item.lifecycle.is_lasting and not item.has_trials
+        if item.logs is not None and not item.lifecycle.runs_until_deleted and not item.has_trials
     ]
 
 

@@ -200,7 +200,7 @@ def run_example(local: LocalServer, kind: Kind, name: str) -> dict[str, Any]:
             seconds=270,  # the installation of MLflow's packages is slow if other tests run
         )
         assert description[kind.status_member] == lifecycle.success_status, description
-        if lifecycle.is_lasting:
+        if lifecycle.runs_until_deleted:
             call(local, kind, "Delete", name)
     streams = local.read_log_streams(kind.log_group(name), kind.log_prefix(name)) if kind.logs else {}
     lines = {stream: [NOISE.sub("", line) for line in lines] for stream, lines in streams.items()}

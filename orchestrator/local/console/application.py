@@ -181,7 +181,6 @@ def _describe_lifecycle(kind: Kind) -> dict[str, Any] | None:
         "successStatus": lifecycle.success_status,
         "transitionalStatuses": list(lifecycle.transitional_statuses),
         "activeStatuses": list(lifecycle.active_statuses),
-        "isLasting": lifecycle.is_lasting,
         "startMember": lifecycle.start_member,
         "endMember": lifecycle.end_member,
     }

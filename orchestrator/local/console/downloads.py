@@ -89,7 +89,7 @@ def make_attachment(content: Iterable[bytes], name: str, content_type: str) -> R
 
 
 def _read_lines(stream: LogStream) -> Iterator[bytes]:
-    """Yield all output of a host, in blocks."""
+    """Yield all lines of a log stream, in blocks."""
     block = bytearray()
     for event in stream.events():
         block += event.text + (b"\n" if event.is_whole else b"")

@@ -66,7 +66,7 @@ class Delivery:
 
     def _find_next(self) -> StoredEvent | None:
         """Remove the oldest events if there are too many, and return the oldest remaining event."""
-        if removed := self._outbox.remove_oldest(self._target.key, MAX_PENDING):
+        if removed := self._outbox.keep_latest(self._target.key, MAX_PENDING):
             logger.error(
                 "%s has too many undelivered events: the %d oldest ones are lost", self._target.description, removed
             )

@@ -58,7 +58,7 @@ def make_detail(
     """
     shape = load_operation_model("sagemaker", f"Describe{kind.noun}").output_shape
     detail = dict(convert_times(shape, describe_response)) if shape else {}
-    if kind.lifecycle and kind.lifecycle.is_lasting and kind.status_member in detail:
+    if kind.lifecycle and kind.lifecycle.runs_until_deleted and kind.status_member in detail:
         detail[kind.status_member] = re.sub("(?<=[a-z])(?=[A-Z])", "_", detail[kind.status_member]).upper()
     if kind.lifecycle is None and before is not None and after is not None:
         detail[f"Updated{kind.noun}Fields"] = list_changes(before.description, after.description)

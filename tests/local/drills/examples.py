@@ -39,7 +39,7 @@ class Examples:
             description = self._wait_for_stable_status(kind, lifecycle, name)
             status = description[kind.status_member]
             assert status == lifecycle.success_status or description["FailureReason"], description
-            if lifecycle.is_lasting:
+            if lifecycle.runs_until_deleted:
                 call(self._local, kind, "Delete", name)
                 wait_until(partial(self._exists, kind, name), lambda exists: not exists)
 

@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.resources.mlflow.connector_finder import make_connector_finder
-from microjobs_orchestrator.local.resources.mlflow.registration import make_register
+from microjobs_orchestrator.local.resources.mlflow.registration import make_registrar
 from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -106,7 +106,7 @@ def run_gateway(mlflow: Mlflow) -> Iterator[int]:
     """Serve the operations and the MLflow servers on a port; yield the port."""
     context = mlflow.parts.context
     find, region = make_connector_finder(context), context.settings.region
-    gateway = MlflowGateway(find, context.ui_sessions, TOKEN, region, make_register(context))
+    gateway = MlflowGateway(find, context.ui_sessions, TOKEN, region, make_registrar(context))
     services = {"sagemaker": mlflow.operations}
     hosts = ("localhost", "127.0.0.1")
     interceptors = list_interceptors(

@@ -134,7 +134,7 @@ def test_proof_depends_on_each_argument(tmp_path: Path) -> None:
         {"nonce": "1" * 64},
         {"port": "2"},
     ]
-    assert len({identity.prove(**arguments | change) for change in [{}, *changes]}) == len(changes) + 1
+    assert len({identity.prove_identity(**arguments | change) for change in [{}, *changes]}) == len(changes) + 1
 
 
 @pytest.mark.parametrize("nonce", ["", "0", "0" * 63, "0" * 65, "G" * 64, "0" * 63 + "%0A"])

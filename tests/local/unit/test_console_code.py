@@ -84,7 +84,7 @@ def test_sdk_v2_sends_requests_that_its_classes_cannot_express_with_its_client(
 def test_sdk_v3_names_members_that_its_classes_lack() -> None:
     specification = {"Containers": [{"Image": "image"}]}
     text = format_sdk_v3([CreateRequest(MODEL_PACKAGE, {"InferenceSpecification": specification})])
-    assert "# The resource classes of the SDK have no InferenceSpecification.\n" in text
+    assert "# The resource classes of the SDK do not support InferenceSpecification.\n" in text
     assert "session.sagemaker_client.create_model_package(" in text
 
 

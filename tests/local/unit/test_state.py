@@ -96,7 +96,7 @@ def test_impossible_transition_raises_and_changes_nothing(state: State, kind: Ki
 
 @pytest.mark.parametrize(
     "kind",
-    [kind for kind in load_kinds() if kind.lifecycle and not kind.lifecycle.is_lasting],
+    [kind for kind in load_kinds() if kind.lifecycle and not kind.lifecycle.runs_until_deleted],
     ids=lambda kind: kind.arn_type,
 )
 @pytest.mark.parametrize("old_status", ["Completed", "Failed", "Stopped"])

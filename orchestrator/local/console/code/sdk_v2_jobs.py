@@ -45,17 +45,22 @@ TRAINING_INPUT = CallSource(
 
 
 def make_estimator(
-    prefix: str, resources: str, hyperparameters: str, more_arguments: Mapping[str, ArgumentSource]
+    *,
+    prefix: str,
+    resources_member: str,
+    hyperparameters_member: str,
+    more_arguments: Mapping[str, ArgumentSource],
 ) -> CallSource:
     """Return the call that creates the estimator for a training job, or for the training jobs of a tuning job.
 
     Args:
-        prefix: the path of the structure that contains all other members, with a dot; empty for the request.
-        resources: the name of the structure with the instances.
-        hyperparameters: the name of the member with the hyperparameters.
+        prefix: the path of the structure that contains all other members, with a dot at its end; empty if these are
+            members of the request itself.
+        resources_member: the name of the structure with the instances.
+        hyperparameters_member: the name of the member with the hyperparameters.
         more_arguments: further arguments of the call.
     """
-    resources = f"{prefix}{resources}."
+    resources_prefix = f"{prefix}{resources_member}."
     return CallSource(
         "Estimator",
         {
@@ -64,7 +69,7 @@ def make_estimator(
                 image_uri="AlgorithmSpecification.TrainingImage",
                 role="RoleArn",
                 input_mode="AlgorithmSpecification.TrainingInputMode",
-                hyperparameters=hyperparameters,
+                hyperparameters=hyperparameters_member,
                 output_path="OutputDataConfig.S3OutputPath",
                 output_kms_key="OutputDataConfig.KmsKeyId",
                 max_run="StoppingCondition.MaxRuntimeInSeconds",
@@ -80,7 +85,7 @@ def make_estimator(
                 encrypt_inter_container_traffic="EnableInterContainerTrafficEncryption",
             ),
             **map_members(
-                resources,
+                resources_prefix,
                 instance_count="InstanceCount",
                 instance_type="InstanceType",
                 volume_size="VolumeSizeInGB",
@@ -94,7 +99,7 @@ def make_estimator(
         required_members=(
             f"{prefix}AlgorithmSpecification.TrainingInputMode",
             f"{prefix}StoppingCondition.MaxRuntimeInSeconds",
-            f"{resources}VolumeSizeInGB",
+            f"{resources_prefix}VolumeSizeInGB",
         ),
     )
 
@@ -104,10 +109,10 @@ TRAINING = Program(
         (
             "estimator",
             make_estimator(
-                "",
-                "ResourceConfig",
-                "HyperParameters",
-                {
+                prefix="",
+                resources_member="ResourceConfig",
+                hyperparameters_member="HyperParameters",
+                more_arguments={
                     **map_members(
                         "AlgorithmSpecification.",
                         container_entry_point="ContainerEntrypoint",

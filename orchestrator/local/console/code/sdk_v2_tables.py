@@ -87,7 +87,12 @@ TUNING = Program(
     (
         (
             "estimator",
-            make_estimator(DEFINITION_PREFIX, "HyperParameterTuningResourceConfig", "StaticHyperParameters", {}),
+            make_estimator(
+                prefix=DEFINITION_PREFIX,
+                resources_member="HyperParameterTuningResourceConfig",
+                hyperparameters_member="StaticHyperParameters",
+                more_arguments={},
+            ),
         ),
         ("tuner", TUNER),
         (

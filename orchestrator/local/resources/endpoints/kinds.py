@@ -48,7 +48,7 @@ ENDPOINT = Kind(
             EndpointStatus.SYSTEM_UPDATING,
             EndpointStatus.DELETING,
         ),
-        is_lasting=True,
+        runs_until_deleted=True,
         transitions={
             EndpointStatus.CREATING: _USED_STATUSES,
             EndpointStatus.UPDATING: _USED_STATUSES,

@@ -28,7 +28,7 @@ INFERENCE_COMPONENT = Kind(
         first_status=InferenceComponentStatus.CREATING,
         success_status=InferenceComponentStatus.IN_SERVICE,
         transitional_statuses=(*_CREATING_OR_UPDATING, InferenceComponentStatus.DELETING),
-        is_lasting=True,
+        runs_until_deleted=True,
         transitions={
             InferenceComponentStatus.CREATING: _ALL_STATUSES,
             InferenceComponentStatus.UPDATING: _ALL_STATUSES,

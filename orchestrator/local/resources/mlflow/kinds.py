@@ -65,7 +65,7 @@ MLFLOW_TRACKING_SERVER = Kind(
         first_status=S.CREATING,
         success_status=S.CREATED,
         transitional_statuses=(S.CREATING, S.UPDATING, S.DELETING, S.STOPPING, S.STARTING),
-        is_lasting=True,
+        runs_until_deleted=True,
         other_active_statuses=(S.UPDATED, S.STARTED),
         transitions=SERVER_TRANSITIONS,
     ),
@@ -88,7 +88,7 @@ MLFLOW_APP = Kind(
         first_status=S.CREATING,
         success_status=S.CREATED,
         transitional_statuses=(S.CREATING, S.UPDATING, S.DELETING),
-        is_lasting=True,
+        runs_until_deleted=True,
         other_active_statuses=(S.UPDATED,),
         transitions={
             status: tuple(next_status for next_status in next_statuses if next_status in APP_STATUSES)

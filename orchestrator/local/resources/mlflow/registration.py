@@ -27,7 +27,7 @@ Register = Callable[[str, bytes], None]
 """A function that takes the ARN of an MLflow server, and the body of its response to a request for `PATH`."""
 
 
-def make_register(context: Context) -> Register:
+def make_registrar(context: Context) -> Register:
     """Return a function that registers a new version of a model, if the settings of the MLflow server require this.
 
     The function only logs errors, because MLflow has already created the version.

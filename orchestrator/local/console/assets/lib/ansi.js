@@ -21,7 +21,7 @@ export function renderAnsi(line) {
 
 function makeSpan(text, { flags, color, background }) {
   if (!flags.size && !color && !background) return text;
-  const classes = [...flags, color?.name && `fg-${color.name}`, background?.name && `bg-${background.name}`];
+  const classes = [...flags, color?.number && `fg-${color.number}`, background?.number && `bg-${background.number}`];
   const style = { color: color?.rgb, backgroundColor: background?.rgb };
   return html`<span class=${classes.filter(Boolean).join(" ")} style=${style}>${text}</span>`;
 }
@@ -48,16 +48,16 @@ function applyCode(code, state) {
 
 /** Codes 30 to 37 and 90 to 97 are text colours, 40 to 47 and 100 to 107 backgrounds. */
 function applyBasicColor(code, state) {
-  const [tens, name] = [Math.floor(code / 10), code % 10];
-  if (name > 7) return;
-  if (tens === 3 || tens === 9) state.color = { name: tens === 9 ? name + 8 : name };
-  if (tens === 4 || tens === 10) state.background = { name: tens === 10 ? name + 8 : name };
+  const [tens, number] = [Math.floor(code / 10), code % 10];
+  if (number > 7) return;
+  if (tens === 3 || tens === 9) state.color = { number: tens === 9 ? number + 8 : number };
+  if (tens === 4 || tens === 10) state.background = { number: tens === 10 ? number + 8 : number };
 }
 
 /** Return a colour of the palettes with 256 or 16 million colours, and the number of codes that describe it. */
-function readColor([kind, first, second, third]) {
-  if (kind === 2) return [makeRgb(first, second, third), 4];
-  if (first < 16) return [{ name: first }, 2];
+function readColor([palette, first, second, third]) {
+  if (palette === 2) return [makeRgb(first, second, third), 4]; // 16 million colours
+  if (first < 16) return [{ number: first }, 2];
   if (first >= 232) return [makeRgb(...Array(3).fill(8 + (first - 232) * 10)), 2];
   const cube = first - 16;
   return [makeRgb(...[cube / 36, (cube / 6) % 6, cube % 6].map((level) => LEVELS[Math.floor(level)])), 2];

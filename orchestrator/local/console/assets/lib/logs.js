@@ -42,8 +42,8 @@ function describe(stream, prefix) {
   return { name: stream.logStreamName, host: stream.logStreamName.slice(prefix.length), firstTime, lastTime };
 }
 
-/** Read lines from a position: `f/<offset>` forward, `b/<offset>` backward, or from the end without a position. Return
- * `{lines, before, after}`, with the positions from which the neighbouring lines can be read. */
+/** Read lines: after the position `f/<offset>`, before the position `b/<offset>`, or the last lines if there is no
+ * position. Return `{lines, before, after}`, with the positions from which the neighbouring lines can be read. */
 export async function readLines(group, stream, position, limit, signal) {
   const members = { logGroupName: group, logStreamName: stream, limit, ...(position && { nextToken: position }) };
   const answer = await call("logs", "GetLogEvents", members, { signal });
