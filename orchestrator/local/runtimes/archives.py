@@ -33,8 +33,8 @@ ZEROS = bytes(BLOCK_BYTES)
 ARTIFACT_UPLOAD = "Artifact upload"
 """SageMaker's name for the copy of a job's files, at the beginning of error messages."""
 MAX_ENGINE_PATH_BYTES = 4095 - 256
-"""Maximum bytes of a path in a container: the system's limit for a path, less a slash and the longest name. The engine
-does not find all items of a folder with a longer path."""
+"""Length of the longest path that is copied: the system's limit for a path, less a slash and the longest name. A folder
+with a longer path may contain items whose paths exceed the system's limit, and the engine silently omits those."""
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def pack(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
                 for folder in reversed(PurePosixPath(target).parents[:-1]):
                     info = tarfile.TarInfo(str(folder).lstrip("/"))
                     info.type = tarfile.DIRTYPE
-                    archive.addfile(_make_root_owned(info))
+                    archive.addfile(_normalize_owner_and_mode(info))
                 _add(archive, source, target.lstrip("/"))
         file.seek(0)
         yield file
@@ -57,25 +57,25 @@ def pack_empty_file(path: str) -> bytes:
     at this path with the file."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
-        archive.addfile(_make_root_owned(tarfile.TarInfo(path.lstrip("/"))))
+        archive.addfile(_normalize_owner_and_mode(tarfile.TarInfo(path.lstrip("/"))))
     return file.getvalue()
 
 
 def _add(archive: tarfile.TarFile, source: Path, target: str) -> None:
     """Add a tree of any depth. A link to a file becomes a file; other links are left out."""
-    archive.addfile(_make_root_owned(archive.gettarinfo(source, target)))
+    archive.addfile(_normalize_owner_and_mode(archive.gettarinfo(source, target)))
     for item in walk(source):
         path = source / item.name
         if item.type is FileType.FILE or path.is_file():
             with path.open("rb") as file:
                 archive.addfile(
-                    _make_root_owned(archive.gettarinfo(arcname=f"{target}/{item.name}", fileobj=file)), file
+                    _normalize_owner_and_mode(archive.gettarinfo(arcname=f"{target}/{item.name}", fileobj=file)), file
                 )
         elif item.type is FileType.FOLDER:
-            archive.addfile(_make_root_owned(archive.gettarinfo(path, f"{target}/{item.name}")))
+            archive.addfile(_normalize_owner_and_mode(archive.gettarinfo(path, f"{target}/{item.name}")))
 
 
-def _make_root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
+def _normalize_owner_and_mode(info: tarfile.TarInfo) -> tarfile.TarInfo:
     info.uid = info.gid = 0
     info.uname = info.gname = "root"
     info.mode = 0o755 if info.isdir() else 0o644 | (info.mode & 0o111)
@@ -93,10 +93,10 @@ def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
     with tarfile.open(fileobj=cast("Any", _ChunkReader(chunks)), mode="r|") as archive:
         for member in archive:
             vars(archive)["members"].clear()  # this saves memory, because tarfile would keep all members
-            root, _, name_in_root = member.name.rstrip("/").partition("/")
-            _check_length(top, name_in_root)
-            name = name_in_root or root
-            if (not name_in_root and member.isdir()) or not is_valid_name(name):
+            top_name, _, name_below_top = member.name.rstrip("/").partition("/")
+            _check_length(top, name_below_top)
+            name = name_below_top or top_name
+            if (not name_below_top and member.isdir()) or not is_valid_name(name):
                 continue
             if name in tree or not _add_parents(tree, name):
                 logger.warning(
@@ -104,8 +104,8 @@ def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
                     escape_bytes(name),
                 )
                 continue
-            if member.islnk():  # the target's name begins with the same folder
-                member.linkname = member.linkname.removeprefix(root + "/")
+            if member.islnk():  # the target's name begins with the same folder, but the tree's names do not
+                member.linkname = member.linkname.removeprefix(top_name + "/")
             entry = _extract(archive, member, name, tree, target / str(len(tree)), space)
             if entry is not None:
                 tree[name] = entry
@@ -133,7 +133,7 @@ def _check_length(top: str, name: str) -> None:
 
 
 def _extract(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, tree: Tree, content: Path, space: FreeSpace
+    archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, tree: Tree, content_file: Path, space: FreeSpace
 ) -> TreeEntry | None:
     """Write the content of a member to a file, and return its entry; None, with a warning, if it is left out."""
     if member.isdir():
@@ -141,17 +141,17 @@ def _extract(
     if member.issym():
         return make_link_entry(name, member.linkname)
     if member.islnk():
-        return _make_hard_link_entry(name, member.linkname, tree, content)
+        return _make_hard_link_entry(name, member.linkname, tree, content_file)
     source = archive.extractfile(member) if member.isfile() else None
     if source is None:
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(name))
         return None
     space.reserve(name, member.size)
-    _write(source, content)
-    return TreeEntry(FileType.FILE, member.mode, member.mtime, member.size, content)
+    _write(source, content_file)
+    return TreeEntry(FileType.FILE, member.mode, member.mtime, member.size, content_file)
 
 
-def _make_hard_link_entry(name: str, target: str, tree: Tree, content: Path) -> TreeEntry | None:
+def _make_hard_link_entry(name: str, target: str, tree: Tree, content_file: Path) -> TreeEntry | None:
     target_entry = tree.get(target)
     if target_entry is None or target_entry.type is FileType.FOLDER:
         logger.warning(
@@ -160,8 +160,8 @@ def _make_hard_link_entry(name: str, target: str, tree: Tree, content: Path) -> 
         return None
     if target_entry.content is None:
         return make_link_entry(name, target_entry.target)
-    content.hardlink_to(target_entry.content)
-    return replace(target_entry, content=content)
+    content_file.hardlink_to(target_entry.content)
+    return replace(target_entry, content=content_file)
 
 
 def _write(source: IO[bytes], path: Path) -> None:

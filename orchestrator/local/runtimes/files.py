@@ -129,7 +129,7 @@ def _list_items(source: Path, *, make_readable: bool) -> Iterator[FolderItem]:
         os.close(folder)
 
 
-def _collect_item(item: FolderItem, content: Path, space: FreeSpace, *, link: bool) -> TreeEntry | None:
+def _collect_item(item: FolderItem, content_file: Path, space: FreeSpace, *, link: bool) -> TreeEntry | None:
     if item.type is FileType.FOLDER:
         return TreeEntry(FileType.FOLDER, stat.S_IMODE(item.status.st_mode), item.status.st_mtime)
     if item.type is FileType.LINK:
@@ -137,16 +137,17 @@ def _collect_item(item: FolderItem, content: Path, space: FreeSpace, *, link: bo
     if item.type is not FileType.FILE:
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(item.name))
         return None
-    is_linked = link and _make_hard_link(item, content)
+    is_linked = link and _make_hard_link(item, content_file)
     space.reserve(item.name, item.status.st_size, item.status.st_blocks * 512 if is_linked else 0)
     if not is_linked:
-        _copy_item(item, content)
-    return TreeEntry.from_status(item.status, content)
+        _copy_item(item, content_file)
+    return TreeEntry.from_status(item.status, content_file)
 
 
-def _make_hard_link(item: FolderItem, content: Path) -> bool:
+def _make_hard_link(item: FolderItem, target: Path) -> bool:
+    """Make a hard link to an item. Return False if this is impossible, so that the item must be copied."""
     try:
-        os.link(item.base_name, content, src_dir_fd=item.folder_descriptor, follow_symlinks=False)
+        os.link(item.base_name, target, src_dir_fd=item.folder_descriptor, follow_symlinks=False)
     except FileNotFoundError:
         raise
     except OSError:  # the files are on different file systems

@@ -83,15 +83,21 @@ def wheel(tmp_path: Path, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_image_name_selects_the_job(image: str, shared_workspace: Path) -> None:
     jobs = shared_workspace / "repository" / "containers"
-    assert Environments(shared_workspace / "environments", jobs).ensure(image).job == jobs / "tiny"
+    assert Environments(shared_workspace / "environments", jobs).ensure(image).lock_folder == jobs / "tiny"
 
 
-@pytest.mark.parametrize("image", ["sagemaker-scikit-learn:1.2-1", "bin", ".", "", "microjobs/tiny:dev-cuda"])
+@pytest.mark.parametrize("image", ["sagemaker-scikit-learn:1.2-1", "bin", ".", ""])
 def test_unknown_image_raises_with_the_available_jobs(image: str, environments: Environments) -> None:
     with pytest.raises(
         CannotRunError, match=rf"^image {re.escape(image)} is not a job of this repository \(tiny\).*Docker"
     ):
         environments.ensure(image)
+
+
+def test_missing_variant_raises(environments: Environments) -> None:
+    message = "^image microjobs/tiny:dev-cuda cannot be used: the job tiny has no cuda.lock; use another tag"
+    with pytest.raises(CannotRunError, match=message):
+        environments.ensure("microjobs/tiny:dev-cuda")
 
 
 def test_framework_image_error_names_the_option(environments: Environments) -> None:

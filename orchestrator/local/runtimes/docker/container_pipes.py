@@ -132,7 +132,8 @@ def end_input(stream: socket.socket) -> None:
 def close_exec(connection: Any) -> None:
     """Close a connection of docker-py's `exec_start`: a file for reading, or a socket over TLS.
 
-    The file's socket, or the file that reads the socket, would stay open until Python collects garbage.
+    Also close the socket of the file, or the response that reads from the TLS socket. They would otherwise stay open
+    until Python collects garbage.
     """
     for part in (getattr(connection, "_response", None), getattr(connection, "_sock", None), connection):
         if part is not None:

@@ -78,8 +78,8 @@ class Networks:
                 options["extra_hosts"] = addresses = choose_addresses(network, [peer.name for peer in plan.hosts])
                 endpoints[network.name] = make_endpoint(aliases=[host.name], ipv4_address=addresses[host.name])
             if self._is_podman and not plan.isolated and machine_name != LOOPBACK:
-                # This machine has the address of the default bridge, which exists only while a container uses the
-                # bridge.
+                # Hosts reach this machine at the address of the default bridge. The address exists only while a
+                # container uses the bridge, so the container joins the bridge, too.
                 endpoints[PODMAN_NETWORK] = make_endpoint()
             options |= {"network": network.name, "networking_config": endpoints}
         return options

@@ -40,6 +40,7 @@ class LoginSource:
     """A source of logins."""
 
     name: str
+    """The words for the source in error messages, such as `without a login`."""
     log_in: Callable[[], RegistryLogin | None]
     """Returns None if the source has no login for the registry. It raises one of `PULL_ERRORS` if it fails."""
 

@@ -132,7 +132,8 @@ class DockerRuntime:
                 raise MachineFailedError(f"{plan.name} could not be started: {error}") from error
             except NameConflictError as error:
                 # If a connection breaks, the engine still completes the request, perhaps after the plan was removed.
-                # The objects of this earlier try have the names of the new ones: `_start_all` has removed them again.
+                # The objects of that request have the names of the new objects. `_start_all` has removed the old
+                # objects, so the next attempt can succeed.
                 if time.monotonic() > deadline:
                     raise CannotRunError(str(error)) from error
                 time.sleep(RETRY_DELAY)

@@ -46,15 +46,15 @@ def _find_program(name: str, environment: Environment, layout: Layout) -> str:
     program = program or (shutil.which(command_name) if command_name in SHELLS else None)
     if program is None:
         raise CannotRunError(
-            f"entry point {name!r} is not in the environment of {environment.job.name}: without an engine, only "
-            "python, sh, bash and the commands of its packages run; start Docker for others"
+            f"entry point {name!r} is not in the environment of {environment.lock_folder.name}: without an engine, "
+            "only python, sh, bash and the commands of its packages run; start Docker for others"
         )
     return program
 
 
 def make_search_path(environment: Environment) -> str:
     """Return the PATH of a host. The folder `fallback` hides a pip that would install packages for all jobs."""
-    containers_folder = environment.job.parent
+    containers_folder = environment.lock_folder.parent
     if environment.base is None:
         return f"{containers_folder / 'bin'}:{containers_folder / 'fallback'}:{environment.bin}"
     return f"{containers_folder / 'bin'}:{environment.bin}:{containers_folder / 'fallback'}:{environment.base / 'bin'}"

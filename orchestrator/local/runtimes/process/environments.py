@@ -41,10 +41,12 @@ MAX_UNUSED_SECONDS = 7 * 86_400.0
 
 @dataclass(frozen=True)
 class Environment:
-    """A job's folder and its virtual environment."""
+    """A virtual environment, and the folder of its lock file."""
 
-    job: Path
+    lock_folder: Path
+    """The folder of a ready-made job, or of another program whose lock file is not in a job's folder."""
     folder: Path
+    """The virtual environment."""
     base: Path | None = None
     """The folder of another environment whose packages this environment can import; None if it has all packages
     itself."""
@@ -67,13 +69,13 @@ class Environment:
         if not (packages / "pip").is_dir():
             return self
         python = layered_environment.create(folder, [str(packages)])
-        # The pip programs of the extended environment would install packages into that environment. -P ignores the
-        # current folder.
+        # The `pip` of the base environment would install packages into the base environment, so write programs that
+        # install into this environment. -P ignores the current folder.
         for name in ("pip", "pip3"):
             program = folder / "bin" / name
             program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} -P -m pip "$@"\n', encoding="utf-8")
             program.chmod(0o755)
-        return Environment(self.job, folder, self.folder)
+        return Environment(self.lock_folder, folder, self.folder)
 
 
 class Environments:
@@ -96,19 +98,19 @@ class Environments:
         _add_shared_code(environment.folder)
         return environment
 
-    def ensure_locked(self, name: str, lock: Path) -> Environment:
+    def ensure_from_lock_file(self, name: str, lock: Path) -> Environment:
         """Return an environment with the packages of one lock file, for a program that is not a job.
 
         Raise CannotRunError if it cannot be made.
         """
         return self._ensure(lock.parent, name, merge_locks(lock.read_text(encoding="utf-8")))
 
-    def _ensure(self, job: Path, name: str, package_list: str) -> Environment:
-        environment = Environment(job, self._folder / f"{name}-{_hash_contents(package_list)}")
+    def _ensure(self, lock_folder: Path, name: str, package_list: str) -> Environment:
+        environment = Environment(lock_folder, self._folder / f"{name}-{_hash_contents(package_list)}")
         self._folder.mkdir(parents=True, exist_ok=True)
-        with hold_file_lock(environment.folder.with_suffix(".lock")) as lock_file:
+        with hold_file_lock(environment.folder.with_suffix(".lock")) as lock_descriptor:
             if not (environment.folder / COMPLETE_MARKER).exists():
-                self._make(environment, package_list, lock_file)
+                self._make(environment, package_list, lock_descriptor)
             (environment.folder / COMPLETE_MARKER).touch()  # the time of this file is the time of the last use
         return environment
 
@@ -116,8 +118,8 @@ class Environments:
         """Remove incomplete environments, and old environments whose lock file has changed. Call this while no host
         runs.
 
-        A killed server leaves incomplete environments. Its installers have ended together with the server. An
-        environment whose lock is held is being made.
+        An incomplete environment whose lock is held is being made, so it stays. The lock of an environment that a
+        killed server left incomplete is free, because the installers of that server have ended with it.
         """
         folders = [path for path in self._folder.glob("*") if path.is_dir()]
         replaced_folders = set(_list_replaced_folders(folders))
@@ -130,12 +132,13 @@ class Environments:
         name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
         lock = self._jobs / name / ("cuda.lock" if tag.endswith("-cuda") else "cpu.lock")
         jobs = sorted(path.parent.name for path in self._jobs.glob("*/image.yml"))
-        if name not in jobs or not lock.is_file():
-            variant = f" or has no {lock.name}" if name in jobs else ""
+        if name not in jobs:
             raise CannotRunError(
-                f"image {image} is not a job of this repository ({', '.join(jobs)}){variant}: without an engine, only "
-                f"these jobs run; {framework_images.format_hint(image)}use one of them (--image-alias), or start Docker"
+                f"image {image} is not a job of this repository ({', '.join(jobs)}): without an engine, only these "
+                f"jobs run; {framework_images.format_hint(image)}use one of them (--image-alias), or start Docker"
             )
+        if not lock.is_file():
+            raise CannotRunError(f"image {image} cannot be used: the job {name} has no {lock.name}; use another tag")
         return lock
 
     def _check_lock(self, lock: Path) -> None:
@@ -143,7 +146,7 @@ class Environments:
             if source.is_file() and (reason := locks.reason_if_stale(source)):
                 raise CannotRunError(reason)
 
-    def _make(self, environment: Environment, package_list: str, lock_file: int) -> None:
+    def _make(self, environment: Environment, package_list: str, lock_descriptor: int) -> None:
         folder, started = environment.folder, time.monotonic()
         trees.remove(folder)  # an earlier attempt may have been killed
         folder.mkdir()
@@ -151,7 +154,7 @@ class Environments:
         logger.info("making the environment %s", folder.name)
         try:
             for command in installer.make_commands(folder, package_list):
-                self._run(command, installer, package_list, folder, lock_file)
+                self._run(command, installer, package_list, folder, lock_descriptor)
             trees.remove(folder / INSTALLER_FOLDER)
         except BaseException:
             trees.remove(folder)
@@ -159,14 +162,14 @@ class Environments:
         logger.info("made the environment %s in %.0f s", folder.name, time.monotonic() - started)
 
     def _run(
-        self, command: Sequence[str], installer: Installer, package_list: str, folder: Path, lock_file: int
+        self, command: Sequence[str], installer: Installer, package_list: str, folder: Path, lock_descriptor: int
     ) -> None:
         log, lines = folder / "install.log", list[str]()
         with self._lock:
             if self._is_closed:
                 raise MachineFailedError("the server is stopping")
             process = ManagedProcess(
-                command, installer.make_environment(package_list), log, inherited_files=[lock_file]
+                command, installer.make_environment(package_list), log, inherited_files=[lock_descriptor]
             )
             self._installer_processes.add(process)
         try:

@@ -94,7 +94,8 @@ class Installer:
         install = ["pip", "install", "--python", python, "--no-deps", *options, "--requirement", str(file)]
         for name in SOURCE_ONLY:
             install += ["--no-binary", name]
-        # uv stores the packages that it builds, by their settings. Other environments need the compiled module.
+        # uv caches the packages that it builds, by their settings. Without a setting of its own, the package with the
+        # empty module would also be installed into the user's other environments, which need the compiled module.
         install += ["--config-settings", "compiler=empty-module"]
         make = [*venv, "--without-pip", str(folder)]
         if self.uv is not None:

@@ -290,9 +290,10 @@ def _mount_entries(original: Path, copy: Path) -> None:
         _mount(str(entry), str(target), None, _MS_BIND | _MS_REC)
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
+def _mount(source: str, target: str, file_system: str | None, flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    _check(libc.mount(source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), None))
+    file_system_name = file_system and file_system.encode()
+    _check(libc.mount(source.encode(), target.encode(), file_system_name, ctypes.c_ulong(flags), None))
 
 
 def _check(result: int) -> None:

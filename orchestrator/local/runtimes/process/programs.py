@@ -22,7 +22,7 @@ class LockedPrograms:
     ) -> Program:
         if sys.platform != "linux":
             raise CannotRunError(f"{name} runs on Linux only, not on {sys.platform}: use the image of the server")
-        environment = self._environments.ensure_locked(name, lock)
+        environment = self._environments.ensure_from_lock_file(name, lock)
         inherited_variables = select_inherited_variables()
         search_path = f"{environment.bin}:{inherited_variables.get('PATH', os.defpath)}"
         try:

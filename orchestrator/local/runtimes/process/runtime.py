@@ -129,7 +129,7 @@ class ProcessRuntime:
             environment = environment.extend(folder / "environment")
         command = commands.make_command_line(host, environment, layout)
         _write_files(host, layout)
-        with hold_file_lock(folder / LOCK_FILE) as lock:
+        with hold_file_lock(folder / LOCK_FILE) as lock_descriptor:
             process = ManagedProcess(
                 command,
                 _make_variables(host, environment, layout, network),
@@ -137,9 +137,9 @@ class ProcessRuntime:
                 scratch=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host.port else ())),
                 cpus=self._choose_cpus(host),
                 root=layout.root,
-                inherited_files=(lock, *(port_socket.fileno() for port_socket in port_sockets)),
+                inherited_files=(lock_descriptor, *(port_socket.fileno() for port_socket in port_sockets)),
             )
-            os.write(lock, b"%d" % process.pid)
+            os.write(lock_descriptor, b"%d" % process.pid)
         return ProcessHost(host.name, process, layout, select_gpus(host))
 
     def _choose_cpus(self, host: HostPlan) -> Sequence[int]:
@@ -154,7 +154,8 @@ class ProcessRuntime:
         return sorted(all_cpus[(first + index) % len(all_cpus)] for index in range(count))
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
-        """Wait until an earlier server's hosts have ended, and remove their folders; return no hosts."""
+        """Wait until an earlier server's hosts have ended, and remove their folders and unused environments. Return no
+        hosts, because none outlives its server."""
         self._environments.clean()
         for folder in self._work.glob("*"):
             if folder.name not in {self._get_folder(name).name for name in self._hosts}:
@@ -228,9 +229,9 @@ def _wait_for_end(lock: Path) -> None:
             time.sleep(POLL_INTERVAL)
 
 
-def _is_free(lock: int) -> bool:
+def _is_free(lock_descriptor: int) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -248,7 +249,7 @@ def _make_variables(host: HostPlan, environment: Environment, layout: Layout, ne
         "PATH": f"{commands.make_search_path(environment)}:{inherited.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         **variables,
-        JOB_VARIABLE: str(environment.job),
+        JOB_VARIABLE: str(environment.lock_folder),
         PYTHON_VARIABLE: str(environment.python),
         BASE_DIR: str(layout.root),
         **network.variables(),
