@@ -13,13 +13,13 @@ import { html, useState } from "../lib/ui.js";
 
 export function Page({ params }) {
   const kind = findKind(params.type);
-  return kind ? html`<${Job} kind=${kind} id=${params.id} />` : html`<${Heading}>No kind ${params.type}<//>`;
+  return kind ? html`<${Resource} kind=${kind} id=${params.id} />` : html`<${Heading}>No kind ${params.type}<//>`;
 }
 
-function Job({ kind, id }) {
-  const load = (signal) => loadJob(kind, id, signal);
+function Resource({ kind, id }) {
+  const load = (signal) => loadResource(kind, id, signal);
   const { data, error, reload } = useQuery(load, [kind.type, id], (change) => isChangeOf(kind, id, change));
-  const status = data?.job[kind.statusMember];
+  const status = data?.description[kind.statusMember];
   return html`
     <${Heading}>${data?.name ?? id}<//>
     <${Problem} error=${error} />
@@ -36,22 +36,22 @@ function Job({ kind, id }) {
         ${isMlflow(kind) && html`<${MlflowButton} kind=${kind} id=${id} status=${status} />`}
         <${StopButton} kind=${kind} id=${id} status=${status} onStop=${reload} />
       </div>
-      ${data.job.FailureReason && html`<section aria-label="Failure reason" class="failure-reason">${data.job.FailureReason}</section>`}
-      <${Summary} kind=${kind} job=${data.job} />
+      ${data.description.FailureReason && html`<section aria-label="Failure reason" class="failure-reason">${data.description.FailureReason}</section>`}
+      <${Summary} kind=${kind} description=${data.description} />
       <${Locations} title="Inputs" locations=${data.locations.filter((location) => !location.isOutput)} />
       <${Locations} title="Outputs" locations=${data.locations.filter((location) => location.isOutput)} />
       <${Hosts} kind=${kind} id=${id} streams=${data.streams} />
-      <${History} changes=${data.job.SecondaryStatusTransitions} />
+      <${History} changes=${data.description.SecondaryStatusTransitions} />
       <h2>All members</h2>
-      <pre tabindex="0">${JSON.stringify(data.job, null, 2)}</pre>
+      <pre tabindex="0">${JSON.stringify(data.description, null, 2)}</pre>
     `}
   `;
 }
 
-async function loadJob(kind, id, signal) {
-  const job = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
+async function loadResource(kind, id, signal) {
+  const description = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
   const streams = kind.logs ? await listStreams(kind, id, signal) : [];
-  return { job, streams, name: job[kind.nameMember] ?? shortenArn(id), locations: findLocations(job) };
+  return { description, streams, name: description[kind.nameMember] ?? shortenArn(id), locations: findLocations(description) };
 }
 
 /** Return the S3 addresses among the members, with the paths of the members. */
@@ -69,31 +69,34 @@ function StopButton({ kind, id, status, onStop }) {
   const operation = kind.operations.Stop;
   if (!operation) return null; // kinds without a life cycle, such as models, have no operation Stop
   const { transitionalStatuses, activeStatuses } = kind.lifecycle;
-  if (!activeStatuses.includes(status) || transitionalStatuses.slice(1).includes(status)) return null;
+  // a resource can be stopped in its first transitional status, such as InProgress, but not in others, such as Stopping
+  const otherTransitionalStatuses = transitionalStatuses.slice(1);
+  if (!activeStatuses.includes(status) || otherTransitionalStatuses.includes(status)) return null;
   const stop = () => call("sagemaker", operation, makeStopRequest(kind, id)).then(onStop, setError);
   return html`<button onClick=${stop}>Stop</button><${Problem} error=${error} />`;
 }
 
+/** Return the members of a Stop request. For parts of other resources, such as executions, a token is required. */
 function makeStopRequest(kind, id) {
   const token = kind.partOf && { ClientRequestToken: crypto.randomUUID() };
   return { [kind.identifierMember]: id, ...token };
 }
 
-function Summary({ kind, job }) {
+function Summary({ kind, description }) {
   const { startMember, endMember } = kind.lifecycle ?? {};
-  const start = job[startMember] ?? job.CreationTime;
-  const status = job[kind.statusMember];
-  const end = job[endMember] ?? (kind.lifecycle && isActive(kind, status) ? Date.now() / 1000 : job.LastModifiedTime);
-  const mlflow = job.MlflowConfig ?? job.MLflowConfig; // the fields of a job, and of an execution
+  const start = description[startMember] ?? description.CreationTime;
+  const status = description[kind.statusMember];
+  const end = description[endMember] ?? (kind.lifecycle && isActive(kind, status) ? Date.now() / 1000 : description.LastModifiedTime);
+  const mlflow = description.MlflowConfig ?? description.MLflowConfig; // the members of a job, and of an execution
   const facts = [
-    ["ARN", job[kind.arnMember]],
-    ["Created", html`<${Time} seconds=${job.CreationTime} />`],
+    ["ARN", description[kind.arnMember]],
+    ["Created", html`<${Time} seconds=${description.CreationTime} />`],
     ["Duration", formatDuration(end - start)],
-    ["Secondary status", job.SecondaryStatus],
-    ["Exit message", job.ExitMessage],
-    ["Billable time", job.BillableTimeInSeconds && formatDuration(job.BillableTimeInSeconds)],
+    ["Secondary status", description.SecondaryStatus],
+    ["Exit message", description.ExitMessage],
+    ["Billable time", description.BillableTimeInSeconds && formatDuration(description.BillableTimeInSeconds)],
     ["MLflow server", mlflow && html`<${ResourceLink} arn=${mlflow.MlflowResourceArn} />`],
-    ["Created by", job.TuningJobArn && html`<${ResourceLink} arn=${job.TuningJobArn} />`],
+    ["Created by", description.TuningJobArn && html`<${ResourceLink} arn=${description.TuningJobArn} />`],
   ];
   return html`
     <h2>Summary</h2>

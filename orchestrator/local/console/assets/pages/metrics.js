@@ -37,13 +37,13 @@ function Metrics({ kind, id, query }) {
 }
 
 async function load(kind, id, reader, signal) {
-  const job = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
+  const description = await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal });
   const hosts = await listHosts(kind, id, signal);
   const dimensions = [[kind.nameMember, id], ...hosts.map((host) => ["Host", `${id}/${host}`])];
   const metrics = await Promise.all(dimensions.map(([name, value]) => listMetrics(name, value, signal)));
-  const isRunning = isActive(kind, job[kind.statusMember]);
-  const end = isRunning ? Date.now() / 1000 + 1 : job.LastModifiedTime + 60;
-  const curves = await reader.read(metrics.flat(), job.CreationTime - 1, end, signal);
+  const isRunning = isActive(kind, description[kind.statusMember]);
+  const end = isRunning ? Date.now() / 1000 + 1 : description.LastModifiedTime + 60;
+  const curves = await reader.read(metrics.flat(), description.CreationTime - 1, end, signal);
   return { charts: groupByName(curves, id) };
 }
 

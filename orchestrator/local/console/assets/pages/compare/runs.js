@@ -58,7 +58,7 @@ async function mapInParallel(items, map) {
   return results;
 }
 
-const describeRun = (type, name, signal) => (type === "training-job" ? describeJob(name, signal) : describeComponent(name, signal));
+const describeRun = (type, name, signal) => (type === "training-job" ? describeJob(name, signal) : describeTrialComponent(name, signal));
 
 async function describeJob(name, signal) {
   const job = await call("sagemaker", "DescribeTrainingJob", { TrainingJobName: name }, { signal });
@@ -73,7 +73,7 @@ async function describeJob(name, signal) {
   });
 }
 
-async function describeComponent(name, signal) {
+async function describeTrialComponent(name, signal) {
   const component = await call("sagemaker", "DescribeTrialComponent", { TrialComponentName: name }, { signal });
   const parameters = Object.entries(component.Parameters ?? {}).map(([key, parameter]) => [key, String(parameter.NumberValue ?? parameter.StringValue)]);
   const metrics = (component.Metrics ?? []).map((metric) => [metric.MetricName, metric.Last]);

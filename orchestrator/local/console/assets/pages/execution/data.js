@@ -7,8 +7,8 @@ import { readNodes } from "./definition.js";
 
 /** Return `{execution, nodes, rows, end}`; `end` is the time of the last change. */
 export async function loadExecution(pipeline, id, signal) {
-  const { PipelineArn: root } = await call("sagemaker", "DescribePipeline", { PipelineName: pipeline }, { signal });
-  const members = { PipelineExecutionArn: `${root}/execution/${id}` };
+  const { PipelineArn: pipelineArn } = await call("sagemaker", "DescribePipeline", { PipelineName: pipeline }, { signal });
+  const members = { PipelineExecutionArn: `${pipelineArn}/execution/${id}` };
   const [execution, definition, steps] = await Promise.all([
     call("sagemaker", "DescribePipelineExecution", members, { signal }),
     call("sagemaker", "DescribePipelineDefinitionForExecution", members, { signal }),

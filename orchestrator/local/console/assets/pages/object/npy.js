@@ -13,9 +13,9 @@ const READERS = {
 export function parseNpy(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (String.fromCharCode(...bytes.subarray(0, 6)) !== MAGIC) throw new Error("The object is not an npy file.");
-  const isLong = bytes[6] > 1;
-  const start = isLong ? 12 : 10;
-  const end = start + (isLong ? view.getUint32(8, true) : view.getUint16(8, true));
+  const hasLongHeader = bytes[6] > 1; // since version 2, the length of the header has 4 bytes instead of 2
+  const start = hasLongHeader ? 12 : 10;
+  const end = start + (hasLongHeader ? view.getUint32(8, true) : view.getUint16(8, true));
   const header = new TextDecoder().decode(bytes.subarray(start, end));
   const type = header.match(/'descr': '([^']*)'/)?.[1] ?? "structured";
   const shape = [...(header.match(/'shape': \(([^)]*)\)/)?.[1] ?? "").matchAll(/\d+/g)].map(([number]) => Number(number));

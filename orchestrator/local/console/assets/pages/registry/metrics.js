@@ -5,8 +5,9 @@ import { describeObject, readStart } from "../../lib/objects.js";
 const MAX_BYTES = 1 << 18;
 const MAX_VALUES = 100;
 
-/** The contents of files, by S3 address: other versions and later calls often need the same files. */
-const files = new Map();
+/** The contents of files, by S3 address. They are kept, because other versions and later calls often need the same
+ * files. */
+const filesByUri = new Map();
 
 /** Return `[{name, uri, values: [[name, value]], error}]`, one item for each file with metrics of a version. */
 export function loadMetrics(version, signal) {
@@ -34,10 +35,10 @@ async function readFile(uri, signal) {
   const [bucket, ...parts] = uri.slice("s3://".length).split("/");
   const key = parts.join("/");
   const { size, etag } = await describeObject(bucket, key, signal);
-  if (files.get(uri)?.etag === etag) return files.get(uri);
+  if (filesByUri.get(uri)?.etag === etag) return filesByUri.get(uri);
   if (size > MAX_BYTES) throw new Error(`The file has more than ${MAX_BYTES / 1024} KiB.`);
   const content = { etag, values: listValues(parse(await readStart(bucket, key, MAX_BYTES, signal))).slice(0, MAX_VALUES) };
-  files.set(uri, content);
+  filesByUri.set(uri, content);
   return content;
 }
 
