@@ -29,12 +29,14 @@ def long_job(server: LocalServer) -> str:
 
 
 def test_lines_appear_while_the_job_runs(page: Page, server: LocalServer, root: str) -> None:
-    name = server.start_training("echo first; sleep 2; printf '\\033[31mred\\033[0m\\n'; sleep 100")
+    colored_text = r"\033[31mred\033[30mblack\033[0m\n"
+    name = server.start_training(f"echo first; sleep 2; printf '{colored_text}'; sleep 100")
     page.goto(f"{root}#/logs/training-job/{name}")
     log = page.get_by_role("log")
     expect(log).to_contain_text("first")
     red = log.locator(".fg-1")
     expect(red).to_have_text("red")
+    expect(log.locator(".fg-0")).to_have_text("black")
     server.sagemaker.stop_training_job(TrainingJobName=name)
 
 

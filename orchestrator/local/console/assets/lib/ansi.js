@@ -21,10 +21,12 @@ export function renderAnsi(line) {
 
 function makeSpan(text, { flags, color, background }) {
   if (!flags.size && !color && !background) return text;
-  const classes = [...flags, color?.number && `fg-${color.number}`, background?.number && `bg-${background.number}`];
+  const classes = [...flags, ...makeClasses("fg", color), ...makeClasses("bg", background)];
   const style = { color: color?.rgb, backgroundColor: background?.rgb };
-  return html`<span class=${classes.filter(Boolean).join(" ")} style=${style}>${text}</span>`;
+  return html`<span class=${classes.join(" ")} style=${style}>${text}</span>`;
 }
+
+const makeClasses = (prefix, color) => (color?.number === undefined ? [] : [`${prefix}-${color.number}`]);
 
 function applyCodes(codes, state) {
   for (let index = 0; index < codes.length; index++) {
