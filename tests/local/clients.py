@@ -102,10 +102,10 @@ class LocalServer:
         description: dict[str, Any] = self.sagemaker.describe_training_job(TrainingJobName=name)
         return description
 
-    def wait_for_secondary_status(self, name: str, secondary: str) -> dict[str, Any]:
+    def wait_for_secondary_status(self, name: str, status: str) -> dict[str, Any]:
         """Wait until a training job has a SecondaryStatus; return its description."""
         job: dict[str, Any] = wait_until(
-            lambda: self.describe_training(name), lambda job: job["SecondaryStatus"] == secondary
+            lambda: self.describe_training(name), lambda job: job["SecondaryStatus"] == status
         )
         return job
 

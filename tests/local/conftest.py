@@ -24,7 +24,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.fixture(scope="session")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """Run a server whose jobs run as processes."""
+    """Run a server whose jobs run as processes: the fixture is this server, not a list."""
     with run_server(tmp_path_factory.mktemp("processes"), runtime="process") as server:
         yield server
 
@@ -41,6 +41,6 @@ def docker_runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
     """Return a Docker runtime for the home `tmp_path / "home"`."""
     runtime = DockerRuntime(Home(tmp_path / "home"))
     yield runtime
-    for plan in runtime.find_hosts():
-        runtime.remove(plan)
+    for plan_name in runtime.find_hosts():
+        runtime.remove(plan_name)
     runtime.close()

@@ -100,7 +100,10 @@ def connect(port: int) -> Iterator[DebugClient]:
 
 
 def _try_connect(port: int) -> socket.socket | None:
-    """Return a connection on which the adapter has sent its first event. The engine accepts connections earlier."""
+    """Return a connection on which the adapter has sent its first event; None if there is none yet.
+
+    An accepted connection alone does not show that the adapter listens, because the engine accepts connections earlier.
+    """
     with contextlib.suppress(OSError):
         connection = socket.create_connection((LOOPBACK, port), TIMEOUT_SECONDS)
         if connection.recv(1, socket.MSG_PEEK):

@@ -57,16 +57,16 @@ def list_listening_addresses(text: str) -> set[Address]:
     for process in read_environments(text):
         with suppress(OSError):
             links |= {str(item.readlink()) for item in (process / "fd").iterdir()}
-    return {_parse_address(local) for local, inode in _list_listening_sockets() if f"socket:[{inode}]" in links}
+    return {_parse_address(address) for address, inode in _list_listening_sockets() if f"socket:[{inode}]" in links}
 
 
 def _list_listening_sockets() -> Iterator[tuple[str, str]]:
-    """Yield address and inode of each listening TCP socket."""
+    """Yield the address, in the format of /proc, and the inode of each listening TCP socket."""
     for table in ("tcp", "tcp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-            _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
+            _, address, _, state, _, _, _, _, _, inode, *_ = line.split()
             if state == "0A":
-                yield local, inode
+                yield address, inode
 
 
 def _parse_address(text: str) -> Address:

@@ -59,7 +59,9 @@ def run_job(
 
 
 def test_script_uses_the_workers_of_all_hosts(any_runtime_server: LocalServer) -> None:
-    job, output = run_job(any_runtime_server, ["with-dask", "python3", f"{CODE}/total.py"], [INPUT, OUTPUT], 2)
+    job, output = run_job(
+        any_runtime_server, ["with-dask", "python3", f"{CODE}/total.py"], [INPUT, OUTPUT], instances=2
+    )
     assert job["ProcessingJobStatus"] == "Completed", job
     result = json.loads((any_runtime_server.bucket / output / "result.json").read_text())
     assert result["total"] == sum(number**2 for number in range(50))
@@ -68,7 +70,7 @@ def test_script_uses_the_workers_of_all_hosts(any_runtime_server: LocalServer) -
 
 
 def test_failing_script_fails_the_job_with_its_last_line(processes: LocalServer) -> None:
-    job, _ = run_job(processes, ["with-dask", "python3", f"{CODE}/total.py"], ["/nowhere", OUTPUT], 2)
+    job, _ = run_job(processes, ["with-dask", "python3", f"{CODE}/total.py"], ["/nowhere", OUTPUT], instances=2)
     assert job["ProcessingJobStatus"] == "Failed"
     reason = "host algo-1 failed: total.py failed: FileNotFoundError: [Errno 2] No such file or directory: "
     assert reason + "'/nowhere/numbers' (exit code 1)" in job["FailureReason"]
@@ -77,7 +79,7 @@ def test_failing_script_fails_the_job_with_its_last_line(processes: LocalServer)
 def test_key_of_a_job_is_new_and_not_logged(any_runtime_server: LocalServer) -> None:
     keys = []
     for _ in range(2):
-        job, output = run_job(any_runtime_server, ["/bin/sh", "-c"], [SHOW_FILES_SCRIPT], 1)
+        job, output = run_job(any_runtime_server, ["/bin/sh", "-c"], [SHOW_FILES_SCRIPT], instances=1)
         assert job["ProcessingJobStatus"] == "Completed", job
         keys.append((any_runtime_server.bucket / output / "key").read_text())
         description_and_logs = str([job, any_runtime_server.read_logs("ProcessingJobs", job["ProcessingJobName"])])
@@ -86,7 +88,7 @@ def test_key_of_a_job_is_new_and_not_logged(any_runtime_server: LocalServer) -> 
 
 
 def test_only_the_owner_can_read_the_key(processes: LocalServer) -> None:
-    job, output = run_job(processes, ["/bin/sh", "-c"], [SHOW_FILES_SCRIPT], 2)
+    job, output = run_job(processes, ["/bin/sh", "-c"], [SHOW_FILES_SCRIPT], instances=2)
     assert job["ProcessingJobStatus"] == "Completed", job
     assert (processes.bucket / output / "modes").read_text().split() == ["600"] * 3
 

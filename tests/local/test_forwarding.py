@@ -39,7 +39,7 @@ def moto() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def forwarding_server(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server that forwards most services to moto, and one to a closed port."""
+    """A server that forwards several services to moto, and the service `stepfunctions` to a closed port."""
     names = ("kms", "secretsmanager", "ssm", "sns", "events", "lambda", "dynamodb")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed_port_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -151,6 +151,7 @@ class Emulator(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_emulator(answer: Callable[[Emulator], None]) -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
+    """Run an emulator; yield its address, and the list to which it adds the path, headers and body of each request."""
     handler: type[Emulator] = type("Handler", (Emulator,), {"requests": [], "answer": staticmethod(answer)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -27,7 +27,7 @@ from tests.local.resources.examples.models import put_linear_model, put_program
 ROW = b"1,2,3\n"
 CLIENT_COUNT = 4
 
-READ_ADDITIONAL_DATA = f"""def model_fn(folder):
+ADDITIONAL_DATA_PROGRAM = f"""def model_fn(folder):
     with open("{ADDITIONAL_DATA_FOLDER}/words/list.txt") as file:
         return file.read()
 def transform_fn(model, body, content_type, accept): return model, accept
@@ -114,7 +114,7 @@ def make_model_with_code(local: LocalServer, **members: Any) -> str:
 
 def test_program_reads_additional_model_data(any_runtime_server: LocalServer, endpoints: list[str]) -> None:
     name = make_unique_name("additional")
-    put_program(any_runtime_server, f"{name}.tar.gz", READ_ADDITIONAL_DATA)
+    put_program(any_runtime_server, f"{name}.tar.gz", ADDITIONAL_DATA_PROGRAM)
     any_runtime_server.put({f"{name}/list.txt": "many words"})
     source = {"S3Uri": any_runtime_server.uri(f"{name}/"), "S3DataType": "S3Prefix", "CompressionType": "None"}
     container = {

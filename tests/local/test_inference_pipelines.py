@@ -182,7 +182,7 @@ def count_samples(chain: Chain, container: str) -> float:
 
 
 def test_request_chooses_its_container(any_runtime_server: LocalServer) -> None:
-    chain = Chain(any_runtime_server, make_model(any_runtime_server, "Direct"))
+    chain = Chain(any_runtime_server, make_model(any_runtime_server, mode="Direct"))
     assert chain.invoke(TargetContainerHostname="scale") == "10.0,20.0,30.0"
     assert chain.invoke(TargetContainerHostname="predict") == "6.0"
     with pytest.raises(ClientError, match=r"ValidationError.*its containers are scale, predict"):

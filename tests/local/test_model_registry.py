@@ -172,6 +172,6 @@ def test_program_of_the_page_registers_approves_and_deploys(processes: LocalServ
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["PendingManualApproval", "6.0"]
-    # The page about hosting uses the same names.
+    # The examples of the page about hosting use the same names, and their tests run on this server, too.
     processes.sagemaker.delete_endpoint_config(EndpointConfigName="prices")
     processes.sagemaker.delete_model(ModelName="prices")

@@ -40,8 +40,8 @@ STATUSES_WITH_RETRY = [
 ]
 
 
-def make_retry_strategy(number: int) -> dict[str, Any]:
-    return {"RetryStrategy": {"MaximumRetryAttempts": number}}
+def make_retry_strategy(max_retries: int) -> dict[str, Any]:
+    return {"RetryStrategy": {"MaximumRetryAttempts": max_retries}}
 
 
 def remove_container(name: str) -> None:
@@ -153,12 +153,12 @@ def run_training(context: Context, failure_count: int, **members: Any) -> dict[s
 
 
 def test_job_is_retried_after_a_failed_start(flaky_context: Context) -> None:
-    job = run_training(flaky_context, 2, **make_retry_strategy(2))
+    job = run_training(flaky_context, failure_count=2, **make_retry_strategy(2))
     assert (job["TrainingJobStatus"], list_secondary_statuses(job).count("Starting")) == ("Completed", 3)
 
 
 def test_retries_are_limited(flaky_context: Context) -> None:
-    job = run_training(flaky_context, 3, **make_retry_strategy(2))
+    job = run_training(flaky_context, failure_count=3, **make_retry_strategy(2))
     assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", "InternalServerError: no room")
 
 
@@ -167,7 +167,11 @@ def test_retries_share_the_time_limit(flaky_context: Context, monkeypatch: pytes
     start = time.monotonic()
     stopping_condition = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
     job = run_training(
-        flaky_context, 1, **make_retry_strategy(1), EnableManagedSpotTraining=True, StoppingCondition=stopping_condition
+        flaky_context,
+        failure_count=1,
+        **make_retry_strategy(1),
+        EnableManagedSpotTraining=True,
+        StoppingCondition=stopping_condition,
     )
     assert job["SecondaryStatus"] == "MaxWaitTimeExceeded"
     assert time.monotonic() - start < 10

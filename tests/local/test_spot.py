@@ -104,8 +104,8 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> Non
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         x = random.normal(size=(32, 4))
-        for kind, values in (("x", x), ("y", x.sum(axis=1))):
-            path = local.bucket / f"spot/{split}/{kind}_{split}.npy"
+        for name, values in (("x", x), ("y", x.sum(axis=1))):
+            path = local.bucket / f"spot/{split}/{name}_{split}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, values)
     uninterrupted_job = start_trainer(local)

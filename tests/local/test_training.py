@@ -218,7 +218,7 @@ def test_failure_reason_names_the_missing_image(local: LocalServer) -> None:
     assert "image nowhere.invalid/none:1 is not on this machine and cannot be pulled" in job["FailureReason"]
 
 
-def test_job_reaches_the_server_with_its_own_credentials(local: LocalServer) -> None:
+def test_job_has_the_credentials_of_the_home_and_reaches_the_server(local: LocalServer) -> None:
     script = "import os, urllib.request as web; web.urlopen(os.environ['AWS_ENDPOINT_URL'] + '/health')"
     job = local.train(f'env; python3 -c "{script}"')
     assert job["TrainingJobStatus"] == "Completed"

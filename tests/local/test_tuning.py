@@ -170,7 +170,7 @@ def test_tuning_job_fails_if_all_trials_fail(tuning: TuningClient) -> None:
 
 def test_target_ends_the_search(tuning: TuningClient) -> None:
     criteria = {"TargetObjectiveMetricValue": 10.0}
-    name = tuning.start("[5]", ONE_RANGE, 50, Strategy="Random", TuningJobCompletionCriteria=criteria)
+    name = tuning.start("[5]", ONE_RANGE, job_count=50, Strategy="Random", TuningJobCompletionCriteria=criteria)
     assert tuning.wait_for_end(name)["HyperParameterTuningJobStatus"] == "Completed"
     assert len(tuning.list_trials(name)) <= 3
 
@@ -190,7 +190,7 @@ def test_trial_worse_than_the_median_is_stopped_early(tuning: TuningClient) -> N
 
 def test_stop_also_stops_training_jobs(tuning: TuningClient) -> None:
     name = tuning.start(
-        "(__import__('time').sleep(1) or 1 for _ in range(60))", CATEGORICAL_RANGES, 4, Strategy="Random"
+        "(__import__('time').sleep(1) or 1 for _ in range(60))", CATEGORICAL_RANGES, job_count=4, Strategy="Random"
     )
     wait_until(lambda: tuning.list_trials(name), lambda trials: len(trials) == 2)
     tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
@@ -213,7 +213,7 @@ def make_hyperband_config(minimum: int, maximum: int) -> dict[str, Any]:
 def test_hyperband_stops_worse_trials(tuning: TuningClient) -> None:
     score = SLOW_SCORES.format(value='float(h["x"])', epochs=9)
     # The name is fixed, because the search chooses Hyperband's brackets by the name.
-    name = tuning.start(score, ONE_RANGE, 8, name="tune-worse", **make_hyperband_config(1, 9))
+    name = tuning.start(score, ONE_RANGE, job_count=8, name="tune-worse", **make_hyperband_config(1, 9))
     job = tuning.wait_for_end(name)
     assert job["HyperParameterTuningJobStatus"] == "Completed"
     assert job["TrainingJobStatusCounters"]["Stopped"] >= 1
@@ -224,7 +224,7 @@ def test_hyperband_stops_worse_trials(tuning: TuningClient) -> None:
 
 
 def test_hyperband_stops_trials_after_max_resource(tuning: TuningClient) -> None:
-    name = tuning.start(SLOW_SCORES.format(value="1", epochs=20), ONE_RANGE, 1, **make_hyperband_config(1, 3))
+    name = tuning.start(SLOW_SCORES.format(value="1", epochs=20), ONE_RANGE, job_count=1, **make_hyperband_config(1, 3))
     job = tuning.wait_for_end(name)
     assert job["TrainingJobStatusCounters"]["Stopped"] == 1
     assert job["BestTrainingJob"]["ObjectiveStatus"] == "Succeeded"
@@ -233,18 +233,20 @@ def test_hyperband_stops_trials_after_max_resource(tuning: TuningClient) -> None
 # --- warm start ---
 
 
-def make_warm_start(*parents: str, kind: str = "IdenticalDataAndAlgorithm") -> dict[str, Any]:
+def make_warm_start(*parents: str, warm_start_type: str = "IdenticalDataAndAlgorithm") -> dict[str, Any]:
     parent_jobs = [{"HyperParameterTuningJobName": parent} for parent in parents]
-    return {"ParentHyperParameterTuningJobs": parent_jobs, "WarmStartType": kind}
+    return {"ParentHyperParameterTuningJobs": parent_jobs, "WarmStartType": warm_start_type}
 
 
 DISTANCE = 'abs(float(h["x"]) - 0.3)'
 
 
 def test_warm_start_describes_the_best_trial_of_all_parents(tuning: TuningClient) -> None:
-    parents = [tuning.start(f"[{DISTANCE}]", ONE_RANGE, 6, RandomSeed=seed) for seed in (1, 2)]
+    parents = [tuning.start(f"[{DISTANCE}]", ONE_RANGE, job_count=6, RandomSeed=seed) for seed in (1, 2)]
     parent_trials = [tuning.wait_for_end(parent)["BestTrainingJob"] for parent in parents]
-    job = tuning.wait_for_end(tuning.start(f"[{DISTANCE}]", ONE_RANGE, 4, warm_start=make_warm_start(*parents)))
+    job = tuning.wait_for_end(
+        tuning.start(f"[{DISTANCE}]", ONE_RANGE, job_count=4, warm_start=make_warm_start(*parents))
+    )
     assert len(job["WarmStartConfig"]["ParentHyperParameterTuningJobs"]) == 2
     candidates = [*parent_trials, job["BestTrainingJob"]]
     best_trial = min(candidates, key=lambda trial: trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"])
@@ -253,16 +255,16 @@ def test_warm_start_describes_the_best_trial_of_all_parents(tuning: TuningClient
 
 
 def test_transfer_learning_has_no_overall_best(tuning: TuningClient) -> None:
-    tuning.wait_for_end(parent := tuning.start("[1]", ONE_RANGE, 1))
-    config = make_warm_start(parent, kind="TransferLearning")
-    job = tuning.wait_for_end(tuning.start("[2]", ONE_RANGE, 1, warm_start=config))
+    tuning.wait_for_end(parent := tuning.start("[1]", ONE_RANGE, job_count=1))
+    config = make_warm_start(parent, warm_start_type="TransferLearning")
+    job = tuning.wait_for_end(tuning.start("[2]", ONE_RANGE, job_count=1, warm_start=config))
     assert "OverallBestTrainingJob" not in job
 
 
 def test_missing_or_running_parent_raises(tuning: TuningClient) -> None:
     with pytest.raises(ClientError, match="Could not find hyper parameter tuning job"):
         tuning.start("[1]", ONE_RANGE, warm_start=make_warm_start("missing"))
-    parent = tuning.start(SLOW_SCORES.format(value="1", epochs=20), ONE_RANGE, 1)
+    parent = tuning.start(SLOW_SCORES.format(value="1", epochs=20), ONE_RANGE, job_count=1)
     with pytest.raises(ClientError, match="is InProgress: it must have ended"):
         tuning.start("[1]", ONE_RANGE, warm_start=make_warm_start(parent))
     tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=parent)
@@ -270,7 +272,7 @@ def test_missing_or_running_parent_raises(tuning: TuningClient) -> None:
 
 
 def test_incompatible_parent_raises(tuning: TuningClient) -> None:
-    tuning.wait_for_end(parent := tuning.start("[1]", ONE_RANGE, 1))
+    tuning.wait_for_end(parent := tuning.start("[1]", ONE_RANGE, job_count=1))
     objective = {"Type": "Maximize", "MetricName": "val_loss"}
     for ranges, config, message in (
         (ONE_RANGE, {"HyperParameterTuningJobObjective": objective}, "objective metric must be the same"),

@@ -125,5 +125,5 @@ def test_identical_warm_start_requires_the_image_and_data_of_its_parent(processe
         request["HyperParameterTuningJobName"] = make_unique_name("tune")
         with pytest.raises(ClientError, match=message):
             client.create_hyper_parameter_tuning_job(**request, WarmStartConfig=make_warm_start(*name.values()))
-        transfer = make_warm_start(*name.values(), kind="TransferLearning")
+        transfer = make_warm_start(*name.values(), warm_start_type="TransferLearning")
         client.create_hyper_parameter_tuning_job(**request, WarmStartConfig=transfer)

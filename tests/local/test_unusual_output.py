@@ -58,7 +58,7 @@ def test_failure_reason_names_a_model_that_cannot_be_copied(local: LocalServer, 
     assert reason in job["FailureReason"]
 
 
-def test_container_reads_input_in_500_nested_folders(local: LocalServer) -> None:
+def test_container_finds_an_input_in_500_nested_folders(local: LocalServer) -> None:
     key = "deep/" + "d/" * 500 + "x"
     local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=b"found")
     channel = {"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix"}}}
