@@ -140,7 +140,7 @@ class Kind:
     summaries: str = ""
     """The member of List responses that contains the list; if it is empty, `<noun>Summaries`."""
     list_all: Mapping[str, str] = field(default_factory=dict)
-    """Members of a List request that lists the resources of all types."""
+    """Members with which a List request lists all resources, if it lists only one type of them by default."""
     newest_first: bool = False
     """Whether List requests without SortOrder return the newest resources first."""
     sort_by: str = "CreationTime"

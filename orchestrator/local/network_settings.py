@@ -73,10 +73,12 @@ def read_ca_bundle(path: str) -> bytes:
 
 
 def read_docker_proxies(address: str) -> dict[str, str]:
-    """Return the proxies for containers of an engine in the settings of Docker's client. `docker run` uses the same
-    proxies.
+    """Return the proxies that the settings of Docker's client define for the containers of an engine.
 
-    https://docs.docker.com/engine/cli/proxy/
+    `docker run` uses the same proxies: https://docs.docker.com/engine/cli/proxy/
+
+    Args:
+        address: the address of the engine.
     """
     from docker.utils.config import load_general_config
 

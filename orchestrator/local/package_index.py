@@ -100,7 +100,7 @@ class PackageIndex:
 
     def __init__(self, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._folder = folder
-        self._partial_files = folder / "partial"
+        self._partial_folder = folder / "partial"
         self._url = (environ.get("INDEX_URL") or environ.get("PIP_INDEX_URL") or DEFAULT_INDEX).rstrip("/")
         self._verify = choose_certificates(environ)
         self._paused_until = 0.0
@@ -108,14 +108,14 @@ class PackageIndex:
 
     def remove_partial_files(self) -> None:
         """Remove the incomplete downloads of a killed server. No other server may use the folder."""
-        discard(self._partial_files)
+        discard(self._partial_folder)
 
     @property
-    def name(self) -> str:
+    def display_address(self) -> str:
         """The address of the index without user and password."""
         return hide_password(self._url)
 
-    def files(self, project: str) -> Sequence[IndexFile]:
+    def list_files(self, project: str) -> Sequence[IndexFile]:
         """Return the files of a project from the index, or from the cache if its page is fresh or the index fails.
 
         Raises:
@@ -147,7 +147,7 @@ class PackageIndex:
             IndexFailedError: the index does not answer, and the file is not in the cache.
             NoSpaceError: the file does not fit on the device.
         """
-        files = {item.name: item for item in self.files(project)}
+        files = {item.name: item for item in self.list_files(project)}
         source = files.get(name.removesuffix(METADATA_SUFFIX))
         if source is None:
             raise NotFoundError(f"{project} has no file {name}")
@@ -157,7 +157,7 @@ class PackageIndex:
         if path.is_file():
             return path
         response = self._get(source.url + (METADATA_SUFFIX if is_metadata else ""), {"Accept-Encoding": "identity"})
-        for new_folder in (path.parent, self._partial_files):
+        for new_folder in (path.parent, self._partial_folder):
             new_folder.mkdir(parents=True, exist_ok=True)
         space = FreeSpace(path.parent, "Package download")
         try:
@@ -173,20 +173,22 @@ class PackageIndex:
                 body = response.raw.read(MAX_PAGE_BYTES, decode_content=True)
                 return list(parse_page(response.headers.get("Content-Type", ""), body, response.url))
             except (HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise IndexFailedError(f"the page of {project} in {self.name} cannot be read: {error}") from error
+                raise IndexFailedError(
+                    f"the page of {project} in {self.display_address} cannot be read: {error}"
+                ) from error
 
     def _get(self, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:
         try:
             auth = self._choose_credentials(url)
             response = requests.get(url, headers=headers, auth=auth, timeout=TIMEOUTS, verify=self._verify, stream=True)
         except (OSError, ValueError) as error:  # missing certificates and invalid addresses cause these errors, too
-            raise IndexFailedError(f"{self.name} does not answer ({type(error).__name__})") from error
+            raise IndexFailedError(f"{self.display_address} does not answer ({type(error).__name__})") from error
         if response.status_code in (404, 410):
             response.close()
-            raise NotFoundError(f"{self.name} has no {urlsplit(url).path.rstrip('/').rpartition('/')[2]}")
+            raise NotFoundError(f"{self.display_address} has no {urlsplit(url).path.rstrip('/').rpartition('/')[2]}")
         if not response.ok:
             response.close()
-            raise IndexFailedError(f"{self.name} answers {response.status_code} {response.reason}")
+            raise IndexFailedError(f"{self.display_address} answers {response.status_code} {response.reason}")
         return response
 
     def _choose_credentials(self, url: str) -> tuple[str, str] | None:
@@ -204,7 +206,7 @@ class PackageIndex:
         """
         digest = hashlib.sha256()
         # Several jobs may download the same file at the same time, so the name of the partial file is unique.
-        with contextlib.closing(response), NamedTemporaryFile(dir=self._partial_files, delete=False) as partial:
+        with contextlib.closing(response), NamedTemporaryFile(dir=self._partial_folder, delete=False) as partial:
             try:
                 for chunk in response.iter_content(BLOCK_BYTES):
                     space.check(path.name)
@@ -214,7 +216,9 @@ class PackageIndex:
                 partial.flush()
                 os.fsync(partial.fileno())  # without fsync, a crash could leave a damaged file in the cache
                 if sha256 and digest.hexdigest() != sha256:
-                    raise IndexFailedError(f"{path.name} has another hash than the page of {self.name} states")
+                    raise IndexFailedError(
+                        f"{path.name} has another hash than the page of {self.display_address} states"
+                    )
                 Path(partial.name).replace(path)
             finally:
                 Path(partial.name).unlink(missing_ok=True)

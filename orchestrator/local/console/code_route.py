@@ -37,7 +37,7 @@ class CodeRoute:
         content = {
             "operation": requests[-1].operation,
             "members": dict(requests[-1].members),
-            "tokens": requests[-1].idempotency_members,
+            "tokenMembers": requests[-1].idempotency_members,
             "programs": {
                 "boto3": format_boto3(requests, url, region),
                 "AWS CLI": format_cli(requests, url, region),

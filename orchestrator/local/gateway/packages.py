@@ -55,7 +55,7 @@ def make_package_interceptor(index: PackageIndex, token: str) -> Interceptor:
 def _answer(request: Request, index: PackageIndex) -> Response:
     match request.path.removeprefix(f"{PACKAGES_PATH}/").split("/"):
         case ["simple", project, ""] if PROJECT_NAME.fullmatch(project):
-            return Response(format_page(project, index.files(project)), content_type="text/html; charset=utf-8")
+            return Response(format_page(project, index.list_files(project)), content_type="text/html; charset=utf-8")
         case ["files", project, name] if PROJECT_NAME.fullmatch(project) and FILE_NAME.fullmatch(name):
             content = index.open(project, name)
             if isinstance(content, Path):

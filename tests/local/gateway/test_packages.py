@@ -120,7 +120,7 @@ def test_certificates_come_from_the_folder_of_packages(
     variables = {"INDEX_URL": upstream.url, "LOCAL_PACKAGES": str(folder), "SSL_CERT_FILE": "of-the-system.crt"}
     for content in ("", "certificates"):
         (folder / "ca-certificates.crt").write_text(content)
-        PackageIndex(tmp_path / f"cache{content}", variables).files("tiny")
+        PackageIndex(tmp_path / f"cache{content}", variables).list_files("tiny")
     assert certificate_files == ["of-the-system.crt", str(folder / "ca-certificates.crt")]
 
 
@@ -194,7 +194,7 @@ def test_metadata_is_cached_if_it_has_the_hash_of_the_page(
 
 def test_credentials_are_decoded(upstream: FakePackageIndex, tmp_path: Path) -> None:
     url = upstream.url.replace("user:password@", "me%40example.org:a%2Fb@")
-    PackageIndex(tmp_path / "cache", {"INDEX_URL": url}).files("tiny")
+    PackageIndex(tmp_path / "cache", {"INDEX_URL": url}).list_files("tiny")
     assert upstream.headers[0]["Authorization"] == "Basic " + b64encode(b"me@example.org:a/b").decode()
 
 

@@ -35,9 +35,12 @@ class Networks:
         self._lock = threading.Lock()
 
     def create(self, plan: Plan, labels: dict[str, str], *, guarded: bool) -> Network | None:
-        """Return the network of a plan's hosts; None if they use the engine's default bridge."""
+        """Create the network of a plan's hosts. If they serve, return the network that all serving hosts share.
+
+        Return None if the hosts use the engine's default bridge.
+        """
         if guarded and plan.is_server:
-            return self._get_serving_network()
+            return self._ensure_serving_network()
         if len(plan.hosts) == 1 and not plan.isolated:
             return None
         # Without a guard, this machine connects to a serving host directly, so this machine needs an address in the
@@ -51,7 +54,7 @@ class Networks:
             check_duplicate=True,
         )
 
-    def _get_serving_network(self) -> Network:
+    def _ensure_serving_network(self) -> Network:
         name = self._labels.serving_network
         with self._lock:
             try:

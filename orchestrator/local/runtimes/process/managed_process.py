@@ -46,8 +46,9 @@ class ManagedProcess:
 
     Args:
         command: starts with the program's absolute path.
-        environment: the whole environment. TMPDIR and the variables of `scratch` are added to it: they name a
-            temporary folder that is removed when the program ends.
+        environment: the whole environment, except TMPDIR and `scratch_variables`.
+        scratch_variables: names of variables that, like TMPDIR, name a temporary folder, which is removed when the
+            program ends.
         log: the file for the program's output.
         cpus: the CPUs that the program may use; all CPUs if this is empty.
         root: the folder that the program sees as the contract's root, if the kernel allows this; None if the program
@@ -61,7 +62,7 @@ class ManagedProcess:
         environment: Mapping[str, str],
         log: Path,
         *,
-        scratch: Iterable[str] = (),
+        scratch_variables: Iterable[str] = (),
         cpus: Iterable[int] = (),
         root: Path | None = None,
         inherited_files: Sequence[int] = (),
@@ -81,7 +82,7 @@ class ManagedProcess:
             self._shim = subprocess.Popen(
                 [*shim, *command],
                 cwd=folder,
-                env={**environment, **dict.fromkeys(("TMPDIR", *scratch), folder)},
+                env={**environment, **dict.fromkeys(("TMPDIR", *scratch_variables), folder)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,

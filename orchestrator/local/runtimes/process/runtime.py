@@ -134,7 +134,7 @@ class ProcessRuntime:
                 command,
                 _make_variables(host, environment, layout, network),
                 folder / "log",
-                scratch=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host.port else ())),
+                scratch_variables=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host.port else ())),
                 cpus=self._choose_cpus(host),
                 root=layout.root,
                 inherited_files=(lock_descriptor, *(port_socket.fileno() for port_socket in port_sockets)),

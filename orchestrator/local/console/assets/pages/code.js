@@ -67,13 +67,13 @@ function rename(kind, members) {
   return name ? { ...members, [kind.nameMember]: `${name.slice(0, MAX_NAME_LENGTH - 5)}-copy` } : members;
 }
 
-function CloneForm({ kind, request: { operation, members, tokens } }) {
+function CloneForm({ kind, request: { operation, members, tokenMembers } }) {
   const [text, setText] = useState(JSON.stringify(rename(kind, members), null, 2));
   const [error, setError] = useState(null);
   const create = async (event) => {
     event.preventDefault();
     try {
-      const newTokens = tokens.map((name) => [name, crypto.randomUUID()]);
+      const newTokens = tokenMembers.map((name) => [name, crypto.randomUUID()]);
       const answer = await call("sagemaker", operation, { ...JSON.parse(text), ...Object.fromEntries(newTokens) });
       const arn = answer[kind.arnMember];
       location.hash = makeHref(["jobs", kind.type, kind.partOf ? arn : arn.split("/").slice(1).join("/")]);

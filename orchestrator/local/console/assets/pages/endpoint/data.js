@@ -17,7 +17,7 @@ export async function loadEndpoint(name, signal) {
 
 const describe = (noun, name, signal) => call("sagemaker", `Describe${noun}`, { [`${noun}Name`]: name }, { signal });
 
-/** Return null for a configuration or a model that was deleted after its use. */
+/** Return null for a configuration, a model or a component that was deleted. */
 function ignoreMissing(error) {
   if (error.code === "ValidationException") return null;
   throw error;
