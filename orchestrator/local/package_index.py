@@ -244,13 +244,13 @@ def _parse_json(body: bytes, url: str) -> Iterator[IndexFile]:
         yanked = item.get("yanked", False)
         metadata = item.get("core-metadata", item.get("dist-info-metadata", False))
         yield IndexFile(
-            item["filename"],
-            urljoin(url, item["url"]),
-            item["hashes"].get("sha256", ""),
-            item.get("requires-python") or "",
-            None if yanked is False else yanked if isinstance(yanked, str) else "",
-            bool(metadata),
-            metadata.get("sha256", "") if isinstance(metadata, dict) else "",
+            name=item["filename"],
+            url=urljoin(url, item["url"]),
+            sha256=item["hashes"].get("sha256", ""),
+            requires_python=item.get("requires-python") or "",
+            yanked=None if yanked is False else yanked if isinstance(yanked, str) else "",
+            has_metadata=bool(metadata),
+            metadata_sha256=metadata.get("sha256", "") if isinstance(metadata, dict) else "",
         )
 
 
@@ -262,13 +262,13 @@ def _parse_html(body: bytes, url: str) -> Iterator[IndexFile]:
         metadata = attributes.get("data-core-metadata", attributes.get("data-dist-info-metadata", "false"))
         yanked = attributes.get("data-yanked", False)
         yield IndexFile(
-            text.strip(),
-            target,
-            _parse_hash(fragment),
-            attributes.get("data-requires-python") or "",
-            None if yanked is False else yanked or "",
-            metadata != "false",
-            _parse_hash(metadata or ""),
+            name=text.strip(),
+            url=target,
+            sha256=_parse_hash(fragment),
+            requires_python=attributes.get("data-requires-python") or "",
+            yanked=None if yanked is False else yanked or "",
+            has_metadata=metadata != "false",
+            metadata_sha256=_parse_hash(metadata or ""),
         )
 
 

@@ -175,11 +175,11 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     cleanup.callback(client_listener.stop)
     job_access = listen_for_jobs(runtime, config, port, cleanup)
     settings = Settings(
-        f"http://{job_access.authority}",
-        config.region,
-        config.images,
-        config.framework_images,
-        config.limits,
+        url=f"http://{job_access.authority}",
+        region=config.region,
+        aliases=config.images,
+        framework_images=config.framework_images,
+        has_limits=config.limits,
         forwarded_port=port if job_access.is_forwarded else None,
         is_reachable=job_access.is_reachable,
         network=_read_network_settings(config, runtime),

@@ -111,7 +111,13 @@ class Guards:
         if no image with Python is available, or the kernel has no nftables.
         """
         forwards = self.forwards and not plan.isolated
-        settings = Settings(secrets.token_hex(32), host.port or 0, plan.isolated, forwards, peer_network)
+        settings = Settings(
+            secret=secrets.token_hex(32),
+            target=host.port or 0,
+            isolated=plan.isolated,
+            forwards=forwards,
+            peers=peer_network,
+        )
         options["ports"] = {f"{port}/tcp": (LOOPBACK, port) for port in host.published_ports}
         if host.port:
             options["ports"][f"{RELAY_PORT}/tcp"] = (LOOPBACK, None)

@@ -53,7 +53,11 @@ def _find_program(name: str, environment: Environment, layout: Layout) -> str:
 
 
 def make_search_path(environment: Environment) -> str:
-    """Return the PATH of a host. The folder `fallback` hides a pip that would install packages for all jobs."""
+    """Return the PATH of a host.
+
+    The folder `fallback` comes before an environment that several hosts share, and hides its pip, which would install
+    packages for all of them.
+    """
     containers_folder = environment.lock_folder.parent
     if environment.base is None:
         return f"{containers_folder / 'bin'}:{containers_folder / 'fallback'}:{environment.bin}"

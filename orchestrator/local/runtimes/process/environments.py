@@ -181,7 +181,7 @@ class Environments:
         finally:
             with self._lock:
                 self._installer_processes.discard(process)
-            process.stop(0)
+            process.stop(grace=0)
         if code != 0:
             reason = "\n".join([*_select_error(lines), installer.describe_sources(package_list)])
             logger.error("the environment %s cannot be made: %s", folder.name, reason)
@@ -193,7 +193,7 @@ class Environments:
             self._is_closed = True
             processes = list(self._installer_processes)
         for process in processes:
-            process.stop(0)
+            process.stop(grace=0)
 
 
 def _select_error(lines: Sequence[str]) -> Sequence[str]:

@@ -169,7 +169,7 @@ class ProcessRuntime:
         with self._lock:
             hosts = self._hosts.pop(plan_name, [])
         for host in hosts:
-            host.stop(0)
+            host.stop(grace=0)
         _remove(self._get_folder(plan_name))
 
     def cancel_installations(self) -> None:

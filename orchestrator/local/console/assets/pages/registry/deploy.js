@@ -19,7 +19,9 @@ export async function loadConfig(endpoint, signal) {
   return Object.fromEntries(Object.entries(config).filter(([name]) => !READ_ONLY_MEMBERS.includes(name)));
 }
 
-/** Create an endpoint for a version. */
+/** Create an endpoint for a version.
+ *
+ * @param instances the members InstanceType and InitialInstanceCount of the variant. */
 export function deploy(version, endpoint, instances) {
   const variant = { VariantName: "AllTraffic", ...instances };
   return deployWithConfig(version, endpoint, (model) => ({ ProductionVariants: [{ ...variant, ModelName: model }] }), "Create");
