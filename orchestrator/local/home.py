@@ -81,7 +81,7 @@ class Home:
         """Folders of running jobs and endpoints, on the file system of the buckets. They are removed when the job or
         the endpoint ends. A starting server removes the folders that an earlier server left."""
         self.environments = root / "environments"
-        """Virtual environments of the process runtime, one per lock file of packages."""
+        """Virtual environments of the process runtime and of programs such as MLflow, one per lock file of packages."""
         self.packages = root / "packages"
         """Python packages that hosts have installed."""
         self.mlflow = root / "mlflow"

@@ -124,7 +124,7 @@ class Kind:
     """None if the kind does not run."""
     logs: LogNames | None = None
     verbs: tuple[str, ...] = ("Describe", "List", "Stop", "Delete")
-    """The verbs of the common operations without Create. All kinds have Create."""
+    """The verbs of the common operations that the kind has, except Create, which all kinds have."""
     create_verb: str = "Create"
     """The verb of the operation that creates a resource: `Start` for executions of pipelines."""
     member_noun: str | None = None

@@ -203,6 +203,7 @@ class PackageIndex:
 
         Raises:
             CannotRunError: the device is full.
+            IndexFailedError: the file has another hash.
         """
         digest = hashlib.sha256()
         # Several jobs may download the same file at the same time, so the name of the partial file is unique.

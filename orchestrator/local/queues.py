@@ -52,7 +52,7 @@ class ReceivedMessage:
 
 
 def get_queue_name(url: str) -> str:
-    """Return the name of the queue with a URL. Only the last part of the URL matters."""
+    """Return the name in a queue's URL. Only the last part of the URL matters."""
     return url.rstrip("/").rpartition("/")[2]
 
 

@@ -102,7 +102,7 @@ class _WatchedSocket:
     file: socket.socket
     event: int
     data: object
-    """None if no task waits for the socket."""
+    """None if no task or connection waits for the socket."""
 
 
 class Watcher:
@@ -192,7 +192,7 @@ class Task(greenlet):
     def run(self, function: Callable[[], object]) -> None:
         while True:
             self._tasks.run(self, function)
-            del function  # the function refers to the last request
+            del function  # the function refers to the last request, whose memory would otherwise stay in use
             function = self._loop.switch()
 
     def wait(self, file: socket.socket, event: int, deadline: float) -> bool:
@@ -254,7 +254,8 @@ class Tasks:
             logger.exception("a task failed")
         finally:
             self.count -= 1
-        self._idle.append(task)  # not after errors such as SystemExit, which end the task
+        # after errors such as SystemExit, this line does not run, because they also end the task
+        self._idle.append(task)
 
     def wait(self, task: Task, file: socket.socket, event: int, deadline: float) -> bool:
         task.deadline = deadline
@@ -294,7 +295,8 @@ class Tasks:
     def call_soon(self, function: Callable[[], object]) -> None:
         """Let the thread call a function, which must not wait. Any thread may call this."""
         self._calls.append(function)
-        with contextlib.suppress(OSError):  # there are unread bytes, or `close` was called
+        # an error means that the thread has not read earlier bytes yet, which wake it, too, or that `close` was called
+        with contextlib.suppress(OSError):
             self._wakers[1].send(b"\0")
 
     def run_calls(self) -> None:

@@ -163,5 +163,5 @@ PROGRAMS: Mapping[str, Program] = {
         tags="Tags",
     ),
 }
-"""The program for each kind of resource, by the kind's noun in operations, such as the `Model` of CreateModel. For
-other kinds, the programs use the boto3 client of the SDK's session."""
+"""Programs by the noun of the resource's kind in operations, such as the `Model` of CreateModel. For all other kinds,
+the code uses the boto3 client of the SDK's session."""

@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.runtimes.docker.log_frames import FrameSplitter
 
 FILL_COMMAND = ["sh", "-c", 'exec cat > "$0"']
-"""The command that copies its input into a pipe in the container. Its last argument is the pipe's path."""
+"""The command that copies its input into a pipe in the container, without its last argument: the path of the pipe."""
 
 READER_CLOSED_CODES = (1, 128 + 13)
 """Exit codes of a `cat` whose reader closed the pipe."""
@@ -75,7 +75,7 @@ def fill_pipe(container: Container, initial_paths: Collection[str], path: str, c
 def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> tuple[int | None, str]:
     """Send chunks to a pipe until its reader closes it.
 
-    Return the exit code of the command, None if the container ended, and the message of the command or of the engine.
+    Return the exit code of the command (None if the container ended), and the message of the command or of the engine.
     """
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api

@@ -78,7 +78,7 @@ def follow_log(container: Container, timeout: float | None = None) -> Iterator[b
 def open_stream(container: Container, resource: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
     """Open a stream of a container, which can be read in blocks. Raise APIError if the engine refuses the request.
 
-    The functions of docker-py read a stream as a whole or byte by byte.
+    The functions of docker-py are not used, because they read a stream as a whole or byte by byte.
     """
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api

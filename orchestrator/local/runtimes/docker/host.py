@@ -150,7 +150,7 @@ class DockerHost:
 
 
 def _get_cached_bytes(statistics: Mapping[str, int]) -> int:
-    """Return the memory for cached files that the kernel can free, by the names in the versions 2 and 1 of cgroups."""
+    """Return the memory for cached files that the kernel can free. Version 1 of cgroups has another name for it."""
     return statistics.get("inactive_file", statistics.get("total_inactive_file", 0))
 
 

@@ -266,7 +266,7 @@ class DockerRuntime:
         containers = self._client.containers.list(all=True, ignore_removed=True, filters=filters)
         other_objects: list[Volume | Network] = list(self._client.volumes.list(filters=filters))
         other_objects += self._client.networks.list(filters=filters)
-        # Podman lists the volumes that have at least one of the labels.
+        # Podman also lists volumes that have only one of the labels, so the labels are compared again.
         return containers, [item for item in other_objects if labels.items() <= (item.attrs["Labels"] or {}).items()]
 
     def cancel_installations(self) -> None:

@@ -130,7 +130,7 @@ class _Flow:
     def _send(self) -> int:
         try:
             return int(self._sink.send(self.pending))
-        except _CLOSED_ERRORS:  # the connection is closed, but the other direction may still have data
+        except _CLOSED_ERRORS:  # the bytes are dropped, because the other direction may still have data
             return len(self.pending)
 
 

@@ -1,7 +1,7 @@
-"""Virtual environments of the process runtime: one per lock file. Each is made once, completely or not at all.
+"""Virtual environments of jobs on the process runtime, and of programs such as MLflow: one per lock file.
 
-They contain the packages of the images, from the same lock files and with the settings of docs/maintaining/building.md.
-No compiler is needed.
+Each is made once, completely or not at all. The environments of jobs contain the packages of the images, from the same
+lock files and with the settings of docs/maintaining/building.md. No compiler is needed.
 """
 
 import fcntl
@@ -79,7 +79,7 @@ class Environment:
 
 
 class Environments:
-    """Makes the environments of the jobs in one folder."""
+    """Makes the environments of jobs and of other programs. `jobs` is the folder `containers` of this repository."""
 
     def __init__(self, folder: Path, jobs: Path) -> None:
         self._folder = folder
@@ -206,7 +206,7 @@ def _select_error(lines: Sequence[str]) -> Sequence[str]:
 
 
 def _read_last_use(folder: Path) -> float:
-    """Return the time at which a job last used an environment, in seconds since 1970; 0 if it is incomplete."""
+    """Return the time of the last use of an environment, in seconds since 1970; 0 if it is incomplete."""
     try:
         return (folder / COMPLETE_MARKER).stat().st_mtime
     except FileNotFoundError:

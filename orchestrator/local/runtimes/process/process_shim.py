@@ -31,7 +31,8 @@ from typing import IO
 ORPHAN_GRACE_SECONDS = 3.0
 """Seconds between SIGTERM and SIGKILL after the end of the server."""
 DRAIN_SECONDS = 2.0
-"""Time limit for reading output after the program's end: a process that outlives the program may keep the pipe open."""
+"""Time limit for reading output after the program's end. If the kernel does not list the processes that the program
+started, the shim cannot end them, and they may keep the pipe open."""
 MAX_LINE_BYTES = 1 << 20
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
