@@ -199,7 +199,7 @@ def load_operations(context: Context, registry: Registry) -> list[Operations]:
     return [classes[kind](context, registry) for kind in load_kinds()]
 
 
-def list_makers(all_operations: Iterable[Operations]) -> dict[str, Maker]:
+def get_makers_by_kind(all_operations: Iterable[Operations]) -> dict[str, Maker]:
     """Return the functions that make the runnable of a record, by kind, in the order of recovery."""
     running_operations = [operations for operations in all_operations if isinstance(operations, RunningOperations)]
     return {operations.kind.arn_type: _make_maker(operations) for operations in running_operations}

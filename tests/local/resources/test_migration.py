@@ -16,7 +16,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
+from microjobs_orchestrator.local.resources.operations import get_makers_by_kind, load_operations
 from microjobs_orchestrator.local.schema import INTERNAL_MEMBERS, NewerStateError
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Owner, Query, State
@@ -141,7 +141,7 @@ def server(home: Home) -> Iterator[ServerParts]:
     runtime = FakeRuntime()
     runtime.models |= {"slow": Model(), "forever": Model()}
     parts = ServerParts.from_home(home, runtime)
-    parts.registry.recover(list_makers(load_operations(parts.context, parts.registry)))
+    parts.registry.recover(get_makers_by_kind(load_operations(parts.context, parts.registry)))
     yield parts
     parts.close()
     runtime.close()
