@@ -19,15 +19,15 @@ def write_linear_bundle(
     columns: FittedColumns | None = None,
 ) -> None:
     """Write a bundle that predicts `weights · x + bias`."""
-    column = np.asarray(weights, np.float32).reshape(-1, 1)
-    features = len(column)
+    weight_matrix = np.asarray(weights, np.float32).reshape(-1, 1)
+    features = len(weight_matrix)
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["features", "weights", "bias"], ["predictions"])],
         "linear",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", features])],
         [helper.make_tensor_value_info("predictions", TensorProto.FLOAT, ["rows", 1])],
         [
-            numpy_helper.from_array(column, "weights"),
+            numpy_helper.from_array(weight_matrix, "weights"),
             numpy_helper.from_array(np.array([bias], np.float32), "bias"),
         ],
     )
@@ -44,18 +44,18 @@ def write_large_bundle(folder: Path, megabytes: int, features: int = 256) -> Non
     weights = np.zeros((features, width), np.float32)
     np.fill_diagonal(weights, 1.0)
     weights[:, features:] = np.random.default_rng(0).standard_normal((features, width - features), np.float32)
-    last = np.zeros((width, 1), np.float32)
-    last[:features] = 1.0
+    output_weights = np.zeros((width, 1), np.float32)
+    output_weights[:features] = 1.0
     graph = helper.make_graph(
         [
             helper.make_node("MatMul", ["features", "weights"], ["hidden"]),
             helper.make_node("Abs", ["hidden"], ["absolute"]),
-            helper.make_node("MatMul", ["absolute", "last"], ["predictions"]),
+            helper.make_node("MatMul", ["absolute", "output_weights"], ["predictions"]),
         ],
         "large",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", features])],
         [helper.make_tensor_value_info("predictions", TensorProto.FLOAT, ["rows", 1])],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(last, "last")],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(output_weights, "output_weights")],
     )
     _write_bundle(folder, graph, features)
 

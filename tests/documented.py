@@ -75,10 +75,10 @@ def find_quoted_commands(path: Path) -> Iterator[Snippet]:
 
 
 def find_unquoted_commands(path: Path) -> Iterator[Snippet]:
-    """Yield the `microjobs` commands in those messages of a file that have no backquotes, each up to its line's end."""
-    call = re.compile(r"(?<![\w$(/])microjobs (?:run|build|push|local|ps|logs|stop|interrupt|init|doctor|clean) .*")
+    """Yield the `microjobs` commands in the messages without backquotes of a file, each to the end of its line."""
+    command = re.compile(r"(?<![\w$(/])microjobs (?:run|build|push|local|ps|logs|stop|interrupt|init|doctor|clean) .*")
     for message in _read_messages(path):
-        for text in call.findall(message.text) if "`" not in message.text else ():
+        for text in command.findall(message.text) if "`" not in message.text else ():
             yield Snippet(message.path, message.line, text)
 
 
@@ -93,7 +93,7 @@ def list_files_with_messages() -> list[Path]:
 
 @cache
 def _read_messages(path: Path) -> list[Snippet]:
-    """Return all texts in the code of a file, without docstrings."""
+    """Return all string literals in a file, without docstrings."""
     nodes = list(ast.walk(ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))))
     excluded_ids = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     excluded_ids |= {id(value) for node in nodes if isinstance(node, ast.JoinedStr) for value in node.values}

@@ -40,7 +40,7 @@ class Fork:
 
         Args:
             folder: working directory of the process; None: the working directory of this process.
-            log: file to which the output is appended; None: the output goes to `stdout`.
+            log: file to which the output is appended; None: the test reads the output from the attribute `stdout`.
             starts_session: whether the process starts a new session.
         """
         reader, writer = CONTEXT.Pipe(duplex=False)
@@ -122,7 +122,8 @@ def _become_program(
     with output.open("ab") if isinstance(output, Path) else output as stream:
         for number in (1, 2):
             os.dup2(stream.fileno(), number)
-    multiprocessing.set_start_method(None, force=True)  # this call removes the start method of the test's process
+    # This process has the start method of the test's process. A program that has just started has none.
+    multiprocessing.set_start_method(None, force=True)
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # an imported library may have chosen the folder from the environment of another process

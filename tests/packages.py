@@ -35,7 +35,10 @@ class FakePackageIndex:
     sha256: str
     url: str = ""
     metadata: bytes | None = None
-    """The metadata that the index serves, or None. Even for other metadata, the index states the hash of `METADATA`."""
+    """The metadata that the index serves; None: it serves no metadata.
+
+    The index always states the hash of `METADATA`, so a client detects any other metadata by their hash.
+    """
     file_url: str = f"../../files/{WHEEL_NAME}"
     requested: list[str] = field(default_factory=list)
     """The path of each request."""
@@ -63,13 +66,13 @@ class FakePackageIndex:
 def run_package_index(folder: Path) -> Iterator[FakePackageIndex]:
     """Serve an index with the wheel of `make_wheel` until the end of the block."""
     wheel = make_wheel(folder).read_bytes()
-    upstream = FakePackageIndex(wheel, hashlib.sha256(wheel).hexdigest())
+    index = FakePackageIndex(wheel, hashlib.sha256(wheel).hexdigest())
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            upstream.requested.append(self.path)
-            upstream.headers.append(dict(self.headers))
-            status, content_type, body = upstream.respond(self.path)
+            index.requested.append(self.path)
+            index.headers.append(dict(self.headers))
+            status, content_type, body = index.respond(self.path)
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
@@ -80,10 +83,10 @@ def run_package_index(folder: Path) -> Iterator[FakePackageIndex]:
             """Print nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    upstream.url = f"http://user:password@127.0.0.1:{server.server_port}/simple"
+    index.url = f"http://user:password@127.0.0.1:{server.server_port}/simple"
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
-        yield upstream
+        yield index
     finally:
         server.shutdown()
         server.server_close()

@@ -126,7 +126,7 @@ class Hosts:
         """Start a host that runs the program, with the settings as JSON.
 
         Args:
-            time_limits: values that replace constants of the modules, such as LOST_SECONDS.
+            time_limits: values that replace constants of the modules that the program uses, such as LOST_SECONDS.
         """
         settings |= {
             "host": name,
@@ -203,7 +203,7 @@ def run_on_all_hosts(job: str, hosts: Mapping[str, Layout]) -> None:
             write_job_certificate(layout, *certificate)
             environment = make_job_environment(job, layout)
             environment |= dataclasses.replace(network, address=network.resolve(name)).variables()
-            # the host is a new interpreter, which imports Dask with its own settings
+            # Each host must import Dask with its own settings, so it is a new interpreter and not a fork.
             command = [sys.executable, "-m", "microjobs"]
             processes.append(
                 subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -217,9 +217,9 @@ def make_resource_config(host: str, count: int) -> ResourceConfig:
     return ResourceConfig(host, tuple(f"algo-{number}" for number in range(1, count + 1)))
 
 
-def is_running(path: Path) -> bool:
-    """Return whether the process whose ID the file contains is running."""
+def is_running(pid_file: Path) -> bool:
+    """Return whether the process whose ID is in the file is running."""
     try:
-        return ") Z " not in Path(f"/proc/{path.read_text()}/stat").read_text()
+        return ") Z " not in Path(f"/proc/{pid_file.read_text()}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):  # ProcessLookupError is raised if the process ends during the read
         return False

@@ -97,13 +97,15 @@ def parse_csv(text: str) -> list[list[float]] | None:
 
 @st.composite
 def npy_bodies(draw: st.DrawFn) -> Body:
-    kind = draw(st.sampled_from(["<f4", ">f8", "<f8", "<i4", ">u2", "<f2", "?", "<U3", "<c8"]))
+    dtype = draw(st.sampled_from(["<f4", ">f8", "<f8", "<i4", ">u2", "<f2", "?", "<U3", "<c8"]))
     shape = tuple(draw(st.lists(st.integers(0, 4), max_size=3) | st.tuples(st.integers(1, 4), st.just(WIDTH))))
     values = draw(st.lists(st.integers(0, 99), min_size=64, max_size=64))
-    array = np.array(values[: math.prod(shape)]).reshape(shape).astype(kind)
+    array = np.array(values[: math.prod(shape)]).reshape(shape).astype(dtype)
     file = io.BytesIO()
     np.save(file, np.asfortranarray(array) if draw(st.booleans()) else array)
-    is_valid = kind[1:] in ("f4", "f8", "i4", "u2", "f2") and array.size and len(shape) in (1, 2) and shape[-1] == WIDTH
+    is_valid = (
+        dtype[1:] in ("f4", "f8", "i4", "u2", "f2") and array.size and len(shape) in (1, 2) and shape[-1] == WIDTH
+    )
     return Body(NPY, file.getvalue(), array.reshape(-1, WIDTH).astype(float).tolist() if is_valid else None)
 
 

@@ -56,7 +56,7 @@ class Identity:
 
 
 class FakeSavedModel:
-    """A SavedModel with these signatures."""
+    """A SavedModel whose signatures are the classes above."""
 
     def __init__(self, factor: float = 1.0) -> None:
         self.signatures: Mapping[str, Signature] = {
@@ -75,5 +75,5 @@ class FakeSavedModel:
 
 
 def fake_models() -> dict[str, dict[int, SavedModel]]:
-    """Return versions 1, 2 and 10 of `half`, which predict 1, 2 and 10 times the sum, and one version of `other`."""
-    return {"half": {number: FakeSavedModel(number) for number in (1, 2, 10)}, "other": {1: FakeSavedModel(100)}}
+    """Return versions 1, 2 and 10 of `sum`, which predict 1, 2 and 10 times the sum, and one version of `other`."""
+    return {"sum": {number: FakeSavedModel(number) for number in (1, 2, 10)}, "other": {1: FakeSavedModel(100)}}

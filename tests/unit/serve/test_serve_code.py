@@ -80,8 +80,8 @@ def test_code_is_read_from_the_model(tmp_path: Path, uri: str, is_archive: bool)
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    """Environment variables that lead to an S3 server. The server contains code."""
+def s3_variables() -> Iterator[dict[str, str]]:
+    """Environment variables with the address and the credentials of an S3 server, which contains code."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -107,9 +107,11 @@ def s3() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("region", ["", "eu-west-1"])
-def test_code_is_fetched_from_s3(root: Path, s3: dict[str, str], region: str) -> None:
+def test_code_is_fetched_from_s3(root: Path, s3_variables: dict[str, str], region: str) -> None:
     write_files(root / "model" / "code", {"helper.py": "WORD = 'in the model'\n"})
-    with server_with_code(root, "s3://bucket/some/folder/code.tar.gz", SAGEMAKER_REGION=region, **s3) as server:
+    with server_with_code(
+        root, "s3://bucket/some/folder/code.tar.gz", SAGEMAKER_REGION=region, **s3_variables
+    ) as server:
         server.wait_until_ready()
         assert server.invoke("x").body == b"fetched"
 
@@ -127,17 +129,17 @@ UNAVAILABLE_CODE = {
 
 
 @pytest.mark.parametrize(("uri", "reason"), UNAVAILABLE_CODE.items())
-def test_unavailable_code_ends_the_job(root: Path, s3: dict[str, str], uri: str, reason: str) -> None:
-    with server_with_code(root, uri, **s3) as server:
+def test_unavailable_code_ends_the_job(root: Path, s3_variables: dict[str, str], uri: str, reason: str) -> None:
+    with server_with_code(root, uri, **s3_variables) as server:
         assert server.wait() == 2
     assert reason in (server.failure or "")
 
 
 @pytest.mark.parametrize("variables", [{"AWS_ACCESS_KEY_ID": ""}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}])
 def test_error_explains_network_isolation(
-    root: Path, s3: dict[str, str], variables: dict[str, str], tmp_path: Path
+    root: Path, s3_variables: dict[str, str], variables: dict[str, str], tmp_path: Path
 ) -> None:
-    offline = {**s3, "HOME": str(tmp_path), **variables}
+    offline = {**s3_variables, "HOME": str(tmp_path), **variables}
     with server_with_code(root, "s3://bucket/some/folder/code.tar.gz", **offline) as server:
         assert server.wait(60) == 2
     assert "SAGEMAKER_SUBMIT_DIRECTORY 's3://bucket/some/folder/code.tar.gz'" in (server.failure or "")

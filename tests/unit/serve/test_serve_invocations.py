@@ -149,7 +149,7 @@ def test_csv_dialects_are_equivalent(server: Server, body: str) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [ROWS.astype(kind) for kind in ("<f8", ">f8", "<f2", ">f4")] + [np.asfortranarray(ROWS)],
+    [ROWS.astype(dtype) for dtype in ("<f8", ">f8", "<f2", ">f4")] + [np.asfortranarray(ROWS)],
     ids=["double", "big-endian", "half", "big-endian-float", "fortran-order"],
 )
 def test_npy_of_any_real_type_is_read(server: Server, array: Any) -> None:

@@ -18,7 +18,7 @@ FEATURES = 1024
 WORKERS = 4
 OVERHEAD_MB = 550
 """Memory of the interpreters and the libraries, with those that each fork inherits from `tests/fork_server_preload.py`.
-If the workers did not share the model, three of them would each need MODEL_MB more."""
+If the workers did not share the model, three of them would each need MODEL_MB more, and exceed this limit."""
 PROGRAM = "def output_fn(prediction, accept):\n    return str(prediction.shape)\n"
 
 

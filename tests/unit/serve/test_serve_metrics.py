@@ -48,7 +48,7 @@ def test_unknown_route_counts_as_other_and_unknown_status_as_500(metrics: Metric
 def test_workers_add_to_the_same_totals(metrics: Metrics) -> None:
     metrics.record_invocation(200, 0.5, 3)
     metrics.mark_loaded()
-    metrics.claim_row()  # a second worker also calls this method after its fork
+    metrics.claim_row()  # from now on, this process acts as a second worker, which calls this method after its fork
     metrics.record_invocation(200, 0.5, 4)
     metrics.mark_loaded()
     metrics.mark_loaded()

@@ -114,7 +114,7 @@ def test_malformed_load_gets_status_400(server: Server, body: str) -> None:
 
 
 @pytest.mark.parametrize("url", [f"{DEFAULT_ROOT}/models/absent/model", "relative", "/dev/null"])
-def test_url_that_is_no_folder_gets_status_400(server: Server, url: str) -> None:
+def test_error_names_a_url_that_is_no_folder(server: Server, url: str) -> None:
     assert repr(url) in load(server, "a", url).error
 
 

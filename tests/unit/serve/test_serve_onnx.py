@@ -18,7 +18,7 @@ from microjobs.hosting.service import Invocation
 from tests.unit.serve.conftest import run_server
 
 make_tensor_info = helper.make_tensor_value_info
-ML = "ai.onnx.ml"
+ML_DOMAIN = "ai.onnx.ml"
 
 
 def write_model(
@@ -26,7 +26,7 @@ def write_model(
 ) -> OnnxModel:
     path.parent.mkdir(parents=True, exist_ok=True)
     graph = helper.make_graph(nodes, "any", inputs, outputs)
-    opset = [helper.make_opsetid("", 18), helper.make_opsetid(ML, 3)]
+    opset = [helper.make_opsetid("", 18), helper.make_opsetid(ML_DOMAIN, 3)]
     save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
     return OnnxModel(path)
 
@@ -38,9 +38,14 @@ def classifier(tmp_path: Path) -> OnnxModel:
         helper.make_node("Softmax", ["x"], ["p"]),
         helper.make_node("ArgMax", ["x"], ["index"], axis=1, keepdims=0),
         helper.make_node(
-            "LabelEncoder", ["index"], ["label"], domain=ML, keys_int64s=[0, 1], values_strings=["cat", 'a "dog"']
+            "LabelEncoder",
+            ["index"],
+            ["label"],
+            domain=ML_DOMAIN,
+            keys_int64s=[0, 1],
+            values_strings=["cat", 'a "dog"'],
         ),
-        helper.make_node("ZipMap", ["p"], ["probabilities"], domain=ML, classlabels_strings=["cat", "dog"]),
+        helper.make_node("ZipMap", ["p"], ["probabilities"], domain=ML_DOMAIN, classlabels_strings=["cat", "dog"]),
     ]
     probabilities = helper.make_value_info(
         "probabilities",
@@ -53,7 +58,7 @@ def classifier(tmp_path: Path) -> OnnxModel:
 
 
 @pytest.fixture
-def columns(tmp_path: Path) -> OnnxModel:
+def columns_model(tmp_path: Path) -> OnnxModel:
     """A model with a column of text, a column of numbers, and an output for each."""
     nodes = [helper.make_node("Identity", ["city"], ["same"]), helper.make_node("Add", ["age", "age"], ["double"])]
     inputs = [
@@ -68,8 +73,8 @@ def columns(tmp_path: Path) -> OnnxModel:
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> OnnxModel:
-    """A model that gets the bytes of a file."""
+def file_model(tmp_path: Path) -> OnnxModel:
+    """A model whose input is the bytes of a file."""
     nodes = [helper.make_node("Shape", ["file"], ["size"])]
     return write_model(
         tmp_path / MODEL_FILE,
@@ -115,12 +120,12 @@ def test_each_format_is_supported(classifier: OnnxModel) -> None:
     assert "406 the outputs are not one array" in read_error(classifier, buffer.getvalue(), "application/x-npy")
 
 
-def test_columns_of_text_and_numbers_are_inputs(columns: OnnxModel) -> None:
+def test_columns_of_text_and_numbers_are_inputs(columns_model: OnnxModel) -> None:
     row = {"city": "Bonn", "age": 37}
-    assert invoke_json(columns, [row, row])["predictions"] == [{"same": ["Bonn"], "double": [74]}] * 2
-    outputs = invoke_json(columns, {"inputs": {"city": [["Bonn"]], "age": [[37]]}})["outputs"]
+    assert invoke_json(columns_model, [row, row])["predictions"] == [{"same": ["Bonn"], "double": [74]}] * 2
+    outputs = invoke_json(columns_model, {"inputs": {"city": [["Bonn"]], "age": [[37]]}})["outputs"]
     assert outputs == {"same": [["Bonn"]], "double": [[74]]}
-    assert invoke(columns, json.dumps(row), "application/jsonlines", "text/csv") == b"Bonn,74\n"
+    assert invoke(columns_model, json.dumps(row), "application/jsonlines", "text/csv") == b"Bonn,74\n"
 
 
 @pytest.mark.parametrize(
@@ -140,11 +145,11 @@ def test_columns_of_text_and_numbers_are_inputs(columns: OnnxModel) -> None:
         ('{"instances": [], "signature_name": "raw"}', "400 signature_name 'raw' is unknown"),
     ],
 )
-def test_error_for_an_unsuitable_request_names_the_input(columns: OnnxModel, body: str, expected: str) -> None:
-    assert expected in read_error(columns, body)
+def test_error_for_an_unsuitable_request_names_the_input(columns_model: OnnxModel, body: str, expected: str) -> None:
+    assert expected in read_error(columns_model, body)
 
 
-def test_values_with_several_lengths_are_refused(classifier: OnnxModel) -> None:
+def test_rows_of_another_length_are_refused(classifier: OnnxModel) -> None:
     assert "400 input x has lists of different lengths: send float32 of shape (?, 2)" in read_error(
         classifier, "[[1], [1, 2]]"
     )
@@ -152,12 +157,12 @@ def test_values_with_several_lengths_are_refused(classifier: OnnxModel) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/x-image", "application/octet-stream"])
-def test_bytes_of_an_image_are_an_input(image: OnnxModel, content_type: str) -> None:
-    assert json.loads(invoke(image, b"\x89PNG123", content_type)) == {"outputs": [7]}
+def test_bytes_of_an_image_are_an_input(file_model: OnnxModel, content_type: str) -> None:
+    assert json.loads(invoke(file_model, b"\x89PNG123", content_type)) == {"outputs": [7]}
     text = base64.b64encode(b"\x89PNG123").decode()
-    assert invoke_json(image, {"inputs": {"file": {"b64": text}}}) == {"outputs": [7]}
-    assert invoke_json(image, {"inputs": {"b64": text}}) == {"outputs": [7]}
-    assert "400 input file is not base64" in read_error(image, '{"inputs": {"b64": "?"}}')
+    assert invoke_json(file_model, {"inputs": {"file": {"b64": text}}}) == {"outputs": [7]}
+    assert invoke_json(file_model, {"inputs": {"b64": text}}) == {"outputs": [7]}
+    assert "400 input file is not base64" in read_error(file_model, '{"inputs": {"b64": "?"}}')
 
 
 def test_bytes_are_refused_by_other_models(classifier: OnnxModel) -> None:

@@ -43,7 +43,7 @@ def test_torchscript_archives_differ_from_state_dicts(tmp_path: Path) -> None:
 
 
 def test_program_without_model_fn_gets_the_bundle(root: Path) -> None:
-    # A user's predict_fn receives arrays as AWS's toolkit decodes them; the bundle's own one receives rows.
+    # A user's predict_fn receives arrays as AWS's toolkit decodes them; the bundle's predict_fn receives rows.
     defaults = choose_defaults({"predict_fn"}, root / "model")
     assert defaults.input_fn is decode_array
     assert defaults.model_fn(str(root / "model")).features == 3

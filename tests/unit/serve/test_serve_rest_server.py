@@ -12,7 +12,7 @@ from microjobs_train_tensorflow.serving.rest_api import RestApi
 from microjobs_train_tensorflow.serving.rest_server import RestServer
 from tests.unit.serve.saved_models import fake_models
 
-PREDICT = "POST /v1/models/half:predict HTTP/1.1\r\n"
+PREDICT = "POST /v1/models/sum:predict HTTP/1.1\r\n"
 BODY = '{"instances": [[1, 2, 3]]}'
 
 
@@ -42,10 +42,10 @@ def make_request_with_length(length: object, body: str = BODY) -> str:
     ("request_text", "status", "reason"),
     [
         (make_request_with_length(len(BODY)), 200, "60.0"),
-        ("GET /v1/models/half HTTP/1.1\r\n\r\n", 200, "AVAILABLE"),
+        ("GET /v1/models/sum HTTP/1.1\r\n\r\n", 200, "AVAILABLE"),
         (f"{PREDICT}\r\n", 411, "the request has no Content-Length: send the body in one piece"),
         (f"{PREDICT}transfer-encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n", 411, "has no Content-Length"),
-        ("GET /v1/models/half HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", 411, "has no Content-Length"),
+        ("GET /v1/models/sum HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", 411, "has no Content-Length"),
         (make_request_with_length(-1), 400, "Content-Length '-1' is not a number of bytes"),
         (make_request_with_length("some"), 400, "Content-Length 'some' is not a number of bytes"),
         (make_request_with_length("1" * 5000), 400, "is not a number of bytes"),
@@ -84,7 +84,7 @@ def test_connections_above_the_limit_wait(monkeypatch: pytest.MonkeyPatch) -> No
             socket.create_connection(("127.0.0.1", server.server_port), timeout=0.2) as second,
         ):
             first.sendall(b"GET ")  # the thread of this connection waits for the rest of the request
-            second.sendall(b"GET /v1/models/half HTTP/1.1\r\n\r\n")
+            second.sendall(b"GET /v1/models/sum HTTP/1.1\r\n\r\n")
             with pytest.raises(TimeoutError):
                 second.recv(1)
             first.close()

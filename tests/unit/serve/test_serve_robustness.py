@@ -24,7 +24,7 @@ LIMIT = 6 * 1024 * 1024
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with one worker. The tests must not end the worker, increase its memory, or make it log problems."""
-    root = tmp_path_factory.mktemp("fire")
+    root = tmp_path_factory.mktemp("robustness")
     write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
     with run_server(root) as server:
         server.wait_until_ready()
@@ -154,7 +154,7 @@ MALFORMED_REQUESTS = {
 
 
 @pytest.mark.parametrize(("request_bytes", "expected"), MALFORMED_REQUESTS.values(), ids=MALFORMED_REQUESTS)
-def test_malformed_head_gets_the_documented_status(server: Server, request_bytes: bytes, expected: set[int]) -> None:
+def test_malformed_head_gets_an_expected_status(server: Server, request_bytes: bytes, expected: set[int]) -> None:
     with open_connections(server, 1) as (client,):
         with contextlib.suppress(OSError):  # the server may already have closed the connection
             client.sendall(request_bytes)

@@ -23,7 +23,7 @@ SIGNATURES = ("serving_default", "words", "total", "text", "long", "bfloat16", "
 
 @pytest.fixture
 def model() -> TensorFlowModel:
-    return TensorFlowModel(fake_models(), "half")
+    return TensorFlowModel(fake_models(), "sum")
 
 
 def call_rest_api(model: TensorFlowModel, method: str, path: str, body: str = "") -> tuple[int, Any]:
@@ -43,7 +43,7 @@ def make_words_body(*rows: str) -> str:
     return f'{{"signature_name": "words", "instances": [{", ".join(rows)}]}}'
 
 
-PREDICTIONS = {
+PREDICTIONS_AND_ERRORS = {
     '{"instances": [[1, 2, 3], [0, 0, 0.5]]}': {"predictions": [[60.0], [5.0]]},
     '{"inputs": [[1, 2, 3]]}': {"outputs": [[60.0]]},
     '{"inputs": {"x": [[1, 2, 3]]}}': {"outputs": [[60.0]]},
@@ -77,9 +77,9 @@ PREDICTIONS = {
 }
 
 
-@pytest.mark.parametrize(("body", "expected"), PREDICTIONS.items())
-def test_predict_responds_in_the_format_of_the_request(model: TensorFlowModel, body: str, expected: Any) -> None:
-    status, content = call_rest_api(model, "POST", "/v1/models/half:predict", body)
+@pytest.mark.parametrize(("body", "expected"), PREDICTIONS_AND_ERRORS.items())
+def test_predict_returns_predictions_or_a_reason(model: TensorFlowModel, body: str, expected: Any) -> None:
+    status, content = call_rest_api(model, "POST", "/v1/models/sum:predict", body)
     if isinstance(expected, dict):
         assert (status, content) == (200, expected)
     else:
@@ -89,12 +89,12 @@ def test_predict_responds_in_the_format_of_the_request(model: TensorFlowModel, b
 
 def test_several_outputs_are_objects_and_bytes_are_base64(model: TensorFlowModel) -> None:
     body = make_words_body('{"count": 2, "word": "né"}', '{"count": 0, "word": {"b64": "/w=="}}')
-    _, content = call_rest_api(model, "POST", "/v1/models/half:predict", body)
+    _, content = call_rest_api(model, "POST", "/v1/models/sum:predict", body)
     first, second = content["predictions"]
     assert first == {"inverse": [0.5], "repeated": "néné", "repeated_bytes": {"b64": "bsOpbsOp"}}
     assert second == {"inverse": [math.inf], "repeated": "", "repeated_bytes": {"b64": ""}}
     columns = '{"signature_name": "words", "inputs": {"count": [1], "word": [{"b64": "/w=="}]}}'
-    _, content = call_rest_api(model, "POST", "/v1/models/half:predict", columns)
+    _, content = call_rest_api(model, "POST", "/v1/models/sum:predict", columns)
     assert content == {
         "outputs": {"inverse": [[1.0]], "repeated": [{"b64": "/w=="}], "repeated_bytes": [{"b64": "/w=="}]}
     }
@@ -102,37 +102,37 @@ def test_several_outputs_are_objects_and_bytes_are_base64(model: TensorFlowModel
 
 def test_not_a_number_is_read_and_written_as_in_tensorflow_serving(model: TensorFlowModel) -> None:
     response = model.invoke(
-        Invocation(b'{"instances": [[NaN, 1, 2]]}', "", "", "", None, "POST", "/v1/models/half:predict")
+        Invocation(b'{"instances": [[NaN, 1, 2]]}', "", "", "", None, "POST", "/v1/models/sum:predict")
     )
     assert response.body == b'{"predictions": [[NaN]]}'
 
 
 def test_versions_and_models_have_paths(model: TensorFlowModel) -> None:
     body = '{"instances": [[1, 0, 0]]}'
-    assert call_rest_api(model, "POST", "/v1/models/half/versions/2:predict", body) == (200, {"predictions": [[2.0]]})
+    assert call_rest_api(model, "POST", "/v1/models/sum/versions/2:predict", body) == (200, {"predictions": [[2.0]]})
     assert call_rest_api(model, "POST", "/v1/models/other:predict", body) == (200, {"predictions": [[100.0]]})
-    status, content = call_rest_api(model, "POST", f"/v1/models/half/versions/{'1' * 5000}:predict", body)
+    status, content = call_rest_api(model, "POST", f"/v1/models/sum/versions/{'1' * 5000}:predict", body)
     assert status == 400
     assert "Malformed request" in content["error"]
-    status, content = call_rest_api(model, "POST", "/v1/models/half/versions/3:predict", body)
+    status, content = call_rest_api(model, "POST", "/v1/models/sum/versions/3:predict", body)
     assert (status, content["error"]) == (
         404,
-        "Servable not found for request: Specific(half, 3). The models (versions) are half (1, 2, 10), other (1)",
+        "Servable not found for request: Specific(sum, 3). The models (versions) are sum (1, 2, 10), other (1)",
     )
     assert call_rest_api(model, "GET", "/v1/models/none")[0] == 404
 
 
 def test_status_and_metadata_describe_versions(model: TensorFlowModel) -> None:
-    _, content = call_rest_api(model, "GET", "/v1/models/half")
+    _, content = call_rest_api(model, "GET", "/v1/models/sum")
     assert [(item["version"], item["state"]) for item in content["model_version_status"]] == [
         ("10", "AVAILABLE"),
         ("2", "AVAILABLE"),
         ("1", "AVAILABLE"),
     ]
-    _, content = call_rest_api(model, "GET", "/v1/models/half/versions/2")
+    _, content = call_rest_api(model, "GET", "/v1/models/sum/versions/2")
     assert [item["version"] for item in content["model_version_status"]] == ["2"]
-    _, content = call_rest_api(model, "GET", "/v1/models/half/metadata")
-    assert content["model_spec"] == {"name": "half", "signature_name": "", "version": "10"}
+    _, content = call_rest_api(model, "GET", "/v1/models/sum/metadata")
+    assert content["model_spec"] == {"name": "sum", "signature_name": "", "version": "10"}
     assert "serving_default" in content["metadata"]["signature_def"]["signature_def"]
 
 
@@ -154,7 +154,7 @@ VALUES = st.recursive(
 @given(signature=st.sampled_from(SIGNATURES), member=st.sampled_from(MEMBERS), value=VALUES)
 def test_any_body_gets_a_known_status(signature: str, member: str, value: Any) -> None:
     body = json.dumps({"signature_name": signature, member: value}).encode()
-    response = RestApi(fake_models()).answer("POST", "/v1/models/half:predict", body)
+    response = RestApi(fake_models()).answer("POST", "/v1/models/sum:predict", body)
     is_expected_to_fail = signature == "total" and member == "instances"  # the output of this signature has no rows
     assert response.status in ((200, 400, 500) if is_expected_to_fail else (200, 400)), response.body
 
@@ -162,7 +162,7 @@ def test_any_body_gets_a_known_status(signature: str, member: str, value: Any) -
 @given(st.lists(TEXTS | st.fixed_dictionaries({"b64": TEXTS}), min_size=1, max_size=2))
 def test_any_text_gets_status_200_or_400(texts: list[Any]) -> None:
     body = json.dumps({"signature_name": "text", "inputs": texts}).encode()
-    assert RestApi(fake_models()).answer("POST", "/v1/models/half:predict", body).status in (200, 400)
+    assert RestApi(fake_models()).answer("POST", "/v1/models/sum:predict", body).status in (200, 400)
 
 
 @pytest.mark.parametrize("depth", [500, 100_000])
@@ -171,13 +171,13 @@ def test_deeply_nested_body_gets_status_400(model: TensorFlowModel, signature: s
     nested = "[" * depth + "1" + "]" * depth
     value = nested if signature == "serving_default" else '{"count": [1], "word": ' + nested.replace("1", '""') + "}"
     body = f'{{"signature_name": "{signature}", "inputs": {value}}}'
-    assert call_rest_api(model, "POST", "/v1/models/half:predict", body)[0] == 400
+    assert call_rest_api(model, "POST", "/v1/models/sum:predict", body)[0] == 400
 
 
 def test_body_that_could_fill_the_memory_gets_status_400(model: TensorFlowModel) -> None:
     # as an array of text, this body would need 40 GB
     body = '{"inputs": ["' + "x" * 100_000 + '"' + ', "y"' * 100_000 + "]}"
-    assert call_rest_api(model, "POST", "/v1/models/half:predict", body)[0] == 400
+    assert call_rest_api(model, "POST", "/v1/models/sum:predict", body)[0] == 400
 
 
 def test_npy_of_another_type_gets_status_400(model: TensorFlowModel) -> None:
@@ -190,11 +190,11 @@ def test_npy_of_another_type_gets_status_400(model: TensorFlowModel) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "reason"),
     [
-        ("GET", "/v1/models/half:predict", "Malformed request: GET /v1/models/half:predict"),
-        ("POST", "/v1/models/half", "Malformed request"),
+        ("GET", "/v1/models/sum:predict", "Malformed request: GET /v1/models/sum:predict"),
+        ("POST", "/v1/models/sum", "Malformed request"),
         ("GET", "/v1/models/", "Malformed request"),
-        ("GET", "/v1/models/half/labels/stable", "Malformed request"),
-        ("POST", "/v1/models/half:classify", "classify is not supported: use :predict"),
+        ("GET", "/v1/models/sum/labels/stable", "Malformed request"),
+        ("POST", "/v1/models/sum:classify", "classify is not supported: use :predict"),
     ],
 )
 def test_unsupported_rest_requests_get_status_400(model: TensorFlowModel, method: str, path: str, reason: str) -> None:
@@ -257,7 +257,7 @@ def test_types_that_numpy_lacks_are_read_and_written(
 
 def test_value_out_of_the_range_of_int4_gets_status_400(model: TensorFlowModel) -> None:
     body = '{"signature_name": "int4", "inputs": [8]}'
-    status, content = call_rest_api(model, "POST", "/v1/models/half:predict", body)
+    status, content = call_rest_api(model, "POST", "/v1/models/sum:predict", body)
     assert (status, content["error"]) == (400, "input 'value' is [8]: a number is out of the range of int4")
 
 

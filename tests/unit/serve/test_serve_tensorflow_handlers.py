@@ -53,7 +53,7 @@ def make_handler_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     def make(text: str) -> TensorFlowModel:
         program = tmp_path / "handlers.py"
         program.write_text(text)
-        return TensorFlowModel(fake_models(), "half", program)
+        return TensorFlowModel(fake_models(), "sum", program)
 
     monkeypatch.setattr("microjobs_train_tensorflow.serving.model.RestServer", start)
     threads = set(threading.enumerate())
@@ -67,7 +67,7 @@ def test_input_and_output_handlers_surround_the_model(make_handler_model: MakeHa
     model = make_handler_model(INPUT_AND_OUTPUT_HANDLERS)
     response = invoke(model, "1 2 3", "text/plain", "text/plain")
     assert (response.body, response.headers) == (b'{"PREDICTIONS":[[60.0]]}', [("content-type", "text/plain")])
-    assert call_rest_api(model, "POST", "/v1/models/half:predict", "[]")[0] == 400, "the REST API bypasses the handlers"
+    assert call_rest_api(model, "POST", "/v1/models/sum:predict", "[]")[0] == 400, "the REST API bypasses the handlers"
     with pytest.raises(
         HttpError, match=r"the model's own code failed: ValueError: input 'x' has shape \(1, 2\)"
     ) as caught:

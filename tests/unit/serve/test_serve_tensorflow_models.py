@@ -116,7 +116,7 @@ FUNCTIONS = "def model_fn(model_dir): return 1\ndef transform_fn(model, data, co
 def test_tensorflow_is_configured_before_the_program_is_imported(
     tmp_path: Path, tensorflow: FakeTensorFlow, functions: str
 ) -> None:
-    write_savedmodels(tmp_path / "model" / "half" / "1")
+    write_savedmodels(tmp_path / "model" / "sum" / "1")
     assert load(tmp_path, RECORDING_PROGRAM + functions) == ["prepare", "configure"]
     assert ("load" in tensorflow.calls) == (functions == HANDLER)
 
@@ -132,8 +132,8 @@ def test_packages_of_the_program_replace_installed_packages(tmp_path: Path, monk
     monkeypatch.syspath_prepend(tmp_path / "installed")
     write_files(tmp_path / "model" / "code", {"greeting.py": "TEXT = 'code'\n"})
     write_files(tmp_path / "model" / "code" / "lib", {"greeting.py": "TEXT = 'lib'\n", "tone.py": "TEXT = 'lib'\n"})
-    calls = load(tmp_path, "import greeting, tone\nCALLS = [greeting.TEXT, tone.TEXT]\n" + FUNCTIONS)
-    assert calls == ["code", "lib"]
+    texts = load(tmp_path, "import greeting, tone\nCALLS = [greeting.TEXT, tone.TEXT]\n" + FUNCTIONS)
+    assert texts == ["code", "lib"]
 
 
 def test_bundle_of_another_framework_is_served(root: Path) -> None:
@@ -167,7 +167,7 @@ def test_program_with_model_fn_is_served(tmp_path: Path) -> None:
         ("1/saved_model.pb", {"SAGEMAKER_TFS_DEFAULT_MODEL_NAME": "x"}, "is 'x', but the model folder has model"),
     ],
 )
-def test_missing_model_error_names_the_files_in_the_folder(
+def test_error_for_an_unusable_model_folder_names_its_content(
     tmp_path: Path, file: str, environment: dict[str, str], reason: str
 ) -> None:
     path = tmp_path / "model" / file
