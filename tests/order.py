@@ -1,9 +1,8 @@
 """The order of the tests: tests without an engine come first. In each of the two groups, slow files come first.
 
 A worker of pytest-xdist runs whole files, so a long file that starts last would keep one worker busy after the others
-have ended.
-`make test` passes `--no-loadscope-reorder`, which keeps this order. Some files share processes that start slowly,
-so one worker runs all of these files.
+have ended. `make test` passes `--no-loadscope-reorder`, which keeps this order. Some files share processes that start
+slowly, so one worker runs all of these files.
 """
 
 import pytest

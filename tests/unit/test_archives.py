@@ -12,6 +12,7 @@ from microjobs import archives
 from microjobs.errors import UserError
 
 Member = Callable[[tarfile.TarFile], None]
+"""A function that adds one member to an archive."""
 
 
 def make_file_member(name: str, content: bytes = b"x") -> Member:
@@ -23,10 +24,10 @@ def make_file_member(name: str, content: bytes = b"x") -> Member:
     return add
 
 
-def make_link_member(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> Member:
+def make_link_member(name: str, target: str, member_type: bytes = tarfile.SYMTYPE) -> Member:
     def add(tar: tarfile.TarFile) -> None:
         info = tarfile.TarInfo(name)
-        info.type, info.linkname = kind, target
+        info.type, info.linkname = member_type, target
         tar.addfile(info)
 
     return add

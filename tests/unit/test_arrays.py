@@ -96,24 +96,24 @@ INVALID_BYTES = {
 }
 
 
-def make_invalid_file(folder: Path, kind: str) -> Path:
+def make_invalid_file(folder: Path, defect: str) -> Path:
     path = folder / "x_train.npy"
-    if kind in INVALID_ARRAYS:
-        np.save(path, INVALID_ARRAYS[kind], allow_pickle=True)
-    elif kind in INVALID_BYTES:
-        path.write_bytes(INVALID_BYTES[kind])
-    elif kind == "truncated":
+    if defect in INVALID_ARRAYS:
+        np.save(path, INVALID_ARRAYS[defect], allow_pickle=True)
+    elif defect in INVALID_BYTES:
+        path.write_bytes(INVALID_BYTES[defect])
+    elif defect == "truncated":
         np.save(path, np.zeros((10, 2)))
         path.write_bytes(path.read_bytes()[:-40])
-    elif kind == "folder":
+    elif defect == "folder":
         path.mkdir()
-    elif kind == "pipe":
+    elif defect == "pipe":
         os.mkfifo(path)
     return path
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("defect", "message"),
     [
         ("pickled", "pickled array"),
         ("text", "save real numbers"),
@@ -130,9 +130,9 @@ def make_invalid_file(folder: Path, kind: str) -> Path:
         ("missing", "does not exist"),
     ],
 )
-def test_invalid_file_error_names_file(kind: str, message: str, tmp_path: Path) -> None:
+def test_invalid_file_error_names_file(defect: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"x_train\.npy.*{message}"):
-        arrays.open_array(make_invalid_file(tmp_path, kind))
+        arrays.open_array(make_invalid_file(tmp_path, defect))
 
 
 def test_pickled_array_is_never_unpickled(tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ def make_arrays(rows: int = 40_000) -> dict[str, NDArray[np.float64]]:
     return {"x_test": x, "y_test": x @ WEIGHTS + 3.0 + random.normal(0, 2, rows)}
 
 
-def run_job(layout: Layout, *arguments: str, expect: int = 0) -> Path:
+def run_job(layout: Layout, *arguments: str, exit_code: int = 0) -> Path:
     process = start_job("batch-score", layout, *arguments)
     log, _ = process.communicate(timeout=120)
-    assert process.returncode == expect, log
+    assert process.returncode == exit_code, log
     return layout.processing("batch")
 
 
@@ -101,7 +101,7 @@ def test_raw_signature_of_named_columns_is_refused(layout: Layout) -> None:
     write_input(layout, make_arrays(100))
     columns = FittedColumns(tuple(NumericColumn(name, 0.0, 1.0) for name in "abc"))
     write_linear_bundle(layout.processing("model"), WEIGHTS, 3.0, columns=columns)
-    run_job(layout, "--signature", "raw", expect=2)
+    run_job(layout, "--signature", "raw", exit_code=2)
     assert "signature raw of this model takes named columns, not arrays" in (read_failure(layout) or "")
 
 
@@ -131,7 +131,7 @@ def test_without_targets_only_predictions_are_written(layout: Layout) -> None:
 )
 def test_invalid_arrays_are_refused_without_a_report(arrays: Arrays, error: str, layout: Layout) -> None:
     write_input(layout, arrays)
-    batch = run_job(layout, expect=2)
+    batch = run_job(layout, exit_code=2)
     assert error in (read_failure(layout) or "")
     assert list(batch.iterdir()) == []
 
@@ -148,14 +148,14 @@ def test_invalid_row_leaves_no_predictions(x: float, y: float, error: str, layou
     data = make_arrays()
     data["x_test"][30_000, 1], data["y_test"][30_000] = x, y
     write_input(layout, data)
-    assert list(run_job(layout, expect=2).iterdir()) == []
+    assert list(run_job(layout, exit_code=2).iterdir()) == []
     assert error in (read_failure(layout) or "")
 
 
 def test_failed_job_removes_predictions_of_other_files(layout: Layout) -> None:
     x = make_arrays(100)["x_test"]
     write_input(layout, {"x_test-00000-of-00002": x, "x_test-00001-of-00002": np.full((5, 3), np.inf)})
-    assert list(run_job(layout, expect=2).iterdir()) == []
+    assert list(run_job(layout, exit_code=2).iterdir()) == []
 
 
 def test_number_of_points_in_the_plot_is_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_invalid_model_is_refused(model: str, layout: Layout) -> None:
         (folder / "b.tar.gz").touch()
     if model == "no onnx":
         (folder / "model.onnx").write_bytes(b"not a model")
-    run_job(layout, expect=2)
+    run_job(layout, exit_code=2)
     assert "model" in (read_failure(layout) or "")
 
 
@@ -216,18 +216,18 @@ def test_two_hosts_with_shards_write_one_report(
 ) -> None:
     data = make_arrays(1000)
     first, second = hosts.values()
-    for number, (features, targets) in enumerate([(first, second), (second, first)]):
+    for number, (own_host, other_host) in enumerate([(first, second), (second, first)]):
         half = slice(number * 500, number * 500 + 500)
-        write_input(features, {f"x_test-{number:05}-of-00002": data["x_test"][half]})
+        write_input(own_host, {f"x_test-{number:05}-of-00002": data["x_test"][half]})
         write_input(
-            targets if are_targets_swapped else features, {f"y_test-{number:05}-of-00002": data["y_test"][half]}
+            other_host if are_targets_swapped else own_host, {f"y_test-{number:05}-of-00002": data["y_test"][half]}
         )
     run_on_all_hosts("batch-score", hosts)
     report = json.loads((first.processing("batch") / "report.json").read_text())
     assert report["rows"] == 1000
     write_input(layout, split_in_two(data))
-    one_host = json.loads((run_job(layout) / "report.json").read_text())
-    assert report == pytest.approx(one_host, rel=1e-12)
+    one_host_report = json.loads((run_job(layout) / "report.json").read_text())
+    assert report == pytest.approx(one_host_report, rel=1e-12)
     output_names = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
     assert sorted(name for name in output_names if name.endswith(".npy")) == [
         "predictions-00000-of-00002.npy",

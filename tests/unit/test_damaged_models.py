@@ -45,7 +45,7 @@ PATHS = st.one_of(
     st.lists(PATH_PARTS, min_size=1, max_size=4).map("/".join),
     st.sampled_from(["a/" * 70 + "b", "a/" * 3000 + "b", "/etc/x", "../outside", "model.onnx/x"]),
 )
-MEMBER_TYPES = [bytes([kind]) for kind in b"0123456789SLKxgX\0"]
+MEMBER_TYPES = [bytes([member_type]) for member_type in b"0123456789SLKxgX\0"]
 
 
 @st.composite
@@ -168,8 +168,8 @@ def save_model(folder: Path, node: onnx.NodeProto, inputs: list[Any], output: An
     onnx.save(model, folder / bundle.MODEL_FILE)
 
 
-def make_tensor_info(name: str, kind: int, *shape: int | str) -> Any:
-    return helper.make_tensor_value_info(name, kind, list(shape))
+def make_tensor_info(name: str, element_type: int, *shape: int | str) -> Any:
+    return helper.make_tensor_value_info(name, element_type, list(shape))
 
 
 FLOAT, DOUBLE, STRING = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.STRING

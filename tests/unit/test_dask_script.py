@@ -204,7 +204,7 @@ def test_killed_worker_ends_the_job(host: str, hosts: DaskHosts) -> None:
 
 @pytest.mark.parametrize(("victim", "number"), [("algo-1", signal.SIGKILL), ("algo-2", signal.SIGSTOP)])
 def test_lost_or_frozen_host_ends_the_other_host(victim: str, number: signal.Signals, hosts: DaskHosts) -> None:
-    """`test_distributed` tests both signals on both hosts."""
+    """One signal per host is sufficient, because `test_distributed` tests both signals on both hosts."""
     hosts.start_all(CONNECT + WAIT_PROGRAM, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
     hosts.host(victim).signal(number)
     start_time = time.monotonic()

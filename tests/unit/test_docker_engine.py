@@ -12,10 +12,10 @@ from docker.errors import DockerException
 from microjobs_orchestrator import docker_engine
 
 
-@pytest.mark.parametrize("kind", ["missing", "file"])
-def test_missing_engine_is_an_error_that_leaves_no_open_socket(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_file", [False, True], ids=["missing", "file"])
+def test_missing_engine_is_an_error_that_leaves_no_open_socket(is_file: bool, tmp_path: Path) -> None:
     path = tmp_path / "docker.sock"
-    if kind == "file":
+    if is_file:
         path.touch()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

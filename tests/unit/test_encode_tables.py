@@ -77,7 +77,7 @@ def compute_expected_features(train: Table, test: Table) -> tuple[NDArray[np.flo
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-    texts = {"missing_values": None, "strategy": "constant", "fill_value": "none"}
+    imputer_options = {"missing_values": None, "strategy": "constant", "fill_value": "none"}
     steps = {
         "age": make_pipeline(SimpleImputer(strategy="median"), StandardScaler()),
         "income": make_pipeline(SimpleImputer(strategy="mean"), StandardScaler()),
@@ -87,7 +87,7 @@ def compute_expected_features(train: Table, test: Table) -> tuple[NDArray[np.flo
         ),
         "rooms": SimpleImputer(strategy="constant", fill_value=3),
         "grade": make_pipeline(
-            SimpleImputer(**texts), OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+            SimpleImputer(**imputer_options), OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
         ),
         "floor": OneHotEncoder(sparse_output=False),
     }

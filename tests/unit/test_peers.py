@@ -82,7 +82,7 @@ def connect_without_secret(address: Address, message: bytes = b"") -> socket.soc
 
 
 def is_dropped(peer_socket: socket.socket) -> bool:
-    """Return whether the other side closes the connection without sending more."""
+    """Wait for the other side, and close the socket. Return whether the other side closed it without sending more."""
     with peer_socket, contextlib.suppress(ConnectionResetError):
         return peer_socket.recv(1) == b""
     return True

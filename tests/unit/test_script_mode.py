@@ -14,6 +14,7 @@ from microjobs import script_mode, source
 from microjobs.contract import BASE_DIR, InstanceGroup, Layout, ResourceConfig
 from microjobs.errors import Stopped, UserError
 from microjobs.interpreter import take_python_variables
+from microjobs.network import TORCH_PORT
 from tests.unit.hosts import is_running
 
 
@@ -21,7 +22,7 @@ def run_script(script: str, folder: Path) -> None:
     script_mode._execute("train.py", ["/bin/sh", "-c", script], folder)
 
 
-def test_reason_starts_with_the_scripts_last_line(tmp_path: Path) -> None:
+def test_reason_starts_with_the_name_and_the_last_line_of_the_script(tmp_path: Path) -> None:
     with pytest.raises(script_mode.ScriptError, match=r"^train.py failed: no good \(exit code 3\)\nbefore\nno good$"):
         run_script("echo before >&2; echo no good >&2; exit 3", tmp_path)
 
@@ -51,7 +52,7 @@ def test_background_process_does_not_delay_the_job(tmp_path: Path, monkeypatch: 
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
-def test_variables_that_describe_another_interpreter_are_removed() -> None:
+def test_variables_that_describe_another_interpreter_are_not_passed_on() -> None:
     user_variables = {"PYTHONPATH": "/a", "PYTHONWARNINGS": "error"}
     interpreter_variables = {
         "PYTHONHOME": "/nonexistent",
@@ -59,8 +60,9 @@ def test_variables_that_describe_another_interpreter_are_removed() -> None:
         "PYTHONEXECUTABLE": "/nonexistent/python",
     }
     environ = {**user_variables, **interpreter_variables, "HOME": "/b"}
-    assert (take_python_variables(environ), environ) == (user_variables, {"HOME": "/b"})
-    subprocess.run([sys.executable, "-c", "import json"], env=user_variables, check=True)
+    passed_variables = take_python_variables(environ)
+    assert (passed_variables, environ) == (user_variables, {"HOME": "/b"})
+    subprocess.run([sys.executable, "-c", "import json"], env=passed_variables, check=True)
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -160,7 +162,7 @@ def test_command_equals_the_command_of_the_toolkit(
 )
 def test_torchrun_runs_the_toolkits_command(command: list[str], arguments: list[str]) -> None:
     program = script_mode._make_program(script_mode.TORCH, ResourceConfig(), command)
-    assert program.command[-len(arguments) - 1 :] == ["7777", *arguments]
+    assert program.command[-len(arguments) - 2 :] == ["--master-port", str(TORCH_PORT), *arguments]
 
 
 def test_tf_config_contains_the_index_of_the_host() -> None:

@@ -191,7 +191,7 @@ def blocks_sigterm(pid: int) -> bool:
 @pytest.mark.parametrize("delay", [0, 0.05, 0.1, 0.2])
 def test_training_that_is_stopped_at_its_start_ends_with_0(delay: float, start: Start, layout: Layout) -> None:
     process = start("import time\ndef train(values): time.sleep(60)", "train")
-    while not blocks_sigterm(process.pid):  # before the signal is blocked, only the interpreter runs
+    while not blocks_sigterm(process.pid):  # an earlier SIGTERM would end the interpreter, before the entry point runs
         time.sleep(0.001)
     time.sleep(delay)
     process.terminate()

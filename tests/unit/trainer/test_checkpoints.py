@@ -108,10 +108,10 @@ def test_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     assert reason in caplog.text
 
 
-def test_folders_that_cannot_be_renamed_are_removed_and_set_aside(
+def test_folders_that_cannot_be_renamed_can_be_removed_and_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder in the lower layer of an overlay cannot be renamed, such as a checkpoint that a platform copied back."""
+    """A platform can copy checkpoints back into the lower layer of an overlay. Such folders cannot be renamed."""
     save_checkpoints(tmp_path, 3)
     rename, lower_names = os.rename, {path.name for path in tmp_path.iterdir()}
 

@@ -27,9 +27,9 @@ WriteChannels = Callable[..., Layout]
 def write_channels(tmp_path: Path) -> WriteChannels:
     """A function that writes both channels with these numbers of features."""
 
-    def write(train: int = 2, test: int = 2) -> Layout:
+    def write(*, train_features: int = 2, test_features: int = 2) -> Layout:
         layout = Layout(tmp_path)
-        for split, features in (("train", train), ("test", test)):
+        for split, features in (("train", train_features), ("test", test_features)):
             layout.channel(split).mkdir(parents=True)
             np.save(layout.channel(split) / f"x_{split}.npy", np.ones((3, features)))
             np.save(layout.channel(split) / f"y_{split}.npy", np.ones(3))
@@ -52,7 +52,7 @@ def test_missing_channel_is_named(tmp_path: Path) -> None:
 
 def test_channels_of_different_width_raise(write_channels: WriteChannels) -> None:
     with pytest.raises(UserError, match="x_train has rows of length 2, but x_test has rows of length 3"):
-        load_data(write_channels(2, 3))
+        load_data(write_channels(train_features=2, test_features=3))
 
 
 def test_scaler_feature_count_mismatch_raises(write_channels: WriteChannels) -> None:
@@ -80,9 +80,9 @@ def write_second_train_shard(layout: Layout, distribution: str, *hosts: str) -> 
     """Write the second of two shards of the training data, all test data, and the configuration of the first host."""
     write_training_resource_config(layout, ResourceConfig(hosts[0], hosts))
     write_input_data_config(layout, {"train": Channel(distribution=distribution), "test": Channel()})
-    for kind in "xy":
-        save_array(layout.channel("train") / f"{kind}_train-00001-of-00002.npy", np.ones((3, 1)))
-        save_array(layout.channel("test") / f"{kind}_test.npy", np.ones((2, 1)))
+    for array_name in "xy":
+        save_array(layout.channel("train") / f"{array_name}_train-00001-of-00002.npy", np.ones((3, 1)))
+        save_array(layout.channel("test") / f"{array_name}_test.npy", np.ones((2, 1)))
 
 
 def test_sharded_channel_needs_only_some_shards(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_fitted_columns_are_read_with_the_training_data(write_channels: WriteCha
 
 
 def test_column_feature_count_mismatch_raises(write_channels: WriteChannels) -> None:
-    layout = write_channels(3, 3)
+    layout = write_channels(train_features=3, test_features=3)
     write_columns(layout.channel("train"), COLUMNS)
     with pytest.raises(UserError, match=r"fitted-columns\.json of channel train has 2 features, but x_train has 3"):
         load_data(layout)

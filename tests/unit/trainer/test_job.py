@@ -24,11 +24,11 @@ from tests.unit.trainer.processes import SharedArrays, ThreadGroup, run_processe
 SETTINGS = TrainerHyperparameters(epochs=6, batch_size=4, learning_rate=0.05)
 
 
-def make_data(*sharded: str) -> TrainingData:
+def make_data(*sharded_splits: str) -> TrainingData:
     """Return 10 training rows and 4 test rows of a linear target."""
     x = np.random.default_rng(0).normal(size=(14, 2)).astype(np.float32)
     y = x.sum(axis=1, keepdims=True) + 5
-    return TrainingData(x[:10], y[:10], x[10:], y[10:], None, frozenset(sharded))
+    return TrainingData(x[:10], y[:10], x[10:], y[10:], None, frozenset(sharded_splits))
 
 
 @pytest.fixture
@@ -92,8 +92,9 @@ def test_model_is_tested_at_the_interval_and_after_the_last_epoch(layout: Layout
     assert [epoch for epoch, *_ in framework.training.epochs] == [0, 4, 6]
 
 
-def stop_and_resume(layout: Layout, settings: TrainerHyperparameters, *stops: int) -> LinearFramework:
-    for stop_after in stops:
+def stop_and_resume(layout: Layout, settings: TrainerHyperparameters, *step_counts: int) -> LinearFramework:
+    """Run the training once per number of steps, and stop it after these steps. Then finish it with another build."""
+    for stop_after in step_counts:
         run(layout, LinearFramework(settings, stop_after=stop_after))
     framework = LinearFramework(settings, version="1.0+cu130")
     run(layout, framework)

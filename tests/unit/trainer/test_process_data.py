@@ -21,9 +21,9 @@ def make_rows(targets: Iterable[float], features: int = 2) -> tuple[Array, Array
 
 
 def make_data(
-    train: Iterable[float], test: Iterable[float] = range(4), *sharded: str, features: int = 2
+    train: Iterable[float], test: Iterable[float] = range(4), *sharded_splits: str, features: int = 2
 ) -> TrainingData:
-    return TrainingData(*make_rows(train, features), *make_rows(test, features), None, frozenset(sharded))
+    return TrainingData(*make_rows(train, features), *make_rows(test, features), None, frozenset(sharded_splits))
 
 
 def list_targets_of_steps(data: ProcessData, epoch: int) -> list[list[float]]:
