@@ -24,11 +24,11 @@ def _enable_interrupts() -> None:
 
 
 @dataclass
-class Pipeline:
-    """The Compose pipeline in a clean checkout."""
+class ComposeProject:
+    """The jobs of docker-compose.yml in a clean checkout."""
 
     checkout: Path
-    project: str
+    name: str
     port: int
     settings: dict[str, str] = field(default_factory=dict)
 
@@ -38,7 +38,7 @@ class Pipeline:
 
     @property
     def environment(self) -> dict[str, str]:
-        own_variables = {"COMPOSE_PROJECT_NAME": self.project, "PORT": str(self.port), "COMPOSE_ANSI": "never"}
+        own_variables = {"COMPOSE_PROJECT_NAME": self.name, "PORT": str(self.port), "COMPOSE_ANSI": "never"}
         return os.environ | own_variables | self.settings
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
@@ -54,7 +54,7 @@ class Pipeline:
         )
 
     def run(self, *overrides: str, exit_code: int = 0) -> str:
-        """Run the pipeline until it prints the report or a job fails, and return the output."""
+        """Run the jobs until the report is printed or a job fails, and return the output."""
         process = self.start(*overrides)
         try:
             output, _ = process.communicate(timeout=300)
@@ -102,11 +102,11 @@ class Pipeline:
     def list_leftovers(self) -> list[str]:
         """Return the names of the project's containers, networks and volumes that still exist."""
         leftovers = []
-        for kind, *options in (["container", "--all"], ["network"], ["volume"]):
-            command = ["docker", kind, "ls", "--quiet", *options]
-            label = f"label=com.docker.compose.project={self.project}"
+        for object_type, *options in (["container", "--all"], ["network"], ["volume"]):
+            command = ["docker", object_type, "ls", "--quiet", *options]
+            label = f"label=com.docker.compose.project={self.name}"
             listed = subprocess.run([*command, "--filter", label], capture_output=True, text=True, check=True)
-            leftovers += [f"{kind} {name}" for name in listed.stdout.split()]
+            leftovers += [f"{object_type} {name}" for name in listed.stdout.split()]
         return leftovers
 
 
@@ -132,9 +132,10 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pipeline(checkout: Path) -> Iterator[Pipeline]:
-    pipeline = Pipeline(checkout, f"microjobs-test-{uuid.uuid4().hex[:8]}", find_free_port(), {"EPOCHS": "3"})
+def compose_project(checkout: Path) -> Iterator[ComposeProject]:
+    name = f"microjobs-test-{uuid.uuid4().hex[:8]}"
+    project = ComposeProject(checkout, name, find_free_port(), {"EPOCHS": "3"})
     try:
-        yield pipeline
+        yield project
     finally:
-        pipeline.down()
+        project.down()

@@ -1,4 +1,4 @@
-"""The Compose pipelines, started as a user starts them, in a separate checkout."""
+"""The jobs of the Compose files, started as a user starts them, in a separate checkout."""
 
 import json
 import os
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.e2e.conftest import OWNER_ID, Pipeline
-from tests.images.training import STRAIGHT_LINE_TABLE
+from tests.e2e.conftest import OWNER_ID, ComposeProject
+from tests.images.training import LINEAR_REGRESSION_MSE, STRAIGHT_LINE_TABLE
 
 pytestmark = pytest.mark.engine
 
@@ -49,44 +49,44 @@ def test_override_is_valid(path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline) -> None:
-    for path in [pipeline.checkout, *pipeline.checkout.rglob("*")]:
+def test_housing_runs_to_its_report_and_the_endpoint_answers(compose_project: ComposeProject) -> None:
+    for path in [compose_project.checkout, *compose_project.checkout.rglob("*")]:
         os.chown(path, OWNER_ID, OWNER_ID)
-    output = pipeline.run()
+    output = compose_project.run()
 
-    report = json.loads((pipeline.artifacts / "batch" / "report.json").read_text())
-    metrics = json.loads((pipeline.artifacts / "train-tensorflow/output/data/metrics.json").read_text())
+    report = json.loads((compose_project.artifacts / "batch" / "report.json").read_text())
+    metrics = json.loads((compose_project.artifacts / "train-tensorflow/output/data/metrics.json").read_text())
     assert report["mse"] == pytest.approx(metrics["test_mse"], rel=1e-4)
     result_lines = output[output.rindex("Test MSE :") :].splitlines()
     assert result_lines[0] == f"Test MSE : {report['mse']}"
     predictions, targets = (line.split(":")[1].split() for line in result_lines[1:3])
     np.testing.assert_allclose(
-        np.array(predictions, float), np.load(pipeline.artifacts / "batch/predictions.npy")[:10], atol=0.051
+        np.array(predictions, float), np.load(compose_project.artifacts / "batch/predictions.npy")[:10], atol=0.051
     )
     np.testing.assert_allclose(
-        np.array(targets, float), np.load(pipeline.artifacts / "test/y_test.npy")[:10], atol=0.051
+        np.array(targets, float), np.load(compose_project.artifacts / "test/y_test.npy")[:10], atol=0.051
     )
 
-    assert [name for name in RESULTS if not (pipeline.artifacts / name).is_file()] == []
-    assert {path.stat().st_uid for path in pipeline.artifacts.rglob("*")} == {OWNER_ID}
+    assert [name for name in RESULTS if not (compose_project.artifacts / name).is_file()] == []
+    assert {path.stat().st_uid for path in compose_project.artifacts.rglob("*")} == {OWNER_ID}
 
-    response = subprocess.run(read_curl_command(pipeline.port), capture_output=True, text=True, check=True)
+    response = subprocess.run(read_curl_command(compose_project.port), capture_output=True, text=True, check=True)
     assert len(json.loads(response.stdout)["predictions"]) == 1
 
-    pipeline.down()
-    assert pipeline.list_leftovers() == []
+    compose_project.down()
+    assert compose_project.list_leftovers() == []
 
 
-def test_docker_compose_up_builds_and_runs_a_clean_checkout(pipeline: Pipeline) -> None:
+def test_docker_compose_up_builds_and_runs_a_clean_checkout(compose_project: ComposeProject) -> None:
     """Run exactly the README's command, with names of images that do not exist yet."""
-    pipeline.settings |= {"TAG": pipeline.project}
+    compose_project.settings |= {"TAG": compose_project.name}
     try:
-        pipeline.up_until("report-1 exited with code 0")
-        assert "Test MSE : " in pipeline.read_log("report")
-        assert [name for name in RESULTS if not (pipeline.artifacts / name).is_file()] == []
+        compose_project.up_until("report-1 exited with code 0")
+        assert "Test MSE : " in compose_project.read_log("report")
+        assert [name for name in RESULTS if not (compose_project.artifacts / name).is_file()] == []
     finally:
-        pipeline.down()
-        pipeline.remove_images()
+        compose_project.down()
+        compose_project.remove_images()
 
 
 @pytest.mark.parametrize(
@@ -96,55 +96,61 @@ def test_docker_compose_up_builds_and_runs_a_clean_checkout(pipeline: Pipeline) 
         ("report", "--none", "arguments: --none"),
     ],
 )
-def test_failing_last_job_stops_the_endpoint(pipeline: Pipeline, job: str, option: str, reason: str) -> None:
+def test_failing_last_job_stops_the_endpoint(
+    compose_project: ComposeProject, job: str, option: str, reason: str
+) -> None:
     """The endpoint does not depend on batch-score or on the report, but must stop when one of them fails."""
-    override = pipeline.checkout / "docker-compose.spoilt.yml"
+    override = compose_project.checkout / "docker-compose.spoilt.yml"
     override.write_text(f"services: {{{job}: {{command: [{option}]}}}}")
-    assert reason in pipeline.run("spoilt", exit_code=1)
-    assert pipeline.list_leftovers() == []
+    assert reason in compose_project.run("spoilt", exit_code=1)
+    assert compose_project.list_leftovers() == []
 
 
-def test_boston_beats_linear_regression(pipeline: Pipeline, boston: Path) -> None:
-    data = pipeline.checkout / "boston"
+def test_boston_beats_linear_regression(compose_project: ComposeProject, boston: Path) -> None:
+    data = compose_project.checkout / "boston"
     data.mkdir()
     shutil.copy(boston, data)
-    pipeline.settings = {"DATASET": "boston --from boston_housing.npz", "DATA": str(data)}
-    pipeline.run()
-    assert json.loads((pipeline.artifacts / "batch/report.json").read_text())["mse"] < 23.2
+    compose_project.settings = {"DATASET": "boston --from boston_housing.npz", "DATA": str(data)}
+    compose_project.run()
+    assert json.loads((compose_project.artifacts / "batch/report.json").read_text())["mse"] < LINEAR_REGRESSION_MSE
 
 
-def test_four_hosts_give_the_results_of_one_host(pipeline: Pipeline) -> None:
-    assert "do not authenticate each other" not in pipeline.run("four-hosts")
-    four_host_arrays = {path.name: np.load(path) for path in pipeline.artifacts.glob("t*/*.npy")}
+def test_four_hosts_give_the_results_of_one_host(compose_project: ComposeProject) -> None:
+    assert "do not authenticate each other" not in compose_project.run("four-hosts")
+    four_host_arrays = {path.name: np.load(path) for path in compose_project.artifacts.glob("t*/*.npy")}
     assert len(four_host_arrays) == 4
-    pipeline.run()
-    for path in pipeline.artifacts.glob("t*/*.npy"):
+    compose_project.run()
+    for path in compose_project.artifacts.glob("t*/*.npy"):
         np.testing.assert_allclose(four_host_arrays[path.name], np.load(path), rtol=1e-12)
 
 
-def test_straight_line_prints_the_table_of_the_notebook(pipeline: Pipeline) -> None:
-    output = pipeline.run("straight-line")
+def test_straight_line_prints_the_table_of_the_notebook(compose_project: ComposeProject) -> None:
+    output = compose_project.run("straight-line")
     table = re.findall(r"Epoch: \d+ \| Train loss: \S+ \| Test loss: \S+", output)
     assert table == STRAIGHT_LINE_TABLE.splitlines()
     request = urllib.request.Request(
-        f"http://127.0.0.1:{pipeline.port}/invocations", b'{"instances": [[0.8]]}', {"Content-Type": "application/json"}
+        f"http://127.0.0.1:{compose_project.port}/invocations",
+        b'{"instances": [[0.8]]}',
+        {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         predicted = json.load(response)["predictions"][0][0]
     assert f"{predicted:.4f}" == "1.1464"  # the notebook's first prediction
 
 
-def test_failing_job_stops_the_other_jobs_and_shows_its_reason(pipeline: Pipeline) -> None:
-    pipeline.settings = {"EPOCHS": "many"}
-    output = pipeline.run(exit_code=1)
+def test_failing_job_stops_the_other_jobs_and_shows_its_reason(compose_project: ComposeProject) -> None:
+    compose_project.settings = {"EPOCHS": "many"}
+    output = compose_project.run(exit_code=1)
     assert "ERROR hyperparameters: epochs = 'many' is not a whole number" in output
-    assert pipeline.list_leftovers() == []
-    assert (pipeline.artifacts / "train-pytorch/output/failure").read_text().startswith("hyperparameters: epochs")
+    assert compose_project.list_leftovers() == []
+    assert (
+        (compose_project.artifacts / "train-pytorch/output/failure").read_text().startswith("hyperparameters: epochs")
+    )
 
 
-def test_interrupted_run_leaves_nothing_behind(pipeline: Pipeline) -> None:
-    pipeline.settings = {"EPOCHS": "100000"}
-    process = pipeline.start()
+def test_interrupted_run_leaves_nothing_behind(compose_project: ComposeProject) -> None:
+    compose_project.settings = {"EPOCHS": "100000"}
+    process = compose_project.start()
     assert process.stdout is not None
     jobs_without_epochs = {"train-pytorch", "train-tensorflow"}
     for line in process.stdout:
@@ -157,6 +163,6 @@ def test_interrupted_run_leaves_nothing_behind(pipeline: Pipeline) -> None:
     assert process.returncode == 130
     # A job that ignores the signal is killed after 110 s.
     assert time.monotonic() - start_time < 80
-    assert pipeline.list_leftovers() == []
+    assert compose_project.list_leftovers() == []
     for job in ("train-pytorch", "train-tensorflow"):  # a job that was killed has saved no model
-        assert (pipeline.artifacts / job / "model/manifest.json").is_file()
+        assert (compose_project.artifacts / job / "model/manifest.json").is_file()

@@ -63,7 +63,7 @@ def test_unreachable_index_is_reported_and_other_locks_are_written(repository: P
     locked = {path for path in repository.glob("*/*/*.lock") if path.read_text().endswith("# locked\n")}
     assert len(locked) > 10
     assert repository / "containers" / "train-tensorflow" / "cpu.lock" in locked, (
-        "this lock comes after PyTorch's lock in the order"
+        "`make lock` writes this lock after it has failed to make PyTorch's lock"
     )
 
 

@@ -138,7 +138,7 @@ for host in ("sagemaker.test", "10.1.2.3", "other.test", "10.1.2.3.other.test"):
 
 
 @pytest.mark.parametrize("keys", [{"MICROJOBS_ACCESS_KEY_ID": "TESTKEY000000000001"}, dict.fromkeys(KEYS, "test")])
-def test_weak_credentials_are_refused(keys: dict[str, str]) -> None:
+def test_incomplete_or_weak_credentials_are_refused(keys: dict[str, str]) -> None:
     with run_image("--all-addresses", "--runtime=process", environment=keys) as container:
         docker_container = container.get_wrapped_container()
         assert docker_container.wait()["StatusCode"] == 1

@@ -62,11 +62,12 @@ class Job:
     def wait_for_log(self, text: str, timeout: float = 120) -> None:
         self.wait_until(lambda: text in self.log, f"{text!r} in its log", timeout)
 
-    def wait_until(self, condition: Callable[[], bool], event: str, timeout: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], bool], expectation: str, timeout: float = 120) -> None:
+        """Wait until the condition is true. The messages of failures contain `expectation`."""
         deadline = time.monotonic() + timeout
         while not condition():
-            assert self.is_running, f"the job ended with {self.code} before {event}:\n{self.log[-3000:]}"
-            assert time.monotonic() < deadline, f"no {event} within {timeout:g} s:\n{self.log[-3000:]}"
+            assert self.is_running, f"the job ended with {self.code} before {expectation}:\n{self.log[-3000:]}"
+            assert time.monotonic() < deadline, f"no {expectation} within {timeout:g} s:\n{self.log[-3000:]}"
             time.sleep(0.1)
 
     def wait_until_signals_are_handled(self) -> None:

@@ -186,8 +186,8 @@ def test_no_secret_or_index_address_is_in_the_history(
 ) -> None:
     history = json.dumps(engine.images.get(image_attributes(job)["Id"]).history())
     environment = " ".join(image_attributes(job)["Config"]["Env"])
-    for word in ("INDEX_URL", "simple", "SECRET", "TOKEN", "PASSWORD"):
-        assert word not in history.upper().replace("SIMPLE", "simple")
+    for word in ("INDEX_URL", "simple", "SECRET", "TOKEN", "PASSWORD"):  # the address of an index ends with /simple
+        assert word.upper() not in history.upper()
         assert word not in environment
 
 

@@ -82,8 +82,13 @@ def find_warnings(run: EndedJob) -> list[str]:
     return [line for line in run.warnings() if line not in tolerated]
 
 
+MakeHosts = Callable[[int], Hosts]
+
+
 @pytest.fixture
-def hosts(network: Network, start_job: StartJob, tmp_path: Path) -> Callable[[int], Hosts]:
+def make_hosts(network: Network, start_job: StartJob, tmp_path: Path) -> MakeHosts:
+    """A function that returns this number of hosts. The test prepares and starts them."""
+
     def start(job: str, layout: Layout, host: str) -> Job:
         return start_job(job, ["train"], layout.root, hostname=host, network=network)
 
@@ -109,11 +114,11 @@ def assert_equal_models(actual: Layout, expected: Layout) -> None:
 
 @both_trainers
 def test_resumed_training_on_two_hosts_equals_one_host(
-    job: str, hosts: Callable[[int], Hosts], root: Path, run_job: RunJob
+    job: str, make_hosts: MakeHosts, root: Path, run_job: RunJob
 ) -> None:
     """Only one host receives the signal, only the first host has checkpoints, and the last batch has 4 of 24 rows."""
     request: dict[str, Any] = {"epochs": EPOCHS, "batch_size": 10, "learning_rate": 0.005}
-    two_hosts = hosts(2)
+    two_hosts = make_hosts(2)
     two_hosts.prepare(**request)
     two_hosts.first_layout.checkpoints.mkdir()
     two_hosts.start(job)
@@ -134,11 +139,11 @@ def test_resumed_training_on_two_hosts_equals_one_host(
 
 @both_trainers
 def test_four_hosts_with_uneven_shards_equal_one_host(
-    job: str, hosts: Callable[[int], Hosts], root: Path, run_job: RunJob
+    job: str, make_hosts: MakeHosts, root: Path, run_job: RunJob
 ) -> None:
     """Each step uses all rows (batch size 0). Only the host without rows has the scaler."""
     request: dict[str, Any] = {"epochs": 6, "batch_size": 0, "learning_rate": 0.01}
-    four_hosts = hosts(4)
+    four_hosts = make_hosts(4)
     four_hosts.prepare("ShardedByS3Key", **request)
     for layout, (train, test) in zip(four_hosts.layouts.values(), SHARDS, strict=True):
         keep_rows(layout, "train", train)
@@ -170,9 +175,9 @@ def keep_rows(layout: Layout, split: str, part: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("job", "victim"), [(TENSORFLOW, "algo-1"), (TORCH, "algo-2")])
-def test_lost_host_ends_the_job_on_the_other_hosts(job: str, victim: str, hosts: Callable[[int], Hosts]) -> None:
+def test_lost_host_ends_the_job_on_the_other_hosts(job: str, victim: str, make_hosts: MakeHosts) -> None:
     """Frozen hosts and broken networks take 20 s to detect. Faster tests, without containers, cover them."""
-    two_hosts = hosts(2)
+    two_hosts = make_hosts(2)
     two_hosts.prepare(epochs=MANY_EPOCHS, batch_size=10)
     two_hosts.start(job)
     two_hosts.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
@@ -186,8 +191,8 @@ def test_lost_host_ends_the_job_on_the_other_hosts(job: str, victim: str, hosts:
 
 
 @both_trainers
-def test_invalid_data_of_one_host_ends_all_hosts(job: str, hosts: Callable[[int], Hosts]) -> None:
-    two_hosts = hosts(2)
+def test_invalid_data_of_one_host_ends_all_hosts(job: str, make_hosts: MakeHosts) -> None:
+    two_hosts = make_hosts(2)
     two_hosts.prepare()
     (two_hosts.layouts["algo-2"].channel("train") / "y_train.npy").unlink()
     two_hosts.start(job)
@@ -235,9 +240,9 @@ dist.barrier()
     ],
 )
 def test_sdk_setting_runs_the_script_on_all_hosts(
-    job: str, switch: str, script: str, expected_result: dict[str, Any], hosts: Callable[[int], Hosts]
+    job: str, switch: str, script: str, expected_result: dict[str, Any], make_hosts: MakeHosts
 ) -> None:
-    two_hosts = hosts(2)
+    two_hosts = make_hosts(2)
     two_hosts.prepare()
     for layout in two_hosts.layouts.values():
         write_user_script(layout, switch, script + WRITE_RESULT)
@@ -246,8 +251,8 @@ def test_sdk_setting_runs_the_script_on_all_hosts(
     assert results == [expected_result] * 2
 
 
-def test_script_that_fails_on_one_host_ends_all_hosts(hosts: Callable[[int], Hosts]) -> None:
-    two_hosts = hosts(2)
+def test_script_that_fails_on_one_host_ends_all_hosts(make_hosts: MakeHosts) -> None:
+    two_hosts = make_hosts(2)
     two_hosts.prepare()
     for layout in two_hosts.layouts.values():
         write_user_script(layout, TORCH_SWITCH, JOIN_PROGRAM + FAIL_PROGRAM)

@@ -58,8 +58,8 @@ def test_training_succeeds_with_a_single_test_row(root: Path, run_job: RunJob) -
     layout = Layout(root)
     write_request(layout, epochs=2)
     write_straight_line_data(layout)
-    for kind in ("x", "y"):
-        path = layout.channel("test") / f"{kind}_test.npy"
+    for array_name in ("x", "y"):
+        path = layout.channel("test") / f"{array_name}_test.npy"
         np.save(path, np.load(path)[:1])
     run_job("train-pytorch", ["train"], root)
 

@@ -88,10 +88,10 @@ def test_trainer_accepts_other_optimizers_and_losses(
 
 
 def test_trainer_reads_all_shards_of_a_channel(job: str, layout: Layout, run_job: RunJob) -> None:
-    for kind in ("x", "y"):
-        path = layout.channel("train") / f"{kind}_train.npy"
+    for array_name in ("x", "y"):
+        path = layout.channel("train") / f"{array_name}_train.npy"
         for shard, rows in enumerate(np.split(np.load(path), 2)):
-            np.save(layout.channel("train") / f"{kind}_train-{shard:05}-of-00002.npy", rows)
+            np.save(layout.channel("train") / f"{array_name}_train-{shard:05}-of-00002.npy", rows)
         path.unlink()
     assert "24 training rows" in run_job(job, ["train"], layout.root).log
 

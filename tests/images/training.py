@@ -54,8 +54,8 @@ def write_request(layout: Layout, **hyperparameters: object) -> None:
 
 
 def write_split(layout: Layout, split: str, x: ArrayLike, y: ArrayLike) -> None:
-    for kind, values in (("x", x), ("y", y)):
-        save_array(layout.channel(split) / f"{kind}_{split}.npy", np.asarray(values))
+    for array_name, values in (("x", x), ("y", y)):
+        save_array(layout.channel(split) / f"{array_name}_{split}.npy", np.asarray(values))
 
 
 def write_small_data(layout: Layout, features: int = 4) -> None:
@@ -95,7 +95,7 @@ def load_weights(model: Path) -> list[NDArray[np.float32]]:
     return [np.asarray(numpy_helper.to_array(tensor)) for tensor in tensors]
 
 
-def trainer_example(*own_files: str, max_megabytes: int) -> Example:
+def make_trainer_example(*own_files: str, max_megabytes: int) -> Example:
     """Return the example of a trainer: a run on a few rows, and a run that fails because it has no training targets.
 
     Args:
