@@ -18,7 +18,8 @@ from tests.local.clients import LocalServer, run_server
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/microjobs"
 DIGEST = "sha256:" + "0" * 64
-URIS = {job: f"{REGISTRY}/{job}@{DIGEST}" for job in JOBS}
+IMAGE_URIS = {job: f"{REGISTRY}/{job}@{DIGEST}" for job in JOBS}
+"""URIs of the pushed images, by job."""
 MICROJOBS = str(Path(sys.executable).with_name("microjobs"))
 
 
@@ -26,7 +27,7 @@ def write_pushed_images(home: Path) -> None:
     """Write the file that `microjobs push` writes after it has pushed all images."""
     home.mkdir(exist_ok=True)
     details = {"tag": "t", "revision": "r", "image": "i", "time": "2026-11-22T10:00:00+00:00"}
-    record = {REGISTRY: {job: {"uri": uri, **details} for job, uri in URIS.items()}}
+    record = {REGISTRY: {job: {"uri": uri, **details} for job, uri in IMAGE_URIS.items()}}
     (home / "images.json").write_text(json.dumps(record))
 
 
@@ -91,7 +92,7 @@ def to_snake_case(name: str) -> str:
 def open_account(folder: Path) -> Iterator[Account]:
     """Start a server that uses this machine's images in place of those in the registry; write the settings for it."""
     with run_server(
-        folder / "aws", runtime="docker", images={uri: make_image_name(job) for job, uri in URIS.items()}
+        folder / "aws", runtime="docker", images={uri: make_image_name(job) for job, uri in IMAGE_URIS.items()}
     ) as local:
         account = Account(local, folder)
         write_pushed_images(account.home)

@@ -42,7 +42,7 @@ def test_finished_workflow_leaves_nothing_running(account: Account) -> None:
     job = account.local.sagemaker.describe_training_job(TrainingJobName=f"{find_last_run(account)}-train")
     tags = account.local.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"team": "lines", RUN_TAG: find_last_run(account)}
-    assert job["AlgorithmSpecification"]["TrainingImage"] == accounts.URIS["train-pytorch"]
+    assert job["AlgorithmSpecification"]["TrainingImage"] == accounts.IMAGE_URIS["train-pytorch"]
 
 
 def test_nothing_starts_without_consent(account: Account) -> None:

@@ -150,7 +150,7 @@ def test_undeletable_endpoint_raises(
     aws.resources["Endpoint", "stuck"] = {
         "EndpointName": "stuck",
         "EndpointStatus": "Creating",
-        "describe_calls": -9999,
+        "describe_calls": -9999,  # the endpoint remains Creating during all calls of this test
     }
     with pytest.raises(LauncherError, match="endpoint stuck is Creating and was not deleted"):
         stopping.delete_endpoint(start_run(aws, tmp_path, screen).backend, "stuck", print)

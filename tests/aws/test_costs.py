@@ -18,21 +18,21 @@ from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, PROCESSING, TRAINING, TUNING
 from microjobs_orchestrator.runs.planned import RunContext
 from microjobs_orchestrator.workflows import housing
-from tests.aws.account import URIS
+from tests.aws.account import IMAGE_URIS
 from tests.launcher.cloud import Cloud
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 def make_estimates(settings: Settings) -> list[costs.Estimate]:
-    context = make_request_context(settings, URIS.__getitem__)
+    context = make_request_context(settings, IMAGE_URIS.__getitem__)
     requests = housing.plan_requests(RunContext(context, "run"), housing.Options())
     return list(costs.estimate(requests, 60 * settings.max_minutes))
 
 
 def render_estimates(settings: Settings) -> str:
     screen = io.StringIO()
-    context = make_request_context(settings, URIS.__getitem__)
+    context = make_request_context(settings, IMAGE_URIS.__getitem__)
     requests = housing.plan_requests(RunContext(context, "run"), housing.Options())
     costs.print_estimates(Console(file=screen, width=100), settings, requests)
     return screen.getvalue()

@@ -105,7 +105,7 @@ def test_resumed_run_plans_only_the_remaining_steps(cloud: Cloud, tmp_path: Path
     assert select_remaining(plan_housing(cloud), set()) == plan_housing(cloud)
 
 
-def test_resume_with_another_bucket_or_prefix_fails(settings: Settings, home: Path) -> None:
+def test_resume_with_another_prefix_fails(settings: Settings, home: Path) -> None:
     runs = home / "runs"
     Journal.new(runs, "straight-line", {}, "aws", "s3://bucket/old/")
     settings_with_other_prefix = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})

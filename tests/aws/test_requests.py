@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.runs.backend import RequestContext
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.workflows import housing, straight_line
-from tests.aws.account import URIS
+from tests.aws.account import IMAGE_URIS
 from tests.launcher.cloud import Cloud
 from tests.launcher.conftest import StartRun
 
@@ -36,7 +36,7 @@ PLANNERS: dict[str, Callable[[RunContext], list[PlannedRequest]]] = {
 
 def complete_requests(settings: Settings, workflow: str) -> dict[str, list[dict[str, Any]]]:
     """Return the completed requests of a workflow, by operation."""
-    context = make_request_context(settings, URIS.__getitem__)
+    context = make_request_context(settings, IMAGE_URIS.__getitem__)
     requests: dict[str, list[dict[str, Any]]] = {}
     for item in PLANNERS[workflow](RunContext(context, "run")):
         requests.setdefault(item.operation, []).append(dict(context.complete("run", item.kind, item.members)))
@@ -46,7 +46,7 @@ def complete_requests(settings: Settings, workflow: str) -> dict[str, list[dict[
 @pytest.mark.parametrize("workflow", PLANNERS)
 @pytest.mark.parametrize("fixture_name", ["settings", "full_settings"])
 def test_dry_run_prints_valid_requests(workflow: str, fixture_name: str, request: pytest.FixtureRequest) -> None:
-    context = RunContext(make_request_context(request.getfixturevalue(fixture_name), URIS.__getitem__), "run")
+    context = RunContext(make_request_context(request.getfixturevalue(fixture_name), IMAGE_URIS.__getitem__), "run")
     for command, line in format_requests(context, PLANNERS[workflow](context)):
         verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
         operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
@@ -166,7 +166,7 @@ def test_steps_can_have_different_instance_types(full_settings: Settings) -> Non
 
 
 def test_completing_does_not_change_the_request(full_settings: Settings) -> None:
-    context: RequestContext = make_request_context(full_settings, URIS.__getitem__)
+    context: RequestContext = make_request_context(full_settings, IMAGE_URIS.__getitem__)
     planned_requests = housing.plan_requests(RunContext(context, "run"), housing.Options())
     original_json = json.dumps([item.members for item in planned_requests])
     for item in planned_requests:
@@ -176,7 +176,7 @@ def test_completing_does_not_change_the_request(full_settings: Settings) -> None
 
 def test_requests_name_images_by_digest(settings: Settings) -> None:
     requests = complete_requests(settings, "straight-line")
-    assert requests["CreateTrainingJob"][0]["AlgorithmSpecification"]["TrainingImage"] == URIS["train-pytorch"]
+    assert requests["CreateTrainingJob"][0]["AlgorithmSpecification"]["TrainingImage"] == IMAGE_URIS["train-pytorch"]
     assert requests["CreateModel"][0]["PrimaryContainer"]["Image"].endswith("@sha256:" + "0" * 64)
 
 

@@ -1,4 +1,4 @@
-"""A registry, a git repository with a commit, and images that are built from it."""
+"""A registry, a git repository with a commit, and tiny images that state this commit as their revision."""
 
 import contextlib
 import secrets
@@ -60,28 +60,28 @@ def commit(root: Path) -> str:
     return git(root, "rev-parse", "HEAD")
 
 
-Build = Callable[..., str]
+LoadImage = Callable[..., str]
 Microjobs = Callable[..., int]
 
 
 @pytest.fixture
-def build(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
-    """A function that loads an image of a job into the engine and returns its ID. The default revision is the
-    clone's HEAD."""
+def load_image(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadImage]:
+    """A function that loads a tiny image of a job into the engine, and returns its ID. The image's label states a
+    revision, by default the clone's HEAD."""
     prefix = f"microjobs-test-{secrets.token_hex(4)}"
     monkeypatch.setenv("REGISTRY", prefix)
     monkeypatch.delenv("TAG", raising=False)
 
     image_ids: list[str] = []
 
-    def build(job: str, *layers: bytes, revision: str | None = None, architecture: str = "amd64") -> str:
+    def load(job: str, *layers: bytes, revision: str | None = None, architecture: str = "amd64") -> str:
         label = git(clone, "rev-parse", "HEAD") if revision is None else revision
         name = f"{prefix}/{job}:dev"
         image_ids.append(tiny_image.load(name, layers or (secrets.token_bytes(64),), label, architecture))
         return image_ids[-1]
 
     try:
-        yield build
+        yield load
     finally:
         remove_images(image_ids)
 

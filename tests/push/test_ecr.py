@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import ecr, pushed_images
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.push import PushOptions, open_registry
-from tests.push.conftest import Build, Microjobs
+from tests.push.conftest import LoadImage, Microjobs
 from tests.registry import PASSWORD, LocalRegistry
 
 if TYPE_CHECKING:
@@ -158,13 +158,13 @@ def make_stubbed_client(host: str) -> "tuple[ECRClient, Stubber]":
 @pytest.mark.engine
 def test_push_creates_the_repository_and_logs_in_with_the_token(
     microjobs: Microjobs,
-    build: Build,
+    load_image: LoadImage,
     registry: LocalRegistry,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    build("serve")
+    load_image("serve")
     client, stub = make_stubbed_client(registry.host)
     (tmp_path / "config").write_text("[profile research]\naws_access_key_id = AKIA\naws_secret_access_key = secret\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import pushed_images
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.engine import UploadProgress
-from tests.push.conftest import Build, Microjobs, commit, git
+from tests.push.conftest import LoadImage, Microjobs, commit, git
 from tests.push.proxy import Proxy
 from tests.registry import PASSWORD, LocalRegistry
 
@@ -24,9 +24,9 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_printed_digest_can_be_pulled(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, capsys: Capture
 ) -> None:
-    image = build("serve")
+    image = load_image("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     uri = capsys.readouterr().out.strip()
     repository, digest = uri.split("@")
@@ -40,17 +40,17 @@ def test_printed_digest_can_be_pulled(
         client.close()
 
 
-def test_tag_is_the_commit(microjobs: Microjobs, build: Build, registry: LocalRegistry, clone: Path) -> None:
-    build("serve")
+def test_tag_is_the_commit(microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, clone: Path) -> None:
+    load_image("serve")
     assert microjobs("push", "serve", "--registry", f"{registry.host}/some/team") == 0
     assert registry.list_tags("some/team/serve") == [git(clone, "rev-parse", "HEAD")[:12]]
 
 
 def test_all_jobs_are_pushed_and_saved(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, clone: Path, capsys: Capture
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, clone: Path, capsys: Capture
 ) -> None:
-    image = build("serve")
-    build("train")
+    image = load_image("serve")
+    load_image("train")
     assert microjobs("push", "--registry", registry.host) == 0
     destination = Destination(registry.host)
     home = Home.from_environment()
@@ -61,9 +61,9 @@ def test_all_jobs_are_pushed_and_saved(
 
 
 def test_second_push_sends_nothing(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, capsys: Capture
 ) -> None:
-    build("serve")
+    load_image("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     first_output = capsys.readouterr()
     assert microjobs("push", "serve", "--registry", registry.host) == 0
@@ -74,13 +74,13 @@ def test_second_push_sends_nothing(
 
 
 def test_tag_is_never_overwritten(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture, clone: Path
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, capsys: Capture, clone: Path
 ) -> None:
-    build("serve")
+    load_image("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     digest = capsys.readouterr().out.strip().split("@")[1]
-    build("serve")
-    build("train")
+    load_image("serve")
+    load_image("train")
     assert microjobs("push", "--registry", registry.host) == 1
     assert f"already belongs to image {digest}" in capsys.readouterr().err
     tag = git(clone, "rev-parse", "HEAD")[:12]
@@ -89,24 +89,24 @@ def test_tag_is_never_overwritten(
 
 
 def test_only_missing_layers_are_sent(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, clone: Path, capsys: Capture
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, clone: Path, capsys: Capture
 ) -> None:
     shared_layer = secrets.token_bytes(1000)
-    build("serve", shared_layer, b"code")
+    load_image("serve", shared_layer, b"code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     assert "layers pushed 2, already in the registry 0" in capsys.readouterr().err
     commit(clone)
-    build("serve", shared_layer, b"other code")
+    load_image("serve", shared_layer, b"other code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     assert "layers pushed 1, already in the registry 1" in capsys.readouterr().err
 
 
 def test_dirty_tag_contains_the_digest(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, clone: Path, capsys: Capture
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, clone: Path, capsys: Capture
 ) -> None:
     (clone / "containers" / "serve" / "main.py").write_text("pass\n")
     head = git(clone, "rev-parse", "HEAD")
-    image = build("serve", revision=f"{head}-dirty")
+    image = load_image("serve", revision=f"{head}-dirty")
     assert microjobs("push", "serve", "--registry", registry.host) == 1
     assert "containers/serve/main.py" in capsys.readouterr().err
     assert registry.list_tags("microjobs/serve") == []
@@ -115,26 +115,30 @@ def test_dirty_tag_contains_the_digest(
 
 
 def test_image_of_another_platform_is_not_pushed(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, capsys: Capture
 ) -> None:
-    build("serve", architecture="arm64")
+    load_image("serve", architecture="arm64")
     assert microjobs("push", "serve", "--registry", registry.host, "--allow-dirty") == 1
     assert "is for linux/arm64, but SageMaker runs linux/amd64" in capsys.readouterr().err
 
 
 def test_error_for_a_missing_image_names_the_remedy(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, capsys: Capture
 ) -> None:
-    build("train")
+    load_image("train")
     assert microjobs("push", "--registry", registry.host) == 1
     assert "/serve:dev is not built: `microjobs build serve` builds it" in capsys.readouterr().err
     assert registry.list_tags("microjobs/train") == []
 
 
 def test_wrong_password_sends_nothing(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    microjobs: Microjobs,
+    load_image: LoadImage,
+    registry: LocalRegistry,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build("serve")
+    load_image("serve")
     monkeypatch.setenv("MICROJOBS_REGISTRY_PASSWORD", "wrong")
     assert microjobs("push", "serve", "--registry", registry.host) == 1
     assert f"401 Unauthorized for repository microjobs/serve: `docker login {registry.host}`" in capsys.readouterr().err
@@ -142,9 +146,13 @@ def test_wrong_password_sends_nothing(
 
 
 def test_login_of_the_docker_client_is_used(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    microjobs: Microjobs,
+    load_image: LoadImage,
+    registry: LocalRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build("serve")
+    load_image("serve")
     for name in ("MICROJOBS_REGISTRY_USER", "MICROJOBS_REGISTRY_PASSWORD"):
         monkeypatch.delenv(name)
     (tmp_path / "docker").mkdir()
@@ -154,9 +162,9 @@ def test_login_of_the_docker_client_is_used(
 
 
 def test_password_is_not_stored(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, tmp_path: Path, capsys: Capture
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry, tmp_path: Path, capsys: Capture
 ) -> None:
-    build("serve")
+    load_image("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     output = "".join(capsys.readouterr())
     files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
@@ -166,9 +174,9 @@ def test_password_is_not_stored(
 
 
 def test_push_leaves_no_name_of_the_registry_in_the_engine(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry
+    microjobs: Microjobs, load_image: LoadImage, registry: LocalRegistry
 ) -> None:
-    image = build("serve")
+    image = load_image("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     client = docker.from_env()
     try:
@@ -178,7 +186,11 @@ def test_push_leaves_no_name_of_the_registry_in_the_engine(
 
 
 def test_push_after_a_broken_connection_sends_the_missing_layers(
-    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    microjobs: Microjobs,
+    load_image: LoadImage,
+    registry: LocalRegistry,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small_layer_sent = threading.Event()
     update = UploadProgress.update
@@ -191,7 +203,7 @@ def test_push_after_a_broken_connection_sends_the_missing_layers(
     monkeypatch.setattr(UploadProgress, "update", update_and_watch)
     proxy = Proxy(registry.port, 1_000_000, lambda: small_layer_sent.wait(10))
     try:
-        build("serve", b"small", secrets.token_bytes(4_000_000))
+        load_image("serve", b"small", secrets.token_bytes(4_000_000))
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 1
         output = capsys.readouterr()
         assert "failed with 1 of 2 layers in the registry" in output.err

@@ -10,11 +10,12 @@ from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.push.push import PushOptions
 
 OWN_ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
-ROLE = 'region = "eu-west-1"\nrole = "arn:aws:iam::123456789012:role/microjobs"\n'
+REGION_AND_ROLE = 'region = "eu-west-1"\nrole = "arn:aws:iam::123456789012:role/microjobs"\n'
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a user with credentials and two profiles, but without a region."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -41,9 +42,9 @@ def read_push_options(folder: Path, settings: str, *arguments: str) -> PushOptio
         ('profile = "research"', (), None, "eu-north-1", "research"),
         ('profile = "research"', ("--profile", "other"), None, "sa-east-1", "other"),
         ('region = "eu-west-1"', ("--region", "us-west-2"), None, "us-west-2", ""),
-        (ROLE, (), f"{OWN_ECR}/microjobs", "eu-west-1", ""),  # runs pull images from this registry
+        (REGION_AND_ROLE, (), f"{OWN_ECR}/microjobs", "eu-west-1", ""),  # runs pull images from this registry
         (
-            ROLE,
+            REGION_AND_ROLE,
             ("--region", "us-west-2"),
             f"{OWN_ECR}/microjobs".replace("eu-west-1", "us-west-2"),
             "us-west-2",
@@ -56,8 +57,8 @@ def read_push_options(folder: Path, settings: str, *arguments: str) -> PushOptio
             "eu-west-1",
             "research",
         ),
-        (f'{ROLE}registry = "registry.example.com/team"', (), "registry.example.com/team", None, None),
-        (f'{ROLE}registry = "{OWN_ECR}/team"', ("--registry", "example.com"), "example.com", None, None),
+        (f'{REGION_AND_ROLE}registry = "registry.example.com/team"', (), "registry.example.com/team", None, None),
+        (f'{REGION_AND_ROLE}registry = "{OWN_ECR}/team"', ("--registry", "example.com"), "example.com", None, None),
     ],
 )
 def test_settings_complete_the_flags(
