@@ -75,7 +75,7 @@ def start_run(
     **backend_fields: Any,
 ) -> Run:
     backend = replace(aws.make_backend(), **{"price": {"ml.m5.large": 3600.0}.get, **backend_fields})
-    journal = journal or Journal.new(folder / "runs", "housing", {}, "aws")
+    journal = journal or Journal.new(folder / "runs", "housing", {}, on="aws")
     return Run(backend, journal, Progress(Console(file=screen, width=200)), keep=keep)
 
 

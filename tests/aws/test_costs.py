@@ -155,7 +155,7 @@ def test_job_that_ends_before_its_start_costs_nothing() -> None:
 
 def make_meter(cloud: Cloud, folder: Path, price: Price | None) -> CostMeter:
     backend = replace(cloud.make_backend(), price=price)
-    return CostMeter(backend, Journal(folder / "run.json", "run", "housing", {}))
+    return CostMeter(backend, Journal(folder / "run.json", id="run", workflow="housing", options={}))
 
 
 def test_endpoint_costs_for_each_instance(cloud: Cloud, tmp_path: Path) -> None:

@@ -86,18 +86,18 @@ def plan_housing(cloud: Cloud) -> list[PlannedRequest]:
     return housing.plan_requests(RunContext(cloud.make_backend(), "run"), housing.Options())
 
 
+def make_entry(step: str, *, is_finished: bool = True) -> JournalEntry:
+    return JournalEntry(step, title="", kind="", name="", seconds=1.0 if is_finished else None)
+
+
 def test_resumed_run_plans_only_the_remaining_steps(cloud: Cloud, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "r.json", "run", "housing", {}, "aws")
-    journal.steps = [
-        JournalEntry("raw", "", "", "", 1.0),
-        JournalEntry("scale", "", "", "", 1.0),
-        JournalEntry("train", "", "", "", None),
-    ]
+    journal = Journal(tmp_path / "r.json", id="run", workflow="housing", options={}, on="aws")
+    journal.steps = [make_entry("raw"), make_entry("scale"), make_entry("train", is_finished=False)]
     assert [item.step for item in select_remaining(plan_housing(cloud), journal.finished_steps)][:2] == [
         "train",
         "tune",
     ]
-    journal.steps += [JournalEntry(step, "", "", "", 1.0) for step in ("tune", "predictions")]
+    journal.steps += [make_entry(step) for step in ("tune", "predictions")]
     assert [item.step for item in select_remaining(plan_housing(cloud), journal.finished_steps)] == [
         "train",
         "batch-score",
@@ -107,7 +107,7 @@ def test_resumed_run_plans_only_the_remaining_steps(cloud: Cloud, tmp_path: Path
 
 def test_resume_with_another_prefix_fails(settings: Settings, home: Path) -> None:
     runs = home / "runs"
-    Journal.new(runs, "straight-line", {}, "aws", "s3://bucket/old/")
+    Journal.new(runs, "straight-line", {}, on="aws", base="s3://bucket/old/")
     settings_with_other_prefix = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})
     with pytest.raises(UsageError, match=r"is below s3://bucket/old/, not s3://bucket/new/: set bucket and prefix"):
         resume_journal(runs, LaunchRequest("straight-line", {}, aws=settings_with_other_prefix))

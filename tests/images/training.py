@@ -65,7 +65,9 @@ def write_small_data(layout: Layout, features: int = 4) -> None:
     y = x.sum(axis=1) + 20
     write_split(layout, "train", x[:24], y[:24])
     write_split(layout, "test", x[24:], y[24:])
-    write_scaler(layout.channel("train"), Scaler([24] * features, [400.0] * features, [170.0] * features))
+    write_scaler(
+        layout.channel("train"), Scaler(count=[24] * features, mean=[400.0] * features, scale=[170.0] * features)
+    )
 
 
 def write_straight_line_data(layout: Layout) -> None:
@@ -86,7 +88,9 @@ def write_boston_data(layout: Layout) -> None:
     mean, scale = x[:train_rows].mean(axis=0), x[:train_rows].std(axis=0)
     write_split(layout, "train", (x[:train_rows] - mean) / scale, y[:train_rows])
     write_split(layout, "test", (x[train_rows:] - mean) / scale, y[train_rows:])
-    write_scaler(layout.channel("train"), Scaler([train_rows] * x.shape[1], mean.tolist(), scale.tolist()))
+    write_scaler(
+        layout.channel("train"), Scaler(count=[train_rows] * x.shape[1], mean=mean.tolist(), scale=scale.tolist())
+    )
 
 
 def load_weights(model: Path) -> list[NDArray[np.float32]]:

@@ -23,7 +23,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 def make_image(job: str = "serve", revision: str = REVISION, platform: str = "linux/amd64") -> Image:
-    return Image(job, f"microjobs/{job}:dev", "sha256:" + "5" * 64, revision, platform)
+    return Image(job, name=f"microjobs/{job}:dev", id="sha256:" + "5" * 64, revision=revision, platform=platform)
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_push_after_a_broken_connection_sends_the_missing_layers(
             small_layer_sent.set()
 
     monkeypatch.setattr(UploadProgress, "update", update_and_watch)
-    proxy = Proxy(registry.port, 1_000_000, lambda: small_layer_sent.wait(10))
+    proxy = Proxy(registry.port, max_bytes=1_000_000, before_break=lambda: small_layer_sent.wait(10))
     try:
         load_image("serve", b"small", secrets.token_bytes(4_000_000))
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 1

@@ -14,7 +14,11 @@ from microjobs_orchestrator.push.pushed_images import PushedImage
 
 DESTINATION = Destination("registry.example.com", "team")
 PUSHED_IMAGE = PushedImage(
-    "registry.example.com/team/serve@sha256:1", "t", "r", "sha256:2", "2026-01-01T00:00:00+00:00"
+    uri="registry.example.com/team/serve@sha256:1",
+    tag="t",
+    revision="r",
+    image="sha256:2",
+    time="2026-01-01T00:00:00+00:00",
 )
 
 

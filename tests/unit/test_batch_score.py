@@ -92,14 +92,16 @@ def test_model_archive_of_a_training_job_is_extracted(layout: Layout, tmp_path: 
 def test_raw_signature_scales_inside_the_model(layout: Layout) -> None:
     data = make_arrays(100)
     write_input(layout, {"x_test": data["x_test"] * 2 + 1, "y_test": data["y_test"]})
-    write_linear_bundle(layout.processing("model"), WEIGHTS, 3.0, Scaler([9] * 3, [1.0] * 3, [2.0] * 3))
+    write_linear_bundle(
+        layout.processing("model"), WEIGHTS, 3.0, Scaler(count=[9] * 3, mean=[1.0] * 3, scale=[2.0] * 3)
+    )
     batch = run_job(layout, "--signature", "raw")
     np.testing.assert_allclose(np.load(batch / "predictions.npy"), data["x_test"] @ WEIGHTS + 3.0, atol=1e-5)
 
 
 def test_raw_signature_of_named_columns_is_refused(layout: Layout) -> None:
     write_input(layout, make_arrays(100))
-    columns = FittedColumns(tuple(NumericColumn(name, 0.0, 1.0) for name in "abc"))
+    columns = FittedColumns(tuple(NumericColumn(name, mean=0.0, scale=1.0) for name in "abc"))
     write_linear_bundle(layout.processing("model"), WEIGHTS, 3.0, columns=columns)
     run_job(layout, "--signature", "raw", exit_code=2)
     assert "signature raw of this model takes named columns, not arrays" in (read_failure(layout) or "")

@@ -15,7 +15,7 @@ from tests.bundles import write_linear_bundle
 
 
 def test_bundle_is_the_same_after_packing_and_unpacking(tmp_path: Path) -> None:
-    write_linear_bundle(tmp_path / "model", [1.0, 2.0], 0.5, Scaler([3, 3], [0.0, 1.0], [1.0, 2.0]))
+    write_linear_bundle(tmp_path / "model", [1.0, 2.0], 0.5, Scaler(count=[3, 3], mean=[0.0, 1.0], scale=[1.0, 2.0]))
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "model", ".")
     archives.unpack(tmp_path / "model.tar.gz", tmp_path / "copy")
@@ -49,7 +49,7 @@ def test_manifest_without_features_raises(tmp_path: Path) -> None:
 
 
 def test_scaler_feature_count_mismatch_raises(tmp_path: Path) -> None:
-    write_linear_bundle(tmp_path, [1.0], 0.0, Scaler([1, 1], [0.0, 0.0], [1.0, 1.0]))
+    write_linear_bundle(tmp_path, [1.0], 0.0, Scaler(count=[1, 1], mean=[0.0, 0.0], scale=[1.0, 1.0]))
     with pytest.raises(UserError, match=r"scaler\.json has 2 features, but the model has 1"):
         bundle.read_bundle(tmp_path)
 
@@ -90,12 +90,12 @@ def test_damaged_columns_raise(columns: object, tmp_path: Path) -> None:
 
 def test_columns_are_the_same_after_writing_and_reading(tmp_path: Path) -> None:
     columns = (
-        NumericColumn("ä", 1 / 3, 2.5, fill=-0.1),
+        NumericColumn("ä", mean=1 / 3, scale=2.5, fill=-0.1),
         CategoricalColumn("b", "one-hot", ("x", 'y"'), unknown=0.0),
         CategoricalColumn("c", "ordinal", ("x",), fill="x", unknown=-1.0),
     )
-    write_columns(tmp_path, FittedColumns(columns, ("id",)))
-    assert read_columns(tmp_path) == FittedColumns(columns, ("id",))
+    write_columns(tmp_path, FittedColumns(columns, ignored=("id",)))
+    assert read_columns(tmp_path) == FittedColumns(columns, ignored=("id",))
 
 
 @pytest.mark.parametrize("content", ["", '{"count": [1]}', '{"count": [1], "mean": [0], "scale": [0]}'])
@@ -106,6 +106,6 @@ def test_damaged_scaler_raises(content: str, tmp_path: Path) -> None:
 
 
 def test_scaler_round_trips_to_the_last_digit(tmp_path: Path) -> None:
-    scaler = Scaler([3], [0.1 + 0.2], [1 / 3])
+    scaler = Scaler(count=[3], mean=[0.1 + 0.2], scale=[1 / 3])
     write_scaler(tmp_path, scaler)
     assert read_scaler(tmp_path) == scaler

@@ -52,7 +52,10 @@ def test_hyperparameters_are_written_as_strings(layout: Layout) -> None:
 
 
 def test_input_data_config_round_trips(layout: Layout) -> None:
-    channels = {"train": Channel(content_type="text/csv"), "test": Channel("Pipe", "ShardedByS3Key", "RecordIO")}
+    channels = {
+        "train": Channel(content_type="text/csv"),
+        "test": Channel(input_mode="Pipe", distribution="ShardedByS3Key", record_wrapper="RecordIO"),
+    }
     contract.write_input_data_config(layout, channels)
     assert contract.read_input_data_config(layout) == channels
 
@@ -176,8 +179,12 @@ def test_training_variables_are_name_arn_and_region() -> None:
 
 
 def test_transform_variables_omit_unset_members() -> None:
-    assert contract.transform_variables(None, None, None) == {"SAGEMAKER_BATCH": "true"}
-    variables = contract.transform_variables(0, "MULTI_RECORD", 4)
+    assert contract.transform_variables(max_payload_mb=None, batch_strategy=None, max_concurrent_transforms=None) == {
+        "SAGEMAKER_BATCH": "true"
+    }
+    variables = contract.transform_variables(
+        max_payload_mb=0, batch_strategy="MULTI_RECORD", max_concurrent_transforms=4
+    )
     assert variables["SAGEMAKER_BATCH_STRATEGY"] == "MULTI_RECORD"
     assert variables["SAGEMAKER_MAX_CONCURRENT_TRANSFORMS"] == "4"
     assert contract.read_hosting_variables(variables) == (8080, 0)

@@ -24,7 +24,7 @@ def test_rounding_errors_are_tolerated(tmp_path: Path, size: float) -> None:
     write_linear_bundle(tmp_path, weights, 0.0)
     rows = np.full((8, 64), size, np.float32)
     rounded = np.full((8, 1), size * 64 * np.finfo(np.float32).eps, np.float32)
-    check_equal(tmp_path, rows, rounded, 1e-5)
+    check_equal(tmp_path, rows, rounded, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("size", [1.0, 300.0])
@@ -32,10 +32,10 @@ def test_wrong_export_is_detected(tmp_path: Path, size: float) -> None:
     write_linear_bundle(tmp_path, [1.0, 2.0], 0.0)
     rows = np.full((4, 2), size, np.float32)
     with pytest.raises(RuntimeError, match="differs from the trained model"):
-        check_equal(tmp_path, rows, np.full((4, 1), 3.0 * size * 1.001, np.float32), 1e-5)
+        check_equal(tmp_path, rows, np.full((4, 1), 3.0 * size * 1.001, np.float32), tolerance=1e-5)
 
 
 def test_prediction_that_is_not_a_number_is_detected(tmp_path: Path) -> None:
     write_linear_bundle(tmp_path, [1.0], 0.0)
     with pytest.raises(RuntimeError, match="nan"):
-        check_equal(tmp_path, np.ones((1, 1), np.float32), np.full((1, 1), np.nan, np.float32), 1e-5)
+        check_equal(tmp_path, np.ones((1, 1), np.float32), np.full((1, 1), np.nan, np.float32), tolerance=1e-5)

@@ -246,36 +246,36 @@ class Clock:
 
 def test_batches_grow_while_they_make_rows_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002 + 0.0004 * len(rows)), 3) == 256
-    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002), 3) == batching.MAX_BATCH_ROWS
+    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002 + 0.0004 * len(rows)), features=3) == 256
+    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002), features=3) == batching.MAX_BATCH_ROWS
 
 
 def test_batches_do_not_grow_to_a_size_that_makes_rows_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     seconds = {1: 0.002, 4: 0.004, 16: 0.012, 64: 0.053}
-    assert find_batch_rows(lambda rows: clock.predict(rows, seconds[len(rows)]), 3) == 16
+    assert find_batch_rows(lambda rows: clock.predict(rows, seconds[len(rows)]), features=3) == 16
 
 
 def test_last_batch_may_be_slightly_slower_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     seconds = {1: 0.002, 4: 0.004, 16: 0.012, 64: 0.050}
-    assert find_batch_rows(lambda rows: clock.predict(rows, seconds[len(rows)]), 3) == 64
+    assert find_batch_rows(lambda rows: clock.predict(rows, seconds[len(rows)]), features=3) == 64
 
 
 def test_model_whose_time_grows_with_its_rows_is_not_batched(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002 * len(rows)), 3) == 1
+    assert find_batch_rows(lambda rows: clock.predict(rows, 0.002 * len(rows)), features=3) == 1
 
 
 def test_model_whose_rows_depend_on_each_other_is_not_batched() -> None:
-    assert find_batch_rows(lambda rows: rows - rows.mean(axis=0), 3) == 1
+    assert find_batch_rows(lambda rows: rows - rows.mean(axis=0), features=3) == 1
 
 
 def test_model_that_rejects_the_measured_rows_is_not_batched() -> None:
     def reject(_rows: Any) -> Any:
         raise ValueError("no categories")
 
-    assert find_batch_rows(reject, 3) == 1
+    assert find_batch_rows(reject, features=3) == 1
 
 
 def test_bundle_that_no_batch_makes_faster_is_not_batched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_workers_that_keep_crashing_end_the_job(root: Path) -> None:
     assert "workers keep crashing" in (server.failure or "")
 
 
-def test_sigterm_leaves_no_process(root: Path) -> None:
+def test_sigterm_leaves_no_worker(root: Path) -> None:
     with run_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
         server.wait_until_ready()
         pids = server.list_worker_pids()

@@ -97,7 +97,7 @@ class LinearFramework:
     """The framework, as the trainer calls it. `training` is the latest training that it has created."""
 
     hyperparameters: TrainerHyperparameters
-    group: Group = field(default_factory=lambda: ThreadGroup(SharedArrays(1), 0))
+    group: Group = field(default_factory=lambda: ThreadGroup(SharedArrays(1), rank=0))
     version: str = "1.0+cpu"
     stop_after: int | None = None
     name = "Linear"

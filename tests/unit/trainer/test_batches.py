@@ -32,7 +32,7 @@ def test_full_batch_is_not_shuffled() -> None:
 @pytest.mark.parametrize(("rows", "rows_per_step"), [(10, 4), (12, 4), (5, 5), (7, 2), (2, 1)])
 def test_processes_together_take_the_batches_of_one_process(world_size: int, rows: int, rows_per_step: int) -> None:
     expected = list_rows_of_steps(Batches(rows, rows_per_step, seed=3), epoch=2)
-    processes = [Batches(rows, rows_per_step, 3, rank, world_size) for rank in range(world_size)]
+    processes = [Batches(rows, rows_per_step, seed=3, rank=rank, world_size=world_size) for rank in range(world_size)]
     parts = zip(*(list_rows_of_steps(process, epoch=2) for process in processes), strict=True)
     batches = [np.concatenate(part) for part in parts]
     assert [sorted(batch) for batch in batches] == [sorted(batch) for batch in expected]
@@ -41,7 +41,9 @@ def test_processes_together_take_the_batches_of_one_process(world_size: int, row
 @pytest.mark.parametrize("shard_sizes", [[5, 5], [9, 1], [10, 0], [1, 2, 8]])
 def test_uneven_shards_have_the_same_number_of_steps(shard_sizes: list[int]) -> None:
     count, total = len(shard_sizes), sum(shard_sizes)
-    processes = [Batches(total, 3, 1, rank, count, shard_sizes) for rank in range(count)]
+    processes = [
+        Batches(total, 3, seed=1, rank=rank, world_size=count, shard_sizes=shard_sizes) for rank in range(count)
+    ]
     sizes = [[step.last - step.first for step in batches.steps()] for batches in processes]
     assert [sum(own) for own in sizes] == shard_sizes
     assert [sum(step) for step in zip(*sizes, strict=True)] == [step.total_rows for step in processes[0].steps()]

@@ -57,7 +57,7 @@ def test_channels_of_different_width_raise(write_channels: WriteChannels) -> Non
 
 def test_scaler_feature_count_mismatch_raises(write_channels: WriteChannels) -> None:
     layout = write_channels()
-    write_scaler(layout.channel("train"), Scaler([3], [0.0], [1.0]))
+    write_scaler(layout.channel("train"), Scaler(count=[3], mean=[0.0], scale=[1.0]))
     with pytest.raises(UserError, match=r"scaler\.json of channel train has 1 features, but x_train has 2"):
         load_data(layout)
 
@@ -118,7 +118,7 @@ def test_shards_of_x_and_y_on_different_hosts_raise(tmp_path: Path) -> None:
         load_share(tmp_path, "train")
 
 
-COLUMNS = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),), ("price",))
+COLUMNS = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),), ignored=("price",))
 
 
 def test_fitted_columns_are_read_with_the_training_data(write_channels: WriteChannels) -> None:
@@ -137,7 +137,7 @@ def test_column_feature_count_mismatch_raises(write_channels: WriteChannels) -> 
 def test_scaler_and_columns_together_raise(write_channels: WriteChannels) -> None:
     layout = write_channels()
     write_columns(layout.channel("train"), COLUMNS)
-    write_scaler(layout.channel("train"), Scaler([3, 3], [0.0, 0.0], [1.0, 1.0]))
+    write_scaler(layout.channel("train"), Scaler(count=[3, 3], mean=[0.0, 0.0], scale=[1.0, 1.0]))
     with pytest.raises(
         UserError, match=r"channel train has scaler\.json and fitted-columns\.json: take its files from a single"
     ):

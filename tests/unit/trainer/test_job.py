@@ -223,7 +223,10 @@ def test_gpu_settings_are_logged(
     has_gpu: bool, expected: str, layout: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    settings, group = TrainerHyperparameters(epochs=1, compile=True), ThreadGroup(SharedArrays(1), 0, has_gpu=has_gpu)
+    settings, group = (
+        TrainerHyperparameters(epochs=1, compile=True),
+        ThreadGroup(SharedArrays(1), rank=0, has_gpu=has_gpu),
+    )
     run(layout, LinearFramework(settings, group))
     assert "Linear 1.0+cpu on a thread" in caplog.text
     assert expected in caplog.text

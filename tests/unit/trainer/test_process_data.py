@@ -78,8 +78,8 @@ def test_processes_of_one_host_divide_its_rows() -> None:
 
 
 def test_all_processes_get_the_scaler_columns_and_pipeline_of_one_host() -> None:
-    scaler = Scaler([9, 9], [0.0, 1.0], [1.0, 2.0])
-    columns = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),), ("id",))
+    scaler = Scaler(count=[9, 9], mean=[0.0, 1.0], scale=[1.0, 2.0])
+    columns = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),), ignored=("id",))
 
     def work(group: ThreadGroup) -> tuple[Scaler | None, FittedColumns | None, bytes | None]:
         data = make_data(TARGETS_BY_HOST[group.rank], range(4), "train")

@@ -34,6 +34,6 @@ def test_best_epoch_is_the_first_with_the_lowest_loss() -> None:
 
 
 def test_progress_is_the_same_after_a_checkpoint() -> None:
-    progress = TrainingProgress(2, 3, 0.5, 24, 1.5, make_history(3, 1))
+    progress = TrainingProgress(epoch=2, step=3, loss=0.5, rows=24, seconds=1.5, history=make_history(3, 1))
     assert TrainingProgress.from_json(progress.to_json()) == progress
     assert progress.count_epochs(96) == 2.25

@@ -20,8 +20,16 @@ from tests.bundles import write_linear_bundle
 
 
 def make_result(*predictions: float) -> TrainingResult:
+    """Return a result with these predictions for the training rows, and their doubles for the test rows."""
     column = np.asarray(predictions, np.float32)[:, np.newaxis]
-    return TrainingResult("any", 1, 1.5, History([0], [1.0], [1.0]), column, column * 2)
+    return TrainingResult(
+        framework="any",
+        epochs=1,
+        seconds=1.5,
+        history=History(epochs=[0], train=[1.0], test=[1.0]),
+        train_predictions=column,
+        test_predictions=column * 2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,8 +46,8 @@ def test_losses_have_known_values(loss: str, train: float, test: float) -> None:
 @pytest.mark.parametrize("preprocessing_name", ["scaler", "columns", "pipeline"])
 def test_bundle_has_the_file_that_states_how_the_features_were_made(preprocessing_name: str, tmp_path: Path) -> None:
     preprocessings: dict[str, Any] = {
-        "scaler": Scaler([2], [0.5], [2.0]),
-        "columns": FittedColumns((NumericColumn("a", 0.5, 2.0),), ("id",)),
+        "scaler": Scaler(count=[2], mean=[0.5], scale=[2.0]),
+        "columns": FittedColumns((NumericColumn("a", mean=0.5, scale=2.0),), ignored=("id",)),
         "pipeline": b"onnx",
     }
     layout, x = Layout(tmp_path), np.array([[1.0], [2.0]], np.float32)
