@@ -41,9 +41,7 @@ def test_processes_together_take_the_batches_of_one_process(world_size: int, row
 @pytest.mark.parametrize("shard_sizes", [[5, 5], [9, 1], [10, 0], [1, 2, 8]])
 def test_uneven_shards_have_the_same_number_of_steps(shard_sizes: list[int]) -> None:
     count, total = len(shard_sizes), sum(shard_sizes)
-    processes = [
-        Batches(total, 3, seed=1, rank=rank, world_size=count, shard_sizes=shard_sizes) for rank in range(count)
-    ]
+    processes = [Batches(total, 3, 1, rank, count, shard_sizes) for rank in range(count)]
     sizes = [[step.last - step.first for step in batches.steps()] for batches in processes]
     assert [sum(own) for own in sizes] == shard_sizes
     assert [sum(step) for step in zip(*sizes, strict=True)] == [step.total_rows for step in processes[0].steps()]
