@@ -81,7 +81,8 @@ def build_image_from_base(base: str, *lines: str) -> Iterator[str]:
 def _explain_missing_pytorch() -> str | None:
     """Return the reason why PyTorch's CPU build cannot be installed on this machine, or None.
 
-    The usual package index has only the build for GPUs, which takes several gigabytes.
+    Only PyTorch's own index has this build. The usual package index has the build for GPUs, which takes several
+    gigabytes.
     """
     packages = Path(os.environ.get("LOCAL_PACKAGES") or CONTAINERS / "local-packages")
     if any(packages.glob("torch-*+cpu-*.whl")):

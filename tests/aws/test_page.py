@@ -1,6 +1,6 @@
 """Tests of docs/using/aws.md: a test runs the page's commands in order; the account is empty before and after.
 
-The local server replaces SageMaker, and moto simulates the other services. Here, `microjobs run` gets
+The local server replaces SageMaker, and moto simulates the other services. This test runs `microjobs run` with
 `--dry-run`; `test_account` runs it without this flag.
 """
 

@@ -91,7 +91,11 @@ def to_json(planned_requests: list[PlannedRequest]) -> Any:
 
 
 def find_sent_request(cloud: Cloud, item: PlannedRequest, number: int, planned_requests: list[PlannedRequest]) -> Any:
-    """Return the sent request that belongs to a planned request. The planned URI replaces that of the best model."""
+    """Return the sent request that belongs to a planned request.
+
+    A plan cannot know the best trial, so it has the URI of the model of the training step. This URI replaces the URI of
+    the best model in the sent request.
+    """
     earlier_count = sum(request.operation == item.operation for request in planned_requests[:number])
     text = json.dumps(cloud.find_requests(item.operation)[earlier_count])
     return json.loads(text.replace("-tune-001-abcd1234/output", "-train/output"))

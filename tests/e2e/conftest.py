@@ -19,7 +19,8 @@ OWNER_ID = 12345
 
 
 def _enable_interrupts() -> None:
-    """Enable SIGINT as in a terminal: processes in the background ignore it, and a shell cannot change that."""
+    """Enable SIGINT, as in a terminal. If the tests run in the background, SIGINT is ignored, and a shell script that
+    starts in this state cannot handle it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -162,7 +162,7 @@ def test_package_can_be_installed_with_the_sdk(wheel: Path, tmp_path: Path, clie
     (requirement,) = re.findall(r"^sagemaker==[\d.]+", lock, re.MULTILINE)
     (tmp_path / "requirements.in").write_text(f"{requirement}\nmicrojobs @ {wheel.as_uri()}\n")
     resolved = tmp_path / "requirements.txt"
-    resolved.write_text(lock)  # uv tries the versions of an existing output file first
+    resolved.write_text(lock)  # uv prefers the versions of an existing output file
     command = ["uv", "pip", "compile", "--quiet", "--python-version", "3.11", "requirements.in"]
     command += ["--output-file", str(resolved)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -30,7 +30,7 @@ both_trainers = pytest.mark.parametrize("job", [TENSORFLOW, TORCH])
 
 EPOCHS = 40
 SECOND_EPOCH = {TENSORFLOW: "Epoch 2/", TORCH: "Epoch: 1 "}
-"""Text of the log during or after the second epoch."""
+"""Text that an image logs during or after the second epoch."""
 MANY_EPOCHS = 1_000_000
 
 
@@ -176,7 +176,8 @@ def keep_rows(layout: Layout, split: str, part: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("job", "victim"), [(TENSORFLOW, "algo-1"), (TORCH, "algo-2")])
 def test_lost_host_ends_the_job_on_the_other_hosts(job: str, victim: str, make_hosts: MakeHosts) -> None:
-    """Frozen hosts and broken networks take 20 s to detect. Faster tests, without containers, cover them."""
+    """This test kills a host. Frozen hosts and broken networks, whose detection takes 20 s, have faster tests without
+    containers."""
     two_hosts = make_hosts(2)
     two_hosts.prepare(epochs=MANY_EPOCHS, batch_size=10)
     two_hosts.start(job)

@@ -148,8 +148,8 @@ if [[ -f 'requirements.txt' ]]; then
     pip install -r requirements.txt
 fi
 """
-"""Makes a folder with a requirements file, and then runs the first lines, from `set -e`, of the entry point that the
-SDK's FrameworkProcessor uploads."""
+"""A script that makes a folder with a requirements file. From `set -e` on, it consists of the first lines of the entry
+point that the SDK's FrameworkProcessor uploads."""
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -11,7 +11,7 @@ from tests.local.clients import run_server
 
 PAGE = (REPOSITORY / "docs" / "using" / "testing.md").read_text(encoding="utf-8")
 NOTEBOOK, BLOCK, TEST, SETTINGS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-"""The page's programs: for a notebook, with a `with` block, a test for pytest, and the settings of such tests."""
+"""The page's programs: code for a notebook, a program with a `with` block, a test for pytest, and its settings."""
 
 
 def run_python(folder: Path, *arguments: str, **variables: str) -> str:

@@ -167,7 +167,7 @@ def _restore_interrupts() -> None:
 
 
 def list_processes(folder: str) -> list[str]:
-    """Return the command lines and environments of the processes that name a folder: its server, or hosts of jobs."""
+    """Return the command lines and environments that contain a folder's path: those of its server and of its hosts."""
     return [text for text in map(_read_process, Path("/proc").glob("[0-9]*")) if folder in text]
 
 

@@ -1,4 +1,4 @@
-"""A proxy between the engine and a registry that breaks a connection in the middle of a layer."""
+"""A proxy between the engine and a registry. It breaks a connection in the middle of a layer."""
 
 import contextlib
 import socket

@@ -91,7 +91,7 @@ def start_registry() -> Iterator[StartRegistry]:
 
 
 def answer_with_tokens(fake: FakeRegistry, request: Any, body: str) -> Response:
-    """Respond as Docker Hub and GitHub do: they require a token for one repository, which another URL issues."""
+    """Respond as Docker Hub and GitHub do: they require a token for the repository, which another URL issues."""
     query = parse_qs(urlsplit(request.path).query or body)
     if request.path.startswith("/token"):
         is_valid = request.headers.get("Authorization") == BASIC_HEADER or query.get("refresh_token") == ["long"]

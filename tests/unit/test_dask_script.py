@@ -83,7 +83,7 @@ asyncio.run(main())
 class DaskHosts:
     """Starts the hosts of a job that runs a user's script with Dask.
 
-    `time_limits` replace constants of the modules, such as LOST_SECONDS.
+    `time_limits` replace constants of the modules `dask_script` and `heartbeat`, such as LOST_SECONDS.
     """
 
     def __init__(self, hosts: Hosts, script: Path) -> None:

@@ -191,7 +191,7 @@ def test_results_can_be_tables_with_named_columns(
 def test_two_hosts_produce_the_same_result_as_one_host(
     train: Table, test: Table, layout: Layout, tmp_path: Path
 ) -> None:
-    """Each host has one shard, and only the first host has columns.json, like ShardedByS3Key."""
+    """Each host has one shard, and only the first host has columns.json, as ShardedByS3Key divides the files."""
     parts = {
         "train-00000-of-00002.csv": slice_table(train, slice(15_000)),
         "train-00001-of-00002.csv": slice_table(train, slice(15_000, None)),

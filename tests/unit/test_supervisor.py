@@ -215,7 +215,7 @@ def test_stop_signal_after_the_job_has_no_effect(number: int, start: Start, tmp_
 def test_stop_signal_that_native_code_converts_to_an_error_stops_the_job(
     start: Start, layout: Layout, tmp_path: Path
 ) -> None:
-    """The import of onnxruntime converts the exception of a SIGTERM."""
+    """The import of onnxruntime converts the exception that a SIGTERM raises into an ImportError."""
     code = f"""
 import pathlib, time
 try:

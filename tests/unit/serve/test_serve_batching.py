@@ -39,7 +39,7 @@ class PausedModel(BundleModel):
         self.run_starts, self.permission = threading.Semaphore(0), threading.Semaphore(0)
 
     def predict(self, rows: Any) -> Any:
-        if hasattr(self, "runs"):  # the attribute does not exist while the model is loaded
+        if hasattr(self, "runs"):  # the base class predicts rows before this attribute exists, to measure the model
             self.runs.append(len(rows))
             self.run_starts.release()
             assert self.permission.acquire(timeout=TIMEOUT_SECONDS)
@@ -53,7 +53,7 @@ class PausedModel(BundleModel):
 def model(root: Path) -> Iterator[PausedModel]:
     model = PausedModel(root / "model")
     yield model
-    model.permission.release(100)  # with these permissions, a failed test does not wait
+    model.permission.release(100)  # if the test has failed, runs may still wait
 
 
 def make_dispatcher(model: PausedModel, **settings: Any) -> Dispatcher:

@@ -38,7 +38,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def write_bundle(server: Server, name: str, factor: float = 1.0) -> None:
-    """Write the bundle that SageMaker would extract for a model. It multiplies the sum of the features."""
+    """Write the bundle that SageMaker would extract for a model. It predicts `factor` times the sum of the features."""
     write_linear_bundle(find_model_folder(server, name), [factor] * FEATURES, 0.0)
 
 

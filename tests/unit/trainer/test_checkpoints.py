@@ -258,7 +258,7 @@ def test_temporary_folder_is_removed_when_the_job_is_done(tmp_path: Path) -> Non
 
 
 def test_nothing_is_saved_if_the_folder_cannot_be_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root could write to the folder
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, for whom each folder is writable
     store = open_job_checkpoints(Layout(tmp_path), IDENTITY, keep=3)
     store.save(1, write_weights(""), {})
     assert (store.is_enabled, store.is_due, list(tmp_path.iterdir())) == (False, False, [])
