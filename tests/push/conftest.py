@@ -35,29 +35,29 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git repository with two jobs, from which `microjobs push` reads the revisions."""
-    root = tmp_path / "clone"
+    repository = tmp_path / "clone"
     for job in ("serve", "train"):
-        folder = root / "containers" / job
+        folder = repository / "containers" / job
         folder.mkdir(parents=True)
         (folder / "image.yml").write_text("services: {}\n")
-    git(root, "init", "--quiet")
-    commit(root)
-    monkeypatch.setattr(images, "REPOSITORY", root)
-    return root
+    git(repository, "init", "--quiet")
+    commit(repository)
+    monkeypatch.setattr(images, "REPOSITORY", repository)
+    return repository
 
 
-def git(root: Path, *arguments: str) -> str:
+def git(repository: Path, *arguments: str) -> str:
     settings = ["-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
     return subprocess.run(
-        ["git", *settings, *arguments], cwd=root, check=True, capture_output=True, text=True
+        ["git", *settings, *arguments], cwd=repository, check=True, capture_output=True, text=True
     ).stdout.strip()
 
 
-def commit(root: Path) -> str:
+def commit(repository: Path) -> str:
     """Commit all files and return the hash."""
-    git(root, "add", ".")
-    git(root, "commit", "--quiet", "--allow-empty", "--message", "work")
-    return git(root, "rev-parse", "HEAD")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--allow-empty", "--message", "work")
+    return git(repository, "rev-parse", "HEAD")
 
 
 LoadImage = Callable[..., str]

@@ -1,4 +1,4 @@
-"""Tests of the ending of a host: the exit code, reason and certainty that follow from each kind of evidence."""
+"""Tests of the ending of a host: the exit code, reason and certainty that follow from each type of evidence."""
 
 import pytest
 
