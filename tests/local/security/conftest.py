@@ -1,4 +1,4 @@
-"""Fixtures of the security tests: a local server with its default settings, and a sender of raw requests."""
+"""Fixtures of the security tests: a local server on the process runtime, and a sender of raw requests."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.local.security.wire import Sender
 
 @pytest.fixture(scope="package")
 def process_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server on the process runtime."""
+    """A server on the process runtime, with default settings otherwise."""
     with run_server(tmp_path_factory.mktemp("process-server"), runtime="process") as running:
         yield running
 

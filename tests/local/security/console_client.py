@@ -12,9 +12,9 @@ from microjobs_orchestrator.local.home import Home
 from tests.local.clients import LocalServer
 from tests.local.security.wire import Response, Sender
 
-ROOT = "/_microjobs/console/"
-API = f"{ROOT}api/"
-SECRET = "X-Microjobs-Console"  # noqa: S105  the name of a header
+CONSOLE_PATH = "/_microjobs/console/"
+API = f"{CONSOLE_PATH}api/"
+SECRET_HEADER = "X-Microjobs-Console"  # noqa: S105  the name of a header
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Console:
             "Sec-Fetch-Site": "same-origin",
             "Content-Type": "application/json",
             "Cookie": self.cookie,
-            SECRET: self.secret,
+            SECRET_HEADER: self.secret,
         }
         return {name: value for name, value in {**page_headers, **changes}.items() if value is not None}
 
@@ -52,6 +52,7 @@ class Console:
 
 
 def make_token(server: LocalServer, home: Home | None = None) -> str:
+    """Return a one-time token for the server, signed with the key of the server's home or of another home."""
     address = control.make_console_address(home or server.home, server.address)
     return urlsplit(address).fragment.removeprefix("token=")
 

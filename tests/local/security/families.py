@@ -59,7 +59,7 @@ COMPONENT_CONFIG = {
     "ProductionVariants": [{"VariantName": "v", **INSTANCE_MEMBERS}],
     "ExecutionRoleArn": ROLE,
 }
-"""The configuration of an endpoint for inference components."""
+"""Members of CreateEndpointConfig for an endpoint with inference components."""
 
 MLFLOW_MEMBERS = {"ArtifactStoreUri": "s3://mlflow/artifacts", "RoleArn": ROLE}
 """The members of an MLflow server that does not start, because the bucket does not exist."""
@@ -152,6 +152,7 @@ BASE_MEMBERS: Mapping[str, Any] = {
     },
     **{kind.operations[verb]: {} for kind in load_kinds() if "Stop" in kind.verbs for verb in ("Describe", "Stop")},
 }
+"""Valid members that the server accepts, by operation. Operations with a name take it from `requests.NAMES`."""
 
 
 def _list_operations(*kinds: Kind, others: Sequence[str] = ()) -> list[str]:
@@ -180,7 +181,19 @@ REGISTRY_OPERATIONS = (
     *("GetModelPackageGroupPolicy", "DeleteModelPackageGroupPolicy"),
 )
 LIST_OPERATIONS = [*(kind.operations["List"] for kind in load_kinds()), "ListTrainingJobsForHyperParameterTuningJob"]
-TOKENS = ["", "x", "WzEsICJhIl0=", "W10=", "MQ==", "WyJhIl0=", "W1tdLCBbXV0=", "WzFlOTk5LCAiYSJd", "bnVsbA==", "é"]
+FORGED_TOKENS = [
+    "",
+    "x",
+    "WzEsICJhIl0=",
+    "W10=",
+    "MQ==",
+    "WyJhIl0=",
+    "W1tdLCBbXV0=",
+    "WzFlOTk5LCAiYSJd",
+    "bnVsbA==",
+    "é",
+]
+"""Page tokens that the server did not issue."""
 
 KEYS = st.sampled_from(["in/a.csv", "in/b", "out/x", "new", "in", "folder/"]) | UTF8_TEXTS
 S3_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
@@ -191,7 +204,7 @@ S3_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     ),
     "UploadId": st.sampled_from(["", "..", "0" * 32, "x"]),
     "Range": st.sampled_from(["bytes=0-1", "bytes=-2", "bytes=9-", "x", "bytes=0-99999999999999999999999"]),
-    "ContinuationToken": st.sampled_from(TOKENS),
+    "ContinuationToken": st.sampled_from(FORGED_TOKENS),
     "Prefix": UTF8_TEXTS | st.sampled_from(["in/", "in"]),
     "Delimiter": st.sampled_from(["/", "a", "", "\0", "é"]),
     "EncodingType": st.just("url"),
@@ -208,7 +221,7 @@ METRIC_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "Period": st.sampled_from([1, 7, 60, 1 << 31]),
     "StartTime": st.sampled_from(METRIC_TIMES),
     "EndTime": st.sampled_from(METRIC_TIMES),
-    "NextToken": st.sampled_from(TOKENS),
+    "NextToken": st.sampled_from(FORGED_TOKENS),
 }
 
 RELATED_KINDS = (*HOSTING_KINDS, *PIPELINE_KINDS, *REGISTRY_KINDS, *TRACKING_KINDS)
@@ -237,7 +250,7 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
         "logs", ["DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"], BASE_MEMBERS
     ),
     "s3": lambda: rest_requests("s3", sorted(S3_OPERATIONS), S3_MEMBERS),
-    "accounts": lambda: st.one_of(
+    "other services": lambda: st.one_of(
         query_requests("sts", sorted(TABLE["sts"])),
         query_requests("iam", sorted(TABLE["iam"])),
         json_requests("ecr", sorted(TABLE["ecr"]), {}),
@@ -253,3 +266,4 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
     "kinds of hosting": hosting_requests.creations,
     "invocations": hosting_requests.invocations,
 }
+"""Functions that create the strategy for the requests of one family, by the name of the family."""

@@ -117,7 +117,7 @@ INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "InputLocation": st.sampled_from(["s3://fuzz/in/a.csv", "s3://absent/x", "s3://fuzz/../x"]),
     "Body": st.binary(max_size=200) | st.sampled_from([b"fail", b"cut", b"1,2,3"]),
 }
-INVOCATIONS = (*["InvokeEndpoint"] * 3, *["InvokeEndpointWithResponseStream"] * 2)
+INVOKE_OPERATIONS = (*["InvokeEndpoint"] * 3, *["InvokeEndpointWithResponseStream"] * 2)
 
 
 def create_endpoints(local: LocalServer) -> None:
@@ -154,10 +154,12 @@ def creations() -> st.SearchStrategy[Request]:
 
 def invocations() -> st.SearchStrategy[Request]:
     """Return requests to the endpoint of each kind, and to endpoints that do not exist."""
-    asynchronous, members = ["InvokeEndpointAsync"], {**INVOCATION_MEMBERS, **RARE_MEMBERS}
-    strategies = [rest_requests("sagemaker-runtime", [*INVOCATIONS, *asynchronous], INVOCATION_MEMBERS)]
+    asynchronous_operations, members = ["InvokeEndpointAsync"], {**INVOCATION_MEMBERS, **RARE_MEMBERS}
+    strategies = [
+        rest_requests("sagemaker-runtime", [*INVOKE_OPERATIONS, *asynchronous_operations], INVOCATION_MEMBERS)
+    ]
     for name, config in CONFIGS.items():
-        operations = asynchronous if "AsyncInferenceConfig" in config else [*INVOCATIONS]
+        operations = asynchronous_operations if "AsyncInferenceConfig" in config else [*INVOKE_OPERATIONS]
         endpoint_members = {**members, "EndpointName": st.just(name)}
         if name in TARGET_MEMBERS:
             member, values = TARGET_MEMBERS[name]

@@ -37,7 +37,9 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 def members(operation: OperationModel, bases: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """Return members of a request, with or without errors. They are generated from botocore's model, or from a base.
+    """Return a strategy for the members of a request, with or without errors.
+
+    The members are generated from botocore's model, or from the entry of the operation in `bases`.
 
     Args:
         bases: valid members that the server accepts, by operation.
@@ -53,13 +55,13 @@ def members(operation: OperationModel, bases: Mapping[str, Any]) -> st.SearchStr
 
 
 def _replace_name(base: Mapping[str, Any], operation: OperationModel) -> st.SearchStrategy[Any]:
-    """Generate requests with the members of a base, and with various names of the resource, if it has a name."""
+    """Generate the members of a base with various names of the resource, if the operation has such a name."""
     noun = re.sub("^[A-Z][a-z]+", "", operation.name)
-    name = next((member for member in (f"{noun}Name", "PipelineName") if member in get_members(operation)), None)
+    name = next((member for member in (f"{noun}Name", "PipelineName") if member in get_member_shapes(operation)), None)
     return NAMES.map(lambda value: {**copy.deepcopy(base), **({name: value} if name else {})})
 
 
-def get_members(operation: OperationModel) -> Mapping[str, Shape]:
+def get_member_shapes(operation: OperationModel) -> Mapping[str, Shape]:
     return dict(operation.input_shape.members) if operation.input_shape else {}
 
 
@@ -111,7 +113,7 @@ def _get_member(shape: Shape | None, name: str) -> Shape | None:
 # --- requests of each protocol ---
 
 
-def json_requests(service: str, names: list[str], bases: Mapping[str, Any]) -> st.SearchStrategy[Request]:
+def json_requests(service: str, operation_names: list[str], bases: Mapping[str, Any]) -> st.SearchStrategy[Request]:
     prefix = load_service_model(service).metadata["targetPrefix"]
 
     def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
@@ -119,7 +121,7 @@ def json_requests(service: str, names: list[str], bases: Mapping[str, Any]) -> s
         template = Request(get_signing_name(service), operation, "POST", "/", headers)
         return members(operation, bases).map(lambda value: replace(template, body=_encode_json(value)))
 
-    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(load_operation_model(service, name)))
+    valid = st.sampled_from(operation_names).flatmap(lambda name: make_strategy(load_operation_model(service, name)))
     return valid | valid | valid | damaged_requests(valid)
 
 
@@ -139,7 +141,7 @@ def get_signing_name(service: str) -> str:
     return str(metadata.get("signingName", metadata["endpointPrefix"]))
 
 
-def query_requests(service: str, names: list[str]) -> st.SearchStrategy[Request]:
+def query_requests(service: str, operation_names: list[str]) -> st.SearchStrategy[Request]:
     version = load_service_model(service).metadata["apiVersion"]
 
     def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
@@ -153,7 +155,7 @@ def query_requests(service: str, names: list[str]) -> st.SearchStrategy[Request]
         )
         return forms.map(lambda form: replace(template, body=_encode_form({**fixed, **form})))
 
-    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(load_operation_model(service, name)))
+    valid = st.sampled_from(operation_names).flatmap(lambda name: make_strategy(load_operation_model(service, name)))
     return valid | valid | damaged_requests(valid)
 
 
@@ -166,12 +168,17 @@ def _encode_form(form: Mapping[str, Any]) -> bytes:
 
 
 def rest_requests(
-    service: str, names: list[str], member_values: Mapping[str, st.SearchStrategy[Any]], *, always: Collection[str] = ()
+    service: str,
+    operation_names: list[str],
+    member_values: Mapping[str, st.SearchStrategy[Any]],
+    *,
+    always: Collection[str] = (),
 ) -> st.SearchStrategy[Request]:
     """Return requests of REST protocols.
 
     Args:
-        member_values: values of some members, by name. Generated values would rarely name anything on the server.
+        member_values: values of some members, by name. Names need them, because a generated value rarely names anything
+            on the server.
         always: the names of optional members for which each request draws a value of `member_values`. If the value is
             None, the request does not have the member.
     """
@@ -205,7 +212,7 @@ def rest_requests(
         body = _encode_body(serialized["body"])
         return Request(get_signing_name(service), operation, serialized["method"], path, headers, body)
 
-    valid = st.sampled_from(names).flatmap(lambda name: make_strategy(model.operation_model(name)))
+    valid = st.sampled_from(operation_names).flatmap(lambda name: make_strategy(model.operation_model(name)))
     return valid | valid | damaged_requests(valid)
 
 
@@ -223,7 +230,7 @@ def _encode_body(body: Any) -> bytes:
 latin1_texts = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=20).filter(
     lambda text: text.strip() == text
 )
-HEADERS = [
+HEADER_NAMES = [
     *("Content-Type", "Content-Encoding", "Content-MD5", "X-Amz-Target", "Authorization", "Date", "Range", "If-Match"),
     *("If-Modified-Since", "x-amz-copy-source", "x-amz-copy-source-range", "x-amz-checksum-crc32", "x-amz-trailer"),
     *("x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-meta-a", "x-amz-tagging", "Accept"),
@@ -258,7 +265,7 @@ HEADER_VALUES = [
     ),
     *("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=a/20260101/r/s3/aws4_request, SignedHeaders=host, Signature=0"),
 ]
-QUERIES = [
+QUERY_PARAMETERS = [
     *("uploads", "uploadId", "partNumber", "list-type", "max-keys", "prefix", "delimiter", "marker", "encoding-type"),
     *("continuation-token", "response-content-type", "response-content-disposition", "tagging", "delete", "acl", "X"),
     *("versionId", "location", "start-after", "key-marker", "part-number-marker", "X-Amz-Signature", "AWSAccessKeyId"),
@@ -272,7 +279,7 @@ BODIES += [
     b"9" * 6000,
 ]
 BODIES += ["<?xml version='1.0' encoding='utf-16'?><!DOCTYPE a [<!ENTITY b 'c'>]><Delete>&b;</Delete>".encode("utf-16")]
-PATHS = [
+TARGETS = [
     *(
         "/",
         "//",
@@ -316,7 +323,7 @@ def damaged_requests(draw: Draw, valid: st.SearchStrategy[Request]) -> Request:
         match draw(st.sampled_from(["header", "header", "drop", "method", "target", "query", "body", "cut", "insert"])):
             case "header":
                 value = draw(st.sampled_from(HEADER_VALUES) | latin1_texts)
-                request = replace(request, headers={**request.headers, draw(st.sampled_from(HEADERS)): value})
+                request = replace(request, headers={**request.headers, draw(st.sampled_from(HEADER_NAMES)): value})
             case "drop" if request.headers:
                 name = draw(st.sampled_from(sorted(request.headers)))
                 request = replace(
@@ -326,9 +333,9 @@ def damaged_requests(draw: Draw, valid: st.SearchStrategy[Request]) -> Request:
                 methods = ["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "get", "X"]
                 request = replace(request, method=draw(st.sampled_from(methods)))
             case "target":
-                request = replace(request, target=draw(st.sampled_from(PATHS)))
+                request = replace(request, target=draw(st.sampled_from(TARGETS)))
             case "query":
-                pair = f"{draw(st.sampled_from(QUERIES))}={quote(draw(unusual_texts), errors='surrogatepass')}"
+                pair = f"{draw(st.sampled_from(QUERY_PARAMETERS))}={quote(draw(unusual_texts), errors='surrogatepass')}"
                 request = replace(request, target=f"{request.target}{'&' if '?' in request.target else '?'}{pair}")
             case "cut":
                 request = replace(request, body=request.body[: draw(st.integers(0, 40))])

@@ -10,7 +10,7 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 from hypothesis import strategies as st
 
 DEPTH = 4
-"""Level below which structures have only their required members."""
+"""Number of levels at which structures may have optional members. Deeper structures have only required members."""
 
 URIS = ["s3://fuzz/in", "s3://fuzz/in/", "s3://fuzz/model.tar.gz", "s3://fuzz/out", "s3://absent/x", "s3://fuzz"]
 UNUSUAL_TEXTS = [
@@ -54,7 +54,8 @@ unusual_numbers = st.sampled_from(UNUSUAL_NUMBERS) | st.integers() | st.floats()
 
 
 DEEP_PLACEHOLDER = "@deep {}@"
-"""Placeholder for nested lists, with the number of levels. Python's JSON encoder fails for many levels."""
+"""Placeholder for nested lists, with the number of levels. It is replaced after the encoding, because Python's JSON
+encoder fails for many levels."""
 
 wrong_values = st.one_of(
     st.none(),
@@ -69,7 +70,8 @@ wrong_values = st.one_of(
 
 @cache
 def valid_values(shape: Shape, depth: int = DEPTH) -> st.SearchStrategy[Any]:
-    """Return values that the model allows. They have JSON's types; times and blobs have Python's types."""
+    """Return values that the model allows. Times are datetime objects, blobs are bytes, and other values have JSON's
+    types."""
     match shape:
         case StructureShape():
             return _structures(shape, depth)
@@ -106,17 +108,17 @@ def _defer(member: Shape, depth: int) -> st.SearchStrategy[Any]:
 
 
 def _scalars(shape: Shape) -> st.SearchStrategy[Any]:
-    kind = shape.type_name
-    if kind in ("integer", "long"):
+    type_name = shape.type_name
+    if type_name in ("integer", "long"):
         minimum = shape.metadata.get("min", 0)
         return st.integers(minimum, max(minimum, shape.metadata.get("max", minimum + 10)))
-    if kind in ("float", "double"):
+    if type_name in ("float", "double"):
         return st.floats(shape.metadata.get("min", 0), shape.metadata.get("max", 10), allow_subnormal=False)
-    if kind == "timestamp":
+    if type_name == "timestamp":
         return st.datetimes(datetime(1990, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
-    if kind == "boolean":
+    if type_name == "boolean":
         return st.booleans()
-    return st.binary(max_size=50) if kind == "blob" else _texts(shape)
+    return st.binary(max_size=50) if type_name == "blob" else _texts(shape)
 
 
 def _texts(shape: Shape) -> st.SearchStrategy[str]:

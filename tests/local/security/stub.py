@@ -1,4 +1,4 @@
-"""The server with a runtime that starts nothing: `python -m tests.local.security.stub HOME`.
+"""The local server with a runtime that starts no processes: `python -m tests.local.security.stub HOME`.
 
 Jobs succeed at once, and training jobs print their hyperparameters. Models return the body of the request, or status
 500 for the body `fail`. For the body `parts`, they send the lines `part 0` to `part 3` with pauses. For the body `cut`,
@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.server import serve
 from tests.local.hosts import HostWithoutFolders
 
 
-class Model(BaseHTTPRequestHandler):
+class ModelHandler(BaseHTTPRequestHandler):
     """Handler of the HTTP server that all hosts with a model share."""
 
     protocol_version = "HTTP/1.1"
@@ -73,7 +73,7 @@ class Model(BaseHTTPRequestHandler):
 
 
 class ModelServer(ThreadingHTTPServer):
-    """The HTTP server of all models. The local server may close a connection before it has the whole response."""
+    """The HTTP server of all models. It ignores connections that the local server closes early."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):
@@ -81,7 +81,8 @@ class ModelServer(ThreadingHTTPServer):
 
 
 class StubHost(HostWithoutFolders):
-    """A host without a process. If its plan has a port, the host runs until it is stopped; otherwise, it has ended."""
+    """A host without a process. If its plan has a port, the host runs until it is stopped; otherwise, it ends
+    immediately."""
 
     def __init__(self, plan: HostPlan, address: tuple[str, int]) -> None:
         self.name = plan.name
@@ -123,7 +124,7 @@ class StubRuntime:
     has_address_only_while_hosts_run = False
 
     def __init__(self) -> None:
-        self._server = ModelServer(("127.0.0.1", 0), Model)
+        self._server = ModelServer(("127.0.0.1", 0), ModelHandler)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self._hosts: dict[str, list[StubHost]] = {}
 

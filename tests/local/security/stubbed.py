@@ -1,4 +1,4 @@
-"""A local server in a separate process, with a runtime that starts no hosts."""
+"""Start the server of the module `stub`, whose runtime starts no hosts, in a separate process."""
 
 import fcntl
 import signal

@@ -24,8 +24,8 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True)
 class ValidRequest:
-    """A request that the server accepts if it is signed. The endpoint e does not exist: the error about it shows that
-    the signature was accepted."""
+    """A request that the server accepts if it is signed. The endpoint of the invocation does not exist: the error about
+    the endpoint shows that the signature was accepted."""
 
     service: str
     error_style: ErrorStyle
@@ -39,8 +39,15 @@ REQUESTS = [
     ValidRequest(
         "sagemaker", "json", headers={"X-Amz-Target": "SageMaker.ListModels", "Content-Type": JSON}, body=b"{}"
     ),
-    ValidRequest("logs", "json", headers={"X-Amz-Target": "Logs.DescribeLogGroups", "Content-Type": JSON}, body=b"{}"),
-    ValidRequest("ecr", "json", headers={"X-Amz-Target": "E.GetAuthorizationToken", "Content-Type": JSON}, body=b"{}"),
+    ValidRequest(
+        "logs", "json", headers={"X-Amz-Target": "Logs_20140328.DescribeLogGroups", "Content-Type": JSON}, body=b"{}"
+    ),
+    ValidRequest(
+        "ecr",
+        "json",
+        headers={"X-Amz-Target": "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken", "Content-Type": JSON},
+        body=b"{}",
+    ),
     ValidRequest(
         "sts", "query", headers={"Content-Type": FORM_TYPE}, body=b"Action=GetCallerIdentity&Version=2011-06-15"
     ),
@@ -190,18 +197,18 @@ def test_path_changed_after_signing_is_refused(sender: Sender, valid_request: Va
     check_refused(answer, valid_request, "signature")
 
 
-@pytest.mark.parametrize(("seconds", "status"), [(-30, 200), (-90, 403), (20 * 60, 403)])
+@pytest.mark.parametrize(("seconds_from_now", "status"), [(-30, 200), (-90, 403), (20 * 60, 403)])
 @pytest.mark.parametrize("signer", [SigV4QueryAuth, S3SigV4QueryAuth])
-def test_presigned_address_is_valid_for_its_lifetime(
-    sender: Sender, monkeypatch: pytest.MonkeyPatch, signer: Any, seconds: int, status: int
+def test_presigned_address_is_valid_only_during_its_lifetime(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, signer: Any, seconds_from_now: int, status: int
 ) -> None:
-    signing_time = datetime.now(UTC) + timedelta(seconds=seconds)
+    signing_time = datetime.now(UTC) + timedelta(seconds=seconds_from_now)
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: signing_time)
     service, target = (
         ("s3", f"/{BUCKET}/stored") if signer is S3SigV4QueryAuth else ("sts", "/?Action=GetCallerIdentity")
     )
     request = AWSRequest("GET", f"http://{sender.host}{target}", {"Host": sender.host})
-    signer(sender.credentials, service, "us-east-1", 60).add_auth(request)
+    signer(sender.credentials, service, "us-east-1", expires=60).add_auth(request)
     assert sender.send_raw("GET", str(request.url).removeprefix(f"http://{sender.host}"), {}).status == status
 
 

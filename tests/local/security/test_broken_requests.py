@@ -30,10 +30,10 @@ def no_traceback(process_server: LocalServer) -> Iterator[None]:
 
 
 def get_error_code(
-    sender: Sender, operation: str, body: bytes, target: str = "SageMaker", service: str = "sagemaker"
+    sender: Sender, operation: str, body: bytes, target_prefix: str = "SageMaker", service: str = "sagemaker"
 ) -> str:
     answer = sender.send_signed(
-        service, "POST", "/", {"Content-Type": JSON, "X-Amz-Target": f"{target}.{operation}"}, body
+        service, "POST", "/", {"Content-Type": JSON, "X-Amz-Target": f"{target_prefix}.{operation}"}, body
     )
     assert answer.status == 400, answer
     return str(json.loads(answer.body)["__type"])
@@ -156,7 +156,7 @@ def test_invalid_s3_request_is_refused(
     assert (answer.status, b"<Error><Code>" in answer.body, "x-injected" in answer.headers) == (400, True, False)
 
 
-def test_prefix_that_is_no_folder_name_lists_nothing(process_server: LocalServer) -> None:
+def test_prefix_that_is_too_long_for_a_folder_name_lists_nothing(process_server: LocalServer) -> None:
     assert process_server.s3.list_objects_v2(Bucket=BUCKET, Prefix="a" * 300 + "/")["KeyCount"] == 0
 
 

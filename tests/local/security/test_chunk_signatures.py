@@ -21,7 +21,7 @@ CRC32 = base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
 
 # --- AWS's own examples: sigv4-streaming.html and sigv4-streaming-trailers.html of the S3 API reference ---
 
-EXAMPLE = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+EXAMPLE_CREDENTIALS = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 CHUNKS = (b"a" * 65536, b"a" * 1024, b"")
 CHUNK_SIGNATURES = (
     "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9",
@@ -29,18 +29,20 @@ CHUNK_SIGNATURES = (
     "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497",
     "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9",
 )
+"""The signature of the request, and the signature of each chunk of CHUNKS."""
 TRAILER_CHUNK_SIGNATURES = (
     "106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e",
     "b474d8862b1487a5145d686f57f013e54db672cee1c953b3010fb58501ef5aa2",
     "1c1344b170168f8e65b41376b44b20fe354e373826ccbbe2c1d40a8cae51e5c7",
     "2ca2aba2005185cf7159c6277faf83795951dd77a3a99e6e65d5c9f85863f992",
 )
+"""The same as CHUNK_SIGNATURES, for a request with a trailer."""
 TRAILER = {"x-amz-checksum-crc32c": "sOO8/Q=="}
 TRAILER_SIGNATURE = "d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435"
 
 
 def make_example_chain(seed: str) -> SignatureChain:
-    return SignatureChain(make_request_signature(EXAMPLE, seed, "20130524T000000Z"))
+    return SignatureChain(make_request_signature(EXAMPLE_CREDENTIALS, seed, "20130524T000000Z"))
 
 
 def make_request_signature(credentials: Credentials, seed: str, timestamp: str) -> VerifiedSignature:
@@ -82,7 +84,7 @@ class Upload:
     change_chunk: Callable[[bytes], bytes] = lambda chunk: chunk
     """Maps a chunk that was signed to the chunk that is sent."""
 
-    def put(self, key: str = "chunks", size: int = 50_000) -> Response:
+    def put(self, key: str = "chunks", chunk_size: int = 50_000) -> Response:
         headers = {"X-Amz-Decoded-Content-Length": str(len(CONTENT))}
         if self.payload_type == SIGNED_CHUNKS_AND_TRAILER:
             headers["X-Amz-Trailer"] = "x-amz-checksum-crc32"
@@ -93,7 +95,7 @@ class Upload:
             signed_headers["Authorization"][-64:],
             signed_headers["X-Amz-Date"],
         )
-        chunks = [CONTENT[start : start + size] for start in range(0, len(CONTENT), size)]
+        chunks = [CONTENT[start : start + chunk_size] for start in range(0, len(CONTENT), chunk_size)]
         return self.sender.send_raw("PUT", target, signed_headers, self.make_body([*chunks, b""], request_signature))
 
     def make_body(self, chunks: list[bytes], request_signature: VerifiedSignature) -> bytes:
@@ -118,17 +120,19 @@ class Upload:
         )
 
 
-PAYLOAD_TYPES = pytest.mark.parametrize("payload_type", [SIGNED_CHUNKS, SIGNED_CHUNKS_AND_TRAILER])
+with_each_payload_type = pytest.mark.parametrize("payload_type", [SIGNED_CHUNKS, SIGNED_CHUNKS_AND_TRAILER])
 
 
-@PAYLOAD_TYPES
-@pytest.mark.parametrize("size", [1000, 50_000, len(CONTENT)])
-def test_signed_chunks_are_stored(process_server: LocalServer, sender: Sender, payload_type: str, size: int) -> None:
-    assert Upload(sender, payload_type).put("whole", size).status == 200
+@with_each_payload_type
+@pytest.mark.parametrize("chunk_size", [1000, 50_000, len(CONTENT)])
+def test_signed_chunks_are_stored(
+    process_server: LocalServer, sender: Sender, payload_type: str, chunk_size: int
+) -> None:
+    assert Upload(sender, payload_type).put("whole", chunk_size).status == 200
     assert (process_server.bucket / "whole").read_bytes() == CONTENT
 
 
-@PAYLOAD_TYPES
+@with_each_payload_type
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_forged_chunk_signature_is_refused(
     process_server: LocalServer, sender: Sender, payload_type: str, number: int

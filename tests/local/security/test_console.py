@@ -21,7 +21,15 @@ from microjobs_orchestrator.local.console_address import Token
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import LocalServer, wait_until
-from tests.local.security.console_client import API, ROOT, SECRET, Console, make_token, open_stream, read_status
+from tests.local.security.console_client import (
+    API,
+    CONSOLE_PATH,
+    SECRET_HEADER,
+    Console,
+    make_token,
+    open_stream,
+    read_status,
+)
 from tests.local.security.stubbed import server_without_hosts
 from tests.local.security.wire import Response, Sender
 
@@ -63,22 +71,22 @@ def test_token_works_once(stub: LocalServer, outsider: Console) -> None:
     assert [outsider.open(token).status for _ in range(2)] == [200, 401]
 
 
-KEY = "a" * 36
-"""The key of a page that sends its token again."""
+PAGE_KEY = "a" * 36
+"""The key of a page. A page that sends its token again proves with the key that it is the same page."""
 
 
 def test_page_whose_response_was_lost_opens_one_session(stub: LocalServer, outsider: Console) -> None:
     token = make_token(stub)
-    outsider.open(token, key=KEY)
+    outsider.open(token, key=PAGE_KEY)
     first_session = Console(outsider.sender, outsider.cookie, outsider.secret)
-    assert outsider.open(token, key=KEY).status == 200
+    assert outsider.open(token, key=PAGE_KEY).status == 200
     assert (first_session.post(LIST, {}).status, outsider.post(LIST, {}).status) == (401, 200)
 
 
-@pytest.mark.parametrize("key", ["", "a" * 35, KEY + "a", "\ud800", None])
+@pytest.mark.parametrize("key", ["", "a" * 35, PAGE_KEY + "a", "\ud800", None])
 def test_used_token_with_the_key_of_another_page_is_refused(stub: LocalServer, outsider: Console, key: Any) -> None:
     token = make_token(stub)
-    assert outsider.open(token, key=KEY).status == 200
+    assert outsider.open(token, key=PAGE_KEY).status == 200
     other_console = Console(outsider.sender)
     assert other_console.open(token, key=key).status in (400, 401)
     assert outsider.post(LIST, {}).status == 200
@@ -86,12 +94,12 @@ def test_used_token_with_the_key_of_another_page_is_refused(stub: LocalServer, o
 
 def test_used_token_is_refused_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = Sessions(lambda nonce: Token(nonce, int(time.time()) + 100))
-    sessions.open("nonce", KEY)
-    sessions.open("nonce", KEY)
+    sessions.open("nonce", PAGE_KEY)
+    sessions.open("nonce", PAGE_KEY)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + REPEAT_SECONDS)
     with pytest.raises(ServiceError, match="was used"):
-        sessions.open("nonce", KEY)
+        sessions.open("nonce", PAGE_KEY)
 
 
 def test_expired_token_is_refused(stub: LocalServer, outsider: Console, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +127,7 @@ def test_malformed_token_is_refused(outsider: Console, body: Any) -> None:
 # --- sessions ---
 
 
-@pytest.mark.parametrize("missing", ["Cookie", SECRET])
+@pytest.mark.parametrize("missing", ["Cookie", SECRET_HEADER])
 def test_cookie_and_secret_are_both_needed(console: Console, missing: str) -> None:
     for value in (None, "", "microjobs-console=guessed"):
         answer = console.sender.send_raw("POST", LIST, console.make_headers({missing: value}), b"{}")
@@ -134,7 +142,7 @@ def test_secret_of_another_session_is_refused(stub: LocalServer, console: Consol
 
 def test_cookie_is_hidden_from_scripts_and_other_sites(stub: LocalServer, outsider: Console) -> None:
     cookie = outsider.open(make_token(stub)).headers["set-cookie"]
-    assert {"HttpOnly", f"Path={ROOT}", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
+    assert {"HttpOnly", f"Path={CONSOLE_PATH}", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
 
 
 def test_session_does_not_replace_signatures(stub: LocalServer, console: Console) -> None:
@@ -188,7 +196,7 @@ def test_operations_need_post(console: Console, method: str) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize("target", [ROOT, f"{ROOT}assets/main.js", f"{ROOT}absent", LIST])
+@pytest.mark.parametrize("target", [CONSOLE_PATH, f"{CONSOLE_PATH}assets/main.js", f"{CONSOLE_PATH}absent", LIST])
 def test_every_response_has_security_headers(outsider: Console, target: str) -> None:
     headers = outsider.sender.send_raw("GET", target, {}).headers
     policy = headers["content-security-policy"]
@@ -202,19 +210,19 @@ def test_every_response_has_security_headers(outsider: Console, target: str) -> 
 
 def test_other_pages_may_link_to_the_console_but_not_load_its_scripts(outsider: Console) -> None:
     script = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
-    assert outsider.sender.send_raw("GET", f"{ROOT}assets/main.js", script).status == 403
+    assert outsider.sender.send_raw("GET", f"{CONSOLE_PATH}assets/main.js", script).status == 403
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    assert outsider.sender.send_raw("GET", ROOT, link).status == 200
+    assert outsider.sender.send_raw("GET", CONSOLE_PATH, link).status == 200
 
 
 def test_files_are_compressed_and_cached(outsider: Console) -> None:
-    page = outsider.sender.send_raw("GET", ROOT, {})
+    page = outsider.sender.send_raw("GET", CONSOLE_PATH, {})
     scripts = re.findall(rb'src="(assets/[0-9a-f]{16}/boot\.js)"', page.body)
     for path, policy in (("", "no-cache"), (scripts[0].decode(), "max-age=31536000, immutable")):
-        answer = outsider.sender.send_raw("GET", ROOT + path, {"Accept-Encoding": "gzip"})
+        answer = outsider.sender.send_raw("GET", CONSOLE_PATH + path, {"Accept-Encoding": "gzip"})
         assert answer.headers["content-encoding"] == "gzip"
         assert answer.headers["cache-control"] == policy
-        second = outsider.sender.send_raw("GET", ROOT + path, {"If-None-Match": answer.headers["etag"]})
+        second = outsider.sender.send_raw("GET", CONSOLE_PATH + path, {"If-None-Match": answer.headers["etag"]})
         assert (second.status, second.body) == (304, b"")
 
 
@@ -242,7 +250,7 @@ def test_objects_of_buckets_are_sandboxed(stub: LocalServer) -> None:
     ],
 )
 def test_path_of_an_asset_cannot_reach_other_files(outsider: Console, path: str) -> None:
-    assert outsider.sender.send_raw("GET", ROOT + path, {}).status in (403, 404)
+    assert outsider.sender.send_raw("GET", CONSOLE_PATH + path, {}).status in (403, 404)
 
 
 def test_huge_bodies_are_refused_before_they_are_read(outsider: Console) -> None:
@@ -286,14 +294,14 @@ ATTACK_HEADERS: Sequence[tuple[dict[str, str | None], int]] = (
     ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
     ({"Content-Type": "text/plain"}, 415),
     ({"Cookie": None}, 401),
-    ({SECRET: None}, 401),
-    ({SECRET: "guessed"}, 401),
+    ({SECRET_HEADER: None}, 401),
+    ({SECRET_HEADER: "guessed"}, 401),
 )
 """Changes of a request's headers, and the status of the response."""
-CHANGES = [f"{service}/{name}" for service, names in CHANGE_OPERATIONS.items() for name in sorted(names)]
+CHANGE_OPERATION_PATHS = [f"{service}/{name}" for service, names in CHANGE_OPERATIONS.items() for name in sorted(names)]
 
 
-@pytest.mark.parametrize("operation", CHANGES)
+@pytest.mark.parametrize("operation", CHANGE_OPERATION_PATHS)
 def test_operations_that_change_something_refuse_other_pages(console: Console, operation: str) -> None:
     assert console.post(API + operation, {}).status == 400  # a request of the console's page reaches the validation
     for changes, status in ATTACK_HEADERS:
@@ -328,8 +336,8 @@ def test_body_for_a_model_needs_a_session_and_has_the_limit_of_its_service(conso
     assert console.post(INVOKE, {"EndpointName": "absent", "Body": too_long}).status == 400
 
 
-def test_line_ends_in_values_add_no_headers(outsider: Console) -> None:
-    for target in (f"{ROOT}a%0d%0aX-Injected:%201", f"{API}a%0d%0aX-Injected:%201/b"):
+def test_line_ends_in_paths_add_no_headers(outsider: Console) -> None:
+    for target in (f"{CONSOLE_PATH}a%0d%0aX-Injected:%201", f"{API}a%0d%0aX-Injected:%201/b"):
         answer = outsider.sender.send_raw("GET", target, {})
         assert "x-injected" not in answer.headers
 
@@ -458,8 +466,8 @@ def test_number_of_streams_is_limited_and_closed_pages_make_room(console: Consol
     with ExitStack() as stack:
         streams = [stack.enter_context(open_stream(console)) for _ in range(feed.MAX_STREAMS)]
         assert [read_status(stream) for stream in streams] == [200] * feed.MAX_STREAMS
-        with open_stream(console) as excess:
-            assert read_status(excess) == 503
+        with open_stream(console) as excess_stream:
+            assert read_status(excess_stream) == 503
         assert console.post(LIST, {}).status == 200
         streams[0].close()
         wait_until(lambda: read_stream_status(console), lambda status: status == 200)

@@ -180,10 +180,10 @@ def test_chunks_are_parsed_strictly(chunks: bytes, status: int) -> None:
     assert (int(received_bytes.split()[1]), b"for /next" in received_bytes) == (status, status == 200)
 
 
-def test_clients_that_read_no_responses_occupy_no_workers() -> None:
+def test_clients_that_read_no_responses_occupy_no_threads() -> None:
     request = b"GET /" + b"x" * 900 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
     with run_http_server(timeout=4 * HANG_SECONDS) as host, ExitStack() as stack:
-        for _ in range(4):  # twice as many requests as workers
+        for _ in range(4):  # twice as many requests as threads
             connection = stack.enter_context(closing(connect(host)))
             connection.settimeout(1)
             with suppress(TimeoutError):  # the server stops reading when its buffer for responses is full
@@ -195,16 +195,16 @@ def test_clients_that_read_no_responses_occupy_no_workers() -> None:
 
 
 @pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"], ids=["", "close"])
-def test_responses_without_a_reader_occupy_no_workers(header: bytes) -> None:
+def test_responses_without_a_reader_occupy_no_threads(header: bytes) -> None:
     size = 40_000
     with run_http_server(timeout=4 * HANG_SECONDS, send_buffer=4096) as host, ExitStack() as stack:
-        connections = [stack.enter_context(closing(connect(host, receive_buffer=4096))) for _ in range(4)]
-        for connection in connections:  # twice as many requests as workers
+        clients = [stack.enter_context(closing(connect(host, receive_buffer=4096))) for _ in range(4)]
+        for connection in clients:  # twice as many requests as threads
             connection.sendall(b"GET /" + b"x" * size + b" HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n")
         with closing(connect(host)) as other_client:
             other_client.sendall(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
             receive_until(other_client, b"for /other")
-        for connection in connections:
+        for connection in clients:
             receive_until(connection, b"x" * size)
             if header:
                 assert is_closed(connection)
@@ -370,12 +370,12 @@ def send_large_bodies(sender: Sender, signed_headers: Mapping[str, str]) -> list
     return threads
 
 
-READS_MEMORY = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
 INVOKE = REQUESTS[-1]
 
 
-@READS_MEMORY
-@pytest.mark.parametrize("credentials", [None, Credentials("AKIAOTHER", "another")], ids=["own key", "other key"])
+@needs_proc
+@pytest.mark.parametrize("credentials", [None, Credentials("AKIAOTHER", "another")], ids=["wrong body", "other key"])
 def test_unauthenticated_bodies_use_little_memory(
     process_server: LocalServer, sender: Sender, credentials: Credentials | None
 ) -> None:
@@ -392,7 +392,7 @@ def test_unauthenticated_bodies_use_little_memory(
     )  # the clients have sent 480 MB
 
 
-@READS_MEMORY
+@needs_proc
 def test_memory_of_large_requests_is_freed(process_server: LocalServer, sender: Sender) -> None:
     signed_headers = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, bytes(24 * MEGABYTE))
     initial_megabytes = read_resident_megabytes(process_server)

@@ -18,14 +18,14 @@ from tests.local.clients import LocalServer
 FormChange = Callable[[dict[str, Any]], None]
 
 
-def make_s3_client(local: LocalServer, version: str = "s3v4", **session: str) -> Any:
-    base_arguments = {
+def make_s3_client(local: LocalServer, version: str = "s3v4", **credentials: str) -> Any:
+    server_credentials = {
         "aws_access_key_id": local.address.access_key_id,
         "aws_secret_access_key": local.address.secret_access_key,
     }
     config = Config(signature_version=version, s3={"addressing_style": "path"})
     region, url = local.address.region, local.address.url
-    return boto3.client("s3", endpoint_url=url, region_name=region, config=config, **(base_arguments | session))  # type: ignore[call-overload]
+    return boto3.client("s3", endpoint_url=url, region_name=region, config=config, **(server_credentials | credentials))  # type: ignore[call-overload]
 
 
 def send(form: Mapping[str, Any], content: bytes = b"content", name: str = "name.txt") -> requests.Response:
@@ -61,13 +61,13 @@ def test_form_uploads_a_file(process_server: LocalServer, version: str) -> None:
 
 def test_form_of_a_session_uploads(process_server: LocalServer) -> None:
     issued = process_server.client("sts").get_session_token()["Credentials"]
-    session = {
+    credentials = {
         "aws_access_key_id": issued["AccessKeyId"],
         "aws_secret_access_key": issued["SecretAccessKey"],
         "aws_session_token": issued["SessionToken"],
     }
     for version in ("s3", "s3v4"):
-        form = make_s3_client(process_server, version, **session).generate_presigned_post(
+        form = make_s3_client(process_server, version, **credentials).generate_presigned_post(
             process_server.address.bucket, "session"
         )
         assert send(form).status_code == 204
@@ -115,9 +115,7 @@ def _remove_field(name: str) -> FormChange:
         (_remove_field("policy"), "SignatureDoesNotMatch"),
     ],
 )
-def test_form_that_violates_its_policy_is_refused(
-    process_server: LocalServer, version: str, change: FormChange, code: str
-) -> None:
+def test_changed_form_is_refused(process_server: LocalServer, version: str, change: FormChange, code: str) -> None:
     form = make_s3_client(process_server, version).generate_presigned_post(process_server.address.bucket, "refused")
     change(form)
     response = send(form)
@@ -292,7 +290,9 @@ def test_presigned_address_cannot_change_its_operation(
 
 
 def test_policy_expires_with_its_session(process_server: LocalServer) -> None:
-    issued = temporary_credentials.issue(process_server.home.credentials(), temporary_credentials.HOME_CALLER, -1)
+    issued = temporary_credentials.issue(
+        process_server.home.credentials(), temporary_credentials.HOME_CALLER, seconds=-1
+    )
     client = make_s3_client(
         process_server,
         aws_access_key_id=issued["AccessKeyId"],

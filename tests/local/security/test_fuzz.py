@@ -56,7 +56,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.timeout(3600)
-def test_generated_request_gets_a_response_of_aws(stub: LocalServer, family: str) -> None:
+def test_generated_request_gets_a_response_that_aws_could_send(stub: LocalServer, family: str) -> None:
     print(f"FUZZ_SEED={SEED} FUZZ_REQUESTS={REQUESTS}")
     sender, findings, response_counts = Sender(stub.address), dict[str, Request](), Counter[str]()
 

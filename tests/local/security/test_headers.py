@@ -16,7 +16,7 @@ from tests.local.security.wire import Sender
 BUCKET = "sagemaker-us-east-1-000000000000"
 TARGET = "X-Amz-Target"
 JSON = "application/x-amz-json-1.1"
-Lines = Sequence[tuple[str, str]]
+Fields = Sequence[tuple[str, str]]
 
 
 def make_signed_fields(sender: Sender, target: str = "SageMaker.ListModels") -> list[tuple[str, str]]:
@@ -27,7 +27,7 @@ def make_signed_fields(sender: Sender, target: str = "SageMaker.ListModels") -> 
 
 
 def send(
-    sender: Sender, fields: Lines, request_line: str = "POST / HTTP/1.1", body: bytes = b"{}"
+    sender: Sender, fields: Fields, request_line: str = "POST / HTTP/1.1", body: bytes = b"{}"
 ) -> tuple[int, bytes]:
     """Send only these fields. Return the status and the body of the response. Check that the connection closes."""
     text = "".join(f"{line}\r\n" for line in (request_line, *(f"{name}: {value}" for name, value in fields), ""))
@@ -161,7 +161,7 @@ def test_malformed_header_line_is_refused(sender: Sender, line: bytes) -> None:
         ("POST /\t HTTP/1.1", [("Content-Length", "2")]),
     ],
 )
-def test_request_with_ambiguous_length_is_refused(sender: Sender, request_line: str, fields: Lines) -> None:
+def test_ambiguous_request_is_refused(sender: Sender, request_line: str, fields: Fields) -> None:
     status, _ = send(sender, [("Host", "localhost"), *fields], request_line)
     assert status == 400
 
@@ -189,7 +189,7 @@ def test_trace_header_of_a_proxy_needs_no_signature(sender: Sender) -> None:
 @pytest.mark.parametrize("is_first", [True, False])
 def test_repeated_parameter_of_a_presigned_address_is_refused(sender: Sender, parameter: str, is_first: bool) -> None:
     request = AWSRequest("GET", f"http://{sender.host}/{BUCKET}/key", {"Host": sender.host})
-    S3SigV4QueryAuth(sender.credentials, "s3", "us-east-1", 60).add_auth(request)
+    S3SigV4QueryAuth(sender.credentials, "s3", "us-east-1", expires=60).add_auth(request)
     query = urlsplit(str(request.url)).query
     parameters = f"{parameter}&{query}" if is_first else f"{query}&{parameter}"
     status, _ = send(sender, [("Host", sender.host)], f"GET /{BUCKET}/key?{parameters} HTTP/1.1", b"")

@@ -32,12 +32,12 @@ from tests.local.machine import Address, list_containers, list_listening_address
 
 LAYOUT = Layout()
 DEFAULT_PORTS = (DASK_PORT, HEARTBEAT_PORT, TORCH_PORT, TENSORFLOW_PORT)
-HOSTS = 3
+HOST_COUNT = 3
 POLL_INTERVAL_SECONDS = 0.05
 """Seconds between two searches for new ports. A search reads the state of all processes."""
 IS_FIRST_HOST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
 DELAY_OTHER_HOSTS = f"{IS_FIRST_HOST} || sleep 2; exec python -m microjobs"
-"""A program that delays the other hosts, so that an attacker can connect to the first host earlier."""
+"""A shell script that delays the other hosts, so that an attacker can connect to the first host earlier."""
 
 
 USE_DASK = (
@@ -135,14 +135,15 @@ def occupied_ports() -> Iterator[None]:
 
 
 def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
-    """Scale arrays on several hosts. Return the job's description and the folder of its output."""
+    """Scale arrays with the image preprocess on several hosts. Return the job's description and its name, which is also
+    the prefix of its output."""
     name = make_unique_name("scale")
     x = np.arange(60.0).reshape(20, 3)
-    for kind, values in (("x", x), ("y", x[:, 0])):
+    for array_name, values in (("x", x), ("y", x[:, 0])):
         for number, part in enumerate(np.split(values, 2)):
             buffer = io.BytesIO()
             np.save(buffer, part)
-            key = f"{name}/raw/{kind}_train-{number:05d}-of-00002.npy"
+            key = f"{name}/raw/{array_name}_train-{number:05d}-of-00002.npy"
             local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=buffer.getvalue())
     raw = make_processing_input("raw", local.uri(f"{name}/raw/"), str(LAYOUT.processing("input")), "ShardedByS3Key")
     local.sagemaker.create_processing_job(
@@ -160,7 +161,7 @@ def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
             ]
         },
         ProcessingResources={
-            "ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": HOSTS, "VolumeSizeInGB": 1}
+            "ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": HOST_COUNT, "VolumeSizeInGB": 1}
         },
         RoleArn=local.address.role_arn,
     )
@@ -190,7 +191,7 @@ def test_attacker_that_connects_first_cannot_run_code(any_runtime_server: LocalS
 
 
 @pytest.mark.usefixtures("occupied_ports")
-def test_attacker_cannot_use_a_dask_cluster(any_runtime_server: LocalServer) -> None:
+def test_attacker_cannot_run_code_in_a_dask_cluster(any_runtime_server: LocalServer) -> None:
     application = {
         "ImageUri": make_image_name("preprocess"),
         "ContainerEntrypoint": ["with-dask", "python3", "-c"],

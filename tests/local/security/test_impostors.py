@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import threading
 import urllib.request
@@ -64,7 +65,7 @@ def replace_server_address(local: LocalServer, url: str) -> None:
 def crashed_home(tmp_path: Path) -> Iterator[tuple[Home, str]]:
     """Yield a home whose server was killed, while an impostor listens on the server's port."""
     with run_server(tmp_path / "home", runtime="process") as local:
-        os.kill(local.address.pid, 9)
+        os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)
         port = int(local.address.url.rpartition(":")[2])
         with impostor({"status": "ok", "pid": local.address.pid, "proof": "0" * 64}, port) as url:

@@ -1,4 +1,4 @@
-"""Numbers that Python refuses, that overflow, or that Python parses too leniently, in each place of a request."""
+"""Numbers that Python refuses, that overflow, or that Python parses too leniently, in requests and in settings."""
 
 import base64
 import json
@@ -69,7 +69,7 @@ def no_traceback(process_server: LocalServer) -> Iterator[None]:
 
 
 def make_s3_sender(method: str, target: str, header: str = "", **options: Any) -> Callable[[Sender, str], Response]:
-    """Return a function that sends a number to S3, in a parameter or a header."""
+    """Return a function that sends a number to S3, in the place `{}` of the target or in a header."""
 
     def send(sender: Sender, number: str) -> Response:
         quoted = "".join(f"%{byte:02X}" for byte in number.encode())
@@ -101,7 +101,7 @@ def make_presigned_sender(name: str) -> Callable[[Sender, str], Response]:
             query = f"AWSAccessKeyId={sender.credentials.access_key}&Signature=x&Expires={quoted}"
         else:
             request = AWSRequest("GET", f"http://{sender.host}/", {"Host": sender.host})
-            S3SigV4QueryAuth(sender.credentials, "s3", "us-east-1", 60).add_auth(request)
+            S3SigV4QueryAuth(sender.credentials, "s3", "us-east-1", expires=60).add_auth(request)
             parts = str(request.url).partition("?")[2].split("&")
             query = "&".join(f"{name}={quoted}" if part.startswith(f"{name}=") else part for part in parts)
         return sender.send_raw("GET", f"/{BUCKET}/object?{query}", {})
@@ -110,7 +110,10 @@ def make_presigned_sender(name: str) -> Callable[[Sender, str], Response]:
 
 
 def make_member_sender(service: str, target: str, name: str, **others: Any) -> Callable[[Sender, str], Response]:
-    """Return a function that sends a number in JSON, as a number and as a string."""
+    """Return a function that sends two requests, with the number as a JSON number and as a JSON string.
+
+    The function returns the response with the higher status.
+    """
 
     def send(sender: Sender, number: str) -> Response:
         answers = []
@@ -153,7 +156,8 @@ def make_invocation_sender(header: str) -> Callable[[Sender, str], Response]:
 def make_token_sender(
     service: str, target: str, name: str, text_format: str, **others: Any
 ) -> Callable[[Sender, str], Response]:
-    """Return a function that sends a page token with a number in it."""
+    """Return a function that sends page tokens with a number in them, and returns the response with the highest
+    status."""
 
     def send(sender: Sender, number: str) -> Response:
         text = text_format.format(number)
@@ -165,7 +169,7 @@ def make_token_sender(
 
 
 NUMBER_SENDERS: Mapping[str, Callable[[Sender, str], Response]] = {
-    "Range, last": make_s3_sender("GET", "/object", "Range"),
+    "Range": make_s3_sender("GET", "/object", "Range"),
     "max-keys": make_s3_sender("GET", "?list-type=2&max-keys={}"),
     "max-uploads": make_s3_sender("GET", "?uploads&max-uploads={}"),
     "max-parts": make_s3_sender("GET", "/object?uploadId=x&max-parts={}"),
@@ -203,7 +207,9 @@ NUMBER_SENDERS: Mapping[str, Callable[[Sender, str], Response]] = {
         logGroupName="/aws/sagemaker/TrainingJobs",
         logStreamName="a",
     ),
-    "maxResults of images": make_member_sender("ecr", "E.DescribeRepositories", "maxResults"),
+    "maxResults of images": make_member_sender(
+        "ecr", "AmazonEC2ContainerRegistry_V20150921.DescribeRepositories", "maxResults"
+    ),
     "MaxItems": send_form,
     "number of an item": send_item_number,
     "InvocationTimeoutSeconds": make_invocation_sender("X-Amzn-SageMaker-InvocationTimeoutSeconds"),
@@ -214,8 +220,9 @@ NUMBER_SENDERS: Mapping[str, Callable[[Sender, str], Response]] = {
 @pytest.mark.parametrize("place", NUMBER_SENDERS)
 def test_invalid_number_causes_no_server_error(sender: Sender, place: str) -> None:
     for number in NUMBERS:
-        in_header = number.encode().decode("latin-1") if "x-amz" in place or "Range" in place else number
-        answer = NUMBER_SENDERS[place](sender, in_header)
+        is_header = "x-amz" in place or "Range" in place
+        sent_text = number.encode().decode("latin-1") if is_header else number  # http.client encodes headers as Latin-1
+        answer = NUMBER_SENDERS[place](sender, sent_text)
         assert answer.status in (200, 204, 206) or 400 <= answer.status < 500 or answer.status == 501, number[:40]
 
 
@@ -248,7 +255,7 @@ def test_invalid_date_causes_no_server_error(sender: Sender, header: str) -> Non
         ("bytes=-", 200, None),
     ],
 )
-def test_range_with_many_digits_is_accepted(
+def test_unusual_range_is_honoured_unsatisfiable_or_ignored(
     sender: Sender, range_header: str, status: int, content_range: str | None
 ) -> None:
     answer = sender.send_signed("s3", "GET", f"/{BUCKET}/object", {"Range": range_header})
@@ -258,7 +265,7 @@ def test_range_with_many_digits_is_accepted(
 @pytest.mark.parametrize(
     "range_header", [f"bytes=0-{LONG_NUMBER}", f"bytes={LONG_NUMBER}-{LONG_NUMBER}", f"bytes=-{LONG_NUMBER}"]
 )
-def test_range_of_a_copied_part_with_many_digits_is_accepted(
+def test_range_of_a_copied_part_with_many_digits_causes_no_server_error(
     process_server: LocalServer, sender: Sender, range_header: str
 ) -> None:
     upload = process_server.s3.create_multipart_upload(Bucket=BUCKET, Key="copied")["UploadId"]
@@ -269,7 +276,7 @@ def test_range_of_a_copied_part_with_many_digits_is_accepted(
 
 @pytest.mark.parametrize("index", [LONG_NUMBER, f"0:{LONG_NUMBER}", f"-{LONG_NUMBER}:"])
 @pytest.mark.parametrize("member", ["InputFilter", "OutputFilter"])
-def test_index_of_a_filter_is_limited(sender: Sender, index: str, member: str) -> None:
+def test_huge_index_of_a_filter_is_refused(sender: Sender, index: str, member: str) -> None:
     job = {
         "TransformJobName": "job",
         "ModelName": "model",
@@ -297,7 +304,7 @@ def test_index_of_a_filter_is_limited(sender: Sender, index: str, member: str) -
         "\xff",
     ],
 )
-def test_invalid_numbers_in_settings_are_reported(tmp_path: Path, text: str) -> None:
+def test_invalid_settings_are_reported(tmp_path: Path, text: str) -> None:
     path = tmp_path / "microjobs.toml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=str(path)):

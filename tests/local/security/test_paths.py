@@ -197,11 +197,11 @@ def test_invalid_channel_name_is_refused(process_server: LocalServer, channel: s
 
 
 def make_member(
-    name: str, kind: bytes = tarfile.REGTYPE, target: str = "", content: bytes = b"evil"
+    name: str, member_type: bytes = tarfile.REGTYPE, target: str = "", content: bytes = b"evil"
 ) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    info.size = len(content) if kind == tarfile.REGTYPE else 0
+    info.type, info.linkname = member_type, target
+    info.size = len(content) if member_type == tarfile.REGTYPE else 0
     info.mode = 0o6777
     return info, content
 
@@ -255,7 +255,7 @@ def _resolve(name: str, folder_descriptor: int) -> str:
         return ""
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
-    except OSError:  # the path is too long, so it is in our folder: no other folder is so deep
+    except OSError:  # the path is too long, so it is in the test's folder: no other folder is so deep
         return ""
     finally:
         os.close(descriptor)

@@ -33,8 +33,9 @@ SECRETS = {
     "HTTP_PASSWORD": "planted-proxy-password",
 }
 PLANTED_SECRETS = [text.encode() for text in (*SECRETS.values(), LOGIN) if text != SECRETS["DOCKER_AUTH_CONFIG"]]
-
 PLANTED_SECRETS += [b"planted-engine"]
+"""Texts that must not occur anywhere. LOGIN is the secret part of DOCKER_AUTH_CONFIG, and `planted-engine` is the host
+name in DOCKER_HOST."""
 
 PRINT_ENVIRONMENT = "env; tr '\\0' '\\n' < /proc/self/environ"
 PRINT_ENVIRONMENT_IN_CONTAINER = (
@@ -123,7 +124,7 @@ def test_jobs_print_their_environment(server: RecordingServer) -> None:
     assert server.local.home.server_log.name in {Path(source).name for source, _ in server.list_visible_data()}
 
 
-def test_jobs_cannot_access_the_engine(server: RecordingServer) -> None:
+def test_output_of_jobs_does_not_mention_the_engine(server: RecordingServer) -> None:
     text = json.dumps(server.descriptions_and_logs, default=str)
     for word in ("docker.sock", "DOCKER_", "containerd.sock", "podman.sock"):
         assert word not in text

@@ -36,7 +36,7 @@ class Sender:
         self._connection.close()
 
     def send_raw(self, method: str, target: str, headers: Mapping[str, Any], body: bytes | None = None) -> Response:
-        """Send only these headers, and Content-Length if there is a body."""
+        """Send only these headers, and Host and Content-Length if they are missing."""
         connection = self._connection
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         all_headers = {"Host": self.host, **headers}
@@ -73,11 +73,11 @@ class Sender:
         payload: str | None = None,
         credentials: Credentials | None = None,
     ) -> dict[str, str]:
-        """Return the headers and a signature.
+        """Return the headers of a signed request.
 
         Args:
             signing_time: the time that the signature states; default: now.
-            payload: the value to sign in place of the body's SHA-256.
+            payload: the value of X-Amz-Content-SHA256, in place of the body's SHA-256. Only S3 uses it.
             credentials: sign with these credentials instead of the server's.
         """
         request = AWSRequest(method, f"http://{self.host}{target}", {"Host": self.host, **(headers or {})}, body or b"")
