@@ -30,16 +30,19 @@ from microjobs_orchestrator.local.ui_sessions import UiSessions
 CREDENTIALS = Credentials("key-of-the-tests", "secret-of-the-tests")
 
 IMAGES = [
-    Image(("microjobs/serve:dev", "microjobs/serve:old"), "sha256:" + "1" * 64, 10, 100.0),
-    Image(("microjobs/serve:new",), "sha256:" + "2" * 64, 20, 200.0),
+    Image(("microjobs/serve:dev", "microjobs/serve:old"), "sha256:" + "1" * 64, size=10, created=100.0),
+    Image(("microjobs/serve:new",), "sha256:" + "2" * 64, size=20, created=200.0),
     Image(
-        ("elsewhere.com/x:1", "000000000000.dkr.ecr.us-east-1.amazonaws.com/tagged:1"), "sha256:" + "3" * 64, 30, 300.0
+        ("elsewhere.com/x:1", "000000000000.dkr.ecr.us-east-1.amazonaws.com/tagged:1"),
+        "sha256:" + "3" * 64,
+        size=30,
+        created=300.0,
     ),
 ]
 """The images that the stubbed engine lists."""
 
-Client = Callable[..., Any]
-"""A function that makes a boto3 client for a service: the value of the fixture `client`."""
+MakeClient = Callable[..., Any]
+"""A function that makes a boto3 client for a service: the value of the fixture `make_client`."""
 
 
 def _describe_endpoint(request: dict[str, Any]) -> dict[str, Any]:
@@ -79,6 +82,7 @@ def _invoke_endpoint(request: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="package")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a gateway with stub services."""
     state = State(tmp_path_factory.mktemp("services") / "state.db")
     roles = Iam(state)
     services: dict[str, AnyService] = {
@@ -109,7 +113,7 @@ def make_mlflow_gateway() -> MlflowGateway:
 
 @contextmanager
 def run_gateway(services: Mapping[str, AnyService]) -> Iterator[str]:
-    """Serve services behind a gateway; yield the address."""
+    """Serve services behind a gateway; yield its URL."""
     hosts = ["localhost", "127.0.0.1"]
     mlflow = make_mlflow_gateway()
     interceptors = list_interceptors(
@@ -126,10 +130,10 @@ def run_gateway(services: Mapping[str, AnyService]) -> Iterator[str]:
 
 
 @pytest.fixture
-def client(address: str) -> Client:
+def make_client(address: str) -> MakeClient:
     """Return a function that makes a boto3 client for a service. Keyword arguments override the valid credentials."""
 
-    def make_client(service: str, **overrides: Any) -> Any:
+    def make(service: str, **overrides: Any) -> Any:
         defaults: dict[str, Any] = {
             "aws_access_key_id": CREDENTIALS.access_key_id,
             "aws_secret_access_key": CREDENTIALS.secret_access_key,
@@ -139,4 +143,4 @@ def client(address: str) -> Client:
         }
         return boto3.client(service, **defaults | overrides)  # type: ignore[call-overload]
 
-    return make_client
+    return make

@@ -57,11 +57,13 @@ def address(cloudwatch_server: tuple[State, MetricStore, str]) -> str:
 
 @pytest.fixture(params=PROTOCOLS)
 def client(address: str, request: pytest.FixtureRequest) -> Any:
+    """A client of CloudWatch: the test runs once per protocol."""
     return make_client(address, request.param)
 
 
 @pytest.fixture
 def newest_client(address: str) -> Any:
+    """A client with the protocol that boto3 chooses."""
     return make_client(address)
 
 

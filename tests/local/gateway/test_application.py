@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.doctor.account import trusts_sagemaker
-from tests.local.gateway.conftest import Client
+from tests.local.gateway.conftest import MakeClient
 
 
 def get_error(call: Any, **arguments: Any) -> tuple[str, str, int]:
@@ -42,56 +42,56 @@ def send(address: str, path: str, method: str = "GET", body: bytes | None = None
 # --- JSON ---
 
 
-def test_json_response_has_the_types_of_the_model(client: Client) -> None:
-    answer = client("sagemaker").describe_endpoint(EndpointName="here")
+def test_json_response_has_the_types_of_the_model(make_client: MakeClient) -> None:
+    answer = make_client("sagemaker").describe_endpoint(EndpointName="here")
     assert answer["EndpointStatus"] == "InService"
     assert answer["CreationTime"] == datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC)
     assert "FailureReason" not in answer
     assert len(answer["ResponseMetadata"]["RequestId"]) == 36
 
 
-def test_error_of_a_handler_reaches_the_client(client: Client) -> None:
-    error = get_error(client("sagemaker").describe_endpoint, EndpointName="absent")
+def test_error_of_a_handler_reaches_the_client(make_client: MakeClient) -> None:
+    error = get_error(make_client("sagemaker").describe_endpoint, EndpointName="absent")
     assert error == ("ValidationException", "Could not find endpoint absent", 400)
 
 
-def test_bug_is_internal_failure_and_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_bug_gets_status_500_and_is_logged(make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        code, message, status = get_error(client("sagemaker").describe_endpoint, EndpointName="bug")
+        code, message, status = get_error(make_client("sagemaker").describe_endpoint, EndpointName="bug")
     assert (code, status) == ("InternalFailure", 500)
     assert "Nonsense" not in message
     assert "Nonsense" in caplog.text
 
 
-def test_invalid_request_does_not_reach_the_handler(client: Client) -> None:
-    code, message, _ = get_error(client("sagemaker").describe_endpoint, EndpointName="not_a_name")
+def test_invalid_request_does_not_reach_the_handler(make_client: MakeClient) -> None:
+    code, message, _ = get_error(make_client("sagemaker").describe_endpoint, EndpointName="not_a_name")
     assert code == "ValidationException"
     assert message.startswith("1 validation error detected: Value 'not_a_name' at 'endpointName' failed")
 
 
-def test_unknown_operation_error_lists_supported_operations(client: Client) -> None:
-    code, message, _ = get_error(client("sagemaker").list_endpoint_configs)
+def test_unknown_operation_error_lists_supported_operations(make_client: MakeClient) -> None:
+    code, message, _ = get_error(make_client("sagemaker").list_endpoint_configs)
     assert code == "UnknownOperationException"
     assert "'ListEndpointConfigs' of sagemaker is not supported (nearest: ListEndpoints)" in message
     assert "DescribeEndpoint, ListEndpoints" in message
 
 
-def test_unsupported_member_is_refused(client: Client) -> None:
-    code, message, _ = get_error(client("sagemaker").list_training_jobs, WarmPoolStatusEquals="InUse")
+def test_unsupported_member_is_refused(make_client: MakeClient) -> None:
+    code, message, _ = get_error(make_client("sagemaker").list_training_jobs, WarmPoolStatusEquals="InUse")
     assert code == "ValidationException"
     assert message == 'Not supported here: WarmPoolStatusEquals "InUse" (warm pools are not supported)'
 
 
 @pytest.mark.parametrize("service", ["cloudwatch", "kms", "rds"])
-def test_unknown_service_error_lists_supported_services(client: Client, service: str) -> None:
+def test_unknown_service_error_lists_supported_services(make_client: MakeClient, service: str) -> None:
     calls = {"cloudwatch": "list_metrics", "kms": "list_keys", "rds": "describe_db_instances"}
-    code, message, _ = get_error(getattr(client(service), calls[service]))
+    code, message, _ = get_error(getattr(make_client(service), calls[service]))
     assert code == "UnknownService"
     assert "supported: ecr, iam, s3, sagemaker, sagemaker-runtime, sts" in message
 
 
-def test_registry_token_has_the_format_of_docker_login(client: Client) -> None:
-    data = client("ecr").get_authorization_token(registryIds=["111122223333"])["authorizationData"][0]
+def test_registry_token_has_the_format_of_docker_login(make_client: MakeClient) -> None:
+    data = make_client("ecr").get_authorization_token(registryIds=["111122223333"])["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
     assert (user, len(password) > 20) == ("AWS", True)
     assert data["proxyEndpoint"] == "https://111122223333.dkr.ecr.us-east-1.amazonaws.com"
@@ -102,21 +102,21 @@ def test_registry_token_has_the_format_of_docker_login(client: Client) -> None:
 # --- query ---
 
 
-def test_caller_identity_is_the_user_of_the_server(client: Client) -> None:
-    answer = client("sts").get_caller_identity()
+def test_caller_identity_is_the_user_of_the_server(make_client: MakeClient) -> None:
+    answer = make_client("sts").get_caller_identity()
     assert answer["Account"] == "000000000000"
     assert answer["Arn"] == "arn:aws:iam::000000000000:user/microjobs"
 
 
-def test_get_role_returns_any_role(client: Client) -> None:
-    role = client("iam").get_role(RoleName="SageMakerRole")["Role"]
+def test_get_role_returns_a_role_that_was_not_created(make_client: MakeClient) -> None:
+    role = make_client("iam").get_role(RoleName="SageMakerRole")["Role"]
     assert trusts_sagemaker(role["AssumeRolePolicyDocument"])
     assert role["Arn"] == "arn:aws:iam::000000000000:role/SageMakerRole"
     assert role["CreateDate"] == datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def test_error_of_the_query_protocol_names_the_member(client: Client) -> None:
-    code, message, status = get_error(client("iam").get_role, RoleName="not a role")
+def test_error_of_the_query_protocol_names_the_member(make_client: MakeClient) -> None:
+    code, message, status = get_error(make_client("iam").get_role, RoleName="not a role")
     assert (code, status) == ("ValidationException", 400)
     assert "at 'roleName'" in message
 
@@ -125,29 +125,29 @@ def test_error_of_the_query_protocol_names_the_member(client: Client) -> None:
 
 
 @pytest.mark.parametrize("key", ["plain", "a b+c", "%2F/..//x", "größe/漢字", "q?uery&#a=b", "~'()*!"])
-def test_streaming_service_receives_the_decoded_key(client: Client, key: str) -> None:
-    answer = client("s3").get_object(Bucket="bucket", Key=key)
+def test_streaming_service_receives_the_decoded_key(make_client: MakeClient, key: str) -> None:
+    answer = make_client("s3").get_object(Bucket="bucket", Key=key)
     assert bytes.fromhex(answer["ResponseMetadata"]["HTTPHeaders"]["x-path"]).decode() == f"/bucket/{key}"
 
 
-def test_service_receives_the_whole_body(client: Client) -> None:
+def test_service_receives_the_whole_body(make_client: MakeClient) -> None:
     body = bytes(range(256)) * 4096 * 8
-    response = client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=body)
+    response = make_client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=body)
     assert response["Body"].read() == body
 
 
-def test_error_of_a_streaming_service_reaches_the_client(client: Client) -> None:
-    error = get_error(client("s3").get_object, Bucket="bucket", Key="refused")
+def test_error_of_a_streaming_service_reaches_the_client(make_client: MakeClient) -> None:
+    error = get_error(make_client("s3").get_object, Bucket="bucket", Key="refused")
     assert error == ("NoSuchKey", "refused is refused", 404)
 
 
-def test_metadata_names_may_differ_only_in_underscore_and_hyphen(client: Client) -> None:
-    answer = client("s3").put_object(Bucket="bucket", Key="key", Metadata={"a_b": "1", "a-b": "2"})
+def test_metadata_names_may_differ_only_in_underscore_and_hyphen(make_client: MakeClient) -> None:
+    answer = make_client("s3").put_object(Bucket="bucket", Key="key", Metadata={"a_b": "1", "a-b": "2"})
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
-def test_connection_is_reused_after_a_refused_upload(client: Client) -> None:
-    s3 = client("s3")
+def test_connection_is_reused_after_a_refused_upload(make_client: MakeClient) -> None:
+    s3 = make_client("s3")
     get_error(s3.put_object, Bucket="bucket", Key="refused", Body=bytes(2**20))
     assert s3.get_object(Bucket="bucket", Key="k")["ResponseMetadata"]["HTTPStatusCode"] == 200
 
@@ -166,8 +166,8 @@ def test_connection_is_reused_after_a_refused_chunked_upload(address: str) -> No
 # --- authentication ---
 
 
-def test_wrong_secret_is_refused(client: Client) -> None:
-    code, message, status = get_error(client("sagemaker", aws_secret_access_key="-").list_endpoints)  # noqa: S106
+def test_wrong_secret_is_refused(make_client: MakeClient) -> None:
+    code, message, status = get_error(make_client("sagemaker", aws_secret_access_key="-").list_endpoints)  # noqa: S106
     assert (code, status) == ("InvalidSignatureException", 403)
     assert "microjobs local env" in message
 
@@ -180,13 +180,15 @@ def test_wrong_secret_is_refused(client: Client) -> None:
         ("s3", "list_buckets", "InvalidAccessKeyId"),
     ],
 )
-def test_unknown_access_key_is_refused_in_each_protocol(client: Client, service: str, call: str, code: str) -> None:
-    foreign_client = client(service, aws_access_key_id="AKIAFOREIGN")
+def test_unknown_access_key_is_refused_in_each_protocol(
+    make_client: MakeClient, service: str, call: str, code: str
+) -> None:
+    foreign_client = make_client(service, aws_access_key_id="AKIAFOREIGN")
     assert get_error(getattr(foreign_client, call))[0] == code
 
 
-def test_invalid_session_token_error_names_the_remedy(client: Client) -> None:
-    code, message, _ = get_error(client("sts", aws_session_token="-").get_caller_identity)  # noqa: S106
+def test_invalid_session_token_error_names_the_remedy(make_client: MakeClient) -> None:
+    code, message, _ = get_error(make_client("sts", aws_session_token="-").get_caller_identity)  # noqa: S106
     assert code == "InvalidClientTokenId"
     assert "unset AWS_SESSION_TOKEN" in message
 
@@ -199,14 +201,16 @@ def test_invalid_session_token_error_names_the_remedy(client: Client) -> None:
         ("s3", "list_buckets", "AccessDenied"),
     ],
 )
-def test_unsigned_request_is_refused_in_each_protocol(client: Client, service: str, call: str, code: str) -> None:
-    unsigned_client = client(service, config=Config(signature_version=UNSIGNED))
+def test_unsigned_request_is_refused_in_each_protocol(
+    make_client: MakeClient, service: str, call: str, code: str
+) -> None:
+    unsigned_client = make_client(service, config=Config(signature_version=UNSIGNED))
     assert get_error(getattr(unsigned_client, call))[::2] == (code, 403)
 
 
 @pytest.mark.parametrize("version", ["s3v4", "s3"])
-def test_presigned_address_is_accepted_without_headers(client: Client, version: str) -> None:
-    s3 = client("s3", config=Config(signature_version=version))
+def test_presigned_address_is_accepted_without_headers(make_client: MakeClient, version: str) -> None:
+    s3 = make_client("s3", config=Config(signature_version=version))
     url = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "a b/c%2Fd?"})
     with urllib.request.urlopen(url, timeout=10) as answer:
         assert bytes.fromhex(answer.headers["x-path"]).decode() == "/bucket/a b/c%2Fd?"
@@ -223,8 +227,8 @@ def test_presigned_address_is_accepted_without_headers(client: Client, version: 
         ("s3", "?", "?acl&"),
     ],
 )
-def test_changed_presigned_address_is_refused(client: Client, version: str, old: str, new: str) -> None:
-    s3 = client("s3", config=Config(signature_version=version))
+def test_changed_presigned_address_is_refused(make_client: MakeClient, version: str, old: str, new: str) -> None:
+    s3 = make_client("s3", config=Config(signature_version=version))
     url = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
     with pytest.raises(HTTPError) as caught:
         urllib.request.urlopen(url.replace(old, new, 1), timeout=10)
@@ -233,8 +237,8 @@ def test_changed_presigned_address_is_refused(client: Client, version: str, old:
     caught.value.close()
 
 
-def test_expired_presigned_address_is_refused(client: Client) -> None:
-    s3 = client("s3", config=Config(signature_version="s3"))
+def test_expired_presigned_address_is_refused(make_client: MakeClient) -> None:
+    s3 = make_client("s3", config=Config(signature_version="s3"))
     url = urlsplit(s3.generate_presigned_url("get_object", {"Bucket": "b", "Key": "k"}, ExpiresIn=0))
     time.sleep(1.1)  # the expiry has whole seconds
     status, body = send(f"http://{url.netloc}", f"{url.path}?{url.query}")
@@ -262,8 +266,8 @@ def test_health_check_succeeds(address: str) -> None:
     assert (status, json.loads(body)["status"]) == (200, "ok")
 
 
-def test_body_above_the_limit_is_refused(client: Client) -> None:
-    runtime = client("sagemaker-runtime")
+def test_body_above_the_limit_is_refused(make_client: MakeClient) -> None:
+    runtime = make_client("sagemaker-runtime")
     code, message, status = get_error(runtime.invoke_endpoint, EndpointName="e", Body=bytes(25 * 2**20 + 1))
     assert (code, status) == ("RequestEntityTooLarge", 413)
     assert "26214400 bytes" in message

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.gateway.claims import FAULT_CODES, AuthError, 
 from tests.local.gateway.conftest import CREDENTIALS
 
 BODY = b'{"a": 1}'
-OWNER = Credentials(CREDENTIALS.access_key_id, CREDENTIALS.secret_access_key)
+BOTOCORE_CREDENTIALS = Credentials(CREDENTIALS.access_key_id, CREDENTIALS.secret_access_key)
 
 
 def sign(service: str = "sagemaker", **headers: str) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def sign(service: str = "sagemaker", **headers: str) -> dict[str, Any]:
     all_headers = {"Host": "localhost:1", "X-Amz-Target": "SageMaker.ListModels", **headers}
     request = AWSRequest("POST", "http://localhost:1/a%2Fb?x=1", all_headers, BODY)
     signer = S3SigV4Auth if service == "s3" else SigV4Auth
-    signer(OWNER, service, "us-east-1").add_auth(request)
+    signer(BOTOCORE_CREDENTIALS, service, "us-east-1").add_auth(request)
     return {"path": "/a%2Fb?x=1", "headers": dict(request.headers.items()), "body": BODY}
 
 
@@ -105,13 +105,13 @@ def test_clocks_may_differ_by_fifteen_minutes(minutes: int, is_accepted: bool) -
 
 def presign(expires: int) -> Request:
     request = AWSRequest("POST", "http://localhost:1/?Action=GetCallerIdentity", {"Host": "localhost:1"})
-    SigV4QueryAuth(OWNER, "sts", "us-east-1", expires).add_auth(request)
+    SigV4QueryAuth(BOTOCORE_CREDENTIALS, "sts", "us-east-1", expires).add_auth(request)
     return make_request(str(request.url).removeprefix("http://localhost:1"), {"Host": "localhost:1"}, b"")
 
 
 @pytest.mark.parametrize(("seconds", "is_accepted"), [(50, True), (70, False), (-1200, False)])
 def test_presigned_address_expires(seconds: int, is_accepted: bool) -> None:
-    request, now = presign(60), datetime.now(UTC) + timedelta(seconds=seconds)
+    request, now = presign(expires=60), datetime.now(UTC) + timedelta(seconds=seconds)
     if is_accepted:
         verify(request, now)
     else:
@@ -120,13 +120,13 @@ def test_presigned_address_expires(seconds: int, is_accepted: bool) -> None:
 
 def test_date_and_credential_without_the_amazon_prefix_are_plain_parameters() -> None:
     request = AWSRequest("POST", "http://localhost:1/?Date=1999&Credential=a/20260101/b/c/aws4_request", {"Host": "a"})
-    SigV4QueryAuth(OWNER, "sts", "us-east-1", 60).add_auth(request)
+    SigV4QueryAuth(BOTOCORE_CREDENTIALS, "sts", "us-east-1", expires=60).add_auth(request)
     target = str(request.url).removeprefix("http://localhost:1")
     verify(make_request(target, {"Host": "a"}, b""), datetime.now(UTC))
 
 
 def test_presigned_address_is_valid_for_at_most_a_week() -> None:
-    assert get_fault(presign(604_801)) == "malformed"
+    assert get_fault(presign(expires=604_801)) == "malformed"
 
 
 @pytest.mark.parametrize(

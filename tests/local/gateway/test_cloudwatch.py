@@ -45,7 +45,7 @@ def address(metrics: MetricStore) -> Iterator[str]:
 
 @cache
 def make_session(protocol: str) -> boto3.Session:
-    """Return a session whose clients use a protocol. If the name is empty, boto3 chooses the protocol."""
+    """Return a session whose clients use a protocol. If `protocol` is empty, boto3 chooses the protocol."""
     session = boto3.Session(CREDENTIALS.access_key_id, CREDENTIALS.secret_access_key, region_name="us-east-1")
     loader = session._session.get_component("data_loader")
     load = loader.load_service_model
@@ -71,7 +71,7 @@ def client(address: str) -> Any:
 
 
 def put(client: Any, *values: float, name: str = "latency", seconds: float = 0, **members: Any) -> None:
-    """Put one value per second."""
+    """Put one value per second. The time of the first value is MINUTE plus `seconds`."""
     data = [
         {
             "MetricName": name,
@@ -306,7 +306,7 @@ def test_division_by_zero_has_no_value(client: Any) -> None:
 
 def test_data_are_sorted_and_paged(client: Any) -> None:
     put(client, 0, 1, 2, 3, 4)
-    queries = [make_query("a", "Sum", 1), make_query("b", "Maximum", 1)]
+    queries = [make_query("a", "Sum", period=1), make_query("b", "Maximum", period=1)]
     assert get_data(client, queries[0])["MetricDataResults"][0]["Values"] == [4, 3, 2, 1, 0]
     pages: list[Any] = []
     token: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Compressed requests that no client sends."""
+"""Decompression of the bodies of requests, also of bodies that no client sends."""
 
 import gzip
 from io import BytesIO

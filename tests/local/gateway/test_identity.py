@@ -11,7 +11,7 @@ import pytest
 from microjobs_orchestrator.local import temporary_credentials
 from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.temporary_credentials import Caller
-from tests.local.gateway.conftest import CREDENTIALS, Client
+from tests.local.gateway.conftest import CREDENTIALS, MakeClient
 from tests.local.gateway.test_application import get_error, send
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
@@ -33,32 +33,34 @@ def make_session_arguments(answer: dict[str, Any], **changes: str) -> dict[str, 
 # --- STS ---
 
 
-def test_assumed_role_is_the_caller(client: Client) -> None:
-    sts = client("sts")
+def test_assumed_role_is_the_caller(make_client: MakeClient) -> None:
+    sts = make_client("sts")
     answer = sts.assume_role(RoleArn=ROLE, RoleSessionName="abc", DurationSeconds=900)
-    identity = client("sts", **make_session_arguments(answer)).get_caller_identity()
+    identity = make_client("sts", **make_session_arguments(answer)).get_caller_identity()
     assert identity["Arn"] == answer["AssumedRoleUser"]["Arn"] == "arn:aws:sts::000000000000:assumed-role/microjobs/abc"
-    assert identity["UserId"] == f"{client('iam').get_role(RoleName='microjobs')['Role']['RoleId']}:abc"
+    assert identity["UserId"] == f"{make_client('iam').get_role(RoleName='microjobs')['Role']['RoleId']}:abc"
     assert 890 < answer["Credentials"]["Expiration"].timestamp() - time.time() <= 900
     assert sts.get_caller_identity()["Arn"].endswith(":user/microjobs")  # the session has no effect on other requests
 
 
 @pytest.mark.parametrize("service", ["sagemaker", "s3", "ecr"])
-def test_session_credentials_are_accepted_in_each_protocol(client: Client, service: str) -> None:
+def test_session_credentials_are_accepted_in_each_protocol(make_client: MakeClient, service: str) -> None:
     calls: dict[str, Callable[[Any], Any]] = {
         "sagemaker": lambda service_client: service_client.list_endpoints(),
         "s3": lambda service_client: service_client.get_object(Bucket="bucket", Key="key"),
         "ecr": lambda service_client: service_client.get_authorization_token(),
     }
-    session = make_session_arguments(client("sts").get_session_token())
-    calls[service](client(service, **session))
+    session = make_session_arguments(make_client("sts").get_session_token())
+    calls[service](make_client(service, **session))
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_address_presigned_with_session_credentials_is_accepted(client: Client, address: str, version: str) -> None:
-    session = make_session_arguments(client("sts").get_session_token())
+def test_address_presigned_with_session_credentials_is_accepted(
+    make_client: MakeClient, address: str, version: str
+) -> None:
+    session = make_session_arguments(make_client("sts").get_session_token())
     for forged_token in ({}, {"aws_session_token": session["aws_session_token"][:-8] + "AAAAAAA="}):
-        s3 = client("s3", **session | forged_token, config=_make_config(version))
+        s3 = make_client("s3", **session | forged_token, config=_make_config(version))
         url = s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
         assert send(address, url.removeprefix(address))[0] == (403 if forged_token else 200)
 
@@ -70,23 +72,23 @@ def _make_config(version: str) -> Any:
 
 
 def _make_forged_session() -> dict[str, Any]:
-    return {"Credentials": temporary_credentials.issue(Credentials("other", "home"), Caller(ROLE, "x"), 900)}
+    return {"Credentials": temporary_credentials.issue(Credentials("other", "home"), Caller(ROLE, "x"), seconds=900)}
 
 
 def _make_expired_session() -> dict[str, Any]:
-    return {"Credentials": temporary_credentials.issue(CREDENTIALS, Caller(ROLE, "x"), -1)}
+    return {"Credentials": temporary_credentials.issue(CREDENTIALS, Caller(ROLE, "x"), seconds=-1)}
 
 
 def _make_extended_session() -> dict[str, Any]:
-    """Return credentials whose token has a changed expiry."""
-    issued = dict(temporary_credentials.issue(CREDENTIALS, Caller(ROLE, "x"), -1))
+    """Return expired credentials, and change the expiry in their token to a later time."""
+    issued = dict(temporary_credentials.issue(CREDENTIALS, Caller(ROLE, "x"), seconds=-1))
     content = base64.b64decode(str(issued["SessionToken"]))
     changed_content = content[:-32].replace(b'"expiry":1', b'"expiry":9') + content[-32:]
     return {"Credentials": {**issued, "SessionToken": base64.b64encode(changed_content).decode()}}
 
 
 def _make_valid_session() -> dict[str, Any]:
-    return {"Credentials": temporary_credentials.issue(CREDENTIALS, Caller(ROLE, "x"), 900)}
+    return {"Credentials": temporary_credentials.issue(CREDENTIALS, Caller(ROLE, "x"), seconds=900)}
 
 
 @pytest.mark.parametrize(
@@ -104,32 +106,32 @@ def _make_valid_session() -> dict[str, Any]:
     ],
 )
 def test_forged_or_expired_session_is_refused(
-    client: Client, make_session: Callable[[], dict[str, Any]], changes: dict[str, str], code: str
+    make_client: MakeClient, make_session: Callable[[], dict[str, Any]], changes: dict[str, str], code: str
 ) -> None:
     session = make_session_arguments(make_session(), **changes)
-    assert get_error(client("sagemaker", **session).list_endpoints)[0] == code
+    assert get_error(make_client("sagemaker", **session).list_endpoints)[0] == code
 
 
-def test_session_cannot_create_a_session_token(client: Client) -> None:
-    session = make_session_arguments(client("sts").assume_role(RoleArn=ROLE, RoleSessionName="abc"))
-    assert get_error(client("sts", **session).get_session_token)[0] == "AccessDenied"
+def test_session_cannot_create_a_session_token(make_client: MakeClient) -> None:
+    session = make_session_arguments(make_client("sts").assume_role(RoleArn=ROLE, RoleSessionName="abc"))
+    assert get_error(make_client("sts", **session).get_session_token)[0] == "AccessDenied"
 
 
-def test_deleted_role_cannot_be_assumed(client: Client) -> None:
-    client("iam").delete_role(RoleName="gone")
+def test_deleted_role_cannot_be_assumed(make_client: MakeClient) -> None:
+    make_client("iam").delete_role(RoleName="gone")
     arn = "arn:aws:iam::000000000000:role/gone"
-    assert get_error(client("sts").assume_role, RoleArn=arn, RoleSessionName="abc")[0] == "AccessDenied"
+    assert get_error(make_client("sts").assume_role, RoleArn=arn, RoleSessionName="abc")[0] == "AccessDenied"
 
 
-def test_access_key_belongs_to_the_account_of_the_server(client: Client) -> None:
-    assert client("sts").get_access_key_info(AccessKeyId="AKIAIOSFODNN7EXAMPLE")["Account"] == "000000000000"
+def test_any_access_key_belongs_to_the_account_of_the_server(make_client: MakeClient) -> None:
+    assert make_client("sts").get_access_key_info(AccessKeyId="AKIAIOSFODNN7EXAMPLE")["Account"] == "000000000000"
 
 
 # --- IAM ---
 
 
-def test_role_is_stored_until_it_is_deleted(client: Client) -> None:
-    iam = client("iam")
+def test_role_is_stored_until_it_is_deleted(make_client: MakeClient) -> None:
+    iam = make_client("iam")
     role = iam.create_role(
         RoleName="made",
         Path="/team/",
@@ -158,8 +160,8 @@ def test_role_is_stored_until_it_is_deleted(client: Client) -> None:
     assert iam.get_role(RoleName="made")["Role"]["RoleId"] != role["RoleId"]
 
 
-def test_policies_of_a_role_are_stored(client: Client) -> None:
-    iam = client("iam")
+def test_policies_of_a_role_are_stored(make_client: MakeClient) -> None:
+    iam = make_client("iam")
     for number in range(3):
         iam.put_role_policy(RoleName="policed", PolicyName=f"p{number}", PolicyDocument='{"Statement": ["%"]}')
     iam.attach_role_policy(RoleName="policed", PolicyArn=MANAGED_POLICY_ARN)
@@ -186,12 +188,14 @@ def test_policies_of_a_role_are_stored(client: Client) -> None:
         ("list_role_policies", {"Marker": "x"}, "ValidationError"),
     ],
 )
-def test_invalid_policy_request_is_refused(client: Client, operation: str, members: dict[str, str], code: str) -> None:
-    assert get_error(getattr(client("iam"), operation), RoleName="some", **members)[0] == code
+def test_invalid_policy_request_is_refused(
+    make_client: MakeClient, operation: str, members: dict[str, str], code: str
+) -> None:
+    assert get_error(getattr(make_client("iam"), operation), RoleName="some", **members)[0] == code
 
 
-def test_every_action_is_simulated_as_allowed(client: Client) -> None:
-    simulate = client("iam").get_paginator("simulate_principal_policy")
+def test_every_action_is_simulated_as_allowed(make_client: MakeClient) -> None:
+    simulate = make_client("iam").get_paginator("simulate_principal_policy")
     pages = simulate.paginate(PolicySourceArn=ROLE, ActionNames=["s3:a", "s3:b"], ResourceArns=["x", "y"])
     results = [result for page in pages for result in page["EvaluationResults"]]
     assert [(item["EvalActionName"], item["EvalResourceName"]) for item in results] == [
@@ -206,8 +210,8 @@ def test_every_action_is_simulated_as_allowed(client: Client) -> None:
 # --- ECR ---
 
 
-def test_repositories_list_images_of_the_engine(client: Client) -> None:
-    ecr = client("ecr")
+def test_repositories_list_images_of_the_engine(make_client: MakeClient) -> None:
+    ecr = make_client("ecr")
     description = {item["repositoryName"]: item for item in ecr.describe_repositories()["repositories"]}
     assert {"microjobs/serve", "tagged"} <= description.keys()
     assert description["tagged"]["repositoryUri"] == "000000000000.dkr.ecr.us-east-1.amazonaws.com/tagged"
@@ -219,8 +223,8 @@ def test_repositories_list_images_of_the_engine(client: Client) -> None:
     assert [image["imageDigest"] for image in details] == ["sha256:" + "1" * 64]
 
 
-def test_repository_is_stored_until_it_is_deleted(client: Client) -> None:
-    ecr = client("ecr")
+def test_repository_is_stored_until_it_is_deleted(make_client: MakeClient) -> None:
+    ecr = make_client("ecr")
     repository = ecr.create_repository(repositoryName="own/thing", tags=[{"Key": "a", "Value": "b"}])["repository"]
     code = get_error(ecr.create_repository, repositoryName="own/thing")[0]
     assert code == "RepositoryAlreadyExistsException"
@@ -246,6 +250,6 @@ def test_repository_is_stored_until_it_is_deleted(client: Client) -> None:
     ],
 )
 def test_invalid_repository_request_is_refused(
-    client: Client, operation: str, members: dict[str, Any], code: str
+    make_client: MakeClient, operation: str, members: dict[str, Any], code: str
 ) -> None:
-    assert get_error(getattr(client("ecr"), operation), repositoryName="microjobs/serve", **members)[0] == code
+    assert get_error(getattr(make_client("ecr"), operation), repositoryName="microjobs/serve", **members)[0] == code

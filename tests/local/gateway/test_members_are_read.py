@@ -313,6 +313,7 @@ MEMBER_VALUES: Mapping[str, Any] = {
     "AssumeRolePolicyDocument": "{}",
     "PolicyDocument": "{}",
 }
+"""Values of members in the requests of `make_minimal_request`. All other members have the value `x`."""
 
 
 def make_minimal_request(service: str, operation: str) -> dict[str, Any]:
@@ -486,12 +487,16 @@ DEPLOYMENT_CONFIGS: list[dict[str, Any]] = [
     *(
         {
             "BlueGreenUpdatePolicy": {
-                "TrafficRoutingConfiguration": {"Type": kind, size: HALF_CAPACITY, "WaitIntervalInSeconds": 0},
+                "TrafficRoutingConfiguration": {
+                    "Type": routing_type,
+                    size_member: HALF_CAPACITY,
+                    "WaitIntervalInSeconds": 0,
+                },
                 "TerminationWaitInSeconds": 0,
                 "MaximumExecutionTimeoutInSeconds": 600,
             }
         }
-        for kind, size in (("CANARY", "CanarySize"), ("LINEAR", "LinearStepSize"))
+        for routing_type, size_member in (("CANARY", "CanarySize"), ("LINEAR", "LinearStepSize"))
     ),
 ]
 
@@ -941,19 +946,19 @@ def test_members_of_create_and_update_requests_are_read(
     } <= {name}
 
 
-COPIES = {
+REPLACEMENTS_IN_COPIES = {
     "TrainingJobDefinition.": "",
     "HyperParameterTuningResource": "Resource",
     "ShadowProductionVariants.": "Deployment.Shadows.",
     "ProductionVariants.": "Deployment.Variants.",
     "DesiredWeightsAndCapacities.ServerlessUpdateConfig.": "NextDeployment.Variants.ServerlessConfig.",
 }
-"""Parts of the paths of members, and their replacements in the copy that the code reads."""
+"""Parts of the paths of members, and what they are replaced with in the copy of the request that the code reads."""
 
 
 def _is_read(path: str, read_paths: set[str]) -> bool:
     copied_path = path
-    for source, copy in COPIES.items():
+    for source, copy in REPLACEMENTS_IN_COPIES.items():
         copied_path = copied_path.replace(source, copy)
     return any(f".{read_path}".endswith((f".{path}", f".{copied_path}")) for read_path in read_paths)
 

@@ -43,14 +43,12 @@ class OwnGateway:
         if content == "refused":
             raise ServiceError("Refused", "it is refused")
 
-    def post(
-        self, body: str, secret: str = CREDENTIALS.secret_access_key, replaced_body: str | None = None
-    ) -> Response:
-        """Send a request whose signature covers `body`; if `replaced_body` is given, it is sent in place of `body`."""
+    def post(self, body: str, secret: str = CREDENTIALS.secret_access_key, sent_body: str | None = None) -> Response:
+        """Send a request whose signature covers `body`. Send `sent_body` in place of `body` if it is given."""
         request = AWSRequest("POST", URL, {"Content-Type": "application/json"}, body)
         SigV4Auth(BotocoreCredentials(CREDENTIALS.access_key_id, secret), "sagemaker", "us-east-1").add_auth(request)
         response = self._client.post(
-            "/_microjobs/x", data=body if replaced_body is None else replaced_body, headers=[*request.headers.items()]
+            "/_microjobs/x", data=body if sent_body is None else sent_body, headers=[*request.headers.items()]
         )
         return response.status_code, response.get_json(force=True)
 
@@ -72,7 +70,7 @@ def test_signed_request_reaches_the_operation(gateway: OwnGateway) -> None:
 def test_request_without_a_valid_signature_is_refused(gateway: OwnGateway) -> None:
     assert gateway.post_unsigned()[0] == 403
     assert gateway.post("{}", secret="another")[0] == 403  # noqa: S106
-    assert gateway.post("{}", replaced_body='{"a": 1}')[0] == 403
+    assert gateway.post("{}", sent_body='{"a": 1}')[0] == 403
     assert gateway.received_contents == []
 
 

@@ -222,7 +222,7 @@ def test_download_ends_if_the_device_is_full(
     monkeypatch.setattr(FreeSpace, "measure_available_bytes", lambda _: -1)
     with pytest.raises(CannotRunError, match="Package download failed"):
         list(content)
-    # without compression, Content-Length is the size of the file
+    # the request forbids compression, so that Content-Length is the size of the file
     assert upstream.headers[-1]["Accept-Encoding"] == "identity"
     assert list_cached_files(tmp_path) == []
 
@@ -230,7 +230,7 @@ def test_download_ends_if_the_device_is_full(
 def test_incomplete_files_of_a_killed_server_are_removed(upstream: FakePackageIndex, tmp_path: Path) -> None:
     index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
     list(index.open("tiny", WHEEL_NAME))  # type: ignore[arg-type]  # a generator
-    (complete,) = list_cached_files(tmp_path)
+    (complete_file,) = list_cached_files(tmp_path)
     folder, unrelated = tmp_path / "cache" / "partial", tmp_path / "unrelated"
     (folder / "file").touch()
     unrelated.mkdir()
@@ -238,7 +238,7 @@ def test_incomplete_files_of_a_killed_server_are_removed(upstream: FakePackageIn
     (folder / "link").symlink_to(unrelated)
     (tmp_path / "cache" / "files" / "link").symlink_to(unrelated)
     index.remove_partial_files()
-    assert (list_cached_files(tmp_path), folder.exists()) == ([complete], False)
+    assert (list_cached_files(tmp_path), folder.exists()) == ([complete_file], False)
     assert (unrelated / ".file").exists()
 
 

@@ -118,9 +118,9 @@ def make_profiler_rule(rule: str) -> dict[str, Any]:
     }
 
 
-def get_refusal(operation: str, params: dict[str, Any]) -> str:
+def get_refusal(operation: str, members: dict[str, Any]) -> str:
     with pytest.raises(ServiceError) as caught:
-        refuse_unsupported_members("sagemaker", operation, params)
+        refuse_unsupported_members("sagemaker", operation, members)
     return caught.value.message
 
 

@@ -16,8 +16,8 @@ from microjobs_orchestrator.local.state import State
 from tests.local.gateway.conftest import CREDENTIALS, run_gateway
 from tests.local.gateway.test_application import get_error
 
-JOB = format_arn("training-job/job")
-COMPONENT = format_arn("experiment-trial-component/mine")
+JOB_ARN = format_arn("training-job/job")
+TRIAL_COMPONENT_ARN = format_arn("experiment-trial-component/mine")
 HOUR = 1_800_000_000
 """A time at which an hour begins, in seconds since 1970."""
 
@@ -25,8 +25,8 @@ HOUR = 1_800_000_000
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
     database = State(tmp_path_factory.mktemp("metrics") / "state.db")
-    database.add("training-job", "job", JOB, "InProgress", {}, {})
-    database.add("experiment-trial-component", "mine", COMPONENT, "", {}, {})
+    database.add("training-job", "job", JOB_ARN, "InProgress", {}, {})
+    database.add("experiment-trial-component", "mine", TRIAL_COMPONENT_ARN, "", {}, {})
     yield database
     database.close()
 
@@ -63,7 +63,7 @@ def client(state: State, metrics: MetricStore) -> Iterator[Any]:
 
 
 def put(
-    client: Any, *values: float, component: str = "mine", seconds: int = 1, has_steps: bool = True
+    client: Any, *values: float, trial_component: str = "mine", seconds: int = 1, has_steps: bool = True
 ) -> dict[str, Any]:
     """Put values of the metric `loss`, with `seconds` between two values. Each step has two values."""
     data = [
@@ -75,7 +75,7 @@ def put(
         }
         for number, value in enumerate(values)
     ]
-    answer: dict[str, Any] = client.batch_put_metrics(TrialComponentName=component, MetricData=data)
+    answer: dict[str, Any] = client.batch_put_metrics(TrialComponentName=trial_component, MetricData=data)
     return answer
 
 
@@ -88,7 +88,7 @@ def get(client: Any, **members: Any) -> tuple[list[int], list[float]]:
 def get_result(client: Any, **members: Any) -> dict[str, Any]:
     query = {
         "MetricName": "loss",
-        "ResourceArn": COMPONENT,
+        "ResourceArn": TRIAL_COMPONENT_ARN,
         "MetricStat": "Avg",
         "Period": "IterationNumber",
         "XAxisType": "IterationNumber",
@@ -127,21 +127,21 @@ def test_metrics_in_the_log_of_a_training_job_are_read(client: Any, metrics: Met
     for number, value in enumerate((0.5, 0.25)):
         dimensions = {"TrainingJobName": "job"}
         metrics.record("/aws/sagemaker/TrainingJobs", dimensions, {"loss": value}, HOUR + number, is_exact=True)
-    assert get(client, ResourceArn=JOB) == ([0, 1], [0.5, 0.25])
-    component = format_arn("experiment-trial-component/job-aws-training-job")
-    assert get(client, ResourceArn=component) == ([0, 1], [0.5, 0.25])
+    assert get(client, ResourceArn=JOB_ARN) == ([0, 1], [0.5, 0.25])
+    arn = format_arn("experiment-trial-component/job-aws-training-job")
+    assert get(client, ResourceArn=arn) == ([0, 1], [0.5, 0.25])
 
 
 def test_training_code_can_put_metrics_of_its_job(client: Any) -> None:
-    put(client, 4, component="job-aws-training-job")
-    assert get(client, ResourceArn=JOB) == ([0], [4])
+    put(client, 4, trial_component="job-aws-training-job")
+    assert get(client, ResourceArn=JOB_ARN) == ([0], [4])
 
 
-@pytest.mark.parametrize("component", ["other", "other-aws-training-job", "mine-aws-training-job"])
-def test_missing_trial_component_is_reported(client: Any, component: str) -> None:
+@pytest.mark.parametrize("trial_component", ["other", "other-aws-training-job", "mine-aws-training-job"])
+def test_missing_trial_component_is_reported(client: Any, trial_component: str) -> None:
     datum = {"MetricName": "m", "Timestamp": HOUR, "Value": 1}
-    error = get_error(client.batch_put_metrics, TrialComponentName=component, MetricData=[datum])
-    assert error == ("ResourceNotFound", f"Trial component {component} does not exist.", 404)
+    error = get_error(client.batch_put_metrics, TrialComponentName=trial_component, MetricData=[datum])
+    assert error == ("ResourceNotFound", f"Trial component {trial_component} does not exist.", 404)
 
 
 def test_more_than_ten_values_are_refused(client: Any) -> None:
