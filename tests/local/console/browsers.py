@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Playwright
 from tests.conftest import REQUIRE_ENGINE
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome")
-"""Names of Chromium's programs. The first program has no windows, so it needs a quarter of the CPU time."""
+"""Names of Chromium's programs. The first one opens no windows, and needs a quarter of the CPU time of the others."""
 
 
 def find_chromium() -> str | None:

@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def session_page(browser: Browser, server: LocalServer) -> Iterator[Page]:
-    """Return a page with an open session. Other pages of its context have the same session."""
+    """Return a page that has opened a session of `server`. Other pages of its context have the same session."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(TIMEOUT_MILLISECONDS)
     page = context.new_page()
@@ -49,8 +49,8 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 
 @pytest.fixture(scope="package")
-def console(browser: Browser, stub: LocalServer) -> Iterator[Page]:
-    """Return a page with an open session of `stub`."""
+def stub_page(browser: Browser, stub: LocalServer) -> Iterator[Page]:
+    """Return a page with an open session of `stub`, for all tests."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(TIMEOUT_MILLISECONDS)
     page = context.new_page()
@@ -73,7 +73,7 @@ def shared_page(session_page: Page) -> Iterator[tuple[Page, list[str]]]:
 
 @pytest.fixture
 def page(shared_page: tuple[Page, list[str]]) -> Iterator[Page]:
-    """Return a page in the open session. The test fails if the page logs an error."""
+    """Return the shared page. The test fails if the page logs an error."""
     page, errors = shared_page
     errors.clear()
     yield page
@@ -95,6 +95,6 @@ def _record_error(message: ConsoleMessage, errors: list[str]) -> None:
 
 
 @pytest.fixture
-def root(server: LocalServer) -> str:
+def console_url(server: LocalServer) -> str:
     """Return the address of the console without a token."""
     return f"{server.address.url}/_microjobs/console/"

@@ -10,7 +10,7 @@ class Shell:
     """A training job that runs commands of the test."""
 
     def __init__(self, server: LocalServer, folder: Path, **members: Any) -> None:
-        self._server, self._folder, self._count = server, folder, 0
+        self._server, self._folder, self._command_count = server, folder, 0
         run_next = f"if [ -e {folder}/$n ]; then . {folder}/$n; n=$((n + 1)); else sleep 0.1; fi"
         self.name = server.start_training(f"n=0; while true; do {run_next}; done", **members)
 
@@ -18,8 +18,8 @@ class Shell:
         """Let the job run a command after the earlier commands. Do not wait for its end."""
         file = self._folder / "new"
         file.write_text(command)
-        file.rename(self._folder / str(self._count))
-        self._count += 1
+        file.rename(self._folder / str(self._command_count))
+        self._command_count += 1
 
     def stop(self) -> None:
         self._server.sagemaker.stop_training_job(TrainingJobName=self.name)

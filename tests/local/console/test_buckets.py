@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.local.clients import LocalServer
-from tests.local.console.checks import find_violations
+from tests.local.console.checks import find_accessibility_violations
 
 
 def make_png() -> bytes:
@@ -65,16 +65,16 @@ def open_object(page: Page, bucket_url: str, name: str) -> None:
     expect(page.get_by_role("heading", name="Preview")).to_be_visible()
 
 
-def test_folders_lead_to_an_object(page: Page, server: LocalServer, root: str) -> None:
-    page.goto(f"{root}#/buckets")
+def test_folders_lead_to_an_object(page: Page, server: LocalServer, console_url: str) -> None:
+    page.goto(f"{console_url}#/buckets")
     for name in (server.address.bucket, "preview/", "a b/"):
         page.get_by_role("table").get_by_role("link", name=name, exact=True).click()
     expect(page.get_by_role("table").get_by_role("link")).to_have_count(len(FILES))
-    assert find_violations(page) == []
+    assert find_accessibility_violations(page) == []
     page.get_by_role("link", name="notes.txt").click()
     expect(page.locator("pre")).to_have_text("some text")
     expect(page.get_by_text("9 B", exact=True)).to_be_visible()
-    assert find_violations(page) == []
+    assert find_accessibility_violations(page) == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.local.clients import LocalServer
-from tests.local.console.checks import find_violations
+from tests.local.console.checks import find_accessibility_violations
 from tests.local.console.shell import Shell
 from tests.local.resources.pipelines.steps import create_pipeline, make_training_step, start, wait_for_end
 
@@ -30,8 +30,8 @@ def job_names(server: LocalServer) -> list[str]:
     ]
 
 
-def test_chosen_jobs_are_compared(page: Page, job_names: list[str], root: str) -> None:
-    page.goto(f"{root}#/compare")
+def test_chosen_jobs_are_compared(page: Page, job_names: list[str], console_url: str) -> None:
+    page.goto(f"{console_url}#/compare")
     for name in job_names:
         page.get_by_label(name, exact=True).check()
     table = page.get_by_role("table", name="Hyperparameters and final metrics")
@@ -42,11 +42,11 @@ def test_chosen_jobs_are_compared(page: Page, job_names: list[str], root: str) -
     curves = page.get_by_role("img", name="Curves of loss")
     for name in job_names:
         expect(curves).to_have_attribute("aria-label", re.compile(f"{name}: from 0"))
-    assert find_violations(page) == []
+    assert find_accessibility_violations(page) == []
 
 
-def test_axes_of_the_scatter_plot_can_be_chosen(page: Page, job_names: list[str], root: str) -> None:
-    page.goto(f"{root}#/compare?jobs={','.join(job_names)}")
+def test_axes_of_the_scatter_plot_can_be_chosen(page: Page, job_names: list[str], console_url: str) -> None:
+    page.goto(f"{console_url}#/compare?jobs={','.join(job_names)}")
     expect(page.get_by_role("img", name="loss by rate")).to_have_attribute(
         "aria-label", f"loss by rate. {job_names[0]}: 0.1, 0.5; {job_names[1]}: 0.2, 0.25"
     )
@@ -55,10 +55,10 @@ def test_axes_of_the_scatter_plot_can_be_chosen(page: Page, job_names: list[str]
     expect(page.get_by_role("img", name="rate by rate")).to_be_visible()
 
 
-def test_curves_of_a_running_job_grow(page: Page, server: LocalServer, root: str, tmp_path: Path) -> None:
+def test_curves_of_a_running_job_grow(page: Page, server: LocalServer, console_url: str, tmp_path: Path) -> None:
     shell = Shell(server, tmp_path, algorithm=ALGORITHM)
     shell.run("echo loss=4")
-    page.goto(f"{root}#/compare?jobs={shell.name}")
+    page.goto(f"{console_url}#/compare?jobs={shell.name}")
     curves = page.get_by_role("img", name="Curves of loss")
     expect(curves).to_have_attribute("aria-label", re.compile("last 4"))
     page.wait_for_timeout(1100)  # the last value of a second becomes the point of this second
@@ -68,9 +68,9 @@ def test_curves_of_a_running_job_grow(page: Page, server: LocalServer, root: str
     expect(page.get_by_role("table", name="Hyperparameters and final metrics")).to_contain_text("Stopped")
 
 
-def test_training_jobs_of_all_executions_are_compared(page: Page, server: LocalServer, root: str) -> None:
+def test_training_jobs_of_all_executions_are_compared(page: Page, server: LocalServer, console_url: str) -> None:
     pipeline = create_pipeline(server, make_training_step(server, "fit", "true"))
-    page.goto(f"{root}#/compare?source=pipeline&of={pipeline}")
+    page.goto(f"{console_url}#/compare?source=pipeline&of={pipeline}")
     expect(page.get_by_text("There are no runs.")).to_be_visible()
     for _ in range(2):
         wait_for_end(server, start(server, pipeline))
@@ -79,8 +79,8 @@ def test_training_jobs_of_all_executions_are_compared(page: Page, server: LocalS
     expect(rows.last).to_contain_text("Completed")
 
 
-def test_missing_job_is_reported(page: Page, root: str) -> None:
-    page.goto(f"{root}#/compare?jobs=absent")
+def test_missing_job_is_reported(page: Page, console_url: str) -> None:
+    page.goto(f"{console_url}#/compare?jobs=absent")
     expect(page.get_by_role("alert")).to_contain_text("absent")
 
 
@@ -107,9 +107,9 @@ def experiment(stub: LocalServer) -> str:
 
 
 @pytest.fixture
-def compare_page(console: Page, stub: LocalServer, experiment: str) -> Iterator[Page]:
+def compare_page(stub_page: Page, stub: LocalServer, experiment: str) -> Iterator[Page]:
     """Return a page that compares the trial components of the experiment."""
-    page = console.context.new_page()
+    page = stub_page.context.new_page()
     page.goto(f"{stub.address.url}/_microjobs/console/#/compare")
     page.get_by_role("combobox", name="Runs").select_option("trial components of an experiment")
     page.get_by_role("combobox", name="Experiment").select_option(experiment)
@@ -130,7 +130,7 @@ def test_trial_components_have_axes_for_categories_and_logarithms(compare_page: 
     expect(compare_page.get_by_role("img", name="Curves of loss")).to_have_attribute(
         "aria-label", re.compile("run-0: from 7 to 9, last 7")
     )
-    assert find_violations(compare_page) == []
+    assert find_accessibility_violations(compare_page) == []
 
 
 def test_pointer_highlights_the_nearest_run(compare_page: Page) -> None:

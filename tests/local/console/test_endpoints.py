@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.local.clients import LocalServer, wait_until
-from tests.local.console.checks import find_violations
+from tests.local.console.checks import find_accessibility_violations
 
 
 def create_endpoint(server: LocalServer, name: str, **config: Any) -> None:
@@ -21,10 +21,12 @@ def create_endpoint(server: LocalServer, name: str, **config: Any) -> None:
     )
 
 
-def start_endpoint(server: LocalServer, name: str, model: dict[str, Any] | None = None, **config: Any) -> None:
+def start_endpoint(server: LocalServer, name: str, container: dict[str, Any] | None = None, **config: Any) -> None:
     sagemaker = server.sagemaker
     sagemaker.create_model(
-        ModelName=name, PrimaryContainer={"Image": "serve", **(model or {})}, ExecutionRoleArn=server.address.role_arn
+        ModelName=name,
+        PrimaryContainer={"Image": "serve", **(container or {})},
+        ExecutionRoleArn=server.address.role_arn,
     )
     config_members = {"ProductionVariants": [make_variant(name, "blue")], **config}
     sagemaker.create_endpoint_config(EndpointConfigName=name, **config_members)
@@ -41,24 +43,24 @@ def open_endpoint(page: Page, server: LocalServer, name: str) -> None:
     expect(page.get_by_role("heading", name=name)).to_be_visible()
 
 
-def test_endpoint_has_a_page_and_curves_of_its_invocations(console: Page, stub: LocalServer) -> None:
+def test_endpoint_has_a_page_and_curves_of_its_invocations(stub_page: Page, stub: LocalServer) -> None:
     create_endpoint(stub, "prices")
-    console.goto(f"{stub.address.url}/_microjobs/console/#/jobs")
-    row = console.get_by_role("row").filter(has_text="prices")
+    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/jobs")
+    row = stub_page.get_by_role("row").filter(has_text="prices")
     expect(row).to_contain_text("InService")
     for _ in range(3):
         stub.client("sagemaker-runtime").invoke_endpoint(EndpointName="prices", Body=b"1")
     row.get_by_role("link").click()
-    console.get_by_role("link", name="Metrics").click()
-    expect(console.get_by_role("img", name="Curves of ModelLatency")).to_be_visible()
-    expect(console.locator(".chart").filter(has_text="Invocations").first).to_contain_text("blue")
+    stub_page.get_by_role("link", name="Metrics").click()
+    expect(stub_page.get_by_role("img", name="Curves of ModelLatency")).to_be_visible()
+    expect(stub_page.locator(".chart").filter(has_text="Invocations").first).to_contain_text("blue")
 
 
-def test_new_endpoint_is_listed_and_shows_its_requests(console: Page, stub: LocalServer) -> None:
-    console.get_by_role("link", name="Endpoints").click()
+def test_new_endpoint_is_listed_and_shows_its_requests(stub_page: Page, stub: LocalServer) -> None:
+    stub_page.get_by_role("link", name="Endpoints").click()
     create_endpoint(stub, "listed", ShadowProductionVariants=[make_variant("listed", "copy")])
-    console.get_by_role("link", name="listed").click()
-    variants = console.get_by_role("table", name="Variants")
+    stub_page.get_by_role("link", name="listed").click()
+    variants = stub_page.get_by_role("table", name="Variants")
     expect(variants.get_by_role("row").filter(has_text="blue")).to_contain_text("real-time")
     expect(variants.get_by_role("row").filter(has_text="copy")).to_contain_text("shadow")
     runtime = stub.client("sagemaker-runtime")
@@ -66,20 +68,20 @@ def test_new_endpoint_is_listed_and_shows_its_requests(console: Page, stub: Loca
         runtime.invoke_endpoint(EndpointName="listed", Body=body)
     with pytest.raises(runtime.exceptions.ModelError):
         runtime.invoke_endpoint(EndpointName="listed", Body=b"fail")
-    row = console.get_by_role("table", name="Requests").get_by_role("row").filter(has_text="blue")
+    row = stub_page.get_by_role("table", name="Requests").get_by_role("row").filter(has_text="blue")
     expect(row).to_have_text(re.compile(r"blue\s*3\s*0\s*1\s*\d\S* ms"))
-    assert find_violations(console) == []
+    assert find_accessibility_violations(stub_page) == []
 
 
-def test_kinds_of_variants_are_named(console: Page, stub: LocalServer) -> None:
+def test_kinds_of_variants_are_named(stub_page: Page, stub: LocalServer) -> None:
     serverless = make_variant("small", "blue", ServerlessConfig={"MemorySizeInMB": 2048, "MaxConcurrency": 5})
     create_endpoint(stub, "small", ProductionVariants=[serverless])
-    open_endpoint(console, stub, "small")
-    expect(console.get_by_role("table", name="Variants")).to_contain_text("2048 MB, at most 5 requests at once")
+    open_endpoint(stub_page, stub, "small")
+    expect(stub_page.get_by_role("table", name="Variants")).to_contain_text("2048 MB, at most 5 requests at once")
     start_endpoint(stub, "many", {"Mode": "MultiModel", "ModelDataUrl": stub.uri("models/")})
-    open_endpoint(console, stub, "many")
-    expect(console.get_by_role("table", name="Variants")).to_contain_text("multi-model")
-    expect(console.get_by_label("Target model")).to_be_visible()
+    open_endpoint(stub_page, stub, "many")
+    expect(stub_page.get_by_role("table", name="Variants")).to_contain_text("multi-model")
+    expect(stub_page.get_by_label("Target model")).to_be_visible()
     containers = [{"Image": "serve", "ContainerHostname": name} for name in ("first", "second")]
     stub.sagemaker.create_model(
         ModelName="direct",
@@ -88,18 +90,18 @@ def test_kinds_of_variants_are_named(console: Page, stub: LocalServer) -> None:
         ExecutionRoleArn=stub.address.role_arn,
     )
     create_endpoint(stub, "chosen", ProductionVariants=[make_variant("direct", "blue")])
-    open_endpoint(console, stub, "chosen")
-    console.get_by_label("Target container").fill("second")
-    console.get_by_label("Body").fill("[1]")
-    console.get_by_role("button", name="Send").click()
-    expect(console.get_by_label("Response")).to_contain_text("variant blue")
+    open_endpoint(stub_page, stub, "chosen")
+    stub_page.get_by_label("Target container").fill("second")
+    stub_page.get_by_label("Body").fill("[1]")
+    stub_page.get_by_role("button", name="Send").click()
+    expect(stub_page.get_by_label("Response")).to_contain_text("variant blue")
 
 
-def test_inference_components_receive_requests(console: Page, stub: LocalServer) -> None:
+def test_inference_components_receive_requests(stub_page: Page, stub: LocalServer) -> None:
     role, variant = stub.address.role_arn, make_variant("", "main")
     del variant["ModelName"]
     create_endpoint(stub, "shared", ProductionVariants=[variant], ExecutionRoleArn=role)
-    open_endpoint(console, stub, "shared")
+    open_endpoint(stub_page, stub, "shared")
     stub.sagemaker.create_inference_component(
         InferenceComponentName="part",
         EndpointName="shared",
@@ -110,80 +112,80 @@ def test_inference_components_receive_requests(console: Page, stub: LocalServer)
         },
         RuntimeConfig={"CopyCount": 1},
     )
-    expect(console.get_by_role("table", name="Inference components")).to_contain_text("InService")
-    console.get_by_label("Body").fill("[1]")
-    console.get_by_role("button", name="Send").click()
-    expect(console.get_by_label("Response")).to_contain_text("variant main")
+    expect(stub_page.get_by_role("table", name="Inference components")).to_contain_text("InService")
+    stub_page.get_by_label("Body").fill("[1]")
+    stub_page.get_by_role("button", name="Send").click()
+    expect(stub_page.get_by_label("Response")).to_contain_text("variant main")
 
 
-def test_request_and_its_response_are_shown(console: Page, stub: LocalServer) -> None:
+def test_request_and_its_response_are_shown(stub_page: Page, stub: LocalServer) -> None:
     create_endpoint(stub, "echo")
-    open_endpoint(console, stub, "echo")
-    console.get_by_label("Body").fill('{"rows":[1]}')
-    console.get_by_label("Body").press("Tab")
-    console.keyboard.press("Enter")  # the button has the focus
-    response = console.get_by_label("Response")
+    open_endpoint(stub_page, stub, "echo")
+    stub_page.get_by_label("Body").fill('{"rows":[1]}')
+    stub_page.get_by_label("Body").press("Tab")
+    stub_page.keyboard.press("Enter")  # the button has the focus
+    response = stub_page.get_by_label("Response")
     expect(response).to_contain_text('"rows": [')
     expect(response).to_contain_text("application/json, 12 B")
-    console.get_by_label("Content type").select_option("text/csv")
-    console.get_by_label("Body").fill("1,2\n3,4")
-    console.get_by_role("button", name="Send").click()
+    stub_page.get_by_label("Content type").select_option("text/csv")
+    stub_page.get_by_label("Body").fill("1,2\n3,4")
+    stub_page.get_by_role("button", name="Send").click()
     expect(response.locator("pre")).to_have_text("1,2\r\n3,4")
-    assert find_violations(console) == []
+    assert find_accessibility_violations(stub_page) == []
 
 
-def test_stream_is_shown_while_it_arrives(console: Page, stub: LocalServer) -> None:
+def test_stream_is_shown_while_it_arrives(stub_page: Page, stub: LocalServer) -> None:
     create_endpoint(stub, "streams")
-    open_endpoint(console, stub, "streams")
-    console.get_by_label("Receive").select_option("as a stream")
-    console.get_by_label("Body").fill("parts")
-    console.get_by_role("button", name="Send").click()
-    response = console.get_by_label("Response")
+    open_endpoint(stub_page, stub, "streams")
+    stub_page.get_by_label("Receive").select_option("as a stream")
+    stub_page.get_by_label("Body").fill("parts")
+    stub_page.get_by_role("button", name="Send").click()
+    response = stub_page.get_by_label("Response")
     expect(response.locator("pre")).to_have_text("part 0\n")
     expect(response).to_contain_text("Receiving")
     expect(response.locator("pre")).to_have_text("part 0\npart 1\npart 2\npart 3\n")
     expect(response).to_contain_text("text/plain, 28 B")
     expect(response).to_contain_text("variant blue")
-    console.get_by_label("Body").fill("fail")
-    console.get_by_role("button", name="Send").click()
-    expect(console.get_by_role("alert", name="Error")).to_contain_text("ModelError")
+    stub_page.get_by_label("Body").fill("fail")
+    stub_page.get_by_role("button", name="Send").click()
+    expect(stub_page.get_by_role("alert", name="Error")).to_contain_text("ModelError")
 
 
-def test_result_of_an_asynchronous_request_appears(console: Page, stub: LocalServer) -> None:
+def test_result_of_an_asynchronous_request_appears(stub_page: Page, stub: LocalServer) -> None:
     output = {"OutputConfig": {"S3OutputPath": stub.uri("results"), "S3FailurePath": stub.uri("failures")}}
     create_endpoint(stub, "queued", AsyncInferenceConfig=output)
-    open_endpoint(console, stub, "queued")
-    expect(console.get_by_role("table", name="Variants")).to_contain_text("asynchronous")
+    open_endpoint(stub_page, stub, "queued")
+    expect(stub_page.get_by_role("table", name="Variants")).to_contain_text("asynchronous")
     for body, status in (('{"rows":[1]}', "Success"), ("fail", "Failed")):
-        console.get_by_label("Body").fill(body)
-        console.get_by_role("button", name="Send").click()
-        response = console.get_by_label("Response")
+        stub_page.get_by_label("Body").fill(body)
+        stub_page.get_by_role("button", name="Send").click()
+        response = stub_page.get_by_label("Response")
         expect(response).to_contain_text(status)
         expect(response.locator("pre")).to_contain_text("rows" if status == "Success" else "fail")
         expect(response.get_by_role("link")).to_have_count(2)
-    assert find_violations(console) == []
+    assert find_accessibility_violations(stub_page) == []
 
 
-def test_file_is_sent_and_its_response_can_be_stored(console: Page, stub: LocalServer, tmp_path: Path) -> None:
+def test_file_is_sent_and_its_response_can_be_stored(stub_page: Page, stub: LocalServer, tmp_path: Path) -> None:
     content = bytes(range(256)) * 8192  # the content exceeds the limit for other operations
     (tmp_path / "x.npy").write_bytes(content)
     create_endpoint(stub, "files")
-    open_endpoint(console, stub, "files")
-    console.get_by_label("Content type").select_option("application/x-npy")
-    console.get_by_label("File").set_input_files(tmp_path / "x.npy")
-    console.get_by_role("button", name="Send").click()
-    expect(console.get_by_label("Response")).to_contain_text("2.1 MB")
-    with console.expect_download() as download:
-        console.get_by_role("link", name="Download the response").click()
+    open_endpoint(stub_page, stub, "files")
+    stub_page.get_by_label("Content type").select_option("application/x-npy")
+    stub_page.get_by_label("File").set_input_files(tmp_path / "x.npy")
+    stub_page.get_by_role("button", name="Send").click()
+    expect(stub_page.get_by_label("Response")).to_contain_text("2.1 MB")
+    with stub_page.expect_download() as download:
+        stub_page.get_by_role("link", name="Download the response").click()
     assert download.value.path().read_bytes() == content
 
 
-def test_error_of_the_model_is_shown(console: Page, stub: LocalServer) -> None:
+def test_error_of_the_model_is_shown(stub_page: Page, stub: LocalServer) -> None:
     create_endpoint(stub, "broken")
-    open_endpoint(console, stub, "broken")
-    console.get_by_label("Body").fill("fail")
-    console.get_by_role("button", name="Send").click()
-    error = console.get_by_role("alert", name="Error")
+    open_endpoint(stub_page, stub, "broken")
+    stub_page.get_by_label("Body").fill("fail")
+    stub_page.get_by_role("button", name="Send").click()
+    error = stub_page.get_by_role("alert", name="Error")
     expect(error).to_contain_text("ModelError")
     expect(error).to_contain_text("Status 500. The container's message:")
-    assert find_violations(console) == []
+    assert find_accessibility_violations(stub_page) == []

@@ -109,12 +109,12 @@ def test_open_streams_occupy_no_threads(tmp_path: Path) -> None:
         sender = Sender(server.address)
         stack.callback(sender.close)
         console = open_session(server, sender)
-        tasks = Path(f"/proc/{server.address.pid}/task")
-        thread_count = len(list(tasks.iterdir()))
+        threads = Path(f"/proc/{server.address.pid}/task")
+        thread_count = len(list(threads.iterdir()))
         streams = [stack.enter_context(open_stream(console)) for _ in range(MAX_STREAMS)]
         for stream in streams:
             receive_until(stream, b": open\n\n")
-        assert len(list(tasks.iterdir())) < thread_count + MAX_STREAMS / 10
+        assert len(list(threads.iterdir())) < thread_count + MAX_STREAMS / 10
         server.sagemaker.create_model_package_group(ModelPackageGroupName="created-for-all")
         for stream in streams:
             receive_until(stream, b"created-for-all")

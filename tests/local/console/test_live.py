@@ -21,7 +21,7 @@ from tests.local.drills.proxy import run_proxy
 TAB_COUNT = 7
 """Number of tabs. It is larger than six, the number of connections that a browser opens to a server."""
 INTERVAL_MS = 1000
-"""A time that is longer than the interval of events."""
+"""Milliseconds. This time is longer than the interval between two events."""
 
 SET_HIDDEN = """isHidden => {
     Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
@@ -38,33 +38,34 @@ def shell(server: LocalServer, tmp_path: Path) -> Iterator[Shell]:
 
 
 @pytest.fixture
-def stub_page(console: Page) -> Iterator[Page]:
-    page = console.context.new_page()
+def own_stub_page(stub_page: Page) -> Iterator[Page]:
+    """Return a new page in the session of `stub_page`."""
+    page = stub_page.context.new_page()
     yield page
     page.close()
 
 
 @pytest.mark.parametrize("address", ["jobs", "endpoints/quiet", "logs/endpoint/quiet", "metrics/endpoint/quiet"])
-def test_page_requests_nothing_while_nothing_changes(stub_page: Page, stub: LocalServer, address: str) -> None:
+def test_page_requests_nothing_while_nothing_changes(own_stub_page: Page, stub: LocalServer, address: str) -> None:
     if stub.sagemaker.list_endpoints(NameContains="quiet")["Endpoints"] == []:
         create_endpoint(stub, "quiet")
         stub.client("sagemaker-runtime").invoke_endpoint(EndpointName="quiet", Body=b"1")
-    stub_page.clock.install()
-    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/{address}")
-    stub_page.get_by_text("quiet").or_(stub_page.get_by_role("log")).first.wait_for()
-    stub_page.wait_for_timeout(1500)  # in this time, the page requests the last changes
+    own_stub_page.clock.install()
+    own_stub_page.goto(f"{stub.address.url}/_microjobs/console/#/{address}")
+    own_stub_page.get_by_text("quiet").or_(own_stub_page.get_by_role("log")).first.wait_for()
+    own_stub_page.wait_for_timeout(1500)  # in this time, the page requests the last changes
     requests: list[str] = []
-    stub_page.on("request", lambda request: requests.append(request.url))
-    stub_page.clock.fast_forward("10:00")
-    stub_page.wait_for_timeout(300)
+    own_stub_page.on("request", lambda request: requests.append(request.url))
+    own_stub_page.clock.fast_forward("10:00")
+    own_stub_page.wait_for_timeout(300)
     assert requests == []
 
 
-def test_new_line_appears_in_many_tabs_of_a_browser(session_page: Page, shell: Shell, root: str) -> None:
+def test_new_line_appears_in_many_tabs_of_a_browser(session_page: Page, shell: Shell, console_url: str) -> None:
     shell.run("echo first")
     tabs = [session_page.context.new_page() for _ in range(TAB_COUNT)]
     for tab in tabs:
-        tab.goto(f"{root}#/logs/training-job/{shell.name}")
+        tab.goto(f"{console_url}#/logs/training-job/{shell.name}")
     for tab in tabs:
         expect(tab.get_by_role("log")).to_contain_text("first")
     shell.run("echo second")
@@ -93,10 +94,10 @@ def test_page_shows_the_lines_of_a_time_without_a_connection(
 
 
 def test_hidden_tab_requests_nothing_until_it_is_visible(
-    own_page: Page, server: LocalServer, shell: Shell, root: str
+    own_page: Page, server: LocalServer, shell: Shell, console_url: str
 ) -> None:
     shell.run("echo first")
-    own_page.goto(f"{root}#/logs/training-job/{shell.name}")
+    own_page.goto(f"{console_url}#/logs/training-job/{shell.name}")
     lines = own_page.locator(".log > div > div")
     expect(lines).to_have_text(["first"])
     own_page.wait_for_timeout(INTERVAL_MS)  # in this time, the last events of the first line arrive
@@ -111,33 +112,33 @@ def test_hidden_tab_requests_nothing_until_it_is_visible(
     expect(lines).to_have_text(["first", "second"])
 
 
-def test_page_loads_although_some_files_do_not_arrive(own_page: Page, root: str) -> None:
+def test_page_loads_although_some_files_do_not_arrive(own_page: Page, console_url: str) -> None:
     failures = iter(("main.js", "lib/ui.js"))
 
     def abort_first_requests(route: Route) -> None:
         route.abort("internetdisconnected") if next(failures, None) else route.fallback()
 
     own_page.route(re.compile(r"/(main|ui)\.js$"), abort_first_requests)
-    own_page.goto(root)
+    own_page.goto(console_url)
     expect(own_page.get_by_role("heading", name="Jobs, endpoints and executions")).to_be_visible()
 
 
-def test_request_that_gets_no_response_is_sent_again(stub_page: Page, stub: LocalServer) -> None:
+def test_request_that_gets_no_response_is_sent_again(own_stub_page: Page, stub: LocalServer) -> None:
     failures = iter(("internetdisconnected",) * 2)
 
     def fail_twice(route: Route) -> None:
         code = next(failures, None)
         route.abort(code) if code else route.fallback()
 
-    stub_page.route("**/sagemaker/ListTrainingJobs", fail_twice)
-    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/jobs?kind=training-job")
-    expect(stub_page.get_by_role("status").filter(has_text=re.compile("found|shown"))).to_be_visible()
-    expect(stub_page.get_by_role("alert")).to_have_count(0)
+    own_stub_page.route("**/sagemaker/ListTrainingJobs", fail_twice)
+    own_stub_page.goto(f"{stub.address.url}/_microjobs/console/#/jobs?kind=training-job")
+    expect(own_stub_page.get_by_role("status").filter(has_text=re.compile("found|shown"))).to_be_visible()
+    expect(own_stub_page.get_by_role("alert")).to_have_count(0)
 
 
-def test_new_lines_do_not_move_the_lines_that_are_read(page: Page, shell: Shell, root: str) -> None:
+def test_new_lines_do_not_move_the_lines_that_are_read(page: Page, shell: Shell, console_url: str) -> None:
     shell.run("seq 1 400")
-    page.goto(f"{root}#/logs/training-job/{shell.name}")
+    page.goto(f"{console_url}#/logs/training-job/{shell.name}")
     log = page.get_by_role("log")
     lines, end_button = log.locator("> div > div"), page.get_by_role("button", name="Show the end")
     expect(lines.last).to_have_text("400")

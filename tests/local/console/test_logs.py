@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.local.clients import LocalServer
-from tests.local.console.checks import find_violations
+from tests.local.console.checks import find_accessibility_violations
 
 LINE_COUNT = 50_000
 # The event of the scrolling reaches the page in the next frame, so this script waits for two frames.
@@ -28,10 +28,10 @@ def long_job(server: LocalServer) -> str:
     return name
 
 
-def test_lines_appear_while_the_job_runs(page: Page, server: LocalServer, root: str) -> None:
+def test_lines_appear_while_the_job_runs(page: Page, server: LocalServer, console_url: str) -> None:
     colored_text = r"\033[31mred\033[30mblack\033[0m\n"
     name = server.start_training(f"echo first; sleep 2; printf '{colored_text}'; sleep 100")
-    page.goto(f"{root}#/logs/training-job/{name}")
+    page.goto(f"{console_url}#/logs/training-job/{name}")
     log = page.get_by_role("log")
     expect(log).to_contain_text("first")
     red = log.locator(".fg-1")
@@ -40,9 +40,9 @@ def test_lines_appear_while_the_job_runs(page: Page, server: LocalServer, root: 
     server.sagemaker.stop_training_job(TrainingJobName=name)
 
 
-def test_each_host_has_its_log(page: Page, server: LocalServer, root: str) -> None:
+def test_each_host_has_its_log(page: Page, server: LocalServer, console_url: str) -> None:
     job = server.train("echo I am $(hostname) $RANDOM; cat $SM_RESOURCE_CONFIG 2>/dev/null; true", instances=2)
-    page.goto(f"{root}#/logs/training-job/{job['TrainingJobName']}")
+    page.goto(f"{console_url}#/logs/training-job/{job['TrainingJobName']}")
     host = page.get_by_label("Host")
     expect(host.locator("option")).to_have_count(2)
     host.select_option(index=1)
@@ -51,9 +51,9 @@ def test_each_host_has_its_log(page: Page, server: LocalServer, root: str) -> No
 
 
 def test_page_shows_the_end_of_a_long_log_and_keeps_a_limited_number_of_lines(
-    page: Page, long_job: str, root: str
+    page: Page, long_job: str, console_url: str
 ) -> None:
-    page.goto(f"{root}#/logs/training-job/{long_job}")
+    page.goto(f"{console_url}#/logs/training-job/{long_job}")
     log = page.get_by_role("log")
     lines = log.locator("> div > div")
     expect(lines.last).to_have_text(f"line {LINE_COUNT - 1} of the log")
@@ -67,14 +67,14 @@ def test_page_shows_the_end_of_a_long_log_and_keeps_a_limited_number_of_lines(
     expect(lines.last).to_be_in_viewport()
 
 
-def test_search_finds_lines_and_shows_their_place(page: Page, long_job: str, root: str) -> None:
-    page.goto(f"{root}#/logs/training-job/{long_job}")
+def test_search_finds_lines_and_shows_their_place(page: Page, long_job: str, console_url: str) -> None:
+    page.goto(f"{console_url}#/logs/training-job/{long_job}")
     page.get_by_label("Find lines with").fill("line 12345 of")
     page.keyboard.press("Enter")
     result_button = page.get_by_role("button", name="line 12345 of the log")
     expect(result_button).to_have_count(1)
     expect(page.get_by_role("status")).to_contain_text(["1 line contains “line 12345 of”."])
-    assert find_violations(page) == []
+    assert find_accessibility_violations(page) == []
     result_button.click()
     chosen_line = page.locator(".chosen")
     expect(chosen_line).to_have_text("line 12345 of the log")
@@ -85,8 +85,8 @@ def test_search_finds_lines_and_shows_their_place(page: Page, long_job: str, roo
     expect(blocks).to_have_count(3)
 
 
-def test_scrolling_during_a_load_loads_more_lines_afterwards(page: Page, long_job: str, root: str) -> None:
-    page.goto(f"{root}#/logs/training-job/{long_job}?find=line 12345 of")
+def test_scrolling_during_a_load_loads_more_lines_afterwards(page: Page, long_job: str, console_url: str) -> None:
+    page.goto(f"{console_url}#/logs/training-job/{long_job}?find=line 12345 of")
     page.get_by_role("button", name="line 12345 of the log").click()
     log = page.get_by_role("log")
     blocks = log.locator("> div")
@@ -102,8 +102,8 @@ def test_scrolling_during_a_load_loads_more_lines_afterwards(page: Page, long_jo
     expect(blocks).to_have_count(4)
 
 
-def test_log_is_downloaded(page: Page, long_job: str, root: str, tmp_path: Path) -> None:
-    page.goto(f"{root}#/logs/training-job/{long_job}")
+def test_log_is_downloaded(page: Page, long_job: str, console_url: str, tmp_path: Path) -> None:
+    page.goto(f"{console_url}#/logs/training-job/{long_job}")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     download.value.save_as(tmp_path / "log")
@@ -112,7 +112,7 @@ def test_log_is_downloaded(page: Page, long_job: str, root: str, tmp_path: Path)
     assert download.value.suggested_filename.endswith(".log")
 
 
-def test_markup_in_a_log_is_text(page: Page, server: LocalServer, root: str) -> None:
+def test_markup_in_a_log_is_text(page: Page, server: LocalServer, console_url: str) -> None:
     name = server.train("echo '<img src=x onerror=alert(1)><b>bold</b>'")["TrainingJobName"]
-    page.goto(f"{root}#/logs/training-job/{name}")
+    page.goto(f"{console_url}#/logs/training-job/{name}")
     expect(page.get_by_role("log")).to_contain_text("<b>bold</b>")

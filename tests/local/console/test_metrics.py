@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.local.clients import LocalServer
-from tests.local.console.checks import find_violations
+from tests.local.console.checks import find_accessibility_violations
 
 ALGORITHM = {"MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}, {"Name": "acc", "Regex": "acc=(\\S+)"}]}
 
@@ -26,10 +26,10 @@ def job(server: LocalServer) -> str:
     return str(server.train(script, algorithm=ALGORITHM)["TrainingJobName"])
 
 
-def test_curves_grow_while_the_job_runs(page: Page, server: LocalServer, root: str) -> None:
+def test_curves_grow_while_the_job_runs(page: Page, server: LocalServer, console_url: str) -> None:
     script = "for i in 4 3 2; do echo loss=$i acc=0.$i; sleep 1.1; done; sleep 3; echo loss=1; sleep 100"
     name = server.start_training(script, algorithm=ALGORITHM)
-    page.goto(f"{root}#/metrics/training-job/{name}")
+    page.goto(f"{console_url}#/metrics/training-job/{name}")
     loss = page.get_by_role("img", name="Curves of loss")
     expect(loss).to_have_attribute("aria-label", re.compile("from 2 to 4, last 2"))
     expect(loss).to_have_attribute("aria-label", re.compile("from 1 to 4, last 1"))
@@ -37,8 +37,8 @@ def test_curves_grow_while_the_job_runs(page: Page, server: LocalServer, root: s
     server.sagemaker.stop_training_job(TrainingJobName=name)
 
 
-def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, job: str, root: str) -> None:
-    page.goto(f"{root}#/metrics/training-job/{job}")
+def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, job: str, console_url: str) -> None:
+    page.goto(f"{console_url}#/metrics/training-job/{job}")
     canvas = page.locator(".chart canvas").first
     canvas.wait_for()
     page.wait_for_timeout(300)
@@ -50,11 +50,11 @@ def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, job: st
     canvas = page.locator(".chart canvas").first
     assert canvas.evaluate(COUNT_PIXELS) > 50
     assert canvas.screenshot() != linear_chart
-    assert find_violations(page) == []
+    assert find_accessibility_violations(page) == []
 
 
-def test_curves_are_smoothed_and_zoomed_with_keys(page: Page, job: str, root: str) -> None:
-    page.goto(f"{root}#/metrics/training-job/{job}")
+def test_curves_are_smoothed_and_zoomed_with_keys(page: Page, job: str, console_url: str) -> None:
+    page.goto(f"{console_url}#/metrics/training-job/{job}")
     chart = page.get_by_role("img", name="Curves of loss")
     chart.focus()
     page.wait_for_timeout(300)
@@ -72,7 +72,7 @@ def test_curves_are_smoothed_and_zoomed_with_keys(page: Page, job: str, root: st
     assert chart.screenshot() != first_picture
 
 
-def test_job_without_metrics_says_so(page: Page, server: LocalServer, root: str) -> None:
+def test_job_without_metrics_says_so(page: Page, server: LocalServer, console_url: str) -> None:
     name = server.train("true")["TrainingJobName"]
-    page.goto(f"{root}#/metrics/training-job/{name}")
+    page.goto(f"{console_url}#/metrics/training-job/{name}")
     expect(page.get_by_text("No metric has been recorded.")).to_be_visible()

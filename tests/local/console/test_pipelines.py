@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import Locator, Page, expect
 
 from tests.local.clients import LocalServer
-from tests.local.console.checks import find_violations
+from tests.local.console.checks import find_accessibility_violations
 from tests.local.resources.pipelines.steps import (
     create_pipeline,
     get,
@@ -37,17 +37,18 @@ def create_pipeline_with_branches(server: LocalServer) -> str:
     )
 
 
-LAYOUT = """async (nodes) => {
+LIST_NAMES_BY_LAYER = """async (nodes) => {
   const { makeLayers } = await import(new URL("pages/execution/layout.js", document.querySelector("script[src]").src));
   return makeLayers(nodes).map((layer) => layer.map((node) => node.name));
 }"""
+"""A function that returns the names of the steps in each layer of the graph."""
 
 
-def test_graph_of_a_damaged_definition_with_a_cycle_shows_all_steps(page: Page, root: str) -> None:
-    page.goto(root)
-    names = {"first": "last", "last": "first", "own": "own"}
-    nodes = [{"name": name, "dependencies": [{"name": dependency}]} for name, dependency in names.items()]
-    assert page.evaluate(LAYOUT, nodes) == [["last", "own"], ["first"]]
+def test_graph_of_a_damaged_definition_with_a_cycle_shows_all_steps(page: Page, console_url: str) -> None:
+    page.goto(console_url)
+    dependency_by_name = {"first": "last", "last": "first", "own": "own"}
+    nodes = [{"name": name, "dependencies": [{"name": dependency}]} for name, dependency in dependency_by_name.items()]
+    assert page.evaluate(LIST_NAMES_BY_LAYER, nodes) == [["last", "own"], ["first"]]
 
 
 def get_row(page: Page, step: str) -> Locator:
@@ -55,9 +56,9 @@ def get_row(page: Page, step: str) -> Locator:
     return page.get_by_role("table", name="Steps").get_by_role("row").filter(has=cell)
 
 
-def test_execution_is_started_with_parameters_and_followed(page: Page, server: LocalServer, root: str) -> None:
+def test_execution_is_started_with_parameters_and_followed(page: Page, server: LocalServer, console_url: str) -> None:
     pipeline = create_pipeline_with_branches(server)
-    page.goto(f"{root}#/pipelines")
+    page.goto(f"{console_url}#/pipelines")
     page.get_by_role("link", name=pipeline).click()
     page.get_by_label("Deploy").select_option("yes")
     page.get_by_role("button", name="Start").click()
@@ -69,15 +70,15 @@ def test_execution_is_started_with_parameters_and_followed(page: Page, server: L
     graph = page.get_by_label("Graph of the steps")
     expect(graph.get_by_role("link").filter(has_text="deploy")).to_contain_text("Succeeded")
     expect(graph.locator(".node").filter(has_text="fail")).to_contain_text("not started")
-    assert find_violations(page) == []
+    assert find_accessibility_violations(page) == []
 
 
-def test_cache_hits_and_failures_are_shown(page: Page, server: LocalServer, root: str) -> None:
+def test_cache_hits_and_failures_are_shown(page: Page, server: LocalServer, console_url: str) -> None:
     pipeline = create_pipeline_with_branches(server)
     for _ in range(2):
         arn = start(server, pipeline)
         assert wait_for_end(server, arn)["PipelineExecutionStatus"] == "Failed"
-    page.goto(f"{root}#/pipelines/{pipeline}/{arn.rpartition('/')[2]}")
+    page.goto(f"{console_url}#/pipelines/{pipeline}/{arn.rpartition('/')[2]}")
     expect(get_row(page, "prepare")).to_contain_text("cache hit: result of execution")
     expect(page.get_by_label("Graph of the steps").locator(".node").filter(has_text="prepare")).to_contain_text(
         "cache hit"
@@ -89,11 +90,10 @@ def test_cache_hits_and_failures_are_shown(page: Page, server: LocalServer, root
     expect(page.get_by_text("processing job")).to_be_visible()
 
 
-def test_execution_is_stopped_and_retried(page: Page, server: LocalServer, root: str) -> None:
-    script = "sleep 100"
-    pipeline = create_pipeline(server, make_processing_step(server, "wait", script))
+def test_execution_is_stopped_and_retried(page: Page, server: LocalServer, console_url: str) -> None:
+    pipeline = create_pipeline(server, make_processing_step(server, "wait", "sleep 100"))
     arn = start(server, pipeline)
-    page.goto(f"{root}#/pipelines/{pipeline}/{arn.rpartition('/')[2]}")
+    page.goto(f"{console_url}#/pipelines/{pipeline}/{arn.rpartition('/')[2]}")
     expect(get_row(page, "wait")).to_contain_text("Executing")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".actions .status")).to_have_text("Stopped")
@@ -103,7 +103,7 @@ def test_execution_is_stopped_and_retried(page: Page, server: LocalServer, root:
     expect(page.locator(".actions .status")).to_have_text("Stopped")
 
 
-def test_wide_and_deep_graph_is_drawn_without_overlaps(page: Page, server: LocalServer, root: str) -> None:
+def test_wide_and_deep_graph_is_drawn_without_overlaps(page: Page, server: LocalServer, console_url: str) -> None:
     names = [f"branch-{number}" for number in range(12)]
     fail = {"ErrorMessage": "-"}
     middle_steps = [make_step(name, "Fail", fail, "first") for name in names]
@@ -112,7 +112,7 @@ def test_wide_and_deep_graph_is_drawn_without_overlaps(page: Page, server: Local
     )
     arn = start(server, pipeline)
     wait_for_end(server, arn)
-    page.goto(f"{root}#/pipelines/{pipeline}/{arn.rpartition('/')[2]}")
+    page.goto(f"{console_url}#/pipelines/{pipeline}/{arn.rpartition('/')[2]}")
     nodes = page.get_by_label("Graph of the steps").locator(".node rect")
     expect(nodes).to_have_count(14)
     boxes = [node.bounding_box() for node in nodes.all()]

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.local.clients import LocalServer, make_unique_name
-from tests.local.console.checks import find_violations
+from tests.local.console.checks import find_accessibility_violations
 from tests.local.resources.examples.model_registry import make_package_request
 
 
@@ -43,49 +43,49 @@ def open_group(page: Page, server: LocalServer, group: str) -> None:
     expect(page.get_by_role("heading", name="Version 2")).to_be_visible()
 
 
-def test_version_is_approved_and_rejected(console: Page, stub: LocalServer, group: str) -> None:
-    open_group(console, stub, group)
-    console.get_by_role("button", name="Approve").click()
-    row = console.get_by_role("table", name="Versions").get_by_role("row").filter(has_text="Version 2")
+def test_version_is_approved_and_rejected(stub_page: Page, stub: LocalServer, group: str) -> None:
+    open_group(stub_page, stub, group)
+    stub_page.get_by_role("button", name="Approve").click()
+    row = stub_page.get_by_role("table", name="Versions").get_by_role("row").filter(has_text="Version 2")
     expect(row).to_contain_text("Approved")
-    assert find_violations(console) == []
-    console.get_by_role("button", name="Reject").click()
+    assert find_accessibility_violations(stub_page) == []
+    stub_page.get_by_role("button", name="Reject").click()
     expect(row).to_contain_text("Rejected")
-    expect(console.get_by_role("button", name="Deploy")).to_have_count(0)
+    expect(stub_page.get_by_role("button", name="Deploy")).to_have_count(0)
     response = stub.sagemaker.list_model_packages(ModelPackageGroupName=group, ModelApprovalStatus="Rejected")
     assert [package["ModelPackageVersion"] for package in response["ModelPackageSummaryList"]] == [2]
 
 
-def test_metrics_of_versions_are_shown_and_compared(console: Page, stub: LocalServer, group: str) -> None:
-    open_group(console, stub, group)
-    table = console.get_by_role("table", name="Versions")
+def test_metrics_of_versions_are_shown_and_compared(stub_page: Page, stub: LocalServer, group: str) -> None:
+    open_group(stub_page, stub, group)
+    table = stub_page.get_by_role("table", name="Versions")
     header = table.get_by_role("columnheader").all_inner_texts()
     assert header[3:5] == ["regression_metrics.mse", "regression_metrics.mse.standard_deviation"]
     for number in (1, 2):
         row = table.get_by_role("row").filter(has_text=f"Version {number}")
         expect(row.get_by_role("cell").nth(3)).to_have_text(f"{number}.5")
-    metrics = console.get_by_role("table", name="Metrics").get_by_role("row")
+    metrics = stub_page.get_by_role("table", name="Metrics").get_by_role("row")
     expect(metrics.filter(has_text="Bias.Report")).to_contain_text("The file is not JSON.")
     expect(metrics.filter(has_text="DriftCheckBaselines.ModelQuality.Statistics")).to_contain_text("does not exist")
     expect(metrics.filter(has_text="regression_metrics.mse")).to_have_count(2)
 
 
-def test_another_version_is_chosen_by_its_link(console: Page, stub: LocalServer, group: str) -> None:
-    open_group(console, stub, group)
-    console.get_by_role("link", name="Version 1").click()
-    expect(console.get_by_role("region", name="Version 1").locator("dl").last).to_contain_text("1.5")
+def test_another_version_is_chosen_by_its_link(stub_page: Page, stub: LocalServer, group: str) -> None:
+    open_group(stub_page, stub, group)
+    stub_page.get_by_role("link", name="Version 1").click()
+    expect(stub_page.get_by_role("region", name="Version 1").locator("dl").last).to_contain_text("1.5")
 
 
-def test_approved_version_is_deployed(console: Page, stub: LocalServer, group: str) -> None:
-    open_group(console, stub, group)
-    console.get_by_role("button", name="Approve").click()
-    console.get_by_label("Name of the endpoint").fill(group)
-    console.get_by_role("button", name="Deploy").click()
-    expect(console.locator(".actions .status")).to_have_text("InService")
-    expect(console.get_by_role("heading", name=group)).to_be_visible()
+def test_approved_version_is_deployed(stub_page: Page, stub: LocalServer, group: str) -> None:
+    open_group(stub_page, stub, group)
+    stub_page.get_by_role("button", name="Approve").click()
+    stub_page.get_by_label("Name of the endpoint").fill(group)
+    stub_page.get_by_role("button", name="Deploy").click()
+    expect(stub_page.locator(".actions .status")).to_have_text("InService")
+    expect(stub_page.get_by_role("heading", name=group)).to_be_visible()
 
 
-def test_approved_version_updates_a_variant_of_an_endpoint(console: Page, stub: LocalServer, group: str) -> None:
+def test_approved_version_updates_a_variant_of_an_endpoint(stub_page: Page, stub: LocalServer, group: str) -> None:
     endpoint = {"EndpointName": group, "EndpointConfigName": group}
     stub.sagemaker.create_model(
         ModelName=group, PrimaryContainer={"Image": "serve"}, ExecutionRoleArn=stub.address.role_arn
@@ -104,16 +104,16 @@ def test_approved_version_updates_a_variant_of_an_endpoint(console: Page, stub: 
         EndpointConfigName=group, ProductionVariants=variants, DataCaptureConfig=capture
     )
     stub.sagemaker.create_endpoint(**endpoint)
-    open_group(console, stub, group)
-    console.get_by_role("button", name="Approve").click()
-    console.get_by_label("Deploy to").select_option(group)
-    console.get_by_label("Variant").select_option("green")
-    console.get_by_label("Instances").fill("2")
-    console.get_by_role("button", name="Update the endpoint").click()
-    expect(console.get_by_role("heading", name=group)).to_be_visible()
-    rows = console.get_by_role("table", name="Variants").get_by_role("row")
+    open_group(stub_page, stub, group)
+    stub_page.get_by_role("button", name="Approve").click()
+    stub_page.get_by_label("Deploy to").select_option(group)
+    stub_page.get_by_label("Variant").select_option("green")
+    stub_page.get_by_label("Instances").fill("2")
+    stub_page.get_by_role("button", name="Update the endpoint").click()
+    expect(stub_page.get_by_role("heading", name=group)).to_be_visible()
+    rows = stub_page.get_by_role("table", name="Variants").get_by_role("row")
     expect(rows.filter(has_text="green").get_by_role("link")).to_have_text(re.compile(f"{group}-"))
-    expect(console.locator(".actions .status")).to_have_text("InService")
+    expect(stub_page.locator(".actions .status")).to_have_text("InService")
     name = stub.sagemaker.describe_endpoint(EndpointName=group)["EndpointConfigName"]
     config = stub.sagemaker.describe_endpoint_config(EndpointConfigName=name)
     models = {
@@ -125,12 +125,12 @@ def test_approved_version_updates_a_variant_of_an_endpoint(console: Page, stub: 
     assert config["EndpointConfigName"] != group
 
 
-def test_failed_deployment_leaves_nothing_behind(console: Page, stub: LocalServer, group: str) -> None:
-    open_group(console, stub, group)
-    console.get_by_role("button", name="Approve").click()
-    console.get_by_label("Name of the endpoint").fill(group)
-    console.get_by_label("Instance type").fill("ml.nonsense")
-    console.get_by_role("button", name="Deploy").click()
-    expect(console.get_by_role("alert")).to_contain_text("ml.nonsense")
+def test_failed_deployment_leaves_nothing_behind(stub_page: Page, stub: LocalServer, group: str) -> None:
+    open_group(stub_page, stub, group)
+    stub_page.get_by_role("button", name="Approve").click()
+    stub_page.get_by_label("Name of the endpoint").fill(group)
+    stub_page.get_by_label("Instance type").fill("ml.nonsense")
+    stub_page.get_by_role("button", name="Deploy").click()
+    expect(stub_page.get_by_role("alert")).to_contain_text("ml.nonsense")
     assert stub.sagemaker.list_models(NameContains=group)["Models"] == []
     assert stub.sagemaker.list_endpoint_configs(NameContains=group)["EndpointConfigs"] == []

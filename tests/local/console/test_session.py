@@ -16,7 +16,7 @@ def test_address_opens_a_session_once(browser: Browser, server: LocalServer) -> 
         context = browser.new_context()
         page = context.new_page()
         page.goto(address)
-        page.locator("main").filter(has_text=_compile_pattern(expected_text)).wait_for()
+        page.locator("main").filter(has_text=re.compile(expected_text)).wait_for()
         assert "token" not in page.url
         context.close()
 
@@ -38,12 +38,8 @@ def test_address_opens_a_session_although_the_response_is_lost(browser: Browser,
     context.close()
 
 
-def _compile_pattern(text: str) -> "re.Pattern[str]":
-    return re.compile(text)
-
-
-def test_session_survives_a_reload_and_is_shared_by_tabs(page: Page, root: str) -> None:
-    page.goto(root)
+def test_session_survives_a_reload_and_is_shared_by_tabs(page: Page, console_url: str) -> None:
+    page.goto(console_url)
     page.reload()
     expect(page.get_by_role("heading")).to_have_text("Jobs, endpoints and executions")
 
@@ -56,16 +52,16 @@ def test_script_cannot_read_the_cookie(session_page: Page) -> None:
     assert session_page.evaluate("document.cookie") == ""
 
 
-def test_another_browser_has_no_session(browser: Browser, root: str) -> None:
+def test_another_browser_has_no_session(browser: Browser, console_url: str) -> None:
     context = browser.new_context()
     page = context.new_page()
-    page.goto(root)
+    page.goto(console_url)
     expect(page.locator("main")).to_contain_text(NO_SESSION)
     context.close()
 
 
-def test_inline_code_does_not_run(own_page: Page, root: str) -> None:
-    own_page.goto(root)
+def test_inline_code_does_not_run(own_page: Page, console_url: str) -> None:
+    own_page.goto(console_url)
     script = """() => {
         const element = document.createElement("a");
         try { element.innerHTML = "<img src=x onerror='window.ran = true'>"; } catch (error) { return error.name; }

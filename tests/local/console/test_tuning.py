@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import make_image_name
 from tests.local.clients import FINAL_STATUSES, LocalServer, wait_until
-from tests.local.console.checks import find_violations
+from tests.local.console.checks import find_accessibility_violations
 
 TRIAL_COUNT = 101
 """Number of trials. It is larger than a page of a List response."""
@@ -61,46 +61,46 @@ def tuning(stub: LocalServer) -> dict[str, Any]:
 
 
 def test_trials_the_best_one_and_the_importance_of_parameters_are_shown(
-    console: Page, stub: LocalServer, tuning: dict[str, Any]
+    stub_page: Page, stub: LocalServer, tuning: dict[str, Any]
 ) -> None:
     best_trial = tuning["BestTrainingJob"]
-    console.goto(f"{stub.address.url}/_microjobs/console/#/tuning")
-    console.get_by_role("link", name="tune", exact=True).click()
-    trials = console.get_by_role("table", name="Trials")
+    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/tuning")
+    stub_page.get_by_role("link", name="tune", exact=True).click()
+    trials = stub_page.get_by_role("table", name="Trials")
     expect(trials.get_by_role("row")).to_have_count(TRIAL_COUNT + 1)
     expect(trials.locator("tbody tr").first).to_contain_text(best_trial["TrainingJobName"])
-    expect(console.get_by_text("Best trial")).to_contain_text(best_trial["TrainingJobName"])
-    expect(console.get_by_role("img", name="Curves of loss by trial")).to_have_attribute(
+    expect(stub_page.get_by_text("Best trial")).to_contain_text(best_trial["TrainingJobName"])
+    expect(stub_page.get_by_role("img", name="Curves of loss by trial")).to_have_attribute(
         "aria-label", re.compile("best so far: from 0.1")
     )
-    rows = console.get_by_role("table", name="Importance").locator("tbody tr")
+    rows = stub_page.get_by_role("table", name="Importance").locator("tbody tr")
     expect(rows.first).to_contain_text(re.compile("rate\\s*1.00"))
     shares = [float(text) for text in rows.locator("td.number").all_inner_texts()]
     assert len(shares) == 3
     assert max(shares[1:]) < 0.4
 
 
-def test_all_trials_are_compared(console: Page, stub: LocalServer, tuning: dict[str, Any]) -> None:
-    console.goto(f"{stub.address.url}/_microjobs/console/#/tuning/{tuning['HyperParameterTuningJobName']}")
-    console.get_by_role("link", name="Compare", exact=True).last.click()
-    table = console.get_by_role("table", name="Hyperparameters and final metrics")
+def test_all_trials_are_compared(stub_page: Page, stub: LocalServer, tuning: dict[str, Any]) -> None:
+    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/tuning/{tuning['HyperParameterTuningJobName']}")
+    stub_page.get_by_role("link", name="Compare", exact=True).last.click()
+    table = stub_page.get_by_role("table", name="Hyperparameters and final metrics")
     expect(table.get_by_role("row")).to_have_count(TRIAL_COUNT + 1)
-    expect(console.locator(".parallel .line")).to_have_count(TRIAL_COUNT)
-    expect(console.locator(".parallel .title")).to_contain_text(["kind", "rate", "units", "loss"])
-    expect(console.locator(".chart").filter(has_text="loss")).to_contain_text(f"{TRIAL_COUNT} curves")
+    expect(stub_page.locator(".parallel .line")).to_have_count(TRIAL_COUNT)
+    expect(stub_page.locator(".parallel .title")).to_contain_text(["kind", "rate", "units", "loss"])
+    expect(stub_page.locator(".chart").filter(has_text="loss")).to_contain_text(f"{TRIAL_COUNT} curves")
     links = table.get_by_role("link")
     links.first.focus()
-    console.keyboard.press("ArrowDown")
-    expect(console.get_by_label("Highlighted run")).to_have_value(links.nth(1).inner_text())
-    expect(console.locator(".chart").filter(has_text="loss")).to_contain_text(links.nth(1).inner_text())
+    stub_page.keyboard.press("ArrowDown")
+    expect(stub_page.get_by_label("Highlighted run")).to_have_value(links.nth(1).inner_text())
+    expect(stub_page.locator(".chart").filter(has_text="loss")).to_contain_text(links.nth(1).inner_text())
 
 
-def test_nearest_of_many_curves_has_a_label(console: Page, stub: LocalServer, tuning: dict[str, Any]) -> None:
+def test_nearest_of_many_curves_has_a_label(stub_page: Page, stub: LocalServer, tuning: dict[str, Any]) -> None:
     list_trials = stub.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job
     trials = list_trials(HyperParameterTuningJobName=tuning["HyperParameterTuningJobName"], MaxResults=20)
     names = ",".join(trial["TrainingJobName"] for trial in trials["TrainingJobSummaries"])
-    console.goto(f"{stub.address.url}/_microjobs/console/#/compare?jobs={names}&axis=step")
-    chart = console.locator(".chart").filter(has_text="loss")
+    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/compare?jobs={names}&axis=step")
+    chart = stub_page.locator(".chart").filter(has_text="loss")
     expect(chart).to_contain_text("20 curves")
     last_values = chart.locator(".legend b")
     expect(last_values).to_have_count(0)
@@ -108,10 +108,10 @@ def test_nearest_of_many_curves_has_a_label(console: Page, stub: LocalServer, tu
     expect(last_values).to_have_count(1)
 
 
-def test_new_trials_appear_without_a_reload(console: Page, stub: LocalServer) -> None:
-    console.goto(f"{stub.address.url}/_microjobs/console/#/tuning")
+def test_new_trials_appear_without_a_reload(stub_page: Page, stub: LocalServer) -> None:
+    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/tuning")
     start_tuning(stub, "live", 5)
-    console.get_by_role("link", name="live", exact=True).click()
-    expect(console.locator(".actions .status")).to_have_text("Completed")
-    expect(console.get_by_role("table", name="Trials").locator("tbody tr")).to_have_count(5)
-    assert find_violations(console) == []
+    stub_page.get_by_role("link", name="live", exact=True).click()
+    expect(stub_page.locator(".actions .status")).to_have_text("Completed")
+    expect(stub_page.get_by_role("table", name="Trials").locator("tbody tr")).to_have_count(5)
+    assert find_accessibility_violations(stub_page) == []
