@@ -1,4 +1,7 @@
-"""Logs a run with MLflow's own client: `client.py EXPERIMENT FILE`. Prints the run and the artifact, as JSON."""
+"""Logs a run with MLflow's own client: `client.py EXPERIMENT FILE`.
+
+Prints the id of the run, its last loss, and the text of the artifact, as JSON.
+"""
 
 import json
 import sys

@@ -17,10 +17,10 @@ from microjobs_orchestrator.local.resources.mlflow.registration import PATH as P
 from microjobs_orchestrator.local.resources.mlflow.registration import make_group_name
 from tests.local.mlflow.conftest import CREDENTIALS, TOKEN, Mlflow
 
-SERVER = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-tracking-server/one"
-APP = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-app/app"
-SERVER_HEADER = {"x-mlflow-sm-tracking-server-arn": SERVER}
-APP_HEADER = {"x-sm-mlflow-app-arn": APP}
+SERVER_ARN = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-tracking-server/one"
+APP_ARN = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-app/app"
+SERVER_HEADER = {"x-mlflow-sm-tracking-server-arn": SERVER_ARN}
+APP_HEADER = {"x-sm-mlflow-app-arn": APP_ARN}
 PATH = "/api/2.0/mlflow/runs/get?run_id=a%20b"
 SERVER_PATH = "/_microjobs/mlflow/mlflow-tracking-server/one"
 TOKEN_HEADER = {"Authorization": f"Bearer {TOKEN}"}
@@ -113,7 +113,7 @@ def test_wrong_signature_is_refused(port: int) -> None:
 
 
 def test_signature_for_one_server_does_not_reach_another(port: int) -> None:
-    response = send(port, headers={**sign(port, SERVER_HEADER), "x-mlflow-sm-tracking-server-arn": APP})
+    response = send(port, headers={**sign(port, SERVER_HEADER), "x-mlflow-sm-tracking-server-arn": APP_ARN})
     assert "does not match" in response.text
 
 
@@ -135,7 +135,7 @@ def test_stopped_and_absent_servers_are_reported(port: int, mlflow: Mlflow) -> N
     mlflow.wait_for_final_status()
     response = send(port, headers=sign(port, SERVER_HEADER))
     assert (response.status, "its status is Stopped" in response.text) == (503, True)
-    response = send(port, headers=sign(port, {"x-sm-mlflow-app-arn": APP + "x"}))
+    response = send(port, headers=sign(port, {"x-sm-mlflow-app-arn": APP_ARN + "x"}))
     assert (response.status, "Could not find the MLflow server" in response.text) == (404, True)
 
 

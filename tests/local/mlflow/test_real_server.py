@@ -100,8 +100,8 @@ def send(local: LocalServer, method: str, path: str, body: Any = None) -> reques
     headers = {"x-mlflow-sm-tracking-server-arn": ARN, "Content-Type": "application/json"}
     url = f"{local.address.url}{path}"
     request = AWSRequest(method, url, headers, content)
-    keys = Credentials(local.address.access_key_id, local.address.secret_access_key)
-    SigV4Auth(keys, "sagemaker-mlflow", local.address.region).add_auth(request)
+    credentials = Credentials(local.address.access_key_id, local.address.secret_access_key)
+    SigV4Auth(credentials, "sagemaker-mlflow", local.address.region).add_auth(request)
     return requests.request(method, url, headers=dict(request.headers), data=content, timeout=60)
 
 

@@ -38,11 +38,11 @@ def make_request(service: str, operation: str, members: Mapping[str, Any]) -> Re
     return Request({**environ, "REQUEST_URI": target, REQUEST_ID: "an-id"})
 
 
-def parse_response(service: str, operation: str, application: HttpResponse) -> dict[str, Any]:
+def parse_response(service: str, operation: str, formatted_response: HttpResponse) -> dict[str, Any]:
     """Return the result that botocore's clients read."""
     model = load_operation_model(service, operation)
     parser = create_parser(model.service_model.metadata["protocol"])
-    response = Client(application).get("/")
+    response = Client(formatted_response).get("/")
     content = {
         "status_code": response.status_code,
         "headers": HeadersDict(response.headers),

@@ -77,17 +77,17 @@ def test_event_without_a_payload_member_is_a_document(protocol: str) -> None:
 
 
 def test_event_is_sent_before_the_next_one_is_produced() -> None:
-    consumed_numbers: list[int] = []
+    produced_numbers: list[int] = []
 
     def produce() -> Iterator[Event]:
         for number in range(3):
-            consumed_numbers.append(number)
+            produced_numbers.append(number)
             yield "PayloadPart", {"Bytes": b"x"}
 
     operation = load_operation_model("sagemaker-runtime", "InvokeEndpointWithResponseStream")
     events = read(operation, produce())
     next(events)
-    assert consumed_numbers == [0]
+    assert produced_numbers == [0]
 
 
 def fail_after_one_event(error: ServiceError) -> Iterator[Event]:

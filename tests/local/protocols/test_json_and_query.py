@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.protocols.http import REQUEST_ID
 from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.protocols.results import OperationResult, ResultError
 
-LIST = load_operation_model("sagemaker", "ListModels")
+LIST_MODELS = load_operation_model("sagemaker", "ListModels")
 
 
 def make_request(body: bytes) -> Request:
@@ -30,27 +30,29 @@ def get_error_code(operation: Any, body: bytes) -> str:
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b"\xff", b'{"a": NaN}', b"[" * 100_000, b"1"])
 def test_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
-    assert get_error_code(LIST, body) == "SerializationException"
+    assert get_error_code(LIST_MODELS, body) == "SerializationException"
 
 
 def test_null_members_are_dropped() -> None:
-    assert aws_json.parse(LIST, make_request(b'{"NameContains": null, "MaxResults": 1}')) == {"MaxResults": 1}
+    assert aws_json.parse(LIST_MODELS, make_request(b'{"NameContains": null, "MaxResults": 1}')) == {"MaxResults": 1}
 
 
 def test_empty_body_has_no_members() -> None:
-    assert aws_json.parse(LIST, make_request(b"")) == {}
+    assert aws_json.parse(LIST_MODELS, make_request(b"")) == {}
 
 
 def test_result_drops_none_at_each_level() -> None:
     summary = {"ModelName": "m", "ModelArn": None, "CreationTime": 1.5}
-    result = aws_json.format_result(LIST, OperationResult({"Models": [summary], "NextToken": None}), make_request(b""))
+    result = aws_json.format_result(
+        LIST_MODELS, OperationResult({"Models": [summary], "NextToken": None}), make_request(b"")
+    )
     assert json.loads(result.data) == {"Models": [{"ModelName": "m", "CreationTime": 1.5}]}
 
 
 @pytest.mark.parametrize("result", [{"Model": []}, {"Models": [{"Name": "m"}]}])
 def test_result_with_an_unknown_member_raises(result: dict[str, Any]) -> None:
     with pytest.raises(ResultError, match=r"has no (Model|Name)$"):
-        aws_json.format_result(LIST, OperationResult(result), make_request(b""))
+        aws_json.format_result(LIST_MODELS, OperationResult(result), make_request(b""))
 
 
 def test_query_form_becomes_typed_members() -> None:
@@ -93,7 +95,7 @@ def test_query_error_escapes_its_message() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_result_drops_numbers_that_json_lacks(value: float) -> None:
+def test_result_drops_items_with_numbers_that_json_lacks(value: float) -> None:
     operation = load_operation_model("sagemaker", "DescribeTrainingJob")
     metrics = [{"MetricName": "loss", "Value": value}, {"MetricName": "accuracy", "Value": 0.5}]
     response = aws_json.format_result(
@@ -104,7 +106,7 @@ def test_result_drops_numbers_that_json_lacks(value: float) -> None:
 
 @pytest.mark.parametrize("body", [rb'{"a": "\ud800"}', b'{"a":' * 101 + b"1" + b"}" * 101])
 def test_lone_surrogates_and_deep_nesting_are_refused(body: bytes) -> None:
-    assert get_error_code(LIST, body) == "SerializationException"
+    assert get_error_code(LIST_MODELS, body) == "SerializationException"
 
 
 @pytest.mark.parametrize(

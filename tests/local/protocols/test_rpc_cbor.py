@@ -1,4 +1,4 @@
-"""Requests in CBOR that no client sends."""
+"""Requests in CBOR. Most of them are malformed, and no client sends them."""
 
 import pytest
 from werkzeug import Request
@@ -8,7 +8,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import rpc_cbor
 from microjobs_orchestrator.local.protocols.models import load_operation_model
 
-LIST = load_operation_model("cloudwatch", "ListMetrics")
+LIST_METRICS = load_operation_model("cloudwatch", "ListMetrics")
 
 
 def make_request(body: bytes) -> Request:
@@ -40,14 +40,14 @@ def make_request(body: bytes) -> Request:
 )
 def test_body_that_is_no_valid_map_is_refused(body: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
-        rpc_cbor.parse(LIST, make_request(body))
+        rpc_cbor.parse(LIST_METRICS, make_request(body))
     assert caught.value.code == "SerializationException"
     assert len(caught.value.message) < 300
 
 
 def test_null_members_are_dropped_and_bytes_become_base64() -> None:
-    assert rpc_cbor.parse(LIST, make_request(b"\xa2\x61a\xf6\x61b\x42\0\xff")) == {"b": "AP8="}
+    assert rpc_cbor.parse(LIST_METRICS, make_request(b"\xa2\x61a\xf6\x61b\x42\0\xff")) == {"b": "AP8="}
 
 
 def test_empty_body_has_no_members() -> None:
-    assert rpc_cbor.parse(LIST, make_request(b"")) == {}
+    assert rpc_cbor.parse(LIST_METRICS, make_request(b"")) == {}

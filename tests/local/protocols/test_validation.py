@@ -10,20 +10,20 @@ from microjobs_orchestrator.local.protocols import validation
 from microjobs_orchestrator.local.protocols.models import load_operation_model, load_service_model
 from microjobs_orchestrator.local.protocols.validation import compile_pattern, validate
 
-MODEL = load_operation_model("sagemaker", "CreateModel")
-TRAINING = load_operation_model("sagemaker", "CreateTrainingJob")
-LIST = load_operation_model("sagemaker", "ListModels")
+CREATE_MODEL = load_operation_model("sagemaker", "CreateModel")
+CREATE_TRAINING_JOB = load_operation_model("sagemaker", "CreateTrainingJob")
+LIST_MODELS = load_operation_model("sagemaker", "ListModels")
 
 
-def get_error(operation: Any, **params: Any) -> str:
+def get_error(operation: Any, **members: Any) -> str:
     with pytest.raises(ValidationError) as caught:
-        validate(operation, params)
+        validate(operation, members)
     return caught.value.message
 
 
-def get_serialization_error(operation: Any, **params: Any) -> str:
+def get_serialization_error(operation: Any, **members: Any) -> str:
     with pytest.raises(ServiceError) as caught:
-        validate(operation, params)
+        validate(operation, members)
     assert caught.value.code == "SerializationException"
     return caught.value.message
 
@@ -33,17 +33,17 @@ def format_error(violation: str) -> str:
 
 
 def test_valid_request_is_accepted() -> None:
-    validate(MODEL, {"ModelName": "m", "Tags": [{"Key": "größe", "Value": ""}], "EnableNetworkIsolation": False})
+    validate(CREATE_MODEL, {"ModelName": "m", "Tags": [{"Key": "größe", "Value": ""}], "EnableNetworkIsolation": False})
 
 
 def test_missing_member_must_not_be_null() -> None:
-    assert get_error(MODEL) == format_error(
+    assert get_error(CREATE_MODEL) == format_error(
         "Value null at 'modelName' failed to satisfy constraint: Member must not be null"
     )
 
 
 def test_pattern_covers_the_whole_value() -> None:
-    message = get_error(MODEL, ModelName="a_b")
+    message = get_error(CREATE_MODEL, ModelName="a_b")
     assert message == format_error(
         "Value 'a_b' at 'modelName' failed to satisfy constraint: "
         "Member must satisfy regular expression pattern: [a-zA-Z0-9]([\\-a-zA-Z0-9]*[a-zA-Z0-9])?"
@@ -51,13 +51,13 @@ def test_pattern_covers_the_whole_value() -> None:
 
 
 def test_value_above_maximum_length_gives_one_error() -> None:
-    message = get_error(MODEL, ModelName="_" * 64)
+    message = get_error(CREATE_MODEL, ModelName="_" * 64)
     assert message.endswith("failed to satisfy constraint: Member must have length less than or equal to 63")
     assert message.startswith("1 ")
 
 
 def test_error_lists_values_of_the_enumeration() -> None:
-    message = get_error(LIST, SortOrder="Up")
+    message = get_error(LIST_MODELS, SortOrder="Up")
     assert message.endswith(
         "Value 'Up' at 'sortOrder' failed to satisfy constraint: "
         "Member must satisfy enum value set: [Ascending, Descending]"
@@ -66,33 +66,33 @@ def test_error_lists_values_of_the_enumeration() -> None:
 
 @pytest.mark.parametrize(("number", "bound"), [(0, "greater than or equal to 1"), (101, "less than or equal to 100")])
 def test_numbers_have_limits(number: int, bound: str) -> None:
-    message = get_error(LIST, MaxResults=number)
+    message = get_error(LIST_MODELS, MaxResults=number)
     assert message == format_error(
         f"Value '{number}' at 'maxResults' failed to satisfy constraint: Member must have value {bound}"
     )
 
 
 def test_path_of_an_item_counts_from_one() -> None:
-    message = get_error(MODEL, ModelName="m", Tags=[{"Key": "a", "Value": "b"}, {"Key": "a"}])
+    message = get_error(CREATE_MODEL, ModelName="m", Tags=[{"Key": "a", "Value": "b"}, {"Key": "a"}])
     assert message == format_error(
         "Value null at 'tags.2.member.value' failed to satisfy constraint: Member must not be null"
     )
 
 
 def test_keys_and_values_of_maps_are_checked() -> None:
-    message = get_error(MODEL, ModelName="m", PrimaryContainer={"Environment": {"1x": "y", "OK": "z" * 1025}})
+    message = get_error(CREATE_MODEL, ModelName="m", PrimaryContainer={"Environment": {"1x": "y", "OK": "z" * 1025}})
     assert "Value '1x' at 'primaryContainer.environment' failed" in message
     assert "at 'primaryContainer.environment.OK' failed to satisfy constraint: Member must have length less" in message
 
 
 def test_all_errors_are_counted_and_listed() -> None:
-    message = get_error(MODEL, ModelName="_", ExecutionRoleArn="x")
+    message = get_error(CREATE_MODEL, ModelName="_", ExecutionRoleArn="x")
     assert message.startswith("2 validation errors detected: Value '_' at 'modelName' failed")
     assert "; Value 'x' at 'executionRoleArn' failed" in message
 
 
 def test_unknown_member_error_names_the_nearest_member() -> None:
-    message = get_error(MODEL, ModelName="m", PrimaryContainer={"ModelDataURL": "s3://b/k"})
+    message = get_error(CREATE_MODEL, ModelName="m", PrimaryContainer={"ModelDataURL": "s3://b/k"})
     assert message == format_error(
         "Value 's3://b/k' at 'primaryContainer.modelDataURL' failed to satisfy constraint: "
         "Member ModelDataURL is unknown (did you mean ModelDataUrl?)"
@@ -100,7 +100,7 @@ def test_unknown_member_error_names_the_nearest_member() -> None:
 
 
 def test_error_shortens_long_values() -> None:
-    assert len(get_error(MODEL, ModelName="x" * 10_000)) < 500
+    assert len(get_error(CREATE_MODEL, ModelName="x" * 10_000)) < 500
 
 
 def test_union_has_exactly_one_member() -> None:
@@ -110,7 +110,7 @@ def test_union_has_exactly_one_member() -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
+    ("members", "message"),
     [
         (
             {"HyperParameters": {"epochs": 3}},
@@ -128,13 +128,13 @@ def test_union_has_exactly_one_member() -> None:
         ({"Tags": [None]}, "NULL_VALUE can not be converted to a structure at 'tags.1.member'"),
     ],
 )
-def test_wrong_type_raises_serialization_error(params: dict[str, Any], message: str) -> None:
+def test_wrong_type_raises_serialization_error(members: dict[str, Any], message: str) -> None:
     required = {
         "TrainingJobName": "j",
         "RoleArn": "arn:aws:iam::000000000000:role/x",
         "OutputDataConfig": {"S3OutputPath": "s3://b/"},
     }
-    assert get_serialization_error(TRAINING, **required, **params) == message
+    assert get_serialization_error(CREATE_TRAINING_JOB, **required, **members) == message
 
 
 @pytest.mark.parametrize("service", ["sagemaker", "sagemaker-runtime", "logs", "ecr", "sts", "iam"])
@@ -149,6 +149,7 @@ def test_pattern_matches_characters_above_16_bits() -> None:
 
 
 def test_long_invalid_names_are_refused_quickly() -> None:
+    """The test exceeds its time limit if the validation of a name takes quadratic time."""
     for operation in SAGEMAKER:
         for name in ("-" * 2_000_000, "a-" * 1_000_000):
             with pytest.raises(ServiceError):

@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    Connect = Callable[[Config | None], S3Client]
+    MakeClient = Callable[[Config | None], S3Client]
 
 BUCKET = "a-bucket"
 
@@ -76,31 +76,34 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def endpoint(s3_server: S3Server, store: ObjectStore) -> str:
+    """Let the server use the store of this test; return the URL of the server."""
     s3_server.services = {"s3": S3(store, REGION)}
     return s3_server.url
 
 
 @pytest.fixture(scope="session")
-def connect(s3_server: S3Server) -> Iterator["Connect"]:
+def make_client(s3_server: S3Server) -> Iterator["MakeClient"]:
     """Return a function that creates a client with its own connections."""
     session = boto3.Session("anybody", "anything", region_name=REGION)
     clients: list[S3Client] = []
 
-    def connect(config: Config | None) -> "S3Client":
+    def make(config: Config | None) -> "S3Client":
         clients.append(session.client("s3", endpoint_url=s3_server.url, config=_BASE_CONFIG.merge(config or Config())))
         return clients[-1]
 
-    yield connect
+    yield make
     for client in clients:
         client.close()
 
 
 @pytest.fixture(scope="session")
-def client(connect: "Connect") -> "S3Client":
-    return connect(None)
+def client(make_client: "MakeClient") -> "S3Client":
+    """Return the client that all tests share."""
+    return make_client(None)
 
 
 @pytest.fixture
 def s3(client: "S3Client", endpoint: str) -> "S3Client":
+    """Return the shared client. The server uses the store of this test."""
     assert client.meta.endpoint_url == endpoint
     return client

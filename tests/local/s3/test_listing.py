@@ -25,11 +25,11 @@ def stored_keys(store: ObjectStore) -> None:
         path.write_text(key)
 
 
-def list_keys_and_prefixes(s3: "S3Client", name: str, size: int, **arguments: Any) -> tuple[list[str], list[str]]:
+def list_keys_and_prefixes(s3: "S3Client", operation: str, size: int, **arguments: Any) -> tuple[list[str], list[str]]:
     """Return all keys and all common prefixes, read in pages of `size` entries."""
     keys: list[str] = []
     prefixes: list[str] = []
-    paginator = s3.get_paginator(name)  # type: ignore[call-overload]
+    paginator = s3.get_paginator(operation)  # type: ignore[call-overload]
     for page in paginator.paginate(Bucket=BUCKET, PaginationConfig={"PageSize": size}, **arguments):
         contents, common_prefixes = page.get("Contents", []), page.get("CommonPrefixes", [])
         assert len(contents) + len(common_prefixes) <= size

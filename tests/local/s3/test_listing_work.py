@@ -69,10 +69,10 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> ReadCounts:
 
 
 def create_files(store: ObjectStore, keys: list[str]) -> None:
-    root = store.home.buckets / BUCKET
+    bucket_folder = store.home.buckets / BUCKET
     for key in keys:
-        (root / key).parent.mkdir(parents=True, exist_ok=True)
-        (root / key).touch()
+        (bucket_folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (bucket_folder / key).touch()
 
 
 def shorten_settled_age(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_next_page_shows_changes_since_the_first_page(
     (folder / "151").unlink()
     (folder / "152").unlink()
     (folder / "152").symlink_to("/etc/passwd")
-    # rsync and tar also restore the times
+    # rsync and tar also restore the time of the folder, so the time alone does not show the changes
     os.utime(folder, ns=(original_status.st_atime_ns, original_status.st_mtime_ns))
     keys = [content["Key"] for content in next(listing)["Contents"]]
     assert ("150b" in keys, "151" in keys, "152" in keys) == (True, False, False)

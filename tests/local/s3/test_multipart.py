@@ -206,10 +206,10 @@ def test_restart_keeps_uploads_and_removes_unknown_files(
     folder = store.home.objects / "uploads"
     (folder / upload["UploadId"] / "half").touch()
     (folder / "forgotten").mkdir()
-    restarted = Uploads(store)
+    restarted_uploads = Uploads(store)
     assert [path.name for path in folder.iterdir()] == [upload["UploadId"]]
     assert len(list((folder / upload["UploadId"]).iterdir())) == 1
-    assert len(restarted.list_parts(restarted.get(BUCKET, "a/b", upload["UploadId"]))) == 1
+    assert len(restarted_uploads.list_parts(restarted_uploads.get(BUCKET, "a/b", upload["UploadId"]))) == 1
 
 
 LARGE_CONTENT = FIRST_PART * 4 + LAST_PART

@@ -26,7 +26,7 @@ from tests.local.s3.conftest import BUCKET
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from tests.local.s3.conftest import Connect
+    from tests.local.s3.conftest import MakeClient
 
 
 def get_code_and_status(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
@@ -354,9 +354,9 @@ def test_too_much_metadata_raises(s3: "S3Client") -> None:
     assert get_code_and_status(raised) == ("MetadataTooLarge", 400)
 
 
-def test_bucket_in_host_name_is_accepted(connect: "Connect", endpoint: str, home: Home) -> None:
+def test_bucket_in_host_name_is_accepted(make_client: "MakeClient", endpoint: str, home: Home) -> None:
     (home.buckets / BUCKET / "a").write_bytes(b"content")
-    client = connect(Config(s3={"addressing_style": "virtual"}))
+    client = make_client(Config(s3={"addressing_style": "virtual"}))
     client.meta.events.register("before-send.s3", lambda request, **_: _use_bucket_host_name(request, endpoint))
     assert read_content(client, "a") == b"content"
 
@@ -368,8 +368,8 @@ def _use_bucket_host_name(request: Any, endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_presigned_urls_read_and_write(connect: "Connect", endpoint: str, version: Any) -> None:
-    client = connect(Config(signature_version=version))
+def test_presigned_urls_read_and_write(make_client: "MakeClient", endpoint: str, version: Any) -> None:
+    client = make_client(Config(signature_version=version))
     for method, name, content in (("PUT", "put_object", b"content"), ("GET", "get_object", None)):
         url = client.generate_presigned_url(name, Params={"Bucket": BUCKET, "Key": "a b"}, HttpMethod=method)
         assert url.startswith(endpoint)

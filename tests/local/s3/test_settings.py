@@ -138,9 +138,7 @@ def test_deleting_a_bucket_deletes_its_settings(s3: Client) -> None:
         ("put_bucket_website", {"WebsiteConfiguration": {}}, "NotImplemented"),
     ],
 )
-def test_setting_that_would_change_behaviour_raises(
-    s3: Client, operation: str, members: dict[str, Any], code: str
-) -> None:
+def test_unsupported_or_invalid_setting_raises(s3: Client, operation: str, members: dict[str, Any], code: str) -> None:
     assert get_error_code(getattr(s3, operation), Bucket=BUCKET, **members) == code
 
 

@@ -33,6 +33,7 @@ def put(
 
 
 def try_put(store: ObjectStore, key: str) -> bool:
+    """Store an empty object; return whether the store accepts the key."""
     try:
         put(store, key, b"")
     except ServiceError as error:
@@ -124,7 +125,7 @@ def test_md5_of_an_old_file_is_computed_once(store: ObjectStore, home: Home, mon
 
 
 def test_md5_of_a_new_file_is_computed_each_time(store: ObjectStore, home: Home) -> None:
-    """The file can change again within one tick of the file system's clock."""
+    """A new file can change again within one tick of the file system's clock, and then has the same time."""
     path, next_minute_ns = home.buckets / BUCKET / "a.txt", time.time_ns() + 60 * 10**9
     etags = []
     for content in (b"one", b"two"):
@@ -319,10 +320,10 @@ def test_details_of_replaced_and_deleted_objects_are_removed(store: ObjectStore)
 def test_start_removes_incomplete_files_of_a_killed_server(store: ObjectStore, home: Home) -> None:
     put(store, "a", b"whole", Details("known"))
     (home.objects / "incoming" / "half").write_bytes(b"ha")
-    restarted = ObjectStore(home)
+    restarted_store = ObjectStore(home)
     assert not list((home.objects / "incoming").iterdir())
-    assert read_details(restarted, "a").etag == "known"
-    restarted.close()
+    assert read_details(restarted_store, "a").etag == "known"
+    restarted_store.close()
 
 
 @pytest.mark.parametrize("bucket", ["no-such-bucket", "..", "", "A"])

@@ -186,7 +186,7 @@ def test_missing_content_length_raises(connection: HTTPConnection) -> None:
         ("GET", f"/{BUCKET}/%2e%2e/%2e%2e/state.db", 404, b"NoSuchKey"),
     ],
 )
-def test_unsupported_request_raises(
+def test_unsupported_or_invalid_request_gets_its_status(
     connection: HTTPConnection, method: str, path: str, status: int, text: bytes
 ) -> None:
     response = send(connection, method, path)
