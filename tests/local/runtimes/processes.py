@@ -70,7 +70,7 @@ def wait_until(poll: Callable[[], T], seconds: float = 30.0) -> T:
 
 
 def find_processes(text: str) -> list[int]:
-    """Return the numbers of the processes whose command line contains `text`."""
+    """Return the ids of the processes whose command line contains `text`."""
     return [
         int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if text.encode() in _read_if_exists(path)
     ]

@@ -73,7 +73,7 @@ def test_remedy_for_a_missing_image_names_its_builder(
     assert ("microjobs build" in remedy) == ("microjobs build" in make_missing_image_remedy(image))
 
 
-def test_guard_runs_the_smallest_and_oldest_image_of_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guard_runs_the_smallest_image_of_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     def get_image(name: str) -> str:
         if name == DEFAULT_IMAGE:
             raise ImageNotFound("not found")
@@ -122,7 +122,7 @@ def make_docker(*security_options: str, **apis: Any) -> Any:
     return SimpleNamespace(version=dict, info=lambda: {"SecurityOptions": security_options}, **apis)
 
 
-def test_podman_and_rootless_docker_overlay_only_what_hosts_cannot_change(tmp_path: Path) -> None:
+def test_podman_and_rootless_docker_overlay_only_read_only_inputs(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     inputs = [Input("/a", data), Input("/b", data, read_only=True)]
@@ -150,7 +150,7 @@ def test_limits_that_the_engine_ignores_are_logged(tmp_path: Path, caplog: pytes
     engine.info = lambda: {"SecurityOptions": ["name=rootless"], "CgroupVersion": "1"}
     runtime = DockerRuntime(Home(tmp_path / "home"), engine)
     unlimited_host = HostPlan("algo-1", "image", tmp_path)
-    for host in (unlimited_host, replace(unlimited_host, limits=HostLimits(1))):
+    for host in (unlimited_host, replace(unlimited_host, limits=HostLimits(cpus=1))):
         with contextlib.suppress(AttributeError):  # the engine cannot start containers
             runtime.start(Plan("job/a", (host,)))
     assert caplog.messages == [f"job/a: {docker_engine.NO_LIMITS}"]
@@ -158,9 +158,10 @@ def test_limits_that_the_engine_ignores_are_logged(tmp_path: Path, caplog: pytes
 
 @pytest.mark.parametrize("isolated", [True, False])
 def test_hosts_on_podman_know_the_addresses_of_each_other(tmp_path: Path, isolated: bool) -> None:
-    """Podman's internal networks have no name server, and the name server of other networks is slow under load.
+    """The container gets the addresses as extra hosts, because Podman's internal networks have no name server, and the
+    name server of other networks is slow under load.
 
-    The addresses begin after that of the gateway, which is this machine.
+    The addresses begin after the address of the gateway, which is this machine.
     """
     one_host = make_plan(tmp_path, "exit 0")
     two_hosts = replace(
@@ -253,7 +254,9 @@ def test_lines_are_the_same_on_each_call(tmp_path: Path, docker_runtime: DockerR
 @pytest.mark.engine
 def test_exhausted_memory_is_reported(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     template = make_plan(tmp_path, "exec python3 -c 'x = bytearray(10**9)'")
-    limited_plan = replace(template, hosts=(replace(template.hosts[0], limits=HostLimits(1, 50 << 20)),))
+    limited_plan = replace(
+        template, hosts=(replace(template.hosts[0], limits=HostLimits(cpus=1, memory_bytes=50 << 20)),)
+    )
     (host,) = docker_runtime.start(limited_plan)
     exit_ = host.wait()
     assert (exit_.code, exit_.reason) == (137, "it ran out of memory")
@@ -328,7 +331,8 @@ def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, docker_runtime: D
 
 @pytest.mark.engine
 def test_start_waits_for_the_removal_of_an_earlier_container(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    """The engine completes a request whose connection broke, maybe after the plan was removed."""
+    """The engine completes a request whose connection broke, maybe after the plan was removed. The name of the new
+    container may then still be in use."""
     job_plan = make_plan(tmp_path, "exit 0")
     client = docker.from_env()
     earlier_container = client.containers.create(
@@ -344,7 +348,7 @@ def test_start_waits_for_the_removal_of_an_earlier_container(tmp_path: Path, doc
 
 @pytest.mark.engine
 def test_find_hosts_ignores_containers_that_were_not_started(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    """The engine reports exit code 0 for such a container."""
+    """The engine reports exit code 0 for such a container, as if its host had succeeded."""
     job_plan = make_plan(tmp_path, "exit 0")
     docker_runtime._create(job_plan, job_plan.hosts[0], {}, [])
     assert docker_runtime.find_hosts() == {"job/a": ()}
@@ -404,7 +408,7 @@ def test_folders_are_added_to_a_running_container_and_removed(tmp_path: Path, do
     (source / "code").mkdir(parents=True)
     (source / "code" / "a.txt").write_text("1")
     (host,) = docker_runtime.start(make_plan(tmp_path, "exec sleep 60"))
-    for round_ in ("first", "second"):  # the empty file that remains is no obstacle
+    for round_ in ("first", "second"):  # the removal leaves an empty file, which the second addition replaces
         host.add_folder(source, f"{models}/one/model")
         assert copy_from_host(host, models, tmp_path / f"{round_} added")
         assert (tmp_path / f"{round_} added" / "one" / "model" / "code" / "a.txt").read_text() == "1"
@@ -425,10 +429,10 @@ def make_archive(*members: tarfile.TarInfo) -> list[bytes]:
     return [file.getvalue()]
 
 
-def make_member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+def make_member(name: str, member_type: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    info.size = 1 if kind == tarfile.REGTYPE else 0
+    info.type, info.linkname = member_type, target
+    info.size = 1 if member_type == tarfile.REGTYPE else 0
     return info
 
 

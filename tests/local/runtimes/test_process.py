@@ -48,9 +48,9 @@ from tests.local.trees import copy_from_host
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_SYS_ADMIN = 24, 1, 21
 
-ROOT = Layout()
-INPUT = str(ROOT.processing("input"))
-OUTPUT = str(ROOT.processing("output"))
+LAYOUT = Layout()
+INPUT = str(LAYOUT.processing("input"))
+OUTPUT = str(LAYOUT.processing("output"))
 
 Start = Callable[[HostPlan], Host]
 
@@ -79,6 +79,7 @@ def list_plans(workspace: Path) -> list[str]:
 
 @pytest.fixture
 def start(runtime: ProcessRuntime) -> Start:
+    """A function that starts a plan with one host, and returns the host."""
     return lambda host: runtime.start(Plan("processing-job/job", (host,)))[0]
 
 
@@ -89,7 +90,7 @@ def test_program_ends_with_its_exit_code(start: Start, tmp_path: Path) -> None:
 def test_crashed_job_writes_its_signal_to_the_failure_file(start: Start, tmp_path: Path) -> None:
     host = start(make_host_plan(tmp_path, "tiny", arguments=()))
     assert host.wait() == Exit(128 + signal.SIGSEGV)
-    assert copy_from_host(host, str(ROOT.output), tmp_path / "output")
+    assert copy_from_host(host, str(LAYOUT.output), tmp_path / "output")
     assert "SIGSEGV" in (tmp_path / "output" / "failure").read_text()
     assert read_failure(Layout(tmp_path)) is not None
 
@@ -124,7 +125,7 @@ def test_lines_of_stdout_and_stderr_have_times(start: Start, tmp_path: Path) -> 
 
 
 def test_folder_is_added_to_a_running_host_and_removed(start: Start, tmp_path: Path) -> None:
-    source, target = tmp_path / "source", f"{ROOT.root}/models/one"
+    source, target = tmp_path / "source", f"{LAYOUT.root}/models/one"
     source.mkdir()
     (source / "a.txt").write_text("content")
     (source / "link").symlink_to("a.txt")
@@ -230,7 +231,7 @@ def test_variables_of_the_request_do_not_break_the_images_programs(
     environment = {**HOSTILE_VARIABLES, "PYTHONPATH": str(tmp_path / "shadows")}
     host = start(make_host_plan(tmp_path, "tiny", arguments=(), entrypoint=entrypoint, environment=environment))
     host.wait()
-    assert copy_from_host(host, str(ROOT.output), tmp_path / "output"), read_output(host)
+    assert copy_from_host(host, str(LAYOUT.output), tmp_path / "output"), read_output(host)
     assert reason in (tmp_path / "output" / "failure").read_text()
 
 
@@ -259,7 +260,7 @@ def test_host_sees_the_gpus_that_its_request_selects(start: Start, tmp_path: Pat
 
 def test_limits_set_the_cpus_of_a_host(start: Start, tmp_path: Path) -> None:
     code = "import os; print(len(os.sched_getaffinity(0)))"
-    assert read_output(start(make_program_plan(tmp_path, code, limits=HostLimits(1, 1 << 30)))) == "1"
+    assert read_output(start(make_program_plan(tmp_path, code, limits=HostLimits(cpus=1, memory_bytes=1 << 30)))) == "1"
 
 
 STUBBORN_PROGRAM = (
@@ -317,7 +318,7 @@ def test_copy_distinguishes_missing_from_empty_folders(start: Start, tmp_path: P
     host.wait()
     assert copy_from_host(host, OUTPUT, tmp_path / "empty")
     assert list((tmp_path / "empty").iterdir()) == []
-    assert not copy_from_host(host, str(ROOT.model), tmp_path / "none")
+    assert not copy_from_host(host, str(LAYOUT.model), tmp_path / "none")
 
 
 def test_copy_from_a_running_host_is_not_linked(start: Start, tmp_path: Path) -> None:
@@ -386,6 +387,7 @@ next(line for line in host.lines() if line.text == b"up")
 print("up", flush=True)
 time.sleep(600)
 """
+"""A program that starts a host as a server does, and runs until it is killed."""
 
 
 STOP_SHIM = """
@@ -395,6 +397,7 @@ time.sleep(0.5)  # until the shim has written the line to the log
 os.kill(os.getppid(), signal.SIGSTOP)
 time.sleep(600)
 """
+"""A host's program that stops the shim, which is its parent process."""
 
 
 STOPPED_STATE, ZOMBIE_STATE = "T", "Z"
@@ -406,7 +409,7 @@ def wait_for_state(pid: int, state: str) -> None:
 
 
 def wait_for_shim(argument: str) -> int:
-    """Return the process of a program's shim as soon as it has started."""
+    """Wait until the shim of a program has started; return its process id. The argument is in both command lines."""
     return wait_until(lambda: [*{*find_processes(argument)} & {*find_processes("process_shim")}])[0]
 
 
@@ -479,6 +482,7 @@ def test_other_folders_are_removed_if_one_cannot_be_removed(workspace: Path, mon
 
 
 def test_ctrl_c_at_the_server_does_not_reach_its_hosts(start: Start, tmp_path: Path) -> None:
+    """Ctrl-C reaches the processes in the session of the terminal. Each shim starts a session of its own."""
     host = start(make_program_plan(tmp_path, "import os; print(os.getsid(0), os.getppid())"))
     session, shim = read_output(host).split()
     assert session == shim
@@ -567,7 +571,7 @@ def test_program_that_cannot_be_started_leaves_no_folder(tmp_path: Path, monkeyp
 
 
 def test_program_can_use_the_paths_of_the_contract(start: Start, tmp_path: Path) -> None:
-    text = str(ROOT.processing("text"))
+    text = str(LAYOUT.processing("text"))
     code = f"import pathlib; p = pathlib.Path({text!r}); p.mkdir(parents=True); (p / 'a').write_text('b')"
     host = start(make_program_plan(tmp_path, code))
     assert host.wait() == Exit(0), read_output(host)
@@ -598,7 +602,7 @@ def test_missing_root_is_added_to_its_parent_folder(user: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("user", ["root", "any-user"])
 def test_scratch_folder_does_not_contain_the_parent_folder(user: str, tmp_path: Path) -> None:
-    """A program may empty its scratch folder."""
+    """A program that empties its scratch folder must not empty the parent folder."""
     parent, scratch = tmp_path / "parent", tmp_path / "scratch"
     (parent / "other").mkdir(parents=True)
     prepare = drop_capabilities if user == "any-user" else None

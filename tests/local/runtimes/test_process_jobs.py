@@ -37,9 +37,9 @@ from tests.local.runtimes.processes import get_names, make_host_plan, read_outpu
 from tests.local.trees import copy_from_host
 from tests.packages import make_wheel
 
-ROOT = Layout()
-INPUT, TRAIN, TEST = (str(ROOT.processing(name)) for name in ("input", "train", "test"))
-HOSTS = tuple(f"algo-{number}" for number in range(1, 5))
+LAYOUT = Layout()
+INPUT, TRAIN, TEST = (str(LAYOUT.processing(name)) for name in ("input", "train", "test"))
+HOST_NAMES = tuple(f"algo-{number}" for number in range(1, 5))
 Arrays = Mapping[str, NDArray[np.float64]]
 
 RANDOM_GENERATOR = np.random.default_rng(1)
@@ -79,7 +79,7 @@ def make_channels(folder: Path) -> Sequence[Input]:
     """Return the two channels of a trainer."""
     return [
         save_arrays(
-            folder / split, str(ROOT.channel(split)), {name: ARRAYS[name] for name in (f"x_{split}", f"y_{split}")}
+            folder / split, str(LAYOUT.channel(split)), {name: ARRAYS[name] for name in (f"x_{split}", f"y_{split}")}
         )
         for split in ("train", "test")
     ]
@@ -97,13 +97,14 @@ def start_trainer(runtime: ProcessRuntime, folder: Path, **hyperparameters: obje
 def make_four_hosts_plan(folder: Path, content: Arrays = ARRAYS) -> Plan:
     """Return a plan with one file per host, as ShardedByS3Key distributes four files."""
 
-    def write(name: str) -> Callable[[Layout], None]:
-        return lambda layout: write_processing_resource_config(layout, ResourceConfig(name, HOSTS))
+    def make_writer(name: str) -> Callable[[Layout], None]:
+        return lambda layout: write_processing_resource_config(layout, ResourceConfig(name, HOST_NAMES))
 
-    shares = zip(HOSTS, content.items(), strict=True)
+    shares = zip(HOST_NAMES, content.items(), strict=True)
     inputs = {host: save_arrays(folder / "inputs" / host, INPUT, dict([share])) for host, share in shares}
     hosts = (
-        make_host_plan(folder, "preprocess", name=name, write=write(name), inputs=(inputs[name],)) for name in HOSTS
+        make_host_plan(folder, "preprocess", name=name, write=make_writer(name), inputs=(inputs[name],))
+        for name in HOST_NAMES
     )
     return Plan("processing-job/four-hosts", tuple(hosts))
 
@@ -121,8 +122,8 @@ def test_installed_packages_are_not_visible_to_other_jobs(runtime: ProcessRuntim
     folder = tmp_path / "code"
     folder.mkdir()
     wheel = make_wheel(folder)
-    code = Input(str(ROOT.processing("code")), folder)
-    script = f"pip install --no-index {ROOT.processing('code') / wheel.name} && python3 -c 'import tiny, numpy'"
+    code = Input(str(LAYOUT.processing("code")), folder)
+    script = f"pip install --no-index {LAYOUT.processing('code') / wheel.name} && python3 -c 'import tiny, numpy'"
     plan = make_host_plan(tmp_path, "preprocess", inputs=(code,), entrypoint=("bash", "-c"), arguments=(script,))
     (host,) = runtime.start(Plan("processing-job/installs", (plan,)))
     assert host.wait() == Exit(0), read_output(host)
@@ -147,10 +148,8 @@ def test_preprocessing_runs_on_four_hosts(runtime: ProcessRuntime, tmp_path: Pat
 
 
 def test_lost_host_ends_all_other_hosts(runtime: ProcessRuntime, tmp_path: Path) -> None:
-    long_arrays = {
-        "x_train": np.broadcast_to(1.0, (3_000_000, 13)),
-        "y_train": np.zeros(3_000_000),
-    }  # reading these data takes seconds
+    # A host needs seconds to read these arrays. Within this time, another host is stopped.
+    long_arrays = {"x_train": np.broadcast_to(1.0, (3_000_000, 13)), "y_train": np.zeros(3_000_000)}
     hosts = runtime.start(make_four_hosts_plan(tmp_path, {**ARRAYS, **long_arrays}))
     wait_for_line(hosts[0], b"algo-4 has")
     hosts[3].stop(0)
@@ -164,7 +163,7 @@ def test_stopped_trainer_keeps_its_model(runtime: ProcessRuntime, tmp_path: Path
     host.stop(120)
     assert host.wait() == Exit(0), read_output(host)
     assert "the model is saved" in read_output(host)
-    assert copy_from_host(host, str(ROOT.model), tmp_path / "model")
+    assert copy_from_host(host, str(LAYOUT.model), tmp_path / "model")
     assert get_names((tmp_path / "model").iterdir()) >= {"model.onnx", "1", "manifest.json"}
 
 
@@ -173,14 +172,14 @@ def start_script(runtime: ProcessRuntime, folder: Path, script: str, *packages: 
 
     def write(name: str, layout: Layout) -> None:
         write_request(layout, sagemaker_program="train.py", epochs=3)
-        write_training_resource_config(layout, ResourceConfig(name, HOSTS[:2]))
+        write_training_resource_config(layout, ResourceConfig(name, HOST_NAMES[:2]))
         layout.code.mkdir()
         (layout.code / "train.py").write_text(script)
         (layout.code / "requirements.txt").write_text("\n".join(map(str, packages)))
 
     hosts = (
         make_host_plan(folder, "preprocess", name=name, write=partial(write, name), arguments=("train",))
-        for name in HOSTS[:2]
+        for name in HOST_NAMES[:2]
     )
     return runtime.start(Plan(f"training-job/{folder.name}", tuple(hosts)))
 
@@ -191,7 +190,7 @@ def test_requirements_of_training_scripts_are_not_visible_to_other_jobs(
     script = "import os, sys, tiny; open(os.environ['SM_MODEL_DIR'] + '/arguments', 'w').write(str(sys.argv[1:]))"
     for host in start_script(runtime, tmp_path / "first", script, make_wheel(tmp_path)):
         assert host.wait() == Exit(0), read_output(host)
-        assert copy_from_host(host, str(ROOT.model), tmp_path / host.name)
+        assert copy_from_host(host, str(LAYOUT.model), tmp_path / host.name)
         assert (tmp_path / host.name / "arguments").read_text() == "['--epochs', '3']"
     for host in start_script(runtime, tmp_path / "second", script):
         assert host.wait() == Exit(1)

@@ -137,19 +137,19 @@ def test_token_of_ecr_is_used_if_the_login_of_docker_is_refused(
 
 
 class FakeEngine:
-    """An engine that records the logins of pulls and refuses them."""
+    """An engine that records the logins of pulls. It refuses the pulls with the text `error`, if it is not empty."""
 
-    def __init__(self, *events: dict[str, str], status: str = "") -> None:
+    def __init__(self, *events: dict[str, str], error: str = "") -> None:
         self.logins: list[dict[str, str]] = []
         self._events = events
-        self._status = status
+        self._error = error
         self.api = SimpleNamespace(pull=self._pull)
         self.images = SimpleNamespace(get=lambda name: name)
 
     def _pull(self, _: str, *, auth_config: dict[str, str], **__: Any) -> Iterator[dict[str, str]]:
         self.logins.append(auth_config)
-        if self._status:
-            raise APIError("refused", explanation=self._status)
+        if self._error:
+            raise APIError("refused", explanation=self._error)
         return iter(self._events)
 
     def pull(self, name: str) -> Any:
@@ -157,7 +157,7 @@ class FakeEngine:
 
 
 @pytest.mark.usefixtures("write_settings")
-def test_ecr_gets_a_token_for_the_users_aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_of_ecr_is_pulled_with_a_token_for_the_users_aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     engine = FakeEngine({"status": "Pulling"})
@@ -168,7 +168,7 @@ def test_ecr_gets_a_token_for_the_users_aws_credentials(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("write_settings")
 def test_missing_aws_credentials_are_reported_and_the_image_is_pulled_without_a_login() -> None:
-    engine = FakeEngine(status="no basic auth credentials")
+    engine = FakeEngine(error="no basic auth credentials")
     with pytest.raises(CannotRunError) as caught:
         engine.pull(ECR_IMAGE)
     assert engine.logins == [{}]
@@ -184,7 +184,7 @@ def test_token_is_not_requested_from_the_local_server(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4577")
     with pytest.raises(CannotRunError, match=r"AWS_ENDPOINT_URL names http://127\.0\.0\.1:4577, which is not AWS"):
-        FakeEngine(status="denied").pull(ECR_IMAGE)
+        FakeEngine(error="denied").pull(ECR_IMAGE)
 
 
 def test_failing_credential_helper_is_reported(
@@ -193,12 +193,12 @@ def test_failing_credential_helper_is_reported(
     write_helper(tmp_path, monkeypatch, "echo locked; exit 1")
     write_settings({"credsStore": "test"})
     with pytest.raises(CannotRunError, match=r"with the login of `docker login`: .*locked.*; without a login: denied"):
-        FakeEngine(status="denied").pull("example.com/mine:1")
+        FakeEngine(error="denied").pull("example.com/mine:1")
 
 
 @pytest.mark.usefixtures("write_settings")
 def test_error_in_the_events_of_a_pull_is_reported() -> None:
-    """Podman answers each pull with status 200."""
+    """Podman answers each pull with status 200, also if the pull fails later."""
     with pytest.raises(CannotRunError, match="without a login: the disk is full"):
         FakeEngine({"status": "Pulling"}, {"error": "the disk is full"}).pull("example.com/mine:1")
 

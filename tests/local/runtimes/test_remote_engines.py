@@ -106,13 +106,13 @@ def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_engine_is_used_over_ssh(fake_ssh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", address := "ssh://anna@far.example.com:2222")
     client = docker_engine.connect()
-    socket = Path(client.api.get_adapter(client.api.base_url).socket_path)  # type: ignore[attr-defined]
-    assert socket.parent.stat().st_mode & 0o777 == 0o700
+    socket_path = Path(client.api.get_adapter(client.api.base_url).socket_path)  # type: ignore[attr-defined]
+    assert socket_path.parent.stat().st_mode & 0o777 == 0o700
     monkeypatch.delenv("DOCKER_HOST")  # the test's other clients use the engine directly
     check_engine(client, tmp_path)
     options = "-T -o BatchMode=yes -o ConnectTimeout=60 -o ServerAliveInterval=15 -l anna -p 2222"
     assert set(fake_ssh.read_text().splitlines()) == {f"{options} -- far.example.com docker system dial-stdio"}
-    assert not socket.parent.exists()
+    assert not socket_path.parent.exists()
     with contextlib.closing(docker_engine.connect(environ={"DOCKER_HOST": f"{address}{ENGINE}"})):
         assert fake_ssh.read_text().endswith(f"far.example.com docker --host unix://{ENGINE} system dial-stdio\n")
 

@@ -12,8 +12,8 @@ from microjobs_orchestrator.local.runtimes.gpus import measure_gpus
 from microjobs_orchestrator.local.runtimes.process.usage import measure
 from tests.local.clients import LocalServer, wait_until
 
-WORKER = "data = bytearray(200 << 20)\nfor _ in range(20_000_000): pass\nprint('done', flush=True)\ninput()"
-PARENT = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {WORKER!r}])"
+CHILD = "data = bytearray(200 << 20)\nfor _ in range(20_000_000): pass\nprint('done', flush=True)\ninput()"
+PARENT = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {CHILD!r}])"
 
 
 def test_descendants_of_a_process_are_measured() -> None:

@@ -19,9 +19,9 @@ class Server:
 
     def __init__(self, home: Home, runtime: FakeRuntime) -> None:
         self.parts = ServerParts.from_home(home, runtime)
-        kinds = load_operations(self.parts.context, self.parts.registry)
-        self.operations = SageMaker(self.parts.context, kinds).operations()
-        self._makers = get_makers_by_kind(kinds)
+        kind_operations = load_operations(self.parts.context, self.parts.registry)
+        self.operations = SageMaker(self.parts.context, kind_operations).operations()
+        self._makers = get_makers_by_kind(kind_operations)
 
     @property
     def state(self) -> State:

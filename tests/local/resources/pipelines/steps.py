@@ -26,8 +26,10 @@ def get(path: str) -> dict[str, str]:
     return {"Get": path}
 
 
-def make_step(name: str, kind: str, arguments: Mapping[str, Any], *depends_on: Any, **members: Any) -> dict[str, Any]:
-    step = {"Name": name, "Type": kind, "Arguments": arguments, **members}
+def make_step(
+    name: str, step_type: str, arguments: Mapping[str, Any], *depends_on: Any, **members: Any
+) -> dict[str, Any]:
+    step = {"Name": name, "Type": step_type, "Arguments": arguments, **members}
     return {**step, "DependsOn": list(depends_on)} if depends_on else step
 
 

@@ -11,8 +11,8 @@ from tests.local.resources.pipelines.scopes import FakeScope
 SCOPE = FakeScope(parameters={"loss": 0.5, "limit": 1, "name": "b", "on": True})
 
 
-def make_comparison(kind: str, left: Any, right: Any) -> dict[str, Any]:
-    return {"Type": kind, "LeftValue": left, "RightValue": right}
+def make_comparison(condition_type: str, left: Any, right: Any) -> dict[str, Any]:
+    return {"Type": condition_type, "LeftValue": left, "RightValue": right}
 
 
 def get(name: str) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def test_invalid_expression_is_explained(expression: Any, message: str) -> None:
         ({"Std:JsonGet": {"Path": "a", "S3Uri": get("Parameters.count")}}, "must be a String, not an Integer"),
     ],
 )
-def test_missing_value_is_explained(expression: Any, message: str) -> None:
+def test_value_that_cannot_be_used_is_explained(expression: Any, message: str) -> None:
     with pytest.raises(ExpressionError, match=message):
         resolve(expression, SCOPE)
 

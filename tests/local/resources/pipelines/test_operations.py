@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,8 +43,8 @@ class Client:
     def __init__(self, home: Home) -> None:
         self._runtime = FakeRuntime()
         self.parts = ServerParts.from_home(home, self._runtime)
-        kinds = load_operations(self.parts.context, self.parts.registry)
-        self._operations = SageMaker(self.parts.context, kinds).operations()
+        kind_operations = load_operations(self.parts.context, self.parts.registry)
+        self._operations = SageMaker(self.parts.context, kind_operations).operations()
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:
         validate(load_operation_model("sagemaker", operation), members)
@@ -76,14 +75,6 @@ class Client:
     def close(self) -> None:
         self.parts.close()
         self._runtime.close()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    new_home = Home(tmp_path / "home")
-    new_home.create()
-    new_home.credentials()
-    return new_home
 
 
 @pytest.fixture

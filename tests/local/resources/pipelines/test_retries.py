@@ -15,7 +15,7 @@ from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import ROLE, Server
 
 INTERNAL_EXIT = Exit(137, "no memory", has_external_cause=True)
-"""The end of a host that the job did not cause."""
+"""An end of a host whose cause is outside of the job."""
 
 
 def make_definition(**policy: Any) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_work_is_proportional_to_the_number_of_steps(home: Home, runtime: FakeRu
 def test_work_of_a_loop_with_low_concurrency_is_bounded(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one item runs, the others are not compared with each other."""
+    """While one item runs, the waiting items are not compared with each other, so the number of reads is quadratic."""
     reads = 0
     read_status: Callable[[StepRun], StepStatus] = StepRun.__dict__["status"].fget
 
