@@ -42,19 +42,19 @@ def session_page(browser: Browser, server: LocalServer) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="package")
-def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """Return a server whose runtime starts no hosts."""
     with server_without_hosts(tmp_path_factory.mktemp("stub")) as server:
         yield server
 
 
 @pytest.fixture(scope="package")
-def stub_page(browser: Browser, stub: LocalServer) -> Iterator[Page]:
-    """Return a page with an open session of `stub`, for all tests."""
+def stub_page(browser: Browser, stub_server: LocalServer) -> Iterator[Page]:
+    """Return a page with an open session of `stub_server`, for all tests."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(TIMEOUT_MILLISECONDS)
     page = context.new_page()
-    page.goto(control.make_console_address(stub.home, stub.address))
+    page.goto(control.make_console_address(stub_server.home, stub_server.address))
     page.get_by_role("heading", name="Jobs, endpoints and executions").wait_for()
     yield page
     context.close()

@@ -61,7 +61,7 @@ def test_curves_of_a_running_job_grow(page: Page, server: LocalServer, console_u
     page.goto(f"{console_url}#/compare?jobs={shell.name}")
     curves = page.get_by_role("img", name="Curves of loss")
     expect(curves).to_have_attribute("aria-label", re.compile("last 4"))
-    page.wait_for_timeout(1100)  # the last value of a second becomes the point of this second
+    page.wait_for_timeout(1100)  # a second has only one point, its last value: the next value needs another second
     shell.run("echo loss=3")
     expect(curves).to_have_attribute("aria-label", re.compile("from 3 to 4, last 3"))
     shell.stop()
@@ -88,9 +88,9 @@ RUN_COUNT = 5
 
 
 @pytest.fixture(scope="module")
-def experiment(stub: LocalServer) -> str:
+def experiment(stub_server: LocalServer) -> str:
     """An experiment whose trial components have lower losses at lower rates."""
-    sagemaker, metrics = stub.sagemaker, stub.client("sagemaker-metrics")
+    sagemaker, metrics = stub_server.sagemaker, stub_server.client("sagemaker-metrics")
     sagemaker.create_experiment(ExperimentName="rates")
     sagemaker.create_trial(TrialName="all", ExperimentName="rates")
     for number in range(RUN_COUNT):
@@ -107,10 +107,10 @@ def experiment(stub: LocalServer) -> str:
 
 
 @pytest.fixture
-def compare_page(stub_page: Page, stub: LocalServer, experiment: str) -> Iterator[Page]:
+def compare_page(stub_page: Page, stub_server: LocalServer, experiment: str) -> Iterator[Page]:
     """Return a page that compares the trial components of the experiment."""
     page = stub_page.context.new_page()
-    page.goto(f"{stub.address.url}/_microjobs/console/#/compare")
+    page.goto(f"{stub_server.address.url}/_microjobs/console/#/compare")
     page.get_by_role("combobox", name="Runs").select_option("trial components of an experiment")
     page.get_by_role("combobox", name="Experiment").select_option(experiment)
     expect(page.locator(".parallel .line")).to_have_count(RUN_COUNT)

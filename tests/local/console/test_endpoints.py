@@ -43,27 +43,27 @@ def open_endpoint(page: Page, server: LocalServer, name: str) -> None:
     expect(page.get_by_role("heading", name=name)).to_be_visible()
 
 
-def test_endpoint_has_a_page_and_curves_of_its_invocations(stub_page: Page, stub: LocalServer) -> None:
-    create_endpoint(stub, "prices")
-    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/jobs")
+def test_endpoint_has_a_page_and_curves_of_its_invocations(stub_page: Page, stub_server: LocalServer) -> None:
+    create_endpoint(stub_server, "prices")
+    stub_page.goto(f"{stub_server.address.url}/_microjobs/console/#/jobs")
     row = stub_page.get_by_role("row").filter(has_text="prices")
     expect(row).to_contain_text("InService")
     for _ in range(3):
-        stub.client("sagemaker-runtime").invoke_endpoint(EndpointName="prices", Body=b"1")
+        stub_server.client("sagemaker-runtime").invoke_endpoint(EndpointName="prices", Body=b"1")
     row.get_by_role("link").click()
     stub_page.get_by_role("link", name="Metrics").click()
     expect(stub_page.get_by_role("img", name="Curves of ModelLatency")).to_be_visible()
     expect(stub_page.locator(".chart").filter(has_text="Invocations").first).to_contain_text("blue")
 
 
-def test_new_endpoint_is_listed_and_shows_its_requests(stub_page: Page, stub: LocalServer) -> None:
+def test_new_endpoint_is_listed_and_shows_its_requests(stub_page: Page, stub_server: LocalServer) -> None:
     stub_page.get_by_role("link", name="Endpoints").click()
-    create_endpoint(stub, "listed", ShadowProductionVariants=[make_variant("listed", "copy")])
+    create_endpoint(stub_server, "listed", ShadowProductionVariants=[make_variant("listed", "copy")])
     stub_page.get_by_role("link", name="listed").click()
     variants = stub_page.get_by_role("table", name="Variants")
     expect(variants.get_by_role("row").filter(has_text="blue")).to_contain_text("real-time")
     expect(variants.get_by_role("row").filter(has_text="copy")).to_contain_text("shadow")
-    runtime = stub.client("sagemaker-runtime")
+    runtime = stub_server.client("sagemaker-runtime")
     for body in (b"1", b"2"):
         runtime.invoke_endpoint(EndpointName="listed", Body=body)
     with pytest.raises(runtime.exceptions.ModelError):
@@ -73,36 +73,36 @@ def test_new_endpoint_is_listed_and_shows_its_requests(stub_page: Page, stub: Lo
     assert find_accessibility_violations(stub_page) == []
 
 
-def test_kinds_of_variants_are_named(stub_page: Page, stub: LocalServer) -> None:
+def test_kinds_of_variants_are_named(stub_page: Page, stub_server: LocalServer) -> None:
     serverless = make_variant("small", "blue", ServerlessConfig={"MemorySizeInMB": 2048, "MaxConcurrency": 5})
-    create_endpoint(stub, "small", ProductionVariants=[serverless])
-    open_endpoint(stub_page, stub, "small")
+    create_endpoint(stub_server, "small", ProductionVariants=[serverless])
+    open_endpoint(stub_page, stub_server, "small")
     expect(stub_page.get_by_role("table", name="Variants")).to_contain_text("2048 MB, at most 5 requests at once")
-    start_endpoint(stub, "many", {"Mode": "MultiModel", "ModelDataUrl": stub.uri("models/")})
-    open_endpoint(stub_page, stub, "many")
+    start_endpoint(stub_server, "many", {"Mode": "MultiModel", "ModelDataUrl": stub_server.uri("models/")})
+    open_endpoint(stub_page, stub_server, "many")
     expect(stub_page.get_by_role("table", name="Variants")).to_contain_text("multi-model")
     expect(stub_page.get_by_label("Target model")).to_be_visible()
     containers = [{"Image": "serve", "ContainerHostname": name} for name in ("first", "second")]
-    stub.sagemaker.create_model(
+    stub_server.sagemaker.create_model(
         ModelName="direct",
         Containers=containers,
         InferenceExecutionConfig={"Mode": "Direct"},
-        ExecutionRoleArn=stub.address.role_arn,
+        ExecutionRoleArn=stub_server.address.role_arn,
     )
-    create_endpoint(stub, "chosen", ProductionVariants=[make_variant("direct", "blue")])
-    open_endpoint(stub_page, stub, "chosen")
+    create_endpoint(stub_server, "chosen", ProductionVariants=[make_variant("direct", "blue")])
+    open_endpoint(stub_page, stub_server, "chosen")
     stub_page.get_by_label("Target container").fill("second")
     stub_page.get_by_label("Body").fill("[1]")
     stub_page.get_by_role("button", name="Send").click()
     expect(stub_page.get_by_label("Response")).to_contain_text("variant blue")
 
 
-def test_inference_components_receive_requests(stub_page: Page, stub: LocalServer) -> None:
-    role, variant = stub.address.role_arn, make_variant("", "main")
+def test_inference_components_receive_requests(stub_page: Page, stub_server: LocalServer) -> None:
+    role, variant = stub_server.address.role_arn, make_variant("", "main")
     del variant["ModelName"]
-    create_endpoint(stub, "shared", ProductionVariants=[variant], ExecutionRoleArn=role)
-    open_endpoint(stub_page, stub, "shared")
-    stub.sagemaker.create_inference_component(
+    create_endpoint(stub_server, "shared", ProductionVariants=[variant], ExecutionRoleArn=role)
+    open_endpoint(stub_page, stub_server, "shared")
+    stub_server.sagemaker.create_inference_component(
         InferenceComponentName="part",
         EndpointName="shared",
         VariantName="main",
@@ -118,9 +118,9 @@ def test_inference_components_receive_requests(stub_page: Page, stub: LocalServe
     expect(stub_page.get_by_label("Response")).to_contain_text("variant main")
 
 
-def test_request_and_its_response_are_shown(stub_page: Page, stub: LocalServer) -> None:
-    create_endpoint(stub, "echo")
-    open_endpoint(stub_page, stub, "echo")
+def test_request_and_its_response_are_shown(stub_page: Page, stub_server: LocalServer) -> None:
+    create_endpoint(stub_server, "echo")
+    open_endpoint(stub_page, stub_server, "echo")
     stub_page.get_by_label("Body").fill('{"rows":[1]}')
     stub_page.get_by_label("Body").press("Tab")
     stub_page.keyboard.press("Enter")  # the button has the focus
@@ -134,9 +134,9 @@ def test_request_and_its_response_are_shown(stub_page: Page, stub: LocalServer) 
     assert find_accessibility_violations(stub_page) == []
 
 
-def test_stream_is_shown_while_it_arrives(stub_page: Page, stub: LocalServer) -> None:
-    create_endpoint(stub, "streams")
-    open_endpoint(stub_page, stub, "streams")
+def test_stream_is_shown_while_it_arrives(stub_page: Page, stub_server: LocalServer) -> None:
+    create_endpoint(stub_server, "streams")
+    open_endpoint(stub_page, stub_server, "streams")
     stub_page.get_by_label("Receive").select_option("as a stream")
     stub_page.get_by_label("Body").fill("parts")
     stub_page.get_by_role("button", name="Send").click()
@@ -151,10 +151,12 @@ def test_stream_is_shown_while_it_arrives(stub_page: Page, stub: LocalServer) ->
     expect(stub_page.get_by_role("alert", name="Error")).to_contain_text("ModelError")
 
 
-def test_result_of_an_asynchronous_request_appears(stub_page: Page, stub: LocalServer) -> None:
-    output = {"OutputConfig": {"S3OutputPath": stub.uri("results"), "S3FailurePath": stub.uri("failures")}}
-    create_endpoint(stub, "queued", AsyncInferenceConfig=output)
-    open_endpoint(stub_page, stub, "queued")
+def test_result_of_an_asynchronous_request_appears(stub_page: Page, stub_server: LocalServer) -> None:
+    output = {
+        "OutputConfig": {"S3OutputPath": stub_server.uri("results"), "S3FailurePath": stub_server.uri("failures")}
+    }
+    create_endpoint(stub_server, "queued", AsyncInferenceConfig=output)
+    open_endpoint(stub_page, stub_server, "queued")
     expect(stub_page.get_by_role("table", name="Variants")).to_contain_text("asynchronous")
     for body, status in (('{"rows":[1]}', "Success"), ("fail", "Failed")):
         stub_page.get_by_label("Body").fill(body)
@@ -166,11 +168,11 @@ def test_result_of_an_asynchronous_request_appears(stub_page: Page, stub: LocalS
     assert find_accessibility_violations(stub_page) == []
 
 
-def test_file_is_sent_and_its_response_can_be_stored(stub_page: Page, stub: LocalServer, tmp_path: Path) -> None:
+def test_file_is_sent_and_its_response_can_be_stored(stub_page: Page, stub_server: LocalServer, tmp_path: Path) -> None:
     content = bytes(range(256)) * 8192  # the content exceeds the limit for other operations
     (tmp_path / "x.npy").write_bytes(content)
-    create_endpoint(stub, "files")
-    open_endpoint(stub_page, stub, "files")
+    create_endpoint(stub_server, "files")
+    open_endpoint(stub_page, stub_server, "files")
     stub_page.get_by_label("Content type").select_option("application/x-npy")
     stub_page.get_by_label("File").set_input_files(tmp_path / "x.npy")
     stub_page.get_by_role("button", name="Send").click()
@@ -180,9 +182,9 @@ def test_file_is_sent_and_its_response_can_be_stored(stub_page: Page, stub: Loca
     assert download.value.path().read_bytes() == content
 
 
-def test_error_of_the_model_is_shown(stub_page: Page, stub: LocalServer) -> None:
-    create_endpoint(stub, "broken")
-    open_endpoint(stub_page, stub, "broken")
+def test_error_of_the_model_is_shown(stub_page: Page, stub_server: LocalServer) -> None:
+    create_endpoint(stub_server, "broken")
+    open_endpoint(stub_page, stub_server, "broken")
     stub_page.get_by_label("Body").fill("fail")
     stub_page.get_by_role("button", name="Send").click()
     error = stub_page.get_by_role("alert", name="Error")

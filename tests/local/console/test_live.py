@@ -46,12 +46,14 @@ def own_stub_page(stub_page: Page) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("address", ["jobs", "endpoints/quiet", "logs/endpoint/quiet", "metrics/endpoint/quiet"])
-def test_page_requests_nothing_while_nothing_changes(own_stub_page: Page, stub: LocalServer, address: str) -> None:
-    if stub.sagemaker.list_endpoints(NameContains="quiet")["Endpoints"] == []:
-        create_endpoint(stub, "quiet")
-        stub.client("sagemaker-runtime").invoke_endpoint(EndpointName="quiet", Body=b"1")
+def test_page_requests_nothing_while_nothing_changes(
+    own_stub_page: Page, stub_server: LocalServer, address: str
+) -> None:
+    if stub_server.sagemaker.list_endpoints(NameContains="quiet")["Endpoints"] == []:
+        create_endpoint(stub_server, "quiet")
+        stub_server.client("sagemaker-runtime").invoke_endpoint(EndpointName="quiet", Body=b"1")
     own_stub_page.clock.install()
-    own_stub_page.goto(f"{stub.address.url}/_microjobs/console/#/{address}")
+    own_stub_page.goto(f"{stub_server.address.url}/_microjobs/console/#/{address}")
     own_stub_page.get_by_text("quiet").or_(own_stub_page.get_by_role("log")).first.wait_for()
     own_stub_page.wait_for_timeout(1500)  # in this time, the page requests the last changes
     requests: list[str] = []
@@ -123,7 +125,7 @@ def test_page_loads_although_some_files_do_not_arrive(own_page: Page, console_ur
     expect(own_page.get_by_role("heading", name="Jobs, endpoints and executions")).to_be_visible()
 
 
-def test_request_that_gets_no_response_is_sent_again(own_stub_page: Page, stub: LocalServer) -> None:
+def test_request_that_gets_no_response_is_sent_again(own_stub_page: Page, stub_server: LocalServer) -> None:
     failures = iter(("internetdisconnected",) * 2)
 
     def fail_twice(route: Route) -> None:
@@ -131,7 +133,7 @@ def test_request_that_gets_no_response_is_sent_again(own_stub_page: Page, stub: 
         route.abort(code) if code else route.fallback()
 
     own_stub_page.route("**/sagemaker/ListTrainingJobs", fail_twice)
-    own_stub_page.goto(f"{stub.address.url}/_microjobs/console/#/jobs?kind=training-job")
+    own_stub_page.goto(f"{stub_server.address.url}/_microjobs/console/#/jobs?kind=training-job")
     expect(own_stub_page.get_by_role("status").filter(has_text=re.compile("found|shown"))).to_be_visible()
     expect(own_stub_page.get_by_role("alert")).to_have_count(0)
 

@@ -12,8 +12,8 @@ from tests.local.resources.examples.model_registry import make_package_request
 
 
 @pytest.fixture
-def group(stub: LocalServer) -> str:
-    return create_group(stub, make_unique_name("group"))
+def group(stub_server: LocalServer) -> str:
+    return create_group(stub_server, make_unique_name("group"))
 
 
 def create_group(server: LocalServer, name: str) -> str:
@@ -43,8 +43,8 @@ def open_group(page: Page, server: LocalServer, group: str) -> None:
     expect(page.get_by_role("heading", name="Version 2")).to_be_visible()
 
 
-def test_version_is_approved_and_rejected(stub_page: Page, stub: LocalServer, group: str) -> None:
-    open_group(stub_page, stub, group)
+def test_version_is_approved_and_rejected(stub_page: Page, stub_server: LocalServer, group: str) -> None:
+    open_group(stub_page, stub_server, group)
     stub_page.get_by_role("button", name="Approve").click()
     row = stub_page.get_by_role("table", name="Versions").get_by_role("row").filter(has_text="Version 2")
     expect(row).to_contain_text("Approved")
@@ -52,12 +52,12 @@ def test_version_is_approved_and_rejected(stub_page: Page, stub: LocalServer, gr
     stub_page.get_by_role("button", name="Reject").click()
     expect(row).to_contain_text("Rejected")
     expect(stub_page.get_by_role("button", name="Deploy")).to_have_count(0)
-    response = stub.sagemaker.list_model_packages(ModelPackageGroupName=group, ModelApprovalStatus="Rejected")
+    response = stub_server.sagemaker.list_model_packages(ModelPackageGroupName=group, ModelApprovalStatus="Rejected")
     assert [package["ModelPackageVersion"] for package in response["ModelPackageSummaryList"]] == [2]
 
 
-def test_metrics_of_versions_are_shown_and_compared(stub_page: Page, stub: LocalServer, group: str) -> None:
-    open_group(stub_page, stub, group)
+def test_metrics_of_versions_are_shown_and_compared(stub_page: Page, stub_server: LocalServer, group: str) -> None:
+    open_group(stub_page, stub_server, group)
     table = stub_page.get_by_role("table", name="Versions")
     header = table.get_by_role("columnheader").all_inner_texts()
     assert header[3:5] == ["regression_metrics.mse", "regression_metrics.mse.standard_deviation"]
@@ -70,14 +70,14 @@ def test_metrics_of_versions_are_shown_and_compared(stub_page: Page, stub: Local
     expect(metrics.filter(has_text="regression_metrics.mse")).to_have_count(2)
 
 
-def test_another_version_is_chosen_by_its_link(stub_page: Page, stub: LocalServer, group: str) -> None:
-    open_group(stub_page, stub, group)
+def test_another_version_is_chosen_by_its_link(stub_page: Page, stub_server: LocalServer, group: str) -> None:
+    open_group(stub_page, stub_server, group)
     stub_page.get_by_role("link", name="Version 1").click()
     expect(stub_page.get_by_role("region", name="Version 1").locator("dl").last).to_contain_text("1.5")
 
 
-def test_approved_version_is_deployed(stub_page: Page, stub: LocalServer, group: str) -> None:
-    open_group(stub_page, stub, group)
+def test_approved_version_is_deployed(stub_page: Page, stub_server: LocalServer, group: str) -> None:
+    open_group(stub_page, stub_server, group)
     stub_page.get_by_role("button", name="Approve").click()
     stub_page.get_by_label("Name of the endpoint").fill(group)
     stub_page.get_by_role("button", name="Deploy").click()
@@ -85,10 +85,12 @@ def test_approved_version_is_deployed(stub_page: Page, stub: LocalServer, group:
     expect(stub_page.get_by_role("heading", name=group)).to_be_visible()
 
 
-def test_approved_version_updates_a_variant_of_an_endpoint(stub_page: Page, stub: LocalServer, group: str) -> None:
+def test_approved_version_updates_a_variant_of_an_endpoint(
+    stub_page: Page, stub_server: LocalServer, group: str
+) -> None:
     endpoint = {"EndpointName": group, "EndpointConfigName": group}
-    stub.sagemaker.create_model(
-        ModelName=group, PrimaryContainer={"Image": "serve"}, ExecutionRoleArn=stub.address.role_arn
+    stub_server.sagemaker.create_model(
+        ModelName=group, PrimaryContainer={"Image": "serve"}, ExecutionRoleArn=stub_server.address.role_arn
     )
     variants = [
         {"VariantName": name, "ModelName": group, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
@@ -97,14 +99,14 @@ def test_approved_version_updates_a_variant_of_an_endpoint(stub_page: Page, stub
     capture = {
         "EnableCapture": True,
         "InitialSamplingPercentage": 50,
-        "DestinationS3Uri": stub.uri("capture"),
+        "DestinationS3Uri": stub_server.uri("capture"),
         "CaptureOptions": [{"CaptureMode": "Input"}],
     }
-    stub.sagemaker.create_endpoint_config(
+    stub_server.sagemaker.create_endpoint_config(
         EndpointConfigName=group, ProductionVariants=variants, DataCaptureConfig=capture
     )
-    stub.sagemaker.create_endpoint(**endpoint)
-    open_group(stub_page, stub, group)
+    stub_server.sagemaker.create_endpoint(**endpoint)
+    open_group(stub_page, stub_server, group)
     stub_page.get_by_role("button", name="Approve").click()
     stub_page.get_by_label("Deploy to").select_option(group)
     stub_page.get_by_label("Variant").select_option("green")
@@ -114,8 +116,8 @@ def test_approved_version_updates_a_variant_of_an_endpoint(stub_page: Page, stub
     rows = stub_page.get_by_role("table", name="Variants").get_by_role("row")
     expect(rows.filter(has_text="green").get_by_role("link")).to_have_text(re.compile(f"{group}-"))
     expect(stub_page.locator(".actions .status")).to_have_text("InService")
-    name = stub.sagemaker.describe_endpoint(EndpointName=group)["EndpointConfigName"]
-    config = stub.sagemaker.describe_endpoint_config(EndpointConfigName=name)
+    name = stub_server.sagemaker.describe_endpoint(EndpointName=group)["EndpointConfigName"]
+    config = stub_server.sagemaker.describe_endpoint_config(EndpointConfigName=name)
     models = {
         variant["VariantName"]: (variant["ModelName"], variant["InitialInstanceCount"])
         for variant in config["ProductionVariants"]
@@ -125,12 +127,12 @@ def test_approved_version_updates_a_variant_of_an_endpoint(stub_page: Page, stub
     assert config["EndpointConfigName"] != group
 
 
-def test_failed_deployment_leaves_nothing_behind(stub_page: Page, stub: LocalServer, group: str) -> None:
-    open_group(stub_page, stub, group)
+def test_failed_deployment_leaves_nothing_behind(stub_page: Page, stub_server: LocalServer, group: str) -> None:
+    open_group(stub_page, stub_server, group)
     stub_page.get_by_role("button", name="Approve").click()
     stub_page.get_by_label("Name of the endpoint").fill(group)
     stub_page.get_by_label("Instance type").fill("ml.nonsense")
     stub_page.get_by_role("button", name="Deploy").click()
     expect(stub_page.get_by_role("alert")).to_contain_text("ml.nonsense")
-    assert stub.sagemaker.list_models(NameContains=group)["Models"] == []
-    assert stub.sagemaker.list_endpoint_configs(NameContains=group)["EndpointConfigs"] == []
+    assert stub_server.sagemaker.list_models(NameContains=group)["Models"] == []
+    assert stub_server.sagemaker.list_endpoint_configs(NameContains=group)["EndpointConfigs"] == []

@@ -85,7 +85,7 @@ def test_page_reports_the_end_of_its_session(browser: Browser, server: LocalServ
     page = context.new_page()
     page.goto(control.make_console_address(server.home, server.address))
     page.locator("table").wait_for()
-    context.clear_cookies()  # the browser has no cookie, as after a restart of the server
+    context.clear_cookies()  # without its cookie, the browser has no session, as after a restart of the server
     page.get_by_label("Kind").select_option("endpoint")
     expect(page.locator("main")).to_contain_text(NO_SESSION)
     context.close()

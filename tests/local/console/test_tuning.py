@@ -55,16 +55,16 @@ def wait_for_tuning(server: LocalServer, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def tuning(stub: LocalServer) -> dict[str, Any]:
-    start_tuning(stub, "tune", TRIAL_COUNT)
-    return wait_for_tuning(stub, "tune")
+def tuning(stub_server: LocalServer) -> dict[str, Any]:
+    start_tuning(stub_server, "tune", TRIAL_COUNT)
+    return wait_for_tuning(stub_server, "tune")
 
 
 def test_trials_the_best_one_and_the_importance_of_parameters_are_shown(
-    stub_page: Page, stub: LocalServer, tuning: dict[str, Any]
+    stub_page: Page, stub_server: LocalServer, tuning: dict[str, Any]
 ) -> None:
     best_trial = tuning["BestTrainingJob"]
-    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/tuning")
+    stub_page.goto(f"{stub_server.address.url}/_microjobs/console/#/tuning")
     stub_page.get_by_role("link", name="tune", exact=True).click()
     trials = stub_page.get_by_role("table", name="Trials")
     expect(trials.get_by_role("row")).to_have_count(TRIAL_COUNT + 1)
@@ -80,8 +80,8 @@ def test_trials_the_best_one_and_the_importance_of_parameters_are_shown(
     assert max(shares[1:]) < 0.4
 
 
-def test_all_trials_are_compared(stub_page: Page, stub: LocalServer, tuning: dict[str, Any]) -> None:
-    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/tuning/{tuning['HyperParameterTuningJobName']}")
+def test_all_trials_are_compared(stub_page: Page, stub_server: LocalServer, tuning: dict[str, Any]) -> None:
+    stub_page.goto(f"{stub_server.address.url}/_microjobs/console/#/tuning/{tuning['HyperParameterTuningJobName']}")
     stub_page.get_by_role("link", name="Compare", exact=True).last.click()
     table = stub_page.get_by_role("table", name="Hyperparameters and final metrics")
     expect(table.get_by_role("row")).to_have_count(TRIAL_COUNT + 1)
@@ -95,11 +95,11 @@ def test_all_trials_are_compared(stub_page: Page, stub: LocalServer, tuning: dic
     expect(stub_page.locator(".chart").filter(has_text="loss")).to_contain_text(links.nth(1).inner_text())
 
 
-def test_nearest_of_many_curves_has_a_label(stub_page: Page, stub: LocalServer, tuning: dict[str, Any]) -> None:
-    list_trials = stub.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job
+def test_nearest_of_many_curves_has_a_label(stub_page: Page, stub_server: LocalServer, tuning: dict[str, Any]) -> None:
+    list_trials = stub_server.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job
     trials = list_trials(HyperParameterTuningJobName=tuning["HyperParameterTuningJobName"], MaxResults=20)
     names = ",".join(trial["TrainingJobName"] for trial in trials["TrainingJobSummaries"])
-    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/compare?jobs={names}&axis=step")
+    stub_page.goto(f"{stub_server.address.url}/_microjobs/console/#/compare?jobs={names}&axis=step")
     chart = stub_page.locator(".chart").filter(has_text="loss")
     expect(chart).to_contain_text("20 curves")
     last_values = chart.locator(".legend b")
@@ -108,9 +108,9 @@ def test_nearest_of_many_curves_has_a_label(stub_page: Page, stub: LocalServer, 
     expect(last_values).to_have_count(1)
 
 
-def test_new_trials_appear_without_a_reload(stub_page: Page, stub: LocalServer) -> None:
-    stub_page.goto(f"{stub.address.url}/_microjobs/console/#/tuning")
-    start_tuning(stub, "live", 5)
+def test_new_trials_appear_without_a_reload(stub_page: Page, stub_server: LocalServer) -> None:
+    stub_page.goto(f"{stub_server.address.url}/_microjobs/console/#/tuning")
+    start_tuning(stub_server, "live", 5)
     stub_page.get_by_role("link", name="live", exact=True).click()
     expect(stub_page.locator(".actions .status")).to_have_text("Completed")
     expect(stub_page.get_by_role("table", name="Trials").locator("tbody tr")).to_have_count(5)

@@ -68,7 +68,7 @@ def newest_client(address: str) -> Any:
 
 
 def put_errors(client: Any, count: float) -> None:
-    """Record errors in the last minute that has ended."""
+    """Record errors in the last complete minute."""
     datum = {"MetricName": "errors", "Dimensions": DIMENSIONS, "Timestamp": time.time() // 60 * 60 - 30, "Value": count}
     client.put_metric_data(Namespace="own", MetricData=[datum])
 

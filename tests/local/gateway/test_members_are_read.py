@@ -291,7 +291,7 @@ ALARM_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "TagResource": [{"ResourceARN": ALARM, "Tags": [{"Key": "k", "Value": "v"}]}],
     "UntagResource": [{"ResourceARN": ALARM, "TagKeys": ["k"]}],
 }
-"""Requests to CloudWatch, which has operations with the names of another service."""
+"""Requests to CloudWatch. They are not in REQUESTS, because other services have operations with the same names."""
 
 OBJECTIVE = {"Type": "Minimize", "MetricName": "loss"}
 FAIL_DEFINITION = json.dumps(

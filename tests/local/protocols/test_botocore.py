@@ -54,6 +54,7 @@ def parse_response(service: str, operation: str, formatted_response: HttpRespons
 
 
 def make_id(value: object) -> str:
+    """Return a part of the id of a test: the service or the operation, but not its members."""
     return value if isinstance(value, str) else ""
 
 

@@ -240,7 +240,7 @@ def test_two_endpoints_serve_at_once_and_exit_with_zero(runtime: ProcessRuntime,
 
 
 def test_other_users_cannot_connect_to_an_endpoint(runtime: ProcessRuntime, home: Home, tmp_path: Path) -> None:
-    """Requests to the socket need no signature."""
+    """Requests to the socket need no signature, so only the user of the server may connect to it."""
     host = start_endpoint(runtime, tmp_path, "one", 1.0)
     wait_for_ping(host)
     folders = {environ.get(SOCKET_FOLDER) for environ in read_environments(str(home.root)).values()} - {None}

@@ -76,7 +76,7 @@ def create_files(store: ObjectStore, keys: list[str]) -> None:
 
 
 def shorten_settled_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the age from which the cache accepts folders, and wait until all folders have that age."""
+    """Shorten the age that folders must have for the cache, and wait until all folders have this age."""
     monkeypatch.setattr(folders, "SETTLED_AGE_NS", 10_000_000)
     time.sleep(0.05)
 

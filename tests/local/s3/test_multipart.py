@@ -213,7 +213,7 @@ def test_restart_keeps_uploads_and_removes_unknown_files(
 
 
 LARGE_CONTENT = FIRST_PART * 4 + LAST_PART
-"""It is larger than 8 MB, so s3transfer sends parts."""
+"""More than 8 MB, so that s3transfer uploads it in parts."""
 
 
 @pytest.mark.parametrize(

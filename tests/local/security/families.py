@@ -152,7 +152,7 @@ BASE_MEMBERS: Mapping[str, Any] = {
     },
     **{kind.operations[verb]: {} for kind in load_kinds() if "Stop" in kind.verbs for verb in ("Describe", "Stop")},
 }
-"""Valid members that the server accepts, by operation. Operations with a name take it from `requests.NAMES`."""
+"""Valid members that the server accepts, by operation. `requests.members` adds the name of the resource."""
 
 
 def _list_operations(*kinds: Kind, others: Sequence[str] = ()) -> list[str]:

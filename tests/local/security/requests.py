@@ -177,8 +177,8 @@ def rest_requests(
     """Return requests of REST protocols.
 
     Args:
-        member_values: values of some members, by name. Names need them, because a generated value rarely names anything
-            on the server.
+        member_values: values of some members, by name. Names of resources need them, because a generated value is
+            rarely the name of a resource of the server.
         always: the names of optional members for which each request draws a value of `member_values`. If the value is
             None, the request does not have the member.
     """

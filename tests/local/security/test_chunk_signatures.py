@@ -74,7 +74,7 @@ def test_chunks_in_another_order_are_refused() -> None:
 
 @dataclass
 class Upload:
-    """A PUT request with signed chunks, which tests change."""
+    """A PUT request with signed chunks. Tests replace its credentials, its signatures or its chunks."""
 
     sender: Sender
     payload_type: str = SIGNED_CHUNKS

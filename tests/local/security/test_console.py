@@ -37,24 +37,24 @@ LIST = f"{API}sagemaker/ListTrainingJobs"
 
 
 @pytest.fixture(scope="module")
-def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server whose runtime starts no hosts."""
     with server_without_hosts(tmp_path_factory.mktemp("console")) as running:
         yield running
 
 
 @pytest.fixture
-def outsider(stub: LocalServer) -> Iterator[Console]:
+def outsider(stub_server: LocalServer) -> Iterator[Console]:
     """A client without a session."""
-    sender = Sender(stub.address)
+    sender = Sender(stub_server.address)
     yield Console(sender)
     sender.close()
 
 
 @pytest.fixture
-def console(stub: LocalServer, outsider: Console) -> Console:
+def console(stub_server: LocalServer, outsider: Console) -> Console:
     """A client with a session."""
-    assert outsider.open(make_token(stub)).status == 200
+    assert outsider.open(make_token(stub_server)).status == 200
     return outsider
 
 
@@ -66,8 +66,8 @@ def test_session_can_list_jobs(console: Console) -> None:
 # --- tokens ---
 
 
-def test_token_works_once(stub: LocalServer, outsider: Console) -> None:
-    token = make_token(stub)
+def test_token_works_once(stub_server: LocalServer, outsider: Console) -> None:
+    token = make_token(stub_server)
     assert [outsider.open(token).status for _ in range(2)] == [200, 401]
 
 
@@ -75,8 +75,8 @@ PAGE_KEY = "a" * 36
 """The key of a page. A page that sends its token again proves with the key that it is the same page."""
 
 
-def test_page_whose_response_was_lost_opens_one_session(stub: LocalServer, outsider: Console) -> None:
-    token = make_token(stub)
+def test_page_whose_response_was_lost_opens_one_session(stub_server: LocalServer, outsider: Console) -> None:
+    token = make_token(stub_server)
     outsider.open(token, key=PAGE_KEY)
     first_session = Console(outsider.sender, outsider.cookie, outsider.secret)
     assert outsider.open(token, key=PAGE_KEY).status == 200
@@ -84,8 +84,10 @@ def test_page_whose_response_was_lost_opens_one_session(stub: LocalServer, outsi
 
 
 @pytest.mark.parametrize("key", ["", "a" * 35, PAGE_KEY + "a", "\ud800", None])
-def test_used_token_with_the_key_of_another_page_is_refused(stub: LocalServer, outsider: Console, key: Any) -> None:
-    token = make_token(stub)
+def test_used_token_with_the_key_of_another_page_is_refused(
+    stub_server: LocalServer, outsider: Console, key: Any
+) -> None:
+    token = make_token(stub_server)
     assert outsider.open(token, key=PAGE_KEY).status == 200
     other_console = Console(outsider.sender)
     assert other_console.open(token, key=key).status in (400, 401)
@@ -102,21 +104,21 @@ def test_used_token_is_refused_after_some_seconds(monkeypatch: pytest.MonkeyPatc
         sessions.open("nonce", PAGE_KEY)
 
 
-def test_expired_token_is_refused(stub: LocalServer, outsider: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_token_is_refused(stub_server: LocalServer, outsider: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - console_address.LIFETIME_SECONDS - 1)
-    assert outsider.open(make_token(stub)).status == 401
+    assert outsider.open(make_token(stub_server)).status == 401
 
 
-def test_token_with_a_later_expiry_is_refused(stub: LocalServer, outsider: Console) -> None:
-    expiry, nonce, mac = make_token(stub).split(".")
+def test_token_with_a_later_expiry_is_refused(stub_server: LocalServer, outsider: Console) -> None:
+    expiry, nonce, mac = make_token(stub_server).split(".")
     assert outsider.open(f"{int(expiry) + 60}.{nonce}.{mac}").status == 401
 
 
-def test_token_of_another_home_is_refused(stub: LocalServer, outsider: Console, tmp_path: Path) -> None:
+def test_token_of_another_home_is_refused(stub_server: LocalServer, outsider: Console, tmp_path: Path) -> None:
     other_home = Home(tmp_path / "other")
     other_home.create()
-    assert outsider.open(make_token(stub, other_home)).status == 401
+    assert outsider.open(make_token(stub_server, other_home)).status == 401
 
 
 @pytest.mark.parametrize("body", [{}, {"token": 5}, {"token": ""}, {"token": "1.2.3"}, [], b"{", b"\xff"])
@@ -134,23 +136,24 @@ def test_cookie_and_secret_are_both_needed(console: Console, missing: str) -> No
         assert (answer.status, b"TrainingJobSummaries" in answer.body) == (401, False)
 
 
-def test_secret_of_another_session_is_refused(stub: LocalServer, console: Console) -> None:
+def test_secret_of_another_session_is_refused(stub_server: LocalServer, console: Console) -> None:
     other_console = Console(console.sender)
-    other_console.open(make_token(stub))
+    other_console.open(make_token(stub_server))
     assert console.post(LIST, {}, Cookie=other_console.cookie).status == 401
 
 
-def test_cookie_is_hidden_from_scripts_and_other_sites(stub: LocalServer, outsider: Console) -> None:
-    cookie = outsider.open(make_token(stub)).headers["set-cookie"]
+def test_cookie_is_hidden_from_scripts_and_other_sites(stub_server: LocalServer, outsider: Console) -> None:
+    cookie = outsider.open(make_token(stub_server)).headers["set-cookie"]
     assert {"HttpOnly", f"Path={CONSOLE_PATH}", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
 
 
-def test_session_does_not_replace_signatures(stub: LocalServer, console: Console) -> None:
+def test_session_does_not_replace_signatures(stub_server: LocalServer, console: Console) -> None:
     """The session works below the console's path only: S3 and the AWS APIs still need signatures."""
     headers = console.make_headers({"Origin": None, "X-Amz-Target": "SageMaker.ListModels"})
     assert console.sender.send_raw("POST", "/", headers, b"{}").status == 403
     assert (
-        console.sender.send_raw("GET", f"/{stub.address.bucket}", console.make_headers({"Origin": None})).status == 403
+        console.sender.send_raw("GET", f"/{stub_server.address.bucket}", console.make_headers({"Origin": None})).status
+        == 403
     )
 
 
@@ -226,10 +229,14 @@ def test_files_are_compressed_and_cached(outsider: Console) -> None:
         assert (second.status, second.body) == (304, b"")
 
 
-def test_objects_of_buckets_are_sandboxed(stub: LocalServer) -> None:
+def test_objects_of_buckets_are_sandboxed(stub_server: LocalServer) -> None:
     """The pages in buckets have the console's address, but must not have its origin."""
-    stub.s3.put_object(Bucket=stub.address.bucket, Key="page.html", Body=b"<script></script>", ContentType="text/html")
-    headers = stub.s3.get_object(Bucket=stub.address.bucket, Key="page.html")["ResponseMetadata"]["HTTPHeaders"]
+    stub_server.s3.put_object(
+        Bucket=stub_server.address.bucket, Key="page.html", Body=b"<script></script>", ContentType="text/html"
+    )
+    headers = stub_server.s3.get_object(Bucket=stub_server.address.bucket, Key="page.html")["ResponseMetadata"][
+        "HTTPHeaders"
+    ]
     assert headers["content-security-policy"] == "sandbox"
 
 
@@ -366,10 +373,10 @@ def test_download_works_once_and_is_an_attachment(console: Console) -> None:
     assert first.headers["content-disposition"].startswith("attachment")
 
 
-def test_download_needs_the_session_that_started_it(stub: LocalServer, console: Console) -> None:
+def test_download_needs_the_session_that_started_it(stub_server: LocalServer, console: Console) -> None:
     target = start_download(console)
     other_console = Console(console.sender)
-    other_console.open(make_token(stub))
+    other_console.open(make_token(stub_server))
     assert fetch_download(other_console, target).status == 404
     assert console.sender.send_raw("GET", target, {}).status == 404
     for site in ("cross-site", "same-site"):
@@ -421,8 +428,8 @@ def test_number_of_bytes_of_a_preview_is_limited(console: Console, count: Any) -
     assert console.post(f"{API}objects/preview", {**OBJECT, "bytes": count}).status == 400
 
 
-def test_preview_and_download_are_never_shown_as_a_page(console: Console, stub: LocalServer) -> None:
-    stub.s3.put_object(Bucket="fuzz", Key="page.html", Body=b"<script></script>", ContentType="text/html")
+def test_preview_and_download_are_never_shown_as_a_page(console: Console, stub_server: LocalServer) -> None:
+    stub_server.s3.put_object(Bucket="fuzz", Key="page.html", Body=b"<script></script>", ContentType="text/html")
     request = {"bucket": "fuzz", "key": "page.html"}
     preview = console.post(f"{API}objects/preview", {**request, "bytes": 4})
     path = json.loads(console.post(f"{API}objects", request).body)["path"]
@@ -435,12 +442,12 @@ def test_preview_and_download_are_never_shown_as_a_page(console: Console, stub: 
     assert fetch_download(console, API + path).status == 404
 
 
-def test_list_of_an_archive_of_enormous_size_is_limited(console: Console, stub: LocalServer) -> None:
+def test_list_of_an_archive_of_enormous_size_is_limited(console: Console, stub_server: LocalServer) -> None:
     member = tarfile.TarInfo("zeros")
     member.size = 300 << 20
     gzip = zlib.compressobj(1, wbits=31)
     parts = [gzip.compress(member.tobuf()), *(gzip.compress(bytes(1 << 20)) for _ in range(300)), gzip.flush()]
-    stub.s3.put_object(Bucket="fuzz", Key="bomb.tar.gz", Body=b"".join(parts))
+    stub_server.s3.put_object(Bucket="fuzz", Key="bomb.tar.gz", Body=b"".join(parts))
     answer = console.post(f"{API}objects/archive", {"bucket": "fuzz", "key": "bomb.tar.gz"})
     assert (answer.status, json.loads(answer.body)["isComplete"]) == (200, False)
 

@@ -43,7 +43,7 @@ def format_head(fields: Mapping[str, str], request_line: str = "POST / HTTP/1.1"
     ).encode()
 
 
-def is_closed(connection: socket.socket) -> bool:
+def is_closed_in_time(connection: socket.socket) -> bool:
     """Return whether the server closes a connection within HANG_SECONDS."""
     connection.settimeout(HANG_SECONDS)
     try:
@@ -144,7 +144,8 @@ def test_silent_connections_are_closed_at_the_limit(monkeypatch: pytest.MonkeyPa
             silent_connections += [stack.enter_context(closing(connect(host))) for _ in range(20)]
             client.sendall(b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n")  # this connection was kept open
             receive_until(client, b"bytes for /second")
-        assert all(is_closed(connection) for connection in silent_connections[:24])
+        # at most eight of all connections stay open
+        assert all(is_closed_in_time(connection) for connection in silent_connections[:24])
 
 
 def test_pipelined_requests_are_answered_in_order() -> None:
@@ -207,7 +208,7 @@ def test_responses_without_a_reader_occupy_no_threads(header: bytes) -> None:
         for connection in clients:
             receive_until(connection, b"x" * size)
             if header:
-                assert is_closed(connection)
+                assert is_closed_in_time(connection)
             else:
                 connection.sendall(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
                 receive_until(connection, b"for /next")
@@ -303,7 +304,7 @@ def test_invalid_request_is_refused_before_its_body(
     with closing(connect(sender.host)) as connection:
         connection.sendall(format_head(fields, f"{valid_request.method} {valid_request.target} HTTP/1.1"))
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 403 ")
-        assert is_closed(connection)
+        assert is_closed_in_time(connection)
 
 
 @pytest.mark.parametrize(
@@ -387,9 +388,8 @@ def test_unauthenticated_bodies_use_little_memory(
     while any(thread.is_alive() for thread in threads):
         peak_megabytes = max(peak_megabytes, read_resident_megabytes(process_server))
         time.sleep(0.01)
-    assert (
-        max(peak_megabytes, read_resident_megabytes(process_server)) - initial_megabytes < 100
-    )  # the clients have sent 480 MB
+    peak_megabytes = max(peak_megabytes, read_resident_megabytes(process_server))
+    assert peak_megabytes - initial_megabytes < 100  # the clients have sent 480 MB
 
 
 @needs_proc
@@ -438,7 +438,7 @@ def test_unsigned_form_is_refused_before_its_file(sender: Sender, body_start: by
         with suppress(OSError):  # the server has refused the body before all of it was sent
             connection.sendall(b"a" * MEGABYTE)
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 403 ")
-        assert is_closed(connection)
+        assert is_closed_in_time(connection)
 
 
 def test_slow_unsigned_forms_do_not_occupy_all_threads(process_server: LocalServer, sender: Sender) -> None:

@@ -81,7 +81,7 @@ def _replace_signature(form: dict[str, Any]) -> None:
 
 
 def _replace_policy(form: dict[str, Any]) -> None:
-    """Replace the policy by a policy that allows more, and keep the signature."""
+    """Replace the policy with a policy that allows more, and keep the signature."""
     policy = {"expiration": "2100-01-01T00:00:00Z", "conditions": [["starts-with", "$key", ""]]}
     form["fields"]["policy"] = base64.b64encode(json.dumps(policy).encode()).decode()
 

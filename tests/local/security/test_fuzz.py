@@ -46,7 +46,7 @@ MAX_FINDINGS = 15
 
 
 @pytest.fixture(scope="module")
-def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server for all families, with an endpoint of each kind."""
     with server_without_hosts(tmp_path_factory.mktemp("fuzz") / "home") as local:
         local.sagemaker.create_model(ModelName="a", **BASE_MEMBERS["CreateModel"])
@@ -56,9 +56,9 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.timeout(3600)
-def test_generated_request_gets_a_response_that_aws_could_send(stub: LocalServer, family: str) -> None:
+def test_generated_request_gets_a_response_that_aws_could_send(stub_server: LocalServer, family: str) -> None:
     print(f"FUZZ_SEED={SEED} FUZZ_REQUESTS={REQUESTS}")
-    sender, findings, response_counts = Sender(stub.address), dict[str, Request](), Counter[str]()
+    sender, findings, response_counts = Sender(stub_server.address), dict[str, Request](), Counter[str]()
 
     @seed(SEED)
     @settings(
@@ -85,8 +85,8 @@ def test_generated_request_gets_a_response_that_aws_could_send(stub: LocalServer
         send()
     frequent_responses = dict(response_counts.most_common(12))
     print(f"{family}: {sum(response_counts.values())} in {time.monotonic() - began:.0f} s; {frequent_responses}")
-    assert control.find_server(stub.home) is not None
-    log = stub.home.server_log.read_text(errors="replace")
+    assert control.find_server(stub_server.home) is not None
+    log = stub_server.home.server_log.read_text(errors="replace")
     assert not findings, "\n\n".join(f"{finding}\n  {request!r:.1500}" for finding, request in findings.items())
     traceback = log.find("Traceback")
     assert traceback < 0, log[max(0, traceback - 500) : traceback + 4000]

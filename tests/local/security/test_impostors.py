@@ -25,7 +25,7 @@ requires_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give
 
 
 @contextmanager
-def impostor(answer: Mapping[str, Any] | str, port: int = 0) -> Iterator[str]:
+def run_impostor(answer: Mapping[str, Any] | str, port: int = 0) -> Iterator[str]:
     """Run a program that answers each request with the JSON `answer`, or relays each request to the URL `answer`."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -68,7 +68,7 @@ def crashed_home(tmp_path: Path) -> Iterator[tuple[Home, str]]:
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)
         port = int(local.address.url.rpartition(":")[2])
-        with impostor({"status": "ok", "pid": local.address.pid, "proof": "0" * 64}, port) as url:
+        with run_impostor({"status": "ok", "pid": local.address.pid, "proof": "0" * 64}, port) as url:
             yield local.home, url
 
 
@@ -88,10 +88,10 @@ def test_run_detects_an_impostor_after_a_crash(crashed_home: tuple[Home, str]) -
 
 
 @contextmanager
-def impersonated(local: LocalServer, answer: Mapping[str, Any]) -> Iterator[None]:
+def impersonate(local: LocalServer, answer: Mapping[str, Any]) -> Iterator[None]:
     """Run a program that gives this health response with the server's process id. Commands use the program's address in
     place of the server's."""
-    with impostor({**answer, "pid": local.address.pid}) as url:
+    with run_impostor({**answer, "pid": local.address.pid}) as url:
         replace_server_address(local, url)
         try:
             yield
@@ -102,7 +102,7 @@ def impersonated(local: LocalServer, answer: Mapping[str, Any]) -> Iterator[None
 @pytest.mark.parametrize("proof", [{}, {"proof": None}, {"proof": ""}, {"proof": "é"}, {"proof": "0" * 64}])
 def test_health_response_without_proof_is_refused(process_server: LocalServer, proof: Mapping[str, Any]) -> None:
     with (
-        impersonated(process_server, {"status": "ok", **proof}),
+        impersonate(process_server, {"status": "ok", **proof}),
         pytest.raises(control.ServerError, match="does not know the secret"),
     ):
         control.find_server(process_server.home)
@@ -110,13 +110,13 @@ def test_health_response_without_proof_is_refused(process_server: LocalServer, p
 
 @pytest.mark.parametrize("command", [("local", "status"), ("local", "env"), ("run", "straight-line")])
 def test_commands_refuse_an_impostor(process_server: LocalServer, command: tuple[str, ...]) -> None:
-    with impersonated(process_server, {"status": "ok", "proof": "0" * 64}):
+    with impersonate(process_server, {"status": "ok", "proof": "0" * 64}):
         result = run_microjobs(process_server.home, *command)
     assert (result.returncode, "does not know the secret" in result.stderr) == (1, True), result
 
 
 def test_relayed_proof_is_refused(process_server: LocalServer) -> None:
-    with impostor(process_server.address.url) as url:
+    with run_impostor(process_server.address.url) as url:
         replace_server_address(process_server, url)
         try:
             with pytest.raises(control.ServerError, match="does not know the secret"):

@@ -290,7 +290,7 @@ def test_archive_of_a_container_stays_in_its_folder(
         write_tree({name: replace(entry, content=Path(os.devnull)) for name, entry in tree.items()}, outer / "to")
     except (OSError, tarfile.TarError, CannotRunError):  # the file system refuses such names: the job fails
         (outer / "to").mkdir(exist_ok=True)
-    shutil.rmtree(outer / "contents")  # this folder has the contents of the files, in files that are named by numbers
+    shutil.rmtree(outer / "contents")  # `unpack` has stored the files here, named by numbers; the check is about `to`
     check_nothing_escaped(outer / "to")
 
 

@@ -16,6 +16,7 @@ def make_comparison(condition_type: str, left: Any, right: Any) -> dict[str, Any
 
 
 def get(name: str) -> dict[str, Any]:
+    """Return an expression that stands for a parameter."""
     return {"Get": f"Parameters.{name}"}
 
 

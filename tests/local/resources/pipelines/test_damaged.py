@@ -118,7 +118,7 @@ def nest(depth: int) -> Any:
 
 
 def test_deep_definition_is_valid() -> None:
-    """30 nested conditions occur in practice. A limit of the depth protects the stack."""
+    """The depth is limited to protect the stack, but 30 nested conditions occur in practice and must be accepted."""
     assert len(list(read_definition(json.dumps({"Version": VERSION, "Steps": [nest(49)]})).walk())) == 49
     value: Any = "x"
     for _ in range(190):

@@ -28,6 +28,7 @@ SCOPE = FakeScope(
 
 
 def get(text: str) -> dict[str, Any]:
+    """Return an expression of a definition."""
     return {"Get": text}
 
 
