@@ -83,7 +83,7 @@ def test_honoured_values_are_valid_in_the_model(service: str) -> None:
     assert [path for path, value, member in values if value not in member.metadata.get("enum", [value])] == []
 
 
-def test_page_is_up_to_date() -> None:
+def test_parity_page_is_up_to_date() -> None:
     assert (REPOSITORY / "docs" / "maintaining" / "parity.md").read_text() == render(TABLE), "run: make parity"
 
 

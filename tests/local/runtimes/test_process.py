@@ -409,7 +409,7 @@ def wait_for_state(pid: int, state: str) -> None:
 
 
 def wait_for_shim(argument: str) -> int:
-    """Wait until the shim of a program has started; return its process id. The argument is in both command lines."""
+    """Wait until the shim of a program with this argument has started; return the process id of the shim."""
     return wait_until(lambda: [*{*find_processes(argument)} & {*find_processes("process_shim")}])[0]
 
 

@@ -73,7 +73,7 @@ def test_list_starts_after_a_key(s3: "S3Client") -> None:
 
 
 @pytest.mark.usefixtures("stored_keys")
-def test_list_describes_each_object(s3: "S3Client") -> None:
+def test_listed_object_has_the_details_of_head_object(s3: "S3Client") -> None:
     item = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=1, FetchOwner=True)["Contents"][0]
     head = s3.head_object(Bucket=BUCKET, Key="a")
     assert (item["ETag"], item["Size"], item["StorageClass"]) == (head["ETag"], 1, "STANDARD")

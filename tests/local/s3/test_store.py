@@ -135,7 +135,7 @@ def test_md5_of_a_new_file_is_computed_each_time(store: ObjectStore, home: Home)
     assert etags == ["f97c5d29941bfb1b2fdab0874906ab82", "b8a9f715dbb64fd5c56e7783c6820a61"]
 
 
-def test_objects_of_the_same_time_have_different_modification_times(
+def test_objects_written_at_the_same_time_have_different_modification_times(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: 10**18)

@@ -216,7 +216,7 @@ def test_secret_of_a_job_is_new_and_not_logged(any_runtime_server: LocalServer) 
     assert not any(secret in output_and_logs for secrets in secrets_of_jobs for secret in secrets)
 
 
-def test_only_the_owner_can_read_the_secret(processes: LocalServer) -> None:
+def test_only_the_user_of_the_server_can_read_the_secret(processes: LocalServer) -> None:
     name = processes.start_training("echo up; sleep 60", instances=2)
     processes.wait_for_log(name, "up")
     files = list(processes.home.work.rglob("secret/job"))
