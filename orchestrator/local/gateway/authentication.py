@@ -167,7 +167,8 @@ def _read_form(request: Request, spool: BodySpool) -> Form:
 
 
 def make_authenticator(credentials: Credentials, streaming_services: Container[str]) -> Interceptor:
-    """Return an interceptor that verifies the signature. Until then, the body is not read or uses little memory.
+    """Return an interceptor that verifies the signature, and then reads the body into memory if the service does not
+    read the body itself.
 
     Args:
         credentials: the credentials of the home.

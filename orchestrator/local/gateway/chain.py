@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.gateway.operations import (
     make_own_operations,
     read_members,
 )
-from microjobs_orchestrator.local.gateway.origin import make_health_check, make_host_check, refuse_web_pages
+from microjobs_orchestrator.local.gateway.origin import make_health_check, make_host_check, refuse_requests_of_web_pages
 from microjobs_orchestrator.local.gateway.request_state import AnyService, Interceptor, OwnOperations, RequestState
 from microjobs_orchestrator.local.gateway.routing import make_service_choice
 from microjobs_orchestrator.local.identity import Credentials, Prover
@@ -58,17 +58,16 @@ def list_interceptors(
         serve_packages: serves Python packages to hosts.
         mlflow: forwards requests to MLflow servers.
     """
+    streaming_services = {name for name, service in services.items() if not isinstance(service, Mapping)}
     return (
         make_host_check(hosts),
-        refuse_web_pages,
+        refuse_requests_of_web_pages,
         make_health_check(prove),
         serve_packages,
         mlflow.answer_request_with_token,
         make_signature_reader(),
         make_service_choice(services, forwarder, own_operations),
-        make_authenticator(
-            credentials, {name for name, service in services.items() if not isinstance(service, Mapping)}
-        ),
+        make_authenticator(credentials, streaming_services),
         mlflow.answer_signed_request,
         forwarder.forward,
         make_own_operations(own_operations),
@@ -84,7 +83,8 @@ def list_operation_interceptors(services: Mapping[str, AnyService]) -> Sequence[
 class ReceivedRequest(Request):
     """A request from the listener. Its input ends with the body.
 
-    Werkzeug's constructor takes twice as long, and makes a reference cycle, which would keep the body in memory.
+    The constructor replaces werkzeug's, which takes twice as long, and makes a reference cycle that would keep the body
+    in memory.
     """
 
     def __init__(self, environ: "WSGIEnvironment") -> None:
@@ -126,8 +126,8 @@ class Gateway:
         try:
             return self._find_response(state)
         except Exception as error:
-            # Do not assign the ServiceError: its traceback refers to this frame, and the cycle would keep the body in
-            # memory.
+            # Do not store the ServiceError in a local variable: its traceback refers to this frame, and the reference
+            # cycle would keep the body in memory.
             return state.protocol.format_error(_describe_failure(error, state), state.request)
         finally:
             for clean_up in state.cleanups:

@@ -79,7 +79,7 @@ class Claim:
     presigned address expires, in seconds since 1970."""
     signed_headers: tuple[str, ...]
     signature: str
-    expires: timedelta | None = None
+    lifetime: timedelta | None = None
     """Lifetime of an address that is presigned with version 4; None for version 2, and for a signature in a header."""
     version: Literal[2, 4] = 4
 
@@ -132,21 +132,21 @@ def _read_presigned(request: Request) -> Claim:
     return _read_v4(parts, timedelta(seconds=int(seconds)))
 
 
-def _read_v4(parts: Mapping[str, str], expires: timedelta | None = None) -> Claim:
+def _read_v4(parts: Mapping[str, str], lifetime: timedelta | None = None) -> Claim:
     credential, names, signature = (parts.get(name, "") for name in ("Credential", "SignedHeaders", "Signature"))
     algorithm = parts.get("Algorithm", "")
     if algorithm != ALGORITHM or not names or not signature:
         raise _make_incomplete_error(algorithm)
-    return _make_claim(credential, names, signature, parts.get("Date", ""), expires)
+    return _make_claim(credential, names, signature, parts.get("Date", ""), lifetime)
 
 
 def _make_claim(
-    credential: str, signed_headers: str, signature: str, date: str, expires: timedelta | None = None
+    credential: str, signed_headers: str, signature: str, date: str, lifetime: timedelta | None = None
 ) -> Claim:
     if (scope := _match_scope(credential)) is None:
         raise _make_incomplete_error(ALGORITHM)
     key, _, region, service = scope.groups()
-    return Claim(key, region, service, parse_timestamp(date), tuple(signed_headers.split(";")), signature, expires)
+    return Claim(key, region, service, parse_timestamp(date), tuple(signed_headers.split(";")), signature, lifetime)
 
 
 @lru_cache(maxsize=64)

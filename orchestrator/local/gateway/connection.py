@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.console_address import CHANGES_PATH
 from microjobs_orchestrator.local.gateway.streams import Reader, Writer
 
 SMALL_BODY_BYTES = 64 << 10
-"""Bodies up to this size are received with the headers, so that slow clients occupy no worker."""
+"""Bodies up to this size are received with the headers, so that slow clients occupy no worker thread."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _SHORT_LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
@@ -26,7 +26,7 @@ _TASK_LINE = re.compile(rb"POST (?:/endpoints/[^/? ]+/invocations|%b) HTTP/1\.1\
 class ConnectionManager(Protocol):
     """The methods of `Connections` that a connection calls."""
 
-    def has_next_request(self, connection: "Connection", /) -> bool: ...
+    def receive_next_request(self, connection: "Connection", /) -> bool: ...
 
     def put(self, connection: "Connection", /) -> None: ...
 
@@ -55,11 +55,12 @@ class Connection(HTTPConnection):
         self.needed_bytes: int | None = None
         """Bytes that must be received before the request is served: the first line, the headers, and at most
         SMALL_BODY_BYTES of the body; None before the headers are complete."""
-        self.needs_worker = True
-        """Whether a worker serves the request, instead of a task."""
+        self.needs_worker_thread = True
+        """Whether a worker thread serves the request, instead of a task."""
         self.watched_event = 0
         """The event that the listener waits for on this connection; 0 for none. The listener continues to wait while a
-        task serves the connection, because most clients send nothing until they have received the response."""
+        task serves the connection. To stop waiting would cost a system call, and save nothing: most clients send no
+        data until they have received the response."""
         self.linger_bytes: int | None = None
         """Bytes that may still be received after the last response; None while requests are expected."""
         self._poll = select.poll()
@@ -69,7 +70,7 @@ class Connection(HTTPConnection):
         """Serve a request, and the requests that follow it immediately. Return whether the connection stays open."""
         connections: ConnectionManager = self.server._connections
         while super().communicate():  # type: ignore[no-untyped-call]
-            if not connections.has_next_request(self):
+            if not connections.receive_next_request(self):
                 return True
         return False
 
@@ -77,7 +78,7 @@ class Connection(HTTPConnection):
         """Wait for data, and receive it. Return False if there is none, or if the client has closed the connection."""
         return bool(self._poll.poll(milliseconds)) and self.rfile.fill_at_once()
 
-    def check_client(self) -> None:
+    def send_and_check_client(self) -> None:
         """Send the remaining bytes. Raise ConnectionError if the client has closed the connection."""
         self.wfile.send()
         timeout = self.socket.gettimeout()
@@ -104,7 +105,8 @@ class Connection(HTTPConnection):
     def is_complete(self, max_head_bytes: int, old_size: int = 0) -> bool:
         """Return whether the first line, the headers and a small body have been received.
 
-        Also return True if the first line and the headers are too long: a worker then refuses the request.
+        Also return True if the first line and the headers are too long: a worker thread then refuses the request. Once
+        the headers are complete, set `needed_bytes` and `needs_worker_thread`.
 
         Args:
             max_head_bytes: limit for the first line and the headers.
@@ -115,7 +117,7 @@ class Connection(HTTPConnection):
         if self.needed_bytes is None and (end := _HEAD_END.search(buffered, max(old_size - 2, 0))):
             size = _find_body_size(buffered, end.end())
             self.needed_bytes = end.end() + min(size or 0, SMALL_BODY_BYTES)
-            self.needs_worker = size is None or size > SMALL_BODY_BYTES or not _TASK_LINE.match(buffered)
+            self.needs_worker_thread = size is None or size > SMALL_BODY_BYTES or not _TASK_LINE.match(buffered)
         if self.needed_bytes is None:
             return len(buffered) > max_head_bytes
         return len(buffered) >= self.needed_bytes

@@ -1,10 +1,11 @@
 """Connections that wait for a request, or for the client to read the last response.
 
-Cheroot passes each new connection to a worker thread, which then waits for the request. Therefore, silent clients can
-occupy all threads. With this module, one thread watches all waiting connections, receives the first line, the
-headers and a small body, and then passes the connection to a worker. After a response, a worker itself waits a short
-time for the next request: passing a connection to another thread would take longer than a small request. Invocations
-and the console's streams of changes run as tasks on the thread that watches the connections, so they need no worker.
+Without this module, cheroot would pass each new connection to a worker thread, which would wait for the request.
+Silent clients could then occupy all threads. With this module, one thread watches all waiting connections, receives the
+first line, the headers and a small body, and then passes the connection to a worker thread, called worker here. After a
+response, a worker itself waits a short time for the next request: passing a connection to another thread would take
+longer than a small request. Invocations and the console's streams of changes run as tasks on the thread that watches
+the connections, so they need no worker.
 """
 
 import logging
@@ -107,8 +108,8 @@ class Connections:
         else:
             self._await_request(connection)
 
-    def has_next_request(self, connection: Connection) -> bool:
-        """Wait a short time for the next request of a connection. Return whether it is complete.
+    def receive_next_request(self, connection: Connection) -> bool:
+        """Wait a short time for the next request of a connection, and receive it. Return whether it is complete.
 
         Do not wait if the response is not sent yet, or if MAX_WAITING_WORKERS already wait.
         """
@@ -117,8 +118,8 @@ class Connections:
         connection.has_served = True
         connection.needed_bytes = None
         try:
-            return connection.is_complete(self._max_head_bytes, 0) or (
-                connection.receive(NEXT_REQUEST_MILLISECONDS) and connection.is_complete(self._max_head_bytes, 0)
+            return connection.is_complete(self._max_head_bytes) or (
+                connection.receive(NEXT_REQUEST_MILLISECONDS) and connection.is_complete(self._max_head_bytes)
             )
         except OSError:  # the client has closed the connection, and `put` will find out
             return False
@@ -163,7 +164,7 @@ class Connections:
     def _await_request(self, connection: Connection) -> None:
         connection.has_served = True
         connection.needed_bytes = None
-        if connection.is_complete(self._max_head_bytes, 0):
+        if connection.is_complete(self._max_head_bytes):
             self._stop_waiting(connection)
             self._serve(connection)
         else:
@@ -266,14 +267,14 @@ class Connections:
             is_open = False
         if not is_open:
             self.close_connection(connection)
-        elif connection.is_complete(self._max_head_bytes, 0):
+        elif connection.is_complete(self._max_head_bytes):
             self._dispatch(connection)
         else:
             self._wait(connection, HEAD_TIMEOUT)
 
     def _dispatch(self, connection: Connection) -> None:
         """Serve a complete request in a task, or pass it to a worker."""
-        if connection.needs_worker:
+        if connection.needs_worker_thread:
             self._stop_waiting(connection)
             self._serve(connection)
         else:

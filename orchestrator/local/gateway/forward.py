@@ -57,16 +57,22 @@ class Forwarder:
     def __init__(self, services: Mapping[str, str]) -> None:
         self._own_services = {get_signing_name(service) for service in TABLE}
         self._default_url = services.get(ALL_OTHERS)
-        self._names = {_check_service(name, self._own_services): name for name in services if name != ALL_OTHERS}
-        self._urls = {signing_service: services[name] for signing_service, name in self._names.items()}
+        self._names_by_signing_name = {
+            _get_signing_name(name, self._own_services): name for name in services if name != ALL_OTHERS
+        }
+        self._urls_by_signing_name = {
+            signing_name: services[name] for signing_name, name in self._names_by_signing_name.items()
+        }
 
-    def find_url(self, service: str) -> str | None:
+    def find_url(self, signing_name: str) -> str | None:
         """Return the address of the emulator for a signing name; None if there is no emulator."""
-        return None if service in self._own_services else self._urls.get(service, self._default_url)
+        if signing_name in self._own_services:
+            return None
+        return self._urls_by_signing_name.get(signing_name, self._default_url)
 
-    def find_name(self, service: str) -> str | None:
+    def find_name(self, signing_name: str) -> str | None:
         """Return botocore's name of the service with a signing name; None if the settings do not name the service."""
-        return self._names.get(service)
+        return self._names_by_signing_name.get(signing_name)
 
     def forward(self, state: RequestState) -> Response | None:
         """Intercept an authenticated request for another emulator, and return the emulator's response.
@@ -93,17 +99,19 @@ class Forwarder:
             raise ServiceError("ServiceUnavailable", f"{message}. Start it, or remove the setting.", 503) from error
 
 
-def _check_service(name: str, own_services: set[str]) -> str:
+def _get_signing_name(name: str, own_services: set[str]) -> str:
+    """Return the signing name of a service in the settings. Raise ConfigError if the service is unknown, or if this
+    server has the service itself."""
     try:
-        signing_service = get_signing_name(name)
+        signing_name = get_signing_name(name)
     except UnknownServiceError as error:
         message = f"[local.services] has {name!r}, which is not a service: use boto3's names, such as secretsmanager"
         raise ConfigError(message) from error
-    if signing_service in own_services:
+    if signing_name in own_services:
         raise ConfigError(
-            f"[local.services] has {name!r}, but this server itself answers for {signing_service}: remove the line"
+            f"[local.services] has {name!r}, but this server itself answers for {signing_name}: remove the line"
         )
-    return signing_service
+    return signing_name
 
 
 def _sign(state: RequestState, base: str) -> AWSRequest:

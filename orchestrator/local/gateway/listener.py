@@ -123,7 +123,7 @@ class Parser(HTTPRequest):
         Close the connection after the response if the body was not read completely: the rest could be long, and its
         sender may not be authenticated.
         """
-        if not self.rfile.is_consumed():
+        if not self.rfile.skip_received_rest():
             self.close_connection = self.conn.lingers = True
         lines = [*self._make_framing()]
         if "date" not in self.response_header_names:
@@ -182,7 +182,7 @@ class ApplicationCaller(Gateway_10):
         if part:
             self.req.conn.wfile.send()
         else:
-            self.req.conn.check_client()
+            self.req.conn.send_and_check_client()
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:  # noqa: ARG002
         """Replace cheroot's method, which is slow. The application calls it once."""

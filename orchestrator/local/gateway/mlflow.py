@@ -2,7 +2,7 @@
 
 - A signature, with the server's ARN in a header: the package sagemaker-mlflow.
 - A token, with the server's name in the path: other MLflow clients, which cannot sign.
-- The cookie of a session, on a host name of the session: browsers.
+- The cookie of a session, on the host name of this session: browsers.
 """
 
 import hmac

@@ -48,7 +48,7 @@ def make_host_check(names: Collection[str]) -> Interceptor:
     return check_host
 
 
-def refuse_web_pages(state: RequestState) -> None:
+def refuse_requests_of_web_pages(state: RequestState) -> None:
     """Refuse requests with an `Origin`, even with a presigned URL: this server has no CORS rules.
 
     Browsers do not send `Origin` when they request images, scripts and links of a page. Such requests need

@@ -34,7 +34,7 @@ the request."""
 
 @dataclass
 class RequestState:
-    """A request, and its attributes that interceptors set and later interceptors read."""
+    """A request with its attributes. Interceptors set attributes, and later interceptors read them."""
 
     request: Request
     claim: Claim = field(init=False)

@@ -185,14 +185,14 @@ def _compare(signature: str, expected_signature: str) -> None:
 
 def _check_time(claim: Claim, now: datetime) -> None:
     signing_time = datetime.fromisoformat(claim.timestamp)
-    if claim.expires is None:
+    if claim.lifetime is None:
         if abs(now - signing_time) > MAX_SKEW:
             message = f"signed at {signing_time:%F %T}, but it is {now:%F %T} UTC: correct the client's clock"
             raise AuthError("time", message)
-    elif claim.expires > MAX_LIFETIME:
+    elif claim.lifetime > MAX_LIFETIME:
         raise AuthError("malformed", "X-Amz-Expires must be at most 604800 seconds, a week")
-    elif signing_time - now > MAX_SKEW or now > signing_time + claim.expires:
-        message = f"Request has expired: it was valid for {claim.expires} from {signing_time:%F %T} UTC"
+    elif signing_time - now > MAX_SKEW or now > signing_time + claim.lifetime:
+        message = f"Request has expired: it was valid for {claim.lifetime} from {signing_time:%F %T} UTC"
         raise AuthError("expired", message)
 
 
@@ -267,7 +267,7 @@ def _get_payload_hash(request: Request, claim: Claim) -> str:
     """
     header = get_headers(request).get("x-amz-content-sha256", "")
     if claim.service == "s3" and not header:
-        if claim.expires is None:
+        if claim.lifetime is None:
             raise AuthError("malformed", "Missing required header for this request: x-amz-content-sha256")
         return UNSIGNED_PAYLOAD
     return header

@@ -85,7 +85,8 @@ class Writer:
         self._unsent: bytes | memoryview = b""
 
     def write(self, data: bytes) -> int:
-        """Keep bytes. Send them if they are more than MAX_UNSENT_BYTES; then wait for the client."""
+        """Keep bytes for a later call. If more than MAX_UNSENT_BYTES are kept, send all of them, and wait for the
+        client if necessary."""
         self._unsent = bytes(self._unsent) + data if self._unsent else data
         if len(self._unsent) > MAX_UNSENT_BYTES:
             self.send()
@@ -164,8 +165,9 @@ class Body(io.RawIOBase):
         self._is_read = True
         return body
 
-    def is_consumed(self) -> bool:
-        """Return whether the connection is at the end of the body. Drop the rest of the body if it has arrived."""
+    def skip_received_rest(self) -> bool:
+        """Drop the rest of the body if all of it has arrived. Return whether the connection is at the end of the
+        body."""
         if not self._is_read and self.has_arrived():
             del self._connection.rfile.received_bytes[: self._bytes_left]
             self._is_read = True
