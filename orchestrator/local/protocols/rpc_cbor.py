@@ -76,8 +76,8 @@ def _load(body: bytes) -> Any:
 def _convert(value: Any) -> Any:
     """Return a value in JSON's types. Raise ValueError for a key that is not a text, or a number that is not finite."""
     if isinstance(value, dict):
-        if invalid_key := next((name for name in value if not isinstance(name, str)), None):
-            raise ValueError(f"the key {invalid_key!r:.40} is not a text")
+        if invalid_keys := [name for name in value if not isinstance(name, str)]:
+            raise ValueError(f"the key {invalid_keys[0]!r:.40} is not a text")
         return {name: _convert(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_convert(item) for item in value]

@@ -22,6 +22,8 @@ def make_request(body: bytes) -> Request:
         pytest.param(b"\xa1\x61a", id="no value"),
         pytest.param(b"\xa0\xa0", id="two maps"),
         pytest.param(b"\xa1\x01\x01", id="the key is a number"),
+        pytest.param(b"\xa1\x00\x01", id="the key is 0"),
+        pytest.param(b"\xa1\x40\x01", id="the key is an empty byte string"),
         pytest.param(b"\xa1\x80\x01", id="the key is a list"),
         pytest.param(b"\xa1\x61a\xfb\x7f\xf0\0\0\0\0\0\0", id="infinity"),
         pytest.param(b"\xa1\x61a\xf9\x7e\0", id="not a number"),
