@@ -61,6 +61,7 @@ def _find_state(alarm: Mapping[str, Any], value_count: int, breach_count: int) -
     if treatment == IGNORE:
         state: str = alarm["StateValue"]
         return state
+    # Values are missing, and all existing values breach the threshold, if there are any.
     return ALARM if value_count else INSUFFICIENT_DATA
 
 

@@ -21,7 +21,7 @@ HELD_UNTIL = "HeldUntil"
 
 
 def list_queries(alarm: Mapping[str, Any]) -> Mapping[str, Query]:
-    """Return the queries of an alarm by id. The result of exactly one is the alarm's metric."""
+    """Return the queries of an alarm by id. Exactly one of the queries returns the metric that the alarm watches."""
     if "Metrics" in alarm:
         return {query["Id"]: query for query in alarm["Metrics"]}
     metric = {"Namespace": alarm["Namespace"], "MetricName": alarm["MetricName"]}
@@ -77,12 +77,12 @@ class Alarms:
         now, alarm = time.time(), record.description
         if now < record.internal.get(HELD_UNTIL, 0.0):
             return record
-        evaluation = evaluate(alarm, self.read(alarm, now))
+        evaluation = evaluate(alarm, self.read_values(alarm, now))
         if evaluation.state == alarm["StateValue"] and evaluation.reason == alarm["StateReason"]:
             return record
         return self._state.update(ALARM_KIND, record.name, make_state(alarm, *evaluation, now)) or record
 
-    def read(self, alarm: Mapping[str, Any], now: float) -> ValuesByTime:
+    def read_values(self, alarm: Mapping[str, Any], now: float) -> ValuesByTime:
         """Return the values of an alarm's metric in the last periods that have ended.
 
         Raises:

@@ -55,7 +55,7 @@ def _add_parameter(tree: dict[str, Any], name: str, value: str) -> None:
     for branch in branches:
         tree = tree.setdefault(branch, {})
         if not isinstance(tree, dict):
-            raise ServiceError("MalformedInput", f"{name} is both a value and a list; send one of them")
+            raise ServiceError("MalformedInput", f"{name} is both a value and a list or structure; send only one")
     tree[leaf] = value
 
 
@@ -105,7 +105,7 @@ def _fill(element: Element, shape: Any, value: Any) -> None:
             SubElement(entry, "key").text = key
             _fill(SubElement(entry, "value"), shape.value, item)
     else:
-        element.text = NOT_XML.sub("\ufffd", format_text(shape, value, "seconds"))
+        element.text = NOT_XML.sub("\ufffd", format_text(shape, value, time_format="seconds"))
 
 
 def format_error(error: ServiceError, request: Request) -> Response:

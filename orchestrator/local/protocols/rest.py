@@ -208,7 +208,7 @@ def _format_member(member: Shape, value: Any) -> Mapping[str, str]:
     """Return the headers of a member; a member of the body has none."""
     match member.serialization.get("location"):
         case "header":
-            return {member.serialization["name"]: format_text(member, value, "http")}
+            return {member.serialization["name"]: format_text(member, value, time_format="http")}
         case "headers":
             return {member.serialization["name"] + name: text for name, text in value.items()}
     return {}

@@ -115,10 +115,10 @@ def _parse_element(shape: Shape, element: ElementTree.Element) -> Any:
 
 def _parse_structure(shape: StructureShape, element: ElementTree.Element) -> dict[str, Any]:
     body_members = {name: member for name, member in shape.members.items() if not rest.is_outside_body(member)}
-    names = {_get_element_name(name, member): name for name, member in body_members.items()}
+    names_by_element = {_get_element_name(name, member): name for name, member in body_members.items()}
     values: dict[str, Any] = {}
     for child in element:
-        if (name := names.get(_get_local_name(child))) is None:
+        if (name := names_by_element.get(_get_local_name(child))) is None:
             raise make_malformed_xml_error(f"<{_get_local_name(element)}> has no <{_get_local_name(child)}>")
         member = body_members[name]
         if isinstance(member, ListShape) and member.serialization.get("flattened"):
@@ -176,8 +176,8 @@ def format_error(error: ServiceError, request: Request) -> Response:
 
 
 def _to_bytes(root: ElementTree.Element) -> bytes:
-    # A parser would read a carriage return as a line feed.
     document: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    # Without this escape, a parser would read a carriage return as a line feed.
     return document.replace(b"\r", b"&#13;")
 
 
@@ -211,7 +211,7 @@ def _fill_list(element: ElementTree.Element, tag: str, shape: ListShape, items: 
 
 
 def _format_text(shape: Shape, value: Any) -> str:
-    text = format_text(shape, value, "milliseconds")
+    text = format_text(shape, value, time_format="milliseconds")
     if NOT_XML.search(text):
         message = f"{text!r} has characters that XML does not allow; use encoding-type=url."
         raise ServiceError("InvalidArgument", message)

@@ -163,4 +163,5 @@ ENCODERS: Mapping[str, Callable[[Any], tuple[bytes, ...]]] = {
     "timestamp": _encode_time,
     "boolean": _encode_boolean,
 }
-"""Encoders by the type of the shape, for all types except structures, lists and maps."""
+"""Encoders by the type of the shape. `_encode` encodes structures, lists and maps. No result of a supported operation
+has another type, such as a blob."""

@@ -73,7 +73,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def format_text(shape: Shape, value: Any, time_format: TimeFormat) -> str:
+def format_text(shape: Shape, value: Any, *, time_format: TimeFormat) -> str:
     """Format a value. A time is a datetime, a number of seconds since 1970, or a formatted text."""
     if isinstance(value, bool):
         return str(value).lower()

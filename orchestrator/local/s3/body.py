@@ -104,10 +104,8 @@ def _parse_length(headers: Mapping[str, str], name: str) -> int:
 
 
 def _make_expected_digests(headers: Mapping[str, str]) -> dict[str, Digest]:
-    """Return a new digest by its algorithm, for the checksum that the headers contain or announce as a trailer.
-
-    The mapping is empty if there is no checksum.
-    """
+    """Return a mapping from an algorithm to a new digest, for the checksum that the headers contain or announce as a
+    trailer. It is empty if there is no checksum."""
     names = [*headers, *headers.get("x-amz-trailer", "").lower().replace(" ", "").split(",")]
     algorithms = {
         name.removeprefix(CHECKSUM_PREFIX) for name in names if name.startswith(CHECKSUM_PREFIX)

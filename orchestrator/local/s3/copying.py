@@ -39,7 +39,7 @@ def _find_span(text: str | None, size: int) -> Span:
         return Span(0, size)
     span = parse_range(text, size) if _COMPLETE_RANGE.fullmatch(text) else None
     if span is None or not text.endswith(f"-{span.start + span.length - 1}"):
-        message = f"CopySourceRange {text!r} must be bytes=first-last, with the positions of two of the {size} bytes."
+        message = f"CopySourceRange {text!r} must be bytes=FIRST-LAST, with positions below {size}, the object's size."
         raise ServiceError("InvalidArgument", message)
     return span
 

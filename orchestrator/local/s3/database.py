@@ -33,8 +33,8 @@ CREATE TABLE IF NOT EXISTS parts (
 
 
 Version = tuple[str, str, int, int]
-"""The key of a row of the table `objects`: the bucket, the key, and the size in bytes and the modification time in ns
-of the file."""
+"""The state of an object when its details were stored, which is the primary key of the table `objects`: the bucket, the
+key, the size of the file in bytes, and its modification time in ns since 1970."""
 
 
 class Database(sqlite.Database):

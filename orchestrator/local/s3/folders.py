@@ -34,7 +34,12 @@ class FolderCache:
     def list_names(self, root: bytes, folder: bytes) -> list[bytes]:
         """Return the names in a folder, in the order of their keys. Subfolders end with a slash.
 
-        Links and names that are not keys are left out. A folder that does not exist is empty. Do not change the list.
+        Links and names that are not keys are left out. For a folder that does not exist, the list is empty. Do not
+        change the list: the cache contains it.
+
+        Args:
+            root: the path of the bucket's folder.
+            folder: the path below `root`, with a slash at its end unless it is empty.
         """
         path = root + b"/" + folder
         try:

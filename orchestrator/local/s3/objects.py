@@ -24,7 +24,8 @@ OBJECT_HEADERS = frozenset(
 """Headers that are stored with an object and returned with it."""
 
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
-_OVERRIDES = {f"Response{name}": name for name in OBJECT_HEADERS}
+_HEADERS_BY_OVERRIDE = {f"Response{name}": name for name in OBJECT_HEADERS}
+"""Headers by the member of a request that overrides them, such as `ResponseExpires`."""
 
 
 def make_details(members: Mapping[str, Any]) -> Details:
@@ -111,7 +112,7 @@ def _describe(call: Call, stored_object: StoredObject, details: Details) -> tupl
 
 def _find_overrides(members: Mapping[str, Any]) -> dict[str, Any]:
     """Return the headers that the request overrides. Raises ServiceError InvalidArgument for an invalid value."""
-    headers = {name: members[override] for override, name in _OVERRIDES.items() if override in members}
+    headers = {name: members[override] for override, name in _HEADERS_BY_OVERRIDE.items() if override in members}
     for name, value in headers.items():
         if not _HEADER_VALUE.fullmatch(value):
             message = (

@@ -14,7 +14,8 @@ from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 
 DELETED_VALUE = "null"
-"""The stored value of a setting that was deleted."""
+"""The stored value of a setting that was deleted. It is JSON's null, so Get returns `Setting.missing_error`, even for a
+setting that new buckets have."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Setting:
     name: str
     """The name in operations, such as `BucketEncryption` in GetBucketEncryption."""
     verbs: tuple[str, ...]
+    """The verbs of the operations that this class performs. Functions of this module perform other operations, such as
+    PutBucketTagging."""
     member: str = ""
     """The member of requests and responses that contains the setting. If it is empty, the setting is the whole
     response."""
@@ -76,22 +79,26 @@ SETTINGS = (
         "BucketEncryption",
         ("Get", "Put", "Delete"),
         "ServerSideEncryptionConfiguration",
-        {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}]},
-        ("ServerSideEncryptionConfigurationNotFoundError", "server side encryption configuration"),
+        initial={
+            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}]
+        },
+        missing_error=("ServerSideEncryptionConfigurationNotFoundError", "server side encryption configuration"),
     ),
     Setting(
         "PublicAccessBlock",
         ("Get", "Put", "Delete"),
         "PublicAccessBlockConfiguration",
-        dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True),
-        ("NoSuchPublicAccessBlockConfiguration", "public access block configuration"),
+        initial=dict.fromkeys(
+            ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+        ),
+        missing_error=("NoSuchPublicAccessBlockConfiguration", "public access block configuration"),
     ),
     Setting(
         "BucketOwnershipControls",
         ("Get", "Put", "Delete"),
         "OwnershipControls",
-        {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
-        ("OwnershipControlsNotFoundError", "ownership controls"),
+        initial={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
+        missing_error=("OwnershipControlsNotFoundError", "ownership controls"),
     ),
     Setting("BucketTagging", READ_AND_DELETE_VERBS, missing_error=("NoSuchTagSet", "tags")),
     Setting("BucketVersioning", READ_VERBS, initial={}),

@@ -139,11 +139,12 @@ class Uploads:
 
     def _clean(self) -> None:
         """Remove files and folders without a row in the database, which a killed server left behind."""
-        uploads = {self._folder / row[0] for row in self._database.select("SELECT id FROM uploads")}
-        parts = {self._folder / row[0] / row[1] for row in self._database.select("SELECT upload, file FROM parts")}
+        known_folders = {self._folder / row[0] for row in self._database.select("SELECT id FROM uploads")}
+        part_rows = self._database.select("SELECT upload, file FROM parts")
+        known_files = {self._folder / upload / file for upload, file in part_rows}
         for folder in self._folder.iterdir():
             # Do not list the content of an unknown folder: it may be a link to files of the user.
-            for path in set(folder.iterdir()) - parts if folder in uploads else [folder]:
+            for path in set(folder.iterdir()) - known_files if folder in known_folders else [folder]:
                 discard(path)
 
 

@@ -31,6 +31,7 @@ class Walk:
     """An iterable of the entries of a bucket, in the order of their keys."""
 
     root: bytes
+    """The path of the bucket's folder."""
     folders: FolderCache
     is_folder: Callable[[bytes], bool]
     """This function returns whether a prefix such as `a/b/` is a folder. It returns False if the path contains

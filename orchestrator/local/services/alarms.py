@@ -67,7 +67,7 @@ class AlarmOperations:
         """Add an alarm. If an alarm has the same name, replace it, and keep its state."""
         _check(request)
         name, now = request["AlarmName"], time.time()
-        self._alarms.read(request, now)  # raises an error for an expression that has no values
+        self._alarms.read_values(request, now)  # raises an error for an expression that has no values
         arn = f"arn:aws:cloudwatch:{self._region}:{ACCOUNT}:alarm:{name}"
         description = {
             "AlarmArn": arn,
@@ -88,8 +88,8 @@ class AlarmOperations:
         if ALARM_TYPE not in request.get("AlarmTypes", [ALARM_TYPE]):
             return {"MetricAlarms": [], "CompositeAlarms": []}
         descriptions = [record.description for record in self._alarms.list() if _matches(record, request)]
-        position = {"MaxResults": request.get("MaxRecords", 50), "NextToken": request.get("NextToken")}
-        page, token = cut_page(descriptions, position, code="InvalidNextToken")
+        page_request = {"MaxResults": request.get("MaxRecords", 50), "NextToken": request.get("NextToken")}
+        page, token = cut_page(descriptions, page_request, code="InvalidNextToken")
         return {"MetricAlarms": page, "CompositeAlarms": [], **token}
 
     def delete(self, request: Request) -> Response:

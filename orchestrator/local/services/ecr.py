@@ -60,13 +60,15 @@ class Ecr:
     # --- repositories ---
 
     def _describe_repositories(self, request: Request) -> Response:
-        repositories = self._list_repositories()
+        repositories = self._map_repositories()
         if "repositoryNames" in request:
             return {"repositories": [_find_repository(repositories, name) for name in request["repositoryNames"]]}
         page, token = _cut_page([repositories[name] for name in sorted(repositories)], request)
         return {"repositories": page, **token}
 
-    def _list_repositories(self) -> dict[str, Mapping[str, Any]]:
+    def _map_repositories(self) -> dict[str, Mapping[str, Any]]:
+        """Return the repositories by name. A repository that exists only because of the engine's images is as old as
+        its oldest image."""
         newest_first = sorted(self._images(), key=lambda image: -image.created)
         times = {name: image.created for image in newest_first for name, _ in self._list_repository_tags(image)}
         records = self._state.find(Query(KIND, order_by="name", descending=False, limit=10_000))
@@ -104,7 +106,7 @@ class Ecr:
 
     def _delete_repository(self, request: Request) -> Response:
         name = request["repositoryName"]
-        repository = _find_repository(self._list_repositories(), name)
+        repository = _find_repository(self._map_repositories(), name)
         if any(
             name == repository_name
             for image in self._images()
@@ -132,7 +134,7 @@ class Ecr:
 
     def _list_image_details(self, request: Request) -> list[dict[str, Any]]:
         name = request["repositoryName"]
-        _find_repository(self._list_repositories(), name)
+        _find_repository(self._map_repositories(), name)
         if request.get("filter", {}).get("tagStatus", "ANY") == "UNTAGGED":
             return []
         return [
@@ -168,7 +170,7 @@ class Ecr:
     # --- tags and policies ---
 
     def _find_by_arn(self, arn: str) -> Mapping[str, Any]:
-        return _find_repository(self._list_repositories(), arn.partition(":repository/")[2])
+        return _find_repository(self._map_repositories(), arn.partition(":repository/")[2])
 
     def _check_created(self, arn: str) -> None:
         """Raise ServiceError unless CreateRepository created the repository: only such a repository can have tags."""
@@ -194,7 +196,7 @@ class Ecr:
 
     def _raise_missing_policy(self, policy: str, request: Request) -> Response:
         name = request["repositoryName"]
-        _find_repository(self._list_repositories(), name)
+        _find_repository(self._map_repositories(), name)
         message = f"{policy} policy does not exist for the repository with name '{name}'"
         raise ServiceError(f"{policy}PolicyNotFoundException", message)
 

@@ -110,7 +110,7 @@ class Iam:
 
     def _list_roles(self, request: Request) -> Response:
         records = self._state.find(Query(KIND, status="Active", order_by="name", descending=False, limit=10_000))
-        roles = [{**record.description, "Tags": []} for record in records]
+        roles = [{**record.description, "Tags": []} for record in records]  # as on AWS, lists of roles have no tags
         prefix = request.get("PathPrefix", "/")
         return _make_page("Roles", [_describe(role) for role in roles if role["Path"].startswith(prefix)], request)
 

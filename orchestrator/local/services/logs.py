@@ -21,7 +21,8 @@ MAX_EVENTS = 10_000
 MAX_BYTES = 1 << 20
 """Limits of one response, as on AWS. The size of an event is the length of its message plus 26 bytes."""
 MAX_SCANNED_BYTES = 64 << 20
-"""Maximum number of bytes of log files that one request reads. The response has a token for the next request."""
+"""Maximum number of bytes of log files that one request reads. If more bytes remain, the response has a token with
+which the next request continues."""
 PAGE_SIZE = 50
 
 Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -206,7 +207,7 @@ def _parse_pattern(text: str) -> tuple[Callable[[str], bool], Callable[[bytes], 
         raise _make_parameter_error(f'filterPattern {text!r} is not supported: use terms, such as ERROR or "disk full"')
     terms = [(sign, quoted or bare) for sign, quoted, bare in re.findall(r'([?-]?)(?:"([^"]*)"|(\S+))', text)]
     required_terms, excluded_terms, alternatives = (
-        [term for sign, term in terms if sign == kind] for kind in ("", "-", "?")
+        [term for sign, term in terms if sign == wanted_sign] for wanted_sign in ("", "-", "?")
     )
 
     def matches(message: str) -> bool:

@@ -18,18 +18,23 @@ from microjobs_orchestrator.local.resources.search.operation import SearchOperat
 class SageMaker:
     """The service SageMaker."""
 
-    def __init__(self, context: Context, kinds: Sequence[Operations]) -> None:
+    def __init__(self, context: Context, operations_of_kinds: Sequence[Operations]) -> None:
         self._context = context
         self._state = context.state
-        self._kinds = kinds
+        self._operations_of_kinds = operations_of_kinds
 
     def operations(self) -> Mapping[str, Handler]:
         tags = {"AddTags": self.add_tags, "ListTags": self.list_tags, "DeleteTags": self.delete_tags}
-        return {name: handler for kind in self._kinds for name, handler in kind.list_handlers().items()} | {
+        handlers = {
+            name: handler
+            for operations in self._operations_of_kinds
+            for name, handler in operations.list_handlers().items()
+        }
+        return handlers | {
             **tags,
             **Artifacts(self._context).list_handlers(),
             **Associations(self._context).list_handlers(),
-            **SearchOperation(self._state, self._kinds).list_handlers(),
+            **SearchOperation(self._state, self._operations_of_kinds).list_handlers(),
         }
 
     def add_tags(self, request: Request) -> Response:

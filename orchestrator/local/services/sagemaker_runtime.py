@@ -121,7 +121,7 @@ class EndpointInvoker:
                 # request did not reach the host, the loop sends the request to another instance.
                 tried_replicas.append(replica)
                 if resource.serves(replica) and (error.was_sent or not resource.has_other_replica(tried_replicas)):
-                    resource.observe(timer.make_exchange(name, replica, request, None))
+                    resource.observe(timer.make_exchange(name, replica, request, response=None))
                     raise self._describe_failure(resource, replica.variant, error, request.timeout) from error
 
     def _find_resource(self, name: str, target: InvocationTarget) -> InvokedResource:
@@ -174,7 +174,7 @@ class EndpointInvoker:
         try:
             response = replica.invoke(request, content)
         except TooLargeError as error:
-            resource.observe(timer.make_exchange(resource.endpoint, replica, request, None))
+            resource.observe(timer.make_exchange(resource.endpoint, replica, request, response=None))
             message = f"{error}, which is the limit for a response"
             raise self._make_model_error(resource, 500, message) from error
         body = content.getvalue()
@@ -217,7 +217,7 @@ class EndpointInvoker:
         if error.timed_out:
             message = f"Your invocation timed out while waiting for a response from container {error.container}."
             message = f"{message} The time limit is {timeout:g} s."
-            return self._make_model_error(resource, 0, message, error.container)
+            return self._make_model_error(resource, status=0, text=message, container=error.container)
         message = f"SageMaker could not get a response from the {error.container} endpoint: {error}"
         return self._make_model_error(resource, 500, message, error.container)
 

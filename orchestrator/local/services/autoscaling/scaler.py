@@ -49,15 +49,16 @@ class Scaler:
 
     def _run(self) -> None:
         interval = max(0.5, SHORT_PERIOD / 2 / self._context.settings.autoscaling_speed)
-        while not self._closing.wait(interval) and self._has_targets():
+        while not self._closing.wait(interval) and self._should_continue():
             for target in records.list_targets(self._context.state):
                 try:
                     self._evaluate(target, time.time())
                 except Exception:
                     logger.exception("%s could not be scaled", target.name)
 
-    def _has_targets(self) -> bool:
-        """Return whether there are targets. If there are none, `start` starts another thread later."""
+    def _should_continue(self) -> bool:
+        """Return whether there are targets. If there are none, forget this thread, so that `start` can start another
+        thread later."""
         with self._lock:
             has_targets = bool(records.list_targets(self._context.state))
             if not has_targets:
