@@ -60,11 +60,11 @@ class Delivery:
             self._changed.wait()
 
     def _deliver_all(self) -> None:
-        while not self._cancelled.is_set() and (event := self._find_next()):
+        while not self._cancelled.is_set() and (event := self._limit_and_find_first()):
             if self._try_to_deliver(event):
                 self._outbox.remove(event)
 
-    def _find_next(self) -> StoredEvent | None:
+    def _limit_and_find_first(self) -> StoredEvent | None:
         """Remove the oldest events if there are too many, and return the oldest remaining event."""
         if removed := self._outbox.keep_latest(self._target.key, MAX_PENDING):
             logger.error(
@@ -73,8 +73,8 @@ class Delivery:
         return self._outbox.find_first(self._target.key)
 
     def _try_to_deliver(self, event: StoredEvent) -> bool:
-        """Deliver an event, or log an error if all attempts fail. Return False if the server stops before the last
-        attempt."""
+        """Deliver an event, or log an error if all attempts fail. Return whether the event can be removed from the
+        outbox: it cannot if the server stops before the last attempt."""
         for delay in (*self._delays, None):
             try:
                 self._deliver(event.content)

@@ -37,7 +37,7 @@ def make_delivery(target: EventTarget, queues: Queues, cancelled: threading.Even
 
     Args:
         queues: the queues of the server.
-        cancelled: an event that ends a running command when it is set.
+        cancelled: a flag; when it is set, a running command is ended.
     """
     if target.file:
         return lambda event: append_line(target.file, event)

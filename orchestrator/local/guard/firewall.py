@@ -36,6 +36,7 @@ _REPLY_TIMEOUT = 5.0  # seconds
 _IIF, _OIF, _NFPROTO, _L4PROTO = 4, 5, 15, 16  # NFT_META_…
 _ESTABLISHED_OR_RELATED = 0x2 | 0x4
 _ICMPV6 = 58
+_SOURCE_OFFSET, _DESTINATION_OFFSET = 12, 16  # of the addresses in an IPv4 header
 
 Rule = bytes
 """The encoded expressions of a rule that accepts packets."""
@@ -63,8 +64,8 @@ def make_chains(settings: Settings) -> list[Chain]:
         input_rules.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds neighbours by ICMPv6
         return [Chain("input", INPUT, input_rules)]
     if settings.peers:
-        input_rules.append(match_peers(12, settings.peers))
-        output_rules.append(match_peers(16, settings.peers))
+        input_rules.append(match_peers(_SOURCE_OFFSET, settings.peers))
+        output_rules.append(match_peers(_DESTINATION_OFFSET, settings.peers))
     return [Chain("input", INPUT, input_rules), Chain("output", OUTPUT, output_rules)]
 
 
@@ -86,7 +87,7 @@ def match_tcp_port(port: int) -> Rule:
 
 
 def match_peers(offset: int, gateway: str) -> Rule:
-    """Match IPv4 packets whose source (offset 12) or destination (offset 16) is in the gateway's network.
+    """Match IPv4 packets whose source or destination (the address at `offset`) is in the gateway's network.
 
     The gateway itself does not match: on Podman, it is this machine.
     """
@@ -109,7 +110,9 @@ def install(chains: Iterable[Chain]) -> None:
         names = _text(1, TABLE) + _text(3, chain.name)
         messages.append(_message(_NEW_CHAIN, _CREATE | _ACK, names + hook + _number(5, _DROP) + _text(7, "filter")))
         messages += [_make_rule_message(chain, rule) for rule in chain.rules]
-    begin, end = (_message(kind, 0, family=0, resource=_NFTABLES) for kind in (_BATCH_BEGIN, _BATCH_END))
+    begin, end = (
+        _message(message_type, flags=0, family=0, resource=_NFTABLES) for message_type in (_BATCH_BEGIN, _BATCH_END)
+    )
     _send([begin, *messages, end], expected=len(messages))
 
 
@@ -144,22 +147,22 @@ def _count_acknowledged(replies: bytes) -> int:
 # --- encoding: each function returns the bytes of one part of a netlink message ---
 
 
-def _message(kind: int, flags: int, attributes: bytes = b"", family: int = _INET, resource: int = 0) -> bytes:
+def _message(message_type: int, flags: int, attributes: bytes = b"", family: int = _INET, resource: int = 0) -> bytes:
     body = struct.pack(">BBH", family, 0, resource) + attributes
-    return struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | flags, 0, 0) + body
+    return struct.pack("=IHHII", 16 + len(body), message_type, _REQUEST | flags, 0, 0) + body
 
 
-def _attribute(kind: int, value: bytes, *, nested: bool = False) -> bytes:
-    header = struct.pack("=HH", 4 + len(value), kind | (_NESTED if nested else 0))
+def _attribute(attribute_type: int, value: bytes, *, nested: bool = False) -> bytes:
+    header = struct.pack("=HH", 4 + len(value), attribute_type | (_NESTED if nested else 0))
     return header + value + bytes(-len(value) % 4)
 
 
-def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, struct.pack(">I", value))
+def _number(attribute_type: int, value: int) -> bytes:
+    return _attribute(attribute_type, struct.pack(">I", value))
 
 
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
+def _text(attribute_type: int, value: str) -> bytes:
+    return _attribute(attribute_type, value.encode() + b"\0")
 
 
 def _expression(name: str, data: bytes) -> bytes:

@@ -147,6 +147,7 @@ class Context:
         return instances.find_limits(instance_type) if self.settings.has_limits else None
 
     def make_work_folder(self, plan_name: str) -> Path:
+        """Create the empty work folder of a plan. Remove the folder of an earlier attempt."""
         folder = self.work_folder(plan_name)
         discard(folder)
         folder.mkdir(parents=True)

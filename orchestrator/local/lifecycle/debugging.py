@@ -38,8 +38,8 @@ def add_debugger(plan: Plan, runtime_name: str) -> Plan:
         return plan
     port = _parse_port(first_host.environment[PORT_VARIABLE])
     if plan.isolated or plan.is_server:
-        job_kind = "jobs with EnableNetworkIsolation" if plan.isolated else "endpoints and transform jobs"
-        raise CannotRunError(f"{PORT_VARIABLE} is set, but {job_kind} have no port for a debugger: remove the variable")
+        refused = "jobs with EnableNetworkIsolation" if plan.isolated else "endpoints and transform jobs"
+        raise CannotRunError(f"{PORT_VARIABLE} is set, but {refused} have no port for a debugger: remove the variable")
     _copy_files(first_host.files / FOLDER_NAME)
     address = LOOPBACK if runtime_name == "process" else EVERY_ADDRESS
     debugged_host = replace(

@@ -29,8 +29,8 @@ Item = TypeVar("Item")
 
 
 def find_objects(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list[tuple[str, StoredObject]]:
-    """Return a data source's objects by path. Raise ValidationError if there are none, CannotRunError for an invalid
-    manifest."""
+    """Return the objects of a data source with their paths below the input's folder. Raise ValidationError if there are
+    none, CannotRunError for an invalid manifest."""
     if source["S3DataType"] == MANIFEST:
         return list_manifest(store, source["S3Uri"])
     return select_objects(store, source["S3Uri"], input_type)

@@ -116,24 +116,28 @@ class Registry:
 
     # --- recovery ---
 
-    def recover(self, makers: Mapping[str, Maker]) -> None:
-        """Resume an earlier server's jobs and endpoints in the order of `makers`, in which owners come last. Remove
-        other hosts."""
-        hosts = dict(self._context.runtime.find_hosts())
-        self._remove_incomplete(hosts)
-        for kind, maker in makers.items():
+    def recover(self, makers_by_kind: Mapping[str, Maker]) -> None:
+        """Resume an earlier server's jobs and endpoints, and remove the hosts of all other plans.
+
+        The kinds are resumed in the order of `makers_by_kind`. In this order, owners come last.
+        """
+        hosts_by_plan = dict(self._context.runtime.find_hosts())
+        self._remove_incomplete(hosts_by_plan)
+        for kind, maker in makers_by_kind.items():
             for record in self._context.state.find_in_statuses(kind, _get_active_statuses(find_kind(kind))):
                 try:
-                    self._recover(maker(self._context, record), hosts)
+                    self._recover(maker(self._context, record), hosts_by_plan)
                 except Exception as error:
                     logger.exception("%s/%s cannot be resumed", kind, record.name)
                     self._fail(f"{kind}/{record.name}", error)
-        for plan_name in hosts:
+        for plan_name in hosts_by_plan:
             logger.info("removing the hosts and files of %s", plan_name)
             self._remove(plan_name)
 
-    def _recover(self, job: Runnable, hosts: dict[str, Sequence[Host]]) -> None:
-        own_hosts = [host for name in _select_plan_names(job, list(hosts)) for host in hosts.pop(name)]
+    def _recover(self, job: Runnable, hosts_by_plan: dict[str, Sequence[Host]]) -> None:
+        """Resume a job with its hosts, and remove these hosts from `hosts_by_plan`."""
+        own_plans = _select_plan_names(job, list(hosts_by_plan))
+        own_hosts = [host for plan_name in own_plans for host in hosts_by_plan.pop(plan_name)]
         logger.info("resuming %s with %d hosts", job.plan_name, len(own_hosts))
         self.start(job, functools.partial(job.recover, own_hosts))
 
@@ -157,12 +161,13 @@ class Registry:
             logger.exception("could not remove %s", plan_name)
             discard(self._context.work_folder(plan_name))
 
-    def _remove_incomplete(self, hosts: dict[str, Sequence[Host]]) -> None:
-        for name in [name for name, plan_hosts in hosts.items() if not plan_hosts]:
+    def _remove_incomplete(self, hosts_by_plan: dict[str, Sequence[Host]]) -> None:
+        """Remove plans without complete hosts, also from `hosts_by_plan`, and the work folders that no plan uses."""
+        for name in [name for name, hosts in hosts_by_plan.items() if not hosts]:
             logger.info("removing the incomplete hosts of %s", name)
             self._remove(name)
-            del hosts[name]
-        used_folders = {self._context.work_folder(name) for name in hosts}
+            del hosts_by_plan[name]
+        used_folders = {self._context.work_folder(name) for name in hosts_by_plan}
         for folder in self._context.home.work.glob("*-*"):
             if folder not in used_folders:
                 discard(folder)

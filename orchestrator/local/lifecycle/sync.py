@@ -62,7 +62,9 @@ class Sync:
         self._seen: dict[str, dict[str, tuple[int, float]]] = {
             host.name: dict.fromkeys(initial, NOT_COPIED) for host in hosts
         }
+        """The size and the modification time of each file in the last copy, by host and by the name of the file."""
         self._deleted: dict[str, set[str]] = {host.name: set() for host in hosts}
+        """Names of deleted files whose objects are not deleted yet, by host."""
         self._finish_requested = threading.Event()
         self._thread = threading.Thread(target=self._poll_until_finished, daemon=True)
 

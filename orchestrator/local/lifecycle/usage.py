@@ -27,7 +27,8 @@ MAX_SHARE = 0.05
 """Maximum share of the time that measurements may take. With many hosts, the intervals are therefore longer."""
 
 _measurement_lock = threading.Lock()
-"""Lock that is held during measurements: an engine needs about 10 ms for each measurement."""
+"""Lock that is held during measurements, so that only one job is measured at a time: an engine needs about 10 ms for
+each host."""
 
 
 @dataclass(frozen=True)

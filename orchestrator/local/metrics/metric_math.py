@@ -40,8 +40,8 @@ def _check(part: ast.AST) -> None:
     if isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
         raise UnsupportedExpressionError(f"the function {part.func.id} is not supported")
     is_number = isinstance(part, ast.Constant) and type(part.value) in (int, float)
-    structure = (ast.BinOp, ast.UnaryOp, ast.Name, ast.expr_context, ast.USub, *OPERATORS)
-    if not is_number and not isinstance(part, structure):
+    allowed_types = (ast.BinOp, ast.UnaryOp, ast.Name, ast.expr_context, ast.USub, *OPERATORS)
+    if not is_number and not isinstance(part, allowed_types):
         raise UnsupportedExpressionError(f"it has {type(part).__name__}; use + - * / and parentheses")
 
 

@@ -94,11 +94,11 @@ def make_page(
         raise _make_error(f"MaxDatapoints {limit} must be from 1 to {MAX_POINTS}.")
     returned_queries = [query for query in queries.values() if query.get("ReturnData", True)]
     points = _list_points(returned_queries, computed, is_ascending=request.get("ScanBy") == "TimestampAscending")
-    position = {"MaxResults": limit, "NextToken": request.get("NextToken")}
-    page, token = cut_page(points, position, code="InvalidNextToken")
+    page_request = {"MaxResults": limit, "NextToken": request.get("NextToken")}
+    page, token = cut_page(points, page_request, code="InvalidNextToken")
     begin = int(request.get("NextToken") or 0)
-    incomplete = {name for name, _, _ in points[begin + len(page) :]}
-    results = [_make_result(query, page, is_complete=query["Id"] not in incomplete) for query in returned_queries]
+    incomplete_ids = {name for name, _, _ in points[begin + len(page) :]}
+    results = [_make_result(query, page, is_complete=query["Id"] not in incomplete_ids) for query in returned_queries]
     return {"MetricDataResults": results, "Messages": [], **token}
 
 

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.metrics.tables import Series
 
 
 class MetricReader:
-    """Reads a store."""
+    """Reads the statistics and the values of metrics from a store."""
 
     def __init__(self, store: MetricStore) -> None:
         self._store = store

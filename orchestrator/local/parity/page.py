@@ -9,8 +9,8 @@ PAGE_HEAD = """# Treatment of each member of a request
 
 The local server ignores nothing silently. For each member of each supported request, this page states one of:
 
-- **honoured**: it has the effect that it has on AWS. If the table names values, others are refused. *Required* members
-  are optional on AWS;
+- **honoured**: it has the effect that it has on AWS. If the table names values, others are refused. The word *required*
+  marks a member that is optional on AWS, but not on this server;
 - **no effect**: it concerns only AWS's own machines and accounts. It is accepted, and Describe of jobs, models and
   endpoints returns it;
 - **refused**: it would have an effect that is not supported. The error names the member, its value, and the reason or

@@ -57,7 +57,9 @@ class Members:
 
     rows: "Rows"
     required: bool = False
+    """Whether the local server requires the member, although AWS does not."""
     reason: str = ""
+    """The reason why the member is required, or a remedy."""
 
 
 Row = Union[Honoured, NoEffect, Refused, Members]  # noqa: UP007  a forward reference needs `Union`

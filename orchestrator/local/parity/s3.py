@@ -62,14 +62,14 @@ ROWS: Mapping[str, Row] = {
 DETAILS_MEMBERS = "CacheControl ContentDisposition ContentEncoding ContentLanguage ContentType Expires Metadata Tagging"
 NEW_OBJECT_MEMBERS = f"{DETAILS_MEMBERS} {SSE} StorageClass {ACL_MEMBERS} WebsiteRedirectLocation {OBJECT_LOCK_MEMBERS}"
 CONDITIONS = "IfMatch IfModifiedSince IfNoneMatch IfUnmodifiedSince"
-SOURCE = f"CopySource {' '.join(f'CopySource{name}' for name in CONDITIONS.split())} {SOURCE_SSE}"
-RESPONSE = " ".join(
+SOURCE_MEMBERS = f"CopySource {' '.join(f'CopySource{name}' for name in CONDITIONS.split())} {SOURCE_SSE}"
+RESPONSE_MEMBERS = " ".join(
     f"Response{name}"
     for name in ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Expires")
 )
 BUCKET = "Bucket ExpectedBucketOwner"
 OBJECT = "Bucket Key ExpectedBucketOwner RequestPayer"
-READ_MEMBERS = f"{OBJECT} {CONDITIONS} Range {RESPONSE} VersionId {SSE_C} PartNumber ChecksumMode"
+READ_MEMBERS = f"{OBJECT} {CONDITIONS} Range {RESPONSE_MEMBERS} VersionId {SSE_C} PartNumber ChecksumMode"
 LIST_MEMBERS = f"{BUCKET} Delimiter EncodingType MaxKeys Prefix RequestPayer OptionalObjectAttributes"
 
 PUT_SETTING_MEMBERS = f"{BUCKET} ContentMD5 ChecksumAlgorithm"
@@ -146,7 +146,7 @@ S3: dict[str, Rows] = {
     "PutObjectTagging": _make_rows(f"{OBJECT} VersionId ContentMD5 ChecksumAlgorithm", Tagging=TAGGING),
     "DeleteObjectTagging": _make_rows(f"{BUCKET} Key VersionId"),
     "CopyObject": _make_rows(
-        f"{OBJECT} ExpectedSourceBucketOwner {SOURCE} IfMatch IfNoneMatch MetadataDirective TaggingDirective"
+        f"{OBJECT} ExpectedSourceBucketOwner {SOURCE_MEMBERS} IfMatch IfNoneMatch MetadataDirective TaggingDirective"
         f" AnnotationDirective {NEW_OBJECT_MEMBERS}",
         ChecksumAlgorithm=_make_algorithm_row("algorithm of the copy's checksum"),
     ),
@@ -158,7 +158,7 @@ S3: dict[str, Rows] = {
         f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {CHECKSUM_MEMBERS} PartNumber UploadId {SSE_C}"
     ),
     "UploadPartCopy": _make_rows(
-        f"{OBJECT} ExpectedSourceBucketOwner {SOURCE} CopySourceRange PartNumber UploadId {SSE_C}"
+        f"{OBJECT} ExpectedSourceBucketOwner {SOURCE_MEMBERS} CopySourceRange PartNumber UploadId {SSE_C}"
     ),
     "CompleteMultipartUpload": _make_rows(
         f"{OBJECT} UploadId {CHECKSUM_MEMBERS} ChecksumType MpuObjectSize IfMatch IfNoneMatch {SSE_C}",
