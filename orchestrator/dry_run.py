@@ -73,4 +73,4 @@ def format_requests(context: RunContext, requests: Iterable[PlannedRequest]) -> 
     """Yield each request's command and its JSON."""
     for planned in requests:
         command = f"aws sagemaker {xform_name(planned.operation, '-')} --cli-input-json"
-        yield command, json.dumps(context.backend.complete(context.id, planned.kind, planned.members))
+        yield command, json.dumps(context.backend.complete_request(context.id, planned.kind, planned.members))

@@ -214,8 +214,10 @@ def show_results(console: Console, backend: Backend, journal: Journal, results: 
     write_text(report, make_page(results, heading, journal.steps, all_locations))
     for line in results.log:
         console.print(Text(line))
-    in_summary = [(item.name, item.uri.removeprefix(f"{run_uri}/")) for item in results.locations if item.in_summary]
-    console.print(make_summary(results, heading, [*locations, *in_summary, ("report", shorten_path(report))]))
+    relative_locations = [
+        (item.name, item.uri.removeprefix(f"{run_uri}/")) for item in results.locations if item.in_summary
+    ]
+    console.print(make_summary(results, heading, [*locations, *relative_locations, ("report", shorten_path(report))]))
 
 
 def make_summary(results: RunResults, heading: str, locations: Sequence[tuple[str, str]]) -> RenderableType:

@@ -9,7 +9,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from microjobs_orchestrator.aws.complete import make_complete
+from microjobs_orchestrator.aws.complete import make_request_completer
 from microjobs_orchestrator.aws.costs import load_prices
 from microjobs_orchestrator.aws.remedies import find_remedy, make_login_command
 from microjobs_orchestrator.aws.settings import Problem, Settings
@@ -69,7 +69,7 @@ def make_request_context(settings: Settings, image: Callable[[str], str]) -> Req
         instance_types=settings.instance_types,
         endpoint_instances=settings.endpoint_instances,
         max_seconds=60 * settings.max_minutes,
-        complete=make_complete(settings),
+        complete_request=make_request_completer(settings),
     )
 
 

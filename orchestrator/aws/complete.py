@@ -20,7 +20,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.htm
 """
 
 
-def make_complete(settings: Settings) -> CompleteRequest:
+def make_request_completer(settings: Settings) -> CompleteRequest:
     """Return the function that completes each request."""
 
     def complete(run: str, kind: Kind, request: Members) -> Members:

@@ -14,7 +14,7 @@ from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.program import ask_for_consent
 
-KINDS = ("runs", "images", "environments", "home")
+CATEGORIES = ("runs", "images", "environments", "home")
 MAX_LINES = 20
 """Maximum number of items that the command lists before it asks."""
 EPILOG = """without WHAT, the command shows the number and the size of each kind, and
@@ -26,21 +26,21 @@ removes nothing. WHAT is one or more of:
 """
 
 Listers = Mapping[str, Callable[[], list[Removable]]]
-"""For each kind, a function that lists what can be removed."""
+"""For each category, a function that lists what can be removed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     add = parser.add_argument
-    add("what", nargs="*", type=_parse_kind, metavar="WHAT", help=", ".join(KINDS))
+    add("what", nargs="*", type=_parse_category, metavar="WHAT", help=", ".join(CATEGORIES))
     days = partial(parse_number, unit="days")
     add("--older-than", type=days, default=7.0, metavar="DAYS", help="minimum age of runs (default: 7; 0: all runs)")
     add("--yes", action="store_true", help="remove without asking")
 
 
-def _parse_kind(text: str) -> str:
-    if text not in KINDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(KINDS)}")
+def _parse_category(text: str) -> str:
+    if text not in CATEGORIES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(CATEGORIES)}")
     return text
 
 
@@ -58,34 +58,34 @@ def call(options: argparse.Namespace) -> int:
         return _clean(_list_items(listers, options.what), yes=options.yes)
 
 
-def _list_items(listers: Listers, kinds: Sequence[str]) -> list[Removable]:
-    """List the items of some kinds. Without an engine, print a warning, and list everything except the images.
+def _list_items(listers: Listers, categories: Sequence[str]) -> list[Removable]:
+    """List the items of some categories. Without an engine, print a warning, and list everything except the images.
 
-    Raise LauncherError instead if no other kind is requested.
+    Raise LauncherError instead if only images are requested.
     """
     items: list[Removable] = []
-    for kind in dict.fromkeys(kinds):
+    for category in dict.fromkeys(categories):
         try:
-            items += listers[kind]()
+            items += listers[category]()
         except DockerException as error:
             message = (
-                f"no Docker engine answers ({error}), so {kind} cannot be removed: start the engine, and try again"
+                f"no Docker engine answers ({error}), so {category} cannot be removed: start the engine, and try again"
             )
-            if {*kinds} == {kind}:
+            if {*categories} == {category}:
                 raise LauncherError(message) from error
             print(f"microjobs: {message}", file=sys.stderr)
     return items
 
 
 def _print_summary(listers: Listers, age: str) -> int:
-    for kind, list_items in listers.items():
+    for category, list_items in listers.items():
         try:
             items = list_items()
         except DockerException:
-            print(f"{kind:13} no Docker engine answers")
+            print(f"{category:13} no Docker engine answers")
             continue
-        note = f"  ({age})" if kind == "runs" else ""
-        print(f"{kind:13} {len(items):4}  {_format_size(items)}{note}")
+        note = f"  ({age})" if category == "runs" else ""
+        print(f"{category:13} {len(items):4}  {_format_size(items)}{note}")
     print("to remove the runs, for example, use `microjobs clean runs`: it asks first")
     return 0
 

@@ -97,7 +97,7 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_workflow_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     run.add_options(name, parser)
-    flags.add(parser, requests=True)
+    flags.add(parser, has_job_flags=True)
 
 
 def export(options: argparse.Namespace) -> int:

@@ -90,11 +90,12 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--build",
         action="store_true",
-        help="build the workflow's images first; without the base image, use earlier images or run jobs as processes",
+        help="build the workflow's images first; if the base image cannot be pulled, use images that were built "
+        "before, or run the jobs as processes",
     )
     add("--yes", action="store_true", help="on AWS, start without asking for consent to the cost")
     add("--dry-run", action="store_true", help="on AWS, only print the requests, one line of JSON each")
-    flags.add(parser, requests=True)
+    flags.add(parser, has_job_flags=True)
 
 
 def call(options: argparse.Namespace) -> int:

@@ -71,7 +71,11 @@ def run_check(subject: str, check: Check, account: Account) -> Iterator[Finding]
     except ClientError as error:
         if error.response["Error"]["Code"] in DENIED_CODES:
             message = f"{subject} cannot be checked: {error.operation_name} is not allowed"
-            yield Finding("unknown", message, "ask an administrator of the account, or continue without it")
+            yield Finding(
+                "unknown",
+                message,
+                "ask an administrator of the account for this permission, or continue without the check",
+            )
         else:
             yield Finding("unknown", f"{subject} cannot be checked: {error}", "try again")
     except (BotoCoreError, ResponseParserError, OSError) as error:  # a network gateway may answer instead of AWS

@@ -102,7 +102,9 @@ def describe_engine(client: DockerClient) -> Iterator[Finding]:
         yield Finding("note", message, f"build or pull them for linux/{architecture}, to run them faster")
     if docker_engine.is_remote(client):
         message = "the engine runs on another machine: inputs are copied, and AWS clients in jobs connect through it"
-        yield Finding("note", message, "for other engines: `docker context use default` and `unset DOCKER_HOST`")
+        yield Finding(
+            "note", message, "to use this machine's engine: `docker context use default` and `unset DOCKER_HOST`"
+        )
     elif is_podman or is_rootless:
         clients = ", and AWS clients in jobs connect through the engine" if is_rootless else ""
         yield Finding("note", f"inputs are copied, except in FastFile mode{clients}", "see docs/using/engines.md")

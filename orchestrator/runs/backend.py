@@ -46,7 +46,7 @@ class RequestContext:
     endpoint_instances: int = 1
     max_seconds: int = 86_400
     """The time limit of a job, and of an endpoint's creation."""
-    complete: CompleteRequest = lambda _run, _kind, request: request
+    complete_request: CompleteRequest = lambda _run, _kind, request: request
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"

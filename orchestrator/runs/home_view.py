@@ -97,7 +97,7 @@ class HomeView(View):
 
     @property
     def can_change(self) -> bool:
-        """Whether the process that server.json names is alive."""
+        """Whether the process that server.json names is alive: only a running server changes resources."""
         try:
             os.kill(json.loads(self._home.server_file.read_text())["pid"], 0)
         except (OSError, ValueError, KeyError, TypeError, OverflowError):

@@ -37,14 +37,13 @@ class Journal:
     workflow: str
     options: dict[str, Any]
     on: str = "here"
-    """The backend: `here` or `aws`."""
+    """The backend, as the flag `--on` names it: `here` (the local server) or `aws`."""
     base: str = ""
     """On AWS, the S3 URI of the folder with the data of all runs; otherwise empty."""
     attempt: int = 1
     finished: bool = False
     execution: str = ""
-    """The ARN of the pipeline execution that runs the steps; empty if the run creates its jobs
-    itself."""
+    """The ARN of the pipeline execution that runs the steps; empty if the run creates its jobs itself."""
     endpoint: str | None = None
     """The name of an endpoint that the run must delete, even if a step fails."""
     spent: float = 0.0
@@ -91,6 +90,11 @@ class Journal:
     def save(self) -> None:
         content = {name: value for name, value in asdict(self).items() if name != "path"}
         write_text(self.path, json.dumps(content, indent=1))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the backend is the local server."""
+        return self.on == "here"
 
     @property
     def finished_steps(self) -> set[str]:

@@ -35,7 +35,7 @@ class Kind(kinds.Kind):
         has ended.
 
         Args:
-            name: the name of the resource, or the ARN of a part of another resource.
+            name: the name of the resource, or its ARN if the kind `is_identified_by_arn`, such as a pipeline execution.
         """
         return self._call_if_exists(client, "Stop" if self.can_be_stopped else "Delete", name) is not None
 
@@ -103,7 +103,10 @@ KINDS = tuple(_KINDS_BY_ARN_TYPE[kind.arn_type] for kind in kinds.load_kinds() i
 
 
 def list_owned_kinds(kind: Kind) -> list[Kind]:
-    """Return the kinds of jobs that a resource creates. Their log names match only the jobs of this resource."""
+    """Return the kinds of the jobs that a resource creates, without kinds that have no logs.
+
+    The log names of the returned kinds match only the jobs of this resource.
+    """
     owned = [_KINDS_BY_ARN_TYPE[item.arn_type] for item in kind.owns]
     return [
         replace(item, logs=kinds.LogNames(item.logs.group, kind.owned_prefix))

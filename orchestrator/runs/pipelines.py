@@ -88,7 +88,7 @@ class _Writer:
     def __init__(self, context: RunContext, group: str) -> None:
         self._context = context
         self._group = group
-        self._properties: dict[str, str] = {}
+        self._expressions_by_uri: dict[str, str] = {}
         """The expression for each S3 URI that an earlier step writes."""
 
     def write(self, item: PipelineItem, prefix: str = "") -> Iterator[dict[str, Any]]:
@@ -99,7 +99,7 @@ class _Writer:
             members = self._link(self._write_arguments(item))
             step = prefix + (REGISTER_STEP if item.kind is MODEL else item.step)
             yield {"Name": step, "Type": STEP_TYPES[item.kind], "Arguments": to_json(members)}
-            self._properties.update(_list_outputs(item, step))
+            self._expressions_by_uri.update(_list_outputs(item, step))
 
     def _write_choice(self, choice: Choice) -> dict[str, Any]:
         first, second = (self._write_branch(name, items) for name, items in choice.branches.items())
@@ -109,15 +109,15 @@ class _Writer:
 
     def _write_branch(self, name: str, items: Sequence[PlannedRequest]) -> list[dict[str, Any]]:
         """Return the steps of a branch. Steps outside the branch cannot refer to them."""
-        outer_properties = dict(self._properties)
+        outer_expressions = dict(self._expressions_by_uri)
         steps = [step for item in items for step in self.write(item, f"{name}-")]
-        self._properties = outer_properties
+        self._expressions_by_uri = outer_expressions
         return steps
 
     def _write_arguments(self, planned: PlannedRequest) -> dict[str, Any]:
         if planned.kind is MODEL:
             return self._write_package(planned.members["PrimaryContainer"])
-        members = self._context.backend.complete(self._context.id, planned.kind, planned.members)
+        members = self._context.backend.complete_request(self._context.id, planned.kind, planned.members)
         return {name: value for name, value in members.items() if name != planned.kind.name_member}
 
     def _write_package(self, container: Members) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class _Writer:
         return self._link_text(value) if isinstance(value, str) else value
 
     def _link_text(self, text: str) -> str:
-        for uri, expression in self._properties.items():
+        for uri, expression in self._expressions_by_uri.items():
             if text == uri or text.startswith(f"{uri}/"):
                 return expression + text.removeprefix(uri)
         return text

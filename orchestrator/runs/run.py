@@ -51,15 +51,16 @@ class Run(RunContext):
         self._costs = CostMeter(backend, journal)
         self._follower = Follower(backend, progress, self._costs)
         self._drop_lost_steps()
-        # the endpoint exists because the process of the run was killed, or because the user kept it
+        # An earlier attempt left this endpoint, because its process was killed or the user kept the endpoint. This
+        # attempt creates another endpoint.
         if journal.endpoint is not None:
             self._delete_endpoint(journal.endpoint)
 
     def _drop_lost_steps(self) -> None:
         """Remove from the journal the first step whose job is neither running nor successful, and all later steps."""
-        kinds = {kind.noun: kind for kind in KINDS}
+        kinds_by_noun = {kind.noun: kind for kind in KINDS}
         for number, entry in enumerate(self.journal.steps):
-            if entry.kind and not self._is_usable(kinds[entry.kind], entry.name):
+            if entry.kind and not self._is_usable(kinds_by_noun[entry.kind], entry.name):
                 del self.journal.steps[number:]  # later steps depend on this step
                 self.journal.save()
                 return
@@ -107,7 +108,7 @@ class Run(RunContext):
         self.journal.save()
 
     def _send_create_request(self, planned: PlannedRequest) -> None:
-        request = self.backend.complete(self.id, planned.kind, planned.members)
+        request = self.backend.complete_request(self.id, planned.kind, planned.members)
         with self.interrupts.delay_interruption():
             planned.kind.create(self.backend.sagemaker, request)
 
@@ -159,7 +160,7 @@ class Run(RunContext):
     @contextlib.contextmanager
     def _remove_on_failure(self, name: str, remove: Callable[[str], None]) -> Iterator[None]:
         """Stop a job, or delete an endpoint, if Ctrl-C or a failure ends the block. With `keep`, print a note."""
-        on_option = "" if self.journal.on == "here" else f" --on {self.journal.on}"
+        on_option = "" if self.journal.is_local else f" --on {self.journal.on}"
         command = f"run `microjobs stop {name}{on_option}` to stop or delete it"
         try:
             yield

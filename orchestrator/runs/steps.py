@@ -12,7 +12,7 @@ from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 
 ENDPOINT_ROWS = 10
-"""Number of test rows that are sent to the endpoint, as in the notebook."""
+"""Number of test rows that are sent to the endpoint, as in the notebook on which this project is based."""
 
 PREDICTIONS_STEP = "predictions"
 """Name of the step that stores the endpoint's predictions. A run with this step in its journal needs no endpoint."""

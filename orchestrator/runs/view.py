@@ -102,7 +102,7 @@ class View(ABC):
 
     @property
     def can_change(self) -> bool:
-        """Whether the resources can change while the command waits."""
+        """Whether the resources can change while a command follows a log."""
         return True
 
     def find(self, name: str) -> tuple[Kind, Members]:

@@ -164,9 +164,9 @@ def plan_pipeline(context: RunContext, options: Options) -> list[PipelineItem]:
     tuned = plan_model_use(context, context.uri(f"models/{best}/output/model.tar.gz"))
     choice = Choice(
         "choose",
-        format_expression(f"Steps.train.FinalMetricDataList['{OBJECTIVE}'].Value"),
-        format_expression("Steps.tune.BestTrainingJob.FinalHyperParameterTuningJobObjectiveMetric.Value"),
-        {"trained": trained, "tuned": tuned},
+        left=format_expression(f"Steps.train.FinalMetricDataList['{OBJECTIVE}'].Value"),
+        right=format_expression("Steps.tune.BestTrainingJob.FinalHyperParameterTuningJobObjectiveMetric.Value"),
+        branches={"trained": trained, "tuned": tuned},
     )
     return [*jobs, plan_tuning(context, options), choice]
 
@@ -265,4 +265,13 @@ def check_data(options: Options) -> None:
 
 PARAMETERS = ("epochs", "batch_size", "learning_rate")
 
-WORKFLOW = Workflow(Options, housing, plan_requests, plan_uploads, check_data, plan_pipeline, PARAMETERS, EXAMPLES)
+WORKFLOW = Workflow(
+    Options,
+    housing,
+    plan_requests,
+    plan_uploads=plan_uploads,
+    check_options=check_data,
+    plan_pipeline=plan_pipeline,
+    parameters=PARAMETERS,
+    examples=EXAMPLES,
+)

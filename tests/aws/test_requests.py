@@ -39,7 +39,7 @@ def complete_requests(settings: Settings, workflow: str) -> dict[str, list[dict[
     context = make_request_context(settings, IMAGE_URIS.__getitem__)
     requests: dict[str, list[dict[str, Any]]] = {}
     for item in PLANNERS[workflow](RunContext(context, "run")):
-        requests.setdefault(item.operation, []).append(dict(context.complete("run", item.kind, item.members)))
+        requests.setdefault(item.operation, []).append(dict(context.complete_request("run", item.kind, item.members)))
     return requests
 
 
@@ -174,7 +174,7 @@ def test_completing_does_not_change_the_request(full_settings: Settings) -> None
     planned_requests = housing.plan_requests(RunContext(context, "run"), housing.Options())
     original_json = json.dumps([item.members for item in planned_requests])
     for item in planned_requests:
-        context.complete("run", item.kind, item.members)
+        context.complete_request("run", item.kind, item.members)
     assert json.dumps([item.members for item in planned_requests]) == original_json
 
 

@@ -30,7 +30,7 @@ team = "houses"
 
 def parse_flags(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    flags.add(parser, requests=True)
+    flags.add(parser, has_job_flags=True)
     return parser.parse_args(words)
 
 
