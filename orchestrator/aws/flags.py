@@ -13,7 +13,7 @@ PREFIX = "aws_"
 """The prefix of these flags' names among the parsed options of a command."""
 
 CONNECTION_SETTINGS = ("profile", "region")
-"""Settings that all of these commands need, even those that create no jobs."""
+"""Settings that all commands with `--on` need, even those that create no jobs."""
 
 
 def add(parser: argparse.ArgumentParser, *, has_job_flags: bool = False) -> None:

@@ -36,7 +36,7 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _read(tails: Sequence[Tail], *, follow: bool) -> Iterable[Event]:
-    """Return the new lines of all tails: all of them or, with `follow`, at most one page per log stream."""
+    """Return the new lines of all tails. With `follow`, return at most one page of lines per log stream."""
     if len(tails) == 1 and not follow:
         return tails[0].read_remaining()
     events = [event for tail in tails for event in (tail.read() if follow else tail.read_remaining())]

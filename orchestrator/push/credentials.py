@@ -14,7 +14,7 @@ def read_credentials(host: str, environ: Mapping[str, str] = os.environ) -> Regi
     """Read the login from the environment, or from the settings that `docker login` writes.
 
     Raises:
-        UsageError: only one of the two variables is set.
+        UsageError: only one of the variables USER and PASSWORD is set.
         docker.errors.DockerException: the credential helper of the settings fails.
     """
     user, password = environ.get(USER), environ.get(PASSWORD)

@@ -78,7 +78,7 @@ def open_registry(options: PushOptions, jobs: Sequence[str], console: Console) -
 
     Raises:
         UsageError: the name of the registry is invalid; the registry is in another region or account; a region or a
-            profile is given for a registry that is not ECR; or only one of the two variables for a login is set.
+            profile is given for a registry that is not ECR; or the login in the environment has no user or no password.
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
     """
     target = Destination.parse(options.registry) if options.registry else None

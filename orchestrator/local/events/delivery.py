@@ -17,7 +17,7 @@ RETRY_DELAYS = (0.5, 2.0, 5.0)
 MAX_PENDING = 10_000
 """Maximum number of undelivered events per target: the oldest ones are removed."""
 CLOSE_SECONDS = 10.0
-"""Time limit for the delivery of the last events when the server stops. The next server delivers the others."""
+"""Time limit for the delivery of the last events when the server stops. The next server delivers the remaining ones."""
 CANCEL_SECONDS = 1.0
 """Time limit for the end of a command. A request to a webhook ends with the server."""
 

@@ -139,7 +139,7 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 # --- interceptors ---
 
-FORM_CLAIM = Claim("", "", "s3", "", (), "")
+FORM_CLAIM = Claim(access_key_id="", region="", service="s3", timestamp="", signed_headers=(), signature="")
 """The claim of every request with an upload form. It names only the service, because the signature is in the form."""
 
 

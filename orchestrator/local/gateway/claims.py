@@ -164,7 +164,15 @@ def _read_presigned_v2(request: Request) -> Claim:
     key, expiry, signature = (request.args.get(name, "") for name in ("AWSAccessKeyId", "Expires", "Signature"))
     if not re.fullmatch("[0-9]{1,11}", expiry):
         raise AuthError("malformed", f"Expires of the presigned address is {expiry!r}, not seconds since 1970")
-    return Claim(key, "", "s3", expiry, (), signature, version=2)
+    return Claim(
+        access_key_id=key,
+        region="",
+        service="s3",
+        timestamp=expiry,
+        signed_headers=(),
+        signature=signature,
+        version=2,
+    )
 
 
 @lru_cache(maxsize=64)

@@ -15,6 +15,9 @@ from microjobs_orchestrator.local.gateway.streams import Reader, Writer
 SMALL_BODY_BYTES = 64 << 10
 """Bodies up to this size are received with the headers, so that slow clients occupy no worker thread."""
 
+NO_EVENT = 0
+"""The value of `Connection.watched_event` if the listener does not watch the connection."""
+
 _HEAD_END = re.compile(rb"\n\r?\n")
 _SHORT_LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
 _EXPECT = re.compile(rb"(?i)\nexpect:")
@@ -57,8 +60,8 @@ class Connection(HTTPConnection):
         SMALL_BODY_BYTES of the body; None before the headers are complete."""
         self.needs_worker_thread = True
         """Whether a worker thread serves the request, instead of a task."""
-        self.watched_event = 0
-        """The event that the listener waits for on this connection; 0 for none. The listener continues to wait while a
+        self.watched_event = NO_EVENT
+        """The event that the listener waits for on this connection, or NO_EVENT. The listener continues to wait while a
         task serves the connection. To stop waiting would cost a system call, and save nothing: most clients send no
         data until they have received the response."""
         self.linger_bytes: int | None = None
@@ -124,7 +127,7 @@ class Connection(HTTPConnection):
 
 
 def _open(timeout: float, client_socket: socket.socket, mode: str, _: int) -> Reader | Writer:
-    """Create the two streams of a connection, for cheroot."""
+    """Create the reader or the writer of a connection. Cheroot calls this function once for each of them."""
     return Reader(client_socket) if "r" in mode else Writer(client_socket, timeout)
 
 

@@ -19,7 +19,7 @@ from functools import partial
 
 from cheroot.server import HTTPConnection
 
-from microjobs_orchestrator.local.gateway.connection import Connection
+from microjobs_orchestrator.local.gateway.connection import NO_EVENT, Connection
 from microjobs_orchestrator.local.gateway.streams import BLOCK_BYTES
 from microjobs_orchestrator.local.tasks import READ, WRITE, Task, Tasks, Watcher
 
@@ -84,6 +84,7 @@ class Connections:
         self._watcher = Watcher()
         self._watcher.register(listener, READ, listener)
         self._waiting: dict[int, Connection] = {}
+        """The connections that no worker and no task serves, by the descriptor of their socket."""
         self._open_count = 0
         self._lock, self._run_lock = threading.Lock(), threading.Lock()
         self._worker_slots = threading.BoundedSemaphore(MAX_WAITING_WORKERS)
@@ -130,7 +131,7 @@ class Connections:
         with self._lock:
             self._open_count -= 1
             with suppress(OSError, ValueError):  # the server stops, and its watcher is closed
-                self._watch(connection, 0)
+                self._watch(connection, NO_EVENT)
         connection.release()
 
     # --- called by the server ---
@@ -192,22 +193,22 @@ class Connections:
             self.close_connection(connection)
 
     def _watch(self, connection: Connection, event: int) -> None:
-        """Watch a connection for an event; 0: do not watch it."""
-        if connection.watched_event not in (0, event):
+        """Watch a connection for an event; NO_EVENT: do not watch it."""
+        if connection.watched_event not in (NO_EVENT, event):
             self._watcher.unregister(connection.socket)
-        if event not in (0, connection.watched_event):
+        if event not in (NO_EVENT, connection.watched_event):
             self._watcher.register(connection.socket, event, connection)
         connection.watched_event = event
 
     def _stop_waiting(self, connection: Connection) -> None:
         with self._lock:
             self._waiting.pop(connection.socket.fileno(), None)
-            self._watch(connection, 0)
+            self._watch(connection, NO_EVENT)
 
     def _handle_events(self) -> None:
         for data in self._watcher.select(CHECK_INTERVAL):
             if isinstance(data, Task):
-                data.switch(True)
+                data.switch(True)  # the socket that the task waits for is ready
             elif isinstance(data, Connection):
                 self._handle_connection_event(data)
             elif isinstance(data, Tasks):
@@ -222,7 +223,7 @@ class Connections:
     def _handle_connection_event(self, connection: Connection) -> None:
         with self._lock:
             if self._waiting.get(connection.socket.fileno()) is not connection:  # a task serves it
-                self._watch(connection, 0)
+                self._watch(connection, NO_EVENT)
                 return
         try:
             if connection.watched_event == WRITE:

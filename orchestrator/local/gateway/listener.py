@@ -49,7 +49,7 @@ class Parser(HTTPRequest):
     response_head = b""
     """The status line and the headers of the application's response."""
     response_header_names: Container[str] = ()
-    """The names of these headers, in lower case."""
+    """The names of the headers in `response_head`, in lower case."""
 
     def read_request_line(self) -> bool:
         """Parse a line of the usual form. Cheroot parses all other lines, and reports errors in invalid lines."""

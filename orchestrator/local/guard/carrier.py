@@ -19,7 +19,7 @@ def main() -> None:
         readable, _, _ = select.select([guard.fileno(), 0], [], [])
         if guard.fileno() not in readable:
             return
-        _, descriptors, _, _ = socket.recv_fds(guard, 1, 1)
+        _, descriptors, _, _ = socket.recv_fds(guard, bufsize=1, maxfds=1)
         guard.sendall(CONNECTED_REPLY)
     with socket.socket(fileno=descriptors[0]) as client:
         write(CONNECTED_REPLY)

@@ -85,7 +85,7 @@ class Relay:
         return True
 
     def _has_default_listener(self) -> bool:
-        """Return whether the host listens on the default port instead of its own port."""
+        """Return whether the host listens on the default port instead of the port of its plan."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", DEFAULT_PORT), CONNECT_TIMEOUT):
             return self._target_port != DEFAULT_PORT
         return False
@@ -125,7 +125,7 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
                 sink.shutdown(socket.SHUT_WR)
                 return
             sink.sendall(chunk)
-        except OSError:  # the other direction still copies data from the sink
+        except OSError:  # the sink is left open, because the other direction may still copy data from it
             return
 
 

@@ -58,8 +58,9 @@ class Outcome:
     hosts: Sequence[Host] = ()
     """Empty if the job was stopped before they started."""
     exits: dict[str, Exit] = field(default_factory=dict)
+    """The exits of the hosts that have ended, by the name of the host."""
     first_failed_host: str | None = None
-    """The host that failed by itself; the other hosts were stopped because of it."""
+    """The host that failed by itself; the other hosts were stopped because of this failure."""
     interruption: Interruption | None = None
     """The interruption that ended the hosts, whatever their exit codes."""
 

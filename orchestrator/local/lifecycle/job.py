@@ -33,7 +33,7 @@ from microjobs_orchestrator.terminal import strip_controls
 logger = logging.getLogger(__name__)
 
 LAYOUT = Layout()
-"""The contract's paths below its default root: requests and hosts use these."""
+"""The contract's paths below its default root: requests and hosts use these paths."""
 
 MAX_REASON_CHARACTERS = 1024
 """Characters of a FailureReason."""

@@ -47,6 +47,7 @@ class Registry:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._running: dict[str, tuple[Runnable, threading.Thread]] = {}
+        """The running jobs and endpoints with their threads, by plan name."""
         self._is_closing = False
         self._lock = threading.Lock()
         context.state.on_status_change = self._notify_owner

@@ -73,11 +73,11 @@ def _list_used_ids(query: Query, queries: Mapping[str, Query]) -> set[str]:
 # --- results ---
 
 
-def evaluate(query: Query, computed: Mapping[str, ValuesByTime]) -> ValuesByTime:
+def evaluate(query: Query, values_by_id: Mapping[str, ValuesByTime]) -> ValuesByTime:
     """Return the values of an expression, which uses the values of other queries."""
     expression = query["Expression"]
     try:
-        result = metric_math.evaluate(metric_math.parse(expression), computed)
+        result = metric_math.evaluate(metric_math.parse(expression), values_by_id)
     except RecursionError as error:
         raise _make_error(f"The expression of {query['Id']} is too long: split it.") from error
     if isinstance(result, float):
@@ -86,14 +86,14 @@ def evaluate(query: Query, computed: Mapping[str, ValuesByTime]) -> ValuesByTime
 
 
 def make_page(
-    request: Request, queries: Mapping[str, Query], computed: Mapping[str, ValuesByTime]
+    request: Request, queries: Mapping[str, Query], values_by_id: Mapping[str, ValuesByTime]
 ) -> Mapping[str, Any]:
     """Return the requested page of the results: the values of the queries, one after the other."""
     limit = request.get("MaxDatapoints", MAX_POINTS)
     if not 0 < limit <= MAX_POINTS:
         raise _make_error(f"MaxDatapoints {limit} must be from 1 to {MAX_POINTS}.")
     returned_queries = [query for query in queries.values() if query.get("ReturnData", True)]
-    points = _list_points(returned_queries, computed, is_ascending=request.get("ScanBy") == "TimestampAscending")
+    points = _list_points(returned_queries, values_by_id, is_ascending=request.get("ScanBy") == "TimestampAscending")
     page_request = {"MaxResults": limit, "NextToken": request.get("NextToken")}
     page, token = cut_page(points, page_request, code="InvalidNextToken")
     begin = int(request.get("NextToken") or 0)
@@ -102,11 +102,13 @@ def make_page(
     return {"MetricDataResults": results, "Messages": [], **token}
 
 
-def _list_points(queries: Sequence[Query], computed: Mapping[str, ValuesByTime], *, is_ascending: bool) -> list[Point]:
+def _list_points(
+    queries: Sequence[Query], values_by_id: Mapping[str, ValuesByTime], *, is_ascending: bool
+) -> list[Point]:
     return [
-        (query["Id"], time, computed[query["Id"]][time])
+        (query["Id"], time, values_by_id[query["Id"]][time])
         for query in queries
-        for time in sorted(computed[query["Id"]], reverse=not is_ascending)
+        for time in sorted(values_by_id[query["Id"]], reverse=not is_ascending)
     ]
 
 

@@ -36,16 +36,16 @@ class MetricReader:
         Args:
             make_span: takes a period in seconds, and returns the time span to read. It may raise ServiceError.
         """
-        computed: dict[str, ValuesByTime] = {}
+        values_by_id: dict[str, ValuesByTime] = {}
         for name in metric_queries.sort_by_use(queries):
             query = queries[name]
             has_metric = "MetricStat" in query
-            computed[name] = (
+            values_by_id[name] = (
                 self._compute_metric(query["MetricStat"], make_span)
                 if has_metric
-                else metric_queries.evaluate(query, computed)
+                else metric_queries.evaluate(query, values_by_id)
             )
-        return computed
+        return values_by_id
 
     def _compute_metric(self, stat: Mapping[str, Any], make_span: Callable[[int], Span]) -> ValuesByTime:
         statistics_by_time = self.read(self.find_series(stat["Metric"], stat.get("Unit")), make_span(stat["Period"]))

@@ -37,8 +37,8 @@ MAX_AGE_SECONDS = 455 * 24 * 3600.0
 MAX_SECOND_AGE = 3 * 3600.0
 """Age at which the points of seconds are merged into points of minutes: 3 hours, as on AWS."""
 MAX_POINTS = 2_000_000
-"""Maximum number of points of all series together. The oldest points beyond it are removed. A point takes about 100
-bytes."""
+"""Maximum number of points of all series together. If there are more, the oldest points are removed. A point takes
+about 100 bytes."""
 REMOVED_SHARE = 0.05
 """Share of the points that is removed at once if there are too many."""
 MERGED_ROWS = 2_000

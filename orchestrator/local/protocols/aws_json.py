@@ -116,7 +116,7 @@ def format_object(shape: Shape | None, result: Mapping[str, Any]) -> str:
     try:
         return json.dumps(content, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        # The client cannot repair these numbers, so the response leaves them out.
+        # The numbers are infinity or NaN. The client cannot repair them, so the response leaves them out.
         log.exception("a response has numbers that are not valid in JSON")
         return json.dumps(to_valid_json(content), separators=(",", ":"))
 

@@ -38,7 +38,7 @@ def encode_events(
         content_type: the type of payloads that `format_document` formats.
 
     Raises:
-        ResultError: an event, or a member of it, is unknown.
+        ResultError: an event, or one of its members, is unknown.
     """
     try:
         for event in events:

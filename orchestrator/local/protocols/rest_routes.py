@@ -85,12 +85,12 @@ def _list_routes(service: str) -> Mapping[str, Sequence[Route]]:
     model = load_service_model(service)
     routes = [get_route(model.operation_model(name)) for name in sorted(model.operation_names)]
     addresses = {_get_address(route) for route in routes if not route.operation.deprecated}
-    by_method: dict[str, list[Route]] = {}
+    routes_by_method: dict[str, list[Route]] = {}
     for route in routes:
         # A deprecated operation may have the address of the operation that replaced it.
         if not (route.operation.deprecated and _get_address(route) in addresses):
-            by_method.setdefault(route.method, []).append(route)
-    return by_method
+            routes_by_method.setdefault(route.method, []).append(route)
+    return routes_by_method
 
 
 def _get_address(route: Route) -> tuple[object, ...]:

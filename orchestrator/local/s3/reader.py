@@ -110,7 +110,7 @@ class ObjectReader:
         modified_ns = self.database.find_marker_time(bucket, key) if is_marker else None
         if modified_ns is None or status is None or not stat.S_ISDIR(status.st_mode):
             raise make_no_such_key_error(key)
-        return StoredObject(bucket, key, self._empty_file, 0, modified_ns)
+        return StoredObject(bucket, key, self._empty_file, size=0, modified_ns=modified_ns)
 
     def open(self, bucket: str, key: str) -> OpenedObject:
         """Open an object. The caller closes the file. Raises ServiceError NoSuchKey or NoSuchBucket, 404.

@@ -170,8 +170,8 @@ class ObjectStore(ObjectReader):
         folder = relative if is_marker else relative.parent
         try:
             (self._root / folder).mkdir(parents=True, exist_ok=True)
-            # The row is written before the file is moved. If the server is killed between the two, a row without an
-            # object remains, which is ignored.
+            # The row is written before the file is moved. If the server is killed in between, the row has no object.
+            # Such a row is ignored.
             if details is not None or is_marker:
                 self.database.store_details(stored_object.version, details or guess_details(key, BytesIO()))
             if not is_marker:

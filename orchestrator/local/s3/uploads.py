@@ -58,7 +58,7 @@ class Uploads:
         self._store = store
         self._database = store.database
         self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
+        self._locks_by_upload: dict[str, threading.Lock] = {}
         self._clean()
 
     def create(self, bucket: str, key: str, algorithm: str, details: Details) -> Upload:
@@ -104,7 +104,9 @@ class Uploads:
         """Move a file of `ObjectStore.new_file` into an upload. It replaces an earlier part with that number."""
         path = self._folder / upload.id / uuid.uuid4().hex
         with self.lock(upload):
-            old_paths = [part.path for part in self.list_parts(upload, number - 1, 1) if part.number == number]
+            old_paths = [
+                part.path for part in self.list_parts(upload, start_after=number - 1, limit=1) if part.number == number
+            ]
             part = Part(number, path, file.stat().st_size, time.time(), details)
             file.rename(path)
             self._database.change(
@@ -126,13 +128,13 @@ class Uploads:
             database.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
         discard(self._folder / upload.id)
         with self._lock:
-            self._locks.pop(upload.id, None)
+            self._locks_by_upload.pop(upload.id, None)
 
     @contextlib.contextmanager
     def lock(self, upload: Upload) -> Iterator[None]:
         """Lock an upload. Raises ServiceError NoSuchUpload if another request has completed or aborted it."""
         with self._lock:
-            lock = self._locks.setdefault(upload.id, threading.Lock())
+            lock = self._locks_by_upload.setdefault(upload.id, threading.Lock())
         with lock:
             self.get(upload.bucket, upload.key, upload.id)
             yield

@@ -60,9 +60,9 @@ class Walk:
 
     def _list_entries(self, folder: bytes) -> Iterator[KeyEntry | bytes]:
         """Yield the entries directly in a folder, and the prefixes of the subfolders to read."""
-        marker = self.find_marker(folder) if folder.startswith(self.prefix) and folder > self.start_after else None
-        if marker is not None:
-            yield KeyEntry(folder, 0, marker)
+        marker_time = self.find_marker(folder) if folder.startswith(self.prefix) and folder > self.start_after else None
+        if marker_time is not None:
+            yield KeyEntry(folder, modified_ns=marker_time)
         for key in self._list_keys(folder):
             if not key.endswith(b"/"):
                 yield from self._read_object(key)

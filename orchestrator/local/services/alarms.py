@@ -81,7 +81,9 @@ class AlarmOperations:
                 state = {member: old_record.description[member] for member in STATE_MEMBERS}
                 tags = self._state.tags(arn)
                 self._state.delete(ALARM_KIND, name)
-            self._state.add(ALARM_KIND, name, arn, "", {}, {**description, **state}, tags=tags)
+            self._state.add(
+                ALARM_KIND, name, arn, status="", request={}, description={**description, **state}, tags=tags
+            )
         return {}
 
     def describe(self, request: Request) -> Response:

@@ -147,12 +147,12 @@ def _group_values(samples: Sequence[Sample], axis: str, period: str) -> Mapping[
         iteration, time, _ = sample
         return iteration if period == ITERATION else int(time // PERIOD_SECONDS[period] * PERIOD_SECONDS[period])
 
-    result: dict[int, list[float]] = {}
+    values_by_x: dict[int, list[float]] = {}
     for key, group in groupby(sorted(samples, key=get_key), key=get_key):
         items = list(group)
         x = int(items[0][1]) if axis != ITERATION and period == ITERATION else key
-        result.setdefault(x, []).extend(value for _, _, value in items)
-    return result
+        values_by_x.setdefault(x, []).extend(value for _, _, value in items)
+    return values_by_x
 
 
 def _make_error(message: str) -> Response:

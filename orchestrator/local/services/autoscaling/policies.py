@@ -140,7 +140,7 @@ class TargetTracking:
             highest_value = max(value for value in values if value is not None)
             cause = f"the metric was at most {highest_value:g} for {scale_in_periods} periods"
             return self._make_proposal(current_capacity, highest_value, self._in_cooldown, cause)
-        return Proposal(current_capacity, "", 0.0)
+        return Proposal(current_capacity, cause="", cooldown=0.0)
 
     def _make_proposal(self, current_capacity: int, value: float, cooldown: float, cause: str) -> Proposal:
         capacity = math.ceil(current_capacity * value / self._target - ROUNDING_TOLERANCE)
@@ -160,11 +160,11 @@ class TargetTracking:
         ) -> list[float | None]:
             """Return one value per period. If clients put the metric with several of CloudWatch's units, each unit is a
             series, and the values of the series are added."""
-            values: dict[float, float] = {}
+            values_by_start: dict[float, float] = {}
             for series in metrics.find_units(namespace, name, dimensions):
                 for start, statistics in split(metrics.read(series, begin, end), begin, self._period).items():
-                    values[start] = values.get(start, 0.0) + (summarize(statistics) or 0.0)
-            return [values.get(start) for start in starts]
+                    values_by_start[start] = values_by_start.get(start, 0.0) + (summarize(statistics) or 0.0)
+            return [values_by_start.get(start) for start in starts]
 
         def read_sums(name: str) -> list[float]:
             sums = read_values(NAMESPACE, name, scalable.metric_dimensions, lambda statistics: statistics.total)

@@ -73,6 +73,6 @@ def add_activity(state: State, target: Record, count: int, cause: str, now: floa
         "StatusCode": "Successful",
         "StatusMessage": f"Successfully set desired {noun} to {count}. Change successfully fulfilled by sagemaker.",
     }
-    state.add(ACTIVITY_KIND, name, "", "Successful", {}, description, owner=owner)
+    state.add(ACTIVITY_KIND, name, arn="", status="Successful", request={}, description=description, owner=owner)
     for activity in state.find(Query(ACTIVITY_KIND, owner=owner, limit=-1))[MAX_ACTIVITIES:]:
         state.delete(ACTIVITY_KIND, activity.name)

@@ -78,7 +78,7 @@ class Scaler:
     def _propose(self, target: Record, count: int, now: float) -> Proposal:
         """Return the highest proposal of the policies. It is less than the capacity only if all policies propose
         less."""
-        no_change = Proposal(count, "", 0.0)
+        no_change = Proposal(count, cause="", cooldown=0.0)
         if count == 0:  # without copies, a metric per copy has no value
             return no_change
         proposals = [
@@ -97,7 +97,7 @@ class Scaler:
         minimum, maximum = target.description["MinCapacity"], target.description["MaxCapacity"]
         if not minimum <= count <= maximum:
             capacity = min(max(count, minimum), maximum)
-            return Proposal(capacity, f"the capacity must be from {minimum} to {maximum}", 0.0)
+            return Proposal(capacity, cause=f"the capacity must be from {minimum} to {maximum}", cooldown=0.0)
         return Proposal(min(max(proposal.capacity, minimum), maximum), proposal.cause, proposal.cooldown)
 
     def _scale(self, target: Record, count: int, proposal: Proposal, now: float) -> None:
