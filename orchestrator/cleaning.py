@@ -153,12 +153,12 @@ def list_environments(home: Home) -> list[Removable]:
 def list_home(home: Home) -> list[Removable]:
     """List all files of a home, and the folder itself, which is removed if it contains nothing else.
 
-    The lock file is the last one, because a server may start when it is removed.
+    The lock file is the last one, because a server may start as soon as this file is removed.
     """
     paths = sorted((home.root / name for name in ENTRIES), key=lambda path: path == home.lock)
     entries = [_make_removable(path) for path in paths if os.path.lexists(path)]
     if [entry.title for entry in entries] == [str(home.lock)] and not home.lock.stat().st_size:
-        return []  # the file is that of `lock_home`
+        return []  # `lock_home` has just created this file
     return [*entries, Removable(str(home.root), 0, lambda: _remove_if_empty(home.root))] if entries else []
 
 

@@ -63,7 +63,7 @@ class Backend(RequestContext):
     title: str
     """The name for the user, such as `this machine, runtime docker`."""
     reason: str
-    """The reason for the choice of this backend."""
+    """The reason for the choice of this backend; for AWS, the region and the role. Messages show it after the title."""
     sagemaker: "SageMakerClient"
     runtime: "SageMakerRuntimeClient"
     s3: "S3Client"

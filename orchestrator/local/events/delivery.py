@@ -19,7 +19,7 @@ MAX_PENDING = 10_000
 CLOSE_SECONDS = 10.0
 """Time limit for the delivery of the last events when the server stops. The next server delivers the remaining ones."""
 CANCEL_SECONDS = 1.0
-"""Time limit for the end of a command. A request to a webhook ends with the server."""
+"""Time limit for a cancelled command to end. A request to a webhook is not cancelled: it ends with the server."""
 
 
 class Delivery:

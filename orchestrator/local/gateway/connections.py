@@ -289,8 +289,10 @@ class Connections:
             connection.close()
 
     def _make_room(self) -> bool:
-        """Close a waiting connection: preferably one without a response so far, and the one with the earliest deadline.
-        Return whether there was one."""
+        """Close a waiting connection, to make room for a new one. Return False if no connection waits.
+
+        Prefer connections that have not received a response yet. Among these, take the one with the earliest deadline.
+        """
         with self._lock:
             waiting = list(self._waiting.values())
         if not waiting:
@@ -308,7 +310,7 @@ class Connections:
             self._drop(connection)
         elif connection.is_complete(self._max_head_bytes, old_size):
             self._dispatch(connection)
-        elif not is_open and old_size:
+        elif not is_open and old_size:  # a worker reports that the request is incomplete
             self._stop_waiting(connection)
             self._serve(connection)
         elif not is_open:

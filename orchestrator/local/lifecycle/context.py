@@ -87,7 +87,7 @@ class Context:
         """Return the local name of an image.
 
         It is the image's alias, else the first matching pattern's alias, else the substitute of a framework image,
-        else the image's own name.
+        else the image's own name, without the host of the local registry.
         """
         return self._find_alias(uri) or self._find_substitute(uri) or self._strip_registry(uri)
 

@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.state import State
 COMPONENT = TRIAL_COMPONENT.arn_type
 TRAINING_JOB = "training-job"
 JOB_SUFFIXES = {f"-aws-{kind}": kind for kind in (TRAINING_JOB, "processing-job", "transform-job")}
-"""Kinds of jobs by the suffix of the names of their trial components, which AWS creates."""
+"""Kinds of jobs by the suffix in the name of the trial component that AWS creates for each job."""
 
 ITERATION = "IterationNumber"
 PERIOD_SECONDS = {"OneMinute": 60, "FiveMinute": 300, "OneHour": 3600}
