@@ -87,7 +87,8 @@ class MlflowGateway:
         headers = get_headers(state.request)
         names = [name for name in MLFLOW_HEADERS if name in headers]
         if len(names) != 1 or names[0] not in state.claim.signed_headers:
-            raise AuthError("signature", f"exactly one of the headers {', '.join(MLFLOW_HEADERS)} must be signed")
+            message = f"the request must have exactly one of the headers {', '.join(MLFLOW_HEADERS)}"
+            raise AuthError("signature", f"{message}, and this header must be signed")
         path, query = get_target(state.request)
         return self._forward(state, headers[names[0]], path, query, state.request.get_data() or None)
 

@@ -145,6 +145,9 @@ def _count_acknowledged(replies: bytes) -> int:
 
 
 # --- encoding: each function returns the bytes of one part of a netlink message ---
+#
+# The type of an attribute is a number in the enumeration of the part that contains the attribute. In a chain, for
+# example, 1 is NFTA_CHAIN_TABLE, 3 is NFTA_CHAIN_NAME and 4 is NFTA_CHAIN_HOOK.
 
 
 def _message(message_type: int, flags: int, attributes: bytes = b"", family: int = _INET, resource: int = 0) -> bytes:

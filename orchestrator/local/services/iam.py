@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.state import Query, State
 
 KIND = "iam-role"
 DELETED_STATUS = "Deleted"
-MAX_SESSION_SECONDS = 60 * 60
+DEFAULT_SESSION_SECONDS = 60 * 60
 """The default value of a role's MaxSessionDuration."""
 
 TRUST_STATEMENT = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
@@ -87,7 +87,7 @@ class Iam:
             "CreateDate": int(time.time()),
             "AssumeRolePolicyDocument": _check_document(request["AssumeRolePolicyDocument"]),
             "Description": request.get("Description", ""),
-            "MaxSessionDuration": request.get("MaxSessionDuration", MAX_SESSION_SECONDS),
+            "MaxSessionDuration": request.get("MaxSessionDuration", DEFAULT_SESSION_SECONDS),
             "Tags": _merge_tags([], request.get("Tags", [])),
         }
         with self._lock:
@@ -194,7 +194,7 @@ def _make_default_role(name: str, path: str = "/", identity: str = "") -> dict[s
         "CreateDate": 0,
         "AssumeRolePolicyDocument": DEFAULT_TRUST_POLICY,
         "Description": "",
-        "MaxSessionDuration": MAX_SESSION_SECONDS,
+        "MaxSessionDuration": DEFAULT_SESSION_SECONDS,
         "Tags": [],
         "policies": {},
         "attached": [],

@@ -67,5 +67,5 @@ def _get_caller_identity(request: Mapping[str, Any]) -> Mapping[str, Any]:  # no
 
 def _get_access_key_info(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the server's account, to which every access key belongs."""
-    _ = request["AccessKeyId"]
+    _ = request["AccessKeyId"]  # a test requires that each honoured member is read
     return {"Account": ACCOUNT}
