@@ -21,10 +21,10 @@ run/%: setup ## run another workflow, such as run/straight-line
 	@microjobs run $* --build $(OPTIONS)
 
 compose: build ## run the jobs of the housing workflow with docker compose alone; the endpoint keeps running
-	@scripts/run-pipeline
+	@scripts/run-compose
 
-compose/%: build ## run these jobs with a second Compose file, such as compose/four-hosts
-	@scripts/run-pipeline --file docker-compose.yml --file docker-compose.$*.yml
+compose/%: build ## run the same jobs with a second Compose file, such as compose/four-hosts
+	@scripts/run-compose --file docker-compose.yml --file docker-compose.$*.yml
 
 down: ## stop the containers of `make compose`; results stay in ./artifacts
 	docker compose --file docker-compose.yml --file docker-compose.four-hosts.yml down --remove-orphans --volumes
@@ -72,14 +72,14 @@ setup: ## install the tools into .venv (needs Python 3.11, or uv)
 new-resource/%: setup ## create a resource family of SageMaker's API, such as new-resource/auto-ml-job
 	@uv run python -m scripts.new_resource $*
 
-new/%: ## create a job of your own, such as new/my-job; it builds, runs and passes the inherited tests
+new/%: ## create a job of your own, such as new/my-job; it can be built and run, and passes the tests of all images
 	@scripts/new-job $*
 
 format: setup ## format the code and apply automatic fixes
 	uv run ruff format .
 	uv run ruff check --fix .
 
-lint: setup ## check with ruff, the import layers and mypy, tests included
+lint: setup ## check the code and the tests with ruff, mypy and import-linter (the import layers)
 	uv run ruff format --check .
 	uv run ruff check .
 	uv run lint-imports --no-cache --no-logo
@@ -88,7 +88,7 @@ lint: setup ## check with ruff, the import layers and mypy, tests included
 # --- test ---
 
 # Most tests wait for processes and containers, so more workers than cores are faster.
-test: setup ## run the tests in WORKERS processes (4), except slow ones; each skipped test has a reason
+test: setup ## run all tests except slow ones, in WORKERS processes (default: 4); print why tests are skipped
 	uv run pytest --numprocesses $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder $(OPTIONS)
 
 test/%: setup ## run the tests of one image, such as test/serve
@@ -97,10 +97,10 @@ test/%: setup ## run the tests of one image, such as test/serve
 test/engines: setup ## run the tests of containers on Podman, rootless engines and a remote engine (root, Debian)
 	uv run python scripts/test_engines.py $(OPTIONS)
 
-mutate/%: setup ## make small changes to a module, and list those that TESTS miss (COUNT=40 SEED=0)
+mutate/%: setup ## make small changes to a module, and list those that its TESTS do not notice (COUNT=40 SEED=0)
 	@uv run --group mutate python scripts/mutate.py '$*' --tests "$$TESTS" $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
-registry: ## install an image registry for the tests of `microjobs push` (Debian, Ubuntu)
+image-registry: ## install an image registry for the tests of `microjobs push` (Debian, Ubuntu)
 	command -v docker-registry >/dev/null || { sudo apt-get update -qq && sudo apt-get install -yqq --no-install-recommends docker-registry; }
 
 check: lint build ## run all checks of CI
@@ -108,7 +108,7 @@ check: lint build ## run all checks of CI
 
 BENCHMARKS := overhead serve trainers preprocess dask_start batch_score rebuild channel search pipelines invocations console
 
-bench: $(BENCHMARKS:%=bench/%) ## run the benchmarks except tables and gpu (takes an hour); each prints ratios to its peers
+bench: $(BENCHMARKS:%=bench/%) ## run the benchmarks except tables and gpu (takes an hour); they compare Microjobs with other tools
 
 bench/%: setup ## run one benchmark, such as bench/serve; bench/serve.py describes its options
 	uv run python bench/$*.py
@@ -117,4 +117,4 @@ clean: down ## stop the containers of `make compose`, and remove results and cac
 	find artifacts -mindepth 1 ! -name .gitignore -delete
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help registry console-libraries screenshots run compose down build base-image lock labels parity setup format lint test check bench clean
+.PHONY: help image-registry console-libraries screenshots run compose down build base-image lock labels parity setup format lint test check bench clean

@@ -45,7 +45,7 @@ class ComposeProject:
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         files = [f"--file=docker-compose.{name}yml" for name in ("", *(f"{override}." for override in overrides))]
         return subprocess.Popen(
-            ["scripts/run-pipeline", *files],
+            ["scripts/run-compose", *files],
             cwd=self.checkout,
             env=self.environment,
             stdout=subprocess.PIPE,
