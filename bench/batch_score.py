@@ -4,8 +4,8 @@
 
 All candidates use the same weights. Each candidate is a process that loads the rows, predicts and saves the
 predictions; the job also checks every row, compares with the targets and draws plots. Rounds alternate between the
-candidates. The rate excludes the start: peers measure the time after their first batch; the rate of the job is computed
-from the difference between two runs, one of them on `--more` times the rows.
+candidates. The rate excludes the start: a peer measures the time in which it loads the rows, predicts and saves. The
+rate of the job is computed from the difference between two runs, one of them on `--more` times the rows.
 """
 
 import argparse
@@ -52,9 +52,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         candidates = make_candidates(Path(folder), options.rows, options.more)
-        default = candidates.pop(KERAS_WITH_DEFAULT)  # this candidate takes almost a minute
+        measure_slow_candidate = candidates.pop(KERAS_WITH_DEFAULT)  # it takes almost a minute, so it runs once
         results = harness.run_interleaved(candidates, options.runs)
-        results[KERAS_WITH_DEFAULT] = [default()]
+        results[KERAS_WITH_DEFAULT] = [measure_slow_candidate()]
     report(results, options)
 
 
@@ -62,10 +62,11 @@ def make_candidates(folder: Path, rows: int, factor: int) -> dict[str, Candidate
     small, large = prepare_job(folder, rows), prepare_job(folder, rows * factor)
     layout = Layout(folder / str(rows))
     features, output = layout.processing("test") / "x_test.npy", layout.root / "predictions.npy"
-    keras, bare = harness.create_peer_environment("keras"), harness.create_peer_environment("onnxruntime")
+    keras_python = harness.create_peer_environment("keras")
+    onnxruntime_python = harness.create_peer_environment("onnxruntime")
     model = layout.processing("model")
-    predict = [keras, harness.PEERS / "keras_predict.py", model / "weights.npz", features, output]
-    loop = [bare, harness.PEERS / "onnxruntime_loop.py", model / "model.onnx", features, output]
+    keras_command = [keras_python, harness.PEERS / "keras_predict.py", model / "weights.npz", features, output]
+    loop_command = [onnxruntime_python, harness.PEERS / "onnxruntime_loop.py", model / "model.onnx", features, output]
 
     def measure_job() -> Timing:
         usage, large_usage = harness.measure(*small), harness.measure(*large)
@@ -77,9 +78,9 @@ def make_candidates(folder: Path, rows: int, factor: int) -> dict[str, Candidate
 
     return {
         JOB: measure_job,
-        LOOP: lambda: measure_peer(loop, BATCH),
-        KERAS: lambda: measure_peer(predict, BATCH),
-        KERAS_WITH_DEFAULT: lambda: measure_peer(predict, KERAS_DEFAULT),
+        LOOP: lambda: measure_peer(loop_command, BATCH),
+        KERAS: lambda: measure_peer(keras_command, BATCH),
+        KERAS_WITH_DEFAULT: lambda: measure_peer(keras_command, KERAS_DEFAULT),
     }
 
 

@@ -45,6 +45,11 @@ TRANSFERRED_BYTES = "performance.getEntries().reduce((sum, one) => sum + (one.tr
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
+class MlflowServer(NamedTuple):
+    url: str
+    pid: int
+
+
 class Opening(NamedTuple):
     """The opening of a page. Times are in seconds since the start of the navigation."""
 
@@ -97,8 +102,7 @@ def write_log(home: Home, job: str, megabytes: int) -> None:
 
 
 @contextlib.contextmanager
-def run_mlflow(folder: Path) -> Iterator[tuple[str, int]]:
-    """Run MLflow's server; yield its address and its process ID."""
+def run_mlflow(folder: Path) -> Iterator[MlflowServer]:
     python = create_virtual_environment("mlflow", MLFLOW_LOCK)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -117,7 +121,7 @@ def run_mlflow(folder: Path) -> Iterator[tuple[str, int]]:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
     try:
         wait_for(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}/", process.pid
+        yield MlflowServer(f"http://127.0.0.1:{port}/", process.pid)
     finally:
         os.killpg(process.pid, 15)
         process.wait()
@@ -136,11 +140,11 @@ def wait_for(url: str) -> None:
 # --- opening pages ---
 
 
-def compare_openings(browser: Browser, home: Home, peer: tuple[str, int], rounds: int, *, markdown: bool) -> None:
+def compare_openings(browser: Browser, home: Home, peer: MlflowServer, rounds: int, *, markdown: bool) -> None:
     with control.use_server(home, Config(port=0, runtime="process")) as address:
         open_console = partial(open_session, browser, home, address)
         candidates: dict[str, Callable[[], Opening]] = {
-            "MLflow, no runs": partial(open_mlflow, browser, peer[0]),
+            "MLflow, no runs": partial(open_mlflow, browser, peer.url),
             "list of jobs": partial(measure_console, open_console, "#/jobs", "job-"),
             "log of 1 MB": partial(measure_console, open_console, "#/logs/training-job/job-1", LAST_LINE),
             "long log": partial(measure_console, open_console, "#/logs/training-job/job-0", LAST_LINE),
@@ -180,9 +184,9 @@ def measure_console(open_console: Callable[[], Page], path: str, text: str) -> O
     page.locator("tbody tr").first.wait_for()
     session = page.context.new_cdp_session(page)
     session.send("Network.setCacheDisabled", {"cacheDisabled": True})
-    root = page.url.partition("#")[0]
+    console_url = page.url.partition("#")[0]
     page.goto("about:blank")
-    return measure_opening(page, root + path, text)
+    return measure_opening(page, console_url + path, text)
 
 
 def open_mlflow(browser: Browser, address: str) -> Opening:
@@ -211,7 +215,7 @@ def measure_opening(page: Page, address: str, text: str) -> Opening:
 # --- memory, and requests of idle pages ---
 
 
-def compare_memory(browser: Browser, home: Home, peer: tuple[str, int], *, markdown: bool) -> None:
+def compare_memory(browser: Browser, home: Home, peer: MlflowServer, *, markdown: bool) -> None:
     with control.use_server(home, Config(port=0, runtime="process")) as address:
         bytes_without_consoles = read_memory(address.pid)
         pages = [open_page(browser, home, address, path) for path in PAGES * (CONSOLES // len(PAGES))]
@@ -219,7 +223,7 @@ def compare_memory(browser: Browser, home: Home, peer: tuple[str, int], *, markd
         bytes_with_consoles = read_memory(address.pid)
         requests = count_requests(pages)
     rows = [
-        ["MLflow, no consoles", f"{read_memory(peer[1]) / MEGABYTE:.0f}"],
+        ["MLflow, no consoles", f"{read_memory(peer.pid) / MEGABYTE:.0f}"],
         ["no consoles", f"{bytes_without_consoles / MEGABYTE:.0f}"],
         [f"{CONSOLES} consoles", f"{bytes_with_consoles / MEGABYTE:.0f}"],
     ]

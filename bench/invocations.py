@@ -45,7 +45,7 @@ CALLS = 200
 """Number of boto3's calls per round."""
 CONTENT_TYPE = "application/json"
 BODY = json.dumps({"instances": [[0.5] * FEATURES] * 10}).encode()
-UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+MILLISECONDS_BY_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def run_wrk(script: Path, request: BenchmarkRequest, connections: int, seconds: 
     rate, median = re.search(r"Requests/sec: *([\d.]+)", output), re.search(r"50% +([\d.]+)(us|ms|s)", output)
     if "Non-2xx" in output or "Socket errors" in output or rate is None or median is None:
         sys.exit(f"requests to {request.url} failed:\n{output}")
-    return float(rate[1]), float(median[1]) * UNITS[median[2]]
+    return float(rate[1]), float(median[1]) * MILLISECONDS_BY_UNIT[median[2]]
 
 
 def make_direct_call(port: int) -> Callable[[], object]:

@@ -67,7 +67,7 @@ def temporary_image(base: str, image: str = IMAGE, *entrypoint: str) -> Iterator
         yield
     finally:
         client = docker.from_env()
-        # SDK local mode has left these containers
+        # SDK local mode leaves its containers and its network.
         for container in client.containers.list(all=True, filters={"ancestor": image}):
             container.remove(force=True, v=True)
         for network in client.networks.list(names=["sagemaker-local"]):
@@ -140,9 +140,9 @@ def start_sdk_program(folder: Path, address: control.Address, *command: str) -> 
     """
     python = create_sdk_environment(folder)
     # The SDK runs `docker-compose` if `docker compose version` does not print "v2"; Debian's prints "2.26.1-4".
-    shim = folder / "docker-compose"
-    shim.write_text('#!/bin/sh\nexec docker compose "$@"\n')
-    shim.chmod(0o755)
+    compose_program = folder / "docker-compose"
+    compose_program.write_text('#!/bin/sh\nexec docker compose "$@"\n')
+    compose_program.chmod(0o755)
     environment = {
         "PATH": f"{folder}:{os.environ['PATH']}",
         "HOME": str(folder),

@@ -5,8 +5,8 @@
 Each candidate is a process, measured from start to end, with its input in the page cache and no pending writes. Rounds
 alternate between the candidates. Then the script measures the job on one host, and on two hosts, with one core per
 host. It uses all rows, and also a few rows, to show the cost of the start. Two hosts use a Dask cluster with TLS, as on
-the process runtime. On a busy machine, put `chrt --fifo 1` before the command, as root. Needs disk space for three
-times the size; scikit-learn needs memory for about four times the size.
+the process runtime. On a busy machine, put `chrt --fifo 1` before the command, as root. Needs three times
+`--megabytes` of disk space; scikit-learn needs about four times `--megabytes` of memory.
 """
 
 import argparse
@@ -99,8 +99,8 @@ def measure_pinned_hosts(folder: Path, rows: int, runs: int) -> dict[str, list[H
                 if len(names) == 1 or f"-{number:05}-of" in path.name:
                     os.link(path, layout.processing("input") / path.name)
         outputs = [layout.processing("train") for layout in layouts.values()]
-        title = f"{len(names)} host{'s'[: len(names) - 1]} with one core each"
-        candidates[title] = with_clean_state(run_hosts(layouts), shards, outputs)
+        hosts = "1 host" if len(names) == 1 else f"{len(names)} hosts"
+        candidates[f"{hosts} with one core each"] = with_clean_state(run_hosts(layouts), shards, outputs)
     return harness.run_interleaved(candidates, runs)
 
 

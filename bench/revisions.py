@@ -35,7 +35,8 @@ BODY = json.dumps({"instances": [[0.5] * 13] * 10}).encode()
 GB = 10**9
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
-Measurements = Mapping[str, Callable[[], float]]
+MeasureFunctions = Mapping[str, Callable[[], float]]
+"""Functions that measure one work tree, by the name of the measurement."""
 
 
 def main() -> None:
@@ -53,14 +54,14 @@ def main() -> None:
             "this": REPOSITORY,
             "other": stack.enter_context(check_out(options.revision, folder / "checkout")),
         }
-        measurements = {name: start_servers(tree, folder, name, stack) for name, tree in trees.items()}
-        for measurement in measurements["this"]:
-            compare(measurement, measurements, options.rounds)
+        functions_by_tree = {name: start_servers(tree, folder, name, stack) for name, tree in trees.items()}
+        for measurement in functions_by_tree["this"]:
+            compare(measurement, functions_by_tree, options.rounds)
 
 
-def compare(measurement: str, measurements: Mapping[str, Measurements], rounds: int) -> None:
-    """Measure in alternating rounds, and print the ratios."""
-    candidates = {name: measurements[name][measurement] for name in measurements}
+def compare(measurement: str, functions_by_tree: Mapping[str, MeasureFunctions], rounds: int) -> None:
+    """Measure both work trees in alternating rounds, and print the ratios."""
+    candidates = {tree: functions[measurement] for tree, functions in functions_by_tree.items()}
     run_interleaved(candidates, 1)  # the first round warms the servers up
     results = run_interleaved(candidates, rounds)
     ratios = [this / other for this, other in zip(results["this"], results["other"], strict=True)]
@@ -80,7 +81,7 @@ def check_out(revision: str, folder: Path) -> Iterator[Path]:
         subprocess.run([*git, "remove", "--force", str(folder)], check=True)
 
 
-def start_servers(tree: Path, folder: Path, name: str, stack: ExitStack) -> Measurements:
+def start_servers(tree: Path, folder: Path, name: str, stack: ExitStack) -> MeasureFunctions:
     """Start the local server and the serve job of a work tree. Return functions that measure them, by name."""
     home = folder / name
     home.mkdir()
@@ -173,7 +174,7 @@ def start_serve(tree: Path, folder: Path, stack: ExitStack) -> Callable[[], floa
             sys.exit(f"serve responds with {response.status}: {response.read()[:500]!r}")
         response.read()
 
-    return lambda: measure_cpu(list_session_members(server.pid), invoke, 10 * REQUESTS)
+    return lambda: measure_cpu(list_session_members(server.pid), invoke, count=10 * REQUESTS)
 
 
 def measure_cpu(processes: list[int], request: Callable[[], object], count: int = REQUESTS) -> float:

@@ -57,12 +57,12 @@ SCRIPT = """function init(args)
   for index = 2, #args, 2 do wrk.headers[args[index]] = args[index + 1] end
 end
 """
-UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+MILLISECONDS_BY_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 @dataclass
 class Measurements:
-    """Results of all rounds with one server and one load."""
+    """Results of all rounds with one server and one load. Latencies are in milliseconds."""
 
     rates: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
@@ -79,6 +79,7 @@ class Measurements:
 
 
 Results = Mapping[tuple[str, str], Measurements]
+"""Measurements by the names of a server and a load."""
 
 
 def main() -> None:
@@ -155,7 +156,7 @@ def measure(
     for load in loads:
         supporting_servers = [server for server in servers if (server.name, load.name) in results]
         for server in supporting_servers:  # the Java virtual machine is four times slower in its first second
-            run_alone(server, load, folder, 3 if "MMS" in server.name else 1)
+            run_alone(server, load, folder, seconds=3 if "MMS" in server.name else 1)
         measurements = {server: results[server.name, load.name] for server in supporting_servers}
         for _ in range(rounds):
             measure_round(measurements, load, workspace, seconds)
@@ -214,30 +215,30 @@ def run_wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[flo
     rate, p99 = re.search(r"Requests/sec: *([\d.]+)", output), re.search(r"99% +([\d.]+)(us|ms|s)", output)
     if rate is None or p99 is None:
         raise SystemExit(f"wrk printed an unexpected result:\n{output}")
-    return float(rate[1]), float(p99[1]) * UNITS[p99[2]]
+    return float(rate[1]), float(p99[1]) * MILLISECONDS_BY_UNIT[p99[2]]
 
 
 def report(model: str, servers: Sequence[Server], results: Results, startups: Sequence[float]) -> None:
-    names = list(dict.fromkeys(load for _, load in results))
+    load_names = list(dict.fromkeys(load_name for _, load_name in results))
     print(f"\n{describe_machine()}, model {model}")
-    print_table("Requests/s (ratio of ours to this server)", servers, names, results, format_rate, startups)
-    print_table("p99 in ms (ratio of this server to ours)", servers, names, results, format_latency, startups)
+    print_table("Requests/s (ratio of ours to this server)", servers, load_names, results, format_rate, startups)
+    print_table("p99 in ms (ratio of this server to ours)", servers, load_names, results, format_latency, startups)
     if model == "slow":
-        print_table("Rate divided by that of the model alone", servers, names, results, format_share, startups)
+        print_table("Rate divided by that of the model alone", servers, load_names, results, format_share, startups)
 
 
 def print_table(
     title: str,
     servers: Sequence[Server],
-    names: Sequence[str],
+    load_names: Sequence[str],
     results: Results,
     format_cell: Callable[[Measurements, Measurements], str],
     startups: Sequence[float],
 ) -> None:
-    print(f"\n{title}\n\n| server | {' | '.join(names)} | startup s |")
-    print("|---|" + "---:|" * (len(names) + 1))
+    print(f"\n{title}\n\n| server | {' | '.join(load_names)} | startup s |")
+    print("|---|" + "---:|" * (len(load_names) + 1))
     for server, startup in zip(servers, startups, strict=True):
-        pairs = [(results[servers[0].name, name], results.get((server.name, name))) for name in names]
+        pairs = [(results[servers[0].name, name], results.get((server.name, name))) for name in load_names]
         cells = [format_cell(ours, other) if other else "" for ours, other in pairs]
         print(f"| {server.name} | {' | '.join(cells)} | {startup:.2f} |")
 

@@ -35,8 +35,10 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         size = write_model(Path(folder) / "model", megabytes // LAYER_MB)
         peak, steady = measure(Path(folder), workers)
-    print(f"{workers} workers, a model of {size / MB:.0f} MB: {steady / MB:.0f} MB ({steady / size:.2f} of the model)")
-    print(f"highest while starting: {peak / MB:.0f} MB ({peak / size:.2f} of the model)")
+    print(
+        f"{workers} workers, a model of {size / MB:.0f} MB: {steady / MB:.0f} MB ({steady / size:.2f} times the model)"
+    )
+    print(f"highest while starting: {peak / MB:.0f} MB ({peak / size:.2f} times the model)")
 
 
 def write_model(folder: Path, layers: int) -> int:

@@ -30,8 +30,8 @@ from serve_servers import (
 )
 
 TRITON_PYTHON = "/usr/bin/python3.11"
-"""Triton contains its own build of Python 3.11.2, which does not run with the library of later versions such as 3.11.7.
-Debian 12 has 3.11.2."""
+"""Triton contains its own build of Python 3.11.2, which does not run with the standard library of later versions,
+such as 3.11.7. Debian 12 has 3.11.2."""
 
 
 def start_mosec(workspace: Workspace) -> Server:

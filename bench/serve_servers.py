@@ -122,7 +122,7 @@ class Workspace:
 
     @property
     def root(self) -> Path:
-        """Folder with the folder `model`, which contains the bundle."""
+        """The contract's root for the model: its folder `model` contains the bundle."""
         return self.folder / f"root-{self.model}"
 
     def create_environment(self, lock: str, interpreter: str = "3.11") -> Path:

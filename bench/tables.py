@@ -4,9 +4,9 @@
     uv run python bench/tables.py --megabytes 20000 --shards 10 --memory-limit 2000 --only csv --runs 1
 
 The tables have 10 columns of numbers, a one-hot column, an ordinal column, an identifier that is dropped, and a target.
-All candidates write the features and the targets as arrays. With shards, only the job runs. `--memory-limit` (MB) is
-set with prlimit --data. `--missing median` also measures the search for medians. `--folder` is for the tables and the
-arrays: the second command needs 30 GB.
+All candidates write the features and the targets as arrays. With more than one shard, only the job runs.
+`--memory-limit` (MB) limits the job with prlimit --data. `--missing median` also measures the search for medians.
+`--folder` is for the tables and the arrays: the second command needs 30 GB.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Writes each job's hyperparameters into its image.yml, as a label of the image.
 
-A build cannot compute a label, so the file contains it. A test compares it with the job.
+A build cannot compute a label. Therefore, image.yml contains the label, and a test compares the label with the
+job's hyperparameters.
 """
 
 import importlib

@@ -48,7 +48,7 @@ REMOTE_BRIDGE = "172.31.255.1/24"
 """The address of the bridge of the remote engine. This machine does not use it, even if another Docker engine runs on
 this machine."""
 ROOTLESS_DOCKER = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
-"""The script's usual place in Debian's packages, if it is not on the PATH."""
+"""The path of the script that starts rootless Docker, in Debian's package. Used if the script is not on the PATH."""
 
 
 def make_podman_command(folder: Path) -> Sequence[str]:
@@ -81,14 +81,19 @@ class Engine(NamedTuple):
     """Parts of names of tests that need what this engine does not support; see docs/maintaining/engines.md."""
 
 
-# Version 1 of cgroups has no limits for containers of users, and with it, Podman does not report exhausted memory.
-# The kernel of a machine with a Docker engine of root drops packets between containers of Podman's internal networks.
-# Without guards, this machine connects to an isolated host by its address, to which some engines provide no route.
-# Programs of this machine and containers of an engine on another machine cannot attack each other.
+# Why engines do not support tests:
+# - exhausted_memory, lack_of_memory: version 1 of cgroups has no limits for containers of rootless engines. With this
+#   version, Podman does not report exhausted memory.
+# - isolated_hosts_reach_each_other: if a machine has a Docker engine of root, the kernel drops packets between
+#   containers of Podman's internal networks.
+# - volumes_of_the_image: rootless Podman 4.3 cannot commit images.
+# - guards_can_be_disabled: without guards, the server connects to an isolated host by the host's address, to which
+#   these engines provide no route.
+# - only_the_server_reaches, attack_succeeds: programs of this machine and containers of an engine on another machine
+#   cannot reach each other.
 UNSUPPORTED_ON_PODMAN = ("exhausted_memory", "lack_of_memory", "isolated_hosts_reach_each_other")
 ENGINES = {
     "podman": Engine(make_podman_command, UNSUPPORTED_ON_PODMAN),
-    # Rootless Podman 4.3 cannot commit images.
     "rootless-podman": Engine(
         make_rootless_podman_command, (*UNSUPPORTED_ON_PODMAN, "volumes_of_the_image", "guards_can_be_disabled")
     ),
@@ -155,7 +160,7 @@ def prepare_mounts(preparation: str, command: Sequence[str], *namespaces: str) -
 
 
 def run_as_user(folder: Path, command: Sequence[str]) -> Sequence[str]:
-    """Return a command that runs another command as a user who may map other users: the first user in /etc/subuid."""
+    """Return a command that runs another command as the first user in /etc/subuid, who may map further user IDs."""
     path = Path("/etc/subuid")
     name = path.read_text().partition(":")[0] if path.exists() else ""
     if not name:

@@ -40,9 +40,9 @@ def main() -> None:
 def _write_package(package: dict[str, Any], folder: Path) -> None:
     """Write the files and the licence of a package, and set the hashes in its entry of the lock."""
     archive = _download(package, folder)
-    with tarfile.open(archive) as content:
-        members = {**{file["name"]: file["source"] for file in package["files"]}, package["licenseFile"]: "LICENSE"}
-        texts = {name: _read(content, source) for name, source in members.items()}
+    with tarfile.open(archive) as tar:
+        sources = {**{file["name"]: file["source"] for file in package["files"]}, package["licenseFile"]: "LICENSE"}
+        texts = {name: _read(tar, source) for name, source in sources.items()}
     for name, text in texts.items():
         for old, new in REPLACEMENTS.items():
             text = text.replace(old, new)
@@ -62,8 +62,8 @@ def _download(package: dict[str, Any], folder: Path) -> Path:
     return archive
 
 
-def _read(content: tarfile.TarFile, source: str) -> str:
-    file = content.extractfile(f"package/{source}")
+def _read(tar: tarfile.TarFile, source: str) -> str:
+    file = tar.extractfile(f"package/{source}")
     if file is None:
         sys.exit(f"the package has no file {source}")
     return file.read().decode()

@@ -27,7 +27,7 @@ def encode(
 def main(source: Path, output: Path) -> None:
     table = dd.read_csv(source) if source.suffix == ".csv" else dd.read_parquet(source, split_row_groups=True)
     table = table[[*NUMBERS, "city", "grade", "price"]]
-    mean, deviation, count, rows, city, grade = dask.compute(
+    mean, variance, count, rows, city, grade = dask.compute(
         table[NUMBERS].mean(),
         table[NUMBERS].var(ddof=0),
         table[NUMBERS].count(),
@@ -35,7 +35,8 @@ def main(source: Path, output: Path) -> None:
         table["city"].value_counts(),
         table["grade"].value_counts(),
     )
-    scale = np.sqrt(deviation * count / rows)  # the filled values equal the mean
+    # Filled values equal the mean, so they add nothing to the sum of squares.
+    scale = np.sqrt(variance * count / rows)
     levels = {"city": city.sort_values().index.tolist(), "grade": grade.sort_values().index.tolist()}
     tasks = [
         dask.delayed(encode)(part, number, str(output), mean, scale, levels)

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.runtimes.base import Host, HostPlan, Plan
 from microjobs_orchestrator.local.state import Record
 
 IMAGE = "microjobs/serve:dev"
-"""The image of the host, to which the aliases of the configuration apply."""
+"""The image of the host. The setting `local.images` can replace it by another image."""
 
 MAX_RUNTIME_SECONDS = 86_400
 
@@ -41,7 +41,7 @@ class GreetingRun:
         self.job.end(end.status, FailureReason=end.reason)
 
     def _handle_start(self, hosts: Sequence[Host]) -> float:  # noqa: ARG002  other families read the hosts' output
-        """Describe the start, and return the time limit of the hosts in seconds."""
+        """Store the start in the description, and return the seconds that the hosts may still run."""
         return MAX_RUNTIME_SECONDS - self.job.store_start()
 
     def _make_plan(self, folder: Path) -> Plan:
