@@ -36,7 +36,6 @@ SPOT = {
     "CheckpointConfig": {"S3Uri": "s3://fuzz/checkpoints", "LocalPath": CHECKPOINTS},
 }
 
-
 MANIFEST = "manifest.jsonl"
 
 
@@ -64,17 +63,17 @@ def _make_channel(**members: Any) -> Request:
     }
 
 
-def _make_definition(server: LocalServer, resources: str) -> Request:
+def _make_definition(server: LocalServer, instances_member: str) -> Request:
     """Return the members that training jobs and definitions of tuning jobs share.
 
     Args:
         server: the server whose role the request names.
-        resources: the name of the member for the instances.
+        instances_member: the name of the member with the type and the number of instances.
     """
     return {
         "RoleArn": server.address.role_arn,
         "OutputDataConfig": {"S3OutputPath": "s3://fuzz/out", "KmsKeyId": KEY, "CompressionType": "NONE"},
-        resources: VOLUME,
+        instances_member: VOLUME,
         "StoppingCondition": {"MaxRuntimeInSeconds": 50, "MaxWaitTimeInSeconds": 60},
         "Environment": {"TEXT": TEXT},
         "RetryStrategy": {"MaximumRetryAttempts": 2},
@@ -242,14 +241,13 @@ def make_endpoint_config(server: LocalServer, name: str) -> Request:
     }
     return {
         "EndpointConfigName": name,
-        "ProductionVariants": [{"VariantName": "blue", "ModelName": name, "InitialInstanceCount": 1} | INSTANCE_TYPE],
+        "ProductionVariants": [
+            {"VariantName": "blue", "ModelName": name, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+        ],
         "DataCaptureConfig": capture,
         "KmsKeyId": KEY,
         "Tags": TAGS,
     }
-
-
-INSTANCE_TYPE = {"InstanceType": "ml.m5.large"}
 
 
 def make_asynchronous_config(server: LocalServer, name: str) -> Request:

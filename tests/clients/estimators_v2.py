@@ -4,7 +4,8 @@ The SDK's estimators name AWS's framework images.
 
 Runs in the SDK's virtual environment. Usage: estimators_v2.py WHEEL
 
-WHEEL is a wheel of the package `tiny`. Each script has a requirements.txt that names it, and imports the package.
+WHEEL is a wheel of the package `tiny`. The requirements.txt of each script names this wheel, and each script imports
+the package.
 """
 
 import json

@@ -38,7 +38,7 @@ class Boto3Client:
     def deploy(self, kind: HostingKind) -> None:
         name = self.make_name(kind)
         self._create_models(kind)
-        self._create_config(kind, 0)
+        self._create_config(kind, version=0)
         self.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=f"{name}-0")
         self._wait_for_endpoint(name)
         if kind.copies:
@@ -48,11 +48,11 @@ class Boto3Client:
     def update(self, kind: HostingKind) -> None:
         name = self.make_name(kind)
         if kind.copies:
-            specification = self._make_specification(kind, 1)
+            specification = self._make_specification(kind, version=1)
             self.sagemaker.update_inference_component(InferenceComponentName=name, Specification=specification)
             self._wait_for_component(name)
             return
-        self._create_config(kind, 1)
+        self._create_config(kind, version=1)
         self.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=f"{name}-1")
         self._wait_for_endpoint(name)
 
@@ -72,7 +72,7 @@ class Boto3Client:
             InferenceComponentName=name,
             EndpointName=name,
             VariantName=VARIANT,
-            Specification=self._make_specification(kind, 0),
+            Specification=self._make_specification(kind, version=0),
             RuntimeConfig={"CopyCount": kind.copies},
         )
 

@@ -146,7 +146,10 @@ class Settings:
 
 
 class Client(Protocol):
-    """A client that deploys, updates and calls endpoints. The name of an endpoint is a prefix and its kind."""
+    """A client that deploys, updates and calls endpoints.
+
+    The name of an endpoint consists of the client's prefix and the kind.
+    """
 
     settings: Settings
 

@@ -43,7 +43,7 @@ from tests.clients.hosting_kinds import (
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.3))
 INSTANCE_TYPE = INSTANCE_MEMBERS["InstanceType"]
-SERVERLESS = ServerlessInferenceConfig(1024, 5)
+SERVERLESS = ServerlessInferenceConfig(memory_size_in_mb=1024, max_concurrency=5)
 KINDS_WITHOUT_CLASS = ("direct", "shadow")
 """Kinds for which this SDK has no class."""
 
@@ -103,20 +103,25 @@ class SdkClassClient(Boto3Client):
                     "resources": ResourceRequirements(requests=requests),
                 }
         destination = f"{self.settings.uri}/captured"
-        capture = DataCaptureConfig(True, 100, destination, sagemaker_session=self._session)
+        capture = DataCaptureConfig(
+            enable_capture=True,
+            sampling_percentage=100,
+            destination_s3_uri=destination,
+            sagemaker_session=self._session,
+        )
         return {**instances, "data_capture_config": capture}
 
     def deploy(self, kind: HostingKind) -> None:
         if kind.name in KINDS_WITHOUT_CLASS:
             return super().deploy(kind)
-        self._make_model(kind, 0).deploy(endpoint_name=self.make_name(kind), **self._make_options(kind))
+        self._make_model(kind, version=0).deploy(endpoint_name=self.make_name(kind), **self._make_options(kind))
         return None
 
     def update(self, kind: HostingKind) -> None:
         name = self.make_name(kind)
         if kind.name in KINDS_WITHOUT_CLASS:
             return super().update(kind)
-        model = self._make_model(kind, 1)
+        model = self._make_model(kind, version=1)
         if isinstance(model, PipelineModel):
             model.deploy(endpoint_name=name, update_endpoint=True, **self._make_options(kind))
             return None
@@ -127,7 +132,7 @@ class SdkClassClient(Boto3Client):
             model.create(instance_type=INSTANCE_TYPE)
         match kind.name:
             case "components":
-                specification = self._make_specification(kind, 1)
+                specification = self._make_specification(kind, version=1)
                 copies = {"CopyCount": kind.copies}
                 self._session.update_inference_component(name, specification, copies, wait=True)
             case "serverless":

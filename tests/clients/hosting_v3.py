@@ -39,14 +39,14 @@ class SdkResourceClient(Boto3Client):
     def deploy(self, kind: HostingKind) -> None:
         name = self.make_name(kind)
         self._create_models(kind)
-        self._create_config(kind, 0)
+        self._create_config(kind, version=0)
         Endpoint.create(name, endpoint_config_name=f"{name}-0").wait_for_status("InService")
         if kind.copies:
             component = InferenceComponent.create(
                 name,
                 endpoint_name=name,
                 variant_name=VARIANT,
-                specification=to_snake_case(self._make_specification(kind, 0)),
+                specification=to_snake_case(self._make_specification(kind, version=0)),
                 runtime_config={"copy_count": kind.copies},
             )
             component.wait_for_status("InService")
@@ -55,10 +55,10 @@ class SdkResourceClient(Boto3Client):
         name = self.make_name(kind)
         if kind.copies:
             component = InferenceComponent.get(name)
-            component.update(specification=to_snake_case(self._make_specification(kind, 1)))
+            component.update(specification=to_snake_case(self._make_specification(kind, version=1)))
             component.wait_for_status("InService")
             return
-        self._create_config(kind, 1)
+        self._create_config(kind, version=1)
         endpoint = Endpoint.get(name)
         endpoint.endpoint_config_name = f"{name}-1"
         endpoint.update()

@@ -1,6 +1,7 @@
-"""Prints the members of Create requests that the SDK's resource classes do not have.
+"""Prints the members of Create requests that the SDK's resource classes cannot express.
 
-The output is a JSON list of [path, shape, member]. Usage: missing_members_v3.py NOUN...
+A class has no parameter for such a member, or the parameter has another type. The output is a JSON list of
+[path, shape, member]. Usage: missing_members_v3.py NOUN...
 """
 
 import inspect

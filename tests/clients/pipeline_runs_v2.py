@@ -152,12 +152,12 @@ pipeline = Pipeline(
 
 
 def run_pipeline(**arguments: object) -> dict[str, str]:
-    """Run the pipeline to its end; return the status of each step and of the execution."""
+    """Run the pipeline to its end; return the statuses that `wait_for_execution` returns."""
     return wait_for_execution(pipeline.start(**arguments))
 
 
 def wait_for_execution(execution: Any) -> dict[str, str]:
-    """Wait for the end of an execution; return the status of each step and of the execution."""
+    """Wait for the end of an execution; return the status of each step by its name, and of the execution by ""."""
     try:
         execution.wait(delay=1, max_attempts=600)
     except Exception as error:  # the waiter raises an error if the execution fails
@@ -205,11 +205,11 @@ retried_pipeline = Pipeline("pipelines-v2-retried", steps=[first_step, check_ste
 retried_pipeline.upsert(role)
 execution = retried_pipeline.start()
 results["failed"] = wait_for_execution(execution)
-first_job = execution.list_steps()[-1]["Metadata"]["ProcessingJob"]["Arn"]
+first_job_arn = execution.list_steps()[-1]["Metadata"]["ProcessingJob"]["Arn"]
 plain_session.upload_string_as_file_body("yes", bucket, "pipelines-v2/flags/ready")
 client.retry_pipeline_execution(PipelineExecutionArn=execution.arn)
 results["retried"] = wait_for_execution(execution)
-results["kept"] = execution.list_steps()[-1]["Metadata"]["ProcessingJob"]["Arn"] == first_job
+results["keptFirstJob"] = execution.list_steps()[-1]["Metadata"]["ProcessingJob"]["Arn"] == first_job_arn
 retried_pipeline.delete()
 
 # --- approval and deployment of the registered model

@@ -169,7 +169,7 @@ def answer_callbacks() -> None:
 
 
 def wait_for_execution(execution: Any) -> dict[str, str]:
-    """Wait for the end of an execution; return the status of each step and of the execution."""
+    """Wait for the end of an execution; return the status of each step by its name, and of the execution by ""."""
     try:
         execution.wait(delay=1, max_attempts=600)
     except Exception as error:  # the waiter raises an error if the execution fails

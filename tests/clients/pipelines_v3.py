@@ -1,4 +1,4 @@
-"""Creates a pipeline with the SageMaker SDK v3: types of steps that version 2 has, too, and those only of version 3.
+"""Creates a pipeline with the SageMaker SDK v3. It has steps of types of version 2, and of types only of version 3.
 
 Runs in the SDK's virtual environment. Usage: pipelines_v3.py BUCKET
 """

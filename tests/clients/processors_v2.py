@@ -28,9 +28,9 @@ sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
 session, role = sagemaker.Session(), os.environ["SAGEMAKER_ROLE"]
 bucket, instance_type = session.default_bucket(), "ml.m5.4xlarge"
-root = Layout()
+layout = Layout()
 results: dict[str, object] = {}
-in_folder, train_folder, out_folder = (str(root.processing(name)) for name in ("input", "train", "out"))
+in_folder, train_folder, out_folder = (str(layout.processing(name)) for name in ("input", "train", "out"))
 
 # --- SKLearnProcessor
 PREPROCESSING = dedent(f"""

@@ -82,7 +82,7 @@ package_without_group = model.register(
     model_package_name="registry-v2",
 )
 session.wait_for_model_package("registry-v2")
-results["own"] = package_without_group.model_package_arn.rpartition(":")[2]
+results["withoutGroup"] = package_without_group.model_package_arn.rpartition(":")[2]
 clone = model.register(model_package_group_name="registry-v2", source_uri=packages[0].model_package_arn)
 results["clone"] = clone.model_package_arn.rpartition("/")[2]
 print()  # this empty line ends the last line of the SDK's output

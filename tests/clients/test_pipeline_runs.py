@@ -10,7 +10,7 @@ import pytest
 
 from tests.bundles import write_linear_bundle
 from tests.clients.environments import run_program
-from tests.clients.test_typical import trainer as trainer
+from tests.clients.test_typical import train_image as train_image
 from tests.conftest import REPOSITORY, make_image_name
 from tests.local.clients import LocalServer, run_server
 
@@ -50,11 +50,11 @@ SUCCEEDED = "Succeeded"
 CACHED_STATUS = "Succeeded from cache"
 
 
-def test_program_for_version_2_runs(function_server: LocalServer, trainer: str, tmp_path: Path) -> None:
+def test_program_for_version_2_runs(function_server: LocalServer, train_image: str, tmp_path: Path) -> None:
     local = function_server
     put_bundle(local, tmp_path / "bundle")
     bucket = local.address.bucket
-    lines = run_program("sdk", local, tmp_path, "pipeline_runs_v2.py", trainer, make_image_name("serve"), bucket)
+    lines = run_program("sdk", local, tmp_path, "pipeline_runs_v2.py", train_image, make_image_name("serve"), bucket)
     results = json.loads(lines[-1])
     jobs = dict.fromkeys(("Prepare", "Train", "Tune", "Double", "IsGood"), SUCCEEDED)
     model_steps = dict.fromkeys(("Register-RegisterModel", "Create-CreateModel", "Transform"), SUCCEEDED)
@@ -70,19 +70,19 @@ def test_program_for_version_2_runs(function_server: LocalServer, trainer: str, 
         },
         "failed": {"Before": SUCCEEDED, "Check": "Failed", "": "Failed"},
         "retried": {"Before": SUCCEEDED, "Check": SUCCEEDED, "": SUCCEEDED},
-        "kept": True,
+        "keptFirstJob": True,
         "registered": "PendingManualApproval",
         "approved": [["6.0"]],
     }
 
 
-def test_program_for_version_3_runs(local: LocalServer, trainer: str, tmp_path: Path) -> None:
+def test_program_for_version_3_runs(local: LocalServer, train_image: str, tmp_path: Path) -> None:
     if not (local.bucket / "bundle").exists():
         put_bundle(local, tmp_path / "bundle")
     queue = local.client("sqs").create_queue(QueueName="approvals")["QueueUrl"]
     bucket = local.address.bucket
     lines = run_program(
-        "sdk3", local, tmp_path, "pipeline_runs_v3.py", trainer, make_image_name("serve"), bucket, queue
+        "sdk3", local, tmp_path, "pipeline_runs_v3.py", train_image, make_image_name("serve"), bucket, queue
     )
     iterations = {f"Paint-{number}": SUCCEEDED for number in range(3)}
     step_statuses = {**dict.fromkeys(("Evaluate", "Each", "IsGood", "Clean"), SUCCEEDED), **iterations}

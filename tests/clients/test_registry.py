@@ -31,7 +31,7 @@ def test_program_for_version_2_registers_and_deploys(
         "changed": ["Rejected", "too slow"],
         "metadata": {"stage": "test"},
         "specifications": ["other"],
-        "own": "model-package/registry-v2",
+        "withoutGroup": "model-package/registry-v2",
         "clone": "3",
     }
 

@@ -20,7 +20,7 @@ TRAIN_SCRIPT = f"#!/bin/sh\\necho loss: 0.5\\ncp {LAYOUT.channel('model')}/* {LA
 
 
 @pytest.fixture(scope="module")
-def trainer() -> Iterator[str]:
+def train_image() -> Iterator[str]:
     """An image with a fast program `train`. It also has a `pip3`, because version 3 of the SDK requires one."""
     write_command = f"path=$(command -v train) && rm $path && printf '{TRAIN_SCRIPT}' > $path && chmod 755 $path"
     instructions = ("USER root", "ENTRYPOINT []", f"RUN {write_command}", "RUN ln -s /bin/true /usr/bin/pip3")
@@ -41,10 +41,10 @@ def bundle(local: LocalServer, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bundle")
 @pytest.mark.parametrize(("client", "version"), [("sdk290", "2.90.0"), ("sdk", "2.257.7")])
 def test_program_for_version_2_runs(
-    client: str, version: str, local: LocalServer, trainer: str, tmp_path: Path
+    client: str, version: str, local: LocalServer, train_image: str, tmp_path: Path
 ) -> None:
     lines = run_program(
-        client, local, tmp_path, "typical_v2.py", trainer, make_image_name("serve"), local.address.bucket
+        client, local, tmp_path, "typical_v2.py", train_image, make_image_name("serve"), local.address.bucket
     )
     assert json.loads(lines[-1]) == {
         "version": version,
@@ -61,9 +61,9 @@ def test_program_for_version_2_runs(
 
 
 @pytest.mark.usefixtures("bundle")
-def test_program_for_version_3_runs(local: LocalServer, trainer: str, tmp_path: Path) -> None:
+def test_program_for_version_3_runs(local: LocalServer, train_image: str, tmp_path: Path) -> None:
     lines = run_program(
-        "sdk3", local, tmp_path, "typical_v3.py", trainer, make_image_name("serve"), local.address.bucket
+        "sdk3", local, tmp_path, "typical_v3.py", train_image, make_image_name("serve"), local.address.bucket
     )
     assert json.loads(lines[-1]) == {
         "bucket": local.address.bucket,
