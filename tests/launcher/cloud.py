@@ -25,7 +25,7 @@ TEST_ROWS = 12
 PNG = b"\x89PNG not drawn"
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
-SESSION: Any = boto3.Session()  # all tests share the session, which reads AWS's large models once
+SESSION: Any = boto3.Session()  # all tests share the session, which reads botocore's large service models once
 
 Members = dict[str, Any]
 
@@ -49,17 +49,19 @@ def make_tar_gz(files: dict[str, bytes]) -> bytes:
 class Cloud:
     """SageMaker, S3 and logs in memory.
 
-    `failures` has the reason of the failure of each step that fails. The jobs and endpoints of `hanging_steps` stay
-    InProgress or Creating.
+    The jobs and endpoints of `hanging_steps` stay InProgress or Creating.
     """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.resources: dict[tuple[str, str], Members] = {}
+        """Descriptions by noun and name."""
         self.requests: list[tuple[str, Members]] = []
         self.failures: dict[str, str] = {}
+        """The failure reasons of the jobs that fail, by step."""
         self.hanging_steps: set[str] = set()
         self.on_describe: Callable[[str], None] = lambda _name: None
+        """A function that each Describe operation calls with the name of the resource."""
         self.log = ["Epoch: 0 | Train loss: 0.757 | Test loss: 0.725", "done"]
 
     # --- clients ---
@@ -122,7 +124,7 @@ class Cloud:
         return {}
 
     def make_creation_time(self) -> datetime:
-        """Return the creation time of the next resource: one second after the creation time of the last resource."""
+        """Return a creation time for a new resource: the more resources exist, the later."""
         return START + timedelta(seconds=len(self.resources))
 
     def _describe(self, noun: str, name: str, _members: Members) -> Members:
@@ -159,8 +161,8 @@ class Cloud:
         status, text = members.get("StatusEquals"), members.get("NameContains", "")
         resources = [
             resource
-            for (kind, name), resource in self.resources.items()
-            if kind == noun and text in name and status in (None, resource.get(f"{noun}Status"))
+            for (resource_noun, name), resource in self.resources.items()
+            if resource_noun == noun and text in name and status in (None, resource.get(f"{noun}Status"))
         ]
         resources.sort(
             key=lambda resource: resource.get("CreationTime", START), reverse=members.get("SortOrder") == "Descending"

@@ -18,9 +18,9 @@ StartRun = Callable[..., Run]
 BlockType = TypeVar("BlockType", bound=Block)
 
 
-def find_block(results: RunResults, kind: type[BlockType]) -> BlockType:
+def find_block(results: RunResults, block_type: type[BlockType]) -> BlockType:
     """Return the only block of a type in the results of a run."""
-    (block,) = (item for item in results.blocks if isinstance(item, kind))
+    (block,) = (item for item in results.blocks if isinstance(item, block_type))
     return block
 
 

@@ -137,7 +137,7 @@ def test_summary_removes_nothing(home: Home, capsys: pytest.CaptureFixture[str])
     assert sorted(home.root.rglob("*")) == paths
     (runs,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("runs")]
     assert runs.split()[:2] == ["runs", "1"]
-    assert runs.endswith("(older than 7 days)")  # the list is shortened, because the home has more runs
+    assert runs.endswith("(older than 7 days)")  # the newer run and the unfinished run are not counted
 
 
 def test_home_is_removed(home: Home) -> None:
@@ -179,11 +179,11 @@ def test_all_paths_of_a_home_are_entries(home: Home) -> None:
     assert {path.relative_to(home.root).parts[0] for path in paths} <= set(ENTRIES)
 
 
-@pytest.mark.parametrize("kind", ["runs", "environments", "home"])
-def test_clean_fails_while_a_server_uses_the_home(home: Home, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("word", ["runs", "environments", "home"])
+def test_clean_fails_while_a_server_uses_the_home(home: Home, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with home.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert main(["clean", kind, "--yes", "--older-than", "0"]) == 2
+        assert main(["clean", word, "--yes", "--older-than", "0"]) == 2
     assert f"a server uses {home.root}: stop it with `microjobs local down`" in capsys.readouterr().err
     assert find_runs(home) == {OLD_RUN, NEW_RUN, UNFINISHED_RUN}
     assert any(home.environments.iterdir())
@@ -203,8 +203,8 @@ def test_no_server_starts_during_clean_of_a_home_without_a_lock_file(
 def test_server_that_waits_for_clean_holds_a_lock_that_others_see(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     was_refused, try_lock = threading.Event(), home_lock._try_lock
 
-    def try_lock_and_report(descriptor: int, kind: int) -> bool:
-        is_locked = try_lock(descriptor, kind)
+    def try_lock_and_report(descriptor: int, lock_type: int) -> bool:
+        is_locked = try_lock(descriptor, lock_type)
         if not is_locked:
             was_refused.set()
         return is_locked

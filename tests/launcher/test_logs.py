@@ -52,6 +52,7 @@ def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
 
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"
+"""A control sequence that writes a command into the clipboard."""
 HOSTILE_LINE = f"loss {CLIPBOARD}\x1b[2J\x1b[H\x9b2J\x1bc\x1b[31m1\x1b[0m\x07"
 
 

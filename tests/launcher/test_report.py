@@ -205,7 +205,8 @@ def test_nothing_overflows_in_a_browser(width: int, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(
         make_page(RESULTS, HEADING, STEPS, LOCATIONS).replace("</body>", f"{MEASURING_SCRIPT}</body>")
     )
-    (tmp_path / "frame.html").write_text(FRAME_PAGE.format(width=width))  # a window has at least 500 pixels
+    # The report is in a frame, because a window is at least 500 pixels wide.
+    (tmp_path / "frame.html").write_text(FRAME_PAGE.format(width=width))
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()]
     html = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
