@@ -68,11 +68,13 @@ class Drill:
         self._generator = random.Random(seed)  # noqa: S311  not for secrets
         self._name_count = 0
         self._endpoint = ""
+        """The name of the endpoint, or an empty string if none may exist."""
         self._tuning = ""
+        """The name of the round's tuning job, or an empty string if the server did not answer its Create request."""
         self._jobs: list[Job] = []
         self._examples: Examples
-        self._outputs: dict[tuple[str, str], bytes] = {}
-        """The output of completed jobs, by the jobs' kinds and names."""
+        self._expected_outputs: dict[tuple[str, str], bytes] = {}
+        """The output that each completed job must have, by the job's kind and name."""
         self._config = Config(port=find_free_port(), runtime="docker")
         self._process = self._launch()
         self.local = self._wait_for_server()
@@ -203,7 +205,8 @@ class Drill:
 
     def _start_transform(self, host_count: int) -> Job:
         """Start a transform job. Its containers print no lines, and answer `ok` to each object."""
-        job = Job("Transform", self._make_name("transform"), 0, 0, host_count)
+        name = self._make_name("transform")
+        job = Job("Transform", name, line_count=0, burst_line_count=0, host_count=host_count)
         source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": self.local.uri("rows/")}}
         self.local.sagemaker.create_transform_job(
             TransformJobName=job.name,
@@ -256,9 +259,9 @@ class Drill:
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         self._endpoint = name
 
-    def _make_name(self, kind: str) -> str:
+    def _make_name(self, prefix: str) -> str:
         self._name_count += 1
-        return f"{kind}-{self._name_count}"
+        return f"{prefix}-{self._name_count}"
 
     def _read_state(self) -> None:
         """Read the lines and the status of each job before the server is killed."""
@@ -292,7 +295,9 @@ class Drill:
             if job.kind == "Training":
                 self._registrations.check_job(description)
             assert [len(lines) for lines in output.values()] == [len(expected)] * job.host_count, details
-            self._outputs[job.kind, job.name] = b"ok" * OBJECT_COUNT if not expected else b"%d" % job.line_count * 1000
+            self._expected_outputs[job.kind, job.name] = (
+                b"ok" * OBJECT_COUNT if not expected else b"%d" % job.line_count * 1000
+            )
 
     def _read_complete_logs(self, job: Job) -> dict[str, list[str]]:
         streams = self.local.home.logs.glob(f"aws/sagemaker/{job.kind}Jobs/{job.name}/*")
@@ -317,7 +322,7 @@ class Drill:
             assert trial["TrainingJobStatus"] == "Completed" or LOST_REASON in job["FailureReason"], job
             if trial["TrainingJobStatus"] == "Completed":
                 line_count = int(trial["TunedHyperParameters"]["lines"])
-                self._outputs["Training", trial["TrainingJobName"]] = b"%d" % line_count * 1000
+                self._expected_outputs["Training", trial["TrainingJobName"]] = b"%d" % line_count * 1000
         any_completed = any(trial["TrainingJobStatus"] == "Completed" for trial in trials)
         assert description["HyperParameterTuningJobStatus"] == ("Completed" if any_completed else "Failed"), description
 
@@ -340,8 +345,10 @@ class Drill:
 
     def _check_outputs(self) -> None:
         """Check that the outputs of all completed jobs are still complete."""
-        for (kind, name), expected in self._outputs.items():
-            description = self._call_operation("describe", Job(kind, name, 0, 0, 0))
+        for (kind, name), expected in self._expected_outputs.items():
+            description = self._call_operation(
+                "describe", Job(kind, name, line_count=0, burst_line_count=0, host_count=0)
+            )
             assert description[f"{kind}JobStatus"] == "Completed", description
             assert self._read_output(kind, name) == expected, name
 

@@ -11,7 +11,7 @@ LAYOUT = Layout()
 
 PROGRAM = f"""
 import http.server, json, os, pathlib, signal, sys, time
-is_stopped = []
+stop_signals = []
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -26,9 +26,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 def work(options, output):
-    signal.signal(signal.SIGTERM, lambda *_: is_stopped.append(True))
+    signal.signal(signal.SIGTERM, lambda number, _: stop_signals.append(number))
     for number in range(int(options["lines"])):
-        if is_stopped:
+        if stop_signals:
             return
         print("line", number, flush=True)
         time.sleep(float(options["pause"]))

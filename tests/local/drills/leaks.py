@@ -1,4 +1,4 @@
-"""Functions that list the objects of a server: those of the engine, folders of its home, and temporary files."""
+"""Functions that list what a server has created: containers, networks, volumes, work folders and temporary files."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -28,19 +28,21 @@ class ServerTraces:
     """The files in the server's TMPDIR."""
 
 
-def get_plans(labels: Iterable[Mapping[str, str]]) -> frozenset[str]:
-    return frozenset(item[f"{LABEL}.plan"] for item in labels)
+def get_plans(labels_of_objects: Iterable[Mapping[str, str]]) -> frozenset[str]:
+    return frozenset(labels[f"{LABEL}.plan"] for labels in labels_of_objects)
 
 
 def make_temporary_folder(home: Home) -> Path:
-    """Create the TMPDIR of a home's server; return its path. Servers of other tests use the default folder."""
+    """Create the TMPDIR of a home's server; return its path.
+
+    Servers of other tests use the default folder, so this folder contains only files of the home's server."""
     folder = home.root.with_name(f"{home.root.name}-temporary")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def list_traces(engine: docker.DockerClient, home: Home) -> ServerTraces:
-    """Return the objects of a home's server. `make_temporary_folder` must be the TMPDIR of the server."""
+    """Return what a home's server has created. `make_temporary_folder` must be the TMPDIR of the server."""
     filters = make_home_filter(home)
     return ServerTraces(
         get_plans(item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(filters))),

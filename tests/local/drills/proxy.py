@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-ENGINE = "/var/run/docker.sock"
+ENGINE_SOCKET = "/var/run/docker.sock"
 CHUNK_BYTES = 1 << 16
 
 Address = str | tuple[str, int]
@@ -27,7 +27,7 @@ class Proxy:
         self._listener = listener = _make_socket(self.address)
         listener.bind(self.address)
         listener.listen(128)
-        self.address = listener.getsockname()  # the address now has the port
+        self.address = listener.getsockname()  # if the port was 0, the address now has the port that the system chose
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def disconnect(self) -> None:
@@ -74,7 +74,7 @@ def _close(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def run_proxy(address: Address, target: Address = ENGINE) -> Iterator[Proxy]:
+def run_proxy(address: Address, target: Address = ENGINE_SOCKET) -> Iterator[Proxy]:
     proxy = Proxy(address, target)
     proxy.listen()
     try:

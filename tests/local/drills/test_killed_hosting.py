@@ -1,4 +1,4 @@
-"""Test that an endpoint loses no answer if its container or the server is killed, during requests and streams."""
+"""Test of an endpoint whose container or server is killed: no request runs twice, and streams end with an error."""
 
 import itertools
 import json

@@ -56,7 +56,7 @@ def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("TMPDIR", str(make_temporary_folder(Home(tmp_path / "home"))))
     engine = docker.from_env()
     with run_server(tmp_path / "home", runtime="docker") as local:
-        # the first jobs create connections, threads and modules, which a server creates only once
+        # the first jobs load modules and create connections and threads, which the server then keeps
         run_in_parallel(local, 16)
         usage_before, objects_before = measure_usage(local.address.pid), list_traces(engine, local.home)
         run_in_parallel(local, 50)
@@ -136,7 +136,9 @@ def test_requests_take_the_same_time_with_many_jobs(
 
 
 def measure_slowdown(server_with_few_jobs: LocalServer, server_with_many_jobs: LocalServer, request_name: str) -> float:
-    """Return the median time of a request with many jobs, divided by that with few jobs. Requests alternate."""
+    """Return the median time of a request with many jobs, divided by the time with few jobs.
+
+    The requests alternate between the servers, so that a busy machine slows down both."""
     times: dict[LocalServer, list[float]] = {server_with_few_jobs: [], server_with_many_jobs: []}
     for _ in range(40):
         for local in times:

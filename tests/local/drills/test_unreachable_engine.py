@@ -41,7 +41,7 @@ def server(engine_proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", f"unix://{engine_proxy.address}")
         server_context = run_server(tmp_path_factory.mktemp("home"), runtime="docker")
-        local = server_context.__enter__()
+        local = server_context.__enter__()  # not by `with`: the patch is only for the start of the server
     yield local
     server_context.__exit__(None, None, None)
 
@@ -129,7 +129,10 @@ def test_timeout_starts_when_the_engine_becomes_unreachable(monkeypatch: pytest.
 
 
 class InterruptedContainer:
-    """A container whose archive is interrupted at the first request."""
+    """A container, and its response to a request for an archive. The first response breaks off.
+
+    Each archive contains a folder whose name is the number of the request.
+    """
 
     labels = {HOST_LABEL: "algo-1"}  # noqa: RUF012  the labels of docker's containers are a dict
 

@@ -33,7 +33,7 @@ from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
 from microjobs_orchestrator.ssh_engine import SshError, make_command
 from tests.conftest import make_image_name
-from tests.local.drills.proxy import ENGINE
+from tests.local.drills.proxy import ENGINE_SOCKET
 from tests.local.machine import list_containers
 from tests.local.runtimes.processes import make_home
 from tests.local.trees import write_tree
@@ -113,8 +113,10 @@ def test_engine_is_used_over_ssh(fake_ssh: Path, tmp_path: Path, monkeypatch: py
     options = "-T -o BatchMode=yes -o ConnectTimeout=60 -o ServerAliveInterval=15 -l anna -p 2222"
     assert set(fake_ssh.read_text().splitlines()) == {f"{options} -- far.example.com docker system dial-stdio"}
     assert not socket_path.parent.exists()
-    with contextlib.closing(docker_engine.connect(environ={"DOCKER_HOST": f"{address}{ENGINE}"})):
-        assert fake_ssh.read_text().endswith(f"far.example.com docker --host unix://{ENGINE} system dial-stdio\n")
+    with contextlib.closing(docker_engine.connect(environ={"DOCKER_HOST": f"{address}{ENGINE_SOCKET}"})):
+        assert fake_ssh.read_text().endswith(
+            f"far.example.com docker --host unix://{ENGINE_SOCKET} system dial-stdio\n"
+        )
 
 
 def test_unreachable_engine_raises_with_the_error_of_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +214,7 @@ def run_tls_proxy(authority: Authority) -> Iterator[int]:
 
 
 async def forward(client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
-    reader, writer = await asyncio.open_unix_connection(ENGINE)
+    reader, writer = await asyncio.open_unix_connection(ENGINE_SOCKET)
     try:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await asyncio.gather(copy(client_reader, writer), copy(reader, client_writer))
