@@ -246,7 +246,7 @@ def model(parts: ServerParts) -> Model:
 
 
 @pytest.fixture
-def archive(parts: ServerParts, tmp_path: Path) -> Callable[..., str]:
+def put_archive(parts: ServerParts, tmp_path: Path) -> Callable[..., str]:
     """A function that stores a model archive with some members and files, and returns its URI."""
 
     def make(*members: tarfile.TarInfo, **files: str) -> str:

@@ -34,8 +34,8 @@ def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  the en
     return Invoker(parts)
 
 
-def deploy(parts: ServerParts, output: Mapping[str, Any] = OUTPUT, **client: int) -> None:
-    parts.make_config("c", {"OutputConfig": output, "ClientConfig": client})
+def deploy(parts: ServerParts, output: Mapping[str, Any] = OUTPUT, **client_config: int) -> None:
+    parts.make_config("c", asynchronous={"OutputConfig": output, "ClientConfig": client_config})
     parts.start_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
 
@@ -229,16 +229,16 @@ def test_invocation_waits_for_space_for_its_response(
 def test_end_of_the_queue_does_not_wait_for_space(
     parts: ServerParts, invoke: Invoker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_full = threading.Event()
+    put_failed = threading.Event()
 
     def fail(*_: Any) -> Any:
-        is_full.set()
+        put_failed.set()
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(parts.context.store, "put", fail)
     monkeypatch.setattr(full_disk, "RETRY_SECONDS", 1000.0)
     invoke_async(invoke, b"x")
-    assert is_full.wait(10)
+    assert put_failed.wait(10)
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, Endpoint)
     endpoint.queue.close()
@@ -294,7 +294,9 @@ def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: 
 
     model.invoke = respond_slowly
     uris = [invoke_async(invoke, b"%d" % number).headers[OUTPUT_HEADER] for number in range(60)]
-    parts.make_config("d", {"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 8}})
+    parts.make_config(
+        "d", asynchronous={"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 8}}
+    )
     parts.update("d")
     parts.wait_for_endpoint()
     wait_until(lambda: count_queued_invocations(parts) == 0)
@@ -316,7 +318,7 @@ def test_update_repeats_interrupted_invocation(
     model.invoke = block_in_old_container
     uri = invoke_async(invoke, b"x").headers[OUTPUT_HEADER]
     wait_until(lambda: model.requests)
-    parts.make_config("d", {"OutputConfig": OUTPUT})
+    parts.make_config("d", asynchronous={"OutputConfig": OUTPUT})
     parts.update("d")
     host_name = read_object(parts, uri)[1].decode()
     assert host_name == parts.running_hosts[0].name != old_host.name
@@ -373,7 +375,7 @@ def test_invalid_invocation_is_refused(invoke: Invoker, body: bytes, headers: di
 def test_missing_output_bucket_is_refused(parts: ServerParts) -> None:
     parts.make_model()
     with pytest.raises(ValidationError, match="S3FailurePath s3://nowhere/x: The specified bucket does not exist"):
-        parts.make_config("c", {"OutputConfig": {**OUTPUT, "S3FailurePath": "s3://nowhere/x"}})
+        parts.make_config("c", asynchronous={"OutputConfig": {**OUTPUT, "S3FailurePath": "s3://nowhere/x"}})
 
 
 # --- notifications ---

@@ -1,4 +1,4 @@
-"""Target tracking: policies that change the number of copies of a component, and requests that are refused."""
+"""Target tracking: policies that change the number of copies or instances, and requests that are refused."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ VARIANT = {
     "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
 }
 PER_COPY_METRIC = {"PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"}
-CONCURRENCY = {"PredefinedMetricType": "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution"}
+CONCURRENCY_METRIC = {"PredefinedMetricType": "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution"}
 CUSTOM_METRIC = {
     "Namespace": "mine",
     "MetricName": "Waiting",
@@ -44,7 +44,7 @@ class Scaling:
 
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
-        self.service = ApplicationAutoScaling(parts.context, lambda: None)
+        self.service = ApplicationAutoScaling(parts.context, on_registration=lambda: None)
         self.scaler = Scaler(parts.context, OperationCaller(parts.context, parts.registry).call)
 
     def register(self, resource: Mapping[str, Any], minimum: int = 1, maximum: int = 4, **members: Any) -> None:
@@ -58,7 +58,7 @@ class Scaling:
         self.service.put_policy({**resource, "PolicyName": name, CONFIG_MEMBER: config})
 
     def record(self, per_minute: float, minutes: int, end: float = START) -> None:
-        """Record invocations of the component in each of some minutes."""
+        """Record `per_minute` invocations of the component in each of the last `minutes` minutes before `end`."""
         for minute in range(1, minutes + 1):
             self.parts.context.metrics.record(
                 "AWS/SageMaker", {"InferenceComponentName": "one"}, {"Invocations": per_minute}, end - minute * MINUTE
@@ -192,7 +192,7 @@ def test_custom_metric_without_points_removes_no_copies(scaling: Scaling, count_
 
 def test_concurrency_is_computed_from_the_latencies(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 5.0, PredefinedMetricSpecification=CONCURRENCY)
+    scaling.put_policy(COMPONENT, 5.0, PredefinedMetricSpecification=CONCURRENCY_METRIC)
     microseconds = {"ModelLatency": 2.9e6, "OverheadLatency": 0.1e6}
     for second in range(1, 31):  # each second, 4 requests of 3 s end, so 12 requests are in progress
         for _ in range(4):
@@ -272,13 +272,7 @@ def test_invalid_target_is_refused(scaling: Scaling, members: dict[str, Any], me
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        (
-            {
-                "PredefinedMetricSpecification": {"PredefinedMetricType": next(iter(PER_COPY_METRIC.values()))},
-                "TargetValue": 0.0,
-            },
-            "greater than 0",
-        ),
+        ({"PredefinedMetricSpecification": PER_COPY_METRIC, "TargetValue": 0.0}, "greater than 0"),
         (
             {"CustomizedMetricSpecification": CUSTOM_METRIC, "PredefinedMetricSpecification": PER_COPY_METRIC},
             "exactly one of",

@@ -198,7 +198,7 @@ def test_restarted_server_reads_metrics_from_earlier_lines(parts: ServerParts) -
     ]
 
 
-def test_usage_that_an_earlier_version_stored_is_read(clocks: Clocks) -> None:
+def test_usage_that_an_older_server_stored_is_read(clocks: Clocks) -> None:
     usage = AttemptUsage.load({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
     clocks.advance(10)
     assert usage.seconds == pytest.approx(15, abs=1)

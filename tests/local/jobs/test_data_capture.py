@@ -179,18 +179,18 @@ def test_slow_disk_loses_records_but_no_requests(
     parts: ServerParts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(capture_writer, "MAX_BUFFERED_BYTES", 3 * capture_writer.OVERHEAD_BYTES)
-    storing, disk_ready = threading.Event(), threading.Event()
+    put_begun, disk_ready = threading.Event(), threading.Event()
     put = parts.context.store.put
 
     def put_slowly(*arguments: Any) -> object:
-        storing.set()
+        put_begun.set()
         disk_ready.wait(10)
         return put(*arguments)
 
     monkeypatch.setattr(parts.context.store, "put", put_slowly)
     invoke = deploy(parts)
     invoke()
-    assert storing.wait(10)
+    assert put_begun.wait(10)
     for _ in range(5):
         assert invoke().data == b"x"
     disk_ready.set()
@@ -247,7 +247,8 @@ def test_missing_destination_bucket_is_refused(parts: ServerParts) -> None:
 
 
 def deploy_asynchronously(parts: ServerParts) -> Invoker:
-    parts.make_config("c", {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}, make_capture_config())
+    output = {"S3OutputPath": "s3://bucket/out"}
+    parts.make_config("c", asynchronous={"OutputConfig": output}, config_members=make_capture_config())
     parts.start_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "InService"
     return Invoker(parts)
@@ -323,7 +324,7 @@ def test_updates_under_load_capture_each_exchange_once(parts: ServerParts) -> No
     invoke, stop = deploy(parts), threading.Event()
     parts.make_config("d", config_members=make_capture_config())
 
-    def invoke_until_stop(client: int) -> int:
+    def invoke_until_stopped(client: int) -> int:
         for number in itertools.count():
             if stop.is_set():
                 return number
@@ -331,7 +332,7 @@ def test_updates_under_load_capture_each_exchange_once(parts: ServerParts) -> No
         raise AssertionError
 
     with ThreadPoolExecutor() as pool:
-        clients = [pool.submit(invoke_until_stop, client) for client in range(4)]
+        clients = [pool.submit(invoke_until_stopped, client) for client in range(4)]
         for config in ("d", "c", "d"):
             parts.update(config)
             assert parts.wait_for_endpoint()["EndpointConfigName"] == config

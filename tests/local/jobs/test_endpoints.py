@@ -39,8 +39,8 @@ def test_describe_returns_members_of_sagemaker(parts: ServerParts) -> None:
     }
 
 
-def test_container_has_files_and_environment_of_sagemaker(parts: ServerParts, archive: Callable[..., str]) -> None:
-    parts.make_model(ModelDataUrl=archive(weights="1 2 3"), Environment={"COLOUR": "blue"})
+def test_container_has_files_and_environment_of_sagemaker(parts: ServerParts, put_archive: Callable[..., str]) -> None:
+    parts.make_model(ModelDataUrl=put_archive(weights="1 2 3"), Environment={"COLOUR": "blue"})
     parts.deploy()
     (host,) = parts.running_hosts
     assert host.files == {"weights": b"1 2 3"}
@@ -68,23 +68,23 @@ def test_container_output_is_in_the_endpoints_log(parts: ServerParts) -> None:
 
 @pytest.mark.parametrize("name", ["../outside", "/absolute"])
 def test_archive_member_outside_the_folder_fails_the_endpoint(
-    parts: ServerParts, archive: Callable[..., str], name: str
+    parts: ServerParts, put_archive: Callable[..., str], name: str
 ) -> None:
-    parts.make_model(ModelDataUrl=archive(tarfile.TarInfo(name)))
+    parts.make_model(ModelDataUrl=put_archive(tarfile.TarInfo(name)))
     description = parts.deploy()
     assert description["EndpointStatus"] == "Failed"
     assert f"s3://bucket/models/model.tar.gz\": model.tar.gz: '{name}' leaves" in description["FailureReason"]
     assert parts.runtime.started_hosts == []
 
 
-def test_device_in_an_archive_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
+def test_device_in_an_archive_fails_the_endpoint(parts: ServerParts, put_archive: Callable[..., str]) -> None:
     device = tarfile.TarInfo("disk")
     device.type = tarfile.BLKTYPE
-    parts.make_model(ModelDataUrl=archive(device))
+    parts.make_model(ModelDataUrl=put_archive(device))
     assert "'disk' is not a file, a folder or a link" in parts.deploy()["FailureReason"]
 
 
-def test_uncompressed_model_is_a_prefix(parts: ServerParts) -> None:
+def test_uncompressed_model_is_read_from_a_prefix(parts: ServerParts) -> None:
     uri = parts.put("models/a/deep/weights", b"1").removesuffix("deep/weights")
     source = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
     parts.make_model(ModelDataSource={"S3DataSource": source})
@@ -92,8 +92,8 @@ def test_uncompressed_model_is_a_prefix(parts: ServerParts) -> None:
     assert parts.running_hosts[0].files == {"weights": b"1"}
 
 
-def test_single_object_may_be_an_archive_or_a_file(parts: ServerParts, archive: Callable[..., str]) -> None:
-    uri = archive(weights="1")
+def test_single_object_may_be_an_archive_or_a_file(parts: ServerParts, put_archive: Callable[..., str]) -> None:
+    uri = put_archive(weights="1")
     for number, compression in enumerate(("Gzip", "None")):
         source = {"S3Uri": uri, "S3DataType": "S3Object", "CompressionType": compression}
         parts.make_model(f"m{number}", ModelDataSource={"S3DataSource": source})
@@ -107,9 +107,11 @@ def make_additional_data(name: str, uri: str, compression: str = "Gzip") -> dict
     return {"ChannelName": name, "S3DataSource": source}
 
 
-def test_each_additional_model_data_source_has_its_own_folder(parts: ServerParts, archive: Callable[..., str]) -> None:
+def test_each_additional_model_data_source_has_its_own_folder(
+    parts: ServerParts, put_archive: Callable[..., str]
+) -> None:
     uri = parts.put("words/deep/list.txt", b"1").removesuffix("deep/list.txt")
-    sources = [make_additional_data("draft", archive(weights="1")), make_additional_data("words", uri, "None")]
+    sources = [make_additional_data("draft", put_archive(weights="1")), make_additional_data("words", uri, "None")]
     parts.make_model(AdditionalModelDataSources=sources)
     parts.deploy()
     (host,) = parts.running_hosts
@@ -178,8 +180,8 @@ def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, model: Model
     assert parts.runtime.hosts == {}
 
 
-def test_slow_extraction_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
-    parts.make_model(ModelDataUrl=archive(weights="1"))
+def test_slow_extraction_fails_the_endpoint(parts: ServerParts, put_archive: Callable[..., str]) -> None:
+    parts.make_model(ModelDataUrl=put_archive(weights="1"))
     description = parts.deploy(main={"ModelDataDownloadTimeoutInSeconds": 0})
     assert description["EndpointStatus"] == "Failed"
     assert "to extract, longer than 0 s (ModelDataDownloadTimeoutInSeconds)" in description["FailureReason"]
@@ -324,12 +326,12 @@ def test_restarted_server_adopts_running_containers(parts: ServerParts) -> None:
 def test_restarted_server_resumes_an_update(parts: ServerParts) -> None:
     parts.deploy()
     parts.make_model("slow", "slow")
-    slow = parts.runtime.models["slow"] = Model(ping=503)
+    slow_model = parts.runtime.models["slow"] = Model(ping=503)
     parts.make_config("d", main={"ModelName": "slow"})
     parts.update("d")
     wait_until(lambda: len(parts.running_hosts) == 2)
     parts.registry.shut_down()
-    slow.ping = 200
+    slow_model.ping = 200
     second = parts.restart()
     assert second.wait_for_endpoint()["EndpointConfigName"] == "d"
     wait_until(lambda: [host.plan.image for host in second.running_hosts] == ["slow"])

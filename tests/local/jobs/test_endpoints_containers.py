@@ -135,7 +135,7 @@ def test_killed_container_is_restarted(local: LocalServer, summing_model: Path, 
     container = find_container(engine, name)
     container.kill()
     wait_until(lambda: [item.id for item in list_containers(engine, name)], lambda ids: ids and ids != [container.id])
-    wait_until(lambda: _is_responding(local, name), bool, 30)
+    wait_until(lambda: _is_responding(local, name), bool, seconds=30)
     delete(local, name)
 
 
@@ -153,12 +153,12 @@ def test_endpoint_outlives_its_server(tmp_path: Path, summing_model: Path, engin
         os.kill(first.address.pid, signal.SIGKILL)
         time.sleep(0.1)
         second = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
-        wait_until(lambda: _is_responding(second, name), bool, 30)
+        wait_until(lambda: _is_responding(second, name), bool, seconds=30)
         assert find_container(engine, name).id == container_id
         control.stop(first.home)
         assert list_containers(engine, name) == []
         third = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
-        wait_until(lambda: _is_responding(third, name), bool, 30)
+        wait_until(lambda: _is_responding(third, name), bool, seconds=30)
         delete(third, name)
 
 

@@ -260,11 +260,14 @@ def test_update_loses_no_request(parts: ServerParts, invoke: Invoker) -> None:
     parts.make_config("d", second={})
     stop = threading.Event()
 
-    def invoke_until_stop() -> set[bytes]:
-        return {invoke().data for _ in iter(stop.is_set, True)}
+    def invoke_until_stopped() -> set[bytes]:
+        bodies = set()
+        while not stop.is_set():
+            bodies.add(invoke().data)
+        return bodies
 
     with ThreadPoolExecutor() as pool:
-        clients = [pool.submit(invoke_until_stop) for _ in range(4)]
+        clients = [pool.submit(invoke_until_stopped) for _ in range(4)]
         parts.update("d")
         parts.wait_for_endpoint()
         wait_until(lambda: len(parts.runtime.hosts) == 1)

@@ -15,7 +15,7 @@ from tests.local.jobs.test_endpoints_invocations import Invoker
 
 
 def read_variants(description: dict[str, Any]) -> dict[str, tuple[float, int]]:
-    """Return the weights and counts of the variants, by name."""
+    """Return the desired weight and the desired number of instances of each variant, by name."""
     return {
         item["VariantName"]: (item["DesiredWeight"], item["DesiredInstanceCount"])
         for item in description["ProductionVariants"]

@@ -11,24 +11,24 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from tests.local.jobs.conftest import MakeClient, ServerParts
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 
-ARCHIVES = {
+MALFORMED_ARCHIVES = {
     "not an archive": b"this is not an archive",
     "empty": b"",
     "truncated": bytes.fromhex("1f8b0800000000000003edc1010d000000c2a0f74f6d0e37a0"),
 }
 
 
-@pytest.mark.parametrize("damage", ARCHIVES)
-def test_malformed_archive_fails_the_endpoint(parts: ServerParts, damage: str) -> None:
-    parts.make_model(ModelDataUrl=parts.put("models/model.tar.gz", ARCHIVES[damage]))
+@pytest.mark.parametrize("defect", MALFORMED_ARCHIVES)
+def test_malformed_archive_fails_the_endpoint(parts: ServerParts, defect: str) -> None:
+    parts.make_model(ModelDataUrl=parts.put("models/model.tar.gz", MALFORMED_ARCHIVES[defect]))
     endpoint = parts.deploy()
     assert endpoint["EndpointStatus"] == "Failed"
     assert 'extract model data archive from URL "s3://bucket/models/model.tar.gz"' in endpoint["FailureReason"]
     assert parts.runtime.started_hosts == []
 
 
-def test_deleted_model_data_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
-    parts.make_model(ModelDataUrl=archive(x="1"))
+def test_deleted_model_data_fails_the_endpoint(parts: ServerParts, put_archive: Callable[..., str]) -> None:
+    parts.make_model(ModelDataUrl=put_archive(x="1"))
     parts.context.store.delete("bucket", "models/model.tar.gz")
     endpoint = parts.deploy()
     assert endpoint["EndpointStatus"] == "Failed"
@@ -55,7 +55,7 @@ def test_object_deleted_during_a_transform_does_not_affect_other_outputs(parts: 
     assert parts.read_outputs() == {f"{name}.out": name.encode() for name in "abcde"}
 
 
-REPLIES = {
+MALFORMED_RESPONSES = {
     "not HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
     "nothing": b"",
     "no status": b"HTTP/1.1 ABC OK\r\n\r\n",
@@ -66,10 +66,10 @@ REPLIES = {
 }
 
 
-@pytest.mark.parametrize("reply", REPLIES)
-def test_malformed_response_raises(make_client: MakeClient, reply: str) -> None:
+@pytest.mark.parametrize("defect", MALFORMED_RESPONSES)
+def test_malformed_response_raises(make_client: MakeClient, defect: str) -> None:
     def answer(connection: socket.socket) -> None:
-        connection.sendall(REPLIES[reply])
+        connection.sendall(MALFORMED_RESPONSES[defect])
         connection.shutdown(socket.SHUT_RDWR)
 
     with pytest.raises(NoResponseError):

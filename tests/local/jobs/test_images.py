@@ -34,7 +34,7 @@ def make_context(parts: ServerParts, **settings: Any) -> Context:
     return replace(parts.context, settings=replace(parts.context.settings, **settings))
 
 
-def test_framework_images_are_replaced_only_by_the_setting(parts: ServerParts) -> None:
+def test_framework_images_are_replaced_only_if_the_setting_is_on(parts: ServerParts) -> None:
     assert parts.context.resolve_image(SKLEARN_IMAGE) == SKLEARN_IMAGE
     assert parts.context.make_image_note(SKLEARN_IMAGE) is None
     context = make_context(parts, framework_images=True)

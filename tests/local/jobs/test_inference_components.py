@@ -26,10 +26,8 @@ from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 REQUIREMENTS = {"MinMemoryRequiredInMb": 128, "MaxMemoryRequiredInMb": 256, "NumberOfCpuCoresRequired": 0.5}
-
-
 ADAPTER_HEADER = "X-Amzn-SageMaker-Adapter-Identifier"
-ADAPTER = "s3://bucket/models/model.tar.gz"
+ADAPTER_URI = "s3://bucket/models/model.tar.gz"
 
 
 class Components:
@@ -72,6 +70,7 @@ class Components:
         return description
 
     def set_copies(self, name: str, copy_count: int) -> dict[str, Any]:
+        """Change the number of copies; return the description after the update."""
         request = {"InferenceComponentName": name, "DesiredRuntimeConfig": {"CopyCount": copy_count}}
         self.operations.update_runtime_config(request)
         return self.wait(name)
@@ -339,7 +338,7 @@ def test_restarted_server_resumes_with_running_copies(parts: ServerParts, compon
 
 
 def make_component(context: Context, record: Record) -> InferenceComponent:
-    return InferenceComponent(context, record, lambda _: None, lambda _: None)
+    return InferenceComponent(context, record, find=lambda _: None, find_endpoint=lambda _: None)
 
 
 def _try_invoke(parts: ServerParts, component: str = "one") -> bytes | None:
@@ -363,33 +362,33 @@ def test_components_are_listed_by_endpoint_and_variant(components: Components) -
 
 
 @pytest.fixture
-def base(components: Components, model: Model, archive: Callable[..., str]) -> Components:
-    """The components with the component `base`, whose two copies can load adapters."""
+def components_with_base(components: Components, model: Model, put_archive: Callable[..., str]) -> Components:
+    """The components, after the start of the component `base`, whose two copies can load adapters."""
     model.supports_adapters = True
     model.invoke = lambda request: Reply(request.headers.get(ADAPTER_HEADER, "none").encode())
     components.start("base", copy_count=2)
-    assert archive(weights="w") == ADAPTER
+    assert put_archive(weights="w") == ADAPTER_URI
     return components
 
 
 def start_adapter(components: Components) -> dict[str, Any]:
-    specification = {"BaseInferenceComponentName": "base", "Container": {"ArtifactUrl": ADAPTER}}
+    specification = {"BaseInferenceComponentName": "base", "Container": {"ArtifactUrl": ADAPTER_URI}}
     components.operations.create(
         {"InferenceComponentName": "adapter", "EndpointName": "e", "Specification": specification}
     )
     return components.wait("adapter")
 
 
-def test_adapter_is_loaded_into_each_copy_of_its_base(parts: ServerParts, base: Components) -> None:
-    description = start_adapter(base)
+def test_adapter_is_loaded_into_each_copy_of_its_base(parts: ServerParts, components_with_base: Components) -> None:
+    description = start_adapter(components_with_base)
     assert (description["InferenceComponentStatus"], description["VariantName"]) == ("InService", "main")
     assert [host.adapters for host in parts.running_hosts] == [{"adapter": f"{ADAPTERS_FOLDER}/adapter"}] * 2
     assert (invoke(parts, "adapter"), invoke(parts, "base")) == (b"adapter", b"none")
 
 
-def test_restarted_copy_loads_the_adapter_again(parts: ServerParts, base: Components) -> None:
-    base.set_copies("base", 1)
-    start_adapter(base)
+def test_restarted_copy_loads_the_adapter_again(parts: ServerParts, components_with_base: Components) -> None:
+    components_with_base.set_copies("base", 1)
+    start_adapter(components_with_base)
     wait_until(lambda: len(parts.running_hosts) == 1)
     parts.running_hosts[0].end(Exit(1))
     assert wait_until(lambda: _try_invoke(parts, "adapter")) == b"adapter"
@@ -397,26 +396,28 @@ def test_restarted_copy_loads_the_adapter_again(parts: ServerParts, base: Compon
     assert list(host.adapters) == ["adapter"]
 
 
-def test_new_copy_of_the_base_loads_the_adapter(parts: ServerParts, base: Components) -> None:
-    start_adapter(base)
-    base.set_copies("base", 3)
+def test_new_copy_of_the_base_loads_the_adapter(parts: ServerParts, components_with_base: Components) -> None:
+    start_adapter(components_with_base)
+    components_with_base.set_copies("base", 3)
     assert {invoke(parts, "adapter") for _ in range(6)} == {b"adapter"}
     assert [list(host.adapters) for host in parts.running_hosts] == [["adapter"]] * 3
 
 
-def test_deleted_adapter_is_removed_from_the_copies(parts: ServerParts, base: Components) -> None:
-    start_adapter(base)
+def test_deleted_adapter_is_removed_from_the_copies(parts: ServerParts, components_with_base: Components) -> None:
+    start_adapter(components_with_base)
     with pytest.raises(ValidationError, match="delete adapter first"):
-        base.operations.delete({"InferenceComponentName": "base"})
-    base.operations.delete({"InferenceComponentName": "adapter"})
-    wait_until(lambda: base.describe("adapter")["InferenceComponentStatus"] == "gone")
+        components_with_base.operations.delete({"InferenceComponentName": "base"})
+    components_with_base.operations.delete({"InferenceComponentName": "adapter"})
+    wait_until(lambda: components_with_base.describe("adapter")["InferenceComponentStatus"] == "gone")
     assert [host.adapters for host in parts.running_hosts] == [{}, {}]
     assert invoke(parts, "base") == b"none"
 
 
-def test_adapter_fails_if_the_container_does_not_support_adapters(base: Components, model: Model) -> None:
+def test_adapter_fails_if_the_container_does_not_support_adapters(
+    components_with_base: Components, model: Model
+) -> None:
     model.supports_adapters = False
-    description = start_adapter(base)
+    description = start_adapter(components_with_base)
     assert description["InferenceComponentStatus"] == "Failed"
     assert "POST /adapters answered 404: no such path" in description["FailureReason"]
 
@@ -427,16 +428,16 @@ def test_adapter_fails_if_the_container_does_not_support_adapters(base: Componen
         ({"RuntimeConfig": {"CopyCount": 1}}, "An adapter has no RuntimeConfig"),
         ({"Specification": {"BaseInferenceComponentName": "base"}}, "must have only an ArtifactUrl"),
         (
-            {"Specification": {"BaseInferenceComponentName": "absent", "Container": {"ArtifactUrl": ADAPTER}}},
+            {"Specification": {"BaseInferenceComponentName": "absent", "Container": {"ArtifactUrl": ADAPTER_URI}}},
             "Could not find inference component",
         ),
     ],
 )
-def test_invalid_adapter_is_refused(base: Components, members: dict[str, Any], reason: str) -> None:
-    specification = {"BaseInferenceComponentName": "base", "Container": {"ArtifactUrl": ADAPTER}}
+def test_invalid_adapter_is_refused(components_with_base: Components, members: dict[str, Any], reason: str) -> None:
+    specification = {"BaseInferenceComponentName": "base", "Container": {"ArtifactUrl": ADAPTER_URI}}
     request = {"InferenceComponentName": "adapter", "EndpointName": "e", "Specification": specification, **members}
     with pytest.raises(ServiceError) as error:
-        base.operations.create(request)
+        components_with_base.operations.create(request)
     assert reason in error.value.message
 
 

@@ -23,7 +23,7 @@ from tests.local.jobs.test_inference_components import Components
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 LABELS = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}
-ASYNC = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
+ASYNC_CONFIG = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
 SLOW_SECONDS = 0.02
 MULTI_MODEL_CONTAINER = {"Image": "b", "ModelDataUrl": "s3://bucket/x/", "Mode": "MultiModel"}
 IMAGES = ("scale", "predict", "label")
@@ -56,7 +56,8 @@ def invoke(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endp
 
 
 @pytest.fixture
-def direct_endpoint(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endpoint `e` uses the models
+def invoke_directly(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endpoint `e` uses the models
+    """A client of endpoint `e`, whose model has the Mode Direct: each request names its container."""
     parts.make_multi_container_model("scale", "predict", name="direct", mode="Direct")
     parts.deploy(main={"ModelName": "direct"})
     return Invoker(parts)
@@ -156,27 +157,27 @@ def test_error_before_the_stream_names_the_container(invoke: Invoker, models: Mo
 
 
 @pytest.mark.parametrize(("name", "image"), [("container-1", "scale"), ("container-2", "predict")])
-def test_request_chooses_its_container(direct_endpoint: Invoker, models: Models, name: str, image: str) -> None:
-    response = direct_endpoint(b"x", Accept="text/csv", X_Amzn_SageMaker_Target_Container_Hostname=name)
+def test_request_chooses_its_container(invoke_directly: Invoker, models: Models, name: str, image: str) -> None:
+    response = invoke_directly(b"x", Accept="text/csv", X_Amzn_SageMaker_Target_Container_Hostname=name)
     assert response.data == f"x>{image}".encode()
     assert models[image].requests[0].headers["Accept"] == "text/csv"
 
 
-def test_error_names_the_chosen_container(direct_endpoint: Invoker, models: Models) -> None:
+def test_error_names_the_chosen_container(invoke_directly: Invoker, models: Models) -> None:
     models["predict"].invoke = lambda _: Reply(b"no", 400)
-    error = direct_endpoint.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
+    error = invoke_directly.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
     assert "Received client error (400) from container-2" in error["Message"]
 
 
-def test_chosen_container_streams(direct_endpoint: Invoker, models: Models) -> None:
+def test_chosen_container_streams(invoke_directly: Invoker, models: Models) -> None:
     models["predict"].invoke = lambda request: Reply(chunks=[request.body, b"!"])
     headers = {"X_Amzn_SageMaker_Target_Container_Hostname": "container-2"}
-    assert b"!" in direct_endpoint(b"x", path="invocations-response-stream", **headers).data
+    assert b"!" in invoke_directly(b"x", path="invocations-response-stream", **headers).data
 
 
-def test_unknown_or_missing_container_is_refused(direct_endpoint: Invoker, models: Models) -> None:
-    unknown_error = direct_endpoint.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-3")
-    missing_error = direct_endpoint.read_error()
+def test_unknown_or_missing_container_is_refused(invoke_directly: Invoker, models: Models) -> None:
+    unknown_error = invoke_directly.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-3")
+    missing_error = invoke_directly.read_error()
     assert (unknown_error.code, missing_error.code) == ("ValidationError", "ValidationError")
     assert "container-3 does not exist" in unknown_error.message
     assert "is missing" in missing_error.message
@@ -222,10 +223,10 @@ def test_latency_of_each_container_is_recorded(invoke: Invoker, models: Models, 
 
 
 def test_invocations_of_a_chosen_container_are_counted(
-    direct_endpoint: Invoker, models: Models, parts: ServerParts
+    invoke_directly: Invoker, models: Models, parts: ServerParts
 ) -> None:
     models["predict"].invoke = lambda _: Reply(b"no", 400)
-    direct_endpoint.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
+    invoke_directly.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
     metrics = read_metrics(parts, "container-2")
     assert {name: metrics[name].total for name in ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors")} == {
         "Invocations": 1,
@@ -451,7 +452,7 @@ def test_failure_of_an_asynchronous_request_names_the_container(parts: ServerPar
 
 def invoke_asynchronously(parts: ServerParts, content: bytes) -> None:
     """Deploy the model `m`, and invoke it with an object."""
-    parts.make_config("async", ASYNC)
+    parts.make_config("async", asynchronous=ASYNC_CONFIG)
     parts.start_endpoint("e", "async")
     parts.wait_for_endpoint()
     location = parts.put("in", content)
@@ -510,7 +511,7 @@ def test_mode_direct_is_refused_where_requests_cannot_name_a_container(parts: Se
     with pytest.raises(ValidationError, match=r"Batch transform does not support .* Mode Direct, such as direct"):
         parts.start_transform(ModelName="direct")
     with pytest.raises(ValidationError, match=r"AsyncInferenceConfig does not support .* Mode Direct, such as direct"):
-        parts.make_config("async", ASYNC, main={"ModelName": "direct"})
+        parts.make_config("async", asynchronous=ASYNC_CONFIG, main={"ModelName": "direct"})
 
 
 # --- models ---

@@ -62,11 +62,11 @@ def test_random_routing_chooses_a_random_instance(
 def test_scaling_in_keeps_the_first_instance_and_completes_requests(parts: ServerParts, model: Model) -> None:
     parts.deploy()
     (first,) = parts.running_hosts
-    second = next(host for host in scale(parts, 2) if host is not first)
+    new_host = next(host for host in scale(parts, 2) if host is not first)
     release, begun = threading.Event(), threading.Event()
 
     def block(request: ReceivedRequest) -> Reply:
-        if request.host == second.name:
+        if request.host == new_host.name:
             begun.set()
             release.wait(10)
         return return_host(request)
@@ -79,9 +79,9 @@ def test_scaling_in_keeps_the_first_instance_and_completes_requests(parts: Serve
         update_weights(parts, main={"DesiredInstanceCount": 1})
         wait_until(lambda: read_counts(parts), lambda counts: counts == (1, 1))
         assert invoker().data == first.name.encode()
-        assert not second.has_ended
+        assert not new_host.has_ended
         release.set()
-        assert {answer.result(10).data.decode() for answer in answers} == {first.name, second.name}
+        assert {answer.result(10).data.decode() for answer in answers} == {first.name, new_host.name}
     wait_until(lambda: parts.running_hosts == [first])
 
 
@@ -154,7 +154,9 @@ def test_instances_of_a_shadow_share_the_copied_requests(parts: ServerParts, mod
 
 
 def test_asynchronous_requests_use_all_instances_and_wait_for_the_first_one(parts: ServerParts, model: Model) -> None:
-    parts.make_config("c", {"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}})
+    parts.make_config(
+        "c", asynchronous={"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}}
+    )
     parts.start_endpoint()
     parts.wait_for_endpoint()
     barrier = threading.Barrier(2)  # both requests are processed at the same time

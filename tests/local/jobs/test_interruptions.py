@@ -99,5 +99,5 @@ def test_on_demand_job_is_not_interrupted(parts: ServerParts, runtime: WaitingRu
 def test_request_to_an_ended_server_returns_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-    address = Address(url, "us-east-1", "key", "secret", "bucket", "role", "process", "reason", 1)
+    address = Address(url, "us-east-1", "key", "secret", "bucket", "role", "process", why="a test", pid=1)
     assert request_interruption(address, "job", Interruption()).startswith("Could not connect to the endpoint URL")

@@ -37,9 +37,10 @@ def connect(server: Server) -> HTTPConnection:
     return HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
 
 
-def invoke(server: Server, body: bytes, action: str = "invocations") -> tuple[int, bytes]:
+def invoke(server: Server, body: bytes) -> tuple[int, bytes]:
+    """Return the status and the body of the response."""
     with closing(connect(server)) as connection:
-        connection.request("POST", f"/endpoints/e/{action}", body)
+        connection.request("POST", "/endpoints/e/invocations", body)
         response: HTTPResponse = connection.getresponse()
         return response.status, response.read()
 
@@ -115,7 +116,8 @@ def test_stopping_server_completes_invocations(server: Server, model: Model) -> 
 
     def respond(request: ReceivedRequest) -> Reply:
         is_invoked.set()
-        server.ready = False  # `Server.stop` does this, too. Here, it happens before the response.
+        # These are the two steps of `Server.stop`. Here, they happen during an invocation.
+        server.ready = False
         stopper.start()
         return Reply(request.body)
 

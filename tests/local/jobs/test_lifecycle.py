@@ -63,6 +63,7 @@ def test_more_important_stop_reason_replaces_the_earlier_one(
     for reason in reasons:
         events.stop(reason)
     assert events.stop_reason is expected_reason
+    # A second reason that is not more important is not sent as an event.
     expected_events = reasons if expected_reason is reasons[1] else reasons[:1]
     assert events.wait() == expected_events
     assert events.stopped.is_set()
@@ -159,12 +160,12 @@ def test_timeout_is_not_polled_while_the_hosts_stop(tmp_path: Path) -> None:
     assert events.wait_count <= 3  # the timeout, the stop, and the host's end
 
 
-@pytest.mark.parametrize("disturbance", ["stop", "failure", "interruption"])
-def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None:
+@pytest.mark.parametrize("earlier_event", ["stop", "failure", "interruption"])
+def test_later_interruption_is_ignored(tmp_path: Path, earlier_event: str) -> None:
     events, host, failing_host = EventQueue(), WaitingHost("algo-1"), WaitingHost("algo-2")
-    if disturbance == "stop":
+    if earlier_event == "stop":
         events.stop(REQUEST)
-    elif disturbance == "interruption":
+    elif earlier_event == "interruption":
         events.send(Interruption(5.0))
     else:
         events.send(HostExit("algo-2", Exit(1)))
@@ -172,7 +173,7 @@ def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None
     events.send(Interruption(7.0))
     outcome = run_hosts(tmp_path, events, host, failing_host)
     assert 7.0 not in host.graces
-    assert outcome.interruption == (Interruption(5.0) if disturbance == "interruption" else None)
+    assert outcome.interruption == (Interruption(5.0) if earlier_event == "interruption" else None)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_end_is_classified_by_stop_reason_and_failed_host(
 
 
 def read_secrets(parts: ServerParts, host_count: int) -> list[bytes]:
-    """Return the secrets in the files of the hosts of a new attempt."""
+    """Prepare a new attempt; return the secret in the files of each host."""
 
     def make_plan(folder: Path) -> Plan:
         files = [folder / str(number) for number in range(host_count)]
@@ -326,11 +327,13 @@ def test_start_time_of_a_transform_job_survives_a_restart(parts: ServerParts) ->
 
 
 class FakeSearch:
+    """A search that records the results that it inherits."""
+
     def __init__(self) -> None:
-        self.inherited: list[float] = []
+        self.inherited_results: list[float] = []
 
     def inherit_result(self, values: Mapping[str, str], result: float) -> None:  # noqa: ARG002
-        self.inherited.append(result)
+        self.inherited_results.append(result)
 
 
 def test_search_inherits_an_objective_of_zero(parts: ServerParts) -> None:
@@ -351,4 +354,4 @@ def test_search_inherits_an_objective_of_zero(parts: ServerParts) -> None:
     parents = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "t"}]}
     search = FakeSearch()
     warm_start.inherit_results(parts.context, {"WarmStartConfig": parents}, cast("Any", search))
-    assert sorted(search.inherited) == [0.0, 1.0]
+    assert sorted(search.inherited_results) == [0.0, 1.0]

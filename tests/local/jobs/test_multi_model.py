@@ -153,7 +153,7 @@ class FullLoader(ModelLoader):
 
 def test_load_that_waits_for_room_ends_when_the_endpoint_stops(parts: ServerParts) -> None:
     loader, metrics = FullLoader(), ModelMetrics(parts.context.metrics, "e", "main")
-    models = LoadedModels(loader, lambda: 1, metrics, 1, is_caching=True)
+    models = LoadedModels(loader, count_starts=lambda: 1, metrics=metrics, max_bytes=1, is_caching=True)
     a, b = (TargetModel(name, "", ModelData(), name) for name in "ab")
     with models.use(a, TIMEOUT_SECONDS), ThreadPoolExecutor(1) as pool:
         loading = pool.submit(lambda: models.use(b, TIMEOUT_SECONDS).__enter__())
@@ -289,7 +289,8 @@ def test_model_that_is_loaded_already_is_used(endpoint: MultiModelEndpoint) -> N
     endpoint.start()
     endpoint.put("a")
     endpoint.behaviour.load_status = 409
-    assert "no such model" in endpoint.read_error("a").message  # the container reports a model that it does not have
+    # After 409, the server sends the request. This container has not loaded the model, so the request fails.
+    assert "no such model" in endpoint.read_error("a").message
     endpoint.behaviour.load_status = 200
     assert endpoint.invoke("a") == "a:x"
 
@@ -478,7 +479,7 @@ def test_other_kinds_of_hosting_refuse_multi_model_containers(endpoint: MultiMod
         endpoint.parts.start_transform()
     output = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
     with pytest.raises(ServiceError, match="AsyncInferenceConfig does not support models with Mode MultiModel"):
-        endpoint.parts.make_config("c", output)
+        endpoint.parts.make_config("c", asynchronous=output)
     with pytest.raises(ServiceError, match="An inference component does not support models with Mode MultiModel"):
         find_model(endpoint.parts.context, {"ModelName": "m"}, is_isolated=False)
     model = endpoint.parts.context.state.get("model", "m")

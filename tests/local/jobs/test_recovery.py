@@ -103,6 +103,7 @@ def create_unexpected_files(work: Path) -> None:
 def test_unknown_files_in_the_work_folder_are_removed(parts: ServerParts) -> None:
     create_unexpected_files(parts.home.work)
     Registry(parts.context).recover({})
+    # The process runtime's folder remains: it is not the work folder of a job.
     assert [path.name for path in parts.home.work.iterdir()] == ["process"]
     check_users_folder(parts.home.work)
 
@@ -111,7 +112,7 @@ def test_server_starts_although_a_plan_cannot_be_removed(parts: ServerParts, mon
     def fail(plan_name: str) -> None:
         raise OSError(f"{plan_name} cannot be removed")
 
-    hosts: dict[str, list[Host]] = {"training-job/half": [], "training-job/left": [parts]}  # type: ignore[list-item]
+    hosts: dict[str, list[Host]] = {"training-job/half": [], "training-job/left": [object()]}  # type: ignore[list-item]
     monkeypatch.setattr(parts.runtime, "find_hosts", lambda: hosts)
     monkeypatch.setattr(parts.runtime, "remove", fail)
     (parts.home.work / "training-job-old").mkdir()
@@ -121,14 +122,14 @@ def test_server_starts_although_a_plan_cannot_be_removed(parts: ServerParts, mon
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\xff", '{"steps": 5}', "[" * 100_000])
 def test_damaged_run_is_skipped(tmp_path: Path, content: str) -> None:
-    Journal(tmp_path / "w-1.json", "w-1", "w", {}, "local", "base").save()
+    Journal(tmp_path / "w-1.json", id="w-1", workflow="w", options={}).save()
     (tmp_path / "w-2.json").write_text(content, encoding="latin-1")
     (tmp_path / "w-3.json").mkdir()
     assert find_last_unfinished(tmp_path, "w").name == "w-1.json"
 
 
-def test_server_starts_with_a_home_that_contains_nan(parts: ServerParts) -> None:
-    """An earlier version could store NaN."""
+def test_nan_in_a_stored_description_is_removed(parts: ServerParts) -> None:
+    """Older servers could store NaN."""
     parts.context.state.add(TRAINING_JOB.arn_type, "done", "arn:done", "Completed", {}, {"FinalMetricDataList": []})
     metric = '{"FinalMetricDataList": [{"MetricName": "loss", "Value": NaN, "Timestamp": 1.5}]}'
     with closing(sqlite3.connect(parts.home.state)) as database, database:

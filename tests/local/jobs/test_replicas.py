@@ -81,8 +81,8 @@ def test_restart_delays_increase(parts: ServerParts, model: Model) -> None:
     model.exit_at_start = Exit(1)
     parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: len(parts.runtime.started_hosts) >= 5)
-    began = [host.start_time for host in parts.runtime.started_hosts[1:5]]
-    gaps = [later - earlier for earlier, later in pairwise(began)]
+    start_times = [host.start_time for host in parts.runtime.started_hosts[1:5]]
+    gaps = [later - earlier for earlier, later in pairwise(start_times)]
     assert gaps[0] >= 0.1
     assert gaps[1] >= 0.2
     assert gaps[2] >= 0.4

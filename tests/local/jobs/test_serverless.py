@@ -1,6 +1,7 @@
 """Serverless variants: requests start the container, an idle container stops, and requests have limits."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -83,7 +84,7 @@ def test_start_of_the_container_counts_as_overhead_latency(parts: ServerParts, m
     with ThreadPoolExecutor() as pool:
         response = pool.submit(invoke)
         wait_until(lambda: parts.running_hosts)
-        threading.Event().wait(0.3)
+        time.sleep(0.3)
         model.ping = 200
         response.result(20)
     assert read_metric(parts, "OverheadLatency")["main"] > 0.3e6
@@ -98,7 +99,7 @@ def test_container_is_not_stopped_during_a_request(parts: ServerParts, model: Mo
     with ThreadPoolExecutor() as pool:
         response = pool.submit(invoke)
         wait_until(lambda: model.requests)
-        threading.Event().wait(0.3)
+        time.sleep(0.3)
         assert len(parts.running_hosts) == 1
         gate.is_open.set()
         assert response.result().data == b"x"
@@ -119,7 +120,7 @@ def test_stops_and_starts_lose_no_request(parts: ServerParts) -> None:
     invoke = deploy(parts, MaxConcurrency=20)
 
     def invoke_slowly(_: int) -> bytes:
-        threading.Event().wait(0.003)
+        time.sleep(0.003)
         return bytes(invoke().data)
 
     with ThreadPoolExecutor(2) as pool:
@@ -202,7 +203,7 @@ def test_memory_size_limits_the_container(parts: ServerParts) -> None:
 @pytest.mark.usefixtures("model", "short_idle_timeout")
 def test_provisioned_concurrency_keeps_the_container(parts: ServerParts) -> None:
     deploy(parts, ProvisionedConcurrency=1)
-    threading.Event().wait(0.3)
+    time.sleep(0.3)
     assert len(parts.running_hosts) == 1
     assert len(parts.runtime.started_hosts) == 1
 
@@ -373,9 +374,9 @@ def test_wrong_config_is_refused(parts: ServerParts, config: dict[str, Any], rea
 
 @pytest.mark.usefixtures("model")
 def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
-    serverless = {"VariantName": "main", "ServerlessConfig": SERVERLESS_CONFIG}
-    variant = {**serverless, "ModelName": "m"}
-    without_model = {"VariantName": "main", "InstanceType": "ml.m5.large"}
+    variant_without_model = {"VariantName": "main", "ServerlessConfig": SERVERLESS_CONFIG}
+    variant = {**variant_without_model, "ModelName": "m"}
+    instances_without_model = {"VariantName": "main", "InstanceType": "ml.m5.large"}
     asynchronous = {"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}}
     parts.make_model("isolated", isolated=True)
     parts.make_model("s")
@@ -383,8 +384,12 @@ def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
         ([{**variant, "InstanceType": "ml.m5.large"}], {}, "both ServerlessConfig and InstanceType"),
         ([{"VariantName": "main", "ModelName": "m"}], {}, "needs an InstanceType, or a ServerlessConfig"),
         ([variant, {**variant, "VariantName": "two"}], {}, "one variant, not 2"),
-        ([without_model, {**serverless, "VariantName": "two"}], {}, "serverless variant two needs a ModelName"),
-        ([variant, {**without_model, "VariantName": "two"}], {}, "Variants without a ModelName: two"),
+        (
+            [instances_without_model, {**variant_without_model, "VariantName": "two"}],
+            {},
+            "serverless variant two needs a ModelName",
+        ),
+        ([variant, {**instances_without_model, "VariantName": "two"}], {}, "Variants without a ModelName: two"),
         ([{**variant, "ModelName": "isolated"}], {}, "does not support models with EnableNetworkIsolation"),
         ([variant], make_capture_config(), "DataCaptureConfig is not supported together with ServerlessConfig"),
         ([variant], make_shadow_config(), "ShadowProductionVariants is not supported together with ServerlessConfig"),
@@ -400,11 +405,14 @@ def test_update_under_load_loses_no_request(parts: ServerParts) -> None:
     invoke, stop = deploy(parts, MaxConcurrency=20), threading.Event()
     make_config(parts, "d", MaxConcurrency=20)
 
-    def invoke_until_stop() -> set[bytes]:
-        return {invoke().data for _ in iter(stop.is_set, True)}
+    def invoke_until_stopped() -> set[bytes]:
+        bodies = set()
+        while not stop.is_set():
+            bodies.add(invoke().data)
+        return bodies
 
     with ThreadPoolExecutor() as pool:
-        clients = [pool.submit(invoke_until_stop) for _ in range(4)]
+        clients = [pool.submit(invoke_until_stopped) for _ in range(4)]
         for config in ("d", "c", "d"):
             parts.update(config)
             assert parts.wait_for_endpoint()["EndpointConfigName"] == config

@@ -202,7 +202,7 @@ def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
         parts.make_config(one={}, two={}, config_members=make_shadow_config())
     output = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
     with pytest.raises(ValidationError, match="ShadowProductionVariants is not supported together with Async"):
-        parts.make_config("c", output, make_shadow_config())
+        parts.make_config("c", asynchronous=output, config_members=make_shadow_config())
     parts.put("models/a.tar.gz", b"")
     parts.make_model("several", "elsewhere", Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
     with pytest.raises(ValidationError, match="with a shadow variant does not support models with Mode MultiModel"):

@@ -17,6 +17,7 @@ PAGES: Mapping[str, Mapping[str, Any]] = {
     "": {"TrainingJobSummaries": [("a", 2.0), ("b", None)], "NextToken": "next"},
     "next": {"TrainingJobSummaries": [("c", 3.0), ("d", 1.0)]},
 }
+"""The pages of trials by token. Each trial has a name, and its last value of the metric; None without a value."""
 
 
 @pytest.mark.parametrize(("objective", "names"), [("Minimize", "dac"), ("Maximize", "cad")])
@@ -39,7 +40,16 @@ def test_summaries_are_sorted_best_first(
 
     monkeypatch.setattr(OperationCaller, "call", call)
     operation_caller = OperationCaller(parts.context, parts.registry)
-    tools = Tools(parts.context, parts.registry, operation_caller, "id", "arn", None, lambda _: None, lambda: None)
+    tools = Tools(
+        parts.context,
+        parts.registry,
+        operation_caller,
+        "id",
+        "arn",
+        mlflow_config=None,
+        find_run=lambda _: None,
+        notify=lambda: None,
+    )
     run = cast("StepRun", SimpleNamespace(record=SimpleNamespace(internal={"Resource": "tuning"})))
     summaries = TuningRunner(tools, StepType.TUNING).read_properties(run)["TrainingJobSummaries"]
     assert "".join(item["TrainingJobName"] for item in summaries) == names

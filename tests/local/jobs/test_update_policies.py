@@ -35,10 +35,10 @@ def instances(value: int) -> Mapping[str, Any]:
 
 
 def blue_green(
-    kind: str, wait_seconds: int = BAKING_SECONDS, policy: Mapping[str, Any] | None = None, **routing: Any
+    routing_type: str, wait_seconds: int = BAKING_SECONDS, policy: Mapping[str, Any] | None = None, **routing: Any
 ) -> dict[str, Any]:
     """Return the DeploymentConfig of a blue/green update. `routing` changes TrafficRoutingConfiguration."""
-    routing = {"Type": kind, "WaitIntervalInSeconds": wait_seconds, **routing}
+    routing = {"Type": routing_type, "WaitIntervalInSeconds": wait_seconds, **routing}
     return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, **(policy or {})}}
 
 
@@ -169,7 +169,7 @@ def test_container_that_ends_while_baking_rolls_the_update_back(update: Update) 
 
     client = threading.Thread(target=invoke)
     client.start()
-    with lock:  # a request that the container processes when it ends is lost, as on AWS
+    with lock:  # no request is in progress now: a request in a container that ends is lost, as on AWS
         update.list_hosts("new")[0].end(Exit(1))
     description = update.parts.wait_for_endpoint()
     stop.set()
@@ -341,7 +341,7 @@ def test_deletion_ends_an_update(update: Update) -> None:
 
 
 def test_policy_is_described_and_retained(update: Update) -> None:
-    config = blue_green("ALL_AT_ONCE", 0)
+    config = blue_green("ALL_AT_ONCE", wait_seconds=0)
     update.start(config)
     assert update.parts.wait_for_endpoint()["LastDeploymentConfig"] == config
     update.start({}, RetainDeploymentConfig=True)
