@@ -1,7 +1,7 @@
-"""A resource family that SageMaker does not have, for tests: botocore's model of `Greeting`, and a copy of the server.
+"""A resource family for tests, which SageMaker does not have: its botocore model, and a copy of the repository.
 
-botocore merges `service-2.sdk-extras.json` below `~/.aws/models` into its own model, so the server and the clients
-whose user's folder contains this file know the operations.
+botocore merges `service-2.sdk-extras.json` below `~/.aws/models` into its own model. A server or a client therefore
+knows the operations if its HOME contains this file.
 """
 
 import json
@@ -70,13 +70,13 @@ EXTRAS = {
 }
 
 
-class Copy:
-    """A copy of the repository's server, with the model of `Greeting` in its user's folder."""
+class RepositoryCopy:
+    """A copy of the repository, whose programs have a HOME with the model of `Greeting`."""
 
     def __init__(self, parent_folder: Path) -> None:
         self.root = parent_folder / "repository"
         make_tiny_repository(parent_folder, "")
-        ignored = shutil.ignore_patterns("*.pyc.*")  # another process may be writing these files with bytecode
+        ignored = shutil.ignore_patterns("*.pyc.*")  # temporary files, which another process may rename during the copy
         for name in ("orchestrator", "scripts", "tests"):
             shutil.copytree(REPOSITORY / name, self.root / name, ignore=ignored)
         (self.root / "microjobs_orchestrator").symlink_to("orchestrator")

@@ -51,12 +51,12 @@ class Server:
         self.runtime = FakeRuntime()
         self.runtime.models |= {IMAGE: Model(), TEMPLATE_IMAGE: Model()}
         self.parts = ServerParts.from_home(home, self.runtime)
-        self._kinds = load_operations(self.parts.context, self.parts.registry)
-        self.operations = SageMaker(self.parts.context, self._kinds).operations()
+        self._kind_operations = load_operations(self.parts.context, self.parts.registry)
+        self.operations = SageMaker(self.parts.context, self._kind_operations).operations()
 
     def record_events(self) -> None:
         """Record the EventBridge events of all later changes."""
-        recorder = EventRecorder(self._kinds, [TARGET], "us-east-1", lambda: None)
+        recorder = EventRecorder(self._kind_operations, [TARGET], "us-east-1", lambda: None)
         self.parts.context.state.record_events = recorder.record
 
     def take_events(self) -> Iterator[dict[str, Any]]:
@@ -67,7 +67,7 @@ class Server:
             outbox.remove(stored_event)
 
     def recover(self) -> None:
-        self.parts.registry.recover(get_makers_by_kind(self._kinds))
+        self.parts.registry.recover(get_makers_by_kind(self._kind_operations))
 
     def call(self, kind: Kind, verb: str, **members: Any) -> dict[str, Any]:
         handler: Handler = self.operations[kind.operations[verb]]

@@ -1,4 +1,4 @@
-"""A home that an earlier version wrote: its state is migrated completely, and a server resumes its jobs.
+"""A home that an older server wrote: its state is migrated completely, and a new server resumes its jobs.
 
 `home_version_1.sql` is the state of a server of commit 2daa2d7 that was killed while jobs of all kinds ran.
 """
@@ -93,7 +93,7 @@ def test_killed_migration_is_repeated(home: Home) -> None:
     state.close()
 
 
-def test_damaged_rows_are_moved_to_broken_unchanged(home: Home) -> None:
+def test_damaged_rows_are_moved_unchanged_to_the_table_broken(home: Home) -> None:
     with closing(sqlite3.connect(home.state)) as database, database:
         database.execute("INSERT INTO broken SELECT * FROM resources WHERE name = 'failed'")
         database.execute("UPDATE resources SET description = '{\"a\": ' WHERE name = 'trained'")
@@ -109,7 +109,7 @@ def test_damaged_rows_are_moved_to_broken_unchanged(home: Home) -> None:
     assert broken[1][1] == b"{\xff"
 
 
-def test_state_of_a_later_version_raises(tmp_path: Path) -> None:
+def test_state_of_a_newer_server_raises(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     State(path).close()
     with closing(sqlite3.connect(path)) as database:
@@ -134,7 +134,7 @@ def test_commands_that_only_read_accept_an_old_home(home: Home) -> None:
 
 @pytest.fixture
 def server(home: Home) -> Iterator[ServerParts]:
-    """A server that starts with the old home, after its hosts were lost."""
+    """A new server on the home of the older server, whose hosts are lost."""
     home.credentials()
     (home.buckets / "bucket" / "in").mkdir(parents=True)
     (home.buckets / "bucket" / "in" / "a").write_text("1,2\n")
@@ -162,8 +162,8 @@ def test_server_resumes_jobs_of_an_old_home(server: ServerParts) -> None:
     operations = SageMaker(server.context, load_operations(server.context, server.registry)).operations()
     description = operations["DescribeTrainingJob"]({"TrainingJobName": "training"})
     assert "the local server ended while the job ran" in description["FailureReason"]
-    children = operations["ListTrainingJobsForHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})
-    assert {job["TuningJobName"] for job in children["TrainingJobSummaries"]} == {"tuning"}
+    trials = operations["ListTrainingJobsForHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})
+    assert {job["TuningJobName"] for job in trials["TrainingJobSummaries"]} == {"tuning"}
     assert operations["DescribeEndpoint"]({"EndpointName": "e"})["EndpointConfigName"] == "c"
     with suppress(ValidationError):  # the job may have failed already, because its trials were lost
         operations["StopHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import wait_until
-from tests.local.resources.greeting import Copy
+from tests.local.resources.greeting import RepositoryCopy
 
 FAMILY = Path("orchestrator/local/resources/greeting")
 EXAMPLE = Path("tests/local/resources/examples/greeting.py")
@@ -23,7 +23,7 @@ ENDED_STATUSES = ("Completed", "Failed", "Stopped")
 class Server:
     """A running server of the copy, and a client that knows the operations on greetings."""
 
-    def __init__(self, copy: Copy) -> None:
+    def __init__(self, copy: RepositoryCopy) -> None:
         self.copy = copy
         self.start()
 
@@ -60,9 +60,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+def copy(tmp_path_factory: pytest.TempPathFactory) -> RepositoryCopy:
     """A copy of the repository with the new family. A greeting runs the `Text` of its request as a script."""
-    new_copy = Copy(tmp_path_factory.mktemp("copy"))
+    new_copy = RepositoryCopy(tmp_path_factory.mktemp("copy"))
     new_copy.run("scripts.new_resource", "greeting")
     job = new_copy.root / FAMILY / "job.py"
     text = job.read_text()
@@ -74,7 +74,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 
 @pytest.fixture(scope="module")
-def server(copy: Copy) -> Iterator[Server]:
+def server(copy: RepositoryCopy) -> Iterator[Server]:
     new_server = Server(copy)
     yield new_server
     copy.microjobs("local", "down")
@@ -150,13 +150,13 @@ def test_server_that_is_killed_recovers_the_family(server: Server) -> None:
     assert server.wait("next")["GreetingStatus"] == "Completed"
 
 
-def test_tests_of_every_kind_include_the_family(copy: Copy) -> None:
+def test_tests_of_every_kind_include_the_family(copy: RepositoryCopy) -> None:
     modules = [f"tests/local/{name}.py" for name in ("test_both_runtimes", "resources/test_every_kind")]
     output = copy.run("pytest", "--collect-only", "--quiet", *modules).stdout.splitlines()
     assert {line.partition("::")[0] for line in output if "[greeting]" in line} == set(modules)
 
 
-def test_family_passes_the_test_of_its_example(copy: Copy) -> None:
+def test_family_passes_the_test_of_its_example(copy: RepositoryCopy) -> None:
     test = "tests/local/resources/test_every_kind.py::test_kind_has_an_example_request"
     assert "1 passed" in copy.run("pytest", "--quiet", f"{test}[greeting]").stdout
     (copy.root / EXAMPLE).rename(moved_example := copy.root / "example.py")
@@ -174,18 +174,18 @@ def test_family_passes_the_test_of_its_example(copy: Copy) -> None:
         ("app", "DescribeApp does not identify a resource by AppName alone"),
     ],
 )
-def test_family_that_the_template_does_not_suit_is_refused(copy: Copy, name: str, reason: str) -> None:
+def test_family_that_the_template_does_not_suit_is_refused(copy: RepositoryCopy, name: str, reason: str) -> None:
     process = copy.run("scripts.new_resource", name, check=False)
     assert (process.returncode, process.stderr) == (1, f"new-resource: {reason}\n")
 
 
-def test_error_about_an_unknown_family_lists_the_possible_ones(copy: Copy) -> None:
+def test_error_about_an_unknown_family_lists_the_possible_ones(copy: RepositoryCopy) -> None:
     choices = copy.run("scripts.new_resource", "x", check=False).stderr.strip().partition("choose from ")[2].split(", ")
     assert "auto-ml-job" in choices
     assert not {"training-job", "presigned-domain-url", "app"} & set(choices)
 
 
-def test_no_other_file_names_the_family(copy: Copy) -> None:
+def test_no_other_file_names_the_family(copy: RepositoryCopy) -> None:
     sources = [
         path for path in (copy.root / "orchestrator").rglob("*.py") if not path.is_relative_to(copy.root / FAMILY)
     ]

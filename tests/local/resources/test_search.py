@@ -253,8 +253,7 @@ def parts(tmp_path: Path) -> Iterator[ServerParts]:
 
 @pytest.fixture
 def operations(parts: ServerParts) -> Mapping[str, Handler]:
-    kinds = load_operations(parts.context, parts.registry)
-    return SageMaker(parts.context, kinds).operations()
+    return SageMaker(parts.context, load_operations(parts.context, parts.registry)).operations()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ LARGE_CONTENT = bytes(1 << 20)
 
 
 class Engine:
-    """A fake engine with one container, and one command that reads its input, writes a message and ends.
+    """A fake engine, which is also its only container. A command in it reads its input, writes a message and ends.
 
     Args:
         states: successive states of the command: whether it runs, and its exit code. The last state repeats.

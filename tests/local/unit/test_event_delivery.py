@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,14 @@ def run_deliveries(state: State, *event_targets: EventTarget) -> Iterator[Delive
         deliveries.close()
 
 
-def make_emptiness_check(state: State, target: EventTarget) -> Callable[[], bool]:
-    """Return a function that returns whether the outbox has no event for a target."""
-    return lambda: state.outbox.find_first(target.key) is None
+def has_events(state: State, target: EventTarget) -> bool:
+    """Return whether the outbox has events for a target."""
+    return state.outbox.find_first(target.key) is not None
+
+
+def wait_until_empty(state: State, target: EventTarget) -> None:
+    """Wait until the outbox has no event for a target."""
+    wait_until(lambda: has_events(state, target), lambda found: not found, seconds=20)
 
 
 def read_ids(path: Path) -> list[str]:
@@ -69,16 +74,16 @@ def test_events_are_appended_in_order(state: State, tmp_path: Path) -> None:
         deliveries.notify()
     assert read_ids(path) == ["1", "2", "3"]
     assert path.stat().st_mode & 0o077 == 0
-    assert make_emptiness_check(state, target)()
+    assert not has_events(state, target)
 
 
 def test_queue_gets_events_in_order(state: State) -> None:
     target = EventTarget(queue="q")
     add_events(state, target, "first", "second")
     with run_deliveries(state, target):
-        wait_until(make_emptiness_check(state, target), bool)
+        wait_until_empty(state, target)
         add_events(state, target, "third")
-    received = state.queues.receive("q", 10, 30.0, 0.0)
+    received = state.queues.receive("q", maximum=10, visibility_timeout=30.0, wait_seconds=0.0)
     assert [json.loads(message.body)["id"] for message in received] == ["first", "second", "third"]
     assert state.queues.list_names("") == ["q"]
 
@@ -97,11 +102,11 @@ def test_missing_folder_is_reported_and_does_not_stop_later_events(
     with run_deliveries(state, target) as deliveries:
         add_events(state, target, "1")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, target), bool, 10)
+        wait_until_empty(state, target)
         (tmp_path / "absent").mkdir()
         add_events(state, target, "2")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, target), bool, 10)
+        wait_until_empty(state, target)
     assert read_ids(tmp_path / "absent" / "events.jsonl") == ["2"]
     assert 'event {"id": "1"} was not delivered to' in caplog.text
     assert "No such file or directory" in caplog.text
@@ -122,7 +127,7 @@ def test_command_reads_one_event_and_gets_no_secrets(
     with run_deliveries(state, target) as deliveries:
         add_events(state, target, "1", "2")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, target), bool, 20)
+        wait_until_empty(state, target)
     events, environments = zip(*map(json.loads, output.read_text().splitlines()), strict=True)
     assert list(events) == [{"id": "1"}, {"id": "2"}]
     assert set(environments[0]) <= {*targets.VARIABLES, "LC_CTYPE"}
@@ -136,7 +141,7 @@ def test_failing_command_is_reported_once(state: State, tmp_path: Path, caplog: 
     with run_deliveries(state, target) as deliveries:
         add_events(state, target, "1")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, target), bool, 20)
+        wait_until_empty(state, target)
     assert output.read_text() == "x"
     assert "exit code 1" in caplog.text
     assert "y mail" in caplog.text
@@ -148,7 +153,7 @@ def test_missing_command_is_reported(state: State, caplog: pytest.LogCaptureFixt
     with run_deliveries(state, target) as deliveries:
         add_events(state, target, "1")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, target), bool, 20)
+        wait_until_empty(state, target)
     assert "was not delivered to /absent/command" in caplog.text
 
 
@@ -162,7 +167,7 @@ def test_hanging_command_is_ended_with_its_children(
     with run_deliveries(state, target) as deliveries:
         add_events(state, target, "1")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, target), bool, 20)
+        wait_until_empty(state, target)
     time.sleep(3)
     assert not output.exists()
     assert "it ran longer than its timeout of 1 s" in caplog.text
@@ -173,7 +178,7 @@ def test_webhook_gets_events_in_order(state: State, listener: EventListener) -> 
     with run_deliveries(state, target) as deliveries:
         add_events(state, target, "1", "2", "3")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, target), bool, 20)
+        wait_until_empty(state, target)
     assert [event["id"] for event in listener.events] == ["1", "2", "3"]
     assert set(listener.paths) == {"/hook?a=b"}
 
@@ -184,7 +189,7 @@ def test_webhook_is_retried(state: State, listener: EventListener) -> None:
     with run_deliveries(state, target) as deliveries:
         add_events(state, target, "1", "2")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, target), bool, 20)
+        wait_until_empty(state, target)
     assert [event["id"] for event in listener.events] == ["1", "1", "1", "2"]
 
 
@@ -194,7 +199,7 @@ def test_attempts_are_limited(state: State, listener: EventListener, caplog: pyt
     with run_deliveries(state, target) as deliveries:
         add_events(state, target, "1", "2")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, target), bool, 20)
+        wait_until_empty(state, target)
     assert [event["id"] for event in listener.events] == ["1"] * 4 + ["2"]
     assert f'event {{"id": "1"}} was not delivered to {listener.url}: status 500' in caplog.text
 
@@ -207,7 +212,7 @@ def test_redirect_is_not_followed(state: State, listener: EventListener, caplog:
         with run_deliveries(state, target) as deliveries:
             add_events(state, target, "1")
             deliveries.notify()
-            wait_until(make_emptiness_check(state, target), bool, 20)
+            wait_until_empty(state, target)
         assert other.events == []
     assert "status 302; redirects are not followed" in caplog.text
 
@@ -238,7 +243,7 @@ def test_unreachable_webhook_keeps_events_for_the_next_server(state: State) -> N
         deliveries._deliveries[0]._is_closing.set()  # the server stops before the first attempt has failed
         deliveries.notify()
     with EventListener(port) as listener, run_deliveries(state, target):
-        wait_until(make_emptiness_check(state, target), bool, 20)
+        wait_until_empty(state, target)
         assert [event["id"] for event in listener.events] == ["1", "2"]
 
 
@@ -250,10 +255,10 @@ def test_hanging_webhook_does_not_delay_the_end_of_the_server(
     target = EventTarget(webhook=listener.url, timeout=20.0)
     add_events(state, target, "1")
     with run_deliveries(state, target):
-        wait_until(lambda: listener.events, bool, 10)
+        wait_until(lambda: listener.events, bool, seconds=10)
         began = time.monotonic()
     assert time.monotonic() - began < 10
-    assert not make_emptiness_check(state, target)()  # the next server posts the event again
+    assert has_events(state, target)  # the next server posts the event again
 
 
 def test_targets_do_not_wait_for_each_other(state: State, tmp_path: Path) -> None:
@@ -266,10 +271,10 @@ def test_targets_do_not_wait_for_each_other(state: State, tmp_path: Path) -> Non
         add_events(state, slow_target, "1")
         add_events(state, fast_target, "1")
         deliveries.notify()
-        wait_until(make_emptiness_check(state, fast_target), bool, 5)
+        wait_until_empty(state, fast_target)
         deliveries._deliveries[0]._cancelled.set()
     assert time.monotonic() - began < 20
-    assert not make_emptiness_check(state, slow_target)()  # the next server runs the command again
+    assert has_events(state, slow_target)  # the next server runs the command again
 
 
 def test_oldest_events_are_removed(
@@ -279,7 +284,7 @@ def test_oldest_events_are_removed(
     target = EventTarget(file=str(tmp_path / "a"))
     add_events(state, target, *"12345")
     with run_deliveries(state, target):
-        wait_until(make_emptiness_check(state, target), bool, 10)
+        wait_until_empty(state, target)
     assert read_ids(tmp_path / "a") == ["3", "4", "5"]
     assert "the 2 oldest ones are lost" in caplog.text
 
@@ -299,7 +304,7 @@ def test_oldest_events_are_removed_while_a_slow_target_receives_events(
     monkeypatch.setattr(delivery, "make_delivery", lambda *_: deliver)
     add_events(state, target, "0")
     with run_deliveries(state, target):
-        wait_until(make_emptiness_check(state, target), bool, 10)
+        wait_until_empty(state, target)
     assert delivered_ids == ["0", "3", "4", "5"]
 
 
@@ -307,5 +312,5 @@ def test_events_of_a_removed_target_are_removed(state: State, caplog: pytest.Log
     target = EventTarget(file="a")
     add_events(state, target, "1", "2")
     with run_deliveries(state):
-        assert make_emptiness_check(state, target)()
+        assert not has_events(state, target)
     assert "2 undelivered events are removed: their targets are no longer configured" in caplog.text

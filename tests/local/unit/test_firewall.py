@@ -43,12 +43,12 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, te
         except OSError:
             return False
         return True
-    inside = f"nsenter --net --target {{peer.pid}} ip"
+    ip_of_peer = f"nsenter --net --target {{peer.pid}} ip"
     print("[]", file=peer.stdin, flush=True)
     assert peer.stdout.readline() == "[]\\n"  # the peer's program runs, so its namespace exists
     run(f"ip link add host type veth peer name peer netns {{peer.pid}}")
     for text in ("ip addr add 10.0.0.1/24 dev host", "ip link set host up", "ip link set lo up",
-                 f"{{inside}} addr add 10.0.0.2/24 dev peer", f"{{inside}} link set peer up"):
+                 f"{{ip_of_peer}} addr add 10.0.0.2/24 dev peer", f"{{ip_of_peer}} link set peer up"):
         run(text)
     listeners = [socket.create_server(("0.0.0.0", port)) for port in ({RELAY_PORT}, {OTHER_PORT})]
     while not connects("10.0.0.2"):  # the link takes a moment
@@ -75,9 +75,10 @@ def can_make_namespaces() -> bool:
         (Settings(target=8080), {"relay", "out", "self"}),
         (Settings(), {"out", "self"}),
         (Settings(target=8080, isolated=True), {"relay", "self"}),
+        # `peers` has the address of the gateway, and the length of the prefix of the peers' network.
         (Settings(isolated=True, peers="10.0.0.0/24"), {"relay", "other", "out", "self"}),
         (Settings(isolated=True, peers="10.0.0.9/24"), {"relay", "other", "out", "self"}),
-        # The gateway is never a peer: on Podman, it is the server's machine.
+        # The test's peer is the gateway here. It may not connect: on Podman, the gateway is the server's machine.
         (Settings(isolated=True, peers="10.0.0.2/24"), {"self"}),
         (Settings(isolated=True, peers="10.0.0.128/25"), {"self"}),
     ],

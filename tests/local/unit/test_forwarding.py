@@ -1,4 +1,4 @@
-"""Tests of connections of hosts that a guard forwards to the server, without a container."""
+"""Tests of a guard that forwards the connections of hosts to the server, without a container."""
 
 import contextlib
 import socket

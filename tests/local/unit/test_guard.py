@@ -206,9 +206,9 @@ def test_host_that_does_not_listen_refuses_the_connection() -> None:
             connect_with_secret(listener.getsockname())
 
 
-@pytest.mark.parametrize(("is_on_default", "error"), [(True, WrongPortError), (False, proof.NotListeningError)])
+@pytest.mark.parametrize(("is_on_default_port", "error"), [(True, WrongPortError), (False, proof.NotListeningError)])
 def test_host_on_the_default_port_is_detected(
-    monkeypatch: pytest.MonkeyPatch, *, is_on_default: bool, error: type[Exception]
+    monkeypatch: pytest.MonkeyPatch, *, is_on_default_port: bool, error: type[Exception]
 ) -> None:
     with (
         socket.socket() as silent_socket,
@@ -217,7 +217,7 @@ def test_host_on_the_default_port_is_detected(
     ):
         silent_socket.bind(("127.0.0.1", 0))
         own_port = silent_socket.getsockname()[1]
-        monkeypatch.setattr(relay, "DEFAULT_PORT", port if is_on_default else own_port)
+        monkeypatch.setattr(relay, "DEFAULT_PORT", port if is_on_default_port else own_port)
         threading.Thread(target=Relay(SECRET, own_port).serve, args=(listener,), daemon=True).start()
         addresses, connect = [], guards._connect
 

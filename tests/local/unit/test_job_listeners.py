@@ -33,8 +33,8 @@ FORWARDED_PORT = 61412
 
 
 def make_runtime(address: str, *, has_address_only_while_hosts_run: bool = False, forwards: bool = True) -> Runtime:
-    parts = {"machine_address": address, "has_address_only_while_hosts_run": has_address_only_while_hosts_run}
-    return cast("Runtime", SimpleNamespace(**parts, forward=lambda _: FORWARDED_PORT if forwards else None))
+    attributes = {"machine_address": address, "has_address_only_while_hosts_run": has_address_only_while_hosts_run}
+    return cast("Runtime", SimpleNamespace(**attributes, forward=lambda _: FORWARDED_PORT if forwards else None))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="IP_FREEBIND is an option of Linux")
@@ -47,18 +47,18 @@ def test_server_listens_on_an_absent_address_only_for_podman(
     cleanup: ExitStack, has_address_only_while_hosts_run: bool, authority: str
 ) -> None:
     runtime = make_runtime(ABSENT_ADDRESS, has_address_only_while_hosts_run=has_address_only_while_hosts_run)
-    access = listen_for_jobs(runtime, Config(), 0, cleanup)
+    access = listen_for_jobs(runtime, Config(), port=0, cleanup=cleanup)
     assert (access.authority, len(access.listeners), access.is_reachable) == (authority, 1, True)
 
 
 @pytest.mark.parametrize("config", [Config(), Config(all_addresses=True)])
 def test_engine_forwards_if_this_machine_has_no_address_for_jobs(cleanup: ExitStack, config: Config) -> None:
-    access = listen_for_jobs(make_runtime("", has_address_only_while_hosts_run=True), config, 0, cleanup)
+    access = listen_for_jobs(make_runtime("", has_address_only_while_hosts_run=True), config, port=0, cleanup=cleanup)
     assert (access.authority, access.listeners[0].bind_addr[0]) == (f"127.0.0.1:{FORWARDED_PORT}", "127.0.0.1")
 
 
 def test_warning_says_that_jobs_cannot_connect(cleanup: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
-    assert not listen_for_jobs(make_runtime("", forwards=False), Config(), 0, cleanup).is_reachable
+    assert not listen_for_jobs(make_runtime("", forwards=False), Config(), port=0, cleanup=cleanup).is_reachable
     assert "jobs cannot connect to this server" in caplog.text
 
 
@@ -68,6 +68,7 @@ def test_server_on_all_addresses_finds_out_whether_jobs_reach_it(cleanup: ExitSt
         socket.create_server(("127.0.0.1", 0)) as loopback_socket,
         socket.create_server(("", 0)) as all_addresses_socket,
     ):
+        # Only the socket on all addresses accepts connections to the address of the runtime's machine.
         ports = [listener.getsockname()[1] for listener in (loopback_socket, all_addresses_socket)]
         authorities = [listen_for_jobs(runtime, config, port, cleanup).authority for port in ports]
     assert authorities == [f"127.0.0.1:{FORWARDED_PORT}", f"{LOOPBACK_NEIGHBOUR}:{ports[1]}"]

@@ -342,8 +342,8 @@ def test_hyperband_with_invalid_epochs_raises(epochs: str) -> None:
         read_resources({"Strategy": "Hyperband"}, {"epochs": epochs})
 
 
-def test_range_with_duplicate_values_of_an_earlier_version_is_read() -> None:
-    """Earlier versions accepted duplicates; Describe must not fail for such a job."""
+def test_range_with_duplicate_values_that_an_older_server_stored_is_read() -> None:
+    """Older servers accepted duplicates. Describe must not fail for a job with duplicates."""
     ranges = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["x", "x"]}]}
     (item,) = read_ranges(ranges)
     search = TrialSearch("Random", (item,), minimise=True, seed=1)

@@ -75,7 +75,7 @@ def stream(tmp_path: Path) -> LogStream:
 
 
 @pytest.mark.parametrize("written_count", [0, 1, 150, 200])
-def test_following_continues_within_a_millisecond(stream: LogStream, written_count: int) -> None:
+def test_following_continues_between_lines_with_the_same_time(stream: LogStream, written_count: int) -> None:
     follow(stream, *make_lines(200)[:written_count])
     follow(stream, *make_lines(200))
     assert read_messages(stream) == [f"line {number}" for number in range(200)]

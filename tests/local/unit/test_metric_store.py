@@ -228,9 +228,9 @@ def test_kill_loses_at_most_the_last_second(path: Path) -> None:
     assert stored_counts >= set(range(last_safe_count + 1))
 
 
-def _kill_after(process: int, deadline: float) -> bool:
+def _kill_after(process_id: int, deadline: float) -> bool:
     """Kill a process if the deadline has passed. Return True, so that a comprehension with this condition keeps all
     items."""
     if time.time() > deadline:
-        os.kill(process, signal.SIGKILL)
+        os.kill(process_id, signal.SIGKILL)
     return True

@@ -1,4 +1,4 @@
-"""Tests of the decision whether inputs are overlaid or copied."""
+"""Tests of the errors by which an engine refuses overlays, so that inputs are copied."""
 
 from unittest.mock import Mock
 
@@ -14,7 +14,7 @@ OTHER_MESSAGE = '"/var/lib/docker/overlay2/1f/merged/proc/x" cannot be mounted b
 
 
 @pytest.mark.parametrize(("reason", "is_refusal"), [(REFUSED_MESSAGE, True), (OTHER_MESSAGE, False)])
-def test_only_overlay_errors_disable_overlays(reason: str, is_refusal: bool) -> None:
+def test_only_errors_of_overlay_mounts_are_refusals(reason: str, is_refusal: bool) -> None:
     assert (
         Overlays(Mock(version=dict, info=dict)).is_refusal(APIError("500 Server Error", explanation=reason))
         is is_refusal

@@ -85,7 +85,7 @@ def test_pipe_is_created_if_it_is_missing_and_receives_all_chunks(tmp_path: Path
         os.mkfifo(path)
     results: list[bool] = []
     chunks = [content[:99], content[99:]]
-    writer = threading.Thread(target=lambda: results.append(fill_pipe(path, lambda: False, chunks)))
+    writer = threading.Thread(target=lambda: results.append(fill_pipe(path, has_ended=lambda: False, chunks=chunks)))
     writer.start()
     while not path.exists():
         pass
@@ -104,17 +104,17 @@ def test_pipe_of_a_process_may_be_closed_early(tmp_path: Path) -> None:
         yield bytes(1 << 20)
 
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    assert fill_pipe(path, lambda: False, close_early())
+    assert fill_pipe(path, has_ended=lambda: False, chunks=close_early())
 
 
 def test_end_of_a_process_ends_the_wait_for_a_reader(tmp_path: Path) -> None:
-    answers = iter([False, False, True])
-    assert not fill_pipe(tmp_path / "train_0", lambda: next(answers), [b"content"])
+    end_checks = iter([False, False, True])
+    assert not fill_pipe(tmp_path / "train_0", has_ended=lambda: next(end_checks), chunks=[b"content"])
 
 
 def test_filling_reports_that_the_process_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "train_0"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    assert not fill_pipe(path, lambda: True, [b"content"])
+    assert not fill_pipe(path, has_ended=lambda: True, chunks=[b"content"])
     os.close(reader)

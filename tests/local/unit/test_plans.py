@@ -28,7 +28,8 @@ from microjobs_orchestrator.local.state import State
 from tests.local.clients import make_channel, make_processing_input, make_processing_output
 from tests.local.jobs.fake_programs import FakePrograms
 
-Arguments = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
+Command = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
+"""An entry point and arguments. None stands for the value of the image."""
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def context(tmp_path: Path) -> Iterator[Context]:
     store.close()
 
 
-def read_command(plan: Plan) -> Arguments:
+def read_command(plan: Plan) -> Command:
     return plan.hosts[0].entrypoint, plan.hosts[0].arguments
 
 
@@ -85,7 +86,7 @@ def make_training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan
     ],
 )
 def test_processing_uses_entrypoint_and_arguments_of_the_request(
-    context: Context, tmp_path: Path, application: dict[str, Any], expected: Arguments
+    context: Context, tmp_path: Path, application: dict[str, Any], expected: Command
 ) -> None:
     assert read_command(make_processing_plan(context, tmp_path / "work", **application)) == expected
 
@@ -100,7 +101,7 @@ def test_processing_uses_entrypoint_and_arguments_of_the_request(
     ],
 )
 def test_training_runs_train_by_default(
-    context: Context, tmp_path: Path, algorithm: dict[str, Any], expected: Arguments
+    context: Context, tmp_path: Path, algorithm: dict[str, Any], expected: Command
 ) -> None:
     assert read_command(make_training_plan(context, tmp_path / "work", **algorithm)) == expected
 
@@ -178,9 +179,9 @@ def test_duplicate_channel_name_raises(context: Context) -> None:
         )
 
 
-@pytest.mark.parametrize("resources", RESOURCE_MEMBERS)
-def test_tuning_job_describes_members_that_sdks_read(context: Context, resources: str) -> None:
-    hosts = {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
+@pytest.mark.parametrize("resource_member", RESOURCE_MEMBERS)
+def test_tuning_job_describes_members_that_sdks_read(context: Context, resource_member: str) -> None:
+    resource_config = {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
     request = {
         "HyperParameterTuningJobName": "job",
         "HyperParameterTuningJobConfig": {
@@ -197,11 +198,11 @@ def test_tuning_job_describes_members_that_sdks_read(context: Context, resources
             },
             "StaticHyperParameters": {"a": "b"},
             "OutputDataConfig": {"S3OutputPath": "s3://data/out"},
-            resources: hosts,
+            resource_member: resource_config,
             "StoppingCondition": {},
             "RoleArn": "role",
         },
     }
     description = create_tuning_job(context, request).description["TrainingJobDefinition"]
     assert description["StaticHyperParameters"] == {"a": "b", "_tuning_objective_metric": "loss"}
-    assert description["ResourceConfig"] == hosts
+    assert description["ResourceConfig"] == resource_config

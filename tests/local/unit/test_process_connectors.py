@@ -1,4 +1,4 @@
-"""Functions that connect to the processes of resources: requests that wait until a resource has such a function."""
+"""Waiting until the process of a resource answers, so that requests can connect to it."""
 
 import socket
 import threading

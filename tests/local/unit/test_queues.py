@@ -1,4 +1,4 @@
-"""Queues of messages: waiting consumers, the work per received message, and queues of earlier versions."""
+"""Queues of messages: waiting consumers, the work per received message, and queues that older servers stored."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,41 +24,44 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield database
 
 
-def start_consumer(pool: ThreadPoolExecutor, messages: Queues, name: str) -> Future[list[ReceivedMessage]]:
+def start_consumer(pool: ThreadPoolExecutor, queue_store: Queues, name: str) -> Future[list[ReceivedMessage]]:
     """Start a consumer. Return its future as soon as it waits for a message."""
-    waiting_count = messages._waiting
-    consumer = pool.submit(messages.receive, name, 1, 30.0, WAIT_SECONDS)
-    wait_until(lambda: messages._waiting, lambda count: count > waiting_count)
+    waiting_count = queue_store._waiting
+    consumer = pool.submit(queue_store.receive, name, maximum=1, visibility_timeout=30.0, wait_seconds=WAIT_SECONDS)
+    wait_until(lambda: queue_store._waiting, lambda count: count > waiting_count)
     return consumer
 
 
 def test_closing_ends_waiting_at_once(database: Database) -> None:
-    messages = Queues(database)
+    queue_store = Queues(database)
     with ThreadPoolExecutor() as pool:
-        consumers = [start_consumer(pool, messages, "q") for _ in range(3)]
-        messages.close()
+        consumers = [start_consumer(pool, queue_store, "q") for _ in range(3)]
+        queue_store.close()
         assert [consumer.result(TIMEOUT_SECONDS) for consumer in consumers] == [[], [], []]
-        assert pool.submit(messages.receive, "q", 1, 30.0, WAIT_SECONDS).result(TIMEOUT_SECONDS) == []
+        late_consumer = pool.submit(
+            queue_store.receive, "q", maximum=1, visibility_timeout=30.0, wait_seconds=WAIT_SECONDS
+        )
+        assert late_consumer.result(TIMEOUT_SECONDS) == []
 
 
 def test_consumer_does_not_wait_if_many_others_wait(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "MAX_WAITING_CONSUMERS", 1)
-    messages = Queues(database)
+    queue_store = Queues(database)
     with ThreadPoolExecutor() as pool:
-        first = start_consumer(pool, messages, "q")
-        assert messages.receive("q", 1, 30.0, WAIT_SECONDS) == []
+        first = start_consumer(pool, queue_store, "q")
+        assert queue_store.receive("q", maximum=1, visibility_timeout=30.0, wait_seconds=WAIT_SECONDS) == []
         assert not first.done()
-        messages.send("q", "text")
+        queue_store.send("q", "text")
         assert [message.body for message in first.result(TIMEOUT_SECONDS)] == ["text"]
-        assert messages._waiting == 0
+        assert queue_store._waiting == 0
 
 
 def test_messages_are_received_again_in_the_order_of_sending(database: Database) -> None:
-    messages = Queues(database)
+    queue_store = Queues(database)
     for number in range(4):
-        messages.send("q", str(number))
-    first_messages = messages.receive("q", 2, 0.0, 0.0)
-    next_messages = messages.receive("q", 3, 30.0, 0.0)
+        queue_store.send("q", str(number))
+    first_messages = queue_store.receive("q", maximum=2, visibility_timeout=0.0, wait_seconds=0.0)
+    next_messages = queue_store.receive("q", maximum=3, visibility_timeout=30.0, wait_seconds=0.0)
     assert [message.body for message in first_messages] == ["0", "1"]
     assert [(message.body, message.count) for message in next_messages] == [("0", 2), ("1", 2), ("2", 1)]
 
@@ -80,24 +83,24 @@ def count_instructions(database: Database, function: Callable[[], object]) -> in
 
 @pytest.mark.parametrize("are_hidden", [False, True])
 def test_receiving_takes_no_longer_in_a_long_queue(database: Database, are_hidden: bool) -> None:
-    messages = Queues(database)
+    queue_store = Queues(database)
 
     def receive_one() -> None:
-        messages.send("q", "text")
-        (message,) = messages.receive("q", 1, 600.0, 0.0)
-        messages.delete_message("q", message.handle)
+        queue_store.send("q", "text")
+        (message,) = queue_store.receive("q", maximum=1, visibility_timeout=600.0, wait_seconds=0.0)
+        queue_store.delete_message("q", message.handle)
 
     instruction_count = count_instructions(database, receive_one)
     with database.transaction():
         for number in range(1000):
-            messages.send("q", str(number))
+            queue_store.send("q", str(number))
         if are_hidden:
-            assert len(messages.receive("q", 1000, 600.0, 0.0)) == 1000
+            assert len(queue_store.receive("q", maximum=1000, visibility_timeout=600.0, wait_seconds=0.0)) == 1000
     assert count_instructions(database, receive_one) < 2 * instruction_count
-    assert count_instructions(database, lambda: messages._compute_seconds_until_visible("q")) < instruction_count
+    assert count_instructions(database, lambda: queue_store._compute_seconds_until_visible("q")) < instruction_count
 
 
-def test_queues_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+def test_queues_that_an_older_server_stored_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     with closing(State(path)) as state:
         state.add("sqs-queue", "q", "", "", {}, {})
@@ -107,7 +110,7 @@ def test_queues_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
             state.add("sqs-message", f"id of {body}", "", "", {"Body": body}, {}, internal=internal, owner=owner)
     with closing(State(path)) as state:
         assert state.queues.list_names("") == ["q"]
-        received = state.queues.receive("q", 10, 30.0, 0.0)
+        received = state.queues.receive("q", maximum=10, visibility_timeout=30.0, wait_seconds=0.0)
         assert [(item.message_id, item.body, item.count) for item in received] == [
             ("id of first", "first", 2),
             ("id of second", "second", 2),

@@ -149,7 +149,7 @@ def test_filters_combine(state: State) -> None:
     assert [record.name for record in state.find(query)] == ["x-1"]
 
 
-def test_owner_is_found_by_kind_and_name(state: State) -> None:
+def test_resources_are_found_by_the_kind_and_name_of_their_owner(state: State) -> None:
     add(state, "a", owner=TUNING)
     add(state, "b", owner=Owner("pipeline", TUNING.name))
     assert [record.name for record in state.find(Query(KIND, owner=TUNING))] == ["a"]
@@ -225,7 +225,7 @@ METRIC = '{"MetricName": "loss", "Value": %s, "Timestamp": 1.0}'
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_invalid_number_of_an_earlier_version_is_removed(tmp_path: Path, state: State, value: str) -> None:
+def test_invalid_number_that_an_older_server_stored_is_removed(tmp_path: Path, state: State, value: str) -> None:
     add(state, "bad", "Completed")
     description = f'{{"FinalMetricDataList": [{METRIC % value}, {METRIC % 0.5}], "Other": {value}, "b": "\\ud83d"}}'
     set_column(tmp_path / "state.db", "description", description)

@@ -36,7 +36,7 @@ def list_keys(store: ObjectStore) -> list[str]:
 
 
 def test_checkpoint_stays_until_the_next_one_is_uploaded(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
-    """The host and the server may be lost at any moment."""
+    """The host and the server may be lost at any moment, so the bucket must always contain a complete checkpoint."""
     files = tmp_path / "files"
     (files / "first").write_text("1")
     sync.poll(final=False)

@@ -84,13 +84,13 @@ def test_wait_ends_at_the_deadline(
         errors.append(caught.value)
 
     if in_task:
-        thread.run(receive, receive_nothing)
+        thread.run(receive, end_at_once)
     else:
         receive()
     assert len(errors) == 1
 
 
-def receive_nothing() -> None:
+def end_at_once() -> None:
     """A task that ends at once."""
 
 

@@ -26,8 +26,8 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree, discard, remove, sort_names, walk
 
 GB = 10**9
-MAX_PATH_BYTES = 4000
-"""Limit for the length of a name, so that its path in a temporary folder is shorter than Linux's PATH_MAX."""
+MAX_RELATIVE_PATH_BYTES = 4000
+"""Maximum length of a relative path whose path in a temporary folder is shorter than Linux's PATH_MAX."""
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def test_all_files_are_archived_copied_and_removed(job_output: tuple[Path, set[s
         assert tree is not None
         assert list_archived_names(tree) == names
         remove(tmp_path / "to")
-    if max(map(len, names)) < MAX_PATH_BYTES and not (folder / "pipe").exists():
+    if max(map(len, names)) < MAX_RELATIVE_PATH_BYTES and not (folder / "pipe").exists():
         files.copy_tree(folder, tmp_path / "to")
 
 

@@ -38,7 +38,7 @@ class RecordingSocket(ssl.SSLSocket):
 
 
 class Engine:
-    """A fake engine with one container, which runs one command.
+    """A fake engine, which is also its only container. The container runs one command.
 
     Args:
         command: the command, a function that the engine calls with its end of the connection.

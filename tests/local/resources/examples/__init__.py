@@ -50,7 +50,7 @@ def find_example(kind: Kind) -> Example:
 
 
 def create_example(local: LocalServer, kind: Kind, name: str) -> None:
-    """Create the example of a kind, after the resources that it requires."""
+    """Create the example of a kind. First, create the resources that the example requires."""
     example = find_example(kind)
     for required in example.requires:
         create_example(local, required, name)

@@ -10,7 +10,7 @@ from tests.local.resources.examples import Example
 
 
 def make_request(local: LocalServer, name: str) -> dict[str, Any]:
-    """Create an endpoint whose variant has no model, and return a component on it."""
+    """Create an endpoint whose variant has no model; return the request for a component on this endpoint."""
     endpoint, role = f"{name}-components", get_role_arn()
     variant = {"VariantName": "main", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     local.sagemaker.create_endpoint_config(

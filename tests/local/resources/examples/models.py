@@ -29,7 +29,7 @@ def put_linear_model(local: LocalServer, key: str, weight: float) -> None:
 
 
 def put_program(local: LocalServer, key: str, text: str, file: str = "inference.py") -> None:
-    """Store a model archive that consists of a Python file."""
+    """Store a model archive that contains only a Python file, in the folder `code`."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
         info = tarfile.TarInfo(f"code/{file}")

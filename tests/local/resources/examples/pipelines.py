@@ -15,8 +15,10 @@ MIN_TOKEN_CHARACTERS = 32
 
 
 def make_request(local: LocalServer, name: str) -> dict[str, Any]:
-    """Return a pipeline with a job and a condition. The condition reads a JSON file of the job, and is always true: the
-    pipeline creates a model."""
+    """Return the request for a pipeline with a job and a condition.
+
+    The condition compares a value in a JSON file of the job. It is always true, so the pipeline creates a model.
+    """
     parameters = [{"Name": "expected", "Type": "String", "DefaultValue": name}]
     process = find_example(PROCESSING_JOB).make_request(local, name)
     del process["ProcessingJobName"]

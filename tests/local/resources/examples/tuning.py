@@ -1,7 +1,7 @@
 """Example of a tuning job.
 
-TrainingJobDefinition has no member ContainerEntrypoint, with which other examples run a short command. The trial
-therefore trains a model with the image train-pytorch.
+Other examples run a short command, which they set as ContainerEntrypoint. The TrainingJobDefinition of a tuning job
+does not have this member, so the trial trains a model with the image train-pytorch.
 """
 
 import io
