@@ -281,10 +281,10 @@ def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) ->
     new_threads = set(threading.enumerate()) - earlier_threads
     assert [thread.name for thread in new_threads if thread.name.startswith("async e")] == []
     released.set()
-    second = parts.restart()
-    assert [read_object(second, uri)[1] for uri in uris] == [b"0", b"1", b"2", b"3", b"4"]
-    wait_until(lambda: count_queued_invocations(second) == 0)
-    second.close()
+    restarted_parts = parts.restart()
+    assert [read_object(restarted_parts, uri)[1] for uri in uris] == [b"0", b"1", b"2", b"3", b"4"]
+    wait_until(lambda: count_queued_invocations(restarted_parts) == 0)
+    restarted_parts.close()
 
 
 def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: Model) -> None:

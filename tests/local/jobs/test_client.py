@@ -29,11 +29,11 @@ def test_timeout_limits_a_slow_response_body(make_client: MakeClient) -> None:
             connection.sendall(b"x")
 
     client = make_client(send_slowly)
-    began = time.monotonic()
+    start_time = time.monotonic()
     with pytest.raises(NoResponseError) as caught:
         client.request("GET", "/", timeout=0.2)
     assert caught.value.timed_out
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - start_time < 5
 
 
 def test_incomplete_response_raises(make_client: MakeClient) -> None:

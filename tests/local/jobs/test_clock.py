@@ -85,10 +85,10 @@ def test_clock_set_forward_does_not_end_a_job(tmp_path: Path, monkeypatch: pytes
 
 def test_clock_set_back_does_not_lengthen_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = WorkingHost("algo-1", 20)
-    began = time.monotonic()
+    start_time = time.monotonic()
     run_hosts(tmp_path, EventQueue(), host, ClockChangingHost(monkeypatch, -DAY), timeout=0.6)
     assert host.was_stopped
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - start_time < 10
 
 
 class Clocks:

@@ -231,12 +231,12 @@ def test_endpoint_describes_capture(parts: ServerParts) -> None:
 @pytest.mark.usefixtures("model")
 def test_restarted_server_captures(parts: ServerParts) -> None:
     deploy(parts)
-    second = parts.restart()
+    restarted_parts = parts.restart()
     try:
-        wait_until(lambda: is_responding(second))
-        read_records(second)
+        wait_until(lambda: is_responding(restarted_parts))
+        read_records(restarted_parts)
     finally:
-        second.close()
+        restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model")

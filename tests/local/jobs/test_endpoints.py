@@ -246,10 +246,10 @@ def test_endpoint_survives_deletion_of_config_and_model(parts: ServerParts) -> N
     parts.context.state.delete("endpoint-config", "c")
     parts.context.state.delete("model", "m")
     parts.registry.shut_down()
-    second = parts.restart()
-    assert second.wait_for_endpoint()["EndpointStatus"] == "InService"
-    wait_until(lambda: second.running_hosts)
-    second.close()
+    restarted_parts = parts.restart()
+    assert restarted_parts.wait_for_endpoint()["EndpointStatus"] == "InService"
+    wait_until(lambda: restarted_parts.running_hosts)
+    restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model")
@@ -281,10 +281,10 @@ def test_restarted_server_starts_containers_after_shutdown(parts: ServerParts) -
     assert parts.runtime.hosts == {}
     assert list(parts.home.work.iterdir()) == []
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
-    second = parts.restart()
-    wait_until(lambda: second.running_hosts)
-    assert second.wait_for_endpoint()["EndpointStatus"] == "InService"
-    second.close()
+    restarted_parts = parts.restart()
+    wait_until(lambda: restarted_parts.running_hosts)
+    assert restarted_parts.wait_for_endpoint()["EndpointStatus"] == "InService"
+    restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model")
@@ -306,20 +306,20 @@ def test_restarted_server_starts_an_endpoint_whose_installation_was_cancelled(
         assert installing.wait(10)
         parts.registry.shut_down()
     assert parts.describe_endpoint()["EndpointStatus"] == "Creating"
-    second = parts.restart()
-    assert second.wait_for_endpoint()["EndpointStatus"] == "InService"
-    second.close()
+    restarted_parts = parts.restart()
+    assert restarted_parts.wait_for_endpoint()["EndpointStatus"] == "InService"
+    restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model")
 def test_restarted_server_adopts_running_containers(parts: ServerParts) -> None:
     parts.deploy()
     (host,) = parts.running_hosts
-    second = parts.restart()
-    wait_until(lambda: (endpoint := second.registry.find("endpoint/e")) and endpoint.choose())  # type: ignore[attr-defined]
-    assert second.running_hosts == [host]
+    restarted_parts = parts.restart()
+    wait_until(lambda: (endpoint := restarted_parts.registry.find("endpoint/e")) and endpoint.choose())  # type: ignore[attr-defined]
+    assert restarted_parts.running_hosts == [host]
     assert len(parts.runtime.started_hosts) == 1
-    second.close()
+    restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model")
@@ -332,10 +332,10 @@ def test_restarted_server_resumes_an_update(parts: ServerParts) -> None:
     wait_until(lambda: len(parts.running_hosts) == 2)
     parts.registry.shut_down()
     slow_model.ping = 200
-    second = parts.restart()
-    assert second.wait_for_endpoint()["EndpointConfigName"] == "d"
-    wait_until(lambda: [host.plan.image for host in second.running_hosts] == ["slow"])
-    second.close()
+    restarted_parts = parts.restart()
+    assert restarted_parts.wait_for_endpoint()["EndpointConfigName"] == "d"
+    wait_until(lambda: [host.plan.image for host in restarted_parts.running_hosts] == ["slow"])
+    restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model")
@@ -344,9 +344,9 @@ def test_restarted_server_removes_hosts_of_an_interrupted_update(parts: ServerPa
     (host,) = parts.running_hosts
     leftover = HostPlan("i-old", "model", host.plan.files, host.plan.inputs)
     parts.runtime.start(Plan("endpoint/e/main/i-old", (leftover,)))
-    second = parts.restart()
-    wait_until(lambda: second.running_hosts == [host])
-    second.close()
+    restarted_parts = parts.restart()
+    wait_until(lambda: restarted_parts.running_hosts == [host])
+    restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model")
@@ -358,10 +358,10 @@ def test_restarted_server_resumes_a_deletion(parts: ServerParts) -> None:
     leftover = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
     parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (leftover,)))
     parts.context.state.update("endpoint", "e", {"EndpointStatus": "Deleting"}, "Deleting")
-    second = parts.restart()
+    restarted_parts = parts.restart()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert parts.runtime.hosts == {}
-    second.close()
+    restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model")

@@ -194,12 +194,12 @@ def test_error_names_status_of_endpoint_not_in_service(parts: ServerParts, model
 def test_clients_retry_while_a_restarted_server_resumes_the_endpoint(parts: ServerParts, model: Model) -> None:
     parts.deploy()
     model.ping = 503
-    second = parts.restart()
-    error = Invoker(second).read_error()
+    restarted_parts = parts.restart()
+    error = Invoker(restarted_parts).read_error()
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
     model.ping = 200
-    assert wait_until(lambda: read_response(Invoker(second))) == b"x"
-    second.close()
+    assert wait_until(lambda: read_response(Invoker(restarted_parts))) == b"x"
+    restarted_parts.close()
 
 
 def test_target_variant_responds(parts: ServerParts, model: Model) -> None:  # noqa: ARG001

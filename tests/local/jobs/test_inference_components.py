@@ -120,8 +120,8 @@ def test_copies_have_the_limits_of_the_specification(parts: ServerParts, compone
 @pytest.mark.parametrize(
     ("requirements", "limits"),
     [
-        ({"MaxMemoryRequiredInMb": 256}, HostLimits(inf, 256 << 20)),
-        ({"NumberOfCpuCoresRequired": 2.0}, HostLimits(2.0, None)),
+        ({"MaxMemoryRequiredInMb": 256}, HostLimits(cpus=inf, memory_bytes=256 << 20)),
+        ({"NumberOfCpuCoresRequired": 2.0}, HostLimits(cpus=2.0, memory_bytes=None)),
         ({}, None),
     ],
 )
@@ -329,12 +329,12 @@ def test_variants_without_a_model_need_a_role(parts: ServerParts) -> None:
 def test_restarted_server_resumes_with_running_copies(parts: ServerParts, components: Components) -> None:
     components.start("one", copy_count=2)
     hosts = {host.name for host in parts.running_hosts}
-    second = parts.restart({INFERENCE_COMPONENT.arn_type: make_component})
+    restarted_parts = parts.restart({INFERENCE_COMPONENT.arn_type: make_component})
     try:
-        assert invoke(second, "one") == b"x"
-        assert {host.name for host in second.running_hosts} == hosts
+        assert invoke(restarted_parts, "one") == b"x"
+        assert {host.name for host in restarted_parts.running_hosts} == hosts
     finally:
-        second.close()
+        restarted_parts.close()
 
 
 def make_component(context: Context, record: Record) -> InferenceComponent:
@@ -469,7 +469,9 @@ def test_resource_usage_of_copies_is_recorded(
     parts: ServerParts, components: Components, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usage, "FIRST_MEASUREMENT_SECONDS", 0.05)
-    monkeypatch.setattr(FakeHost, "measure", lambda _: HostUsage(1.0, 1 << 30, 4 << 30))
+    monkeypatch.setattr(
+        FakeHost, "measure", lambda _: HostUsage(cpu_seconds=1.0, memory_bytes=1 << 30, memory_limit=4 << 30)
+    )
     components.start("one")
     summaries = wait_until(lambda: parts.context.metrics.list_series("/aws/sagemaker/InferenceComponents"))
     assert {series.dimensions for series, _ in summaries} == {(("InferenceComponentName", "one"),)}

@@ -134,11 +134,11 @@ def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monk
         return invoke
 
     models["scale"].invoke, models["predict"].invoke = respond_after(1), respond_after(10)
-    began = time.monotonic()
+    start_time = time.monotonic()
     message = invoke.read_model_error()["Message"]
     released.set()
     assert "timed out while waiting for a response from container container-2" in message
-    assert time.monotonic() - began < 2.9
+    assert time.monotonic() - start_time < 2.9
 
 
 def test_last_container_streams(invoke: Invoker, models: Models) -> None:
@@ -380,11 +380,11 @@ def try_invoke(invoke: Invoker) -> bytes:
 
 def test_hosts_are_adopted_after_the_server_was_killed(invoke: Invoker, parts: ServerParts) -> None:
     assert invoke().data == b"x>scale>predict"
-    second = parts.restart()
-    wait_until(lambda: second.describe_endpoint()["EndpointStatus"] == "InService")
-    assert wait_until(lambda: try_invoke(Invoker(second))) == b"x>scale>predict"
+    restarted_parts = parts.restart()
+    wait_until(lambda: restarted_parts.describe_endpoint()["EndpointStatus"] == "InService")
+    assert wait_until(lambda: try_invoke(Invoker(restarted_parts))) == b"x>scale>predict"
     assert len(parts.runtime.started_hosts) == 2
-    second.close()
+    restarted_parts.close()
 
 
 def test_all_hosts_restart_if_one_ended_while_no_server_ran(invoke: Invoker, parts: ServerParts) -> None:
@@ -393,9 +393,9 @@ def test_all_hosts_restart_if_one_ended_while_no_server_ran(invoke: Invoker, par
     parts.runtime.hosts[name] = []  # the first server does not notice the end
     hosts[0].end(Exit(1))
     parts.runtime.hosts[name] = hosts
-    second = parts.restart()
-    assert wait_until(lambda: try_invoke(Invoker(second))) == b"x>scale>predict"
-    second.close()
+    restarted_parts = parts.restart()
+    assert wait_until(lambda: try_invoke(Invoker(restarted_parts))) == b"x>scale>predict"
+    restarted_parts.close()
 
 
 def test_update_loses_no_request(invoke: Invoker, models: Models, parts: ServerParts) -> None:

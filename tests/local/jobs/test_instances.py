@@ -90,7 +90,7 @@ def test_other_instances_serve_while_one_is_replaced(
 ) -> None:
     monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.5)
     parts.deploy(main=TWO_INSTANCES)
-    first, second = parts.running_hosts
+    running_host, ended_host = parts.running_hosts
     begun, release = threading.Event(), threading.Event()
 
     def block_slow(request: ReceivedRequest) -> Reply:
@@ -100,15 +100,15 @@ def test_other_instances_serve_while_one_is_replaced(
         return return_host(request)
 
     model.invoke = block_slow
-    second.end(Exit(1))
+    ended_host.end(Exit(1))
     with ThreadPoolExecutor() as pool:
         pool.submit(Invoker(parts), b"slow")  # this request makes the ended instance the one with the fewest requests
         assert begun.wait(10)
-        assert {Invoker(parts)().data.decode() for _ in range(20)} == {first.name}
+        assert {Invoker(parts)().data.decode() for _ in range(20)} == {running_host.name}
         release.set()
     wait_until(lambda: len(parts.running_hosts) == 2)
-    wait_until(lambda: Invoker(parts)().data == second.name.encode())
-    assert not first.has_ended
+    wait_until(lambda: Invoker(parts)().data == ended_host.name.encode())
+    assert not running_host.has_ended
 
 
 def test_setting_limits_the_instances(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
@@ -132,11 +132,11 @@ def test_failed_scaling_keeps_the_earlier_count(parts: ServerParts, model: Model
 def test_restarted_server_keeps_all_instances(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
     parts.deploy(main=TWO_INSTANCES)
     hosts = scale(parts, 3)
-    second = parts.restart()
-    assert Invoker(second)().status_code == 200
-    assert second.running_hosts == hosts
-    assert read_counts(second) == (3, 3)
-    second.close()
+    restarted_parts = parts.restart()
+    assert Invoker(restarted_parts)().status_code == 200
+    assert restarted_parts.running_hosts == hosts
+    assert read_counts(restarted_parts) == (3, 3)
+    restarted_parts.close()
 
 
 def test_instances_of_a_shadow_share_the_copied_requests(parts: ServerParts, model: Model) -> None:

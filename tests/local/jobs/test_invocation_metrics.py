@@ -124,7 +124,7 @@ def test_restarted_server_has_the_metrics_from_before(parts: ServerParts, model:
     parts.deploy()
     Invoker(parts)()
     parts.context.metrics.flush()
-    second = parts.restart()
+    restarted_parts = parts.restart()
     series = Series("AWS/SageMaker", "Invocations", (("EndpointName", "e"), ("VariantName", "main")))
-    assert len(second.context.metrics.read(series)) == 1
-    second.close()
+    assert len(restarted_parts.context.metrics.read(series)) == 1
+    restarted_parts.close()

@@ -273,16 +273,16 @@ def test_restarted_server_unloads_the_models_of_the_earlier_server(endpoint: Mul
     endpoint.put("a", "b", "c")
     for target in ("a", "b", "c"):
         endpoint.invoke(target)
-    second = endpoint.parts.restart()
+    restarted_parts = endpoint.parts.restart()
     try:
-        wait_until(lambda: second.describe_endpoint()["EndpointStatus"] == "InService")
+        wait_until(lambda: restarted_parts.describe_endpoint()["EndpointStatus"] == "InService")
         wait_until(lambda: (endpoint.loaded_contents, endpoint.file_contents), lambda contents: contents == ([], []))
-        restarted_endpoint = wait_until(lambda: second.registry.find("endpoint/e"))
+        restarted_endpoint = wait_until(lambda: restarted_parts.registry.find("endpoint/e"))
         wait_until(restarted_endpoint.choose)
-        response = Invoker(second)(b"1", **{"X-Amzn-SageMaker-Target-Model": "a"})
+        response = Invoker(restarted_parts)(b"1", **{"X-Amzn-SageMaker-Target-Model": "a"})
         assert response.data == b"a:1"
     finally:
-        second.close()
+        restarted_parts.close()
 
 
 def test_model_that_is_loaded_already_is_used(endpoint: MultiModelEndpoint) -> None:

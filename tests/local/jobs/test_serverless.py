@@ -300,41 +300,41 @@ def test_restarted_server_serves(parts: ServerParts, *, is_idle: bool) -> None:
     deploy(parts)
     if is_idle:
         wait_for_stop(parts)
-    second = parts.restart()
+    restarted_parts = parts.restart()
     try:
-        assert wait_until(lambda: _read_response(second)) == b"x"
+        assert wait_until(lambda: _read_response(restarted_parts)) == b"x"
         assert len(parts.runtime.started_hosts) == (2 if is_idle else 1)
     finally:
-        second.close()
+        restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model", "short_idle_timeout")
 def test_restarted_server_starts_no_idle_container(parts: ServerParts) -> None:
     deploy(parts)
     wait_for_stop(parts)
-    second = parts.restart()
+    restarted_parts = parts.restart()
     try:
-        wait_until(lambda: find_endpoint(second).is_in_service.is_set())
+        wait_until(lambda: find_endpoint(restarted_parts).is_in_service.is_set())
         assert len(parts.runtime.started_hosts) == 1
-        assert second.describe_endpoint()["EndpointStatus"] == "InService"
-        make_config(second, "d")
-        second.update("d")
-        assert second.wait_for_endpoint()["EndpointConfigName"] == "d"
+        assert restarted_parts.describe_endpoint()["EndpointStatus"] == "InService"
+        make_config(restarted_parts, "d")
+        restarted_parts.update("d")
+        assert restarted_parts.wait_for_endpoint()["EndpointConfigName"] == "d"
         assert len(parts.runtime.started_hosts) == 2  # each deployment starts its container once, to check its health
     finally:
-        second.close()
+        restarted_parts.close()
 
 
 @pytest.mark.usefixtures("model", "short_idle_timeout")
 def test_restarted_server_starts_a_container_with_provisioned_concurrency(parts: ServerParts) -> None:
     deploy(parts, ProvisionedConcurrency=1)
     parts.registry.shut_down()
-    second = parts.restart()
+    restarted_parts = parts.restart()
     try:
         wait_until(lambda: len(parts.runtime.started_hosts) == 2)
-        assert wait_until(lambda: _read_response(second)) == b"x"
+        assert wait_until(lambda: _read_response(restarted_parts)) == b"x"
     finally:
-        second.close()
+        restarted_parts.close()
 
 
 def find_endpoint(parts: ServerParts) -> Endpoint:

@@ -171,13 +171,13 @@ def test_update_can_add_and_remove_the_shadow(parts: ServerParts, shadow: Model)
 
 def test_restarted_server_copies_to_the_same_shadow(parts: ServerParts, shadow: Model) -> None:
     deploy(parts)
-    second = parts.restart()
+    restarted_parts = parts.restart()
     try:
-        wait_until(lambda: _is_responding(second))
+        wait_until(lambda: _is_responding(restarted_parts))
         wait_until(lambda: shadow.requests)
         assert len(parts.runtime.started_hosts) == 2
     finally:
-        second.close()
+        restarted_parts.close()
 
 
 def _is_responding(parts: ServerParts) -> bool:

@@ -28,10 +28,12 @@ class MeasuredHost:
     def __init__(self, cpu_seconds: float, *gpus: GpuUsage) -> None:
         self._cpu_seconds, self._gpus = cpu_seconds, gpus
         self.measurements: list[float] = []
+        """The times of the measurements."""
 
     def measure(self) -> HostUsage | None:
         self.measurements.append(time.monotonic())
-        return HostUsage(self._cpu_seconds * len(self.measurements), GIB, 4 * GIB, self._gpus)
+        cpu_seconds = self._cpu_seconds * len(self.measurements)
+        return HostUsage(cpu_seconds, memory_bytes=GIB, memory_limit=4 * GIB, gpus=self._gpus)
 
 
 def measure(store: MetricStore, folder: Path, host: object, is_done: Callable[[], bool]) -> None:
@@ -54,7 +56,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MetricStore:
 
 
 def test_use_of_a_host_is_recorded_in_percent(store: MetricStore, tmp_path: Path) -> None:
-    host = MeasuredHost(0.1, GpuUsage(30, 10), GpuUsage(50, 20))
+    host = MeasuredHost(
+        0.1, GpuUsage(utilization=30, memory_utilization=10), GpuUsage(utilization=50, memory_utilization=20)
+    )
     measure(store, tmp_path, host, lambda: len(host.measurements) >= 3)
     assert set(read_percentages(store, "MemoryUtilization")) == {25.0}
     assert set(read_percentages(store, "GPUUtilization")) == {80.0}
@@ -103,7 +107,7 @@ def test_hosts_of_an_endpoint_are_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(usage_module, "FIRST_MEASUREMENT_SECONDS", 0.01)
-    monkeypatch.setattr(FakeHost, "measure", lambda _: HostUsage(1.0, 1, 2))
+    monkeypatch.setattr(FakeHost, "measure", lambda _: HostUsage(cpu_seconds=1.0, memory_bytes=1, memory_limit=2))
     parts.deploy()
     summaries = wait_until(lambda: parts.context.metrics.list_series("/aws/sagemaker/Endpoints"))
     assert {series.dimensions for series, _ in summaries} == {(("EndpointName", "e"), ("VariantName", "main"))}

@@ -220,10 +220,10 @@ def test_redirect_is_not_followed(state: State, listener: EventListener, caplog:
 def test_slow_response_ends_at_the_timeout(listener: EventListener) -> None:
     """The listener sends one byte of an endless header every 0.1 s."""
     listener.is_slow = True
-    target, began = EventTarget(webhook=listener.url, timeout=0.5), time.monotonic()
+    target, start_time = EventTarget(webhook=listener.url, timeout=0.5), time.monotonic()
     with pytest.raises(targets.DeliveryError, match=r"no complete response within 0\.5 s"):
         targets.post(target, "{}")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - start_time < 5
 
 
 def test_webhook_on_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch, listener: EventListener) -> None:
@@ -256,8 +256,8 @@ def test_hanging_webhook_does_not_delay_the_end_of_the_server(
     add_events(state, target, "1")
     with run_deliveries(state, target):
         wait_until(lambda: listener.events, bool, seconds=10)
-        began = time.monotonic()
-    assert time.monotonic() - began < 10
+        start_time = time.monotonic()
+    assert time.monotonic() - start_time < 10
     assert has_events(state, target)  # the next server posts the event again
 
 
@@ -266,14 +266,14 @@ def test_targets_do_not_wait_for_each_other(state: State, tmp_path: Path) -> Non
         make_command_target("import time; time.sleep(30)", timeout=60.0),
         EventTarget(file=str(tmp_path / "a")),
     )
-    began = time.monotonic()
+    start_time = time.monotonic()
     with run_deliveries(state, slow_target, fast_target) as deliveries:
         add_events(state, slow_target, "1")
         add_events(state, fast_target, "1")
         deliveries.notify()
         wait_until_empty(state, fast_target)
         deliveries._deliveries[0]._cancelled.set()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - start_time < 20
     assert has_events(state, slow_target)  # the next server runs the command again
 
 

@@ -218,8 +218,8 @@ def test_kill_loses_at_most_the_last_second(path: Path) -> None:
         [sys.executable, "-c", KILLED_PROGRAM, str(path)], stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
-        began = time.time()
-        samples = [line.split() for line in iter(child.stdout.readline, "") if _kill_after(child.pid, began + 2.5)]
+        start_time = time.time()
+        samples = [line.split() for line in iter(child.stdout.readline, "") if _kill_after(child.pid, start_time + 2.5)]
     kill_time = float(samples[-1][1])
     store = MetricStore(path)
     stored_counts = {int(point.statistics.total) for point in store.read(Series("space", "count"))}

@@ -170,9 +170,9 @@ def test_slow_expression_is_logged_once_and_skipped(monkeypatch: pytest.MonkeyPa
 
 def test_definition_skipped_by_an_earlier_server_is_not_searched() -> None:
     metrics = Metrics([LOSS, SLOW_DEFINITION], skipped_names=["bad"])
-    began = time.thread_time()
+    start_time = time.thread_time()
     metrics.read(0.0, f"loss=1 {SLOW_TEXT}")
-    assert time.thread_time() - began < metrics_module.SEARCH_TIMEOUT / 2
+    assert time.thread_time() - start_time < metrics_module.SEARCH_TIMEOUT / 2
     assert metrics.list_final_values()[0]["MetricName"] == "loss"
 
 

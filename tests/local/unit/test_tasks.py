@@ -153,11 +153,11 @@ def test_event_of_another_thread_ends_the_wait_of_a_task(thread: TaskThread) -> 
 
     setter = threading.Thread(target=set_event)
     setter.start()
-    began = time.monotonic()
+    start_time = time.monotonic()
     thread.run(wait_twice)
     setter.join()
     assert results == [True, True, False]
-    assert time.monotonic() - began < TIMEOUT_SECONDS
+    assert time.monotonic() - start_time < TIMEOUT_SECONDS
 
 
 def test_late_event_does_not_end_another_wait(thread: TaskThread, pair: tuple[socket.socket, socket.socket]) -> None:
@@ -207,9 +207,9 @@ def test_socket_is_not_watched_any_more_after_an_event_for_which_no_task_waits(
     pair[1].send(b"a")
     thread.run(lambda: wait(pair[0], READ, time.monotonic() + TIMEOUT_SECONDS))
     assert list(thread.watcher.select(TIMEOUT_SECONDS)) == []  # returns at once, because no task has read the byte
-    began = time.monotonic()
+    start_time = time.monotonic()
     assert list(thread.watcher.select(0.05)) == []
-    assert time.monotonic() - began >= 0.04
+    assert time.monotonic() - start_time >= 0.04
     thread.run(lambda: wait(pair[0], READ, time.monotonic() + TIMEOUT_SECONDS))
 
 

@@ -71,10 +71,10 @@ def test_line_is_shown_as_by_a_terminal(line: str, expected: str) -> None:
 )
 def test_cost_is_linear(unit: str) -> None:
     def measure_seconds(count: int) -> float:
-        began = time.thread_time()
+        start_time = time.thread_time()
         terminal.render(unit * count)
         terminal.strip_controls(unit * count)
-        return time.thread_time() - began
+        return time.thread_time() - start_time
 
     measure_seconds(1000)
     # the text is 16 times as long; a quadratic search would take 256 times as long
@@ -84,9 +84,9 @@ def test_cost_is_linear(unit: str) -> None:
 @pytest.mark.parametrize("control", ["\x1b[P", "\x1b[99999X", "\x1b7x\x1b8"])
 def test_control_costs_no_more_in_a_long_row(control: str) -> None:
     def measure_seconds(columns: int) -> float:
-        began = time.thread_time()
+        start_time = time.thread_time()
         terminal.render("a" * columns + "\r" + control * 20_000)
-        return time.thread_time() - began
+        return time.thread_time() - start_time
 
     measure_seconds(100)
     assert measure_seconds(1_000_000) < 8 * max(measure_seconds(900), 0.1)
