@@ -68,7 +68,7 @@ class Drill:
         self._generator = random.Random(seed)  # noqa: S311  not for secrets
         self._name_count = 0
         self._endpoint = ""
-        """The name of the endpoint, or an empty string if none may exist."""
+        """The name of the endpoint that must exist; empty until the server has answered its Create request."""
         self._tuning = ""
         """The name of the round's tuning job, or an empty string if the server did not answer its Create request."""
         self._jobs: list[Job] = []

@@ -33,7 +33,7 @@ def read_log(local: LocalServer, job: str) -> list[bytes]:
     return [line.partition(b" ")[2] for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def test_no_line_is_lost_at_hundreds_of_lines_per_millisecond(local: LocalServer) -> None:
+def test_no_line_of_a_fast_program_is_lost(local: LocalServer) -> None:
     job = run_program(local, f"print('\\n'.join(f'line {{n}}' for n in range({LINE_COUNT})))")
     assert read_log(local, job) == [b"line %d" % number for number in range(LINE_COUNT)]
 

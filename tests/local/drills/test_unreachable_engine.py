@@ -41,7 +41,7 @@ def server(engine_proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", f"unix://{engine_proxy.address}")
         server_context = run_server(tmp_path_factory.mktemp("home"), runtime="docker")
-        local = server_context.__enter__()  # not by `with`: the patch is only for the start of the server
+        local = server_context.__enter__()  # a with statement would keep the patch during the tests
     yield local
     server_context.__exit__(None, None, None)
 
@@ -115,7 +115,7 @@ def test_jobs_complete_while_the_engine_is_often_unreachable(server: LocalServer
 
 
 def test_timeout_starts_when_the_engine_becomes_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job may have run for hours before the engine became unreachable."""
+    """A request that waits for a job may take hours before the engine becomes unreachable. This time does not count."""
     monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.UNREACHABLE_TIMEOUT", 0.5)
     delays = iter((1.0, 0.0))
 

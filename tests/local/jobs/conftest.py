@@ -66,7 +66,7 @@ class ServerParts:
 
     def restart(self, additional_makers: Mapping[str, Maker] | None = None) -> "ServerParts":
         """Start another server with the same home and containers. If the test has not shut this server down, the other
-        server starts as after a kill of this server."""
+        server starts as if this server had been killed."""
         parts = ServerParts.from_home(self.home, self.runtime)
         makers: dict[str, Maker] = {ENDPOINT.arn_type: Endpoint, TRANSFORM_JOB.arn_type: TransformJob}
         parts.registry.recover({**makers, **(additional_makers or {})})
@@ -94,7 +94,7 @@ class ServerParts:
         return f"s3://bucket/{key}"
 
     def make_model(self, name: str = "m", image: str = "model", **container: Any) -> None:
-        """Create a model. `container` are members of its container, and `isolated`, its EnableNetworkIsolation."""
+        """Create a model. `container` has the members of its container, and `isolated` for EnableNetworkIsolation."""
         members = {"EnableNetworkIsolation": container.pop("isolated")} if "isolated" in container else {}
         request = {"ModelName": name, "PrimaryContainer": {"Image": image, **container}, **members}
         ModelOperations(self.context, self.registry).create(request)

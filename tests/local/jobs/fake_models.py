@@ -13,7 +13,7 @@ class ModelsBehaviour:
     """The behaviour of the `/models` API of an image, and the actions of its containers. Tests change the behaviour."""
 
     capacity: int = 1000
-    """The maximum number of models in a container. A full container answers requests to load a model with 507."""
+    """The maximum number of models in a container. A full container answers 507 to requests to load a model."""
     load_status: int = 200
     """The status of responses to requests to load a model. If it is not 200, containers load no model."""
     is_broken: Callable[[str], bool] = lambda _: False

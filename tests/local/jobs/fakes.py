@@ -47,7 +47,7 @@ class Model:
     unhealthy_hosts: set[str] = field(default_factory=set)
     """The names of hosts whose `/ping` answers 503."""
     exit_at_start: Exit | None = None
-    """The result of each container, which ends immediately after its start; None if containers keep running."""
+    """The exit with which each container ends immediately after its start; None if containers keep running."""
     execution_parameters: Mapping[str, object] | None = None
     """The response of `/execution-parameters`; None for the status 404."""
     labels: Mapping[str, str] = field(default_factory=dict)

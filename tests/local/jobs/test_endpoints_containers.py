@@ -87,7 +87,7 @@ def find_container(engine: docker.DockerClient, endpoint: str) -> Container:
 
 
 def list_containers(engine: docker.DockerClient, endpoint: str) -> list[Container]:
-    # A container of an earlier start may disappear during the request.
+    # `ignore_removed`, because a container of an earlier start may disappear during the request.
     return engine.containers.list(all=True, ignore_removed=True, filters={"name": f"-{endpoint}-main-"})
 
 

@@ -20,7 +20,7 @@ from tests.local.jobs.test_clock import TRAINING_REQUEST
 from tests.local.jobs.waiting import WaitingRuntime
 
 VALID_REQUEST = {"job": "job", "notice": 5, "away": 1.5}
-"""`notice` and `away` are the `notice_seconds` and the `away_seconds` of the interruption."""
+"""`notice` and `away` become the `notice_seconds` and the `away_seconds` of the `Interruption`."""
 DEEP_LIST: Any = []
 for _ in range(1000):
     DEEP_LIST = [DEEP_LIST]

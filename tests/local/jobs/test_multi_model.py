@@ -48,7 +48,7 @@ class MultiModelEndpoint:
         return self.parts.deploy(main=variant or {})
 
     def put(self, *names: str, content: str = "") -> None:
-        """Store an archive for each name, with one file that contains `content`, or else the name."""
+        """Store one archive per name. Its only file contains `content`, or the name if `content` is empty."""
         for name in names:
             data = (content or name).encode()
             file, info = io.BytesIO(), tarfile.TarInfo("model.txt")

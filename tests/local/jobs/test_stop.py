@@ -213,7 +213,7 @@ PROCESSING_REQUEST = {
         ("collecting", "Completed"),  # the hosts have ended, and the server copies their files
     ],
 )
-def test_stop_ends_a_job_at_any_moment(make_server: Callable[[str], Server], step: str, outcome: str) -> None:
+def test_job_ends_after_a_stop_at_each_step(make_server: Callable[[str], Server], step: str, outcome: str) -> None:
     server = make_server(step)
     server.operations["CreateTrainingJob"](TRAINING_REQUEST)
     assert server.gates.reached.wait(TIMEOUT_SECONDS)

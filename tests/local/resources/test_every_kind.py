@@ -169,7 +169,7 @@ def test_event_that_cannot_be_made_does_not_prevent_the_change(
 def test_duplicate_name_is_refused(server: Server, kind: Kind) -> None:
     server.create(kind, "one")
     with pytest.raises(ServiceError, match="already exist"):
-        server.create(kind, "one", Tags=TAGS)  # a repetition of the same request may succeed, because of its token
+        server.create(kind, "one", Tags=TAGS)  # not the same request: its repetition may succeed, because of its token
 
 
 @every_named_kind

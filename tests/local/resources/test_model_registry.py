@@ -209,7 +209,7 @@ def test_missing_resources_are_reported_as_clients_expect(registry: ModelRegistr
 
 def test_repeated_request_with_a_token_registers_once(registry: ModelRegistry) -> None:
     arns = {registry.add(ClientToken="token")}
-    (registry.parts.home.buckets / "bucket" / "in" / "a").unlink()  # the object is no longer needed
+    (registry.parts.home.buckets / "bucket" / "in" / "a").unlink()  # the repeated request does not read the object
     arns.add(registry.add(ClientToken="token"))
     registry.parts.put("in/a", b"data")
     assert len(arns) == 1

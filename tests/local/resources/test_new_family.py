@@ -1,4 +1,7 @@
-"""A new resource family needs one folder, which `make new-resource/greeting` creates, and no edits in other folders."""
+"""A new resource family needs one folder and one module with an example, which `make new-resource/greeting` creates.
+
+It needs no edits in existing files.
+"""
 
 import os
 import signal

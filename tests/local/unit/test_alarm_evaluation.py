@@ -20,7 +20,8 @@ ALARM: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("text", "required", "expected"),
     [
-        # The states for missing, ignore, breaching and notBreaching. X breaches the threshold, and - is missing.
+        # X stands for a value that breaches the threshold, and - for a missing value. The states are those for the
+        # treatments missing, ignore, breaching and notBreaching.
         ("0 - X - X", 3, ("OK", "OK", "OK", "OK")),
         ("- - - - 0", 3, ("OK", "OK", "OK", "OK")),
         ("- - - - -", 3, ("INSUFFICIENT_DATA", RETAINED, "ALARM", "OK")),

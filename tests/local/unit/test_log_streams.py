@@ -110,7 +110,7 @@ def test_lines_of_the_server_do_not_count_as_lines_of_the_host(stream: LogStream
 
 
 def test_next_host_starts_with_its_first_line(stream: LogStream) -> None:
-    # A host that prints the sentence of the mark does not start a new host.
+    # The first line has the text of a mark, but a host has printed it, so it does not mark the start of a host.
     follow(stream, Line(NOW, f"[microjobs] {logs.HOST_START}".encode()), Line(NOW, b"first"))
     stream.mark_host_start()
     stream.note("and more")

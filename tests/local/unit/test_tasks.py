@@ -125,7 +125,7 @@ def test_each_task_has_its_own_context_which_its_calls_share(thread: TaskThread)
         return run
 
     thread.run(call("a"), call("b"))
-    thread.run(call("c"))  # this function runs in a task that has run another function
+    thread.run(call("c"))  # the task has already run another function, whose context must not remain
     assert sorted(callers) == [("nobody", name, name) for name in "abc"]
 
 
