@@ -121,8 +121,8 @@ class Drill:
         """Stop the server as `microjobs local down` does. Check that no container, network, volume or file remains."""
         self._process.terminate()
         self._process.wait(60)
-        objects = list_traces(self._engine, self.home)
-        assert not objects.containers | objects.networks | objects.volumes | objects.folders | objects.incoming, objects
+        traces = list_traces(self._engine, self.home)
+        assert not traces.containers | traces.networks | traces.volumes | traces.folders | traces.incoming, traces
 
     # --- a round ---
 
@@ -370,16 +370,14 @@ class Drill:
             return [name for name in names if not name.startswith(prefix)]
 
         def list_leftovers() -> list[str]:
-            objects = list_traces(self._engine, self.home)
+            traces = list_traces(self._engine, self.home)
             plans = (
-                exclude_endpoint(objects.containers)
-                + exclude_endpoint(objects.networks)
-                + exclude_endpoint(objects.volumes)
+                exclude_endpoint(traces.containers)
+                + exclude_endpoint(traces.networks)
+                + exclude_endpoint(traces.volumes)
             )
-            folders = exclude_endpoint(objects.folders, endpoint_prefix.replace("/", "-"))
-            return (
-                plans + folders + sorted(objects.incoming) + sorted(objects.temporary - self._initial_temporary_files)
-            )
+            folders = exclude_endpoint(traces.folders, endpoint_prefix.replace("/", "-"))
+            return plans + folders + sorted(traces.incoming) + sorted(traces.temporary - self._initial_temporary_files)
 
         wait_until(list_leftovers, lambda names: names == [], seconds=60)
         assert list((self.home.objects / "uploads").iterdir()) == []

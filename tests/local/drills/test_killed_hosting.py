@@ -177,8 +177,8 @@ def check_requests(local: LocalServer, callers: Callers) -> None:
 
 def check_nothing_is_left(home: Home) -> None:
     with closing(docker.from_env()) as engine:
-        objects = list_traces(engine, home)
-    assert not objects.containers | objects.networks | objects.volumes | objects.folders | objects.incoming, objects
+        traces = list_traces(engine, home)
+    assert not traces.containers | traces.networks | traces.volumes | traces.folders | traces.incoming, traces
     assert read_environments(str(home.root)) == {}
 
 

@@ -58,17 +58,17 @@ def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.
     with run_server(tmp_path / "home", runtime="docker") as local:
         # the first jobs load modules and create connections and threads, which the server then keeps
         run_in_parallel(local, 16)
-        usage_before, objects_before = measure_usage(local.address.pid), list_traces(engine, local.home)
+        usage_before, traces_before = measure_usage(local.address.pid), list_traces(engine, local.home)
         run_in_parallel(local, 50)
         for _ in range(SUCCESSIVE_JOBS):
             run_empty_job(local)
-        wait_until(lambda: list_traces(engine, local.home), lambda objects: not objects.containers | objects.folders)
+        wait_until(lambda: list_traces(engine, local.home), lambda traces: not traces.containers | traces.folders)
         time.sleep(1)  # after this time, closing connections and threads have ended
-        usage_after, objects_after = measure_usage(local.address.pid), list_traces(engine, local.home)
+        usage_after, traces_after = measure_usage(local.address.pid), list_traces(engine, local.home)
     engine.close()
     print(f"after {50 + SUCCESSIVE_JOBS} jobs: {usage_before} became {usage_after}")
-    assert not objects_after.containers | objects_after.networks | objects_after.volumes | objects_after.folders
-    assert objects_after.temporary <= objects_before.temporary
+    assert not traces_after.containers | traces_after.networks | traces_after.volumes | traces_after.folders
+    assert traces_after.temporary <= traces_before.temporary
     assert usage_after.threads <= usage_before.threads + 2
     assert usage_after.open_files <= usage_before.open_files + 8
     # A description needs about 4 kB of memory. A job must leave less than that in memory.

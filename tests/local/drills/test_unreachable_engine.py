@@ -60,10 +60,10 @@ def group_lines(lines: list[str]) -> dict[str, list[str]]:
 def list_remaining_resources(local: LocalServer) -> frozenset[str]:
     engine = docker.from_env()
     try:
-        objects = list_traces(engine, local.home)
+        traces = list_traces(engine, local.home)
     finally:
         engine.close()
-    return objects.containers | objects.networks | objects.volumes | objects.folders
+    return traces.containers | traces.networks | traces.volumes | traces.folders
 
 
 @pytest.mark.engine

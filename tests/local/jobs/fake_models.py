@@ -25,7 +25,7 @@ class ModelsBehaviour:
     log: list[str] = field(default_factory=list)
     """The actions of the containers: `load A`, `unload A` or `full A` for the model with the content A."""
     targets: list[str | None] = field(default_factory=list)
-    """The target models in the headers of all requests."""
+    """The target model in the header of each request; None without this header."""
 
 
 class ContainerModels:

@@ -147,19 +147,20 @@ def _is_responding(local: LocalServer, name: str) -> bool:
 
 
 def test_endpoint_outlives_its_server(tmp_path: Path, summing_model: Path, engine: docker.DockerClient) -> None:
-    with run_server(tmp_path, runtime="docker") as first:
-        name = deploy(first, make_model(first, summing_model))["EndpointName"]
+    with run_server(tmp_path, runtime="docker") as killed_server:
+        home, config = killed_server.home, Config(port=0, runtime="docker")
+        name = deploy(killed_server, make_model(killed_server, summing_model))["EndpointName"]
         container_id = find_container(engine, name).id
-        os.kill(first.address.pid, signal.SIGKILL)
+        os.kill(killed_server.address.pid, signal.SIGKILL)
         time.sleep(0.1)
-        second = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
-        wait_until(lambda: _is_responding(second, name), bool, seconds=30)
+        stopped_server = LocalServer(home, control.start(home, config))
+        wait_until(lambda: _is_responding(stopped_server, name), bool, seconds=30)
         assert find_container(engine, name).id == container_id
-        control.stop(first.home)
+        control.stop(home)
         assert list_containers(engine, name) == []
-        third = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
-        wait_until(lambda: _is_responding(third, name), bool, seconds=30)
-        delete(third, name)
+        last_server = LocalServer(home, control.start(home, config))
+        wait_until(lambda: _is_responding(last_server, name), bool, seconds=30)
+        delete(last_server, name)
 
 
 def test_objects_are_transformed_on_two_hosts(local: LocalServer, summing_model: Path) -> None:

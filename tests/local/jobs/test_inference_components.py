@@ -179,13 +179,13 @@ def test_busy_copy_gets_no_further_request(parts: ServerParts, components: Compo
 
 def test_first_copy_keeps_running_when_the_number_of_copies_changes(parts: ServerParts, components: Components) -> None:
     components.start("one", copy_count=1)
-    (first,) = parts.running_hosts
+    (first_host,) = parts.running_hosts
     description = components.set_copies("one", 3)
     assert description["RuntimeConfig"] == {"DesiredCopyCount": 3, "CurrentCopyCount": 3}
-    assert first in parts.running_hosts
+    assert first_host in parts.running_hosts
     assert len(parts.running_hosts) == 3
     components.set_copies("one", 1)
-    wait_until(lambda: parts.running_hosts == [first])
+    wait_until(lambda: parts.running_hosts == [first_host])
 
 
 def test_component_without_copies_refuses_requests(parts: ServerParts, components: Components) -> None:

@@ -216,10 +216,10 @@ def test_latency_of_each_container_is_recorded(invoke: Invoker, models: Models, 
     invoke(b"x")
     models["scale"].invoke = lambda _: Reply(b"no", 400)
     invoke.read_model_error()
-    first, last = (read_metrics(parts, f"container-{number}") for number in (1, 2))
-    assert (set(first), set(last)) == ({"ContainerLatency"}, {"ContainerLatency"})
-    assert (first["ContainerLatency"].count, last["ContainerLatency"].count) == (2, 1)
-    assert first["ContainerLatency"].maximum >= SLOW_SECONDS * 1e6
+    first_metrics, last_metrics = (read_metrics(parts, f"container-{number}") for number in (1, 2))
+    assert (set(first_metrics), set(last_metrics)) == ({"ContainerLatency"}, {"ContainerLatency"})
+    assert (first_metrics["ContainerLatency"].count, last_metrics["ContainerLatency"].count) == (2, 1)
+    assert first_metrics["ContainerLatency"].maximum >= SLOW_SECONDS * 1e6
 
 
 def test_invocations_of_a_chosen_container_are_counted(
@@ -336,11 +336,11 @@ def test_missing_image_of_any_container_fails_the_endpoint(parts: ServerParts, m
 
 
 def test_all_containers_restart_when_one_ends(invoke: Invoker, models: Models, parts: ServerParts) -> None:
-    first, last = parts.running_hosts
+    first_host, last_host = parts.running_hosts
     models["scale"].ping = 503  # the restarted replica does not serve yet
-    last.end(Exit(3))
+    last_host.end(Exit(3))
     wait_until(lambda: len(parts.runtime.started_hosts) == 4)
-    assert first.has_ended
+    assert first_host.has_ended
     error = invoke.read_error()
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
     models["scale"].ping = 200

@@ -61,8 +61,8 @@ def test_random_routing_chooses_a_random_instance(
 
 def test_scaling_in_keeps_the_first_instance_and_completes_requests(parts: ServerParts, model: Model) -> None:
     parts.deploy()
-    (first,) = parts.running_hosts
-    new_host = next(host for host in scale(parts, 2) if host is not first)
+    (first_host,) = parts.running_hosts
+    new_host = next(host for host in scale(parts, 2) if host is not first_host)
     release, begun = threading.Event(), threading.Event()
 
     def block(request: ReceivedRequest) -> Reply:
@@ -78,11 +78,11 @@ def test_scaling_in_keeps_the_first_instance_and_completes_requests(parts: Serve
         assert begun.wait(10)
         update_weights(parts, main={"DesiredInstanceCount": 1})
         wait_until(lambda: read_counts(parts), lambda counts: counts == (1, 1))
-        assert invoker().data == first.name.encode()
+        assert invoker().data == first_host.name.encode()
         assert not new_host.has_ended
         release.set()
-        assert {answer.result(10).data.decode() for answer in answers} == {first.name, new_host.name}
-    wait_until(lambda: parts.running_hosts == [first])
+        assert {answer.result(10).data.decode() for answer in answers} == {first_host.name, new_host.name}
+    wait_until(lambda: parts.running_hosts == [first_host])
 
 
 def test_other_instances_serve_while_one_is_replaced(

@@ -215,9 +215,9 @@ def read_secrets(parts: ServerParts, host_count: int) -> list[bytes]:
 
 
 def test_hosts_of_an_attempt_share_a_new_secret(parts: ServerParts) -> None:
-    first, second = read_secrets(parts, 2), read_secrets(parts, 2)
-    assert len(first) == len(second) == 2
-    assert first[0] == first[1] != second[0]
+    first_secrets, second_secrets = read_secrets(parts, 2), read_secrets(parts, 2)
+    assert len(first_secrets) == len(second_secrets) == 2
+    assert first_secrets[0] == first_secrets[1] != second_secrets[0]
     assert read_secrets(parts, 1) == []
 
 

@@ -126,13 +126,13 @@ def test_load_waits_while_all_other_models_are_in_use(endpoint: MultiModelEndpoi
     endpoint.put("a", "b")
     with ThreadPoolExecutor(2) as pool:
         with block_calls(endpoint.behaviour, "before_invoke") as begun:
-            first = pool.submit(endpoint.invoke, "a")
+            response_of_a = pool.submit(endpoint.invoke, "a")
             begun.wait()
-            second = pool.submit(endpoint.invoke, "b")
+            response_of_b = pool.submit(endpoint.invoke, "b")
             wait_until(lambda: "full b" in endpoint.behaviour.log)
             time.sleep(0.1)  # a wrong implementation would unload the model in this time
             assert endpoint.loaded_contents == ["a"]
-        assert (first.result(), second.result()) == ("a:x", "b:x")
+        assert (response_of_a.result(), response_of_b.result()) == ("a:x", "b:x")
     assert endpoint.loaded_contents == ["b"]
 
 

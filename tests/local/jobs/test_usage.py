@@ -97,8 +97,8 @@ def test_slow_measurements_are_made_less_often(store: MetricStore, tmp_path: Pat
 
     host = SlowHost(0.1)
     measure(store, tmp_path, host, lambda: len(host.measurements) >= 2)
-    first, second = host.measurements[:2]
-    assert second - first >= 0.05 / usage_module.MAX_SHARE
+    first_time, second_time = host.measurements[:2]
+    assert second_time - first_time >= 0.05 / usage_module.MAX_SHARE
 
 
 def test_hosts_of_an_endpoint_are_measured(

@@ -127,8 +127,8 @@ def test_tuning_job_completes_after_its_last_trial(tuning: Tuning) -> None:
 
 def test_next_trial_starts_after_the_end_of_a_trial(tuning: Tuning) -> None:
     tuning.start(2, ResourceLimits={"MaxNumberOfTrainingJobs": 3, "MaxParallelTrainingJobs": 2})
-    first = tuning.list_trials()[0]
-    tuning.get_host(first).end()
+    first_trial = tuning.list_trials()[0]
+    tuning.get_host(first_trial).end()
     wait_until(lambda: len(tuning.list_trials()) == 3)
     wait_until(lambda: len(tuning.runtime.hosts) == 2)
     assert tuning.read_status() == "InProgress"
@@ -136,15 +136,15 @@ def test_next_trial_starts_after_the_end_of_a_trial(tuning: Tuning) -> None:
 
 def test_next_trial_starts_while_the_hosts_of_the_last_one_are_removed(tuning: Tuning) -> None:
     tuning.start(1, ResourceLimits={"MaxNumberOfTrainingJobs": 2, "MaxParallelTrainingJobs": 1})
-    first, remove, removal = tuning.list_trials()[0], tuning.runtime.remove, threading.Event()
+    first_trial, remove, removal = tuning.list_trials()[0], tuning.runtime.remove, threading.Event()
 
     def remove_later(plan_name: str) -> None:
-        if plan_name == f"training-job/{first.name}":
+        if plan_name == f"training-job/{first_trial.name}":
             removal.wait()
         remove(plan_name)
 
     tuning.runtime.remove = remove_later  # type: ignore[method-assign]
-    tuning.get_host(first).end()
+    tuning.get_host(first_trial).end()
     try:
         wait_until(lambda: len(tuning.list_trials()) == 2)
     finally:

@@ -26,30 +26,30 @@ def test_artifact_is_described_changed_and_deleted(tracking: Tracking) -> None:
 
 
 def test_source_identifies_an_artifact(tracking: Tracking) -> None:
-    first = add_artifact(tracking)
+    arn = add_artifact(tracking)
     with pytest.raises(ValidationError, match="already exists"):
         add_artifact(tracking, ArtifactName="other")
-    assert add_artifact(tracking, Source={"SourceUri": "s3://bucket/b.csv"}) != first
+    assert add_artifact(tracking, Source={"SourceUri": "s3://bucket/b.csv"}) != arn
 
 
 def test_artifacts_are_listed_by_source_and_type(tracking: Tracking) -> None:
-    first = add_artifact(tracking)
-    second = add_artifact(tracking, Source={"SourceUri": "s3://bucket/m"}, ArtifactType="Model")
+    data_arn = add_artifact(tracking)
+    model_arn = add_artifact(tracking, Source={"SourceUri": "s3://bucket/m"}, ArtifactType="Model")
 
     def list_arns(**filters: Any) -> list[str]:
         return [item["ArtifactArn"] for item in tracking.call("ListArtifacts", **filters)["ArtifactSummaries"]]
 
-    assert list_arns() == [second, first]
-    assert list_arns(SourceUri="s3://bucket/a.csv") == [first]
-    assert list_arns(ArtifactType="Model", MaxResults=1) == [second]
+    assert list_arns() == [model_arn, data_arn]
+    assert list_arns(SourceUri="s3://bucket/a.csv") == [data_arn]
+    assert list_arns(ArtifactType="Model", MaxResults=1) == [model_arn]
 
 
 def test_association_has_the_types_and_names_of_its_ends(tracking: Tracking) -> None:
-    artifact = add_artifact(tracking)
-    component = tracking.call("CreateTrialComponent", TrialComponentName="c")["TrialComponentArn"]
-    ends = {"SourceArn": artifact, "DestinationArn": component}
+    artifact_arn = add_artifact(tracking)
+    component_arn = tracking.call("CreateTrialComponent", TrialComponentName="c")["TrialComponentArn"]
+    ends = {"SourceArn": artifact_arn, "DestinationArn": component_arn}
     tracking.call("AddAssociation", **ends, AssociationType="ContributedTo")
-    (summary,) = tracking.call("ListAssociations", DestinationArn=component)["AssociationSummaries"]
+    (summary,) = tracking.call("ListAssociations", DestinationArn=component_arn)["AssociationSummaries"]
     assert summary.pop("CreationTime") > 0
     assert summary == {
         **ends,
@@ -66,6 +66,6 @@ def test_association_has_the_types_and_names_of_its_ends(tracking: Tracking) -> 
 
 
 def test_association_of_a_missing_resource_is_refused(tracking: Tracking) -> None:
-    artifact = add_artifact(tracking)
+    artifact_arn = add_artifact(tracking)
     with pytest.raises(ServiceError, match="artifact/0 does not exist"):
-        tracking.call("AddAssociation", SourceArn=artifact, DestinationArn=artifact.rpartition("/")[0] + "/0")
+        tracking.call("AddAssociation", SourceArn=artifact_arn, DestinationArn=artifact_arn.rpartition("/")[0] + "/0")

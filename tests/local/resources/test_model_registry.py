@@ -188,16 +188,24 @@ def test_tags_belong_to_the_group(registry: ModelRegistry) -> None:
 
 
 def test_missing_resources_are_reported_as_clients_expect(registry: ModelRegistry) -> None:
-    package, group = format_arn("model-package/no/1"), format_arn("model-package-group/no")
+    package_arn, group_arn = format_arn("model-package/no/1"), format_arn("model-package-group/no")
     for operation, members, message in (
-        ("DescribeModelPackage", {"ModelPackageName": package}, f"ModelPackage {package} does not exist."),
-        ("DescribeModelPackage", {"ModelPackageName": "no/1"}, f"ModelPackage {package} does not exist."),
+        ("DescribeModelPackage", {"ModelPackageName": package_arn}, f"ModelPackage {package_arn} does not exist."),
+        ("DescribeModelPackage", {"ModelPackageName": "no/1"}, f"ModelPackage {package_arn} does not exist."),
         ("DescribeModelPackage", {"ModelPackageName": GROUP_ARN}, f"ModelPackage {GROUP_ARN} does not exist."),
-        ("UpdateModelPackage", {"ModelPackageArn": package}, f"ModelPackage {package} does not exist."),
-        ("DescribeModelPackageGroup", {"ModelPackageGroupName": "no"}, f"ModelPackageGroup {group} does not exist."),
-        ("ListModelPackages", {"ModelPackageGroupName": group}, f"ModelPackageGroup {group} does not exist."),
-        ("CreateModelPackage", {"ModelPackageGroupName": "no"}, f"ModelPackageGroup {group} does not exist."),
-        ("GetModelPackageGroupPolicy", {"ModelPackageGroupName": "no"}, f"Cannot find Model Package Group: {group}."),
+        ("UpdateModelPackage", {"ModelPackageArn": package_arn}, f"ModelPackage {package_arn} does not exist."),
+        (
+            "DescribeModelPackageGroup",
+            {"ModelPackageGroupName": "no"},
+            f"ModelPackageGroup {group_arn} does not exist.",
+        ),
+        ("ListModelPackages", {"ModelPackageGroupName": group_arn}, f"ModelPackageGroup {group_arn} does not exist."),
+        ("CreateModelPackage", {"ModelPackageGroupName": "no"}, f"ModelPackageGroup {group_arn} does not exist."),
+        (
+            "GetModelPackageGroupPolicy",
+            {"ModelPackageGroupName": "no"},
+            f"Cannot find Model Package Group: {group_arn}.",
+        ),
         ("GetModelPackageGroupPolicy", {"ModelPackageGroupName": GROUP}, f"policy for: {GROUP_ARN}."),
     ):
         error = registry.read_error(operation, **members)
@@ -303,8 +311,8 @@ def test_metadata_of_a_model_card_can_be_described_alone(registry: ModelRegistry
 
 def test_packages_are_filtered_by_type_group_and_status(registry: ModelRegistry) -> None:
     registry.call("CreateModelPackageGroup", ModelPackageGroupName="other")
-    first, second = registry.add(), registry.add(ModelApprovalStatus="Approved")
-    third = registry.add(ModelPackageGroupName="other", ModelApprovalStatus="Approved")
+    pending_arn, approved_arn = registry.add(), registry.add(ModelApprovalStatus="Approved")
+    other_group_arn = registry.add(ModelPackageGroupName="other", ModelApprovalStatus="Approved")
     unversioned_arn = registry.call("CreateModelPackage", ModelPackageName="own", **UNVERSIONED_PACKAGE)[
         "ModelPackageArn"
     ]
@@ -313,14 +321,19 @@ def test_packages_are_filtered_by_type_group_and_status(registry: ModelRegistry)
         return [item["ModelPackageArn"] for item in registry.list(**members)]
 
     assert list_arns() == [unversioned_arn]
-    assert list_arns(ModelPackageType="Versioned") == [first, second, third]
-    assert list_arns(ModelPackageType="Both", SortOrder="Descending") == [unversioned_arn, third, second, first]
-    assert list_arns(ModelPackageGroupName=GROUP_ARN) == [first, second]
-    assert list_arns(ModelPackageType="Versioned", ModelApprovalStatus="Approved") == [second, third]
-    assert list_arns(ModelPackageType="Both", NameContains="ther", SortBy="Name") == [third]
-    creation_time = registry.describe(second)["CreationTime"]
+    assert list_arns(ModelPackageType="Versioned") == [pending_arn, approved_arn, other_group_arn]
+    assert list_arns(ModelPackageType="Both", SortOrder="Descending") == [
+        unversioned_arn,
+        other_group_arn,
+        approved_arn,
+        pending_arn,
+    ]
+    assert list_arns(ModelPackageGroupName=GROUP_ARN) == [pending_arn, approved_arn]
+    assert list_arns(ModelPackageType="Versioned", ModelApprovalStatus="Approved") == [approved_arn, other_group_arn]
+    assert list_arns(ModelPackageType="Both", NameContains="ther", SortBy="Name") == [other_group_arn]
+    creation_time = registry.describe(approved_arn)["CreationTime"]
     assert list_arns(ModelPackageType="Both", CreationTimeAfter=creation_time, CreationTimeBefore=creation_time) == [
-        second
+        approved_arn
     ]
 
 
@@ -381,19 +394,19 @@ def test_policy_of_a_group_is_stored_and_deleted(registry: ModelRegistry) -> Non
 
 def test_package_is_cloned(registry: ModelRegistry) -> None:
     specifications = [{"Name": "other", "Containers": [CONTAINER]}]
-    source = registry.add(AdditionalInferenceSpecifications=specifications)
-    clone = registry.describe(registry.add(SourceUri=source))
-    original = registry.describe(source)
+    source_arn = registry.add(AdditionalInferenceSpecifications=specifications)
+    clone = registry.describe(registry.add(SourceUri=source_arn))
+    original = registry.describe(source_arn)
     for name in ("InferenceSpecification", "AdditionalInferenceSpecifications"):
         assert clone[name] == original[name]
-    assert clone["SourceUri"] == source
+    assert clone["SourceUri"] == source_arn
 
 
 def test_model_is_registered(registry: ModelRegistry) -> None:
-    model = registry.call(
+    model_arn = registry.call(
         "CreateModel", ModelName="m", PrimaryContainer=CONTAINER, ExecutionRoleArn="arn:aws:iam::000000000000:role/r"
     )["ModelArn"]
-    (container,) = registry.describe(registry.add(SourceUri=model))["InferenceSpecification"]["Containers"]
+    (container,) = registry.describe(registry.add(SourceUri=model_arn))["InferenceSpecification"]["Containers"]
     assert container == {**CONTAINER, "ModelDataETag": "8d777f385d3dfec8815d20f7496026dc"}
     absent_arn = format_arn("model/absent")
     error = registry.read_error("CreateModelPackage", ModelPackageGroupName=GROUP, SourceUri=absent_arn)

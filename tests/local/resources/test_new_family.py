@@ -100,12 +100,12 @@ def test_family_is_listed_in_pages_and_tagged(server: Server) -> None:
     for number in range(3):
         server.greet(f"page-{number}", "true", Tags=[{"Key": "number", "Value": str(number)}])
         server.wait(f"page-{number}")
-    first = server.client.list_greetings(NameContains="page-", MaxResults=2)
-    second = server.client.list_greetings(NameContains="page-", MaxResults=2, NextToken=first["NextToken"])
-    pages = [[item["GreetingName"] for item in page["GreetingSummaries"]] for page in (first, second)]
+    first_page = server.client.list_greetings(NameContains="page-", MaxResults=2)
+    second_page = server.client.list_greetings(NameContains="page-", MaxResults=2, NextToken=first_page["NextToken"])
+    pages = [[item["GreetingName"] for item in page["GreetingSummaries"]] for page in (first_page, second_page)]
     assert pages == [["page-0", "page-1"], ["page-2"]]
-    assert "NextToken" not in second
-    arn = first["GreetingSummaries"][1]["GreetingArn"]
+    assert "NextToken" not in second_page
+    arn = first_page["GreetingSummaries"][1]["GreetingArn"]
     assert server.client.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "number", "Value": "1"}]
 
 

@@ -100,10 +100,10 @@ def test_file_configures_targets(tmp_path: Path) -> None:
         '[[local.events]]\nfile = "a.jsonl"\n[[local.events]]\ncommand = ["b"]\ntimeout = 5\n'
         '[local.events.pattern]\nsource = ["aws.sagemaker"]\n'
     )
-    first, second = read_targets(load(file).events)
-    assert (first.file, second.command, second.timeout) == ("a.jsonl", ["b"], 5)
-    assert second.pattern == {"source": ["aws.sagemaker"]}
-    assert len({first.key, second.key, EventTarget(file="a.jsonl", timeout=3.0).key}) == 3
+    file_target, command_target = read_targets(load(file).events)
+    assert (file_target.file, command_target.command, command_target.timeout) == ("a.jsonl", ["b"], 5)
+    assert command_target.pattern == {"source": ["aws.sagemaker"]}
+    assert len({file_target.key, command_target.key, EventTarget(file="a.jsonl", timeout=3.0).key}) == 3
 
 
 def test_description_has_no_secrets() -> None:

@@ -126,9 +126,9 @@ def test_links_of_two_hosts_cannot_lead_out_of_the_folder(tmp_path: Path) -> Non
     """Each link alone leads to a path in the folder. Together, they would lead to `victim`, outside of the folder."""
     (tmp_path / "victim").mkdir()
     deep = "p/q/q/q"
-    first = HostWithLinks("algo-1", {f"{deep}/r": "../../../../s"}, {"s/keep": ""})
-    second = HostWithLinks("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
-    files, notes = gather(tmp_path, first, second)  # type: ignore[arg-type]
+    first_host = HostWithLinks("algo-1", {f"{deep}/r": "../../../../s"}, {"s/keep": ""})
+    second_host = HostWithLinks("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
+    files, notes = gather(tmp_path, first_host, second_host)  # type: ignore[arg-type]
     assert files == {"s/keep": "", "s/t/l/planted": "x"}
     assert notes == [f"{deep}/r/t/l of algo-2 was not stored: another host has a link at the path of its folder"]
 

@@ -39,9 +39,9 @@ def list_names(state: State, kind: Kind, **request: Any) -> tuple[list[str], str
 
 def test_status_filters_the_page_of_training_jobs(state: State) -> None:
     """AWS documents that MaxResults jobs of any status are retrieved, and then filtered."""
-    first, token = list_names(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3)
-    second, last = list_names(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3, NextToken=token)
-    assert (first, second, last) == (["job-1"], ["job-3"], None)
+    first_page, token = list_names(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3)
+    second_page, last_token = list_names(state, TRAINING_JOB, StatusEquals="Failed", MaxResults=3, NextToken=token)
+    assert (first_page, second_page, last_token) == (["job-1"], ["job-3"], None)
     state.close()
 
 
@@ -54,9 +54,9 @@ def test_status_filters_all_jobs(state: State, kind: Kind, request_members: dict
 
 
 def test_list_in_memory_has_pages() -> None:
-    first, next_token = cut_page("abc", {"MaxResults": 2})
-    second, last = cut_page("abc", {"MaxResults": 2, **next_token})
-    assert (first, second, last) == ("ab", "c", {})
+    first_page, next_token = cut_page("abc", {"MaxResults": 2})
+    second_page, last_token = cut_page("abc", {"MaxResults": 2, **next_token})
+    assert (first_page, second_page, last_token) == ("ab", "c", {})
 
 
 @pytest.mark.parametrize("limit", [0, -1])

@@ -108,11 +108,11 @@ def test_ended_job_has_no_transitions(kind: Kind, old_status: str, new_status: s
 
 def test_delete_ignores_recreated_resource(state: State) -> None:
     add(state, "a")
-    first = state.get(KIND, "a")
-    assert first is not None
-    assert state.delete(KIND, "a", first.created)
+    old_record = state.get(KIND, "a")
+    assert old_record is not None
+    assert state.delete(KIND, "a", old_record.created)
     add(state, "a")
-    assert not state.delete(KIND, "a", first.created)
+    assert not state.delete(KIND, "a", old_record.created)
     assert state.get(KIND, "a") is not None
 
 
@@ -184,12 +184,12 @@ def test_delete_removes_tags(state: State) -> None:
 
 
 def test_reopened_state_has_all_resources(tmp_path: Path) -> None:
-    first = State(tmp_path / "state.db")
-    add(first, "a")
-    second = State(tmp_path / "state.db")  # the first server was killed
-    assert second.get(KIND, "a") is not None
-    first.close()
-    second.close()
+    killed_state = State(tmp_path / "state.db")
+    add(killed_state, "a")
+    new_state = State(tmp_path / "state.db")  # the killed server has not closed its state
+    assert new_state.get(KIND, "a") is not None
+    killed_state.close()
+    new_state.close()
 
 
 def test_reserve_of_a_killed_server_is_removed(tmp_path: Path) -> None:

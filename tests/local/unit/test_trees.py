@@ -34,45 +34,45 @@ MAX_RELATIVE_PATH_BYTES = 4000
 def make_folders(top: Path, names: Iterable[str]) -> Iterator[int]:
     """Create nested folders, and yield a descriptor of the innermost folder."""
     top.mkdir(exist_ok=True)
-    folder = os.open(top, os.O_RDONLY)
+    descriptor = os.open(top, os.O_RDONLY)
     for name in names:
-        os.mkdir(name, dir_fd=folder)
-        child = os.open(name, os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = child
-    yield folder
-    os.close(folder)
+        os.mkdir(name, dir_fd=descriptor)
+        child_descriptor = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = child_descriptor
+    yield descriptor
+    os.close(descriptor)
 
 
-def put(folder: int, name: str | bytes, content: bytes = b"x") -> None:
-    with open(os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=folder), "wb") as file:  # noqa: PTH123
+def put(folder_descriptor: int, name: str | bytes, content: bytes = b"x") -> None:
+    with open(os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=folder_descriptor), "wb") as file:  # noqa: PTH123
         file.write(content)
 
 
 def make_deep_tree(top: Path) -> None:
-    with make_folders(top, ["d"] * 1500) as folder:
-        put(folder, "weights")
+    with make_folders(top, ["d"] * 1500) as descriptor:
+        put(descriptor, "weights")
 
 
 def make_long_path(top: Path) -> None:
-    with make_folders(top, ["d" * 250] * 30) as folder:
-        put(folder, "weights")
+    with make_folders(top, ["d" * 250] * 30) as descriptor:
+        put(descriptor, "weights")
 
 
 def make_wide_folder(top: Path) -> None:
-    with make_folders(top, []) as folder:
+    with make_folders(top, []) as descriptor:
         for number in range(5000):
-            put(folder, f"{number:05d}")
+            put(descriptor, f"{number:05d}")
 
 
 def make_names_not_in_utf8(top: Path) -> None:
-    with make_folders(top, [os.fsdecode(b"caf\xe9")]) as folder:
-        put(folder, b"\xff\xfe\n\x1b[2J")
+    with make_folders(top, [os.fsdecode(b"caf\xe9")]) as descriptor:
+        put(descriptor, b"\xff\xfe\n\x1b[2J")
 
 
 def make_longest_name(top: Path) -> None:
-    with make_folders(top, []) as folder:
-        put(folder, "n" * 255)
+    with make_folders(top, []) as descriptor:
+        put(descriptor, "n" * 255)
 
 
 def make_folders_without_access(top: Path) -> None:
@@ -199,8 +199,8 @@ def test_remove_does_not_follow_links(tmp_path: Path) -> None:
 def test_deep_inputs_are_packed(tmp_path: Path) -> None:
     key = "/".join("d" * 500)
     (tmp_path / "in").mkdir()
-    with make_folders(tmp_path / "in", key.split("/")) as folder:
-        put(folder, "x")
+    with make_folders(tmp_path / "in", key.split("/")) as descriptor:
+        put(descriptor, "x")
     with pack([(tmp_path / "in", "/data")]) as file, tarfile.open(fileobj=file) as tar:
         assert f"data/{key}/x" in tar.getnames()
     files.copy_tree(tmp_path / "in", tmp_path / "copy")
