@@ -39,8 +39,8 @@ MAX_ROUND_SECONDS = 7.0
 class Job:
     """A job that the server has created."""
 
-    kind: str
-    """Training, Processing or Transform, as in the operations' names."""
+    job_type: str
+    """Training, Processing or Transform, as in the names of the operations."""
     name: str
     line_count: int
     """Number of lines that each host prints, with pauses."""
@@ -55,7 +55,7 @@ class Job:
 
     @property
     def plan(self) -> str:
-        return f"{self.kind.lower()}-job/{self.name}"
+        return f"{self.job_type.lower()}-job/{self.name}"
 
 
 class Drill:
@@ -74,7 +74,7 @@ class Drill:
         self._jobs: list[Job] = []
         self._examples: Examples
         self._expected_outputs: dict[tuple[str, str], bytes] = {}
-        """The output that each completed job must have, by the job's kind and name."""
+        """The output that each completed job must have, by the job's type and name."""
         self._config = Config(port=find_free_port(), runtime="docker")
         self._process = self._launch()
         self.local = self._wait_for_server()
@@ -172,14 +172,16 @@ class Drill:
             self._call_operation("stop", job)
 
     def _call_operation(self, verb: str, job: Job) -> dict[str, Any]:
-        operation = getattr(self.local.sagemaker, f"{verb}_{job.kind.lower()}_job")
-        response: dict[str, Any] = operation(**{f"{job.kind}JobName": job.name})
+        operation = getattr(self.local.sagemaker, f"{verb}_{job.job_type.lower()}_job")
+        response: dict[str, Any] = operation(**{f"{job.job_type}JobName": job.name})
         return response
 
-    def _make_job(self, kind: str, host_count: int) -> tuple[Job, dict[str, str]]:
+    def _make_job(self, job_type: str, host_count: int) -> tuple[Job, dict[str, str]]:
         """Return a new job and its hyperparameters, which decide how many lines the job prints."""
         choice = self._generator.choice
-        job = Job(kind, self._make_name(kind.lower()), choice((1, 10, 30)), choice((0, 1000, 20_000)), host_count)
+        job = Job(
+            job_type, self._make_name(job_type.lower()), choice((1, 10, 30)), choice((0, 1000, 20_000)), host_count
+        )
         return job, {"lines": str(job.line_count), "burst": str(job.burst_line_count), "pause": "0.1"}
 
     def _start_training(self, host_count: int) -> Job:
@@ -266,17 +268,17 @@ class Drill:
     def _read_state(self) -> None:
         """Read the lines and the status of each job before the server is killed."""
         for job in self._jobs:
-            job.seen_lines = self.local.read_logs(f"{job.kind}Jobs", job.name)
-            job.seen_status = str(self._call_operation("describe", job)[f"{job.kind}JobStatus"])
+            job.seen_lines = self.local.read_logs(f"{job.job_type}Jobs", job.name)
+            job.seen_status = str(self._call_operation("describe", job)[f"{job.job_type}JobStatus"])
 
     # --- checks ---
 
     def _check_job(self, job: Job, started_plans: set[str]) -> None:
         description = wait_until(
             lambda: self._call_operation("describe", job),
-            lambda description: description[f"{job.kind}JobStatus"] in FINAL_STATUSES,
+            lambda description: description[f"{job.job_type}JobStatus"] in FINAL_STATUSES,
         )
-        status = description[f"{job.kind}JobStatus"]
+        status = description[f"{job.job_type}JobStatus"]
         details = f"{job}, started: {job.plan in started_plans}, description: {description}"
         if job.seen_status in FINAL_STATUSES:
             assert status == job.seen_status, details
@@ -288,19 +290,19 @@ class Drill:
         output = self._read_complete_logs(job)
         for host, lines in job.seen_lines.items():
             assert output[host][: len(lines)] == lines, details
-        expected = [] if job.kind == "Transform" else list_expected_lines(job.line_count, job.burst_line_count)
+        expected = [] if job.job_type == "Transform" else list_expected_lines(job.line_count, job.burst_line_count)
         for lines in output.values():
             assert lines == expected[: len(lines)], (details, lines[:50], lines[-5:])
         if status == "Completed":
-            if job.kind == "Training":
+            if job.job_type == "Training":
                 self._registrations.check_job(description)
             assert [len(lines) for lines in output.values()] == [len(expected)] * job.host_count, details
-            self._expected_outputs[job.kind, job.name] = (
+            self._expected_outputs[job.job_type, job.name] = (
                 b"ok" * OBJECT_COUNT if not expected else b"%d" % job.line_count * 1000
             )
 
     def _read_complete_logs(self, job: Job) -> dict[str, list[str]]:
-        streams = self.local.home.logs.glob(f"aws/sagemaker/{job.kind}Jobs/{job.name}/*")
+        streams = self.local.home.logs.glob(f"aws/sagemaker/{job.job_type}Jobs/{job.name}/*")
         return {
             path.name.rpartition("-")[0]: [line.partition(" ")[2] for line in path.read_text().splitlines()]
             for path in streams
@@ -345,17 +347,16 @@ class Drill:
 
     def _check_outputs(self) -> None:
         """Check that the outputs of all completed jobs are still complete."""
-        for (kind, name), expected in self._expected_outputs.items():
-            description = self._call_operation(
-                "describe", Job(kind, name, line_count=0, burst_line_count=0, host_count=0)
-            )
-            assert description[f"{kind}JobStatus"] == "Completed", description
-            assert self._read_output(kind, name) == expected, name
+        for (job_type, name), expected in self._expected_outputs.items():
+            job = Job(job_type, name, line_count=0, burst_line_count=0, host_count=0)
+            description = self._call_operation("describe", job)
+            assert description[f"{job_type}JobStatus"] == "Completed", description
+            assert self._read_output(job_type, name) == expected, name
 
-    def _read_output(self, kind: str, name: str) -> bytes:
-        if kind == "Processing":
+    def _read_output(self, job_type: str, name: str) -> bytes:
+        if job_type == "Processing":
             return (self.local.bucket / f"processed/{name}/weights").read_bytes()
-        if kind == "Transform":
+        if job_type == "Transform":
             return b"".join((self.local.bucket / f"scores/{name}/{n}.out").read_bytes() for n in range(OBJECT_COUNT))
         with tarfile.open(self.local.bucket / f"models/{name}/output/model.tar.gz") as archive:
             file = archive.extractfile("weights")

@@ -54,7 +54,7 @@ def list_expected_lines(count: int) -> dict[str, list[str]]:
 
 
 def group_lines(lines: list[str]) -> dict[str, list[str]]:
-    return {kind: [line for line in lines if line.startswith(kind)] for kind in ("out", "err")}
+    return {prefix: [line for line in lines if line.startswith(prefix)] for prefix in ("out", "err")}
 
 
 def list_remaining_resources(local: LocalServer) -> frozenset[str]:

@@ -222,9 +222,9 @@ REASONS_BY_ERROR: dict[Exception, str] = {
 
 
 @pytest.mark.parametrize(("error", "reason"), REASONS_BY_ERROR.items(), ids=REASONS_BY_ERROR.values())
-@pytest.mark.parametrize("kind", ["training", "processing", "transform"])
+@pytest.mark.parametrize("job_type", ["training", "processing", "transform"])
 def test_reason_of_a_failed_start_begins_with_a_sagemaker_prefix(
-    parts: ServerParts, error: Exception, reason: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, error: Exception, reason: str, job_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: str) -> None:
         raise error
@@ -233,9 +233,9 @@ def test_reason_of_a_failed_start_begins_with_a_sagemaker_prefix(
     parts.make_model()
     parts.put("in/a", b"x")
     job: training.TrainingJob | processing.ProcessingJob | TransformJob
-    if kind == "training":
+    if job_type == "training":
         job = load_training_job(parts)
-    elif kind == "processing":
+    elif job_type == "processing":
         job = processing.ProcessingJob(parts.context, parts.processing_jobs.add(PROCESSING_REQUEST))
     else:
         job = TransformJob(parts.context, parts.transform_jobs.add(make_transform_request()))

@@ -74,19 +74,19 @@ class RepositoryCopy:
     """A copy of the repository, whose programs have a HOME with the model of `Greeting`."""
 
     def __init__(self, parent_folder: Path) -> None:
-        self.root = parent_folder / "repository"
+        self.folder = parent_folder / "repository"
         make_tiny_repository(parent_folder, "")
         ignored = shutil.ignore_patterns("*.pyc.*")  # temporary files, which another process may rename during the copy
         for name in ("orchestrator", "scripts", "tests"):
-            shutil.copytree(REPOSITORY / name, self.root / name, ignore=ignored)
-        (self.root / "microjobs_orchestrator").symlink_to("orchestrator")
-        (self.root / "docs" / "maintaining").mkdir(parents=True)
+            shutil.copytree(REPOSITORY / name, self.folder / name, ignore=ignored)
+        (self.folder / "microjobs_orchestrator").symlink_to("orchestrator")
+        (self.folder / "docs" / "maintaining").mkdir(parents=True)
         self.models = parent_folder / "user" / ".aws" / "models"
         self.home = parent_folder / "user" / "home"
-        folder = self.models / "sagemaker" / "2017-07-24"
-        folder.mkdir(parents=True)
-        (folder / "service-2.sdk-extras.json").write_text(json.dumps(EXTRAS))
-        shutil.copy(REPOSITORY / "pyproject.toml", self.root)
+        model_folder = self.models / "sagemaker" / "2017-07-24"
+        model_folder.mkdir(parents=True)
+        (model_folder / "service-2.sdk-extras.json").write_text(json.dumps(EXTRAS))
+        shutil.copy(REPOSITORY / "pyproject.toml", self.folder)
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a module of the copy, such as `microjobs_orchestrator.cli ps`."""
@@ -94,10 +94,10 @@ class RepositoryCopy:
             **os.environ,
             "HOME": str(self.models.parents[1]),
             "MICROJOBS_HOME": str(self.home),
-            "PYTHONPATH": os.pathsep.join([str(self.root), str(REPOSITORY / "shared")]),
+            "PYTHONPATH": os.pathsep.join([str(self.folder), str(REPOSITORY / "shared")]),
         }
         command = [sys.executable, "-m", *arguments]
-        return subprocess.run(command, cwd=self.root, env=environment, check=check, capture_output=True, text=True)
+        return subprocess.run(command, cwd=self.folder, env=environment, check=check, capture_output=True, text=True)
 
     def microjobs(self, *arguments: str) -> str:
         """Run a command of `microjobs`; return its output."""

@@ -79,8 +79,8 @@ def test_resource_with_associations_cannot_be_deleted(tracking: Tracking) -> Non
     with pytest.raises(ValidationError, match="Experiment e has trials"):
         tracking.call("DeleteExperiment", ExperimentName="e")
     tracking.call("DisassociateTrialComponent", TrialComponentName="c", TrialName="t")
-    for kind, name in (("TrialComponent", "c"), ("Trial", "t"), ("Experiment", "e")):
-        tracking.call(f"Delete{kind}", **{f"{kind}Name": name})
+    for noun, name in (("TrialComponent", "c"), ("Trial", "t"), ("Experiment", "e")):
+        tracking.call(f"Delete{noun}", **{f"{noun}Name": name})
     assert tracking.list_names("Experiment") == []
 
 

@@ -67,7 +67,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> RepositoryCopy:
     """A copy of the repository with the new family. A greeting runs the `Text` of its request as a script."""
     new_copy = RepositoryCopy(tmp_path_factory.mktemp("copy"))
     new_copy.run("scripts.new_resource", "greeting")
-    job = new_copy.root / FAMILY / "job.py"
+    job = new_copy.folder / FAMILY / "job.py"
     text = job.read_text()
     for old, new in (("serve:dev", "tiny:dev"), ('f"echo hello from {self.job.name}"', 'self.job.request["Text"]')):
         assert old in text
@@ -132,7 +132,7 @@ def test_commands_and_the_parity_page_show_the_family(server: Server) -> None:
     assert "greeting" in line
     assert "Completed" in line
     server.copy.run("scripts.parity")
-    page = (server.copy.root / "docs" / "maintaining" / "parity.md").read_text()
+    page = (server.copy.folder / "docs" / "maintaining" / "parity.md").read_text()
     assert "### CreateGreeting" in page
     assert "`DescribeGreeting`" in page
 
@@ -162,11 +162,11 @@ def test_tests_of_every_kind_include_the_family(copy: RepositoryCopy) -> None:
 def test_family_passes_the_test_of_its_example(copy: RepositoryCopy) -> None:
     test = "tests/local/resources/test_every_kind.py::test_kind_has_an_example_request"
     assert "1 passed" in copy.run("pytest", "--quiet", f"{test}[greeting]").stdout
-    (copy.root / EXAMPLE).rename(moved_example := copy.root / "example.py")
+    (copy.folder / EXAMPLE).rename(moved_example := copy.folder / "example.py")
     try:
         assert "kind greeting has no example request" in copy.run("pytest", f"{test}[greeting]", check=False).stdout
     finally:
-        moved_example.rename(copy.root / EXAMPLE)
+        moved_example.rename(copy.folder / EXAMPLE)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,6 @@ def test_error_about_an_unknown_family_lists_the_possible_ones(copy: RepositoryC
 
 def test_no_other_file_names_the_family(copy: RepositoryCopy) -> None:
     sources = [
-        path for path in (copy.root / "orchestrator").rglob("*.py") if not path.is_relative_to(copy.root / FAMILY)
+        path for path in (copy.folder / "orchestrator").rglob("*.py") if not path.is_relative_to(copy.folder / FAMILY)
     ]
     assert [path for path in sources if "greeting" in path.read_text().lower()] == []

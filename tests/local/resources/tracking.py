@@ -33,9 +33,10 @@ class Tracking:
                 self.call("CreateTrialComponent", TrialComponentName=component)
             self.call("AssociateTrialComponent", TrialComponentName=component, TrialName=trial)
 
-    def list_names(self, kind: str, **filters: Any) -> list[str]:
-        response = self.call(f"List{kind}s", **filters)
-        return [item[f"{kind}Name"] for item in response[f"{kind}Summaries"]]
+    def list_names(self, noun: str, **filters: Any) -> list[str]:
+        """Return the names of listed resources. `noun` is the noun of their kind, such as `TrialComponent`."""
+        response = self.call(f"List{noun}s", **filters)
+        return [item[f"{noun}Name"] for item in response[f"{noun}Summaries"]]
 
     def describe(self, component: str) -> dict[str, Any]:
         return self.call("DescribeTrialComponent", TrialComponentName=component)

@@ -212,9 +212,9 @@ def test_deep_inputs_are_packed(tmp_path: Path) -> None:
 
 def stream_archive(*members: tuple[str, bytes, int]) -> Iterator[bytes]:
     """Yield an archive as the engine sends it. Its files contain zeros."""
-    for name, kind, size in (("model", tarfile.DIRTYPE, 0), *members):
+    for name, entry_type, size in (("model", tarfile.DIRTYPE, 0), *members):
         info = tarfile.TarInfo(name)
-        info.type, info.size = kind, size
+        info.type, info.size = entry_type, size
         yield info.tobuf(tarfile.PAX_FORMAT)
         for _ in range(-(-size // (1 << 20))):
             yield bytes(min(1 << 20, size))
