@@ -180,7 +180,11 @@ class Drill:
         """Return a new job and its hyperparameters, which decide how many lines the job prints."""
         choice = self._generator.choice
         job = Job(
-            job_type, self._make_name(job_type.lower()), choice((1, 10, 30)), choice((0, 1000, 20_000)), host_count
+            job_type,
+            self._make_name(job_type.lower()),
+            line_count=choice((1, 10, 30)),
+            burst_line_count=choice((0, 1000, 20_000)),
+            host_count=host_count,
         )
         return job, {"lines": str(job.line_count), "burst": str(job.burst_line_count), "pause": "0.1"}
 
