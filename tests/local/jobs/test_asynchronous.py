@@ -288,11 +288,17 @@ def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) ->
 
 
 def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: Model) -> None:
-    def respond_slowly(request: ReceivedRequest) -> Reply:
-        time.sleep(0.01)
+    (old_host,) = parts.running_hosts
+    new_host_responds = threading.Event()
+
+    def respond_after_the_new_host(request: ReceivedRequest) -> Reply:
+        if request.host == old_host.name:
+            assert new_host_responds.wait(20)
+        else:
+            new_host_responds.set()
         return Reply(request.body)
 
-    model.invoke = respond_slowly
+    model.invoke = respond_after_the_new_host
     uris = [invoke_async(invoke, b"%d" % number).headers[OUTPUT_HEADER] for number in range(60)]
     parts.make_config(
         "d", asynchronous={"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 8}}
