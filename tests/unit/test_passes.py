@@ -28,6 +28,12 @@ def test_needs_a_tool():
 """
 
 
+@pytest.fixture(autouse=True)
+def load_only_the_named_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed plugins, such as Playwright's, take longer to import than the tests take."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.delenv("ENGINE", raising=False)
