@@ -151,7 +151,7 @@ def test_tensorboard_files_are_uploaded_while_the_job_runs(local: LocalServer) -
 
 def test_folder_of_tensorboard_files_outside_the_contract_is_refused(local: LocalServer) -> None:
     config = {"S3OutputPath": local.uri("board"), "LocalPath": "/etc"}
-    with pytest.raises(ClientError, match="LocalPath '/etc' must be /opt/ml or a folder below it"):
+    with pytest.raises(ClientError, match=r"LocalPath '/etc' must be .* or a folder below it"):
         local.start_training("true", TensorBoardOutputConfig=config)
 
 

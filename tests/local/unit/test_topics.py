@@ -49,7 +49,7 @@ def test_message_of_a_transaction_that_fails_is_not_stored(state: State) -> None
 
 def test_target_of_a_topic_gets_no_events() -> None:
     recorder = EventRecorder([], [EventTarget(file="a", topic="done")], "us-east-1", lambda: None)
-    assert list(recorder._select([{"source": "aws.sagemaker"}])) == []
+    assert list(recorder._address([{"source": "aws.sagemaker"}])) == []
 
 
 def test_topic_with_a_pattern_is_refused() -> None:
