@@ -26,7 +26,7 @@ print(session.sagemaker_client.list_models()["Models"])
 
 
 @pytest.mark.parametrize("client", IMPORTS)
-def test_sdk_uses_the_connected_server(client: str, processes: LocalServer, tmp_path: Path) -> None:
+def test_sdk_uses_the_connected_server(client: str, process_server: LocalServer, tmp_path: Path) -> None:
     notebook, key = tmp_path / "notebook.py", f"from-{client}"
     notebook.write_text(NOTEBOOK.format(session=IMPORTS[client], key=key))
     environment = {
@@ -34,7 +34,13 @@ def test_sdk_uses_the_connected_server(client: str, processes: LocalServer, tmp_
         "HOME": str(tmp_path),  # this folder has neither settings nor credentials of the user
         "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}",
     }
-    command = [str(install_client_programs(client) / "python"), "-W", "ignore", str(notebook), str(processes.home.root)]
+    command = [
+        str(install_client_programs(client) / "python"),
+        "-W",
+        "ignore",
+        str(notebook),
+        str(process_server.home.root),
+    ]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.stdout.splitlines()[-2:] == ["True", "[]"], result.stderr[-4000:]
-    assert (processes.bucket / key).read_text() == "content"
+    assert (process_server.bucket / key).read_text() == "content"

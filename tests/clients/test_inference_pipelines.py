@@ -9,10 +9,10 @@ from tests.local.clients import LocalServer
 from tests.local.test_inference_pipelines import put_models
 
 
-def test_pipeline_model_of_version_2_is_deployed_and_registered(processes: LocalServer, tmp_path: Path) -> None:
-    put_models(processes, "v2-pipeline")
-    arguments = [make_image_name("serve"), processes.uri("v2-pipeline")]
-    results = json.loads(run_program("sdk", processes, tmp_path, "inference_pipeline_v2.py", *arguments)[-1])
+def test_pipeline_model_of_version_2_is_deployed_and_registered(process_server: LocalServer, tmp_path: Path) -> None:
+    put_models(process_server, "v2-pipeline")
+    arguments = [make_image_name("serve"), process_server.uri("v2-pipeline")]
+    results = json.loads(run_program("sdk", process_server, tmp_path, "inference_pipeline_v2.py", *arguments)[-1])
     assert "Received client error (400) from container-2" in results.pop("error")
     assert results == {
         "predicted": [["60.0"]],
@@ -21,8 +21,8 @@ def test_pipeline_model_of_version_2_is_deployed_and_registered(processes: Local
     }
 
 
-def test_models_of_version_3_are_chained(processes: LocalServer, tmp_path: Path) -> None:
-    put_models(processes, "v3-pipeline")
-    arguments = [make_image_name("serve"), processes.uri("v3-pipeline")]
-    lines = run_program("sdk3", processes, tmp_path, "inference_pipeline_v3.py", *arguments)
+def test_models_of_version_3_are_chained(process_server: LocalServer, tmp_path: Path) -> None:
+    put_models(process_server, "v3-pipeline")
+    arguments = [make_image_name("serve"), process_server.uri("v3-pipeline")]
+    lines = run_program("sdk3", process_server, tmp_path, "inference_pipeline_v3.py", *arguments)
     assert json.loads(lines[-1]) == "60.0"

@@ -20,19 +20,21 @@ def run_training(local: LocalServer) -> str:
     return name
 
 
-def test_sdk_returns_the_curves_of_a_training_job(processes: LocalServer, tmp_path: Path) -> None:
-    results = json.loads(run_program("sdk", processes, tmp_path, "analytics_v2.py", run_training(processes))[-1])
+def test_sdk_returns_the_curves_of_a_training_job(process_server: LocalServer, tmp_path: Path) -> None:
+    results = json.loads(
+        run_program("sdk", process_server, tmp_path, "analytics_v2.py", run_training(process_server))[-1]
+    )
     assert results["columns"] == ["metric_name", "timestamp", "value"]
     assert results["metrics"] == ["loss", "test:acc"]
     assert results["losses"] == [4, 2, 1]
     assert 1 <= results["mean_per_minute"] <= 4
 
 
-def test_cli_puts_lists_and_reads_metrics(processes: LocalServer, tmp_path: Path) -> None:
+def test_cli_puts_lists_and_reads_metrics(process_server: LocalServer, tmp_path: Path) -> None:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
-        **control.make_environment(processes.home, processes.address),
+        **control.make_environment(process_server.home, process_server.address),
     }
 
     def aws(*arguments: str) -> Mapping[str, Any]:
@@ -46,7 +48,7 @@ def test_cli_puts_lists_and_reads_metrics(processes: LocalServer, tmp_path: Path
     assert aws("list-metrics", "--namespace", "cli")["Metrics"] == [
         {"Namespace": "cli", "MetricName": "m", "Dimensions": [{"Name": "a", "Value": "b"}]}
     ]
-    dimensions = f"Name=TrainingJobName,Value={run_training(processes)}"
+    dimensions = f"Name=TrainingJobName,Value={run_training(process_server)}"
     period = ("--start-time", "2020-01-01T00:00:00Z", "--end-time", "2100-01-01T00:00:00Z", "--period", "31536000")
     points = aws(
         "get-metric-statistics",

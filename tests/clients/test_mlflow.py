@@ -25,11 +25,11 @@ UNUSED_PACKAGES = ("numpy*", "pandas*", "__pycache__")
 
 
 @pytest.fixture(scope="module")
-def app(processes: LocalServer) -> Iterator[str]:
+def app(process_server: LocalServer) -> Iterator[str]:
     """Run an MLflow app; return its ARN."""
-    sagemaker = processes.sagemaker
+    sagemaker = process_server.sagemaker
     arn: str = sagemaker.create_mlflow_app(
-        Name="app", ArtifactStoreUri=processes.uri("app"), RoleArn=processes.address.role_arn
+        Name="app", ArtifactStoreUri=process_server.uri("app"), RoleArn=process_server.address.role_arn
     )["Arn"]
     describe = sagemaker.describe_mlflow_app
     description = wait_until(
@@ -59,7 +59,7 @@ def tracking_server(local: LocalServer) -> Iterator[str]:
 @pytest.fixture(params=["app", pytest.param("tracking_server", marks=pytest.mark.engine)])
 def mlflow_server(request: pytest.FixtureRequest) -> tuple[LocalServer, str]:
     """A local server and the ARN of its MLflow server: one pair for processes, and one for containers."""
-    local = request.getfixturevalue("processes" if request.param == "app" else "local")
+    local = request.getfixturevalue("process_server" if request.param == "app" else "local")
     return local, request.getfixturevalue(request.param)
 
 
@@ -80,10 +80,10 @@ def read_items(items: list[dict[str, Any]]) -> Mapping[str, Any]:
 # --- clients outside of jobs ---
 
 
-def test_plug_in_logs_and_registers_a_model(processes: LocalServer, app: str, tmp_path: Path) -> None:
-    lines = run_program("mlflow", processes, tmp_path, "mlflow_tracking.py", app)
+def test_plug_in_logs_and_registers_a_model(process_server: LocalServer, app: str, tmp_path: Path) -> None:
+    lines = run_program("mlflow", process_server, tmp_path, "mlflow_tracking.py", app)
     results = json.loads(lines[-1])
-    assert results.pop("artifact_uri").startswith(processes.uri("app/"))
+    assert results.pop("artifact_uri").startswith(process_server.uri("app/"))
     assert results == {
         "status": "FINISHED",
         "parameters": {"learning_rate": "0.1", "optimizer": "adam"},
@@ -96,9 +96,9 @@ def test_plug_in_logs_and_registers_a_model(processes: LocalServer, app: str, tm
 
 
 @pytest.mark.usefixtures("app")
-def test_program_for_version_3_reads_tracked_runs(processes: LocalServer, tmp_path: Path) -> None:
+def test_program_for_version_3_reads_tracked_runs(process_server: LocalServer, tmp_path: Path) -> None:
     lines = run_program(
-        "sdk3", processes, tmp_path, "mlflow_v3.py", make_image_name(SHELL_IMAGE), processes.address.bucket
+        "sdk3", process_server, tmp_path, "mlflow_v3.py", make_image_name(SHELL_IMAGE), process_server.address.bucket
     )
     assert json.loads(lines[-1]) == {
         "apps": [True],
@@ -109,8 +109,8 @@ def test_program_for_version_3_reads_tracked_runs(processes: LocalServer, tmp_pa
     }
 
 
-def test_plug_in_of_mlflow_deploys_registered_models(processes: LocalServer, app: str, tmp_path: Path) -> None:
-    lines = run_program("mlflow", processes, tmp_path, "mlflow_deployment.py", make_image_name("serve"), app)
+def test_plug_in_of_mlflow_deploys_registered_models(process_server: LocalServer, app: str, tmp_path: Path) -> None:
+    lines = run_program("mlflow", process_server, tmp_path, "mlflow_deployment.py", make_image_name("serve"), app)
     assert json.loads(lines[-1]) == {
         "status": "InService",
         "listed": ["deployed"],
@@ -119,11 +119,11 @@ def test_plug_in_of_mlflow_deploys_registered_models(processes: LocalServer, app
     }
 
 
-def test_program_of_the_page_logs_a_run(processes: LocalServer, app: str, tmp_path: Path) -> None:
+def test_program_of_the_page_logs_a_run(process_server: LocalServer, app: str, tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(import mlflow\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     script = tmp_path / "page.py"
     script.write_text(re.sub(r"arn:aws:sagemaker:[^\"]+", app, program))
-    assert run_program("mlflow", processes, tmp_path, str(script))[-1].startswith(processes.uri("app/"))
+    assert run_program("mlflow", process_server, tmp_path, str(script))[-1].startswith(process_server.uri("app/"))
 
 
 # --- jobs ---

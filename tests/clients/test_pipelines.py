@@ -28,8 +28,8 @@ def list_types(steps: list[dict[str, Any]]) -> set[str]:
     return types
 
 
-def test_sdk_2_creates_a_pipeline(processes: LocalServer, tmp_path: Path) -> None:
-    result = create_pipeline("sdk", processes, tmp_path, "pipelines_v2.py")
+def test_sdk_2_creates_a_pipeline(process_server: LocalServer, tmp_path: Path) -> None:
+    result = create_pipeline("sdk", process_server, tmp_path, "pipelines_v2.py")
     types = list_types(result.pop("definition")["Steps"])
     assert types == {*JOB_TYPES, "Model", "RegisterModel", "Condition", "Fail", "Lambda", "Callback"}
     assert result == {
@@ -41,8 +41,8 @@ def test_sdk_2_creates_a_pipeline(processes: LocalServer, tmp_path: Path) -> Non
     }
 
 
-def test_sdk_3_creates_a_pipeline(processes: LocalServer, tmp_path: Path) -> None:
-    result = create_pipeline("sdk3", processes, tmp_path, "pipelines_v3.py")
+def test_sdk_3_creates_a_pipeline(process_server: LocalServer, tmp_path: Path) -> None:
+    result = create_pipeline("sdk3", process_server, tmp_path, "pipelines_v3.py")
     types = list_types(result.pop("definition")["Steps"])
     other_types = {"ForEach", "Cleanup", "EndpointConfig", "Endpoint", "Callback"}
     assert types == {*JOB_TYPES, "Model", "RegisterModel", "Condition", "Fail", *other_types}

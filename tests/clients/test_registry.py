@@ -12,20 +12,20 @@ from tests.local.resources.examples.models import put_linear_model
 
 
 @pytest.fixture
-def arguments(processes: LocalServer) -> tuple[str, str]:
+def arguments(process_server: LocalServer) -> tuple[str, str]:
     """The arguments of the programs. The model returns the sum of its three features."""
-    put_linear_model(processes, "registry/model.tar.gz", 1.0)
-    return make_image_name("serve"), processes.address.bucket
+    put_linear_model(process_server, "registry/model.tar.gz", 1.0)
+    return make_image_name("serve"), process_server.address.bucket
 
 
 @pytest.mark.timeout(600)
 def test_program_for_version_2_registers_and_deploys(
-    processes: LocalServer, arguments: tuple[str, str], tmp_path: Path
+    process_server: LocalServer, arguments: tuple[str, str], tmp_path: Path
 ) -> None:
-    lines = run_program("sdk", processes, tmp_path, "registry_v2.py", *arguments)
+    lines = run_program("sdk", process_server, tmp_path, "registry_v2.py", *arguments)
     assert json.loads(lines[-1]) == {
         "version": 2,
-        "statistics": processes.uri("registry/metrics.json"),
+        "statistics": process_server.uri("registry/metrics.json"),
         "status": "PendingManualApproval",
         "predicted": [["6.0"]],
         "changed": ["Rejected", "too slow"],
@@ -38,9 +38,9 @@ def test_program_for_version_2_registers_and_deploys(
 
 @pytest.mark.timeout(600)
 def test_program_for_version_3_registers_and_deploys(
-    processes: LocalServer, arguments: tuple[str, str], tmp_path: Path
+    process_server: LocalServer, arguments: tuple[str, str], tmp_path: Path
 ) -> None:
-    lines = run_program("sdk3", processes, tmp_path, "registry_v3.py", *arguments)
+    lines = run_program("sdk3", process_server, tmp_path, "registry_v3.py", *arguments)
     assert json.loads(lines[-1]) == {
         "group": "Completed",
         "version": 1,

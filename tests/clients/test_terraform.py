@@ -22,7 +22,7 @@ EMPTY_PLAN_CODE, CHANGES_PLAN_CODE = 0, 2
 
 
 @pytest.fixture
-def terraform(processes: LocalServer, tmp_path: Path) -> Terraform:
+def terraform(process_server: LocalServer, tmp_path: Path) -> Terraform:
     """A function that runs a Terraform command on the resources and returns its exit code."""
     program = shutil.which("terraform")
     if program is None:
@@ -32,7 +32,7 @@ def terraform(processes: LocalServer, tmp_path: Path) -> Terraform:
         tar.add(tmp_path / "main.tf", "file")
     environment = {
         **{name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("TF_")},
-        **control.make_environment(processes.home, processes.address),
+        **control.make_environment(process_server.home, process_server.address),
         "HOME": str(tmp_path),
         "TF_VAR_bundle": str(tmp_path / "bundle.tar.gz"),
         "TF_IN_AUTOMATION": "1",
@@ -49,17 +49,17 @@ def terraform(processes: LocalServer, tmp_path: Path) -> Terraform:
     return run_terraform
 
 
-def test_terraform_creates_and_destroys_resources(terraform: Terraform, processes: LocalServer) -> None:
+def test_terraform_creates_and_destroys_resources(terraform: Terraform, process_server: LocalServer) -> None:
     terraform("apply", "-auto-approve")
     assert (
-        processes.client("sagemaker")
+        process_server.client("sagemaker")
         .describe_model(ModelName="terraform-model")["ExecutionRoleArn"]
         .endswith(":role/teams/terraform-sagemaker")
     )
     assert terraform("plan", "-detailed-exitcode", codes=(EMPTY_PLAN_CODE, CHANGES_PLAN_CODE)) == EMPTY_PLAN_CODE
     terraform("destroy", "-auto-approve")
-    assert processes.client("sagemaker").list_models(NameContains="terraform")["Models"] == []
-    groups = processes.client("sagemaker").list_model_package_groups(NameContains="terraform")
+    assert process_server.client("sagemaker").list_models(NameContains="terraform")["Models"] == []
+    groups = process_server.client("sagemaker").list_model_package_groups(NameContains="terraform")
     assert groups["ModelPackageGroupSummaryList"] == []
-    assert processes.client("iam").list_roles(PathPrefix="/teams/")["Roles"] == []
-    assert "terraform-data" not in [item["Name"] for item in processes.s3.list_buckets()["Buckets"]]
+    assert process_server.client("iam").list_roles(PathPrefix="/teams/")["Roles"] == []
+    assert "terraform-data" not in [item["Name"] for item in process_server.s3.list_buckets()["Buckets"]]

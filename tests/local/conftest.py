@@ -23,13 +23,13 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 
 @pytest.fixture(scope="session")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """Run a server whose jobs run as processes: the fixture is this server, not a list."""
+def process_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """Run a server whose jobs run as processes."""
     with run_server(tmp_path_factory.mktemp("processes"), runtime="process") as server:
         yield server
 
 
-@pytest.fixture(params=["processes", pytest.param("local", marks=pytest.mark.engine)])
+@pytest.fixture(params=["process_server", pytest.param("local", marks=pytest.mark.engine)])
 def any_runtime_server(request: pytest.FixtureRequest) -> LocalServer:
     """A server: the test runs once per runtime. Its scripts use `clients.ROOT` for the contract's root."""
     server: LocalServer = request.getfixturevalue(request.param)

@@ -98,9 +98,9 @@ def count_copies(local: LocalServer, component: str) -> int:
     return int(wait_for_component(local, component)["RuntimeConfig"]["CurrentCopyCount"])
 
 
-def test_targets_and_policies_are_described_and_deleted(processes: LocalServer) -> None:
-    _, component = deploy_component(processes)
-    scaling, identity = processes.client("application-autoscaling"), make_identity(component)
+def test_targets_and_policies_are_described_and_deleted(process_server: LocalServer) -> None:
+    _, component = deploy_component(process_server)
+    scaling, identity = process_server.client("application-autoscaling"), make_identity(component)
     arn = scaling.register_scalable_target(**identity, MinCapacity=1, MaxCapacity=2)["ScalableTargetARN"]
     metric = {"PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"}
     config = {"TargetValue": 5.0, "PredefinedMetricSpecification": metric}
@@ -117,4 +117,4 @@ def test_targets_and_policies_are_described_and_deleted(processes: LocalServer) 
         scaling.deregister_scalable_target(**identity)
     with pytest.raises(ClientError, match=r"ValidationException.*Not supported here: PolicyType"):
         scaling.put_scaling_policy(**{**policy, "PolicyType": "StepScaling"})
-    processes.sagemaker.delete_inference_component(InferenceComponentName=component)
+    process_server.sagemaker.delete_inference_component(InferenceComponentName=component)

@@ -209,7 +209,7 @@ def run_example(local: LocalServer, kind: Kind, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", load_kinds(), ids=lambda kind: kind.arn_type)
-def test_kind_has_same_results_on_both_runtimes(kind: Kind, local: LocalServer, processes: LocalServer) -> None:
+def test_kind_has_same_results_on_both_runtimes(kind: Kind, local: LocalServer, process_server: LocalServer) -> None:
     name = make_unique_name("example")
-    docker, process = (run_example(server, kind, name) for server in (local, processes))
+    docker, process = (run_example(server, kind, name) for server in (local, process_server))
     assert process == docker

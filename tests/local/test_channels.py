@@ -91,26 +91,30 @@ def test_job_completes_with_unread_pipes(any_runtime_server: LocalServer) -> Non
     assert config["train"]["TrainingInputMode"] == "Pipe"
 
 
-def test_pipe_decompresses_gzip_and_writes_recordio(processes: LocalServer) -> None:
-    bucket = processes.address.bucket
+def test_pipe_decompresses_gzip_and_writes_recordio(process_server: LocalServer) -> None:
+    bucket = process_server.address.bucket
     for key, content in (("zipped/a", b"12345"), ("zipped/b", b"")):
-        processes.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(content))
+        process_server.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(content))
     pipe = make_channel_with_members(
-        "train", processes.uri("zipped/"), InputMode="Pipe", CompressionType="Gzip", RecordWrapperType="RecordIO"
+        "train", process_server.uri("zipped/"), InputMode="Pipe", CompressionType="Gzip", RecordWrapperType="RecordIO"
     )
-    name = processes.start_training(f"cd {ROOT}; base64 -w0 input/data/train_0 > model/read", InputDataConfig=[pipe])
+    name = process_server.start_training(
+        f"cd {ROOT}; base64 -w0 input/data/train_0 > model/read", InputDataConfig=[pipe]
+    )
     first_record = struct.pack("<II", 0xCED7230A, 5) + b"12345\0\0\0"
-    assert base64.b64decode(read_output(processes, name)) == first_record + struct.pack("<II", 0xCED7230A, 0)
+    assert base64.b64decode(read_output(process_server, name)) == first_record + struct.pack("<II", 0xCED7230A, 0)
 
 
-def test_shuffle_order_differs_in_each_epoch(processes: LocalServer) -> None:
-    processes.put({f"shuffled/{number}": str(number) for number in range(8)})
+def test_shuffle_order_differs_in_each_epoch(process_server: LocalServer) -> None:
+    process_server.put({f"shuffled/{number}": str(number) for number in range(8)})
 
     def read_epochs(seed: int) -> list[str]:
         pipe = make_channel_with_members(
-            "train", processes.uri("shuffled/"), InputMode="Pipe", ShuffleConfig={"Seed": seed}
+            "train", process_server.uri("shuffled/"), InputMode="Pipe", ShuffleConfig={"Seed": seed}
         )
-        return read_output(processes, processes.start_training(READ_EPOCHS, InputDataConfig=[pipe])).split("|\n")[:3]
+        return read_output(process_server, process_server.start_training(READ_EPOCHS, InputDataConfig=[pipe])).split(
+            "|\n"
+        )[:3]
 
     epochs = read_epochs(1)
     assert len(set(epochs)) == 3
@@ -118,29 +122,31 @@ def test_shuffle_order_differs_in_each_epoch(processes: LocalServer) -> None:
     assert read_epochs(1) == epochs != read_epochs(2)
 
 
-def test_pipes_of_hosts_contain_shards(processes: LocalServer) -> None:
-    processes.put({f"sharded/{number}": str(number) for number in range(5)})
+def test_pipes_of_hosts_contain_shards(process_server: LocalServer) -> None:
+    process_server.put({f"sharded/{number}": str(number) for number in range(5)})
     pipe = make_channel_with_members(
-        "train", processes.uri("sharded/"), InputMode="Pipe", S3DataDistributionType="ShardedByS3Key"
+        "train", process_server.uri("sharded/"), InputMode="Pipe", S3DataDistributionType="ShardedByS3Key"
     )
     script = f"cd {ROOT}; host=$(grep -o 'host\": \"algo-.' input/config/resourceconfig.json | tail -c 7); "
-    name = processes.start_training(
+    name = process_server.start_training(
         f"{script} cat input/data/train_0 > model/$host", instances=2, InputDataConfig=[pipe]
     )
-    assert processes.wait_for_end(name)["TrainingJobStatus"] == "Completed"
-    assert processes.read_archive(name) == {"algo-1": "024", "algo-2": "13"}
+    assert process_server.wait_for_end(name)["TrainingJobStatus"] == "Completed"
+    assert process_server.read_archive(name) == {"algo-1": "024", "algo-2": "13"}
 
 
-def test_attributes_of_an_augmented_manifest_are_records(processes: LocalServer) -> None:
-    lines = [{"image-ref": processes.uri(f"images/{name}"), "class": number} for number, name in enumerate("ab")]
-    processes.put(
+def test_attributes_of_an_augmented_manifest_are_records(process_server: LocalServer) -> None:
+    lines = [{"image-ref": process_server.uri(f"images/{name}"), "class": number} for number, name in enumerate("ab")]
+    process_server.put(
         {"images/a": "A", "images/b": "B", "list.manifest": "\n".join(json.dumps({**line, "x": 1}) for line in lines)}
     )
     pipe = make_channel_with_members(
-        "train", processes.uri("list.manifest"), InputMode="Pipe",
+        "train", process_server.uri("list.manifest"), InputMode="Pipe",
         S3DataType="AugmentedManifestFile", AttributeNames=["class", "image-ref"],
     )  # fmt: skip
-    assert read_output(processes, processes.start_training(READ_EPOCHS, InputDataConfig=[pipe])) == "0A1B|\n" * 3
+    assert (
+        read_output(process_server, process_server.start_training(READ_EPOCHS, InputDataConfig=[pipe])) == "0A1B|\n" * 3
+    )
 
 
 READ_FILES = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /dev/null > ../../model/read"
@@ -154,19 +160,19 @@ def put_manifest(local: LocalServer, *paths: str) -> str:
 
 
 @pytest.mark.parametrize("mode", ["File", "FastFile"])
-def test_channel_contains_files_of_a_manifest(processes: LocalServer, mode: str) -> None:
-    uri = put_manifest(processes, "deep/b", "a")
+def test_channel_contains_files_of_a_manifest(process_server: LocalServer, mode: str) -> None:
+    uri = put_manifest(process_server, "deep/b", "a")
     files = make_channel_with_members("train", uri, InputMode=mode, S3DataType="ManifestFile")
-    assert read_output(processes, processes.start_training(READ_FILES, InputDataConfig=[files])) == "AB"
+    assert read_output(process_server, process_server.start_training(READ_FILES, InputDataConfig=[files])) == "AB"
 
 
-def test_processing_input_contains_files_of_a_manifest(processes: LocalServer) -> None:
+def test_processing_input_contains_files_of_a_manifest(process_server: LocalServer) -> None:
     path = str(Layout().processing("input"))
-    processing_input_definition = make_processing_input("input", put_manifest(processes, "deep/b"), path)
+    processing_input_definition = make_processing_input("input", put_manifest(process_server, "deep/b"), path)
     processing_input_definition["S3Input"]["S3DataType"] = "ManifestFile"
-    job = processes.process(f"cat {ROOT}/processing/input/deep/b", ProcessingInputs=[processing_input_definition])
+    job = process_server.process(f"cat {ROOT}/processing/input/deep/b", ProcessingInputs=[processing_input_definition])
     assert job["ProcessingJobStatus"] == "Completed"
-    assert processes.read_logs("ProcessingJobs", job["ProcessingJobName"]) == {"algo-1": ["B"]}
+    assert process_server.read_logs("ProcessingJobs", job["ProcessingJobName"]) == {"algo-1": ["B"]}
 
 
 @pytest.mark.engine
@@ -206,24 +212,24 @@ def test_invalid_gzip_in_a_pipe_fails_the_job(any_runtime_server: LocalServer) -
         ('[{"prefix": "s3://nowhere/"}, "x"]', "s3://nowhere/x: "),
     ],
 )
-def test_invalid_manifest_fails_the_job(processes: LocalServer, content: str, message: str) -> None:
-    processes.put({"wrong.manifest": content})
+def test_invalid_manifest_fails_the_job(process_server: LocalServer, content: str, message: str) -> None:
+    process_server.put({"wrong.manifest": content})
     reason = train_and_fail(
-        processes,
+        process_server,
         "true",
-        make_channel_with_members("train", processes.uri("wrong.manifest"), S3DataType="ManifestFile"),
+        make_channel_with_members("train", process_server.uri("wrong.manifest"), S3DataType="ManifestFile"),
     )
     assert reason.startswith("ClientError: Data download failed: ")
     assert message in reason
 
 
-def test_missing_attribute_fails_the_job(processes: LocalServer) -> None:
-    processes.put({"lines.manifest": '{"a": 1}\n{"b": 1}\n'})
+def test_missing_attribute_fails_the_job(process_server: LocalServer) -> None:
+    process_server.put({"lines.manifest": '{"a": 1}\n{"b": 1}\n'})
     pipe = make_channel_with_members(
-        "train", processes.uri("lines.manifest"), InputMode="Pipe",
+        "train", process_server.uri("lines.manifest"), InputMode="Pipe",
         S3DataType="AugmentedManifestFile", AttributeNames=["a"],
     )  # fmt: skip
-    assert "line 2 has no attribute 'a'" in train_and_fail(processes, "true", pipe)
+    assert "line 2 has no attribute 'a'" in train_and_fail(process_server, "true", pipe)
 
 
 @pytest.mark.engine
@@ -255,17 +261,17 @@ INVALID_SOURCES = [
 
 
 @pytest.mark.parametrize(("members", "message"), INVALID_SOURCES)
-def test_contradictory_members_raise(processes: LocalServer, members: dict[str, Any], message: str) -> None:
-    processes.put({"wrong/a": "", "wrong-too/b": ""})
+def test_contradictory_members_raise(process_server: LocalServer, members: dict[str, Any], message: str) -> None:
+    process_server.put({"wrong/a": "", "wrong-too/b": ""})
     with pytest.raises(ClientError, match=re.escape(message)):
-        processes.start_training(
-            "true", InputDataConfig=[make_channel_with_members("train", processes.uri("wrong"), **members)]
+        process_server.start_training(
+            "true", InputDataConfig=[make_channel_with_members("train", process_server.uri("wrong"), **members)]
         )
 
 
-def test_missing_manifest_raises(processes: LocalServer) -> None:
+def test_missing_manifest_raises(process_server: LocalServer) -> None:
     with pytest.raises(ClientError, match="No S3 objects found under S3 URL"):
-        processes.start_training(
+        process_server.start_training(
             "true",
-            InputDataConfig=[make_channel_with_members("train", processes.uri("none"), S3DataType="ManifestFile")],
+            InputDataConfig=[make_channel_with_members("train", process_server.uri("none"), S3DataType="ManifestFile")],
         )

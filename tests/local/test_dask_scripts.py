@@ -69,8 +69,8 @@ def test_script_uses_the_workers_of_all_hosts(any_runtime_server: LocalServer) -
     assert result["url"].startswith("tls://")
 
 
-def test_failing_script_fails_the_job_with_its_last_line(processes: LocalServer) -> None:
-    job, _ = run_job(processes, ["with-dask", "python3", f"{CODE}/total.py"], ["/nowhere", OUTPUT], instances=2)
+def test_failing_script_fails_the_job_with_its_last_line(process_server: LocalServer) -> None:
+    job, _ = run_job(process_server, ["with-dask", "python3", f"{CODE}/total.py"], ["/nowhere", OUTPUT], instances=2)
     assert job["ProcessingJobStatus"] == "Failed"
     reason = "host algo-1 failed: total.py failed: FileNotFoundError: [Errno 2] No such file or directory: "
     assert reason + "'/nowhere/numbers' (exit code 1)" in job["FailureReason"]
@@ -87,13 +87,13 @@ def test_key_of_a_job_is_new_and_not_logged(any_runtime_server: LocalServer) -> 
     assert keys[0] != keys[1]
 
 
-def test_only_the_owner_can_read_the_key(processes: LocalServer) -> None:
-    job, output = run_job(processes, ["/bin/sh", "-c"], [SHOW_FILES_SCRIPT], instances=2)
+def test_only_the_owner_can_read_the_key(process_server: LocalServer) -> None:
+    job, output = run_job(process_server, ["/bin/sh", "-c"], [SHOW_FILES_SCRIPT], instances=2)
     assert job["ProcessingJobStatus"] == "Completed", job
-    assert (processes.bucket / output / "modes").read_text().split() == ["600"] * 3
+    assert (process_server.bucket / output / "modes").read_text().split() == ["600"] * 3
 
 
-def test_image_without_dask_names_the_image_that_has_it(processes: LocalServer) -> None:
-    job = processes.process("exec with-dask true")
+def test_image_without_dask_names_the_image_that_has_it(process_server: LocalServer) -> None:
+    job = process_server.process("exec with-dask true")
     assert job["ProcessingJobStatus"] == "Failed"
     assert "this image has no Dask; use the image preprocess" in job["FailureReason"]

@@ -70,28 +70,29 @@ def test_debugger_stops_at_the_first_line_and_at_breakpoints(any_runtime_server:
     assert {"1", "a child runs", "value 42"} <= set(lines)
 
 
-def test_job_that_waits_for_a_debugger_can_be_stopped(processes: LocalServer) -> None:
-    name = start_script(processes, port := find_free_port())
+def test_job_that_waits_for_a_debugger_can_be_stopped(process_server: LocalServer) -> None:
+    name = start_script(process_server, port := find_free_port())
     with connect(port):
-        processes.sagemaker.stop_processing_job(ProcessingJobName=name)
-        assert wait_for_processing(processes, name)["ProcessingJobStatus"] == "Stopped"
+        process_server.sagemaker.stop_processing_job(ProcessingJobName=name)
+        assert wait_for_processing(process_server, name)["ProcessingJobStatus"] == "Stopped"
 
 
-def test_only_the_first_host_waits(processes: LocalServer) -> None:
-    name = start_script(processes, port := find_free_port(), instances=2)
+def test_only_the_first_host_waits(process_server: LocalServer) -> None:
+    name = start_script(process_server, port := find_free_port(), instances=2)
     with connect(port) as debugger:
         wait_until(
-            lambda: processes.read_logs("ProcessingJobs", name).get("algo-2", []), lambda lines: "value 42" in lines
+            lambda: process_server.read_logs("ProcessingJobs", name).get("algo-2", []),
+            lambda lines: "value 42" in lines,
         )
         debugger.attach({})
         debugger.wait_for_stop()
         debugger.resume()
-        assert wait_for_processing(processes, name)["ProcessingJobStatus"] == "Completed"
+        assert wait_for_processing(process_server, name)["ProcessingJobStatus"] == "Completed"
 
 
-def test_script_that_does_not_match_the_pattern_does_not_wait(processes: LocalServer) -> None:
-    name = start_script(processes, find_free_port(), Environment={"MICROJOBS_DEBUG_SCRIPT": "other.py"})
-    assert wait_for_processing(processes, name)["ProcessingJobStatus"] == "Completed"
+def test_script_that_does_not_match_the_pattern_does_not_wait(process_server: LocalServer) -> None:
+    name = start_script(process_server, find_free_port(), Environment={"MICROJOBS_DEBUG_SCRIPT": "other.py"})
+    assert wait_for_processing(process_server, name)["ProcessingJobStatus"] == "Completed"
 
 
 @pytest.mark.parametrize(
@@ -103,9 +104,9 @@ def test_script_that_does_not_match_the_pattern_does_not_wait(processes: LocalSe
     ],
 )
 def test_invalid_request_for_a_debugger_fails_the_job(
-    processes: LocalServer, port: str, members: dict[str, Any], reason: str
+    process_server: LocalServer, port: str, members: dict[str, Any], reason: str
 ) -> None:
-    job = wait_for_processing(processes, start_script(processes, port, **members))
+    job = wait_for_processing(process_server, start_script(process_server, port, **members))
     assert job["ProcessingJobStatus"] == "Failed"
     assert reason in job["FailureReason"]
 

@@ -53,30 +53,30 @@ EXAMPLES = list_examples()
 
 
 @pytest.fixture(scope="module")
-def namespace(processes: LocalServer) -> Iterator[dict[str, Any]]:
+def namespace(process_server: LocalServer) -> Iterator[dict[str, Any]]:
     """The variables that the page's examples use. The archives of the examples exist, and the first example has run."""
     for weight, name in ((1.0, "prices"), (2.0, "prices-2"), (1.0, "cities/berlin"), (2.0, "cities/oslo")):
-        put_linear_model(processes, f"{name}.tar.gz", weight)
-    put_models(processes, "chain")
-    processes.put({"rows.csv": "1,2,3\n4,5,6\n"})
+        put_linear_model(process_server, f"{name}.tar.gz", weight)
+    put_models(process_server, "chain")
+    process_server.put({"rows.csv": "1,2,3\n4,5,6\n"})
     namespace = {
-        "sagemaker": processes.sagemaker,
-        "runtime": processes.client("sagemaker-runtime"),
-        "cloudwatch": processes.client("cloudwatch"),
-        "autoscaling": processes.client("application-autoscaling"),
-        "bucket": processes.address.bucket,
-        "role": processes.address.role_arn,
+        "sagemaker": process_server.sagemaker,
+        "runtime": process_server.client("sagemaker-runtime"),
+        "cloudwatch": process_server.client("cloudwatch"),
+        "autoscaling": process_server.client("application-autoscaling"),
+        "bucket": process_server.address.bucket,
+        "role": process_server.address.role_arn,
         "time": time,
     }
     for code in EXAMPLES["Endpoints"]:
         exec(code, namespace)  # noqa: S102  the code of the page
-    container = {"Image": namespace["container"]["Image"], "ModelDataUrl": processes.uri("prices-2.tar.gz")}
-    processes.sagemaker.create_model(
-        ModelName="prices-2", PrimaryContainer=container, ExecutionRoleArn=processes.address.role_arn
+    container = {"Image": namespace["container"]["Image"], "ModelDataUrl": process_server.uri("prices-2.tar.gz")}
+    process_server.sagemaker.create_model(
+        ModelName="prices-2", PrimaryContainer=container, ExecutionRoleArn=process_server.address.role_arn
     )
     yield namespace
-    delete_endpoints(processes)
-    delete_models(processes)
+    delete_endpoints(process_server)
+    delete_models(process_server)
 
 
 def delete_endpoints(local: LocalServer) -> None:
@@ -108,16 +108,16 @@ def test_each_example_has_an_expected_result() -> None:
 
 @pytest.mark.parametrize("section", EXAMPLES)
 def test_example_works(
-    processes: LocalServer, namespace: dict[str, Any], section: str, capsys: pytest.CaptureFixture[str]
+    process_server: LocalServer, namespace: dict[str, Any], section: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     variables = dict(namespace)
     if section == "Response streams":
-        create_endpoint(processes, "words", make_config(processes, make_words_model(processes)))
+        create_endpoint(process_server, "words", make_config(process_server, make_words_model(process_server)))
     for code in EXAMPLES[section]:
         # The fixture has created the resources of the first example.
         exec(code.rpartition("\n\n")[2] if section == "Endpoints" else code, variables)  # noqa: S102
     if section in CONFIGURATIONS:
-        create_endpoint(processes, CONFIGURATIONS[section], CONFIGURATIONS[section])
+        create_endpoint(process_server, CONFIGURATIONS[section], CONFIGURATIONS[section])
         request = {"EndpointName": CONFIGURATIONS[section], "ContentType": "text/csv", "Accept": "text/csv"}
         assert namespace["runtime"].invoke_endpoint(**request, Body=b"1,2,3")["Body"].read() == b"6.0\n"
     output = capsys.readouterr().out

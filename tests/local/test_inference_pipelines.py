@@ -130,9 +130,12 @@ def test_target_model_responds_after_another_container(any_runtime_server: Local
     chain.delete()
 
 
-def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
-    chain, stop = Chain(processes, make_model(processes), DataCaptureConfig=make_capture(processes)), threading.Event()
-    longer_config = make_config(processes, make_model(processes, scaler_hostnames=("scale", "again")))
+def test_update_under_load_loses_no_request(process_server: LocalServer) -> None:
+    chain, stop = (
+        Chain(process_server, make_model(process_server), DataCaptureConfig=make_capture(process_server)),
+        threading.Event(),
+    )
+    longer_config = make_config(process_server, make_model(process_server, scaler_hostnames=("scale", "again")))
 
     def invoke_until_stop() -> list[str]:
         responses = []
@@ -143,8 +146,8 @@ def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
     with ThreadPoolExecutor(3) as pool:
         clients = [pool.submit(invoke_until_stop) for _ in range(3)]
         try:
-            processes.sagemaker.update_endpoint(EndpointName=chain.name, EndpointConfigName=longer_config)
-            assert wait_for_endpoint(processes, chain.name)["EndpointConfigName"] == longer_config
+            process_server.sagemaker.update_endpoint(EndpointName=chain.name, EndpointConfigName=longer_config)
+            assert wait_for_endpoint(process_server, chain.name)["EndpointConfigName"] == longer_config
         finally:
             stop.set()
         responses = [response for client in clients for response in client.result()]
@@ -152,7 +155,7 @@ def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
     assert set(responses) <= {"60.0", "600.0"}
     assert count_samples(chain, "scale") == count_samples(chain, "predict") == len(responses) + 1
     assert count_samples(chain, "again") == responses.count("600.0") + 1
-    exchanges = wait_until(lambda: read_exchanges(processes, chain.name), bool)
+    exchanges = wait_until(lambda: read_exchanges(process_server, chain.name), bool)
     assert set(exchanges) == {("1,2,3", "60.0")}  # the new configuration captures nothing
     assert len(exchanges) <= responses.count("60.0")
     chain.delete()

@@ -34,12 +34,12 @@ def test_every_value_is_stored_and_the_last_one_is_the_final_value(any_runtime_s
     assert [(metric["MetricName"], metric["Value"]) for metric in job["FinalMetricDataList"]] == [("test:loss", 4)]
 
 
-def test_points_are_read_while_the_job_runs(processes: LocalServer) -> None:
+def test_points_are_read_while_the_job_runs(process_server: LocalServer) -> None:
     script = f"echo loss=1; while [ ! -e {ROOT}/output/go ]; do sleep 0.1; done"
-    name = processes.start_training(script, algorithm={"MetricDefinitions": [LOSS]})
-    assert wait_until(lambda: summarize_points(processes, name), lambda summary: summary[0] > 0) == (1, 1)
-    processes.sagemaker.stop_training_job(TrainingJobName=name)
-    processes.wait_for_end(name)
+    name = process_server.start_training(script, algorithm={"MetricDefinitions": [LOSS]})
+    assert wait_until(lambda: summarize_points(process_server, name), lambda summary: summary[0] > 0) == (1, 1)
+    process_server.sagemaker.stop_training_job(TrainingJobName=name)
+    process_server.wait_for_end(name)
 
 
 def test_killed_server_loses_at_most_the_last_second_of_metrics(tmp_path: Path) -> None:

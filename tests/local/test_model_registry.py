@@ -93,15 +93,15 @@ def transform(local: LocalServer, model: str) -> dict[str, Any]:
     return description
 
 
-def test_changed_model_data_is_never_used(processes: LocalServer) -> None:
+def test_changed_model_data_is_never_used(process_server: LocalServer) -> None:
     """The data are compared when hosts start, not only when the model is created."""
     key = f"{make_unique_name('data')}.tar.gz"
-    put_linear_model(processes, key, 1.0)
-    model = make_model(processes, register_version(processes, key))
-    put_linear_model(processes, key, 2.0)
-    for description in (deploy(processes, model), transform(processes, model)):
+    put_linear_model(process_server, key, 1.0)
+    model = make_model(process_server, register_version(process_server, key))
+    put_linear_model(process_server, key, 2.0)
+    for description in (deploy(process_server, model), transform(process_server, model)):
         assert "Failed" in (description.get("EndpointStatus"), description.get("TransformJobStatus"))
-        assert f"model data at {processes.uri(key)} has changed" in description["FailureReason"]
+        assert f"model data at {process_server.uri(key)} has changed" in description["FailureReason"]
 
 
 # --- training jobs ---
@@ -116,14 +116,14 @@ def put_bundle(local: LocalServer, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("compression", ["GZIP", "NONE"])
-def test_completed_training_job_registers_its_model(processes: LocalServer, compression: str) -> None:
-    group, prefix, client = create_group(processes), make_unique_name("bundle"), processes.sagemaker
-    put_bundle(processes, prefix)
-    job = processes.train(
+def test_completed_training_job_registers_its_model(process_server: LocalServer, compression: str) -> None:
+    group, prefix, client = create_group(process_server), make_unique_name("bundle"), process_server.sagemaker
+    put_bundle(process_server, prefix)
+    job = process_server.train(
         COPY_SCRIPT,
-        InputDataConfig=[make_channel("model", processes.uri(f"{prefix}/"))],
-        OutputDataConfig={"S3OutputPath": processes.uri("models"), "CompressionType": compression},
-        ModelPackageConfig={"ModelPackageGroupArn": find_group(processes, group)},
+        InputDataConfig=[make_channel("model", process_server.uri(f"{prefix}/"))],
+        OutputDataConfig={"S3OutputPath": process_server.uri("models"), "CompressionType": compression},
+        ModelPackageConfig={"ModelPackageGroupArn": find_group(process_server, group)},
     )
     assert job["TrainingJobStatus"] == "Completed", job
     package = client.describe_model_package(ModelPackageName=job["OutputModelPackageArn"])
@@ -131,47 +131,50 @@ def test_completed_training_job_registers_its_model(processes: LocalServer, comp
     assert package["ModelApprovalStatus"] == "PendingManualApproval"
     assert package["MetadataProperties"]["GeneratedBy"] == job["TrainingJobArn"]
     client.update_model_package(ModelPackageArn=package["ModelPackageArn"], ModelApprovalStatus="Approved")
-    assert transform(processes, make_model(processes, package["ModelPackageArn"]))["TransformJobStatus"] == "Completed"
+    assert (
+        transform(process_server, make_model(process_server, package["ModelPackageArn"]))["TransformJobStatus"]
+        == "Completed"
+    )
 
 
 def find_group(local: LocalServer, name: str) -> str:
     return str(local.sagemaker.describe_model_package_group(ModelPackageGroupName=name)["ModelPackageGroupArn"])
 
 
-def test_failed_training_job_registers_nothing(processes: LocalServer) -> None:
-    group = create_group(processes)
-    job = processes.train("exit 3", ModelPackageConfig={"ModelPackageGroupArn": find_group(processes, group)})
+def test_failed_training_job_registers_nothing(process_server: LocalServer) -> None:
+    group = create_group(process_server)
+    job = process_server.train("exit 3", ModelPackageConfig={"ModelPackageGroupArn": find_group(process_server, group)})
     assert (job["TrainingJobStatus"], "OutputModelPackageArn" in job) == ("Failed", False)
-    assert processes.sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"] == []
+    assert process_server.sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"] == []
 
 
-def test_group_of_a_training_job_must_exist(processes: LocalServer) -> None:
-    group = create_group(processes)
-    config = {"ModelPackageGroupArn": find_group(processes, group)}
-    name = processes.start_training("sleep 1", ModelPackageConfig=config)
-    processes.sagemaker.delete_model_package_group(ModelPackageGroupName=group)
+def test_group_of_a_training_job_must_exist(process_server: LocalServer) -> None:
+    group = create_group(process_server)
+    config = {"ModelPackageGroupArn": find_group(process_server, group)}
+    name = process_server.start_training("sleep 1", ModelPackageConfig=config)
+    process_server.sagemaker.delete_model_package_group(ModelPackageGroupName=group)
     message = f"ModelPackageGroup {config['ModelPackageGroupArn']} does not exist."
-    job = processes.wait_for_end(name)
+    job = process_server.wait_for_end(name)
     assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", f"ClientError: {message}")
     with pytest.raises(ClientError, match=message):
-        processes.start_training("true", ModelPackageConfig=config)
+        process_server.start_training("true", ModelPackageConfig=config)
 
 
 # --- the documentation ---
 
 
-def test_program_of_the_page_registers_approves_and_deploys(processes: LocalServer, tmp_path: Path) -> None:
+def test_program_of_the_page_registers_approves_and_deploys(process_server: LocalServer, tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    put_bundle(processes, "page")
-    processes.train(
-        COPY_SCRIPT, TrainingJobName="my-job", InputDataConfig=[make_channel("model", processes.uri("page/"))]
+    put_bundle(process_server, "page")
+    process_server.train(
+        COPY_SCRIPT, TrainingJobName="my-job", InputDataConfig=[make_channel("model", process_server.uri("page/"))]
     )
     (tmp_path / "program.py").write_text(program.replace("microjobs/serve:dev", make_image_name("serve")))
-    environment = {**os.environ, **control.make_environment(processes.home, processes.address)}
+    environment = {**os.environ, **control.make_environment(process_server.home, process_server.address)}
     command = [sys.executable, "program.py"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["PendingManualApproval", "6.0"]
     # The examples of the page about hosting use the same names, and their tests run on this server, too.
-    processes.sagemaker.delete_endpoint_config(EndpointConfigName="prices")
-    processes.sagemaker.delete_model(ModelName="prices")
+    process_server.sagemaker.delete_endpoint_config(EndpointConfigName="prices")
+    process_server.sagemaker.delete_model(ModelName="prices")

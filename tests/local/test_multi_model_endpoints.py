@@ -80,8 +80,8 @@ def test_models_of_a_prefix_are_served_replaced_and_refused(endpoint: MultiModel
     assert (description["Mode"], description["ModelDataUrl"]) == ("MultiModel", endpoint.local.uri(f"{endpoint.name}/"))
 
 
-def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
-    endpoint, stop = MultiModelEndpoint(processes), threading.Event()
+def test_update_under_load_loses_no_request(process_server: LocalServer) -> None:
+    endpoint, stop = MultiModelEndpoint(process_server), threading.Event()
     predictions = {f"{number}.tar.gz": str(6.0 * number) for number in (1, 2, 3)}
     for target, prediction in predictions.items():
         endpoint.put(target, float(prediction) / 6.0)
@@ -96,9 +96,9 @@ def test_update_under_load_loses_no_request(processes: LocalServer) -> None:
     with ThreadPoolExecutor(4) as pool:
         counts = [pool.submit(invoke_until_stop) for _ in range(4)]
         try:
-            config = make_config(processes, endpoint.name)
-            processes.sagemaker.update_endpoint(EndpointName=endpoint.name, EndpointConfigName=config)
-            assert wait_for_endpoint(processes, endpoint.name)["EndpointConfigName"] == config
+            config = make_config(process_server, endpoint.name)
+            process_server.sagemaker.update_endpoint(EndpointName=endpoint.name, EndpointConfigName=config)
+            assert wait_for_endpoint(process_server, endpoint.name)["EndpointConfigName"] == config
         finally:
             stop.set()
         assert all(count.result() > 3 for count in counts)

@@ -77,13 +77,13 @@ def test_removed_container_is_an_internal_error(local: LocalServer) -> None:
     )
 
 
-def test_jobs_own_failure_is_not_retried(processes: LocalServer) -> None:
-    job = processes.train("exit 3", **make_retry_strategy(5))
+def test_jobs_own_failure_is_not_retried(process_server: LocalServer) -> None:
+    job = process_server.train("exit 3", **make_retry_strategy(5))
     assert (job["TrainingJobStatus"], list_secondary_statuses(job).count("Training")) == ("Failed", 1)
 
 
-def test_missing_image_is_not_retried(processes: LocalServer) -> None:
-    job = processes.train("true", algorithm={"TrainingImage": "nowhere.invalid/none:1"}, **make_retry_strategy(5))
+def test_missing_image_is_not_retried(process_server: LocalServer) -> None:
+    job = process_server.train("true", algorithm={"TrainingImage": "nowhere.invalid/none:1"}, **make_retry_strategy(5))
     assert (job["TrainingJobStatus"], list_secondary_statuses(job).count("Starting")) == ("Failed", 1)
 
 

@@ -145,35 +145,35 @@ ENDLESS_SCRIPT = RESUMING_SCRIPT.replace("exit 0; fi", "fi")
 """Does not end by itself, even after it has resumed."""
 
 
-def test_max_wait_includes_time_without_hosts(processes: LocalServer) -> None:
-    members = make_spot_members(processes, "waits", max_runtime=9, max_wait=9)
-    job = processes.wait_for_end(start_interrupted_job(processes, ENDLESS_SCRIPT, "--away", "6", **members))
+def test_max_wait_includes_time_without_hosts(process_server: LocalServer) -> None:
+    members = make_spot_members(process_server, "waits", max_runtime=9, max_wait=9)
+    job = process_server.wait_for_end(start_interrupted_job(process_server, ENDLESS_SCRIPT, "--away", "6", **members))
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
     # If the limit ignored the 6 s without hosts, TrainingTimeInSeconds would be 15: 9 s with hosts, and these 6 s.
     assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"] <= 12
 
 
-def test_max_runtime_includes_all_attempts(processes: LocalServer) -> None:
+def test_max_runtime_includes_all_attempts(process_server: LocalServer) -> None:
     script = ENDLESS_SCRIPT.replace("echo ready", "sleep 2; echo ready")
-    job = processes.wait_for_end(
-        start_interrupted_job(processes, script, **make_spot_members(processes, "longest", max_runtime=10))
+    job = process_server.wait_for_end(
+        start_interrupted_job(process_server, script, **make_spot_members(process_server, "longest", max_runtime=10))
     )
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
     # Each attempt takes more than 2 s (`sleep 2`). The difference would be larger if the first attempt were not billed.
     assert job["TrainingTimeInSeconds"] - job["BillableTimeInSeconds"] <= 2
 
 
-def test_job_without_hosts_can_be_stopped(processes: LocalServer) -> None:
+def test_job_without_hosts_can_be_stopped(process_server: LocalServer) -> None:
     name = start_interrupted_job(
-        processes, RESUMING_SCRIPT, "--away", "1000", **make_spot_members(processes, "stopped")
+        process_server, RESUMING_SCRIPT, "--away", "1000", **make_spot_members(process_server, "stopped")
     )
-    processes.wait_for_secondary_status(name, "Interrupted")
+    process_server.wait_for_secondary_status(name, "Interrupted")
     command = ["microjobs", "ps", "--status", "interrupted"]
-    environment = {**os.environ, "MICROJOBS_HOME": str(processes.home.root)}
+    environment = {**os.environ, "MICROJOBS_HOME": str(process_server.home.root)}
     table = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert re.search(rf"^training +{name} +InProgress: Interrupted ", table, re.MULTILINE)
-    processes.sagemaker.stop_training_job(TrainingJobName=name)
-    assert processes.wait_for_end(name)["SecondaryStatus"] == "Stopped"
+    process_server.sagemaker.stop_training_job(TrainingJobName=name)
+    assert process_server.wait_for_end(name)["SecondaryStatus"] == "Stopped"
 
 
 @pytest.mark.engine
@@ -206,17 +206,18 @@ def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_contradictory_time_limits_raise(processes: LocalServer, members: dict[str, Any], message: str) -> None:
+def test_contradictory_time_limits_raise(process_server: LocalServer, members: dict[str, Any], message: str) -> None:
     with pytest.raises(ClientError, match=message):
-        processes.start_training("true", **members)
+        process_server.start_training("true", **members)
 
 
-def test_only_running_spot_jobs_are_interrupted(processes: LocalServer) -> None:
-    on_demand_job = processes.train("true")["TrainingJobName"]
-    assert "is not a managed spot training job" in interrupt_job(processes, on_demand_job).stderr
-    completed_job = processes.train("true", **make_spot_members(processes, "completed"))["TrainingJobName"]
-    assert "is Completed: only a job that is Training" in interrupt_job(processes, completed_job).stderr
+def test_only_running_spot_jobs_are_interrupted(process_server: LocalServer) -> None:
+    on_demand_job = process_server.train("true")["TrainingJobName"]
+    assert "is not a managed spot training job" in interrupt_job(process_server, on_demand_job).stderr
+    completed_job = process_server.train("true", **make_spot_members(process_server, "completed"))["TrainingJobName"]
+    assert "is Completed: only a job that is Training" in interrupt_job(process_server, completed_job).stderr
     assert (
-        f"no job or endpoint in {processes.home.root} is called nothing" in interrupt_job(processes, "nothing").stderr
+        f"no job or endpoint in {process_server.home.root} is called nothing"
+        in interrupt_job(process_server, "nothing").stderr
     )
-    assert interrupt_job(processes, on_demand_job, "--notice", "-1").returncode == 2
+    assert interrupt_job(process_server, on_demand_job, "--notice", "-1").returncode == 2

@@ -97,17 +97,19 @@ INVALID_REQUESTS = [
 
 @pytest.mark.parametrize(("ranges", "config", "message"), INVALID_REQUESTS)
 def test_invalid_search_raises(
-    processes: LocalServer, ranges: dict[str, Any], config: dict[str, Any], message: str
+    process_server: LocalServer, ranges: dict[str, Any], config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ClientError) as error:
-        processes.sagemaker.create_hyper_parameter_tuning_job(**make_tuning_request(processes, ranges, config))
+        process_server.sagemaker.create_hyper_parameter_tuning_job(
+            **make_tuning_request(process_server, ranges, config)
+        )
     assert error.value.response["Error"]["Code"] == "ValidationException"
     assert message in str(error.value)
 
 
-def test_identical_warm_start_requires_the_image_and_data_of_its_parent(processes: LocalServer) -> None:
-    client = processes.sagemaker
-    parent = make_tuning_request(processes, make_integer_range("1", "9"), {})
+def test_identical_warm_start_requires_the_image_and_data_of_its_parent(process_server: LocalServer) -> None:
+    client = process_server.sagemaker
+    parent = make_tuning_request(process_server, make_integer_range("1", "9"), {})
     name = {"HyperParameterTuningJobName": parent["HyperParameterTuningJobName"]}
     client.create_hyper_parameter_tuning_job(**parent)
     client.stop_hyper_parameter_tuning_job(**name)
@@ -117,8 +119,8 @@ def test_identical_warm_start_requires_the_image_and_data_of_its_parent(processe
     )
     definition = parent["TrainingJobDefinition"]
     image = {"AlgorithmSpecification": {**definition["AlgorithmSpecification"], "TrainingImage": "other"}}
-    processes.s3.put_object(Bucket=processes.address.bucket, Key="other/x.npy", Body=b"x")
-    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{processes.address.bucket}/other"}}
+    process_server.s3.put_object(Bucket=process_server.address.bucket, Key="other/x.npy", Body=b"x")
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{process_server.address.bucket}/other"}}
     data = {"InputDataConfig": [{"ChannelName": "train", "DataSource": source}]}
     for change, message in ((image, "training image must be the same"), (data, "input data must be the same")):
         request = {**parent, "TrainingJobDefinition": {**definition, **change}}

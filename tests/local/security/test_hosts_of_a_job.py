@@ -178,8 +178,8 @@ def assert_scaled(local: LocalServer, job: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.usefixtures("occupied_ports")
-def test_job_succeeds_when_default_ports_are_occupied(processes: LocalServer) -> None:
-    assert_scaled(processes, *scale(processes))
+def test_job_succeeds_when_default_ports_are_occupied(process_server: LocalServer) -> None:
+    assert_scaled(process_server, *scale(process_server))
 
 
 def test_attacker_that_connects_first_cannot_run_code(any_runtime_server: LocalServer) -> None:
@@ -216,17 +216,17 @@ def test_secret_of_a_job_is_new_and_not_logged(any_runtime_server: LocalServer) 
     assert not any(secret in output_and_logs for secrets in secrets_of_jobs for secret in secrets)
 
 
-def test_only_the_user_of_the_server_can_read_the_secret(processes: LocalServer) -> None:
-    name = processes.start_training("echo up; sleep 60", instances=2)
-    processes.wait_for_log(name, "up")
-    files = list(processes.home.work.rglob("secret/job"))
+def test_only_the_user_of_the_server_can_read_the_secret(process_server: LocalServer) -> None:
+    name = process_server.start_training("echo up; sleep 60", instances=2)
+    process_server.wait_for_log(name, "up")
+    files = list(process_server.home.work.rglob("secret/job"))
     assert len(files) >= 2
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
     assert {path.stat().st_uid for path in files} == {os.getuid()}
-    processes.sagemaker.stop_training_job(TrainingJobName=name)
-    processes.wait_for_end(name)
+    process_server.sagemaker.stop_training_job(TrainingJobName=name)
+    process_server.wait_for_end(name)
 
 
-def test_one_host_needs_no_secret(processes: LocalServer) -> None:
-    job = processes.train("test ! -e $SAGEMAKER_BASE_DIR/secret")
+def test_one_host_needs_no_secret(process_server: LocalServer) -> None:
+    job = process_server.train("test ! -e $SAGEMAKER_BASE_DIR/secret")
     assert job["TrainingJobStatus"] == "Completed"

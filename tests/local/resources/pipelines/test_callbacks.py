@@ -26,8 +26,8 @@ AWS_URL = "https://sqs.us-east-1.amazonaws.com/123456789012/"
 
 
 @pytest.fixture(scope="module")
-def sqs(processes: LocalServer) -> Any:
-    return processes.client("sqs")
+def sqs(process_server: LocalServer) -> Any:
+    return process_server.client("sqs")
 
 
 def make_callback_step(queue: str, *outputs: tuple[str, str], **arguments: Any) -> dict[str, Any]:
@@ -43,13 +43,13 @@ def receive(sqs: Any, queue: str, **members: Any) -> list[dict[str, Any]]:
     return messages
 
 
-def test_step_waits_for_an_answer_with_its_token(processes: LocalServer, sqs: Any) -> None:
+def test_step_waits_for_an_answer_with_its_token(process_server: LocalServer, sqs: Any) -> None:
     queue = make_unique_name("queue")
     ask = make_callback_step(queue, ("count", "Integer"), text=get("Execution.PipelineName"))
     condition = {"Type": "Equals", "LeftValue": get("Steps.Ask.OutputParameters['count']"), "RightValue": 3}
     check = make_step("Check", "Condition", {"Conditions": [condition], "IfSteps": [], "ElseSteps": []})
-    pipeline = create_pipeline(processes, ask, check)
-    arn = start(processes, pipeline)
+    pipeline = create_pipeline(process_server, ask, check)
+    arn = start(process_server, pipeline)
     (message,) = receive(sqs, queue, WaitTimeSeconds=20)
     body = json.loads(message["Body"])
     assert body == {
@@ -58,13 +58,13 @@ def test_step_waits_for_an_answer_with_its_token(processes: LocalServer, sqs: An
         "arguments": {"text": pipeline},
         "status": "Executing",
     }
-    assert list_statuses(list_steps(processes, arn)) == {"Ask": "Executing"}
+    assert list_statuses(list_steps(process_server, arn)) == {"Ask": "Executing"}
     outputs = [{"Name": "count", "Value": "3"}]
-    client = processes.sagemaker
+    client = process_server.sagemaker
     response = client.send_pipeline_execution_step_success(CallbackToken=body["token"], OutputParameters=outputs)
     assert response["PipelineExecutionArn"] == arn
-    assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Succeeded"
-    steps = list_steps(processes, arn)
+    assert wait_for_end(process_server, arn)["PipelineExecutionStatus"] == "Succeeded"
+    steps = list_steps(process_server, arn)
     assert steps["Check"]["Metadata"]["Condition"]["Outcome"] == "True"
     assert steps["Ask"]["Metadata"]["Callback"] == {
         "CallbackToken": body["token"],
@@ -75,28 +75,28 @@ def test_step_waits_for_an_answer_with_its_token(processes: LocalServer, sqs: An
         client.send_pipeline_execution_step_success(CallbackToken=body["token"])
 
 
-def test_reported_failure_fails_the_step(processes: LocalServer, sqs: Any) -> None:
+def test_reported_failure_fails_the_step(process_server: LocalServer, sqs: Any) -> None:
     queue = make_unique_name("queue")
-    arn = start(processes, create_pipeline(processes, make_callback_step(queue)))
+    arn = start(process_server, create_pipeline(process_server, make_callback_step(queue)))
     (message,) = receive(sqs, queue, WaitTimeSeconds=20)
     token = json.loads(message["Body"])["token"]
-    processes.sagemaker.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason="not approved")
-    assert wait_for_end(processes, arn)["FailureReason"].endswith("Ask: not approved")
+    process_server.sagemaker.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason="not approved")
+    assert wait_for_end(process_server, arn)["FailureReason"].endswith("Ask: not approved")
 
 
-def test_stop_is_reported_to_the_queue(processes: LocalServer, sqs: Any) -> None:
+def test_stop_is_reported_to_the_queue(process_server: LocalServer, sqs: Any) -> None:
     queue = make_unique_name("queue")
-    arn = start(processes, create_pipeline(processes, make_callback_step(queue)))
+    arn = start(process_server, create_pipeline(process_server, make_callback_step(queue)))
     (first,) = receive(sqs, queue, WaitTimeSeconds=20)
-    processes.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
-    assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Stopped"
+    process_server.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+    assert wait_for_end(process_server, arn)["PipelineExecutionStatus"] == "Stopped"
     (second,) = receive(sqs, queue)
     bodies = [json.loads(message["Body"]) for message in (first, second)]
     assert [body["status"] for body in bodies] == ["Executing", "Stopping"]
     assert bodies[0]["token"] == bodies[1]["token"]
     with pytest.raises(ClientError, match="ResourceNotFound"):
-        processes.sagemaker.send_pipeline_execution_step_success(CallbackToken=bodies[0]["token"])
-    assert describe(processes, arn)["PipelineExecutionStatus"] == "Stopped"
+        process_server.sagemaker.send_pipeline_execution_step_success(CallbackToken=bodies[0]["token"])
+    assert describe(process_server, arn)["PipelineExecutionStatus"] == "Stopped"
 
 
 def test_answer_reaches_the_server_after_a_crash(home: Home, runtime: FakeRuntime) -> None:

@@ -31,37 +31,40 @@ def make_condition(name: str, condition: Any, if_steps: list[Any], else_steps: l
     return make_step(name, "Condition", {"Conditions": [condition], "IfSteps": if_steps, "ElseSteps": else_steps})
 
 
-def test_steps_run_in_order_of_their_dependencies(processes: LocalServer) -> None:
-    first = make_processing_step(processes, "First", "sleep 0.2")
-    second = make_processing_step(processes, "Second", "true", "First")
+def test_steps_run_in_order_of_their_dependencies(process_server: LocalServer) -> None:
+    first = make_processing_step(process_server, "First", "sleep 0.2")
+    second = make_processing_step(process_server, "Second", "true", "First")
     third = make_processing_step(
-        processes, "Third", {"Std:Join": {"On": "", "Values": [": ", get("Steps.Second.ProcessingJobName")]}}
+        process_server, "Third", {"Std:Join": {"On": "", "Values": [": ", get("Steps.Second.ProcessingJobName")]}}
     )
-    status, steps = run(processes, third, second, first)
+    status, steps = run(process_server, third, second, first)
     assert (status, list(steps)) == ("Succeeded", ["First", "Second", "Third"])
     assert steps["First"]["EndTime"] <= steps["Second"]["StartTime"]
     assert set(list_statuses(steps).values()) == {"Succeeded"}
     assert [step["AttemptCount"] for step in steps.values()] == [1, 1, 1]
 
 
-def test_step_creates_a_training_job(processes: LocalServer) -> None:
+def test_step_creates_a_training_job(process_server: LocalServer) -> None:
     arn = start(
-        processes, create_pipeline(processes, make_training_step(processes, "Train_It", "echo x > $SM_MODEL_DIR/w"))
+        process_server,
+        create_pipeline(process_server, make_training_step(process_server, "Train_It", "echo x > $SM_MODEL_DIR/w")),
     )
-    assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Succeeded"
-    job_arn = list_steps(processes, arn)["Train_It"]["Metadata"]["TrainingJob"]["Arn"]
+    assert wait_for_end(process_server, arn)["PipelineExecutionStatus"] == "Succeeded"
+    job_arn = list_steps(process_server, arn)["Train_It"]["Metadata"]["TrainingJob"]["Arn"]
     name = job_arn.rpartition("/")[2]
     assert name.startswith(f"pipelines-{arn.rpartition('/')[2]}-Train-It-")
-    assert processes.describe_training(name)["TrainingJobStatus"] == "Completed"
+    assert process_server.describe_training(name)["TrainingJobStatus"] == "Completed"
 
 
-def test_expressions_become_values_of_the_member_types(processes: LocalServer) -> None:
+def test_expressions_become_values_of_the_member_types(process_server: LocalServer) -> None:
     """A parameter, a property, a value of a property file and a variable reach the request of a later step."""
     metrics = json.dumps({"scores": [{"value": 0.75}], "ok": True, "name": "é"})
-    measure = make_processing_step(processes, "Measure", f"echo '{metrics}' > {OUTPUT}/metrics.json", files=["metrics"])
+    measure = make_processing_step(
+        process_server, "Measure", f"echo '{metrics}' > {OUTPUT}/metrics.json", files=["metrics"]
+    )
     json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.Measure.PropertyFiles.metrics"), "Path": "scores[0].value"}}
     train = make_training_step(
-        processes,
+        process_server,
         "Train",
         HyperParameters={
             "epochs": {"Std:Join": {"On": "", "Values": [get("Parameters.Epochs")]}},
@@ -83,16 +86,16 @@ def test_expressions_become_values_of_the_member_types(processes: LocalServer) -
         {"Name": "Type", "Type": "String"},
         {"Name": "Flag", "Type": "Boolean", "DefaultValue": False},
     ]
-    pipeline = create_pipeline(processes, measure, train, Parameters=parameters)
-    arn = start(processes, pipeline, {"Type": "ml.m5.xlarge", "Epochs": "7", "Flag": "true"})
-    description = wait_for_end(processes, arn)
+    pipeline = create_pipeline(process_server, measure, train, Parameters=parameters)
+    arn = start(process_server, pipeline, {"Type": "ml.m5.xlarge", "Epochs": "7", "Flag": "true"})
+    description = wait_for_end(process_server, arn)
     assert description["PipelineExecutionStatus"] == "Succeeded", description
-    name = list_steps(processes, arn)["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
-    job = processes.describe_training(name)
+    name = list_steps(process_server, arn)["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
+    job = process_server.describe_training(name)
     uri = measure["Arguments"]["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"]
     assert job["HyperParameters"] == {"epochs": "7", "score": "0.75", "text": f"{pipeline}/0.75/true", "data": uri}
     assert (job["ResourceConfig"]["InstanceType"], job["ResourceConfig"]["InstanceCount"]) == ("ml.m5.xlarge", 1)
-    summaries = processes.sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)[
+    summaries = process_server.sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)[
         "PipelineParameters"
     ]
     assert {item["Name"]: item["Value"] for item in summaries} == {
@@ -103,39 +106,39 @@ def test_expressions_become_values_of_the_member_types(processes: LocalServer) -
     }
 
 
-def test_step_reads_the_name_of_its_own_job(processes: LocalServer) -> None:
-    train = make_training_step(processes, "Train", HyperParameters={"name": get("Execution.TrainingJobName")})
+def test_step_reads_the_name_of_its_own_job(process_server: LocalServer) -> None:
+    train = make_training_step(process_server, "Train", HyperParameters={"name": get("Execution.TrainingJobName")})
     train["Arguments"]["TrainingJobName"] = "mine"
-    status, steps = run(processes, train)
+    status, steps = run(process_server, train)
     assert status == "Succeeded"
     name = steps["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
-    assert processes.describe_training(name)["HyperParameters"] == {"name": name}
+    assert process_server.describe_training(name)["HyperParameters"] == {"name": name}
     assert name.startswith("mine-")
 
 
-def test_condition_chooses_a_branch(processes: LocalServer) -> None:
+def test_condition_chooses_a_branch(process_server: LocalServer) -> None:
     inner = make_condition(
         "Inner",
         {"Type": "Not", "Condition": EQUAL_CONDITION},
         [make_step("Unreached", "Fail", {"ErrorMessage": "x"})],
-        [make_processing_step(processes, "Chosen")],
+        [make_processing_step(process_server, "Chosen")],
     )
     outer = make_condition("Outer", EQUAL_CONDITION, [inner], [make_step("Other", "Fail", {"ErrorMessage": "x"})])
-    after = make_processing_step(processes, "After", "true", "Unreached")
-    status, steps = run(processes, outer, after)
+    after = make_processing_step(process_server, "After", "true", "Unreached")
+    status, steps = run(process_server, outer, after)
     assert (status, list(steps)) == ("Succeeded", ["Outer", "Inner", "Chosen"])
     outcomes = [steps[name]["Metadata"]["Condition"]["Outcome"] for name in ("Outer", "Inner")]
     assert outcomes == ["True", "False"]
 
 
-def test_failure_ends_the_execution(processes: LocalServer) -> None:
+def test_failure_ends_the_execution(process_server: LocalServer) -> None:
     """Running steps finish, dependent steps do not start, and the reasons reach the step and the execution."""
-    failing = make_processing_step(processes, "Failing", "exit 3")
-    slow = make_processing_step(processes, "Slow", "sleep 1")
-    never = make_processing_step(processes, "Never", "true", "Slow")
-    arn = start(processes, create_pipeline(processes, failing, slow, never))
-    description = wait_for_end(processes, arn)
-    steps = list_steps(processes, arn)
+    failing = make_processing_step(process_server, "Failing", "exit 3")
+    slow = make_processing_step(process_server, "Slow", "sleep 1")
+    never = make_processing_step(process_server, "Never", "true", "Slow")
+    arn = start(process_server, create_pipeline(process_server, failing, slow, never))
+    description = wait_for_end(process_server, arn)
+    steps = list_steps(process_server, arn)
     assert list_statuses(steps) == {"Failing": "Failed", "Slow": "Succeeded"}
     assert "exit code: 3" in steps["Failing"]["FailureReason"]
     assert description["PipelineExecutionStatus"] == "Failed"
@@ -144,95 +147,98 @@ def test_failure_ends_the_execution(processes: LocalServer) -> None:
     )
 
 
-def test_fail_step_has_its_message(processes: LocalServer) -> None:
+def test_fail_step_has_its_message(process_server: LocalServer) -> None:
     message = {"Std:Join": {"On": " ", "Values": ["too", "bad:", get("Parameters.P")]}}
     parameters = [{"Name": "P", "Type": "Float", "DefaultValue": 0.5}]
-    status, steps = run(processes, make_step("Stop", "Fail", {"ErrorMessage": message}), Parameters=parameters)
+    status, steps = run(process_server, make_step("Stop", "Fail", {"ErrorMessage": message}), Parameters=parameters)
     assert (status, steps["Stop"]["FailureReason"]) == ("Failed", "too bad: 0.5")
     assert steps["Stop"]["Metadata"]["Fail"]["ErrorMessage"] == "too bad: 0.5"
 
 
-def test_value_that_does_not_exist_fails_the_step(processes: LocalServer) -> None:
+def test_value_that_does_not_exist_fails_the_step(process_server: LocalServer) -> None:
     json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.Measure.PropertyFiles.metrics"), "Path": "scre"}}
     measure = make_processing_step(
-        processes, "Measure", f"echo '{{\"score\": 1}}' > {OUTPUT}/metrics.json", files=["metrics"]
+        process_server, "Measure", f"echo '{{\"score\": 1}}' > {OUTPUT}/metrics.json", files=["metrics"]
     )
     condition = make_condition("Check", {"Type": "GreaterThan", "LeftValue": json_get, "RightValue": 1}, [], [])
-    status, steps = run(processes, measure, condition)
+    status, steps = run(process_server, measure, condition)
     assert (status, list_statuses(steps)) == ("Failed", {"Measure": "Succeeded", "Check": "Failed"})
     assert "did you mean score?" in steps["Check"]["FailureReason"]
 
 
-def test_refused_request_fails_the_step(processes: LocalServer) -> None:
+def test_refused_request_fails_the_step(process_server: LocalServer) -> None:
     step = make_training_step(
-        processes,
+        process_server,
         "Train",
         InputDataConfig=[
             {"ChannelName": "c", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://absent/x"}}}
         ],
     )
-    status, steps = run(processes, step)
+    status, steps = run(process_server, step)
     assert status == "Failed"
     assert steps["Train"]["FailureReason"].startswith("ClientError: ")
     assert "absent" in steps["Train"]["FailureReason"]
 
 
-def test_stop_stops_running_jobs(processes: LocalServer) -> None:
-    steps = [make_processing_step(processes, name, "sleep 100") for name in ("One", "Two")]
-    arn = start(processes, create_pipeline(processes, *steps, make_processing_step(processes, "Three", "true", "One")))
+def test_stop_stops_running_jobs(process_server: LocalServer) -> None:
+    steps = [make_processing_step(process_server, name, "sleep 100") for name in ("One", "Two")]
+    arn = start(
+        process_server,
+        create_pipeline(process_server, *steps, make_processing_step(process_server, "Three", "true", "One")),
+    )
     wait_until(
-        lambda: list_steps(processes, arn),
+        lambda: list_steps(process_server, arn),
         lambda steps_by_name: list(list_statuses(steps_by_name).values()) == ["Executing"] * 2,
     )
-    assert processes.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionArn"] == arn
-    assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Stopped"
-    steps_by_name = list_steps(processes, arn)
+    assert process_server.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionArn"] == arn
+    assert wait_for_end(process_server, arn)["PipelineExecutionStatus"] == "Stopped"
+    steps_by_name = list_steps(process_server, arn)
     assert list_statuses(steps_by_name) == {"One": "Stopped", "Two": "Stopped"}
     job = steps_by_name["One"]["Metadata"]["ProcessingJob"]["Arn"].rpartition("/")[2]
-    assert processes.sagemaker.describe_processing_job(ProcessingJobName=job)["ProcessingJobStatus"] == "Stopped"
+    assert process_server.sagemaker.describe_processing_job(ProcessingJobName=job)["ProcessingJobStatus"] == "Stopped"
     with pytest.raises(ClientError, match="is Stopped: only a running execution can be stopped"):
-        processes.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+        process_server.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
 
 
-def test_parallelism_is_limited_and_can_be_changed(processes: LocalServer) -> None:
-    steps = [make_processing_step(processes, f"S{number}", "sleep 100") for number in range(3)]
-    pipeline = create_pipeline(processes, *steps)
-    arn = start(processes, pipeline, ParallelismConfiguration={"MaxParallelExecutionSteps": 1})
+def test_parallelism_is_limited_and_can_be_changed(process_server: LocalServer) -> None:
+    steps = [make_processing_step(process_server, f"S{number}", "sleep 100") for number in range(3)]
+    pipeline = create_pipeline(process_server, *steps)
+    arn = start(process_server, pipeline, ParallelismConfiguration={"MaxParallelExecutionSteps": 1})
     wait_until(
-        lambda: list_steps(processes, arn),
+        lambda: list_steps(process_server, arn),
         lambda steps_by_name: list(list_statuses(steps_by_name).values()) == ["Executing"],
     )
-    processes.sagemaker.update_pipeline_execution(
+    process_server.sagemaker.update_pipeline_execution(
         PipelineExecutionArn=arn,
         PipelineExecutionDescription="changed",
         ParallelismConfiguration={"MaxParallelExecutionSteps": 2},
     )
     wait_until(
-        lambda: list_steps(processes, arn),
+        lambda: list_steps(process_server, arn),
         lambda steps_by_name: list(list_statuses(steps_by_name).values()) == ["Executing"] * 2,
     )
-    processes.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
-    description = wait_for_end(processes, arn)
+    process_server.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+    description = wait_for_end(process_server, arn)
     assert description["PipelineExecutionDescription"] == "changed"
     assert description["ParallelismConfiguration"] == {"MaxParallelExecutionSteps": 2}
-    assert len(list_steps(processes, arn)) == 2
+    assert len(list_steps(process_server, arn)) == 2
 
 
-def test_token_makes_the_start_idempotent(processes: LocalServer) -> None:
-    pipeline, token = create_pipeline(processes, make_condition("C", EQUAL_CONDITION, [], [])), uuid.uuid4().hex
-    first, second = (start(processes, pipeline, ClientRequestToken=token) for _ in range(2))
-    assert first == second != start(processes, pipeline, ClientRequestToken=uuid.uuid4().hex)
+def test_token_makes_the_start_idempotent(process_server: LocalServer) -> None:
+    pipeline, token = create_pipeline(process_server, make_condition("C", EQUAL_CONDITION, [], [])), uuid.uuid4().hex
+    first, second = (start(process_server, pipeline, ClientRequestToken=token) for _ in range(2))
+    assert first == second != start(process_server, pipeline, ClientRequestToken=uuid.uuid4().hex)
     with pytest.raises(ClientError, match=r"ConflictException.*other members"):
-        start(processes, pipeline, ClientRequestToken=token, PipelineExecutionDisplayName="other")
-    wait_for_end(processes, first)
+        start(process_server, pipeline, ClientRequestToken=token, PipelineExecutionDisplayName="other")
+    wait_for_end(process_server, first)
 
 
-def test_executions_are_described_and_listed(processes: LocalServer) -> None:
-    pipeline = create_pipeline(processes, make_condition("C", EQUAL_CONDITION, [], []))
-    arns = [start(processes, pipeline, PipelineExecutionDisplayName=f"run-{number}") for number in range(3)]
+def test_executions_are_described_and_listed(process_server: LocalServer) -> None:
+    pipeline = create_pipeline(process_server, make_condition("C", EQUAL_CONDITION, [], []))
+    arns = [start(process_server, pipeline, PipelineExecutionDisplayName=f"run-{number}") for number in range(3)]
     for arn in arns:
-        wait_for_end(processes, arn)
-    client = processes.sagemaker
+        wait_for_end(process_server, arn)
+    client = process_server.sagemaker
     pages = client.get_paginator("list_pipeline_executions").paginate(
         PipelineName=pipeline, PaginationConfig={"PageSize": 2}
     )
@@ -243,66 +249,66 @@ def test_executions_are_described_and_listed(processes: LocalServer) -> None:
     summaries_by_arn = client.list_pipeline_executions(PipelineName=pipeline, **sort)["PipelineExecutionSummaries"]
     assert [item["PipelineExecutionArn"] for item in summaries_by_arn] == sorted(arns)
     assert client.list_pipeline_executions(PipelineName=pipeline, CreatedBefore=1)["PipelineExecutionSummaries"] == []
-    description = describe(processes, arns[0])
+    description = describe(process_server, arns[0])
     assert description["PipelineArn"] == arns[0].partition("/execution/")[0]
     assert description["PipelineVersionId"] == 1
     definition = client.describe_pipeline_definition_for_execution(PipelineExecutionArn=arns[0])["PipelineDefinition"]
     assert [step["Name"] for step in json.loads(definition)["Steps"]] == ["C"]
 
 
-def test_steps_are_listed_newest_first_in_pages(processes: LocalServer) -> None:
+def test_steps_are_listed_newest_first_in_pages(process_server: LocalServer) -> None:
     names = ["A", "B", "C"]
     steps = [make_condition(name, EQUAL_CONDITION, [], []) for name in names]
-    arn = start(processes, create_pipeline(processes, *steps))
-    wait_for_end(processes, arn)
-    pages = processes.sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
+    arn = start(process_server, create_pipeline(process_server, *steps))
+    wait_for_end(process_server, arn)
+    pages = process_server.sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
         PipelineExecutionArn=arn, PaginationConfig={"PageSize": 2}
     )
     assert list(pages.search("PipelineExecutionSteps[].StepName")) == names[::-1]
 
 
-def test_invalid_parameters_are_refused(processes: LocalServer) -> None:
+def test_invalid_parameters_are_refused(process_server: LocalServer) -> None:
     parameters = [
         {"Name": "Count", "Type": "Integer", "DefaultValue": 1},
         {"Name": "Colour", "Type": "String", "DefaultValue": "red", "EnumValues": ["red", "blue"]},
     ]
-    pipeline = create_pipeline(processes, make_condition("C", EQUAL_CONDITION, [], []), Parameters=parameters)
+    pipeline = create_pipeline(process_server, make_condition("C", EQUAL_CONDITION, [], []), Parameters=parameters)
     for values, reason in (
         ({"Cuont": "1"}, "did you mean Count"),
         ({"Count": "x"}, "type Integer"),
         ({"Colour": "green"}, "EnumValues"),
     ):
         with pytest.raises(ClientError, match=f"ValidationException.*{reason}"):
-            start(processes, pipeline, values)
-    assert processes.sagemaker.list_pipeline_executions(PipelineName=pipeline)["PipelineExecutionSummaries"] == []
+            start(process_server, pipeline, values)
+    assert process_server.sagemaker.list_pipeline_executions(PipelineName=pipeline)["PipelineExecutionSummaries"] == []
 
 
 @pytest.mark.parametrize("operation", ["describe", "stop", "update", "retry"])
-def test_missing_execution_is_refused(processes: LocalServer, operation: str) -> None:
+def test_missing_execution_is_refused(process_server: LocalServer, operation: str) -> None:
     arn = "arn:aws:sagemaker:us-east-1:000000000000:pipeline/p/execution/absent"
     with pytest.raises(ClientError, match="ResourceNotFound"):
-        getattr(processes.sagemaker, f"{operation}_pipeline_execution")(PipelineExecutionArn=arn)
+        getattr(process_server.sagemaker, f"{operation}_pipeline_execution")(PipelineExecutionArn=arn)
 
 
-def test_retry_continues_with_the_failed_step(processes: LocalServer) -> None:
+def test_retry_continues_with_the_failed_step(process_server: LocalServer) -> None:
     key = f"{uuid.uuid4().hex}/flag"
-    before = make_processing_step(processes, "Before")
-    flaky = make_processing_step(processes, "Flaky", f"test -e {processes.bucket / key}", "Before")
-    after = make_processing_step(processes, "After", "true", "Flaky")
-    arn = start(processes, create_pipeline(processes, before, flaky, after))
-    assert wait_for_end(processes, arn)["PipelineExecutionStatus"] == "Failed"
-    first_steps = list_steps(processes, arn)
-    processes.put({key: ""})
+    before = make_processing_step(process_server, "Before")
+    flaky = make_processing_step(process_server, "Flaky", f"test -e {process_server.bucket / key}", "Before")
+    after = make_processing_step(process_server, "After", "true", "Flaky")
+    arn = start(process_server, create_pipeline(process_server, before, flaky, after))
+    assert wait_for_end(process_server, arn)["PipelineExecutionStatus"] == "Failed"
+    first_steps = list_steps(process_server, arn)
+    process_server.put({key: ""})
     token = uuid.uuid4().hex
     for _ in range(2):
-        processes.sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=token)
-    description = wait_for_end(processes, arn)
-    steps = list_steps(processes, arn)
+        process_server.sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=token)
+    description = wait_for_end(process_server, arn)
+    steps = list_steps(process_server, arn)
     assert (description["PipelineExecutionStatus"], description.get("FailureReason")) == ("Succeeded", None)
     assert list_statuses(steps) == dict.fromkeys(("Before", "Flaky", "After"), "Succeeded")
     assert steps["Before"] == first_steps["Before"]
     with pytest.raises(ClientError, match=r"ConflictException.*is Succeeded"):
-        processes.sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn)
+        process_server.sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn)
 
 
 # --- caching ---
@@ -313,11 +319,11 @@ def find_job_arn(step: dict[str, Any]) -> str:
     return arn
 
 
-def test_cached_step_reuses_the_job_of_an_earlier_execution(processes: LocalServer) -> None:
+def test_cached_step_reuses_the_job_of_an_earlier_execution(process_server: LocalServer) -> None:
     """The cache key contains only the arguments that AWS documents: a changed StoppingCondition is a hit, a changed
     Environment is a miss."""
     cache: dict[str, Any] = {"CacheConfig": {"Enabled": True, "ExpireAfter": "PT1H"}}
-    cached_step = make_processing_step(processes, "Cached", f"echo 1 > {OUTPUT}/a.json", files=["a"], **cache)
+    cached_step = make_processing_step(process_server, "Cached", f"echo 1 > {OUTPUT}/a.json", files=["a"], **cache)
     cached_step["Arguments"]["Environment"] = {"A": get("Parameters.A")}
     cached_step["Arguments"]["StoppingCondition"] = {"MaxRuntimeInSeconds": get("Parameters.Limit")}
     json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.Cached.PropertyFiles.a"), "Path": ""}}
@@ -326,78 +332,78 @@ def test_cached_step_reuses_the_job_of_an_earlier_execution(processes: LocalServ
         {"Name": "A", "Type": "String", "DefaultValue": "x"},
         {"Name": "Limit", "Type": "Integer", "DefaultValue": 10},
     ]
-    pipeline = create_pipeline(processes, cached_step, check, Parameters=parameters)
-    arns = [start(processes, pipeline)]
-    wait_for_end(processes, arns[0])
+    pipeline = create_pipeline(process_server, cached_step, check, Parameters=parameters)
+    arns = [start(process_server, pipeline)]
+    wait_for_end(process_server, arns[0])
     for values in ({"Limit": "20"}, {"A": "y"}):
-        arns.append(start(processes, pipeline, values))
-        assert wait_for_end(processes, arns[-1])["PipelineExecutionStatus"] == "Succeeded"
-    first, hit, miss = (list_steps(processes, arn) for arn in arns)
+        arns.append(start(process_server, pipeline, values))
+        assert wait_for_end(process_server, arns[-1])["PipelineExecutionStatus"] == "Succeeded"
+    first, hit, miss = (list_steps(process_server, arn) for arn in arns)
     assert hit["Cached"]["CacheHitResult"] == {"SourcePipelineExecutionArn": arns[0]}
     assert find_job_arn(first["Cached"]) == find_job_arn(hit["Cached"]) != find_job_arn(miss["Cached"])
     assert hit["Check"]["Metadata"]["Condition"]["Outcome"] == "True"
     assert "CacheHitResult" not in miss["Cached"]
 
 
-def test_expired_result_is_not_reused(processes: LocalServer) -> None:
+def test_expired_result_is_not_reused(process_server: LocalServer) -> None:
     cache: dict[str, Any] = {"CacheConfig": {"Enabled": True, "ExpireAfter": "PT1S"}}
-    pipeline = create_pipeline(processes, make_processing_step(processes, "Cached", **cache))
+    pipeline = create_pipeline(process_server, make_processing_step(process_server, "Cached", **cache))
     for _ in range(2):
-        arn = start(processes, pipeline)
-        wait_for_end(processes, arn)
-        assert "CacheHitResult" not in list_steps(processes, arn)["Cached"]
+        arn = start(process_server, pipeline)
+        wait_for_end(process_server, arn)
+        assert "CacheHitResult" not in list_steps(process_server, arn)["Cached"]
         time.sleep(1.1)
 
 
 # --- selective execution ---
 
 
-def test_selected_steps_use_the_results_of_an_earlier_execution(processes: LocalServer) -> None:
-    first = make_processing_step(processes, "First", f"echo 1 > {OUTPUT}/a.json", files=["a"])
+def test_selected_steps_use_the_results_of_an_earlier_execution(process_server: LocalServer) -> None:
+    first = make_processing_step(process_server, "First", f"echo 1 > {OUTPUT}/a.json", files=["a"])
     json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.First.PropertyFiles.a"), "Path": ""}}
-    second = make_training_step(processes, "Second", HyperParameters={"a": json_get, "p": get("Parameters.P")})
-    third = make_processing_step(processes, "Third", "true", "Second")
-    other = make_processing_step(processes, "Other")
+    second = make_training_step(process_server, "Second", HyperParameters={"a": json_get, "p": get("Parameters.P")})
+    third = make_processing_step(process_server, "Third", "true", "Second")
+    other = make_processing_step(process_server, "Other")
     parameters = [{"Name": "P", "Type": "String", "DefaultValue": "default"}]
-    pipeline = create_pipeline(processes, first, second, third, other, Parameters=parameters)
-    source = start(processes, pipeline, {"P": "earlier"})
-    wait_for_end(processes, source)
+    pipeline = create_pipeline(process_server, first, second, third, other, Parameters=parameters)
+    source = start(process_server, pipeline, {"P": "earlier"})
+    wait_for_end(process_server, source)
     selection = {"SourcePipelineExecutionArn": source, "SelectedSteps": [{"StepName": "Second"}]}
-    arn = start(processes, pipeline, SelectiveExecutionConfig=selection)
-    description = wait_for_end(processes, arn)
+    arn = start(process_server, pipeline, SelectiveExecutionConfig=selection)
+    description = wait_for_end(process_server, arn)
     assert (description["PipelineExecutionStatus"], description["SelectiveExecutionConfig"]) == ("Succeeded", selection)
-    steps = list_steps(processes, arn)
+    steps = list_steps(process_server, arn)
     assert list(steps) == ["First", "Second"]
     assert steps["First"]["SelectiveExecutionResult"] == {"SourcePipelineExecutionArn": source}
-    assert find_job_arn(steps["First"]) == find_job_arn(list_steps(processes, source)["First"])
-    job = processes.describe_training(steps["Second"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2])
+    assert find_job_arn(steps["First"]) == find_job_arn(list_steps(process_server, source)["First"])
+    job = process_server.describe_training(steps["Second"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2])
     assert job["HyperParameters"] == {"a": "1", "p": "earlier"}
     selection_without_source = {"SelectedSteps": [{"StepName": "Second"}]}
     with pytest.raises(ClientError, match="The result of step First is needed, but is not available"):
-        start(processes, pipeline, SelectiveExecutionConfig=selection_without_source)
+        start(process_server, pipeline, SelectiveExecutionConfig=selection_without_source)
     with pytest.raises(ClientError, match=r"step Secnd, which does not exist .did you mean Second"):
-        start(processes, pipeline, SelectiveExecutionConfig={"SelectedSteps": [{"StepName": "Secnd"}]})
+        start(process_server, pipeline, SelectiveExecutionConfig={"SelectedSteps": [{"StepName": "Secnd"}]})
 
 
 # --- triggers ---
 
 
-def test_step_that_follows_a_failure_completes_the_execution_with_failures(processes: LocalServer) -> None:
-    failing = make_processing_step(processes, "Failing", "exit 1")
-    unrelated = make_processing_step(processes, "Unrelated", "sleep 0.5")
-    after = make_processing_step(processes, "After", "true", "Unrelated")
-    handler = make_processing_step(processes, "Handler", "true", {"Step": "Failing", "Trigger": "Failed"})
-    never = make_processing_step(processes, "Never", "true", {"Step": "Unrelated", "Trigger": "Failed"})
-    always = make_processing_step(processes, "Always", "true", {"Step": "Unrelated", "Trigger": "Any"})
-    status, steps = run(processes, failing, unrelated, after, handler, never, always)
+def test_step_that_follows_a_failure_completes_the_execution_with_failures(process_server: LocalServer) -> None:
+    failing = make_processing_step(process_server, "Failing", "exit 1")
+    unrelated = make_processing_step(process_server, "Unrelated", "sleep 0.5")
+    after = make_processing_step(process_server, "After", "true", "Unrelated")
+    handler = make_processing_step(process_server, "Handler", "true", {"Step": "Failing", "Trigger": "Failed"})
+    never = make_processing_step(process_server, "Never", "true", {"Step": "Unrelated", "Trigger": "Failed"})
+    always = make_processing_step(process_server, "Always", "true", {"Step": "Unrelated", "Trigger": "Any"})
+    status, steps = run(process_server, failing, unrelated, after, handler, never, always)
     statuses = dict.fromkeys(("Unrelated", "After", "Handler", "Always"), "Succeeded")
     assert (status, list_statuses(steps)) == ("CompletedWithFailures", {**statuses, "Failing": "Failed"})
 
 
-def test_repeated_parameter_is_refused(processes: LocalServer) -> None:
+def test_repeated_parameter_is_refused(process_server: LocalServer) -> None:
     name = create_pipeline(
-        processes, make_processing_step(processes, "A"), Parameters=[{"Name": "P", "Type": "String"}]
+        process_server, make_processing_step(process_server, "A"), Parameters=[{"Name": "P", "Type": "String"}]
     )
     values = [{"Name": "P", "Value": value} for value in ("one", "two")]
     with pytest.raises(ClientError, match="names of PipelineParameters must be unique; repeated: 'P'"):
-        processes.sagemaker.start_pipeline_execution(PipelineName=name, PipelineParameters=values)
+        process_server.sagemaker.start_pipeline_execution(PipelineName=name, PipelineParameters=values)

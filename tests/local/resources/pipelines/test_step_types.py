@@ -257,9 +257,9 @@ def test_cleanup_deletes_nothing_outside_of_the_outputs(server: LocalServer) -> 
 # --- endpoints and models ---
 
 
-def test_endpoint_is_created_and_updated(processes: LocalServer) -> None:
+def test_endpoint_is_created_and_updated(process_server: LocalServer) -> None:
     """The second execution updates the endpoint that the first execution has created."""
-    model = make_step("Model", "Model", make_model_request(processes, "served"))
+    model = make_step("Model", "Model", make_model_request(process_server, "served"))
     variant = {
         "VariantName": "main",
         "ModelName": get("Steps.Model.ModelName"),
@@ -269,34 +269,34 @@ def test_endpoint_is_created_and_updated(processes: LocalServer) -> None:
     config = make_step("Config", "EndpointConfig", {"ProductionVariants": [variant]})
     arguments = {"EndpointName": "served", "EndpointConfigName": get("Steps.Config.EndpointConfigName")}
     endpoint = make_step("Endpoint", "Endpoint", arguments)
-    pipeline, configs = create_pipeline(processes, model, config, endpoint), []
+    pipeline, configs = create_pipeline(process_server, model, config, endpoint), []
     for _ in range(2):
-        arn = start(processes, pipeline)
-        description = wait_for_end(processes, arn)
+        arn = start(process_server, pipeline)
+        description = wait_for_end(process_server, arn)
         assert description["PipelineExecutionStatus"] == "Succeeded", description
-        endpoint_description = processes.sagemaker.describe_endpoint(EndpointName="served")
+        endpoint_description = process_server.sagemaker.describe_endpoint(EndpointName="served")
         assert (
             endpoint_description["EndpointStatus"],
-            list_steps(processes, arn)["Endpoint"]["Metadata"]["Endpoint"]["Arn"],
+            list_steps(process_server, arn)["Endpoint"]["Metadata"]["Endpoint"]["Arn"],
         ) == (
             "InService",
             endpoint_description["EndpointArn"],
         )
         configs.append(endpoint_description["EndpointConfigName"])
     assert len(set(configs)) == 2
-    processes.sagemaker.delete_endpoint(EndpointName="served")
+    process_server.sagemaker.delete_endpoint(EndpointName="served")
 
 
-def test_model_is_registered_in_a_new_group(processes: LocalServer) -> None:
-    container = make_model_request(processes, "registered")["PrimaryContainer"]
+def test_model_is_registered_in_a_new_group(process_server: LocalServer) -> None:
+    container = make_model_request(process_server, "registered")["PrimaryContainer"]
     specification = {
         "Containers": [container],
         "SupportedContentTypes": ["text/csv"],
         "SupportedResponseMIMETypes": ["text/csv"],
     }
     arguments = {"ModelPackageGroupName": "new-group", "InferenceSpecification": specification}
-    status, steps = run(processes, make_step("Register", "RegisterModel", arguments))
+    status, steps = run(process_server, make_step("Register", "RegisterModel", arguments))
     assert status == "Succeeded", steps
     arn = steps["Register"]["Metadata"]["RegisterModel"]["Arn"]
     assert arn.endswith(":model-package/new-group/1")
-    assert processes.sagemaker.describe_model_package(ModelPackageName=arn)["ModelPackageStatus"] == "Completed"
+    assert process_server.sagemaker.describe_model_package(ModelPackageName=arn)["ModelPackageStatus"] == "Completed"
