@@ -92,7 +92,7 @@ class Training:
         return False
 
     def step(self, step: StepRows) -> None:
-        (x, y), rows = self._train, self._order[step.first : step.last]
+        (x, y), rows = self._train, self._order[step.start : step.end]
         with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self._mixed_precision):
             predictions = self.model(x[rows])
         loss: torch.Tensor = self._loss(predictions.float(), y[rows])

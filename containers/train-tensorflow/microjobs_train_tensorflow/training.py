@@ -77,7 +77,7 @@ class Training:
         return self._should_stop
 
     def step(self, step: StepRows) -> None:
-        rows, stop = self._order[step.first : step.last], tf.constant(float(bool(self.stop)))
+        rows, stop = self._order[step.start : step.end], tf.constant(float(bool(self.stop)))
         self._loss_sum, stops = self._step(rows, tf.constant(float(step.total_rows)), self._loss_sum, stop)
         # Hosts receive the signal at different times, but all stop after the same step.
         self._should_stop = bool(self.stop) if self.group.world_size == 1 else float(stops) > 0

@@ -15,13 +15,13 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class StepRows:
-    """The rows of one process in one step: `order[first:last]`, which may be empty.
+    """The rows of one process in one step: `order[start:end]`, which may be empty.
 
     total_rows: number of rows of this step in all processes.
     """
 
-    first: int
-    last: int
+    start: int
+    end: int
     total_rows: int
 
 

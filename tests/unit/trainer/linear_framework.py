@@ -55,7 +55,7 @@ class LinearTraining:
         return self.group.sum(bool(self.stop))[0] > 0
 
     def step(self, step: StepRows) -> None:
-        rows = self._order[step.first : step.last]
+        rows = self._order[step.start : step.end]
         error = self._x[rows] @ self.weights - self._y[rows]
         gradient = self.group.sum(*(self._x[rows].T @ error * 2 / step.total_rows).tolist())
         self.weights -= self.hyperparameters.learning_rate * np.array(gradient)

@@ -9,7 +9,7 @@ from microjobs.trainer.batches import Batches
 
 def list_rows_of_steps(batches: Batches, epoch: int = 0) -> list[NDArray[np.int64]]:
     order = batches.order(epoch)
-    return [order[step.first : step.last] for step in batches.steps()]
+    return [order[step.start : step.end] for step in batches.steps()]
 
 
 def test_epoch_takes_every_row_once() -> None:
@@ -42,7 +42,7 @@ def test_processes_together_take_the_batches_of_one_process(world_size: int, row
 def test_uneven_shards_have_the_same_number_of_steps(shard_sizes: list[int]) -> None:
     count, total = len(shard_sizes), sum(shard_sizes)
     processes = [Batches(total, 3, 1, rank, count, shard_sizes) for rank in range(count)]
-    sizes = [[step.last - step.first for step in batches.steps()] for batches in processes]
+    sizes = [[step.end - step.start for step in batches.steps()] for batches in processes]
     assert [sum(own) for own in sizes] == shard_sizes
     assert [sum(step) for step in zip(*sizes, strict=True)] == [step.total_rows for step in processes[0].steps()]
     assert max(step.total_rows for step in processes[0].steps()) <= 3 + count

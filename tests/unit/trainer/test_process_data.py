@@ -29,7 +29,7 @@ def make_data(
 def list_targets_of_steps(data: ProcessData, epoch: int) -> list[list[float]]:
     batches = data.batches(TrainerHyperparameters(batch_size=4))
     order = batches.order(epoch)
-    return [[*data.local_data.y_train[order[step.first : step.last], 0].tolist()] for step in batches.steps()]
+    return [[*data.local_data.y_train[order[step.start : step.end], 0].tolist()] for step in batches.steps()]
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
