@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.hosting.formats.json_rows import contains
+from microjobs.hosting.formats.json_rows import has_value_of_type
 from microjobs.hosting.responses import HttpError, quote
 
 Array = NDArray[Any]
@@ -131,7 +131,7 @@ def _make_numbers(values: Any, spec: TensorSpec, name: str) -> Array:
     dtype, kind = spec.dtype, spec.kind
     # Types are checked before `np.array`, which would give each element the width of the longest text, and convert true
     # to 1.
-    if contains((str, dict) if kind == "b" else (str, dict, bool), values):
+    if has_value_of_type(values, (str, dict) if kind == "b" else (str, dict, bool)):
         raise HttpError(400, f"input {name!r} is {quote(values)}: the signature expects {dtype}")
     try:
         array = np.array(values)

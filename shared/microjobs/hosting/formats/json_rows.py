@@ -83,14 +83,14 @@ def to_array(rows: Any, body: bytes) -> Numbers:
     Raises:
         HttpError: 400, the rows differ in length, or a value is not a number; the message names the row.
     """
-    if _may_exceed(MAX_ARRAY_BYTES, body) and contains(str, rows):
+    if _may_exceed(MAX_ARRAY_BYTES, body) and has_value_of_type(rows, str):
         raise not_numbers_error(rows)
     try:
         numbers = np.array(rows)
     except (ValueError, OverflowError):
         raise ragged_rows_error(rows) from None
     # numpy converts true to 1. Searching for the words is much faster than checking each value.
-    has_booleans = (b"true" in body or b"false" in body) and contains(bool, rows)
+    has_booleans = (b"true" in body or b"false" in body) and has_value_of_type(rows, bool)
     if numbers.dtype.kind not in "fiu" or not isinstance(rows, list) or has_booleans:
         raise not_numbers_error(rows)
     return numbers
@@ -101,12 +101,12 @@ def dump_json(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def contains(types: type | tuple[type, ...], rows: Any) -> bool:
-    """Return whether nested lists contain a value of one of these types.
+def has_value_of_type(values: Any, types: type | tuple[type, ...]) -> bool:
+    """Return whether a value, or a value in nested lists, has one of these types.
 
     The function does not recurse, because clients choose the depth.
     """
-    remaining_values = [rows]
+    remaining_values = [values]
     while remaining_values:
         value = remaining_values.pop()
         if isinstance(value, types):
