@@ -38,8 +38,8 @@ MAX_FOLD_ROWS, MAX_FOLD_WIDTH = 64, 256
 HEADER_BYTES = 12 + 10_000
 """Maximum size of a header. numpy parses at most 10,000 characters, for safety."""
 
-FILE_NAME = re.compile(r"(?P<kind>[xy])_(?P<split>train|test)(?:-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.npy")
-"""Name of an array file, such as `x_train.npy`, or of one shard, such as `x_train-00000-of-00004.npy`."""
+FILE_NAME_PATTERN = re.compile(r"(?P<kind>[xy])_(?P<split>train|test)(?:-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.npy")
+"""Matches the name of an array file, such as `x_train.npy`, or of one shard, such as `x_train-00000-of-00004.npy`."""
 
 T = TypeVar("T")
 
@@ -218,11 +218,13 @@ def find_array_files(folder: Path, kind: str, split: str) -> list[Path]:
 
 
 def _find_files(folder: Path, kind: str, split: str) -> list[Path]:
-    matches = [(match, path) for path in sorted(folder.glob("*.npy")) if (match := FILE_NAME.fullmatch(path.name))]
+    matches = [
+        (match, path) for path in sorted(folder.glob("*.npy")) if (match := FILE_NAME_PATTERN.fullmatch(path.name))
+    ]
     return [path for match, path in matches if match["kind"] == kind and match["split"] == split]
 
 
-def check_shards(names: Iterator[str], pattern: re.Pattern[str] = FILE_NAME) -> None:
+def check_shards(names: Iterator[str], pattern: re.Pattern[str] = FILE_NAME_PATTERN) -> None:
     """Check that the files of one array or table are complete and unambiguous.
 
     Args:

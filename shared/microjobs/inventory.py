@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from microjobs.arrays import FILE_NAME, ArrayFile, check_shards, open_array
+from microjobs.arrays import FILE_NAME_PATTERN, ArrayFile, check_shards, open_array
 from microjobs.errors import UserError
 
 CODE_FOLDER = "code"
@@ -64,7 +64,7 @@ def describe_arrays(folder: Path) -> list[ArrayDescription]:
     """
     entries = []
     for path in find_data(folder):
-        if FILE_NAME.fullmatch(path.name) is None or not path.is_file():
+        if FILE_NAME_PATTERN.fullmatch(path.name) is None or not path.is_file():
             hint = "; preprocess reads tables with --columns" if path.suffix in (".csv", ".parquet") else ""
             raise UserError(f"unexpected {path.name!r} in the input: it may contain {EXPECTED_NAMES}{hint}")
         entries.append(_describe(open_array(path)))
@@ -97,7 +97,9 @@ def _describe(array: ArrayFile) -> ArrayDescription:
 
 
 def check_files_match(files: Mapping[str, ArrayDescription]) -> None:
-    """Check that the files of all hosts belong together: shards, widths, rows of features and targets.
+    """Check that the files of all hosts belong together.
+
+    No shard is missing, all features have the same width, and targets have the same number of rows as their features.
 
     Raises:
         UserError: a file is missing, or does not match the other files; the message names the file.
@@ -135,7 +137,7 @@ def require_rows(files: Mapping[str, ArrayDescription], split: str) -> None:
 
 
 def merge(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, F]:
-    """Return the entries of all hosts in one dict, sorted by name.
+    """Return the descriptions of the files of all hosts by file name, sorted.
 
     Raises:
         UserError: files of the same name differ between hosts.
@@ -150,9 +152,10 @@ def merge(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, F]:
 
 
 def assign(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, list[str]]:
-    """Assign each file to one of the hosts that have it: larger files first, to the host with the fewest bytes so far.
+    """Assign each file to one of the hosts that have it, and return the file names by host.
 
-    This matters for `FullyReplicated` inputs: every host has every file, but exactly one host may write each file.
+    Larger files are assigned first, each to the host with the fewest bytes so far. This matters for `FullyReplicated`
+    inputs: every host has every file, but exactly one host may write each file.
     """
     names_by_host: dict[str, list[str]] = {host: [] for host in files_by_host}
     bytes_by_host = dict.fromkeys(files_by_host, 0)

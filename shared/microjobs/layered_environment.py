@@ -18,10 +18,10 @@ def create(folder: Path, package_folders: Iterable[str]) -> Path:
     """
     venv.EnvBuilder(symlinks=True).create(folder)
     lines = (f"import site; site.addsitedir({path!r})\n" for path in package_folders)
-    (find_packages(folder) / "below.pth").write_text("".join(lines), encoding="utf-8")
+    (get_site_packages(folder) / "extended-environment.pth").write_text("".join(lines), encoding="utf-8")
     return folder / "bin" / "python"
 
 
-def find_packages(folder: Path) -> Path:
+def get_site_packages(folder: Path) -> Path:
     """Return the folder `site-packages` of an environment of this version of Python."""
     return Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)}))

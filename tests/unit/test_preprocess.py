@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from microjobs.arrays import FILE_NAME
+from microjobs.arrays import FILE_NAME_PATTERN
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.scaler import Scaler, read_scaler
 from microjobs_preprocess import datasets
@@ -50,7 +50,7 @@ def preprocess(
 
 
 def load_output(layout: Layout, name: str) -> NDArray[Any]:
-    match = FILE_NAME.fullmatch(name)
+    match = FILE_NAME_PATTERN.fullmatch(name)
     assert match is not None
     array: NDArray[Any] = np.load(layout.processing(match["split"]) / name)
     return array

@@ -24,7 +24,9 @@ from microjobs.errors import UserError
 
 from .column_settings import DROP, TARGET, TableSettings
 
-FILE_NAME = re.compile(r"(?P<split>train|test)(?:-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.(?P<format>csv|parquet)")
+FILE_NAME_PATTERN = re.compile(
+    r"(?P<split>train|test)(?:-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.(?P<format>csv|parquet)"
+)
 EXPECTED_NAMES = "train.csv, test.csv, train.parquet, test.parquet, or shards such as train-00000-of-00004.csv"
 
 BLOCK_BYTES = 1 << 20
@@ -72,7 +74,7 @@ def describe_tables(folder: Path, settings_file: Path) -> list[Table]:
     for path in inventory.find_data(folder):
         if path == settings_file:
             continue
-        if FILE_NAME.fullmatch(path.name) is None or not path.is_file():
+        if FILE_NAME_PATTERN.fullmatch(path.name) is None or not path.is_file():
             raise UserError(f"unexpected {path.name!r} in the input: with --columns it may contain {EXPECTED_NAMES}")
         columns = tuple(_read_header(path))
         names = [name for name, _ in columns]
@@ -113,7 +115,7 @@ def check_tables(tables: Sequence[Table], settings: TableSettings, source: str) 
         if other_name != table.name:
             raise UserError(f"{other_name} and {table.name} would have the same output: remove or rename one of them")
     for split in ("train", "test"):
-        check_shards((table.name for table in tables if table.split == split), FILE_NAME)
+        check_shards((table.name for table in tables if table.split == split), FILE_NAME_PATTERN)
     for table in tables:
         _check_names(table, settings, source)
         for name, file_type in table.columns:

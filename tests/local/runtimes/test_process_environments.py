@@ -126,7 +126,7 @@ def test_packages_come_from_the_local_folder(
         *("bin", "complete", "include", "install.log", "lib", "pyvenv.cfg", "requirements.txt")
     }
     assert get_names(environment.bin.iterdir()).isdisjoint({"pip", "uv"})
-    assert not (layered_environment.find_packages(environment.folder) / "pip").exists()
+    assert not (layered_environment.get_site_packages(environment.folder) / "pip").exists()
 
 
 def test_settings_of_builds_select_the_environment(
@@ -194,7 +194,7 @@ def test_pip_accepts_the_certificates_of_other_programs(
 
 def test_pip_ignores_modules_in_the_current_folder(tmp_path: Path) -> None:
     below, current = tmp_path / "below", tmp_path / "current"
-    for site_packages, text in ((layered_environment.find_packages(below), "right"), (current, "wrong")):
+    for site_packages, text in ((layered_environment.get_site_packages(below), "right"), (current, "wrong")):
         (site_packages / "pip").mkdir(parents=True)
         (site_packages / "pip" / "__main__.py").write_text(f"print('{text}')")
     environment = Environment(tmp_path, below).extend(tmp_path / "above")

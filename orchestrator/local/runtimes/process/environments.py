@@ -65,7 +65,7 @@ class Environment:
 
         An environment without pip cannot be extended, and is returned unchanged.
         """
-        packages = layered_environment.find_packages(self.folder)
+        packages = layered_environment.get_site_packages(self.folder)
         if not (packages / "pip").is_dir():
             return self
         python = layered_environment.create(folder, [str(packages)])
@@ -228,7 +228,7 @@ def _add_shared_code(folder: Path) -> None:
 
     PYTHONPATH would do so, too, but that variable belongs to the user.
     """
-    packages = layered_environment.find_packages(folder)
+    packages = layered_environment.get_site_packages(folder)
     link, package = packages / "microjobs", Path(microjobs.__file__).parent
     if not link.is_symlink() or link.readlink() != package:
         link.unlink(missing_ok=True)
