@@ -1,8 +1,9 @@
 """The Dask cluster of a processing job: a scheduler on the first host, and one worker per core on each host.
 
 Dask runs the code that it receives. Therefore, both sides of each connection prove that they have the job's
-certificate (mutual TLS). AWS provides no certificate. Only the job's own network then protects Dask, as it protects
+certificate (mutual TLS). On AWS, a job has no certificate, so only the job's own network protects Dask, as it protects
 torchrun.
+
 The functions that start servers need the package `distributed`, and import it only when they run.
 """
 
@@ -167,7 +168,7 @@ async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: in
 
 
 def omit_errors_of_closing(worker: "Worker") -> None:
-    """Log nothing of this worker while it closes: a heartbeat that has begun then fails, and Dask logs an error."""
+    """Drop log messages while this worker closes: a heartbeat that has begun then fails, and Dask logs an error."""
     from distributed import Status
 
     closing_statuses = (Status.closing, Status.closing_gracefully, Status.closed)

@@ -71,7 +71,9 @@ class Servers:
             self._start(f"Dask worker {number} of {count}", serve_worker, self._settings, scheduler_url, number, count)
 
     def wait_for_announcement(self, stop: StopRequest) -> str | None:
-        """Return the scheduler's URL when the scheduler announces it, see `serve_scheduler`; None on a stop request.
+        """Wait for the scheduler's next announcement, and return its URL. Return None on a stop request.
+
+        The first announcement means that the scheduler listens, the second that the workers of all hosts are connected.
 
         Raises:
             HostError: a server failed, or the workers of all hosts did not connect in time.
@@ -119,7 +121,7 @@ class Servers:
 
 
 class Command:
-    """The user's command. Its stderr is copied; the end of stderr becomes the reason of a failure."""
+    """The user's command. Its stderr goes to the log, and the end of stderr becomes the reason of a failure."""
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self._name = next((Path(part).name for part in command if part.endswith(SCRIPT_SUFFIXES)), command[0])
@@ -174,14 +176,16 @@ def main(command: Sequence[str]) -> int:
 def _run(command: Sequence[str], variables: Mapping[str, str], stop: StopRequest) -> int:
     layout = Layout.from_environment()
     settings = ClusterSettings.read(layout, Network.read(), read_processing_resource_config(layout))
-    count = _import_dask()
+    import_dask(SERVER_VARIABLES)  # the servers are forks of this process
+    worker_count = _count_cores()
     sys.path[:0] = _find_module_folders(command)  # tasks of the user's script may import modules of these folders
     servers = Servers(settings)
     try:
         if settings.resources.is_first:
-            return _run_first(servers, settings, count, command, variables, stop)
-        servers.start_workers(settings.scheduler_url(), count)
-        # A stop request ends the user's command, which ends the cluster.
+            return _run_first(servers, settings, worker_count, command, variables, stop)
+        servers.start_workers(settings.scheduler_url(), worker_count)
+        # This loop does not check `stop`: on the first host, a stop request ends the user's command. Then the scheduler
+        # closes these workers.
         while not servers.have_ended():
             time.sleep(POLL_INTERVAL)
             servers.check()
@@ -193,14 +197,14 @@ def _run(command: Sequence[str], variables: Mapping[str, str], stop: StopRequest
 def _run_first(
     servers: Servers,
     settings: ClusterSettings,
-    count: int,
+    worker_count: int,
     command: Sequence[str],
     variables: Mapping[str, str],
     stop: StopRequest,
 ) -> int:
     servers.start_scheduler()
     if (scheduler_url := servers.wait_for_announcement(stop)) is not None:
-        servers.start_workers(scheduler_url, count)
+        servers.start_workers(scheduler_url, worker_count)
         scheduler_url = servers.wait_for_announcement(stop)
     if scheduler_url is None:
         return EXIT_BUG
@@ -209,9 +213,7 @@ def _run_first(
     return code
 
 
-def _import_dask() -> int:
-    """Import Dask with the servers' settings, and return the number of cores."""
-    import_dask(SERVER_VARIABLES)  # the servers are forks of this process
+def _count_cores() -> int:
     import dask.system
 
     return int(dask.system.CPU_COUNT)

@@ -95,6 +95,7 @@ def make_tf_program(resources: ResourceConfig, command: Sequence[str] = WORKER) 
 
 def _find_interface(resources: ResourceConfig, network: Network) -> str | None:
     """Return the network interface for frameworks; None if they should choose it."""
+    # if `network.hosts` is set, all hosts are processes on this machine
     name = "lo" if network.hosts else resources.network_interface
     return name if name in {interface for _, interface in socket.if_nameindex()} else None
 
@@ -170,8 +171,8 @@ class _Workers:
         # its path, because torchrun closes inherited descriptors.
         pipe = f"/proc/{os.getpid()}/fd/{self._write_end}"
         environment = {**os.environ, **program.variables, REPORT_VARIABLE: pipe}
-        # Workers unblock stop signals when they can handle them. Scripts do not unblock them, so scripts start with
-        # unblocked signals.
+        # Workers unblock stop signals when they can handle them. Scripts, which have the argument `explain`, do not
+        # unblock them, so scripts start with unblocked signals.
         previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if explain is None else ())
         try:
             self.process = subprocess.Popen(

@@ -10,9 +10,9 @@ from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobErr
 
 MAX_REASON_CHARACTERS = 5_000
 
-ERRORS: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: PlatformError}
+ERRORS_BY_CODE: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: PlatformError}
 
-LOST_CONNECTION = re.compile(
+LOST_CONNECTION_PATTERN = re.compile(
     r"(?i)connection (was )?(likely )?(closed|reset|refused|lost)|broken pipe|socket closed|remote process exited"
 )
 """Matches the errors of Gloo, NCCL and gRPC that report a lost connection to another process."""
@@ -52,7 +52,7 @@ class Ending:
         if self.code > 128:
             raise Stopped(self.code - 128)
         if self.code != EXIT_OK:
-            raise ERRORS.get(self.code, JobError)(self.reason)
+            raise ERRORS_BY_CODE.get(self.code, JobError)(self.reason)
 
 
 def from_report(host: str, code: int, reason: str) -> Ending:
@@ -69,7 +69,7 @@ def from_script(host: str, code: int, reason: str) -> Ending:
         code: the exit code of the script, or -N if signal N ended it.
         reason: the cause, as found in the output of the script.
     """
-    certainty = Certainty.DOUBTFUL if code > 0 else _find_certainty(-code)
+    certainty = Certainty.DOUBTFUL if code > 0 else _find_certainty(code)
     return _make_failure(host, EXIT_BUG, reason, certainty)
 
 
@@ -84,14 +84,15 @@ def from_exit_code(host: str, code: int, *, is_agent: bool = False) -> Ending:
     is_killed = code == -signal.SIGKILL
     hint = "most likely out of memory; " if is_agent or is_killed else ""
     reason = f"its process {cause} without reporting a reason: {hint}see the log above"
-    return _make_failure(host, EXIT_PLATFORM if is_killed else EXIT_BUG, reason, _find_certainty(-code))
+    return _make_failure(host, EXIT_PLATFORM if is_killed else EXIT_BUG, reason, _find_certainty(code))
 
 
-def _find_certainty(number: int) -> Certainty:
-    return Certainty.CERTAIN if number == signal.SIGKILL else Certainty.NO_REPORT
+def _find_certainty(code: int) -> Certainty:
+    """Return the certainty for a process that ended with this exit code (-N: by signal N) and without a report."""
+    return Certainty.CERTAIN if code == -signal.SIGKILL else Certainty.NO_REPORT
 
 
 def _make_failure(host: str, code: int, reason: str, certainty: Certainty) -> Ending:
-    if certainty < Certainty.CERTAIN and LOST_CONNECTION.search(reason):
+    if certainty < Certainty.CERTAIN and LOST_CONNECTION_PATTERN.search(reason):
         certainty = Certainty.LOST_CONNECTION
     return Ending(host, code, f"host {host} failed: {reason}", certainty)

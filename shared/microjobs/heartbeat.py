@@ -51,8 +51,10 @@ class HostHeartbeat:
         self._secret = read_job_secret(Layout.from_environment())
         self._selector = selectors.DefaultSelector()
         self._heartbeats: dict[str, _JsonConnection] = {}
+        """Connections by host: on the first host, to all other hosts; on another host, to the first host."""
         self._endings: list[tuple[float, Ending]] = []
-        self._is_complete = len(resources.hosts) == 1
+        """The endings that the first host knows, each with the time of its arrival."""
+        self._have_all_joined = len(resources.hosts) == 1
         self._last_beat = 0.0
         self._last_step = time.monotonic()
 
@@ -98,7 +100,9 @@ class HostHeartbeat:
 
     def _send_beat_if_due(self) -> None:
         now = time.monotonic()
-        if now - self._last_step > LOST_SECONDS / 4:  # this process was paused, for example by Ctrl-Z
+        if (
+            now - self._last_step > LOST_SECONDS / 4
+        ):  # this process was paused, for example by Ctrl-Z, and received nothing
             for heartbeat in self._heartbeats.values():
                 heartbeat.last_message_time = now
         self._last_step = now
@@ -133,7 +137,7 @@ class HostHeartbeat:
     # --- joining ---
 
     def _is_joining(self) -> bool:
-        return not self._is_complete and self.verdict is None
+        return not self._have_all_joined and self.verdict is None
 
     def _accept_hosts(self, peer_listener: PeerListener, seconds: float, is_waiting: Callable[[], bool]) -> None:
         """Accept the connections of all other hosts. Each host proves that it belongs to the job."""
@@ -149,7 +153,7 @@ class HostHeartbeat:
                 self._add_heartbeat(host, connection)
             self.step(0)
         if not self._list_missing_hosts():
-            self._is_complete = True
+            self._have_all_joined = True
             self._send_all({"together": True})
 
     def _describe_missing(self, missing: Sequence[str], seconds: float, refused_count: int) -> str:
@@ -195,7 +199,7 @@ class HostHeartbeat:
 
     def _handle(self, host: str, message: dict[str, Any]) -> None:
         if "together" in message:
-            self._is_complete = True
+            self._have_all_joined = True
         elif "stop" in message and self.stop_signal is None:
             self.stop_signal = int(message["stop"])
             if self._resources.is_first:
