@@ -131,7 +131,7 @@ class _Extraction:
                 raise UserError(f"{self._name}: {target.name!r} links out of the archive: refused")
 
     def _read_to_end(self, content: gzip.GzipFile) -> None:
-        """Read past the last member, because gzip compares its checksum at the end of the content."""
+        """Read the rest of the content, because only at its end does gzip verify the checksum."""
         while content.read(MAX_HEADER_BYTES):
             if content.tell() > self._limit + MAX_MEMBERS * 1024 + MIN_LIMIT_BYTES:
                 raise self._make_bomb_error()

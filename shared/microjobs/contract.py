@@ -69,7 +69,7 @@ class Layout:
         return self.root / pure_path.relative_to(DEFAULT_ROOT) if pure_path.is_relative_to(DEFAULT_ROOT) else Path(path)
 
     def format_local_path(self, path: Path) -> str:
-        """Return the `LocalPath` in a request for a path below this root; the inverse of `resolve_local_path`."""
+        """Return the `LocalPath` that stands for a path below this root; the inverse of `resolve_local_path`."""
         return str(PurePosixPath(DEFAULT_ROOT) / path.relative_to(self.root))
 
 
@@ -112,7 +112,7 @@ def read_hyperparameters(layout: Layout) -> dict[str, str]:
     return {str(name): str(value) for name, value in _read(path).items()} if path.exists() else {}
 
 
-# --- inputdataconfig.json: one entry per channel ---
+# --- inputdataconfig.json: one entry per channel; CHANNEL_MEMBERS has its member for each field of Channel ---
 
 
 @dataclass(frozen=True)

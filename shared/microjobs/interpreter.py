@@ -49,7 +49,7 @@ def read_user_paths(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def take_python_variables(environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Remove the user's PYTHON* variables. Return the variables that a program with this interpreter can use."""
+    """Remove the user's PYTHON* variables from `environ`. Return them without those that describe an installation."""
     names = [name for name in environ if name.startswith("PYTHON") and name not in IMAGE_VARIABLES]
     variables = {name: environ.pop(name) for name in names}
     return {name: value for name, value in variables.items() if name not in INSTALLATION_VARIABLES}

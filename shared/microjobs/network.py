@@ -61,7 +61,8 @@ class Network:
             PlatformError: the port is not available.
         """
         try:
-            # If the port was reserved for this host, a socket of the same user is bound to it and does not listen.
+            # If the port was reserved for this host, a socket of the same user is bound to it and does not listen. Then
+            # both sockets must allow that they share the port.
             is_reserved = port in self.ports.values()
             return socket.create_server((self.address, port), backlog=BACKLOG, reuse_port=is_reserved)
         except OSError as error:

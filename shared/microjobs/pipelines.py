@@ -44,6 +44,7 @@ class OnnxPipeline:
 
     @property
     def names(self) -> list[str]:
+        """Names of the columns that `run` needs."""
         return list(self._types)
 
     def is_text(self, name: str) -> bool:

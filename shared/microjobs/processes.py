@@ -17,10 +17,10 @@ def adopt_orphans() -> None:
 
 
 def end_with_parent(parent: int, number: int) -> None:
-    """Let the kernel send a signal to this process when its parent ends, even if `kill -9` ends it.
+    """Let the kernel send a signal to this process when its parent ends, even if `kill -9` ends the parent.
 
     Args:
-        parent: the parent's process ID. The parent may have ended before this call.
+        parent: the parent's process ID. If the parent has ended before this call, the signal is sent at once.
     """
     if sys.platform == "linux":
         import ctypes

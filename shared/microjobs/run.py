@@ -95,7 +95,7 @@ def _run(arguments: list[str], layout: Layout) -> None:
         case ["with-dask", *command]:
             from microjobs import dask_script  # only this command needs this module
 
-            sys.path.remove(str(job.folder))  # the user's command is not a job of this image
+            sys.path.remove(str(job.folder))  # the user's command must not import modules of the job
             dask_script.run(command)
         case _:
             job.find_command("process")(arguments)

@@ -46,7 +46,7 @@ def _download(uri: str, setting: str, work: Path, environ: Mapping[str, str]) ->
     try:
         boto3 = importlib.import_module("boto3")
         exceptions = importlib.import_module("botocore.exceptions")
-        config = importlib.import_module("botocore.config").Config
+        config_class = importlib.import_module("botocore.config").Config
     except ModuleNotFoundError as error:
         raise UserError(f"{setting} {uri!r} cannot be fetched: this image has no boto3 ({error})") from error
     target = work / key.rpartition("/")[2]
@@ -55,7 +55,7 @@ def _download(uri: str, setting: str, work: Path, environ: Mapping[str, str]) ->
             "s3",
             region_name=environ.get("SAGEMAKER_REGION") or environ.get("AWS_REGION") or DEFAULT_REGION,
             endpoint_url=environ.get("S3_ENDPOINT_URL"),
-            config=config(connect_timeout=CONNECT_SECONDS, retries={"total_max_attempts": ATTEMPTS}),
+            config=config_class(connect_timeout=CONNECT_SECONDS, retries={"total_max_attempts": ATTEMPTS}),
         )
         client.download_file(bucket, key, str(target))
     except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:

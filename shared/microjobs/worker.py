@@ -20,7 +20,7 @@ EXIT_TIMEOUT_SECONDS = 60.0
 """Seconds after which a worker exits if its parent has not ended it."""
 
 _MAX_LINE_BYTES = 4096
-"""Maximum size of a line that is not mixed with lines of other workers in the pipe: PIPE_BUF of Linux."""
+"""Maximum size of a line. Several workers' lines do not mix in the pipe if each has at most PIPE_BUF bytes."""
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:

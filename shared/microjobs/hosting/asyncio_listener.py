@@ -56,7 +56,7 @@ class Server:
         self._stopped_event = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until `stop`, and then until the last connection is closed."""
+        """Serve until `stop` has been called and the last connection is closed."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stop)
         self._update_accepting()
@@ -87,7 +87,7 @@ class Server:
             self.loop.add_reader(self._listening_socket, self._accept)
 
     def _accept(self) -> None:
-        """Accept one connection. Other workers that share the socket may have accepted it."""
+        """Accept one connection, unless another worker that shares the socket has accepted it first."""
         try:
             client, _ = self._listening_socket.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):

@@ -134,7 +134,10 @@ class _Body:
             self._deliver(MEMORY_FULL_ERROR)
 
     def _deliver_chunks(self) -> None:
-        """Deliver the body if it is complete. It is incomplete if the connection broke or the chunks are malformed."""
+        """Deliver the body if it is complete: a further read then raises StopAsyncIteration.
+
+        The body is incomplete if the connection broke or the chunks are malformed.
+        """
         try:
             self.track(self._exchange.read_chunk(), self._take_result)
         except StopAsyncIteration:

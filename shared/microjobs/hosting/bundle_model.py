@@ -98,7 +98,7 @@ class BundleModel:
             return self._convert(content, body, signature), signature, "predictions"
         if not isinstance(content, dict):
             raise HttpError(400, f'the body is {quote(content)}: send {{"instances": [[…], …]}} or [[…], …]')
-        request_member, member = _check_members(content)
+        request_member, member = _find_member_names(content)
         signature = content.get("signature_name", signature) or SERVING_DEFAULT
         return self._convert(content[request_member], body, signature), signature, member
 
@@ -146,8 +146,12 @@ def _open_encoder(bundle: Bundle) -> Encoder | None:
     return PipelineEncoder(pipeline)
 
 
-def _check_members(content: dict[str, object]) -> tuple[str, str]:
-    """Return the name of the request's member with the rows, and the name of the response's member."""
+def _find_member_names(content: dict[str, object]) -> tuple[str, str]:
+    """Return the name of the request's member with the rows, and the name of the response's member.
+
+    Raises:
+        HttpError: 400, the request has other members.
+    """
     unknown_members = content.keys() - {"instances", "inputs", "signature_name"}
     if unknown_members or ("instances" in content) == ("inputs" in content):
         names = ", ".join(sorted(map(quote, content))) or "nothing"

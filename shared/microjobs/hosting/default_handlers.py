@@ -26,7 +26,7 @@ from .toolkit import decoder, encoder, errors, utils
 
 @dataclass(frozen=True)
 class DefaultFunctions:
-    """Replacements for the functions that a program does not define. They have the parameters of the convention.
+    """Replacements for the functions that a program does not define, with the parameters of `sagemaker-inference`.
 
     Args:
         model_fn: loads the model; raises UserError if it cannot.

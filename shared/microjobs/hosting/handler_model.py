@@ -39,6 +39,7 @@ class HandlerModel:
 
     Args:
         program: the user's program; None if all functions are the defaults.
+        default_accept: value of Accept for requests that accept any type; empty for JSON.
         choose_defaults: function that returns the defaults, for the functions that the program does not define.
 
     Raises:
@@ -98,7 +99,11 @@ class HandlerModel:
 
     @contextlib.contextmanager
     def _run_user_code(self, unsupported_status: int) -> Iterator[None]:
-        """Convert errors of the user's code; `unsupported_status` is the status of an unsupported format."""
+        """Convert errors of the user's code to HttpError.
+
+        Args:
+            unsupported_status: the status if the code does not support a format.
+        """
         try:
             with self._lock, _convert_unsupported_format(unsupported_status):
                 yield

@@ -36,6 +36,7 @@ _REQUESTS = _BUCKETS + len(LATENCY_BUCKETS_SECONDS) + 1
 """Index of the first counter of requests."""
 _STATUS_LABELS: tuple[int | str, ...] = (*STATUSES, *STATUS_CLASSES)
 _CELL_INDEX = {pair: _REQUESTS + index for index, pair in enumerate(itertools.product(ROUTES, _STATUS_LABELS))}
+"""Index in a row of each counter of requests, by route and status."""
 _INVOCATIONS_INDEX = {status: _CELL_INDEX["/invocations", status] for status in STATUSES}
 """The entries of `_CELL_INDEX` for `/invocations`, with simpler keys for a faster lookup in each invocation."""
 _WIDTH = _REQUESTS + len(_CELL_INDEX)

@@ -62,10 +62,10 @@ has the user's requirements."""
 
 
 def make_bundle_source(folder: Path, environ: Mapping[str, str]) -> ModelSource:
-    """Load the bundle before the workers are forked, so that they share its memory, and an invalid model ends the
-    server at once.
+    """Load the bundle in a folder, and return its source.
 
-    A model.onnx without other files of a bundle is an ONNX model of any kind.
+    The bundle is loaded before the workers are forked, so that they share its memory, and an invalid model ends the
+    server at once. A model.onnx without other files of a bundle is an ONNX model of any kind.
 
     Raises:
         UserError: the bundle cannot be loaded.
@@ -92,8 +92,9 @@ def make_handler_source(
     choose_defaults: ChooseDefaults = choose_bundle_defaults,
     model: str = "",
 ) -> ModelSource:
-    """Install the requirements of a user's program. Each worker loads the program after the fork, because a framework
-    with threads does not survive a fork.
+    """Install the requirements of a user's program, and return the source of its model.
+
+    Each worker loads the program after the fork, because a framework with threads does not survive a fork.
 
     Args:
         program: the user's program; None if all functions are the defaults.

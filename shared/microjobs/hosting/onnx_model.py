@@ -141,7 +141,7 @@ def _check_signature(name: Any) -> None:
 
 
 def _to_integers(spec: InputSpec, numbers: Tensor) -> Tensor:
-    """Return numbers of CSV as integers if the input has integers and no number has decimals."""
+    """Return numbers of CSV as integers if the model's input takes integers and no number has decimals."""
     has_integers = spec.dtype.kind in "iub" and np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
     return numbers.astype(np.int64) if has_integers else numbers
 

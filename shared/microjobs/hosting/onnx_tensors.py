@@ -21,7 +21,7 @@ DTYPES: dict[str, DTypeLike] = {
     "tensor(bool)": np.bool_,
     "tensor(string)": np.object_,
 }
-"""Types of inputs that JSON can represent."""
+"""numpy's types for the ONNX types of inputs that JSON can represent."""
 
 Tensor = NDArray[Any]
 

@@ -33,14 +33,14 @@ class Training(Protocol):
         """Write the state that determines the next step: weights, optimizer, best weights, random generators."""
 
     def load(self, content: bytes) -> None:
-        """Continue from the content of a checkpoint file."""
+        """Restore the state from the content of a file that `write` wrote."""
 
     def begin_epoch(self, epoch: int, order: Indices, loss: float) -> None:
         """Prepare for the rest of an epoch.
 
         Args:
             order: indices of this process's training rows, in the order of the epoch.
-            loss: sum over the completed steps of this epoch.
+            loss: sum of the losses of all rows, over the completed steps of this epoch.
         """
 
     def should_stop(self) -> bool:

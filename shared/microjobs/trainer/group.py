@@ -13,7 +13,8 @@ class Group(ABC):
     """All processes of a training job, from the point of view of one process. A single process sends nothing.
 
     rank: number of this process, from 0 to `world_size` - 1.
-    local_rank, local_world_size: number of this process among the processes of this host, and how many these are.
+    local_rank: number of this process among the processes of this host.
+    local_world_size: number of processes of this host.
     """
 
     rank: int
