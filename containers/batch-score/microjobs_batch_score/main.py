@@ -1,7 +1,7 @@
 """Batch scoring: predicts test arrays with a model and reports the error.
 
 model   model.tar.gz of a training job, or the extracted folder
-test    x_test.npy and y_test.npy, or shards; without targets, there are no errors in the reports and no plot
+test    x_test.npy and y_test.npy, or shards; without targets, the reports have no mse and no mae, and there is no plot
 batch   predictions.npy (or shards), score-report.txt, report.json, predicted-versus-target.png
 """
 
@@ -56,10 +56,14 @@ def score(options: Options, hosts: Hosts) -> None:
     files = inventory.merge(files_by_host)
     inventory.require_rows(files, "test")
     inventory.check_files_match(files)
-    features = {name: [entry for entry in entries if entry.is_features] for name, entries in files_by_host.items()}
-    names_by_host = inventory.assign(features)
-    senders = find_remote_targets(files_by_host, names_by_host).items()
-    targets_by_host = hosts.call(load_targets_to_send, {sender: (options, names) for sender, names in senders})
+    features_by_host = {
+        host: [entry for entry in entries if entry.is_features] for host, entries in files_by_host.items()
+    }
+    names_by_host = inventory.assign(features_by_host)
+    targets_to_send = find_targets_to_send(files_by_host, names_by_host)
+    targets_by_host = hosts.call(
+        load_targets_to_send, {host: (options, names) for host, names in targets_to_send.items()}
+    )
     remote_targets = {name: targets for part in targets_by_host.values() for name, targets in part.items()}
     scores_by_host = hosts.write(
         score_files,
@@ -78,18 +82,22 @@ def describe_inputs(options: Options) -> list[inventory.ArrayDescription]:
     return [entry for entry in entries if entry.split == "test"]
 
 
-def find_remote_targets(
+def find_targets_to_send(
     files_by_host: Mapping[str, Sequence[inventory.ArrayDescription]], features_by_host: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Return the names of the target files that each host must send, because another host scores their features."""
-    host_of_file = {entry.name: host for host, entries in files_by_host.items() for entry in entries}
-    own_files = {host: {entry.name for entry in entries} for host, entries in files_by_host.items()}
-    targets_by_host: dict[str, list[str]] = {}
+    """Return the names of the target files that each host must send, because another host scores their features.
+
+    Args:
+        features_by_host: the names of the feature files that each host scores.
+    """
+    host_by_file = {entry.name: host for host, entries in files_by_host.items() for entry in entries}
+    names_by_host = {host: {entry.name for entry in entries} for host, entries in files_by_host.items()}
+    targets_by_sender: dict[str, list[str]] = {}
     for host, names in features_by_host.items():
         for target in ("y" + name[1:] for name in names):
-            if target in host_of_file and target not in own_files[host]:
-                targets_by_host.setdefault(host_of_file[target], []).append(target)
-    return targets_by_host
+            if target in host_by_file and target not in names_by_host[host]:
+                targets_by_sender.setdefault(host_by_file[target], []).append(target)
+    return targets_by_sender
 
 
 def select_targets(targets: Mapping[str, Floats], features: Sequence[str]) -> dict[str, Floats]:
@@ -114,7 +122,7 @@ def score_files(
         for name in names:
             features = open_array(options.resolve(options.test) / name)
             output = options.resolve(options.batch) / scoring.make_predictions_name(name)
-            targets = scoring.find_targets(features.path, remote_targets)
-            scores[name] = scoring.score_file(predictor, features, targets, output, options.signature)
+            read_targets = scoring.find_targets(features.path, remote_targets)
+            scores[name] = scoring.score_file(predictor, features, read_targets, output, options.signature)
             register(output)
     return scores

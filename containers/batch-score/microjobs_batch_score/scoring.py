@@ -20,7 +20,7 @@ logger = logging.getLogger("microjobs")
 MAX_PLOT_POINTS = 2_000
 """Maximum number of points per file in the plot. The points are spread evenly over the rows."""
 
-Targets = Callable[[range], Floats]
+ReadTargets = Callable[[range], Floats]
 """Function that returns the targets of a range of rows, shape (rows,)."""
 
 
@@ -55,7 +55,7 @@ class Score:
 
 
 def score_file(
-    predictor: Predictor, features: ArrayFile, targets: Targets | None, output: Path, signature: str
+    predictor: Predictor, features: ArrayFile, read_targets: ReadTargets | None, output: Path, signature: str
 ) -> Score:
     """Write the predictions of one file, shape (rows,), and score them if there are targets.
 
@@ -74,10 +74,8 @@ def score_file(
                     predictions = predictor.predict(block, signature)[:, 0]
                 _check_finite(features.path, start, predictions)
                 writer.write(start, predictions)
-                block_targets = None if targets is None else targets(range(start, start + len(block)))
-                scores.append(
-                    _compare(block_targets, predictions, first=-start % plot_interval, plot_interval=plot_interval)
-                )
+                targets = None if read_targets is None else read_targets(range(start, start + len(block)))
+                scores.append(_compare(targets, predictions, first=-start % plot_interval, plot_interval=plot_interval))
             return Score.sum(scores)
 
         score = Score.sum(map_parts(features, score_part))
@@ -87,7 +85,7 @@ def score_file(
     return score
 
 
-def open_targets(path: Path) -> Targets:
+def open_targets(path: Path) -> ReadTargets:
     """Return a function that reads targets from a file.
 
     Raises:
@@ -110,8 +108,11 @@ def load_targets(path: Path) -> Floats:
     return open_targets(path)(range(open_array(path).rows))
 
 
-def find_targets(features: Path, remote_targets: Mapping[str, Floats]) -> Targets | None:
-    """Return the targets of a feature file, from another host or from the same folder; None if it has no targets."""
+def find_targets(features: Path, remote_targets: Mapping[str, Floats]) -> ReadTargets | None:
+    """Return a function that reads the targets of a feature file, which come from another host or from the same folder.
+
+    Return None if the file has no targets.
+    """
     path = features.with_name("y" + features.name[1:])
     if (values := remote_targets.get(path.name)) is not None:
         return lambda rows: values[rows.start : rows.stop]

@@ -84,12 +84,12 @@ def encode_tables(options: TableOptions, hosts: Hosts) -> None:
     """
     host_inputs = hosts.call(describe_host, dict.fromkeys(hosts.resources.hosts, (options,)))
     settings = merge_settings(options, host_inputs)
-    tables = {host: host_input.tables for host, host_input in host_inputs.items()}
-    files = inventory.merge(tables)
-    check_tables(list(files.values()), settings, options.columns)
+    tables_by_host = {host: host_input.tables for host, host_input in host_inputs.items()}
+    tables = inventory.merge(tables_by_host)
+    check_tables(list(tables.values()), settings, options.columns)
     encoders = {
-        host: TableEncoder(options, settings, [files[name] for name in names])
-        for host, names in inventory.assign(tables).items()
+        host: TableEncoder(options, settings, [tables[name] for name in names])
+        for host, names in inventory.assign(tables_by_host).items()
     }
     statistics_by_host = hosts.call(TableEncoder.measure, {host: (encoder,) for host, encoder in encoders.items()})
     # Statistics are merged in the order of names, so that the results do not depend on which host has which file.

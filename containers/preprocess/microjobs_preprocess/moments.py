@@ -50,8 +50,8 @@ class Moments:
             raise UserError(f"feature {int(np.argmin(self.count))} has no value in any training row: drop the column")
         variance = self.squared_deviations / self.count
         epsilon = np.finfo(np.float64).eps
-        constant = variance <= self.count * epsilon * variance + (self.count * self.mean * epsilon) ** 2
-        scale = np.where(constant, 1.0, np.sqrt(variance))
+        is_constant = variance <= self.count * epsilon * variance + (self.count * self.mean * epsilon) ** 2
+        scale = np.where(is_constant, 1.0, np.sqrt(variance))
         return Scaler(self.count.tolist(), self.mean.tolist(), scale.tolist())
 
 

@@ -37,10 +37,10 @@ MAX_BLOCK_VALUES = 1 << 19
 CSV_TYPE = "csv"
 """Type of all columns of CSV files. Their fields are read as the declared type."""
 
-ROW_OF_ERROR = re.compile(
+CSV_ERROR_PATTERN = re.compile(
     r"(?:In CSV column #(?P<column>\d+): )?(?:CSV parse error: )?Row #(?P<row>\d+): (?P<problem>.*)", re.DOTALL
 )
-"""pyarrow's message for an invalid field or row. It counts rows from 1, and the header is the first row."""
+"""Matches pyarrow's message for an invalid field or row. It counts rows from 1, and the header is the first row."""
 
 Block = Mapping[str, pa.Array]
 """Columns by name; all have the same number of rows."""
@@ -196,7 +196,7 @@ def _read_csv(path: Path, schema: Mapping[str, pa.DataType]) -> Iterator[pa.Reco
 
 
 def _describe_csv_error(path: Path, message: str) -> str:
-    if (match := ROW_OF_ERROR.match(message)) is None:
+    if (match := CSV_ERROR_PATTERN.match(message)) is None:
         return f"{path.name} is not CSV: {message[:300]}"
     column = "" if match["column"] is None else f" column {_read_header(path)[int(match['column'])][0]!r}"
     return f"{path.name} row {int(match['row']) - 2}{column}: {match['problem'][:300]}"
