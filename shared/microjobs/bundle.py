@@ -91,7 +91,7 @@ def read_bundle(folder: Path) -> Bundle:
     """
     for name in (MODEL_FILE, MANIFEST_FILE):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} has no {name}: it is not a model bundle of the train jobs")
+            raise UserError(f"{folder} has no {name}, so it is not a bundle: use the model of a train job")
     try:
         content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         manifest = Manifest(

@@ -1,4 +1,4 @@
-"""Hosting and Batch Transform: an HTTP server for one model."""
+"""Hosting and Batch Transform: an HTTP server for one model, or for the models of a multi-model endpoint."""
 
 from microjobs.hosting import server
 

@@ -22,7 +22,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     if program is not None:
         return make_handler_source(program, folder, environ)
     if not (folder / MODEL_FILE).is_file():
-        raise no_model_error(folder, f"{MODEL_FILE}: it is not a model bundle of the train jobs", _find_remedy(folder))
+        raise no_model_error(folder, f"{MODEL_FILE} or code/inference.py", _find_remedy(folder))
     return make_bundle_source(folder, environ)
 
 

@@ -120,7 +120,7 @@ def test_failure_reason_explains_invalid_model(local: LocalServer, tmp_path: Pat
         "did not pass the ping health check. The container ended before GET /ping answered 200. Exit code: 2."
         in description["FailureReason"]
     )
-    assert "it is not a model bundle" in description["FailureReason"]
+    assert "has no model.onnx or code/inference.py" in description["FailureReason"]
     delete(local, description["EndpointName"])
 
 

@@ -295,7 +295,7 @@ ERRORS = {
     ("[[1, 2, 3]]", "", "image/png", ""): (406, "Accept 'image/png' is not supported"),
     (make_words_body('{"count": 1, "word": "a"}'), "", "text/csv", ""): (
         406,
-        "text/csv can contain only one output, of numbers",
+        "text/csv can contain only one numeric output",
     ),
     ("1,a", "text/csv", "", "signature_name=words"): (
         400,

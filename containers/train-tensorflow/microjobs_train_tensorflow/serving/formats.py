@@ -101,9 +101,12 @@ def make_response(prediction: Prediction, content_type: str, accept: str) -> Htt
     media_type = choose_media_type(accept, NPY if find_format(content_type) == NPY else JSON)
     row_count = prediction.row_count or 0
     if FORMATS[media_type] == JSON:
-        return HttpResponse(200, [("content-type", media_type)], prediction.to_json(), row_count)
+        return HttpResponse(200, [("content-type", media_type)], prediction.to_json(), rows=row_count)
     arrays = list(prediction.outputs.values())
     if len(arrays) != 1 or arrays[0].dtype.kind not in "fiu" or not 1 <= arrays[0].ndim <= 2:
-        raise HttpError(406, f"{media_type} can contain only one output, of numbers in rows: send Accept: {JSON}")
+        raise HttpError(
+            406, f"{media_type} can contain only one numeric output with one or two dimensions: send Accept: {JSON}"
+        )
     rows = arrays[0].reshape(len(arrays[0]), -1)
-    return HttpResponse(200, [("content-type", media_type)], formats.encode(rows, media_type), row_count or len(rows))
+    body = formats.encode(rows, media_type)
+    return HttpResponse(200, [("content-type", media_type)], body, rows=row_count or len(rows))
