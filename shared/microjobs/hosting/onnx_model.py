@@ -157,7 +157,7 @@ def _respond(outputs: Outputs, member: str, media_type: str) -> HttpResponse:
         body = b"".join(_dump(row) + b"\n" for row in _to_rows(outputs, rows))
     else:
         body = "".join(f"{','.join(_flatten(row))}\n" for row in _to_rows(outputs, rows)).encode()
-    return HttpResponse(200, [("content-type", media_type)], body, rows or 1)
+    return HttpResponse(200, [("content-type", media_type)], body, rows=rows or 1)
 
 
 def _count_rows(outputs: Outputs) -> int | None:

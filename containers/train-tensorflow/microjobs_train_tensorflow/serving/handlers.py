@@ -89,11 +89,11 @@ def run_handler(handler: Handler, program: str, body: bytes, context: Context) -
     """Answer a request with the user's handler.
 
     Raises:
-        HttpError: 500, the handler failed.
+        HttpError: 500, the handler failed. An HttpError that the handler raises keeps its own status.
     """
     try:
         content, content_type = handler(io.BytesIO(body), context)
-        return HttpResponse(200, [("content-type", check_header(content_type))], _to_bytes(content), 0)
+        return HttpResponse(200, [("content-type", check_header(content_type))], _to_bytes(content))
     except HttpError:
         raise
     except (Exception, SystemExit) as error:  # SystemExit would end the thread without a response

@@ -27,7 +27,8 @@ WIDER_TYPES = (np.dtype(np.int8), np.dtype(np.float32))
 """Types of NumPy that replace types of ml_dtypes, such as int4 and bfloat16. The first type that can represent all
 values is used."""
 USER_DEFINED = 2
-"""Value of `dtype.isbuiltin` for types of other packages, which have the kind V or f whatever they contain."""
+"""Value of `dtype.isbuiltin` for types of other packages. The `kind` of such a type (V or f) says nothing about its
+values."""
 
 
 @dataclass(frozen=True)
@@ -190,18 +191,18 @@ def write_rows(outputs: Mapping[str, Array], row_count: int) -> Any:
             raise HttpError(500, message)
     if len(outputs) == 1:
         return write_columns(outputs)
-    values = {name: _to_json(name, array) for name, array in outputs.items()}
+    values = {name: _make_serializable(name, array) for name, array in outputs.items()}
     return [{name: column[row] for name, column in values.items()} for row in range(row_count)]
 
 
 def write_columns(outputs: Mapping[str, Array]) -> Any:
     """Return the value of the only output, or one object with all outputs, for JSON."""
-    values = {name: _to_json(name, array) for name, array in outputs.items()}
+    values = {name: _make_serializable(name, array) for name, array in outputs.items()}
     return next(iter(values.values())) if len(values) == 1 else values
 
 
-def _to_json(name: str, array: Array) -> Any:
-    """Return numbers as an array, and strings as nested lists."""
+def _make_serializable(name: str, array: Array) -> Any:
+    """Return numbers as an array, and strings as nested lists. `rest_api.dump` can write both as JSON."""
     if array.dtype.kind != "O":
         return np.ascontiguousarray(array) if array.ndim else array[()]
     return _decode_strings(array.tolist(), name.endswith(BYTES_SUFFIX))
