@@ -16,12 +16,12 @@ ARCHIVE_NAMES = ("model.pt", "model.pth")
 
 
 def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> ModelSource:
-    """Return the user's own code and a TorchScript archive, if there are such; otherwise the bundle.
+    """Return the user's own code and the TorchScript archive, or the one that exists; if neither exists, the bundle.
 
     The code is in the model folder, or where SAGEMAKER_SUBMIT_DIRECTORY states.
 
     Raises:
-        UserError: there is none of them, a variable names code that does not exist, or the bundle cannot be loaded.
+        UserError: the folder has no model, a variable names code that does not exist, or the bundle cannot be loaded.
         RestartNeededError: the server must restart with the interpreter that has the user's requirements.
     """
     folder = cleanup.enter_context(open_model_folder(layout.model))
