@@ -39,7 +39,7 @@ def run(command: Sequence[str]) -> None:
     resources = read_processing_resource_config(layout)
     logger.info("Dask cluster of %d hosts: %s", len(resources.hosts), " ".join(command))
     program = Program(
-        python_command("-m", "microjobs.dask_host", *command),
+        python_command("-m", "microjobs.dask_script_host", *command),
         grace_seconds=GRACE_SECONDS if resources.is_first else 0.0,
     )
     launch(program, resources, join_seconds=JOIN_SECONDS)
