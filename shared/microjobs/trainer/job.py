@@ -53,11 +53,11 @@ def train(
     framework_class = load_framework()
     with stop_request() as stop:  # the request is active until the end of the job, because a stopped job saves its work
         framework = framework_class(hyperparameters)
-        Job(layout, hyperparameters, framework, ProcessData(data, framework.group), stop).run()
+        TrainingProcess(layout, hyperparameters, framework, ProcessData(data, framework.group), stop).run()
 
 
 @dataclass
-class Job:
+class TrainingProcess:
     """The work of one process of a training job."""
 
     layout: Layout

@@ -19,7 +19,7 @@ from microjobs.contract import Layout
 from microjobs.predictor import Predictor
 from microjobs.stopping import StopRequest
 from microjobs.trainer.data import Array, TrainingData
-from microjobs.trainer.job import Job
+from microjobs.trainer.job import TrainingProcess
 from microjobs.trainer.process_data import ProcessData
 
 # The first computation fixes TensorFlow's devices, so they are configured before it.
@@ -35,7 +35,7 @@ def train(strategy: tf.distribute.Strategy, data: TrainingData) -> Array:
     settings = hyperparameters.Hyperparameters(epochs=4, batch_size=8, optimizer="adam", mixed_precision=True)
     tensorflow = framework.TensorFlow(settings, group.Group(strategy))
     layout = Layout(Path(tempfile.mkdtemp()))
-    Job(layout, settings, tensorflow, ProcessData(data, tensorflow.group), StopRequest()).run()
+    TrainingProcess(layout, settings, tensorflow, ProcessData(data, tensorflow.group), StopRequest()).run()
     return Predictor(read_bundle(layout.model)).predict(data.x_test)
 
 

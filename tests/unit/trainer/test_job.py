@@ -16,7 +16,7 @@ from microjobs.stopping import StopRequest
 from microjobs.trainer.checkpoints import MANIFEST
 from microjobs.trainer.data import TrainingData
 from microjobs.trainer.hyperparameters import TrainerHyperparameters
-from microjobs.trainer.job import Job, train
+from microjobs.trainer.job import TrainingProcess, train
 from microjobs.trainer.process_data import ProcessData
 from tests.unit.trainer.linear_framework import LinearFramework
 from tests.unit.trainer.processes import SharedArrays, ThreadGroup, run_processes
@@ -38,11 +38,9 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def run(layout: Layout, framework: LinearFramework, data: TrainingData | None = None) -> Job:
+def run(layout: Layout, framework: LinearFramework, data: TrainingData | None = None) -> None:
     process_data = ProcessData(data or make_data(), framework.group)
-    job = Job(layout, framework.hyperparameters, framework, process_data, StopRequest())
-    job.run()
-    return job
+    TrainingProcess(layout, framework.hyperparameters, framework, process_data, StopRequest()).run()
 
 
 def read_trained_weights(framework: LinearFramework) -> list[float]:
