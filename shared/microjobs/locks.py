@@ -1,5 +1,5 @@
-"""Detects locks that do not match their .in files. With such a lock, an image would lack the packages that were added
-to the .in file.
+"""Detects package locks (`*.lock`) that do not match their `.in` files. With such a lock, an image would lack the
+packages that were added to the `.in` file.
 
     python3 locks.py check SOURCE...    fails with one sentence if a lock was not made from its .in file
     python3 locks.py stamp SOURCE       writes the digest of the requirements into the lock of an .in file

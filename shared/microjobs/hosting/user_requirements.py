@@ -35,7 +35,7 @@ FILE = "requirements.txt"
 PINNED_PACKAGES = ("granian",)
 """Packages of the image that a requirement must not replace: the server depends on their version."""
 COMPLETE_MARKER = "complete"
-"""File in each environment whose installation succeeded."""
+"""File in each environment whose installation succeeded. It contains the path of the image's own environment."""
 TAIL_LINES = 200
 """Number of last lines of pip's output that are searched for the reason of a failure."""
 MAX_ERRORS = 3
