@@ -31,13 +31,13 @@ class BodyReader:
     """Reads the bodies of one worker's requests.
 
     Args:
-        limit: maximum size of a body in bytes.
+        max_body_bytes: maximum size of a body.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, max_body_bytes: int) -> None:
+        self.max_body_bytes = max_body_bytes
         self.pending: dict[PendingRead, _Body] = {}
-        self._free_bytes = max(MAX_BUFFERED_BYTES, 2 * limit)
+        self._free_bytes = max(MAX_BUFFERED_BYTES, 2 * max_body_bytes)
         self._lock = threading.Lock()
 
     def start_timeouts(self) -> None:
@@ -128,8 +128,8 @@ class _Body:
             return
         self._chunks.append(chunk)
         has_memory = self._reader.reserve(len(chunk))
-        if self.size > self._reader.limit:
-            self._deliver(body_too_large(f"more than {self._reader.limit} bytes", self._reader.limit))
+        if self.size > (max_body_bytes := self._reader.max_body_bytes):
+            self._deliver(body_too_large(f"more than {max_body_bytes} bytes", max_body_bytes))
         elif not has_memory:
             self._deliver(MEMORY_FULL_ERROR)
 

@@ -50,7 +50,7 @@ class Dispatcher:
         self._is_stopping = service.metrics.is_stopping
         self._fallback = fallback
         self._route_prefix = route_prefix
-        self._body_reader = BodyReader(service.limit)
+        self._body_reader = BodyReader(service.max_body_bytes)
         self._body_reader.start_timeouts()
         self._batching = batching
         self._fast_invocations: list[PendingInvocation] = []

@@ -28,11 +28,11 @@ def create_app(service: Service) -> Flask:
     @app.get("/execution-parameters")
     def execution_parameters() -> dict[str, object]:
         """Return the parameters that suit Batch Transform."""
-        payload = max(1, service.limit // MB)
+        payload_mb = max(1, service.max_body_bytes // MB)
         return {
-            "MaxConcurrentTransforms": max(1, min(service.workers, MAX_CONCURRENT_PAYLOADS_MB // payload)),
+            "MaxConcurrentTransforms": max(1, min(service.worker_count, MAX_CONCURRENT_PAYLOADS_MB // payload_mb)),
             "BatchStrategy": "MULTI_RECORD",
-            "MaxPayloadInMB": payload,
+            "MaxPayloadInMB": payload_mb,
         }
 
     @app.get("/metrics")

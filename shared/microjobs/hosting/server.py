@@ -51,7 +51,7 @@ def _serve(find_model_source: FindModelSource) -> None:
     port, payload_mb = read_hosting_variables(os.environ)
     if payload_mb is None:
         payload_mb = DEFAULT_PAYLOAD_MB
-    limit = (payload_mb or UNLIMITED_PAYLOAD_MB) * MB
+    max_body_bytes = (payload_mb or UNLIMITED_PAYLOAD_MB) * MB
     listener, worker_count = find_listener(os.environ), workers.read_worker_count(os.environ)
     batching = read_settings(os.environ)
     with ExitStack() as cleanup:
@@ -61,7 +61,7 @@ def _serve(find_model_source: FindModelSource) -> None:
             source = find_model_source(layout, os.environ, cleanup)
         worker_count = min(worker_count, source.max_workers or worker_count)
         metrics, failures = Metrics(source.labels), workers.FailurePipe()
-        service = Service(metrics, limit=limit, workers=worker_count)
+        service = Service(metrics, max_body_bytes=max_body_bytes, worker_count=worker_count)
         settings = ListenerSettings(
             network.address, port, network.socket_path, worker_count, workers.raise_file_limit()
         )

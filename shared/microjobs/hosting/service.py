@@ -86,14 +86,14 @@ class Service:
     """One worker's service.
 
     Args:
-        limit: maximum size of a request body in bytes.
-        workers: number of workers that must have loaded the model before /ping answers 200.
+        max_body_bytes: maximum size of a request body.
+        worker_count: number of workers that must have loaded the model before /ping answers 200.
     """
 
-    def __init__(self, metrics: Metrics, *, limit: int, workers: int) -> None:
+    def __init__(self, metrics: Metrics, *, max_body_bytes: int, worker_count: int) -> None:
         self.metrics = metrics
-        self.workers = workers
-        self.limit = limit
+        self.worker_count = worker_count
+        self.max_body_bytes = max_body_bytes
         self._model: Model | None = None
         self._is_ready = False
 
@@ -113,7 +113,7 @@ class Service:
     def ping(self) -> HttpResponse:
         """Return 200 without a body if all workers have loaded the model and the server is not stopping; else 503."""
         if not self._is_ready:
-            self._is_ready = self._model is not None and self.metrics.count_loaded_workers() >= self.workers
+            self._is_ready = self._model is not None and self.metrics.count_loaded_workers() >= self.worker_count
         if self._is_ready and not self.metrics.is_stopping():
             response = READY_RESPONSE
         else:
@@ -130,8 +130,8 @@ class Service:
         """
         if self._model is None:
             raise LOADING_ERROR
-        if content_length and int(content_length) > self.limit:
-            raise body_too_large(f"{content_length} bytes", self.limit)
+        if content_length and int(content_length) > self.max_body_bytes:
+            raise body_too_large(f"{content_length} bytes", self.max_body_bytes)
         if content_encoding and content_encoding.strip().lower() != "identity":
             raise HttpError(
                 415, f"Content-Encoding {content_encoding!r} is not supported: send the body without a Content-Encoding"

@@ -45,7 +45,7 @@ def run_program(number: int, program: dict[str, Any], folder: Path) -> dict[str,
     code.mkdir(parents=True)
     path = code / f"program_{number}.py"
     path.write_text(program["code"])
-    service = Service(Metrics({}), limit=1 << 20, workers=1)
+    service = Service(Metrics({}), max_body_bytes=1 << 20, worker_count=1)
     service.metrics.claim_row()  # as each worker of serve does before it records metrics
     try:
         service.set_model(HandlerModel(path, code.parent))

@@ -57,7 +57,7 @@ def model(root: Path) -> Iterator[PausedModel]:
 
 
 def make_dispatcher(model: PausedModel, **settings: Any) -> Dispatcher:
-    service = Service(Metrics({}), limit=1 << 20, workers=1)
+    service = Service(Metrics({}), max_body_bytes=1 << 20, worker_count=1)
     service.metrics.claim_row()
     service.set_model(model)
     return Dispatcher(

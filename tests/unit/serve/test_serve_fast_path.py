@@ -21,7 +21,7 @@ BODY = b'{"instances": [[1, 2, 3]]}'
 
 @pytest.fixture
 def service(root: Path) -> Service:
-    service = Service(Metrics({}), limit=1000, workers=1)
+    service = Service(Metrics({}), max_body_bytes=1000, worker_count=1)
     service.metrics.claim_row()
     service.set_model(BundleModel(read_bundle(root / "model")))
     return service
@@ -117,7 +117,7 @@ def test_other_paths_reach_the_fallback_in_spite_of_the_prefix(service: Service)
 @pytest.mark.parametrize("size", [1, 256 * 1024])
 def test_small_request_to_a_fast_model_is_answered_in_the_same_thread(service: Service, size: int) -> None:
     threads: list[threading.Thread] = []
-    service.limit = 1 << 20
+    service.max_body_bytes = 1 << 20
     service.set_model(FakeModel(lambda: threads.append(threading.current_thread()), is_fast=True))
     assert invoke(make_dispatcher(service), bytes(size)).responses[0][0] == 200
     assert threads == [threading.current_thread()]
@@ -126,7 +126,7 @@ def test_small_request_to_a_fast_model_is_answered_in_the_same_thread(service: S
 @pytest.mark.parametrize(("is_fast", "size"), [(True, 256 * 1024 + 1), (False, 1)])
 def test_large_or_slow_invocation_is_answered_in_another_thread(service: Service, is_fast: bool, size: int) -> None:
     threads: list[threading.Thread] = []
-    service.limit = 1 << 20
+    service.max_body_bytes = 1 << 20
     service.set_model(FakeModel(lambda: threads.append(threading.current_thread()), is_fast=is_fast))
     exchange = FakeExchange()
     make_dispatcher(service)(FakeHead("POST", "/invocations"), exchange)
@@ -236,7 +236,7 @@ def test_latency_counts_from_the_start_of_an_invocation(service: Service) -> Non
 
 
 def test_ping_gets_status_503_until_all_workers_have_loaded_the_model(root: Path) -> None:
-    service = Service(Metrics({}), limit=1000, workers=2)
+    service = Service(Metrics({}), max_body_bytes=1000, worker_count=2)
     model = BundleModel(read_bundle(root / "model"))
     statuses = [service.ping().status]
     for _ in range(2):
