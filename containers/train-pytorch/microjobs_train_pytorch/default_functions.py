@@ -19,15 +19,18 @@ logger = logging.getLogger("microjobs")
 
 
 def make_defaults(archive: Path | None) -> DefaultFunctions:
-    """Return the default functions. Also limit PyTorch to the worker's share of the CPUs, unless the user sets
-    OMP_NUM_THREADS.
+    """Return the default functions.
 
     Args:
         archive: the TorchScript archive in the model folder, if there is one.
     """
+    return DefaultFunctions(lambda folder: _load_archive(archive, folder), decode_tensor, predict, encode_tensor)
+
+
+def limit_threads() -> None:
+    """Limit PyTorch to the worker's share of the CPUs, unless the user sets OMP_NUM_THREADS."""
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(threads_per_worker(os.environ))
-    return DefaultFunctions(lambda folder: _load_archive(archive, folder), decode_tensor, predict, encode_tensor)
 
 
 def choose_device() -> torch.device:

@@ -59,6 +59,7 @@ def choose_defaults(functions: Collection[str], model_dir: Path) -> DefaultFunct
     archive = find_torchscript(model_dir)
     if "model_fn" not in functions and archive is None and (model_dir / MODEL_FILE).is_file():
         return choose_bundle_defaults(functions, model_dir)
-    from .default_functions import make_defaults
+    from .default_functions import limit_threads, make_defaults
 
+    limit_threads()
     return make_defaults(archive)
