@@ -115,6 +115,7 @@ class _Extraction:
         target.hardlink_to(source)
 
     def _check_link(self, member: tarfile.TarInfo) -> None:
+        # this call raises an error if the link leads out of the folder
         self._make_relative_path(str(PurePosixPath(member.name).parent / member.linkname))
         if not leads_inside(PurePosixPath(member.name), member.linkname):
             raise UserError(

@@ -69,7 +69,9 @@ class _JobProcesses:
         self.grace_seconds = grace_seconds
         self.stop_signal: int | None = None
         self.deadline: float | None = None
+        """Time at which all processes are killed. A stop signal sets it, or the end of a job that left processes running."""
         self.timed_out = False
+        """Whether the job itself was killed at the deadline."""
         self._status: int | None = None
 
     def wait(self) -> int:
@@ -86,8 +88,8 @@ class _JobProcesses:
             self._step()
 
     def _step(self) -> None:
-        wait = 3600.0 if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        received = signal.sigtimedwait(HANDLED_SIGNALS, wait)
+        seconds = 3600.0 if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        received = signal.sigtimedwait(HANDLED_SIGNALS, seconds)
         if received is None:
             if self.deadline is not None:
                 self.timed_out = self.timed_out or (self._status is None)

@@ -28,7 +28,8 @@ def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def report(code: int, reason: str) -> bool:
-    """Report the reason for this worker's end, and its exit code. Return False if this process is not a worker.
+    """Report the reason for this worker's end, and its exit code. Return False if this process is not a worker, or
+    its parent has ended.
 
     A long reason, such as a traceback, is cut in the middle.
     """

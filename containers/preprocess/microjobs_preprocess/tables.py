@@ -68,7 +68,7 @@ def describe_tables(folder: Path, settings_file: Path) -> list[Table]:
     """Return the tables in a folder. Files of other programs are skipped with a warning.
 
     Raises:
-        UserError: a file has an unexpected name, or its header cannot be read.
+        UserError: a file has an unexpected name, its header cannot be read, or two of its columns have the same name.
     """
     tables = []
     for path in inventory.find_data(folder):

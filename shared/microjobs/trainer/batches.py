@@ -50,15 +50,15 @@ class Batches:
         # the rows of each process are divided evenly among the steps, so that all processes have rows until the last
         # step
         if self.shard_sizes is not None:
-            ends = [[rows * step // count for step in range(count + 1)] for rows in self.shard_sizes]
+            bounds_by_rank = [[rows * step // count for step in range(count + 1)] for rows in self.shard_sizes]
         else:
             sizes = [min(self.rows_per_step, self.rows - step * self.rows_per_step) for step in range(count)]
-            ends = [
+            bounds_by_rank = [
                 _accumulate_sizes([len(range(rank, size, self.world_size)) for size in sizes]) for rank in self._ranks
             ]
-        totals = [sum(end[step + 1] - end[step] for end in ends) for step in range(count)]
-        process_ends = ends[self.rank]
-        return [StepRows(process_ends[step], process_ends[step + 1], totals[step]) for step in range(count)]
+        totals = [sum(bounds[step + 1] - bounds[step] for bounds in bounds_by_rank) for step in range(count)]
+        bounds = bounds_by_rank[self.rank]
+        return [StepRows(bounds[step], bounds[step + 1], totals[step]) for step in range(count)]
 
     def order(self, epoch: int) -> Indices:
         """Return the indices of this process's rows in the epoch's order. A batch of all rows is not shuffled."""
