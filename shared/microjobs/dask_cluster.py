@@ -35,7 +35,7 @@ STATUS_SECONDS = 0.1
 CLOSE_SECONDS = 5.0
 """Seconds that a worker may take to end after the scheduler has closed it."""
 LOOPBACK = "127.0.0.1"
-SETTINGS = {
+DASK_CONFIG = {
     "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
     # Each server has an HTTP port, even without a dashboard. Without routes, this port serves nothing.
     "distributed.scheduler.http.routes": [],
@@ -176,7 +176,7 @@ def omit_errors_of_closing(worker: "Worker") -> None:
 
 
 def import_dask(variables: Mapping[str, str]) -> None:
-    """Import Dask with the project's settings, and with these variables unless the user sets them."""
+    """Import Dask with DASK_CONFIG, and with these variables unless the user sets them."""
     for name, value in variables.items():
         os.environ.setdefault(name, value)
     gc.disable()  # without this line, garbage collection would take a tenth of the import's time
@@ -185,7 +185,7 @@ def import_dask(variables: Mapping[str, str]) -> None:
 
     gc.freeze()  # without this call, each fork would copy the memory of all modules at its first garbage collection
     gc.enable()
-    dask.config.set(SETTINGS)
+    dask.config.set(DASK_CONFIG)
 
 
 def make_options(settings: ClusterSettings) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ PLATFORM_PREFIX = "sagemaker_"
 # `model_dir` is an S3 address that SDK v2's TensorFlow estimator always adds.
 PLATFORM_NAMES = frozenset({"_tuning_objective_metric", "model_dir"})
 
-BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+BOOLEANS_BY_TEXT = {"true": True, "1": True, "false": False, "0": False}
 
 
 def parameter(
@@ -132,9 +132,9 @@ def _convert(type_name: str, text: str) -> bool | int | float | str:
     if type_name == "str":
         return value if isinstance(value, str) else text
     if type_name == "bool":
-        if (word := str(value).lower()) not in BOOLEANS:
+        if (word := str(value).lower()) not in BOOLEANS_BY_TEXT:
             raise ValueError("is neither true nor false")
-        return BOOLEANS[word]
+        return BOOLEANS_BY_TEXT[word]
     # Some tuners encode categorical values twice, so a number may be a JSON string, such as "\"0.1\"".
     number = decode_hyperparameter(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):

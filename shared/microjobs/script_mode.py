@@ -45,13 +45,14 @@ GRACE_SECONDS = 10.0
 
 TORCH = "sagemaker_torch_distributed_enabled"
 TENSORFLOW = "sagemaker_multi_worker_mirrored_strategy_enabled"
-PACKAGES = {TORCH: "torch", TENSORFLOW: "tensorflow"}
+PACKAGES_BY_SWITCH = {TORCH: "torch", TENSORFLOW: "tensorflow"}
 """The SDK's switches for distributed training that this module supports, and the package that each switch needs."""
 TORCHRUN_FAILURE = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*", re.MULTILINE)
 """Matches the first log line of torchrun about a script that failed; a traceback of torchrun follows."""
 RANK_PREFIX = re.compile(r"^\[rank\d+\]: ", re.MULTILINE)
 """Matches PyTorch's prefix of each line of a traceback when there are several processes."""
 TORCHRUN_CODE = re.compile(r"failed \(exitcode: (-?\d+)\)")
+"""Matches the exit code of the script in torchrun's log."""
 
 PIP_ERROR = re.compile(r"^\S+ ERROR: (.*)", re.MULTILINE)
 """Matches an error in pip's log, after the time."""
@@ -194,12 +195,10 @@ def _choose_switch(parameters: Mapping[str, object], resources: ResourceConfig) 
     """
     switches = [name for name, value in parameters.items() if name.endswith("_enabled") and value is True]
     for name in switches:
-        if name not in PACKAGES:
-            raise UserError(f"{name} is not supported: this image supports {', '.join(PACKAGES)}")
-        if importlib.util.find_spec(PACKAGES[name]) is None:
-            raise UserError(
-                f"{name} needs {PACKAGES[name]}, which this image does not have: use an image that contains it"
-            )
+        if name not in PACKAGES_BY_SWITCH:
+            raise UserError(f"{name} is not supported: this image supports {', '.join(PACKAGES_BY_SWITCH)}")
+        if importlib.util.find_spec(package := PACKAGES_BY_SWITCH[name]) is None:
+            raise UserError(f"{name} needs {package}, which this image does not have: use an image that contains it")
     if len(switches) > 1:
         raise UserError(f"{' and '.join(switches)} exclude each other: remove one")
     groups = parameters.get("sagemaker_distribution_instance_groups")

@@ -69,7 +69,7 @@ class _JobProcesses:
         self.grace_seconds = grace_seconds
         self.stop_signal: int | None = None
         self.deadline: float | None = None
-        """Time at which all processes are killed. A stop signal sets it, or the end of a job that left processes running."""
+        """Time at which all processes are killed; set by a stop signal, or when the job left processes running."""
         self.timed_out = False
         """Whether the job itself was killed at the deadline."""
         self._status: int | None = None

@@ -13,7 +13,7 @@ TARGET, DROP = "target", "drop"
 MEAN, MEDIAN, MOST_FREQUENT, CONSTANT = "mean", "median", "most-frequent", "constant"
 ERROR, IGNORE = "error", "ignore"
 
-OPTIONS = {
+OPTIONS_BY_TYPE = {
     NUMERIC: ("missing", "scale"),
     ONE_HOT: ("missing", "unknown", "categories"),
     ORDINAL: ("missing", "unknown", "categories"),
@@ -116,12 +116,12 @@ def _parse_column(name: str, value: Any, source: str) -> ColumnSettings:
     content = {"type": value} if isinstance(value, str) else value
     location = f"{source}: column {name!r}"
     type_ = content.get("type") if isinstance(content, dict) else None
-    if not isinstance(type_, str) or type_ not in OPTIONS:
-        raise UserError(f"{location} is {json.dumps(value)[:100]}: use one of the types {', '.join(OPTIONS)}")
+    if not isinstance(type_, str) or type_ not in OPTIONS_BY_TYPE:
+        raise UserError(f"{location} is {json.dumps(value)[:100]}: use one of the types {', '.join(OPTIONS_BY_TYPE)}")
     options = {option: content[option] for option in content if option != "type"}
     for option in options:
-        if option not in OPTIONS[type_]:
-            option_names = ", ".join(OPTIONS[type_]) or "no options"
+        if option not in OPTIONS_BY_TYPE[type_]:
+            option_names = ", ".join(OPTIONS_BY_TYPE[type_]) or "no options"
             raise UserError(f"{location} has the option {option!r}: type {type_} has {option_names}")
     settings: dict[str, Any] = {}
     for option, option_value in options.items():

@@ -16,6 +16,7 @@ from .listener import Application, Headers, PendingRead
 MAX_BUFFERED_BYTES = 64 * 1024
 """Number of unread bytes of a body at which reading from the connection pauses."""
 HTTP_VERSIONS = {"1.0": "1", "1.1": "1.1"}
+"""Versions as `listener.RequestHead` names them, by httptools's names."""
 CONTINUE_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STATUSES_WITHOUT_BODY = (204, 304)
 

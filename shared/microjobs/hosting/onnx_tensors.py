@@ -13,7 +13,7 @@ from microjobs.errors import UserError
 
 from .responses import HttpError, quote
 
-DTYPES: dict[str, DTypeLike] = {
+DTYPES_BY_ONNX_TYPE: dict[str, DTypeLike] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
@@ -50,10 +50,10 @@ def read_spec(node: Any, model: Path) -> InputSpec:
     Raises:
         UserError: the type of the input is not supported.
     """
-    if node.type not in DTYPES:
+    if node.type not in DTYPES_BY_ONNX_TYPE:
         raise UserError(f"{model}: input {node.name} has type {node.type}, which is not supported: export a tensor")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
-    return InputSpec(node.name, np.dtype(DTYPES[node.type]), shape)
+    return InputSpec(node.name, np.dtype(DTYPES_BY_ONNX_TYPE[node.type]), shape)
 
 
 def to_tensor(spec: InputSpec, value: Any) -> Tensor:

@@ -34,7 +34,7 @@ TEMPORARY_MARK = ".made-by-the-job"
 TRAINING_PER_SAVE_TIME = 50
 """Minimum training time between two saves, as a multiple of the time that the last save took."""
 
-_NAME = re.compile(r"checkpoint-\d{6,}(\.torn)?")
+_NAME_PATTERN = re.compile(r"checkpoint-\d{6,}(\.torn)?")
 
 logger = logging.getLogger("microjobs")
 
@@ -219,7 +219,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def _list_checkpoint_folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return [path for path in folder.iterdir() if _NAME_PATTERN.fullmatch(path.name)] if folder.is_dir() else []
 
 
 def _parse_number(path: Path) -> int:
@@ -240,7 +240,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 def _remove_leftovers(folder: Path) -> None:
     for path in folder.glob(".checkpoint-*"):
-        if _NAME.fullmatch(path.name.removeprefix(".")):
+        if _NAME_PATTERN.fullmatch(path.name.removeprefix(".")):
             shutil.rmtree(path)
 
 

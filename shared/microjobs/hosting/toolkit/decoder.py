@@ -23,6 +23,7 @@ MAX_UNPACKED_BYTES = 1 << 30
 FIRST_INEXACT_INTEGER = 2.0**53
 """From this number on, floats do not represent all integers."""
 NOT_PLAIN_NUMBERS = re.compile(r"[^0-9\s,.\-]")
+"""Matches a character that CSV of plain numbers does not contain."""
 LONG_NUMBER = re.compile(r"\d{19}")
 """Matches integers that may exceed 64 bits: orjson converts them to floats, and the standard library keeps them."""
 
