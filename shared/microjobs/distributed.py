@@ -150,7 +150,7 @@ def _wait_for_ending(workers: "_Workers", heartbeat: HostHeartbeat, stop: StopRe
     """Wait for a verdict or the end of this host's workers, and return the ending. Forward stop signals meanwhile."""
     heartbeat.wake_for(workers.reports)
     while (ending := heartbeat.verdict or workers.poll_ending(heartbeat.stop_signal)) is None:
-        heartbeat.step(0.1)
+        heartbeat.step(seconds=0.1)
         if stop.signal_number is not None:
             heartbeat.stop(stop.signal_number)
         if heartbeat.stop_signal is not None:

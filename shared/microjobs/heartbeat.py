@@ -83,7 +83,7 @@ class HostHeartbeat:
         else:
             self._connect_to_first(seconds, is_waiting)
         while self._is_joining() and is_waiting():
-            self.step(0.1)
+            self.step(seconds=0.1)
 
     def step(self, seconds: float) -> None:
         """Receive messages for at most `seconds`, send a beat if it is due, and update the verdict."""
@@ -131,7 +131,7 @@ class HostHeartbeat:
         else:  # this host never reached the first host
             self.verdict = ending
         while self.verdict is None:
-            self.step(0.1)
+            self.step(seconds=0.1)
         return self.verdict
 
     # --- joining ---
@@ -149,9 +149,9 @@ class HostHeartbeat:
         while self._is_joining() and (missing := self._list_missing_hosts()) and is_waiting():
             if time.monotonic() > deadline:
                 self._fail(missing[0], self._describe_missing(missing, seconds, peer_listener.refused_count))
-            for host, connection in peer_listener.admit(0.1):
+            for host, connection in peer_listener.admit(seconds=0.1):
                 self._add_heartbeat(host, connection)
-            self.step(0)
+            self.step(seconds=0)
         if not self._list_missing_hosts():
             self._have_all_joined = True
             self._send_all({"together": True})

@@ -252,8 +252,8 @@ class PeerListener:
     """The first host's listener, which admits only the other hosts of the job.
 
     Strangers cannot keep hosts of the job out, even if many strangers connect, send nothing or send garbage: if there
-    are too many callers, the listener first drops the oldest callers without a valid hello. A host of the job sends its
-    hello as soon as it is connected, and answers at once.
+    are too many callers, the listener first drops the oldest callers without a valid hello. Hosts of the job are not
+    among them, because a host sends its hello as soon as it is connected, and answers at once.
 
     Args:
         expected: the names of the hosts to admit. The listener admits each host once.

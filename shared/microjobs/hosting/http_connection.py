@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
             self._reject(431)
 
     def _update_reading(self) -> None:
-        """Read from the connection, unless the application or the client is slower."""
+        """Read from the connection, unless requests wait for the application, or responses wait for the client."""
         requests = self._requests
         is_behind = bool(requests) and (len(requests) > 1 or requests[0].is_behind)
         pause = is_behind or self._is_writing_paused

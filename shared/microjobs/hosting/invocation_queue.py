@@ -87,7 +87,7 @@ class InvocationQueue:
     def _answer_all(self) -> None:
         """Answer invocations in this thread until no invocation waits."""
         try:
-            while (pending := self._take(0.0)) is not None:
+            while (pending := self._take(timeout=0.0)) is not None:
                 self._answer(pending)
         finally:
             self._free_threads.release()
@@ -120,7 +120,7 @@ class InvocationQueue:
         batch.add(partial(self._service.decode, first.invocation))
         while not batch.is_full:
             timeout = deadline - time.perf_counter() if len(invocations) < self._expected_count else 0.0
-            if (pending := self._take(max(0.0, timeout))) is None:
+            if (pending := self._take(timeout=max(0.0, timeout))) is None:
                 break
             invocations.append(pending)
             batch.add(partial(self._service.decode, pending.invocation))

@@ -24,7 +24,7 @@ def serve(start_worker: StartWorker, drain: Callable[[], None], settings: Listen
 
 
 async def handle(application: Application, head: RequestHead, protocol: Any) -> None:
-    """Call the application, and wait for the response and the body: Granian closes the connection after this."""
+    """Call the application, and wait for the response and the body: Granian closes the connection at the return."""
     done_event = asyncio.Event()
     application(head, _Exchange(protocol, done_event))
     await done_event.wait()

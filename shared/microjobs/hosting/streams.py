@@ -87,7 +87,7 @@ class StreamSender:
     def _write(
         self, connection: socket.socket, response: HttpResponse, first_part: bytes, parts: Iterator[bytes]
     ) -> Exception | None:
-        """Write the response and close the connection. Return the error that ended the stream early."""
+        """Write the response and close the connection. Return the error of the model that ended the stream, if any."""
         writer = _ChunkWriter(connection, is_chunked=self._head.http_version != "1")
         try:
             writer.write_head(response)

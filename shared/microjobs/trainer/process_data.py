@@ -89,7 +89,9 @@ class ProcessData:
             x_train = self._gather(x_train) if data.features == 1 else x_train
         if "test" in data.sharded_splits:
             x_test, y_test, test_predictions = map(self._gather, (x_test, y_test, test_predictions))
-        all_data = TrainingData(x_train, y_train, x_test, y_test, data.scaler, frozenset(), data.columns, data.pipeline)
+        all_data = TrainingData(
+            x_train, y_train, x_test, y_test, data.scaler, columns=data.columns, pipeline=data.pipeline
+        )
         return all_data, train_predictions, test_predictions
 
     def _gather(self, array: Array) -> Array:

@@ -205,12 +205,12 @@ def _make_serializable(name: str, array: Array) -> Any:
     """Return numbers as an array, and strings as nested lists. `rest_api.dump` can write both as JSON."""
     if array.dtype.kind != "O":
         return np.ascontiguousarray(array) if array.ndim else array[()]
-    return _decode_strings(array.tolist(), name.endswith(BYTES_SUFFIX))
+    return _decode_strings(array.tolist(), as_base64=name.endswith(BYTES_SUFFIX))
 
 
-def _decode_strings(value: Any, as_base64: bool) -> Any:
+def _decode_strings(value: Any, *, as_base64: bool) -> Any:
     if isinstance(value, list):
-        return [_decode_strings(item, as_base64) for item in value]
+        return [_decode_strings(item, as_base64=as_base64) for item in value]
     try:
         if not as_base64:
             return value.decode()
