@@ -100,9 +100,8 @@ class HostHeartbeat:
 
     def _send_beat_if_due(self) -> None:
         now = time.monotonic()
-        if (
-            now - self._last_step > LOST_SECONDS / 4
-        ):  # this process was paused, for example by Ctrl-Z, and received nothing
+        if now - self._last_step > LOST_SECONDS / 4:
+            # this process was paused, for example by Ctrl-Z, so it has not received the messages of other hosts yet
             for heartbeat in self._heartbeats.values():
                 heartbeat.last_message_time = now
         self._last_step = now
