@@ -231,7 +231,8 @@ def check_shards(names: Iterator[str], pattern: re.Pattern[str] = FILE_NAME_PATT
         pattern: matches the names, with the groups `shard` and `shards`.
 
     Raises:
-        UserError: a shard is missing, or two files belong to different sets. The message names them.
+        UserError: a shard is missing, a shard's number is too large, or two files belong to different sets. The message
+            names the files.
     """
     matches = [match for name in sorted(names) if (match := pattern.fullmatch(name))]
     other_name = next((match[0] for match in matches if match["shards"] != matches[0]["shards"]), None)
@@ -243,6 +244,8 @@ def check_shards(names: Iterator[str], pattern: re.Pattern[str] = FILE_NAME_PATT
     if shards is None:
         return
     shard_numbers = {int(match["shard"]) for match in matches}
+    if max(shard_numbers) >= int(shards):
+        raise UserError(f"{matches[-1][0]} is not one of {int(shards)} shards: number the shards from 00000")
     for number in range(int(shards)):
         if number not in shard_numbers:
             start, end = matches[0].span("shard")

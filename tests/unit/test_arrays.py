@@ -189,6 +189,10 @@ def test_shards_of_a_split_are_joined_in_order(tmp_path: Path) -> None:
         (["x_train.npy"], "has no y_train.npy: it contains x_train.npy"),
         ([], "has no x_train.npy: it contains nothing"),
         (["x_train-00000-of-00002.npy", "y_train.npy"], "x_train-00001-of-00002.npy is missing"),
+        (
+            ["x_train-00001-of-00002.npy", "x_train-00002-of-00002.npy", "y_train.npy"],
+            "x_train-00002-of-00002.npy is not one of 2 shards: number the shards from 00000",
+        ),
         (["x_train.npy", "x_train-00000-of-00001.npy", "y_train.npy"], "do not belong together"),
         (
             ["x_train-00000-of-00002.npy", "x_train-00000-of-00003.npy", "x_train-00001-of-00002.npy"],
@@ -196,7 +200,7 @@ def test_shards_of_a_split_are_joined_in_order(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_incomplete_split_raises(names: list[str], message: str, tmp_path: Path) -> None:
+def test_invalid_set_of_files_raises(names: list[str], message: str, tmp_path: Path) -> None:
     for name in names:
         save(tmp_path / name, np.zeros((2, 1)))
     with pytest.raises(UserError, match=message):
