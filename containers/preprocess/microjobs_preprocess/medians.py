@@ -39,7 +39,7 @@ class MedianSearch:
 
 
 Searches = Mapping[str, tuple[MedianSearch, MedianSearch]]
-"""The searches for the two middle values of each column. They are the same value if the number of values is odd."""
+"""The searches for the two middle values of each column. If the number of values is odd, both search the same value."""
 
 
 def start_searches(counts: Mapping[str, int]) -> Searches:

@@ -50,7 +50,7 @@ class ProcessData:
         return float(np.sum(self.group.gather(y.sum(axis=0, dtype=np.float64)))) / self.rows
 
     def batches(self, hyperparameters: TrainerHyperparameters) -> Batches:
-        """Return the steps of an epoch; the batch size counts the rows of all processes."""
+        """Return this process's part of the batches; the batch size counts the rows of all processes."""
         rows_per_step = hyperparameters.rows_per_step(self.rows)
         rank, world_size = self.group.rank, self.group.world_size
         return Batches(self.rows, rows_per_step, hyperparameters.seed, rank, world_size, self._shard_sizes)
