@@ -363,4 +363,4 @@ def write_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ite
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
     with write_array(path, array.shape, array.dtype) as writer:
-        writer.write(0, array)
+        writer.write(start=0, block=array)

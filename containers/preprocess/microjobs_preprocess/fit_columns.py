@@ -56,7 +56,9 @@ def _fit_numeric(
         for column, mean in zip(settings.numeric_columns, moments.mean, strict=True)
     ]
     # A filled value counts like any other value, as in a scikit-learn pipeline of an imputer and a scaler.
-    fill_moments = Moments(statistics.rows - moments.count, np.array(fills), np.zeros(len(fills)))
+    fill_moments = Moments(
+        count=statistics.rows - moments.count, mean=np.array(fills), squared_deviations=np.zeros(len(fills))
+    )
     scaler = moments.merge(fill_moments).make_scaler()
     return [
         NumericColumn(

@@ -44,7 +44,10 @@ Searches = Mapping[str, tuple[MedianSearch, MedianSearch]]
 
 def start_searches(counts: Mapping[str, int]) -> Searches:
     """Return searches for the medians of columns with these numbers of values."""
-    return {name: (MedianSearch(0, (count - 1) // 2), MedianSearch(0, count // 2)) for name, count in counts.items()}
+    return {
+        name: (MedianSearch(prefix=0, rank=(count - 1) // 2), MedianSearch(prefix=0, rank=count // 2))
+        for name, count in counts.items()
+    }
 
 
 def empty_histograms(searches: Searches) -> Histograms:

@@ -42,7 +42,10 @@ class TableStatistics:
     def empty(cls, settings: TableSettings) -> "TableStatistics":
         names = [column.name for column in settings.categorical_columns]
         return cls(
-            0, Moments.empty(len(settings.numeric_columns)), {name: {} for name in names}, dict.fromkeys(names, 0)
+            rows=0,
+            moments=Moments.empty(len(settings.numeric_columns)),
+            counts={name: {} for name in names},
+            missing=dict.fromkeys(names, 0),
         )
 
     def merge(self, other: "TableStatistics") -> "TableStatistics":

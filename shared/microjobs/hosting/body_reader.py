@@ -62,7 +62,7 @@ class BodyReader:
 
     def discard(self, exchange: ServerExchange) -> None:
         """Read and drop the rest of a body. Otherwise, a client that is still sending would miss an early response."""
-        _Body(self, exchange, None).read_chunk()
+        _Body(self, exchange, on_body=None).read_chunk()
 
     def reserve(self, size: int) -> bool:
         """Subtract `size` bytes from the memory budget, and return whether the budget suffices.

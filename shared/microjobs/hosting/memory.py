@@ -67,7 +67,7 @@ class MemoryBudget:
             if (free_bytes := self._measure_free_bytes()) < 0:
                 raise _make_memory_error(model_bytes, free_bytes)
         except MemoryError:
-            raise _make_memory_error(model_bytes, 0) from None
+            raise _make_memory_error(model_bytes, free_bytes=0) from None
         finally:
             with self._lock:
                 self._reserved_bytes -= model_bytes

@@ -64,7 +64,7 @@ _repr.maxstring = _repr.maxother = 100
 
 def quote(value: object) -> str:
     """Format a client's value for use in a message. The text is short even if the value is long or deeply nested."""
-    return shorten(_repr.repr(value), 60)
+    return shorten(_repr.repr(value), limit=60)
 
 
 def shorten(text: str, limit: int) -> str:

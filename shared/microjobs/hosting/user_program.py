@@ -162,7 +162,9 @@ def _find_intended_name(name: str) -> str | None:
         known in name or known == f"{name}_fn" for known in PARAMETERS_BY_FUNCTION
     ):
         return None
-    return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS_BY_FUNCTION, 1, MIN_TYPO_SIMILARITY)), None)
+    return next(
+        iter(difflib.get_close_matches(name.lower(), PARAMETERS_BY_FUNCTION, n=1, cutoff=MIN_TYPO_SIMILARITY)), None
+    )
 
 
 def _make_handler(function_label: str, function: Callable[..., Any], parameters: tuple[str, ...]) -> Handler:

@@ -129,9 +129,9 @@ def predict(model: SavedModel, content: Any, default_signature: str = SERVING_DE
     signature = find_signature(model, content.get("signature_name") or default_signature)
     if "instances" in content:
         inputs = tensors.read_rows(content["instances"], signature.inputs)
-        return Prediction(tensors.widen_outputs(signature.run(inputs)), len(content["instances"]))
+        return Prediction(tensors.widen_outputs(signature.run(inputs)), row_count=len(content["instances"]))
     inputs = tensors.read_columns(content["inputs"], signature.inputs)
-    return Prediction(tensors.widen_outputs(signature.run(inputs)), None)
+    return Prediction(tensors.widen_outputs(signature.run(inputs)), row_count=None)
 
 
 def find_signature(model: SavedModel, name: Any) -> Signature:

@@ -144,4 +144,4 @@ def _check_size(fields: Iterable[str]) -> None:
 
 def _format_error(error: BaseException) -> str:
     """Return an error's message on one line."""
-    return shorten(" ".join(str(error).split()), 200) or type(error).__name__
+    return shorten(" ".join(str(error).split()), limit=200) or type(error).__name__
