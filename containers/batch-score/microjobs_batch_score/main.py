@@ -56,14 +56,10 @@ def score(options: Options, hosts: Hosts) -> None:
     files = inventory.merge(files_by_host)
     inventory.require_rows(files, "test")
     inventory.check_files_match(files)
-    features_by_host = {
-        host: [entry for entry in entries if entry.is_features] for host, entries in files_by_host.items()
-    }
-    names_by_host = inventory.assign(features_by_host)
-    targets_to_send = find_targets_to_send(files_by_host, names_by_host)
-    targets_by_host = hosts.call(
-        load_targets_to_send, {host: (options, names) for host, names in targets_to_send.items()}
-    )
+    features = {host: [entry for entry in entries if entry.is_features] for host, entries in files_by_host.items()}
+    names_by_host = inventory.assign(features)
+    to_send = find_targets_to_send(files_by_host, names_by_host)
+    targets_by_host = hosts.call(load_targets_to_send, {host: (options, names) for host, names in to_send.items()})
     remote_targets = {name: targets for part in targets_by_host.values() for name, targets in part.items()}
     scores_by_host = hosts.write(
         score_files,
@@ -83,19 +79,15 @@ def describe_inputs(options: Options) -> list[inventory.ArrayDescription]:
 
 
 def find_targets_to_send(
-    files_by_host: Mapping[str, Sequence[inventory.ArrayDescription]], features_by_host: Mapping[str, Sequence[str]]
+    files_by_host: Mapping[str, Sequence[inventory.ArrayDescription]], names_by_host: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Return the names of the target files that each host must send, because another host scores their features.
-
-    Args:
-        features_by_host: the names of the feature files that each host scores.
-    """
+    """Return the names of the target files that each host must send, because another host scores their features."""
     host_by_file = {entry.name: host for host, entries in files_by_host.items() for entry in entries}
-    names_by_host = {host: {entry.name for entry in entries} for host, entries in files_by_host.items()}
+    own_names_by_host = {host: {entry.name for entry in entries} for host, entries in files_by_host.items()}
     targets_by_sender: dict[str, list[str]] = {}
-    for host, names in features_by_host.items():
+    for host, names in names_by_host.items():
         for target in ("y" + name[1:] for name in names):
-            if target in host_by_file and target not in names_by_host[host]:
+            if target in host_by_file and target not in own_names_by_host[host]:
                 targets_by_sender.setdefault(host_by_file[target], []).append(target)
     return targets_by_sender
 
