@@ -20,7 +20,7 @@ from statistics import median
 
 import harness
 
-from microjobs.run import package_name
+from microjobs.run import make_package_name
 
 TAG = "bench-rebuild"
 
@@ -67,7 +67,7 @@ def measure(folder: Path, job: str, runs: int) -> tuple[float, float]:
     unchanged_seconds, changed_seconds = [], []
     for run in range(runs):
         unchanged_seconds.append(build(folder, job))
-        with (folder / "containers" / job / package_name(job) / "__init__.py").open("a") as file:
+        with (folder / "containers" / job / make_package_name(job) / "__init__.py").open("a") as file:
             file.write(f"CHANGE = {time.time_ns() + run}\n")
         changed_seconds.append(build(folder, job))
     return median(unchanged_seconds), median(changed_seconds)

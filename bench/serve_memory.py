@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 from serve_servers import REPOSITORY, find_free_port
 
 from microjobs.bundle import MODEL_FILE, Manifest, write_manifest
-from microjobs.hosting.memory import MB, memory_of_tree
+from microjobs.hosting.memory import MB, measure_process_tree_bytes
 
 WIDTH = 4096
 LAYER_MB = WIDTH * WIDTH * 4 // MB
@@ -80,12 +80,12 @@ def measure(root: Path, workers: int) -> tuple[int, int]:
             while not request_succeeds(f"{url}/ping"):
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit("the server is not ready: see its log above")
-                peak = max(peak, memory_of_tree(server.pid))
+                peak = max(peak, measure_process_tree_bytes(server.pid))
                 time.sleep(SAMPLE_SECONDS)
             row = ",".join(["1"] * WIDTH).encode()
             for _ in range(REQUESTS_PER_WORKER * workers):
                 assert request_succeeds(f"{url}/invocations", row), "an invocation failed: see the log above"  # noqa: S101
-            return peak, memory_of_tree(server.pid)
+            return peak, measure_process_tree_bytes(server.pid)
         finally:
             server.terminate()
 

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "shared"))
 
 from microjobs.hyperparameters import describe  # noqa: E402
-from microjobs.run import package_name  # noqa: E402
+from microjobs.run import make_package_name  # noqa: E402
 
 LABEL = "org.microjobs.hyperparameters"
 LINE = re.compile(rf"^( +){re.escape(LABEL)}:.*$", re.MULTILINE)
@@ -23,7 +23,7 @@ LINE = re.compile(rf"^( +){re.escape(LABEL)}:.*$", re.MULTILINE)
 
 def describe_job(job: Path) -> list[dict[str, Any]]:
     """Return the description of the job's hyperparameters; empty if the job declares none."""
-    package = package_name(job.name)
+    package = make_package_name(job.name)
     if not (job / package / "hyperparameters.py").exists():
         return []
     sys.path.insert(0, str(job))

@@ -356,7 +356,7 @@ def _write_secret(path: Path, content: bytes) -> None:
 # --- environment variables ---
 
 
-def training_variables(job_name: str, job_arn: str, region: str) -> dict[str, str]:
+def make_training_variables(job_name: str, job_arn: str, region: str) -> dict[str, str]:
     """Return the variables that a training job has in addition to the `Environment` of its request."""
     return {"TRAINING_JOB_NAME": job_name, "TRAINING_JOB_ARN": job_arn, "AWS_REGION": region}
 
@@ -366,7 +366,7 @@ MAX_PAYLOAD = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
 MULTI_MODEL = "SAGEMAKER_MULTI_MODEL"
 
 
-def transform_variables(
+def make_transform_variables(
     max_payload_mb: int | None, batch_strategy: str | None, max_concurrent_transforms: int | None
 ) -> dict[str, str]:
     """Return the variables for a transform job's containers. Arguments are None for members that the request omits."""

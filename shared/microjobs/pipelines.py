@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from microjobs.bundle import PIPELINE_FILE
 from microjobs.errors import UserError
 from microjobs.files import write_bytes
-from microjobs.predictor import first_line, open_session
+from microjobs.predictor import extract_first_line, open_session
 
 TEXT, NUMBERS = "tensor(string)", {"tensor(float)": np.float32, "tensor(double)": np.float64}
 """Types of the inputs, as ONNX Runtime names them."""
@@ -66,7 +66,7 @@ class OnnxPipeline:
         try:
             features: NDArray[Any] = self._session.run(None, inputs)[0]
         except Exception as error:  # the exceptions of ONNX Runtime have no common base class
-            raise UserError(f"the pipeline rejects a value: {first_line(error)}") from error
+            raise UserError(f"the pipeline rejects a value: {extract_first_line(error)}") from error
         return features.astype(np.float32, copy=False)
 
 
@@ -91,7 +91,7 @@ def save_pipeline(pipeline: Any, example: Any, folder: str | Path) -> None:
     try:
         content = to_onnx(pipeline, initial_types=types).SerializeToString()
     except Exception as error:  # skl2onnx raises errors of many types
-        raise UserError(f"skl2onnx cannot convert the pipeline: {first_line(error)}") from error
+        raise UserError(f"skl2onnx cannot convert the pipeline: {extract_first_line(error)}") from error
     path = Path(folder) / PIPELINE_FILE
     write_bytes(path, content)
     try:

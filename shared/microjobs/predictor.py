@@ -98,7 +98,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the exceptions of ONNX Runtime have no common base class
-        raise UserError(f"{path} is not a model that ONNX Runtime can load: {first_line(error)}") from error
+        raise UserError(f"{path} is not a model that ONNX Runtime can load: {extract_first_line(error)}") from error
 
 
 def _test_predictions(bundle: Bundle, model: OnnxModel) -> None:
@@ -108,7 +108,8 @@ def _test_predictions(bundle: Bundle, model: OnnxModel) -> None:
         predictions = [model.run(np.zeros((rows, features), np.float32)) for rows in (1, 3)]
     except Exception as error:  # the exceptions of ONNX Runtime have no common base class
         raise UserError(
-            f"{bundle.model} does not take rows of {features} features: {first_line(error)}; train the model again"
+            f"{bundle.model} does not take rows of {features} features: {extract_first_line(error)}; train the model "
+            "again"
         ) from error
     shapes = [np.shape(values) for values in predictions]
     if shapes != [(1, 1), (3, 1)] or np.asarray(predictions[0]).dtype != np.float32:
@@ -118,7 +119,7 @@ def _test_predictions(bundle: Bundle, model: OnnxModel) -> None:
         )
 
 
-def first_line(error: Exception) -> str:
+def extract_first_line(error: Exception) -> str:
     """Return the first line of an error's message, or the name of its type if there is no message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 

@@ -148,7 +148,7 @@ class _Job:
     def load_main(self) -> ModuleType:
         if not self._has_module("main"):
             remedy = f"move the job's modules into that package, or set {JOB_VARIABLE} to the folder of a job"
-            raise UserError(f"{self.folder} has no {package_name(self.folder.name)}/main.py: {remedy}")
+            raise UserError(f"{self.folder} has no {make_package_name(self.folder.name)}/main.py: {remedy}")
         main_module = self._import_module("main")
         if received_signals:  # a library may have caught `Stopped`, and treated it as a missing optional package
             raise Stopped(received_signals[0])
@@ -159,13 +159,13 @@ class _Job:
         return self._import_module("hyperparameters").Hyperparameters if self._has_module("hyperparameters") else None
 
     def _has_module(self, module: str) -> bool:
-        return (self.folder / package_name(self.folder.name) / f"{module}.py").exists()
+        return (self.folder / make_package_name(self.folder.name) / f"{module}.py").exists()
 
     def _import_module(self, module: str) -> ModuleType:
-        return importlib.import_module(f"{package_name(self.folder.name)}.{module}")
+        return importlib.import_module(f"{make_package_name(self.folder.name)}.{module}")
 
 
-def package_name(job: str) -> str:
+def make_package_name(job: str) -> str:
     """Return the import name of a job's package; the prefix avoids conflicts with modules of users and libraries."""
     return f"microjobs_{job.replace('-', '_')}"
 

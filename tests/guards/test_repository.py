@@ -16,7 +16,7 @@ import yaml
 
 from microjobs import contract
 from microjobs.contract import DEFAULT_ROOT, Layout
-from microjobs.run import package_name
+from microjobs.run import make_package_name
 from tests import order
 from tests.conftest import CONTAINERS, JOBS, REPOSITORY, list_tracked_files
 
@@ -169,7 +169,7 @@ def test_no_file_lists_all_jobs() -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_job_folder_is_complete(job: str) -> None:
     folder = CONTAINERS / job
-    main = f"{package_name(job)}/main.py"
+    main = f"{make_package_name(job)}/main.py"
     required = (main, "image.yml", "cpu.in", "cpu.lock", "README.md", "tests/example.py")
     assert [name for name in required if not (folder / name).is_file()] == []
     assert len((folder / main).read_text().splitlines()) <= 120

@@ -13,7 +13,7 @@ from docker.types import Mount
 from microjobs.contract import MAX_FAILURE_CHARACTERS, Layout
 from microjobs.hyperparameters import describe
 from microjobs.interpreter import EXECUTABLE_VARIABLES, FLAGS
-from microjobs.run import package_name
+from microjobs.run import make_package_name
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import Job, RunJob, StartJob
 from tests.images.example import Example, load_example
@@ -137,7 +137,7 @@ def test_help_names_every_hyperparameter(job: str, root: Path, run_job: RunJob) 
 
 
 def list_declared_hyperparameters(job: str) -> list[dict[str, Any]]:
-    program = CONTAINERS / job / package_name(job) / "hyperparameters.py"
+    program = CONTAINERS / job / make_package_name(job) / "hyperparameters.py"
     if not program.exists():
         return []
     description = describe(runpy.run_path(str(program))["Hyperparameters"])  # a new job is not on the tests' path

@@ -171,7 +171,7 @@ def test_missing_files_have_defaults(layout: Layout) -> None:
 
 def test_training_variables_are_name_arn_and_region() -> None:
     arn = "arn:aws:sagemaker:::training-job/job"
-    assert contract.training_variables("job", arn, "eu-west-1") == {
+    assert contract.make_training_variables("job", arn, "eu-west-1") == {
         "TRAINING_JOB_NAME": "job",
         "TRAINING_JOB_ARN": arn,
         "AWS_REGION": "eu-west-1",
@@ -179,10 +179,10 @@ def test_training_variables_are_name_arn_and_region() -> None:
 
 
 def test_transform_variables_omit_unset_members() -> None:
-    assert contract.transform_variables(max_payload_mb=None, batch_strategy=None, max_concurrent_transforms=None) == {
+    assert contract.make_transform_variables(max_payload_mb=None, batch_strategy=None, max_concurrent_transforms=None) == {
         "SAGEMAKER_BATCH": "true"
     }
-    variables = contract.transform_variables(
+    variables = contract.make_transform_variables(
         max_payload_mb=0, batch_strategy="MULTI_RECORD", max_concurrent_transforms=4
     )
     assert variables["SAGEMAKER_BATCH_STRATEGY"] == "MULTI_RECORD"

@@ -32,7 +32,7 @@ from .fit_columns import fit_columns
 from .pipelining import map_ahead
 from .table_statistics import TableStatistics, make_cell_error, measure_table
 from .table_writers import NPY, Write, list_output_paths, write_arrays, write_table
-from .tables import Block, Table, check_tables, describe_tables, read_blocks, rows_per_block, to_numbers
+from .tables import Block, Table, check_tables, compute_rows_per_block, describe_tables, read_blocks, to_numbers
 
 logger = logging.getLogger("microjobs")
 
@@ -189,7 +189,7 @@ class TableEncoder:
 
     def count_median_digits(self, searches: medians.Searches, round_number: int) -> medians.Histograms:
         """Return the histograms of this host's training rows for one round of the median search."""
-        histograms = medians.empty_histograms(searches)
+        histograms = medians.make_empty_histograms(searches)
         types = {name: type_ for name, type_ in self.settings.types.items() if name in searches}
         for table in self.tables:
             if table.split == "train":
@@ -243,7 +243,7 @@ class TableEncoder:
 
     def _encode_blocks(self, table: Table, types: Mapping[str, str], fitted: FittedColumns, write: Write) -> None:
         path, target = self.options.source(table.name), self.settings.target
-        max_rows = rows_per_block(len(fitted.features))
+        max_rows = compute_rows_per_block(len(fitted.features))
 
         def encode(item: tuple[int, Block]) -> tuple[Floats, Floats | None]:
             start, block = item

@@ -50,7 +50,7 @@ def start_searches(counts: Mapping[str, int]) -> Searches:
     }
 
 
-def empty_histograms(searches: Searches) -> Histograms:
+def make_empty_histograms(searches: Searches) -> Histograms:
     return {
         name: {search.prefix: np.zeros(1 << DIGIT_BITS, np.int64) for search in pair} for name, pair in searches.items()
     }
@@ -70,7 +70,7 @@ def count_digits(histograms: Histograms, blocks: Iterable[Mapping[str, Floats]],
 
 def narrow_searches(searches: Searches, parts: Iterable[Histograms]) -> Searches:
     """Return the searches after one more round, from the histograms of all hosts."""
-    total = empty_histograms(searches)
+    total = make_empty_histograms(searches)
     for part in parts:
         for name, column_histograms in part.items():
             for prefix, histogram in column_histograms.items():

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from microjobs.bundle import MODEL_FILE, open_model_folder
 from microjobs.contract import Layout
-from microjobs.hosting.model_source import ModelSource, make_bundle_source, make_handler_source, no_model_error
+from microjobs.hosting.model_source import ModelSource, make_bundle_source, make_handler_source, make_no_model_error
 from microjobs.hosting.user_program import find_program
 
 from .default_functions import choose_defaults
@@ -26,4 +26,4 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
         return make_handler_source(program, folder, environ, choose_defaults)
     if (folder / MODEL_FILE).is_file():
         return make_bundle_source(folder, environ)
-    raise no_model_error(folder, "code/inference.py or bundle of the train jobs", REMEDY)
+    raise make_no_model_error(folder, "code/inference.py or bundle of the train jobs", REMEDY)

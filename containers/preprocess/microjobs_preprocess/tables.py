@@ -147,7 +147,7 @@ def _check_type(table: str, name: str, file_type: str, declared_type: str) -> No
         )
 
 
-def rows_per_block(width: int) -> int:
+def compute_rows_per_block(width: int) -> int:
     """Return the maximum number of rows of a block with this number of values per row."""
     return max(1, MAX_BLOCK_VALUES // width)
 
@@ -164,7 +164,7 @@ def read_blocks(path: Path, types: Mapping[str, str], max_rows: int = 0) -> Iter
         UserError: the file or a value in it cannot be read; for a value in CSV, the message names row and column.
     """
     schema = {name: pa.float64() if type_ in ("numeric", TARGET) else pa.string() for name, type_ in types.items()}
-    size = max_rows or rows_per_block(len(schema))
+    size = max_rows or compute_rows_per_block(len(schema))
     start = 0
     for batch in _read_csv(path, schema) if path.suffix == ".csv" else _read_parquet(path, schema, size):
         for first in range(0, batch.num_rows, size):

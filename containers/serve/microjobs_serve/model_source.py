@@ -6,7 +6,7 @@ from pathlib import Path
 
 from microjobs.bundle import MODEL_FILE, open_model_folder
 from microjobs.contract import Layout
-from microjobs.hosting.model_source import ModelSource, make_bundle_source, make_handler_source, no_model_error
+from microjobs.hosting.model_source import ModelSource, make_bundle_source, make_handler_source, make_no_model_error
 from microjobs.hosting.user_program import find_program
 
 
@@ -22,7 +22,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     if program is not None:
         return make_handler_source(program, folder, environ)
     if not (folder / MODEL_FILE).is_file():
-        raise no_model_error(folder, f"{MODEL_FILE} or code/inference.py", _find_remedy(folder))
+        raise make_no_model_error(folder, f"{MODEL_FILE} or code/inference.py", _find_remedy(folder))
     return make_bundle_source(folder, environ)
 
 

@@ -13,7 +13,7 @@ from microjobs.errors import UserError
 from microjobs.hosting.default_handlers import DefaultFunctions, decode_array, encode_array
 from microjobs.hosting.media_types import NPY, parse_media_type
 from microjobs.hosting.responses import HttpError
-from microjobs.hosting.workers import threads_per_worker
+from microjobs.hosting.workers import compute_threads_per_worker
 
 logger = logging.getLogger("microjobs")
 
@@ -30,7 +30,7 @@ def make_defaults(archive: Path | None) -> DefaultFunctions:
 def limit_threads() -> None:
     """Limit PyTorch to the worker's share of the CPUs, unless the user sets OMP_NUM_THREADS."""
     if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(threads_per_worker(os.environ))
+        torch.set_num_threads(compute_threads_per_worker(os.environ))
 
 
 def choose_device() -> torch.device:

@@ -8,7 +8,7 @@ from pathlib import Path
 from microjobs.bundle import MODEL_FILE, open_model_folder
 from microjobs.contract import Layout
 from microjobs.hosting.default_handlers import DefaultFunctions, choose_bundle_defaults
-from microjobs.hosting.model_source import ModelSource, make_bundle_source, make_handler_source, no_model_error
+from microjobs.hosting.model_source import ModelSource, make_bundle_source, make_handler_source, make_no_model_error
 from microjobs.hosting.user_program import find_program
 
 ARCHIVE_NAMES = ("model.pt", "model.pth")
@@ -32,7 +32,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     if (folder / MODEL_FILE).is_file():
         return make_bundle_source(folder, environ)
     remedy = "save a TorchScript archive (torch.jit.save) as model.pt, or add code/inference.py with model_fn"
-    raise no_model_error(folder, "TorchScript archive, code/inference.py or bundle of the train jobs", remedy)
+    raise make_no_model_error(folder, "TorchScript archive, code/inference.py or bundle of the train jobs", remedy)
 
 
 def find_torchscript(folder: Path) -> Path | None:

@@ -129,7 +129,7 @@ class _Body:
         self._chunks.append(chunk)
         has_memory = self._reader.reserve(len(chunk))
         if self.size > (max_body_bytes := self._reader.max_body_bytes):
-            self._deliver(body_too_large(f"more than {max_body_bytes} bytes", max_body_bytes))
+            self._deliver(make_body_too_large_error(f"more than {max_body_bytes} bytes", max_body_bytes))
         elif not has_memory:
             self._deliver(MEMORY_FULL_ERROR)
 
@@ -163,7 +163,7 @@ class _Body:
             return INCOMPLETE_BODY_ERROR
 
 
-def body_too_large(size: str, limit: int) -> HttpError:
+def make_body_too_large_error(size: str, limit: int) -> HttpError:
     return HttpError(413, f"the body is {size}, the limit is {limit} bytes: send fewer rows at a time")
 
 

@@ -56,7 +56,7 @@ class MemoryBudget:
         Raises:
             HttpError: 507, the memory is not sufficient.
         """
-        model_bytes = folder_bytes(folder)
+        model_bytes = measure_folder_bytes(folder)
         with self._lock:
             free_bytes = self._measure_free_bytes() - self._reserved_bytes
             if model_bytes + HEADROOM_BYTES > free_bytes:
@@ -73,25 +73,25 @@ class MemoryBudget:
                 self._reserved_bytes -= model_bytes
 
     def _measure_free_bytes(self) -> float:
-        used_bytes = memory_of_tree(os.getpid()) if self._limit < math.inf else 0
-        return min(self._limit - used_bytes, container_free_bytes(), machine_free_bytes())
+        used_bytes = measure_process_tree_bytes(os.getpid()) if self._limit < math.inf else 0
+        return min(self._limit - used_bytes, measure_container_free_bytes(), measure_machine_free_bytes())
 
 
-def folder_bytes(folder: Path) -> int:
+def measure_folder_bytes(folder: Path) -> int:
     """Return the total size of the files in a folder and its subfolders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def memory_of_tree(pid: int) -> int:
+def measure_process_tree_bytes(pid: int) -> int:
     """Return the memory of a process and its descendants in bytes. Shared pages count once."""
     own_bytes = 0
     with contextlib.suppress(OSError):  # the process has ended
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         own_bytes = sum(int(kilobytes) for kilobytes in re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)) * 1024
-    return own_bytes + sum(map(memory_of_tree, processes.find_children(pid)))
+    return own_bytes + sum(map(measure_process_tree_bytes, processes.find_children(pid)))
 
 
-def container_free_bytes(cgroup: Path = CGROUP) -> float:
+def measure_container_free_bytes(cgroup: Path = CGROUP) -> float:
     """Return the memory that the container may still use; infinity if it has no limit. File caches count as free."""
     is_v2 = (cgroup / "memory.max").exists()
     folder = cgroup if is_v2 else cgroup / "memory"
@@ -106,7 +106,7 @@ def container_free_bytes(cgroup: Path = CGROUP) -> float:
         return math.inf
 
 
-def machine_free_bytes() -> float:
+def measure_machine_free_bytes() -> float:
     match = re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return int(match[1]) * 1024 if match else math.inf
 

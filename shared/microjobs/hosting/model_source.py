@@ -136,7 +136,7 @@ def _load_shared_bundle(program: Path, folder: Path) -> None:
             load_bundle(str(folder))
 
 
-def no_model_error(folder: Path, expected: str, remedy: str) -> UserError:
+def make_no_model_error(folder: Path, expected: str, remedy: str) -> UserError:
     """Return the error for a model folder without a model; it names the files of the folder and the remedy.
 
     Args:

@@ -13,7 +13,7 @@ import orjson
 
 from microjobs.bundle import SERVING_DEFAULT
 from microjobs.errors import UserError
-from microjobs.predictor import first_line, open_session
+from microjobs.predictor import extract_first_line, open_session
 
 from . import formats
 from .content_negotiation import negotiate, parse_attribute
@@ -132,7 +132,7 @@ class OnnxModel:
         try:
             return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
         except Exception as error:  # the exceptions of ONNX Runtime have no common base class
-            raise HttpError(400, f"the model failed on these values: {first_line(error)}") from error
+            raise HttpError(400, f"the model failed on these values: {extract_first_line(error)}") from error
 
 
 def _check_signature(name: Any) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from .body_reader import body_too_large
+from .body_reader import make_body_too_large_error
 from .listener import Headers
 from .metrics import Metrics
 from .responses import INTERNAL_ERROR, HttpError, HttpResponse
@@ -131,7 +131,7 @@ class Service:
         if self._model is None:
             raise LOADING_ERROR
         if content_length and int(content_length) > self.max_body_bytes:
-            raise body_too_large(f"{content_length} bytes", self.max_body_bytes)
+            raise make_body_too_large_error(f"{content_length} bytes", self.max_body_bytes)
         if content_encoding and content_encoding.strip().lower() != "identity":
             raise HttpError(
                 415, f"Content-Encoding {content_encoding!r} is not supported: send the body without a Content-Encoding"

@@ -68,16 +68,16 @@ def read_worker_count(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def threads_per_worker(environ: Mapping[str, str]) -> int:
+def compute_threads_per_worker(environ: Mapping[str, str]) -> int:
     """Return one worker's share of the CPUs that this container may use, and at least 1."""
     return max(1, _count_cpus() // read_worker_count(environ))
 
 
 def _count_cpus() -> int:
-    return max(1, int(min(len(os.sched_getaffinity(0)), cpu_quota())))
+    return max(1, int(min(len(os.sched_getaffinity(0)), read_cpu_quota())))
 
 
-def cpu_quota(cgroup: Path = CGROUP) -> float:
+def read_cpu_quota(cgroup: Path = CGROUP) -> float:
     """Return the number of CPUs that `docker run --cpus` and similar options allow; infinity if there is no limit."""
     try:
         if (cgroup / "cpu.max").exists():

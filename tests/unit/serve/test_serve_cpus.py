@@ -25,13 +25,13 @@ def test_cpu_quota_is_read_from_the_cgroup(tmp_path: Path, files: dict[str, str]
     (tmp_path / "cpu").mkdir()
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    assert workers.cpu_quota(tmp_path) == expected
+    assert workers.read_cpu_quota(tmp_path) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [(math.inf, 4), (8.0, 4), (2.9, 2), (0.5, 1)])
 def test_one_worker_per_usable_cpu(monkeypatch: pytest.MonkeyPatch, quota: float, expected: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
-    monkeypatch.setattr(workers, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(workers, "read_cpu_quota", lambda: quota)
     assert workers.read_worker_count({}) == expected
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs.hosting.memory import container_free_bytes, memory_of_tree
+from microjobs.hosting.memory import measure_container_free_bytes, measure_process_tree_bytes
 from tests.bundles import write_large_bundle
 from tests.unit.serve.conftest import Server, run_server
 
@@ -23,7 +23,7 @@ PROGRAM = "def output_fn(prediction, accept):\n    return str(prediction.shape)\
 
 
 def measure_used_megabytes(server: Server) -> int:
-    return memory_of_tree(server.process.pid) // 1024**2
+    return measure_process_tree_bytes(server.process.pid) // 1024**2
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def write_cgroup(folder: Path, prefix: str, **contents: object) -> Path:
 def test_free_memory_of_a_container_includes_file_caches(tmp_path: Path) -> None:
     write_cgroup(tmp_path / "v2", "", memory__max=1000, memory__current=500)
     write_cgroup(tmp_path / "v1/memory", "total_", memory__limit_in_bytes=1000, memory__usage_in_bytes=500)
-    assert [container_free_bytes(tmp_path / name) for name in ("v1", "v2")] == [523, 523]
+    assert [measure_container_free_bytes(tmp_path / name) for name in ("v1", "v2")] == [523, 523]
 
 
 def test_container_without_a_limit_has_infinite_memory(tmp_path: Path) -> None:
     write_cgroup(tmp_path / "v2", "", memory__max="max", memory__current=500)
-    assert [container_free_bytes(tmp_path / name) for name in ("absent", "v2")] == [math.inf, math.inf]
+    assert [measure_container_free_bytes(tmp_path / name) for name in ("absent", "v2")] == [math.inf, math.inf]

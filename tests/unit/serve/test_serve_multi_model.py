@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from microjobs.contract import DEFAULT_ROOT
-from microjobs.hosting.memory import memory_of_tree
+from microjobs.hosting.memory import measure_process_tree_bytes
 from tests.bundles import write_large_bundle, write_linear_bundle
 from tests.unit.serve.conftest import FEATURES, Reply, Server, run_server
 from tests.unit.serve.test_serve_code import FIND_LOCAL_WHEELS, PROGRAM_WITH_REQUIREMENT, write_files, write_wheel
@@ -294,9 +294,9 @@ def test_unloading_frees_the_memory_of_a_bundle(server: Server) -> None:
     sizes = []
     for _ in range(6):
         assert load(server, "large").status == 200
-        loaded_bytes = memory_of_tree(worker)
+        loaded_bytes = measure_process_tree_bytes(worker)
         assert unload(server, "large").status == 200
-        sizes.append(memory_of_tree(worker))
+        sizes.append(measure_process_tree_bytes(worker))
         assert loaded_bytes - sizes[-1] > 60 * MB
     assert max(sizes) - sizes[0] < 32 * MB
 

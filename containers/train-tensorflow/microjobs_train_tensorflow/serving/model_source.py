@@ -14,7 +14,7 @@ from microjobs.hosting.model_source import (
     ModelSource,
     load_handler_model,
     make_bundle_source,
-    no_model_error,
+    make_no_model_error,
 )
 from microjobs.hosting.service import Model
 from microjobs.hosting.user_program import find_program, import_program
@@ -43,7 +43,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     if program is None and not servables:
         if (folder / MODEL_FILE).is_file():
             return make_bundle_source(folder, environ)
-        raise no_model_error(folder, "SavedModel, code/inference.py or bundle of the train jobs", REMEDY)
+        raise make_no_model_error(folder, "SavedModel, code/inference.py or bundle of the train jobs", REMEDY)
     if program is not None:
         ensure_installed(program.parent)
     default_name = _choose_default(servables, environ.get(DEFAULT_MODEL, ""))
@@ -81,7 +81,7 @@ def _load(
         if not handlers.follows_convention(import_program(program)):
             return load_handler_model(program, folder, environ)
         if not servables:
-            raise no_model_error(folder, f"SavedModel, which {program.name} needs", REMEDY)
+            raise make_no_model_error(folder, f"SavedModel, which {program.name} needs", REMEDY)
     from .model import TensorFlowModel
     from .saved_models import load_models
 

@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from microjobs.hosting.body_reader import INCOMPLETE_BODY_ERROR, body_too_large
+from microjobs.hosting.body_reader import INCOMPLETE_BODY_ERROR, make_body_too_large_error
 from microjobs.hosting.media_types import JSON
 from microjobs.hosting.responses import INTERNAL_ERROR, HttpError, HttpResponse, quote
 
@@ -73,7 +73,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
             raise HttpError(400, f"Content-Length {quote(text)} is not a number of bytes")
         length = int(text or "0")
         if length > MAX_BODY_BYTES:
-            raise body_too_large(f"{length} bytes", MAX_BODY_BYTES)
+            raise make_body_too_large_error(f"{length} bytes", MAX_BODY_BYTES)
         return length
 
     def log_message(self, *_: object) -> None:

@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from microjobs.errors import UserError
 from microjobs.hosting.responses import HttpError
-from microjobs.hosting.workers import threads_per_worker
+from microjobs.hosting.workers import compute_threads_per_worker
 
 from .servables import SAVED_MODEL_FILE
 from .tensors import Array, Signature, TensorSpec
@@ -28,7 +28,7 @@ def configure() -> None:
 
     Call this function before TensorFlow creates a tensor.
     """
-    threads = threads_per_worker(os.environ)
+    threads = compute_threads_per_worker(os.environ)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from microjobs import contract
-from microjobs.contract import Layout, ResourceConfig, training_variables
+from microjobs.contract import Layout, ResourceConfig, make_training_variables
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.lifecycle.job import JobHandle, host_names
 from microjobs_orchestrator.local.resources.training.channels import PIPE, Channel
@@ -63,7 +63,7 @@ def _plan_host(
     entrypoint, instance_type = algorithm.get("ContainerEntrypoint"), job.request["ResourceConfig"]["InstanceType"]
     # SageMaker runs `train` unless the request has an entry point or arguments.
     arguments = algorithm.get("ContainerArguments", () if entrypoint else ("train",))
-    job_variables = training_variables(job.name, job.arn, context.settings.region)
+    job_variables = make_training_variables(job.name, job.arn, context.settings.region)
     return HostPlan(
         name=name,
         image=context.resolve_image(algorithm["TrainingImage"]),

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any
 
-from microjobs.contract import transform_variables
+from microjobs.contract import make_transform_variables
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
@@ -229,7 +229,7 @@ def _make_environment(request: Mapping[str, Any]) -> dict[str, str]:
     concurrency = request.get("MaxConcurrentTransforms") or None
     return {
         **request.get("Environment", {}),
-        **transform_variables(request.get("MaxPayloadInMB"), strategy, concurrency),
+        **make_transform_variables(request.get("MaxPayloadInMB"), strategy, concurrency),
     }
 
 

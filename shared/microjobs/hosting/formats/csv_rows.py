@@ -8,7 +8,7 @@ import numpy as np
 
 from ..responses import HttpError, quote
 from .json_rows import parse_plain_rows
-from .rows import Numbers, ragged_rows_error
+from .rows import Numbers, make_ragged_rows_error
 
 csv.field_size_limit(sys.maxsize)  # a text may be as long as the body, whose size is already limited
 
@@ -47,7 +47,7 @@ def _decode_quoted_csv(body: bytes) -> Numbers:
     try:
         return np.array(rows, np.float64)
     except ValueError:
-        raise ragged_rows_error(rows) from None
+        raise make_ragged_rows_error(rows) from None
 
 
 def _parse_number(line: list[str], row: int, column: int) -> float:

@@ -8,7 +8,7 @@ import orjson
 import simdjson
 
 from ..responses import HttpError
-from .rows import Numbers, not_numbers_error, ragged_rows_error
+from .rows import Numbers, make_not_numbers_error, make_ragged_rows_error
 
 MAX_ARRAY_BYTES = 256 << 20
 """Maximum size of an array of text: numpy gives each element the width of the longest element."""
@@ -84,15 +84,15 @@ def to_array(rows: Any, body: bytes) -> Numbers:
         HttpError: 400, the rows differ in length, or a value is not a number; the message names the row.
     """
     if _may_exceed(MAX_ARRAY_BYTES, body) and has_value_of_type(rows, str):
-        raise not_numbers_error(rows)
+        raise make_not_numbers_error(rows)
     try:
         numbers = np.array(rows)
     except (ValueError, OverflowError):
-        raise ragged_rows_error(rows) from None
+        raise make_ragged_rows_error(rows) from None
     # numpy converts true to 1. Searching for the words is much faster than checking each value.
     has_booleans = (b"true" in body or b"false" in body) and has_value_of_type(rows, bool)
     if numbers.dtype.kind not in "fiu" or not isinstance(rows, list) or has_booleans:
-        raise not_numbers_error(rows)
+        raise make_not_numbers_error(rows)
     return numbers
 
 

@@ -39,7 +39,7 @@ def _check_values(rows: Numbers) -> None:
         raise HttpError(400, f"row {row} has {value} as feature {column}: send finite numbers below 3.4e38")
 
 
-def ragged_rows_error(rows: Any) -> HttpError:
+def make_ragged_rows_error(rows: Any) -> HttpError:
     """Return the error for lists that do not form an array; the message names the first wrong row."""
     width = len(rows[0]) if isinstance(rows[0], list) else None
     for number, row in enumerate(rows):
@@ -48,10 +48,10 @@ def ragged_rows_error(rows: Any) -> HttpError:
         if len(row) != width:
             problem = f"row {number} has length {len(row)}, but row 0 has length {width}"
             return HttpError(400, f"{problem}: send rows of one length")
-    return not_numbers_error(rows)
+    return make_not_numbers_error(rows)
 
 
-def not_numbers_error(rows: Any) -> HttpError:
+def make_not_numbers_error(rows: Any) -> HttpError:
     """Return the error for lists that contain values other than numbers; the message names the row."""
     for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
         for value in row if isinstance(row, list) else [row]:
