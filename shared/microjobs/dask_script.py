@@ -12,7 +12,7 @@ from microjobs.contract import Layout, read_processing_resource_config
 from microjobs.dask_cluster import find_certificate
 from microjobs.distributed import Program, launch
 from microjobs.errors import UserError
-from microjobs.interpreter import python_command
+from microjobs.interpreter import make_python_command
 
 JOIN_SECONDS = 900.0
 """Seconds for which hosts wait for each other, because one host may need more time to install the requirements."""
@@ -39,7 +39,7 @@ def run(command: Sequence[str]) -> None:
     resources = read_processing_resource_config(layout)
     logger.info("Dask cluster of %d hosts: %s", len(resources.hosts), " ".join(command))
     program = Program(
-        python_command("-m", "microjobs.dask_script_host", *command),
+        make_python_command("-m", "microjobs.dask_script_host", *command),
         grace_seconds=GRACE_SECONDS if resources.is_first else 0.0,
     )
     launch(program, resources, join_seconds=JOIN_SECONDS)

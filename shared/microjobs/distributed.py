@@ -23,7 +23,7 @@ from microjobs.contract import ResourceConfig
 from microjobs.endings import Ending
 from microjobs.errors import EXIT_OK
 from microjobs.heartbeat import JOIN_SECONDS, HostHeartbeat
-from microjobs.interpreter import python_command
+from microjobs.interpreter import make_python_command
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.processes import find_children, signal_group
 from microjobs.stopping import StopRequest, stop_request
@@ -53,7 +53,7 @@ class Program:
     stderr: IO[bytes] | int | None = None
 
 
-WORKER = python_command("-m", "microjobs.run", "train")
+WORKER_COMMAND = make_python_command("-m", "microjobs.run", "train")
 """Command of a worker, which runs the same job as this process."""
 
 NVIDIA_FOLDERS = "/usr/bin:/usr/local/nvidia/bin"
@@ -66,12 +66,12 @@ def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
 
 
 def make_torchrun_program(
-    resources: ResourceConfig, processes: int, arguments: Sequence[str] = ("--no-python", *WORKER)
+    resources: ResourceConfig, processes: int, arguments: Sequence[str] = ("--no-python", *WORKER_COMMAND)
 ) -> Program:
     """Return torchrun with `processes` workers per host. It sets `RANK`, `WORLD_SIZE` and similar variables."""
     network, first_host = Network.read(), resources.first_host
     command = [
-        *python_command("-m", "torch.distributed.run"),  # torchrun must not import modules from the user's folder
+        *make_python_command("-m", "torch.distributed.run"),  # torchrun must not import modules from the user's folder
         *("--nnodes", str(len(resources.hosts)), "--node-rank", str(resources.rank)),
         *("--nproc-per-node", str(processes)),
         *("--master-addr", network.resolve(first_host), "--master-port", str(network.port(first_host, TORCH_PORT))),
@@ -84,7 +84,7 @@ def make_torchrun_program(
     return Program(command, variables | ({"OMP_NUM_THREADS": threads} if processes > 1 else {}), is_agent=True)
 
 
-def make_tf_program(resources: ResourceConfig, command: Sequence[str] = WORKER) -> Program:
+def make_tf_program(resources: ResourceConfig, command: Sequence[str] = WORKER_COMMAND) -> Program:
     """Return a program with TensorFlow's description of the cluster, in which every host is a worker."""
     network = Network.read()
     workers = [f"{network.resolve(host)}:{network.port(host, TENSORFLOW_PORT)}" for host in resources.hosts]

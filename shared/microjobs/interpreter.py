@@ -38,7 +38,7 @@ In an image, the path is fixed."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  `tempfile` creates files in it safely
 
 
-def python_command(*arguments: str) -> list[str]:
+def make_python_command(*arguments: str) -> list[str]:
     """Return the command line of one of the project's Python programs, with the options of this process."""
     return [sys.executable, FLAGS if sys.dont_write_bytecode else BYTECODE_CACHING_FLAGS, *arguments]
 

@@ -15,7 +15,7 @@ import pytest
 from microjobs.contract import ResourceConfig
 from microjobs.distributed import count_gpus, make_tf_program, make_torchrun_program, must_launch
 from microjobs.endings import Ending
-from microjobs.interpreter import BYTECODE_CACHING_FLAGS, FLAGS, python_command
+from microjobs.interpreter import BYTECODE_CACHING_FLAGS, FLAGS, make_python_command
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.worker import REPORT_VARIABLE, report
 from tests.unit.hosts import Hosts, is_running, make_hosts, make_resource_config
@@ -275,14 +275,14 @@ def test_program_stores_bytecode_if_this_process_does(
     stores_bytecode: bool, flags: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", not stores_bytecode)
-    assert python_command("-m", "json") == [sys.executable, flags, "-m", "json"]
+    assert make_python_command("-m", "json") == [sys.executable, flags, "-m", "json"]
 
 
 def test_torchrun_gets_the_rank_and_the_address_of_the_first_host() -> None:
     program = make_torchrun_program(make_resource_config("algo-2", 4), 2, ["train.py"])
     arguments = " ".join(program.command)
     assert arguments == (
-        f"{' '.join(python_command('-m', 'torch.distributed.run'))} --nnodes 4 --node-rank 1 --nproc-per-node 2 "
+        f"{' '.join(make_python_command('-m', 'torch.distributed.run'))} --nnodes 4 --node-rank 1 --nproc-per-node 2 "
         "--master-addr algo-1 --master-port 7777 train.py"
     )
     assert program.is_agent

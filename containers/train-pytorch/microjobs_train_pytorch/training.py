@@ -103,11 +103,11 @@ class Training:
         self.optimizer.step()
         self._loss_sum += loss.detach()
 
-    def epoch_loss(self) -> float:
+    def compute_epoch_loss(self) -> float:
         self._read_stop_vote()  # this call completes the last vote
         return self.group.sum(self._loss_sum.item())[0]
 
-    def test_loss(self) -> float:
+    def compute_test_loss(self) -> float:
         x, y = self._test
         loss, rows = self.group.sum(self._loss(predict(self.network, x), y).item(), len(x))
         return loss / rows

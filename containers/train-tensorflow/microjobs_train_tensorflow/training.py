@@ -112,10 +112,10 @@ class Training:
             mean = loss / total_rows
         return [*tape.gradient(mean, self.network.trainable_variables), loss]
 
-    def epoch_loss(self) -> float:
+    def compute_epoch_loss(self) -> float:
         return float(self._loss_sum)
 
-    def test_loss(self) -> float:
+    def compute_test_loss(self) -> float:
         x, y = self._test
         losses = np.asarray(self._loss(y, predict(self.network, x)), np.float64)
         total, rows = self.group.sum(losses.sum(), len(x))

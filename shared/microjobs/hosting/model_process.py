@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 from microjobs.contract import BASE_DIR, BIND_TO_PORT, MULTI_MODEL, Layout, read_failure
-from microjobs.interpreter import python_command
+from microjobs.interpreter import make_python_command
 from microjobs.network import SOCKET_FOLDER, Network, connect_unix
 
 from . import model_process_main
@@ -49,7 +49,7 @@ class ModelProcess:
         self._socket = _check_length(Network.make_socket_path(str(root)))
         variables = {BASE_DIR: str(root), SOCKET_FOLDER: str(root), "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
         own_variables = {name: value for name, value in environ.items() if name not in (MULTI_MODEL, BIND_TO_PORT)}
-        command = python_command("-m", model_process_main.__name__, str(os.getpid()))
+        command = make_python_command("-m", model_process_main.__name__, str(os.getpid()))
         self._process = subprocess.Popen(command, env=own_variables | variables, stdin=subprocess.DEVNULL)
         try:
             self._wait_until_ready()

@@ -39,7 +39,7 @@ class Epochs:
             if is_complete:
                 self._save_if_due()
         if progress.step:  # the history does not contain parts of an epoch, but a diverged network must not be saved
-            progress.history.check(progress.epoch, progress.loss / progress.rows, self.training.test_loss())
+            progress.history.check(progress.epoch, progress.loss / progress.rows, self.training.compute_test_loss())
         self._save()
 
     def _is_finished(self) -> bool:
@@ -55,14 +55,14 @@ class Epochs:
                 break
             training.step(step)
             progress.step, progress.rows = progress.step + 1, progress.rows + step.total_rows
-        progress.loss = training.epoch_loss()
+        progress.loss = training.compute_epoch_loss()
         return progress.step == len(self._steps)
 
     def _end_epoch(self) -> None:
         """Test the network if a test is due after this epoch, and begin the next epoch."""
         progress, training, epoch = self.progress, self.training, self.progress.epoch
         if self.hyperparameters.is_tested(epoch):
-            losses = progress.loss / progress.rows, training.test_loss()
+            losses = progress.loss / progress.rows, training.compute_test_loss()
             progress.history.add(epoch, *losses)
             if self.hyperparameters.best_weights and progress.history.best_epoch == epoch:
                 training.keep_best()

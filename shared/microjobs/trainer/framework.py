@@ -19,7 +19,7 @@ on the housing data at learning rates of 0.02 or more, which the tuning job of t
 class Training(Protocol):
     """The network and the optimizer of one process.
 
-    For each epoch, call `begin_epoch`, then `should_stop` and `step` for each step, then `epoch_loss`.
+    For each epoch, call `begin_epoch`, then `should_stop` and `step` for each step, then `compute_epoch_loss`.
     """
 
     checkpoint_file: str
@@ -49,10 +49,10 @@ class Training(Protocol):
     def step(self, step: StepRows) -> None:
         """Update the weights once, together with all other processes."""
 
-    def epoch_loss(self) -> float:
+    def compute_epoch_loss(self) -> float:
         """Return the sum of the losses of all rows, over all processes and all completed steps of the epoch."""
 
-    def test_loss(self) -> float:
+    def compute_test_loss(self) -> float:
         """Return the mean loss of the test rows of all processes."""
 
     def log_epoch(self, epoch: int, train_loss: float, test_loss: float) -> None: ...

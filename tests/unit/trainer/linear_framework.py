@@ -62,10 +62,10 @@ class LinearTraining:
         self._loss += float(error @ error)
         self.steps += 1
 
-    def epoch_loss(self) -> float:
+    def compute_epoch_loss(self) -> float:
         return self.group.sum(self._loss)[0]
 
-    def test_loss(self) -> float:
+    def compute_test_loss(self) -> float:
         x, y = self.data.test
         error = _append_ones(x) @ self.weights - y[:, 0]
         loss, rows = self.group.sum(float(error @ error), len(x))
