@@ -147,14 +147,14 @@ async def serve_scheduler(settings: ClusterSettings, announce: Callable[[str], N
         )
 
 
-async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: int, count: int) -> None:
-    """Run worker `number` of `count` workers of this host, until the scheduler closes it."""
+async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: int, worker_count: int) -> None:
+    """Run worker `number` of the `worker_count` workers of this host, until the scheduler closes it."""
     from distributed import Status, Worker
 
     worker = await Worker(
         scheduler_url,
         nthreads=1,
-        name=f"{settings.resources.current_host}/{number}/{count}",
+        name=f"{settings.resources.current_host}/{number}/{worker_count}",
         host=settings.host_address,
         **make_options(settings),
     )

@@ -66,9 +66,10 @@ class Servers:
     def start_scheduler(self) -> None:
         self._start("Dask's scheduler", serve_scheduler, self._settings, self._announcer.send)
 
-    def start_workers(self, scheduler_url: str, count: int) -> None:
-        for number in range(1, count + 1):
-            self._start(f"Dask worker {number} of {count}", serve_worker, self._settings, scheduler_url, number, count)
+    def start_workers(self, scheduler_url: str, worker_count: int) -> None:
+        for number in range(1, worker_count + 1):
+            name = f"Dask worker {number} of {worker_count}"
+            self._start(name, serve_worker, self._settings, scheduler_url, number, worker_count)
 
     def wait_for_announcement(self, stop: StopRequest) -> str | None:
         """Wait for the scheduler's next announcement, and return its URL. Return None on a stop request.

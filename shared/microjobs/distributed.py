@@ -60,28 +60,29 @@ NVIDIA_FOLDERS = "/usr/bin:/usr/local/nvidia/bin"
 """Folders in which container toolkits install `nvidia-smi`; the user's PATH may not contain them."""
 
 
-def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
+def must_launch(resources: ResourceConfig, workers_per_host: int = 1) -> bool:
     """Return whether this process must start workers instead of training itself."""
-    return not is_worker() and (len(resources.hosts) > 1 or processes > 1)
+    return not is_worker() and (len(resources.hosts) > 1 or workers_per_host > 1)
 
 
 def make_torchrun_program(
-    resources: ResourceConfig, processes: int, arguments: Sequence[str] = ("--no-python", *WORKER_COMMAND)
+    resources: ResourceConfig, workers_per_host: int, arguments: Sequence[str] = ("--no-python", *WORKER_COMMAND)
 ) -> Program:
-    """Return torchrun with `processes` workers per host. It sets `RANK`, `WORLD_SIZE` and similar variables."""
+    """Return torchrun with `workers_per_host` workers on each host. It sets variables such as `RANK`."""
     network, first_host = Network.read(), resources.first_host
     command = [
         *make_python_command("-m", "torch.distributed.run"),  # torchrun must not import modules from the user's folder
         *("--nnodes", str(len(resources.hosts)), "--node-rank", str(resources.rank)),
-        *("--nproc-per-node", str(processes)),
+        *("--nproc-per-node", str(workers_per_host)),
         *("--master-addr", network.resolve(first_host), "--master-port", str(network.port(first_host, TORCH_PORT))),
         *arguments,
     ]
     interface = _find_interface(resources, network)
     variables = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
     # If OMP_NUM_THREADS is not set and torchrun starts several processes, torchrun sets it to 1 and logs a warning.
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
-    return Program(command, variables | ({"OMP_NUM_THREADS": threads} if processes > 1 else {}), is_agent=True)
+    # Therefore, it is set to each worker's share of the cores.
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers_per_host))
+    return Program(command, variables | ({"OMP_NUM_THREADS": threads} if workers_per_host > 1 else {}), is_agent=True)
 
 
 def make_tf_program(resources: ResourceConfig, command: Sequence[str] = WORKER_COMMAND) -> Program:

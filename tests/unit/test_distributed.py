@@ -264,7 +264,7 @@ def test_process_reports_if_it_is_a_worker_and_launches_workers_otherwise(monkey
     monkeypatch.delenv(REPORT_VARIABLE, raising=False)
     assert not report(2, "reason")
     assert must_launch(make_resource_config("algo-1", 2))
-    assert must_launch(make_resource_config("algo-1", 1), processes=2)
+    assert must_launch(make_resource_config("algo-1", 1), workers_per_host=2)
     assert not must_launch(make_resource_config("algo-1", 1))
     monkeypatch.setenv(REPORT_VARIABLE, "somewhere")
     assert not must_launch(make_resource_config("algo-1", 2))

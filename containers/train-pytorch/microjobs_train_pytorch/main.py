@@ -27,8 +27,8 @@ def serve() -> None:
 
 def _find_worker_program(resources: ResourceConfig) -> Program | None:
     """Return torchrun with one process per GPU, or one per host without GPUs; None if one process is enough."""
-    processes = max(1, count_gpus())
-    return make_torchrun_program(resources, processes) if must_launch(resources, processes) else None
+    workers_per_host = max(1, count_gpus())
+    return make_torchrun_program(resources, workers_per_host) if must_launch(resources, workers_per_host) else None
 
 
 def _load_framework() -> Callable[[Hyperparameters], Framework]:
