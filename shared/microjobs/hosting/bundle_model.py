@@ -78,7 +78,7 @@ class BundleModel:
         # Text formats write null for a number that is not finite. Searching the text is faster than checking numbers.
         if b"null" in response or response_type == NPY:
             _check_finite(predictions)
-        return HttpResponse(200, HEADERS[response_type], response, rows=len(predictions))
+        return HttpResponse(200, HEADERS[response_type], response, row_count=len(predictions))
 
     def _read(self, body: bytes, media_type: str, signature: str) -> tuple[Numbers, str, str]:
         """Return the rows, the name of the signature (`signature` by default), and the name of the response's member.

@@ -147,17 +147,17 @@ def _to_integers(spec: InputSpec, numbers: Tensor) -> Tensor:
 
 
 def _respond(outputs: Outputs, member: str, media_type: str) -> HttpResponse:
-    rows = _count_rows(outputs)
+    row_count = _count_rows(outputs)
     if FORMATS[media_type] == NPY:
         body = formats.encode(_get_only_array(outputs), media_type)
     elif FORMATS[media_type] == JSON:
-        content = _unwrap_outputs(outputs) if member == "outputs" else _to_rows(outputs, rows)
+        content = _unwrap_outputs(outputs) if member == "outputs" else _to_rows(outputs, row_count)
         body = _dump({member: content})
     elif FORMATS[media_type] == JSON_LINES:
-        body = b"".join(_dump(row) + b"\n" for row in _to_rows(outputs, rows))
+        body = b"".join(_dump(row) + b"\n" for row in _to_rows(outputs, row_count))
     else:
-        body = "".join(f"{','.join(_flatten(row))}\n" for row in _to_rows(outputs, rows)).encode()
-    return HttpResponse(200, [("content-type", media_type)], body, rows=rows or 1)
+        body = "".join(f"{','.join(_flatten(row))}\n" for row in _to_rows(outputs, row_count)).encode()
+    return HttpResponse(200, [("content-type", media_type)], body, row_count=row_count or 1)
 
 
 def _count_rows(outputs: Outputs) -> int | None:
@@ -167,13 +167,13 @@ def _count_rows(outputs: Outputs) -> int | None:
     return None if counts or count < 0 else count
 
 
-def _to_rows(outputs: Outputs, rows: int | None) -> Sequence[Any]:
-    if rows is None:
+def _to_rows(outputs: Outputs, row_count: int | None) -> Sequence[Any]:
+    if row_count is None:
         raise HttpError(400, 'the outputs have no rows: send "inputs" instead of "instances", and accept JSON')
     value = _unwrap_outputs(outputs)
     if len(outputs) == 1:
         return value  # type: ignore[no-any-return]  # an array or a list
-    return [{name: value[row] for name, value in outputs.items()} for row in range(rows)]
+    return [{name: value[row] for name, value in outputs.items()} for row in range(row_count)]
 
 
 def _unwrap_outputs(outputs: Outputs) -> Any:

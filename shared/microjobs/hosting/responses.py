@@ -10,7 +10,7 @@ from .media_types import JSON
 
 
 class HttpResponse(NamedTuple):
-    """One HTTP response; `rows` is the number of predictions in it, for the metrics.
+    """One HTTP response; `row_count` is the number of predictions in it, for the metrics.
 
     If `stream` is set, it is the whole response, and all other members have no meaning.
     """
@@ -18,7 +18,7 @@ class HttpResponse(NamedTuple):
     status: int
     headers: list[tuple[str, str]]
     body: bytes
-    rows: int = 0
+    row_count: int = 0
     stream: "ResponseStream | None" = None
 
 

@@ -169,7 +169,7 @@ class Service:
             response = outcome
         if response.stream is not None:
             return response
-        self.metrics.record_invocation(response.status, time.perf_counter() - start_time, response.rows)
+        self.metrics.record_invocation(response.status, time.perf_counter() - start_time, response.row_count)
         return response
 
     def _find_model(self, invocation: Invocation) -> Model:

@@ -101,7 +101,7 @@ def make_response(prediction: Prediction, content_type: str, accept: str) -> Htt
     media_type = choose_media_type(accept, NPY if find_format(content_type) == NPY else JSON)
     row_count = prediction.row_count or 0
     if FORMATS[media_type] == JSON:
-        return HttpResponse(200, [("content-type", media_type)], prediction.to_json(), rows=row_count)
+        return HttpResponse(200, [("content-type", media_type)], prediction.to_json(), row_count=row_count)
     arrays = list(prediction.outputs.values())
     if len(arrays) != 1 or arrays[0].dtype.kind not in "fiu" or not 1 <= arrays[0].ndim <= 2:
         raise HttpError(
@@ -109,4 +109,4 @@ def make_response(prediction: Prediction, content_type: str, accept: str) -> Htt
         )
     rows = arrays[0].reshape(len(arrays[0]), -1)
     body = formats.encode(rows, media_type)
-    return HttpResponse(200, [("content-type", media_type)], body, rows=row_count or len(rows))
+    return HttpResponse(200, [("content-type", media_type)], body, row_count=row_count or len(rows))

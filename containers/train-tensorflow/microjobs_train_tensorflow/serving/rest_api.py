@@ -94,7 +94,9 @@ class RestApi:
         if action == ":predict":
             _, model = self.find(name, version)
             prediction = predict(model, parse_json(body))
-            return HttpResponse(200, [("content-type", JSON)], prediction.to_json(), rows=prediction.row_count or 0)
+            return HttpResponse(
+                200, [("content-type", JSON)], prediction.to_json(), row_count=prediction.row_count or 0
+            )
         content = self._describe_metadata(name, version) if action else self._describe_status(name, version)
         return HttpResponse(200, [("content-type", JSON)], dump(content))
 
