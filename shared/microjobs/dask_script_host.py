@@ -130,7 +130,7 @@ class Command:
             self._process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE)
         except OSError as error:
             raise HostError(EXIT_USER, f"cannot run {command[0]!r}: {error.strerror}") from error
-        self._tail = StderrReader(self._process)
+        self._stderr_reader = StderrReader(self._process)
         self._was_signalled = False
 
     def wait(self, servers: Servers, stop: StopRequest) -> int:
@@ -153,7 +153,7 @@ class Command:
                 self._was_signalled = True
                 self._process.send_signal(stop.signal_number)
             time.sleep(POLL_INTERVAL)
-        stderr = self._tail.read()
+        stderr = self._stderr_reader.read()
         if code != 0 and not self._was_signalled:
             servers.check()  # a worker that failed is a more probable cause than the command
             raise HostError(EXIT_BUG, format_reason(self._name, code, stderr))

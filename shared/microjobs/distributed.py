@@ -149,7 +149,7 @@ def launch(
 
 def _wait_for_ending(workers: "_Workers", heartbeat: HostHeartbeat, stop: StopRequest) -> Ending:
     """Wait for a verdict or the end of this host's workers, and return the ending. Forward stop signals meanwhile."""
-    heartbeat.wake_for(workers.reports)
+    heartbeat.wake_for(workers.read_end)
     while (ending := heartbeat.verdict or workers.poll_ending(heartbeat.stop_signal)) is None:
         heartbeat.step(seconds=0.1)
         if stop.signal_number is not None:
@@ -164,10 +164,11 @@ class _Workers:
 
     def __init__(self, program: Program, host: str, explain: ExplainExit | None) -> None:
         self._program, self._host, self._explain = program, host, explain
-        self.reports, self._write_end = os.pipe()
-        os.set_blocking(self.reports, False)
+        self.read_end, self._write_end = os.pipe()
+        """File descriptors of the pipe for the reports of workers."""
+        os.set_blocking(self.read_end, False)
         self._report_buffer = b""
-        self._signalled: set[int] = set()
+        self._signalled_pids: set[int] = set()
         # This process keeps the writing end open, so that reading never reaches the end of the pipe. Workers open it by
         # its path, because torchrun closes inherited descriptors.
         pipe = f"/proc/{os.getpid()}/fd/{self._write_end}"
@@ -208,7 +209,7 @@ class _Workers:
     def _read_report(self) -> tuple[int, str] | None:
         """Return the first report of a worker: its exit code and the reason."""
         with contextlib.suppress(BlockingIOError):
-            self._report_buffer += os.read(self.reports, 1 << 16)
+            self._report_buffer += os.read(self.read_end, 1 << 16)
         if b"\n" not in self._report_buffer:
             return None
         code, reason = json.loads(self._report_buffer.partition(b"\n")[0])
@@ -217,10 +218,10 @@ class _Workers:
     def stop(self, number: int) -> None:
         """Send a stop signal to each worker, once. Kill an agent without workers, which has nothing to save."""
         workers = find_children(self.process.pid) if self._program.is_agent else [self.process.pid]
-        if not workers and not self._signalled:
+        if not workers and not self._signalled_pids:
             self.kill()
-        for pid in set(workers) - self._signalled:
-            self._signalled.add(pid)
+        for pid in set(workers) - self._signalled_pids:
+            self._signalled_pids.add(pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -245,5 +246,5 @@ class _Workers:
 
     def close(self) -> None:
         self.kill()
-        for descriptor in (self.reports, self._write_end):
+        for descriptor in (self.read_end, self._write_end):
             os.close(descriptor)

@@ -221,11 +221,11 @@ def _execute(script_name: str, command: Sequence[str], cwd: Path) -> None:
     logger.info("script mode: %s", " ".join(command))
     with stop_request() as stop:
         process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE)
-        tail = StderrReader(process)
+        stderr_reader = StderrReader(process)
         if stop.signal_number is not None:  # the signal arrived before the script started
             process.send_signal(stop.signal_number)
         code = process.wait()
-        stderr = tail.read()
+        stderr = stderr_reader.read()
     if code != 0 and stop.signal_number is not None:
         raise ScriptStopped(stop.signal_number)
     if code != 0:
@@ -235,13 +235,13 @@ def _execute(script_name: str, command: Sequence[str], cwd: Path) -> None:
 def _execute_on_all_hosts(script_name: str, program: Program, resources: ResourceConfig, cwd: Path) -> None:
     """Run this host's part of the script. All hosts end in the same way."""
     logger.info("script mode on %d hosts: %s", len(resources.hosts), " ".join(program.command))
-    tails: list[StderrReader] = []
+    readers: list[StderrReader] = []  # it has one item as soon as the process has started
     try:
         launch(
             dataclasses.replace(program, cwd=cwd, stderr=subprocess.PIPE, grace_seconds=GRACE_SECONDS),
             resources,
-            explain=lambda code: _explain(script_name, code, tails[0].read()),
-            on_start=lambda process: tails.append(StderrReader(process)),
+            explain=lambda code: _explain(script_name, code, readers[0].read()),
+            on_start=lambda process: readers.append(StderrReader(process)),
             join_seconds=JOIN_SECONDS,
         )
     except Stopped as stopped:
@@ -262,12 +262,12 @@ class StderrReader:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._tail = bytearray()
-        self._reader = threading.Thread(target=self._copy, args=(process.stderr,), daemon=True)
-        self._reader.start()
+        self._thread = threading.Thread(target=self._copy, args=(process.stderr,), daemon=True)
+        self._thread.start()
 
     def read(self) -> str:
         """Return the end of the output. Call this method when the script has ended."""
-        self._reader.join(DRAIN_SECONDS)
+        self._thread.join(DRAIN_SECONDS)
         return self._tail.decode(errors="replace")
 
     def _copy(self, stderr: IO[bytes]) -> None:

@@ -17,7 +17,7 @@ class StopRequest:
     signal_number: int | None = None
 
     @property
-    def name(self) -> str:
+    def signal_name(self) -> str:
         """`SIGTERM` or `SIGINT`; empty before a signal arrives."""
         return "" if self.signal_number is None else signal.Signals(self.signal_number).name
 

@@ -75,6 +75,7 @@ class _JobProcesses:
         self._status: int | None = None
 
     def wait(self) -> int:
+        """Wait until the process of the job has ended, and return its status in the form of `os.wait`."""
         while self._status is None:
             self._step()
         return self._status

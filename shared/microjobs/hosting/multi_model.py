@@ -126,12 +126,12 @@ class MultiModel:
     def _list(self, query: str) -> dict[str, object]:
         """Return one page of the models. The token of the next page is the last name of this page."""
         token = dict(urllib.parse.parse_qsl(query)).get("next_page_token", "")
-        urls = [item for item in self._table.list_urls() if not token or item[0] > _decode_token(token)]
-        page = urls[:PAGE_SIZE]
-        models: dict[str, object] = {"models": [_describe(name, url) for name, url in page]}
-        if len(urls) > PAGE_SIZE:
-            models["nextPageToken"] = base64.urlsafe_b64encode(page[-1][0].encode()).decode()
-        return models
+        remaining_models = [item for item in self._table.list_urls() if not token or item[0] > _decode_token(token)]
+        page = remaining_models[:PAGE_SIZE]
+        content: dict[str, object] = {"models": [_describe(name, url) for name, url in page]}
+        if len(remaining_models) > PAGE_SIZE:
+            content["nextPageToken"] = base64.urlsafe_b64encode(page[-1][0].encode()).decode()
+        return content
 
 
 class ModelOpener:

@@ -135,7 +135,7 @@ class TrainingProcess:
         if not self.stop:
             checkpoints.close()
             return
-        message = f"stopped by {self.stop.name} after {epochs:.10g} of {self.hyperparameters.epochs} epochs"
+        message = f"stopped by {self.stop.signal_name} after {epochs:.10g} of {self.hyperparameters.epochs} epochs"
         setting = "folder" if checkpoints.is_temporary else "CheckpointConfig"
         resume = f"checkpoint in {checkpoints.folder}: start the job again with the same {setting} to resume"
         read_only = f"no checkpoint is saved, because {checkpoints.folder} is read-only"
