@@ -179,9 +179,9 @@ def test_training_variables_are_name_arn_and_region() -> None:
 
 
 def test_transform_variables_omit_unset_members() -> None:
-    assert contract.make_transform_variables(max_payload_mb=None, batch_strategy=None, max_concurrent_transforms=None) == {
-        "SAGEMAKER_BATCH": "true"
-    }
+    assert contract.make_transform_variables(
+        max_payload_mb=None, batch_strategy=None, max_concurrent_transforms=None
+    ) == {"SAGEMAKER_BATCH": "true"}
     variables = contract.make_transform_variables(
         max_payload_mb=0, batch_strategy="MULTI_RECORD", max_concurrent_transforms=4
     )
