@@ -25,7 +25,7 @@ def list_statuses(results: Results) -> list[int]:
 
 
 def test_chunks_are_joined() -> None:
-    exchange, results = start_reading(BodyReader(limit=100))
+    exchange, results = start_reading(BodyReader(max_body_bytes=100))
     exchange.send(b"1,")
     exchange.send(b"2")
     exchange.end()
@@ -33,14 +33,14 @@ def test_chunks_are_joined() -> None:
 
 
 def test_empty_body_is_read() -> None:
-    exchange, results = start_reading(BodyReader(limit=100))
+    exchange, results = start_reading(BodyReader(max_body_bytes=100))
     exchange.end()
     assert results == [b""]
 
 
 @pytest.mark.parametrize(("length", "in_one_piece"), [(3, True), (256 * 1024, True), (256 * 1024 + 1, False)])
 def test_small_body_is_read_in_one_piece(length: int, in_one_piece: bool) -> None:
-    exchange, results = start_reading(BodyReader(limit=1 << 20), str(length))
+    exchange, results = start_reading(BodyReader(max_body_bytes=1 << 20), str(length))
     exchange.send(b"1,2")
     assert (results == [b"1,2"], len(exchange.reads) == 1) == (in_one_piece, in_one_piece)
 
@@ -54,28 +54,28 @@ class ArrivedExchange(FakeExchange):
 
 @pytest.mark.parametrize(("length", "is_taken"), [("3", True), (str(256 * 1024 + 1), False), ("", False)])
 def test_small_body_that_has_arrived_needs_no_read(length: str, is_taken: bool) -> None:
-    reader, exchange, results = BodyReader(limit=1 << 20), ArrivedExchange(), Results()
+    reader, exchange, results = BodyReader(max_body_bytes=1 << 20), ArrivedExchange(), Results()
     reader.read(exchange, length, results.append)
     assert (results == [b"1,2"], exchange.reads == [], reader.pending == {}) == (is_taken, is_taken, is_taken)
 
 
 @pytest.mark.parametrize("content", [b"", RuntimeError("transport is closed")])
 def test_incomplete_body_gets_status_400(content: bytes | BaseException) -> None:
-    exchange, results = start_reading(BodyReader(limit=100))
+    exchange, results = start_reading(BodyReader(max_body_bytes=100))
     exchange.send(b"1,2")
     exchange.send(content)
     assert list_statuses(results) == [400]
 
 
 def test_body_at_the_limit_is_read() -> None:
-    exchange, results = start_reading(BodyReader(limit=3))
+    exchange, results = start_reading(BodyReader(max_body_bytes=3))
     exchange.send(b"1,2")
     exchange.end()
     assert results == [b"1,2"]
 
 
 def test_too_large_body_gets_status_413_once_and_is_read_to_its_end() -> None:
-    reader = BodyReader(limit=3)
+    reader = BodyReader(max_body_bytes=3)
     exchange, results = start_reading(reader)
     exchange.send(b"1,2,")
     exchange.send(b"3")
@@ -86,7 +86,7 @@ def test_too_large_body_gets_status_413_once_and_is_read_to_its_end() -> None:
 
 def test_large_bodies_share_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 8)
-    reader = BodyReader(limit=4)
+    reader = BodyReader(max_body_bytes=4)
     (first, first_received), (second, _), (third, third_received) = (start_reading(reader) for _ in range(3))
     for exchange in (first, second, third):
         exchange.send(b"1,23")
@@ -100,7 +100,7 @@ def test_large_bodies_share_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_memory_budget_suffices_for_two_bodies_of_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 1)
-    reader = BodyReader(limit=4)
+    reader = BodyReader(max_body_bytes=4)
     results: list[Results] = []
     for _ in range(2):
         exchange, result = start_reading(reader)
@@ -110,13 +110,13 @@ def test_memory_budget_suffices_for_two_bodies_of_maximum_size(monkeypatch: pyte
 
 
 def test_memory_budget_is_256_mb() -> None:
-    reader = BodyReader(limit=4)
+    reader = BodyReader(max_body_bytes=4)
     assert (reader.reserve(256 * 1024 * 1024), reader.reserve(1)) == (True, False)
 
 
 def test_discarded_body_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 8)
-    reader, discarded_exchange = BodyReader(limit=4), FakeExchange()
+    reader, discarded_exchange = BodyReader(max_body_bytes=4), FakeExchange()
     reader.discard(discarded_exchange)
     discarded_exchange.send(bytes(1000))
     assert reader.reserve(8)
@@ -126,7 +126,7 @@ def test_discarded_body_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("content_length", ["3", ""])
 def test_late_body_gets_status_408(content_length: str) -> None:
-    reader = BodyReader(limit=100)
+    reader = BodyReader(max_body_bytes=100)
     (_, results), now = start_reading(reader, content_length), time.perf_counter()
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT - 1)
     assert results == []
@@ -135,13 +135,13 @@ def test_late_body_gets_status_408(content_length: str) -> None:
 
 
 def test_read_that_another_thread_cancelled_causes_status_408() -> None:
-    exchange, results = start_reading(BodyReader(limit=100))
+    exchange, results = start_reading(BodyReader(max_body_bytes=100))
     exchange.send(concurrent.futures.CancelledError())
     assert list_statuses(results) == [408]
 
 
 def test_deadline_grows_with_the_bytes_received() -> None:
-    reader = BodyReader(limit=10 * body_reader.BYTES_PER_SECOND)
+    reader = BodyReader(max_body_bytes=10 * body_reader.BYTES_PER_SECOND)
     (exchange, results), now = start_reading(reader), time.perf_counter()
     exchange.send(bytes(5 * body_reader.BYTES_PER_SECOND))
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 4)
@@ -153,7 +153,7 @@ def test_deadline_grows_with_the_bytes_received() -> None:
 def test_deadlines_are_enforced_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "TIMEOUT_CHECK_INTERVAL", 0.01)
     monkeypatch.setattr(body_reader, "BODY_TIMEOUT", 0.05)
-    reader = BodyReader(limit=100)
+    reader = BodyReader(max_body_bytes=100)
     _, results = start_reading(reader)
     reader.start_timeouts()
     deadline = time.monotonic() + 5
