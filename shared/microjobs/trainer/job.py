@@ -148,4 +148,4 @@ def _log_acceleration(hyperparameters: TrainerHyperparameters, *, has_gpu: bool)
     if requested and has_gpu:
         logger.info("with %s", " and ".join(requested))
     elif requested:
-        logger.info("without %s, which need a GPU", " and ".join(requested))
+        logger.info("no GPU: training without %s", " and ".join(requested))
