@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError
 
 from microjobs_orchestrator.aws.complete import make_request_completer
 from microjobs_orchestrator.aws.costs import load_prices
-from microjobs_orchestrator.aws.remedies import find_remedy, make_login_command
+from microjobs_orchestrator.aws.remedies import find_remedy, format_login_commands
 from microjobs_orchestrator.aws.settings import Problem, Settings
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.runs.backend import SERVICES, Backend, RequestContext
@@ -54,8 +54,10 @@ def find_credentials_problems(settings: Settings) -> list[Problem]:
     try:
         credentials = _make_session(settings).get_credentials()
     except BotoCoreError as error:
-        return [Problem(str(error), find_remedy(error, settings.profile) or make_login_command(settings.profile))]
-    return [] if credentials else [Problem("boto3 finds no credentials for AWS", make_login_command(settings.profile))]
+        return [Problem(str(error), find_remedy(error, settings.profile) or format_login_commands(settings.profile))]
+    if credentials:
+        return []
+    return [Problem("boto3 finds no credentials for AWS", format_login_commands(settings.profile))]
 
 
 def make_request_context(settings: Settings, image: Callable[[str], str]) -> RequestContext:

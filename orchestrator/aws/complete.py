@@ -1,4 +1,4 @@
-"""Completes requests for AWS from the settings: tags, a network, keys, spot instances."""
+"""Adds what the settings state to requests for AWS: tags, a network, keys, spot instances."""
 
 import re
 from collections.abc import Iterator

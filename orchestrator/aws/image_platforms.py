@@ -32,8 +32,8 @@ def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
     if "manifests" in manifest:
         platforms = (item.get("platform", {}) for item in manifest["manifests"])
         return [_format_platform(platform) for platform in platforms if platform.get("os") != "unknown"]
-    url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=manifest["config"]["digest"])
-    with urllib.request.urlopen(url["downloadUrl"], timeout=30) as config:
+    layer = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=manifest["config"]["digest"])
+    with urllib.request.urlopen(layer["downloadUrl"], timeout=30) as config:
         return [_format_platform(json.load(config))]
 
 

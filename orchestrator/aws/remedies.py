@@ -34,8 +34,8 @@ UNREACHABLE_ERRORS = (
 )
 
 
-def make_login_command(profile: str = "") -> str:
-    """Return the commands that set up credentials."""
+def format_login_commands(profile: str = "") -> str:
+    """Return the commands that set up credentials, as a part of a message."""
     option = f" --profile {profile}" if profile else ""
     return f"`aws sso login{option}`, or `aws configure{option}`"
 
@@ -45,7 +45,7 @@ def find_remedy(error: Exception, profile: str = "") -> str:
     if isinstance(error, exceptions.ClientError):
         return _find_remedy_for_code(str(error.response["Error"].get("Code")), profile)
     if isinstance(error, NO_CREDENTIALS_ERRORS):
-        return make_login_command(profile)
+        return format_login_commands(profile)
     if isinstance(error, exceptions.ProfileNotFound):
         return "`aws configure list-profiles` lists the profiles"
     if isinstance(error, exceptions.NoRegionError):
@@ -59,5 +59,5 @@ def find_remedy(error: Exception, profile: str = "") -> str:
 
 def _find_remedy_for_code(code: str, profile: str) -> str:
     if code in REFUSED_CREDENTIALS_CODES:
-        return make_login_command(profile)
+        return format_login_commands(profile)
     return "`microjobs doctor --on aws` shows what these credentials may do" if code in DENIED_CODES else ""

@@ -18,7 +18,7 @@ from microjobs_orchestrator.aws.backend import (
     make_request_context,
     open_session,
 )
-from microjobs_orchestrator.aws.remedies import DENIED_CODES, find_remedy, make_login_command
+from microjobs_orchestrator.aws.remedies import DENIED_CODES, find_remedy, format_login_commands
 from microjobs_orchestrator.aws.settings import Settings, find_problems
 from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.local.home import Home
@@ -88,7 +88,7 @@ def check_credentials(account: Account) -> Finding:
     try:
         identity = account.client("sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        advice = find_remedy(error, settings.profile) or make_login_command(settings.profile)
+        advice = find_remedy(error, settings.profile) or format_login_commands(settings.profile)
         return Finding("problem", f"AWS does not accept these credentials: {error}", advice)
     if settings.account and identity["Account"] != settings.account:
         message = (
@@ -208,6 +208,7 @@ def check_bucket(account: Account) -> Iterator[Finding]:
 def check_quotas(account: Account) -> Iterator[Finding]:
     """Check that the account may use as many instances as the workflows need."""
     limits, settings = quotas.read_quotas(account.client("service-quotas")), account.settings
+    # The names of the jobs stand for the URIs of their images, because these requests are only counted.
     requests = workflows.plan_requests(make_request_context(settings, image=str), settings.workflow_options)
     for quota, instances in quotas.compute_needed_quotas(requests, spot=settings.spot).items():
         limit = limits.get(quota)
