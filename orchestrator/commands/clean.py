@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.program import ask_for_consent
 
 CATEGORIES = ("runs", "images", "environments", "home")
-MAX_LINES = 20
+MAX_LISTED_ITEMS = 20
 """Maximum number of items that the command lists before it asks."""
 EPILOG = """without WHAT, the command shows the number and the size of each kind, and
 removes nothing. WHAT is one or more of:
@@ -94,10 +94,10 @@ def _clean(items: Sequence[Removable], *, yes: bool) -> int:
     if not items:
         print("nothing to remove")
         return 0
-    for item in items[:MAX_LINES]:
+    for item in items[:MAX_LISTED_ITEMS]:
         print(f"{_format_size([item]):>10}  {item.title}")
-    if len(items) > MAX_LINES:
-        print(f"{'':10}  and {len(items) - MAX_LINES} more")
+    if len(items) > MAX_LISTED_ITEMS:
+        print(f"{'':10}  and {len(items) - MAX_LISTED_ITEMS} more")
     ask_for_consent(f"Remove {_format_size(items)}?", yes=yes, refusal="nothing was removed")
     failure_count = 0
     for item in items:

@@ -31,7 +31,9 @@ def call(options: argparse.Namespace) -> int:
     kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
     status = _parse_status(options.status) if options.status else ""
     view = backends.open_view(options)
-    rows = view.list_newest(Filter(options.limit, kinds, options.name, status, options.running))
+    rows = view.list_newest(
+        Filter(limit=options.limit, kinds=kinds, name=options.name, status=status, running=options.running)
+    )
     for line in format_table(rows, datetime.now(UTC)):
         print(strip_controls(line))
     if warning := view.make_warning(

@@ -59,4 +59,11 @@ def read_options(options: argparse.Namespace) -> PushOptions:
         region = completed.region
         if registry is None and completed.account:
             registry = str(completed.destination)
-    return PushOptions(options.jobs, registry, options.allow_dirty, region, profile, options.variant)
+    return PushOptions(
+        jobs=options.jobs,
+        registry=registry,
+        allow_dirty=options.allow_dirty,
+        region=region,
+        profile=profile,
+        variant=options.variant,
+    )

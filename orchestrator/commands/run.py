@@ -105,10 +105,10 @@ def call(options: argparse.Namespace) -> int:
     names = workflows.load(options.workflow).option_names
     request = LaunchRequest(
         options.workflow,
-        {name: value for name, value in vars(options).items() if name in names},
-        options.runtime,
-        options.resume,
-        options.verbose,
+        flags={name: value for name, value in vars(options).items() if name in names},
+        runtime=options.runtime,
+        resume=options.resume,
+        verbose=options.verbose,
         aws=load_aws_settings(options, dry_run=options.dry_run) if flags.uses_aws(options) else None,
         yes=options.yes,
         keep=options.keep,

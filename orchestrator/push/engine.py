@@ -37,7 +37,13 @@ def read_image(client: "DockerClient", job: str, variant: str) -> Image:
     media_type = (image.attrs.get("Descriptor") or {}).get("mediaType", "")
     labels = image.labels
     return Image(
-        job, name, str(image.id), labels.get(REVISION_LABEL, ""), platform, media_type, labels.get(VARIANT_LABEL, "cpu")
+        job=job,
+        name=name,
+        id=str(image.id),
+        revision=labels.get(REVISION_LABEL, ""),
+        platform=platform,
+        media_type=media_type,
+        variant=labels.get(VARIANT_LABEL, "cpu"),
     )
 
 

@@ -153,6 +153,12 @@ def make_upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engi
 
 def _save(home: Home, destination: Destination, tagged: TaggedImage, digest: str) -> PushedImage:
     image, now = tagged.image, datetime.now(UTC).isoformat(timespec="seconds")
-    pushed = PushedImage(f"{destination.repository_uri(image.job)}@{digest}", tagged.tag, image.revision, image.id, now)
+    pushed = PushedImage(
+        uri=f"{destination.repository_uri(image.job)}@{digest}",
+        tag=tagged.tag,
+        revision=image.revision,
+        image=image.id,
+        time=now,
+    )
     pushed_images.save(home, destination, image.job, pushed)
     return pushed

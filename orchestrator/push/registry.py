@@ -34,13 +34,13 @@ API_HOSTS = {"docker.io": "registry-1.docker.io"}
 @dataclass(frozen=True)
 class Manifest:
     digest: str
-    config: str
+    config_digest: str
     """The digest of the image's config; empty for an index of several images."""
     media_type: str
 
     def describes(self, image: Image) -> bool:
         """Return whether this is the manifest of an image. Engines use either digest as the image's ID."""
-        return image.id in (self.digest, self.config)
+        return image.id in (self.digest, self.config_digest)
 
 
 class Registry:
@@ -80,7 +80,7 @@ class Registry:
             ) from error
         digest = f"sha256:{hashlib.sha256(response.content).hexdigest()}"
         media_type = content.get("mediaType") or response.headers.get("Content-Type", "")
-        return Manifest(digest, content.get("config", {}).get("digest", ""), media_type)
+        return Manifest(digest, config_digest=content.get("config", {}).get("digest", ""), media_type=media_type)
 
     def _get(self, name: str, tag: str) -> requests.Response:
         url = f"{self.base_url}/{name}/manifests/{tag}"

@@ -48,7 +48,7 @@ class Node:
 
 def list_nodes(definition: str) -> list[Node]:
     """Return all steps of a definition in JSON. A nested step comes after the step that contains it."""
-    return list(_list_nodes(json.loads(definition)["Steps"], 0, ""))
+    return list(_list_nodes(json.loads(definition)["Steps"], depth=0, branch=""))
 
 
 def _list_nodes(steps: Sequence[Members], depth: int, branch: str) -> Iterator[Node]:

@@ -69,7 +69,7 @@ def plan_processing(
 def plan_raw_data(context: RunContext, arguments: Sequence[str], inputs: Sequence[Members] = ()) -> PlannedRequest:
     """Return the request of a job that writes arrays to the run's folder `raw` with preprocess's command `dataset`."""
     application = {"ImageUri": context.backend.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
-    return plan_processing(context, "raw", "Raw data", application, inputs, {"raw": "output"})
+    return plan_processing(context, "raw", "Raw data", application, inputs, outputs={"raw": "output"})
 
 
 def make_channel(name: str, uri: str) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def plan_scoring(context: RunContext, model: str, test: str) -> PlannedRequest:
     """Return the request of a job that scores a folder of test data with a model archive; both are S3 URIs."""
     application = {"ImageUri": context.backend.image("batch-score")}
     inputs = [make_s3_input("model", model), make_s3_input("test", f"{test}/")]
-    return plan_processing(context, "batch-score", "Batch score", application, inputs, {"batch": "batch"})
+    return plan_processing(context, "batch-score", "Batch score", application, inputs, outputs={"batch": "batch"})
 
 
 def score_test_data(run: Run, model: str, test: str, folder: Path) -> tuple[str, list[float]]:

@@ -177,7 +177,7 @@ def plan_model_use(context: RunContext, model: str) -> list[PlannedRequest]:
 
 
 def plan_uploads(context: RunContext, options: Options) -> dict[str, str]:
-    """Return the S3 URI of the user's data, with the local path as its key."""
+    """Return the S3 URI of the user's data, by its local path; empty without such data."""
     return {options.data: context.uri(DATA)} if options.data else {}
 
 
@@ -197,10 +197,10 @@ def plan_scaling(context: RunContext, options: Options) -> PlannedRequest:
         context,
         "scale",
         f"Scaling on {count} hosts" if count > 1 else "Scaling",
-        {"ImageUri": context.backend.image("preprocess")},
-        [steps.make_s3_input("input", f"{context.uri('raw')}/", S3DataDistributionType="ShardedByS3Key")],
-        {"train": "train", "test": "test"},
-        count,
+        application={"ImageUri": context.backend.image("preprocess")},
+        inputs=[steps.make_s3_input("input", f"{context.uri('raw')}/", S3DataDistributionType="ShardedByS3Key")],
+        outputs={"train": "train", "test": "test"},
+        instance_count=count,
     )
 
 

@@ -23,11 +23,13 @@ from microjobs_orchestrator.registry_logins import RegistryLogin
 from tests.push.conftest import make_image
 
 PASSWORD_LOGIN = RegistryLogin("anna", "secret")
-TOKEN_LOGIN = RegistryLogin("", "", "long")
+TOKEN_LOGIN = RegistryLogin(identity_token="long")  # noqa: S106
 BASIC_HEADER = "Basic " + base64.b64encode(b"anna:secret").decode()
 MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 MANIFEST = json.dumps({"config": {"digest": "sha256:c0"}, "mediaType": MEDIA_TYPE}).encode()
-EXPECTED_MANIFEST = Manifest(f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}", "sha256:c0", MEDIA_TYPE)
+EXPECTED_MANIFEST = Manifest(
+    digest=f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}", config_digest="sha256:c0", media_type=MEDIA_TYPE
+)
 
 Response = tuple[int, dict[str, str], bytes]
 ReceivedRequests = list[tuple[str, str]]
@@ -61,7 +63,7 @@ class FakeRegistry:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
 
     def close(self) -> None:
@@ -158,9 +160,9 @@ def test_unreachable_registry_raises() -> None:
 
 def test_manifest_describes_an_image_with_either_digest() -> None:
     own_image = make_image()
-    assert Manifest("sha256:other", own_image.id, "").describes(own_image)
-    assert Manifest(own_image.id, "", "").describes(own_image)
-    assert not Manifest("sha256:other", "", "").describes(own_image)
+    assert Manifest("sha256:other", config_digest=own_image.id, media_type="").describes(own_image)
+    assert Manifest(own_image.id, config_digest="", media_type="").describes(own_image)
+    assert not Manifest("sha256:other", config_digest="", media_type="").describes(own_image)
 
 
 @pytest.mark.parametrize(
