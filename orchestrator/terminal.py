@@ -122,10 +122,12 @@ class _Screen:
         self._row, self._column = self._saved
 
     def _blank(self, count: int) -> None:
+        """Replace cells from the cursor on by spaces. The rest of the row keeps its place."""
         cells, start, count = self._get_cells(), self._column, min(count, MAX_COLUMNS)
         cells[start : start + count] = " " * min(count, max(0, len(cells) - start))
 
     def _remove(self, count: int) -> None:
+        """Remove cells from the cursor on. The rest of the row moves to the left."""
         cells = self._get_cells()
         if len(cells) <= MAX_COLUMNS:  # long rows are not changed, because each removal moves the rest of the row
             del cells[self._column : self._column + count]

@@ -14,9 +14,13 @@ class Axis:
     """Maps a range of values to a range of pixels."""
 
     low: float
+    """The lowest value."""
     high: float
+    """The highest value."""
     start: float
+    """The pixel of the lowest value."""
     end: float
+    """The pixel of the highest value."""
     logarithmic: bool = False
 
     def to_pixels(self, value: float) -> float:

@@ -23,7 +23,8 @@ class BackendView(View):
         queries = (
             (kind, status)
             for kind in row_filter.list_matching_kinds()
-            # No operation lists the parts of all resources, and some operations cannot filter names.
+            # Two sorts of kinds are left out. A List request lists the parts of only one resource, such as the
+            # executions of one pipeline; and some List operations cannot filter names.
             if kind.part_of is None and kind.filters_names
             for status in row_filter.list_statuses(kind) or ("",)
         )

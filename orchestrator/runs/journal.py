@@ -23,6 +23,7 @@ class JournalEntry:
     kind: str
     """The noun of the job's kind, such as `TrainingJob`; empty for a value."""
     name: str
+    """The name of the job; for a value, the name of the step."""
     seconds: float | None = None
     """The duration of the step; None until it has finished."""
     value: Any = None
@@ -41,6 +42,7 @@ class Journal:
     base: str = ""
     """On AWS, the S3 URI of the folder with the data of all runs; otherwise empty."""
     attempt: int = 1
+    """The number of times that the run was started or resumed. From 2 on, it is a part of the names of new jobs."""
     finished: bool = False
     execution: str = ""
     """The ARN of the pipeline execution that runs the steps; empty if the run creates its jobs itself."""

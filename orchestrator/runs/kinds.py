@@ -103,9 +103,10 @@ KINDS = tuple(_KINDS_BY_ARN_TYPE[kind.arn_type] for kind in kinds.load_kinds() i
 
 
 def list_owned_kinds(kind: Kind) -> list[Kind]:
-    """Return the kinds of the jobs that a resource creates, without kinds that have no logs.
+    """Return the kinds of the jobs that a resource of this kind creates, if they have logs of their own.
 
-    The log names of the returned kinds match only the jobs of this resource.
+    Tuning jobs are left out, because their logs are those of their training jobs. The log names of the returned kinds
+    match only the jobs that the resource created.
     """
     owned = [_KINDS_BY_ARN_TYPE[item.arn_type] for item in kind.owns]
     return [

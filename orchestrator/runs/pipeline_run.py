@@ -106,6 +106,7 @@ class PipelineRun(Run):
             yield
         except BaseException:
             if self._execution is not None:
+                # The same exception ends this block, so `_remove_on_failure` stops the execution or prints a note.
                 with self._remove_on_failure(self._execution.id, self._stop_execution):
                     raise
             raise

@@ -72,6 +72,7 @@ class RunResults:
 @dataclass(frozen=True)
 class Workflow(Generic[OptionsT]):
     options: type[OptionsT]
+    """The class of the options."""
     run_steps: Callable[[Run, OptionsT, Path], RunResults]
     """A function that runs the steps and returns their results. The path is a folder for downloaded files."""
     plan_requests: Callable[[RunContext, OptionsT], Sequence[PlannedRequest]]

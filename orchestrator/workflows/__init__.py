@@ -48,6 +48,7 @@ def list_steps() -> list[str]:
     """Return the names of all workflows' steps, in the order of their requests."""
     from microjobs_orchestrator.runs.backend import RequestContext
 
+    # The values of the context have no meaning, because only the steps of the requests are read.
     context = RequestContext(bucket="", role="", image=str)
     return list(dict.fromkeys(planned.step for planned in plan_requests(context, {})))
 
