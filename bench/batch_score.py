@@ -22,11 +22,11 @@ from harness import Usage
 from microjobs.contract import Layout
 
 BATCH = 4_096
-KERAS_DEFAULT = 32
+KERAS_DEFAULT_BATCH = 32
 JOB = "batch-score"
 LOOP = f"ONNX Runtime in a loop, batches of {BATCH}"
 KERAS = f"Keras predict, batches of {BATCH}"
-KERAS_WITH_DEFAULT = f"Keras predict, its default of {KERAS_DEFAULT}"
+KERAS_WITH_DEFAULT = f"Keras predict, its default of {KERAS_DEFAULT_BATCH}"
 
 Candidate = Callable[[], "Timing"]
 
@@ -80,7 +80,7 @@ def make_candidates(folder: Path, rows: int, factor: int) -> dict[str, Candidate
         JOB: measure_job,
         LOOP: lambda: measure_peer(loop_command, BATCH),
         KERAS: lambda: measure_peer(keras_command, BATCH),
-        KERAS_WITH_DEFAULT: lambda: measure_peer(keras_command, KERAS_DEFAULT),
+        KERAS_WITH_DEFAULT: lambda: measure_peer(keras_command, KERAS_DEFAULT_BATCH),
     }
 
 

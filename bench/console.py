@@ -9,6 +9,7 @@ servers. Each page is opened in a browser context of its own, so nothing is cach
 import argparse
 import contextlib
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -123,7 +124,7 @@ def run_mlflow(folder: Path) -> Iterator[MlflowServer]:
         wait_for(f"http://127.0.0.1:{port}/health")
         yield MlflowServer(f"http://127.0.0.1:{port}/", process.pid)
     finally:
-        os.killpg(process.pid, 15)
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 

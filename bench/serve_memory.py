@@ -2,8 +2,8 @@
 
     uv run python bench/serve_memory.py [MEGABYTES [WORKERS]]
 
-The model has layers of 64 MB. The figures are the proportional set size of all processes of the server, at its highest
-while it starts, and after each worker has answered requests.
+The model has layers of 64 MB. The memory of the server is the sum of the proportional set sizes of its processes.
+Prints the highest memory while the server starts, and the memory after each worker has answered requests.
 """
 
 import os
@@ -31,7 +31,8 @@ REQUESTS_PER_WORKER = 8
 
 
 def main(arguments: Sequence[str]) -> None:
-    megabytes, workers = (int(text) for text in (*arguments, *("1000", "4")[len(arguments) :]))
+    default_arguments = ("1000", "4")
+    megabytes, workers = map(int, (*arguments, *default_arguments[len(arguments) :]))
     with tempfile.TemporaryDirectory() as folder:
         size = write_model(Path(folder) / "model", megabytes // LAYER_MB)
         peak, steady = measure(Path(folder), workers)

@@ -56,7 +56,7 @@ class Load:
 
 
 def make_load(name: str, content_type: str, count: int) -> Load:
-    """Return requests with a number of random rows."""
+    """Return a kind of request whose body has `count` random rows."""
     random = np.random.default_rng(1).normal(size=(count, FEATURES)).round(4)
     rows, npy = random.tolist(), io.BytesIO()
     np.save(npy, random.astype(np.float32))

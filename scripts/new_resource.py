@@ -20,10 +20,10 @@ from microjobs_orchestrator.local.kinds import JobStatus, load_kinds
 from microjobs_orchestrator.local.parity.common import LIST_ROWS, LIST_ROWS_WITH_STATUS
 from microjobs_orchestrator.local.protocols.models import load_operation_model, load_service_model
 
-ROOT = Path(__file__).resolve().parent.parent
-TEMPLATE = ROOT / "scripts" / "resource-template"
-RESOURCES = ROOT / "orchestrator" / "local" / "resources"
-EXAMPLES = ROOT / "tests" / "local" / "resources" / "examples"
+REPOSITORY = Path(__file__).resolve().parent.parent
+TEMPLATE = REPOSITORY / "scripts" / "resource-template"
+RESOURCES = REPOSITORY / "orchestrator" / "local" / "resources"
+EXAMPLES = REPOSITORY / "tests" / "local" / "resources" / "examples"
 
 VERBS = ("Describe", "List", "Stop", "Delete")
 
@@ -174,18 +174,20 @@ def main() -> None:
     folder, example = RESOURCES / family.package, EXAMPLES / f"{family.package}.py"
     for path in (folder, example):
         if path.exists():
-            sys.exit(f"new-resource: {path.relative_to(ROOT)} already exists: remove it to create the family again")
+            sys.exit(
+                f"new-resource: {path.relative_to(REPOSITORY)} already exists: remove it to create the family again"
+            )
     if (obstacle := find_obstacle(family)) is not None:
         sys.exit(f"new-resource: {obstacle}")
     try:
         write_family(family, folder, example)
         for command in (["format", "--quiet"], ["check", "--fix", "--quiet"], ["format", "--quiet"]):
-            subprocess.run([sys.executable, "-m", "ruff", *command, folder, example], cwd=ROOT, check=True)
+            subprocess.run([sys.executable, "-m", "ruff", *command, folder, example], cwd=REPOSITORY, check=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         example.unlink(missing_ok=True)
         raise
-    print(f"Created {folder.relative_to(ROOT)} and {example.relative_to(ROOT)}.")
+    print(f"Created {folder.relative_to(REPOSITORY)} and {example.relative_to(REPOSITORY)}.")
     if not family.is_runnable:
         print(f"Create{family.noun} only stores a description: the template has no job for the statuses of this kind.")
     print("Next: make parity, and read docs/maintaining/adding-a-resource.md")

@@ -1,5 +1,5 @@
 """Run the tests of containers on other engines: Podman and Docker with and without root's rights, and a Docker engine
-without shared network or files.
+that shares neither the network nor the files of this machine.
 
 Each engine has its data in a temporary folder, and gets copies of the images of the current engine that the tests use.
 Needs root's rights. `--engine NAME` selects an engine, and other arguments replace the tests:
@@ -52,7 +52,7 @@ ROOTLESS_DOCKER = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 
 
 def make_podman_command(folder: Path) -> Sequence[str]:
-    return prepare_mounts("true", make_podman_service(folder))
+    return prepare_mounts("true", make_podman_service(folder))  # Podman as root needs no preparation
 
 
 def make_rootless_podman_command(folder: Path) -> Sequence[str]:
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("tests", nargs="*", default=TEST_PATHS, help="files or names of tests")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))  # the temporary folder is then removed
-    # Podman refuses folders with long names.
+    # The prefix is short, because Podman refuses folders with long names.
     with tempfile.TemporaryDirectory(prefix="mj-engines-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # engines of other users have their folders in this folder

@@ -26,7 +26,7 @@ REPLACEMENTS = {
 }
 """Changes of the files: browsers resolve no names of packages, and the source maps are not served."""
 SUFFIXES = {"uplot.js": "export default uPlot;\n"}
-"""Texts that are added to files that are classic scripts, because their packages have no small module."""
+"""For each file, a text to append. The package of uPlot has no small module, so an export makes its script a module."""
 
 
 def main() -> None:
