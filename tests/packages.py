@@ -40,8 +40,8 @@ class FakePackageIndex:
     The index always states the hash of `METADATA`, so a client detects any other metadata by their hash.
     """
     file_url: str = f"../../files/{WHEEL_NAME}"
-    requested: list[str] = field(default_factory=list)
-    """The path of each request."""
+    requested_paths: list[str] = field(default_factory=list)
+    """The path of each request, in the order of the requests."""
     headers: list[Mapping[str, str]] = field(default_factory=list)
     """The headers of each request."""
     is_down: bool = False
@@ -70,7 +70,7 @@ def run_package_index(folder: Path) -> Iterator[FakePackageIndex]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            index.requested.append(self.path)
+            index.requested_paths.append(self.path)
             index.headers.append(dict(self.headers))
             status, content_type, body = index.respond(self.path)
             self.send_response(status)
@@ -84,7 +84,7 @@ def run_package_index(folder: Path) -> Iterator[FakePackageIndex]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     index.url = f"http://user:password@127.0.0.1:{server.server_port}/simple"
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         yield index
     finally:

@@ -133,7 +133,7 @@ def test_jobs_share_a_cache_of_packages(tmp_path: Path, monkeypatch: pytest.Monk
         first_job,
         second_job,
     )
-    assert sorted(index.requested) == [f"/files/{WHEEL_NAME}", "/simple/tiny/"]
+    assert sorted(index.requested_paths) == [f"/files/{WHEEL_NAME}", "/simple/tiny/"]
 
 
 def test_local_path_outside_the_contract_raises(local: LocalServer) -> None:

@@ -76,10 +76,10 @@ def test_packages_are_installed_again_without_the_index(
     first_result = install(address, tmp_path / "first")
     assert (tmp_path / "first" / "tiny.py").is_file(), first_result.stderr
     upstream.is_down = True
-    upstream.requested.clear()
+    upstream.requested_paths.clear()
     second_result = install(address, tmp_path / "second")
     assert (tmp_path / "second" / "tiny.py").is_file(), second_result.stderr
-    assert upstream.requested == []
+    assert upstream.requested_paths == []
 
 
 def test_old_page_is_used_if_the_index_fails(
@@ -90,7 +90,8 @@ def test_old_page_is_used_if_the_index_fails(
     upstream.is_down = True
     assert get(address, "simple/tiny/").text == page.text
     assert get(address, "simple/tiny/").text == page.text
-    assert upstream.requested == ["/simple/tiny/"] * 2  # after a failure, no request is sent to the index for some time
+    # after a failure, no request is sent to the index for some time
+    assert upstream.requested_paths == ["/simple/tiny/"] * 2
 
 
 def test_failing_index_is_reported_without_its_password(
@@ -135,7 +136,7 @@ def test_unknown_project_and_file_have_status_404(address: str) -> None:
 @pytest.mark.parametrize("password", ["", "wrong", TOKEN[:-1], f"{TOKEN}é"])
 def test_wrong_token_is_refused(address: str, upstream: FakePackageIndex, path: str, password: str) -> None:
     assert get(address, path, password).status_code == 401
-    assert upstream.requested == []
+    assert upstream.requested_paths == []
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
