@@ -128,9 +128,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    pytorch = [item for item in items if item.get_closest_marker("pytorch")]
-    if pytorch and (reason := _explain_missing_pytorch()) is not None:
-        for item in pytorch:
+    pytorch_tests = [item for item in items if item.get_closest_marker("pytorch")]
+    if pytorch_tests and (reason := _explain_missing_pytorch()) is not None:
+        for item in pytorch_tests:
             item.add_marker(pytest.mark.skip(reason=reason))
     engine_tests = [item for item in items if item.get_closest_marker("engine")]
     if not engine_tests or os.environ.get(REQUIRE_ENGINE) or (reason := _explain_missing_engine()) is None:

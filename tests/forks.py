@@ -116,7 +116,7 @@ def _become_program(
     output: Connection | Path,
     starts_session: bool,
 ) -> None:
-    """Make this process look like a process that has just started the command."""
+    """Run the command in this process, with the state that a new process would have."""
     if starts_session:
         os.setsid()
     with output.open("ab") if isinstance(output, Path) else output as stream:

@@ -43,7 +43,7 @@ SLOW_FILES = (
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Engine-free tests come first, so that a mistake shows in seconds, not after the images' tests.
+    # Tests without an engine come first, so that a mistake shows in seconds, not after the tests of the images.
     items.sort(key=lambda item: (item.get_closest_marker("engine") is not None, not item.nodeid.startswith(SLOW_FILES)))
 
 

@@ -110,7 +110,7 @@ def test_endpoint_in_creation_is_deleted_afterwards(aws: Aws, tmp_path: Path, sc
 
 
 def test_failed_endpoint_is_deleted(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
-    aws.failures["endpoint"] = "no /ping"
+    aws.failure_reasons["endpoint"] = "no /ping"
     run = start_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="is Failed: no /ping"):
         housing.housing(run, WITHOUT_TUNING, tmp_path)
@@ -135,7 +135,7 @@ def test_failed_deletion_does_not_hide_the_first_error(
         raise EndpointConnectionError(endpoint_url="https://aws")
 
     monkeypatch.setattr(run_module, "delete_endpoint", raise_connection_error)
-    aws.failures["endpoint"] = "no /ping"
+    aws.failure_reasons["endpoint"] = "no /ping"
     run = start_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="no /ping"):
         housing.housing(run, WITHOUT_TUNING, tmp_path)
@@ -207,7 +207,7 @@ def test_model_without_an_endpoint_is_deleted_too(aws: Aws, tmp_path: Path, scre
 
 
 def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
-    aws.failures["batch-score"] = "no luck"
+    aws.failure_reasons["batch-score"] = "no luck"
     run = start_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError):
         housing.housing(run, WITHOUT_TUNING, tmp_path)
@@ -215,7 +215,7 @@ def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen
     host_count = 1 + 4 + 1 + 1  # the hosts of the steps raw, scale, train and batch-score
     # each job takes 10 s, and each host costs one dollar per second; the endpoint adds a few seconds
     assert first_cost == pytest.approx(10 * host_count, abs=5)
-    aws.failures.clear()
+    aws.failure_reasons.clear()
     resumed_run = start_run(aws, tmp_path, screen, journal=run.journal)
     resumed_run.journal.attempt += 1
     housing.housing(resumed_run, WITHOUT_TUNING, tmp_path)

@@ -116,7 +116,7 @@ def test_resume_with_another_prefix_fails(settings: Settings, home: Path) -> Non
 
 
 def test_aws_is_polled_every_five_seconds_with_adaptive_retries(settings: Settings) -> None:
-    backend = connect(settings, str)
+    backend = connect(settings, image=str)
     assert (backend.poll_interval, backend.max_poll_interval) == (POLL_INTERVAL, POLL_INTERVAL) == (5.0, 5.0)
     retries = backend.sagemaker.meta.config.retries  # type: ignore[attr-defined]
     assert retries["mode"] == "adaptive"

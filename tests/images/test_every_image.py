@@ -95,7 +95,7 @@ def test_results_belong_to_the_owner_of_the_folder(
     if example.is_server:
         pytest.skip("a server writes no results")
     change_owner(prepared_layout.root)
-    run_until_exit(start_job, job, example, prepared_layout.root, {})
+    run_until_exit(start_job, job, example, prepared_layout.root, options={})
     results = [prepared_layout.root / name for name in example.artifacts]
     assert {path.stat().st_uid for path in results} == {12345}
 

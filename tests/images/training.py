@@ -116,4 +116,11 @@ def make_trainer_example(*own_files: str, max_megabytes: int) -> Example:
     bundle = ("model.onnx", "manifest.json", "scaler.json", *own_files)
     output = ("metrics.json", "learning-curve.png", "predicted-versus-target.png")
     artifacts = (*(f"model/{name}" for name in bundle), *(f"output/data/{name}" for name in output))
-    return Example(["train"], prepare, corrupt, "has no y_train.npy", artifacts, max_megabytes)
+    return Example(
+        arguments=["train"],
+        prepare=prepare,
+        corrupt=corrupt,
+        expected_error="has no y_train.npy",
+        artifacts=artifacts,
+        max_megabytes=max_megabytes,
+    )

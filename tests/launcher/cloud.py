@@ -1,7 +1,8 @@
 """SageMaker, S3 and logs in memory, behind real boto3 clients.
 
-botocore validates and serialises each request, and the local server's validation checks the requests to SageMaker. Jobs
-have ended at the second Describe call, and endpoints are then in service, unless a test changes that.
+botocore validates and serialises each request, and the local server's validation checks the requests to SageMaker. The
+first Describe call for a job or an endpoint returns InProgress or Creating. From the second call on, the job is
+Completed and the endpoint InService, unless a test sets `failure_reasons` or `hanging_steps`.
 """
 
 import io
@@ -57,8 +58,8 @@ class Cloud:
         self.resources: dict[tuple[str, str], Members] = {}
         """Descriptions by noun and name."""
         self.requests: list[tuple[str, Members]] = []
-        self.failures: dict[str, str] = {}
-        """The failure reasons of the jobs that fail, by step."""
+        self.failure_reasons: dict[str, str] = {}
+        """For each step whose job or endpoint must fail, the failure reason."""
         self.hanging_steps: set[str] = set()
         self.on_describe: Callable[[str], None] = lambda _name: None
         """A function that each Describe operation calls with the name of the resource."""
@@ -136,9 +137,9 @@ class Cloud:
         return description
 
     def _advance(self, noun: str, name: str, resource: Members) -> None:
-        step = next((step for step in (*self.failures, *self.hanging_steps) if step in name), "")
-        if step in self.failures:
-            resource |= {f"{noun}Status": "Failed", "FailureReason": self.failures[step]}
+        step = next((step for step in (*self.failure_reasons, *self.hanging_steps) if step in name), "")
+        if step in self.failure_reasons:
+            resource |= {f"{noun}Status": "Failed", "FailureReason": self.failure_reasons[step]}
         elif step not in self.hanging_steps:
             getattr(self, f"_end_{noun}", lambda _name, _resource: None)(name, resource)
             resource[f"{noun}Status"] = "InService" if noun == "Endpoint" else "Completed"
@@ -202,7 +203,7 @@ class Cloud:
                 "TrainingJobName": job,
                 "TrainingJobStatus": "Completed",
                 "CreationTime": self.make_creation_time(),
-                "number": number,
+                "number": number,  # not a member of SageMaker: the trial's objective is computed from it
             }
             self.resources["TrainingJob", job] = {**resource["TrainingJobDefinition"], **trial}
             self._end_TrainingJob(job, self.resources["TrainingJob", job], mse=20.0 + number)

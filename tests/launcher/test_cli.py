@@ -86,7 +86,7 @@ def test_unknown_option_is_an_error_with_a_similar_option_or_the_help(
 def test_failed_step_reports_reason_and_how_to_resume(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cloud.failures["scale"] = "x_train row 3 holds NaN"
+    cloud.failure_reasons["scale"] = "x_train row 3 holds NaN"
     assert microjobs("run", "housing") == 1
     captured = capsys.readouterr()
     assert "is Failed: x_train row 3 holds NaN\n  | Epoch: 0" in captured.err
@@ -94,9 +94,9 @@ def test_failed_step_reports_reason_and_how_to_resume(
 
 
 def test_resume_keeps_the_options_of_the_run(microjobs: Microjobs, cloud: Cloud) -> None:
-    cloud.failures["train"] = "no luck"
+    cloud.failure_reasons["train"] = "no luck"
     assert microjobs("run", "housing", "--no-tuning", "--instance-count", "2") == 1
-    cloud.failures.clear()
+    cloud.failure_reasons.clear()
     assert microjobs("run", "housing", "--resume") == 0
     assert cloud.find_requests("CreateHyperParameterTuningJob") == []
     assert len(cloud.find_requests("CreateProcessingJob")) == 3
@@ -105,7 +105,7 @@ def test_resume_keeps_the_options_of_the_run(microjobs: Microjobs, cloud: Cloud)
 def test_resume_with_other_options_fails(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cloud.failures["train"] = "no luck"
+    cloud.failure_reasons["train"] = "no luck"
     microjobs("run", "housing", "--epochs", "5")
     assert microjobs("run", "housing", "--resume", "--epochs", "6") == 2
     assert "was started with epochs 5, not 6" in capsys.readouterr().err

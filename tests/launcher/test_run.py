@@ -36,7 +36,7 @@ def read_next_attempt(journal: Journal) -> Journal:
 
 
 def test_failed_job_reports_reason_and_last_log_lines(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.failures["train"] = "the training diverged"
+    cloud.failure_reasons["train"] = "the training diverged"
     run = start()
     with pytest.raises(JobFailedError, match="is Failed: the training diverged") as failure:
         housing(run, WITHOUT_TUNING, tmp_path)
@@ -45,11 +45,11 @@ def test_failed_job_reports_reason_and_last_log_lines(cloud: Cloud, start: Start
 
 
 def test_resumed_run_skips_finished_steps(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.failures["train"] = "no luck"
+    cloud.failure_reasons["train"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
         housing(run, WITHOUT_TUNING, tmp_path)
-    cloud.failures.clear()
+    cloud.failure_reasons.clear()
     resumed_run = start(journal=read_next_attempt(run.journal))
     assert find_block(housing(resumed_run, WITHOUT_TUNING, tmp_path), Score).report
     assert list_names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
@@ -57,11 +57,11 @@ def test_resumed_run_skips_finished_steps(cloud: Cloud, start: StartRun, tmp_pat
 
 
 def test_resumed_run_reuses_stored_predictions(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.failures["batch-score"] = "no luck"
+    cloud.failure_reasons["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
         housing(run, WITHOUT_TUNING, tmp_path)
-    cloud.failures.clear()
+    cloud.failure_reasons.clear()
     resumed_run = start(journal=read_next_attempt(run.journal))
     assert find_block(housing(resumed_run, WITHOUT_TUNING, tmp_path), Predictions).predictions == pytest.approx(
         [0.9] * 4 + [1.2] * 6
@@ -90,11 +90,11 @@ def exit_at(step: str) -> Any:
 
 
 def test_steps_after_a_deleted_job_are_repeated(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    cloud.failures["batch-score"] = "no luck"
+    cloud.failure_reasons["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
         housing(run, WITHOUT_TUNING, tmp_path)
-    cloud.failures.clear()
+    cloud.failure_reasons.clear()
     del cloud.resources["ProcessingJob", f"{run.id}-scale"]
     resumed_run = start(journal=read_next_attempt(run.journal))
     housing(resumed_run, WITHOUT_TUNING, tmp_path)

@@ -120,9 +120,9 @@ def test_straight_line_shows_table_weight_and_bias(start: StartRun, tmp_path: Pa
     run = start("straight-line")
     results = straight_line(run, LineOptions(), tmp_path)
     assert results.log == ["Epoch: 0 | Train loss: 0.757 | Test loss: 0.725"]
-    figures = dict(find_block(results, Metrics).values)
-    assert figures["weight"] == pytest.approx(0.3)
-    assert figures["bias"] == 0.9
+    metrics = dict(find_block(results, Metrics).values)
+    assert metrics["weight"] == pytest.approx(0.3)
+    assert metrics["bias"] == 0.9
 
 
 def test_plain_progress_names_steps_and_trials(start: StartRun, tmp_path: Path, screen: io.StringIO) -> None:
