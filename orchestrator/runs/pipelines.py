@@ -66,8 +66,8 @@ class Pipeline:
         parameters = [
             {"Name": name, "Type": "String", "DefaultValue": value} for name, value in self.parameters.items()
         ]
-        writer = _Writer(context, self.name)
-        steps = [step for item in self.items for step in writer.write(item)]
+        converter = _StepConverter(context, package_group=self.name)
+        steps = [step for item in self.items for step in converter.convert(item)]
         return json.dumps({"Version": VERSION, "Metadata": {}, "Parameters": parameters, "Steps": steps}, indent=1)
 
 
@@ -82,45 +82,45 @@ def make_create_request(context: RunContext, pipeline: Pipeline) -> dict[str, An
     return {"PipelineName": pipeline.name, "PipelineDefinition": definition, "RoleArn": context.backend.role}
 
 
-class _Writer:
+class _StepConverter:
     """Converts requests to steps. Later requests refer to the outputs of earlier requests."""
 
-    def __init__(self, context: RunContext, group: str) -> None:
+    def __init__(self, context: RunContext, package_group: str) -> None:
         self._context = context
-        self._group = group
+        self._package_group = package_group
         self._expressions_by_uri: dict[str, str] = {}
         """The expression for each S3 URI that an earlier step writes."""
 
-    def write(self, item: PipelineItem, prefix: str = "") -> Iterator[dict[str, Any]]:
+    def convert(self, item: PipelineItem, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Yield the step of a request or a choice, if it has one."""
         if isinstance(item, Choice):
-            yield self._write_choice(item)
+            yield self._convert_choice(item)
         elif item.kind in STEP_TYPES:
-            members = self._link(self._write_arguments(item))
+            members = self._replace_uris(self._make_arguments(item))
             step = prefix + (REGISTER_STEP if item.kind is MODEL else item.step)
             yield {"Name": step, "Type": STEP_TYPES[item.kind], "Arguments": to_json(members)}
             self._expressions_by_uri.update(_list_outputs(item, step))
 
-    def _write_choice(self, choice: Choice) -> dict[str, Any]:
-        first, second = (self._write_branch(name, items) for name, items in choice.branches.items())
+    def _convert_choice(self, choice: Choice) -> dict[str, Any]:
+        first, second = (self._convert_branch(name, items) for name, items in choice.branches.items())
         condition = {"Type": "LessThanOrEqualTo", "LeftValue": choice.left, "RightValue": choice.right}
         arguments = {"Conditions": [to_json(condition)], "IfSteps": first, "ElseSteps": second}
         return {"Name": choice.step, "Type": "Condition", "Arguments": arguments}
 
-    def _write_branch(self, name: str, items: Sequence[PlannedRequest]) -> list[dict[str, Any]]:
-        """Return the steps of a branch. Steps outside the branch cannot refer to them."""
+    def _convert_branch(self, name: str, items: Sequence[PlannedRequest]) -> list[dict[str, Any]]:
+        """Return the steps of a branch, and then forget their outputs: no step outside the branch can refer to them."""
         outer_expressions = dict(self._expressions_by_uri)
-        steps = [step for item in items for step in self.write(item, f"{name}-")]
+        steps = [step for item in items for step in self.convert(item, prefix=f"{name}-")]
         self._expressions_by_uri = outer_expressions
         return steps
 
-    def _write_arguments(self, planned: PlannedRequest) -> dict[str, Any]:
+    def _make_arguments(self, planned: PlannedRequest) -> dict[str, Any]:
         if planned.kind is MODEL:
-            return self._write_package(planned.members["PrimaryContainer"])
+            return self._make_package_arguments(planned.members["PrimaryContainer"])
         members = self._context.backend.complete_request(self._context.id, planned.kind, planned.members)
         return {name: value for name, value in members.items() if name != planned.kind.name_member}
 
-    def _write_package(self, container: Members) -> dict[str, Any]:
+    def _make_package_arguments(self, container: Members) -> dict[str, Any]:
         instance_type = self._context.backend.instances("endpoint")["InstanceType"]
         specification = {
             "Containers": [container],
@@ -129,20 +129,20 @@ class _Writer:
             "SupportedTransformInstanceTypes": [instance_type],
         }
         return {
-            "ModelPackageGroupName": self._group,
+            "ModelPackageGroupName": self._package_group,
             "InferenceSpecification": specification,
             "ModelApprovalStatus": "PendingManualApproval",
         }
 
-    def _link(self, value: Any) -> Any:
-        """Replace the S3 URIs that earlier steps write by references to these steps."""
+    def _replace_uris(self, value: Any) -> Any:
+        """Replace each S3 URI that an earlier step writes by the expression for this output of the step."""
         if isinstance(value, Mapping):
-            return {name: item if name in OUTPUT_MEMBERS else self._link(item) for name, item in value.items()}
+            return {name: item if name in OUTPUT_MEMBERS else self._replace_uris(item) for name, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self._link(item) for item in value]
-        return self._link_text(value) if isinstance(value, str) else value
+            return [self._replace_uris(item) for item in value]
+        return self._replace_uri(value) if isinstance(value, str) else value
 
-    def _link_text(self, text: str) -> str:
+    def _replace_uri(self, text: str) -> str:
         for uri, expression in self._expressions_by_uri.items():
             if text == uri or text.startswith(f"{uri}/"):
                 return expression + text.removeprefix(uri)
