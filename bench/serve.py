@@ -71,10 +71,12 @@ class Measurements:
 
     @property
     def rate(self) -> float:
+        """The median of the requests per second."""
         return statistics.median(self.rates)
 
     @property
     def latency(self) -> float:
+        """The median of the 99th percentiles."""
         return statistics.median(self.p99)
 
 

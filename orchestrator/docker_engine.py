@@ -105,7 +105,8 @@ def _connect_over_ssh(address: str, timeout: int, max_pool_size: int) -> DockerC
 def _check_socket(path: str, timeout: int) -> None:
     """Connect to the engine's Unix socket once.
 
-    When a connection fails, the Docker SDK does not close its socket, and Python warns later, in unrelated code.
+    If the Docker SDK cannot connect, it does not close its socket, and Python warns later, in unrelated code.
+    Therefore, this function connects first, and raises the error if no engine listens.
     """
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(timeout)

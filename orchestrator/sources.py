@@ -43,9 +43,9 @@ def list_uncommitted_files(repository: Path, job: str, variant: str = "cpu") -> 
 def list_changed_files(
     repository: Path, job: str, variant: str, old: str, *, new: str | None = None
 ) -> list[str] | None:
-    """Return the image's files that differ between a revision and `new`, or the working tree if `new` is None.
+    """Return the image's files that differ between the revisions `old` and `new`. None as `new` is the working tree.
 
-    Return None if the repository does not have the revision. Raise OSError if git is not installed.
+    Return None if the repository does not have one of the revisions. Raise OSError if git is not installed.
     """
     if not COMMIT.fullmatch(old):  # a label may contain any text, even an option of git
         return None

@@ -90,7 +90,7 @@ def require_settings(options: argparse.Namespace, steps: Collection[str] | None)
 
 
 def find_profile(options: argparse.Namespace) -> str:
-    """Return the profile that flags or the file set, or an empty string."""
+    """Return the profile that flags or the file set, or an empty string. The flag of `push` has no `PREFIX`."""
     with suppress(UsageError):
         return getattr(options, "aws_profile", None) or getattr(options, "profile", None) or settings.load().profile
     return ""

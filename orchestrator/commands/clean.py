@@ -17,8 +17,8 @@ from microjobs_orchestrator.program import ask_for_consent
 CATEGORIES = ("runs", "images", "environments", "home")
 MAX_LISTED_ITEMS = 20
 """Maximum number of items that the command lists before it asks."""
-EPILOG = """without WHAT, the command shows the number and the size of each kind, and
-removes nothing. WHAT is one or more of:
+EPILOG = """without WHAT, the command shows the number and the size of the items of each
+category, and removes nothing. WHAT is one or more of:
   runs          runs older than --older-than: their data, models, logs, reports and jobs
   images        images of the ready-made jobs, with all tags
   environments  virtual environments of jobs that run as processes

@@ -24,8 +24,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 def download(backend: Backend, uri: str, folder: Path) -> Path:
     """Download the objects below an S3 URI into a folder, which is emptied first.
 
-    The path of a file in the folder is the rest of the object's key after the URI. Empty objects that mark folders are
-    left out.
+    The path of a file in the folder is the rest of the object's key after the URI. Folder markers are left out.
 
     Raises:
         LauncherError: the key of an object cannot be such a path.

@@ -65,7 +65,7 @@ class ComposeProject:
         assert process.returncode == exit_code, output[-5000:]
         return output
 
-    def up_until(self, text: str) -> str:
+    def run_compose_up_until(self, text: str) -> str:
         """Run `docker compose up` until it prints a text. Return its output."""
         command = ["docker", "compose", "up"]
         process = subprocess.Popen(

@@ -81,7 +81,7 @@ def test_docker_compose_up_builds_and_runs_a_clean_checkout(compose_project: Com
     """Run exactly the README's command, with names of images that do not exist yet."""
     compose_project.settings |= {"TAG": compose_project.name}
     try:
-        compose_project.up_until("report-1 exited with code 0")
+        compose_project.run_compose_up_until("report-1 exited with code 0")
         assert "Test MSE : " in compose_project.read_log("report")
         assert [name for name in RESULTS if not (compose_project.artifacts / name).is_file()] == []
     finally:
