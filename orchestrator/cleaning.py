@@ -105,7 +105,7 @@ def _is_running(home: Home, name: str) -> bool:
 def _make_removable_run(home: Home, name: str) -> Removable:
     pattern = glob.escape(name)
     paths = [home.root / "runs" / f"{name}.json", home.root / "runs" / name]
-    # A bucket may be a link to a folder outside the home.
+    # A bucket may be a link to a folder outside the home, whose files belong to the user and are not removed.
     paths += [path for path in home.buckets.glob(f"*/{pattern}") if not path.parent.is_symlink()]
     paths += home.logs.glob(f"aws/sagemaker/*/{pattern}-*")
 
@@ -158,7 +158,7 @@ def list_home(home: Home) -> list[Removable]:
     paths = sorted((home.root / name for name in ENTRIES), key=lambda path: path == home.lock)
     entries = [_make_removable(path) for path in paths if os.path.lexists(path)]
     if [entry.title for entry in entries] == [str(home.lock)] and not home.lock.stat().st_size:
-        return []  # `lock_home` has just created this file
+        return []  # `lock_home` has just created this file, and removes it
     return [*entries, Removable(str(home.root), 0, lambda: _remove_if_empty(home.root))] if entries else []
 
 

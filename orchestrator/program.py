@@ -41,7 +41,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, descri
 def _call(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     try:
         parser.parse_args(arguments, options)
-    finally:  # flags such as --help end the program after they have printed
+    finally:  # flags such as --help print and then raise SystemExit, so their output must be written now
         sys.stdout.flush()
     code: int = options.call(options)
     sys.stdout.flush()

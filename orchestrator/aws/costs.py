@@ -39,7 +39,7 @@ class Estimate:
     concurrent_count: int
     """The number of instances that run at the same time."""
     max_seconds: float
-    """The time limit of each instance. AWS ends a job at this limit. For an endpoint, it limits only the time until the
+    """The time limit of each instance. AWS ends a job at this limit. For an endpoint, the limit applies only until the
     endpoint is in service."""
 
     def compute_expected_dollars(self, prices: Mapping[str, float]) -> float | None:

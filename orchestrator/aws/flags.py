@@ -44,7 +44,7 @@ def _read_flag_values(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def uses_aws(options: argparse.Namespace) -> bool:
-    """Return whether a command uses AWS. Raise UsageError if it does not, but flags for AWS are set."""
+    """Return whether a command uses AWS. Raise UsageError if flags for AWS are set without `--on aws`."""
     if options.on == "aws":
         return True
     if names := ", ".join(map(_format_flag, _read_flag_values(options))):

@@ -69,7 +69,7 @@ class Settings:
         dict, "KEY=VALUE", "tag of all resources; can be repeated", type=_parse_pair, action="append"
     )
     prices: Mapping[str, float] = field(default_factory=dict)
-    """Dollars per hour by instance type. They override those of `prices.toml`."""
+    """Dollars per hour by instance type. These prices override those of `prices.toml`."""
 
     @property
     def account(self) -> str:

@@ -19,7 +19,7 @@ class LazyParser(ArgumentParser):
         super().__init__(formatter_class=RawDescriptionHelpFormatter, **settings)
         self._add_arguments = add_arguments
         name = self.prog.rpartition(" ")[2]
-        # argcomplete reads the arguments before it parses the command line
+        # argcomplete reads the arguments of the named command before it parses the command line, so they are added now
         if name in os.environ.get("COMP_LINE", "").split():
             self._add_once()
 

@@ -32,7 +32,7 @@ def _stop_resource(options: argparse.Namespace) -> int:
         print(f"{kind.title} {name} is {description[kind.status_member]} already")
         return 0
     identifier = description[kind.arn_member] if kind.is_identified_by_arn else name
-    with backends.open_backend(options) as backend:  # opening the backend may start a server
+    with backends.open_backend(options) as backend:  # this may start a server, so the checks come first
         is_stopping = kind.stop_or_delete(backend.sagemaker, identifier)
         current = None if is_stopping else kind.describe(backend.sagemaker, identifier)
     if is_stopping:

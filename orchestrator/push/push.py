@@ -54,7 +54,7 @@ def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage
     with closing(docker_engine.connect(timeout=engine.TIMEOUT_SECONDS)) as client:
         tagged_images = _tag_images(client, jobs, options)
         with closing(open_registry(options, jobs, console)) as registry:
-            # All tags are checked before the first upload.
+            # All tags are checked before the first upload, so that a wrong tag ends the push before anything is sent.
             manifests = [find_manifest(registry, tagged) for tagged in tagged_images]
             home.create()
             saved = []

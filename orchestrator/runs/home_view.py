@@ -124,7 +124,8 @@ def _make_database_uri(home: Home) -> str:
         return "file::memory:"
     if home.state.with_name(f"{home.state.name}-wal").exists():
         return f"{home.state.as_uri()}?mode=ro"
-    # without a server, no process writes to the file; without `immutable`, SQLite would create files next to it
+    # Without a `-wal` file, no server runs, so the state does not change, and `immutable` is allowed. Without
+    # `immutable`, SQLite would create files next to the state.
     return f"{home.state.as_uri()}?immutable=1"
 
 

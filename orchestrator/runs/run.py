@@ -137,7 +137,8 @@ class Run(RunContext):
         self.journal.save()
         started = time.monotonic()
         try:
-            with self._remove_on_failure(name, self._delete_endpoint):  # the journal keeps the name until the deletion
+            # The journal keeps the name until the deletion, so that a later attempt can delete the endpoint.
+            with self._remove_on_failure(name, self._delete_endpoint):
                 self._start_endpoint(requests)
                 yield name
                 self._delete_endpoint(name)

@@ -89,7 +89,8 @@ def delete_endpoint(backend: Backend, name: str, note: Callable[[str], None]) ->
                 f"endpoint {name} is {status} and was not deleted within {DELETE_TIMEOUT} s: "
                 "check its status with `microjobs ps`"
             )
-        ENDPOINT.stop_or_delete(backend.sagemaker, name)  # AWS refuses the deletion while it creates the endpoint
+        # This request is repeated, because AWS refuses it while it creates the endpoint.
+        ENDPOINT.stop_or_delete(backend.sagemaker, name)
         time.sleep(backend.poll_interval)
     ENDPOINT_CONFIG.stop_or_delete(backend.sagemaker, name)
     MODEL.stop_or_delete(backend.sagemaker, name)
