@@ -85,7 +85,7 @@ def test_compose_mounts_only_paths_of_the_contract(compose: Path) -> None:
     assert set(list_mount_targets(compose)) <= allowed
 
 
-def test_contract_is_documented() -> None:
+def test_names_in_the_contract_module_are_documented() -> None:
     page = (REPOSITORY / "docs" / "maintaining" / "contract.md").read_text()
     code = CONTRACT.read_text()
     names = set(re.findall(r'"((?:SAGEMAKER|TRAINING|AWS)_\w+)"', code)) | set(re.findall(r'"(\w+\.json)"', code))

@@ -247,7 +247,7 @@ def test_bug_keeps_its_traceback() -> None:
     assert describe_error(KeyError("x"), Namespace()) is None
 
 
-def test_help_imports_no_large_package() -> None:
+def test_parser_is_made_without_importing_a_large_package() -> None:
     program = (
         "import sys; from microjobs_orchestrator.cli import make_parser; make_parser();"
         "print([name for name in ('boto3', 'docker', 'numpy', 'optuna', 'rich') if name in sys.modules])"
