@@ -58,8 +58,6 @@ class Members:
     rows: "Rows"
     required: bool = False
     """Whether the local server requires the member, although AWS does not."""
-    reason: str = ""
-    """The reason why the member is required, or a remedy."""
 
 
 Row = Union[Honoured, NoEffect, Refused, Members]  # noqa: UP007  a forward reference needs `Union`
@@ -81,9 +79,15 @@ def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Ite
             # The condition skips `_check` for most members, to save time.
             yield from _check(row, value, f"{path}{name}")
     for name, row in rows.items():
-        if row.required and name not in members and isinstance(row, Honoured | Members):
-            remedy = f"set it to {_quote(row.values[0])}" if isinstance(row, Honoured) and row.values else "set it"
-            yield f"{path}{name} is missing: {remedy}{f' ({row.reason})' if row.reason else ''}"
+        if row.required and name not in members:
+            yield f"{path}{name} is missing: {_describe_remedy(row)}"
+
+
+def _describe_remedy(row: Row) -> str:
+    """Return how to add a missing member. The reason of a row belongs to its values: it states why others are refused."""
+    if isinstance(row, Honoured) and row.values:
+        return f"set it to {_quote(row.values[0])} ({row.reason})"
+    return "set it"
 
 
 def _check(row: Row, value: Any, path: str) -> Iterator[str]:

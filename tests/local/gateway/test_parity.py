@@ -171,3 +171,9 @@ def test_missing_required_member_is_refused() -> None:
     message = get_refusal("CreateTrainingJob", make_training_request(AlgorithmSpecification={"AlgorithmName": "arn"}))
     assert "AlgorithmSpecification.TrainingImage is missing: set it" in message
     assert "AlgorithmSpecification.AlgorithmName" in message
+
+
+def test_refusal_of_a_missing_member_does_not_state_the_reason_of_its_limits() -> None:
+    resources = {"InstanceType": "ml.m5.large", "VolumeSizeInGB": 30}
+    message = get_refusal("CreateTrainingJob", make_training_request(ResourceConfig=resources))
+    assert message == "Not supported here: ResourceConfig.InstanceCount is missing: set it"
