@@ -31,7 +31,8 @@ _HEADER = re.compile(rf"{ALGORITHM} Credential=([^, ]+), ?SignedHeaders=([^, ]+)
 
 TIMESTAMP = re.compile("[0-9]{8}T[0-9]{6}Z")
 
-Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "session", "payload"]
+Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "expired-token", "payload"]
+"""Reasons why a request cannot be authenticated. `expired` stands for a presigned address."""
 
 
 class FaultCodes(NamedTuple):
@@ -50,7 +51,7 @@ FAULT_CODES: Mapping[Fault, FaultCodes] = {
     "signature": FaultCodes("InvalidSignatureException", "SignatureDoesNotMatch", "SignatureDoesNotMatch"),
     "time": FaultCodes("RequestTimeTooSkewed", "RequestTimeTooSkewed", "RequestTimeTooSkewed"),
     "expired": FaultCodes("ExpiredTokenException", "ExpiredToken", "AccessDenied"),
-    "session": FaultCodes("ExpiredTokenException", "ExpiredToken", "ExpiredToken"),
+    "expired-token": FaultCodes("ExpiredTokenException", "ExpiredToken", "ExpiredToken"),
     "payload": FaultCodes("InvalidSignatureException", "SignatureDoesNotMatch", "XAmzContentSHA256Mismatch"),
 }
 

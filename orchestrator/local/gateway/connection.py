@@ -105,11 +105,11 @@ class Connection(HTTPConnection):
         self.rfile.close()
         self.socket.close()
 
-    def is_complete(self, max_head_bytes: int, old_size: int = 0) -> bool:
+    def check_completeness(self, max_head_bytes: int, old_size: int = 0) -> bool:
         """Return whether the first line, the headers and a small body have been received.
 
-        Also return True if the first line and the headers are too long: a worker thread then refuses the request. Once
-        the headers are complete, set `needed_bytes` and `needs_worker_thread`.
+        Also return True if the first line and the headers are too long: a worker thread then refuses the request. The
+        first call after all headers have been received sets `needed_bytes` and `needs_worker_thread`.
 
         Args:
             max_head_bytes: limit for the first line and the headers.

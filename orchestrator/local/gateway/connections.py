@@ -26,7 +26,7 @@ from microjobs_orchestrator.local.tasks import READ, WRITE, Task, Tasks, Watcher
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 512
-"""Maximum number of connections of one listener. It is lower if the process may open fewer than 2048 files."""
+"""Maximum number of connections of one listener. The limit is lower if the process may open fewer than 2048 files."""
 
 HEAD_TIMEOUT = 10.0
 """Seconds for a request's first line, headers and small body together, and for a client to read some of a response."""
@@ -87,7 +87,7 @@ class Connections:
         """The connections that no worker and no task serves, by the descriptor of their socket."""
         self._open_count = 0
         self._lock, self._run_lock = threading.Lock(), threading.Lock()
-        self._worker_slots = threading.BoundedSemaphore(MAX_WAITING_WORKERS)
+        self._waiting_worker_slots = threading.BoundedSemaphore(MAX_WAITING_WORKERS)
         self._tasks = Tasks(self._watcher)
         self._is_stopping = False
         self._next_check = time.monotonic() + CHECK_INTERVAL
@@ -114,18 +114,18 @@ class Connections:
 
         Do not wait if the response is not sent yet, or if MAX_WAITING_WORKERS already wait.
         """
-        if not (connection.wfile.try_send() and self._worker_slots.acquire(blocking=False)):
+        if not (connection.wfile.try_send() and self._waiting_worker_slots.acquire(blocking=False)):
             return False
         connection.has_served = True
         connection.needed_bytes = None
         try:
-            return connection.is_complete(self._max_head_bytes) or (
-                connection.receive(NEXT_REQUEST_MILLISECONDS) and connection.is_complete(self._max_head_bytes)
+            return connection.check_completeness(self._max_head_bytes) or (
+                connection.receive(NEXT_REQUEST_MILLISECONDS) and connection.check_completeness(self._max_head_bytes)
             )
         except OSError:  # the client has closed the connection, and `put` will find out
             return False
         finally:
-            self._worker_slots.release()
+            self._waiting_worker_slots.release()
 
     def close_connection(self, connection: Connection) -> None:
         with self._lock:
@@ -165,7 +165,7 @@ class Connections:
     def _await_request(self, connection: Connection) -> None:
         connection.has_served = True
         connection.needed_bytes = None
-        if connection.is_complete(self._max_head_bytes):
+        if connection.check_completeness(self._max_head_bytes):
             self._stop_waiting(connection)
             self._serve(connection)
         else:
@@ -268,7 +268,7 @@ class Connections:
             is_open = False
         if not is_open:
             self.close_connection(connection)
-        elif connection.is_complete(self._max_head_bytes):
+        elif connection.check_completeness(self._max_head_bytes):
             self._dispatch(connection)
         else:
             self._wait(connection, HEAD_TIMEOUT)
@@ -308,7 +308,7 @@ class Connections:
         is_open = connection.rfile.fill()
         if self._is_stopping:
             self._drop(connection)
-        elif connection.is_complete(self._max_head_bytes, old_size):
+        elif connection.check_completeness(self._max_head_bytes, old_size):
             self._dispatch(connection)
         elif not is_open and old_size:  # a worker reports that the request is incomplete
             self._stop_waiting(connection)

@@ -33,7 +33,7 @@ END_TIMEOUT = 1.0
 """Seconds that a stopping server waits for its requests after it has closed their connections."""
 
 IP_FREEBIND = 15
-"""Linux's socket option, which Python's module `socket` does not have."""
+"""Linux's socket option for binding an address that the machine does not have yet. The module `socket` lacks it."""
 
 _USUAL_LINE = re.compile(rb"(GET|PUT|POST|HEAD|DELETE) ((/(?!/)[A-Za-z0-9_.~/-]*)(?:\?([!\"$-~]*))?) (HTTP/1\.1)\r\n")
 """A first line whose path needs no decoding."""
@@ -245,7 +245,7 @@ class _Worker(WorkerThread):
         super().start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Without a timeout, do not wait: a worker may wait for minutes for another program, such as a container."""
+        """Without a timeout, do not wait: the thread may wait for minutes for another program, such as a container."""
         super().join(timeout or 0)
 
 

@@ -27,7 +27,8 @@ that uses DNS rebinding sends its domain name as the host, never an address."""
 def make_host_check(names: Collection[str]) -> Interceptor:
     """Return an interceptor that refuses requests whose host is neither one of `names` nor a subdomain of one.
 
-    The domain name of a web page can resolve to this server (DNS rebinding), but browsers send that name as the host.
+    The domain name of a web page can resolve to this server (DNS rebinding). The page's requests are then refused,
+    because browsers send the domain name of the page as the host.
     """
     known_hosts = sorted({name.lower() for name in names})
 
@@ -51,8 +52,8 @@ def make_host_check(names: Collection[str]) -> Interceptor:
 def refuse_requests_of_web_pages(state: RequestState) -> None:
     """Refuse requests with an `Origin`, even with a presigned URL: this server has no CORS rules.
 
-    Browsers do not send `Origin` when they request images, scripts and links of a page. Such requests need
-    valid credentials, except health checks, which test `Sec-Fetch-Site`.
+    Browsers do not send `Origin` when they request images, scripts and links of a page, so this function does not
+    refuse such requests. They need valid credentials, except health checks, which test `Sec-Fetch-Site`.
     """
     if (origin := get_headers(state.request).get("origin")) is not None:
         message = f"requests from web pages of {origin!r} are refused: this server has no CORS rules"

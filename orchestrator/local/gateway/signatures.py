@@ -139,7 +139,7 @@ def verify_form(form: Mapping[str, str], home_credentials: Credentials) -> None:
 
 
 def _identify(access_key_id: str, token: str | None, home_credentials: Credentials, now: datetime) -> Credentials:
-    """Return the credentials that a request claims to be signed with: the home's or a session's. Set the caller.
+    """Return the credentials that a request claims to be signed with: the home's, or temporary ones. Set the caller.
 
     Raises:
         AuthError: the access key is unknown, or the session token is not valid for it.
@@ -154,7 +154,9 @@ def _identify(access_key_id: str, token: str | None, home_credentials: Credentia
                 home_credentials, access_key_id, token, now.timestamp()
             )
         except temporary_credentials.TokenExpiredError as error:
-            raise AuthError("session", f"the session token expired at {error}: request a new one from STS") from error
+            raise AuthError(
+                "expired-token", f"the session token expired at {error}: request a new one from STS"
+            ) from error
         except temporary_credentials.TokenError as error:
             message = f"the session token is not valid: {error}; unset AWS_SESSION_TOKEN, and {REMEDY}"
             raise AuthError("token", message) from error
