@@ -56,8 +56,8 @@ def make_chains(settings: Settings) -> list[Chain]:
 
     The hosts of an isolated job can also connect to each other, but to nothing else.
     """
-    input_rules = [match_interface(_IIF), match_established()]
-    output_rules = [match_interface(_OIF), match_established()]
+    input_rules = [match_loopback(_IIF), match_established()]
+    output_rules = [match_loopback(_OIF), match_established()]
     if settings.target:
         input_rules.append(match_tcp_port(RELAY_PORT))
     if not settings.isolated:
@@ -69,9 +69,9 @@ def make_chains(settings: Settings) -> list[Chain]:
     return [Chain("input", INPUT, input_rules), Chain("output", OUTPUT, output_rules)]
 
 
-def match_interface(direction: int) -> Rule:
-    """Match packets of the loopback interface."""
-    return _meta(direction) + _equals(struct.pack("=I", LOOPBACK_INDEX))
+def match_loopback(interface_key: int) -> Rule:
+    """Match packets of the loopback interface: received ones with the key _IIF, sent ones with the key _OIF."""
+    return _meta(interface_key) + _equals(struct.pack("=I", LOOPBACK_INDEX))
 
 
 def match_established() -> Rule:
@@ -93,9 +93,9 @@ def match_peers(offset: int, gateway: str) -> Rule:
     """
     parsed = ipaddress.IPv4Interface(gateway)
     address = _payload(base=1, offset=offset, length=4)
-    is_peer = address + _equals(parsed.packed, negated=True)
+    is_not_gateway = address + _equals(parsed.packed, negated=True)
     is_inside = address + _mask(parsed.netmask.packed) + _equals(parsed.network.network_address.packed)
-    return _meta(_NFPROTO) + _equals(bytes([2])) + is_peer + is_inside
+    return _meta(_NFPROTO) + _equals(bytes([2])) + is_not_gateway + is_inside
 
 
 def install(chains: Iterable[Chain]) -> None:
