@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 RETRY_DELAYS = (0.5, 2.0, 5.0)
 """Seconds before each retry. Commands are not retried."""
 MAX_PENDING = 10_000
-"""Maximum number of undelivered events per target: the oldest ones are removed."""
+"""Maximum number of undelivered events per target. If there are more, the oldest ones are removed."""
 CLOSE_SECONDS = 10.0
 """Time limit for the delivery of the last events when the server stops. The next server delivers the remaining ones."""
 CANCEL_SECONDS = 1.0

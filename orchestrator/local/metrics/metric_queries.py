@@ -13,7 +13,7 @@ MAX_POINTS = 100_800
 MAX_QUERIES = 500
 
 Query = Mapping[str, Any]
-Point = tuple[str, float, float]
+ResultPoint = tuple[str, float, float]
 """The id of a query, a time and a value."""
 
 
@@ -104,7 +104,7 @@ def make_page(
 
 def _list_points(
     queries: Sequence[Query], values_by_id: Mapping[str, ValuesByTime], *, is_ascending: bool
-) -> list[Point]:
+) -> list[ResultPoint]:
     return [
         (query["Id"], time, values_by_id[query["Id"]][time])
         for query in queries
@@ -112,7 +112,7 @@ def _list_points(
     ]
 
 
-def _make_result(query: Query, page: Sequence[Point], *, is_complete: bool) -> Mapping[str, Any]:
+def _make_result(query: Query, page: Sequence[ResultPoint], *, is_complete: bool) -> Mapping[str, Any]:
     points = [(time, value) for name, time, value in page if name == query["Id"]]
     metric = query.get("MetricStat", {}).get("Metric", {})
     return {

@@ -176,7 +176,7 @@ class MetricStore:
 
 
 def _make_points(samples: Iterable[Samples]) -> Iterator[tuple[Series, Point]]:
-    """Yield the exact points, and one point for all other values of a series in a second.
+    """Yield the exact points. Of all other values, those of a series in the same second become one point.
 
     Mappings are compared by identity, which is much faster for callers that record the same objects again and again.
     """

@@ -84,7 +84,7 @@ def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Ite
 
 
 def _describe_remedy(row: Row) -> str:
-    """Return how to add a missing member. The reason of a row belongs to its values: it states why others are refused."""
+    """Return how to add a missing member. The reason of a row is stated only with its values: it explains them."""
     if isinstance(row, Honoured) and row.values:
         return f"set it to {_quote(row.values[0])} ({row.reason})"
     return "set it"

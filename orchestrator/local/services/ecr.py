@@ -28,7 +28,11 @@ _cut_page = partial(cut_page, names=("nextToken", "maxResults"), code="InvalidPa
 
 
 class Ecr:
-    """ECR's operations. The server's state stores the repositories that CreateRepository created."""
+    """ECR's operations. The server's state stores the repositories that CreateRepository created.
+
+    Args:
+        images: returns the images of the engine.
+    """
 
     def __init__(self, state: State, region: str, images: Callable[[], Sequence[Image]]) -> None:
         self._state = state

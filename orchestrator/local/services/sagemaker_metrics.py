@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.resources.experiments.kinds import TRIAL_COMPO
 from microjobs_orchestrator.local.resources.training.job import NAMESPACE as TRAINING_NAMESPACE
 from microjobs_orchestrator.local.state import State
 
-COMPONENT = TRIAL_COMPONENT.arn_type
+TRIAL_COMPONENT_KIND = TRIAL_COMPONENT.arn_type
 TRAINING_JOB = "training-job"
 JOB_SUFFIXES = {f"-aws-{kind}": kind for kind in (TRAINING_JOB, "processing-job", "transform-job")}
 """Kinds of jobs by the suffix in the name of the trial component that AWS creates for each job."""
@@ -64,7 +64,7 @@ class SageMakerMetrics:
 
     def batch_put_metrics(self, request: Request) -> Response:
         name = request["TrialComponentName"]
-        if not self._has_component(name):
+        if not self._has_trial_component(name):
             raise ServiceError("ResourceNotFound", f"Trial component {name} does not exist.", 404)
         errors, dimensions = [], {"TrialComponentName": name}
         for index, datum in enumerate(request["MetricData"]):
@@ -76,9 +76,9 @@ class SageMakerMetrics:
             self._metrics.record(COMPONENT_NAMESPACE, dimensions, values, time, is_exact=True, step=step)
         return {"Errors": errors} if errors else {}
 
-    def _has_component(self, name: str) -> bool:
+    def _has_trial_component(self, name: str) -> bool:
         """Return whether a trial component exists. Each training, processing and transform job has one."""
-        if self._state.get(COMPONENT, name) is not None:
+        if self._state.get(TRIAL_COMPONENT_KIND, name) is not None:
             return True
         return any(
             name.endswith(suffix) and self._state.get(kind, name.removesuffix(suffix)) is not None
@@ -113,17 +113,17 @@ class SageMakerMetrics:
         return (record.kind, record.name) if record else (kind, name)
 
     def _resource_exists(self, kind: str, name: str) -> bool:
-        if kind == COMPONENT:
-            return self._has_component(name)
+        if kind == TRIAL_COMPONENT_KIND:
+            return self._has_trial_component(name)
         return kind == TRAINING_JOB and self._state.get(kind, name) is not None
 
     def _list_points(self, kind: str, name: str, metric: str) -> list[Point]:
         """Return the points that clients sent for a resource, and the points in the log of a training job."""
-        component = name if kind == COMPONENT else f"{name}-aws-{TRAINING_JOB}"
-        dimensions = (("TrialComponentName", component),)
+        trial_component = name if kind == TRIAL_COMPONENT_KIND else f"{name}-aws-{TRAINING_JOB}"
+        dimensions = (("TrialComponentName", trial_component),)
         points = self._metrics.read(Series(COMPONENT_NAMESPACE, metric, dimensions))
-        if component.endswith(f"-aws-{TRAINING_JOB}"):
-            job = component.removesuffix(f"-aws-{TRAINING_JOB}")
+        if trial_component.endswith(f"-aws-{TRAINING_JOB}"):
+            job = trial_component.removesuffix(f"-aws-{TRAINING_JOB}")
             points += self._metrics.read(Series(TRAINING_NAMESPACE, metric, (("TrainingJobName", job),)))
         return sorted(points, key=lambda point: point.time)
 
