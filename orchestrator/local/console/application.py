@@ -52,14 +52,14 @@ def make_console(home: Home, services: Mapping[str, AnyService], feed: Feed, log
         logs: the output of hosts.
         state: all resources.
     """
-    verify = partial(read_token, key=home.server_key(), home=home.root, pid=os.getpid())
+    read_console_token = partial(read_token, key=home.server_key(), home=home.root, pid=os.getpid())
     downloads = Downloads(logs)
     objects = Objects(services["s3"], downloads)
     operations = services["sagemaker"]
     if not isinstance(operations, Mapping):
         raise TypeError("SageMaker is a streaming service")
     code = CodeRoute(Requests(state, operations))
-    return Console(Assets(), Sessions(verify), make_caller(services), feed, downloads, objects, code)
+    return Console(Assets(), Sessions(read_console_token), make_caller(services), feed, downloads, objects, code)
 
 
 class Console:

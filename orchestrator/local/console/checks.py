@@ -57,8 +57,8 @@ def _make_denied_error(message: str) -> ServiceError:
 def make_headers(request: Request) -> Mapping[str, str]:
     """Return the headers of all responses below `CONSOLE_PATH`.
 
-    Browsers load scripts and styles only from the folder of assets, because objects of buckets have the same origin as
-    the console.
+    The policy lets browsers load scripts and styles only from the folder of assets. Objects of buckets have the same
+    origin as the console, so without this policy an object could be a script of the console.
     """
     host = request.headers.get("Host", "")
     root = f"http://{host}{CONSOLE_PATH}" if HOST.fullmatch(host) else "http://127.0.0.1/"

@@ -14,8 +14,7 @@ from tests.local.console.shell import Shell
 from tests.local.resources.pipelines.steps import create_pipeline, make_training_step, start, wait_for_end
 
 ALGORITHM = {"MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]}
-FINAL_LOSSES = {"0.1": "0.5", "0.2": "0.25"}
-"""Final losses by learning rate."""
+FINAL_LOSS_BY_RATE = {"0.1": "0.5", "0.2": "0.25"}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def job_names(server: LocalServer) -> list[str]:
             algorithm=ALGORITHM,
             HyperParameters={"rate": rate, "mode": "a"},
         )["TrainingJobName"]
-        for rate, loss in FINAL_LOSSES.items()
+        for rate, loss in FINAL_LOSS_BY_RATE.items()
     ]
 
 
@@ -35,7 +34,7 @@ def test_chosen_jobs_are_compared(page: Page, job_names: list[str], console_url:
     for name in job_names:
         page.get_by_label(name, exact=True).check()
     table = page.get_by_role("table", name="Hyperparameters and final metrics")
-    for name, (rate, loss) in zip(job_names, FINAL_LOSSES.items(), strict=True):
+    for name, (rate, loss) in zip(job_names, FINAL_LOSS_BY_RATE.items(), strict=True):
         expect(table.get_by_role("row").filter(has_text=name).get_by_role("cell")).to_have_text(
             [name, "Completed", "a", rate, re.compile(r"[0-9.]+"), loss]
         )

@@ -20,8 +20,8 @@ from tests.local.drills.proxy import run_proxy
 
 TAB_COUNT = 7
 """Number of tabs. It is larger than six, the number of connections that a browser opens to a server."""
-INTERVAL_MS = 1000
-"""Milliseconds. This time is longer than the interval between two events."""
+ARRIVAL_MS = 1000
+"""Milliseconds in which the events of earlier changes arrive. It is longer than the interval between two events."""
 
 SET_HIDDEN = """isHidden => {
     Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
@@ -76,7 +76,7 @@ def test_new_line_appears_in_many_tabs_of_a_browser(session_page: Page, shell: S
         tab.close()  # another tab now reads the stream
 
 
-def test_page_shows_the_lines_of_a_time_without_a_connection(
+def test_page_shows_lines_that_were_written_while_it_had_no_connection(
     browser: Browser, server: LocalServer, shell: Shell
 ) -> None:
     address = urlsplit(control.make_console_address(server.home, server.address))
@@ -102,13 +102,13 @@ def test_hidden_tab_requests_nothing_until_it_is_visible(
     own_page.goto(f"{console_url}#/logs/training-job/{shell.name}")
     lines = own_page.locator(".log > div > div")
     expect(lines).to_have_text(["first"])
-    own_page.wait_for_timeout(INTERVAL_MS)  # in this time, the last events of the first line arrive
+    own_page.wait_for_timeout(ARRIVAL_MS)  # in this time, the last events of the first line arrive
     own_page.evaluate(SET_HIDDEN, True)
     requests: list[str] = []
     own_page.on("request", lambda request: requests.append(request.url))
     shell.run("echo second")
     server.wait_for_log(shell.name, "second")
-    own_page.wait_for_timeout(INTERVAL_MS)
+    own_page.wait_for_timeout(ARRIVAL_MS)
     assert requests == []
     own_page.evaluate(SET_HIDDEN, False)
     expect(lines).to_have_text(["first", "second"])

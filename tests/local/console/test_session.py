@@ -60,7 +60,7 @@ def test_another_browser_has_no_session(browser: Browser, console_url: str) -> N
     context.close()
 
 
-def test_inline_code_does_not_run(own_page: Page, console_url: str) -> None:
+def test_markup_with_inline_code_cannot_be_assigned(own_page: Page, console_url: str) -> None:
     own_page.goto(console_url)
     script = """() => {
         const element = document.createElement("a");

@@ -58,8 +58,8 @@ function App() {
   `;
 }
 
-/** Use the token of the address, and remove it from the address and the history. */
-async function useToken() {
+/** If the address has a token, open a session with it, and remove it from the address and the history. */
+async function logIn() {
   const token = location.hash.startsWith("#token=") ? location.hash.slice("#token=".length) : null;
   if (token !== null) history.replaceState(null, "", "#/jobs");
   if (token !== null) await openSession(token);
@@ -69,7 +69,7 @@ async function useToken() {
 async function start() {
   const root = document.getElementById("app");
   try {
-    await useToken();
+    await logIn();
     if (!hasSession()) throw null;
     await loadKinds();
     startChanges();

@@ -57,8 +57,8 @@ export class CurveReader {
     const series = metrics.map((metric) => ({ metric, stat: COUNT_METRICS.test(metric.MetricName) ? "Sum" : "Average" }));
     for (const { metric, times, values } of await readSeries(series, this.period, begin, end, signal)) {
       const oldCurve = this.curves.get(JSON.stringify(metric)) ?? { times: [], values: [] };
-      const index = oldCurve.times.findIndex((time) => time >= begin); // of the first point to replace
-      const cut = (list) => (index < 0 ? list : list.slice(0, index));
+      const firstReplacedIndex = oldCurve.times.findIndex((time) => time >= begin);
+      const cut = (list) => (firstReplacedIndex < 0 ? list : list.slice(0, firstReplacedIndex));
       const curve = {
         metric,
         times: [...cut(oldCurve.times), ...times],
