@@ -101,7 +101,13 @@ class Ecr:
         repository = self._make_repository(name, time.time(), **members)
         try:
             self._state.add(
-                KIND, name, repository["repositoryArn"], "Active", {}, repository, tags=request.get("tags", [])
+                KIND,
+                name,
+                repository["repositoryArn"],
+                status="Active",
+                request={},
+                description=repository,
+                tags=request.get("tags", []),
             )
         except NameTakenError as error:
             message = f"The repository with name '{name}' already exists in the registry with id '{ACCOUNT}'"

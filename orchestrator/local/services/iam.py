@@ -78,7 +78,7 @@ class Iam:
     def _store(self, role: Role, status: str = "Active") -> None:
         name = role["RoleName"]
         if self._state.update(KIND, name, role, status) is None:
-            self._state.add(KIND, name, role["Arn"], status, {}, role)
+            self._state.add(KIND, name, role["Arn"], status, request={}, description=role)
 
     def _create_role(self, request: Request) -> Response:
         name = request["RoleName"]

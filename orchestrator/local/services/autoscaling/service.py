@@ -67,7 +67,9 @@ class ApplicationAutoScaling:
         if record is None:
             path = f"{self._region}:{ACCOUNT}:scalable-target/{uuid.uuid4().hex}"
             arn = f"arn:aws:application-autoscaling:{path}"
-            record = self._state.add(TARGET_KIND, name, arn, "", request, {**target, "ScalableTargetARN": arn})
+            record = self._state.add(
+                TARGET_KIND, name, arn, status="", request=request, description={**target, "ScalableTargetARN": arn}
+            )
         else:
             self._state.update(TARGET_KIND, name, target)
         self._on_registration()
@@ -99,7 +101,9 @@ class ApplicationAutoScaling:
             arn = f"arn:aws:autoscaling:{self._region}:{ACCOUNT}:scalingPolicy:{resource}"
             description = {**policy_members, "PolicyType": "TargetTrackingScaling", "PolicyARN": arn, "Alarms": []}
             owner = Owner(TARGET_KIND, target.name)
-            record = self._state.add(POLICY_KIND, name, arn, "", request, description, owner=owner)
+            record = self._state.add(
+                POLICY_KIND, name, arn, status="", request=request, description=description, owner=owner
+            )
         return {"PolicyARN": record.arn, "Alarms": []}
 
     def describe_policies(self, request: Request) -> Response:
