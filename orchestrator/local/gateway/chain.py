@@ -19,12 +19,12 @@ from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.gateway.operations import (
     make_invoker,
     make_operation_finder,
-    make_own_operations,
+    make_own_operation_invoker,
     read_members,
 )
 from microjobs_orchestrator.local.gateway.origin import make_health_check, make_host_check, refuse_requests_of_web_pages
 from microjobs_orchestrator.local.gateway.request_state import AnyService, Interceptor, OwnOperations, RequestState
-from microjobs_orchestrator.local.gateway.routing import make_service_choice
+from microjobs_orchestrator.local.gateway.routing import make_service_chooser
 from microjobs_orchestrator.local.identity import Credentials, Prover
 from microjobs_orchestrator.local.protocols.http import REQUEST_ID
 from microjobs_orchestrator.local.protocols.protocol import get_error_style
@@ -66,11 +66,11 @@ def list_interceptors(
         serve_packages,
         mlflow.answer_request_with_token,
         make_signature_reader(),
-        make_service_choice(services, forwarder, own_operations),
+        make_service_chooser(services, forwarder, own_operations),
         make_authenticator(credentials, streaming_services),
         mlflow.answer_signed_request,
         forwarder.forward,
-        make_own_operations(own_operations),
+        make_own_operation_invoker(own_operations),
         *list_operation_interceptors(services),
     )
 
@@ -128,7 +128,7 @@ class Gateway:
         except Exception as error:
             # Do not store the ServiceError in a local variable: its traceback refers to this frame, and the reference
             # cycle would keep the body in memory.
-            return state.protocol.format_error(_describe_failure(error, state), state.request)
+            return state.protocol.format_error(_convert_to_service_error(error, state), state.request)
         finally:
             for clean_up in state.cleanups:
                 clean_up()
@@ -146,7 +146,8 @@ def _make_request_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
-def _describe_failure(error: Exception, state: RequestState) -> ServiceError:
+def _convert_to_service_error(error: Exception, state: RequestState) -> ServiceError:
+    """Return the error that the client receives. Log an unexpected error: the client receives only the request's id."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, AuthError):

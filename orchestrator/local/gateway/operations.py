@@ -33,7 +33,7 @@ TASK_OPERATIONS = frozenset({("sagemaker-runtime", "InvokeEndpoint")})
 """Services and operations that tasks can perform: their handlers wait only with the functions of `tasks`."""
 
 
-def make_own_operations(operations: OwnOperations) -> Interceptor:
+def make_own_operation_invoker(operations: OwnOperations) -> Interceptor:
     """Return an interceptor that performs the operations of `OWN_SERVICE`."""
 
     def perform(state: RequestState) -> Response | None:

@@ -21,7 +21,7 @@ MLFLOW_SIGNING_NAMES = ("sagemaker-mlflow", "sagemaker")
 """The package sagemaker-mlflow uses the first name for tracking servers, and the second name for apps."""
 
 
-def make_service_choice(services: Collection[str], forwarder: Forwarder, own_paths: Container[str]) -> Interceptor:
+def make_service_chooser(services: Collection[str], forwarder: Forwarder, own_paths: Container[str]) -> Interceptor:
     """Return an interceptor that finds the service, and with it the protocol of the response.
 
     Args:

@@ -290,7 +290,7 @@ def _sign_v2(request: Request, claim: Claim, credentials: Credentials) -> str:
         is_signed = name in signer.QSAOfInterest or name.lower().startswith("x-amz-") or name.lower() in V2_PARAMETERS
         if not is_signed and name not in V2_UNSIGNED_PARAMETERS:
             raise AuthError("signature", f"version 2 does not sign the parameter {name!r:.80}: presign with version 4")
-    # Botocore moves headers of S3 into the address, and signs them as headers.
+    # When botocore presigns an address, it signs headers of S3 as headers, but moves them into the address.
     headers_in_query = {
         name: value
         for name, value in request.args.items()

@@ -85,8 +85,8 @@ class Writer:
         self._unsent: bytes | memoryview = b""
 
     def write(self, data: bytes) -> int:
-        """Keep bytes for a later call. If more than MAX_UNSENT_BYTES are kept, send all of them, and wait for the
-        client if necessary."""
+        """Keep bytes for a later call of `send` or `try_send`. If more than MAX_UNSENT_BYTES are kept, send all of them,
+        and wait for the client if necessary."""
         self._unsent = bytes(self._unsent) + data if self._unsent else data
         if len(self._unsent) > MAX_UNSENT_BYTES:
             self.send()
@@ -160,7 +160,7 @@ class Body(io.RawIOBase):
         return self._is_read or (is_buffered and not self._is_chunked)
 
     def take(self) -> bytes:
-        """Return the rest of a body that has arrived."""
+        """Return the rest of the body without waiting. The caller has checked `has_arrived`."""
         body = b"" if self._is_read else self._connection.rfile.take(self._bytes_left)
         self._is_read = True
         return body

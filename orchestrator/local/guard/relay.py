@@ -39,7 +39,7 @@ class Relay:
         self._secret = secret
         self._target_port = target_port
         self._unproven: deque[socket.socket] = deque()
-        self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._connection_slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def serve(self, listener: socket.socket) -> None:
         """Accept callers until the listener is closed."""
@@ -64,11 +64,11 @@ class Relay:
 
     def _handle(self, caller: socket.socket) -> None:
         with caller, contextlib.suppress(OSError):
-            if self._check_proof(caller) and self._connections.acquire(blocking=False):
+            if self._check_proof(caller) and self._connection_slots.acquire(blocking=False):
                 try:
                     self._connect(caller)
                 finally:
-                    self._connections.release()
+                    self._connection_slots.release()
 
     def _check_proof(self, caller: socket.socket) -> bool:
         """Let a caller prove that it knows the secret, and return whether it has done so."""

@@ -194,7 +194,8 @@ def _check_number(shape: Shape, value: float, path: str) -> Iterator[str]:
 def compile_pattern(pattern: str) -> regex.Pattern[str]:
     """Compile a pattern of the model, which has Java's syntax. Python's `re` does not support its character classes.
 
-    In Java, `\\w` and `\\d` match only ASCII characters, and `\\p{L}` matches the letters of all languages.
+    In Java, `\\w` and `\\d` match only ASCII characters, and `\\p{L}` matches the letters of all languages. Therefore,
+    only patterns with `\\p{` are compiled for Unicode.
     """
     alphabet = regex.UNICODE if r"\p{" in pattern else regex.ASCII
     return regex.compile(pattern.replace(SURROGATES, r"\U00010000-\U0010FFFF"), alphabet)
