@@ -85,8 +85,8 @@ class Writer:
         self._unsent: bytes | memoryview = b""
 
     def write(self, data: bytes) -> int:
-        """Keep bytes for a later call of `send` or `try_send`. If more than MAX_UNSENT_BYTES are kept, send all of them,
-        and wait for the client if necessary."""
+        """Keep bytes for a later call of `send` or `try_send`. If more than MAX_UNSENT_BYTES are kept, send all of
+        them, and wait for the client if necessary."""
         self._unsent = bytes(self._unsent) + data if self._unsent else data
         if len(self._unsent) > MAX_UNSENT_BYTES:
             self.send()

@@ -15,7 +15,8 @@ from tests.local.console.checks import find_accessibility_violations
 
 def make_png() -> bytes:
     """Return an image with one pixel."""
-    chunks = {b"IHDR": struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(bytes(4)), b"IEND": b""}
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)  # the width, the height, 8 bits per colour, RGB, and defaults
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(bytes(4)), b"IEND": b""}
     parts = [
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks.items()

@@ -84,6 +84,8 @@ def test_missing_job_is_reported(page: Page, console_url: str) -> None:
 
 
 RUN_COUNT = 5
+AXIS_TOP = 46 / 340
+"""The upper end of the axes of the parallel coordinates, as a share of the plot's height."""
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,7 @@ def test_pointer_highlights_the_nearest_run(compare_page: Page) -> None:
     box = plot.bounding_box()
     assert box
     # the mouse points to the largest loss
-    compare_page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * (46 / 340))
+    compare_page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * AXIS_TOP)
     expect(compare_page.get_by_label("Highlighted run")).to_have_value("run-0")
     expect(compare_page.locator(".parallel .front")).to_have_count(1)
     compare_page.get_by_label("Highlighted run").select_option("run-3")

@@ -21,7 +21,7 @@ from tests.local.security.console_client import Console, make_token, open_stream
 from tests.local.security.stubbed import server_without_hosts
 from tests.local.security.wire import Sender
 
-JOB = Record("training-job", "job", "arn:job", "InProgress", 1.0, 1.0, {}, {}, {})
+JOB = Record("training-job", "job", "arn:job", "InProgress", created=1.0, modified=1.0, request={}, description={})
 
 
 @pytest.fixture

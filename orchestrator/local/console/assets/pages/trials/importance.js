@@ -1,7 +1,8 @@
 // The importance of the parameters of a tuning job, from 0 to 1.
 //
 // For numbers, it is the absolute rank correlation (Spearman) of the parameter and the objective. For categories, it is
-// the correlation ratio of the objective's ranks: the square root of the share of their variance between categories.
+// the correlation ratio of the objective's ranks: the square root of the share of their variance that the categories
+// explain.
 
 const MIN_TRIALS = 4;
 
