@@ -33,6 +33,10 @@ _DROP, _ACCEPT = 0, 1
 _REGISTER = 1
 _REPLY_TIMEOUT = 5.0  # seconds
 
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2  # NFT_PAYLOAD_…
+_CONNECTION_STATE = 0  # NFT_CT_STATE
+_IPV4 = 2  # NFPROTO_IPV4
+_VERDICT_REGISTER = 0  # NFT_REG_VERDICT
 _IIF, _OIF, _NFPROTO, _L4PROTO = 4, 5, 15, 16  # NFT_META_…
 _ESTABLISHED_OR_RELATED = 0x2 | 0x4
 _ICMPV6 = 58
@@ -76,13 +80,13 @@ def match_loopback(interface_key: int) -> Rule:
 
 def match_established() -> Rule:
     """Match packets of accepted connections."""
-    state = _expression("ct", _number(1, _REGISTER) + _number(2, 0))
+    state = _expression("ct", _number(1, _REGISTER) + _number(2, _CONNECTION_STATE))
     return state + _mask(struct.pack("=I", _ESTABLISHED_OR_RELATED)) + _equals(bytes(4), negated=True)
 
 
 def match_tcp_port(port: int) -> Rule:
     """Match TCP packets to a port."""
-    destination = _payload(base=2, offset=2, length=2)
+    destination = _payload(base=_TRANSPORT_HEADER, offset=2, length=2)
     return _meta(_L4PROTO) + _equals(bytes([socket.IPPROTO_TCP])) + destination + _equals(struct.pack(">H", port))
 
 
@@ -92,10 +96,10 @@ def match_peers(offset: int, gateway: str) -> Rule:
     The gateway itself does not match: on Podman, it is this machine.
     """
     parsed = ipaddress.IPv4Interface(gateway)
-    address = _payload(base=1, offset=offset, length=4)
+    address = _payload(base=_NETWORK_HEADER, offset=offset, length=4)
     is_not_gateway = address + _equals(parsed.packed, negated=True)
     is_inside = address + _mask(parsed.netmask.packed) + _equals(parsed.network.network_address.packed)
-    return _meta(_NFPROTO) + _equals(bytes([2])) + is_not_gateway + is_inside
+    return _meta(_NFPROTO) + _equals(bytes([_IPV4])) + is_not_gateway + is_inside
 
 
 def install(chains: Iterable[Chain]) -> None:
@@ -118,7 +122,7 @@ def install(chains: Iterable[Chain]) -> None:
 
 def _make_rule_message(chain: Chain, rule: Rule) -> bytes:
     code = _attribute(2, _number(1, _ACCEPT), nested=True)
-    accept = _expression("immediate", _number(1, 0) + _attribute(2, code, nested=True))
+    accept = _expression("immediate", _number(1, _VERDICT_REGISTER) + _attribute(2, code, nested=True))
     expressions = _attribute(4, rule + accept, nested=True)
     return _message(_NEW_RULE, _CREATE | _ACK | _APPEND, _text(1, TABLE) + _text(2, chain.name) + expressions)
 
