@@ -123,7 +123,8 @@ class TargetTracking:
         """
         end = now // self._period * self._period
         scale_in_periods = SCALE_IN_SECONDS // self._speed // self._period
-        begin = max(end - scale_in_periods * self._period, -(-since // self._period) * self._period)
+        first_period_start = math.ceil(since / self._period) * self._period  # the policy applies to whole periods
+        begin = max(end - scale_in_periods * self._period, first_period_start)
         values = self._read(metrics, scalable, current_capacity, begin, end)
         last_values = values[-SCALE_OUT_PERIODS:]
         if len(last_values) == SCALE_OUT_PERIODS and all(
