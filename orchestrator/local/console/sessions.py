@@ -117,6 +117,8 @@ class Sessions:
             return session is not None and session.deadline >= time.monotonic()
 
     def _remove_old_sessions(self) -> None:
+        """Remove the sessions that have ended. If MAX_SESSIONS are open, also remove the session that was idle for the
+        longest time, to make room for a new one."""
         now = time.monotonic()
         open_sessions = sorted((item for item in self._sessions.items() if item[1].deadline >= now), key=_get_deadline)
         self._sessions = dict(open_sessions[-MAX_SESSIONS + 1 :])

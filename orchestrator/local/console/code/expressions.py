@@ -45,6 +45,7 @@ def make_json_call(value: Any) -> Call:
 def format_program(statements: Sequence[Statement]) -> str:
     """Return the text of a program, with its imports."""
     calls = [call for statement in statements for call in _find_calls(statement.call)]
+    # a function such as `json.dumps` needs the import of its module, other functions are imported by their names
     modules = sorted({call.module for call in calls if call.function.startswith(f"{call.module}.") and call.module})
     names = {
         (call.module, call.function.partition(".")[0]) for call in calls if call.module and call.module not in modules

@@ -8,8 +8,8 @@ export async function loadKinds() {
   kinds = await (await send("kinds", {}, { retries: MAX_RETRIES })).json();
 }
 
-/** Return the kinds of resources that run, such as jobs, endpoints and executions. */
-export const listRunningKinds = () => kinds.filter((kind) => kind.lifecycle);
+/** Return the kinds whose resources have a life cycle, such as jobs, endpoints and executions. */
+export const listLifecycleKinds = () => kinds.filter((kind) => kind.lifecycle);
 
 /** Return the kind with a type such as `training-job`; undefined if there is no such kind. */
 export const findKind = (type) => kinds.find((kind) => kind.type === type);

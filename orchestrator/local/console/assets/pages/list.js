@@ -3,7 +3,7 @@
 import { useNow } from "../lib/clock.js";
 import { Field, Heading, Problem, Select, Status, Table, Time } from "../lib/components.js";
 import { formatDuration } from "../lib/format.js";
-import { isActive, listRunningKinds } from "../lib/kinds.js";
+import { isActive, listLifecycleKinds } from "../lib/kinds.js";
 import { useQuery } from "../lib/query.js";
 import { listResources } from "../lib/resources.js";
 import { makeHref, replaceQuery } from "../lib/router.js";
@@ -29,7 +29,7 @@ function Duration({ row }) {
 export function Page({ query }) {
   const { kind: type = "", status = "", name = "" } = query;
   const [count, setCount] = useState(PAGE_SIZE);
-  const kinds = listRunningKinds().filter((kind) => !type || kind.type === type);
+  const kinds = listLifecycleKinds().filter((kind) => !type || kind.type === type);
   const types = new Set(kinds.map((kind) => kind.type));
   const load = (signal) => listResources(kinds, { status, name }, count, signal);
   const { data, error, isLoading } = useQuery(load, [type, status, name, count], (change) => types.has(change.kind));
@@ -60,7 +60,7 @@ function Filters({ kinds, type, status, name, change }) {
         <input type="search" value=${name} onInput=${(event) => change({ name: event.target.value })} />
       <//>
       <${Select} label="Kind" value=${type} onChange=${(kind) => change({ kind, status: "" })}
-        options=${[["", "all"], ...listRunningKinds().map((kind) => [kind.type, kind.displayName])]} />
+        options=${[["", "all"], ...listLifecycleKinds().map((kind) => [kind.type, kind.displayName])]} />
       <${Select} label="Status" value=${status} onChange=${(value) => change({ status: value })}
         options=${[["", "all"], ...statuses.map((item) => [item, item])]} />
     </form>

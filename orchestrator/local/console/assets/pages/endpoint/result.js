@@ -51,18 +51,15 @@ function Failure({ error, seconds }) {
 function QueuedRequest({ endpoint, output, failure }) {
   const usesMetric = (dimensions) => arePointsOf(endpoint, dimensions);
   const { data } = useQuery((signal) => findResult([output, failure], signal), [output], null, usesMetric);
+  const [statusClass, status] = !data ? ["active", "In the queue"] : data.uri === output ? ["success", "Success"] : ["failure", "Failed"];
   return html`
     <section aria-label="Response">
-      <p><span class=${`status ${STATUS_CLASSES[data?.uri === output ? "found" : data ? "failed" : "waiting"]}`}>
-        ${data ? (data.uri === output ? "Success" : "Failed") : "In the queue"}
-      </span></p>
+      <p><span class=${`status ${statusClass}`}>${status}</span></p>
       <p>The result will be the object <${ObjectLink} uri=${output} />; an error will be <${ObjectLink} uri=${failure} />.</p>
       ${data && html`<${Body} bytes=${data.bytes} type=${data.type} />`}
     </section>
   `;
 }
-
-const STATUS_CLASSES = { found: "success", failed: "failure", waiting: "active" };
 
 const split = (uri) => {
   const [bucket, ...key] = uri.slice("s3://".length).split("/");

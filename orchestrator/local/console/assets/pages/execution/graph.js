@@ -13,7 +13,9 @@ const MAX_CHARACTERS = 24;
 export function Graph({ nodes }) {
   const layout = useMemo(() => computeLayout(nodes), [nodes.map((node) => node.name).join("\n")]);
   const edges = nodes.flatMap((node) =>
-    node.dependencies.filter((dependency) => layout.corners.has(dependency.name)).map((dependency) => ({ ...dependency, to: node.name })),
+    node.dependencies
+      .filter((dependency) => layout.corners.has(dependency.name))
+      .map((dependency) => ({ from: dependency.name, to: node.name, label: dependency.label })),
   );
   return html`
     <div class="graph" role="region" aria-label="Graph of the steps" tabindex="0">
@@ -23,7 +25,7 @@ export function Graph({ nodes }) {
             <path d="M0 0 8 4 0 8z" />
           </marker>
         </defs>
-        ${edges.map((edge) => html`<${Edge} key=${`${edge.name}>${edge.to}`} edge=${edge} corners=${layout.corners} />`)}
+        ${edges.map((edge) => html`<${Edge} key=${`${edge.from}>${edge.to}`} edge=${edge} corners=${layout.corners} />`)}
         ${nodes.map((node) => html`<${Node} key=${node.name} node=${node} corner=${layout.corners.get(node.name)} />`)}
       </svg>
     </div>
@@ -46,7 +48,7 @@ function computeLayout(nodes) {
 }
 
 function Edge({ edge, corners }) {
-  const [from, to] = [corners.get(edge.name), corners.get(edge.to)];
+  const [from, to] = [corners.get(edge.from), corners.get(edge.to)];
   const [x1, y1, x2, y2] = [from.x + WIDTH / 2, from.y + HEIGHT, to.x + WIDTH / 2, to.y];
   const bend = (y2 - y1) / 2;
   return html`
