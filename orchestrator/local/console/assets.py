@@ -44,9 +44,9 @@ class Assets:
     def __init__(self, folder: Path = FOLDER) -> None:
         files = sorted(path for path in folder.rglob("*") if path.suffix in CONTENT_TYPES)
         contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-        version = sha256(b"".join(contents.values())).hexdigest()[:16]
-        index = contents.pop(INDEX).replace(PREFIX.encode(), f"{PREFIX}{version}/".encode())
-        assets = {f"{PREFIX}{version}/{name}": _make_asset(name, content) for name, content in contents.items()}
+        content_hash = sha256(b"".join(contents.values())).hexdigest()[:16]
+        index = contents.pop(INDEX).replace(PREFIX.encode(), f"{PREFIX}{content_hash}/".encode())
+        assets = {f"{PREFIX}{content_hash}/{name}": _make_asset(name, content) for name, content in contents.items()}
         self._assets = {"": _make_asset(INDEX, index), **assets}
 
     def list_all(self) -> Collection[Asset]:

@@ -22,6 +22,7 @@ DOWNLOADS_PATH = "downloads/"
 LIFETIME_SECONDS = 60.0
 """Seconds in which the browser must start a download after the page has requested it."""
 MAX_TICKETS = 100
+"""Maximum number of downloads that wait for their browsers. A new download beyond this limit removes the oldest one."""
 BLOCK_BYTES = 1 << 18
 
 

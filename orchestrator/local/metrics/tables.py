@@ -213,11 +213,11 @@ def _merge_rows(rows: Sequence[Row]) -> Iterator[Row]:
     def get_minute(row: Row) -> tuple[int, float]:
         return row[0], row[1] // MINUTE * MINUTE
 
-    for (series, minute), group in groupby(sorted(rows, key=get_minute), key=get_minute):
-        yield _make_row(series, Point(minute, Statistics.merge(Statistics.parse(*row[2:7]) for row in group)))
+    for (series_id, minute), group in groupby(sorted(rows, key=get_minute), key=get_minute):
+        yield _make_row(series_id, Point(minute, Statistics.merge(Statistics.parse(*row[2:7]) for row in group)))
 
 
-def _make_row(series: int, point: Point) -> Row:
+def _make_row(series_id: int, point: Point) -> Row:
     statistics = point.statistics
     summary = (
         statistics.count,
@@ -226,7 +226,7 @@ def _make_row(series: int, point: Point) -> Row:
         statistics.maximum,
         statistics.format_distribution(),
     )
-    return series, point.time, point.is_second, *summary, point.step
+    return series_id, point.time, point.is_second, *summary, point.step
 
 
 def _make_key(series: Series) -> Row:

@@ -27,9 +27,7 @@ from microjobs_orchestrator.local.state import Record, State
 
 METRIC_MEMBERS = ("MetricName", "Namespace", "Statistic", "ExtendedStatistic", "Dimensions", "Period", "Unit")
 """The members that describe one metric. An alarm has either these members or `Metrics`."""
-MAX_SECONDS = 86_400
-"""Maximum total length of an alarm's evaluation periods, in seconds. For periods of at least an hour, it is a week."""
-HOUR, WEEK = 3600, 7 * MAX_SECONDS
+HOUR, DAY, WEEK = 3600, 86_400, 7 * 86_400
 ALARM_MEMBERS = (
     *("AlarmName", "AlarmDescription", "ActionsEnabled", "OKActions", "AlarmActions", "InsufficientDataActions"),
     *METRIC_MEMBERS,
@@ -194,12 +192,15 @@ def _check_metric(request: Request) -> None:
 
 
 def _check_length(count: int, periods: list[int]) -> None:
-    """Raise ServiceError if there is no period, or if `count` times one of the periods (in seconds) is too long."""
+    """Raise ServiceError if there is no period, or if `count` times one of the periods (in seconds) is too long.
+
+    The limit is a week for periods of at least an hour, and a day for shorter periods.
+    """
     if not periods:
         raise _make_error("Metrics has no MetricStat: add the metric that the expression uses.")
     for period in periods:
         check_period(period)
-        limit = WEEK if period >= HOUR else MAX_SECONDS
+        limit = WEEK if period >= HOUR else DAY
         if count * period > limit:
             raise _make_error(f"EvaluationPeriods {count} times Period {period} must be at most {limit} seconds.")
 

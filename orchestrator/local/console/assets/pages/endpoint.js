@@ -44,7 +44,7 @@ export function Page({ params: { id } }) {
 
 const VARIANT_COLUMNS = [
   { title: "Name", render: (row) => row.name },
-  { title: "Kind", render: (row) => row.kind },
+  { title: "Kind", render: (row) => row.type },
   { title: "Model", render: (row) => row.model && html`<a href=${makeHref(["jobs", "model", row.model])}>${row.model}</a>` },
   { title: "Capacity", render: (row) => row.capacity },
   { title: "Instances", isNumber: true, render: (row) => row.instances },

@@ -23,8 +23,10 @@ function ignoreMissing(error) {
   throw error;
 }
 
-/** Return the running variants, or the variants of the configuration while no variant runs. */
-function listVariants(endpoint, config, member, kind) {
+/** Return the running variants, or the variants of the configuration while no variant runs.
+ *
+ * @param type the type of the variants that are not serverless. */
+function listVariants(endpoint, config, member, type) {
   const configVariants = config?.[member] ?? [];
   const variants = endpoint[member]?.length ? endpoint[member] : configVariants;
   return variants.map((variant) => {
@@ -32,8 +34,8 @@ function listVariants(endpoint, config, member, kind) {
     const serverlessConfig = variant.CurrentServerlessConfig ?? settings.ServerlessConfig;
     return {
       name: variant.VariantName,
-      kind: serverlessConfig ? "serverless" : kind,
-      isShadow: kind === "shadow",
+      type: serverlessConfig ? "serverless" : type,
+      isShadow: type === "shadow",
       model: settings.ModelName,
       capacity: serverlessConfig
         ? `${serverlessConfig.MemorySizeInMB} MB, at most ${serverlessConfig.MaxConcurrency} requests at once`
@@ -46,12 +48,12 @@ function listVariants(endpoint, config, member, kind) {
 }
 
 async function addModel(variant, signal) {
-  if (!variant.model) return { ...variant, kind: variant.kind === "real-time" ? "inference components" : variant.kind };
+  if (!variant.model) return { ...variant, type: variant.type === "real-time" ? "inference components" : variant.type };
   const model = await describe("Model", variant.model, signal).catch(ignoreMissing);
   const containers = [model?.PrimaryContainer, ...(model?.Containers ?? [])].filter(Boolean);
   const isMultiModel = containers.some((container) => container.Mode === "MultiModel");
   const isDirect = model?.InferenceExecutionConfig?.Mode === "Direct";
-  return { ...variant, isMultiModel, isDirect, kind: isMultiModel ? `${variant.kind}, multi-model` : variant.kind };
+  return { ...variant, isMultiModel, isDirect, type: isMultiModel ? `${variant.type}, multi-model` : variant.type };
 }
 
 async function listComponents(name, signal) {
