@@ -73,7 +73,7 @@ def test_new_endpoint_is_listed_and_shows_its_requests(stub_page: Page, stub_ser
     assert find_accessibility_violations(stub_page) == []
 
 
-def test_kinds_of_variants_are_named(stub_page: Page, stub_server: LocalServer) -> None:
+def test_kinds_of_variants_are_named_and_have_their_own_fields(stub_page: Page, stub_server: LocalServer) -> None:
     serverless = make_variant("small", "blue", ServerlessConfig={"MemorySizeInMB": 2048, "MaxConcurrency": 5})
     create_endpoint(stub_server, "small", ProductionVariants=[serverless])
     open_endpoint(stub_page, stub_server, "small")

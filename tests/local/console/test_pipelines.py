@@ -103,7 +103,9 @@ def test_execution_is_stopped_and_retried(page: Page, server: LocalServer, conso
     expect(page.locator(".actions .status")).to_have_text("Stopped")
 
 
-def test_wide_and_deep_graph_is_drawn_without_overlaps(page: Page, server: LocalServer, console_url: str) -> None:
+def test_nodes_of_a_wide_graph_have_different_places_in_three_layers(
+    page: Page, server: LocalServer, console_url: str
+) -> None:
     names = [f"branch-{number}" for number in range(12)]
     fail = {"ErrorMessage": "-"}
     middle_steps = [make_step(name, "Fail", fail, "first") for name in names]
