@@ -142,10 +142,10 @@ class ServerParts:
         self.start_endpoint()
         return self.wait_for_endpoint()
 
-    def update(self, config: str, **members: Any) -> None:
+    def update_endpoint(self, config: str, **members: Any) -> None:
         self.endpoints.update({"EndpointName": "e", "EndpointConfigName": config, **members})
 
-    def delete(self) -> None:
+    def delete_endpoint(self) -> None:
         self.endpoints.delete({"EndpointName": "e"})
 
     def start_transform(self, **members: Any) -> None:

@@ -21,7 +21,7 @@ from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, track_concurrency
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
-GROUP = "/aws/sagemaker/Endpoints/e"
+LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 OUTPUT = {"S3OutputPath": "s3://bucket/out", "S3FailurePath": "s3://bucket/failed/"}
 INPUT_HEADER, OUTPUT_HEADER, FAILURE_HEADER = (
     f"X-Amzn-SageMaker-{name}" for name in ("InputLocation", "OutputLocation", "FailureLocation")
@@ -126,7 +126,7 @@ def test_model_error_is_stored_as_the_failure(parts: ServerParts, invoke: Invoke
     response = invoke_async(invoke, b"x")
     assert read_object(parts, response.headers[FAILURE_HEADER]) == ("application/json", b'{"error": "no such column"}')
     assert parts.read_outputs() == {}
-    (lines,) = parts.read_log(GROUP).values()
+    (lines,) = parts.read_log(LOG_GROUP).values()
     assert any("failed: the model answered 400" in line for line in lines)
 
 
@@ -202,7 +202,7 @@ def test_response_on_a_full_disk_is_stored_when_there_is_space(
     assert read_object(parts, uri)[1] == b"X"
     wait_until(lambda: count_queued_invocations(parts) == 0)
     assert len(model.requests) == 1
-    (lines,) = parts.read_log(GROUP).values()
+    (lines,) = parts.read_log(LOG_GROUP).values()
     notes = [line for line in lines if ", because the disk " in line]
     assert ["is full" in line for line in notes] == [True, False]
 
@@ -250,8 +250,8 @@ def test_failure_without_failure_path_is_only_logged(parts: ServerParts) -> None
     deploy(parts, {"S3OutputPath": "s3://bucket/out"})
     response = invoke_async(Invoker(parts), headers={INPUT_HEADER: "s3://bucket/nothing"})
     assert FAILURE_HEADER not in response.headers
-    (name,) = parts.read_log(GROUP)
-    wait_until(lambda: any("key does not exist" in line for line in parts.read_log(GROUP)[name]))
+    (name,) = parts.read_log(LOG_GROUP)
+    wait_until(lambda: any("key does not exist" in line for line in parts.read_log(LOG_GROUP)[name]))
     wait_until(lambda: count_queued_invocations(parts) == 0)
 
 
@@ -303,7 +303,7 @@ def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: 
     parts.make_config(
         "d", asynchronous={"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 8}}
     )
-    parts.update("d")
+    parts.update_endpoint("d")
     parts.wait_for_endpoint()
     wait_until(lambda: count_queued_invocations(parts) == 0)
     assert [read_object(parts, uri)[1] for uri in uris] == [b"%d" % number for number in range(60)]
@@ -325,7 +325,7 @@ def test_update_repeats_interrupted_invocation(
     uri = invoke_async(invoke, b"x").headers[OUTPUT_HEADER]
     wait_until(lambda: model.requests)
     parts.make_config("d", asynchronous={"OutputConfig": OUTPUT})
-    parts.update("d")
+    parts.update_endpoint("d")
     host_name = read_object(parts, uri)[1].decode()
     assert host_name == parts.running_hosts[0].name != old_host.name
 
@@ -336,7 +336,7 @@ def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: 
     for _ in range(6):
         invoke_async(invoke, b"x")
     wait_until(lambda: len(model.requests) == asynchronous.DEFAULT_CONCURRENCY)
-    parts.delete()
+    parts.delete_endpoint()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     released.set()
     assert (count_queued_invocations(parts), parts.read_outputs()) == (0, {})

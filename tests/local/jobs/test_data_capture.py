@@ -132,7 +132,7 @@ def test_sample_has_requested_share(parts: ServerParts, monkeypatch: pytest.Monk
     invoke = deploy(parts, InitialSamplingPercentage=30)
     for _ in range(4):
         invoke()
-    parts.delete()
+    parts.delete_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "gone"
     read_records(parts, 2)
 
@@ -157,10 +157,10 @@ def test_buffer_is_stored_when_the_deployment_ends(
     assert list_keys(parts) == []
     if ending == "update":
         parts.make_config("d")
-        parts.update("d")
+        parts.update_endpoint("d")
         parts.wait_for_endpoint()
     elif ending == "delete":
-        parts.delete()
+        parts.delete_endpoint()
         wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
     else:
         parts.registry.shut_down()
@@ -219,11 +219,11 @@ def test_endpoint_describes_capture(parts: ServerParts) -> None:
     }
     assert parts.describe_endpoint()["DataCaptureConfig"] == expected
     parts.make_config("d", config_members=make_capture_config(EnableCapture=False, InitialSamplingPercentage=100))
-    parts.update("d")
+    parts.update_endpoint("d")
     description = parts.wait_for_endpoint()["DataCaptureConfig"]
     assert (description["EnableCapture"], description["CaptureStatus"]) == (False, "Stopped")
     invoke()
-    parts.delete()
+    parts.delete_endpoint()
     wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
     assert list_keys(parts) == []
 
@@ -334,11 +334,11 @@ def test_updates_under_load_capture_each_exchange_once(parts: ServerParts) -> No
     with ThreadPoolExecutor() as pool:
         clients = [pool.submit(invoke_until_stopped, client) for client in range(4)]
         for config in ("d", "c", "d"):
-            parts.update(config)
+            parts.update_endpoint(config)
             assert parts.wait_for_endpoint()["EndpointConfigName"] == config
         stop.set()
         count = sum(client.result() for client in clients)
-    parts.delete()
+    parts.delete_endpoint()
     wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
     ids = [record["eventMetadata"]["inferenceId"] for record in read_records(parts, count)]
     assert len(set(ids)) == count

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Hos
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Model
 
-GROUP = "/aws/sagemaker/Endpoints/e"
+LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 
 
 @pytest.mark.usefixtures("model")
@@ -61,7 +61,7 @@ def test_isolated_container_has_no_credentials(parts: ServerParts) -> None:
 @pytest.mark.usefixtures("model")
 def test_container_output_is_in_the_endpoints_log(parts: ServerParts) -> None:
     parts.deploy()
-    ((name, lines),) = wait_until(lambda: [item for item in parts.read_log(GROUP).items() if item[1]])
+    ((name, lines),) = wait_until(lambda: [item for item in parts.read_log(LOG_GROUP).items() if item[1]])
     assert name.startswith("main/i-")
     assert lines == ["hello"]
 
@@ -208,14 +208,14 @@ def test_ended_container_is_restarted(parts: ServerParts) -> None:
     parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: parts.running_hosts and parts.registry.find("endpoint/e").choose().start_count == 2)  # type: ignore[union-attr]
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
-    (lines,) = parts.read_log(GROUP).values()
+    (lines,) = parts.read_log(LOG_GROUP).values()
     assert "[microjobs] the container ended by itself and is started again in 1 s. Exit code: 1." in lines[1]
 
 
 def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: Model) -> None:
     model.exit_at_start = Exit(1)
     parts.deploy()
-    parts.delete()
+    parts.delete_endpoint()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
 
 
@@ -223,7 +223,7 @@ def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: Model) -> Non
 def test_deletion_gives_the_container_30_seconds(parts: ServerParts) -> None:
     parts.deploy()
     (host,) = parts.running_hosts
-    parts.delete()
+    parts.delete_endpoint()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert host.graces == [30]
     assert parts.runtime.hosts == {}
@@ -235,7 +235,7 @@ def test_deletion_does_not_wait_for_a_start(parts: ServerParts, model: Model) ->
     parts.make_config()
     parts.start_endpoint()
     wait_until(lambda: parts.running_hosts)
-    parts.delete()
+    parts.delete_endpoint()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     assert parts.runtime.hosts == {}
 
@@ -328,7 +328,7 @@ def test_restarted_server_resumes_an_update(parts: ServerParts) -> None:
     parts.make_model("slow", "slow")
     slow_model = parts.runtime.models["slow"] = Model(ping=503)
     parts.make_config("d", main={"ModelName": "slow"})
-    parts.update("d")
+    parts.update_endpoint("d")
     wait_until(lambda: len(parts.running_hosts) == 2)
     parts.registry.shut_down()
     slow_model.ping = 200

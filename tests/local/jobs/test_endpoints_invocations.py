@@ -251,7 +251,7 @@ def test_request_interrupted_by_an_update_goes_to_the_new_container(
     with ThreadPoolExecutor() as pool:
         response = pool.submit(invoke)
         wait_until(lambda: model.requests)
-        parts.update("d")
+        parts.update_endpoint("d")
         assert response.result(10).data == b"x"
     assert [request.host == old_host.name for request in model.requests] == [True, False]
 
@@ -268,7 +268,7 @@ def test_update_loses_no_request(parts: ServerParts, invoke: Invoker) -> None:
 
     with ThreadPoolExecutor() as pool:
         clients = [pool.submit(invoke_until_stopped) for _ in range(4)]
-        parts.update("d")
+        parts.update_endpoint("d")
         parts.wait_for_endpoint()
         wait_until(lambda: len(parts.runtime.hosts) == 1)
         stop.set()

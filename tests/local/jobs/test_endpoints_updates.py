@@ -32,7 +32,7 @@ def test_update_replaces_containers(parts: ServerParts) -> None:
     parts.deploy()
     (old_host,) = parts.running_hosts
     parts.make_config("d", second={})
-    parts.update("d")
+    parts.update_endpoint("d")
     description = parts.wait_for_endpoint()
     assert (description["EndpointStatus"], description["EndpointConfigName"]) == ("InService", "d")
     assert [variant["VariantName"] for variant in description["ProductionVariants"]] == ["second"]
@@ -47,7 +47,7 @@ def test_failed_update_keeps_old_containers(parts: ServerParts) -> None:
     parts.make_model("bad", "bad")
     parts.runtime.models["bad"] = Model(exit_at_start=Exit(1))
     parts.make_config("d", main={"ModelName": "bad"})
-    parts.update("d")
+    parts.update_endpoint("d")
     description = parts.wait_for_endpoint()
     assert (description["EndpointStatus"], description["EndpointConfigName"]) == ("InService", "c")
     assert "did not pass the ping health check" in description["FailureReason"]
@@ -60,9 +60,9 @@ def test_update_is_refused_during_an_update(parts: ServerParts) -> None:
     parts.make_model("slow", "slow")
     parts.runtime.models["slow"] = Model(ping=503)
     parts.make_config("d", main={"ModelName": "slow"})
-    parts.update("d")
+    parts.update_endpoint("d")
     with pytest.raises(ValidationError, match="which is Updating"):
-        parts.update("d")
+        parts.update_endpoint("d")
 
 
 def test_replaced_container_finishes_its_requests(parts: ServerParts, model: Model) -> None:
@@ -79,7 +79,7 @@ def test_replaced_container_finishes_its_requests(parts: ServerParts, model: Mod
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(Invoker(parts))
         wait_until(lambda: model.requests)
-        parts.update("d")
+        parts.update_endpoint("d")
         assert parts.wait_for_endpoint()["EndpointConfigName"] == "d"
         time.sleep(0.2)
         assert not old_host.has_ended
@@ -130,7 +130,7 @@ def test_update_retains_requested_variant_properties(
     update_weights(parts, main={"DesiredWeight": 2.0, "DesiredInstanceCount": 3})
     parts.wait_for_endpoint()
     parts.make_config("d", main={"InitialVariantWeight": 5.0, "InitialInstanceCount": 4}, new={})
-    parts.update("d", **members)
+    parts.update_endpoint("d", **members)
     assert read_variants(parts.wait_for_endpoint()) == {"main": expected, "new": (1.0, 1)}
 
 
@@ -142,9 +142,9 @@ def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: Model) ->
     with ThreadPoolExecutor() as pool:
         pool.submit(Invoker(parts))
         wait_until(lambda: model.requests)
-        parts.update("d")
+        parts.update_endpoint("d")
         parts.wait_for_endpoint()
-        parts.delete()
+        parts.delete_endpoint()
         wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
         released.set()
     assert parts.runtime.hosts == {}

@@ -265,11 +265,11 @@ def test_request_without_a_component_is_refused(parts: ServerParts, components: 
 def test_endpoint_with_components_cannot_be_deleted(parts: ServerParts, components: Components) -> None:
     components.start("one")
     with pytest.raises(ValidationError, match="delete one first"):
-        parts.delete()
+        parts.delete_endpoint()
     components.operations.delete({"InferenceComponentName": "one"})
     wait_until(lambda: components.describe("one")["InferenceComponentStatus"] == "gone")
     assert parts.running_hosts == []
-    parts.delete()
+    parts.delete_endpoint()
     wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
 
 
@@ -279,7 +279,7 @@ def test_endpoint_update_that_gives_a_model_to_the_variant_of_a_component_is_ref
     components.start("one")
     parts.make_config("models")
     with pytest.raises(ValidationError, match="Inference component one uses variant main"):
-        parts.update("models")
+        parts.update_endpoint("models")
 
 
 @pytest.mark.parametrize(

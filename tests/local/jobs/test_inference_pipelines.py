@@ -21,7 +21,7 @@ from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_inference_components import Components
 
-GROUP = "/aws/sagemaker/Endpoints/e"
+LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 LABELS = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}
 ASYNC_CONFIG = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
 SLOW_SECONDS = 0.02
@@ -288,7 +288,7 @@ def test_containers_have_log_streams_with_their_names(parts: ServerParts, models
     containers = [{"Image": image, "ContainerHostname": f"my-{image}"} for image in IMAGES]
     parts.make_multi_container_model(name="named", Containers=containers)
     parts.deploy(main={"ModelName": "named"})
-    streams = parts.read_log(GROUP)
+    streams = parts.read_log(LOG_GROUP)
     instance = parts.running_hosts[0].name.removesuffix("-01")
     assert set(streams) == {f"main/{instance}/my-{image}" for image in IMAGES}
 
@@ -345,7 +345,7 @@ def test_all_containers_restart_when_one_ends(invoke: Invoker, models: Models, p
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
     models["scale"].ping = 200
     assert wait_until(lambda: try_invoke(invoke)) == b"x>scale>predict"
-    lines = next(lines for name, lines in parts.read_log(GROUP).items() if name.endswith("/container-2"))
+    lines = next(lines for name, lines in parts.read_log(LOG_GROUP).items() if name.endswith("/container-2"))
     assert "the container container-2 ended by itself and is started again in 0.05 s. Exit code: 3." in "".join(lines)
 
 
@@ -364,7 +364,7 @@ def test_silent_container_is_replaced_while_another_one_answers(
         """Invoke the container that answers; return the log lines about a silent container."""
         with suppress(ServiceError):  # the replica is restarting
             invoke(b"x", **headers)
-        return [line for lines in parts.read_log(GROUP).values() for line in lines if "neither" in line]
+        return [line for lines in parts.read_log(LOG_GROUP).values() for line in lines if "neither" in line]
 
     (reason,) = wait_until(use_first_container)
     assert silent_host.has_ended
@@ -410,7 +410,7 @@ def test_update_loses_no_request(invoke: Invoker, models: Models, parts: ServerP
 
     with ThreadPoolExecutor(4) as pool:
         senders = [pool.submit(send_all) for _ in range(4)]
-        parts.update("next")
+        parts.update_endpoint("next")
         wait_until(lambda: answers[-1:] == [b"x>scale>predict>label"])
         wait_until(lambda: len(parts.running_hosts) == 3)
         stop.set()
@@ -446,7 +446,9 @@ def test_asynchronous_request_passes_through_all_containers(parts: ServerParts, 
 def test_failure_of_an_asynchronous_request_names_the_container(parts: ServerParts, models: Models) -> None:
     models["predict"].invoke = lambda _: Reply(b"no", 400)
     invoke_asynchronously(parts, b"x")
-    lines = wait_until(lambda: [line for lines in parts.read_log(GROUP).values() for line in lines if "failed" in line])
+    lines = wait_until(
+        lambda: [line for lines in parts.read_log(LOG_GROUP).values() for line in lines if "failed" in line]
+    )
     assert 'container-2 answered 400: "no"' in lines[0]
 
 

@@ -19,7 +19,7 @@ from tests.local.jobs.test_asynchronous import OUTPUT, invoke_async, read_object
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
 
-GROUP = "/aws/sagemaker/Endpoints/e"
+LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 TWO_INSTANCES: Mapping[str, Any] = {"InitialInstanceCount": 2}
 
 
@@ -47,7 +47,7 @@ def test_variant_has_one_container_per_instance(parts: ServerParts, model: Model
     model.invoke = return_host
     answers = Counter(Invoker(parts)().data.decode() for _ in range(30))
     assert answers == dict.fromkeys(hosts, 10)
-    assert {name.rpartition("/")[2] for name in parts.read_log(GROUP)} == hosts
+    assert {name.rpartition("/")[2] for name in parts.read_log(LOG_GROUP)} == hosts
 
 
 def test_random_routing_chooses_a_random_instance(
@@ -116,7 +116,7 @@ def test_setting_limits_the_instances(parts: ServerParts, model: Model) -> None:
     parts.deploy(main={"InitialInstanceCount": 1_000_000})
     assert len(parts.running_hosts) == 2
     assert read_counts(parts) == (2, 1_000_000)
-    lines = "".join(line for stream in parts.read_log(GROUP).values() for line in stream)
+    lines = "".join(line for stream in parts.read_log(LOG_GROUP).values() for line in stream)
     assert "2 of 1000000 instances run: the setting max_instances is 2" in lines
 
 

@@ -385,7 +385,7 @@ def test_update_sends_requests_to_the_new_container(endpoint: MultiModelEndpoint
     endpoint.put("a")
     endpoint.invoke("a")
     endpoint.parts.make_config("next")
-    endpoint.parts.update("next")
+    endpoint.parts.update_endpoint("next")
     endpoint.parts.wait_for_endpoint()
     assert endpoint.invoke("a") == "a:x"
     assert endpoint.behaviour.log == ["load a", "load a"]

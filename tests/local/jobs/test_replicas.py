@@ -14,7 +14,7 @@ from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
-GROUP = "/aws/sagemaker/Endpoints/e"
+LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_silent_container_is_replaced(parts: ServerParts, model: Model) -> None:
     model.unhealthy_hosts = set()
     wait_until(lambda: parts.running_hosts)
     assert wait_until(lambda: _read_response(parts)) == b"x"
-    (lines,) = parts.read_log(GROUP).values()
+    (lines,) = parts.read_log(LOG_GROUP).values()
     assert "[microjobs] the container answered neither a request nor GET /ping with 200 for 0.3 s" in "".join(lines)
 
 

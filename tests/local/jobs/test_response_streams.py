@@ -206,7 +206,7 @@ def test_update_does_not_cut_an_open_stream(
     events = iter(open_stream()["Body"])
     assert read_part(events) == b"first"
     parts.make_config("d", second={})
-    parts.update("d")
+    parts.update_endpoint("d")
     wait_until(lambda: parts.describe_endpoint()["EndpointConfigName"] == "d")
     source.put(b"second", b"")
     assert [event["PayloadPart"]["Bytes"] for event in events] == [b"second"]
@@ -220,6 +220,6 @@ def test_update_ends_a_stream_after_the_drain_time(
     source.put(b"first")
     events = iter(open_stream()["Body"])
     parts.make_config("d", second={})
-    parts.update("d")
+    parts.update_endpoint("d")
     with pytest.raises(EventStreamError, match="StreamBroken"):
         list(events)

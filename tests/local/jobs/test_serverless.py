@@ -20,7 +20,7 @@ from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
 from tests.local.jobs.test_shadows import make_shadow_config, read_metric
 
-GROUP = "/aws/sagemaker/Endpoints/e"
+LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 SERVERLESS_CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
 
 
@@ -71,7 +71,7 @@ def test_idle_container_stops_and_a_request_starts_it(parts: ServerParts) -> Non
     assert invoke(b"1").data == b"1"
     assert len(parts.runtime.started_hosts) == 2
     wait_for_stop(parts)
-    (lines,) = parts.read_log(GROUP).values()
+    (lines,) = parts.read_log(LOG_GROUP).values()
     assert "[microjobs] the container is stopped after 0.1 s without a request" in lines
     assert any(line.startswith("[microjobs] the container was started within") for line in lines)
 
@@ -249,7 +249,7 @@ def test_serverless_update_of_instances_is_refused(parts: ServerParts) -> None:
         update_weights(parts, main={"ServerlessUpdateConfig": {"MaxConcurrency": 1}})
     make_config(parts, "d")
     with pytest.raises(ValidationError, match="with instances cannot become serverless"):
-        parts.update("d")
+        parts.update_endpoint("d")
 
 
 @pytest.mark.usefixtures("model")
@@ -269,7 +269,7 @@ def test_update_during_a_start_loses_no_request(parts: ServerParts, model: Model
     with ThreadPoolExecutor() as pool:
         response = pool.submit(invoke)
         wait_until(lambda: parts.running_hosts)
-        parts.update("d")
+        parts.update_endpoint("d")
         wait_until(lambda: len(parts.runtime.hosts) == 2)
         model.ping = 200
         assert response.result(20).data == b"x"
@@ -286,7 +286,7 @@ def test_deleted_endpoint_leaves_no_container(parts: ServerParts, model: Model, 
             model.ping = 503
             request = pool.submit(invoke.read_error)
             wait_until(lambda: parts.running_hosts)
-        parts.delete()
+        parts.delete_endpoint()
         wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
         assert not is_starting or request.result(20).status in (400, 503)
     assert parts.runtime.hosts == {}
@@ -414,7 +414,7 @@ def test_update_under_load_loses_no_request(parts: ServerParts) -> None:
     with ThreadPoolExecutor() as pool:
         clients = [pool.submit(invoke_until_stopped) for _ in range(4)]
         for config in ("d", "c", "d"):
-            parts.update(config)
+            parts.update_endpoint(config)
             assert parts.wait_for_endpoint()["EndpointConfigName"] == config
         stop.set()
         assert [client.result() for client in clients] == [{b"x"}] * 4

@@ -16,7 +16,7 @@ from tests.local.jobs.test_data_capture import list_records, make_capture_config
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
 
-GROUP = "/aws/sagemaker/Endpoints/e"
+LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_slow_shadow_delays_no_client(parts: ServerParts, shadow: Model, monkeyp
     invoke = deploy(parts)
     assert [invoke().data for _ in range(5)] == [b"x"] * 5
     release.set()
-    wait_until(lambda: "requests were not copied to the shadow variant (3)" in str(parts.read_log(GROUP)))
+    wait_until(lambda: "requests were not copied to the shadow variant (3)" in str(parts.read_log(LOG_GROUP)))
     wait_until(lambda: len(shadow.requests) == 2)  # the note is written after the first of the two copies
 
 
@@ -150,7 +150,7 @@ def test_endpoint_describes_shadow(parts: ServerParts, shadow: Model) -> None:
     assert variant["CurrentWeight"] == 0.0
     assert len(parts.runtime.started_hosts) == 2
     Invoker(parts)()
-    parts.delete()
+    parts.delete_endpoint()
     wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
     assert shadow.requests == []
     assert parts.running_hosts == []
@@ -159,11 +159,11 @@ def test_endpoint_describes_shadow(parts: ServerParts, shadow: Model) -> None:
 def test_update_can_add_and_remove_the_shadow(parts: ServerParts, shadow: Model) -> None:
     parts.deploy()
     parts.make_config("d", config_members=make_shadow_config())
-    parts.update("d")
+    parts.update_endpoint("d")
     assert parts.wait_for_endpoint()["EndpointConfigName"] == "d"
     Invoker(parts)()
     wait_until(lambda: shadow.requests)
-    parts.update("c")
+    parts.update_endpoint("c")
     description = parts.wait_for_endpoint()
     assert "ShadowProductionVariants" not in description or description["ShadowProductionVariants"] is None
     wait_until(lambda: len(parts.running_hosts) == 1)

@@ -62,7 +62,7 @@ class Update:
         parts.runtime.models["model"].invoke = lambda _: Reply(b"old")
 
     def start(self, config: Mapping[str, Any], **members: Any) -> None:
-        self.parts.update("d", **({"DeploymentConfig": config} if config else {}), **members)
+        self.parts.update_endpoint("d", **({"DeploymentConfig": config} if config else {}), **members)
 
     def advance(self, seconds: float = BAKING_SECONDS) -> None:
         """Move the clock of the update."""
@@ -335,7 +335,7 @@ def test_restarted_server_begins_an_interrupted_update_again(update: Update) -> 
 def test_deletion_ends_an_update(update: Update) -> None:
     update.start(rolling(percent(50)))
     update.wait_for_weight(0.5)
-    update.parts.delete()
+    update.parts.delete_endpoint()
     wait_until(lambda: update.parts.context.state.get("endpoint", "e") is None)
     assert update.parts.runtime.hosts == {}
 
