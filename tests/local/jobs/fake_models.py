@@ -34,7 +34,7 @@ class ContainerModels:
     def __init__(self, behaviour: ModelsBehaviour) -> None:
         self.behaviour = behaviour
         self.files: dict[str, str] = {}
-        """The content of the folders in the container, by path."""
+        """The contents of the folders in the container, by path."""
         self.loaded: dict[str, tuple[str, str]] = {}
         """The URL and the content of each loaded model, by name."""
         self.page_size = 2
@@ -44,7 +44,7 @@ class ContainerModels:
         self.files[path] = "".join(file.read_text() for file in sorted(source.rglob("*")) if file.is_file())
 
     def remove_folder(self, path: str) -> None:
-        self.files = {name: text for name, text in self.files.items() if name != path and not name.startswith(path)}
+        self.files = {folder: text for folder, text in self.files.items() if not folder.startswith(path)}
 
     def answer(self, method: str, path: str, body: bytes, target: str | None) -> tuple[int, bytes]:
         """Return the status and the body of the response to a request."""

@@ -51,7 +51,7 @@ class Model:
     execution_parameters: Mapping[str, object] | None = None
     """The response of `/execution-parameters`; None for the status 404."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    models: ModelsBehaviour | None = None
+    models_api: ModelsBehaviour | None = None
     """The behaviour of the `/models` API; None for the status 404."""
     supports_adapters: bool = False
     """Whether the container has the API `/adapters`."""
@@ -89,7 +89,7 @@ class FakeHost:
             if path.is_file()
         }
         """The contents of the files of the first input, by name."""
-        self.models = ContainerModels(model.models or ModelsBehaviour())
+        self.models = ContainerModels(model.models_api or ModelsBehaviour())
         self.adapters: dict[str, str] = {}
         """The folders of the loaded adapters, by name."""
         self.graces: list[float] = []
@@ -143,7 +143,7 @@ class FakeHost:
         self.end(Exit(0))
 
     def measure(self) -> None:
-        """Return None: the use of resources is unknown."""
+        """Return None: the host's use of CPU, memory and GPUs is unknown."""
 
     def copy(self, path: str, target: Path) -> None:
         """Return None: the path does not exist in the host."""
@@ -197,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer_ping(model)
         elif self.path == "/execution-parameters" and model.execution_parameters is not None:
             self._answer(Reply(json.dumps(model.execution_parameters).encode()))
-        elif model.models is not None:
+        elif model.models_api is not None:
             self._answer_models(b"")
         else:
             self._answer(Reply(status=404))
@@ -213,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
         host = self.server.host
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
         body = b"".join(self._read_chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
-        if host.model.models is not None:
+        if host.model.models_api is not None:
             return self._answer_models(body)
         if self.path == "/adapters":
             return self._add_adapter(json.loads(body))
@@ -270,10 +270,13 @@ class FakeRuntime:
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {"model": Model()}
+        """The behaviour of each image, by the name of the image."""
         self.plans: dict[str, Plan] = {}
+        """All plans that were started, including removed ones, by name."""
         self.hosts: dict[str, list[FakeHost]] = {}
         """All hosts that were not removed, including ended hosts, by plan."""
         self.started_hosts: list[FakeHost] = []
+        """All hosts that were started, including removed ones, in the order of their starts."""
 
     def forward(self, port: int) -> None:
         """Return None: this runtime forwards no ports."""

@@ -378,7 +378,7 @@ def test_invalid_invocation_is_refused(invoke: Invoker, body: bytes, headers: di
     assert reason in read_refusal(invoke, body, **headers)
 
 
-def test_missing_output_bucket_is_refused(parts: ServerParts) -> None:
+def test_missing_bucket_for_failures_is_refused(parts: ServerParts) -> None:
     parts.make_model()
     with pytest.raises(ValidationError, match="S3FailurePath s3://nowhere/x: The specified bucket does not exist"):
         parts.make_config("c", asynchronous={"OutputConfig": {**OUTPUT, "S3FailurePath": "s3://nowhere/x"}})

@@ -50,11 +50,11 @@ class Scaling:
     def register(self, resource: Mapping[str, Any], minimum: int = 1, maximum: int = 4, **members: Any) -> None:
         self.service.register_target({**resource, "MinCapacity": minimum, "MaxCapacity": maximum, **members})
 
-    def put_policy(self, resource: Mapping[str, Any], target: float, name: str = "p", **members: Any) -> None:
+    def put_policy(self, resource: Mapping[str, Any], target_value: float, name: str = "p", **members: Any) -> None:
         metric = (
             {} if "CustomizedMetricSpecification" in members else {"PredefinedMetricSpecification": PER_COPY_METRIC}
         )
-        config = {"TargetValue": target, **metric, **members}
+        config = {"TargetValue": target_value, **metric, **members}
         self.service.put_policy({**resource, "PolicyName": name, CONFIG_MEMBER: config})
 
     def record(self, per_minute: float, minutes: int, end: float = START) -> None:
@@ -95,7 +95,7 @@ def count_copies(scaling: Scaling) -> Callable[[], int]:
 
 def test_load_above_the_target_adds_enough_copies(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 100.0)
+    scaling.put_policy(COMPONENT, target_value=100.0)
     scaling.record(250.0, minutes=3)
     scaling.evaluate()
     assert count_copies() == 3
@@ -109,7 +109,7 @@ def test_short_load_and_load_near_the_target_change_nothing(
     scaling: Scaling, count_copies: Callable[[], int], per_minute: float, minutes: int
 ) -> None:
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 100.0)
+    scaling.put_policy(COMPONENT, target_value=100.0)
     scaling.record(per_minute, minutes)
     scaling.evaluate()
     assert (count_copies(), scaling.list_activities()) == (1, [])
@@ -119,7 +119,7 @@ def test_copies_stay_within_the_limits(scaling: Scaling, count_copies: Callable[
     scaling.register(COMPONENT, minimum=2, maximum=3)
     scaling.evaluate()
     assert count_copies() == 2  # the limits of the target apply even without a policy
-    scaling.put_policy(COMPONENT, 1.0, ScaleOutCooldown=0)
+    scaling.put_policy(COMPONENT, target_value=1.0, ScaleOutCooldown=0)
     scaling.record(1000.0, minutes=3)
     scaling.evaluate()
     assert count_copies() == 3
@@ -130,7 +130,7 @@ def test_copies_stay_within_the_limits(scaling: Scaling, count_copies: Callable[
 
 def test_cooldown_delays_further_copies(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 100.0, ScaleOutCooldown=120)
+    scaling.put_policy(COMPONENT, target_value=100.0, ScaleOutCooldown=120)
     scaling.record(150.0, minutes=3)
     scaling.evaluate()
     assert count_copies() == 2
@@ -144,7 +144,7 @@ def test_copies_are_removed_after_15_minutes_and_the_cooldown(
     scaling: Scaling, count_copies: Callable[[], int]
 ) -> None:
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 100.0, ScaleInCooldown=1200)
+    scaling.put_policy(COMPONENT, target_value=100.0, ScaleInCooldown=1200)
     scaling.record(350.0, minutes=3)
     scaling.evaluate()
     assert count_copies() == 4
@@ -157,10 +157,10 @@ def test_scale_in_can_be_disabled_and_suspended(scaling: Scaling, count_copies: 
     scaling.register(COMPONENT, minimum=2)
     scaling.evaluate()
     scaling.register(COMPONENT, minimum=1)
-    scaling.put_policy(COMPONENT, 100.0, DisableScaleIn=True, ScaleInCooldown=0)
+    scaling.put_policy(COMPONENT, target_value=100.0, DisableScaleIn=True, ScaleInCooldown=0)
     scaling.evaluate()
     assert count_copies() == 2
-    scaling.put_policy(COMPONENT, 100.0, ScaleInCooldown=0)
+    scaling.put_policy(COMPONENT, target_value=100.0, ScaleInCooldown=0)
     scaling.register(COMPONENT, SuspendedState={"DynamicScalingInSuspended": True})
     scaling.evaluate()
     assert count_copies() == 2
@@ -171,8 +171,8 @@ def test_scale_in_can_be_disabled_and_suspended(scaling: Scaling, count_copies: 
 
 def test_policy_that_needs_the_most_copies_decides(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 100.0, "invocations")
-    scaling.put_policy(COMPONENT, 10.0, "queue", CustomizedMetricSpecification=CUSTOM_METRIC)
+    scaling.put_policy(COMPONENT, target_value=100.0, name="invocations")
+    scaling.put_policy(COMPONENT, target_value=10.0, name="queue", CustomizedMetricSpecification=CUSTOM_METRIC)
     scaling.record(150.0, minutes=3)
     for minute in range(1, 4):
         scaling.parts.context.metrics.record("mine", {"Queue": "q"}, {"Waiting": 35.0}, START - minute * MINUTE)
@@ -185,14 +185,14 @@ def test_custom_metric_without_points_removes_no_copies(scaling: Scaling, count_
     scaling.register(COMPONENT, minimum=2)
     scaling.evaluate()
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 10.0, CustomizedMetricSpecification=CUSTOM_METRIC)
+    scaling.put_policy(COMPONENT, target_value=10.0, CustomizedMetricSpecification=CUSTOM_METRIC)
     scaling.evaluate()
     assert count_copies() == 2
 
 
 def test_concurrency_is_computed_from_the_latencies(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 5.0, PredefinedMetricSpecification=CONCURRENCY_METRIC)
+    scaling.put_policy(COMPONENT, target_value=5.0, PredefinedMetricSpecification=CONCURRENCY_METRIC)
     microseconds = {"ModelLatency": 2.9e6, "OverheadLatency": 0.1e6}
     for second in range(1, 31):  # each second, 4 requests of 3 s end, so 12 requests are in progress
         for _ in range(4):
@@ -208,7 +208,7 @@ def test_speed_shortens_periods_and_cooldowns(scaling: Scaling, count_copies: Ca
     context = replace(scaling.parts.context, settings=settings)
     scaling.scaler = Scaler(context, OperationCaller(context, scaling.parts.registry).call)
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 60.0)
+    scaling.put_policy(COMPONENT, target_value=60.0)
     for second in range(1, 4):
         scaling.parts.context.metrics.record(
             "AWS/SageMaker", {"InferenceComponentName": "one"}, {"Invocations": 2.0}, START - second
@@ -224,7 +224,7 @@ def test_instance_count_of_a_variant_is_scaled(parts: ServerParts, model: Model)
     scaling = Scaling(parts)
     scaling.register(VARIANT)
     metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
-    scaling.put_policy(VARIANT, 10.0, PredefinedMetricSpecification=metric)
+    scaling.put_policy(VARIANT, target_value=10.0, PredefinedMetricSpecification=metric)
     dimensions = {"EndpointName": "e", "VariantName": "main"}
     for minute in range(1, 4):
         parts.context.metrics.record("AWS/SageMaker", dimensions, {"Invocations": 30.0}, START - minute * MINUTE)
@@ -235,7 +235,7 @@ def test_instance_count_of_a_variant_is_scaled(parts: ServerParts, model: Model)
 
 def test_target_of_a_deleted_component_is_deleted(scaling: Scaling) -> None:
     scaling.register(COMPONENT)
-    scaling.put_policy(COMPONENT, 100.0)
+    scaling.put_policy(COMPONENT, target_value=100.0)
     components = Components(scaling.parts)
     components.operations.delete({"InferenceComponentName": "one"})
     wait_until(lambda: components.describe("one")["InferenceComponentStatus"] == "gone")
@@ -287,10 +287,10 @@ def test_invalid_target_is_refused(scaling: Scaling, members: dict[str, Any], me
 def test_invalid_policy_is_refused(scaling: Scaling, members: dict[str, Any], message: str) -> None:
     scaling.register(COMPONENT)
     with pytest.raises(ServiceError, match=message):
-        scaling.put_policy(COMPONENT, 1.0, **members)
+        scaling.put_policy(COMPONENT, target_value=1.0, **members)
 
 
 def test_policy_needs_a_target(scaling: Scaling) -> None:
     with pytest.raises(ServiceError) as error:
-        scaling.put_policy(COMPONENT, 1.0)
+        scaling.put_policy(COMPONENT, target_value=1.0)
     assert error.value.code == "ObjectNotFoundException"

@@ -123,7 +123,7 @@ def test_interim_response_is_skipped(make_client: MakeClient) -> None:
         assert (response.status, response.headers.get("X-Part")) == (200, None)
 
 
-def test_headers_have_names_without_case_and_all_values(make_client: MakeClient) -> None:
+def test_repeated_headers_are_joined_whatever_the_case_of_their_names(make_client: MakeClient) -> None:
     head = b"HTTP/1.1 200 OK\r\nx-part: 1\r\nX-Part: 2\r\nContent-Length: 0\r\n\r\n"
     headers = make_client(lambda connection: connection.sendall(head)).request("GET", "/", timeout=5).headers
     assert headers["X-PART"] == "1, 2"

@@ -54,7 +54,7 @@ class WorkingHost(HostWithoutFolders):
         self._ended.set()
 
     def measure(self) -> None:
-        """Return None: the use of resources is unknown."""
+        """Return None: the host's use of CPU, memory and GPUs is unknown."""
 
     def copy(self, path: str, target: Path) -> None:
         """Return None: the host has no files."""

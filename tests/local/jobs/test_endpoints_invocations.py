@@ -45,7 +45,7 @@ class Invoker:
         return response
 
     def _send(self, body: bytes, name: str, path: str, headers: Mapping[str, str]) -> Response:
-        header_items = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        header_items = [(header.replace("_", "-"), value) for header, value in headers.items()]
         builder = EnvironBuilder(f"/endpoints/{name}/{path}", method="POST", data=body, headers=header_items)
         return Client(self.gateway).open(builder)
 
@@ -98,13 +98,13 @@ def test_client_receives_response_and_headers(invoke: Invoker, model: Model) -> 
 
 
 @pytest.mark.parametrize(
-    ("status", "error_kind"),
+    ("status", "error_text"),
     [(400, "client error (400)"), *((status, f"server error ({status})") for status in (500, 502, 503, 504))],
 )
-def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status: int, error_kind: str) -> None:
+def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status: int, error_text: str) -> None:
     model.invoke = lambda _: Reply(b"no such column", status)
     assert invoke.read_model_error() == {
-        "Message": f'Received {error_kind} from primary with message "no such column". '
+        "Message": f'Received {error_text} from primary with message "no such column". '
         "See /aws/sagemaker/Endpoints/e in account 000000000000 for more information.",
         "OriginalStatusCode": status,
         "OriginalMessage": "no such column",
@@ -173,6 +173,7 @@ def test_request_that_ends_the_container_is_a_model_error(parts: ServerParts, in
 
 
 def read_response(invoke: Invoker) -> bytes:
+    """Return the body of the response; empty after an error."""
     try:
         return bytes(invoke().data)
     except ServiceError:
@@ -191,7 +192,7 @@ def test_error_names_status_of_endpoint_not_in_service(parts: ServerParts, model
     assert "is Creating: it must be InService" in Invoker(parts).read_error().message
 
 
-def test_clients_retry_while_a_restarted_server_resumes_the_endpoint(parts: ServerParts, model: Model) -> None:
+def test_restarted_server_answers_503_until_it_has_resumed_the_endpoint(parts: ServerParts, model: Model) -> None:
     parts.deploy()
     model.ping = 503
     restarted_parts = parts.restart()

@@ -15,18 +15,18 @@ from tests.conftest import make_image_name
 from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import Model
 
-OWN_REGISTRY = "000000000000.dkr.ecr.us-east-1.amazonaws.com"
+SERVER_REGISTRY = "000000000000.dkr.ecr.us-east-1.amazonaws.com"
 SKLEARN_IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:0.23-1-cpu-py3"
 
 
 def test_registry_of_the_server_is_removed_from_image_uris(parts: ServerParts) -> None:
-    assert parts.context.resolve_image(f"{OWN_REGISTRY}/model") == "model"
+    assert parts.context.resolve_image(f"{SERVER_REGISTRY}/model") == "model"
     assert parts.context.resolve_image("elsewhere.com/model") == "elsewhere.com/model"
 
 
 def test_registry_is_not_removed_if_an_image_has_the_whole_name(parts: ServerParts) -> None:
-    parts.runtime.models[f"{OWN_REGISTRY}/model"] = Model()
-    assert parts.context.resolve_image(f"{OWN_REGISTRY}/model") == f"{OWN_REGISTRY}/model"
+    parts.runtime.models[f"{SERVER_REGISTRY}/model"] = Model()
+    assert parts.context.resolve_image(f"{SERVER_REGISTRY}/model") == f"{SERVER_REGISTRY}/model"
 
 
 def make_context(parts: ServerParts, **settings: Any) -> Context:

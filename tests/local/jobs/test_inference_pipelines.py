@@ -127,11 +127,11 @@ def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monk
     released = threading.Event()
 
     def respond_after(seconds: float) -> Any:
-        def invoke(request: ReceivedRequest) -> Reply:
+        def respond(request: ReceivedRequest) -> Reply:
             released.wait(seconds)
             return Reply(request.body)
 
-        return invoke
+        return respond
 
     models["scale"].invoke, models["predict"].invoke = respond_after(1), respond_after(10)
     start_time = time.monotonic()

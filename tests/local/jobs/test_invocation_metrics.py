@@ -1,4 +1,4 @@
-"""CloudWatch's metrics of invocations: numbers of requests and of their errors, and latencies."""
+"""CloudWatch's metrics of invocations: the number of requests, the number of errors, and latencies."""
 
 import time
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ def test_latencies_are_in_microseconds(parts: ServerParts, model: Model) -> None
     assert (units["ModelLatency"], units["OverheadLatency"]) == ("Microseconds", "Microseconds")
 
 
-def test_clients_read_percentiles_of_latencies(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  endpoint `e` serves it
+def test_statistics_of_a_latency_include_percentiles(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  endpoint `e` serves it
     parts.deploy()
     invoke = Invoker(parts)
     for _ in range(20):

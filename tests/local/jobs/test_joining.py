@@ -181,7 +181,9 @@ def test_default_members_need_no_processing() -> None:
         (CSV, {"OutputFilter": "$.id"}, 'Unexpected "." in JsonPath'),
     ],
 )
-def test_contradicting_formats_are_refused(formats: dict[str, str], filters: dict[str, Any], reason: str) -> None:
+def test_unsupported_formats_and_filters_are_refused(
+    formats: dict[str, str], filters: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(ValidationError, match=reason):
         make_data_processing(formats, **filters)
 

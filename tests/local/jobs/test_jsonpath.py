@@ -36,7 +36,7 @@ def parse_path(text: str, content_type: str = "application/json") -> Path:
         ("$.features[2:9]", [3, 4]),
     ],
 )
-def test_path_selects_the_same_values_as_on_aws(text: str, expected: Any) -> None:
+def test_path_selects_values_of_the_record(text: str, expected: Any) -> None:
     assert parse_path(text).select(RECORD) == expected
 
 

@@ -259,7 +259,7 @@ def test_end_of_the_last_request_after_close_is_reported_once() -> None:
         pass
 
 
-# --- kinds of jobs ---
+# --- processing, training, transform and tuning jobs ---
 
 
 class HostWithOneFolder(WaitingHost):

@@ -39,7 +39,7 @@ class MultiModelEndpoint:
         self.parts = parts
         self.image = parts.runtime.models["model"]
         self.image.labels = {MULTI_MODELS: "true"}
-        self.behaviour = self.image.models = ModelsBehaviour()
+        self.behaviour = self.image.models_api = ModelsBehaviour()
         self.invoker = Invoker(parts)
 
     def start(self, variant: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
@@ -473,7 +473,7 @@ def test_archives_below_the_prefix_of_a_data_source_are_models(endpoint: MultiMo
     assert endpoint.invoke("a") == "a:x"
 
 
-def test_other_kinds_of_hosting_refuse_multi_model_containers(endpoint: MultiModelEndpoint) -> None:
+def test_features_without_target_models_refuse_multi_model_containers(endpoint: MultiModelEndpoint) -> None:
     endpoint.parts.make_model(Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
     with pytest.raises(ServiceError, match="Batch transform does not support models with Mode MultiModel, such as m"):
         endpoint.parts.start_transform()

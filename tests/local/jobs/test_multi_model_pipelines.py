@@ -106,7 +106,7 @@ def try_invoke(pipeline: MultiModelPipeline) -> str:
 
 def test_pipeline_without_the_models_api_fails_the_endpoint(parts: ServerParts) -> None:
     pipeline = MultiModelPipeline(parts)
-    pipeline.image.models = None
+    pipeline.image.models_api = None
     description = pipeline.start()
     assert description["EndpointStatus"] == "Failed"
     assert "GET /models answered" in str(description["FailureReason"])

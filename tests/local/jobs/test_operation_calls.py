@@ -1,4 +1,4 @@
-"""Operations that the server itself requests."""
+"""Operations that the server itself calls, for example CreateModel for a step of a pipeline."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.resources.operation_calls import OperationCall
 from tests.local.jobs.conftest import ServerParts
 
 CONTAINER = {"Image": "model"}
-MANIFEST = {
+MODEL_DATA_WITH_MANIFEST = {
     "ModelDataSource": {
         "S3DataSource": {
             "S3Uri": "s3://bucket/x",
@@ -25,7 +25,10 @@ MANIFEST = {
     ("members", "reason"),
     [
         ({"PrimaryContainer": CONTAINER}, "1 validation error detected: .*'modelName'"),
-        ({"ModelName": "m", "Containers": [{**CONTAINER, **MANIFEST}]}, "Not supported here: Containers.0.*Manifest"),
+        (
+            {"ModelName": "m", "Containers": [{**CONTAINER, **MODEL_DATA_WITH_MANIFEST}]},
+            "Not supported here: Containers.0.*Manifest",
+        ),
         ({"ModelName": "m", "PrimaryContainer": {**CONTAINER, "ModelDataUrl": "s3://absent/x"}}, "absent"),
     ],
 )

@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.journal import Journal, find_last_unfinished
 from tests.local.jobs.conftest import ServerParts, make_transform_request, wait_until
 
-RUNNABLE_MAKERS: Mapping[str, Any] = {
+MAKERS_BY_KIND: Mapping[str, Any] = {
     PROCESSING_JOB.arn_type: processing.ProcessingJob,
     TRAINING_JOB.arn_type: training.TrainingJob,
     TRANSFORM_JOB.arn_type: TransformJob,
@@ -59,7 +59,7 @@ def test_malformed_record_fails_and_the_others_are_resumed(
     parts.put("in/a", b"x")
     parts.transform_jobs.add(make_transform_request())
     registry = Registry(parts.context)
-    registry.recover(RUNNABLE_MAKERS)
+    registry.recover(MAKERS_BY_KIND)
     wait_until(lambda: read_status_and_reason(parts, kind, "bad")[0] == "Failed")
     assert read_status_and_reason(parts, kind, "bad")[1].startswith("InternalServerError: ")
     wait_until(lambda: read_status_and_reason(parts, TRANSFORM_JOB.arn_type, "t")[0] == "Completed")

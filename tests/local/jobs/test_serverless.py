@@ -142,7 +142,7 @@ def test_requests_beyond_the_concurrency_are_throttled(parts: ServerParts, model
     assert invoke().data == b"x"
 
 
-def test_stream_counts_as_a_request_until_it_ends(parts: ServerParts, model: Model) -> None:
+def test_ended_stream_no_longer_counts_as_a_request(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda _: Reply(chunks=[b"one", b"two"])
     invoke = deploy(parts, MaxConcurrency=1)
     for _ in range(3):

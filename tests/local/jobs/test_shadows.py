@@ -1,4 +1,4 @@
-"""Shadow variants: copies of requests, and the clients that do not notice them."""
+"""Shadow variants: they receive copies of requests, and they neither delay nor fail the requests of clients."""
 
 import threading
 from collections.abc import Callable

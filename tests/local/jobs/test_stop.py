@@ -62,7 +62,7 @@ class GatedHost(HostWithoutFolders):
 
     def wait(self) -> Exit:
         self._gates.pass_gate("running")
-        if self._gates.reached.is_set():
+        if self._gates.reached.is_set():  # the test stops the job, so the host must run until it is stopped
             self._ended.wait(TIMEOUT_SECONDS)
         self._ended.set()
         return Exit(0)
@@ -71,7 +71,7 @@ class GatedHost(HostWithoutFolders):
         self._ended.set()
 
     def measure(self) -> None:
-        """Return None: the use of resources is unknown."""
+        """Return None: the host's use of CPU, memory and GPUs is unknown."""
 
     def copy(self, path: str, target: Path) -> Tree | None:  # noqa: ARG002
         self._gates.pass_gate("collecting")

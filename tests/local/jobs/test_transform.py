@@ -23,7 +23,7 @@ def answer_in_upper_case(request: ReceivedRequest) -> Reply:
     return Reply(request.body.upper())
 
 
-def reject_two(request: ReceivedRequest) -> Reply:
+def reject_bodies_with_two(request: ReceivedRequest) -> Reply:
     return Reply(b"no two", 400) if b"two" in request.body else Reply(request.body)
 
 
@@ -173,7 +173,7 @@ def test_invalid_execution_parameters_fail_the_job(parts: ServerParts, model: Mo
 
 
 def test_rejected_record_fails_only_its_object(parts: ServerParts, model: Model) -> None:
-    model.invoke = reject_two
+    model.invoke = reject_bodies_with_two
     parts.put("in/a", b"one\ntwo\nthree\n")
     parts.put("in/b", b"fine\n")
     job = parts.transform(SplitType="Line", BatchStrategy="SingleRecord")

@@ -1,4 +1,4 @@
-"""The metrics of the resources that hosts use."""
+"""Metrics of the CPU time, memory, disk space and GPUs that hosts use."""
 
 import itertools
 import threading
@@ -58,15 +58,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MetricStore:
 def test_use_of_a_host_is_recorded_in_percent(store: MetricStore, tmp_path: Path) -> None:
     host = MeasuredHost(
         0.1, GpuUsage(utilization=30, memory_utilization=10), GpuUsage(utilization=50, memory_utilization=20)
-    )
+    )  # the metrics are sums over the GPUs
     measure(store, tmp_path, host, lambda: len(host.measurements) >= 3)
     assert set(read_percentages(store, "MemoryUtilization")) == {25.0}
     assert set(read_percentages(store, "GPUUtilization")) == {80.0}
     assert set(read_percentages(store, "GPUMemoryUtilization")) == {30.0}
     assert all(0 < value < 100 for value in read_percentages(store, "DiskUtilization"))
     times = host.measurements
-    rates = [10 / (later - earlier) for earlier, later in itertools.pairwise(times)]
-    assert sorted(read_percentages(store, "CPUUtilization")) == pytest.approx(sorted(rates), rel=0.2)
+    expected = [100 * 0.1 / (later - earlier) for earlier, later in itertools.pairwise(times)]
+    assert sorted(read_percentages(store, "CPUUtilization")) == pytest.approx(sorted(expected), rel=0.2)
 
 
 def test_host_that_cannot_be_measured_has_no_metrics(store: MetricStore, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class WaitingRuntime:
 
 
 def run_hosts(folder: Path, events: EventQueue, *hosts: Any, timeout: float | None = None) -> Outcome:
-    """Run hosts until they end. Their log streams are files in a folder."""
+    """Run hosts until they end; stop them after `timeout` seconds. Their log streams are files in a folder."""
 
     def open_stream(name: str) -> LogStream:
         (folder / name).touch()

@@ -43,7 +43,7 @@ class EndedHost(HostWithoutFolders):
         """Do nothing: the host has ended."""
 
     def measure(self) -> None:
-        """Return None: the use of resources is unknown."""
+        """Return None: the host's use of CPU, memory and GPUs is unknown."""
 
     def copy(self, path: str, target: Path) -> None:
         """Return None: the host has no files."""
