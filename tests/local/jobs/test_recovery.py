@@ -66,32 +66,33 @@ def test_malformed_record_fails_and_the_others_are_resumed(
     registry.shut_down()
 
 
-def make_users_folder(work: Path) -> Path:
-    """Create a folder with ten files outside of the server's folders. The caller links to it from `work`."""
-    folder = work.parent.parent / f"linked from {work.name}"
-    folder.mkdir()
+def make_users_folder(folder: Path) -> Path:
+    """Create a folder with ten files outside of the server's folders. The caller links to it from `folder`."""
+    users_folder = folder.parent.parent / f"linked from {folder.name}"
+    users_folder.mkdir()
     # the folder has several files, because a removal that follows the link may stop after some of them
     for number in range(10):
-        (folder / str(number)).touch()
-    return folder
+        (users_folder / str(number)).touch()
+    return users_folder
 
 
-def check_users_folder(work: Path) -> None:
-    assert len(list((work.parent.parent / f"linked from {work.name}").iterdir())) == 10
+def check_users_folder(folder: Path) -> None:
+    """Check that the removal of the link in `folder` has removed no file of the user's folder."""
+    assert len(list((folder.parent.parent / f"linked from {folder.name}").iterdir())) == 10
 
 
-def create_unexpected_files(work: Path) -> None:
-    """Create files that a server does not expect in the folder of running jobs."""
-    (work / "training-job-file").write_text("a file")
-    (work / "training-job-link").symlink_to(make_users_folder(work))
-    (work / "training-job-loop").symlink_to("training-job-loop")
-    os.mkfifo(work / "training-job-pipe")
-    (work / "not utf8-\udcff").mkdir()
-    (work / "process").mkdir()
-    (work / "process" / "file").touch()
-    folder = work / "processing-job-deep"
-    folder.mkdir()
-    folder_descriptor = os.open(folder, os.O_RDONLY)
+def create_unexpected_files(folder: Path) -> None:
+    """Create files that a server does not expect in `folder`, which is one of the server's folders."""
+    (folder / "training-job-file").write_text("a file")
+    (folder / "training-job-link").symlink_to(make_users_folder(folder))
+    (folder / "training-job-loop").symlink_to("training-job-loop")
+    os.mkfifo(folder / "training-job-pipe")
+    (folder / "not utf8-\udcff").mkdir()
+    (folder / "process").mkdir()
+    (folder / "process" / "file").touch()
+    deep_folder = folder / "processing-job-deep"
+    deep_folder.mkdir()
+    folder_descriptor = os.open(deep_folder, os.O_RDONLY)
     for _ in range(1500):
         os.mkdir("d", dir_fd=folder_descriptor)
         child_descriptor = os.open("d", os.O_RDONLY, dir_fd=folder_descriptor)
@@ -140,14 +141,14 @@ def test_nan_in_a_stored_description_is_removed(parts: ServerParts) -> None:
     assert record.description == {"FinalMetricDataList": []}
 
 
-def test_deep_leftovers_of_uploads_are_removed(parts: ServerParts) -> None:
-    Uploads(parts.context.store)
+def test_unknown_files_in_the_folders_of_uploads_are_removed(parts: ServerParts) -> None:
+    Uploads(parts.context.store)  # creates the folder `uploads`
     folders = [path for path in parts.home.objects.iterdir() if path.is_dir()]
     assert {folder.name for folder in folders} == {"incoming", "uploads"}
     for folder in folders:
         create_unexpected_files(folder)
     with closing(ObjectStore(parts.home)) as store:
-        Uploads(store)
+        Uploads(store)  # removes files that belong to no upload
     assert [list(folder.iterdir()) for folder in folders] == [[]] * len(folders)
     for folder in folders:
         check_users_folder(folder)

@@ -58,9 +58,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MetricStore:
 def test_use_of_a_host_is_recorded_in_percent(store: MetricStore, tmp_path: Path) -> None:
     host = MeasuredHost(
         0.1, GpuUsage(utilization=30, memory_utilization=10), GpuUsage(utilization=50, memory_utilization=20)
-    )  # the metrics are sums over the GPUs
+    )
     measure(store, tmp_path, host, lambda: len(host.measurements) >= 3)
     assert set(read_percentages(store, "MemoryUtilization")) == {25.0}
+    # The metrics of GPUs are sums over the GPUs of the host.
     assert set(read_percentages(store, "GPUUtilization")) == {80.0}
     assert set(read_percentages(store, "GPUMemoryUtilization")) == {30.0}
     assert all(0 < value < 100 for value in read_percentages(store, "DiskUtilization"))

@@ -43,6 +43,9 @@ def test_formatted_value_evaluates_to_the_value(value: Any) -> None:
 def test_value_that_fits_is_on_one_line() -> None:
     assert format_value({"a": ["x" * (MAX_LINE_CHARACTERS - 11)]}).count("\n") == 0
     assert format_value({"a": ["x" * (MAX_LINE_CHARACTERS - 10)]}).count("\n") > 0
+
+
+def test_nan_evaluates_to_nan() -> None:
     assert math.isnan(eval(format_value(math.nan)))  # noqa: S307  the text of a number
 
 

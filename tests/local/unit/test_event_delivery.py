@@ -122,8 +122,8 @@ def test_command_reads_one_event_and_gets_no_secrets(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("MICROJOBS_HOME", "/home")
     output = tmp_path / "out"
-    line = "json.dumps([json.load(sys.stdin), dict(os.environ)])"
-    target = make_command_target(f"import json, os, sys; print({line}, file=open({str(output)!r}, 'a'))")
+    expression = "json.dumps([json.load(sys.stdin), dict(os.environ)])"
+    target = make_command_target(f"import json, os, sys; print({expression}, file=open({str(output)!r}, 'a'))")
     with run_deliveries(state, target) as deliveries:
         add_events(state, target, "1", "2")
         deliveries.notify()

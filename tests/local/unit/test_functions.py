@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.functions import FunctionError, FunctionRun
 
 def test_function_that_prints_too_much_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functions, "TIMEOUT", 20.0)
-    run = FunctionRun("sh -c 'head -c 4000000 /dev/zero; sleep 60'", "name", {}, {})
+    run = FunctionRun("sh -c 'head -c 4000000 /dev/zero; sleep 60'", "name", event={}, variables={})
     with pytest.raises(FunctionError, match="printed more than 1048576 bytes"):
         run.wait()
 
@@ -19,19 +19,21 @@ def test_function_that_prints_too_much_is_ended(monkeypatch: pytest.MonkeyPatch)
 def test_function_ends_although_it_left_a_process_in_another_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functions, "TIMEOUT", 10.0)
     monkeypatch.setattr(functions, "READ_SECONDS", 0.5)
-    run = FunctionRun("sh -c 'setsid sleep 12 & cat'", "name", {"number": 1}, {})
+    run = FunctionRun("sh -c 'setsid sleep 12 & cat'", "name", event={"number": 1}, variables={})
     assert run.wait() == {"number": 1}
 
 
 def test_reason_has_the_end_of_long_errors() -> None:
-    run = FunctionRun("sh -c 'head -c 4000000 /dev/zero >&2; (echo; echo the reason) >&2; exit 3'", "name", {}, {})
+    run = FunctionRun(
+        "sh -c 'head -c 4000000 /dev/zero >&2; (echo; echo the reason) >&2; exit 3'", "name", event={}, variables={}
+    )
     with pytest.raises(FunctionError, match=r"exit code 3: the reason$"):
         run.wait()
 
 
 def test_stop_does_not_wait_for_processes_in_other_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functions, "READ_SECONDS", 10.0)
-    run = FunctionRun("sh -c 'setsid sleep 12 & sleep 60'", "name", {}, {})
+    run = FunctionRun("sh -c 'setsid sleep 12 & sleep 60'", "name", event={}, variables={})
     threading.Timer(0.5, run.stop).start()
     start = time.monotonic()
     with pytest.raises(FunctionError, match="it was stopped"):
@@ -41,4 +43,4 @@ def test_stop_does_not_wait_for_processes_in_other_sessions(monkeypatch: pytest.
 
 def test_command_with_an_open_quotation_cannot_be_started() -> None:
     with pytest.raises(FunctionError, match="echo 'x cannot be started: No closing quotation"):
-        FunctionRun("echo 'x", "name", {}, {})
+        FunctionRun("echo 'x", "name", event={}, variables={})

@@ -22,6 +22,7 @@ from tests.local.trees import read_tree
 
 
 def put(store: ObjectStore, tmp_path: Path, *keys: str) -> None:
+    """Store one object per key in the bucket `data`. Its content is the key."""
     for key in keys:
         path = tmp_path / "upload"
         path.write_text(key)
@@ -135,11 +136,11 @@ def test_links_of_two_hosts_cannot_lead_out_of_the_folder(tmp_path: Path) -> Non
 
 def test_no_output_is_uploaded_if_one_name_cannot_be_a_key(store: ObjectStore, tmp_path: Path) -> None:
     put(store, tmp_path, "out/b")
-    (tmp_path / "left" / "b").mkdir(parents=True)
-    (tmp_path / "left" / "a").write_text("")
-    (tmp_path / "left" / "b" / "c").write_text("")
+    (tmp_path / "output" / "b").mkdir(parents=True)
+    (tmp_path / "output" / "a").write_text("")
+    (tmp_path / "output" / "b" / "c").write_text("")
     with pytest.raises(Exception, match="out/b"):
-        outputs.upload(store, read_tree(tmp_path / "left"), "s3://data/out")
+        outputs.upload(store, read_tree(tmp_path / "output"), "s3://data/out")
     assert [item.key for item in store.list("data")] == ["out/b"]
 
 
@@ -289,7 +290,9 @@ def test_hyperband_stops_no_trial_before_the_minimum() -> None:
 
 
 def test_hyperband_continues_trials_after_a_restart() -> None:
-    search = TrialSearch("Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(1, 3))
+    search = TrialSearch(
+        "Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(minimum=1, maximum=3)
+    )
     search.add_running("running", {"x": "0.5"})
     assert not search.report("running", [1.0, 1.0])
     assert search.report("running", [1.0] * 4)
@@ -298,7 +301,7 @@ def test_hyperband_continues_trials_after_a_restart() -> None:
 
 @pytest.mark.parametrize("name", ["epochs", "num_epochs"])
 def test_hyperband_infers_max_resource_from_epochs(name: str) -> None:
-    assert read_resources({"Strategy": "Hyperband"}, {name: "7"}) == HyperbandResources(1, 7)
+    assert read_resources({"Strategy": "Hyperband"}, {name: "7"}) == HyperbandResources(minimum=1, maximum=7)
 
 
 def test_bayesian_search_beats_random_search() -> None:

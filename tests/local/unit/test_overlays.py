@@ -1,4 +1,4 @@
-"""Tests of the errors by which an engine refuses overlays, so that inputs are copied."""
+"""Tests of the errors from which the server concludes that an engine refuses overlays. It then copies inputs."""
 
 from unittest.mock import Mock
 

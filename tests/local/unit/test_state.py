@@ -281,7 +281,7 @@ def test_row_with_damaged_text_does_not_hide_other_rows(tmp_path: Path, state: S
         assert database.execute("SELECT count(*) FROM broken").fetchall() == [(1,)]
 
 
-def test_owner_is_set_later(state: State) -> None:
+def test_owner_can_be_set_later(state: State) -> None:
     add(state, "a")
     state.set_owner(KIND, "a", TUNING)
     assert [record.name for record in state.find(Query(KIND, owner=TUNING))] == ["a"]

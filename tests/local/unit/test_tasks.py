@@ -29,7 +29,7 @@ class TaskThread:
         while self.tasks.count:
             for data in self.watcher.select(0.01):
                 if isinstance(data, Task):
-                    data.switch(True)
+                    data.switch(True)  # the socket that the task waits for is ready
                 else:
                     self.tasks.run_calls()
             self.tasks.resume_late(time.monotonic())

@@ -27,7 +27,7 @@ from microjobs_orchestrator.local.trees import Tree, discard, remove, sort_names
 
 GB = 10**9
 MAX_RELATIVE_PATH_BYTES = 4000
-"""Maximum length of a relative path whose path in a temporary folder is shorter than Linux's PATH_MAX."""
+"""Limit of relative paths. The absolute path of a shorter one, in a temporary folder, is within Linux's PATH_MAX."""
 
 
 @contextmanager
@@ -107,9 +107,9 @@ OUTPUTS = {
 def job_output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, set[str]]]:
     """An output folder of a job, and the names of its files."""
     make, names = request.param
-    make(tmp_path / "left")
-    yield tmp_path / "left", names
-    for folder in (tmp_path / "left", tmp_path / "to"):
+    make(tmp_path / "output")
+    yield tmp_path / "output", names
+    for folder in (tmp_path / "output", tmp_path / "collected"):
         remove(folder)  # pytest itself cannot remove these folders
         assert not os.path.lexists(folder)
 
@@ -117,12 +117,12 @@ def job_output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple
 def test_all_files_are_archived_copied_and_removed(job_output: tuple[Path, set[str]], tmp_path: Path) -> None:
     folder, names = job_output
     for link in (True, False):
-        tree = files.collect(folder, tmp_path / "to", link=link)
+        tree = files.collect(folder, tmp_path / "collected", link=link)
         assert tree is not None
         assert list_archived_names(tree) == names
-        remove(tmp_path / "to")
+        remove(tmp_path / "collected")
     if max(map(len, names)) < MAX_RELATIVE_PATH_BYTES and not (folder / "pipe").exists():
-        files.copy_tree(folder, tmp_path / "to")
+        files.copy_tree(folder, tmp_path / "collected")
 
 
 def list_archived_names(tree: Tree) -> set[str]:
@@ -155,22 +155,22 @@ def remove_as_user(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder_outside_pytest() -> Iterator[Path]:
-    """A folder outside pytest's temporary folder, because each start of pytest resets the access rights there."""
+    """A folder outside pytest's temporary folder, which other users cannot enter after each start of pytest."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 @pytest.mark.parametrize("make", [make_deep_tree, make_folders_without_access], ids=["deep", "no access"])
 def test_user_other_than_root_removes_the_tree(make: Callable[[Path], None], folder_outside_pytest: Path) -> None:
-    make(folder_outside_pytest / "left")
-    removal = remove_as_user(folder_outside_pytest / "left")
+    make(folder_outside_pytest / "output")
+    removal = remove_as_user(folder_outside_pytest / "output")
     assert (removal.returncode, list(folder_outside_pytest.iterdir())) == (0, []), removal.stderr
 
 
 def test_remove_deletes_all_other_files_before_it_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "left" / "a").mkdir(parents=True)
+    (tmp_path / "output" / "a").mkdir(parents=True)
     for name in ("immutable", "b", "a/c"):
-        (tmp_path / "left" / name).touch()
+        (tmp_path / "output" / name).touch()
     real_unlink = os.unlink
 
     def unlink(name: str, *, dir_fd: int) -> None:
@@ -180,18 +180,18 @@ def test_remove_deletes_all_other_files_before_it_raises(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(os, "unlink", unlink)
     with pytest.raises(PermissionError, match="immutable"):
-        remove(tmp_path / "left")
-    discard(tmp_path / "left")  # a server that starts discards the rest in this way
-    assert [path.name for path in (tmp_path / "left").iterdir()] == ["immutable"]
+        remove(tmp_path / "output")
+    discard(tmp_path / "output")  # raises nothing; a server that starts removes the rest in this way
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["immutable"]
 
 
 def test_remove_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").touch()
-    (tmp_path / "left").mkdir()
-    (tmp_path / "left" / "link").symlink_to("../kept")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "link").symlink_to("../kept")
     (tmp_path / "itself").symlink_to("kept")
-    remove(tmp_path / "left")
+    remove(tmp_path / "output")
     remove(tmp_path / "itself")
     assert [path.name for path in tmp_path.rglob("*")] == ["kept", "file"]
 
@@ -252,31 +252,33 @@ def test_too_large_sparse_file_raises_before_it_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("link", [True, False])
 def test_too_large_sparse_file_of_a_process_raises(tmp_path: Path, link: bool) -> None:
-    (tmp_path / "left").mkdir()
-    with (tmp_path / "left" / "huge.bin").open("wb") as file:
+    (tmp_path / "output").mkdir()
+    with (tmp_path / "output" / "huge.bin").open("wb") as file:
         file.truncate(4 << 40)
     with pytest.raises(CannotRunError, match=r"huge\.bin of 4\.4 TB does not fit"):
-        files.collect(tmp_path / "left", tmp_path / "to", link=link)
+        files.collect(tmp_path / "output", tmp_path / "collected", link=link)
 
 
 def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
-    (tmp_path / "left").mkdir()
-    with (tmp_path / "left" / "sparse").open("wb") as file:
+    (tmp_path / "output").mkdir()
+    with (tmp_path / "output" / "sparse").open("wb") as file:
         file.seek(64 << 20)
         file.write(b"end")
         file.truncate(128 << 20)
+    # The file of the host has content between its holes. The file in the engine's archive has only zeros.
     digests = [
-        hashlib.sha256(content).digest() for content in (bytes(128 << 20), (tmp_path / "left" / "sparse").read_bytes())
+        hashlib.sha256(content).digest()
+        for content in ((tmp_path / "output" / "sparse").read_bytes(), bytes(128 << 20))
     ]
-    trees = [files.collect(tmp_path / "left", tmp_path / "collected", link=False)]
+    trees = [files.collect(tmp_path / "output", tmp_path / "collected", link=False)]
     trees.append(unpack(stream_archive(("model/sparse", tarfile.REGTYPE, 128 << 20)), tmp_path / "unpacked"))
-    for tree in trees:
+    for tree, digest in zip(trees, digests, strict=True):
         assert tree is not None
         content = tree["sparse"].content
         assert content is not None
         assert content.stat().st_size == 128 << 20
         assert content.stat().st_blocks * 512 < 8 << 20
-        assert hashlib.sha256(content.read_bytes()).digest() == digests.pop()
+        assert hashlib.sha256(content.read_bytes()).digest() == digest
 
 
 def test_files_that_are_too_large_in_total_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,9 +291,9 @@ def test_files_that_are_too_large_in_total_raise(tmp_path: Path, monkeypatch: py
 def test_archive_raises_before_the_device_is_full(
     tmp_path: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "left").mkdir()
-    (tmp_path / "left" / "weights").write_bytes(os.urandom(1 << 20))
-    tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "weights").write_bytes(os.urandom(1 << 20))
+    tree = files.collect(tmp_path / "output", tmp_path / "collected", link=True)
     assert tree is not None
     monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
     free = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
@@ -302,8 +304,8 @@ def test_archive_raises_before_the_device_is_full(
 
 
 def test_error_names_a_file_whose_name_cannot_be_an_object_key(tmp_path: Path, store: ObjectStore) -> None:
-    make_names_not_in_utf8(tmp_path / "left")
-    tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
+    make_names_not_in_utf8(tmp_path / "output")
+    tree = files.collect(tmp_path / "output", tmp_path / "collected", link=True)
     assert tree is not None
     with pytest.raises(ServiceError, match=r"^ClientError: Artifact upload failed: out/caf\\xe9/"):
         outputs.upload(store, tree, "s3://data/out")
@@ -316,23 +318,23 @@ def test_hard_links_become_two_objects(tmp_path: Path, store: ObjectStore) -> No
         info = tarfile.TarInfo("model/b")
         info.type, info.linkname = tarfile.LNKTYPE, "model/a"
         tar.addfile(info)
-    outputs.upload(store, unpack([file.getvalue()], tmp_path / "to"), "s3://data/out")
+    outputs.upload(store, unpack([file.getvalue()], tmp_path / "collected"), "s3://data/out")
     assert [item.key for item in store.list("data")] == ["out/a", "out/b"]
 
 
 def test_sort_names_puts_folders_before_their_content(tmp_path: Path) -> None:
     for name in ("a-b", "a/z", "a.txt"):
-        (tmp_path / "left" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "left" / name).touch()
-    tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
+        (tmp_path / "output" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "output" / name).touch()
+    tree = files.collect(tmp_path / "output", tmp_path / "collected", link=True)
     assert sort_names(tree or {}) == ["a", "a/z", "a-b", "a.txt"]
 
 
 def test_archive_compresses_sparse_files(tmp_path: Path) -> None:
-    (tmp_path / "left").mkdir()
-    with (tmp_path / "left" / "sparse").open("wb") as file:
+    (tmp_path / "output").mkdir()
+    with (tmp_path / "output" / "sparse").open("wb") as file:
         file.truncate(64 << 20)
-    tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
+    tree = files.collect(tmp_path / "output", tmp_path / "collected", link=True)
     packed_file = io.BytesIO()
     outputs.write_archive(tree or {}, packed_file)
     assert len(packed_file.getvalue()) < 1 << 20
