@@ -13,6 +13,7 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.metrics.statistics import Statistics
 from microjobs_orchestrator.local.resources.endpoints import container_replica
+from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.models import chain, health
 from microjobs_orchestrator.local.runtimes.base import Exit, WrongPortError
 from microjobs_orchestrator.local.services import sagemaker_runtime
@@ -389,10 +390,12 @@ def test_hosts_are_adopted_after_the_server_was_killed(invoke: Invoker, parts: S
 
 def test_all_hosts_restart_if_one_ended_while_no_server_ran(invoke: Invoker, parts: ServerParts) -> None:
     assert invoke().data == b"x>scale>predict"
-    ((name, hosts),) = parts.runtime.hosts.items()
-    parts.runtime.hosts[name] = []  # the first server does not notice the end
-    hosts[0].end(Exit(1))
-    parts.runtime.hosts[name] = hosts
+    endpoint = parts.registry.find("endpoint/e")
+    assert isinstance(endpoint, Endpoint)
+    replica = endpoint.choose()
+    assert replica is not None
+    replica.abandon()  # like a killed server, this replica does not start its hosts again
+    parts.running_hosts[0].end(Exit(1))
     restarted_parts = parts.restart()
     assert wait_until(lambda: try_invoke(Invoker(restarted_parts))) == b"x>scale>predict"
     restarted_parts.close()
