@@ -31,7 +31,7 @@ from microjobs_orchestrator.local.resources.transform.operations import Transfor
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
 from tests.local.jobs.fake_programs import FakePrograms
-from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
+from tests.local.jobs.fakes import FakeHost, FakeRuntime, ImageBehaviour
 
 TIMEOUT_SECONDS = 20.0
 
@@ -239,10 +239,10 @@ def parts(tmp_path: Path) -> Iterator[ServerParts]:
 
 
 @pytest.fixture
-def model(parts: ServerParts) -> Model:
+def model(parts: ServerParts) -> ImageBehaviour:
     """The behaviour of the image `model`; creates the model `m` with this image."""
     parts.make_model()
-    return parts.runtime.models["model"]
+    return parts.runtime.behaviours["model"]
 
 
 @pytest.fixture

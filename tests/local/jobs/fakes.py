@@ -38,7 +38,7 @@ def return_body(request: ReceivedRequest) -> Reply:
 
 
 @dataclass
-class Model:
+class ImageBehaviour:
     """The behaviour of an image, and the requests to `/invocations`. Tests change the behaviour."""
 
     invoke: Callable[[ReceivedRequest], Reply] = return_body
@@ -59,8 +59,8 @@ class Model:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def track_concurrency(model: Model) -> list[int]:
-    """Make a model slow; return a list to which each request appends the number of requests in progress."""
+def track_concurrency(behaviour: ImageBehaviour) -> list[int]:
+    """Make an image slow; return a list to which each request appends the number of requests in progress."""
     in_progress: list[int] = []
     counts: list[int] = []
 
@@ -71,17 +71,17 @@ def track_concurrency(model: Model) -> list[int]:
         in_progress.pop()
         return Reply(request.body)
 
-    model.invoke = invoke
+    behaviour.invoke = invoke
     return counts
 
 
 class FakeHost:
-    """A container that runs a model's HTTP server in this process."""
+    """A container: an HTTP server in this process, with the behaviour of the container's image."""
 
-    def __init__(self, plan: HostPlan, model: Model) -> None:
+    def __init__(self, plan: HostPlan, behaviour: ImageBehaviour) -> None:
         self.name = plan.name
         self.plan = plan
-        self.model = model
+        self.behaviour = behaviour
         self.files: dict[str, bytes] = {
             path.name: path.read_bytes()
             for item in plan.inputs[:1]
@@ -89,7 +89,7 @@ class FakeHost:
             if path.is_file()
         }
         """The contents of the files of the first input, by name."""
-        self.models = ContainerModels(model.models_api or ModelsBehaviour())
+        self.models = ContainerModels(behaviour.models_api or ModelsBehaviour())
         self.adapters: dict[str, str] = {}
         """The folders of the loaded adapters, by name."""
         self.graces: list[float] = []
@@ -101,8 +101,8 @@ class FakeHost:
         self._server = Server(self)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self.print_line("hello")
-        if model.exit_at_start is not None:
-            self.end(model.exit_at_start)
+        if behaviour.exit_at_start is not None:
+            self.end(behaviour.exit_at_start)
 
     def print_line(self, text: str) -> None:
         self._lines.append(Line(time.time(), text.encode()))
@@ -192,35 +192,35 @@ class Handler(BaseHTTPRequestHandler):
         """Log nothing: tests read the received requests."""
 
     def do_GET(self) -> None:
-        model = self.server.host.model
+        behaviour = self.server.host.behaviour
         if self.path == "/ping":
-            self._answer_ping(model)
-        elif self.path == "/execution-parameters" and model.execution_parameters is not None:
-            self._answer(Reply(json.dumps(model.execution_parameters).encode()))
-        elif model.models_api is not None:
+            self._answer_ping(behaviour)
+        elif self.path == "/execution-parameters" and behaviour.execution_parameters is not None:
+            self._answer(Reply(json.dumps(behaviour.execution_parameters).encode()))
+        elif behaviour.models_api is not None:
             self._answer_models(b"")
         else:
             self._answer(Reply(status=404))
 
-    def _answer_ping(self, model: Model) -> None:
-        host, status = self.server.host, model.ping
+    def _answer_ping(self, behaviour: ImageBehaviour) -> None:
+        host, status = self.server.host, behaviour.ping
         if status is None:
             host.wait()
         else:
-            self._answer(Reply(status=503 if host.name in model.unhealthy_hosts else status))
+            self._answer(Reply(status=503 if host.name in behaviour.unhealthy_hosts else status))
 
     def do_POST(self) -> None:
         host = self.server.host
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
         body = b"".join(self._read_chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
-        if host.model.models_api is not None:
+        if host.behaviour.models_api is not None:
             return self._answer_models(body)
         if self.path == "/adapters":
             return self._add_adapter(json.loads(body))
         request = ReceivedRequest(host.name, dict(self.headers), body, chunked)
-        with host.model.lock:
-            host.model.requests.append(request)
-        return self._answer(host.model.invoke(request))
+        with host.behaviour.lock:
+            host.behaviour.requests.append(request)
+        return self._answer(host.behaviour.invoke(request))
 
     def do_DELETE(self) -> None:
         if self.path.startswith("/adapters/"):
@@ -230,7 +230,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _add_adapter(self, members: Mapping[str, str]) -> None:
         host = self.server.host
-        if not host.model.supports_adapters:
+        if not host.behaviour.supports_adapters:
             return self._answer(Reply(b"no such path", 404))
         host.adapters[members["name"]] = members["src"]
         return self._answer(Reply())
@@ -262,14 +262,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FakeRuntime:
-    """A runtime whose hosts are `FakeHost`s. The name of a host's image selects the model of the host."""
+    """A runtime whose hosts are `FakeHost`s. The name of a host's image selects the behaviour of the host."""
 
     name = "fake"
     machine_address = "127.0.0.1"
     has_address_only_while_hosts_run = False
 
     def __init__(self) -> None:
-        self.models: dict[str, Model] = {"model": Model()}
+        self.behaviours: dict[str, ImageBehaviour] = {"model": ImageBehaviour()}
         """The behaviour of each image, by the name of the image."""
         self.plans: dict[str, Plan] = {}
         """All plans that were started, including removed ones, by name."""
@@ -282,15 +282,17 @@ class FakeRuntime:
         """Return None: this runtime forwards no ports."""
 
     def prepare(self, image: str) -> None:
-        if image not in self.models:
+        if image not in self.behaviours:
             raise CannotRunError(f"image {image} does not exist")
 
     def images(self) -> Sequence[Image]:
-        return [Image((name,), f"sha256:{name}", 1, 1.0, model.labels) for name, model in self.models.items()]
+        return [
+            Image((name,), f"sha256:{name}", 1, 1.0, behaviour.labels) for name, behaviour in self.behaviours.items()
+        ]
 
     def start(self, plan: Plan) -> Sequence[Host]:
         assert plan.name not in self.hosts
-        new_hosts = [FakeHost(host, self.models[host.image]) for host in plan.hosts]
+        new_hosts = [FakeHost(host, self.behaviours[host.image]) for host in plan.hosts]
         self.started_hosts += new_hosts
         self.plans[plan.name] = plan
         self.hosts[plan.name] = new_hosts

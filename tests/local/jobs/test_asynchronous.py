@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, track_concurrency
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply, track_concurrency
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
@@ -29,7 +29,7 @@ INPUT_HEADER, OUTPUT_HEADER, FAILURE_HEADER = (
 
 
 @pytest.fixture
-def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  the endpoint serves it
+def invoke(parts: ServerParts, model: ImageBehaviour) -> Invoker:  # noqa: ARG001  the endpoint serves it
     deploy(parts)
     return Invoker(parts)
 
@@ -68,7 +68,7 @@ def count_queued_invocations(parts: ServerParts) -> int:
     return len(asynchronous.list_queue(parts.context, "e"))
 
 
-def test_response_is_stored_as_an_object(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_response_is_stored_as_an_object(parts: ServerParts, invoke: Invoker, model: ImageBehaviour) -> None:
     model.invoke = lambda request: Reply(request.body.upper(), headers={"Content-Type": "text/csv"})
     response = invoke_async(invoke, headers={INPUT_HEADER: parts.put("in.csv", b"a,b")})
     uri = response.headers[OUTPUT_HEADER]
@@ -80,7 +80,7 @@ def test_response_is_stored_as_an_object(parts: ServerParts, invoke: Invoker, mo
     assert list(parts.context.store.list("bucket", "failed/")) == []
 
 
-def test_container_receives_body_and_headers(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_container_receives_body_and_headers(parts: ServerParts, invoke: Invoker, model: ImageBehaviour) -> None:
     sent_headers = {
         "X-Amzn-SageMaker-Content-Type": "text/csv",
         "X-Amzn-SageMaker-Accept": "application/json",
@@ -102,7 +102,7 @@ def test_container_receives_body_and_headers(parts: ServerParts, invoke: Invoker
     assert expected.items() <= request.headers.items()
 
 
-def test_content_type_comes_from_the_input_object(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_content_type_comes_from_the_input_object(parts: ServerParts, invoke: Invoker, model: ImageBehaviour) -> None:
     invoke_async(invoke, headers={INPUT_HEADER: parts.put("in.json", b"{}")})
     wait_until(lambda: model.requests)
     assert model.requests[0].headers["Content-Type"] == "application/json"
@@ -121,7 +121,7 @@ def test_output_key_comes_from_the_request(parts: ServerParts, invoke: Invoker) 
     assert read_object(parts, "s3://bucket/out/mine/a.csv")[1] == b"x"
 
 
-def test_model_error_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_model_error_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(b'{"error": "no such column"}', 400, {"Content-Type": "application/json"})
     response = invoke_async(invoke, b"x")
     assert read_object(parts, response.headers[FAILURE_HEADER]) == ("application/json", b'{"error": "no such column"}')
@@ -138,7 +138,7 @@ def test_missing_input_is_stored_as_the_failure(parts: ServerParts, invoke: Invo
     )
 
 
-def test_response_timeout_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_response_timeout_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker, model: ImageBehaviour) -> None:
     def respond_slowly(_: ReceivedRequest) -> Reply:
         time.sleep(1.5)
         return Reply(b"late")
@@ -151,7 +151,9 @@ def test_response_timeout_is_stored_as_the_failure(parts: ServerParts, invoke: I
     )
 
 
-def test_request_that_ends_the_container_is_not_repeated(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_request_that_ends_the_container_is_not_repeated(
+    parts: ServerParts, invoke: Invoker, model: ImageBehaviour
+) -> None:
     def end_container(_: ReceivedRequest) -> Reply:
         parts.running_hosts[0].end(Exit(137))
         return Reply()
@@ -162,7 +164,7 @@ def test_request_that_ends_the_container_is_not_repeated(parts: ServerParts, inv
     assert len(model.requests) == 1
 
 
-def test_expired_request_is_stored_as_the_failure(parts: ServerParts, model: Model) -> None:
+def test_expired_request_is_stored_as_the_failure(parts: ServerParts, model: ImageBehaviour) -> None:
     deploy(parts)
     model.exit_at_start = Exit(1)
     parts.running_hosts[0].end(Exit(1))
@@ -185,7 +187,7 @@ def full_disk_errors(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
 def test_response_on_a_full_disk_is_stored_when_there_is_space(
     parts: ServerParts,
     invoke: Invoker,
-    model: Model,
+    model: ImageBehaviour,
     monkeypatch: pytest.MonkeyPatch,
     full_disk_errors: list[OSError],
 ) -> None:
@@ -255,7 +257,7 @@ def test_failure_without_failure_path_is_only_logged(parts: ServerParts) -> None
     wait_until(lambda: count_queued_invocations(parts) == 0)
 
 
-def test_concurrency_follows_the_configuration(parts: ServerParts, model: Model) -> None:
+def test_concurrency_follows_the_configuration(parts: ServerParts, model: ImageBehaviour) -> None:
     counts = track_concurrency(model)
     deploy(parts, MaxConcurrentInvocationsPerInstance=3)
     for _ in range(12):
@@ -264,7 +266,7 @@ def test_concurrency_follows_the_configuration(parts: ServerParts, model: Model)
     assert (max(counts), len(parts.read_outputs())) == (3, 12)
 
 
-def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) -> None:
+def test_restarted_server_resumes_the_queue(parts: ServerParts, model: ImageBehaviour) -> None:
     released = threading.Event()
 
     def answer_when_released(request: ReceivedRequest) -> Reply:
@@ -287,7 +289,7 @@ def test_restarted_server_resumes_the_queue(parts: ServerParts, model: Model) ->
     restarted_parts.close()
 
 
-def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: ImageBehaviour) -> None:
     (old_host,) = parts.running_hosts
     new_host_responds = threading.Event()
 
@@ -311,7 +313,7 @@ def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: 
 
 
 def test_update_repeats_interrupted_invocation(
-    parts: ServerParts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, invoke: Invoker, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployer, "DRAIN_TIMEOUT", 0.1)
     (old_host,) = parts.running_hosts
@@ -330,7 +332,7 @@ def test_update_repeats_interrupted_invocation(
     assert host_name == parts.running_hosts[0].name != old_host.name
 
 
-def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: ImageBehaviour) -> None:
     released = threading.Event()
     model.invoke = lambda _: Reply(str(released.wait(20)).encode())
     for _ in range(6):
@@ -399,7 +401,7 @@ def collect_messages(parts: ServerParts) -> list[tuple[str, dict[str, Any]]]:
     return messages
 
 
-def test_success_is_published(parts: ServerParts, model: Model) -> None:
+def test_success_is_published(parts: ServerParts, model: ImageBehaviour) -> None:
     messages = collect_messages(parts)
     model.invoke = lambda _: Reply(b"42", headers={"Content-Type": "text/csv"})
     inclusion = {"IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]}
@@ -424,7 +426,7 @@ def test_success_is_published(parts: ServerParts, model: Model) -> None:
     }
 
 
-def test_failure_is_published_without_the_response(parts: ServerParts, model: Model) -> None:
+def test_failure_is_published_without_the_response(parts: ServerParts, model: ImageBehaviour) -> None:
     messages = collect_messages(parts)
     model.invoke = lambda _: Reply(b"bad row", 400)
     deploy(parts, {**OUTPUT, "NotificationConfig": TOPICS})
@@ -435,7 +437,7 @@ def test_failure_is_published_without_the_response(parts: ServerParts, model: Mo
     assert message.keys().isdisjoint({"responseBody", "responseParameters"})
 
 
-def test_large_response_is_not_in_the_notification(parts: ServerParts, model: Model) -> None:
+def test_large_response_is_not_in_the_notification(parts: ServerParts, model: ImageBehaviour) -> None:
     messages = collect_messages(parts)
     model.invoke = lambda _: Reply(b"x" * (notifications.MAX_INCLUDED_BYTES + 1))
     inclusion = {"IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]}

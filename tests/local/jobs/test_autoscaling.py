@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.services.autoscaling import records
 from microjobs_orchestrator.local.services.autoscaling.scaler import Scaler
 from microjobs_orchestrator.local.services.autoscaling.service import CONFIG_MEMBER, ApplicationAutoScaling
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model
+from tests.local.jobs.fakes import ImageBehaviour
 from tests.local.jobs.test_inference_components import Components
 
 COMPONENT = {
@@ -74,7 +74,7 @@ class Scaling:
 
 
 @pytest.fixture
-def scaling(parts: ServerParts, model: Model) -> Scaling:  # noqa: ARG001  the fixture creates model `m`
+def scaling(parts: ServerParts, model: ImageBehaviour) -> Scaling:  # noqa: ARG001  the fixture creates model `m`
     """Application Auto Scaling of a server with component `one`, which has one copy on endpoint `e`."""
     components = Components(parts)
     components.start_endpoint()
@@ -219,7 +219,7 @@ def test_speed_shortens_periods_and_cooldowns(scaling: Scaling, count_copies: Ca
     assert count_copies() == 1
 
 
-def test_instance_count_of_a_variant_is_scaled(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_instance_count_of_a_variant_is_scaled(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
     parts.deploy()
     scaling = Scaling(parts)
     scaling.register(VARIANT)

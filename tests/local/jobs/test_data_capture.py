@@ -14,7 +14,7 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.resources.endpoints import capture_writer
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, Reply
+from tests.local.jobs.fakes import ImageBehaviour, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_inference_components import Components
 from tests.local.jobs.test_inference_components import invoke as invoke_component
@@ -71,7 +71,7 @@ def read_records(parts: ServerParts, count: int = 1) -> list[dict[str, Any]]:
     return records
 
 
-def test_record_has_request_response_and_ids(parts: ServerParts, model: Model) -> None:
+def test_record_has_request_response_and_ids(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(b'{"sum": 3}', headers={"Content-Type": "application/json"})
     headers = {
         "Content-Type": "text/csv; charset=utf-8",
@@ -137,7 +137,7 @@ def test_sample_has_requested_share(parts: ServerParts, monkeypatch: pytest.Monk
     read_records(parts, 2)
 
 
-def test_errors_of_the_model_are_not_captured(parts: ServerParts, model: Model) -> None:
+def test_errors_of_the_model_are_not_captured(parts: ServerParts, model: ImageBehaviour) -> None:
     invoke = deploy(parts)
     model.invoke = lambda _: Reply(b"no", 400)
     invoke.read_model_error()
@@ -255,7 +255,9 @@ def deploy_asynchronously(parts: ServerParts) -> Invoker:
 
 
 @pytest.mark.parametrize("is_inline", [True, False])
-def test_asynchronous_endpoint_captures_both_directions(parts: ServerParts, model: Model, is_inline: bool) -> None:
+def test_asynchronous_endpoint_captures_both_directions(
+    parts: ServerParts, model: ImageBehaviour, is_inline: bool
+) -> None:
     model.invoke = lambda request: Reply(request.body.upper(), headers={"Content-Type": "text/csv"})
     invoke = deploy_asynchronously(parts)
     headers = {"X-Amzn-SageMaker-Inference-Id": "mine", "X-Amzn-SageMaker-Content-Type": "text/csv"}
@@ -269,7 +271,7 @@ def test_asynchronous_endpoint_captures_both_directions(parts: ServerParts, mode
 
 
 def test_asynchronous_response_that_the_buffer_cannot_hold_is_stored_but_not_captured(
-    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(capture_writer, "MAX_BUFFERED_BYTES", 1 << 16)
     model.invoke = lambda _: Reply(b"x" * (1 << 20))
@@ -279,7 +281,7 @@ def test_asynchronous_response_that_the_buffer_cannot_hold_is_stored_but_not_cap
     assert list_keys(parts) == []
 
 
-def test_key_of_an_inference_component_has_its_name(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_key_of_an_inference_component_has_its_name(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
     components = Components(parts)
     components.start_endpoint(**make_capture_config())
     for name in ("one", "two"):
@@ -310,7 +312,7 @@ def test_transform_job_lists_inputs_and_outputs(parts: ServerParts, source: str,
     }
 
 
-def test_failed_transform_job_captures_nothing(parts: ServerParts, model: Model) -> None:
+def test_failed_transform_job_captures_nothing(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(b"no", 400)
     parts.put("in/a.csv", b"1")
     assert parts.transform(DataCaptureConfig={"DestinationS3Uri": DESTINATION})["TransformJobStatus"] == "Failed"

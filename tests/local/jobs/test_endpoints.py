@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.models.operations import ModelOperat
 from microjobs_orchestrator.local.resources.models.serving import ADDITIONAL_DATA_FOLDER
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeHost, Model
+from tests.local.jobs.fakes import FakeHost, ImageBehaviour
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 
@@ -159,7 +159,7 @@ def test_describe_returns_containers_of_the_request(parts: ServerParts) -> None:
     assert parts.deploy()["EndpointStatus"] == "InService"
 
 
-def test_failure_reason_has_last_lines_of_ended_container(parts: ServerParts, model: Model) -> None:
+def test_failure_reason_has_last_lines_of_ended_container(parts: ServerParts, model: ImageBehaviour) -> None:
     model.exit_at_start = Exit(3)
     description = parts.deploy()
     assert description["EndpointStatus"] == "Failed"
@@ -173,7 +173,7 @@ def test_failure_reason_has_last_lines_of_ended_container(parts: ServerParts, mo
 
 
 @pytest.mark.parametrize("ping", [503, None])
-def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, model: Model, ping: int | None) -> None:
+def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, model: ImageBehaviour, ping: int | None) -> None:
     model.ping = ping
     description = parts.deploy(main={"ContainerStartupHealthCheckTimeoutInSeconds": 0.3})
     assert "GET /ping did not answer 200 within 0.3 s" in description["FailureReason"]
@@ -193,9 +193,9 @@ def test_missing_image_fails_the_endpoint(parts: ServerParts) -> None:
     assert parts.deploy()["FailureReason"] == "Production variant main: image elsewhere does not exist"
 
 
-def test_failed_variant_ends_other_variants(parts: ServerParts, model: Model) -> None:
+def test_failed_variant_ends_other_variants(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.make_model("bad", "bad")
-    parts.runtime.models["bad"] = Model(exit_at_start=Exit(1))
+    parts.runtime.behaviours["bad"] = ImageBehaviour(exit_at_start=Exit(1))
     model.ping = 503
     description = parts.deploy(main={}, other={"ModelName": "bad"})
     assert "variant other did not pass" in description["FailureReason"]
@@ -212,7 +212,7 @@ def test_ended_container_is_restarted(parts: ServerParts) -> None:
     assert "[microjobs] the container ended by itself and is started again in 1 s. Exit code: 1." in lines[1]
 
 
-def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: Model) -> None:
+def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: ImageBehaviour) -> None:
     model.exit_at_start = Exit(1)
     parts.deploy()
     parts.delete_endpoint()
@@ -230,7 +230,7 @@ def test_deletion_gives_the_container_30_seconds(parts: ServerParts) -> None:
     assert list(parts.home.work.iterdir()) == []
 
 
-def test_deletion_does_not_wait_for_a_start(parts: ServerParts, model: Model) -> None:
+def test_deletion_does_not_wait_for_a_start(parts: ServerParts, model: ImageBehaviour) -> None:
     model.ping = 503
     parts.make_config()
     parts.start_endpoint()
@@ -326,7 +326,7 @@ def test_restarted_server_adopts_running_containers(parts: ServerParts) -> None:
 def test_restarted_server_resumes_an_update(parts: ServerParts) -> None:
     parts.deploy()
     parts.make_model("slow", "slow")
-    slow_model = parts.runtime.models["slow"] = Model(ping=503)
+    slow_model = parts.runtime.behaviours["slow"] = ImageBehaviour(ping=503)
     parts.make_config("d", main={"ModelName": "slow"})
     parts.update_endpoint("d")
     wait_until(lambda: len(parts.running_hosts) == 2)

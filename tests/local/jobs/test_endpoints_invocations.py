@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, return_body
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply, return_body
 
 
 class Invoker:
@@ -62,12 +62,12 @@ class Invoker:
 
 
 @pytest.fixture
-def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  endpoint `e` serves it
+def invoke(parts: ServerParts, model: ImageBehaviour) -> Invoker:  # noqa: ARG001  endpoint `e` serves it
     parts.deploy()
     return Invoker(parts)
 
 
-def test_container_receives_body_and_headers(invoke: Invoker, model: Model) -> None:
+def test_container_receives_body_and_headers(invoke: Invoker, model: ImageBehaviour) -> None:
     sent_headers = {
         "Content-Type": "text/csv",
         "Accept": "application/json",
@@ -81,12 +81,12 @@ def test_container_receives_body_and_headers(invoke: Invoker, model: Model) -> N
     assert sent_headers.items() <= request.headers.items()
 
 
-def test_signature_headers_are_not_forwarded(invoke: Invoker, model: Model) -> None:
+def test_signature_headers_are_not_forwarded(invoke: Invoker, model: ImageBehaviour) -> None:
     invoke(Authorization="AWS4-HMAC-SHA256 …", X_Amz_Date="20260131T235959Z", Cookie="a=b")
     assert not {"Authorization", "X-Amz-Date", "Cookie"} & set(model.requests[0].headers)
 
 
-def test_client_receives_response_and_headers(invoke: Invoker, model: Model) -> None:
+def test_client_receives_response_and_headers(invoke: Invoker, model: ImageBehaviour) -> None:
     attributes = {"X-Amzn-SageMaker-Custom-Attributes": "seen", "Content-Type": "text/csv", "Server": "mine"}
     model.invoke = lambda _: Reply(b"3\n", 201, attributes)
     response = invoke()
@@ -101,7 +101,7 @@ def test_client_receives_response_and_headers(invoke: Invoker, model: Model) -> 
     ("status", "error_text"),
     [(400, "client error (400)"), *((status, f"server error ({status})") for status in (500, 502, 503, 504))],
 )
-def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status: int, error_text: str) -> None:
+def test_container_error_is_a_model_error(invoke: Invoker, model: ImageBehaviour, status: int, error_text: str) -> None:
     model.invoke = lambda _: Reply(b"no such column", status)
     assert invoke.read_model_error() == {
         "Message": f'Received {error_text} from primary with message "no such column". '
@@ -117,7 +117,7 @@ def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status:
     [("RESPONSE_TIMEOUT", "invocations"), ("STREAM_TIMEOUT", "invocations-response-stream")],
 )
 def test_slow_container_is_a_model_error(
-    invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch, timeout: str, path: str
+    invoke: Invoker, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch, timeout: str, path: str
 ) -> None:
     def respond_slowly(_: ReceivedRequest) -> Reply:
         time.sleep(0.5)
@@ -132,7 +132,7 @@ def test_slow_container_is_a_model_error(
     assert len(model.requests) == 1
 
 
-def test_response_without_its_end_is_a_model_error(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_response_without_its_end_is_a_model_error(parts: ServerParts, invoke: Invoker, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(chunks=end_in_the_middle())
 
     def end_in_the_middle() -> Iterator[bytes]:
@@ -150,14 +150,16 @@ def test_oversized_response_is_a_model_error(invoke: Invoker, monkeypatch: pytes
     assert invoke(b"x" * 10).data == b"x" * 10
 
 
-def test_oversized_request_is_a_validation_error(invoke: Invoker, model: Model) -> None:
+def test_oversized_request_is_a_validation_error(invoke: Invoker, model: ImageBehaviour) -> None:
     limit = 25 << 20
     error = invoke.read_error(body=bytes(limit + 1))
     assert (error.code, model.requests) == ("ValidationError", [])
     assert len(invoke(bytes(limit)).data) == limit
 
 
-def test_request_that_ends_the_container_is_a_model_error(parts: ServerParts, invoke: Invoker, model: Model) -> None:
+def test_request_that_ends_the_container_is_a_model_error(
+    parts: ServerParts, invoke: Invoker, model: ImageBehaviour
+) -> None:
     def end_container(_: ReceivedRequest) -> Reply:
         model.ping = 503  # the next container does not serve before the assertions
         parts.running_hosts[0].end(Exit(1))
@@ -185,14 +187,16 @@ def test_missing_endpoint_is_a_validation_error(invoke: Invoker) -> None:
     assert (error.code, error.message) == ("ValidationError", "Endpoint other of account 000000000000 not found.")
 
 
-def test_error_names_status_of_endpoint_not_in_service(parts: ServerParts, model: Model) -> None:
+def test_error_names_status_of_endpoint_not_in_service(parts: ServerParts, model: ImageBehaviour) -> None:
     model.ping = 503
     parts.make_config()
     parts.start_endpoint()
     assert "is Creating: it must be InService" in Invoker(parts).read_error().message
 
 
-def test_restarted_server_answers_503_until_it_has_resumed_the_endpoint(parts: ServerParts, model: Model) -> None:
+def test_restarted_server_answers_503_until_it_has_resumed_the_endpoint(
+    parts: ServerParts, model: ImageBehaviour
+) -> None:
     parts.deploy()
     model.ping = 503
     restarted_parts = parts.restart()
@@ -203,14 +207,14 @@ def test_restarted_server_answers_503_until_it_has_resumed_the_endpoint(parts: S
     restarted_parts.close()
 
 
-def test_target_variant_responds(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_target_variant_responds(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
     parts.deploy(one={"InitialVariantWeight": 1.0}, two={"InitialVariantWeight": 0.0})
     response = Invoker(parts)(X_Amzn_SageMaker_Target_Variant="two")
     assert response.headers["x-Amzn-Invoked-Production-Variant"] == "two"
     assert "no production variant three" in Invoker(parts).read_error(X_Amzn_SageMaker_Target_Variant="three").message
 
 
-def test_weights_distribute_requests(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_weights_distribute_requests(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
     parts.deploy(
         one={"InitialVariantWeight": 9.0}, two={"InitialVariantWeight": 1.0}, never={"InitialVariantWeight": 0}
     )
@@ -237,7 +241,7 @@ def test_invalid_target_is_refused(invoke: Invoker, header: str, reason: str) ->
 
 
 def test_request_interrupted_by_an_update_goes_to_the_new_container(
-    parts: ServerParts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, invoke: Invoker, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployer, "DRAIN_TIMEOUT", 0.1)
     (old_host,) = parts.running_hosts

@@ -10,7 +10,7 @@ import pytest
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 
@@ -45,7 +45,7 @@ def test_failed_update_keeps_old_containers(parts: ServerParts) -> None:
     parts.deploy()
     (old_host,) = parts.running_hosts
     parts.make_model("bad", "bad")
-    parts.runtime.models["bad"] = Model(exit_at_start=Exit(1))
+    parts.runtime.behaviours["bad"] = ImageBehaviour(exit_at_start=Exit(1))
     parts.make_config("d", main={"ModelName": "bad"})
     parts.update_endpoint("d")
     description = parts.wait_for_endpoint()
@@ -58,14 +58,14 @@ def test_failed_update_keeps_old_containers(parts: ServerParts) -> None:
 def test_update_is_refused_during_an_update(parts: ServerParts) -> None:
     parts.deploy()
     parts.make_model("slow", "slow")
-    parts.runtime.models["slow"] = Model(ping=503)
+    parts.runtime.behaviours["slow"] = ImageBehaviour(ping=503)
     parts.make_config("d", main={"ModelName": "slow"})
     parts.update_endpoint("d")
     with pytest.raises(ValidationError, match="which is Updating"):
         parts.update_endpoint("d")
 
 
-def test_replaced_container_finishes_its_requests(parts: ServerParts, model: Model) -> None:
+def test_replaced_container_finishes_its_requests(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     (old_host,) = parts.running_hosts
     released = threading.Event()
@@ -134,7 +134,7 @@ def test_update_retains_requested_variant_properties(
     assert read_variants(parts.wait_for_endpoint()) == {"main": expected, "new": (1.0, 1)}
 
 
-def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: Model) -> None:
+def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     released = threading.Event()
     model.invoke = lambda _: Reply(str(released.wait(20)).encode())

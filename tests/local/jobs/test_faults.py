@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.resources.models.client import NoResponseError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from tests.local.jobs.conftest import MakeClient, ServerParts
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 
 MALFORMED_ARCHIVES = {
     "not an archive": b"this is not an archive",
@@ -42,7 +42,9 @@ def test_error_names_an_object_that_is_deleted_while_a_job_starts(parts: ServerP
         inputs.link_objects(objects, parts.home.work / "linked")
 
 
-def test_object_deleted_during_a_transform_does_not_affect_other_outputs(parts: ServerParts, model: Model) -> None:
+def test_object_deleted_during_a_transform_does_not_affect_other_outputs(
+    parts: ServerParts, model: ImageBehaviour
+) -> None:
     for name in "abcdef":  # only a few objects are read in advance: the last object is read after the first answer
         parts.put(f"in/{name}", name.encode())
 

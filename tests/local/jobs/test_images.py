@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Plan
 from tests.conftest import make_image_name
 from tests.local.jobs.conftest import ServerParts
-from tests.local.jobs.fakes import Model
+from tests.local.jobs.fakes import ImageBehaviour
 
 SERVER_REGISTRY = "000000000000.dkr.ecr.us-east-1.amazonaws.com"
 SKLEARN_IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:0.23-1-cpu-py3"
@@ -25,7 +25,7 @@ def test_registry_of_the_server_is_removed_from_image_uris(parts: ServerParts) -
 
 
 def test_registry_is_not_removed_if_an_image_has_the_whole_name(parts: ServerParts) -> None:
-    parts.runtime.models[f"{SERVER_REGISTRY}/model"] = Model()
+    parts.runtime.behaviours[f"{SERVER_REGISTRY}/model"] = ImageBehaviour()
     assert parts.context.resolve_image(f"{SERVER_REGISTRY}/model") == f"{SERVER_REGISTRY}/model"
 
 
@@ -50,7 +50,7 @@ def test_aliases_take_precedence_over_framework_images(parts: ServerParts) -> No
 
 def test_log_of_each_host_states_the_substitution(parts: ServerParts, tmp_path: Path) -> None:
     context = make_context(parts, framework_images=True)
-    parts.runtime.models[make_image_name("preprocess")] = Model()
+    parts.runtime.behaviours[make_image_name("preprocess")] = ImageBehaviour()
     hosts = tuple(
         HostPlan(name, make_image_name("preprocess"), tmp_path / "files" / name) for name in ("algo-1", "algo-2")
     )
@@ -66,7 +66,7 @@ def test_log_states_what_the_runtime_reports_about_the_image(
     parts: ServerParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts.runtime, "prepare", {"mine": "mine runs emulated"}.get)
-    parts.runtime.models["mine"] = Model()
+    parts.runtime.behaviours["mine"] = ImageBehaviour()
     plan = Plan("job/a", (HostPlan("algo-1", "mine", tmp_path / "files"),))
     attempt = Attempt("job/a", "mine", lambda _: plan, lambda name: LogStream(tmp_path / name))
     launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt), EventQueue())

@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.resources.inference_components.operations impo
 from microjobs_orchestrator.local.runtimes.base import Exit, HostLimits, HostUsage
 from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import FakeHost, ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 REQUIREMENTS = {"MinMemoryRequiredInMb": 128, "MaxMemoryRequiredInMb": 256, "NumberOfCpuCoresRequired": 0.5}
@@ -81,7 +81,7 @@ class Components:
 
 
 @pytest.fixture
-def components(parts: ServerParts, model: Model) -> Components:  # noqa: ARG001  the fixture creates model `m`
+def components(parts: ServerParts, model: ImageBehaviour) -> Components:  # noqa: ARG001  the fixture creates model `m`
     new_components = Components(parts)
     new_components.start_endpoint()
     return new_components
@@ -100,9 +100,9 @@ def test_component_is_in_service_and_responds(parts: ServerParts, components: Co
 
 
 def test_two_components_of_one_endpoint_have_their_own_models(
-    parts: ServerParts, components: Components, model: Model
+    parts: ServerParts, components: Components, model: ImageBehaviour
 ) -> None:
-    parts.runtime.models["other"] = Model(invoke=lambda _: Reply(b"other"))
+    parts.runtime.behaviours["other"] = ImageBehaviour(invoke=lambda _: Reply(b"other"))
     model.invoke = lambda _: Reply(b"first")
     components.start("one", ModelName="m")
     components.start("two", Container={"Image": "other", "Environment": {"A": "b"}})
@@ -132,7 +132,7 @@ def test_missing_requirements_set_no_limits(
     assert [host.plan.limits for host in parts.running_hosts] == [limits]
 
 
-def test_copies_share_the_requests(parts: ServerParts, components: Components, model: Model) -> None:
+def test_copies_share_the_requests(parts: ServerParts, components: Components, model: ImageBehaviour) -> None:
     components.start("one", copy_count=3)
     for _ in range(9):
         invoke(parts, "one")
@@ -156,7 +156,7 @@ def test_random_routing_chooses_a_random_copy(parts: ServerParts, monkeypatch: p
     assert len(chosen_copies) == 3
 
 
-def test_busy_copy_gets_no_further_request(parts: ServerParts, components: Components, model: Model) -> None:
+def test_busy_copy_gets_no_further_request(parts: ServerParts, components: Components, model: ImageBehaviour) -> None:
     release, is_busy = threading.Event(), threading.Event()
 
     def block_first(request: ReceivedRequest) -> Reply:
@@ -199,7 +199,7 @@ def test_component_without_copies_refuses_requests(parts: ServerParts, component
 
 
 def test_update_of_the_specification_loses_no_request(parts: ServerParts, components: Components) -> None:
-    parts.runtime.models["other"] = Model(invoke=lambda _: Reply(b"other"))
+    parts.runtime.behaviours["other"] = ImageBehaviour(invoke=lambda _: Reply(b"other"))
     components.start("one", copy_count=2)
     answers: list[bytes] = []
     stop = threading.Event()
@@ -221,7 +221,7 @@ def test_update_of_the_specification_loses_no_request(parts: ServerParts, compon
 
 
 def test_rolling_update_replaces_copies_in_batches(parts: ServerParts, components: Components) -> None:
-    new_model = parts.runtime.models["other"] = Model(invoke=lambda _: Reply(b"other"), ping=503)
+    new_model = parts.runtime.behaviours["other"] = ImageBehaviour(invoke=lambda _: Reply(b"other"), ping=503)
     components.start("one", copy_count=4)
     policy = {"MaximumBatchSize": {"Type": "COPY_COUNT", "Value": 2}, "WaitIntervalInSeconds": 0}
     request = {"InferenceComponentName": "one", "Specification": {"Container": {"Image": "other"}}}
@@ -314,7 +314,7 @@ def test_invalid_component_is_refused(components: Components, members: dict[str,
     assert reason in error.value.message
 
 
-def test_component_needs_a_variant_without_a_model(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_component_needs_a_variant_without_a_model(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
     parts.deploy()
     with pytest.raises(ValidationError, match="Variant main of endpoint e has a ModelName"):
         Components(parts).start("one")
@@ -362,7 +362,7 @@ def test_components_are_listed_by_endpoint_and_variant(components: Components) -
 
 
 @pytest.fixture
-def components_with_base(components: Components, model: Model, put_archive: Callable[..., str]) -> Components:
+def components_with_base(components: Components, model: ImageBehaviour, put_archive: Callable[..., str]) -> Components:
     """The components, after the start of the component `base`, whose two copies can load adapters."""
     model.supports_adapters = True
     model.invoke = lambda request: Reply(request.headers.get(ADAPTER_HEADER, "none").encode())
@@ -414,7 +414,7 @@ def test_deleted_adapter_is_removed_from_the_copies(parts: ServerParts, componen
 
 
 def test_adapter_fails_if_the_container_does_not_support_adapters(
-    components_with_base: Components, model: Model
+    components_with_base: Components, model: ImageBehaviour
 ) -> None:
     model.supports_adapters = False
     description = start_adapter(components_with_base)

@@ -1,4 +1,4 @@
-"""Models with several containers, in endpoints and in transform jobs."""
+"""Behaviours with several containers, in endpoints and in transform jobs."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.models import chain, health
 from microjobs_orchestrator.local.runtimes.base import Exit, WrongPortError
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import FakeHost, ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_inference_components import Components
 
@@ -29,35 +29,35 @@ SLOW_SECONDS = 0.02
 MULTI_MODEL_CONTAINER = {"Image": "b", "ModelDataUrl": "s3://bucket/x/", "Mode": "MultiModel"}
 IMAGES = ("scale", "predict", "label")
 
-Models = Mapping[str, Model]
+Behaviours = Mapping[str, ImageBehaviour]
 
 
-def make_appending_model(image: str) -> Model:
-    """Return a model that answers with the request's body and the name of its image, and with a content type that
-    contains this name."""
+def make_appending_behaviour(image: str) -> ImageBehaviour:
+    """Return the behaviour of an image that appends its name to the body of each request, and returns the result. The
+    content type of the response also contains the name."""
 
     def invoke(request: ReceivedRequest) -> Reply:
         return Reply(request.body + f">{image}".encode(), headers={"Content-Type": f"application/{image}"})
 
-    return Model(invoke, labels=LABELS)
+    return ImageBehaviour(invoke, labels=LABELS)
 
 
 @pytest.fixture
-def models(parts: ServerParts) -> Models:
+def behaviours(parts: ServerParts) -> Behaviours:
     """The behaviour of the images, by name. The model `m` has the images `scale` and `predict`."""
-    parts.runtime.models.update({image: make_appending_model(image) for image in IMAGES})
+    parts.runtime.behaviours.update({image: make_appending_behaviour(image) for image in IMAGES})
     parts.make_multi_container_model("scale", "predict")
-    return parts.runtime.models
+    return parts.runtime.behaviours
 
 
 @pytest.fixture
-def invoke(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endpoint `e` serves them
+def invoke(parts: ServerParts, behaviours: Behaviours) -> Invoker:  # noqa: ARG001  endpoint `e` serves them
     parts.deploy()
     return Invoker(parts)
 
 
 @pytest.fixture
-def invoke_directly(parts: ServerParts, models: Models) -> Invoker:  # noqa: ARG001  endpoint `e` uses the models
+def invoke_directly(parts: ServerParts, behaviours: Behaviours) -> Invoker:  # noqa: ARG001  endpoint `e` uses the images
     """A client of endpoint `e`, whose model has the Mode Direct: each request names its container."""
     parts.make_multi_container_model("scale", "predict", name="direct", mode="Direct")
     parts.deploy(main={"ModelName": "direct"})
@@ -78,11 +78,11 @@ def test_response_of_a_container_is_the_request_of_the_next_one(invoke: Invoker)
     assert response.headers["Content-Type"] == "application/predict"
 
 
-def test_first_container_gets_content_type_and_last_gets_accept(parts: ServerParts, models: Models) -> None:
+def test_first_container_gets_content_type_and_last_gets_accept(parts: ServerParts, behaviours: Behaviours) -> None:
     parts.make_multi_container_model(*IMAGES, name="three")
     parts.deploy(main={"ModelName": "three"})
     Invoker(parts)(b"x", Content_Type="text/csv", Accept="image/png", X_Amzn_SageMaker_Custom_Attributes="a=b")
-    received = [models[image].requests[0].headers for image in IMAGES]
+    received = [behaviours[image].requests[0].headers for image in IMAGES]
     types = ["text/csv", "application/scale", "application/predict"]
     assert [headers["Content-Type"] for headers in received] == types
     assert [headers.get("Accept") for headers in received] == [None, None, "image/png"]
@@ -90,40 +90,42 @@ def test_first_container_gets_content_type_and_last_gets_accept(parts: ServerPar
 
 
 def test_large_response_reaches_the_next_container(
-    invoke: Invoker, models: Models, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoker, behaviours: Behaviours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chain, "MAX_MEMORY_BYTES", 1000)
-    models["scale"].invoke = lambda _: Reply(b"y" * 300_000)
+    behaviours["scale"].invoke = lambda _: Reply(b"y" * 300_000)
     assert invoke(b"x").data == b"y" * 300_000 + b">predict"
-    assert not models["predict"].requests[0].chunked
+    assert not behaviours["predict"].requests[0].chunked
 
 
 @pytest.mark.parametrize(("status", "source"), [(400, "client"), (500, "server")])
-def test_error_of_a_container_ends_the_chain(invoke: Invoker, models: Models, status: int, source: str) -> None:
-    models["scale"].invoke = lambda _: Reply(b"no", status)
+def test_error_of_a_container_ends_the_chain(invoke: Invoker, behaviours: Behaviours, status: int, source: str) -> None:
+    behaviours["scale"].invoke = lambda _: Reply(b"no", status)
     error = invoke.read_model_error()
     assert error["Message"].startswith(f'Received {source} error ({status}) from container-1 with message "no".')
     assert (error["OriginalStatusCode"], error["OriginalMessage"]) == (status, "no")
-    assert models["predict"].requests == []
+    assert behaviours["predict"].requests == []
 
 
-def test_error_names_the_last_container(invoke: Invoker, models: Models) -> None:
-    models["predict"].invoke = lambda _: Reply(b"no", 400)
+def test_error_names_the_last_container(invoke: Invoker, behaviours: Behaviours) -> None:
+    behaviours["predict"].invoke = lambda _: Reply(b"no", 400)
     assert "from container-2 with" in invoke.read_model_error()["Message"]
 
 
-def test_broken_connection_names_the_container(invoke: Invoker, models: Models, parts: ServerParts) -> None:
+def test_broken_connection_names_the_container(invoke: Invoker, behaviours: Behaviours, parts: ServerParts) -> None:
     last_host = parts.running_hosts[1]
 
     def end(_: ReceivedRequest) -> Reply:
         last_host.end(Exit(1))
         return Reply()
 
-    models["predict"].invoke = end
+    behaviours["predict"].invoke = end
     assert "could not get a response from the container-2 endpoint" in invoke.read_model_error()["OriginalMessage"]
 
 
-def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_limit_is_for_the_whole_chain(
+    invoke: Invoker, behaviours: Behaviours, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 2)
     released = threading.Event()
 
@@ -134,7 +136,7 @@ def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monk
 
         return respond
 
-    models["scale"].invoke, models["predict"].invoke = respond_after(1), respond_after(10)
+    behaviours["scale"].invoke, behaviours["predict"].invoke = respond_after(1), respond_after(10)
     start_time = time.monotonic()
     message = invoke.read_model_error()["Message"]
     released.set()
@@ -142,15 +144,15 @@ def test_time_limit_is_for_the_whole_chain(invoke: Invoker, models: Models, monk
     assert time.monotonic() - start_time < 2.9
 
 
-def test_last_container_streams(invoke: Invoker, models: Models) -> None:
-    models["predict"].invoke = lambda request: Reply(chunks=[request.body, b"!"])
+def test_last_container_streams(invoke: Invoker, behaviours: Behaviours) -> None:
+    behaviours["predict"].invoke = lambda request: Reply(chunks=[request.body, b"!"])
     stream = invoke(b"x", path="invocations-response-stream").data
     assert b"x>scale" in stream
     assert b"!" in stream
 
 
-def test_error_before_the_stream_names_the_container(invoke: Invoker, models: Models) -> None:
-    models["scale"].invoke = lambda _: Reply(b"no", 400)
+def test_error_before_the_stream_names_the_container(invoke: Invoker, behaviours: Behaviours) -> None:
+    behaviours["scale"].invoke = lambda _: Reply(b"no", 400)
     assert "from container-1 with message" in invoke.read_model_error(path="invocations-response-stream")["Message"]
 
 
@@ -158,35 +160,35 @@ def test_error_before_the_stream_names_the_container(invoke: Invoker, models: Mo
 
 
 @pytest.mark.parametrize(("name", "image"), [("container-1", "scale"), ("container-2", "predict")])
-def test_request_chooses_its_container(invoke_directly: Invoker, models: Models, name: str, image: str) -> None:
+def test_request_chooses_its_container(invoke_directly: Invoker, behaviours: Behaviours, name: str, image: str) -> None:
     response = invoke_directly(b"x", Accept="text/csv", X_Amzn_SageMaker_Target_Container_Hostname=name)
     assert response.data == f"x>{image}".encode()
-    assert models[image].requests[0].headers["Accept"] == "text/csv"
+    assert behaviours[image].requests[0].headers["Accept"] == "text/csv"
 
 
-def test_error_names_the_chosen_container(invoke_directly: Invoker, models: Models) -> None:
-    models["predict"].invoke = lambda _: Reply(b"no", 400)
+def test_error_names_the_chosen_container(invoke_directly: Invoker, behaviours: Behaviours) -> None:
+    behaviours["predict"].invoke = lambda _: Reply(b"no", 400)
     error = invoke_directly.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
     assert "Received client error (400) from container-2" in error["Message"]
 
 
-def test_chosen_container_streams(invoke_directly: Invoker, models: Models) -> None:
-    models["predict"].invoke = lambda request: Reply(chunks=[request.body, b"!"])
+def test_chosen_container_streams(invoke_directly: Invoker, behaviours: Behaviours) -> None:
+    behaviours["predict"].invoke = lambda request: Reply(chunks=[request.body, b"!"])
     headers = {"X_Amzn_SageMaker_Target_Container_Hostname": "container-2"}
     assert b"!" in invoke_directly(b"x", path="invocations-response-stream", **headers).data
 
 
-def test_unknown_or_missing_container_is_refused(invoke_directly: Invoker, models: Models) -> None:
+def test_unknown_or_missing_container_is_refused(invoke_directly: Invoker, behaviours: Behaviours) -> None:
     unknown_error = invoke_directly.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-3")
     missing_error = invoke_directly.read_error()
     assert (unknown_error.code, missing_error.code) == ("ValidationError", "ValidationError")
     assert "container-3 does not exist" in unknown_error.message
     assert "is missing" in missing_error.message
     assert "container-1, container-2" in missing_error.message
-    assert models["scale"].requests == []
+    assert behaviours["scale"].requests == []
 
 
-def test_target_container_requires_the_mode_direct(invoke: Invoker, models: Models, parts: ServerParts) -> None:
+def test_target_container_requires_the_mode_direct(invoke: Invoker, behaviours: Behaviours, parts: ServerParts) -> None:
     serial_error = invoke.read_error(X_Amzn_SageMaker_Target_Container_Hostname="container-1")
     parts.make_model("one", "scale")
     parts.make_config("one", main={"ModelName": "one"})
@@ -196,7 +198,7 @@ def test_target_container_requires_the_mode_direct(invoke: Invoker, models: Mode
     for error in (serial_error, single_error):
         assert error.code == "ValidationError"
         assert "requires a model whose InferenceExecutionConfig has the Mode Direct" in error.message
-    assert models["scale"].requests == []
+    assert behaviours["scale"].requests == []
 
 
 # --- metrics ---
@@ -212,10 +214,10 @@ def read_metrics(parts: ServerParts, container: str) -> Mapping[str, Statistics]
     }
 
 
-def test_latency_of_each_container_is_recorded(invoke: Invoker, models: Models, parts: ServerParts) -> None:
-    models["scale"].invoke = lambda request: respond_slowly(request, b"")
+def test_latency_of_each_container_is_recorded(invoke: Invoker, behaviours: Behaviours, parts: ServerParts) -> None:
+    behaviours["scale"].invoke = lambda request: respond_slowly(request, b"")
     invoke(b"x")
-    models["scale"].invoke = lambda _: Reply(b"no", 400)
+    behaviours["scale"].invoke = lambda _: Reply(b"no", 400)
     invoke.read_model_error()
     first_metrics, last_metrics = (read_metrics(parts, f"container-{number}") for number in (1, 2))
     assert (set(first_metrics), set(last_metrics)) == ({"ContainerLatency"}, {"ContainerLatency"})
@@ -224,9 +226,9 @@ def test_latency_of_each_container_is_recorded(invoke: Invoker, models: Models, 
 
 
 def test_invocations_of_a_chosen_container_are_counted(
-    invoke_directly: Invoker, models: Models, parts: ServerParts
+    invoke_directly: Invoker, behaviours: Behaviours, parts: ServerParts
 ) -> None:
-    models["predict"].invoke = lambda _: Reply(b"no", 400)
+    behaviours["predict"].invoke = lambda _: Reply(b"no", 400)
     invoke_directly.read_model_error(X_Amzn_SageMaker_Target_Container_Hostname="container-2")
     metrics = read_metrics(parts, "container-2")
     assert {name: metrics[name].total for name in ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors")} == {
@@ -249,7 +251,7 @@ def test_each_container_has_its_own_ports(invoke: Invoker, parts: ServerParts) -
     assert ranges == ["10000-10999", "11000-11999"]
 
 
-def test_single_container_gets_no_port_variable(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+def test_single_container_gets_no_port_variable(parts: ServerParts, behaviours: Behaviours) -> None:  # noqa: ARG001
     parts.make_multi_container_model("scale", name="one")
     parts.deploy(main={"ModelName": "one"})
     (host,) = parts.running_hosts
@@ -257,7 +259,7 @@ def test_single_container_gets_no_port_variable(parts: ServerParts, models: Mode
     assert "SAGEMAKER_BIND_TO_PORT" not in host.plan.environment
 
 
-def test_each_container_has_its_image_data_and_variables(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+def test_each_container_has_its_image_data_and_variables(parts: ServerParts, behaviours: Behaviours) -> None:  # noqa: ARG001
     containers = [
         {"Image": image, "Environment": {"NAME": image}, "ModelDataSource": {"S3DataSource": make_source(parts, image)}}
         for image in IMAGES
@@ -279,13 +281,13 @@ def make_source(parts: ServerParts, name: str) -> dict[str, str]:
 
 def test_up_to_15_containers_keep_their_order(parts: ServerParts) -> None:
     images = [f"image-{number}" for number in range(1, 16)]
-    parts.runtime.models.update({image: make_appending_model(image) for image in images})
+    parts.runtime.behaviours.update({image: make_appending_behaviour(image) for image in images})
     parts.make_multi_container_model(*images)
     parts.deploy()
     assert Invoker(parts)(b"x").data.decode().split(">") == ["x", *images]
 
 
-def test_containers_have_log_streams_with_their_names(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+def test_containers_have_log_streams_with_their_names(parts: ServerParts, behaviours: Behaviours) -> None:  # noqa: ARG001
     containers = [{"Image": image, "ContainerHostname": f"my-{image}"} for image in IMAGES]
     parts.make_multi_container_model(name="named", Containers=containers)
     parts.deploy(main={"ModelName": "named"})
@@ -294,8 +296,8 @@ def test_containers_have_log_streams_with_their_names(parts: ServerParts, models
     assert set(streams) == {f"main/{instance}/my-{image}" for image in IMAGES}
 
 
-def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, models: Models) -> None:
-    models["predict"].ping = 503
+def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, behaviours: Behaviours) -> None:
+    behaviours["predict"].ping = 503
     limit = {"ContainerStartupHealthCheckTimeoutInSeconds": 0.3}
     reason = parts.deploy(main=limit)["FailureReason"]
     assert reason.startswith("The container-2 container for production variant main did not pass the ping health check")
@@ -304,7 +306,7 @@ def test_unhealthy_container_fails_the_endpoint(parts: ServerParts, models: Mode
     assert "/container-2 in /aws/sagemaker/Endpoints/e" in reason
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("behaviours")
 def test_container_on_the_default_port_fails_the_endpoint_soon(
     parts: ServerParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,43 +324,43 @@ def test_container_on_the_default_port_fails_the_endpoint_soon(
     assert "SAGEMAKER_BIND_TO_PORT" in reason
 
 
-def test_container_that_ends_at_its_start_is_named(parts: ServerParts, models: Models) -> None:
-    models["scale"].ping = 503
-    models["predict"].exit_at_start = Exit(7)
+def test_container_that_ends_at_its_start_is_named(parts: ServerParts, behaviours: Behaviours) -> None:
+    behaviours["scale"].ping = 503
+    behaviours["predict"].exit_at_start = Exit(7)
     reason = parts.deploy()["FailureReason"]
     assert reason.startswith("The container-2 container")
     assert "Exit code: 7" in reason
 
 
-def test_missing_image_of_any_container_fails_the_endpoint(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+def test_missing_image_of_any_container_fails_the_endpoint(parts: ServerParts, behaviours: Behaviours) -> None:  # noqa: ARG001
     parts.make_multi_container_model("scale", "absent", name="n")
     assert "image absent does not exist" in parts.deploy(main={"ModelName": "n"})["FailureReason"]
     assert parts.runtime.hosts == {}
 
 
-def test_all_containers_restart_when_one_ends(invoke: Invoker, models: Models, parts: ServerParts) -> None:
+def test_all_containers_restart_when_one_ends(invoke: Invoker, behaviours: Behaviours, parts: ServerParts) -> None:
     first_host, last_host = parts.running_hosts
-    models["scale"].ping = 503  # the restarted replica does not serve yet
+    behaviours["scale"].ping = 503  # the restarted replica does not serve yet
     last_host.end(Exit(3))
     wait_until(lambda: len(parts.runtime.started_hosts) == 4)
     assert first_host.has_ended
     error = invoke.read_error()
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
-    models["scale"].ping = 200
+    behaviours["scale"].ping = 200
     assert wait_until(lambda: try_invoke(invoke)) == b"x>scale>predict"
     lines = next(lines for name, lines in parts.read_log(LOG_GROUP).items() if name.endswith("/container-2"))
     assert "the container container-2 ended by itself and is started again in 0.05 s. Exit code: 3." in "".join(lines)
 
 
 def test_silent_container_is_replaced_while_another_one_answers(
-    parts: ServerParts, models: Models, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, behaviours: Behaviours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3)):
         monkeypatch.setattr(container_replica, name, seconds)
     parts.make_multi_container_model("scale", "predict", name="direct", mode="Direct")
     parts.deploy(main={"ModelName": "direct"})
     invoke, silent_host = Invoker(parts), parts.running_hosts[1]
-    models["predict"].unhealthy_hosts = {silent_host.name}
+    behaviours["predict"].unhealthy_hosts = {silent_host.name}
     headers = {"X_Amzn_SageMaker_Target_Container_Hostname": "container-1"}
 
     def use_first_container() -> list[str]:
@@ -401,8 +403,8 @@ def test_all_hosts_restart_if_one_ended_while_no_server_ran(invoke: Invoker, par
     restarted_parts.close()
 
 
-def test_update_loses_no_request(invoke: Invoker, models: Models, parts: ServerParts) -> None:
-    models["scale"].invoke = lambda request: respond_slowly(request, b">scale")
+def test_update_loses_no_request(invoke: Invoker, behaviours: Behaviours, parts: ServerParts) -> None:
+    behaviours["scale"].invoke = lambda request: respond_slowly(request, b">scale")
     parts.make_multi_container_model(*IMAGES, name="next")
     parts.make_config("next", main={"ModelName": "next"})
     stop, answers = threading.Event(), list[bytes]()
@@ -427,7 +429,7 @@ def respond_slowly(request: ReceivedRequest, suffix: bytes) -> Reply:
     return Reply(request.body + suffix)
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("behaviours")
 def test_copies_of_an_inference_component_have_all_containers(parts: ServerParts) -> None:
     components = Components(parts)
     components.start_endpoint()
@@ -440,14 +442,14 @@ def test_copies_of_an_inference_component_have_all_containers(parts: ServerParts
 # --- asynchronous invocations ---
 
 
-def test_asynchronous_request_passes_through_all_containers(parts: ServerParts, models: Models) -> None:  # noqa: ARG001
+def test_asynchronous_request_passes_through_all_containers(parts: ServerParts, behaviours: Behaviours) -> None:  # noqa: ARG001
     invoke_asynchronously(parts, b"x" * 200_000)
     (content,) = wait_until(lambda: list(parts.read_outputs().values()))
     assert content == b"x" * 200_000 + b">scale>predict"
 
 
-def test_failure_of_an_asynchronous_request_names_the_container(parts: ServerParts, models: Models) -> None:
-    models["predict"].invoke = lambda _: Reply(b"no", 400)
+def test_failure_of_an_asynchronous_request_names_the_container(parts: ServerParts, behaviours: Behaviours) -> None:
+    behaviours["predict"].invoke = lambda _: Reply(b"no", 400)
     invoke_asynchronously(parts, b"x")
     lines = wait_until(
         lambda: [line for lines in parts.read_log(LOG_GROUP).values() for line in lines if "failed" in line]
@@ -467,49 +469,51 @@ def invoke_asynchronously(parts: ServerParts, content: bytes) -> None:
 # --- transform jobs ---
 
 
-def test_objects_pass_through_all_containers_of_each_instance(parts: ServerParts, models: Models) -> None:
+def test_objects_pass_through_all_containers_of_each_instance(parts: ServerParts, behaviours: Behaviours) -> None:
     for name in "abc":
         parts.put(f"in/{name}", name.encode())
     job = parts.transform(host_count=2, ContentType="text/csv", Accept="text/plain")
     assert job["TransformJobStatus"] == "Completed", job.get("FailureReason")
     assert parts.read_outputs() == {f"{name}.out": f"{name}>scale>predict".encode() for name in "abc"}
-    assert {request.host for request in models["scale"].requests} == {"algo-1-01", "algo-2-01"}
-    assert {request.host for request in models["predict"].requests} == {"algo-1-02", "algo-2-02"}
-    assert models["predict"].requests[0].headers["Accept"] == "text/plain"
+    assert {request.host for request in behaviours["scale"].requests} == {"algo-1-01", "algo-2-01"}
+    assert {request.host for request in behaviours["predict"].requests} == {"algo-1-02", "algo-2-02"}
+    assert behaviours["predict"].requests[0].headers["Accept"] == "text/plain"
     streams = {name.partition("/")[2].rpartition("/")[2] for name in parts.read_log("/aws/sagemaker/TransformJobs")}
     assert streams == {"container-1", "container-2"}
 
 
-def test_transform_error_names_the_container(parts: ServerParts, models: Models) -> None:
-    models["predict"].invoke = lambda _: Reply(b"no", 400)
+def test_transform_error_names_the_container(parts: ServerParts, behaviours: Behaviours) -> None:
+    behaviours["predict"].invoke = lambda _: Reply(b"no", 400)
     parts.put("in/a", b"a")
     reason = parts.transform()["FailureReason"]
     message = 's3://bucket/in/a: container container-2: bad HTTP status received from algorithm: 400, "no"'
     assert reason == f"ClientError: {message}"
 
 
-def test_unhealthy_container_fails_the_job(parts: ServerParts, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unhealthy_container_fails_the_job(
+    parts: ServerParts, behaviours: Behaviours, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
-    models["predict"].ping = 503
+    behaviours["predict"].ping = 503
     parts.put("in/a", b"a")
     reason = parts.transform()["FailureReason"]
     assert reason.startswith("AlgorithmError: container container-2: GET /ping did not answer 200 within 0.2 s")
     assert "SAGEMAKER_BIND_TO_PORT" in reason
 
 
-def test_container_that_ends_fails_the_job(parts: ServerParts, models: Models) -> None:
+def test_container_that_ends_fails_the_job(parts: ServerParts, behaviours: Behaviours) -> None:
     def end(_: ReceivedRequest) -> Reply:
         parts.running_hosts[1].end(Exit(9))
         return Reply()
 
-    models["predict"].invoke = end
+    behaviours["predict"].invoke = end
     parts.put("in/a", b"a")
     job = parts.transform(ModelClientConfig={"InvocationsMaxRetries": 0})
     assert job["TransformJobStatus"] == "Failed"
     assert parts.runtime.hosts == {}
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("behaviours")
 def test_mode_direct_is_refused_where_requests_cannot_name_a_container(parts: ServerParts) -> None:
     parts.make_multi_container_model("scale", "predict", name="direct", mode="Direct")
     parts.put("in/a", b"a")
@@ -522,8 +526,8 @@ def test_mode_direct_is_refused_where_requests_cannot_name_a_container(parts: Se
 # --- models ---
 
 
-def test_image_without_the_label_is_refused(parts: ServerParts, models: Models) -> None:
-    models["predict"].labels = {}
+def test_image_without_the_label_is_refused(parts: ServerParts, behaviours: Behaviours) -> None:
+    behaviours["predict"].labels = {}
     with pytest.raises(ValidationError, match=r"Image predict does not .*accept-bind-to-port=true Docker label"):
         parts.make_multi_container_model("scale", "predict", name="n")
     parts.make_multi_container_model("predict", name="one")

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import container_replica, routing
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import FakeHost, ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_asynchronous import OUTPUT, invoke_async, read_object
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
@@ -40,7 +40,7 @@ def return_host(request: ReceivedRequest) -> Reply:
     return Reply(request.host.encode())
 
 
-def test_variant_has_one_container_per_instance(parts: ServerParts, model: Model) -> None:
+def test_variant_has_one_container_per_instance(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy(main={"InitialInstanceCount": 3})
     hosts = {host.name for host in parts.running_hosts}
     assert (len(hosts), read_counts(parts)) == (3, (3, 3))
@@ -51,7 +51,7 @@ def test_variant_has_one_container_per_instance(parts: ServerParts, model: Model
 
 
 def test_random_routing_chooses_a_random_instance(
-    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts.deploy(main={**TWO_INSTANCES, "RoutingConfig": {"RoutingStrategy": "RANDOM"}})
     monkeypatch.setattr(routing, "_random", SimpleNamespace(choice=lambda replicas: replicas[-1]))
@@ -59,7 +59,7 @@ def test_random_routing_chooses_a_random_instance(
     assert len({Invoker(parts)().data for _ in range(5)}) == 1
 
 
-def test_scaling_in_keeps_the_first_instance_and_completes_requests(parts: ServerParts, model: Model) -> None:
+def test_scaling_in_keeps_the_first_instance_and_completes_requests(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     (first_host,) = parts.running_hosts
     new_host = next(host for host in scale(parts, 2) if host is not first_host)
@@ -86,7 +86,7 @@ def test_scaling_in_keeps_the_first_instance_and_completes_requests(parts: Serve
 
 
 def test_other_instances_serve_while_one_is_replaced(
-    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 0.5)
     parts.deploy(main=TWO_INSTANCES)
@@ -111,7 +111,7 @@ def test_other_instances_serve_while_one_is_replaced(
     assert not running_host.has_ended
 
 
-def test_setting_limits_the_instances(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_setting_limits_the_instances(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
     parts.context = replace(parts.context, settings=replace(parts.context.settings, max_instances=2))
     parts.deploy(main={"InitialInstanceCount": 1_000_000})
     assert len(parts.running_hosts) == 2
@@ -120,7 +120,7 @@ def test_setting_limits_the_instances(parts: ServerParts, model: Model) -> None:
     assert "2 of 1000000 instances run: the setting max_instances is 2" in lines
 
 
-def test_failed_scaling_keeps_the_earlier_count(parts: ServerParts, model: Model) -> None:
+def test_failed_scaling_keeps_the_earlier_count(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     model.exit_at_start = Exit(1)
     (host,) = scale(parts, 3)
@@ -129,7 +129,7 @@ def test_failed_scaling_keeps_the_earlier_count(parts: ServerParts, model: Model
     assert "did not pass the ping health check" in parts.describe_endpoint()["FailureReason"]
 
 
-def test_restarted_server_keeps_all_instances(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_restarted_server_keeps_all_instances(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
     parts.deploy(main=TWO_INSTANCES)
     hosts = scale(parts, 3)
     restarted_parts = parts.restart()
@@ -139,8 +139,8 @@ def test_restarted_server_keeps_all_instances(parts: ServerParts, model: Model) 
     restarted_parts.close()
 
 
-def test_instances_of_a_shadow_share_the_copied_requests(parts: ServerParts, model: Model) -> None:
-    parts.runtime.models["shadow"] = Model()
+def test_instances_of_a_shadow_share_the_copied_requests(parts: ServerParts, model: ImageBehaviour) -> None:
+    parts.runtime.behaviours["shadow"] = ImageBehaviour()
     parts.make_model("s", "shadow")
     variant = {"VariantName": "copy", "ModelName": "s", "InstanceType": "ml.m5.large", **TWO_INSTANCES}
     parts.make_config(config_members={"ShadowProductionVariants": [variant]})
@@ -148,12 +148,14 @@ def test_instances_of_a_shadow_share_the_copied_requests(parts: ServerParts, mod
     parts.wait_for_endpoint()
     for _ in range(4):
         Invoker(parts)()
-    requests = parts.runtime.models["shadow"].requests
+    requests = parts.runtime.behaviours["shadow"].requests
     wait_until(lambda: len(requests) == len(model.requests) == 4)
     assert len({request.host for request in requests}) == 2
 
 
-def test_asynchronous_requests_use_all_instances_and_wait_for_the_first_one(parts: ServerParts, model: Model) -> None:
+def test_asynchronous_requests_use_all_instances_and_wait_for_the_first_one(
+    parts: ServerParts, model: ImageBehaviour
+) -> None:
     parts.make_config(
         "c", asynchronous={"OutputConfig": OUTPUT, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}}
     )

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.metrics.tables import Series
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services.cloudwatch import CloudWatch
 from tests.local.jobs.conftest import ServerParts
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 
@@ -24,7 +24,7 @@ def read_statistics(parts: ServerParts, variant: str = "main") -> Mapping[str, S
     }
 
 
-def test_each_invocation_is_counted_with_its_errors(parts: ServerParts, model: Model) -> None:
+def test_each_invocation_is_counted_with_its_errors(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     invoke = Invoker(parts)
     for status in (200, 200, 201, 400, 404, 500):
@@ -54,7 +54,7 @@ def test_instances_share_the_invocations(parts: ServerParts) -> None:
     assert read_statistics(parts)["InvocationsPerInstance"].total == 1 / 4 + 1 / 2
 
 
-def test_latencies_are_in_microseconds(parts: ServerParts, model: Model) -> None:
+def test_latencies_are_in_microseconds(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     seconds = 0.05
 
@@ -71,7 +71,7 @@ def test_latencies_are_in_microseconds(parts: ServerParts, model: Model) -> None
     assert (units["ModelLatency"], units["OverheadLatency"]) == ("Microseconds", "Microseconds")
 
 
-def test_statistics_of_a_latency_include_percentiles(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  endpoint `e` serves it
+def test_statistics_of_a_latency_include_percentiles(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001  endpoint `e` serves it
     parts.deploy()
     invoke = Invoker(parts)
     for _ in range(20):
@@ -94,7 +94,7 @@ def test_statistics_of_a_latency_include_percentiles(parts: ServerParts, model: 
     assert 0 < percentiles["p50"] <= percentiles["p99.9"] == point["Maximum"]
 
 
-def test_request_without_a_response_is_a_model_error(parts: ServerParts, model: Model) -> None:
+def test_request_without_a_response_is_a_model_error(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
 
     def end_container(_: ReceivedRequest) -> Reply:
@@ -109,7 +109,7 @@ def test_request_without_a_response_is_a_model_error(parts: ServerParts, model: 
     assert (statistics["Invocation4XXErrors"].total, statistics["Invocation5XXErrors"].total) == (0, 0)
 
 
-def test_variants_have_their_own_metrics(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  endpoint `e` serves it
+def test_variants_have_their_own_metrics(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001  endpoint `e` serves it
     parts.deploy(one={}, two={})
     invoke = Invoker(parts)
     for variant in ("one", "two", "two"):
@@ -120,7 +120,7 @@ def test_variants_have_their_own_metrics(parts: ServerParts, model: Model) -> No
     )
 
 
-def test_restarted_server_has_the_metrics_from_before(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
+def test_restarted_server_has_the_metrics_from_before(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
     parts.deploy()
     Invoker(parts)()
     parts.context.metrics.flush()

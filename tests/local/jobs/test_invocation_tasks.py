@@ -12,14 +12,14 @@ import pytest
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import TIMEOUT_SECONDS, ServerParts
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 INVOCATION_COUNT = 5
 
 
 @pytest.fixture
-def server(parts: ServerParts, model: Model) -> Iterator[Server]:  # noqa: ARG001  endpoint `e` serves it
+def server(parts: ServerParts, model: ImageBehaviour) -> Iterator[Server]:  # noqa: ARG001  endpoint `e` serves it
     """A listener with one thread for requests, in front of endpoint `e`."""
     parts.deploy()
     server = Server(("127.0.0.1", 0), server_name="localhost", numthreads=1)
@@ -45,7 +45,7 @@ def invoke(server: Server, body: bytes) -> tuple[int, bytes]:
         return response.status, response.read()
 
 
-def test_waiting_invocations_occupy_no_threads(server: Server, model: Model) -> None:
+def test_waiting_invocations_occupy_no_threads(server: Server, model: ImageBehaviour) -> None:
     barrier = threading.Barrier(INVOCATION_COUNT, timeout=TIMEOUT_SECONDS)
 
     def respond_together(request: ReceivedRequest) -> Reply:
@@ -59,7 +59,7 @@ def test_waiting_invocations_occupy_no_threads(server: Server, model: Model) -> 
 
 
 def test_model_that_does_not_respond_in_time_is_an_error(
-    server: Server, model: Model, monkeypatch: pytest.MonkeyPatch
+    server: Server, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
     released = threading.Event()
@@ -75,7 +75,7 @@ def test_model_that_does_not_respond_in_time_is_an_error(
     assert b"timed out" in content
 
 
-def test_client_that_does_not_read_its_response_delays_no_other_requests(server: Server, model: Model) -> None:
+def test_client_that_does_not_read_its_response_delays_no_other_requests(server: Server, model: ImageBehaviour) -> None:
     model.invoke = lambda request: Reply(bytes(20 << 20) if request.body == b"large" else b"small")
     with closing(socket.socket()) as slow_client:
         slow_client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
@@ -87,7 +87,7 @@ def test_client_that_does_not_read_its_response_delays_no_other_requests(server:
         assert invoke(server, b"x") == (200, b"small")
 
 
-def test_large_response_is_complete(server: Server, model: Model) -> None:
+def test_large_response_is_complete(server: Server, model: ImageBehaviour) -> None:
     content = bytes(range(256)) * (20 << 12)
     model.invoke = lambda _: Reply(content)
     assert invoke(server, b"x") == (200, content)
@@ -111,7 +111,7 @@ def test_pipelined_invocations_are_answered_in_order(server: Server) -> None:
     assert bodies == [b"%d" % number for number in range(INVOCATION_COUNT)]
 
 
-def test_stopping_server_completes_invocations(server: Server, model: Model) -> None:
+def test_stopping_server_completes_invocations(server: Server, model: ImageBehaviour) -> None:
     is_invoked = threading.Event()
 
     def respond(request: ReceivedRequest) -> Reply:

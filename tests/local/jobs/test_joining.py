@@ -9,7 +9,7 @@ import pytest
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
 from tests.local.jobs.conftest import ServerParts, make_transform_request
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 
 CSV = {"ContentType": "text/csv", "Accept": "text/csv", "SplitType": "Line", "AssembleWith": "Line"}
 JSON_LINES = {**CSV, "ContentType": "application/jsonlines", "Accept": "application/jsonlines"}
@@ -28,7 +28,7 @@ def count_columns(request: ReceivedRequest) -> Reply:
     return Reply(b"".join(b"%d\n" % len(line.split(b",")) for line in request.body.splitlines()))
 
 
-def test_filters_hide_identifier_from_model_and_join_it(parts: ServerParts, model: Model) -> None:
+def test_filters_hide_identifier_from_model_and_join_it(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = count_columns
     parts.put("in/a.csv", b"id-1,2,3\nid-2,5,6\n")
     members = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
@@ -38,7 +38,7 @@ def test_filters_hide_identifier_from_model_and_join_it(parts: ServerParts, mode
 
 
 @pytest.mark.parametrize("size", [200_000, 5_000_000])
-def test_field_can_be_as_large_as_a_request(size: int, parts: ServerParts, model: Model) -> None:
+def test_field_can_be_as_large_as_a_request(size: int, parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda request: Reply(b"".join(b"%d\n" % len(line) for line in request.body.splitlines()))
     text = "word " * (size // 5)
     parts.put("in/a.csv", f'id-1,"{text}, end"\nid-2,short\n'.encode())
@@ -70,7 +70,7 @@ def test_malformed_record_raises_with_reason(formats: Mapping[str, Any], record:
         make_data_processing(formats, InputFilter="$[1]" if formats is CSV else "$.x").filter_input(record)
 
 
-def test_single_records_are_joined_in_order(parts: ServerParts, model: Model) -> None:
+def test_single_records_are_joined_in_order(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda request: Reply(json.dumps({"sum": sum(json.loads(request.body))}).encode())
     parts.put("in/a.jsonl", b"".join(b'{"id": %d, "x": [%d, 1]}\n' % (number, number) for number in range(20)))
     members = {"InputFilter": "$.x", "JoinSource": "Input", "OutputFilter": "$['id','SageMakerOutput']"}
@@ -79,7 +79,7 @@ def test_single_records_are_joined_in_order(parts: ServerParts, model: Model) ->
     assert lines == [{"id": number, "SageMakerOutput": {"sum": number + 1}} for number in range(20)]
 
 
-def test_record_without_selected_column_fails_only_its_object(parts: ServerParts, model: Model) -> None:
+def test_record_without_selected_column_fails_only_its_object(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.put("in/a.csv", b"1\n")
     parts.put("in/b.csv", b"1,2,3\n")
     job = parts.transform(**CSV, DataProcessing={"InputFilter": "$[0,2]"})
@@ -90,7 +90,7 @@ def test_record_without_selected_column_fails_only_its_object(parts: ServerParts
     assert len(model.requests) == 1
 
 
-def test_missing_predictions_fail_the_object(parts: ServerParts, model: Model) -> None:
+def test_missing_predictions_fail_the_object(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(b"1\n")
     parts.put("in/a.csv", b"1\n2\n")
     reason = parts.transform(**CSV, DataProcessing={"JoinSource": "Input"})["FailureReason"]

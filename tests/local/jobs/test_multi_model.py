@@ -37,7 +37,7 @@ class MultiModelEndpoint:
 
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
-        self.image = parts.runtime.models["model"]
+        self.image = parts.runtime.behaviours["model"]
         self.image.labels = {MULTI_MODELS: "true"}
         self.behaviour = self.image.models_api = ModelsBehaviour()
         self.invoker = Invoker(parts)

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.resources.models.operations import ModelOperat
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Reply
-from tests.local.jobs.test_inference_pipelines import make_appending_model
+from tests.local.jobs.test_inference_pipelines import make_appending_behaviour
 from tests.local.jobs.test_multi_model import MultiModelEndpoint
 
 
@@ -21,7 +21,7 @@ class MultiModelPipeline(MultiModelEndpoint):
     def __init__(self, parts: ServerParts) -> None:
         super().__init__(parts)
         self.image.labels = {MULTI_MODELS: "true", BIND_TO_PORT: "true"}
-        parts.runtime.models.update({name: make_appending_model(name) for name in ("scale", "label")})
+        parts.runtime.behaviours.update({name: make_appending_behaviour(name) for name in ("scale", "label")})
 
     def start(self, variant: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
         multi_model_container = {
@@ -59,7 +59,7 @@ def pipeline(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> MultiModelP
 def test_target_model_responds_between_the_other_containers(pipeline: MultiModelPipeline) -> None:
     assert [pipeline.invoke(name) for name in ("a", "b", "a")] == [f"{name}:x>scale>label" for name in ("a", "b", "a")]
     assert pipeline.behaviour.log == ["load a", "load b"]
-    models = pipeline.parts.runtime.models
+    models = pipeline.parts.runtime.behaviours
     for name in ("scale", "label"):
         assert all("X-Amzn-SageMaker-Target-Model" not in request.headers for request in models[name].requests)
 
@@ -72,7 +72,7 @@ def test_only_the_multi_model_container_has_the_variable_for_its_mode(pipeline: 
 
 
 def test_errors_name_the_container(pipeline: MultiModelPipeline) -> None:
-    pipeline.parts.runtime.models["label"].invoke = lambda _: Reply(b"no", 404)
+    pipeline.parts.runtime.behaviours["label"].invoke = lambda _: Reply(b"no", 404)
     assert pipeline.read_error("a").message.startswith("Received client error (404) from label")
     pipeline.behaviour.load_status = 500
     assert pipeline.read_error("b").message.startswith("Received server error (500) from many")

@@ -29,7 +29,7 @@ from microjobs_orchestrator.local.runtimes.base import HostPlan, Plan
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import make_image_name
 from tests.local.jobs.conftest import ServerParts
-from tests.local.jobs.fakes import Model
+from tests.local.jobs.fakes import ImageBehaviour
 from tests.local.runtimes.processes import (
     make_home,
     make_program_plan,
@@ -61,7 +61,7 @@ def prepare(
     """Return the first host of a prepared plan with two hosts."""
     context = replace(parts.context, settings=replace(parts.context.settings, url="http://172.17.0.1:4577"))
     context = replace(context, settings=replace(context.settings, network=network))
-    parts.runtime.models["model"] = Model()
+    parts.runtime.behaviours["model"] = ImageBehaviour()
     hosts = tuple(HostPlan(name, "model", folder / name, environment=variables) for name in ("algo-1", "algo-2"))
     for host in hosts:
         host.files.mkdir()

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.resources.endpoints import container_replica
 from microjobs_orchestrator.local.resources.models import client
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
@@ -23,7 +23,7 @@ def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(container_replica, name, seconds)
 
 
-def test_silent_container_is_replaced(parts: ServerParts, model: Model) -> None:
+def test_silent_container_is_replaced(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     (silent_host,) = parts.running_hosts
     model.unhealthy_hosts = {silent_host.name}
@@ -36,7 +36,7 @@ def test_silent_container_is_replaced(parts: ServerParts, model: Model) -> None:
 
 
 def test_container_that_accepts_connections_without_an_answer_is_replaced(
-    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "PING_SECONDS", 0.05)
     parts.deploy()
@@ -48,7 +48,7 @@ def test_container_that_accepts_connections_without_an_answer_is_replaced(
 
 
 def test_container_that_responds_to_requests_is_not_replaced(
-    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0  # only the test moves this clock, so each response is in time even on a slow machine
     monkeypatch.setattr(container_replica, "time", SimpleNamespace(monotonic=lambda: now))
@@ -62,7 +62,7 @@ def test_container_that_responds_to_requests_is_not_replaced(
     assert parts.running_hosts == [busy_host]
 
 
-def test_container_is_not_replaced_during_a_request(parts: ServerParts, model: Model) -> None:
+def test_container_is_not_replaced_during_a_request(parts: ServerParts, model: ImageBehaviour) -> None:
     def respond_slowly(_: ReceivedRequest) -> Reply:
         model.unhealthy_hosts = set(hosts)
         time.sleep(1.0)
@@ -76,7 +76,7 @@ def test_container_is_not_replaced_during_a_request(parts: ServerParts, model: M
     assert len(parts.runtime.started_hosts) == 1
 
 
-def test_restart_delays_increase(parts: ServerParts, model: Model) -> None:
+def test_restart_delays_increase(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     model.exit_at_start = Exit(1)
     parts.running_hosts[0].end(Exit(1))
@@ -88,7 +88,7 @@ def test_restart_delays_increase(parts: ServerParts, model: Model) -> None:
     assert gaps[2] >= 0.4
 
 
-def test_restarting_container_refuses_requests(parts: ServerParts, model: Model) -> None:
+def test_restarting_container_refuses_requests(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.deploy()
     model.ping = 503
     parts.running_hosts[0].end(Exit(1))

@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.resources.endpoints import deployer, streams
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, Reply
+from tests.local.jobs.fakes import ImageBehaviour, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 OpenStream = Callable[..., dict[str, Any]]
@@ -40,7 +40,7 @@ class ResponseSource:
 
 
 @pytest.fixture
-def address(parts: ServerParts, model: Model) -> Iterator[tuple[str, int]]:  # noqa: ARG001  endpoint `e` serves it
+def address(parts: ServerParts, model: ImageBehaviour) -> Iterator[tuple[str, int]]:  # noqa: ARG001  endpoint `e` serves it
     """The host and the port of a server with endpoint `e`."""
     parts.deploy()
     server = Server(("127.0.0.1", 0), server_name="localhost")
@@ -67,7 +67,7 @@ def client(address: tuple[str, int]) -> Any:
 
 
 @pytest.fixture
-def source(model: Model) -> ResponseSource:
+def source(model: ImageBehaviour) -> ResponseSource:
     """The source of the response of endpoint `e`."""
     chunks = ResponseSource()
     headers = {"Content-Type": "text/plain", "X-Amzn-SageMaker-Custom-Attributes": "seen"}
@@ -121,7 +121,7 @@ def test_silent_container_does_not_end_the_stream(
     assert [event["PayloadPart"]["Bytes"] for event in events] == [b"late"]
 
 
-def test_container_error_is_a_model_error(open_stream: OpenStream, model: Model) -> None:
+def test_container_error_is_a_model_error(open_stream: OpenStream, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(b"no such column", 400)
     with pytest.raises(ClientError, match="no such column") as caught:
         open_stream()
@@ -151,7 +151,7 @@ def test_container_that_exceeds_the_time_limit_is_a_stream_error(
         list(events)
 
 
-def test_container_waits_for_a_slow_client(open_stream: OpenStream, model: Model) -> None:
+def test_container_waits_for_a_slow_client(open_stream: OpenStream, model: ImageBehaviour) -> None:
     sent_numbers = []
 
     def produce() -> Iterator[bytes]:
@@ -172,7 +172,11 @@ def test_container_waits_for_a_slow_client(open_stream: OpenStream, model: Model
 
 @pytest.mark.parametrize("is_silent", [True, False])
 def test_disconnected_client_ends_the_request_to_the_container(
-    parts: ServerParts, address: tuple[str, int], model: Model, monkeypatch: pytest.MonkeyPatch, is_silent: bool
+    parts: ServerParts,
+    address: tuple[str, int],
+    model: ImageBehaviour,
+    monkeypatch: pytest.MonkeyPatch,
+    is_silent: bool,
 ) -> None:
     monkeypatch.setattr(streams, "PAUSE_INTERVAL", 0.05)
     released = threading.Event()

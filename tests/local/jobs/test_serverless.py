@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_data_capture import make_capture_config
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
@@ -54,7 +54,7 @@ def wait_for_stop(parts: ServerParts) -> None:
 class Gate:
     """A gate that holds the responses of a model until a test opens it."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: ImageBehaviour) -> None:
         self.is_open = threading.Event()
         model.invoke = self.respond
 
@@ -77,7 +77,7 @@ def test_idle_container_stops_and_a_request_starts_it(parts: ServerParts) -> Non
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
-def test_start_of_the_container_counts_as_overhead_latency(parts: ServerParts, model: Model) -> None:
+def test_start_of_the_container_counts_as_overhead_latency(parts: ServerParts, model: ImageBehaviour) -> None:
     invoke = deploy(parts)
     wait_for_stop(parts)
     model.ping = 503
@@ -93,7 +93,7 @@ def test_start_of_the_container_counts_as_overhead_latency(parts: ServerParts, m
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
-def test_container_is_not_stopped_during_a_request(parts: ServerParts, model: Model) -> None:
+def test_container_is_not_stopped_during_a_request(parts: ServerParts, model: ImageBehaviour) -> None:
     gate = Gate(model)
     invoke = deploy(parts)
     with ThreadPoolExecutor() as pool:
@@ -128,7 +128,7 @@ def test_stops_and_starts_lose_no_request(parts: ServerParts) -> None:
     assert len(parts.runtime.started_hosts) > 2
 
 
-def test_requests_beyond_the_concurrency_are_throttled(parts: ServerParts, model: Model) -> None:
+def test_requests_beyond_the_concurrency_are_throttled(parts: ServerParts, model: ImageBehaviour) -> None:
     gate = Gate(model)
     invoke = deploy(parts)
     with ThreadPoolExecutor() as pool:
@@ -142,7 +142,7 @@ def test_requests_beyond_the_concurrency_are_throttled(parts: ServerParts, model
     assert invoke().data == b"x"
 
 
-def test_ended_stream_no_longer_counts_as_a_request(parts: ServerParts, model: Model) -> None:
+def test_ended_stream_no_longer_counts_as_a_request(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(chunks=[b"one", b"two"])
     invoke = deploy(parts, MaxConcurrency=1)
     for _ in range(3):
@@ -156,7 +156,7 @@ def _read_stream(invoke: Invoker) -> bytes:
         return b""
 
 
-def test_container_that_does_not_start_fails_the_endpoint(parts: ServerParts, model: Model) -> None:
+def test_container_that_does_not_start_fails_the_endpoint(parts: ServerParts, model: ImageBehaviour) -> None:
     model.exit_at_start = Exit(3)
     make_config(parts)
     parts.start_endpoint()
@@ -167,7 +167,9 @@ def test_container_that_does_not_start_fails_the_endpoint(parts: ServerParts, mo
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
-def test_failed_start_fails_its_requests_and_the_next_request_tries_again(parts: ServerParts, model: Model) -> None:
+def test_failed_start_fails_its_requests_and_the_next_request_tries_again(
+    parts: ServerParts, model: ImageBehaviour
+) -> None:
     invoke = deploy(parts)
     wait_for_stop(parts)
     model.exit_at_start = Exit(3)
@@ -178,7 +180,9 @@ def test_failed_start_fails_its_requests_and_the_next_request_tries_again(parts:
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
-def test_slow_start_is_not_ready_in_time(parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_start_is_not_ready_in_time(
+    parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
     invoke = deploy(parts)
     wait_for_stop(parts)
     model.ping = 503
@@ -209,7 +213,7 @@ def test_provisioned_concurrency_keeps_the_container(parts: ServerParts) -> None
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
-def test_update_changes_concurrency(parts: ServerParts, model: Model) -> None:
+def test_update_changes_concurrency(parts: ServerParts, model: ImageBehaviour) -> None:
     invoke = deploy(parts)
     wait_for_stop(parts)
     assert read_metric(parts, "ModelSetupTime") == {}  # the first start of the container is not recorded
@@ -261,7 +265,7 @@ def test_endpoint_describes_serverless_variant(parts: ServerParts) -> None:
 
 
 @pytest.mark.usefixtures("short_idle_timeout")
-def test_update_during_a_start_loses_no_request(parts: ServerParts, model: Model) -> None:
+def test_update_during_a_start_loses_no_request(parts: ServerParts, model: ImageBehaviour) -> None:
     invoke = deploy(parts)
     wait_for_stop(parts)
     model.ping = 503
@@ -278,7 +282,7 @@ def test_update_during_a_start_loses_no_request(parts: ServerParts, model: Model
 
 @pytest.mark.usefixtures("short_idle_timeout")
 @pytest.mark.parametrize("is_starting", [False, True])
-def test_deleted_endpoint_leaves_no_container(parts: ServerParts, model: Model, *, is_starting: bool) -> None:
+def test_deleted_endpoint_leaves_no_container(parts: ServerParts, model: ImageBehaviour, *, is_starting: bool) -> None:
     invoke = deploy(parts)
     wait_for_stop(parts)
     with ThreadPoolExecutor() as pool:
@@ -350,7 +354,7 @@ def _read_response(parts: ServerParts) -> bytes:
         return b""
 
 
-def test_bodies_have_at_most_4_mb(parts: ServerParts, model: Model) -> None:
+def test_bodies_have_at_most_4_mb(parts: ServerParts, model: ImageBehaviour) -> None:
     invoke = deploy(parts)
     error = invoke.read_error(body=bytes(serverless.MAX_BODY_BYTES + 1))
     assert (error.code, model.requests) == ("ValidationError", [])
@@ -420,7 +424,7 @@ def test_update_under_load_loses_no_request(parts: ServerParts) -> None:
         assert [client.result() for client in clients] == [{b"x"}] * 4
 
 
-def test_ended_container_is_restarted(parts: ServerParts, model: Model) -> None:  # noqa: ARG001  endpoint `e` serves it
+def test_ended_container_is_restarted(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001  endpoint `e` serves it
     deploy(parts)
     (host,) = parts.running_hosts
     host.end(Exit(1))

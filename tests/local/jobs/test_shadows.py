@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.resources.endpoints import capture_writer, sha
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_data_capture import list_records, make_capture_config
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
@@ -20,11 +20,11 @@ LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 
 
 @pytest.fixture
-def shadow(parts: ServerParts, model: Model) -> Model:  # noqa: ARG001  the production variant serves `model`
+def shadow(parts: ServerParts, model: ImageBehaviour) -> ImageBehaviour:  # noqa: ARG001  the production variant serves `model`
     """The behaviour of the image `shadow`; creates the model `s` with this image."""
-    parts.runtime.models["shadow"] = Model()
+    parts.runtime.behaviours["shadow"] = ImageBehaviour()
     parts.make_model("s", "shadow")
-    return parts.runtime.models["shadow"]
+    return parts.runtime.behaviours["shadow"]
 
 
 def make_shadow_config(**members: Any) -> dict[str, Any]:
@@ -44,7 +44,9 @@ def set_random_values(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     monkeypatch.setattr(shadows, "_random", lambda: next(iterator))
 
 
-def test_shadow_receives_copies_and_its_responses_are_dropped(parts: ServerParts, model: Model, shadow: Model) -> None:
+def test_shadow_receives_copies_and_its_responses_are_dropped(
+    parts: ServerParts, model: ImageBehaviour, shadow: ImageBehaviour
+) -> None:
     shadow.invoke = lambda _: Reply(b"shadow")
     response = deploy(parts)(b"1,2", Content_Type="text/csv", X_Amzn_SageMaker_Target_Variant="main")
     assert response.data == b"1,2"
@@ -56,7 +58,7 @@ def test_shadow_receives_copies_and_its_responses_are_dropped(parts: ServerParts
 
 
 def test_weight_is_the_share_of_copied_requests(
-    parts: ServerParts, shadow: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, shadow: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_random_values(monkeypatch, 0.0, 0.24, 0.25, 0.99)
     parts.make_config(main={"InitialVariantWeight": 4.0}, config_members=make_shadow_config(InitialVariantWeight=1.0))
@@ -68,7 +70,7 @@ def test_weight_is_the_share_of_copied_requests(
     assert {request.body for request in shadow.requests} == {b"0", b"1"}
 
 
-def test_requests_cannot_target_a_shadow(parts: ServerParts, shadow: Model) -> None:
+def test_requests_cannot_target_a_shadow(parts: ServerParts, shadow: ImageBehaviour) -> None:
     error = deploy(parts).read_error(X_Amzn_SageMaker_Target_Variant="copy")
     assert "no production variant copy" in error.message
     assert shadow.requests == []
@@ -79,7 +81,7 @@ def test_requests_cannot_target_a_shadow(parts: ServerParts, shadow: Model) -> N
 )
 def test_failing_shadow_does_not_fail_the_client(
     parts: ServerParts,
-    shadow: Model,
+    shadow: ImageBehaviour,
     behaviour: Callable[[ReceivedRequest], Reply],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -90,15 +92,17 @@ def test_failing_shadow_does_not_fail_the_client(
     wait_until(lambda: len(shadow.requests) == 3)
 
 
-def test_ended_shadow_does_not_fail_the_client(parts: ServerParts, shadow: Model) -> None:
+def test_ended_shadow_does_not_fail_the_client(parts: ServerParts, shadow: ImageBehaviour) -> None:
     invoke = deploy(parts)
     shadow.ping = 503
-    next(host for host in parts.running_hosts if host.model is shadow).end(Exit(1))
+    next(host for host in parts.running_hosts if host.behaviour is shadow).end(Exit(1))
     assert invoke().data == b"x"
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
 
 
-def test_slow_shadow_delays_no_client(parts: ServerParts, shadow: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_shadow_delays_no_client(
+    parts: ServerParts, shadow: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shadows, "MAX_WAITING", 2)
     release = threading.Event()
 
@@ -115,7 +119,7 @@ def test_slow_shadow_delays_no_client(parts: ServerParts, shadow: Model, monkeyp
 
 
 def test_exchanges_of_both_variants_are_captured(
-    parts: ServerParts, shadow: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, shadow: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 0.05)
     shadow.invoke = lambda _: Reply(b"shadow")
@@ -125,7 +129,7 @@ def test_exchanges_of_both_variants_are_captured(
     assert folders == {"main", "copy"}
 
 
-def test_invocations_of_both_variants_are_counted(parts: ServerParts, shadow: Model) -> None:
+def test_invocations_of_both_variants_are_counted(parts: ServerParts, shadow: ImageBehaviour) -> None:
     shadow.invoke = lambda _: Reply(b"no", 500)
     deploy(parts)()
     wait_until(lambda: read_metric(parts, "Invocations") == {"main": 1.0, "copy": 1.0})
@@ -141,7 +145,7 @@ def read_metric(parts: ServerParts, name: str) -> dict[str, float]:
     }
 
 
-def test_endpoint_describes_shadow(parts: ServerParts, shadow: Model) -> None:
+def test_endpoint_describes_shadow(parts: ServerParts, shadow: ImageBehaviour) -> None:
     deploy(parts)
     (variant,) = parts.describe_endpoint()["ShadowProductionVariants"]
     assert (variant["VariantName"], variant["CurrentInstanceCount"]) == ("copy", 1)
@@ -156,7 +160,7 @@ def test_endpoint_describes_shadow(parts: ServerParts, shadow: Model) -> None:
     assert parts.running_hosts == []
 
 
-def test_update_can_add_and_remove_the_shadow(parts: ServerParts, shadow: Model) -> None:
+def test_update_can_add_and_remove_the_shadow(parts: ServerParts, shadow: ImageBehaviour) -> None:
     parts.deploy()
     parts.make_config("d", config_members=make_shadow_config())
     parts.update_endpoint("d")
@@ -169,7 +173,7 @@ def test_update_can_add_and_remove_the_shadow(parts: ServerParts, shadow: Model)
     wait_until(lambda: len(parts.running_hosts) == 1)
 
 
-def test_restarted_server_copies_to_the_same_shadow(parts: ServerParts, shadow: Model) -> None:
+def test_restarted_server_copies_to_the_same_shadow(parts: ServerParts, shadow: ImageBehaviour) -> None:
     deploy(parts)
     restarted_parts = parts.restart()
     try:
@@ -187,7 +191,7 @@ def _is_responding(parts: ServerParts) -> bool:
         return False
 
 
-def test_unhealthy_shadow_fails_the_endpoint(parts: ServerParts, shadow: Model) -> None:
+def test_unhealthy_shadow_fails_the_endpoint(parts: ServerParts, shadow: ImageBehaviour) -> None:
     shadow.exit_at_start = Exit(1)
     parts.make_config(config_members=make_shadow_config())
     parts.start_endpoint()

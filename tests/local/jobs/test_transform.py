@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, make_transform_request, wait_until
-from tests.local.jobs.fakes import Model, ReceivedRequest, Reply, track_concurrency
+from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply, track_concurrency
 
 MB = 1 << 20
 SERVER_PREFIXES = ("AWS_", "PIP_", "UV_", "SAGEMAKER_MLFLOW_")
@@ -27,7 +27,7 @@ def reject_bodies_with_two(request: ReceivedRequest) -> Reply:
     return Reply(b"no two", 400) if b"two" in request.body else Reply(request.body)
 
 
-def test_output_keys_match_input_keys(parts: ServerParts, model: Model) -> None:
+def test_output_keys_match_input_keys(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = answer_in_upper_case
     parts.put("in/a.csv", b"a")
     parts.put("in/deep/b.csv", b"b")
@@ -38,7 +38,7 @@ def test_output_keys_match_input_keys(parts: ServerParts, model: Model) -> None:
     assert parts.runtime.hosts == {}
 
 
-def test_request_headers_match_job(parts: ServerParts, model: Model) -> None:
+def test_request_headers_match_job(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.put("in/a", b"a")
     parts.transform(ContentType="text/csv", Accept="application/json")
     (request,) = model.requests
@@ -68,21 +68,21 @@ def test_unset_members_are_not_passed(parts: ServerParts) -> None:
     assert {name for name in environment if not name.startswith(SERVER_PREFIXES)} == {"SAGEMAKER_BATCH"}
 
 
-def test_split_by_line_keeps_line_ends(parts: ServerParts, model: Model) -> None:
+def test_split_by_line_keeps_line_ends(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.put("in/a", b"one\r\ntwo\n\nthree")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord")
     assert [request.body for request in model.requests] == [b"one\r\n", b"two\n", b"\n", b"three"]
     assert parts.read_outputs() == {"a.out": b"one\r\ntwo\n\nthree"}
 
 
-def test_one_request_contains_several_lines(parts: ServerParts, model: Model) -> None:
+def test_one_request_contains_several_lines(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
     assert [request.body for request in model.requests] == [b"one\ntwo\n"]
 
 
 @pytest.mark.parametrize("max_payload_mb", [0, 1])
-def test_compressed_objects_are_decompressed(parts: ServerParts, model: Model, max_payload_mb: int) -> None:
+def test_compressed_objects_are_decompressed(parts: ServerParts, model: ImageBehaviour, max_payload_mb: int) -> None:
     parts.put("in/a.gz", gzip.compress(b"one\ntwo\n"))
     parts.put("in/b.gz", b"plain")
     job = parts.transform(CompressionType="Gzip", MaxPayloadInMB=max_payload_mb)
@@ -91,7 +91,7 @@ def test_compressed_objects_are_decompressed(parts: ServerParts, model: Model, m
     assert b"one\ntwo\n" in [request.body for request in model.requests]
 
 
-def test_damaged_records_fail_only_their_object(parts: ServerParts, model: Model) -> None:
+def test_damaged_records_fail_only_their_object(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.put("in/a", b"not RecordIO")
     parts.put("in/b", struct.pack("<II", recordio.MAGIC, 4) + b"data")
     reason = parts.transform(SplitType="RecordIO")["FailureReason"]
@@ -109,7 +109,7 @@ def test_reason_counts_the_other_failed_objects(parts: ServerParts) -> None:
     assert parts.transform(SplitType="RecordIO")["FailureReason"].endswith(" (1 more failed, see the log)")
 
 
-def test_assemble_adds_newlines(parts: ServerParts, model: Model) -> None:
+def test_assemble_adds_newlines(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda request: Reply(request.body.strip())
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", AssembleWith="Line")
@@ -123,7 +123,7 @@ def test_assemble_adds_no_blank_lines(parts: ServerParts) -> None:
     assert parts.read_outputs() == {"a.out": b"one\ntwo\n"}
 
 
-def test_output_keeps_input_order(parts: ServerParts, model: Model) -> None:
+def test_output_keeps_input_order(parts: ServerParts, model: ImageBehaviour) -> None:
     another_response_sent = threading.Event()
     answered_numbers: list[int] = []
 
@@ -143,7 +143,7 @@ def test_output_keeps_input_order(parts: ServerParts, model: Model) -> None:
     assert answered_numbers[0] != 0
 
 
-def test_respects_max_concurrent_transforms(parts: ServerParts, model: Model) -> None:
+def test_respects_max_concurrent_transforms(parts: ServerParts, model: ImageBehaviour) -> None:
     concurrent_counts = track_concurrency(model)
     for number in range(12):
         parts.put(f"in/{number}", b"x")
@@ -151,28 +151,28 @@ def test_respects_max_concurrent_transforms(parts: ServerParts, model: Model) ->
     assert max(concurrent_counts) == 3
 
 
-def test_execution_parameters_fill_missing_members(parts: ServerParts, model: Model) -> None:
+def test_execution_parameters_fill_missing_members(parts: ServerParts, model: ImageBehaviour) -> None:
     model.execution_parameters = {"BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1, "MaxConcurrentTransforms": 2}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
     assert sorted(request.body for request in model.requests) == [b"one\n", b"two\n"]
 
 
-def test_request_overrides_execution_parameters(parts: ServerParts, model: Model) -> None:
+def test_request_overrides_execution_parameters(parts: ServerParts, model: ImageBehaviour) -> None:
     model.execution_parameters = {"BatchStrategy": "SINGLE_RECORD"}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="MultiRecord")
     assert [request.body for request in model.requests] == [b"one\ntwo\n"]
 
 
-def test_invalid_execution_parameters_fail_the_job(parts: ServerParts, model: Model) -> None:
+def test_invalid_execution_parameters_fail_the_job(parts: ServerParts, model: ImageBehaviour) -> None:
     model.execution_parameters = {"BatchStrategy": "ALL_AT_ONCE"}
     parts.put("in/a", b"a")
     reason = parts.transform()["FailureReason"]
     assert reason.startswith('AlgorithmError: GET /execution-parameters answered \'{"BatchStrategy": "ALL_AT_ONCE"}\'')
 
 
-def test_rejected_record_fails_only_its_object(parts: ServerParts, model: Model) -> None:
+def test_rejected_record_fails_only_its_object(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = reject_bodies_with_two
     parts.put("in/a", b"one\ntwo\nthree\n")
     parts.put("in/b", b"fine\n")
@@ -186,14 +186,14 @@ def test_rejected_record_fails_only_its_object(parts: ServerParts, model: Model)
     assert any(line.startswith("[microjobs] ClientError: s3://bucket/in/a") for line in lines)
 
 
-def test_server_error_is_retried(parts: ServerParts, model: Model) -> None:
+def test_server_error_is_retried(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda request: Reply(request.body) if len(model.requests) > 2 else Reply(b"busy", 503)
     parts.put("in/a", b"a")
     assert parts.transform()["TransformJobStatus"] == "Completed"
     assert len(model.requests) == 3
 
 
-def test_respects_max_retries(parts: ServerParts, model: Model) -> None:
+def test_respects_max_retries(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(b"broken", 500)
     parts.put("in/a", b"a")
     reason = parts.transform(ModelClientConfig={"InvocationsMaxRetries": 1})["FailureReason"]
@@ -201,14 +201,14 @@ def test_respects_max_retries(parts: ServerParts, model: Model) -> None:
     assert len(model.requests) == 2
 
 
-def test_client_error_is_not_retried(parts: ServerParts, model: Model) -> None:
+def test_client_error_is_not_retried(parts: ServerParts, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(b"no", 400)
     parts.put("in/a", b"a")
     parts.transform()
     assert len(model.requests) == 1
 
 
-def test_invocation_timeout_fails_its_object(parts: ServerParts, model: Model) -> None:
+def test_invocation_timeout_fails_its_object(parts: ServerParts, model: ImageBehaviour) -> None:
     def respond_slowly(_: ReceivedRequest) -> Reply:
         time.sleep(0.3)
         return Reply()
@@ -243,7 +243,7 @@ def test_output_key_collision_raises(parts: ServerParts) -> None:
         parts.start_transform(source="s3://bucket/in")
 
 
-def test_max_payload_zero_sends_objects_in_chunks(parts: ServerParts, model: Model) -> None:
+def test_max_payload_zero_sends_objects_in_chunks(parts: ServerParts, model: ImageBehaviour) -> None:
     content = bytes(3 * MB)
     parts.put("in/a", content)
     assert parts.transform(MaxPayloadInMB=0)["TransformJobStatus"] == "Completed"
@@ -252,14 +252,14 @@ def test_max_payload_zero_sends_objects_in_chunks(parts: ServerParts, model: Mod
     assert parts.read_outputs() == {"a.out": content}
 
 
-def test_empty_objects_become_empty_objects(parts: ServerParts, model: Model) -> None:
+def test_empty_objects_become_empty_objects(parts: ServerParts, model: ImageBehaviour) -> None:
     parts.put("in/a", b"")
     assert parts.transform(SplitType="Line")["TransformJobStatus"] == "Completed"
     assert parts.read_outputs() == {"a.out": b""}
     assert model.requests == []
 
 
-def test_objects_are_split_across_hosts(parts: ServerParts, model: Model) -> None:
+def test_objects_are_split_across_hosts(parts: ServerParts, model: ImageBehaviour) -> None:
     for name in "abcd":
         parts.put(f"in/{name}", name.encode())
     parts.transform(host_count=2)
@@ -274,7 +274,7 @@ def test_objects_are_split_across_hosts(parts: ServerParts, model: Model) -> Non
     }
 
 
-def test_ended_container_fails_the_job(parts: ServerParts, model: Model) -> None:
+def test_ended_container_fails_the_job(parts: ServerParts, model: ImageBehaviour) -> None:
     def end_container(_: ReceivedRequest) -> Reply:
         parts.running_hosts[0].end(Exit(9, "it ran out of memory"))
         return Reply()
@@ -287,7 +287,9 @@ def test_ended_container_fails_the_job(parts: ServerParts, model: Model) -> None
     assert parts.read_outputs() == {}
 
 
-def test_unhealthy_container_fails_the_job(parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unhealthy_container_fails_the_job(
+    parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
     model.ping = 500
     parts.put("in/a", b"a")
@@ -295,7 +297,7 @@ def test_unhealthy_container_fails_the_job(parts: ServerParts, model: Model, mon
 
 
 def test_unhealthy_container_stops_other_hosts(
-    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def respond_slowly(request: ReceivedRequest) -> Reply:
         time.sleep(0.05)
@@ -310,7 +312,7 @@ def test_unhealthy_container_stops_other_hosts(
     assert time.monotonic() - start_time < 10
 
 
-def test_stopped_job_stores_nothing(parts: ServerParts, model: Model) -> None:
+def test_stopped_job_stores_nothing(parts: ServerParts, model: ImageBehaviour) -> None:
     def block_second_object(request: ReceivedRequest) -> Reply:
         if request.body == b"b":
             parts.running_hosts[0]._ended.wait(10)

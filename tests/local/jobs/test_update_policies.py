@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.endpoints.update_policies import rea
 from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Plan
 from microjobs_orchestrator.local.services.alarms import AlarmOperations
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeHost, Model, ReceivedRequest, Reply
+from tests.local.jobs.fakes import FakeHost, ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 INSTANCE_COUNT = 4
@@ -55,11 +55,11 @@ class Update:
         self._now = 0.0
         monkeypatch.setattr(deployer, "time", SimpleNamespace(monotonic=lambda: self._now))
         monkeypatch.setattr(container_replica, "FIRST_RESTART_DELAY", 60.0)
-        self.new_model = parts.runtime.models["new"] = Model(invoke=lambda _: Reply(b"new"))
+        self.new_model = parts.runtime.behaviours["new"] = ImageBehaviour(invoke=lambda _: Reply(b"new"))
         parts.make_model("n", "new")
         parts.make_config("d", main={"ModelName": "n", "InitialInstanceCount": INSTANCE_COUNT})
         parts.deploy(main={"InitialInstanceCount": INSTANCE_COUNT})
-        parts.runtime.models["model"].invoke = lambda _: Reply(b"old")
+        parts.runtime.behaviours["model"].invoke = lambda _: Reply(b"old")
 
     def start(self, config: Mapping[str, Any], **members: Any) -> None:
         self.parts.update_endpoint("d", **({"DeploymentConfig": config} if config else {}), **members)
@@ -114,7 +114,7 @@ class Update:
 
 
 @pytest.fixture
-def update(parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[Update]:  # noqa: ARG001
+def update(parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch) -> Iterator[Update]:  # noqa: ARG001
     new_update = Update(parts, monkeypatch)
     yield new_update
     monkeypatch.undo()  # the end of the endpoint needs the real clock
@@ -252,7 +252,7 @@ def test_failed_batch_of_a_rolling_update_restores_the_old_containers(update: Up
     update.advance()
     update.wait_for_weight(0.5)
     update.new_model.exit_at_start = Exit(1)
-    update.parts.runtime.models["model"].ping = 503  # the rollback waits until the old containers are healthy
+    update.parts.runtime.behaviours["model"].ping = 503  # the rollback waits until the old containers are healthy
     update.advance()
     description = wait_until(
         update.parts.describe_endpoint, lambda description: description["EndpointStatus"] == "RollingBack"
@@ -260,7 +260,7 @@ def test_failed_batch_of_a_rolling_update_restores_the_old_containers(update: Up
     assert description["ProductionVariants"][0]["CurrentInstanceCount"] == INSTANCE_COUNT - 2
     assert {Invoker(update.parts)().data for _ in range(10)} == {b"old"}
     assert len(update.list_hosts("model")) == INSTANCE_COUNT - 1  # each batch has one container
-    update.parts.runtime.models["model"].ping = 200
+    update.parts.runtime.behaviours["model"].ping = 200
     description = wait_until(
         update.parts.describe_endpoint, lambda description: description["EndpointStatus"] == "InService"
     )
@@ -291,7 +291,7 @@ def test_update_fails_if_its_time_ends_while_an_old_container_ends(update: Updat
         may_respond.wait(60)
         return Reply(b"old")
 
-    model = update.parts.runtime.models["model"]
+    model = update.parts.runtime.behaviours["model"]
     model.invoke = respond_late
     with ThreadPoolExecutor(INSTANCE_COUNT) as pool:
         for _ in range(INSTANCE_COUNT):

@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Series
 from microjobs_orchestrator.local.runtimes.base import GpuUsage, Host, HostUsage
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeHost, Model
+from tests.local.jobs.fakes import FakeHost, ImageBehaviour
 
 GIB = 1 << 30
 
@@ -104,7 +104,7 @@ def test_slow_measurements_are_made_less_often(store: MetricStore, tmp_path: Pat
 
 def test_hosts_of_an_endpoint_are_measured(
     parts: ServerParts,
-    model: Model,  # noqa: ARG001  endpoint `e` serves it
+    model: ImageBehaviour,  # noqa: ARG001  endpoint `e` serves it
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(usage_module, "FIRST_MEASUREMENT_SECONDS", 0.01)

@@ -7,7 +7,7 @@ import pytest
 
 from microjobs_orchestrator.local.home import Home
 from tests.local.jobs.conftest import ServerParts
-from tests.local.jobs.fakes import FakeRuntime, Model
+from tests.local.jobs.fakes import FakeRuntime, ImageBehaviour
 from tests.local.resources.tracking import Tracking
 
 
@@ -17,7 +17,7 @@ def tracking(tmp_path: Path) -> Iterator[Tracking]:
     home = Home(tmp_path / "home")
     home.create()
     runtime = FakeRuntime()
-    runtime.models |= {"nobody/nothing:0": Model()}
+    runtime.behaviours |= {"nobody/nothing:0": ImageBehaviour()}
     parts = ServerParts.from_home(home, runtime)
     parts.put("in/a", b"1,2\n")
     yield Tracking(parts)

@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import Handler, Operations, get_makers_by_kind, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeRuntime, Model
+from tests.local.jobs.fakes import FakeRuntime, ImageBehaviour
 from tests.local.resources.examples import find_example, make_identifier, make_required_members
 from tests.local.security.families import BASE_MEMBERS, COMPONENT_CONFIG
 from tests.local.security.hosting_requests import IMAGE
@@ -49,7 +49,7 @@ class Server:
 
     def __init__(self, home: Home) -> None:
         self.runtime = FakeRuntime()
-        self.runtime.models |= {IMAGE: Model(), TEMPLATE_IMAGE: Model()}
+        self.runtime.behaviours |= {IMAGE: ImageBehaviour(), TEMPLATE_IMAGE: ImageBehaviour()}
         self.parts = ServerParts.from_home(home, self.runtime)
         self._kind_operations = load_operations(self.parts.context, self.parts.registry)
         self.operations = SageMaker(self.parts.context, self._kind_operations).operations()

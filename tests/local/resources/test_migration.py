@@ -24,7 +24,7 @@ from microjobs_orchestrator.runs.home_view import HomeView
 from microjobs_orchestrator.runs.view import Filter
 from tests.conftest import REPOSITORY
 from tests.local.jobs.conftest import ServerParts, wait_until
-from tests.local.jobs.fakes import FakeRuntime, Model
+from tests.local.jobs.fakes import FakeRuntime, ImageBehaviour
 
 DUMP = Path(__file__).with_name("home_version_1.sql").read_text()
 
@@ -139,7 +139,7 @@ def server(home: Home) -> Iterator[ServerParts]:
     (home.buckets / "bucket" / "in").mkdir(parents=True)
     (home.buckets / "bucket" / "in" / "a").write_text("1,2\n")
     runtime = FakeRuntime()
-    runtime.models |= {"slow": Model(), "forever": Model()}
+    runtime.behaviours |= {"slow": ImageBehaviour(), "forever": ImageBehaviour()}
     parts = ServerParts.from_home(home, runtime)
     parts.registry.recover(get_makers_by_kind(load_operations(parts.context, parts.registry)))
     yield parts

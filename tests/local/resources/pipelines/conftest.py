@@ -7,7 +7,7 @@ import pytest
 
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.fakes import FakeRuntime, Model
+from tests.local.jobs.fakes import FakeRuntime, ImageBehaviour
 
 
 @pytest.fixture
@@ -22,6 +22,6 @@ def home(tmp_path: Path) -> Home:
 def runtime() -> Iterator[FakeRuntime]:
     """A runtime whose containers with the image `model` end immediately with exit code 0."""
     new_runtime = FakeRuntime()
-    new_runtime.models["model"] = Model(exit_at_start=Exit(0))
+    new_runtime.behaviours["model"] = ImageBehaviour(exit_at_start=Exit(0))
     yield new_runtime
     new_runtime.close()

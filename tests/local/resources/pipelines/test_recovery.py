@@ -114,7 +114,7 @@ def test_execution_ends_with_a_job_that_continues(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The container keeps running while no server runs, and its end reaches the execution of the second server."""
-    runtime.models["model"].exit_at_start = None
+    runtime.behaviours["model"].exit_at_start = None
     first = Server(home, runtime)
     with kill_after(monkeypatch, JOB_STARTED_WRITES) as was_killed:
         arn = first.start(DEFINITION)
@@ -130,7 +130,7 @@ def test_execution_ends_with_a_job_that_continues(
 def test_error_of_the_server_ends_the_steps_of_the_execution(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime.models["model"].exit_at_start = None
+    runtime.behaviours["model"].exit_at_start = None
     server = Server(home, runtime)
     arn = server.start(DEFINITION)
     wait_until(lambda: server.list_steps(arn) == [("Process", "Executing")] and runtime.started_hosts)
@@ -172,7 +172,7 @@ def test_stop_that_a_killed_server_accepted_is_performed(
 
 
 def test_shutdown_fails_the_execution_with_a_reason(home: Home, runtime: FakeRuntime) -> None:
-    runtime.models["model"].exit_at_start = None
+    runtime.behaviours["model"].exit_at_start = None
     first = Server(home, runtime)
     arn = first.start(DEFINITION)
     wait_until(lambda: runtime.started_hosts and first.list_steps(arn) == [("Process", "Executing")])

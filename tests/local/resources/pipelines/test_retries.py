@@ -37,13 +37,13 @@ def count_attempts(server: Server, arn: str) -> int:
 
 
 def test_step_is_retried_until_it_succeeds(home: Home, runtime: FakeRuntime) -> None:
-    runtime.models["model"].exit_at_start = INTERNAL_EXIT
+    runtime.behaviours["model"].exit_at_start = INTERNAL_EXIT
     server = Server(home, runtime)
     types = ["Step.THROTTLING", "SageMaker.JOB_INTERNAL_ERROR"]
     arn = server.start(make_definition(ExceptionType=types, IntervalSeconds=0, BackoffRate=1.0, ExpireAfterMin=5))
     wait_until(lambda: server.count_resources("processing-job") >= 3)
     assert server.describe(arn)["PipelineExecutionStatus"] == "Executing"
-    runtime.models["model"].exit_at_start = Exit(0)
+    runtime.behaviours["model"].exit_at_start = Exit(0)
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
     assert count_attempts(server, arn) == server.count_resources("processing-job") >= 3
     server.parts.close()
@@ -62,7 +62,7 @@ def test_policy_limits_the_number_of_attempts(
     home: Home, runtime: FakeRuntime, policy: dict[str, Any], host_exit: Exit, attempt_count: int
 ) -> None:
     """A policy retries failures of its types only, and MaxAttempts times at most."""
-    runtime.models["model"].exit_at_start = host_exit
+    runtime.behaviours["model"].exit_at_start = host_exit
     server = Server(home, runtime)
     arn = server.start(make_definition(**policy, **({"IntervalSeconds": 0} if policy else {})))
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Failed"
@@ -71,7 +71,7 @@ def test_policy_limits_the_number_of_attempts(
 
 
 def test_step_that_waits_for_a_retry_survives_a_restart_and_can_be_stopped(home: Home, runtime: FakeRuntime) -> None:
-    runtime.models["model"].exit_at_start = INTERNAL_EXIT
+    runtime.behaviours["model"].exit_at_start = INTERNAL_EXIT
     first = Server(home, runtime)
     types = ["SageMaker.JOB_INTERNAL_ERROR"]
     arn = first.start(make_definition(ExceptionType=types, IntervalSeconds=1000, MaxAttempts=2))
@@ -93,7 +93,7 @@ def test_step_that_waits_for_a_retry_survives_a_restart_and_can_be_stopped(home:
 def test_retry_of_a_running_execution_is_refused_at_once(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime.models["model"].exit_at_start = None
+    runtime.behaviours["model"].exit_at_start = None
     server = Server(home, runtime)
     arn = server.start(make_definition())
     wait_until(lambda: runtime.started_hosts)

@@ -90,7 +90,7 @@ def test_work_of_a_loop_with_low_concurrency_is_bounded(
 
 
 def test_waiting_execution_does_not_poll(home: Home, runtime: FakeRuntime, calls: Counter[str]) -> None:
-    runtime.models["model"].exit_at_start = None
+    runtime.behaviours["model"].exit_at_start = None
     server = Server(home, runtime)
     arn = server.start({"Version": "2020-12-01", "Steps": make_steps(2)})
     wait_until(lambda: len(runtime.started_hosts) == 2 and len(server.list_steps(arn)) == 2)
