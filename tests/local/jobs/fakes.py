@@ -287,7 +287,8 @@ class FakeRuntime:
 
     def images(self) -> Sequence[Image]:
         return [
-            Image((name,), f"sha256:{name}", 1, 1.0, behaviour.labels) for name, behaviour in self.behaviours.items()
+            Image((name,), f"sha256:{name}", size=1, created=1.0, labels=behaviour.labels)
+            for name, behaviour in self.behaviours.items()
         ]
 
     def start(self, plan: Plan) -> Sequence[Host]:

@@ -36,7 +36,7 @@ CUSTOM_METRIC = {
 }
 MINUTE = 60.0
 START = time.time() // MINUTE * MINUTE + 3600.0
-"""The time of the first evaluation, later than all policies of the tests."""
+"""The time of the first evaluation. The tests create all policies before this time."""
 
 
 class Scaling:

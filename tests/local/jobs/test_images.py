@@ -54,7 +54,12 @@ def test_log_of_each_host_states_the_substitution(parts: ServerParts, tmp_path: 
     hosts = tuple(
         HostPlan(name, make_image_name("preprocess"), tmp_path / "files" / name) for name in ("algo-1", "algo-2")
     )
-    attempt = Attempt("job/a", SKLEARN_IMAGE, lambda _: Plan("job/a", hosts), lambda name: LogStream(tmp_path / name))
+    attempt = Attempt(
+        "job/a",
+        SKLEARN_IMAGE,
+        make_plan=lambda _: Plan("job/a", hosts),
+        open_stream=lambda name: LogStream(tmp_path / name),
+    )
     launch_plan(context, attempt, prepare_plan(context, attempt), EventQueue())
     for name in ("algo-1", "algo-2"):
         (line,) = (tmp_path / name).read_text().splitlines()
@@ -68,6 +73,6 @@ def test_log_states_what_the_runtime_reports_about_the_image(
     monkeypatch.setattr(parts.runtime, "prepare", {"mine": "mine runs emulated"}.get)
     parts.runtime.behaviours["mine"] = ImageBehaviour()
     plan = Plan("job/a", (HostPlan("algo-1", "mine", tmp_path / "files"),))
-    attempt = Attempt("job/a", "mine", lambda _: plan, lambda name: LogStream(tmp_path / name))
+    attempt = Attempt("job/a", "mine", make_plan=lambda _: plan, open_stream=lambda name: LogStream(tmp_path / name))
     launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt), EventQueue())
     assert (tmp_path / "algo-1").read_text().endswith("[microjobs] mine runs emulated\n")

@@ -99,5 +99,15 @@ def test_on_demand_job_is_not_interrupted(parts: ServerParts, runtime: WaitingRu
 def test_request_to_an_ended_server_returns_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-    address = Address(url, "us-east-1", "key", "secret", "bucket", "role", "process", why="a test", pid=1)
+    address = Address(
+        url,
+        region="us-east-1",
+        access_key_id="key",
+        secret_access_key="secret",  # noqa: S106
+        bucket="bucket",
+        role_arn="role",
+        runtime="process",
+        why="a test",
+        pid=1,
+    )
     assert request_interruption(address, "job", Interruption()).startswith("Could not connect to the endpoint URL")

@@ -73,8 +73,8 @@ def test_wait_returns_all_events_in_their_order() -> None:
     events = EventQueue()
     assert events.wait(0) == []
     events.send(Change.METRIC_REPORTED)
-    events.send(Interruption(1.0))
-    assert events.wait() == [Change.METRIC_REPORTED, Interruption(1.0)]
+    events.send(Interruption(notice_seconds=1.0))
+    assert events.wait() == [Change.METRIC_REPORTED, Interruption(notice_seconds=1.0)]
     assert events.wait(0) == []
 
 
@@ -166,14 +166,14 @@ def test_later_interruption_is_ignored(tmp_path: Path, earlier_event: str) -> No
     if earlier_event == "stop":
         events.stop(REQUEST)
     elif earlier_event == "interruption":
-        events.send(Interruption(5.0))
+        events.send(Interruption(notice_seconds=5.0))
     else:
         events.send(HostExit("algo-2", Exit(1)))
         failing_host.end(1)
-    events.send(Interruption(7.0))
+    events.send(Interruption(notice_seconds=7.0))
     outcome = run_hosts(tmp_path, events, host, failing_host)
     assert 7.0 not in host.graces
-    assert outcome.interruption == (Interruption(5.0) if earlier_event == "interruption" else None)
+    assert outcome.interruption == (Interruption(notice_seconds=5.0) if earlier_event == "interruption" else None)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def read_secrets(parts: ServerParts, host_count: int) -> list[bytes]:
             path.mkdir()
         return Plan("plan", tuple(HostPlan(path.name, "model", path) for path in files))
 
-    attempt = Attempt("plan", "model", make_plan, lambda name: LogStream(parts.home.logs / name))
+    attempt = Attempt("plan", "model", make_plan, open_stream=lambda name: LogStream(parts.home.logs / name))
     plan = prepare_plan(parts.context, attempt)
     paths = [path for host in plan.hosts for path in host.files.rglob("*") if path.is_file()]
     return [path.read_bytes() for path in paths]
@@ -228,7 +228,7 @@ def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:
         events.stop(REQUEST)
         return Plan("plan", (HostPlan("algo-1", "model", folder),))
 
-    attempt = Attempt("plan", "model", make_plan, lambda name: LogStream(parts.home.logs / name))
+    attempt = Attempt("plan", "model", make_plan, open_stream=lambda name: LogStream(parts.home.logs / name))
     assert launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt), events) == ()
     assert parts.runtime.started_hosts == []
 
@@ -238,7 +238,7 @@ def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:
 
 def test_failed_request_is_no_longer_in_progress() -> None:
     traffic = Traffic(lambda: None)
-    with suppress(NoResponseError), traffic.count_request(5.0):
+    with suppress(NoResponseError), traffic.count_request(timeout=5.0):
         assert traffic.find_longest_timeout() == 5.0
         raise NoResponseError("no response")
     assert traffic.find_longest_timeout() == 0.0
@@ -247,15 +247,15 @@ def test_failed_request_is_no_longer_in_progress() -> None:
 def test_end_of_the_last_request_after_close_is_reported_once() -> None:
     calls: list[str] = []
     traffic = Traffic(lambda: calls.append("idle"))
-    with traffic.count_request(1.0):
+    with traffic.count_request(timeout=1.0):
         pass
-    with traffic.count_request(1.0):
-        with traffic.count_request(2.0):
+    with traffic.count_request(timeout=1.0):
+        with traffic.count_request(timeout=2.0):
             traffic.close()
             assert traffic.find_longest_timeout() == 2.0
         assert calls == []
     assert calls == ["idle"]
-    with pytest.raises(NoResponseError), traffic.count_request(1.0):
+    with pytest.raises(NoResponseError), traffic.count_request(timeout=1.0):
         pass
 
 

@@ -154,7 +154,7 @@ class FullLoader(ModelLoader):
 def test_load_that_waits_for_room_ends_when_the_endpoint_stops(parts: ServerParts) -> None:
     loader, metrics = FullLoader(), ModelMetrics(parts.context.metrics, "e", "main")
     models = LoadedModels(loader, count_starts=lambda: 1, metrics=metrics, max_bytes=1, is_caching=True)
-    a, b = (TargetModel(name, "", ModelData(), name) for name in "ab")
+    a, b = (TargetModel(target=name, uri="", data=ModelData(), name=name) for name in "ab")
     with models.use(a, TIMEOUT_SECONDS), ThreadPoolExecutor(1) as pool:
         loading = pool.submit(lambda: models.use(b, TIMEOUT_SECONDS).__enter__())
         loader.begun.wait()

@@ -65,7 +65,12 @@ def prepare(
     hosts = tuple(HostPlan(name, "model", folder / name, environment=variables) for name in ("algo-1", "algo-2"))
     for host in hosts:
         host.files.mkdir()
-    attempt = Attempt("job/a", "model", lambda _: Plan("job/a", hosts, isolated), lambda name: LogStream(folder / name))
+    attempt = Attempt(
+        "job/a",
+        "model",
+        make_plan=lambda _: Plan("job/a", hosts, isolated),
+        open_stream=lambda name: LogStream(folder / name),
+    )
     return prepare_plan(context, attempt).hosts[0]
 
 

@@ -274,6 +274,6 @@ def test_early_response_reaches_the_caller() -> None:
 
 
 def test_settings_are_converted_to_environment_variables() -> None:
-    settings = Settings("secret", 8080, isolated=True, peers="172.18.0.1/16")
+    settings = Settings(SECRET, target=8080, isolated=True, peers="172.18.0.1/16")
     assert Settings.from_environment(settings.to_environment()) == settings
     assert Settings.from_environment(Settings().to_environment()) == Settings()

@@ -107,7 +107,7 @@ def test_remove_keeps_earlier_points_and_other_dimensions(store: MetricStore) ->
     for dimensions in (DIMENSIONS, {"EndpointName": "e"}):
         store.record(NAMESPACE, dimensions, {"ModelLatency": 1}, NOW)
         store.record(NAMESPACE, dimensions, {"ModelLatency": 1}, NOW + 10)
-    store.remove(NAMESPACE, DIMENSIONS, NOW + 5)
+    store.remove(NAMESPACE, DIMENSIONS, begin=NOW + 5)
     assert [point.time for point in store.read(LATENCY)] == [NOW]
     assert len(store.read(Series(NAMESPACE, "ModelLatency", (("EndpointName", "e"),)))) == 2
 

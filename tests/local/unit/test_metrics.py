@@ -160,7 +160,7 @@ def test_slow_expression_is_logged_once_and_skipped(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(metrics_module, "SEARCH_TIMEOUT", 0.02)
     monkeypatch.setattr(metrics_module, "MAX_SEARCH_SECONDS", 0.1)
     notes: list[str] = []
-    metrics = Metrics([LOSS, SLOW_DEFINITION], notes.append)
+    metrics = Metrics([LOSS, SLOW_DEFINITION], note=notes.append)
     for number in range(50):
         metrics.read(0.0, f"loss={number} {SLOW_TEXT}")
     assert len(metrics.list_points("loss")) == 50

@@ -48,7 +48,9 @@ def test_message_of_a_transaction_that_fails_is_not_stored(state: State) -> None
 
 
 def test_target_of_a_topic_gets_no_events() -> None:
-    recorder = EventRecorder([], [EventTarget(file="a", topic="done")], "us-east-1", lambda: None)
+    recorder = EventRecorder(
+        all_operations=[], targets=[EventTarget(file="a", topic="done")], region="us-east-1", notify=lambda: None
+    )
     assert list(recorder._address([{"source": "aws.sagemaker"}])) == []
 
 
