@@ -50,7 +50,7 @@ def read_refusal(invoke: Invoker, body: bytes, **request: str) -> str:
     return invoke.read_error(body=body, path="async-invocations", **request).message
 
 
-def read_object(parts: ServerParts, uri: str) -> tuple[str, bytes]:
+def wait_for_object(parts: ServerParts, uri: str) -> tuple[str, bytes]:
     """Wait for an object; return its content type and its content."""
     stored_object = wait_until(lambda: _open(parts, uri))
     with stored_object.file as file:
@@ -75,7 +75,7 @@ def test_response_is_stored_as_an_object(parts: ServerParts, invoke: Invoker, mo
     name = uri.removeprefix("s3://bucket/out/").removesuffix(".out")
     assert response.headers[FAILURE_HEADER] == f"s3://bucket/failed/{name}-error.out"
     assert response.json == {"InferenceId": name}
-    assert read_object(parts, uri) == ("text/csv", b"A,B")
+    assert wait_for_object(parts, uri) == ("text/csv", b"A,B")
     wait_until(lambda: count_queued_invocations(parts) == 0)
     assert list(parts.context.store.list("bucket", "failed/")) == []
 
@@ -110,7 +110,7 @@ def test_content_type_comes_from_the_input_object(parts: ServerParts, invoke: In
 
 def test_body_can_be_inline(parts: ServerParts, invoke: Invoker) -> None:
     response = invoke_async(invoke, b"inline")
-    assert read_object(parts, response.headers[OUTPUT_HEADER])[1] == b"inline"
+    assert wait_for_object(parts, response.headers[OUTPUT_HEADER])[1] == b"inline"
 
 
 def test_output_key_comes_from_the_request(parts: ServerParts, invoke: Invoker) -> None:
@@ -118,13 +118,16 @@ def test_output_key_comes_from_the_request(parts: ServerParts, invoke: Invoker) 
     response = invoke_async(invoke, b"x", headers)
     assert response.headers[OUTPUT_HEADER] == "s3://bucket/out/mine/a.csv"
     assert response.headers[FAILURE_HEADER] == "s3://bucket/failed/mine/a.csv-error.out"
-    assert read_object(parts, "s3://bucket/out/mine/a.csv")[1] == b"x"
+    assert wait_for_object(parts, "s3://bucket/out/mine/a.csv")[1] == b"x"
 
 
 def test_model_error_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker, model: ImageBehaviour) -> None:
     model.invoke = lambda _: Reply(b'{"error": "no such column"}', 400, {"Content-Type": "application/json"})
     response = invoke_async(invoke, b"x")
-    assert read_object(parts, response.headers[FAILURE_HEADER]) == ("application/json", b'{"error": "no such column"}')
+    assert wait_for_object(parts, response.headers[FAILURE_HEADER]) == (
+        "application/json",
+        b'{"error": "no such column"}',
+    )
     assert parts.read_outputs() == {}
     (lines,) = parts.read_log(LOG_GROUP).values()
     assert any("failed: the model answered 400" in line for line in lines)
@@ -132,7 +135,7 @@ def test_model_error_is_stored_as_the_failure(parts: ServerParts, invoke: Invoke
 
 def test_missing_input_is_stored_as_the_failure(parts: ServerParts, invoke: Invoker) -> None:
     response = invoke_async(invoke, headers={INPUT_HEADER: "s3://bucket/nothing"})
-    assert read_object(parts, response.headers[FAILURE_HEADER]) == (
+    assert wait_for_object(parts, response.headers[FAILURE_HEADER]) == (
         "text/plain",
         b"The specified key does not exist: 'nothing'.",
     )
@@ -147,7 +150,7 @@ def test_response_timeout_is_stored_as_the_failure(parts: ServerParts, invoke: I
     response = invoke_async(invoke, b"x", {"X-Amzn-SageMaker-InvocationTimeoutSeconds": "1"})
     assert (
         b"did not answer within 1 s (InvocationTimeoutSeconds)"
-        in read_object(parts, response.headers[FAILURE_HEADER])[1]
+        in wait_for_object(parts, response.headers[FAILURE_HEADER])[1]
     )
 
 
@@ -160,7 +163,7 @@ def test_request_that_ends_the_container_is_not_repeated(
 
     model.invoke = end_container
     response = invoke_async(invoke, b"x")
-    assert b"the container did not answer: " in read_object(parts, response.headers[FAILURE_HEADER])[1]
+    assert b"the container did not answer: " in wait_for_object(parts, response.headers[FAILURE_HEADER])[1]
     assert len(model.requests) == 1
 
 
@@ -174,7 +177,7 @@ def test_expired_request_is_stored_as_the_failure(parts: ServerParts, model: Ima
     invocation = asynchronous.prepare(parts.context, config, {"RequestTTLSeconds": "0"}, b"x")
     queue.put(invocation)
     assert invocation.failure
-    assert read_object(parts, invocation.failure)[1] == b"the request waited longer than 0 s (RequestTTLSeconds)"
+    assert wait_for_object(parts, invocation.failure)[1] == b"the request waited longer than 0 s (RequestTTLSeconds)"
 
 
 @pytest.fixture
@@ -201,7 +204,7 @@ def test_response_on_a_full_disk_is_stored_when_there_is_space(
     monkeypatch.setattr(store, "put", fail_first_calls)
     model.invoke = lambda request: Reply(request.body.upper())
     uri = invoke_async(invoke, b"x").headers[OUTPUT_HEADER]
-    assert read_object(parts, uri)[1] == b"X"
+    assert wait_for_object(parts, uri)[1] == b"X"
     wait_until(lambda: count_queued_invocations(parts) == 0)
     assert len(model.requests) == 1
     (lines,) = parts.read_log(LOG_GROUP).values()
@@ -224,7 +227,7 @@ def test_invocation_waits_for_space_for_its_response(
 
     monkeypatch.setattr(store, "new_file", fail_first_calls)
     uri = invoke_async(invoke, b"x").headers[OUTPUT_HEADER]
-    assert read_object(parts, uri)
+    assert wait_for_object(parts, uri)
     wait_until(lambda: count_queued_invocations(parts) == 0)
 
 
@@ -284,7 +287,7 @@ def test_restarted_server_resumes_the_queue(parts: ServerParts, model: ImageBeha
     assert [thread.name for thread in new_threads if thread.name.startswith("async e")] == []
     released.set()
     restarted_parts = parts.restart()
-    assert [read_object(restarted_parts, uri)[1] for uri in uris] == [b"0", b"1", b"2", b"3", b"4"]
+    assert [wait_for_object(restarted_parts, uri)[1] for uri in uris] == [b"0", b"1", b"2", b"3", b"4"]
     wait_until(lambda: count_queued_invocations(restarted_parts) == 0)
     restarted_parts.close()
 
@@ -308,7 +311,7 @@ def test_update_loses_no_invocation(parts: ServerParts, invoke: Invoker, model: 
     parts.update_endpoint("d")
     parts.wait_for_endpoint()
     wait_until(lambda: count_queued_invocations(parts) == 0)
-    assert [read_object(parts, uri)[1] for uri in uris] == [b"%d" % number for number in range(60)]
+    assert [wait_for_object(parts, uri)[1] for uri in uris] == [b"%d" % number for number in range(60)]
     assert len({request.host for request in model.requests}) == 2
 
 
@@ -328,7 +331,7 @@ def test_update_repeats_interrupted_invocation(
     wait_until(lambda: model.requests)
     parts.make_config("d", asynchronous={"OutputConfig": OUTPUT})
     parts.update_endpoint("d")
-    host_name = read_object(parts, uri)[1].decode()
+    host_name = wait_for_object(parts, uri)[1].decode()
     assert host_name == parts.running_hosts[0].name != old_host.name
 
 
@@ -451,6 +454,6 @@ def test_large_response_is_not_in_the_notification(parts: ServerParts, model: Im
 def test_endpoint_without_topics_publishes_nothing(parts: ServerParts, invoke: Invoker) -> None:
     messages = collect_messages(parts)
     response = invoke_async(invoke, b"1")
-    read_object(parts, response.headers[OUTPUT_HEADER])
+    wait_for_object(parts, response.headers[OUTPUT_HEADER])
     wait_until(lambda: asynchronous.list_queue(parts.context, "e") == [])
     assert messages == []

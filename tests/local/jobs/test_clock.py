@@ -129,7 +129,7 @@ TRAINING_REQUEST = {
 }
 
 
-def load_training_job(parts: ServerParts) -> training.TrainingJob:
+def load_or_create_training_job(parts: ServerParts) -> training.TrainingJob:
     """Return a new object for the training job `job`, as a restarted server creates it. Create the job if it does not
     exist."""
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job") or create_training_job(
@@ -143,13 +143,13 @@ def load_training_job(parts: ServerParts) -> training.TrainingJob:
 def test_time_limits_ignore_clock_changes(
     parts: ServerParts, clocks: Clocks, change_seconds: float, restart: bool
 ) -> None:
-    job = load_training_job(parts)
+    job = load_or_create_training_job(parts)
     clocks.advance(50)
     job.handle_start(())
     clocks.advance(100)
     clocks.change(change_seconds)
     if restart:
-        job = load_training_job(parts)
+        job = load_or_create_training_job(parts)
     assert job.remaining_time == pytest.approx(900, abs=2)
     clocks.advance(100)
     job.fail("a reason")
@@ -165,12 +165,12 @@ def test_time_limits_ignore_clock_changes(
 
 @pytest.mark.parametrize("change_seconds", [DAY, -DAY])
 def test_max_wait_ignores_clock_changes(parts: ServerParts, clocks: Clocks, change_seconds: float) -> None:
-    job = load_training_job(parts)
+    job = load_or_create_training_job(parts)
     clocks.advance(2500)
     clocks.change(change_seconds)
     job.handle_start(())
     assert job.remaining_time == pytest.approx(500, abs=2)
-    assert load_training_job(parts).remaining_time == pytest.approx(500, abs=2)
+    assert load_or_create_training_job(parts).remaining_time == pytest.approx(500, abs=2)
 
 
 def test_elapsed_time_uses_the_system_clock_after_a_reboot(clocks: Clocks) -> None:
@@ -186,11 +186,11 @@ def test_restarted_server_reads_metrics_from_earlier_lines(parts: ServerParts) -
     metrics = [{"Name": "loss", "Regex": "loss: (.+)"}]
     algorithm = {"TrainingImage": "image", "TrainingInputMode": "File", "MetricDefinitions": metrics}
     create_training_job(parts.context, {**TRAINING_REQUEST, "AlgorithmSpecification": algorithm})
-    job = load_training_job(parts)
+    job = load_or_create_training_job(parts)
     job.handle_start(())
     with job.job.open_stream("algo-1").writer() as write:
         write(Line(time.time(), b"loss: 0.5"))
-    load_training_job(parts).recover([WorkingHost("algo-1", 0.0)])
+    load_or_create_training_job(parts).recover([WorkingHost("algo-1", 0.0)])
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None
     assert [(item["MetricName"], item["Value"]) for item in record.description["FinalMetricDataList"]] == [
@@ -234,7 +234,7 @@ def test_reason_of_a_failed_start_begins_with_a_sagemaker_prefix(
     parts.put("in/a", b"x")
     job: training.TrainingJob | processing.ProcessingJob | TransformJob
     if job_type == "training":
-        job = load_training_job(parts)
+        job = load_or_create_training_job(parts)
     elif job_type == "processing":
         job = processing.ProcessingJob(parts.context, parts.processing_jobs.add(PROCESSING_REQUEST))
     else:
@@ -246,7 +246,7 @@ def test_reason_of_a_failed_start_begins_with_a_sagemaker_prefix(
 
 
 def test_failure_reason_has_no_control_characters(parts: ServerParts) -> None:
-    job = load_training_job(parts)
+    job = load_or_create_training_job(parts)
     job.fail("AlgorithmError: \x1b]52;c;aGk=\x07caf\udce9\x00 \x1b[2Jline\nnext")
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None

@@ -64,7 +64,7 @@ def list_records(parts: ServerParts) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, item.path.read_text().splitlines())
 
 
-def read_records(parts: ServerParts, count: int = 1) -> list[dict[str, Any]]:
+def wait_for_records(parts: ServerParts, count: int = 1) -> list[dict[str, Any]]:
     """Wait for `count` records, and return them. There must be no more records."""
     records: list[dict[str, Any]] = wait_until(lambda: list(list_records(parts)), lambda records: len(records) >= count)
     assert len(records) == count
@@ -79,7 +79,7 @@ def test_record_has_request_response_and_ids(parts: ServerParts, model: ImageBeh
         "X-Amzn-SageMaker-Custom-Attributes": "colour=blue",
     }
     deploy(parts)(b"1,2\n", **headers)
-    (record,) = read_records(parts)
+    (record,) = wait_for_records(parts)
     assert record["captureData"] == {
         "endpointInput": {
             "observedContentType": "text/csv; charset=utf-8",
@@ -107,7 +107,7 @@ def test_record_has_request_response_and_ids(parts: ServerParts, model: ImageBeh
 @pytest.mark.parametrize(("content_type", "body"), [("image/png", b"\x89PNG"), ("text/csv", b"\xff")])
 def test_content_that_is_not_text_is_stored_as_base64(parts: ServerParts, content_type: str, body: bytes) -> None:
     deploy(parts)(body, Content_Type=content_type)
-    data = read_records(parts)[0]["captureData"]["endpointInput"]
+    data = wait_for_records(parts)[0]["captureData"]["endpointInput"]
     assert (data["encoding"], base64.b64decode(data["data"])) == ("BASE64", body)
 
 
@@ -122,7 +122,7 @@ def test_content_that_is_not_text_is_stored_as_base64(parts: ServerParts, conten
 )
 def test_options_choose_directions(parts: ServerParts, mode: str, expected: set[str]) -> None:
     deploy(parts, CaptureOptions=[{"CaptureMode": mode}])()
-    assert read_records(parts)[0]["captureData"].keys() == expected
+    assert wait_for_records(parts)[0]["captureData"].keys() == expected
 
 
 @pytest.mark.usefixtures("model")
@@ -134,7 +134,7 @@ def test_sample_has_requested_share(parts: ServerParts, monkeypatch: pytest.Monk
         invoke()
     parts.delete_endpoint()
     assert parts.wait_for_endpoint()["EndpointStatus"] == "gone"
-    read_records(parts, 2)
+    wait_for_records(parts, 2)
 
 
 def test_errors_of_the_model_are_not_captured(parts: ServerParts, model: ImageBehaviour) -> None:
@@ -143,7 +143,7 @@ def test_errors_of_the_model_are_not_captured(parts: ServerParts, model: ImageBe
     invoke.read_model_error()
     model.invoke = lambda _: Reply(b"yes")
     invoke()
-    (record,) = read_records(parts)
+    (record,) = wait_for_records(parts)
     assert base64.b64decode(record["captureData"]["endpointOutput"]["data"]) == b"yes"
 
 
@@ -164,14 +164,14 @@ def test_buffer_is_stored_when_the_deployment_ends(
         wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
     else:
         parts.registry.shut_down()
-    read_records(parts)
+    wait_for_records(parts)
 
 
 @pytest.mark.usefixtures("model")
 def test_full_buffer_is_stored_before_the_interval(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture_writer, "FLUSH_SECONDS", 60.0)
     deploy(parts)(b"x" * (capture_writer.FLUSH_BYTES // 2))
-    read_records(parts)
+    wait_for_records(parts)
 
 
 @pytest.mark.usefixtures("model")
@@ -194,7 +194,7 @@ def test_slow_disk_loses_records_but_no_requests(
     for _ in range(5):
         assert invoke().data == b"x"
     disk_ready.set()
-    read_records(parts, 1 + 2)  # the record that the slow call stored, and two records in the buffer
+    wait_for_records(parts, 1 + 2)  # the record that the slow call stored, and two records in the buffer
     assert "lost exchanges (3), because the disk is too slow" in caplog.text
 
 
@@ -234,7 +234,7 @@ def test_restarted_server_captures(parts: ServerParts) -> None:
     restarted_parts = parts.restart()
     try:
         wait_until(lambda: is_responding(restarted_parts))
-        read_records(restarted_parts)
+        wait_for_records(restarted_parts)
     finally:
         restarted_parts.close()
 
@@ -263,7 +263,7 @@ def test_asynchronous_endpoint_captures_both_directions(
     headers = {"X-Amzn-SageMaker-Inference-Id": "mine", "X-Amzn-SageMaker-Content-Type": "text/csv"}
     location = {} if is_inline else {"X-Amzn-SageMaker-InputLocation": parts.put("in.csv", b"a,b")}
     invoke(b"a,b" if is_inline else b"", path="async-invocations", **headers, **location)
-    (record,) = read_records(parts)
+    (record,) = wait_for_records(parts)
     data = record["captureData"]
     assert [(item["data"], item["encoding"]) for item in data.values()] == [("a,b", "CSV"), ("A,B", "CSV")]
     assert record["eventMetadata"]["inferenceId"] == "mine"
@@ -287,7 +287,7 @@ def test_key_of_an_inference_component_has_its_name(parts: ServerParts, model: I
     for name in ("one", "two"):
         components.start(name)
     invoke_component(parts, "two", b"2")
-    (record,) = read_records(parts)
+    (record,) = wait_for_records(parts)
     assert base64.b64decode(record["captureData"]["endpointInput"]["data"]) == b"2"
     (key,) = list_keys(parts)
     assert KEY.fullmatch(key.replace("/main/two/", "/main/"))
@@ -342,5 +342,5 @@ def test_updates_under_load_capture_each_exchange_once(parts: ServerParts) -> No
         count = sum(client.result() for client in clients)
     parts.delete_endpoint()
     wait_until(lambda: parts.describe_endpoint()["EndpointStatus"] == "gone")
-    ids = [record["eventMetadata"]["inferenceId"] for record in read_records(parts, count)]
+    ids = [record["eventMetadata"]["inferenceId"] for record in wait_for_records(parts, count)]
     assert len(set(ids)) == count

@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.resources.endpoints import container_replica, 
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, ImageBehaviour, ReceivedRequest, Reply
-from tests.local.jobs.test_asynchronous import OUTPUT, invoke_async, read_object
+from tests.local.jobs.test_asynchronous import OUTPUT, invoke_async, wait_for_object
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
 
@@ -172,7 +172,7 @@ def test_asynchronous_requests_use_all_instances_and_wait_for_the_first_one(
     wait_until(lambda: not parts.running_hosts)
     outputs = [invoke_async(Invoker(parts), b"x").headers["X-Amzn-SageMaker-OutputLocation"] for _ in range(2)]
     hosts = {host.name for host in scale(parts, 2)}
-    assert {read_object(parts, output)[1].decode() for output in outputs} == hosts
+    assert {wait_for_object(parts, output)[1].decode() for output in outputs} == hosts
 
 
 @pytest.mark.usefixtures("model")

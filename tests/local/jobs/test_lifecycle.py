@@ -36,7 +36,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Hos
 from microjobs_orchestrator.local.state import Owner
 from microjobs_orchestrator.local.trees import Tree
 from tests.local.jobs.conftest import ServerParts, make_transform_request, wait_until
-from tests.local.jobs.test_clock import PROCESSING_REQUEST, load_training_job
+from tests.local.jobs.test_clock import PROCESSING_REQUEST, load_or_create_training_job
 from tests.local.jobs.test_waiting import make_tuning_request
 from tests.local.jobs.waiting import WaitingHost, run_hosts
 from tests.local.trees import read_tree
@@ -307,7 +307,7 @@ def test_long_reason_is_truncated(parts: ServerParts, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(parts.runtime, "prepare", fail)
     processing.ProcessingJob(parts.context, parts.processing_jobs.add(PROCESSING_REQUEST)).run()
-    load_training_job(parts).run()
+    load_or_create_training_job(parts).run()
     for kind in ("processing-job", "training-job"):
         record = parts.context.state.get(kind, "job")
         assert record is not None

@@ -75,9 +75,9 @@ def test_server_on_all_addresses_finds_out_whether_jobs_reach_it(cleanup: ExitSt
 
 
 @pytest.fixture
-def start(
+def start_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cleanup: ExitStack
-) -> Callable[[str, int | None], tuple[int, Context]]:
+) -> Callable[..., tuple[int, Context]]:
     """A function that starts a server, and returns the server's port and context. The arguments are the address of the
     runtime's machine, and the port that the runtime forwards."""
     contexts = []
@@ -87,7 +87,7 @@ def start(
         contexts.append(context)
         return create_interceptors(context, *arguments)
 
-    def start_server(address: str, forwarded_port: int | None) -> tuple[int, Context]:
+    def start(address: str, forwarded_port: int | None) -> tuple[int, Context]:
         home, runtime = Home(tmp_path), StubRuntime()
         home.create()
         cleanup.callback(runtime.close)
@@ -97,18 +97,18 @@ def start(
         return port, contexts[0]
 
     monkeypatch.setattr(server, "_create_interceptors", record_context)
-    return start_server
+    return start
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", ABSENT_ADDRESS])
-def test_hosts_use_the_package_cache_if_they_reach_it(start: Any, address: str) -> None:
-    _, context = start(address, None)
+def test_hosts_use_the_package_cache_if_they_reach_it(start_server: Any, address: str) -> None:
+    _, context = start_server(address, forwarded_port=None)
     variables = context.make_package_variables()
     assert context.make_access_variables()["AWS_ENDPOINT_URL"].startswith(f"http://{address}:")
     assert ("PIP_INDEX_URL" in variables, "UV_DEFAULT_INDEX" in variables) == (address != ABSENT_ADDRESS,) * 2
 
 
-def test_clients_get_another_address_than_hosts_whose_connections_are_forwarded(start: Any) -> None:
-    port, context = start("", FORWARDED_PORT)
+def test_clients_get_another_address_than_hosts_whose_connections_are_forwarded(start_server: Any) -> None:
+    port, context = start_server("", forwarded_port=FORWARDED_PORT)
     assert context.make_access_variables()["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{FORWARDED_PORT}"
     assert context.settings.client_url == f"http://127.0.0.1:{port}"
