@@ -78,7 +78,7 @@ def test_interruption_replaces_the_hosts(parts: ServerParts, runtime: WaitingRun
     wait_until(lambda: list_statuses(parts)[-1] == "Completed")
 
 
-def test_job_without_hosts_is_not_interrupted(parts: ServerParts, runtime: WaitingRuntime) -> None:
+def test_job_without_hosts_and_unknown_job_are_not_interrupted(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts)
     interrupt(parts.registry, {**VALID_REQUEST, "away": 60})
     wait_until(lambda: list_statuses(parts)[-1] == "Interrupted" and not runtime.hosts)

@@ -199,7 +199,7 @@ def test_end_is_classified_by_stop_reason_and_failed_host(
     assert classify_end(Outcome(first_failed_host=failed_host), events) is expected
 
 
-def read_secrets(parts: ServerParts, host_count: int) -> list[bytes]:
+def prepare_and_read_secrets(parts: ServerParts, host_count: int) -> list[bytes]:
     """Prepare a new attempt; return the secret in the files of each host."""
 
     def make_plan(folder: Path) -> Plan:
@@ -215,10 +215,10 @@ def read_secrets(parts: ServerParts, host_count: int) -> list[bytes]:
 
 
 def test_hosts_of_an_attempt_share_a_new_secret(parts: ServerParts) -> None:
-    first_secrets, second_secrets = read_secrets(parts, 2), read_secrets(parts, 2)
+    first_secrets, second_secrets = prepare_and_read_secrets(parts, 2), prepare_and_read_secrets(parts, 2)
     assert len(first_secrets) == len(second_secrets) == 2
     assert first_secrets[0] == first_secrets[1] != second_secrets[0]
-    assert read_secrets(parts, 1) == []
+    assert prepare_and_read_secrets(parts, 1) == []
 
 
 def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:

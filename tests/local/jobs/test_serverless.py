@@ -239,7 +239,7 @@ def test_update_changes_concurrency(parts: ServerParts, model: ImageBehaviour) -
         ({"ServerlessUpdateConfig": {"ProvisionedConcurrency": 3}}, "3 must not exceed MaxConcurrency 2"),
     ],
 )
-def test_wrong_update_is_refused(parts: ServerParts, changes: dict[str, Any], reason: str) -> None:
+def test_invalid_update_is_refused(parts: ServerParts, changes: dict[str, Any], reason: str) -> None:
     deploy(parts)
     with pytest.raises(ValidationError, match=reason):
         update_weights(parts, main=changes)
@@ -371,7 +371,7 @@ def test_bodies_have_at_most_4_mb(parts: ServerParts, model: ImageBehaviour) -> 
         ({"ProvisionedConcurrency": 3}, "ProvisionedConcurrency 3 must not exceed MaxConcurrency 2"),
     ],
 )
-def test_wrong_config_is_refused(parts: ServerParts, config: dict[str, Any], reason: str) -> None:
+def test_invalid_config_is_refused(parts: ServerParts, config: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         make_config(parts, **config)
 

@@ -94,6 +94,7 @@ def has_loss(tuning: Tuning, trial: Record) -> bool:
 
 
 def end_trial(tuning: Tuning, number: int, loss: float) -> None:
+    """Let a trial report its loss and end. `number` is its position in `list_trials`."""
     trial = tuning.list_trials()[number]
     tuning.get_host(trial).write(f"loss={loss}")
     wait_until(lambda: has_loss(tuning, trial))

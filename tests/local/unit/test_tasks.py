@@ -201,7 +201,7 @@ def test_task_waits_for_a_new_socket_that_has_the_descriptor_of_a_closed_one(thr
     assert len(set(descriptors)) == 1
 
 
-def test_socket_is_not_watched_any_more_after_an_event_for_which_no_task_waits(
+def test_event_without_a_waiting_task_ends_the_watch_of_its_socket(
     thread: TaskThread, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     pair[1].send(b"a")
