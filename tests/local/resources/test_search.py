@@ -59,7 +59,7 @@ def make_filter(name: str, operator: str | None = None, value: str | None = None
     return {member: content for member, content in members.items() if content is not None}
 
 
-MATCHING_EXPRESSIONS = [
+MATCHING_FILTERS = [
     ("TrainingJobName", None, "boston-1"),
     ("TrainingJobName", "Equals", "boston-1"),
     ("TrainingJobName", "NotEquals", "boston"),
@@ -69,7 +69,7 @@ MATCHING_EXPRESSIONS = [
     ("TrainingJobName", "Exists", None),
     ("FailureReason", "NotExists", None),
     ("FailureReason", "NotEquals", "x"),
-    # A value without decimals is compared with the time or the number without its decimals, as on AWS.
+    # If the filter's value has no decimals, the decimals of the time or the number are ignored, as on AWS.
     ("CreationTime", "Equals", "2026-01-01T12:00:00"),
     ("CreationTime", "Equals", "2026-01-01T12:00:00.700000Z"),
     ("CreationTime", "GreaterThan", "2026-01-01T12:00:00.5"),
@@ -102,12 +102,12 @@ MATCHING_EXPRESSIONS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "operator", "value"), MATCHING_EXPRESSIONS)
+@pytest.mark.parametrize(("name", "operator", "value"), MATCHING_FILTERS)
 def test_filter_matches(name: str, operator: str | None, value: str | None) -> None:
     assert matches({"Filters": [make_filter(name, operator, value)]})
 
 
-NON_MATCHING_EXPRESSIONS = [
+NON_MATCHING_FILTERS = [
     ("TrainingJobName", "Equals", "Boston-1"),
     ("TrainingJobName", "NotEquals", "boston-1"),
     ("TrainingJobName", "Contains", ".*"),
@@ -130,7 +130,7 @@ NON_MATCHING_EXPRESSIONS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "operator", "value"), NON_MATCHING_EXPRESSIONS)
+@pytest.mark.parametrize(("name", "operator", "value"), NON_MATCHING_FILTERS)
 def test_filter_does_not_match(name: str, operator: str | None, value: str | None) -> None:
     assert not matches({"Filters": [make_filter(name, operator, value)]})
 

@@ -42,7 +42,7 @@ OPERATORS: Mapping[ValueType, Sequence[str]] = {
 """The operators that need a Value, by the type of the property. `Exists` and `NotExists` work with all types."""
 
 
-def make_test(prop: Property, operator_name: str, value: str | None) -> Test:
+def make_test(filter_property: Property, operator_name: str, value: str | None) -> Test:
     """Return the test of a filter.
 
     Args:
@@ -53,23 +53,25 @@ def make_test(prop: Property, operator_name: str, value: str | None) -> Test:
     """
     if operator_name in ("Exists", "NotExists"):
         if value is not None:
-            raise ValidationError(f"Filter {prop.name!r}: remove Value {value!r}, which {operator_name} does not use.")
+            raise ValidationError(
+                f"Filter {filter_property.name!r}: remove Value {value!r}, which {operator_name} does not use."
+            )
         return _has_values if operator_name == "Exists" else _has_no_values
-    operators = OPERATORS[prop.type]
+    operators = OPERATORS[filter_property.type]
     if operator_name not in operators:
         supported = ", ".join((*operators, "Exists", "NotExists"))
         raise ValidationError(
-            f"Filter {prop.name!r}: the property is {prop.type.value}, which {operator_name} does not support; use "
-            f"{supported}."
+            f"Filter {filter_property.name!r}: the property is {filter_property.type.value}, which {operator_name} does "
+            f"not support; use {supported}."
         )
     if value is None:
-        raise ValidationError(f"Filter {prop.name!r}: {operator_name} needs a Value.")
-    return _make_value_test(prop, operator_name, value)
+        raise ValidationError(f"Filter {filter_property.name!r}: {operator_name} needs a Value.")
+    return _make_value_test(filter_property, operator_name, value)
 
 
-def _make_value_test(prop: Property, operator_name: str, value: str) -> Test:
+def _make_value_test(filter_property: Property, operator_name: str, value: str) -> Test:
     if operator_name == "NotEquals":
-        equals = _make_value_test(prop, "Equals", value)
+        equals = _make_value_test(filter_property, "Equals", value)
         return lambda values: not equals(values)
     if operator_name == "Contains":
         return lambda values: any(value in item for item in values)
@@ -77,28 +79,28 @@ def _make_value_test(prop: Property, operator_name: str, value: str) -> Test:
         texts = {text.strip() for text in value.split(",")}
         return lambda values: any(item in texts for item in values)
     compare = _COMPARISONS[operator_name]
-    convert, expected_value = _make_converter(prop, value, must_be_number=operator_name in _ORDER_OPERATORS)
+    convert, expected_value = _make_converter(filter_property, value, must_be_number=operator_name in _ORDER_OPERATORS)
     return lambda values: any(
         (converted := convert(item)) is not None and compare(converted, expected_value) for item in values
     )
 
 
-def _make_converter(prop: Property, value: str, *, must_be_number: bool) -> tuple[Callable[[Any], Any], Any]:
-    """Return the value of a filter, and a function that converts a property's value to the same type.
+def _make_converter(filter_property: Property, value: str, *, must_be_number: bool) -> tuple[Callable[[Any], Any], Any]:
+    """Return a function that converts a property's value to the type of a filter's value, and the filter's value.
 
     The function returns None for a value that cannot be compared with the filter's value.
     """
-    match prop.type:
+    match filter_property.type:
         case ValueType.NUMBER:
-            return _keep, _parse_number(prop, value)
+            return _keep, _parse_number(filter_property, value)
         case ValueType.TIME:
             # If the filter's time has no fraction, ignore the fractions of the resources' times.
-            return (_keep if "." in value else math.floor), _parse_time(prop, value)
+            return (_keep if "." in value else math.floor), _parse_time(filter_property, value)
         case ValueType.BOOLEAN:
-            return _keep, _parse_boolean(prop, value)
+            return _keep, _parse_boolean(filter_property, value)
         case ValueType.TEXT_OR_NUMBER if must_be_number or read_number(value) is not None:
             is_integer = value.lstrip("+-").isdigit()
-            return (_read_whole_number if is_integer else read_number), _parse_number(prop, value)
+            return (_read_whole_number if is_integer else read_number), _parse_number(filter_property, value)
     return _keep, value
 
 
@@ -120,19 +122,20 @@ def read_number(value: str) -> float | None:
 
 
 def _read_whole_number(value: str) -> float | None:
-    """Return the number in a text without its decimals. AWS does this if the filter's value is a whole number."""
+    """Return the number in a text without its decimals. AWS ignores the decimals if the filter's value is a whole
+    number."""
     number = read_number(value)
     return number if number is None or math.isinf(number) else math.trunc(number)
 
 
-def _parse_number(prop: Property, value: str) -> float:
+def _parse_number(filter_property: Property, value: str) -> float:
     number = read_number(value)
     if number is None:
-        raise ValidationError(f"Filter {prop.name!r}: Value {value!r} must be a number such as 10 or 0.5.")
+        raise ValidationError(f"Filter {filter_property.name!r}: Value {value!r} must be a number such as 10 or 0.5.")
     return number
 
 
-def _parse_time(prop: Property, value: str) -> float:
+def _parse_time(filter_property: Property, value: str) -> float:
     """Return seconds since 1970."""
     try:
         if TIME.fullmatch(value):
@@ -140,10 +143,12 @@ def _parse_time(prop: Property, value: str) -> float:
             return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     except ValueError:  # the text may have an invalid number, such as month 13
         pass
-    raise ValidationError(f"Filter {prop.name!r}: Value {value!r} must be a time such as 2026-01-31T12:00:00.")
+    raise ValidationError(
+        f"Filter {filter_property.name!r}: Value {value!r} must be a time such as 2026-01-31T12:00:00."
+    )
 
 
-def _parse_boolean(prop: Property, value: str) -> bool:
+def _parse_boolean(filter_property: Property, value: str) -> bool:
     if value.lower() not in BOOLEANS:
-        raise ValidationError(f"Filter {prop.name!r}: Value {value!r} must be true or false.")
+        raise ValidationError(f"Filter {filter_property.name!r}: Value {value!r} must be true or false.")
     return BOOLEANS[value.lower()]

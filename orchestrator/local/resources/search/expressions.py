@@ -69,13 +69,13 @@ def _find(searchable: Searchable, name: str) -> Property:
     return find_property(searchable.shape, searchable.strip(name))
 
 
-def _make_filter(prop: Property, item: Members) -> Predicate:
-    test = make_test(prop, item.get("Operator", "Equals"), item.get("Value"))
-    return lambda document: test(prop.read(document))
+def _make_filter(filter_property: Property, item: Members) -> Predicate:
+    test = make_test(filter_property, item.get("Operator", "Equals"), item.get("Value"))
+    return lambda document: test(filter_property.read(document))
 
 
 def _make_nested_filter(searchable: Searchable, nested_filter: Members) -> Predicate:
-    """Return a function that returns whether one item of a list satisfies all filters."""
+    """Return a function that returns whether at least one item of a list satisfies all filters."""
     items, shape = find_list(searchable.shape, searchable.strip(nested_filter["NestedPropertyName"]))
     names = [_strip_list(items.name, searchable.strip(item["Name"])) for item in nested_filter["Filters"]]
     pairs = zip(names, nested_filter["Filters"], strict=True)

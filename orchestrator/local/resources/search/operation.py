@@ -124,7 +124,7 @@ def _compile_request(searchable: Searchable, request: Request) -> Predicate:
 
 
 def _make_order(searchable: Searchable, request: Request) -> Order:
-    prop = find_property(searchable.shape, searchable.strip(request.get("SortBy", "LastModifiedTime")))
-    if prop.type is ValueType.STRUCTURE:
+    sort_property = find_property(searchable.shape, searchable.strip(request.get("SortBy", "LastModifiedTime")))
+    if sort_property.type is ValueType.STRUCTURE:
         raise ValidationError(f"SortBy {request['SortBy']!r} is a structure: sort by one of its members.")
-    return Order(prop, descending=request.get("SortOrder", "Descending") == "Descending")
+    return Order(sort_property, descending=request.get("SortOrder", "Descending") == "Descending")

@@ -31,8 +31,8 @@ in both orders."""
 class Order:
     """An order of the resources of one kind."""
 
-    def __init__(self, prop: Property, *, descending: bool) -> None:
-        self._property = prop
+    def __init__(self, sort_property: Property, *, descending: bool) -> None:
+        self._property = sort_property
         self._is_descending = descending
 
     def make_key(self, record: Record, document: Structure) -> SortKey:
