@@ -12,7 +12,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue, StopReason
-from microjobs_orchestrator.local.lifecycle.job import SHUT_DOWN_REASON, make_failure_reason
+from microjobs_orchestrator.local.lifecycle.job import INTERNAL_ERROR, make_failure_reason
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
 from microjobs_orchestrator.local.resources.pipelines.attempts import Attempts
@@ -49,6 +49,7 @@ MAX_PARALLEL_STEPS = 50
 """Maximum number of steps that run at the same time, unless the execution has a ParallelismConfiguration."""
 MAX_REASON_CHARACTERS = 1300
 FAILED_REASON = "Step failure: One or multiple steps failed."
+SHUT_DOWN_REASON = f"{INTERNAL_ERROR}: the local server was shut down while the execution ran"
 
 
 class Execution:
@@ -71,18 +72,18 @@ class Execution:
             context,
             registry,
             OperationCaller(context, registry),
-            record.name,
-            record.arn,
-            record.description.get(CONFIG),
-            self._runs.get,
-            self._notify,
+            execution=record.name,
+            execution_arn=record.arn,
+            mlflow_config=record.description.get(CONFIG),
+            find_run=self._runs.get,
+            notify=self._notify,
         )
         values = ExecutionValues(
             definition,
             context.store,
-            record.request[PARAMETERS],
-            make_variables(record.arn, record.created),
-            self._read_properties,
+            parameters=record.request[PARAMETERS],
+            variables=make_variables(record.arn, record.created),
+            read_properties=self._read_properties,
         )
         self._attempts = Attempts(tools, make_runners(tools), values, selection)
         self._loops = Loops(self._nodes, self._runs, values, self._read_properties)

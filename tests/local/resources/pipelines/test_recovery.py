@@ -179,7 +179,7 @@ def test_shutdown_fails_the_execution_with_a_reason(home: Home, runtime: FakeRun
     first.parts.registry.shut_down()
     description = first.describe(arn)
     assert description["PipelineExecutionStatus"] == "Failed"
-    assert description["FailureReason"] == "InternalServerError: the local server was shut down while the job ran"
+    assert description["FailureReason"] == "InternalServerError: the local server was shut down while the execution ran"
     assert first.list_steps(arn) == [("Process", "Failed")]
     first.parts.close()
 
