@@ -147,7 +147,8 @@ class PipelineExecutionOperations(RunningOperations):
         return record
 
     def _check_selection(self, pipeline: Record, definition: Definition, request: Request) -> dict[str, str]:
-        """Check the SelectiveExecutionConfig; return the earlier execution's parameters as defaults.
+        """Check the SelectiveExecutionConfig. Return the parameters of the earlier execution, which the request may
+        replace.
 
         Raises:
             ServiceError: a step or the earlier execution does not exist, the earlier execution belongs to another

@@ -108,10 +108,11 @@ class Loops:
         )
 
     def is_waiting(self, run: StepRun, may_start: Callable[[Node], bool]) -> bool:
-        """Return whether a ForEach step has steps that run, or that wait only for the limit of parallel steps.
+        """Return whether a ForEach step must wait for its iterations: a step of them runs, or will start when the limit
+        of parallel steps allows it.
 
         Args:
-            may_start: returns whether a node may start, apart from this limit.
+            may_start: a function that returns whether a node may start. It ignores this limit.
         """
         if any(not child.has_ended for child in self._list_children(run)):
             return True
@@ -150,7 +151,7 @@ class Loops:
 
     def _apply_selector(self, run: StepRun) -> Mapping[str, Any]:
         """Return the member Selector of the metadata. It names the step with the largest or smallest value of a
-        field."""
+        field. Return no member if the step has no Selector, or no items."""
         iterations = list(_list_iterations(run))
         if "Selector" not in run.step.arguments or not iterations:
             return {}

@@ -22,8 +22,8 @@ SERVER_ERROR = 500
 
 def make_request_failure(error: ServiceError) -> Failure:
     """Return the failure of a step whose Create request was refused."""
-    fault = SERVICE_FAULT if error.status >= SERVER_ERROR else ""
-    return Failure(make_failure_reason(error), EXCEPTION_TYPES_BY_CODE.get(error.code, fault))
+    default_type = SERVICE_FAULT if error.status >= SERVER_ERROR else ""
+    return Failure(make_failure_reason(error), EXCEPTION_TYPES_BY_CODE.get(error.code, default_type))
 
 
 def read_failure(record: Record) -> Failure:

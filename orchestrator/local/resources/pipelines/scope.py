@@ -90,6 +90,7 @@ class StepScope:
         return select(parse_item(self._iteration.item), path) if path else self._iteration.item
 
     def read_iteration_output(self, step_name: str, path: Path) -> Any:
+        # `_locate` adds the suffix of the iteration whose outputs the Selector compares.
         return self.read_property(step_name, path)
 
     def read_experiment(self, name: str) -> str:

@@ -38,11 +38,12 @@ FINAL_STATUSES = (StepStatus.STOPPED, StepStatus.FAILED, StepStatus.SUCCEEDED)
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason for the end of an attempt."""
+    """The failure of an attempt."""
 
     reason: str
     exception_type: str = ""
-    """The type by which retry policies select failures; empty for the user's own mistakes."""
+    """The type by which retry policies select failures, such as `Step.THROTTLING`; empty if no policy can select this
+    failure, for example because of an invalid argument."""
 
 
 @dataclass(frozen=True)

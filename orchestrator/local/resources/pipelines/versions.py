@@ -45,7 +45,7 @@ def find_version(state: State, pipeline: str, request: Mapping[str, Any]) -> Rec
     if number is not None:
         version = state.get(VERSION.arn_type, pipeline, number)
     else:
-        version = find_alias(state, pipeline, alias) if alias is not None else find_latest(state, pipeline)
+        version = find_by_alias(state, pipeline, alias) if alias is not None else find_latest(state, pipeline)
     if version is None:
         description = f"version {number}" if number is not None else f"version with the alias {alias!r}"
         raise ServiceError("ResourceNotFound", f"Could not find {description} of pipeline {pipeline!r}.")
@@ -57,7 +57,7 @@ def find_latest(state: State, pipeline: str) -> Record | None:
     return next(iter(state.find(query)), None)
 
 
-def find_alias(state: State, pipeline: str, alias: str) -> Record | None:
+def find_by_alias(state: State, pipeline: str, alias: str) -> Record | None:
     return next((version for version in iterate_versions(state, pipeline) if alias in get_aliases(version)), None)
 
 

@@ -61,11 +61,11 @@ def test_members_of_a_step_become_values() -> None:
     assert (step.name, step.type, step.arguments) == ("prepare", StepType.PROCESSING, {"RoleArn": "x"})
     assert (step.display_name, step.description) == ("Prepare data", "d")
     assert step.depends_on == (Dependency("a"), Dependency("b", Trigger.FAILED))
-    assert step.cache == CacheConfig(True, "P1D")
+    assert step.cache == CacheConfig(is_enabled=True, expire_after="P1D")
     assert step.retry_policies == (
-        RetryPolicy(("Step.THROTTLING",), 3, 1.5, max_attempts=4),
-        RetryPolicy(("SageMaker.CAPACITY_ERROR",), 1, 2.0, expire_after_minutes=5),
-        RetryPolicy(("Step.SERVICE_FAULT",), 1, 2.0, max_attempts=5),
+        RetryPolicy(("Step.THROTTLING",), interval_seconds=3, backoff_rate=1.5, max_attempts=4),
+        RetryPolicy(("SageMaker.CAPACITY_ERROR",), interval_seconds=1, backoff_rate=2.0, expire_after_minutes=5),
+        RetryPolicy(("Step.SERVICE_FAULT",), interval_seconds=1, backoff_rate=2.0, max_attempts=5),
     )
     assert step.property_files == (PropertyFile("r", "o", "f.json"),)
 

@@ -75,6 +75,7 @@ def test_step_that_waits_for_a_retry_survives_a_restart_and_can_be_stopped(home:
     first = Server(home, runtime)
     types = ["SageMaker.JOB_INTERNAL_ERROR"]
     arn = first.start(make_definition(ExceptionType=types, IntervalSeconds=1000, MaxAttempts=2))
+    # The thread of the job must have ended, so that only the execution is interrupted.
     wait_until(
         lambda: (
             first.count_resources("processing-job") == 1 and "processing-job" not in str(first.parts.registry._running)

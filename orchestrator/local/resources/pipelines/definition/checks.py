@@ -199,7 +199,7 @@ class _Checker:
         output_names = [name for name in names if isinstance(name, str)]
         for index, file in enumerate(step.property_files):
             name = file.output_name
-            # If the name of an output is an expression, its value is not known yet, and may be this name.
+            # If the name of an output is an expression, its value is not known yet, and may be `name`.
             if name not in output_names and len(output_names) == len(names):
                 place = f"{where}, member PropertyFiles[{index}].OutputName"
                 problem = f"output {quote(name)} does not exist ({describe_names(name, output_names)})"

@@ -34,7 +34,7 @@ def parse_parameter(value: Any, place: str) -> Parameter:
     if isinstance(value, dict) and isinstance(value.get("Name"), str):
         place = f"parameter {quote(value['Name'])}"
     members = ("Name", "Type", "DefaultValue", "EnumValues", "Description")
-    entry = Structure(value, place, members, ("Name",))
+    entry = Structure(value, place, members, required_members=("Name",))
     entry.read_text("Description")
     parameter_type = entry.read_choice("Type", ParameterType) if entry.has("Type") else ParameterType.STRING
     choices, default = tuple(entry.read_list("EnumValues")), entry.value.get("DefaultValue")

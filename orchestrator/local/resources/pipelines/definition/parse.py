@@ -49,7 +49,7 @@ def parse_definition(text: str) -> Definition:
         ValidationError: the text is not the JSON of a definition. The message names the step and the member, and the
             nearest known name.
     """
-    top = Structure(_parse_json(text), "the definition", _MEMBERS, ("Version", "Steps"))
+    top = Structure(_parse_json(text), "the definition", _MEMBERS, required_members=("Version", "Steps"))
     if top.read_text("Version") != VERSION:
         raise make_error("member Version", f"expected {VERSION!r}, found {quote(top.value['Version'])}")
     parameters, steps = top.read_list("Parameters"), top.read_list("Steps")
@@ -131,7 +131,9 @@ def parse_step(value: Any, place: str) -> Step:
     if isinstance(value.get("Name"), str):
         place = f"step {quote(value['Name'])}"
     # The type is read first, because it determines the known members.
-    step_type = Structure({"Type": value.get("Type")}, place, ("Type",), ("Type",)).read_choice("Type", StepType)
+    step_type = Structure({"Type": value.get("Type")}, place, ("Type",), required_members=("Type",)).read_choice(
+        "Type", StepType
+    )
     facts = STEP_TYPE_FACTS[step_type]
     if facts.alternative:
         raise make_error(place, f"steps of type {step_type} are not supported locally: {facts.alternative}")
@@ -181,18 +183,20 @@ def _read_receiver(step: Structure, member: str) -> Any:
 def _parse_dependency(value: Any, place: str) -> Dependency:
     if isinstance(value, str):
         return Dependency(value)
-    entry = Structure(value, place, ("Step", "Trigger"), ("Step", "Trigger"))
+    entry = Structure(value, place, ("Step", "Trigger"), required_members=("Step", "Trigger"))
     return Dependency(entry.read_text("Step"), entry.read_choice("Trigger", Trigger))
 
 
 def _parse_property_file(value: Any, place: str) -> PropertyFile:
     members = ("PropertyFileName", "OutputName", "FilePath")
-    return PropertyFile(*(Structure(value, place, members, members).read_text(member) for member in members))
+    return PropertyFile(
+        *(Structure(value, place, members, required_members=members).read_text(member) for member in members)
+    )
 
 
 def _parse_output_parameter(value: Any, place: str) -> OutputParameter:
     members = ("OutputName", "OutputType")
-    output = Structure(value, place, members, members)
+    output = Structure(value, place, members, required_members=members)
     return OutputParameter(output.read_text("OutputName"), output.read_choice("OutputType", ParameterType))
 
 
@@ -208,7 +212,12 @@ def _split_arguments(step_type: StepType, step: Structure) -> tuple[Mapping[str,
         )
     if step_type is StepType.FOR_EACH:
         return _split_loop(
-            Structure(step.read_object("Arguments"), step.locate_member("Arguments"), _LOOP_MEMBERS, _LOOP_REQUIRED)
+            Structure(
+                step.read_object("Arguments"),
+                step.locate_member("Arguments"),
+                _LOOP_MEMBERS,
+                required_members=_REQUIRED_LOOP_MEMBERS,
+            )
         )
     if step_type is StepType.CLEANUP:
         _check_cleanup(Structure(step.read_object("Arguments"), step.locate_member("Arguments"), ("Resources",)))
@@ -218,8 +227,8 @@ def _split_arguments(step_type: StepType, step: Structure) -> tuple[Mapping[str,
 
 
 _CONDITION_MEMBERS = ("Conditions", "IfSteps", "ElseSteps")
-_LOOP_REQUIRED = ("IterableItems", "MaxConcurrency", "ForEachBody")
-_LOOP_MEMBERS = (*_LOOP_REQUIRED, "Selector")
+_REQUIRED_LOOP_MEMBERS = ("IterableItems", "MaxConcurrency", "ForEachBody")
+_LOOP_MEMBERS = (*_REQUIRED_LOOP_MEMBERS, "Selector")
 _TYPES_FORBIDDEN_IN_LOOPS = (StepType.CONDITION, StepType.FAIL, StepType.FOR_EACH)
 
 
@@ -240,7 +249,7 @@ def _parse_steps(arguments: Structure, member: str) -> tuple[Step, ...]:
 
 
 def _split_loop(arguments: Structure) -> tuple[Mapping[str, Any], dict[str, tuple[Step, ...]]]:
-    arguments.read_number("MaxConcurrency", 1, MAX_CONCURRENCY)
+    arguments.read_number("MaxConcurrency", minimum=1, maximum=MAX_CONCURRENCY)
     _check_items(arguments)
     if arguments.has("Selector"):
         _check_selector(arguments)
@@ -266,7 +275,10 @@ def _check_items(arguments: Structure) -> None:
 
 def _check_selector(arguments: Structure) -> None:
     selector = Structure(
-        arguments.value["Selector"], arguments.locate_member("Selector"), ("Pick", "Field"), ("Pick", "Field")
+        arguments.value["Selector"],
+        arguments.locate_member("Selector"),
+        ("Pick", "Field"),
+        required_members=("Pick", "Field"),
     )
     if selector.read_text("Pick") not in ("MaxBy", "MinBy"):
         raise make_error(
@@ -275,10 +287,14 @@ def _check_selector(arguments: Structure) -> None:
 
 
 def _check_cleanup(arguments: Structure) -> None:
-    resources = Structure(arguments.read_object("Resources"), arguments.locate_member("Resources"), ("S3",), ("S3",))
+    resources = Structure(
+        arguments.read_object("Resources"), arguments.locate_member("Resources"), ("S3",), required_members=("S3",)
+    )
     if not resources.read_list("S3"):
         raise make_error(resources.locate_member("S3"), "a Cleanup step must have at least one source")
     for index, source in enumerate(resources.read_list("S3")):
-        entry = Structure(source, f"{resources.locate_member('S3')}[{index}]", ("StepName", "S3Uris"), ("StepName",))
+        entry = Structure(
+            source, f"{resources.locate_member('S3')}[{index}]", ("StepName", "S3Uris"), required_members=("StepName",)
+        )
         entry.read_text("StepName")
         entry.read_list("S3Uris")

@@ -49,7 +49,7 @@ def parse_duration(text: str) -> timedelta | None:
 
 
 def parse_cache(value: Any, place: str) -> CacheConfig:
-    cache = Structure(value, place, ("Enabled", "ExpireAfter"), ("Enabled",))
+    cache = Structure(value, place, ("Enabled", "ExpireAfter"), required_members=("Enabled",))
     expiry = cache.read_text("ExpireAfter")
     if expiry and parse_duration(expiry) is None:
         raise make_error(
@@ -60,15 +60,15 @@ def parse_cache(value: Any, place: str) -> CacheConfig:
 
 def parse_retry_policy(value: Any, place: str) -> RetryPolicy:
     members = ("ExceptionType", "IntervalSeconds", "BackoffRate", "MaxAttempts", "ExpireAfterMin")
-    policy = Structure(value, place, members, ("ExceptionType",))
-    attempts = policy.read_number("MaxAttempts", 0, MAX_ATTEMPTS)
-    minutes = policy.read_number("ExpireAfterMin", 0, MAX_EXPIRY_MINUTES)
+    policy = Structure(value, place, members, required_members=("ExceptionType",))
+    attempts = policy.read_number("MaxAttempts", minimum=0, maximum=MAX_ATTEMPTS)
+    minutes = policy.read_number("ExpireAfterMin", minimum=0, maximum=MAX_EXPIRY_MINUTES)
     if attempts is not None and minutes is not None:
         raise make_error(place, "a retry policy has either MaxAttempts or ExpireAfterMin, not both")
     if attempts is None and minutes is None:
         attempts = DEFAULT_ATTEMPTS
-    interval = policy.read_number("IntervalSeconds", 0, MAX_INTERVAL_SECONDS)
-    rate = policy.read_number("BackoffRate", 0, MAX_BACKOFF_RATE, is_integer=False)
+    interval = policy.read_number("IntervalSeconds", minimum=0, maximum=MAX_INTERVAL_SECONDS)
+    rate = policy.read_number("BackoffRate", minimum=0, maximum=MAX_BACKOFF_RATE, is_integer=False)
     return RetryPolicy(
         _read_exception_types(policy),
         1 if interval is None else interval,

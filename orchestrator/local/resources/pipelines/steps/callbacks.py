@@ -105,4 +105,5 @@ def answer_callback(state: State, token: str, answer: Mapping[str, Any]) -> Reco
 
     Return None if no step waits for an answer with this token.
     """
+    # The record has no status until the first answer. Later answers are refused.
     return state.update(CALLBACK_KIND, token, {}, "Answered", internal={ANSWER: answer}, only_if=("",))

@@ -81,13 +81,14 @@ class ResourceRunner(Runner):
         return self.poll(run)
 
     def _set_owner(self, run: StepRun) -> None:
-        """Make the execution the owner of the resource, so that the execution is notified of its end."""
+        """Make the execution the owner of the resource, so that the execution is notified of the resource's end."""
         if self._kind.lifecycle is not None:
             owner = Owner(EXECUTION_KIND, self.tools.execution)
             self._state.set_owner(self._kind.arn_type, run.record.internal[RESOURCE], owner)
 
     def _prepare(self, run: StepRun, arguments: Mapping[str, Any]) -> None:
-        """Store the request and the name of the resource before it is created, so that a later server finds it."""
+        """Store the request and the name of the resource before it is created, so that a later server finds the
+        resource."""
         shape = load_operation_model(SERVICE, self._facts.create).input_shape
         request = self._complete(run, _convert(shape, arguments))
         request = add_mlflow_config(request, run.step.type, run.name, self.tools.mlflow_config)
@@ -210,6 +211,7 @@ class EndpointConfigRunner(ResourceRunner):
         return request if self._facts.name_member in request else super()._complete(run, request)
 
     def _is_created(self, run: StepRun) -> bool:
+        # A configuration that is older than the step has the requested name, but another step or client created it.
         record = self._find(run)
         return record is not None and record.created >= float(run.record.description["StartTime"])
 

@@ -63,7 +63,7 @@ class Runner(ABC):
         """
 
     def poll(self, run: StepRun) -> StepChange:
-        """Return the change of a step that is executing, since it was last stored."""
+        """Return the change of a step that is executing, since the step was last stored."""
         return StepChange(run.status)
 
     def stop(self, run: StepRun) -> StepChange:  # noqa: ARG002
