@@ -8,7 +8,7 @@ from tests.local.clients import LocalServer
 from tests.local.console.checks import find_accessibility_violations
 from tests.local.resources.pipelines.steps import (
     create_pipeline,
-    get,
+    make_get,
     make_processing_step,
     make_step,
     start,
@@ -16,7 +16,7 @@ from tests.local.resources.pipelines.steps import (
 )
 
 CACHE = {"Enabled": True, "ExpireAfter": "PT1H"}
-DEPLOY_CONDITION = {"Type": "Equals", "LeftValue": get("Parameters.Deploy"), "RightValue": "yes"}
+DEPLOY_CONDITION = {"Type": "Equals", "LeftValue": make_get("Parameters.Deploy"), "RightValue": "yes"}
 PARAMETERS = [{"Name": "Deploy", "Type": "String", "DefaultValue": "no", "EnumValues": ["no", "yes"]}]
 
 

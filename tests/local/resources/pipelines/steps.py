@@ -21,8 +21,8 @@ OUTPUT = f"{ROOT}/processing/output"
 """The path of the output folder, for the scripts of `make_processing_step`."""
 
 
-def get(path: str) -> dict[str, str]:
-    """Return an expression of a pipeline's definition."""
+def make_get(path: str) -> dict[str, str]:
+    """Return a Get expression of a pipeline's definition. It stands for the value at the path."""
     return {"Get": path}
 
 

@@ -14,9 +14,9 @@ from tests.local.resources.pipelines.in_process import Server
 from tests.local.resources.pipelines.steps import (
     create_pipeline,
     describe,
-    get,
     list_statuses,
     list_steps,
+    make_get,
     make_step,
     start,
     wait_for_end,
@@ -45,8 +45,8 @@ def receive(sqs: Any, queue: str, **members: Any) -> list[dict[str, Any]]:
 
 def test_step_waits_for_an_answer_with_its_token(process_server: LocalServer, sqs: Any) -> None:
     queue = make_unique_name("queue")
-    ask = make_callback_step(queue, ("count", "Integer"), text=get("Execution.PipelineName"))
-    condition = {"Type": "Equals", "LeftValue": get("Steps.Ask.OutputParameters['count']"), "RightValue": 3}
+    ask = make_callback_step(queue, ("count", "Integer"), text=make_get("Execution.PipelineName"))
+    condition = {"Type": "Equals", "LeftValue": make_get("Steps.Ask.OutputParameters['count']"), "RightValue": 3}
     check = make_step("Check", "Condition", {"Conditions": [condition], "IfSteps": [], "ElseSteps": []})
     pipeline = create_pipeline(process_server, ask, check)
     arn = start(process_server, pipeline)

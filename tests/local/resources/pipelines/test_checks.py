@@ -17,8 +17,8 @@ OUTPUT = {"S3Uri": "s3://b/o", "LocalPath": str(Layout().processing("o")), "S3Up
 FAIL_STEP = {"Name": "stop", "Type": "Fail"}
 
 
-def get(text: str) -> dict[str, Any]:
-    """Return an expression of a definition."""
+def make_get(text: str) -> dict[str, Any]:
+    """Return a Get expression of a definition."""
     return {"Get": text}
 
 
@@ -78,14 +78,14 @@ def check_steps(*steps: Any, **members: Any) -> None:
 
 
 def test_all_references_are_accepted() -> None:
-    selector = {"Pick": "MaxBy", "Field": get("IterationOutput.inner.BillableTimeInSeconds")}
-    report = {"Std:JsonGet": {"PropertyFile": get("Steps.prepare.PropertyFiles.report"), "Path": "a.b"}}
-    inner = make_training("inner", Environment={"ITEM": get("ForEach.CurrentItem.name")})
+    selector = {"Pick": "MaxBy", "Field": make_get("IterationOutput.inner.BillableTimeInSeconds")}
+    report = {"Std:JsonGet": {"PropertyFile": make_get("Steps.prepare.PropertyFiles.report"), "Path": "a.b"}}
+    inner = make_training("inner", Environment={"ITEM": make_get("ForEach.CurrentItem.name")})
     tuning = {
         "HyperParameterTuningJobConfig": {
             "Strategy": "Random",
             "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
-            "ResourceLimits": {"MaxParallelTrainingJobs": get("Parameters.count"), "MaxNumberOfTrainingJobs": 2},
+            "ResourceLimits": {"MaxParallelTrainingJobs": make_get("Parameters.count"), "MaxNumberOfTrainingJobs": 2},
         },
         "TrainingJobDefinition": make_training()["Arguments"],
     }
@@ -108,12 +108,12 @@ def test_all_references_are_accepted() -> None:
     check_steps(
         make_processing(),
         make_training(),
-        make_lambda(path=get("Steps.train.OutputDataConfig.S3OutputPath")),
-        make_condition(report, make_fail({"Std:Join": {"Values": [get("Parameters.text")]}})),
+        make_lambda(path=make_get("Steps.train.OutputDataConfig.S3OutputPath")),
+        make_condition(report, make_fail({"Std:Join": {"Values": [make_get("Parameters.text")]}})),
         make_loop(inner, Selector=selector),
         {"Name": "tune", "Type": "Tuning", "Arguments": tuning},
-        make_lambda("all", **{f"a{number}": get(text) for number, text in enumerate(texts)}),
-        PipelineExperimentConfig={"ExperimentName": "e", "TrialName": get("Execution.PipelineExecutionId")},
+        make_lambda("all", **{f"a{number}": make_get(text) for number, text in enumerate(texts)}),
+        PipelineExperimentConfig={"ExperimentName": "e", "TrialName": make_get("Execution.PipelineExecutionId")},
     )
 
 
@@ -122,7 +122,7 @@ def test_all_references_are_accepted() -> None:
     [
         ([make_training(depends_on=("prepar",)), make_processing()],
          r'step "train", member DependsOn\[0\]: step "prepar" does not exist \(did you mean prepare\?\)'),
-        ([make_training(Environment={"A": get("Steps.prepar.x.y")}), make_processing()],
+        ([make_training(Environment={"A": make_get("Steps.prepar.x.y")}), make_processing()],
          r'member Arguments.Environment.A: step "prepar" does not exist \(did you mean prepare\?\)'),
         ([FAIL_STEP, make_condition(1, FAIL_STEP)], 'step "stop": another step has the same name'),
         (
@@ -130,38 +130,41 @@ def test_all_references_are_accepted() -> None:
             'step "stop": another step has the same name',
         ),
         ([make_training(depends_on=("train",))], "steps wait for each other: train -> train"),
-        ([make_training("a", Environment={"A": get("Steps.b.TrainingJobArn")}), make_training("b", depends_on=("a",))],
+        ([make_training("a", Environment={"A": make_get("Steps.b.TrainingJobArn")}),
+          make_training("b", depends_on=("a",))],
          "steps wait for each other: (a -> b -> a|b -> a -> b)"),
-        ([make_condition(get("Steps.train.BillableTimeInSeconds"), make_training())], "check -> train -> check|train"),
-        ([make_loop(make_training(Environment={"A": get("Steps.each.Status")}))], "steps wait for each other"),
-        ([make_training(), make_fail(get("Steps.train.ModelArtifact.S3ModelArtifacts"))],
+        ([make_condition(make_get("Steps.train.BillableTimeInSeconds"), make_training())],
+         "check -> train -> check|train"),
+        ([make_loop(make_training(Environment={"A": make_get("Steps.each.Status")}))], "steps wait for each other"),
+        ([make_training(), make_fail(make_get("Steps.train.ModelArtifact.S3ModelArtifacts"))],
          r"'train' of type Training has no property ModelArtifact \(did you mean ModelArtifacts\?\)"),
-        ([make_training(), make_fail(get("Steps.train.ModelArtifacts.S3ModelArtifact"))],
+        ([make_training(), make_fail(make_get("Steps.train.ModelArtifacts.S3ModelArtifact"))],
          r"no property ModelArtifacts.S3ModelArtifact \(did you mean S3ModelArtifacts\?\)"),
-        ([make_training(), make_fail(get("Steps.train.TrainingJobName.x"))], "no property TrainingJobName.x"),
-        ([make_condition(1, FAIL_STEP), make_fail(get("Steps.check.Outcom"), "s")], r"\(did you mean Outcome\?\)"),
-        ([FAIL_STEP, make_fail(get("Steps.stop.ErrorMessage"), "s")], "of type Fail has no properties"),
-        ([make_lambda(), make_fail(get("Steps.function.OutputParameters['sise']"))],
+        ([make_training(), make_fail(make_get("Steps.train.TrainingJobName.x"))], "no property TrainingJobName.x"),
+        ([make_condition(1, FAIL_STEP), make_fail(make_get("Steps.check.Outcom"), "s")], r"\(did you mean Outcome\?\)"),
+        ([FAIL_STEP, make_fail(make_get("Steps.stop.ErrorMessage"), "s")], "of type Fail has no properties"),
+        ([make_lambda(), make_fail(make_get("Steps.function.OutputParameters['sise']"))],
          r"has no output parameter 'sise' \(did you mean size\?\)"),
         ([make_processing(), make_condition({"Std:JsonGet": {
-            "PropertyFile": get("Steps.prepare.PropertyFiles.reprot"), "Path": "a"}})],
+            "PropertyFile": make_get("Steps.prepare.PropertyFiles.reprot"), "Path": "a"}})],
          r"member Arguments.Conditions\[0\].LeftValue: step 'prepare' has no property file 'reprot' \(did you mean"),
         ([make_processing(PropertyFiles=[{"PropertyFileName": "f", "OutputName": "x", "FilePath": "p"}])],
          r'PropertyFiles\[0\].OutputName: output "x" does not exist \(known: o\)'),
-        ([make_fail(get("Parameters.txt"))], r'parameter "txt" does not exist \(did you mean text\?\)'),
-        ([make_fail(get("Execution.PipelineNam"))], r'variable "PipelineNam" does not exist \(did you mean'),
-        ([make_fail(get("PipelineExperimentConfig.TrialName"))], r"member of Pipeline.*\(known: none\)"),
+        ([make_fail(make_get("Parameters.txt"))], r'parameter "txt" does not exist \(did you mean text\?\)'),
+        ([make_fail(make_get("Execution.PipelineNam"))], r'variable "PipelineNam" does not exist \(did you mean'),
+        ([make_fail(make_get("PipelineExperimentConfig.TrialName"))], r"member of Pipeline.*\(known: none\)"),
         ([make_fail({"Std:Joi": {}})], r'step "stop": function "Std:Joi" does not exist \(did you mean Std:Join\?\)'),
-        ([{**make_training(), "Arguments": get("Parameters.text")}], "Arguments: expected an object, found an expr"),
-        ([make_fail(get("ForEach.CurrentItem"))], "only in the body of a ForEach step"),
-        ([make_fail(get("IterationOutput.a.b"))], "only in the Selector of a ForEach step"),
-        ([make_loop(make_training()), make_fail(get("Steps.train.TrainingJobArn"))],
+        ([{**make_training(), "Arguments": make_get("Parameters.text")}],
+         "Arguments: expected an object, found an expr"),
+        ([make_fail(make_get("ForEach.CurrentItem"))], "only in the body of a ForEach step"),
+        ([make_fail(make_get("IterationOutput.a.b"))], "only in the Selector of a ForEach step"),
+        ([make_loop(make_training()), make_fail(make_get("Steps.train.TrainingJobArn"))],
          'step "train" is in the body of each: refer to each instead'),
         ([make_loop(make_training()), make_training("t", depends_on=("train",))], "is in the body of each"),
-        ([make_loop(make_training()), make_fail(get("Steps.each.Selected.TrainingJobArn"))], "has no Selector"),
-        ([make_loop(make_training()), make_fail(get("Steps.each.IterationOutputs[0].trian.TrainingJobArn"))],
+        ([make_loop(make_training()), make_fail(make_get("Steps.each.Selected.TrainingJobArn"))], "has no Selector"),
+        ([make_loop(make_training()), make_fail(make_get("Steps.each.IterationOutputs[0].trian.TrainingJobArn"))],
          r"is IterationOutputs\[0\].<step>.<property> \(did you mean train\?\)"),
-        ([make_loop(make_training(), Selector={"Pick": "MaxBy", "Field": get("IterationOutput.trian.x")})],
+        ([make_loop(make_training(), Selector={"Pick": "MaxBy", "Field": make_get("IterationOutput.trian.x")})],
          r"Field of the Selector must be IterationOutput.<step>.<property> \(did you mean train\?\)"),
         ([make_loop(make_training()), make_training("train-0")], 'an iteration of the step "train" has the same name'),
         ([{"Name": "c", "Type": "Cleanup", "Arguments": {"Resources": {"S3": [{"StepName": "trian"}]}}},
@@ -183,12 +186,12 @@ def remove_member(step: dict[str, Any], member: str) -> dict[str, Any]:
         (remove_member(make_training(), "RoleArn"), "CreateTrainingJob: Value null at 'roleArn' .* must not be null"),
         (make_training(Enviroment={}), "Member Enviroment is unknown .did you mean Environment"),
         (make_training(ResourceConfig={**CLUSTER, "InstanceCount": "2"}), "STRING_VALUE can not be converted"),
-        (make_training(ResourceConfig={**CLUSTER, "InstanceCount": get("Parameters.text")}),
+        (make_training(ResourceConfig={**CLUSTER, "InstanceCount": make_get("Parameters.text")}),
          "at 'resourceConfig.instanceCount' .* Member must be an Integer, but the expression is a String"),
-        (make_training(HyperParameters={"n": get("Parameters.count")}), "an Integer: convert it with Std:Join"),
+        (make_training(HyperParameters={"n": make_get("Parameters.count")}), "an Integer: convert it with Std:Join"),
         (make_training(ResourceConfig={**CLUSTER, "InstanceType": "ml.m5.huge"}), "must satisfy enum value set"),
         (make_training(EnableManagedSpotTraining={"Std:Join": {"Values": []}}), "must be a Boolean, but the express"),
-        (make_training(HyperParameters={"n": get("Execution.StartDateTime")},
+        (make_training(HyperParameters={"n": make_get("Execution.StartDateTime")},
                        InputDataConfig=[{"ChannelName": "c", "DataSource": {"FileSystemDataSource": {
                            "FileSystemId": "fs-0123456789", "FileSystemAccessMode": "ro", "FileSystemType": "EFS",
                            "DirectoryPath": "/"}}}]), "InputDataConfig.0.*FileSystemDataSource"),
@@ -203,15 +206,15 @@ def test_arguments_are_checked_as_a_request(step: dict[str, Any], message: str) 
 
 def test_arguments_with_expressions_are_accepted() -> None:
     cluster = {
-        "InstanceType": get("Parameters.text"),
-        "InstanceCount": get("Parameters.count"),
-        "VolumeSizeInGB": get("Steps.function.OutputParameters['size']"),
+        "InstanceType": make_get("Parameters.text"),
+        "InstanceCount": make_get("Parameters.count"),
+        "VolumeSizeInGB": make_get("Steps.function.OutputParameters['size']"),
     }
     check_steps(
         make_lambda(),
         make_training(
             ResourceConfig=cluster,
-            HyperParameters={"rate": {"Std:Join": {"On": "", "Values": [get("Parameters.rate")]}}},
+            HyperParameters={"rate": {"Std:Join": {"On": "", "Values": [make_get("Parameters.rate")]}}},
         ),
     )
     check_steps(make_training(OutputDataConfig={"S3OutputPath": {"Std:JsonGet": {"S3Uri": "s3://b/k", "Path": "a"}}}))
@@ -224,7 +227,7 @@ def test_duplicate_parameter_is_refused() -> None:
 
 def test_experiment_has_no_properties_of_steps() -> None:
     with pytest.raises(ValidationError, match="a step has no values before the execution starts"):
-        check_steps(make_training(), PipelineExperimentConfig={"TrialName": get("Steps.train.TrainingJobName")})
+        check_steps(make_training(), PipelineExperimentConfig={"TrialName": make_get("Steps.train.TrainingJobName")})
 
 
 def test_large_definition_is_checked_fast() -> None:

@@ -15,29 +15,29 @@ def make_comparison(condition_type: str, left: Any, right: Any) -> dict[str, Any
     return {"Type": condition_type, "LeftValue": left, "RightValue": right}
 
 
-def get(name: str) -> dict[str, Any]:
-    """Return an expression that stands for a parameter."""
+def make_parameter_get(name: str) -> dict[str, Any]:
+    """Return a Get expression that stands for a parameter."""
     return {"Get": f"Parameters.{name}"}
 
 
 @pytest.mark.parametrize(
     ("condition", "outcome"),
     [
-        (make_comparison("Equals", get("limit"), 1.0), True),
-        (make_comparison("Equals", get("name"), "b"), True),
-        (make_comparison("Equals", get("name"), "c"), False),
-        (make_comparison("Equals", get("on"), True), True),
-        (make_comparison("Equals", get("on"), 1), False),
-        (make_comparison("Equals", get("limit"), "1"), False),
-        (make_comparison("GreaterThan", get("loss"), get("limit")), False),
-        (make_comparison("GreaterThan", 2, get("limit")), True),
-        (make_comparison("GreaterThanOrEqualTo", 1, get("limit")), True),
-        (make_comparison("LessThan", get("loss"), get("limit")), True),
-        (make_comparison("LessThan", 1, get("limit")), False),
-        (make_comparison("LessThanOrEqualTo", 1, get("limit")), True),
-        (make_comparison("LessThan", "a", get("name")), True),
-        ({"Type": "In", "QueryValue": get("name"), "Values": ["a", get("name")]}, True),
-        ({"Type": "In", "QueryValue": get("on"), "Values": [1, "true"]}, False),
+        (make_comparison("Equals", make_parameter_get("limit"), 1.0), True),
+        (make_comparison("Equals", make_parameter_get("name"), "b"), True),
+        (make_comparison("Equals", make_parameter_get("name"), "c"), False),
+        (make_comparison("Equals", make_parameter_get("on"), True), True),
+        (make_comparison("Equals", make_parameter_get("on"), 1), False),
+        (make_comparison("Equals", make_parameter_get("limit"), "1"), False),
+        (make_comparison("GreaterThan", make_parameter_get("loss"), make_parameter_get("limit")), False),
+        (make_comparison("GreaterThan", 2, make_parameter_get("limit")), True),
+        (make_comparison("GreaterThanOrEqualTo", 1, make_parameter_get("limit")), True),
+        (make_comparison("LessThan", make_parameter_get("loss"), make_parameter_get("limit")), True),
+        (make_comparison("LessThan", 1, make_parameter_get("limit")), False),
+        (make_comparison("LessThanOrEqualTo", 1, make_parameter_get("limit")), True),
+        (make_comparison("LessThan", "a", make_parameter_get("name")), True),
+        ({"Type": "In", "QueryValue": make_parameter_get("name"), "Values": ["a", make_parameter_get("name")]}, True),
+        ({"Type": "In", "QueryValue": make_parameter_get("on"), "Values": [1, "true"]}, False),
         ({"Type": "Not", "Condition": make_comparison("Equals", 1, 1)}, False),
         ({"Type": "Or", "Conditions": [make_comparison("Equals", 1, 2), make_comparison("Equals", 1, 1)]}, True),
         ({"Type": "Or", "Conditions": []}, False),
@@ -48,7 +48,9 @@ def test_condition_has_an_outcome(condition: dict[str, Any], outcome: bool) -> N
     assert evaluate(condition, SCOPE) is outcome
 
 
-@pytest.mark.parametrize(("left", "right"), [(get("on"), 1), ("a", 1), (get("name"), 0.5)])
+@pytest.mark.parametrize(
+    ("left", "right"), [(make_parameter_get("on"), 1), ("a", 1), (make_parameter_get("name"), 0.5)]
+)
 def test_values_without_order_are_refused(left: Any, right: Any) -> None:
     with pytest.raises(ExpressionError, match="LessThan compares two numbers or two Strings"):
         evaluate(make_comparison("LessThan", left, right), SCOPE)

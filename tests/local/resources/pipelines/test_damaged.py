@@ -14,22 +14,22 @@ from microjobs_orchestrator.local.resources.pipelines.definition.checks import r
 from tests.local.resources.pipelines.test_checks import (
     PARAMETERS,
     VERSION,
-    get,
     make_condition,
     make_fail,
+    make_get,
     make_lambda,
     make_loop,
     make_processing,
     make_training,
 )
 
-REPORT = {"Std:JsonGet": {"PropertyFile": get("Steps.prepare.PropertyFiles.report"), "Path": "a.b"}}
-SELECTOR = {"Pick": "MaxBy", "Field": get("IterationOutput.inner.BillableTimeInSeconds")}
+REPORT = {"Std:JsonGet": {"PropertyFile": make_get("Steps.prepare.PropertyFiles.report"), "Path": "a.b"}}
+SELECTOR = {"Pick": "MaxBy", "Field": make_get("IterationOutput.inner.BillableTimeInSeconds")}
 COMPLETE_DEFINITION: dict[str, Any] = {
     "Version": VERSION,
     "Metadata": {},
     "Parameters": [*PARAMETERS, {"Name": "kind", "EnumValues": ["a", "b"], "DefaultValue": "a"}],
-    "PipelineExperimentConfig": {"ExperimentName": "e", "TrialName": get("Execution.PipelineExecutionId")},
+    "PipelineExperimentConfig": {"ExperimentName": "e", "TrialName": make_get("Execution.PipelineExecutionId")},
     "Steps": [
         {
             **make_processing(),
@@ -37,9 +37,9 @@ COMPLETE_DEFINITION: dict[str, Any] = {
             "RetryPolicies": [{"ExceptionType": ["Step.THROTTLING"], "MaxAttempts": 2, "BackoffRate": 2.0}],
         },
         make_training(depends_on=("prepare",), Environment={"A": {"Std:Join": {"On": "-", "Values": ["a"]}}}),
-        make_lambda(path=get("Steps.train.ModelArtifacts.S3ModelArtifacts")),
-        make_condition(REPORT, make_fail(get("Parameters.text")), make_training("again")),
-        make_loop(make_training("inner", Environment={"ITEM": get("ForEach.CurrentItem")}), Selector=SELECTOR),
+        make_lambda(path=make_get("Steps.train.ModelArtifacts.S3ModelArtifacts")),
+        make_condition(REPORT, make_fail(make_get("Parameters.text")), make_training("again")),
+        make_loop(make_training("inner", Environment={"ITEM": make_get("ForEach.CurrentItem")}), Selector=SELECTOR),
         {"Name": "clean", "Type": "Cleanup", "Arguments": {"Resources": {"S3": [{"StepName": "train"}]}}},
     ],
 }
@@ -92,7 +92,7 @@ def test_complete_definition_is_valid() -> None:
     assert len(read_definition(json.dumps(COMPLETE_DEFINITION)).steps) == 6
 
 
-@given(st.sampled_from(VALUE_PATHS), VALUES | NAMES | NAMES.map(get))
+@given(st.sampled_from(VALUE_PATHS), VALUES | NAMES | NAMES.map(make_get))
 @settings(max_examples=400, deadline=2000)
 def test_damaged_part_is_accepted_or_explained(path: tuple[Any, ...], value: Any) -> None:
     check_explanation(damage(path, value))
@@ -130,8 +130,8 @@ LONG_TEXT = "x" * 900_000
 HUGE_STEPS: dict[str, Any] = {
     "branches": [nest(300)],
     "names": [make_training("s" * 900_000)],
-    "path": [make_training(), make_fail(get(f"Steps.train{'.a' * 400_000}"))],
-    "brackets": [make_training(), make_fail(get(f"Steps.train{'[0]' * 300_000}"))],
+    "path": [make_training(), make_fail(make_get(f"Steps.train{'.a' * 400_000}"))],
+    "brackets": [make_training(), make_fail(make_get(f"Steps.train{'[0]' * 300_000}"))],
     "values": [make_training(Environment={"A": LONG_TEXT, "B": LONG_TEXT[:1000]})],
     "dependencies": [make_training(depends_on=("absent",) * 50_000)],
     "steps": [*(make_fail("x", name=f"s{number}") for number in range(8_000)), make_training(depends_on=("s_1",))],

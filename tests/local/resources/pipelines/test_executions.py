@@ -13,9 +13,9 @@ from tests.local.resources.pipelines.steps import (
     OUTPUT,
     create_pipeline,
     describe,
-    get,
     list_statuses,
     list_steps,
+    make_get,
     make_processing_step,
     make_step,
     make_training_step,
@@ -35,7 +35,7 @@ def test_steps_run_in_order_of_their_dependencies(process_server: LocalServer) -
     first = make_processing_step(process_server, "First", "sleep 0.2")
     second = make_processing_step(process_server, "Second", "true", "First")
     third = make_processing_step(
-        process_server, "Third", {"Std:Join": {"On": "", "Values": [": ", get("Steps.Second.ProcessingJobName")]}}
+        process_server, "Third", {"Std:Join": {"On": "", "Values": [": ", make_get("Steps.Second.ProcessingJobName")]}}
     )
     status, steps = run(process_server, third, second, first)
     assert (status, list(steps)) == ("Succeeded", ["First", "Second", "Third"])
@@ -62,21 +62,26 @@ def test_expressions_become_values_of_the_member_types(process_server: LocalServ
     measure = make_processing_step(
         process_server, "Measure", f"echo '{metrics}' > {OUTPUT}/metrics.json", files=["metrics"]
     )
-    json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.Measure.PropertyFiles.metrics"), "Path": "scores[0].value"}}
+    json_get = {
+        "Std:JsonGet": {"PropertyFile": make_get("Steps.Measure.PropertyFiles.metrics"), "Path": "scores[0].value"}
+    }
     train = make_training_step(
         process_server,
         "Train",
         HyperParameters={
-            "epochs": {"Std:Join": {"On": "", "Values": [get("Parameters.Epochs")]}},
+            "epochs": {"Std:Join": {"On": "", "Values": [make_get("Parameters.Epochs")]}},
             "score": json_get,
             "text": {
-                "Std:Join": {"On": "/", "Values": [get("Execution.PipelineName"), json_get, get("Parameters.Flag")]}
+                "Std:Join": {
+                    "On": "/",
+                    "Values": [make_get("Execution.PipelineName"), json_get, make_get("Parameters.Flag")],
+                }
             },
-            "data": get("Steps.Measure.ProcessingOutputConfig.Outputs['out'].S3Output.S3Uri"),
+            "data": make_get("Steps.Measure.ProcessingOutputConfig.Outputs['out'].S3Output.S3Uri"),
         },
         ResourceConfig={
-            "InstanceType": get("Parameters.Type"),
-            "InstanceCount": get("Parameters.Count"),
+            "InstanceType": make_get("Parameters.Type"),
+            "InstanceCount": make_get("Parameters.Count"),
             "VolumeSizeInGB": 1,
         },
     )
@@ -107,7 +112,7 @@ def test_expressions_become_values_of_the_member_types(process_server: LocalServ
 
 
 def test_step_reads_the_name_of_its_own_job(process_server: LocalServer) -> None:
-    train = make_training_step(process_server, "Train", HyperParameters={"name": get("Execution.TrainingJobName")})
+    train = make_training_step(process_server, "Train", HyperParameters={"name": make_get("Execution.TrainingJobName")})
     train["Arguments"]["TrainingJobName"] = "mine"
     status, steps = run(process_server, train)
     assert status == "Succeeded"
@@ -148,7 +153,7 @@ def test_failure_ends_the_execution(process_server: LocalServer) -> None:
 
 
 def test_fail_step_has_its_message(process_server: LocalServer) -> None:
-    message = {"Std:Join": {"On": " ", "Values": ["too", "bad:", get("Parameters.P")]}}
+    message = {"Std:Join": {"On": " ", "Values": ["too", "bad:", make_get("Parameters.P")]}}
     parameters = [{"Name": "P", "Type": "Float", "DefaultValue": 0.5}]
     status, steps = run(process_server, make_step("Stop", "Fail", {"ErrorMessage": message}), Parameters=parameters)
     assert (status, steps["Stop"]["FailureReason"]) == ("Failed", "too bad: 0.5")
@@ -156,7 +161,7 @@ def test_fail_step_has_its_message(process_server: LocalServer) -> None:
 
 
 def test_value_that_does_not_exist_fails_the_step(process_server: LocalServer) -> None:
-    json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.Measure.PropertyFiles.metrics"), "Path": "scre"}}
+    json_get = {"Std:JsonGet": {"PropertyFile": make_get("Steps.Measure.PropertyFiles.metrics"), "Path": "scre"}}
     measure = make_processing_step(
         process_server, "Measure", f"echo '{{\"score\": 1}}' > {OUTPUT}/metrics.json", files=["metrics"]
     )
@@ -324,9 +329,9 @@ def test_cached_step_reuses_the_job_of_an_earlier_execution(process_server: Loca
     Environment is a miss."""
     cache: dict[str, Any] = {"CacheConfig": {"Enabled": True, "ExpireAfter": "PT1H"}}
     cached_step = make_processing_step(process_server, "Cached", f"echo 1 > {OUTPUT}/a.json", files=["a"], **cache)
-    cached_step["Arguments"]["Environment"] = {"A": get("Parameters.A")}
-    cached_step["Arguments"]["StoppingCondition"] = {"MaxRuntimeInSeconds": get("Parameters.Limit")}
-    json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.Cached.PropertyFiles.a"), "Path": ""}}
+    cached_step["Arguments"]["Environment"] = {"A": make_get("Parameters.A")}
+    cached_step["Arguments"]["StoppingCondition"] = {"MaxRuntimeInSeconds": make_get("Parameters.Limit")}
+    json_get = {"Std:JsonGet": {"PropertyFile": make_get("Steps.Cached.PropertyFiles.a"), "Path": ""}}
     check = make_condition("Check", {"Type": "Equals", "LeftValue": json_get, "RightValue": 1}, [], [])
     parameters = [
         {"Name": "A", "Type": "String", "DefaultValue": "x"},
@@ -360,8 +365,10 @@ def test_expired_result_is_not_reused(process_server: LocalServer) -> None:
 
 def test_selected_steps_use_the_results_of_an_earlier_execution(process_server: LocalServer) -> None:
     first = make_processing_step(process_server, "First", f"echo 1 > {OUTPUT}/a.json", files=["a"])
-    json_get = {"Std:JsonGet": {"PropertyFile": get("Steps.First.PropertyFiles.a"), "Path": ""}}
-    second = make_training_step(process_server, "Second", HyperParameters={"a": json_get, "p": get("Parameters.P")})
+    json_get = {"Std:JsonGet": {"PropertyFile": make_get("Steps.First.PropertyFiles.a"), "Path": ""}}
+    second = make_training_step(
+        process_server, "Second", HyperParameters={"a": json_get, "p": make_get("Parameters.P")}
+    )
     third = make_processing_step(process_server, "Third", "true", "Second")
     other = make_processing_step(process_server, "Other")
     parameters = [{"Name": "P", "Type": "String", "DefaultValue": "default"}]

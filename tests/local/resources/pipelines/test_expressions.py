@@ -27,31 +27,34 @@ SCOPE = FakeScope(
 )
 
 
-def get(text: str) -> dict[str, Any]:
-    """Return an expression of a definition."""
+def make_get(text: str) -> dict[str, Any]:
+    """Return a Get expression of a definition."""
     return {"Get": text}
 
 
 @pytest.mark.parametrize(
     ("expression", "value"),
     [
-        (get("Parameters.count"), 3),
-        (get("Parameters.on"), True),
-        (get("Execution.PipelineName"), "the PipelineName"),
-        (get("PipelineExperimentConfig.TrialName"), "the TrialName"),
-        (get("Steps.train.ModelArtifacts.S3ModelArtifacts"), "s3://b/model.tar.gz"),
-        (get("Steps.train.Metrics[0].Value"), 0.25),
-        (get("Steps.prepare.Outputs['a'].Uri"), "s3://b/a"),
-        (get("Steps.prepare.Outputs['b c'].Uri"), "s3://b/b"),
-        (get("ForEach.CurrentItem"), {"size": 2, "names": ["p"]}),
-        (get("ForEach.CurrentItem.names[0]"), "p"),
-        (get("IterationOutput.train.Metrics[0].Value"), 0.25),
-        ({"Std:Join": {"On": "-", "Values": ["a", get("Parameters.count"), get("Parameters.on")]}}, "a-3-true"),
+        (make_get("Parameters.count"), 3),
+        (make_get("Parameters.on"), True),
+        (make_get("Execution.PipelineName"), "the PipelineName"),
+        (make_get("PipelineExperimentConfig.TrialName"), "the TrialName"),
+        (make_get("Steps.train.ModelArtifacts.S3ModelArtifacts"), "s3://b/model.tar.gz"),
+        (make_get("Steps.train.Metrics[0].Value"), 0.25),
+        (make_get("Steps.prepare.Outputs['a'].Uri"), "s3://b/a"),
+        (make_get("Steps.prepare.Outputs['b c'].Uri"), "s3://b/b"),
+        (make_get("ForEach.CurrentItem"), {"size": 2, "names": ["p"]}),
+        (make_get("ForEach.CurrentItem.names[0]"), "p"),
+        (make_get("IterationOutput.train.Metrics[0].Value"), 0.25),
+        (
+            {"Std:Join": {"On": "-", "Values": ["a", make_get("Parameters.count"), make_get("Parameters.on")]}},
+            "a-3-true",
+        ),
         ({"Std:Join": {"Values": [1.5, {"Std:Join": {"On": "/", "Values": ["x", "y"]}}]}}, "1.5x/y"),
         (
             {
                 "Std:JsonGet": {
-                    "PropertyFile": get("Steps.prepare.PropertyFiles.report"),
+                    "PropertyFile": make_get("Steps.prepare.PropertyFiles.report"),
                     "Path": "metrics['mse.value'][1]",
                 }
             },
@@ -81,9 +84,9 @@ def test_member_that_is_named_like_a_function_is_not_an_expression() -> None:
 
 def test_references_are_found_in_all_functions() -> None:
     value = {
-        "a": [{"Std:Join": {"On": "", "Values": [get("Parameters.count"), get("Steps.train.x.y")]}}],
-        "b": {"Std:JsonGet": {"PropertyFile": get("Steps.prepare.PropertyFiles.report"), "Path": "m"}},
-        "c": {"Std:JsonGet": {"S3Uri": {"Std:Join": {"Values": [get("Steps.f['x'].y")]}}, "Path": "Result"}},
+        "a": [{"Std:Join": {"On": "", "Values": [make_get("Parameters.count"), make_get("Steps.train.x.y")]}}],
+        "b": {"Std:JsonGet": {"PropertyFile": make_get("Steps.prepare.PropertyFiles.report"), "Path": "m"}},
+        "c": {"Std:JsonGet": {"S3Uri": {"Std:Join": {"Values": [make_get("Steps.f['x'].y")]}}, "Path": "Result"}},
     }
     assert list(find_references(value)) == [
         Reference(ReferenceSource.PARAMETER, "count"),
@@ -96,13 +99,13 @@ def test_references_are_found_in_all_functions() -> None:
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        (get("Stepz.train.x"), "must begin with one of Parameters., Execution., Steps."),
-        (get("Steps"), "must begin with one of"),
-        (get("Steps.train"), "lacks the property after the step's name"),
-        (get("Parameters."), "lacks the name after Parameters"),
-        (get("Parameters.count.x"), "Parameters values have no members"),
-        (get("ForEach.Item"), "did you mean ForEach.CurrentItem?"),
-        (get("Steps.train.a[x]"), r"\[x\].*must be one of .name, \[0\] and \['name'\]"),
+        (make_get("Stepz.train.x"), "must begin with one of Parameters., Execution., Steps."),
+        (make_get("Steps"), "must begin with one of"),
+        (make_get("Steps.train"), "lacks the property after the step's name"),
+        (make_get("Parameters."), "lacks the name after Parameters"),
+        (make_get("Parameters.count.x"), "Parameters values have no members"),
+        (make_get("ForEach.Item"), "did you mean ForEach.CurrentItem?"),
+        (make_get("Steps.train.a[x]"), r"\[x\].*must be one of .name, \[0\] and \['name'\]"),
         ({"Get": 3}, "Get must have a String, not an Integer"),
         ({"Std:Joim": {"Values": []}}, r'function "Std:Joim" does not exist \(did you mean Std:Join\?\)'),
         ({"Std:Join": {"Values": []}, "x": 1}, "Std:Join must be the only member"),
@@ -111,7 +114,7 @@ def test_references_are_found_in_all_functions() -> None:
         ({"Std:Join": {"Values": "x"}}, "an array as Values"),
         ({"Std:JsonGet": {"Path": "a"}}, "either PropertyFile or S3Uri"),
         ({"Std:JsonGet": {"Path": 1, "S3Uri": "s3://b/k"}}, "a String as Path, not an Integer"),
-        ({"Std:JsonGet": {"Path": "a", "PropertyFile": get("Steps.a.b.c")}}, "must be Steps.<step>.PropertyFiles"),
+        ({"Std:JsonGet": {"Path": "a", "PropertyFile": make_get("Steps.a.b.c")}}, "must be Steps.<step>.PropertyFiles"),
     ],
 )
 def test_invalid_expression_is_explained(expression: Any, message: str) -> None:
@@ -122,12 +125,12 @@ def test_invalid_expression_is_explained(expression: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        (get("Steps.train.ModelArtifact"), r"\.ModelArtifact does not exist \(did you mean ModelArtifacts\?\)"),
-        (get("Steps.train.Metrics[1]"), "the list has 1 items"),
-        (get("Steps.prepare.Outputs['c']"), r"\(known: a, b c\)"),
-        (get("Steps.train.Metrics[0].Value.x"), "the value before it is a Float"),
-        ({"Std:Join": {"Values": [get("Steps.train.Metrics")]}}, "cannot join an array"),
-        ({"Std:JsonGet": {"Path": "a", "S3Uri": get("Parameters.count")}}, "must be a String, not an Integer"),
+        (make_get("Steps.train.ModelArtifact"), r"\.ModelArtifact does not exist \(did you mean ModelArtifacts\?\)"),
+        (make_get("Steps.train.Metrics[1]"), "the list has 1 items"),
+        (make_get("Steps.prepare.Outputs['c']"), r"\(known: a, b c\)"),
+        (make_get("Steps.train.Metrics[0].Value.x"), "the value before it is a Float"),
+        ({"Std:Join": {"Values": [make_get("Steps.train.Metrics")]}}, "cannot join an array"),
+        ({"Std:JsonGet": {"Path": "a", "S3Uri": make_get("Parameters.count")}}, "must be a String, not an Integer"),
     ],
 )
 def test_value_that_cannot_be_used_is_explained(expression: Any, message: str) -> None:

@@ -15,9 +15,9 @@ from tests.local.resources.examples.models import make_request as make_model_req
 from tests.local.resources.pipelines.steps import (
     OUTPUT,
     create_pipeline,
-    get,
     list_statuses,
     list_steps,
+    make_get,
     make_processing_step,
     make_step,
     make_training_step,
@@ -74,8 +74,8 @@ def make_lambda_step(name: str, function: str, *outputs: tuple[str, str], **argu
 
 def test_lambda_step_calls_a_python_function(server: LocalServer) -> None:
     outputs = (("result", "Integer"), ("who", "String"))
-    call = make_lambda_step("Double", "double", *outputs, number=get("Parameters.N"))
-    condition = {"Type": "Equals", "LeftValue": get("Steps.Double.OutputParameters['result']"), "RightValue": 42}
+    call = make_lambda_step("Double", "double", *outputs, number=make_get("Parameters.N"))
+    condition = {"Type": "Equals", "LeftValue": make_get("Steps.Double.OutputParameters['result']"), "RightValue": 42}
     check = make_step("Check", "Condition", {"Conditions": [condition], "IfSteps": [], "ElseSteps": []})
     parameters = [{"Name": "N", "Type": "Integer", "DefaultValue": 21}]
     status, steps = run(server, call, check, Parameters=parameters)
@@ -136,12 +136,12 @@ def make_loop(name: str, items: Any, *body: Any, concurrency: int = 2, **members
 def test_loop_runs_its_body_for_each_item_and_selects_the_best(server: LocalServer) -> None:
     """The second step of the body depends on the first step of the same iteration."""
     outputs = (("result", "Integer"),)
-    first = make_lambda_step("First", "double", *outputs, number=get("ForEach.CurrentItem.size"))
-    second = make_lambda_step("Second", "double", *outputs, number=get("Steps.First.OutputParameters['result']"))
-    selector = {"Pick": "MaxBy", "Field": get("IterationOutput.Second.OutputParameters['result']")}
-    loop = make_loop("Loop", get("Parameters.Items"), first, second, Selector=selector)
-    values = [get("Steps.Loop.Selected.OutputParameters['result']"), get("Steps.Loop.InputItemCount")]
-    values.append(get("Steps.Loop.IterationOutputs[0].First.OutputParameters['result']"))
+    first = make_lambda_step("First", "double", *outputs, number=make_get("ForEach.CurrentItem.size"))
+    second = make_lambda_step("Second", "double", *outputs, number=make_get("Steps.First.OutputParameters['result']"))
+    selector = {"Pick": "MaxBy", "Field": make_get("IterationOutput.Second.OutputParameters['result']")}
+    loop = make_loop("Loop", make_get("Parameters.Items"), first, second, Selector=selector)
+    values = [make_get("Steps.Loop.Selected.OutputParameters['result']"), make_get("Steps.Loop.InputItemCount")]
+    values.append(make_get("Steps.Loop.IterationOutputs[0].First.OutputParameters['result']"))
     after = make_step("After", "Fail", {"ErrorMessage": {"Std:Join": {"On": " ", "Values": values}}})
     items = json.dumps([{"size": 1}, {"size": 10}, {"size": 5}])
     parameters = [{"Name": "Items", "Type": "String", "DefaultValue": items}]
@@ -160,7 +160,7 @@ def test_loop_runs_its_body_for_each_item_and_selects_the_best(server: LocalServ
 
 
 def test_loop_limits_its_concurrency_and_reports_failures(server: LocalServer) -> None:
-    script = {"Std:Join": {"On": "", "Values": ["sleep 0.3; exit ", get("ForEach.CurrentItem")]}}
+    script = {"Std:Join": {"On": "", "Values": ["sleep 0.3; exit ", make_get("ForEach.CurrentItem")]}}
     body = make_processing_step(server, "Job", script)
     status, steps = run(server, make_loop("Loop", [0, 3, 0], body, concurrency=1))
     jobs = [steps[f"Job-{index}"] for index in range(3)]
@@ -171,7 +171,7 @@ def test_loop_limits_its_concurrency_and_reports_failures(server: LocalServer) -
 
 def test_retry_of_a_loop_repeats_the_failed_iterations(server: LocalServer) -> None:
     key = f"{uuid.uuid4().hex}/flag"
-    values = ["test ", get("ForEach.CurrentItem"), f" = 0 || test -e {server.bucket / key}"]
+    values = ["test ", make_get("ForEach.CurrentItem"), f" = 0 || test -e {server.bucket / key}"]
     body = make_processing_step(server, "Job", {"Std:Join": {"On": "", "Values": values}})
     arn = start(server, create_pipeline(server, make_loop("Loop", [0, 1], body)))
     assert wait_for_end(server, arn)["PipelineExecutionStatus"] == "Failed"
@@ -187,7 +187,7 @@ def test_retry_of_a_loop_repeats_the_failed_iterations(server: LocalServer) -> N
 
 def test_results_of_a_loop_are_not_reused(server: LocalServer) -> None:
     loop = make_loop("Loop", [1], make_lambda_step("Call", "shell"))
-    after = make_step("After", "Fail", {"ErrorMessage": {"Std:Join": {"Values": [get("Steps.Loop.Status")]}}})
+    after = make_step("After", "Fail", {"ErrorMessage": {"Std:Join": {"Values": [make_get("Steps.Loop.Status")]}}})
     pipeline = create_pipeline(server, loop, after)
     source = start(server, pipeline)
     wait_for_end(server, source)
@@ -202,7 +202,7 @@ def test_results_of_a_loop_are_not_reused(server: LocalServer) -> None:
 
 def test_items_that_are_not_a_list_fail_the_loop(server: LocalServer) -> None:
     parameters = [{"Name": "Items", "Type": "String", "DefaultValue": "{}"}]
-    loop = make_loop("Loop", get("Parameters.Items"), make_lambda_step("Call", "shell"))
+    loop = make_loop("Loop", make_get("Parameters.Items"), make_lambda_step("Call", "shell"))
     status, steps = run(server, loop, Parameters=parameters)
     assert (status, list(steps)) == ("Failed", ["Loop"])
     assert "IterableItems must be a list, not an object" in steps["Loop"]["FailureReason"]
@@ -262,12 +262,12 @@ def test_endpoint_is_created_and_updated(process_server: LocalServer) -> None:
     model = make_step("Model", "Model", make_model_request(process_server, "served"))
     variant = {
         "VariantName": "main",
-        "ModelName": get("Steps.Model.ModelName"),
+        "ModelName": make_get("Steps.Model.ModelName"),
         "InstanceType": "ml.m5.large",
         "InitialInstanceCount": 1,
     }
     config = make_step("Config", "EndpointConfig", {"ProductionVariants": [variant]})
-    arguments = {"EndpointName": "served", "EndpointConfigName": get("Steps.Config.EndpointConfigName")}
+    arguments = {"EndpointName": "served", "EndpointConfigName": make_get("Steps.Config.EndpointConfigName")}
     endpoint = make_step("Endpoint", "Endpoint", arguments)
     pipeline, configs = create_pipeline(process_server, model, config, endpoint), []
     for _ in range(2):
