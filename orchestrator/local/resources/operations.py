@@ -182,7 +182,8 @@ class RunningOperations(Operations, ABC):
         record = self.find(request)
         if record.status in self.lifecycle.active_statuses:
             raise ValidationError(f"{self._describe_refusal(record)} Stop it first.")
-        # Otherwise, the removal of the old job's containers could remove those of a new job with the same name.
+        # Without this wait, the removal of the old job's containers could also remove the containers of a new job with
+        # the same name.
         if not self.registry.wait_for_end(f"{self.kind.arn_type}/{record.name}"):
             raise ValidationError(f"The containers and files of {record.name} are still being removed: try again.")
         return super().delete(request)
@@ -192,8 +193,8 @@ class RunningOperations(Operations, ABC):
 
 
 def load_operations(context: Context, registry: Registry) -> list[Operations]:
-    """Return the operations on all kinds, in the order in which a restarted server recovers the resources: the kinds
-    that another kind owns come before it."""
+    """Return the operations on all kinds, in the order in which a restarted server recovers the resources: each kind
+    comes after the kinds that it owns."""
     values = [value for module in load_modules("operations") for value in vars(module).values()]
     classes = {value.kind: value for value in values if isinstance(value, type) and hasattr(value, "kind")}
     return [classes[kind](context, registry) for kind in load_kinds()]

@@ -169,7 +169,8 @@ def test_event_that_cannot_be_made_does_not_prevent_the_change(
 def test_duplicate_name_is_refused(server: Server, kind: Kind) -> None:
     server.create(kind, "one")
     with pytest.raises(ServiceError, match="already exist"):
-        server.create(kind, "one", Tags=TAGS)  # not the same request: its repetition may succeed, because of its token
+        # The tags make this another request. The same request may succeed, because it also has the same token.
+        server.create(kind, "one", Tags=TAGS)
 
 
 @every_named_kind
@@ -233,7 +234,7 @@ def test_restarted_server_resumes_or_ends_every_resource(home: Home, server: Ser
 
 
 @every_kind
-def test_kind_is_complete(kind: Kind) -> None:
+def test_operations_owned_kinds_and_statuses_of_a_kind_exist(kind: Kind) -> None:
     for operation in kind.operations.values():
         assert load_operation_model("sagemaker", operation).input_shape
     earlier_kinds = KINDS[: KINDS.index(kind)]

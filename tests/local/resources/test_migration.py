@@ -95,6 +95,7 @@ def test_killed_migration_is_repeated(home: Home) -> None:
 
 def test_damaged_rows_are_moved_unchanged_to_the_table_broken(home: Home) -> None:
     with closing(sqlite3.connect(home.state)) as database, database:
+        # Rows that were moved earlier must stay in the table.
         database.execute("INSERT INTO broken SELECT * FROM resources WHERE name = 'failed'")
         database.execute("UPDATE resources SET description = '{\"a\": ' WHERE name = 'trained'")
         database.execute("UPDATE resources SET description = CAST(x'7bff' AS TEXT) WHERE name = 'to-stop'")

@@ -114,6 +114,7 @@ def test_every_accepted_member_is_updated(registry: ModelRegistry) -> None:
 
 
 def test_request_of_the_server_itself_is_registered(registry: ModelRegistry) -> None:
+    """The server calls `create` without a client's request, for example for a model that is registered in MLflow."""
     record = create(registry.parts.context, {"ModelPackageGroupName": GROUP_ARN, **UNVERSIONED_PACKAGE})
     assert (record.name, record.version, record.arn) == (GROUP, 1, format_arn(f"model-package/{GROUP}/1"))
     assert registry.describe(record.arn)["ModelPackageGroupName"] == GROUP
@@ -182,7 +183,7 @@ def test_invalid_package_without_versions_is_refused(
     assert message in registry.read_error("CreateModelPackage", ModelPackageName="own", **members).message
 
 
-def test_tags_belong_to_the_group(registry: ModelRegistry) -> None:
+def test_tags_of_a_version_are_refused(registry: ModelRegistry) -> None:
     error = registry.read_error("CreateModelPackage", ModelPackageGroupName=GROUP, Tags=[{"Key": "k", "Value": "v"}])
     assert "set the tags of the group" in error.message
 

@@ -1,4 +1,5 @@
-"""Experiments, experiment trials, and trial components: the records of each run or job of an experiment trial.
+"""Experiments, experiment trials, and trial components. A trial component is the record of one job, or of one run of a
+client.
 
 In this folder, *trial* is short for experiment trial.
 """

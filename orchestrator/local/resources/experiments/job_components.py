@@ -34,6 +34,9 @@ def add_job(context: Context, request: Members, add: Callable[[], Record]) -> Re
     """Add a job. If its ExperimentConfig names an experiment or an experiment trial, also add the component of the job.
 
     Raise ResourceNotFound if the experiment or the experiment trial does not exist.
+
+    Args:
+        add: a function that adds the record of the job, and returns this record.
     """
     if "ExperimentConfig" not in request:
         return add()
@@ -75,7 +78,8 @@ def _add_component(context: Context, job: Record) -> None:
 
 
 def _add_record(context: Context, kind: Kind, members: Members, owner: Owner | None = None) -> None:
-    """Add an experiment trial or a component for a job. It replaces the one of a deleted job with the same name."""
+    """Add an experiment trial or a component for a job. The new record replaces the record that a deleted job with the
+    same name has left."""
     name = members[kind.name_member]
     arn = format_arn(f"{kind.arn_type}/{name}", context.settings.region)
     context.state.delete(kind.arn_type, name)
@@ -111,15 +115,15 @@ def _describe_status(job: Record) -> dict[str, str]:
 
 def _list_parameters(request: Members) -> dict[str, Any]:
     """Return the hyperparameters, and the parameters that AWS adds: type, number and volume size of the instances."""
-    resources = (
+    instances = (
         request.get("ResourceConfig")
         or request.get("ProcessingResources", {}).get("ClusterConfig")
         or request.get("TransformResources", {})
     )
     parameters = {name: _make_parameter(value) for name, value in request.get("HyperParameters", {}).items()}
     for name in ("InstanceType", "InstanceCount", "VolumeSizeInGB"):
-        if name in resources:
-            parameters[f"SageMaker.{name}"] = _make_parameter(resources[name])
+        if name in instances:
+            parameters[f"SageMaker.{name}"] = _make_parameter(instances[name])
     return parameters
 
 

@@ -93,7 +93,7 @@ class ExperimentOperations(_ExperimentOperations):
     def check_deletion(self, record: Record) -> None:
         if trials := associations.list_experiment_trials(self.context, record.name):
             raise ValidationError(
-                f"Experiment {record.name} has trials: delete all of them first, such as {trials[0].name}."
+                f"Experiment {record.name} has trials, such as {trials[0].name}: delete all of them first."
             )
 
 
@@ -118,7 +118,7 @@ class TrialOperations(_ExperimentOperations):
     def check_deletion(self, record: Record) -> None:
         if names := associations.list_components(self.context, record.name):
             raise ValidationError(
-                f"Trial {record.name} has trial components: disassociate all of them first, such as {names[0]}."
+                f"Trial {record.name} has trial components, such as {names[0]}: disassociate all of them first."
             )
 
 

@@ -50,7 +50,8 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
 def prepare(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
     """Check a request, and return the members of the description that it determines.
 
-    The model data is read, which takes time if it is large. Raise ValidationError if the request is invalid.
+    Call this function before the transaction that calls `add`: it reads the model data, which takes time if the data is
+    large. Raise ValidationError if the request is invalid.
     """
     _check_names(request)
     return _make_members(context, request)

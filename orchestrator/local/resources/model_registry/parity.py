@@ -10,13 +10,13 @@ STORAGE = Refused("models stay in your buckets: the server has no other storage 
 VALIDATION = NoEffect("packages are not validated: create a transform job with a model of the package")
 GROUP = Honoured("name or ARN")
 
-NEW_DATA = Honoured("the current ETag of the data; a package with another ETag is refused")
+DATA_ETAG = Honoured("the current ETag of the data; a package with another ETag is refused")
 DATA_SOURCE: Rows = {
     **make_honoured_rows("S3Uri", "S3DataType", "CompressionType"),
     "ModelAccessConfig": MODEL_ACCESS,
     "HubAccessConfig": HUB,
     "ManifestS3Uri": Refused("store the files below one prefix"),
-    "ETag": NEW_DATA,
+    "ETag": DATA_ETAG,
     "ManifestEtag": Refused("store the files below one prefix"),
 }
 ONE_FOLDER = Refused("put all files into one model archive")
@@ -38,7 +38,7 @@ CONTAINER: Rows = {
     **_make_stored_rows("Framework", "FrameworkVersion", "NearestModelName"),
     "AdditionalModelDataSources": ONE_FOLDER,
     "AdditionalS3DataSource": ONE_FOLDER,
-    "ModelDataETag": NEW_DATA,
+    "ModelDataETag": DATA_ETAG,
     "IsCheckpoint": STORED_MEMBER,
     "BaseModel": Members(_make_stored_rows("HubContentName", "HubContentVersion", "RecipeName")),
 }

@@ -40,11 +40,11 @@ def read_source(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
         description = find_package(context, uri).description
         return {name: description[name] for name in SPECIFICATIONS if name in description}
     if f":{MODEL.arn_type}/" in uri and uri.startswith("arn:"):
-        return {"InferenceSpecification": {"Containers": _read_model(context, uri)}}
+        return {"InferenceSpecification": {"Containers": _read_model_containers(context, uri)}}
     return {}
 
 
-def _read_model(context: Context, arn: str) -> list[dict[str, Any]]:
+def _read_model_containers(context: Context, arn: str) -> list[dict[str, Any]]:
     record = context.state.get_by_arn(arn)
     if record is None or record.kind != MODEL.arn_type:
         raise ValidationError(f'Could not find model "{arn}", which is the SourceUri.')
