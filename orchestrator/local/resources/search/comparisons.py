@@ -61,8 +61,8 @@ def make_test(filter_property: Property, operator_name: str, value: str | None) 
     if operator_name not in operators:
         supported = ", ".join((*operators, "Exists", "NotExists"))
         raise ValidationError(
-            f"Filter {filter_property.name!r}: the property is {filter_property.type.value}, which {operator_name} does "
-            f"not support; use {supported}."
+            f"Filter {filter_property.name!r}: the property is {filter_property.type.value}, which {operator_name} "
+            f"does not support; use {supported}."
         )
     if value is None:
         raise ValidationError(f"Filter {filter_property.name!r}: {operator_name} needs a Value.")
