@@ -6,6 +6,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.resources.experiments import associations
 from tests.local.jobs.conftest import wait_until
 from tests.local.resources.tracking import Tracking
 from tests.local.security.families import BASE_MEMBERS
@@ -40,6 +41,18 @@ def test_trials_and_components_are_listed_by_their_relations(tracking: Tracking)
     assert set(list_names("TrialComponent", TrialName="t2")) == {"c2", "shared"}
     assert set(list_names("TrialComponent", ExperimentName="e1")) == {"c1", "c2", "shared"}
     assert list_names("Experiment", SortBy="Name") == ["e2", "e1"]
+
+
+def test_component_is_in_a_limited_number_of_trials(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(associations, "MAX_TRIALS", 2)
+    tracking.add_trial("t1", "e", "c")
+    tracking.add_trial("t2", "e", "c")
+    tracking.add_trial("t3", "e")
+    with pytest.raises(ServiceError, match="Trial component c is in 2 trials already") as error:
+        tracking.call("AssociateTrialComponent", TrialComponentName="c", TrialName="t3")
+    assert error.value.code == "ResourceLimitExceeded"
+    tracking.call("AssociateTrialComponent", TrialComponentName="c", TrialName="t2")  # a repeated request is accepted
+    assert set(tracking.list_names("Trial", TrialComponentName="c")) == {"t1", "t2"}
 
 
 def test_lists_have_pages(tracking: Tracking) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL, TRIAL_COMPONENT
-from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, Record
+from microjobs_orchestrator.local.state import Owner, Query, Record
 
 ASSOCIATION = "trial-association"
 MAX_TRIALS = 50
@@ -28,17 +28,16 @@ def find_record(context: Context, arn_type: str, name: str) -> Record:
 
 
 def associate(context: Context, component: str, trial: str) -> None:
-    """Add a component to a trial, unless it is in the trial.
+    """Add a component to a trial, as a part of the caller's transaction. If it is in the trial already, change nothing.
 
-    Raise ResourceLimitExceeded if it is in MAX_TRIALS trials.
+    Raise ResourceLimitExceeded if it is in MAX_TRIALS other trials.
     """
-    if len(list_trials(context, component)) >= MAX_TRIALS:
-        raise ServiceError("ResourceLimitExceeded", f"Trial component {component} is in {MAX_TRIALS} trials already.")
-    name = f"{component}/{trial}"
-    try:
-        context.state.add(ASSOCIATION, name, "", "", {}, {}, owner=Owner(TRIAL.arn_type, trial))
-    except NameTakenError:
+    trials = list_trials(context, component)
+    if trial in trials:
         return
+    if len(trials) >= MAX_TRIALS:
+        raise ServiceError("ResourceLimitExceeded", f"Trial component {component} is in {MAX_TRIALS} trials already.")
+    context.state.add(ASSOCIATION, f"{component}/{trial}", "", "", {}, {}, owner=Owner(TRIAL.arn_type, trial))
 
 
 def disassociate(context: Context, component: str, trial: str) -> None:
