@@ -45,7 +45,7 @@ def make_processing(name: str = "prepare", **members: Any) -> dict[str, Any]:
     return {"Name": name, "Type": "Processing", "Arguments": arguments, "PropertyFiles": files, **members}
 
 
-def make_condition(left: Any, *steps: Any, name: str = "check") -> dict[str, Any]:
+def make_condition_step(left: Any, *steps: Any, name: str = "check") -> dict[str, Any]:
     condition = {"Type": "LessThan", "LeftValue": left, "RightValue": 1}
     return {"Name": name, "Type": "Condition", "Arguments": {"Conditions": [condition], "IfSteps": list(steps)}}
 
@@ -109,7 +109,7 @@ def test_all_references_are_accepted() -> None:
         make_processing(),
         make_training(),
         make_lambda(path=make_get("Steps.train.OutputDataConfig.S3OutputPath")),
-        make_condition(report, make_fail({"Std:Join": {"Values": [make_get("Parameters.text")]}})),
+        make_condition_step(report, make_fail({"Std:Join": {"Values": [make_get("Parameters.text")]}})),
         make_loop(inner, Selector=selector),
         {"Name": "tune", "Type": "Tuning", "Arguments": tuning},
         make_lambda("all", **{f"a{number}": make_get(text) for number, text in enumerate(texts)}),
@@ -124,16 +124,16 @@ def test_all_references_are_accepted() -> None:
          r'step "train", member DependsOn\[0\]: step "prepar" does not exist \(did you mean prepare\?\)'),
         ([make_training(Environment={"A": make_get("Steps.prepar.x.y")}), make_processing()],
          r'member Arguments.Environment.A: step "prepar" does not exist \(did you mean prepare\?\)'),
-        ([FAIL_STEP, make_condition(1, FAIL_STEP)], 'step "stop": another step has the same name'),
+        ([FAIL_STEP, make_condition_step(1, FAIL_STEP)], 'step "stop": another step has the same name'),
         (
-            [make_condition(1, FAIL_STEP), make_condition(1, FAIL_STEP, name="c")],
+            [make_condition_step(1, FAIL_STEP), make_condition_step(1, FAIL_STEP, name="c")],
             'step "stop": another step has the same name',
         ),
         ([make_training(depends_on=("train",))], "steps wait for each other: train -> train"),
         ([make_training("a", Environment={"A": make_get("Steps.b.TrainingJobArn")}),
           make_training("b", depends_on=("a",))],
          "steps wait for each other: (a -> b -> a|b -> a -> b)"),
-        ([make_condition(make_get("Steps.train.BillableTimeInSeconds"), make_training())],
+        ([make_condition_step(make_get("Steps.train.BillableTimeInSeconds"), make_training())],
          "check -> train -> check|train"),
         ([make_loop(make_training(Environment={"A": make_get("Steps.each.Status")}))], "steps wait for each other"),
         ([make_training(), make_fail(make_get("Steps.train.ModelArtifact.S3ModelArtifacts"))],
@@ -141,11 +141,12 @@ def test_all_references_are_accepted() -> None:
         ([make_training(), make_fail(make_get("Steps.train.ModelArtifacts.S3ModelArtifact"))],
          r"no property ModelArtifacts.S3ModelArtifact \(did you mean S3ModelArtifacts\?\)"),
         ([make_training(), make_fail(make_get("Steps.train.TrainingJobName.x"))], "no property TrainingJobName.x"),
-        ([make_condition(1, FAIL_STEP), make_fail(make_get("Steps.check.Outcom"), "s")], r"\(did you mean Outcome\?\)"),
+        ([make_condition_step(1, FAIL_STEP), make_fail(make_get("Steps.check.Outcom"), "s")],
+         r"\(did you mean Outcome\?\)"),
         ([FAIL_STEP, make_fail(make_get("Steps.stop.ErrorMessage"), "s")], "of type Fail has no properties"),
         ([make_lambda(), make_fail(make_get("Steps.function.OutputParameters['sise']"))],
          r"has no output parameter 'sise' \(did you mean size\?\)"),
-        ([make_processing(), make_condition({"Std:JsonGet": {
+        ([make_processing(), make_condition_step({"Std:JsonGet": {
             "PropertyFile": make_get("Steps.prepare.PropertyFiles.reprot"), "Path": "a"}})],
          r"member Arguments.Conditions\[0\].LeftValue: step 'prepare' has no property file 'reprot' \(did you mean"),
         ([make_processing(PropertyFiles=[{"PropertyFileName": "f", "OutputName": "x", "FilePath": "p"}])],

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.checks import r
 from tests.local.resources.pipelines.test_checks import (
     PARAMETERS,
     VERSION,
-    make_condition,
+    make_condition_step,
     make_fail,
     make_get,
     make_lambda,
@@ -38,7 +38,7 @@ COMPLETE_DEFINITION: dict[str, Any] = {
         },
         make_training(depends_on=("prepare",), Environment={"A": {"Std:Join": {"On": "-", "Values": ["a"]}}}),
         make_lambda(path=make_get("Steps.train.ModelArtifacts.S3ModelArtifacts")),
-        make_condition(REPORT, make_fail(make_get("Parameters.text")), make_training("again")),
+        make_condition_step(REPORT, make_fail(make_get("Parameters.text")), make_training("again")),
         make_loop(make_training("inner", Environment={"ITEM": make_get("ForEach.CurrentItem")}), Selector=SELECTOR),
         {"Name": "clean", "Type": "Cleanup", "Arguments": {"Resources": {"S3": [{"StepName": "train"}]}}},
     ],
@@ -113,7 +113,7 @@ def nest(depth: int) -> Any:
     """Return a Fail step below Condition steps, at this depth."""
     step: Any = make_fail("x", name="s0")
     for number in range(1, depth):
-        step = make_condition(1, step, name=f"s{number}")
+        step = make_condition_step(1, step, name=f"s{number}")
     return step
 
 
@@ -137,7 +137,7 @@ HUGE_STEPS: dict[str, Any] = {
     "steps": [*(make_fail("x", name=f"s{number}") for number in range(8_000)), make_training(depends_on=("s_1",))],
     "duplicates": [make_fail("x")] * 8_000,
     "cycle": [{**make_fail("x", name=f"s{n}"), "DependsOn": [f"s{(n + 1) % 5_000}"]} for n in range(5_000)],
-    "conditions": [make_condition([[[[]]]])],
+    "conditions": [make_condition_step([[[[]]]])],
 }
 
 

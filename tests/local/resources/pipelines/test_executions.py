@@ -27,7 +27,7 @@ from tests.local.resources.pipelines.steps import (
 EQUAL_CONDITION = {"Type": "Equals", "LeftValue": 1, "RightValue": 1}
 
 
-def make_condition(name: str, condition: Any, if_steps: list[Any], else_steps: list[Any]) -> dict[str, Any]:
+def make_condition_step(name: str, condition: Any, if_steps: list[Any], else_steps: list[Any]) -> dict[str, Any]:
     return make_step(name, "Condition", {"Conditions": [condition], "IfSteps": if_steps, "ElseSteps": else_steps})
 
 
@@ -122,13 +122,13 @@ def test_step_reads_the_name_of_its_own_job(process_server: LocalServer) -> None
 
 
 def test_condition_chooses_a_branch(process_server: LocalServer) -> None:
-    inner = make_condition(
+    inner = make_condition_step(
         "Inner",
         {"Type": "Not", "Condition": EQUAL_CONDITION},
         [make_step("Unreached", "Fail", {"ErrorMessage": "x"})],
         [make_processing_step(process_server, "Chosen")],
     )
-    outer = make_condition("Outer", EQUAL_CONDITION, [inner], [make_step("Other", "Fail", {"ErrorMessage": "x"})])
+    outer = make_condition_step("Outer", EQUAL_CONDITION, [inner], [make_step("Other", "Fail", {"ErrorMessage": "x"})])
     after = make_processing_step(process_server, "After", "true", "Unreached")
     status, steps = run(process_server, outer, after)
     assert (status, list(steps)) == ("Succeeded", ["Outer", "Inner", "Chosen"])
@@ -165,7 +165,7 @@ def test_value_that_does_not_exist_fails_the_step(process_server: LocalServer) -
     measure = make_processing_step(
         process_server, "Measure", f"echo '{{\"score\": 1}}' > {OUTPUT}/metrics.json", files=["metrics"]
     )
-    condition = make_condition("Check", {"Type": "GreaterThan", "LeftValue": json_get, "RightValue": 1}, [], [])
+    condition = make_condition_step("Check", {"Type": "GreaterThan", "LeftValue": json_get, "RightValue": 1}, [], [])
     status, steps = run(process_server, measure, condition)
     assert (status, list_statuses(steps)) == ("Failed", {"Measure": "Succeeded", "Check": "Failed"})
     assert "did you mean score?" in steps["Check"]["FailureReason"]
@@ -230,7 +230,10 @@ def test_parallelism_is_limited_and_can_be_changed(process_server: LocalServer) 
 
 
 def test_token_makes_the_start_idempotent(process_server: LocalServer) -> None:
-    pipeline, token = create_pipeline(process_server, make_condition("C", EQUAL_CONDITION, [], [])), uuid.uuid4().hex
+    pipeline, token = (
+        create_pipeline(process_server, make_condition_step("C", EQUAL_CONDITION, [], [])),
+        uuid.uuid4().hex,
+    )
     first, second = (start(process_server, pipeline, ClientRequestToken=token) for _ in range(2))
     assert first == second != start(process_server, pipeline, ClientRequestToken=uuid.uuid4().hex)
     with pytest.raises(ClientError, match=r"ConflictException.*other members"):
@@ -239,7 +242,7 @@ def test_token_makes_the_start_idempotent(process_server: LocalServer) -> None:
 
 
 def test_executions_are_described_and_listed(process_server: LocalServer) -> None:
-    pipeline = create_pipeline(process_server, make_condition("C", EQUAL_CONDITION, [], []))
+    pipeline = create_pipeline(process_server, make_condition_step("C", EQUAL_CONDITION, [], []))
     arns = [start(process_server, pipeline, PipelineExecutionDisplayName=f"run-{number}") for number in range(3)]
     for arn in arns:
         wait_for_end(process_server, arn)
@@ -263,7 +266,7 @@ def test_executions_are_described_and_listed(process_server: LocalServer) -> Non
 
 def test_steps_are_listed_newest_first_in_pages(process_server: LocalServer) -> None:
     names = ["A", "B", "C"]
-    steps = [make_condition(name, EQUAL_CONDITION, [], []) for name in names]
+    steps = [make_condition_step(name, EQUAL_CONDITION, [], []) for name in names]
     arn = start(process_server, create_pipeline(process_server, *steps))
     wait_for_end(process_server, arn)
     pages = process_server.sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
@@ -277,7 +280,7 @@ def test_invalid_parameters_are_refused(process_server: LocalServer) -> None:
         {"Name": "Count", "Type": "Integer", "DefaultValue": 1},
         {"Name": "Colour", "Type": "String", "DefaultValue": "red", "EnumValues": ["red", "blue"]},
     ]
-    pipeline = create_pipeline(process_server, make_condition("C", EQUAL_CONDITION, [], []), Parameters=parameters)
+    pipeline = create_pipeline(process_server, make_condition_step("C", EQUAL_CONDITION, [], []), Parameters=parameters)
     for values, reason in (
         ({"Cuont": "1"}, "did you mean Count"),
         ({"Count": "x"}, "type Integer"),
@@ -332,7 +335,7 @@ def test_cached_step_reuses_the_job_of_an_earlier_execution(process_server: Loca
     cached_step["Arguments"]["Environment"] = {"A": make_get("Parameters.A")}
     cached_step["Arguments"]["StoppingCondition"] = {"MaxRuntimeInSeconds": make_get("Parameters.Limit")}
     json_get = {"Std:JsonGet": {"PropertyFile": make_get("Steps.Cached.PropertyFiles.a"), "Path": ""}}
-    check = make_condition("Check", {"Type": "Equals", "LeftValue": json_get, "RightValue": 1}, [], [])
+    check = make_condition_step("Check", {"Type": "Equals", "LeftValue": json_get, "RightValue": 1}, [], [])
     parameters = [
         {"Name": "A", "Type": "String", "DefaultValue": "x"},
         {"Name": "Limit", "Type": "Integer", "DefaultValue": 10},
