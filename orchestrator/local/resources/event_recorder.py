@@ -23,7 +23,8 @@ class EventRecorder:
     """Makes events. The state calls `record` in the transaction that changes the resource.
 
     Args:
-        notify: called after a change whose events targets will receive, before the transaction is committed.
+        notify: a function that is called after a change with events for at least one target, but before the transaction
+            is committed.
     """
 
     def __init__(

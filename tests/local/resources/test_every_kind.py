@@ -56,7 +56,7 @@ class Server:
 
     def record_events(self) -> None:
         """Record the EventBridge events of all later changes."""
-        recorder = EventRecorder(self._kind_operations, [TARGET], "us-east-1", lambda: None)
+        recorder = EventRecorder(self._kind_operations, [TARGET], region="us-east-1", notify=lambda: None)
         self.parts.context.state.record_events = recorder.record
 
     def take_events(self) -> Iterator[dict[str, Any]]:

@@ -140,7 +140,7 @@ def server(home: Home) -> Iterator[ServerParts]:
     (home.buckets / "bucket" / "in").mkdir(parents=True)
     (home.buckets / "bucket" / "in" / "a").write_text("1,2\n")
     runtime = FakeRuntime()
-    runtime.behaviours |= {"slow": ImageBehaviour(), "forever": ImageBehaviour()}
+    runtime.behaviours |= {"slow": ImageBehaviour(), "forever": ImageBehaviour()}  # images of resources in the old home
     parts = ServerParts.from_home(home, runtime)
     parts.registry.recover(get_makers_by_kind(load_operations(parts.context, parts.registry)))
     yield parts

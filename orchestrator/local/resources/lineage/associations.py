@@ -55,16 +55,14 @@ class Associations:
     def list(self, request: Request) -> Response:
         begin, end = request.get("CreatedAfter", float("-inf")), request.get("CreatedBefore", float("inf"))
         filters = {name: request[name] for name in FILTERS if name in request}
-        key, is_descending = (
-            request.get("SortBy", "CreationTime"),
-            request.get("SortOrder", "Descending") == "Descending",
-        )
+        sort_member = request.get("SortBy", "CreationTime")
+        is_descending = request.get("SortOrder", "Descending") == "Descending"
         associations = [
             {**record.description, "CreationTime": record.created}
             for record in self._state.find(Query(ASSOCIATION, created=(begin, end), limit=-1))
             if all(record.description[name] == value for name, value in filters.items())
         ]
-        associations.sort(key=lambda item: item[key], reverse=is_descending)
+        associations.sort(key=lambda item: item[sort_member], reverse=is_descending)
         page, token = cut_page(associations, request, default_limit=10)
         return {"AssociationSummaries": page, **token}
 

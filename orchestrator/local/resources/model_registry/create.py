@@ -40,6 +40,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         return earlier_package
     members = prepare(context, request)
     with context.state.transaction():
+        # A concurrent request with the same ClientToken may have registered the package during `prepare`.
         if (earlier_package := _find_earlier_package(context, request)) is not None:
             return earlier_package
         record = add(context, request, members)
