@@ -44,7 +44,7 @@ def test_summaries_are_sorted_best_first(
         parts.context,
         parts.registry,
         operation_caller,
-        execution="id",
+        execution_id="id",
         execution_arn="arn",
         mlflow_config=None,
         find_run=lambda _: None,

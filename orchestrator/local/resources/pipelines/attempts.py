@@ -47,7 +47,7 @@ class Attempts:
 
     def start_first_attempt(self, node: Node) -> StepRun:
         """Start the first attempt of a step."""
-        run = add_step(self._state, self._tools.execution, node.step, node.iteration)
+        run = add_step(self._state, self._tools.execution_id, node.step, node.iteration)
         self.start(run)
         return run
 

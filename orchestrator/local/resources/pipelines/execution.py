@@ -72,7 +72,7 @@ class Execution:
             context,
             registry,
             OperationCaller(context, registry),
-            execution=record.name,
+            execution_id=record.name,
             execution_arn=record.arn,
             mlflow_config=record.description.get(CONFIG),
             find_run=self._runs.get,

@@ -129,13 +129,9 @@ class StepRun:
         self.record = changed_record
 
 
-def add_step(state: State, execution: str, step: Step, iteration: Iteration | None = None) -> StepRun:
-    """Add the record of a step that starts.
-
-    Args:
-        execution: the id of the execution.
-    """
-    name = f"{execution}/{step.name}"
+def add_step(state: State, execution_id: str, step: Step, iteration: Iteration | None = None) -> StepRun:
+    """Add the record of a step that starts."""
+    name = f"{execution_id}/{step.name}"
     description = {
         "StepName": step.name,
         **({"StepDisplayName": step.display_name} if step.display_name else {}),
@@ -145,14 +141,14 @@ def add_step(state: State, execution: str, step: Step, iteration: Iteration | No
         "StartTime": time.time(),
         "AttemptCount": 1,
     }
-    owner = Owner(EXECUTION_KIND, execution)
+    owner = Owner(EXECUTION_KIND, execution_id)
     record = state.add(STEP_KIND, name, f"{STEP_KIND}/{name}", StepStatus.STARTING, {}, description, owner=owner)
     return StepRun(state, step, record, iteration)
 
 
-def list_steps(state: State, execution: str, *, descending: bool = True) -> list[Record]:
+def list_steps(state: State, execution_id: str, *, descending: bool = True) -> list[Record]:
     """Return the records of an execution's steps, sorted by their start, by default the latest first."""
-    owner = Owner(EXECUTION_KIND, execution)
+    owner = Owner(EXECUTION_KIND, execution_id)
     return state.find(Query(STEP_KIND, owner=owner, descending=descending, limit=MAX_STEPS))
 
 

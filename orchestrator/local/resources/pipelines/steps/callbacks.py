@@ -43,7 +43,7 @@ class CallbackRunner(Runner):
             token = "".join(secrets.choice(_ALPHABET) for _ in range(TOKEN_CHARACTERS))
             run.store(StepChange(StepStatus.STARTING, internal={REQUEST: {**arguments, "Token": token}}))
         request = run.record.internal[REQUEST]
-        owner = Owner(EXECUTION_KIND, self.tools.execution)
+        owner = Owner(EXECUTION_KIND, self.tools.execution_id)
         if self._state.get(CALLBACK_KIND, request["Token"]) is None:
             self._state.add(CALLBACK_KIND, request["Token"], "", "", {}, {}, owner=owner)
         self._send(request, "Executing")
@@ -92,9 +92,9 @@ class CallbackRunner(Runner):
         return {"OutputParameters": run.record.internal[OUTPUTS]}
 
 
-def delete_callbacks(state: State, execution: str) -> None:
+def delete_callbacks(state: State, execution_id: str) -> None:
     """Delete the tokens of an execution that is deleted."""
-    query = Query(CALLBACK_KIND, owner=Owner(EXECUTION_KIND, execution))
+    query = Query(CALLBACK_KIND, owner=Owner(EXECUTION_KIND, execution_id))
     while records := state.find(query):
         for record in records:
             state.delete(CALLBACK_KIND, record.name)

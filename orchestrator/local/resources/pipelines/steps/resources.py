@@ -83,7 +83,7 @@ class ResourceRunner(Runner):
     def _set_owner(self, run: StepRun) -> None:
         """Make the execution the owner of the resource, so that the execution is notified of the resource's end."""
         if self._kind.lifecycle is not None:
-            owner = Owner(EXECUTION_KIND, self.tools.execution)
+            owner = Owner(EXECUTION_KIND, self.tools.execution_id)
             self._state.set_owner(self._kind.arn_type, run.record.internal[RESOURCE], owner)
 
     def _prepare(self, run: StepRun, arguments: Mapping[str, Any]) -> None:
@@ -102,7 +102,7 @@ class ResourceRunner(Runner):
     def choose_name(self, run: StepRun) -> str:
         if not run.chosen_name:
             prefix = run.step.arguments.get(self._facts.name_member, "")
-            run.chosen_name = make_name(self.tools.execution, run.name, str(prefix), self._noun)
+            run.chosen_name = make_name(self.tools.execution_id, run.name, str(prefix), self._noun)
         return run.chosen_name
 
     def _create(self, run: StepRun) -> None:
@@ -249,7 +249,7 @@ class EndpointRunner(EndpointConfigRunner):
         return StepChange(StepStatus.STOPPED, run.metadata)
 
 
-def make_name(execution: str, step: str, prefix: str, noun: str) -> str:
+def make_name(execution_id: str, step: str, prefix: str, noun: str) -> str:
     """Return a new name for a step's resource, in the form that AWS uses.
 
     Args:
@@ -258,7 +258,7 @@ def make_name(execution: str, step: str, prefix: str, noun: str) -> str:
     """
     is_tuning = noun == "HyperParameterTuningJob"
     limit = MAX_TUNING_NAME_CHARACTERS if is_tuning else MAX_NAME_CHARACTERS
-    default_prefix = f"{execution}-" if is_tuning else PIPELINE_EXECUTION.owned_prefix.format(name=execution)
+    default_prefix = f"{execution_id}-" if is_tuning else PIPELINE_EXECUTION.owned_prefix.format(name=execution_id)
     words = prefix or f"{default_prefix}{step}"
     valid_name = "-".join(filter(None, words.replace("_", "-").split("-")))
     suffix = "".join(secrets.choice(_ALPHABET) for _ in range(SUFFIX_CHARACTERS))

@@ -20,8 +20,7 @@ class Tools:
     context: Context
     registry: Registry
     operation_caller: OperationCaller
-    execution: str
-    """The id of the execution."""
+    execution_id: str
     execution_arn: str
     mlflow_config: Mapping[str, str] | None
     """MLflowConfig of the execution; None if MLflow does not track the execution."""
