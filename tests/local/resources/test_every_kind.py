@@ -217,7 +217,8 @@ def test_restarted_server_resumes_or_ends_every_resource(home: Home, server: Ser
     assert kind.lifecycle is not None
     transitional_statuses = kind.lifecycle.transitional_statuses
     server.create(kind, "one")
-    # The first server keeps running. After it has started hosts or ended the resource, it changes nothing more.
+    # The first server keeps running. It does not disturb the second server, because it changes nothing more after it
+    # has started hosts or ended the resource.
     wait_until(lambda: server.runtime.hosts or server.read_status(kind, "one") not in transitional_statuses)
     second_server = Server(home)
     second_server.recover()

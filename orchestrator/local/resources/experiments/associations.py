@@ -28,9 +28,10 @@ def find_record(context: Context, arn_type: str, name: str) -> Record:
 
 
 def associate(context: Context, component: str, trial: str) -> None:
-    """Add a component to a trial, as a part of the caller's transaction. If it is in the trial already, change nothing.
+    """Add a component to a trial, as a part of the caller's transaction. Change nothing if the component is in the
+    trial already.
 
-    Raise ResourceLimitExceeded if it is in MAX_TRIALS other trials.
+    Raise ResourceLimitExceeded if the component is in MAX_TRIALS other trials.
     """
     trials = list_trials(context, component)
     if trial in trials:
@@ -41,7 +42,7 @@ def associate(context: Context, component: str, trial: str) -> None:
 
 
 def disassociate(context: Context, component: str, trial: str) -> None:
-    """Remove a component from a trial. Raise ResourceNotFound if it is not in the trial."""
+    """Remove a component from a trial. Raise ResourceNotFound if the component is not in the trial."""
     if not context.state.delete(ASSOCIATION, f"{component}/{trial}"):
         raise ServiceError("ResourceNotFound", f"Trial component {component} is not in trial {trial}.", 404)
 

@@ -30,7 +30,7 @@ def _summarize_points(points: list[Point]) -> dict[str, float]:
     parts = [point.statistics for point in points]
     count, total = sum(part.count for part in parts), sum(part.total for part in parts)
     mean = total / count
-    # Of a point with several samples, only their mean is used. Therefore, the result is the deviation of these means.
+    # For a point with several samples, only the mean of the samples is used: the result is the deviation of the means.
     variance = sum(part.count * (part.total / part.count - mean) ** 2 for part in parts) / count
     last = parts[-1]
     return {

@@ -56,7 +56,7 @@ def _check_config(context: Context, config: Members) -> None:
 def _add_component(context: Context, job: Record) -> None:
     """Add the component of a job whose ExperimentConfig names an experiment or an experiment trial.
 
-    If it names only an experiment, also add an experiment trial.
+    If the ExperimentConfig names only an experiment, also add an experiment trial.
     """
     config: Members = job.request.get("ExperimentConfig", {})
     if "ExperimentName" not in config and "TrialName" not in config:

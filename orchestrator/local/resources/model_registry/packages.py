@@ -55,7 +55,8 @@ class ModelPackageOperations(Operations):
         return description
 
     def list(self, request: Request) -> Response:
-        """List packages. A request with a group lists its versions, unless it has another ModelPackageType."""
+        """List packages. A request with a group lists the versions of the group, unless the request has another
+        ModelPackageType."""
         filters: dict[str, Any] = {"status": request.get("ModelApprovalStatus", "")}
         default = "Unversioned"
         if "ModelPackageGroupName" in request:

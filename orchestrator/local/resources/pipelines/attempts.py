@@ -95,7 +95,8 @@ class Attempts:
             self.start(run)
 
     def stop(self, run: StepRun) -> None:
-        """Stop a step, unless it is already stopping. Stop it again if an earlier server's end interrupted its work."""
+        """Stop a step, unless it is already stopping. If the end of an earlier server interrupted the step's work, stop
+        the step again."""
         if run.record.internal.get(RETRY_TIME) is not None:
             self.store(run, StepChange(StepStatus.STOPPED, run.metadata))
         elif run.status is not StepStatus.STOPPING or self._find_runner(run).is_lost(run):

@@ -46,8 +46,8 @@ KEY_MEMBERS: Mapping[StepType, Mapping[str, tuple[str, ...]]] = {
     },
     StepType.TRANSFORM: {"DataProcessing": (), "Environment": (), "ModelName": (), "TransformInput": ()},
 }
-"""The arguments that AWS compares, each with the members that it compares. If no members are listed, the whole argument
-is compared. For other types of steps, all arguments are compared.
+"""The arguments that AWS compares, and for each argument, the members that AWS compares. If no members are listed, AWS
+compares the whole argument. For other types of steps, AWS compares all arguments.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.html
 """

@@ -99,7 +99,7 @@ class Execution:
             self._end(ExecutionStatus.FAILED, reason)
 
     def _fail_step(self, run: StepRun, reason: str) -> None:
-        """Stop the work of a step, and describe its failure. Do not raise, so that the other steps are stopped, too."""
+        """Stop the work of a step, and describe its failure. Raise no error, so that other steps are stopped too."""
         try:
             self._attempts.stop(run)
         except Exception:

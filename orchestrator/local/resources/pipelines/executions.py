@@ -152,7 +152,7 @@ class PipelineExecutionOperations(RunningOperations):
 
         Raises:
             ServiceError: a step or the earlier execution does not exist, the earlier execution belongs to another
-                pipeline, or a reused step did not succeed in it.
+                pipeline, or a reused step did not succeed in the earlier execution.
         """
         selection = read_selection(definition, request)
         if selection is None:

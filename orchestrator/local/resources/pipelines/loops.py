@@ -108,8 +108,8 @@ class Loops:
         )
 
     def is_waiting(self, run: StepRun, may_start: Callable[[Node], bool]) -> bool:
-        """Return whether a ForEach step must wait for its iterations: a step of them runs, or will start when the limit
-        of parallel steps allows it.
+        """Return whether a ForEach step must wait: a step of its iterations runs, or will start when the limit of
+        parallel steps allows it.
 
         Args:
             may_start: a function that returns whether a node may start. It ignores this limit.

@@ -73,7 +73,7 @@ def read_selection(definition: Definition, request: Mapping[str, Any]) -> Select
         earlier_steps = graph.get(pending.pop(), set()) - needed_steps
         needed_steps |= earlier_steps
         pending += earlier_steps
-    # the steps in bodies run with their ForEach step
+    # The steps in bodies need no results of an earlier execution, because they run together with their ForEach step.
     bodies = {inner.name for step in definition.walk() for inner in step.body}
     return Selection(
         selected_names, frozenset(needed_steps - selected_names - bodies), request[CONFIG].get(SOURCE_ARN, "")

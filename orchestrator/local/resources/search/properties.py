@@ -77,7 +77,7 @@ _KEYED_LISTS: Mapping[str, _KeyedList] = {
     "Tags": _KeyedList("Tags", "Key", "Value", ValueType.TEXT),
     "Metrics": _KeyedList("FinalMetricDataList", "MetricName", "Value", ValueType.NUMBER),
 }
-"""The lists, by the first part of the names of their properties, such as `Tags.team`."""
+"""The lists, by the first part of the names of their properties, such as `Tags` in `Tags.team`."""
 
 
 HYPERPARAMETERS = "HyperParameters"

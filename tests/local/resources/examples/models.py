@@ -19,7 +19,7 @@ def make_request(local: LocalServer, name: str) -> dict[str, Any]:
 
 
 def put_linear_model(local: LocalServer, key: str, weight: float) -> None:
-    """Store a model archive whose model multiplies three features by a weight and returns their sum."""
+    """Store a model archive whose model returns the sum of three features, each multiplied by a weight."""
     folder = local.home.root / "bundles" / key.replace("/", "-")
     write_linear_bundle(folder, [weight] * 3, 0.0)
     content = io.BytesIO()

@@ -23,7 +23,7 @@ def find_step_references(step: Step) -> Iterator[Reference]:
 
 def find_dependencies(step: Step) -> tuple[Dependency, ...]:
     """Return the steps that must end before a step starts: the steps in its DependsOn, the steps whose properties it
-    reads, and the steps whose outputs it deletes, if it is a Cleanup step.
+    reads, and for a Cleanup step, the steps whose outputs it deletes.
 
     The result does not include the Condition or ForEach step that contains the step.
     """
