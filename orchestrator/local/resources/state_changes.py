@@ -61,11 +61,11 @@ def make_detail(
     if kind.lifecycle and kind.lifecycle.runs_until_deleted and kind.status_member in detail:
         detail[kind.status_member] = re.sub("(?<=[a-z])(?=[A-Z])", "_", detail[kind.status_member]).upper()
     if kind.lifecycle is None and before is not None and after is not None:
-        detail[f"Updated{kind.noun}Fields"] = list_changes(before.description, after.description)
+        detail[f"Updated{kind.noun}Fields"] = list_changed_members(before.description, after.description)
     return {**detail, "Tags": {tag["Key"]: tag["Value"] for tag in tags}}
 
 
-def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def list_changed_members(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return the names of the members that were added, changed or removed."""
     names = {**before, **after}
     return sorted(name for name in names if before.get(name) != after.get(name))

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.resources.pipelines.cache import CACHE_KEY, Ca
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
 from microjobs_orchestrator.local.resources.pipelines.nodes import Node
-from microjobs_orchestrator.local.resources.pipelines.retries import find_delay, make_request_failure
+from microjobs_orchestrator.local.resources.pipelines.retries import find_retry_delay, make_request_failure
 from microjobs_orchestrator.local.resources.pipelines.scope import ExecutionValues, StepScope
 from microjobs_orchestrator.local.resources.pipelines.selection import Selection
 from microjobs_orchestrator.local.resources.pipelines.step_run import (
@@ -124,7 +124,7 @@ class Attempts:
 def _schedule_retry(run: StepRun, step_change: StepChange) -> StepChange:
     """Return the change after a failed attempt: the step waits for its next attempt, or has failed."""
     failure, now = step_change.failure, time.time()
-    delay = None if failure is None or run.status is StepStatus.STOPPING else find_delay(run, failure, now)
+    delay = None if failure is None or run.status is StepStatus.STOPPING else find_retry_delay(run, failure, now)
     if delay is None:
         return step_change
     return StepChange(StepStatus.EXECUTING, step_change.metadata, failure, {RETRY_TIME: now + delay})

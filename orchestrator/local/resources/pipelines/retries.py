@@ -34,7 +34,7 @@ def read_failure(record: Record) -> Failure:
     )
 
 
-def find_delay(run: StepRun, failure: Failure, now: float) -> float | None:
+def find_retry_delay(run: StepRun, failure: Failure, now: float) -> float | None:
     """Return the seconds until the next attempt of a step; None if no policy allows another attempt.
 
     Args:

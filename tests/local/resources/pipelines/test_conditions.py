@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local.resources.pipelines.definition.conditions import check, evaluate
+from microjobs_orchestrator.local.resources.pipelines.definition.conditions import check_condition, evaluate
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
 from tests.local.resources.pipelines.scopes import FakeScope
 
@@ -44,7 +44,7 @@ def make_parameter_get(name: str) -> dict[str, Any]:
     ],
 )
 def test_condition_has_an_outcome(condition: dict[str, Any], outcome: bool) -> None:
-    check(condition)
+    check_condition(condition)
     assert evaluate(condition, SCOPE) is outcome
 
 
@@ -74,4 +74,4 @@ def test_values_without_order_are_refused(left: Any, right: Any) -> None:
 )
 def test_invalid_condition_is_explained(condition: Any, message: str) -> None:
     with pytest.raises(ExpressionError, match=message):
-        check(condition)
+        check_condition(condition)

@@ -29,7 +29,7 @@ CONDITION_MEMBERS: Mapping[str, tuple[str, ...]] = {
 """The members of each type of condition, in addition to Type. All are required."""
 
 
-def check(condition: Any) -> None:
+def check_condition(condition: Any) -> None:
     """Check the form of a condition, and of all conditions in it.
 
     Raises:
@@ -39,12 +39,12 @@ def check(condition: Any) -> None:
         raise ExpressionError(f"a condition must be an object, not {name_type(condition)}")
     _check_members(condition)
     if condition["Type"] == "Not":
-        check(condition["Condition"])
+        check_condition(condition["Condition"])
     for member in {"Values", "Conditions"} & condition.keys():
         if not isinstance(condition[member], list):
             raise ExpressionError(f"member {member} of a condition must be an array")
     for inner in condition.get("Conditions", ()):
-        check(inner)
+        check_condition(inner)
     _check_values(condition)
 
 

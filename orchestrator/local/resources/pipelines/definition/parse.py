@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
-from microjobs_orchestrator.local.resources.pipelines.definition.conditions import check as check_condition
+from microjobs_orchestrator.local.resources.pipelines.definition.conditions import check_condition
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
 from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_error, name_type, quote
 from microjobs_orchestrator.local.resources.pipelines.definition.parameters import parse_parameter

@@ -41,7 +41,7 @@ def _read_output(output: OutputParameter, values: Mapping[str, Any]) -> Any:
 
 
 def _convert(parameter_type: ParameterType, value: Any) -> Any:
-    """Return a value in its declared type. The value may be text."""
+    """Return a value in its declared type. Text is parsed as JSON; text that is not JSON stays unchanged."""
     if parameter_type is ParameterType.STRING:
         return value if isinstance(value, str) else json.dumps(value)
     if not isinstance(value, str):
