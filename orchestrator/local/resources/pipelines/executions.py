@@ -308,7 +308,7 @@ def delete_executions(context: Context, registry: Registry, pipeline: str) -> No
     running_arns = [record.arn for record in executions if record.status in RUNNING_STATUSES]
     if running_arns:
         count, example = len(running_arns), running_arns[0]
-        problem = f"executions of pipeline {pipeline} are running ({count}), such as {example}: stop them first."
+        problem = f"Pipeline {pipeline} has running executions ({count}), such as {example}: stop all of them first."
         raise ServiceError("ConflictException", problem)
     for record in executions:
         registry.wait_for_end(_make_plan_name(record))
