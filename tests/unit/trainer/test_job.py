@@ -214,9 +214,7 @@ def test_two_processes_train_like_one_process(batch_size: int, sharded: tuple[st
         assert metrics[name] == pytest.approx(expected_metrics[name], rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("has_gpu", "expected"), [(True, "with compile"), (False, "no GPU: training without compile")]
-)
+@pytest.mark.parametrize(("has_gpu", "expected"), [(True, "with compile"), (False, "no GPU: training without compile")])
 def test_gpu_settings_are_logged(
     has_gpu: bool, expected: str, layout: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
