@@ -33,6 +33,8 @@ Result = TypeVar("Result")
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 """The events to wait for. Their numbers are those of epoll."""
+IN_TIME, TOO_LATE = True, False
+"""Values that a waiting task receives from `Task.switch`: its event has occurred, or its deadline has passed."""
 _SELECTOR_EVENTS = {READ: selectors.EVENT_READ, WRITE: selectors.EVENT_WRITE}
 
 
@@ -94,7 +96,7 @@ class Event:
 
     def _resume(self) -> None:
         if self._task is not None:  # otherwise, the task has stopped waiting for this event
-            self._task.switch(True)
+            self._task.switch(IN_TIME)
 
 
 @dataclass(slots=True)
@@ -200,7 +202,7 @@ class Task(greenlet):
         return self._tasks.wait(self, file, event, deadline)
 
     def sleep(self, deadline: float) -> bool:
-        """Let the thread run other tasks; return False after the deadline, True if `switch` is called before."""
+        """Let the thread run other tasks; return TOO_LATE after the deadline, IN_TIME if the task is resumed before."""
         return self._tasks.sleep(self, deadline)
 
     def call_soon(self, function: Callable[[], object]) -> None:
@@ -211,7 +213,7 @@ class Task(greenlet):
         return self._tasks.call_in_thread(self, function)
 
     def pause(self) -> bool:
-        """Let the thread run other tasks until `switch` is called; return its argument."""
+        """Let the thread run other tasks until `switch` is called with IN_TIME or TOO_LATE; return this value."""
         return bool(self._loop.switch())
 
 
@@ -284,11 +286,11 @@ class Tasks:
     def resume_late(self, now: float) -> None:
         """Resume the tasks whose deadlines have passed."""
         for task in [task for task in self._waiting if task.deadline <= now]:
-            task.switch(False)
+            task.switch(TOO_LATE)
 
     def call_in_thread(self, task: Task, function: Callable[[], Result]) -> Result:
         future = self._pool.submit(copy_context().run, function)
-        future.add_done_callback(lambda _: self.call_soon(partial(task.switch, True)))
+        future.add_done_callback(lambda _: self.call_soon(partial(task.switch, IN_TIME)))
         task.pause()
         return future.result()
 

@@ -21,7 +21,7 @@ from cheroot.server import HTTPConnection
 
 from microjobs_orchestrator.local.gateway.connection import NO_EVENT, Connection
 from microjobs_orchestrator.local.gateway.streams import BLOCK_BYTES
-from microjobs_orchestrator.local.tasks import READ, WRITE, Task, Tasks, Watcher
+from microjobs_orchestrator.local.tasks import IN_TIME, READ, WRITE, Task, Tasks, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ class Connections:
     def _handle_events(self) -> None:
         for data in self._watcher.select(CHECK_INTERVAL):
             if isinstance(data, Task):
-                data.switch(True)  # the socket that the task waits for is ready
+                data.switch(IN_TIME)  # the socket that the task waits for is ready
             elif isinstance(data, Connection):
                 self._handle_connection_event(data)
             elif isinstance(data, Tasks):

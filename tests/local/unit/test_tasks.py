@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from microjobs_orchestrator.local.tasks import READ, WRITE, Event, Task, Tasks, Watcher, call_in_thread, wait
+from microjobs_orchestrator.local.tasks import IN_TIME, READ, WRITE, Event, Task, Tasks, Watcher, call_in_thread, wait
 
 TIMEOUT_SECONDS = 20.0
 
@@ -29,7 +29,7 @@ class TaskThread:
         while self.tasks.count:
             for data in self.watcher.select(0.01):
                 if isinstance(data, Task):
-                    data.switch(True)  # the socket that the task waits for is ready
+                    data.switch(IN_TIME)
                 else:
                     self.tasks.run_calls()
             self.tasks.resume_late(time.monotonic())
