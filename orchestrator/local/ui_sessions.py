@@ -26,12 +26,14 @@ HOST = re.compile(r"(?P<label>[0-9a-f]{32})\.(?P<program>[a-z]+)\.localhost(:[0-
 class _Session:
     arn: str
     session_seconds: float
-    token: str
-    """The hash of the token."""
+    """The time for which the cookie is valid."""
+    token_hash: str
     token_deadline: float
+    """The end of the token's validity, in seconds of the monotonic clock."""
     deadline: float
-    cookie: str = ""
-    """The hash of the cookie; empty before the first use of the token."""
+    """The end of the session, in seconds of the monotonic clock."""
+    cookie_hash: str = ""
+    """Empty before the first use of the token."""
 
 
 class UiSessions:
@@ -46,7 +48,8 @@ class UiSessions:
 
         Args:
             arn: the resource that the session shows.
-            link_seconds: the time in which the token is valid.
+            link_seconds: the time for which the token is valid.
+            session_seconds: the time for which the session lasts.
         """
         label, token = secrets.token_hex(16), secrets.token_urlsafe(32)
         with self._lock:
@@ -67,11 +70,11 @@ class UiSessions:
         now, cookie = time.monotonic(), secrets.token_urlsafe(32)
         with self._lock:
             session = self._sessions.get(label)
-            if session is None or session.token_deadline <= now or not _is_equal(session.token, token):
+            if session is None or session.token_deadline <= now or not _has_hash(token, session.token_hash):
                 raise _make_error("this address was used, or has expired")
-            if not session.cookie:
+            if not session.cookie_hash:
                 session.token_deadline = min(session.token_deadline, now + REPEAT_SECONDS)
-            session.cookie, session.deadline = _hash(cookie), now + session.session_seconds
+            session.cookie_hash, session.deadline = _hash(cookie), now + session.session_seconds
             return cookie, session.session_seconds
 
     def find(self, label: str, cookie: str) -> str:
@@ -83,7 +86,7 @@ class UiSessions:
         now = time.monotonic()
         with self._lock:
             session = self._sessions.get(label)
-            if session is None or session.deadline <= now or not _is_equal(session.cookie, cookie):
+            if session is None or session.deadline <= now or not _has_hash(cookie, session.cookie_hash):
                 raise _make_error("this browser has no session")
             session.token_deadline = now  # the token becomes invalid, because the browser has received the cookie
             return session.arn
@@ -100,8 +103,8 @@ def _make_error(problem: str) -> ServiceError:
     )
 
 
-def _is_equal(digest: str, secret: str) -> bool:
-    return hmac.compare_digest(digest, _hash(secret))
+def _has_hash(secret: str, expected_hash: str) -> bool:
+    return hmac.compare_digest(expected_hash, _hash(secret))
 
 
 def _hash(secret: str) -> str:
