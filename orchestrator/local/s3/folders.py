@@ -20,7 +20,8 @@ MAX_NAMES = 500_000
 has more names."""
 
 Stamp = tuple[int, int, int, int]
-"""A folder's device, inode, mtime and ctime. Programs such as `rsync --times` set mtime back, but never ctime."""
+"""A folder's device, inode, mtime and ctime. The stamp needs ctime, because programs such as `rsync --times` set mtime
+back to an earlier value. No program can set ctime."""
 
 
 class FolderCache:
@@ -68,7 +69,12 @@ class FolderCache:
 
 
 def scan_names(path: bytes, folder: bytes) -> Iterator[bytes]:
-    """Yield the names in a folder, in any order. Subfolders end with a slash."""
+    """Yield the names in a folder, in any order. Subfolders end with a slash.
+
+    Args:
+        path: the path of the folder on this machine.
+        folder: the folder's path in its bucket, which is the beginning of the keys.
+    """
     with os.scandir(path) as entries:
         for item in entries:
             name = item.name

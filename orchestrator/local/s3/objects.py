@@ -123,6 +123,7 @@ def _find_overrides(members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _find_span(members: Mapping[str, Any], size: int, details: Details) -> Span | None:
+    """Return the bytes that PartNumber or Range selects; None for the whole object."""
     if "PartNumber" not in members:
         return parse_range(members.get("Range"), size)
     if "Range" in members:

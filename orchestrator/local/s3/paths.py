@@ -39,7 +39,7 @@ class BucketFiles:
 
         A file can replace a file, or a folder with only empty folders. This method does not consider folder markers.
         """
-        for part in (*reversed(relative.parents[:-2]), relative):
+        for part in (*reversed(relative.parents[:-2]), relative):  # the last two parents are the bucket and `.`
             status = _lstat(f"{self._root}/{part}")
             if status is None:
                 return None

@@ -162,7 +162,8 @@ class ObjectStore(ObjectReader):
         if is_marker and file.stat().st_size:
             reason = "it ends with a slash, so it names a folder, which cannot have content"
             raise keys.make_invalid_key_error(key, reason)
-        # Two versions of an object never have the same modification time.
+        # Two versions of an object never have the same modification time, because the time is a part of the primary key
+        # of the row with their details.
         self._last_modified_ns = max(time.time_ns(), self._last_modified_ns + 1)
         os.utime(file, ns=(self._last_modified_ns, self._last_modified_ns))
         status, path = file.stat(), self._empty_file if is_marker else self._root / relative

@@ -83,7 +83,12 @@ class Uploads:
     def find(
         self, bucket: str, prefix: str = "", start_after: tuple[str, str] = ("", ""), limit: int = -1
     ) -> list[Upload]:
-        """Return at most `limit` uploads (-1: all) after the key and id in `start_after`, sorted by key and id."""
+        """Return uploads whose keys begin with `prefix`, sorted by key and id.
+
+        Args:
+            start_after: the key and the id after which the result begins.
+            limit: the maximum number of uploads; -1: all.
+        """
         rows = self._database.select(
             "SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? ORDER BY key, id LIMIT ?",
             (bucket, *max(start_after, (prefix, "")), prefix + LAST_KEY_SUFFIX, limit),
