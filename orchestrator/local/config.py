@@ -56,9 +56,11 @@ MAXIMUMS = {"autoscaling_speed": 60, "max_instances": 100, "deployment_speed": 6
 """The maximum of each setting that has one. The minimum of these settings is 1."""
 RUNTIMES = ("auto", "docker", "process")
 HOST_NAME = re.compile(r"[A-Za-z0-9.-]+")
+"""Pattern of the items of `host_names`."""
 URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
-"""Address of another emulator."""
+"""Pattern of the address of another emulator."""
 PROXY_URL = re.compile(r"(https?|socks5h?)://[^/?#\s@]+/?")
+"""Pattern of the address of a proxy of jobs."""
 
 
 TYPE_NAMES = {

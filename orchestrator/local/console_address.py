@@ -1,8 +1,8 @@
 """One-time addresses of the web console.
 
 The part of an address behind `#` is a token, which is signed with the secret of the home. Jobs do not know this secret,
-so they cannot make an address. Browsers do not send this part, so no log, proxy or `Referer` header contains the token.
-The console's own script sends the token to the server, which accepts it once.
+so they cannot make an address. Browsers do not send the part behind `#`, so no log, proxy or `Referer` header contains
+the token. The console's own script sends the token to the server, which accepts it once.
 """
 
 import hmac

@@ -88,8 +88,8 @@ def find_server(home: Home) -> Address | None:
     if (response := _check_health(settings["url"], nonce)) is None:
         return None
     port = settings["url"].rpartition(":")[2]
-    expected = prove_identity(home.server_key(), home.root, settings["pid"], nonce, port)
-    if not hmac.compare_digest(expected.encode(), str(response.get("proof")).encode()):
+    expected_proof = prove_identity(home.server_key(), home.root, settings["pid"], nonce, port)
+    if not hmac.compare_digest(expected_proof.encode(), str(response.get("proof")).encode()):
         raise ServerError(
             f"the program at {settings['url']} does not know the secret of {home.root}: it is another program, or a "
             "server of an older version; run `microjobs local down`, then `microjobs local up`"
@@ -207,7 +207,7 @@ def _wait_until_ready(home: Home, process: subprocess.Popen[bytes]) -> Address |
             if (address := find_server(home)) is not None and address.pid == process.pid:
                 return address
             time.sleep(POLL_INTERVAL)
-    except BaseException:  # Ctrl-C does not reach the server, which has a session of its own
+    except BaseException:  # the server does not receive Ctrl-C in its own session, so this function ends it
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(TERM_TIMEOUT)  # the caller may remove the home after the server's end

@@ -40,7 +40,8 @@ COMPARISON_OPERATORS: Mapping[str, tuple[Test, type | tuple[type, ...]]] = {
     "exists": (lambda *_: True, bool),
 }
 """The test of one value, and the allowed types of the operator's argument, by EventBridge's name of the operator.
-The test of `exists` is never called: `_matches_item` decides this operator, because it is about a missing value."""
+The test of `exists` is never called: `_matches_item` decides this operator, because it must also match if there is no
+value that a test could receive."""
 
 
 def check_pattern(pattern: Any, path: str = "") -> None:

@@ -174,8 +174,8 @@ class Home:
         It must not have the sticky bit, which /tmp has. It must contain only files of a server, unless a server has
         used it before.
         """
-        is_used = self.state.exists() and self.lock.exists()
-        return not mode & stat.S_ISVTX and (is_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
+        was_used = self.state.exists() and self.lock.exists()
+        return not mode & stat.S_ISVTX and (was_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
 
     def server_key(self) -> str:
         """Return the secret with which the server proves that it serves this home. The first call creates it.

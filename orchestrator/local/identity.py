@@ -13,7 +13,7 @@ from pathlib import Path
 
 ACCOUNT = "000000000000"
 QUEUE_NAME = re.compile(r"(?!.{81})[A-Za-z0-9_-]+(\.fifo)?")
-"""Pattern of the names of SQS queues on AWS, which botocore's model does not contain."""
+"""Pattern of the names of SQS queues on AWS. Botocore's model contains no pattern for these names."""
 REGION = "us-east-1"
 ROLE = "microjobs"
 PACKAGES_PATH = "/_microjobs/packages"

@@ -118,8 +118,11 @@ class LogStream:
 
     def find(self, start: int, is_candidate: Callable[[bytes], bool]) -> Iterator[LogEvent]:
         """Yield the candidates among the complete records from an offset on. Also yield one other record per
-        `_STRIDE_BYTES`, which shows the progress of the search. Making an event of each record would take several times
-        as long.
+        `_STRIDE_BYTES`, which shows the progress of the search.
+
+        Args:
+            is_candidate: receives the bytes of a record. It does not receive an event, because making an event of each
+                record would take several times as long.
         """
         if not self.path.exists():
             return

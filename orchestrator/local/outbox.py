@@ -26,7 +26,7 @@ class StoredEvent(NamedTuple):
 
 
 class Outbox:
-    """The queue of each target. Methods may be called from any thread."""
+    """The undelivered events of each target, in the order of delivery. Methods may be called from any thread."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

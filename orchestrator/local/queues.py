@@ -145,6 +145,7 @@ class Queues:
                 self._waiting -= 1
 
     def _take(self, queue: str, maximum: int, visibility_timeout: float) -> list[ReceivedMessage]:
+        """Return visible messages, oldest first, and hide them from other consumers. Do not wait for messages."""
         now = time.time()
         unhide_statement = (
             "UPDATE messages SET visible_from = 0 WHERE queue = ? AND visible_from > 0 AND visible_from <= ?"
@@ -161,6 +162,7 @@ class Queues:
     def _hide(
         self, number: int, visible_from: float, message_id: str, body: str, sent: float, count: int
     ) -> ReceivedMessage:
+        """Hide a message until `visible_from`; return it with a new receipt handle."""
         secret = uuid.uuid4().hex
         change = "UPDATE messages SET visible_from = ?, secret = ?, count = ? WHERE number = ?"
         self._database.change(change, (visible_from, secret, count, number))
