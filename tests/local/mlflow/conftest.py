@@ -1,4 +1,4 @@
-"""Fixtures: the operations on MLflow servers whose processes are fakes, and a gateway in front of them."""
+"""Fixtures: the operations on MLflow servers whose processes are fakes, and a gateway in front of these servers."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ CREDENTIALS = Credentials("A" * 20, "s" * 40)
 STORE = "s3://bucket/mlflow"
 
 
-class Mlflow:
+class FakeMlflow:
     """The operations on MLflow servers, whose processes are fakes. The fakes run in the process of the test."""
 
     def __init__(self, home: Home) -> None:
@@ -78,10 +78,10 @@ class Mlflow:
         assert record is not None
         return str(record.description["FailureReason"])
 
-    def restart(self) -> "Mlflow":
+    def restart(self) -> "FakeMlflow":
         """End this server with its processes, and start another server with the same home."""
         self.parts.registry.shut_down()
-        next_server = Mlflow(self.home)
+        next_server = FakeMlflow(self.home)
         next_server.parts.registry.recover(get_makers_by_kind(next_server._kind_operations))
         return next_server
 
@@ -91,26 +91,33 @@ class Mlflow:
 
 
 @pytest.fixture
-def mlflow(tmp_path: Path) -> Iterator[Mlflow]:
+def fake_mlflow(tmp_path: Path) -> Iterator[FakeMlflow]:
     home = Home(tmp_path / "home")
     home.create()
     home.credentials()
     (home.buckets / "bucket").mkdir()
-    mlflow = Mlflow(home)
-    yield mlflow
-    mlflow.close()
+    fake_mlflow = FakeMlflow(home)
+    yield fake_mlflow
+    fake_mlflow.close()
 
 
 @contextmanager
-def run_gateway(mlflow: Mlflow) -> Iterator[int]:
+def run_gateway(fake_mlflow: FakeMlflow) -> Iterator[int]:
     """Serve the operations and the MLflow servers on a port; yield the port."""
-    context = mlflow.parts.context
+    context = fake_mlflow.parts.context
     find, region = make_connector_finder(context), context.settings.region
     gateway = MlflowGateway(find, context.ui_sessions, TOKEN, region, make_registrar(context))
-    services = {"sagemaker": mlflow.operations}
+    services = {"sagemaker": fake_mlflow.operations}
     hosts = ("localhost", "127.0.0.1")
     interceptors = list_interceptors(
-        CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None, gateway
+        CREDENTIALS,
+        services,
+        hosts,
+        prove=lambda *_: "",
+        forwarder=Forwarder({}),
+        own_operations={},
+        serve_packages=lambda _: None,
+        mlflow=gateway,
     )
     server = Server(("127.0.0.1", 0), server_name="localhost")
     server.wsgi_app = Gateway([gateway.answer_page, *interceptors])
@@ -123,9 +130,9 @@ def run_gateway(mlflow: Mlflow) -> Iterator[int]:
 
 
 @pytest.fixture
-def port(mlflow: Mlflow) -> Iterator[int]:
+def port(fake_mlflow: FakeMlflow) -> Iterator[int]:
     """The port of a gateway with the tracking server `one` and the app `app`."""
-    mlflow.create()
-    mlflow.create_app()
-    with run_gateway(mlflow) as port:
+    fake_mlflow.create()
+    fake_mlflow.create_app()
+    with run_gateway(fake_mlflow) as port:
         yield port

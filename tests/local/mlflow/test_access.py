@@ -15,7 +15,7 @@ from botocore.credentials import Credentials
 from microjobs_orchestrator.local import ui_sessions
 from microjobs_orchestrator.local.resources.mlflow.registration import PATH as PATH_OF_VERSIONS
 from microjobs_orchestrator.local.resources.mlflow.registration import make_group_name
-from tests.local.mlflow.conftest import CREDENTIALS, TOKEN, Mlflow
+from tests.local.mlflow.conftest import CREDENTIALS, TOKEN, FakeMlflow
 
 SERVER_ARN = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-tracking-server/one"
 APP_ARN = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-app/app"
@@ -130,9 +130,9 @@ def test_other_host_and_origin_are_refused(port: int) -> None:
     assert send(port, headers=sign(port, {**SERVER_HEADER, "Origin": "http://evil.example"})).status == 403
 
 
-def test_stopped_and_absent_servers_are_reported(port: int, mlflow: Mlflow) -> None:
-    mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
-    mlflow.wait_for_final_status()
+def test_stopped_and_absent_servers_are_reported(port: int, fake_mlflow: FakeMlflow) -> None:
+    fake_mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
+    fake_mlflow.wait_for_final_status()
     response = send(port, headers=sign(port, SERVER_HEADER))
     assert (response.status, "its status is Stopped" in response.text) == (503, True)
     response = send(port, headers=sign(port, {"x-sm-mlflow-app-arn": APP_ARN + "x"}))
@@ -176,9 +176,9 @@ def test_page_of_another_origin_is_refused_although_it_has_the_token(port: int) 
 class Browser:
     """A browser that has the address of a session."""
 
-    def __init__(self, mlflow: Mlflow, port: int, **members: Any) -> None:
+    def __init__(self, fake_mlflow: FakeMlflow, port: int, **members: Any) -> None:
         arguments = {"TrackingServerName": "one", **members}
-        address = urlsplit(mlflow.call("CreatePresignedMlflowTrackingServerUrl", **arguments)["AuthorizedUrl"])
+        address = urlsplit(fake_mlflow.call("CreatePresignedMlflowTrackingServerUrl", **arguments)["AuthorizedUrl"])
         self.port = port
         self.host = f"{address.hostname}:{port}"
         self.link = f"{address.path}?{address.query}"
@@ -194,8 +194,8 @@ class Browser:
         return send(self.port, path, {"Host": self.host, "Cookie": self.cookie, **headers})
 
 
-def test_address_opens_a_session_on_a_host_of_its_own(mlflow: Mlflow, port: int) -> None:
-    browser = Browser(mlflow, port, SessionExpirationDurationInSeconds=1800)
+def test_address_opens_a_session_on_a_host_of_its_own(fake_mlflow: FakeMlflow, port: int) -> None:
+    browser = Browser(fake_mlflow, port, SessionExpirationDurationInSeconds=1800)
     assert re.fullmatch(rf"[0-9a-f]{{32}}\.mlflow\.localhost:{port}", browser.host)
     response = browser.open()
     assert (response.status, response.headers["Location"]) == (303, "/")
@@ -211,16 +211,16 @@ def test_address_opens_a_session_on_a_host_of_its_own(mlflow: Mlflow, port: int)
     assert page.headers["Referrer-Policy"] == "no-referrer"
 
 
-def test_address_opens_one_session(mlflow: Mlflow, port: int) -> None:
-    browser = Browser(mlflow, port)
+def test_address_opens_one_session(fake_mlflow: FakeMlflow, port: int) -> None:
+    browser = Browser(fake_mlflow, port)
     assert browser.open().status == 303
     assert browser.get().status == 200
     assert browser.open().status == 401
     assert browser.get().status == 200
 
 
-def test_address_whose_response_was_lost_opens_a_session_again(mlflow: Mlflow, port: int) -> None:
-    browser = Browser(mlflow, port)
+def test_address_whose_response_was_lost_opens_a_session_again(fake_mlflow: FakeMlflow, port: int) -> None:
+    browser = Browser(fake_mlflow, port)
     browser.open()
     lost_cookie = browser.cookie
     assert browser.open().status == 303
@@ -229,25 +229,25 @@ def test_address_whose_response_was_lost_opens_a_session_again(mlflow: Mlflow, p
 
 
 def test_address_cannot_be_opened_again_after_the_time_for_repetitions(
-    mlflow: Mlflow, port: int, monkeypatch: pytest.MonkeyPatch
+    fake_mlflow: FakeMlflow, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ui_sessions, "REPEAT_SECONDS", 0.0)
-    browser = Browser(mlflow, port)
+    browser = Browser(fake_mlflow, port)
     assert [browser.open().status for _ in range(2)] == [303, 401]
 
 
-def test_address_expires(mlflow: Mlflow, port: int) -> None:
-    assert Browser(mlflow, port, ExpiresInSeconds=0).open().status == 401
+def test_address_expires(fake_mlflow: FakeMlflow, port: int) -> None:
+    assert Browser(fake_mlflow, port, ExpiresInSeconds=0).open().status == 401
 
 
-def test_session_expires(mlflow: Mlflow, port: int) -> None:
-    browser = Browser(mlflow, port, SessionExpirationDurationInSeconds=0)
+def test_session_expires(fake_mlflow: FakeMlflow, port: int) -> None:
+    browser = Browser(fake_mlflow, port, SessionExpirationDurationInSeconds=0)
     assert browser.open().status == 303
     assert browser.get().status == 401
 
 
-def test_cookie_is_not_valid_for_another_session_or_without_its_host(mlflow: Mlflow, port: int) -> None:
-    browser, other_browser = Browser(mlflow, port), Browser(mlflow, port)
+def test_cookie_is_not_valid_for_another_session_or_without_its_host(fake_mlflow: FakeMlflow, port: int) -> None:
+    browser, other_browser = Browser(fake_mlflow, port), Browser(fake_mlflow, port)
     browser.open()
     other_browser.open()
     assert browser.get().status == 200
@@ -258,8 +258,8 @@ def test_cookie_is_not_valid_for_another_session_or_without_its_host(mlflow: Mlf
     assert browser.get(Host=f"{browser.host}.evil.example").status == 403
 
 
-def test_token_of_an_address_cannot_be_used_as_a_cookie(mlflow: Mlflow, port: int) -> None:
-    browser = Browser(mlflow, port)
+def test_token_of_an_address_cannot_be_used_as_a_cookie(fake_mlflow: FakeMlflow, port: int) -> None:
+    browser = Browser(fake_mlflow, port)
     token = browser.link.partition("authToken=")[2]
     assert browser.get(Cookie=f"microjobs-mlflow={token}").status == 401
 
@@ -273,33 +273,33 @@ def test_token_of_an_address_cannot_be_used_as_a_cookie(mlflow: Mlflow, port: in
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
     ],
 )
-def test_pages_of_other_origins_are_refused(mlflow: Mlflow, port: int, headers: dict[str, str]) -> None:
-    browser = Browser(mlflow, port)
+def test_pages_of_other_origins_are_refused(fake_mlflow: FakeMlflow, port: int, headers: dict[str, str]) -> None:
+    browser = Browser(fake_mlflow, port)
     browser.open()
     assert browser.get(**headers).status == 403
 
 
-def test_own_page_and_link_of_another_page_are_accepted(mlflow: Mlflow, port: int) -> None:
-    browser = Browser(mlflow, port)
+def test_own_page_and_link_of_another_page_are_accepted(fake_mlflow: FakeMlflow, port: int) -> None:
+    browser = Browser(fake_mlflow, port)
     browser.open()
     origin = {"Origin": f"http://{browser.host}", "Sec-Fetch-Site": "same-origin"}
     assert browser.get(**origin).status == 200
     assert browser.get(**{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}).status == 200
 
 
-def test_session_gives_no_access_to_operations(mlflow: Mlflow, port: int) -> None:
-    browser = Browser(mlflow, port)
+def test_session_gives_no_access_to_operations(fake_mlflow: FakeMlflow, port: int) -> None:
+    browser = Browser(fake_mlflow, port)
     browser.open()
     headers = {"Host": browser.host, "Cookie": browser.cookie, "X-Amz-Target": "SageMaker.ListModels"}
     response = send(port, "/", headers, "POST", b"{}")
     assert response.forwarded_request["path"] == "/"  # the MLflow server answers, not the operation
 
 
-def test_session_ends_with_its_server(mlflow: Mlflow, port: int) -> None:
-    browser = Browser(mlflow, port)
+def test_session_ends_with_its_server(fake_mlflow: FakeMlflow, port: int) -> None:
+    browser = Browser(fake_mlflow, port)
     browser.open()
-    mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
-    mlflow.wait_for_final_status()
+    fake_mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
+    fake_mlflow.wait_for_final_status()
     assert browser.get().status == 503
 
 
@@ -314,16 +314,18 @@ def test_group_has_a_valid_name(model: str, group: str) -> None:
 
 
 def test_response_that_is_no_version_of_a_model_is_returned_and_reported(
-    mlflow: Mlflow, port: int, caplog: pytest.LogCaptureFixture
+    fake_mlflow: FakeMlflow, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mlflow.call("UpdateMlflowTrackingServer", TrackingServerName="one", AutomaticModelRegistration=True)
-    mlflow.wait_for_final_status()
+    fake_mlflow.call("UpdateMlflowTrackingServer", TrackingServerName="one", AutomaticModelRegistration=True)
+    fake_mlflow.wait_for_final_status()
     path = f"/api/2.0{PATH_OF_VERSIONS}"
     assert send(port, f"{SERVER_PATH}{path}", TOKEN_HEADER, "POST", b"{}").forwarded_request["path"] == path
     assert "could not be registered" in caplog.text
 
 
-def test_versions_are_not_registered_by_default(mlflow: Mlflow, port: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_versions_are_not_registered_by_default(
+    fake_mlflow: FakeMlflow, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
     assert send(port, f"{SERVER_PATH}/api/2.0{PATH_OF_VERSIONS}", TOKEN_HEADER, "POST", b"{}").status == 200
     assert "could not be registered" not in caplog.text
-    assert mlflow.call("ListModelPackageGroups")["ModelPackageGroupSummaryList"] == []
+    assert fake_mlflow.call("ListModelPackageGroups")["ModelPackageGroupSummaryList"] == []

@@ -15,28 +15,28 @@ from microjobs_orchestrator.local.resources.training.metrics import Point
 from microjobs_orchestrator.local.resources.training.mlflow_run import MAX_METRICS, MlflowRun
 from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.test_clock import TRAINING_REQUEST
-from tests.local.mlflow.conftest import ROLE, Mlflow
+from tests.local.mlflow.conftest import ROLE, FakeMlflow
 
 ARN = format_arn("mlflow-tracking-server/one")
 OUTPUT = {"S3OutputPath": "s3://bucket/models"}
 
 
-def add_job(mlflow: Mlflow, arn: str = ARN) -> Record:
+def add_job(fake_mlflow: FakeMlflow, arn: str = ARN) -> Record:
     request = {**TRAINING_REQUEST, "OutputDataConfig": OUTPUT, "MlflowConfig": {"MlflowResourceArn": arn}}
-    return create(mlflow.parts.context, request)
+    return create(fake_mlflow.parts.context, request)
 
 
-def test_job_with_a_missing_server_is_refused(mlflow: Mlflow) -> None:
+def test_job_with_a_missing_server_is_refused(fake_mlflow: FakeMlflow) -> None:
     with pytest.raises(ValidationError, match=f"{ARN} does not exist: create it with CreateMlflowTrackingServer or"):
-        add_job(mlflow)
+        add_job(fake_mlflow)
 
 
-def test_job_with_a_stopped_server_is_refused(mlflow: Mlflow) -> None:
-    mlflow.create()
-    mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
-    mlflow.wait_for_final_status()
+def test_job_with_a_stopped_server_is_refused(fake_mlflow: FakeMlflow) -> None:
+    fake_mlflow.create()
+    fake_mlflow.call("StopMlflowTrackingServer", TrackingServerName="one")
+    fake_mlflow.wait_for_final_status()
     with pytest.raises(ValidationError, match=f"{ARN} is Stopped: start it"):
-        add_job(mlflow)
+        add_job(fake_mlflow)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,16 @@ def test_job_with_a_stopped_server_is_refused(mlflow: Mlflow) -> None:
         ({"MlflowConfig": {"MlflowResourceArn": ARN}}, f"{ARN} does not exist"),
     ],
 )
-def test_execution_without_a_running_server_is_refused(mlflow: Mlflow, config: Mapping[str, Any], message: str) -> None:
+def test_execution_without_a_running_server_is_refused(
+    fake_mlflow: FakeMlflow, config: Mapping[str, Any], message: str
+) -> None:
     steps = [{"Name": "Fail", "Type": "Fail", "Arguments": {"ErrorMessage": "m"}}]
     definition = json.dumps({"Version": "2020-12-01", "Steps": steps, **config})
     members = {"PipelineName": "p", "ClientRequestToken": "t" * 32}
-    mlflow.call("CreatePipeline", **members, PipelineDefinition=definition, RoleArn=ROLE)
+    fake_mlflow.call("CreatePipeline", **members, PipelineDefinition=definition, RoleArn=ROLE)
     with pytest.raises(ServiceError, match=message):
-        mlflow.call("StartPipelineExecution", **members, MlflowExperimentName="e")
-    assert mlflow.call("ListPipelineExecutions", PipelineName="p")["PipelineExecutionSummaries"] == []
+        fake_mlflow.call("StartPipelineExecution", **members, MlflowExperimentName="e")
+    assert fake_mlflow.call("ListPipelineExecutions", PipelineName="p")["PipelineExecutionSummaries"] == []
 
 
 class FakeApi:
@@ -79,23 +81,23 @@ class FakeApi:
         return {"experiment_id": "1", "run": run}
 
 
-def test_next_server_completes_the_metrics_of_a_run(mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_server_completes_the_metrics_of_a_run(fake_mlflow: FakeMlflow, monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi(remaining_batches=1)
     monkeypatch.setattr(rest_client, "call_api", api.call)
-    mlflow.create()
+    fake_mlflow.create()
     points = [(float(second), 0.5) for second in range(MAX_METRICS + 1)]
-    add_job(mlflow)
-    finish(mlflow, {"loss": points, "accuracy": points})
+    add_job(fake_mlflow)
+    finish(fake_mlflow, {"loss": points, "accuracy": points})
     assert len(api.points) == MAX_METRICS
     api.remaining_batches = 2
-    finish(mlflow, {"loss": points, "accuracy": points})
+    finish(fake_mlflow, {"loss": points, "accuracy": points})
     assert api.points == {("loss", step) for step in range(MAX_METRICS + 1)}
 
 
-def finish(mlflow: Mlflow, metrics: Mapping[str, Sequence[Point]]) -> None:
+def finish(fake_mlflow: FakeMlflow, metrics: Mapping[str, Sequence[Point]]) -> None:
     """Complete the run of the job as a new server does."""
-    record = mlflow.parts.context.state.get("training-job", "job")
+    record = fake_mlflow.parts.context.state.get("training-job", "job")
     assert record is not None
-    run = MlflowRun(TrainingJob(mlflow.parts.context, record).job, record)
+    run = MlflowRun(TrainingJob(fake_mlflow.parts.context, record).job, record)
     run.create()
     run.finish("Completed", metrics)
