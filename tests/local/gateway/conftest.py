@@ -115,9 +115,15 @@ def make_mlflow_gateway() -> MlflowGateway:
 def run_gateway(services: Mapping[str, AnyService]) -> Iterator[str]:
     """Serve services behind a gateway; yield its URL."""
     hosts = ["localhost", "127.0.0.1"]
-    mlflow = make_mlflow_gateway()
     interceptors = list_interceptors(
-        CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}), {}, lambda _: None, mlflow
+        CREDENTIALS,
+        services,
+        hosts,
+        prove=lambda *_: "",
+        forwarder=Forwarder({}),
+        own_operations={},
+        serve_packages=lambda _: None,
+        mlflow=make_mlflow_gateway(),
     )
     server = Server(("127.0.0.1", 0), server_name="localhost")
     server.wsgi_app = Gateway(interceptors)

@@ -27,13 +27,13 @@ class OwnGateway:
             Gateway(
                 list_interceptors(
                     CREDENTIALS,
-                    {},
-                    ["localhost"],
-                    lambda *_: "",
-                    Forwarder({}),
-                    own_operations,
-                    lambda _: None,
-                    make_mlflow_gateway(),
+                    services={},
+                    hosts=["localhost"],
+                    prove=lambda *_: "",
+                    forwarder=Forwarder({}),
+                    own_operations=own_operations,
+                    serve_packages=lambda _: None,
+                    mlflow=make_mlflow_gateway(),
                 )
             )
         )

@@ -39,7 +39,7 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetricStore]:
 
 
 @pytest.fixture(autouse=True)
-def _remove_all(metrics: MetricStore) -> None:
+def _remove_all_metrics(metrics: MetricStore) -> None:
     for series, _ in metrics.list_series():
         metrics.remove(series.namespace, dict(series.dimensions), 0.0)
 
