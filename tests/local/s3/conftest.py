@@ -75,7 +75,7 @@ def s3_server() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def endpoint(s3_server: S3Server, store: ObjectStore) -> str:
+def endpoint_url(s3_server: S3Server, store: ObjectStore) -> str:
     """Let the server use the store of this test; return the URL of the server."""
     s3_server.services = {"s3": S3(store, REGION)}
     return s3_server.url
@@ -103,7 +103,7 @@ def client(make_client: "MakeClient") -> "S3Client":
 
 
 @pytest.fixture
-def s3(client: "S3Client", endpoint: str) -> "S3Client":
+def s3(client: "S3Client", endpoint_url: str) -> "S3Client":
     """Return the shared client. The server uses the store of this test."""
-    assert client.meta.endpoint_url == endpoint
+    assert client.meta.endpoint_url == endpoint_url
     return client

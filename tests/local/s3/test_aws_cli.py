@@ -15,11 +15,11 @@ Aws = Callable[..., str]
 
 
 @pytest.fixture
-def aws(endpoint: str, tmp_path: Path) -> Aws:
+def aws(endpoint_url: str, tmp_path: Path) -> Aws:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
-        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": "anybody",
         "AWS_SECRET_ACCESS_KEY": "anything",
         "AWS_DEFAULT_REGION": "us-east-1",

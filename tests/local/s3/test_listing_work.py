@@ -140,7 +140,7 @@ def test_page_after_a_marker_skips_earlier_folders(
     assert counts.folders_read == 3
 
 
-def test_page_reads_only_its_folder_markers(
+def test_page_and_deletion_read_only_their_folder_markers(
     s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(300):
@@ -221,14 +221,15 @@ def test_pages_contain_all_keys_sorted(store: ObjectStore, s3: "S3Client", seed:
         prefix = generator.choice(sorted(keys))[: generator.randrange(4)]
         delimiter = generator.choice(["", "/", "-", "a/", "b"])
         after = generator.choice(["", *sorted(keys)])[: generator.randrange(6)]
-        expected_keys = find_expected_keys(keys, prefix, delimiter, after)
+        expected_entries = find_expected_entries(keys, prefix, delimiter, after)
         members: dict[str, Any] = {"Prefix": prefix, "StartAfter": after} | (
             {"Delimiter": delimiter} if delimiter else {}
         )
-        assert list_all_pages(s3, generator.randrange(1, 8), members) == expected_keys, (members, sorted(keys))
+        assert list_all_pages(s3, generator.randrange(1, 8), members) == expected_entries, (members, sorted(keys))
 
 
-def find_expected_keys(keys: set[str], prefix: str, delimiter: str, after: str) -> list[str]:
+def find_expected_entries(keys: set[str], prefix: str, delimiter: str, after: str) -> list[str]:
+    """Return the keys and the common prefixes that a listing must contain."""
     entries: dict[str, None] = {}
     for key in sorted(keys, key=str.encode):
         if key.startswith(prefix) and key.encode() > after.encode():
@@ -238,6 +239,7 @@ def find_expected_keys(keys: set[str], prefix: str, delimiter: str, after: str) 
 
 
 def list_all_pages(s3: "S3Client", size: int, members: dict[str, Any]) -> list[str]:
+    """Return the keys and the common prefixes of all pages, page after page. Those of one page are sorted together."""
     entries: list[str] = []
     for page in s3.get_paginator("list_objects_v2").paginate(
         Bucket=BUCKET, PaginationConfig={"PageSize": size}, **members

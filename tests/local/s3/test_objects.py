@@ -354,25 +354,25 @@ def test_too_much_metadata_raises(s3: "S3Client") -> None:
     assert get_code_and_status(raised) == ("MetadataTooLarge", 400)
 
 
-def test_bucket_in_host_name_is_accepted(make_client: "MakeClient", endpoint: str, home: Home) -> None:
+def test_bucket_in_host_name_is_accepted(make_client: "MakeClient", endpoint_url: str, home: Home) -> None:
     (home.buckets / BUCKET / "a").write_bytes(b"content")
     client = make_client(Config(s3={"addressing_style": "virtual"}))
-    client.meta.events.register("before-send.s3", lambda request, **_: _use_bucket_host_name(request, endpoint))
+    client.meta.events.register("before-send.s3", lambda request, **_: _use_bucket_host_name(request, endpoint_url))
     assert read_content(client, "a") == b"content"
 
 
-def _use_bucket_host_name(request: Any, endpoint: str) -> None:
+def _use_bucket_host_name(request: Any, endpoint_url: str) -> None:
     """Put the bucket into the host name, but send the request to the server, because `*.localhost` may not resolve."""
     request.headers["Host"] = f"{BUCKET}.localhost"
-    request.url = f"{endpoint}/a"
+    request.url = f"{endpoint_url}/a"
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_presigned_urls_read_and_write(make_client: "MakeClient", endpoint: str, version: Any) -> None:
+def test_presigned_urls_read_and_write(make_client: "MakeClient", endpoint_url: str, version: Any) -> None:
     client = make_client(Config(signature_version=version))
     for method, name, content in (("PUT", "put_object", b"content"), ("GET", "get_object", None)):
         url = client.generate_presigned_url(name, Params={"Bucket": BUCKET, "Key": "a b"}, HttpMethod=method)
-        assert url.startswith(endpoint)
+        assert url.startswith(endpoint_url)
         with urlopen(URLRequest(url, content, method=method)) as answer:
             body = answer.read()
     assert body == b"content"
@@ -386,8 +386,8 @@ def test_unreadable_file_raises_access_denied(s3: "S3Client", monkeypatch: pytes
     assert get_code_and_status(raised) == ("AccessDenied", 403)
 
 
-def test_error_body_is_s3_xml(endpoint: str) -> None:
-    connection = HTTPConnection(endpoint.removeprefix("http://"))
+def test_error_body_is_s3_xml(endpoint_url: str) -> None:
+    connection = HTTPConnection(endpoint_url.removeprefix("http://"))
     with closing(connection):
         connection.request("GET", f"/{BUCKET}/a%20%3Cb%3E%01")
         response = connection.getresponse()

@@ -25,8 +25,8 @@ class Response(NamedTuple):
 
 
 @pytest.fixture
-def connection(endpoint: str) -> Iterator[HTTPConnection]:
-    with closing(HTTPConnection(endpoint.removeprefix("http://"), timeout=10)) as connection:
+def connection(endpoint_url: str) -> Iterator[HTTPConnection]:
+    with closing(HTTPConnection(endpoint_url.removeprefix("http://"), timeout=10)) as connection:
         yield connection
 
 
