@@ -30,7 +30,7 @@ from tests.ports import find_free_port
 
 NAME = "killed"
 GROUP = f"/aws/sagemaker/Endpoints/{NAME}"
-CALLER_COUNT, STREAM_COUNT = 3, 3
+CLIENT_COUNT, STREAM_COUNT = 3, 3
 STREAM_BODY = b"stream"
 PROGRAM = """
 import http.server, os, signal, time
@@ -74,7 +74,7 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 
 
 @dataclass
-class Callers:
+class Clients:
     """Clients that send one request after the other until they are stopped. All requests are different."""
 
     local: LocalServer
@@ -84,14 +84,14 @@ class Callers:
 
     @contextmanager
     def run(self) -> Iterator[None]:
-        with ThreadPoolExecutor(CALLER_COUNT) as pool:
-            callers = [pool.submit(self._call, f"caller-{number}") for number in range(CALLER_COUNT)]
+        with ThreadPoolExecutor(CLIENT_COUNT) as pool:
+            clients = [pool.submit(self._call, f"client-{number}") for number in range(CLIENT_COUNT)]
             try:
                 yield
             finally:
                 self._stop_event.set()
-            for caller in callers:
-                caller.result()
+            for client in clients:
+                client.result()
 
     def _call(self, name: str) -> None:
         runtime = self.local.client("sagemaker-runtime")
@@ -110,7 +110,7 @@ class Callers:
 
     def wait_for_answers(self) -> None:
         """Wait until the clients have received more than ten new responses each, on average."""
-        minimum_count = len(self.answered_bodies) + 10 * CALLER_COUNT
+        minimum_count = len(self.answered_bodies) + 10 * CLIENT_COUNT
         wait_until(lambda: len(self.answered_bodies), lambda count: count > minimum_count)
 
 
@@ -162,17 +162,17 @@ def find_container(local: LocalServer) -> Any:
     return container
 
 
-def check_requests(local: LocalServer, callers: Callers) -> None:
+def check_requests(local: LocalServer, clients: Clients) -> None:
     """Check that the containers received each answered request once, and no request twice."""
 
     def count_requests() -> Counter[str]:
         lines = [line for stream in local.read_log_streams(GROUP).values() for line in stream]
         return Counter(line.removeprefix("received ") for line in lines if line.startswith("received "))
 
-    request_counts = wait_until(count_requests, lambda counts: counts.keys() >= set(callers.answered_bodies))
+    request_counts = wait_until(count_requests, lambda counts: counts.keys() >= set(clients.answered_bodies))
     del request_counts[STREAM_BODY.decode()]
     assert [body for body, count in request_counts.items() if count > 1] == []
-    assert request_counts.keys() <= {*callers.answered_bodies, *callers.failed_bodies}
+    assert request_counts.keys() <= {*clients.answered_bodies, *clients.failed_bodies}
 
 
 def check_nothing_is_left(home: Home) -> None:
@@ -191,31 +191,31 @@ def test_killed_container_and_server_lose_no_answer(tmp_path: Path) -> None:
         local = LocalServer(home, control.start(home, config))
         try:
             deploy_endpoint(local, image)
-            callers = Callers(local)
-            with callers.run():
-                check_killed_container(local, callers)
-                local = check_killed_server(local, callers, config)
-                check_killed_update(local, callers, config)
-            check_requests(local, callers)
+            clients = Clients(local)
+            with clients.run():
+                check_killed_container(local, clients)
+                local = check_killed_server(local, clients, config)
+                check_killed_update(local, clients, config)
+            check_requests(local, clients)
             local.sagemaker.delete_endpoint(EndpointName=NAME)
         finally:
             control.stop(home)
         check_nothing_is_left(home)
 
 
-def check_killed_container(local: LocalServer, callers: Callers) -> None:
-    callers.wait_for_answers()
+def check_killed_container(local: LocalServer, clients: Clients) -> None:
+    clients.wait_for_answers()
     killed_container = find_container(local)
     with open_streams(local) as readers:
         killed_container.kill("SIGKILL")
         errors = [reader.result(30) for reader in readers]
     assert {type(error) for error in errors} == {EventStreamError}
     assert all("StreamBroken" in str(error) for error in errors), errors
-    callers.wait_for_answers()
+    clients.wait_for_answers()
     assert find_container(local).id != killed_container.id
 
 
-def check_killed_server(local: LocalServer, callers: Callers, config: Config) -> LocalServer:
+def check_killed_server(local: LocalServer, clients: Clients, config: Config) -> LocalServer:
     """Kill the server; return the next server, which has the same URL."""
     old_container = find_container(local)
     with open_streams(local) as readers:
@@ -223,15 +223,15 @@ def check_killed_server(local: LocalServer, callers: Callers, config: Config) ->
         errors = [reader.result(30) for reader in readers]
     # without a server, nothing sends an error event
     assert not any(isinstance(error, EventStreamError) for error in errors), errors
-    time.sleep(0.5)  # for this time, the callers have no server
+    time.sleep(0.5)  # for this time, the clients have no server
     next_server = LocalServer(local.home, control.start(local.home, config))
     assert next_server.address.url == local.address.url
-    callers.wait_for_answers()
+    clients.wait_for_answers()
     assert find_container(local).id == old_container.id
     return next_server
 
 
-def check_killed_update(local: LocalServer, callers: Callers, config: Config) -> None:
+def check_killed_update(local: LocalServer, clients: Clients, config: Config) -> None:
     """Kill the server in the first step of an update, in which both configurations respond."""
     size = {"Type": "CAPACITY_PERCENT", "Value": 50}
     # with `deployment_speed`, the interval takes 5 s
@@ -248,7 +248,7 @@ def check_killed_update(local: LocalServer, callers: Callers, config: Config) ->
         return description
 
     wait_until(describe, lambda description: description["ProductionVariants"][0]["CurrentWeight"] == 0.5, seconds=30)
-    callers.wait_for_answers()
+    clients.wait_for_answers()
     os.kill(local.address.pid, signal.SIGKILL)
     control.start(local.home, config)
     description = wait_until(describe, lambda description: description["EndpointStatus"] == "InService", seconds=60)
@@ -256,4 +256,4 @@ def check_killed_update(local: LocalServer, callers: Callers, config: Config) ->
         "updated",
         2,
     )
-    callers.wait_for_answers()
+    clients.wait_for_answers()

@@ -18,7 +18,7 @@ LOSS_SECONDS = 1.0
 docs/using/metrics.md."""
 WRITING_SECONDS = 2.5
 SCRIPT = "number=0; while :; do number=$((number + 1)); echo value: $number; sleep 0.02; done"
-COMPONENT = "written"
+TRIAL_COMPONENT = "written"
 
 
 class Writer:
@@ -35,7 +35,7 @@ class Writer:
             while True:
                 number = len(self.response_times)
                 datum = {"MetricName": "sent", "Value": number, "Timestamp": int(time.time()), "Step": number}
-                self._client.batch_put_metrics(TrialComponentName=COMPONENT, MetricData=[datum])
+                self._client.batch_put_metrics(TrialComponentName=TRIAL_COMPONENT, MetricData=[datum])
                 self.response_times.append(time.time())
         except (BotoCoreError, ClientError):
             return
@@ -43,7 +43,7 @@ class Writer:
 
 def test_killed_server_loses_only_the_last_second_of_metrics(tmp_path: Path) -> None:
     with run_server(tmp_path / "home", runtime="process") as local:
-        arn = local.sagemaker.create_trial_component(TrialComponentName=COMPONENT)["TrialComponentArn"]
+        arn = local.sagemaker.create_trial_component(TrialComponentName=TRIAL_COMPONENT)["TrialComponentArn"]
         metric = {"Name": "value", "Regex": "value: ([0-9]+)"}
         job = local.start_training(SCRIPT, algorithm={"MetricDefinitions": [metric]})
         local.wait_for_log(job, "value: 1")
