@@ -194,8 +194,8 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     cleanup.callback(store.close)
     metrics = MetricStore(home.metrics)
     cleanup.callback(metrics.close)
-    # Callbacks run in reverse order. This second callback of each listener stops it before the stores are closed, because
-    # requests use the stores.
+    # Callbacks run in reverse order. This second callback of each listener stops the listener before the stores are
+    # closed, because requests use the stores.
     for listener in (client_listener, *job_access.listeners):
         cleanup.callback(listener.stop)
     cleanup.callback(state.queues.close)

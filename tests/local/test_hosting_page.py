@@ -17,7 +17,8 @@ from tests.local.test_inference_pipelines import put_models
 
 PAGE = (REPOSITORY / "docs/using/hosting.md").read_text(encoding="utf-8")
 HANDLER_DEFINITIONS = ("def model_fn", "def predict_fn")
-"""Texts of examples that define handlers. Other tests run them: test_inference_pipelines.py and those of the images."""
+"""Texts of examples that define handlers. Other tests run these examples: test_inference_pipelines.py, and the tests of
+the images."""
 CONFIGURATIONS = {"Serverless variants": "on-demand", "Shadow variants": "shadowed", "Data capture": "captured"}
 """The endpoint configurations of examples that create no endpoint, by the heading of their section."""
 PRINTED_TEXTS: Mapping[str, Sequence[str]] = {

@@ -118,6 +118,7 @@ class FailingRuntime(ProcessRuntime):
 
 @pytest.fixture
 def flaky_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+    """The parts of a server with a `FailingRuntime`, and with the job `tiny`. A failed start is repeated at once."""
     monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 0.01)
     make_tiny_repository(tmp_path, "")
     home: Home = make_home(tmp_path / "home")

@@ -34,6 +34,7 @@ from tests.push import tiny_image
 
 LAYOUT = Layout()
 DATA = str(LAYOUT.channel("train"))
+"""The path of the input in a host."""
 
 
 def make_plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve") -> Plan:
@@ -446,7 +447,9 @@ def make_member(name: str, member_type: bytes = tarfile.REGTYPE, target: str = "
     ],
     ids=["path", "absolute link", "link outside", "device"],
 )
-def test_links_out_of_the_folder_are_left_out(tmp_path: Path, invalid_member: tarfile.TarInfo) -> None:
+def test_devices_and_members_that_lead_out_of_the_folder_are_left_out(
+    tmp_path: Path, invalid_member: tarfile.TarInfo
+) -> None:
     tree = unpack(
         make_archive(make_member("model", tarfile.DIRTYPE), invalid_member, make_member("model/good")), tmp_path / "to"
     )

@@ -151,9 +151,8 @@ def test_settings_of_builds_select_the_environment(
     with_other_setuptools = make()
     monkeypatch.setattr(packages, "EMPTY_MODULE_COMPILER", "cc")
     assert len({folder, with_other_setuptools, make()}) == 3
-    lock.write_text(
-        "greeting==1.0 \\\n    --hash=sha256:00\n"
-    )  # this package is not built, so the version of setuptools has no effect
+    # This package is not built, so the version of setuptools has no effect.
+    lock.write_text("greeting==1.0 \\\n    --hash=sha256:00\n")
     folder = make()
     (tmp_path / "installer.lock").write_text("setuptools==2\n")
     assert make() == folder

@@ -1,4 +1,4 @@
-"""Measurement of the CPU, memory and GPU use of hosts."""
+"""Tests of the measurement of the CPU, memory and GPU use of hosts."""
 
 import os
 import subprocess
