@@ -50,9 +50,9 @@ from tests.local.log_lines import append_line
 from tests.local.resources.members import make_package_request
 from tests.local.security.stub import StubRuntime
 
-ROLE = "arn:aws:iam::000000000000:role/microjobs"
-REPOSITORY = "arn:aws:ecr:us-east-1:000000000000:repository/repository"
-EXECUTION = "arn:e"
+ROLE_ARN = "arn:aws:iam::000000000000:role/microjobs"
+REPOSITORY_ARN = "arn:aws:ecr:us-east-1:000000000000:repository/repository"
+EXECUTION_ARN = "arn:e"
 """The ARN of an execution of the pipeline `p`, which has failed."""
 LOG_GROUP, LOG_STREAM = "/aws/sagemaker/TrainingJobs", "job/algo-1-5"
 
@@ -165,12 +165,12 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             {"CustomizedMetricSpecification": {**METRIC, "Statistic": "Average"}},
         )
     ],
-    "AssumeRole": [{"RoleArn": ROLE, "RoleSessionName": "abc", "SourceIdentity": "me"}],
+    "AssumeRole": [{"RoleArn": ROLE_ARN, "RoleSessionName": "abc", "SourceIdentity": "me"}],
     "UntagRole": [{"RoleName": "tagged", "TagKeys": ["k"]}],
     "DescribeImages": [REPOSITORY_REQUEST, {**REPOSITORY_REQUEST, "imageIds": [{"imageTag": "a", "imageDigest": "b"}]}],
     "ListImages": [REPOSITORY_REQUEST],
-    "TagResource": [{"resourceArn": REPOSITORY, "tags": [{"Key": "k", "Value": "v"}]}],
-    "UntagResource": [{"resourceArn": REPOSITORY, "tagKeys": ["k"]}],
+    "TagResource": [{"resourceArn": REPOSITORY_ARN, "tags": [{"Key": "k", "Value": "v"}]}],
+    "UntagResource": [{"resourceArn": REPOSITORY_ARN, "tagKeys": ["k"]}],
     "Search": [
         {
             "Resource": "Model",
@@ -194,7 +194,7 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
     "PutModelPackageGroupPolicy": [{"ModelPackageGroupName": "group", "ResourcePolicy": "{}"}],
     "ListModelPackages": [{"ModelPackageGroupName": "group"}],
-    "ListPipelineExecutionSteps": [{"PipelineExecutionArn": EXECUTION}],
+    "ListPipelineExecutionSteps": [{"PipelineExecutionArn": EXECUTION_ARN}],
     "SendPipelineExecutionStepSuccess": [{"CallbackToken": "t", "OutputParameters": [{"Name": "n", "Value": "v"}]}],
     "StartPipelineExecution": [
         {
@@ -205,7 +205,7 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             "ClientRequestToken": "s" * 32,
             "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
             "SelectiveExecutionConfig": {
-                "SourcePipelineExecutionArn": EXECUTION,
+                "SourcePipelineExecutionArn": EXECUTION_ARN,
                 "SelectedSteps": [{"StepName": "stop"}],
             },
             "PipelineVersionId": 1,
@@ -214,7 +214,7 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "RetryPipelineExecution": [
         {
-            "PipelineExecutionArn": EXECUTION,
+            "PipelineExecutionArn": EXECUTION_ARN,
             "ClientRequestToken": "r" * 32,
             "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
         }
@@ -265,7 +265,7 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
 """Requests that pass the checks of their operations. The requests of `make_minimal_request` would not pass these
 checks."""
 
-ALARM = "arn:aws:cloudwatch:us-east-1:000000000000:alarm:alarm"
+ALARM_ARN = "arn:aws:cloudwatch:us-east-1:000000000000:alarm:alarm"
 EVALUATION = {"EvaluationPeriods": 1, "Threshold": 1.0, "ComparisonOperator": "GreaterThanThreshold"}
 ALARM_REQUEST = {"AlarmName": "alarm", **METRIC, "Period": 60, "Statistic": "Sum", "Unit": "None", **EVALUATION}
 ALARM_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
@@ -288,8 +288,8 @@ ALARM_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "DescribeAlarms": [{"AlarmNamePrefix": "a", "StateValue": "OK", "MaxRecords": 1}],
     "SetAlarmState": [{"AlarmName": "alarm", "StateValue": "OK", "StateReason": "r", "StateReasonData": "{}"}],
-    "TagResource": [{"ResourceARN": ALARM, "Tags": [{"Key": "k", "Value": "v"}]}],
-    "UntagResource": [{"ResourceARN": ALARM, "TagKeys": ["k"]}],
+    "TagResource": [{"ResourceARN": ALARM_ARN, "Tags": [{"Key": "k", "Value": "v"}]}],
+    "UntagResource": [{"ResourceARN": ALARM_ARN, "TagKeys": ["k"]}],
 }
 """Requests to CloudWatch. They are not in REQUESTS, because other services have operations with the same names."""
 
@@ -305,7 +305,7 @@ FAIL_DEFINITION = json.dumps(
 
 MEMBER_VALUES: Mapping[str, Any] = {
     "PipelineName": "p",
-    "PipelineExecutionArn": EXECUTION,
+    "PipelineExecutionArn": EXECUTION_ARN,
     "ResourceArn": "arn:m",
     "HyperParameterTuningJobName": "t",
     "Tags": [{"Key": "k", "Value": "v"}],
@@ -333,14 +333,14 @@ SIMPLE_OPERATIONS = [
 
 
 def add_execution(state: State) -> None:
-    """Add the execution `EXECUTION`, which has failed."""
+    """Add the execution `EXECUTION_ARN`, which has failed."""
     request, owner = {"Definition": FAIL_DEFINITION, "Parameters": {}}, Owner("pipeline", "p")
-    state.add("pipeline-execution", "e", EXECUTION, "Failed", request, {}, owner=owner)
+    state.add("pipeline-execution", "e", EXECUTION_ARN, "Failed", request, {}, owner=owner)
 
 
 def add_alarm(state: State) -> None:
     """Add the alarm `alarm`, whose state is OK."""
-    state.add("alarm", "alarm", ALARM, "", {}, {**ALARM_REQUEST, "StateValue": "OK", "StateReason": "r"})
+    state.add("alarm", "alarm", ALARM_ARN, "", {}, {**ALARM_REQUEST, "StateValue": "OK", "StateReason": "r"})
 
 
 @pytest.mark.parametrize(("service", "operation"), SIMPLE_OPERATIONS)
@@ -367,7 +367,7 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     context.state.add(
         "ecr-repository",
         "repository",
-        REPOSITORY,
+        REPOSITORY_ARN,
         "Active",
         {},
         {"repositoryName": "repository"},
@@ -387,7 +387,7 @@ CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 
 TAGS = [{"Key": "k", "Value": "v"}]
 PIPELINE_MEMBERS = {
     "PipelineDefinition": FAIL_DEFINITION,
-    "RoleArn": ROLE,
+    "RoleArn": ROLE_ARN,
     "ClientRequestToken": "t" * 32,
 }
 PARAMETER_RANGE = {"Name": "n", "MinValue": "1", "MaxValue": "9", "ScalingType": "Linear"}
@@ -422,7 +422,7 @@ ALGORITHM = {
     "MetricDefinitions": [{"Name": "loss", "Regex": "loss: ([0-9.]+)"}],
 }
 JOB_DEFINITION = {
-    "RoleArn": ROLE,
+    "RoleArn": ROLE_ARN,
     "InputDataConfig": [PIPE_CHANNEL, FILE_CHANNEL],
     "OutputDataConfig": {"S3OutputPath": "s3://bucket/out", "CompressionType": "GZIP"},
     "ResourceConfig": CLUSTER,
@@ -507,7 +507,7 @@ EXPERIMENT_CONFIG = {
     "RunName": "r",
 }
 METADATA = dict.fromkeys(("CommitId", "Repository", "GeneratedBy", "ProjectId"), "x")
-ARTIFACT = format_arn("artifact/a")
+ARTIFACT_ARN = format_arn("artifact/a")
 COMPONENT_SPECIFICATIONS: list[dict[str, Any]] = [
     {
         "ModelName": "served",
@@ -519,7 +519,7 @@ COMPONENT_SPECIFICATIONS: list[dict[str, Any]] = [
 
 MLFLOW_SERVER = {
     "ArtifactStoreUri": "s3://bucket/mlflow",
-    "RoleArn": ROLE,
+    "RoleArn": ROLE_ARN,
     "TrackingServerSize": "Small",
     "AutomaticModelRegistration": True,
     "MlflowVersion": find_version(),
@@ -528,7 +528,7 @@ MLFLOW_SERVER = {
 }
 MLFLOW_APP = {
     "ArtifactStoreUri": "s3://bucket/mlflow",
-    "RoleArn": ROLE,
+    "RoleArn": ROLE_ARN,
     "ModelRegistrationMode": "AutoModelRegistrationEnabled",
     "AccountDefaultStatus": "ENABLED",
 }
@@ -576,7 +576,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             "AppSpecification": {"ImageUri": "i", "ContainerEntrypoint": ["e"], "ContainerArguments": ["a"]},
             "Environment": {"A": "b"},
             "NetworkConfig": {"EnableNetworkIsolation": False},
-            "RoleArn": ROLE,
+            "RoleArn": ROLE_ARN,
             "Tags": TAGS,
         }
     ],
@@ -696,7 +696,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             },
         },
         {"EndpointConfigName": "j", "ProductionVariants": [SERVERLESS_VARIANT]},
-        {"EndpointConfigName": "j", "ProductionVariants": [SHARED_VARIANT], "ExecutionRoleArn": ROLE},
+        {"EndpointConfigName": "j", "ProductionVariants": [SHARED_VARIANT], "ExecutionRoleArn": ROLE_ARN},
     ],
     **{
         f"{verb}InferenceComponent": [
@@ -763,7 +763,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             "Tags": TAGS,
         }
     ],
-    "UpdateArtifact": [{"ArtifactArn": ARTIFACT, "ArtifactName": "b", "Properties": {}}],
+    "UpdateArtifact": [{"ArtifactArn": ARTIFACT_ARN, "ArtifactName": "b", "Properties": {}}],
     "CreateEndpoint": [
         {"EndpointName": "j", "EndpointConfigName": "config", "Tags": TAGS, "DeploymentConfig": config}
         for config in DEPLOYMENT_CONFIGS
@@ -818,7 +818,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     ],
     "UpdatePipelineExecution": [
         {
-            "PipelineExecutionArn": EXECUTION,
+            "PipelineExecutionArn": EXECUTION_ARN,
             "PipelineExecutionDisplayName": "d",
             "PipelineExecutionDescription": "d",
             "ParallelismConfiguration": {"MaxParallelExecutionSteps": 1},
@@ -883,7 +883,7 @@ def handlers(context: Context) -> Iterator[Service]:
         {
             "EndpointConfigName": "shared",
             "ProductionVariants": [SHARED_VARIANT],
-            "ExecutionRoleArn": ROLE,
+            "ExecutionRoleArn": ROLE_ARN,
         }
     )
     operations["CreateEndpoint"]({"EndpointName": "shared", "EndpointConfigName": "shared"})
@@ -895,7 +895,7 @@ def handlers(context: Context) -> Iterator[Service]:
     operations["CreateExperiment"]({"ExperimentName": "experiment"})
     operations["CreateTrial"]({"TrialName": "trial", "ExperimentName": "experiment"})
     operations["CreateTrialComponent"]({"TrialComponentName": "part"})
-    context.state.add("artifact", "a", ARTIFACT, "", {}, {"Source": ARTIFACT_SOURCE, "ArtifactType": "Model"})
+    context.state.add("artifact", "a", ARTIFACT_ARN, "", {}, {"Source": ARTIFACT_SOURCE, "ArtifactType": "Model"})
     operations["CreatePipeline"]({**PIPELINE_MEMBERS, "PipelineName": "pipeline"})
     add_execution(context.state)
     add_alarm(context.state)
