@@ -150,6 +150,7 @@ def test_attributes_of_an_augmented_manifest_are_records(process_server: LocalSe
 
 
 READ_FILES = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /dev/null > ../../model/read"
+"""Concatenates the files of the channel `train`, sorted by their paths."""
 
 
 def put_manifest(local: LocalServer, *paths: str) -> str:

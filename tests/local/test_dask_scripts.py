@@ -9,6 +9,7 @@ from tests.local.clients import ROOT, LocalServer, make_processing_input, make_p
 
 LAYOUT = Layout()
 CODE, INPUT, OUTPUT = (str(LAYOUT.processing(name)) for name in ("input/code", "input/data", "output"))
+"""Paths in the hosts."""
 
 SCRIPT = """
 import json, sys

@@ -18,6 +18,7 @@ from tests.local.machine import list_containers
 from tests.ports import find_free_port
 
 CODE = str(Layout().processing("input"))
+"""The path of the scripts in the hosts."""
 SCRIPT = """# A script of a user.
 import subprocess, sys
 import helper

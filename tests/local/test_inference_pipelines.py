@@ -84,8 +84,8 @@ def make_model(
     return name
 
 
-class Chain:
-    """An endpoint whose model has several containers."""
+class ChainEndpoint:
+    """An endpoint whose model has several containers, and its client."""
 
     def __init__(self, local: LocalServer, model: str, **config: Any) -> None:
         self.local = local
@@ -104,18 +104,18 @@ class Chain:
 
 
 @pytest.fixture
-def serial_pipeline(any_runtime_server: LocalServer) -> Iterator[Chain]:
-    chain = Chain(any_runtime_server, make_model(any_runtime_server))
+def serial_chain(any_runtime_server: LocalServer) -> Iterator[ChainEndpoint]:
+    chain = ChainEndpoint(any_runtime_server, make_model(any_runtime_server))
     yield chain
     chain.delete()
 
 
-def test_chain_serves_and_names_its_errors(serial_pipeline: Chain) -> None:
-    local = serial_pipeline.local
-    assert serial_pipeline.invoke() == "60.0"
+def test_chain_serves_and_names_its_errors(serial_chain: ChainEndpoint) -> None:
+    local = serial_chain.local
+    assert serial_chain.invoke() == "60.0"
     with pytest.raises(ClientError, match=r"Received client error \(400\) from predict"):
-        serial_pipeline.invoke(b"1,2")
-    group = f"/aws/sagemaker/Endpoints/{serial_pipeline.name}"
+        serial_chain.invoke(b"1,2")
+    group = f"/aws/sagemaker/Endpoints/{serial_chain.name}"
     streams = local.logs.describe_log_streams(logGroupName=group)["logStreams"]
     assert sorted(stream["logStreamName"].split("/")[2] for stream in streams) == ["predict", "scale"]
 
@@ -123,7 +123,7 @@ def test_chain_serves_and_names_its_errors(serial_pipeline: Chain) -> None:
 def test_target_model_responds_after_another_container(any_runtime_server: LocalServer) -> None:
     model = make_model(any_runtime_server, has_many_models=True)
     put_linear_model(any_runtime_server, f"{model}/double.tar.gz", 2.0)
-    chain = Chain(any_runtime_server, model)
+    chain = ChainEndpoint(any_runtime_server, model)
     assert [chain.invoke(TargetModel=f"{name}.tar.gz") for name in ("predict", "double")] == ["60.0", "120.0"]
     with pytest.raises(ClientError, match=r"ModelError.*Received client error .* from predict"):
         chain.invoke(b"1,2", TargetModel="predict.tar.gz")
@@ -132,7 +132,7 @@ def test_target_model_responds_after_another_container(any_runtime_server: Local
 
 def test_update_under_load_loses_no_request(process_server: LocalServer) -> None:
     chain, stop = (
-        Chain(process_server, make_model(process_server), DataCaptureConfig=make_capture(process_server)),
+        ChainEndpoint(process_server, make_model(process_server), DataCaptureConfig=make_capture(process_server)),
         threading.Event(),
     )
     longer_config = make_config(process_server, make_model(process_server, scaler_hostnames=("scale", "again")))
@@ -168,7 +168,7 @@ def read_exchanges(local: LocalServer, endpoint: str) -> list[tuple[str, str]]:
     return [(record["endpointInput"]["data"], record["endpointOutput"]["data"].strip()) for record in records]
 
 
-def count_samples(chain: Chain, container: str) -> float:
+def count_samples(chain: ChainEndpoint, container: str) -> float:
     """Return the number of a container's responses in the metric ContainerLatency."""
     dimensions = {"EndpointName": chain.name, "VariantName": "main", "ContainerName": container}
     now = datetime.now(UTC)
@@ -185,7 +185,7 @@ def count_samples(chain: Chain, container: str) -> float:
 
 
 def test_request_chooses_its_container(any_runtime_server: LocalServer) -> None:
-    chain = Chain(any_runtime_server, make_model(any_runtime_server, mode="Direct"))
+    chain = ChainEndpoint(any_runtime_server, make_model(any_runtime_server, mode="Direct"))
     assert chain.invoke(TargetContainerHostname="scale") == "10.0,20.0,30.0"
     assert chain.invoke(TargetContainerHostname="predict") == "6.0"
     with pytest.raises(ClientError, match=r"ValidationError.*its containers are scale, predict"):
@@ -238,7 +238,7 @@ def test_container_that_ignores_its_port_fails_the_endpoint_soon(local: LocalSer
 @pytest.mark.engine
 def test_chain_of_two_images_outlives_its_server(tmp_path: Path) -> None:
     with run_server(tmp_path, runtime="docker") as local:
-        chain = Chain(local, make_model(local, scaler_job="preprocess"))
+        chain = ChainEndpoint(local, make_model(local, scaler_job="preprocess"))
         assert chain.invoke() == "60.0"
         os.kill(local.address.pid, signal.SIGKILL)
         chain.local = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))

@@ -57,7 +57,7 @@ def list_secondary_statuses(job: dict[str, Any]) -> list[str]:
     return [step["Status"] for step in job["SecondaryStatusTransitions"]]
 
 
-TWO_ATTEMPTS = [
+STATUSES_OF_TWO_ATTEMPTS = [
     "Starting", "Downloading", "Training", "Interrupted",
     "Starting", "Downloading", "Training", "Uploading", "Completed",
 ]  # fmt: skip
@@ -68,7 +68,7 @@ def test_interrupted_job_resumes_from_its_checkpoint(any_runtime_server: LocalSe
         any_runtime_server, RESUMING_SCRIPT, **make_spot_members(any_runtime_server, "resumes")
     )
     job = any_runtime_server.wait_for_end(name)
-    assert list_secondary_statuses(job) == TWO_ATTEMPTS
+    assert list_secondary_statuses(job) == STATUSES_OF_TWO_ATTEMPTS
     assert any_runtime_server.read_archive(name) == {"step": "7\n"}
     assert [line for line in any_runtime_server.read_logs("TrainingJobs", name)["algo-1"] if line[0] != "["] == [
         "ready",
@@ -89,7 +89,7 @@ def test_job_that_ignores_sigterm_is_killed_after_the_notice(any_runtime_server:
 @pytest.mark.engine
 def test_all_hosts_are_interrupted_together(local: LocalServer) -> None:
     name = start_interrupted_job(local, RESUMING_SCRIPT, **make_spot_members(local, "together"), instances=2)
-    assert list_secondary_statuses(local.wait_for_end(name)) == TWO_ATTEMPTS
+    assert list_secondary_statuses(local.wait_for_end(name)) == STATUSES_OF_TWO_ATTEMPTS
     assert {host: lines[-1] for host, lines in local.read_logs("TrainingJobs", name).items()} == {
         "algo-1": "resumed", "algo-2": "resumed",
     }  # fmt: skip
@@ -116,7 +116,7 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> Non
     )
     assert interrupt_job(local, spot_job).returncode == 0
     job = local.wait_for_end(spot_job)
-    assert list_secondary_statuses(job) == TWO_ATTEMPTS, job
+    assert list_secondary_statuses(job) == STATUSES_OF_TWO_ATTEMPTS, job
     lines = "\n".join(local.read_logs("TrainingJobs", spot_job)["algo-1"])
     (epochs,) = re.findall(r"resuming after (\S+) of", lines)
     assert float(epochs) < EPOCHS  # the training was interrupted before its end
@@ -185,7 +185,7 @@ def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
         next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
-        assert list_secondary_statuses(next_server.wait_for_end(name)) == TWO_ATTEMPTS
+        assert list_secondary_statuses(next_server.wait_for_end(name)) == STATUSES_OF_TWO_ATTEMPTS
         assert next_server.read_archive(name) == {"step": "7\n"}
 
 

@@ -104,6 +104,7 @@ def test_failure_file_is_the_failure_reason(local: LocalServer) -> None:
 
 
 TRAP_SCRIPT = f"trap 'echo saved > {LAYOUT.model}/weights; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+"""Runs until SIGTERM, and then saves the model and ends with code 0."""
 
 
 def test_failed_host_stops_the_other_hosts(local: LocalServer) -> None:

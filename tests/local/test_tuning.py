@@ -98,7 +98,7 @@ def tuning(local: LocalServer) -> Iterator[TuningClient]:
         yield TuningClient(local, name)
 
 
-ALL_TYPES = {
+RANGES_OF_ALL_TYPES = {
     "ContinuousParameterRanges": [
         {"Name": "rate", "MinValue": "0.001", "MaxValue": "0.2", "ScalingType": "Logarithmic"},
         {"Name": "momentum", "MinValue": "0.5", "MaxValue": "0.999", "ScalingType": "ReverseLogarithmic"},
@@ -109,7 +109,7 @@ ALL_TYPES = {
 
 
 def test_best_of_all_parameter_types_is_found(tuning: TuningClient) -> None:
-    name = tuning.start('[float(h["rate"])]', ALL_TYPES)
+    name = tuning.start('[float(h["rate"])]', RANGES_OF_ALL_TYPES)
     job = tuning.wait_for_end(name)
     assert job["TrainingJobStatusCounters"]["Completed"] == job["ObjectiveStatusCounters"]["Succeeded"] == 4
     trials = tuning.list_trials(name, SortBy="FinalObjectiveMetricValue", PaginationConfig={"PageSize": 3})
@@ -126,7 +126,7 @@ def test_best_of_all_parameter_types_is_found(tuning: TuningClient) -> None:
 
 
 def test_training_job_describes_its_tuning_job(tuning: TuningClient) -> None:
-    name = tuning.start("[1]", ALL_TYPES, job_count=1)
+    name = tuning.start("[1]", RANGES_OF_ALL_TYPES, job_count=1)
     job = tuning.wait_for_end(name)
     training = tuning.local.sagemaker.describe_training_job(TrainingJobName=job["BestTrainingJob"]["TrainingJobName"])
     assert training["TuningJobArn"] == job["HyperParameterTuningJobArn"]
@@ -134,7 +134,7 @@ def test_training_job_describes_its_tuning_job(tuning: TuningClient) -> None:
 
 
 def test_tuning_resource_config_is_described_as_resource_config(tuning: TuningClient) -> None:
-    name = tuning.start("[1]", ALL_TYPES, job_count=1, resources_member="HyperParameterTuningResourceConfig")
+    name = tuning.start("[1]", RANGES_OF_ALL_TYPES, job_count=1, resources_member="HyperParameterTuningResourceConfig")
     job = tuning.local.sagemaker.describe_training_job(
         TrainingJobName=tuning.wait_for_end(name)["BestTrainingJob"]["TrainingJobName"]
     )
@@ -276,7 +276,7 @@ def test_incompatible_parent_raises(tuning: TuningClient) -> None:
     objective = {"Type": "Maximize", "MetricName": "val_loss"}
     for ranges, config, message in (
         (ONE_RANGE, {"HyperParameterTuningJobObjective": objective}, "objective metric must be the same"),
-        (ALL_TYPES, {}, "number of static and tunable hyperparameters must be the same"),
+        (RANGES_OF_ALL_TYPES, {}, "number of static and tunable hyperparameters must be the same"),
         (CATEGORICAL_RANGES, {"Strategy": "Grid"}, "cannot be used with the strategy Grid"),
     ):
         with pytest.raises(ClientError, match=message):

@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.local.clients import FINAL_STATUSES, LocalServer, make_training_request, make_unique_name, wait_until
-from tests.local.test_tuning import ALL_TYPES, CATEGORICAL_RANGES, make_hyperband_config, make_warm_start
+from tests.local.test_tuning import CATEGORICAL_RANGES, RANGES_OF_ALL_TYPES, make_hyperband_config, make_warm_start
 
 
 def make_tuning_request(local: LocalServer, ranges: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ INVALID_REQUESTS = [
         "and 1000 is the maximum",
     ),
     (make_categories("a", "b", "c"), {"Strategy": "Grid"}, "You don't have enough combinations"),
-    (ALL_TYPES, {"Strategy": "Grid"}, "takes categorical parameters only"),
+    (RANGES_OF_ALL_TYPES, {"Strategy": "Grid"}, "takes categorical parameters only"),
     (CATEGORICAL_RANGES, {"Strategy": "Hyperband"}, "MaxResource of HyperbandStrategyConfig is missing"),
     (CATEGORICAL_RANGES, make_hyperband_config(5, 4), "must be at least MinResource"),
     (CATEGORICAL_RANGES, make_hyperband_config(1, 20_001), "at most 20000"),

@@ -49,8 +49,8 @@ from tests.local.trees import copy_from_host
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_SYS_ADMIN = 24, 1, 21
 
 LAYOUT = Layout()
-INPUT = str(LAYOUT.processing("input"))
-OUTPUT = str(LAYOUT.processing("output"))
+INPUT, OUTPUT = (str(LAYOUT.processing(name)) for name in ("input", "output"))
+"""Paths in the hosts."""
 
 Start = Callable[[HostPlan], Host]
 

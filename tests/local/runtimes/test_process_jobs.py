@@ -39,6 +39,7 @@ from tests.packages import make_wheel
 
 LAYOUT = Layout()
 INPUT, TRAIN, TEST = (str(LAYOUT.processing(name)) for name in ("input", "train", "test"))
+"""Paths in the hosts."""
 HOST_NAMES = tuple(f"algo-{number}" for number in range(1, 5))
 Arrays = Mapping[str, NDArray[np.float64]]
 
