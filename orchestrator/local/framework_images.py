@@ -20,6 +20,7 @@ URI = re.compile(
 VERSION = re.compile(r"\d+(?:\.\d+)*(?:-\d+(?=-|$))?")
 """Matches the framework's version at the beginning of a tag: for example 2.3.1, or 0.23-1 with a build number."""
 PYTHON = re.compile(r"(?:^|-)py(\d)(\d*)(?:-|$)")
+"""Matches the version of Python in a tag, such as `py37`."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Lifecycle:
     runs_until_deleted: bool = False
     """Whether a resource runs until it is deleted, as an endpoint does. Hosts then also run in `success_status`."""
     other_active_statuses: tuple[str, ...] = ()
-    """Besides `success_status`, the statuses in which the hosts of such a resource run."""
+    """If the resource runs until it is deleted: the statuses, besides `success_status`, in which its hosts run."""
     transitions: Mapping[str, Collection[str]] = field(default_factory=lambda: JOB_TRANSITIONS)
     """The statuses that may follow each status."""
 

@@ -19,6 +19,7 @@ class StoredEvent(NamedTuple):
     """An event for one target."""
 
     target: str
+    """The key of the target."""
     content: str
     """The event as JSON."""
     number: int = 0
@@ -37,7 +38,7 @@ class Outbox:
         self._database.connection.executemany("INSERT INTO outbox (target, event) VALUES (?, ?)", rows)
 
     def find_first(self, target: str) -> StoredEvent | None:
-        """Return the oldest event of a target."""
+        """Return the oldest event of a target; None if the target has no events."""
         query = "SELECT target, event, number FROM outbox WHERE target = ? ORDER BY number LIMIT 1"
         rows = self._database.select(query, (target,))
         return StoredEvent(*rows[0]) if rows else None

@@ -17,7 +17,8 @@ from microjobs_orchestrator.local.sqlite import Database
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY)",
-    # Until `visible_from`, no consumer receives the message. When this time has passed, the value is set to 0.
+    # Until `visible_from`, no consumer receives the message. When this time has passed, the value is set to 0, so that
+    # the index lists all visible messages in the order of their numbers.
     """
     CREATE TABLE IF NOT EXISTS messages (
         number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, queue TEXT NOT NULL, body TEXT NOT NULL,

@@ -33,7 +33,7 @@ def parse_header(content: bytes) -> Header:
     magic, word = struct.unpack("<II", content)
     if magic != MAGIC:
         raise ValueError(f"a RecordIO part begins with {MAGIC:#x}, not {magic:#x}")
-    return Header(word >> 29 in _LAST_FLAGS, word & MAX_LENGTH_BYTES)
+    return Header(is_last=word >> 29 in _LAST_FLAGS, length=word & MAX_LENGTH_BYTES)
 
 
 def wrap(length: int, content: Iterable[bytes]) -> Iterator[bytes]:

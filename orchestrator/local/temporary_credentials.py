@@ -41,7 +41,7 @@ HOME_CALLER = Caller(f"arn:aws:iam::{ACCOUNT}:user/{USER}", USER)
 """The caller with the home's own credentials."""
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=HOME_CALLER)
-"""The sender of the request that this thread answers."""
+"""The sender of the request that the current thread or task answers."""
 
 
 def issue(home_credentials: Credentials, session_caller: Caller, seconds: int) -> dict[str, Any]:

@@ -55,7 +55,9 @@ class UiSessions:
         with self._lock:
             self._remove_old()
             deadline = time.monotonic() + link_seconds
-            self._sessions[label] = _Session(arn, session_seconds, _hash(token), deadline, deadline)
+            self._sessions[label] = _Session(
+                arn, session_seconds, _hash(token), token_deadline=deadline, deadline=deadline
+            )
         return label, token
 
     def open(self, label: str, token: str) -> tuple[str, float]:

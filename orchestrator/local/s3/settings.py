@@ -36,6 +36,7 @@ class Setting:
     """The error's code, and the name of the setting in its message."""
 
     def operations(self) -> dict[str, Operation]:
+        """Return the functions that perform the operations, by the names of the operations."""
         functions: dict[str, Operation] = {"Get": self.get, "Put": self.put, "Delete": self.delete}
         return {f"{verb}{self.name}": functions[verb] for verb in self.verbs}
 
@@ -78,7 +79,7 @@ SETTINGS = (
     Setting(
         "BucketEncryption",
         ("Get", "Put", "Delete"),
-        "ServerSideEncryptionConfiguration",
+        member="ServerSideEncryptionConfiguration",
         initial={
             "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}]
         },
@@ -87,7 +88,7 @@ SETTINGS = (
     Setting(
         "PublicAccessBlock",
         ("Get", "Put", "Delete"),
-        "PublicAccessBlockConfiguration",
+        member="PublicAccessBlockConfiguration",
         initial=dict.fromkeys(
             ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
         ),
@@ -96,7 +97,7 @@ SETTINGS = (
     Setting(
         "BucketOwnershipControls",
         ("Get", "Put", "Delete"),
-        "OwnershipControls",
+        member="OwnershipControls",
         initial={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
         missing_error=("OwnershipControlsNotFoundError", "ownership controls"),
     ),
