@@ -318,7 +318,7 @@ def test_image_for_another_architecture_is_reported(docker_runtime: DockerRuntim
         ("amd64", "", True),
     ],
 )
-def test_machine_runs_its_own_architecture(architecture: str, machine: str, is_native: bool) -> None:
+def test_images_for_compatible_architectures_are_native(architecture: str, machine: str, is_native: bool) -> None:
     assert docker_engine.is_native(architecture, machine) == is_native
 
 
