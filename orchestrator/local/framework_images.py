@@ -64,7 +64,11 @@ class FrameworkImage:
     tag: str
 
     def find_substitute(self, list_images: Callable[[], Container[str]]) -> str:
-        """Return this repository's image. For GPUs, it is the CUDA variant if the engine has this variant."""
+        """Return the name of this repository's image. For GPUs, it is the CUDA variant if the engine has this variant.
+
+        Args:
+            list_images: returns the names of the engine's images. It is called only for an image for GPUs.
+        """
         cuda = own_images.format_name(self.framework.job, "cuda")
         is_for_gpus = "gpu" in self.tag.split("-")
         return cuda if is_for_gpus and cuda in list_images() else own_images.format_name(self.framework.job)

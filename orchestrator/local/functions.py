@@ -69,7 +69,7 @@ class FunctionRun:
         Raises:
             FunctionError: the command cannot be started.
         """
-        self._was_stopped = threading.Event()
+        self._stop_event = threading.Event()
         self._output, self._errors = bytearray(), bytearray()
         kept_variables = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         try:
@@ -105,13 +105,13 @@ class FunctionRun:
             raise FunctionError(f"the function ran longer than {TIMEOUT:g} s") from error
         for reader in readers:
             # a process that the function has started may still keep the output open
-            reader.join(0 if self._was_stopped.is_set() else READ_SECONDS)
+            reader.join(0 if self._stop_event.is_set() else READ_SECONDS)
         if len(self._output) > MAX_OUTPUT_BYTES:
             raise FunctionError(f"the function printed more than {MAX_OUTPUT_BYTES} bytes to its standard output")
         if self._process.returncode != 0:
             reason = (
                 "it was stopped"
-                if self._was_stopped.is_set()
+                if self._stop_event.is_set()
                 else _find_last_line(self._errors.decode(errors="replace"))
             )
             raise FunctionError(f"the function ended with exit code {self._process.returncode}: {reason}")
@@ -132,7 +132,7 @@ class FunctionRun:
 
     def stop(self) -> None:
         """End the function and all processes that it started."""
-        self._was_stopped.set()
+        self._stop_event.set()
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -122,22 +122,24 @@ class PackageIndex:
             NotFoundError: the index has no such project.
             IndexFailedError: the index does not answer, or sends no valid page, and the project is not in the cache.
         """
-        page = self._folder / "pages" / f"{project}.json"
-        cached = _read_page(page)
-        if cached is not None and (_measure_age(page) < FRESH_SECONDS or time.monotonic() < self._paused_until):
-            return cached
+        page_path = self._folder / "pages" / f"{project}.json"
+        cached_files = _read_page(page_path)
+        if cached_files is not None and (
+            _measure_age(page_path) < FRESH_SECONDS or time.monotonic() < self._paused_until
+        ):
+            return cached_files
         try:
-            page_files = self._request_page(project)
+            files = self._request_page(project)
         except IndexFailedError as error:
             self._paused_until = time.monotonic() + PAUSE_SECONDS
-            if cached is None:
+            if cached_files is None:
                 logger.warning("%s; the page of %s is not cached", error, project)  # pip does not print the error
                 raise
             logger.warning("%s; using the cached page of %s", error, project)
-            return cached
+            return cached_files
         with self._lock:
-            write_text(page, json.dumps([asdict(item) for item in page_files]))
-        return page_files
+            write_text(page_path, json.dumps([asdict(item) for item in files]))
+        return files
 
     def open(self, project: str, name: str) -> Path | Generator[bytes]:
         """Return the path of a cached file, or else the file's content, which is cached when it is complete.
@@ -147,8 +149,8 @@ class PackageIndex:
             IndexFailedError: the index does not answer, and the file is not in the cache.
             NoSpaceError: the file does not fit on the device.
         """
-        files = {item.name: item for item in self.list_files(project)}
-        source = files.get(name.removesuffix(METADATA_SUFFIX))
+        files_by_name = {item.name: item for item in self.list_files(project)}
+        source = files_by_name.get(name.removesuffix(METADATA_SUFFIX))
         if source is None:
             raise NotFoundError(f"{project} has no file {name}")
         is_metadata = name != source.name

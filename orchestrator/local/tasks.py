@@ -221,8 +221,9 @@ class Tasks:
     """The tasks of one thread. Only this thread may call the methods, except `call_soon`.
 
     Args:
-        watcher: watches the sockets for which tasks wait. If the data of a ready socket is a task, the user of the
-            watcher switches to this task. If the data is this object, the user calls `run_calls`.
+        watcher: watches the sockets for which tasks wait. If the data of a ready socket is a task, the caller of
+            `Watcher.select` must switch to this task with IN_TIME. If the data is this object, the caller must call
+            `run_calls`.
     """
 
     def __init__(self, watcher: Watcher) -> None:

@@ -72,7 +72,7 @@ class ObjectReader:
         self._empty_file.touch()
         self.database = Database(home.objects / "objects.db")
         self._files = BucketFiles(self._root)
-        self._folders = FolderCache()
+        self._folder_cache = FolderCache()
 
     def close(self) -> None:
         self.database.close()
@@ -179,7 +179,7 @@ class ObjectReader:
         start = prefix.encode(errors="surrogatepass")
         return map(
             describe_entry,
-            Walk(os.fsencode(root), self._folders, is_folder, find_marker, start, start_after, groups_by_folder),
+            Walk(os.fsencode(root), self._folder_cache, is_folder, find_marker, start, start_after, groups_by_folder),
         )
 
     def _read_details(self, stored_object: StoredObject, file: FileIO) -> Details | None:

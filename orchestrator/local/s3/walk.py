@@ -32,7 +32,7 @@ class Walk:
 
     root: bytes
     """The path of the bucket's folder."""
-    folders: FolderCache
+    folder_cache: FolderCache
     is_folder: Callable[[bytes], bool]
     """This function returns whether a prefix such as `a/b/` is a folder. It returns False if the path contains
     links."""
@@ -73,7 +73,7 @@ class Walk:
 
     def _list_keys(self, folder: bytes) -> Iterator[bytes]:
         """Yield the keys of a folder's files and subfolders that match the prefix. Start after `start_after`."""
-        names = self.folders.list_names(self.root, folder)
+        names = self.folder_cache.list_names(self.root, folder)
         name_prefix = self.prefix[len(folder) :] if self.prefix.startswith(folder) else b""
         for index in range(max(bisect_left(names, name_prefix), self._find_start(folder, names)), len(names)):
             if not names[index].startswith(name_prefix):
