@@ -190,7 +190,7 @@ def list_parts(call: Call) -> OperationResult:
         "PartNumberMarker": marker,
         "NextPartNumberMarker": page[-1].number if page else marker,
         "MaxParts": limit,
-        "IsTruncated": len(parts) > len(page),
+        "IsTruncated": bool(page) and len(parts) > len(page),
         "Parts": [_describe_part(part) for part in page],
         "Initiator": OWNER,
         "Owner": OWNER,
@@ -223,7 +223,7 @@ def list_multipart_uploads(call: Call) -> OperationResult:
         "Prefix": call.encode_key(prefix),
         "EncodingType": call.members.get("EncodingType"),
         "MaxUploads": limit,
-        "IsTruncated": len(uploads) > len(page),
+        "IsTruncated": bool(page) and len(uploads) > len(page),
         "Uploads": [_describe_upload(call, upload) for upload in page],
     }
     if page:

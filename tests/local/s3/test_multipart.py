@@ -199,6 +199,14 @@ def test_incomplete_uploads_are_listed_in_pages(s3: "S3Client") -> None:
     assert len(s3.list_multipart_uploads(Bucket=BUCKET, Prefix="a")["Uploads"]) == 2
 
 
+def test_pages_of_size_zero_are_empty_and_last(s3: "S3Client", upload: dict[str, Any]) -> None:
+    """Clients that follow the markers of truncated pages would request such a page again and again."""
+    upload_parts(s3, upload, LAST_PART)
+    parts, uploads = s3.list_parts(**upload, MaxParts=0), s3.list_multipart_uploads(Bucket=BUCKET, MaxUploads=0)
+    assert ("Parts" in parts, parts["IsTruncated"]) == (False, False)
+    assert ("Uploads" in uploads, uploads["IsTruncated"]) == (False, False)
+
+
 def test_restart_keeps_uploads_and_removes_unknown_files(
     s3: "S3Client", upload: dict[str, Any], store: ObjectStore
 ) -> None:
