@@ -190,7 +190,7 @@ class Home:
     def set_credentials(self, environ: Mapping[str, str]) -> None:
         """Use the credentials of the environment, if it has them, so that clients know them before the server starts.
 
-        Raises HomeError if one of the two variables is missing or too weak.
+        Raises HomeError if only one of CREDENTIAL_VARIABLES is set, or if a value does not match its pattern.
         """
         values = {name: environ.get(name, "") for name in CREDENTIAL_VARIABLES}
         if not any(values.values()):

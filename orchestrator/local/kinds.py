@@ -63,7 +63,7 @@ class Lifecycle:
 
     @property
     def active_statuses(self) -> tuple[str, ...]:
-        """The statuses in which hosts run: a restarted server resumes these resources."""
+        """The statuses in which hosts run. A restarted server resumes the resources in these statuses."""
         return (
             (*self.transitional_statuses, self.success_status, *self.other_active_statuses)
             if self.runs_until_deleted

@@ -1,4 +1,4 @@
-"""Queues of messages, as in SQS. Callback steps of pipelines send their messages to them.
+"""Queues of messages, as in SQS. Callback steps of pipelines send their messages to these queues.
 
 The database of the state contains the queues and the messages, so they survive a restart of the server.
 """

@@ -482,7 +482,7 @@ def test_other_folders_are_removed_if_one_cannot_be_removed(workspace: Path, mon
 
 
 def test_ctrl_c_at_the_server_does_not_reach_its_hosts(start: Start, tmp_path: Path) -> None:
-    """Ctrl-C reaches the processes in the session of the terminal. Each shim starts a session of its own."""
+    """Ctrl-C reaches only the processes in the session of the terminal, and each shim starts a session of its own."""
     host = start(make_program_plan(tmp_path, "import os; print(os.getsid(0), os.getppid())"))
     session, shim = read_output(host).split()
     assert session == shim
