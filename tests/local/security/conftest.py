@@ -1,4 +1,4 @@
-"""Fixtures of the security tests: a local server on the process runtime, and a sender of raw requests."""
+"""Fixtures of the security tests: a local server on the process runtime, and a sender of requests."""
 
 from collections.abc import Iterator
 

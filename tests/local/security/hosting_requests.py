@@ -141,7 +141,8 @@ def create_endpoints(local: LocalServer) -> None:
 
 
 def creations() -> st.SearchStrategy[Request]:
-    """Return requests that create and update the resources of each kind of hosting."""
+    """Return requests that create, update and delete the resources of each kind of hosting, and requests for transform
+    jobs."""
     common = {"CreateTransformJob": TRANSFORM_MEMBERS, "DeleteEndpoint": {}, **UPDATE_MEMBERS}
     models = (json_requests("sagemaker", ["CreateModel"], {"CreateModel": model}) for model in MODELS.values())
     endpoints = (

@@ -101,6 +101,7 @@ def _choose_place(draw: Draw, value: Any, shape: Shape | None) -> tuple[Any, Any
             key_shape = key_shape.member if isinstance(key_shape, ListShape) else None
         else:
             break
+    # A change of `holder` without a chosen key would not change `value`: change a member of `value` with an empty name.
     return (value, key, key_shape) if key == "" and isinstance(value, dict) else (holder, key, key_shape)
 
 

@@ -103,7 +103,8 @@ def _structures(shape: StructureShape, depth: int) -> st.SearchStrategy[Any]:
 
 
 def _defer(member: Shape, depth: int) -> st.SearchStrategy[Any]:
-    """Create the strategy of a member only when it is needed: shapes contain cycles."""
+    """Create the strategy of a member only when it is needed. Some shapes contain themselves, so the creation of all
+    strategies at once would never end."""
     return st.deferred(lambda: valid_values(member, depth - 1))
 
 

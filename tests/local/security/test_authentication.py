@@ -69,7 +69,7 @@ with_each_request = pytest.mark.parametrize(
 def send(
     sender: Sender, valid_request: ValidRequest, added_headers: Mapping[str, str] | None = None, **signing: Any
 ) -> Response:
-    """Sign and send a request. The added headers have no signature."""
+    """Sign a request, then add or replace headers, which the signature does not cover, and send the request."""
     headers = sender.sign(
         valid_request.service,
         valid_request.method,
@@ -155,7 +155,7 @@ def test_date_changed_after_signing_is_refused(sender: Sender, valid_request: Va
 @pytest.mark.parametrize(
     "added_headers", [{"X-Amz-Added": "x"}, {"Host": "localhost"}, {"X-Amz-Target": "SageMaker.DeleteModel"}]
 )
-def test_header_added_after_signing_is_refused(
+def test_header_added_or_replaced_after_signing_is_refused(
     sender: Sender, valid_request: ValidRequest, added_headers: Mapping[str, str]
 ) -> None:
     check_refused(send(sender, valid_request, added_headers), valid_request, "signature")

@@ -15,7 +15,7 @@ from tests.local.security.wire import Sender
 
 JSON = "application/x-amz-json-1.1"
 BUCKET = "sagemaker-us-east-1-000000000000"
-DOCUMENT = "<!DOCTYPE a [<!ENTITY k 'key'>]><Delete><Object><Key>&k;</Key></Object></Delete>"
+DOCUMENT_WITH_ENTITY = "<!DOCTYPE a [<!ENTITY k 'key'>]><Delete><Object><Key>&k;</Key></Object></Delete>"
 TRAINING_LOGS = "/aws/sagemaker/TrainingJobs"
 
 
@@ -144,8 +144,8 @@ def test_date_out_of_range_is_refused(sender: Sender, date: str) -> None:
         ("GET", "key?uploadId=x&part-number-marker=9999999999999999999", {}, b""),
         ("GET", "key", {"If-Modified-Since": "Mon, 01 Jan 99999 00:00:00 GMT"}, b""),
         ("PUT", "key", {"Content-MD5": "\xe9"}, b"x"),
-        ("POST", "?delete", {}, DOCUMENT.encode()),
-        ("POST", "?delete", {}, DOCUMENT.encode("utf-16")),
+        ("POST", "?delete", {}, DOCUMENT_WITH_ENTITY.encode()),
+        ("POST", "?delete", {}, DOCUMENT_WITH_ENTITY.encode("utf-16")),
     ],
 )
 def test_invalid_s3_request_is_refused(
@@ -161,7 +161,7 @@ def test_prefix_that_is_too_long_for_a_folder_name_lists_nothing(process_server:
 
 
 @pytest.mark.parametrize(
-    ("line", "code"),
+    ("head_start", "code"),
     [
         (b"GET //[ HTTP/1.1", "BadRequest"),
         (b"GET http://[/ HTTP/1.1", "BadRequest"),
@@ -179,10 +179,10 @@ def test_prefix_that_is_too_long_for_a_folder_name_lists_nothing(process_server:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "BadRequest"),
     ],
 )
-def test_invalid_http_gets_an_error_response(sender: Sender, line: bytes, code: str) -> None:
+def test_invalid_http_gets_an_error_response(sender: Sender, head_start: bytes, code: str) -> None:
     name, _, port = sender.host.partition(":")
     with closing(socket.create_connection((name, int(port)), timeout=10)) as connection:
-        connection.sendall(line + b"\r\nHost: localhost\r\n\r\n")
+        connection.sendall(head_start + b"\r\nHost: localhost\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
         answer = b""
         while block := connection.recv(1 << 16):

@@ -144,7 +144,7 @@ def test_silent_connections_are_closed_at_the_limit(monkeypatch: pytest.MonkeyPa
             silent_connections += [stack.enter_context(closing(connect(host))) for _ in range(20)]
             client.sendall(b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n")  # this connection was kept open
             receive_until(client, b"bytes for /second")
-        # at most eight of all connections stay open
+        # at most eight connections stay open, so the server has closed the oldest 24
         assert all(is_closed_in_time(connection) for connection in silent_connections[:24])
 
 
@@ -282,9 +282,9 @@ REFUSED_REQUESTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "with an unsigned header": ({}, {"X-Amz-Added": "x"}),
     "for another host": ({}, {"Host": "evil.example"}),
     "of a page": ({}, {"Origin": "http://page.example"}),
-    "changed": ({}, {"X-Amz-Content-SHA256": "1" * 64}),
+    "with a changed hash": ({}, {"X-Amz-Content-SHA256": "1" * 64}),
 }
-"""Arguments of `sign`, and headers that replace the signed ones, by the reason of the refusal."""
+"""Arguments of `sign`, and headers that are added or replaced after signing, by the reason of the refusal."""
 
 
 @pytest.mark.parametrize("reason", REFUSED_REQUESTS)

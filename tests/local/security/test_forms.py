@@ -59,7 +59,7 @@ def test_form_uploads_a_file(process_server: LocalServer, version: str) -> None:
     assert response.headers["ETag"] == stored_object["ETag"]
 
 
-def test_form_of_a_session_uploads(process_server: LocalServer) -> None:
+def test_form_signed_with_temporary_credentials_uploads(process_server: LocalServer) -> None:
     issued = process_server.client("sts").get_session_token()["Credentials"]
     credentials = {
         "aws_access_key_id": issued["AccessKeyId"],
@@ -68,7 +68,7 @@ def test_form_of_a_session_uploads(process_server: LocalServer) -> None:
     }
     for version in ("s3", "s3v4"):
         form = make_s3_client(process_server, version, **credentials).generate_presigned_post(
-            process_server.address.bucket, "session"
+            process_server.address.bucket, "temporary"
         )
         assert send(form).status_code == 204
         form["fields"]["x-amz-security-token"] = issued["SessionToken"][:-8] + "AAAAAAA="
@@ -279,7 +279,7 @@ def test_presigned_upload_cannot_be_changed(process_server: LocalServer, version
 def test_presigned_address_cannot_change_its_operation(
     process_server: LocalServer, operation: str, parameter: str
 ) -> None:
-    """Signature version 2 does not cover the parameters that select newer operations."""
+    """Signature version 2 does not cover the parameters that select newer operations, so the server refuses them."""
     key = {"Key": "a"} if operation.endswith("_object") else {}
     url = make_s3_client(process_server, "s3").generate_presigned_url(
         operation, Params={"Bucket": process_server.address.bucket, **key}
@@ -289,7 +289,7 @@ def test_presigned_address_cannot_change_its_operation(
     assert (response.status_code, "<Code>SignatureDoesNotMatch</Code>" in response.text) == (403, True), response.text
 
 
-def test_policy_expires_with_its_session(process_server: LocalServer) -> None:
+def test_policy_signed_with_expired_credentials_is_refused(process_server: LocalServer) -> None:
     issued = temporary_credentials.issue(
         process_server.home.credentials(), temporary_credentials.HOME_CALLER, seconds=-1
     )

@@ -27,7 +27,7 @@ from tests.local.security.requests import Request
 from tests.local.security.stubbed import server_without_hosts
 from tests.local.security.wire import Response, Sender
 
-REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "100"))
+REQUEST_COUNT = int(os.environ.get("FUZZ_REQUESTS", "100"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261122"))
 
 PROTOCOLS = {
@@ -57,12 +57,12 @@ def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServe
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.timeout(3600)
 def test_generated_request_gets_a_response_that_aws_could_send(stub_server: LocalServer, family: str) -> None:
-    print(f"FUZZ_SEED={SEED} FUZZ_REQUESTS={REQUESTS}")
+    print(f"FUZZ_SEED={SEED} FUZZ_REQUESTS={REQUEST_COUNT}")
     sender, findings, response_counts = Sender(stub_server.address), dict[str, Request](), Counter[str]()
 
     @seed(SEED)
     @settings(
-        max_examples=REQUESTS,
+        max_examples=REQUEST_COUNT,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
@@ -94,7 +94,7 @@ def test_generated_request_gets_a_response_that_aws_could_send(stub_server: Loca
 
 
 def describe_violation(request: Request, answer: Response) -> str:
-    """Return how a response differs from the responses of AWS; empty if it does not differ."""
+    """Return why AWS could not have sent a response; empty if AWS could have sent it."""
     is_head = request.method == "HEAD"  # the response has no body
     if answer.status >= 500 and get_error_code(answer) not in ("NotImplemented", "ServiceUnavailable") and not is_head:
         return f"{request.operation.name}: status {answer.status}: {answer.body[:150]!r}"
@@ -131,7 +131,10 @@ def get_error_code(answer: Response) -> str:
 
 
 def _is_readable(request: Request, answer: Response) -> bool:
-    """Return whether botocore can parse the response for the operation of the request."""
+    """Return whether botocore can parse the response for the operation of the request.
+
+    Responses in an unknown format, of another operation, or with a blob as their body count as readable.
+    """
     service, shape = request.operation.service_model, request.operation.output_shape
     if answer.headers.get("content-type") == EVENT_STREAM:
         return _is_event_stream(answer.body)

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -99,7 +99,7 @@ SINGLE_HEADERS = [
 
 @pytest.mark.parametrize("name", SINGLE_HEADERS)
 @pytest.mark.parametrize("change_case", [str.lower, str.upper, str.title])
-def test_repeated_single_header_is_refused(sender: Sender, name: str, change_case: type[str]) -> None:
+def test_repeated_single_header_is_refused(sender: Sender, name: str, change_case: Callable[[str], str]) -> None:
     signed_values = {field.lower(): value for field, value in make_signed_fields(sender)}
     fields = [*make_signed_fields(sender), *([] if name.lower() in signed_values else [(name, "x")])]
     status, body = send(sender, [*fields, (change_case(name), signed_values.get(name.lower(), "x"))])

@@ -34,7 +34,7 @@ LAYOUT = Layout()
 DEFAULT_PORTS = (DASK_PORT, HEARTBEAT_PORT, TORCH_PORT, TENSORFLOW_PORT)
 HOST_COUNT = 3
 POLL_INTERVAL_SECONDS = 0.05
-"""Seconds between two searches for new ports. A search reads the state of all processes."""
+"""Seconds between two searches for new ports. A search is slow, because it reads the state of all processes."""
 IS_FIRST_HOST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
 DELAY_OTHER_HOSTS = f"{IS_FIRST_HOST} || sleep 2; exec python -m microjobs"
 """A shell script that delays the other hosts, so that an attacker can connect to the first host earlier."""

@@ -63,7 +63,7 @@ def replace_server_address(local: LocalServer, url: str) -> None:
 
 @pytest.fixture
 def crashed_home(tmp_path: Path) -> Iterator[tuple[Home, str]]:
-    """Yield a home whose server was killed, while an impostor listens on the server's port."""
+    """Yield a home whose server was killed, and the URL of an impostor that listens on the server's port."""
     with run_server(tmp_path / "home", runtime="process") as local:
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)

@@ -215,6 +215,7 @@ NUMBER_SENDERS: Mapping[str, Callable[[Sender, str], Response]] = {
     "InvocationTimeoutSeconds": make_invocation_sender("X-Amzn-SageMaker-InvocationTimeoutSeconds"),
     "RequestTTLSeconds": make_invocation_sender("X-Amzn-SageMaker-RequestTTLSeconds"),
 }
+"""Functions that send a number, by the place of the number in the request."""
 
 
 @pytest.mark.parametrize("place", NUMBER_SENDERS)

@@ -222,17 +222,18 @@ names |= st.sampled_from(["/etc/evil", "../evil", "a/../../evil", "//a", "a" * 3
 members = st.lists(st.builds(make_member, names.map("top/".__add__), st.sampled_from(MEMBER_TYPES), names), max_size=8)
 
 
-def make_too_long_path(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
-    """Return links whose real path exceeds PATH_MAX, and a link that leaves the folder through them (CVE-2025-4517)."""
-    long_name, links, path = "d" * 247, [], "top"
+def make_escape_by_long_path(depth: int = 16) -> list[tuple[tarfile.TarInfo, bytes]]:
+    """Return members of an archive: links whose real path exceeds PATH_MAX, and a link that leaves the folder through
+    them (CVE-2025-4517)."""
+    long_name, entries, path = "d" * 247, [], "top"
     for letter in "abcdefghijklmnop"[:depth]:
-        links.append(make_member(f"{path}/{long_name}", tarfile.DIRTYPE))
-        links.append(make_member(f"{path}/{letter}", tarfile.SYMTYPE, long_name))
+        entries.append(make_member(f"{path}/{long_name}", tarfile.DIRTYPE))
+        entries.append(make_member(f"{path}/{letter}", tarfile.SYMTYPE, long_name))
         path += f"/{long_name}"
     short_path = "/".join("abcdefghijklmnop"[:depth])
-    links.append(make_member(f"top/{short_path}/{'l' * 254}", tarfile.SYMTYPE, "../" * depth))
-    links.append(make_member("top/escape", tarfile.SYMTYPE, f"{short_path}/{'l' * 254}/../outside"))
-    return [*links, make_member("top/through", tarfile.LNKTYPE, "top/escape"), make_member("top/escape/evil")]
+    entries.append(make_member(f"top/{short_path}/{'l' * 254}", tarfile.SYMTYPE, "../" * depth))
+    entries.append(make_member("top/escape", tarfile.SYMTYPE, f"{short_path}/{'l' * 254}/../outside"))
+    return [*entries, make_member("top/through", tarfile.LNKTYPE, "top/escape"), make_member("top/escape/evil")]
 
 
 def check_nothing_escaped(folder: Path) -> None:
@@ -262,7 +263,7 @@ def _resolve(name: str, folder_descriptor: int) -> str:
 
 
 @SETTINGS
-@example(make_too_long_path())
+@example(make_escape_by_long_path())
 @example(
     [
         make_member("top/x", tarfile.SYMTYPE, "y/../outside"),
@@ -295,7 +296,7 @@ def test_archive_of_a_container_stays_in_its_folder(
 
 
 @SETTINGS
-@example(make_too_long_path())
+@example(make_escape_by_long_path())
 @example([make_member("x", tarfile.SYMTYPE, "y/../outside"), make_member("y", tarfile.SYMTYPE, ".")])
 @example([make_member("q", tarfile.SYMTYPE, "."), make_member("q/q/q/x", tarfile.SYMTYPE, "../outside")])
 @given(members)

@@ -1,4 +1,4 @@
-"""Raw requests that no client library sends: signed by the test, over a persistent connection."""
+"""A sender of requests that the test builds itself, so that they can have errors that no client library makes."""
 
 import http.client
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Response:
 
 
 class Sender:
-    """Sends requests to one server, over a persistent connection."""
+    """Signs requests and sends them to one server, over a persistent connection."""
 
     def __init__(self, address: Address) -> None:
         self.host = urlsplit(address.url).netloc
