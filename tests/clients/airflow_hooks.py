@@ -29,8 +29,8 @@ endpoint = {"EndpointName": "airflow", "EndpointConfigName": "airflow"}
 hook.create_endpoint(endpoint, wait_for_completion=True, check_interval=1)
 results = {
     "status": description["TrainingJobStatus"],
-    "names": [item["TrainingJobName"] for item in hook.list_training_jobs(name_contains="airflow")],
-    "count": hook.count_processing_jobs_by_name("airflow"),
+    "training_jobs": [item["TrainingJobName"] for item in hook.list_training_jobs(name_contains="airflow")],
+    "processing_job_count": hook.count_processing_jobs_by_name("airflow"),
     "endpoint": hook.describe_endpoint("airflow")["EndpointStatus"],
 }
 hook.delete_model("airflow")

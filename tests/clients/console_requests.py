@@ -21,7 +21,7 @@ from tests.local.clients import LocalServer
 
 Request = dict[str, Any]
 
-KEY = "arn:aws:kms:us-east-1:000000000000:key/11111111-2222-3333-4444-555555555555"
+KMS_KEY = "arn:aws:kms:us-east-1:000000000000:key/11111111-2222-3333-4444-555555555555"
 TAGS = [{"Key": "team", "Value": "a:b @ é/c=d"}]
 VPC = {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
 TEXT = 'it\'s "quoted" \\ $HOME é 😀\nEND\n'
@@ -29,7 +29,7 @@ TEXT = 'it\'s "quoted" \\ $HOME é 😀\nEND\n'
 LINE = TEXT.splitlines()[0]
 METRICS = [{"Name": "loss", "Regex": 'loss="?([0-9.]+)\\s'}]
 INSTANCE_MEMBERS = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
-VOLUME = {**INSTANCE_MEMBERS, "VolumeSizeInGB": 7, "VolumeKmsKeyId": KEY}
+INSTANCES_WITH_VOLUMES = {**INSTANCE_MEMBERS, "VolumeSizeInGB": 7, "VolumeKmsKeyId": KMS_KEY}
 CHECKPOINTS = str(Layout().root / "checkpoints-here")
 SPOT = {
     "EnableManagedSpotTraining": True,
@@ -72,8 +72,8 @@ def _make_definition(server: LocalServer, instances_member: str) -> Request:
     """
     return {
         "RoleArn": server.address.role_arn,
-        "OutputDataConfig": {"S3OutputPath": "s3://fuzz/out", "KmsKeyId": KEY, "CompressionType": "NONE"},
-        instances_member: VOLUME,
+        "OutputDataConfig": {"S3OutputPath": "s3://fuzz/out", "KmsKeyId": KMS_KEY, "CompressionType": "NONE"},
+        instances_member: INSTANCES_WITH_VOLUMES,
         "StoppingCondition": {"MaxRuntimeInSeconds": 50, "MaxWaitTimeInSeconds": 60},
         "Environment": {"TEXT": TEXT},
         "RetryStrategy": {"MaximumRetryAttempts": 2},
@@ -125,10 +125,10 @@ def make_processing(server: LocalServer, name: str) -> Request:
         "ProcessingJobName": name,
         "ProcessingInputs": [{"InputName": "in", "AppManaged": False, "S3Input": s3_input}],
         "ProcessingOutputConfig": {
-            "KmsKeyId": KEY,
+            "KmsKeyId": KMS_KEY,
             "Outputs": [{"OutputName": "out", "AppManaged": False, "S3Output": s3_output}],
         },
-        "ProcessingResources": {"ClusterConfig": VOLUME},
+        "ProcessingResources": {"ClusterConfig": INSTANCES_WITH_VOLUMES},
         "AppSpecification": {
             "ImageUri": make_image_name("serve"),
             "ContainerEntrypoint": ["sh"],
@@ -163,11 +163,11 @@ def make_transform(server: LocalServer, name: str) -> Request:  # noqa: ARG001
         },
         "TransformOutput": {
             "S3OutputPath": "s3://fuzz/out",
-            "KmsKeyId": KEY,
+            "KmsKeyId": KMS_KEY,
             "AssembleWith": "Line",
             "Accept": "text/csv",
         },
-        "TransformResources": {**INSTANCE_MEMBERS, "VolumeKmsKeyId": KEY},
+        "TransformResources": {**INSTANCE_MEMBERS, "VolumeKmsKeyId": KMS_KEY},
         "DataProcessing": {"InputFilter": "$[0:]", "OutputFilter": "$", "JoinSource": "None"},
         "ModelClientConfig": {"InvocationsTimeoutInSeconds": 20, "InvocationsMaxRetries": 1},
         "ExperimentConfig": {"TrialComponentDisplayName": "shown"},
@@ -245,7 +245,7 @@ def make_endpoint_config(server: LocalServer, name: str) -> Request:
             {"VariantName": "blue", "ModelName": name, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
         ],
         "DataCaptureConfig": capture,
-        "KmsKeyId": KEY,
+        "KmsKeyId": KMS_KEY,
         "Tags": TAGS,
     }
 
@@ -305,7 +305,8 @@ REQUEST_VARIANTS: Sequence[tuple[Kind, Callable[[LocalServer, str], Request]]] =
     (PIPELINE, make_pipeline),
     (MODEL_PACKAGE, make_package),
 )
-"""Functions that return a Create request, with the kinds of the new resources. They create what the request needs."""
+"""Pairs of a kind and a function that returns a Create request for it. The function takes the server and the name of
+the new resource, and creates the resources that the request needs."""
 
 KINDS_WITH_PREREQUISITES: Sequence[Sequence[Kind]] = (
     (TRAINING_JOB,),

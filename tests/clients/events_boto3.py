@@ -61,9 +61,9 @@ def compare_events(arn: str) -> dict[str, Any]:
         "status": last_event["detail"]["TrainingJobStatus"],
         "tags": last_event["detail"]["Tags"],
         "isUnique": len({event["id"] for event in job_events}) == len(job_events),
-        "hasReason": last_event["detail"].get("FailureReason") == job.get("FailureReason"),
-        "hasHistory": [event["detail"]["SecondaryStatus"] for event in job_events] == history,
-        "hasTime": last_event["detail"]["CreationTime"] == round(job["CreationTime"].timestamp() * 1000),
+        "reasonMatches": last_event["detail"].get("FailureReason") == job.get("FailureReason"),
+        "historyMatches": [event["detail"]["SecondaryStatus"] for event in job_events] == history,
+        "timeMatches": last_event["detail"]["CreationTime"] == round(job["CreationTime"].timestamp() * 1000),
     }
 
 

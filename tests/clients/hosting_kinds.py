@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Any, Protocol
 
 VARIANT, SHADOW = "AllTraffic", "shadow"
-"""Names of variants. The SageMaker SDK v2 chooses the first name."""
+"""Names of the production variant and of the shadow variant. The SageMaker SDK v2 always uses the first name."""
 INSTANCE_MEMBERS = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 CSV = {"ContentType": "text/csv", "Accept": "text/csv"}
 ROW = b"1,2,3"

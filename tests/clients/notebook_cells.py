@@ -9,8 +9,8 @@ These lines differ from the notebook:
   because three of the four hosts have no x_train.npy.
 - `code/train.py` is not part of the notebook. The script in this file follows AWS's sample, for Keras 3: it exports a
   SavedModel, and also saves the model as `model.keras`, because Keras 3 cannot load SavedModels.
-- The endpoint has an ml.t2.medium, because endpoints do not support ml.t3.medium. Its test data are read from the
-  bucket, and two misplaced brackets are moved.
+- The endpoint has an ml.t2.medium, because endpoints do not support ml.t3.medium. The rows of the request are the test
+  data that the first job has scaled. Two misplaced brackets are moved.
 - `batch-score.py` installs the version of TensorFlow in train-tensorflow, because TensorFlow 2.3.1 does not support
   Python 3.11.
 

@@ -202,7 +202,7 @@ package = client.list_model_packages(ModelPackageGroupName="pipelines-v3")["Mode
 description = client.describe_model_package(ModelPackageName=package["ModelPackageArn"])
 results["reviewer"] = description["CustomerMetadataProperties"]
 
-# --- other data: the step succeeds, and the training job comes from the cache
+# --- other data: the step Fragile succeeds, and the result of the step Train comes from the cache
 put_rows("ready")
 results["second"] = wait_for_execution(pipeline.start(parameters={"Accuracy": "0.5"}))
 pipeline.delete()

@@ -31,7 +31,7 @@ def test_program_receives_the_events_that_aws_documents(local: LocalServer, tmp_
         "members": ["account", "detail", "detail-type", "id", "region", "resources", "source", "time", "version"],
         "source": "aws.sagemaker",
         "tags": {"team": "blue"},
-        **dict.fromkeys(("isUnique", "hasReason", "hasHistory", "hasTime"), True),
+        **dict.fromkeys(("isUnique", "reasonMatches", "historyMatches", "timeMatches"), True),
     }
     jobs = [{**expected, "status": status} for status in ("Completed", "Failed")]
     assert json.loads(lines[-1]) == {"jobs": jobs, "isEmpty": True, "queues": []}, "\n".join(lines)

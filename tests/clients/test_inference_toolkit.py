@@ -91,7 +91,8 @@ def pair_responses(
 
 
 def is_equivalent(toolkit: JsonObject, serve: JsonObject) -> bool:
-    """Compare responses. Compare only the status of errors, because the toolkit's bodies are tracebacks."""
+    """Return whether two responses are equal. Errors with different bodies are equal if they have the same status,
+    because the bodies of the toolkit's errors are tracebacks."""
     if toolkit["status"] >= 400 and toolkit["body"] != serve["body"]:
         return bool(toolkit["status"] == serve["status"])
     return toolkit == serve

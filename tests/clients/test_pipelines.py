@@ -46,5 +46,5 @@ def test_sdk_3_creates_a_pipeline(process_server: LocalServer, tmp_path: Path) -
     types = list_types(result.pop("definition")["Steps"])
     other_types = {"ForEach", "Cleanup", "EndpointConfig", "Endpoint", "Callback"}
     assert types == {*JOB_TYPES, "Model", "RegisterModel", "Condition", "Fail", *other_types}
-    # The SDK uploads the function again for the second upsert, so the definition changes.
+    # The SDK uploads the function again for the second upsert. So the definition changes, and a second version exists.
     assert result == {"versions": [2, 1], "description": "second", "deleted": "pipelines-v3"}

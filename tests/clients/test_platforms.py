@@ -23,7 +23,7 @@ def test_airflow_trains_and_hosts(stub_server: LocalServer, tmp_path: Path) -> N
     lines = run_program("airflow", stub_server, tmp_path, "airflow_hooks.py", "image:1", stub_server.address.bucket)
     assert json.loads(lines[-1]) == {
         "status": "Completed",
-        "names": ["airflow"],
-        "count": 0,
+        "training_jobs": ["airflow"],
+        "processing_job_count": 0,
         "endpoint": "InService",
     }

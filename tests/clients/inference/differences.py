@@ -1,4 +1,4 @@
-"""Intended differences between serve and AWS's toolkit: the status of serve for each program and request."""
+"""Intended differences between serve and AWS's toolkit: the status of the response of serve, by program and request."""
 
 from tests.clients.inference.cases import ACCEPT_TYPES, BODY_REQUESTS, CSV, JSON, LINES
 
