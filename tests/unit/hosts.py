@@ -58,7 +58,7 @@ class End:
 
 @dataclass
 class Host:
-    """The process of one host. `orphans` are the IDs of worker processes that may outlive it."""
+    """The process of one host. `orphans` are the IDs of worker processes that may outlive the host's process."""
 
     process: Fork
     start_time: float = field(default_factory=time.monotonic)
@@ -85,7 +85,10 @@ class Host:
             time.sleep(0.01)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the host's process, but not to its workers, which have their own session."""
+        """Send a signal to the host's process, but not to its workers, which have their own session.
+
+        The workers become orphans if the signal ends the process, so record their IDs for `close`.
+        """
         self.orphans += find_children(self.process.pid)
         self.process.send_signal(number)
 
@@ -167,8 +170,8 @@ class Hosts:
                 assert time.monotonic() < deadline, "the first host does not listen"
                 time.sleep(0.05)
 
-    def call(self, host: str) -> Connection:
-        """Return an authenticated connection. The test uses it to act as a host of the job."""
+    def connect_as(self, host: str) -> Connection:
+        """Return an authenticated connection to the first host. With it, the test acts as another host of the job."""
         self.connect().close()
         return peers.call(self.first_address, self.secret.encode(), host)
 

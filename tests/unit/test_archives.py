@@ -11,11 +11,11 @@ import pytest
 from microjobs import archives
 from microjobs.errors import UserError
 
-Member = Callable[[tarfile.TarFile], None]
+AddMember = Callable[[tarfile.TarFile], None]
 """A function that adds one member to an archive."""
 
 
-def make_file_member(name: str, content: bytes = b"x") -> Member:
+def make_file_member(name: str, content: bytes = b"x") -> AddMember:
     def add(tar: tarfile.TarFile) -> None:
         info = tarfile.TarInfo(name)
         info.size = len(content)
@@ -24,7 +24,7 @@ def make_file_member(name: str, content: bytes = b"x") -> Member:
     return add
 
 
-def make_link_member(name: str, target: str, member_type: bytes = tarfile.SYMTYPE) -> Member:
+def make_link_member(name: str, target: str, member_type: bytes = tarfile.SYMTYPE) -> AddMember:
     def add(tar: tarfile.TarFile) -> None:
         info = tarfile.TarInfo(name)
         info.type, info.linkname = member_type, target
@@ -33,7 +33,7 @@ def make_link_member(name: str, target: str, member_type: bytes = tarfile.SYMTYP
     return add
 
 
-def write_archive(folder: Path, *members: Member) -> Path:
+def write_archive(folder: Path, *members: AddMember) -> Path:
     path = folder / "model.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         for add in members:
@@ -77,7 +77,7 @@ def test_links_inside_the_archive_are_extracted(tmp_path: Path) -> None:
     ],
 )
 def test_dangerous_or_impossible_member_raises_and_leaves_nothing(
-    members: list[Member], message: str, tmp_path: Path
+    members: list[AddMember], message: str, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -138,7 +138,7 @@ def test_damaged_archive_raises_and_leaves_nothing(damage: str, tmp_path: Path) 
 
 
 def test_extracted_files_keep_only_the_executable_bit(tmp_path: Path) -> None:
-    def make_member(name: str, mode: int) -> Member:
+    def make_member(name: str, mode: int) -> AddMember:
         def add_entry(tar: tarfile.TarFile) -> None:
             info = tarfile.TarInfo(name)
             info.mode = mode

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from distributed import Worker
 
 MAX_JOB_SECONDS = 30
-"""Maximum number of seconds until all hosts have ended. If a failure did not end the calls on the other hosts, they
-would take 60 s. On a busy machine, three hosts need 10 s to import Dask."""
+"""Maximum number of seconds until all hosts have ended. If a failure did not end the calls on the other hosts, these
+calls would take 60 s. On a busy machine, three hosts need 10 s to import Dask."""
 
 
 @pytest.fixture
@@ -62,10 +62,12 @@ def start_waiting_hosts(hosts: Hosts, **time_limits: float) -> None:
 
 
 def make_failing_arguments(hosts: Hosts, failing_host: str, *arguments: object) -> dict[str, object]:
+    """Return the arguments of the call on each host. The last argument is whether the call fails."""
     return {name: (*arguments, name == failing_host) for name in hosts.names}
 
 
 def parse_results(ends: Mapping[str, End]) -> dict[str, Any]:
+    """Check that all hosts have succeeded; return the results by host, which the first host has printed."""
     assert {end.code for end in ends.values()} == {0}, ends
     line = next(line for line in ends["algo-1"].output.splitlines() if line.startswith("results "))
     content: dict[str, Any] = json.loads(line.removeprefix("results "))

@@ -171,4 +171,4 @@ def test_unexpected_file_is_refused(name: str, tmp_path: Path, monkeypatch: pyte
     layout.processing("input").mkdir(parents=True)
     write_valid_arrays(layout.processing("input"))
     (layout.processing("input") / name).write_bytes(b"")
-    assert not run_job(layout, None)
+    assert not run_job(layout, missing=None)

@@ -118,7 +118,7 @@ class DaskHosts:
             shutil.rmtree(self.layout(name).job_secret.parent)
 
     def list_dask_process_ids(self, name: str) -> list[int]:
-        """Return the process IDs of the programs of Dask on a host: first the scheduler, if any, then the workers."""
+        """Return the IDs of Dask's processes on a host: first the scheduler, if the host has one, then the workers."""
         (program,) = find_children(self.host(name).process.pid)
         return sorted(find_children(program))
 

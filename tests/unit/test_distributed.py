@@ -171,7 +171,7 @@ def test_stop_signal_ends_a_host_that_waits_for_others(name: str, hosts: Hosts) 
 def test_stop_of_a_host_that_is_joining_stops_the_first_host(hosts: Hosts) -> None:
     hosts.start("algo-1", WAIT_PROGRAM)
     message = {"ending": asdict(Ending("algo-3", 128 + signal.SIGTERM))}
-    with contextlib.closing(hosts.call("algo-3")) as caller:
+    with contextlib.closing(hosts.connect_as("algo-3")) as caller:
         caller.send(json.dumps(message).encode())
         end = hosts.end()["algo-1"]
     assert (end.code, end.output) == (0, "stopped by 15\n")
@@ -240,7 +240,7 @@ def test_only_the_first_host_may_send_a_verdict(hosts: Hosts) -> None:
     for name in ("algo-1", "algo-2"):
         hosts.start(name, "")
     verdict, ending = Ending("algo-3", 2, "a false verdict"), Ending("algo-3")
-    with contextlib.closing(hosts.call("algo-3")) as caller:
+    with contextlib.closing(hosts.connect_as("algo-3")) as caller:
         caller.send(json.dumps({"verdict": asdict(verdict)}).encode())
         caller.send(json.dumps({"ending": asdict(ending)}).encode())
         assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "")}

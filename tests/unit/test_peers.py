@@ -242,8 +242,8 @@ def receive_two_messages(connection: Connection) -> None:
         assert receive_message(connection) == b"message"
 
 
-def answer_hello(make_answer: Callable[[bytes], bytes]) -> tuple[Address, threading.Thread]:
-    """Start a listener that answers a hello, but does not know the secret. Return its address and its thread."""
+def start_listener_without_secret(make_answer: Callable[[bytes], bytes]) -> tuple[Address, threading.Thread]:
+    """Start a listener that answers one hello, but does not know the secret. Return its address and its thread."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def run() -> None:
@@ -268,7 +268,7 @@ def answer_hello(make_answer: Callable[[bytes], bytes]) -> tuple[Address, thread
     ids=["garbage", "reflected", "another secret"],
 )
 def test_caller_rejects_a_listener_without_the_secret(make_answer: Callable[[bytes], bytes]) -> None:
-    address, thread = answer_hello(make_answer)
+    address, thread = start_listener_without_secret(make_answer)
     with pytest.raises(UntrustedError, match="does not know the job's secret"):
         peers.call(address, SECRET, HOST)
     thread.join()
@@ -276,7 +276,7 @@ def test_caller_rejects_a_listener_without_the_secret(make_answer: Callable[[byt
 
 @pytest.mark.parametrize("answer", [b"", b"x"])
 def test_caller_does_not_wait_for_a_silent_listener(answer: bytes) -> None:
-    address, thread = answer_hello(lambda _: answer)
+    address, thread = start_listener_without_secret(lambda _: answer)
     with pytest.raises(TimeoutError):
         peers.call(address, SECRET, HOST, seconds=0.3)
     thread.join()

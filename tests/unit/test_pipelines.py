@@ -111,7 +111,7 @@ def test_damaged_pipeline_is_refused(tmp_path: Path) -> None:
 
 
 def test_pipeline_that_makes_other_features_is_not_saved(tmp_path: Path) -> None:
-    """Single precision loses the digits of these numbers."""
+    """Single precision loses the digits of these numbers, so the converted pipeline makes other features."""
     from sklearn.preprocessing import StandardScaler
 
     table = pd.DataFrame({"a": 1e9 + np.arange(10.0)})

@@ -262,7 +262,7 @@ def test_last_batch_may_be_slightly_slower_per_row(monkeypatch: pytest.MonkeyPat
     assert find_batch_rows(lambda rows: clock.predict(rows, seconds[len(rows)]), features=3) == 64
 
 
-def test_model_whose_time_grows_with_its_rows_is_not_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_whose_time_is_proportional_to_its_rows_is_not_batched(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     assert find_batch_rows(lambda rows: clock.predict(rows, 0.002 * len(rows)), features=3) == 1
 
@@ -283,7 +283,7 @@ def test_bundle_that_no_batch_makes_faster_is_not_batched(root: Path, monkeypatc
     assert BundleModel(read_bundle(root / "model")).batch_model is None
 
 
-def test_inputs_of_other_shapes_and_failed_batches_are_predicted_one_by_one() -> None:
+def test_inputs_of_different_shapes_and_failed_batches_are_predicted_one_by_one() -> None:
     def predict(rows: Any) -> Any:
         if not np.isfinite(rows).all():
             raise ValueError("not finite")

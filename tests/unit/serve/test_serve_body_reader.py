@@ -87,15 +87,15 @@ def test_too_large_body_gets_status_413_once_and_is_read_to_its_end() -> None:
 def test_large_bodies_share_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 8)
     reader = BodyReader(max_body_bytes=4)
-    (first, first_received), (second, _), (third, third_received) = (start_reading(reader) for _ in range(3))
+    (first, first_results), (second, _), (third, third_results) = (start_reading(reader) for _ in range(3))
     for exchange in (first, second, third):
         exchange.send(b"1,23")
-    assert list_statuses(third_received) == [503]
+    assert list_statuses(third_results) == [503]
     first.end()
-    fourth, fourth_received = start_reading(reader)
+    fourth, fourth_results = start_reading(reader)
     fourth.send(b"1,23")
     fourth.end()
-    assert (first_received, fourth_received) == ([b"1,23"], [b"1,23"])
+    assert (first_results, fourth_results) == ([b"1,23"], [b"1,23"])
 
 
 def test_memory_budget_suffices_for_two_bodies_of_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:

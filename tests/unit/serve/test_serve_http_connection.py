@@ -319,13 +319,13 @@ def test_request_for_another_protocol_is_answered_in_http_1(
         (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", False, b"connection: keep-alive"),
     ],
 )
-def test_connection_stays_open_if_the_client_asks_for_it(
+def test_version_and_connection_header_decide_whether_the_connection_stays_open(
     connection: Connection,
     owner: FakeOwner,
     transport: FakeTransport,
     request_bytes: bytes,
     is_closed: bool,
-    header: bytes,
+    header: bytes | None,
 ) -> None:
     connection.data_received(request_bytes)
     owner.requests[0].respond(200, [("x", "y")], b"body")

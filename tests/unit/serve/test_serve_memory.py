@@ -17,8 +17,9 @@ MODEL_MB = 256
 FEATURES = 1024
 WORKERS = 4
 OVERHEAD_MB = 550
-"""Memory of the interpreters and the libraries, with those that each fork inherits from `tests/fork_server_preload.py`.
-If the workers did not share the model, three of them would each need MODEL_MB more, and exceed this limit."""
+"""Memory of the interpreters and the libraries, including the libraries of `tests/fork_server_preload.py`, which each
+fork inherits. If the workers did not share the model, the test would measure 3 * MODEL_MB more, which is more than
+this overhead."""
 PROGRAM = "def output_fn(prediction, accept):\n    return str(prediction.shape)\n"
 
 

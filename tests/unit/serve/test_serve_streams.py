@@ -102,7 +102,7 @@ def test_other_requests_are_answered_during_a_stream(server: Server) -> None:
         assert server.request("GET", "/ping").status == 200
 
 
-def test_client_that_does_not_read_stops_the_handler(server: Server, tmp_path: Path) -> None:
+def test_handler_waits_while_the_client_does_not_read(server: Server, tmp_path: Path) -> None:
     progress = tmp_path / "progress"
     size = 10_000  # each part has 60 KB
     with open_stream(server, parts=100_000, size=size, progress=str(progress)) as response:
@@ -179,12 +179,16 @@ def test_streams_of_many_clients_are_complete(server: Server) -> None:
         assert {response.read() for response in responses} == {b"000000000001000002"}
 
 
-def request_over_unix_socket(path: Path, *, has_name: bool) -> bytes:
-    """Return the response to a request on a Unix socket; empty if the server does not listen yet."""
+def request_over_unix_socket(path: Path, *, client_has_name: bool) -> bytes:
+    """Return the response to a request on a Unix socket; empty if the server does not listen yet.
+
+    Args:
+        client_has_name: whether the client's socket has a name.
+    """
     with contextlib.ExitStack() as stack:
         try:
-            client = stack.enter_context(connect_unix(path, 20) if has_name else socket.socket(socket.AF_UNIX))
-            if not has_name:
+            client = stack.enter_context(connect_unix(path, 20) if client_has_name else socket.socket(socket.AF_UNIX))
+            if not client_has_name:
                 client.connect(str(path))
         except OSError:
             return b""
@@ -194,18 +198,18 @@ def request_over_unix_socket(path: Path, *, has_name: bool) -> bytes:
         return b"".join(iter(lambda: client.recv(1000), b""))
 
 
-@pytest.mark.parametrize("has_name", [True, False])
-def test_stream_on_a_unix_socket_is_complete(root: Path, has_name: bool) -> None:
+@pytest.mark.parametrize("client_has_name", [True, False])
+def test_stream_on_a_unix_socket_is_complete(root: Path, client_has_name: bool) -> None:
     """The server cannot find the connection of a client socket without a name, so it sends the stream as one body."""
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(PROGRAM)
     path = Network.make_socket_path(str(root))
     with run_server(root, MICROJOBS_SOCKET_FOLDER=str(root)):
-        wait_until(lambda: b" 200 " in request_over_unix_socket(path, has_name=has_name))
-        answer = request_over_unix_socket(path, has_name=has_name)
+        wait_until(lambda: b" 200 " in request_over_unix_socket(path, client_has_name=client_has_name))
+        answer = request_over_unix_socket(path, client_has_name=client_has_name)
     assert b"000002" in answer
-    assert (b"transfer-encoding: chunked" in answer) == has_name
-    client_sockets = [item.name for item in root.iterdir() if item.name.startswith("c")]
+    assert (b"transfer-encoding: chunked" in answer) == client_has_name
+    client_sockets = [item.name for item in root.iterdir() if item.name.startswith("c")]  # see `connect_unix`
     assert client_sockets == []
 
 

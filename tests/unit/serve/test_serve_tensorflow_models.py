@@ -97,16 +97,16 @@ def tensorflow(monkeypatch: pytest.MonkeyPatch) -> FakeTensorFlow:
 
 
 def load(root: Path, program: str) -> Any:
-    """Load the model with this program, and return the program's global CALLS."""
+    """Load the model with this program, and return the program's global RESULT."""
     write_files(root / "model" / "code", {"user_program.py": program})
     with ExitStack() as cleanup:
         model_source.find_model_source(Layout(root), {"SAGEMAKER_PROGRAM": "user_program"}, cleanup).load()
-    return sys.modules["user_program"].CALLS
+    return sys.modules["user_program"].RESULT
 
 
 RECORDING_PROGRAM = """
 import sys
-CALLS = list(sys.modules["microjobs_train_tensorflow.serving.saved_models"].calls)
+RESULT = list(sys.modules["microjobs_train_tensorflow.serving.saved_models"].calls)
 """
 HANDLER = "def handler(data, context): return data, 'text/plain'\n"
 FUNCTIONS = "def model_fn(model_dir): return 1\ndef transform_fn(model, data, content_type, accept): return data\n"
@@ -132,7 +132,7 @@ def test_packages_of_the_program_replace_installed_packages(tmp_path: Path, monk
     monkeypatch.syspath_prepend(tmp_path / "installed")
     write_files(tmp_path / "model" / "code", {"greeting.py": "TEXT = 'code'\n"})
     write_files(tmp_path / "model" / "code" / "lib", {"greeting.py": "TEXT = 'lib'\n", "tone.py": "TEXT = 'lib'\n"})
-    texts = load(tmp_path, "import greeting, tone\nCALLS = [greeting.TEXT, tone.TEXT]\n" + FUNCTIONS)
+    texts = load(tmp_path, "import greeting, tone\nRESULT = [greeting.TEXT, tone.TEXT]\n" + FUNCTIONS)
     assert texts == ["code", "lib"]
 
 
