@@ -19,9 +19,9 @@ PROGRAM = ("-c", f"from {__name__} import main; main()")
 
 
 def coordinate(hosts: Hosts) -> None:
-    """Run on the first host: call a function on each host for which there are arguments, and print all results.
+    """Call a function on each host for which there are arguments, and print all results.
 
-    The settings name the function and contain the arguments.
+    Only the first host runs `coordinate`. The settings name the function and contain the arguments.
     """
     settings = json.loads(sys.argv[1])
     arguments = {host: tuple(values) for host, values in settings["arguments"].items()}

@@ -231,7 +231,7 @@ except BaseException as error:
     assert read_failure(layout) is None
 
 
-GRANDCHILD = """
+PROGRAM_WITH_CHILD = """
 import os, pathlib, signal, subprocess, sys, time
 def process(arguments):
     # A program that saves its work after SIGTERM, as a user's script may do.
@@ -243,7 +243,7 @@ def process(arguments):
 
 
 def test_whole_process_group_gets_the_stop_signal(start: Start, tmp_path: Path) -> None:
-    process = start(GRANDCHILD, str(tmp_path))
+    process = start(PROGRAM_WITH_CHILD, str(tmp_path))
     wait_for(tmp_path / "up")
     process.terminate()
     wait_for_exit(process)
@@ -294,7 +294,7 @@ def process(arguments):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_error_of_an_unknown_command_lists_the_commands(start: Start, layout: Layout) -> None:
+def test_error_of_an_unsupported_command_lists_the_supported_commands(start: Start, layout: Layout) -> None:
     assert wait_for_exit(start("def process(arguments): ...", "serve"))[0] == 2
     assert read_failure(layout) == "this image does not serve: it can process"
 

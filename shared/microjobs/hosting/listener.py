@@ -13,7 +13,7 @@ from typing import Protocol
 
 from microjobs.errors import UserError
 
-VARIABLE = "MICROJOBS_SERVE_LISTENER"
+LISTENER_VARIABLE = "MICROJOBS_SERVE_LISTENER"
 IMPLEMENTATIONS = ("asyncio", "rsgi")
 """Values of the variable; the first one is the default. The module `asyncio_listener` implements `asyncio` etc."""
 
@@ -127,8 +127,8 @@ def find_listener(environ: Mapping[str, str]) -> Serve:
     Raises:
         UserError: the name is unknown.
     """
-    name = environ.get(VARIABLE) or IMPLEMENTATIONS[0]
+    name = environ.get(LISTENER_VARIABLE) or IMPLEMENTATIONS[0]
     if name not in IMPLEMENTATIONS:
-        raise UserError(f"{VARIABLE} is {name!r}: set it to {' or '.join(IMPLEMENTATIONS)}")
+        raise UserError(f"{LISTENER_VARIABLE} is {name!r}: set it to {' or '.join(IMPLEMENTATIONS)}")
     serve: Serve = importlib.import_module(f".{name}_listener", __package__).serve
     return serve

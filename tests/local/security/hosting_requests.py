@@ -110,7 +110,8 @@ RARE_MEMBERS = {
     "EnableExplanations": st.sampled_from([None] * 19 + ["`true`"]),
     **dict.fromkeys((*(member for member, _ in TARGET_MEMBERS.values()), "TargetVariant", "SessionId"), RARE_VALUES),
 }
-"""Members of InvokeEndpoint that most endpoints refuse."""
+"""Members of InvokeEndpoint that most endpoints refuse, and their values. Most values are None, so few requests
+have these members."""
 INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
     "EndpointName": NAMES | UTF8_TEXTS.filter(bool),
     "CustomAttributes": st.sampled_from(["a=b", "x" * 1024]),

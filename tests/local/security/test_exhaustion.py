@@ -352,7 +352,7 @@ def read_resident_megabytes(local: LocalServer) -> float:
 
 
 def send_large_bodies(sender: Sender, signed_headers: Mapping[str, str]) -> list[threading.Thread]:
-    """Send 20 bodies of 24 MB at once."""
+    """Start to send 20 bodies of 24 MB at once; return the threads that send them."""
 
     def send() -> None:
         with closing(connect(sender.host)) as connection:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.engine
 
 FORBIDDEN_RESPONSE = b"HTTP/1.1 403 "
 
-SERVER = """
+SERVER_PROGRAM = """
 import http.server, threading
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -40,7 +40,7 @@ for port in (8081, 40000):  # an administrator's port, and one that the system c
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
 
-ATTACK = """
+ATTACK_PROGRAM = """
 import json, socket, sys
 def attempt(address, port, device):
     with socket.socket() as attacker:
@@ -87,7 +87,7 @@ def make_serving_plan(tmp_path: Path, name: str, *, isolated: bool) -> Plan:
         make_image_name("serve"),
         tmp_path / "files",
         entrypoint=("python3", "-c"),
-        arguments=(SERVER,),
+        arguments=(SERVER_PROGRAM,),
         port=8080,
     )
     return Plan(f"endpoint/{name}", (host,), isolated)
@@ -145,7 +145,7 @@ def test_only_the_server_reaches_a_serving_container(
     assert request_as_stranger(("127.0.0.1", int(published["HostPort"]))).startswith(FORBIDDEN_RESPONSE)
     for address in addresses if has_route(guard) else ():
         assert [request_as_stranger((address, port))[:13] for port in ports] == [b"", b"", b"", FORBIDDEN_RESPONSE]
-    command = ["python3", "-c", ATTACK, json.dumps(addresses), json.dumps(ports)]
+    command = ["python3", "-c", ATTACK_PROGRAM, json.dumps(addresses), json.dumps(ports)]
     with open_engine() as engine:
         stranger_output = engine.containers.run(make_image_name("serve"), entrypoint=command, command=[], remove=True)
     neighbour_output = attack_from(find_container(Home(tmp_path / "home"), other_plan), command)
@@ -174,7 +174,7 @@ def test_isolated_model_reaches_nothing(tmp_path: Path, docker_runtime: DockerRu
     (host,) = docker_runtime.start(plan)
     assert request_path(host) == b"secret"
     with run_listener() as (port, used_protocols):
-        command = ["python3", "-c", ATTACK, json.dumps(list_own_addresses()), json.dumps([port])]
+        command = ["python3", "-c", ATTACK_PROGRAM, json.dumps(list_own_addresses()), json.dumps([port])]
         results = json.loads(attack_from(find_container(Home(tmp_path / "home"), plan), command))
         assert {target: answer for target, answer in results.items() if not answer.endswith("Error")} == {}
         assert (len(results) > 4, used_protocols) == (True, [])
@@ -182,8 +182,8 @@ def test_isolated_model_reaches_nothing(tmp_path: Path, docker_runtime: DockerRu
 
 def test_isolated_hosts_reach_each_other_and_nothing_else(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     with run_listener() as (port, used_protocols):
-        attack = ["python3", "-c", ATTACK, json.dumps(list_own_addresses()), json.dumps([port])]
-        plan = make_attack_plan(tmp_path, attack, isolated=True)
+        attack_command = ["python3", "-c", ATTACK_PROGRAM, json.dumps(list_own_addresses()), json.dumps([port])]
+        plan = make_attack_plan(tmp_path, attack_command, isolated=True)
         hosts = docker_runtime.start(plan)
         outputs = [[line.text.decode() for line in host.lines()] for host in hosts]
         assert [host.wait().code for host in hosts] == [0, 0], outputs
@@ -198,14 +198,14 @@ def test_isolated_hosts_reach_each_other_and_nothing_else(tmp_path: Path, docker
 def test_attack_succeeds_without_isolation(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     """Check that the attacks of the other tests can succeed."""
     with run_listener() as (port, used_protocols):
-        attack = ["python3", "-c", ATTACK, json.dumps(list_own_addresses()), json.dumps([port])]
-        for host in docker_runtime.start(make_attack_plan(tmp_path, attack, isolated=False)):
+        attack_command = ["python3", "-c", ATTACK_PROGRAM, json.dumps(list_own_addresses()), json.dumps([port])]
+        for host in docker_runtime.start(make_attack_plan(tmp_path, attack_command, isolated=False)):
             assert "served" in json.loads(list(host.lines())[-1].text).values()
         wait_until(lambda: set(used_protocols), lambda protocols: protocols == {"tcp", "udp"}, seconds=10)
 
 
-def make_attack_plan(tmp_path: Path, attack: list[str], *, isolated: bool) -> Plan:
-    """Return a job with two hosts that connect to each other and then run an attack."""
+def make_attack_plan(tmp_path: Path, attack_command: list[str], *, isolated: bool) -> Plan:
+    """Return the plan of two hosts that connect to each other, and then run the attack."""
     script = f"""
 import socket, subprocess, sys, time
 me, peer = sys.argv[1:]
@@ -219,7 +219,7 @@ with socket.create_server(("", 5000)) as server:
     connection.sendall(me.encode())
     other, _ = server.accept()
     print(other.recv(100).decode(), "said hello", flush=True)
-    sys.exit(subprocess.call({attack!r}))
+    sys.exit(subprocess.call({attack_command!r}))
 """
     (tmp_path / "files").mkdir(exist_ok=True)
     names = ("algo-1", "algo-2")
@@ -262,10 +262,10 @@ def run_listener() -> Iterator[tuple[int, list[str]]]:
         yield port, used_protocols
 
 
-def repeat(task: Callable[[], None]) -> None:
+def repeat(function: Callable[[], None]) -> None:
     try:
         while True:
-            task()
+            function()
     except OSError:
         return
 

@@ -193,14 +193,14 @@ def test_requirements_are_installed_once(root: Path) -> None:
     """All workers and a restarted container find the installed packages."""
     (root / "model" / "code").mkdir()
     write_wheel(root / "model" / "code")
-    for installations in (1, 0):
+    for expected_installations in (1, 0):
         with server_with_requirements(
             root, f"{FIND_LOCAL_WHEELS}tiny_words\n", SAGEMAKER_MODEL_SERVER_WORKERS="2"
         ) as server:
             server.wait_until_ready(60)
             assert {server.invoke("x").body for _ in range(8)} == {b"word 1.0"}
             assert server.stop() == 0
-        assert server.log.count("installing code/requirements.txt") == installations
+        assert server.log.count("installing code/requirements.txt") == expected_installations
         assert server.find_logged_problems() == []
 
 

@@ -112,6 +112,7 @@ CSV_ERRORS = {
     "age,rooms,city,grade\n1,inf,Bonn,1\n": "row 0: column 'rooms' contains 'inf', which is infinite",
     "\n": "the header has no column 'age'",
 }
+"""Parts of error messages, by body. The keys of JSON_ERRORS are only the rows of a body."""
 
 
 @pytest.mark.parametrize("rows", JSON_ERRORS)

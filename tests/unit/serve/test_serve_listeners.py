@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 
 from microjobs.hosting import asyncio_listener, rsgi_listener
-from microjobs.hosting.listener import IMPLEMENTATIONS, VARIABLE, RequestHead, ServerExchange
+from microjobs.hosting.listener import IMPLEMENTATIONS, LISTENER_VARIABLE, RequestHead, ServerExchange
 from tests.bundles import write_linear_bundle
 from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, run_server
 from tests.unit.serve.exchanges import FakeHead
@@ -36,7 +36,7 @@ def server(listener: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A server that must log no warnings and lose no worker."""
     root = tmp_path_factory.mktemp(listener)
     write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
-    with run_server(root, **{VARIABLE: listener}) as running:
+    with run_server(root, **{LISTENER_VARIABLE: listener}) as running:
         running.wait_until_ready()
         workers = running.list_worker_pids()
         yield running
@@ -133,12 +133,12 @@ def test_slow_clients_do_not_delay_others(server: Server) -> None:
 
 
 def test_user_code_is_served(root: Path, listener: str) -> None:
-    with server_with_program(root, SLOW_PROGRAM, **{VARIABLE: listener}) as server:
+    with server_with_program(root, SLOW_PROGRAM, **{LISTENER_VARIABLE: listener}) as server:
         assert {reply.status for reply in invoke_in_parallel(server, ["0.01"] * 8)} == {200}
 
 
 def test_requests_in_flight_at_sigterm_are_answered(root: Path, listener: str) -> None:
-    with server_with_program(root, SLOW_PROGRAM, **{VARIABLE: listener}) as server:
+    with server_with_program(root, SLOW_PROGRAM, **{LISTENER_VARIABLE: listener}) as server:
         replies: list[Reply] = []
         client = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["0.5"] * 3)))
         client.start()
@@ -152,7 +152,7 @@ def test_requests_in_flight_at_sigterm_are_answered(root: Path, listener: str) -
 
 
 def test_worker_that_dies_is_replaced(root: Path, listener: str) -> None:
-    with run_server(root, **{VARIABLE: listener}) as server:
+    with run_server(root, **{LISTENER_VARIABLE: listener}) as server:
         server.wait_until_ready()
         (worker,) = server.list_worker_pids()
         os.kill(worker, signal.SIGKILL)
@@ -165,7 +165,7 @@ def test_worker_that_dies_is_replaced(root: Path, listener: str) -> None:
 
 
 def test_listener_serves_on_a_unix_socket(root: Path, listener: str) -> None:
-    with run_server(root, MICROJOBS_SOCKET_FOLDER=str(root), **{VARIABLE: listener}) as server:
+    with run_server(root, MICROJOBS_SOCKET_FOLDER=str(root), **{LISTENER_VARIABLE: listener}) as server:
         path = root / "http.socket"
         deadline = time.monotonic() + 30
         response = b""
@@ -233,6 +233,6 @@ def test_connections_above_the_limit_wait_until_one_is_closed() -> None:
 
 
 def test_unknown_listener_ends_the_job(root: Path) -> None:
-    with run_server(root, **{VARIABLE: "fast"}) as server:
+    with run_server(root, **{LISTENER_VARIABLE: "fast"}) as server:
         assert server.wait() == 2
-    assert f"{VARIABLE} is 'fast': set it to asyncio or rsgi" in (server.failure or "")
+    assert f"{LISTENER_VARIABLE} is 'fast': set it to asyncio or rsgi" in (server.failure or "")

@@ -75,6 +75,7 @@ PREDICTIONS_AND_ERRORS = {
     make_words_body('{"count": 1, "word": "\\ud800"}'): "input 'word' contains '\\ud800': send text, or bytes",
     make_words_body('{"count": 1, "word": ["a"]}', '{"count": 1, "word": "a"}'): "its lists differ in length or depth",
 }
+"""The content of the response, or a part of the error message, by body."""
 
 
 @pytest.mark.parametrize(("body", "expected"), PREDICTIONS_AND_ERRORS.items())
@@ -312,6 +313,7 @@ ERRORS = {
     ("9223372036854775808", "text/csv", "", "signature_name=long"): (400, "a number is out of the range of int64"),
     ("[[1, 2, 3]]", "", "", "tfs-model-name=none"): (404, "Servable not found"),
 }
+"""The status and a part of the error message, by body, Content-Type, Accept and custom attributes."""
 
 
 @pytest.mark.parametrize(("request_parts", "expected"), ERRORS.items())

@@ -91,7 +91,8 @@ def test_model_is_tested_at_the_interval_and_after_the_last_epoch(layout: Layout
 
 
 def stop_and_resume(layout: Layout, settings: TrainerHyperparameters, *step_counts: int) -> LinearFramework:
-    """Run the training once per number of steps, and stop it after these steps. Then finish it with another build."""
+    """Run the training once per number of steps, and stop it after these steps. Then finish it with another build of
+    the framework's version."""
     for stop_after in step_counts:
         run(layout, LinearFramework(settings, stop_after=stop_after))
     framework = LinearFramework(settings, version="1.0+cu130")

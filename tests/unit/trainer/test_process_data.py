@@ -99,16 +99,16 @@ def test_predictions_are_gathered_with_their_targets() -> None:
         process = ProcessData(
             make_data(TARGETS_BY_HOST[group.rank], test_targets_by_host[group.rank], "train", "test", features=1), group
         )
-        gathered_data, on_train, on_test = process.gather_results(
+        gathered_data, train_predictions, test_predictions = process.gather_results(
             process.local_data.y_train * 10, process.local_data.y_test * 10
         )
         arrays = (
             gathered_data.x_train,
             gathered_data.y_train,
-            on_train,
+            train_predictions,
             gathered_data.x_test,
             gathered_data.y_test,
-            on_test,
+            test_predictions,
         )
         return [array[:, 0].tolist() for array in arrays]
 
@@ -125,9 +125,9 @@ def test_predictions_are_gathered_with_their_targets() -> None:
 
 
 def test_fingerprint_covers_the_rows_of_all_hosts() -> None:
-    def fingerprint(files: list[list[int]]) -> list[dict[str, str]]:
+    def fingerprint(targets_by_host: list[list[int]]) -> list[dict[str, str]]:
         def work(group: ThreadGroup) -> dict[str, str]:
-            return ProcessData(make_data(files[group.rank], range(4), "train"), group).fingerprint()
+            return ProcessData(make_data(targets_by_host[group.rank], range(4), "train"), group).fingerprint()
 
         return run_processes(work, 3)
 
