@@ -1,4 +1,4 @@
-"""The entry point as an init process, with small scripts as jobs."""
+"""Tests of the supervisor, the entry point of an image, with small programs as jobs."""
 
 import os
 import shutil

@@ -52,7 +52,7 @@ def get_error_code(
         b"\xff\xfe{\0}\0",
     ],
 )
-def test_invalid_json_is_refused(sender: Sender, body: bytes) -> None:
+def test_invalid_json_and_impossible_values_are_refused(sender: Sender, body: bytes) -> None:
     assert get_error_code(sender, "ListModels", body) == "SerializationException"
 
 

@@ -173,6 +173,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
     ],
 )
 def test_chunks_are_parsed_strictly(chunks: bytes, status: int) -> None:
+    """A malformed chunk raises an error when the stub application reads the body, so the response has status 500."""
     next_request = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
     with run_http_server() as host, closing(connect(host)) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + next_request)

@@ -29,7 +29,7 @@ def output_handler(response, context):
     return response.content.decode().upper(), context.accept_header
 """
 
-DIRECT_PROGRAM = """
+PROGRAM_WITH_HANDLER = """
 import requests
 
 def handler(data, context):
@@ -76,7 +76,7 @@ def test_input_and_output_handlers_surround_the_model(make_handler_model: MakeHa
 
 
 def test_handler_reaches_the_rest_api_at_its_address(make_handler_model: MakeHandlerModel) -> None:
-    model = make_handler_model(DIRECT_PROGRAM)
+    model = make_handler_model(PROGRAM_WITH_HANDLER)
     response = invoke(model, '{"instances": [[1, 2, 3]]}', attributes="tfs-model-version=2")
     assert (response.body, response.headers) == (b'{"predictions":[[12.0]]}', [("content-type", "application/x-2")])
 
