@@ -322,7 +322,7 @@ def test_restarted_server_starts_no_idle_container(parts: ServerParts) -> None:
         assert len(parts.runtime.started_hosts) == 1
         assert restarted_parts.describe_endpoint()["EndpointStatus"] == "InService"
         make_config(restarted_parts, "d")
-        restarted_parts.update("d")
+        restarted_parts.update_endpoint("d")
         assert restarted_parts.wait_for_endpoint()["EndpointConfigName"] == "d"
         assert len(parts.runtime.started_hosts) == 2  # each deployment starts its container once, to check its health
     finally:
