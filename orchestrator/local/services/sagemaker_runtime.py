@@ -85,7 +85,7 @@ class EndpointInvoker:
         if (config := endpoint.async_config) is None:
             raise _make_validation_error(f"Endpoint {name} has no AsyncInferenceConfig: invoke it with InvokeEndpoint.")
         try:
-            invocation = asynchronous.prepare(self._context, config, request, request["Body"])
+            invocation = asynchronous.make_invocation(self._context, config, request, request["Body"])
         except ServiceError as error:
             raise _make_validation_error(error.message) from error
         endpoint.queue.put(invocation)

@@ -174,7 +174,7 @@ def test_expired_request_is_stored_as_the_failure(parts: ServerParts, model: Ima
     wait_until(lambda: len(parts.runtime.started_hosts) >= 2)
     queue = parts.registry.find("endpoint/e").queue  # type: ignore[union-attr]
     config = {"OutputConfig": OUTPUT}
-    invocation = asynchronous.prepare(parts.context, config, {"RequestTTLSeconds": "0"}, b"x")
+    invocation = asynchronous.make_invocation(parts.context, config, {"RequestTTLSeconds": "0"}, b"x")
     queue.put(invocation)
     assert invocation.failure
     assert wait_for_object(parts, invocation.failure)[1] == b"the request waited longer than 0 s (RequestTTLSeconds)"

@@ -72,15 +72,22 @@ class Invocation:
     """The NotificationConfig of the endpoint."""
 
 
-def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
-    """Raise ValidationError unless the buckets of an AsyncInferenceConfig exist."""
+def check_config(context: Context, config: Mapping[str, Any]) -> None:
+    """Raise ValidationError if objects cannot be written below the paths of an AsyncInferenceConfig, or if its
+    NotificationConfig lacks a topic."""
     for name in ("S3OutputPath", "S3FailurePath"):
         _make_uri(context, config, name, file="x")  # the name of the file does not matter
     notifications.check_config(config["OutputConfig"].get("NotificationConfig", {}))
 
 
-def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
-    """Return the invocation of a validated request. Raise ValidationError for a wrong body, input or output."""
+def make_invocation(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
+    """Return the invocation of a validated request, which is not enqueued yet. Raise ValidationError for a wrong body,
+    input or output.
+
+    Args:
+        config: the AsyncInferenceConfig of the endpoint.
+        members: the members of the request.
+    """
     if bool(body) == ("InputLocation" in members):
         raise ValidationError(f"Provide exactly one of Body and InputLocation, not {'both' if body else 'neither'}.")
     if not body:
@@ -158,7 +165,7 @@ class Queue:
         """The last pool takes new invocations; earlier pools only finish their running invocations."""
         self._concurrency = 0
 
-    def open(self, concurrency: int) -> None:
+    def set_concurrency(self, concurrency: int) -> None:
         """Set the number of invocations that run in parallel. If the number changes, a new pool of threads takes over
         the waiting invocations."""
         with self._lock:
@@ -207,7 +214,7 @@ class Queue:
 
     def _run(self, name: str) -> None:
         """Run a stored invocation, unless it is running or has ended."""
-        with self._lock:  # `open` also submits invocations that still run in an earlier pool
+        with self._lock:  # `set_concurrency` also submits invocations that still run in an earlier pool
             if name in self._running_names:
                 return
             self._running_names.add(name)

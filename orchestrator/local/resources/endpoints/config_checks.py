@@ -36,28 +36,28 @@ def check(context: Context, request: Members) -> None:
         _check_variant(context, variant, has_shadow=bool(shadows))
     components.check_config(request)
     is_serverless = any(serverless.SERVERLESS_CONFIG in variant for variant in (*variants, *shadows))
-    _check_counts(len(variants), len(shadows), is_serverless=is_serverless)
+    _check_counts(len(variants), shadow_count=len(shadows), is_serverless=is_serverless)
     _check_features([serverless.SERVERLESS_CONFIG if is_serverless else "", *_list_features(request)])
     _check_async_and_capture(context, request)
 
 
 def _check_async_and_capture(context: Context, request: Members) -> None:
-    """Check the models and the buckets of asynchronous inference, and the bucket of data capture."""
+    """Check the models and the AsyncInferenceConfig of an asynchronous endpoint, and the bucket of data capture."""
     if "AsyncInferenceConfig" in request:
         for variant in request["ProductionVariants"]:
             model = find_resource(context, MODEL, variant["ModelName"]).request
             refuse_multi_model(model, "AsyncInferenceConfig")
             refuse_direct(model, "AsyncInferenceConfig")
-        asynchronous.check_buckets(context, request["AsyncInferenceConfig"])
+        asynchronous.check_config(context, request["AsyncInferenceConfig"])
     if _captures_data(request):
         captures.check_destination(context, request["DataCaptureConfig"])
 
 
-def _check_counts(variants: int, shadows: int, *, is_serverless: bool) -> None:
-    if is_serverless and variants > 1:
-        raise ValidationError(f"A serverless endpoint has one variant, not {variants}.")
-    if shadows and (variants, shadows) != (1, 1):
-        counts = f"{variants} production variants and {shadows} shadow variants"
+def _check_counts(variant_count: int, *, shadow_count: int, is_serverless: bool) -> None:
+    if is_serverless and variant_count > 1:
+        raise ValidationError(f"A serverless endpoint has one variant, not {variant_count}.")
+    if shadow_count and (variant_count, shadow_count) != (1, 1):
+        counts = f"{variant_count} production variants and {shadow_count} shadow variants"
         raise ValidationError(f"An endpoint with a shadow variant has one variant of each kind, not {counts}.")
 
 
@@ -104,7 +104,11 @@ def _list_container_features(model: Members) -> list[str]:
 
 
 def _refuse_features(subject: str, features: Sequence[str]) -> None:
-    """Raise ValidationError if a model has features. `subject` is the beginning of the message."""
+    """Raise ValidationError unless `features`, the excluded features that a model has, is empty.
+
+    Args:
+        subject: the variant or the endpoint that excludes the features. The message begins with it.
+    """
     if features:
         raise ValidationError(f"The {subject} does not support models with {' and '.join(features)}.")
 

@@ -38,7 +38,8 @@ DEPLOYMENT, NEXT_DEPLOYMENT, UPDATE_CONFIG = "Deployment", "NextDeployment", "Up
 deployment."""
 
 DRAIN_TIMEOUT = 60.0
-"""Seconds until replaced replicas are stopped even if they still process requests. One response may take this long."""
+"""Seconds until replaced replicas are stopped, even if they still process requests. InvokeEndpoint has the same time
+limit, so that only longer requests, such as response streams, are cut off."""
 
 ALARM_INTERVAL = 1.0
 """Seconds after which the alarms of an update are evaluated again."""
@@ -50,7 +51,7 @@ class Deployable(Protocol):
     def list_planned_replicas(self, deployment: Deployment) -> Sequence[PlannedReplica]:
         """Return the replicas that a deployment should have."""
 
-    def count(self, deployment: Deployment) -> int:
+    def get_capacity(self, deployment: Deployment) -> int:
         """Return the number of instances or copies that the largest variant of a deployment should have."""
 
     def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
@@ -170,7 +171,7 @@ class Deployer:
         """Replace the deployment in the steps of the update's policy. If a step fails, keep the current deployment."""
         config = self._read_internal().get(UPDATE_CONFIG) or {}
         speed = self._context.settings.deployment_speed
-        policy = read_policy(config, self._resource.count(deployment), speed)
+        policy = read_policy(config, self._resource.get_capacity(deployment), speed)
         try:
             self._replace(deployment, policy, time.monotonic() + policy.timeout)
         except StoppedError:
@@ -337,7 +338,7 @@ class Deployer:
             future.add_done_callback(lambda _: self.wake())
         is_late = False
         while not all(future.done() for future in futures):
-            has_no_limit = is_late or deadline == inf
+            has_no_limit = is_late or deadline == inf  # after the deadline, wait for the ends of the abandoned starts
             self.events.wait(None if has_no_limit else max(0.0, deadline - time.monotonic()))
             is_late = time.monotonic() >= deadline
             if is_late or self._is_ending() or any(future.done() and future.exception() for future in futures):

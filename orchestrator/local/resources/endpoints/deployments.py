@@ -58,7 +58,7 @@ def find_random_variants(deployment: Deployment) -> frozenset[str]:
 
 
 def list_instances(variant: Mapping[str, Any], limit: int) -> Iterator[Mapping[str, Any]]:
-    """Yield a variant with a model once per running instance, each time with the InstanceId of the instance.
+    """Yield a variant with a model once per instance that should run, each time with the InstanceId of the instance.
 
     Args:
         limit: the largest number of instances.

@@ -139,7 +139,7 @@ class Endpoint:
             needs_hosts=not may_be_idle,
         )
 
-    def count(self, deployment: Deployment) -> int:
+    def get_capacity(self, deployment: Deployment) -> int:
         return deployments.count_instances(deployment)
 
     def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
@@ -185,7 +185,7 @@ class Endpoint:
         if self.async_config is not None:
             client = self.async_config.get("ClientConfig", {})
             concurrency = client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_CONCURRENCY)
-            self.queue.open(concurrency * max(1, sum(_count_replicas(groups).values())))
+            self.queue.set_concurrency(concurrency * max(1, sum(_count_replicas(groups).values())))
             self.queue.wake()
 
     @contextmanager

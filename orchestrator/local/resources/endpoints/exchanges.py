@@ -123,8 +123,8 @@ class Exchange:
     headers: Mapping[str, str]
     """The headers of the response."""
     body: Body
-    """The body of the response; None for a response stream. If it is a function, it can be called
-    only until the observer returns."""
+    """The body of the response; None for a response stream. If it is a function, it can be called only until the
+    observer returns."""
     model_seconds: float
     overhead_seconds: float
     """The time that the local server needed, in addition to the container."""

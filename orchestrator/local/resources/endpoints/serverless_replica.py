@@ -181,7 +181,8 @@ class ServerlessReplica:
         if isinstance(request.body, bytes) and len(request.body) > MAX_BODY_BYTES:
             raise make_size_error(self.variant)
         with self.traffic.count_request(request.timeout), self._count_request():
-            # The replica is not stopped during a request. A request to a running replica does not wait for the thread.
+            # The inner replica is not stopped while a request is counted, so the request can use a running replica at once.
+            # If no replica is running, the request waits for the thread that starts it.
             replica = self._running_replica or call_in_thread(
                 partial(self._wait_for_replica, deadline, request.timeout)
             )
@@ -211,14 +212,14 @@ class ServerlessReplica:
         ModelNotReadyException after the deadline.
         """
         with self._change_condition:
-            failures = self._failure_count
+            earlier_failure_count = self._failure_count
             if self._running_replica is None:
                 self._is_wanted = True
                 self._change_condition.notify_all()
             while self._running_replica is None:
                 if self._is_stopped:
                     raise NoResponseError("the container is being replaced", was_sent=False)
-                if self._failure_count != failures:
+                if self._failure_count != earlier_failure_count:
                     raise NoResponseError(f"the container could not be started: {self._last_failure}")
                 if (seconds_left := deadline - time.monotonic()) <= 0:
                     raise make_not_ready_error(self.variant, timeout)

@@ -170,7 +170,7 @@ class InferenceComponent:
             self.wake,
         )
 
-    def count(self, deployment: Deployment) -> int:
+    def get_capacity(self, deployment: Deployment) -> int:
         return len(deployment["Copies"])
 
     def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
@@ -179,8 +179,8 @@ class InferenceComponent:
         self._copies = tuple(copy for item in fleets for copy in item.replicas.values())
         self._metrics.counts = {self._variant: len(self._copies)}
         self.is_in_service.set()
-        members = specifications.describe(fleet.deployment, copies=len(self._copies))
-        members["RuntimeConfig"]["DesiredCopyCount"] = self.count((next_fleet or fleet).deployment)
+        members = specifications.describe(fleet.deployment, serving_count=len(self._copies))
+        members["RuntimeConfig"]["DesiredCopyCount"] = self.get_capacity((next_fleet or fleet).deployment)
         return members
 
     def _make_choices(self, fleet: Fleet) -> Sequence[WeightedGroup]:

@@ -47,9 +47,9 @@ class InferenceComponentOperations(DeploymentOperations):
             )
         endpoint = find_resource(self.context, ENDPOINT, request["EndpointName"])
         variant = _find_variant(endpoint, request["VariantName"])
-        copies = specifications.make_copy_ids(request["RuntimeConfig"]["CopyCount"])
-        deployment = self._make_deployment(specification, variant["InstanceType"], endpoint, copies)
-        members = {**specifications.describe(deployment, copies=0), "EndpointArn": endpoint.arn}
+        copy_ids = specifications.make_copy_ids(request["RuntimeConfig"]["CopyCount"])
+        deployment = self._make_deployment(specification, variant["InstanceType"], endpoint, copy_ids)
+        members = {**specifications.describe(deployment, serving_count=0), "EndpointArn": endpoint.arn}
         owner = Owner(ENDPOINT.arn_type, endpoint.name)
         return add_resource(
             self.context,
@@ -61,9 +61,9 @@ class InferenceComponentOperations(DeploymentOperations):
         )
 
     def _make_deployment(
-        self, specification: Specification, instance_type: str, endpoint: Record, copies: list[str]
+        self, specification: Specification, instance_type: str, endpoint: Record, copy_ids: list[str]
     ) -> Deployment:
-        """Check a specification, and return its deployment with copies that have these ids."""
+        """Check a specification, and return its deployment. Its copies have the ids `copy_ids`."""
         specifications.check(specification)
         is_isolated = bool(endpoint.internal[DEPLOYMENT].get("EnableNetworkIsolation", False))
         model = specifications.find_model(self.context, specification, is_isolated=is_isolated)
@@ -72,7 +72,7 @@ class InferenceComponentOperations(DeploymentOperations):
             "Model": model,
             "Specification": specification,
             "InstanceType": instance_type,
-            "Copies": copies,
+            "Copies": copy_ids,
             **base,
         }
 
@@ -136,9 +136,9 @@ class InferenceComponentOperations(DeploymentOperations):
                 {**earlier_deployment, "Copies": specifications.make_copy_ids(count, earlier_deployment["Copies"])},
             )
         endpoint = find_resource(self.context, ENDPOINT, record.request["EndpointName"])
-        copies = specifications.make_copy_ids(count)
+        copy_ids = specifications.make_copy_ids(count)
         deployment = self._make_deployment(
-            request["Specification"], earlier_deployment["InstanceType"], endpoint, copies
+            request["Specification"], earlier_deployment["InstanceType"], endpoint, copy_ids
         )
         config = request.get("DeploymentConfig")
         return self._start_checked_update(record, deployment, config)
@@ -148,10 +148,10 @@ class InferenceComponentOperations(DeploymentOperations):
         record = self.find_in_service(request)
         earlier_deployment: Deployment = record.internal[DEPLOYMENT]
         _refuse_copies_of_adapter(earlier_deployment)
-        copies = specifications.make_copy_ids(
+        copy_ids = specifications.make_copy_ids(
             request["DesiredRuntimeConfig"]["CopyCount"], earlier_deployment["Copies"]
         )
-        return self._start_checked_update(record, {**earlier_deployment, "Copies": copies})
+        return self._start_checked_update(record, {**earlier_deployment, "Copies": copy_ids})
 
     def _start_checked_update(
         self, record: Record, deployment: Deployment, config: DeploymentConfig = None

@@ -63,9 +63,14 @@ def _find_adapter(context: Context, specification: Specification) -> Mapping[str
     return {"PrimaryContainer": adapter}
 
 
-def make_copy_ids(count: int, earlier_copies: Sequence[str] = ()) -> list[str]:
-    """Return the ids of a component's copies. The first copies of an earlier deployment keep running."""
-    return [*earlier_copies[:count], *(f"i-{secrets.token_hex(8)}" for _ in range(count - len(earlier_copies)))]
+def make_copy_ids(count: int, earlier_ids: Sequence[str] = ()) -> list[str]:
+    """Return the ids of a component's copies: first the ids of copies that keep running, as many as `count` allows,
+    then new ids.
+
+    Args:
+        earlier_ids: the ids of the copies of an earlier deployment.
+    """
+    return [*earlier_ids[:count], *(f"i-{secrets.token_hex(8)}" for _ in range(count - len(earlier_ids)))]
 
 
 def read_limits(specification: Specification) -> HostLimits | None:
@@ -91,8 +96,8 @@ def check(specification: Specification) -> None:
         raise ValidationError(f"MinMemoryRequiredInMb {minimum} is more than MaxMemoryRequiredInMb {maximum}.")
 
 
-def describe(deployment: Deployment, *, copies: int) -> dict[str, Any]:
-    """Return the members of DescribeInferenceComponent for a deployment with `copies` serving copies."""
+def describe(deployment: Deployment, *, serving_count: int) -> dict[str, Any]:
+    """Return the members of DescribeInferenceComponent for a deployment, of which `serving_count` copies serve."""
     specification = dict(deployment["Specification"])
     if "Container" in specification:
         container = dict(specification["Container"])
@@ -100,5 +105,5 @@ def describe(deployment: Deployment, *, copies: int) -> dict[str, Any]:
             times = {"ResolutionTime": time.time()}
             container["DeployedImage"] = {"SpecifiedImage": image, "ResolvedImage": image, **times}
         specification["Container"] = container
-    counts = {"DesiredCopyCount": len(deployment["Copies"]), "CurrentCopyCount": copies}
+    counts = {"DesiredCopyCount": len(deployment["Copies"]), "CurrentCopyCount": serving_count}
     return {"Specification": specification, "RuntimeConfig": counts}
