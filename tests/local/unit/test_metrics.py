@@ -168,6 +168,19 @@ def test_slow_expression_is_logged_once_and_skipped(monkeypatch: pytest.MonkeyPa
     assert metrics.skipped_names == ["bad"]
 
 
+def test_message_states_that_a_search_needed_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PatternWithoutMemory:
+        def search(self, *_: object, **__: object) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr(metrics_module, "compile_definition", lambda _: PatternWithoutMemory())
+    notes: list[str] = []
+    Metrics([LOSS], notes.append).read(0.0, "loss=1")
+    assert notes == [
+        "metric 'loss': its Regex took too much memory on a line of 6 characters; this metric ignores such lines"
+    ]
+
+
 def test_definition_skipped_by_an_earlier_server_is_not_searched() -> None:
     metrics = Metrics([LOSS, SLOW_DEFINITION], skipped_names=["bad"])
     start_time = time.thread_time()

@@ -44,7 +44,8 @@ class Metrics:
     """The metrics of one job, read line by line from all hosts.
 
     Args:
-        note: called with a message for the user when a definition first fails on a line, and when it is skipped.
+        note: called with a message for the user when the search for a definition fails for the first time, and when the
+            definition is skipped.
         skipped_names: the names of definitions that an earlier server skipped.
         record: called with the name of the metric and the point for each new value, from any thread.
     """
@@ -87,21 +88,23 @@ class Metrics:
         began = time.thread_time()
         try:
             match = self._patterns[name].search(text, timeout=SEARCH_TIMEOUT, concurrent=True)
-        except (TimeoutError, MemoryError):
-            self._report_failed_search(name, text)
+        except (TimeoutError, MemoryError) as error:
+            need = "too much memory" if isinstance(error, MemoryError) else f"more than {SEARCH_TIMEOUT:g} s"
+            self._report_failed_search(name, text, need)
             match = None
         self._count_time(
             name, time.thread_time() - began - UNCOUNTED_SECONDS - UNCOUNTED_SECONDS_PER_CHARACTER * len(text)
         )
         return match
 
-    def _report_failed_search(self, name: str, text: str) -> None:
+    def _report_failed_search(self, name: str, text: str, need: str) -> None:
+        """Note the first failed search of a definition. `need` is the time or the memory that the search needed."""
         with self._lock:
             is_first = name not in self._reported_names
             self._reported_names.add(name)
         if is_first:
             self._note(
-                f"metric {name!r}: its Regex took more than {SEARCH_TIMEOUT:g} s on a line of {len(text)} characters; "
+                f"metric {name!r}: its Regex took {need} on a line of {len(text)} characters; "
                 "this metric ignores such lines"
             )
 
