@@ -181,8 +181,8 @@ class ServerlessReplica:
         if isinstance(request.body, bytes) and len(request.body) > MAX_BODY_BYTES:
             raise make_size_error(self.variant)
         with self.traffic.count_request(request.timeout), self._count_request():
-            # The inner replica is not stopped while a request is counted, so the request can use a running replica at once.
-            # If no replica is running, the request waits for the thread that starts it.
+            # The inner replica is not stopped while a request is counted, so the request can use it at once.
+            # If it is not running, the request waits for the thread that starts it.
             replica = self._running_replica or call_in_thread(
                 partial(self._wait_for_replica, deadline, request.timeout)
             )

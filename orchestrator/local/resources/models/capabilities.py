@@ -1,4 +1,4 @@
-"""Labels of images that AWS requires for some kinds of hosting.
+"""Labels that AWS requires of the images of multi-model containers and of models with several containers.
 
 Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/build-multi-model-build-container.html
 https://docs.aws.amazon.com/sagemaker/latest/dg/inference-pipeline-real-time.html

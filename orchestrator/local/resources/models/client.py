@@ -132,7 +132,8 @@ class Client:
         try:
             return self._exchange(self._open_connection(deadline), request, deadline)
         except NoResponseError as error:
-            error.was_sent |= is_stale  # the first request, over the reused connection, may have ended the container
+            # The container may have received the request over the stale connection, and may have ended because of it.
+            error.was_sent |= is_stale
             raise
 
     def _take_idle_connection(self) -> Connection | None:

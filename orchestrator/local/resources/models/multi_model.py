@@ -32,9 +32,9 @@ Version = tuple[tuple[str, str, int, int], ...]
 """A value that changes when the objects of a model change. It is computed without reading the objects."""
 
 
-def check_container(store: ObjectStore, container: Mapping[str, Any]) -> None:
-    """Raise ValidationError if the members of a container contradict each other, as far as they concern Mode
-    MultiModel."""
+def check_multi_model_members(store: ObjectStore, container: Mapping[str, Any]) -> None:
+    """Raise ValidationError if the Mode of a container does not allow its other members, or if a prefix for models is
+    one object, or is in no bucket."""
     if not is_multi_model(container):
         if "MultiModelConfig" in container:
             raise ValidationError("MultiModelConfig requires Mode MultiModel: set Mode, or remove MultiModelConfig.")

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.resources.models.containers import (
 )
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model_data import find_data, is_multi_model, list_additional_data
-from microjobs_orchestrator.local.resources.models.multi_model import check_container
+from microjobs_orchestrator.local.resources.models.multi_model import check_multi_model_members
 from microjobs_orchestrator.local.resources.operations import Operations, Request, add_resource
 from microjobs_orchestrator.local.state import Record
 
@@ -30,7 +30,7 @@ class ModelOperations(Operations):
             raise ValidationError("PrimaryContainer and Containers cannot be combined: remove one of them.")
         definitions = list_containers(request)
         for container in definitions:
-            check_container(self.context.store, container)
+            check_multi_model_members(self.context.store, container)
         containers = [resolved for container in definitions for resolved in self._resolve(container)]
         check_containers(containers, uses_direct_mode=is_direct(request))
         for container in containers:

@@ -34,6 +34,7 @@ RUN_STATUSES: Mapping[str, str] = {
     JobStatus.STOPPED: "KILLED",
     JobStatus.FAILED: "FAILED",
 }
+"""MLflow's final status of a run, by the final status of the job."""
 
 
 class MlflowRun:

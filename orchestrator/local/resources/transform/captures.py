@@ -37,11 +37,11 @@ def store_manifests(
     """
     if DATA_CAPTURE_CONFIG not in request:
         return
-    source = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
-    target = outputs.join_key(request["TransformOutput"]["S3OutputPath"], "")
+    input_uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+    output_uri = outputs.join_key(request["TransformOutput"]["S3OutputPath"], "")
     manifests = {
-        "input": _make_manifest(source, (output.input_object.key for output in completed_outputs)),
-        "output": _make_manifest(target, (output.key for output in completed_outputs)),
+        "input": _make_manifest(input_uri, (output.input_object.key for output in completed_outputs)),
+        "output": _make_manifest(output_uri, (output.key for output in completed_outputs)),
     }
     hour = time.strftime("%Y/%m/%d/%H", time.gmtime(start_time))
     for direction, manifest in manifests.items():
@@ -52,7 +52,8 @@ def store_manifests(
 
 
 def _make_manifest(uri: str, keys: Iterable[str]) -> list[Any]:
-    """Return the manifest of objects in the folder of an S3 URI."""
+    """Return the manifest of objects below an S3 URI. Its prefix is the last folder in the URI. The keys in it
+    are relative to this folder."""
     bucket, key = parse_uri(uri)
     folder = key[: key.rfind("/") + 1]
     return [{"prefix": f"s3://{bucket}/{folder}"}, *(key.removeprefix(folder) for key in keys)]

@@ -140,7 +140,7 @@ class Output:
 
     key: str
     input_object: StoredObject
-    """The input object."""
+    """The object whose records the requests contain."""
     path: Path
     """The file with the responses until the output is stored."""
     reason: str | None = None

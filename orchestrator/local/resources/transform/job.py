@@ -63,7 +63,8 @@ class TransformJob:
         self._outputs: list[Output] | None = None
         """None until all objects are transformed."""
         self._reason: str | None = None
-        """The reason why no objects were transformed."""
+        """The reason why the job failed before all objects were transformed. The output of a single object that failed
+        has its own reason."""
 
     def run(self) -> None:
         self.job.run(self._run)

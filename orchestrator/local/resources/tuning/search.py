@@ -1,7 +1,7 @@
 """The search of a tuning job: Optuna chooses values from the request's parameter ranges.
 
 For the strategy Hyperband, the resource of a training job is the number of values of the objective metric that the job
-prints: see HyperbandStrategyConfig in botocore's model. Optuna is imported only when a search begins, because the
+prints: see botocore's description of HyperbandStrategyConfig. Optuna is imported only when a search begins, because the
 import takes half a second.
 """
 

@@ -1,4 +1,6 @@
-"""WarmStartConfig: tuning jobs that start with the results of earlier tuning jobs. Source: botocore's model.
+"""WarmStartConfig: tuning jobs that start with the results of earlier tuning jobs.
+
+Source: botocore's description of the members.
 
 As on SageMaker, only the training jobs of the parents count, not those of the parents' own parents.
 """
