@@ -85,11 +85,11 @@ def prepare_plan(context: Context, attempt: Attempt) -> Plan:
 def _add_network_settings(context: Context, plan: Plan) -> Plan:
     """Give the hosts of a plan the proxies and the certificates of the server's settings."""
     settings = context.settings
-    reachable = [urlsplit(settings.url).hostname or "", *(host.name for host in plan.hosts)]
+    names_without_proxy = [urlsplit(settings.url).hostname or "", *(host.name for host in plan.hosts)]
 
     def add_settings(host: HostPlan) -> HostPlan:
         settings.network.write_files(host.files)
-        variables = settings.network.make_variables(host.environment, reachable)
+        variables = settings.network.make_variables(host.environment, names_without_proxy)
         return dataclasses.replace(host, defaults={**variables, **host.defaults})
 
     return dataclasses.replace(plan, hosts=tuple(map(add_settings, plan.hosts)))

@@ -14,7 +14,7 @@ class StopReason(Enum):
 
     FINISHED = "the hosts have finished their work"
     REQUEST = "a Stop request"
-    TIMEOUT = "MaxRuntimeInSeconds"
+    TIMEOUT = "a time limit of the request"
     SHUTDOWN = "the server was shut down"
 
     @property

@@ -89,9 +89,9 @@ def check_unique(member: str, values: Sequence[str]) -> None:
         raise ValidationError(f"{member} must be unique; repeated: {', '.join(map(repr, duplicates))}.")
 
 
-def select_share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> list[Item]:
+def select_share(items: Sequence[Item], distribution: str, host_count: int, host_index: int) -> list[Item]:
     """Return one host's share: all items (`FullyReplicated`), or with n hosts every nth item (`ShardedByS3Key`)."""
-    return list(items[index::hosts]) if distribution == "ShardedByS3Key" else list(items)
+    return list(items[host_index::host_count]) if distribution == "ShardedByS3Key" else list(items)
 
 
 def link_objects(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:

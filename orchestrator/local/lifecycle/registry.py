@@ -1,5 +1,5 @@
-"""The running jobs and endpoints: one thread per resource. A plan name identifies a thread. The registry recovers the
-resources after a restart."""
+"""The running resources, such as jobs and endpoints: one thread per resource. A plan name identifies a thread. The
+registry recovers the resources after a restart."""
 
 import functools
 import logging
@@ -24,7 +24,8 @@ END_TIMEOUT = 30.0
 
 
 class Runnable(Protocol):
-    """A job of any kind, or an endpoint."""
+    """A resource that needs a thread: a job, an endpoint, an inference component, a pipeline execution or an MLflow
+    server. The module calls all of them jobs."""
 
     events: EventQueue
 
@@ -34,20 +35,20 @@ class Runnable(Protocol):
     def run(self) -> None: ...
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Resume a job or endpoint of an earlier server, with the hosts that still exist."""
+        """Resume a resource that ran in an earlier server, with its hosts that still exist."""
 
 
 Maker = Callable[[Context, Record], Runnable]
-"""A function that returns the job or endpoint of a record."""
+"""A function that returns the job of a record."""
 
 
 class Registry:
-    """Runs each job and each endpoint in a thread of its own. Methods may be called from any thread."""
+    """Runs each job in a thread of its own. Methods may be called from any thread."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._running: dict[str, tuple[Runnable, threading.Thread]] = {}
-        """The running jobs and endpoints with their threads, by plan name."""
+        """The running jobs with their threads, by plan name."""
         self._is_closing = False
         self._lock = threading.Lock()
         context.state.on_status_change = self._notify_owner
@@ -118,9 +119,10 @@ class Registry:
     # --- recovery ---
 
     def recover(self, makers_by_kind: Mapping[str, Maker]) -> None:
-        """Resume an earlier server's jobs and endpoints, and remove the hosts of all other plans.
+        """Resume an earlier server's jobs, and remove the hosts of all other plans.
 
-        The kinds are resumed in the order of `makers_by_kind`. In this order, owners come last.
+        The kinds are resumed in the order of `makers_by_kind`. In this order, a kind comes after the kinds that it
+        owns: when a tuning job resumes, its trials are running again.
         """
         hosts_by_plan = dict(self._context.runtime.find_hosts())
         self._remove_incomplete(hosts_by_plan)

@@ -55,9 +55,9 @@ class Meter:
 
     def _run(self, hosts: Sequence[Host], end_event: threading.Event) -> None:
         recorders = [_Recorder(self, host) for host in hosts]
-        seconds = 0.0
+        measurement_seconds = 0.0
         for interval in chain((FIRST_MEASUREMENT_SECONDS, FIRST_MEASUREMENT_SECONDS), repeat(INTERVAL_SECONDS)):
-            if end_event.wait(max(interval, seconds / MAX_SHARE)):
+            if end_event.wait(max(interval, measurement_seconds / MAX_SHARE)):
                 return
             start_time = time.monotonic()
             try:
@@ -67,7 +67,7 @@ class Meter:
             except Exception:
                 logger.exception("the use of resources cannot be measured")
                 return
-            seconds = time.monotonic() - start_time
+            measurement_seconds = time.monotonic() - start_time
 
     def measure_disk(self) -> float:
         """Return the used part of the file system in percent."""

@@ -254,12 +254,13 @@ class Programs(Protocol):
     """Starts programs. Methods may be called from any thread."""
 
     def start(
-        self, name: str, lock: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
+        self, name: str, lock_file: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
     ) -> Program:
         """Start Python with arguments in the environment of a lock file. Make the environment if it does not exist.
 
         Args:
             name: the beginning of the environment's name.
+            lock_file: lists the packages of the environment.
             variables: environment variables, besides those that all programs get.
             log: the file for the output. An earlier file is replaced.
 

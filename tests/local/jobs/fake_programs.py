@@ -86,9 +86,9 @@ class FakePrograms:
         self.started_programs: list[FakeProgram] = []
 
     def start(
-        self, name: str, lock: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
+        self, name: str, lock_file: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
     ) -> FakeProgram:
-        assert lock.is_file()
+        assert lock_file.is_file()
         assert log.parent.is_dir(), name
         if self.error:
             raise CannotRunError(self.error)

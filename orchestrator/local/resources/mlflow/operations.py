@@ -135,11 +135,12 @@ class _MlflowOperations(RunningOperations):
             update(record.kind, record.name, changes, status, internal=internal, only_if=tuple(allowed_statuses))
             is None
         ):
-            server, current_status = f"{self.kind.display_name} {record.name}", self.find_status(record)
+            server, current_status = f"{self.kind.display_name} {record.name}", self.read_current_status(record)
             message = f"The {server} is in status {current_status}, which does not allow this request."
             raise ServiceError("ConflictException", message)
 
-    def find_status(self, record: Record) -> str:
+    def read_current_status(self, record: Record) -> str:
+        """Return the stored status, which may have changed since the record was read."""
         current_record = self.context.state.get(self.kind.arn_type, record.name)
         return current_record.status if current_record else "Deleted"
 

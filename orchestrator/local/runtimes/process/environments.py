@@ -79,31 +79,36 @@ class Environment:
 
 
 class Environments:
-    """Makes the environments of jobs and of other programs. `jobs` is the folder `containers` of this repository."""
+    """Makes the environments of jobs and of other programs.
 
-    def __init__(self, folder: Path, jobs: Path) -> None:
+    Args:
+        folder: the folder in which the environments are made.
+        jobs_folder: the folder `containers` of this repository.
+    """
+
+    def __init__(self, folder: Path, jobs_folder: Path) -> None:
         self._folder = folder
-        self._jobs = jobs
+        self._jobs_folder = jobs_folder
         self._lock = threading.Lock()
         self._installer_processes: set[ManagedProcess] = set()
         self._is_closed = False
 
     def ensure(self, image: str) -> Environment:
         """Return the environment of an image, and make it if needed. Raise CannotRunError if it cannot be made."""
-        lock = self._find_lock(image)
-        self._check_lock(lock)
-        files = [self._jobs.parent / "shared" / "requirements.lock", lock]
+        lock_file = self._find_lock_file(image)
+        self._check_lock_file(lock_file)
+        files = [self._jobs_folder.parent / "shared" / "requirements.lock", lock_file]
         package_list = merge_locks(*(path.read_text(encoding="utf-8") for path in files))
-        environment = self._ensure(lock.parent, f"{lock.parent.name}-{lock.stem}", package_list)
+        environment = self._ensure(lock_file.parent, f"{lock_file.parent.name}-{lock_file.stem}", package_list)
         _add_shared_code(environment.folder)
         return environment
 
-    def ensure_from_lock_file(self, name: str, lock: Path) -> Environment:
+    def ensure_from_lock_file(self, name: str, lock_file: Path) -> Environment:
         """Return an environment with the packages of one lock file, for a program that is not a job.
 
         Raise CannotRunError if it cannot be made.
         """
-        return self._ensure(lock.parent, name, merge_locks(lock.read_text(encoding="utf-8")))
+        return self._ensure(lock_file.parent, name, merge_locks(lock_file.read_text(encoding="utf-8")))
 
     def _ensure(self, lock_folder: Path, name: str, package_list: str) -> Environment:
         environment = Environment(lock_folder, self._folder / f"{name}-{_hash_contents(package_list)}")
@@ -128,21 +133,23 @@ class Environments:
                 if folder in replaced_folders or not _read_last_use(folder):
                     trees.remove(folder)
 
-    def _find_lock(self, image: str) -> Path:
+    def _find_lock_file(self, image: str) -> Path:
         name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
-        lock = self._jobs / name / ("cuda.lock" if tag.endswith("-cuda") else "cpu.lock")
-        jobs = sorted(path.parent.name for path in self._jobs.glob("*/image.yml"))
+        lock_file = self._jobs_folder / name / ("cuda.lock" if tag.endswith("-cuda") else "cpu.lock")
+        jobs = sorted(path.parent.name for path in self._jobs_folder.glob("*/image.yml"))
         if name not in jobs:
             raise CannotRunError(
                 f"image {image} is not a job of this repository ({', '.join(jobs)}): without an engine, only these "
                 f"jobs run; {framework_images.format_hint(image)}use one of them (--image-alias), or start Docker"
             )
-        if not lock.is_file():
-            raise CannotRunError(f"image {image} cannot be used: the job {name} has no {lock.name}; use another tag")
-        return lock
+        if not lock_file.is_file():
+            reason = f"the job {name} has no {lock_file.name}"
+            raise CannotRunError(f"image {image} cannot be used: {reason}; use another tag")
+        return lock_file
 
-    def _check_lock(self, lock: Path) -> None:
-        for source in (lock.with_suffix(".in"), self._jobs.parent / "shared" / "requirements.in"):
+    def _check_lock_file(self, lock_file: Path) -> None:
+        """Raise CannotRunError if a lock file was not made from the current lists of packages (`.in`)."""
+        for source in (lock_file.with_suffix(".in"), self._jobs_folder.parent / "shared" / "requirements.in"):
             if source.is_file() and (reason := locks.reason_if_stale(source)):
                 raise CannotRunError(reason)
 
@@ -150,7 +157,7 @@ class Environments:
         folder, started = environment.folder, time.monotonic()
         trees.remove(folder)  # an earlier attempt may have been killed
         folder.mkdir()
-        installer = Installer.find(self._jobs / "local-packages")
+        installer = Installer.find(self._jobs_folder / "local-packages")
         logger.info("making the environment %s", folder.name)
         try:
             for command in installer.make_commands(folder, package_list):

@@ -12,17 +12,17 @@ from microjobs_orchestrator.local.runtimes.process.managed_process import Manage
 
 
 class LockedPrograms:
-    """Starts programs, also if hosts run as containers. `jobs` is the folder `containers` of this repository."""
+    """Starts programs, also if hosts run as containers. `jobs_folder` is the folder `containers` of this repository."""
 
-    def __init__(self, home: Home, jobs: Path) -> None:
-        self._environments = Environments(home.environments.absolute(), jobs.absolute())
+    def __init__(self, home: Home, jobs_folder: Path) -> None:
+        self._environments = Environments(home.environments.absolute(), jobs_folder.absolute())
 
     def start(
-        self, name: str, lock: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
+        self, name: str, lock_file: Path, arguments: Sequence[str], variables: Mapping[str, str], log: Path
     ) -> Program:
         if sys.platform != "linux":
             raise CannotRunError(f"{name} runs on Linux only, not on {sys.platform}: use the image of the server")
-        environment = self._environments.ensure_from_lock_file(name, lock)
+        environment = self._environments.ensure_from_lock_file(name, lock_file)
         inherited_variables = select_inherited_variables()
         search_path = f"{environment.bin}:{inherited_variables.get('PATH', os.defpath)}"
         try:

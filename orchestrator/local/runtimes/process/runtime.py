@@ -63,15 +63,15 @@ POLL_INTERVAL = 0.05
 
 
 class ProcessRuntime:
-    """Runs plans as processes. `jobs` is the folder `containers` of this repository."""
+    """Runs plans as processes. `jobs_folder` is the folder `containers` of this repository."""
 
     name = "process"
     machine_address = "127.0.0.1"
     has_address_only_while_hosts_run = False
 
-    def __init__(self, home: Home, jobs: Path) -> None:
+    def __init__(self, home: Home, jobs_folder: Path) -> None:
         self._work = home.work.absolute() / "process"
-        self._environments = Environments(home.environments.absolute(), jobs.absolute())
+        self._environments = Environments(home.environments.absolute(), jobs_folder.absolute())
         self._lock = threading.Lock()
         self._hosts: dict[str, list[ProcessHost]] = {}
         self._host_numbers = itertools.count()
@@ -160,7 +160,7 @@ class ProcessRuntime:
         for folder in self._work.glob("*"):
             if folder.name not in {self._get_folder(name).name for name in self._hosts}:
                 try:
-                    _remove(folder)
+                    _remove_after_end(folder)
                 except OSError:
                     logger.exception("%s could not be removed", folder)
         return {}
@@ -170,7 +170,7 @@ class ProcessRuntime:
             hosts = self._hosts.pop(plan_name, [])
         for host in hosts:
             host.stop(grace=0)
-        _remove(self._get_folder(plan_name))
+        _remove_after_end(self._get_folder(plan_name))
 
     def cancel_installations(self) -> None:
         self._environments.close()
@@ -206,7 +206,8 @@ def _write_files(host: HostPlan, layout: Layout) -> None:
         os.mkfifo(path)
 
 
-def _remove(folder: Path) -> None:
+def _remove_after_end(folder: Path) -> None:
+    """Wait until the hosts of a plan have ended, and remove the folder of the plan."""
     for lock in folder.glob(f"*/{LOCK_FILE}"):
         if lock.is_file():  # only a regular file is opened, because opening a pipe would block
             _wait_for_end(lock)
@@ -214,7 +215,8 @@ def _remove(folder: Path) -> None:
 
 
 def _wait_for_end(lock: Path) -> None:
-    """Wait until the last process of a host has ended. Resume the host's shim, which a program can suspend."""
+    """Wait until the last process of a host has ended. Resume the host's shim: if a program has suspended the shim, it
+    cannot end the host."""
     deadline = time.monotonic() + END_SECONDS
     with lock.open("rb") as file:
         shim = file.read(MAX_PID_DIGITS)
