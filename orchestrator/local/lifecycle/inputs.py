@@ -22,7 +22,7 @@ PREFIX, MANIFEST, AUGMENTED = "S3Prefix", "ManifestFile", "AugmentedManifestFile
 REFERENCE_SUFFIX = "-ref"
 """The suffix of an attribute's name if the attribute's value is the URI of an object with the data."""
 
-Record = tuple[bytes | StoredObject, ...]
+DataRecord = tuple[bytes | StoredObject, ...]
 """The values of one line of an augmented manifest, in the order of AttributeNames."""
 
 Item = TypeVar("Item")
@@ -136,7 +136,7 @@ def list_manifest(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]
     raise _make_manifest_error(uri, 'it must be a JSON array: first {"prefix": "s3://…"}, then keys below this prefix')
 
 
-def read_records(store: ObjectStore, uri: str, attributes: Sequence[str]) -> list[Record]:
+def read_records(store: ObjectStore, uri: str, attributes: Sequence[str]) -> list[DataRecord]:
     """Return an augmented manifest's records, one per line. Raise CannotRunError if a line is invalid or an object is
     missing."""
     lines = enumerate(_read_manifest(store, uri).splitlines(), start=1)

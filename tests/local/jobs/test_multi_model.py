@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.endpoints import container_replica, model_container, multi_model_replica
 from microjobs_orchestrator.local.resources.endpoints.loaded_models import LoadedModels
-from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader, ModelResources
+from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader, ModelSpace
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
 from microjobs_orchestrator.local.resources.inference_components.specifications import find_model
 from microjobs_orchestrator.local.resources.model_registry import sources
@@ -142,10 +142,10 @@ class FullLoader(ModelLoader):
     def __init__(self) -> None:
         self.begun, self.ended = threading.Event(), threading.Event()
 
-    def load(self, model: TargetModel, room: ModelResources, deadline: float) -> None:  # noqa: ARG002
+    def load(self, model: TargetModel, space: ModelSpace, deadline: float) -> None:  # noqa: ARG002
         if model.name == "b":
             self.begun.set()
-            while room.unload_another_model():
+            while space.unload_another_model():
                 pass
             self.ended.set()
             raise NoResponseError("the container was stopped")

@@ -192,7 +192,7 @@ class LoadedModels:
     def _load(self, entry: LoadedModel) -> None:
         deadline, entry.is_waiting = time.monotonic() + LOAD_TIMEOUT, False
         try:
-            self._loader.load(entry.model, _SharedResources(self, entry, deadline), deadline)
+            self._loader.load(entry.model, _LoadingSpace(self, entry, deadline), deadline)
             if self._count_starts() != entry.start_count:
                 raise NoResponseError("the container was started again while it loaded the model", was_sent=False)
         except Exception as error:  # the requests that wait for the model raise this error
@@ -207,7 +207,7 @@ class LoadedModels:
             self._unload_unwanted()
 
     def reserve(self, entry: LoadedModel, size: int, deadline: float) -> None:
-        """Reserve space as `ModelResources.reserve` does."""
+        """Reserve space as `ModelSpace.reserve` does."""
         entry.size = size
         while self._sum_sizes() > self._max_bytes:
             if not self.make_room(entry, deadline):
@@ -227,8 +227,8 @@ class LoadedModels:
         with self._change_condition:
             if self._is_closed:
                 return False
-            victim = self._choose_victim()
-            if victim is None:
+            entry_to_unload = self._choose_entry_to_unload()
+            if entry_to_unload is None:
                 entry.is_waiting = True
                 try:
                     other_entries = [
@@ -237,11 +237,11 @@ class LoadedModels:
                     return bool(other_entries) and self._change_condition.wait(max(0.0, deadline - time.monotonic()))
                 finally:
                     entry.is_waiting = False
-            victim.status = LoadStatus.UNLOADING
-        self._unload(victim)
+            entry_to_unload.status = LoadStatus.UNLOADING
+        self._unload(entry_to_unload)
         return True
 
-    def _choose_victim(self) -> LoadedModel | None:
+    def _choose_entry_to_unload(self) -> LoadedModel | None:
         idle_entries = [
             entry for entry in self._entries.values() if entry.status is LoadStatus.LOADED and entry.user_count == 0
         ]
@@ -263,8 +263,8 @@ class LoadedModels:
                 self._remove(entry)
 
 
-class _SharedResources:
-    """The resources of one model while it is loaded; see `model_loader.ModelResources`."""
+class _LoadingSpace:
+    """The disk and the memory for one model while it is loaded; see `model_loader.ModelSpace`."""
 
     def __init__(self, models: LoadedModels, entry: LoadedModel, deadline: float) -> None:
         self._models = models

@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.trees import discard
 logger = logging.getLogger(__name__)
 
 
-class ModelResources(Protocol):
+class ModelSpace(Protocol):
     """The disk and the memory that a model shares with the other models of its container."""
 
     def reserve(self, size: int) -> None:
@@ -45,14 +45,14 @@ class ModelLoader:
         self._folder = folder
         self._metrics = metrics
 
-    def load(self, model: TargetModel, resources: ModelResources, deadline: float) -> None:
+    def load(self, model: TargetModel, space: ModelSpace, deadline: float) -> None:
         """Load a model. If that fails, remove its files.
 
         Raise LoadError, NoResponseError, or ServiceError for an archive that cannot be extracted.
         """
         try:
-            self._copy_files(model, resources)
-            self._load_files(model, resources, deadline)
+            self._copy_files(model, space)
+            self._load_files(model, space, deadline)
         except Exception as error:
             self._remove_files(model)
             self._note(f"{model.target} was not loaded: {error}")
@@ -73,25 +73,25 @@ class ModelLoader:
         except Exception as error:
             logger.info("the files of %s could not be removed: %s", model.uri, error)
 
-    def _copy_files(self, model: TargetModel, resources: ModelResources) -> None:
+    def _copy_files(self, model: TargetModel, space: ModelSpace) -> None:
         """Copy the files of a model to the container; unload other models if there is not enough space."""
         folder = self._folder / model.name
         try:
-            while not self._try_copy(model, resources, folder):
-                if not resources.unload_another_model():
+            while not self._try_copy(model, space, folder):
+                if not space.unload_another_model():
                     raise make_space_error(model, "the disk is full")
         except CannotRunError as error:
             raise LoadError(ResponseHead(HTTPStatus.INTERNAL_SERVER_ERROR, {}), str(error).encode()) from error
         finally:
             discard(folder)
 
-    def _try_copy(self, model: TargetModel, resources: ModelResources, folder: Path) -> bool:
+    def _try_copy(self, model: TargetModel, space: ModelSpace, folder: Path) -> bool:
         """Copy the files of a model to the container. Return False if the disk is full."""
         discard(folder)
         try:
             with self._metrics.measure(model_metrics.DOWNLOADING):
                 model.prepare(folder)
-                resources.reserve(sum(path.lstat().st_size for path in folder.rglob("*")))
+                space.reserve(sum(path.lstat().st_size for path in folder.rglob("*")))
                 self._container.add_files(model, folder)
         except OSError as error:
             if not is_disk_full(error):
@@ -99,14 +99,14 @@ class ModelLoader:
             return False
         return True
 
-    def _load_files(self, model: TargetModel, resources: ModelResources, deadline: float) -> None:
+    def _load_files(self, model: TargetModel, space: ModelSpace, deadline: float) -> None:
         """Load a model from files in the container; unload other models while the memory is not sufficient."""
         while True:
             try:
                 with self._metrics.measure(model_metrics.LOADING):
                     return self._container.load(model, max(1.0, deadline - time.monotonic()))
             except LoadError as error:
-                if error.response.status != HTTPStatus.INSUFFICIENT_STORAGE or not resources.unload_another_model():
+                if error.response.status != HTTPStatus.INSUFFICIENT_STORAGE or not space.unload_another_model():
                     raise
 
 

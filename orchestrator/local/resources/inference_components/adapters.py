@@ -76,8 +76,9 @@ class AdapterReplica:
         self._prepare = prepare
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._loaded_starts: dict[str, int] = {}
-        """The number of the last start after which a copy has loaded the adapter, by plan name of the copy."""
+        self._start_counts_at_load: dict[str, int] = {}
+        """The `start_count` of each copy when it loaded the adapter, by the plan name of the copy. A copy whose
+        `start_count` is larger now was started again, and has lost the adapter."""
 
     def start(self, hosts: Sequence[Host] = ()) -> None:  # noqa: ARG002  the hosts belong to the base component
         for copy in self._wait_for_base().list_copies():
@@ -103,8 +104,8 @@ class AdapterReplica:
         if not isinstance(copy, ContainerReplica):
             raise CannotRunError("the base component is an adapter itself: name a component with a container")
         with self._lock:
-            starts = copy.start_count
-            if self._loaded_starts.get(copy.plan_name) == starts:
+            start_count = copy.start_count
+            if self._start_counts_at_load.get(copy.plan_name) == start_count:
                 return
             folder = f"{ADAPTERS_FOLDER}/{self._name}"
             copy.remove_folder(folder)
@@ -114,7 +115,7 @@ class AdapterReplica:
             status, text = self._send(copy, "POST", ADAPTERS, {"name": self._name, "src": folder})
             if status >= HTTPStatus.MULTIPLE_CHOICES:
                 raise CannotRunError(f"POST {ADAPTERS} answered {status}: {text[:MAX_ERROR_CHARACTERS]}")
-            self._loaded_starts[copy.plan_name] = starts
+            self._start_counts_at_load[copy.plan_name] = start_count
 
     def _send(
         self, copy: ContainerReplica, method: str, path: str, content: dict[str, str] | None = None
@@ -158,7 +159,10 @@ class AdapterReplica:
         self._stopped.set()
         base = self._find_base()
         for copy in base.list_copies() if base is not None else ():
-            if isinstance(copy, ContainerReplica) and self._loaded_starts.get(copy.plan_name) == copy.start_count:
+            if (
+                isinstance(copy, ContainerReplica)
+                and self._start_counts_at_load.get(copy.plan_name) == copy.start_count
+            ):
                 self._unload(copy)
 
     def _unload(self, copy: ContainerReplica) -> None:

@@ -15,7 +15,7 @@ from microjobs import contract
 from microjobs_orchestrator.local import recordio
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
-from microjobs_orchestrator.local.lifecycle.inputs import AUGMENTED, Record
+from microjobs_orchestrator.local.lifecycle.inputs import AUGMENTED, DataRecord
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.runtimes.base import Input, Pipe
 from microjobs_orchestrator.local.s3.keys import parse_uri
@@ -86,7 +86,7 @@ class Channel:
         mode = PIPE if self.mode == PIPE else FILE
         return contract.Channel(mode, self._distribution, self._wrapper, self._content_type)
 
-    def find_data(self, store: ObjectStore) -> Sequence[tuple[str, Record]]:
+    def find_data(self, store: ObjectStore) -> Sequence[tuple[str, DataRecord]]:
         """Return the data of all hosts: pairs of a path below the channel's folder and a record.
 
         Each object is a record. For an augmented manifest, each line is a record, and the paths are empty.
@@ -99,11 +99,13 @@ class Channel:
             return [("", record) for record in inputs.read_records(store, self._source["S3Uri"], names)]
         return [(path, (item,)) for path, item in inputs.find_objects(store, self._source, "input")]
 
-    def make_pipe(self, data: Sequence[tuple[str, Record]], host_count: int, host_index: int) -> Pipe:
+    def make_pipe(self, data: Sequence[tuple[str, DataRecord]], host_count: int, host_index: int) -> Pipe:
         """Return one host's share of the data in Pipe mode."""
         return Pipe(str(LAYOUT.channel(self.name)), functools.partial(self._read_epoch, data, host_count, host_index))
 
-    def make_input(self, data: Sequence[tuple[str, Record]], host_count: int, host_index: int, folder: Path) -> Input:
+    def make_input(
+        self, data: Sequence[tuple[str, DataRecord]], host_count: int, host_index: int, folder: Path
+    ) -> Input:
         """Return one host's share of the data in the modes File and FastFile, linked into a new folder."""
         part = self._select_share(data, host_count, host_index)
         # Only augmented manifests contain bytes, and they require Pipe mode.
@@ -120,7 +122,7 @@ class Channel:
         return inputs.select_share(items, self._distribution, host_count, host_index)
 
     def _read_epoch(
-        self, data: Sequence[tuple[str, Record]], host_count: int, host_index: int, epoch: int
+        self, data: Sequence[tuple[str, DataRecord]], host_count: int, host_index: int, epoch: int
     ) -> Iterator[bytes]:
         """Yield the content of the pipe of one epoch.
 

@@ -66,11 +66,16 @@ class Networks:
                 )
 
     def make_container_options(
-        self, plan: Plan, host: HostPlan, network: Network | None, machine_name: str
+        self, plan: Plan, host: HostPlan, network: Network | None, machine_address: str
     ) -> dict[str, Any]:
-        """Return the options with which a container joins a network and can resolve this machine's name."""
+        """Return the options with which a container joins a network.
+
+        Args:
+            machine_address: the name or address at which hosts reach this machine, see `Runtime.machine_address`. If it
+                is a name, the container can resolve it.
+        """
         options: dict[str, Any] = {}
-        if machine_name == DESKTOP_HOST:
+        if machine_address == DESKTOP_HOST:
             options["extra_hosts"] = {DESKTOP_HOST: "host-gateway"}
         if network is not None:
             make_endpoint = self._client.api.create_endpoint_config
@@ -80,7 +85,7 @@ class Networks:
                 # all hosts under load.
                 options["extra_hosts"] = addresses = choose_addresses(network, [peer.name for peer in plan.hosts])
                 endpoints[network.name] = make_endpoint(aliases=[host.name], ipv4_address=addresses[host.name])
-            if self._is_podman and not plan.isolated and machine_name != LOOPBACK:
+            if self._is_podman and not plan.isolated and machine_address != LOOPBACK:
                 # Hosts reach this machine at the address of the default bridge. The address exists only while a
                 # container uses the bridge, so the container joins the bridge, too.
                 endpoints[PODMAN_NETWORK] = make_endpoint()

@@ -88,8 +88,8 @@ class Overlays:
         name: str = self._client.volumes.create(driver="local", driver_opts=options, labels=dict(labels)).name
         return name
 
-    def is_refusal(self, error: APIError) -> bool:
-        """Return whether a container did not start because of an overlay. If so, later inputs are copied."""
+    def stop_if_refused(self, error: APIError) -> bool:
+        """Make no more overlays if the error of a container's start is about an overlay. Return whether it is."""
         if not any(message in str(error.explanation) for message in REFUSALS):
             return False
         logger.warning("this engine cannot overlay folders, so inputs are copied: %s", error.explanation)

@@ -72,16 +72,17 @@ class Installer:
     """uv, which installs packages. If uv is not installed, pip first installs it into an environment of its own."""
 
     uv: str | None
-    packages: Path
+    """The path of uv; None if it is not installed."""
+    wheels_folder: Path
     """A folder with wheels, and with a file of certificates if the package index needs one."""
 
     @classmethod
-    def find(cls, packages: Path, environ: Mapping[str, str] = os.environ) -> "Installer":
-        """Find uv on PATH or next to this interpreter. LOCAL_PACKAGES replaces the folder of wheels."""
+    def find(cls, wheels_folder: Path, environ: Mapping[str, str] = os.environ) -> "Installer":
+        """Find uv on PATH or next to this interpreter. The variable LOCAL_PACKAGES replaces `wheels_folder`."""
         places = [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
         uv = shutil.which("uv", path=os.pathsep.join(places))
         works = uv is not None and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode == 0
-        return cls(uv if works else None, find_package_folder(environ, packages))
+        return cls(uv if works else None, find_package_folder(environ, wheels_folder))
 
     def make_commands(self, folder: Path, package_list: str) -> Sequence[Sequence[str]]:
         """Return the commands that make a virtual environment with the result of `merge_locks`."""
@@ -90,7 +91,7 @@ class Installer:
         venv = [sys.executable, "-m", "venv"]
         # No bytecode is compiled: jobs import only a tenth of the modules, and Python stores the bytecode of imported
         # modules.
-        options = ["--require-hashes", "--find-links", str(self.packages), "--only-binary", ":all:"]
+        options = ["--require-hashes", "--find-links", str(self.wheels_folder), "--only-binary", ":all:"]
         install = ["pip", "install", "--python", python, "--no-deps", *options, "--requirement", str(file)]
         for name in SOURCE_ONLY:
             install += ["--no-binary", name]
@@ -109,7 +110,7 @@ class Installer:
     def describe_sources(self, package_list: str, environ: Mapping[str, str] = os.environ) -> str:
         """Return a sentence that names the sources of the packages, and the setting for each source."""
         index = hide_password(environ.get("INDEX_URL") or "the package index")
-        text = f"Packages come from {index} (INDEX_URL) and from wheels in {self.packages} (LOCAL_PACKAGES)"
+        text = f"Packages come from {index} (INDEX_URL) and from wheels in {self.wheels_folder} (LOCAL_PACKAGES)"
         if "+cpu" in package_list:
             torch_index = hide_password(environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)) or "no index"
             text += f", PyTorch's CPU build from {torch_index} (TORCH_INDEX_URL)"
@@ -126,7 +127,7 @@ class Installer:
         # Only PyTorch's own index has its builds for CPUs.
         if "+cpu" in package_list and (index := environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)):
             values["UV_INDEX"] = index
-        if certificates := find_certificates(self.packages):
+        if certificates := find_certificates(self.wheels_folder):
             values |= {"SSL_CERT_FILE": str(certificates), "PIP_CERT": str(certificates)}
         elif file := environ.get("SSL_CERT_FILE"):  # pip of Python 3.11 does not read this variable
             values.setdefault("PIP_CERT", file)
