@@ -26,7 +26,8 @@ STOP_RETRY_DELAY = 1.0
 LINE_TIMEOUT = 30.0
 """Seconds that the next line may take to arrive after the end of its host."""
 
-GRACE_PERIODS = {StopReason.SHUTDOWN: SHUTDOWN_GRACE_PERIOD, StopReason.FINISHED: FINISHED_GRACE_PERIOD}
+SHORT_GRACE_PERIODS = {StopReason.SHUTDOWN: SHUTDOWN_GRACE_PERIOD, StopReason.FINISHED: FINISHED_GRACE_PERIOD}
+"""The grace periods of the reasons for which hosts do not get the whole GRACE_PERIOD."""
 
 
 class HostGroup:
@@ -74,7 +75,7 @@ class HostGroup:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, StopReason):
-            self._stop(GRACE_PERIODS.get(event, GRACE_PERIOD))
+            self._stop(SHORT_GRACE_PERIODS.get(event, GRACE_PERIOD))
         elif isinstance(event, Interruption):
             self._interrupt(event)
         elif isinstance(event, HostExit):

@@ -23,7 +23,7 @@ REFERENCE_SUFFIX = "-ref"
 """The suffix of an attribute's name if the attribute's value is the URI of an object with the data."""
 
 DataRecord = tuple[bytes | StoredObject, ...]
-"""The values of one line of an augmented manifest, in the order of AttributeNames."""
+"""The values of one line of an augmented manifest, in the order of AttributeNames; for other data, one object."""
 
 Item = TypeVar("Item")
 

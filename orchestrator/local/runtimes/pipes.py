@@ -47,7 +47,7 @@ class FedHost:
 
     def _fail(self, reason: str) -> None:
         self._failure = reason
-        self._host.stop(0)
+        self._host.stop(grace=0)
 
     def wait(self) -> Exit:
         result = self._host.wait()

@@ -100,14 +100,14 @@ def make_invocation(context: Context, config: Mapping[str, Any], members: Mappin
     return Invocation(
         name,
         inference_id,
-        {**headers, "X-Amzn-SageMaker-Inference-Id": inference_id},
-        members.get("InputLocation", ""),
-        base64.b64encode(body).decode(),
-        _make_uri(context, config, "S3OutputPath", output) or "",
-        _make_uri(context, config, "S3FailurePath", failure),
-        int(members.get("InvocationTimeoutSeconds", 900)),
-        int(members.get("RequestTTLSeconds", 21_600)),
-        config["OutputConfig"].get("NotificationConfig", {}),
+        headers={**headers, "X-Amzn-SageMaker-Inference-Id": inference_id},
+        input=members.get("InputLocation", ""),
+        body=base64.b64encode(body).decode(),
+        output=_make_uri(context, config, "S3OutputPath", output) or "",
+        failure=_make_uri(context, config, "S3FailurePath", failure),
+        timeout=int(members.get("InvocationTimeoutSeconds", 900)),
+        lifetime=int(members.get("RequestTTLSeconds", 21_600)),
+        notifications=config["OutputConfig"].get("NotificationConfig", {}),
     )
 
 
@@ -184,9 +184,15 @@ class Queue:
         with self._lock:
             if self._closing.is_set():
                 raise ServiceError("ServiceUnavailable", f"Endpoint {self._endpoint} is ending.", 503)
-            request = asdict(invocation)
             self._context.state.add(
-                INVOCATION_KIND, invocation.name, "", "Waiting", request, {}, internal=internal, owner=owner
+                INVOCATION_KIND,
+                invocation.name,
+                arn="",
+                status="Waiting",
+                request=asdict(invocation),
+                description={},
+                internal=internal,
+                owner=owner,
             )
             if self._pools:
                 self._pools[-1].submit(self._run, invocation.name)

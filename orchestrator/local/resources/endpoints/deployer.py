@@ -185,7 +185,7 @@ class Deployer:
         planned_replicas = self._resource.list_planned_replicas(deployment)
         plan_names = {planned_replica.plan_name for planned_replica in planned_replicas}
         kept_replicas = {name: replica for name, replica in self._fleet.replicas.items() if name in plan_names}
-        self._next_fleet = Fleet(deployment, kept_replicas, 0.0)
+        self._next_fleet = Fleet(deployment, kept_replicas, share=0.0)
         for share in policy.shares:
             selected_replicas = (
                 select_planned_replicas(planned_replicas, share) if policy.is_rolling else planned_replicas
@@ -196,7 +196,7 @@ class Deployer:
                 if planned_replica.plan_name not in self._next_fleet.replicas
             ]
             started_replicas = {**self._next_fleet.replicas, **self._start(missing, deadline=deadline)}
-            self._next_fleet = Fleet(deployment, started_replicas, float(share))
+            self._next_fleet = Fleet(deployment, started_replicas, share=float(share))
             self._fleet = replace(self._fleet, share=float(1 - share))
             if share < 1 or policy.waits:  # otherwise, the new deployment serves at once, see below
                 self._serve("Updating")

@@ -133,9 +133,9 @@ class Endpoint:
         may_be_idle = variant["InstanceId"] in self._idle_instances
         return PlannedReplica(
             get_plan_name(self.name, variant),
-            variant["InstanceId"],
-            f"{variant_type} variant {variant['VariantName']}",
-            partial(make_replica, self._context, self.name, variant, self.wake, may_be_idle=may_be_idle),
+            instance_id=variant["InstanceId"],
+            group=f"{variant_type} variant {variant['VariantName']}",
+            make=partial(make_replica, self._context, self.name, variant, self.wake, may_be_idle=may_be_idle),
             needs_hosts=not may_be_idle,
         )
 

@@ -28,8 +28,8 @@ class InvocationMetrics:
     def __init__(self, metrics: MetricStore, share_name: str = PER_INSTANCE) -> None:
         self._metrics = metrics
         self._share_name = share_name
-        self.counts: Mapping[str, int] = {}
-        """The number of instances or copies, by the name of the variant. A missing variant has one."""
+        self.count_by_variant: Mapping[str, int] = {}
+        """The number of instances or copies of each variant. A missing variant has one."""
         self._dimensions: dict[str, Mapping[str, str]] = {}
         """Dimensions by variant. They are made only once, because the store is faster if values share one dimensions
         object."""
@@ -59,7 +59,7 @@ class InvocationMetrics:
         self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
 
     def _count(self, exchange: Exchange) -> Mapping[str, float]:
-        return count_invocation(exchange.status, self._share_name, self.counts.get(exchange.variant, 1))
+        return count_invocation(exchange.status, self._share_name, self.count_by_variant.get(exchange.variant, 1))
 
 
 def record_setup(metrics: MetricStore, endpoint: str, variant: str, seconds: float) -> None:

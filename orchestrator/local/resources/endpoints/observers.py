@@ -37,7 +37,7 @@ class ObserverMaker:
             groups: the replicas of the deployment, by variant.
         """
         observers: list[Observer] = [self._metrics.record]
-        self._metrics.counts = {
+        self._metrics.count_by_variant = {
             name: item.get(INSTANCE_COUNT, 1) for name, item in get_variants_by_name(deployment).items()
         }
         self._writer.flush()

@@ -95,9 +95,9 @@ def _read_blue_green(policy: Mapping[str, Any], count: int, speed: int) -> Updat
         shares = (size, ALL) if name == "CanarySize" else _list_shares(size)
     return UpdatePolicy(
         shares,
-        routing["WaitIntervalInSeconds"] / speed,
-        policy.get("TerminationWaitInSeconds", 0) / speed,
-        policy.get("MaximumExecutionTimeoutInSeconds", inf) / speed,
+        interval=routing["WaitIntervalInSeconds"] / speed,
+        termination_wait=policy.get("TerminationWaitInSeconds", 0) / speed,
+        timeout=policy.get("MaximumExecutionTimeoutInSeconds", inf) / speed,
     )
 
 
@@ -105,7 +105,7 @@ def _read_rolling(policy: Mapping[str, Any], count: int, speed: int) -> UpdatePo
     size = _read_size(policy, "MaximumBatchSize", count)
     return UpdatePolicy(
         _list_shares(max(Fraction(1, count), Fraction(floor(size * count), count))),
-        policy["WaitIntervalInSeconds"] / speed,
+        interval=policy["WaitIntervalInSeconds"] / speed,
         timeout=policy.get("MaximumExecutionTimeoutInSeconds", inf) / speed,
         is_rolling=True,
         rollback_share=_read_size(policy, "RollbackMaximumBatchSize", count),

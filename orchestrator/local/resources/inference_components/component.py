@@ -128,9 +128,9 @@ class InferenceComponent:
         return [
             PlannedReplica(
                 f"{self.plan_name}/{copy_id}",
-                copy_id,
-                f"inference component {self.name}",
-                partial(self._make_adapter if "Base" in deployment else self._make_copy, deployment, copy_id),
+                instance_id=copy_id,
+                group=f"inference component {self.name}",
+                make=partial(self._make_adapter if "Base" in deployment else self._make_copy, deployment, copy_id),
             )
             for copy_id in deployment["Copies"]
         ]
@@ -177,7 +177,7 @@ class InferenceComponent:
         fleets = [fleet] if next_fleet is None else [fleet, next_fleet]
         self._router = Router([choice for item in fleets for choice in self._make_choices(item)])
         self._copies = tuple(copy for item in fleets for copy in item.replicas.values())
-        self._metrics.counts = {self._variant: len(self._copies)}
+        self._metrics.count_by_variant = {self._variant: len(self._copies)}
         self.is_in_service.set()
         members = specifications.describe(fleet.deployment, serving_count=len(self._copies))
         members["RuntimeConfig"]["DesiredCopyCount"] = self.get_capacity((next_fleet or fleet).deployment)

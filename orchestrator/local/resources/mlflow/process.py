@@ -31,9 +31,9 @@ MAX_PATH_BYTES = 107
 """Linux's limit for the path of a Unix socket."""
 UVICORN_OPTIONS = "--log-level warning --timeout-worker-healthcheck 60"
 """By default, uvicorn replaces a worker that is silent for 5 s. On a busy machine, the imports of a worker alone take
-longer."""
-WORKERS: Mapping[str, int] = {"Small": 1, "Medium": 2, "Large": 4}
-"""Numbers of processes that answer requests, by TrackingServerSize."""
+longer than 5 s, so a worker would be replaced again and again."""
+WORKER_COUNT_BY_SIZE: Mapping[str, int] = {"Small": 1, "Medium": 2, "Large": 4}
+"""The number of uvicorn's workers, the processes that answer requests, by TrackingServerSize."""
 
 START_SECONDS = 300.0
 """Maximum number of seconds until MLflow answers. The first start is slow: Python compiles the modules, and MLflow
@@ -55,10 +55,10 @@ def start(context: Context, folder: Path, description: Mapping[str, Any]) -> Pro
         CannotRunError: MLflow cannot be installed or started.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    workers = WORKERS[description.get("TrackingServerSize", "Small")]
+    worker_count = WORKER_COUNT_BY_SIZE[description.get("TrackingServerSize", "Small")]
     arguments = ["-m", PROGRAM, "--backend-store-uri", f"sqlite:///{folder.absolute() / DATABASE}"]
     arguments += ["--default-artifact-root", description["ArtifactStoreUri"], "--no-serve-artifacts"]
-    arguments += ["--workers", str(workers), "--uvicorn-opts", f"--uds {SOCKET} {UVICORN_OPTIONS}"]
+    arguments += ["--workers", str(worker_count), "--uvicorn-opts", f"--uds {SOCKET} {UVICORN_OPTIONS}"]
     variables = _make_variables(context)
     return context.programs.start("mlflow", LOCKED_REQUIREMENTS, arguments, variables, folder.absolute() / "log")
 

@@ -114,7 +114,10 @@ def list_hosts(model: Mapping[str, Any], instances: Sequence[str]) -> Sequence[C
     """Return the hosts of a model's containers on some instances."""
     names = list_names(model)
     if len(names) == 1:
-        return [ContainerHost(instance, instance, 0, "", PORT, {}) for instance in instances]
+        return [
+            ContainerHost(instance, instance, number=0, stream_suffix="", port=PORT, variables={})
+            for instance in instances
+        ]
     return [_make_host(instance, number, name) for instance in instances for number, name in enumerate(names)]
 
 
@@ -124,4 +127,6 @@ def _make_host(instance: str, number: int, name: str) -> ContainerHost:
         BIND_TO_PORT: str(port),
         "SAGEMAKER_SAFE_PORT_RANGE": f"{first_safe_port}-{first_safe_port + SAFE_PORT_COUNT - 1}",
     }
-    return ContainerHost(f"{instance}-{number + 1:02}", instance, number, f"/{name}", port, variables)
+    return ContainerHost(
+        f"{instance}-{number + 1:02}", instance, number, stream_suffix=f"/{name}", port=port, variables=variables
+    )

@@ -52,7 +52,9 @@ class TrainingJob:
         self.plan_name = self.job.plan_name
         definitions = record.request["AlgorithmSpecification"].get("MetricDefinitions", [])
         skipped_names = record.internal.get(SKIPPED_METRICS, ())
-        self.metrics = Metrics(definitions, self._note_metric, skipped_names, self._record_point)
+        self.metrics = Metrics(
+            definitions, note=self._note_metric, skipped_names=skipped_names, record=self._record_point
+        )
         self._dimensions = {"TrainingJobName": record.name}
         self._transitions = list(record.description["SecondaryStatusTransitions"])
         self._usage = AttemptUsage.load(record.internal)
@@ -111,8 +113,8 @@ class TrainingJob:
             self.job.request["AlgorithmSpecification"]["TrainingImage"],
             partial(make_plan, self.job, self._channels, self._checkpoints, self._tensorboard, self._mlflow),
             self.job.open_stream,
-            self._read_line,
-            self._handle_interruption,
+            on_line=self._read_line,
+            on_interruption=self._handle_interruption,
         )
 
     def _run(self, hosts: Sequence[Host] = ()) -> None:

@@ -165,8 +165,8 @@ def _make_sampler(strategy: str, seed: int | None) -> "BaseSampler":
     from optuna.samplers import RandomSampler, TPESampler
 
     if strategy in (BAYESIAN, HYPERBAND):
-        # constant_liar: parallel trials must not all try similar values. n_startup_trials: the first trials are random,
-        # and a short search must soon be better than a random search.
+        # constant_liar: parallel trials must not all try similar values. n_startup_trials: only the first three trials
+        # are random, so that even a short search is better than a random search.
         return TPESampler(seed=seed, n_startup_trials=3, constant_liar=True)
     return RandomSampler(seed=seed)
 

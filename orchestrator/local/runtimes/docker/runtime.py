@@ -150,7 +150,7 @@ class DockerRuntime:
             if not isinstance(error, APIError):
                 raise
             reason = f"the engine could not start {plan.name}: {error.explanation or error}"
-            # Podman responds with the status 500
+            # Podman reports a conflict with the status 500, and only its message states the conflict.
             if error.status_code == HTTPStatus.CONFLICT or "is already in use by" in reason:
                 raise NameConflictError(reason) from error
             # A status 4xx is an error of the plan: for example, the image does not have the program.
@@ -308,7 +308,8 @@ def _make_connector(host: Container, guard: Container | None) -> Connect:
 def _try_remove_object(removal: Callable[[], None]) -> str:
     """Return the reason why the engine's object is not removed; empty if it is removed.
 
-    For example, the object or a container that uses it is already being removed. Podman then answers 500.
+    For example, the object or a container that uses it is already being removed. Podman then answers 500, so this
+    status is a reason, too. Raise the other errors.
     """
     try:
         removal()

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan
 from microjobs_orchestrator.local.runtimes.process.environments import Environment
 
 SHELLS = ("bash", "sh")
-"""Shells that are in the images and on every Linux machine."""
+"""Shells that are in the images and on every Linux machine, so a host may use the shell of this machine."""
 SYSTEM_FOLDERS = ("/bin", "/usr/bin", "/usr/local/bin")
 
 _ROOT = re.compile(rf"(^|=){re.escape(DEFAULT_ROOT)}(?=/|$)")

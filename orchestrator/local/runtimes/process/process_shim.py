@@ -122,7 +122,7 @@ class Shim:
             self._request_end(ORPHAN_GRACE_SECONDS)
         if time.monotonic() >= self._deadline:
             os.killpg(self._program.pid, signal.SIGKILL)
-            self._deadline = time.monotonic() + 1.0
+            self._deadline = time.monotonic() + 1.0  # send the signal once per second until the program has ended
 
     def _read_output(self, wait: float = 0.0) -> None:
         if select.select([self._output], [], [], wait)[0]:
