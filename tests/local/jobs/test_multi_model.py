@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelL
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
 from microjobs_orchestrator.local.resources.inference_components.specifications import find_model
 from microjobs_orchestrator.local.resources.model_registry import sources
-from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS
+from microjobs_orchestrator.local.resources.models.capabilities import MULTI_MODELS_LABEL
 from microjobs_orchestrator.local.resources.models.client import NoResponseError
 from microjobs_orchestrator.local.resources.models.model_data import ModelData
 from microjobs_orchestrator.local.resources.models.multi_model import ModelFinder, TargetModel
@@ -38,7 +38,7 @@ class MultiModelEndpoint:
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
         self.image = parts.runtime.behaviours["model"]
-        self.image.labels = {MULTI_MODELS: "true"}
+        self.image.labels = {MULTI_MODELS_LABEL: "true"}
         self.behaviour = self.image.models_api = ModelsBehaviour()
         self.invoker = Invoker(parts)
 
@@ -455,12 +455,12 @@ def test_invalid_multi_model_container_is_refused(
     assert caught.value.code == "ValidationException"
 
 
-@pytest.mark.parametrize("labels", [{}, {MULTI_MODELS: "false"}])
+@pytest.mark.parametrize("labels", [{}, {MULTI_MODELS_LABEL: "false"}])
 def test_image_without_the_label_of_multi_model_containers_is_refused(
     endpoint: MultiModelEndpoint, labels: dict[str, str]
 ) -> None:
     endpoint.image.labels = labels
-    message = f"Your Ecr Image model does not contain required {MULTI_MODELS}=true Docker label.*Add `LABEL"
+    message = f"Your Ecr Image model does not contain required {MULTI_MODELS_LABEL}=true Docker label.*Add `LABEL"
     with pytest.raises(ServiceError, match=message):
         endpoint.parts.make_model(Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
     endpoint.parts.make_model(image="not-pulled-yet", Mode="MultiModel", ModelDataUrl="s3://bucket/models/")

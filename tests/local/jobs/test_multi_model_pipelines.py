@@ -6,7 +6,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import container_replica
-from microjobs_orchestrator.local.resources.models.capabilities import BIND_TO_PORT, MULTI_MODELS
+from microjobs_orchestrator.local.resources.models.capabilities import BIND_TO_PORT_LABEL, MULTI_MODELS_LABEL
 from microjobs_orchestrator.local.resources.models.operations import ModelOperations
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -20,7 +20,7 @@ class MultiModelPipeline(MultiModelEndpoint):
 
     def __init__(self, parts: ServerParts) -> None:
         super().__init__(parts)
-        self.image.labels = {MULTI_MODELS: "true", BIND_TO_PORT: "true"}
+        self.image.labels = {MULTI_MODELS_LABEL: "true", BIND_TO_PORT_LABEL: "true"}
         parts.runtime.behaviours.update({name: make_appending_behaviour(name) for name in ("scale", "label")})
 
     def start(self, variant: dict[str, object] | None = None, **container: Any) -> dict[str, object]:

@@ -75,7 +75,7 @@ class ContainerReplica:
         self._attempt = attempt
         self._startup_timeout = startup_timeout
         self._on_change = on_change
-        self._containers = list_names(model)
+        self._container_names = list_names(model)
         self._route = make_route(model, context.home.work)
         self._events = EventQueue()
         self._plan: Plan | None = None
@@ -85,7 +85,7 @@ class ContainerReplica:
         self._restart_thread = threading.Thread(target=self._restart_hosts, name=self.plan_name, daemon=True)
 
     def start(self, hosts: Sequence[Host] = ()) -> None:
-        if len(hosts) != len(self._containers) or not self._resume(hosts):
+        if len(hosts) != len(self._container_names) or not self._resume(hosts):
             self._launch()
         self._restart_thread.start()
 
@@ -116,7 +116,7 @@ class ContainerReplica:
         try:
             clients = connect(
                 hosts,
-                self._containers,
+                self._container_names,
                 seconds,
                 stopped,
                 has_ended=lambda: running_hosts.wait_for_first_end(timeout=0),
@@ -124,12 +124,14 @@ class ContainerReplica:
         except UnhealthyError as error:
             # If a host has ended, its end is the cause, even if the error is about another container.
             number = (
-                self._containers.index(error.container)
+                self._container_names.index(error.container)
                 if running_hosts.first_ended_number is None
                 else running_hosts.first_ended_number
             )
-            raise UnhealthyError(f"{error}{running_hosts.describe_end(number)}", self._containers[number]) from error
-        self._mark_answers(self._containers)
+            raise UnhealthyError(
+                f"{error}{running_hosts.describe_end(number)}", self._container_names[number]
+            ) from error
+        self._mark_answers(self._container_names)
         self._clients = clients
         self.start_count += 1
         self._on_change()
@@ -158,7 +160,7 @@ class ContainerReplica:
         During `stop`, do not end the other hosts, because `stop` ends them.
         """
         while not running_hosts.wait_for_first_end(PING_INTERVAL):
-            clients = dict(zip(self._containers, self._clients, strict=True))
+            clients = dict(zip(self._container_names, self._clients, strict=True))
             self._mark_answers([name for name, client in clients.items() if client.is_healthy()])
             # A container that works on one request at a time cannot answer `/ping` during a request. Therefore, the
             # container may be silent for the longest timeout of the requests in progress.
@@ -176,16 +178,17 @@ class ContainerReplica:
         return ended_number, f"{self._describe_container(ended_number)} ended by itself"
 
     def _mark_answers(self, containers: Iterable[str]) -> None:
+        """Store that containers answer now."""
         self._last_answers.update(dict.fromkeys(containers, time.monotonic()))
 
     def _find_silent_number(self, timeout: float) -> int | None:
         """Return the number of the first container that has not answered for `timeout` seconds; None if all have
         answered."""
-        times = [time.monotonic() - self._last_answers[name] for name in self._containers]
+        times = [time.monotonic() - self._last_answers[name] for name in self._container_names]
         return next((number for number, seconds in enumerate(times) if seconds > timeout), None)
 
     def _describe_container(self, number: int) -> str:
-        return "the container" if len(self._containers) == 1 else f"the container {self._containers[number]}"
+        return "the container" if len(self._container_names) == 1 else f"the container {self._container_names[number]}"
 
     def _end_hosts(self, running_hosts: RunningHosts) -> None:
         """End hosts, even if they ignore signals."""
@@ -279,7 +282,7 @@ class ContainerReplica:
 
         Call this before the request ends: at each time, `_watch` must see the open request or the time of its answer.
         """
-        self._mark_answers(self._containers if container is None else [container])
+        self._mark_answers(self._container_names if container is None else [container])
 
     def abandon(self) -> None:
         self._events.stop(StopReason.FINISHED)

@@ -15,10 +15,11 @@ from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
 from microjobs_orchestrator.local.resources.models.client import ResponseHead, TooLargeError
-from microjobs_orchestrator.local.resources.models.multi_model import MODELS, TARGET_MODEL_HEADER, TargetModel
+from microjobs_orchestrator.local.resources.models.multi_model import MODELS_PATH, TARGET_MODEL_HEADER, TargetModel
 from microjobs_orchestrator.local.resources.models.serving import UnhealthyError
 
 MODELS_FOLDER = f"{DEFAULT_ROOT}/models"
+"""The folder of the models' files in the container."""
 CONTROL_TIMEOUT = 60.0
 """Seconds for a request that lists, finds or unloads a model."""
 MAX_ANSWER_BYTES = 1 << 20
@@ -49,7 +50,7 @@ class ModelContainer:
     def clear(self) -> None:
         """Unload models that an earlier server loaded, and remove their files. Raise the errors of `list_models`."""
         for name in self.list_models():
-            self._request("DELETE", f"{MODELS}/{quote(name, safe='')}")
+            self._request("DELETE", f"{MODELS_PATH}/{quote(name, safe='')}")
         self._replica.remove_folder(MODELS_FOLDER, self._index)
 
     def list_models(self) -> list[str]:
@@ -57,25 +58,25 @@ class ModelContainer:
 
         Raise UnhealthyError if the container has no `/models` API, and NoResponseError.
         """
-        names, path = list[str](), MODELS
+        names, path = list[str](), MODELS_PATH
         for _ in range(MAX_PAGES):
             models, token = self._read_page(path)
             names += [name for name, url in models if url.startswith(f"{MODELS_FOLDER}/")]
             if not token:
                 return names
-            path = f"{MODELS}?next_page_token={quote(token, safe='')}"
-        raise UnhealthyError(f"GET {MODELS} returned a nextPageToken {MAX_PAGES} times.")
+            path = f"{MODELS_PATH}?next_page_token={quote(token, safe='')}"
+        raise UnhealthyError(f"GET {MODELS_PATH} returned a nextPageToken {MAX_PAGES} times.")
 
     def _read_page(self, path: str) -> tuple[list[tuple[str, str]], str]:
         """Return the names and the URLs of some models, and the token of the next page, which may be empty."""
         try:
             response, body = self._request("GET", path)
         except TooLargeError as error:
-            raise UnhealthyError(f"GET {MODELS}: {error}.") from error
+            raise UnhealthyError(f"GET {MODELS_PATH}: {error}.") from error
         if response.status != HTTPStatus.OK:
             raise UnhealthyError(
-                f"GET {MODELS} answered {response.status} instead of 200: a container with Mode MultiModel must have "
-                "the API of https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html."
+                f"GET {MODELS_PATH} answered {response.status} instead of 200: a container with Mode MultiModel must "
+                "have the API of https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html."
             )
         try:
             page = json.loads(body)
@@ -84,7 +85,7 @@ class ModelContainer:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             text = body[:200].decode(errors="replace")
             example = '{"models": [{"modelName": …, "modelUrl": …}]}'
-            raise UnhealthyError(f"GET {MODELS} must return {example}, not: {text}") from None
+            raise UnhealthyError(f"GET {MODELS_PATH} must return {example}, not: {text}") from None
 
     def add_files(self, model: TargetModel, folder: Path) -> None:
         """Copy a model's folder to the container. Raise OSError if the disk is full, or CannotRunError for another
@@ -100,17 +101,17 @@ class ModelContainer:
         Raise LoadError if the container refuses it, and NoResponseError.
         """
         body = json.dumps({"model_name": model.name, "url": _get_folder(model)}).encode()
-        response, content = self._request("POST", MODELS, model, body, seconds)
+        response, content = self._request("POST", MODELS_PATH, model, body, seconds)
         if not (response.status < HTTPStatus.MULTIPLE_CHOICES or response.status == HTTPStatus.CONFLICT):
             raise LoadError(response, content)
 
     def unload(self, model: TargetModel) -> ResponseHead:
         """Unload a model. Raise NoResponseError."""
-        return self._request("DELETE", f"{MODELS}/{model.name}", model)[0]
+        return self._request("DELETE", f"{MODELS_PATH}/{model.name}", model)[0]
 
     def is_loaded(self, model: TargetModel) -> bool:
         """Return whether the container has loaded a model. Raise NoResponseError."""
-        return self._request("GET", f"{MODELS}/{model.name}", model)[0].status != HTTPStatus.NOT_FOUND
+        return self._request("GET", f"{MODELS_PATH}/{model.name}", model)[0].status != HTTPStatus.NOT_FOUND
 
     def _request(
         self,

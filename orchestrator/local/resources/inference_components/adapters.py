@@ -26,8 +26,10 @@ from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
 from microjobs_orchestrator.local.tasks import call_in_thread
 
-ADAPTERS = "/adapters"
+ADAPTERS_PATH = "/adapters"
+"""The path of the API with which a container loads adapters."""
 ADAPTERS_FOLDER = f"{DEFAULT_ROOT}/adapters"
+"""The folder of the adapters' files in a container."""
 ADAPTER_HEADER = "X-Amzn-SageMaker-Adapter-Identifier"
 LOAD_TIMEOUT = 60.0
 """Seconds for a container to load or to remove an adapter."""
@@ -86,7 +88,7 @@ class AdapterReplica:
             try:
                 self._load(copy)
             except NoResponseError as error:
-                raise CannotRunError(f"the base component did not answer POST {ADAPTERS}: {error}") from error
+                raise CannotRunError(f"the base component did not answer POST {ADAPTERS_PATH}: {error}") from error
 
     def _wait_for_base(self) -> BaseComponent:
         while (base := self._find_base()) is not None:
@@ -111,10 +113,10 @@ class AdapterReplica:
             copy.remove_folder(folder)
             copy.add_folder(self._prepare(), folder)
             # An earlier server may have loaded the adapter: unload it first.
-            self._send(copy, "DELETE", f"{ADAPTERS}/{quote(self._name, safe='')}")
-            status, text = self._send(copy, "POST", ADAPTERS, {"name": self._name, "src": folder})
+            self._send(copy, "DELETE", f"{ADAPTERS_PATH}/{quote(self._name, safe='')}")
+            status, text = self._send(copy, "POST", ADAPTERS_PATH, {"name": self._name, "src": folder})
             if status >= HTTPStatus.MULTIPLE_CHOICES:
-                raise CannotRunError(f"POST {ADAPTERS} answered {status}: {text[:MAX_ERROR_CHARACTERS]}")
+                raise CannotRunError(f"POST {ADAPTERS_PATH} answered {status}: {text[:MAX_ERROR_CHARACTERS]}")
             self._start_counts_at_load[copy.plan_name] = start_count
 
     def _send(
@@ -167,9 +169,9 @@ class AdapterReplica:
 
     def _unload(self, copy: ContainerReplica) -> None:
         try:
-            status, text = self._send(copy, "DELETE", f"{ADAPTERS}/{quote(self._name, safe='')}")
+            status, text = self._send(copy, "DELETE", f"{ADAPTERS_PATH}/{quote(self._name, safe='')}")
             if status >= HTTPStatus.MULTIPLE_CHOICES:
-                self.note(f"DELETE {ADAPTERS}/{self._name} answered {status}: {text[:MAX_ERROR_CHARACTERS]}")
+                self.note(f"DELETE {ADAPTERS_PATH}/{self._name} answered {status}: {text[:MAX_ERROR_CHARACTERS]}")
             copy.remove_folder(f"{ADAPTERS_FOLDER}/{self._name}")
         except (NoResponseError, CannotRunError) as error:
             self.note(f"the adapter was not removed from a copy: {error}")

@@ -7,8 +7,8 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/inference-pipeline-real-time.htm
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 
-MULTI_MODELS = "com.amazonaws.sagemaker.capabilities.multi-models"
-BIND_TO_PORT = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
+MULTI_MODELS_LABEL = "com.amazonaws.sagemaker.capabilities.multi-models"
+BIND_TO_PORT_LABEL = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
 
 
 def check_label(context: Context, uri: str, label: str) -> None:

@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 
-MODELS = "/models"
+MODELS_PATH = "/models"
 """The path of the API with which a multi-model container loads models."""
 TARGET_MODEL_HEADER = "X-Amzn-SageMaker-Target-Model"
 
@@ -113,7 +113,7 @@ class ModelSender:
     def open(self, method: str, path: str, body: Body, headers: Mapping[str, str], *, timeout: float) -> Response:  # noqa: ARG002
         """Send a request to the path of the model, as `Sender.open` does."""
         headers = {**headers, TARGET_MODEL_HEADER: self.model.target}
-        return self.sender.open(method, f"{MODELS}/{self.model.name}/invoke", body, headers, timeout=timeout)
+        return self.sender.open(method, f"{MODELS_PATH}/{self.model.name}/invoke", body, headers, timeout=timeout)
 
 
 class ModelFinder:

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.model_registry.containers import find_containers
-from microjobs_orchestrator.local.resources.models.capabilities import BIND_TO_PORT, MULTI_MODELS, check_label
+from microjobs_orchestrator.local.resources.models.capabilities import (
+    BIND_TO_PORT_LABEL,
+    MULTI_MODELS_LABEL,
+    check_label,
+)
 from microjobs_orchestrator.local.resources.models.containers import (
     PACKAGED_CONTAINERS,
     Container,
@@ -35,9 +39,9 @@ class ModelOperations(Operations):
         check_containers(containers, uses_direct_mode=is_direct(request))
         for container in containers:
             if is_multi_model(container):
-                check_label(self.context, container["Image"], MULTI_MODELS)
+                check_label(self.context, container["Image"], MULTI_MODELS_LABEL)
             if len(containers) > 1:
-                check_label(self.context, container["Image"], BIND_TO_PORT)
+                check_label(self.context, container["Image"], BIND_TO_PORT_LABEL)
             for data in (container, *list_additional_data(container).values()):
                 find_data(self.context.store, data)
         is_packaged = any("ModelPackageName" in container for container in definitions)

@@ -57,8 +57,7 @@ class TransformJob:
         self.job = JobHandle(context, record, TRANSFORM_JOB)
         self.events = self.job.events
         self.plan_name = self.job.plan_name
-        self._names = list_names(self.job.request["Model"])
-        """The names of the model's containers."""
+        self._container_names = list_names(self.job.request["Model"])
         self._transform_thread: threading.Thread | None = None
         self._outputs: list[Output] | None = None
         """None until all objects are transformed."""
@@ -153,11 +152,13 @@ class TransformJob:
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
         try:
             with ExitStack() as stack:
-                clients = connect(hosts, self._names, serving.STARTUP_TIMEOUT, stopped)
+                clients = connect(hosts, self._container_names, serving.STARTUP_TIMEOUT, stopped)
                 for client in clients:
                     stack.enter_context(closing(client))
                 options = Options.read(self.job.request, fetch_execution_parameters(clients[0]))
-                senders = [NamedClient(client, name) for client, name in zip(clients, self._names, strict=True)]
+                senders = [
+                    NamedClient(client, name) for client, name in zip(clients, self._container_names, strict=True)
+                ]
                 Feeder(Chain(senders, folder), options, folder, stopped).feed(outputs)
         except BaseException:
             self.events.stop(StopReason.FINISHED)  # the job fails, so the other containers are stopped

@@ -75,14 +75,18 @@ def follow_log(container: Container, timeout: float | None = None) -> Iterator[b
 
 
 @contextmanager
-def open_stream(container: Container, resource: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
+def open_stream(container: Container, subpath: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
     """Open a stream of a container, which can be read in blocks. Raise APIError if the engine refuses the request.
 
     The functions of docker-py are not used, because they read a stream as a whole or byte by byte.
+
+    Args:
+        subpath: the end of the URL, after the container's id, such as `logs`.
+        options: the query of the URL.
     """
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api
-    url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/{resource}"
+    url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/{subpath}"
     with api.get(url, params=options, stream=True, timeout=timeout) as response:
         try:
             response.raise_for_status()
