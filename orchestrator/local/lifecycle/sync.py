@@ -101,7 +101,11 @@ class Sync:
             wait = max(POLL_INTERVAL if is_settled else SHORT_POLL_INTERVAL, 10 * (time.monotonic() - start))
 
     def poll(self, *, final: bool) -> None:
-        """Copy the folder of each host, and upload the changed files."""
+        """Copy the folder of each host, and upload the changed files.
+
+        Args:
+            final: whether no later call follows, so that files are uploaded even if they have just changed.
+        """
         for host in self._hosts:
             copy_folder = self._folder / host.name
             try:

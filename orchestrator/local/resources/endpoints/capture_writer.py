@@ -71,7 +71,7 @@ class CaptureWriter:
             return
         if settings.percentage < 100 and _random() * 100 >= settings.percentage:
             return
-        exchange = _load(exchange)
+        exchange = _load_bodies(exchange)
         size = _get_size(exchange)
         with self._lock:
             if self._byte_count + size > MAX_BUFFERED_BYTES:
@@ -139,7 +139,7 @@ class CaptureWriter:
         self.flush()
 
 
-def _load(exchange: Exchange) -> Exchange:
+def _load_bodies(exchange: Exchange) -> Exchange:
     """Return an exchange whose bodies are in memory. A body that is too large for the buffer is read only in part."""
     if not callable(exchange.request.body) and not callable(exchange.body):
         return exchange

@@ -153,7 +153,9 @@ def _describe_variant(
     images = [container["Image"] for container in list_containers(variant.get("Model", {}))]
     now, count, weight = time.time(), variant.get(INSTANCE_COUNT, 0), variant[VARIANT_WEIGHT]
     config = variant.get(serverless.SERVERLESS_CONFIG)
-    has_hosts = "Model" in variant and config is None  # otherwise, the number of instances is only described
+    # Serverless variants, and variants of inference components, run no instances of their own. They are described with
+    # the number of instances in the configuration.
+    has_hosts = "Model" in variant and config is None
     current_count = running_counts.get(variant["VariantName"], 0) if running_counts is not None and has_hosts else count
     return {
         "VariantName": variant["VariantName"],

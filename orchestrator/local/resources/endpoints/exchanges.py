@@ -83,7 +83,8 @@ class Timer:
         """Return the seconds that each of several containers took.
 
         Args:
-            last_container: the container that responded last.
+            last_container: the container that responded last; PRIMARY if the model has one container, or if a container
+                of a chain did not respond.
             end: the time of its response.
         """
         if last_container == PRIMARY and not self._response_times:

@@ -31,7 +31,8 @@ class ObserverMaker:
         self._metrics = InvocationMetrics(context.metrics)
 
     def make(self, deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> Sequence[Observer]:
-        """Return the observers of a deployment that replaces the current one.
+        """Store the captured exchanges of the current deployment, and return the observers of the deployment that
+        replaces it.
 
         Args:
             groups: the replicas of the deployment, by variant.

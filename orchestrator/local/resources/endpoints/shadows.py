@@ -44,7 +44,8 @@ class Shadow:
 
 
 def list_shadows(deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> list[Shadow]:
-    """Return the shadows of a deployment: the weight of a shadow is compared with the sum of the variants' weights."""
+    """Return the shadows of a deployment. The share of a shadow is its weight, divided by the sum of the production
+    variants' weights; at most 1."""
     total = sum(variant[VARIANT_WEIGHT] for variant in deployment[VARIANTS])
     weights = {variant["VariantName"]: variant[VARIANT_WEIGHT] for variant in deployment.get(SHADOWS, ())}
     return [

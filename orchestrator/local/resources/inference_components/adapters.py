@@ -137,7 +137,7 @@ class AdapterReplica:
         return self._choose_copy().stream(self._add_adapter_header(request))
 
     def _choose_copy(self) -> Replica:
-        """Return a copy of the base component that has loaded the adapter, if necessary now.
+        """Choose a copy of the base component, let it load the adapter unless it has done so, and return the copy.
 
         Raise NoResponseError if the base component has no copy, or if the copy cannot load the adapter.
         """

@@ -61,8 +61,8 @@ class Overlays:
         self._are_supported = True
         self._requires_read_only = is_podman(client) or is_rootless(client)
         """Whether only inputs that the container cannot change get overlays. Podman unmounts an overlay when its
-        container ends, so the container's changes could not be copied out. The kernel does not let a rootless engine
-        use redirect_dir, without which a job cannot rename folders of its inputs, such as checkpoints."""
+        container ends, so the container's changes could not be copied out. A rootless engine may not use the option
+        redirect_dir. Without this option, a job cannot rename folders of its inputs, such as checkpoints."""
 
     def divide(self, inputs: Sequence[Input]) -> tuple[list[Input], list[Input]]:
         """Return the inputs to overlay, which become readable for all users, and the inputs to copy."""
