@@ -1,5 +1,6 @@
 """Inference pipelines with a multi-model container: TargetModel chooses the model of this container."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import container_replica
 from microjobs_orchestrator.local.resources.models.capabilities import BIND_TO_PORT_LABEL, MULTI_MODELS_LABEL
+from microjobs_orchestrator.local.resources.models.client import NoResponseError
 from microjobs_orchestrator.local.resources.models.operations import ModelOperations
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -95,6 +97,25 @@ def test_restart_of_another_container_loads_the_models_again(pipeline: MultiMode
     next(host for host in pipeline.parts.running_hosts if host.plan.image == "scale").end(Exit(1))
     assert wait_until(lambda: try_invoke(pipeline)) == "a:x>scale>label"
     assert pipeline.behaviour.log == ["load a", "load a"]
+
+
+def test_answer_about_models_is_no_answer_of_another_container(
+    parts: ServerParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3)):
+        monkeypatch.setattr(container_replica, name, seconds)
+    MultiModelPipeline(parts).start()
+    silent_host = next(host for host in parts.running_hosts if host.plan.image == "label")
+    parts.runtime.models["label"].unhealthy_hosts = {silent_host.name}
+    replica = parts.registry.find("endpoint/e").choose()  # type: ignore[union-attr]
+
+    def has_ended_despite_answers() -> bool:
+        """Let the multi-model container answer a request; return whether the silent container has ended."""
+        with suppress(NoResponseError):  # the replica is restarting
+            replica._container.list_models()
+        return silent_host.has_ended
+
+    wait_until(has_ended_despite_answers)
 
 
 def try_invoke(pipeline: MultiModelPipeline) -> str:

@@ -251,7 +251,7 @@ class ContainerReplica:
         with self.traffic.count_request(request.timeout):
             client = self._get_clients()[container_index]
             response = client.request(method, path, request.body, request.headers, into=into, **limits)
-            self._mark_answer(None)
+            self._mark_answers([self._container_names[container_index]])
         return response
 
     def add_folder(self, source: Path, path: str, container_index: int = 0) -> None:
@@ -278,7 +278,7 @@ class ContainerReplica:
         return clients
 
     def _mark_answer(self, container: str | None) -> None:
-        """Store the time of a container's answer; None stands for all containers.
+        """Store the time of the answer to an invocation of a container, or of all containers (None).
 
         Call this before the request ends: at each time, `_watch` must see the open request or the time of its answer.
         """
