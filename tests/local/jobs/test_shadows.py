@@ -202,7 +202,9 @@ def test_unhealthy_shadow_fails_the_endpoint(parts: ServerParts, shadow: ImageBe
 
 @pytest.mark.usefixtures("shadow")
 def test_unsupported_combinations_are_refused(parts: ServerParts) -> None:
-    with pytest.raises(ValidationError, match="one variant of each kind, not 2 production variants and 1 shadow"):
+    with pytest.raises(
+        ValidationError, match="one production and one shadow variant, not 2 production variants and 1 "
+    ):
         parts.make_config(one={}, two={}, config_members=make_shadow_config())
     output = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
     with pytest.raises(ValidationError, match="ShadowProductionVariants is not supported together with Async"):

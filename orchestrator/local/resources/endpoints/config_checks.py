@@ -58,7 +58,9 @@ def _check_counts(variant_count: int, *, shadow_count: int, is_serverless: bool)
         raise ValidationError(f"A serverless endpoint has one variant, not {variant_count}.")
     if shadow_count and (variant_count, shadow_count) != (1, 1):
         counts = f"{variant_count} production variants and {shadow_count} shadow variants"
-        raise ValidationError(f"An endpoint with a shadow variant has one variant of each kind, not {counts}.")
+        raise ValidationError(
+            f"An endpoint with a shadow variant has one production and one shadow variant, not {counts}."
+        )
 
 
 def check_update(deployment: Members, next_deployment: Members) -> None:
