@@ -86,8 +86,8 @@ class Context:
     def resolve_image(self, uri: str) -> str:
         """Return the local name of an image.
 
-        It is the image's alias, else the first matching pattern's alias, else the substitute of a framework image,
-        else the image's own name, without the host of the local registry.
+        It is the first of these names that exists: the image's alias; the alias of the first pattern that matches; the
+        substitute of a framework image; the image's own name, without the host of the local registry.
         """
         return self._find_alias(uri) or self._find_substitute(uri) or self._strip_registry(uri)
 

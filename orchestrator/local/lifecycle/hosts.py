@@ -122,7 +122,8 @@ def _write_each(lines: Iterable[Line], write: Callable[[Line], None]) -> Iterato
 def select_final_parts(lines: Iterable[Line]) -> Iterator[Line]:
     """Yield one `Line` per line of output.
 
-    If a line was split after carriage returns, yield only its last part, or the part before it if the last is blank.
+    If a line was split after carriage returns, yield only its last part. If the last part is blank, yield the part
+    before it instead.
     """
     part: Line | None = None
     for line in lines:

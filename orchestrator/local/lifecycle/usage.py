@@ -27,8 +27,8 @@ MAX_SHARE = 0.05
 """Maximum share of the time that measurements may take. With many hosts, the intervals are therefore longer."""
 
 _measurement_lock = threading.Lock()
-"""Lock that is held during measurements, so that only one job is measured at a time: an engine needs about 10 ms for
-each host."""
+"""Lock that is held during measurements, so that only one job is measured at a time. An engine needs about 10 ms for
+each host, and measurements of many jobs at the same time would delay its other requests."""
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,9 @@ def collect(source: Path, target: Path, *, link: bool) -> Tree | None:
 
     The contents become numbered files in the folder `target`; only the tree has the names, the folders and the links.
     Links that lead out of the folder, and special files such as pipes, are left out with a warning. Files that are
-    deleted during the copy are left out, too. With `link`, hard links replace copies, and unreadable folders of the
-    source are made readable; set it only if no process writes to the files any more. Raise CannotRunError if a file
+    deleted during the copy are left out, too. If `link` is true, hard links replace copies, and unreadable folders
+    of the source are made readable. Set it only if no process writes to the files any more, because a later write would
+    also change the collected contents. Raise CannotRunError if a file
     does not fit on this device, or cannot be read.
     """
     if not os.path.lexists(source):

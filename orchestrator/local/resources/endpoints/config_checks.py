@@ -74,8 +74,8 @@ def _is_serverless(deployment: Members) -> bool:
 
 
 def _check_variant(context: Context, variant: Members, *, has_shadow: bool) -> None:
-    """Check that a variant has either instances or a ServerlessConfig, and that its model has no feature that the
-    endpoint excludes."""
+    """Check that a variant has either instances or a ServerlessConfig. Also check that its model has no feature that a
+    serverless variant, or an endpoint with a shadow variant, excludes."""
     name, instances = variant["VariantName"], [member for member in INSTANCE_MEMBERS if member in variant]
     model = find_resource(context, MODEL, variant["ModelName"]).request if "ModelName" in variant else {}
     if has_shadow:

@@ -62,8 +62,11 @@ class _MlflowOperations(RunningOperations):
         return add_resource(self.context, self.kind, request, defaults=defaults, members=members, internal=internal)
 
     def check(self, request: Request) -> None:
-        """Raise ServiceError if the bucket of the artifact store does not exist, or if the request demands that the
-        bucket's owner is checked, and names another owner."""
+        """Raise ServiceError if the bucket of the artifact store does not exist.
+
+        Raise ValidationError if S3BucketOwnerVerification is true, but S3BucketOwnerAccountId is not the account of
+        this server.
+        """
         if "ArtifactStoreUri" in request:
             bucket, _ = parse_uri(request["ArtifactStoreUri"])
             self.context.store.check_bucket(bucket)

@@ -98,8 +98,8 @@ class Client:
     ) -> ResponseHead:
         """Send a request, and write the body of the response to a file; None discards the body.
 
-        A request is sent again, once and on a new connection, if a reused connection was closed before the first byte
-        of a response arrived.
+        If a reused connection was closed before the first byte of a response arrived, the request is sent once more, on
+        a new connection.
 
         Args:
             body: the parts that a function returns are sent in chunked encoding, unless `headers` has Content-Length.

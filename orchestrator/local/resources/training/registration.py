@@ -12,8 +12,8 @@ from microjobs_orchestrator.local.resources.training.create import make_model_ur
 def prepare_registration(job: JobHandle, status: str) -> Callable[[], dict[str, Any]]:
     """Return a function that registers the model of a job with this final status, if the job requests it.
 
-    The returned function returns members of the job's description. It must be called in the transaction that ends the
-    job: then a crash cannot leave an ended job without its package, or a package of a job that has not ended.
+    The returned function returns members of the job's description. Call it in the transaction that ends the job: then a
+    crash leaves either an ended job with its package, or a running job without a package.
 
     Raises:
         ValidationError: the model does not exist. The returned function raises ValidationError if the group does not

@@ -27,8 +27,8 @@ MAX_SHOWN_BYTES = 100
 
 
 class RecordError(Exception):
-    """A record of the input or of a response is missing, does not have the format that the request names, or lacks a
-    value that a filter selects."""
+    """A record of the input or of a response is missing, has the wrong format, or lacks a value. The request names the
+    format, and its filters select the values."""
 
 
 @dataclass(frozen=True)

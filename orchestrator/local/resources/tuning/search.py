@@ -1,8 +1,9 @@
 """The search of a tuning job: Optuna chooses values from the request's parameter ranges.
 
-For the strategy Hyperband, the resource of a training job is the number of values of the objective metric that the job
-prints: see botocore's description of HyperbandStrategyConfig. Optuna is imported only when a search begins, because the
-import takes half a second.
+The strategy Hyperband compares training jobs that have used the same *resource*. Here, the resource is the number of
+values of the objective metric that a job has printed: see botocore's description of HyperbandStrategyConfig.
+
+Optuna is imported only when a search begins, because the import takes half a second.
 """
 
 import re
@@ -141,7 +142,7 @@ class TrialSearch:
 
         Args:
             result: the value of the objective; None if the trial failed.
-            stopped: whether Hyperband stopped the trial, so that it used fewer resources than others.
+            stopped: whether Hyperband stopped the trial, so that it has fewer values than other trials.
         """
         from optuna.trial import TrialState, create_trial
 

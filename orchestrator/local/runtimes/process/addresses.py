@@ -15,10 +15,12 @@ def reserve(hosts: Sequence[str]) -> Iterator[tuple[Network, list[socket.socket]
     """Yield a network with the addresses of a job's hosts. If there are several hosts, the network also has ports.
 
     Also yield the sockets that reserve the ports. The sockets do not listen. While a file descriptor of a socket is
-    open, in this process or in one that inherited it, the system does not choose its port for another program. A host
-    can nevertheless listen on the port, because it asks for the port by its number and with the option of
-    `_list_listeners`. Other programs can do the same; on the port that replaces HEARTBEAT_PORT, only those of the same
-    user. Raise OSError if no address or port is available.
+    open, in this process or in one that inherited it, the system does not choose the socket's port for another program.
+    A host can nevertheless listen on the port, because it asks for the port by its number and with the option of
+    `_list_listeners`. Other programs can do the same. On the port that replaces HEARTBEAT_PORT, only programs of the
+    same user can.
+
+    Raise OSError if no address or port is available.
     """
     numbers = random.SystemRandom().sample(range(1, 1 << 22), len(hosts))  # the network has 22 bits for hosts
     addresses = {host: _format_address(number) for host, number in zip(hosts, numbers, strict=True)}

@@ -55,8 +55,8 @@ def _find_program(name: str, environment: Environment, layout: Layout) -> str:
 def make_search_path(environment: Environment) -> str:
     """Return the PATH of a host.
 
-    The folder `fallback` comes before an environment that several hosts share, and hides its pip, which would install
-    packages for all of them.
+    If several hosts share the environment, the folder `fallback` comes before it. So `fallback` hides the environment's
+    pip, which would install packages for all of these hosts.
     """
     containers_folder = environment.lock_folder.parent
     if environment.base is None:

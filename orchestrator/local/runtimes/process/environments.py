@@ -123,8 +123,8 @@ class Environments:
         """Remove incomplete environments, and old environments whose lock file has changed. Call this while no host
         runs.
 
-        An incomplete environment whose lock is held is being made, so it stays. The lock of an environment that a
-        killed server left incomplete is free, because the installers of that server have ended with it.
+        An incomplete environment whose lock is held is being made, so it stays. If a killed server left an
+        environment incomplete, its lock is free, because the installers of that server have ended with it.
         """
         folders = [path for path in self._folder.glob("*") if path.is_dir()]
         replaced_folders = set(_list_replaced_folders(folders))
