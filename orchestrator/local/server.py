@@ -178,7 +178,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         url=f"http://{job_access.authority}",
         region=config.region,
         aliases=config.images,
-        framework_images=config.framework_images,
+        replaces_framework_images=config.framework_images,
         has_limits=config.limits,
         forwarded_port=port if job_access.is_forwarded else None,
         is_reachable=job_access.is_reachable,

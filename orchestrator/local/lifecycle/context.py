@@ -36,7 +36,7 @@ class Settings:
     region: str = REGION
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Names of local images by image URI, which may contain `*`."""
-    framework_images: bool = False
+    replaces_framework_images: bool = False
     """Whether this repository's images replace AWS's framework images."""
     has_limits: bool = False
     """Whether each host is limited to the processors and memory of its instance type."""
@@ -105,7 +105,7 @@ class Context:
         return next(matches, None)
 
     def _find_substitute(self, uri: str) -> str | None:
-        image = framework_images.parse(uri) if self.settings.framework_images else None
+        image = framework_images.parse(uri) if self.settings.replaces_framework_images else None
         if image is None:
             return None
         return image.find_substitute(lambda: {tag for local in self.runtime.images() for tag in local.tags})

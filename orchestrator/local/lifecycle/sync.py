@@ -75,7 +75,7 @@ class Sync:
         """Stop polling, and upload the last state of the folders."""
         self._finish_requested.set()
         self._thread.join()
-        self.poll(final=True)
+        self.poll(is_final=True)
 
     def finish_or_note(self, content: str) -> None:
         """Finish. An error is only logged and noted, because the outputs and the failure reason of the job matter more.
@@ -94,43 +94,43 @@ class Sync:
         while not self._finish_requested.wait(wait):
             start, previous_states = time.monotonic(), dict(self._seen)
             try:
-                self.poll(final=False)
+                self.poll(is_final=False)
             except Exception:
                 logger.exception("could not sync %s", self._path)
             is_settled = all(before == self._seen[host] for host, before in previous_states.items())
             wait = max(POLL_INTERVAL if is_settled else SHORT_POLL_INTERVAL, 10 * (time.monotonic() - start))
 
-    def poll(self, *, final: bool) -> None:
+    def poll(self, *, is_final: bool) -> None:
         """Copy the folder of each host, and upload the changed files.
 
         Args:
-            final: whether no later call follows, so that files are uploaded even if they have just changed.
+            is_final: whether no later call follows, so that files are uploaded even if they have just changed.
         """
         for host in self._hosts:
             copy_folder = self._folder / host.name
             try:
                 tree = host.copy(self._path, copy_folder)
                 if tree is not None:
-                    self._upload(host.name, tree, final=final)
+                    self._upload(host.name, tree, is_final=is_final)
             finally:
                 discard(copy_folder)
 
-    def _upload(self, host: str, tree: Tree, *, final: bool) -> None:
+    def _upload(self, host: str, tree: Tree, *, is_final: bool) -> None:
         previous, current = self._seen[host], {}
         key_error: ServiceError | None = None
         for name, content in outputs.list_files(tree).items():
             current[name] = (tree[name].size, tree[name].modification_time)
-            if final or previous.get(name) == current[name]:
+            if is_final or previous.get(name) == current[name]:
                 try:
                     self._upload_file(content, outputs.join_key(self._prefix, name))
                 except ServiceError as error:  # other files are uploaded even if the name of this file cannot be a key
                     key_error = error
-        if final and key_error is not None:
+        if is_final and key_error is not None:
             raise key_error
         self._seen[host] = current
         deleted = (self._deleted[host] | previous.keys()) - current.keys()
         # objects are deleted only when all existing files are uploaded
-        if self._deletes and (final or previous.items() >= current.items()):
+        if self._deletes and (is_final or previous.items() >= current.items()):
             names_on_other_hosts = {name for other, names in self._seen.items() if other != host for name in names}
             for name in deleted - names_on_other_hosts:
                 self._store.delete(self._bucket, outputs.join_key(self._prefix, name))

@@ -37,19 +37,19 @@ def make_context(parts: ServerParts, **settings: Any) -> Context:
 def test_framework_images_are_replaced_only_if_the_setting_is_on(parts: ServerParts) -> None:
     assert parts.context.resolve_image(SKLEARN_IMAGE) == SKLEARN_IMAGE
     assert parts.context.make_image_note(SKLEARN_IMAGE) is None
-    context = make_context(parts, framework_images=True)
+    context = make_context(parts, replaces_framework_images=True)
     assert context.resolve_image(SKLEARN_IMAGE) == make_image_name("preprocess")
     assert context.resolve_image("elsewhere.com/model") == "elsewhere.com/model"
 
 
 def test_aliases_take_precedence_over_framework_images(parts: ServerParts) -> None:
-    context = make_context(parts, framework_images=True, aliases={"*/sagemaker-scikit-learn:*": "mine:1"})
+    context = make_context(parts, replaces_framework_images=True, aliases={"*/sagemaker-scikit-learn:*": "mine:1"})
     assert context.resolve_image(SKLEARN_IMAGE) == "mine:1"
     assert context.make_image_note(SKLEARN_IMAGE) is None
 
 
 def test_log_of_each_host_states_the_substitution(parts: ServerParts, tmp_path: Path) -> None:
-    context = make_context(parts, framework_images=True)
+    context = make_context(parts, replaces_framework_images=True)
     parts.runtime.behaviours[make_image_name("preprocess")] = ImageBehaviour()
     hosts = tuple(
         HostPlan(name, make_image_name("preprocess"), tmp_path / "files" / name) for name in ("algo-1", "algo-2")

@@ -39,21 +39,21 @@ def test_checkpoint_stays_until_the_next_one_is_uploaded(store: ObjectStore, syn
     """The host and the server may be lost at any moment, so the bucket must always contain a complete checkpoint."""
     files = tmp_path / "files"
     (files / "first").write_text("1")
-    sync.poll(final=False)
-    sync.poll(final=False)
+    sync.poll(is_final=False)
+    sync.poll(is_final=False)
     assert list_keys(store) == ["c/first"]
     (files / "second").write_text("2")
     (files / "first").unlink()
-    sync.poll(final=False)
+    sync.poll(is_final=False)
     assert list_keys(store) == ["c/first"]
-    sync.poll(final=False)
+    sync.poll(is_final=False)
     assert list_keys(store) == ["c/second"]
 
 
 def test_last_poll_deletes_objects_of_deleted_files(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
     files = tmp_path / "files"
     (files / "first").write_text("1")
-    sync.poll(final=True)
+    sync.poll(is_final=True)
     (files / "first").rename(files / "second")
-    sync.poll(final=True)
+    sync.poll(is_final=True)
     assert list_keys(store) == ["c/second"]

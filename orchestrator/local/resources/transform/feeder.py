@@ -64,12 +64,14 @@ class Options:
     max_payload_mb: int
     """The maximum size of a request's body, in MB. If it is 0, each object is one request, sent in HTTP chunks."""
     concurrency: int
+    """The number of requests that are sent in parallel."""
     split_type: str
     compression: str
     assemble_with: str
     headers: Mapping[str, str]
     timeout: float
-    retries: int
+    """Seconds for one request and its whole response."""
+    max_retries: int
     processing: DataProcessing | None
 
     @classmethod
@@ -91,7 +93,7 @@ class Options:
             assemble_with=output.get("AssembleWith", "None"),
             headers={name: value for name, value in headers.items() if value},
             timeout=client.get("InvocationsTimeoutInSeconds", 600),
-            retries=client.get("InvocationsMaxRetries", 3),
+            max_retries=client.get("InvocationsMaxRetries", 3),
             processing=DataProcessing.read(request),
         )
         if options.max_payload_mb * options.concurrency > MAX_MB:
@@ -239,7 +241,7 @@ class Feeder:
 
     def _invoke(self, body: bytes | Path) -> IO[bytes]:
         """Send a request, with retries, and return a file with the response. Raise TransformError."""
-        for attempt in range(self._options.retries):
+        for attempt in range(self._options.max_retries):
             try:
                 return self._send(body)
             except TransformError as error:

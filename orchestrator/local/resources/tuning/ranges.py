@@ -148,15 +148,15 @@ def check_ranges(ranges: Sequence[Range], max_jobs: int | None, *, is_grid: bool
     _check_count(math.prod(item.count for item in ranges), max_jobs, is_grid=is_grid)
 
 
-def _check_count(combinations: float, max_jobs: int | None, *, is_grid: bool) -> None:
-    if is_grid and min(combinations, max_jobs or combinations) > MAX_TRAINING_JOBS:
+def _check_count(combination_count: float, max_jobs: int | None, *, is_grid: bool) -> None:
+    if is_grid and min(combination_count, max_jobs or combination_count) > MAX_TRAINING_JOBS:
         raise ValidationError(
-            f"Strategy Grid would start {combinations} training jobs, and {MAX_TRAINING_JOBS} is the maximum. "
+            f"Strategy Grid would start {combination_count} training jobs, and {MAX_TRAINING_JOBS} is the maximum. "
             "Remove values, or choose the strategy Random."
         )
-    if max_jobs is not None and combinations < max_jobs:
+    if max_jobs is not None and combination_count < max_jobs:
         raise ValidationError(
-            f"You don't have enough combinations of hyperparameter ranges: there are {combinations}, and "
+            f"You don't have enough combinations of hyperparameter ranges: there are {combination_count}, and "
             f"MaxNumberOfTrainingJobs is {max_jobs}. Add values, or lower MaxNumberOfTrainingJobs."
         )
 
