@@ -14,6 +14,7 @@ NVIDIA_VARIABLE = "NVIDIA_VISIBLE_DEVICES"
 CUDA_VARIABLE = "CUDA_VISIBLE_DEVICES"
 ALL_GPUS = "all"
 NO_GPUS = ("", "none", "void")
+"""Values of NVIDIA_VISIBLE_DEVICES that select all GPUs, or no GPU."""
 NVIDIA_SMI_FORMAT = "--format=csv,noheader,nounits"
 NVIDIA_SMI_SECONDS = 5.0
 """Time limit of the program nvidia-smi, in seconds."""

@@ -37,7 +37,7 @@ PING_INTERVAL = 5.0
 SILENCE_TIMEOUT = 60.0
 """Seconds after which hosts are started again, because one of them has answered neither `/ping` with 200 nor a request.
 While a request with a longer timeout is in progress, that timeout applies instead."""
-INVOCATIONS = "/invocations"
+INVOCATIONS_PATH = "/invocations"
 
 
 class ContainerReplica:
@@ -222,7 +222,7 @@ class ContainerReplica:
         limits = {"timeout": request.timeout, "max_bytes": request.max_bytes}
         with self.traffic.count_request(request.timeout):
             sender = self._route(self._get_clients(), request)
-            response = send(sender, INVOCATIONS, request.body, request.headers, into=into, **limits)
+            response = send(sender, INVOCATIONS_PATH, request.body, request.headers, into=into, **limits)
             self._mark_answer(request.target.container)
         return response
 
@@ -230,7 +230,7 @@ class ContainerReplica:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.traffic.count_request(request.timeout))
             response = self._route(self._get_clients(), request).open(
-                "POST", INVOCATIONS, request.body, request.headers, timeout=request.timeout
+                "POST", INVOCATIONS_PATH, request.body, request.headers, timeout=request.timeout
             )
             stack.callback(self._mark_answer, request.target.container)
             return ResponseStream(response, on_close=stack.pop_all().close)

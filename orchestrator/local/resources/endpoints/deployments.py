@@ -26,9 +26,11 @@ VARIANTS, SHADOWS = "Variants", "Shadows"
 VARIANT_MEMBERS = {VARIANTS: "ProductionVariants", SHADOWS: "ShadowProductionVariants"}
 """The members of requests and descriptions, by the members of deployments."""
 
-OTHER_MEMBERS = ("AsyncInferenceConfig", "DataCaptureConfig", "EnableNetworkIsolation")
+COPIED_MEMBERS = ("AsyncInferenceConfig", "DataCaptureConfig", "EnableNetworkIsolation")
+"""Members of a configuration that its deployments copy unchanged."""
 
 INSTANCE_COUNT, VARIANT_WEIGHT = "InitialInstanceCount", "InitialVariantWeight"
+"""Members of a variant. In a deployment, they have the current values, which updates may have changed."""
 
 MEMBERS_BY_PROPERTY = {"DesiredInstanceCount": INSTANCE_COUNT, "DesiredWeight": VARIANT_WEIGHT}
 """The members of a variant that updates change or retain, by the names of the properties in requests for updates."""
@@ -42,8 +44,8 @@ def make_deployment(context: Context, config: str) -> Deployment:
         name: [_make_variant(context, variant) for variant in description.get(member, ())]
         for name, member in VARIANT_MEMBERS.items()
     }
-    other_members = {name: description.get(name) for name in OTHER_MEMBERS}
-    return {"EndpointConfigName": config, "StartTime": time.time(), **variants, **other_members}
+    copied_members = {name: description.get(name) for name in COPIED_MEMBERS}
+    return {"EndpointConfigName": config, "StartTime": time.time(), **variants, **copied_members}
 
 
 def _make_variant(context: Context, variant: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.resources.models.containers import list_contai
 from microjobs_orchestrator.local.resources.models.model_data import is_multi_model
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Plan
 
-DOWNLOAD_TIMEOUT = "ModelDataDownloadTimeoutInSeconds"
+DOWNLOAD_TIMEOUT_MEMBER = "ModelDataDownloadTimeoutInSeconds"
 
 
 def get_plan_name(endpoint: str, variant: Mapping[str, Any]) -> str:
@@ -72,7 +72,7 @@ def _make_container_replica(
     timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", default_timeout)
     attempt = replace(attempt, meter=_make_meter(context, endpoint, name))
     attempt = limit_hosts(attempt, serverless.make_limits(variant))
-    attempt = _limit_download(attempt, variant.get(DOWNLOAD_TIMEOUT, math.inf))
+    attempt = _limit_download(attempt, variant.get(DOWNLOAD_TIMEOUT_MEMBER, math.inf))
     replica = ContainerReplica(context, variant["Model"], attempt, name, instance_id, timeout, on_change)
     if not any(map(is_multi_model, list_containers(variant["Model"]))):
         return replica
@@ -86,8 +86,8 @@ def _limit_download(attempt: Attempt, seconds: float) -> Attempt:
         start_time = time.monotonic()
         plan = attempt.make_plan(folder)
         if (elapsed := time.monotonic() - start_time) > seconds:
-            message = f"The model data took {elapsed:.1f} s to extract, longer than {seconds:g} s ({DOWNLOAD_TIMEOUT})."
-            raise CannotRunError(message)
+            limit = f"{seconds:g} s ({DOWNLOAD_TIMEOUT_MEMBER})"
+            raise CannotRunError(f"The model data took {elapsed:.1f} s to extract, longer than {limit}.")
         return plan
 
     return dataclasses.replace(attempt, make_plan=make_plan)

@@ -14,6 +14,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 
 BLUE_GREEN, ROLLING = "BlueGreenUpdatePolicy", "RollingUpdatePolicy"
 ALL = Fraction(1)
+"""The share that stands for all requests, or for the whole capacity."""
 SIZE_LIMITS = {
     "CanarySize": (Fraction(0), Fraction(1, 2)),
     "LinearStepSize": (Fraction(1, 10), Fraction(1, 2)),

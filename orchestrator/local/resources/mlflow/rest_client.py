@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.resources.mlflow.kinds import (
 from microjobs_orchestrator.local.resources.models.client import Client, NoResponseError
 from microjobs_orchestrator.local.state import Record
 
-API = "/api/2.0/mlflow/"
+API_PATH = "/api/2.0/mlflow/"
 TIMEOUT_SECONDS = 60.0
 START_SECONDS = 120.0
 """Maximum number of seconds to wait for an MLflow server that is starting. It does not include an installation of
@@ -46,7 +46,7 @@ def call_api(context: Context, arn: str, method: str, path: str, members: Mappin
     """
     _await_start(context, arn)
     connect = make_connector_finder(context)(arn)
-    target, body, content = f"{API}{path}", None, io.BytesIO()
+    target, body, content = f"{API_PATH}{path}", None, io.BytesIO()
     if method == "GET":
         target = f"{target}?{urlencode(members)}"
     else:

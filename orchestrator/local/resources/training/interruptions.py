@@ -20,6 +20,7 @@ from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 PATH = "/_microjobs/interruptions"
 """The path of the request that `microjobs interrupt` sends to the server."""
 TIMEOUT_SECONDS = 10
+"""Seconds in which the server must respond to `microjobs interrupt`."""
 INVALID_REQUEST = (
     "The body must be a JSON object with the job's name in `job`, the seconds until the hosts end in `notice`, and the "
     "seconds until new hosts are available in `away`."

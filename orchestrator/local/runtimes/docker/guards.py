@@ -60,6 +60,7 @@ MEMORY_BYTES = 1 << 30
 """Memory limit of a guard. Only a guard with tunnels needs much memory: each tunnelled connection is a Python process
 of 7 MB."""
 FOLDER = "/guard"
+"""The folder of the guard's program in its container."""
 START_TIMEOUT = 60
 """Seconds without a line of output after which a starting guard has failed."""
 DIRECT_TIMEOUT = 0.5

@@ -33,6 +33,7 @@ AWS_CONFIG = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standa
 LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 
 PULL_ERRORS = (DockerException, BotoCoreError, ClientError, LauncherError, *UNREACHABLE_ERRORS)
+"""Errors of a login or of a pull. After one of these errors, the next login is tried."""
 
 
 @dataclass(frozen=True)
