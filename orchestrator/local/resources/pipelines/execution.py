@@ -48,6 +48,7 @@ types."""
 MAX_PARALLEL_STEPS = 50
 """Maximum number of steps that run at the same time, unless the execution has a ParallelismConfiguration."""
 MAX_REASON_CHARACTERS = 1300
+SHUT_DOWN_REASON = f"{INTERNAL_ERROR}: the local server was shut down while the execution ran"
 FAILED_REASON = "Step failure: One or multiple steps failed."
 SHUT_DOWN_REASON = f"{INTERNAL_ERROR}: the local server was shut down while the execution ran"
 
