@@ -38,13 +38,13 @@ def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: WriteNot
 
 
 def _merge(tree: Tree, merged: Tree, host: str, note: WriteNote) -> None:
-    # Keys: the names of entries that are not stored. Values: the type of the entry that takes the path of their folder.
-    blocking_types: dict[str, str] = {}
+    # The names of entries that are not stored, each with the type of the entry that takes the path of its folder.
+    blocking_type_by_name: dict[str, str] = {}
     for name in sort_names(tree):
         entry, existing, folder = tree[name], merged.get(name), get_parent(name)
-        parent_type = merged[folder].type.value if folder in merged else blocking_types.get(folder, "folder")
+        parent_type = merged[folder].type.value if folder in merged else blocking_type_by_name.get(folder, "folder")
         if parent_type != FileType.FOLDER.value:
-            blocking_types[name] = parent_type
+            blocking_type_by_name[name] = parent_type
             if entry.type is not FileType.FOLDER:
                 problem = f"another host has a {parent_type} at the path of its folder"
                 note(f"{escape_bytes(name)} of {host} was not stored: {problem}")

@@ -59,11 +59,11 @@ class Sync:
         self._folder = folder
         self._note = note
         self._deletes = deletes
-        self._seen: dict[str, dict[str, tuple[int, float]]] = {
+        self._last_copies: dict[str, dict[str, tuple[int, float]]] = {
             host.name: dict.fromkeys(initial, NOT_COPIED) for host in hosts
         }
-        """The size and the modification time of each file in the last copy, by host and by the name of the file."""
-        self._deleted: dict[str, set[str]] = {host.name: set() for host in hosts}
+        """The size and the modification time of each file in the last copy of the folder, by host and by file name."""
+        self._names_to_delete: dict[str, set[str]] = {host.name: set() for host in hosts}
         """Names of deleted files whose objects are not deleted yet, by host."""
         self._finish_requested = threading.Event()
         self._thread = threading.Thread(target=self._poll_until_finished, daemon=True)
@@ -92,12 +92,12 @@ class Sync:
     def _poll_until_finished(self) -> None:
         wait = POLL_INTERVAL
         while not self._finish_requested.wait(wait):
-            start, previous_states = time.monotonic(), dict(self._seen)
+            start, previous_states = time.monotonic(), dict(self._last_copies)
             try:
                 self.poll(is_final=False)
             except Exception:
                 logger.exception("could not sync %s", self._path)
-            is_settled = all(before == self._seen[host] for host, before in previous_states.items())
+            is_settled = all(before == self._last_copies[host] for host, before in previous_states.items())
             wait = max(POLL_INTERVAL if is_settled else SHORT_POLL_INTERVAL, 10 * (time.monotonic() - start))
 
     def poll(self, *, is_final: bool) -> None:
@@ -116,7 +116,7 @@ class Sync:
                 discard(copy_folder)
 
     def _upload(self, host: str, tree: Tree, *, is_final: bool) -> None:
-        previous, current = self._seen[host], {}
+        previous, current = self._last_copies[host], {}
         key_error: ServiceError | None = None
         for name, content in outputs.list_files(tree).items():
             current[name] = (tree[name].size, tree[name].modification_time)
@@ -127,15 +127,17 @@ class Sync:
                     key_error = error
         if is_final and key_error is not None:
             raise key_error
-        self._seen[host] = current
-        deleted = (self._deleted[host] | previous.keys()) - current.keys()
-        # objects are deleted only when all existing files are uploaded
+        self._last_copies[host] = current
+        names_to_delete = (self._names_to_delete[host] | previous.keys()) - current.keys()
+        # Delete objects only when all existing files are uploaded: a crash must not leave only parts of checkpoints.
         if self._deletes and (is_final or previous.items() >= current.items()):
-            names_on_other_hosts = {name for other, names in self._seen.items() if other != host for name in names}
-            for name in deleted - names_on_other_hosts:
+            names_on_other_hosts = {
+                name for other, names in self._last_copies.items() if other != host for name in names
+            }
+            for name in names_to_delete - names_on_other_hosts:
                 self._store.delete(self._bucket, outputs.join_key(self._prefix, name))
-            deleted = set()
-        self._deleted[host] = deleted
+            names_to_delete = set()
+        self._names_to_delete[host] = names_to_delete
 
     def _upload_file(self, path: Path, key: str) -> None:
         outputs.check_key(self._store, self._bucket, key)

@@ -79,7 +79,7 @@ class ContainerReplica:
         self._route = make_route(model, context.home.work)
         self._events = EventQueue()
         self._plan: Plan | None = None
-        self._last_answers: dict[str, float] = {}
+        self._last_answer_times: dict[str, float] = {}
         """The times of the last answers by container, in seconds of the monotonic clock."""
         self._running_hosts: RunningHosts | None = None
         self._restart_thread = threading.Thread(target=self._restart_hosts, name=self.plan_name, daemon=True)
@@ -179,12 +179,12 @@ class ContainerReplica:
 
     def _mark_answers(self, containers: Iterable[str]) -> None:
         """Store that containers answer now."""
-        self._last_answers.update(dict.fromkeys(containers, time.monotonic()))
+        self._last_answer_times.update(dict.fromkeys(containers, time.monotonic()))
 
     def _find_silent_number(self, timeout: float) -> int | None:
         """Return the number of the first container that has not answered for `timeout` seconds; None if all have
         answered."""
-        times = [time.monotonic() - self._last_answers[name] for name in self._container_names]
+        times = [time.monotonic() - self._last_answer_times[name] for name in self._container_names]
         return next((number for number, seconds in enumerate(times) if seconds > timeout), None)
 
     def _describe_container(self, number: int) -> str:

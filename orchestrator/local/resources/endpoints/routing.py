@@ -87,10 +87,10 @@ class Router:
 
 def group_replicas(replicas: Iterable[Replica], is_random: Callable[[str], bool]) -> Mapping[str, ReplicaGroup]:
     """Return the groups of replicas, by variant."""
-    members: dict[str, list[Replica]] = {}
+    replicas_by_variant: dict[str, list[Replica]] = {}
     for replica in replicas:
-        members.setdefault(replica.variant, []).append(replica)
-    return {variant: ReplicaGroup(variant, items, is_random) for variant, items in members.items()}
+        replicas_by_variant.setdefault(replica.variant, []).append(replica)
+    return {variant: ReplicaGroup(variant, items, is_random) for variant, items in replicas_by_variant.items()}
 
 
 def make_choices(

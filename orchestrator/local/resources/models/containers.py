@@ -62,7 +62,10 @@ def list_names(model: Mapping[str, Any]) -> Sequence[str]:
     containers = list_containers(model)
     if len(containers) == 1 and not is_direct(model):
         return [PRIMARY]
-    return [container.get("ContainerHostname") or f"container-{n}" for n, container in enumerate(containers, 1)]
+    return [
+        container.get("ContainerHostname") or f"container-{number}"
+        for number, container in enumerate(containers, start=1)
+    ]
 
 
 def check_containers(containers: Sequence[Container], *, uses_direct_mode: bool) -> None:
