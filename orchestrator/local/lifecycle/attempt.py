@@ -108,7 +108,7 @@ def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQue
 def remove_plan(context: Context, plan_name: str) -> None:
     """Remove the hosts of a plan, ended or running, and its work folder."""
     context.runtime.remove(plan_name)
-    discard(context.work_folder(plan_name))
+    discard(context.get_work_folder(plan_name))
 
 
 class EndReason(Enum):

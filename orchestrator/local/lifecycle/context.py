@@ -148,10 +148,11 @@ class Context:
 
     def make_work_folder(self, plan_name: str) -> Path:
         """Create the empty work folder of a plan. Remove the folder of an earlier attempt."""
-        folder = self.work_folder(plan_name)
+        folder = self.get_work_folder(plan_name)
         discard(folder)
         folder.mkdir(parents=True)
         return folder
 
-    def work_folder(self, plan_name: str) -> Path:
+    def get_work_folder(self, plan_name: str) -> Path:
+        """Return the path of the work folder of a plan. The folder may not exist."""
         return self.home.work / plan_name.replace("/", "-")

@@ -66,7 +66,7 @@ class JobEnd:
         return JobStatus.STOPPED if self.end_reason in (EndReason.TIMED_OUT, EndReason.STOPPED) else JobStatus.FAILED
 
 
-def host_names(count: int) -> tuple[str, ...]:
+def make_host_names(count: int) -> tuple[str, ...]:
     """Return the names of a job's hosts, as on SageMaker."""
     return tuple(f"algo-{number}" for number in range(1, count + 1))
 
@@ -111,7 +111,7 @@ class JobHandle:
 
     @property
     def folder(self) -> Path:
-        return self.context.work_folder(self.plan_name)
+        return self.context.get_work_folder(self.plan_name)
 
     # --- the run ---
 
@@ -158,7 +158,7 @@ class JobHandle:
         """Return how the job ends after the outcome of its last attempt."""
         end_reason = classify_end(outcome, self.events)
         reason = SHUT_DOWN_REASON if end_reason is EndReason.SHUT_DOWN else None
-        return JobEnd(end_reason, self.failure_reason(outcome) if end_reason is EndReason.FAILED else reason)
+        return JobEnd(end_reason, self.read_failure_reason(outcome) if end_reason is EndReason.FAILED else reason)
 
     # --- the description ---
 
@@ -191,12 +191,12 @@ class JobHandle:
             self.update_description(internal=internal, **members)
         return self.started.elapsed() if self.started else 0.0
 
-    def end_time(self) -> float:
-        """Return the current time, which is never before the start of the job."""
+    def compute_end_time(self) -> float:
+        """Return the current time as the job's end, but never a time before its start: the clock may be set back."""
         return max(time.time(), self.started.wall if self.started else 0.0)
 
     def end(self, status: JobStatus, **changes: Any) -> None:
-        self.update_description(status, **_make_time(self._lifecycle.end_member, self.end_time()), **changes)
+        self.update_description(status, **_make_time(self._lifecycle.end_member, self.compute_end_time()), **changes)
 
     def fail(self, reason: str, **changes: Any) -> None:
         self.end(JobStatus.FAILED, FailureReason=reason, **changes)
@@ -226,7 +226,7 @@ class JobHandle:
             discard(folder)
         return contents
 
-    def failure_reason(self, outcome: Outcome) -> str:
+    def read_failure_reason(self, outcome: Outcome) -> str:
         """Return the reason of a failure: the failure file of the host that failed first, and its exit code."""
         name = outcome.first_failed_host or next(iter(outcome.exits))
         host_exit = outcome.exits[name]

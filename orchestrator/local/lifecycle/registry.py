@@ -162,7 +162,7 @@ class Registry:
             remove_plan(self._context, plan_name)
         except Exception:
             logger.exception("could not remove %s", plan_name)
-            discard(self._context.work_folder(plan_name))
+            discard(self._context.get_work_folder(plan_name))
 
     def _remove_incomplete(self, hosts_by_plan: dict[str, Sequence[Host]]) -> None:
         """Remove plans without complete hosts, also from `hosts_by_plan`, and the work folders that no plan uses."""
@@ -170,7 +170,7 @@ class Registry:
             logger.info("removing the incomplete hosts of %s", name)
             self._remove(name)
             del hosts_by_plan[name]
-        used_folders = {self._context.work_folder(name) for name in hosts_by_plan}
+        used_folders = {self._context.get_work_folder(name) for name in hosts_by_plan}
         for folder in self._context.home.work.glob("*-*"):
             if folder not in used_folders:
                 discard(folder)

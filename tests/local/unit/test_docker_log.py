@@ -17,7 +17,7 @@ def make_frame(stream: int, text: bytes) -> bytes:
 
 def read_texts(*chunks: bytes) -> list[bytes]:
     lines = Lines()
-    return [line.text for line in (*lines.read(chunks), *lines.unfinished_lines())]
+    return [line.text for line in (*lines.read(chunks), *lines.list_unfinished_lines())]
 
 
 def test_line_is_not_split_by_lines_of_the_other_stream() -> None:

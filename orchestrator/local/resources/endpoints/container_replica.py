@@ -297,7 +297,7 @@ class ContainerReplica:
         if self._running_hosts is not None:
             self._running_hosts.wait_for_all_ends()
         self._close_clients()
-        discard(self._context.work_folder(self.plan_name))
+        discard(self._context.get_work_folder(self.plan_name))
 
     def note(self, sentence: str, host: str = "") -> None:
         """Write a sentence to the logs of the server and of a host, by default the first host."""

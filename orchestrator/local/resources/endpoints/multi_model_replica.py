@@ -49,7 +49,7 @@ class MultiModelReplica:
         self._container_name = list_names(model)[number]
         self._container = ModelContainer(replica, number)
         metrics = ModelMetrics(context.metrics, self.plan_name.split("/")[1], self.variant)
-        loader = ModelLoader(self._container, context.work_folder(self.plan_name) / "loading", metrics, self.note)
+        loader = ModelLoader(self._container, context.get_work_folder(self.plan_name) / "loading", metrics, self.note)
         self._models = LoadedModels(
             loader, lambda: replica.start_count, metrics, volume_gb * GB, is_caching=_is_caching(container)
         )

@@ -49,7 +49,7 @@ def delete_server(context: Context, kind: Kind, name: str) -> None:
     """
     folder = context.home.mlflow / kind.arn_type / name
     with suppress(OSError):  # the server has no data, or its data cannot be moved, which `discard` then logs
-        folder = folder.rename(context.work_folder(f"{kind.arn_type}/deleted-{uuid.uuid4().hex}"))
+        folder = folder.rename(context.get_work_folder(f"{kind.arn_type}/deleted-{uuid.uuid4().hex}"))
     discard(folder)
     context.state.delete(kind.arn_type, name)
 

@@ -9,7 +9,7 @@ from microjobs.contract import Layout, ResourceConfig
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.certificates import make_certificate
 from microjobs_orchestrator.local.lifecycle import inputs
-from microjobs_orchestrator.local.lifecycle.job import JobHandle, host_names
+from microjobs_orchestrator.local.lifecycle.job import JobHandle, make_host_names
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Plan
 
 
@@ -19,7 +19,7 @@ def make_plan(job: JobHandle, folder: Path) -> Plan:
     is_isolated = bool(job.request.get("NetworkConfig", {}).get("EnableNetworkIsolation", False))
     sources = [item["S3Input"] for item in job.request.get("ProcessingInputs", [])]
     objects = [inputs.find_objects(job.context.store, source, "processing input") for source in sources]
-    names, hosts = host_names(cluster["InstanceCount"]), []
+    names, hosts = make_host_names(cluster["InstanceCount"]), []
     certificate, key = make_certificate(job.name)
     for index, name in enumerate(names):
         linked_inputs = []

@@ -18,8 +18,8 @@ from microjobs_orchestrator.local.lifecycle.job import (
     LAYOUT,
     SERVER_ENDED_REASON,
     JobHandle,
-    host_names,
     make_failure_reason,
+    make_host_names,
 )
 from microjobs_orchestrator.local.resources.training.channels import PIPE, read_channels
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
@@ -85,7 +85,7 @@ class TrainingJob:
     def _read_logs(self) -> None:
         """Read the metrics from the lines that an earlier server received, and record all of them again."""
         self.job.context.metrics.remove(NAMESPACE, self._dimensions, self.job.created)
-        for host in host_names(self.job.request["ResourceConfig"]["InstanceCount"]):
+        for host in make_host_names(self.job.request["ResourceConfig"]["InstanceCount"]):
             lines = (
                 Line(event.time / 1000, event.text, event.is_whole)
                 for event in self.job.open_stream(host).events()
@@ -195,7 +195,7 @@ class TrainingJob:
         failed_host = outcome.first_failed_host
         if failed_host is None or not outcome.exits[failed_host].has_external_cause:
             return False
-        return self._retry(self.job.failure_reason(outcome))
+        return self._retry(self.job.read_failure_reason(outcome))
 
     def _retry(self, reason: str) -> bool:
         """Prepare the next attempt and return True; return False if the RetryStrategy allows no other attempt."""
@@ -274,7 +274,7 @@ class TrainingJob:
         self._usage.end_attempt()
         self.job.end(
             status,
-            **enter_status(self._transitions, secondary_status, self.job.end_time()),
+            **enter_status(self._transitions, secondary_status, self.job.compute_end_time()),
             TrainingStartTime=started.wall if started else None,
             TrainingTimeInSeconds=max(1, seconds),
             BillableTimeInSeconds=max(1, min(seconds, round(self._usage.ran))),

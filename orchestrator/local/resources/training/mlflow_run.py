@@ -89,7 +89,7 @@ class MlflowRun:
         self._log("metrics", MAX_METRICS, self._list_metrics(metrics, logged_names["metrics"]))
         # A script that ends its run sets the status FINISHED. If the job fails or is stopped afterwards, correct it.
         if run["info"]["status"] == "RUNNING" or status != JobStatus.COMPLETED:
-            end = int(self._job.end_time() * 1000)
+            end = int(self._job.compute_end_time() * 1000)
             self._call("POST", "runs/update", run_id=run["info"]["run_id"], status=RUN_STATUSES[status], end_time=end)
 
     def _list_metrics(self, metrics: Mapping[str, Sequence[Point]], logged_names: set[str]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from microjobs import contract
 from microjobs.contract import Layout, ResourceConfig, make_training_variables
 from microjobs_orchestrator.local import instances
-from microjobs_orchestrator.local.lifecycle.job import JobHandle, host_names
+from microjobs_orchestrator.local.lifecycle.job import JobHandle, make_host_names
 from microjobs_orchestrator.local.resources.training.channels import PIPE, Channel
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
 from microjobs_orchestrator.local.resources.training.mlflow_run import MlflowRun
@@ -25,7 +25,7 @@ def make_plan(
     """Return the plan of a job, with its inputs and configuration files in a new folder."""
     data = [(channel, channel.find_data(job.context.store)) for channel in channels]
     resources = job.request["ResourceConfig"]
-    names, hosts = host_names(resources["InstanceCount"]), []
+    names, hosts = make_host_names(resources["InstanceCount"]), []
     for index, name in enumerate(names):
         inputs = [
             channel.make_input(records, len(names), index, folder / "inputs" / name / channel.name)

@@ -20,7 +20,12 @@ from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, EndReason, Outcome, remove_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import StopReason
-from microjobs_orchestrator.local.lifecycle.job import MAX_REASON_CHARACTERS, JobHandle, host_names, make_failure_reason
+from microjobs_orchestrator.local.lifecycle.job import (
+    MAX_REASON_CHARACTERS,
+    JobHandle,
+    make_failure_reason,
+    make_host_names,
+)
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClient
 from microjobs_orchestrator.local.resources.models.containers import list_hosts, list_names
@@ -77,7 +82,7 @@ class TransformJob:
     def attempt(self) -> Attempt:
         context, request, open_stream = self.job.context, self.job.request, self.job.open_stream
         count, instance_type = (request["TransformResources"][name] for name in ("InstanceCount", "InstanceType"))
-        instances, environment = host_names(count), _make_environment(request)
+        instances, environment = make_host_names(count), _make_environment(request)
         return serving.make_attempt(
             context, request["Model"], self.plan_name, instances, instance_type, open_stream, environment
         )
@@ -140,7 +145,7 @@ class TransformJob:
         hosts_by_name, model = {host.name: host for host in hosts}, self.job.request["Model"]
         return {
             instance: [hosts_by_name[host.name] for host in list_hosts(model, [instance])]
-            for instance in host_names(self.job.request["TransformResources"]["InstanceCount"])
+            for instance in make_host_names(self.job.request["TransformResources"]["InstanceCount"])
         }
 
     def _transform(
@@ -176,7 +181,7 @@ class TransformJob:
         elif self._outputs is not None:
             self._store(self._outputs)
         else:
-            self.job.fail(self._reason or self.job.failure_reason(outcome))
+            self.job.fail(self._reason or self.job.read_failure_reason(outcome))
 
     def _store(self, outputs: Sequence[Output]) -> None:
         """Store the outputs. Then complete the job, or fail it if an object or an output failed."""

@@ -63,7 +63,8 @@ class DockerHost:
                     count += 1
                     yield line
                 if not self._is_running():
-                    yield from log.unfinished_lines()  # an incomplete line is final, because the container has ended
+                    # an incomplete line is final, because the container has ended
+                    yield from log.list_unfinished_lines()
                     return
             except UNREACHABLE_ERRORS as error:
                 logger.info("the connection to the log of %s was lost: %s", self.name, error)

@@ -44,7 +44,7 @@ class Lines:
             else:
                 yield Line(time, bytes(line))
 
-    def unfinished_lines(self) -> Iterator[Line]:
+    def list_unfinished_lines(self) -> Iterator[Line]:
         """Return the incomplete last line of each output stream."""
         return (Line(time, bytes(line)) for time, line in self._partial.values() if line)
 
