@@ -106,7 +106,7 @@ def test_answer_about_models_is_no_answer_of_another_container(
         monkeypatch.setattr(container_replica, name, seconds)
     MultiModelPipeline(parts).start()
     silent_host = next(host for host in parts.running_hosts if host.plan.image == "label")
-    parts.runtime.models["label"].unhealthy_hosts = {silent_host.name}
+    parts.runtime.behaviours["label"].unhealthy_hosts = {silent_host.name}
     replica = parts.registry.find("endpoint/e").choose()  # type: ignore[union-attr]
 
     def has_ended_despite_answers() -> bool:
