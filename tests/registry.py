@@ -18,7 +18,7 @@ PASSWORD = "correct horse"  # noqa: S105  the password is valid only in these te
 # The bcrypt hash of that password: the registry accepts only bcrypt. `AWS` is the user of every ECR token.
 BCRYPT_HASH = "$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2"
 USERS = ("anna", "AWS")
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True)

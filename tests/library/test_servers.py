@@ -208,7 +208,7 @@ def test_server_of_a_killed_program_stops(tmp_path: Path) -> None:
     process, home = start_program(str(tmp_path / "home"), "time.sleep(60)")
     with process:
         process.kill()
-    wait_until(lambda: home_lock.find_holder(home), lambda holder: holder is None, seconds=30)
+    wait_until(lambda: home_lock.find_holder(home), lambda holder: holder is None)
     assert list_processes(str(home.work)) == []
 
 

@@ -118,7 +118,7 @@ def test_signal_stops_the_server_in_the_foreground(folder: Path, number: signal.
     home = Home(folder / ".microjobs")
     command = ["microjobs", "local", "up", "--port", "0", "--runtime", "process"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=_restore_signals)
-    wait_until(home.server_file.exists, bool, seconds=30)
+    wait_until(home.server_file.exists, bool)
     process.send_signal(number)
     _, output = process.communicate(timeout=30)
     assert process.returncode == 0

@@ -88,10 +88,10 @@ with use_server(Home(Path({str(home.root)!r})), Config(port=0, runtime="process"
     time.sleep(100)
 """
     user = subprocess.Popen([sys.executable, "-c", script])
-    wait_until(lambda: control.find_server(home), lambda address: address is not None, seconds=30)
+    wait_until(lambda: control.find_server(home), lambda address: address is not None)
     user.kill()
     user.wait()
-    wait_until(home.server_file.exists, lambda exists: not exists, seconds=30)
+    wait_until(home.server_file.exists, lambda exists: not exists)
 
 
 def test_interrupted_start_leaves_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_shared_server_stops_with_its_last_user(tmp_path: Path) -> None:
     time.sleep(1)
     assert control.find_server(home) == address
     second_user.__exit__(None, None, None)
-    wait_until(home.server_file.exists, lambda exists: not exists, seconds=30)
+    wait_until(home.server_file.exists, lambda exists: not exists)
 
 
 FIFO = None
@@ -286,4 +286,4 @@ def test_container_without_a_job_is_removed(tmp_path: Path) -> None:
     for file in home.root.glob("state.db*"):
         file.unlink()
     with run_server(home.root, runtime="docker"):
-        wait_until(lambda: list_container_names(home), lambda names: names == [], seconds=30)
+        wait_until(lambda: list_container_names(home), lambda names: names == [])

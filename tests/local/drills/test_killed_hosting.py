@@ -247,7 +247,7 @@ def check_killed_update(local: LocalServer, clients: Clients, config: Config) ->
         description: dict[str, Any] = local.sagemaker.describe_endpoint(EndpointName=NAME)
         return description
 
-    wait_until(describe, lambda description: description["ProductionVariants"][0]["CurrentWeight"] == 0.5, seconds=30)
+    wait_until(describe, lambda description: description["ProductionVariants"][0]["CurrentWeight"] == 0.5)
     clients.wait_for_answers()
     os.kill(local.address.pid, signal.SIGKILL)
     control.start(local.home, config)

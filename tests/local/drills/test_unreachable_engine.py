@@ -76,7 +76,7 @@ def test_job_continues_while_the_engine_is_unreachable(server: LocalServer, engi
     assert server.wait_for_end(name)["TrainingJobStatus"] == "Completed"
     output = server.read_logs("TrainingJobs", name)
     assert [group_lines(output[host]) for host in ("algo-1", "algo-2")] == [list_expected_lines(40)] * 2
-    wait_until(lambda: list_remaining_resources(server), lambda names: not names, seconds=30)
+    wait_until(lambda: list_remaining_resources(server), lambda names: not names)
 
 
 @pytest.mark.engine
@@ -111,7 +111,7 @@ def test_jobs_complete_while_the_engine_is_often_unreachable(server: LocalServer
         assert {str(group_lines(lines)) for lines in server.read_logs("TrainingJobs", name).values()} == {
             str(list_expected_lines(count))
         }
-    wait_until(lambda: list_remaining_resources(server), lambda names: not names, seconds=30)
+    wait_until(lambda: list_remaining_resources(server), lambda names: not names)
 
 
 def test_timeout_starts_when_the_engine_becomes_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:

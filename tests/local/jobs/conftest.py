@@ -33,7 +33,7 @@ from microjobs_orchestrator.local.state import State
 from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, ImageBehaviour
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0
 
 MakeClient = Callable[[Callable[[socket.socket], None]], Client]
 

@@ -342,7 +342,7 @@ def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: 
         invoke_async(invoke, b"x")
     wait_until(lambda: len(model.requests) == asynchronous.DEFAULT_CONCURRENCY)
     parts.delete_endpoint()
-    wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
+    wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
     released.set()
     assert (count_queued_invocations(parts), parts.read_outputs()) == (0, {})
 

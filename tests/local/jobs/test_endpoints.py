@@ -236,7 +236,7 @@ def test_deletion_does_not_wait_for_a_start(parts: ServerParts, model: ImageBeha
     parts.start_endpoint()
     wait_until(lambda: parts.running_hosts)
     parts.delete_endpoint()
-    wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
+    wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert parts.runtime.hosts == {}
 
 

@@ -135,7 +135,7 @@ def test_killed_container_is_restarted(local: LocalServer, summing_model: Path, 
     container = find_container(engine, name)
     container.kill()
     wait_until(lambda: [item.id for item in list_containers(engine, name)], lambda ids: ids and ids != [container.id])
-    wait_until(lambda: _is_responding(local, name), bool, seconds=30)
+    wait_until(lambda: _is_responding(local, name), bool)
     delete(local, name)
 
 
@@ -154,12 +154,12 @@ def test_endpoint_outlives_its_server(tmp_path: Path, summing_model: Path, engin
         os.kill(killed_server.address.pid, signal.SIGKILL)
         time.sleep(0.1)
         stopped_server = LocalServer(home, control.start(home, config))
-        wait_until(lambda: _is_responding(stopped_server, name), bool, seconds=30)
+        wait_until(lambda: _is_responding(stopped_server, name), bool)
         assert find_container(engine, name).id == container_id
         control.stop(home)
         assert list_containers(engine, name) == []
         last_server = LocalServer(home, control.start(home, config))
-        wait_until(lambda: _is_responding(last_server, name), bool, seconds=30)
+        wait_until(lambda: _is_responding(last_server, name), bool)
         delete(last_server, name)
 
 

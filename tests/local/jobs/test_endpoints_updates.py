@@ -145,6 +145,6 @@ def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: ImageBeha
         parts.update_endpoint("d")
         parts.wait_for_endpoint()
         parts.delete_endpoint()
-        wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
+        wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
         released.set()
     assert parts.runtime.hosts == {}

@@ -31,7 +31,7 @@ from tests.local.hosts import HostWithoutFolders
 from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.trees import read_tree
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 60.0
 
 
 class Gates:

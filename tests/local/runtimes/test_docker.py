@@ -486,7 +486,7 @@ def test_port_is_reached_through_the_engine_if_no_address_is_reachable(
     server = make_plan(tmp_path, f"cd {DATA} && exec python3 -m http.server 8080")
     (tmp_path / "data" / "content").write_bytes(content)
     (host,) = docker_runtime.start(replace(server, hosts=(replace(server.hosts[0], port=8080),)))
-    wait_until(lambda: _get(host, "/x"), lambda answer: answer is not None, seconds=30)
+    wait_until(lambda: _get(host, "/x"), lambda answer: answer is not None)
     answers = [_get(host, "/content") for _ in range(3)]
     assert [answer and answer.endswith(b"\r\n\r\n" + content) for answer in answers] == [True] * 3
 

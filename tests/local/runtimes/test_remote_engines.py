@@ -39,7 +39,7 @@ from tests.local.runtimes.processes import make_home
 from tests.local.trees import write_tree
 
 LOOPBACK = "127.0.0.1"
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 16
 PIPE_CONTENT = [b"pipe" * 25_000] * 3
 SCRIPT = f"cat {DEFAULT_ROOT}/x/name > {DEFAULT_ROOT}/out; wc -c < {DEFAULT_ROOT}/p_0; echo ready; sleep 60"

@@ -71,7 +71,7 @@ def test_busy_job_has_metrics_of_its_hosts(any_runtime_server: LocalServer) -> N
         return [metric["MetricName"] for metric in metrics]
 
     expected = ["CPUUtilization", "DiskUtilization", "MemoryUtilization"]
-    wait_until(list_names, lambda names: names == expected, seconds=30)
+    wait_until(list_names, lambda names: names == expected)
     describe = any_runtime_server.sagemaker.describe_processing_job
     job = wait_until(lambda: describe(ProcessingJobName=name), lambda job: job["ProcessingJobStatus"] == "Completed")
     points = {

@@ -31,9 +31,12 @@ def server_without_hosts(folder: Path) -> Iterator[LocalServer]:
     ):
         fcntl.flock(users, fcntl.LOCK_SH)  # the server ends when no process has this lock
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until(home.server_file.exists, bool, seconds=30)
-        address = control.find_server(home)
-        assert address is not None
-        yield LocalServer(home, address)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        try:
+            wait_until(home.server_file.exists, bool)
+            address = control.find_server(home)
+            assert address is not None
+            yield LocalServer(home, address)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            exit_code = process.wait(timeout=60)
+        assert exit_code == 0

@@ -96,7 +96,7 @@ def make_serving_plan(tmp_path: Path, name: str, *, isolated: bool) -> Plan:
 def request_path(host: Host) -> bytes:
     body = BytesIO()
     with closing(Client(host.connect)) as client:
-        wait_until(client.is_healthy, bool, seconds=30)
+        wait_until(client.is_healthy, bool)
         client.request("GET", "/x", timeout=5, into=body)
     return body.getvalue()
 
@@ -201,7 +201,7 @@ def test_attack_succeeds_without_isolation(tmp_path: Path, docker_runtime: Docke
         attack_command = ["python3", "-c", ATTACK_PROGRAM, json.dumps(list_own_addresses()), json.dumps([port])]
         for host in docker_runtime.start(make_attack_plan(tmp_path, attack_command, isolated=False)):
             assert "served" in json.loads(list(host.lines())[-1].text).values()
-        wait_until(lambda: set(used_protocols), lambda protocols: protocols == {"tcp", "udp"}, seconds=10)
+        wait_until(lambda: set(used_protocols), lambda protocols: protocols == {"tcp", "udp"})
 
 
 def make_attack_plan(tmp_path: Path, attack_command: list[str], *, isolated: bool) -> Plan:
@@ -276,7 +276,7 @@ def test_host_without_a_guard_is_not_found(tmp_path: Path, docker_runtime: Docke
     (host,) = docker_runtime.start(plan)
     assert len(docker_runtime.find_hosts()[plan.name]) == 1
     find_container(Home(tmp_path / "home"), plan, guard=True).kill()
-    assert wait_until(lambda: docker_runtime.find_hosts()[plan.name], lambda hosts: not hosts, seconds=10) == ()
+    assert wait_until(lambda: docker_runtime.find_hosts()[plan.name], lambda hosts: not hosts) == ()
     with pytest.raises(OSError):  # noqa: PT011  refused, or reset by the engine's proxy
         host.connect(1)
 

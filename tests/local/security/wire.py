@@ -13,7 +13,7 @@ from botocore.credentials import Credentials
 
 from microjobs_orchestrator.local.control import Address
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.runtimes.docker import forwarding as docker_fo
 from microjobs_orchestrator.local.runtimes.docker.forwarding import Forwarding
 from tests.local.clients import wait_until
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0
 THREAD_NAME = "forwarding"
 REPLY = bytes(range(256)) * 1000
 

@@ -9,7 +9,7 @@ import pytest
 from microjobs_orchestrator.local.lifecycle.connectors import Connectors
 
 WAIT_SECONDS = 60.0
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 60.0
 
 
 def connect(_: float) -> socket.socket:

@@ -15,7 +15,7 @@ from tests.local.clients import wait_until
 
 WAIT_SECONDS = 20.0
 """Maximum number of seconds for which clients of SQS may wait."""
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 60.0
 
 
 @pytest.fixture
