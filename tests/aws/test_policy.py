@@ -27,6 +27,7 @@ def list_role_statements() -> Iterator[dict[str, Any]]:
         yield statement["Fn::If"][1] if "Fn::If" in statement else statement
 
 
+@pytest.mark.slow
 def test_cfn_lint_accepts_the_template(tmp_path: Path) -> None:
     path = tmp_path / "template.json"
     path.write_text(json.dumps(TEMPLATE))

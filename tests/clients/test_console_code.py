@@ -183,6 +183,7 @@ def _parse_definition(name: str, value: Any) -> Any:
     return json.loads(value) if name == "PipelineDefinition" else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", SUFFIXES)
 def test_programs_create_the_same_resources(
     server: LocalServer, cases: list[Case], programs: dict[str, list[str]], title: str, tmp_path: Path
@@ -231,6 +232,7 @@ def is_refused(path: list[str]) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_members_that_sdk_v3_lacks_are_known(server: LocalServer, tmp_path: Path) -> None:
     nouns = {kind.noun for kind in load_kinds()} - set(sdk_v3.UNSUPPORTED_KINDS)
     output = run_program("sdk3", server, tmp_path, "missing_members_v3.py", *sorted(nouns))

@@ -16,6 +16,8 @@ from tests.clients.inference.cases import PROGRAMS, dump_programs
 from tests.clients.inference.differences import DIFFERENCES, REJECTED_AT_START
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 JsonObject = dict[str, Any]
 """The results of a program (`failed`: the reason why the program cannot be loaded; `answers`), or one answer (`status`,
 `type`, `headers`, `body`)."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from microjobs_orchestrator.local import control
 from tests.clients.environments import install_client_programs, run_program
 from tests.local.clients import LocalServer
@@ -30,6 +32,7 @@ def test_sdk_returns_the_curves_of_a_training_job(process_server: LocalServer, t
     assert 1 <= results["mean_per_minute"] <= 4
 
 
+@pytest.mark.slow
 def test_cli_puts_lists_and_reads_metrics(process_server: LocalServer, tmp_path: Path) -> None:
     environment = {
         "PATH": os.environ["PATH"],

@@ -27,6 +27,7 @@ def dry_run_installation(lock: Path, folder: Path) -> str:
     return result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
 def test_cuda_lock_resolves_with_its_hashes(lock: Path, tmp_path: Path) -> None:
     packages = re.findall(r"^ \+ (\S+)==", dry_run_installation(lock, tmp_path), re.MULTILINE)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY
 from tests.local.clients import run_server
 
@@ -33,6 +35,7 @@ def test_program_with_a_block_prints_an_empty_list(tmp_path: Path) -> None:
     assert run_python(tmp_path, "-c", BLOCK) == "[]"
 
 
+@pytest.mark.slow
 def test_documented_test_passes_with_the_settings(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(SETTINGS.replace('"docker"', '"process"'))
     (tmp_path / "test_jobs.py").write_text(TEST)

@@ -178,6 +178,7 @@ def _read_process(process: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("send", [lambda process: process.send_signal(signal.SIGINT), None], ids=["ctrl-c", "exit"])
 def test_ended_program_leaves_no_folder_and_no_process(send: Callable[[Any], None] | None) -> None:
     process, home = start_program("", "time.sleep(60)" if send else "sys.exit(int(input()))")

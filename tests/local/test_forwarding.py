@@ -55,6 +55,7 @@ def get_error(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
     return error["Code"], error["Message"]
 
 
+@pytest.mark.slow
 def test_requests_are_forwarded_in_each_protocol(forwarding_server: LocalServer) -> None:
     """Use a service of each protocol: JSON, query and REST."""
     secrets = forwarding_server.client("secretsmanager")

@@ -46,6 +46,7 @@ def test_hanging_server_is_killed(home: Home, caplog: pytest.LogCaptureFixture) 
     assert not home.server_file.exists()
 
 
+@pytest.mark.slow
 def test_hanging_server_is_replaced(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     pid = start_hanging_server(home)
     with control.use_server(home, CONFIG) as address:

@@ -221,6 +221,7 @@ def test_update_loses_no_request(any_runtime_server: LocalServer, endpoints: lis
     assert sum(map(len, results)) > 50
 
 
+@pytest.mark.slow
 def test_rolling_update_loses_no_request(any_runtime_server: LocalServer, endpoints: list[str]) -> None:
     name = deploy(
         any_runtime_server, make_config(any_runtime_server, make_model(any_runtime_server, 1.0), count=2), endpoints
@@ -292,6 +293,7 @@ def test_asynchronous_responses_and_failures_become_objects(
     assert "oops" in read_object(any_runtime_server, bad_response["FailureLocation"])
 
 
+@pytest.mark.slow
 def test_asynchronous_invocations_survive_a_killed_server(tmp_path: Path) -> None:
     with run_server(tmp_path, runtime="process") as local:
         config = {

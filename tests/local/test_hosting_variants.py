@@ -139,6 +139,7 @@ def test_serverless_requests_beyond_the_concurrency_get_429(any_runtime_server: 
     any_runtime_server.sagemaker.delete_endpoint(EndpointName=name)
 
 
+@pytest.mark.slow
 def test_killed_server_resumes_variants_and_leaves_complete_captures(tmp_path: Path) -> None:
     instances: dict[str, Any] = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     with run_server(tmp_path, runtime="process") as local:

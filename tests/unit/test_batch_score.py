@@ -210,6 +210,7 @@ def split_in_two(arrays: Arrays) -> dict[str, NDArray[Any]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "are_targets_swapped", [False, True], ids=["targets-on-the-same-host", "targets-on-the-other-host"]
 )
@@ -238,6 +239,7 @@ def test_two_hosts_with_shards_write_one_report(
     assert len(output_names) == len(set(output_names))
 
 
+@pytest.mark.slow
 def test_replicated_data_is_scored_once(hosts: dict[str, Layout]) -> None:
     data = make_arrays(1000)
     for layout in hosts.values():

@@ -485,6 +485,7 @@ def test_failed_job_removes_its_output(layout: Layout) -> None:
     assert [path.name for path in layout.root.glob("processing/t*/*")] == ["y_train.npy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_memory_does_not_grow_with_the_input(suffix: str, layout: Layout) -> None:
     """The job runs with a memory limit that is smaller than the features, which have 800 MB."""

@@ -126,6 +126,7 @@ def test_one_host_does_not_import_dask(layout: Layout) -> None:
     assert "distributed" not in result.stderr
 
 
+@pytest.mark.slow
 def test_two_hosts_give_the_results_of_one_host(layout: Layout, tmp_path: Path) -> None:
     """The first host has one shard, and the second host has two. The last feature is much smaller than the first."""
     arrays = make_arrays()
@@ -272,6 +273,7 @@ def test_feature_without_values_is_refused(layout: Layout) -> None:
     assert "feature 3 has no value" in (read_failure(layout) or "")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(layout: Layout) -> None:
     """The memory limit of the job is smaller than the array x. The input files are sparse, and contain only zeros."""
     for name, shape in (("x", (2_000_000, 32)), ("y", (2_000_000,))):  # the arrays have 512 MB and 16 MB

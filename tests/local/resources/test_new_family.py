@@ -159,6 +159,7 @@ def test_tests_of_every_kind_include_the_family(copy: RepositoryCopy) -> None:
     assert {line.partition("::")[0] for line in output if "[greeting]" in line} == set(modules)
 
 
+@pytest.mark.slow
 def test_family_passes_the_test_of_its_example(copy: RepositoryCopy) -> None:
     test = "tests/local/resources/test_every_kind.py::test_kind_has_an_example_request"
     assert "1 passed" in copy.run("pytest", "--quiet", f"{test}[greeting]").stdout

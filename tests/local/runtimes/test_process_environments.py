@@ -107,6 +107,7 @@ def test_framework_image_error_names_the_option(environments: Environments) -> N
         environments.ensure(uri)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_uv_installed", [True, False], ids=["uv", "pip"])
 def test_packages_come_from_the_local_folder(
     is_uv_installed: bool, wheel: Path, environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

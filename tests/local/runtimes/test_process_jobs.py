@@ -136,6 +136,7 @@ def test_installed_packages_are_not_visible_to_other_jobs(runtime: ProcessRuntim
     assert "No module named 'tiny'" in read_output(host)
 
 
+@pytest.mark.slow
 def test_preprocessing_runs_on_four_hosts(runtime: ProcessRuntime, tmp_path: Path) -> None:
     hosts = runtime.start(make_four_hosts_plan(tmp_path))
     assert [host.wait() for host in hosts] == [Exit(0)] * 4, [read_output(host) for host in hosts]
@@ -148,6 +149,7 @@ def test_preprocessing_runs_on_four_hosts(runtime: ProcessRuntime, tmp_path: Pat
     np.testing.assert_allclose(scaler.mean, ARRAYS["x_train"].mean(axis=0))
 
 
+@pytest.mark.slow
 def test_lost_host_ends_all_other_hosts(runtime: ProcessRuntime, tmp_path: Path) -> None:
     # A host needs seconds to read these arrays. Within this time, another host is stopped.
     long_arrays = {"x_train": np.broadcast_to(1.0, (3_000_000, 13)), "y_train": np.zeros(3_000_000)}
@@ -158,6 +160,7 @@ def test_lost_host_ends_all_other_hosts(runtime: ProcessRuntime, tmp_path: Path)
     assert all("lost host algo-4" in read_output(host) for host in hosts[:3])
 
 
+@pytest.mark.slow
 def test_stopped_trainer_keeps_its_model(runtime: ProcessRuntime, tmp_path: Path) -> None:
     host = start_trainer(runtime, tmp_path, epochs=1_000_000)
     wait_for_line(host, b"Epoch 2/")
@@ -185,6 +188,7 @@ def start_script(runtime: ProcessRuntime, folder: Path, script: str, *packages: 
     return runtime.start(Plan(f"training-job/{folder.name}", tuple(hosts)))
 
 
+@pytest.mark.slow
 def test_requirements_of_training_scripts_are_not_visible_to_other_jobs(
     runtime: ProcessRuntime, tmp_path: Path
 ) -> None:

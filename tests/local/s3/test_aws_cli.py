@@ -32,6 +32,7 @@ def aws(endpoint_url: str, tmp_path: Path) -> Aws:
     return aws
 
 
+@pytest.mark.slow
 def test_files_are_copied_moved_and_removed(aws: Aws, home: Home, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("content")
     bucket = home.buckets / BUCKET
@@ -44,6 +45,7 @@ def test_files_are_copied_moved_and_removed(aws: Aws, home: Home, tmp_path: Path
     assert not list(bucket.iterdir())
 
 
+@pytest.mark.slow
 def test_sync_copies_in_both_directions(aws: Aws, home: Home, tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in ("a b/1.txt", "a b/é.csv", "2.txt"):
@@ -60,6 +62,7 @@ def test_sync_copies_in_both_directions(aws: Aws, home: Home, tmp_path: Path) ->
     assert not (home.buckets / BUCKET / "data" / "added").exists()
 
 
+@pytest.mark.slow
 def test_buckets_are_created_listed_and_removed(aws: Aws, home: Home) -> None:
     aws("mb", "s3://another")
     (home.buckets / "another" / "x").mkdir()

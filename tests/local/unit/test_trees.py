@@ -114,6 +114,7 @@ def job_output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple
         assert not os.path.lexists(folder)
 
 
+@pytest.mark.slow
 def test_all_files_are_archived_copied_and_removed(job_output: tuple[Path, set[str]], tmp_path: Path) -> None:
     folder, names = job_output
     for link in (True, False):

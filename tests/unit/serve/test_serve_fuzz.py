@@ -51,6 +51,7 @@ def check_bodies(strategy: st.SearchStrategy[Body], check: Callable[[Body], None
     seed(SEED)(options(given(strategy)(check)))()
 
 
+@pytest.mark.slow
 def test_generated_bodies_get_the_expected_response(send: Send) -> None:
     def check(body: Body) -> None:
         status, answer = send(body)
@@ -69,6 +70,7 @@ def test_generated_bodies_get_the_expected_response(send: Send) -> None:
     check_bodies(undamaged_bodies, check, BODY_COUNT // 2)
 
 
+@pytest.mark.slow
 def test_damaged_bodies_get_a_prediction_or_an_error(send: Send) -> None:
     def check(body: Body) -> None:
         status, answer = send(body)

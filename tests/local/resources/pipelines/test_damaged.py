@@ -92,6 +92,7 @@ def test_complete_definition_is_valid() -> None:
     assert len(read_definition(json.dumps(COMPLETE_DEFINITION)).steps) == 6
 
 
+@pytest.mark.slow
 @given(st.sampled_from(VALUE_PATHS), VALUES | NAMES | NAMES.map(make_get))
 @settings(max_examples=400, deadline=2000)
 def test_damaged_part_is_accepted_or_explained(path: tuple[Any, ...], value: Any) -> None:
