@@ -28,7 +28,7 @@ MAX_ERROR_CHARACTERS = 500
 MAX_ERROR_BYTES = 1 << 14
 """Maximum number of bytes that are kept from the end of a function's error output."""
 CHUNK_BYTES = 1 << 16
-READ_SECONDS = 5.0
+OUTPUT_GRACE_SECONDS = 5.0
 """Seconds for reading the rest of the output after the end of a function."""
 
 _CALL = """
@@ -105,7 +105,7 @@ class FunctionRun:
             raise FunctionError(f"the function ran longer than {TIMEOUT:g} s") from error
         for reader in readers:
             # a process that the function has started may still keep the output open
-            reader.join(0 if self._stop_event.is_set() else READ_SECONDS)
+            reader.join(0 if self._stop_event.is_set() else OUTPUT_GRACE_SECONDS)
         if len(self._output) > MAX_OUTPUT_BYTES:
             raise FunctionError(f"the function printed more than {MAX_OUTPUT_BYTES} bytes to its standard output")
         if self._process.returncode != 0:
@@ -131,7 +131,7 @@ class FunctionRun:
             del self._errors[:-MAX_ERROR_BYTES]
 
     def stop(self) -> None:
-        """End the function and all processes that it started."""
+        """End all processes of the function's process group. Processes that left the group continue to run."""
         self._stop_event.set()
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

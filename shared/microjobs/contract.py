@@ -68,8 +68,8 @@ class Layout:
         pure_path = PurePosixPath(path)
         return self.root / pure_path.relative_to(DEFAULT_ROOT) if pure_path.is_relative_to(DEFAULT_ROOT) else Path(path)
 
-    def format_local_path(self, path: Path) -> str:
-        """Return the `LocalPath` that stands for a path below this root; the inverse of `resolve_local_path`."""
+    def to_contract_path(self, path: Path) -> str:
+        """Return the path below `/opt/ml` for a path below this root; the inverse of `resolve_local_path`."""
         return str(PurePosixPath(DEFAULT_ROOT) / path.relative_to(self.root))
 
 

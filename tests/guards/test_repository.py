@@ -66,7 +66,7 @@ def _read_uncommented_lines(path: Path) -> list[str]:
 def test_compose_mounts_only_paths_of_the_contract(compose: Path) -> None:
     layout = Layout()
     allowed = {
-        layout.format_local_path(path)
+        layout.to_contract_path(path)
         for path in (
             layout.model,
             layout.output,

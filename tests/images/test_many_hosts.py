@@ -268,5 +268,5 @@ def write_user_script(layout: Layout, switch: str, script: str) -> None:
     code = layout.input_data / "code"
     code.mkdir()
     (code / "train.py").write_text(script)
-    source = layout.format_local_path(code)
+    source = layout.to_contract_path(code)
     write_hyperparameters(layout, {switch: True, "sagemaker_program": "train.py", "sagemaker_submit_directory": source})

@@ -43,7 +43,7 @@ def submit(root: Path) -> Submit:
         write_request(
             layout,
             sagemaker_program="train.py",
-            sagemaker_submit_directory=layout.format_local_path(root / CODE_FOLDER),
+            sagemaker_submit_directory=layout.to_contract_path(root / CODE_FOLDER),
             epochs=3,
             name="a b",
         )
@@ -60,7 +60,7 @@ def test_script_gets_arguments_and_environment(job: str, submit: Submit, run_job
     run = run_job(job, ["train"], layout.root)
     assert json.loads((layout.model / "result.json").read_text()) == {
         "argv": ["--epochs", "3", "--name", "a b"],
-        "train": layout.format_local_path(layout.channel("train")),
+        "train": layout.to_contract_path(layout.channel("train")),
         "epochs": "3",
     }
     assert run.warnings() == []
@@ -74,7 +74,7 @@ def test_code_can_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> No
     write_request(
         layout,
         sagemaker_program="train.py",
-        sagemaker_submit_directory=layout.format_local_path(archive),
+        sagemaker_submit_directory=layout.to_contract_path(archive),
         epochs=3,
         name="a b",
     )
@@ -109,7 +109,7 @@ def test_missing_program_error_lists_the_files(job: str, submit: Submit, run_job
     write_request(
         layout,
         sagemaker_program="other.py",
-        sagemaker_submit_directory=layout.format_local_path(layout.root / CODE_FOLDER),
+        sagemaker_submit_directory=layout.to_contract_path(layout.root / CODE_FOLDER),
     )
     run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure == "sagemaker_program 'other.py' is not in the code, which contains train.py"

@@ -99,7 +99,7 @@ pathlib.Path(os.environ["SM_MODEL_DIR"], "result.json").write_text(json.dumps(re
 def test_script_gets_the_python_path_and_the_user(job: str, root: Path, run_job: RunJob) -> None:
     """Requirements are installed although the code has a module `queue`, which pip would import."""
     layout, source = Layout(root), root / "input" / "data" / "code"
-    write_request(layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.format_local_path(source))
+    write_request(layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.to_contract_path(source))
     (source / "lib").mkdir(parents=True)
     (source / "lib" / "mylib.py").touch()
     (source / "train.py").write_text(WRITE_RESULT)

@@ -25,7 +25,7 @@ def test_environment_overrides_the_default_root() -> None:
 def test_local_paths_of_requests_map_below_the_root(layout: Layout) -> None:
     local_path = f"{contract.DEFAULT_ROOT}/processing/train"
     assert layout.resolve_local_path(local_path) == layout.processing("train")
-    assert layout.format_local_path(layout.processing("train")) == local_path
+    assert layout.to_contract_path(layout.processing("train")) == local_path
     assert layout.resolve_local_path("/data/mine") == Path("/data/mine")
 
 

@@ -126,7 +126,7 @@ def write_valid_arrays(folder: Path) -> None:
 
 def run_job(layout: Layout, missing: Literal["mean"] | None) -> bool:
     """Run the job, and return whether it succeeds. Check that it has all outputs, or one error and no output."""
-    source, train, test = (layout.format_local_path(layout.processing(name)) for name in ("input", "train", "test"))
+    source, train, test = (layout.to_contract_path(layout.processing(name)) for name in ("input", "train", "test"))
     reason = None
     try:
         options = standardise.ArrayOptions(source, train, test, missing)

@@ -216,9 +216,12 @@ def test_script_folder_of_the_sdk_is_ignored(layout: Layout) -> None:
 
 
 def test_raw_data_can_be_preprocessed(layout: Layout) -> None:
-    """`dataset` can write to the next job's input folder, as in the README, even if SAGEMAKER_BASE_DIR is set."""
+    """With `--output`, `dataset` writes to the input folder of the next job, as in the README of the image.
+
+    The path in the option begins with `/opt/ml`, although SAGEMAKER_BASE_DIR names another root.
+    """
     folder = layout.processing("input")
-    assert preprocess(layout, "dataset", "straight-line", "--output", layout.format_local_path(folder)).returncode == 0
+    assert preprocess(layout, "dataset", "straight-line", "--output", layout.to_contract_path(folder)).returncode == 0
     assert preprocess(layout).returncode == 0
     assert read_written_scaler(layout).count == [80]
 
@@ -236,7 +239,7 @@ def test_files_of_other_programs_are_skipped_with_a_warning(layout: Layout) -> N
     assert all(name.partition("/")[0] in warning for name in (*files, "__MACOSX", "empty"))
 
 
-def test_table_without_the_option_columns_is_refused(layout: Layout) -> None:
+def test_table_is_refused_if_the_option_columns_is_not_set(layout: Layout) -> None:
     (layout.processing("input") / "train.csv").write_text("age\n1\n")
     assert preprocess(layout).returncode == 2
     assert (read_failure(layout) or "").endswith("; preprocess reads tables with --columns")

@@ -69,7 +69,7 @@ def test_variables_that_describe_another_interpreter_are_not_passed_on() -> None
 def test_source_below_opt_ml_is_found_below_the_layout_root(scheme: str, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.code.mkdir()
-    assert source.locate(layout, f"{scheme}{layout.format_local_path(layout.code)}", "setting", tmp_path) == layout.code
+    assert source.locate(layout, f"{scheme}{layout.to_contract_path(layout.code)}", "setting", tmp_path) == layout.code
 
 
 @pytest.mark.parametrize(

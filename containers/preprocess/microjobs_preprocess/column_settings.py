@@ -55,6 +55,7 @@ class TableSettings:
 
     @property
     def names(self) -> list[str]:
+        """Names of all declared columns, including those of type `drop`."""
         return [column.name for column in self.columns]
 
     @property
@@ -76,7 +77,7 @@ class TableSettings:
 
     @property
     def types(self) -> dict[str, str]:
-        """Types of the columns that are read, by name."""
+        """Types of the columns that are read, by name. Columns of type `drop` are not read."""
         return {column.name: column.type for column in self.columns if column.type != DROP}
 
 

@@ -65,7 +65,9 @@ class Table:
 
 
 def describe_tables(folder: Path, settings_file: Path) -> list[Table]:
-    """Return the tables in a folder. Files of other programs are skipped with a warning.
+    """Return the tables in a folder.
+
+    Files that other programs leave in folders, such as `.DS_Store` and `_SUCCESS`, are skipped with a warning.
 
     Raises:
         UserError: a file has an unexpected name, its header cannot be read, or two of its columns have the same name.
@@ -124,11 +126,9 @@ def check_tables(tables: Sequence[Table], settings: TableSettings, source: str) 
 
 def _check_names(table: Table, settings: TableSettings, source: str) -> None:
     names = {name for name, _ in table.columns}
-    required = (
-        settings.names if table.split == "train" else [name for name in settings.types if name != settings.target]
-    )
+    required = [name for name in settings.types if table.split == "train" or name != settings.target]
     for name in required:
-        if name not in names and name in settings.types:
+        if name not in names:
             raise UserError(f"{table.name} has no column {name!r}, which {source} declares: it has {', '.join(names)}")
     for name in sorted(names - set(settings.names)):
         raise UserError(f'{table.name} has a column {name!r}: declare it in {source}, such as {{"{name}": "{DROP}"}}')

@@ -90,7 +90,7 @@ def _add_network_settings(context: Context, plan: Plan) -> Plan:
     def add_settings(host: HostPlan) -> HostPlan:
         settings.network.write_files(host.files)
         variables = settings.network.make_variables(host.environment, names_without_proxy)
-        return dataclasses.replace(host, defaults={**variables, **host.defaults})
+        return dataclasses.replace(host, default_variables={**variables, **host.default_variables})
 
     return dataclasses.replace(plan, hosts=tuple(map(add_settings, plan.hosts)))
 

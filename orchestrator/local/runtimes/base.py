@@ -87,7 +87,7 @@ class HostPlan:
     arguments: tuple[str, ...] | None = None
     """If the entry point or the arguments are None, the values of the image are used."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    default_variables: Mapping[str, str] = field(default_factory=dict)
     """Variables for an image that does not set them itself: see `merge_variables`."""
     limits: HostLimits | None = None
     has_gpus: bool = False
@@ -101,13 +101,13 @@ class HostPlan:
     """A folder that is added in front of PYTHONPATH, even if the request or the image sets this variable."""
 
     def merge_variables(self, set_by_image: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment, and the defaults of those variables that neither the environment nor the image sets.
+        """Return the environment, and those default variables that neither the environment nor the image sets.
 
         Case is ignored, because programs read `https_proxy` or HTTPS_PROXY: a default for one of these names must not
         hide the other name.
         """
         set_names = {name.lower() for name in (*self.environment, *set_by_image)}
-        defaults = {name: value for name, value in self.defaults.items() if name.lower() not in set_names}
+        defaults = {name: value for name, value in self.default_variables.items() if name.lower() not in set_names}
         variables = {**defaults, **self.environment}
         if self.python_path:
             later_path = {**set_by_image, **variables}.get(PYTHON_PATH)

@@ -51,7 +51,8 @@ def train(
         return
     data = load_data(layout)  # the data is loaded before the framework, so that invalid data is reported at once
     framework_class = load_framework()
-    with stop_request() as stop:  # the request is active until the end of the job, because a stopped job saves its work
+    # Stop signals set a flag until the end of the job, so that a second signal does not interrupt the saving.
+    with stop_request() as stop:
         framework = framework_class(hyperparameters)
         TrainingProcess(layout, hyperparameters, framework, ProcessData(data, framework.group), stop).run()
 

@@ -78,7 +78,7 @@ def write_results(
     manifest = Manifest(result.framework, data.features, metrics=metrics, hyperparameters=asdict(hyperparameters))
     write_manifest(layout.model, manifest)
     logger.info(
-        "%.10g epochs in %.1f s | model in %s", result.epochs, result.seconds, layout.format_local_path(layout.model)
+        "%.10g epochs in %.1f s | model in %s", result.epochs, result.seconds, layout.to_contract_path(layout.model)
     )
     logger.info("Test MSE: %.4g | Test MAE: %.4g", metrics["test_mse"], metrics["test_mae"])
 

@@ -47,7 +47,7 @@ def test_container_has_files_and_environment_of_sagemaker(parts: ServerParts, pu
     assert (host.plan.arguments, host.plan.entrypoint, host.plan.port) == (("serve",), None, 8080)
     assert host.plan.environment["COLOUR"] == "blue"
     assert host.plan.environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
-    assert "PIP_INDEX_URL" in host.plan.defaults
+    assert "PIP_INDEX_URL" in host.plan.default_variables
 
 
 def test_isolated_container_has_no_credentials(parts: ServerParts) -> None:
@@ -55,7 +55,7 @@ def test_isolated_container_has_no_credentials(parts: ServerParts) -> None:
     parts.deploy()
     (plan,) = parts.runtime.plans.values()
     assert plan.isolated
-    assert plan.hosts[0].environment == plan.hosts[0].defaults == {}
+    assert plan.hosts[0].environment == plan.hosts[0].default_variables == {}
 
 
 @pytest.mark.usefixtures("model")

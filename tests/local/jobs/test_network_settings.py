@@ -76,22 +76,22 @@ def prepare(
 
 def test_jobs_get_proxies_but_reach_the_server_and_each_other(parts: ServerParts, tmp_path: Path) -> None:
     host = prepare(parts, tmp_path, SETTINGS)
-    assert host.defaults["http_proxy"] == host.defaults["HTTP_PROXY"] == PROXY
-    assert "https_proxy" not in host.defaults
-    no_proxy = host.defaults["NO_PROXY"].split(",")
+    assert host.default_variables["http_proxy"] == host.default_variables["HTTP_PROXY"] == PROXY
+    assert "https_proxy" not in host.default_variables
+    no_proxy = host.default_variables["NO_PROXY"].split(",")
     assert no_proxy == [".example.com", "localhost", "127.0.0.1", "127.0.0.0/8", "172.17.0.1", "algo-1", "algo-2"]
-    assert {host.defaults[name] for name in CA_BUNDLE_VARIABLES} == {f"{DEFAULT_ROOT}/{CA_BUNDLE_NAME}"}
+    assert {host.default_variables[name] for name in CA_BUNDLE_VARIABLES} == {f"{DEFAULT_ROOT}/{CA_BUNDLE_NAME}"}
     assert (host.files / CA_BUNDLE_NAME).read_bytes() == b"certificates"
 
 
 def test_isolated_jobs_get_no_proxies_and_certificates(parts: ServerParts, tmp_path: Path) -> None:
     host = prepare(parts, tmp_path, SETTINGS, isolated=True)
-    assert not host.defaults
+    assert not host.default_variables
     assert not (host.files / CA_BUNDLE_NAME).exists()
 
 
 def test_jobs_get_no_variables_without_settings(parts: ServerParts, tmp_path: Path) -> None:
-    assert not prepare(parts, tmp_path, NetworkSettings()).defaults
+    assert not prepare(parts, tmp_path, NetworkSettings()).default_variables
 
 
 def test_variables_of_the_request_and_of_the_image_have_priority(parts: ServerParts, tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_variables_of_the_request_and_of_the_image_have_priority(parts: ServerPa
 
 def test_server_is_reachable_if_only_the_request_has_a_proxy(parts: ServerParts, tmp_path: Path) -> None:
     host = prepare(parts, tmp_path, NetworkSettings(), https_proxy=PROXY)
-    assert host.defaults.keys() == {"no_proxy", "NO_PROXY"}
-    assert "172.17.0.1" in host.defaults["no_proxy"].split(",")
+    assert host.default_variables.keys() == {"no_proxy", "NO_PROXY"}
+    assert "172.17.0.1" in host.default_variables["no_proxy"].split(",")
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def test_process_uses_the_proxy_for_other_machines_only(tmp_path: Path) -> None:
     with run_web_server("from the proxy") as (proxy, targets), run_web_server("from the server") as (server, _):
         variables = NetworkSettings({"http": proxy}).make_variables([], ["127.0.0.1"])
         host = make_program_plan(
-            tmp_path, REQUEST_CODE, f"{server}/a", "http://elsewhere.invalid/b", defaults=variables
+            tmp_path, REQUEST_CODE, f"{server}/a", "http://elsewhere.invalid/b", default_variables=variables
         )
         (running_host,) = runtime.start(Plan("job/a", (host,)))
         assert (read_output(running_host).split("\n"), running_host.wait().code) == (
@@ -157,7 +157,7 @@ def test_process_can_read_the_certificates(tmp_path: Path, certificate: Path) ->
     make_tiny_repository(tmp_path, f"def process(_): {code}")
     runtime = make_tiny_runtime(tmp_path)
     settings = NetworkSettings(ca_bundle=certificate.read_bytes())
-    code_plan = make_program_plan(tmp_path, code, defaults=settings.make_variables([], []))
+    code_plan = make_program_plan(tmp_path, code, default_variables=settings.make_variables([], []))
     job_plan = replace(code_plan, name="algo-2", entrypoint=None, arguments=())
     settings.write_files(code_plan.files)
     for number, host in enumerate((code_plan, job_plan)):
@@ -188,7 +188,7 @@ def test_container_gets_only_the_proxies_of_its_plan(
         files,
         entrypoint=("/bin/sh", "-c"),
         arguments=(script,),
-        defaults=network.make_variables([], []),
+        default_variables=network.make_variables([], []),
     )
     runtime = DockerRuntime(make_home(tmp_path / "home"), docker.from_env())
     plan = Plan("job/a", (host,), isolated)

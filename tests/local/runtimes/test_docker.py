@@ -108,7 +108,9 @@ def test_variables_of_the_image_replace_defaults(tmp_path: Path) -> None:
         images=SimpleNamespace(get=lambda _: image),
         containers=SimpleNamespace(create=lambda *_, environment, **__: environments.append(environment)),
     )
-    host = HostPlan("a", "image", tmp_path, defaults=dict.fromkeys("ABC", "default"), environment={"C": "request"})
+    host = HostPlan(
+        "a", "image", tmp_path, default_variables=dict.fromkeys("ABC", "default"), environment={"C": "request"}
+    )
     DockerRuntime(Home(tmp_path / "home"), cast("Any", client))._create(Plan("job/a", (host,)), host, {}, [])
     assert environments == [{"A": "default", "C": "request"}]
 

@@ -208,7 +208,7 @@ def test_host_does_not_inherit_secrets(start: Start, tmp_path: Path, monkeypatch
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     code = "import os; print(*sorted(os.environ), os.environ['GIVEN'], os.environ['HOME'])"
-    options = {"environment": {"GIVEN": "value"}, "defaults": {"GIVEN": "default", "DEFAULT": ""}}
+    options = {"environment": {"GIVEN": "value"}, "default_variables": {"GIVEN": "default", "DEFAULT": ""}}
     words = read_output(start(make_program_plan(tmp_path, code, **options))).split()
     assert "AWS_SECRET_ACCESS_KEY" not in words
     assert {"LC_ALL", "SAGEMAKER_BASE_DIR", "DEFAULT", "value"} <= set(words)

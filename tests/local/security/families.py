@@ -263,7 +263,7 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
         rest_requests("cloudwatch", sorted(TABLE["cloudwatch"]), METRIC_MEMBERS),  # CloudWatch uses CBOR
         rest_requests("sagemaker-metrics", sorted(TABLE["sagemaker-metrics"]), METRIC_MEMBERS),
     ),
-    "kinds of hosting": hosting_requests.creations,
+    "kinds of hosting": hosting_requests.resource_requests,
     "invocations": hosting_requests.invocations,
 }
 """Functions that create the strategy for the requests of one family, by the name of the family."""

@@ -141,15 +141,17 @@ def create_endpoints(local: LocalServer) -> None:
     )
 
 
-def creations() -> st.SearchStrategy[Request]:
+def resource_requests() -> st.SearchStrategy[Request]:
     """Return requests that create, update and delete the resources of each kind of hosting, and requests for transform
     jobs."""
     common = {"CreateTransformJob": TRANSFORM_MEMBERS, "DeleteEndpoint": {}, **UPDATE_MEMBERS}
     models = (json_requests("sagemaker", ["CreateModel"], {"CreateModel": model}) for model in MODELS.values())
     endpoints = (
-        json_requests("sagemaker", [*bases, *UPDATE_MEMBERS], bases)
+        json_requests("sagemaker", [*members_by_operation, *UPDATE_MEMBERS], members_by_operation)
         for name, config in CONFIGS.items()
-        for bases in [{"CreateEndpointConfig": config, "CreateEndpoint": {"EndpointConfigName": name}, **common}]
+        for members_by_operation in [
+            {"CreateEndpointConfig": config, "CreateEndpoint": {"EndpointConfigName": name}, **common}
+        ]
     )
     return st.one_of(*models, *endpoints)
 
@@ -166,5 +168,5 @@ def invocations() -> st.SearchStrategy[Request]:
         if name in TARGET_MEMBERS:
             member, values = TARGET_MEMBERS[name]
             endpoint_members[member] = st.one_of(*[values] * 8, RARE_VALUES, UTF8_TEXTS)
-        strategies.append(rest_requests("sagemaker-runtime", operations, endpoint_members, always=RARE_MEMBERS))
+        strategies.append(rest_requests("sagemaker-runtime", operations, endpoint_members, always_drawn=RARE_MEMBERS))
     return st.one_of(*strategies)

@@ -15,7 +15,7 @@ from botocore.serialize import create_serializer
 from hypothesis import strategies as st
 
 from microjobs_orchestrator.local.protocols.models import load_operation_model, load_service_model
-from tests.local.security.shapes import DEEP_PLACEHOLDER, unusual_texts, valid_values, wrong_values
+from tests.local.security.shapes import NESTED_LISTS_PLACEHOLDER, unusual_texts, valid_values, wrong_values
 
 JSON = "application/x-amz-json-1.1"
 NAMES = st.sampled_from(["a", "b", "A", "a-b", "absent", "x" * 63]) | st.integers(0, 60).map("n{}".format)
@@ -24,6 +24,7 @@ NAMES = st.sampled_from(["a", "b", "A", "a-b", "absent", "x" * 63]) | st.integer
 @dataclass(frozen=True)
 class Request:
     service: str
+    """The name of the service in the signature."""
     operation: OperationModel
     method: str
     target: str
@@ -36,29 +37,29 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 # --- members ---
 
 
-def members(operation: OperationModel, bases: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+def members(operation: OperationModel, members_by_operation: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     """Return a strategy for the members of a request, with or without errors.
 
-    The members are generated from botocore's model, or from the entry of the operation in `bases`.
+    The members are generated from botocore's model, or from the operation's entry in `members_by_operation`.
 
     Args:
-        bases: valid members that the server accepts, by operation.
+        members_by_operation: valid members that the server accepts.
     """
     shape = operation.input_shape
     if shape is None:
         return st.just({}) | wrong_values
     sources = [valid_values(shape)]
-    if operation.name in bases:
-        sources += [_replace_name(bases[operation.name], operation)] * 4
+    if operation.name in members_by_operation:
+        sources += [_replace_name(members_by_operation[operation.name], operation)] * 4
     valid = st.one_of(*sources)
     return valid | valid | _add_errors(valid, shape) | _add_errors(valid, shape) | wrong_values
 
 
-def _replace_name(base: Mapping[str, Any], operation: OperationModel) -> st.SearchStrategy[Any]:
-    """Generate the members of a base with various names of the resource, if the operation has such a name."""
+def _replace_name(request_members: Mapping[str, Any], operation: OperationModel) -> st.SearchStrategy[Any]:
+    """Return a strategy for these members with various names of the resource, if the operation has such a name."""
     noun = re.sub("^[A-Z][a-z]+", "", operation.name)
     name = next((member for member in (f"{noun}Name", "PipelineName") if member in get_member_shapes(operation)), None)
-    return NAMES.map(lambda value: {**copy.deepcopy(base), **({name: value} if name else {})})
+    return NAMES.map(lambda value: {**copy.deepcopy(request_members), **({name: value} if name else {})})
 
 
 def get_member_shapes(operation: OperationModel) -> Mapping[str, Shape]:
@@ -101,7 +102,8 @@ def _choose_place(draw: Draw, value: Any, shape: Shape | None) -> tuple[Any, Any
             key_shape = key_shape.member if isinstance(key_shape, ListShape) else None
         else:
             break
-    # A change of `holder` without a chosen key would not change `value`: change a member of `value` with an empty name.
+    # If no key was chosen, `holder` is the wrapper of the first line, and a change of the wrapper would not change
+    # `value`. Therefore, the place is then the member of `value` with an empty name.
     return (value, key, key_shape) if key == "" and isinstance(value, dict) else (holder, key, key_shape)
 
 
@@ -114,13 +116,15 @@ def _get_member(shape: Shape | None, name: str) -> Shape | None:
 # --- requests of each protocol ---
 
 
-def json_requests(service: str, operation_names: list[str], bases: Mapping[str, Any]) -> st.SearchStrategy[Request]:
+def json_requests(
+    service: str, operation_names: list[str], members_by_operation: Mapping[str, Any]
+) -> st.SearchStrategy[Request]:
     prefix = load_service_model(service).metadata["targetPrefix"]
 
     def make_strategy(operation: OperationModel) -> st.SearchStrategy[Request]:
         headers = {"Content-Type": JSON, "X-Amz-Target": f"{prefix}.{operation.name}"}
         template = Request(get_signing_name(service), operation, "POST", "/", headers)
-        return members(operation, bases).map(lambda value: replace(template, body=_encode_json(value)))
+        return members(operation, members_by_operation).map(lambda value: replace(template, body=_encode_json(value)))
 
     valid = st.sampled_from(operation_names).flatmap(lambda name: make_strategy(load_operation_model(service, name)))
     return valid | valid | valid | damaged_requests(valid)
@@ -129,7 +133,7 @@ def json_requests(service: str, operation_names: list[str], bases: Mapping[str, 
 def _encode_json(value: Any) -> bytes:
     text = json.dumps(value, default=_to_json_type).replace("Infinity", "1e999")
     return re.sub(
-        f'"{DEEP_PLACEHOLDER.format("([0-9]+)")}"', lambda deep: "[" * int(deep[1]) + "]" * int(deep[1]), text
+        f'"{NESTED_LISTS_PLACEHOLDER.format("([0-9]+)")}"', lambda deep: "[" * int(deep[1]) + "]" * int(deep[1]), text
     ).encode()
 
 
@@ -173,15 +177,16 @@ def rest_requests(
     operation_names: list[str],
     member_values: Mapping[str, st.SearchStrategy[Any]],
     *,
-    always: Collection[str] = (),
+    always_drawn: Collection[str] = (),
 ) -> st.SearchStrategy[Request]:
     """Return requests of REST protocols.
 
     Args:
-        member_values: values of some members, by name. Names of resources need them, because a generated value is
-            rarely the name of a resource of the server.
-        always: the names of optional members for which each request draws a value of `member_values`. If the value is
-            None, the request does not have the member.
+        member_values: values of some members, by name. Members that name resources need an entry, because the server
+            rarely has a resource with a generated name.
+        always_drawn: the names of optional members for which each request draws one of the `member_values`. For other
+            optional members, one request of four draws one of them. If the drawn value is None, the request does not
+            have the member.
     """
     model = load_service_model(service)
     serializer = create_serializer(model.metadata["protocol"], include_validation=False)
@@ -192,7 +197,7 @@ def rest_requests(
         assert isinstance(shape, StructureShape)
         request_members = draw(valid_values(shape))
         for name, values in member_values.items():
-            is_chosen = name in {*shape.required_members, *always} or draw(st.integers(0, 3)) == 0
+            is_chosen = name in {*shape.required_members, *always_drawn} or draw(st.integers(0, 3)) == 0
             if name in shape.members and is_chosen:
                 request_members[name] = draw(values)
         request_members = {name: value for name, value in request_members.items() if value is not None}
@@ -218,7 +223,8 @@ def rest_requests(
 
 
 def _encode_header(value: str) -> str:
-    """Encode text beyond Latin-1 as UTF-8, as clients do."""
+    """Encode text as UTF-8, as clients do: one Latin-1 character per byte. Remove what a header cannot contain: line
+    breaks, NUL, and spaces at the ends."""
     return re.sub("[\r\n\0]", "", value.encode(errors="replace").decode("latin-1")).strip()
 
 

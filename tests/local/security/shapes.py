@@ -53,7 +53,7 @@ unusual_texts = st.sampled_from(UNUSUAL_TEXTS) | st.text(max_size=20)
 unusual_numbers = st.sampled_from(UNUSUAL_NUMBERS) | st.integers() | st.floats()
 
 
-DEEP_PLACEHOLDER = "@deep {}@"
+NESTED_LISTS_PLACEHOLDER = "@deep {}@"
 """Placeholder for nested lists, with the number of levels. It is replaced after the encoding, because Python's JSON
 encoder fails for many levels."""
 
@@ -63,7 +63,7 @@ wrong_values = st.one_of(
     unusual_numbers,
     unusual_texts,
     st.sampled_from([[], {}, [[]], [None], {"": ""}, {"A": None}, {"\ud800": 1}, ["x"] * 1001]).map(copy.deepcopy),
-    st.sampled_from([20, 90, 400, 900, 990, 5000, 100_000]).map(DEEP_PLACEHOLDER.format),
+    st.sampled_from([20, 90, 400, 900, 990, 5000, 100_000]).map(NESTED_LISTS_PLACEHOLDER.format),
 )
 """Values with a wrong type for almost all members."""
 

@@ -59,8 +59,13 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, te
     print(json.dumps({{"relay": relay, "other": other, "out": connects("10.0.0.2"), "self": connects("10.0.0.1")}}))
     peer.stdin.close()
 """
-"""The program of a guarded host. It prints which connections are possible: `relay` and `other` from the peer to these
-ports of the host, `out` from the host to the peer, and `self` from the host to itself."""
+"""The program of a guarded host. It prints which of these connections are possible:
+
+- `relay`: from the peer to RELAY_PORT of the host;
+- `other`: from the peer to OTHER_PORT of the host;
+- `out`: from the host to OTHER_PORT of the peer;
+- `self`: from the host to its own OTHER_PORT.
+"""
 
 
 def can_make_namespaces() -> bool:
@@ -72,10 +77,11 @@ def can_make_namespaces() -> bool:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        # A guard with a target has a relay: it forwards the connections to RELAY_PORT to this port of the host.
         (Settings(target=8080), {"relay", "out", "self"}),
         (Settings(), {"out", "self"}),
         (Settings(target=8080, isolated=True), {"relay", "self"}),
-        # `peers` has the address of the gateway, and the length of the prefix of the peers' network.
+        # `peers` is `<address of the gateway>/<prefix length>`. The network of the peers follows from both.
         (Settings(isolated=True, peers="10.0.0.0/24"), {"relay", "other", "out", "self"}),
         (Settings(isolated=True, peers="10.0.0.9/24"), {"relay", "other", "out", "self"}),
         # The test's peer is the gateway here. It may not connect: on Podman, the gateway is the server's machine.
@@ -84,7 +90,7 @@ def can_make_namespaces() -> bool:
     ],
     ids=[
         "serves",
-        "connects",
+        "only connects out",
         "serves isolated",
         "peers",
         "peers with a gateway",

@@ -18,12 +18,12 @@ def test_function_that_prints_too_much_is_ended(monkeypatch: pytest.MonkeyPatch)
 
 def test_function_ends_although_it_left_a_process_in_another_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functions, "TIMEOUT", 10.0)
-    monkeypatch.setattr(functions, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(functions, "OUTPUT_GRACE_SECONDS", 0.5)
     run = FunctionRun("sh -c 'setsid sleep 12 & cat'", "name", event={"number": 1}, variables={})
     assert run.wait() == {"number": 1}
 
 
-def test_reason_has_the_end_of_long_errors() -> None:
+def test_error_message_ends_with_the_last_line_of_a_long_error_output() -> None:
     run = FunctionRun(
         "sh -c 'head -c 4000000 /dev/zero >&2; (echo; echo the reason) >&2; exit 3'", "name", event={}, variables={}
     )
@@ -32,7 +32,7 @@ def test_reason_has_the_end_of_long_errors() -> None:
 
 
 def test_stop_does_not_wait_for_processes_in_other_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions, "READ_SECONDS", 10.0)
+    monkeypatch.setattr(functions, "OUTPUT_GRACE_SECONDS", 10.0)
     run = FunctionRun("sh -c 'setsid sleep 12 & sleep 60'", "name", event={}, variables={})
     threading.Timer(0.5, run.stop).start()
     start = time.monotonic()

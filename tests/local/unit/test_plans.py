@@ -116,7 +116,7 @@ def test_hosts_install_packages_from_the_server(context: Context, tmp_path: Path
         make_training_plan(context, tmp_path / "training"),
         make_processing_plan(context, tmp_path / "processing"),
     ):
-        assert all(PACKAGES_PATH in host.defaults["PIP_INDEX_URL"] for host in plan.hosts)
+        assert all(PACKAGES_PATH in host.default_variables["PIP_INDEX_URL"] for host in plan.hosts)
 
 
 def test_hosts_are_named_as_on_sagemaker(context: Context, tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
 
 def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    write_checkpoint_config(layout, layout.format_local_path(layout.checkpoints / "mine"))
+    write_checkpoint_config(layout, layout.to_contract_path(layout.checkpoints / "mine"))
     store = open_job_checkpoints(layout, IDENTITY, keep=3)
     store.save(1, write_weights(""), {})
     store.close()

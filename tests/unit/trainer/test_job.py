@@ -34,7 +34,7 @@ def make_data(*sharded_splits: str) -> TrainingData:
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path)
-    write_checkpoint_config(layout, layout.format_local_path(layout.checkpoints))
+    write_checkpoint_config(layout, layout.to_contract_path(layout.checkpoints))
     return layout
 
 

@@ -122,7 +122,7 @@ def make_attempt(
             inputs=tuple(data),
             arguments=("serve",),
             environment={**variables, **host.variables},
-            defaults={} if is_isolated else context.make_package_variables(),
+            default_variables={} if is_isolated else context.make_package_variables(),
             limits=context.find_host_limits(instance_type),
             has_gpus=instance_types.has_gpus(instance_type),
             port=host.port,

@@ -53,7 +53,7 @@ def _plan_host(
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=None if arguments is None else tuple(arguments),
         environment={**access, **job.request.get("Environment", {})},
-        defaults={} if is_isolated else context.make_package_variables(),
+        default_variables={} if is_isolated else context.make_package_variables(),
         limits=context.find_host_limits(instance_type),
         has_gpus=instances.has_gpus(instance_type),
     )

@@ -73,7 +73,7 @@ def _plan_host(
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=tuple(arguments),
         environment={**access, **job.request.get("Environment", {}), **job_variables},
-        defaults={} if _is_isolated(job) else context.make_package_variables(),
+        default_variables={} if _is_isolated(job) else context.make_package_variables(),
         limits=context.find_host_limits(instance_type),
         has_gpus=instances.has_gpus(instance_type),
     )

@@ -50,10 +50,10 @@ class ProcessHost:
         self._is_stopped = True
         self._process.stop(grace)
 
-    def release(self) -> None:
+    def end_as_after_crash(self) -> None:
         """End the host as if the server had died."""
         self._is_stopped = True
-        self._process.release()
+        self._process.disconnect()
 
     def measure(self) -> HostUsage | None:
         usage = None if self._process.exit_code is not None else measure(self._process.pid)

@@ -46,9 +46,9 @@ class ManagedProcess:
 
     Args:
         command: starts with the program's absolute path.
-        environment: the whole environment, except TMPDIR and `scratch_variables`.
-        scratch_variables: names of variables that, like TMPDIR, name a temporary folder, which is removed when the
-            program ends.
+        environment: the whole environment, except TMPDIR and `temporary_folder_variables`.
+        temporary_folder_variables: names of variables that get the same value as TMPDIR: the path of a temporary folder,
+            which is removed when the program ends.
         log: the file for the program's output.
         cpus: the CPUs that the program may use; all CPUs if this is empty.
         root: the folder that the program sees as the contract's root, if the kernel allows this; None if the program
@@ -62,7 +62,7 @@ class ManagedProcess:
         environment: Mapping[str, str],
         log: Path,
         *,
-        scratch_variables: Iterable[str] = (),
+        temporary_folder_variables: Iterable[str] = (),
         cpus: Iterable[int] = (),
         root: Path | None = None,
         inherited_files: Sequence[int] = (),
@@ -82,7 +82,7 @@ class ManagedProcess:
             self._shim = subprocess.Popen(
                 [*shim, *command],
                 cwd=folder,
-                env={**environment, **dict.fromkeys(("TMPDIR", *scratch_variables), folder)},
+                env={**environment, **dict.fromkeys(("TMPDIR", *temporary_folder_variables), folder)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
@@ -105,7 +105,7 @@ class ManagedProcess:
         code = self._shim.wait()
         if code < 0:  # only a killed shim leaves the folder
             process_shim.remove_scratch(self.scratch)
-        self.release()
+        self.disconnect()
         with self._changed:
             self.exit_code = code
             self._changed.notify_all()
@@ -145,7 +145,7 @@ class ManagedProcess:
                 self._shim.kill()
         return self.wait()
 
-    def release(self) -> None:
+    def disconnect(self) -> None:
         """Close the connection to the shim, which then ends the program as if the server had died."""
         if self._shim.stdin is not None:
             self._shim.stdin.close()

@@ -31,7 +31,7 @@ class LockedPrograms:
                 [str(environment.python), *arguments],
                 {**inherited_variables, "PATH": search_path, "PYTHONUNBUFFERED": "1", **variables},
                 log,
-                scratch_variables=("HOME",),
+                temporary_folder_variables=("HOME",),
             )
         except OSError as error:
             raise MachineFailedError(f"{name} cannot be started: {error}") from error

@@ -77,7 +77,7 @@ class ProcessRuntime:
         self._host_numbers = itertools.count()
 
     def forward(self, port: int) -> None:
-        """Return None: hosts connect directly."""
+        """Forward nothing, and return None: hosts connect to the server's port directly."""
 
     def prepare(self, image: str) -> None:
         if sys.platform != "linux":
@@ -90,21 +90,21 @@ class ProcessRuntime:
     def start(self, plan: Plan) -> Sequence[Host]:
         if plan.isolated:
             raise CannotRunError("network isolation needs an engine: start Docker, or leave EnableNetworkIsolation out")
-        environments = [self._environments.ensure(host.image) for host in plan.hosts]
+        environments = [self._environments.ensure(host_plan.image) for host_plan in plan.hosts]
         hosts = self._claim(plan)
         try:
-            with reserve([host.name for host in plan.hosts]) as (network, port_sockets):
-                for host, environment in zip(plan.hosts, environments, strict=True):
-                    host_network = dataclasses.replace(network, address=network.resolve(host.name))
-                    hosts.append(self._start_host(plan, host, environment, host_network, port_sockets))
+            with reserve([host_plan.name for host_plan in plan.hosts]) as (network, port_sockets):
+                for host_plan, environment in zip(plan.hosts, environments, strict=True):
+                    host_network = dataclasses.replace(network, address=network.resolve(host_plan.name))
+                    hosts.append(self._start_host(plan, host_plan, environment, host_network, port_sockets))
         except BaseException as error:
             self.remove(plan.name)
             if isinstance(error, OSError):
                 raise MachineFailedError(f"{plan.name} cannot be started: {error}") from error
             raise
         return [
-            pipes.feed(process_host, host.pipes, process_host.fill_pipe)
-            for host, process_host in zip(plan.hosts, hosts, strict=True)
+            pipes.feed(process_host, host_plan.pipes, process_host.fill_pipe)
+            for host_plan, process_host in zip(plan.hosts, hosts, strict=True)
         ]
 
     def _claim(self, plan: Plan) -> list[ProcessHost]:
@@ -118,38 +118,39 @@ class ProcessRuntime:
     def _start_host(
         self,
         plan: Plan,
-        host: HostPlan,
+        host_plan: HostPlan,
         environment: Environment,
         network: Network,
         port_sockets: Sequence[socket.socket],
     ) -> ProcessHost:
-        folder = self._get_folder(plan.name) / host.name
+        folder = self._get_folder(plan.name) / host_plan.name
         layout = Layout(folder / "root")
-        if host.entrypoint is not None or host.arguments == ("train",):  # the user's program may install packages
+        # The user's program may install packages.
+        if host_plan.entrypoint is not None or host_plan.arguments == ("train",):
             environment = environment.extend(folder / "environment")
-        command = commands.make_command_line(host, environment, layout)
-        _write_files(host, layout)
+        command = commands.make_command_line(host_plan, environment, layout)
+        _write_files(host_plan, layout)
         with hold_file_lock(folder / LOCK_FILE) as lock_descriptor:
             process = ManagedProcess(
                 command,
-                _make_variables(host, environment, layout, network),
+                _make_variables(host_plan, environment, layout, network),
                 folder / "log",
-                scratch_variables=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host.port else ())),
-                cpus=self._choose_cpus(host),
+                temporary_folder_variables=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host_plan.port else ())),
+                cpus=self._choose_cpus(host_plan),
                 root=layout.root,
                 inherited_files=(lock_descriptor, *(port_socket.fileno() for port_socket in port_sockets)),
             )
             os.write(lock_descriptor, b"%d" % process.pid)
-        return ProcessHost(host.name, process, layout, select_gpus(host))
+        return ProcessHost(host_plan.name, process, layout, select_gpus(host_plan))
 
-    def _choose_cpus(self, host: HostPlan) -> Sequence[int]:
+    def _choose_cpus(self, host_plan: HostPlan) -> Sequence[int]:
         """Return the CPUs of a host; empty if the host has no limits. Successive hosts get different CPUs."""
-        if host.limits is None:
+        if host_plan.limits is None:
             return ()
-        if host.limits.memory_bytes is not None:
-            logger.info("%s: memory is not limited without an engine", host.name)
+        if host_plan.limits.memory_bytes is not None:
+            logger.info("%s: memory is not limited without an engine", host_plan.name)
         all_cpus = sorted(os.sched_getaffinity(0))
-        count = min(len(all_cpus), max(1, round(min(host.limits.cpus, len(all_cpus)))))
+        count = min(len(all_cpus), max(1, round(min(host_plan.limits.cpus, len(all_cpus)))))
         first = next(self._host_numbers) * count
         return sorted(all_cpus[(first + index) % len(all_cpus)] for index in range(count))
 
@@ -181,7 +182,7 @@ class ProcessRuntime:
         with self._lock:
             hosts = [host for hosts in self._hosts.values() for host in hosts]
         for host in hosts:
-            host.release()
+            host.end_as_after_crash()
         for host in hosts:
             host.wait()
 
@@ -189,18 +190,18 @@ class ProcessRuntime:
         return self._work / plan_name.replace("/", ".")
 
 
-def _write_files(host: HostPlan, layout: Layout) -> None:
+def _write_files(host_plan: HostPlan, layout: Layout) -> None:
     """Write a host's files and inputs, and make the first named pipe of each input in Pipe mode.
 
     Raise CannotRunError for a path outside of the contract's root.
     """
-    targets = [commands.find_local_path(layout, item.path) for item in host.inputs]
-    files.copy_tree(host.files, layout.root)
-    for item, target in zip(host.inputs, targets, strict=True):
+    targets = [commands.find_local_path(layout, item.path) for item in host_plan.inputs]
+    files.copy_tree(host_plan.files, layout.root)
+    for item, target in zip(host_plan.inputs, targets, strict=True):
         files.copy_tree(item.source, target)
         if item.read_only:
             files.make_read_only(target)
-    for pipe in host.pipes:
+    for pipe in host_plan.pipes:
         path = commands.find_local_path(layout, pipe.get_path(0))
         path.parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(path)
@@ -239,21 +240,23 @@ def _is_free(lock_descriptor: int) -> bool:
     return True
 
 
-def _make_variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
+def _make_variables(host_plan: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """Return a host's variables: the image's (see containers/Dockerfile), the request's, and the paths of the host."""
-    inherited, requested = select_inherited_variables(), host.merge_variables({})
+    inherited, requested = select_inherited_variables(), host_plan.merge_variables({})
+    # With EXECUTABLE_VARIABLES, Python would not find its virtual environment.
     variables = {name: value for name, value in requested.items() if name not in EXECUTABLE_VARIABLES}
-    # The images' own entry point translates the paths of a request itself.
-    path_names = (*host.defaults, PYTHON_PATH) if host.entrypoint is None else tuple(variables)
+    # Without an entry point in the request, the image's own entry point runs, and translates the paths in the request's
+    # variables. Therefore, only the defaults and PYTHONPATH are translated here.
+    path_names = (*host_plan.default_variables, PYTHON_PATH) if host_plan.entrypoint is None else tuple(variables)
     variables |= {name: commands.translate_paths(variables[name], layout) for name in path_names if name in variables}
     return {
         **inherited,
         "PATH": f"{commands.make_search_path(environment)}:{inherited.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         **variables,
-        JOB_VARIABLE: str(environment.lock_folder),
+        JOB_VARIABLE: str(environment.lock_folder),  # the environments of hosts have the lock of a ready-made job
         PYTHON_VARIABLE: str(environment.python),
         BASE_DIR: str(layout.root),
         **network.variables(),
-        **make_process_variables(host),
+        **make_process_variables(host_plan),
     }
