@@ -7,7 +7,6 @@ DescribeAutoMLJob.
 """
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -83,7 +82,6 @@ def split_words(noun: str) -> list[str]:
 
 def format_kinds(family: Family) -> str:
     """Return the module that declares the kind."""
-    names = [family.name, family.noun, family.name]
     lifecycle = ""
     if family.is_runnable:
         end_member = next((name for name in family.response_members("Describe") if name.endswith("EndTime")), "")
@@ -95,7 +93,8 @@ def format_kinds(family: Family) -> str:
     return (
         f'"""The kind {family.name}."""\n\n'
         f"from microjobs_orchestrator.local.kinds import Kind{', Lifecycle, LogNames' if lifecycle else ''}\n"
-        f"\n{family.constant} = Kind({json.dumps(names)[1:-1]}, {lifecycle} verbs={tuple(family.verbs)!r},"
+        f'\n{family.constant} = Kind(arn_type="{family.name}", noun="{family.noun}", title="{family.name}",'
+        f" {lifecycle} verbs={tuple(family.verbs)!r},"
         f' summaries="{list_member}")\n'
     )
 

@@ -1,8 +1,10 @@
 """Sessions in which a browser shows the web pages of a program, such as MLflow.
 
 Each session has a random host name below `localhost`, which browsers resolve to this machine. Therefore, its pages have
-another origin than the console, and cannot read the console's secret. A browser sends cookies to all ports of a host
-name. Programs of other users do not know this host name, so they cannot receive its cookie.
+another origin than the console, and cannot read the console's secret.
+
+A browser sends a cookie to every port of the cookie's host name. So another user's program on this machine could
+receive the cookie if it lured the browser to this host name. It cannot do this, because it does not know the name.
 """
 
 import hmac
@@ -63,8 +65,8 @@ class UiSessions:
     def open(self, label: str, token: str) -> tuple[str, float]:
         """Return the cookie of a session that a token opens, and the seconds that the session lasts.
 
-        The token can be used again for REPEAT_SECONDS, until the first request with the cookie arrives. Each use
-        replaces the cookie of the previous use, so a token never gives two browsers access.
+        The token can be used again until REPEAT_SECONDS have passed or a request with the cookie arrives, whichever is
+        first. Each use replaces the cookie of the previous use, so a token never gives two browsers access.
 
         Raises:
             ServiceError: the token is wrong, was used, or has expired.

@@ -9,7 +9,9 @@ from microjobs_orchestrator.local import temporary_credentials
 from microjobs_orchestrator.local.protocols.models import load_operation_model
 
 
-def copy_members(operation: str, request: Mapping[str, Any], *, without: Collection[str] = ()) -> dict[str, Any]:
+def select_response_members(
+    operation: str, request: Mapping[str, Any], *, without: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the members of a request, at all levels, that the response of a SageMaker operation also has."""
     shape: Any = load_operation_model("sagemaker", operation).output_shape
     copied: dict[str, Any] = _copy(shape, request)

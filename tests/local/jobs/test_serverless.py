@@ -247,7 +247,7 @@ def test_invalid_update_is_refused(parts: ServerParts, changes: dict[str, Any], 
 
 
 @pytest.mark.usefixtures("model")
-def test_serverless_update_of_instances_is_refused(parts: ServerParts) -> None:
+def test_variant_with_instances_refuses_serverless_updates(parts: ServerParts) -> None:
     parts.deploy()
     with pytest.raises(ValidationError, match="Variant main is not serverless: use DesiredInstanceCount"):
         update_weights(parts, main={"ServerlessUpdateConfig": {"MaxConcurrency": 1}})
@@ -424,7 +424,8 @@ def test_update_under_load_loses_no_request(parts: ServerParts) -> None:
         assert [client.result() for client in clients] == [{b"x"}] * 4
 
 
-def test_ended_container_is_restarted(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001  endpoint `e` serves it
+@pytest.mark.usefixtures("model")
+def test_ended_container_is_restarted(parts: ServerParts) -> None:
     deploy(parts)
     (host,) = parts.running_hosts
     host.end(Exit(1))

@@ -260,4 +260,4 @@ def test_kind_has_an_example_request(kind: Kind) -> None:
 
 def test_error_explains_where_to_add_a_missing_example() -> None:
     with pytest.raises(LookupError, match=r"kind greeting has no example request: add an Example .*/examples/"):
-        find_example(Kind("greeting", "Greeting", "greeting"))
+        find_example(Kind(arn_type="greeting", noun="Greeting", title="greeting"))

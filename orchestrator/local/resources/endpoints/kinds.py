@@ -25,9 +25,9 @@ _USED_STATUSES = (*_CHANGING_STATUSES, EndpointStatus.IN_SERVICE, EndpointStatus
 """The statuses that the local server sets."""
 
 ENDPOINT_CONFIG = Kind(
-    "endpoint-config",
-    "EndpointConfig",
-    "endpoint configuration",
+    arn_type="endpoint-config",
+    noun="EndpointConfig",
+    title="endpoint configuration",
     verbs=("Describe", "List", "Delete"),
     summaries="EndpointConfigs",
     aws_name="endpoint configuration",
@@ -36,9 +36,9 @@ ENDPOINT_CONFIG = Kind(
     aws=AwsMembers(instances="ProductionVariants", volume_key="KmsKeyId", quota="endpoint"),
 )
 ENDPOINT = Kind(
-    "endpoint",
-    "Endpoint",
-    "endpoint",
+    arn_type="endpoint",
+    noun="Endpoint",
+    title="endpoint",
     lifecycle=Lifecycle(
         statuses=tuple(EndpointStatus),
         first_status=EndpointStatus.CREATING,

@@ -33,7 +33,7 @@ def associate(context: Context, component: str, trial: str) -> None:
 
     Raise ResourceLimitExceeded if the component is in MAX_TRIALS other trials.
     """
-    trials = list_trials(context, component)
+    trials = list_trial_names_of_component(context, component)
     if trial in trials:
         return
     if len(trials) >= MAX_TRIALS:
@@ -47,19 +47,19 @@ def disassociate(context: Context, component: str, trial: str) -> None:
         raise ServiceError("ResourceNotFound", f"Trial component {component} is not in trial {trial}.", 404)
 
 
-def list_trials(context: Context, component: str) -> Sequence[str]:
+def list_trial_names_of_component(context: Context, component: str) -> Sequence[str]:
     """Return the names of a component's trials."""
     query = Query(ASSOCIATION, name_prefix=f"{component}/", descending=False, limit=-1)
     return [record.name.rpartition("/")[2] for record in context.state.find(query)]
 
 
-def list_components(context: Context, trial: str) -> Sequence[str]:
+def list_component_names_of_trial(context: Context, trial: str) -> Sequence[str]:
     """Return the names of a trial's components."""
     query = Query(ASSOCIATION, owner=Owner(TRIAL.arn_type, trial), descending=False, limit=-1)
     return [record.name.partition("/")[0] for record in context.state.find(query)]
 
 
-def list_experiment_trials(context: Context, experiment: str) -> Sequence[Record]:
+def list_trials_of_experiment(context: Context, experiment: str) -> Sequence[Record]:
     """Return the trials of an experiment."""
     query = Query(TRIAL.arn_type, owner=Owner(EXPERIMENT.arn_type, experiment), descending=False, limit=-1)
     return context.state.find(query)
@@ -67,7 +67,7 @@ def list_experiment_trials(context: Context, experiment: str) -> Sequence[Record
 
 def list_parents(context: Context, component: str) -> Sequence[dict[str, str]]:
     """Return the trials of a component with their experiments, as Search describes them."""
-    trials = [context.state.get(TRIAL.arn_type, name) for name in list_trials(context, component)]
+    trials = [context.state.get(TRIAL.arn_type, name) for name in list_trial_names_of_component(context, component)]
     return [
         {"TrialName": trial.name, "ExperimentName": trial.request["ExperimentName"]}
         for trial in trials

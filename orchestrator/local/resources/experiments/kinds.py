@@ -3,27 +3,27 @@
 from microjobs_orchestrator.local.kinds import Kind
 
 TRIAL_COMPONENT = Kind(
-    "experiment-trial-component",
-    "TrialComponent",
-    "trial component",
+    arn_type="experiment-trial-component",
+    noun="TrialComponent",
+    title="trial component",
     verbs=("Describe", "List", "Delete"),
     summaries="TrialComponentSummaries",
     newest_first=True,
     event_name=None,
 )
 TRIAL = Kind(
-    "experiment-trial",
-    "Trial",
-    "experiment trial",
+    arn_type="experiment-trial",
+    noun="Trial",
+    title="experiment trial",
     verbs=("Describe", "List", "Delete"),
     summaries="TrialSummaries",
     newest_first=True,
     event_name=None,
 )
 EXPERIMENT = Kind(
-    "experiment",
-    "Experiment",
-    "experiment",
+    arn_type="experiment",
+    noun="Experiment",
+    title="experiment",
     verbs=("Describe", "List", "Delete"),
     summaries="ExperimentSummaries",
     newest_first=True,

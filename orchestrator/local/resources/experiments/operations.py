@@ -11,7 +11,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.resources.descriptions import copy_members
+from microjobs_orchestrator.local.resources.descriptions import select_response_members
 from microjobs_orchestrator.local.resources.experiments import associations, component_metrics, job_components
 from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL, TRIAL_COMPONENT
 from microjobs_orchestrator.local.resources.listing import describe_as
@@ -36,7 +36,7 @@ class _ExperimentOperations(Operations):
         name = request[self.kind.name_member]
         if self.context.state.get(self.kind.arn_type, name) is not None:  # SDKs search the message for "already exists"
             raise ValidationError(f"{self.kind.noun} names must be unique: {name} already exists.")
-        members = copy_members(f"Describe{self.kind.noun}", request)
+        members = select_response_members(f"Describe{self.kind.noun}", request)
         return add_resource(
             self.context, self.kind, request, defaults={"DisplayName": name}, members=members, owner=owner
         )
@@ -59,17 +59,17 @@ class _ExperimentOperations(Operations):
         members = {**record.description, **self.compute_summary(record), **source}
         return describe_as(f"{self.kind.noun}Summary", replace(record, description=members))
 
-    def compute_summary(self, record: Record) -> Mapping[str, Any]:  # noqa: ARG002  other kinds have jobs
+    def compute_summary(self, record: Record) -> Mapping[str, Any]:  # noqa: ARG002  trial components use the record
         """Return the members of a list's item that are not stored."""
         return {}
 
-    def select(self, request: Request) -> Iterable[Record]:  # noqa: ARG002  other kinds have filters
+    def select(self, request: Request) -> Iterable[Record]:  # noqa: ARG002  trials and trial components use the request's filters
         """Return the resources that a List request selects, in any order."""
         return self.context.state.find(Query(self.kind.arn_type, limit=-1))
 
     def update(self, request: Request) -> Response:
         record = self.find(request)
-        changes = copy_members(f"Describe{self.kind.noun}", request, without=(self.kind.name_member,))
+        changes = select_response_members(f"Describe{self.kind.noun}", request, without=(self.kind.name_member,))
         self.context.state.update(self.kind.arn_type, record.name, changes)
         return {self.kind.arn_member: record.arn}
 
@@ -91,7 +91,7 @@ class ExperimentOperations(_ExperimentOperations):
     kind = EXPERIMENT
 
     def check_deletion(self, record: Record) -> None:
-        if trials := associations.list_experiment_trials(self.context, record.name):
+        if trials := associations.list_trials_of_experiment(self.context, record.name):
             raise ValidationError(
                 f"Experiment {record.name} has trials, such as {trials[0].name}: delete all of them first."
             )
@@ -108,15 +108,15 @@ class TrialOperations(_ExperimentOperations):
         records = super().select(request)
         if "ExperimentName" in request:
             experiment = associations.find_record(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
-            records = associations.list_experiment_trials(self.context, experiment.name)
+            records = associations.list_trials_of_experiment(self.context, experiment.name)
         if "TrialComponentName" in request:
             component = associations.find_record(self.context, TRIAL_COMPONENT.arn_type, request["TrialComponentName"])
-            names = set(associations.list_trials(self.context, component.name))
+            names = set(associations.list_trial_names_of_component(self.context, component.name))
             return [record for record in records if record.name in names]
         return records
 
     def check_deletion(self, record: Record) -> None:
-        if names := associations.list_components(self.context, record.name):
+        if names := associations.list_component_names_of_trial(self.context, record.name):
             raise ValidationError(
                 f"Trial {record.name} has trial components, such as {names[0]}: disassociate all of them first."
             )
@@ -140,7 +140,7 @@ class TrialComponentOperations(_ExperimentOperations):
             raise ValidationError(f"{' and '.join(filters)} cannot be combined: set one of them.")
         if "ExperimentName" in request:
             experiment = associations.find_record(self.context, EXPERIMENT.arn_type, request["ExperimentName"])
-            trials = [trial.name for trial in associations.list_experiment_trials(self.context, experiment.name)]
+            trials = [trial.name for trial in associations.list_trials_of_experiment(self.context, experiment.name)]
         elif "TrialName" in request:
             trials = [associations.find_record(self.context, TRIAL.arn_type, request["TrialName"]).name]
         else:
@@ -150,12 +150,14 @@ class TrialComponentOperations(_ExperimentOperations):
                 for record in super().select(request)
                 if source is None or record.description.get("Source", {}).get("SourceArn") == source
             ]
-        names = [name for trial in trials for name in associations.list_components(self.context, trial)]
+        names = [name for trial in trials for name in associations.list_component_names_of_trial(self.context, trial)]
         return associations.find_components(self.context, names)
 
     def update(self, request: Request) -> Response:
         record = self.find(request)
-        changes = copy_members("DescribeTrialComponent", request, without=(self.kind.name_member, *DICTIONARIES))
+        changes = select_response_members(
+            "DescribeTrialComponent", request, without=(self.kind.name_member, *DICTIONARIES)
+        )
         for name in DICTIONARIES:
             merged_members = {**record.description.get(name, {}), **request.get(name, {})}
             removed_names = request.get(f"{name}ToRemove", ())
@@ -164,7 +166,7 @@ class TrialComponentOperations(_ExperimentOperations):
         return {self.kind.arn_member: record.arn}
 
     def check_deletion(self, record: Record) -> None:
-        if trials := associations.list_trials(self.context, record.name):
+        if trials := associations.list_trial_names_of_component(self.context, record.name):
             raise ValidationError(f"Trial component {record.name} is in trial {trials[0]}: disassociate it first.")
 
     def list_additional_handlers(self) -> Mapping[str, Handler]:

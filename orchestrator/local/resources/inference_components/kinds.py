@@ -20,9 +20,9 @@ _CREATING_OR_UPDATING = (InferenceComponentStatus.CREATING, InferenceComponentSt
 _ALL_STATUSES = tuple(InferenceComponentStatus)
 
 INFERENCE_COMPONENT = Kind(
-    "inference-component",
-    "InferenceComponent",
-    "inference component",
+    arn_type="inference-component",
+    noun="InferenceComponent",
+    title="inference component",
     lifecycle=Lifecycle(
         statuses=tuple(InferenceComponentStatus),
         first_status=InferenceComponentStatus.CREATING,

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.resources.descriptions import copy_members
+from microjobs_orchestrator.local.resources.descriptions import select_response_members
 from microjobs_orchestrator.local.resources.operations import Handler, Request, Response
 from microjobs_orchestrator.local.state import NameTakenError, Query, Record
 
@@ -39,7 +39,7 @@ class Artifacts:
     def create(self, request: Request) -> Response:
         name = _make_id(request["Source"])
         arn = format_arn(f"{ARTIFACT}/{name}", self._context.settings.region)
-        description = copy_members("DescribeArtifact", request)
+        description = select_response_members("DescribeArtifact", request)
         try:
             self._state.add(ARTIFACT, name, arn, "", request, description, tags=request.get("Tags", []))
         except NameTakenError as error:  # SDKs search the message for "already exists"

@@ -57,9 +57,9 @@ SERVER_TRANSITIONS: Mapping[str, Collection[str]] = {
 APP_STATUSES = tuple(status for status in S if not status.startswith(("Start", "Stop", "Maintenance")))
 
 MLFLOW_TRACKING_SERVER = Kind(
-    "mlflow-tracking-server",
-    "MlflowTrackingServer",
-    "MLflow server",
+    arn_type="mlflow-tracking-server",
+    noun="MlflowTrackingServer",
+    title="MLflow server",
     lifecycle=Lifecycle(
         statuses=tuple(status for status in S if status != S.DELETED),
         first_status=S.CREATING,
@@ -80,9 +80,9 @@ MLFLOW_TRACKING_SERVER = Kind(
     is_ended_last=True,
 )
 MLFLOW_APP = Kind(
-    "mlflow-app",
-    "MlflowApp",
-    "MLflow app",
+    arn_type="mlflow-app",
+    noun="MlflowApp",
+    title="MLflow app",
     lifecycle=Lifecycle(
         statuses=APP_STATUSES,
         first_status=S.CREATING,

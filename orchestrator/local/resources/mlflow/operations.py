@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.identity import ACCOUNT, MLFLOW_PATH, format_a
 from microjobs_orchestrator.local.lifecycle.events import Change
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.pages import cut_page
-from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
+from microjobs_orchestrator.local.resources.descriptions import describe_caller, select_response_members
 from microjobs_orchestrator.local.resources.listing import describe_as
 from microjobs_orchestrator.local.resources.mlflow import process
 from microjobs_orchestrator.local.resources.mlflow.kinds import (
@@ -150,7 +150,7 @@ class _MlflowOperations(RunningOperations):
     def update(self, request: Request) -> Response:
         record = self.find(request)
         self.check(request)
-        changes = copy_members(f"Describe{self.kind.noun}", request, without=(self.kind.identifier_member,))
+        changes = select_response_members(f"Describe{self.kind.noun}", request, without=(self.kind.identifier_member,))
         members = {**changes, "LastModifiedBy": describe_caller(), REASON: None}
         self.change_status(
             record, ServerStatus.UPDATING, (*ACTIVE_STATUSES, *FAILED_STATUSES), members, read_setting(request)

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
+from microjobs_orchestrator.local.resources.descriptions import describe_caller, select_response_members
 from microjobs_orchestrator.local.resources.model_registry import tokens
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.model_registry.model_data import Specification, add_etags
@@ -119,7 +119,7 @@ def check_additional_specifications(specifications: Sequence[Specification]) -> 
 
 def _make_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members of the description that the request determines."""
-    members = copy_members("DescribeModelPackage", request)
+    members = select_response_members("DescribeModelPackage", request)
     members |= read_source(context, request)
     if SPECIFICATION in members:
         members[SPECIFICATION] = add_etags(context, members[SPECIFICATION])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
+from microjobs_orchestrator.local.resources.descriptions import describe_caller, select_response_members
 from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PACKAGE, MODEL_PACKAGE_GROUP
 from microjobs_orchestrator.local.resources.model_registry.names import find_group, make_conflict_error
 from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response
@@ -25,7 +25,7 @@ def create_group(context: Context, request: Request) -> Record:
     """Add a group. Raise ValidationError if it exists: clients search the message for "already exists"."""
     name = request["ModelPackageGroupName"]
     arn = format_arn(f"{MODEL_PACKAGE_GROUP.arn_type}/{name}", context.settings.region)
-    members = copy_members("DescribeModelPackageGroup", request)
+    members = select_response_members("DescribeModelPackageGroup", request)
     server_members = {
         "ModelPackageGroupStatus": "Completed",
         "CreatedBy": describe_caller(),

@@ -6,17 +6,17 @@ A versioned package has the name of its group, and a version. Each other package
 from microjobs_orchestrator.local.kinds import Kind
 
 MODEL_PACKAGE_GROUP = Kind(
-    "model-package-group",
-    "ModelPackageGroup",
-    "model package group",
+    arn_type="model-package-group",
+    noun="ModelPackageGroup",
+    title="model package group",
     verbs=("Describe", "List", "Delete"),
     summaries="ModelPackageGroupSummaryList",
     event_name=None,
 )
 MODEL_PACKAGE = Kind(
-    "model-package",
-    "ModelPackage",
-    "model package",
+    arn_type="model-package",
+    noun="ModelPackage",
+    title="model package",
     verbs=("Describe", "List", "Delete"),
     summaries="ModelPackageSummaryList",
     list_all={"ModelPackageType": "Both"},

@@ -8,7 +8,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.descriptions import copy_members, describe_caller
+from microjobs_orchestrator.local.resources.descriptions import describe_caller, select_response_members
 from microjobs_orchestrator.local.resources.model_registry import tokens
 from microjobs_orchestrator.local.resources.model_registry.create import (
     ADDITIONAL_SPECIFICATIONS,
@@ -47,8 +47,8 @@ def _make_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any
     not the earlier ones."""
     added_specifications = {ADDITIONAL_SPECIFICATIONS: request.get("AdditionalInferenceSpecificationsToAdd", [])}
     members = {
-        **copy_members("DescribeModelPackage", request, without=("ModelPackageArn",)),
-        **copy_members("DescribeModelPackage", added_specifications),
+        **select_response_members("DescribeModelPackage", request, without=("ModelPackageArn",)),
+        **select_response_members("DescribeModelPackage", added_specifications),
     }
     if SPECIFICATION in members:
         members[SPECIFICATION] = add_etags(context, members[SPECIFICATION])

@@ -3,9 +3,9 @@
 from microjobs_orchestrator.local.kinds import AwsMembers, Kind
 
 MODEL = Kind(
-    "model",
-    "Model",
-    "model",
+    arn_type="model",
+    noun="Model",
+    title="model",
     verbs=("Describe", "List", "Delete"),
     summaries="Models",
     newest_first=True,

@@ -29,17 +29,17 @@ _FINAL_STATUSES = (
 )
 
 PIPELINE = Kind(
-    "pipeline",
-    "Pipeline",
-    "pipeline",
+    arn_type="pipeline",
+    noun="Pipeline",
+    title="pipeline",
     verbs=("Describe", "List", "Delete"),
     newest_first=True,
     event_name=None,
 )
 PIPELINE_EXECUTION = Kind(
-    "pipeline-execution",
-    "PipelineExecution",
-    "execution",
+    arn_type="pipeline-execution",
+    noun="PipelineExecution",
+    title="execution",
     lifecycle=Lifecycle(
         statuses=tuple(ExecutionStatus),
         first_status=ExecutionStatus.EXECUTING,

@@ -14,7 +14,14 @@ from microjobs_orchestrator.local.kinds import Kind
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE
 from microjobs_orchestrator.local.state import Owner, Query, Record, State
 
-VERSION = Kind("pipeline-version", "PipelineVersion", "pipeline version", verbs=(), sort_by="Name", newest_first=True)
+VERSION = Kind(
+    arn_type="pipeline-version",
+    noun="PipelineVersion",
+    title="pipeline version",
+    verbs=(),
+    sort_by="Name",
+    newest_first=True,
+)
 """The kind of the records of versions. Versions are not resources: operations on pipelines read and change them."""
 
 MAX_ALIASES = 10

@@ -3,9 +3,9 @@
 from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Lifecycle, LogNames
 
 PROCESSING_JOB = Kind(
-    "processing-job",
-    "ProcessingJob",
-    "processing",
+    arn_type="processing-job",
+    noun="ProcessingJob",
+    title="processing",
     lifecycle=Lifecycle(end_member="ProcessingEndTime"),
     logs=LogNames("/aws/sagemaker/ProcessingJobs"),
     aws=AwsMembers(

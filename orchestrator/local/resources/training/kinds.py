@@ -21,9 +21,9 @@ SECONDARY_STATUSES = (
 )
 
 TRAINING_JOB = Kind(
-    "training-job",
-    "TrainingJob",
-    "training",
+    arn_type="training-job",
+    noun="TrainingJob",
+    title="training",
     lifecycle=Lifecycle(
         end_member="TrainingEndTime", statuses=(*JobStatus, "Deleting"), secondary_statuses=SECONDARY_STATUSES
     ),

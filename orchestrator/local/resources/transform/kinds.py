@@ -3,9 +3,9 @@
 from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Lifecycle, LogNames
 
 TRANSFORM_JOB = Kind(
-    "transform-job",
-    "TransformJob",
-    "transform",
+    arn_type="transform-job",
+    noun="TransformJob",
+    title="transform",
     lifecycle=Lifecycle(end_member="TransformEndTime"),
     logs=LogNames("/aws/sagemaker/TransformJobs"),
     verbs=("Describe", "List", "Stop"),

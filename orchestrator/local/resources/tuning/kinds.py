@@ -6,9 +6,9 @@ from microjobs_orchestrator.local.kinds import JobStatus, Kind, Lifecycle, LogNa
 from microjobs_orchestrator.local.resources.training.kinds import LOG_GROUP, TRAINING_JOB
 
 TUNING_JOB = Kind(
-    "hyper-parameter-tuning-job",
-    "HyperParameterTuningJob",
-    "tuning",
+    arn_type="hyper-parameter-tuning-job",
+    noun="HyperParameterTuningJob",
+    title="tuning",
     lifecycle=Lifecycle(end_member="HyperParameterTuningEndTime", statuses=(*JobStatus, "Deleting", "DeleteFailed")),
     # The log streams of a tuning job are those of its training jobs.
     logs=LogNames(LOG_GROUP, prefix="{name}-"),

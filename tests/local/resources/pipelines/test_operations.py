@@ -124,7 +124,7 @@ def test_repeated_request_creates_nothing(client: Client) -> None:
 
 
 def test_invalid_definition_creates_nothing(client: Client) -> None:
-    assert_refused(client.create, "Invalid pipeline definition: the text: it is not JSON", PipelineDefinition="{")
+    assert_refused(client.create, "Invalid pipeline definition: it is not JSON", PipelineDefinition="{")
     assert_refused(client.create, "length less than or equal to 1048576", PipelineDefinition=" \n" * (5 << 20))
     assert_refused(client.describe, "Could not find pipeline", "ResourceNotFound")
 
@@ -290,7 +290,7 @@ def test_pipeline_that_is_being_deleted_does_not_start(client: Client, monkeypat
     assert client.parts.context.state.find(Query("pipeline-execution")) == []
 
 
-def test_interrupted_deletion_leaves_no_versions(client: Client) -> None:
+def test_new_pipeline_has_no_versions_of_an_interrupted_deletion(client: Client) -> None:
     client.create()
     client.update(PipelineDefinition=make_definition("b"))
     client.parts.context.state.delete("pipeline", "p")  # the server was killed at this point

@@ -19,6 +19,11 @@ def make_error(place: str, problem: str) -> ValidationError:
     return ValidationError(f"Invalid pipeline definition: {place}: {problem}")
 
 
+def make_text_error(problem: str) -> ValidationError:
+    """Return an error about the whole text of a definition, for example that it is not JSON."""
+    return ValidationError(f"Invalid pipeline definition: {problem}")
+
+
 def describe_names(name: str, known_names: Iterable[str]) -> str:
     """Return a hint with the most similar known name. If no name is similar, the hint lists the known names."""
     names = list(known_names)

@@ -9,7 +9,12 @@ from typing import Any
 
 from microjobs_orchestrator.local.resources.pipelines.definition.conditions import check_condition
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
-from microjobs_orchestrator.local.resources.pipelines.definition.messages import make_error, name_type, quote
+from microjobs_orchestrator.local.resources.pipelines.definition.messages import (
+    make_error,
+    make_text_error,
+    name_type,
+    quote,
+)
 from microjobs_orchestrator.local.resources.pipelines.definition.parameters import parse_parameter
 from microjobs_orchestrator.local.resources.pipelines.definition.policies import parse_cache, parse_retry_policy
 from microjobs_orchestrator.local.resources.pipelines.definition.step_types import STEP_TYPE_FACTS
@@ -75,15 +80,15 @@ def _read_optional(top: Structure, member: str, known_members: tuple[str, ...]) 
 
 def _parse_json(text: str) -> Any:
     if len(text) > MAX_CHARACTERS:
-        raise make_error("the text", f"it has {len(text)} characters, more than {MAX_CHARACTERS}")
+        raise make_text_error(f"it has {len(text)} characters, more than {MAX_CHARACTERS}")
     try:
         value = json.loads(
             text, object_pairs_hook=_make_object, parse_constant=_refuse_constant, parse_float=_parse_float
         )
     except RecursionError:
-        raise make_error("the text", f"objects and arrays are nested more than {MAX_DEPTH} deep") from None
+        raise make_text_error(f"objects and arrays are nested more than {MAX_DEPTH} deep") from None
     except ValueError as error:
-        raise make_error("the text", f"it is not JSON: {error}") from None
+        raise make_text_error(f"it is not JSON: {error}") from None
     _check_depth(value)
     return value
 
@@ -92,7 +97,7 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         (repeated_name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise make_error("the text", f"member {quote(repeated_name)} occurs twice in one object")
+        raise make_text_error(f"member {quote(repeated_name)} occurs twice in one object")
     return members
 
 
@@ -113,7 +118,7 @@ def _check_depth(value: Any) -> None:
         level = [item for container in level for item in _list_containers(container)]
         if not level:
             return
-    raise make_error("the text", f"objects and arrays are nested more than {MAX_DEPTH} deep")
+    raise make_text_error(f"objects and arrays are nested more than {MAX_DEPTH} deep")
 
 
 def _list_containers(value: Any) -> list[Any]:
