@@ -48,7 +48,7 @@ class ReceivedMessage:
     body: str
     sent: float
     """The time of SendMessage, in seconds since 1970."""
-    count: int
+    receive_count: int
     """The number of times that the message was received."""
 
 
@@ -161,13 +161,13 @@ class Queues:
             return [self._hide(number, now + visibility_timeout, *values) for number, *values in rows]
 
     def _hide(
-        self, number: int, visible_from: float, message_id: str, body: str, sent: float, count: int
+        self, number: int, visible_from: float, message_id: str, body: str, sent: float, receive_count: int
     ) -> ReceivedMessage:
         """Hide a message until `visible_from`; return it with a new receipt handle."""
         secret = uuid.uuid4().hex
         change = "UPDATE messages SET visible_from = ?, secret = ?, count = ? WHERE number = ?"
-        self._database.change(change, (visible_from, secret, count, number))
-        return ReceivedMessage(message_id, f"{number}/{secret}", body, sent, count)
+        self._database.change(change, (visible_from, secret, receive_count, number))
+        return ReceivedMessage(message_id, f"{number}/{secret}", body, sent, receive_count)
 
     def _compute_seconds_until_visible(self, queue: str) -> float:
         """Return the time in seconds until the next hidden message becomes visible; infinite if there is none."""
@@ -192,4 +192,4 @@ class Queues:
 
 def make_system_attributes(received: ReceivedMessage) -> Mapping[str, Any]:
     """Return the system attributes of a received message."""
-    return {"SentTimestamp": f"{received.sent * 1000:.0f}", "ApproximateReceiveCount": str(received.count)}
+    return {"SentTimestamp": f"{received.sent * 1000:.0f}", "ApproximateReceiveCount": str(received.receive_count)}

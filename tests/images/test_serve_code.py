@@ -8,7 +8,7 @@ from docker.types import Mount
 
 from tests.images.conftest import Job, RunJob, StartJob
 from tests.images.test_every_image import answers_ping
-from tests.unit.serve.test_serve_code import FIND_LOCAL_WHEELS, PROGRAM_WITH_REQUIREMENT, write_files, write_wheel
+from tests.unit.serve.test_serve_code import LOCAL_WHEELS_OPTIONS, PROGRAM_WITH_REQUIREMENT, write_files, write_wheel
 
 pytestmark = pytest.mark.engine
 
@@ -30,7 +30,7 @@ def invoke(job: Job) -> str:
 
 
 def test_restarted_container_keeps_installed_requirements(root: Path, start_job: StartJob) -> None:
-    write_code(root, f"{FIND_LOCAL_WHEELS}tiny_words\n")
+    write_code(root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n")
     job = start_job("serve", ["serve"], root)
     assert invoke(job) == "word 1.0"
     job.container.restart(timeout=30)
@@ -39,7 +39,7 @@ def test_restarted_container_keeps_installed_requirements(root: Path, start_job:
 
 
 def test_hardened_container_installs_wheels_without_a_network(root: Path, start_job: StartJob) -> None:
-    write_code(root, f"{FIND_LOCAL_WHEELS}tiny_words\n")
+    write_code(root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n")
     options: dict[str, Any] = {"user": "12345:23456", "read_only": True, "network_mode": "none", "cap_drop": ["ALL"]}
     job = start_job("serve", ["serve"], root, mounts=[Mount("/tmp", None, type="tmpfs")], **options)
     assert invoke(job) == "word 1.0"

@@ -13,7 +13,7 @@ from tests.unit.serve.test_serve_code import write_files
 pytestmark = pytest.mark.engine
 
 PORT = 8123
-REQUEST = """
+SEND_PROGRAM = """
 import json, sys, urllib.error, urllib.request
 method, url, body = json.loads(sys.argv[1])
 request = urllib.request.Request(url, body.encode() or None, {"Content-Type": "application/json"}, method=method)
@@ -28,7 +28,7 @@ print(json.dumps([getattr(response, "status", 0), response.read().decode() if ha
 def send(job: Job, method: str, path: str, body: str = "") -> tuple[int, str]:
     """Send a request from inside the container; the status is 0 if the server does not listen."""
     arguments = json.dumps([method, f"http://127.0.0.1:{PORT}{path}", body])
-    code, output = job.execute("/opt/venv/bin/python", "-I", "-c", REQUEST, arguments)
+    code, output = job.execute("/opt/venv/bin/python", "-I", "-c", SEND_PROGRAM, arguments)
     assert code == 0, output
     status, content = json.loads(output)
     return status, content

@@ -40,21 +40,21 @@ def list_container_names(home: Home) -> list[str]:
     return [str(container.name) for container in list_containers(home)]
 
 
-def read_environments(text: str) -> dict[Path, dict[str, str]]:
-    """Return the environments that contain a text, by the process's folder in /proc."""
-    environments = {}
+def read_variables_by_process(text: str) -> dict[Path, dict[str, str]]:
+    """Return the variables of the processes whose environment contains a text, by the process's folder in /proc."""
+    variables_by_process = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # the process belongs to another user, or has ended
             content = (process / "environ").read_bytes().decode(errors="replace")
             if text in content:
-                environments[process] = dict(line.split("=", 1) for line in content.split("\0") if "=" in line)
-    return environments
+                variables_by_process[process] = dict(line.split("=", 1) for line in content.split("\0") if "=" in line)
+    return variables_by_process
 
 
 def list_listening_addresses(text: str) -> set[Address]:
     """Return the IPv4 and IPv6 addresses of all listening processes whose environment contains a text."""
     links: set[str] = set()
-    for process in read_environments(text):
+    for process in read_variables_by_process(text):
         with suppress(OSError):
             links |= {str(item.readlink()) for item in (process / "fd").iterdir()}
     return {_parse_address(address) for address, inode in _list_listening_sockets() if f"socket:[{inode}]" in links}

@@ -18,11 +18,11 @@ from microjobs.hosting.default_handlers import (
 from microjobs.hosting.media_types import NPY, parse_media_type
 
 
-def choose_defaults(functions: Collection[str], model_dir: Path) -> DefaultFunctions:
+def choose_defaults(defined_functions: Collection[str], model_dir: Path) -> DefaultFunctions:
     """Return the defaults of scikit-learn's convention, or the defaults of bundles if the model can only be the
     bundle."""
-    if "model_fn" not in functions and (model_dir / MODEL_FILE).is_file():
-        return choose_bundle_defaults(functions, model_dir)
+    if "model_fn" not in defined_functions and (model_dir / MODEL_FILE).is_file():
+        return choose_bundle_defaults(defined_functions, model_dir)
     return DefaultFunctions(_refuse_to_load, decode_features, predict_rows, encode_array)
 
 

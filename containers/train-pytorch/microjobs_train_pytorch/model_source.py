@@ -54,11 +54,11 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
-def choose_defaults(functions: Collection[str], model_dir: Path) -> DefaultFunctions:
+def choose_defaults(defined_functions: Collection[str], model_dir: Path) -> DefaultFunctions:
     """Return the defaults of PyTorch's convention, or the defaults of bundles if the model can only be the bundle."""
     archive = find_torchscript(model_dir)
-    if "model_fn" not in functions and archive is None and (model_dir / MODEL_FILE).is_file():
-        return choose_bundle_defaults(functions, model_dir)
+    if "model_fn" not in defined_functions and archive is None and (model_dir / MODEL_FILE).is_file():
+        return choose_bundle_defaults(defined_functions, model_dir)
     from .default_functions import limit_threads, make_defaults
 
     limit_threads()

@@ -51,7 +51,7 @@ class EventRecorder:
             return []
         try:
             new_events = [self._make_event(event) for event in operations.make_events(before, after)]
-            stored_events = list(self._address(new_events))  # an event without a target is not stored
+            stored_events = list(self._assign_targets(new_events))  # an event without a target is not stored
         except Exception:
             logger.exception("could not make the events about a change of %s", record.arn if record else "")
             return []
@@ -73,7 +73,7 @@ class EventRecorder:
             "detail": to_valid_json(dict(event.detail)),
         }
 
-    def _address(self, events: Sequence[dict[str, Any]]) -> Iterator[StoredEvent]:
+    def _assign_targets(self, events: Sequence[dict[str, Any]]) -> Iterator[StoredEvent]:
         """Yield each event once for each target whose pattern it matches."""
         for event in events:
             for target in self._targets:

@@ -39,12 +39,13 @@ class DefaultFunctions:
 
 
 ChooseDefaults = Callable[[Collection[str], Path], DefaultFunctions]
-"""Function that returns the defaults for the names of a program's functions and the model folder."""
+"""Function that returns the defaults. Its arguments are the names of the functions that a program defines, and the
+model folder."""
 
 
-def choose_bundle_defaults(functions: Collection[str], _model_dir: Path) -> DefaultFunctions:
+def choose_bundle_defaults(defined_functions: Collection[str], _model_dir: Path) -> DefaultFunctions:
     """Return the defaults of the image serve: the model is a bundle, and data are numpy arrays."""
-    if "predict_fn" in functions:
+    if "predict_fn" in defined_functions:
         return DefaultFunctions(load_bundle, decode_array, predict_rows, encode_array)
     return DefaultFunctions(load_bundle, decode_rows, predict_rows, encode_predictions)
 

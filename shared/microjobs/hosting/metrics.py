@@ -66,7 +66,7 @@ class Metrics:
         self._rows_claimed = multiprocessing.Value("i", 0)
         self._lock = threading.Lock()
 
-    def claim_row(self) -> None:
+    def claim_worker_row(self) -> None:
         """Assign a row to this worker, before the worker records anything.
 
         When all rows are in use, further workers share rows, starting with row 1.

@@ -111,10 +111,18 @@ class OnnxModel:
         values = read_fields(text) if spec.dtype == np.object_ else _to_integers(spec, decode_csv(text))
         return {spec.name: to_tensor(spec, values)}
 
-    def _get_only_input(self, request: str) -> InputSpec:
+    def _get_only_input(self, described_value: str) -> InputSpec:
+        """Return the input of a model that has only one.
+
+        Args:
+            described_value: the part of the request for this input, in words, for the error.
+
+        Raises:
+            HttpError: 400, the model has several inputs.
+        """
         if len(self._inputs) > 1:
             raise HttpError(
-                400, f"{request} is ambiguous: the model has the inputs {', '.join(self._inputs)}; send JSON"
+                400, f"{described_value} is ambiguous: the model has the inputs {', '.join(self._inputs)}; send JSON"
             )
         return next(iter(self._inputs.values()))
 
@@ -161,7 +169,7 @@ def _respond(outputs: Outputs, member: str, media_type: str) -> HttpResponse:
 
 
 def _count_rows(outputs: Outputs) -> int | None:
-    """Return the number of rows of all outputs; None if they differ."""
+    """Return the number of rows of each output; None if an output is a scalar, or the numbers differ."""
     counts = {len(value) if isinstance(value, list) or np.ndim(value) else -1 for value in outputs.values()}
     count = counts.pop()
     return None if counts or count < 0 else count
@@ -169,7 +177,8 @@ def _count_rows(outputs: Outputs) -> int | None:
 
 def _to_rows(outputs: Outputs, row_count: int | None) -> Sequence[Any]:
     if row_count is None:
-        raise HttpError(400, 'the outputs have no rows: send "inputs" instead of "instances", and accept JSON')
+        problem = "the outputs have no rows, or different numbers of rows"
+        raise HttpError(400, f'{problem}: send "inputs" instead of "instances", and accept JSON')
     value = _unwrap_outputs(outputs)
     if len(outputs) == 1:
         return value  # type: ignore[no-any-return]  # an array or a list

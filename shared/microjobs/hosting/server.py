@@ -75,7 +75,7 @@ def _start_application(
     source: ModelSource, service: Service, failures: workers.FailurePipe, batching: BatchSettings
 ) -> Dispatcher:
     """Load the model in a worker and return the application that answers the worker's requests."""
-    service.metrics.claim_row()
+    service.metrics.claim_worker_row()
 
     @functools.cache
     def make_fallback() -> FallbackHandler:

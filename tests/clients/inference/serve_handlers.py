@@ -46,7 +46,7 @@ def run_program(number: int, program: dict[str, Any], folder: Path) -> dict[str,
     path = code / f"program_{number}.py"
     path.write_text(program["code"])
     service = Service(Metrics({}), max_body_bytes=1 << 20, worker_count=1)
-    service.metrics.claim_row()  # as each worker of serve does before it records metrics
+    service.metrics.claim_worker_row()  # as each worker of serve does before it records metrics
     try:
         service.set_model(HandlerModel(path, code.parent))
     except UserError as error:

@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.home import Home
 from tests.conftest import build_image_from
 from tests.local.clients import SHELL_IMAGE, LocalServer, share_environments, wait_until
 from tests.local.drills.leaks import list_traces
-from tests.local.machine import list_containers, read_environments
+from tests.local.machine import list_containers, read_variables_by_process
 from tests.ports import find_free_port
 
 NAME = "killed"
@@ -179,7 +179,7 @@ def check_nothing_is_left(home: Home) -> None:
     with closing(docker.from_env()) as engine:
         traces = list_traces(engine, home)
     assert not traces.containers | traces.networks | traces.volumes | traces.folders | traces.incoming, traces
-    assert read_environments(str(home.root)) == {}
+    assert read_variables_by_process(str(home.root)) == {}
 
 
 @pytest.mark.engine

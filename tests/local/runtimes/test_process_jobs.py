@@ -32,7 +32,7 @@ from tests.bundles import write_linear_bundle
 from tests.conftest import CONTAINERS
 from tests.images.training import write_request
 from tests.local.clients import share_environments
-from tests.local.machine import list_listening_addresses, read_environments
+from tests.local.machine import list_listening_addresses, read_variables_by_process
 from tests.local.runtimes.processes import get_names, make_host_plan, read_output, wait_for_line
 from tests.local.trees import copy_from_host
 from tests.packages import make_wheel
@@ -248,7 +248,9 @@ def test_other_users_cannot_connect_to_an_endpoint(runtime: ProcessRuntime, home
     """Requests to the socket need no signature, so only the user of the server may connect to it."""
     host = start_endpoint(runtime, tmp_path, "one", 1.0)
     wait_for_ping(host)
-    folders = {environ.get(SOCKET_FOLDER) for environ in read_environments(str(home.root)).values()} - {None}
+    folders = {variables.get(SOCKET_FOLDER) for variables in read_variables_by_process(str(home.root)).values()} - {
+        None
+    }
     (path,) = (Network.make_socket_path(str(folder)) for folder in folders)
     assert path.is_socket()
     assert (path.parent.stat().st_mode & 0o777, path.parent.stat().st_uid) == (0o700, os.getuid())

@@ -63,7 +63,7 @@ def test_messages_are_received_again_in_the_order_of_sending(database: Database)
     first_messages = queue_store.receive("q", maximum=2, visibility_timeout=0.0, wait_seconds=0.0)
     next_messages = queue_store.receive("q", maximum=3, visibility_timeout=30.0, wait_seconds=0.0)
     assert [message.body for message in first_messages] == ["0", "1"]
-    assert [(message.body, message.count) for message in next_messages] == [("0", 2), ("1", 2), ("2", 1)]
+    assert [(message.body, message.receive_count) for message in next_messages] == [("0", 2), ("1", 2), ("2", 1)]
 
 
 def count_instructions(database: Database, function: Callable[[], object]) -> int:
@@ -111,7 +111,7 @@ def test_queues_that_an_older_server_stored_are_kept(tmp_path: Path) -> None:
     with closing(State(path)) as state:
         assert state.queues.list_names("") == ["q"]
         received = state.queues.receive("q", maximum=10, visibility_timeout=30.0, wait_seconds=0.0)
-        assert [(item.message_id, item.body, item.count) for item in received] == [
+        assert [(item.message_id, item.body, item.receive_count) for item in received] == [
             ("id of first", "first", 2),
             ("id of second", "second", 2),
         ]

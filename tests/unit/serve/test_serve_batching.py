@@ -58,7 +58,7 @@ def model(root: Path) -> Iterator[PausedModel]:
 
 def make_dispatcher(model: PausedModel, **settings: Any) -> Dispatcher:
     service = Service(Metrics({}), max_body_bytes=1 << 20, worker_count=1)
-    service.metrics.claim_row()
+    service.metrics.claim_worker_row()
     service.set_model(model)
     return Dispatcher(
         service, lambda _head: HttpResponse(404, [], b""), queue_size=128, batching=BatchSettings(**settings)

@@ -186,7 +186,7 @@ def server_with_requirements(
         yield server
 
 
-FIND_LOCAL_WHEELS = "--no-index\n--find-links .\n"
+LOCAL_WHEELS_OPTIONS = "--no-index\n--find-links .\n"
 
 
 def test_requirements_are_installed_once(root: Path) -> None:
@@ -195,7 +195,7 @@ def test_requirements_are_installed_once(root: Path) -> None:
     write_wheel(root / "model" / "code")
     for expected_installations in (1, 0):
         with server_with_requirements(
-            root, f"{FIND_LOCAL_WHEELS}tiny_words\n", SAGEMAKER_MODEL_SERVER_WORKERS="2"
+            root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n", SAGEMAKER_MODEL_SERVER_WORKERS="2"
         ) as server:
             server.wait_until_ready(60)
             assert {server.invoke("x").body for _ in range(8)} == {b"word 1.0"}
@@ -209,7 +209,7 @@ def test_changed_requirements_are_installed_again(root: Path) -> None:
         (root / "model" / "code").mkdir(exist_ok=True)
         write_wheel(root / "model" / "code", version)
         with server_with_requirements(
-            root, f"{FIND_LOCAL_WHEELS}tiny_words\n"
+            root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n"
         ) as server:  # the requirements have the same text, but the wheel is another file
             server.wait_until_ready(60)
             assert server.invoke("x").body == f"word {version}".encode()
@@ -219,7 +219,7 @@ def test_requirement_replaces_a_package_of_the_image(root: Path) -> None:
     (root / "model" / "code").mkdir()
     write_wheel(root / "model" / "code", "99.0", "jmespath")
     program = PROGRAM_WITH_REQUIREMENT.replace("tiny_words", "jmespath")
-    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}jmespath>=99\n", program) as server:
+    with server_with_requirements(root, f"{LOCAL_WHEELS_OPTIONS}jmespath>=99\n", program) as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 99.0"
 
@@ -248,13 +248,13 @@ def test_folder_that_other_users_can_write_to_is_not_used(root: Path) -> None:
     """All users of a machine can write to its temporary folder."""
     (root / "model" / "code").mkdir()
     write_wheel(root / "model" / "code")
-    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}tiny_words\n") as server:
+    with server_with_requirements(root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n") as server:
         server.wait_until_ready(60)
     (cache,) = (root / "tmp").glob("microjobs-requirements-*")
     (cached_module,) = cache.rglob("tiny_words.py")
     cached_module.write_text("WORD = 'evil'\n")
     cache.chmod(0o777)
-    with server_with_requirements(root, f"{FIND_LOCAL_WHEELS}tiny_words\n") as server:
+    with server_with_requirements(root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n") as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 1.0"
     assert "other users have access to" in server.log

@@ -22,7 +22,7 @@ BODY = b'{"instances": [[1, 2, 3]]}'
 @pytest.fixture
 def service(root: Path) -> Service:
     service = Service(Metrics({}), max_body_bytes=1000, worker_count=1)
-    service.metrics.claim_row()
+    service.metrics.claim_worker_row()
     service.set_model(BundleModel(read_bundle(root / "model")))
     return service
 
@@ -240,7 +240,7 @@ def test_ping_gets_status_503_until_all_workers_have_loaded_the_model(root: Path
     model = BundleModel(read_bundle(root / "model"))
     statuses = [service.ping().status]
     for _ in range(2):
-        service.metrics.claim_row()
+        service.metrics.claim_worker_row()
         service.set_model(model)
         statuses.append(service.ping().status)
     assert statuses == [503, 503, 200]

@@ -8,7 +8,7 @@ from microjobs.hosting.metrics import ROWS, Metrics
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics({"framework": "onnx"})
-    metrics.claim_row()
+    metrics.claim_worker_row()
     return metrics
 
 
@@ -48,7 +48,8 @@ def test_unknown_route_counts_as_other_and_unknown_status_as_500(metrics: Metric
 def test_workers_add_to_the_same_totals(metrics: Metrics) -> None:
     metrics.record_invocation(200, 0.5, 3)
     metrics.mark_loaded()
-    metrics.claim_row()  # from now on, this process acts as a second worker, which calls this method after its fork
+    # From now on, this process acts as a second worker, which calls this method after its fork.
+    metrics.claim_worker_row()
     metrics.record_invocation(200, 0.5, 4)
     metrics.mark_loaded()
     metrics.mark_loaded()
@@ -60,7 +61,7 @@ def test_workers_add_to_the_same_totals(metrics: Metrics) -> None:
 def test_rows_of_workers_are_reused_but_not_the_row_of_the_main_process() -> None:
     metrics, offsets = Metrics({}), []
     for _ in range(ROWS):
-        metrics.claim_row()
+        metrics.claim_worker_row()
         offsets.append(metrics._row_offset)
     width = offsets[0]
     assert offsets == [*range(width, width * ROWS, width), width]

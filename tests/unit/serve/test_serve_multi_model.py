@@ -19,7 +19,7 @@ from microjobs.contract import DEFAULT_ROOT
 from microjobs.hosting.memory import measure_process_tree_bytes
 from tests.bundles import write_large_bundle, write_linear_bundle
 from tests.unit.serve.conftest import FEATURES, Reply, Server, run_server
-from tests.unit.serve.test_serve_code import FIND_LOCAL_WHEELS, PROGRAM_WITH_REQUIREMENT, write_files, write_wheel
+from tests.unit.serve.test_serve_code import LOCAL_WHEELS_OPTIONS, PROGRAM_WITH_REQUIREMENT, write_files, write_wheel
 
 MULTI_MODEL = {"SAGEMAKER_MULTI_MODEL": "true"}
 ROW = '{"instances": [[1, 2, 3]]}'
@@ -200,7 +200,9 @@ def test_programs_with_modules_of_the_same_name_do_not_mix(server: Server) -> No
 
 
 def test_model_may_have_requirements_of_its_own(server: Server) -> None:
-    write_program(server, "words", PROGRAM_WITH_REQUIREMENT, **{"requirements.txt": f"{FIND_LOCAL_WHEELS}tiny_words\n"})
+    write_program(
+        server, "words", PROGRAM_WITH_REQUIREMENT, **{"requirements.txt": f"{LOCAL_WHEELS_OPTIONS}tiny_words\n"}
+    )
     write_wheel(find_model_folder(server, "words") / "code")
     assert load(server, "words").status == 200
     assert invoke(server, "words", "1", "text/csv").body == b"word 1.0"

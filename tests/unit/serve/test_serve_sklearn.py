@@ -79,7 +79,7 @@ def test_program_without_model_fn_ends_with_the_reason(sklearn_root: Path) -> No
     assert "a scikit-learn model needs code: define model_fn" in (server.failure or "")
 
 
-def test_text_becomes_float32_and_arrays_keep_their_type(tmp_path: Path) -> None:
-    decode = choose_defaults({"model_fn"}, tmp_path).input_fn
+def test_json_becomes_float32_and_csv_with_words_stays_text(tmp_path: Path) -> None:
+    decode = choose_defaults(defined_functions={"model_fn"}, model_dir=tmp_path).input_fn
     assert decode("[[1, 2]]", "application/json").dtype == np.float32
     assert decode("a,b", "text/csv").dtype.kind == "U"

@@ -89,14 +89,14 @@ class TuningJob:
         running_names = self._report_trials(search, results)
         if (end := self._find_end(results)) is not None:
             return end
-        if len(results.jobs) < self._max_trials and len(running_names) < self._limits["MaxParallelTrainingJobs"]:
-            number = len(results.jobs)
+        if len(results.trials) < self._max_trials and len(running_names) < self._limits["MaxParallelTrainingJobs"]:
+            number = len(results.trials)
             name = self._trials.make_name(number)
             self._trials.start(name, search.propose(name, number))
         elif running_names:
             self._wait(search, running_names)
         else:
-            all_failed = all(job.status == JobStatus.FAILED for job in results.jobs)
+            all_failed = all(trial.status == JobStatus.FAILED for trial in results.trials)
             return (JobStatus.FAILED, ALL_FAILED) if all_failed else (JobStatus.COMPLETED, None)
         return None
 
@@ -119,16 +119,16 @@ class TuningJob:
         return min(limit, len(list_combinations(self._ranges))) if self._config["Strategy"] == GRID else limit
 
     def _report_trials(self, search: TrialSearch, results: TrialResults) -> list[str]:
-        """Report newly ended trials, and running trials that are new to the search. Return the names of the running
+        """Report newly ended trials, and running trials that an earlier server started. Return the names of the running
         trials."""
         running_names = []
-        for trial in results.jobs:
+        for trial in results.trials:
             if trial.name in self._ended_values:
                 continue
             if trial.status in ENDED_STATUSES:
                 value = None if trial.status == JobStatus.FAILED else results.find_objective_value(trial)
-                stopped = trial.status == JobStatus.STOPPED and self._uses_hyperband
-                search.add_result(trial.name, trial.description["HyperParameters"], value, stopped=stopped)
+                was_pruned = trial.status == JobStatus.STOPPED and self._uses_hyperband
+                search.add_result(trial.name, trial.description["HyperParameters"], value, stopped=was_pruned)
                 self._ended_values[trial.name] = self._trials.read_objective_values(trial.name)
             else:
                 search.add_running(trial.name, trial.description["HyperParameters"])
@@ -154,6 +154,7 @@ class TuningJob:
                 continue
             values = self._trials.read_objective_values(name)
             is_worse = self._uses_auto_stopping and is_worse_than_median(values, ended_values, minimise=self._minimise)
-            if search.report(name, values) or is_worse:
+            should_stop = search.report(name, values)
+            if should_stop or is_worse:
                 self._early_stopped_names.add(name)
                 self._trials.stop(name)

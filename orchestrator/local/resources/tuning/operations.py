@@ -33,7 +33,7 @@ class TuningJobOperations(RunningOperations):
     def list_training_jobs(self, request: Request) -> Response:
         results = TrialResults(self.context, self.find(request).request)
         status, sort_by = request.get("StatusEquals"), request.get("SortBy", "Name")
-        summaries = [results.summarize(job) for job in results.jobs]
+        summaries = [results.summarize(trial) for trial in results.trials]
         summaries = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
         summaries.sort(key=_SORT_KEYS[sort_by], reverse=request.get("SortOrder", "Ascending") == "Descending")
         page, token = cut_page(summaries, request)

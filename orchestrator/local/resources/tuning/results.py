@@ -32,7 +32,7 @@ def find_parent_requests(context: Context, request: Mapping[str, Any]) -> list[M
 
 
 class TrialResults:
-    """Results of a tuning job's trials. `jobs` are the training jobs of the trials, oldest first."""
+    """Results of a tuning job's trials. `trials` are their training jobs, oldest first."""
 
     def __init__(self, context: Context, request: Mapping[str, Any]) -> None:
         self._context, self._request = context, request
@@ -45,18 +45,18 @@ class TrialResults:
             descending=False,
             limit=MAX_TRAINING_JOBS,
         )
-        self.jobs = context.state.find(query)
+        self.trials = context.state.find(query)
 
-    def find_objective_value(self, job: Record) -> float | None:
-        for item in job.description.get("FinalMetricDataList", []):
+    def find_objective_value(self, trial: Record) -> float | None:
+        for item in trial.description.get("FinalMetricDataList", []):
             if item["MetricName"] == self._objective["MetricName"] and math.isfinite(item["Value"]):
                 return float(item["Value"])
         return None
 
     def _list_objective_values(self) -> list[tuple[float, Record]]:
         """Return the objective values of the trials that completed or were stopped, each with its training job."""
-        ended_jobs = [job for job in self.jobs if job.status in ("Completed", "Stopped")]
-        return [(value, job) for job in ended_jobs if (value := self.find_objective_value(job)) is not None]
+        ended_trials = [trial for trial in self.trials if trial.status in ("Completed", "Stopped")]
+        return [(value, trial) for trial in ended_trials if (value := self.find_objective_value(trial)) is not None]
 
     def find_best(self) -> Record | None:
         return self._choose_best(self._list_objective_values(), key=lambda pair: pair[0], default=(0.0, None))[1]
@@ -74,16 +74,20 @@ class TrialResults:
         reaches_target = target is not None and self._choose_best(best, target) == best
         return reaches_target or (patience is not None and len(values) - 1 - values.index(best) >= patience)
 
-    def summarize(self, job: Record) -> dict[str, Any]:
+    def summarize(self, trial: Record) -> dict[str, Any]:
         """Return a HyperParameterTrainingJobSummary."""
-        description, value, has_ended = job.description, self.find_objective_value(job), job.status in ENDED_STATUSES
+        description, value, has_ended = (
+            trial.description,
+            self.find_objective_value(trial),
+            trial.status in ENDED_STATUSES,
+        )
         tuned_names = list_tuned_names(self._config["ParameterRanges"])
         summary = {
-            "TrainingJobName": job.name,
-            "TrainingJobArn": job.arn,
-            "TrainingJobStatus": job.status,
+            "TrainingJobName": trial.name,
+            "TrainingJobArn": trial.arn,
+            "TrainingJobStatus": trial.status,
             "TuningJobName": self._request["HyperParameterTuningJobName"],
-            "CreationTime": job.created,
+            "CreationTime": trial.created,
             "TunedHyperParameters": {name: description["HyperParameters"][name] for name in tuned_names},
             "ObjectiveStatus": "Pending" if not has_ended else "Failed" if value is None else "Succeeded",
             **{name: description[name] for name in COPIED_MEMBERS if name in description},
@@ -94,8 +98,8 @@ class TrialResults:
 
     def describe(self) -> dict[str, Any]:
         """Return the computed members of DescribeHyperParameterTuningJob."""
-        statuses = [job.status for job in self.jobs]
-        objectives = [self.summarize(job)["ObjectiveStatus"] for job in self.jobs]
+        statuses = [trial.status for trial in self.trials]
+        objectives = [self.summarize(trial)["ObjectiveStatus"] for trial in self.trials]
         return {
             "TrainingJobStatusCounters": {
                 "Completed": statuses.count("Completed"),
@@ -117,7 +121,7 @@ class TrialResults:
             self,
             *(TrialResults(self._context, parent) for parent in find_parent_requests(self._context, self._request)),
         ]
-        best = [results.summarize(job) for results in all_results if (job := results.find_best()) is not None]
+        best = [results.summarize(trial) for results in all_results if (trial := results.find_best()) is not None]
         return self._choose_best(best, key=lambda item: item[FINAL_METRIC]["Value"], default=None)
 
 

@@ -92,7 +92,7 @@ class Trials:
 
     def stop_all(self) -> None:
         """Stop all running trials, and wait until they have ended, at most STOP_TIMEOUT."""
-        names = [trial.name for trial in self.read().jobs if trial.status in ("InProgress", "Stopping")]
+        names = [trial.name for trial in self.read().trials if trial.status in ("InProgress", "Stopping")]
         for name in names:
             self.stop(name)
         deadline = time.monotonic() + STOP_TIMEOUT

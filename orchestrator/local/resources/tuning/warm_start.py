@@ -70,6 +70,6 @@ def inherit_results(context: Context, request: Mapping[str, Any], search: TrialS
     """Add the results of the parents' trials to a search."""
     for parent in find_parent_requests(context, request):
         results = TrialResults(context, parent)
-        for job in results.jobs:
-            if (value := results.find_objective_value(job)) is not None:
-                search.inherit_result(job.description["HyperParameters"], value)
+        for trial in results.trials:
+            if (value := results.find_objective_value(trial)) is not None:
+                search.inherit_result(trial.description["HyperParameters"], value)

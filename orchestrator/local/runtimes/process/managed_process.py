@@ -47,8 +47,8 @@ class ManagedProcess:
     Args:
         command: starts with the program's absolute path.
         environment: the whole environment, except TMPDIR and `temporary_folder_variables`.
-        temporary_folder_variables: names of variables that get the same value as TMPDIR: the path of a temporary folder,
-            which is removed when the program ends.
+        temporary_folder_variables: names of variables that get the same value as TMPDIR: the path of a temporary
+            folder, which is removed when the program ends.
         log: the file for the program's output.
         cpus: the CPUs that the program may use; all CPUs if this is empty.
         root: the folder that the program sees as the contract's root, if the kernel allows this; None if the program

@@ -28,7 +28,7 @@ export function parseArn(arn) {
 
 /** Return whether a resource with a status is running. An endpoint in service is running, although `classifyStatus`
  * returns `success`. */
-export function isActive(kind, status) {
+export function isRunningStatus(kind, status) {
   return kind.lifecycle.activeStatuses.includes(status);
 }
 

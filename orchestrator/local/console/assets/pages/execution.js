@@ -3,7 +3,7 @@
 import { call } from "../lib/api.js";
 import { Heading, Problem, Status } from "../lib/components.js";
 import { formatDuration } from "../lib/format.js";
-import { findKind, isActive } from "../lib/kinds.js";
+import { findKind, isRunningStatus } from "../lib/kinds.js";
 import { useNow } from "../lib/clock.js";
 import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
@@ -17,7 +17,7 @@ export function Page({ params: { name, id } }) {
   const usesResource = (change) => change.name === id || change.name.startsWith(`${id}/`);
   const { data, error, reload } = useQuery((signal) => loadExecution(name, id, signal), [name, id], usesResource);
   const status = data?.execution.PipelineExecutionStatus;
-  const isRunning = Boolean(data && isActive(kind, status));
+  const isRunning = Boolean(data && isRunningStatus(kind, status));
   const now = useNow(isRunning);
   return html`
     <${Heading}>Execution ${id} of <a href=${makeHref(["pipelines", name])}>${name}</a><//>

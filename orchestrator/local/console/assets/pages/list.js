@@ -3,7 +3,7 @@
 import { useNow } from "../lib/clock.js";
 import { Field, Heading, Problem, Select, Status, Table, Time } from "../lib/components.js";
 import { formatDuration } from "../lib/format.js";
-import { isActive, listLifecycleKinds } from "../lib/kinds.js";
+import { isRunningStatus, listLifecycleKinds } from "../lib/kinds.js";
 import { useQuery } from "../lib/query.js";
 import { listResources } from "../lib/resources.js";
 import { makeHref, replaceQuery } from "../lib/router.js";
@@ -20,7 +20,7 @@ const COLUMNS = [
 ];
 
 function Duration({ row }) {
-  const isRunning = !row.end && isActive(row.kind, row.status);
+  const isRunning = !row.end && isRunningStatus(row.kind, row.status);
   const now = useNow(isRunning);
   const end = row.end ?? (isRunning ? now : row.item.LastModifiedTime);
   return formatDuration(end - row.created);

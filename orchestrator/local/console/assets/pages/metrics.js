@@ -4,7 +4,7 @@ import { call } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
 import { ChartOptions, readChartOptions } from "../lib/chart_options.js";
 import { Heading, Problem } from "../lib/components.js";
-import { findKind, isActive, isChangeOf } from "../lib/kinds.js";
+import { findKind, isChangeOf, isRunningStatus } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
 import { arePointsOf, CurveReader, listMetrics } from "../lib/metrics.js";
 import { useQuery } from "../lib/query.js";
@@ -41,7 +41,7 @@ async function load(kind, id, reader, signal) {
   const hosts = await listHosts(kind, id, signal);
   const dimensions = [[kind.nameMember, id], ...hosts.map((host) => ["Host", `${id}/${host}`])];
   const metrics = await Promise.all(dimensions.map(([name, value]) => listMetrics(name, value, signal)));
-  const isRunning = isActive(kind, description[kind.statusMember]);
+  const isRunning = isRunningStatus(kind, description[kind.statusMember]);
   const end = isRunning ? Date.now() / 1000 + 1 : description.LastModifiedTime + 60;
   const curves = await reader.read(metrics.flat(), description.CreationTime - 1, end, signal);
   return { charts: groupByName(curves, id) };

@@ -1,7 +1,7 @@
 // The sources of the runs that a user compares. A run is a training job or a trial component.
 
 import { call } from "../../lib/api.js";
-import { findKind, isActive } from "../../lib/kinds.js";
+import { findKind, isRunningStatus } from "../../lib/kinds.js";
 
 export const MAX_RUNS = 200;
 
@@ -85,6 +85,6 @@ async function listJobsOfPipeline(name, signal) {
 async function listJobsOfExecution({ PipelineExecutionArn: arn, PipelineExecutionStatus: status }, signal) {
   const steps = await listAll("ListPipelineExecutionSteps", "PipelineExecutionSteps", { PipelineExecutionArn: arn }, signal);
   const jobs = steps.map((step) => step.Metadata?.TrainingJob?.Arn.split("/").pop()).filter(Boolean);
-  if (!isActive(findKind("pipeline-execution"), status)) jobsByExecution.set(arn, jobs);
+  if (!isRunningStatus(findKind("pipeline-execution"), status)) jobsByExecution.set(arn, jobs);
   return jobs;
 }

@@ -3,7 +3,7 @@
 import { call } from "../lib/api.js";
 import { Heading, Problem, Status, Table, Time } from "../lib/components.js";
 import { formatDuration, shortenArn } from "../lib/format.js";
-import { findKind, isActive, isChangeOf, parseArn } from "../lib/kinds.js";
+import { findKind, isChangeOf, isRunningStatus, parseArn } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
 import { isMlflow, MlflowButton } from "../lib/mlflow.js";
 import { makeUriHref } from "../lib/objects.js";
@@ -86,7 +86,7 @@ function Summary({ kind, description }) {
   const { startMember, endMember } = kind.lifecycle ?? {};
   const start = description[startMember] ?? description.CreationTime;
   const status = description[kind.statusMember];
-  const end = description[endMember] ?? (kind.lifecycle && isActive(kind, status) ? Date.now() / 1000 : description.LastModifiedTime);
+  const end = description[endMember] ?? (kind.lifecycle && isRunningStatus(kind, status) ? Date.now() / 1000 : description.LastModifiedTime);
   const mlflow = description.MlflowConfig ?? description.MLflowConfig; // the members of a job, and of an execution
   const facts = [
     ["ARN", description[kind.arnMember]],
