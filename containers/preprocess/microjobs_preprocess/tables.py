@@ -164,11 +164,11 @@ def read_blocks(path: Path, types: Mapping[str, str], max_rows: int = 0) -> Iter
         UserError: the file or a value in it cannot be read; for a value in CSV, the message names row and column.
     """
     schema = {name: pa.float64() if type_ in ("numeric", TARGET) else pa.string() for name, type_ in types.items()}
-    size = max_rows or compute_rows_per_block(len(schema))
+    block_rows = max_rows or compute_rows_per_block(len(schema))
     start = 0
-    for batch in _read_csv(path, schema) if path.suffix == ".csv" else _read_parquet(path, schema, size):
-        for first in range(0, batch.num_rows, size):
-            part = batch.slice(first, size)
+    for batch in _read_csv(path, schema) if path.suffix == ".csv" else _read_parquet(path, schema, block_rows):
+        for first in range(0, batch.num_rows, block_rows):
+            part = batch.slice(first, block_rows)
             yield start, {name: _cast(part.column(name), type_) for name, type_ in schema.items()}
             start += part.num_rows
 
@@ -202,10 +202,10 @@ def _describe_csv_error(path: Path, message: str) -> str:
     return f"{path.name} row {int(match['row']) - 2}{column}: {match['problem'][:300]}"
 
 
-def _read_parquet(path: Path, schema: Mapping[str, pa.DataType], size: int) -> Iterator[pa.RecordBatch]:
+def _read_parquet(path: Path, schema: Mapping[str, pa.DataType], block_rows: int) -> Iterator[pa.RecordBatch]:
     try:
         with pa.parquet.ParquetFile(path, buffer_size=BLOCK_BYTES, pre_buffer=False) as file:
-            yield from file.iter_batches(size, columns=list(schema))
+            yield from file.iter_batches(block_rows, columns=list(schema))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path.name} cannot be read as Parquet: {error}") from error
 

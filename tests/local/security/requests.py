@@ -184,9 +184,9 @@ def rest_requests(
     Args:
         member_values: values of some members, by name. Members that name resources need an entry, because the server
             rarely has a resource with a generated name.
-        always_drawn: the names of optional members for which each request draws one of the `member_values`. For other
-            optional members, one request of four draws one of them. If the drawn value is None, the request does not
-            have the member.
+        always_drawn: the names of optional members for which every request draws a value from `member_values`. For each
+            other optional member, about one request of four draws a value. If the drawn value is None, the request does
+            not have the member.
     """
     model = load_service_model(service)
     serializer = create_serializer(model.metadata["protocol"], include_validation=False)

@@ -77,7 +77,8 @@ def can_make_namespaces() -> bool:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        # A guard with a target has a relay: it forwards the connections to RELAY_PORT to this port of the host.
+        # `target` is the port on which the host serves. The firewall then allows connections to RELAY_PORT, where the
+        # guard's relay listens.
         (Settings(target=8080), {"relay", "out", "self"}),
         (Settings(), {"out", "self"}),
         (Settings(target=8080, isolated=True), {"relay", "self"}),

@@ -245,8 +245,8 @@ def _make_variables(host_plan: HostPlan, environment: Environment, layout: Layou
     inherited, requested = select_inherited_variables(), host_plan.merge_variables({})
     # With EXECUTABLE_VARIABLES, Python would not find its virtual environment.
     variables = {name: value for name, value in requested.items() if name not in EXECUTABLE_VARIABLES}
-    # Without an entry point in the request, the image's own entry point runs, and translates the paths in the request's
-    # variables. Therefore, only the defaults and PYTHONPATH are translated here.
+    # If the request has no entry point, the image's own entry point runs. It translates the paths in the request's
+    # variables itself, so that only the defaults and PYTHONPATH are translated here.
     path_names = (*host_plan.default_variables, PYTHON_PATH) if host_plan.entrypoint is None else tuple(variables)
     variables |= {name: commands.translate_paths(variables[name], layout) for name in path_names if name in variables}
     return {
@@ -254,7 +254,7 @@ def _make_variables(host_plan: HostPlan, environment: Environment, layout: Layou
         "PATH": f"{commands.make_search_path(environment)}:{inherited.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         **variables,
-        JOB_VARIABLE: str(environment.lock_folder),  # the environments of hosts have the lock of a ready-made job
+        JOB_VARIABLE: str(environment.lock_folder),  # the folder of the ready-made job
         PYTHON_VARIABLE: str(environment.python),
         BASE_DIR: str(layout.root),
         **network.variables(),
