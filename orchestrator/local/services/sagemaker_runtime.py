@@ -111,7 +111,7 @@ class EndpointInvoker:
         timer, tried_replicas = request.timer, list[Replica]()
         while True:
             resource = self._find_resource(name, request.target)
-            if (replica := resource.choose(request.target, tried_replicas)) is None:
+            if (replica := resource.choose_replica(request.target, tried_replicas)) is None:
                 raise _make_validation_error(resource.explain_missing_replica(request.target))
             timer.mark_sent()
             try:

@@ -206,7 +206,7 @@ def test_failed_variant_ends_other_variants(parts: ServerParts, model: ImageBeha
 def test_ended_container_is_restarted(parts: ServerParts) -> None:
     parts.deploy()
     parts.running_hosts[0].end(Exit(1))
-    wait_until(lambda: parts.running_hosts and parts.registry.find("endpoint/e").choose().start_count == 2)  # type: ignore[union-attr]
+    wait_until(lambda: parts.running_hosts and parts.registry.find("endpoint/e").choose_replica().start_count == 2)  # type: ignore[union-attr]
     assert parts.describe_endpoint()["EndpointStatus"] == "InService"
     (lines,) = parts.read_log(LOG_GROUP).values()
     assert "[microjobs] the container ended by itself and is started again in 1 s. Exit code: 1." in lines[1]
@@ -316,7 +316,7 @@ def test_restarted_server_adopts_running_containers(parts: ServerParts) -> None:
     parts.deploy()
     (host,) = parts.running_hosts
     restarted_parts = parts.restart()
-    wait_until(lambda: (endpoint := restarted_parts.registry.find("endpoint/e")) and endpoint.choose())  # type: ignore[attr-defined]
+    wait_until(lambda: (endpoint := restarted_parts.registry.find("endpoint/e")) and endpoint.choose_replica())  # type: ignore[attr-defined]
     assert restarted_parts.running_hosts == [host]
     assert len(parts.runtime.started_hosts) == 1
     restarted_parts.close()

@@ -220,7 +220,7 @@ def test_weights_distribute_requests(parts: ServerParts, model: ImageBehaviour) 
     )
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, Endpoint)
-    counts = Counter(replica.variant for _ in range(2000) if (replica := endpoint.choose()))
+    counts = Counter(replica.variant for _ in range(2000) if (replica := endpoint.choose_replica()))
     assert counts.keys() == {"one", "two"}
     assert 1700 < counts["one"] < 1900
 

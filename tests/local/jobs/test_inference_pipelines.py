@@ -394,7 +394,7 @@ def test_all_hosts_restart_if_one_ended_while_no_server_ran(invoke: Invoker, par
     assert invoke().data == b"x>scale>predict"
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, Endpoint)
-    replica = endpoint.choose()
+    replica = endpoint.choose_replica()
     assert replica is not None
     replica.abandon()  # like a killed server, this replica does not start its hosts again
     parts.running_hosts[0].end(Exit(1))

@@ -37,9 +37,9 @@ class MultiModelEndpoint:
 
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
-        self.image = parts.runtime.behaviours["model"]
-        self.image.labels = {MULTI_MODELS_LABEL: "true"}
-        self.behaviour = self.image.models_api = ModelsBehaviour()
+        self.image_behaviour = parts.runtime.behaviours["model"]
+        self.image_behaviour.labels = {MULTI_MODELS_LABEL: "true"}
+        self.models_behaviour = self.image_behaviour.models_api = ModelsBehaviour()
         self.invoker = Invoker(parts)
 
     def start(self, variant: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
@@ -89,8 +89,8 @@ def test_requests_load_the_models_that_they_name(endpoint: MultiModelEndpoint) -
     assert endpoint.invoke("a", b"1") == "a:1"
     assert endpoint.invoke("folder/b.tar.gz", b"2") == "folder/b.tar.gz:2"
     assert endpoint.invoke("a", b"3") == "a:3"
-    assert endpoint.behaviour.log == ["load a", "load folder/b.tar.gz"]
-    assert set(endpoint.behaviour.targets) == {None, "a", "folder/b.tar.gz"}
+    assert endpoint.models_behaviour.log == ["load a", "load folder/b.tar.gz"]
+    assert set(endpoint.models_behaviour.targets) == {None, "a", "folder/b.tar.gz"}
 
 
 def test_container_has_the_variable_of_multi_model_containers(endpoint: MultiModelEndpoint) -> None:
@@ -103,33 +103,33 @@ def test_model_is_loaded_once_for_parallel_first_requests(endpoint: MultiModelEn
     endpoint.start()
     endpoint.put("a")
     with ThreadPoolExecutor(8) as pool:
-        with block_calls(endpoint.behaviour, "before_load") as begun:
+        with block_calls(endpoint.models_behaviour, "before_load") as begun:
             requests = [pool.submit(endpoint.invoke, "a", b"%d" % number) for number in range(8)]
             begun.wait()
         assert [request.result() for request in requests] == [f"a:{number}" for number in range(8)]
-    assert endpoint.behaviour.log == ["load a"]
+    assert endpoint.models_behaviour.log == ["load a"]
 
 
 def test_least_recently_used_model_is_unloaded_when_the_container_is_full(endpoint: MultiModelEndpoint) -> None:
-    endpoint.behaviour.capacity = 2
+    endpoint.models_behaviour.capacity = 2
     endpoint.start()
     endpoint.put("a", "b", "c")
     for target in ("a", "b", "a", "c"):
         assert endpoint.invoke(target) == f"{target}:x"
-    assert endpoint.behaviour.log == ["load a", "load b", "full c", "unload b", "load c"]
+    assert endpoint.models_behaviour.log == ["load a", "load b", "full c", "unload b", "load c"]
     assert (endpoint.loaded_contents, endpoint.file_contents) == (["a", "c"], ["a", "c"])
 
 
 def test_load_waits_while_all_other_models_are_in_use(endpoint: MultiModelEndpoint) -> None:
-    endpoint.behaviour.capacity = 1
+    endpoint.models_behaviour.capacity = 1
     endpoint.start()
     endpoint.put("a", "b")
     with ThreadPoolExecutor(2) as pool:
-        with block_calls(endpoint.behaviour, "before_invoke") as begun:
+        with block_calls(endpoint.models_behaviour, "before_invoke") as begun:
             response_of_a = pool.submit(endpoint.invoke, "a")
             begun.wait()
             response_of_b = pool.submit(endpoint.invoke, "b")
-            wait_until(lambda: "full b" in endpoint.behaviour.log)
+            wait_until(lambda: "full b" in endpoint.models_behaviour.log)
             time.sleep(0.1)  # a wrong implementation would unload the model in this time
             assert endpoint.loaded_contents == ["a"]
         assert (response_of_a.result(), response_of_b.result()) == ("a:x", "b:x")
@@ -164,7 +164,7 @@ def test_load_that_waits_for_room_ends_when_the_endpoint_stops(parts: ServerPart
 
 
 def test_container_without_memory_for_any_model_is_a_model_error(endpoint: MultiModelEndpoint) -> None:
-    endpoint.behaviour.capacity = 0
+    endpoint.models_behaviour.capacity = 0
     endpoint.start()
     endpoint.put("a")
     error = endpoint.read_error("a")
@@ -174,7 +174,7 @@ def test_container_without_memory_for_any_model_is_a_model_error(endpoint: Multi
 
 
 def test_hundreds_of_models_share_a_small_container(endpoint: MultiModelEndpoint) -> None:
-    endpoint.behaviour.capacity = 5
+    endpoint.models_behaviour.capacity = 5
     endpoint.start()
     names = [f"model-{number}" for number in range(300)]
     endpoint.put(*names)
@@ -206,7 +206,7 @@ def test_replaced_archive_is_loaded_by_the_next_request(endpoint: MultiModelEndp
     assert endpoint.invoke("a") == "old:x"
     endpoint.put("a", content="newer")
     assert endpoint.invoke("a") == "newer:x"
-    wait_until(lambda: endpoint.behaviour.log, lambda log: log == ["load old", "load newer", "unload old"])
+    wait_until(lambda: endpoint.models_behaviour.log, lambda log: log == ["load old", "load newer", "unload old"])
     wait_until(lambda: endpoint.file_contents, lambda files: files == ["newer"])
 
 
@@ -217,7 +217,7 @@ def test_uploading_the_same_archive_again_loads_nothing(endpoint: MultiModelEndp
     content = (endpoint.parts.home.buckets / "bucket/models/a").read_bytes()
     endpoint.parts.put("models/a", content)
     endpoint.invoke("a")
-    assert endpoint.behaviour.log == ["load a"]
+    assert endpoint.models_behaviour.log == ["load a"]
 
 
 def test_deleted_archive_is_a_validation_error(endpoint: MultiModelEndpoint) -> None:
@@ -228,13 +228,13 @@ def test_deleted_archive_is_a_validation_error(endpoint: MultiModelEndpoint) -> 
     assert endpoint.read_error("a").code == "ValidationError"
 
 
-def test_models_are_unloaded_after_each_request_without_a_cache(endpoint: MultiModelEndpoint) -> None:
+def test_disabled_cache_unloads_models_after_each_request(endpoint: MultiModelEndpoint) -> None:
     endpoint.start(MultiModelConfig={"ModelCacheSetting": "Disabled"})
     endpoint.put("a")
     for _ in range(2):
         assert endpoint.invoke("a") == "a:x"
         wait_until(lambda: (endpoint.loaded_contents, endpoint.file_contents), lambda contents: contents == ([], []))
-    assert endpoint.behaviour.log == ["load a", "unload a"] * 2
+    assert endpoint.models_behaviour.log == ["load a", "unload a"] * 2
 
 
 def test_restarted_container_loads_the_models_again(
@@ -247,7 +247,7 @@ def test_restarted_container_loads_the_models_again(
     endpoint.parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: endpoint.parts.running_hosts)
     assert wait_until(lambda: _try_to_invoke(endpoint, "a")) == "a:x"
-    assert endpoint.behaviour.log == ["load a", "load a"]
+    assert endpoint.models_behaviour.log == ["load a", "load a"]
 
 
 def _try_to_invoke(endpoint: MultiModelEndpoint, target: str) -> str:
@@ -278,7 +278,7 @@ def test_restarted_server_unloads_the_models_of_the_earlier_server(endpoint: Mul
         wait_until(lambda: restarted_parts.describe_endpoint()["EndpointStatus"] == "InService")
         wait_until(lambda: (endpoint.loaded_contents, endpoint.file_contents), lambda contents: contents == ([], []))
         restarted_endpoint = wait_until(lambda: restarted_parts.registry.find("endpoint/e"))
-        wait_until(restarted_endpoint.choose)
+        wait_until(restarted_endpoint.choose_replica)
         response = Invoker(restarted_parts)(b"1", **{"X-Amzn-SageMaker-Target-Model": "a"})
         assert response.data == b"a:1"
     finally:
@@ -288,19 +288,19 @@ def test_restarted_server_unloads_the_models_of_the_earlier_server(endpoint: Mul
 def test_model_that_is_loaded_already_is_used(endpoint: MultiModelEndpoint) -> None:
     endpoint.start()
     endpoint.put("a")
-    endpoint.behaviour.load_status = 409
+    endpoint.models_behaviour.load_status = 409
     # After 409, the server sends the request. This container has not loaded the model, so the request fails.
     assert "no such model" in endpoint.read_error("a").message
-    endpoint.behaviour.load_status = 200
+    endpoint.models_behaviour.load_status = 200
     assert endpoint.invoke("a") == "a:x"
 
 
 def test_error_of_a_load_is_a_model_error_of_all_waiting_requests(endpoint: MultiModelEndpoint) -> None:
     endpoint.start()
     endpoint.put("a", "good")
-    endpoint.behaviour.is_broken = lambda content: content == "a"
+    endpoint.models_behaviour.is_broken = lambda content: content == "a"
     with ThreadPoolExecutor(3) as pool:
-        with block_calls(endpoint.behaviour, "before_load") as begun:
+        with block_calls(endpoint.models_behaviour, "before_load") as begun:
             requests = [pool.submit(endpoint.read_error, "a") for _ in range(3)]
             begun.wait()
         errors = [request.result() for request in requests]
@@ -317,13 +317,13 @@ def test_slow_load_returns_model_not_ready_and_continues(
 ) -> None:
     endpoint.start()
     endpoint.put("a")
-    with block_calls(endpoint.behaviour, "before_load"):
+    with block_calls(endpoint.models_behaviour, "before_load"):
         monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
         error = endpoint.read_error("a")
         assert (error.code, error.status) == ("ModelNotReadyException", 429)
     monkeypatch.undo()
     assert endpoint.invoke("a") == "a:x"
-    assert endpoint.behaviour.log == ["load a"]
+    assert endpoint.models_behaviour.log == ["load a"]
 
 
 @pytest.mark.parametrize("target", ["missing", "../secret", "folder/", "a//b"])
@@ -388,7 +388,7 @@ def test_update_sends_requests_to_the_new_container(endpoint: MultiModelEndpoint
     endpoint.parts.update_endpoint("next")
     endpoint.parts.wait_for_endpoint()
     assert endpoint.invoke("a") == "a:x"
-    assert endpoint.behaviour.log == ["load a", "load a"]
+    assert endpoint.models_behaviour.log == ["load a", "load a"]
 
 
 def test_uncompressed_models_are_folders_below_the_prefix(endpoint: MultiModelEndpoint) -> None:
@@ -404,7 +404,7 @@ def test_uncompressed_models_are_folders_below_the_prefix(endpoint: MultiModelEn
 
 
 def test_metrics_count_hits_and_measure_loads(endpoint: MultiModelEndpoint) -> None:
-    endpoint.behaviour.capacity = 1
+    endpoint.models_behaviour.capacity = 1
     endpoint.start()
     endpoint.put("a", "b")
     for target in ("a", "a", "a", "b"):
@@ -459,7 +459,7 @@ def test_invalid_multi_model_container_is_refused(
 def test_image_without_the_label_of_multi_model_containers_is_refused(
     endpoint: MultiModelEndpoint, labels: dict[str, str]
 ) -> None:
-    endpoint.image.labels = labels
+    endpoint.image_behaviour.labels = labels
     message = f"Your Ecr Image model does not contain required {MULTI_MODELS_LABEL}=true Docker label.*Add `LABEL"
     with pytest.raises(ServiceError, match=message):
         endpoint.parts.make_model(Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
@@ -473,7 +473,7 @@ def test_archives_below_the_prefix_of_a_data_source_are_models(endpoint: MultiMo
     assert endpoint.invoke("a") == "a:x"
 
 
-def test_features_without_target_models_refuse_multi_model_containers(endpoint: MultiModelEndpoint) -> None:
+def test_multi_model_containers_are_refused_where_requests_name_no_target_model(endpoint: MultiModelEndpoint) -> None:
     endpoint.parts.make_model(Mode="MultiModel", ModelDataUrl="s3://bucket/models/")
     with pytest.raises(ServiceError, match="Batch transform does not support models with Mode MultiModel, such as m"):
         endpoint.parts.start_transform()

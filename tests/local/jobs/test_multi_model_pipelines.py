@@ -22,7 +22,7 @@ class MultiModelPipeline(MultiModelEndpoint):
 
     def __init__(self, parts: ServerParts) -> None:
         super().__init__(parts)
-        self.image.labels = {MULTI_MODELS_LABEL: "true", BIND_TO_PORT_LABEL: "true"}
+        self.image_behaviour.labels = {MULTI_MODELS_LABEL: "true", BIND_TO_PORT_LABEL: "true"}
         parts.runtime.behaviours.update({name: make_appending_behaviour(name) for name in ("scale", "label")})
 
     def start(self, variant: dict[str, object] | None = None, **container: Any) -> dict[str, object]:
@@ -60,7 +60,7 @@ def pipeline(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> MultiModelP
 
 def test_target_model_responds_between_the_other_containers(pipeline: MultiModelPipeline) -> None:
     assert [pipeline.invoke(name) for name in ("a", "b", "a")] == [f"{name}:x>scale>label" for name in ("a", "b", "a")]
-    assert pipeline.behaviour.log == ["load a", "load b"]
+    assert pipeline.models_behaviour.log == ["load a", "load b"]
     models = pipeline.parts.runtime.behaviours
     for name in ("scale", "label"):
         assert all("X-Amzn-SageMaker-Target-Model" not in request.headers for request in models[name].requests)
@@ -76,7 +76,7 @@ def test_only_the_multi_model_container_has_the_variable_for_its_mode(pipeline: 
 def test_errors_name_the_container(pipeline: MultiModelPipeline) -> None:
     pipeline.parts.runtime.behaviours["label"].invoke = lambda _: Reply(b"no", 404)
     assert pipeline.read_error("a").message.startswith("Received client error (404) from label")
-    pipeline.behaviour.load_status = 500
+    pipeline.models_behaviour.load_status = 500
     assert pipeline.read_error("b").message.startswith("Received server error (500) from many")
 
 
@@ -89,14 +89,14 @@ def test_model_that_the_container_has_lost_is_loaded_again(pipeline: MultiModelP
     pipeline.invoke("a")
     pipeline.host.models.loaded.clear()
     assert pipeline.invoke("a") == "a:x>scale>label"
-    assert pipeline.behaviour.log == ["load a", "load a"]
+    assert pipeline.models_behaviour.log == ["load a", "load a"]
 
 
 def test_restart_of_another_container_loads_the_models_again(pipeline: MultiModelPipeline) -> None:
     pipeline.invoke("a")
     next(host for host in pipeline.parts.running_hosts if host.plan.image == "scale").end(Exit(1))
     assert wait_until(lambda: try_invoke(pipeline)) == "a:x>scale>label"
-    assert pipeline.behaviour.log == ["load a", "load a"]
+    assert pipeline.models_behaviour.log == ["load a", "load a"]
 
 
 def test_answer_about_models_is_no_answer_of_another_container(
@@ -107,7 +107,7 @@ def test_answer_about_models_is_no_answer_of_another_container(
     MultiModelPipeline(parts).start()
     silent_host = next(host for host in parts.running_hosts if host.plan.image == "label")
     parts.runtime.behaviours["label"].unhealthy_hosts = {silent_host.name}
-    replica = parts.registry.find("endpoint/e").choose()  # type: ignore[union-attr]
+    replica = parts.registry.find("endpoint/e").choose_replica()  # type: ignore[union-attr]
 
     def has_ended_despite_answers() -> bool:
         """Let the multi-model container answer a request; return whether the silent container has ended."""
@@ -127,7 +127,7 @@ def try_invoke(pipeline: MultiModelPipeline) -> str:
 
 def test_pipeline_without_the_models_api_fails_the_endpoint(parts: ServerParts) -> None:
     pipeline = MultiModelPipeline(parts)
-    pipeline.image.models_api = None
+    pipeline.image_behaviour.models_api = None
     description = pipeline.start()
     assert description["EndpointStatus"] == "Failed"
     assert "GET /models answered" in str(description["FailureReason"])

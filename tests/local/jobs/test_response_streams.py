@@ -199,7 +199,7 @@ def test_disconnected_client_ends_the_request_to_the_container(
         assert b"200" in client.recv(1 << 16)
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, Endpoint)
-    wait_until(lambda: (replica := endpoint.choose()) and not replica.traffic.find_longest_timeout())
+    wait_until(lambda: (replica := endpoint.choose_replica()) and not replica.traffic.find_longest_timeout())
     released.set()
 
 

@@ -109,7 +109,7 @@ class Update:
     def measure_share(self) -> float:
         """Return the share of the requests for which the endpoint chooses a new container."""
         names = {host.name for host in self.list_hosts("new")}
-        instance_ids = [replica.instance_id for _ in range(2000) if (replica := self.find_endpoint().choose())]
+        instance_ids = [replica.instance_id for _ in range(2000) if (replica := self.find_endpoint().choose_replica())]
         return sum(instance in names for instance in instance_ids) / len(instance_ids)
 
 

@@ -145,16 +145,16 @@ class Queue:
     """Runs the asynchronous invocations of one endpoint. Any thread may call the methods.
 
     Args:
-        choose: returns the replica for the next invocation; None if no replica serves.
+        choose_replica: returns the replica for the next invocation; None if no replica serves.
         observe: receives each exchange with a replica.
     """
 
     def __init__(
-        self, context: Context, endpoint: str, choose: Callable[[], Replica | None], observe: Observer
+        self, context: Context, endpoint: str, choose_replica: Callable[[], Replica | None], observe: Observer
     ) -> None:
         self._context = context
         self._endpoint = endpoint
-        self._choose = choose
+        self._choose_replica = choose_replica
         self._observe = observe
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -248,7 +248,7 @@ class Queue:
         return full_disk.retry(action, self._closing, note)
 
     def _note(self, sentence: str) -> None:
-        if (replica := self._choose()) is not None:
+        if (replica := self._choose_replica()) is not None:
             replica.note(sentence)
         else:
             logger.warning("%s: %s", self._endpoint, sentence)
@@ -312,7 +312,7 @@ class Queue:
             wake_count = self._wake_count
             if (seconds_left := invocation.lifetime - queue_time.elapsed()) < 0:
                 raise InvocationError(f"the request waited longer than {invocation.lifetime} s (RequestTTLSeconds)")
-            if (replica := self._choose()) is not None:
+            if (replica := self._choose_replica()) is not None:
                 seconds_left = min(seconds_left, RETRY_DELAY)
                 try:
                     return self._send(invocation, replica, file)

@@ -78,7 +78,7 @@ class Endpoint:
         """The deployment's AsyncInferenceConfig; if it is not None, the endpoint accepts only asynchronous
         invocations."""
         self._observers: Sequence[Observer] = ()
-        self.queue = asynchronous.Queue(context, self.name, self.choose, self.observe)
+        self.queue = asynchronous.Queue(context, self.name, self.choose_replica, self.observe)
         self._observer_maker = ObserverMaker(context, self.observe)
         self._idle_instances = _list_idle_instances(record)
         """Instances that were in service before the server restarted. If they have no hosts, their next request starts
@@ -90,9 +90,11 @@ class Endpoint:
     def recover(self, hosts: Sequence[Host]) -> None:
         self._deployer.recover(hosts)
 
-    def choose(self, target: InvocationTarget = ANY_TARGET, tried_replicas: Collection[Replica] = ()) -> Replica | None:
+    def choose_replica(
+        self, target: InvocationTarget = ANY_TARGET, tried_replicas: Collection[Replica] = ()
+    ) -> Replica | None:
         """Return a replica for a request, if possible not one of `tried_replicas`; None if none serves the target."""
-        return self._router.choose(target.variant, tried_replicas)
+        return self._router.choose_replica(target.variant, tried_replicas)
 
     def serves(self, replica: Replica) -> bool:
         """Return whether a replica still receives requests."""
@@ -103,7 +105,7 @@ class Endpoint:
         return self._router.has_other_replica(tried_replicas)
 
     def explain_missing_replica(self, target: InvocationTarget) -> str:
-        """Return the reason why `choose` returns None."""
+        """Return the reason why `choose_replica` returns None."""
         name = "" if target.variant is None else f" {target.variant}"
         return f"Endpoint {self.name} has no production variant{name} with instances."
 

@@ -24,7 +24,7 @@ class ReplicaGroup:
         self._is_random = is_random
         self._next = count()
 
-    def choose(self, tried_replicas: Collection[Replica] = ()) -> Replica:
+    def choose_replica(self, tried_replicas: Collection[Replica] = ()) -> Replica:
         """Return a replica that serves and is not in `tried_replicas`; if there is none, any replica."""
         if len(self.replicas) == 1:
             return self.replicas[0]
@@ -62,16 +62,16 @@ class Router:
             self._choices_by_variant.setdefault(choice.group.variant, []).append(choice)
         self._replicas = frozenset(replica for choice in choices for replica in choice.group.replicas)
 
-    def choose(self, variant: str | None, tried_replicas: Collection[Replica] = ()) -> Replica | None:
+    def choose_replica(self, variant: str | None, tried_replicas: Collection[Replica] = ()) -> Replica | None:
         """Return the replica for a request to a variant, or to any variant (None); None if there is no replica."""
         choices = self._choices if variant is None else self._choices_by_variant.get(variant, ())
         if tried_replicas:
             choices = [choice for choice in choices if choice.group.list_usable(tried_replicas)] or choices
         if len(choices) <= 1:
-            return choices[0].group.choose(tried_replicas) if choices else None
+            return choices[0].group.choose_replica(tried_replicas) if choices else None
         shares = [choice.share_of_all if variant is None else choice.share_of_variant for choice in choices]
         (choice,) = _random.choices(choices, shares if any(shares) else None)
-        return choice.group.choose(tried_replicas)
+        return choice.group.choose_replica(tried_replicas)
 
     def serves(self, replica: Replica) -> bool:
         """Return whether a replica receives requests."""

@@ -84,7 +84,7 @@ class ShadowCopier:
                 return
             self._waiting_count += 1
             self._byte_count += size
-            self._pool.submit(self._run, shadow.group.choose(), exchange, size, Timer())
+            self._pool.submit(self._run, shadow.group.choose_replica(), exchange, size, Timer())
 
     def _run(self, replica: Replica, exchange: Exchange, size: int, timer: Timer) -> None:
         try:

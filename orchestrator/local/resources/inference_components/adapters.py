@@ -44,7 +44,7 @@ class BaseComponent(Protocol):
 
     is_in_service: threading.Event
 
-    def choose(self, target: InvocationTarget) -> Replica | None: ...
+    def choose_replica(self, target: InvocationTarget) -> Replica | None: ...
 
     def list_copies(self) -> Sequence[Replica]: ...
 
@@ -142,7 +142,7 @@ class AdapterReplica:
         Raise NoResponseError if the base component has no copy, or if the copy cannot load the adapter.
         """
         base = self._find_base()
-        if base is None or (copy := base.choose(InvocationTarget())) is None:
+        if base is None or (copy := base.choose_replica(InvocationTarget())) is None:
             raise NoResponseError("the base component has no copies", was_sent=False)
         try:
             self._load(copy)

@@ -79,9 +79,9 @@ class InferenceComponent:
     def recover(self, hosts: Sequence[Host]) -> None:
         self._deployer.recover(hosts)
 
-    def choose(self, target: InvocationTarget, tried_replicas: Collection[Replica] = ()) -> Replica | None:
+    def choose_replica(self, target: InvocationTarget, tried_replicas: Collection[Replica] = ()) -> Replica | None:
         """Return a copy for a request, if possible none of `tried_replicas`; None if no copy serves the target."""
-        return self._router.choose(target.variant, tried_replicas)
+        return self._router.choose_replica(target.variant, tried_replicas)
 
     def _is_random(self, variant: str) -> bool:
         endpoint = self._find_endpoint()
@@ -105,7 +105,7 @@ class InferenceComponent:
         return record is not None and record.status in SERVING_STATUSES
 
     def explain_missing_replica(self, target: InvocationTarget) -> str:
-        """Return the reason why `choose` returns None."""
+        """Return the reason why `choose_replica` returns None."""
         if target.variant not in (None, self._variant):
             return f"Inference Component {self.name} is on variant {self._variant}, not on {target.variant}."
         record = self._context.state.get(INFERENCE_COMPONENT.arn_type, self.name)
