@@ -22,7 +22,7 @@ remaining seconds are for writing the failure file."""
 
 def main() -> int:
     grace = SERVE_GRACE_SECONDS if sys.argv[1:2] == ["serve"] else GRACE_SECONDS
-    return supervise(run, Layout.from_environment().existing_or_default(), grace)
+    return supervise(run, Layout.from_environment().with_existing_root(), grace)
 
 
 def run() -> NoReturn:

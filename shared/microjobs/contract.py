@@ -50,7 +50,7 @@ class Layout:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Layout":
         return cls(Path(environ.get(BASE_DIR) or DEFAULT_ROOT))
 
-    def existing_or_default(self) -> "Layout":
+    def with_existing_root(self) -> "Layout":
         """Return this layout. If its root is not a folder, return the default layout instead, because the platform
         reads the failure file there."""
         return self if self.root.is_dir() else Layout()

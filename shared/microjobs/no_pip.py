@@ -10,7 +10,7 @@ from microjobs.interpreter import PYTHON_VARIABLE
 from microjobs.run import JOB_VARIABLE
 
 if __name__ == "__main__":
-    layout, image = Layout.from_environment().existing_or_default(), Path(os.environ.get(JOB_VARIABLE, "")).name
+    layout, image = Layout.from_environment().with_existing_root(), Path(os.environ.get(JOB_VARIABLE, "")).name
     cause = f"image {image} has no pip"
     if PYTHON_VARIABLE in os.environ:
         cause = f"without a container engine, all jobs share the packages of {image}"

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         if received_signals:  # during an import, native code may convert `Stopped` to another error
             return _end_stopped(Stopped(received_signals[0]), is_training=arguments[:1] == ["train"])
         return _end_failed(
-            error, layout.existing_or_default(), is_processing=arguments[:1] not in (["train"], ["serve"])
+            error, layout.with_existing_root(), is_processing=arguments[:1] not in (["train"], ["serve"])
         )
     finally:
         _ignore_stop_signals()
@@ -201,7 +201,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 def _end_stopped(stopped: Stopped, *, is_training: bool) -> int:
     name = signal.Signals(stopped.signal_number).name
-    if worker.report(128 + stopped.signal_number, ""):  # the process that started this worker ends the job
+    if worker.report(128 + stopped.signal_number, ""):  # this process is a worker, and its parent ends the job
         return EXIT_OK
     if is_training and not isinstance(stopped, ScriptStopped):
         logger.info("stopped by %s before the training began: start it again to train", name)
@@ -213,7 +213,7 @@ def _end_stopped(stopped: Stopped, *, is_training: bool) -> int:
 def _end_failed(error: Exception, layout: Layout, *, is_processing: bool) -> int:
     """Log the error, write it to the files that SageMaker reads, and return the exit code."""
     code, reason = explain_error(error)
-    if worker.report(code, reason):
+    if worker.report(code, reason):  # this process is a worker, and its parent writes the failure file
         return code
     logger.error("%s", reason)
     with contextlib.suppress(OSError):  # the disk may be full or read-only; the log has the reason
