@@ -1,5 +1,5 @@
-"""The running resources, such as jobs and endpoints: one thread per resource. A plan name identifies a thread. The
-registry recovers the resources after a restart."""
+"""The running resources, such as jobs and endpoints: one thread per resource. The plan name of a resource, such as
+`training-job/my-job`, identifies its thread. The registry recovers the resources after a restart."""
 
 import functools
 import logging
@@ -30,7 +30,8 @@ class Runnable(Protocol):
     events: EventQueue
 
     @property
-    def plan_name(self) -> str: ...
+    def plan_name(self) -> str:
+        """The kind and the name, such as `training-job/my-job`."""
 
     def run(self) -> None: ...
 
@@ -69,7 +70,7 @@ class Registry:
         try:
             target()
         except Exception as error:
-            logger.exception("%s failed, and its failure could not be described", job.plan_name)
+            logger.exception("%s failed, and did not store its failure in its description", job.plan_name)
             self._fail(job.plan_name, error)
         finally:
             with self._lock:
@@ -145,8 +146,8 @@ class Registry:
         self.start(job, functools.partial(job.recover, own_hosts))
 
     def _fail(self, plan_name: str, error: Exception) -> None:
-        """Describe the failure of a job if the job itself could not describe it. Otherwise, clients would wait
-        forever."""
+        """Store the failure of a job in its description, because the job itself has not stored it. Otherwise,
+        clients would wait forever for the job's end."""
         arn_type, _, name = plan_name.partition("/")
         kind = find_kind(arn_type)
         reason = f"{INTERNAL_ERROR}: {type(error).__name__}: {error}; see the server's log"[:MAX_REASON_CHARACTERS]
@@ -154,7 +155,7 @@ class Registry:
         try:
             self._context.state.update(arn_type, name, changes, "Failed", only_if=_get_active_statuses(kind))
         except Exception:
-            logger.exception("could not describe the failure of %s", plan_name)
+            logger.exception("could not store the failure of %s in its description", plan_name)
 
     def _remove(self, plan_name: str) -> None:
         """Remove the hosts and files of a plan. An error is logged, so that the server can start."""
@@ -165,9 +166,10 @@ class Registry:
             discard(self._context.get_work_folder(plan_name))
 
     def _remove_incomplete(self, hosts_by_plan: dict[str, Sequence[Host]]) -> None:
-        """Remove plans without complete hosts, also from `hosts_by_plan`, and the work folders that no plan uses."""
+        """Remove each plan whose list of hosts is empty, because its start was not completed, and drop it from
+        `hosts_by_plan`. Then remove the work folders that no remaining plan uses."""
         for name in [name for name, hosts in hosts_by_plan.items() if not hosts]:
-            logger.info("removing the incomplete hosts of %s", name)
+            logger.info("removing what the incomplete start of %s left", name)
             self._remove(name)
             del hosts_by_plan[name]
         used_folders = {self._context.get_work_folder(name) for name in hosts_by_plan}
