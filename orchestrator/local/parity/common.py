@@ -18,7 +18,9 @@ EXPERIMENT = Members(
 TAGS = Members({"Key": Honoured(), "Value": Honoured()})
 
 INSTANCE_TYPE = Honoured(
-    "a GPU type gets this machine's GPUs; with `--limits`, cores and memory of the type", required=True
+    "hosts of a GPU type get this machine's GPUs; with `--limits`, each host is limited to the cores and memory of its "
+    "type",
+    required=True,
 )
 ONE_MACHINE_REASON = "all hosts run on this one machine"
 HOSTS = Honoured(
