@@ -14,6 +14,12 @@ MAX_PAGE_ROWS = 100
 
 
 class BackendView(View):
+    """A view of a backend.
+
+    Args:
+        source: the name of the backend in messages, such as `AWS, region eu-west-1`.
+    """
+
     def __init__(self, backend: Backend, source: str) -> None:
         self._backend = backend
         self.source = source
@@ -23,8 +29,8 @@ class BackendView(View):
         queries = (
             (kind, status)
             for kind in row_filter.list_matching_kinds()
-            # Two sorts of kinds are left out. A List request lists the parts of only one resource, such as the
-            # executions of one pipeline; and some List operations cannot filter names.
+            # Two sorts of kinds are left out: parts of another resource, such as pipeline executions, because their
+            # List request must name that resource; and kinds whose List operation cannot filter by name.
             if kind.part_of is None and kind.filters_names
             for status in row_filter.list_statuses(kind) or ("",)
         )
@@ -49,7 +55,9 @@ class BackendView(View):
             yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], creation_time, end_time, secondary)
 
     def describe(self, kind: Kind, name: str) -> Members | None:
-        if not kind.filters_names:  # `list_newest` omits these kinds, too; the user may have no permission for them
+        # `find` calls this method for every kind. `list_newest` never lists kinds that cannot be filtered by name, so
+        # the user may have no permission for them, and AWS's error would end the search.
+        if not kind.filters_names:
             return None
         return kind.describe(self._backend.sagemaker, name)
 

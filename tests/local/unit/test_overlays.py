@@ -16,6 +16,6 @@ OTHER_MESSAGE = '"/var/lib/docker/overlay2/1f/merged/proc/x" cannot be mounted b
 @pytest.mark.parametrize(("reason", "is_refusal"), [(REFUSED_MESSAGE, True), (OTHER_MESSAGE, False)])
 def test_only_errors_of_overlay_mounts_are_refusals(reason: str, is_refusal: bool) -> None:
     assert (
-        Overlays(Mock(version=dict, info=dict)).stop_if_refused(APIError("500 Server Error", explanation=reason))
+        Overlays(Mock(version=dict, info=dict)).disable_if_refused(APIError("500 Server Error", explanation=reason))
         is is_refusal
     )

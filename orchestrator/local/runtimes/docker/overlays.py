@@ -23,8 +23,9 @@ logger = logging.getLogger(__name__)
 
 READABLE_MODE = 0o444
 
-REFUSALS = ("mount overlay:", "mounting volume")
-"""Parts of the error messages of Docker and of Podman. `overlay` alone also occurs in paths of Docker's own files."""
+REFUSAL_MESSAGES = ("mount overlay:", "mounting volume")
+"""Parts of the messages with which Docker and Podman refuse an overlay. The word `overlay` alone is not enough, because
+it also occurs in paths of Docker's own files."""
 
 
 def make_readable(folder: Path) -> None:
@@ -40,8 +41,8 @@ def make_readable(folder: Path) -> None:
 
 def _make_file_readable(path: Path, status: os.stat_result) -> None:
     if status.st_nlink > 1:
-        number, copy = tempfile.mkstemp(dir=path.parent)
-        os.close(number)
+        descriptor, copy = tempfile.mkstemp(dir=path.parent)
+        os.close(descriptor)
         files.copy_file(str(path), copy)
         Path(copy).replace(path)
     _add_mode(path, READABLE_MODE | (0o111 if status.st_mode & 0o100 else 0))
@@ -88,9 +89,9 @@ class Overlays:
         name: str = self._client.volumes.create(driver="local", driver_opts=options, labels=dict(labels)).name
         return name
 
-    def stop_if_refused(self, error: APIError) -> bool:
+    def disable_if_refused(self, error: APIError) -> bool:
         """Make no more overlays if the error of a container's start is about an overlay. Return whether it is."""
-        if not any(message in str(error.explanation) for message in REFUSALS):
+        if not any(message in str(error.explanation) for message in REFUSAL_MESSAGES):
             return False
         logger.warning("this engine cannot overlay folders, so inputs are copied: %s", error.explanation)
         self._are_supported = False

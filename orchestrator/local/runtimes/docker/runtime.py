@@ -187,7 +187,7 @@ class DockerRuntime:
                 container_pipes.make_pipe(container, path)
             container.start()
         except APIError as error:
-            if not (overlaid_inputs and self._overlays.stop_if_refused(error)):
+            if not (overlaid_inputs and self._overlays.disable_if_refused(error)):
                 raise
             container.remove(force=True, v=True)
             return self._launch(plan, host, guard, options)
