@@ -15,7 +15,7 @@ from docker.errors import APIError
 from microjobs_orchestrator import docker_engine, images
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local import home_lock, trees
-from microjobs_orchestrator.local.home import ENTRIES, Home
+from microjobs_orchestrator.local.home import HOME_ENTRIES, Home
 from microjobs_orchestrator.local.own_images import find_registry
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.home_view import HomeView
@@ -155,7 +155,7 @@ def list_home(home: Home) -> list[Removable]:
 
     The lock file is the last one, because a server may start as soon as this file is removed.
     """
-    paths = sorted((home.root / name for name in ENTRIES), key=lambda path: path == home.lock)
+    paths = sorted((home.root / name for name in HOME_ENTRIES), key=lambda path: path == home.lock)
     entries = [_make_removable(path) for path in paths if os.path.lexists(path)]
     if [entry.title for entry in entries] == [str(home.lock)] and not home.lock.stat().st_size:
         return []  # `lock_home` has just created this file, and removes it

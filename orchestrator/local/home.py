@@ -23,7 +23,7 @@ REMEDY = f"set {HOME} to a folder of your own"
 WRITE_AND_STICKY_BITS = stat.S_IWOTH | stat.S_ISVTX
 """Two mode bits: all users may write; the sticky bit, as on /tmp, stops users from replacing each other's files."""
 
-ENTRIES = (
+HOME_ENTRIES = (
     ".gitignore",
     "credentials.json",
     "environments",
@@ -51,7 +51,7 @@ ENTRIES = (
     "work",
 )
 """Entries that belong to a home. MICROJOBS_HOME may name a folder that also has other files, and `microjobs clean` must
-not remove those."""
+not remove the other files."""
 
 
 CREDENTIAL_VARIABLES = {
@@ -175,7 +175,7 @@ class Home:
         used it before.
         """
         was_used = self.state.exists() and self.lock.exists()
-        return not mode & stat.S_ISVTX and (was_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
+        return not mode & stat.S_ISVTX and (was_used or {path.name for path in self.root.iterdir()} <= {*HOME_ENTRIES})
 
     def server_key(self) -> str:
         """Return the secret with which the server proves that it serves this home. The first call creates it.

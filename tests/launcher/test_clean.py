@@ -17,7 +17,7 @@ import pytest
 from microjobs_orchestrator import cleaning
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local import home_lock
-from microjobs_orchestrator.local.home import ENTRIES, HOME, Home
+from microjobs_orchestrator.local.home import HOME, HOME_ENTRIES, Home
 from microjobs_orchestrator.local.state import State
 from tests.conftest import make_image_name
 
@@ -44,10 +44,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
         for path in (f"runs/{name}/report.html", f"s3/b/{name}/model", log):
             (home.root / path).parent.mkdir(parents=True)
             (home.root / path).write_text(name)
-        record = home.root / "runs" / f"{name}.json"
-        record.write_text("{}")
+        journal = home.root / "runs" / f"{name}.json"
+        journal.write_text("{}")
         if name != NEW_RUN:
-            os.utime(record, (0, 0))
+            os.utime(journal, (0, 0))
         status = "InProgress" if name == UNFINISHED_RUN else "Completed"
         state.add("training-job", f"{name}-train", f"arn:{name}", status, {}, {}, tags=[{"Key": "k", "Value": "v"}])
     state.close()
@@ -156,7 +156,7 @@ def test_other_files_are_not_removed(home: Home, tmp_path: Path) -> None:
     assert (other_folder / "thesis.tex").exists()
 
 
-def test_files_behind_a_link_in_place_of_a_bucket_are_not_removed(home: Home, tmp_path: Path) -> None:
+def test_clean_does_not_follow_a_bucket_that_is_a_symlink(home: Home, tmp_path: Path) -> None:
     (tmp_path / "linked" / OLD_RUN).mkdir(parents=True)
     (home.buckets / "linked").symlink_to(tmp_path / "linked")
     assert main(["clean", "runs", "--yes"]) == 0
@@ -174,9 +174,9 @@ def test_home_is_removed_without_an_engine(
     assert not home.root.exists()
 
 
-def test_all_paths_of_a_home_are_entries(home: Home) -> None:
+def test_clean_knows_all_paths_of_a_home(home: Home) -> None:
     paths = {value for name in dir(Home) if isinstance(value := getattr(home, name), Path)} - {home.root}
-    assert {path.relative_to(home.root).parts[0] for path in paths} <= set(ENTRIES)
+    assert {path.relative_to(home.root).parts[0] for path in paths} <= set(HOME_ENTRIES)
 
 
 @pytest.mark.parametrize("word", ["runs", "environments", "home"])
@@ -200,7 +200,7 @@ def test_no_server_starts_during_clean_of_a_home_without_a_lock_file(
         assert home_lock.find_holder(home) == os.getpid()
 
 
-def test_server_that_waits_for_clean_holds_a_lock_that_others_see(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_waited_for_clean_holds_the_new_lock_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     was_refused, try_lock = threading.Event(), home_lock._try_lock
 
     def try_lock_and_report(descriptor: int, lock_type: int) -> bool:
