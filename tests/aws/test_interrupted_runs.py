@@ -1,4 +1,5 @@
-"""Tests that failures and Ctrl-C leave nothing running that costs money.
+"""Tests that failures, Ctrl-C and `microjobs stop` leave nothing running that costs money, unless the user keeps it.
+Also tests the costs in the journal.
 
 AWS refuses to delete an endpoint during its creation, so a run repeats the request until the endpoint is deleted.
 """
@@ -65,7 +66,7 @@ def aws() -> Aws:
     return Aws()
 
 
-def start_run(
+def make_run(
     aws: Cloud,
     folder: Path,
     screen: io.StringIO,
@@ -74,6 +75,7 @@ def start_run(
     journal: Journal | None = None,
     **backend_fields: Any,
 ) -> Run:
+    """Return a new run, or a resumed run if there is a journal. The endpoint that the journal names is deleted."""
     backend = replace(aws.make_backend(), **{"price": {"ml.m5.large": 3600.0}.get, **backend_fields})
     journal = journal or Journal.new(folder / "runs", "housing", {}, on="aws")
     return Run(backend, journal, Progress(Console(file=screen, width=200)), keep=keep)
@@ -95,14 +97,14 @@ def interrupt_run(run: Run, folder: Path) -> None:
 @pytest.mark.parametrize("step", ["raw", "train", "endpoint"])
 def test_ctrl_c_leaves_nothing_running(aws: Aws, tmp_path: Path, screen: io.StringIO, step: str) -> None:
     aws.on_describe = press_ctrl_c_at(step)
-    interrupt_run(start_run(aws, tmp_path, screen), tmp_path)
+    interrupt_run(make_run(aws, tmp_path, screen), tmp_path)
     assert any(name.endswith(step) for _, name in aws.resources) or step == "endpoint"
     assert aws.list_running() == []
 
 
 def test_endpoint_in_creation_is_deleted_afterwards(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.on_describe = press_ctrl_c_at("endpoint")
-    run = start_run(aws, tmp_path, screen)
+    run = make_run(aws, tmp_path, screen)
     interrupt_run(run, tmp_path)
     assert len(aws.find_requests("DeleteEndpoint")) > 1  # AWS refused the first request, so the run repeated it
     assert f"deleting endpoint {run.id}-endpoint, which is Creating" in screen.getvalue()
@@ -111,7 +113,7 @@ def test_endpoint_in_creation_is_deleted_afterwards(aws: Aws, tmp_path: Path, sc
 
 def test_failed_endpoint_is_deleted(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.failure_reasons["endpoint"] = "no /ping"
-    run = start_run(aws, tmp_path, screen)
+    run = make_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="is Failed: no /ping"):
         housing.housing(run, WITHOUT_TUNING, tmp_path)
     assert aws.list_running() == []
@@ -119,7 +121,7 @@ def test_failed_endpoint_is_deleted(aws: Aws, tmp_path: Path, screen: io.StringI
 
 def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, screen: io.StringIO) -> None:
     aws = Aws(creation_calls=30)
-    run = start_run(aws, tmp_path, screen, max_seconds=0)
+    run = make_run(aws, tmp_path, screen, max_seconds=0)
     with (
         pytest.raises(JobFailedError, match="not in service within 0 s"),
         run.endpoint(steps.plan_endpoint(run, "s3://bucket/model.tar.gz")),
@@ -136,7 +138,7 @@ def test_failed_deletion_does_not_hide_the_first_error(
 
     monkeypatch.setattr(run_module, "delete_endpoint", raise_connection_error)
     aws.failure_reasons["endpoint"] = "no /ping"
-    run = start_run(aws, tmp_path, screen)
+    run = make_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="no /ping"):
         housing.housing(run, WITHOUT_TUNING, tmp_path)
     assert f"`microjobs stop {run.id}-endpoint --on aws`" in screen.getvalue()
@@ -153,12 +155,12 @@ def test_undeletable_endpoint_raises(
         "describe_calls": -9999,  # the endpoint remains Creating during all calls of this test
     }
     with pytest.raises(LauncherError, match="endpoint stuck is Creating and was not deleted"):
-        stopping.delete_endpoint(start_run(aws, tmp_path, screen).backend, "stuck", print)
+        stopping.delete_endpoint(make_run(aws, tmp_path, screen).backend, "stuck", print)
 
 
 def test_output_names_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.on_describe = press_ctrl_c_at("endpoint")
-    run = start_run(aws, tmp_path, screen, keep=True)
+    run = make_run(aws, tmp_path, screen, keep=True)
     interrupt_run(run, tmp_path)
     assert ("Endpoint", f"{run.id}-endpoint") in aws.list_running()
     assert (
@@ -171,7 +173,7 @@ def test_output_names_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: io.Strin
 def test_kept_job_continues(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.hanging_steps.add("train")
     aws.on_describe = press_ctrl_c_at("train")
-    run = start_run(aws, tmp_path, screen, keep=True)
+    run = make_run(aws, tmp_path, screen, keep=True)
     interrupt_run(run, tmp_path)
     assert aws.list_running() == [("TrainingJob", f"{run.id}-train")]
     assert (
@@ -182,10 +184,10 @@ def test_kept_job_continues(aws: Aws, tmp_path: Path, screen: io.StringIO) -> No
 
 def test_next_attempt_deletes_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.on_describe = press_ctrl_c_at("endpoint")
-    run = start_run(aws, tmp_path, screen, keep=True)
+    run = make_run(aws, tmp_path, screen, keep=True)
     interrupt_run(run, tmp_path)
     aws.on_describe = lambda _name: None
-    start_run(aws, tmp_path, screen, journal=Journal.read(run.journal.path))
+    make_run(aws, tmp_path, screen, journal=Journal.read(run.journal.path))
     assert aws.list_running() == []
 
 
@@ -195,20 +197,20 @@ def test_stop_run_stops_jobs_and_deletes_the_endpoint(aws: Aws, tmp_path: Path, 
     for noun in ("Endpoint", "EndpointConfig", "Model"):
         aws.resources[noun, "run-1-endpoint"] = {f"{noun}Name": "run-1-endpoint", "EndpointStatus": "Creating"}
     output: list[str] = []
-    assert stopping.stop_run(start_run(aws, tmp_path, screen).backend, "run-1", output.append) == 3
+    assert stopping.stop_run(make_run(aws, tmp_path, screen).backend, "run-1", output.append) == 3
     assert aws.list_running() == [("TrainingJob", "run-10-train")]
     assert "stopping training run-1-train" in output
 
 
 def test_model_without_an_endpoint_is_deleted_too(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.resources["Model", "run-1-endpoint"] = {"ModelName": "run-1-endpoint"}
-    assert stopping.stop_run(start_run(aws, tmp_path, screen).backend, "run-1", print) == 1
+    assert stopping.stop_run(make_run(aws, tmp_path, screen).backend, "run-1", print) == 1
     assert aws.resources == {}
 
 
 def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.failure_reasons["batch-score"] = "no luck"
-    run = start_run(aws, tmp_path, screen)
+    run = make_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError):
         housing.housing(run, WITHOUT_TUNING, tmp_path)
     first_cost = Journal.read(run.journal.path).spent
@@ -216,7 +218,7 @@ def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen
     # each job takes 10 s, and each host costs one dollar per second; the endpoint adds a few seconds
     assert first_cost == pytest.approx(10 * host_count, abs=5)
     aws.failure_reasons.clear()
-    resumed_run = start_run(aws, tmp_path, screen, journal=run.journal)
+    resumed_run = make_run(aws, tmp_path, screen, journal=run.journal)
     resumed_run.journal.attempt += 1
     housing.housing(resumed_run, WITHOUT_TUNING, tmp_path)
     assert Journal.read(run.journal.path).spent == pytest.approx(first_cost + 10)
@@ -224,6 +226,6 @@ def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen
 
 
 def test_unpriced_types_are_in_the_journal(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
-    run = start_run(aws, tmp_path, screen, price=lambda _type: None)
+    run = make_run(aws, tmp_path, screen, price=lambda _type: None)
     housing.housing(run, WITHOUT_TUNING, tmp_path)
     assert Journal.read(run.journal.path).unpriced == ["ml.m5.large"]
