@@ -3,7 +3,8 @@
     uv run python bench/console.py [--jobs 10000] [--log-megabytes 1000] [--rounds 5]
 
 The peer is the web interface of MLflow without runs. The script installs MLflow from the lock of MLflow tracking
-servers. Each page is opened in a browser context of its own, so nothing is cached. Prints medians and ratios.
+servers. No page uses cached files: MLflow's page is opened in a new browser context, and the cache is disabled for the
+console's pages. Prints medians and ratios.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.console.assets import Assets
 from microjobs_orchestrator.local.home import Home
 
-CONSOLES = 10
+CONSOLE_COUNT = 10
 MEGABYTE = 1_000_000
 TIMEOUT_MILLISECONDS = 30_000
 MAX_ATTEMPTS = 5
@@ -43,7 +44,9 @@ MLFLOW_LOCK = REPOSITORY / "orchestrator" / "local" / "resources" / "mlflow" / "
 LAST_LINE = "the last line"
 PAGES = ("#/jobs", "#/logs/training-job/job-0", "#/jobs/training-job/job-1", "#/compare?jobs=job-1,job-2", "#/buckets")
 TRANSFERRED_BYTES = "performance.getEntries().reduce((sum, one) => sum + (one.transferSize ?? 0), 0)"
+"""A JavaScript expression for the size of all responses that a page has received."""
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+"""A JavaScript expression for the milliseconds from the start of the navigation to the first paint."""
 
 
 class MlflowServer(NamedTuple):
@@ -151,7 +154,7 @@ def compare_openings(browser: Browser, home: Home, peer: MlflowServer, rounds: i
             "long log": partial(measure_console, open_console, "#/logs/training-job/job-0", LAST_LINE),
         }
         candidates = {name: partial(retry, measure) for name, measure in candidates.items()}
-        for measure in candidates.values():  # the first requests load models and fill the system's caches
+        for measure in candidates.values():  # the first requests load botocore's models and fill the system's caches
             measure()
         results = run_interleaved(candidates, rounds)
     baseline = get_medians(results["MLflow, no runs"])
@@ -197,7 +200,8 @@ def open_mlflow(browser: Browser, address: str) -> Opening:
 
 
 def retry(measure: Callable[[], Opening]) -> Opening:
-    """Measure again if Chromium ended the requests, as it does when a container of another program starts."""
+    """Measure again after an error. Chromium aborts requests when network interfaces change: for example, when another
+    program starts a container."""
     for _ in range(MAX_ATTEMPTS - 1):
         with contextlib.suppress(PlaywrightError):
             return measure()
@@ -219,17 +223,17 @@ def measure_opening(page: Page, address: str, text: str) -> Opening:
 def compare_memory(browser: Browser, home: Home, peer: MlflowServer, *, markdown: bool) -> None:
     with control.use_server(home, Config(port=0, runtime="process")) as address:
         bytes_without_consoles = read_memory(address.pid)
-        pages = [open_page(browser, home, address, path) for path in PAGES * (CONSOLES // len(PAGES))]
+        pages = [open_page(browser, home, address, path) for path in PAGES * (CONSOLE_COUNT // len(PAGES))]
         pages[0].wait_for_timeout(3000)  # after this time, the page has all its contents
         bytes_with_consoles = read_memory(address.pid)
         requests = count_requests(pages)
     rows = [
         ["MLflow, no consoles", f"{read_memory(peer.pid) / MEGABYTE:.0f}"],
         ["no consoles", f"{bytes_without_consoles / MEGABYTE:.0f}"],
-        [f"{CONSOLES} consoles", f"{bytes_with_consoles / MEGABYTE:.0f}"],
+        [f"{CONSOLE_COUNT} consoles", f"{bytes_with_consoles / MEGABYTE:.0f}"],
     ]
     print_table("Memory of the server", ["", "MB"], rows, markdown=markdown)
-    print(f"\nrequests of {CONSOLES} consoles in {IDLE_SECONDS} s without changes: {requests}")
+    print(f"\nrequests of {CONSOLE_COUNT} consoles in {IDLE_SECONDS} s without changes: {requests}")
 
 
 def open_page(browser: Browser, home: Home, address: control.Address, path: str) -> Page:
