@@ -43,12 +43,12 @@ def test_points_are_read_while_the_job_runs(process_server: LocalServer) -> None
 
 
 def test_killed_server_loses_at_most_the_last_second_of_metrics(tmp_path: Path) -> None:
-    response_times: list[float] = []
+    response_timestamps: list[float] = []
     with run_server(tmp_path, runtime="process") as local:
         cloudwatch = local.client("cloudwatch")
-        while not response_times or response_times[-1] < response_times[0] + 3:
+        while not response_timestamps or response_timestamps[-1] < response_timestamps[0] + 3:
             cloudwatch.put_metric_data(Namespace="own", MetricData=[{"MetricName": "m", "Value": 1}])
-            response_times.append(time.time())
+            response_timestamps.append(time.time())
         kill_server(local)
         kill_time = time.time()
     with run_server(tmp_path, runtime="process") as local:
@@ -62,8 +62,8 @@ def test_killed_server_loses_at_most_the_last_second_of_metrics(tmp_path: Path) 
             StartTime=kill_time - 120,
             EndTime=kill_time + 120,
         )["MetricDataResults"]
-    early_count = len([response_time for response_time in response_times if response_time < kill_time - 1])
-    assert early_count <= sum(result["Values"]) <= len(response_times)
+    early_count = len([timestamp for timestamp in response_timestamps if timestamp < kill_time - 1])
+    assert early_count <= sum(result["Values"]) <= len(response_timestamps)
 
 
 @pytest.mark.engine

@@ -138,9 +138,9 @@ def _list_samples(points: Iterable[Point]) -> list[Sample]:
 
 
 def _group_values(samples: Sequence[Sample], axis: str, period: str) -> Mapping[int, Sequence[float]]:
-    """Return the metric's values by their value of the x axis, which is an iteration, or a time in seconds since 1970.
+    """Return the metric's values by x: an iteration, or a time in seconds since 1970.
 
-    The time of an iteration is the time of its first value.
+    If iterations are shown on an axis of times, the x of an iteration is the time of its first value.
     """
 
     def get_key(sample: Sample) -> int:
@@ -150,7 +150,8 @@ def _group_values(samples: Sequence[Sample], axis: str, period: str) -> Mapping[
     values_by_x: dict[int, list[float]] = {}
     for key, group in groupby(sorted(samples, key=get_key), key=get_key):
         items = list(group)
-        x = int(items[0][1]) if axis != ITERATION and period == ITERATION else key
+        _, first_time, _ = items[0]
+        x = int(first_time) if axis != ITERATION and period == ITERATION else key
         values_by_x.setdefault(x, []).extend(value for _, _, value in items)
     return values_by_x
 

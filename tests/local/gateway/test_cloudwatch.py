@@ -196,8 +196,8 @@ def test_invalid_data_are_refused(client: Any, datum: dict[str, Any], message: s
 def test_value_without_a_time_gets_the_current_time(client: Any, metrics: MetricStore) -> None:
     start_time = time.time()
     client.put_metric_data(Namespace="own", MetricData=[{"MetricName": "m", "Value": 1}])
-    ((_, last),) = metrics.list_series()
-    assert start_time - 1 <= last <= time.time()
+    ((_, last_time),) = metrics.list_series()
+    assert start_time - 1 <= last_time <= time.time()
 
 
 # --- ListMetrics ---
@@ -245,7 +245,7 @@ def test_recently_active_metrics_have_points_of_the_last_three_hours(client: Any
 # --- GetMetricStatistics ---
 
 
-def test_periods_begin_at_the_start_time(client: Any) -> None:
+def test_periods_begin_at_the_start_time_rounded_down(client: Any) -> None:
     put(client, *range(120))
     points = get_statistics(client, 60, Statistics=["SampleCount", "Minimum"])
     assert [(point["Timestamp"], point["SampleCount"], point["Minimum"]) for point in points] == [

@@ -1,4 +1,5 @@
-"""Attempts of jobs, from their start to their outcome: events, groups of hosts, and the results of jobs."""
+"""Attempts of jobs, from their start to their outcome: events, groups of hosts, and the results of jobs. Also tests the
+count of requests in progress to a replica, and the results that a tuning job inherits from earlier tuning jobs."""
 
 import threading
 import time
@@ -326,7 +327,7 @@ def test_start_time_of_a_transform_job_survives_a_restart(parts: ServerParts) ->
     assert (description["TransformJobStatus"], description["TransformStartTime"]) == ("Completed", start)
 
 
-class FakeSearch:
+class FakeTrialSearch:
     """A search that records the results that it inherits."""
 
     def __init__(self) -> None:
@@ -352,6 +353,6 @@ def test_search_inherits_an_objective_of_zero(parts: ServerParts) -> None:
             owner=Owner("hyper-parameter-tuning-job", "t"),
         )
     parents = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "t"}]}
-    search = FakeSearch()
+    search = FakeTrialSearch()
     warm_start.inherit_results(parts.context, {"WarmStartConfig": parents}, cast("Any", search))
     assert sorted(search.inherited_results) == [0.0, 1.0]

@@ -174,13 +174,13 @@ NUMBER_SENDERS: Mapping[str, Callable[[Sender, str], Response]] = {
     "max-uploads": make_s3_sender("GET", "?uploads&max-uploads={}"),
     "max-parts": make_s3_sender("GET", "/object?uploadId=x&max-parts={}"),
     "part-number-marker": make_s3_sender("GET", "/object?uploadId=x&part-number-marker={}"),
-    "partNumber": make_s3_sender("GET", "/object?partNumber={}"),
-    "partNumber of a part": make_s3_sender("PUT", "/object?uploadId=x&partNumber={}"),
-    "PartNumber of a document": send_part_number,
+    "partNumber of GetObject": make_s3_sender("GET", "/object?partNumber={}"),
+    "partNumber of UploadPart": make_s3_sender("PUT", "/object?uploadId=x&partNumber={}"),
+    "PartNumber of CompleteMultipartUpload": send_part_number,
     "x-amz-mp-object-size": make_s3_sender("POST", "/object?uploadId=x", "X-Amz-Mp-Object-Size"),
     "x-amz-decoded-content-length": send_decoded_length,
     "size of a chunk": send_chunk_size,
-    "Expires of version 2": make_presigned_sender("Expires"),
+    "Expires of signature version 2": make_presigned_sender("Expires"),
     "X-Amz-Expires": make_presigned_sender("X-Amz-Expires"),
     "X-Amz-Date": make_presigned_sender("X-Amz-Date"),
     "continuation-token": make_s3_sender("GET", "?list-type=2&continuation-token={}"),
@@ -207,11 +207,11 @@ NUMBER_SENDERS: Mapping[str, Callable[[Sender, str], Response]] = {
         logGroupName="/aws/sagemaker/TrainingJobs",
         logStreamName="a",
     ),
-    "maxResults of images": make_member_sender(
+    "maxResults of repositories": make_member_sender(
         "ecr", "AmazonEC2ContainerRegistry_V20150921.DescribeRepositories", "maxResults"
     ),
-    "MaxItems": send_form,
-    "number of an item": send_item_number,
+    "MaxItems of ListRoles": send_form,
+    "number of a list item": send_item_number,
     "InvocationTimeoutSeconds": make_invocation_sender("X-Amzn-SageMaker-InvocationTimeoutSeconds"),
     "RequestTTLSeconds": make_invocation_sender("X-Amzn-SageMaker-RequestTTLSeconds"),
 }
@@ -266,7 +266,7 @@ def test_unusual_range_is_honoured_unsatisfiable_or_ignored(
 @pytest.mark.parametrize(
     "range_header", [f"bytes=0-{LONG_NUMBER}", f"bytes={LONG_NUMBER}-{LONG_NUMBER}", f"bytes=-{LONG_NUMBER}"]
 )
-def test_range_of_a_copied_part_with_many_digits_causes_no_internal_error(
+def test_copy_range_with_huge_numbers_causes_no_internal_error(
     process_server: LocalServer, sender: Sender, range_header: str
 ) -> None:
     upload = process_server.s3.create_multipart_upload(Bucket=BUCKET, Key="copied")["UploadId"]

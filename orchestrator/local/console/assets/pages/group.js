@@ -9,7 +9,7 @@ import { listNumericMetrics, loadMetrics, makeNumericMetrics } from "./registry/
 import { Approval, Version } from "./registry/version.js";
 
 const MAX_ROWS = 100;
-const MAX_VERSIONS_WITH_METRICS = 20; // maximum number of versions whose metrics are read
+const MAX_VERSIONS_WITH_METRICS = 20; // the newest versions whose metrics are read, besides the chosen one
 const MAX_METRICS = 12;
 
 export function Page({ params: { group }, query }) {
