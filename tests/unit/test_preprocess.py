@@ -218,7 +218,7 @@ def test_script_folder_of_the_sdk_is_ignored(layout: Layout) -> None:
 def test_raw_data_can_be_preprocessed(layout: Layout) -> None:
     """With `--output`, `dataset` writes to the input folder of the next job, as in the README of the image.
 
-    The path in the option begins with `/opt/ml`, although SAGEMAKER_BASE_DIR names another root.
+    The path in the option begins with the contract's root, although SAGEMAKER_BASE_DIR names another root.
     """
     folder = layout.processing("input")
     assert preprocess(layout, "dataset", "straight-line", "--output", layout.to_contract_path(folder)).returncode == 0
