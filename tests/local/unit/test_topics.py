@@ -51,7 +51,7 @@ def test_target_of_a_topic_gets_no_events() -> None:
     recorder = EventRecorder(
         all_operations=[], targets=[EventTarget(file="a", topic="done")], region="us-east-1", notify=lambda: None
     )
-    assert list(recorder._address([{"source": "aws.sagemaker"}])) == []
+    assert list(recorder._assign_targets([{"source": "aws.sagemaker"}])) == []
 
 
 def test_topic_with_a_pattern_is_refused() -> None:
