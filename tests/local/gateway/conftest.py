@@ -1,6 +1,5 @@
 """Fixtures for the gateway behind a real HTTP server. Stub services return fixed results or parts of the request."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +9,6 @@ import pytest
 from botocore.config import Config
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
-from microjobs_orchestrator.local.gateway.forward import Forwarder
-from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.gateway.request_state import AnyService, RequestState
 from microjobs_orchestrator.local.gateway.streams import Input
@@ -26,6 +22,7 @@ from microjobs_orchestrator.local.services.ecr import Ecr
 from microjobs_orchestrator.local.services.iam import Iam
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.local.ui_sessions import UiSessions
+from tests.local.gateways import make_interceptors, serve_gateway
 
 CREDENTIALS = Credentials("key-of-the-tests", "secret-of-the-tests")
 
@@ -114,25 +111,8 @@ def make_mlflow_gateway() -> MlflowGateway:
 @contextmanager
 def run_gateway(services: Mapping[str, AnyService]) -> Iterator[str]:
     """Serve services behind a gateway; yield its URL."""
-    hosts = ["localhost", "127.0.0.1"]
-    interceptors = list_interceptors(
-        CREDENTIALS,
-        services,
-        hosts,
-        prove=lambda *_: "",
-        forwarder=Forwarder({}),
-        own_operations={},
-        serve_packages=lambda _: None,
-        mlflow=make_mlflow_gateway(),
-    )
-    server = Server(("127.0.0.1", 0), server_name="localhost")
-    server.wsgi_app = Gateway(interceptors)
-    server.prepare()
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    yield f"http://localhost:{server.bind_addr[1]}"
-    server.stop()
-    thread.join()
+    with serve_gateway(make_interceptors(CREDENTIALS, services, make_mlflow_gateway())) as port:
+        yield f"http://localhost:{port}"
 
 
 @pytest.fixture

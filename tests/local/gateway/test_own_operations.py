@@ -9,9 +9,9 @@ from botocore.credentials import Credentials as BotocoreCredentials
 from werkzeug.test import Client as WsgiClient
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
-from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.gateway.chain import Gateway
 from tests.local.gateway.conftest import CREDENTIALS, make_mlflow_gateway
+from tests.local.gateways import make_interceptors
 
 URL = "http://localhost/_microjobs/x"
 Response = tuple[int, Any]
@@ -23,20 +23,8 @@ class OwnGateway:
     def __init__(self) -> None:
         self.received_contents: list[Any] = []
         own_operations = {"/_microjobs/x": self._receive}
-        self._client = WsgiClient(
-            Gateway(
-                list_interceptors(
-                    CREDENTIALS,
-                    services={},
-                    hosts=["localhost"],
-                    prove=lambda *_: "",
-                    forwarder=Forwarder({}),
-                    own_operations=own_operations,
-                    serve_packages=lambda _: None,
-                    mlflow=make_mlflow_gateway(),
-                )
-            )
-        )
+        interceptors = make_interceptors(CREDENTIALS, {}, make_mlflow_gateway(), own_operations)
+        self._client = WsgiClient(Gateway(interceptors))
 
     def _receive(self, content: Any) -> None:
         self.received_contents.append(content)

@@ -1,6 +1,5 @@
 """Fixtures: the operations on MLflow servers whose processes are fakes, and a gateway in front of these servers."""
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +7,6 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
-from microjobs_orchestrator.local.gateway.forward import Forwarder
-from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.mlflow import MlflowGateway
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import Credentials
@@ -18,6 +14,7 @@ from microjobs_orchestrator.local.resources.mlflow.connector_finder import make_
 from microjobs_orchestrator.local.resources.mlflow.registration import make_registrar
 from microjobs_orchestrator.local.resources.operations import get_makers_by_kind, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from tests.local.gateways import make_interceptors, serve_gateway
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fake_programs import FakeProgram, FakePrograms
 from tests.local.jobs.fakes import FakeRuntime
@@ -107,26 +104,9 @@ def run_gateway(fake_mlflow: FakeMlflow) -> Iterator[int]:
     context = fake_mlflow.parts.context
     find, region = make_connector_finder(context), context.settings.region
     gateway = MlflowGateway(find, context.ui_sessions, TOKEN, region, make_registrar(context))
-    services = {"sagemaker": fake_mlflow.operations}
-    hosts = ("localhost", "127.0.0.1")
-    interceptors = list_interceptors(
-        CREDENTIALS,
-        services,
-        hosts,
-        prove=lambda *_: "",
-        forwarder=Forwarder({}),
-        own_operations={},
-        serve_packages=lambda _: None,
-        mlflow=gateway,
-    )
-    server = Server(("127.0.0.1", 0), server_name="localhost")
-    server.wsgi_app = Gateway([gateway.answer_page, *interceptors])
-    server.prepare()
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    yield server.bind_addr[1]
-    server.stop()
-    thread.join()
+    interceptors = make_interceptors(CREDENTIALS, {"sagemaker": fake_mlflow.operations}, gateway)
+    with serve_gateway([gateway.answer_page, *interceptors]) as port:
+        yield port
 
 
 @pytest.fixture
