@@ -19,7 +19,7 @@ import pytest
 
 from microjobs import peers
 from microjobs.contract import Layout, ResourceConfig, write_job_certificate
-from microjobs.dask_cluster import omit_errors_of_closing
+from microjobs.dask_cluster import is_not_about_a_stopped_listener, omit_errors_of_closing
 from microjobs.errors import UserError
 from microjobs.hosts import run_on_hosts
 from microjobs.network import DASK_PORT, HEARTBEAT_PORT
@@ -284,6 +284,23 @@ def test_only_a_worker_that_closes_logs_no_errors(caplog: pytest.LogCaptureFixtu
     finally:
         logger.filters[:] = filters
     assert caplog.messages == ["the scheduler does not answer"]
+
+
+def test_error_of_a_stopped_listener_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    from distributed.comm.tcp import TCPListener
+
+    logger = logging.getLogger("tornado.application")
+    logger.addFilter(is_not_about_a_stopped_listener)
+    try:
+        for call in (TCPListener("127.0.0.1:0", print).get_host_port, lambda: 1 / 0):
+            try:
+                call()
+            except Exception:
+                logger.exception("Exception in callback")
+        logger.error("another error")
+    finally:
+        logger.removeFilter(is_not_about_a_stopped_listener)
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [ZeroDivisionError, None]
 
 
 def test_hosts_without_a_secret_work_together(hosts: Hosts) -> None:
