@@ -97,7 +97,7 @@ test/%: setup ## run the tests of one image, such as test/serve
 test/engines: setup ## run the tests of containers on Podman, rootless engines and a remote engine (root, Debian)
 	uv run python scripts/test_engines.py $(OPTIONS)
 
-mutate/%: setup ## make small changes to a module, and list those that its TESTS do not notice (COUNT=40 SEED=0)
+mutate/%: setup ## change a module in small ways, and list the changes that no test in TESTS notices; options: COUNT, SEED
 	@uv run --group mutate python scripts/mutate.py '$*' --tests "$$TESTS" $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
 
 image-registry: ## install an image registry for the tests of `microjobs push` (Debian, Ubuntu)

@@ -69,7 +69,7 @@ def draw_scatter(
 
     Args:
         diagonal: draw the diagonal, and give both axes the same range.
-        log_x: make the x axis logarithmic.
+        log_x: make the x axis logarithmic, if all its values are positive.
         labels: tooltips of the points.
     """
     xs, ys = [x for x, _ in points], [y for _, y in points]

@@ -1,7 +1,7 @@
 """Detects package locks (`*.lock`) that do not match their `.in` files. With such a lock, an image would lack the
 packages that were added to the `.in` file.
 
-    python3 locks.py check SOURCE...    fails with one sentence if a lock was not made from its .in file
+    python3 locks.py check SOURCE...    fails, with one sentence for each lock that was not made from its .in file
     python3 locks.py stamp SOURCE       writes the digest of the requirements into the lock of an .in file
 
 Builds run this file before anything is installed, so it needs only the standard library.

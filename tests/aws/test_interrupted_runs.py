@@ -75,7 +75,9 @@ def make_run(
     journal: Journal | None = None,
     **backend_fields: Any,
 ) -> Run:
-    """Return a new run, or a resumed run if there is a journal. The endpoint that the journal names is deleted."""
+    """Return a new run, or a resumed run if there is a journal.
+
+    A resumed run deletes the endpoint that its journal names."""
     backend = replace(aws.make_backend(), **{"price": {"ml.m5.large": 3600.0}.get, **backend_fields})
     journal = journal or Journal.new(folder / "runs", "housing", {}, on="aws")
     return Run(backend, journal, Progress(Console(file=screen, width=200)), keep=keep)

@@ -85,5 +85,5 @@ session.wait_for_model_package("registry-v2")
 results["withoutGroup"] = package_without_group.model_package_arn.rpartition(":")[2]
 clone = model.register(model_package_group_name="registry-v2", source_uri=packages[0].model_package_arn)
 results["clone"] = clone.model_package_arn.rpartition("/")[2]
-print()  # this empty line ends the last line of the SDK's output
+print()  # the SDK's output may not end with a line break, and the results need a line of their own
 print(json.dumps(results))

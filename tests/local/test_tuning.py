@@ -108,7 +108,7 @@ RANGES_OF_ALL_TYPES = {
 }
 
 
-def test_best_of_all_parameter_types_is_found(tuning: TuningClient) -> None:
+def test_best_trial_is_found_with_parameters_of_all_types(tuning: TuningClient) -> None:
     name = tuning.start('[float(h["rate"])]', RANGES_OF_ALL_TYPES)
     job = tuning.wait_for_end(name)
     assert job["TrainingJobStatusCounters"]["Completed"] == job["ObjectiveStatusCounters"]["Succeeded"] == 4

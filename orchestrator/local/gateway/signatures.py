@@ -199,7 +199,8 @@ def _check_time(claim: Claim, now: datetime) -> None:
 
 
 def _check_signed_headers(request: Request, claim: Claim) -> None:
-    """Refuse Amazon's headers that the signature does not cover, as AWS does: anyone could have added them."""
+    """Refuse a request whose signature does not cover `host` or one of Amazon's headers, as AWS does: anyone could have
+    added the header."""
     if names := _list_unsigned(tuple(get_headers(request)), claim.signed_headers):
         raise AuthError("signature", f"these headers must be signed: {', '.join(sorted(names))}")
 
@@ -290,7 +291,8 @@ def _sign_v2(request: Request, claim: Claim, credentials: Credentials) -> str:
         is_signed = name in signer.QSAOfInterest or name.lower().startswith("x-amz-") or name.lower() in V2_PARAMETERS
         if not is_signed and name not in V2_UNSIGNED_PARAMETERS:
             raise AuthError("signature", f"version 2 does not sign the parameter {name!r:.80}: presign with version 4")
-    # When botocore presigns an address, it signs headers of S3 as headers, but moves them into the address.
+    # When botocore presigns an address, it computes the signature with these headers, and then sends them as
+    # parameters of the address. So they become headers again here.
     headers_in_query = {
         name: value
         for name, value in request.args.items()

@@ -14,7 +14,7 @@ OBJECT_LOCK_MEMBERS = (
 )
 ACL_MEMBERS = "ACL GrantFullControl GrantRead GrantReadACP GrantWriteACP"
 DIRECTORY_BUCKET = Refused("directory buckets are not supported")
-NO_GRANTS = Refused("buckets and objects belong to the server's one account: remove it")
+NO_GRANTS = Refused("buckets and objects belong to the server's one account: remove the member")
 ALGORITHMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256", "SHA512", "MD5")
 """The supported algorithms of checksums."""
 UNSUPPORTED_CHECKSUM_MEMBERS = "ChecksumXXHASH64 ChecksumXXHASH3 ChecksumXXHASH128"
@@ -28,7 +28,8 @@ def _make_algorithm_row(meaning: str) -> Honoured:
 ROWS: Mapping[str, Row] = {
     **dict.fromkeys(f"{SSE} {SOURCE_SSE}".split(), NoEffect("nothing is encrypted")),
     **dict.fromkeys(
-        f"{OBJECT_LOCK_MEMBERS} ObjectLockEnabledForBucket".split(), Refused("objects cannot be locked: remove it")
+        f"{OBJECT_LOCK_MEMBERS} ObjectLockEnabledForBucket".split(),
+        Refused("objects cannot be locked: remove the member"),
     ),
     **dict.fromkeys(f"{ACL_MEMBERS} GrantWrite".split(), NO_GRANTS),
     **dict.fromkeys(UNSUPPORTED_CHECKSUM_MEMBERS.split(), Refused(f"use one of {', '.join(ALGORITHMS)}")),
@@ -43,7 +44,7 @@ ROWS: Mapping[str, Row] = {
         reason="only the holder of the server's credentials can read",
     ),
     "AnnotationDirective": Refused("objects have no annotations"),
-    "BucketNamespace": Refused("bucket names have one namespace: remove it"),
+    "BucketNamespace": Refused("bucket names have one namespace: remove the member"),
     "BypassGovernanceRetention": NoEffect("no object is retained"),
     "ChecksumAlgorithm": _make_algorithm_row("algorithm of the checksum in a header or trailer of the request"),
     "ContentLength": NoEffect("the size of the body is always counted"),
@@ -168,7 +169,7 @@ S3: dict[str, Rows] = {
     "ListParts": _make_rows(f"{OBJECT} MaxParts PartNumberMarker UploadId {SSE_C}"),
     "ListMultipartUploads": _make_rows(
         f"{BUCKET} EncodingType KeyMarker MaxUploads Prefix RequestPayer UploadIdMarker",
-        Delimiter=Refused("the list has no common prefixes: remove it"),
+        Delimiter=Refused("the list has no common prefixes: remove the member"),
     ),
     **{f"Get{name}": _make_rows(BUCKET) for name in DESCRIBED_SETTINGS},
     "GetBucketAccelerateConfiguration": _make_rows(f"{BUCKET} RequestPayer"),

@@ -83,10 +83,12 @@ def _normalize_owner_and_mode(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
-    """Read an archive of `top`, a folder or a file of a container. Write the content of its files into `target`.
+    """Read an archive of `top`, a folder or a file of a container. Write the content of each file into
+    a numbered file in `target`.
 
-    Return the tree of the archive. Devices and links that lead out of the folder are left out, with a warning. Raise
-    CannotRunError if a file does not fit on this device, or a path is too long for the engine.
+    Return the tree of the archive, with the paths of the numbered files. Devices and links that lead out of the folder
+    are left out, with a warning. Raise CannotRunError if a file does not fit on this device, or a path is too long for
+    the engine.
     """
     target.mkdir(parents=True, exist_ok=True)
     space, tree = FreeSpace(target, ARTIFACT_UPLOAD), Tree()
@@ -104,7 +106,7 @@ def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
                     escape_bytes(name),
                 )
                 continue
-            if member.islnk():  # the target's name begins with the same folder, but the tree's names do not
+            if member.islnk():  # a hard link names its file with the top folder in front; the tree's names have none
                 member.linkname = member.linkname.removeprefix(top_name + "/")
             entry = _extract(archive, member, name, tree, target / str(len(tree)), space)
             if entry is not None:

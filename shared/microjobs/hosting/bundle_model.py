@@ -57,7 +57,10 @@ class BundleModel:
         return request.encode(self.predict(request.rows))
 
     def decode(self, invocation: Invocation) -> DecodedRequest:
-        """Return the features of an invocation as float32; see `microjobs.hosting.service.BatchModel`."""
+        """Return the features of an invocation as float32, and the function that encodes the response.
+
+        See `microjobs.hosting.service.BatchModel`.
+        """
         body, content_type, accept, attributes = invocation[:4]
         request_type, response_type = negotiate(content_type, accept)
         signature = (parse_attribute(attributes, "signature_name") if attributes else None) or SERVING_DEFAULT
@@ -150,7 +153,7 @@ def _find_member_names(content: dict[str, object]) -> tuple[str, str]:
     """Return the name of the request's member with the rows, and the name of the response's member.
 
     Raises:
-        HttpError: 400, the request has other members.
+        HttpError: 400, the request has other members, or not exactly one of `instances` and `inputs`.
     """
     unknown_members = content.keys() - {"instances", "inputs", "signature_name"}
     if unknown_members or ("instances" in content) == ("inputs" in content):

@@ -14,7 +14,7 @@ logger = logging.getLogger("microjobs")
 
 @dataclass
 class History:
-    """Training losses and test losses of the epochs that were tested. Epochs count from 0 and are complete."""
+    """Training losses and test losses of the epochs that were tested. `epochs` has their numbers, from 0."""
 
     epochs: list[int] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
@@ -68,7 +68,10 @@ class TrainingProgress:
         return self.epoch, self.step
 
     def count_epochs(self, rows: int) -> float:
-        """Return the number of completed epochs over `rows` training rows, plus the fraction of a stopped epoch."""
+        """Return the number of complete epochs, plus the fraction of the current epoch.
+
+        rows: number of training rows.
+        """
         return self.epoch + round(self.rows / rows, 3)
 
     def end_epoch(self) -> None:

@@ -51,7 +51,7 @@ def behaviours(parts: ServerParts) -> Behaviours:
 
 
 @pytest.fixture
-def invoke(parts: ServerParts, behaviours: Behaviours) -> Invoker:  # noqa: ARG001  endpoint `e` serves them
+def invoke(parts: ServerParts, behaviours: Behaviours) -> Invoker:  # noqa: ARG001  endpoint `e` uses the images of `behaviours`
     parts.deploy()
     return Invoker(parts)
 

@@ -55,7 +55,7 @@ def test_pattern_selects_the_program(pattern: str, arguments: tuple[str, ...], w
 
 
 def test_only_one_process_waits(tmp_path: Path) -> None:
-    """The parent sets the variable again, so its child has the same environment as a job's first process."""
+    """The hook removes the variable. Here the parent sets it again, and its child must still not wait."""
     code = "import os, subprocess, sys; os.environ['MICROJOBS_DEBUG_ADDRESS'] = 'x:none'; subprocess.run(sys.argv[1:])"
     (tmp_path / "parent.py").write_text(code)
     output = run_program(tmp_path, "parent.py", sys.executable, "train.py")
@@ -63,7 +63,7 @@ def test_only_one_process_waits(tmp_path: Path) -> None:
     assert "[microjobs] parent.py" in output
 
 
-def test_hidden_module_of_the_image_is_imported(tmp_path: Path) -> None:
+def test_sitecustomize_of_the_image_is_also_imported(tmp_path: Path) -> None:
     (tmp_path / "image").mkdir()
     (tmp_path / "image" / "sitecustomize.py").write_text("print('of the image')")
     path = f"{HOOK}:{tmp_path / 'image'}"

@@ -145,7 +145,7 @@ def test_columns_of_text_and_numbers_are_inputs(columns_model: OnnxModel) -> Non
         ('{"instances": [], "signature_name": "raw"}', "400 signature_name 'raw' is unknown"),
     ],
 )
-def test_error_for_an_unsuitable_request_names_the_input(columns_model: OnnxModel, body: str, expected: str) -> None:
+def test_error_for_an_unsuitable_request_names_the_problem(columns_model: OnnxModel, body: str, expected: str) -> None:
     assert expected in read_error(columns_model, body)
 
 
