@@ -29,7 +29,8 @@ def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
         runtime: `auto`, `docker` or `process`.
 
     Raises:
-        LauncherError: a build failed, or the runtime is `docker` and the engine cannot get the base image.
+        LauncherError: a build failed, or the runtime is `docker`, the engine cannot get the base image, and an image is
+            missing.
     """
     if runtime == "process":
         return runtime

@@ -61,7 +61,11 @@ def find_credentials_problems(settings: Settings) -> list[Problem]:
 
 
 def make_request_context(settings: Settings, image: Callable[[str], str]) -> RequestContext:
-    """Return the values of an account that requests contain. AWS is not called."""
+    """Return the values that requests to an account contain, such as its bucket and role. AWS is not called.
+
+    Args:
+        image: returns the URI of a job's image.
+    """
     return RequestContext(
         bucket=settings.bucket,
         prefix=settings.key_prefix,

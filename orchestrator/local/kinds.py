@@ -128,7 +128,8 @@ class Kind:
     create_verb: str = "Create"
     """The verb of the operation that creates a resource: `Start` for executions of pipelines."""
     member_noun: str | None = None
-    """The word in names of members, if it differs from the noun."""
+    """The word in names of members: with `TrackingServer`, a member is `TrackingServerName`; with an empty text, it is
+    `Name`. None if the word is the noun."""
     requires_arn: bool = False
     """Whether requests identify a resource by its ARN, although the client chooses its name."""
     status_filter: str = "StatusEquals"
@@ -136,7 +137,7 @@ class Kind:
     filters_names: bool = True
     """Whether List requests select names with NameContains. `microjobs ps` does not list other kinds on AWS."""
     has_client_data: bool = False
-    """Whether Delete also deletes data that clients have stored, so that `microjobs stop` must not delete it."""
+    """Whether Delete also deletes data that clients have stored. `microjobs stop` does not delete such a resource."""
     summaries: str = ""
     """The member of List responses that contains the list; if it is empty, `<noun>Summaries`."""
     list_all: Mapping[str, str] = field(default_factory=dict)

@@ -21,7 +21,7 @@ EXPECTED_NAMES = "x_train.npy y_train.npy x_test.npy y_test.npy, or shards such 
 
 @dataclass(frozen=True)
 class ArrayDescription:
-    """Name, shape and size in bytes of an array file, read from its header."""
+    """Name, shape (from the header) and size in bytes of an array file."""
 
     name: str
     shape: tuple[int, ...]

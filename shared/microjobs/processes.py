@@ -21,6 +21,7 @@ def end_with_parent(parent: int, number: int) -> None:
 
     Args:
         parent: the parent's process ID. If the parent has ended before this call, the signal is sent at once.
+        number: the signal.
     """
     if sys.platform == "linux":
         import ctypes
@@ -44,14 +45,18 @@ def find_children(parent: int) -> list[int]:
     children = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The process's name is in parentheses, and may contain spaces, parentheses and part of a character. The
-            # parent's process ID is the second field after the name.
+            # The process's name is in parentheses. It may contain spaces and parentheses, and may end within a UTF-8
+            # character, because the kernel truncates it. The parent's process ID is the second field after the name.
             if stat.read_text(errors="replace").rpartition(")")[2].split()[1] == str(parent):
                 children.append(int(stat.parent.name))
     return children
 
 
 def signal_group(group: int, number: int) -> None:
-    """Send a signal to a process group, if it still exists."""
+    """Send a signal to a process group, if it still exists.
+
+    Args:
+        number: the signal.
+    """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

@@ -42,7 +42,9 @@ MAX_READ_BYTES = 1 << 20
 INTERNAL_ERROR = "InternalServerError"
 """SageMaker's prefix of the reason for a failure that the job did not cause."""
 SERVER_ENDED_REASON = f"{INTERNAL_ERROR}: the local server ended while the job ran"
+"""The reason if a server was killed or crashed, and the next server finds no hosts of the job."""
 SHUT_DOWN_REASON = f"{INTERNAL_ERROR}: the local server was shut down while the job ran"
+"""The reason if a server ends the job itself, because the server is being shut down."""
 
 REASON_PREFIXES = ("ClientError: ", "AlgorithmError: ", f"{INTERNAL_ERROR}: ")
 """The beginnings of SageMaker's failure reasons: the user's mistake, the container's failure, the service's failure."""
@@ -132,7 +134,12 @@ class JobHandle:
     def run_attempt(
         self, attempt: Attempt, hosts: Sequence[Host], on_start: Callable[[Sequence[Host]], float]
     ) -> Outcome:
-        """Run one attempt, on running or on new hosts. `on_start` returns the seconds that the hosts may run."""
+        """Run one attempt, on running or on new hosts.
+
+        Args:
+            on_start: called with the hosts when they run. Its result is the time limit: the hosts are stopped after
+                this number of seconds.
+        """
         if not hosts and self.events.stop_reason is None:
             hosts = self._launch(attempt)
         if not hosts:
@@ -144,7 +151,8 @@ class JobHandle:
         try:
             return launch_plan(self.context, attempt, prepare_plan(self.context, attempt), self.events)
         except CannotRunError:
-            if self.events.stop_reason is StopReason.SHUTDOWN:  # the server cancels installations
+            # A shutdown of the server cancels the installation of the job's packages, which then raises this error.
+            if self.events.stop_reason is StopReason.SHUTDOWN:
                 return ()
             raise
 

@@ -38,7 +38,8 @@ def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: WriteNot
 
 
 def _merge(tree: Tree, merged: Tree, host: str, note: WriteNote) -> None:
-    # The names of entries that are not stored, each with the type of the entry that takes the path of its folder.
+    # Entries that cannot be stored, because another host has a file or link where this host has their folder: the type
+    # of that file or link, by the entry's name.
     blocking_type_by_name: dict[str, str] = {}
     for name in sort_names(tree):
         entry, existing, folder = tree[name], merged.get(name), get_parent(name)

@@ -22,7 +22,8 @@ HEADROOM_BYTES = 64 * MB
 """Free memory that loading a model requires in addition to the size of its files, for its process and for requests."""
 CGROUP = Path("/sys/fs/cgroup")
 INSUFFICIENT_STORAGE = 507
-"""Status for which SageMaker unloads models that are not in use, and then loads the model again."""
+"""If a container answers with this status, SageMaker unloads models that are not in use, and then tries again to load
+the model."""
 
 
 class MemoryBudget:

@@ -39,7 +39,8 @@ STATUS_AFTER_SUCCESS = {S.CREATING: S.CREATED, S.UPDATING: S.UPDATED, S.STARTING
 RUNNING_STATUSES = (*STATUS_AFTER_SUCCESS, *ACTIVE_STATUSES)
 """The statuses in which the process of a server should run: it starts, or it serves."""
 STATUS_AFTER_FAILURE = {S.CREATING: S.CREATE_FAILED, S.UPDATING: S.UPDATE_FAILED}
-"""The status after a failed start, by the status before it. For other statuses, it is one of `_RUN_FAILURES`."""
+"""The status after a failed start, by the status before it. After other statuses, a tracking server becomes
+START_FAILED, and an app UPDATE_FAILED."""
 
 _SHUTDOWN_STATUSES = (S.STOPPING, S.DELETING)
 _RUN_FAILURES = (S.UPDATE_FAILED, S.START_FAILED)

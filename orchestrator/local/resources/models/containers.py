@@ -48,8 +48,8 @@ def is_direct(model: Mapping[str, Any]) -> bool:
 
 
 def refuse_direct(model: Mapping[str, Any], feature: str) -> None:
-    """Raise ValidationError if each request to a model must name its container, because requests of `feature` cannot
-    name it."""
+    """Raise ValidationError for a model with the Mode Direct: each request must name its container, but the requests of
+    `feature` cannot name it."""
     if is_direct(model):
         raise ValidationError(
             f"{feature} does not support models with InferenceExecutionConfig Mode Direct, such as "

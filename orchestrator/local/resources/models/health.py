@@ -51,8 +51,10 @@ def connect(
 
 
 def _make_unhealthy_error(container: str, seconds: float | None) -> UnhealthyError:
-    """Return the error of a container that was not healthy within `seconds`. If `seconds` is None, the container has
-    ended."""
+    """Return the error of a container that was not healthy within `seconds`.
+
+    `seconds` is None if one of the hosts has ended.
+    """
     if seconds is None:
         return UnhealthyError("The container ended before GET /ping answered 200.", container)
     message = f"GET /ping did not answer 200 within {seconds:g} s."
@@ -64,7 +66,7 @@ def _make_unhealthy_error(container: str, seconds: float | None) -> UnhealthyErr
 def _wait_until_healthy(
     host: Host, container: str, deadline: float, stopping: threading.Event, has_ended: Callable[[], bool]
 ) -> Client | None:
-    """Return a client of a healthy host; None if the host has ended, or the deadline has passed.
+    """Return a client of a healthy host; None if one of the hosts has ended, or the deadline has passed.
 
     Raise UnhealthyError if the host listens on the wrong port for longer than WRONG_PORT_TIMEOUT. For a shorter time,
     the host may use this port for another purpose.

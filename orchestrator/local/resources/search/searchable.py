@@ -20,7 +20,8 @@ class Searchable:
     shape: StructureShape
     """The members of a resource in the results, which are also the properties of filters."""
     inner_member: str = ""
-    """The member of a result that contains the members of `shape`; empty if the result itself contains them."""
+    """The member between the noun and the members of `shape`, as in `{"Model": {"Model": {...}}}`; empty if there is
+    none, as in `{"TrainingJob": {...}}`."""
 
     def strip(self, name: str) -> str:
         """Return a property's name without the prefix for `inner_member`: `Model.ModelName` becomes `ModelName`."""

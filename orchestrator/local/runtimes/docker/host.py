@@ -156,7 +156,7 @@ def _get_cached_bytes(statistics: Mapping[str, int]) -> int:
 
 
 def _list_gpus(container: Container) -> Sequence[str] | None:
-    """Return a container's GPUs, as `gpus.select_gpus` does."""
+    """Return the indices or UUIDs of a container's GPUs: None for all GPUs of the machine, `()` for no GPU."""
     requests = container.attrs["HostConfig"].get("DeviceRequests") or ()
     if not requests:
         return ()

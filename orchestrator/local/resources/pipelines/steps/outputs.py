@@ -34,14 +34,17 @@ def _read_output(output: OutputParameter, values: Mapping[str, Any]) -> Any:
         raise OutputError(f"the output {output.name} is missing; the result has: {', '.join(values) or 'nothing'}")
     value = _convert(output.type, values[output.name])
     is_unexpected_boolean = isinstance(value, bool) and output.type is not ParameterType.BOOLEAN
-    is_infinite = isinstance(value, float) and not isfinite(value)
-    if is_unexpected_boolean or is_infinite or not isinstance(value, _TYPES[output.type]):
+    is_not_finite = isinstance(value, float) and not isfinite(value)
+    if is_unexpected_boolean or is_not_finite or not isinstance(value, _TYPES[output.type]):
         raise OutputError(f"the output {output.name} must be of type {output.type}, not {quote(values[output.name])}")
     return value
 
 
 def _convert(parameter_type: ParameterType, value: Any) -> Any:
-    """Return a value in its declared type. Text is parsed as JSON; text that is not JSON stays unchanged."""
+    """Convert a value to its declared type if possible.
+
+    For types other than String, text is parsed as JSON; text that is not JSON stays unchanged.
+    """
     if parameter_type is ParameterType.STRING:
         return value if isinstance(value, str) else json.dumps(value)
     if not isinstance(value, str):
