@@ -155,5 +155,5 @@ transformer.transform(
 )
 transform_output = session.read_s3_file(session.default_bucket(), "estimators/out/rows.csv.out")
 results["transformed"] = [round(float(line), 1) for line in transform_output.split()]
-print()  # this empty line ends the last line of the SDK's output
+print()  # the SDK's output may not end with a line break, and the results need a line of their own
 print(json.dumps(results))

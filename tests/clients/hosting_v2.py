@@ -3,6 +3,8 @@
 For some kinds, the SDK has no class. The program checks them with the boto3 session of the SDK.
 
 Runs in the SDK's virtual environment. Usage: hosting_v2.py SERVE-IMAGE PREFIX
+
+PREFIX is an S3 URI, below which the archives of the models are.
 """
 
 import os
@@ -45,7 +47,7 @@ time.sleep = lambda seconds: sleep(min(float(seconds), 0.3))
 INSTANCE_TYPE = INSTANCE_MEMBERS["InstanceType"]
 SERVERLESS = ServerlessInferenceConfig(memory_size_in_mb=1024, max_concurrency=5)
 KINDS_WITHOUT_CLASS = ("direct", "shadow")
-"""Kinds for which this SDK has no class."""
+"""Kinds for which this SDK has no class. In the kind `direct`, each request names its container."""
 
 
 class SdkClassClient(Boto3Client):
@@ -65,7 +67,7 @@ class SdkClassClient(Boto3Client):
         """Return the SDK's object for the model of a version."""
         name, archives = f"{self.make_name(kind)}-{version}", kind.archives[version]
         common = {"env": ENVIRONMENT, "sagemaker_session": self._session}
-        if kind.name == "multi-model":
+        if kind.name == "multi-model":  # its only "archive" is a prefix of archives, and ends with a slash
             model = Model(self.settings.image, role=self.settings.role, **common)
             models = MultiDataModel(name, f"{self.settings.uri}/{name}/", model=model, sagemaker_session=self._session)
             models.add_model(self.settings.make_archive_uri(f"{archives[0]}model"), "model.tar.gz")

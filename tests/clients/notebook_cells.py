@@ -268,5 +268,5 @@ summary = {
     "targets": y_test[:10].tolist(),
     "report": S3Downloader.read_file(report, sagemaker_session=sess),
 }
-print()  # this empty line ends the last line of the SDK's output
+print()  # the SDK's output may not end with a line break, and the results need a line of their own
 print(json.dumps(summary))

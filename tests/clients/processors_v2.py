@@ -159,5 +159,5 @@ dask_processor.run(
     outputs=[ProcessingOutput(output_name="out", destination=f"s3://{bucket}/dask", source=out_folder)],
 )
 results["dask"] = session.read_s3_file(bucket, "dask/tasks.txt")
-print()  # this empty line ends the last line of the SDK's output
+print()  # the SDK's output may not end with a line break, and the results need a line of their own
 print(json.dumps(results))

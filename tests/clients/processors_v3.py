@@ -1,6 +1,8 @@
 """Runs users' processing scripts with the processors of the SageMaker SDK v3. The jobs name AWS's scikit-learn image.
 
 This program runs in the SDK's virtual environment. Usage: processors_v3.py WHEEL
+
+WHEEL is a wheel of a package `tiny` that has a `value`.
 """
 
 import json
@@ -63,5 +65,5 @@ framework_processor.run(
     code="job.py", source_dir="source", arguments=["x"], outputs=make_outputs("framework"), logs=False
 )
 results["framework"] = session.read_s3_file(bucket, "framework/result.txt")
-print()  # this empty line ends the last line of the SDK's output
+print()  # the SDK's output may not end with a line break, and the results need a line of their own
 print(json.dumps(results))

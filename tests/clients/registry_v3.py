@@ -59,5 +59,5 @@ endpoint.wait_for_status("InService")
 response = endpoint.invoke(body=b"1,2,3\n", content_type="text/csv", accept="text/csv")
 results["predicted"] = response.body.read().decode()
 endpoint.delete()
-print()  # this empty line ends the last line of the SDK's output
+print()  # the SDK's output may not end with a line break, and the results need a line of their own
 print(json.dumps(results))

@@ -60,5 +60,5 @@ job.refresh()
 S3Downloader.download(job.model_artifacts.s3_model_artifacts, "model", sagemaker_session=session)
 with tarfile.open("model/model.tar.gz") as archive:
     files = sorted(archive.getnames())
-print()  # this empty line ends the last line of the SDK's output
+print()  # the SDK's output may not end with a line break, and the results need a line of their own
 print(json.dumps({"files": files, "total": job.final_metric_data_list[0].value}))

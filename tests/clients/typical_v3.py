@@ -103,5 +103,5 @@ processor.run(
     logs=False,
 )
 results["processed"] = sess.list_s3_files(bucket, "typical-v3/copy")
-print()  # this empty line ends the last line of the SDK's output
+print()  # the SDK's output may not end with a line break, and the results need a line of their own
 print(json.dumps(results))

@@ -125,6 +125,7 @@ def test_four_hosts_give_the_results_of_one_host(compose_project: ComposeProject
 
 
 def test_straight_line_prints_the_table_of_the_notebook(compose_project: ComposeProject) -> None:
+    """The notebook is the PyTorch notebook on which the workflow `straight-line` is based."""
     output = compose_project.run("straight-line")
     table = re.findall(r"Epoch: \d+ \| Train loss: \S+ \| Test loss: \S+", output)
     assert table == STRAIGHT_LINE_TABLE.splitlines()

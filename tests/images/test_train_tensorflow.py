@@ -24,6 +24,7 @@ def layout(root: Path) -> Layout:
 
 
 def test_log_matches_the_metric_definitions_of_the_housing_notebook(layout: Layout, run_job: RunJob) -> None:
+    """The housing notebook is the example on which this project is based; see `tests/clients/housing_notebook.py`."""
     log = run_job(JOB, ["train"], layout.root).log
     losses = [float(value) for value in re.findall(r" loss: ([0-9\.]+)", log)]
     validation_losses = [float(value) for value in re.findall(r" val_loss: ([0-9\.]+)", log)]

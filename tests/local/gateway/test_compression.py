@@ -1,4 +1,4 @@
-"""Decompression of the bodies of requests, also of bodies that no client sends."""
+"""Decompression of request bodies, including broken ones that no real client sends."""
 
 import gzip
 from io import BytesIO
@@ -34,7 +34,7 @@ def test_body_of_another_service_is_not_decompressed() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", gzip.compress(b"{}")[:-9], gzip.compress(b"{}")[5:]], ids=["empty", "plain", "cut", "headless"]
 )
-def test_body_in_another_format_is_refused(body: bytes) -> None:
+def test_body_that_is_not_valid_gzip_is_refused(body: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
         decompress(body)
     assert caught.value.code == "SerializationException"

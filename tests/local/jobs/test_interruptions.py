@@ -20,7 +20,8 @@ from tests.local.jobs.test_clock import TRAINING_REQUEST
 from tests.local.jobs.waiting import WaitingRuntime
 
 VALID_REQUEST = {"job": "job", "notice": 5, "away": 1.5}
-"""`notice` and `away` become the `notice_seconds` and the `away_seconds` of the `Interruption`."""
+"""`notice` is the number of seconds between SIGTERM and SIGKILL. `away` is the number of seconds until new hosts start.
+They become `notice_seconds` and `away_seconds` of the `Interruption`."""
 DEEP_LIST: Any = []
 for _ in range(1000):
     DEEP_LIST = [DEEP_LIST]

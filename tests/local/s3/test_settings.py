@@ -153,7 +153,7 @@ def test_acl_grants_access_only_to_the_owner(s3: Client) -> None:
     assert get_error_code(s3.get_object_acl, Bucket=BUCKET, Key="absent") == "NoSuchKey"
 
 
-def test_bucket_may_be_created_for_its_owner(s3: Client) -> None:
+def test_new_bucket_may_have_an_acl_for_its_owner_but_no_public_acl(s3: Client) -> None:
     s3.create_bucket(Bucket="owned-bucket", ACL="bucket-owner-full-control")
     assert get_error_code(s3.create_bucket, Bucket="public-bucket", ACL="public-read") == "NotImplemented"
     s3.delete_bucket(Bucket="owned-bucket")

@@ -8,7 +8,7 @@ from microjobs_orchestrator.local.resources.pipelines.state_changes import find_
 from microjobs_orchestrator.local.state import State
 
 
-def test_step_type_is_found_in_loops_but_not_in_arguments_of_functions(tmp_path: Path) -> None:
+def test_step_type_is_found_in_a_loop_and_arguments_that_look_like_steps_are_ignored(tmp_path: Path) -> None:
     call = {"Name": "Call", "Type": "Lambda", "FunctionArn": "f", "OutputParameters": [], "Arguments": {}}
     call["Arguments"] = {"Steps": [{"Name": "Loop", "Type": "Text"}, {"Name": "Call", "Type": "Text"}]}
     arguments = {"IterableItems": [1], "MaxConcurrency": 1, "ForEachBody": [call]}
