@@ -97,7 +97,7 @@ def check(specification: Specification) -> None:
 
 
 def describe(deployment: Deployment, *, serving_count: int) -> dict[str, Any]:
-    """Return the members of DescribeInferenceComponent for a deployment, of which `serving_count` copies serve."""
+    """Return the members of DescribeInferenceComponent for a deployment with `serving_count` copies in service."""
     specification = dict(deployment["Specification"])
     if "Container" in specification:
         container = dict(specification["Container"])
