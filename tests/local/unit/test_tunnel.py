@@ -135,11 +135,15 @@ def test_output_is_complete_if_the_command_succeeds(tls: Tls | None) -> None:
     assert answer.getvalue() == b"the answer"
 
 
-@pytest.mark.parametrize("code", [1, 137, None])
-def test_truncated_response_raises(code: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason"), [(1, "exit code 1$"), (137, "exit code 137$"), (None, "while the command ran$")]
+)
+def test_truncated_response_raises_with_the_reason(
+    code: int | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The response has no length, so only the exit code shows that the response is incomplete."""
     monkeypatch.setattr(container_pipes, "EXIT_CODE_TIMEOUT", 0.05)
-    with pytest.raises(NoResponseError, match="broke"):
+    with pytest.raises(NoResponseError, match=f"broke: .*{reason}"):
         Client(Engine(respond, code).connect).request("GET", "/x", timeout=20)
 
 

@@ -22,6 +22,7 @@ from microjobs_orchestrator.local.runtimes.docker.log_frames import FrameSplitte
 CHUNK_BYTES = 1 << 16
 
 _CLOSED_ERRORS = (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
+_CLOSED_BY_CALLER = "the caller closed its socket, or its sending direction"
 
 
 class TunnelSocket(socket.socket):
@@ -32,8 +33,8 @@ class TunnelSocket(socket.socket):
     error, because one end cannot reset the other end.
     """
 
-    is_complete = False
-    """Whether the command has succeeded, so that its output is complete."""
+    break_reason: str | None = "the command has not ended"
+    """Why the command's output is incomplete. None after the command has succeeded."""
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         received = super().recv(size, flags)
@@ -46,8 +47,8 @@ class TunnelSocket(socket.socket):
         return count
 
     def _check(self, count: int) -> None:
-        if not count and not self.is_complete:
-            raise ConnectionResetError("the connection through the engine broke")
+        if not count and self.break_reason:
+            raise ConnectionResetError(f"the connection through the engine broke: {self.break_reason}")
 
 
 def open_tunnel(container: Container, command: Sequence[str]) -> socket.socket:
@@ -70,7 +71,7 @@ def open_tunnel(container: Container, command: Sequence[str]) -> socket.socket:
     def run() -> None:
         try:
             with tunnel_end:
-                caller.is_complete = _copy(stream, tunnel_end) and _has_succeeded(api, exec_id)
+                caller.break_reason = _copy(stream, tunnel_end) or _find_failure(api, exec_id)
         finally:
             close_exec(connection)
 
@@ -78,15 +79,19 @@ def open_tunnel(container: Container, command: Sequence[str]) -> socket.socket:
     return caller
 
 
-def _has_succeeded(api: Any, exec_id: str) -> bool:
+def _find_failure(api: Any, exec_id: str) -> str | None:
+    """Return why a command whose output has ended did not succeed; None if it succeeded."""
     try:
-        return find_exit_code(api, exec_id) == 0
-    except (APIError, *UNREACHABLE_ERRORS):
-        return False
+        code = find_exit_code(api, exec_id)
+    except (APIError, *UNREACHABLE_ERRORS) as error:
+        return f"the engine does not say how the command ended: {error}"
+    if code is None:
+        return "the engine ended the command's output while the command ran"
+    return f"the command ended with exit code {code}" if code else None
 
 
-def _copy(stream: Any, tunnel_end: socket.socket) -> bool:
-    """Copy in both directions. Return whether the command's output has ended.
+def _copy(stream: Any, tunnel_end: socket.socket) -> str | None:
+    """Copy in both directions until the command's output ends. Return the reason if the copy ends before.
 
     One thread copies both directions, because two threads must not use one TLS connection at the same time.
     """
@@ -99,10 +104,10 @@ def _copy(stream: Any, tunnel_end: socket.socket) -> bool:
         while not (incoming.has_ended or outgoing.has_ended):
             has_moved = incoming.move() | outgoing.move()
             if not (has_moved or _wait(stream, tunnel_end, incoming, outgoing)):
-                return False
-    except OSError:
-        return False
-    return incoming.has_ended
+                return _CLOSED_BY_CALLER
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+    return None if incoming.has_ended else _CLOSED_BY_CALLER
 
 
 class _Flow:
