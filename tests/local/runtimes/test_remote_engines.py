@@ -42,7 +42,7 @@ LOOPBACK = "127.0.0.1"
 TIMEOUT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 16
 PIPE_CONTENT = [b"pipe" * 25_000] * 3
-SCRIPT = f"cat {DEFAULT_ROOT}/x/name > {DEFAULT_ROOT}/out; wc -c < {DEFAULT_ROOT}/p_0; echo ready; sleep 60"
+SCRIPT = f"cat {DEFAULT_ROOT}/x/name > {DEFAULT_ROOT}/out; wc -c < {DEFAULT_ROOT}/p_0; echo ready; sleep 600"
 
 
 def check_engine(client: DockerClient, folder: Path) -> None:
@@ -196,7 +196,12 @@ def run_tls_proxy(authority: Authority) -> Iterator[int]:
     start_queue: queue.Queue[tuple[int, Callable[[], object]]] = queue.Queue()
 
     async def serve() -> None:
-        server = await asyncio.start_server(forward, LOOPBACK, 0, ssl=context)
+        tasks: set[asyncio.Task[None]] = set()  # asyncio alone does not keep tasks whose client has disconnected
+
+        def start_forwarding(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            tasks.add(asyncio.create_task(forward(reader, writer)))
+
+        server = await asyncio.start_server(start_forwarding, LOOPBACK, 0, ssl=context)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         start_queue.put((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
