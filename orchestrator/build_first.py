@@ -14,7 +14,7 @@ from docker.errors import DockerException, ImageNotFound
 from rich.console import Console
 
 from microjobs_orchestrator import docker_engine, images
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -29,7 +29,7 @@ def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
         runtime: `auto`, `docker` or `process`.
 
     Raises:
-        LauncherError: a build failed, or the runtime is `docker`, the engine cannot get the base image, and an image is
+        CommandError: a build failed, or the runtime is `docker`, the engine cannot get the base image, and an image is
             missing.
     """
     if runtime == "process":
@@ -42,7 +42,7 @@ def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
         problem = pull_base_image(client, console)
     if problem is None:
         if images.build(jobs) != 0:
-            raise LauncherError(
+            raise CommandError(
                 "the images were not built: see the messages above; `microjobs doctor` checks what is missing"
             )
         return runtime
@@ -50,7 +50,7 @@ def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
         console.print(f"{problem}; the jobs use the images that were built before", soft_wrap=True)
         return runtime
     if runtime == "docker":
-        raise LauncherError(f"{problem}; {AIR_GAPPED_REMEDY}, and --runtime process needs no images")
+        raise CommandError(f"{problem}; {AIR_GAPPED_REMEDY}, and --runtime process needs no images")
     console.print(f"{problem}; the jobs run as processes. {AIR_GAPPED_REMEDY}", soft_wrap=True)
     return "process"
 

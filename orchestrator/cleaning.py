@@ -13,7 +13,7 @@ from pathlib import Path
 from docker.errors import APIError
 
 from microjobs_orchestrator import docker_engine, images
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.local import home_lock, trees
 from microjobs_orchestrator.local.home import HOME_ENTRIES, Home
 from microjobs_orchestrator.local.own_images import find_registry
@@ -126,7 +126,7 @@ def list_images() -> list[Removable]:
     """List the images of the ready-made jobs, with all tags.
 
     Raises:
-        LauncherError: microjobs does not run from a clone of the repository.
+        CommandError: microjobs does not run from a clone of the repository.
         docker.errors.DockerException: no engine answers.
     """
     prefixes = tuple(f"{find_registry()}/{job}:" for job in images.list_jobs())
@@ -142,7 +142,7 @@ def _remove_image(tag: str) -> None:
         try:
             client.api.remove_image(tag)
         except APIError as error:
-            raise LauncherError(f"cannot remove image {tag}: {error.explanation}") from error
+            raise CommandError(f"cannot remove image {tag}: {error.explanation}") from error
 
 
 def list_environments(home: Home) -> list[Removable]:

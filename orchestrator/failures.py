@@ -1,19 +1,19 @@
 """Errors that the user can fix. Commands print their messages, without a traceback."""
 
 
-class LauncherError(Exception):
-    """An error that the user can fix. The message states what failed, with which value, and how to fix it."""
+class CommandError(Exception):
+    """An error that the user can fix. A command prints the message: what failed, with which value, and the remedy."""
 
     exit_code = 1
 
 
-class UsageError(LauncherError):
+class UsageError(CommandError):
     """A wrong argument, or arguments that exclude each other."""
 
     exit_code = 2
 
 
-class JobFailedError(LauncherError):
+class JobFailedError(CommandError):
     """A job did not complete, or an endpoint did not come into service. `tail` has the last lines of its log."""
 
     def __init__(self, step: str, name: str, status: str, reason: str, tail: tuple[str, ...] = ()) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from microjobs_orchestrator import sources
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.local import own_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -26,11 +26,11 @@ def list_jobs() -> list[str]:
     """Return the names of the ready-made jobs, such as `serve`: the folders with an `image.yml`.
 
     Raises:
-        LauncherError: the package is installed without the repository.
+        CommandError: the package is installed without the repository.
     """
     names = sorted(path.parent.name for path in (REPOSITORY / "containers").glob("*/image.yml"))
     if not names:
-        raise LauncherError(f"{REPOSITORY} has no containers folder: run microjobs from a clone of the repository")
+        raise CommandError(f"{REPOSITORY} has no containers folder: run microjobs from a clone of the repository")
     return names
 
 
@@ -59,14 +59,14 @@ def build(names: Sequence[str], variant: str = "cpu") -> int:
 
     Raises:
         UsageError: a job does not exist, or does not have this variant.
-        LauncherError: make is not installed.
+        CommandError: make is not installed.
     """
     targets = [f"build/{name}" for name in select_jobs(names, variant)]
     command = ["make", "--no-print-directory", f"VARIANT={variant}", *targets]
     try:
         return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
     except FileNotFoundError:
-        raise LauncherError("make is not installed: install it, or build with `docker compose build`") from None
+        raise CommandError("make is not installed: install it, or build with `docker compose build`") from None
 
 
 def find_missing(names: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from microjobs_orchestrator.aws import images as aws_images
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.build_first import build_first
 from microjobs_orchestrator.durations import format_duration
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.report.page import make_page
 from microjobs_orchestrator.runs.backend import Backend, open_local_backend
@@ -79,7 +79,7 @@ def launch(request: LaunchRequest) -> None:
 
     Raises:
         UsageError: the options are wrong, or no run can be resumed.
-        LauncherError: images are missing, or a step failed.
+        CommandError: images are missing, or a step failed.
     """
     home = Home.from_environment()
     runs = home.root / "runs"
@@ -164,9 +164,9 @@ def open_backend(home: Home, request: LaunchRequest, jobs: Sequence[str]) -> Abs
 
 
 def require_images(jobs: Sequence[str]) -> None:
-    """Raise LauncherError if images of jobs are not built."""
+    """Raise CommandError if images of jobs are not built."""
     if missing := images.find_missing(jobs):
-        raise LauncherError(f"images of {', '.join(missing)} are not built: run `microjobs build {' '.join(missing)}`")
+        raise CommandError(f"images of {', '.join(missing)} are not built: run `microjobs build {' '.join(missing)}`")
 
 
 def ask_for_consent(

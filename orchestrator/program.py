@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.terminal import strip_controls
 
 EXIT_INTERRUPTED = 130
@@ -35,7 +35,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, descri
             raise
         print(f"microjobs: {strip_controls(message)}", file=sys.stderr)
         flush_or_discard()
-        return error.exit_code if isinstance(error, LauncherError) else 1
+        return error.exit_code if isinstance(error, CommandError) else 1
 
 
 def _call(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def flush_or_discard() -> None:
 def describe_error(error: Exception, _options: argparse.Namespace) -> str | None:
     """Return the message for an error of a command, the server, a job, the operating system or the engine; None for a
     bug."""
-    if isinstance(error, (LauncherError, OSError)):
+    if isinstance(error, (CommandError, OSError)):
         return "\n".join([str(error), *(f"  | {line}" for line in getattr(error, "tail", ()))])
     # These modules are imported late, so that `microjobs --help` does not wait for them.
     from docker.errors import DockerException
@@ -85,11 +85,11 @@ def ask_for_consent(question: str, *, yes: bool, refusal: str) -> None:
 
     Raises:
         UsageError: standard input is not a terminal.
-        LauncherError: the answer is not yes. The message is `refusal`.
+        CommandError: the answer is not yes. The message is `refusal`.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"standard input is not a terminal, and the command asks {question!r}: add --yes to consent")
     if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise LauncherError(refusal)
+        raise CommandError(refusal)

@@ -10,7 +10,7 @@ from docker.errors import DockerException
 from microjobs_orchestrator import cleaning
 from microjobs_orchestrator.cleaning import Removable
 from microjobs_orchestrator.commands import parse_number
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.program import ask_for_consent
 
@@ -61,7 +61,7 @@ def call(options: argparse.Namespace) -> int:
 def _list_items(listers: Listers, categories: Sequence[str]) -> list[Removable]:
     """List the items of some categories. Without an engine, print a warning, and list everything except the images.
 
-    Raise LauncherError instead if only images are requested.
+    Raise CommandError instead if only images are requested.
     """
     items: list[Removable] = []
     for category in dict.fromkeys(categories):
@@ -72,7 +72,7 @@ def _list_items(listers: Listers, categories: Sequence[str]) -> list[Removable]:
                 f"no Docker engine answers ({error}), so {category} cannot be removed: start the engine, and try again"
             )
             if {*categories} == {category}:
-                raise LauncherError(message) from error
+                raise CommandError(message) from error
             print(f"microjobs: {message}", file=sys.stderr)
     return items
 
@@ -103,7 +103,7 @@ def _clean(items: Sequence[Removable], *, yes: bool) -> int:
     for item in items:
         try:
             item.remove()
-        except (LauncherError, OSError) as error:
+        except (CommandError, OSError) as error:
             failure_count += 1
             print(f"microjobs: {error}", file=sys.stderr)
     print(f"removed {len(items) - failure_count} of {len(items)}")

@@ -5,7 +5,7 @@ import time
 from functools import partial
 
 from microjobs_orchestrator.commands import completion, parse_number
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.events import Interruption
@@ -42,10 +42,10 @@ def call(options: argparse.Namespace) -> int:
     if job["SecondaryStatus"] != "Training":
         raise UsageError(f"{name} is {job['SecondaryStatus']}: only a job that is Training can be interrupted")
     if message := interruptions.request_interruption(address, name, Interruption(options.notice, options.away)):
-        raise LauncherError(f"{name} was not interrupted: {message}")
+        raise CommandError(f"{name} was not interrupted: {message}")
     statuses = _wait_for_transitions(view, name, len(job["SecondaryStatusTransitions"]))
     if "Interrupted" not in statuses:
-        raise LauncherError(f"{name} was not interrupted: it is {statuses[0] if statuses else 'Training'}")
+        raise CommandError(f"{name} was not interrupted: it is {statuses[0] if statuses else 'Training'}")
     print(f"{name} is interrupted: its hosts end within {options.notice:g} s, then it restarts on new hosts")
     return 0
 

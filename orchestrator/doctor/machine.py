@@ -17,7 +17,7 @@ from docker.errors import DockerException
 
 from microjobs_orchestrator import docker_engine, images, ssh_engine
 from microjobs_orchestrator.doctor.finding import Finding
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.package_settings import choose_certificates, hide_password
@@ -170,7 +170,7 @@ def check_images() -> Iterator[Finding]:
     """Check that the images of all jobs are built, from the current code."""
     try:
         jobs = images.list_jobs()
-    except LauncherError:
+    except CommandError:
         message = "the package is installed without the repository: the images of the ready-made jobs cannot be built"
         yield Finding("note", message, "git clone https://github.com/microjobs/microjobs")
         return
@@ -252,7 +252,7 @@ def check_local_server(home: Home) -> Finding:
     """Check whether a local server runs, or has ended without removing its file."""
     try:
         address = control.find_server(home)
-    except LauncherError as error:
+    except CommandError as error:
         return Finding("problem", str(error))
     if address is not None:
         return Finding("ok", f"the local server answers at {address.url} (runtime {address.runtime})")

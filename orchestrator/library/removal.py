@@ -8,7 +8,7 @@ from typing import Any
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.library.local_server import LocalServer
 from microjobs_orchestrator.local.kinds import Kind, load_kinds
 
@@ -47,7 +47,7 @@ def remove_new_resources(server: LocalServer, earlier_names: Names) -> None:
     Jobs of kinds that AWS cannot delete, such as transform jobs, are only stopped.
 
     Raises:
-        LauncherError: a resource does not end within `TIMEOUT_SECONDS`.
+        CommandError: a resource does not end within `TIMEOUT_SECONDS`.
     """
     sagemaker = server.client("sagemaker")
     for kind in reversed(load_kinds()):  # owners are removed first, because they create resources of other kinds
@@ -93,9 +93,7 @@ def _poll(sagemaker: Any, kind: Kind, name: str) -> Iterator[Mapping[str, Any]]:
                 return
             raise
         time.sleep(POLL_INTERVAL)
-    raise LauncherError(
-        f"{kind.display_name} {name} was not removed within {TIMEOUT_SECONDS:g} s: see the server's log"
-    )
+    raise CommandError(f"{kind.display_name} {name} was not removed within {TIMEOUT_SECONDS:g} s: see the server's log")
 
 
 def _get_method_name(kind: Kind, verb: str) -> str:

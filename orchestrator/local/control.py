@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from microjobs.files import write_text
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local import console_address, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, read_file
@@ -54,7 +54,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this process started, by process id: only the parent of a process can wait for it."""
 
 
-class ServerError(LauncherError):
+class ServerError(CommandError):
     """The server cannot start or does not answer. The message states the remedy."""
 
 
@@ -230,7 +230,7 @@ def stop(home: Home) -> bool:
         return False
     try:
         timeout = STOP_TIMEOUT if find_server(home) else TERM_TIMEOUT
-    except LauncherError:  # the process that holds the lock is the server, although another program answers
+    except CommandError:  # the process that holds the lock is the server, although another program answers
         timeout = TERM_TIMEOUT
     _stop_process(home, pid, timeout)
     return True

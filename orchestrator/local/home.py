@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from microjobs.files import atomic_write
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local.identity import Credentials
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ CREDENTIAL_VARIABLES = {
 """Variables that set the credentials of a home, and the patterns of their values."""
 
 
-class HomeError(LauncherError):
+class HomeError(CommandError):
     """The home cannot be created, or other users could read or replace it."""
 
 

@@ -9,7 +9,7 @@ import logging
 import sqlite3
 from pathlib import Path
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local import outbox, queues
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ INTERNAL_MEMBERS = {
 """Internal values that version 1 stored among the members of descriptions, by kind."""
 
 
-class NewerStateError(LauncherError):
+class NewerStateError(CommandError):
     """A later version of Microjobs wrote the state."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from docker.errors import ImageNotFound
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.images import REVISION_LABEL, VARIANT_LABEL, local_image_name
 from microjobs_orchestrator.push.tags import Image, TaggedImage, format_arguments
 from microjobs_orchestrator.registry_logins import RegistryLogin
@@ -25,14 +25,14 @@ def read_image(client: "DockerClient", job: str, variant: str) -> Image:
     """Return a job's image.
 
     Raises:
-        LauncherError: the image is not built.
+        CommandError: the image is not built.
     """
     name = local_image_name(job, variant)
     try:
         image = client.images.get(name)
     except ImageNotFound:
         build = f"microjobs build {format_arguments([job], variant)}"
-        raise LauncherError(f"image {name} is not built: `{build}` builds it") from None
+        raise CommandError(f"image {name} is not built: `{build}` builds it") from None
     platform = f"{image.attrs['Os']}/{image.attrs['Architecture']}"
     media_type = (image.attrs.get("Descriptor") or {}).get("mediaType", "")
     labels = image.labels
@@ -100,7 +100,7 @@ def push_image(
         show: called with the progress after each event.
 
     Raises:
-        LauncherError: the registry refuses the image, or the connection breaks and the engine stops the upload.
+        CommandError: the registry refuses the image, or the connection breaks and the engine stops the upload.
     """
     upload, image, tag = UploadProgress(), tagged.image, tagged.tag
     auth_config = credentials.make_auth_config() if credentials else {}
@@ -130,7 +130,7 @@ def _tag_temporarily(client: "DockerClient", image_id: str, repository: str, tag
                 client.api.remove_image(name, noprune=True)
 
 
-def make_upload_error(target: str, arguments: str, upload: UploadProgress) -> LauncherError:
+def make_upload_error(target: str, arguments: str, upload: UploadProgress) -> CommandError:
     """Return the error for an upload that failed.
 
     Args:
@@ -138,9 +138,9 @@ def make_upload_error(target: str, arguments: str, upload: UploadProgress) -> La
         arguments: arguments of `microjobs push` for another attempt.
     """
     if any(refusal in upload.error.lower() for refusal in REFUSALS):
-        return LauncherError(f"the registry refuses {target}: {upload.error}; check the permissions of your login")
+        return CommandError(f"the registry refuses {target}: {upload.error}; check the permissions of your login")
     stored_layers = upload.sent_layer_count + upload.existing_layer_count
-    return LauncherError(
+    return CommandError(
         f"the push of {target} failed with {stored_layers} of {len(upload.layers)} layers in the registry: "
         f"{upload.error}; `microjobs push {arguments}` sends the missing layers"
     )

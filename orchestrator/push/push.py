@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from microjobs_orchestrator import docker_engine, images, registry_logins
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import ecr, engine, pushed_images
 from microjobs_orchestrator.push.credentials import read_credentials
@@ -46,7 +46,7 @@ def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage
 
     Raises:
         UsageError: a job does not exist, or the registry or its login is invalid.
-        LauncherError: an image may not be pushed, the registry refuses it, or the connection broke.
+        CommandError: an image may not be pushed, the registry refuses it, or the connection broke.
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
         docker.errors.DockerException: no engine answers.
     """
@@ -104,7 +104,7 @@ def find_manifest(registry: Registry, tagged: TaggedImage) -> Manifest | None:
     """Return the manifest of an image's tag; None if the registry does not have the tag.
 
     Raises:
-        LauncherError: the tag belongs to another image, or SageMaker refuses the type of the manifest.
+        CommandError: the tag belongs to another image, or SageMaker refuses the type of the manifest.
     """
     image = tagged.image
     manifest = registry.get_manifest(image.job, tagged.tag)
@@ -112,13 +112,13 @@ def find_manifest(registry: Registry, tagged: TaggedImage) -> Manifest | None:
         return None
     uri = registry.destination.image_uri(image.job, tagged.tag)
     if not manifest.describes(image):
-        raise LauncherError(
+        raise CommandError(
             f"{uri} already belongs to image {manifest.digest}, not to {image.name} of this machine: tags are never "
             "overwritten, so commit and build again, or use the image in the registry"
         )
     if problem := find_format_problem(manifest.media_type):
         rebuild = f"microjobs build {format_arguments([image.job], image.variant)}"
-        raise LauncherError(f"{uri} {problem}: delete that tag, then `{rebuild}` and push again")
+        raise CommandError(f"{uri} {problem}: delete that tag, then `{rebuild}` and push again")
     return manifest
 
 
@@ -134,7 +134,7 @@ def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, pro
     manifest = find_manifest(registry, tagged)
     if manifest is None:
         uri = destination.image_uri(job, tagged.tag)
-        raise LauncherError(f"{uri} was pushed, but the registry does not have it: push again")
+        raise CommandError(f"{uri} was pushed, but the registry does not have it: push again")
     return manifest
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from microjobs.files import write_text
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push.destination import Destination
 
@@ -28,7 +28,7 @@ def load(home: Home) -> dict[str, dict[str, PushedImage]]:
     """Return all pushed images by registry (the text of a `Destination`) and by the job that they run, such as `serve`.
 
     Raises:
-        LauncherError: the file is damaged.
+        CommandError: the file is damaged.
     """
     path = _get_file_path(home)
     if not path.exists():
@@ -39,9 +39,7 @@ def load(home: Home) -> dict[str, dict[str, PushedImage]]:
             registry: {job: PushedImage(**item) for job, item in jobs.items()} for registry, jobs in content.items()
         }
     except (ValueError, TypeError, AttributeError) as error:
-        raise LauncherError(
-            f"{path} is damaged ({error}): remove it, then `microjobs push` writes a new one"
-        ) from error
+        raise CommandError(f"{path} is damaged ({error}): remove it, then `microjobs push` writes a new one") from error
 
 
 def save(home: Home, destination: Destination, job: str, pushed: PushedImage) -> None:

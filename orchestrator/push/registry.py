@@ -13,7 +13,7 @@ import requests
 import requests.utils
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.push.credentials import PASSWORD, USER
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.tags import Image
@@ -62,7 +62,7 @@ class Registry:
         """Return the manifest of a tag in a job's repository; None if the tag does not exist.
 
         Raises:
-            LauncherError: the registry does not answer, or refuses the request.
+            CommandError: the registry does not answer, or refuses the request.
         """
         name = self.destination.repository_name(job)
         try:
@@ -74,7 +74,7 @@ class Registry:
         except requests.HTTPError as error:
             raise self._make_error(name, error.response) from error
         except requests.RequestException as error:
-            raise LauncherError(
+            raise CommandError(
                 f"{self.host} does not respond like a registry: {error}; check its name and the network, "
                 "then push again"
             ) from error
@@ -101,7 +101,7 @@ class Registry:
         realm = challenge.get("realm") or ""
         if urlsplit(realm).scheme != "https" and not is_loopback(urlsplit(realm).netloc):
             problem = f"requests a login at {realm!r}, which is not an https address: no login was sent"
-            raise LauncherError(f"registry {self.host} {problem}")
+            raise CommandError(f"registry {self.host} {problem}")
         # The scope includes `push`: before the first push of a repository, a registry may refuse a token for `pull`
         # alone.
         scope = {"service": challenge.get("service") or "", "scope": f"repository:{name}:pull,push"}
@@ -115,11 +115,11 @@ class Registry:
         content = response.json()
         return _BearerAuth(content.get("token") or content.get("access_token") or "")
 
-    def _make_error(self, name: str, response: requests.Response) -> LauncherError:
+    def _make_error(self, name: str, response: requests.Response) -> CommandError:
         problem = f"registry {self.host} answers {response.status_code} {response.reason} for repository {name}"
         if response.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
-            return LauncherError(f"{problem}: `docker login {self.host}`, or set {USER} and {PASSWORD}")
-        return LauncherError(f"{problem}: push again later")
+            return CommandError(f"{problem}: `docker login {self.host}`, or set {USER} and {PASSWORD}")
+        return CommandError(f"{problem}: push again later")
 
 
 class _BearerAuth(AuthBase):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs_orchestrator import sources
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.images import PLATFORM
 
 OCI_PREFIX = "application/vnd.oci."
@@ -57,17 +57,17 @@ def read_source(repository: Path, job: str, variant: str, revision: str) -> Imag
     """Read the state of the files of an image that was built from a revision.
 
     Raises:
-        LauncherError: the folder is not a git repository, or has no commit.
+        CommandError: the folder is not a git repository, or has no commit.
     """
     try:
         head = sources.read_head(repository)
         uncommitted = sources.list_uncommitted_files(repository, job, variant)
         changed = sources.list_changed_files(repository, job, variant, revision.removesuffix("-dirty"), new=head)
     except FileNotFoundError:
-        raise LauncherError("git is not installed: install it, because the tags of images contain revisions") from None
+        raise CommandError("git is not installed: install it, because the tags of images contain revisions") from None
     except subprocess.CalledProcessError as error:
         reason = next(iter(error.stderr.strip().splitlines()), str(error))
-        raise LauncherError(f"git cannot read the revision of {repository}: {reason}; push from a clone") from error
+        raise CommandError(f"git cannot read the revision of {repository}: {reason}; push from a clone") from error
     return ImageSource(head, tuple(uncommitted), None if changed is None else tuple(changed))
 
 
@@ -81,7 +81,7 @@ def tag_images(image_sources: Sequence[tuple[Image, ImageSource]], *, allow_dirt
         allow_dirty: also accept images that match no commit; their tags contain `-dirty`.
 
     Raises:
-        LauncherError: SageMaker cannot run an image; or an image matches no commit and `allow_dirty` is False.
+        CommandError: SageMaker cannot run an image; or an image matches no commit and `allow_dirty` is False.
     """
     images = [image for image, _ in image_sources]
     _check_platforms(images)
@@ -92,7 +92,7 @@ def tag_images(image_sources: Sequence[tuple[Image, ImageSource]], *, allow_dirt
     if problems and not allow_dirty:
         rebuild = f"microjobs build {format_arguments(problems, images[0].variant)}"
         summary = "; ".join(dict.fromkeys(problems.values()))
-        raise LauncherError(f"{summary}: commit, then `{rebuild}`; or push with --allow-dirty")
+        raise CommandError(f"{summary}: commit, then `{rebuild}`; or push with --allow-dirty")
     return [TaggedImage(image, format_tag(image, dirty=image.job in problems)) for image in images]
 
 
@@ -145,11 +145,11 @@ def _check_platforms(images: Iterable[Image]) -> None:
     if wrong:
         platforms = ", ".join(f"{image.name} is for {image.platform}" for image in wrong)
         rebuild = f"microjobs build {format_arguments([image.job for image in wrong], wrong[0].variant)}"
-        raise LauncherError(f"{platforms}, but SageMaker runs {PLATFORM}: `{rebuild}` builds for this platform")
+        raise CommandError(f"{platforms}, but SageMaker runs {PLATFORM}: `{rebuild}` builds for this platform")
 
 
 def _check_formats(images: Iterable[Image]) -> None:
     for image in images:
         if problem := find_format_problem(image.media_type):
             rebuild = f"microjobs build {format_arguments([image.job], image.variant)}"
-            raise LauncherError(f"{image.name} {problem}: `{rebuild}` builds an image with a manifest of Docker's type")
+            raise CommandError(f"{image.name} {problem}: `{rebuild}` builds an image with a manifest of Docker's type")

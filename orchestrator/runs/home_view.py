@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members
@@ -115,7 +115,7 @@ class HomeView(View):
                     database.execute("CREATE TABLE resources (kind, name, status, created, modified, description)")
                 yield database
         except sqlite3.Error as error:
-            raise LauncherError(f"{path} cannot be read ({error}): `microjobs local up` reports the damage") from error
+            raise CommandError(f"{path} cannot be read ({error}): `microjobs local up` reports the damage") from error
 
 
 def _make_database_uri(home: Home) -> str:

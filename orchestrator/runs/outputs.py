@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microjobs.arrays import find_array_files, load_array
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.runs.backend import Backend
 
 
@@ -27,7 +27,7 @@ def download(backend: Backend, uri: str, folder: Path) -> Path:
     The path of a file in the folder is the rest of the object's key after the URI. Folder markers are left out.
 
     Raises:
-        LauncherError: the key of an object cannot be such a path.
+        CommandError: the key of an object cannot be such a path.
     """
     bucket, prefix = split_uri(f"{uri}/")
     shutil.rmtree(folder, ignore_errors=True)
@@ -49,7 +49,7 @@ def _make_parents(folder: Path, name: str, uri: str) -> Path:
             raise NotADirectoryError("a part of its key is empty, `.` or `..`")
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise LauncherError(f"{uri} cannot be a file below {folder}: {error}; rename or delete the object") from error
+        raise CommandError(f"{uri} cannot be a file below {folder}: {error}; rename or delete the object") from error
     return path
 
 

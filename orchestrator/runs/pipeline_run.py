@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.runs.execution import ACTIVE_STATUSES, Execution, put_pipeline
 from microjobs_orchestrator.runs.follower import check_success
 from microjobs_orchestrator.runs.journal import JournalEntry
@@ -119,7 +119,7 @@ class PipelineRun(Run):
         deadline = time.monotonic() + STOP_TIMEOUT
         while execution.describe()["PipelineExecutionStatus"] in ACTIVE_STATUSES:
             if time.monotonic() > deadline:
-                raise LauncherError(f"it did not stop within {STOP_TIMEOUT} s")
+                raise CommandError(f"it did not stop within {STOP_TIMEOUT} s")
             time.sleep(self.backend.poll_interval)
 
 

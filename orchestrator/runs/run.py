@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.costs import CostMeter
 from microjobs_orchestrator.runs.follower import Follower, check_success
@@ -171,7 +171,7 @@ class Run(RunContext):
                 raise
             try:
                 remove(name)
-            except (ClientError, BotoCoreError, LauncherError) as error:
+            except (ClientError, BotoCoreError, CommandError) as error:
                 self._progress.print_note(f"{name} could not be stopped ({error}): {command}")
             raise
 

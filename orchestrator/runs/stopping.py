@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.execution import list_running_executions
 from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, KINDS, MODEL, Kind
@@ -26,7 +26,7 @@ def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
         The number of jobs, pipeline executions and endpoints that were stopped or deleted.
 
     Raises:
-        LauncherError: a job or an execution did not stop within STOP_TIMEOUT.
+        CommandError: a job or an execution did not stop within STOP_TIMEOUT.
     """
     executions = list_running_executions(backend.sagemaker, run)
     for execution in executions:
@@ -52,7 +52,7 @@ def _wait_until_stopped(backend: Backend, run: str) -> None:
     while running := _list_running_names(backend, run):
         if time.monotonic() > deadline:
             names = ", ".join(running)
-            raise LauncherError(f"{names} did not stop within {STOP_TIMEOUT} s: check their status with `microjobs ps`")
+            raise CommandError(f"{names} did not stop within {STOP_TIMEOUT} s: check their status with `microjobs ps`")
         time.sleep(backend.poll_interval)
 
 
@@ -77,7 +77,7 @@ def delete_endpoint(backend: Backend, name: str, note: Callable[[str], None]) ->
     """Delete an endpoint and, with the same name, its configuration and its model; wait until the endpoint is deleted.
 
     Raises:
-        LauncherError: the endpoint still exists after DELETE_TIMEOUT.
+        CommandError: the endpoint still exists after DELETE_TIMEOUT.
     """
     deadline = time.monotonic() + DELETE_TIMEOUT
     status = ""
@@ -85,7 +85,7 @@ def delete_endpoint(backend: Backend, name: str, note: Callable[[str], None]) ->
         if status != (status := description["EndpointStatus"]):
             note(f"deleting endpoint {name}, which is {status}")
         if time.monotonic() > deadline:
-            raise LauncherError(
+            raise CommandError(
                 f"endpoint {name} is {status} and was not deleted within {DELETE_TIMEOUT} s: "
                 "check its status with `microjobs ps`"
             )

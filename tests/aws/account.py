@@ -35,7 +35,7 @@ def write_pushed_images(home: Path) -> None:
 class Account:
     """A local server that replaces AWS, and the folder in which the tests run `microjobs`."""
 
-    local: LocalServer
+    server: LocalServer
     folder: Path
 
     @property
@@ -44,7 +44,7 @@ class Account:
 
     def make_environment(self) -> dict[str, str]:
         variables = {key: value for key, value in os.environ.items() if not key.startswith("AWS_") and key != HOME}
-        return {**variables, **control.make_environment(self.local.home, self.local.address), "PYTHONUNBUFFERED": "1"}
+        return {**variables, **control.make_environment(self.server.home, self.server.address), "PYTHONUNBUFFERED": "1"}
 
     def start_microjobs(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -71,7 +71,7 @@ class Account:
 
         No workflow has transform jobs, so they are not listed.
         """
-        sagemaker = self.local.sagemaker
+        sagemaker = self.server.sagemaker
         names: list[str] = []
         for noun in ("ProcessingJob", "TrainingJob", "HyperParameterTuningJob"):
             list_jobs = getattr(sagemaker, f"list_{to_snake_case(noun)}s")
@@ -93,10 +93,10 @@ def open_account(folder: Path) -> Iterator[Account]:
     """Start a server that uses this machine's images in place of those in the registry; write the settings for it."""
     with run_server(
         folder / "aws", runtime="docker", images={uri: make_image_name(job) for job, uri in IMAGE_URIS.items()}
-    ) as local:
-        account = Account(local, folder)
+    ) as server:
+        account = Account(server, folder)
         write_pushed_images(account.home)
         (folder / "microjobs.toml").write_text(
-            f'[aws]\nregion = "{REGION}"\nrole = "{local.address.role_arn}"\nbucket = "{local.address.bucket}"\n'
+            f'[aws]\nregion = "{REGION}"\nrole = "{server.address.role_arn}"\nbucket = "{server.address.bucket}"\n'
         )
         yield account

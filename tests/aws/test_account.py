@@ -39,8 +39,8 @@ def test_finished_workflow_leaves_nothing_running(account: Account) -> None:
     assert STRAIGHT_LINE_TABLE in result.stdout
     assert re.search(r"^cost +\$0\.\d+ for instances, by the price table$", result.stdout, re.MULTILINE)
     assert account.list_running() == []
-    job = account.local.sagemaker.describe_training_job(TrainingJobName=f"{find_last_run(account)}-train")
-    tags = account.local.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"]
+    job = account.server.sagemaker.describe_training_job(TrainingJobName=f"{find_last_run(account)}-train")
+    tags = account.server.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"team": "lines", RUN_TAG: find_last_run(account)}
     assert job["AlgorithmSpecification"]["TrainingImage"] == accounts.IMAGE_URIS["train-pytorch"]
 
@@ -88,7 +88,7 @@ def test_stop_ends_the_run_of_a_killed_command(account: Account) -> None:
 
 
 def test_unpushed_images_prevent_a_run(account: Account, tmp_path: Path) -> None:
-    account_without_images = Account(account.local, tmp_path)
+    account_without_images = Account(account.server, tmp_path)
     (tmp_path / "microjobs.toml").write_text((account.folder / "microjobs.toml").read_text())
     result = account_without_images.run_microjobs("run", "straight-line", "--on", "aws", "--yes")
     assert result.returncode == 2

@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from rich.console import Console
 
-from microjobs_orchestrator.failures import JobFailedError, LauncherError
+from microjobs_orchestrator.failures import CommandError, JobFailedError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.runs import run as run_module
 from microjobs_orchestrator.runs import steps, stopping
@@ -156,7 +156,7 @@ def test_undeletable_endpoint_raises(
         "EndpointStatus": "Creating",
         "describe_calls": -9999,  # the endpoint remains Creating during all calls of this test
     }
-    with pytest.raises(LauncherError, match="endpoint stuck is Creating and was not deleted"):
+    with pytest.raises(CommandError, match="endpoint stuck is Creating and was not deleted"):
         stopping.delete_endpoint(make_run(aws, tmp_path, screen).backend, "stuck", print)
 
 

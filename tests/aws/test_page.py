@@ -39,7 +39,7 @@ SAGEMAKER_COMMANDS = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")
 class PageFolder:
     """The folder in which the tests run the commands of the page."""
 
-    def __init__(self, folder: Path, local: LocalServer, moto: str) -> None:
+    def __init__(self, folder: Path, server: LocalServer, moto: str) -> None:
         self.folder = folder
         programs = [str(Path(sys.executable).parent), str(install_client_programs("aws"))]
         variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}
@@ -48,7 +48,7 @@ class PageFolder:
             "PATH": os.pathsep.join([*programs, variables["PATH"]]),
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        self.sagemaker_environment = {**self.base_environment, **control.make_environment(local.home, local.address)}
+        self.sagemaker_environment = {**self.base_environment, **control.make_environment(server.home, server.address)}
         account = {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
         self.moto_environment = {**self.base_environment, **account}
 
@@ -76,9 +76,9 @@ def moto() -> Iterator[str]:
 @pytest.fixture
 def page_folder(tmp_path: Path, moto: str) -> Iterator[PageFolder]:
     (tmp_path / "microjobs.toml").write_text(TABLES[0])
-    with run_server(tmp_path / "local", runtime="process") as local:
-        (local.home.buckets / settings.load(tmp_path / "microjobs.toml").bucket).mkdir()
-        yield PageFolder(tmp_path, local, moto)
+    with run_server(tmp_path / "local", runtime="process") as server:
+        (server.home.buckets / settings.load(tmp_path / "microjobs.toml").bucket).mkdir()
+        yield PageFolder(tmp_path, server, moto)
 
 
 IMAGE_COMMANDS = ("microjobs build", "microjobs push")

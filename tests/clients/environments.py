@@ -66,7 +66,7 @@ _servers: dict[tuple[str, ...], subprocess.Popen[str]] = {}
 
 def run_program(
     client: str,
-    local: LocalServer,
+    server: LocalServer,
     folder: Path,
     script: str,
     *arguments: object,
@@ -82,7 +82,7 @@ def run_program(
         "PATH": os.environ["PATH"],
         "HOME": str(folder),  # this folder has neither settings nor credentials of the user
         "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}",
-        **control.make_environment(local.home, local.address),
+        **control.make_environment(server.home, server.address),
         **settings,
     }
     output, errors = folder / f"{client}.out", folder / f"{client}.err"
@@ -93,7 +93,7 @@ def run_program(
         "output": str(output),
         "errors": str(errors),
     }
-    key = client, local.address.url if client == CLIENT_WITH_FIXED_ADDRESS else "", *settings.values()
+    key = client, server.address.url if client == CLIENT_WITH_FIXED_ADDRESS else "", *settings.values()
     if key not in _servers:
         _servers[key] = start_program_server(client, environment)
     try:

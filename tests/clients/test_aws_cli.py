@@ -19,11 +19,11 @@ Aws = Callable[..., Any]
 
 
 @pytest.fixture
-def aws(local: LocalServer, tmp_path: Path) -> Aws:
+def aws(server: LocalServer, tmp_path: Path) -> Aws:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
-        **control.make_environment(local.home, local.address),
+        **control.make_environment(server.home, server.address),
     }
 
     def aws(*arguments: str) -> Any:
@@ -35,21 +35,21 @@ def aws(local: LocalServer, tmp_path: Path) -> Aws:
     return aws
 
 
-def test_cli_creates_waits_for_and_describes_a_job(aws: Aws, local: LocalServer) -> None:
-    request = make_training_request(local, "echo from the command line")
+def test_cli_creates_waits_for_and_describes_a_job(aws: Aws, server: LocalServer) -> None:
+    request = make_training_request(server, "echo from the command line")
     response = aws("sagemaker", "create-training-job", "--cli-input-json", json.dumps(request))
     name = response["TrainingJobArn"].rpartition("/")[2]
-    local.wait_for_end(name)
+    server.wait_for_end(name)
     aws("sagemaker", "wait", "training-job-completed-or-stopped", "--training-job-name", name)
     job = aws("sagemaker", "describe-training-job", "--training-job-name", name)
     assert job["TrainingJobStatus"] == "Completed"
     jobs = aws("sagemaker", "list-training-jobs", "--name-contains", name)
     assert [item["TrainingJobName"] for item in jobs["TrainingJobSummaries"]] == [name]
-    assert "model.tar.gz" in aws("s3", "ls", f"{local.uri('models')}/{name}/output/")
+    assert "model.tar.gz" in aws("s3", "ls", f"{server.uri('models')}/{name}/output/")
 
 
-def test_cli_reads_the_log(aws: Aws, local: LocalServer) -> None:
-    name = local.train("echo first; echo second")["TrainingJobName"]
+def test_cli_reads_the_log(aws: Aws, server: LocalServer) -> None:
+    name = server.train("echo first; echo second")["TrainingJobName"]
     response = aws(
         "logs", "filter-log-events", "--log-group-name", "/aws/sagemaker/TrainingJobs", "--log-stream-name-prefix", name
     )

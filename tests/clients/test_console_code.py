@@ -90,8 +90,8 @@ class Case:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with server_without_hosts(tmp_path_factory.mktemp("code")) as local:
-        yield local
+    with server_without_hosts(tmp_path_factory.mktemp("code")) as server:
+        yield server
 
 
 def create_resource(server: LocalServer, kind: Kind, request: Mapping[str, Any]) -> None:

@@ -16,15 +16,15 @@ PATTERN = {"detail-type": ["SageMaker Training Job State Change"]}
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     targets = [{"queue": queue, "pattern": PATTERN} for queue in ("job-events", "program")]
     with run_server(tmp_path_factory.mktemp("events") / "home", runtime="process", events=targets) as server:
         yield server
 
 
-def test_program_receives_the_events_that_aws_documents(local: LocalServer, tmp_path: Path) -> None:
+def test_program_receives_the_events_that_aws_documents(server: LocalServer, tmp_path: Path) -> None:
     lines = run_program(
-        "boto3", local, tmp_path, "events_boto3.py", "program", make_image_name(SHELL_IMAGE), local.address.bucket
+        "boto3", server, tmp_path, "events_boto3.py", "program", make_image_name(SHELL_IMAGE), server.address.bucket
     )
     expected = {
         "type": "SageMaker Training Job State Change",
@@ -37,10 +37,10 @@ def test_program_receives_the_events_that_aws_documents(local: LocalServer, tmp_
     assert json.loads(lines[-1]) == {"jobs": jobs, "isEmpty": True, "queues": []}, "\n".join(lines)
 
 
-def test_program_of_the_page_prints_the_statuses_of_a_job(local: LocalServer, tmp_path: Path) -> None:
+def test_program_of_the_page_prints_the_statuses_of_a_job(server: LocalServer, tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "program.py").write_text(program)
-    job = local.train("exit 0")
-    lines = run_program("boto3", local, tmp_path, str(tmp_path / "program.py"), job["TrainingJobName"])
+    job = server.train("exit 0")
+    lines = run_program("boto3", server, tmp_path, str(tmp_path / "program.py"), job["TrainingJobName"])
     assert [line.split()[1] for line in lines] == [change["Status"] for change in job["SecondaryStatusTransitions"]]
     assert lines[-1] == "Completed Completed"

@@ -20,14 +20,14 @@ FILES = {"sklearn": {"model.joblib"}, "tensorflow": {"1/saved_model.pb"}, "pytor
 @pytest.fixture(scope="module", params=["docker", "process"])
 def framework_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("home")
-    with run_server(folder, runtime=request.param, framework_images=True) as local:
-        yield local
+    with run_server(folder, runtime=request.param, framework_images=True) as server:
+        yield server
 
 
 @pytest.fixture
 def docker_framework_server(tmp_path: Path) -> Iterator[LocalServer]:
-    with run_server(tmp_path / "home", runtime="docker", framework_images=True) as local:
-        yield local
+    with run_server(tmp_path / "home", runtime="docker", framework_images=True) as server:
+        yield server
 
 
 def test_scripts_of_processors_for_version_2_run(framework_server: LocalServer, tmp_path: Path) -> None:

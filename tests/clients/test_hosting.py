@@ -38,11 +38,11 @@ SETTINGS = {"AWS_MAX_ATTEMPTS": "1"}
 
 
 @pytest.fixture(scope="module")
-def prefix_uri(local: LocalServer) -> str:
+def prefix_uri(server: LocalServer) -> str:
     """The S3 prefix of the archives that the programs deploy."""
     for weight, name in ((1.0, "one"), (2.0, "two")):
-        put_linear_model(local, f"{PREFIX}/{name}.tar.gz", weight)
-        put_linear_model(local, f"{PREFIX}/models-{weight:g}/model.tar.gz", weight)
+        put_linear_model(server, f"{PREFIX}/{name}.tar.gz", weight)
+        put_linear_model(server, f"{PREFIX}/models-{weight:g}/model.tar.gz", weight)
     programs = {"scale": SCALE_PROGRAM, "words-1": WORDS_PROGRAM.format(words=["one", "word"])}
     for name, program in {**programs, "words-2": WORDS_PROGRAM.format(words=["two", "words"])}.items():
         archive = io.BytesIO()
@@ -51,18 +51,18 @@ def prefix_uri(local: LocalServer) -> str:
             member.size = len(program)
             tar.addfile(member, io.BytesIO(program.encode()))
         key = f"{PREFIX}/{name}.tar.gz"
-        local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=archive.getvalue())
-    local.put({f"{PREFIX}/row.csv": ROW.decode()})
-    return local.uri(PREFIX)
+        server.s3.put_object(Bucket=server.address.bucket, Key=key, Body=archive.getvalue())
+    server.put({f"{PREFIX}/row.csv": ROW.decode()})
+    return server.uri(PREFIX)
 
 
 @pytest.mark.parametrize(
     ("client", "program"), [("boto3", "hosting_boto3.py"), ("sdk", "hosting_v2.py"), ("sdk3", "hosting_v3.py")]
 )
 def test_program_updates_each_kind_under_load(
-    local: LocalServer, prefix_uri: str, client: str, program: str, tmp_path: Path
+    server: LocalServer, prefix_uri: str, client: str, program: str, tmp_path: Path
 ) -> None:
-    lines = run_program(client, local, tmp_path, program, make_image_name("serve"), prefix_uri, settings=SETTINGS)
+    lines = run_program(client, server, tmp_path, program, make_image_name("serve"), prefix_uri, settings=SETTINGS)
     assert json.loads(lines[-1]) == {kind.name: make_expectation(kind) for kind in KINDS}
 
 

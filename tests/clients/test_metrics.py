@@ -17,8 +17,8 @@ METRICS = [{"Name": "loss", "Regex": "loss=([0-9.]+)"}, {"Name": "test:acc", "Re
 SCRIPT = "for i in 4 2 1; do echo loss=$i accuracy 0.$i; sleep 1.1; done"
 
 
-def run_training(local: LocalServer) -> str:
-    name: str = local.train(SCRIPT, algorithm={"MetricDefinitions": METRICS})["TrainingJobName"]
+def run_training(server: LocalServer) -> str:
+    name: str = server.train(SCRIPT, algorithm={"MetricDefinitions": METRICS})["TrainingJobName"]
     return name
 
 

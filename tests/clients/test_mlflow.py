@@ -41,10 +41,10 @@ def app(process_server: LocalServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def tracking_server(local: LocalServer) -> Iterator[str]:
+def tracking_server(server: LocalServer) -> Iterator[str]:
     """Run an MLflow tracking server; return its ARN."""
-    sagemaker, name = local.sagemaker, {"TrackingServerName": "tracking"}
-    store = {"ArtifactStoreUri": local.uri("app"), "RoleArn": local.address.role_arn}
+    sagemaker, name = server.sagemaker, {"TrackingServerName": "tracking"}
+    store = {"ArtifactStoreUri": server.uri("app"), "RoleArn": server.address.role_arn}
     arn: str = sagemaker.create_mlflow_tracking_server(**name, **store)["TrackingServerArn"]
     status = wait_until(
         lambda: sagemaker.describe_mlflow_tracking_server(**name)["TrackingServerStatus"],
@@ -59,15 +59,15 @@ def tracking_server(local: LocalServer) -> Iterator[str]:
 @pytest.fixture(params=["app", pytest.param("tracking_server", marks=pytest.mark.engine)])
 def mlflow_server(request: pytest.FixtureRequest) -> tuple[LocalServer, str]:
     """A local server and the ARN of its MLflow server: one pair for processes, and one for containers."""
-    local = request.getfixturevalue("process_server" if request.param == "app" else "local")
-    return local, request.getfixturevalue(request.param)
+    server = request.getfixturevalue("process_server" if request.param == "app" else "server")
+    return server, request.getfixturevalue(request.param)
 
 
 def send_get(mlflow_server: tuple[LocalServer, str], path: str, **parameters: str) -> Any:
     """Send a request to an MLflow server as plain MLflow does: with its address and the token."""
-    local, arn = mlflow_server
-    token = make_mlflow_token(local.home.server_key())
-    url = f"{local.address.url}{MLFLOW_PATH}/{arn.rpartition(':')[2]}/api/2.0/mlflow/{path}"
+    server, arn = mlflow_server
+    token = make_mlflow_token(server.home.server_key())
+    url = f"{server.address.url}{MLFLOW_PATH}/{arn.rpartition(':')[2]}/api/2.0/mlflow/{path}"
     response = requests.get(url, parameters, headers={"Authorization": f"Bearer {token}"}, timeout=60)
     response.raise_for_status()
     return response.json()
@@ -130,22 +130,22 @@ def test_program_of_the_page_logs_a_run(process_server: LocalServer, app: str, t
 
 
 def test_script_continues_the_run_of_its_job(mlflow_server: tuple[LocalServer, str]) -> None:
-    local, arn = mlflow_server
-    inputs = [make_channel("code", local.uri("mlflow-code/"))]
+    server, arn = mlflow_server
+    inputs = [make_channel("code", server.uri("mlflow-code/"))]
     (packages,) = map(str, (install_client_programs("mlflow").parent / "lib").glob("python*/site-packages"))
-    if local.address.runtime == "docker":  # a container cannot read the folder of this machine
-        inputs.append(make_channel("packages", local.uri("mlflow-packages/")))
-        shutil.copytree(packages, local.bucket / "mlflow-packages", ignore=shutil.ignore_patterns(*UNUSED_PACKAGES))
+    if server.address.runtime == "docker":  # a container cannot read the folder of this machine
+        inputs.append(make_channel("packages", server.uri("mlflow-packages/")))
+        shutil.copytree(packages, server.bucket / "mlflow-packages", ignore=shutil.ignore_patterns(*UNUSED_PACKAGES))
         packages = f"{ROOT}/input/data/packages"
-    local.put({"mlflow-code/mlflow_job.py": PROGRAM.read_text()})
-    job = local.train(
+    server.put({"mlflow-code/mlflow_job.py": PROGRAM.read_text()})
+    job = server.train(
         f"PYTHONPATH={packages} python3 {ROOT}/input/data/code/mlflow_job.py",
         InputDataConfig=inputs,
         HyperParameters={"epochs": "3", "optimizer": '"adam"'},
         MlflowConfig={"MlflowResourceArn": arn, "MlflowExperimentName": "jobs", "MlflowRunName": "first"},
         algorithm={"MetricDefinitions": [{"Name": "loss", "Regex": "loss: ([0-9.]+)"}]},
     )
-    assert job["TrainingJobStatus"] == "Completed", local.read_logs("TrainingJobs", job["TrainingJobName"])
+    assert job["TrainingJobStatus"] == "Completed", server.read_logs("TrainingJobs", job["TrainingJobName"])
     run_id = job["MlflowDetails"]["MlflowRunId"]
     run = send_get(mlflow_server, "runs/get", run_id=run_id)["run"]
     assert (run["info"]["run_name"], run["info"]["status"]) == ("first", "FINISHED")
@@ -159,13 +159,13 @@ def test_script_continues_the_run_of_its_job(mlflow_server: tuple[LocalServer, s
     losses = send_get(mlflow_server, "metrics/get-history", run_id=run_id, metric_key="loss")["metrics"]
     assert [(point["step"], point["value"]) for point in losses] == [(0, 1.0), (1, 0.5), (2, 0.33)]
     assert read_items(run["data"]["tags"])["sagemaker.training-job-arn"] == job["TrainingJobArn"]
-    (artifact,) = local.bucket.glob(f"app/*/{run_id}/artifacts/weights.txt")
+    (artifact,) = server.bucket.glob(f"app/*/{run_id}/artifacts/weights.txt")
     assert artifact.read_text() == "weights"
 
 
 def test_failed_job_fails_its_run(mlflow_server: tuple[LocalServer, str]) -> None:
-    local, arn = mlflow_server
-    job = local.train("exit 3", MlflowConfig={"MlflowResourceArn": arn})
+    server, arn = mlflow_server
+    job = server.train("exit 3", MlflowConfig={"MlflowResourceArn": arn})
     run = send_get(mlflow_server, "runs/get", run_id=job["MlflowDetails"]["MlflowRunId"])["run"]
     assert (run["info"]["run_name"], run["info"]["status"]) == (job["TrainingJobName"], "FAILED")
     assert run["info"]["experiment_id"] == "0", "MLflow's experiment Default"

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.timeout(600)
 JOB_TYPES = ["Processing", "Training", "Transform", "Tuning"]
 
 
-def create_pipeline(client: str, local: LocalServer, folder: Path, script: str) -> dict[str, Any]:
-    lines = run_program(client, local, folder, script, local.address.bucket)
+def create_pipeline(client: str, server: LocalServer, folder: Path, script: str) -> dict[str, Any]:
+    lines = run_program(client, server, folder, script, server.address.bucket)
     return dict(json.loads(lines[-1]))
 
 

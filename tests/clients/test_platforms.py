@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def stub_server(tmp_path: Path) -> Iterator[LocalServer]:
-    with server_without_hosts(tmp_path / "home") as local:
-        yield local
+    with server_without_hosts(tmp_path / "home") as server:
+        yield server
 
 
 def test_airflow_trains_and_hosts(stub_server: LocalServer, tmp_path: Path) -> None:

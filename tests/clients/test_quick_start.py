@@ -41,16 +41,16 @@ def test_page_uses_only_images_that_make_run_builds() -> None:
 @pytest.mark.engine
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("client", PROGRAMS)
-def test_program_of_the_page_trains_a_model(client: str, local: LocalServer, tmp_path: Path) -> None:
+def test_program_of_the_page_trains_a_model(client: str, server: LocalServer, tmp_path: Path) -> None:
     program = re.sub(r"microjobs/([a-z-]+):dev", lambda match: make_image_name(match[1]), PROGRAMS[client])
     (tmp_path / "first.py").write_text(program)
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),  # this folder has neither settings nor credentials of the user
-        **control.make_environment(local.home, local.address),
+        **control.make_environment(server.home, server.address),
     }
     command = [str(install_client_programs(client) / "python"), "first.py"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     model = result.stdout.splitlines()[-1]
-    assert (local.home.buckets / model.removeprefix("s3://")).is_file()
+    assert (server.home.buckets / model.removeprefix("s3://")).is_file()

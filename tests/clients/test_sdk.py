@@ -14,19 +14,19 @@ from tests.local.clients import LocalServer, run_server
 pytestmark = pytest.mark.engine
 
 
-def run_sdk_program(local: LocalServer, folder: Path, script: str, *arguments: object) -> list[str]:
-    return run_program("sdk", local, folder, script, *arguments)
+def run_sdk_program(server: LocalServer, folder: Path, script: str, *arguments: object) -> list[str]:
+    return run_program("sdk", server, folder, script, *arguments)
 
 
 def test_script_runs_in_the_alias_of_an_aws_image(tmp_path: Path) -> None:
     aliases = {"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*": make_image_name("preprocess")}
-    with run_server(tmp_path / "home", runtime="docker", images=aliases) as local:
-        assert run_sdk_program(local, tmp_path, "sklearn_processor.py", tmp_path)[-1] == "mean 0.000000 std 1.000000"
+    with run_server(tmp_path / "home", runtime="docker", images=aliases) as server:
+        assert run_sdk_program(server, tmp_path, "sklearn_processor.py", tmp_path)[-1] == "mean 0.000000 std 1.000000"
 
 
 @pytest.mark.timeout(900)
-def test_housing_notebook_runs(local: LocalServer, boston: Path, tmp_path: Path) -> None:
-    lines = run_sdk_program(local, tmp_path, "housing_notebook.py", boston, tmp_path, make_image_name("{}"))
+def test_housing_notebook_runs(server: LocalServer, boston: Path, tmp_path: Path) -> None:
+    lines = run_sdk_program(server, tmp_path, "housing_notebook.py", boston, tmp_path, make_image_name("{}"))
     results = json.loads(lines[-1])
     assert results["best"] < 30
     assert len(results["predictions"]) == 10
@@ -45,8 +45,8 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "model.tar.gz"
 
 
-def test_sdk_predicts_asynchronously_and_joins(local: LocalServer, archive: Path, tmp_path: Path) -> None:
-    results = json.loads(run_sdk_program(local, tmp_path, "asynchronous_v2.py", make_image_name("serve"), archive)[-1])
+def test_sdk_predicts_asynchronously_and_joins(server: LocalServer, archive: Path, tmp_path: Path) -> None:
+    results = json.loads(run_sdk_program(server, tmp_path, "asynchronous_v2.py", make_image_name("serve"), archive)[-1])
     assert results["predicted"] == [["6.0"], ["15.0"]]
     assert "oops" in results["failure"]
     assert results["joined"] == "first,6.0\nsecond,15.0\n"

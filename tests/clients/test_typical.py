@@ -29,10 +29,10 @@ def train_image() -> Iterator[str]:
 
 
 @pytest.fixture
-def bundle(local: LocalServer, tmp_path: Path) -> None:
+def bundle(server: LocalServer, tmp_path: Path) -> None:
     """Put a model that returns the sum of its three features into the bucket."""
     write_linear_bundle(tmp_path / "bundle", [1.0] * 3, 0.0)
-    folder = local.bucket / "bundle"
+    folder = server.bucket / "bundle"
     folder.mkdir(exist_ok=True)
     for path in (tmp_path / "bundle").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
@@ -41,10 +41,10 @@ def bundle(local: LocalServer, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bundle")
 @pytest.mark.parametrize(("client", "version"), [("sdk290", "2.90.0"), ("sdk", "2.257.7")])
 def test_program_for_version_2_runs(
-    client: str, version: str, local: LocalServer, train_image: str, tmp_path: Path
+    client: str, version: str, server: LocalServer, train_image: str, tmp_path: Path
 ) -> None:
     lines = run_program(
-        client, local, tmp_path, "typical_v2.py", train_image, make_image_name("serve"), local.address.bucket
+        client, server, tmp_path, "typical_v2.py", train_image, make_image_name("serve"), server.address.bucket
     )
     assert json.loads(lines[-1]) == {
         "version": version,
@@ -61,12 +61,12 @@ def test_program_for_version_2_runs(
 
 
 @pytest.mark.usefixtures("bundle")
-def test_program_for_version_3_runs(local: LocalServer, train_image: str, tmp_path: Path) -> None:
+def test_program_for_version_3_runs(server: LocalServer, train_image: str, tmp_path: Path) -> None:
     lines = run_program(
-        "sdk3", local, tmp_path, "typical_v3.py", train_image, make_image_name("serve"), local.address.bucket
+        "sdk3", server, tmp_path, "typical_v3.py", train_image, make_image_name("serve"), server.address.bucket
     )
     assert json.loads(lines[-1]) == {
-        "bucket": local.address.bucket,
+        "bucket": server.address.bucket,
         "trained": "Completed",
         "scripted": "Completed",
         "tuned": True,

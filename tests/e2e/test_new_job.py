@@ -47,14 +47,14 @@ def run_example_of_the_page(job: str, folder: Path) -> float:
     page = (REPOSITORY / "docs" / "using" / "your-own-job.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(import .*?)```", page, re.DOTALL)
     (folder / "my_first.py").write_text(program.replace("microjobs/my-job:dev", make_image_name(job)))
-    with run_server(folder / "home", runtime="docker") as local:
-        (local.bucket / "my-data").mkdir()
-        np.save(local.bucket / "my-data" / "y_train.npy", np.arange(10.0))
-        environment = {**os.environ, **control.make_environment(local.home, local.address)}
+    with run_server(folder / "home", runtime="docker") as server:
+        (server.bucket / "my-data").mkdir()
+        np.save(server.bucket / "my-data" / "y_train.npy", np.arange(10.0))
+        environment = {**os.environ, **control.make_environment(server.home, server.address)}
         command = [sys.executable, "my_first.py"]
         output = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-        assert output == f"s3://{local.address.bucket}/models/my-first/output/model.tar.gz\n"
-        return float(json.loads(local.read_archive("my-first")["model.json"])["average"])
+        assert output == f"s3://{server.address.bucket}/models/my-first/output/model.tar.gz\n"
+        return float(json.loads(server.read_archive("my-first")["model.json"])["average"])
 
 
 @pytest.mark.parametrize(

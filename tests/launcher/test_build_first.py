@@ -8,7 +8,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from rich.console import Console
 
 from microjobs_orchestrator import build_first, docker_engine, images
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 
 BASE_IMAGE = "registry.example.com/python:3.11"
 CONSOLE = Console(quiet=True)
@@ -88,7 +88,7 @@ def test_default_base_image_is_that_of_the_dockerfiles(monkeypatch: pytest.Monke
 
 def test_failed_build_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "build", lambda _jobs: 2)
-    with pytest.raises(LauncherError, match="images were not built"):
+    with pytest.raises(CommandError, match="images were not built"):
         run_build_first(monkeypatch, Engine())
 
 
@@ -113,5 +113,5 @@ def test_without_a_registry_existing_images_are_used(
 
 def test_without_a_registry_the_docker_runtime_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "find_missing", lambda _jobs: ["serve"])
-    with pytest.raises(LauncherError, match=r"cannot pull .* and --runtime process needs no images"):
+    with pytest.raises(CommandError, match=r"cannot pull .* and --runtime process needs no images"):
         run_build_first(monkeypatch, Engine(has_registry=False), "docker")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator import images
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from tests.conftest import JOBS, REPOSITORY
 
 
@@ -27,7 +27,7 @@ def test_image_is_stale_if_its_files_have_changed(revision: str, is_stale: bool)
 def test_jobs_are_discovered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert images.list_jobs() == JOBS
     monkeypatch.setattr(images, "REPOSITORY", tmp_path)
-    with pytest.raises(LauncherError, match="clone of the repository"):
+    with pytest.raises(CommandError, match="clone of the repository"):
         images.list_jobs()
 
 

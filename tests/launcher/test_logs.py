@@ -13,7 +13,7 @@ from rich.console import Console
 
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.commands import logs
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local.commands import SafeFormatter
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
@@ -104,7 +104,7 @@ def test_failure_reasons_and_live_logs_have_no_control_sequences(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raise_error(_: object) -> int:
-        raise LauncherError(f"the job failed: {HOSTILE_LINE}")
+        raise CommandError(f"the job failed: {HOSTILE_LINE}")
 
     monkeypatch.setattr(logs, "call", raise_error)
     assert main(["logs", "job"]) == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.runs import outputs
 from tests.launcher.cloud import Cloud
 
@@ -24,6 +24,6 @@ def test_object_that_cannot_be_a_file_below_the_folder_is_reported(
     cloud: Cloud, keys: tuple[str, ...], tmp_path: Path
 ) -> None:
     cloud.objects |= {f"s3://bucket/run/output/{key}": b"x" for key in keys}
-    with pytest.raises(LauncherError, match=f"s3://bucket/run/output/{keys[-1]} cannot be a file below "):
+    with pytest.raises(CommandError, match=f"s3://bucket/run/output/{keys[-1]} cannot be a file below "):
         outputs.download(cloud.make_backend(), "s3://bucket/run/output", tmp_path / "files")
     assert not (tmp_path / "evil").exists()

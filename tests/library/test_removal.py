@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.library.removal import remove_new_resources
 from microjobs_orchestrator.local.lifecycle.hosts import GRACE_PERIOD
 
@@ -73,5 +73,5 @@ def test_job_that_must_be_killed_is_removed(clock: Clock) -> None:
 
 
 def test_job_that_does_not_end_is_named(clock: Clock) -> None:
-    with pytest.raises(LauncherError, match="training job job was not removed within 180 s"):
+    with pytest.raises(CommandError, match="training job job was not removed within 180 s"):
         remove(FakeServer(clock, seconds=3600))

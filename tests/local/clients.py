@@ -169,7 +169,7 @@ def make_unique_name(prefix: str) -> str:
     return f"{prefix}-{next(_numbers)}"
 
 
-def make_training_request(local: LocalServer, script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
+def make_training_request(server: LocalServer, script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
     """Return a CreateTrainingJob request whose job is a shell script."""
     algorithm = {
         "TrainingImage": make_image_name(SHELL_IMAGE),
@@ -180,8 +180,8 @@ def make_training_request(local: LocalServer, script: str, instances: int = 1, *
     return {
         "TrainingJobName": make_unique_name("train"),
         "AlgorithmSpecification": algorithm | members.pop("algorithm", {}),
-        "RoleArn": local.address.role_arn,
-        "OutputDataConfig": {"S3OutputPath": local.uri("models")},
+        "RoleArn": server.address.role_arn,
+        "OutputDataConfig": {"S3OutputPath": server.uri("models")},
         "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": instances, "VolumeSizeInGB": 1},
         "StoppingCondition": {"MaxRuntimeInSeconds": 100},
         **members,

@@ -16,7 +16,7 @@ write 8 MB."""
 
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """Run a server whose jobs run in containers."""
     with run_server(tmp_path_factory.mktemp("local"), runtime="docker") as server:
         yield server
@@ -29,7 +29,7 @@ def process_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
         yield server
 
 
-@pytest.fixture(params=["process_server", pytest.param("local", marks=pytest.mark.engine)])
+@pytest.fixture(params=["process_server", pytest.param("server", marks=pytest.mark.engine)])
 def any_runtime_server(request: pytest.FixtureRequest) -> LocalServer:
     """A server: the test runs once per runtime. Its scripts use `clients.ROOT` for the contract's root."""
     server: LocalServer = request.getfixturevalue(request.param)

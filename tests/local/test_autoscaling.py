@@ -26,19 +26,19 @@ def fast_server(tmp_path: Path) -> Iterator[LocalServer]:
         yield server
 
 
-def deploy_component(local: LocalServer) -> tuple[str, str]:
+def deploy_component(server: LocalServer) -> tuple[str, str]:
     """Create a component with one copy; return the names of its endpoint and of the component."""
     name = make_unique_name("scaled")
-    request = {**make_request(local, make_model(local, 1.0)), "RuntimeConfig": {"CopyCount": 1}}
-    wait_for_endpoint(local, request["EndpointName"])
-    local.sagemaker.create_inference_component(InferenceComponentName=name, **request)
-    wait_for_component(local, name)
+    request = {**make_request(server, make_model(server, 1.0)), "RuntimeConfig": {"CopyCount": 1}}
+    wait_for_endpoint(server, request["EndpointName"])
+    server.sagemaker.create_inference_component(InferenceComponentName=name, **request)
+    wait_for_component(server, name)
     return request["EndpointName"], name
 
 
-def wait_for_component(local: LocalServer, name: str) -> dict[str, Any]:
+def wait_for_component(server: LocalServer, name: str) -> dict[str, Any]:
     description: dict[str, Any] = wait_until(
-        lambda: local.sagemaker.describe_inference_component(InferenceComponentName=name),
+        lambda: server.sagemaker.describe_inference_component(InferenceComponentName=name),
         lambda description: description["InferenceComponentStatus"] in ("InService", "Failed"),
     )
     assert description["InferenceComponentStatus"] == "InService", description.get("FailureReason")
@@ -94,8 +94,8 @@ def list_activities(scaling: Any, component: str) -> list[Any]:
     return activities
 
 
-def count_copies(local: LocalServer, component: str) -> int:
-    return int(wait_for_component(local, component)["RuntimeConfig"]["CurrentCopyCount"])
+def count_copies(server: LocalServer, component: str) -> int:
+    return int(wait_for_component(server, component)["RuntimeConfig"]["CurrentCopyCount"])
 
 
 def test_targets_and_policies_are_described_and_deleted(process_server: LocalServer) -> None:

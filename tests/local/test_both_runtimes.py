@@ -40,7 +40,7 @@ RANDOM_PART = re.compile(r"(?<=^http://)[\d.]+:\d+|\bi-[0-9a-f]+$|\b\d{9,}$|(?<=
 of a trial."""
 
 
-def create_arrays(local: LocalServer) -> None:
+def create_arrays(server: LocalServer) -> None:
     """Store random data with five features, in two files per split, for two hosts."""
     random = np.random.default_rng(0)
     weights = random.normal(size=5)
@@ -52,32 +52,32 @@ def create_arrays(local: LocalServer) -> None:
                 buffer = io.BytesIO()
                 np.save(buffer, part)
                 key = f"raw/{name}_{split}-{number:05d}-of-00002.npy"
-                local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=buffer.getvalue())
+                server.s3.put_object(Bucket=server.address.bucket, Key=key, Body=buffer.getvalue())
 
 
-def scale_data(local: LocalServer) -> dict[str, Any]:
+def scale_data(server: LocalServer) -> dict[str, Any]:
     """Preprocess the data on two hosts. Each host gets half of the files."""
     outputs = [
-        make_processing_output(name, local.uri(name), str(LAYOUT.processing(name))) for name in ("train", "test")
+        make_processing_output(name, server.uri(name), str(LAYOUT.processing(name))) for name in ("train", "test")
     ]
-    local.sagemaker.create_processing_job(
+    server.sagemaker.create_processing_job(
         ProcessingJobName="scale",
         AppSpecification={"ImageUri": make_image_name("preprocess")},
         ProcessingInputs=[
-            make_processing_input("raw", local.uri("raw/"), str(LAYOUT.processing("input")), "ShardedByS3Key")
+            make_processing_input("raw", server.uri("raw/"), str(LAYOUT.processing("input")), "ShardedByS3Key")
         ],
         ProcessingOutputConfig={"Outputs": outputs},
         ProcessingResources={"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}},
-        RoleArn=local.address.role_arn,
+        RoleArn=server.address.role_arn,
     )
     return wait_for_end(
-        lambda: local.sagemaker.describe_processing_job(ProcessingJobName="scale"), "ProcessingJobStatus"
+        lambda: server.sagemaker.describe_processing_job(ProcessingJobName="scale"), "ProcessingJobStatus"
     )
 
 
-def train_model(local: LocalServer, name: str, **hyperparameters: str) -> dict[str, Any]:
+def train_model(server: LocalServer, name: str, **hyperparameters: str) -> dict[str, Any]:
     metrics = [{"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"}]
-    local.sagemaker.create_training_job(
+    server.sagemaker.create_training_job(
         TrainingJobName=name,
         AlgorithmSpecification={
             "TrainingImage": make_image_name("train-pytorch"),
@@ -85,21 +85,21 @@ def train_model(local: LocalServer, name: str, **hyperparameters: str) -> dict[s
             "MetricDefinitions": metrics,
         },
         HyperParameters={"epochs": "4", "eval_every": "2", **hyperparameters},
-        InputDataConfig=[make_channel(split, local.uri(f"{split}/")) for split in ("train", "test")],
-        OutputDataConfig={"S3OutputPath": local.uri("models")},
+        InputDataConfig=[make_channel(split, server.uri(f"{split}/")) for split in ("train", "test")],
+        OutputDataConfig={"S3OutputPath": server.uri("models")},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
         StoppingCondition={"MaxRuntimeInSeconds": 300},
-        RoleArn=local.address.role_arn,
+        RoleArn=server.address.role_arn,
         Environment={"COLOUR": "blue"},
     )
-    return wait_for_end(lambda: local.sagemaker.describe_training_job(TrainingJobName=name), "TrainingJobStatus")
+    return wait_for_end(lambda: server.sagemaker.describe_training_job(TrainingJobName=name), "TrainingJobStatus")
 
 
-def predict(local: LocalServer, model_uri: str) -> Any:
+def predict(server: LocalServer, model_uri: str) -> Any:
     """Deploy a model, return one prediction of the endpoint, and delete the endpoint."""
-    client = local.sagemaker
+    client = server.sagemaker
     container = {"Image": make_image_name("serve"), "ModelDataUrl": model_uri}
-    client.create_model(ModelName=ENDPOINT, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    client.create_model(ModelName=ENDPOINT, PrimaryContainer=container, ExecutionRoleArn=server.address.role_arn)
     variant = {"VariantName": "all", "ModelName": ENDPOINT, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
     client.create_endpoint_config(EndpointConfigName=ENDPOINT, ProductionVariants=[variant])
     client.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName=ENDPOINT)
@@ -107,7 +107,7 @@ def predict(local: LocalServer, model_uri: str) -> Any:
         lambda: client.describe_endpoint(EndpointName=ENDPOINT),
         lambda description: description["EndpointStatus"] == "InService",
     )
-    response = local.client("sagemaker-runtime").invoke_endpoint(
+    response = server.client("sagemaker-runtime").invoke_endpoint(
         EndpointName=ENDPOINT, ContentType="application/json", Body=json.dumps({"instances": [[0.5] * 5, [-0.5] * 5]})
     )
     client.delete_endpoint(EndpointName=ENDPOINT)
@@ -159,24 +159,24 @@ def _round_numbers(text: str) -> str:
     return re.sub(r"\d+\.\d{5,}", lambda number: f"{float(number[0]):.4f}", text)
 
 
-def read_lines(local: LocalServer, group: str, job: str) -> dict[str, list[str]]:
+def read_lines(server: LocalServer, group: str, job: str) -> dict[str, list[str]]:
     """Return the lines of a job's hosts, without times and addresses."""
-    return {host: [NOISE.sub("", line) for line in lines] for host, lines in local.read_logs(group, job).items()}
+    return {host: [NOISE.sub("", line) for line in lines] for host, lines in server.read_logs(group, job).items()}
 
 
 def run_workflow(folder: Path, runtime: str) -> dict[str, Any]:
     """Scale, train and predict on a new server; return everything that a client sees."""
-    with run_server(folder, runtime=runtime) as local:
-        assert local.address.runtime == runtime
-        create_arrays(local)
-        scaling_job = scale_data(local)
-        training_job = train_model(local, "train", seed="1")
-        failed_job = train_model(local, "failed", epoch="1")
+    with run_server(folder, runtime=runtime) as server:
+        assert server.address.runtime == runtime
+        create_arrays(server)
+        scaling_job = scale_data(server)
+        training_job = train_model(server, "train", seed="1")
+        failed_job = train_model(server, "failed", epoch="1")
         return {
             "jobs": [remove_varying_parts(job) for job in (scaling_job, training_job, failed_job)],
-            "prediction": remove_varying_parts(predict(local, training_job["ModelArtifacts"]["S3ModelArtifacts"])),
-            "objects": read_objects(local.bucket),
-            "lines": [read_lines(local, "ProcessingJobs", "scale"), read_lines(local, "TrainingJobs", "train")],
+            "prediction": remove_varying_parts(predict(server, training_job["ModelArtifacts"]["S3ModelArtifacts"])),
+            "objects": read_objects(server.bucket),
+            "lines": [read_lines(server, "ProcessingJobs", "scale"), read_lines(server, "TrainingJobs", "train")],
         }
 
 
@@ -189,27 +189,27 @@ def test_workflow_has_same_results_on_both_runtimes(tmp_path: Path) -> None:
         assert process[part] == result
 
 
-def run_example(local: LocalServer, kind: Kind, name: str) -> dict[str, Any]:
+def run_example(server: LocalServer, kind: Kind, name: str) -> dict[str, Any]:
     """Create the example of a kind, wait until it runs or has ended; return everything that a client sees."""
-    create_example(local, kind, name)
-    description = call(local, kind, "Describe", name)
+    create_example(server, kind, name)
+    description = call(server, kind, "Describe", name)
     if (lifecycle := kind.lifecycle) is not None:
         description = wait_until(
-            lambda: call(local, kind, "Describe", name),
+            lambda: call(server, kind, "Describe", name),
             lambda resource: resource[kind.status_member] not in lifecycle.transitional_statuses,
             seconds=270,  # the installation of MLflow's packages is slow if other tests run
         )
         assert description[kind.status_member] == lifecycle.success_status, description
         if lifecycle.runs_until_deleted:
-            call(local, kind, "Delete", name)
-    streams = local.read_log_streams(kind.log_group(name), kind.log_prefix(name)) if kind.logs else {}
+            call(server, kind, "Delete", name)
+    streams = server.read_log_streams(kind.log_group(name), kind.log_prefix(name)) if kind.logs else {}
     lines = {stream: [NOISE.sub("", line) for line in lines] for stream, lines in streams.items()}
-    results = {"description": description, "objects": read_objects(local.bucket / name), "lines": lines}
+    results = {"description": description, "objects": read_objects(server.bucket / name), "lines": lines}
     return {part: remove_varying_parts(value) for part, value in results.items()}
 
 
 @pytest.mark.parametrize("kind", load_kinds(), ids=lambda kind: kind.arn_type)
-def test_kind_has_same_results_on_both_runtimes(kind: Kind, local: LocalServer, process_server: LocalServer) -> None:
+def test_kind_has_same_results_on_both_runtimes(kind: Kind, server: LocalServer, process_server: LocalServer) -> None:
     name = make_unique_name("example")
-    docker, process = (run_example(server, kind, name) for server in (local, process_server))
+    docker, process = (run_example(each_server, kind, name) for each_server in (server, process_server))
     assert process == docker

@@ -28,11 +28,11 @@ def make_channel_with_members(name: str, uri: str, **members: Any) -> dict[str, 
     return item | members
 
 
-def read_output(local: LocalServer, name: str) -> str:
+def read_output(server: LocalServer, name: str) -> str:
     """Wait until a job has completed; return the content of its file `model/read`."""
-    job = local.wait_for_end(name)
+    job = server.wait_for_end(name)
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-    return local.read_archive(name)["read"]
+    return server.read_archive(name)["read"]
 
 
 READ_EPOCHS = (
@@ -153,11 +153,11 @@ READ_FILES = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /de
 """Concatenates the files of the channel `train`, sorted by their paths."""
 
 
-def put_manifest(local: LocalServer, *paths: str) -> str:
+def put_manifest(server: LocalServer, *paths: str) -> str:
     """Upload objects below `listed/` and a manifest of some of them; return the manifest's URI."""
-    local.put({"listed/a": "A", "listed/deep/b": "B", "listed/c": "C"})
-    local.put({"files.manifest": json.dumps([{"prefix": local.uri("listed/")}, *paths])})
-    return local.uri("files.manifest")
+    server.put({"listed/a": "A", "listed/deep/b": "B", "listed/c": "C"})
+    server.put({"files.manifest": json.dumps([{"prefix": server.uri("listed/")}, *paths])})
+    return server.uri("files.manifest")
 
 
 @pytest.mark.parametrize("mode", ["File", "FastFile"])
@@ -177,20 +177,20 @@ def test_processing_input_contains_files_of_a_manifest(process_server: LocalServ
 
 
 @pytest.mark.engine
-def test_fast_file_inputs_are_read_only(local: LocalServer) -> None:
-    local.put({"fast/a": "original"})
-    fast_channel = make_channel_with_members("train", local.uri("fast/"), InputMode="FastFile")
+def test_fast_file_inputs_are_read_only(server: LocalServer) -> None:
+    server.put({"fast/a": "original"})
+    fast_channel = make_channel_with_members("train", server.uri("fast/"), InputMode="FastFile")
     script = f"cd {ROOT}/input; cat data/train/a config/inputdataconfig.json > ../model/read; touch data/train/b"
-    name = local.start_training(f"{script} || exit 0; exit 1", InputDataConfig=[fast_channel])
-    assert read_output(local, name).startswith('original{"train": {"TrainingInputMode": "File"')
+    name = server.start_training(f"{script} || exit 0; exit 1", InputDataConfig=[fast_channel])
+    assert read_output(server, name).startswith('original{"train": {"TrainingInputMode": "File"')
 
 
 # --- errors ---
 
 
-def train_and_fail(local: LocalServer, script: str, failing_channel: dict[str, Any]) -> str:
+def train_and_fail(server: LocalServer, script: str, failing_channel: dict[str, Any]) -> str:
     """Run a training job that must fail because of its channel; return the reason."""
-    job = local.train(script, InputDataConfig=[failing_channel])
+    job = server.train(script, InputDataConfig=[failing_channel])
     assert job["TrainingJobStatus"] == "Failed"
     return str(job["FailureReason"])
 
@@ -236,15 +236,15 @@ def test_missing_attribute_fails_the_job(process_server: LocalServer) -> None:
 @pytest.mark.engine
 def test_job_with_pipes_is_not_resumed_by_another_server(tmp_path: Path) -> None:
     """The pipe ends with the first server, so the job cannot know that its data are incomplete."""
-    with run_server(tmp_path / "home", runtime="docker") as local:
-        local.put({"cut/a": "x" * 10_000_000})
-        pipe = make_channel_with_members("train", local.uri("cut/"), InputMode="Pipe")
+    with run_server(tmp_path / "home", runtime="docker") as server:
+        server.put({"cut/a": "x" * 10_000_000})
+        pipe = make_channel_with_members("train", server.uri("cut/"), InputMode="Pipe")
         script = f"exec 3< {ROOT}/input/data/train_0; echo ready; sleep 2; cat <&3 | wc -c"
-        name = local.start_training(script, InputDataConfig=[pipe])
-        local.wait_for_log(name, "ready")
-        os.kill(local.address.pid, signal.SIGKILL)
-        wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
+        name = server.start_training(script, InputDataConfig=[pipe])
+        server.wait_for_log(name, "ready")
+        os.kill(server.address.pid, signal.SIGKILL)
+        wait_until(lambda: control.find_server(server.home), lambda address: address is None)
+        next_server = LocalServer(server.home, control.start(server.home, Config(port=0, runtime="docker")))
         assert next_server.wait_for_end(name)["FailureReason"].startswith("InternalServerError: the local server ended")
 
 

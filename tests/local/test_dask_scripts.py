@@ -31,18 +31,18 @@ SHOW_FILES_SCRIPT = (
 
 
 def run_job(
-    local: LocalServer, entrypoint: list[str], arguments: list[str], instances: int
+    server: LocalServer, entrypoint: list[str], arguments: list[str], instances: int
 ) -> tuple[dict[str, Any], str]:
     """Run a processing job; return its description and the prefix of its output files."""
     prefix = make_unique_name("dask")
-    local.put(
+    server.put(
         {
             f"{prefix}/code/total.py": SCRIPT,
             f"{prefix}/code/squares.py": "def square(number):\n    return number**2\n",
             f"{prefix}/data/numbers": " ".join(map(str, range(50))),
         }
     )
-    job = local.process(
+    job = server.process(
         "",
         instances=instances,
         AppSpecification={
@@ -51,10 +51,10 @@ def run_job(
             "ContainerArguments": arguments,
         },
         ProcessingInputs=[
-            make_processing_input("code", local.uri(f"{prefix}/code"), CODE),
-            make_processing_input("data", local.uri(f"{prefix}/data"), INPUT),
+            make_processing_input("code", server.uri(f"{prefix}/code"), CODE),
+            make_processing_input("data", server.uri(f"{prefix}/data"), INPUT),
         ],
-        ProcessingOutputConfig={"Outputs": [make_processing_output("output", local.uri(f"{prefix}/output"), OUTPUT)]},
+        ProcessingOutputConfig={"Outputs": [make_processing_output("output", server.uri(f"{prefix}/output"), OUTPUT)]},
     )
     return job, f"{prefix}/output"
 

@@ -32,20 +32,20 @@ HELPER_MODULE = """def double(x):
 """
 
 
-def start_script(local: LocalServer, port: int | str, **members: Any) -> str:
+def start_script(server: LocalServer, port: int | str, **members: Any) -> str:
     """Start a processing job that runs a user's script in a shell, and that a debugger can reach at a port."""
-    local.put({"code/train.py": SCRIPT, "code/helper.py": HELPER_MODULE})
-    return local.start_processing(
+    server.put({"code/train.py": SCRIPT, "code/helper.py": HELPER_MODULE})
+    return server.start_processing(
         f'python3 -c "print(1)" && python3 {ROOT}/processing/input/train.py',
-        ProcessingInputs=[make_processing_input("code", local.uri("code"), CODE)],
+        ProcessingInputs=[make_processing_input("code", server.uri("code"), CODE)],
         Environment={"MICROJOBS_DEBUG_PORT": str(port), **members.pop("Environment", {})},
         **members,
     )
 
 
-def wait_for_processing(local: LocalServer, name: str) -> dict[str, Any]:
+def wait_for_processing(server: LocalServer, name: str) -> dict[str, Any]:
     job: dict[str, Any] = wait_until(
-        lambda: local.sagemaker.describe_processing_job(ProcessingJobName=name),
+        lambda: server.sagemaker.describe_processing_job(ProcessingJobName=name),
         lambda job: job["ProcessingJobStatus"] in ("Completed", "Failed", "Stopped"),
     )
     return job
@@ -135,44 +135,44 @@ def test_plan_without_the_variable_is_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_port_of_a_container_is_published_on_loopback_only(local: LocalServer) -> None:
-    name = start_script(local, port := find_free_port())
+def test_port_of_a_container_is_published_on_loopback_only(server: LocalServer) -> None:
+    name = start_script(server, port := find_free_port())
     with connect(port) as debugger:
-        (container,) = (item for item in list_containers(local.home) if name in str(item.name))
+        (container,) = (item for item in list_containers(server.home) if name in str(item.name))
         assert container.attrs["HostConfig"]["PortBindings"] == {
             f"{port}/tcp": [{"HostIp": LOOPBACK, "HostPort": str(port)}]
         }
         debugger.attach({})
         debugger.wait_for_stop()
         debugger.resume()
-    assert wait_for_processing(local, name)["ProcessingJobStatus"] == "Completed"
+    assert wait_for_processing(server, name)["ProcessingJobStatus"] == "Completed"
 
 
 @pytest.mark.engine
-def test_port_in_use_fails_the_job(local: LocalServer) -> None:
+def test_port_in_use_fails_the_job(server: LocalServer) -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
-        job = wait_for_processing(local, start_script(local, port := listener.getsockname()[1]))
+        job = wait_for_processing(server, start_script(server, port := listener.getsockname()[1]))
     assert job["ProcessingJobStatus"] == "Failed"
     assert str(port) in job["FailureReason"]
     assert "in use" in job["FailureReason"]
 
 
 @pytest.mark.engine
-def test_training_script_of_an_estimator_can_be_debugged(local: LocalServer, tmp_path: Path) -> None:
+def test_training_script_of_an_estimator_can_be_debugged(server: LocalServer, tmp_path: Path) -> None:
     """The image's own programs and pip, which run before the script, do not wait."""
     (tmp_path / "train.py").write_text("import sys\nprint('epochs', sys.argv[2])\n")
-    (local.bucket / "source").mkdir(parents=True)
-    with tarfile.open(local.bucket / "source/sourcedir.tar.gz", "w:gz") as archive:
+    (server.bucket / "source").mkdir(parents=True)
+    with tarfile.open(server.bucket / "source/sourcedir.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "train.py", "train.py")
-    values = {"sagemaker_program": "train.py", "sagemaker_submit_directory": local.uri("source/sourcedir.tar.gz")}
+    values = {"sagemaker_program": "train.py", "sagemaker_submit_directory": server.uri("source/sourcedir.tar.gz")}
     name, port = make_unique_name("debug"), find_free_port()
-    local.sagemaker.create_training_job(
+    server.sagemaker.create_training_job(
         TrainingJobName=name,
         AlgorithmSpecification={"TrainingImage": make_image_name("preprocess"), "TrainingInputMode": "File"},
         HyperParameters={key: json.dumps(value) for key, value in {**values, "epochs": 3}.items()},
         Environment={"MICROJOBS_DEBUG_PORT": str(port)},
-        RoleArn=local.address.role_arn,
-        OutputDataConfig={"S3OutputPath": local.uri("models")},
+        RoleArn=server.address.role_arn,
+        OutputDataConfig={"S3OutputPath": server.uri("models")},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
         StoppingCondition={"MaxRuntimeInSeconds": 100},
     )
@@ -183,5 +183,5 @@ def test_training_script_of_an_estimator_can_be_debugged(local: LocalServer, tmp
         assert debugger.wait_for_stop() == ("train.py", 2)
         assert debugger.evaluate("sys.argv[2]") == "'3'"
         debugger.resume()
-    assert local.wait_for_end(name)["TrainingJobStatus"] == "Completed"
-    assert "epochs 3" in local.read_logs("TrainingJobs", name)["algo-1"]
+    assert server.wait_for_end(name)["TrainingJobStatus"] == "Completed"
+    assert "epochs 3" in server.read_logs("TrainingJobs", name)["algo-1"]

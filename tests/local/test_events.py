@@ -30,7 +30,7 @@ def listener() -> Iterator[EventListener]:
 
 
 @pytest.fixture(scope="module")
-def local(folder: Path, listener: EventListener) -> Iterator[LocalServer]:
+def server(folder: Path, listener: EventListener) -> Iterator[LocalServer]:
     approved_pattern = {"detail": {"ModelApprovalStatus": ["Approved"]}}
     script = f"cat >> {folder}/commands.jsonl; echo >> {folder}/commands.jsonl"
     targets = [
@@ -55,8 +55,8 @@ def wait_for_events(path: Path, arn: str, count: int) -> list[dict[str, Any]]:
     return events
 
 
-def test_training_job_has_an_event_per_status(local: LocalServer, folder: Path) -> None:
-    job = local.train("exit 3", Tags=[{"Key": "team", "Value": "blue"}])
+def test_training_job_has_an_event_per_status(server: LocalServer, folder: Path) -> None:
+    job = server.train("exit 3", Tags=[{"Key": "team", "Value": "blue"}])
     events = wait_for_events(folder / "events.jsonl", job["TrainingJobArn"], 2)
     while events[-1]["detail"]["TrainingJobStatus"] != "Failed":
         events = wait_for_events(folder / "events.jsonl", job["TrainingJobArn"], len(events) + 1)
@@ -79,16 +79,16 @@ def test_training_job_has_an_event_per_status(local: LocalServer, folder: Path) 
     assert transition["StartTime"] == round(job["SecondaryStatusTransitions"][0]["StartTime"].timestamp() * 1000)
 
 
-def test_model_and_configuration_have_events_when_created_and_deleted(local: LocalServer, folder: Path) -> None:
+def test_model_and_configuration_have_events_when_created_and_deleted(server: LocalServer, folder: Path) -> None:
     name = make_unique_name("model")
-    put_linear_model(local, f"{name}/model.tar.gz", 1.0)
-    container = {"Image": "microjobs/serve:dev", "ModelDataUrl": local.uri(f"{name}/model.tar.gz")}
-    request = {"PrimaryContainer": container, "ExecutionRoleArn": local.address.role_arn}
-    model = local.sagemaker.create_model(ModelName=name, **request)["ModelArn"]
+    put_linear_model(server, f"{name}/model.tar.gz", 1.0)
+    container = {"Image": "microjobs/serve:dev", "ModelDataUrl": server.uri(f"{name}/model.tar.gz")}
+    request = {"PrimaryContainer": container, "ExecutionRoleArn": server.address.role_arn}
+    model = server.sagemaker.create_model(ModelName=name, **request)["ModelArn"]
     variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    config = local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-    local.sagemaker.delete_endpoint_config(EndpointConfigName=name)
-    local.sagemaker.delete_model(ModelName=name)
+    config = server.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    server.sagemaker.delete_endpoint_config(EndpointConfigName=name)
+    server.sagemaker.delete_model(ModelName=name)
     creation_event, deletion_event = wait_for_events(folder / "events.jsonl", model, 2)
     assert creation_event["detail-type"] == deletion_event["detail-type"] == "SageMaker Model State Change"
     assert creation_event["detail"] == deletion_event["detail"]
@@ -98,22 +98,22 @@ def test_model_and_configuration_have_events_when_created_and_deleted(local: Loc
     assert events[0]["detail-type"] == "SageMaker Endpoint Config State Change"
 
 
-def test_approval_of_a_package_is_posted(local: LocalServer, folder: Path, listener: EventListener) -> None:
+def test_approval_of_a_package_is_posted(server: LocalServer, folder: Path, listener: EventListener) -> None:
     group = make_unique_name("group")
-    put_linear_model(local, f"{group}/model.tar.gz", 1.0)
-    container = {"Image": "microjobs/serve:dev", "ModelDataUrl": local.uri(f"{group}/model.tar.gz")}
+    put_linear_model(server, f"{group}/model.tar.gz", 1.0)
+    container = {"Image": "microjobs/serve:dev", "ModelDataUrl": server.uri(f"{group}/model.tar.gz")}
     specification = {
         "Containers": [container],
         "SupportedContentTypes": ["text/csv"],
         "SupportedResponseMIMETypes": ["text/csv"],
     }
-    local.sagemaker.create_model_package_group(ModelPackageGroupName=group)
-    arn = local.sagemaker.create_model_package(
+    server.sagemaker.create_model_package_group(ModelPackageGroupName=group)
+    arn = server.sagemaker.create_model_package(
         ModelPackageGroupName=group,
         InferenceSpecification=specification,
         ModelApprovalStatus="PendingManualApproval",
     )["ModelPackageArn"]
-    local.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    server.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
     wait_until(lambda: listener.events, bool, TIMEOUT_SECONDS)
     (event,) = listener.events
     assert (event["detail-type"], event["resources"]) == ("SageMaker Model Package State Change", [arn])
@@ -125,12 +125,12 @@ def test_approval_of_a_package_is_posted(local: LocalServer, folder: Path, liste
     assert creation_event["detail"]["ModelApprovalStatus"] == "PendingManualApproval"
 
 
-def test_execution_and_its_steps_have_events(local: LocalServer, folder: Path) -> None:
+def test_execution_and_its_steps_have_events(server: LocalServer, folder: Path) -> None:
     name = make_unique_name("pipeline")
-    pipeline = local.sagemaker.create_pipeline(
-        PipelineName=name, ClientRequestToken=pipelines.make_token(name), **pipelines.make_request(local, name)
+    pipeline = server.sagemaker.create_pipeline(
+        PipelineName=name, ClientRequestToken=pipelines.make_token(name), **pipelines.make_request(server, name)
     )["PipelineArn"]
-    execution = local.sagemaker.start_pipeline_execution(
+    execution = server.sagemaker.start_pipeline_execution(
         PipelineName=name,
         ClientRequestToken=pipelines.make_token(name),
         PipelineExecutionDescription="first",
@@ -167,15 +167,15 @@ def test_undelivered_events_are_delivered_by_a_later_server(tmp_path: Path) -> N
     with EventListener() as listener:
         port = listener.port
     settings: dict[str, Any] = {"runtime": "process", "events": [{"webhook": listener.url}]}
-    with run_server(tmp_path / "home", **settings) as local:
-        name = local.start_training("sleep 60")
-        wait_until(lambda: local.describe_training(name)["SecondaryStatus"], lambda status: status == "Training")
-        os.kill(local.address.pid, signal.SIGKILL)
-        wait_until(lambda: control.find_server(local.home), lambda address: address is None)
+    with run_server(tmp_path / "home", **settings) as server:
+        name = server.start_training("sleep 60")
+        wait_until(lambda: server.describe_training(name)["SecondaryStatus"], lambda status: status == "Training")
+        os.kill(server.address.pid, signal.SIGKILL)
+        wait_until(lambda: control.find_server(server.home), lambda address: address is None)
     with run_server(tmp_path / "home", **settings):
         pass
-    with EventListener(port) as listener, run_server(tmp_path / "home", **settings) as local:
-        job = local.wait_for_end(name)
+    with EventListener(port) as listener, run_server(tmp_path / "home", **settings) as server:
+        job = server.wait_for_end(name)
         wait_until(lambda: listener.events, lambda events: events[-1:] and is_end(events[-1]), TIMEOUT_SECONDS)
         statuses = [event["detail"]["SecondaryStatus"] for event in listener.events]
     assert statuses == [change["Status"] for change in job["SecondaryStatusTransitions"]]
@@ -189,8 +189,8 @@ def test_hanging_webhook_does_not_delay_a_job(tmp_path: Path) -> None:
     with EventListener() as listener:
         listener.is_slow = True
         targets = [{"webhook": listener.url, "timeout": 30}]
-        with run_server(tmp_path / "home", runtime="process", events=targets) as local:
-            job = local.train("true")
+        with run_server(tmp_path / "home", runtime="process", events=targets) as server:
+            job = server.train("true")
             assert job["TrainingJobStatus"] == "Completed"
             assert len(listener.events) == 1  # the first request still waits
             listener.is_slow = False

@@ -44,8 +44,8 @@ def forwarding_server(moto: str, tmp_path_factory: pytest.TempPathFactory) -> It
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed_port_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     services = {**dict.fromkeys(names, moto), "stepfunctions": closed_port_url}
-    with run_server(tmp_path_factory.mktemp("forwarding"), runtime="process", services=services) as local:
-        yield local
+    with run_server(tmp_path_factory.mktemp("forwarding"), runtime="process", services=services) as server:
+        yield server
 
 
 def get_error(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
@@ -171,13 +171,13 @@ def test_emulator_receives_no_credentials_of_the_server(tmp_path: Path) -> None:
 
     with (
         run_emulator(answer) as (url, requests),
-        run_server(tmp_path, runtime="process", services={"*": url}) as local,
+        run_server(tmp_path, runtime="process", services={"*": url}) as server,
     ):
-        credentials = local.client("sts").get_session_token()["Credentials"]
+        credentials = server.client("sts").get_session_token()["Credentials"]
         session = boto3.Session(
             credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"], "eu-west-1"
         )
-        kms = session.client("kms", endpoint_url=local.address.url)
+        kms = session.client("kms", endpoint_url=server.address.url)
         headers = kms.list_keys(Limit=3)["ResponseMetadata"]["HTTPHeaders"]
     ((path, sent_headers, body),) = requests
     assert (path, json.loads(body), sent_headers["x-amz-target"]) == ("/base/", {"Limit": 3}, "TrentService.ListKeys")
@@ -187,7 +187,7 @@ def test_emulator_receives_no_credentials_of_the_server(tmp_path: Path) -> None:
     text = repr(sent_headers)
     assert not any(
         secret in text
-        for secret in (credentials["AccessKeyId"], credentials["SessionToken"], local.address.access_key_id)
+        for secret in (credentials["AccessKeyId"], credentials["SessionToken"], server.address.access_key_id)
     )
     assert headers["x-thing"] == "1"
     assert not {"keep-alive", "x-hop"} & headers.keys()

@@ -34,25 +34,25 @@ def transform_fn(model, body, content_type, accept): return model, accept
 """
 
 
-def make_model(local: LocalServer, weight: float) -> str:
+def make_model(server: LocalServer, weight: float) -> str:
     """Create a model that multiplies three features by a weight and returns their sum; return its name."""
     name = make_unique_name("model")
-    put_linear_model(local, f"{name}.tar.gz", weight)
-    container = {"Image": make_image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
-    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    put_linear_model(server, f"{name}.tar.gz", weight)
+    container = {"Image": make_image_name("serve"), "ModelDataUrl": server.uri(f"{name}.tar.gz")}
+    server.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=server.address.role_arn)
     return name
 
 
-def make_config(local: LocalServer, model: str, count: int = 1, **members: Any) -> str:
+def make_config(server: LocalServer, model: str, count: int = 1, **members: Any) -> str:
     variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": count}
     name = make_unique_name("config")
-    local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], **members)
+    server.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], **members)
     return name
 
 
-def wait_for_endpoint(local: LocalServer, name: str) -> dict[str, Any]:
+def wait_for_endpoint(server: LocalServer, name: str) -> dict[str, Any]:
     description: dict[str, Any] = wait_until(
-        lambda: local.sagemaker.describe_endpoint(EndpointName=name),
+        lambda: server.sagemaker.describe_endpoint(EndpointName=name),
         lambda description: description["EndpointStatus"] in ("InService", "Failed"),
     )
     return description
@@ -67,18 +67,18 @@ def endpoints(any_runtime_server: LocalServer) -> Iterator[list[str]]:
         any_runtime_server.sagemaker.delete_endpoint(EndpointName=name)
 
 
-def deploy(local: LocalServer, config: str, endpoints: list[str]) -> str:
+def deploy(server: LocalServer, config: str, endpoints: list[str]) -> str:
     name = make_unique_name("endpoint")
     endpoints.append(name)
-    local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
-    description = wait_for_endpoint(local, name)
+    server.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
+    description = wait_for_endpoint(server, name)
     assert description["EndpointStatus"] == "InService", description.get("FailureReason")
     return name
 
 
-def invoke_until_stop(local: LocalServer, name: str, stop: threading.Event) -> list[str]:
+def invoke_until_stop(server: LocalServer, name: str, stop: threading.Event) -> list[str]:
     """Invoke the endpoint until `stop` is set, and return the responses. The client does not retry after an error."""
-    runtime = local.client("sagemaker-runtime")
+    runtime = server.client("sagemaker-runtime")
     responses = []
     while not stop.is_set():
         response = runtime.invoke_endpoint(EndpointName=name, Body=ROW, ContentType="text/csv", Accept="text/csv")
@@ -92,7 +92,7 @@ CODE_FILES = {
 }
 
 
-def make_model_with_code(local: LocalServer, **members: Any) -> str:
+def make_model_with_code(server: LocalServer, **members: Any) -> str:
     """Create a model as the SDK does for an entry point: the code is in S3, and not in the model archive."""
     archive, name = io.BytesIO(), make_unique_name("code")
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
@@ -100,15 +100,15 @@ def make_model_with_code(local: LocalServer, **members: Any) -> str:
             info = tarfile.TarInfo(file)
             info.size = len(text)
             tar.addfile(info, io.BytesIO(text.encode()))
-    local.s3.put_object(Bucket=local.address.bucket, Key=f"{name}/sourcedir.tar.gz", Body=archive.getvalue())
+    server.s3.put_object(Bucket=server.address.bucket, Key=f"{name}/sourcedir.tar.gz", Body=archive.getvalue())
     environment = {
         "SAGEMAKER_PROGRAM": "mine.py",
-        "SAGEMAKER_SUBMIT_DIRECTORY": local.uri(f"{name}/sourcedir.tar.gz"),
+        "SAGEMAKER_SUBMIT_DIRECTORY": server.uri(f"{name}/sourcedir.tar.gz"),
         "SAGEMAKER_REGION": "us-east-1",
     }
     container = {"Image": make_image_name("serve"), "Environment": environment}
-    role = local.address.role_arn
-    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role, **members)
+    role = server.address.role_arn
+    server.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role, **members)
     return name
 
 
@@ -159,12 +159,12 @@ def input_fn(body, content_type):
 """
 
 
-def make_words_model(local: LocalServer) -> str:
+def make_words_model(server: LocalServer) -> str:
     """Create a model that answers with a response stream; return its name."""
     name = make_unique_name("words")
-    put_program(local, f"{name}.tar.gz", WORDS_PROGRAM)
-    container = {"Image": make_image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
-    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    put_program(server, f"{name}.tar.gz", WORDS_PROGRAM)
+    container = {"Image": make_image_name("serve"), "ModelDataUrl": server.uri(f"{name}.tar.gz")}
+    server.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=server.address.role_arn)
     return name
 
 
@@ -190,14 +190,14 @@ def test_handler_that_yields_streams_its_response(any_runtime_server: LocalServe
 
 
 @pytest.mark.engine
-def test_error_explains_that_network_isolation_forbids_fetching_code(local: LocalServer) -> None:
+def test_error_explains_that_network_isolation_forbids_fetching_code(server: LocalServer) -> None:
     config, name = (
-        make_config(local, make_model_with_code(local, EnableNetworkIsolation=True)),
+        make_config(server, make_model_with_code(server, EnableNetworkIsolation=True)),
         make_unique_name("endpoint"),
     )
-    local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
-    description = wait_for_endpoint(local, name)
-    local.sagemaker.delete_endpoint(EndpointName=name)
+    server.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
+    description = wait_for_endpoint(server, name)
+    server.sagemaker.delete_endpoint(EndpointName=name)
     assert description["EndpointStatus"] == "Failed"
     assert "Code in S3 needs a network, which EnableNetworkIsolation forbids" in description["FailureReason"]
 
@@ -295,29 +295,29 @@ def test_asynchronous_responses_and_failures_become_objects(
 
 @pytest.mark.slow
 def test_asynchronous_invocations_survive_a_killed_server(tmp_path: Path) -> None:
-    with run_server(tmp_path, runtime="process") as local:
+    with run_server(tmp_path, runtime="process") as server:
         config = {
-            "OutputConfig": {"S3OutputPath": local.uri("answers")},
+            "OutputConfig": {"S3OutputPath": server.uri("answers")},
             "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1},
         }
-        name = deploy(local, make_config(local, make_model(local, 1.0), AsyncInferenceConfig=config), [])
-        invoke = partial(local.client("sagemaker-runtime").invoke_endpoint_async, EndpointName=name)
+        name = deploy(server, make_config(server, make_model(server, 1.0), AsyncInferenceConfig=config), [])
+        invoke = partial(server.client("sagemaker-runtime").invoke_endpoint_async, EndpointName=name)
         # The bodies are so large that some requests are in progress when the server is killed.
         bodies = [b"%d,1,1\n" % row * 15_000 for row in range(64)]
         responses = [invoke(Body=body, ContentType="text/csv", Accept="text/csv") for body in bodies]
-        os.kill(local.address.pid, signal.SIGKILL)
+        os.kill(server.address.pid, signal.SIGKILL)
         time.sleep(0.1)
-        assert len(list(local.bucket.glob("answers/*"))) < len(responses)
-        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
+        assert len(list(server.bucket.glob("answers/*"))) < len(responses)
+        next_server = LocalServer(server.home, control.start(server.home, Config(port=0, runtime="process")))
         for row, response in enumerate(responses):
             assert read_object(next_server, response["OutputLocation"]).split() == [str(row + 2.0)] * 15_000
 
 
-def read_object(local: LocalServer, uri: str) -> str:
+def read_object(server: LocalServer, uri: str) -> str:
     """Wait for an object and return its text."""
     location = dict(zip(("Bucket", "Key"), uri.removeprefix("s3://").split("/", 1), strict=True))
-    local.s3.get_waiter("object_exists").wait(**location, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
-    content: bytes = local.s3.get_object(**location)["Body"].read()
+    server.s3.get_waiter("object_exists").wait(**location, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    content: bytes = server.s3.get_object(**location)["Body"].read()
     return content.decode()
 
 
@@ -344,22 +344,22 @@ def test_json_lines_are_filtered_and_joined(any_runtime_server: LocalServer) -> 
     assert "6.0" in json.dumps(results["SageMakerOutput"])
 
 
-def transform(local: LocalServer, content_type: str, **processing: str) -> dict[str, Any]:
+def transform(server: LocalServer, content_type: str, **processing: str) -> dict[str, Any]:
     name = make_unique_name("transform")
-    local.sagemaker.create_transform_job(
+    server.sagemaker.create_transform_job(
         TransformJobName=name,
-        ModelName=make_model(local, 1.0),
+        ModelName=make_model(server, 1.0),
         TransformInput={
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": local.uri("joined/")}},
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": server.uri("joined/")}},
             "SplitType": "Line",
             "ContentType": content_type,
         },
-        TransformOutput={"S3OutputPath": local.uri(name), "Accept": content_type, "AssembleWith": "Line"},
+        TransformOutput={"S3OutputPath": server.uri(name), "Accept": content_type, "AssembleWith": "Line"},
         TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
         DataProcessing=processing,
     )
     description: dict[str, Any] = wait_until(
-        lambda: local.sagemaker.describe_transform_job(TransformJobName=name),
+        lambda: server.sagemaker.describe_transform_job(TransformJobName=name),
         lambda description: description["TransformJobStatus"] in FINAL_STATUSES,
     )
     return description

@@ -80,9 +80,9 @@ def namespace(process_server: LocalServer) -> Iterator[dict[str, Any]]:
     delete_models(process_server)
 
 
-def delete_endpoints(local: LocalServer) -> None:
+def delete_endpoints(server: LocalServer) -> None:
     """Delete the endpoints of the examples that have run, after their inference components."""
-    client = local.sagemaker
+    client = server.sagemaker
     for component in client.list_inference_components(NameContains="first")["InferenceComponents"]:
         client.delete_inference_component(InferenceComponentName=component["InferenceComponentName"])
     components = client.list_inference_components
@@ -93,14 +93,14 @@ def delete_endpoints(local: LocalServer) -> None:
         client.delete_endpoint(EndpointName=name)
 
 
-def delete_models(local: LocalServer) -> None:
+def delete_models(server: LocalServer) -> None:
     """Delete the models and configurations of the examples: programs of other pages use the same names."""
     for config in re.findall(r'create_endpoint_config\(\s*EndpointConfigName="(.*?)"', PAGE):
         with suppress(ClientError):  # the example of the endpoint has not run
-            local.sagemaker.delete_endpoint_config(EndpointConfigName=config)
+            server.sagemaker.delete_endpoint_config(EndpointConfigName=config)
     for model in ("prices-2", *re.findall(r'create_model\(\s*ModelName="(.*?)"', PAGE)):
         with suppress(ClientError):
-            local.sagemaker.delete_model(ModelName=model)
+            server.sagemaker.delete_model(ModelName=model)
 
 
 def test_each_example_has_an_expected_result() -> None:
@@ -127,6 +127,6 @@ def test_example_works(
     assert positions == sorted(positions)
 
 
-def create_endpoint(local: LocalServer, name: str, config: str) -> None:
-    local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
-    assert wait_for_endpoint(local, name)["EndpointStatus"] == "InService"
+def create_endpoint(server: LocalServer, name: str, config: str) -> None:
+    server.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
+    assert wait_for_endpoint(server, name)["EndpointStatus"] == "InService"

@@ -29,55 +29,55 @@ LAYOUT = Layout()
 ROWS = np.array([[1.0, 2.0], [0.5, -1.0]])
 
 
-def put_arrays(local: LocalServer) -> str:
+def put_arrays(server: LocalServer) -> str:
     """Store two features and their sum in the bucket, and return the key of the folder."""
     name = make_unique_name("arrays")
     x = np.random.default_rng(0).normal(size=(64, 2))
     for split in ("train", "test"):
-        folder = local.bucket / name / split
+        folder = server.bucket / name / split
         folder.mkdir(parents=True)
         np.save(folder / f"x_{split}.npy", x)
         np.save(folder / f"y_{split}.npy", x.sum(axis=1))
     return name
 
 
-def train_model(local: LocalServer, job: str, data: str) -> str:
+def train_model(server: LocalServer, job: str, data: str) -> str:
     """Train the image's own model on the arrays in a folder, and return the S3 address of the artifacts."""
     name = make_unique_name("trained")
-    local.sagemaker.create_training_job(
+    server.sagemaker.create_training_job(
         TrainingJobName=name,
         AlgorithmSpecification={"TrainingImage": make_image_name(job), "TrainingInputMode": "File"},
         HyperParameters={"epochs": "2"},
-        InputDataConfig=[make_channel(split, local.uri(f"{data}/{split}")) for split in ("train", "test")],
-        OutputDataConfig={"S3OutputPath": local.uri("models")},
+        InputDataConfig=[make_channel(split, server.uri(f"{data}/{split}")) for split in ("train", "test")],
+        OutputDataConfig={"S3OutputPath": server.uri("models")},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
         StoppingCondition={"MaxRuntimeInSeconds": 500},
-        RoleArn=local.address.role_arn,
+        RoleArn=server.address.role_arn,
     )
-    description = local.wait_for_end(name)
+    description = server.wait_for_end(name)
     assert description["TrainingJobStatus"] == "Completed", description
     return str(description["ModelArtifacts"]["S3ModelArtifacts"])
 
 
-def deploy_artifacts(local: LocalServer, job: str, artifacts: str, endpoints: list[str]) -> str:
+def deploy_artifacts(server: LocalServer, job: str, artifacts: str, endpoints: list[str]) -> str:
     """Deploy a model with an image of this repository, and return the name of the endpoint."""
     model = make_unique_name("trained")
     environment = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
     container = {"Image": make_image_name(job), "ModelDataUrl": artifacts, "Environment": environment}
-    role = local.address.role_arn
-    local.sagemaker.create_model(ModelName=model, PrimaryContainer=container, ExecutionRoleArn=role)
-    return deploy(local, make_config(local, model), endpoints)
+    role = server.address.role_arn
+    server.sagemaker.create_model(ModelName=model, PrimaryContainer=container, ExecutionRoleArn=role)
+    return deploy(server, make_config(server, model), endpoints)
 
 
-def predict(local: LocalServer, name: str, instances: Any, **members: Any) -> Any:
-    runtime, body = local.client("sagemaker-runtime"), json.dumps({"instances": instances, **members})
+def predict(server: LocalServer, name: str, instances: Any, **members: Any) -> Any:
+    runtime, body = server.client("sagemaker-runtime"), json.dumps({"instances": instances, **members})
     response = runtime.invoke_endpoint(EndpointName=name, Body=body, ContentType="application/json")
     return json.loads(response["Body"].read())["predictions"]
 
 
-def predict_locally(local: LocalServer, artifacts: str, folder: Path) -> Any:
+def predict_locally(server: LocalServer, artifacts: str, folder: Path) -> Any:
     """Return the predictions of the ONNX file in the archive."""
-    with tarfile.open(local.bucket / artifacts.removeprefix(local.uri()).lstrip("/")) as archive:
+    with tarfile.open(server.bucket / artifacts.removeprefix(server.uri()).lstrip("/")) as archive:
         archive.extractall(folder, filter="data")
     return Predictor(read_bundle(folder)).predict(ROWS)
 
@@ -95,7 +95,7 @@ def test_trained_model_is_served_by_its_own_image(
 
 
 # The fixture `endpoints` deletes the endpoints of `any_runtime_server`, so this test uses it, with one runtime only.
-@pytest.mark.parametrize("any_runtime_server", [pytest.param("local", marks=pytest.mark.engine)], indirect=True)
+@pytest.mark.parametrize("any_runtime_server", [pytest.param("server", marks=pytest.mark.engine)], indirect=True)
 def test_endpoint_accepts_rows_of_the_table_that_preprocess_converted(
     any_runtime_server: LocalServer, endpoints: list[str]
 ) -> None:

@@ -34,27 +34,27 @@ def make_variant(model: str, name: str = "main", **members: Any) -> dict[str, An
     return {"VariantName": name, "ModelName": model, **members}
 
 
-def make_capture(local: LocalServer) -> dict[str, Any]:
+def make_capture(server: LocalServer) -> dict[str, Any]:
     return {
         "InitialSamplingPercentage": 100,
-        "DestinationS3Uri": local.uri("captured"),
+        "DestinationS3Uri": server.uri("captured"),
         "CaptureOptions": [{"CaptureMode": "InputAndOutput"}],
         "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
     }
 
 
-def deploy(local: LocalServer, **config: Any) -> str:
+def deploy(server: LocalServer, **config: Any) -> str:
     """Create a configuration and an endpoint of the same name; return the name when it is InService."""
     name = make_unique_name("variants")
-    local.sagemaker.create_endpoint_config(EndpointConfigName=name, **config)
-    local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    description = wait_for_endpoint(local, name)
+    server.sagemaker.create_endpoint_config(EndpointConfigName=name, **config)
+    server.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    description = wait_for_endpoint(server, name)
     assert description["EndpointStatus"] == "InService", description.get("FailureReason")
     return name
 
 
-def predict(local: LocalServer, name: str, **members: Any) -> str:
-    runtime = local.client("sagemaker-runtime")
+def predict(server: LocalServer, name: str, **members: Any) -> str:
+    runtime = server.client("sagemaker-runtime")
     response = runtime.invoke_endpoint(
         EndpointName=name, Body=ROW, ContentType="text/csv", Accept="text/csv", **members
     )
@@ -104,23 +104,23 @@ def test_serverless_container_starts_with_a_request_and_stops(tmp_path: Path, en
     def list_containers(name: str) -> list[Any]:
         return engine.containers.list(all=True, ignore_removed=True, filters={"name": f"-{name}-main-"})
 
-    with run_server(tmp_path, runtime="docker", serverless_idle_seconds=2) as local:
-        name = deploy(local, ProductionVariants=[make_variant(make_model(local, 1.0), ServerlessConfig=SERVERLESS)])
+    with run_server(tmp_path, runtime="docker", serverless_idle_seconds=2) as server:
+        name = deploy(server, ProductionVariants=[make_variant(make_model(server, 1.0), ServerlessConfig=SERVERLESS)])
         (container,) = list_containers(name)
         assert container.attrs["HostConfig"]["Memory"] == 1 << 30
         wait_until(lambda: not list_containers(name), bool)
-        assert predict(local, name) == "6.0"
+        assert predict(server, name) == "6.0"
         assert len(list_containers(name)) == 1
         wait_until(lambda: not list_containers(name), bool)
-        assert local.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"] == "InService"
+        assert server.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"] == "InService"
 
 
-def make_slow_model(local: LocalServer) -> str:
+def make_slow_model(server: LocalServer) -> str:
     """Create a model that needs a second for each response; return its name."""
     name = make_unique_name("slow")
-    put_program(local, f"{name}.tar.gz", SLOW_PROGRAM)
-    container = {"Image": make_image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
-    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    put_program(server, f"{name}.tar.gz", SLOW_PROGRAM)
+    container = {"Image": make_image_name("serve"), "ModelDataUrl": server.uri(f"{name}.tar.gz")}
+    server.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=server.address.role_arn)
     return name
 
 
@@ -142,28 +142,28 @@ def test_serverless_requests_beyond_the_concurrency_get_429(any_runtime_server: 
 @pytest.mark.slow
 def test_killed_server_resumes_variants_and_leaves_complete_captures(tmp_path: Path) -> None:
     instances: dict[str, Any] = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    with run_server(tmp_path, runtime="process") as local:
-        model = make_model(local, 1.0)
+    with run_server(tmp_path, runtime="process") as server:
+        model = make_model(server, 1.0)
         capture_endpoint = deploy(
-            local,
+            server,
             ProductionVariants=[make_variant(model, **instances)],
             ShadowProductionVariants=[make_variant(model, "shadow", **instances)],
-            DataCaptureConfig=make_capture(local),
+            DataCaptureConfig=make_capture(server),
         )
-        serverless_endpoint = deploy(local, ProductionVariants=[make_variant(model, ServerlessConfig=SERVERLESS)])
-        folder = local.bucket / "captured"
+        serverless_endpoint = deploy(server, ProductionVariants=[make_variant(model, ServerlessConfig=SERVERLESS)])
+        folder = server.bucket / "captured"
         with ThreadPoolExecutor() as pool:
             clients = [
-                pool.submit(predict_until_error, local, name)
+                pool.submit(predict_until_error, server, name)
                 for name in (capture_endpoint, capture_endpoint, serverless_endpoint)
             ]
             wait_until(
                 lambda: list_variants(folder / capture_endpoint), lambda variants: variants == {"main", "shadow"}
             )
-            os.kill(local.address.pid, signal.SIGKILL)
+            os.kill(server.address.pid, signal.SIGKILL)
             assert all(client.result() > 0 for client in clients)
         files_before = set((folder / capture_endpoint / "shadow").rglob("*.jsonl"))
-        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
+        next_server = LocalServer(server.home, control.start(server.home, Config(port=0, runtime="process")))
         for name in (capture_endpoint, serverless_endpoint):
             wait_until(partial(is_responding, next_server, name), bool)
         wait_until(lambda: set((folder / capture_endpoint / "shadow").rglob("*.jsonl")) - files_before, bool)
@@ -176,18 +176,18 @@ def list_variants(folder: Path) -> set[str]:
     return {path.relative_to(folder).parts[0] for path in folder.rglob("*.jsonl")}
 
 
-def predict_until_error(local: LocalServer, name: str) -> int:
+def predict_until_error(server: LocalServer, name: str) -> int:
     """Invoke an endpoint until the server is killed; return the number of responses."""
     for count in itertools.count():
         try:
-            predict(local, name)
+            predict(server, name)
         except (BotoCoreError, ClientError):
             return count
     raise AssertionError
 
 
-def is_responding(local: LocalServer, name: str) -> bool:
+def is_responding(server: LocalServer, name: str) -> bool:
     try:
-        return predict(local, name) == "6.0"
+        return predict(server, name) == "6.0"
     except ClientError:
         return False

@@ -32,9 +32,9 @@ SCALE_PROGRAM = SECTION.split("```python\n")[2].partition("```")[0]
 SCALER_HOSTNAMES = ("scale",)
 
 
-def put_models(local: LocalServer, prefix: str) -> None:
+def put_models(server: LocalServer, prefix: str) -> None:
     """Store the archives of a program that multiplies features by 10, and of a model that adds three features."""
-    folder = local.home.root / "bundles" / make_unique_name("bundle")
+    folder = server.home.root / "bundles" / make_unique_name("bundle")
     write_linear_bundle(folder / "predict", [1.0] * 3, 0.0)
     (folder / "scale/code").mkdir(parents=True)
     (folder / "scale/code/inference.py").write_text(SCALE_PROGRAM)
@@ -43,11 +43,11 @@ def put_models(local: LocalServer, prefix: str) -> None:
         with tarfile.open(fileobj=archive, mode="w:gz") as tar:
             tar.add(folder / name, ".")
         key = f"{prefix}/{name}.tar.gz"
-        local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=archive.getvalue())
+        server.s3.put_object(Bucket=server.address.bucket, Key=key, Body=archive.getvalue())
 
 
 def make_model(
-    local: LocalServer,
+    server: LocalServer,
     mode: str = "Serial",
     scaler_job: str = "serve",
     scaler_hostnames: Sequence[str] = SCALER_HOSTNAMES,
@@ -62,12 +62,12 @@ def make_model(
             returned name.
     """
     name = make_unique_name("chain")
-    put_models(local, name)
+    put_models(server, name)
     containers = [
         {
             "ContainerHostname": hostname,
             "Image": make_image_name(job),
-            "ModelDataUrl": local.uri(f"{name}/{archive}.tar.gz"),
+            "ModelDataUrl": server.uri(f"{name}/{archive}.tar.gz"),
             "Environment": {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"},
         }
         for hostname, archive, job in (
@@ -76,9 +76,9 @@ def make_model(
         )
     ]
     if has_many_models:
-        containers[-1] |= {"Mode": "MultiModel", "ModelDataUrl": local.uri(f"{name}/")}
-    config, role = {"Mode": mode}, local.address.role_arn
-    local.sagemaker.create_model(
+        containers[-1] |= {"Mode": "MultiModel", "ModelDataUrl": server.uri(f"{name}/")}
+    config, role = {"Mode": mode}, server.address.role_arn
+    server.sagemaker.create_model(
         ModelName=name, Containers=containers, InferenceExecutionConfig=config, ExecutionRoleArn=role
     )
     return name
@@ -87,11 +87,13 @@ def make_model(
 class ChainEndpoint:
     """An endpoint whose model has several containers, and its client."""
 
-    def __init__(self, local: LocalServer, model: str, **config: Any) -> None:
-        self.local = local
+    def __init__(self, server: LocalServer, model: str, **config: Any) -> None:
+        self.local = server
         self.name = make_unique_name("chain")
-        local.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=make_config(local, model, **config))
-        description = wait_for_endpoint(local, self.name)
+        server.sagemaker.create_endpoint(
+            EndpointName=self.name, EndpointConfigName=make_config(server, model, **config)
+        )
+        description = wait_for_endpoint(server, self.name)
         assert description["EndpointStatus"] == "InService", description.get("FailureReason")
 
     def invoke(self, body: bytes = b"1,2,3", **members: Any) -> str:
@@ -111,12 +113,12 @@ def serial_chain(any_runtime_server: LocalServer) -> Iterator[ChainEndpoint]:
 
 
 def test_chain_serves_and_names_its_errors(serial_chain: ChainEndpoint) -> None:
-    local = serial_chain.local
+    server = serial_chain.local
     assert serial_chain.invoke() == "60.0"
     with pytest.raises(ClientError, match=r"Received client error \(400\) from predict"):
         serial_chain.invoke(b"1,2")
     group = f"/aws/sagemaker/Endpoints/{serial_chain.name}"
-    streams = local.logs.describe_log_streams(logGroupName=group)["logStreams"]
+    streams = server.logs.describe_log_streams(logGroupName=group)["logStreams"]
     assert sorted(stream["logStreamName"].split("/")[2] for stream in streams) == ["predict", "scale"]
 
 
@@ -161,9 +163,9 @@ def test_update_under_load_loses_no_request(process_server: LocalServer) -> None
     chain.delete()
 
 
-def read_exchanges(local: LocalServer, endpoint: str) -> list[tuple[str, str]]:
+def read_exchanges(server: LocalServer, endpoint: str) -> list[tuple[str, str]]:
     """Return the captured input and output of each exchange with an endpoint."""
-    files = (local.bucket / "captured" / endpoint).rglob("*.jsonl")
+    files = (server.bucket / "captured" / endpoint).rglob("*.jsonl")
     records = [json.loads(line)["captureData"] for file in files for line in file.read_text().splitlines()]
     return [(record["endpointInput"]["data"], record["endpointOutput"]["data"].strip()) for record in records]
 
@@ -194,42 +196,42 @@ def test_request_chooses_its_container(any_runtime_server: LocalServer) -> None:
 
 
 def test_objects_are_transformed_by_all_containers(any_runtime_server: LocalServer) -> None:
-    local, name = any_runtime_server, make_unique_name("transform")
-    local.put({f"{name}/in/a.csv": "1,2,3\n4,5,6\n", f"{name}/in/b.csv": "1,1,1\n"})
-    local.sagemaker.create_transform_job(
+    server, name = any_runtime_server, make_unique_name("transform")
+    server.put({f"{name}/in/a.csv": "1,2,3\n4,5,6\n", f"{name}/in/b.csv": "1,1,1\n"})
+    server.sagemaker.create_transform_job(
         TransformJobName=name,
-        ModelName=make_model(local),
+        ModelName=make_model(server),
         TransformInput={
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": local.uri(f"{name}/in/")}},
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": server.uri(f"{name}/in/")}},
             "SplitType": "Line",
             "ContentType": "text/csv",
         },
-        TransformOutput={"S3OutputPath": local.uri(f"{name}/out"), "Accept": "text/csv", "AssembleWith": "Line"},
+        TransformOutput={"S3OutputPath": server.uri(f"{name}/out"), "Accept": "text/csv", "AssembleWith": "Line"},
         TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 2},
     )
     job = wait_until(
-        lambda: local.sagemaker.describe_transform_job(TransformJobName=name),
+        lambda: server.sagemaker.describe_transform_job(TransformJobName=name),
         lambda job: job["TransformJobStatus"] in FINAL_STATUSES,
     )
     assert job["TransformJobStatus"] == "Completed", job["FailureReason"]
-    outputs = {path.name: path.read_text() for path in (local.bucket / name / "out").iterdir()}
+    outputs = {path.name: path.read_text() for path in (server.bucket / name / "out").iterdir()}
     assert outputs == {"a.csv.out": "60.0\n150.0\n", "b.csv.out": "30.0\n"}
 
 
 @pytest.mark.engine
-def test_container_that_ignores_its_port_fails_the_endpoint_soon(local: LocalServer) -> None:
+def test_container_that_ignores_its_port_fails_the_endpoint_soon(server: LocalServer) -> None:
     label = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
     program = "exec python3 -m http.server 8080"
     with build_image_from_base(
         find_base_image(), f'LABEL {label}="true"', f'ENTRYPOINT ["sh", "-c", "{program}"]'
     ) as image:
         name = make_unique_name("ignorant")
-        local.sagemaker.create_model(
-            ModelName=name, Containers=[{"Image": image}, {"Image": image}], ExecutionRoleArn=local.address.role_arn
+        server.sagemaker.create_model(
+            ModelName=name, Containers=[{"Image": image}, {"Image": image}], ExecutionRoleArn=server.address.role_arn
         )
-        local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=make_config(local, name))
-        reason = wait_for_endpoint(local, name)["FailureReason"]
-        local.sagemaker.delete_endpoint(EndpointName=name)
+        server.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=make_config(server, name))
+        reason = wait_for_endpoint(server, name)["FailureReason"]
+        server.sagemaker.delete_endpoint(EndpointName=name)
     assert "The container-1 container" in reason
     assert "It listens on port 8080" in reason
     assert "SAGEMAKER_BIND_TO_PORT" in reason
@@ -237,11 +239,11 @@ def test_container_that_ignores_its_port_fails_the_endpoint_soon(local: LocalSer
 
 @pytest.mark.engine
 def test_chain_of_two_images_outlives_its_server(tmp_path: Path) -> None:
-    with run_server(tmp_path, runtime="docker") as local:
-        chain = ChainEndpoint(local, make_model(local, scaler_job="preprocess"))
+    with run_server(tmp_path, runtime="docker") as server:
+        chain = ChainEndpoint(server, make_model(server, scaler_job="preprocess"))
         assert chain.invoke() == "60.0"
-        os.kill(local.address.pid, signal.SIGKILL)
-        chain.local = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
+        os.kill(server.address.pid, signal.SIGKILL)
+        chain.local = LocalServer(server.home, control.start(server.home, Config(port=0, runtime="docker")))
         wait_for_endpoint(chain.local, chain.name)
         assert chain.invoke() == "60.0"
         chain.delete()

@@ -15,34 +15,34 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch"])
-def test_trainer_uses_both_hosts(job: str, local: LocalServer) -> None:
+def test_trainer_uses_both_hosts(job: str, server: LocalServer) -> None:
     """Each host reads half of the training files, and only the first host prints epochs and writes the model."""
-    put_arrays(local, job)
+    put_arrays(server, job)
     request: dict[str, Any] = make_training_request(
-        local,
+        server,
         "",
         instances=2,
         HyperParameters={"epochs": "3", "batch_size": "10"},
         InputDataConfig=[
-            make_channel("train", local.uri(f"{job}/train/"), "ShardedByS3Key"),
-            make_channel("test", local.uri(f"{job}/test/")),
+            make_channel("train", server.uri(f"{job}/train/"), "ShardedByS3Key"),
+            make_channel("test", server.uri(f"{job}/test/")),
         ],
     )
     request["AlgorithmSpecification"] = {"TrainingImage": make_image_name(job), "TrainingInputMode": "File"}
-    local.sagemaker.create_training_job(**request)
+    server.sagemaker.create_training_job(**request)
     name = request["TrainingJobName"]
-    description = local.wait_for_end(name)
+    description = server.wait_for_end(name)
     assert description["TrainingJobStatus"] == "Completed", description.get("FailureReason")
-    lines = local.read_logs("TrainingJobs", name)
+    lines = server.read_logs("TrainingJobs", name)
     assert "of each of 2 hosts" in "\n".join(lines["algo-1"])
     assert [line for line in lines["algo-2"] if line.startswith("Epoch")] == []
-    with tarfile.open(local.bucket / f"models/{name}/output/model.tar.gz") as model:
+    with tarfile.open(server.bucket / f"models/{name}/output/model.tar.gz") as model:
         manifest = model.extractfile("manifest.json")
         assert manifest is not None
         assert json.load(manifest)["metrics"]["epochs"] == 3
 
 
-def put_arrays(local: LocalServer, prefix: str) -> None:
+def put_arrays(server: LocalServer, prefix: str) -> None:
     random = np.random.default_rng(0)
     for split, rows, shards in (("train", 24, 2), ("test", 8, 1)):
         x = random.normal(size=(rows, 4))
@@ -51,4 +51,4 @@ def put_arrays(local: LocalServer, prefix: str) -> None:
                 buffer = io.BytesIO()
                 np.save(buffer, shard)
                 key = f"{prefix}/{split}/{name}_{split}-{number:05}-of-{shards:05}.npy"
-                local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=buffer.getvalue())
+                server.s3.put_object(Bucket=server.address.bucket, Key=key, Body=buffer.getvalue())

@@ -12,10 +12,10 @@ from tests.local.test_server import kill_server
 LOSS = {"Name": "test:loss", "Regex": r"loss=([0-9.]+)"}
 
 
-def summarize_points(local: LocalServer, job: str) -> tuple[float, float]:
+def summarize_points(server: LocalServer, job: str) -> tuple[float, float]:
     """Return the number and the sum of the values that a job printed in the last hour."""
     now = time.time()
-    points: list[dict[str, Any]] = local.client("cloudwatch").get_metric_statistics(
+    points: list[dict[str, Any]] = server.client("cloudwatch").get_metric_statistics(
         Namespace="/aws/sagemaker/TrainingJobs",
         MetricName=LOSS["Name"],
         Dimensions=[{"Name": "TrainingJobName", "Value": job}],
@@ -44,15 +44,15 @@ def test_points_are_read_while_the_job_runs(process_server: LocalServer) -> None
 
 def test_killed_server_loses_at_most_the_last_second_of_metrics(tmp_path: Path) -> None:
     response_timestamps: list[float] = []
-    with run_server(tmp_path, runtime="process") as local:
-        cloudwatch = local.client("cloudwatch")
+    with run_server(tmp_path, runtime="process") as server:
+        cloudwatch = server.client("cloudwatch")
         while not response_timestamps or response_timestamps[-1] < response_timestamps[0] + 3:
             cloudwatch.put_metric_data(Namespace="own", MetricData=[{"MetricName": "m", "Value": 1}])
             response_timestamps.append(time.time())
-        kill_server(local)
+        kill_server(server)
         kill_time = time.time()
-    with run_server(tmp_path, runtime="process") as local:
-        (result,) = local.client("cloudwatch").get_metric_data(
+    with run_server(tmp_path, runtime="process") as server:
+        (result,) = server.client("cloudwatch").get_metric_data(
             MetricDataQueries=[
                 {
                     "Id": "m",
@@ -70,10 +70,10 @@ def test_killed_server_loses_at_most_the_last_second_of_metrics(tmp_path: Path) 
 def test_killed_server_loses_no_points_of_a_container(tmp_path: Path) -> None:
     """The next server reads the whole log of the container again, and stores no point twice."""
     script = "i=0; while [ $i -lt 40 ]; do echo loss=1; i=$((i + 1)); sleep 0.1; done"
-    with run_server(tmp_path, runtime="docker") as local:
-        name = local.start_training(script, algorithm={"MetricDefinitions": [LOSS]})
-        wait_until(lambda: summarize_points(local, name), lambda summary: summary[0] >= 5)
-        kill_server(local)
-    with run_server(tmp_path, runtime="docker") as local:
-        assert local.wait_for_end(name)["TrainingJobStatus"] == "Completed"
-        assert summarize_points(local, name) == (40, 40)
+    with run_server(tmp_path, runtime="docker") as server:
+        name = server.start_training(script, algorithm={"MetricDefinitions": [LOSS]})
+        wait_until(lambda: summarize_points(server, name), lambda summary: summary[0] >= 5)
+        kill_server(server)
+    with run_server(tmp_path, runtime="docker") as server:
+        assert server.wait_for_end(name)["TrainingJobStatus"] == "Completed"
+        assert summarize_points(server, name) == (40, 40)

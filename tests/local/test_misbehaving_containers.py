@@ -61,26 +61,26 @@ The container returns all other requests unchanged."""
 
 
 @pytest.fixture(scope="module")
-def endpoint(local: LocalServer) -> Iterator[str]:
+def endpoint(server: LocalServer) -> Iterator[str]:
     name = make_unique_name("misbehaving")
     with build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
-        container, role = {"Image": image}, local.address.role_arn
-        local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
-        local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=make_config(local, name))
-        assert wait_for_endpoint(local, name)["EndpointStatus"] == "InService"
+        container, role = {"Image": image}, server.address.role_arn
+        server.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
+        server.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=make_config(server, name))
+        assert wait_for_endpoint(server, name)["EndpointStatus"] == "InService"
         yield name
-        local.sagemaker.delete_endpoint(EndpointName=name)
-        local.sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1})
+        server.sagemaker.delete_endpoint(EndpointName=name)
+        server.sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1})
 
 
-def invoke(local: LocalServer, endpoint: str, command: str) -> bytes:
-    body: bytes = local.client("sagemaker-runtime").invoke_endpoint(EndpointName=endpoint, Body=command)["Body"].read()
+def invoke(server: LocalServer, endpoint: str, command: str) -> bytes:
+    body: bytes = server.client("sagemaker-runtime").invoke_endpoint(EndpointName=endpoint, Body=command)["Body"].read()
     return body
 
 
-def read_error(local: LocalServer, endpoint: str, command: str) -> Any:
+def read_error(server: LocalServer, endpoint: str, command: str) -> Any:
     with pytest.raises(ClientError) as error:
-        invoke(local, endpoint, command)
+        invoke(server, endpoint, command)
     return error.value.response
 
 
@@ -94,17 +94,17 @@ def read_error(local: LocalServer, endpoint: str, command: str) -> Any:
     ],
 )
 def test_error_status_or_broken_response_is_a_model_error(
-    local: LocalServer, endpoint: str, command: str, status: int, message: str
+    server: LocalServer, endpoint: str, command: str, status: int, message: str
 ) -> None:
-    error = read_error(local, endpoint, command)
+    error = read_error(server, endpoint, command)
     assert (error["Error"]["Code"], error["ResponseMetadata"]["HTTPStatusCode"]) == ("ModelError", 424)
     assert error["OriginalStatusCode"] == status
     assert message in error["OriginalMessage"]
-    assert invoke(local, endpoint, "hello") == b"hello"
+    assert invoke(server, endpoint, "hello") == b"hello"
 
 
-def test_broken_response_stream_is_a_stream_error(local: LocalServer, endpoint: str) -> None:
-    stream = local.client("sagemaker-runtime").invoke_endpoint_with_response_stream
+def test_broken_response_stream_is_a_stream_error(server: LocalServer, endpoint: str) -> None:
+    stream = server.client("sagemaker-runtime").invoke_endpoint_with_response_stream
     with closing(stream(EndpointName=endpoint, Body=b"cut")["Body"]) as body:
         events = iter(body)
         assert next(events)["PayloadPart"]["Bytes"] == b"half"
@@ -112,18 +112,18 @@ def test_broken_response_stream_is_a_stream_error(local: LocalServer, endpoint: 
             next(events)
 
 
-def test_container_that_exits_during_a_request_is_replaced(local: LocalServer, endpoint: str) -> None:
-    error = read_error(local, endpoint, "exit")
+def test_container_that_exits_during_a_request_is_replaced(server: LocalServer, endpoint: str) -> None:
+    error = read_error(server, endpoint, "exit")
     assert "closed the connection before the end of its response" in error["OriginalMessage"]
-    assert wait_until(lambda: is_responding(local, endpoint), bool)
+    assert wait_until(lambda: is_responding(server, endpoint), bool)
     lines = [
-        line for stream in local.read_log_streams(f"/aws/sagemaker/Endpoints/{endpoint}").values() for line in stream
+        line for stream in server.read_log_streams(f"/aws/sagemaker/Endpoints/{endpoint}").values() for line in stream
     ]
     assert any("the container ended by itself" in line and "Exit code: 9" in line for line in lines), lines
 
 
-def is_responding(local: LocalServer, endpoint: str) -> bool:
+def is_responding(server: LocalServer, endpoint: str) -> bool:
     try:
-        return invoke(local, endpoint, "again") == b"again"
+        return invoke(server, endpoint, "again") == b"again"
     except ClientError:
         return False

@@ -21,17 +21,17 @@ COPY_SCRIPT = f"cp {ROOT}/input/data/model/* {ROOT}/model"
 """Script of a training job that copies the model from its channel."""
 
 
-def create_group(local: LocalServer) -> str:
+def create_group(server: LocalServer) -> str:
     name = make_unique_name("group")
-    local.sagemaker.create_model_package_group(ModelPackageGroupName=name)
+    server.sagemaker.create_model_package_group(ModelPackageGroupName=name)
     return name
 
 
-def register_version(local: LocalServer, key: str, **members: Any) -> str:
+def register_version(server: LocalServer, key: str, **members: Any) -> str:
     """Register an approved version with the model archive at a key; return its ARN."""
-    containers = [{"Image": make_image_name("serve"), "ModelDataUrl": local.uri(key)}]
-    package = local.sagemaker.create_model_package(
-        ModelPackageGroupName=create_group(local),
+    containers = [{"Image": make_image_name("serve"), "ModelDataUrl": server.uri(key)}]
+    package = server.sagemaker.create_model_package(
+        ModelPackageGroupName=create_group(server),
         InferenceSpecification={"Containers": containers},
         ModelApprovalStatus="Approved",
         **members,
@@ -39,20 +39,20 @@ def register_version(local: LocalServer, key: str, **members: Any) -> str:
     return str(package["ModelPackageArn"])
 
 
-def make_model(local: LocalServer, package: str) -> str:
+def make_model(server: LocalServer, package: str) -> str:
     name = make_unique_name("model")
     container = {"ModelPackageName": package}
-    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    server.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=server.address.role_arn)
     return name
 
 
-def deploy(local: LocalServer, model: str) -> dict[str, Any]:
+def deploy(server: LocalServer, model: str) -> dict[str, Any]:
     """Deploy a model to an endpoint with its name; return the endpoint's description."""
     variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    local.sagemaker.create_endpoint_config(EndpointConfigName=model, ProductionVariants=[variant])
-    local.sagemaker.create_endpoint(EndpointName=model, EndpointConfigName=model)
+    server.sagemaker.create_endpoint_config(EndpointConfigName=model, ProductionVariants=[variant])
+    server.sagemaker.create_endpoint(EndpointName=model, EndpointConfigName=model)
     description: dict[str, Any] = wait_until(
-        lambda: local.sagemaker.describe_endpoint(EndpointName=model),
+        lambda: server.sagemaker.describe_endpoint(EndpointName=model),
         lambda endpoint: endpoint["EndpointStatus"] in ("InService", "Failed"),
     )
     return description
@@ -75,19 +75,19 @@ def test_package_is_deployed_and_transforms(any_runtime_server: LocalServer) -> 
     assert (any_runtime_server.bucket / model / "out" / "rows.csv.out").read_text() == "6.0\n"
 
 
-def transform(local: LocalServer, model: str) -> dict[str, Any]:
+def transform(server: LocalServer, model: str) -> dict[str, Any]:
     """Transform one row with a model; return the description of the ended job."""
-    local.put({f"{model}/in/rows.csv": "1,2,3\n"})
-    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": local.uri(f"{model}/in/")}}
-    local.sagemaker.create_transform_job(
+    server.put({f"{model}/in/rows.csv": "1,2,3\n"})
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": server.uri(f"{model}/in/")}}
+    server.sagemaker.create_transform_job(
         TransformJobName=model,
         ModelName=model,
         TransformInput={"DataSource": source, "ContentType": "text/csv"},
-        TransformOutput={"S3OutputPath": local.uri(f"{model}/out"), "Accept": "text/csv"},
+        TransformOutput={"S3OutputPath": server.uri(f"{model}/out"), "Accept": "text/csv"},
         TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
     )
     description: dict[str, Any] = wait_until(
-        lambda: local.sagemaker.describe_transform_job(TransformJobName=model),
+        lambda: server.sagemaker.describe_transform_job(TransformJobName=model),
         lambda job: job["TransformJobStatus"] in FINAL_STATUSES,
     )
     return description
@@ -107,12 +107,12 @@ def test_changed_model_data_is_never_used(process_server: LocalServer) -> None:
 # --- training jobs ---
 
 
-def put_bundle(local: LocalServer, prefix: str) -> None:
-    folder = local.home.root / "bundles" / prefix
+def put_bundle(server: LocalServer, prefix: str) -> None:
+    folder = server.home.root / "bundles" / prefix
     write_linear_bundle(folder, [1.0] * 3, 0.0)
-    (local.bucket / prefix).mkdir()
+    (server.bucket / prefix).mkdir()
     for path in folder.iterdir():
-        (local.bucket / prefix / path.name).write_bytes(path.read_bytes())
+        (server.bucket / prefix / path.name).write_bytes(path.read_bytes())
 
 
 @pytest.mark.parametrize("compression", ["GZIP", "NONE"])
@@ -137,8 +137,8 @@ def test_completed_training_job_registers_its_model(process_server: LocalServer,
     )
 
 
-def find_group(local: LocalServer, name: str) -> str:
-    return str(local.sagemaker.describe_model_package_group(ModelPackageGroupName=name)["ModelPackageGroupArn"])
+def find_group(server: LocalServer, name: str) -> str:
+    return str(server.sagemaker.describe_model_package_group(ModelPackageGroupName=name)["ModelPackageGroupArn"])
 
 
 def test_failed_training_job_registers_nothing(process_server: LocalServer) -> None:

@@ -19,16 +19,16 @@ PROGRAM = "def model_fn(folder): return 7\ndef transform_fn(model, body, type_, 
 class MultiModelEndpoint:
     """An endpoint with the models below a prefix of its own."""
 
-    def __init__(self, local: LocalServer) -> None:
-        self.local = local
+    def __init__(self, server: LocalServer) -> None:
+        self.local = server
         self.name = make_unique_name("many")
-        self._runtime = local.client("sagemaker-runtime")
-        prefix = local.uri(f"{self.name}/")
+        self._runtime = server.client("sagemaker-runtime")
+        prefix = server.uri(f"{self.name}/")
         container = {"Image": make_image_name("serve"), "Mode": "MultiModel", "ModelDataUrl": prefix}
-        role = local.address.role_arn
-        local.sagemaker.create_model(ModelName=self.name, PrimaryContainer=container, ExecutionRoleArn=role)
-        local.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=make_config(local, self.name))
-        description = wait_for_endpoint(local, self.name)
+        role = server.address.role_arn
+        server.sagemaker.create_model(ModelName=self.name, PrimaryContainer=container, ExecutionRoleArn=role)
+        server.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=make_config(server, self.name))
+        description = wait_for_endpoint(server, self.name)
         assert description["EndpointStatus"] == "InService", description.get("FailureReason")
 
     def put(self, target: str, weight: float) -> None:

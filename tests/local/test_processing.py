@@ -18,102 +18,105 @@ LAYOUT = Layout()
 INPUT_PATH, OUTPUT_PATH = str(LAYOUT.processing("input")), str(LAYOUT.processing("output"))
 
 
-def make_output_config(local: LocalServer, prefix: str, **options: Any) -> dict[str, Any]:
+def make_output_config(server: LocalServer, prefix: str, **options: Any) -> dict[str, Any]:
     return {
         "ProcessingOutputConfig": {
-            "Outputs": [make_processing_output("out", local.uri(prefix), OUTPUT_PATH, **options)]
+            "Outputs": [make_processing_output("out", server.uri(prefix), OUTPUT_PATH, **options)]
         }
     }
 
 
-def read_files(local: LocalServer, prefix: str) -> dict[str, str]:
-    folder = local.bucket / prefix
+def read_files(server: LocalServer, prefix: str) -> dict[str, str]:
+    folder = server.bucket / prefix
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_hosts_get_shards_and_their_outputs_are_merged(local: LocalServer) -> None:
-    local.put({f"raw/{number}": f"{number}" for number in range(4)})
-    job = local.process(
+def test_hosts_get_shards_and_their_outputs_are_merged(server: LocalServer) -> None:
+    server.put({f"raw/{number}": f"{number}" for number in range(4)})
+    job = server.process(
         f"for f in {INPUT_PATH}/*; do cp $f {OUTPUT_PATH}/$(basename $f); done; hostname > {OUTPUT_PATH}/clash",
         instances=4,
-        ProcessingInputs=[make_processing_input("raw", local.uri("raw"), INPUT_PATH, "ShardedByS3Key")],
-        **make_output_config(local, "merged"),
+        ProcessingInputs=[make_processing_input("raw", server.uri("raw"), INPUT_PATH, "ShardedByS3Key")],
+        **make_output_config(server, "merged"),
     )
     assert job["ProcessingJobStatus"] == "Completed"
-    assert read_files(local, "merged") == {"0": "0", "1": "1", "2": "2", "3": "3", "clash": "algo-1\n"}
+    assert read_files(server, "merged") == {"0": "0", "1": "1", "2": "2", "3": "3", "clash": "algo-1\n"}
     notes = [
-        line for line in local.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"] if "[microjobs]" in line
+        line for line in server.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"] if "[microjobs]" in line
     ]
     assert len(notes) == 3  # one per host whose file `clash` was not stored
 
 
-def test_job_reads_its_request_and_hosts(local: LocalServer) -> None:
-    job = local.process(
+def test_job_reads_its_request_and_hosts(server: LocalServer) -> None:
+    job = server.process(
         f"cd {LAYOUT.processing_config}; cat processingjobconfig.json; echo; cat resourceconfig.json",
         Environment={"COLOUR": "blue"},
     )
-    request, resources = local.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"]
+    request, resources = server.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"]
     assert json.loads(request)["ProcessingJobArn"] == job["ProcessingJobArn"]
     assert json.loads(request)["Environment"] == {"COLOUR": "blue"}
     assert json.loads(resources) == {"current_host": "algo-1", "hosts": ["algo-1"]}
 
 
-def test_input_is_a_folder_with_all_objects_of_its_key_prefix(local: LocalServer) -> None:
-    local.put({"one/model.tar.gz": "m", "one/model.tar.gz.bak": "b"})
-    job = local.process(
-        f"ls {INPUT_PATH}", ProcessingInputs=[make_processing_input("one", local.uri("one/model.tar.gz"), INPUT_PATH)]
+def test_input_is_a_folder_with_all_objects_of_its_key_prefix(server: LocalServer) -> None:
+    server.put({"one/model.tar.gz": "m", "one/model.tar.gz.bak": "b"})
+    job = server.process(
+        f"ls {INPUT_PATH}", ProcessingInputs=[make_processing_input("one", server.uri("one/model.tar.gz"), INPUT_PATH)]
     )
     # S3Uri is a key prefix, as on AWS, so it also matches the other object.
-    assert local.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"] == ["model.tar.gz", "model.tar.gz.bak"]
+    assert server.read_logs("ProcessingJobs", job["ProcessingJobName"])["algo-1"] == [
+        "model.tar.gz",
+        "model.tar.gz.bak",
+    ]
 
 
-def test_exit_message_and_failure_reason_are_described(local: LocalServer) -> None:
-    job = local.process(
+def test_exit_message_and_failure_reason_are_described(server: LocalServer) -> None:
+    job = server.process(
         f"printf 'no rows' > {LAYOUT.message}; echo 'empty input' > {LAYOUT.failure}; exit 2",
-        **make_output_config(local, "none"),
+        **make_output_config(server, "none"),
     )
     assert (job["ProcessingJobStatus"], job["ExitMessage"]) == ("Failed", "no rows")
     assert job["FailureReason"] == "AlgorithmError: empty input, exit code: 2"
 
 
-def test_failed_job_leaves_no_output(local: LocalServer) -> None:
-    local.process(f"echo half > {OUTPUT_PATH}/half; exit 1", **make_output_config(local, "half"))
-    assert read_files(local, "half") == {}
+def test_failed_job_leaves_no_output(server: LocalServer) -> None:
+    server.process(f"echo half > {OUTPUT_PATH}/half; exit 1", **make_output_config(server, "half"))
+    assert read_files(server, "half") == {}
 
 
-def test_exit_message_with_invalid_utf8_fails_the_job(local: LocalServer) -> None:
-    job = local.process(f"printf '\\377' > {LAYOUT.message}")
+def test_exit_message_with_invalid_utf8_fails_the_job(server: LocalServer) -> None:
+    job = server.process(f"printf '\\377' > {LAYOUT.message}")
     assert job["FailureReason"].startswith("ClientError: the exit message is not UTF-8")
 
 
-def test_continuous_output_appears_while_the_job_runs(local: LocalServer) -> None:
-    name = local.start_processing(
+def test_continuous_output_appears_while_the_job_runs(server: LocalServer) -> None:
+    name = server.start_processing(
         f"trap 'echo late > {OUTPUT_PATH}/last; exit 0' TERM; echo 1 > {OUTPUT_PATH}/first; "
         "while :; do sleep 0.1; done",
-        **make_output_config(local, "continuous", mode="Continuous"),
+        **make_output_config(server, "continuous", mode="Continuous"),
     )
-    wait_until(lambda: read_files(local, "continuous"), lambda files: files == {"first": "1\n"})
-    assert local.sagemaker.describe_processing_job(ProcessingJobName=name)["ProcessingJobStatus"] == "InProgress"
-    local.sagemaker.stop_processing_job(ProcessingJobName=name)
-    local.sagemaker.get_waiter("processing_job_completed_or_stopped").wait(
+    wait_until(lambda: read_files(server, "continuous"), lambda files: files == {"first": "1\n"})
+    assert server.sagemaker.describe_processing_job(ProcessingJobName=name)["ProcessingJobStatus"] == "InProgress"
+    server.sagemaker.stop_processing_job(ProcessingJobName=name)
+    server.sagemaker.get_waiter("processing_job_completed_or_stopped").wait(
         ProcessingJobName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
     )
-    assert read_files(local, "continuous") == {"first": "1\n", "last": "late\n"}
+    assert read_files(server, "continuous") == {"first": "1\n", "last": "late\n"}
 
 
-def test_missing_input_fails_the_job(local: LocalServer) -> None:
-    job = local.process("true", ProcessingInputs=[make_processing_input("x", local.uri("not-there/"), INPUT_PATH)])
+def test_missing_input_fails_the_job(server: LocalServer) -> None:
+    job = server.process("true", ProcessingInputs=[make_processing_input("x", server.uri("not-there/"), INPUT_PATH)])
     assert "No S3 objects found under S3 URL" in job["FailureReason"]
 
 
-def test_failure_reason_explains_that_pip_is_missing(local: LocalServer) -> None:
+def test_failure_reason_explains_that_pip_is_missing(server: LocalServer) -> None:
     """FrameworkProcessor of the SDK runs such a command for a script with requirements."""
     application = {
         "ImageUri": make_image_name("batch-score"),
         "ContainerEntrypoint": ["/bin/bash", "-c"],
         "ContainerArguments": ["set -e; pip uninstall --yes typing; pip install -r requirements.txt"],
     }
-    job = local.process("", AppSpecification=application)
+    job = server.process("", AppSpecification=application)
     assert "image batch-score has no pip, so requirements of your script cannot be installed" in job["FailureReason"]
 
 
@@ -125,10 +128,10 @@ def test_jobs_share_a_cache_of_packages(tmp_path: Path, monkeypatch: pytest.Monk
     }
     with run_package_index(tmp_path) as index:
         monkeypatch.setenv("INDEX_URL", index.url)
-        with run_server(tmp_path / "home", runtime="docker") as local:
-            first_job = local.process("", AppSpecification=application)
+        with run_server(tmp_path / "home", runtime="docker") as server:
+            first_job = server.process("", AppSpecification=application)
             index.is_down = True
-            second_job = local.process("", AppSpecification=application)
+            second_job = server.process("", AppSpecification=application)
     assert [job["ProcessingJobStatus"] for job in (first_job, second_job)] == ["Completed", "Completed"], (
         first_job,
         second_job,
@@ -136,28 +139,28 @@ def test_jobs_share_a_cache_of_packages(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(index.requested_paths) == [f"/files/{WHEEL_NAME}", "/simple/tiny/"]
 
 
-def test_local_path_outside_the_contract_raises(local: LocalServer) -> None:
+def test_local_path_outside_the_contract_raises(server: LocalServer) -> None:
     with pytest.raises(ClientError, match=r"LocalPath '/data' of input 'x' must be .*/processing or a folder below it"):
-        local.start_processing("true", ProcessingInputs=[make_processing_input("x", local.uri("raw"), "/data")])
+        server.start_processing("true", ProcessingInputs=[make_processing_input("x", server.uri("raw"), "/data")])
 
 
-def test_local_path_may_contain_special_characters(local: LocalServer) -> None:
+def test_local_path_may_contain_special_characters(server: LocalServer) -> None:
     """A colon ends a path in the engine's short mount syntax. `..` is the parent folder only if it is a whole name."""
-    local.put({"odd/a.csv": "a"})
+    server.put({"odd/a.csv": "a"})
     path = f"{INPUT_PATH}/a:b,c=d e..f"
-    job = local.process(f"cat '{path}/a.csv'", ProcessingInputs=[make_processing_input("x", local.uri("odd/"), path)])
+    job = server.process(f"cat '{path}/a.csv'", ProcessingInputs=[make_processing_input("x", server.uri("odd/"), path)])
     assert job["ProcessingJobStatus"] == "Completed", job["FailureReason"]
 
 
-def test_input_may_contain_another_input_and_an_output(local: LocalServer) -> None:
+def test_input_may_contain_another_input_and_an_output(server: LocalServer) -> None:
     """FrameworkProcessor puts its code below the usual input folder."""
-    local.put({"nested/raw/a.csv": "a", "nested/code/run.py": "b"})
+    server.put({"nested/raw/a.csv": "a", "nested/code/run.py": "b"})
     inputs = [
-        make_processing_input("code", local.uri("nested/code/"), f"{INPUT_PATH}/code"),
-        make_processing_input("raw", local.uri("nested/raw/"), INPUT_PATH),
+        make_processing_input("code", server.uri("nested/code/"), f"{INPUT_PATH}/code"),
+        make_processing_input("raw", server.uri("nested/raw/"), INPUT_PATH),
     ]
-    output = [make_processing_output("out", local.uri("nested/out"), f"{INPUT_PATH}/code/out")]
+    output = [make_processing_output("out", server.uri("nested/out"), f"{INPUT_PATH}/code/out")]
     script = f"cat {INPUT_PATH}/a.csv {INPUT_PATH}/code/run.py > {INPUT_PATH}/code/out/both"
-    job = local.process(script, ProcessingInputs=inputs, ProcessingOutputConfig={"Outputs": output})
+    job = server.process(script, ProcessingInputs=inputs, ProcessingOutputConfig={"Outputs": output})
     assert job["ProcessingJobStatus"] == "Completed", job
-    assert read_files(local, "nested/out") == {"both": "ab"}
+    assert read_files(server, "nested/out") == {"both": "ab"}

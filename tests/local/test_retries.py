@@ -57,22 +57,22 @@ def remove_container(name: str) -> None:
 
 
 @pytest.mark.engine
-def test_job_is_retried_after_its_container_was_removed(local: LocalServer) -> None:
-    name = local.start_training("echo ready; sleep 2; echo done", **make_retry_strategy(1))
-    local.wait_for_log(name, "ready")
+def test_job_is_retried_after_its_container_was_removed(server: LocalServer) -> None:
+    name = server.start_training("echo ready; sleep 2; echo done", **make_retry_strategy(1))
+    server.wait_for_log(name, "ready")
     remove_container(name)
-    assert list_secondary_statuses(local.wait_for_end(name)) == STATUSES_WITH_RETRY
-    lines = local.read_logs("TrainingJobs", name)["algo-1"]
+    assert list_secondary_statuses(server.wait_for_end(name)) == STATUSES_WITH_RETRY
+    lines = server.read_logs("TrainingJobs", name)["algo-1"]
     assert [line for line in lines if line[0] != "["] == ["ready", "ready", "done"]
     assert any("another program removed its container" in line and "retry 1 of 1" in line for line in lines)
 
 
 @pytest.mark.engine
-def test_removed_container_is_an_internal_error(local: LocalServer) -> None:
-    name = local.start_training("echo ready; sleep 60")
-    local.wait_for_log(name, "ready")
+def test_removed_container_is_an_internal_error(server: LocalServer) -> None:
+    name = server.start_training("echo ready; sleep 60")
+    server.wait_for_log(name, "ready")
     remove_container(name)
-    assert local.wait_for_end(name)["FailureReason"].startswith(
+    assert server.wait_for_end(name)["FailureReason"].startswith(
         "InternalServerError: another program removed its container"
     )
 
@@ -89,14 +89,14 @@ def test_missing_image_is_not_retried(process_server: LocalServer) -> None:
 
 def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
     """Processes end with their server, so the next server finds no hosts of the job."""
-    with run_server(tmp_path / "home", runtime="process") as local:
-        retried_job = local.start_training("echo ready; sleep 3", **make_retry_strategy(1))
-        lost_job = local.start_training("echo ready; sleep 3")
+    with run_server(tmp_path / "home", runtime="process") as server:
+        retried_job = server.start_training("echo ready; sleep 3", **make_retry_strategy(1))
+        lost_job = server.start_training("echo ready; sleep 3")
         for name in (retried_job, lost_job):
-            local.wait_for_log(name, "ready")
-        os.kill(local.address.pid, signal.SIGKILL)
-        wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
+            server.wait_for_log(name, "ready")
+        os.kill(server.address.pid, signal.SIGKILL)
+        wait_until(lambda: control.find_server(server.home), lambda address: address is None)
+        next_server = LocalServer(server.home, control.start(server.home, Config(port=0, runtime="process")))
         assert list_secondary_statuses(next_server.wait_for_end(retried_job)) == STATUSES_WITH_RETRY
         assert "the local server ended while the job ran" in next_server.wait_for_end(lost_job)["FailureReason"]
 

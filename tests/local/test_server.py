@@ -24,21 +24,23 @@ from tests.local.machine import list_container_names
 LAYOUT = Layout()
 
 
-def kill_server(local: LocalServer) -> None:
+def kill_server(server: LocalServer) -> None:
     """Kill a server, and wait until it has ended."""
-    os.kill(local.address.pid, signal.SIGKILL)
-    wait_until(lambda: control.find_server(local.home), lambda address: address is None)
+    os.kill(server.address.pid, signal.SIGKILL)
+    wait_until(lambda: control.find_server(server.home), lambda address: address is None)
 
 
 def test_second_server_for_a_home_is_refused(tmp_path: Path) -> None:
-    with run_server(tmp_path / "home", runtime="process") as local, pytest.raises(control.ServerError) as error:
-        control.start(local.home, Config(port=0, runtime="process"))
+    with run_server(tmp_path / "home", runtime="process") as server, pytest.raises(control.ServerError) as error:
+        control.start(server.home, Config(port=0, runtime="process"))
     assert "another server uses" in str(error.value)
 
 
 def test_port_in_use_is_reported(tmp_path: Path) -> None:
-    with run_server(tmp_path / "one", runtime="process") as local, pytest.raises(control.ServerError) as error:
-        control.start(Home(tmp_path / "two"), Config(port=int(local.address.url.rpartition(":")[2]), runtime="process"))
+    with run_server(tmp_path / "one", runtime="process") as server, pytest.raises(control.ServerError) as error:
+        control.start(
+            Home(tmp_path / "two"), Config(port=int(server.address.url.rpartition(":")[2]), runtime="process")
+        )
     assert re.match(
         r"the server did not start: cannot listen on .*: Address already in use; use another --port", str(error.value)
     )
@@ -46,25 +48,25 @@ def test_port_in_use_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_killed", [False, True], ids=["stop", "kill"])
 def test_port_is_free_after_the_end_of_a_server_with_open_connections(tmp_path: Path, is_killed: bool) -> None:
-    with run_server(tmp_path / "home", runtime="process") as local, ExitStack() as clients:
-        port = int(local.address.url.rpartition(":")[2])
+    with run_server(tmp_path / "home", runtime="process") as server, ExitStack() as clients:
+        port = int(server.address.url.rpartition(":")[2])
         for _ in range(3):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", port)))
             client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(1)
-        kill_server(local) if is_killed else control.stop(local.home)
+        kill_server(server) if is_killed else control.stop(server.home)
         sockets = Path("/proc/net/tcp").read_text(encoding="ascii")
         assert f"0100007F:{port:04X}" in sockets  # the connections of the old server still use the port
-        address = control.start(local.home, Config(port=port, runtime="process"))
+        address = control.start(server.home, Config(port=port, runtime="process"))
         assert int(address.url.rpartition(":")[2]) == port
 
 
 def test_environment_is_sufficient_for_clients(tmp_path: Path) -> None:
-    with run_server(tmp_path / "home", runtime="process") as local:
+    with run_server(tmp_path / "home", runtime="process") as server:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
-            **control.make_environment(local.home, local.address),
+            **control.make_environment(server.home, server.address),
         }
         script = (
             "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])\n"
@@ -73,7 +75,7 @@ def test_environment_is_sufficient_for_clients(tmp_path: Path) -> None:
         output = subprocess.run(
             ["python", "-c", script], env=environment, capture_output=True, text=True, check=True
         ).stdout
-    assert output.split() == ["000000000000", local.address.bucket]
+    assert output.split() == ["000000000000", server.address.bucket]
 
 
 def test_server_stops_after_its_only_user_is_killed(tmp_path: Path) -> None:
@@ -169,9 +171,9 @@ def test_error_about_a_file_in_place_of_a_folder_names_the_remedy(tmp_path: Path
 
 
 def test_only_the_owner_can_access_the_home(tmp_path: Path) -> None:
-    with run_server(tmp_path / "home", runtime="process") as local:
-        assert local.home.root.stat().st_mode & 0o777 == 0o700
-        assert (local.home.root / "credentials.json").stat().st_mode & 0o777 == 0o600
+    with run_server(tmp_path / "home", runtime="process") as server:
+        assert server.home.root.stat().st_mode & 0o777 == 0o700
+        assert (server.home.root / "credentials.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_incomplete_packages_are_removed_at_the_start(tmp_path: Path) -> None:
@@ -186,8 +188,8 @@ def test_incomplete_packages_are_removed_at_the_start(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_resources_survive_a_restart(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with run_server(home, runtime="docker") as local:
-        job = local.train(f"echo hello; echo w > {LAYOUT.model}/weights", Tags=[{"Key": "a", "Value": "b"}])
+    with run_server(home, runtime="docker") as server:
+        job = server.train(f"echo hello; echo w > {LAYOUT.model}/weights", Tags=[{"Key": "a", "Value": "b"}])
     with run_server(home, runtime="docker") as next_server:
         name = job["TrainingJobName"]
         assert next_server.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
@@ -205,10 +207,10 @@ PRINT_80_LINES = "for n in $(seq 80); do echo line $n; sleep 0.1; done; echo don
 @pytest.mark.engine
 def test_running_job_is_resumed_after_a_crash(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
-    name = local.start_training(PRINT_80_LINES.format(LAYOUT.model))
-    wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
-    kill_server(local)
+    server = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
+    name = server.start_training(PRINT_80_LINES.format(LAYOUT.model))
+    wait_until(lambda: server.read_logs("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
+    kill_server(server)
     time.sleep(1)
     with run_server(home.root, runtime="docker") as next_server:
         assert next_server.wait_for_end(name)["TrainingJobStatus"] == "Completed"
@@ -219,10 +221,10 @@ def test_running_job_is_resumed_after_a_crash(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_job_without_a_container_fails_after_a_crash(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
-    name = local.start_training("sleep 60")
+    server = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
+    name = server.start_training("sleep 60")
     wait_until(lambda: list_container_names(home), lambda names: len(names) == 1)
-    kill_server(local)
+    kill_server(server)
     subprocess.run(["docker", "rm", "-f", *list_container_names(home)], check=True, capture_output=True)
     with run_server(home.root, runtime="docker") as next_server:
         assert "the local server ended while the job ran" in next_server.wait_for_end(name)["FailureReason"]
@@ -231,58 +233,58 @@ def test_job_without_a_container_fails_after_a_crash(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_stop_of_the_server_stops_jobs_and_removes_containers(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with run_server(home, runtime="docker") as local:
-        name = local.start_training("trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done", instances=2)
-        wait_until(lambda: list_container_names(local.home), lambda names: len(names) == 2)
-    assert list_container_names(local.home) == []
-    assert list(local.home.work.iterdir()) == []
+    with run_server(home, runtime="docker") as server:
+        name = server.start_training("trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done", instances=2)
+        wait_until(lambda: list_container_names(server.home), lambda names: len(names) == 2)
+    assert list_container_names(server.home) == []
+    assert list(server.home.work.iterdir()) == []
     with run_server(home, runtime="docker") as next_server:
         assert "was shut down" in next_server.wait_for_end(name)["FailureReason"]
 
 
 def test_stop_of_the_server_ends_waiting_consumers(tmp_path: Path) -> None:
     wait_seconds = 20
-    with run_server(tmp_path / "home", runtime="process") as local, ThreadPoolExecutor() as pool:
-        sqs = local.client("sqs")
+    with run_server(tmp_path / "home", runtime="process") as server, ThreadPoolExecutor() as pool:
+        sqs = server.client("sqs")
         url = sqs.create_queue(QueueName="queue")["QueueUrl"]
         start_time = time.monotonic()
         consumers = [pool.submit(sqs.receive_message, QueueUrl=url, WaitTimeSeconds=wait_seconds) for _ in range(4)]
         time.sleep(1)
         assert not any(consumer.done() for consumer in consumers)
-        control.stop(local.home)
+        control.stop(server.home)
         assert all("Messages" not in consumer.result() for consumer in consumers)
         assert time.monotonic() - start_time < wait_seconds
-        assert "Traceback" not in local.home.server_log.read_text(encoding="utf-8")
+        assert "Traceback" not in server.home.server_log.read_text(encoding="utf-8")
 
 
 @pytest.mark.engine
-def test_server_answers_while_ten_jobs_run(local: LocalServer) -> None:
-    names = [local.start_training("sleep 3") for _ in range(10)]
+def test_server_answers_while_ten_jobs_run(server: LocalServer) -> None:
+    names = [server.start_training("sleep 3") for _ in range(10)]
     max_seconds = 0.0
     while any(
-        local.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "InProgress"
+        server.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "InProgress"
         for name in names
     ):
         start_time = time.monotonic()
-        local.s3.list_buckets()
+        server.s3.list_buckets()
         max_seconds = max(max_seconds, time.monotonic() - start_time)
-    assert {local.wait_for_end(name)["TrainingJobStatus"] for name in names} == {"Completed"}
+    assert {server.wait_for_end(name)["TrainingJobStatus"] for name in names} == {"Completed"}
     assert max_seconds < 5
 
 
 def test_unknown_operation_lists_supported_operations(tmp_path: Path) -> None:
-    with run_server(tmp_path / "home", runtime="process") as local, pytest.raises(ClientError) as error:
-        local.sagemaker.create_cluster(ClusterName="x")
+    with run_server(tmp_path / "home", runtime="process") as server, pytest.raises(ClientError) as error:
+        server.sagemaker.create_cluster(ClusterName="x")
     assert "CreateTrainingJob" in str(error.value)
 
 
 @pytest.mark.engine
 def test_container_without_a_job_is_removed(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
-    local.start_training("sleep 60")
+    server = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
+    server.start_training("sleep 60")
     wait_until(lambda: list_container_names(home), lambda names: len(names) == 1)
-    kill_server(local)
+    kill_server(server)
     for file in home.root.glob("state.db*"):
         file.unlink()
     with run_server(home.root, runtime="docker"):

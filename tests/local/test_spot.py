@@ -29,26 +29,26 @@ STUBBORN_SCRIPT = RESUMING_SCRIPT.replace("exit 0' TERM", "' TERM").replace(
 """Saves a checkpoint on SIGTERM, but does not end. Also writes a file that the model must not contain."""
 
 
-def make_spot_members(local: LocalServer, name: str, max_runtime: int = 60, max_wait: int = 90) -> dict[str, Any]:
+def make_spot_members(server: LocalServer, name: str, max_runtime: int = 60, max_wait: int = 90) -> dict[str, Any]:
     """Return the members of a spot job's request, with a separate folder of checkpoints. The limits are in seconds."""
     return {
         "EnableManagedSpotTraining": True,
         "StoppingCondition": {"MaxRuntimeInSeconds": max_runtime, "MaxWaitTimeInSeconds": max_wait},
-        "CheckpointConfig": {"S3Uri": local.uri(f"checkpoints/{local.address.runtime}-{name}")},
+        "CheckpointConfig": {"S3Uri": server.uri(f"checkpoints/{server.address.runtime}-{name}")},
     }
 
 
-def interrupt_job(local: LocalServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MICROJOBS_HOME": str(local.home.root)}
+def interrupt_job(server: LocalServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MICROJOBS_HOME": str(server.home.root)}
     command = ["microjobs", "interrupt", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
-def start_interrupted_job(local: LocalServer, script: str, *flags: str, **members: Any) -> str:
+def start_interrupted_job(server: LocalServer, script: str, *flags: str, **members: Any) -> str:
     """Start a job, and interrupt it when it is ready."""
-    name = local.start_training(script, **members)
-    local.wait_for_log(name, "ready")
-    result = interrupt_job(local, name, *flags)
+    name = server.start_training(script, **members)
+    server.wait_for_log(name, "ready")
+    result = interrupt_job(server, name, *flags)
     assert result.returncode == 0, result.stderr
     return name
 
@@ -87,10 +87,10 @@ def test_job_that_ignores_sigterm_is_killed_after_the_notice(any_runtime_server:
 
 
 @pytest.mark.engine
-def test_all_hosts_are_interrupted_together(local: LocalServer) -> None:
-    name = start_interrupted_job(local, RESUMING_SCRIPT, **make_spot_members(local, "together"), instances=2)
-    assert list_secondary_statuses(local.wait_for_end(name)) == STATUSES_OF_TWO_ATTEMPTS
-    assert {host: lines[-1] for host, lines in local.read_logs("TrainingJobs", name).items()} == {
+def test_all_hosts_are_interrupted_together(server: LocalServer) -> None:
+    name = start_interrupted_job(server, RESUMING_SCRIPT, **make_spot_members(server, "together"), instances=2)
+    assert list_secondary_statuses(server.wait_for_end(name)) == STATUSES_OF_TWO_ATTEMPTS
+    assert {host: lines[-1] for host, lines in server.read_logs("TrainingJobs", name).items()} == {
         "algo-1": "resumed", "algo-2": "resumed",
     }  # fmt: skip
 
@@ -99,43 +99,43 @@ EPOCHS = 4000
 
 
 @pytest.mark.engine
-def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> None:
+def test_interrupted_trainer_ends_at_the_same_weights(server: LocalServer) -> None:
     """The project's image saves a checkpoint when its host is interrupted, and the next host resumes from it."""
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         x = random.normal(size=(32, 4))
         for name, values in (("x", x), ("y", x.sum(axis=1))):
-            path = local.bucket / f"spot/{split}/{name}_{split}.npy"
+            path = server.bucket / f"spot/{split}/{name}_{split}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, values)
-    uninterrupted_job = start_trainer(local)
-    spot_job = start_trainer(local, **make_spot_members(local, "trainer", max_runtime=300, max_wait=600))
+    uninterrupted_job = start_trainer(server)
+    spot_job = start_trainer(server, **make_spot_members(server, "trainer", max_runtime=300, max_wait=600))
     wait_until(
-        lambda: local.read_logs("TrainingJobs", spot_job),
+        lambda: server.read_logs("TrainingJobs", spot_job),
         lambda lines: any("Epoch: 200 " in line for line in lines.get("algo-1", [])),
     )
-    assert interrupt_job(local, spot_job).returncode == 0
-    job = local.wait_for_end(spot_job)
+    assert interrupt_job(server, spot_job).returncode == 0
+    job = server.wait_for_end(spot_job)
     assert list_secondary_statuses(job) == STATUSES_OF_TWO_ATTEMPTS, job
-    lines = "\n".join(local.read_logs("TrainingJobs", spot_job)["algo-1"])
+    lines = "\n".join(server.read_logs("TrainingJobs", spot_job)["algo-1"])
     (epochs,) = re.findall(r"resuming after (\S+) of", lines)
     assert float(epochs) < EPOCHS  # the training was interrupted before its end
-    assert local.wait_for_end(uninterrupted_job)["TrainingJobStatus"] == "Completed"
-    assert read_onnx(local, spot_job) == read_onnx(local, uninterrupted_job)
+    assert server.wait_for_end(uninterrupted_job)["TrainingJobStatus"] == "Completed"
+    assert read_onnx(server, spot_job) == read_onnx(server, uninterrupted_job)
 
 
-def start_trainer(local: LocalServer, **members: Any) -> str:
+def start_trainer(server: LocalServer, **members: Any) -> str:
     """Start a training job of about ten seconds in the PyTorch image, and return its name."""
-    request = make_training_request(local, "", **members)
+    request = make_training_request(server, "", **members)
     request["AlgorithmSpecification"] = {"TrainingImage": make_image_name("train-pytorch"), "TrainingInputMode": "File"}
     request["HyperParameters"] = {"epochs": str(EPOCHS), "batch_size": "16", "eval_every": "100"}
-    request["InputDataConfig"] = [make_channel(split, local.uri(f"spot/{split}/")) for split in ("train", "test")]
-    local.sagemaker.create_training_job(**request)
+    request["InputDataConfig"] = [make_channel(split, server.uri(f"spot/{split}/")) for split in ("train", "test")]
+    server.sagemaker.create_training_job(**request)
     return str(request["TrainingJobName"])
 
 
-def read_onnx(local: LocalServer, name: str) -> bytes:
-    with tarfile.open(local.bucket / f"models/{name}/output/model.tar.gz") as archive:
+def read_onnx(server: LocalServer, name: str) -> bytes:
+    with tarfile.open(server.bucket / f"models/{name}/output/model.tar.gz") as archive:
         file = archive.extractfile("model.onnx")
         assert file is not None
         return file.read()
@@ -179,12 +179,12 @@ def test_job_without_hosts_can_be_stopped(process_server: LocalServer) -> None:
 @pytest.mark.engine
 def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
     slow_script = RESUMING_SCRIPT.replace("exit 0' TERM", "sleep 3; exit 0' TERM")
-    with run_server(tmp_path / "home", runtime="docker") as local:
-        name = start_interrupted_job(local, slow_script, **make_spot_members(local, "outlives"))
-        local.wait_for_secondary_status(name, "Interrupted")
-        os.kill(local.address.pid, signal.SIGKILL)
-        wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
+    with run_server(tmp_path / "home", runtime="docker") as server:
+        name = start_interrupted_job(server, slow_script, **make_spot_members(server, "outlives"))
+        server.wait_for_secondary_status(name, "Interrupted")
+        os.kill(server.address.pid, signal.SIGKILL)
+        wait_until(lambda: control.find_server(server.home), lambda address: address is None)
+        next_server = LocalServer(server.home, control.start(server.home, Config(port=0, runtime="docker")))
         assert list_secondary_statuses(next_server.wait_for_end(name)) == STATUSES_OF_TWO_ATTEMPTS
         assert next_server.read_archive(name) == {"step": "7\n"}
 

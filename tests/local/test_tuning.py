@@ -36,7 +36,7 @@ definition of a tuning job's training jobs cannot contain an entry point."""
 class TuningClient:
     """A client that starts tuning jobs, and reads their descriptions and trials."""
 
-    local: LocalServer
+    server: LocalServer
     image: str
 
     def start(
@@ -63,7 +63,7 @@ class TuningClient:
         objective = {"Type": "Minimize", "MetricName": "val_loss"}
         limits = {"MaxParallelTrainingJobs": 2, **max_jobs}
         settings = {"Strategy": "Bayesian", "HyperParameterTuningJobObjective": objective, "ResourceLimits": limits}
-        self.local.sagemaker.create_hyper_parameter_tuning_job(
+        self.server.sagemaker.create_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=name,
             HyperParameterTuningJobConfig={**settings, "ParameterRanges": ranges, "RandomSeed": 1, **config},
             TrainingJobDefinition=self._make_definition(score, resources_member),
@@ -72,7 +72,7 @@ class TuningClient:
         return name
 
     def _make_definition(self, score: str, resources_member: str) -> dict[str, Any]:
-        request = make_training_request(self.local, "")
+        request = make_training_request(self.server, "")
         del request["TrainingJobName"]
         request[resources_member] = request.pop("ResourceConfig")
         metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
@@ -80,7 +80,7 @@ class TuningClient:
         return request | {"AlgorithmSpecification": algorithm, "StaticHyperParameters": {"score": score}}
 
     def wait_for_end(self, name: str) -> dict[str, Any]:
-        describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
+        describe = self.server.sagemaker.describe_hyper_parameter_tuning_job
         job: dict[str, Any] = wait_until(
             lambda: describe(HyperParameterTuningJobName=name),
             lambda job: job["HyperParameterTuningJobStatus"] in FINAL_STATUSES,
@@ -88,14 +88,14 @@ class TuningClient:
         return job
 
     def list_trials(self, name: str, **options: Any) -> list[dict[str, Any]]:
-        pages = self.local.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
+        pages = self.server.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
         return list(pages.paginate(HyperParameterTuningJobName=name, **options).search("TrainingJobSummaries[]"))
 
 
 @pytest.fixture(scope="module")
-def tuning(local: LocalServer) -> Iterator[TuningClient]:
+def tuning(server: LocalServer) -> Iterator[TuningClient]:
     with build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', TRAINER_PROGRAM])}") as name:
-        yield TuningClient(local, name)
+        yield TuningClient(server, name)
 
 
 RANGES_OF_ALL_TYPES = {
@@ -128,14 +128,14 @@ def test_best_trial_is_found_with_parameters_of_all_types(tuning: TuningClient) 
 def test_training_job_describes_its_tuning_job(tuning: TuningClient) -> None:
     name = tuning.start("[1]", RANGES_OF_ALL_TYPES, job_count=1)
     job = tuning.wait_for_end(name)
-    training = tuning.local.sagemaker.describe_training_job(TrainingJobName=job["BestTrainingJob"]["TrainingJobName"])
+    training = tuning.server.sagemaker.describe_training_job(TrainingJobName=job["BestTrainingJob"]["TrainingJobName"])
     assert training["TuningJobArn"] == job["HyperParameterTuningJobArn"]
     assert training["HyperParameters"]["_tuning_objective_metric"] == "val_loss"
 
 
 def test_tuning_resource_config_is_described_as_resource_config(tuning: TuningClient) -> None:
     name = tuning.start("[1]", RANGES_OF_ALL_TYPES, job_count=1, resources_member="HyperParameterTuningResourceConfig")
-    job = tuning.local.sagemaker.describe_training_job(
+    job = tuning.server.sagemaker.describe_training_job(
         TrainingJobName=tuning.wait_for_end(name)["BestTrainingJob"]["TrainingJobName"]
     )
     assert job["ResourceConfig"]["InstanceCount"] == 1
@@ -193,7 +193,7 @@ def test_stop_also_stops_training_jobs(tuning: TuningClient) -> None:
         "(__import__('time').sleep(1) or 1 for _ in range(60))", CATEGORICAL_RANGES, job_count=4, Strategy="Random"
     )
     wait_until(lambda: tuning.list_trials(name), lambda trials: len(trials) == 2)
-    tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    tuning.server.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     job = tuning.wait_for_end(name)
     assert job["HyperParameterTuningJobStatus"] == "Stopped"
     assert job["TrainingJobStatusCounters"]["InProgress"] == 0
@@ -267,7 +267,7 @@ def test_missing_or_running_parent_raises(tuning: TuningClient) -> None:
     parent = tuning.start(SLOW_SCORES.format(value="1", epochs=20), ONE_RANGE, job_count=1)
     with pytest.raises(ClientError, match="is InProgress: it must have ended"):
         tuning.start("[1]", ONE_RANGE, warm_start=make_warm_start(parent))
-    tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=parent)
+    tuning.server.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=parent)
     tuning.wait_for_end(parent)
 
 

@@ -9,9 +9,9 @@ from tests.local.clients import FINAL_STATUSES, LocalServer, make_training_reque
 from tests.local.test_tuning import CATEGORICAL_RANGES, RANGES_OF_ALL_TYPES, make_hyperband_config, make_warm_start
 
 
-def make_tuning_request(local: LocalServer, ranges: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def make_tuning_request(server: LocalServer, ranges: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """Return a request for a tuning job with at most four trials."""
-    definition = make_training_request(local, "")
+    definition = make_training_request(server, "")
     del definition["TrainingJobName"]
     metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
     algorithm = {"TrainingImage": "trainer", "TrainingInputMode": "File", "MetricDefinitions": metrics}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import pushed_images
 from microjobs_orchestrator.push.destination import Destination
@@ -49,5 +49,5 @@ def test_concurrent_pushes_are_all_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": {"b": {"c": 1}}}', '{"a": 1}'])
 def test_damaged_file_raises(tmp_path: Path, content: str) -> None:
     (tmp_path / "images.json").write_text(content)
-    with pytest.raises(LauncherError, match=r"images\.json is damaged .*remove it"):
+    with pytest.raises(CommandError, match=r"images\.json is damaged .*remove it"):
         pushed_images.load(Home(tmp_path))

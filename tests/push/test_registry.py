@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.push import credentials
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.push import find_manifest
@@ -131,14 +131,14 @@ def test_token_is_fetched_after_a_bearer_challenge(start_registry: StartRegistry
 
 def test_error_for_a_missing_login_names_the_remedy(start_registry: StartRegistry) -> None:
     fake = start_registry(answer_with_tokens)
-    with pytest.raises(LauncherError, match=rf"401 Unauthorized .*`docker login {fake.host}`, or set MICROJOBS_"):
+    with pytest.raises(CommandError, match=rf"401 Unauthorized .*`docker login {fake.host}`, or set MICROJOBS_"):
         fake.get_manifest(None)
 
 
 def test_password_is_not_sent_over_plain_http(start_registry: StartRegistry) -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="http://elsewhere.example.com/token"'}
     fake = start_registry(lambda *_: (401, challenge, b""))
-    with pytest.raises(LauncherError, match="which is not an https address: no login was sent"):
+    with pytest.raises(CommandError, match="which is not an https address: no login was sent"):
         fake.get_manifest()
 
 
@@ -146,14 +146,14 @@ def test_password_is_not_sent_over_plain_http(start_registry: StartRegistry) -> 
     ("status", "message"), [(503, "503 Service Unavailable"), (200, "does not respond like a registry")]
 )
 def test_invalid_response_raises(start_registry: StartRegistry, status: int, message: str) -> None:
-    with pytest.raises(LauncherError, match=message):
+    with pytest.raises(CommandError, match=message):
         start_registry(lambda *_: (status, {}, b"<html>")).get_manifest()
 
 
 def test_unreachable_registry_raises() -> None:
     with (
         closing(Registry(Destination("127.0.0.1:1"), None)) as registry,
-        pytest.raises(LauncherError, match="does not respond"),
+        pytest.raises(CommandError, match="does not respond"),
     ):
         registry.get_manifest("a", "b")
 
@@ -181,7 +181,7 @@ def test_tag_of_another_image_or_format_raises(
 ) -> None:
     manifest = json.dumps({"config": {"digest": config}, "mediaType": media_type}).encode()
     fake = start_registry(lambda *_: (200, {}, manifest))
-    with closing(Registry(Destination(fake.host), None)) as registry, pytest.raises(LauncherError, match=message):
+    with closing(Registry(Destination(fake.host), None)) as registry, pytest.raises(CommandError, match=message):
         find_manifest(registry, TaggedImage(make_image(), "v1"))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.tags import Image, ImageSource, read_source, tag_images
 from tests.push.conftest import REVISION, Microjobs, commit, git, make_image
@@ -34,7 +34,7 @@ def test_tag_of_a_cuda_image_has_a_suffix(changes: tuple[str, ...], suffix: str)
 
 
 def test_error_for_a_cuda_image_names_the_variant() -> None:
-    with pytest.raises(LauncherError, match="`microjobs build serve --variant cuda`"):
+    with pytest.raises(CommandError, match="`microjobs build serve --variant cuda`"):
         tag_image(
             replace(make_image(), variant="cuda", revision=OTHER_COMMIT),
             ImageSource(REVISION, changed_files=("shared/new.py",)),
@@ -69,7 +69,7 @@ CHANGED_FILES = ("a", "b", "c", "d", "e")
 )
 def test_image_that_matches_no_commit_raises(revision: str, source: ImageSource, reason: str) -> None:
     valid_pair = (make_image("train"), CLEAN_SOURCE)
-    with pytest.raises(LauncherError, match=rf"microjobs/serve:dev {reason}.*: commit, then `microjobs build serve`"):
+    with pytest.raises(CommandError, match=rf"microjobs/serve:dev {reason}.*: commit, then `microjobs build serve`"):
         tag_images([valid_pair, (make_image("serve", revision), source)])
 
 
@@ -88,13 +88,13 @@ def test_allow_dirty_adds_the_digest_to_the_tag(revision: str, source: ImageSour
 
 
 def test_other_platform_raises_even_with_allow_dirty() -> None:
-    with pytest.raises(LauncherError, match=r"serve:dev is for linux/arm64, but SageMaker runs linux/amd64"):
+    with pytest.raises(CommandError, match=r"serve:dev is for linux/arm64, but SageMaker runs linux/amd64"):
         tag_image(make_image(platform="linux/arm64"), allow_dirty=True)
 
 
 def test_manifest_type_that_sagemaker_refuses_raises() -> None:
     unsupported_image = replace(make_image(), media_type="application/vnd.oci.image.index.v1+json")
-    with pytest.raises(LauncherError, match=r"serve:dev .*oci.image.index.*`microjobs build serve` builds an image"):
+    with pytest.raises(CommandError, match=r"serve:dev .*oci.image.index.*`microjobs build serve` builds an image"):
         tag_image(unsupported_image, allow_dirty=True)
     tag_image(replace(make_image(), media_type="application/vnd.docker.distribution.manifest.v2+json"))
 
@@ -170,6 +170,6 @@ def test_unknown_revision_has_no_list_of_files(revision: str, clone: Path) -> No
 def test_folder_without_git_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(
-        LauncherError, match=r"git cannot read the revision of .*not a git repository.*push from a clone"
+        CommandError, match=r"git cannot read the revision of .*not a git repository.*push from a clone"
     ):
         read_source(tmp_path, "serve", "cpu", OTHER_COMMIT)

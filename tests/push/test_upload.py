@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.push.engine import UploadProgress, make_upload_error
 from microjobs_orchestrator.push.push import PRINT_INTERVAL_SECONDS, make_upload_printer
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
@@ -78,5 +78,5 @@ def test_plain_output_prints_at_intervals(is_terminal: bool, line_count: int) ->
 )
 def test_upload_error_has_a_remedy(error: str, message: str) -> None:
     upload = make_upload(make_layer_event("a", "Pushed"), make_layer_event("b", "Pushing", current=1), {"error": error})
-    with pytest.raises(LauncherError, match=message):
+    with pytest.raises(CommandError, match=message):
         raise make_upload_error("x:t", "serve", upload)

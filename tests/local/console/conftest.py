@@ -16,8 +16,8 @@ expect.set_options(timeout=TIMEOUT_MILLISECONDS)
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with run_server(tmp_path_factory.mktemp("console"), runtime="process") as local:
-        yield local
+    with run_server(tmp_path_factory.mktemp("console"), runtime="process") as server:
+        yield server
 
 
 @pytest.fixture(scope="package")

@@ -77,11 +77,11 @@ class Drill:
         """The output that each completed job must have, by the job's type and name."""
         self._config = Config(port=find_free_port(), runtime="docker")
         self._process = self._launch()
-        self.local = self._wait_for_server()
-        self._uploads = Uploads(self.local.s3, self.local.address.bucket, seed)
+        self.server = self._wait_for_server()
+        self._uploads = Uploads(self.server.s3, self.server.address.bucket, seed)
         self._initial_temporary_files = list_traces(engine, home).temporary
         self._make_model()
-        self._registrations = Registrations(self.local.sagemaker)
+        self._registrations = Registrations(self.server.sagemaker)
 
     # --- the server ---
 
@@ -128,7 +128,7 @@ class Drill:
 
     def run_round(self) -> None:
         self._uploads.resume()
-        self._examples = Examples(self.local, self._make_name("example"))
+        self._examples = Examples(self.server, self._make_name("example"))
         kill_time = time.monotonic() + self._generator.uniform(0.0, MAX_ROUND_SECONDS)
         client_thread = threading.Thread(target=self._create_until_killed, daemon=True)
         client_thread.start()
@@ -137,11 +137,11 @@ class Drill:
         time.sleep(max(0.0, kill_time - time.monotonic()))
         self._kill()
         client_thread.join()
-        self._uploads.check(self.local.bucket)
+        self._uploads.check(self.server.bucket)
         started_plans = list_started_plans(self._engine, self.home)
         self._restart()
         self._uploads.pause()
-        self._uploads.check(self.local.bucket)
+        self._uploads.check(self.server.bucket)
         self._uploads.abort_all()
         for job in self._jobs:
             self._check_job(job, started_plans)
@@ -172,7 +172,7 @@ class Drill:
             self._call_operation("stop", job)
 
     def _call_operation(self, verb: str, job: Job) -> dict[str, Any]:
-        operation = getattr(self.local.sagemaker, f"{verb}_{job.job_type.lower()}_job")
+        operation = getattr(self.server.sagemaker, f"{verb}_{job.job_type.lower()}_job")
         response: dict[str, Any] = operation(**{f"{job.job_type}JobName": job.name})
         return response
 
@@ -190,7 +190,7 @@ class Drill:
 
     def _start_training(self, host_count: int) -> Job:
         job, hyperparameters = self._make_job("Training", host_count)
-        self.local.sagemaker.create_training_job(
+        self.server.sagemaker.create_training_job(
             **self._make_training_request(host_count)
             | {"TrainingJobName": job.name, "HyperParameters": hyperparameters}
             | {"ModelPackageConfig": self._registrations.config}
@@ -199,10 +199,10 @@ class Drill:
 
     def _start_processing(self, host_count: int) -> Job:
         job, hyperparameters = self._make_job("Processing", host_count)
-        uri, path = self.local.uri(f"processed/{job.name}"), str(LAYOUT.processing("output"))
+        uri, path = self.server.uri(f"processed/{job.name}"), str(LAYOUT.processing("output"))
         output = {"OutputName": "weights", "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": "EndOfJob"}}
         application = {"ImageUri": self._image, "ContainerArguments": ["process", json.dumps(hyperparameters)]}
-        self.local.sagemaker.create_processing_job(
+        self.server.sagemaker.create_processing_job(
             **make_processing_request("", host_count)
             | {"ProcessingJobName": job.name, "AppSpecification": application}
             | {"ProcessingOutputConfig": {"Outputs": [output]}}
@@ -213,25 +213,25 @@ class Drill:
         """Start a transform job. Its containers print no lines, and answer `ok` to each object."""
         name = self._make_name("transform")
         job = Job("Transform", name, line_count=0, burst_line_count=0, host_count=host_count)
-        source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": self.local.uri("rows/")}}
-        self.local.sagemaker.create_transform_job(
+        source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": self.server.uri("rows/")}}
+        self.server.sagemaker.create_transform_job(
             TransformJobName=job.name,
             ModelName=MODEL,
             TransformInput={"DataSource": source, "ContentType": "text/csv"},
-            TransformOutput={"S3OutputPath": self.local.uri(f"scores/{job.name}")},
+            TransformOutput={"S3OutputPath": self.server.uri(f"scores/{job.name}")},
             TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": host_count},
         )
         return job
 
     def _make_model(self) -> None:
         """Create the model of endpoints and transform jobs, and the objects that transform jobs read."""
-        self.local.put({f"rows/{number}": "row" for number in range(OBJECT_COUNT)})
-        self.local.sagemaker.create_model(
-            ModelName=MODEL, PrimaryContainer={"Image": self._image}, ExecutionRoleArn=self.local.address.role_arn
+        self.server.put({f"rows/{number}": "row" for number in range(OBJECT_COUNT)})
+        self.server.sagemaker.create_model(
+            ModelName=MODEL, PrimaryContainer={"Image": self._image}, ExecutionRoleArn=self.server.address.role_arn
         )
 
     def _make_training_request(self, host_count: int = 1) -> dict[str, Any]:
-        request = make_training_request(self.local, "", host_count)
+        request = make_training_request(self.server, "", host_count)
         metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
         algorithm = {"TrainingImage": self._image, "TrainingInputMode": "File", "MetricDefinitions": metrics}
         return request | {"AlgorithmSpecification": algorithm}
@@ -242,7 +242,7 @@ class Drill:
         definition["StaticHyperParameters"] = {"burst": "10", "pause": "0.1"}
         ranges = {"IntegerParameterRanges": [{"Name": "lines", "MinValue": "1", "MaxValue": "10"}]}
         name = self._make_name("tune")
-        self.local.sagemaker.create_hyper_parameter_tuning_job(
+        self.server.sagemaker.create_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=name,
             HyperParameterTuningJobConfig={
                 "Strategy": "Random",
@@ -255,7 +255,7 @@ class Drill:
         self._tuning = name
 
     def _replace_endpoint(self) -> None:
-        sagemaker = self.local.sagemaker
+        sagemaker = self.server.sagemaker
         if self._endpoint:
             old_endpoint, self._endpoint = self._endpoint, ""  # the server may be killed before it answers
             sagemaker.delete_endpoint(EndpointName=old_endpoint)
@@ -272,7 +272,7 @@ class Drill:
     def _read_state(self) -> None:
         """Read the lines and the status of each job before the server is killed."""
         for job in self._jobs:
-            job.seen_lines = self.local.read_logs(f"{job.job_type}Jobs", job.name)
+            job.seen_lines = self.server.read_logs(f"{job.job_type}Jobs", job.name)
             job.seen_status = str(self._call_operation("describe", job)[f"{job.job_type}JobStatus"])
 
     # --- checks ---
@@ -306,7 +306,7 @@ class Drill:
             )
 
     def _read_complete_logs(self, job: Job) -> dict[str, list[str]]:
-        streams = self.local.home.logs.glob(f"aws/sagemaker/{job.job_type}Jobs/{job.name}/*")
+        streams = self.server.home.logs.glob(f"aws/sagemaker/{job.job_type}Jobs/{job.name}/*")
         return {
             path.name.rpartition("-")[0]: [line.partition(" ")[2] for line in path.read_text().splitlines()]
             for path in streams
@@ -315,16 +315,16 @@ class Drill:
     def _check_tuning(self) -> None:
         if self._tuning == "":
             return
-        describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
+        describe = self.server.sagemaker.describe_hyper_parameter_tuning_job
         description = wait_until(
             lambda: describe(HyperParameterTuningJobName=self._tuning),
             lambda job: job["HyperParameterTuningJobStatus"] in FINAL_STATUSES,
         )
-        pages = self.local.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
+        pages = self.server.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
         trials = list(pages.paginate(HyperParameterTuningJobName=self._tuning).search("TrainingJobSummaries[]"))
         assert len(trials) == 3, description
         for trial in trials:
-            job = self.local.describe_training(trial["TrainingJobName"])
+            job = self.server.describe_training(trial["TrainingJobName"])
             assert trial["TrainingJobStatus"] == "Completed" or LOST_REASON in job["FailureReason"], job
             if trial["TrainingJobStatus"] == "Completed":
                 line_count = int(trial["TunedHyperParameters"]["lines"])
@@ -334,7 +334,7 @@ class Drill:
 
     def _check_endpoint(self) -> None:
         """Check that the endpoint answers. Delete endpoints whose Create request had no response."""
-        sagemaker = self.local.sagemaker
+        sagemaker = self.server.sagemaker
         names = [item["EndpointName"] for item in sagemaker.list_endpoints()["Endpoints"]]
         for name in names:
             if name != self._endpoint:
@@ -346,7 +346,7 @@ class Drill:
         wait_until(
             lambda: describe(EndpointName=self._endpoint)["EndpointStatus"], lambda status: status == "InService"
         )
-        runtime = self.local.client("sagemaker-runtime")
+        runtime = self.server.client("sagemaker-runtime")
         assert runtime.invoke_endpoint(EndpointName=self._endpoint, Body=b"?")["Body"].read() == b"ok"
 
     def _check_outputs(self) -> None:
@@ -359,10 +359,10 @@ class Drill:
 
     def _read_output(self, job_type: str, name: str) -> bytes:
         if job_type == "Processing":
-            return (self.local.bucket / f"processed/{name}/weights").read_bytes()
+            return (self.server.bucket / f"processed/{name}/weights").read_bytes()
         if job_type == "Transform":
-            return b"".join((self.local.bucket / f"scores/{name}/{n}.out").read_bytes() for n in range(OBJECT_COUNT))
-        with tarfile.open(self.local.bucket / f"models/{name}/output/model.tar.gz") as archive:
+            return b"".join((self.server.bucket / f"scores/{name}/{n}.out").read_bytes() for n in range(OBJECT_COUNT))
+        with tarfile.open(self.server.bucket / f"models/{name}/output/model.tar.gz") as archive:
             file = archive.extractfile("weights")
             assert file is not None
             return file.read()

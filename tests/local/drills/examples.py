@@ -17,8 +17,8 @@ from tests.local.resources.examples import call, create_example
 class Examples:
     """One resource per kind, created before the server is killed."""
 
-    def __init__(self, local: LocalServer, prefix: str) -> None:
-        self._local = local
+    def __init__(self, server: LocalServer, prefix: str) -> None:
+        self._local = server
         self._prefix = prefix
         self._created_kinds: set[Kind] = set()
         """The kinds whose Create request the server answered. If the server was killed before it answered a request, it

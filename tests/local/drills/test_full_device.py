@@ -45,20 +45,20 @@ def fill_file_system(folder: Path) -> Iterator[None]:
 
 @pytest.mark.engine
 def test_full_device_is_reported_and_nothing_is_lost(small_file_system: Path) -> None:
-    with run_server(small_file_system / "home", runtime="docker") as local:
-        finished_job = local.train(f"echo finished > {LAYOUT.model}/weights")["TrainingJobName"]
-        name = local.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {LAYOUT.model}/big")
-        wait_until(lambda: local.read_logs("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
-        objects = {path.name for path in local.bucket.rglob("*")}
+    with run_server(small_file_system / "home", runtime="docker") as server:
+        finished_job = server.train(f"echo finished > {LAYOUT.model}/weights")["TrainingJobName"]
+        name = server.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {LAYOUT.model}/big")
+        wait_until(lambda: server.read_logs("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
+        objects = {path.name for path in server.bucket.rglob("*")}
         with fill_file_system(small_file_system):
             with pytest.raises(ClientError, match="no space left on the device"):
-                local.s3.put_object(Bucket=local.address.bucket, Key="big", Body=b"x" * 100_000)
+                server.s3.put_object(Bucket=server.address.bucket, Key="big", Body=b"x" * 100_000)
             with pytest.raises(ClientError, match="no space left on the device"):
-                local.s3.create_multipart_upload(Bucket=local.address.bucket, Key="parts")
-            job = local.wait_for_end(name)
+                server.s3.create_multipart_upload(Bucket=server.address.bucket, Key="parts")
+            job = server.wait_for_end(name)
         assert "does not fit: 0 bytes can be used" in job["FailureReason"]
-        assert {path.name for path in local.bucket.rglob("*")} == objects
-        assert local.wait_for_end(finished_job)["TrainingJobStatus"] == "Completed"
-        assert list((local.home.objects / "incoming").iterdir()) == []
-        local.s3.put_object(Bucket=local.address.bucket, Key="big", Body=b"x" * 100_000)
-        assert local.train(f"head -c 3000000 /dev/urandom > {LAYOUT.model}/big")["TrainingJobStatus"] == "Completed"
+        assert {path.name for path in server.bucket.rglob("*")} == objects
+        assert server.wait_for_end(finished_job)["TrainingJobStatus"] == "Completed"
+        assert list((server.home.objects / "incoming").iterdir()) == []
+        server.s3.put_object(Bucket=server.address.bucket, Key="big", Body=b"x" * 100_000)
+        assert server.train(f"head -c 3000000 /dev/urandom > {LAYOUT.model}/big")["TrainingJobStatus"] == "Completed"

@@ -77,7 +77,7 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 class Clients:
     """Clients that send one request after the other until they are stopped. All requests are different."""
 
-    local: LocalServer
+    server: LocalServer
     answered_bodies: list[str] = field(default_factory=list)
     failed_bodies: list[str] = field(default_factory=list)
     _stop_event: threading.Event = field(default_factory=threading.Event)
@@ -94,7 +94,7 @@ class Clients:
                 client.result()
 
     def _call(self, name: str) -> None:
-        runtime = self.local.client("sagemaker-runtime")
+        runtime = self.server.client("sagemaker-runtime")
         for number in itertools.count():
             if self._stop_event.wait(0.02):
                 return
@@ -114,9 +114,9 @@ class Clients:
         wait_until(lambda: len(self.answered_bodies), lambda count: count > minimum_count)
 
 
-def read_stream(local: LocalServer, begin_event: threading.Event) -> Exception:
+def read_stream(server: LocalServer, begin_event: threading.Event) -> Exception:
     """Read an endless response stream; return the error that ends it."""
-    runtime = local.client("sagemaker-runtime")
+    runtime = server.client("sagemaker-runtime")
     events = runtime.invoke_endpoint_with_response_stream(EndpointName=NAME, Body=STREAM_BODY)["Body"]
     try:
         with closing(events):
@@ -129,11 +129,11 @@ def read_stream(local: LocalServer, begin_event: threading.Event) -> Exception:
 
 
 @contextmanager
-def open_streams(local: LocalServer) -> Iterator[Sequence["Future[Exception]"]]:
+def open_streams(server: LocalServer) -> Iterator[Sequence["Future[Exception]"]]:
     """Yield the results of readers of response streams, after each reader has received a part."""
     begin_events = [threading.Event() for _ in range(STREAM_COUNT)]
     with ThreadPoolExecutor(STREAM_COUNT) as pool:
-        readers = [pool.submit(read_stream, local, begin_event) for begin_event in begin_events]
+        readers = [pool.submit(read_stream, server, begin_event) for begin_event in begin_events]
         wait_until(
             lambda: all(event.is_set() for event in begin_events) or any(reader.done() for reader in readers),
             bool,
@@ -142,31 +142,31 @@ def open_streams(local: LocalServer) -> Iterator[Sequence["Future[Exception]"]]:
         yield readers
 
 
-def deploy_endpoint(local: LocalServer, image: str) -> None:
-    role = local.address.role_arn
-    local.sagemaker.create_model(ModelName=NAME, PrimaryContainer={"Image": image}, ExecutionRoleArn=role)
-    create_config(local, NAME, count=1)
-    local.sagemaker.create_endpoint(EndpointName=NAME, EndpointConfigName=NAME)
-    waiter = local.sagemaker.get_waiter("endpoint_in_service")
+def deploy_endpoint(server: LocalServer, image: str) -> None:
+    role = server.address.role_arn
+    server.sagemaker.create_model(ModelName=NAME, PrimaryContainer={"Image": image}, ExecutionRoleArn=role)
+    create_config(server, NAME, count=1)
+    server.sagemaker.create_endpoint(EndpointName=NAME, EndpointConfigName=NAME)
+    waiter = server.sagemaker.get_waiter("endpoint_in_service")
     waiter.wait(EndpointName=NAME, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
 
 
-def create_config(local: LocalServer, name: str, count: int) -> None:
+def create_config(server: LocalServer, name: str, count: int) -> None:
     variant = {"VariantName": "main", "ModelName": NAME, "InstanceType": "ml.m5.large", "InitialInstanceCount": count}
-    local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    server.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
 
 
-def find_container(local: LocalServer) -> Any:
+def find_container(server: LocalServer) -> Any:
     """Return the endpoint's container among the containers of the home."""
-    (container,) = [item for item in list_containers(local.home) if f"-{NAME}-main-" in str(item.name)]
+    (container,) = [item for item in list_containers(server.home) if f"-{NAME}-main-" in str(item.name)]
     return container
 
 
-def check_requests(local: LocalServer, clients: Clients) -> None:
+def check_requests(server: LocalServer, clients: Clients) -> None:
     """Check that the containers received each answered request once, and no request twice."""
 
     def count_requests() -> Counter[str]:
-        lines = [line for stream in local.read_log_streams(GROUP).values() for line in stream]
+        lines = [line for stream in server.read_log_streams(GROUP).values() for line in stream]
         return Counter(line.removeprefix("received ") for line in lines if line.startswith("received "))
 
     request_counts = wait_until(count_requests, lambda counts: counts.keys() >= set(clients.answered_bodies))
@@ -188,69 +188,69 @@ def test_killed_container_and_server_lose_no_answer(tmp_path: Path) -> None:
     home, config = Home(tmp_path / "home"), Config(port=find_free_port(), runtime="docker", deployment_speed=60)
     share_environments(home)
     with build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
-        local = LocalServer(home, control.start(home, config))
+        server = LocalServer(home, control.start(home, config))
         try:
-            deploy_endpoint(local, image)
-            clients = Clients(local)
+            deploy_endpoint(server, image)
+            clients = Clients(server)
             with clients.run():
-                check_killed_container(local, clients)
-                local = check_killed_server(local, clients, config)
-                check_killed_update(local, clients, config)
-            check_requests(local, clients)
-            local.sagemaker.delete_endpoint(EndpointName=NAME)
+                check_killed_container(server, clients)
+                server = check_killed_server(server, clients, config)
+                check_killed_update(server, clients, config)
+            check_requests(server, clients)
+            server.sagemaker.delete_endpoint(EndpointName=NAME)
         finally:
             control.stop(home)
         check_nothing_is_left(home)
 
 
-def check_killed_container(local: LocalServer, clients: Clients) -> None:
+def check_killed_container(server: LocalServer, clients: Clients) -> None:
     clients.wait_for_answers()
-    killed_container = find_container(local)
-    with open_streams(local) as readers:
+    killed_container = find_container(server)
+    with open_streams(server) as readers:
         killed_container.kill("SIGKILL")
         errors = [reader.result(30) for reader in readers]
     assert {type(error) for error in errors} == {EventStreamError}
     assert all("StreamBroken" in str(error) for error in errors), errors
     clients.wait_for_answers()
-    assert find_container(local).id != killed_container.id
+    assert find_container(server).id != killed_container.id
 
 
-def check_killed_server(local: LocalServer, clients: Clients, config: Config) -> LocalServer:
+def check_killed_server(server: LocalServer, clients: Clients, config: Config) -> LocalServer:
     """Kill the server; return the next server, which has the same URL."""
-    old_container = find_container(local)
-    with open_streams(local) as readers:
-        os.kill(local.address.pid, signal.SIGKILL)
+    old_container = find_container(server)
+    with open_streams(server) as readers:
+        os.kill(server.address.pid, signal.SIGKILL)
         errors = [reader.result(30) for reader in readers]
     # without a server, nothing sends an error event
     assert not any(isinstance(error, EventStreamError) for error in errors), errors
     time.sleep(0.5)  # for this time, the clients have no server
-    next_server = LocalServer(local.home, control.start(local.home, config))
-    assert next_server.address.url == local.address.url
+    next_server = LocalServer(server.home, control.start(server.home, config))
+    assert next_server.address.url == server.address.url
     clients.wait_for_answers()
-    assert find_container(local).id == old_container.id
+    assert find_container(server).id == old_container.id
     return next_server
 
 
-def check_killed_update(local: LocalServer, clients: Clients, config: Config) -> None:
+def check_killed_update(server: LocalServer, clients: Clients, config: Config) -> None:
     """Kill the server in the first step of an update, in which both configurations respond."""
     size = {"Type": "CAPACITY_PERCENT", "Value": 50}
     # with `deployment_speed`, the interval takes 5 s
     routing = {"Type": "CANARY", "CanarySize": size, "WaitIntervalInSeconds": 300}
-    create_config(local, "updated", count=2)
-    local.sagemaker.update_endpoint(
+    create_config(server, "updated", count=2)
+    server.sagemaker.update_endpoint(
         EndpointName=NAME,
         EndpointConfigName="updated",
         DeploymentConfig={"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}},
     )
 
     def describe() -> dict[str, Any]:
-        description: dict[str, Any] = local.sagemaker.describe_endpoint(EndpointName=NAME)
+        description: dict[str, Any] = server.sagemaker.describe_endpoint(EndpointName=NAME)
         return description
 
     wait_until(describe, lambda description: description["ProductionVariants"][0]["CurrentWeight"] == 0.5)
     clients.wait_for_answers()
-    os.kill(local.address.pid, signal.SIGKILL)
-    control.start(local.home, config)
+    os.kill(server.address.pid, signal.SIGKILL)
+    control.start(server.home, config)
     description = wait_until(describe, lambda description: description["EndpointStatus"] == "InService", seconds=60)
     assert (description["EndpointConfigName"], description["ProductionVariants"][0]["CurrentInstanceCount"]) == (
         "updated",

@@ -24,8 +24,8 @@ TRIAL_COMPONENT = "written"
 class Writer:
     """A client that sends the numbers 0, 1, 2, … as values of one metric until the server is killed."""
 
-    def __init__(self, local: LocalServer) -> None:
-        self._client = local.client("sagemaker-metrics")
+    def __init__(self, server: LocalServer) -> None:
+        self._client = server.client("sagemaker-metrics")
         self.response_times: list[float] = []
         """The times of the server's responses, by number."""
         self.thread = Thread(target=self._write, daemon=True)
@@ -42,20 +42,20 @@ class Writer:
 
 
 def test_killed_server_loses_only_the_last_second_of_metrics(tmp_path: Path) -> None:
-    with run_server(tmp_path / "home", runtime="process") as local:
-        arn = local.sagemaker.create_trial_component(TrialComponentName=TRIAL_COMPONENT)["TrialComponentArn"]
+    with run_server(tmp_path / "home", runtime="process") as server:
+        arn = server.sagemaker.create_trial_component(TrialComponentName=TRIAL_COMPONENT)["TrialComponentArn"]
         metric = {"Name": "value", "Regex": "value: ([0-9]+)"}
-        job = local.start_training(SCRIPT, algorithm={"MetricDefinitions": [metric]})
-        local.wait_for_log(job, "value: 1")
-        writer = Writer(local)
+        job = server.start_training(SCRIPT, algorithm={"MetricDefinitions": [metric]})
+        server.wait_for_log(job, "value: 1")
+        writer = Writer(server)
         writer.thread.start()
         time.sleep(WRITING_SECONDS)
-        job_arn = local.describe_training(job)["TrainingJobArn"]
-        os.kill(local.address.pid, signal.SIGKILL)
+        job_arn = server.describe_training(job)["TrainingJobArn"]
+        os.kill(server.address.pid, signal.SIGKILL)
         kill_time = time.time()
         writer.thread.join()
-        wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        next_server = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
+        wait_until(lambda: control.find_server(server.home), lambda address: address is None)
+        next_server = LocalServer(server.home, control.start(server.home, Config(port=0, runtime="process")))
         assert next_server.wait_for_end(job)["TrainingJobStatus"] == "Failed"
 
         sent_values = [
@@ -76,9 +76,9 @@ def check_values(values: list[float], expected: list[float]) -> None:
     assert values == sorted(set(values))
 
 
-def read_values(local: LocalServer, arn: str, metric: str) -> list[float]:
+def read_values(server: LocalServer, arn: str, metric: str) -> list[float]:
     query = {"ResourceArn": arn, "MetricName": metric, "MetricStat": "Last", "Period": "IterationNumber"}
-    response: Any = local.client("sagemaker-metrics").batch_get_metrics(
+    response: Any = server.client("sagemaker-metrics").batch_get_metrics(
         MetricQueries=[
             {**query, "XAxisType": "IterationNumber"},
             {**query, "MetricStat": "Count", "XAxisType": "IterationNumber"},
@@ -89,12 +89,12 @@ def read_values(local: LocalServer, arn: str, metric: str) -> list[float]:
     return [float(value) for value in values]
 
 
-def list_logged_values(local: LocalServer, job: str, end: float) -> list[float]:
+def list_logged_values(server: LocalServer, job: str, end: float) -> list[float]:
     """Return the values that a job's log received before a time."""
     group = "/aws/sagemaker/TrainingJobs"
-    (stream,) = local.logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=job)["logStreams"]
+    (stream,) = server.logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=job)["logStreams"]
     request = {"logGroupName": group, "logStreamName": stream["logStreamName"], "startFromHead": True}
-    events = local.logs.get_log_events(**request)["events"]
+    events = server.logs.get_log_events(**request)["events"]
     return [
         float(event["message"].rpartition(" ")[2])
         for event in events

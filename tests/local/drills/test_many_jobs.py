@@ -41,13 +41,13 @@ def measure_usage(pid: int) -> Usage:
     return Usage(int(status["Threads"]), open_files, int(status["VmRSS"].split()[0]) << 10)
 
 
-def run_empty_job(local: LocalServer) -> None:
-    assert local.train("exit 0")["TrainingJobStatus"] == "Completed"
+def run_empty_job(server: LocalServer) -> None:
+    assert server.train("exit 0")["TrainingJobStatus"] == "Completed"
 
 
-def run_in_parallel(local: LocalServer, job_count: int) -> None:
+def run_in_parallel(server: LocalServer, job_count: int) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(run_empty_job, [local] * job_count))
+        list(pool.map(run_empty_job, [server] * job_count))
 
 
 @pytest.mark.engine
@@ -55,16 +55,16 @@ def run_in_parallel(local: LocalServer, job_count: int) -> None:
 def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(make_temporary_folder(Home(tmp_path / "home"))))
     engine = docker.from_env()
-    with run_server(tmp_path / "home", runtime="docker") as local:
+    with run_server(tmp_path / "home", runtime="docker") as server:
         # the first jobs load modules and create connections and threads, which the server then keeps
-        run_in_parallel(local, 16)
-        usage_before, traces_before = measure_usage(local.address.pid), list_traces(engine, local.home)
-        run_in_parallel(local, 50)
+        run_in_parallel(server, 16)
+        usage_before, traces_before = measure_usage(server.address.pid), list_traces(engine, server.home)
+        run_in_parallel(server, 50)
         for _ in range(SUCCESSIVE_JOBS):
-            run_empty_job(local)
-        wait_until(lambda: list_traces(engine, local.home), lambda traces: not traces.containers | traces.folders)
+            run_empty_job(server)
+        wait_until(lambda: list_traces(engine, server.home), lambda traces: not traces.containers | traces.folders)
         time.sleep(1)  # after this time, closing connections and threads have ended
-        usage_after, traces_after = measure_usage(local.address.pid), list_traces(engine, local.home)
+        usage_after, traces_after = measure_usage(server.address.pid), list_traces(engine, server.home)
     engine.close()
     print(f"after {50 + SUCCESSIVE_JOBS} jobs: {usage_before} became {usage_after}")
     assert not traces_after.containers | traces_after.networks | traces_after.volumes | traces_after.folders
@@ -98,16 +98,16 @@ def _make_row(number: int) -> tuple[Any, ...]:
 def server_with_few_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("few")
     add_ended_jobs(Home(folder), FEW_JOBS)
-    with run_server(folder, runtime="process") as local:
-        yield local
+    with run_server(folder, runtime="process") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def server_with_many_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("many")
     add_ended_jobs(Home(folder), MANY_JOBS)
-    with run_server(folder, runtime="process") as local:
-        yield local
+    with run_server(folder, runtime="process") as server:
+        yield server
 
 
 REQUESTS: dict[str, Callable[[Any], Any]] = {
@@ -141,12 +141,12 @@ def measure_slowdown(server_with_few_jobs: LocalServer, server_with_many_jobs: L
     The requests alternate between the servers, so that a busy machine slows down both."""
     times: dict[LocalServer, list[float]] = {server_with_few_jobs: [], server_with_many_jobs: []}
     for _ in range(40):
-        for local in times:
+        for server in times:
             start_time = time.perf_counter()
-            REQUESTS[request_name](local.sagemaker)
-            times[local].append(time.perf_counter() - start_time)
+            REQUESTS[request_name](server.sagemaker)
+            times[server].append(time.perf_counter() - start_time)
     slow_seconds, fast_seconds = (
-        statistics.median(times[local]) for local in (server_with_many_jobs, server_with_few_jobs)
+        statistics.median(times[server]) for server in (server_with_many_jobs, server_with_few_jobs)
     )
     ratio = slow_seconds / fast_seconds
     print(

@@ -41,8 +41,8 @@ def server(engine_proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", f"unix://{engine_proxy.address}")
         server_context = run_server(tmp_path_factory.mktemp("home"), runtime="docker")
-        local = server_context.__enter__()  # a with statement would keep the patch during the tests
-    yield local
+        server = server_context.__enter__()  # a with statement would keep the patch during the tests
+    yield server
     server_context.__exit__(None, None, None)
 
 
@@ -57,10 +57,10 @@ def group_lines(lines: list[str]) -> dict[str, list[str]]:
     return {prefix: [line for line in lines if line.startswith(prefix)] for prefix in ("out", "err")}
 
 
-def list_remaining_resources(local: LocalServer) -> frozenset[str]:
+def list_remaining_resources(server: LocalServer) -> frozenset[str]:
     engine = docker.from_env()
     try:
-        traces = list_traces(engine, local.home)
+        traces = list_traces(engine, server.home)
     finally:
         engine.close()
     return traces.containers | traces.networks | traces.volumes | traces.folders

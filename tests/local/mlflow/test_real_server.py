@@ -34,9 +34,9 @@ START_SECONDS = 300.0
 RUNS_API = "/api/2.0/mlflow/runs"
 
 
-def wait_for_mlflow_server(local: LocalServer) -> dict[str, Any]:
+def wait_for_mlflow_server(server: LocalServer) -> dict[str, Any]:
     description: dict[str, Any] = wait_until(
-        lambda: local.sagemaker.describe_mlflow_tracking_server(TrackingServerName=NAME),
+        lambda: server.sagemaker.describe_mlflow_tracking_server(TrackingServerName=NAME),
         lambda server: server["TrackingServerStatus"] != "Creating" and server["IsActive"] == "Active",
         seconds=START_SECONDS,
     )
@@ -51,35 +51,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[LocalServer]:
     """A local server with one MLflow server."""
-    with run_server(folder, runtime="process") as local:
-        local.sagemaker.create_mlflow_tracking_server(
+    with run_server(folder, runtime="process") as server:
+        server.sagemaker.create_mlflow_tracking_server(
             TrackingServerName=NAME,
-            ArtifactStoreUri=local.uri("mlflow"),
-            RoleArn=local.address.role_arn,
+            ArtifactStoreUri=server.uri("mlflow"),
+            RoleArn=server.address.role_arn,
             AutomaticModelRegistration=True,
         )
-        assert wait_for_mlflow_server(local)["TrackingServerStatus"] == "Created"
-        yield local
+        assert wait_for_mlflow_server(server)["TrackingServerStatus"] == "Created"
+        yield server
 
 
-def run_client(local: LocalServer, folder: Path) -> dict[str, Any]:
+def run_client(server: LocalServer, folder: Path) -> dict[str, Any]:
     """Log a run with the MLflow client in the environment of the MLflow server, as the documentation shows."""
-    (python,) = local.home.environments.glob("mlflow-*/bin/python")
+    (python,) = server.home.environments.glob("mlflow-*/bin/python")
     (folder / "note.txt").write_text("hello")
     script = f'eval "$(microjobs local env --mlflow {NAME})" && exec "$0" "$@"'
     client = Path(__file__).with_name("client.py")
-    output = run_command(local, folder, "sh", "-c", script, python, client, EXPERIMENT, folder / "note.txt")
+    output = run_command(server, folder, "sh", "-c", script, python, client, EXPERIMENT, folder / "note.txt")
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
 
-def run_command(local: LocalServer, folder: Path, *command: object) -> str:
+def run_command(server: LocalServer, folder: Path, *command: object) -> str:
     """Run a command as a user does; return its output."""
     programs = Path(sys.executable).parent
     environment = {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "HOME": str(folder),
-        "MICROJOBS_HOME": str(local.home.root),
+        "MICROJOBS_HOME": str(server.home.root),
     }
     result = subprocess.run(
         [*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -94,18 +94,18 @@ def logged_run(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) ->
     return run_client(server, tmp_path_factory.mktemp("client"))
 
 
-def send(local: LocalServer, method: str, path: str, body: Any = None) -> requests.Response:
+def send(server: LocalServer, method: str, path: str, body: Any = None) -> requests.Response:
     """Send a signed request to the MLflow server."""
     content = b"" if body is None else json.dumps(body).encode()
     headers = {"x-mlflow-sm-tracking-server-arn": ARN, "Content-Type": "application/json"}
-    url = f"{local.address.url}{path}"
+    url = f"{server.address.url}{path}"
     request = AWSRequest(method, url, headers, content)
-    credentials = Credentials(local.address.access_key_id, local.address.secret_access_key)
-    SigV4Auth(credentials, "sagemaker-mlflow", local.address.region).add_auth(request)
+    credentials = Credentials(server.address.access_key_id, server.address.secret_access_key)
+    SigV4Auth(credentials, "sagemaker-mlflow", server.address.region).add_auth(request)
     return requests.request(method, url, headers=dict(request.headers), data=content, timeout=60)
 
 
-def list_processes(local: LocalServer) -> list[str]:
+def list_processes(server: LocalServer) -> list[str]:
     """Return the command lines of the MLflow servers' processes: those that contain the home's folder `mlflow`."""
     command_lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -113,7 +113,7 @@ def list_processes(local: LocalServer) -> list[str]:
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # the process has ended
             continue
-        if str(local.home.root / "mlflow") in line:
+        if str(server.home.root / "mlflow") in line:
             command_lines.append(line)
     return command_lines
 
@@ -229,24 +229,24 @@ def test_browser_without_a_session_is_refused(server: LocalServer) -> None:
     assert requests.get(f"{server.address.url}/", headers={"Host": host}, timeout=20).status_code == 401
 
 
-def start_tracked_job(local: LocalServer) -> str:
+def start_tracked_job(server: LocalServer) -> str:
     """Start a training job that runs until it is stopped or killed; return the id of its run in MLflow."""
-    job = local.start_training("sleep 600", MlflowConfig={"MlflowResourceArn": ARN})
-    description = local.wait_for_secondary_status(job, "Training")
+    job = server.start_training("sleep 600", MlflowConfig={"MlflowResourceArn": ARN})
+    description = server.wait_for_secondary_status(job, "Training")
     return str(description["MlflowDetails"]["MlflowRunId"])
 
 
-def read_run(local: LocalServer, run_id: str) -> dict[str, Any]:
-    description: dict[str, Any] = send(local, "GET", f"{RUNS_API}/get?run_id={run_id}").json()["run"]
+def read_run(server: LocalServer, run_id: str) -> dict[str, Any]:
+    description: dict[str, Any] = send(server, "GET", f"{RUNS_API}/get?run_id={run_id}").json()["run"]
     return description
 
 
-def write_points(local: LocalServer, run_id: str, acknowledged_steps: list[int]) -> None:
+def write_points(server: LocalServer, run_id: str, acknowledged_steps: list[int]) -> None:
     """Log the points 0, 1, 2, … until the server is killed. Add the step of each acknowledged point to a list."""
     with suppress(requests.RequestException):
         for step in count():
             point = {"run_id": run_id, "key": "written", "value": step, "timestamp": step, "step": step}
-            if not send(local, "POST", f"{RUNS_API}/log-metric", point).ok:
+            if not send(server, "POST", f"{RUNS_API}/log-metric", point).ok:
                 return
             acknowledged_steps.append(step)
 

@@ -405,37 +405,37 @@ def test_suggestions_are_the_properties_that_begin_with_the_hint(
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     with server_without_hosts(tmp_path_factory.mktemp("search") / "home") as server:
         yield server
 
 
-def test_client_finds_models_and_endpoints(local: LocalServer) -> None:
+def test_client_finds_models_and_endpoints(server: LocalServer) -> None:
     tags = [{"Key": "team", "Value": "blue"}]
-    local.sagemaker.create_model(ModelName="a", **BASE_MEMBERS["CreateModel"], Tags=tags)
-    local.sagemaker.create_endpoint_config(EndpointConfigName="a", **BASE_MEMBERS["CreateEndpointConfig"])
-    local.sagemaker.create_endpoint(EndpointName="a", EndpointConfigName="a")
+    server.sagemaker.create_model(ModelName="a", **BASE_MEMBERS["CreateModel"], Tags=tags)
+    server.sagemaker.create_endpoint_config(EndpointConfigName="a", **BASE_MEMBERS["CreateEndpointConfig"])
+    server.sagemaker.create_endpoint(EndpointName="a", EndpointConfigName="a")
     expression = {"Filters": [make_filter("Tags.team", "Equals", "blue")]}
-    (result,) = local.sagemaker.search(Resource="Model", SearchExpression=expression)["Results"]
+    (result,) = server.sagemaker.search(Resource="Model", SearchExpression=expression)["Results"]
     assert (result["Model"]["Model"]["ModelName"], result["Model"]["Model"]["Tags"]) == ("a", tags)
-    suggestions = local.sagemaker.get_search_suggestions(Resource="Model")["PropertyNameSuggestions"]
+    suggestions = server.sagemaker.get_search_suggestions(Resource="Model")["PropertyNameSuggestions"]
     assert suggestions == [{"PropertyName": "Tags.team"}]
     expression = {"Filters": [make_filter("ProductionVariants.VariantName", "Equals", "v")]}
-    (endpoint,) = local.sagemaker.search(Resource="Endpoint", SearchExpression=expression)["Results"]
-    description = local.sagemaker.describe_endpoint(EndpointName="a")
+    (endpoint,) = server.sagemaker.search(Resource="Endpoint", SearchExpression=expression)["Results"]
+    description = server.sagemaker.describe_endpoint(EndpointName="a")
     assert endpoint["Endpoint"]["EndpointArn"] == description["EndpointArn"]
 
 
-def test_client_finds_a_group_before_it_registers_a_model(local: LocalServer) -> None:
+def test_client_finds_a_group_before_it_registers_a_model(server: LocalServer) -> None:
     """`register` of SDK v3 sends this request, and creates the group if there is no result."""
     expression = {"Filters": [make_filter("ModelPackageGroupName", "Equals", "group")]}
-    search = partial(local.sagemaker.search, Resource="ModelPackageGroup", SearchExpression=expression)
+    search = partial(server.sagemaker.search, Resource="ModelPackageGroup", SearchExpression=expression)
     assert search()["Results"] == []
     tags = [{"Key": "team", "Value": "blue"}]
     for name in ("group", "group-2"):
-        local.sagemaker.create_model_package_group(ModelPackageGroupName=name, Tags=tags)
+        server.sagemaker.create_model_package_group(ModelPackageGroupName=name, Tags=tags)
     (result,) = search()["Results"]
-    description = local.sagemaker.describe_model_package_group(ModelPackageGroupName="group")
+    description = server.sagemaker.describe_model_package_group(ModelPackageGroupName="group")
     del description["ResponseMetadata"]
     assert result == {"ModelPackageGroup": {**description, "Tags": tags}}
 
@@ -449,7 +449,7 @@ def test_client_finds_a_group_before_it_registers_a_model(local: LocalServer) ->
         ({"Resource": "Model", "SortBy": "PrimaryContainer"}, "SortBy 'PrimaryContainer' is a structure"),
     ],
 )
-def test_client_gets_an_error_that_names_the_value(local: LocalServer, members: dict[str, str], message: str) -> None:
+def test_client_gets_an_error_that_names_the_value(server: LocalServer, members: dict[str, str], message: str) -> None:
     with pytest.raises(ClientError, match=message) as caught:
-        local.sagemaker.search(**members)
+        server.sagemaker.search(**members)
     assert caught.value.response["Error"]["Code"] == "ValidationException"

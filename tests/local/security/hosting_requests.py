@@ -121,10 +121,10 @@ INVOCATION_MEMBERS: Mapping[str, st.SearchStrategy[Any]] = {
 INVOKE_OPERATIONS = (*["InvokeEndpoint"] * 3, *["InvokeEndpointWithResponseStream"] * 2)
 
 
-def create_endpoints(local: LocalServer) -> None:
+def create_endpoints(server: LocalServer) -> None:
     """Create an endpoint of each kind, and wait until all of them serve."""
-    client, describe = local.sagemaker, local.sagemaker.describe_endpoint
-    archive = local.home.buckets / "fuzz" / "many" / "one.tar.gz"
+    client, describe = server.sagemaker, server.sagemaker.describe_endpoint
+    archive = server.home.buckets / "fuzz" / "many" / "one.tar.gz"
     archive.parent.mkdir()
     tarfile.open(archive, "w:gz").close()
     for name, members in MODELS.items():

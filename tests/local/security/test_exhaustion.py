@@ -347,8 +347,8 @@ def test_large_body_is_refused_before_it_is_sent(sender: Sender) -> None:
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 413 ")
 
 
-def read_resident_megabytes(local: LocalServer) -> float:
-    pages = int(Path(f"/proc/{local.address.pid}/statm").read_text().split()[1])
+def read_resident_megabytes(server: LocalServer) -> float:
+    pages = int(Path(f"/proc/{server.address.pid}/statm").read_text().split()[1])
     return pages * 4096 / MEGABYTE
 
 

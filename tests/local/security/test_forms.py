@@ -18,13 +18,13 @@ from tests.local.clients import LocalServer
 FormChange = Callable[[dict[str, Any]], None]
 
 
-def make_s3_client(local: LocalServer, version: str = "s3v4", **credentials: str) -> Any:
+def make_s3_client(server: LocalServer, version: str = "s3v4", **credentials: str) -> Any:
     server_credentials = {
-        "aws_access_key_id": local.address.access_key_id,
-        "aws_secret_access_key": local.address.secret_access_key,
+        "aws_access_key_id": server.address.access_key_id,
+        "aws_secret_access_key": server.address.secret_access_key,
     }
     config = Config(signature_version=version, s3={"addressing_style": "path"})
-    region, url = local.address.region, local.address.url
+    region, url = server.address.region, server.address.url
     return boto3.client("s3", endpoint_url=url, region_name=region, config=config, **(server_credentials | credentials))  # type: ignore[call-overload]
 
 

@@ -48,10 +48,10 @@ MAX_FINDINGS = 15
 @pytest.fixture(scope="module")
 def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server for all families, with an endpoint of each kind."""
-    with server_without_hosts(tmp_path_factory.mktemp("fuzz") / "home") as local:
-        local.sagemaker.create_model(ModelName="a", **BASE_MEMBERS["CreateModel"])
-        create_endpoints(local)
-        yield local
+    with server_without_hosts(tmp_path_factory.mktemp("fuzz") / "home") as server:
+        server.sagemaker.create_model(ModelName="a", **BASE_MEMBERS["CreateModel"])
+        create_endpoints(server)
+        yield server
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -62,8 +62,8 @@ class Attacker:
     It tries all listening ports of processes, and the Dask and heartbeat ports of containers.
     """
 
-    def __init__(self, local: LocalServer) -> None:
-        self._local = local
+    def __init__(self, server: LocalServer) -> None:
+        self._local = server
         self._closing = threading.Event()
         self._connections: dict[Address, socket.socket] = {}
         self._trap = socket.create_server(("", 0))
@@ -112,9 +112,9 @@ class Attacker:
             connection.sendall(struct.pack("!i", len(content)) + content)
 
 
-def _find_container_addresses(local: LocalServer) -> set[Address]:
+def _find_container_addresses(server: LocalServer) -> set[Address]:
     try:
-        containers = list_containers(local.home)
+        containers = list_containers(server.home)
     except docker.errors.NotFound:  # the container was removed after it was listed
         return set()
     networks = [
@@ -134,7 +134,7 @@ def occupied_ports() -> Iterator[None]:
         yield
 
 
-def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
+def scale(server: LocalServer) -> tuple[dict[str, Any], str]:
     """Scale arrays with the image preprocess on several hosts. Return the job's description and its name, which is also
     the prefix of its output."""
     name = make_unique_name("scale")
@@ -144,9 +144,9 @@ def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
             buffer = io.BytesIO()
             np.save(buffer, part)
             key = f"{name}/raw/{array_name}_train-{number:05d}-of-00002.npy"
-            local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=buffer.getvalue())
-    raw = make_processing_input("raw", local.uri(f"{name}/raw/"), str(LAYOUT.processing("input")), "ShardedByS3Key")
-    local.sagemaker.create_processing_job(
+            server.s3.put_object(Bucket=server.address.bucket, Key=key, Body=buffer.getvalue())
+    raw = make_processing_input("raw", server.uri(f"{name}/raw/"), str(LAYOUT.processing("input")), "ShardedByS3Key")
+    server.sagemaker.create_processing_job(
         ProcessingJobName=name,
         AppSpecification={
             "ImageUri": make_image_name("preprocess"),
@@ -156,25 +156,25 @@ def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
         ProcessingInputs=[raw],
         ProcessingOutputConfig={
             "Outputs": [
-                make_processing_output(split, local.uri(f"{name}/{split}"), str(LAYOUT.processing(split)))
+                make_processing_output(split, server.uri(f"{name}/{split}"), str(LAYOUT.processing(split)))
                 for split in ("train", "test")
             ]
         },
         ProcessingResources={
             "ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": HOST_COUNT, "VolumeSizeInGB": 1}
         },
-        RoleArn=local.address.role_arn,
+        RoleArn=server.address.role_arn,
     )
     job = wait_until(
-        lambda: local.sagemaker.describe_processing_job(ProcessingJobName=name),
+        lambda: server.sagemaker.describe_processing_job(ProcessingJobName=name),
         lambda job: job["ProcessingJobStatus"] in FINAL_STATUSES,
     )
     return job, name
 
 
-def assert_scaled(local: LocalServer, job: dict[str, Any], name: str) -> None:
+def assert_scaled(server: LocalServer, job: dict[str, Any], name: str) -> None:
     assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
-    assert len(list((local.bucket / name / "train").glob("x_train-*.npy"))) == 2
+    assert len(list((server.bucket / name / "train").glob("x_train-*.npy"))) == 2
 
 
 @pytest.mark.usefixtures("occupied_ports")

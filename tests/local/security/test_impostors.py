@@ -55,21 +55,21 @@ def run_microjobs(home: Home, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(["microjobs", *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
-def replace_server_address(local: LocalServer, url: str) -> None:
+def replace_server_address(server: LocalServer, url: str) -> None:
     """Replace the server's address in the file from which commands read it."""
-    content = json.loads(local.home.server_file.read_text())
-    local.home.server_file.write_text(json.dumps({**content, "url": url}))
+    content = json.loads(server.home.server_file.read_text())
+    server.home.server_file.write_text(json.dumps({**content, "url": url}))
 
 
 @pytest.fixture
 def crashed_home(tmp_path: Path) -> Iterator[tuple[Home, str]]:
     """Yield a home whose server was killed, and the URL of an impostor that listens on the server's port."""
-    with run_server(tmp_path / "home", runtime="process") as local:
-        os.kill(local.address.pid, signal.SIGKILL)
-        wait_until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)
-        port = int(local.address.url.rpartition(":")[2])
-        with run_impostor({"status": "ok", "pid": local.address.pid, "proof": "0" * 64}, port) as url:
-            yield local.home, url
+    with run_server(tmp_path / "home", runtime="process") as server:
+        os.kill(server.address.pid, signal.SIGKILL)
+        wait_until(lambda: home_lock.find_holder(server.home), lambda pid: pid is None)
+        port = int(server.address.url.rpartition(":")[2])
+        with run_impostor({"status": "ok", "pid": server.address.pid, "proof": "0" * 64}, port) as url:
+            yield server.home, url
 
 
 @pytest.mark.parametrize("command", [("status",), ("env",)])
@@ -88,15 +88,15 @@ def test_run_detects_an_impostor_after_a_crash(crashed_home: tuple[Home, str]) -
 
 
 @contextmanager
-def impersonate(local: LocalServer, answer: Mapping[str, Any]) -> Iterator[None]:
+def impersonate(server: LocalServer, answer: Mapping[str, Any]) -> Iterator[None]:
     """Run a program that gives this health response with the server's process id. Commands use the program's address in
     place of the server's."""
-    with run_impostor({**answer, "pid": local.address.pid}) as url:
-        replace_server_address(local, url)
+    with run_impostor({**answer, "pid": server.address.pid}) as url:
+        replace_server_address(server, url)
         try:
             yield
         finally:
-            replace_server_address(local, local.address.url)
+            replace_server_address(server, server.address.url)
 
 
 @pytest.mark.parametrize("proof", [{}, {"proof": None}, {"proof": ""}, {"proof": "é"}, {"proof": "0" * 64}])

@@ -48,20 +48,20 @@ PRINT_ENVIRONMENT_IN_CONTAINER = (
 class RecordingServer:
     """A server whose environment contains secrets, with a record of the data that its jobs and containers show."""
 
-    local: LocalServer
+    server: LocalServer
     containers: list[Mapping[str, Any]]
     descriptions_and_logs: list[object]
 
     def train(self, script: str, **members: Any) -> None:
-        name = self.local.start_training(script, **members)
-        describe = self.local.sagemaker.describe_training_job
+        name = self.server.start_training(script, **members)
+        describe = self.server.sagemaker.describe_training_job
         while (job := describe(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
             self.record_containers()
-        self.descriptions_and_logs += [job, self.local.read_logs("TrainingJobs", name)]
+        self.descriptions_and_logs += [job, self.server.read_logs("TrainingJobs", name)]
 
     def serve(self) -> None:
         """Create an endpoint whose image finds no model."""
-        name, sagemaker = make_unique_name("endpoint"), self.local.sagemaker
+        name, sagemaker = make_unique_name("endpoint"), self.server.sagemaker
         sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": make_image_name(SHELL_IMAGE)})
         variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
@@ -71,14 +71,14 @@ class RecordingServer:
         self.descriptions_and_logs.append(endpoint)
 
     def record_containers(self) -> None:
-        if self.local.address.runtime == "process":
+        if self.server.address.runtime == "process":
             return
         with suppress(docker.errors.NotFound):  # the container was removed after it was listed
-            self.containers += [container.attrs for container in list_containers(self.local.home)]
+            self.containers += [container.attrs for container in list_containers(self.server.home)]
 
     def list_visible_data(self) -> Iterator[tuple[str, bytes]]:
         """Yield the source and the content of all data that could contain a secret."""
-        for path in self.local.home.root.rglob("*"):
+        for path in self.server.home.root.rglob("*"):
             is_package = "site-packages" in path.parts
             if path.is_file() and not path.is_symlink() and not is_package:
                 yield str(path), path.read_bytes()
@@ -87,7 +87,9 @@ class RecordingServer:
 
 
 @pytest.fixture(scope="module", params=["docker", "process"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordingServer]:
+def recording_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RecordingServer]:
     """A server that has run an endpoint, and jobs that print their environment, fail, or name a missing image."""
     folder: Path = tmp_path_factory.mktemp("secrets")
     (folder / "config.json").write_text(json.dumps({"auths": {"registry.invalid": {"auth": LOGIN}}}))
@@ -96,43 +98,45 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             patch.setenv(name, value)
         if request.param == "process":
             patch.setenv("DOCKER_HOST", "tcp://planted-engine:2375")
-        with run_server(folder / "home", runtime=request.param) as local:
+        with run_server(folder / "home", runtime=request.param) as server:
             script = PRINT_ENVIRONMENT if request.param == "process" else PRINT_ENVIRONMENT_IN_CONTAINER
-            server = RecordingServer(local, [], [])
-            server.train(f"{script}; env > {LAYOUT.model}/env; sleep 1")
-            server.train(f"{script}; env > {LAYOUT.output}/failure; exit 3")
-            server.train("true", algorithm={"TrainingImage": "registry.invalid/planted:1"})
-            server.serve()
-            yield server
+            recording_server = RecordingServer(server, [], [])
+            recording_server.train(f"{script}; env > {LAYOUT.model}/env; sleep 1")
+            recording_server.train(f"{script}; env > {LAYOUT.output}/failure; exit 3")
+            recording_server.train("true", algorithm={"TrainingImage": "registry.invalid/planted:1"})
+            recording_server.serve()
+            yield recording_server
 
 
-def test_secrets_do_not_leak(server: RecordingServer) -> None:
+def test_secrets_do_not_leak(recording_server: RecordingServer) -> None:
     assert [
         (source, secret)
-        for source, content in server.list_visible_data()
+        for source, content in recording_server.list_visible_data()
         for secret in PLANTED_SECRETS
         if secret in content
     ] == []
 
 
-def test_jobs_print_their_environment(server: RecordingServer) -> None:
+def test_jobs_print_their_environment(recording_server: RecordingServer) -> None:
     """Check that the search could have found secrets."""
-    text = json.dumps(server.descriptions_and_logs, default=str)
-    assert f"AWS_ACCESS_KEY_ID={server.local.home.credentials().access_key_id}" in text
+    text = json.dumps(recording_server.descriptions_and_logs, default=str)
+    assert f"AWS_ACCESS_KEY_ID={recording_server.server.home.credentials().access_key_id}" in text
     assert "exit code: 3" in text
     assert "registry.invalid/planted:1" in text
-    assert server.local.home.server_log.name in {Path(source).name for source, _ in server.list_visible_data()}
+    assert recording_server.server.home.server_log.name in {
+        Path(source).name for source, _ in recording_server.list_visible_data()
+    }
 
 
-def test_output_of_jobs_does_not_mention_the_engine(server: RecordingServer) -> None:
-    text = json.dumps(server.descriptions_and_logs, default=str)
+def test_output_of_jobs_does_not_mention_the_engine(recording_server: RecordingServer) -> None:
+    text = json.dumps(recording_server.descriptions_and_logs, default=str)
     for word in ("docker.sock", "DOCKER_", "containerd.sock", "podman.sock"):
         assert word not in text
 
 
-def test_containers_have_no_privileges(server: RecordingServer) -> None:
-    assert bool(server.containers) == (server.local.address.runtime == "docker")
-    for container in server.containers:
+def test_containers_have_no_privileges(recording_server: RecordingServer) -> None:
+    assert bool(recording_server.containers) == (recording_server.server.address.runtime == "docker")
+    for container in recording_server.containers:
         host = container["HostConfig"]
         is_guard = GUARD_LABEL in container["Config"]["Labels"]
         capabilities = [name.removeprefix("CAP_") for name in host["CapAdd"] or []]

@@ -125,10 +125,10 @@ def test_hosts_are_named_as_on_sagemaker(context: Context, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("uri", "local"), [("a:1", "b:2"), ("1.dkr.ecr.us-east-1.amazonaws.com/a:9", "c:3"), ("other:1", "other:1")]
+    ("uri", "local_image"), [("a:1", "b:2"), ("1.dkr.ecr.us-east-1.amazonaws.com/a:9", "c:3"), ("other:1", "other:1")]
 )
-def test_aliases_name_local_images(context: Context, uri: str, local: str) -> None:
-    assert context.resolve_image(uri) == local
+def test_aliases_name_local_images(context: Context, uri: str, local_image: str) -> None:
+    assert context.resolve_image(uri) == local_image
 
 
 INPUT_PATH, OUTPUT_PATH = str(Layout().processing("in")), str(Layout().processing("out"))

@@ -20,7 +20,7 @@ from docker.models.images import Image
 from docker.utils import parse_repository_tag
 
 from microjobs_orchestrator import registry_logins
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS
 from microjobs_orchestrator.registry_logins import RegistryLogin
@@ -32,7 +32,7 @@ AWS_CONFIG = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standa
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost")
 
-PULL_ERRORS = (DockerException, BotoCoreError, ClientError, LauncherError, *UNREACHABLE_ERRORS)
+PULL_ERRORS = (DockerException, BotoCoreError, ClientError, CommandError, *UNREACHABLE_ERRORS)
 """Errors of a login or of a pull. After one of these errors, the next login is tried."""
 
 
@@ -99,7 +99,7 @@ def _request_ecr_token(region: str) -> RegistryLogin:
     with closing(registry_logins.connect_to_ecr(region, config=AWS_CONFIG)) as client:
         url = client.meta.endpoint_url
         if urlsplit(url).hostname in LOOPBACK_NAMES:
-            raise LauncherError(
+            raise CommandError(
                 f"AWS_ENDPOINT_URL names {url}, which is not AWS: start the server without this variable "
                 "(`microjobs local env --unset`)"
             )

@@ -49,17 +49,17 @@ def find_example(kind: Kind) -> Example:
     )
 
 
-def create_example(local: LocalServer, kind: Kind, name: str) -> None:
+def create_example(server: LocalServer, kind: Kind, name: str) -> None:
     """Create the example of a kind. First, create the resources that the example requires."""
     example = find_example(kind)
     for required in example.requires:
-        create_example(local, required, name)
-    call(local, kind, "Create", name, **example.make_request(local, name))
+        create_example(server, required, name)
+    call(server, kind, "Create", name, **example.make_request(server, name))
 
 
-def call(local: LocalServer, kind: Kind, verb: str, name: str, **members: Any) -> dict[str, Any]:
+def call(server: LocalServer, kind: Kind, verb: str, name: str, **members: Any) -> dict[str, Any]:
     """Send a request about one resource; return the response."""
-    operation = getattr(local.sagemaker, xform_name(kind.operations[verb]))
+    operation = getattr(server.sagemaker, xform_name(kind.operations[verb]))
     response: dict[str, Any] = operation(**{**_identify(kind, verb, name), **members})
     return response
 

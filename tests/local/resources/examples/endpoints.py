@@ -8,12 +8,12 @@ from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
 
 
-def make_config_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+def make_config_request(server: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
     variant = {"VariantName": "main", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     return {"ProductionVariants": [variant]}
 
 
-def make_endpoint_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+def make_endpoint_request(server: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
     return {"EndpointConfigName": name}
 
 

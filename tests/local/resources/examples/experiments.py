@@ -7,15 +7,15 @@ from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
 
 
-def make_experiment_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+def make_experiment_request(server: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
     return {"Description": "an example"}
 
 
-def make_trial_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+def make_trial_request(server: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
     return {"ExperimentName": name}
 
 
-def make_component_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+def make_component_request(server: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
     return {"Parameters": {"name": {"StringValue": name}, "rate": {"NumberValue": 0.5}}}
 
 

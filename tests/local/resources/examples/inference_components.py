@@ -9,14 +9,14 @@ from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
 
 
-def make_request(local: LocalServer, name: str) -> dict[str, Any]:
+def make_request(server: LocalServer, name: str) -> dict[str, Any]:
     """Create an endpoint whose variant has no model; return the request for a component on this endpoint."""
     endpoint, role = f"{name}-components", get_role_arn()
     variant = {"VariantName": "main", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    local.sagemaker.create_endpoint_config(
+    server.sagemaker.create_endpoint_config(
         EndpointConfigName=endpoint, ExecutionRoleArn=role, ProductionVariants=[variant]
     )
-    local.sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName=endpoint)
+    server.sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName=endpoint)
     requirements = {"MinMemoryRequiredInMb": 128, "MaxMemoryRequiredInMb": 512}
     return {
         "EndpointName": endpoint,

@@ -7,8 +7,8 @@ from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
 
 
-def make_request(local: LocalServer, name: str) -> dict[str, Any]:
-    return {"ArtifactStoreUri": local.uri(f"{name}/artifacts"), "RoleArn": local.address.role_arn}
+def make_request(server: LocalServer, name: str) -> dict[str, Any]:
+    return {"ArtifactStoreUri": server.uri(f"{name}/artifacts"), "RoleArn": server.address.role_arn}
 
 
 EXAMPLES = (Example(MLFLOW_TRACKING_SERVER, make_request), Example(MLFLOW_APP, make_request))

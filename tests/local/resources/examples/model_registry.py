@@ -8,13 +8,13 @@ from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
 
 
-def make_group_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+def make_group_request(server: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
     return {"ModelPackageGroupDescription": f"versions of {name}"}
 
 
-def make_package_request(local: LocalServer, name: str) -> dict[str, Any]:
-    local.put({f"{name}/model.txt": "the same content, and so the same ETag, on each server"})
-    source = {"S3Uri": local.uri(f"{name}/"), "S3DataType": "S3Prefix", "CompressionType": "None"}
+def make_package_request(server: LocalServer, name: str) -> dict[str, Any]:
+    server.put({f"{name}/model.txt": "the same content, and so the same ETag, on each server"})
+    source = {"S3Uri": server.uri(f"{name}/"), "S3DataType": "S3Prefix", "CompressionType": "None"}
     specification = {
         "Containers": [{"Image": make_image_name("serve"), "ModelDataSource": {"S3DataSource": source}}],
         "SupportedTransformInstanceTypes": ["ml.m5.large"],

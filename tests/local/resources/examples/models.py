@@ -11,31 +11,31 @@ from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example
 
 
-def make_request(local: LocalServer, name: str) -> dict[str, Any]:
+def make_request(server: LocalServer, name: str) -> dict[str, Any]:
     key = f"{name}/model.tar.gz"
-    put_linear_model(local, key, 1.0)
-    container = {"Image": make_image_name("serve"), "ModelDataUrl": local.uri(key)}
-    return {"PrimaryContainer": container, "ExecutionRoleArn": local.address.role_arn}
+    put_linear_model(server, key, 1.0)
+    container = {"Image": make_image_name("serve"), "ModelDataUrl": server.uri(key)}
+    return {"PrimaryContainer": container, "ExecutionRoleArn": server.address.role_arn}
 
 
-def put_linear_model(local: LocalServer, key: str, weight: float) -> None:
+def put_linear_model(server: LocalServer, key: str, weight: float) -> None:
     """Store a model archive whose model returns the sum of three features, each multiplied by a weight."""
-    folder = local.home.root / "bundles" / key.replace("/", "-")
+    folder = server.home.root / "bundles" / key.replace("/", "-")
     write_linear_bundle(folder, [weight] * 3, 0.0)
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
         tar.add(folder, ".")
-    local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+    server.s3.put_object(Bucket=server.address.bucket, Key=key, Body=content.getvalue())
 
 
-def put_program(local: LocalServer, key: str, text: str, file: str = "inference.py") -> None:
+def put_program(server: LocalServer, key: str, text: str, file: str = "inference.py") -> None:
     """Store a model archive that contains only a Python file, in the folder `code`."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
         info = tarfile.TarInfo(f"code/{file}")
         info.size = len(text)
         tar.addfile(info, io.BytesIO(text.encode()))
-    local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+    server.s3.put_object(Bucket=server.address.bucket, Key=key, Body=content.getvalue())
 
 
 EXAMPLES = (Example(MODEL, make_request),)

@@ -14,13 +14,13 @@ from tests.local.resources.examples import Example, find_example
 MIN_TOKEN_CHARACTERS = 32
 
 
-def make_request(local: LocalServer, name: str) -> dict[str, Any]:
+def make_request(server: LocalServer, name: str) -> dict[str, Any]:
     """Return the request for a pipeline with a job and a condition.
 
     The condition compares a value in a JSON file of the job. It is always true, so the pipeline creates a model.
     """
     parameters = [{"Name": "expected", "Type": "String", "DefaultValue": name}]
-    process = find_example(PROCESSING_JOB).make_request(local, name)
+    process = find_example(PROCESSING_JOB).make_request(server, name)
     del process["ProcessingJobName"]
     process["AppSpecification"]["ContainerArguments"] = [
         f'sleep 1; echo \'{{"name": "{name}"}}\' > {ROOT}/processing/output/result.json'
@@ -28,7 +28,7 @@ def make_request(local: LocalServer, name: str) -> dict[str, Any]:
     file = {"PropertyFileName": "result", "OutputName": "out", "FilePath": "result.json"}
     result_name = {"Std:JsonGet": {"PropertyFile": {"Get": "Steps.process.PropertyFiles.result"}, "Path": "name"}}
     condition = {"Type": "Equals", "LeftValue": result_name, "RightValue": {"Get": "Parameters.expected"}}
-    create = {"Name": "create", "Type": "Model", "Arguments": find_example(MODEL).make_request(local, name)}
+    create = {"Name": "create", "Type": "Model", "Arguments": find_example(MODEL).make_request(server, name)}
     fail = {"Name": "stop", "Type": "Fail", "Arguments": {"ErrorMessage": result_name}}
     branches = {"Conditions": [condition], "IfSteps": [create], "ElseSteps": [fail]}
     steps = [
@@ -36,10 +36,10 @@ def make_request(local: LocalServer, name: str) -> dict[str, Any]:
         {"Name": "check", "Type": "Condition", "Arguments": branches},
     ]
     definition = {"Version": "2020-12-01", "Parameters": parameters, "Steps": steps}
-    return {"PipelineDefinition": json.dumps(definition), "RoleArn": local.address.role_arn}
+    return {"PipelineDefinition": json.dumps(definition), "RoleArn": server.address.role_arn}
 
 
-def make_execution_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+def make_execution_request(server: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
     return {"PipelineName": name, "ClientRequestToken": make_token(name)}
 
 

@@ -16,15 +16,15 @@ from tests.local.resources.examples import Example
 SCRIPT = f"cd {ROOT}/processing; sleep 1; cat input/*; cp input/* output/"
 
 
-def make_request(local: LocalServer, name: str) -> dict[str, Any]:
-    local.put({f"{name}/input/{key}": f"{key}\n" for key in "ab"})
+def make_request(server: LocalServer, name: str) -> dict[str, Any]:
+    server.put({f"{name}/input/{key}": f"{key}\n" for key in "ab"})
     source, target = (str(Layout().processing(folder)) for folder in ("input", "output"))
     return make_processing_request(
         SCRIPT,
         instances=2,
         ProcessingJobName=name,
-        ProcessingInputs=[make_processing_input("in", local.uri(f"{name}/input/"), source, "ShardedByS3Key")],
-        ProcessingOutputConfig={"Outputs": [make_processing_output("out", local.uri(f"{name}/output"), target)]},
+        ProcessingInputs=[make_processing_input("in", server.uri(f"{name}/input/"), source, "ShardedByS3Key")],
+        ProcessingOutputConfig={"Outputs": [make_processing_output("out", server.uri(f"{name}/output"), target)]},
     )
 
 

@@ -9,17 +9,17 @@ from tests.local.resources.examples import Example
 SCRIPT = f"cd {ROOT}; sleep 1; cat input/data/train/x; echo weights > model/weights; echo 'loss: 0.5'"
 
 
-def make_request(local: LocalServer, name: str) -> dict[str, Any]:
-    local.put({f"{name}/input/x": "content\n"})
+def make_request(server: LocalServer, name: str) -> dict[str, Any]:
+    server.put({f"{name}/input/x": "content\n"})
     metrics = [{"Name": "loss", "Regex": "loss: ([0-9.]+)"}]
     return make_training_request(
-        local,
+        server,
         SCRIPT,
         instances=2,
         algorithm={"MetricDefinitions": metrics},
         TrainingJobName=name,
-        InputDataConfig=[make_channel("train", local.uri(f"{name}/input/"))],
-        OutputDataConfig={"S3OutputPath": local.uri(f"{name}/models")},
+        InputDataConfig=[make_channel("train", server.uri(f"{name}/input/"))],
+        OutputDataConfig={"S3OutputPath": server.uri(f"{name}/models")},
     )
 
 

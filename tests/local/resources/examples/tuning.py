@@ -17,13 +17,13 @@ from tests.local.resources.examples import Example
 METRIC = {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"}
 
 
-def make_request(local: LocalServer, name: str) -> dict[str, Any]:
+def make_request(server: LocalServer, name: str) -> dict[str, Any]:
     for split in ("train", "test"):
         for array, shape in (("x", (20, 3)), ("y", (20,))):
             content = io.BytesIO()
             np.save(content, np.ones(shape))
             key = f"{name}/{split}/{array}_{split}.npy"
-            local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+            server.s3.put_object(Bucket=server.address.bucket, Key=key, Body=content.getvalue())
     return {
         "HyperParameterTuningJobConfig": {
             "Strategy": "Random",
@@ -39,11 +39,11 @@ def make_request(local: LocalServer, name: str) -> dict[str, Any]:
                 "MetricDefinitions": [METRIC],
             },
             "StaticHyperParameters": {"epochs": "1", "seed": "1"},
-            "InputDataConfig": [make_channel(split, local.uri(f"{name}/{split}/")) for split in ("train", "test")],
-            "OutputDataConfig": {"S3OutputPath": local.uri(f"{name}/models")},
+            "InputDataConfig": [make_channel(split, server.uri(f"{name}/{split}/")) for split in ("train", "test")],
+            "OutputDataConfig": {"S3OutputPath": server.uri(f"{name}/models")},
             "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
             "StoppingCondition": {"MaxRuntimeInSeconds": 300},
-            "RoleArn": local.address.role_arn,
+            "RoleArn": server.address.role_arn,
         },
     }
 

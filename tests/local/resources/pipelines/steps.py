@@ -34,14 +34,16 @@ def make_step(
 
 
 def make_processing_step(
-    local: LocalServer, name: str, script: Any = "true", *depends_on: Any, files: Sequence[str] = (), **members: Any
+    server: LocalServer, name: str, script: Any = "true", *depends_on: Any, files: Sequence[str] = (), **members: Any
 ) -> dict[str, Any]:
     """Return a step that runs a script. Its output `out` has its own folder in S3.
 
     Args:
         files: the names of JSON files in the output, which become property files.
     """
-    output = make_processing_output("out", local.uri(f"{make_unique_name('step')}"), str(Layout().processing("output")))
+    output = make_processing_output(
+        "out", server.uri(f"{make_unique_name('step')}"), str(Layout().processing("output"))
+    )
     arguments = make_processing_request("", ProcessingOutputConfig={"Outputs": [output]})
     arguments["AppSpecification"]["ContainerArguments"] = [script]
     del arguments["ProcessingJobName"]
@@ -53,58 +55,58 @@ def make_processing_step(
 
 
 def make_training_step(
-    local: LocalServer, name: str, script: str = "true", *depends_on: Any, **members: Any
+    server: LocalServer, name: str, script: str = "true", *depends_on: Any, **members: Any
 ) -> dict[str, Any]:
     """Return a step that runs a script. `members` are members of the request."""
-    arguments = make_training_request(local, script, **members)
+    arguments = make_training_request(server, script, **members)
     del arguments["TrainingJobName"]
     return make_step(name, "Training", arguments, *depends_on)
 
 
-def create_pipeline(local: LocalServer, *steps: Mapping[str, Any], **members: Any) -> str:
+def create_pipeline(server: LocalServer, *steps: Mapping[str, Any], **members: Any) -> str:
     """Create a pipeline; return its name. `members` are members of the definition."""
     name = make_unique_name("pipeline")
     definition = {"Version": "2020-12-01", "Steps": steps, **members}
-    local.sagemaker.create_pipeline(
+    server.sagemaker.create_pipeline(
         PipelineName=name,
         PipelineDefinition=json.dumps(definition),
         ClientRequestToken=uuid.uuid4().hex,
-        RoleArn=local.address.role_arn,
+        RoleArn=server.address.role_arn,
     )
     return name
 
 
-def start(local: LocalServer, pipeline: str, parameters: Mapping[str, str] | None = None, **members: Any) -> str:
+def start(server: LocalServer, pipeline: str, parameters: Mapping[str, str] | None = None, **members: Any) -> str:
     """Start an execution; return its ARN."""
     values = [{"Name": name, "Value": value} for name, value in (parameters or {}).items()]
-    response = local.sagemaker.start_pipeline_execution(PipelineName=pipeline, PipelineParameters=values, **members)
+    response = server.sagemaker.start_pipeline_execution(PipelineName=pipeline, PipelineParameters=values, **members)
     return str(response["PipelineExecutionArn"])
 
 
-def describe(local: LocalServer, arn: str) -> dict[str, Any]:
-    description: dict[str, Any] = local.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+def describe(server: LocalServer, arn: str) -> dict[str, Any]:
+    description: dict[str, Any] = server.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
     return description
 
 
-def wait_for_end(local: LocalServer, arn: str) -> dict[str, Any]:
+def wait_for_end(server: LocalServer, arn: str) -> dict[str, Any]:
     """Wait for the end of an execution; return its description."""
     description: dict[str, Any] = wait_until(
-        lambda: describe(local, arn), lambda execution: execution["PipelineExecutionStatus"] in FINAL_STATUSES
+        lambda: describe(server, arn), lambda execution: execution["PipelineExecutionStatus"] in FINAL_STATUSES
     )
     return description
 
 
-def list_steps(local: LocalServer, arn: str) -> dict[str, dict[str, Any]]:
+def list_steps(server: LocalServer, arn: str) -> dict[str, dict[str, Any]]:
     """Return the steps of an execution by name, in the order of their start."""
-    response = local.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn, SortOrder="Ascending")
+    response = server.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn, SortOrder="Ascending")
     return {step["StepName"]: step for step in response["PipelineExecutionSteps"]}
 
 
-def run(local: LocalServer, *steps: Mapping[str, Any], **members: Any) -> tuple[str, dict[str, dict[str, Any]]]:
+def run(server: LocalServer, *steps: Mapping[str, Any], **members: Any) -> tuple[str, dict[str, dict[str, Any]]]:
     """Run a pipeline to its end; return the status of the execution, and its steps. `members` are members of the
     definition."""
-    arn = start(local, create_pipeline(local, *steps, **members))
-    return str(wait_for_end(local, arn)["PipelineExecutionStatus"]), list_steps(local, arn)
+    arn = start(server, create_pipeline(server, *steps, **members))
+    return str(wait_for_end(server, arn)["PipelineExecutionStatus"]), list_steps(server, arn)
 
 
 def list_statuses(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -22,8 +22,8 @@ from tests.local.resources.pipelines.steps import (
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalServer]:
     monkeypatch.setenv("MICROJOBS_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    with run_server(tmp_path / "home", runtime="process") as local:
-        yield local
+    with run_server(tmp_path / "home", runtime="process") as server:
+        yield server
 
 
 def test_execution_is_listed_logged_and_stopped(server: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,8 +57,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     functions["infinite"] = "echo '{\"loss\": NaN}'"
     os.environ["PRIVATE_VALUE"] = "x"
     try:
-        with run_server(folder / "home", runtime="process", functions=functions) as local:
-            yield local
+        with run_server(folder / "home", runtime="process", functions=functions) as server:
+            yield server
     finally:
         del os.environ["PRIVATE_VALUE"]
 
