@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 AIR_GAPPED_REMEDY = 'docs/maintaining/building.md, "Air-gapped", describes builds without a registry'
 
 
-def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
+def build_and_choose_runtime(runtime: str, jobs: Sequence[str], console: Console) -> str:
     """Build the images of some jobs, and return the runtime that can run these jobs.
 
     Args:

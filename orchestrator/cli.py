@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from microjobs_orchestrator import program, sources
+from microjobs_orchestrator import command_line, sources
 from microjobs_orchestrator.commands import LazyParser, completion
 from microjobs_orchestrator.local import commands as local
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     if completion.is_requested():
         completion.print_completions(parser)
-    return program.run(parser, arguments, describe_error)
+    return command_line.run(parser, arguments, describe_error)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -73,7 +73,7 @@ class VersionAction(argparse.Action):
 
 def describe_error(error: Exception, options: argparse.Namespace) -> str | None:
     """Return the message for an expected error, or None for a bug."""
-    message = program.describe_error(error, options)
+    message = command_line.describe_error(error, options)
     return _describe_aws_error(error, options) if message is None else message
 
 

@@ -29,7 +29,7 @@ def print_requests(request: LaunchRequest) -> None:
             "--dry-run prints requests to AWS: add --on aws (without --dry-run, a run on this machine costs nothing)"
         )
     workflow = workflows.load(request.workflow)
-    options = workflow.options(**request.options)
+    options = workflow.options_class(**request.options)
     workflow.check_options(options)
     comments = Console(stderr=True, highlight=False, soft_wrap=True)
     context = RunContext(load_request_context(request.aws, options.jobs), f"{request.workflow}-dry-run")

@@ -12,12 +12,12 @@ from rich.rule import Rule
 from rich.text import Text
 
 from microjobs.files import write_text
-from microjobs_orchestrator import images, program, workflows
+from microjobs_orchestrator import command_line, images, workflows
 from microjobs_orchestrator.aws import backend as aws_backend
 from microjobs_orchestrator.aws import costs
 from microjobs_orchestrator.aws import images as aws_images
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.build_first import build_first
+from microjobs_orchestrator.build_first import build_and_choose_runtime
 from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.local.home import Home
@@ -85,11 +85,11 @@ def launch(request: LaunchRequest) -> None:
     runs = home.root / "runs"
     journal = None if request.resume is None else resume_journal(runs, request)
     workflow = workflows.load(request.workflow)
-    options = workflow.options(**(journal.options if journal else request.options))
+    options = workflow.options_class(**(journal.options if journal else request.options))
     workflow.check_options(options)
     console, interrupts = Console(highlight=False), InterruptHandler()
     if request.build and request.aws is None:
-        request = replace(request, runtime=build_first(request.runtime, options.jobs, console))
+        request = replace(request, runtime=build_and_choose_runtime(request.runtime, options.jobs, console))
     with interrupts.handle_signals(), open_backend(home, request, options.jobs) as backend:
         if backend.needs_images:
             require_images(options.jobs)
@@ -115,7 +115,7 @@ def make_run(
         return Run(backend, journal, progress, interrupts, keep=request.keep)
     workflow = workflows.load(request.workflow)
     context = make_pipeline_context(RunContext(backend, journal.id))
-    pipeline = workflow.make_pipeline(request.workflow, context, workflow.options(**journal.options))
+    pipeline = workflow.make_pipeline(request.workflow, context, workflow.options_class(**journal.options))
     return PipelineRun(pipeline, backend, journal, progress, interrupts, keep=request.keep)
 
 
@@ -144,7 +144,7 @@ def resume_journal(runs: Path, request: LaunchRequest) -> Journal:
 
 
 def _check_options(journal: Journal, request: LaunchRequest) -> None:
-    defaults = {field.name: field.default for field in fields(workflows.load(request.workflow).options)}
+    defaults = {field.name: field.default for field in fields(workflows.load(request.workflow).options_class)}
     options = {**defaults, **journal.options}
     for name, value in request.options.items():
         if options[name] != value:
@@ -159,8 +159,10 @@ def open_backend(home: Home, request: LaunchRequest, jobs: Sequence[str]) -> Abs
     if request.aws is None:
         return open_local_backend(home, request.runtime)
     destination = request.aws.destination
-    image = aws_images.require_pushed_images(aws_images.load_pushed_images(home, destination), jobs, destination)
-    return nullcontext(aws_backend.connect(request.aws, image))
+    find_image_uri = aws_images.require_pushed_images(
+        aws_images.load_pushed_images(home, destination), jobs, destination
+    )
+    return nullcontext(aws_backend.connect(request.aws, find_image_uri))
 
 
 def require_images(jobs: Sequence[str]) -> None:
@@ -184,7 +186,7 @@ def ask_for_consent(
     costs.print_estimates(
         console, request.aws, select_remaining(requests, journal.finished_steps if journal else set())
     )
-    program.ask_for_consent("Start?", yes=request.yes, refusal="nothing was started")
+    command_line.ask_for_consent("Start?", yes=request.yes, refusal="nothing was started")
 
 
 @contextmanager

@@ -60,17 +60,17 @@ def find_credentials_problems(settings: Settings) -> list[Problem]:
     return [Problem("boto3 finds no credentials for AWS", format_login_commands(settings.profile))]
 
 
-def make_request_context(settings: Settings, image: Callable[[str], str]) -> RequestContext:
+def make_request_context(settings: Settings, find_image_uri: Callable[[str], str]) -> RequestContext:
     """Return the values that requests to an account contain, such as its bucket and role. AWS is not called.
 
     Args:
-        image: returns the URI of a job's image.
+        find_image_uri: returns the URI of a job's image.
     """
     return RequestContext(
         bucket=settings.bucket,
         prefix=settings.key_prefix,
         role=settings.role,
-        image=image,
+        find_image_uri=find_image_uri,
         instance_type=settings.instance_type,
         instance_types=settings.instance_types,
         endpoint_instances=settings.endpoint_instances,
@@ -79,11 +79,11 @@ def make_request_context(settings: Settings, image: Callable[[str], str]) -> Req
     )
 
 
-def connect(settings: Settings, image: Callable[[str], str]) -> Backend:
+def connect(settings: Settings, find_image_uri: Callable[[str], str]) -> Backend:
     """Return the backend of an account. boto3 looks for credentials at the first request."""
     session = open_session(settings)
     clients: Any = {name: session.client(name, config=CLIENT_CONFIG) for name in SERVICES}  # type: ignore[call-overload]
-    context = make_request_context(settings, image)
+    context = make_request_context(settings, find_image_uri)
     return Backend(
         **{item.name: getattr(context, item.name) for item in fields(context)},
         title=f"AWS account {settings.account}",

@@ -16,11 +16,11 @@ CONNECTION_SETTINGS = ("profile", "region")
 """Settings that all commands with `--on` need, even those that create no jobs."""
 
 
-def add(parser: argparse.ArgumentParser, *, has_job_flags: bool = False) -> None:
+def add(parser: argparse.ArgumentParser, *, all_settings: bool = False) -> None:
     """Add `--on` and the flags for AWS to a command.
 
     Args:
-        has_job_flags: also add the flags that only requests for jobs need, such as `--role`.
+        all_settings: add a flag for each setting, such as `--role`, not only for CONNECTION_SETTINGS.
     """
     parser.add_argument(
         "--on", choices=("here", "aws"), default="here", help="use this machine or AWS (default: %(default)s)"
@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser, *, has_job_flags: bool = False) -> None
         "on AWS", "Each of these flags is also a setting in [aws] of microjobs.toml: docs/using/aws.md"
     )
     for item in fields(settings.Settings):
-        if item.metadata and (has_job_flags or item.name in CONNECTION_SETTINGS):
+        if item.metadata and (all_settings or item.name in CONNECTION_SETTINGS):
             destination = f"{PREFIX}{item.name}"
             group.add_argument(_format_flag(item.name), dest=destination, default=argparse.SUPPRESS, **item.metadata)
 

@@ -9,10 +9,10 @@ from docker.errors import DockerException
 
 from microjobs_orchestrator import cleaning
 from microjobs_orchestrator.cleaning import Removable
+from microjobs_orchestrator.command_line import ask_for_consent
 from microjobs_orchestrator.commands import parse_number
 from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.program import ask_for_consent
 
 CATEGORIES = ("runs", "images", "environments", "home")
 MAX_LISTED_ITEMS = 20

@@ -12,7 +12,7 @@ STATUS_SYMBOLS = {"ok": "✓", "note": "•", "problem": "✗", "unknown": "?"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.add(parser, has_job_flags=True)
+    flags.add(parser, all_settings=True)
 
 
 def call(options: argparse.Namespace) -> int:

@@ -97,7 +97,7 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_workflow_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     run.add_options(name, parser)
-    flags.add(parser, has_job_flags=True)
+    flags.add(parser, all_settings=True)
 
 
 def export(options: argparse.Namespace) -> int:
@@ -107,7 +107,7 @@ def export(options: argparse.Namespace) -> int:
     set_options: dict[str, Any] = {
         name: value for name, value in vars(options).items() if name in workflow.option_names
     }
-    workflow_options = workflow.options(**set_options)
+    workflow_options = workflow.options_class(**set_options)
     workflow.check_options(workflow_options)
     context = make_pipeline_context(_make_context(options, workflow_options.jobs))
     print(workflow.make_pipeline(options.workflow, context, workflow_options).to_json(context))
@@ -124,5 +124,5 @@ def _make_context(options: argparse.Namespace, jobs: Iterable[str]) -> "RunConte
 
     if flags.uses_aws(options):
         return RunContext(dry_run.load_request_context(run.load_aws_settings(options, dry_run=True), jobs), "")
-    local_context = RequestContext(bucket=get_default_bucket(), role=get_role_arn(), image=local_image_name)
+    local_context = RequestContext(bucket=get_default_bucket(), role=get_role_arn(), find_image_uri=local_image_name)
     return RunContext(local_context, "")

@@ -40,7 +40,7 @@ def _add_workflow_arguments(name: str, parser: argparse.ArgumentParser) -> None:
 
 def add_options(name: str, parser: argparse.ArgumentParser) -> None:
     """Add the flags of a workflow's options."""
-    for option in describe(workflows.load(name).options):
+    for option in describe(workflows.load(name).options_class):
         _add_option(parser, option)
 
 
@@ -95,7 +95,7 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--yes", action="store_true", help="on AWS, start without asking for consent to the cost")
     add("--dry-run", action="store_true", help="on AWS, only print the requests, one line of JSON each")
-    flags.add(parser, has_job_flags=True)
+    flags.add(parser, all_settings=True)
 
 
 def call(options: argparse.Namespace) -> int:

@@ -209,7 +209,7 @@ def check_quotas(account: Account) -> Iterator[Finding]:
     """Check that the account may use as many instances as the workflows need."""
     limits, settings = quotas.read_quotas(account.client("service-quotas")), account.settings
     # The names of the jobs stand for the URIs of their images, because these requests are only counted.
-    requests = workflows.plan_requests(make_request_context(settings, image=str), settings.workflow_options)
+    requests = workflows.plan_requests(make_request_context(settings, find_image_uri=str), settings.workflow_options)
     for quota, instances in quotas.compute_needed_quotas(requests, spot=settings.spot).items():
         limit = limits.get(quota)
         if limit is None:

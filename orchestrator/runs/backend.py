@@ -38,7 +38,7 @@ class RequestContext:
     prefix: str = ""
     """The prefix of all keys in the bucket; ends with `/` unless it is empty."""
     role: str
-    image: Callable[[str], str]
+    find_image_uri: Callable[[str], str]
     """A function that returns the image URI of a job of this repository."""
     instance_type: str = "ml.m5.large"
     instance_types: Mapping[str, str] = field(default_factory=dict)
@@ -121,7 +121,7 @@ def connect_local(address: "Address", buckets: Path) -> Backend:
         logs=clients["logs"],
         bucket=address.bucket,
         role=address.role_arn,
-        image=local_image_name,
+        find_image_uri=local_image_name,
         buckets=buckets,
         needs_images=address.runtime == "docker",
     )

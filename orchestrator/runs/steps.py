@@ -68,7 +68,10 @@ def plan_processing(
 
 def plan_raw_data(context: RunContext, arguments: Sequence[str], inputs: Sequence[Members] = ()) -> PlannedRequest:
     """Return the request of a job that writes arrays to the run's folder `raw` with preprocess's command `dataset`."""
-    application = {"ImageUri": context.backend.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
+    application = {
+        "ImageUri": context.backend.find_image_uri("preprocess"),
+        "ContainerArguments": ["dataset", *arguments],
+    }
     return plan_processing(context, "raw", "Raw data", application, inputs, outputs={"raw": "output"})
 
 
@@ -105,7 +108,7 @@ def make_training_definition(
     return {
         "RoleArn": context.backend.role,
         "AlgorithmSpecification": {
-            "TrainingImage": context.backend.image(trainer),
+            "TrainingImage": context.backend.find_image_uri(trainer),
             "TrainingInputMode": "File",
             "MetricDefinitions": metrics,
         },
@@ -130,7 +133,7 @@ def plan_endpoint(context: RunContext, model: str) -> list[PlannedRequest]:
         "InitialInstanceCount": context.backend.endpoint_instances,
         "InstanceType": context.backend.instances("endpoint")["InstanceType"],
     }
-    container = {"Image": context.backend.image("serve"), "ModelDataUrl": model}
+    container = {"Image": context.backend.find_image_uri("serve"), "ModelDataUrl": model}
     requests: dict[Kind, Members] = {
         MODEL: {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": context.backend.role},
         ENDPOINT_CONFIG: {"EndpointConfigName": name, "ProductionVariants": [variant]},
@@ -158,7 +161,7 @@ def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[flo
 
 def plan_scoring(context: RunContext, model: str, test: str) -> PlannedRequest:
     """Return the request of a job that scores a folder of test data with a model archive; both are S3 URIs."""
-    application = {"ImageUri": context.backend.image("batch-score")}
+    application = {"ImageUri": context.backend.find_image_uri("batch-score")}
     inputs = [make_s3_input("model", model), make_s3_input("test", f"{test}/")]
     return plan_processing(context, "batch-score", "Batch score", application, inputs, outputs={"batch": "batch"})
 

@@ -71,8 +71,7 @@ class RunResults:
 
 @dataclass(frozen=True)
 class Workflow(Generic[OptionsT]):
-    options: type[OptionsT]
-    """The class of the options."""
+    options_class: type[OptionsT]
     run_steps: Callable[[Run, OptionsT, Path], RunResults]
     """A function that runs the steps and returns their results. The path is a folder for downloaded files."""
     plan_requests: Callable[[RunContext, OptionsT], Sequence[PlannedRequest]]
@@ -92,7 +91,7 @@ class Workflow(Generic[OptionsT]):
 
     @property
     def option_names(self) -> set[str]:
-        return {item.name for item in fields(self.options)}
+        return {item.name for item in fields(self.options_class)}
 
     def make_pipeline(self, name: str, context: RunContext, options: OptionsT) -> Pipeline:
         """Return the pipeline with the steps of the workflow.

@@ -40,7 +40,7 @@ def plan_requests(context: "RequestContext", options: Mapping[str, Any]) -> "lis
     requests: list[PlannedRequest] = []
     for workflow in map(load, list_names()):
         own_options = {name: value for name, value in options.items() if name in workflow.option_names}
-        requests += workflow.plan_requests(RunContext(context, "planned"), workflow.options(**own_options))
+        requests += workflow.plan_requests(RunContext(context, "planned"), workflow.options_class(**own_options))
     return requests
 
 
@@ -49,7 +49,7 @@ def list_steps() -> list[str]:
     from microjobs_orchestrator.runs.backend import RequestContext
 
     # The values of the context have no meaning, because only the steps of the requests are read.
-    context = RequestContext(bucket="", role="", image=str)
+    context = RequestContext(bucket="", role="", find_image_uri=str)
     return list(dict.fromkeys(planned.step for planned in plan_requests(context, {})))
 
 

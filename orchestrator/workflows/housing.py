@@ -197,7 +197,7 @@ def plan_scaling(context: RunContext, options: Options) -> PlannedRequest:
         context,
         "scale",
         f"Scaling on {count} hosts" if count > 1 else "Scaling",
-        application={"ImageUri": context.backend.image("preprocess")},
+        application={"ImageUri": context.backend.find_image_uri("preprocess")},
         inputs=[steps.make_s3_input("input", f"{context.uri('raw')}/", S3DataDistributionType="ShardedByS3Key")],
         outputs={"train": "train", "test": "test"},
         instance_count=count,

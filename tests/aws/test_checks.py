@@ -192,7 +192,7 @@ def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeyp
 
 
 def test_quotas_are_separate_for_spot_and_for_each_instance_type(full_settings: Settings) -> None:
-    requests = workflows.plan_requests(make_request_context(full_settings, image=str), {})
+    requests = workflows.plan_requests(make_request_context(full_settings, find_image_uri=str), {})
     assert quotas.compute_needed_quotas(requests, spot=True) == {
         "ml.m5.large for processing job usage": 4,
         "ml.g5.xlarge for spot training job usage": 1,

@@ -76,7 +76,9 @@ def test_unknown_profile_is_reported(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(("flags", "hosts"), [({}, 3), ({"instance_count": 2}, 2)])
-def test_flag_for_scaling_hosts_overrides_the_setting(settings: Settings, flags: dict[str, int], hosts: int) -> None:
+def test_flag_for_hosts_of_the_scaling_job_overrides_the_setting(
+    settings: Settings, flags: dict[str, int], hosts: int
+) -> None:
     aws = Settings(**{**vars(settings), "instance_count": 3})
     assert LaunchRequest("housing", flags, aws=aws).options == {"instance_count": hosts}
     assert LaunchRequest("straight-line", {}, aws=aws).options == {}
@@ -116,7 +118,7 @@ def test_resume_with_another_prefix_fails(settings: Settings, home: Path) -> Non
 
 
 def test_aws_is_polled_every_five_seconds_with_adaptive_retries(settings: Settings) -> None:
-    backend = connect(settings, image=str)
+    backend = connect(settings, find_image_uri=str)
     assert (backend.poll_interval, backend.max_poll_interval) == (POLL_INTERVAL, POLL_INTERVAL) == (5.0, 5.0)
     retries = backend.sagemaker.meta.config.retries  # type: ignore[attr-defined]
     assert retries["mode"] == "adaptive"

@@ -18,7 +18,7 @@ from tests.conftest import JOBS
 
 TEMPLATE = make_template(JOBS)
 RESOURCES = TEMPLATE["Resources"]
-CONTEXT = RequestContext(bucket="", role="", image=str)
+CONTEXT = RequestContext(bucket="", role="", find_image_uri=str)
 
 
 def list_role_statements() -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ team = "houses"
 
 def parse_flags(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    flags.add(parser, has_job_flags=True)
+    flags.add(parser, all_settings=True)
     return parser.parse_args(words)
 
 

@@ -56,7 +56,7 @@ class Cloud:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.resources: dict[tuple[str, str], Members] = {}
-        """Descriptions by noun and name."""
+        """Descriptions by noun, such as `TrainingJob`, and by name."""
         self.requests: list[tuple[str, Members]] = []
         self.failure_reasons: dict[str, str] = {}
         """For each step whose job or endpoint must fail, the failure reason."""
@@ -77,7 +77,7 @@ class Cloud:
             logs=self.make_client("logs"),
             bucket="bucket",
             role="arn:aws:iam::000000000000:role/microjobs",
-            image=local_image_name,
+            find_image_uri=local_image_name,
             poll_interval=0.001,
         )
 

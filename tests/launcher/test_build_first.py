@@ -51,10 +51,10 @@ def built_jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return jobs
 
 
-def run_build_first(monkeypatch: pytest.MonkeyPatch, engine: Engine, runtime: str = "auto") -> str:
+def run_build(monkeypatch: pytest.MonkeyPatch, engine: Engine, runtime: str = "auto") -> str:
     monkeypatch.setattr(docker_engine, "connect", lambda: engine)
     try:
-        return build_first.build_first(runtime, ["serve"], CONSOLE)
+        return build_first.build_and_choose_runtime(runtime, ["serve"], CONSOLE)
     finally:
         assert engine.is_closed
 
@@ -67,7 +67,7 @@ def test_without_an_engine_nothing_is_built(
         raise DockerException("no engine")
 
     monkeypatch.setattr(docker_engine, "connect", raise_no_engine)
-    assert build_first.build_first(runtime, ["serve"], CONSOLE) == runtime
+    assert build_first.build_and_choose_runtime(runtime, ["serve"], CONSOLE) == runtime
     assert built_jobs == []
 
 
@@ -76,7 +76,7 @@ def test_base_image_is_pulled_if_it_is_missing(
     image_names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, built_jobs: list[list[str]]
 ) -> None:
     engine = Engine(image_names=image_names)
-    assert run_build_first(monkeypatch, engine) == "auto"
+    assert run_build(monkeypatch, engine) == "auto"
     assert engine.pulls == ([] if image_names else [(BASE_IMAGE, "linux/amd64")])
     assert built_jobs == [["serve"]]
 
@@ -89,7 +89,7 @@ def test_default_base_image_is_that_of_the_dockerfiles(monkeypatch: pytest.Monke
 def test_failed_build_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "build", lambda _jobs: 2)
     with pytest.raises(CommandError, match="images were not built"):
-        run_build_first(monkeypatch, Engine())
+        run_build(monkeypatch, Engine())
 
 
 def test_without_a_registry_jobs_run_as_processes(
@@ -97,7 +97,7 @@ def test_without_a_registry_jobs_run_as_processes(
 ) -> None:
     monkeypatch.setattr(images, "find_missing", lambda _jobs: ["serve"])
     monkeypatch.setattr(docker_engine, "connect", lambda: Engine(has_registry=False))
-    assert build_first.build_first("auto", ["serve"], Console(width=300)) == "process"
+    assert build_first.build_and_choose_runtime("auto", ["serve"], Console(width=300)) == "process"
     output = capsys.readouterr().out
     assert f"cannot pull {BASE_IMAGE} (no such host); the jobs run as processes" in output
     assert built_jobs == []
@@ -107,11 +107,11 @@ def test_without_a_registry_existing_images_are_used(
     monkeypatch: pytest.MonkeyPatch, built_jobs: list[list[str]]
 ) -> None:
     monkeypatch.setattr(images, "find_missing", lambda _jobs: [])
-    assert run_build_first(monkeypatch, Engine(has_registry=False), "docker") == "docker"
+    assert run_build(monkeypatch, Engine(has_registry=False), "docker") == "docker"
     assert built_jobs == []
 
 
 def test_without_a_registry_the_docker_runtime_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "find_missing", lambda _jobs: ["serve"])
     with pytest.raises(CommandError, match=r"cannot pull .* and --runtime process needs no images"):
-        run_build_first(monkeypatch, Engine(has_registry=False), "docker")
+        run_build(monkeypatch, Engine(has_registry=False), "docker")
