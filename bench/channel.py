@@ -31,7 +31,11 @@ POLL_INTERVAL_SECONDS = 0.02
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=5)
-    parser.add_argument("--base", default="microjobs/serve:dev", help="an image of the engine (default: %(default)s)")
+    parser.add_argument(
+        "--base",
+        default="microjobs/serve:dev",
+        help="base of the job's image; the engine must have it (default: %(default)s)",
+    )
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

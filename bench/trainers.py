@@ -6,7 +6,8 @@
 Measures from `docker run` to its end, including imports, and alternates between the job and the script. The script
 (`peers/bare_*.py`) trains the same network on the same data with the same epochs and batches, and saves it in the
 framework's format and as ONNX. The job also checks its data, hyperparameters and saved model, computes test metrics,
-saves checkpoints and draws plots. Prints medians, their ratio, and the parts of the job's time from its log.
+saves checkpoints and draws plots. Each run of the job is paired with a run of the script. Prints the median times, the
+median of the ratios of the pairs, and the parts of the job's time from its log.
 """
 
 import argparse
@@ -109,18 +110,18 @@ def run_job(image: str, layout: Layout) -> Timing:
     """Run the job. The timestamps in its log delimit its parts."""
     seconds, began, log = run_container(layout, image, "train")
     lines = [(_since(began, stamp), text) for stamp, text in TIMESTAMP.findall(log)]
-    read_seconds = next(time for time, text in lines if "training rows" in text)
-    import_seconds = next(time for time, text in lines if text.startswith(("PyTorch", "TensorFlow")))
-    save_seconds = next(time for time, text in lines if " epochs in " in text)
+    read_end = next(time for time, text in lines if "training rows" in text)
+    import_end = next(time for time, text in lines if text.startswith(("PyTorch", "TensorFlow")))
+    save_end = next(time for time, text in lines if " epochs in " in text)
     train_seconds = json.loads((layout.output_data / "metrics.json").read_text())["seconds"]
     return Timing(
         seconds,
         (
-            read_seconds,
-            import_seconds - read_seconds,
+            read_end,
+            import_end - read_end,
             train_seconds,
-            save_seconds - import_seconds - train_seconds,
-            seconds - save_seconds,
+            save_end - import_end - train_seconds,
+            seconds - save_end,
         ),
     )
 

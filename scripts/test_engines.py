@@ -45,30 +45,32 @@ OPEN_TUN = "mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200"
 TEST_FOLDER = "tests"
 """The folder for the tests' temporary files."""
 REMOTE_BRIDGE = "172.31.255.1/24"
-"""The address of the bridge of the remote engine. This machine does not use it, even if another Docker engine runs on
-this machine."""
+"""The address of the remote engine's bridge. It is not Docker's default address, which this machine has if it runs a
+Docker engine itself."""
 ROOTLESS_DOCKER = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 """The path of the script that starts rootless Docker, in Debian's package. Used if the script is not on the PATH."""
 
 
 def make_podman_command(folder: Path) -> Sequence[str]:
-    return prepare_mounts("true", make_podman_service(folder))  # Podman as root needs no preparation
+    return make_namespaced_command("true", make_podman_service(folder))  # Podman as root needs no preparation
 
 
 def make_rootless_podman_command(folder: Path) -> Sequence[str]:
-    return prepare_mounts(OPEN_TUN, run_as_user(folder, make_podman_service(folder)))
+    return make_namespaced_command(OPEN_TUN, make_unprivileged_command(folder, make_podman_service(folder)))
 
 
 def make_rootless_docker_command(folder: Path) -> Sequence[str]:
     script = shutil.which("dockerd-rootless.sh") or find_in_dockerd_package(ROOTLESS_DOCKER)
-    return prepare_mounts(OPEN_TUN, run_as_user(folder, [script, f"--host=unix://{folder}/engine.sock"]))
+    return make_namespaced_command(
+        OPEN_TUN, make_unprivileged_command(folder, [script, f"--host=unix://{folder}/engine.sock"])
+    )
 
 
 def make_remote_docker_command(folder: Path) -> Sequence[str]:
     data = [f"--data-root={folder}/data", f"--exec-root={folder}/run", f"--pidfile={folder}/docker.pid"]
     engine = ["dockerd", *data, f"--host=unix://{folder}/engine.sock", f"--bip={REMOTE_BRIDGE}"]
     hide_files = f"ip link set lo up && mount -t tmpfs tmpfs '{folder.parent / TEST_FOLDER}'"
-    return prepare_mounts(hide_files, engine, "--net")
+    return make_namespaced_command(hide_files, engine, "--net")
 
 
 class Engine(NamedTuple):
@@ -152,14 +154,14 @@ def list_podman_bridges() -> set[str]:
     return {path.name for path in Path("/sys/class/net").glob("podman[0-9]*")}
 
 
-def prepare_mounts(preparation: str, command: Sequence[str], *namespaces: str) -> Sequence[str]:
+def make_namespaced_command(preparation: str, command: Sequence[str], *namespaces: str) -> Sequence[str]:
     """Return a command that runs a shell command, and then another command, in namespaces of their own."""
     # The shell is process 1 and keeps root's rights: Podman as process 1 failed to copy some files into containers, and
     # the kernel does not send the signal of `--kill-child` after a change of user.
     return [*NAMESPACES, *namespaces, "sh", "-c", f'{preparation} && {{ "$@" & wait; }}', "sh", *command]
 
 
-def run_as_user(folder: Path, command: Sequence[str]) -> Sequence[str]:
+def make_unprivileged_command(folder: Path, command: Sequence[str]) -> Sequence[str]:
     """Return a command that runs another command as the first user in /etc/subuid, who may map further user IDs."""
     path = Path("/etc/subuid")
     name = path.read_text().partition(":")[0] if path.exists() else ""

@@ -1,9 +1,9 @@
-"""A minimal server: a WSGI callable, the fast parser and the model."""
+"""A minimal server: a WSGI callable, `fast_codec` and the model."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import fast_parser
+import fast_codec
 import model
 
 session = model.load()
@@ -14,6 +14,6 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         start_response("200 OK", [])
         return [b""]
     content_type = environ["CONTENT_TYPE"]
-    body = fast_parser.answer(session, environ["wsgi.input"].read(), content_type)
+    body = fast_codec.predict_body(session, environ["wsgi.input"].read(), content_type)
     start_response("200 OK", [("content-type", content_type)])
     return [body]

@@ -1,10 +1,11 @@
-"""BentoML with its own decoders and encoders of JSON. Other formats are texts and files for BentoML."""
+"""BentoML, which decodes and encodes JSON itself. It passes CSV and JSON lines as text, and npy as a file, and
+`fast_codec` decodes and encodes them."""
 
 from pathlib import Path
 from typing import Annotated
 
 import bentoml
-import fast_parser
+import fast_codec
 import model
 import numpy as np
 from bentoml.validators import ContentType
@@ -23,9 +24,9 @@ class Server:
     @bentoml.api(route="/text")  # type: ignore[untyped-decorator]  # BentoML is not installed where mypy runs
     def text(self, body: str, /) -> str:
         content = body.encode()
-        return fast_parser.answer(self.session, content, model.detect_type(content)).decode()
+        return fast_codec.predict_body(self.session, content, model.detect_type(content)).decode()
 
     @bentoml.api(route="/npy")  # type: ignore[untyped-decorator]  # BentoML is not installed where mypy runs
     def npy(self, body: Annotated[Path, ContentType(model.NPY)], /) -> Annotated[Path, ContentType(model.NPY)]:
-        body.write_bytes(fast_parser.answer(self.session, body.read_bytes(), model.NPY))
+        body.write_bytes(fast_codec.predict_body(self.session, body.read_bytes(), model.NPY))
         return body

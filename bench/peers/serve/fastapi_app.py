@@ -1,6 +1,6 @@
-"""FastAPI with the fast parser."""
+"""FastAPI with `fast_codec`."""
 
-import fast_parser
+import fast_codec
 import model
 from fastapi import FastAPI, Request, Response
 
@@ -14,7 +14,7 @@ async def ping() -> Response:
 
 async def invocations(request: Request) -> Response:
     content_type = request.headers["content-type"]
-    return Response(fast_parser.answer(session, await request.body(), content_type), media_type=content_type)
+    return Response(fast_codec.predict_body(session, await request.body(), content_type), media_type=content_type)
 
 
 app.add_api_route("/ping", ping)

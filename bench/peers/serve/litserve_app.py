@@ -1,9 +1,9 @@
-"""LitServe with the fast parser, except for JSON, which LitServe itself decodes."""
+"""LitServe with `fast_codec`, except for JSON, which LitServe itself decodes."""
 
 import sys
 from typing import Annotated, Any
 
-import fast_parser
+import fast_codec
 import litserve
 import model
 import numpy as np
@@ -18,7 +18,7 @@ class Api(litserve.LitAPI):  # type: ignore[misc]  # LitServe is not installed w
         if isinstance(request, dict):
             return np.array(request["instances"]), model.JSON
         content_type = model.detect_type(request)
-        return fast_parser.decode(request, content_type), content_type
+        return fast_codec.decode(request, content_type), content_type
 
     def batch(self, inputs: Any) -> Any:
         return inputs
@@ -36,7 +36,7 @@ class Api(litserve.LitAPI):  # type: ignore[misc]  # LitServe is not installed w
 
     def encode_response(self, output: Any) -> Response:
         predictions, content_type = output
-        return Response(fast_parser.encode(predictions, content_type), media_type=content_type)
+        return Response(fast_codec.encode(predictions, content_type), media_type=content_type)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""mosec with the fast parser. One worker process decodes, predicts and encodes."""
+"""mosec with `fast_codec`. One worker process decodes, predicts and encodes."""
 
 from typing import Any
 
-import fast_parser
+import fast_codec
 import model
 import numpy as np
 from mosec import Server, Worker
@@ -16,7 +16,7 @@ class Model(Worker):  # type: ignore[misc]  # mosec is not installed where mypy 
     def deserialize(self, data: bytes) -> Any:
         body = bytes(data)
         content_type = model.detect_type(body)
-        return fast_parser.decode(body, content_type), content_type
+        return fast_codec.decode(body, content_type), content_type
 
     def forward(self, data: Any) -> Any:
         if model.BATCH_REQUESTS == 1:
@@ -27,7 +27,7 @@ class Model(Worker):  # type: ignore[misc]  # mosec is not installed where mypy 
         return [(part, content_type) for part, (_, content_type) in zip(parts, data, strict=True)]
 
     def serialize(self, data: Any) -> bytes:
-        return fast_parser.encode(*data)
+        return fast_codec.encode(*data)
 
 
 if __name__ == "__main__":

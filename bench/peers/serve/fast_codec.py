@@ -1,4 +1,4 @@
-"""Decodes and encodes with a fast parser and without checks. CSV and JSON lines are rewritten as JSON."""
+"""Decodes and encodes bodies with a fast JSON library and without checks. CSV and JSON lines are rewritten as JSON."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ import orjson
 from numpy.typing import NDArray
 
 
-def answer(session: onnxruntime.InferenceSession, body: bytes, content_type: str) -> bytes:
+def predict_body(session: onnxruntime.InferenceSession, body: bytes, content_type: str) -> bytes:
+    """Decode a request's body, and return the predictions as the body of a response."""
     return encode(model.predict(session, decode(body, content_type)), content_type)
 
 
