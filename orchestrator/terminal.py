@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 
 MAX_COLUMNS = 1000
-"""Maximum column that a cursor move reaches, and maximum number of erased characters before the cursor."""
+"""Limit of one control sequence. A cursor move stops at this column, or at the end of a longer row. A sequence replaces
+at most this number of characters by spaces."""
 MAX_ROWS = 64
 """Limit of cursor moves up and down."""
 

@@ -152,10 +152,10 @@ def merge(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, F]:
 
 
 def assign(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, list[str]]:
-    """Assign each file to one of the hosts that have it, and return the file names by host.
+    """Assign each file to exactly one of the hosts that have it, and return the file names by host.
 
-    Larger files are assigned first, each to the host with the fewest bytes so far. This matters for `FullyReplicated`
-    inputs: every host has every file, but exactly one host may write each file.
+    With `FullyReplicated` inputs, every host has every file, but only one host may write its result. Larger files are
+    assigned first, each to the host with the fewest bytes so far.
     """
     names_by_host: dict[str, list[str]] = {host: [] for host in files_by_host}
     bytes_by_host = dict.fromkeys(files_by_host, 0)

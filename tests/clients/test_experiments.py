@@ -17,8 +17,8 @@ def test_program_for_version_2_logs_runs(process_server: LocalServer, tmp_path: 
         "artifacts": [["data"], ["notes"]],
         "runs": ["first", "second"],
         "status": "Completed",
-        "metrics": {"loss": [3, 0.01, 0.03]},
+        "metrics": {"loss": [3, 0.01, 0.03]},  # the number of values, the last value and the largest value
         "series": [0.03, 0.02, 0.01],
-        "produced": [["Produced", "PrecisionRecall"]],
-        "table": [0.01, 0.1],
+        "produced": [["Produced", "PrecisionRecall"]],  # the type of an association, and of its artifact
+        "table": [0.01, 0.1],  # the learning rates of the runs
     }

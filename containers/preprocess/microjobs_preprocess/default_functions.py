@@ -19,8 +19,8 @@ from microjobs.hosting.media_types import NPY, parse_media_type
 
 
 def choose_defaults(defined_functions: Collection[str], model_dir: Path) -> DefaultFunctions:
-    """Return the defaults of scikit-learn's convention, or the defaults of bundles if the model can only be the
-    bundle."""
+    """Return the defaults of scikit-learn's convention, or the defaults of bundles if the user defines no model_fn and
+    the folder contains a bundle."""
     if "model_fn" not in defined_functions and (model_dir / MODEL_FILE).is_file():
         return choose_bundle_defaults(defined_functions, model_dir)
     return DefaultFunctions(_refuse_to_load, decode_features, predict_rows, encode_array)

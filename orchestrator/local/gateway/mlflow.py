@@ -153,7 +153,7 @@ class MlflowGateway:
 
 
 def _check_origin(request: Request) -> None:
-    """Refuse requests from pages of other origins, except requests of links that lead to the session.
+    """Refuse requests from pages of other origins. A link on such a page may still open a page of this host.
 
     Raises:
         ServiceError: a page of another origin has sent the request.

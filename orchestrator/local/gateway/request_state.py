@@ -38,6 +38,7 @@ class RequestState:
 
     request: Request
     claim: Claim = field(init=False)
+    """The signer of the request and the parts that are signed, according to the request itself."""
     form: Form | None = None
     """The upload form, if the request has one."""
     signature: VerifiedSignature | None = None

@@ -27,7 +27,7 @@ ERROR_CODES = RestErrorCodes(
     incomplete=("InvalidRequest", 400),
     malformed_address=("InvalidURI", 400),
     malformed_value=("InvalidArgument", 400),
-    unknown_parameter=UNKNOWN_OPERATION,
+    unknown_parameter=UNKNOWN_OPERATION,  # in S3, a query parameter such as `?acl` selects the operation
 )
 
 SCHEMA_INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"

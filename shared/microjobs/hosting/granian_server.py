@@ -1,4 +1,5 @@
-"""Granian's process manager, with the settings that both listeners use. This module uses only public interfaces."""
+"""Granian's process manager, with the settings that `rsgi_listener` and `asyncio_listener` share. This module uses only
+public interfaces."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,7 @@
-"""Runs handlers with AWS's toolkit and multi-model-server, in a virtual environment of their own.
+"""Runs users' handlers with AWS's toolkit and multi-model-server, in a virtual environment of their own.
 
-Usage: toolkit_handlers.py FOLDER < programs.json > answers.json. cases.py defines the programs.
+Usage: toolkit_handlers.py FOLDER < programs.json > answers.json. Each program is the code of a user's handlers, and the
+requests to send to them. cases.py defines the programs.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Tests of the console's pages of buckets and objects in Chromium."""
+"""Tests in Chromium of the console's pages of buckets and objects."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Tests of the console's page with the code of a resource in Chromium.
+"""Tests in Chromium of the console's page that shows a resource as code.
 
 `tests/clients/test_console_code.py` runs the code of each kind.
 """

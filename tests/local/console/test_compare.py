@@ -1,4 +1,4 @@
-"""Tests of the console's comparison of training jobs and trial components in Chromium."""
+"""Tests in Chromium of the console's comparison of training jobs and trial components."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Tests of the console's pages of endpoints in Chromium, with a runtime whose models return the request."""
+"""Tests in Chromium of the console's pages of endpoints, with a runtime whose models return the request."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests of the console's page of a job in Chromium."""
+"""Tests in Chromium of the console's page of a job."""
 
 from playwright.sync_api import Page, expect
 

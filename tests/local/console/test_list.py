@@ -1,4 +1,4 @@
-"""Tests of the console's list of jobs, endpoints and executions in Chromium."""
+"""Tests in Chromium of the console's list of jobs, endpoints and executions."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tests of the updates of the console's pages in Chromium.
+"""Tests in Chromium of the updates of the console's pages.
 
 The pages follow the server's events, and send no requests while nothing changes.
 """

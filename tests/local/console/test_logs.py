@@ -1,4 +1,4 @@
-"""Tests of the console's log page in Chromium."""
+"""Tests in Chromium of the console's log page."""
 
 from pathlib import Path
 

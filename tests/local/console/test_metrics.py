@@ -1,4 +1,4 @@
-"""Tests of the console's page with the curves of a job in Chromium."""
+"""Tests in Chromium of the console's page that shows the curves of a job."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tests of the console's pages of pipelines and their executions in Chromium."""
+"""Tests in Chromium of the console's pages of pipelines and their executions."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tests of the console's pages of the model registry in Chromium, with a runtime that starts no hosts."""
+"""Tests in Chromium of the console's pages of the model registry, with a runtime that starts no hosts."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tests of the console's pages of tuning jobs in Chromium. The training jobs print their hyperparameters."""
+"""Tests in Chromium of the console's pages of tuning jobs. The training jobs print their hyperparameters."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""The parts of a server with a fake runtime, and functions that send short requests to this server."""
+"""The parts of a server with a fake runtime, and shortcuts that call its operations with default members."""
 
 import socket
 import tarfile

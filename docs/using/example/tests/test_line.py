@@ -20,7 +20,10 @@ INSTANCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
 
 @pytest.fixture(scope="session")
 def image() -> Iterator[str]:
-    """Build the image, as for AWS, and remove it after the tests. `PYTHON_IMAGE` may name another base image."""
+    """Build the image, as for AWS, and remove it after the tests.
+
+    The environment variable `PYTHON_IMAGE` can name another base image.
+    """
     name = f"line:test-{uuid.uuid4().hex}"
     build = ["docker", "build", "--quiet", "--build-arg", "PYTHON_IMAGE", "--tag", name, str(PROJECT)]
     subprocess.run(build, check=True)

@@ -58,7 +58,9 @@ VARIANT: Rows = {
     "InitialInstanceCount": INSTANCES,
     "InstanceType": replace(INSTANCE_TYPE, required=False),
     "InstancePools": Refused("a variant has one instance type: set InstanceType"),
-    "VariantInstanceProvisionTimeoutInSeconds": NoEffect("there are no instances to wait for"),
+    "VariantInstanceProvisionTimeoutInSeconds": NoEffect(
+        "containers start on this machine, so no instance is provisioned"
+    ),
     "InitialVariantWeight": Honoured("the share of the requests"),
     "AcceleratorType": Refused("Elastic Inference is not available: choose a GPU type"),
     "CoreDumpConfig": Refused("configure core dumps in the engine"),
@@ -77,14 +79,16 @@ VARIANT: Rows = {
 SHADOW: Rows = {
     **VARIANT,
     "ServerlessConfig": Refused("shadow variants have instances, as on AWS"),
-    "InitialVariantWeight": Honoured("the share of the requests that are copied, relative to the production variant"),
+    "InitialVariantWeight": Honoured(
+        "this weight, divided by the weight of the production variant, is the share of the requests that are copied"
+    ),
 }
 
 CAPTURE: Rows = {
     "EnableCapture": Honoured("true by default, as on AWS"),
     "InitialSamplingPercentage": Honoured("the share of the exchanges that is captured"),
     "DestinationS3Uri": Honoured(
-        "objects `<endpoint>/<variant>/yyyy/mm/dd/hh/<id>.jsonl`, stored 5 seconds after the first exchange in them; "
+        "objects `<endpoint>/<variant>/yyyy/mm/dd/hh/<id>.jsonl`, each stored 5 seconds after its first exchange; "
         "for inference components, `<variant>/<component>` replaces `<variant>`"
     ),
     "KmsKeyId": KMS,
@@ -131,7 +135,8 @@ CREATE_CONFIG: Rows = {
     "ExecutionRoleArn": Honoured("required for inference components; permissions are not checked"),
     "VpcConfig": VPC,
     "EnableNetworkIsolation": Honoured(
-        "isolates inference components whose request has a Container; a model has its own setting"
+        "isolates inference components that are created with a Container; a component that is created with a ModelName "
+        "has the setting of its model"
     ),
     "MetricsConfig": NoEffect("metrics are recorded each second; the container's own metrics are not collected"),
     "CrossRegionTrafficConfig": Refused("there is one region"),

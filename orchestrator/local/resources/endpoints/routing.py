@@ -49,7 +49,8 @@ class WeightedGroup:
     share_of_all: float = 1.0
     """The group's share of the requests that name no variant."""
     share_of_variant: float = 1.0
-    """The group's share of the requests that name its variant: the share of its deployment."""
+    """The group's share of the requests that name its variant. This is the share of the group's deployment, because a
+    deployment has one group per variant."""
 
 
 class Router:

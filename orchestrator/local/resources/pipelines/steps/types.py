@@ -24,7 +24,8 @@ RUNNER_CLASSES: Mapping[StepType, type[ResourceRunner]] = {
     StepType.ENDPOINT_CONFIG: EndpointConfigRunner,
     StepType.ENDPOINT: EndpointRunner,
 }
-"""The runners of the types that differ from other steps that create a resource."""
+"""The runner classes of the types for which `ResourceRunner` is not enough. The other types that create a resource use
+`ResourceRunner` itself."""
 
 
 def make_runners(tools: Tools) -> Mapping[StepType, Runner]:
