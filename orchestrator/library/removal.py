@@ -33,7 +33,7 @@ def list_names(server: LocalServer) -> Names:
 
 def _list_names(sagemaker: Any, kind: Kind) -> Iterator[str]:
     """Yield the names of a kind's resources, or their ARNs: versions, and parts of other resources, have no names."""
-    parent = kind.part_of
+    parent = kind.parent
     requests = [{parent.name_member: name} for name in _list_names(sagemaker, parent)] if parent else [kind.list_all]
     for request in requests:
         for page in sagemaker.get_paginator(_get_method_name(kind, "List")).paginate(**request):

@@ -149,7 +149,7 @@ class Kind:
     filters_pages: bool = False
     """Whether List takes MaxResults resources, and then filters them by StatusEquals, so that pages can be short. AWS
     documents this only for ListTrainingJobs."""
-    part_of: "Kind | None" = None
+    parent: "Kind | None" = None
     """The kind of the resources that contain resources of this kind: for example, pipelines contain executions.
     Requests identify a part by its ARN, and a List request names the resource whose parts it lists."""
     owns: tuple["Kind", ...] = ()
@@ -183,7 +183,7 @@ class Kind:
     @property
     def is_identified_by_arn(self) -> bool:
         """Whether requests identify a resource by its ARN, not by its name."""
-        return self.part_of is not None or self.requires_arn
+        return self.parent is not None or self.requires_arn
 
     @property
     def identifier_member(self) -> str:

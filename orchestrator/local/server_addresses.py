@@ -63,13 +63,13 @@ def listen_for_jobs(runtime: Runtime, config: Config, port: int, cleanup: ExitSt
     """
     if not (address := runtime.machine_address):
         return _listen_through_engine(runtime, port, cleanup)
-    if address in MACHINE_NAMES or (config.all_addresses and runtime.has_address_only_while_hosts_run):
+    if address in MACHINE_NAMES or (config.all_addresses and runtime.machine_address_exists_only_while_hosts_run):
         return JobAccess(f"{address}:{port}")
     try:
         if config.all_addresses:  # if the server runs in a container, the address may belong to the container's machine
             socket.create_connection((address, port), CONNECT_TIMEOUT).close()
             return JobAccess(f"{address}:{port}")
-        listener = listen(address, port, allow_missing_address=runtime.has_address_only_while_hosts_run)
+        listener = listen(address, port, allow_missing_address=runtime.machine_address_exists_only_while_hosts_run)
     except (OSError, ServerError) as error:
         logger.info("jobs cannot connect to %s:%d: %s", address, port, error)
         return _listen_through_engine(runtime, port, cleanup)

@@ -31,7 +31,7 @@ class BackendView(View):
             for kind in row_filter.list_matching_kinds()
             # Two sorts of kinds are left out: parts of another resource, such as pipeline executions, because their
             # List request must name that resource; and kinds whose List operation cannot filter by name.
-            if kind.part_of is None and kind.filters_names
+            if kind.parent is None and kind.filters_names
             for status in row_filter.list_statuses(kind) or ("",)
         )
         return row_filter.select_newest(

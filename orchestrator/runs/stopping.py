@@ -62,7 +62,7 @@ def _list_running_names(backend: Backend, run: str) -> list[str]:
 
 
 def _list_running_jobs(backend: Backend, run: str) -> Iterator[tuple[Kind, str]]:
-    for kind in (kind for kind in KINDS if kind.part_of is None):
+    for kind in (kind for kind in KINDS if kind.parent is None):
         for status in () if kind.lifecycle.runs_until_deleted else kind.lifecycle.transitional_statuses:
             yield from ((kind, name) for name in _list_names(backend, kind, run, StatusEquals=status))
 

@@ -28,7 +28,8 @@ class GreetingRun:
         self.job.run(self._run)
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Resume with the hosts of an earlier server. Without hosts, the run has failed or was stopped."""
+        """Resume with the hosts of an earlier server. Without hosts, the run fails; after a stop request, it ends as
+        stopped, because `_run` then starts no host."""
         if hosts or self.events.stop_reason is not None:
             self.job.run(partial(self._run, hosts))
         else:
@@ -42,7 +43,8 @@ class GreetingRun:
 
     def _handle_start(self, hosts: Sequence[Host]) -> float:  # noqa: ARG002  other families read the hosts' output
         """Store the start in the description, and return the seconds that the hosts may still run."""
-        return MAX_RUNTIME_SECONDS - self.job.store_start()
+        self.job.store_start()
+        return MAX_RUNTIME_SECONDS - self.job.compute_elapsed_seconds()
 
     def _make_plan(self, folder: Path) -> Plan:
         """Return the plan. The runtime copies the content of `files` to the contract's root before the host starts."""

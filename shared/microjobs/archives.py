@@ -17,7 +17,7 @@ MAX_HEADER_BYTES = 1 << 20
 """Maximum size of a member's header, which tarfile reads at once."""
 MAX_RATIO = 100
 """Maximum size of the extracted files, as a multiple of the archive's size. The multiple of real models is below 10."""
-MIN_LIMIT_BYTES = 1 << 30
+ALWAYS_ALLOWED_BYTES = 1 << 30
 """Total size of extracted files that is always allowed, even if it exceeds MAX_RATIO."""
 
 _INVALID_NAME_ERRORS = (
@@ -75,7 +75,7 @@ class _Extraction:
 
     def __init__(self, archive: Path, folder: Path) -> None:
         self._archive, self._folder, self._name = archive, folder, archive.name
-        self._limit = max(MIN_LIMIT_BYTES, MAX_RATIO * archive.stat().st_size)
+        self._limit = max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * archive.stat().st_size)
         self._links: list[tuple[Path, str]] = []
 
     def run(self) -> None:
@@ -134,7 +134,7 @@ class _Extraction:
     def _read_to_end(self, content: gzip.GzipFile) -> None:
         """Read the rest of the content, because only at its end does gzip verify the checksum."""
         while content.read(MAX_HEADER_BYTES):
-            if content.tell() > self._limit + MAX_MEMBERS * 1024 + MIN_LIMIT_BYTES:
+            if content.tell() > self._limit + MAX_MEMBERS * 1024 + ALWAYS_ALLOWED_BYTES:
                 raise self._make_bomb_error()
 
     def _make_relative_path(self, member: str) -> PurePosixPath:

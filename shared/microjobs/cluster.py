@@ -18,7 +18,7 @@ from microjobs.endings import Certainty, Ending
 from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, UserError, explain_error
 from microjobs.files import atomic_group
 from microjobs.heartbeat import HostHeartbeat
-from microjobs.hosts import Hosts, Register
+from microjobs.hosts import Hosts, RegisterFile
 from microjobs.network import Network
 
 STEP_SECONDS = 0.02
@@ -40,8 +40,8 @@ def run(resources: ResourceConfig, coordinate: Callable[[Hosts], None]) -> None:
         raise UserError("this image has no Dask, which a job on several hosts needs: add distributed to its cpu.in")
     # an incomplete certificate is reported before this host waits for the other hosts
     find_certificate(Layout.from_environment())
-    with atomic_group() as register, HostHeartbeat(resources, Network.read()) as host_heartbeat:
-        error = _run_host(resources, coordinate, register, host_heartbeat)
+    with atomic_group() as register_file, HostHeartbeat(resources, Network.read()) as host_heartbeat:
+        error = _run_host(resources, coordinate, register_file, host_heartbeat)
         ending = _make_ending(resources.current_host, error)
         verdict = host_heartbeat.end(ending)
         if error is not None and verdict == ending and ending.certainty == Certainty.CERTAIN:
@@ -50,14 +50,17 @@ def run(resources: ResourceConfig, coordinate: Callable[[Hosts], None]) -> None:
 
 
 def _run_host(
-    resources: ResourceConfig, coordinate: Callable[[Hosts], None], register: Register, host_heartbeat: HostHeartbeat
+    resources: ResourceConfig,
+    coordinate: Callable[[Hosts], None],
+    register_file: RegisterFile,
+    host_heartbeat: HostHeartbeat,
 ) -> BaseException | None:
     """Run this host's part until it is complete, or another host ends the job. Return the error if this part failed."""
     try:
         host_heartbeat.join(heartbeat.JOIN_SECONDS, lambda: True)
         if host_heartbeat.verdict is None:
             with _step_in_thread(host_heartbeat):
-                dask_hosts.run(resources, coordinate, register)
+                dask_hosts.run(resources, coordinate, register_file)
     except _JobEnded:
         pass
     except BaseException as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 from microjobs.contract import Layout, ResourceConfig
 from microjobs.dask_cluster import POLL_INTERVAL, ClusterSettings, import_dask, make_options, omit_errors_of_closing
 from microjobs.errors import PlatformError
-from microjobs.hosts import Hosts, Register
+from microjobs.hosts import Hosts, RegisterFile
 from microjobs.network import Network
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
 
-def run(resources: ResourceConfig, coordinate: Callable[[Hosts], None], register: Register) -> None:
+def run(resources: ResourceConfig, coordinate: Callable[[Hosts], None], register_file: RegisterFile) -> None:
     """On the first host, run `coordinate`. On the other hosts, run the tasks that the first host sends, until it ends
     the work.
 
@@ -43,7 +43,7 @@ def run(resources: ResourceConfig, coordinate: Callable[[Hosts], None], register
     """
     settings = ClusterSettings.read(Layout.from_environment(), Network.read(), resources)
     import_dask({"DASK_LOGGING__DISTRIBUTED": "error"})
-    main_thread = MainThread(register)
+    main_thread = MainThread(register_file)
     loop = _start_loop()
     if resources.is_first:
         _coordinate(loop, settings, main_thread, coordinate)
@@ -58,8 +58,8 @@ class MainThread:
     the job on all hosts.
     """
 
-    def __init__(self, register: Register) -> None:
-        self.register = register
+    def __init__(self, register_file: RegisterFile) -> None:
+        self.register_file = register_file
         self.is_finished = False
         self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = (
             queue.SimpleQueue()
@@ -97,7 +97,7 @@ class DaskHosts:
         return self._run(_call, function, arguments)
 
     def write(
-        self, function: Callable[[Register, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
+        self, function: Callable[[RegisterFile, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
     ) -> dict[str, T]:
         return self._run(_write, function, arguments)
 
@@ -130,7 +130,7 @@ async def _call(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
 
 async def _write(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     main_thread = _find_main_thread()
-    return await asyncio.wrap_future(main_thread.submit(function, (main_thread.register, *arguments)))
+    return await asyncio.wrap_future(main_thread.submit(function, (main_thread.register_file, *arguments)))
 
 
 async def _finish(_function: None, _arguments: tuple[()]) -> None:

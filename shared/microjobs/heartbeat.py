@@ -28,7 +28,7 @@ LOST_SECONDS = 20.0
 """Seconds without a message after which a host counts as lost: it is frozen, or its network is interrupted."""
 BEAT_SECONDS = 1.0
 """Seconds between two messages that only show that a host is alive."""
-UNCERTAIN_REASON_SECONDS = 3.0
+CERTAIN_REASON_WAIT_SECONDS = 3.0
 """Seconds to wait for a more certain reason after an uncertain reason. A framework may report a lost connection before
 the host that caused the failure reports the cause."""
 
@@ -139,7 +139,7 @@ class HostHeartbeat:
         return not self._have_all_joined and self.verdict is None
 
     def _accept_hosts(self, peer_listener: PeerListener, seconds: float, is_waiting: Callable[[], bool]) -> None:
-        """Accept the connections of all other hosts. Each host proves that it belongs to the job."""
+        """Accept the connections of all other hosts. If the job has a secret, each host proves that it knows it."""
         if not self._secret:
             logger.info(
                 "%s does not exist: the hosts trust the job's network and do not authenticate each other", _SECRET_FILE
@@ -233,7 +233,10 @@ class HostHeartbeat:
         failures = [(end_time, ending) for end_time, ending in self._endings if ending.code != EXIT_OK]
         cause = max(failures, key=lambda item: item[1].certainty, default=None)  # max returns the first of equal items
         if cause is not None:
-            if cause[1].certainty == Certainty.CERTAIN or time.monotonic() - failures[0][0] > UNCERTAIN_REASON_SECONDS:
+            if (
+                cause[1].certainty == Certainty.CERTAIN
+                or time.monotonic() - failures[0][0] > CERTAIN_REASON_WAIT_SECONDS
+            ):
                 self.verdict = cause[1]
         elif {ending.host for _, ending in self._endings} == set(self._resources.hosts):
             self.verdict = Ending(self._resources.current_host)

@@ -10,7 +10,7 @@ from microjobs.files import atomic_group
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-Register = Callable[[Path], None]
+RegisterFile = Callable[[Path], None]
 """A function that registers a file that a host has written. If the job fails on any host, registered files are
 removed."""
 
@@ -28,7 +28,7 @@ class Hosts(Protocol):
         """
 
     def write(
-        self, function: Callable[[Register, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
+        self, function: Callable[[RegisterFile, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
     ) -> dict[str, T]:
         """Like `call`, for functions that write files: their first argument registers a file."""
 
@@ -36,17 +36,17 @@ class Hosts(Protocol):
 class SingleHost:
     """The only host of a job. It calls functions directly, without Dask."""
 
-    def __init__(self, resources: ResourceConfig, register: Register) -> None:
+    def __init__(self, resources: ResourceConfig, register_file: RegisterFile) -> None:
         self.resources = resources
-        self._register = register
+        self._register_file = register_file
 
     def call(self, function: Callable[[*Arguments], T], arguments: Mapping[str, tuple[*Arguments]]) -> dict[str, T]:
         return {host: function(*values) for host, values in arguments.items()}
 
     def write(
-        self, function: Callable[[Register, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
+        self, function: Callable[[RegisterFile, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
     ) -> dict[str, T]:
-        return {host: function(self._register, *values) for host, values in arguments.items()}
+        return {host: function(self._register_file, *values) for host, values in arguments.items()}
 
 
 def run_on_hosts(resources: ResourceConfig, coordinate: Callable[[Hosts], None]) -> None:
@@ -58,8 +58,8 @@ def run_on_hosts(resources: ResourceConfig, coordinate: Callable[[Hosts], None])
         Stopped: a host received a stop signal.
     """
     if len(resources.hosts) == 1:
-        with atomic_group() as register:
-            coordinate(SingleHost(resources, register))
+        with atomic_group() as register_file:
+            coordinate(SingleHost(resources, register_file))
         return
     from microjobs import cluster  # this module needs Dask, which a single host does not import
 

@@ -24,11 +24,11 @@ import, and the bytecode is stored for later jobs. The packages of images are co
 IMAGE_VARIABLES = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Variables that the image itself sets for the user's programs."""
 
-EXECUTABLE_VARIABLES = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
-"""Variables that replace Python's own path even with `FLAGS`, so that Python would not find its virtual environment.
-The Dockerfile, `containers/bin` and the runtime `process` remove them."""
+SYS_EXECUTABLE_VARIABLES = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
+"""Variables that replace `sys.executable` even with `FLAGS`, so that Python would not find its virtual environment. The
+Dockerfile, `containers/bin` and the runtime `process` remove them."""
 
-INSTALLATION_VARIABLES = ("PYTHONHOME", "PYTHONPLATLIBDIR", *EXECUTABLE_VARIABLES)
+INSTALLATION_VARIABLES = ("PYTHONHOME", "PYTHONPLATLIBDIR", *SYS_EXECUTABLE_VARIABLES)
 """Variables that describe one installation of Python. With them, another interpreter does not find its library."""
 
 PYTHON_VARIABLE = "MICROJOBS_PYTHON"
@@ -55,10 +55,10 @@ def take_python_variables(environ: MutableMapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in INSTALLATION_VARIABLES}
 
 
-def set_missing_variables(environ: MutableMapping[str, str]) -> None:
-    """Set a folder for temporary files, and a home folder and a user name for users without an account.
+def set_default_folders_and_user(environ: MutableMapping[str, str]) -> None:
+    """Set a folder for temporary files, and a home folder and a user name for a UID that /etc/passwd does not contain.
 
-    Docker sets HOME to `/` for such a user, and `getpass.getuser` raises an error. Values of the user have priority.
+    Docker sets HOME to `/` for such a UID, and `getpass.getuser` raises an error. Values of the user have priority.
 
     Raises:
         UserError: no folder is writable.
@@ -67,7 +67,7 @@ def set_missing_variables(environ: MutableMapping[str, str]) -> None:
     if environ.get("HOME", "") in ("", "/"):
         environ["HOME"] = tempfile.gettempdir()
     names = ("LOGNAME", "USER", "LNAME", "USERNAME")  # `getpass.getuser` reads these variables
-    if not any(environ.get(name) for name in names) and not _has_account():
+    if not any(environ.get(name) for name in names) and not _has_passwd_entry():
         environ["USER"] = str(os.getuid())
 
 
@@ -98,7 +98,7 @@ def _set_temporary_folder(environ: MutableMapping[str, str]) -> None:
             ) from None
 
 
-def _has_account() -> bool:
+def _has_passwd_entry() -> bool:
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         start_logging(os.environ)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the supervisor has blocked these signals
         _check_root(layout)
-        interpreter.set_missing_variables(os.environ)
+        interpreter.set_default_folders_and_user(os.environ)
         _run(list(arguments), layout)
         return EXIT_OK
     except Stopped as stopped:
@@ -203,6 +203,7 @@ def _end_stopped(stopped: Stopped, *, is_training: bool) -> int:
     name = signal.Signals(stopped.signal_number).name
     if worker.report(128 + stopped.signal_number, ""):  # this process is a worker, and its parent ends the job
         return EXIT_OK
+    # During the training, the trainer handles stop signals itself, so `Stopped` means that it has not begun.
     if is_training and not isinstance(stopped, ScriptStopped):
         logger.info("stopped by %s before the training began: start it again to train", name)
         return EXIT_OK

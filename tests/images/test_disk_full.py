@@ -10,7 +10,7 @@ from docker.types import Mount
 
 from microjobs.contract import DEFAULT_ROOT, Layout
 from tests.images.conftest import RunJob
-from tests.images.training import write_request, write_small_data
+from tests.images.training import write_small_data, write_training_config
 
 pytestmark = pytest.mark.engine
 
@@ -23,7 +23,7 @@ def test_full_disk_is_reported_and_leaves_no_partial_file(
     name: str, size: str, job: str, root: Path, run_job: RunJob
 ) -> None:
     layout = Layout(root)
-    write_request(layout, epochs=3)
+    write_training_config(layout, epochs=3)
     write_small_data(layout)
     folder = f"{DEFAULT_ROOT}/{name}"
     command = ["sh", "-c", TRAIN_AND_LIST_FILES.format(folder=folder)]

@@ -12,10 +12,10 @@ from docker.types import Mount
 
 from microjobs.contract import MAX_FAILURE_CHARACTERS, Layout
 from microjobs.hyperparameters import describe
-from microjobs.interpreter import EXECUTABLE_VARIABLES, FLAGS
+from microjobs.interpreter import FLAGS, SYS_EXECUTABLE_VARIABLES
 from microjobs.run import make_package_name
 from tests.conftest import CONTAINERS, JOBS
-from tests.images.conftest import Job, RunJob, StartJob
+from tests.images.conftest import EndedJob, Job, RunJob, StartJob
 from tests.images.example import Example, load_example
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", JOBS)]
@@ -44,7 +44,7 @@ def prepared_layout(example: Example, root: Path) -> Layout:
     return Layout(root)
 
 
-def change_owner(root: Path) -> None:
+def give_to_another_user(root: Path) -> None:
     """Change the owner of all files, as if a user with another UID had mounted them."""
     for path in [root, *root.rglob("*")]:
         os.chown(path, 12345, 23456)
@@ -54,14 +54,13 @@ def answers_ping(job: Job) -> bool:
     return job.execute("/opt/venv/bin/python", "-I", "-c", PING) == (0, "200\n")
 
 
-def run_until_exit(start: StartJob, job: str, example: Example, root: Path, options: dict[str, Any]) -> Job:
+def run_until_exit(start: StartJob, job: str, example: Example, root: Path, options: dict[str, Any]) -> EndedJob:
     """Run a job to its end, or ping a server and stop it."""
     running_job = start(job, example.arguments, root, **options)
     if example.is_server:
         running_job.wait_until(lambda: answers_ping(running_job), "200 on /ping", timeout=60)
         running_job.stop(timeout=30)
-    running_job.container.wait(timeout=300)
-    return running_job
+    return running_job.wait(timeout=300)
 
 
 @pytest.mark.parametrize("options", [SAGEMAKER_OPTIONS, HARDENED_OPTIONS], ids=["as-sagemaker", "hardened"])
@@ -69,8 +68,8 @@ def test_valid_input_gives_exit_code_0_and_artifacts(
     job: str, options: dict[str, Any], example: Example, prepared_layout: Layout, start_job: StartJob
 ) -> None:
     if options:
-        change_owner(prepared_layout.root)
-    run = run_until_exit(start_job, job, example, prepared_layout.root, options).wait()
+        give_to_another_user(prepared_layout.root)
+    run = run_until_exit(start_job, job, example, prepared_layout.root, options)
     assert run.code == 0, run.log
     assert run.failure is None
     assert [name for name in example.artifacts if not (prepared_layout.root / name).is_file()] == []
@@ -94,7 +93,7 @@ def test_results_belong_to_the_owner_of_the_folder(
 ) -> None:
     if example.is_server:
         pytest.skip("a server writes no results")
-    change_owner(prepared_layout.root)
+    give_to_another_user(prepared_layout.root)
     run_until_exit(start_job, job, example, prepared_layout.root, options={})
     results = [prepared_layout.root / name for name in example.artifacts]
     assert {path.stat().st_uid for path in results} == {12345}
@@ -176,7 +175,7 @@ def test_image_has_no_build_tools_caches_tests_or_locks(job: str, root: Path, ru
 
 def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, image_attributes: GetImageAttributes) -> None:
     config = image_attributes(job)["Config"]
-    unset_options = [argument for name in EXECUTABLE_VARIABLES for argument in ("-u", name)]
+    unset_options = [argument for name in SYS_EXECUTABLE_VARIABLES for argument in ("-u", name)]
     assert config["Entrypoint"] == ["/usr/bin/env", *unset_options, "/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
     assert not config["User"]  # SageMaker runs containers as root
 

@@ -21,7 +21,7 @@ from microjobs.contract import (
     write_training_resource_config,
 )
 from tests.images.conftest import EndedJob, Job, RunJob, StartJob
-from tests.images.training import load_weights, write_request, write_small_data
+from tests.images.training import load_weights, write_small_data, write_training_config
 
 pytestmark = pytest.mark.engine
 
@@ -49,7 +49,7 @@ class Hosts:
     def prepare(self, distribution: str = "FullyReplicated", **hyperparameters: object) -> None:
         """Write the same request and data for all hosts."""
         for host, layout in self.layouts.items():
-            write_request(layout, **hyperparameters)
+            write_training_config(layout, **hyperparameters)
             channel = Channel(distribution=distribution)
             write_input_data_config(layout, {"train": channel, "test": channel})
             write_training_resource_config(layout, ResourceConfig(host, tuple(self.layouts)))
@@ -97,7 +97,7 @@ def make_hosts(network: Network, start_job: StartJob, tmp_path: Path) -> MakeHos
 
 def train_on_one_host(job: str, root: Path, run_job: RunJob, **hyperparameters: object) -> Layout:
     layout = Layout(root)
-    write_request(layout, **hyperparameters)
+    write_training_config(layout, **hyperparameters)
     write_small_data(layout)
     run_job(job, ["train"], root)
     return layout

@@ -18,7 +18,7 @@ from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from microjobs.trainer.checkpoints import MANIFEST
 from tests.images.conftest import EndedJob, Job, RunJob, Starter, StartJob
-from tests.images.training import load_weights, write_request, write_small_data
+from tests.images.training import load_weights, write_small_data, write_training_config
 
 pytestmark = pytest.mark.engine
 
@@ -58,7 +58,7 @@ def layout(job: str, root: Path) -> Layout:
 
 def write_training_request(layout: Layout, **hyperparameters: object) -> None:
     defaults = {"epochs": EPOCHS, "batch_size": 8, "optimizer": "adam", "best_weights": True}
-    write_request(layout, **{**defaults, **hyperparameters})
+    write_training_config(layout, **{**defaults, **hyperparameters})
 
 
 def read_weights(layout: Layout) -> list[bytes]:

@@ -9,7 +9,7 @@ import pytest
 
 from microjobs.contract import Layout
 from tests.images.conftest import RunJob, StartJob
-from tests.images.training import write_request
+from tests.images.training import write_training_config
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch", "preprocess"])]
 
@@ -40,7 +40,7 @@ def submit(root: Path) -> Submit:
 
     def write(script: str, **files: str) -> Layout:
         layout = Layout(root)
-        write_request(
+        write_training_config(
             layout,
             sagemaker_program="train.py",
             sagemaker_submit_directory=layout.to_contract_path(root / CODE_FOLDER),
@@ -71,7 +71,7 @@ def test_code_can_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> No
     archive = layout.input_data / "sourcedir.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(layout.root / CODE_FOLDER / "train.py", "train.py")
-    write_request(
+    write_training_config(
         layout,
         sagemaker_program="train.py",
         sagemaker_submit_directory=layout.to_contract_path(archive),
@@ -106,7 +106,7 @@ def test_requirements_are_installed_before_the_script_runs(job: str, submit: Sub
 
 def test_missing_program_error_lists_the_files(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("")
-    write_request(
+    write_training_config(
         layout,
         sagemaker_program="other.py",
         sagemaker_submit_directory=layout.to_contract_path(layout.root / CODE_FOLDER),
@@ -117,7 +117,7 @@ def test_missing_program_error_lists_the_files(job: str, submit: Submit, run_job
 
 def test_unsupported_distribution_is_refused(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("")
-    write_request(layout, sagemaker_program="train.py", sagemaker_mpi_enabled=True)
+    write_training_config(layout, sagemaker_program="train.py", sagemaker_mpi_enabled=True)
     run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure is not None
     assert run.failure.startswith("sagemaker_mpi_enabled is not supported")

@@ -9,7 +9,7 @@ import pytest
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from tests.images.conftest import EndedJob, RunJob, RunPython
-from tests.images.training import STRAIGHT_LINE_TABLE, load_weights, write_request, write_straight_line_data
+from tests.images.training import STRAIGHT_LINE_TABLE, load_weights, write_straight_line_data, write_training_config
 
 pytestmark = pytest.mark.engine
 
@@ -19,7 +19,7 @@ IN_IMAGE = Path(__file__).parent / "in_image"
 @pytest.fixture
 def run(root: Path, run_job: RunJob) -> EndedJob:
     layout = Layout(root)
-    write_request(
+    write_training_config(
         layout,
         model="linear",
         loss="l1",
@@ -56,7 +56,7 @@ def test_straight_line_is_not_scaled(run: EndedJob) -> None:
 
 def test_training_succeeds_with_a_single_test_row(root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
-    write_request(layout, epochs=2)
+    write_training_config(layout, epochs=2)
     write_straight_line_data(layout)
     for array_name in ("x", "y"):
         path = layout.channel("test") / f"{array_name}_test.npy"
@@ -66,7 +66,7 @@ def test_training_succeeds_with_a_single_test_row(root: Path, run_job: RunJob) -
 
 def test_gpu_settings_are_ignored_without_a_gpu(root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
-    write_request(layout, epochs=2, mixed_precision="true", compile="true")
+    write_training_config(layout, epochs=2, mixed_precision="true", compile="true")
     write_straight_line_data(layout)
     run = run_job("train-pytorch", ["train"], root)
     assert "no GPU: training without mixed_precision and compile" in run.log

@@ -7,7 +7,7 @@ import pytest
 
 from microjobs.contract import Layout
 from tests.images.conftest import RunJob, RunPython
-from tests.images.training import write_request, write_small_data
+from tests.images.training import write_small_data, write_training_config
 
 pytestmark = pytest.mark.engine
 
@@ -18,7 +18,7 @@ IN_IMAGE = Path(__file__).parent / "in_image"
 @pytest.fixture
 def layout(root: Path) -> Layout:
     layout = Layout(root)
-    write_request(layout, epochs=3, batch_size=8)
+    write_training_config(layout, epochs=3, batch_size=8)
     write_small_data(layout)
     return layout
 

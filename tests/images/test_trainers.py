@@ -15,9 +15,9 @@ from tests.images.training import (
     LINEAR_REGRESSION_MSE,
     load_weights,
     write_boston_data,
-    write_request,
     write_small_data,
     write_split,
+    write_training_config,
 )
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch"])]
@@ -29,7 +29,7 @@ METRICS = {"epochs", "seconds", "train_loss", "train_mse", "train_mae", "test_lo
 def layout(root: Path) -> Layout:
     """A small training job that is ready to run."""
     layout = Layout(root)
-    write_request(layout, epochs=3, batch_size=8)
+    write_training_config(layout, epochs=3, batch_size=8)
     write_small_data(layout)
     return layout
 
@@ -59,7 +59,7 @@ def test_model_takes_any_number_of_rows(job: str, layout: Layout, run_job: RunJo
 def test_same_seed_gives_same_weights(job: str, layout: Layout, run_job: RunJob) -> None:
     models = []
     for seed in (1, 1, 2):
-        write_request(layout, epochs=3, batch_size=8, seed=seed)
+        write_training_config(layout, epochs=3, batch_size=8, seed=seed)
         run_job(job, ["train"], layout.root)
         models.append(load_weights(layout.model / "model.onnx"))
     first, same_seed, other_seed = models
@@ -71,7 +71,7 @@ def test_same_seed_gives_same_weights(job: str, layout: Layout, run_job: RunJob)
 @pytest.mark.parametrize("seed", range(5))
 def test_model_beats_linear_regression_on_housing(job: str, seed: int, root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
-    write_request(layout, epochs=70, batch_size=128, learning_rate=0.01, seed=seed)
+    write_training_config(layout, epochs=70, batch_size=128, learning_rate=0.01, seed=seed)
     write_boston_data(layout)
     run_job(job, ["train"], root)
     assert read_bundle(layout.model).manifest.metrics["test_mse"] < LINEAR_REGRESSION_MSE
@@ -81,7 +81,7 @@ def test_model_beats_linear_regression_on_housing(job: str, seed: int, root: Pat
 def test_trainer_accepts_other_optimizers_and_losses(
     job: str, optimizer: str, loss: str, layout: Layout, run_job: RunJob
 ) -> None:
-    write_request(layout, epochs=2, batch_size=0, optimizer=optimizer, loss=loss)
+    write_training_config(layout, epochs=2, batch_size=0, optimizer=optimizer, loss=loss)
     run_job(job, ["train"], layout.root)
     metrics = read_bundle(layout.model).manifest.metrics
     assert (metrics["test_loss"] == metrics["test_mae"]) == (loss == "l1")
@@ -97,7 +97,7 @@ def test_trainer_reads_all_shards_of_a_channel(job: str, layout: Layout, run_job
 
 
 def test_misspelt_hyperparameter_ends_the_job_before_data_is_read(job: str, layout: Layout, run_job: RunJob) -> None:
-    write_request(layout, epoch=3)
+    write_training_config(layout, epoch=3)
     run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure == "hyperparameters: 'epoch' (value '3') is unknown: did you mean 'epochs'?"
     assert "training rows" not in run.log
@@ -115,7 +115,7 @@ def test_error_names_the_row_with_nan(job: str, layout: Layout, run_job: RunJob)
 
 def test_error_names_the_missing_channel(job: str, root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
-    write_request(layout)
+    write_training_config(layout)
     layout.channel("train").rmdir()
     run = run_job(job, ["train"], root, exit_code=2)
     assert run.failure == "channel 'train' is missing: give the job an input with x_train.npy and y_train.npy"
@@ -129,7 +129,7 @@ def test_test_rows_narrower_than_training_rows_are_refused(job: str, layout: Lay
 
 
 def test_error_of_diverged_training_names_the_learning_rate(job: str, layout: Layout, run_job: RunJob) -> None:
-    write_request(layout, epochs=3, learning_rate=1e30)
+    write_training_config(layout, epochs=3, learning_rate=1e30)
     run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure is not None
     assert run.failure.startswith("the training diverged: in epoch 0")
@@ -138,7 +138,7 @@ def test_error_of_diverged_training_names_the_learning_rate(job: str, layout: La
 
 
 def test_stopped_training_saves_the_model(job: str, layout: Layout, start_job: StartJob) -> None:
-    write_request(layout, epochs=1_000_000, batch_size=8)
+    write_training_config(layout, epochs=1_000_000, batch_size=8)
     running_job = start_job(job, ["train"], layout.root)
     # PyTorch's training prints this line after the epoch, Keras before it.
     running_job.wait_for_log("Epoch: 5 " if job == "train-pytorch" else "Epoch 6/")

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from microjobs.contract import DEFAULT_ROOT, Layout
-from microjobs.interpreter import EXECUTABLE_VARIABLES
+from microjobs.interpreter import SYS_EXECUTABLE_VARIABLES
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import RunJob, StartJob
 from tests.images.example import load_example
-from tests.images.test_every_image import GetImageAttributes, answers_ping, change_owner, run_until_exit
-from tests.images.training import write_request
+from tests.images.test_every_image import GetImageAttributes, answers_ping, give_to_another_user, run_until_exit
+from tests.images.training import write_training_config
 
 pytestmark = pytest.mark.engine
 
@@ -23,7 +23,7 @@ MISSING_FOLDER = "/nonexistent"
 VARIABLES = {
     "PYTHONPATH": f"{CODE}:{MISSING_FOLDER}",
     "PYTHONHOME": MISSING_FOLDER,
-    **dict.fromkeys(EXECUTABLE_VARIABLES, MISSING_FOLDER),
+    **dict.fromkeys(SYS_EXECUTABLE_VARIABLES, MISSING_FOLDER),
     "PYTHONSTARTUP": f"{CODE}/json.py",
     "PYTHONUSERBASE": CODE,
     "PYTHONSAFEPATH": "1",
@@ -58,8 +58,8 @@ class Settings:
 
 SETTINGS = {
     "variables": Settings(VARIABLES, {"working_dir": CODE}),
-    "read-only-without-account": Settings(options={"read_only": True, "user": "12345:23456"}),
-    "umask-077-without-account": Settings(options={"user": "12345:23456", "working_dir": "/root"}, umask="077"),
+    "read-only-unknown-uid": Settings(options={"read_only": True, "user": "12345:23456"}),
+    "umask-077-unknown-uid": Settings(options={"user": "12345:23456", "working_dir": "/root"}, umask="077"),
 }
 
 
@@ -78,11 +78,11 @@ def test_settings_do_not_break_the_images(
     example, layout, options = load_example(CONTAINERS / job), Layout(root), dict(settings.options)
     example.prepare(layout)
     write_shadowing_modules(layout.code)
-    change_owner(root)
+    give_to_another_user(root)
     if settings.umask:
         entrypoint = " ".join(image_attributes(job)["Config"]["Entrypoint"])
         options["entrypoint"] = ["sh", "-c", f'umask {settings.umask}; exec {entrypoint} "$@"', "sh"]
-    run = run_until_exit(start_job, job, example, root, {"environment": settings.environment, **options}).wait()
+    run = run_until_exit(start_job, job, example, root, {"environment": settings.environment, **options})
     assert run.code == 0, run.log
     assert [name for name in example.artifacts if not (root / name).is_file()] == []
     assert run.warnings() == []
@@ -99,7 +99,9 @@ pathlib.Path(os.environ["SM_MODEL_DIR"], "result.json").write_text(json.dumps(re
 def test_script_gets_the_python_path_and_the_user(job: str, root: Path, run_job: RunJob) -> None:
     """Requirements are installed although the code has a module `queue`, which pip would import."""
     layout, source = Layout(root), root / "input" / "data" / "code"
-    write_request(layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.to_contract_path(source))
+    write_training_config(
+        layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.to_contract_path(source)
+    )
     (source / "lib").mkdir(parents=True)
     (source / "lib" / "mylib.py").touch()
     (source / "train.py").write_text(WRITE_RESULT)

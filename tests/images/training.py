@@ -43,7 +43,7 @@ Epoch: 280 | Train loss: 0.004 | Test loss: 0.006
 """The table that the PyTorch notebook prints for the data of `write_straight_line_data`; see `straight_line.py`."""
 
 
-def write_request(layout: Layout, **hyperparameters: object) -> None:
+def write_training_config(layout: Layout, **hyperparameters: object) -> None:
     """Write the configuration that a container gets for a request with these hyperparameters and the channels `train`
     and `test`, and create SageMaker's folders."""
     write_hyperparameters(layout, hyperparameters)
@@ -107,7 +107,7 @@ def make_trainer_example(*own_files: str, max_megabytes: int) -> Example:
     """
 
     def prepare(layout: Layout) -> None:
-        write_request(layout, epochs=3)
+        write_training_config(layout, epochs=3)
         write_small_data(layout)
 
     def corrupt(layout: Layout) -> None:

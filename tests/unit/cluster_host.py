@@ -13,7 +13,7 @@ from microjobs import dask_hosts, heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.errors import JobError, Stopped, UserError
 from microjobs.files import atomic_group, atomic_write
-from microjobs.hosts import Hosts, Register, run_on_hosts
+from microjobs.hosts import Hosts, RegisterFile, run_on_hosts
 
 PROGRAM = ("-c", f"from {__name__} import main; main()")
 
@@ -48,10 +48,10 @@ def wait() -> None:
 def fail_while_writing(folder: str, fails: bool) -> None:
     """Raise an error on one host while all hosts are writing their second file."""
     path = Path(folder)
-    with atomic_group() as register:
+    with atomic_group() as register_file:
         with atomic_write(path / f"{os.getpid()}-1") as partial:
             partial.touch()
-        register(path / f"{os.getpid()}-1")
+        register_file(path / f"{os.getpid()}-1")
         with atomic_write(path / f"{os.getpid()}-2") as partial:
             partial.touch()
             while fails and len(list(path.glob(".*-2.partial"))) < 3:
@@ -61,11 +61,11 @@ def fail_while_writing(folder: str, fails: bool) -> None:
             time.sleep(60)
 
 
-def write_and_fail(register: Register, folder: str, fails: bool) -> None:
+def write_and_fail(register_file: RegisterFile, folder: str, fails: bool) -> None:
     """Write a file. On one host, raise an error when the calls of the other hosts have ended."""
     path = Path(folder) / str(os.getpid())
     path.touch()
-    register(path)
+    register_file(path)
     while fails and len(list(path.parent.iterdir())) < 3:
         time.sleep(0.01)
     if fails:

@@ -138,7 +138,7 @@ class Hosts:
                 "JOIN_SECONDS": 30,
                 "LOST_SECONDS": 20,
                 "BEAT_SECONDS": 0.2,
-                "UNCERTAIN_REASON_SECONDS": 1,
+                "CERTAIN_REASON_WAIT_SECONDS": 1,
                 **time_limits,
             },
         }

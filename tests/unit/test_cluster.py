@@ -156,7 +156,7 @@ def test_lost_or_frozen_host_ends_the_other_hosts(victim: str, number: signal.Si
 
 
 def test_lost_host_is_the_reason_of_a_broken_call(hosts: Hosts) -> None:
-    ends = run(hosts, "drop_dask_connection", {"algo-2": ()}, UNCERTAIN_REASON_SECONDS=20)
+    ends = run(hosts, "drop_dask_connection", {"algo-2": ()}, CERTAIN_REASON_WAIT_SECONDS=20)
     assert ends.pop("algo-2").code == 9
     assert all(end.output.startswith("PlatformError lost host algo-2: ") for end in ends.values()), ends
 

@@ -78,7 +78,7 @@ def test_consequence_of_a_failure_is_not_the_reason(hosts: Hosts) -> None:
     killed_program = "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"
     ends = hosts.run(
         {"algo-1": disconnected_program, "algo-2": killed_program, "algo-3": disconnected_program},
-        UNCERTAIN_REASON_SECONDS=20,
+        CERTAIN_REASON_WAIT_SECONDS=20,
     )
     reason = "its process was ended by SIGKILL without reporting a reason: most likely out of memory; see the log above"
     assert {end.output for end in ends.values()} == {f"PlatformError host algo-2 failed: {reason}\n"}
@@ -88,7 +88,7 @@ def test_earliest_of_several_uncertain_reasons_is_reported(hosts: Hosts) -> None
     late_program = "import time; time.sleep(2); " + FAIL_PROGRAM.format(code=1)
     ends = hosts.run(
         {"algo-1": late_program, "algo-2": FAIL_PROGRAM.format(code=1), "algo-3": late_program},
-        UNCERTAIN_REASON_SECONDS=3,
+        CERTAIN_REASON_WAIT_SECONDS=3,
     )
     assert {end.output for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
 
@@ -97,7 +97,7 @@ def test_earlier_lost_connection_is_not_the_reason(hosts: Hosts) -> None:
     early_program = "from microjobs import worker; worker.report(1, 'RuntimeError: Connection closed by peer [algo-2]')"
     late_program = "import time; time.sleep(2); " + FAIL_PROGRAM.format(code=1)
     ends = hosts.run(
-        {"algo-1": early_program, "algo-2": late_program, "algo-3": early_program}, UNCERTAIN_REASON_SECONDS=4
+        {"algo-1": early_program, "algo-2": late_program, "algo-3": early_program}, CERTAIN_REASON_WAIT_SECONDS=4
     )
     assert {end.output for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
 

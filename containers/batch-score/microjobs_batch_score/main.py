@@ -14,7 +14,7 @@ from microjobs.arguments import Parser
 from microjobs.arrays import Floats, open_array
 from microjobs.bundle import RAW, SERVING_DEFAULT, open_model_folder, read_bundle
 from microjobs.contract import Layout, read_processing_resource_config
-from microjobs.hosts import Hosts, Register, run_on_hosts
+from microjobs.hosts import Hosts, RegisterFile, run_on_hosts
 from microjobs.predictor import Predictor
 
 from . import scoring
@@ -103,7 +103,7 @@ def load_targets_to_send(options: Options, names: list[str]) -> dict[str, Floats
 
 
 def score_files(
-    register: Register, options: Options, names: list[str], remote_targets: Mapping[str, Floats]
+    register_file: RegisterFile, options: Options, names: list[str], remote_targets: Mapping[str, Floats]
 ) -> dict[str, scoring.Score]:
     """Score this host's feature files. If a file fails on any host, all hosts remove their predictions."""
     if not names:
@@ -116,5 +116,5 @@ def score_files(
             output = options.resolve(options.batch) / scoring.make_predictions_name(name)
             read_targets = scoring.find_targets(features.path, remote_targets)
             scores[name] = scoring.score_file(predictor, features, read_targets, output, options.signature)
-            register(output)
+            register_file(output)
     return scores

@@ -24,7 +24,7 @@ from microjobs.column_features import MISSING_CODE, UNKNOWN_CODE, BadCellError, 
 from microjobs.columns import FILE_NAME, CategoricalColumn, FittedColumns, write_columns
 from microjobs.contract import Layout
 from microjobs.errors import UserError
-from microjobs.hosts import Hosts, Register
+from microjobs.hosts import Hosts, RegisterFile
 
 from . import medians
 from .column_settings import MEDIAN, TableSettings, parse_settings
@@ -106,9 +106,9 @@ def encode_tables(options: TableOptions, hosts: Hosts) -> None:
     logger.info("made %d features with the statistics of %d training rows", len(fitted.features), total.rows)
 
 
-def write_columns_file(register: Register, options: TableOptions, fitted: FittedColumns) -> None:
+def write_columns_file(register_file: RegisterFile, options: TableOptions, fitted: FittedColumns) -> None:
     write_columns(options.resolve(options.train), fitted)
-    register(options.resolve(options.train) / FILE_NAME)
+    register_file(options.resolve(options.train) / FILE_NAME)
 
 
 def describe_host(options: TableOptions) -> HostInput:
@@ -218,8 +218,10 @@ class TableEncoder:
             except BadCellError as error:
                 raise _make_category_error(path, start, block, error) from error
 
-    def encode(self, fitted: FittedColumns, statistics: Mapping[str, TableStatistics], register: Register) -> None:
-        """Write the features of all tables, and call `register` with each file."""
+    def encode(
+        self, fitted: FittedColumns, statistics: Mapping[str, TableStatistics], register_file: RegisterFile
+    ) -> None:
+        """Write the features of all tables, and call `register_file` with each file."""
         for table in self.tables:
             types = self._select_types(table)
             paths = list_output_paths(
@@ -231,7 +233,7 @@ class TableEncoder:
             with self._open_outputs(paths, fitted, types, statistics[table.name].rows) as write:
                 self._encode_blocks(table, types, fitted, write)
             for path in paths:
-                register(path)
+                register_file(path)
             logger.info("wrote %s", ", ".join(path.name for path in paths))
 
     def _open_outputs(
@@ -258,9 +260,9 @@ class TableEncoder:
 
 
 def encode_host(
-    register: Register, encoder: TableEncoder, fitted: FittedColumns, statistics: Mapping[str, TableStatistics]
+    register_file: RegisterFile, encoder: TableEncoder, fitted: FittedColumns, statistics: Mapping[str, TableStatistics]
 ) -> None:
-    encoder.encode(fitted, statistics, register)
+    encoder.encode(fitted, statistics, register_file)
 
 
 def to_values(fitted: FittedColumns, block: Block) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:

@@ -17,7 +17,7 @@ from microjobs import inventory
 from microjobs.arrays import ArrayFile, fold_rows, map_parts, open_array, refuse_bad_row, write_array
 from microjobs.contract import Layout
 from microjobs.files import atomic_write
-from microjobs.hosts import Hosts, Register
+from microjobs.hosts import Hosts, RegisterFile
 from microjobs.scaler import FILE_NAME, Scaler, write_scaler
 
 from .moments import Moments, measure
@@ -75,9 +75,9 @@ def standardise(options: ArrayOptions, hosts: Hosts) -> None:
     logger.info("scaled %d features with the statistics of %d training rows", scaler.features, max(scaler.count))
 
 
-def write_scaler_file(register: Register, options: ArrayOptions, scaler: Scaler) -> None:
+def write_scaler_file(register_file: RegisterFile, options: ArrayOptions, scaler: Scaler) -> None:
     write_scaler(_resolve_folder(options.train), scaler)
-    register(_resolve_folder(options.train) / FILE_NAME)
+    register_file(_resolve_folder(options.train) / FILE_NAME)
 
 
 def describe_inputs(options: ArrayOptions) -> list[inventory.ArrayDescription]:
@@ -110,15 +110,15 @@ def check_targets(array: ArrayFile) -> None:
     map_parts(array, check)
 
 
-def transform_files(register: Register, options: ArrayOptions, names: list[str], scaler: Scaler) -> None:
-    """Write this host's files, and call `register` with each file."""
+def transform_files(register_file: RegisterFile, options: ArrayOptions, names: list[str], scaler: Scaler) -> None:
+    """Write this host's files, and call `register_file` with each file."""
     for name in names:
         if name.startswith("x_"):
             transform(open_array(options.source(name)), options.output(name), scaler, options.allow_missing)
         else:
             with atomic_write(options.output(name)) as partial:
                 shutil.copyfile(options.source(name), partial)
-        register(options.output(name))
+        register_file(options.output(name))
         logger.info("wrote %s", name)
 
 

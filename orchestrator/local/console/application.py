@@ -167,7 +167,7 @@ def _describe_kind(kind: Kind) -> dict[str, Any]:
         "statusFilter": kind.status_filter,
         "filtersNames": kind.filters_names,
         "isIdentifiedByArn": kind.is_identified_by_arn,
-        "partOf": kind.part_of.arn_type if kind.part_of else None,
+        "parentType": kind.parent.arn_type if kind.parent else None,
         "logs": asdict(kind.logs) if kind.logs else None,
         "lifecycle": _describe_lifecycle(kind),
     }

@@ -192,11 +192,14 @@ class JobHandle:
         self.started = Moment.now()
         return _make_time(self._lifecycle.start_member, self.started.wall), {START_KEY: self.started.to_members()}
 
-    def store_start(self) -> float:
-        """Store the start of the hosts, unless it is stored; return the seconds since then."""
+    def store_start(self) -> None:
+        """Store the start of the hosts, unless it is stored."""
         members, internal = self.record_start()
         if internal:
             self.update_description(internal=internal, **members)
+
+    def compute_elapsed_seconds(self) -> float:
+        """Return the seconds since the start of the hosts; 0 if no host has started."""
         return self.started.elapsed() if self.started else 0.0
 
     def compute_end_time(self) -> float:

@@ -77,17 +77,17 @@ class Sync:
         self._thread.join()
         self.poll(is_final=True)
 
-    def finish_or_note(self, content: str) -> None:
+    def finish_or_note(self, description: str) -> None:
         """Finish. An error is only logged and noted, because the outputs and the failure reason of the job matter more.
 
         Args:
-            content: what messages call the files, such as `checkpoints`.
+            description: the word for the files in messages, such as `checkpoints`.
         """
         try:
             self.finish()
         except Exception as error:
-            logger.exception("could not save the %s in %s", content, self._path)
-            self._note(f"the last {content} could not be saved: {error}")
+            logger.exception("could not save the %s in %s", description, self._path)
+            self._note(f"the last {description} could not be saved: {error}")
 
     def _poll_until_finished(self) -> None:
         wait = POLL_INTERVAL
@@ -118,11 +118,11 @@ class Sync:
     def _upload(self, host: str, tree: Tree, *, is_final: bool) -> None:
         previous, current = self._last_copies[host], {}
         key_error: ServiceError | None = None
-        for name, content in outputs.list_files(tree).items():
+        for name, path in outputs.list_files(tree).items():
             current[name] = (tree[name].size, tree[name].modification_time)
             if is_final or previous.get(name) == current[name]:
                 try:
-                    self._upload_file(content, outputs.join_key(self._prefix, name))
+                    self._upload_file(path, outputs.join_key(self._prefix, name))
                 except ServiceError as error:  # other files are uploaded even if the name of this file cannot be a key
                     key_error = error
         if is_final and key_error is not None:

@@ -238,7 +238,7 @@ class Program(Protocol):
     Methods may be called from any thread.
     """
 
-    scratch: str
+    working_folder: str
     """The current folder of the program, which other users cannot open. It is removed when the program ends."""
     exit_code: int | None
     """None while the program runs."""
@@ -282,7 +282,7 @@ class Runtime(Protocol):
         """The name or address that the hosts use to connect to the local server; empty if they cannot connect."""
 
     @property
-    def has_address_only_while_hosts_run(self) -> bool:
+    def machine_address_exists_only_while_hosts_run(self) -> bool:
         """Whether this machine has `machine_address` only while hosts run."""
 
     def forward(self, port: int) -> int | None:

@@ -36,7 +36,8 @@ class ModelSource:
 
     Args:
         load: function that loads the model in a worker.
-        loads_slowly: whether the worker serves before the model is loaded.
+        loads_in_background: whether the worker serves before the model is loaded, because a user's program or a
+            framework may need much time to load it.
         labels: labels for the log and the metrics.
         queue_size: maximum number of invocations that wait or run in one worker.
         route_prefix: requests whose path begins with it go to the model, whatever their method; empty if the model has
@@ -46,7 +47,7 @@ class ModelSource:
     """
 
     load: Callable[[], Model]
-    loads_slowly: bool
+    loads_in_background: bool
     labels: Mapping[str, str]
     queue_size: int
     route_prefix: str = ""
@@ -76,13 +77,13 @@ def make_bundle_source(folder: Path, environ: Mapping[str, str]) -> ModelSource:
     is_batched = read_settings(environ).mode != "off" and not is_multi_model(environ)
     model = BundleModel(bundle, is_batched=is_batched)
     labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
-    return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
+    return ModelSource(lambda: model, loads_in_background=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
 
 
 def _make_onnx_source(path: Path) -> ModelSource:
     model = OnnxModel(path)
     labels = {"model": path.name, "inputs": model.describe()}
-    return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
+    return ModelSource(lambda: model, loads_in_background=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
 
 
 def make_handler_source(
@@ -111,7 +112,7 @@ def make_handler_source(
         _load_shared_bundle(program, folder)
     load = functools.partial(load_handler_model, program, folder, environ, choose_defaults)
     labels = {"program": program.name} if program else {"model": model}
-    return ModelSource(load, loads_slowly=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE)
+    return ModelSource(load, loads_in_background=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE)
 
 
 def load_handler_model(

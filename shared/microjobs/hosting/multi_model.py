@@ -40,7 +40,7 @@ JSON_HEADERS = [("content-type", "application/json")]
 def make_multi_model_source(
     find_model_source: FindModelSource, layout: Layout, environ: Mapping[str, str], cleanup: ExitStack
 ) -> ModelSource:
-    """Return the source of a model that has the routes of the `/models` API.
+    """Return the source of a `MultiModel`, which answers the `/models` API and loads the other models.
 
     Args:
         find_model_source: function that finds the source of each model; see `server.serve`.
@@ -52,7 +52,7 @@ def make_multi_model_source(
     opener = ModelOpener(find_model_source, environ, MemoryBudget.read(environ), work_folder)
     return ModelSource(
         lambda: MultiModel(ModelTable(opener.open), layout),
-        loads_slowly=False,
+        loads_in_background=False,
         labels={"models": "multiple"},
         queue_size=QUEUE_SIZE,
         route_prefix=ROUTE_PREFIX,
@@ -83,13 +83,16 @@ class MultiModel:
             HttpError: the request is invalid, or its model is not loaded.
         """
         method, path = invocation.method, invocation.path
-        name = path.removeprefix(f"{ROUTE_PREFIX}/")
-        if method == "POST" and path != name and name.endswith(INVOKE):
-            return self._invoke_model(name.removesuffix(INVOKE), invocation._replace(path=INVOCATIONS))
         if path == ROUTE_PREFIX:
             return self._answer_collection(method, invocation)
-        if path != name and name and not name.endswith(INVOKE):
-            return self._answer_model(method, name)
+        if path.startswith(f"{ROUTE_PREFIX}/"):
+            relative_path = path.removeprefix(f"{ROUTE_PREFIX}/")
+            name = relative_path.removesuffix(INVOKE)
+            is_invocation = name != relative_path
+            if is_invocation and method == "POST":
+                return self._invoke_model(name, invocation._replace(path=INVOCATIONS))
+            if name and not is_invocation:
+                return self._answer_model(method, name)
         raise HttpError(404, f"{method} {path} is not found: invoke a model with POST {ROUTE_PREFIX}/NAME{INVOKE}")
 
     def _invoke_model(self, name: str, invocation: Invocation) -> HttpResponse:
@@ -162,7 +165,8 @@ class ModelOpener:
         with ExitStack() as source_cleanup:
             try:
                 source = self._find_model_source(Layout(root), self._environ, source_cleanup)
-                if not source.loads_slowly:
+                # only models with a user's program and models of frameworks load in the background
+                if not source.loads_in_background:
                     stack.enter_context(source_cleanup.pop_all())
                     return _LocalModel(source.load())
             except RestartNeededError:  # the model has requirements of its own

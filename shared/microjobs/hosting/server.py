@@ -84,13 +84,13 @@ def _start_application(
 
         return as_fallback_handler(create_app(service))
 
-    def load_slowly() -> None:
+    def load_in_background() -> None:
         # this call imports Flask before modules of the user's folder, such as click.py, can shadow modules of Flask
         make_fallback()
         service.set_model(source.load())
 
-    if source.loads_slowly:
-        workers.run_in_background(load_slowly, failures)
+    if source.loads_in_background:
+        workers.run_in_background(load_in_background, failures)
     else:
         service.set_model(source.load())
     return Dispatcher(

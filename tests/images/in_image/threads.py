@@ -16,11 +16,11 @@ from microjobs_train_pytorch.network import build_network
 
 network = build_network("mlp", 13)
 torch.set_num_threads(3)
-set_threads(network, 160_000)
+set_threads(network, rows_per_step=160_000)
 assert torch.get_num_threads() == 3, torch.get_num_threads()
 os.environ["OMP_NUM_THREADS"] = "3"
-set_threads(network, 128)
+set_threads(network, rows_per_step=128)
 assert torch.get_num_threads() == 3, torch.get_num_threads()
 del os.environ["OMP_NUM_THREADS"]
-set_threads(network, 128)
+set_threads(network, rows_per_step=128)
 assert torch.get_num_threads() == 1, torch.get_num_threads()

@@ -542,7 +542,7 @@ CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
             make_minimal_request("sagemaker", operation)
             | ({"Tags": TAGS} if "Tags" in TABLE["sagemaker"][operation] else {})
         ]
-        for operation in (kind.operations["Create"] for kind in load_kinds() if kind.part_of is None)
+        for operation in (kind.operations["Create"] for kind in load_kinds() if kind.parent is None)
     },
     "CreateProcessingJob": [
         {

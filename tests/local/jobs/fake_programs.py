@@ -52,10 +52,10 @@ class FakeProgram:
     def __init__(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         self.arguments = arguments
         self.variables = variables
-        self.scratch = tempfile.mkdtemp(prefix="microjobs-")
+        self.working_folder = tempfile.mkdtemp(prefix="microjobs-")
         self.exit_code: int | None = None
         self._ended = threading.Event()
-        self._server = _Server(str(Path(self.scratch) / SOCKET), _Handler)
+        self._server = _Server(str(Path(self.working_folder) / SOCKET), _Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def lines(self) -> Iterator[Line]:
@@ -71,7 +71,7 @@ class FakeProgram:
         if self.exit_code is None:
             self._server.shutdown()
             self._server.server_close()
-            shutil.rmtree(self.scratch)
+            shutil.rmtree(self.working_folder)
             self.exit_code = code
             self._ended.set()
 

@@ -266,7 +266,7 @@ class FakeRuntime:
 
     name = "fake"
     machine_address = "127.0.0.1"
-    has_address_only_while_hosts_run = False
+    machine_address_exists_only_while_hosts_run = False
 
     def __init__(self) -> None:
         self.behaviours: dict[str, ImageBehaviour] = {"model": ImageBehaviour()}

@@ -57,7 +57,7 @@ def test_malformed_record_fails_and_the_others_are_resumed(
     parts.context.state.add(kind, "bad", "arn:bad", first_status, request_, description)
     parts.make_model()
     parts.put("in/a", b"x")
-    parts.transform_jobs.add(make_transform_request())
+    parts.transform_jobs.add(make_transform_request())  # the job is stored, but not started
     registry = Registry(parts.context)
     registry.recover(MAKERS_BY_KIND)
     wait_until(lambda: read_status_and_reason(parts, kind, "bad")[0] == "Failed")

@@ -84,7 +84,7 @@ class GatedHost(HostWithoutFolders):
 class GatedRuntime:
     name = "gated"
     machine_address = "127.0.0.1"
-    has_address_only_while_hosts_run = False
+    machine_address_exists_only_while_hosts_run = False
 
     host_type = GatedHost
 

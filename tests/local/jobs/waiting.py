@@ -51,7 +51,7 @@ class WaitingHost:
 class WaitingRuntime:
     name = "waiting"
     machine_address = "127.0.0.1"
-    has_address_only_while_hosts_run = False
+    machine_address_exists_only_while_hosts_run = False
 
     def __init__(self) -> None:
         self.hosts: dict[str, WaitingHost] = {}

@@ -14,15 +14,15 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Program
 class EndedProgram:
     """A program that has ended, so that waiting for it ends at once."""
 
-    scratch: str
+    working_folder: str
     exit_code: int = 1
 
 
 @pytest.mark.parametrize(
-    ("scratch_bytes", "message"),  # `/mlflow.sock` has 12 bytes
+    ("folder_bytes", "message"),  # `/mlflow.sock` has 12 bytes
     [(MAX_PATH_BYTES - 12, "ended with exit code 1"), (MAX_PATH_BYTES - 11, "set TMPDIR to a folder")],
 )
-def test_socket_whose_path_is_too_long_is_reported(scratch_bytes: int, message: str) -> None:
-    program = EndedProgram("/" + "x" * (scratch_bytes - 1))
+def test_socket_whose_path_is_too_long_is_reported(folder_bytes: int, message: str) -> None:
+    program = EndedProgram("/" + "x" * (folder_bytes - 1))
     with pytest.raises(CannotRunError, match=message):
         wait_until_healthy(cast("Program", program), threading.Event())

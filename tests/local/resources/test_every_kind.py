@@ -36,11 +36,11 @@ TEMPLATE_IMAGE = "microjobs/serve:dev"
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.arn_type)
 every_named_kind = pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if kind.part_of is None], ids=lambda kind: kind.arn_type
+    "kind", [kind for kind in KINDS if kind.parent is None], ids=lambda kind: kind.arn_type
 )
 """Parts of other resources have their own tests, because the server chooses their names."""
 every_running_kind = pytest.mark.parametrize(
-    "kind", [kind for kind in RUNNING_KINDS if kind.part_of is None], ids=lambda kind: kind.arn_type
+    "kind", [kind for kind in RUNNING_KINDS if kind.parent is None], ids=lambda kind: kind.arn_type
 )
 
 
@@ -190,7 +190,7 @@ def test_list_has_pages(server: Server, kind: Kind) -> None:
 
 @every_kind
 def test_missing_resource_is_refused(server: Server, kind: Kind) -> None:
-    absent = make_identifier(kind, "absent") if kind.part_of is None else {kind.identifier_member: "absent"}
+    absent = make_identifier(kind, "absent") if kind.parent is None else {kind.identifier_member: "absent"}
     for verb in ("Describe", *(verb for verb in kind.verbs if verb in ("Stop", "Delete"))):
         with pytest.raises(ServiceError, match=r"Could not find|does not exist"):
             server.call(kind, verb, **absent)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from microjobs.contract import Layout, read_failure
-from microjobs.interpreter import BYTECODE_CACHING_FLAGS, EXECUTABLE_VARIABLES, PYTHON_VARIABLE
+from microjobs.interpreter import BYTECODE_CACHING_FLAGS, PYTHON_VARIABLE, SYS_EXECUTABLE_VARIABLES
 from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import (
@@ -215,7 +215,7 @@ def test_host_does_not_inherit_secrets(start: Start, tmp_path: Path, monkeypatch
     assert not Path(words[-1]).exists(), "the HOME folder of an ended host still exists"
 
 
-HOSTILE_VARIABLES = dict.fromkeys(("PYTHONHOME", *EXECUTABLE_VARIABLES, "PATH", "MICROJOBS_JOB"), "/nonexistent")
+HOSTILE_VARIABLES = dict.fromkeys(("PYTHONHOME", *SYS_EXECUTABLE_VARIABLES, "PATH", "MICROJOBS_JOB"), "/nonexistent")
 
 
 @pytest.mark.parametrize(
@@ -507,12 +507,24 @@ with socket.create_server((os.environ["MICROJOBS_ADDRESS"], 18786)):
 
 
 def run_shim(
-    log: str, scratch: Path, script: str, *, folder: Path | None = None, path: Path | None = None, **options: Any
+    log: str, working_folder: Path, script: str, *, folder: Path | None = None, path: Path | None = None, **options: Any
 ) -> int:
     """Run a shim without a server; return its exit code. The script sees `folder` at `path`."""
-    scratch.mkdir()
+    working_folder.mkdir()
     mount = [str(folder or ""), str(path or "")]
-    command = [sys.executable, "-I", "-S", process_shim.__file__, log, str(scratch), "", *mount, "sh", "-c", script]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        process_shim.__file__,
+        log,
+        str(working_folder),
+        "",
+        *mount,
+        "sh",
+        "-c",
+        script,
+    ]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
     ) as process:
@@ -602,14 +614,14 @@ def test_missing_root_is_added_to_its_parent_folder(user: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("user", ["root", "any-user"])
 def test_scratch_folder_does_not_contain_the_parent_folder(user: str, tmp_path: Path) -> None:
-    """A program that empties its scratch folder must not empty the parent folder."""
-    parent, scratch = tmp_path / "parent", tmp_path / "scratch"
+    """A program that empties its working folder must not empty the parent folder."""
+    parent, working_folder = tmp_path / "parent", tmp_path / "scratch"
     (parent / "other").mkdir(parents=True)
     prepare = drop_capabilities if user == "any-user" else None
     mount = {"folder": tmp_path, "path": parent / "ml"}
-    assert run_shim(str(tmp_path / "log"), scratch, f"find {scratch}", **mount, preexec_fn=prepare) == 0
+    assert run_shim(str(tmp_path / "log"), working_folder, f"find {working_folder}", **mount, preexec_fn=prepare) == 0
     (line,) = (tmp_path / "log").read_text().splitlines()
-    assert line.endswith(f" {scratch}")
+    assert line.endswith(f" {working_folder}")
 
 
 @pytest.mark.parametrize("user", ["root", "any-user"])

@@ -30,7 +30,7 @@ from microjobs_orchestrator.local.runtimes.base import Exit, Host, Input, Plan
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.bundles import write_linear_bundle
 from tests.conftest import CONTAINERS
-from tests.images.training import write_request
+from tests.images.training import write_training_config
 from tests.local.clients import share_environments
 from tests.local.machine import list_listening_addresses, read_variables_by_process
 from tests.local.runtimes.processes import get_names, make_host_plan, read_output, wait_for_line
@@ -175,7 +175,7 @@ def start_script(runtime: ProcessRuntime, folder: Path, script: str, *packages: 
     """Start a user's script in script mode on two hosts, with packages as its requirements."""
 
     def write(name: str, layout: Layout) -> None:
-        write_request(layout, sagemaker_program="train.py", epochs=3)
+        write_training_config(layout, sagemaker_program="train.py", epochs=3)
         write_training_resource_config(layout, ResourceConfig(name, HOST_NAMES[:2]))
         layout.code.mkdir()
         (layout.code / "train.py").write_text(script)

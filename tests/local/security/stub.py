@@ -121,7 +121,7 @@ class StubRuntime:
 
     name = "stub"
     machine_address = "127.0.0.1"
-    has_address_only_while_hosts_run = False
+    machine_address_exists_only_while_hosts_run = False
 
     def __init__(self) -> None:
         self._server = ModelServer(("127.0.0.1", 0), ModelHandler)

@@ -32,28 +32,37 @@ def cleanup() -> Iterator[ExitStack]:
 FORWARDED_PORT = 61412
 
 
-def make_runtime(address: str, *, has_address_only_while_hosts_run: bool = False, forwards: bool = True) -> Runtime:
-    attributes = {"machine_address": address, "has_address_only_while_hosts_run": has_address_only_while_hosts_run}
+def make_runtime(
+    address: str, *, machine_address_exists_only_while_hosts_run: bool = False, forwards: bool = True
+) -> Runtime:
+    attributes = {
+        "machine_address": address,
+        "machine_address_exists_only_while_hosts_run": machine_address_exists_only_while_hosts_run,
+    }
     return cast("Runtime", SimpleNamespace(**attributes, forward=lambda _: FORWARDED_PORT if forwards else None))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="IP_FREEBIND is an option of Linux")
 @pytest.mark.parametrize(
-    ("has_address_only_while_hosts_run", "authority"),
+    ("machine_address_exists_only_while_hosts_run", "authority"),
     [(True, f"{ABSENT_ADDRESS}:0"), (False, f"127.0.0.1:{FORWARDED_PORT}")],
     ids=["Podman", "Docker"],
 )
 def test_server_listens_on_an_absent_address_only_for_podman(
-    cleanup: ExitStack, has_address_only_while_hosts_run: bool, authority: str
+    cleanup: ExitStack, machine_address_exists_only_while_hosts_run: bool, authority: str
 ) -> None:
-    runtime = make_runtime(ABSENT_ADDRESS, has_address_only_while_hosts_run=has_address_only_while_hosts_run)
+    runtime = make_runtime(
+        ABSENT_ADDRESS, machine_address_exists_only_while_hosts_run=machine_address_exists_only_while_hosts_run
+    )
     access = listen_for_jobs(runtime, Config(), port=0, cleanup=cleanup)
     assert (access.authority, len(access.listeners), access.is_reachable) == (authority, 1, True)
 
 
 @pytest.mark.parametrize("config", [Config(), Config(all_addresses=True)])
 def test_engine_forwards_if_this_machine_has_no_address_for_jobs(cleanup: ExitStack, config: Config) -> None:
-    access = listen_for_jobs(make_runtime("", has_address_only_while_hosts_run=True), config, port=0, cleanup=cleanup)
+    access = listen_for_jobs(
+        make_runtime("", machine_address_exists_only_while_hosts_run=True), config, port=0, cleanup=cleanup
+    )
     assert (access.authority, access.listeners[0].bind_addr[0]) == (f"127.0.0.1:{FORWARDED_PORT}", "127.0.0.1")
 
 

@@ -39,7 +39,8 @@ def test_each_pipe_gets_the_content_of_one_epoch() -> None:
     filled_pipes: list[tuple[str, list[bytes]]] = []
     last_pipe_filled = threading.Event()
 
-    def fill_pipe(path: str, chunks: Iterable[bytes]) -> bool:
+    def record_content(path: str, chunks: Iterable[bytes]) -> bool:
+        """Record the content. Return False, as at the end of the host, for the third pipe."""
         filled_pipes.append((path, list(chunks)))
         if len(filled_pipes) < 3:
             return True
@@ -47,7 +48,7 @@ def test_each_pipe_gets_the_content_of_one_epoch() -> None:
         return False
 
     pipe = Pipe("/data/train", read_epoch)
-    feed(cast("Host", StoppableHost()), [pipe], fill_pipe)
+    feed(cast("Host", StoppableHost()), [pipe], record_content)
     assert last_pipe_filled.wait(10)
     assert filled_pipes == [(f"/data/train_{number}", [b"epoch %d" % number]) for number in range(3)]
     assert pipe.get_path(0) == "/data/train_0"
@@ -63,10 +64,10 @@ def test_each_pipe_gets_the_content_of_one_epoch() -> None:
 )
 @pytest.mark.parametrize(("code", "expected_code"), [(0, 1), (137, 137)])
 def test_host_is_ended_if_a_pipe_cannot_be_filled(error: Exception, reason: str, code: int, expected_code: int) -> None:
-    def fill_pipe(*_: Any) -> bool:
+    def raise_error(*_: Any) -> bool:
         raise error
 
-    host = feed(cast("Host", StoppableHost(code)), [Pipe("/train", read_epoch)], fill_pipe)
+    host = feed(cast("Host", StoppableHost(code)), [Pipe("/train", read_epoch)], raise_error)
     result = host.wait()
     assert (result.code, result.pipe_failed) == (expected_code, True)
     assert result.reason == reason

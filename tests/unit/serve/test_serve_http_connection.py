@@ -63,9 +63,9 @@ class FakeOwner:
         self.answer: Callable[[Request], None] = lambda _request: None
         self.connections: list[Connection] = []
 
-    def _run(self, head: Any, _exchange: ServerExchange) -> None:
-        self.requests.append(head)
-        self.answer(head)
+    def _run(self, request: Any, _exchange: ServerExchange) -> None:
+        self.requests.append(request)
+        self.answer(request)
 
     def add(self, connection: Connection) -> None:
         self.connections.append(connection)
@@ -117,12 +117,12 @@ def split_bodies(output: bytes) -> list[bytes]:
 
 
 def test_body_is_taken_once_it_is_complete(connection: Connection, owner: FakeOwner) -> None:
-    request = make_post(b"abcdef")
-    connection.data_received(request[:-2])
-    (head,) = owner.requests
-    assert head.take_body() is None
-    connection.data_received(request[-2:])
-    assert head.take_body() == b"abcdef"
+    request_bytes = make_post(b"abcdef")
+    connection.data_received(request_bytes[:-2])
+    (request,) = owner.requests
+    assert request.take_body() is None
+    connection.data_received(request_bytes[-2:])
+    assert request.take_body() == b"abcdef"
 
 
 def test_request_head_is_parsed(connection: Connection, owner: FakeOwner) -> None:

@@ -49,7 +49,9 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
     default_name = _choose_default(servables, environ.get(DEFAULT_MODEL, ""))
     load = functools.partial(_load, servables, default_name, program, folder, environ)
     labels = {"program": program.name} if program else {"model": default_name}
-    return ModelSource(load, loads_slowly=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE, route_prefix=PREFIX)
+    return ModelSource(
+        load, loads_in_background=True, labels=labels, queue_size=HANDLER_QUEUE_SIZE, route_prefix=PREFIX
+    )
 
 
 def _choose_default(servables: Mapping[str, Versions], name: str) -> str:

@@ -2,7 +2,7 @@
 
 import { hasSession, onSessionEnd, openSession } from "./lib/api.js";
 import { loadKinds } from "./lib/kinds.js";
-import { startChanges } from "./lib/live.js";
+import { startFeed } from "./lib/live.js";
 import { findPage, useAddress } from "./lib/router.js";
 import { html, render, useEffect, useState } from "./lib/ui.js";
 import { Heading, Problem } from "./lib/components.js";
@@ -72,7 +72,7 @@ async function start() {
     await logIn();
     if (!hasSession()) throw null;
     await loadKinds();
-    startChanges();
+    startFeed();
     render(html`<${App} />`, root);
   } catch (error) {
     render(html`<${NoSession} error=${error} />`, root);

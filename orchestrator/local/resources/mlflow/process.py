@@ -78,7 +78,7 @@ def _make_variables(context: Context) -> dict[str, str]:
 
 def make_connector(program: Program) -> Connect:
     """Return a function that connects to the process."""
-    return partial(connect_unix, Path(program.scratch) / SOCKET)
+    return partial(connect_unix, Path(program.working_folder) / SOCKET)
 
 
 def wait_until_healthy(program: Program, stopping: threading.Event) -> None:
@@ -88,7 +88,7 @@ def wait_until_healthy(program: Program, stopping: threading.Event) -> None:
         StoppedError: `stopping` is set.
         CannotRunError: the process has ended, or does not answer in time, or nothing can connect to its socket.
     """
-    path = Path(program.scratch) / SOCKET
+    path = Path(program.working_folder) / SOCKET
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         problem = f"the path of its socket, {path}, has more than {MAX_PATH_BYTES} bytes"
         raise CannotRunError(

@@ -54,7 +54,7 @@ PIPELINE_EXECUTION = Kind(
     verbs=("Describe", "List", "Stop"),
     create_verb="Start",
     newest_first=True,
-    part_of=PIPELINE,
+    parent=PIPELINE,
     owned_prefix="pipelines-{name}-",
     owns=(PROCESSING_JOB, TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB, ENDPOINT),
 )

@@ -52,7 +52,8 @@ class ProcessingJob:
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
         """Start the continuous uploads; return the seconds that the hosts may run."""
-        elapsed, store, note = self.job.store_start(), self.job.context.store, self.job.note
+        self.job.store_start()
+        elapsed, store, note = self.job.compute_elapsed_seconds(), self.job.context.store, self.job.note
         for number, output in enumerate(self._list_outputs("Continuous")):
             folder = self.job.folder / "sync" / str(number)
             sync = Sync(store, hosts, output["LocalPath"], output["S3Uri"], folder, note, deletes=False)

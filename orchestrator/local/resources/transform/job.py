@@ -98,7 +98,8 @@ class TransformJob:
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
         """Start to transform; return the seconds that the hosts may run."""
-        elapsed = self.job.store_start()
+        self.job.store_start()
+        elapsed = self.job.compute_elapsed_seconds()
         self._transform_thread = threading.Thread(
             target=self._run_transform, args=(hosts,), name=self.plan_name, daemon=True
         )

@@ -105,7 +105,7 @@ class DockerRuntime:
         return str(bridge.get("Gateway") or bridge["Subnet"].rsplit(".", 1)[0] + ".1")
 
     @functools.cached_property
-    def has_address_only_while_hosts_run(self) -> bool:
+    def machine_address_exists_only_while_hosts_run(self) -> bool:
         """True on Podman, where the bridge and its address exist only while a container uses them."""
         return docker_engine.is_podman(self._client)
 

@@ -74,7 +74,7 @@ class ProcessHost:
         discard(commands.find_local_path(self._layout, path))
 
     def connect(self, timeout: float) -> socket.socket:
-        return connect_unix(Network.make_socket_path(self._process.scratch), timeout)
+        return connect_unix(Network.make_socket_path(self._process.working_folder), timeout)
 
     def fill_pipe(self, path: str, chunks: Iterable[bytes]) -> bool:
         """Fill a pipe of the host, as `pipes.FillPipe` describes."""

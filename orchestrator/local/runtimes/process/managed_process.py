@@ -69,7 +69,7 @@ class ManagedProcess:
     ) -> None:
         # The folder is not next to the log, where its path could be too long: programs create sockets in this folder,
         # and a socket's path has at most 107 bytes.
-        self.scratch = folder = tempfile.mkdtemp(prefix="microjobs-")
+        self.working_folder = folder = tempfile.mkdtemp(prefix="microjobs-")
         self._log = log
         self._changed = threading.Condition()
         self._write_count = 0
@@ -90,7 +90,7 @@ class ManagedProcess:
                 start_new_session=True,
             )
         except BaseException:
-            process_shim.remove_scratch(folder)
+            process_shim.remove_working_folder(folder)
             raise
         threading.Thread(target=self._watch, name=f"watch process {self.pid}", daemon=True).start()
 
@@ -104,7 +104,7 @@ class ManagedProcess:
                     self._changed.notify_all()
         code = self._shim.wait()
         if code < 0:  # only a killed shim leaves the folder
-            process_shim.remove_scratch(self.scratch)
+            process_shim.remove_working_folder(self.working_folder)
         self.disconnect()
         with self._changed:
             self.exit_code = code

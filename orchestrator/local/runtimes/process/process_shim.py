@@ -228,10 +228,10 @@ def _flatten(name: str, top: int, make_name: Callable[[], str]) -> None:
     os.rmdir(name, dir_fd=top)
 
 
-def remove_scratch(scratch: str) -> None:
-    """Remove the scratch folder of a program as far as possible."""
+def remove_working_folder(working_folder: str) -> None:
+    """Remove the working_folder folder of a program as far as possible."""
     with contextlib.suppress(OSError):
-        remove_tree(scratch)
+        remove_tree(working_folder)
 
 
 def _prepare_program(prepare: Callable[[], None]) -> None:
@@ -307,7 +307,7 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def main(log_path: str, scratch: str, cpus: str, folder: str, path: str, *command: str) -> int:
+def main(log_path: str, working_folder: str, cpus: str, folder: str, path: str, *command: str) -> int:
     if cpus:
         os.sched_setaffinity(0, map(int, cpus.split(",")))
     file = Path(log_path).open("ab")  # noqa: SIM115  the file is closed below, because closing can fail
@@ -317,7 +317,7 @@ def main(log_path: str, scratch: str, cpus: str, folder: str, path: str, *comman
     finally:
         with contextlib.suppress(OSError):  # a full disk must not change the exit code
             file.close()
-        remove_scratch(scratch)
+        remove_working_folder(working_folder)
 
 
 def _notify_server() -> None:

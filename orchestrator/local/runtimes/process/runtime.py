@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from microjobs.contract import BASE_DIR, Layout
-from microjobs.interpreter import EXECUTABLE_VARIABLES, PYTHON_VARIABLE
+from microjobs.interpreter import PYTHON_VARIABLE, SYS_EXECUTABLE_VARIABLES
 from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.run import JOB_VARIABLE
 from microjobs_orchestrator.local import trees
@@ -67,7 +67,7 @@ class ProcessRuntime:
 
     name = "process"
     machine_address = "127.0.0.1"
-    has_address_only_while_hosts_run = False
+    machine_address_exists_only_while_hosts_run = False
 
     def __init__(self, home: Home, jobs_folder: Path) -> None:
         self._work = home.work.absolute() / "process"
@@ -243,8 +243,8 @@ def _is_free(lock_descriptor: int) -> bool:
 def _make_variables(host_plan: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """Return a host's variables: the image's (see containers/Dockerfile), the request's, and the paths of the host."""
     inherited, requested = select_inherited_variables(), host_plan.merge_variables({})
-    # With EXECUTABLE_VARIABLES, Python would not find its virtual environment.
-    variables = {name: value for name, value in requested.items() if name not in EXECUTABLE_VARIABLES}
+    # With SYS_EXECUTABLE_VARIABLES, Python would not find its virtual environment.
+    variables = {name: value for name, value in requested.items() if name not in SYS_EXECUTABLE_VARIABLES}
     # If the request has no entry point, the image's own entry point runs. It translates the paths in the request's
     # variables itself, so that only the defaults and PYTHONPATH are translated here.
     path_names = (*host_plan.default_variables, PYTHON_PATH) if host_plan.entrypoint is None else tuple(variables)

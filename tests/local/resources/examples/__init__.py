@@ -69,7 +69,7 @@ def _identify(kind: Kind, verb: str, name: str) -> dict[str, str]:
 
     A Create request for a part of another resource has no such member, because the server chooses the part's name.
     """
-    if kind.part_of is None:
+    if kind.parent is None:
         return make_identifier(kind, name) if verb != "Create" else {kind.name_member: name}
     make_arn = find_example(kind).make_arn
     assert make_arn is not None, f"the example of {kind.arn_type} needs make_arn"

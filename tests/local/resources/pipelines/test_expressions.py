@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from microjobs_orchestrator.local.resources.pipelines import loops
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import (
     ExpressionError,
     Reference,
@@ -141,3 +142,8 @@ def test_value_that_cannot_be_used_is_explained(expression: Any, message: str) -
 @pytest.mark.parametrize("text", ["", ".a", ".a[0]['b c'].d", "['x-y']"])
 def test_path_is_formatted_as_it_is_parsed(text: str) -> None:
     assert format_path(parse_path(text)) == text
+
+
+def test_selector_refuses_a_number_that_is_too_large_for_a_float() -> None:
+    with pytest.raises(ExpressionError, match="is not a number"):
+        loops._read_number(10**400)

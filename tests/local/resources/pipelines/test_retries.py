@@ -7,20 +7,25 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.resources.pipelines import loops
-from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import wait_until
-from tests.local.jobs.fakes import FakeRuntime
+from tests.local.jobs.fakes import FakeRuntime, ImageBehaviour
 from tests.local.resources.pipelines.in_process import ROLE, Server
 
-INTERNAL_EXIT = Exit(137, "no memory", has_external_cause=True)
+IMAGE = "image"
+EXIT_WITH_EXTERNAL_CAUSE = Exit(137, "no memory", has_external_cause=True)
 """An end of a host whose cause is outside of the job."""
+
+
+@pytest.fixture
+def behaviour(runtime: FakeRuntime) -> ImageBehaviour:
+    """The behaviour of the image of the processing jobs."""
+    return runtime.behaviours.setdefault(IMAGE, ImageBehaviour())
 
 
 def make_definition(**policy: Any) -> dict[str, Any]:
     arguments = {
-        "AppSpecification": {"ImageUri": "model"},
+        "AppSpecification": {"ImageUri": IMAGE},
         "ProcessingResources": {
             "ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
         },
@@ -36,14 +41,14 @@ def count_attempts(server: Server, arn: str) -> int:
     return int(step["AttemptCount"])
 
 
-def test_step_is_retried_until_it_succeeds(home: Home, runtime: FakeRuntime) -> None:
-    runtime.behaviours["model"].exit_at_start = INTERNAL_EXIT
+def test_step_is_retried_until_it_succeeds(home: Home, runtime: FakeRuntime, behaviour: ImageBehaviour) -> None:
+    behaviour.exit_at_start = EXIT_WITH_EXTERNAL_CAUSE
     server = Server(home, runtime)
     types = ["Step.THROTTLING", "SageMaker.JOB_INTERNAL_ERROR"]
     arn = server.start(make_definition(ExceptionType=types, IntervalSeconds=0, BackoffRate=1.0, ExpireAfterMin=5))
     wait_until(lambda: server.count_resources("processing-job") >= 3)
     assert server.describe(arn)["PipelineExecutionStatus"] == "Executing"
-    runtime.behaviours["model"].exit_at_start = Exit(0)
+    behaviour.exit_at_start = Exit(0)
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Succeeded"
     assert count_attempts(server, arn) == server.count_resources("processing-job") >= 3
     server.parts.close()
@@ -52,17 +57,22 @@ def test_step_is_retried_until_it_succeeds(home: Home, runtime: FakeRuntime) -> 
 @pytest.mark.parametrize(
     ("policy", "host_exit", "attempt_count"),
     [
-        ({"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "MaxAttempts": 2}, INTERNAL_EXIT, 3),
-        ({"ExceptionType": ["SageMaker.CAPACITY_ERROR"], "MaxAttempts": 2}, INTERNAL_EXIT, 1),
+        ({"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "MaxAttempts": 2}, EXIT_WITH_EXTERNAL_CAUSE, 3),
+        ({"ExceptionType": ["SageMaker.CAPACITY_ERROR"], "MaxAttempts": 2}, EXIT_WITH_EXTERNAL_CAUSE, 1),
         ({"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "MaxAttempts": 2}, Exit(1), 1),
-        ({}, INTERNAL_EXIT, 1),
+        ({}, EXIT_WITH_EXTERNAL_CAUSE, 1),
     ],
 )
 def test_policy_limits_the_number_of_attempts(
-    home: Home, runtime: FakeRuntime, policy: dict[str, Any], host_exit: Exit, attempt_count: int
+    home: Home,
+    runtime: FakeRuntime,
+    behaviour: ImageBehaviour,
+    policy: dict[str, Any],
+    host_exit: Exit,
+    attempt_count: int,
 ) -> None:
     """A policy retries failures of its types only, and MaxAttempts times at most."""
-    runtime.behaviours["model"].exit_at_start = host_exit
+    behaviour.exit_at_start = host_exit
     server = Server(home, runtime)
     arn = server.start(make_definition(**policy, **({"IntervalSeconds": 0} if policy else {})))
     assert server.wait_for_end(arn)["PipelineExecutionStatus"] == "Failed"
@@ -70,8 +80,10 @@ def test_policy_limits_the_number_of_attempts(
     server.parts.close()
 
 
-def test_step_that_waits_for_a_retry_survives_a_restart_and_can_be_stopped(home: Home, runtime: FakeRuntime) -> None:
-    runtime.behaviours["model"].exit_at_start = INTERNAL_EXIT
+def test_step_that_waits_for_a_retry_survives_a_restart_and_can_be_stopped(
+    home: Home, runtime: FakeRuntime, behaviour: ImageBehaviour
+) -> None:
+    behaviour.exit_at_start = EXIT_WITH_EXTERNAL_CAUSE
     first = Server(home, runtime)
     types = ["SageMaker.JOB_INTERNAL_ERROR"]
     arn = first.start(make_definition(ExceptionType=types, IntervalSeconds=1000, MaxAttempts=2))
@@ -92,9 +104,9 @@ def test_step_that_waits_for_a_retry_survives_a_restart_and_can_be_stopped(home:
 
 
 def test_retry_of_a_running_execution_is_refused_at_once(
-    home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+    home: Home, runtime: FakeRuntime, behaviour: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime.behaviours["model"].exit_at_start = None
+    behaviour.exit_at_start = None
     server = Server(home, runtime)
     arn = server.start(make_definition())
     wait_until(lambda: runtime.started_hosts)
@@ -105,8 +117,3 @@ def test_retry_of_a_running_execution_is_refused_at_once(
     runtime.started_hosts[0].end(Exit(0))
     server.wait_for_end(arn)
     server.parts.close()
-
-
-def test_number_that_is_too_large_for_a_float_is_refused() -> None:
-    with pytest.raises(ExpressionError, match="is not a number"):
-        loops._read_number(10**400)

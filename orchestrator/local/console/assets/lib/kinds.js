@@ -21,8 +21,9 @@ export const isChangeOf = (kind, id, change) =>
 /** Return the kind and the identifier of the resource with an ARN; null for kinds that do not run, such as models. */
 export function parseArn(arn) {
   const [type, ...names] = arn.split(":").slice(5).join(":").split("/");
-  const partKind = names.length > 1 && kinds.find((kind) => kind.partOf === type);
-  const kind = partKind || findKind(type);
+  // the ARN of a child begins with the ARN of its parent, such as `pipeline/my-pipeline/execution/abc`
+  const childKind = names.length > 1 && kinds.find((kind) => kind.parentType === type);
+  const kind = childKind || findKind(type);
   return kind?.lifecycle ? { kind, id: kind.isIdentifiedByArn ? arn : names.join("/") } : null;
 }
 

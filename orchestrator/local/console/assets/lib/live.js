@@ -32,7 +32,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 /** Read the stream as soon as no other tab reads it. */
-export function startChanges() {
+export function startFeed() {
   navigator.locks.request(NAME, readForever);
 }
 

@@ -22,7 +22,7 @@ export async function listMetrics(name, value, signal) {
 }
 
 /** Return whether new points with some dimensions, such as `{Host: "my-job/algo-1"}`, belong to a resource. */
-export const arePointsOf = (id, dimensions) =>
+export const isMetricOf = (id, dimensions) =>
   Object.values(dimensions).some((value) => value === id || value.startsWith(`${id}/`));
 
 /** Return the curves of metrics between two times, `[{metric, times, values}]`, with times in seconds since 1970. A

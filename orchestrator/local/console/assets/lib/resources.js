@@ -18,7 +18,7 @@ class KindReader {
   /** Request the next page if the buffer is empty. */
   async fill(signal) {
     while (!this.buffer.length && this.hasMore) {
-      const [items, token] = await (this.kind.partOf ? this.search(signal) : this.list(signal));
+      const [items, token] = await (this.kind.parentType ? this.search(signal) : this.list(signal));
       this.buffer = items;
       this.token = token;
       this.hasMore = Boolean(token);

@@ -76,7 +76,7 @@ function CloneForm({ kind, request: { operation, members, tokenMembers } }) {
       const newTokens = tokenMembers.map((name) => [name, crypto.randomUUID()]);
       const answer = await call("sagemaker", operation, { ...JSON.parse(text), ...Object.fromEntries(newTokens) });
       const arn = answer[kind.arnMember];
-      location.hash = makeHref(["jobs", kind.type, kind.partOf ? arn : arn.split("/").slice(1).join("/")]);
+      location.hash = makeHref(["jobs", kind.type, kind.parentType ? arn : arn.split("/").slice(1).join("/")]);
     } catch (problem) {
       setError(problem);
     }

@@ -3,7 +3,7 @@
 import { Chart } from "../lib/chart.js";
 import { Heading, Problem, Status, Table } from "../lib/components.js";
 import { findKind } from "../lib/kinds.js";
-import { arePointsOf } from "../lib/metrics.js";
+import { isMetricOf } from "../lib/metrics.js";
 import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
 import { html } from "../lib/ui.js";
@@ -83,7 +83,7 @@ function Traffic({ data }) {
   const name = data.endpoint.EndpointName;
   const names = [name, ...data.components.map((component) => component.name)];
   const load = (signal) => loadTraffic(name, data.components, signal);
-  const usesMetric = (dimensions) => names.some((name) => arePointsOf(name, dimensions));
+  const usesMetric = (dimensions) => names.some((name) => isMetricOf(name, dimensions));
   const { data: traffic, error } = useQuery(load, [names.join()], null, usesMetric);
   return html`
     <h2>Requests in the last hour</h2>

@@ -6,7 +6,7 @@ import { ChartOptions, readChartOptions } from "../lib/chart_options.js";
 import { Heading, Problem } from "../lib/components.js";
 import { findKind, isChangeOf, isRunningStatus } from "../lib/kinds.js";
 import { listStreams } from "../lib/logs.js";
-import { arePointsOf, CurveReader, listMetrics } from "../lib/metrics.js";
+import { CurveReader, isMetricOf, listMetrics } from "../lib/metrics.js";
 import { useQuery } from "../lib/query.js";
 import { makeHref } from "../lib/router.js";
 import { html, useRef } from "../lib/ui.js";
@@ -24,7 +24,7 @@ function Metrics({ kind, id, query }) {
   const usesResource = (change) => isChangeOf(kind, id, change);
   const reader = useRef(new CurveReader());
   const read = (signal) => load(kind, id, reader.current, signal);
-  const { data, error } = useQuery(read, [kind.type, id], usesResource, (dimensions) => arePointsOf(id, dimensions));
+  const { data, error } = useQuery(read, [kind.type, id], usesResource, (dimensions) => isMetricOf(id, dimensions));
   return html`
     <${Heading}>Metrics of <a href=${makeHref(["jobs", kind.type, id])}>${id}</a><//>
     <${Problem} error=${error} />

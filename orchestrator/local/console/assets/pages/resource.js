@@ -78,7 +78,7 @@ function StopButton({ kind, id, status, onStop }) {
 
 /** Return the members of a Stop request. For parts of other resources, such as executions, a token is required. */
 function makeStopRequest(kind, id) {
-  const token = kind.partOf && { ClientRequestToken: crypto.randomUUID() };
+  const token = kind.parentType && { ClientRequestToken: crypto.randomUUID() };
   return { [kind.identifierMember]: id, ...token };
 }
 

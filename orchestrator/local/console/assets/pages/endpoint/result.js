@@ -2,7 +2,7 @@
 
 import { formatBytes, formatDuration } from "../../lib/format.js";
 import { describeObject, readStart } from "../../lib/objects.js";
-import { arePointsOf } from "../../lib/metrics.js";
+import { isMetricOf } from "../../lib/metrics.js";
 import { useQuery } from "../../lib/query.js";
 import { makeHref } from "../../lib/router.js";
 import { html, useEffect, useState } from "../../lib/ui.js";
@@ -49,7 +49,7 @@ function Failure({ error, seconds }) {
 
 /** An asynchronous request. The page checks for the result whenever the endpoint has new metrics. */
 function QueuedRequest({ endpoint, output, failure }) {
-  const usesMetric = (dimensions) => arePointsOf(endpoint, dimensions);
+  const usesMetric = (dimensions) => isMetricOf(endpoint, dimensions);
   const { data } = useQuery((signal) => findResult([output, failure], signal), [output], null, usesMetric);
   const [statusClass, status] = !data ? ["active", "In the queue"] : data.uri === output ? ["success", "Success"] : ["failure", "Failed"];
   return html`
