@@ -89,7 +89,8 @@ import shutil, time
 def process(arguments):
     try:
         print("ready", flush=True)
-        time.sleep(60)
+        for _ in range(600):
+            time.sleep(0.1)  # a signal that Python receives just before this call interrupts only the next one
     finally:
         print("cleaning", flush=True)
         time.sleep(1)

@@ -229,7 +229,7 @@ def _flatten(name: str, top: int, make_name: Callable[[], str]) -> None:
 
 
 def remove_working_folder(working_folder: str) -> None:
-    """Remove the working_folder folder of a program as far as possible."""
+    """Remove the working folder of a program as far as possible."""
     with contextlib.suppress(OSError):
         remove_tree(working_folder)
 
