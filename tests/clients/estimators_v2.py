@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,9 @@ from sagemaker.pytorch import PyTorch
 from sagemaker.sklearn import SKLearn
 from sagemaker.tensorflow import TensorFlow
 
-# The SDK polls every 5 to 30 seconds.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+from tests.clients.polling import poll_quickly
+
+poll_quickly()
 session, role = sagemaker.Session(), os.environ["SAGEMAKER_ROLE"]
 wheel = Path(sys.argv[1])
 results: dict[str, object] = {}

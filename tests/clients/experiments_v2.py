@@ -5,15 +5,15 @@ Runs in the SDK's virtual environment. Usage: experiments_v2.py FOLDER
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import sagemaker
 from sagemaker.analytics import ExperimentAnalytics
 from sagemaker.experiments.run import Run, list_runs, load_run
 
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every few seconds
+from tests.clients.polling import poll_quickly
+
+poll_quickly()
 folder = Path(sys.argv[1])
 session = sagemaker.Session()
 results: dict[str, object] = {}

@@ -6,7 +6,6 @@ Runs in the SDK's virtual environment. Usage: functions_v2.py IMAGE SERVE-IMAGE 
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 from sagemaker import Session
@@ -19,10 +18,10 @@ from sagemaker.workflow.pipeline_context import PipelineSession
 from sagemaker.workflow.steps import TrainingStep
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
 image, serve_image, bucket = sys.argv[1:]
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every 5 to 30 seconds
+poll_quickly()
 sess = PipelineSession(default_bucket=bucket)
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
 results: dict[str, object] = {}

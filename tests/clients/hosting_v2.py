@@ -9,7 +9,6 @@ PREFIX is an S3 URI, below which the archives of the models are.
 
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,10 +39,9 @@ from tests.clients.hosting_kinds import (
     check_all_kinds,
     parse_captures,
 )
+from tests.clients.polling import poll_quickly
 
-# The SDK polls every 5 to 30 seconds, but the endpoints start in a few seconds.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.3))
+poll_quickly()
 INSTANCE_TYPE = INSTANCE_MEMBERS["InstanceType"]
 SERVERLESS = ServerlessInferenceConfig(memory_size_in_mb=1024, max_concurrency=5)
 KINDS_WITHOUT_CLASS = ("direct", "shadow")

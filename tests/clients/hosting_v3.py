@@ -6,7 +6,6 @@ Runs in the SDK's virtual environment. Usage: hosting_v3.py SERVE-IMAGE PREFIX
 import os
 import re
 import sys
-import time
 from typing import Any
 
 import boto3
@@ -14,10 +13,9 @@ from sagemaker.core.resources import Endpoint, EndpointConfig, InferenceComponen
 
 from tests.clients.hosting_boto3 import Boto3Client
 from tests.clients.hosting_kinds import CSV, ROW, VARIANT, HostingKind, Settings, check_all_kinds
+from tests.clients.polling import poll_quickly
 
-# The SDK polls every 5 seconds, but the endpoints start in a few seconds.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.3))
+poll_quickly()
 
 
 class SdkResourceClient(Boto3Client):

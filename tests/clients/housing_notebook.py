@@ -25,6 +25,9 @@ from sagemaker.serializers import JSONSerializer
 from sagemaker.tuner import ContinuousParameter, HyperparameterTuner, IntegerParameter
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
+
+poll_quickly()
 
 
 def locate(name: str) -> str:

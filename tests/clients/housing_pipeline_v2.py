@@ -7,7 +7,6 @@ Usage: housing_pipeline_v2.py PREPROCESS-IMAGE TRAIN-IMAGE SERVE-IMAGE BATCH-SCO
 import json
 import os
 import sys
-import time
 
 from sagemaker import ModelPackage, Session
 from sagemaker.deserializers import JSONDeserializer
@@ -30,10 +29,10 @@ from sagemaker.workflow.properties import PropertyFile
 from sagemaker.workflow.steps import ProcessingStep, TrainingStep, TuningStep
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
 preprocess_image, train_image, serve_image, batch_score_image = sys.argv[1:]
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every 5 to 30 seconds
+poll_quickly()
 sess, plain_session = PipelineSession(), Session()  # a PipelineSession sends no requests, but stores them for steps
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
 mse_limit = ParameterFloat("MaxMse", default_value=8000.0)

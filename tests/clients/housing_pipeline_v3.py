@@ -7,7 +7,6 @@ Usage: housing_pipeline_v3.py PREPROCESS-IMAGE TRAIN-IMAGE SERVE-IMAGE BATCH-SCO
 import json
 import os
 import sys
-import time
 from typing import Any
 
 from sagemaker.core.parameter import ContinuousParameter
@@ -40,10 +39,10 @@ from sagemaker.train.configs import Compute, InputData
 from sagemaker.train.tuner import HyperparameterTuner
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
 preprocess_image, train_image, serve_image, batch_score_image = sys.argv[1:]
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))  # the SDK polls every 5 to 30 seconds
+poll_quickly()
 session = PipelineSession()
 bucket = session.default_bucket()
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"

@@ -6,7 +6,6 @@ Runs in the SDK's virtual environment. Usage: inference_pipeline_v2.py SERVE-IMA
 import json
 import os
 import sys
-import time
 
 import boto3
 import sagemaker
@@ -17,10 +16,10 @@ from sagemaker.pipeline import PipelineModel
 from sagemaker.predictor import Predictor
 from sagemaker.serializers import CSVSerializer
 
+from tests.clients.polling import poll_quickly
+
 image, prefix = sys.argv[1:]
-# The SDK polls every 5 to 30 seconds, but the endpoint starts in a few seconds.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 session, role, name = sagemaker.Session(), os.environ["SAGEMAKER_ROLE"], "sdk-inference-pipeline"
 bucket, instance_type = session.default_bucket(), "ml.m5.large"
 results: dict[str, object] = {}

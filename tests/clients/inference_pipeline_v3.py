@@ -6,16 +6,15 @@ Runs in the SDK's virtual environment. Usage: inference_pipeline_v3.py SERVE-IMA
 import json
 import os
 import sys
-import time
 
 from sagemaker.core.resources import Model
 from sagemaker.core.shapes import ContainerDefinition
 from sagemaker.serve import ModelBuilder
 
+from tests.clients.polling import poll_quickly
+
 image, prefix = sys.argv[1:]
-# The SDK polls every 5 seconds, but the endpoint starts in a few seconds.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
 request = {"body": b"1,2,3", "content_type": "text/csv", "accept": "text/csv"}
 environment = {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}

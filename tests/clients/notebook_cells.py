@@ -21,7 +21,6 @@ import json
 import os
 import sys
 import tarfile
-import time
 from pathlib import Path
 from textwrap import dedent
 from time import gmtime, strftime
@@ -35,10 +34,9 @@ from sagemaker.tensorflow import TensorFlow
 from sagemaker.tuner import ContinuousParameter, HyperparameterTuner, IntegerParameter
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
-# The SDK polls every 5 to 30 seconds.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 1.0))
+poll_quickly()
 PROCESSING = str(Layout().processing("x").parent)
 
 # --- set up

@@ -6,7 +6,6 @@ Runs in the SDK's virtual environment. Usage: pipeline_runs_v2.py TRAIN-IMAGE SE
 import json
 import os
 import sys
-import time
 from typing import Any
 
 from sagemaker import ModelPackage, Session
@@ -35,11 +34,10 @@ from sagemaker.workflow.selective_execution_config import SelectiveExecutionConf
 from sagemaker.workflow.steps import CacheConfig, ProcessingStep, TrainingStep, TransformStep, TuningStep
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
 train_image, serve_image, bucket = sys.argv[1:]
-# The SDK polls every 5 to 30 seconds; these jobs take less than a second.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 sess, plain_session = PipelineSession(default_bucket=bucket), Session(default_bucket=bucket)
 role, instance_type, base_uri = os.environ["SAGEMAKER_ROLE"], "ml.m5.large", f"s3://{bucket}/pipelines-v2"
 input_folder, output_folder = (str(Layout().processing(name)) for name in ("rows", "out"))

@@ -31,11 +31,10 @@ from sagemaker.train.configs import Compute, InputData
 from sagemaker.train.model_trainer import ModelTrainer
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
 train_image, serve_image, bucket, queue_url = sys.argv[1:]
-# The SDK polls every 5 to 30 seconds; these jobs take less than a second.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 sess = PipelineSession(default_bucket=bucket)
 client = boto3.client("sagemaker")
 role, instance_type, base_uri = os.environ["SAGEMAKER_ROLE"], "ml.m5.large", f"s3://{bucket}/pipelines-v3"
@@ -169,11 +168,12 @@ def answer_callbacks() -> None:
 
 
 def wait_for_execution(execution: Any) -> dict[str, str]:
-    """Wait for the end of an execution; return the status of each step by its name, and of the execution by ""."""
-    try:
-        execution.wait(delay=1, max_attempts=600)
-    except Exception as error:  # the waiter raises an error if the execution fails
-        print("waiter:", error)
+    """Wait for the end of an execution; return the status of each step by its name, and of the execution by "".
+
+    `execution.wait` of the SDK waits only for Succeeded and Failed, so it would not notice CompletedWithFailures.
+    """
+    while execution.describe()["PipelineExecutionStatus"] in ("Executing", "Stopping"):
+        time.sleep(0.5)
     statuses = {
         step["StepName"]: step["StepStatus"] + (" from cache" if "CacheHitResult" in step else "")
         for step in execution.list_steps()

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -21,11 +20,10 @@ from sagemaker.sklearn.estimator import SKLearn
 from sagemaker.sklearn.processing import SKLearnProcessor
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
 wheel = Path(sys.argv[1])
-# The SDK polls every 5 to 30 seconds.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 session, role = sagemaker.Session(), os.environ["SAGEMAKER_ROLE"]
 bucket, instance_type = session.default_bucket(), "ml.m5.4xlarge"
 layout = Layout()

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -19,11 +18,10 @@ from sagemaker.core.processing import FrameworkProcessor, ScriptProcessor
 from sagemaker.core.shapes import ProcessingOutput, ProcessingS3Output
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
 wheel = Path(sys.argv[1])
-# The SDK polls every 5 to 30 seconds.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 session, role = Session(), os.environ["SAGEMAKER_ROLE"]
 bucket, instance_type = session.default_bucket(), "ml.m5.large"
 image = image_uris.retrieve("sklearn", "us-east-1", version="1.2-1", instance_type=instance_type)

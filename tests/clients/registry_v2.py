@@ -6,7 +6,6 @@ Runs in the SDK's virtual environment. Usage: registry_v2.py SERVE-IMAGE BUCKET
 import json
 import os
 import sys
-import time
 
 import sagemaker
 from sagemaker.deserializers import CSVDeserializer
@@ -16,10 +15,10 @@ from sagemaker.model_metrics import MetricsSource, ModelMetrics
 from sagemaker.predictor import Predictor
 from sagemaker.serializers import CSVSerializer
 
+from tests.clients.polling import poll_quickly
+
 serve_image, bucket = sys.argv[1:]
-# The SDK polls every 5 to 30 seconds; the endpoint starts in about a second.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 session = sagemaker.Session()
 client, role = session.sagemaker_client, os.environ["SAGEMAKER_ROLE"]
 instance_types = ["ml.m5.large"]

@@ -6,16 +6,15 @@ Runs in the SDK's virtual environment. Usage: registry_v3.py SERVE-IMAGE BUCKET
 import json
 import os
 import sys
-import time
 
 from sagemaker.core.resources import Endpoint, EndpointConfig, Model, ModelPackage, ModelPackageGroup
 from sagemaker.core.shapes import ContainerDefinition, ProductionVariant
 from sagemaker.serve import ModelBuilder
 
+from tests.clients.polling import poll_quickly
+
 serve_image, bucket = sys.argv[1:]
-# The SDK polls every 5 to 30 seconds; the endpoint starts in about a second.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
 results: dict[str, object] = {}
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import tarfile
-import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -19,10 +18,10 @@ from sagemaker.core.shapes import MetricDefinition
 from sagemaker.train.configs import Compute, InputData, SourceCode
 from sagemaker.train.model_trainer import ModelTrainer
 
+from tests.clients.polling import poll_quickly
+
 wheel = Path(sys.argv[1])
-# The SDK polls every 5 to 30 seconds.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 session, instance_type = Session(), "ml.m5.large"
 bucket = session.default_bucket()
 image = image_uris.retrieve(

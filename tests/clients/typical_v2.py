@@ -6,7 +6,6 @@ Runs in the SDK's virtual environment, with versions from 2.90 on. Usage: typica
 import json
 import os
 import sys
-import time
 
 import sagemaker
 from sagemaker.deserializers import CSVDeserializer
@@ -19,11 +18,10 @@ from sagemaker.transformer import Transformer
 from sagemaker.tuner import HyperparameterTuner, IntegerParameter
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
 train_image, serve_image, bucket = sys.argv[1:]
-# The SDK polls every 5 to 30 seconds; these jobs take less than a second.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 # For the name of the default bucket, versions before 2.148 would request the account from AWS's STS.
 sess = sagemaker.Session(default_bucket=bucket)
 role = os.environ["SAGEMAKER_ROLE"]

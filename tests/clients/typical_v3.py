@@ -6,7 +6,6 @@ Runs in the SDK's virtual environment. Usage: typical_v3.py TRAIN-IMAGE SERVE-IM
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 from sagemaker.core.helper.session_helper import Session
@@ -20,11 +19,10 @@ from sagemaker.train.model_trainer import ModelTrainer
 from sagemaker.train.tuner import HyperparameterTuner
 
 from microjobs.contract import Layout
+from tests.clients.polling import poll_quickly
 
 train_image, serve_image, bucket = sys.argv[1:]
-# The SDK polls every 5 to 30 seconds; these jobs take less than a second.
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+poll_quickly()
 sess = Session()
 role = os.environ["SAGEMAKER_ROLE"]
 instance_type = "ml.m5.large"
