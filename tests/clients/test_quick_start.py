@@ -19,6 +19,8 @@ PROGRAMS = {
     "sdk": next(text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "Estimator(" in text),
 }
 
+POLL_QUICKLY = "from tests.clients.polling import poll_quickly; poll_quickly()"
+
 
 @pytest.mark.parametrize("client", PROGRAMS)
 def test_page_names_the_tested_version(client: str) -> None:
@@ -43,10 +45,11 @@ def test_page_uses_only_images_that_make_run_builds() -> None:
 @pytest.mark.parametrize("client", PROGRAMS)
 def test_program_of_the_page_trains_a_model(client: str, server: LocalServer, tmp_path: Path) -> None:
     program = re.sub(r"microjobs/([a-z-]+):dev", lambda match: make_image_name(match[1]), PROGRAMS[client])
-    (tmp_path / "first.py").write_text(program)
+    (tmp_path / "first.py").write_text(f"{POLL_QUICKLY}\n{program}")
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),  # this folder has neither settings nor credentials of the user
+        "PYTHONPATH": str(REPOSITORY),  # for POLL_QUICKLY
         **control.make_environment(server.home, server.address),
     }
     command = [str(install_client_programs(client) / "python"), "first.py"]

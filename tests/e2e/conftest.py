@@ -65,6 +65,11 @@ class ComposeProject:
         assert process.returncode == exit_code, output[-5000:]
         return output
 
+    def run_service(self, service: str) -> None:
+        """Run one job, and the jobs on which it depends."""
+        command = ["docker", "compose", "run", "--rm", service]
+        subprocess.run(command, cwd=self.checkout, env=self.environment, check=True, capture_output=True)
+
     def run_compose_up_until(self, text: str) -> str:
         """Run `docker compose up` until it prints a text. Return its output."""
         command = ["docker", "compose", "up"]
