@@ -126,7 +126,7 @@ for name, script in SCRIPTS.items():
         role=role,
         instance_count=1,
         instance_type="ml.m5.large",
-        hyperparameters={"epochs": 200, "learning_rate": 0.05},
+        hyperparameters={"epochs": 100, "learning_rate": 0.05},
         metric_definitions=[{"Name": "loss", "Regex": "loss: ([0-9.]+);"}],
         **versions,
     )

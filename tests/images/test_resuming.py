@@ -26,8 +26,8 @@ EPOCHS = 1500
 MAX_STOP_SECONDS = 10.0
 """Maximum time from SIGTERM to the end of a job."""
 
-KILL_COUNTS = {"train-pytorch": 20, "train-tensorflow": 4}
-STOP_COUNTS = {"train-pytorch": 4, "train-tensorflow": 2}
+KILL_COUNTS = {"train-pytorch": 6, "train-tensorflow": 2}
+STOP_COUNTS = {"train-pytorch": 2, "train-tensorflow": 1}
 """Numbers of SIGKILL and SIGTERM per image, at random moments; MICROJOBS_DRILL_ENDS overrides both."""
 MAX_SIGNAL_SECONDS = {"train-pytorch": 4.0, "train-tensorflow": 10.0}
 """Latest time of a signal, in seconds after the start of the container. It can be as late as the model's export."""

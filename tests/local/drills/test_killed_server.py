@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.home import Home
 from tests.local.drills.drill import Drill
 from tests.local.drills.image import build_drill_image
 
-ROUNDS = int(os.environ.get("MICROJOBS_DRILL_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("MICROJOBS_DRILL_ROUNDS", "2"))
 SEED = int(os.environ.get("MICROJOBS_DRILL_SEED") or secrets.randbelow(1 << 32))
 
 
