@@ -22,6 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_program_receives_the_events_that_aws_documents(server: LocalServer, tmp_path: Path) -> None:
     lines = run_program(
         "boto3", server, tmp_path, "events_boto3.py", "program", make_image_name(SHELL_IMAGE), server.address.bucket

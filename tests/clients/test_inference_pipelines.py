@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.clients.environments import run_program
 from tests.conftest import make_image_name
 from tests.local.clients import LocalServer
 from tests.local.test_inference_pipelines import put_models
 
 
+@pytest.mark.slow
 def test_pipeline_model_of_version_2_is_deployed_and_registered(process_server: LocalServer, tmp_path: Path) -> None:
     put_models(process_server, "v2-pipeline")
     arguments = [make_image_name("serve"), process_server.uri("v2-pipeline")]
@@ -21,6 +24,7 @@ def test_pipeline_model_of_version_2_is_deployed_and_registered(process_server: 
     }
 
 
+@pytest.mark.slow
 def test_models_of_version_3_are_chained(process_server: LocalServer, tmp_path: Path) -> None:
     put_models(process_server, "v3-pipeline")
     arguments = [make_image_name("serve"), process_server.uri("v3-pipeline")]

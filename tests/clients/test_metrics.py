@@ -22,6 +22,7 @@ def run_training(server: LocalServer) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_sdk_returns_the_curves_of_a_training_job(process_server: LocalServer, tmp_path: Path) -> None:
     results = json.loads(
         run_program("sdk", process_server, tmp_path, "analytics_v2.py", run_training(process_server))[-1]

@@ -28,6 +28,7 @@ def list_types(steps: list[dict[str, Any]]) -> set[str]:
     return types
 
 
+@pytest.mark.slow
 def test_sdk_2_creates_a_pipeline(process_server: LocalServer, tmp_path: Path) -> None:
     result = create_pipeline("sdk", process_server, tmp_path, "pipelines_v2.py")
     types = list_types(result.pop("definition")["Steps"])
@@ -41,6 +42,7 @@ def test_sdk_2_creates_a_pipeline(process_server: LocalServer, tmp_path: Path) -
     }
 
 
+@pytest.mark.slow
 def test_sdk_3_creates_a_pipeline(process_server: LocalServer, tmp_path: Path) -> None:
     result = create_pipeline("sdk3", process_server, tmp_path, "pipelines_v3.py")
     types = list_types(result.pop("definition")["Steps"])

@@ -49,6 +49,7 @@ def terraform(process_server: LocalServer, tmp_path: Path) -> Terraform:
     return run_terraform
 
 
+@pytest.mark.slow
 def test_terraform_creates_and_destroys_resources(terraform: Terraform, process_server: LocalServer) -> None:
     terraform("apply", "-auto-approve")
     assert (

@@ -45,6 +45,7 @@ def wait_for_component(server: LocalServer, name: str) -> dict[str, Any]:
     return description
 
 
+@pytest.mark.slow
 def test_example_of_the_documentation_scales_under_load(fast_server: LocalServer) -> None:
     endpoint, component = deploy_component(fast_server)
     runtime, stop = fast_server.client("sagemaker-runtime"), threading.Event()

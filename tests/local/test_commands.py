@@ -49,6 +49,7 @@ def started_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started
     run_microjobs(folder, "down")
 
 
+@pytest.mark.slow
 def test_server_starts_reports_status_and_stops(folder: Path) -> None:
     first_result = run_microjobs(folder, *UP_COMMAND)
     assert "answers, runtime process (as configured)" in first_result.stdout

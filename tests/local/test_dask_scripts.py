@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from microjobs.contract import Layout
 from tests.conftest import make_image_name
 from tests.local.clients import ROOT, LocalServer, make_processing_input, make_processing_output, make_unique_name
@@ -59,6 +61,7 @@ def run_job(
     return job, f"{prefix}/output"
 
 
+@pytest.mark.slow
 def test_script_uses_the_workers_of_all_hosts(any_runtime_server: LocalServer) -> None:
     job, output = run_job(
         any_runtime_server, ["with-dask", "python3", f"{CODE}/total.py"], [INPUT, OUTPUT], instances=2
@@ -70,6 +73,7 @@ def test_script_uses_the_workers_of_all_hosts(any_runtime_server: LocalServer) -
     assert result["url"].startswith("tls://")
 
 
+@pytest.mark.slow
 def test_failing_script_fails_the_job_with_its_last_line(process_server: LocalServer) -> None:
     job, _ = run_job(process_server, ["with-dask", "python3", f"{CODE}/total.py"], ["/nowhere", OUTPUT], instances=2)
     assert job["ProcessingJobStatus"] == "Failed"

@@ -54,6 +54,7 @@ def test_hanging_server_is_replaced(home: Home, caplog: pytest.LogCaptureFixture
     assert f"process {pid}, has not answered for 1 s" in caplog.text
 
 
+@pytest.mark.slow
 def test_commands_report_a_hanging_server(home: Home) -> None:
     pid = start_hanging_server(home)
     try:

@@ -83,6 +83,7 @@ def predict_locally(server: LocalServer, artifacts: str, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("job", ["train-tensorflow", pytest.param("train-pytorch", marks=pytest.mark.pytorch)])
+@pytest.mark.slow
 def test_trained_model_is_served_by_its_own_image(
     job: str, any_runtime_server: LocalServer, endpoints: list[str], tmp_path: Path
 ) -> None:

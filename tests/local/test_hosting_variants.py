@@ -72,6 +72,7 @@ def read_captures(folder: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
+@pytest.mark.slow
 def test_captured_data_have_the_responses_of_both_variants(any_runtime_server: LocalServer) -> None:
     instances: dict[str, Any] = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     name = deploy(
@@ -124,6 +125,7 @@ def make_slow_model(server: LocalServer) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_serverless_requests_beyond_the_concurrency_get_429(any_runtime_server: LocalServer) -> None:
     name = deploy(
         any_runtime_server,

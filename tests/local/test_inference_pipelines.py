@@ -132,6 +132,7 @@ def test_target_model_responds_after_another_container(any_runtime_server: Local
     chain.delete()
 
 
+@pytest.mark.slow
 def test_update_under_load_loses_no_request(process_server: LocalServer) -> None:
     chain, stop = (
         ChainEndpoint(process_server, make_model(process_server), DataCaptureConfig=make_capture(process_server)),

@@ -42,6 +42,7 @@ def test_points_are_read_while_the_job_runs(process_server: LocalServer) -> None
     process_server.wait_for_end(name)
 
 
+@pytest.mark.slow
 def test_killed_server_loses_at_most_the_last_second_of_metrics(tmp_path: Path) -> None:
     response_timestamps: list[float] = []
     with run_server(tmp_path, runtime="process") as server:

@@ -87,6 +87,7 @@ def test_missing_image_is_not_retried(process_server: LocalServer) -> None:
     assert (job["TrainingJobStatus"], list_secondary_statuses(job).count("Starting")) == ("Failed", 1)
 
 
+@pytest.mark.slow
 def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
     """Processes end with their server, so the next server finds no hosts of the job."""
     with run_server(tmp_path / "home", runtime="process") as server:

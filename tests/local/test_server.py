@@ -30,6 +30,7 @@ def kill_server(server: LocalServer) -> None:
     wait_until(lambda: control.find_server(server.home), lambda address: address is None)
 
 
+@pytest.mark.slow
 def test_second_server_for_a_home_is_refused(tmp_path: Path) -> None:
     with run_server(tmp_path / "home", runtime="process") as server, pytest.raises(control.ServerError) as error:
         control.start(server.home, Config(port=0, runtime="process"))

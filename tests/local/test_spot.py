@@ -77,6 +77,7 @@ def test_interrupted_job_resumes_from_its_checkpoint(any_runtime_server: LocalSe
     assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
 
 
+@pytest.mark.slow
 def test_job_that_ignores_sigterm_is_killed_after_the_notice(any_runtime_server: LocalServer) -> None:
     name = start_interrupted_job(
         any_runtime_server, STUBBORN_SCRIPT, "--notice", "3", **make_spot_members(any_runtime_server, "stubborn")
@@ -145,6 +146,7 @@ ENDLESS_SCRIPT = RESUMING_SCRIPT.replace("exit 0; fi", "fi")
 """Does not end by itself, even after it has resumed."""
 
 
+@pytest.mark.slow
 def test_max_wait_includes_time_without_hosts(process_server: LocalServer) -> None:
     members = make_spot_members(process_server, "waits", max_runtime=9, max_wait=9)
     job = process_server.wait_for_end(start_interrupted_job(process_server, ENDLESS_SCRIPT, "--away", "6", **members))
@@ -153,6 +155,7 @@ def test_max_wait_includes_time_without_hosts(process_server: LocalServer) -> No
     assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"] <= 12
 
 
+@pytest.mark.slow
 def test_max_runtime_includes_all_attempts(process_server: LocalServer) -> None:
     script = ENDLESS_SCRIPT.replace("echo ready", "sleep 2; echo ready")
     job = process_server.wait_for_end(

@@ -215,6 +215,7 @@ class Payload:
         return Path.touch, (self._path,)
 
 
+@pytest.mark.slow
 def test_host_with_another_secret_gets_a_remedy(hosts: Hosts) -> None:
     for name in hosts.names[:2]:
         start(hosts, name, "wait", {}, JOIN_SECONDS=5)
@@ -229,6 +230,7 @@ def test_host_with_another_secret_gets_a_remedy(hosts: Hosts) -> None:
     assert "host algo-1, the first of the job, did not answer within 3 s" in ends["algo-3"].output
 
 
+@pytest.mark.slow
 def test_host_with_another_certificate_gets_no_task(hosts: Hosts) -> None:
     layout = Layout(hosts.folder / "algo-3")
     for path in (layout.job_certificate, layout.job_key):

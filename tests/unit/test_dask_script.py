@@ -155,6 +155,7 @@ def one_host(tmp_path: Path) -> Iterator[DaskHosts]:
     yield from make_dask_hosts(1, tmp_path)
 
 
+@pytest.mark.slow
 def test_script_uses_all_hosts_imports_modules_next_to_it_and_can_end_the_cluster(hosts: DaskHosts) -> None:
     """`Client()` without arguments connects to the cluster, and tasks import modules of the script's folder."""
     hosts.script.with_name("beside.py").write_text("def double(n):\n    return 2 * n\n")
@@ -168,6 +169,7 @@ def test_script_uses_all_hosts_imports_modules_next_to_it_and_can_end_the_cluste
     assert "workers" not in ends["algo-2"].output
 
 
+@pytest.mark.slow
 def test_documented_script_runs_on_the_cluster_of_one_host(one_host: DaskHosts) -> None:
     page = (REPOSITORY / "docs" / "using" / "dask.md").read_text()
     (script,) = re.findall(r"```python\n# total.py\n(.*?)```", page, re.DOTALL)
@@ -203,6 +205,7 @@ def test_killed_worker_ends_the_job(host: str, hosts: DaskHosts) -> None:
 
 
 @pytest.mark.parametrize(("victim", "number"), [("algo-1", signal.SIGKILL), ("algo-2", signal.SIGSTOP)])
+@pytest.mark.slow
 def test_lost_or_frozen_host_ends_the_other_host(victim: str, number: signal.Signals, hosts: DaskHosts) -> None:
     """One signal per host is sufficient, because `test_distributed` tests both signals on both hosts."""
     hosts.start_all(CONNECT + WAIT_PROGRAM, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
@@ -234,6 +237,7 @@ def test_script_that_ends_at_a_stop_signal_counts_as_stopped(hosts: DaskHosts) -
     assert all("stopped by 15\n" in end.output for end in hosts.end().values())
 
 
+@pytest.mark.slow
 def test_task_that_still_runs_does_not_delay_the_end(hosts: DaskHosts) -> None:
     code = "import time\nfutures = client.map(time.sleep, [300.0 + n for n in range(20)])\ntime.sleep(1)\n"
     ends = hosts.run(CONNECT + code)

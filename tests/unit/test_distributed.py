@@ -93,6 +93,7 @@ def test_earliest_of_several_uncertain_reasons_is_reported(hosts: Hosts) -> None
     assert {end.output for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
 
 
+@pytest.mark.slow
 def test_earlier_lost_connection_is_not_the_reason(hosts: Hosts) -> None:
     early_program = "from microjobs import worker; worker.report(1, 'RuntimeError: Connection closed by peer [algo-2]')"
     late_program = "import time; time.sleep(2); " + FAIL_PROGRAM.format(code=1)
@@ -178,6 +179,7 @@ def test_stop_of_a_host_that_is_joining_stops_the_first_host(hosts: Hosts) -> No
     assert end.seconds < 15
 
 
+@pytest.mark.slow
 def test_paused_hosts_are_not_lost(hosts: Hosts) -> None:
     for name in hosts.names:
         hosts.start(name, READY_PROGRAM + "import time; time.sleep(1)", LOST_SECONDS=2)

@@ -66,6 +66,7 @@ def open_object(page: Page, bucket_url: str, name: str) -> None:
     expect(page.get_by_role("heading", name="Preview")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_folders_lead_to_an_object(page: Page, server: LocalServer, console_url: str) -> None:
     page.goto(f"{console_url}#/buckets")
     for name in (server.address.bucket, "preview/", "a b/"):

@@ -29,6 +29,7 @@ def job_names(server: LocalServer) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_chosen_jobs_are_compared(page: Page, job_names: list[str], console_url: str) -> None:
     page.goto(f"{console_url}#/compare")
     for name in job_names:

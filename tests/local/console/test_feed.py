@@ -104,6 +104,7 @@ def receive_until(connection: socket.socket, end: bytes) -> None:
         data = data[-len(end) :] + block
 
 
+@pytest.mark.slow
 def test_open_streams_occupy_no_threads(tmp_path: Path) -> None:
     with server_without_hosts(tmp_path) as server, ExitStack() as stack:
         sender = Sender(server.address)

@@ -138,6 +138,7 @@ def test_request_that_gets_no_response_is_sent_again(own_stub_page: Page, stub_s
     expect(own_stub_page.get_by_role("alert")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_new_lines_do_not_move_the_lines_that_are_read(page: Page, shell: Shell, console_url: str) -> None:
     shell.run("seq 1 400")
     page.goto(f"{console_url}#/logs/training-job/{shell.name}")

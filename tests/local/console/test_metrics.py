@@ -26,6 +26,7 @@ def job(server: LocalServer) -> str:
     return str(server.train(script, algorithm=ALGORITHM)["TrainingJobName"])
 
 
+@pytest.mark.slow
 def test_curves_grow_while_the_job_runs(page: Page, server: LocalServer, console_url: str) -> None:
     script = "for i in 4 3 2; do echo loss=$i acc=0.$i; sleep 1.1; done; sleep 3; echo loss=1; sleep 100"
     name = server.start_training(script, algorithm=ALGORITHM)
@@ -37,6 +38,7 @@ def test_curves_grow_while_the_job_runs(page: Page, server: LocalServer, console
     server.sagemaker.stop_training_job(TrainingJobName=name)
 
 
+@pytest.mark.slow
 def test_scale_can_be_logarithmic_and_the_page_is_accessible(page: Page, job: str, console_url: str) -> None:
     page.goto(f"{console_url}#/metrics/training-job/{job}")
     canvas = page.locator(".chart canvas").first

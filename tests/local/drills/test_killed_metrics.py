@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from microjobs_orchestrator.local import control
@@ -41,6 +42,7 @@ class Writer:
             return
 
 
+@pytest.mark.slow
 def test_killed_server_loses_only_the_last_second_of_metrics(tmp_path: Path) -> None:
     with run_server(tmp_path / "home", runtime="process") as server:
         arn = server.sagemaker.create_trial_component(TrialComponentName=TRIAL_COMPONENT)["TrialComponentArn"]

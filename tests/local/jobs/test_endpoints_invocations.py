@@ -194,6 +194,7 @@ def test_error_names_status_of_endpoint_not_in_service(parts: ServerParts, model
     assert "is Creating: it must be InService" in Invoker(parts).read_error().message
 
 
+@pytest.mark.slow
 def test_restarted_server_answers_503_until_it_has_resumed_the_endpoint(
     parts: ServerParts, model: ImageBehaviour
 ) -> None:

@@ -109,6 +109,7 @@ def tuning(tmp_path: Path) -> Iterator[Tuning]:
     parts.close()
 
 
+@pytest.mark.slow
 def test_waiting_tuning_job_uses_no_cpu_time(tuning: Tuning) -> None:
     tuning.start(100, TrainingJobEarlyStoppingType="Auto")
     wait_until(lambda: all(trial.description["SecondaryStatus"] == "Training" for trial in tuning.list_trials()))

@@ -83,6 +83,7 @@ def server(copy: RepositoryCopy) -> Iterator[Server]:
     copy.microjobs("local", "down")
 
 
+@pytest.mark.slow
 def test_family_is_created_described_and_runs(server: Server) -> None:
     arn = server.greet("hello", "echo good morning")
     assert arn == "arn:aws:sagemaker:us-east-1:000000000000:greeting/hello"

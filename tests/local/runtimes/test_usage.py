@@ -61,6 +61,7 @@ def test_machine_without_nvidia_smi_has_no_gpus(monkeypatch: pytest.MonkeyPatch)
     assert list(measure_gpus(None)) == []
 
 
+@pytest.mark.slow
 def test_busy_job_has_metrics_of_its_hosts(any_runtime_server: LocalServer) -> None:
     name = any_runtime_server.start_processing("timeout 4 sh -c 'while :; do :; done'; true")
     cloudwatch = any_runtime_server.client("cloudwatch")

@@ -469,6 +469,7 @@ def test_streams_need_a_session(outsider: Console) -> None:
         assert read_status(connection) == 401
 
 
+@pytest.mark.slow
 def test_number_of_streams_is_limited_and_closed_pages_make_room(console: Console) -> None:
     with ExitStack() as stack:
         streams = [stack.enter_context(open_stream(console)) for _ in range(feed.MAX_STREAMS)]

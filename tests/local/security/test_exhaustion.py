@@ -182,6 +182,7 @@ def test_chunks_are_parsed_strictly(chunks: bytes, status: int) -> None:
     assert (int(received_bytes.split()[1]), b"for /next" in received_bytes) == (status, status == 200)
 
 
+@pytest.mark.slow
 def test_clients_that_read_no_responses_occupy_no_threads() -> None:
     request = b"GET /" + b"x" * 900 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
     with run_http_server(timeout=4 * HANG_SECONDS) as host, ExitStack() as stack:

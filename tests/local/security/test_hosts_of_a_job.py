@@ -182,6 +182,7 @@ def test_job_succeeds_when_default_ports_are_occupied(process_server: LocalServe
     assert_scaled(process_server, *scale(process_server))
 
 
+@pytest.mark.slow
 def test_attacker_that_connects_first_cannot_run_code(any_runtime_server: LocalServer) -> None:
     with contextlib.closing(Attacker(any_runtime_server)) as attacker:
         job, name = scale(any_runtime_server)
@@ -191,6 +192,7 @@ def test_attacker_that_connects_first_cannot_run_code(any_runtime_server: LocalS
 
 
 @pytest.mark.usefixtures("occupied_ports")
+@pytest.mark.slow
 def test_attacker_cannot_run_code_in_a_dask_cluster(any_runtime_server: LocalServer) -> None:
     application = {
         "ImageUri": make_image_name("preprocess"),

@@ -157,6 +157,7 @@ def test_missing_command_is_reported(state: State, caplog: pytest.LogCaptureFixt
     assert "was not delivered to /absent/command" in caplog.text
 
 
+@pytest.mark.slow
 def test_hanging_command_is_ended_with_its_children(
     state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

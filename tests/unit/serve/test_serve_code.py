@@ -204,6 +204,7 @@ def test_requirements_are_installed_once(root: Path) -> None:
         assert server.find_logged_problems() == []
 
 
+@pytest.mark.slow
 def test_changed_requirements_are_installed_again(root: Path) -> None:
     for version in ("1.0", "2.0"):
         (root / "model" / "code").mkdir(exist_ok=True)

@@ -156,6 +156,7 @@ def invoke_in_parallel(server: Server, bodies: list[str]) -> list[Reply]:
     return replies
 
 
+@pytest.mark.slow
 def test_ping_answers_while_predictions_run(root: Path) -> None:
     with server_with_program(root, SLOW_PROGRAM) as server:
         thread = threading.Thread(target=invoke_in_parallel, args=(server, ["1"] * 3))

@@ -199,6 +199,7 @@ def test_programs_with_modules_of_the_same_name_do_not_mix(server: Server) -> No
         )
 
 
+@pytest.mark.slow
 def test_model_may_have_requirements_of_its_own(server: Server) -> None:
     write_program(
         server, "words", PROGRAM_WITH_REQUIREMENT, **{"requirements.txt": f"{LOCAL_WHEELS_OPTIONS}tiny_words\n"}
@@ -265,6 +266,7 @@ def test_unload_waits_for_invocations(server: Server) -> None:
     assert [reply.body for reply in replies] == [b"done"]
 
 
+@pytest.mark.slow
 def test_slow_program_does_not_delay_other_models(server: Server) -> None:
     write_program(server, "slow", SLOW_PROGRAM.format(seconds=3))
     write_bundle(server, "fast")
@@ -276,6 +278,7 @@ def test_slow_program_does_not_delay_other_models(server: Server) -> None:
     client.join()
 
 
+@pytest.mark.slow
 def test_models_beyond_the_memory_limit_get_status_507_until_one_is_unloaded(tmp_path: Path) -> None:
     with run_server(tmp_path, **MULTI_MODEL, MICROJOBS_SERVE_MEMORY_MB="400") as server:
         server.wait_until_ready()
@@ -290,6 +293,7 @@ def test_models_beyond_the_memory_limit_get_status_507_until_one_is_unloaded(tmp
         assert load(server, "next", f"{DEFAULT_ROOT}/models/large/model").status == 200
 
 
+@pytest.mark.slow
 def test_unloading_frees_the_memory_of_a_bundle(server: Server) -> None:
     write_large_bundle(find_model_folder(server, "large"), 64, features=1024)
     (worker,) = server.list_worker_pids()

@@ -38,6 +38,7 @@ def add_program(root: Path, program: str = PROGRAM) -> None:
     (root / "model" / "code" / "inference.py").write_text(program)
 
 
+@pytest.mark.slow
 def test_program_with_model_fn_alone_is_served(sklearn_root: Path) -> None:
     add_program(sklearn_root)
     with run_server(sklearn_root, MICROJOBS_JOB=JOB) as server:
