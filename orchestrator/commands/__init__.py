@@ -33,9 +33,12 @@ class LazyParser(ArgumentParser):
         return options, []
 
     def _suggest(self, argument: str) -> str:
-        option = argument.partition("=")[0]
-        similar = get_close_matches(option, self._option_string_actions, n=1)
-        return f": did you mean {similar[0]}?" if similar else f": {self.prog} --help lists the arguments"
+        # Names are compared without dashes, because dashes make all options similar.
+        options = {option.lstrip("-"): option for option in self._option_string_actions}
+        similar_names = get_close_matches(argument.partition("=")[0].lstrip("-"), options, n=1)
+        if similar_names:
+            return f": did you mean {options[similar_names[0]]}?"
+        return f": {self.prog} --help lists the arguments"
 
     def _add_once(self) -> None:
         add_arguments, self._add_arguments = self._add_arguments, None

@@ -68,6 +68,7 @@ def test_straight_line_prints_its_table(microjobs: Microjobs, capsys: pytest.Cap
     ("words", "message"),
     [
         (("run", "housing", "--no-tunning"), "unrecognized arguments: --no-tunning: did you mean --no-tuning?"),
+        (("run", "housing", "--nodes", "3"), "unrecognized arguments: --nodes 3: microjobs run housing --help lists"),
         (("ps", "--xyz=docker", "x"), "unrecognized arguments: --xyz=docker x: microjobs ps --help lists"),
         (
             ("local", "up", "--prot", "1"),
