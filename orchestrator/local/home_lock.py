@@ -24,11 +24,18 @@ class HeldError(Exception):
 
 @contextmanager
 def hold(home: Home) -> Iterator[None]:
-    """Hold the lock within the block. Raises HeldError if another process holds it."""
+    """Create the home, if it does not exist, and hold its lock within the block.
+
+    Raises:
+        HeldError: another process holds the lock.
+        HomeError: the home cannot be created.
+    """
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
+        home.create()  # also for each retry, because the holder may be `microjobs clean home`, which removes the folder
         with home.lock.open("a+") as file:
             if _try_lock(file.fileno(), fcntl.LOCK_EX) and is_current(home, file.fileno()):
+                home.create()  # the last holder may have removed folders after the call above
                 file.truncate(0)
                 file.write(f"{os.getpid()} {_read_start_time(os.getpid())}")
                 file.flush()

@@ -200,7 +200,7 @@ def test_no_server_starts_during_clean_of_a_home_without_a_lock_file(
         assert home_lock.find_holder(home) == os.getpid()
 
 
-def test_server_that_waited_for_clean_holds_the_new_lock_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_waited_for_clean_creates_the_home_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     was_refused, try_lock = threading.Event(), home_lock._try_lock
 
     def try_lock_and_report(descriptor: int, lock_type: int) -> bool:
@@ -219,7 +219,10 @@ def test_server_that_waited_for_clean_holds_the_new_lock_file(home: Home, monkey
         with cleaning.lock_home(home):
             holder = pool.submit(start_server)
             assert was_refused.wait(20)
+            for item in cleaning.list_home(home):
+                item.remove()
         assert holder.result() == os.getpid()
+    assert home.buckets.is_dir()
 
 
 def test_lock_file_is_removed_after_all_other_files(home: Home) -> None:
