@@ -127,6 +127,21 @@ def raise_interrupt(_name: str) -> None:
     raise KeyboardInterrupt
 
 
+def test_ctrl_c_during_the_imports_exits_with_130_and_prints_nothing() -> None:
+    program = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'microjobs_orchestrator.cli':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from microjobs_orchestrator.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 def test_data_file_needs_x_and_y(microjobs: Microjobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "data.npz", x=np.zeros(3))
     assert microjobs("run", "housing", "--data", str(tmp_path / "data.npz")) == 2
