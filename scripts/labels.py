@@ -18,15 +18,15 @@ from microjobs.hyperparameters import describe  # noqa: E402
 from microjobs.run import make_package_name  # noqa: E402
 
 LABEL = "org.microjobs.hyperparameters"
-LINE = re.compile(rf"^( +){re.escape(LABEL)}:.*$", re.MULTILINE)
+LABEL_LINE = re.compile(rf"^( +){re.escape(LABEL)}:.*$", re.MULTILINE)
 
 
-def describe_job(job: Path) -> list[dict[str, Any]]:
+def describe_hyperparameters(job_folder: Path) -> list[dict[str, Any]]:
     """Return the description of the job's hyperparameters; empty if the job declares none."""
-    package = make_package_name(job.name)
-    if not (job / package / "hyperparameters.py").exists():
+    package = make_package_name(job_folder.name)
+    if not (job_folder / package / "hyperparameters.py").exists():
         return []
-    sys.path.insert(0, str(job))
+    sys.path.insert(0, str(job_folder))
     return describe(importlib.import_module(f"{package}.hyperparameters").Hyperparameters)
 
 
@@ -38,14 +38,14 @@ def make_label_line(description: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     for path in sorted((REPOSITORY / "containers").glob("*/image.yml")):
-        description = describe_job(path.parent)
+        description = describe_hyperparameters(path.parent)
         text = path.read_text()
         if not description:
             continue
-        if LINE.search(text) is None:
+        if LABEL_LINE.search(text) is None:
             raise SystemExit(f"{path}: has no line for {LABEL} below build.labels; add one")
         line = make_label_line(description).replace("\\", r"\\")
-        path.write_text(LINE.sub(rf"\g<1>{line}", text))
+        path.write_text(LABEL_LINE.sub(rf"\g<1>{line}", text))
 
 
 if __name__ == "__main__":

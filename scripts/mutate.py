@@ -54,7 +54,7 @@ def main() -> int:
         survivors = [
             diff
             for number, item in enumerate(mutations, 1)
-            if (diff := find_missed_change(item, test_command, timeout, number))
+            if (diff := try_mutation(item, test_command, timeout, number))
         ]
     print(f"\n{len(mutations) - len(survivors)} of {len(mutations)} changes were detected")
     return 1 if survivors else 0
@@ -117,7 +117,7 @@ def sample(mutations: Iterable[MutationSpec], count: int, seed: int, text: str) 
     return sorted(chosen_mutations, key=lambda item: item.start_pos)
 
 
-def find_missed_change(mutation: MutationSpec, test_command: str, timeout: float, number: int) -> str:
+def try_mutation(mutation: MutationSpec, test_command: str, timeout: float, number: int) -> str:
     """Apply a mutation and run the tests; return its diff if they pass, else an empty text."""
     result = mutate_and_test([mutation], test_command, timeout)
     survived = result.test_outcome is TestOutcome.SURVIVED

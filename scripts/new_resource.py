@@ -35,18 +35,20 @@ class Family:
         self.package = name.replace("-", "_")
         self.constant = self.package.upper()
         self.noun = find_noun(name)
-        self.verbs = [verb for verb in VERBS if self.operation(verb) in load_service_model("sagemaker").operation_names]
+        self.verbs = [
+            verb for verb in VERBS if self.operation_name(verb) in load_service_model("sagemaker").operation_names
+        ]
 
-    def operation(self, verb: str) -> str:
+    def operation_name(self, verb: str) -> str:
         return f"{verb}{self.noun}{'s' if verb == 'List' else ''}"
 
     def request_members(self, verb: str) -> dict[str, Any]:
         """Return the shapes of a request's members, by name."""
-        shape: Any = load_operation_model("sagemaker", self.operation(verb)).input_shape
+        shape: Any = load_operation_model("sagemaker", self.operation_name(verb)).input_shape
         return dict(shape.members)
 
     def response_members(self, verb: str) -> dict[str, Any]:
-        shape: Any = load_operation_model("sagemaker", self.operation(verb)).output_shape
+        shape: Any = load_operation_model("sagemaker", self.operation_name(verb)).output_shape
         return dict(shape.members)
 
     @property
@@ -102,8 +104,8 @@ def format_kinds(family: Family) -> str:
 def format_parity(family: Family) -> str:
     """Return the module with the parity rows: all members except the name and the tags are refused until they are
     implemented."""
-    create: Any = load_operation_model("sagemaker", f"Create{family.noun}").input_shape
-    rows = "".join(f'    "{name}": {row},\n' for name, row in make_create_rows(family, create))
+    create_shape: Any = load_operation_model("sagemaker", f"Create{family.noun}").input_shape
+    rows = "".join(f'    "{name}": {row},\n' for name, row in make_create_rows(family, create_shape))
     lists = "".join(f'        "{name}": {row},\n' for name, row in make_list_rows(family))
     return (
         f'"""Parity rows of the kind {family.name}."""\n\nfrom collections.abc import Mapping\n\n'
@@ -116,13 +118,13 @@ def format_parity(family: Family) -> str:
     )
 
 
-def make_create_rows(family: Family, create: Any) -> Iterator[tuple[str, str]]:
-    for name in create.members:
+def make_create_rows(family: Family, create_shape: Any) -> Iterator[tuple[str, str]]:
+    for name in create_shape.members:
         if name == f"{family.noun}Name":
             yield name, "Honoured()"
         elif name == "Tags":
             yield name, "TAGS"
-        elif name in create.required_members:
+        elif name in create_shape.required_members:
             yield name, 'NoEffect("it is stored and described")'
         else:
             yield name, 'Refused("it is not supported yet")'
@@ -160,9 +162,9 @@ def find_obstacle(family: Family) -> str | None:
         return f"the local server already has the kind {supported.arn_type}"
     missing = next((verb for verb in ("Describe", "List") if verb not in family.verbs), None)
     if missing is not None:
-        return f"SageMaker has no operation {family.operation(missing)}"
+        return f"SageMaker has no operation {family.operation_name(missing)}"
     if family.request_members("Describe").keys() != {f"{family.noun}Name"}:
-        return f"{family.operation('Describe')} does not identify a resource by {family.noun}Name alone"
+        return f"{family.operation_name('Describe')} does not identify a resource by {family.noun}Name alone"
     return None
 
 

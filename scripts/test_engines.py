@@ -34,10 +34,19 @@ TEST_PATHS = (
 UNUSED_JOBS = ("batch-score", "train-tensorflow")
 """The jobs whose images these tests do not use."""
 WORKERS = 2
-START_TIMEOUT = 60.0
-STOP_TIMEOUT = 60.0
+START_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 60.0
 
-NAMESPACES = ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
+NAMESPACE_COMMAND = (
+    "setpriv",
+    "--pdeathsig=KILL",
+    "unshare",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--mount-proc",
+    "--kill-child",
+)
 """A prefix that runs a command in namespaces of its own. The command's processes and mounts end with the command. The
 command ends with this script, even if the script is killed."""
 OPEN_TUN = "mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200"
@@ -52,11 +61,11 @@ ROOTLESS_DOCKER = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 
 
 def make_podman_command(folder: Path) -> Sequence[str]:
-    return make_namespaced_command("true", make_podman_service(folder))  # Podman as root needs no preparation
+    return make_namespaced_command("true", make_podman_service_command(folder))  # Podman as root needs no preparation
 
 
 def make_rootless_podman_command(folder: Path) -> Sequence[str]:
-    return make_namespaced_command(OPEN_TUN, make_unprivileged_command(folder, make_podman_service(folder)))
+    return make_namespaced_command(OPEN_TUN, make_unprivileged_command(folder, make_podman_service_command(folder)))
 
 
 def make_rootless_docker_command(folder: Path) -> Sequence[str]:
@@ -67,8 +76,8 @@ def make_rootless_docker_command(folder: Path) -> Sequence[str]:
 
 
 def make_remote_docker_command(folder: Path) -> Sequence[str]:
-    data = [f"--data-root={folder}/data", f"--exec-root={folder}/run", f"--pidfile={folder}/docker.pid"]
-    engine = ["dockerd", *data, f"--host=unix://{folder}/engine.sock", f"--bip={REMOTE_BRIDGE}"]
+    folder_options = [f"--data-root={folder}/data", f"--exec-root={folder}/run", f"--pidfile={folder}/docker.pid"]
+    engine = ["dockerd", *folder_options, f"--host=unix://{folder}/engine.sock", f"--bip={REMOTE_BRIDGE}"]
     hide_files = f"ip link set lo up && mount -t tmpfs tmpfs '{folder.parent / TEST_FOLDER}'"
     return make_namespaced_command(hide_files, engine, "--net")
 
@@ -154,11 +163,11 @@ def list_podman_bridges() -> set[str]:
     return {path.name for path in Path("/sys/class/net").glob("podman[0-9]*")}
 
 
-def make_namespaced_command(preparation: str, command: Sequence[str], *namespaces: str) -> Sequence[str]:
+def make_namespaced_command(preparation: str, command: Sequence[str], *unshare_options: str) -> Sequence[str]:
     """Return a command that runs a shell command, and then another command, in namespaces of their own."""
     # The shell is process 1 and keeps root's rights: Podman as process 1 failed to copy some files into containers, and
     # the kernel does not send the signal of `--kill-child` after a change of user.
-    return [*NAMESPACES, *namespaces, "sh", "-c", f'{preparation} && {{ "$@" & wait; }}', "sh", *command]
+    return [*NAMESPACE_COMMAND, *unshare_options, "sh", "-c", f'{preparation} && {{ "$@" & wait; }}', "sh", *command]
 
 
 def make_unprivileged_command(folder: Path, command: Sequence[str]) -> Sequence[str]:
@@ -173,7 +182,7 @@ def make_unprivileged_command(folder: Path, command: Sequence[str]) -> Sequence[
     return ["setpriv", *identity, "env", f"--chdir={folder}", f"HOME={folder}", f"XDG_RUNTIME_DIR={folder}", *command]
 
 
-def make_podman_service(folder: Path) -> Sequence[str]:
+def make_podman_service_command(folder: Path) -> Sequence[str]:
     # Podman's default limits may be above the limits of this process. Then Podman is not allowed to set them.
     limits = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
     current_limits = {name: resource.getrlimit(number)[0] for name, number in limits.items()}
@@ -182,9 +191,9 @@ def make_podman_service(folder: Path) -> Sequence[str]:
         f"[containers]\ndefault_ulimits = {[f'{name}={limit}:{limit}' for name, limit in current_limits.items()]}\n"
         '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
     )
-    data = [f"--root={folder}/data", f"--runroot={folder}/run"]
+    folder_options = [f"--root={folder}/data", f"--runroot={folder}/run"]
     # By default, Podman 4.3 copies each image for each container if the user may not use FUSE.
-    service = ["podman", *data, "--storage-driver=overlay", "system", "service", "--time=0"]
+    service = ["podman", *folder_options, "--storage-driver=overlay", "system", "service", "--time=0"]
     return ["env", f"CONTAINERS_CONF={settings}", *service, f"unix://{folder}/engine.sock"]
 
 
@@ -197,7 +206,11 @@ def find_in_dockerd_package(path: str) -> str:
 @contextmanager
 def run_engine(command: Sequence[str], folder: Path) -> Iterator[str]:
     """Start an engine, wait until it answers, and yield its address. Stop it at the end."""
-    log, address, deadline = folder / "engine.log", f"unix://{folder}/engine.sock", time.monotonic() + START_TIMEOUT
+    log, address, deadline = (
+        folder / "engine.log",
+        f"unix://{folder}/engine.sock",
+        time.monotonic() + START_TIMEOUT_SECONDS,
+    )
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -213,7 +226,7 @@ def run_engine(command: Sequence[str], folder: Path) -> Iterator[str]:
             # the signal goes to the process group, because `unshare` itself ignores it
             os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(STOP_TIMEOUT)
+            process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
