@@ -32,8 +32,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 IMPLAUSIBLE_OPERATORS = re.compile(
     r"BitOr_|_(Pow|RShift|LShift|BitOr|BitAnd|BitXor)$|_(Eq|NotEq|Is|IsNot)_(Lt|LtE|Gt|GtE|Is|Eq)$"
 )
-"""Names of Cosmic Ray's operators, which are kinds of changes, to leave out: they change type hints, or make changes
-that are not plausible mistakes."""
+"""Matches the names of operators, Cosmic Ray's kinds of changes, that are left out: they change type hints, or make
+changes that are not plausible mistakes."""
 
 TIMEOUT_FACTOR = 5
 ADDITIONAL_TIMEOUT_SECONDS = 20

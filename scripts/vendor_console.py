@@ -52,7 +52,7 @@ def _write_package(package: dict[str, Any], folder: Path) -> None:
 
 
 def _download(package: dict[str, Any], folder: Path) -> Path:
-    """Download a package, and compare its hash with the lock, unless the lock has none."""
+    """Download a package. Compare its hash with the hash in the lock, or add it if the lock has none."""
     name = f"{package['name']}@{package['version']}"
     command = ["npm", "pack", "--silent", "--pack-destination", str(folder), name]
     archive = folder / subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout.strip()
