@@ -3,9 +3,9 @@
     uv run python bench/batch_score.py [--rows 1000000] [--runs 5] [--more 10] [--markdown]
 
 All candidates use the same weights. Each candidate is a process that loads the rows, predicts and saves the
-predictions; the job also checks every row, compares with the targets and draws plots. Rounds alternate between the
-candidates. The rate excludes the start: a peer measures the time in which it loads the rows, predicts and saves. The
-rate of the job is computed from the difference between two runs, one of them on `--more` times the rows.
+predictions; the job also checks every row, compares the predictions with the targets, and draws plots. Rounds alternate
+between the candidates. The rate excludes the start: a peer measures the time in which it loads the rows, predicts and
+saves. The rate of the job is computed from the difference between two runs, one of them on `--more` times the rows.
 """
 
 import argparse
@@ -87,11 +87,11 @@ def make_candidates(folder: Path, rows: int, factor: int) -> dict[str, Candidate
 def prepare_job(folder: Path, rows: int) -> tuple[list[str], dict[str, str]]:
     """Write the job's input, and return its command and environment."""
     layout = Layout(folder / str(rows))
-    data = harness.REPOSITORY / "bench" / "make_data.py"
+    script = harness.REPOSITORY / "bench" / "make_data.py"
     environment = {"PYTHONPATH": str(harness.REPOSITORY / "shared")}
-    harness.measure([sys.executable, data, "model", layout.processing("model")], environment)
+    harness.measure([sys.executable, script, "model", layout.processing("model")], environment)
     harness.measure(
-        [sys.executable, data, "arrays", layout.processing("test"), "test", str(rows), "float32", "1"], environment
+        [sys.executable, script, "arrays", layout.processing("test"), "test", str(rows), "float32", "1"], environment
     )
     return harness.make_job_command(JOB, layout.root)
 

@@ -38,7 +38,7 @@ MEGABYTE = 1_000_000
 TIMEOUT_MILLISECONDS = 30_000
 MAX_ATTEMPTS = 5
 IDLE_SECONDS = 10
-START_SECONDS = 400
+START_TIMEOUT_SECONDS = 400
 """Timeout for MLflow, which imports many packages."""
 MLFLOW_LOCK = REPOSITORY / "orchestrator" / "local" / "resources" / "mlflow" / "requirements.lock"
 LAST_LINE = "the last line"
@@ -57,8 +57,8 @@ class MlflowServer(NamedTuple):
 class Opening(NamedTuple):
     """The opening of a page. Times are in seconds since the start of the navigation."""
 
-    first_paint: float
-    contents: float
+    first_paint_seconds: float
+    contents_seconds: float
     """The time at which the contents were in the page."""
     transferred_bytes: int
     """The size of all responses, with headers."""
@@ -132,13 +132,13 @@ def run_mlflow(folder: Path) -> Iterator[MlflowServer]:
 
 
 def wait_for(url: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(url, timeout=5).close()
             return
         time.sleep(0.2)
-    raise SystemExit(f"{url} does not answer within {START_SECONDS} s")
+    raise SystemExit(f"{url} does not answer within {START_TIMEOUT_SECONDS} s")
 
 
 # --- opening pages ---
@@ -169,9 +169,9 @@ def get_medians(openings: Sequence[Opening]) -> Opening:
 
 
 def format_opening(name: str, opening: Opening, baseline: Opening) -> list[str]:
-    times = [f"{opening.first_paint:.2f}", f"{opening.contents:.2f}"]
+    times = [f"{opening.first_paint_seconds:.2f}", f"{opening.contents_seconds:.2f}"]
     kilobytes = f"{opening.transferred_bytes / 1000:,.0f}"
-    return [name, *times, kilobytes, f"{opening.contents / baseline.contents:.2f}"]
+    return [name, *times, kilobytes, f"{opening.contents_seconds / baseline.contents_seconds:.2f}"]
 
 
 def open_session(browser: Browser, home: Home, address: control.Address) -> Page:

@@ -3,9 +3,9 @@
     uv run python bench/invocations.py [--seconds 2] [--rounds 7]
 
 The container is the serve job with one worker. wrk sends signed requests over 8 connections for the rates and over one
-connection for the latencies. boto3 sends unchanged calls one after the other. Rounds alternate between the kinds of
-requests. Prints the median of each, the ratio of its rate to the container's, the latency that it adds, and the
-processor time of the local server (for the first row, of the container). Processor time depends less on other load.
+connection for the latencies. boto3 sends one call after the other. Rounds alternate between the kinds of requests.
+Prints the median of each, the ratio of its rate to the container's, the latency that it adds, and the processor time of
+the local server (for the first row, of the container). Processor time depends less on other load.
 """
 
 import argparse
@@ -41,8 +41,8 @@ from microjobs_orchestrator.local.state import State
 NAME = "bench"
 IMAGE = "microjobs/serve:dev"
 CONNECTIONS = 8
-CALLS = 200
-"""Number of boto3's calls per round."""
+CALL_COUNT = 200
+"""Number of calls per round, with boto3 and also directly to the container."""
 CONTENT_TYPE = "application/json"
 BODY = json.dumps({"instances": [[0.5] * FEATURES] * 10}).encode()
 MILLISECONDS_BY_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -54,8 +54,8 @@ class BenchmarkRequest:
 
     method: str
     url: str
-    processes: Sequence[int]
-    """The processes that serve the request."""
+    process_ids: Sequence[int]
+    """The IDs of the processes that serve the request."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
@@ -71,9 +71,9 @@ class Sample:
 
     rate: float
     """Requests per second over several connections."""
-    milliseconds: float
+    latency_milliseconds: float
     """Median latency over one connection."""
-    processor: float
+    processor_microseconds: float
     """Microseconds of processor time per request over several connections."""
 
 
@@ -119,12 +119,14 @@ def report(
             sample.rate / base_sample.rate for sample, base_sample in zip(request_samples, base, strict=True)
         )
         added_milliseconds = statistics.median(
-            sample.milliseconds - base_sample.milliseconds
+            sample.latency_milliseconds - base_sample.latency_milliseconds
             for sample, base_sample in zip(request_samples, base, strict=True)
         )
         rate = statistics.median(sample.rate for sample in request_samples)
-        processor = statistics.median(sample.processor for sample in request_samples)
-        rows.append((name, f"{rate:,.0f}", f"{ratio:.3f}", f"{added_milliseconds:.2f}", f"{processor:.0f}"))
+        processor_microseconds = statistics.median(sample.processor_microseconds for sample in request_samples)
+        rows.append(
+            (name, f"{rate:,.0f}", f"{ratio:.3f}", f"{added_milliseconds:.2f}", f"{processor_microseconds:.0f}")
+        )
     pairs = zip(latencies["boto3"], latencies["container"], strict=True)
     added_milliseconds = statistics.median(latency - base_latency for latency, base_latency in pairs)
     rows.append(("InvokeEndpoint with boto3", "", "", f"{added_milliseconds:.2f}", ""))
@@ -214,11 +216,11 @@ def sign(
 
 def measure_request(script: Path, request: BenchmarkRequest, seconds: int) -> Sample:
     request.write_script(script)
-    initial_seconds = sum(map(read_cpu_seconds, request.processes))
+    initial_seconds = sum(map(read_cpu_seconds, request.process_ids))
     rate, _ = run_wrk(script, request, CONNECTIONS, seconds)
-    processor = (sum(map(read_cpu_seconds, request.processes)) - initial_seconds) / (rate * seconds)
-    _, milliseconds = run_wrk(script, request, 1, seconds)
-    return Sample(rate, milliseconds, processor * 1e6)
+    cpu_seconds = sum(map(read_cpu_seconds, request.process_ids)) - initial_seconds
+    _, latency_milliseconds = run_wrk(script, request, 1, seconds)
+    return Sample(rate, latency_milliseconds, cpu_seconds / (rate * seconds) * 1e6)
 
 
 def run_wrk(script: Path, request: BenchmarkRequest, connections: int, seconds: int) -> tuple[float, float]:
@@ -255,7 +257,7 @@ def make_client_call(address: control.Address) -> Callable[[], object]:
 def time_calls(call: Callable[[], object]) -> float:
     """Return the median time of a call in milliseconds."""
     times = []
-    for _ in range(CALLS):
+    for _ in range(CALL_COUNT):
         began = time.perf_counter()
         call()
         times.append(time.perf_counter() - began)

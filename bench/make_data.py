@@ -2,7 +2,7 @@
 
 The benchmarks run this program as a separate process, so that they do not measure its memory.
 
-make_data.py arrays FOLDER SPLIT ROWS DTYPE PARTS
+make_data.py arrays FOLDER SPLIT ROWS DTYPE SHARDS
 make_data.py model FOLDER
 """
 
@@ -22,12 +22,12 @@ UNITS = (FEATURES, 128, 64, 1)
 CHUNK_ROWS = 100_000
 
 
-def write_arrays(folder: Path, split: str, rows: int, dtype: str, parts: int) -> None:
-    """Write x and y of one split, each as one file or as `parts` shards."""
+def write_arrays(folder: Path, split: str, rows: int, dtype: str, shard_count: int) -> None:
+    """Write x and y of one split, each as one file or as `shard_count` shards."""
     random = np.random.default_rng(0)
-    for part in range(parts):
-        suffix = "" if parts == 1 else f"-{part:05}-of-{parts:05}"
-        count = rows // parts
+    for shard in range(shard_count):
+        suffix = "" if shard_count == 1 else f"-{shard:05}-of-{shard_count:05}"
+        count = rows // shard_count
         with write_array(folder / f"x_{split}{suffix}.npy", (count, FEATURES), np.dtype(dtype)) as writer:
             for start in range(0, count, CHUNK_ROWS):
                 writer.write(start, random.normal(0, 1, (min(CHUNK_ROWS, count - start), FEATURES)))

@@ -125,10 +125,10 @@ def make_request(address: control.Address, name: str) -> dict[str, Any]:
 
 @contextmanager
 def start_local_mode(
-    folder: Path, address: control.Address, image: str = IMAGE, *channel: str
+    folder: Path, address: control.Address, image: str = IMAGE, *channel_uri: str
 ) -> Iterator[Callable[[], float]]:
-    """Start SDK local mode; return a function that calls fit() and returns its seconds."""
-    with start_sdk_program(folder, address, str(LOCAL_MODE), image, *channel) as send_line:
+    """Start SDK local mode. Yield a function that calls fit() and returns its seconds."""
+    with start_sdk_program(folder, address, str(LOCAL_MODE), image, *channel_uri) as send_line:
         yield lambda: send_line("fit")
 
 

@@ -66,7 +66,7 @@ def main() -> None:
 def measure_one_host(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, list[Usage]]:
     layout = Layout(folder)
     source, output = layout.processing("input"), layout.processing("train")
-    write_arrays(source, rows, parts=1)
+    write_arrays(source, rows, shard_count=1)
     command, environment = harness.make_job_command("preprocess", layout.root)
     files = sorted(source.iterdir())
     candidates = {
@@ -84,7 +84,7 @@ def measure_one_host(folder: Path, rows: int, options: argparse.Namespace) -> di
 
 def measure_pinned_hosts(folder: Path, rows: int, runs: int) -> dict[str, list[HostsUsage]]:
     """Measure the job on one host and on two hosts, each pinned to one core. The input is divided into two shards."""
-    write_arrays(folder / "shards", rows, parts=2)
+    write_arrays(folder / "shards", rows, shard_count=2)
     shards = sorted((folder / "shards").iterdir())
     certificate = make_certificate("bench")
     candidates = {}
@@ -120,10 +120,12 @@ def run_hosts(layouts: Mapping[str, Layout]) -> Callable[[], HostsUsage]:
     return run
 
 
-def write_arrays(folder: Path, rows: int, parts: int) -> None:
-    data = harness.REPOSITORY / "bench" / "make_data.py"
+def write_arrays(folder: Path, rows: int, shard_count: int) -> None:
+    script = harness.REPOSITORY / "bench" / "make_data.py"
     environment = {"PYTHONPATH": str(harness.REPOSITORY / "shared")}
-    harness.measure([sys.executable, data, "arrays", folder, "train", str(rows), "float64", str(parts)], environment)
+    harness.measure(
+        [sys.executable, script, "arrays", folder, "train", str(rows), "float64", str(shard_count)], environment
+    )
 
 
 def with_clean_state(run: Callable[[], Result], files: Sequence[Path], outputs: Sequence[Path]) -> Callable[[], Result]:

@@ -177,12 +177,12 @@ def start_serve(tree: Path, folder: Path, stack: ExitStack) -> Callable[[], floa
     return lambda: measure_cpu(list_session_members(server.pid), invoke, count=10 * REQUESTS)
 
 
-def measure_cpu(processes: list[int], request: Callable[[], object], count: int = REQUESTS) -> float:
+def measure_cpu(process_ids: list[int], request: Callable[[], object], count: int = REQUESTS) -> float:
     """Return the processor time, in seconds, that processes take for a number of requests."""
-    initial_seconds = sum(map(read_cpu_seconds, processes))
+    initial_seconds = sum(map(read_cpu_seconds, process_ids))
     for _ in range(count):
         request()
-    return sum(map(read_cpu_seconds, processes)) - initial_seconds
+    return sum(map(read_cpu_seconds, process_ids)) - initial_seconds
 
 
 def read_cpu_seconds(pid: int) -> float:

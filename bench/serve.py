@@ -274,7 +274,7 @@ def print_memory(server: Server, workspace: Workspace, seconds: int) -> None:
 
 
 def find_last_descendant(pid: int) -> int:
-    """Return the worker: the job starts the main process, which starts the worker."""
+    """Return the process ID of the worker: the job starts the main process, which starts the worker."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return find_last_descendant(int(children[-1])) if children else pid
 

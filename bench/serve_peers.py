@@ -61,10 +61,10 @@ def start_triton(workspace: Workspace) -> Server:
     command: list[str | Path] = [python, PEERS / "triton_app.py", str(port)]
     server = workspace.start("Triton + PyTriton", command, port, ping="/v2/models/model/ready")
     # Triton cannot be paused: it ends if its processes do not answer in time
-    return replace(server, adapt=_to_triton, can_pause=False)
+    return replace(server, adapt=_adapt_to_triton, can_pause=False)
 
 
-def _to_triton(load: Load) -> Load | None:
+def _adapt_to_triton(load: Load) -> Load | None:
     """Return the same rows in Triton's JSON, or in its binary format instead of npy."""
     if load.content_type not in (JSON, NPY):
         return None

@@ -194,7 +194,7 @@ def send_signal(session: int, number: signal.Signals) -> None:
 
 
 def list_session_members(session: int) -> list[int]:
-    """Return the processes of a server, which has a session of its own."""
+    """Return the process IDs of a server, whose processes have a session of their own."""
     members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -22,7 +22,7 @@ def report(root: Path) -> None:
     if not image_exists():
         print(f"\nThe start in a container is not measured: no engine, or no image {IMAGE} (run make build/serve)")
         return
-    baseline = statistics.median(measure_time_without_work() for _ in range(RUNS))
+    baseline = statistics.median(measure_time_of_no_op() for _ in range(RUNS))
     ready = statistics.median(measure_time_to_first_ping(root) for _ in range(RUNS))
     print(f"\ndocker run: {baseline:.2f} s for a no-op, {ready:.2f} s to /ping, {ready - baseline:.2f} s more")
 
@@ -33,7 +33,7 @@ def image_exists() -> bool:
     return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
 
 
-def measure_time_without_work() -> float:
+def measure_time_of_no_op() -> float:
     began = time.perf_counter()
     subprocess.run(["docker", "run", "--rm", "--entrypoint", "/bin/true", IMAGE], check=True)
     return time.perf_counter() - began

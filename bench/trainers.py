@@ -3,11 +3,11 @@
     make build/train-pytorch build/train-tensorflow
     uv run python bench/trainers.py [--runs 5] [--jobs train-pytorch train-tensorflow]
 
-Measures from `docker run` to its end, including imports, and alternates between the job and the script. The script
-(`peers/bare_*.py`) trains the same network on the same data with the same epochs and batches, and saves it in the
-framework's format and as ONNX. The job also checks its data, hyperparameters and saved model, computes test metrics,
-saves checkpoints and draws plots. Each run of the job is paired with a run of the script. Prints the median times, the
-median of the ratios of the pairs, and the parts of the job's time from its log.
+Measures the time from `docker run` to its end, including imports, and alternates between the job and the script. The
+script (`peers/bare_*.py`) trains the same network on the same data with the same epochs and batches, and saves it in
+the framework's format and as ONNX. The job also checks its data, hyperparameters and saved model, computes test
+metrics, saves checkpoints and draws plots. Each run of the job is paired with a run of the script. Prints the median
+times, the median of the ratios of the pairs, and the parts of the job's time from its log.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from harness import PEERS, describe_machine, print_table, run_interleaved
 from microjobs.contract import DEFAULT_ROOT, Channel, Layout, write_hyperparameters, write_input_data_config
 
 BASELINE_SCRIPTS = {"train-pytorch": PEERS / "bare_pytorch.py", "train-tensorflow": PEERS / "bare_keras.py"}
-DATA = {"housing": (506, 70, 128), "200,000 rows": (200_000, 3, 256)}
+CASES = {"housing": (506, 70, 128), "200,000 rows": (200_000, 3, 256)}
 """Rows, epochs and batch size of each case. One fifth of the rows is the test split."""
 FEATURES = 13
-TIMESTAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) INFO (.*)$", re.MULTILINE)
+LOG_LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) INFO (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     print(describe_machine())
-    rows = [measure(job, case, options.tag, options.runs) for job in options.jobs for case in DATA]
+    rows = [measure(job, case, options.tag, options.runs) for job in options.jobs for case in CASES]
     head = ("job, data", "script s", "job s", "ratio", "start, read", "import", "train", "save", "end")
     print_table("Training jobs, from start to end", head, rows, markdown=options.markdown)
 
@@ -59,10 +59,10 @@ def measure(job: str, case: str, tag: str, runs: int) -> list[str]:
     """Return one row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
-        write_job(layout, *DATA[case])
+        write_job(layout, *CASES[case])
         image = f"microjobs/{job}:{tag}"
         candidates = {
-            "script": lambda: run_script(image, layout, BASELINE_SCRIPTS[job], *DATA[case][1:]),
+            "script": lambda: run_script(image, layout, BASELINE_SCRIPTS[job], *CASES[case][1:]),
             "job": lambda: run_job(image, layout),
         }
         run_interleaved(candidates, 1)  # the first round warms the page cache up
@@ -109,7 +109,7 @@ def run_script(image: str, layout: Layout, script: Path, epochs: int, batch_size
 def run_job(image: str, layout: Layout) -> Timing:
     """Run the job. The timestamps in its log delimit its parts."""
     seconds, began, log = run_container(layout, image, "train")
-    lines = [(_since(began, stamp), text) for stamp, text in TIMESTAMP.findall(log)]
+    lines = [(_compute_seconds_since(began, stamp), text) for stamp, text in LOG_LINE.findall(log)]
     read_end = next(time for time, text in lines if "training rows" in text)
     import_end = next(time for time, text in lines if text.startswith(("PyTorch", "TensorFlow")))
     save_end = next(time for time, text in lines if " epochs in " in text)
@@ -126,7 +126,7 @@ def run_job(image: str, layout: Layout) -> Timing:
     )
 
 
-def _since(began: datetime.datetime, stamp: str) -> float:
+def _compute_seconds_since(began: datetime.datetime, stamp: str) -> float:
     return (datetime.datetime.strptime(f"{stamp}000+0000", "%Y-%m-%d %H:%M:%S,%f%z") - began).total_seconds()
 
 
