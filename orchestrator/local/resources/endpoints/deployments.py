@@ -53,7 +53,7 @@ def _make_variant(context: Context, variant: Mapping[str, Any]) -> Mapping[str, 
     return {**variant, **model, "InstanceId": f"i-{secrets.token_hex(8)}"}
 
 
-def find_random_variants(deployment: Deployment) -> frozenset[str]:
+def find_randomly_routed_variants(deployment: Deployment) -> frozenset[str]:
     """Return the names of the variants whose instances, or copies of inference components, are chosen at random."""
     strategies = {name: variant.get("RoutingConfig", {}) for name, variant in get_variants_by_name(deployment).items()}
     return frozenset(name for name, config in strategies.items() if config.get("RoutingStrategy") == "RANDOM")

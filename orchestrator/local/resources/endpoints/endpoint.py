@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.resources.endpoints.routing import (
     Router,
     WeightedGroup,
     group_replicas,
-    make_choices,
+    make_weighted_groups,
 )
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
@@ -72,7 +72,7 @@ class Endpoint:
         self.is_in_service = threading.Event()
         self.needs_components = False
         """Whether inference components serve the variants."""
-        self.random_variants: frozenset[str] = frozenset()
+        self.randomly_routed_variants: frozenset[str] = frozenset()
         """The variants whose instances, or copies of inference components, are chosen at random."""
         self.async_config: Mapping[str, Any] | None = None
         """The deployment's AsyncInferenceConfig; if it is not None, the endpoint accepts only asynchronous
@@ -145,19 +145,19 @@ class Endpoint:
         return deployments.count_instances(deployment)
 
     def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
-        deployment, groups = fleet.deployment, group_replicas(fleet.replicas.values(), self._is_random)
-        choices, members = self._make_choices(fleet, groups), {}
+        deployment, groups = fleet.deployment, group_replicas(fleet.replicas.values(), self._is_routed_randomly)
+        weighted_groups, members = self._make_weighted_groups(fleet, groups), {}
         if next_fleet is not None:
-            next_groups = group_replicas(next_fleet.replicas.values(), self._is_random)
-            choices += self._make_choices(next_fleet, next_groups)
+            next_groups = group_replicas(next_fleet.replicas.values(), self._is_routed_randomly)
+            weighted_groups += self._make_weighted_groups(next_fleet, next_groups)
             summary = deployments.describe_pending(
                 next_fleet.deployment, _count_replicas(next_groups), next_fleet.share
             )
             members["PendingDeploymentSummary"] = summary
-        self.random_variants = deployments.find_random_variants((next_fleet or fleet).deployment)
+        self.randomly_routed_variants = deployments.find_randomly_routed_variants((next_fleet or fleet).deployment)
         # Until the update is complete, all other settings are those of the current deployment.
         self._observers = self._observer_maker.make(deployment, groups)
-        self._router = Router(choices)
+        self._router = Router(weighted_groups)
         self.async_config = deployment.get("AsyncInferenceConfig")
         self.needs_components = all(
             "Model" not in item for item in deployments.get_variants_by_name(deployment).values()
@@ -167,14 +167,14 @@ class Endpoint:
             self._configure(deployment, groups)
         return {**deployments.describe(deployment, _count_replicas(groups), fleet.share), **members}
 
-    def _make_choices(self, fleet: Fleet, groups: Mapping[str, ReplicaGroup]) -> list[WeightedGroup]:
+    def _make_weighted_groups(self, fleet: Fleet, groups: Mapping[str, ReplicaGroup]) -> list[WeightedGroup]:
         weights = {variant["VariantName"]: variant[VARIANT_WEIGHT] for variant in fleet.deployment[VARIANTS]}
-        return make_choices(groups, weights, fleet.share)
+        return make_weighted_groups(groups, weights, fleet.share)
 
-    def _is_random(self, variant: str) -> bool:
+    def _is_routed_randomly(self, variant: str) -> bool:
         # The queue of an asynchronous endpoint runs a fixed number of requests per instance. A random choice could send
         # more requests than this number to one instance.
-        return variant in self.random_variants and self.async_config is None
+        return variant in self.randomly_routed_variants and self.async_config is None
 
     def _configure(self, deployment: Deployment, groups: Mapping[str, ReplicaGroup]) -> None:
         """Apply the settings of the deployment in service to its replicas and to the queue."""

@@ -14,27 +14,27 @@ class ReplicaGroup:
     """The replicas of one variant: one per instance, or one per copy of an inference component.
 
     Args:
-        is_random: returns whether requests go to a random replica. Otherwise, they go to the replica with the fewest
-            requests in progress; replicas with equally many requests alternate.
+        is_routed_randomly: returns whether requests to a variant go to a random replica. Otherwise, they go to the
+            replica with the fewest requests in progress; replicas with equally many requests alternate.
     """
 
-    def __init__(self, variant: str, replicas: Sequence[Replica], is_random: Callable[[str], bool]) -> None:
+    def __init__(self, variant: str, replicas: Sequence[Replica], is_routed_randomly: Callable[[str], bool]) -> None:
         self.variant = variant
         self.replicas = replicas
-        self._is_random = is_random
-        self._next = count()
+        self._is_routed_randomly = is_routed_randomly
+        self._rotation = count()
 
     def choose_replica(self, tried_replicas: Collection[Replica] = ()) -> Replica:
         """Return a replica that serves and is not in `tried_replicas`; if there is none, any replica."""
         if len(self.replicas) == 1:
             return self.replicas[0]
-        usable_replicas = self.list_usable(tried_replicas) or self.replicas
-        if self._is_random(self.variant):
+        usable_replicas = self.list_usable_replicas(tried_replicas) or self.replicas
+        if self._is_routed_randomly(self.variant):
             return _random.choice(usable_replicas)
-        first = next(self._next) % len(usable_replicas)
-        return min([*usable_replicas[first:], *usable_replicas[:first]], key=lambda replica: replica.traffic.count())
+        start = next(self._rotation) % len(usable_replicas)
+        return min([*usable_replicas[start:], *usable_replicas[:start]], key=lambda replica: replica.traffic.count())
 
-    def list_usable(self, tried_replicas: Collection[Replica]) -> Sequence[Replica]:
+    def list_usable_replicas(self, tried_replicas: Collection[Replica]) -> Sequence[Replica]:
         return [replica for replica in self.replicas if replica.is_serving and replica not in tried_replicas]
 
 
@@ -56,23 +56,27 @@ class WeightedGroup:
 class Router:
     """The groups that receive requests. An instance of this class does not change, so any thread may use it."""
 
-    def __init__(self, choices: Sequence[WeightedGroup] = ()) -> None:
-        self._choices = choices
-        self._choices_by_variant: dict[str, list[WeightedGroup]] = {}
-        for choice in choices:
-            self._choices_by_variant.setdefault(choice.group.variant, []).append(choice)
-        self._replicas = frozenset(replica for choice in choices for replica in choice.group.replicas)
+    def __init__(self, weighted_groups: Sequence[WeightedGroup] = ()) -> None:
+        self._weighted_groups = weighted_groups
+        self._weighted_groups_by_variant: dict[str, list[WeightedGroup]] = {}
+        for item in weighted_groups:
+            self._weighted_groups_by_variant.setdefault(item.group.variant, []).append(item)
+        self._replicas = frozenset(replica for item in weighted_groups for replica in item.group.replicas)
 
     def choose_replica(self, variant: str | None, tried_replicas: Collection[Replica] = ()) -> Replica | None:
         """Return the replica for a request to a variant, or to any variant (None); None if there is no replica."""
-        choices = self._choices if variant is None else self._choices_by_variant.get(variant, ())
+        weighted_groups = (
+            self._weighted_groups if variant is None else self._weighted_groups_by_variant.get(variant, ())
+        )
         if tried_replicas:
-            choices = [choice for choice in choices if choice.group.list_usable(tried_replicas)] or choices
-        if len(choices) <= 1:
-            return choices[0].group.choose_replica(tried_replicas) if choices else None
-        shares = [choice.share_of_all if variant is None else choice.share_of_variant for choice in choices]
-        (choice,) = _random.choices(choices, shares if any(shares) else None)
-        return choice.group.choose_replica(tried_replicas)
+            weighted_groups = [
+                item for item in weighted_groups if item.group.list_usable_replicas(tried_replicas)
+            ] or weighted_groups
+        if len(weighted_groups) <= 1:
+            return weighted_groups[0].group.choose_replica(tried_replicas) if weighted_groups else None
+        shares = [item.share_of_all if variant is None else item.share_of_variant for item in weighted_groups]
+        (chosen_item,) = _random.choices(weighted_groups, shares if any(shares) else None)
+        return chosen_item.group.choose_replica(tried_replicas)
 
     def serves(self, replica: Replica) -> bool:
         """Return whether a replica receives requests."""
@@ -81,20 +85,22 @@ class Router:
     def has_other_replica(self, tried_replicas: Sequence[Replica]) -> bool:
         """Return whether the variant of the last tried replica has a serving replica that was not tried."""
         return any(
-            choice.group.list_usable(tried_replicas)
-            for choice in self._choices_by_variant.get(tried_replicas[-1].variant, ())
+            item.group.list_usable_replicas(tried_replicas)
+            for item in self._weighted_groups_by_variant.get(tried_replicas[-1].variant, ())
         )
 
 
-def group_replicas(replicas: Iterable[Replica], is_random: Callable[[str], bool]) -> Mapping[str, ReplicaGroup]:
+def group_replicas(
+    replicas: Iterable[Replica], is_routed_randomly: Callable[[str], bool]
+) -> Mapping[str, ReplicaGroup]:
     """Return the groups of replicas, by variant."""
     replicas_by_variant: dict[str, list[Replica]] = {}
     for replica in replicas:
         replicas_by_variant.setdefault(replica.variant, []).append(replica)
-    return {variant: ReplicaGroup(variant, items, is_random) for variant, items in replicas_by_variant.items()}
+    return {variant: ReplicaGroup(variant, items, is_routed_randomly) for variant, items in replicas_by_variant.items()}
 
 
-def make_choices(
+def make_weighted_groups(
     groups: Mapping[str, ReplicaGroup], weights: Mapping[str, float], share: float = 1.0
 ) -> list[WeightedGroup]:
     """Return the weighted groups of one deployment, with the weights of its variants.

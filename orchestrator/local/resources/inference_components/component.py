@@ -19,7 +19,12 @@ from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange,
 from microjobs_orchestrator.local.resources.endpoints.fleets import Fleet, PlannedReplica
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import PER_COPY, InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
-from microjobs_orchestrator.local.resources.endpoints.routing import ReplicaGroup, Router, WeightedGroup, make_choices
+from microjobs_orchestrator.local.resources.endpoints.routing import (
+    ReplicaGroup,
+    Router,
+    WeightedGroup,
+    make_weighted_groups,
+)
 from microjobs_orchestrator.local.resources.inference_components import specifications
 from microjobs_orchestrator.local.resources.inference_components.adapters import AdapterReplica
 from microjobs_orchestrator.local.resources.inference_components.kinds import (
@@ -83,9 +88,9 @@ class InferenceComponent:
         """Return a copy for a request, if possible none of `tried_replicas`; None if no copy serves the target."""
         return self._router.choose_replica(target.variant, tried_replicas)
 
-    def _is_random(self, variant: str) -> bool:
+    def _is_routed_randomly(self, variant: str) -> bool:
         endpoint = self._find_endpoint()
-        return endpoint is not None and variant in endpoint.random_variants
+        return endpoint is not None and variant in endpoint.randomly_routed_variants
 
     def serves(self, replica: Replica) -> bool:
         """Return whether a copy still receives requests."""
@@ -175,7 +180,7 @@ class InferenceComponent:
 
     def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
         fleets = [fleet] if next_fleet is None else [fleet, next_fleet]
-        self._router = Router([choice for item in fleets for choice in self._make_choices(item)])
+        self._router = Router([group for item in fleets for group in self._make_weighted_groups(item)])
         self._copies = tuple(copy for item in fleets for copy in item.replicas.values())
         self._metrics.count_by_variant = {self._variant: len(self._copies)}
         self.is_in_service.set()
@@ -183,10 +188,10 @@ class InferenceComponent:
         members["RuntimeConfig"]["DesiredCopyCount"] = self.get_capacity((next_fleet or fleet).deployment)
         return members
 
-    def _make_choices(self, fleet: Fleet) -> Sequence[WeightedGroup]:
+    def _make_weighted_groups(self, fleet: Fleet) -> Sequence[WeightedGroup]:
         copies = tuple(fleet.replicas.values())
-        groups = {self._variant: ReplicaGroup(self._variant, copies, self._is_random)} if copies else {}
-        return make_choices(groups, {self._variant: 1.0}, fleet.share)
+        groups = {self._variant: ReplicaGroup(self._variant, copies, self._is_routed_randomly)} if copies else {}
+        return make_weighted_groups(groups, {self._variant: 1.0}, fleet.share)
 
     @contextmanager
     def closing(self) -> Iterator[None]:
