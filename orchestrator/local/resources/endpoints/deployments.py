@@ -23,8 +23,8 @@ Members for an inference component: Model, Specification, InstanceType, Copies (
 adapter, Base (the name of the base component)."""
 
 VARIANTS, SHADOWS = "Variants", "Shadows"
-VARIANT_MEMBERS = {VARIANTS: "ProductionVariants", SHADOWS: "ShadowProductionVariants"}
-"""The members of requests and descriptions, by the members of deployments."""
+VARIANT_LIST_MEMBERS = {VARIANTS: "ProductionVariants", SHADOWS: "ShadowProductionVariants"}
+"""The members of requests and descriptions that list variants, by the members of deployments."""
 
 COPIED_MEMBERS = ("AsyncInferenceConfig", "DataCaptureConfig", "EnableNetworkIsolation")
 """Members of a configuration that its deployments copy unchanged."""
@@ -42,7 +42,7 @@ def make_deployment(context: Context, config: str) -> Deployment:
     description = find_resource(context, ENDPOINT_CONFIG, config).description
     variants = {
         name: [_make_variant(context, variant) for variant in description.get(member, ())]
-        for name, member in VARIANT_MEMBERS.items()
+        for name, member in VARIANT_LIST_MEMBERS.items()
     }
     copied_members = {name: description.get(name) for name in COPIED_MEMBERS}
     return {"EndpointConfigName": config, "StartTime": time.time(), **variants, **copied_members}
@@ -75,21 +75,21 @@ def get_instance_count(variant: Mapping[str, Any]) -> int:
     return 1 if serverless.SERVERLESS_CONFIG in variant else int(variant[INSTANCE_COUNT])
 
 
-def count_instances(deployment: Deployment) -> int:
+def get_largest_instance_count(deployment: Deployment) -> int:
     """Return the number of instances of the largest variant."""
     return max(get_instance_count(variant) for variant in deployment[VARIANTS])
 
 
 def get_variants_by_name(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
     """Return the production variants and the shadow variants of a deployment, by name."""
-    return {variant["VariantName"]: variant for name in VARIANT_MEMBERS for variant in deployment.get(name, ())}
+    return {variant["VariantName"]: variant for name in VARIANT_LIST_MEMBERS for variant in deployment.get(name, ())}
 
 
 def change_variants(deployment: Deployment, changes: Mapping[str, Mapping[str, Any]]) -> Deployment:
     """Return a deployment with changed variants. `changes` has the changed members by variant name."""
     changed_variants = {
         name: [{**variant, **changes.get(variant["VariantName"], {})} for variant in deployment.get(name, ())]
-        for name in VARIANT_MEMBERS
+        for name in VARIANT_LIST_MEMBERS
     }
     return {**deployment, **changed_variants}
 
@@ -145,7 +145,7 @@ def _describe_variants(
 ) -> dict[str, list[dict[str, Any]]]:
     return {
         member: [_describe_variant(variant, running_counts, share) for variant in deployment.get(name, ())]
-        for name, member in VARIANT_MEMBERS.items()
+        for name, member in VARIANT_LIST_MEMBERS.items()
     }
 
 
@@ -182,7 +182,7 @@ def describe_desired_variants(description: Mapping[str, Any], deployment: Deploy
             "DesiredWeight": variant[VARIANT_WEIGHT],
         }
 
-    members = [member for member in VARIANT_MEMBERS.values() if description.get(member)]
+    members = [member for member in VARIANT_LIST_MEMBERS.values() if description.get(member)]
     return {member: [change(item) for item in description[member]] for member in members}
 
 

@@ -142,7 +142,7 @@ class Endpoint:
         )
 
     def get_capacity(self, deployment: Deployment) -> int:
-        return deployments.count_instances(deployment)
+        return deployments.get_largest_instance_count(deployment)
 
     def serve(self, fleet: Fleet, next_fleet: Fleet | None = None) -> Mapping[str, Any]:
         deployment, groups = fleet.deployment, group_replicas(fleet.replicas.values(), self._is_routed_randomly)

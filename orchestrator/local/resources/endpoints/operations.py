@@ -34,7 +34,7 @@ class EndpointConfigOperations(Operations):
     def add(self, request: Request) -> Record:
         variants = {
             member: [{**deployments.make_defaults(variant), **variant} for variant in request[member]]
-            for member in deployments.VARIANT_MEMBERS.values()
+            for member in deployments.VARIANT_LIST_MEMBERS.values()
             if member in request
         }
         config_checks.check(self.context, request)
@@ -47,7 +47,7 @@ class EndpointOperations(DeploymentOperations):
     def add(self, request: Request) -> Record:
         deployment = deployments.make_deployment(self.context, request["EndpointConfigName"])
         config = request.get("DeploymentConfig")
-        check_config(self.context, config or {}, deployments.count_instances(deployment))
+        check_config(self.context, config or {}, deployments.get_largest_instance_count(deployment))
         members = {**deployments.describe(deployment), "LastDeploymentConfig": config}
         return add_resource(self.context, ENDPOINT, request, members=members, internal={DEPLOYMENT: deployment})
 
@@ -77,7 +77,7 @@ class EndpointOperations(DeploymentOperations):
         config = request.get("DeploymentConfig")
         if request.get("RetainDeploymentConfig", False):
             config = record.description.get("LastDeploymentConfig")
-        check_config(self.context, config or {}, deployments.count_instances(deployment))
+        check_config(self.context, config or {}, deployments.get_largest_instance_count(deployment))
         summary = deployments.describe_pending(deployment)
         members = {"PendingDeploymentSummary": summary, "LastDeploymentConfig": config}
         return self.start_update(record, deployment, config, **members)
