@@ -24,7 +24,7 @@ def make_route(model: Mapping[str, Any], folder: Path) -> Route:
     """Return the route to the containers of a CreateModel request. `folder` is for responses between containers."""
     names, multi_model_flags = list_names(model), [is_multi_model(container) for container in list_containers(model)]
 
-    def route_to_all(clients: Sequence[Client], request: InferenceRequest) -> Sender:
+    def route_to_all_containers(clients: Sequence[Client], request: InferenceRequest) -> Sender:
         refuse_named_container(request.target)
         named_clients = [NamedClient(client, name) for client, name in zip(clients, names, strict=True)]
         senders = [
@@ -33,7 +33,7 @@ def make_route(model: Mapping[str, Any], folder: Path) -> Route:
         ]
         return Chain(senders, folder, request.timer.mark_response)
 
-    def route_to_named(clients: Sequence[Client], request: InferenceRequest) -> Sender:
+    def route_to_named_container(clients: Sequence[Client], request: InferenceRequest) -> Sender:
         target = request.target
         if target.container is None or target.container not in names:
             problem = f"{target.container} does not exist" if target.container else "is missing"
@@ -44,12 +44,12 @@ def make_route(model: Mapping[str, Any], folder: Path) -> Route:
         return NamedClient(clients[names.index(target.container)], target.container)
 
     if is_direct(model):
-        return route_to_named
-    return route_to_all if len(names) > 1 else route_to_only
+        return route_to_named_container
+    return route_to_all_containers if len(names) > 1 else route_to_only_container
 
 
-def route_to_only(clients: Sequence[Client], request: InferenceRequest) -> Sender:
-    """Return the client of a model's only container."""
+def route_to_only_container(clients: Sequence[Client], request: InferenceRequest) -> Sender:
+    """Return the sender for the only container of a model."""
     refuse_named_container(request.target)
     return _address_model(clients[0], request)
 
