@@ -103,7 +103,7 @@ def test_ended_shadow_does_not_fail_the_client(parts: ServerParts, shadow: Image
 def test_slow_shadow_delays_no_client(
     parts: ServerParts, shadow: ImageBehaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shadows, "MAX_WAITING", 2)
+    monkeypatch.setattr(shadows, "MAX_PENDING_COPIES", 2)
     release = threading.Event()
 
     def respond_when_released(_: ReceivedRequest) -> Reply:

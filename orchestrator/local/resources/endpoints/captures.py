@@ -63,7 +63,7 @@ class CaptureSettings:
     """The S3 URI below which the objects are stored."""
     percentage: int
     """The share of the exchanges that is captured, in percent."""
-    directions: frozenset[str]
+    parts: frozenset[str]
     """The captured parts of an exchange: `Input`, `Output` or both."""
     encodings: Mapping[str, str]
     """The encodings of text, by content type."""
@@ -81,9 +81,9 @@ class CaptureSettings:
     def make_record(self, exchange: Exchange, seconds: float) -> dict[str, Any]:
         """Return the JSON object of an exchange that ended at a time, in seconds since 1970."""
         request, data = exchange.request, {}
-        if INPUT in self.directions and isinstance(request.body, bytes):
+        if INPUT in self.parts and isinstance(request.body, bytes):
             data["endpointInput"] = self._encode("INPUT", request.body, request.headers)
-        if OUTPUT in self.directions and isinstance(exchange.body, bytes):
+        if OUTPUT in self.parts and isinstance(exchange.body, bytes):
             data["endpointOutput"] = self._encode("OUTPUT", exchange.body, exchange.headers)
         metadata: dict[str, Any] = {"eventId": str(uuid.uuid4())}
         if (attributes := request.headers.get(ATTRIBUTES_HEADER)) is not None:

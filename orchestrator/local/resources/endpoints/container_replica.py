@@ -223,7 +223,7 @@ class ContainerReplica:
         with self.traffic.count_request(request.timeout):
             sender = self._route(self._get_clients(), request)
             response = send(sender, INVOCATIONS_PATH, request.body, request.headers, into=into, **limits)
-            self._mark_answer(request.target.container)
+            self._mark_invocation_answer(request.target.container)
         return response
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
@@ -232,7 +232,7 @@ class ContainerReplica:
             response = self._route(self._get_clients(), request).open(
                 "POST", INVOCATIONS_PATH, request.body, request.headers, timeout=request.timeout
             )
-            stack.callback(self._mark_answer, request.target.container)
+            stack.callback(self._mark_invocation_answer, request.target.container)
             return ResponseStream(response, on_close=stack.pop_all().close)
 
     def _refuse_target_model(self, request: InferenceRequest) -> None:
@@ -277,7 +277,7 @@ class ContainerReplica:
             raise _make_restart_error()
         return clients
 
-    def _mark_answer(self, container: str | None) -> None:
+    def _mark_invocation_answer(self, container: str | None) -> None:
         """Store the time of the answer to an invocation of a container, or of all containers (None).
 
         Call this before the request ends: at each time, `_watch` must see the open request or the time of its answer.

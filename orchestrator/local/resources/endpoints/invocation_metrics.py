@@ -15,19 +15,19 @@ from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange
 NAMESPACE = "AWS/SageMaker"
 INSTANCE_NAMESPACE = "/aws/sagemaker/Endpoints"
 """CloudWatch's namespace of the metrics of hosts."""
-PER_INSTANCE, PER_COPY = "InvocationsPerInstance", "InvocationsPerCopy"
+INVOCATIONS_PER_INSTANCE, INVOCATIONS_PER_COPY = "InvocationsPerInstance", "InvocationsPerCopy"
 
 
 class InvocationMetrics:
     """Records the exchanges of one endpoint, or of one inference component.
 
     Args:
-        share_name: the name of the metric that divides the invocations by the number of instances or copies.
+        ratio_name: the name of the metric that divides the invocations by the number of instances or copies.
     """
 
-    def __init__(self, metrics: MetricStore, share_name: str = PER_INSTANCE) -> None:
+    def __init__(self, metrics: MetricStore, ratio_name: str = INVOCATIONS_PER_INSTANCE) -> None:
         self._metrics = metrics
-        self._share_name = share_name
+        self._ratio_name = ratio_name
         self.count_by_variant: Mapping[str, int] = {}
         """The number of instances or copies of each variant. A missing variant has one."""
         self._dimensions: dict[str, Mapping[str, str]] = {}
@@ -59,7 +59,7 @@ class InvocationMetrics:
         self._metrics.record(NAMESPACE, dimensions, latencies, unit="Microseconds")
 
     def _count(self, exchange: Exchange) -> Mapping[str, float]:
-        return count_invocation(exchange.status, self._share_name, self.count_by_variant.get(exchange.variant, 1))
+        return count_invocation(exchange.status, self._ratio_name, self.count_by_variant.get(exchange.variant, 1))
 
 
 def record_setup(metrics: MetricStore, endpoint: str, variant: str, seconds: float) -> None:
@@ -69,7 +69,7 @@ def record_setup(metrics: MetricStore, endpoint: str, variant: str, seconds: flo
 
 
 @cache
-def count_invocation(status: int | None, share_name: str, count: int) -> Mapping[str, float]:
+def count_invocation(status: int | None, ratio_name: str, count: int) -> Mapping[str, float]:
     """Return the counts of one invocation.
 
     Args:
@@ -79,7 +79,7 @@ def count_invocation(status: int | None, share_name: str, count: int) -> Mapping
     code = status or 0
     return {
         "Invocations": 1.0,
-        share_name: 1.0 / max(1, count),
+        ratio_name: 1.0 / max(1, count),
         "Invocation4XXErrors": float(HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR),
         "Invocation5XXErrors": float(code >= HTTPStatus.INTERNAL_SERVER_ERROR),
         "InvocationModelErrors": float(not HTTPStatus.OK <= code < HTTPStatus.MULTIPLE_CHOICES),

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.resources.endpoints.deployment_operations impo
 from microjobs_orchestrator.local.resources.endpoints.deployments import MEMBERS_BY_PROPERTY, Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint, delete_record
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
-from microjobs_orchestrator.local.resources.endpoints.update_policies import check_config
+from microjobs_orchestrator.local.resources.endpoints.update_policies import check_deployment_config
 from microjobs_orchestrator.local.resources.operations import (
     Handler,
     Operations,
@@ -47,7 +47,7 @@ class EndpointOperations(DeploymentOperations):
     def add(self, request: Request) -> Record:
         deployment = deployments.make_deployment(self.context, request["EndpointConfigName"])
         config = request.get("DeploymentConfig")
-        check_config(self.context, config or {}, deployments.get_largest_instance_count(deployment))
+        check_deployment_config(self.context, config or {}, deployments.get_largest_instance_count(deployment))
         members = {**deployments.describe(deployment), "LastDeploymentConfig": config}
         return add_resource(self.context, ENDPOINT, request, members=members, internal={DEPLOYMENT: deployment})
 
@@ -77,7 +77,7 @@ class EndpointOperations(DeploymentOperations):
         config = request.get("DeploymentConfig")
         if request.get("RetainDeploymentConfig", False):
             config = record.description.get("LastDeploymentConfig")
-        check_config(self.context, config or {}, deployments.get_largest_instance_count(deployment))
+        check_deployment_config(self.context, config or {}, deployments.get_largest_instance_count(deployment))
         summary = deployments.describe_pending(deployment)
         members = {"PendingDeploymentSummary": summary, "LastDeploymentConfig": config}
         return self.start_update(record, deployment, config, **members)

@@ -121,8 +121,8 @@ class ServerlessReplica:
         """Start the inner replica when it is wanted, and stop it when it is idle, until `stop` is called."""
         while True:
             with self._change_condition:
-                while not (self._is_stopped or self._must_start() or self._get_idle_seconds() == 0.0):
-                    self._change_condition.wait(self._get_idle_seconds())
+                while not (self._is_stopped or self._must_start() or self._get_seconds_until_idle() == 0.0):
+                    self._change_condition.wait(self._get_seconds_until_idle())
                 if self._is_stopped:
                     return
                 idle_replica, self._running_replica = self._running_replica, None
@@ -135,7 +135,7 @@ class ServerlessReplica:
     def _must_start(self) -> bool:
         return self._running_replica is None and self._is_wanted
 
-    def _get_idle_seconds(self) -> float | None:
+    def _get_seconds_until_idle(self) -> float | None:
         """Return the seconds until the inner replica is idle; None if there is none, or if it must not be stopped."""
         if self._running_replica is None or self._request_count or self._settings.provisioned_concurrency:
             return None
@@ -164,18 +164,18 @@ class ServerlessReplica:
     # --- requests ---
 
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> ResponseHead:
-        with self._request(request) as (replica, limited_request):
+        with self._admit_request(request) as (replica, limited_request):
             return replica.invoke(limited_request, into)
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
         with ExitStack() as stack:
-            replica, limited_request = stack.enter_context(self._request(request))
+            replica, limited_request = stack.enter_context(self._admit_request(request))
             stream = replica.stream(limited_request)
             stream.call_on_close(stack.pop_all().close)
             return stream
 
     @contextmanager
-    def _request(self, request: InferenceRequest) -> Iterator[tuple[Replica, InferenceRequest]]:
+    def _admit_request(self, request: InferenceRequest) -> Iterator[tuple[Replica, InferenceRequest]]:
         """Yield the inner replica, and the request with the remaining time."""
         deadline = time.monotonic() + request.timeout
         if isinstance(request.body, bytes) and len(request.body) > MAX_BODY_BYTES:

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.resources.models.client import NoResponseError
 
 CONCURRENCY = 8
 """Maximum number of copies that are sent at the same time."""
-MAX_WAITING, MAX_WAITING_BYTES = 256, 64 << 20
+MAX_PENDING_COPIES, MAX_PENDING_BYTES = 256, 64 << 20
 """Maximum number of copies that wait or are being sent, and of the bytes in their bodies. Requests beyond these limits
 are not copied."""
 NOTE_INTERVAL = 10.0
@@ -66,7 +66,7 @@ class ShadowCopier:
         self._observe = observe
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shadow")
         self._lock = threading.Lock()
-        self._waiting_count = self._byte_count = self._dropped_count = 0
+        self._pending_count = self._byte_count = self._dropped_count = 0
         self._next_note_time = 0.0
         self._is_closed = False
 
@@ -79,10 +79,10 @@ class ShadowCopier:
         with self._lock:
             if self._is_closed:
                 return
-            if self._waiting_count >= MAX_WAITING or self._byte_count + size > MAX_WAITING_BYTES:
+            if self._pending_count >= MAX_PENDING_COPIES or self._byte_count + size > MAX_PENDING_BYTES:
                 self._dropped_count += 1
                 return
-            self._waiting_count += 1
+            self._pending_count += 1
             self._byte_count += size
             self._pool.submit(self._run, shadow.group.choose_replica(), exchange, size, Timer())
 
@@ -92,9 +92,9 @@ class ShadowCopier:
                 self._send(replica, exchange, timer)
         finally:
             with self._lock:
-                self._waiting_count -= 1
+                self._pending_count -= 1
                 self._byte_count -= size
-            self._note_dropped(replica)
+            self._note_dropped_copies(replica)
 
     def _send(self, replica: Replica, exchange: Exchange, timer: Timer) -> None:
         headers = {name: value for name, value in exchange.request.headers.items() if name != TARGET_VARIANT_HEADER}
@@ -104,7 +104,7 @@ class ShadowCopier:
         body = content.getvalue() if response is not None else None
         self._observe(timer.make_exchange(exchange.endpoint, replica, request, response, body))
 
-    def _note_dropped(self, replica: Replica) -> None:
+    def _note_dropped_copies(self, replica: Replica) -> None:
         with self._lock:
             if not self._dropped_count or time.monotonic() < self._next_note_time:
                 return

@@ -13,13 +13,13 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 
 BLUE_GREEN, ROLLING = "BlueGreenUpdatePolicy", "RollingUpdatePolicy"
-ALL = Fraction(1)
+FULL_SHARE = Fraction(1)
 """The share that stands for all requests, or for the whole capacity."""
 SIZE_LIMITS = {
     "CanarySize": (Fraction(0), Fraction(1, 2)),
     "LinearStepSize": (Fraction(1, 10), Fraction(1, 2)),
     "MaximumBatchSize": (Fraction(1, 20), Fraction(1, 2)),
-    "RollbackMaximumBatchSize": (Fraction(1, 20), ALL),
+    "RollbackMaximumBatchSize": (Fraction(1, 20), FULL_SHARE),
 }
 """The smallest and the largest share of the capacity, by the member that states it."""
 SIZE_MEMBERS_BY_TYPE = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}
@@ -30,7 +30,7 @@ SIZE_MEMBERS_BY_TYPE = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}
 class UpdatePolicy:
     """The steps of an update. Without a policy, one step moves all requests."""
 
-    shares: Sequence[Fraction] = (ALL,)
+    shares: Sequence[Fraction] = (FULL_SHARE,)
     """The share of the requests that the new deployment gets, by step."""
     interval: float = 0.0
     """Seconds after each step in which the new replicas must not fail: the baking period."""
@@ -41,7 +41,7 @@ class UpdatePolicy:
     is_rolling: bool = False
     """Whether each step starts and ends a part of the replicas. Otherwise, all new replicas start before the first
     step."""
-    rollback_share: Fraction = ALL
+    rollback_share: Fraction = FULL_SHARE
     """If the update fails, the ended replicas of the earlier deployment start again in batches. This is the size of a
     batch, as a share of all its replicas."""
     alarms: Sequence[str] = ()
@@ -52,20 +52,20 @@ class UpdatePolicy:
         return self.interval > 0 or self.termination_wait > 0
 
 
-def read_policy(config: Mapping[str, Any], count: int, speed: int = 1) -> UpdatePolicy:
+def read_policy(config: Mapping[str, Any], capacity: int, speed: int = 1) -> UpdatePolicy:
     """Return the policy of a DeploymentConfig. Raise ValidationError if it is contradictory, or if a size is not valid.
 
     Args:
-        count: the number of instances or copies of the largest variant in the new deployment.
+        capacity: the number of instances or copies of the largest variant in the new deployment.
         speed: the factor by which times are shorter than the policy states.
     """
     if BLUE_GREEN in config and ROLLING in config:
         raise ValidationError(f"DeploymentConfig has both {BLUE_GREEN} and {ROLLING}: remove one of them.")
     policy = UpdatePolicy()
     if ROLLING in config:
-        policy = _read_rolling(config[ROLLING], max(1, count), speed)
+        policy = _read_rolling(config[ROLLING], max(1, capacity), speed)
     elif BLUE_GREEN in config:
-        policy = _read_blue_green(config[BLUE_GREEN], max(1, count), speed)
+        policy = _read_blue_green(config[BLUE_GREEN], max(1, capacity), speed)
     if (total := len(policy.shares) * policy.interval + policy.termination_wait) >= policy.timeout:
         raise ValidationError(
             f"MaximumExecutionTimeoutInSeconds {policy.timeout * speed:g} must be larger than the sum of all waiting "
@@ -75,25 +75,25 @@ def read_policy(config: Mapping[str, Any], count: int, speed: int = 1) -> Update
     return replace(policy, alarms=[alarm["AlarmName"] for alarm in alarms if "AlarmName" in alarm])
 
 
-def check_config(context: Context, config: Mapping[str, Any], count: int) -> None:
+def check_deployment_config(context: Context, config: Mapping[str, Any], capacity: int) -> None:
     """Raise ValidationError if a DeploymentConfig is not valid, or names alarms that do not exist.
 
     Args:
-        count: the number of instances or copies of the largest variant in the new deployment.
+        capacity: the number of instances or copies of the largest variant in the new deployment.
     """
-    if missing := context.alarms.find_missing(read_policy(config, count).alarms):
+    if missing := context.alarms.find_missing(read_policy(config, capacity).alarms):
         message = f"AutoRollbackConfiguration names alarms that do not exist: {', '.join(missing)}"
         raise ValidationError(f"{message}. Create them with PutMetricAlarm of CloudWatch.")
 
 
-def _read_blue_green(policy: Mapping[str, Any], count: int, speed: int) -> UpdatePolicy:
+def _read_blue_green(policy: Mapping[str, Any], capacity: int, speed: int) -> UpdatePolicy:
     routing = policy["TrafficRoutingConfiguration"]
-    shares: Sequence[Fraction] = (ALL,)
+    shares: Sequence[Fraction] = (FULL_SHARE,)
     if (name := SIZE_MEMBERS_BY_TYPE.get(routing["Type"])) is not None:
         if name not in routing:
             raise ValidationError(f"TrafficRoutingConfiguration of type {routing['Type']} needs {name}.")
-        size = _read_size(routing, name, count)
-        shares = (size, ALL) if name == "CanarySize" else _list_shares(size)
+        size = _read_size(routing, name, capacity)
+        shares = (size, FULL_SHARE) if name == "CanarySize" else _list_shares(size)
     return UpdatePolicy(
         shares,
         interval=routing["WaitIntervalInSeconds"] / speed,
@@ -102,29 +102,29 @@ def _read_blue_green(policy: Mapping[str, Any], count: int, speed: int) -> Updat
     )
 
 
-def _read_rolling(policy: Mapping[str, Any], count: int, speed: int) -> UpdatePolicy:
-    size = _read_size(policy, "MaximumBatchSize", count)
+def _read_rolling(policy: Mapping[str, Any], capacity: int, speed: int) -> UpdatePolicy:
+    size = _read_size(policy, "MaximumBatchSize", capacity)
     return UpdatePolicy(
-        _list_shares(max(Fraction(1, count), Fraction(floor(size * count), count))),
+        _list_shares(max(Fraction(1, capacity), Fraction(floor(size * capacity), capacity))),
         interval=policy["WaitIntervalInSeconds"] / speed,
         timeout=policy.get("MaximumExecutionTimeoutInSeconds", inf) / speed,
         is_rolling=True,
-        rollback_share=_read_size(policy, "RollbackMaximumBatchSize", count),
+        rollback_share=_read_size(policy, "RollbackMaximumBatchSize", capacity),
     )
 
 
-def _read_size(policy: Mapping[str, Any], name: str, count: int) -> Fraction:
+def _read_size(policy: Mapping[str, Any], name: str, capacity: int) -> Fraction:
     """Return a size as a share of the capacity; the whole capacity if the policy does not have the size."""
     if name not in policy:
-        return ALL
+        return FULL_SHARE
     value, minimum, maximum = policy[name]["Value"], *SIZE_LIMITS[name]
-    size = Fraction(value, 100 if policy[name]["Type"] == "CAPACITY_PERCENT" else count)
+    size = Fraction(value, 100 if policy[name]["Type"] == "CAPACITY_PERCENT" else capacity)
     if not minimum <= size <= maximum:
         limits = f"{float(minimum):.0%} to {float(maximum):.0%}"
-        raise ValidationError(f"{name} {value} is {float(size):.0%} of the capacity of {count}: use {limits} of it.")
+        raise ValidationError(f"{name} {value} is {float(size):.0%} of the capacity of {capacity}: use {limits} of it.")
     return size
 
 
 def _list_shares(step: Fraction) -> Sequence[Fraction]:
     """Return the share of the requests that the new deployment gets, by step, if each step adds the share `step`."""
-    return [min(ALL, number * step) for number in range(1, ceil(1 / step) + 1)]
+    return [min(FULL_SHARE, number * step) for number in range(1, ceil(1 / step) + 1)]

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.resources.endpoints.deployments import Deploym
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.exchanges import Exchange, InvocationTarget
 from microjobs_orchestrator.local.resources.endpoints.fleets import Fleet, PlannedReplica
-from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import PER_COPY, InvocationMetrics
+from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import INVOCATIONS_PER_COPY, InvocationMetrics
 from microjobs_orchestrator.local.resources.endpoints.replica import Replica
 from microjobs_orchestrator.local.resources.endpoints.routing import (
     ReplicaGroup,
@@ -74,7 +74,7 @@ class InferenceComponent:
         self._copies: Sequence[Replica] = ()
         """The serving copies."""
         self._router = Router()
-        self._metrics = InvocationMetrics(context.metrics, PER_COPY)
+        self._metrics = InvocationMetrics(context.metrics, INVOCATIONS_PER_COPY)
         dimensions = {"InferenceComponentName": self.name}
         self._meter = Meter(context.metrics, METRICS_NAMESPACE, lambda _: dimensions, context.home.root)
 

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.resources.endpoints.deployment_operations impo
 from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
-from microjobs_orchestrator.local.resources.endpoints.update_policies import check_config
+from microjobs_orchestrator.local.resources.endpoints.update_policies import check_deployment_config
 from microjobs_orchestrator.local.resources.inference_components import specifications
 from microjobs_orchestrator.local.resources.inference_components.component import InferenceComponent
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
@@ -158,7 +158,7 @@ class InferenceComponentOperations(DeploymentOperations):
     ) -> Response:
         """Check the DeploymentConfig, and start the update to a deployment."""
         count = len(deployment["Copies"])
-        check_config(self.context, config or {}, count)
+        check_deployment_config(self.context, config or {}, count)
         counts = {**record.description["RuntimeConfig"], "DesiredCopyCount": count}
         members = {} if config is None else {"LastDeploymentConfig": config}
         return self.start_update(record, deployment, config, RuntimeConfig=counts, **members)
