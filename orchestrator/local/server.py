@@ -47,7 +47,7 @@ from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
 from microjobs_orchestrator.local.resources.mlflow.connector_finder import make_connector_finder
 from microjobs_orchestrator.local.resources.mlflow.registration import make_registrar
 from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
-from microjobs_orchestrator.local.resources.operations import Operations, get_makers_by_kind, load_operations
+from microjobs_orchestrator.local.resources.operations import Operations, get_runnable_makers_by_kind, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
@@ -218,7 +218,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     feed = Feed()
     state.on_change, context.logs.on_line, metrics.on_points = feed.publish, feed.publish_line, feed.publish_points
     _deliver_events(state, all_operations, config, cleanup)
-    registry.recover(get_makers_by_kind(all_operations))
+    registry.recover(get_runnable_makers_by_kind(all_operations))
     cleanup.callback(registry.shut_down)
     cleanup.callback(scaler.close)
     scaler.start()

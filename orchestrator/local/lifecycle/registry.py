@@ -39,8 +39,8 @@ class Runnable(Protocol):
         """Resume a resource that ran in an earlier server, with its hosts that still exist."""
 
 
-Maker = Callable[[Context, Record], Runnable]
-"""A function that returns the job of a record."""
+RunnableMaker = Callable[[Context, Record], Runnable]
+"""A function that returns the `Runnable` of a record."""
 
 
 class Registry:
@@ -119,7 +119,7 @@ class Registry:
 
     # --- recovery ---
 
-    def recover(self, makers_by_kind: Mapping[str, Maker]) -> None:
+    def recover(self, makers_by_kind: Mapping[str, RunnableMaker]) -> None:
         """Resume an earlier server's jobs, and remove the hosts of all other plans.
 
         The kinds are resumed in the order of `makers_by_kind`. In this order, a kind comes after the kinds that it

@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.state import Query, Record, State
 PAGE_SIZE = 100
 """The maximum number of resources in one response, as on SageMaker."""
 
-MAX_VERSIONS = 1 << 53
+VERSION_LIMIT = 1 << 53
 """Exclusive upper limit of a resource's version number."""
 
 COLUMNS_BY_SORT_KEY = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
@@ -100,7 +100,7 @@ def _read_token(token: str) -> tuple[str | float, str, int]:
     try:
         value, name, version = json.loads(base64.urlsafe_b64decode(token), parse_int=float)
         is_value = isinstance(value, str) or math.isfinite(value)
-        if is_value and isinstance(name, str) and 0 <= version < MAX_VERSIONS:
+        if is_value and isinstance(name, str) and 0 <= version < VERSION_LIMIT:
             return value, name, int(version)
     except (ValueError, TypeError, RecursionError):
         pass

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.errors import ResourceInUseError, ValidationEr
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind, Lifecycle, load_kinds, load_modules
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry, Runnable
+from microjobs_orchestrator.local.lifecycle.registry import Registry, Runnable, RunnableMaker
 from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
 from microjobs_orchestrator.local.resources.state_changes import ResourceEvent, is_state_change, make_detail
 from microjobs_orchestrator.local.state import NameTakenError, Owner, Record
@@ -200,11 +200,11 @@ def load_operations(context: Context, registry: Registry) -> list[Operations]:
     return [classes[kind](context, registry) for kind in load_kinds()]
 
 
-def get_makers_by_kind(all_operations: Iterable[Operations]) -> dict[str, Maker]:
+def get_runnable_makers_by_kind(all_operations: Iterable[Operations]) -> dict[str, RunnableMaker]:
     """Return the functions that make the runnable of a record, by kind, in the order of recovery."""
     running_operations = [operations for operations in all_operations if isinstance(operations, RunningOperations)]
-    return {operations.kind.arn_type: _make_maker(operations) for operations in running_operations}
+    return {operations.kind.arn_type: _make_runnable_maker(operations) for operations in running_operations}
 
 
-def _make_maker(operations: RunningOperations) -> Maker:
+def _make_runnable_maker(operations: RunningOperations) -> RunnableMaker:
     return lambda _, record: operations.make_runnable(record)

@@ -16,7 +16,7 @@ import pytest
 
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
-from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry
+from microjobs_orchestrator.local.lifecycle.registry import Registry, RunnableMaker
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
@@ -64,11 +64,11 @@ class ServerParts:
         self.context.state.close()
         self.context.metrics.close()
 
-    def restart(self, additional_makers: Mapping[str, Maker] | None = None) -> "ServerParts":
+    def restart(self, additional_makers: Mapping[str, RunnableMaker] | None = None) -> "ServerParts":
         """Start another server with the same home and containers. If the test has not shut this server down, the other
         server starts as if this server had been killed."""
         parts = ServerParts.from_home(self.home, self.runtime)
-        makers: dict[str, Maker] = {ENDPOINT.arn_type: Endpoint, TRANSFORM_JOB.arn_type: TransformJob}
+        makers: dict[str, RunnableMaker] = {ENDPOINT.arn_type: Endpoint, TRANSFORM_JOB.arn_type: TransformJob}
         parts.registry.recover({**makers, **(additional_makers or {})})
         return parts
 

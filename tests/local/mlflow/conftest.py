@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.resources.mlflow.connector_finder import make_connector_finder
 from microjobs_orchestrator.local.resources.mlflow.registration import make_registrar
-from microjobs_orchestrator.local.resources.operations import get_makers_by_kind, load_operations
+from microjobs_orchestrator.local.resources.operations import get_runnable_makers_by_kind, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.gateways import make_interceptors, serve_gateway
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -79,7 +79,7 @@ class FakeMlflow:
         """End this server with its processes, and start another server with the same home."""
         self.parts.registry.shut_down()
         next_server = FakeMlflow(self.home)
-        next_server.parts.registry.recover(get_makers_by_kind(next_server._kind_operations))
+        next_server.parts.registry.recover(get_runnable_makers_by_kind(next_server._kind_operations))
         return next_server
 
     def close(self) -> None:

@@ -19,7 +19,12 @@ from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
 from microjobs_orchestrator.local.resources.experiments.kinds import EXPERIMENT, TRIAL
 from microjobs_orchestrator.local.resources.inference_components.kinds import INFERENCE_COMPONENT
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.operations import Handler, Operations, get_makers_by_kind, load_operations
+from microjobs_orchestrator.local.resources.operations import (
+    Handler,
+    Operations,
+    get_runnable_makers_by_kind,
+    load_operations,
+)
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeRuntime, ImageBehaviour
@@ -67,7 +72,7 @@ class Server:
             outbox.remove(stored_event)
 
     def recover(self) -> None:
-        self.parts.registry.recover(get_makers_by_kind(self._kind_operations))
+        self.parts.registry.recover(get_runnable_makers_by_kind(self._kind_operations))
 
     def call(self, kind: Kind, verb: str, **members: Any) -> dict[str, Any]:
         handler: Handler = self.operations[kind.operations[verb]]

@@ -16,7 +16,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.resources.operations import get_makers_by_kind, load_operations
+from microjobs_orchestrator.local.resources.operations import get_runnable_makers_by_kind, load_operations
 from microjobs_orchestrator.local.schema import INTERNAL_MEMBERS, NewerStateError
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Owner, Query, State
@@ -142,7 +142,7 @@ def server(home: Home) -> Iterator[ServerParts]:
     runtime = FakeRuntime()
     runtime.behaviours |= {"slow": ImageBehaviour(), "forever": ImageBehaviour()}  # images of resources in the old home
     parts = ServerParts.from_home(home, runtime)
-    parts.registry.recover(get_makers_by_kind(load_operations(parts.context, parts.registry)))
+    parts.registry.recover(get_runnable_makers_by_kind(load_operations(parts.context, parts.registry)))
     yield parts
     parts.close()
     runtime.close()

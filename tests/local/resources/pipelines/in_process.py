@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.resources.operations import get_makers_by_kind, load_operations
+from microjobs_orchestrator.local.resources.operations import get_runnable_makers_by_kind, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Query, State
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -21,7 +21,7 @@ class Server:
         self.parts = ServerParts.from_home(home, runtime)
         kind_operations = load_operations(self.parts.context, self.parts.registry)
         self.operations = SageMaker(self.parts.context, kind_operations).operations()
-        self._makers = get_makers_by_kind(kind_operations)
+        self._makers = get_runnable_makers_by_kind(kind_operations)
 
     @property
     def state(self) -> State:
