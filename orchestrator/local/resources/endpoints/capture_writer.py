@@ -122,8 +122,8 @@ class CaptureWriter:
         try:
             with self._store.new_file() as path:
                 with path.open("w", encoding="utf-8") as file:
-                    for settings, exchange, seconds in items:
-                        file.write(f"{json.dumps(settings.make_record(exchange, seconds))}\n")
+                    for settings, exchange, end_time in items:
+                        file.write(f"{json.dumps(settings.make_record(exchange, end_time))}\n")
                 self._store.put(*parse_uri(uri), path)
         except (OSError, ServiceError) as error:  # the disk may be full, or the bucket may be deleted
             logger.warning("data capture lost exchanges (%d), because %s cannot be stored: %s", len(items), uri, error)

@@ -78,8 +78,12 @@ class CaptureSettings:
             {name.lower(): encoding for member, encoding in ENCODINGS.items() for name in types.get(member, ())},
         )
 
-    def make_record(self, exchange: Exchange, seconds: float) -> dict[str, Any]:
-        """Return the JSON object of an exchange that ended at a time, in seconds since 1970."""
+    def make_record(self, exchange: Exchange, end_time: float) -> dict[str, Any]:
+        """Return the JSON object that describes an exchange.
+
+        Args:
+            end_time: the end of the exchange, in seconds since 1970.
+        """
         request, data = exchange.request, {}
         if INPUT in self.parts and isinstance(request.body, bytes):
             data["endpointInput"] = self._encode("INPUT", request.body, request.headers)
@@ -90,7 +94,7 @@ class CaptureSettings:
             metadata["customAttributes"] = [attributes]
         if (inference_id := request.headers.get(ID_HEADER)) is not None:
             metadata["inferenceId"] = inference_id
-        metadata["inferenceTime"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+        metadata["inferenceTime"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end_time))
         return {"captureData": data, "eventMetadata": metadata, "eventVersion": EVENT_VERSION}
 
     def _encode(self, mode: str, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:

@@ -178,7 +178,7 @@ class ContainerReplica:
         return ended_number, f"{self._describe_container(ended_number)} ended by itself"
 
     def _mark_answers(self, containers: Iterable[str]) -> None:
-        """Store that containers answer now."""
+        """Store the current time as the time of the last answer of some containers."""
         self._last_answer_times.update(dict.fromkeys(containers, time.monotonic()))
 
     def _find_silent_number(self, timeout: float) -> int | None:

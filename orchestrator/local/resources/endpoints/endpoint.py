@@ -120,7 +120,7 @@ class Endpoint:
         self._deployer.wake()
         self.queue.wake()
 
-    # --- what the deployer needs ---
+    # --- methods that the deployer calls ---
 
     def list_planned_replicas(self, deployment: Deployment) -> Sequence[PlannedReplica]:
         return [

@@ -31,7 +31,7 @@ class InvocationTarget:
 
 
 class ReplicaIdentity(Protocol):
-    """The names of a replica."""
+    """The variant and the instance of a replica."""
 
     variant: str
     instance_id: str

@@ -39,8 +39,8 @@ class Replica(Protocol):
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> ResponseHead:
         """Send a request to the model, and write the body of the response to a file.
 
-        Raise as `Client.request` does, NoResponseError also while a host restarts, and ServiceError if the replica
-        refuses the request, for example because its target does not exist.
+        Raise the errors of `Client.request`. Also raise NoResponseError while a host restarts, and ServiceError if the
+        replica refuses the request, for example because its target does not exist.
         """
 
     def stream(self, request: InferenceRequest) -> ResponseStream:
