@@ -147,7 +147,7 @@ class MlflowGateway:
             connection.close()
             raise ServiceError("ValidationException", f"the request cannot be forwarded: {error}") from error
         response = _make_response(server_response, connection, arn)
-        if path.endswith(registration.PATH) and server_response.status == HTTPStatus.OK:
+        if path.endswith(registration.MODEL_VERSIONS_PATH) and server_response.status == HTTPStatus.OK:
             self._register(arn, response.get_data())  # a small response: the description of the version
         return response
 

@@ -338,7 +338,7 @@ def test_restarted_server_resumes_with_running_copies(parts: ServerParts, compon
 
 
 def make_component(context: Context, record: Record) -> InferenceComponent:
-    return InferenceComponent(context, record, find=lambda _: None, find_endpoint=lambda _: None)
+    return InferenceComponent(context, record, find_component=lambda _: None, find_endpoint=lambda _: None)
 
 
 def _try_invoke(parts: ServerParts, component: str = "one") -> bytes | None:

@@ -13,8 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from microjobs_orchestrator.local import ui_sessions
-from microjobs_orchestrator.local.resources.mlflow.registration import PATH as PATH_OF_VERSIONS
-from microjobs_orchestrator.local.resources.mlflow.registration import make_group_name
+from microjobs_orchestrator.local.resources.mlflow.registration import MODEL_VERSIONS_PATH, make_group_name
 from tests.local.mlflow.conftest import CREDENTIALS, TOKEN, FakeMlflow
 
 SERVER_ARN = "arn:aws:sagemaker:us-east-1:000000000000:mlflow-tracking-server/one"
@@ -318,7 +317,7 @@ def test_response_that_is_no_version_of_a_model_is_returned_and_reported(
 ) -> None:
     fake_mlflow.call("UpdateMlflowTrackingServer", TrackingServerName="one", AutomaticModelRegistration=True)
     fake_mlflow.wait_for_final_status()
-    path = f"/api/2.0{PATH_OF_VERSIONS}"
+    path = f"/api/2.0{MODEL_VERSIONS_PATH}"
     assert send(port, f"{SERVER_PATH}{path}", TOKEN_HEADER, "POST", b"{}").forwarded_request["path"] == path
     assert "could not be registered" in caplog.text
 
@@ -326,6 +325,6 @@ def test_response_that_is_no_version_of_a_model_is_returned_and_reported(
 def test_versions_are_not_registered_by_default(
     fake_mlflow: FakeMlflow, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert send(port, f"{SERVER_PATH}/api/2.0{PATH_OF_VERSIONS}", TOKEN_HEADER, "POST", b"{}").status == 200
+    assert send(port, f"{SERVER_PATH}/api/2.0{MODEL_VERSIONS_PATH}", TOKEN_HEADER, "POST", b"{}").status == 200
     assert "could not be registered" not in caplog.text
     assert fake_mlflow.call("ListModelPackageGroups")["ModelPackageGroupSummaryList"] == []

@@ -27,17 +27,17 @@ def summarize(metrics: MetricStore, component: Record) -> list[dict[str, Any]]:
 
 
 def _summarize_points(points: list[Point]) -> dict[str, float]:
-    parts = [point.statistics for point in points]
-    count, total = sum(part.count for part in parts), sum(part.total for part in parts)
+    statistics = [point.statistics for point in points]
+    count, total = sum(item.count for item in statistics), sum(item.total for item in statistics)
     mean = total / count
     # For a point with several samples, only the mean of the samples is used: the result is the deviation of the means.
-    variance = sum(part.count * (part.total / part.count - mean) ** 2 for part in parts) / count
-    last = parts[-1]
+    variance = sum(item.count * (item.total / item.count - mean) ** 2 for item in statistics) / count
+    last_statistics = statistics[-1]
     return {
         "TimeStamp": points[-1].time,
-        "Max": max(part.maximum for part in parts),
-        "Min": min(part.minimum for part in parts),
-        "Last": last.total / last.count,
+        "Max": max(item.maximum for item in statistics),
+        "Min": min(item.minimum for item in statistics),
+        "Last": last_statistics.total / last_statistics.count,
         "Count": int(count),
         "Avg": mean,
         "StdDev": sqrt(variance),

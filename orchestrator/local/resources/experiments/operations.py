@@ -18,8 +18,8 @@ from microjobs_orchestrator.local.resources.listing import describe_as
 from microjobs_orchestrator.local.resources.operations import Handler, Operations, Request, Response, add_resource
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
-DICTIONARIES = ("Parameters", "InputArtifacts", "OutputArtifacts")
-"""Members of components that are dictionaries: an update adds, replaces or removes single entries."""
+DICTIONARY_MEMBERS = ("Parameters", "InputArtifacts", "OutputArtifacts")
+"""Members of components that are dictionaries: an update adds, replaces or removes single keys."""
 
 
 class _ExperimentOperations(Operations):
@@ -56,10 +56,10 @@ class _ExperimentOperations(Operations):
     def _summarize(self, record: Record) -> Mapping[str, Any]:
         """Return an item of a list. Its members have the names of Describe, except the source."""
         source = {f"{self.kind.noun}Source": record.description["Source"]} if "Source" in record.description else {}
-        members = {**record.description, **self.compute_summary(record), **source}
+        members = {**record.description, **self.compute_summary_members(record), **source}
         return describe_as(f"{self.kind.noun}Summary", replace(record, description=members))
 
-    def compute_summary(self, record: Record) -> Mapping[str, Any]:  # noqa: ARG002  trial components use the record
+    def compute_summary_members(self, record: Record) -> Mapping[str, Any]:  # noqa: ARG002  trial components use the record
         """Return the members of a list's item that are not stored."""
         return {}
 
@@ -125,7 +125,7 @@ class TrialOperations(_ExperimentOperations):
 class TrialComponentOperations(_ExperimentOperations):
     kind = TRIAL_COMPONENT
 
-    def compute_summary(self, record: Record) -> Mapping[str, Any]:
+    def compute_summary_members(self, record: Record) -> Mapping[str, Any]:
         return job_components.derive_members(self.context, record)
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
@@ -156,9 +156,9 @@ class TrialComponentOperations(_ExperimentOperations):
     def update(self, request: Request) -> Response:
         record = self.find(request)
         changes = select_response_members(
-            "DescribeTrialComponent", request, without=(self.kind.name_member, *DICTIONARIES)
+            "DescribeTrialComponent", request, without=(self.kind.name_member, *DICTIONARY_MEMBERS)
         )
-        for name in DICTIONARIES:
+        for name in DICTIONARY_MEMBERS:
             merged_members = {**record.description.get(name, {}), **request.get(name, {})}
             removed_names = request.get(f"{name}ToRemove", ())
             changes[name] = {key: value for key, value in merged_members.items() if key not in removed_names}

@@ -33,7 +33,7 @@ ADAPTERS_FOLDER = f"{DEFAULT_ROOT}/adapters"
 ADAPTER_HEADER = "X-Amzn-SageMaker-Adapter-Identifier"
 LOAD_TIMEOUT = 60.0
 """Seconds for a container to load or to remove an adapter."""
-BASE_INTERVAL = 0.5
+ABANDON_CHECK_INTERVAL = 0.5
 """Seconds between two checks whether `abandon` was called, while a start waits for the base component."""
 MAX_ANSWER_BYTES = 1 << 16
 MAX_ERROR_CHARACTERS = 500
@@ -55,7 +55,7 @@ class AdapterReplica:
 
     Args:
         find_base: returns the base component; None if it does not run.
-        prepare: makes a new folder with the files of the adapter.
+        make_folder: makes a new folder with the files of the adapter.
         note: writes a sentence to the logs of the server and of the component.
     """
 
@@ -65,7 +65,7 @@ class AdapterReplica:
         plan_name: str,
         instance_id: str,
         find_base: Callable[[], BaseComponent | None],
-        prepare: Callable[[], Path],
+        make_folder: Callable[[], Path],
         note: Callable[[str], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -75,7 +75,7 @@ class AdapterReplica:
         self.is_serving = True
         self._name = name
         self._find_base = find_base
-        self._prepare = prepare
+        self._make_folder = make_folder
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._start_counts_at_load: dict[str, int] = {}
@@ -92,7 +92,7 @@ class AdapterReplica:
 
     def _wait_for_base(self) -> BaseComponent:
         while (base := self._find_base()) is not None:
-            if base.is_in_service.wait(BASE_INTERVAL):
+            if base.is_in_service.wait(ABANDON_CHECK_INTERVAL):
                 return base
             if self._stopped.is_set():
                 raise StoppedError
@@ -111,7 +111,7 @@ class AdapterReplica:
                 return
             folder = f"{ADAPTERS_FOLDER}/{self._name}"
             copy.remove_folder(folder)
-            copy.add_folder(self._prepare(), folder)
+            copy.add_folder(self._make_folder(), folder)
             # An earlier server may have loaded the adapter: unload it first.
             self._send(copy, "DELETE", f"{ADAPTERS_PATH}/{quote(self._name, safe='')}")
             status, text = self._send(copy, "POST", ADAPTERS_PATH, {"name": self._name, "src": folder})
@@ -120,14 +120,15 @@ class AdapterReplica:
             self._start_counts_at_load[copy.plan_name] = start_count
 
     def _send(
-        self, copy: ContainerReplica, method: str, path: str, content: dict[str, str] | None = None
+        self, copy: ContainerReplica, method: str, path: str, members: dict[str, str] | None = None
     ) -> tuple[int, str]:
-        body = None if content is None else json.dumps(content).encode()
+        """Send a request to a copy. Return the status and the text of the response."""
+        body = None if members is None else json.dumps(members).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
-        into = BytesIO()
+        content = BytesIO()
         request = InferenceRequest(body, headers, LOAD_TIMEOUT, MAX_ANSWER_BYTES)
-        response = copy.send(path, request, into, method=method)
-        return response.status, into.getvalue().decode(errors="replace")
+        response = copy.send(path, request, content, method=method)
+        return response.status, content.getvalue().decode(errors="replace")
 
     def invoke(self, request: InferenceRequest, into: IO[bytes]) -> ResponseHead:
         with self.traffic.count_request(request.timeout):

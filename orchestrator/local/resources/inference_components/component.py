@@ -47,7 +47,7 @@ class InferenceComponent:
     It runs from its creation, or the start of the server, until it is deleted or the server stops.
 
     Args:
-        find: returns another running component by name; None if it does not run.
+        find_component: returns another running component by name; None if it does not run.
         find_endpoint: returns a running endpoint by name; None if it does not run.
     """
 
@@ -55,7 +55,7 @@ class InferenceComponent:
         self,
         context: Context,
         record: Record,
-        find: Callable[[str], "InferenceComponent | None"],
+        find_component: Callable[[str], "InferenceComponent | None"],
         find_endpoint: Callable[[str], Endpoint | None],
     ) -> None:
         self.name = record.name
@@ -64,7 +64,7 @@ class InferenceComponent:
         self._variant: str = record.description["VariantName"]
         self.is_in_service = threading.Event()
         self._context = context
-        self._find = find
+        self._find_component = find_component
         self._find_endpoint = partial(find_endpoint, self.endpoint)
         self._deployer = Deployer(context, INFERENCE_COMPONENT, record.name, self)
         self.plan_name = self._deployer.plan_name
@@ -127,7 +127,7 @@ class InferenceComponent:
             endpoint.observe(exchange)
         self._metrics.record(exchange, {"InferenceComponentName": self.name})
 
-    # --- what the deployer needs ---
+    # --- methods that the deployer calls ---
 
     def list_planned_replicas(self, deployment: Deployment) -> Sequence[PlannedReplica]:
         return [
@@ -144,7 +144,7 @@ class InferenceComponent:
         plan_name = f"{self.plan_name}/{copy_id}"
         (container,) = list_containers(deployment["Model"])
 
-        def prepare() -> Path:
+        def make_folder() -> Path:
             return serving.prepare_model_data(
                 self._context, container, self._context.make_work_folder(plan_name) / "adapter"
             )
@@ -152,8 +152,8 @@ class InferenceComponent:
         def note(sentence: str) -> None:
             self._context.logs.create(self.log_group, f"{self._variant}/{copy_id}").note(sentence)
 
-        find_base = partial(self._find, deployment["Base"])
-        return AdapterReplica(self.name, plan_name, copy_id, find_base, prepare, note, self.wake)
+        find_base = partial(self._find_component, deployment["Base"])
+        return AdapterReplica(self.name, plan_name, copy_id, find_base, make_folder, note, self.wake)
 
     def _make_copy(self, deployment: Deployment, copy_id: str) -> Replica:
         specification = deployment["Specification"]

@@ -128,10 +128,10 @@ class InferenceComponentOperations(DeploymentOperations):
         record = self.find_in_service(request)
         earlier_deployment: Deployment = record.internal[DEPLOYMENT]
         if "RuntimeConfig" in request:
-            _refuse_copies_of_adapter(earlier_deployment)
+            _refuse_copy_count_of_adapter(earlier_deployment)
         count = request.get("RuntimeConfig", {}).get("CopyCount", len(earlier_deployment["Copies"]))
         if "Specification" not in request:
-            return self._start_checked_update(
+            return self._check_and_start_update(
                 record,
                 {**earlier_deployment, "Copies": specifications.make_copy_ids(count, earlier_deployment["Copies"])},
             )
@@ -141,19 +141,19 @@ class InferenceComponentOperations(DeploymentOperations):
             request["Specification"], earlier_deployment["InstanceType"], endpoint, copy_ids
         )
         config = request.get("DeploymentConfig")
-        return self._start_checked_update(record, deployment, config)
+        return self._check_and_start_update(record, deployment, config)
 
     def update_runtime_config(self, request: Request) -> Response:
         """Change the number of copies. The first copies keep running."""
         record = self.find_in_service(request)
         earlier_deployment: Deployment = record.internal[DEPLOYMENT]
-        _refuse_copies_of_adapter(earlier_deployment)
+        _refuse_copy_count_of_adapter(earlier_deployment)
         copy_ids = specifications.make_copy_ids(
             request["DesiredRuntimeConfig"]["CopyCount"], earlier_deployment["Copies"]
         )
-        return self._start_checked_update(record, {**earlier_deployment, "Copies": copy_ids})
+        return self._check_and_start_update(record, {**earlier_deployment, "Copies": copy_ids})
 
-    def _start_checked_update(
+    def _check_and_start_update(
         self, record: Record, deployment: Deployment, config: DeploymentConfig = None
     ) -> Response:
         """Check the DeploymentConfig, and start the update to a deployment."""
@@ -193,7 +193,7 @@ def _find_variant(endpoint: Record, name: str) -> Mapping[str, Any]:
     return variants[name]  # type: ignore[no-any-return]  # the state stores it as JSON
 
 
-def _refuse_copies_of_adapter(deployment: Deployment) -> None:
-    """Raise ValidationError if a request sets the number of copies of an adapter."""
+def _refuse_copy_count_of_adapter(deployment: Deployment) -> None:
+    """Raise ValidationError if a deployment is that of an adapter, which has no number of copies."""
     if "Base" in deployment:
         raise ValidationError("An adapter has no CopyCount: all copies of its base component load it.")

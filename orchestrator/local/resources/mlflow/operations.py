@@ -23,9 +23,9 @@ from microjobs_orchestrator.local.resources.mlflow.kinds import (
     MLFLOW_TRACKING_SERVER,
     ServerStatus,
 )
-from microjobs_orchestrator.local.resources.mlflow.registration import read_setting
+from microjobs_orchestrator.local.resources.mlflow.registration import read_registration_setting
 from microjobs_orchestrator.local.resources.mlflow.server import (
-    REASON,
+    FAILURE_REASON,
     MlflowServer,
     delete_server,
     explain_missing_response,
@@ -43,7 +43,7 @@ from microjobs_orchestrator.local.state import Query, Record
 LINK_SECONDS = 300
 SESSION_SECONDS = 43200
 """AWS's defaults for ExpiresInSeconds and SessionExpirationDurationInSeconds."""
-DEFAULT, NO_DEFAULT = "ENABLED", "DISABLED"
+DEFAULT_ENABLED, DEFAULT_DISABLED = "ENABLED", "DISABLED"
 """Values of AccountDefaultStatus."""
 
 
@@ -58,7 +58,7 @@ class _MlflowOperations(RunningOperations):
         caller = describe_caller()
         members = {"CreatedBy": caller, "LastModifiedBy": caller}
         version = {"MlflowVersion": process.find_version()}
-        defaults, internal = {**self.defaults, **version}, read_setting(request)
+        defaults, internal = {**self.defaults, **version}, read_registration_setting(request)
         return add_resource(self.context, self.kind, request, defaults=defaults, members=members, internal=internal)
 
     def check(self, request: Request) -> None:
@@ -151,9 +151,13 @@ class _MlflowOperations(RunningOperations):
         record = self.find(request)
         self.check(request)
         changes = select_response_members(f"Describe{self.kind.noun}", request, without=(self.kind.identifier_member,))
-        members = {**changes, "LastModifiedBy": describe_caller(), REASON: None}
+        members = {**changes, "LastModifiedBy": describe_caller(), FAILURE_REASON: None}
         self.change_status(
-            record, ServerStatus.UPDATING, (*ACTIVE_STATUSES, *FAILED_STATUSES), members, read_setting(request)
+            record,
+            ServerStatus.UPDATING,
+            (*ACTIVE_STATUSES, *FAILED_STATUSES),
+            members,
+            read_registration_setting(request),
         )
         self.wake_or_start(record)
         return self.make_response(record)
@@ -213,7 +217,7 @@ class TrackingServerOperations(_MlflowOperations):
     def start(self, request: Request) -> Response:
         record = self.find(request)
         allowed_statuses = (ServerStatus.STOPPED, *FAILED_STATUSES)
-        self.change_status(record, ServerStatus.STARTING, allowed_statuses, {REASON: None})
+        self.change_status(record, ServerStatus.STARTING, allowed_statuses, {FAILURE_REASON: None})
         self.registry.wait_for_end(f"{self.kind.arn_type}/{record.name}")
         self.registry.start(self.make_runnable(record))
         return self.make_response(record)
@@ -230,7 +234,10 @@ class TrackingServerOperations(_MlflowOperations):
 
 class AppOperations(_MlflowOperations):
     kind = MLFLOW_APP
-    defaults: ClassVar = {"ModelRegistrationMode": "AutoModelRegistrationDisabled", "AccountDefaultStatus": NO_DEFAULT}
+    defaults: ClassVar = {
+        "ModelRegistrationMode": "AutoModelRegistrationDisabled",
+        "AccountDefaultStatus": DEFAULT_DISABLED,
+    }
 
     def add(self, request: Request) -> Record:
         with self.context.state.transaction():
@@ -245,10 +252,12 @@ class AppOperations(_MlflowOperations):
 
     def _replace_default(self, record: Record, request: Request) -> None:
         """Make an app the default of the account, in place of the current default."""
-        if request.get("AccountDefaultStatus") == DEFAULT:
-            for other_app in self.select({"AccountDefaultStatus": DEFAULT}):
+        if request.get("AccountDefaultStatus") == DEFAULT_ENABLED:
+            for other_app in self.select({"AccountDefaultStatus": DEFAULT_ENABLED}):
                 if other_app.name != record.name:
-                    self.context.state.update(other_app.kind, other_app.name, {"AccountDefaultStatus": NO_DEFAULT})
+                    self.context.state.update(
+                        other_app.kind, other_app.name, {"AccountDefaultStatus": DEFAULT_DISABLED}
+                    )
 
     def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateMlflowApp": self.update, "CreatePresignedMlflowAppUrl": self.create_address}

@@ -16,15 +16,15 @@ from microjobs_orchestrator.local.resources.model_registry.kinds import MODEL_PA
 
 logger = logging.getLogger(__name__)
 
-PATH = "/mlflow/model-versions/create"
+MODEL_VERSIONS_PATH = "/mlflow/model-versions/create"
 """The end of the path of MLflow's request for a new version of a model."""
-SETTING = "RegistersModels"
+REGISTERS_MODELS = "RegistersModels"
 """Key of the internal state of MLflow servers. Its value states whether versions of models are registered."""
 REGISTRATION_ENABLED = "AutoModelRegistrationEnabled"
 MAX_NAME_CHARACTERS = 63
 
 Register = Callable[[str, bytes], None]
-"""A function that takes the ARN of an MLflow server, and the body of its response to a request for `PATH`."""
+"""A function that takes the ARN of an MLflow server, and the body of its response to a request for a new version of a model."""
 
 
 def make_registrar(context: Context) -> Register:
@@ -35,7 +35,7 @@ def make_registrar(context: Context) -> Register:
 
     def register(arn: str, response: bytes) -> None:
         record = context.state.get_by_arn(arn)
-        if record is None or not record.internal.get(SETTING, False):
+        if record is None or not record.internal.get(REGISTERS_MODELS, False):
             return
         try:
             version = json.loads(response)["model_version"]
@@ -46,12 +46,12 @@ def make_registrar(context: Context) -> Register:
     return register
 
 
-def read_setting(request: Mapping[str, Any]) -> dict[str, bool]:
+def read_registration_setting(request: Mapping[str, Any]) -> dict[str, bool]:
     """Return the part of the internal state that a Create or Update request sets; empty if it sets none."""
     if "AutomaticModelRegistration" in request:
-        return {SETTING: request["AutomaticModelRegistration"]}
+        return {REGISTERS_MODELS: request["AutomaticModelRegistration"]}
     if "ModelRegistrationMode" in request:
-        return {SETTING: request["ModelRegistrationMode"] == REGISTRATION_ENABLED}
+        return {REGISTERS_MODELS: request["ModelRegistrationMode"] == REGISTRATION_ENABLED}
     return {}
 
 

@@ -61,7 +61,8 @@ def call_api(context: Context, arn: str, method: str, path: str, members: Mappin
 
 
 def _await_start(context: Context, arn: str) -> None:
-    """Wait if an MLflow server is starting. After a crash, it starts at the same time as the jobs that use it."""
+    """Wait while an MLflow server is starting. After a crash of the local server, an MLflow server starts at the same
+    time as the jobs that use it."""
     record = context.state.get_by_arn(arn)
     if record is not None and record.status in RUNNING_STATUSES:
         context.mlflow_connectors.wait(arn, START_SECONDS)

@@ -28,16 +28,16 @@ from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
-REASON = "FailureReason"
+FAILURE_REASON = "FailureReason"
 """The member of the stored description with the reason of a failure. AWS's descriptions do not have this member."""
-REASON_LINES = 3
+FAILURE_REASON_LINES = 3
 """The number of the process's last lines that the reason of a failure contains."""
 STREAM = "mlflow"
 
 
 def explain_missing_response(record: Record) -> str:
     """Return the reason why a server does not answer requests."""
-    reason = record.description.get(REASON)
+    reason = record.description.get(FAILURE_REASON)
     return f"{record.arn} does not answer: its status is {record.status}{f', because {reason}' if reason else ''}"
 
 
@@ -66,7 +66,7 @@ class MlflowServer:
         self._name = name
         self._arn = format_arn(self.plan_name, context.settings.region)
         self._program: Program | None = None
-        self._last_lines = deque[str](maxlen=REASON_LINES)
+        self._last_lines = deque[str](maxlen=FAILURE_REASON_LINES)
         self.has_failed = False
         """Whether the thread that calls `run` ends, or has ended, because of a failure. Then only a new thread can
         start the server again."""
@@ -109,7 +109,7 @@ class MlflowServer:
 
     def _set_status(self, record: Record, status: str, reason: str | None = None) -> None:
         """Change the status, unless it has changed since the record was read."""
-        changes: dict[str, Any] = {self._kind.status_member: str(status), REASON: reason}
+        changes: dict[str, Any] = {self._kind.status_member: str(status), FAILURE_REASON: reason}
         self._context.state.update(record.kind, record.name, changes, str(status), only_if=(record.status,))
 
     def _fail(self, reason: str) -> None:
