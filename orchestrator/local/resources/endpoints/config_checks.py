@@ -7,7 +7,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, captures, components, serverless
-from microjobs_orchestrator.local.resources.models.containers import list_containers, refuse_direct
+from microjobs_orchestrator.local.resources.models.containers import list_containers, refuse_direct_mode
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.multi_model import refuse_multi_model
 from microjobs_orchestrator.local.resources.operations import find_resource
@@ -47,7 +47,7 @@ def _check_async_and_capture(context: Context, request: Members) -> None:
         for variant in request["ProductionVariants"]:
             model = find_resource(context, MODEL, variant["ModelName"]).request
             refuse_multi_model(model, "AsyncInferenceConfig")
-            refuse_direct(model, "AsyncInferenceConfig")
+            refuse_direct_mode(model, "AsyncInferenceConfig")
         asynchronous.check_config(context, request["AsyncInferenceConfig"])
     if _captures_data(request):
         captures.check_destination(context, request["DataCaptureConfig"])

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest, InvocationTarget
 from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClient, Sender
 from microjobs_orchestrator.local.resources.models.client import Client
-from microjobs_orchestrator.local.resources.models.containers import is_direct, list_containers, list_names
+from microjobs_orchestrator.local.resources.models.containers import list_containers, list_names, uses_direct_mode
 from microjobs_orchestrator.local.resources.models.model_data import is_multi_model
 from microjobs_orchestrator.local.resources.models.multi_model import ModelSender
 
@@ -43,7 +43,7 @@ def make_route(model: Mapping[str, Any], folder: Path) -> Route:
             )
         return NamedClient(clients[names.index(target.container)], target.container)
 
-    if is_direct(model):
+    if uses_direct_mode(model):
         return route_to_named_container
     return route_to_all_containers if len(names) > 1 else route_to_only_container
 

@@ -29,9 +29,7 @@ def find_containers(context: Context, container: Mapping[str, Any]) -> list[dict
     _check_approval(package)
     containers = _find_specification(package, container.get("InferenceSpecificationName"))["Containers"]
     variables = container.get("Environment", {})
-    merged_containers = [
-        {**packaged, "Environment": {**packaged.get("Environment", {}), **variables}} for packaged in containers
-    ]
+    merged_containers = [{**item, "Environment": {**item.get("Environment", {}), **variables}} for item in containers]
     if len(merged_containers) == 1 and "ContainerHostname" in container:
         merged_containers[0]["ContainerHostname"] = container["ContainerHostname"]
     return merged_containers

@@ -24,7 +24,7 @@ LAST_VERSION = "LastVersion"
 used again."""
 SPECIFICATION, ADDITIONAL_SPECIFICATIONS = "InferenceSpecification", "AdditionalInferenceSpecifications"
 MAX_ADDITIONAL_SPECIFICATIONS = 15
-INSTANCE_TYPES = ("SupportedTransformInstanceTypes", "SupportedRealtimeInferenceInstanceTypes")
+INSTANCE_TYPE_MEMBERS = ("SupportedTransformInstanceTypes", "SupportedRealtimeInferenceInstanceTypes")
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
@@ -38,9 +38,9 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     """
     if (earlier_package := _find_earlier_package(context, request)) is not None:
         return earlier_package
-    members = prepare(context, request)
+    members = make_checked_members(context, request)
     with context.state.transaction():
-        # A concurrent request with the same ClientToken may have registered the package during `prepare`.
+        # A concurrent request with the same ClientToken may have registered the package during `make_checked_members`.
         if (earlier_package := _find_earlier_package(context, request)) is not None:
             return earlier_package
         record = add(context, request, members)
@@ -48,7 +48,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     return record
 
 
-def prepare(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
+def make_checked_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any]:
     """Check a request, and return the members of the description that it determines.
 
     Call this function before the transaction that calls `add`: it reads the model data, which takes time if the data is
@@ -62,14 +62,14 @@ def add(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]
     """Add a package, as a part of the caller's transaction.
 
     Args:
-        members: the result of `prepare`.
+        members: the result of `make_checked_members`.
     """
-    add_package = _add_version if "ModelPackageGroupName" in request else _add_unversioned
+    add_package = _add_version if "ModelPackageGroupName" in request else _add_unversioned_package
     return add_package(context, request, members)
 
 
 def _find_earlier_package(context: Context, request: Mapping[str, Any]) -> Record | None:
-    arn = tokens.find_result(context.state, OPERATION, request)
+    arn = tokens.find_package_arn(context.state, OPERATION, request)
     return None if arn is None else find_package(context, arn)
 
 
@@ -84,16 +84,16 @@ def _check_names(request: Mapping[str, Any]) -> None:
             "group, or ModelPackageName for a package without a group."
         )
     if names == ["ModelPackageName"]:
-        _check_unversioned(request)
+        _check_unversioned_package(request)
     elif request.get("Tags"):
         raise ValidationError("Tags cannot be set for a version in a group: set the tags of the group.")
 
 
-def _check_unversioned(request: Mapping[str, Any]) -> None:
+def _check_unversioned_package(request: Mapping[str, Any]) -> None:
     specification = request.get(SPECIFICATION)
     if specification is None:
         raise ValidationError("A package without a group needs an InferenceSpecification.")
-    if missing := [name for name in INSTANCE_TYPES if not specification.get(name)]:
+    if missing := [name for name in INSTANCE_TYPE_MEMBERS if not specification.get(name)]:
         raise ValidationError(f"A package without a group needs {' and '.join(missing)} in InferenceSpecification.")
     if any(container.get("Environment") for container in specification["Containers"]):
         raise ValidationError(
@@ -147,7 +147,7 @@ def _add_version(context: Context, request: Mapping[str, Any], members: Mapping[
     return _add(context, path, approval, request, description, name=group.name, version=version)
 
 
-def _add_unversioned(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]) -> Record:
+def _add_unversioned_package(context: Context, request: Mapping[str, Any], members: Mapping[str, Any]) -> Record:
     name = request["ModelPackageName"]
     unversioned_members = {member: value for member, value in members.items() if member != "ModelApprovalStatus"}
     return _add(context, name, "", request, unversioned_members, name=name, version=0)

@@ -49,7 +49,7 @@ SPECIFICATION: Rows = {
         *("SupportedContentTypes", "SupportedResponseMIMETypes"),
     ),
 }
-ADDITIONAL: Rows = {
+ADDITIONAL_SPECIFICATION: Rows = {
     "Name": Honoured("CreateModel selects the specification by this name"),
     "Description": STORED_MEMBER,
     **SPECIFICATION,
@@ -95,7 +95,7 @@ CREATE: Rows = {
     "ModelMetrics": Members(METRICS),
     **_make_stored_rows("Domain", "Task", "SamplePayloadUrl"),
     "DriftCheckBaselines": Members(BASELINES),
-    "AdditionalInferenceSpecifications": Members(ADDITIONAL),
+    "AdditionalInferenceSpecifications": Members(ADDITIONAL_SPECIFICATION),
     "SkipModelValidation": VALIDATION,
     "SecurityConfig": KMS,
     "ManagedStorageType": STORAGE,
@@ -130,7 +130,7 @@ ROWS: Mapping[str, Rows] = {
         "ModelPackageArn": Honoured(),
         "ApprovalDescription": STORED_MEMBER,
         "CustomerMetadataPropertiesToRemove": Honoured(),
-        "AdditionalInferenceSpecificationsToAdd": Members(ADDITIONAL),
+        "AdditionalInferenceSpecificationsToAdd": Members(ADDITIONAL_SPECIFICATION),
     },
     "DescribeModelPackage": {"ModelPackageName": PACKAGE_NAME, "IncludedData": Honoured()},
     "DeleteModelPackage": {"ModelPackageName": PACKAGE_NAME},

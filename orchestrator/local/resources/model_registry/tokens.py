@@ -11,7 +11,7 @@ CLIENT_TOKEN = "ClientToken"  # noqa: S105  the name of a member
 RECORD_KIND = "model-package-token"
 
 
-def find_result(state: State, operation: str, request: Mapping[str, Any]) -> str | None:
+def find_package_arn(state: State, operation: str, request: Mapping[str, Any]) -> str | None:
     """Return the ARN of the package that an earlier request with this token has created or changed; None if there is no
     such request.
 

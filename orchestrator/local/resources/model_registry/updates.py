@@ -32,7 +32,7 @@ def update(context: Context, request: Mapping[str, Any]) -> Record:
     members = _make_members(context, request)  # this call takes time if the model data is large
     with context.state.transaction():
         package = find_package(context, request["ModelPackageArn"])
-        if tokens.find_result(context.state, OPERATION, request) is not None:
+        if tokens.find_package_arn(context.state, OPERATION, request) is not None:
             return package
         changes, status = _make_changes(package, request, members), request.get(APPROVAL)
         kind, version = MODEL_PACKAGE.arn_type, package.version

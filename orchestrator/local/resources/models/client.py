@@ -27,7 +27,7 @@ PING_SECONDS = 2.0
 CONNECT_SECONDS, MIN_CONNECT_SECONDS = 5.0, 0.001
 """Time limit in seconds for opening a connection. The second value applies if the request has no time left."""
 
-HOST = "localhost"
+HOST_HEADER = "localhost"
 """The Host header. The runtime knows the real address of the container."""
 
 PRIMARY = "primary"
@@ -258,7 +258,7 @@ class Request:
     """A request that can be sent more than once."""
 
     def __init__(self, method: str, path: str, body: Body, headers: Mapping[str, str]) -> None:
-        fields = {"Host": HOST, "User-Agent": "microjobs", "Accept-Encoding": "identity", **headers}
+        fields = {"Host": HOST_HEADER, "User-Agent": "microjobs", "Accept-Encoding": "identity", **headers}
         if callable(body):
             self._is_chunked = "Content-Length" not in headers
             fields |= {"Transfer-Encoding": "chunked"} if self._is_chunked else {}

@@ -40,17 +40,17 @@ def list_containers(model: Mapping[str, Any]) -> Sequence[Container]:
     return [model["PrimaryContainer"]] if "PrimaryContainer" in model else model.get("Containers", [])
 
 
-def is_direct(model: Mapping[str, Any]) -> bool:
+def uses_direct_mode(model: Mapping[str, Any]) -> bool:
     """Return whether each request names its container. Otherwise, all containers process each request, one after the
     other."""
     config = model.get("InferenceExecutionConfig", {})
     return "PrimaryContainer" not in model and config.get("Mode") == "Direct"
 
 
-def refuse_direct(model: Mapping[str, Any], feature: str) -> None:
+def refuse_direct_mode(model: Mapping[str, Any], feature: str) -> None:
     """Raise ValidationError for a model with the Mode Direct: each request must name its container, but the requests of
     `feature` cannot name it."""
-    if is_direct(model):
+    if uses_direct_mode(model):
         raise ValidationError(
             f"{feature} does not support models with InferenceExecutionConfig Mode Direct, such as "
             f"{model['ModelName']}: use a model with the Mode Serial, or with one container."
@@ -60,7 +60,7 @@ def refuse_direct(model: Mapping[str, Any], feature: str) -> None:
 def list_names(model: Mapping[str, Any]) -> Sequence[str]:
     """Return the names of a model's containers in logs, errors and requests."""
     containers = list_containers(model)
-    if len(containers) == 1 and not is_direct(model):
+    if len(containers) == 1 and not uses_direct_mode(model):
         return [PRIMARY]
     return [
         container.get("ContainerHostname") or f"container-{number}"

@@ -71,16 +71,16 @@ def _wait_until_healthy(
     Raise UnhealthyError if the host listens on the wrong port for longer than WRONG_PORT_TIMEOUT. For a shorter time,
     the host may use this port for another purpose.
     """
-    delay, wrong_since = FIRST_PING_DELAY, math.inf
+    delay, wrong_port_since = FIRST_PING_DELAY, math.inf
     while not has_ended() and time.monotonic() < deadline:
         client = Client(host.connect)
         try:
             if _ping(client):
                 return client
-            wrong_since = math.inf
+            wrong_port_since = math.inf
         except WrongPortError as error:
-            wrong_since = min(wrong_since, time.monotonic())
-            if time.monotonic() - wrong_since > WRONG_PORT_TIMEOUT:
+            wrong_port_since = min(wrong_port_since, time.monotonic())
+            if time.monotonic() - wrong_port_since > WRONG_PORT_TIMEOUT:
                 message = (
                     f"It listens on port {PORT}, but each of several containers must listen on the port of the "
                     f"variable {BIND_TO_PORT}."

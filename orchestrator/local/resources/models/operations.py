@@ -16,8 +16,8 @@ from microjobs_orchestrator.local.resources.models.containers import (
     PACKAGED_CONTAINERS,
     Container,
     check_containers,
-    is_direct,
     list_containers,
+    uses_direct_mode,
 )
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model_data import find_data, is_multi_model, list_additional_data
@@ -36,14 +36,14 @@ class ModelOperations(Operations):
         for container in definitions:
             check_multi_model_members(self.context.store, container)
         containers = [resolved for container in definitions for resolved in self._resolve(container)]
-        check_containers(containers, uses_direct_mode=is_direct(request))
+        check_containers(containers, uses_direct_mode=uses_direct_mode(request))
         for container in containers:
             if is_multi_model(container):
                 check_label(self.context, container["Image"], MULTI_MODELS_LABEL)
             if len(containers) > 1:
                 check_label(self.context, container["Image"], BIND_TO_PORT_LABEL)
-            for data in (container, *list_additional_data(container).values()):
-                find_data(self.context.store, data)
+            for definition in (container, *list_additional_data(container).values()):
+                find_data(self.context.store, definition)
         is_packaged = any("ModelPackageName" in container for container in definitions)
         referenced_resources = {PACKAGED_CONTAINERS: containers} if is_packaged else {}
         defaults = {"EnableNetworkIsolation": False}

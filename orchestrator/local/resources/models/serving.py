@@ -100,18 +100,21 @@ def make_attempt(
     images = [context.resolve_image(container["Image"]) for container in containers]
 
     def make_plan(folder: Path) -> Plan:
-        data = [
+        container_inputs = [
             _prepare_inputs(context, container, folder / f"model-{number}", folder / f"additional-{number}")
             for number, container in enumerate(containers, 1)
         ]
         access = {} if is_isolated else context.make_access_variables()
         variables = [{**access, **_make_variables(container), **(environment or {})} for container in containers]
         host_plans = (
-            make_host(host, folder / "files" / host.name, data[host.number], variables[host.number]) for host in hosts
+            make_host_plan(host, folder / "files" / host.name, container_inputs[host.number], variables[host.number])
+            for host in hosts
         )
         return Plan(plan_name, tuple(host_plans), is_isolated)
 
-    def make_host(host: ContainerHost, files: Path, data: Sequence[Input], variables: Mapping[str, str]) -> HostPlan:
+    def make_host_plan(
+        host: ContainerHost, files: Path, host_inputs: Sequence[Input], variables: Mapping[str, str]
+    ) -> HostPlan:
         files.mkdir(parents=True)
         if is_multi_model(containers[host.number]):
             (files / "models").mkdir()
@@ -119,7 +122,7 @@ def make_attempt(
             name=host.name,
             image=images[host.number],
             files=files,
-            inputs=tuple(data),
+            inputs=tuple(host_inputs),
             arguments=("serve",),
             environment={**variables, **host.variables},
             default_variables={} if is_isolated else context.make_package_variables(),

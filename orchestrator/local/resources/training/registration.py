@@ -22,7 +22,7 @@ def prepare_registration(job: JobHandle, status: str) -> Callable[[], dict[str, 
     if "ModelPackageConfig" not in job.request or status != JobStatus.COMPLETED:
         return dict  # a function that registers nothing, and returns no members
     request = _make_request(job)
-    members = create.prepare(job.context, request)
+    members = create.make_checked_members(job.context, request)
     return lambda: {"OutputModelPackageArn": create.add(job.context, request, members).arn}
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.experiments import job_components
-from microjobs_orchestrator.local.resources.models.containers import refuse_direct
+from microjobs_orchestrator.local.resources.models.containers import refuse_direct_mode
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.multi_model import refuse_multi_model
 from microjobs_orchestrator.local.resources.operations import Request, RunningOperations, add_resource, find_resource
@@ -25,7 +25,7 @@ class TransformJobOperations(RunningOperations):
         """Check the model, data and limits; add the job, which checks the limits again with the container's values."""
         model = find_resource(self.context, MODEL, request["ModelName"]).request
         refuse_multi_model(model, "Batch transform")
-        refuse_direct(model, "Batch transform")
+        refuse_direct_mode(model, "Batch transform")
         # Without MaxPayloadInMB, the container may choose the size. Assume the smallest size: a request that is invalid
         # even with this size is always invalid.
         Options.read({"MaxPayloadInMB": 1, **request}, parameters={})
