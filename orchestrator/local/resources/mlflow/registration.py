@@ -24,8 +24,8 @@ REGISTRATION_ENABLED = "AutoModelRegistrationEnabled"
 MAX_NAME_CHARACTERS = 63
 
 Register = Callable[[str, bytes], None]
-"""A function that takes the ARN of an MLflow server, and the body of the server's response to a request for a new version
-of a model."""
+"""A function that takes the ARN of an MLflow server, and the body of the server's response to a request for
+`MODEL_VERSIONS_PATH`."""
 
 
 def make_registrar(context: Context) -> Register:
