@@ -47,7 +47,7 @@ from microjobs_orchestrator.local.services.autoscaling.records import make_name
 from microjobs_orchestrator.local.state import Owner, State
 from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.log_lines import append_line
-from tests.local.resources.members import make_package_request
+from tests.local.resources.package_requests import make_package_request
 from tests.local.security.stub import StubRuntime
 
 ROLE_ARN = "arn:aws:iam::000000000000:role/microjobs"

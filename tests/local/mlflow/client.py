@@ -1,6 +1,6 @@
 """Logs a run with MLflow's own client: `client.py EXPERIMENT FILE`.
 
-Prints the id of the run, its last loss, and the text of the artifact, as JSON.
+Prints the id of the run, the last loss of each run of the experiment, and the text of the artifact, as JSON.
 """
 
 import json

@@ -70,7 +70,7 @@ class FakeMlflow:
         wait_until(lambda: self.describe(name)["TrackingServerStatus"] not in transitional)
         return str(self.describe(name)["TrackingServerStatus"])
 
-    def read_reason(self, name: str = "one") -> str:
+    def read_failure_reason(self, name: str = "one") -> str:
         record = self.parts.context.state.get("mlflow-tracking-server", name)
         assert record is not None
         return str(record.description["FailureReason"])

@@ -29,12 +29,12 @@ def test_created_server_is_active_and_described(fake_mlflow: FakeMlflow) -> None
 
 
 @pytest.mark.parametrize(("size", "workers"), [("Small", "1"), ("Medium", "2"), ("Large", "4")])
-def test_size_is_the_number_of_workers(fake_mlflow: FakeMlflow, size: str, workers: str) -> None:
+def test_size_determines_the_number_of_workers(fake_mlflow: FakeMlflow, size: str, workers: str) -> None:
     fake_mlflow.create(TrackingServerSize=size)
     assert get_worker_count(fake_mlflow) == workers
 
 
-def test_process_has_the_artifact_store_and_no_variables_of_this_process(
+def test_mlflow_process_gets_the_artifact_store_but_no_variables_of_the_local_server(
     fake_mlflow: FakeMlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "mine")
@@ -107,18 +107,18 @@ def test_request_that_the_status_does_not_allow_is_a_conflict(fake_mlflow: FakeM
 def test_failed_installation_is_reported_and_can_be_repeated(fake_mlflow: FakeMlflow) -> None:
     fake_mlflow.programs.error = "the environment cannot be created: no index"
     assert fake_mlflow.create() == "CreateFailed"
-    assert "no index" in fake_mlflow.read_reason()
+    assert "no index" in fake_mlflow.read_failure_reason()
     fake_mlflow.programs.error = ""
     fake_mlflow.call("StartMlflowTrackingServer", **SERVER_NAME)
     assert fake_mlflow.wait_for_final_status() == "Started"
-    assert fake_mlflow.read_reason() == "None"
+    assert fake_mlflow.read_failure_reason() == "None"
 
 
-def test_process_that_ends_by_itself_fails_with_its_last_lines(fake_mlflow: FakeMlflow) -> None:
+def test_server_whose_process_ends_fails_with_the_last_lines(fake_mlflow: FakeMlflow) -> None:
     fake_mlflow.create()
     fake_mlflow.program.end(3)
     wait_until(lambda: fake_mlflow.describe()["TrackingServerStatus"] == "StartFailed")
-    assert fake_mlflow.read_reason() == "`mlflow server` ended with exit code 3: started"
+    assert fake_mlflow.read_failure_reason() == "`mlflow server` ended with exit code 3: started"
 
 
 def test_output_of_the_process_is_in_its_log_stream(fake_mlflow: FakeMlflow) -> None:
@@ -130,7 +130,7 @@ def test_output_of_the_process_is_in_its_log_stream(fake_mlflow: FakeMlflow) -> 
     wait_until(lambda: [event.message for event in stream.events()] == ["started"])
 
 
-def test_restarted_server_starts_active_servers_only(fake_mlflow: FakeMlflow) -> None:
+def test_restarted_local_server_starts_only_active_mlflow_servers(fake_mlflow: FakeMlflow) -> None:
     fake_mlflow.create("active")
     fake_mlflow.create("stopped")
     fake_mlflow.call("StopMlflowTrackingServer", TrackingServerName="stopped")
@@ -198,7 +198,7 @@ def test_account_has_one_default_app(fake_mlflow: FakeMlflow) -> None:
     assert fake_mlflow.call("DescribeMlflowApp", Arn=first_arn)["AccountDefaultStatus"] == "DISABLED"
 
 
-def test_data_of_a_server_and_of_an_app_with_one_name_are_separate(fake_mlflow: FakeMlflow) -> None:
+def test_data_of_a_server_and_of_an_app_with_the_same_name_are_separate(fake_mlflow: FakeMlflow) -> None:
     fake_mlflow.create("same")
     arn = fake_mlflow.create_app("same")
     fake_mlflow.call("DeleteMlflowApp", Arn=arn)

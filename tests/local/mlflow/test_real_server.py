@@ -37,7 +37,7 @@ RUNS_API = "/api/2.0/mlflow/runs"
 def wait_for_mlflow_server(server: LocalServer) -> dict[str, Any]:
     description: dict[str, Any] = wait_until(
         lambda: server.sagemaker.describe_mlflow_tracking_server(TrackingServerName=NAME),
-        lambda server: server["TrackingServerStatus"] != "Creating" and server["IsActive"] == "Active",
+        lambda response: response["TrackingServerStatus"] != "Creating" and response["IsActive"] == "Active",
         seconds=START_SECONDS,
     )
     return description

@@ -195,10 +195,10 @@ def test_list_has_pages(server: Server, kind: Kind) -> None:
 
 @every_kind
 def test_missing_resource_is_refused(server: Server, kind: Kind) -> None:
-    absent = make_identifier(kind, "absent") if kind.parent is None else {kind.identifier_member: "absent"}
+    identifier = make_identifier(kind, "absent") if kind.parent is None else {kind.identifier_member: "absent"}
     for verb in ("Describe", *(verb for verb in kind.verbs if verb in ("Stop", "Delete"))):
         with pytest.raises(ServiceError, match=r"Could not find|does not exist"):
-            server.call(kind, verb, **absent)
+            server.call(kind, verb, **identifier)
 
 
 @every_named_kind
@@ -253,14 +253,15 @@ def test_operations_owned_kinds_and_statuses_of_a_kind_exist(kind: Kind) -> None
             *kind.lifecycle.transitional_statuses,
             *kind.lifecycle.transitions,
         } <= statuses
-        assert {status for targets in kind.lifecycle.transitions.values() for status in targets} <= statuses
+        next_statuses = {status for values in kind.lifecycle.transitions.values() for status in values}
+        assert next_statuses <= statuses
 
 
 @every_kind
 def test_kind_has_an_example_request(kind: Kind) -> None:
     """`test_both_runtimes` and the drill that kills the server send this request."""
     example = find_example(kind)
-    assert set(example.requires) <= set(KINDS)
+    assert set(example.required_kinds) <= set(KINDS)
 
 
 def test_error_explains_where_to_add_a_missing_example() -> None:

@@ -15,7 +15,7 @@ TIME = 1_767_268_800.0
 """2026-01-01T12:00:00 in UTC."""
 
 
-def test_experiment_has_its_name_as_display_name(tracking: Tracking) -> None:
+def test_experiment_has_its_name_as_display_name_and_is_updated(tracking: Tracking) -> None:
     tracking.call("CreateExperiment", ExperimentName="e", Description="d")
     tracking.call("UpdateExperiment", ExperimentName="e", Description="new")
     description = tracking.call("DescribeExperiment", ExperimentName="e")

@@ -44,15 +44,15 @@ def test_artifacts_are_listed_by_source_and_type(tracking: Tracking) -> None:
     assert list_arns(ArtifactType="Model", MaxResults=1) == [model_arn]
 
 
-def test_association_has_the_types_and_names_of_its_ends(tracking: Tracking) -> None:
+def test_association_has_the_types_and_names_of_its_source_and_destination(tracking: Tracking) -> None:
     artifact_arn = add_artifact(tracking)
     component_arn = tracking.call("CreateTrialComponent", TrialComponentName="c")["TrialComponentArn"]
-    ends = {"SourceArn": artifact_arn, "DestinationArn": component_arn}
-    tracking.call("AddAssociation", **ends, AssociationType="ContributedTo")
+    arns = {"SourceArn": artifact_arn, "DestinationArn": component_arn}
+    tracking.call("AddAssociation", **arns, AssociationType="ContributedTo")
     (summary,) = tracking.call("ListAssociations", DestinationArn=component_arn)["AssociationSummaries"]
     assert summary.pop("CreationTime") > 0
     assert summary == {
-        **ends,
+        **arns,
         "AssociationType": "ContributedTo",
         "SourceType": "DataSet",
         "SourceName": "data",
@@ -60,8 +60,8 @@ def test_association_has_the_types_and_names_of_its_ends(tracking: Tracking) -> 
         "DestinationName": "c",
     }
     with pytest.raises(ValidationError, match="already exists"):
-        tracking.call("AddAssociation", **ends)
-    tracking.call("DeleteAssociation", **ends)
+        tracking.call("AddAssociation", **arns)
+    tracking.call("DeleteAssociation", **arns)
     assert tracking.call("ListAssociations")["AssociationSummaries"] == []
 
 

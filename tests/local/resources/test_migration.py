@@ -110,7 +110,7 @@ def test_damaged_rows_are_moved_unchanged_to_the_table_broken(home: Home) -> Non
     assert broken[1][1] == b"{\xff"
 
 
-def test_state_of_a_newer_server_raises(tmp_path: Path) -> None:
+def test_state_of_a_newer_server_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     State(path).close()
     with closing(sqlite3.connect(path)) as database:

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.temporary_credentials import HOME_CALLER
 from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeRuntime
-from tests.local.resources.members import GROUP, make_package_request
+from tests.local.resources.package_requests import GROUP, make_package_request
 
 CONTAINER = {"Image": "image", "ModelDataUrl": "s3://bucket/in/a"}
 INSTANCE_TYPES = ["ml.m5.large"]
@@ -278,7 +278,7 @@ def test_metadata_properties_are_added_replaced_and_removed(registry: ModelRegis
     assert "it would have 51" in error.message
 
 
-def test_specifications_are_limited(registry: ModelRegistry) -> None:
+def test_number_of_specifications_is_limited(registry: ModelRegistry) -> None:
     specifications = [{"Name": f"s{number}", "Containers": [CONTAINER]} for number in range(15)]
     arn = registry.add(AdditionalInferenceSpecifications=specifications)
     additions = [{"Name": "more", "Containers": [CONTAINER]}]
@@ -457,8 +457,8 @@ def test_model_has_the_container_of_its_package(registry: ModelRegistry) -> None
 
 
 def test_model_has_the_named_specification(registry: ModelRegistry) -> None:
-    other = {"Name": "other", "Containers": [{"Image": "other"}]}
-    registry.add(ModelApprovalStatus="Approved", AdditionalInferenceSpecifications=[other])
+    specification = {"Name": "other", "Containers": [{"Image": "other"}]}
+    registry.add(ModelApprovalStatus="Approved", AdditionalInferenceSpecifications=[specification])
     create_model(registry, ModelPackageName=f"{GROUP}/1", InferenceSpecificationName="other")
     assert find_container(registry)["Image"] == "other"
 
@@ -563,7 +563,7 @@ def test_changed_folder_is_refused(registry: ModelRegistry, key: str) -> None:
         create_model(registry, ModelPackageName=arn)
 
 
-def test_request_may_state_the_etag_of_the_data(registry: ModelRegistry) -> None:
+def test_request_with_another_etag_than_the_data_is_refused(registry: ModelRegistry) -> None:
     containers = [{**CONTAINER, "ModelDataETag": "0" * 32}]
     error = registry.read_error(
         "CreateModelPackage", ModelPackageGroupName=GROUP, InferenceSpecification={"Containers": containers}

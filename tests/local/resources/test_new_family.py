@@ -184,7 +184,7 @@ def test_family_that_the_template_does_not_suit_is_refused(copy: RepositoryCopy,
     assert (process.returncode, process.stderr) == (1, f"new-resource: {reason}\n")
 
 
-def test_error_about_an_unknown_family_lists_the_possible_ones(copy: RepositoryCopy) -> None:
+def test_error_about_an_unknown_family_lists_the_possible_families(copy: RepositoryCopy) -> None:
     choices = copy.run("scripts.new_resource", "x", check=False).stderr.strip().partition("choose from ")[2].split(", ")
     assert "auto-ml-job" in choices
     assert not {"training-job", "presigned-domain-url", "app"} & set(choices)

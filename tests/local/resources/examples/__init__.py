@@ -26,7 +26,7 @@ class Example:
     make_request: Callable[[LocalServer, str], dict[str, Any]]
     """A function that returns the members of the Create request for a resource name. It may store the objects that the
     request reads. Hosts should run for about a second, and write objects only below the key `<name>/`."""
-    requires: tuple[Kind, ...] = ()
+    required_kinds: tuple[Kind, ...] = ()
     """The kinds of resources that the request names. They are created first, with the same resource name."""
     make_arn: Callable[[str], str] | None = None
     """A function that returns the ARN for a resource name. Only kinds whose resources are parts of other resources need
@@ -52,8 +52,8 @@ def find_example(kind: Kind) -> Example:
 def create_example(server: LocalServer, kind: Kind, name: str) -> None:
     """Create the example of a kind. First, create the resources that the example requires."""
     example = find_example(kind)
-    for required in example.requires:
-        create_example(server, required, name)
+    for required_kind in example.required_kinds:
+        create_example(server, required_kind, name)
     call(server, kind, "Create", name, **example.make_request(server, name))
 
 

@@ -18,6 +18,6 @@ def make_endpoint_request(server: LocalServer, name: str) -> dict[str, Any]:  # 
 
 
 EXAMPLES = (
-    Example(ENDPOINT_CONFIG, make_config_request, requires=(MODEL,)),
-    Example(ENDPOINT, make_endpoint_request, requires=(ENDPOINT_CONFIG,)),
+    Example(ENDPOINT_CONFIG, make_config_request, required_kinds=(MODEL,)),
+    Example(ENDPOINT, make_endpoint_request, required_kinds=(ENDPOINT_CONFIG,)),
 )

@@ -21,6 +21,6 @@ def make_component_request(server: LocalServer, name: str) -> dict[str, Any]:  #
 
 EXAMPLES = (
     Example(EXPERIMENT, make_experiment_request),
-    Example(TRIAL, make_trial_request, requires=(EXPERIMENT,)),
+    Example(TRIAL, make_trial_request, required_kinds=(EXPERIMENT,)),
     Example(TRIAL_COMPONENT, make_component_request),
 )

@@ -26,4 +26,4 @@ def make_request(server: LocalServer, name: str) -> dict[str, Any]:
     }
 
 
-EXAMPLES = (Example(INFERENCE_COMPONENT, make_request, requires=(MODEL,)),)
+EXAMPLES = (Example(INFERENCE_COMPONENT, make_request, required_kinds=(MODEL,)),)

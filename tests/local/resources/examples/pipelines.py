@@ -54,5 +54,5 @@ def make_arn(name: str) -> str:
 
 EXAMPLES = (
     Example(PIPELINE, make_request),
-    Example(PIPELINE_EXECUTION, make_execution_request, requires=(PIPELINE,), make_arn=make_arn),
+    Example(PIPELINE_EXECUTION, make_execution_request, required_kinds=(PIPELINE,), make_arn=make_arn),
 )

@@ -19,4 +19,4 @@ def make_request(server: LocalServer, name: str) -> dict[str, Any]:
     }
 
 
-EXAMPLES = (Example(TRANSFORM_JOB, make_request, requires=(MODEL,)),)
+EXAMPLES = (Example(TRANSFORM_JOB, make_request, required_kinds=(MODEL,)),)

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.protocols.models import load_operation_model
 GROUP = "group"
 DIGEST = f"sha256:{'0' * 64}"
 
-VALUES: Mapping[str, Any] = {
+VALUES_BY_MEMBER: Mapping[str, Any] = {
     "ModelPackageGroupName": GROUP,
     "ModelPackageArn": format_arn(f"model-package/{GROUP}/1"),
     "ModelApprovalStatus": "Approved",
@@ -46,7 +46,8 @@ def make_package_request(operation: str) -> dict[str, Any]:
 def _make_structure(shape: StructureShape, rows: Rows) -> dict[str, Any]:
     names = [name for name, row in rows.items() if not isinstance(row, Refused) and name not in EXCLUSIVE_MEMBERS]
     return {
-        name: VALUES[name] if name in VALUES else _make_value(shape.members[name], name, rows[name]) for name in names
+        name: VALUES_BY_MEMBER[name] if name in VALUES_BY_MEMBER else _make_value(shape.members[name], name, rows[name])
+        for name in names
     }
 
 
