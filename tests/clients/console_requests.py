@@ -63,7 +63,7 @@ def _make_channel(**members: Any) -> Request:
     }
 
 
-def _make_definition(server: LocalServer, instances_member: str) -> Request:
+def _make_job_members(server: LocalServer, instances_member: str) -> Request:
     """Return the members that training jobs and definitions of tuning jobs share.
 
     Args:
@@ -85,7 +85,7 @@ def _make_definition(server: LocalServer, instances_member: str) -> Request:
 
 
 def make_training(server: LocalServer, name: str) -> Request:
-    definition = _make_definition(server, "ResourceConfig")
+    job_members = _make_job_members(server, "ResourceConfig")
     return {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
@@ -98,8 +98,8 @@ def make_training(server: LocalServer, name: str) -> Request:
         },
         "HyperParameters": {"rate": "0.10", "text": LINE},
         "InputDataConfig": [_make_channel(), _make_channel(ChannelName="test")],
-        **definition,
-        "ResourceConfig": {**definition["ResourceConfig"], "KeepAlivePeriodInSeconds": 9},
+        **job_members,
+        "ResourceConfig": {**job_members["ResourceConfig"], "KeepAlivePeriodInSeconds": 9},
         "TensorBoardOutputConfig": {
             "S3OutputPath": "s3://fuzz/tensorboard",
             "LocalPath": str(Layout().output / "tensorboard"),
@@ -200,7 +200,7 @@ def make_tuning(server: LocalServer, name: str) -> Request:
             "RandomSeed": 5,
         },
         "TrainingJobDefinition": {
-            **_make_definition(server, "HyperParameterTuningResourceConfig"),
+            **_make_job_members(server, "HyperParameterTuningResourceConfig"),
             "AlgorithmSpecification": {
                 "TrainingImage": make_image_name("serve"),
                 "TrainingInputMode": "File",

@@ -49,18 +49,18 @@ def install_client_programs(client: str) -> Path:
     return python.parent
 
 
-LIBRARIES = {
+SLOW_MODULES = {
     "mlflow": ("mlflow", "mlflow.deployments", "mlflow.pyfunc"),
     "sdk": ("sagemaker", "sagemaker.experiments.run", "sagemaker.workflow.pipeline"),
     "sdk3": ("sagemaker.core.resources", "sagemaker.mlops.workflow.steps", "sagemaker.serve"),
 }
-"""Modules with slow imports that the programs of a client import."""
+"""Modules that the programs of a client use, and whose import takes seconds."""
 
 CLIENT_WITH_FIXED_ADDRESS = "sdk3"
 """The client whose modules create boto3 clients when they are imported. These boto3 clients keep their address, so each
 address of a local server needs a program server of its own."""
 
-_servers: dict[tuple[str, ...], subprocess.Popen[str]] = {}
+_program_servers: dict[tuple[str, ...], subprocess.Popen[str]] = {}
 """Program servers (see `program_server.py`) by client and settings, and by address for `CLIENT_WITH_FIXED_ADDRESS`."""
 
 
@@ -75,7 +75,7 @@ def run_program(
     """Run a script with a client's Python, in the working directory `folder`; return the lines that it prints.
 
     Args:
-        script: the name of a file of this folder, or an absolute path.
+        script: the name of a file in tests/clients, or an absolute path.
         settings: additional environment variables.
     """
     environment = {
@@ -94,12 +94,12 @@ def run_program(
         "errors": str(errors),
     }
     key = client, server.address.url if client == CLIENT_WITH_FIXED_ADDRESS else "", *settings.values()
-    if key not in _servers:
-        _servers[key] = start_program_server(client, environment)
+    if key not in _program_servers:
+        _program_servers[key] = start_program_server(client, environment)
     try:
-        code = send_program(_servers[key], program)
+        code = send_program(_program_servers[key], program)
     except BaseException:  # after an error such as a timeout, the program still runs
-        stop_program_server(_servers.pop(key))
+        stop_program_server(_program_servers.pop(key))
         raise
     output_text, error_lines = output.read_text(), errors.read_text().splitlines()
     assert code == 0, output_text[-2000:] + "\n".join(line for line in error_lines if "INFO:" not in line)[-4000:]
@@ -108,7 +108,13 @@ def run_program(
 
 def start_program_server(client: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     script = Path(__file__).with_name("program_server.py")
-    command = [str(install_client_programs(client) / "python"), "-W", "ignore", str(script), *LIBRARIES.get(client, ())]
+    command = [
+        str(install_client_programs(client) / "python"),
+        "-W",
+        "ignore",
+        str(script),
+        *SLOW_MODULES.get(client, ()),
+    ]
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -119,9 +125,9 @@ def send_program(server: subprocess.Popen[str], program: Mapping[str, object]) -
     assert server.stdin is not None
     assert server.stdout is not None
     print(json.dumps(program), file=server.stdin, flush=True)
-    result = server.stdout.readline()
-    assert result, f"the program server ended with exit code {server.wait()}"
-    return int(result)
+    exit_code_line = server.stdout.readline()
+    assert exit_code_line, f"the program server ended with exit code {server.wait()}"
+    return int(exit_code_line)
 
 
 def stop_program_server(server: subprocess.Popen[str]) -> None:
@@ -134,5 +140,5 @@ def stop_program_server(server: subprocess.Popen[str]) -> None:
 
 @atexit.register
 def _stop_program_servers() -> None:
-    for server in _servers.values():
+    for server in _program_servers.values():
         stop_program_server(server)

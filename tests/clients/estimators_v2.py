@@ -28,7 +28,7 @@ session, role = sagemaker.Session(), os.environ["SAGEMAKER_ROLE"]
 wheel = Path(sys.argv[1])
 results: dict[str, object] = {}
 
-READ_DATA = """
+READ_DATA_CODE = """
     import argparse
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int)
@@ -50,7 +50,7 @@ def model_fn(model_dir):
     return joblib.load(os.path.join(model_dir, "model.joblib"))
 
 if __name__ == "__main__":
-    {READ_DATA}
+    {READ_DATA_CODE}
     from sklearn.linear_model import SGDRegressor
     from settings import SEED
     model = SGDRegressor(max_iter=options.epochs, eta0=options.learning_rate, random_state=SEED, tol=None)
@@ -65,7 +65,7 @@ import tensorflow as tf
 from settings import SEED
 
 if __name__ == "__main__":
-    {READ_DATA}
+    {READ_DATA_CODE}
     tf.keras.utils.set_random_seed(SEED)
     model = tf.keras.Sequential([tf.keras.Input((x.shape[1],)), tf.keras.layers.Dense(1)])
     model.compile(tf.keras.optimizers.SGD(options.learning_rate), "mse")
@@ -84,7 +84,7 @@ def model_fn(model_dir):
     return model
 
 if __name__ == "__main__":
-    {READ_DATA}
+    {READ_DATA_CODE}
     from settings import SEED
     torch.manual_seed(SEED)
     model = torch.nn.Linear(x.shape[1], 1)

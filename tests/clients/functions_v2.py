@@ -1,4 +1,4 @@
-"""Runs two pipelines with the SageMaker SDK v2: one of functions, and one that adds the user's code to a model archive.
+"""Runs two pipelines with the SageMaker SDK v2: one of Python functions, and one that repacks a model.
 
 Runs in the SDK's virtual environment. Usage: functions_v2.py IMAGE SERVE-IMAGE BUCKET. The image has Python and pip.
 """

@@ -35,7 +35,7 @@ def locate(name: str) -> str:
     return str(Layout().processing(name))
 
 
-data, work_folder, image_template = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+data_path, work_folder, image_template = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 
 sess = sagemaker.session.Session()
 bucket = sess.default_bucket()
@@ -43,7 +43,7 @@ role = os.environ["SAGEMAKER_ROLE"]
 prefix = "tf-2-workflow"
 
 # --- raw data, with the split of Keras
-with np.load(data) as file:
+with np.load(data_path) as file:
     x, y = file["x"], file["y"]
 order = np.arange(len(x))
 np.random.RandomState(113).shuffle(order)

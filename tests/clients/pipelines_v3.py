@@ -1,4 +1,4 @@
-"""Creates a pipeline with the SageMaker SDK v3. It has steps of types of version 2, and of types only of version 3.
+"""Creates a pipeline with the SageMaker SDK v3: types of steps that the SDK v2 also has, and types that the v2 lacks.
 
 Runs in the SDK's virtual environment. Usage: pipelines_v3.py BUCKET
 """

@@ -61,7 +61,7 @@ DEFAULTS = {
 """AWS's default values. The SDKs send some of them."""
 
 
-COMMAND_KINDS = (MODEL, PIPELINE, PROCESSING_JOB, TRAINING_JOB, TRANSFORM_JOB, TUNING_JOB)
+CLI_KINDS = (MODEL, PIPELINE, PROCESSING_JOB, TRAINING_JOB, TRANSFORM_JOB, TUNING_JOB)
 """Kinds whose programs for the AWS CLI run in tests."""
 
 
@@ -71,7 +71,7 @@ class Case:
 
     kind: Kind
     name: str
-    is_part: bool = False
+    is_created_by_another_case: bool = False
     """Whether the program of another case creates the resource, too."""
 
     def is_tested_with(self, title: str) -> bool:
@@ -79,7 +79,7 @@ class Case:
 
         The AWS CLI starts slowly, so the tests run only a few of its programs.
         """
-        return title != "AWS CLI" or (self.name.startswith("variant") and self.kind in COMMAND_KINDS)
+        return title != "AWS CLI" or (self.name.startswith("variant") and self.kind in CLI_KINDS)
 
     @property
     def arn(self) -> str:
@@ -104,7 +104,9 @@ def cases(server: LocalServer) -> list[Case]:
     for number, kinds in enumerate(KINDS_WITH_PREREQUISITES):
         name = f"example-{number}"
         create_example(server, kinds[-1], name)
-        cases += [Case(kind, name, is_part=kind is not ENDPOINT and ENDPOINT in kinds) for kind in kinds]
+        cases += [
+            Case(kind, name, is_created_by_another_case=kind is not ENDPOINT and ENDPOINT in kinds) for kind in kinds
+        ]
     put_manifest(server)
     server.sagemaker.create_model(**make_model(server, TRANSFORM_MODEL))
     for number, (kind, make_request) in enumerate(REQUEST_VARIANTS):
@@ -121,7 +123,7 @@ def programs(server: LocalServer, cases: list[Case]) -> dict[str, list[str]]:
     console.open(make_token(server))
     programs: dict[str, list[str]] = {title: [] for title in SUFFIXES}
     for case in cases:
-        if not case.is_part:
+        if not case.is_created_by_another_case:
             response = json.loads(console.post(f"{API}code", {"arn": case.arn}).body)
             for title, text in response["programs"].items():
                 if case.is_tested_with(title):

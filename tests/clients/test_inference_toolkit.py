@@ -18,37 +18,38 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-JsonObject = dict[str, Any]
-"""The results of a program (`failed`: the reason why the program cannot be loaded; `answers`), or one answer (`status`,
-`type`, `headers`, `body`)."""
+ProgramResult = dict[str, Any]
+"""The responses of a program (`answers`), and the reason why the program cannot be loaded (`failed`)."""
+Response = dict[str, Any]
+"""A response: `status`, `type`, `headers`, `body`."""
 
 FOLDER = Path(__file__).with_name("inference")
 
 
-def run_programs(python: Path, script: str, folder: Path, **environment: str) -> list[JsonObject]:
+def run_programs(python: Path, script: str, folder: Path, **environment: str) -> list[ProgramResult]:
     """Return the results of all programs, in order."""
     command = [str(python), "-W", "ignore", str(FOLDER / script), str(folder)]
     variables = {"PATH": os.environ["PATH"], **environment}
     result = subprocess.run(command, input=dump_programs(), env=variables, text=True, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr[-4000:]
-    program_results: list[JsonObject] = json.loads(result.stdout)
+    program_results: list[ProgramResult] = json.loads(result.stdout)
     return program_results
 
 
 @pytest.fixture(scope="module")
-def toolkit_results(tmp_path_factory: pytest.TempPathFactory) -> list[JsonObject]:
+def toolkit_results(tmp_path_factory: pytest.TempPathFactory) -> list[ProgramResult]:
     return run_programs(
         install_client_programs("inference") / "python", "toolkit_handlers.py", tmp_path_factory.mktemp("toolkit")
     )
 
 
 @pytest.fixture(scope="module")
-def serve_results(tmp_path_factory: pytest.TempPathFactory) -> list[JsonObject]:
+def serve_results(tmp_path_factory: pytest.TempPathFactory) -> list[ProgramResult]:
     modules = str(REPOSITORY / "shared")
     return run_programs(Path(sys.executable), "serve_handlers.py", tmp_path_factory.mktemp("serve"), PYTHONPATH=modules)
 
 
-def test_same_programs_are_loaded(toolkit_results: list[JsonObject], serve_results: list[JsonObject]) -> None:
+def test_same_programs_are_loaded(toolkit_results: list[ProgramResult], serve_results: list[ProgramResult]) -> None:
     different = {
         name
         for name, toolkit, serve in zip(PROGRAMS, toolkit_results, serve_results, strict=True)
@@ -57,11 +58,13 @@ def test_same_programs_are_loaded(toolkit_results: list[JsonObject], serve_resul
     assert different == REJECTED_AT_START
 
 
-def test_only_intended_responses_differ(toolkit_results: list[JsonObject], serve_results: list[JsonObject]) -> None:
+def test_only_intended_responses_differ(
+    toolkit_results: list[ProgramResult], serve_results: list[ProgramResult]
+) -> None:
     pairs = [*pair_responses(toolkit_results, serve_results)]
     different = {key: serve["status"] for key, toolkit, serve in pairs if not is_equivalent(toolkit, serve)}
     details = [
-        f"{key}:\n  {format_answer(toolkit)}\n  {format_answer(serve)}"
+        f"{key}:\n  {format_response(toolkit)}\n  {format_response(serve)}"
         for key, toolkit, serve in pairs
         if key in different
     ]
@@ -70,21 +73,21 @@ def test_only_intended_responses_differ(toolkit_results: list[JsonObject], serve
     assert len(pairs) > 500
 
 
-def test_only_failures_of_user_code_are_reported_as_failures_of_user_code(serve_results: list[JsonObject]) -> None:
+def test_only_failures_of_user_code_are_reported_as_failures_of_user_code(serve_results: list[ProgramResult]) -> None:
     code_failures = (" raises", " returns", "context.")
     reported = {
         name
         for name, serve in zip(PROGRAMS, serve_results, strict=True)
-        for answer in serve["answers"]
-        if "own code failed" in decode_body(answer)
+        for response in serve["answers"]
+        if "own code failed" in decode_body(response)
     }
     assert [name for name in reported if not any(text in name for text in code_failures)] == []
     assert "predict_fn raises ValueError" in reported
 
 
 def pair_responses(
-    toolkit_results: list[JsonObject], serve_results: list[JsonObject]
-) -> Iterator[tuple[tuple[str, str], JsonObject, JsonObject]]:
+    toolkit_results: list[ProgramResult], serve_results: list[ProgramResult]
+) -> Iterator[tuple[tuple[str, str], Response, Response]]:
     """Yield the names of a program and a request, the toolkit's response, and the response of serve."""
     for (name, program), toolkit, serve in zip(PROGRAMS.items(), toolkit_results, serve_results, strict=True):
         responses = zip(program.requests, toolkit["answers"], serve["answers"], strict=False)
@@ -92,7 +95,7 @@ def pair_responses(
             yield (name, request), toolkit_response, serve_response
 
 
-def is_equivalent(toolkit: JsonObject, serve: JsonObject) -> bool:
+def is_equivalent(toolkit: Response, serve: Response) -> bool:
     """Return whether two responses are equal. Errors with different bodies are equal if they have the same status,
     because the bodies of the toolkit's errors are tracebacks."""
     if toolkit["status"] >= 400 and toolkit["body"] != serve["body"]:
@@ -100,9 +103,9 @@ def is_equivalent(toolkit: JsonObject, serve: JsonObject) -> bool:
     return toolkit == serve
 
 
-def decode_body(answer: JsonObject) -> str:
-    return base64.b64decode(answer["body"]).decode(errors="replace")
+def decode_body(response: Response) -> str:
+    return base64.b64decode(response["body"]).decode(errors="replace")
 
 
-def format_answer(answer: JsonObject) -> str:
-    return f"{answer['status']} {answer['type']} {answer['headers']} {decode_body(answer)[:200]!r}"
+def format_response(response: Response) -> str:
+    return f"{response['status']} {response['type']} {response['headers']} {decode_body(response)[:200]!r}"

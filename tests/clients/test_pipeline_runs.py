@@ -56,13 +56,13 @@ def test_program_for_version_2_runs(function_server: LocalServer, train_image: s
     bucket = server.address.bucket
     lines = run_program("sdk", server, tmp_path, "pipeline_runs_v2.py", train_image, make_image_name("serve"), bucket)
     results = json.loads(lines[-1])
-    jobs = dict.fromkeys(("Prepare", "Train", "Tune", "Double", "IsGood"), SUCCEEDED)
+    common_steps = dict.fromkeys(("Prepare", "Train", "Tune", "Double", "IsGood"), SUCCEEDED)
     model_steps = dict.fromkeys(("Register-RegisterModel", "Create-CreateModel", "Transform"), SUCCEEDED)
     assert results == {
-        "first": {**jobs, **model_steps, "Config": SUCCEEDED, "Endpoint": SUCCEEDED, "": SUCCEEDED},
+        "first": {**common_steps, **model_steps, "Config": SUCCEEDED, "Endpoint": SUCCEEDED, "": SUCCEEDED},
         "transformed": "6.0\n15.0\n",
         "predicted": [["6.0"]],
-        "bad": {**jobs, "Bad": "Failed", "": "Failed"},
+        "bad": {**common_steps, "Bad": "Failed", "": "Failed"},
         "selected": {
             "Prepare": SUCCEEDED,  # this step was not selected: its job belongs to the first execution
             "Train": CACHED_STATUS,

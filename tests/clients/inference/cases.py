@@ -49,11 +49,11 @@ def to_npy(array: Any, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-MODEL = "import numpy as np\ndef model_fn(model_dir):\n    return 'model'\n"
+MODEL_CODE = "import numpy as np\ndef model_fn(model_dir):\n    return 'model'\n"
 
 # --- predictions for the default output_fn ---
 
-PREDICTIONS = {
+PREDICTION_EXPRESSIONS = {
     "floats": "np.array([[0.1, 2.0], [1e-20, 3e38]])",
     "float32": "np.array([0.1, 2.5], np.float32)",
     "float16": "np.array([0.1, 2.5], np.float16)",
@@ -110,7 +110,7 @@ ACCEPT_HEADERS = (
 
 # --- bodies for the default input_fn ---
 
-DESCRIBING_PROGRAM = MODEL + (
+DESCRIBING_CODE = MODEL_CODE + (
     "def predict_fn(data, model):\n"
     "    array = np.asarray(data)\n"
     "    data[...] = data  # the array must be writable\n"
@@ -165,7 +165,7 @@ OTHER_TYPE_REQUESTS = {
 
 # --- arguments, results and errors of each function ---
 
-ECHO = "import json\ndef {name}:\n    return json.dumps([str(type(v)) + repr(v) for v in ({values})])\n"
+ECHO_TEMPLATE = "import json\ndef {name}:\n    return json.dumps([str(type(v)) + repr(v) for v in ({values})])\n"
 IDENTITY_FUNCTIONS = (
     "def predict_fn(data, model):\n    return data\ndef output_fn(prediction, accept):\n    return prediction\n"
     "def input_fn(body, content_type):\n    return body\n"
@@ -201,8 +201,8 @@ SIGNATURES = {
     "transform_fn": "model, data, content_type, accept", "pre_model_fn": "model_dir",
     "model_warmup_fn": "model_dir, model",
 }  # fmt: skip
-ERRORS = "from sagemaker_inference import errors\n"
-CONTEXT_PROGRAM = (
+ERRORS_IMPORT = "from sagemaker_inference import errors\n"
+CONTEXT_CODE = (
     "import json\ndef transform_fn(model, data, content_type, accept, context):\n"
     "    names = ('Content-Type', 'Accept', 'X-Custom', 'Absent')\n"
     "    found = [context.get_request_header(0, name) for name in names]\n"
@@ -213,7 +213,7 @@ CONTEXT_PROGRAM = (
     "    found += [context.system_properties['model_dir'].rsplit('/')[-1].isdigit()]\n"
     "    return json.dumps(found)\n"
 )
-HOOKS = (
+HOOKS_CODE = (
     "calls = []\n"
     "def pre_model_fn(model_dir):\n    calls.append('pre_model_fn')\n"
     "def model_fn(model_dir):\n    calls.append('model_fn')\n    return 'model'\n"
@@ -223,8 +223,8 @@ HOOKS = (
 
 
 def _make_default_programs() -> Iterable[tuple[str, Program]]:
-    for name, expression in PREDICTIONS.items():
-        code = f"{MODEL}def predict_fn(data, model):\n    return {expression}\n"
+    for name, expression in PREDICTION_EXPRESSIONS.items():
+        code = f"{MODEL_CODE}def predict_fn(data, model):\n    return {expression}\n"
         yield (
             f"predict_fn {name}",
             Program(
@@ -235,7 +235,7 @@ def _make_default_programs() -> Iterable[tuple[str, Program]]:
                 },
             ),
         )
-    code = f"{MODEL}def predict_fn(data, model):\n    return [1]\n"
+    code = f"{MODEL_CODE}def predict_fn(data, model):\n    return [1]\n"
     yield (
         "Accept",
         Program(code, {name: Request(headers={"Content-Type": JSON, "Accept": name}) for name in ACCEPT_HEADERS}),
@@ -245,12 +245,12 @@ def _make_default_programs() -> Iterable[tuple[str, Program]]:
             text if len(text) < 60 else f"{text[:9]}…{len(text)}": Request(text.encode(), {"Content-Type": media})
             for text in texts
         }
-        yield f"body {media}", Program(DESCRIBING_PROGRAM, requests)
+        yield f"body {media}", Program(DESCRIBING_CODE, requests)
     yield (
         "body npy",
-        Program(DESCRIBING_PROGRAM, {name: Request(body, {"Content-Type": NPY}) for name, body in NPY_BODIES.items()}),
+        Program(DESCRIBING_CODE, {name: Request(body, {"Content-Type": NPY}) for name, body in NPY_BODIES.items()}),
     )
-    yield "body other", Program(DESCRIBING_PROGRAM, OTHER_TYPE_REQUESTS)
+    yield "body other", Program(DESCRIBING_CODE, OTHER_TYPE_REQUESTS)
 
 
 def _make_function_programs() -> Iterable[tuple[str, Program]]:
@@ -265,13 +265,14 @@ def _make_function_programs() -> Iterable[tuple[str, Program]]:
             yield (
                 f"{name}{suffix} gets",
                 Program(
-                    MODEL + other_functions + ECHO.format(name=f"{name}({parameters})", values=values), BODY_REQUESTS
+                    MODEL_CODE + other_functions + ECHO_TEMPLATE.format(name=f"{name}({parameters})", values=values),
+                    BODY_REQUESTS,
                 ),
             )
         for case, expression in RAISE_EXPRESSIONS.items():
             yield (
                 f"{name} raises {case}",
-                Program(f"{MODEL}{ERRORS}{other_functions}def {name}({values}):\n    raise {expression}\n"),
+                Program(f"{MODEL_CODE}{ERRORS_IMPORT}{other_functions}def {name}({values}):\n    raise {expression}\n"),
             )
     for name in ("output_fn", "transform_fn"):
         for case, expression in RETURN_EXPRESSIONS.items():
@@ -279,45 +280,49 @@ def _make_function_programs() -> Iterable[tuple[str, Program]]:
             yield (
                 f"{name} returns {case}",
                 Program(
-                    f"{MODEL}{other_functions}def {name}({SIGNATURES[name]}):\n    return {expression}\n",
+                    f"{MODEL_CODE}{other_functions}def {name}({SIGNATURES[name]}):\n    return {expression}\n",
                     BODY_REQUESTS,
                 ),
             )
     for name in ("pre_model_fn", "model_fn", "model_warmup_fn"):
         yield (
             f"{name} raises",
-            Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}({SIGNATURES[name]}):\n    raise OSError('no')\n"),
+            Program(f"{MODEL_CODE}{IDENTITY_FUNCTIONS}def {name}({SIGNATURES[name]}):\n    raise OSError('no')\n"),
         )
         yield (
             f"{name} takes context",
             Program(
-                f"{MODEL}{IDENTITY_FUNCTIONS}def {name}({SIGNATURES[name]}, context):\n"
+                f"{MODEL_CODE}{IDENTITY_FUNCTIONS}def {name}({SIGNATURES[name]}, context):\n"
                 "    assert context.system_properties['model_dir'] == model_dir\n"
             ),
         )
-        yield f"{name} takes nothing", Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}():\n    pass\n")
+        yield f"{name} takes nothing", Program(f"{MODEL_CODE}{IDENTITY_FUNCTIONS}def {name}():\n    pass\n")
     for name in ("input_fn", "predict_fn", "output_fn"):
-        yield f"{name} takes too little", Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}(data):\n    return data\n")
+        yield (
+            f"{name} takes too little",
+            Program(f"{MODEL_CODE}{IDENTITY_FUNCTIONS}def {name}(data):\n    return data\n"),
+        )
         yield (
             f"{name} takes too much",
-            Program(f"{MODEL}{IDENTITY_FUNCTIONS}def {name}(a, b, c, d):\n    return a\n"),
+            Program(f"{MODEL_CODE}{IDENTITY_FUNCTIONS}def {name}(a, b, c, d):\n    return a\n"),
         )
-        yield f"{name} is None", Program(f"{MODEL}def predict_fn(data, model):\n    return data\n{name} = None\n")
+        yield f"{name} is None", Program(f"{MODEL_CODE}def predict_fn(data, model):\n    return data\n{name} = None\n")
         yield (
             f"{name} clashes with transform_fn",
             Program(
-                f"{MODEL}def transform_fn(a, b, c, d):\n    return b\ndef {name}({SIGNATURES[name]}):\n    return 1\n"
+                f"{MODEL_CODE}def transform_fn(a, b, c, d):\n    return b\n"
+                f"def {name}({SIGNATURES[name]}):\n    return 1\n"
             ),
         )
 
 
 def _make_context_programs() -> Iterable[tuple[str, Program]]:
-    yield "hooks in order", Program(HOOKS)
-    yield "hooks return nothing", Program(HOOKS.replace("return 'model'", "pass"))
+    yield "hooks in order", Program(HOOKS_CODE)
+    yield "hooks return nothing", Program(HOOKS_CODE.replace("return 'model'", "pass"))
     headers = {"Content-Type": CSV, "Accept": "text/plain", "X-Custom": "mine"}
     yield (
         "context of a request",
-        Program(MODEL + CONTEXT_PROGRAM, {"": Request(b"x", headers), "bare": Request(b"x", {"Content-Type": CSV})}),
+        Program(MODEL_CODE + CONTEXT_CODE, {"": Request(b"x", headers), "bare": Request(b"x", {"Content-Type": CSV})}),
     )
     template = "def transform_fn(model, data, content_type, accept, context):\n    context.{call}\n    return 'x'\n"
     for call in (
@@ -327,7 +332,7 @@ def _make_context_programs() -> Iterable[tuple[str, Program]]:
         "request_processor[0].report_status(418)",
         "request_processor[0].add_response_property('X-Mine', 'yes')",
     ):  # fmt: skip
-        yield f"context.{call}", Program(MODEL + template.format(call=call))
+        yield f"context.{call}", Program(MODEL_CODE + template.format(call=call))
     package = (
         "from sagemaker_inference import content_types, decoder, default_inference_handler, encoder, errors, utils\n"
     )
@@ -341,18 +346,18 @@ def _make_context_programs() -> Iterable[tuple[str, Program]]:
         media: Request(body, {"Content-Type": media, "Accept": media})
         for media, body in {JSON: b"[1]", CSV: b"1,2"}.items()
     }
-    yield "package's own functions", Program(MODEL + package + own_functions, requests)
+    yield "package's own functions", Program(MODEL_CODE + package + own_functions, requests)
     names = "content_types.JSON, content_types.UTF8_TYPES, sorted(encoder.SUPPORTED_CONTENT_TYPES)"
     names += ", utils.parse_accept('a, b')"
-    yield "package's constants", Program(f"{MODEL}{package}def transform_fn(a, b, c, d):\n    return [{names}]\n")
+    yield "package's constants", Program(f"{MODEL_CODE}{package}def transform_fn(a, b, c, d):\n    return [{names}]\n")
     catch_error = (
         "def transform_fn(a, b, c, d):\n    try:\n        decoder.decode('x', 'text/x')\n"
         "    except errors.UnsupportedFormatError:\n        return 'caught'\n"
     )
-    yield "package's errors", Program(MODEL + package + catch_error)
+    yield "package's errors", Program(MODEL_CODE + package + catch_error)
     malformed = catch_error.replace("'text/x'", "content_types.JSON")
     malformed = malformed.replace("errors.UnsupportedFormatError", "ValueError")
-    yield "package's ValueError", Program(MODEL + package + malformed)
+    yield "package's ValueError", Program(MODEL_CODE + package + malformed)
 
 
 PROGRAMS = {
