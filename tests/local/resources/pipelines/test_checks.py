@@ -172,7 +172,7 @@ def test_all_references_are_accepted() -> None:
           make_training()], r"Resources.S3\[0\].StepName: step \"trian\" does not exist \(did you mean train\?\)"),
     ],
 )  # fmt: skip
-def test_invalid_parts_are_explained(steps: list[Any], message: str) -> None:
+def test_invalid_steps_are_explained(steps: list[Any], message: str) -> None:
     with pytest.raises(ValidationError, match=f"^Invalid pipeline definition: .*{message}"):
         check_steps(*steps)
 
@@ -226,7 +226,7 @@ def test_duplicate_parameter_is_refused() -> None:
         check_steps(FAIL_STEP, Parameters=[{"Name": "a"}, {"Name": "a"}])
 
 
-def test_experiment_has_no_properties_of_steps() -> None:
+def test_experiment_config_cannot_refer_to_steps() -> None:
     with pytest.raises(ValidationError, match="a step has no values before the execution starts"):
         check_steps(make_training(), PipelineExperimentConfig={"TrialName": make_get("Steps.train.TrainingJobName")})
 

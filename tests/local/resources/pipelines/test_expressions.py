@@ -140,7 +140,7 @@ def test_value_that_cannot_be_used_is_explained(expression: Any, message: str) -
 
 
 @pytest.mark.parametrize("text", ["", ".a", ".a[0]['b c'].d", "['x-y']"])
-def test_path_is_formatted_as_it_is_parsed(text: str) -> None:
+def test_format_of_a_parsed_path_is_its_text(text: str) -> None:
     assert format_path(parse_path(text)) == text
 
 

@@ -162,7 +162,7 @@ def test_changed_definition_is_a_new_version(client: Client) -> None:
     assert client.list_versions() == [2, 1]
 
 
-def test_versions_have_pages_and_times(client: Client) -> None:
+def test_versions_are_listed_in_pages_and_by_time(client: Client) -> None:
     client.create()
     for number in range(12):
         client.update(PipelineDefinition=make_definition(f"s{number}"))

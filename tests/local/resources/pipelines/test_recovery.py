@@ -19,7 +19,7 @@ from tests.local.resources.pipelines.in_process import ROLE, Server
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 """`kill_after` ends threads with SystemExit."""
 
-JOB_ADDED_WRITES = 3
+WRITES_UNTIL_JOB_IS_ADDED = 3
 """The number of writes after which the state has a job that was not started."""
 WRITE_METHODS = ("add", "update", "set_owner")
 """The methods that write to the state. Tests end threads after these writes."""
@@ -93,30 +93,32 @@ def test_execution_continues_after_each_write(
     second = Server(home, runtime)
     second.recover()
     description = second.wait_for_end(arn)
-    if writes == JOB_ADDED_WRITES:  # the job has no host: it fails like any job whose server was killed at this point
+    if (
+        writes == WRITES_UNTIL_JOB_IS_ADDED
+    ):  # the job has no host: it fails like any job whose server was killed at this point
         assert "Process: InternalServerError: the local server ended while the job ran" in description["FailureReason"]
         description = second.retry(arn)
     assert description["PipelineExecutionStatus"] == "Succeeded", second.list_steps(arn)
     assert second.list_steps(arn) == [(name, "Succeeded") for name in ("Process", "Check", "Create")]
     assert (second.count_resources("processing-job"), second.count_resources("model")) == (
-        2 if writes == JOB_ADDED_WRITES else 1,
+        2 if writes == WRITES_UNTIL_JOB_IS_ADDED else 1,
         1,
     )
     second.parts.close()
     first.parts.close()
 
 
-JOB_STARTED_WRITES = 5
+WRITES_UNTIL_JOB_IS_STARTED = 5
 """The number of writes after which the state has a step with a running job."""
 
 
-def test_execution_ends_with_a_job_that_continues(
+def test_execution_continues_with_a_job_that_ran_without_a_server(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The container keeps running while no server runs, and its end reaches the execution of the second server."""
     runtime.behaviours["model"].exit_at_start = None
     first = Server(home, runtime)
-    with kill_after(monkeypatch, JOB_STARTED_WRITES) as was_killed:
+    with kill_after(monkeypatch, WRITES_UNTIL_JOB_IS_STARTED) as was_killed:
         arn = first.start(DEFINITION)
         wait_until(lambda: was_killed() and runtime.started_hosts)
     second = Server(home, runtime)
@@ -152,7 +154,7 @@ def test_error_of_the_server_ends_the_steps_of_the_execution(
     server.parts.close()
 
 
-@pytest.mark.parametrize("writes", range(1, JOB_STARTED_WRITES + 1))
+@pytest.mark.parametrize("writes", range(1, WRITES_UNTIL_JOB_IS_STARTED + 1))
 def test_stop_that_a_killed_server_accepted_is_performed(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
@@ -166,8 +168,8 @@ def test_stop_that_a_killed_server_accepted_is_performed(
     second.recover()
     assert second.wait_for_end(arn)["PipelineExecutionStatus"] == "Stopped"
     ((_, status),) = second.list_steps(arn)
-    assert status == {1: "Stopped", 2: "Stopped", JOB_ADDED_WRITES: "Failed"}.get(writes, "Succeeded")
-    assert second.count_resources("processing-job") == (0 if writes < JOB_ADDED_WRITES else 1)
+    assert status == {1: "Stopped", 2: "Stopped", WRITES_UNTIL_JOB_IS_ADDED: "Failed"}.get(writes, "Succeeded")
+    assert second.count_resources("processing-job") == (0 if writes < WRITES_UNTIL_JOB_IS_ADDED else 1)
     second.parts.close()
 
 

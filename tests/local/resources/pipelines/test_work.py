@@ -71,7 +71,7 @@ def test_work_is_proportional_to_the_number_of_steps(home: Home, runtime: FakeRu
 def test_work_of_a_loop_with_low_concurrency_is_bounded(
     home: Home, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one item runs, the waiting items are not compared with each other, so the number of reads is quadratic."""
+    """The number of reads is quadratic. It would be cubic if each start also compared the waiting items."""
     reads = 0
     read_status: Callable[[StepRun], StepStatus] = StepRun.__dict__["status"].fget
 
