@@ -208,7 +208,7 @@ def list_arguments(value: object) -> Iterator[str]:
             yield name
             yield from list_arguments(source)
     elif isinstance(value, ListSource):
-        yield from list_arguments(value.item)
+        yield from list_arguments(value.item_source)
     elif isinstance(value, MergedSource):
         for item in value.sources:
             yield from list_arguments(item)

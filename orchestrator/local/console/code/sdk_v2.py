@@ -17,14 +17,14 @@ from microjobs_orchestrator.local.console.code.requests import CreateRequest
 SESSION = Statement(Call("Session", module="sagemaker"), "session")
 
 
-class Members:
+class RemainingMembers:
     """The members of a request that no argument has expressed yet. In paths, dots separate the names of members."""
 
     def __init__(self, members: Mapping[str, Any]) -> None:
         self._members = deepcopy(dict(members))
 
     def get(self, path: str) -> Any:
-        """Return a value; None if the request does not have the member."""
+        """Return the value of a member; None if the request does not have the member."""
         value: Any = self._members
         for name in path.split("."):
             if not isinstance(value, Mapping) or name not in value:
@@ -33,7 +33,7 @@ class Members:
         return value
 
     def take(self, path: str) -> Any:
-        """Return a value as `get` does, and remove the member. Also remove structures that are then empty."""
+        """Return a value as `get` does. Remove the member, and the structures that are then empty."""
         if (value := self.get(path)) is not None:
             parent, _, name = path.rpartition(".")
             structure = self.get(parent) if parent else self._members
@@ -57,22 +57,22 @@ def _list_paths(value: Any, path: str = "") -> Iterator[str]:
 class ArgumentSource(Protocol):
     """The part of a request that an argument expresses."""
 
-    def read(self, members: Members) -> Any:
+    def read(self, members: RemainingMembers) -> Any:
         """Return the argument, and remove the members that it expresses. Return None if there is no such member."""
 
 
 @dataclass(frozen=True)
-class Member:
+class MemberSource:
     """A member whose value is the argument."""
 
     path: str
 
-    def read(self, members: Members) -> Any:
+    def read(self, members: RemainingMembers) -> Any:
         return members.take(self.path)
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceSource:
     """A member for which the argument accepts only some values. Other values remain in the request."""
 
     path: str
@@ -81,19 +81,19 @@ class Choice:
     default: Any = None
     """The argument for other values."""
 
-    def read(self, members: Members) -> Any:
+    def read(self, members: RemainingMembers) -> Any:
         if members.get(self.path) not in self.values:
             return self.default
         return self.values[members.take(self.path)]
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantSource:
     """An argument that does not depend on the request."""
 
     value: Any
 
-    def read(self, _: Members, /) -> Any:
+    def read(self, _: RemainingMembers, /) -> Any:
         return self.value
 
 
@@ -107,7 +107,7 @@ class CallSource:
     required_members: Collection[str] = ()
     """Members that the request must have: if they are missing, the SDK sends its own default values."""
 
-    def read(self, members: Members) -> Call | None:
+    def read(self, members: RemainingMembers) -> Call | None:
         arguments = {name: source.read(members) for name, source in self.arguments.items()}
         call_arguments = {name: value for name, value in arguments.items() if value is not None}
         return Call(self.function, call_arguments, module=self.module) if call_arguments else None
@@ -118,14 +118,14 @@ class ListSource:
     """A list of structures. The argument is a list, or a dictionary."""
 
     path: str
-    item: CallSource
+    item_source: CallSource
     key: str = ""
     """The member whose values are the keys of the dictionary; empty for a list."""
 
-    def read(self, members: Members) -> Any:
-        items = [Members(value) for value in members.get(self.path) or []]
+    def read(self, members: RemainingMembers) -> Any:
+        items = [RemainingMembers(value) for value in members.get(self.path) or []]
         keys = [item.take(self.key) for item in items] if self.key else []
-        calls = [self.item.read(item) for item in items]
+        calls = [self.item_source.read(item) for item in items]
         if any(item.list_paths() for item in items) or len(set(keys)) != len(keys):
             return None  # the member remains in the request: no argument expresses it
         members.take(self.path)
@@ -134,22 +134,22 @@ class ListSource:
 
 @dataclass(frozen=True)
 class MergedSource:
-    """Several lists whose dictionaries are merged to one argument."""
+    """Several lists whose dictionaries are merged into one argument."""
 
     sources: Sequence[ListSource]
 
-    def read(self, members: Members) -> Any:
+    def read(self, members: RemainingMembers) -> Any:
         dictionaries = [source.read(members) or {} for source in self.sources]
-        return {name: value for part in dictionaries for name, value in part.items()} or None
+        return {name: value for dictionary in dictionaries for name, value in dictionary.items()} or None
 
 
 @dataclass(frozen=True)
-class Number:
+class NumberSource:
     """A member whose value is a number as text. The argument is the number, if Python formats it as the same text."""
 
     path: str
 
-    def read(self, members: Members) -> Any:
+    def read(self, members: RemainingMembers) -> Any:
         text = str(members.get(self.path))
         for parse in (int, float):
             try:
@@ -190,7 +190,7 @@ def _make_statements(request: CreateRequest, program: Program | None) -> list[St
     if program is None:
         comment = f"The SDK has no class for {request.operation}."
         return [make_client_call(request, "session.sagemaker_client", comment)]
-    members = Members(request.members)
+    members = RemainingMembers(request.members)
     missing_paths = [path for _, call in program.calls for path in call.required_members if members.get(path) is None]
     for path, value in program.fixed_values.items():
         if members.get(path) == value:

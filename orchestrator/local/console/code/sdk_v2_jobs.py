@@ -6,21 +6,21 @@ from microjobs_orchestrator.local.console.code.expressions import Name
 from microjobs_orchestrator.local.console.code.sdk_v2 import (
     ArgumentSource,
     CallSource,
-    Choice,
-    Constant,
+    ChoiceSource,
+    ConstantSource,
     ListSource,
-    Member,
+    MemberSource,
     Program,
 )
 
 
 def map_members(prefix: str = "", /, **paths: str) -> dict[str, ArgumentSource]:
     """Return the sources of arguments whose values are members. `prefix` is the beginning of all paths."""
-    return {name: Member(f"{prefix}{path}") for name, path in paths.items()}
+    return {name: MemberSource(f"{prefix}{path}") for name, path in paths.items()}
 
 
-SESSION = {"sagemaker_session": Constant(Name("session"))}
-NO_WAIT = {"wait": Constant(False)}
+SESSION = {"sagemaker_session": ConstantSource(Name("session"))}
+NO_WAIT = {"wait": ConstantSource(False)}
 
 TRAINING_INPUT = CallSource(
     "TrainingInput",
@@ -91,7 +91,7 @@ def make_estimator(
                 volume_size="VolumeSizeInGB",
                 volume_kms_key="VolumeKmsKeyId",
             ),
-            "disable_output_compression": Choice(f"{prefix}OutputDataConfig.CompressionType", {"NONE": True}),
+            "disable_output_compression": ChoiceSource(f"{prefix}OutputDataConfig.CompressionType", {"NONE": True}),
             **more_arguments,
             **SESSION,
         },
@@ -133,8 +133,8 @@ TRAINING = Program(
                         ),
                         "sagemaker.debugger",
                     ),
-                    "debugger_hook_config": Constant(False),
-                    "disable_profiler": Constant(True),
+                    "debugger_hook_config": ConstantSource(False),
+                    "disable_profiler": ConstantSource(True),
                 },
             ),
         ),
@@ -230,7 +230,7 @@ PROCESSING = Program(
                         job_name="ProcessingJobName",
                         experiment_config="ExperimentConfig",
                     ),
-                    "logs": Constant(False),
+                    "logs": ConstantSource(False),
                     **NO_WAIT,
                 },
             ),
@@ -296,7 +296,7 @@ TRANSFORM = Program(
                         experiment_config="ExperimentConfig",
                         model_client_config="ModelClientConfig",
                     ),
-                    "logs": Constant(False),
+                    "logs": ConstantSource(False),
                     **NO_WAIT,
                 },
             ),

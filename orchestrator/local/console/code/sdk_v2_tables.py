@@ -7,13 +7,13 @@ from microjobs_orchestrator.local.console.code.expressions import Name
 from microjobs_orchestrator.local.console.code.sdk_v2 import (
     ArgumentSource,
     CallSource,
-    Constant,
+    ConstantSource,
     ListSource,
-    Member,
-    Members,
+    MemberSource,
     MergedSource,
-    Number,
+    NumberSource,
     Program,
+    RemainingMembers,
 )
 from microjobs_orchestrator.local.console.code.sdk_v2_jobs import (
     NO_WAIT,
@@ -32,9 +32,9 @@ DEFINITION_PREFIX = "TrainingJobDefinition."
 def _make_range_source(type_name: str) -> ListSource:
     """Return the source of the ranges of one type of hyperparameters, such as `Integer`."""
     arguments: dict[str, ArgumentSource] = {
-        "min_value": Number("MinValue"),
-        "max_value": Number("MaxValue"),
-        "scaling_type": Member("ScalingType"),
+        "min_value": NumberSource("MinValue"),
+        "max_value": NumberSource("MaxValue"),
+        "scaling_type": MemberSource("ScalingType"),
     }
     item = CallSource(f"{type_name}Parameter", arguments, "sagemaker.parameter")
     return ListSource(f"{CONFIG_PREFIX}ParameterRanges.{type_name}ParameterRanges", item, key="Name")
@@ -57,7 +57,7 @@ HYPERBAND = CallSource(
 TUNER = CallSource(
     "HyperparameterTuner",
     {
-        "estimator": Constant(Name("estimator")),
+        "estimator": ConstantSource(Name("estimator")),
         **map_members(
             CONFIG_PREFIX,
             objective_metric_name="HyperParameterTuningJobObjective.MetricName",
@@ -69,12 +69,12 @@ TUNER = CallSource(
             early_stopping_type="TrainingJobEarlyStoppingType",
             random_seed="RandomSeed",
         ),
-        "metric_definitions": Member(f"{DEFINITION_PREFIX}AlgorithmSpecification.MetricDefinitions"),
+        "metric_definitions": MemberSource(f"{DEFINITION_PREFIX}AlgorithmSpecification.MetricDefinitions"),
         "hyperparameter_ranges": MergedSource(
             (CATEGORICAL_RANGES, _make_range_source("Continuous"), _make_range_source("Integer"))
         ),
         "strategy_config": CallSource("StrategyConfig", {"hyperband_strategy_config": HYPERBAND}, "sagemaker.tuner"),
-        "tags": Member("Tags"),
+        "tags": MemberSource("Tags"),
     },
     "sagemaker.tuner",
     required_members=(
@@ -101,7 +101,7 @@ TUNING = Program(
                 "tuner.fit",
                 {
                     "inputs": ListSource(f"{DEFINITION_PREFIX}InputDataConfig", TRAINING_INPUT, key="ChannelName"),
-                    "job_name": Member("HyperParameterTuningJobName"),
+                    "job_name": MemberSource("HyperParameterTuningJobName"),
                     **NO_WAIT,
                 },
             ),
@@ -111,14 +111,14 @@ TUNING = Program(
 )
 
 
-class ContainerDefinitions:
+class ContainerDefinitionsSource:
     """The source of the argument `container_defs`.
 
     `Session.create_model` sends a model package in Containers, even if it is the only container. Therefore, no
     argument expresses a PrimaryContainer with a model package, and the program sends the request with the SDK's client.
     """
 
-    def read(self, members: Members) -> Any:
+    def read(self, members: RemainingMembers) -> Any:
         container = members.get("PrimaryContainer")
         is_primary = container is not None and "ModelPackageName" not in container
         return members.take("PrimaryContainer" if is_primary else "Containers")
@@ -139,7 +139,7 @@ PROGRAMS: Mapping[str, Program] = {
     "TransformJob": TRANSFORM,
     "Model": _make_session_program(
         "create_model",
-        {"container_defs": ContainerDefinitions()},
+        {"container_defs": ContainerDefinitionsSource()},
         name="ModelName",
         role="ExecutionRoleArn",
         vpc_config="VpcConfig",
