@@ -18,9 +18,9 @@ from microjobs_orchestrator.local.tasks import Event
 
 MAX_STREAMS = 200
 """Maximum number of streams. It is lower than the number of connections, so that other requests are possible."""
-MAX_PENDING = 500
+MAX_PENDING_CHANGES = 500
 """Maximum number of changes in one event. If there are more, the event lists none, and `isTruncated` is true."""
-INTERVAL = 0.25
+MIN_EVENT_INTERVAL = 0.25
 """Minimum time between two events of a stream, in seconds. Changes in this time become one event."""
 CHECK_INTERVAL = 5.0
 """Interval in seconds at which a stream without changes checks whether its page and its session are open."""
@@ -42,20 +42,20 @@ class Feed:
         self._streams: set[ChangeStream] = set()
 
     def publish(self, record: Record) -> None:
-        """Add a new, changed or deleted resource to all streams. This call does not wait until clients have read it.
+        """Report a new, changed or deleted resource to all consoles, without waiting until they have read it.
 
-        Records that are only parts of a resource, such as the steps of an execution, are added, too.
+        Records that are only parts of a resource, such as the steps of an execution, are reported, too.
         """
         if record.kind in self._kinds or (record.owner is not None and record.owner.kind in self._kinds):
             change = {"kind": record.kind, "name": record.name, "arn": record.arn, "status": record.status}
             self._add("changes", {record.arn: change})
 
-    def publish_line(self, group: str, stream: str) -> None:
-        """Add a log stream with new lines to all streams."""
-        self._add("logs", {f"{group}/{stream}": {"group": group, "stream": stream}})
+    def publish_line(self, log_group: str, log_stream: str) -> None:
+        """Report to all consoles that a log stream has new lines."""
+        self._add("logs", {f"{log_group}/{log_stream}": {"group": log_group, "stream": log_stream}})
 
     def publish_points(self, dimensions: Iterable[Mapping[str, str]]) -> None:
-        """Add the dimensions of metrics with new points to all streams."""
+        """Report to all consoles the dimensions of metrics that have new points."""
         if self._streams:
             self._add("metrics", {json.dumps(group, sort_keys=True): dict(group) for group in dimensions})
 
@@ -120,7 +120,7 @@ class ChangeStream:
     def add(self, topic: Topic, changes: Mapping[str, Any]) -> None:
         """Add changes by their identities. A later change replaces an earlier change with the same identity."""
         with self._lock:
-            if len(self._pending) <= MAX_PENDING:
+            if len(self._pending) <= MAX_PENDING_CHANGES:
                 self._pending.update(((topic, key), change) for key, change in changes.items())
             self._change_event.set()
 
@@ -137,7 +137,7 @@ class ChangeStream:
         if not pending:
             return PAUSE
         event: dict[str, Any] = {topic: [] for topic in TOPICS}
-        event["isTruncated"] = len(pending) > MAX_PENDING
+        event["isTruncated"] = len(pending) > MAX_PENDING_CHANGES
         if not event["isTruncated"]:
             for (topic, _), change in pending.items():
                 event[topic].append(change)
@@ -150,7 +150,7 @@ class ChangeStream:
         if not self._has_started:
             self._has_started = True
             return b": open\n\n"
-        if not self._end_event.wait(INTERVAL):
+        if not self._end_event.wait(MIN_EVENT_INTERVAL):
             self._change_event.wait(CHECK_INTERVAL)
         if self._end_event.is_set() or not self._is_allowed():
             raise StopIteration

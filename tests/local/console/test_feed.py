@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 from werkzeug import Response
 
-from microjobs_orchestrator.local.console.feed import INTERVAL, MAX_PENDING, MAX_STREAMS, ChangeStream, Feed
+from microjobs_orchestrator.local.console.feed import (
+    MAX_PENDING_CHANGES,
+    MAX_STREAMS,
+    MIN_EVENT_INTERVAL,
+    ChangeStream,
+    Feed,
+)
 from microjobs_orchestrator.local.console.sessions import MAX_SESSIONS
 from microjobs_orchestrator.local.console_address import CHANGES_PATH
 from microjobs_orchestrator.local.gateway.listener import Server
@@ -57,9 +63,9 @@ def test_event_names_changed_resources_logs_and_metrics_once(feed: Feed) -> None
 
 def test_slow_stream_keeps_a_limited_number_of_changes(feed: Feed) -> None:
     stream = open_change_stream(feed)
-    for number in range(MAX_PENDING * 10):
+    for number in range(MAX_PENDING_CHANGES * 10):
         feed.publish_line("group", f"stream-{number}")
-    assert len(stream._pending) <= MAX_PENDING + 1
+    assert len(stream._pending) <= MAX_PENDING_CHANGES + 1
     assert read_event(stream) == {"changes": [], "logs": [], "metrics": [], "isTruncated": True}
 
 
@@ -153,12 +159,12 @@ def test_client_that_reads_nothing_delays_no_others_and_costs_little_memory(feed
     with connect(listener), connect(listener) as reader:
         receive_until(reader, b": open\n\n")
         for number in range(10):
-            for stream in range(MAX_PENDING // 2):
+            for stream in range(MAX_PENDING_CHANGES // 2):
                 feed.publish_line("g" * 500, f"{number}-{stream}-{'s' * 500}")
-            receive_until(reader, f"{number}-{MAX_PENDING // 2 - 1}-".encode())
-        threading.Event().wait(2 * INTERVAL)
+            receive_until(reader, f"{number}-{MAX_PENDING_CHANGES // 2 - 1}-".encode())
+        threading.Event().wait(2 * MIN_EVENT_INTERVAL)
         slow_stream = max(feed._streams, key=lambda stream: len(stream._pending))
-        assert MAX_PENDING <= len(slow_stream._pending) <= MAX_PENDING + 1
+        assert MAX_PENDING_CHANGES <= len(slow_stream._pending) <= MAX_PENDING_CHANGES + 1
 
 
 def open_session(server: LocalServer, sender: Sender) -> Console:
