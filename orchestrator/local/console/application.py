@@ -11,7 +11,7 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.console.assets import Assets
 from microjobs_orchestrator.local.console.checks import check_api_request, check_origin, make_headers
-from microjobs_orchestrator.local.console.code.requests import Requests
+from microjobs_orchestrator.local.console.code.requests import CreateRequests
 from microjobs_orchestrator.local.console.code_route import CodeRoute
 from microjobs_orchestrator.local.console.downloads import DOWNLOADS_PATH, Downloads
 from microjobs_orchestrator.local.console.feed import Feed
@@ -19,8 +19,8 @@ from microjobs_orchestrator.local.console.objects import Objects
 from microjobs_orchestrator.local.console.operations import (
     MAX_BODY_BYTES,
     MAX_BODY_BYTES_BY_SERVICE,
-    Call,
-    make_caller,
+    CallOperation,
+    make_operation_caller,
 )
 from microjobs_orchestrator.local.console.sessions import SessionKeys, Sessions
 from microjobs_orchestrator.local.console_address import CONSOLE_PATH, read_token
@@ -58,8 +58,10 @@ def make_console(home: Home, services: Mapping[str, AnyService], feed: Feed, log
     operations = services["sagemaker"]
     if not isinstance(operations, Mapping):
         raise TypeError("SageMaker is a streaming service")
-    code = CodeRoute(Requests(state, operations))
-    return Console(Assets(), Sessions(read_console_token), make_caller(services), feed, downloads, objects, code)
+    code = CodeRoute(CreateRequests(state, operations))
+    return Console(
+        Assets(), Sessions(read_console_token), make_operation_caller(services), feed, downloads, objects, code
+    )
 
 
 class Console:
@@ -69,7 +71,7 @@ class Console:
         self,
         assets: Assets,
         sessions: Sessions,
-        call: Call,
+        call_operation: CallOperation,
         feed: Feed,
         downloads: Downloads,
         objects: Objects,
@@ -77,11 +79,11 @@ class Console:
     ) -> None:
         self._assets = assets
         self._sessions = sessions
-        self._call = call
+        self._call_operation = call_operation
         self._feed = feed
         self._downloads = downloads
         self._routes: Mapping[str, Route] = {
-            "kinds": lambda _: _format([_describe_kind(kind) for kind in load_kinds()]),
+            "kinds": lambda _: _make_json_response([_describe_kind(kind) for kind in load_kinds()]),
             "changes": self._open_stream,
             "logs": lambda state: downloads.add_log(state, _get_cookie(state.request)),
             "objects": lambda state: objects.add_download(state, _get_cookie(state.request)),
@@ -117,7 +119,7 @@ class Console:
         self._sessions.check(SessionKeys(_get_cookie(state.request), state.request.headers.get(SECRET_HEADER, "")))
         if path in self._routes:
             return self._routes[path](state)
-        return self._call(state, service, operation)
+        return self._call_operation(state, service, operation)
 
     def _open_stream(self, state: RequestState) -> Response:
         """Return the stream of changes. It ends when the session ends."""
@@ -132,7 +134,7 @@ class Console:
                 "ValidationException", "the body must have the members 'token' and 'key', which are text"
             )
         keys = self._sessions.open(token, page_key)
-        response = _format({"secret": keys.secret})
+        response = _make_json_response({"secret": keys.secret})
         name = _get_cookie_name(request)
         response.set_cookie(name, keys.cookie, path=CONSOLE_PATH, httponly=True, samesite="Strict")
         return response
@@ -147,8 +149,8 @@ def _get_cookie(request: Request) -> str:
     return request.cookies.get(_get_cookie_name(request), "")
 
 
-def _format(value: Any) -> Response:
-    return Response(json.dumps(value), content_type="application/json")
+def _make_json_response(content: Any) -> Response:
+    return Response(json.dumps(content), content_type="application/json")
 
 
 def _describe_kind(kind: Kind) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 from werkzeug import Response
 
 from microjobs_orchestrator.local.console.code.clients import format_boto3, format_cli
-from microjobs_orchestrator.local.console.code.requests import Requests
+from microjobs_orchestrator.local.console.code.requests import CreateRequests
 from microjobs_orchestrator.local.console.code.sdk_v2 import format_sdk_v2
 from microjobs_orchestrator.local.console.code.sdk_v2_tables import PROGRAMS
 from microjobs_orchestrator.local.console.code.sdk_v3 import format_sdk_v3
@@ -15,13 +15,13 @@ from microjobs_orchestrator.local.protocols.aws_json import parse_object
 
 
 class CodeRoute:
-    """Responses with the request that created a resource, as members and as programs.
+    """The route that returns the request that created a resource, as members and as programs.
 
     Args:
         requests: finds the requests that created a resource.
     """
 
-    def __init__(self, requests: Requests) -> None:
+    def __init__(self, requests: CreateRequests) -> None:
         self._requests = requests
 
     def read(self, state: RequestState) -> Response:

@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.protocols.validation import validate
 CONTENT_TYPE = "application/octet-stream"
 """Browsers never execute this type, whatever the object contains."""
 MAX_PREVIEW_BYTES = 8 << 20
-MAX_MEMBERS = 1000
+MAX_ARCHIVE_MEMBERS = 1000
 MAX_ARCHIVE_BYTES = 256 << 20
 """Maximum number of uncompressed bytes that the server reads from an archive to list its members."""
 
@@ -53,7 +53,7 @@ class Objects:
         """Return the first members of a tar archive, which may be compressed with gzip."""
         members = _read_members(state)
         with _Reader(self._get(state, members)) as reader:
-            entries, is_complete = _list_members(io.BufferedReader(reader))
+            entries, is_complete = _list_archive_members(io.BufferedReader(reader))
         return Response(json.dumps({"members": entries, "isComplete": is_complete}), content_type="application/json")
 
     def add_download(self, state: RequestState, cookie: str) -> Response:
@@ -134,8 +134,8 @@ class _LimitedReader:
         return content
 
 
-def _list_members(file: io.BufferedReader) -> tuple[list[dict[str, Any]], bool]:
-    """Return the first members, and whether these are all members of the archive."""
+def _list_archive_members(file: io.BufferedReader) -> tuple[list[dict[str, Any]], bool]:
+    """Return the first members of an archive, and whether these are all its members."""
     is_compressed = file.peek(2)[:2] == b"\x1f\x8b"
     # The type is Any: tarfile's parameter has a type with more methods, but in this mode, tarfile calls only `read`.
     content: Any = _LimitedReader(gzip.GzipFile(fileobj=file) if is_compressed else file)
@@ -143,7 +143,7 @@ def _list_members(file: io.BufferedReader) -> tuple[list[dict[str, Any]], bool]:
     try:
         with tarfile.open(fileobj=content, mode="r|") as archive:
             # members are added one by one, so that the list keeps them after a _LimitReachedError
-            for member in islice(archive, MAX_MEMBERS + 1):
+            for member in islice(archive, MAX_ARCHIVE_MEMBERS + 1):
                 members += [{"name": member.name, "size": member.size, "type": _describe_type(member)}]
     except _LimitReachedError:
         return members, False
@@ -151,7 +151,7 @@ def _list_members(file: io.BufferedReader) -> tuple[list[dict[str, Any]], bool]:
         raise ServiceError(
             "ValidationException", f"the object is not a tar archive, or it is damaged: {error}"
         ) from None
-    return members[:MAX_MEMBERS], len(members) <= MAX_MEMBERS
+    return members[:MAX_ARCHIVE_MEMBERS], len(members) <= MAX_ARCHIVE_MEMBERS
 
 
 def _describe_type(member: tarfile.TarInfo) -> str:

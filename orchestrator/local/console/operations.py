@@ -40,15 +40,16 @@ MAX_BODY_BYTES = 1 << 20
 MAX_BODY_BYTES_BY_SERVICE = {"sagemaker-runtime": 34 << 20}
 """Maximum size of a body. SageMaker Runtime's limit is 25 MiB, which is 33.3 MiB in base64."""
 
-Call = Callable[[RequestState, str, str], HttpResponse]
-"""Performs an operation. The arguments are the request, the name of the service and the name of the operation."""
+CallOperation = Callable[[RequestState, str, str], HttpResponse]
+"""A function that performs an operation. Its arguments are the request, the name of the service and the name of the
+operation."""
 
 
 def is_allowed(service: str, operation: str) -> bool:
     return operation.startswith(READ_PREFIXES.get(service, ())) or operation in CHANGE_OPERATIONS.get(service, ())
 
 
-def make_caller(services: Mapping[str, AnyService]) -> Call:
+def make_operation_caller(services: Mapping[str, AnyService]) -> CallOperation:
     """Return a function that performs an operation as for other clients: it validates the members, checks their parity,
     and calls the handler."""
     invoke = make_invoker(services)

@@ -38,7 +38,7 @@ class _Session:
 
     secret: str
     deadline: float
-    """The end of the session if no request prolongs it, by `time.monotonic`."""
+    """The time at which the session ends if no request prolongs it, by `time.monotonic`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _TokenUse:
     """The last use of a token."""
 
     expiry: int
-    """The end of the token, in seconds since 1970."""
+    """The time at which the token expires, in seconds since 1970."""
     page_key_hash: str
     repeat_deadline: float
     """REPEAT_SECONDS after the first use, by `time.monotonic`."""
@@ -69,7 +69,7 @@ class Sessions:
         """The sessions, by the hashes of their cookies."""
         self._lock = threading.Lock()
 
-    def open(self, text: str, page_key: str = "") -> SessionKeys:
+    def open(self, token_text: str, page_key: str = "") -> SessionKeys:
         """Open a session with a token.
 
         Args:
@@ -80,14 +80,16 @@ class Sessions:
         Raises:
             ServiceError: the token is not genuine, has expired, or was used.
         """
-        token = self._read_token(text)
+        token = self._read_token(token_text)
         keys = SessionKeys(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
         cookie_hash = _hash(keys.cookie)
         with self._lock:
             self._uses = {nonce: use for nonce, use in self._uses.items() if use.expiry > time.time()}
             use = self._uses.get(token.nonce) if token else None
             if token is None or (use is not None and not _is_repeated(use, page_key)):
-                raise _make_error(f"this address was used, has expired, or belongs to another server: {REMEDY}")
+                raise _make_no_session_error(
+                    f"this address was used, has expired, or belongs to another server: {REMEDY}"
+                )
             if use is not None:
                 self._sessions.pop(use.cookie_hash, None)
             deadline = use.repeat_deadline if use else time.monotonic() + REPEAT_SECONDS
@@ -105,9 +107,9 @@ class Sessions:
         with self._lock:
             session = self._sessions.get(_hash(keys.cookie))
             if session is None or session.deadline < time.monotonic():
-                raise _make_error(f"this browser has no session: {REMEDY}")
+                raise _make_no_session_error(f"this browser has no session: {REMEDY}")
             if not hmac.compare_digest(session.secret.encode(), keys.secret.encode()):
-                raise _make_error(f"the secret of the session is missing or wrong: {REMEDY}")
+                raise _make_no_session_error(f"the secret of the session is missing or wrong: {REMEDY}")
             session.deadline = time.monotonic() + IDLE_SECONDS
 
     def is_open(self, cookie: str) -> bool:
@@ -138,5 +140,5 @@ def _hash(text: str) -> str:
     return sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def _make_error(message: str) -> ServiceError:
+def _make_no_session_error(message: str) -> ServiceError:
     return ServiceError("NoSession", message, 401)

@@ -9,7 +9,7 @@ from botocore import xform_name
 from microjobs_orchestrator.local.console.code.expressions import Call, Statement, format_program, make_json_call
 from microjobs_orchestrator.local.console.code.requests import SERVICE, CreateRequest
 
-JSON_TEXTS = ("PipelineDefinition",)
+JSON_TEXT_MEMBERS = ("PipelineDefinition",)
 """Members whose value is JSON text. The programs contain the parsed value, which is easier to read."""
 
 
@@ -46,4 +46,4 @@ def make_client_call(request: CreateRequest, client: str, comment: str = "") -> 
 
 def format_member(name: str, value: Any) -> Any:
     """Return the value of a member in a program. For JSON text, this is a call of `json.dumps`."""
-    return make_json_call(json.loads(value)) if name in JSON_TEXTS else value
+    return make_json_call(json.loads(value)) if name in JSON_TEXT_MEMBERS else value

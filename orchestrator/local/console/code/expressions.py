@@ -23,7 +23,7 @@ class Call:
 
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    positional: Sequence[Any] = ()
+    positional_arguments: Sequence[Any] = ()
     module: str = ""
     """The module from which the program imports the function; empty for a method of a variable."""
 
@@ -39,7 +39,7 @@ class Statement:
 
 def make_json_call(value: Any) -> Call:
     """Return a call of `json.dumps`, which makes JSON text from a value."""
-    return Call("json.dumps", positional=[value], module="json")
+    return Call("json.dumps", positional_arguments=[value], module="json")
 
 
 def format_program(statements: Sequence[Statement]) -> str:
@@ -52,19 +52,17 @@ def format_program(statements: Sequence[Statement]) -> str:
     }
     imports = [f"import {module}" for module in modules]
     for module in sorted({module for module, _ in names}):
-        imports += _format_import(
-            module, sorted(function for function_module, function in names if function_module == module)
-        )
+        functions = sorted(function for function_module, function in names if function_module == module)
+        imports.append(_format_import(module, functions))
     return "\n".join([*imports, *map(_format_statement, statements), ""])
 
 
-def _format_import(module: str, names: Sequence[str]) -> Iterator[str]:
+def _format_import(module: str, names: Sequence[str]) -> str:
     line = f"from {module} import {', '.join(names)}"
-    yield (
-        line
-        if len(line) <= MAX_LINE_CHARACTERS
-        else f"from {module} import (\n{''.join(f'{INDENT}{name},{chr(10)}' for name in names)})"
-    )
+    if len(line) <= MAX_LINE_CHARACTERS:
+        return line
+    lines = "".join(f"{INDENT}{name},\n" for name in names)
+    return f"from {module} import (\n{lines})"
 
 
 def _format_statement(statement: Statement) -> str:
@@ -95,7 +93,7 @@ def _split(value: Any) -> tuple[str, Sequence[tuple[str, Any]], str]:
     """Return the opening text, such as `f(`, the items with their prefixes, such as `x=`, and the closing text."""
     if isinstance(value, Call):
         keywords = [(f"{name}=", item) for name, item in value.arguments.items()]
-        return f"{value.function}(", [*(("", item) for item in value.positional), *keywords], ")"
+        return f"{value.function}(", [*(("", item) for item in value.positional_arguments), *keywords], ")"
     if isinstance(value, Mapping):
         return "{", [(f"{_format_scalar(name)}: ", item) for name, item in value.items()], "}"
     if isinstance(value, (list, tuple)):
@@ -121,7 +119,7 @@ def _escape(character: str) -> str:
 def _find_calls(value: Any) -> Iterator[Call]:
     if isinstance(value, Call):
         yield value
-        yield from _find_calls_in_items((*value.positional, *value.arguments.values()))
+        yield from _find_calls_in_items((*value.positional_arguments, *value.arguments.values()))
     elif isinstance(value, Mapping):
         yield from _find_calls_in_items(value.values())
     elif isinstance(value, (list, tuple)):

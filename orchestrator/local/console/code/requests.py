@@ -46,8 +46,8 @@ CHANGING_MEMBERS: Mapping[str, tuple[str, ...]] = {
 their current values."""
 
 
-class Requests:
-    """The requests that created resources.
+class CreateRequests:
+    """Finds the requests that created a resource.
 
     Args:
         state: all resources.

@@ -15,7 +15,7 @@ RESOURCES = "sagemaker.core.resources"
 SHAPES = "sagemaker.core.shapes.shapes"
 """The module with the classes of structures. Programs import them from this module, because the package
 `sagemaker.core.shapes` exports classes of model cards under some of the same names."""
-SHADOWED_CLASSES = ("Tag",)
+AMBIGUOUS_CLASSES = ("Tag",)
 """Names that several classes of structures share. Some resource classes expect one of the classes, some expect another
 one. All resource classes accept a dictionary instead."""
 UNSUPPORTED_KINDS = ("PipelineExecution",)
@@ -61,7 +61,9 @@ def _make_statement(request: CreateRequest, unsupported_names: Sequence[str]) ->
         comment = f"The resource classes of the SDK do not support {', '.join(unsupported_names)}."
         return make_client_call(request, "session.sagemaker_client", comment)
     names = [name for name in request.idempotency_members if name in request.shape.required_members]
-    token_arguments = {xform_name(name): Call("str", positional=[Call("uuid.uuid4", module="uuid")]) for name in names}
+    token_arguments = {
+        xform_name(name): Call("str", positional_arguments=[Call("uuid.uuid4", module="uuid")]) for name in names
+    }
     arguments = {**_make_arguments(request.shape, request.members), **token_arguments}
     return Statement(Call(f"{request.kind.noun}.create", arguments, module=RESOURCES))
 
@@ -76,7 +78,7 @@ def _make_arguments(shape: StructureShape, members: Mapping[str, Any]) -> dict[s
 def _make_value(shape: Shape, value: Any) -> Any:
     if isinstance(shape, StructureShape):
         arguments = _make_arguments(shape, value)
-        return arguments if shape.name in SHADOWED_CLASSES else Call(shape.name, arguments, module=SHAPES)
+        return arguments if shape.name in AMBIGUOUS_CLASSES else Call(shape.name, arguments, module=SHAPES)
     if isinstance(shape, ListShape):
         return [_make_value(shape.member, item) for item in value]
     if isinstance(shape, MapShape):
