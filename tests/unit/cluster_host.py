@@ -33,10 +33,12 @@ def coordinate(hosts: Hosts) -> None:
 
 
 def repeat(text: str, times: int) -> tuple[str, int]:
+    """Return the repeated text, and the ID of this process."""
     return text * times, os.getpid()
 
 
 def measure_length(text: str, pid: int) -> tuple[int, bool]:
+    """Return the length of the text, and whether `pid` is the ID of this process."""
     return len(text), pid == os.getpid()
 
 

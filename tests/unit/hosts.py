@@ -34,8 +34,8 @@ from microjobs.errors import JobError, Stopped
 settings = json.loads(sys.argv[1])
 for name, value in settings["time_limits"].items():
     setattr(heartbeat, name, value)
-program = distributed.Program(settings["command"], is_agent=settings["agent"])
-explain = (lambda code: (code, f"exit code {code}")) if settings["script"] else None
+program = distributed.Program(settings["command"], is_agent=settings["is_agent"])
+explain = (lambda code: (code, f"exit code {code}")) if settings["is_script"] else None
 try:
     resources = ResourceConfig(settings["host"], tuple(settings["hosts"]))
     distributed.launch(program, resources, explain=explain, join_seconds=settings["time_limits"]["JOIN_SECONDS"])
@@ -51,7 +51,7 @@ except Stopped as stopped:
 class End:
     """The end of a host: its exit code, its output with that of its worker, and its run time in seconds."""
 
-    code: int
+    exit_code: int
     output: str
     seconds: float
 
@@ -70,7 +70,7 @@ class Host:
                 return
         raise AssertionError(f"the host ended with {self.process.wait()} before it printed {text!r}")
 
-    def end(self) -> End:
+    def wait_for_end(self) -> End:
         output, _ = self.process.communicate(timeout=60)
         return End(self.process.wait(), output, time.monotonic() - self.start_time)
 
@@ -108,22 +108,24 @@ class Hosts:
         self.program = program
         self.folder = folder
         self.secret = secrets.token_hex(32)
-        self._reserved = contextlib.ExitStack()
-        network, _ = self._reserved.enter_context(reserve(names))
+        self._reservation = contextlib.ExitStack()
+        network, _ = self._reservation.enter_context(reserve(names))
         self.addresses, self.ports = network.hosts, network.ports
         self.by_name: dict[str, Host] = {}
 
-    def start(self, name: str, worker: str, *, agent: bool = False, script: bool = False, **time_limits: float) -> Host:
+    def start(
+        self, name: str, worker: str, *, is_agent: bool = False, is_script: bool = False, **time_limits: float
+    ) -> Host:
         """Start a host of a training job.
 
         Args:
             worker: Python code of the host's worker, or of an agent that starts the workers.
-            agent: whether the code is that of an agent.
-            script: whether the code is a user's script, whose exit code explains a failure.
+            is_agent: whether the code is that of an agent.
+            is_script: whether the code is a user's script, whose exit code explains a failure.
             time_limits: values that replace constants of the module `heartbeat`, such as LOST_SECONDS.
         """
         command = [sys.executable, "-c", worker]
-        return self.start_program(name, time_limits, command=command, agent=agent, script=script)
+        return self.start_program(name, time_limits, command=command, is_agent=is_agent, is_script=is_script)
 
     def start_program(self, name: str, time_limits: Mapping[str, float], **settings: object) -> Host:
         """Start a host that runs the program, with the settings as JSON.
@@ -179,15 +181,15 @@ class Hosts:
         """Start one host per entry, and wait until all hosts have ended."""
         for name, worker in workers.items():
             self.start(name, worker, **settings)  # type: ignore[arg-type]  # flags and time_limits
-        return self.end()
+        return self.wait_for_end()
 
-    def end(self) -> dict[str, End]:
-        return {name: host.end() for name, host in self.by_name.items()}
+    def wait_for_end(self) -> dict[str, End]:
+        return {name: host.wait_for_end() for name, host in self.by_name.items()}
 
     def close(self) -> None:
         for host in self.by_name.values():
             host.close()
-        self._reserved.close()
+        self._reservation.close()
 
 
 def make_hosts(count: int = 3, program: Sequence[str] = ("-c", HOST_PROGRAM)) -> Iterator[Hosts]:

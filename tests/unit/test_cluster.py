@@ -51,7 +51,7 @@ def start(hosts: Hosts, name: str, call: str, arguments: Mapping[str, object], *
 def run(hosts: Hosts, call: str, arguments: Mapping[str, object], **time_limits: float) -> dict[str, End]:
     for name in hosts.names:
         start(hosts, name, call, arguments, **time_limits)
-    return hosts.end()
+    return hosts.wait_for_end()
 
 
 def start_waiting_hosts(hosts: Hosts, **time_limits: float) -> None:
@@ -68,7 +68,7 @@ def make_failing_arguments(hosts: Hosts, failing_host: str, *arguments: object) 
 
 def parse_results(ends: Mapping[str, End]) -> dict[str, Any]:
     """Check that all hosts have succeeded; return the results by host, which the first host has printed."""
-    assert {end.code for end in ends.values()} == {0}, ends
+    assert {end.exit_code for end in ends.values()} == {0}, ends
     line = next(line for line in ends["algo-1"].output.splitlines() if line.startswith("results "))
     content: dict[str, Any] = json.loads(line.removeprefix("results "))
     return content
@@ -92,7 +92,7 @@ def test_arguments_and_results_may_have_megabytes(hosts: Hosts) -> None:
         hosts.start_program(
             name, {}, call="repeat", then="measure_length", arguments=dict.fromkeys(hosts.names, ("x", 20_000_000))
         )
-    ends = hosts.end()
+    ends = hosts.wait_for_end()
     assert parse_results(ends) == {name: [20_000_000, True] for name in hosts.names}
     assert not any("Warning" in end.output for end in ends.values())
 
@@ -100,7 +100,7 @@ def test_arguments_and_results_may_have_megabytes(hosts: Hosts) -> None:
 @pytest.mark.parametrize("failing_host", ["algo-1", "algo-3"])
 def test_failure_of_one_host_ends_all_hosts_and_leaves_no_file(failing_host: str, hosts: Hosts, tmp_path: Path) -> None:
     ends = run(hosts, "fail_while_writing", make_failing_arguments(hosts, failing_host, str(tmp_path)))
-    assert {(end.code, end.output) for end in ends.values()} == {(2, "UserError row 5 is bad\n")}
+    assert {(end.exit_code, end.output) for end in ends.values()} == {(2, "UserError row 5 is bad\n")}
     assert all(end.seconds < MAX_JOB_SECONDS for end in ends.values())
     assert list(tmp_path.iterdir()) == []
 
@@ -110,26 +110,26 @@ def test_files_of_successful_calls_are_removed_if_another_host_fails(
     failing_host: str, hosts: Hosts, tmp_path: Path
 ) -> None:
     ends = run(hosts, "write_and_fail", make_failing_arguments(hosts, failing_host, str(tmp_path)))
-    assert {(end.code, end.output) for end in ends.values()} == {(2, "UserError row 5 is bad\n")}
+    assert {(end.exit_code, end.output) for end in ends.values()} == {(2, "UserError row 5 is bad\n")}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_stay_if_all_hosts_succeed(hosts: Hosts, tmp_path: Path) -> None:
     ends = run(hosts, "write_and_fail", dict.fromkeys(hosts.names, (str(tmp_path), False)))
-    assert {end.code for end in ends.values()} == {0}
+    assert {end.exit_code for end in ends.values()} == {0}
     assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("failing_host", ["algo-1", "algo-3"])
 def test_all_hosts_report_a_long_reason(failing_host: str, hosts: Hosts) -> None:
     ends = run(hosts, "fail_with_long_message", make_failing_arguments(hosts, failing_host))
-    assert {(end.code, end.output[:23]) for end in ends.values()} == {(2, "UserError row 5 is bad ")}
+    assert {(end.exit_code, end.output[:23]) for end in ends.values()} == {(2, "UserError row 5 is bad ")}
 
 
 @pytest.mark.parametrize("failing_host", ["algo-1", "algo-3"])
 def test_unexpected_error_is_logged_with_its_traceback_on_all_hosts(failing_host: str, hosts: Hosts) -> None:
     ends = run(hosts, "fail_unexpectedly", make_failing_arguments(hosts, failing_host))
-    assert {end.code for end in ends.values()} == {1}
+    assert {end.exit_code for end in ends.values()} == {1}
     assert all("ZeroDivisionError: unexpected" in end.output for end in ends.values())
     other_outputs = [end.output for name, end in ends.items() if name != failing_host]
     assert all(printed.startswith(f"JobError host {failing_host} failed: ") for printed in other_outputs)
@@ -139,7 +139,7 @@ def test_unexpected_error_is_logged_with_its_traceback_on_all_hosts(failing_host
 def test_other_hosts_report_a_full_disk(hosts: Hosts) -> None:
     ends = run(hosts, "fill_the_disk", make_failing_arguments(hosts, "algo-2"))
     for name in ("algo-1", "algo-3"):
-        assert ends[name].code == 3
+        assert ends[name].exit_code == 3
         assert ends[name].output.startswith("PlatformError host algo-2 failed: no space left on the device")
 
 
@@ -149,15 +149,15 @@ def test_lost_or_frozen_host_ends_the_other_hosts(victim: str, number: signal.Si
     start_waiting_hosts(hosts, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
     hosts.by_name[victim].signal(number)
     start_time = time.monotonic()
-    ends = [hosts.by_name[name].end() for name in hosts.names if name != victim]
+    ends = [hosts.by_name[name].wait_for_end() for name in hosts.names if name != victim]
     assert time.monotonic() - start_time < 8
-    assert {end.code for end in ends} == {3}
+    assert {end.exit_code for end in ends} == {3}
     assert all(end.output.startswith(f"PlatformError lost host {victim}: ") for end in ends), ends
 
 
 def test_lost_host_is_the_reason_of_a_broken_call(hosts: Hosts) -> None:
     ends = run(hosts, "drop_dask_connection", {"algo-2": ()}, CERTAIN_REASON_WAIT_SECONDS=20)
-    assert ends.pop("algo-2").code == 9
+    assert ends.pop("algo-2").exit_code == 9
     assert all(end.output.startswith("PlatformError lost host algo-2: ") for end in ends.values()), ends
 
 
@@ -166,7 +166,7 @@ def test_stop_signal_on_one_host_stops_all_hosts(signalled_host: str, hosts: Hos
     start_waiting_hosts(hosts)
     hosts.by_name[signalled_host].signal(signal.SIGTERM)
     start_time = time.monotonic()
-    assert {end.output for end in hosts.end().values()} == {"stopped by 15\n"}
+    assert {end.output for end in hosts.wait_for_end().values()} == {"stopped by 15\n"}
     assert time.monotonic() - start_time < 8
 
 
@@ -181,8 +181,8 @@ def test_all_hosts_name_a_host_that_does_not_start(missing_host: str, reason: st
     for name in hosts.names:
         if name != missing_host:
             start(hosts, name, "wait", {}, JOIN_SECONDS=3)
-    ends = hosts.end()
-    assert {end.code for end in ends.values()} == {3}
+    ends = hosts.wait_for_end()
+    assert {end.exit_code for end in ends.values()} == {3}
     assert all(reason in end.output for end in ends.values())
 
 
@@ -198,7 +198,7 @@ def test_unauthenticated_connections_do_not_disturb_the_job(hosts: Hosts, tmp_pa
             client.sendall(messages[number % len(messages)])
     for name in hosts.names[1:]:
         start(hosts, name, "repeat", arguments)
-    results = parse_results(hosts.end())
+    results = parse_results(hosts.wait_for_end())
     assert {host: text for host, (text, _) in results.items()} == {name: name for name in hosts.names}
     assert not file.exists()
     for client in clients:
@@ -221,9 +221,9 @@ def test_host_with_another_secret_gets_a_remedy(hosts: Hosts) -> None:
         start(hosts, name, "wait", {}, JOIN_SECONDS=5)
     hosts.secret = secrets.token_hex(32)
     start(hosts, "algo-3", "wait", {}, JOIN_SECONDS=3)
-    ends = hosts.end()
+    ends = hosts.wait_for_end()
     remedy = f"give every host of the job the same {Layout().job_secret}"
-    assert {end.code for end in ends.values()} == {3}
+    assert {end.exit_code for end in ends.values()} == {3}
     assert all(remedy in end.output for end in ends.values()), ends
     assert "host algo-3 did not join within 5 s: 2 of 3 hosts joined; " in ends["algo-1"].output
     assert "connections used a wrong job secret" in ends["algo-1"].output
@@ -237,15 +237,15 @@ def test_host_with_another_certificate_gets_no_task(hosts: Hosts) -> None:
         path.unlink()
     write_job_certificate(layout, *make_certificate("test"))
     ends = run(hosts, "wait", dict.fromkeys(hosts.names, ()), START_SECONDS=8)
-    assert {end.code for end in ends.values()} == {3}
+    assert {end.exit_code for end in ends.values()} == {3}
     assert not any("ready" in end.output for end in ends.values())
     assert all("algo-3 did not connect to tls://" in end.output for end in ends.values()), ends
 
 
 def test_host_without_a_certificate_is_refused(hosts: Hosts) -> None:
     Layout(hosts.folder / "algo-1").job_certificate.unlink()
-    end = start(hosts, "algo-1", "wait", {}).end()
-    assert end.code == 2
+    end = start(hosts, "algo-1", "wait", {}).wait_for_end()
+    assert end.exit_code == 2
     assert "certificate.pem does not exist: give every host of the job the same certificate" in end.output
 
 
@@ -261,18 +261,18 @@ def test_unavailable_port_of_dask_is_named_on_all_hosts(hosts: Hosts) -> None:
         port = other_program.getsockname()[1]
         hosts.ports = {**hosts.ports, ("algo-1", DASK_PORT): port}
         ends = run(hosts, "wait", dict.fromkeys(hosts.names, ()))
-    assert {end.code for end in ends.values()} == {3}
+    assert {end.exit_code for end in ends.values()} == {3}
     assert all(f"PlatformError cannot listen on {address} port {port}: " in end.output for end in ends.values()), ends
 
 
 def test_secret_that_is_too_short_is_refused(hosts: Hosts) -> None:
     hosts.secret = "8" * 8
-    end = start(hosts, "algo-1", "wait", {}).end()
-    assert end.code == 2
+    end = start(hosts, "algo-1", "wait", {}).wait_for_end()
+    assert end.exit_code == 2
     assert "has 8 bytes: give every host of the job the same 32 random bytes or more" in end.output
 
 
-def test_only_a_worker_that_closes_logs_no_errors(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_of_a_worker_are_omitted_only_while_it_closes(caplog: pytest.LogCaptureFixture) -> None:
     from distributed import Status  # an import in the module would delay each run of other tests by a second
 
     worker = cast("Worker", SimpleNamespace(status=Status.running))
@@ -325,7 +325,7 @@ def test_host_waits_for_the_first_host_while_another_program_has_its_port(answer
     start(hosts, "algo-1", "repeat", arguments)
     for caller in callers:
         caller.close()
-    assert set(parse_results(hosts.end())) == set(hosts.names)
+    assert set(parse_results(hosts.wait_for_end())) == set(hosts.names)
 
 
 def test_first_host_stops_listening_when_all_hosts_have_joined(hosts: Hosts) -> None:
@@ -339,5 +339,5 @@ def test_unavailable_port_is_named(hosts: Hosts) -> None:
     with socket.create_server((address, 0)) as other_program:
         port = other_program.getsockname()[1]
         hosts.ports = {("algo-1", HEARTBEAT_PORT): port}
-        end = start(hosts, "algo-1", "wait", {}).end()
-    assert (end.code, end.output.split(":")[0]) == (3, f"PlatformError cannot listen on {address} port {port}")
+        end = start(hosts, "algo-1", "wait", {}).wait_for_end()
+    assert (end.exit_code, end.output.split(":")[0]) == (3, f"PlatformError cannot listen on {address} port {port}")

@@ -125,10 +125,10 @@ class DaskHosts:
     def run(self, code: str, **time_limits: float) -> Mapping[str, End]:
         for name in self.names:
             self.start(name, code, **time_limits)
-        return self._hosts.end()
+        return self._hosts.wait_for_end()
 
-    def end(self) -> Mapping[str, End]:
-        return self._hosts.end()
+    def wait_for_end(self) -> Mapping[str, End]:
+        return self._hosts.wait_for_end()
 
     def close(self) -> None:
         """Kill the programs of all hosts and the processes that they started, as a supervisor would do."""
@@ -156,13 +156,13 @@ def one_host(tmp_path: Path) -> Iterator[DaskHosts]:
 
 
 @pytest.mark.slow
-def test_script_uses_all_hosts_imports_modules_next_to_it_and_can_end_the_cluster(hosts: DaskHosts) -> None:
+def test_script_can_use_all_hosts_and_its_modules_and_can_end_the_cluster(hosts: DaskHosts) -> None:
     """`Client()` without arguments connects to the cluster, and tasks import modules of the script's folder."""
     hosts.script.with_name("beside.py").write_text("def double(n):\n    return 2 * n\n")
     use_module = "import beside\nprint(client.gather(client.map(beside.double, range(8))))\n"
     end_cluster = "import time\nclient.shutdown()\ntime.sleep(1)\nprint('done')"
     ends = hosts.run(CONNECT + PRINT_WORKERS_AND_SUM + use_module + end_cluster)
-    assert {end.code for end in ends.values()} == {0}, ends
+    assert {end.exit_code for end in ends.values()} == {0}, ends
     output = ends["algo-1"].output
     assert "workers ['algo-1', 'algo-2']\nsum 328350\n[0, 2, 4, 6, 8, 10, 12, 14]\n" in output
     assert "done\n" in output
@@ -176,18 +176,18 @@ def test_documented_script_runs_on_the_cluster_of_one_host(one_host: DaskHosts) 
     ends = one_host.run(script + PRINT_WORKERS_AND_SUM + "print(client.scheduler.address.split(':')[0])")
     total = sum(number**2 for number in range(1000))
     assert f"{total}\nworkers ['algo-1']\nsum 328350\ntls\n" in ends["algo-1"].output
-    assert ends["algo-1"].code == 0
+    assert ends["algo-1"].exit_code == 0
 
 
 def test_command_that_does_not_exist_is_named(one_host: DaskHosts) -> None:
-    end = one_host.start_command("algo-1", ["pyton3", "script.py"]).end()
-    assert end.code == 2
+    end = one_host.start_command("algo-1", ["pyton3", "script.py"]).wait_for_end()
+    assert end.exit_code == 2
     assert "host algo-1 failed: cannot run 'pyton3': No such file or directory" in end.output
 
 
 def test_failing_script_is_the_reason_on_all_hosts(hosts: DaskHosts) -> None:
     ends = hosts.run(CONNECT + "client.submit(lambda: 1 / 0).result()")
-    assert {end.code for end in ends.values()} == {1}
+    assert {end.exit_code for end in ends.values()} == {1}
     reason = "JobError host algo-1 failed: script.py failed: ZeroDivisionError: division by zero (exit code 1)"
     assert all(reason in end.output for end in ends.values()), ends
 
@@ -197,9 +197,9 @@ def test_killed_worker_ends_the_job(host: str, hosts: DaskHosts) -> None:
     hosts.start_all(CONNECT + WAIT_PROGRAM)
     os.kill(hosts.list_dask_process_ids(host)[1 if host == "algo-1" else 0], signal.SIGKILL)
     start_time = time.monotonic()
-    ends = hosts.end()
+    ends = hosts.wait_for_end()
     assert time.monotonic() - start_time < MAX_JOB_SECONDS / 3
-    assert {end.code for end in ends.values()} == {3}
+    assert {end.exit_code for end in ends.values()} == {3}
     reason = f"PlatformError host {host} failed: Dask worker 1 of {CPU_COUNT} was ended by SIGKILL, most likely out of"
     assert all(reason in end.output for end in ends.values()), ends
 
@@ -211,9 +211,9 @@ def test_lost_or_frozen_host_ends_the_other_host(victim: str, number: signal.Sig
     hosts.start_all(CONNECT + WAIT_PROGRAM, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
     hosts.host(victim).signal(number)
     start_time = time.monotonic()
-    (end,) = (hosts.host(name).end() for name in hosts.names if name != victim)
+    (end,) = (hosts.host(name).wait_for_end() for name in hosts.names if name != victim)
     assert time.monotonic() - start_time < MAX_JOB_SECONDS / 3
-    assert (end.code, f"PlatformError lost host {victim}: " in end.output) == (3, True), end
+    assert (end.exit_code, f"PlatformError lost host {victim}: " in end.output) == (3, True), end
 
 
 def test_script_can_use_the_cluster_after_a_stop_signal(hosts: DaskHosts) -> None:
@@ -226,22 +226,22 @@ signal.signal(signal.SIGTERM, save)
 """
     hosts.start_all(CONNECT + code + WAIT_PROGRAM)
     hosts.host("algo-2").signal(signal.SIGTERM)
-    ends = hosts.end()
-    assert {end.code for end in ends.values()} == {0}, ends
+    ends = hosts.wait_for_end()
+    assert {end.exit_code for end in ends.values()} == {0}, ends
     assert "saved 10\n" in ends["algo-1"].output
 
 
 def test_script_that_ends_at_a_stop_signal_counts_as_stopped(hosts: DaskHosts) -> None:
     hosts.start_all(WAIT_PROGRAM)
     hosts.host("algo-1").signal(signal.SIGTERM)
-    assert all("stopped by 15\n" in end.output for end in hosts.end().values())
+    assert all("stopped by 15\n" in end.output for end in hosts.wait_for_end().values())
 
 
 @pytest.mark.slow
 def test_task_that_still_runs_does_not_delay_the_end(hosts: DaskHosts) -> None:
     code = "import time\nfutures = client.map(time.sleep, [300.0 + n for n in range(20)])\ntime.sleep(1)\n"
     ends = hosts.run(CONNECT + code)
-    assert {end.code for end in ends.values()} == {0}, ends
+    assert {end.exit_code for end in ends.values()} == {0}, ends
     assert max(end.seconds for end in ends.values()) < MAX_JOB_SECONDS
 
 
@@ -267,8 +267,8 @@ open({str(address_file)!r}, "w").write(",".join(url.partition("://")[2] for url 
 
 def test_hosts_with_a_secret_need_a_certificate(hosts: DaskHosts) -> None:
     hosts.layout("algo-1").job_key.unlink()
-    end = hosts.start("algo-1", CONNECT).end()
-    assert end.code == 2
+    end = hosts.start("algo-1", CONNECT).wait_for_end()
+    assert end.exit_code == 2
     assert "key.pem does not exist: give every host of the job the same certificate" in end.output
 
 
@@ -277,4 +277,4 @@ def test_hosts_without_secret_and_certificate_work_together(hosts: DaskHosts) ->
     hosts.remove_secrets()
     ends = hosts.run(CONNECT + PRINT_WORKERS_AND_SUM + "print(client.scheduler.address.split(':')[0])")
     assert "sum 328350\ntcp\n" in ends["algo-1"].output
-    assert {end.code for end in ends.values()} == {0}
+    assert {end.exit_code for end in ends.values()} == {0}

@@ -23,7 +23,7 @@ from tests.unit.hosts import Hosts, is_running, make_hosts, make_resource_config
 READY_PROGRAM = "print('ready', flush=True)\n"
 WAIT_PROGRAM = "import time; time.sleep(60)"
 FAIL_PROGRAM = "from microjobs import worker; import sys; worker.report({code}, 'row 5 is bad'); sys.exit({code})"
-WAIT_FOR_STOP = """
+WAIT_FOR_STOP_PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit()))
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
@@ -40,7 +40,7 @@ def hosts() -> Iterator[Hosts]:
 def test_hosts_wait_for_the_slowest_host(hosts: Hosts) -> None:
     slow_program = "import time; time.sleep(1)"
     ends = hosts.run({"algo-1": "", "algo-2": slow_program, "algo-3": ""})
-    assert {end.code for end in ends.values()} == {0}
+    assert {end.exit_code for end in ends.values()} == {0}
     assert all(end.seconds > 1 for end in ends.values())
 
 
@@ -51,7 +51,7 @@ def test_finished_worker_waits_for_all_workers(hosts: Hosts, tmp_path: Path) -> 
     running_workers = f"[os.kill(int(path.name), 0) for path in pathlib.Path({str(tmp_path)!r}).iterdir()]"
     late_program = f"import os, pathlib, time; time.sleep(1.5); assert len({running_workers}) == 2; {finish_program}"
     ends = hosts.run({"algo-1": early_program, "algo-2": late_program, "algo-3": early_program})
-    assert {(end.code, end.output) for end in ends.values()} == {(0, "")}, ends
+    assert {(end.exit_code, end.output) for end in ends.values()} == {(0, "")}, ends
     assert all(end.seconds < 10 for end in ends.values())
 
 
@@ -61,7 +61,7 @@ def test_failing_worker_ends_all_hosts_with_its_reason(failing_host: str, code: 
     ends = hosts.run(
         {name: FAIL_PROGRAM.format(code=code) if name == failing_host else WAIT_PROGRAM for name in hosts.names}
     )
-    assert {(end.code, end.output) for end in ends.values()} == {
+    assert {(end.exit_code, end.output) for end in ends.values()} == {
         (code, f"{error} host {failing_host} failed: row 5 is bad\n")
     }
     assert all(end.seconds < 10 for end in ends.values())
@@ -69,7 +69,7 @@ def test_failing_worker_ends_all_hosts_with_its_reason(failing_host: str, code: 
 
 def test_failing_worker_ends_other_workers_with_sigkill(hosts: Hosts) -> None:
     failing_program = "import time; time.sleep(1); " + FAIL_PROGRAM.format(code=2)
-    ends = hosts.run({name: failing_program if name == "algo-1" else WAIT_FOR_STOP for name in hosts.names})
+    ends = hosts.run({name: failing_program if name == "algo-1" else WAIT_FOR_STOP_PROGRAM for name in hosts.names})
     assert not [end for end in ends.values() if "saved" in end.output]
 
 
@@ -119,15 +119,15 @@ def test_lost_or_frozen_host_ends_the_other_hosts(victim: str, number: signal.Si
         host.wait_for("ready")
     hosts.by_name[victim].signal(number)
     start = time.monotonic()
-    ends = [hosts.by_name[name].end() for name in hosts.names if name != victim]
+    ends = [hosts.by_name[name].wait_for_end() for name in hosts.names if name != victim]
     assert time.monotonic() - start < 8
-    assert {end.code for end in ends} == {3}
+    assert {end.exit_code for end in ends} == {3}
     assert all(end.output.startswith(f"PlatformError lost host {victim}: ") for end in ends)
 
 
 def test_all_hosts_name_a_host_that_does_not_start(hosts: Hosts) -> None:
     ends = hosts.run({"algo-1": WAIT_PROGRAM, "algo-3": WAIT_PROGRAM}, JOIN_SECONDS=3)
-    assert {end.code for end in ends.values()} == {3}
+    assert {end.exit_code for end in ends.values()} == {3}
     assert all("host algo-2 did not join within 3 s: 2 of 3 hosts joined" in end.output for end in ends.values())
 
 
@@ -138,11 +138,11 @@ def test_other_hosts_name_a_first_host_that_does_not_start(hosts: Hosts) -> None
 
 def test_stop_signal_on_one_host_stops_all_hosts(hosts: Hosts) -> None:
     for name in hosts.names:
-        hosts.start(name, WAIT_FOR_STOP)
+        hosts.start(name, WAIT_FOR_STOP_PROGRAM)
     for host in hosts.by_name.values():
         host.wait_for("ready")
     hosts.by_name["algo-2"].signal(signal.SIGTERM)
-    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "saved\n")}
+    assert {(end.exit_code, end.output) for end in hosts.wait_for_end().values()} == {(0, "saved\n")}
 
 
 def test_worker_stopped_before_training_stops_all_hosts(hosts: Hosts) -> None:
@@ -155,7 +155,7 @@ def test_worker_stopped_before_training_stops_all_hosts(hosts: Hosts) -> None:
     for host in hosts.by_name.values():
         host.wait_for("ready")
     hosts.by_name["algo-1"].signal(signal.SIGTERM)
-    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "stopped by 15\n")}
+    assert {(end.exit_code, end.output) for end in hosts.wait_for_end().values()} == {(0, "stopped by 15\n")}
 
 
 @pytest.mark.parametrize("name", ["algo-1", "algo-2"])
@@ -164,8 +164,8 @@ def test_stop_signal_ends_a_host_that_waits_for_others(name: str, hosts: Hosts) 
     host.wait_for_sigterm_handler()
     time.sleep(0.2)  # after this time, the host waits
     host.signal(signal.SIGTERM)
-    end = host.end()
-    assert (end.code, end.output) == (0, "stopped by 15\n")
+    end = host.wait_for_end()
+    assert (end.exit_code, end.output) == (0, "stopped by 15\n")
     assert end.seconds < 15
 
 
@@ -174,8 +174,8 @@ def test_stop_of_a_host_that_is_joining_stops_the_first_host(hosts: Hosts) -> No
     message = {"ending": asdict(Ending("algo-3", 128 + signal.SIGTERM))}
     with contextlib.closing(hosts.connect_as("algo-3")) as caller:
         caller.send(json.dumps(message).encode())
-        end = hosts.end()["algo-1"]
-    assert (end.code, end.output) == (0, "stopped by 15\n")
+        end = hosts.wait_for_end()["algo-1"]
+    assert (end.exit_code, end.output) == (0, "stopped by 15\n")
     assert end.seconds < 15
 
 
@@ -189,36 +189,38 @@ def test_paused_hosts_are_not_lost(hosts: Hosts) -> None:
         for host in hosts.by_name.values():
             host.signal(number)
         time.sleep(3)
-    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "")}
+    assert {(end.exit_code, end.output) for end in hosts.wait_for_end().values()} == {(0, "")}
 
 
 def test_stop_reaches_the_workers_of_an_agent(hosts: Hosts) -> None:
     """If torchrun received the signal, it would end its workers with an error."""
-    agent = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {WAIT_FOR_STOP!r}]))"
+    agent = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {WAIT_FOR_STOP_PROGRAM!r}]))"
     for name in hosts.names:
-        hosts.start(name, agent, agent=True)
+        hosts.start(name, agent, is_agent=True)
     for host in hosts.by_name.values():
         host.wait_for("ready")
     hosts.by_name["algo-3"].signal(signal.SIGTERM)
-    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "saved\n")}
+    assert {(end.exit_code, end.output) for end in hosts.wait_for_end().values()} == {(0, "saved\n")}
 
 
 def test_workers_of_an_agent_are_ended_with_the_job(hosts: Hosts, tmp_path: Path) -> None:
     worker = f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))"
     worker += "; " + WAIT_PROGRAM
     agent = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {worker!r}], start_new_session=True)"
-    hosts.start("algo-1", agent, agent=True)
+    hosts.start("algo-1", agent, is_agent=True)
     wait_for_pid = (
         f"import pathlib, time\nwhile not any(pathlib.Path({str(tmp_path)!r}).glob('pid')): time.sleep(0.01)\n"
     )
     hosts.start("algo-2", wait_for_pid + "time.sleep(0.5); " + FAIL_PROGRAM.format(code=2))
     hosts.start("algo-3", WAIT_PROGRAM)
-    assert {end.code for end in hosts.end().values()} == {2}
+    assert {end.exit_code for end in hosts.wait_for_end().values()} == {2}
     assert not is_running(tmp_path / "pid")
 
 
 def test_failing_script_is_explained(hosts: Hosts) -> None:
-    ends = hosts.run({"algo-1": WAIT_PROGRAM, "algo-2": "import sys; sys.exit(5)", "algo-3": WAIT_PROGRAM}, script=True)
+    ends = hosts.run(
+        {"algo-1": WAIT_PROGRAM, "algo-2": "import sys; sys.exit(5)", "algo-3": WAIT_PROGRAM}, is_script=True
+    )
     assert {end.output for end in ends.values()} == {"JobError host algo-2 failed: exit code 5\n"}
 
 
@@ -233,7 +235,7 @@ def test_unauthenticated_messages_are_ignored(hosts: Hosts) -> None:
         connections[-1].sendall(content)
     hosts.start("algo-2", "")
     hosts.start("algo-3", "")
-    assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "")}
+    assert {(end.exit_code, end.output) for end in hosts.wait_for_end().values()} == {(0, "")}
     for connection in connections:
         connection.close()
 
@@ -245,7 +247,7 @@ def test_only_the_first_host_may_send_a_verdict(hosts: Hosts) -> None:
     with contextlib.closing(hosts.connect_as("algo-3")) as caller:
         caller.send(json.dumps({"verdict": asdict(verdict)}).encode())
         caller.send(json.dumps({"ending": asdict(ending)}).encode())
-        assert {(end.code, end.output) for end in hosts.end().values()} == {(0, "")}
+        assert {(end.exit_code, end.output) for end in hosts.wait_for_end().values()} == {(0, "")}
 
 
 def test_long_reason_is_cut_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
