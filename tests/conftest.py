@@ -60,7 +60,7 @@ def make_image_name(job: str) -> str:
 
 
 @contextmanager
-def build_image_from(job: str, *lines: str) -> Iterator[str]:
+def build_image_from_job(job: str, *lines: str) -> Iterator[str]:
     """Build an image from a job's image and more lines of a Dockerfile, and remove it after the block."""
     with build_image_from_base(make_image_name(job), *lines) as name:
         yield name

@@ -9,7 +9,7 @@ import pytest
 from microjobs.contract import Layout
 from tests.bundles import write_linear_bundle
 from tests.clients.environments import run_program
-from tests.conftest import build_image_from, make_image_name
+from tests.conftest import build_image_from_job, make_image_name
 from tests.local.clients import LocalServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -24,7 +24,7 @@ def train_image() -> Iterator[str]:
     """An image with a fast program `train`. It also has a `pip3`, because version 3 of the SDK requires one."""
     write_command = f"path=$(command -v train) && rm $path && printf '{TRAIN_SCRIPT}' > $path && chmod 755 $path"
     instructions = ("USER root", "ENTRYPOINT []", f"RUN {write_command}", "RUN ln -s /bin/true /usr/bin/pip3")
-    with build_image_from("serve", *instructions) as image:
+    with build_image_from_job("serve", *instructions) as image:
         yield image
 
 

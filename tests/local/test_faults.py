@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from tests.conftest import build_image_from
+from tests.conftest import build_image_from_job
 from tests.local.clients import SHELL_IMAGE, LocalServer, wait_until
 
 pytestmark = pytest.mark.engine
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def image_without_train() -> Iterator[str]:
     """The name of an image without an entry point and without a program `train`."""
-    with build_image_from(SHELL_IMAGE, "ENV PATH=/bin", "ENTRYPOINT []") as name:
+    with build_image_from_job(SHELL_IMAGE, "ENV PATH=/bin", "ENTRYPOINT []") as name:
         yield name
 
 

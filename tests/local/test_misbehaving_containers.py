@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EventStreamError
 
-from tests.conftest import build_image_from
+from tests.conftest import build_image_from_job
 from tests.local.clients import SHELL_IMAGE, LocalServer, make_unique_name, wait_until
 from tests.local.test_hosting import make_config, wait_for_endpoint
 
@@ -63,7 +63,7 @@ The container returns all other requests unchanged."""
 @pytest.fixture(scope="module")
 def endpoint(server: LocalServer) -> Iterator[str]:
     name = make_unique_name("misbehaving")
-    with build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
+    with build_image_from_job(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
         container, role = {"Image": image}, server.address.role_arn
         server.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
         server.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=make_config(server, name))

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from tests.conftest import build_image_from
+from tests.conftest import build_image_from_job
 from tests.local.clients import (
     FINAL_STATUSES,
     SHELL_IMAGE,
@@ -94,7 +94,7 @@ class TuningClient:
 
 @pytest.fixture(scope="module")
 def tuning(server: LocalServer) -> Iterator[TuningClient]:
-    with build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', TRAINER_PROGRAM])}") as name:
+    with build_image_from_job(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', TRAINER_PROGRAM])}") as name:
         yield TuningClient(server, name)
 
 

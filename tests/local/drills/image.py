@@ -4,7 +4,7 @@ import json
 from contextlib import AbstractContextManager
 
 from microjobs.contract import Layout
-from tests.conftest import build_image_from
+from tests.conftest import build_image_from_job
 from tests.local.clients import SHELL_IMAGE
 
 LAYOUT = Layout()
@@ -50,7 +50,7 @@ else:
 
 def build_drill_image() -> AbstractContextManager[str]:
     """Build an image whose `train` and `process` print lines and write weights, and whose `serve` answers at once."""
-    return build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}")
+    return build_image_from_job(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}")
 
 
 def list_expected_lines(line_count: int, burst_line_count: int) -> list[str]:

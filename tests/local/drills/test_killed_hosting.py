@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.conftest import build_image_from
+from tests.conftest import build_image_from_job
 from tests.local.clients import SHELL_IMAGE, LocalServer, share_environments, wait_until
 from tests.local.drills.leaks import list_traces
 from tests.local.machine import list_containers, read_variables_by_process
@@ -187,7 +187,7 @@ def check_nothing_is_left(home: Home) -> None:
 def test_killed_container_and_server_lose_no_answer(tmp_path: Path) -> None:
     home, config = Home(tmp_path / "home"), Config(port=find_free_port(), runtime="docker", deployment_speed=60)
     share_environments(home)
-    with build_image_from(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
+    with build_image_from_job(SHELL_IMAGE, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}") as image:
         server = LocalServer(home, control.start(home, config))
         try:
             deploy_endpoint(server, image)

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Plan
 from microjobs_orchestrator.local.runtimes.docker.overlays import make_readable
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
-from tests.conftest import build_image_from
+from tests.conftest import build_image_from_job
 
 MODES = {"private": 0o600, "group": 0o640, "public": 0o644, "program": 0o700}
 
@@ -51,7 +51,7 @@ def test_container_whose_user_is_not_root_reads_private_files(linked_folder: Pat
     layout, files = Layout(), tmp_path / "files"
     files.mkdir()
     script = f"cat {layout.channel('train')}/deep/*"
-    with build_image_from("serve", "USER 1000") as image:
+    with build_image_from_job("serve", "USER 1000") as image:
         runtime = DockerRuntime(Home(tmp_path / "home"))
         inputs = (Input(str(layout.channel("train")), linked_folder),)
         host = HostPlan("algo-1", image, files, inputs, entrypoint=("/bin/sh", "-c"), arguments=(script,))
