@@ -75,7 +75,7 @@ def find_quoted_commands(path: Path) -> Iterator[Snippet]:
 
 
 def find_unquoted_commands(path: Path) -> Iterator[Snippet]:
-    """Yield the `microjobs` commands in a file's messages without backquotes. A command ends at the end of its line."""
+    """Yield the `microjobs` commands in messages that contain no backquote. A command ends at the end of its line."""
     command = re.compile(r"(?<![\w$(/])microjobs (?:run|build|push|local|ps|logs|stop|interrupt|init|doctor|clean) .*")
     for message in _read_messages(path):
         for text in command.findall(message.text) if "`" not in message.text else ():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 WHEEL_NAME = "tiny-1.0-py3-none-any.whl"
-JSON = "application/vnd.pypi.simple.v1+json"
+INDEX_CONTENT_TYPE = "application/vnd.pypi.simple.v1+json"
 METADATA = b"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
 
 
@@ -52,7 +52,7 @@ class FakePackageIndex:
             file["core-metadata"] = {"sha256": hashlib.sha256(METADATA).hexdigest()}
         evil = {"filename": "../evil.whl", "url": "evil.whl", "hashes": {}}
         pages = {
-            "/simple/tiny/": (JSON, json.dumps({"files": [file, evil]}).encode()),
+            "/simple/tiny/": (INDEX_CONTENT_TYPE, json.dumps({"files": [file, evil]}).encode()),
             f"/files/{WHEEL_NAME}": ("application/zip", self.wheel),
         }
         if self.metadata is not None:

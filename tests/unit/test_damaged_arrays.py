@@ -49,7 +49,7 @@ DTYPES = [
     "8",
     "<f9",
 ]
-DESCRIPTIONS = [*(repr(name) for name in DTYPES), "[('a', '<f8')]", "('<f8', (3,))", "[]", "None", "('a',)", "{}"]
+DTYPE_DESCRIPTIONS = [*(repr(name) for name in DTYPES), "[('a', '<f8')]", "('<f8', (3,))", "[]", "None", "('a',)", "{}"]
 INTEGERS = st.sampled_from([-1, 0, 1, 3, 8, 2**31, 2**63, 2**64, 10**30, 10**400, True])
 
 
@@ -58,7 +58,7 @@ def headers(draw: st.DrawFn) -> bytes:
     """Return a header whose values may be invalid, or bytes that are no header."""
     shape: object = draw(st.one_of(st.lists(INTEGERS, max_size=4).map(tuple), st.sampled_from(["None", "3", "{}"])))
     order = draw(st.sampled_from(["True", "False", "0", "None", "F"]))
-    text = f"{{'descr': {draw(st.sampled_from(DESCRIPTIONS))}, 'fortran_order': {order}, 'shape': {shape}, }}"
+    text = f"{{'descr': {draw(st.sampled_from(DTYPE_DESCRIPTIONS))}, 'fortran_order': {order}, 'shape': {shape}, }}"
     return draw(st.one_of(st.just(text.encode()), st.binary(max_size=60), st.just(b"(" * 9000), st.just(b"-" * 9000)))
 
 
@@ -82,11 +82,11 @@ def mutated_files(draw: st.DrawFn) -> bytes:
     return bytes(content[: draw(st.integers(0, len(content)))])
 
 
-def write_bytes(content: bytes) -> WriteFile:
+def make_bytes_writer(content: bytes) -> WriteFile:
     return lambda path: path.write_bytes(content)
 
 
-def write_array(array: NDArray[Any]) -> WriteFile:
+def make_array_writer(array: NDArray[Any]) -> WriteFile:
     return lambda path: np.save(path, array)
 
 
@@ -115,7 +115,10 @@ ARRAYS = st.builds(
     st.sampled_from(["C", "F"]),
 )
 DAMAGED_FILES: st.SearchStrategy[WriteFile] = st.one_of(
-    damaged_headers().map(write_bytes), mutated_files().map(write_bytes), ARRAYS.map(write_array), SPECIAL_FILES
+    damaged_headers().map(make_bytes_writer),
+    mutated_files().map(make_bytes_writer),
+    ARRAYS.map(make_array_writer),
+    SPECIAL_FILES,
 )
 
 

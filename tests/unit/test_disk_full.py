@@ -18,7 +18,7 @@ from microjobs.contract import Layout, read_failure
 from tests.bundles import write_linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
 
-NAMESPACE = ["unshare", "--map-root-user", "--mount"]
+UNSHARE_COMMAND = ["unshare", "--map-root-user", "--mount"]
 SMALL_DISK_SCRIPT = """
 mount -t tmpfs -o size="$1" small "$2" || exit 99
 folder=$2; shift 2
@@ -28,7 +28,9 @@ exit $code
 """
 
 pytestmark = pytest.mark.skipif(
-    subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "small", "/mnt"], capture_output=True, check=False).returncode
+    subprocess.run(
+        [*UNSHARE_COMMAND, "mount", "-t", "tmpfs", "small", "/mnt"], capture_output=True, check=False
+    ).returncode
     != 0,
     reason="this system does not allow user namespaces, which the small disk needs",
 )
@@ -38,7 +40,7 @@ pytestmark = pytest.mark.skipif(
 class FinishedJob:
     """The end of a job: exit code, log, and the files that it left."""
 
-    code: int
+    exit_code: int
     log: str
     remaining_files: list[str]
     """Paths of the files on the small disk."""
@@ -60,7 +62,7 @@ def run(job: str, layout: Layout, disk: Path, size: str = "1m") -> FinishedJob:
     }
     (layout.root / "tmp").mkdir(exist_ok=True)
     script = ["sh", "-c", SMALL_DISK_SCRIPT, "sh", size, str(disk)]
-    command = [*NAMESPACE, *script, sys.executable, "-m", "microjobs"]
+    command = [*UNSHARE_COMMAND, *script, sys.executable, "-m", "microjobs"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     remaining_files = [line.removeprefix("left: ") for line in result.stdout.splitlines() if line.startswith("left: ")]
     return FinishedJob(result.returncode, result.stderr, remaining_files)
@@ -80,7 +82,7 @@ def make_full_disk_reason(file: Path) -> str:
 def test_preprocess_leaves_neither_arrays_nor_scaler(split: str, name: str, layout: Layout) -> None:
     save_arrays(layout.processing("input"), 100_000, ["x_train", "y_train", "x_test", "y_test"])
     result = run("preprocess", layout, layout.processing(split))
-    assert (result.code, result.remaining_files) == (3, []), result.log
+    assert (result.exit_code, result.remaining_files) == (3, []), result.log
     assert read_failure(layout) == make_full_disk_reason(layout.processing(split) / name)
     assert "Traceback" not in result.log
     assert list(layout.root.glob("processing/t*/*")) == []
@@ -89,7 +91,7 @@ def test_preprocess_leaves_neither_arrays_nor_scaler(split: str, name: str, layo
 def test_preprocess_without_space_for_the_targets_leaves_nothing(layout: Layout) -> None:
     save_arrays(layout.processing("input"), 100_000, ["x_train", "y_train"])
     result = run("preprocess", layout, layout.processing("train"), size="2500k")  # x has 2.4 MB, and y has 0.8 MB
-    assert (result.code, result.remaining_files) == (3, []), result.log
+    assert (result.exit_code, result.remaining_files) == (3, []), result.log
     assert read_failure(layout) == make_full_disk_reason(layout.processing("train") / "y_train.npy")
 
 
@@ -102,7 +104,7 @@ def test_batch_score_leaves_only_complete_files(size: str, name: str, layout: La
     write_linear_bundle(layout.processing("model"), [1.0, 2.0, 3.0], 0.5)
     save_arrays(layout.processing("test"), 100_000, ["x_test", "y_test"])
     result = run("batch-score", layout, layout.processing("batch"), size)
-    assert result.code == 3, result.log
+    assert result.exit_code == 3, result.log
     assert read_failure(layout) == make_full_disk_reason(layout.processing("batch") / name)
     assert "Traceback" not in result.log
     assert result.remaining_files in ([], ["predictions.npy"])
@@ -127,9 +129,9 @@ def fail(error, block, path):
     except Exception as raised:
         print(*explain_error(raised))
 
-position = RuntimeError("unexpected pos 3904 vs 3856")  # PyTorch's error if the disk is full
-fail(position, atomic_fill(folder), folder / "model.pth")
-fail(position, atomic_write(folder / "plot.png"), folder / ".plot.png.partial")
+position_error = RuntimeError("unexpected pos 3904 vs 3856")  # PyTorch's error if the disk is full
+fail(position_error, atomic_fill(folder), folder / "model.pth")
+fail(position_error, atomic_write(folder / "plot.png"), folder / ".plot.png.partial")
 fail(UserError("the loss is not finite"), atomic_fill(folder), folder / "model.pth")
 """
 """A program that fills the disk, and then raises an error that does not mention the disk."""
@@ -139,7 +141,7 @@ def test_full_disk_is_reported_for_any_error_of_a_library(tmp_path: Path) -> Non
     disk = tmp_path / "disk"
     disk.mkdir()
     command = [
-        *NAMESPACE,
+        *UNSHARE_COMMAND,
         "sh",
         "-c",
         SMALL_DISK_SCRIPT,
@@ -167,5 +169,5 @@ def test_archive_whose_files_do_not_fit_on_the_disk_is_reported(layout: Layout) 
         tar.add(layout.root / "bundle", ".")
     save_arrays(layout.processing("test"), 10, ["x_test"])
     result = run("batch-score", layout, layout.root / "tmp")
-    assert (result.code, result.remaining_files) == (3, []), result.log
+    assert (result.exit_code, result.remaining_files) == (3, []), result.log
     assert "no space left on the device while writing" in (read_failure(layout) or "")

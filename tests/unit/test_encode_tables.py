@@ -139,16 +139,16 @@ def encode(layout: Layout, *arguments: str) -> FittedColumns:
     """Run the job, check that it succeeds, and return the fitted columns."""
     code, log = run_job(layout, *arguments)
     assert code == 0, log
-    return read_result(layout)
+    return read_fitted_columns(layout)
 
 
-def read_result(layout: Layout) -> FittedColumns:
+def read_fitted_columns(layout: Layout) -> FittedColumns:
     fitted = read_columns(layout.processing("train"))
     assert fitted is not None
     return fitted
 
 
-def load(layout: Layout, name: str) -> NDArray[np.float64]:
+def load_array(layout: Layout, name: str) -> NDArray[np.float64]:
     array: NDArray[np.float64] = np.load(layout.processing("train" if "train" in name else "test") / name)
     return array
 
@@ -163,11 +163,11 @@ def test_features_equal_scikit_learn(suffix: str, train: Table, test: Table, lay
     write_table(layout, f"test.{suffix}", test)
     fitted = encode(layout)
     x_train, x_test, names = compute_expected_features(train, test)
-    np.testing.assert_allclose(load(layout, "x_train.npy"), x_train, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(load(layout, "x_test.npy"), x_test, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(load_array(layout, "x_train.npy"), x_train, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(load_array(layout, "x_test.npy"), x_test, rtol=1e-12, atol=1e-12)
     assert [name.partition("__")[2] for name in names] == list(fitted.features)
-    np.testing.assert_array_equal(load(layout, "y_train.npy"), train["price"])
-    np.testing.assert_array_equal(load(layout, "y_test.npy"), test["price"])
+    np.testing.assert_array_equal(load_array(layout, "y_train.npy"), train["price"])
+    np.testing.assert_array_equal(load_array(layout, "y_test.npy"), test["price"])
     assert fitted.ignored == ("id", "price")
 
 
@@ -183,8 +183,8 @@ def test_results_can_be_tables_with_named_columns(
     fitted = encode(layout)
     assert result.column_names == [*fitted.features, "price"]
     features = np.stack([column.to_numpy() for column in result.columns[:-1]], axis=1)
-    np.testing.assert_array_equal(features, load(layout, "x_train.npy"))
-    np.testing.assert_array_equal(result["price"].to_numpy(), load(layout, "y_train.npy"))
+    np.testing.assert_array_equal(features, load_array(layout, "x_train.npy"))
+    np.testing.assert_array_equal(result["price"].to_numpy(), load_array(layout, "y_train.npy"))
     assert (layout.processing("test") / f"test.{output_format}").exists()
 
 
@@ -209,14 +209,14 @@ def test_two_hosts_produce_the_same_result_as_one_host(
     write_table(hosts["algo-2"], "train-00000-of-00002.csv", parts["train-00000-of-00002.csv"])
     write_table(hosts["algo-1"], "train-00001-of-00002.csv", parts["train-00001-of-00002.csv"])
     write_table(hosts["algo-1"], "test.csv", test)
-    run_on_all_hosts(hosts)
+    encode_on_all_hosts(hosts)
     assert read_columns(hosts["algo-1"].processing("train")) == expected
     for path in sorted(layout.root.rglob("*.npy")):
         (copy,) = [file for host in hosts.values() if (file := host.root / path.relative_to(layout.root)).exists()]
         assert copy.read_bytes() == path.read_bytes()
 
 
-def run_on_all_hosts(hosts: Mapping[str, Layout]) -> None:
+def encode_on_all_hosts(hosts: Mapping[str, Layout]) -> None:
     with reserve(list(hosts)) as (network, _):
         variables = {name: dataclasses.replace(network, address=network.resolve(name)).variables() for name in hosts}
         arguments = ("--columns", "columns.json")
@@ -380,7 +380,7 @@ def test_integer_categories_are_sorted_by_value(layout: Layout) -> None:
     write_settings(layout, {"a": "ordinal", "b": "ordinal"})
     write_table(layout, "train.parquet", {"a": [10, 9, -3, 100], "b": [True, False, True, True]})
     encode(layout)
-    np.testing.assert_array_equal(load(layout, "x_train.npy"), [[2, 1], [1, 0], [0, 1], [3, 1]])
+    np.testing.assert_array_equal(load_array(layout, "x_train.npy"), [[2, 1], [1, 0], [0, 1], [3, 1]])
 
 
 def test_categories_that_are_no_integers_are_sorted_as_texts() -> None:
@@ -393,7 +393,7 @@ def test_declared_categories_keep_their_order(layout: Layout) -> None:
     write_settings(layout, {"a": {"type": "ordinal", "categories": ["low", "mid", "high"], "unknown": 7.5}})
     write_table(layout, "train.csv", {"a": ["high", "low", "none", "mid"]})
     encode(layout)
-    np.testing.assert_array_equal(load(layout, "x_train.npy").ravel(), [2, 0, 7.5, 1])
+    np.testing.assert_array_equal(load_array(layout, "x_train.npy").ravel(), [2, 0, 7.5, 1])
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, 2.0], [-0.0, -5e-324, 3.0], [-1e300, 1e-300, 7.0, 1e30], [2.0] * 9])
@@ -404,7 +404,7 @@ def test_median_is_exact(values: list[float], layout: Layout) -> None:
     assert encode(layout).columns[0].fill == np.median(values)
 
 
-def test_other_types_of_parquet_are_read(layout: Layout) -> None:
+def test_less_common_types_of_parquet_are_read(layout: Layout) -> None:
     columns = {
         "a": pa.array([1, 2, None], pa.int8()),
         "b": pa.array([0.5, 1.5, 2.5], pa.float32()),
@@ -428,7 +428,7 @@ def test_other_types_of_parquet_are_read(layout: Layout) -> None:
     pa.parquet.write_table(pa.table(columns), layout.processing("input") / "train.parquet")
     encode(layout)
     np.testing.assert_array_equal(
-        load(layout, "x_train.npy"), [[1, 0.5, 0, 0, 1, 1], [2, 1.5, 1, 1, 2, 1], [1, 2.5, 0, 0, 3, 1]]
+        load_array(layout, "x_train.npy"), [[1, 0.5, 0, 0, 1, 1], [2, 1.5, 1, 1, 2, 1], [1, 2.5, 0, 0, 3, 1]]
     )
 
 
@@ -437,7 +437,7 @@ def test_table_of_test_rows_may_lack_the_target(layout: Layout) -> None:
     write_table(layout, "train.csv", {"age": [1, 2], "city": ["Bonn", "Rome"], "price": [1, 2]})
     write_table(layout, "test.csv", {"city": ["Rome"], "age": [1]})  # the order of columns does not matter
     encode(layout)
-    np.testing.assert_array_equal(load(layout, "x_test.npy"), [[-1, 0, 1]])
+    np.testing.assert_array_equal(load_array(layout, "x_test.npy"), [[-1, 0, 1]])
     assert not (layout.processing("test") / "y_test.npy").exists()
 
 
@@ -495,8 +495,8 @@ def test_memory_does_not_grow_with_the_input(suffix: str, layout: Layout) -> Non
     write_table(layout, f"train.{suffix}", {"a": [row / 7 for row in range(rows)], "b": texts})
     command = ["prlimit", f"--data={500_000_000}", sys.executable, "-m", "microjobs", "--columns", "columns.json"]
     subprocess.run(command, env=make_job_environment("preprocess", layout), check=True)
-    assert len(read_result(layout).features) == 201
-    assert load(layout, "x_train.npy").shape == (rows, 201)
+    assert len(read_fitted_columns(layout).features) == 201
+    assert load_array(layout, "x_train.npy").shape == (rows, 201)
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/jsonlines", "text/csv"])
@@ -515,4 +515,4 @@ def test_requests_get_the_features_of_the_job(media_type: str, train: Table, tes
         )
     else:
         features = named_rows.decode_named_rows("\n".join(map(json.dumps, rows)).encode(), media_type, encoder)
-    np.testing.assert_array_equal(features, load(layout, "x_test.npy"))
+    np.testing.assert_array_equal(features, load_array(layout, "x_test.npy"))

@@ -156,11 +156,11 @@ def test_unauthenticated_caller_gets_no_answer(
     peers.call(first_host.address, SECRET, HOST, seconds=20).close()
 
 
-@pytest.mark.parametrize("reflected", [slice(NONCE_BYTES, None), slice(0, MAC_BYTES)])
-def test_reflected_challenge_is_no_proof(reflected: slice, first_host: FirstHost) -> None:
+@pytest.mark.parametrize("reflected_slice", [slice(NONCE_BYTES, None), slice(0, MAC_BYTES)])
+def test_reflected_challenge_is_no_proof(reflected_slice: slice, first_host: FirstHost) -> None:
     """An attacker with a recorded hello sends parts of the challenge back."""
     with connect_without_secret(first_host.address, make_hello()) as caller:
-        caller.sendall(read_bytes(caller, CHALLENGE_BYTES)[reflected])
+        caller.sendall(read_bytes(caller, CHALLENGE_BYTES)[reflected_slice])
         assert is_dropped(caller)
     assert first_host.admitted_hosts == {}
 

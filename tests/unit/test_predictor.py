@@ -17,22 +17,22 @@ def test_every_row_gets_its_own_prediction(tmp_path: Path, rows: int) -> None:
     np.testing.assert_array_equal(Predictor(read_bundle(tmp_path)).predict(features), features * 2 + 1)
 
 
-@pytest.mark.parametrize("size", [0.1, 1.0, 300.0])
-def test_rounding_errors_are_tolerated(tmp_path: Path, size: float) -> None:
+@pytest.mark.parametrize("feature_value", [0.1, 1.0, 300.0])
+def test_rounding_errors_are_tolerated(tmp_path: Path, feature_value: float) -> None:
     weights = np.random.default_rng(0).normal(size=64)
     weights[1::2] = -weights[::2]  # the large terms cancel out
     write_linear_bundle(tmp_path, weights, 0.0)
-    rows = np.full((8, 64), size, np.float32)
-    rounded = np.full((8, 1), size * 64 * np.finfo(np.float32).eps, np.float32)
+    rows = np.full((8, 64), feature_value, np.float32)
+    rounded = np.full((8, 1), feature_value * 64 * np.finfo(np.float32).eps, np.float32)
     check_equal(tmp_path, rows, rounded, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("size", [1.0, 300.0])
-def test_wrong_export_is_detected(tmp_path: Path, size: float) -> None:
+@pytest.mark.parametrize("feature_value", [1.0, 300.0])
+def test_wrong_export_is_detected(tmp_path: Path, feature_value: float) -> None:
     write_linear_bundle(tmp_path, [1.0, 2.0], 0.0)
-    rows = np.full((4, 2), size, np.float32)
+    rows = np.full((4, 2), feature_value, np.float32)
     with pytest.raises(RuntimeError, match="differs from the trained model"):
-        check_equal(tmp_path, rows, np.full((4, 1), 3.0 * size * 1.001, np.float32), tolerance=1e-5)
+        check_equal(tmp_path, rows, np.full((4, 1), 3.0 * feature_value * 1.001, np.float32), tolerance=1e-5)
 
 
 def test_prediction_that_is_not_a_number_is_detected(tmp_path: Path) -> None:

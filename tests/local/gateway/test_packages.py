@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
 from microjobs_orchestrator.local.package_index import NotFoundError, PackageIndex, parse_page
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
-from tests.packages import JSON, METADATA, WHEEL_NAME, FakePackageIndex, run_package_index
+from tests.packages import INDEX_CONTENT_TYPE, METADATA, WHEEL_NAME, FakePackageIndex, run_package_index
 
 TOKEN = "token-of-the-tests"  # noqa: S105  of the tests
 
@@ -292,7 +292,7 @@ def test_html_and_json_pages_have_the_same_meaning() -> None:
         f' data-core-metadata="sha256={"1" * 64}">{WHEEL_NAME}</a>'
         '<a href="https://else.where/tiny-0.1.tar.gz">tiny-0.1.tar.gz</a>'
     )
-    from_json = list(parse_page(JSON, json.dumps(content).encode(), "https://index/simple/tiny/"))
+    from_json = list(parse_page(INDEX_CONTENT_TYPE, json.dumps(content).encode(), "https://index/simple/tiny/"))
     assert list(parse_page("text/html; charset=utf-8", page.encode(), "https://index/simple/tiny/")) == from_json
     cached_page = package_index.format_page("tiny", from_json).encode()
     assert [item.url for item in parse_page("text/html", cached_page, "https://index/simple/tiny/")] == [
