@@ -38,8 +38,8 @@ def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: WriteNot
 
 
 def _merge(tree: Tree, merged: Tree, host: str, note: WriteNote) -> None:
-    # Entries that cannot be stored, because another host has a file or link where this host has their folder: the type
-    # of that file or link, by the entry's name.
+    # Entries that cannot be stored, because another host has a file or a link at the path of their folder. The keys are
+    # the names of the entries, and each value is the type of that file or link.
     blocking_type_by_name: dict[str, str] = {}
     for name in sort_names(tree):
         entry, existing, folder = tree[name], merged.get(name), get_parent(name)

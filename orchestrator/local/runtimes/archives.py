@@ -106,7 +106,7 @@ def unpack(chunks: Iterable[bytes], target: Path, top: str = "") -> Tree:
                     escape_bytes(name),
                 )
                 continue
-            if member.islnk():  # a hard link names its file with the top folder in front; the tree's names have none
+            if member.islnk():  # unlike the names in the tree, the target of a hard link begins with the top folder
                 member.linkname = member.linkname.removeprefix(top_name + "/")
             entry = _extract(archive, member, name, tree, target / str(len(tree)), space)
             if entry is not None:

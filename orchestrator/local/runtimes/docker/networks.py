@@ -22,7 +22,7 @@ PODMAN_NETWORK = "podman"
 """The name of Podman's default network. Some of Podman's responses call it `bridge`."""
 DESKTOP_HOST = "host.docker.internal"
 LOOPBACK = "127.0.0.1"
-"""The address of this machine for hosts whose guard forwards their connections."""
+"""The loopback address. Hosts whose guard forwards their connections reach this machine at this address."""
 
 
 class Networks:
