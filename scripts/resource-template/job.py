@@ -39,7 +39,7 @@ class GreetingRun:
         attempt = Attempt(self.plan_name, IMAGE, self._make_plan, self.job.open_stream)
         outcome = self.job.run_attempt(attempt, hosts, self._handle_start)
         end = self.job.determine_end(outcome)
-        self.job.end(end.status, FailureReason=end.reason)
+        self.job.end(end.status, FailureReason=end.failure_reason)
 
     def _handle_start(self, hosts: Sequence[Host]) -> float:  # noqa: ARG002  other families read the hosts' output
         """Store the start in the description, and return the seconds that the hosts may still run."""

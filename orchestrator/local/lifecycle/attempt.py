@@ -100,7 +100,7 @@ def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQue
     for host in plan.hosts:
         stream = attempt.open_stream(host.name)
         stream.mark_host_start()
-        for note in filter(None, (*plan.notes, debugging.describe(host))):
+        for note in filter(None, (*plan.notes, debugging.describe_debugger(host))):
             stream.note(note)
     return context.runtime.start(plan) if events.stop_reason is None else ()
 

@@ -40,7 +40,7 @@ def add_debugger(plan: Plan, runtime_name: str) -> Plan:
     if plan.isolated or plan.is_server:
         refused = "jobs with EnableNetworkIsolation" if plan.isolated else "endpoints and transform jobs"
         raise CannotRunError(f"{PORT_VARIABLE} is set, but {refused} have no port for a debugger: remove the variable")
-    _copy_files(first_host.files / FOLDER_NAME)
+    _copy_debugger(first_host.files / FOLDER_NAME)
     address = LOOPBACK if runtime_name == "process" else EVERY_ADDRESS
     debugged_host = replace(
         first_host,
@@ -51,7 +51,7 @@ def add_debugger(plan: Plan, runtime_name: str) -> Plan:
     return replace(plan, hosts=(debugged_host, *plan.hosts[1:]))
 
 
-def describe(host: HostPlan) -> str | None:
+def describe_debugger(host: HostPlan) -> str | None:
     """Return a sentence for the log of a host about its debugger; None if the host has no debugger."""
     if not host.published_ports:
         return None
@@ -65,7 +65,7 @@ def _parse_port(text: str) -> int:
     return int(text)
 
 
-def _copy_files(folder: Path) -> None:
+def _copy_debugger(folder: Path) -> None:
     importlib.invalidate_caches()  # debugpy may have been installed since the server's start
     spec = importlib.util.find_spec("debugpy")
     if spec is None or not spec.submodule_search_locations:

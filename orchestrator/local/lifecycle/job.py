@@ -58,8 +58,8 @@ class JobEnd:
     """The end of a job, as determined before its outputs are collected."""
 
     end_reason: EndReason
-    reason: str | None
-    """The FailureReason of a failed job."""
+    failure_reason: str | None
+    """The FailureReason; None if the job did not fail."""
 
     @property
     def status(self) -> JobStatus:
@@ -85,7 +85,7 @@ def make_failure_reason(error: Exception) -> str:
     return f"{INTERNAL_ERROR if is_internal else 'ClientError'}: {error}"
 
 
-def _make_time(member: str, seconds: float) -> dict[str, Any]:
+def _make_time_member(member: str, seconds: float) -> dict[str, Any]:
     """Return the member of a description that contains a time; nothing if the kind has no such member."""
     return {member: seconds} if member else {}
 
@@ -164,9 +164,12 @@ class JobHandle:
 
     def determine_end(self, outcome: Outcome) -> JobEnd:
         """Return how the job ends after the outcome of its last attempt."""
-        end_reason = classify_end(outcome, self.events)
-        reason = SHUT_DOWN_REASON if end_reason is EndReason.SHUT_DOWN else None
-        return JobEnd(end_reason, self.read_failure_reason(outcome) if end_reason is EndReason.FAILED else reason)
+        end_reason, failure_reason = classify_end(outcome, self.events), None
+        if end_reason is EndReason.SHUT_DOWN:
+            failure_reason = SHUT_DOWN_REASON
+        elif end_reason is EndReason.FAILED:
+            failure_reason = self.read_failure_reason(outcome)
+        return JobEnd(end_reason, failure_reason)
 
     # --- the description ---
 
@@ -190,7 +193,9 @@ class JobHandle:
         if self.started is not None:
             return {}, {}
         self.started = Moment.now()
-        return _make_time(self._lifecycle.start_member, self.started.wall), {START_KEY: self.started.to_members()}
+        return _make_time_member(self._lifecycle.start_member, self.started.wall), {
+            START_KEY: self.started.to_members()
+        }
 
     def store_start(self) -> None:
         """Store the start of the hosts, unless it is stored."""
@@ -207,7 +212,9 @@ class JobHandle:
         return max(time.time(), self.started.wall if self.started else 0.0)
 
     def end(self, status: JobStatus, **changes: Any) -> None:
-        self.update_description(status, **_make_time(self._lifecycle.end_member, self.compute_end_time()), **changes)
+        self.update_description(
+            status, **_make_time_member(self._lifecycle.end_member, self.compute_end_time()), **changes
+        )
 
     def fail(self, reason: str, **changes: Any) -> None:
         self.end(JobStatus.FAILED, FailureReason=reason, **changes)

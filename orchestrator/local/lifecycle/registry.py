@@ -126,7 +126,7 @@ class Registry:
         owns: when a tuning job resumes, its trials are running again.
         """
         hosts_by_plan = dict(self._context.runtime.find_hosts())
-        self._remove_incomplete(hosts_by_plan)
+        self._remove_incomplete_plans(hosts_by_plan)
         for kind, maker in makers_by_kind.items():
             for record in self._context.state.find_in_statuses(kind, _get_active_statuses(find_kind(kind))):
                 try:
@@ -165,7 +165,7 @@ class Registry:
             logger.exception("could not remove %s", plan_name)
             discard(self._context.get_work_folder(plan_name))
 
-    def _remove_incomplete(self, hosts_by_plan: dict[str, Sequence[Host]]) -> None:
+    def _remove_incomplete_plans(self, hosts_by_plan: dict[str, Sequence[Host]]) -> None:
         """Remove each plan whose list of hosts is empty, because its start was not completed, and drop it from
         `hosts_by_plan`. Then remove the work folders that no remaining plan uses."""
         for name in [name for name, hosts in hosts_by_plan.items() if not hosts]:

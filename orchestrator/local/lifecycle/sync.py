@@ -37,7 +37,7 @@ class Sync:
         deletes: also delete an object when its file is deleted, as SageMaker does with checkpoints:
             https://docs.aws.amazon.com/sagemaker/latest/dg/model-checkpoints.html
         note: writes a sentence to the log of the job.
-        initial: the files that each host finds at its start.
+        initial_names: the names of the files that each host finds at its start.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Sync:
         note: Callable[[str], None],
         *,
         deletes: bool,
-        initial: Collection[str] = (),
+        initial_names: Collection[str] = (),
     ) -> None:
         self._store = store
         self._hosts = hosts
@@ -60,7 +60,7 @@ class Sync:
         self._note = note
         self._deletes = deletes
         self._last_copies: dict[str, dict[str, tuple[int, float]]] = {
-            host.name: dict.fromkeys(initial, NOT_COPIED) for host in hosts
+            host.name: dict.fromkeys(initial_names, NOT_COPIED) for host in hosts
         }
         """The size and the modification time of each file in the last copy of the folder, by host and by file name."""
         self._names_to_delete: dict[str, set[str]] = {host.name: set() for host in hosts}

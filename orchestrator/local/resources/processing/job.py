@@ -71,7 +71,7 @@ class ProcessingJob:
         message, end = self._read_message(outcome.hosts), self.job.determine_end(outcome)
         if end.end_reason is EndReason.COMPLETED:
             self._upload_outputs(outcome.hosts)
-        reason = "MaxRuntimeExceeded" if end.end_reason is EndReason.TIMED_OUT else end.reason
+        reason = "MaxRuntimeExceeded" if end.end_reason is EndReason.TIMED_OUT else end.failure_reason
         exit_message = None if end.end_reason is EndReason.SHUT_DOWN else message
         self.job.end(end.status, ExitMessage=exit_message, FailureReason=reason)
 

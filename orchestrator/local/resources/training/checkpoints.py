@@ -38,9 +38,11 @@ class Checkpoints:
     def start(self, hosts: Sequence[Host]) -> None:
         """Start to upload checkpoints."""
         if self.folder is not None:
-            initial, folder = [name for name, _ in self._list_checkpoints()], self._job.folder / "sync"
+            initial_names, folder = [name for name, _ in self._list_checkpoints()], self._job.folder / "sync"
             store, note = self._job.context.store, self._job.note
-            self._sync = Sync(store, hosts, self.folder, self._uri, folder, note, deletes=True, initial=initial)
+            self._sync = Sync(
+                store, hosts, self.folder, self._uri, folder, note, deletes=True, initial_names=initial_names
+            )
             self._sync.start()
 
     def finish(self) -> None:

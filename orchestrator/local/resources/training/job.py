@@ -235,7 +235,7 @@ class TrainingJob:
         register = prepare_registration(self.job, end.status)
         self._mlflow.finish(end.status, self.metrics.list_all_points())
         with self.job.context.state.transaction():
-            self._end(end.status, secondary_status, FailureReason=end.reason, **register())
+            self._end(end.status, secondary_status, FailureReason=end.failure_reason, **register())
 
     def _collect(self, hosts: Sequence[Host], *, has_model: bool) -> None:
         """Upload the output data, and the model if there is one."""

@@ -178,7 +178,7 @@ class TransformJob:
     def _handle_outcome(self, outcome: Outcome) -> None:
         end = self.job.determine_end(outcome)
         if end.end_reason in (EndReason.SHUT_DOWN, EndReason.STOPPED, EndReason.TIMED_OUT):
-            self.job.end(end.status, FailureReason=end.reason)
+            self.job.end(end.status, FailureReason=end.failure_reason)
         elif self._outputs is not None:
             self._store(self._outputs)
         else:
