@@ -92,23 +92,25 @@ def make_read_only(folder: Path) -> None:
     folder.chmod(folder.stat().st_mode & ~0o222)
 
 
-def collect(source: Path, target: Path, *, link: bool) -> Tree | None:
+def collect(source: Path, target: Path, *, use_hard_links: bool) -> Tree | None:
     """Copy the files of a folder, or one file, of a host. Return their tree; None if the source does not exist.
 
     The contents become numbered files in the folder `target`; only the tree has the names, the folders and the links.
     Links that lead out of the folder, and special files such as pipes, are left out with a warning. Files that are
-    deleted during the copy are left out, too. If `link` is true, hard links replace copies, and unreadable folders
-    of the source are made readable. Set it only if no process writes to the files any more, because a later write would
-    also change the collected contents. Raise CannotRunError if a file
-    does not fit on this device, or cannot be read.
+    deleted during the copy are left out, too. Raise CannotRunError if a file does not fit on this device, or cannot be
+    read.
+
+    Args:
+        use_hard_links: make hard links instead of copies, and make unreadable folders of the source readable. Set this
+            only if no process writes to the files any more: a later write would also change the collected contents.
     """
     if not os.path.lexists(source):
         return None
     target.mkdir(parents=True, exist_ok=True)
     space, tree = FreeSpace(target, ARTIFACT_UPLOAD), Tree()
-    for item in _list_items(source, make_readable=link):
+    for item in _list_items(source, make_readable=use_hard_links):
         try:
-            entry = _collect_item(item, target / str(len(tree)), space, link=link)
+            entry = _collect_item(item, target / str(len(tree)), space, use_hard_links=use_hard_links)
         except FileNotFoundError:  # the file was deleted during the copy
             continue
         except PermissionError as error:
@@ -130,7 +132,7 @@ def _list_items(source: Path, *, make_readable: bool) -> Iterator[FolderItem]:
         os.close(folder)
 
 
-def _collect_item(item: FolderItem, content_file: Path, space: FreeSpace, *, link: bool) -> TreeEntry | None:
+def _collect_item(item: FolderItem, content_file: Path, space: FreeSpace, *, use_hard_links: bool) -> TreeEntry | None:
     if item.type is FileType.FOLDER:
         return TreeEntry(FileType.FOLDER, stat.S_IMODE(item.status.st_mode), item.status.st_mtime)
     if item.type is FileType.LINK:
@@ -138,7 +140,7 @@ def _collect_item(item: FolderItem, content_file: Path, space: FreeSpace, *, lin
     if item.type is not FileType.FILE:
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(item.name))
         return None
-    is_linked = link and _make_hard_link(item, content_file)
+    is_linked = use_hard_links and _make_hard_link(item, content_file)
     space.reserve(item.name, item.status.st_size, item.status.st_blocks * 512 if is_linked else 0)
     if not is_linked:
         _copy_item(item, content_file)

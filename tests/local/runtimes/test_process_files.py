@@ -52,11 +52,11 @@ def test_large_files_are_copied_without_kernel_support(tmp_path: Path, monkeypat
     assert (tmp_path / "copy" / "file").read_bytes() == content
 
 
-@pytest.mark.parametrize("link", [True, False])
-def test_collected_tree_equals_its_source(link: bool, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("use_hard_links", [True, False])
+def test_collected_tree_equals_its_source(use_hard_links: bool, source: Path, tmp_path: Path) -> None:
     (source / "link").symlink_to("folder/program")
     (source / "circle").symlink_to("circle")
-    tree = collect(source, tmp_path / "to", link=link)
+    tree = collect(source, tmp_path / "to", use_hard_links=use_hard_links)
     assert tree is not None
     assert sort_names(tree) == ["circle", "file", "folder", "folder/program", "link"]
     assert (tree["link"].target, tree["circle"].target) == ("folder/program", "circle")
@@ -65,12 +65,12 @@ def test_collected_tree_equals_its_source(link: bool, source: Path, tmp_path: Pa
         assert entry.content is not None
         assert (entry.mode, entry.modification_time) == (status.st_mode & 0o7777, status.st_mtime)
         assert entry.content.read_bytes() == (source / name).read_bytes()
-        assert (entry.content.stat().st_ino == status.st_ino) == link
+        assert (entry.content.stat().st_ino == status.st_ino) == use_hard_links
 
 
 def test_single_file_is_collected(source: Path, tmp_path: Path) -> None:
-    assert set(collect(source / "file", tmp_path / "to", link=False) or ()) == {"file"}
-    assert collect(source / "none", tmp_path / "to", link=False) is None
+    assert set(collect(source / "file", tmp_path / "to", use_hard_links=False) or ()) == {"file"}
+    assert collect(source / "none", tmp_path / "to", use_hard_links=False) is None
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../outside"])
@@ -78,7 +78,7 @@ def test_links_to_other_folders_are_left_out(
     target: str, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (source / "link").symlink_to(target)
-    assert set(collect(source, tmp_path / "to", link=True) or ()) == {"file", "folder", "folder/program"}
+    assert set(collect(source, tmp_path / "to", use_hard_links=True) or ()) == {"file", "folder", "folder/program"}
     assert f"link leads to {target}" in caplog.text
 
 
@@ -86,7 +86,7 @@ def test_pipes_and_sockets_are_left_out(source: Path, tmp_path: Path, caplog: py
     os.mkfifo(source / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(source / "socket"))
-        tree = collect(source, tmp_path / "to", link=False)
+        tree = collect(source, tmp_path / "to", use_hard_links=False)
     assert set(tree or ()) == {"file", "folder", "folder/program"}
     assert "pipe is neither a file nor a folder" in caplog.text
 

@@ -117,8 +117,8 @@ def job_output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple
 @pytest.mark.slow
 def test_all_files_are_archived_copied_and_removed(job_output: tuple[Path, set[str]], tmp_path: Path) -> None:
     folder, names = job_output
-    for link in (True, False):
-        tree = files.collect(folder, tmp_path / "collected", link=link)
+    for use_hard_links in (True, False):
+        tree = files.collect(folder, tmp_path / "collected", use_hard_links=use_hard_links)
         assert tree is not None
         assert list_archived_names(tree) == names
         remove(tmp_path / "collected")
@@ -251,13 +251,13 @@ def test_too_large_sparse_file_raises_before_it_is_read(tmp_path: Path) -> None:
     assert byte_count < 10 << 20
 
 
-@pytest.mark.parametrize("link", [True, False])
-def test_too_large_sparse_file_of_a_process_raises(tmp_path: Path, link: bool) -> None:
+@pytest.mark.parametrize("use_hard_links", [True, False])
+def test_too_large_sparse_file_of_a_process_raises(tmp_path: Path, use_hard_links: bool) -> None:
     (tmp_path / "output").mkdir()
     with (tmp_path / "output" / "huge.bin").open("wb") as file:
         file.truncate(4 << 40)
     with pytest.raises(CannotRunError, match=r"huge\.bin of 4\.4 TB does not fit"):
-        files.collect(tmp_path / "output", tmp_path / "collected", link=link)
+        files.collect(tmp_path / "output", tmp_path / "collected", use_hard_links=use_hard_links)
 
 
 def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
         hashlib.sha256(content).digest()
         for content in ((tmp_path / "output" / "sparse").read_bytes(), bytes(128 << 20))
     ]
-    trees = [files.collect(tmp_path / "output", tmp_path / "collected", link=False)]
+    trees = [files.collect(tmp_path / "output", tmp_path / "collected", use_hard_links=False)]
     trees.append(unpack(stream_archive(("model/sparse", tarfile.REGTYPE, 128 << 20)), tmp_path / "unpacked"))
     for tree, digest in zip(trees, digests, strict=True):
         assert tree is not None
@@ -294,7 +294,7 @@ def test_archive_raises_before_the_device_is_full(
 ) -> None:
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "weights").write_bytes(os.urandom(1 << 20))
-    tree = files.collect(tmp_path / "output", tmp_path / "collected", link=True)
+    tree = files.collect(tmp_path / "output", tmp_path / "collected", use_hard_links=True)
     assert tree is not None
     monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
     free = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
@@ -306,7 +306,7 @@ def test_archive_raises_before_the_device_is_full(
 
 def test_error_names_a_file_whose_name_cannot_be_an_object_key(tmp_path: Path, store: ObjectStore) -> None:
     make_names_not_in_utf8(tmp_path / "output")
-    tree = files.collect(tmp_path / "output", tmp_path / "collected", link=True)
+    tree = files.collect(tmp_path / "output", tmp_path / "collected", use_hard_links=True)
     assert tree is not None
     with pytest.raises(ServiceError, match=r"^ClientError: Artifact upload failed: out/caf\\xe9/"):
         outputs.upload(store, tree, "s3://data/out")
@@ -327,7 +327,7 @@ def test_sort_names_puts_folders_before_their_content(tmp_path: Path) -> None:
     for name in ("a-b", "a/z", "a.txt"):
         (tmp_path / "output" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "output" / name).touch()
-    tree = files.collect(tmp_path / "output", tmp_path / "collected", link=True)
+    tree = files.collect(tmp_path / "output", tmp_path / "collected", use_hard_links=True)
     assert sort_names(tree or {}) == ["a", "a/z", "a-b", "a.txt"]
 
 
@@ -335,7 +335,7 @@ def test_archive_compresses_sparse_files(tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
     with (tmp_path / "output" / "sparse").open("wb") as file:
         file.truncate(64 << 20)
-    tree = files.collect(tmp_path / "output", tmp_path / "collected", link=True)
+    tree = files.collect(tmp_path / "output", tmp_path / "collected", use_hard_links=True)
     packed_file = io.BytesIO()
     outputs.write_archive(tree or {}, packed_file)
     assert len(packed_file.getvalue()) < 1 << 20

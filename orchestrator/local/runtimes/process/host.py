@@ -50,7 +50,7 @@ class ProcessHost:
         self._is_stopped = True
         self._process.stop(grace)
 
-    def end_as_after_crash(self) -> None:
+    def end_as_if_server_died(self) -> None:
         """End the host as if the server had died."""
         self._is_stopped = True
         self._process.disconnect()
@@ -62,7 +62,7 @@ class ProcessHost:
     def copy(self, path: str, target: Path) -> Tree | None:
         code = self._process.exit_code
         has_no_writer = code is not None and code >= 0  # processes may still write if the shim was killed
-        return files.collect(commands.find_local_path(self._layout, path), target, link=has_no_writer)
+        return files.collect(commands.find_local_path(self._layout, path), target, use_hard_links=has_no_writer)
 
     def add_folder(self, source: Path, path: str) -> None:
         if self._process.exit_code is not None:

@@ -182,7 +182,7 @@ class ProcessRuntime:
         with self._lock:
             hosts = [host for hosts in self._hosts.values() for host in hosts]
         for host in hosts:
-            host.end_as_after_crash()
+            host.end_as_if_server_died()
         for host in hosts:
             host.wait()
 
