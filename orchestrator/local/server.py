@@ -51,7 +51,7 @@ from microjobs_orchestrator.local.resources.operations import Operations, get_ru
 from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
-from microjobs_orchestrator.local.runtimes.process.programs import LockedPrograms
+from microjobs_orchestrator.local.runtimes.process.programs import ProcessPrograms
 from microjobs_orchestrator.local.s3.service import S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.server_addresses import (
@@ -202,7 +202,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     bucket = get_default_bucket(config.region)
     if not store.has_bucket(bucket):
         store.create_bucket(bucket)
-    programs = LockedPrograms(home, JOBS_FOLDER)
+    programs = ProcessPrograms(home, JOBS_FOLDER)
     context = Context(home, state, store, LogStore(home.logs), metrics, runtime, settings, programs)
     registry = Registry(context)
     scaler = Scaler(context, OperationCaller(context, registry).call)

@@ -82,7 +82,7 @@ class _Recorder:
         self._meter = meter
         self._host = host
         self._dimensions = meter.make_dimensions(host.name)
-        self._earlier: tuple[float, float] | None = None
+        self._last_measurement: tuple[float, float] | None = None
         """The time of the last measurement, by the monotonic clock, and the CPU seconds until this time."""
 
     def record(self) -> None:
@@ -90,7 +90,7 @@ class _Recorder:
         if (usage := self._host.measure()) is None:
             return
         values = {
-            "MemoryUtilization": 100.0 * usage.memory_bytes / usage.memory_limit,
+            "MemoryUtilization": 100.0 * usage.memory_bytes / usage.memory_limit_bytes,
             "DiskUtilization": self._meter.measure_disk(),
             **self._compute_cpu(usage),
             **_sum_gpus(usage),
@@ -99,8 +99,8 @@ class _Recorder:
 
     def _compute_cpu(self, usage: HostUsage) -> Mapping[str, float]:
         """Return the percentage of one CPU that the host used since the last measurement, as AWS counts it."""
-        now, earlier = time.monotonic(), self._earlier
-        self._earlier = now, usage.cpu_seconds
+        now, earlier = time.monotonic(), self._last_measurement
+        self._last_measurement = now, usage.cpu_seconds
         if earlier is None:
             return {}
         return {"CPUUtilization": max(0.0, 100.0 * (usage.cpu_seconds - earlier[1]) / (now - earlier[0]))}

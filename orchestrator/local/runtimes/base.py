@@ -40,7 +40,8 @@ class Pipe:
 
     path: str
     read_epoch: Callable[[int], Iterator[bytes]]
-    """Returns the content of the pipe with a number. If it raises OSError or ValueError, the runtime ends the host."""
+    """Returns the content of one pipe, which is the data of one epoch. The argument is the number of the pipe. If the
+    function raises OSError or ValueError, the runtime ends the host."""
 
     def get_path(self, number: int) -> str:
         """Return the path of a named pipe. Number 0 exists before the host starts."""
@@ -100,17 +101,17 @@ class HostPlan:
     python_path: str = ""
     """A folder that is added in front of PYTHONPATH, even if the request or the image sets this variable."""
 
-    def merge_variables(self, set_by_image: Mapping[str, str]) -> dict[str, str]:
+    def merge_variables(self, image_variables: Mapping[str, str]) -> dict[str, str]:
         """Return the environment, and those default variables that neither the environment nor the image sets.
 
         Case is ignored, because programs read `https_proxy` or HTTPS_PROXY: a default for one of these names must not
         hide the other name.
         """
-        set_names = {name.lower() for name in (*self.environment, *set_by_image)}
+        set_names = {name.lower() for name in (*self.environment, *image_variables)}
         defaults = {name: value for name, value in self.default_variables.items() if name.lower() not in set_names}
         variables = {**defaults, **self.environment}
         if self.python_path:
-            later_path = {**set_by_image, **variables}.get(PYTHON_PATH)
+            later_path = {**image_variables, **variables}.get(PYTHON_PATH)
             variables[PYTHON_PATH] = ":".join(filter(None, (self.python_path, later_path)))
         return variables
 
@@ -172,7 +173,7 @@ class HostUsage:
     cpu_seconds: float
     """The CPU time since the start of the host."""
     memory_bytes: int
-    memory_limit: int
+    memory_limit_bytes: int
     """The memory in bytes that the host may use: the limit of its instance type, or the memory of the machine."""
     gpus: Sequence[GpuUsage] = ()
 

@@ -470,7 +470,7 @@ def test_resource_usage_of_copies_is_recorded(
 ) -> None:
     monkeypatch.setattr(usage, "FIRST_MEASUREMENT_SECONDS", 0.05)
     monkeypatch.setattr(
-        FakeHost, "measure", lambda _: HostUsage(cpu_seconds=1.0, memory_bytes=1 << 30, memory_limit=4 << 30)
+        FakeHost, "measure", lambda _: HostUsage(cpu_seconds=1.0, memory_bytes=1 << 30, memory_limit_bytes=4 << 30)
     )
     components.start("one")
     summaries = wait_until(lambda: parts.context.metrics.list_series("/aws/sagemaker/InferenceComponents"))

@@ -33,7 +33,7 @@ class MeasuredHost:
     def measure(self) -> HostUsage | None:
         self.measurements.append(time.monotonic())
         cpu_seconds = self._cpu_seconds * len(self.measurements)
-        return HostUsage(cpu_seconds, memory_bytes=GIB, memory_limit=4 * GIB, gpus=self._gpus)
+        return HostUsage(cpu_seconds, memory_bytes=GIB, memory_limit_bytes=4 * GIB, gpus=self._gpus)
 
 
 def measure(store: MetricStore, folder: Path, host: object, is_done: Callable[[], bool]) -> None:
@@ -108,7 +108,7 @@ def test_hosts_of_an_endpoint_are_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(usage_module, "FIRST_MEASUREMENT_SECONDS", 0.01)
-    monkeypatch.setattr(FakeHost, "measure", lambda _: HostUsage(cpu_seconds=1.0, memory_bytes=1, memory_limit=2))
+    monkeypatch.setattr(FakeHost, "measure", lambda _: HostUsage(cpu_seconds=1.0, memory_bytes=1, memory_limit_bytes=2))
     parts.deploy()
     summaries = wait_until(lambda: parts.context.metrics.list_series("/aws/sagemaker/Endpoints"))
     assert {series.dimensions for series, _ in summaries} == {(("EndpointName", "e"), ("VariantName", "main"))}

@@ -189,7 +189,7 @@ def test_passwords_of_indexes_are_not_shown() -> None:
 def test_pip_accepts_the_certificates_of_other_programs(
     tmp_path: Path, variables: dict[str, str], file: str | None
 ) -> None:
-    assert Installer(None, tmp_path).make_environment("", variables).get("PIP_CERT") == file
+    assert Installer(None, tmp_path).make_variables("", variables).get("PIP_CERT") == file
 
 
 def test_pip_ignores_modules_in_the_current_folder(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_descendants_of_a_process_are_measured() -> None:
     assert usage is not None
     assert 0.1 < usage.cpu_seconds < 60
     assert 200 << 20 <= usage.memory_bytes < 300 << 20
-    assert usage.memory_limit == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert usage.memory_limit_bytes == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_ended_process_has_no_measurement() -> None:

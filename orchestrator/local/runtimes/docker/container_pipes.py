@@ -79,8 +79,8 @@ def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> tup
     """
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api
-    command: str = api.exec_create(container.id, [*FILL_COMMAND, path], stdin=True, stdout=False, user="root")["Id"]
-    connection: Any = api.exec_start(command, socket=True)
+    exec_id: str = api.exec_create(container.id, [*FILL_COMMAND, path], stdin=True, stdout=False, user="root")["Id"]
+    connection: Any = api.exec_start(exec_id, socket=True)
     stream = getattr(connection, "_sock", connection)  # docker-py returns a file for reading, not the socket
     output = _Output()
     try:
@@ -94,7 +94,7 @@ def send_chunks(container: Container, path: str, chunks: Iterable[bytes]) -> tup
         pass  # the command has ended, and its exit code states the reason
     finally:
         close_exec(connection)
-    return find_exit_code(api, command), output.message
+    return find_exit_code(api, exec_id), output.message
 
 
 class _Output:
@@ -154,10 +154,10 @@ def _send(stream: socket.socket, chunk: bytes, output: _Output) -> bool:
     return True
 
 
-def find_exit_code(api: Any, command: str) -> int | None:
+def find_exit_code(api: Any, exec_id: str) -> int | None:
     """Return the exit code of a command whose output has ended; None if the engine does not know it in time."""
     deadline = time.monotonic() + EXIT_CODE_TIMEOUT
-    while (state := api.exec_inspect(command))["Running"] and time.monotonic() < deadline:
+    while (state := api.exec_inspect(exec_id))["Running"] and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
     code: int | None = state["ExitCode"]
     return code

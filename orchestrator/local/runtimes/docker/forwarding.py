@@ -32,8 +32,8 @@ class Forwarding:
     def __init__(self, port: int) -> None:
         self._port = port
         self._is_closed = threading.Event()
-        self._waiting: set[socket.socket] = set()
-        """Connections to waiting carriers."""
+        self._waiting_connections: set[socket.socket] = set()
+        """Connections to carriers that wait for a client."""
 
     def start(self, guard: Container) -> None:
         """Forward connections in the background until the guard ends."""
@@ -42,7 +42,7 @@ class Forwarding:
     def close(self) -> None:
         """End the waiting carriers, and start no more carriers."""
         self._is_closed.set()
-        for connection in self._waiting.copy():
+        for connection in self._waiting_connections.copy():
             with contextlib.suppress(OSError):  # the thread of the connection closes it
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -62,7 +62,7 @@ class Forwarding:
     def _await_connection(self, connection: socket.socket) -> bool:
         """Wait until a client has connected to a carrier, and connect the carrier to the port. Return False if the
         carrier ended first."""
-        self._waiting.add(connection)
+        self._waiting_connections.add(connection)
         try:
             if not self._is_closed.is_set() and connection.recv(1) == carrier.CONNECTED_REPLY:
                 threading.Thread(target=self._connect, args=(connection,), daemon=True).start()
@@ -70,7 +70,7 @@ class Forwarding:
         except OSError as error:
             logger.debug("a carrier has ended: %s", error)
         finally:
-            self._waiting.discard(connection)
+            self._waiting_connections.discard(connection)
         connection.close()
         return False
 

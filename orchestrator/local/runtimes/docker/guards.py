@@ -206,9 +206,9 @@ class GuardedPort:
         """Open a connection, as `Host.connect` does."""
         if self._connector is not None:
             return self._authenticate(self._connector(timeout), timeout)
-        return self._choose_connector(timeout)
+        return self._try_connectors(timeout)
 
-    def _choose_connector(self, timeout: float) -> socket.socket:
+    def _try_connectors(self, timeout: float) -> socket.socket:
         direct, published, tunnelled = self._list_connectors()
         for connector, connect_timeout in ((direct, min(timeout, DIRECT_TIMEOUT)), (published, timeout)):
             try:

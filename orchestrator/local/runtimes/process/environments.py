@@ -176,7 +176,7 @@ class Environments:
             if self._is_closed:
                 raise MachineFailedError("the server is stopping")
             process = ManagedProcess(
-                command, installer.make_environment(package_list), log, inherited_files=[lock_descriptor]
+                command, installer.make_variables(package_list), log, inherited_files=[lock_descriptor]
             )
             self._installer_processes.add(process)
         try:

@@ -16,12 +16,12 @@ from microjobs_orchestrator.local.own_images import JOBS_FOLDER
 from microjobs_orchestrator.local.package_settings import find_certificates, find_package_folder, hide_password
 
 INSTALLER_LOCK = JOBS_FOLDER / "installer.lock"
-"""The lock of uv, and of the package that builds the packages of `SOURCE_ONLY`."""
+"""The lock of uv, and of the package that builds the packages of `SOURCE_ONLY_PACKAGES`."""
 
 INSTALLER_FOLDER = "installer"
 """The folder in a new environment for the environment of uv, if uv is not installed."""
 
-SOURCE_ONLY = ("inotify-simple", "sagemaker-training")
+SOURCE_ONLY_PACKAGES = ("inotify-simple", "sagemaker-training")
 """Packages that are published as source only. All other packages must be wheels: the machine may have no compiler."""
 
 EMPTY_MODULE_COMPILER = """sh -c 'while [ "$1" != -o ]; do shift; done; : > "${2%/*}/gethostname.py"' compiler"""
@@ -57,9 +57,9 @@ def describe_build(package_list: str) -> str:
     """Return all settings that change the files of an environment with these packages, except the packages themselves.
 
     The sources of packages are not among them: each source has the same files, because the lock contains their hashes.
-    Only a package that is built here depends on settings.
+    Only a package that is built from source depends on settings.
     """
-    built_packages = [name for name in SOURCE_ONLY if re.search(rf"^{name}==", package_list, re.MULTILINE)]
+    built_packages = [name for name in SOURCE_ONLY_PACKAGES if re.search(rf"^{name}==", package_list, re.MULTILINE)]
     return (
         f"{built_packages} {EMPTY_MODULE_COMPILER} {INSTALLER_LOCK.read_text(encoding='utf-8')}"
         if built_packages
@@ -93,7 +93,7 @@ class Installer:
         # modules.
         options = ["--require-hashes", "--find-links", str(self.wheels_folder), "--only-binary", ":all:"]
         install = ["pip", "install", "--python", python, "--no-deps", *options, "--requirement", str(file)]
-        for name in SOURCE_ONLY:
+        for name in SOURCE_ONLY_PACKAGES:
             install += ["--no-binary", name]
         # uv caches the packages that it builds, by their settings. Without a setting of its own, the package with the
         # empty module would also be installed into the user's other environments, which need the compiled module.
@@ -116,8 +116,8 @@ class Installer:
             text += f", PyTorch's CPU build from {torch_index} (TORCH_INDEX_URL)"
         return f'{text}: docs/maintaining/building.md, "Air-gapped", explains these settings'
 
-    def make_environment(self, package_list: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """Return the caller's environment, with its proxies and caches, and the settings of image builds."""
+    def make_variables(self, package_list: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Return the variables of the installer: the caller's, including proxies, and the settings of image builds."""
         values = {name: value for name, value in environ.items() if name not in IGNORED_VARIABLES}
         values |= {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
         values["UV_BUILD_CONSTRAINT"] = str(INSTALLER_LOCK)

@@ -1,5 +1,8 @@
-"""Runs one program, and exits with the program's exit code: `python -I -S process_shim.py LOG SCRATCH CPUS FOLDER PATH
-COMMAND…`. The program also sees FOLDER at PATH, if the kernel allows mount namespaces.
+"""Runs one program, and exits with the program's exit code.
+
+    python -I -S process_shim.py LOG WORKING_FOLDER CPUS FOLDER PATH COMMAND…
+
+The program also sees FOLDER at PATH, if the kernel allows mount namespaces.
 
 Each line of the log has the time at which a line of output was read, in microseconds, and the line. A very long line of
 output is split, after a carriage return if it has one. If the line continues in the next line of the log, a `+` follows
@@ -177,13 +180,13 @@ def _remove_folder(folder: str) -> None:
         return
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        _empty(top)
+        _empty_folder(top)
     finally:
         os.close(top)
     os.rmdir(folder)  # noqa: PTH106
 
 
-def _empty(top: int) -> None:
+def _empty_folder(top: int) -> None:
     """Remove the content of a folder, until it is empty, or has only items that cannot be removed."""
     prefix = f".removed-{os.getpid()}-{time.monotonic_ns()}-"
     numbers = itertools.count()
@@ -264,7 +267,8 @@ def _unshare_mounts() -> None:
 
 
 def _make_mount_point(path: Path) -> None:
-    """Mount a copy of a missing path's parent over the parent: its entries as mounts and links, and the path itself."""
+    """Create a missing path without a change to the disk: mount a temporary folder over its parent, and show the
+    entries of the parent in it, as mounts and links."""
     parent = path.parent
     # The original folder is read through a descriptor. If it were mounted at another path, the program could read all
     # files of the machine's folder at that path, and could delete them by emptying that path.

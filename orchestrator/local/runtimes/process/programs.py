@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.runtimes.process.environments import Environme
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess, select_inherited_variables
 
 
-class LockedPrograms:
+class ProcessPrograms:
     """Starts programs, also if hosts run as containers. `jobs_folder` is the folder `containers` of this repository."""
 
     def __init__(self, home: Home, jobs_folder: Path) -> None:
