@@ -102,8 +102,8 @@ def format_kinds(family: Family) -> str:
 
 
 def format_parity(family: Family) -> str:
-    """Return the module with the parity rows: all members except the name and the tags are refused until they are
-    implemented."""
+    """Return the module with the parity rows. The name and the tags are honoured. Other required members have no
+    effect, and other optional members are refused, until they are implemented."""
     create_shape: Any = load_operation_model("sagemaker", f"Create{family.noun}").input_shape
     rows = "".join(f'    "{name}": {row},\n' for name, row in make_create_rows(family, create_shape))
     lists = "".join(f'        "{name}": {row},\n' for name, row in make_list_rows(family))
