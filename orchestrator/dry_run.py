@@ -56,7 +56,7 @@ def load_request_context(settings: Settings, jobs: Iterable[str]) -> RequestCont
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"# images of {', '.join(missing)} were not pushed: run `microjobs push` before you send these requests"
         )
-    return make_request_context(settings, images.allow_missing_images(pushed, destination))
+    return make_request_context(settings, images.make_image_finder_with_placeholders(pushed, destination))
 
 
 def format_pipeline_requests(context: RunContext, pipeline: Pipeline) -> Iterator[tuple[str, str]]:

@@ -62,7 +62,7 @@ class LaunchRequest:
         return "here" if self.aws is None else "aws"
 
     @property
-    def data_uri(self) -> str:
+    def base_uri(self) -> str:
         """The S3 URI of the folder that has the data of all runs on AWS; empty for this machine."""
         return "" if self.aws is None else f"s3://{self.aws.bucket}/{self.aws.key_prefix}"
 
@@ -95,7 +95,7 @@ def launch(request: LaunchRequest) -> None:
             require_images(options.jobs)
         ask_for_consent(console, request, workflow, backend, options, journal)
         journal = journal or Journal.new(
-            runs, request.workflow, request.options, request.backend_name, request.data_uri
+            runs, request.workflow, request.options, request.backend_name, request.base_uri
         )
         console.print(f"{journal.id}: jobs run on {backend.title} ({backend.reason})", soft_wrap=True)
         with print_resume_advice(console, request, backend, journal):
@@ -133,9 +133,9 @@ def resume_journal(runs: Path, request: LaunchRequest) -> Journal:
         raise UsageError(f"{journal.id} is a run of {journal.workflow}: `microjobs run {journal.workflow} --resume`")
     if journal.on != request.backend_name:
         raise UsageError(f"{journal.id} was started with --on {journal.on}: resume it with --on {journal.on}")
-    if journal.base != request.data_uri:
+    if journal.base != request.base_uri:
         raise UsageError(
-            f"the data of {journal.id} is below {journal.base}, not {request.data_uri}: set bucket and prefix to their "
+            f"the data of {journal.id} is below {journal.base}, not {request.base_uri}: set bucket and prefix to their "
             "earlier values"
         )
     journal.attempt += 1
@@ -159,7 +159,7 @@ def open_backend(home: Home, request: LaunchRequest, jobs: Sequence[str]) -> Abs
     if request.aws is None:
         return open_local_backend(home, request.runtime)
     destination = request.aws.destination
-    find_image_uri = aws_images.require_pushed_images(
+    find_image_uri = aws_images.make_pushed_image_finder(
         aws_images.load_pushed_images(home, destination), jobs, destination
     )
     return nullcontext(aws_backend.connect(request.aws, find_image_uri))

@@ -9,9 +9,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from microjobs_orchestrator.aws.complete import make_request_completer
 from microjobs_orchestrator.aws.costs import load_prices
 from microjobs_orchestrator.aws.remedies import find_remedy, format_login_commands
+from microjobs_orchestrator.aws.request_completer import make_request_completer
 from microjobs_orchestrator.aws.settings import Problem, Settings
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.runs.backend import SERVICES, Backend, RequestContext

@@ -14,7 +14,7 @@ from microjobs_orchestrator.runs.costs import HOUR_SECONDS, format_dollars
 from microjobs_orchestrator.runs.kinds import get_member
 from microjobs_orchestrator.runs.planned import PlannedRequest
 
-PRICES = Path(__file__).with_name("prices.toml")
+PRICES_FILE = Path(__file__).with_name("prices.toml")
 
 EXPECTED_SECONDS = 300.0
 """Typical run time of one instance of a job or an endpoint in this project's workflows. The actual time differs."""
@@ -22,7 +22,7 @@ EXPECTED_SECONDS = 300.0
 
 def load_prices(settings: Settings) -> dict[str, float]:
     """Return the dollars per hour in the settings' region, by instance type. The settings override `prices.toml`."""
-    table: dict[str, dict[str, float]] = tomllib.loads(PRICES.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, float]] = tomllib.loads(PRICES_FILE.read_text(encoding="utf-8"))
     return {**table.get(settings.region, {}), **settings.prices}
 
 

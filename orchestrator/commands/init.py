@@ -6,7 +6,7 @@ from pathlib import Path
 
 from microjobs.files import write_text
 from microjobs_orchestrator import images
-from microjobs_orchestrator.aws.policy import make_template
+from microjobs_orchestrator.aws.template import make_template
 from microjobs_orchestrator.failures import UsageError
 
 NEXT_STEPS = """{path} is a CloudFormation template with a role, a bucket and {count} repositories. Next steps:

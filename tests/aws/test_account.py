@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.aws.complete import RUN_TAG
+from microjobs_orchestrator.aws.request_completer import RUN_TAG
 from tests.aws import account as accounts
 from tests.aws.account import Account
 from tests.images.training import STRAIGHT_LINE_TABLE

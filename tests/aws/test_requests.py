@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from botocore import xform_name
 
-from microjobs_orchestrator.aws import complete
+from microjobs_orchestrator.aws import request_completer
 from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.dry_run import format_requests
@@ -104,7 +104,10 @@ def find_sent_request(cloud: Cloud, item: PlannedRequest, number: int, planned_r
 def test_all_resources_are_tagged_with_their_run(full_settings: Settings) -> None:
     for requests in complete_requests(full_settings, "housing").values():
         for request in requests:
-            assert request["Tags"] == [{"Key": "team", "Value": "houses"}, {"Key": complete.RUN_TAG, "Value": "run"}]
+            assert request["Tags"] == [
+                {"Key": "team", "Value": "houses"},
+                {"Key": request_completer.RUN_TAG, "Value": "run"},
+            ]
 
 
 def test_all_data_is_below_the_prefix(full_settings: Settings) -> None:
@@ -157,7 +160,7 @@ def test_encrypted_local_disks_get_no_key(full_settings: Settings) -> None:
     ],
 )
 def test_types_with_local_disks_are_recognised(instance_type: str, has_local_disks: bool) -> None:
-    assert (complete.LOCAL_DISKS.match(instance_type) is not None) == has_local_disks
+    assert (request_completer.LOCAL_DISK_TYPE_PATTERN.match(instance_type) is not None) == has_local_disks
 
 
 def test_steps_can_have_different_instance_types(full_settings: Settings) -> None:

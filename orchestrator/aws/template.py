@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
 from collections.abc import Iterable
 from typing import Any
 
-from microjobs_orchestrator.push.destination import PREFIX
+from microjobs_orchestrator.push.destination import DEFAULT_PREFIX
 from microjobs_orchestrator.push.ecr import LIFECYCLE_POLICY
 
 Json = dict[str, Any]
@@ -153,7 +153,7 @@ def make_repository(job: str) -> Json:
     return {
         "Type": "AWS::ECR::Repository",
         "Properties": {
-            "RepositoryName": f"{PREFIX}/{job}",
+            "RepositoryName": f"{DEFAULT_PREFIX}/{job}",
             "ImageTagMutability": "IMMUTABLE",
             "ImageScanningConfiguration": {"ScanOnPush": True},
             "LifecyclePolicy": {"LifecyclePolicyText": LIFECYCLE_POLICY},

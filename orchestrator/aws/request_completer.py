@@ -12,9 +12,9 @@ from microjobs_orchestrator.runs.kinds import Kind, Members
 RUN_TAG = "microjobs:run"
 """The tag of everything that a run creates, so that bills can be split by run."""
 
-LOCAL_DISKS = re.compile(r"ml\.(?:[a-z]+\d+[a-z]*d[a-z]*|g[5-9][a-z]*|p[4-9][a-z]*|i\d\w*|trn\d\w*)\.")
-"""Instance types with local disks, which hardware encrypts. AWS refuses a key for their volume. Most of their names
-have a `d`; the names of some types with GPUs do not.
+LOCAL_DISK_TYPE_PATTERN = re.compile(r"ml\.(?:[a-z]+\d+[a-z]*d[a-z]*|g[5-9][a-z]*|p[4-9][a-z]*|i\d\w*|trn\d\w*)\.")
+"""Matches instance types with local disks, which hardware encrypts. AWS refuses a key for their volume. Most of their
+names have a `d`; the names of some types with GPUs do not.
 
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
 """
@@ -45,7 +45,9 @@ def _list_additions(settings: Settings, kind: Kind, request: Members) -> Iterato
     if settings.kms_key:
         if kind.aws.output_key:
             yield kind.aws.output_key, settings.kms_key
-        has_local_disks = any(LOCAL_DISKS.match(instance_type) for instance_type, _ in kind.instances(request))
+        has_local_disks = any(
+            LOCAL_DISK_TYPE_PATTERN.match(instance_type) for instance_type, _ in kind.instances(request)
+        )
         if kind.aws.volume_key and not has_local_disks:
             yield kind.aws.volume_key, settings.kms_key
     if kind.aws.has_spot and settings.spot:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator import workflows
-from microjobs_orchestrator.aws.policy import TRUST_POLICY, make_statements, make_template
+from microjobs_orchestrator.aws.template import TRUST_POLICY, make_statements, make_template
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.runs.backend import RequestContext
 from microjobs_orchestrator.runs.pipelines import STEP_TYPES
