@@ -39,13 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     # Progress goes to stderr: stdout has only the URIs with digests, one per line.
-    for pushed in push(read_options(options), Home.from_environment(), Console(stderr=True, highlight=False)):
-        print(pushed.uri)
+    for pushed_image in push(
+        make_push_options(options), Home.from_environment(), Console(stderr=True, highlight=False)
+    ):
+        print(pushed_image.uri)
     return 0
 
 
-def read_options(options: argparse.Namespace) -> PushOptions:
-    """Complete the flags from [aws] of microjobs.toml, so that `microjobs run --on aws` finds the images."""
+def make_push_options(options: argparse.Namespace) -> PushOptions:
+    """Return the options of a push: those that flags set, and the others from [aws] of microjobs.toml.
+
+    `microjobs run --on aws` reads the same settings, so that it finds the pushed images.
+    """
     defaults = settings.load()
     images.select_jobs(options.jobs, options.variant)  # this call reports a wrong name even without an account
     registry = options.registry or defaults.registry or None

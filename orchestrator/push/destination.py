@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from microjobs_orchestrator.failures import UsageError
 
-PREFIX = "microjobs"
+DEFAULT_PREFIX = "microjobs"
 
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -19,29 +19,29 @@ class Destination:
 
     host: str
     """Name and port of the registry, without the default port."""
-    prefix: str = PREFIX
+    prefix: str = DEFAULT_PREFIX
 
     def __str__(self) -> str:
         return f"{self.host}/{self.prefix}"
 
-    def repository_name(self, job: str) -> str:
+    def make_repository_name(self, job: str) -> str:
         """Return the name of a job's repository, without the registry's host."""
         return f"{self.prefix}/{job}"
 
-    def repository_uri(self, job: str) -> str:
+    def make_repository_uri(self, job: str) -> str:
         """Return the name of a job's repository, with the registry's host."""
         return f"{self}/{job}"
 
-    def image_uri(self, job: str, tag: str) -> str:
+    def make_image_uri(self, job: str, tag: str) -> str:
         """Return the URI of a job's image with a tag. (`pushed_images` has URIs with digests.)"""
-        return f"{self.repository_uri(job)}:{tag}"
+        return f"{self.make_repository_uri(job)}:{tag}"
 
     @classmethod
     def parse(cls, text: str) -> "Destination":
         """Parse `HOST[/PREFIX]`.
 
         Raises:
-            UsageError: the text has another form.
+            UsageError: the text does not have this form.
         """
         host, _, prefix = text.partition("/")
         if not _HOST.fullmatch(host) or (prefix and not _REPOSITORY.fullmatch(prefix)):
@@ -49,4 +49,4 @@ class Destination:
                 f"registry {text!r} is not HOST[/PREFIX]: use the form registry.example.com/team, in lower case and "
                 "without https://"
             )
-        return cls(host, prefix or PREFIX)
+        return cls(host, prefix or DEFAULT_PREFIX)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from docker.errors import ImageNotFound
 
 from microjobs_orchestrator.failures import CommandError
-from microjobs_orchestrator.images import REVISION_LABEL, VARIANT_LABEL, local_image_name
+from microjobs_orchestrator.images import REVISION_LABEL, VARIANT_LABEL, get_local_image_name
 from microjobs_orchestrator.push.tags import Image, TaggedImage, format_arguments
 from microjobs_orchestrator.registry_logins import RegistryLogin
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 600
 """Time limit for each answer of the engine: a registry needs minutes to check a large layer."""
-REFUSALS = ("denied", "unauthorized", "immutable", "authentication required", "no basic auth credentials")
+REFUSAL_TEXTS = ("denied", "unauthorized", "immutable", "authentication required", "no basic auth credentials")
 """Texts in errors of a registry after which another attempt would fail, too."""
 
 
@@ -27,7 +27,7 @@ def read_image(client: "DockerClient", job: str, variant: str) -> Image:
     Raises:
         CommandError: the image is not built.
     """
-    name = local_image_name(job, variant)
+    name = get_local_image_name(job, variant)
     try:
         image = client.images.get(name)
     except ImageNotFound:
@@ -51,7 +51,7 @@ def read_image(client: "DockerClient", job: str, variant: str) -> Image:
 class UploadProgress:
     """Progress of a push, from the engine's events."""
 
-    layers: dict[str, str] = field(default_factory=dict)
+    layer_statuses: dict[str, str] = field(default_factory=dict)
     """The latest status of each layer."""
     sent_bytes: dict[str, int] = field(default_factory=dict)
     """Bytes sent per layer, before compression."""
@@ -62,7 +62,7 @@ class UploadProgress:
         """Update the progress from one event."""
         self.error = event.get("error", self.error)
         if layer := event.get("id"):
-            self.layers[layer] = event["status"]
+            self.layer_statuses[layer] = event["status"]
             detail = event.get("progressDetail") or {}
             if "current" in detail:
                 self.sent_bytes[layer] = detail["current"]
@@ -71,27 +71,29 @@ class UploadProgress:
     @property
     def sent_layer_count(self) -> int:
         """The number of layers that were sent."""
-        return sum(status == "Pushed" for status in self.layers.values())
+        return sum(status == "Pushed" for status in self.layer_statuses.values())
 
     @property
     def existing_layer_count(self) -> int:
         """The number of layers that the registry already had, in this repository or in another repository."""
-        return sum(status.startswith(("Layer already exists", "Mounted from")) for status in self.layers.values())
+        return sum(
+            status.startswith(("Layer already exists", "Mounted from")) for status in self.layer_statuses.values()
+        )
 
     def __str__(self) -> str:
-        text = f"{self.sent_layer_count + self.existing_layer_count} of {len(self.layers)} layers"
+        text = f"{self.sent_layer_count + self.existing_layer_count} of {len(self.layer_statuses)} layers"
         if self.total_bytes:
             sent, total = (sum(layers.values()) / 1e6 for layers in (self.sent_bytes, self.total_bytes))
             text += f", {sent:.1f} of {total:.1f} MB"
-        is_retrying = any(status.startswith("Retrying") for status in self.layers.values())
+        is_retrying = any(status.startswith("Retrying") for status in self.layer_statuses.values())
         return f"{text}, connection lost, trying again" if is_retrying else text
 
 
 def push_image(
     client: "DockerClient",
-    tagged: TaggedImage,
+    tagged_image: TaggedImage,
     repository: str,
-    credentials: RegistryLogin | None,
+    login: RegistryLogin | None,
     show: Callable[[UploadProgress], None],
 ) -> UploadProgress:
     """Push an image to a repository.
@@ -102,8 +104,8 @@ def push_image(
     Raises:
         CommandError: the registry refuses the image, or the connection breaks and the engine stops the upload.
     """
-    upload, image, tag = UploadProgress(), tagged.image, tagged.tag
-    auth_config = credentials.make_auth_config() if credentials else {}
+    upload, image, tag = UploadProgress(), tagged_image.image, tagged_image.tag
+    auth_config = login.make_auth_config() if login else {}
     with _tag_temporarily(client, image.id, repository, tag):
         for event in client.api.push(repository, tag, stream=True, decode=True, auth_config=auth_config):
             upload.update(event)
@@ -137,10 +139,10 @@ def make_upload_error(target: str, arguments: str, upload: UploadProgress) -> Co
         target: the URI with the tag.
         arguments: arguments of `microjobs push` for another attempt.
     """
-    if any(refusal in upload.error.lower() for refusal in REFUSALS):
+    if any(text in upload.error.lower() for text in REFUSAL_TEXTS):
         return CommandError(f"the registry refuses {target}: {upload.error}; check the permissions of your login")
     stored_layers = upload.sent_layer_count + upload.existing_layer_count
     return CommandError(
-        f"the push of {target} failed with {stored_layers} of {len(upload.layers)} layers in the registry: "
+        f"the push of {target} failed with {stored_layers} of {len(upload.layer_statuses)} layers in the registry: "
         f"{upload.error}; `microjobs push {arguments}` sends the missing layers"
     )

@@ -13,8 +13,8 @@ from microjobs_orchestrator import docker_engine, images, registry_logins
 from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import ecr, engine, pushed_images
-from microjobs_orchestrator.push.credentials import read_credentials
 from microjobs_orchestrator.push.destination import Destination
+from microjobs_orchestrator.push.login import read_login
 from microjobs_orchestrator.push.pushed_images import PushedImage
 from microjobs_orchestrator.push.registry import Manifest, Registry
 from microjobs_orchestrator.push.tags import TaggedImage, find_format_problem, format_arguments, read_source, tag_images
@@ -55,15 +55,15 @@ def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage
         tagged_images = _tag_images(client, jobs, options)
         with closing(open_registry(options, jobs, console)) as registry:
             # All tags are checked before the first upload, so that a wrong tag ends the push before anything is sent.
-            manifests = [find_manifest(registry, tagged) for tagged in tagged_images]
+            manifests = [find_manifest(registry, tagged_image) for tagged_image in tagged_images]
             home.create()
             saved = []
-            for tagged, manifest in zip(tagged_images, manifests, strict=True):
+            for tagged_image, manifest in zip(tagged_images, manifests, strict=True):
                 if manifest is None:
-                    manifest = _upload(client, registry, tagged, Progress(console))
+                    manifest = _upload(client, registry, tagged_image, Progress(console))
                 else:
-                    console.print(f"{tagged.image.job}: {tagged.tag} is already in the registry")
-                saved.append(_save(home, registry.destination, tagged, manifest.digest))
+                    console.print(f"{tagged_image.image.job}: {tagged_image.tag} is already in the registry")
+                saved.append(_save(home, registry.destination, tagged_image, manifest.digest))
     return saved
 
 
@@ -86,31 +86,31 @@ def open_registry(options: PushOptions, jobs: Sequence[str], console: Console) -
     if target and region is None:
         if options.region or options.profile:
             raise UsageError(f"--region and --profile are for ECR, and {target.host} is not ECR: omit them")
-        return Registry(target, read_credentials(target.host))
+        return Registry(target, read_login(target.host))
     if target and options.region not in (None, region):
         raise UsageError(f"--registry {target} is in {region}, not in {options.region}: omit --region")
     with closing(registry_logins.connect_to_ecr(region, options.profile)) as client:
-        own_host, credentials = registry_logins.log_in_to_ecr(client)
+        own_host, login = registry_logins.log_in_to_ecr(client)
         if target:
             ecr.check_account(target.host, own_host)
         destination = target or Destination(own_host)
         for job in jobs:
-            if ecr.create_missing_repository(client, destination.repository_name(job)):
-                console.print(f"created repository {destination.repository_uri(job)}", soft_wrap=True)
-    return Registry(destination, credentials)
+            if ecr.create_missing_repository(client, destination.make_repository_name(job)):
+                console.print(f"created repository {destination.make_repository_uri(job)}", soft_wrap=True)
+    return Registry(destination, login)
 
 
-def find_manifest(registry: Registry, tagged: TaggedImage) -> Manifest | None:
+def find_manifest(registry: Registry, tagged_image: TaggedImage) -> Manifest | None:
     """Return the manifest of an image's tag; None if the registry does not have the tag.
 
     Raises:
         CommandError: the tag belongs to another image, or SageMaker refuses the type of the manifest.
     """
-    image = tagged.image
-    manifest = registry.get_manifest(image.job, tagged.tag)
+    image = tagged_image.image
+    manifest = registry.get_manifest(image.job, tagged_image.tag)
     if manifest is None:
         return None
-    uri = registry.destination.image_uri(image.job, tagged.tag)
+    uri = registry.destination.make_image_uri(image.job, tagged_image.tag)
     if not manifest.describes(image):
         raise CommandError(
             f"{uri} already belongs to image {manifest.digest}, not to {image.name} of this machine: tags are never "
@@ -122,18 +122,18 @@ def find_manifest(registry: Registry, tagged: TaggedImage) -> Manifest | None:
     return manifest
 
 
-def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, progress: Progress) -> Manifest:
-    job, destination = tagged.image.job, registry.destination
+def _upload(client: "DockerClient", registry: Registry, tagged_image: TaggedImage, progress: Progress) -> Manifest:
+    job, destination = tagged_image.image.job, registry.destination
     with progress.step(f"Pushing {job}") as step:
         show = make_upload_printer(progress, step)
-        upload = engine.push_image(client, tagged, destination.repository_uri(job), registry.credentials, show)
+        upload = engine.push_image(client, tagged_image, destination.make_repository_uri(job), registry.login, show)
     progress.print_note(
-        f"  {tagged.tag}: layers pushed {upload.sent_layer_count}, "
+        f"  {tagged_image.tag}: layers pushed {upload.sent_layer_count}, "
         f"already in the registry {upload.existing_layer_count}"
     )
-    manifest = find_manifest(registry, tagged)
+    manifest = find_manifest(registry, tagged_image)
     if manifest is None:
-        uri = destination.image_uri(job, tagged.tag)
+        uri = destination.make_image_uri(job, tagged_image.tag)
         raise CommandError(f"{uri} was pushed, but the registry does not have it: push again")
     return manifest
 
@@ -151,14 +151,14 @@ def make_upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engi
     return show
 
 
-def _save(home: Home, destination: Destination, tagged: TaggedImage, digest: str) -> PushedImage:
-    image, now = tagged.image, datetime.now(UTC).isoformat(timespec="seconds")
-    pushed = PushedImage(
-        uri=f"{destination.repository_uri(image.job)}@{digest}",
-        tag=tagged.tag,
+def _save(home: Home, destination: Destination, tagged_image: TaggedImage, digest: str) -> PushedImage:
+    image, now = tagged_image.image, datetime.now(UTC).isoformat(timespec="seconds")
+    pushed_image = PushedImage(
+        uri=f"{destination.make_repository_uri(image.job)}@{digest}",
+        tag=tagged_image.tag,
         revision=image.revision,
         image=image.id,
         time=now,
     )
-    pushed_images.save(home, destination, image.job, pushed)
-    return pushed
+    pushed_images.save(home, destination, image.job, pushed_image)
+    return pushed_image

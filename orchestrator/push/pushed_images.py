@@ -42,13 +42,13 @@ def load(home: Home) -> dict[str, dict[str, PushedImage]]:
         raise CommandError(f"{path} is damaged ({error}): remove it, then `microjobs push` writes a new one") from error
 
 
-def save(home: Home, destination: Destination, job: str, pushed: PushedImage) -> None:
+def save(home: Home, destination: Destination, job: str, pushed_image: PushedImage) -> None:
     """Save the image of a job such as `serve`. It replaces the job's earlier image in this registry. Concurrent pushes
     may call this function."""
     with (home.root / ".images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         content = load(home)
-        content.setdefault(str(destination), {})[job] = pushed
+        content.setdefault(str(destination), {})[job] = pushed_image
         plain = {registry: {name: asdict(item) for name, item in jobs.items()} for registry, jobs in content.items()}
         write_text(_get_file_path(home), json.dumps(plain, indent=1, sort_keys=True))
 

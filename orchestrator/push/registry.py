@@ -14,8 +14,8 @@ import requests.utils
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from microjobs_orchestrator.failures import CommandError
-from microjobs_orchestrator.push.credentials import PASSWORD, USER
 from microjobs_orchestrator.push.destination import Destination
+from microjobs_orchestrator.push.login import PASSWORD_VARIABLE, USER_VARIABLE
 from microjobs_orchestrator.push.tags import Image
 from microjobs_orchestrator.registry_logins import RegistryLogin
 
@@ -46,9 +46,9 @@ class Manifest:
 class Registry:
     """A client for the registry of a destination."""
 
-    def __init__(self, destination: Destination, credentials: RegistryLogin | None) -> None:
+    def __init__(self, destination: Destination, login: RegistryLogin | None) -> None:
         self.destination = destination
-        self.credentials = credentials
+        self.login = login
         self.host = destination.host
         local = is_loopback(self.host)
         self.base_url = f"{'http' if local else 'https'}://{API_HOSTS.get(self.host, self.host)}/v2"
@@ -64,7 +64,7 @@ class Registry:
         Raises:
             CommandError: the registry does not answer, or refuses the request.
         """
-        name = self.destination.repository_name(job)
+        name = self.destination.make_repository_name(job)
         try:
             response = self._get(name, tag)
             if response.status_code == requests.codes.not_found:
@@ -94,7 +94,7 @@ class Registry:
         return self.session.get(url, headers=headers, timeout=TIMEOUT_SECONDS, auth=auth)
 
     def _make_basic_auth(self) -> HTTPBasicAuth | None:
-        return HTTPBasicAuth(self.credentials.user, self.credentials.password) if self.credentials else None
+        return HTTPBasicAuth(self.login.user, self.login.password) if self.login else None
 
     def _fetch_token(self, challenge: dict[str, str | None], name: str) -> "_BearerAuth":
         """Fetch a token for one repository from the address in the challenge."""
@@ -105,9 +105,9 @@ class Registry:
         # The scope includes `push`: before the first push of a repository, a registry may refuse a token for `pull`
         # alone.
         scope = {"service": challenge.get("service") or "", "scope": f"repository:{name}:pull,push"}
-        if self.credentials is not None and self.credentials.identity_token:
+        if self.login is not None and self.login.identity_token:
             form = {"grant_type": "refresh_token", "client_id": "microjobs", **scope}
-            form["refresh_token"] = self.credentials.identity_token
+            form["refresh_token"] = self.login.identity_token
             response = self.session.post(realm, data=form, timeout=TIMEOUT_SECONDS)
         else:
             response = self.session.get(realm, params=scope, timeout=TIMEOUT_SECONDS, auth=self._make_basic_auth())
@@ -118,7 +118,9 @@ class Registry:
     def _make_error(self, name: str, response: requests.Response) -> CommandError:
         problem = f"registry {self.host} answers {response.status_code} {response.reason} for repository {name}"
         if response.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
-            return CommandError(f"{problem}: `docker login {self.host}`, or set {USER} and {PASSWORD}")
+            return CommandError(
+                f"{problem}: `docker login {self.host}`, or set {USER_VARIABLE} and {PASSWORD_VARIABLE}"
+            )
         return CommandError(f"{problem}: push again later")
 
 

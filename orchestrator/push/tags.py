@@ -13,7 +13,7 @@ OCI_PREFIX = "application/vnd.oci."
 """Prefix of the manifest types that SageMaker refuses: https://github.com/aws/amazon-sagemaker-feedback/issues/180."""
 TAG_DIGITS = 12
 """Number of digits of a commit or a digest in a tag."""
-MAX_FILES = 3
+MAX_LISTED_FILES = 3
 """Maximum number of changed files that an error lists for each image."""
 
 
@@ -62,7 +62,9 @@ def read_source(repository: Path, job: str, variant: str, revision: str) -> Imag
     try:
         head = sources.read_head(repository)
         uncommitted = sources.list_uncommitted_files(repository, job, variant)
-        changed = sources.list_changed_files(repository, job, variant, revision.removesuffix("-dirty"), new=head)
+        changed = sources.list_changed_files(
+            repository, job, variant, revision.removesuffix("-dirty"), new_revision=head
+        )
     except FileNotFoundError:
         raise CommandError("git is not installed: install it, because the tags of images contain revisions") from None
     except subprocess.CalledProcessError as error:
@@ -136,8 +138,8 @@ def find_format_problem(media_type: str) -> str:
 
 
 def _format_files(files: Sequence[str]) -> str:
-    omitted_count = len(files) - MAX_FILES
-    return ", ".join(files[:MAX_FILES]) + (f" and {omitted_count} more" if omitted_count > 0 else "")
+    omitted_count = len(files) - MAX_LISTED_FILES
+    return ", ".join(files[:MAX_LISTED_FILES]) + (f" and {omitted_count} more" if omitted_count > 0 else "")
 
 
 def _check_platforms(images: Iterable[Image]) -> None:

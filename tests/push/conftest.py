@@ -13,7 +13,7 @@ from docker.errors import ImageNotFound
 from microjobs_orchestrator import images
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local.home import HOME
-from microjobs_orchestrator.push import credentials
+from microjobs_orchestrator.push.login import PASSWORD_VARIABLE, USER_VARIABLE
 from microjobs_orchestrator.push.tags import Image
 from tests.push import tiny_image
 from tests.registry import PASSWORD, LocalRegistry, run_registry
@@ -103,6 +103,6 @@ def microjobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Microjobs:
     """A function that runs `microjobs` with a login in environment variables, and returns the exit code."""
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    monkeypatch.setenv(credentials.USER, "anna")
-    monkeypatch.setenv(credentials.PASSWORD, PASSWORD)
+    monkeypatch.setenv(USER_VARIABLE, "anna")
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
     return lambda *arguments: main(arguments)

@@ -74,10 +74,10 @@ def test_repository_without_a_policy_is_deleted(client: "ECRClient", monkeypatch
 
 
 def test_token_contains_user_and_password(client: "ECRClient") -> None:
-    host, credentials = registry_logins.log_in_to_ecr(client)
+    host, login = registry_logins.log_in_to_ecr(client)
     assert host == "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
-    assert credentials.user == "AWS"
-    assert credentials.password
+    assert login.user == "AWS"
+    assert login.password
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tests of the client of a registry's HTTP API, with a fake server, and of the credentials that it reads."""
+"""Tests of the client of a registry's HTTP API, with a fake server, and of the login that it reads."""
 
 import base64
 import hashlib
@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from microjobs_orchestrator.failures import CommandError, UsageError
-from microjobs_orchestrator.push import credentials
 from microjobs_orchestrator.push.destination import Destination
+from microjobs_orchestrator.push.login import PASSWORD_VARIABLE, USER_VARIABLE, read_login
 from microjobs_orchestrator.push.push import find_manifest
 from microjobs_orchestrator.push.registry import Manifest, Registry, is_loopback
 from microjobs_orchestrator.push.tags import TaggedImage
@@ -210,16 +210,16 @@ def test_variables_override_the_settings_of_docker_login(tmp_path: Path, monkeyp
         "token.example.com": {"identitytoken": "long"},
     }
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
-    variables = {credentials.USER: "otto", credentials.PASSWORD: "other"}
-    assert credentials.read_credentials("example.com", variables) == RegistryLogin("otto", "other")
-    assert credentials.read_credentials("example.com", {}) == PASSWORD_LOGIN
-    assert credentials.read_credentials("token.example.com", {}) == TOKEN_LOGIN
-    assert credentials.read_credentials("unknown.example.com", {}) is None
+    variables = {USER_VARIABLE: "otto", PASSWORD_VARIABLE: "other"}
+    assert read_login("example.com", variables) == RegistryLogin("otto", "other")
+    assert read_login("example.com", {}) == PASSWORD_LOGIN
+    assert read_login("token.example.com", {}) == TOKEN_LOGIN
+    assert read_login("unknown.example.com", {}) is None
 
 
 def test_user_without_password_raises() -> None:
     with pytest.raises(UsageError, match="only MICROJOBS_REGISTRY_USER is set: also set MICROJOBS_REGISTRY_PASSWORD"):
-        credentials.read_credentials("example.com", {credentials.USER: "otto"})
+        read_login("example.com", {USER_VARIABLE: "otto"})
 
 
 def test_identity_token_replaces_user_and_password() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.cli import make_parser
-from microjobs_orchestrator.commands.push import read_options
+from microjobs_orchestrator.commands.push import make_push_options
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.push.push import PushOptions
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def read_push_options(folder: Path, settings: str, *arguments: str) -> PushOptions:
     (folder / "microjobs.toml").write_text(f"[aws]\n{settings}")
-    return read_options(make_parser().parse_args(["push", *arguments]))
+    return make_push_options(make_parser().parse_args(["push", *arguments]))
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,8 @@ def test_manifest_type_that_sagemaker_refuses_raises() -> None:
 )
 def test_registry_is_parsed_into_host_and_prefix(text: str, repository: str) -> None:
     destination = Destination.parse(text)
-    assert destination.image_uri("serve", "t") == f"{repository}:t"
-    assert destination.repository_name("serve") == repository.partition("/")[2]
+    assert destination.make_image_uri("serve", "t") == f"{repository}:t"
+    assert destination.make_repository_name("serve") == repository.partition("/")[2]
 
 
 @pytest.mark.parametrize("text", ["https://example.com", "team", "example.com/Team", "example.com/a//b", "a b.com", ""])

@@ -47,7 +47,12 @@ def test_final_events_are_not_counted_as_layers() -> None:
     upload = make_upload(
         make_layer_event("a", "Pushed"), {"status": "t: digest: sha256:1 size: 2"}, {"progressDetail": {}, "aux": aux}
     )
-    assert (len(upload.layers), upload.sent_layer_count, upload.existing_layer_count, upload.error) == (1, 1, 0, "")
+    assert (len(upload.layer_statuses), upload.sent_layer_count, upload.existing_layer_count, upload.error) == (
+        1,
+        1,
+        0,
+        "",
+    )
 
 
 @pytest.mark.parametrize(("is_terminal", "line_count"), [(True, 0), (False, 1)])
