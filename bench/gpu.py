@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from microjobs.contract import DEFAULT_ROOT
-from microjobs_orchestrator.images import list_jobs_with, local_image_name
+from microjobs_orchestrator.images import get_local_image_name, list_jobs_with_variant
 
 FEATURES = 13
 DEVICE = re.compile(r"(?:PyTorch|TensorFlow) (\S+ on .*)$", re.MULTILINE)
@@ -45,7 +45,7 @@ def main() -> None:
         "--gpus", default="all", help="value for docker run --gpus, such as device=0 (default: %(default)s)"
     )
     options = parser.parse_args()
-    images = {job: local_image_name(job, "cuda") for job in list_jobs_with("cuda")}
+    images = {job: get_local_image_name(job, "cuda") for job in list_jobs_with_variant("cuda")}
     require_gpus(next(iter(images.values())), options.gpus)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -86,7 +86,7 @@ def remove_tree(path: Path) -> None:
 # --- runs ---
 
 
-def list_runs(home: Home, days: float) -> list[Removable]:
+def list_old_runs(home: Home, days: float) -> list[Removable]:
     """List the runs whose records have not changed for `days` days, with their data, models, logs, reports and jobs.
 
     Runs with a job that has not ended, or with an endpoint that runs or changes, are not listed.

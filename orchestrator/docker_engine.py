@@ -18,9 +18,9 @@ from microjobs_orchestrator.ssh_engine import SshError, SshForwarder
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
-NO_LIMITS = "the engine does not limit the memory and the processors of containers"
-LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
-NARROW_ARCHITECTURES = {"amd64": "386", "arm64": "arm"}
+NO_LIMITS_MESSAGE = "the engine does not limit the memory and the processors of containers"
+LOCAL_HOST_NAMES = ("localhost", "127.0.0.1", "::1")
+ARCHITECTURES_32_BIT = {"amd64": "386", "arm64": "arm"}
 """For each 64-bit architecture, the 32-bit architecture that its machines run natively."""
 PODMAN_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
 """Registries that Podman adds to the names of images. Podman also finds these images by names without a registry."""
@@ -125,7 +125,7 @@ def is_podman(client: DockerClient) -> bool:
 def is_remote(client: DockerClient) -> bool:
     """Return whether the engine is on another machine, as far as its address shows this."""
     url = urlsplit(getattr(client, "address", ""))
-    return url.scheme == "ssh" or bool(url.hostname and url.hostname not in LOCAL_NAMES)
+    return url.scheme == "ssh" or bool(url.hostname and url.hostname not in LOCAL_HOST_NAMES)
 
 
 def is_rootless(client: DockerClient) -> bool:
@@ -141,7 +141,7 @@ def is_rootless(client: DockerClient) -> bool:
     return bool(response.json()["host"]["security"]["rootless"])
 
 
-def limits_containers(client: DockerClient) -> bool:
+def can_limit_containers(client: DockerClient) -> bool:
     """Return whether the engine can limit the memory and the processors of containers."""
     info = client.info()
     # With version 1 of cgroups, users cannot set limits, but rootless Podman reports that it supports limits.
@@ -158,7 +158,7 @@ def get_architecture(client: DockerClient) -> str:
 def is_native(architecture: str, machine: str) -> bool:
     """Return whether a machine runs images of an architecture without an emulator; True if the machine or the
     architecture is unknown."""
-    return not architecture or not machine or architecture in (machine, NARROW_ARCHITECTURES.get(machine))
+    return not architecture or not machine or architecture in (machine, ARCHITECTURES_32_BIT.get(machine))
 
 
 def list_emulated_images(client: DockerClient) -> dict[str, str]:

@@ -17,7 +17,7 @@ VARIANT_LABEL = "org.microjobs.variant"
 """`cpu` or `cuda`."""
 
 
-def local_image_name(job: str, variant: str = "cpu") -> str:
+def get_local_image_name(job: str, variant: str = "cpu") -> str:
     """Return the name that `make build` gives the image of a job."""
     return own_images.format_name(job, variant)
 
@@ -34,7 +34,7 @@ def list_jobs() -> list[str]:
     return names
 
 
-def list_jobs_with(variant: str) -> list[str]:
+def list_jobs_with_variant(variant: str) -> list[str]:
     """Return the jobs that have a variant. All jobs have `cpu`; jobs with a file `cuda.lock` also have `cuda`."""
     return [
         job for job in list_jobs() if variant == "cpu" or (REPOSITORY / "containers" / job / f"{variant}.lock").exists()
@@ -47,7 +47,7 @@ def select_jobs(names: Sequence[str], variant: str = "cpu") -> list[str]:
     Raises:
         UsageError: a job does not exist, or does not have this variant.
     """
-    known_jobs = list_jobs_with(variant)
+    known_jobs = list_jobs_with_variant(variant)
     if unknown := [name for name in names if name not in known_jobs]:
         word = "job" if variant == "cpu" else f"{variant} variant of"
         raise UsageError(f"no {word} {', '.join(unknown)} exists: choose from {', '.join(known_jobs)}")
@@ -75,11 +75,11 @@ def find_missing(names: Iterable[str]) -> list[str]:
     Raises:
         docker.errors.DockerException: no engine answers.
     """
-    labels = read_labels()
-    return [name for name in names if local_image_name(name) not in labels]
+    labels = read_image_labels()
+    return [name for name in names if get_local_image_name(name) not in labels]
 
 
-def read_labels() -> dict[str, dict[str, str]]:
+def read_image_labels() -> dict[str, dict[str, str]]:
     """Return the labels of the engine's images, by the name of the image."""
     from microjobs_orchestrator import docker_engine
 

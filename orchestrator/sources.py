@@ -12,13 +12,13 @@ from pathlib import Path
 UNKNOWN_REVISION = "unknown"
 """The revision label of images that are built without git."""
 
-COMMIT = re.compile(r"[0-9a-f]{7,64}")
+COMMIT_PATTERN = re.compile(r"[0-9a-f]{7,64}")
 
 SHARED_PATHS = (".dockerignore", ":(glob)containers/*", "containers/bin", "containers/fallback", "shared")
 EXCLUDED_PATHS = (":!*.md", ":!*/tests/*", ":!*.in", ":!shared/microjobs/local.py")
 
 
-def list_paths(job: str, variant: str = "cpu") -> list[str]:
+def list_pathspecs(job: str, variant: str = "cpu") -> list[str]:
     """Return git pathspecs of an image's own files and of the shared files."""
     job_paths = [f"containers/{job}", *(["docker-compose.cuda.yml"] if variant == "cuda" else [])]
     return [*job_paths, *SHARED_PATHS, *EXCLUDED_PATHS]
@@ -36,22 +36,26 @@ def list_uncommitted_files(repository: Path, job: str, variant: str = "cpu") -> 
         OSError: git is not installed.
         subprocess.CalledProcessError: git fails.
     """
-    output = _run_git(repository, "status", "--porcelain", "--untracked-files=all", "--", *list_paths(job, variant))
+    output = _run_git(repository, "status", "--porcelain", "--untracked-files=all", "--", *list_pathspecs(job, variant))
     return [line[3:] for line in output.splitlines()]
 
 
 def list_changed_files(
-    repository: Path, job: str, variant: str, old: str, *, new: str | None = None
+    repository: Path, job: str, variant: str, old_revision: str, *, new_revision: str | None = None
 ) -> list[str] | None:
-    """Return the image's files that differ between the revisions `old` and `new`. None as `new` is the working tree.
+    """Return the image's files that differ between two revisions; None if the repository does not have one of them.
 
-    Return None if the repository does not have one of the revisions. Raise OSError if git is not installed.
+    Args:
+        new_revision: by default, the working tree is compared with `old_revision`.
+
+    Raises:
+        OSError: git is not installed.
     """
-    if not COMMIT.fullmatch(old):  # a label may contain any text, even an option of git
+    if not COMMIT_PATTERN.fullmatch(old_revision):  # a label may contain any text, even an option of git
         return None
-    compared = [old] if new is None else [old, new]
+    revisions = [old_revision] if new_revision is None else [old_revision, new_revision]
     try:
-        return _run_git(repository, "diff", "--name-only", *compared, "--", *list_paths(job, variant)).splitlines()
+        return _run_git(repository, "diff", "--name-only", *revisions, "--", *list_pathspecs(job, variant)).splitlines()
     except subprocess.CalledProcessError:
         return None
 

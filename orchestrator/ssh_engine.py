@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PREFIX = "ssh://"
-REQUEST = b"GET /_ping HTTP/1.0\r\n\r\n"
+PING_REQUEST = b"GET /_ping HTTP/1.0\r\n\r\n"
 BACKLOG = 64
 KEEP_ALIVE = "ServerAliveInterval=15"
 """With this option, ssh ends 45 seconds after the other machine stops answering."""
@@ -61,7 +61,9 @@ class SshForwarder:
 
     def _check(self, timeout: int) -> None:
         try:
-            result = subprocess.run(self._command, input=REQUEST, capture_output=True, timeout=timeout, check=False)
+            result = subprocess.run(
+                self._command, input=PING_REQUEST, capture_output=True, timeout=timeout, check=False
+            )
         except subprocess.TimeoutExpired:
             raise SshError(f"`{shlex.join(self._command)}` does not answer within {timeout} s") from None
         except OSError as error:
@@ -85,7 +87,7 @@ def make_command(address: str, timeout: int) -> list[str]:
     """Return the command that connects its standard streams to the engine.
 
     Raises:
-        SshError: the address has another form.
+        SshError: the address does not have the form `ssh://[USER@]HOST[:PORT][/PATH]`, or it has a password.
     """
     try:
         parts = urlsplit(address)

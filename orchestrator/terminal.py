@@ -25,11 +25,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
-def strip_controls(text: str, *, colours: bool = False) -> str:
-    """Remove control characters and sequences, except tabs, newlines and, if `colours` is set, colours (SGR)."""
+def strip_controls(text: str, *, keep_colours: bool = False) -> str:
+    """Remove control characters and sequences, except tabs, newlines and, if `keep_colours` is set, colours (SGR)."""
 
     def replace(match: re.Match[str]) -> str:
-        is_kept = match[0] == "\n" or (colours and _COLOUR.fullmatch(match[0]))
+        is_kept = match[0] == "\n" or (keep_colours and _COLOUR.fullmatch(match[0]))
         return match[0] if is_kept else ""
 
     return _CONTROL.sub(replace, escape_bytes(text))

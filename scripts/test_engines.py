@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def save_images(archive: Path) -> Path:
-    names = [images.local_image_name(job) for job in images.list_jobs() if job not in UNUSED_JOBS]
+    names = [images.get_local_image_name(job) for job in images.list_jobs() if job not in UNUSED_JOBS]
     subprocess.run(["docker", "save", "--output", archive, *names], check=True)
     return archive
 

@@ -47,7 +47,7 @@ def _parse_category(text: str) -> str:
 def call(options: argparse.Namespace) -> int:
     home = Home.from_environment()
     listers: Listers = {
-        "runs": lambda: cleaning.list_runs(home, options.older_than),
+        "runs": lambda: cleaning.list_old_runs(home, options.older_than),
         "images": cleaning.list_images,
         "environments": lambda: cleaning.list_environments(home),
         "home": lambda: cleaning.list_home(home),

@@ -45,7 +45,7 @@ def _read(tails: Sequence[Tail], *, follow: bool) -> Iterable[Event]:
 
 def _print(event: Event, *, flush: bool) -> None:
     """Print each row of an event after the name of its host, so that a job cannot imitate lines of another host."""
-    host, text = strip_controls(event.host), strip_controls(event.text, colours=sys.stdout.isatty())
+    host, text = strip_controls(event.host), strip_controls(event.text, keep_colours=sys.stdout.isatty())
     for row in text.split("\n"):
         print(f"{host}  {row}", flush=flush)
 

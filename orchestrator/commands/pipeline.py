@@ -117,12 +117,14 @@ def export(options: argparse.Namespace) -> int:
 def _make_context(options: argparse.Namespace, jobs: Iterable[str]) -> "RunContext":
     """Return the bucket, role and images for requests to AWS or to the local server. No server needs to run."""
     from microjobs_orchestrator import dry_run
-    from microjobs_orchestrator.images import local_image_name
+    from microjobs_orchestrator.images import get_local_image_name
     from microjobs_orchestrator.local.identity import get_default_bucket, get_role_arn
     from microjobs_orchestrator.runs.backend import RequestContext
     from microjobs_orchestrator.runs.planned import RunContext
 
     if flags.uses_aws(options):
         return RunContext(dry_run.load_request_context(run.load_aws_settings(options, dry_run=True), jobs), "")
-    local_context = RequestContext(bucket=get_default_bucket(), role=get_role_arn(), find_image_uri=local_image_name)
+    local_context = RequestContext(
+        bucket=get_default_bucket(), role=get_role_arn(), find_image_uri=get_local_image_name
+    )
     return RunContext(local_context, "")

@@ -163,7 +163,7 @@ def list_needed_permissions(settings: Settings) -> Iterator[tuple[list[str], str
     for job in images.list_jobs():
         yield (
             ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-            f"{registry}/{settings.destination.repository_name(job)}",
+            f"{registry}/{settings.destination.make_repository_name(job)}",
         )
 
 
@@ -233,7 +233,7 @@ def check_images(account: Account) -> Iterator[Finding]:
             )
             continue
         digest = pushed[job].rpartition("@")[2]
-        platforms = image_platforms.list_platforms(account.client("ecr"), destination.repository_name(job), digest)
+        platforms = image_platforms.list_platforms(account.client("ecr"), destination.make_repository_name(job), digest)
         if not platforms:
             yield Finding("problem", f"{pushed[job]} is no longer in ECR", f"microjobs push {job}")
         elif images.PLATFORM not in platforms:

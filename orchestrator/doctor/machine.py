@@ -108,8 +108,8 @@ def describe_engine(client: DockerClient) -> Iterator[Finding]:
     elif is_podman or is_rootless:
         clients = ", and AWS clients in jobs connect through the engine" if is_rootless else ""
         yield Finding("note", f"inputs are copied, except in FastFile mode{clients}", "see docs/using/engines.md")
-    if not docker_engine.limits_containers(client):
-        yield Finding("note", docker_engine.NO_LIMITS, LIMITS_REMEDY)
+    if not docker_engine.can_limit_containers(client):
+        yield Finding("note", docker_engine.NO_LIMITS_MESSAGE, LIMITS_REMEDY)
 
 
 def explain_unreachable_engine(error: str, address: str, *, from_variable: bool) -> Finding:
@@ -174,9 +174,9 @@ def check_images() -> Iterator[Finding]:
         message = "the package is installed without the repository: the images of the ready-made jobs cannot be built"
         yield Finding("note", message, "git clone https://github.com/microjobs/microjobs")
         return
-    labels = images.read_labels()
-    missing = [job for job in jobs if images.local_image_name(job) not in labels]
-    stale = [job for job in jobs if images.is_stale(job, labels.get(images.local_image_name(job), {}))]
+    labels = images.read_image_labels()
+    missing = [job for job in jobs if images.get_local_image_name(job) not in labels]
+    stale = [job for job in jobs if images.is_stale(job, labels.get(images.get_local_image_name(job), {}))]
     if missing:
         yield Finding("problem", f"images are not built: {', '.join(missing)}", f"microjobs build {' '.join(missing)}")
     if stale:

@@ -10,7 +10,7 @@ import boto3
 from botocore.config import Config
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.images import local_image_name
+from microjobs_orchestrator.images import get_local_image_name
 from microjobs_orchestrator.runs.kinds import Kind, Members
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def connect_local(address: "Address", buckets: Path) -> Backend:
         logs=clients["logs"],
         bucket=address.bucket,
         role=address.role_arn,
-        find_image_uri=local_image_name,
+        find_image_uri=get_local_image_name,
         buckets=buckets,
         needs_images=address.runtime == "docker",
     )

@@ -31,7 +31,7 @@ class Event:
     @classmethod
     def from_message(cls, stream: str, time: int, message: str) -> "Event":
         """Return the event of a message, which may contain any characters."""
-        return cls(stream, time, terminal.strip_controls(terminal.render_line(message), colours=True))
+        return cls(stream, time, terminal.strip_controls(terminal.render_line(message), keep_colours=True))
 
     @property
     def host(self) -> str:

@@ -219,7 +219,7 @@ def test_unpushed_image_has_a_remedy(account: Account) -> None:
 
 
 def test_image_deleted_from_ecr_is_a_problem(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = f"{account.settings.destination.repository_uri('serve')}@sha256:{'0' * 64}"
+    uri = f"{account.settings.destination.make_repository_uri('serve')}@sha256:{'0' * 64}"
     monkeypatch.setattr(project_images, "list_jobs", lambda: ["serve"])
     monkeypatch.setattr(images, "load_pushed_images", lambda *_: {"serve": uri})
     assert run(checks.check_images, account).message == f"{uri} is no longer in ECR"

@@ -36,7 +36,7 @@ HOME = f"/var/lib/microjobs/{os.getpid()}"
 
 @pytest.fixture(scope="module", autouse=True)
 def _require_image() -> None:
-    if not os.environ.get(REQUIRE_ENGINE) and make_image_name("local") not in images.read_labels():
+    if not os.environ.get(REQUIRE_ENGINE) and make_image_name("local") not in images.read_image_labels():
         pytest.skip("the server's image is not built: make build/local")
 
 

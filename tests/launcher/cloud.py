@@ -17,7 +17,7 @@ import boto3
 import numpy as np
 from botocore.response import StreamingBody
 
-from microjobs_orchestrator.images import local_image_name
+from microjobs_orchestrator.images import get_local_image_name
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.validation import validate
 from microjobs_orchestrator.runs.backend import Backend
@@ -77,7 +77,7 @@ class Cloud:
             logs=self.make_client("logs"),
             bucket="bucket",
             role="arn:aws:iam::000000000000:role/microjobs",
-            find_image_uri=local_image_name,
+            find_image_uri=get_local_image_name,
             poll_interval=0.001,
         )
 

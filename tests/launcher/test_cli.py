@@ -155,7 +155,9 @@ def test_missing_images_are_reported_before_the_first_job(
 ) -> None:
     backend_with_images = replace(cloud.make_backend(), needs_images=True)
     monkeypatch.setattr(launch, "open_local_backend", lambda *_: nullcontext(backend_with_images))
-    monkeypatch.setattr(images, "read_labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}})
+    monkeypatch.setattr(
+        images, "read_image_labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}}
+    )
     assert microjobs("run", "straight-line") == 1
     assert "run `microjobs build train-pytorch batch-score`" in capsys.readouterr().err
     assert cloud.requests == []

@@ -16,7 +16,7 @@ from microjobs_orchestrator import docker_engine, images
 from microjobs_orchestrator.docker_engine import DEFAULT_SOCKET
 from microjobs_orchestrator.doctor import machine
 from microjobs_orchestrator.doctor.finding import Finding, Level
-from microjobs_orchestrator.images import local_image_name
+from microjobs_orchestrator.images import get_local_image_name
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import JOBS
 
@@ -79,14 +79,18 @@ AWS_CLIENTS = "AWS clients in jobs connect through"
             DOCKER,
             {**ROOTLESS, "CgroupVersion": "2", "MemoryLimit": True, "CpuCfsQuota": False},  # `cpu` is not delegated
             "unix:///run/user/1000/docker.sock",
-            ["Docker engine 28.1, rootless", f"{COPY_NOTE}, and {AWS_CLIENTS} the engine", docker_engine.NO_LIMITS],
+            [
+                "Docker engine 28.1, rootless",
+                f"{COPY_NOTE}, and {AWS_CLIENTS} the engine",
+                docker_engine.NO_LIMITS_MESSAGE,
+            ],
         ),
         (PODMAN, {"CgroupVersion": "1"}, "", ["Podman 4.3.1", COPY_NOTE]),
         (
             PODMAN,
             {"CgroupVersion": "1", "MemoryLimit": True, "rootless": True},
             "",
-            ["Podman 4.3.1, rootless", f"{COPY_NOTE}, and {AWS_CLIENTS} the engine", docker_engine.NO_LIMITS],
+            ["Podman 4.3.1, rootless", f"{COPY_NOTE}, and {AWS_CLIENTS} the engine", docker_engine.NO_LIMITS_MESSAGE],
         ),
     ],
 )
@@ -192,11 +196,11 @@ def test_missing_package_folder_is_a_problem(tmp_path: Path) -> None:
 
 
 def make_labels(jobs: list[str], revision: str) -> dict[str, dict[str, str]]:
-    return {local_image_name(job): {images.REVISION_LABEL: revision} for job in jobs}
+    return {get_local_image_name(job): {images.REVISION_LABEL: revision} for job in jobs}
 
 
 def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "read_labels", lambda: make_labels(JOBS[1:], "HEAD"))
+    monkeypatch.setattr(images, "read_image_labels", lambda: make_labels(JOBS[1:], "HEAD"))
     monkeypatch.setattr(images, "is_stale", lambda _job, _labels: False)
     (finding,) = machine.check_images()
     assert finding.level == "problem"
@@ -211,7 +215,7 @@ def test_missing_repository_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_stale_images_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "read_labels", lambda: make_labels(JOBS, "abc"))
+    monkeypatch.setattr(images, "read_image_labels", lambda: make_labels(JOBS, "abc"))
     stale = ("serve", {images.REVISION_LABEL: "abc"})
     monkeypatch.setattr(images, "is_stale", lambda job, labels: (job, labels) == stale)
     (finding,) = machine.check_images()

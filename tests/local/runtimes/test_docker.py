@@ -156,7 +156,7 @@ def test_limits_that_the_engine_ignores_are_logged(tmp_path: Path, caplog: pytes
     for host in (unlimited_host, replace(unlimited_host, limits=HostLimits(cpus=1))):
         with contextlib.suppress(AttributeError):  # the engine cannot start containers
             runtime.start(Plan("job/a", (host,)))
-    assert caplog.messages == [f"job/a: {docker_engine.NO_LIMITS}"]
+    assert caplog.messages == [f"job/a: {docker_engine.NO_LIMITS_MESSAGE}"]
 
 
 @pytest.mark.parametrize("isolated", [True, False])

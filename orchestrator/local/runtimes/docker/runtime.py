@@ -82,7 +82,7 @@ class DockerRuntime:
     def __init__(self, home: Home, client: docker.DockerClient | None = None, *, guard_image: str = "") -> None:
         self._client = client or docker_engine.connect(max_pool_size=100)
         self._info: Mapping[str, Any] = self._client.info()
-        self._limits_containers = docker_engine.limits_containers(self._client)
+        self._limits_containers = docker_engine.can_limit_containers(self._client)
         self._log_config = make_log_config(self._client)
         self._labels = Labels(home)
         self._overlays = Overlays(self._client)
@@ -123,7 +123,7 @@ class DockerRuntime:
 
     def start(self, plan: Plan) -> Sequence[Host]:
         if any(host.limits for host in plan.hosts) and not self._limits_containers:
-            logger.warning("%s: %s", plan.name, docker_engine.NO_LIMITS)
+            logger.warning("%s: %s", plan.name, docker_engine.NO_LIMITS_MESSAGE)
         deadline = time.monotonic() + REMOVE_TIMEOUT
         while True:
             try:
