@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.resources.pipelines.cache import CACHE_KEY, Cache, make_hit, make_key
+from microjobs_orchestrator.local.resources.pipelines.cache import CACHE_KEY, Cache, make_hit_change, make_key
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import ExpressionError
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
 from microjobs_orchestrator.local.resources.pipelines.nodes import Node
@@ -66,14 +66,14 @@ class Attempts:
         """Start an attempt, or reuse an earlier result. Return the change of the step, and other members of its
         description."""
         if self._selection is not None and run.name in self._selection.reused_steps:
-            return self._selection.make_result(self._selection.find_result(self._state, run.name))
+            return self._selection.make_reuse_change(self._selection.find_result(self._state, run.name))
         runner = self._find_runner(run)
         arguments = runner.resolve(run.step, StepScope(self._values, run.iteration, partial(runner.choose_name, run)))
         if run.step.cache is not None and run.step.cache.is_enabled:
             key = make_key(self._pipeline, run.step, arguments)
             result = self._cache.find(run.step, key)
             if result is not None and runner.has_result(result.internal):
-                return make_hit(result)
+                return make_hit_change(result)
             run.store(StepChange(run.status, internal={CACHE_KEY: key}))
         return runner.start(run, arguments), {}
 

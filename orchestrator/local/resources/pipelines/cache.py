@@ -55,12 +55,12 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.h
 
 def make_key(pipeline: str, step: Step, arguments: Mapping[str, Any]) -> str:
     """Return the name under which the result of a step with resolved arguments is stored."""
-    compared_arguments = _select(step.type, arguments)
+    compared_arguments = _select_compared_arguments(step.type, arguments)
     text = json.dumps([step.type, compared_arguments], sort_keys=True)
     return f"{pipeline}/{step.name}/{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _select(step_type: StepType, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+def _select_compared_arguments(step_type: StepType, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     if step_type not in KEY_MEMBERS:
         return arguments
     compared_members = {name: members for name, members in KEY_MEMBERS[step_type].items() if name in arguments}
@@ -104,7 +104,7 @@ def forget_result(state: State, run: StepRun) -> None:
         state.delete(RESULT_KIND, key)
 
 
-def make_hit(result: Record) -> tuple[StepChange, Mapping[str, Any]]:
+def make_hit_change(result: Record) -> tuple[StepChange, Mapping[str, Any]]:
     """Return the change that makes a step with a cached result successful, and members of its description."""
     step_change = StepChange(StepStatus.SUCCEEDED, result.description["Metadata"], internal=result.internal)
     return step_change, {"CacheHitResult": {SOURCE_ARN: result.description[SOURCE_ARN]}}

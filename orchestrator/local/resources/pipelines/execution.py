@@ -35,7 +35,7 @@ from microjobs_orchestrator.local.resources.pipelines.step_run import (
 )
 from microjobs_orchestrator.local.resources.pipelines.steps.runner import Tools
 from microjobs_orchestrator.local.resources.pipelines.steps.types import make_runners
-from microjobs_orchestrator.local.resources.pipelines.tracking import CONFIG
+from microjobs_orchestrator.local.resources.pipelines.tracking import MLFLOW_CONFIG
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.terminal import strip_controls
@@ -48,7 +48,6 @@ types."""
 MAX_PARALLEL_STEPS = 50
 """Maximum number of steps that run at the same time, unless the execution has a ParallelismConfiguration."""
 MAX_REASON_CHARACTERS = 1300
-SHUT_DOWN_REASON = f"{INTERNAL_ERROR}: the local server was shut down while the execution ran"
 FAILED_REASON = "Step failure: One or multiple steps failed."
 SHUT_DOWN_REASON = f"{INTERNAL_ERROR}: the local server was shut down while the execution ran"
 
@@ -75,7 +74,7 @@ class Execution:
             OperationCaller(context, registry),
             execution_id=record.name,
             execution_arn=record.arn,
-            mlflow_config=record.description.get(CONFIG),
+            mlflow_config=record.description.get(MLFLOW_CONFIG),
             find_run=self._runs.get,
             notify=self._notify,
         )
@@ -119,17 +118,17 @@ class Execution:
         self.events.send(Change.OWNED_RESOURCE_CHANGED)
 
     def _run(self) -> None:
-        self._restart_interrupted()
+        self._restart_interrupted_steps()
         while True:
             self._advance()
             if not self._list_active_runs():
                 break
             self.events.wait(self._find_timeout())
-        self._end(*self._find_end())
+        self._end(*self._find_final_status())
 
     # --- steps ---
 
-    def _restart_interrupted(self) -> None:
+    def _restart_interrupted_steps(self) -> None:
         """Restart the steps whose start was interrupted, or whose work was lost, when an earlier server ended."""
         for run in self._list_active_runs():
             if self.events.stop_reason is None and self._attempts.is_interrupted(run):
@@ -149,7 +148,7 @@ class Execution:
             self._start_steps(max_parallel_steps)
 
     def _start_steps(self, max_parallel_steps: int) -> None:
-        while (node := self._find_next(max_parallel_steps)) is not None:
+        while (node := self._find_next_node(max_parallel_steps)) is not None:
             self._add_run(self._attempts.start_first_attempt(node))
 
     def _add_run(self, run: StepRun) -> None:
@@ -160,12 +159,14 @@ class Execution:
 
     def _end_loops(self) -> bool:
         """End the ForEach steps whose iterations have ended; return whether any step was ended."""
-        ended_runs = [run for run in self._loops.list_active() if not self._loops.is_waiting(run, self._may_start)]
+        ended_runs = [
+            run for run in self._loops.list_active_loops() if not self._loops.is_waiting(run, self._may_start)
+        ]
         for run in ended_runs:
             self._attempts.store(run, self._loops.end(run))
         return bool(ended_runs)
 
-    def _find_next(self, max_parallel_steps: int) -> Node | None:
+    def _find_next_node(self, max_parallel_steps: int) -> Node | None:
         """Return a step to start now, or None if no other step can start."""
         running_count = sum(not run.step.body for run in self._list_active_runs())  # a ForEach step only waits
         if running_count >= max_parallel_steps:
@@ -227,7 +228,7 @@ class Execution:
         ended_runs = (run for run in steps if run.status in FINAL_STATUSES and run.status is not StepStatus.SUCCEEDED)
         return (run for run in ended_runs if has_follower(self._nodes, run) == has_followers)
 
-    def _find_end(self) -> tuple[ExecutionStatus, str | None]:
+    def _find_final_status(self) -> tuple[ExecutionStatus, str | None]:
         if self.events.stop_reason is StopReason.SHUTDOWN:
             return ExecutionStatus.FAILED, SHUT_DOWN_REASON
         if self.events.stop_reason is not None:

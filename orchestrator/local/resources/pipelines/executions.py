@@ -25,11 +25,11 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import D
 from microjobs_orchestrator.local.resources.pipelines.execution import DEFINITION, PARAMETERS, Execution
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION, ExecutionStatus
 from microjobs_orchestrator.local.resources.pipelines.requests import (
+    convert_list_request,
     find_execution,
     find_pipeline,
     pipelines_lock,
     read_parallelism,
-    rename_times,
 )
 from microjobs_orchestrator.local.resources.pipelines.selection import SOURCE_ARN, read_selection
 from microjobs_orchestrator.local.resources.pipelines.state_changes import make_execution_event, make_step_event
@@ -94,7 +94,7 @@ class PipelineExecutionOperations(RunningOperations):
         """
         with pipelines_lock:
             pipeline = find_pipeline(self.context, request["PipelineName"])
-            name = make_id(pipeline.arn, request[TOKEN])
+            name = make_execution_id(pipeline.arn, request[TOKEN])
             record = self._find_started_execution(name, request) or self._start_execution(pipeline, name, request)
         return {EXECUTION_ARN: record.arn}
 
@@ -177,10 +177,10 @@ class PipelineExecutionOperations(RunningOperations):
 
     def list(self, request: Request) -> Response:
         owner = Owner(PIPELINE.arn_type, find_pipeline(self.context, request["PipelineName"]).name)
-        renamed_request = rename_times(request)
-        if renamed_request.get("SortBy") == EXECUTION_ARN:
-            renamed_request["SortBy"] = "Name"
-        return list_resources(self.context.state, PIPELINE_EXECUTION, renamed_request, _compute_summary, owner=owner)
+        list_request = convert_list_request(request)
+        if list_request.get("SortBy") == EXECUTION_ARN:
+            list_request["SortBy"] = "Name"
+        return list_resources(self.context.state, PIPELINE_EXECUTION, list_request, _compute_summary, owner=owner)
 
     def list_steps(self, request: Request) -> Response:
         if EXECUTION_ARN not in request:
@@ -279,7 +279,7 @@ class PipelineExecutionOperations(RunningOperations):
         return update(kind, record.name, changes, status, internal=internal, only_if=only_if)
 
 
-def make_id(pipeline_arn: str, token: str) -> str:
+def make_execution_id(pipeline_arn: str, token: str) -> str:
     """Return the id of the execution that a request with a token starts."""
     number = int.from_bytes(hashlib.sha256(f"{pipeline_arn} {token}".encode()).digest(), "big")
     digits = []

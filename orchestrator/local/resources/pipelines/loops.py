@@ -89,7 +89,7 @@ class Loops:
         for iteration in _list_iterations(run):
             self._nodes.update({node.name: node for node in list_iteration_nodes(iteration, run.step.body)})
 
-    def list_active(self) -> list[StepRun]:
+    def list_active_loops(self) -> list[StepRun]:
         return [run for run in self._runs.values() if run.step.body and not run.has_ended]
 
     def find_blocked_loops(self) -> frozenset[str]:

@@ -20,11 +20,11 @@ from microjobs_orchestrator.local.resources.pipelines.definition.parse import MA
 from microjobs_orchestrator.local.resources.pipelines.executions import PipelineExecutionOperations, delete_executions
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
 from microjobs_orchestrator.local.resources.pipelines.requests import (
+    convert_list_request,
     find_pipeline,
     make_missing_error,
     pipelines_lock,
     read_parallelism,
-    rename_times,
 )
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
@@ -176,12 +176,12 @@ class PipelineOperations(Operations):
             return {PIPELINE.summaries_member: []}
         prefix = request.get("PipelineNamePrefix", "")
         return list_resources(
-            self.context.state, PIPELINE, rename_times(request), self.compute_members, name_prefix=prefix
+            self.context.state, PIPELINE, convert_list_request(request), self.compute_members, name_prefix=prefix
         )
 
     def list_versions(self, request: Request) -> Response:
         owner = Owner(PIPELINE.arn_type, self.find(request).name)
-        return list_resources(self.context.state, versions.VERSION, rename_times(request), owner=owner)
+        return list_resources(self.context.state, versions.VERSION, convert_list_request(request), owner=owner)
 
     def delete(self, request: Request) -> Response:
         name, token = request["PipelineName"], request.get("ClientRequestToken", "")

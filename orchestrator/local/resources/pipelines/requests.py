@@ -38,8 +38,9 @@ def make_missing_error(arn: str) -> ServiceError:
     return ServiceError("ResourceNotFound", f'Could not find pipeline "{arn}".')
 
 
-def rename_times(request: Request) -> dict[str, Any]:
-    """Return the members of a List request that all kinds have. The time filters get the names that other kinds use."""
+def convert_list_request(request: Request) -> dict[str, Any]:
+    """Return a List request in the form that `list_resources` reads: its common members, with the common names of the
+    time filters."""
     names = {"CreatedAfter": "CreationTimeAfter", "CreatedBefore": "CreationTimeBefore"}
     members = (*LIST_PAGES, *names)
     return {names.get(member, member): request[member] for member in members if member in request}

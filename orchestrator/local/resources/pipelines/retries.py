@@ -16,13 +16,13 @@ EXCEPTION_TYPES_BY_CODE = {"ThrottlingException": THROTTLING, "ResourceLimitExce
 """Types of failures by the error codes of Create requests."""
 EXCEPTION_TYPES_BY_REASON = {INTERNAL_ERROR: JOB_INTERNAL_ERROR, "CapacityError": CAPACITY_ERROR}
 """Types of failures by the beginning of a resource's FailureReason."""
-SERVER_ERROR = 500
+MIN_SERVER_ERROR_STATUS = 500
 """The lowest HTTP status of errors that the request did not cause."""
 
 
 def make_request_failure(error: ServiceError) -> Failure:
     """Return the failure of a step whose Create request was refused."""
-    default_type = SERVICE_FAULT if error.status >= SERVER_ERROR else ""
+    default_type = SERVICE_FAULT if error.status >= MIN_SERVER_ERROR_STATUS else ""
     return Failure(make_failure_reason(error), EXCEPTION_TYPES_BY_CODE.get(error.code, default_type))
 
 

@@ -64,11 +64,11 @@ class StepScope:
 
     def read_property(self, step_name: str, path: Path) -> Any:
         try:
-            return select(self._values.read_properties(self._locate(step_name)), path)
+            return select(self._values.read_properties(self._find_step_name(step_name)), path)
         except ExpressionError as error:
             raise ExpressionError(f"Steps.{step_name}{format_path(path)}: {error}") from error
 
-    def _locate(self, step_name: str) -> str:
+    def _find_step_name(self, step_name: str) -> str:
         """Return the name of a step. For a step in the same loop, add the suffix of the current iteration."""
         body = self._iteration.body if self._iteration else ()
         return f"{step_name}{self._iteration.suffix}" if self._iteration and step_name in body else step_name
@@ -90,7 +90,7 @@ class StepScope:
         return select(parse_item(self._iteration.item), path) if path else self._iteration.item
 
     def read_iteration_output(self, step_name: str, path: Path) -> Any:
-        # `_locate` adds the suffix of the iteration whose outputs the Selector compares.
+        # `_find_step_name` adds the suffix of the iteration whose outputs the Selector compares.
         return self.read_property(step_name, path)
 
     def read_experiment(self, name: str) -> str:

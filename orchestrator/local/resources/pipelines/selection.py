@@ -46,7 +46,7 @@ class Selection:
             raise ValidationError(f"The results of ForEach step {step} cannot be reused: add it to SelectedSteps.")
         return record
 
-    def make_result(self, record: Record) -> tuple[StepChange, Mapping[str, Any]]:
+    def make_reuse_change(self, record: Record) -> tuple[StepChange, Mapping[str, Any]]:
         """Return the change that makes a reused step successful, and members of its description."""
         step_change = StepChange(StepStatus.SUCCEEDED, record.description.get("Metadata", {}), internal=record.internal)
         return step_change, {"SelectiveExecutionResult": {SOURCE_ARN: self.source_arn}}

@@ -80,7 +80,7 @@ class Iteration:
 
 
 class StepRun:
-    """One step of an execution that has started, and its record."""
+    """A started step of an execution, and its record."""
 
     def __init__(self, state: State, step: Step, record: Record, iteration: Iteration | None = None) -> None:
         self._state = state

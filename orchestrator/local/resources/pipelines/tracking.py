@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.values import D
 from microjobs_orchestrator.local.resources.pipelines.scope import ExecutionValues, StepScope, make_variables
 from microjobs_orchestrator.local.resources.training.mlflow_run import make_variables as make_mlflow_variables
 
-CONFIG = "MLflowConfig"
+MLFLOW_CONFIG = "MLflowConfig"
 """The member of an execution's description. Requests use another spelling, `MlflowConfig`."""
 SERVER_ARN, EXPERIMENT = "MlflowResourceArn", "MlflowExperimentName"
 
@@ -48,7 +48,7 @@ def read_mlflow_config(
         )
     rest_client.find_running_server(context, config[SERVER_ARN])
     experiment = requested_experiment or config.get(EXPERIMENT, variables["PipelineName"])
-    return {CONFIG: {SERVER_ARN: config[SERVER_ARN], EXPERIMENT: experiment}}
+    return {MLFLOW_CONFIG: {SERVER_ARN: config[SERVER_ARN], EXPERIMENT: experiment}}
 
 
 def _refuse_properties(step_name: str) -> Mapping[str, Any]:

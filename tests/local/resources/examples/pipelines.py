@@ -5,7 +5,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.pipelines.executions import make_id
+from microjobs_orchestrator.local.resources.pipelines.executions import make_execution_id
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from tests.local.clients import ROOT, LocalServer
@@ -49,7 +49,7 @@ def make_token(name: str) -> str:
 
 def make_arn(name: str) -> str:
     pipeline = format_arn(f"pipeline/{name}")
-    return f"{pipeline}/execution/{make_id(pipeline, make_token(name))}"
+    return f"{pipeline}/execution/{make_execution_id(pipeline, make_token(name))}"
 
 
 EXAMPLES = (

@@ -124,7 +124,7 @@ class _Checker:
         """Check the expressions of PipelineExperimentConfig and MlflowConfig."""
         parts = {"PipelineExperimentConfig": self.definition.experiment, "MlflowConfig": self.definition.mlflow}
         for name, part in parts.items():
-            for path, expression in _locate(part, name):
+            for path, expression in _locate_expressions(part, name):
                 self._check_expression(None, path, expression)
 
     def check_step(self, placed_step: _PlacedStep) -> None:
@@ -132,7 +132,7 @@ class _Checker:
         step, where = placed_step.step, f"step {quote(placed_step.step.name)}"
         for index, dependency in enumerate(step.depends_on):
             self._check_dependency(placed_step, dependency.step, f"{where}, member DependsOn[{index}]")
-        for path, expression in _locate({"Arguments": step.arguments, "Target": step.receiver}, where):
+        for path, expression in _locate_expressions({"Arguments": step.arguments, "Target": step.receiver}, where):
             if path == "Arguments":
                 raise make_error(f"{where}, member Arguments", "expected an object, found an expression")
             self._check_expression(placed_step, f"{where}, member {path}", expression)
@@ -179,11 +179,11 @@ class _Checker:
             raise ExpressionError(f"step {step.name!r} of type {step.type} has no properties")
         find_property_type(step, reference.path)
 
-    def check_item(self, placed_step: _PlacedStep | None, reference: Reference, _where: str) -> None:
+    def check_loop_item(self, placed_step: _PlacedStep | None, reference: Reference, _where: str) -> None:
         if placed_step is None or placed_step.loop is None:
             raise ExpressionError(f"{reference} is allowed only in the body of a ForEach step")
 
-    def check_iteration(self, placed_step: _PlacedStep | None, reference: Reference, _where: str) -> None:
+    def check_iteration_output(self, placed_step: _PlacedStep | None, reference: Reference, _where: str) -> None:
         if placed_step is None or not placed_step.step.body:
             raise ExpressionError(f"{reference} is allowed only in the Selector of a ForEach step")
         find_property_type(self.placed_steps[find_compared_step_name(placed_step.step)].step, reference.path)
@@ -210,20 +210,22 @@ class _Checker:
     def check_arguments(self, step: Step) -> None:
         """Check the arguments of a step as the members of a request. For expressions, check only the types."""
         facts = STEP_TYPE_FACTS[step.type]
-        if not facts.create:
+        if not facts.create_operation:
             return
         members = {facts.name_member: Deferred("the name", "string"), **self._defer(step.arguments)}
         try:
-            problems = list_violations(load_operation_model("sagemaker", facts.create), members)
+            problems = list_violations(load_operation_model("sagemaker", facts.create_operation), members)
         except ServiceError as error:
             problems = [error.message]
-        rows = TABLE["sagemaker"].get(facts.create)
+        rows = TABLE["sagemaker"].get(facts.create_operation)
         if rows is not None and not problems:
             problems = list(list_refusals(rows, members))
         if problems:
             remainder = f"; and {len(problems) - MAX_LISTED_ITEMS} more" if len(problems) > MAX_LISTED_ITEMS else ""
             text = "; ".join(problems[:MAX_LISTED_ITEMS])
-            raise make_error(f"step {quote(step.name)}, member Arguments", f"{facts.create}: {text}{remainder}")
+            raise make_error(
+                f"step {quote(step.name)}, member Arguments", f"{facts.create_operation}: {text}{remainder}"
+            )
 
     def _defer(self, value: Any) -> Any:
         """Return a value whose expressions are replaced by `Deferred`."""
@@ -249,13 +251,13 @@ _CHECKS: Mapping[ReferenceSource, Callable[[_Checker, _PlacedStep | None, Refere
     ReferenceSource.PARAMETER: _Checker.check_parameter,
     ReferenceSource.VARIABLE: _Checker.check_variable,
     ReferenceSource.STEP: _Checker.check_property,
-    ReferenceSource.ITEM: _Checker.check_item,
-    ReferenceSource.ITERATION: _Checker.check_iteration,
+    ReferenceSource.ITEM: _Checker.check_loop_item,
+    ReferenceSource.ITERATION: _Checker.check_iteration_output,
     ReferenceSource.EXPERIMENT: _Checker.check_experiment_name,
 }
 
 
-def _locate(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+def _locate_expressions(value: Any, where: str) -> Iterator[tuple[str, Any]]:
     try:
         yield from locate_expressions(value)
     except ExpressionError as error:

@@ -174,7 +174,7 @@ def _check_reference(reference: Reference, text: str) -> None:
 def find_references(value: Any) -> Iterator[Reference]:
     """Yield the references in a value's expressions.
 
-    A property file is a reference to its step with the path `PropertyFiles.<name>`.
+    For a property file, the reference is its Processing step with the path `PropertyFiles.<name>`.
 
     Raises:
         ExpressionError: an expression is not valid.
@@ -261,7 +261,7 @@ def _read_json_get(argument: Any) -> tuple[Any, Path]:
     return reference, path
 
 
-def _check_members(function: str, argument: Any, known_members: set[str], required: set[str]) -> None:
+def _check_members(function: str, argument: Any, known_members: set[str], required_members: set[str]) -> None:
     if not isinstance(argument, dict):
         raise ExpressionError(f"{function} must have an object, not {name_type(argument)}")
     for name in argument:
@@ -269,7 +269,7 @@ def _check_members(function: str, argument: Any, known_members: set[str], requir
             raise ExpressionError(
                 f"{function} has no member {quote(name)} ({describe_names(name, sorted(known_members))})"
             )
-    for name in sorted(required - argument.keys()):
+    for name in sorted(required_members - argument.keys()):
         raise ExpressionError(f"{function} lacks the member {name}")
 
 

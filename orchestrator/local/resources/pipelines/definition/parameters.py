@@ -37,7 +37,7 @@ def parse_parameter(value: Any, place: str) -> Parameter:
     entry = Structure(value, place, members, required_members=("Name",))
     entry.read_text("Description")
     parameter_type = entry.read_choice("Type", ParameterType) if entry.has("Type") else ParameterType.STRING
-    choices, default = tuple(entry.read_list("EnumValues")), entry.value.get("DefaultValue")
+    choices, default = tuple(entry.read_list("EnumValues")), entry.members.get("DefaultValue")
     for choice in choices:
         _check_type(choice, parameter_type, entry.locate_member("EnumValues"))
     if default is not None:
@@ -54,8 +54,8 @@ def _check_type(value: Any, parameter_type: ParameterType, place: str) -> None:
 
 def _has_type(value: Any, parameter_type: ParameterType) -> TypeGuard[Scalar]:
     is_unexpected_boolean = isinstance(value, bool) and parameter_type is not ParameterType.BOOLEAN
-    is_infinite = isinstance(value, float) and not isfinite(value)
-    return isinstance(value, _PYTHON_TYPES[parameter_type]) and not is_unexpected_boolean and not is_infinite
+    is_not_finite = isinstance(value, float) and not isfinite(value)
+    return isinstance(value, _PYTHON_TYPES[parameter_type]) and not is_unexpected_boolean and not is_not_finite
 
 
 def _describe_choices(value: Scalar, choices: tuple[Scalar, ...]) -> str:

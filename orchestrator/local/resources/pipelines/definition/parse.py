@@ -54,10 +54,10 @@ def parse_definition(text: str) -> Definition:
         ValidationError: the text is not the JSON of a definition. The message names the step and the member, and the
             nearest known name.
     """
-    top = Structure(_parse_json(text), "the definition", _MEMBERS, required_members=("Version", "Steps"))
-    if top.read_text("Version") != VERSION:
-        raise make_error("member Version", f"expected {VERSION!r}, found {quote(top.value['Version'])}")
-    parameters, steps = top.read_list("Parameters"), top.read_list("Steps")
+    root = Structure(_parse_json(text), "the definition", _MEMBERS, required_members=("Version", "Steps"))
+    if root.read_text("Version") != VERSION:
+        raise make_error("member Version", f"expected {VERSION!r}, found {quote(root.members['Version'])}")
+    parameters, steps = root.read_list("Parameters"), root.read_list("Steps")
     if len(parameters) > MAX_PARAMETERS:
         raise make_error("member Parameters", f"there are {len(parameters)} parameters, more than {MAX_PARAMETERS}")
     if not steps:
@@ -66,13 +66,13 @@ def parse_definition(text: str) -> Definition:
         VERSION,
         tuple(parse_step(step, f"Steps[{index}]") for index, step in enumerate(steps)),
         tuple(parse_parameter(value, f"Parameters[{index}]") for index, value in enumerate(parameters)),
-        _read_optional(top, "PipelineExperimentConfig", ("ExperimentName", "TrialName")),
-        _read_optional(top, "MlflowConfig", ("MlflowResourceArn", "MlflowExperimentName")),
+        _read_optional_object(root, "PipelineExperimentConfig", ("ExperimentName", "TrialName")),
+        _read_optional_object(root, "MlflowConfig", ("MlflowResourceArn", "MlflowExperimentName")),
     )
 
 
-def _read_optional(top: Structure, member: str, known_members: tuple[str, ...]) -> Mapping[str, Any] | None:
-    return Structure(top.value[member], f"member {member}", known_members).value if top.has(member) else None
+def _read_optional_object(root: Structure, member: str, known_members: tuple[str, ...]) -> Mapping[str, Any] | None:
+    return Structure(root.members[member], f"member {member}", known_members).members if root.has(member) else None
 
 
 # --- JSON ---
@@ -157,7 +157,7 @@ def parse_step(value: Any, place: str) -> Step:
         display_name=step.read_text("DisplayName"),
         description=step.read_text("Description"),
         depends_on=_read_items(step, "DependsOn", _parse_dependency),
-        cache=parse_cache(step.value["CacheConfig"], step.locate_member("CacheConfig"))
+        cache=parse_cache(step.members["CacheConfig"], step.locate_member("CacheConfig"))
         if step.has("CacheConfig")
         else None,
         retry_policies=_read_items(step, "RetryPolicies", parse_retry_policy),
@@ -179,7 +179,7 @@ def _read_items(step: Structure, member: str, parse: Callable[[Any, str], Any]) 
 
 def _read_receiver(step: Structure, member: str) -> Any:
     """Return FunctionArn or SqsQueueUrl, which may be an expression."""
-    value = step.value[member]
+    value = step.members[member]
     if not isinstance(value, str | dict):
         raise make_error(step.locate_member(member), f"expected a String, found {name_type(value)}")
     return value
@@ -264,12 +264,12 @@ def _split_loop(arguments: Structure) -> tuple[Mapping[str, Any], dict[str, tupl
     for step in body:
         if step.type in _TYPES_FORBIDDEN_IN_LOOPS:
             raise make_error(f"step {quote(step.name)}", f"a ForEach step cannot contain a step of type {step.type}")
-    members = {name: value for name, value in arguments.value.items() if name != "ForEachBody"}
+    members = {name: value for name, value in arguments.members.items() if name != "ForEachBody"}
     return members, {"body": body}
 
 
 def _check_items(arguments: Structure) -> None:
-    items = arguments.value["IterableItems"]
+    items = arguments.members["IterableItems"]
     if not isinstance(items, dict | list):
         problem = f"expected an expression or an array, found {name_type(items)}"
         raise make_error(arguments.locate_member("IterableItems"), problem)
@@ -280,14 +280,14 @@ def _check_items(arguments: Structure) -> None:
 
 def _check_selector(arguments: Structure) -> None:
     selector = Structure(
-        arguments.value["Selector"],
+        arguments.members["Selector"],
         arguments.locate_member("Selector"),
         ("Pick", "Field"),
         required_members=("Pick", "Field"),
     )
     if selector.read_text("Pick") not in ("MaxBy", "MinBy"):
         raise make_error(
-            selector.locate_member("Pick"), f"expected MaxBy or MinBy, found {quote(selector.value['Pick'])}"
+            selector.locate_member("Pick"), f"expected MaxBy or MinBy, found {quote(selector.members['Pick'])}"
         )
 
 

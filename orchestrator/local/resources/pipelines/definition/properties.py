@@ -32,7 +32,7 @@ def find_property_type(step: Step, path: Path) -> str:
     """
     first = path[0]
     if first == "PropertyFiles":
-        return _check_property_file(step, path)
+        return _find_property_file_type(step, path)
     if first == "OutputParameters":
         return _find_output_type(step, path)
     if step.body and first in ("IterationOutputs", "Selected"):
@@ -40,7 +40,7 @@ def find_property_type(step: Step, path: Path) -> str:
     facts = STEP_TYPE_FACTS[step.type]
     if first in facts.properties:
         return "" if len(path) == 1 else _raise_missing(step, path, ())
-    shapes: list[Any] = [load_operation_model("sagemaker", name).output_shape for name in facts.describe]
+    shapes: list[Any] = [load_operation_model("sagemaker", name).output_shape for name in facts.describe_operations]
     members = {name: member for shape in shapes for name, member in shape.members.items()}
     if first not in members:
         return _raise_missing(step, path[:1], (*members, *facts.properties))
@@ -54,11 +54,11 @@ def _find_type(step: Step, shape: Any, path: Path) -> str:
             return _raise_missing(step, path[:position], shape.members)
         if shape.type_name not in ("structure", "list", "map"):
             return _raise_missing(step, path[:position], ())
-        shape = shape.members[part] if shape.type_name == "structure" else _find_item(shape)
+        shape = shape.members[part] if shape.type_name == "structure" else _find_item_shape(shape)
     return str(shape.type_name)
 
 
-def _find_item(shape: Any) -> Any:
+def _find_item_shape(shape: Any) -> Any:
     return shape.member if shape.type_name == "list" else shape.value
 
 
@@ -68,7 +68,7 @@ def _raise_missing(step: Step, path: Path, known_names: Sequence[str] | Mapping[
     raise ExpressionError(f"step {step.name!r} of type {step.type} has no property {name}{hint}")
 
 
-def _check_property_file(step: Step, path: Path) -> str:
+def _find_property_file_type(step: Step, path: Path) -> str:
     names = [file.name for file in step.property_files]
     if len(path) != 2 or path[1] not in names:
         hint = describe_names(str(path[-1]), names)
@@ -98,11 +98,11 @@ def _find_iteration_type(step: Step, path: Path) -> str:
     return find_property_type(body[str(path[2])], _cut_property_path(step, path, 3))
 
 
-def _cut_property_path(step: Step, path: Path, begin: int) -> Path:
-    """Return the path without its first `begin` parts, which select the step of a ForEach step's body."""
-    if len(path) <= begin:
+def _cut_property_path(step: Step, path: Path, skipped_count: int) -> Path:
+    """Return the path without its first `skipped_count` parts, which select the step of a ForEach step's body."""
+    if len(path) <= skipped_count:
         raise ExpressionError(f"step {step.name!r}: {format_path(path).lstrip('.')} lacks the name of a property")
-    return path[begin:]
+    return path[skipped_count:]
 
 
 def find_compared_step_name(step: Step) -> str:

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 
 from microjobs_orchestrator.local.resources.pipelines.definition.values import StepType
 
-JOB_MEMBERS = ("CacheConfig", "RetryPolicies")
-OUTPUT_MEMBERS = ("CacheConfig", "OutputParameters")
+RESOURCE_STEP_MEMBERS = ("CacheConfig", "RetryPolicies")
+OUTPUT_STEP_MEMBERS = ("CacheConfig", "OutputParameters")
 
 
 @dataclass(frozen=True)
 class StepTypeFacts:
     """The operations and the members of one type of step."""
 
-    create: str = ""
+    create_operation: str = ""
     """The operation that the step performs, such as `CreateTrainingJob`; empty if it creates no resource."""
     name_member: str = ""
     """The member of the operation that names the new resource. If the member is missing, AWS chooses the name."""
-    describe: tuple[str, ...] = ()
+    describe_operations: tuple[str, ...] = ()
     """The operations whose responses contain the properties of the step."""
     properties: tuple[str, ...] = ()
     """Properties that no response contains."""
@@ -29,28 +29,31 @@ class StepTypeFacts:
     """Advice for an error message: what to use instead. It is empty if the local server executes the step."""
 
 
-def _make_job_facts(noun: str, *extra_members: str, describe: tuple[str, ...] = ()) -> StepTypeFacts:
+def _make_resource_facts(noun: str, *extra_members: str, describe_operations: tuple[str, ...] = ()) -> StepTypeFacts:
     return StepTypeFacts(
-        f"Create{noun}", f"{noun}Name", (f"Describe{noun}", *describe), members=(*JOB_MEMBERS, *extra_members)
+        f"Create{noun}",
+        f"{noun}Name",
+        (f"Describe{noun}", *describe_operations),
+        members=(*RESOURCE_STEP_MEMBERS, *extra_members),
     )
 
 
 STEP_TYPE_FACTS: Mapping[StepType, StepTypeFacts] = {
-    StepType.TRAINING: _make_job_facts("TrainingJob"),
-    StepType.PROCESSING: _make_job_facts("ProcessingJob", "PropertyFiles"),
-    StepType.TUNING: _make_job_facts(
-        "HyperParameterTuningJob", describe=("ListTrainingJobsForHyperParameterTuningJob",)
+    StepType.TRAINING: _make_resource_facts("TrainingJob"),
+    StepType.PROCESSING: _make_resource_facts("ProcessingJob", "PropertyFiles"),
+    StepType.TUNING: _make_resource_facts(
+        "HyperParameterTuningJob", describe_operations=("ListTrainingJobsForHyperParameterTuningJob",)
     ),
-    StepType.TRANSFORM: _make_job_facts("TransformJob"),
-    StepType.MODEL: _make_job_facts("Model"),
-    StepType.REGISTER_MODEL: _make_job_facts("ModelPackage"),
-    StepType.ENDPOINT_CONFIG: _make_job_facts("EndpointConfig"),
-    StepType.ENDPOINT: _make_job_facts("Endpoint"),
+    StepType.TRANSFORM: _make_resource_facts("TransformJob"),
+    StepType.MODEL: _make_resource_facts("Model"),
+    StepType.REGISTER_MODEL: _make_resource_facts("ModelPackage"),
+    StepType.ENDPOINT_CONFIG: _make_resource_facts("EndpointConfig"),
+    StepType.ENDPOINT: _make_resource_facts("Endpoint"),
     StepType.CONDITION: StepTypeFacts(properties=("Outcome",)),
     StepType.FAIL: StepTypeFacts(),
     StepType.CLEANUP: StepTypeFacts(),
-    StepType.LAMBDA: StepTypeFacts(members=("FunctionArn", *OUTPUT_MEMBERS), required_members=("FunctionArn",)),
-    StepType.CALLBACK: StepTypeFacts(members=("SqsQueueUrl", *OUTPUT_MEMBERS), required_members=("SqsQueueUrl",)),
+    StepType.LAMBDA: StepTypeFacts(members=("FunctionArn", *OUTPUT_STEP_MEMBERS), required_members=("FunctionArn",)),
+    StepType.CALLBACK: StepTypeFacts(members=("SqsQueueUrl", *OUTPUT_STEP_MEMBERS), required_members=("SqsQueueUrl",)),
     StepType.FOR_EACH: StepTypeFacts(
         properties=(
             "Status",

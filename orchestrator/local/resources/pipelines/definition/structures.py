@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.resources.pipelines.definition.messages import
     quote,
 )
 
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Names of steps and parameters."""
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -39,14 +39,14 @@ class Structure:
         for name in required_members:
             if value.get(name) is None:
                 raise make_error(place, f"member {name} is missing")
-        self.value: Mapping[str, Any] = {name: content for name, content in value.items() if content is not None}
+        self.members: Mapping[str, Any] = {name: content for name, content in value.items() if content is not None}
         self.place = place
 
     def locate_member(self, member: str) -> str:
         return f"{self.place}, member {member}"
 
     def has(self, member: str) -> bool:
-        return member in self.value
+        return member in self.members
 
     def read_text(self, member: str) -> str:
         """Return a text, or an empty text if the member is missing."""
@@ -55,7 +55,7 @@ class Structure:
     def read_name(self, member: str) -> str:
         """Return the name of a step or a parameter."""
         name = self.read_text(member)
-        if not NAME.fullmatch(name):
+        if not NAME_PATTERN.fullmatch(name):
             raise make_error(
                 self.locate_member(member),
                 f"{quote(name)} must have 1 to 64 ASCII letters, digits, hyphens or underscores",
@@ -86,7 +86,7 @@ class Structure:
 
     def read_number(self, member: str, minimum: float, maximum: float, *, is_integer: bool = True) -> float | None:
         """Return a number, or None if the member is missing."""
-        value = self.value.get(member)
+        value = self.members.get(member)
         if value is None:
             return None
         number_types: Any = int if is_integer else int | float
@@ -97,7 +97,7 @@ class Structure:
         return float(value)
 
     def _read(self, member: str, python_type: type, noun: str, default: Any) -> Any:
-        value = self.value.get(member, default)
+        value = self.members.get(member, default)
         if not isinstance(value, python_type):
             raise make_error(self.locate_member(member), f"expected {noun}, found {name_type(value)}")
         return value

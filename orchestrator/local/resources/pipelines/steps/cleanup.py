@@ -42,7 +42,7 @@ class CleanupRunner(Runner):
             ServiceError: a URI is not valid, or is not below the outputs of the step; or `uris` is None, but the step
                 is not a Training step.
         """
-        outputs = list(_list_outputs(step))
+        outputs = list(_list_output_uris(step))
         if uris is None and step.step.type is not StepType.TRAINING:
             raise ValidationError(
                 f"S3Uris must list the objects to delete: step {step.name} is of type {step.step.type}."
@@ -59,7 +59,7 @@ class CleanupRunner(Runner):
                 store.delete(bucket, stored_object.key)
 
 
-def _list_outputs(step: StepRun) -> Iterator[str]:
+def _list_output_uris(step: StepRun) -> Iterator[str]:
     """Yield the S3 URIs of the folders that contain the outputs of a step's job."""
     request: Mapping[str, Any] = step.record.internal[REQUEST]
     if step.step.type is StepType.TRAINING:

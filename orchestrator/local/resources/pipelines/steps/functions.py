@@ -42,7 +42,7 @@ class LambdaRunner(Runner):
         return StepChange(StepStatus.EXECUTING, {"Lambda": {"Arn": arn}})
 
     def _find_command(self, arn: str) -> str:
-        """Return the command of a function, by its ARN or by its name, which is the ARN's last part."""
+        """Return the command of a function, by its ARN or by the name in the ARN."""
         functions = self.tools.context.settings.functions
         name = arn.partition(":function:")[2].partition(":")[0] or arn
         for key in (arn, name):

@@ -59,7 +59,7 @@ class ResourceRunner(Runner):
     def __init__(self, tools: Tools, step_type: StepType) -> None:
         super().__init__(tools)
         self._facts: StepTypeFacts = STEP_TYPE_FACTS[step_type]
-        self._noun = self._facts.create.removeprefix("Create")
+        self._noun = self._facts.create_operation.removeprefix("Create")
         self._metadata_name = METADATA_NAMES.get(step_type, self._noun)
 
     @property
@@ -73,7 +73,7 @@ class ResourceRunner(Runner):
     def start(self, run: StepRun, arguments: Mapping[str, Any]) -> StepChange:
         """Create the resource, unless a server that was killed has created it."""
         if run.record.internal.get(REQUEST) is None:
-            self._prepare(run, arguments)
+            self._store_request(run, arguments)
             self._create(run)
         elif not self._is_created(run):
             self._create(run)
@@ -86,16 +86,15 @@ class ResourceRunner(Runner):
             owner = Owner(EXECUTION_KIND, self.tools.execution_id)
             self._state.set_owner(self._kind.arn_type, run.record.internal[RESOURCE], owner)
 
-    def _prepare(self, run: StepRun, arguments: Mapping[str, Any]) -> None:
-        """Store the request and the name of the resource before it is created, so that a later server finds the
-        resource."""
-        shape = load_operation_model(SERVICE, self._facts.create).input_shape
-        request = self._complete(run, _convert(shape, arguments))
+    def _store_request(self, run: StepRun, arguments: Mapping[str, Any]) -> None:
+        """Store the request and the resource's name before the resource is created, so that a later server finds it."""
+        shape = load_operation_model(SERVICE, self._facts.create_operation).input_shape
+        request = self._complete_request(run, _convert(shape, arguments))
         request = add_mlflow_config(request, run.step.type, run.name, self.tools.mlflow_config)
         name = request.get(self._facts.name_member, "")
         run.store(StepChange(StepStatus.STARTING, internal={REQUEST: request, RESOURCE: name}))
 
-    def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _complete_request(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the request with the name that AWS would choose."""
         return {**request, self._facts.name_member: self.choose_name(run)}
 
@@ -106,31 +105,31 @@ class ResourceRunner(Runner):
         return run.chosen_name
 
     def _create(self, run: StepRun) -> None:
-        self.tools.operation_caller.call(self._facts.create, run.record.internal[REQUEST])
+        self.tools.operation_caller.call(self._facts.create_operation, run.record.internal[REQUEST])
 
     def _is_created(self, run: StepRun) -> bool:
         """Return whether an earlier server has created the resource."""
-        return self._find(run) is not None
+        return self._find_record(run) is not None
 
-    def _find(self, run: StepRun) -> Record | None:
+    def _find_record(self, run: StepRun) -> Record | None:
         """Return the record of the step's resource; None if it does not exist, or has no name yet."""
         resource = run.record.internal.get(RESOURCE)
-        return self._get(resource) if resource else None
+        return self._get_record(resource) if resource else None
 
-    def _get(self, resource: str) -> Record | None:
+    def _get_record(self, resource: str) -> Record | None:
         return self._state.get(self._kind.arn_type, resource)
 
     def has_result(self, internal: Mapping[str, Any]) -> bool:
-        return self._get(internal[RESOURCE]) is not None
+        return self._get_record(internal[RESOURCE]) is not None
 
     def poll(self, run: StepRun) -> StepChange:
-        record = self._find(run)
+        record = self._find_record(run)
         if record is None:
             failure = Failure(f"ClientError: {self._kind.display_name} {run.record.internal[RESOURCE]} was deleted.")
             return StepChange(StepStatus.FAILED, run.metadata, failure)
-        return self._describe(run, record)
+        return self._make_change(run, record)
 
-    def _describe(self, run: StepRun, record: Record) -> StepChange:
+    def _make_change(self, run: StepRun, record: Record) -> StepChange:
         """Return the change of the step, from the record of its resource."""
         metadata, lifecycle = {self._metadata_name: {"Arn": record.arn}}, self._kind.lifecycle
         if lifecycle is None or record.status == lifecycle.success_status:
@@ -142,7 +141,7 @@ class ResourceRunner(Runner):
         return StepChange(StepStatus.STOPPING if is_stopping else StepStatus.EXECUTING, metadata)
 
     def stop(self, run: StepRun) -> StepChange:
-        if "Stop" not in self._kind.verbs or self._find(run) is None:
+        if "Stop" not in self._kind.verbs or self._find_record(run) is None:
             return StepChange(StepStatus.STOPPED, run.metadata)
         self._set_owner(run)  # a server that was killed may have created the resource without its owner
         with suppress(ServiceError):  # the resource has ended, or another request has stopped it
@@ -181,9 +180,9 @@ class TuningRunner(ResourceRunner):
 class ModelPackageRunner(ResourceRunner):
     """Runs RegisterModel steps. If the request names a group that does not exist, the step creates the group."""
 
-    def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _complete_request(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
         token = hashlib.sha256(f"{run.record.name} {run.attempt_count} {run.record.created}".encode()).hexdigest()
-        named_request = request if GROUP in request else super()._complete(run, request)
+        named_request = request if GROUP in request else super()._complete_request(run, request)
         return {**named_request, "ClientToken": token[:TOKEN_CHARACTERS]}
 
     def _create(self, run: StepRun) -> None:
@@ -194,25 +193,25 @@ class ModelPackageRunner(ResourceRunner):
             # an error means that the group exists; CreateModelPackage reports other errors
             with suppress(ServiceError):
                 self.tools.operation_caller.call("CreateModelPackageGroup", {GROUP: request[GROUP]})
-        response = self.tools.operation_caller.call(self._facts.create, request)
+        response = self.tools.operation_caller.call(self._facts.create_operation, request)
         run.store(StepChange(StepStatus.STARTING, internal={RESOURCE: response["ModelPackageArn"]}))
 
     def _is_created(self, run: StepRun) -> bool:  # noqa: ARG002
         return False
 
-    def _get(self, resource: str) -> Record | None:
+    def _get_record(self, resource: str) -> Record | None:
         return self._state.get_by_arn(resource)
 
 
 class EndpointConfigRunner(ResourceRunner):
     """Runs EndpointConfig steps. A name in the definition is used without a suffix."""
 
-    def _complete(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        return request if self._facts.name_member in request else super()._complete(run, request)
+    def _complete_request(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return request if self._facts.name_member in request else super()._complete_request(run, request)
 
     def _is_created(self, run: StepRun) -> bool:
         # A configuration that is older than the step has the requested name, but another step or client created it.
-        record = self._find(run)
+        record = self._find_record(run)
         return record is not None and record.created >= float(run.record.description["StartTime"])
 
 
@@ -222,7 +221,7 @@ class EndpointRunner(EndpointConfigRunner):
 
     def _create(self, run: StepRun) -> None:
         request = run.record.internal[REQUEST]
-        if self._find(run) is None:
+        if self._find_record(run) is None:
             self.tools.operation_caller.call("CreateEndpoint", request)
         else:
             shape: Any = load_operation_model(SERVICE, "UpdateEndpoint").input_shape
@@ -231,15 +230,15 @@ class EndpointRunner(EndpointConfigRunner):
 
     def _is_created(self, run: StepRun) -> bool:
         """Return whether the endpoint has the configuration, or is about to have it."""
-        record = self._find(run)
+        record = self._find_record(run)
         return record is not None and (record.status in STARTING_STATUSES or self._has_config(run, record))
 
     def _has_config(self, run: StepRun, record: Record) -> bool:
         config_name = run.record.internal[REQUEST][CONFIG_NAME]
         return bool(record.description.get(CONFIG_NAME) == config_name)
 
-    def _describe(self, run: StepRun, record: Record) -> StepChange:
-        step_change = super()._describe(run, record)
+    def _make_change(self, run: StepRun, record: Record) -> StepChange:
+        step_change = super()._make_change(run, record)
         if step_change.status is StepStatus.SUCCEEDED and not self._has_config(run, record):
             return StepChange(StepStatus.FAILED, step_change.metadata, read_failure(record))
         return step_change

@@ -37,7 +37,7 @@ class Runner(ABC):
         self.tools = tools
 
     def resolve(self, step: Step, scope: Scope) -> Mapping[str, Any]:
-        """Return the arguments of a step without expressions.
+        """Return the arguments of a step, with values in place of the expressions.
 
         Raises:
             ExpressionError: a value that the step reads does not exist.
@@ -62,7 +62,7 @@ class Runner(ABC):
         """
 
     def poll(self, run: StepRun) -> StepChange:
-        """Return the change of a step that is executing, since the step was last stored."""
+        """Check the work of a running step. Return the change of the step since it was last stored."""
         return StepChange(run.status)
 
     def stop(self, run: StepRun) -> StepChange:  # noqa: ARG002

@@ -30,7 +30,7 @@ RUNNER_CLASSES: Mapping[StepType, type[ResourceRunner]] = {
 
 def make_runners(tools: Tools) -> Mapping[StepType, Runner]:
     """Return the runners of all types that the local server executes."""
-    creating_types = [step_type for step_type, facts in STEP_TYPE_FACTS.items() if facts.create]
+    creating_types = [step_type for step_type, facts in STEP_TYPE_FACTS.items() if facts.create_operation]
     return {
         **{step_type: RUNNER_CLASSES.get(step_type, ResourceRunner)(tools, step_type) for step_type in creating_types},
         StepType.CONDITION: ConditionRunner(tools),
