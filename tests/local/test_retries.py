@@ -120,7 +120,7 @@ class FailingRuntime(ProcessRuntime):
 @pytest.fixture
 def flaky_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
     """The parts of a server with a `FailingRuntime`, and with the job `tiny`. A failed start is repeated at once."""
-    monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY_SECONDS", 0.01)
     make_tiny_repository(tmp_path, "")
     home: Home = make_home(tmp_path / "home")
     state, store, metrics = State(home.state), ObjectStore(home), MetricStore(home.metrics)
@@ -165,7 +165,7 @@ def test_retries_are_limited(flaky_context: Context) -> None:
 
 
 def test_retries_share_the_time_limit(flaky_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 30.0)
+    monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY_SECONDS", 30.0)
     start = time.monotonic()
     stopping_condition = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
     job = run_training(

@@ -150,7 +150,7 @@ def test_time_limits_ignore_clock_changes(
     clocks.change(change_seconds)
     if restart:
         job = load_or_create_training_job(parts)
-    assert job.remaining_time == pytest.approx(900, abs=2)
+    assert job.remaining_seconds == pytest.approx(900, abs=2)
     clocks.advance(100)
     job.fail("a reason")
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
@@ -169,8 +169,8 @@ def test_max_wait_ignores_clock_changes(parts: ServerParts, clocks: Clocks, chan
     clocks.advance(2500)
     clocks.change(change_seconds)
     job.handle_start(())
-    assert job.remaining_time == pytest.approx(500, abs=2)
-    assert load_or_create_training_job(parts).remaining_time == pytest.approx(500, abs=2)
+    assert job.remaining_seconds == pytest.approx(500, abs=2)
+    assert load_or_create_training_job(parts).remaining_seconds == pytest.approx(500, abs=2)
 
 
 def test_elapsed_time_uses_the_system_clock_after_a_reboot(clocks: Clocks) -> None:
@@ -201,11 +201,11 @@ def test_restarted_server_reads_metrics_from_earlier_lines(parts: ServerParts) -
 def test_usage_that_an_older_server_stored_is_read(clocks: Clocks) -> None:
     usage = AttemptUsage.load({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
     clocks.advance(10)
-    assert usage.seconds == pytest.approx(15, abs=1)
+    assert usage.used_seconds == pytest.approx(15, abs=1)
 
 
 def test_delay_doubles_with_each_retry() -> None:
-    assert [AttemptUsage(retries=number).retry_delay for number in (1, 2, 3, 4, 7)] == [1, 2, 4, 8, 60]
+    assert [AttemptUsage(retries=number).retry_delay_seconds for number in (1, 2, 3, 4, 7)] == [1, 2, 4, 8, 60]
 
 
 REASONS_BY_ERROR: dict[Exception, str] = {

@@ -202,7 +202,7 @@ def test_best_trial_has_the_largest_value_of_a_maximized_objective(tuning: Tunin
     tuning.start(3, **MAXIMIZE)
     for number, value in enumerate([1.0, 3.0, 2.0]):
         end_trial(tuning, number, value)
-    best = TrialResults(tuning.context, make_tuning_request(3, **MAXIMIZE)).find_best()
+    best = TrialResults(tuning.context, make_tuning_request(3, **MAXIMIZE)).find_best_trial()
     assert best is not None
     assert best.name == tuning.list_trials()[1].name
 

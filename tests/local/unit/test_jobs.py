@@ -293,7 +293,7 @@ def test_hyperband_continues_trials_after_a_restart() -> None:
     search = TrialSearch(
         "Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(minimum=1, maximum=3)
     )
-    search.add_running("running", {"x": "0.5"})
+    search.add_running_trial("running", {"x": "0.5"})
     assert not search.report("running", [1.0, 1.0])
     assert search.report("running", [1.0] * 4)
     search.add_result("running", {"x": "0.5"}, 1.0, stopped=True)

@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.resources.processing.plan import list_output_i
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 
-DEFAULT_MAX_RUNTIME = 86_400
+DEFAULT_MAX_RUNTIME_SECONDS = 86_400
 """Default time limit in seconds: one day, as on SageMaker."""
 
 
@@ -59,8 +59,8 @@ class ProcessingJob:
             sync = Sync(store, hosts, output["LocalPath"], output["S3Uri"], folder, note, deletes=False)
             sync.start()
             self._syncs.append(sync)
-        stopping = self.job.request.get("StoppingCondition", {})
-        return float(stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME)) - elapsed
+        stopping_condition = self.job.request.get("StoppingCondition", {})
+        return float(stopping_condition.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_SECONDS)) - elapsed
 
     def _list_outputs(self, mode: str) -> list[Mapping[str, Any]]:
         """Return the S3Output structures whose S3UploadMode is `mode`."""

@@ -24,9 +24,9 @@ def make_plan(job: JobHandle, folder: Path) -> Plan:
     for index, name in enumerate(names):
         linked_inputs = []
         for number, (source, input_objects) in enumerate(zip(sources, objects, strict=True)):
-            part = inputs.select_share(input_objects, source.get("S3DataDistributionType", ""), len(names), index)
+            share = inputs.select_share(input_objects, source.get("S3DataDistributionType", ""), len(names), index)
             linked_inputs.append(
-                Input(source["LocalPath"], inputs.link_objects(part, folder / "inputs" / name / str(number)))
+                Input(source["LocalPath"], inputs.link_objects(share, folder / "inputs" / name / str(number)))
             )
         layout = Layout(folder / "files" / name)
         _write_files(job, layout, ResourceConfig(name, names))
@@ -44,7 +44,7 @@ def _plan_host(
     entrypoint = application.get("ContainerEntrypoint")
     # As in Docker, a request with an entry point but without arguments does not use the image's own arguments.
     arguments = application.get("ContainerArguments", () if entrypoint else None)
-    access = {} if is_isolated else context.make_access_variables()
+    access_variables = {} if is_isolated else context.make_access_variables()
     return HostPlan(
         name=name,
         image=context.resolve_image(application["ImageUri"]),
@@ -52,7 +52,7 @@ def _plan_host(
         inputs=tuple(linked_inputs),
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=None if arguments is None else tuple(arguments),
-        environment={**access, **job.request.get("Environment", {})},
+        environment={**access_variables, **job.request.get("Environment", {})},
         default_variables={} if is_isolated else context.make_package_variables(),
         limits=context.find_host_limits(instance_type),
         has_gpus=instances.has_gpus(instance_type),

@@ -54,19 +54,22 @@ def _list_conditions(expression: Members) -> Iterator[Members]:
 
 
 def _compile(searchable: Searchable, expression: Members) -> Predicate:
-    parts = [
-        *(_make_filter(_find(searchable, item["Name"]), item) for item in expression.get("Filters", [])),
+    predicates = [
+        *(
+            _make_filter(_find_filter_property(searchable, item["Name"]), item)
+            for item in expression.get("Filters", [])
+        ),
         *(_make_nested_filter(searchable, item) for item in expression.get("NestedFilters", [])),
         *(_compile(searchable, item) for item in expression.get("SubExpressions", [])),
     ]
-    if not parts:
+    if not predicates:
         raise ValidationError(f"SearchExpression is empty: add one of {', '.join(CONDITION_LISTS)}, or leave it out.")
     combine = any if expression.get("Operator", "And") == "Or" else all
-    return lambda document: combine(part(document) for part in parts)
+    return lambda document: combine(predicate(document) for predicate in predicates)
 
 
-def _find(searchable: Searchable, name: str) -> Property:
-    return find_property(searchable.shape, searchable.strip(name))
+def _find_filter_property(searchable: Searchable, name: str) -> Property:
+    return find_property(searchable.shape, searchable.strip_inner_member(name))
 
 
 def _make_filter(filter_property: Property, item: Members) -> Predicate:
@@ -76,11 +79,11 @@ def _make_filter(filter_property: Property, item: Members) -> Predicate:
 
 def _make_nested_filter(searchable: Searchable, nested_filter: Members) -> Predicate:
     """Return a function that returns whether at least one item of a list satisfies all filters."""
-    items, shape = find_list(searchable.shape, searchable.strip(nested_filter["NestedPropertyName"]))
-    names = [_strip_list(items.name, searchable.strip(item["Name"])) for item in nested_filter["Filters"]]
+    items, shape = find_list(searchable.shape, searchable.strip_inner_member(nested_filter["NestedPropertyName"]))
+    names = [_strip_list(items.name, searchable.strip_inner_member(item["Name"])) for item in nested_filter["Filters"]]
     pairs = zip(names, nested_filter["Filters"], strict=True)
-    parts = [_make_filter(find_member(shape, name), item) for name, item in pairs]
-    return lambda document: any(all(part(item) for part in parts) for item in items.read(document))
+    predicates = [_make_filter(find_member(shape, name), item) for name, item in pairs]
+    return lambda document: any(all(predicate(item) for predicate in predicates) for item in items.read(document))
 
 
 def _strip_list(list_name: str, name: str) -> str:
@@ -97,13 +100,13 @@ def compile_visibility(searchable: Searchable, conditions: Sequence[Mapping[str,
     Raises:
         ValidationError: a key is not the name of a tag.
     """
-    parts = [_make_visibility_test(searchable, condition) for condition in conditions]
-    return lambda document: all(part(document) for part in parts)
+    predicates = [_make_visibility_test(searchable, condition) for condition in conditions]
+    return lambda document: all(predicate(document) for predicate in predicates)
 
 
 def _make_visibility_test(searchable: Searchable, condition: Mapping[str, str]) -> Predicate:
     key, value = condition.get("Key", ""), condition.get("Value", "")
     if not key.removeprefix("Tags.") or not key.startswith("Tags."):
         raise ValidationError(f"VisibilityConditions: Key {key!r} must be 'Tags.' followed by the key of a tag.")
-    tag = _find(searchable, key)
+    tag = _find_filter_property(searchable, key)
     return lambda document: tag.read(document) in ([], [value])

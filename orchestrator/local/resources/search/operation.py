@@ -115,16 +115,18 @@ class SearchOperation:
 
 
 def _compile_request(searchable: Searchable, request: Request) -> Predicate:
-    parts = []
+    predicates = []
     if "SearchExpression" in request:
-        parts.append(compile_expression(searchable, request["SearchExpression"]))
+        predicates.append(compile_expression(searchable, request["SearchExpression"]))
     if "VisibilityConditions" in request:
-        parts.append(compile_visibility(searchable, request["VisibilityConditions"]))
-    return lambda resource: all(part(resource) for part in parts)
+        predicates.append(compile_visibility(searchable, request["VisibilityConditions"]))
+    return lambda resource: all(predicate(resource) for predicate in predicates)
 
 
 def _make_order(searchable: Searchable, request: Request) -> Order:
-    sort_property = find_property(searchable.shape, searchable.strip(request.get("SortBy", "LastModifiedTime")))
+    sort_property = find_property(
+        searchable.shape, searchable.strip_inner_member(request.get("SortBy", "LastModifiedTime"))
+    )
     if sort_property.type is ValueType.STRUCTURE:
         raise ValidationError(f"SortBy {request['SortBy']!r} is a structure: sort by one of its members.")
     return Order(sort_property, descending=request.get("SortOrder", "Descending") == "Descending")

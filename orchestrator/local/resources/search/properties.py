@@ -121,7 +121,7 @@ def find_member(shape: StructureShape, name: str) -> Property:
         if isinstance(target.value, StructureShape):
             return Property(name, ValueType.TEXT_OR_NUMBER, partial(_read_union, read))
         return Property(name, ValueType.TEXT_OR_NUMBER, read)
-    type_name = _get_item(target).type_name
+    type_name = _unwrap_list(target).type_name
     return Property(name, _TYPES.get(type_name, ValueType.STRUCTURE), partial(_read_path, path))
 
 
@@ -142,7 +142,7 @@ def _resolve(shape: Shape, name: str) -> tuple[tuple[str, ...], Shape]:
     """Return the members of a path up to its end or its first map, and the shape at that place."""
     names, path, current_shape = name.split("."), list[str](), shape
     for member in names:
-        current_shape = _get_item(current_shape)
+        current_shape = _unwrap_list(current_shape)
         if isinstance(current_shape, MapShape):
             return tuple(path), current_shape
         if not isinstance(current_shape, StructureShape) or member not in current_shape.members:
@@ -152,7 +152,7 @@ def _resolve(shape: Shape, name: str) -> tuple[tuple[str, ...], Shape]:
     return tuple(path), current_shape
 
 
-def _get_item(shape: Shape) -> Shape:
+def _unwrap_list(shape: Shape) -> Shape:
     while isinstance(shape, ListShape):
         shape = shape.member
     return shape

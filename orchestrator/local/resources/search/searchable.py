@@ -23,7 +23,7 @@ class Searchable:
     """The member between the noun and the members of `shape`, as in `{"Model": {"Model": {...}}}`; empty if there is
     none, as in `{"TrainingJob": {...}}`."""
 
-    def strip(self, name: str) -> str:
+    def strip_inner_member(self, name: str) -> str:
         """Return a property's name without the prefix for `inner_member`: `Model.ModelName` becomes `ModelName`."""
         return name.removeprefix(f"{self.inner_member}.") if self.inner_member else name
 
@@ -36,7 +36,7 @@ RESOURCE_NAMES = {"Trial": "ExperimentTrial", "TrialComponent": "ExperimentTrial
 """AWS's names of the resources in requests, if they differ from the noun of the kind."""
 
 
-def _find_searchable() -> dict[str, Searchable]:
+def _find_searchable_kinds() -> dict[str, Searchable]:
     kinds_by_name = {}
     record = load_service_model("sagemaker").shape_for("SearchRecord")
     assert isinstance(record, StructureShape)  # noqa: S101  botocore's model is fixed
@@ -54,5 +54,5 @@ def _make_searchable(kind: Kind, shape: StructureShape) -> Searchable:
     )
 
 
-SEARCHABLE_KINDS: Mapping[str, Searchable] = _find_searchable()
+SEARCHABLE_KINDS: Mapping[str, Searchable] = _find_searchable_kinds()
 """The kinds that this server has, by AWS's name of the resource."""

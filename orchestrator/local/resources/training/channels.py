@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.runtimes.base import Input, Pipe
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 
-FILE, FAST_FILE, PIPE = "File", "FastFile", "Pipe"
+FILE_MODE, FAST_FILE_MODE, PIPE_MODE = "File", "FastFile", "Pipe"
 
 CHUNK_BYTES = 1 << 20
 
@@ -52,13 +52,13 @@ class Channel:
         if (reason := next(self._find_contradictions(), None)) is not None:
             raise self._make_error(reason)
         inputs.check_source(store, self._source, "input data source")
-        if self.mode == FAST_FILE and self._source["S3DataType"] == inputs.PREFIX:
+        if self.mode == FAST_FILE_MODE and self._source["S3DataType"] == inputs.PREFIX:
             self._check_folder(store)
 
     def _find_contradictions(self) -> Iterator[str]:
         if self.name in (".", ".."):  # botocore's model allows these names, which are not names of folders
             yield "ChannelName must be the name of a folder"
-        if self._is_augmented and self.mode != PIPE:
+        if self._is_augmented and self.mode != PIPE_MODE:
             yield "AugmentedManifestFile can only be used if the Channel's input mode is Pipe"
         if self._is_augmented and not self._source.get("AttributeNames"):
             yield "AttributeNames is required for the S3DataType AugmentedManifestFile"
@@ -66,7 +66,7 @@ class Channel:
             yield "CompressionType Gzip cannot be used with the S3DataType AugmentedManifestFile"
         if not self._is_augmented and self._source.get("AttributeNames"):
             yield "AttributeNames can only be used with the S3DataType AugmentedManifestFile"
-        if self.mode != PIPE and (self._is_gzip or self._wrapper != "None"):
+        if self.mode != PIPE_MODE and (self._is_gzip or self._wrapper != "None"):
             yield "CompressionType and RecordWrapperType can only be used if the input mode is Pipe"
 
     def _check_folder(self, store: ObjectStore) -> None:
@@ -83,11 +83,11 @@ class Channel:
 
     def to_contract(self) -> contract.Channel:
         """Return the channel's entry of inputdataconfig.json. FastFile looks like File to a job."""
-        mode = PIPE if self.mode == PIPE else FILE
+        mode = PIPE_MODE if self.mode == PIPE_MODE else FILE_MODE
         return contract.Channel(mode, self._distribution, self._wrapper, self._content_type)
 
-    def find_data(self, store: ObjectStore) -> Sequence[tuple[str, DataRecord]]:
-        """Return the data of all hosts: pairs of a path below the channel's folder and a record.
+    def find_records(self, store: ObjectStore) -> Sequence[tuple[str, DataRecord]]:
+        """Return the records of all hosts: pairs of a path below the channel's folder and a record.
 
         Each object is a record. For an augmented manifest, each line is a record, and the paths are empty.
 
@@ -99,20 +99,22 @@ class Channel:
             return [("", record) for record in inputs.read_records(store, self._source["S3Uri"], names)]
         return [(path, (item,)) for path, item in inputs.find_objects(store, self._source, "input")]
 
-    def make_pipe(self, data: Sequence[tuple[str, DataRecord]], host_count: int, host_index: int) -> Pipe:
-        """Return one host's share of the data in Pipe mode."""
-        return Pipe(str(LAYOUT.channel(self.name)), functools.partial(self._read_epoch, data, host_count, host_index))
+    def make_pipe(self, records: Sequence[tuple[str, DataRecord]], host_count: int, host_index: int) -> Pipe:
+        """Return one host's share of the records in Pipe mode."""
+        return Pipe(
+            str(LAYOUT.channel(self.name)), functools.partial(self._read_epoch, records, host_count, host_index)
+        )
 
     def make_input(
-        self, data: Sequence[tuple[str, DataRecord]], host_count: int, host_index: int, folder: Path
+        self, records: Sequence[tuple[str, DataRecord]], host_count: int, host_index: int, folder: Path
     ) -> Input:
-        """Return one host's share of the data in the modes File and FastFile, linked into a new folder."""
-        part = self._select_share(data, host_count, host_index)
+        """Return one host's share of the records in the modes File and FastFile, linked into a new folder."""
+        share = self._select_share(records, host_count, host_index)
         # Only augmented manifests contain bytes, and they require Pipe mode.
         linked_data = inputs.link_objects(
-            [(path, item) for path, (item,) in part if not isinstance(item, bytes)], folder
+            [(path, item) for path, (item,) in share if not isinstance(item, bytes)], folder
         )
-        return Input(str(LAYOUT.channel(self.name)), linked_data, read_only=self.mode == FAST_FILE)
+        return Input(str(LAYOUT.channel(self.name)), linked_data, read_only=self.mode == FAST_FILE_MODE)
 
     def _select_share(self, items: Sequence[Item], host_count: int, host_index: int, epoch: int = 0) -> Sequence[Item]:
         """Return one host's share of the items, which ShuffleConfig shuffles differently in each epoch."""
@@ -122,7 +124,7 @@ class Channel:
         return inputs.select_share(items, self._distribution, host_count, host_index)
 
     def _read_epoch(
-        self, data: Sequence[tuple[str, DataRecord]], host_count: int, host_index: int, epoch: int
+        self, records: Sequence[tuple[str, DataRecord]], host_count: int, host_index: int, epoch: int
     ) -> Iterator[bytes]:
         """Yield the content of the pipe of one epoch.
 
@@ -130,7 +132,7 @@ class Channel:
             OSError: an object was deleted.
             ValueError: an object is not compressed as CompressionType requires, or is too large for a RecordIO record.
         """
-        for _, record in self._select_share(data, host_count, host_index, epoch):
+        for _, record in self._select_share(records, host_count, host_index, epoch):
             for item in record:
                 content = [item] if isinstance(item, bytes) else self._read(item.path)
                 if self._wrapper == "RecordIO":

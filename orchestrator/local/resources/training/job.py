@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.lifecycle.job import (
     make_failure_reason,
     make_host_names,
 )
-from microjobs_orchestrator.local.resources.training.channels import PIPE, read_channels
+from microjobs_orchestrator.local.resources.training.channels import PIPE_MODE, read_channels
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
 from microjobs_orchestrator.local.resources.training.create import CREATION_MOMENT, make_model_uri, make_output_uri
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
@@ -75,7 +75,7 @@ class TrainingJob:
         if hosts:
             self._read_logs()
         # Pipes end with the server that fills them, so a host may have read incomplete data without an error.
-        if not hosts or any(channel.mode == PIPE for channel in self._channels):
+        if not hosts or any(channel.mode == PIPE_MODE for channel in self._channels):
             self._recover_without_hosts()
             return
         if self._transitions[-1]["Status"] == "Interrupted":
@@ -147,14 +147,14 @@ class TrainingJob:
             self._enter_status("Training", internal={**internal, **self._usage.to_members()}, **members)
         self._checkpoints.start(hosts)
         self._tensorboard.start(hosts)
-        return self.remaining_time
+        return self.remaining_seconds
 
     def _finish_uploads(self) -> None:
         self._checkpoints.finish()
         self._tensorboard.finish()
 
     @property
-    def remaining_time(self) -> float:
+    def remaining_seconds(self) -> float:
         """Seconds that the hosts may run."""
         return math.ceil(self._limits.compute_remaining_seconds(self._usage))
 
@@ -203,7 +203,7 @@ class TrainingJob:
             return False
         self._usage.retries += 1
         count = f"{self._usage.retries} of {self._limits.max_retries}"
-        self._end_attempt(f"{reason}; starting over on new hosts, retry {count}", self._usage.retry_delay)
+        self._end_attempt(f"{reason}; starting over on new hosts, retry {count}", self._usage.retry_delay_seconds)
         return True
 
     def _end_attempt(self, note: str, pause: float) -> None:
@@ -229,7 +229,9 @@ class TrainingJob:
     def _handle_outcome(self, outcome: Outcome) -> None:
         end = self.job.determine_end(outcome)
         if end.end_reason is not EndReason.SHUT_DOWN:
-            self._collect(outcome.hosts, has_model=bool(outcome.hosts) and end.end_reason is not EndReason.FAILED)
+            self._upload_outputs(
+                outcome.hosts, has_model=bool(outcome.hosts) and end.end_reason is not EndReason.FAILED
+            )
         is_late = end.end_reason is EndReason.TIMED_OUT
         secondary_status = self._limits.find_exceeded_status(self._usage) if is_late else end.status
         register = prepare_registration(self.job, end.status)
@@ -237,7 +239,7 @@ class TrainingJob:
         with self.job.context.state.transaction():
             self._end(end.status, secondary_status, FailureReason=end.failure_reason, **register())
 
-    def _collect(self, hosts: Sequence[Host], *, has_model: bool) -> None:
+    def _upload_outputs(self, hosts: Sequence[Host], *, has_model: bool) -> None:
         """Upload the output data, and the model if there is one."""
         self._enter_status("Uploading")
         folder, store, note = self.job.folder / "collected", self.job.context.store, self.job.note

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 Point = tuple[float, float]
 """A time (seconds since 1970) and a value."""
 
-SEARCH_TIMEOUT = 1.0
+SEARCH_TIMEOUT_SECONDS = 1.0
 """Seconds of CPU time for one search in one line."""
 MAX_SEARCH_SECONDS = 10.0
 """Seconds of CPU time for all slow searches of a job. When they are used up, the most expensive definition is
@@ -75,7 +75,7 @@ class Metrics:
         """
         states = terminal.render_states(text)
         for name in list(self._spent_seconds):
-            match = next(filter(None, (self._find(name, state) for state in states)), None)
+            match = next(filter(None, (self._search(name, state) for state in states)), None)
             value = None if match is None else _parse_number(match[1])  # group 1 of `a (x)|b (y)` may be None
             if value is not None:
                 with self._lock:
@@ -83,28 +83,28 @@ class Metrics:
                 self._record(name, (timestamp, value))
                 self.on_value()
 
-    def _find(self, name: str, text: str) -> regex.Match[str] | None:
+    def _search(self, name: str, text: str) -> regex.Match[str] | None:
         """Search a line for the expression of a definition, within the time limit."""
         began = time.thread_time()
         try:
-            match = self._patterns[name].search(text, timeout=SEARCH_TIMEOUT, concurrent=True)
+            match = self._patterns[name].search(text, timeout=SEARCH_TIMEOUT_SECONDS, concurrent=True)
         except (TimeoutError, MemoryError) as error:
-            need = "too much memory" if isinstance(error, MemoryError) else f"more than {SEARCH_TIMEOUT:g} s"
-            self._report_failed_search(name, text, need)
+            cost = "too much memory" if isinstance(error, MemoryError) else f"more than {SEARCH_TIMEOUT_SECONDS:g} s"
+            self._report_failed_search(name, text, cost)
             match = None
         self._count_time(
             name, time.thread_time() - began - UNCOUNTED_SECONDS - UNCOUNTED_SECONDS_PER_CHARACTER * len(text)
         )
         return match
 
-    def _report_failed_search(self, name: str, text: str, need: str) -> None:
-        """Note the first failed search of a definition. `need` is the time or the memory that the search needed."""
+    def _report_failed_search(self, name: str, text: str, cost: str) -> None:
+        """Note the first failed search of a definition. `cost` is the time or the memory that the search needed."""
         with self._lock:
             is_first = name not in self._reported_names
             self._reported_names.add(name)
         if is_first:
             self._note(
-                f"metric {name!r}: its Regex took {need} on a line of {len(text)} characters; "
+                f"metric {name!r}: its Regex took {cost} on a line of {len(text)} characters; "
                 "this metric ignores such lines"
             )
 

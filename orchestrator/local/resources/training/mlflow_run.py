@@ -85,7 +85,7 @@ class MlflowRun:
             member: {item["key"] for item in run["data"].get(member, [])} for member in ("params", "metrics")
         }
         parameters = self._job.request.get("HyperParameters", {})
-        self._log("params", MAX_PARAMETERS, list_parameters(parameters, logged_names["params"]))
+        self._log("params", MAX_PARAMETERS, list_unlogged_parameters(parameters, logged_names["params"]))
         self._log("metrics", MAX_METRICS, self._list_metrics(metrics, logged_names["metrics"]))
         # A script that ends its run sets the status FINISHED. If the job fails or is stopped afterwards, correct it.
         if run["info"]["status"] == "RUNNING" or status != JobStatus.COMPLETED:
@@ -103,8 +103,8 @@ class MlflowRun:
 
     def _log(self, member: str, limit: int, items: Iterator[dict[str, Any]]) -> None:
         """Log items as one member of LogBatch requests. MLflow stores a repeated item only once."""
-        while part := list(islice(items, limit)):
-            self._call("POST", "runs/log-batch", run_id=self._details["MlflowRunId"], **{member: part})
+        while batch := list(islice(items, limit)):
+            self._call("POST", "runs/log-batch", run_id=self._details["MlflowRunId"], **{member: batch})
 
     def _find_or_create_experiment(self, name: str) -> str:
         """Return the id of an experiment. Create the experiment if it does not exist."""
@@ -150,6 +150,6 @@ def make_variables(arn: str, experiment: str | None) -> dict[str, str]:
     return {"MLFLOW_TRACKING_URI": arn, **({"MLFLOW_EXPERIMENT_NAME": experiment} if experiment else {})}
 
 
-def list_parameters(parameters: Mapping[str, str], logged_names: set[str]) -> Iterator[dict[str, str]]:
+def list_unlogged_parameters(parameters: Mapping[str, str], logged_names: set[str]) -> Iterator[dict[str, str]]:
     """Yield the hyperparameters that are not logged yet: MLflow refuses another value for the same name."""
     return ({"key": name, "value": value} for name, value in parameters.items() if name not in logged_names)

@@ -7,7 +7,7 @@ from microjobs import contract
 from microjobs.contract import Layout, ResourceConfig, make_training_variables
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.lifecycle.job import JobHandle, make_host_names
-from microjobs_orchestrator.local.resources.training.channels import PIPE, Channel
+from microjobs_orchestrator.local.resources.training.channels import PIPE_MODE, Channel
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
 from microjobs_orchestrator.local.resources.training.mlflow_run import MlflowRun
 from microjobs_orchestrator.local.resources.training.tensorboard import TensorBoard
@@ -23,17 +23,21 @@ def make_plan(
     folder: Path,
 ) -> Plan:
     """Return the plan of a job, with its inputs and configuration files in a new folder."""
-    data = [(channel, channel.find_data(job.context.store)) for channel in channels]
+    channel_records = [(channel, channel.find_records(job.context.store)) for channel in channels]
     resources = job.request["ResourceConfig"]
     names, hosts = make_host_names(resources["InstanceCount"]), []
     for index, name in enumerate(names):
         inputs = [
             channel.make_input(records, len(names), index, folder / "inputs" / name / channel.name)
-            for channel, records in data
-            if channel.mode != PIPE
+            for channel, records in channel_records
+            if channel.mode != PIPE_MODE
         ]
         inputs += checkpoints.make_inputs(folder / "checkpoints" / name)
-        pipes = [channel.make_pipe(records, len(names), index) for channel, records in data if channel.mode == PIPE]
+        pipes = [
+            channel.make_pipe(records, len(names), index)
+            for channel, records in channel_records
+            if channel.mode == PIPE_MODE
+        ]
         layout = Layout(folder / "files" / name)
         contract.write_training_resource_config(layout, ResourceConfig(name, names, resources["InstanceType"]))
         _write_files(job, channels, checkpoints, layout)
@@ -57,7 +61,7 @@ def _plan_host(
     files: Path,
     inputs: Sequence[Input],
     pipes: Sequence[Pipe],
-    access: Mapping[str, str],
+    access_variables: Mapping[str, str],
 ) -> HostPlan:
     context, algorithm = job.context, job.request["AlgorithmSpecification"]
     entrypoint, instance_type = algorithm.get("ContainerEntrypoint"), job.request["ResourceConfig"]["InstanceType"]
@@ -72,7 +76,7 @@ def _plan_host(
         pipes=tuple(pipes),
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=tuple(arguments),
-        environment={**access, **job.request.get("Environment", {}), **job_variables},
+        environment={**access_variables, **job.request.get("Environment", {}), **job_variables},
         default_variables={} if _is_isolated(job) else context.make_package_variables(),
         limits=context.find_host_limits(instance_type),
         has_gpus=instances.has_gpus(instance_type),

@@ -34,9 +34,9 @@ from microjobs_orchestrator.local.s3.reader import StoredObject
 MB = 1 << 20
 MAX_MB = 100
 """The limit of MaxPayloadInMB, and of its product with MaxConcurrentTransforms."""
-PARAMETERS_TIMEOUT = 10.0
+PARAMETERS_TIMEOUT_SECONDS = 10.0
 """Seconds for a container to respond to GET /execution-parameters."""
-FIRST_RETRY_DELAY = 0.2
+FIRST_RETRY_DELAY_SECONDS = 0.2
 """Seconds before the first retry of a request. The delay doubles with each retry."""
 MAX_RESPONSE_MEMORY_BYTES = 1 << 20
 """Maximum size of a response in memory. Larger responses are stored in files until they are assembled."""
@@ -57,7 +57,7 @@ class TransformError(Exception):
 
 
 @dataclass(frozen=True)
-class Options:
+class TransformOptions:
     """Settings for making requests from input objects, and output objects from responses."""
 
     strategy: str
@@ -75,7 +75,7 @@ class Options:
     processing: DataProcessing | None
 
     @classmethod
-    def read(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
+    def read(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "TransformOptions":
         """Read each setting from the request. If the request does not have it, read it from the container's parameters,
         or use its default. Raise ValidationError if settings contradict each other."""
         source, output, client = (
@@ -116,7 +116,7 @@ def fetch_execution_parameters(client: Client) -> dict[str, Any]:
     """Return the settings that a container proposes, if any. Raise CannotRunError if its response is malformed."""
     file = BytesIO()
     try:
-        response = client.request("GET", "/execution-parameters", timeout=PARAMETERS_TIMEOUT, into=file)
+        response = client.request("GET", "/execution-parameters", timeout=PARAMETERS_TIMEOUT_SECONDS, into=file)
     except NoResponseError:
         return {}
     if response.status != HTTPStatus.OK:
@@ -148,13 +148,13 @@ class Output:
     reason: str | None = None
     """The reason of the failure; None if the object has not failed."""
 
-    def add(self, content: IO[bytes], assemble: str) -> None:
-        """Append one response. If `assemble`, the value of AssembleWith, is `Line`, also add a newline unless the
+    def add(self, content: IO[bytes], assemble_with: str) -> None:
+        """Append one response. If `assemble_with`, the value of AssembleWith, is `Line`, also add a newline unless the
         response ends with one."""
         content.seek(0)
         with self.path.open("ab") as file:
             copyfileobj(content, file)
-            if assemble == "Line":
+            if assemble_with == "Line":
                 content.seek(max(0, content.tell() - 1))
                 if content.read() != b"\n":
                     file.write(b"\n")
@@ -166,13 +166,13 @@ class Output:
 
 
 class Feeder:
-    """Transforms one instance's share of the objects, until `stopping` is set. `folder` is for temporary files."""
+    """Transforms one instance's share of the objects, until `stop_event` is set. `folder` is for temporary files."""
 
-    def __init__(self, sender: Sender, options: Options, folder: Path, stopping: threading.Event) -> None:
+    def __init__(self, sender: Sender, options: TransformOptions, folder: Path, stop_event: threading.Event) -> None:
         self._sender = sender
         self._options = options
         self._folder = folder
-        self._stopping = stopping
+        self._stop_event = stop_event
         self._window: deque[tuple[Output, Future[IO[bytes]]]] = deque()
         """The requests whose responses are not appended yet, in the order of the input."""
 
@@ -192,7 +192,7 @@ class Feeder:
         """Send the requests of one object. If the object cannot be read or split, fail its output."""
         try:
             for body in self._read_bodies(output.input_object.path):
-                if self._stopping.is_set() or output.reason is not None:
+                if self._stop_event.is_set() or output.reason is not None:
                     break
                 self._window.append((output, pool.submit(self._transform, body)))
                 self._collect(max_count=2 * self._options.concurrency)
@@ -245,7 +245,7 @@ class Feeder:
             try:
                 return self._send(body)
             except TransformError as error:
-                if not error.can_retry or self._stopping.wait(FIRST_RETRY_DELAY * 2**attempt):
+                if not error.can_retry or self._stop_event.wait(FIRST_RETRY_DELAY_SECONDS * 2**attempt):
                     raise
         return self._send(body)
 

@@ -35,8 +35,8 @@ from microjobs_orchestrator.local.resources.transform import captures
 from microjobs_orchestrator.local.resources.transform.feeder import (
     STRATEGIES,
     Feeder,
-    Options,
     Output,
+    TransformOptions,
     fetch_execution_parameters,
     format_container,
 )
@@ -48,7 +48,7 @@ from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
 
-MAX_RUNTIME = 28 * 86_400
+MAX_RUNTIME_SECONDS = 28 * 86_400
 """Time limit in seconds, as on SageMaker: 28 days."""
 MAX_NOTES = 100
 """Maximum number of failed objects that the job's log lists."""
@@ -104,7 +104,7 @@ class TransformJob:
             target=self._run_transform, args=(hosts,), name=self.plan_name, daemon=True
         )
         self._transform_thread.start()
-        return MAX_RUNTIME - elapsed
+        return MAX_RUNTIME_SECONDS - elapsed
 
     def _run_transform(self, hosts: Sequence[Host]) -> None:
         try:
@@ -161,7 +161,7 @@ class TransformJob:
                 clients = connect(hosts, self._container_names, serving.STARTUP_TIMEOUT, stopped)
                 for client in clients:
                     stack.enter_context(closing(client))
-                options = Options.read(self.job.request, fetch_execution_parameters(clients[0]))
+                options = TransformOptions.read(self.job.request, fetch_execution_parameters(clients[0]))
                 senders = [
                     NamedClient(client, name) for client, name in zip(clients, self._container_names, strict=True)
                 ]

@@ -71,8 +71,10 @@ class DataProcessing:
         """Return the body of the model's request. Raise RecordError if a record does not fit the filter."""
         if not self.input_filter.steps:
             return body
-        values = [_read(self.content_type, record) for record in self._split(self.content_type, body)]
-        return self._write(self.content_type, [_select(self.input_filter, value, "InputFilter") for value in values])
+        values = [_parse_record(self.content_type, record) for record in self._split(self.content_type, body)]
+        return self._write(
+            self.content_type, [_apply_filter(self.input_filter, value, "InputFilter") for value in values]
+        )
 
     def filter_output(self, body: bytes, response: bytes) -> bytes:
         """Return the output for a response to `body`. Raise RecordError for a malformed or missing record."""
@@ -80,7 +82,7 @@ class DataProcessing:
             return response
         predictions = self._split(self.accept, response)
         if not self.joins_input:
-            values = [_read(self.accept, prediction) for prediction in predictions]
+            values = [_parse_record(self.accept, prediction) for prediction in predictions]
         else:
             originals = self._split(self.content_type, body)
             if len(originals) == 1 and self.accept != CSV:
@@ -91,8 +93,11 @@ class DataProcessing:
             pairs = list(zip(originals, predictions, strict=True))
             if self.accept == CSV and not self.output_filter.steps:
                 return b"".join(original + b"," + prediction + b"\n" for original, prediction in pairs)
-            values = [_join(_read(self.accept, left), _read(self.accept, right)) for left, right in pairs]
-        return self._write(self.accept, [_select(self.output_filter, value, "OutputFilter") for value in values])
+            values = [
+                _join_records(_parse_record(self.accept, left), _parse_record(self.accept, right))
+                for left, right in pairs
+            ]
+        return self._write(self.accept, [_apply_filter(self.output_filter, value, "OutputFilter") for value in values])
 
     def _split(self, content_type: str, body: bytes) -> list[bytes]:
         if self._is_single_record(content_type):
@@ -101,7 +106,7 @@ class DataProcessing:
 
     def _write(self, content_type: str, values: Iterable[Any]) -> bytes:
         end = b"" if self._is_single_record(content_type) else b"\n"
-        return b"".join(_format(content_type, value) + end for value in values)
+        return b"".join(_format_record(content_type, value) + end for value in values)
 
     def _is_single_record(self, content_type: str) -> bool:
         """Return whether a body is one record, which may have several lines."""
@@ -126,14 +131,14 @@ def _check_same(name: str, value: str, other_name: str, other_value: str) -> Non
         raise ValidationError(message)
 
 
-def _select(path: Path, value: Any, member: str) -> Any:
+def _apply_filter(path: Path, value: Any, member: str) -> Any:
     try:
         return path.select(value)
     except MissingValueError as error:
         raise RecordError(f"{member} {path.text}: {error}") from error
 
 
-def _join(original: Any, prediction: Any) -> Any:
+def _join_records(original: Any, prediction: Any) -> Any:
     if isinstance(original, _Row):
         return _Row([*original, *prediction])
     members = original if isinstance(original, dict) else {INPUT: original}
@@ -147,7 +152,7 @@ class _Row(list[str]):
     """A record of CSV."""
 
 
-def _read(content_type: str, record: bytes) -> Any:
+def _parse_record(content_type: str, record: bytes) -> Any:
     try:
         if content_type == CSV:
             # A byte order mark before the first record would hide the quote of its first field.
@@ -168,7 +173,7 @@ def _describe_error(content_type: str, record: bytes, error: Exception) -> str:
     return str(error)
 
 
-def _format(content_type: str, value: Any) -> bytes:
+def _format_record(content_type: str, value: Any) -> bytes:
     if content_type != CSV:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
     row = value if isinstance(value, list) else [value]

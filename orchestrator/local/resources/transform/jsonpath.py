@@ -30,11 +30,11 @@ class MissingValueError(Exception):
 
 @dataclass(frozen=True)
 class PathStep:
-    """One part of a path. It selects parts of a value."""
+    """One step of a path. It selects parts of a value."""
 
     select: Callable[[Any], list[Any]]
     selects_list: bool = False
-    """Whether the part can select several values. The path then selects a list."""
+    """Whether the step can select several parts. The path then selects a list."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def parse(text: str, member: str, content_type: str) -> Path:
 def _parse_steps(text: str, member: str) -> Iterator[PathStep]:
     position = 1
     while position < len(text):
-        matches = ((pattern.match(text, position), make) for pattern, make in STEPS.items())
+        matches = ((pattern.match(text, position), make) for pattern, make in STEP_PARSERS.items())
         match, make = next(((match, make) for match, make in matches if match), (None, None))
         if match is None or make is None:
             raise _make_unsupported_error(text, text[position:], member)
@@ -124,7 +124,7 @@ def _parse_slice(match: re.Match[str]) -> PathStep:
 
 
 # The functions that make the steps of a path, by the patterns of the steps.
-STEPS: Mapping[re.Pattern[str], Callable[[re.Match[str]], PathStep]] = {
+STEP_PARSERS: Mapping[re.Pattern[str], Callable[[re.Match[str]], PathStep]] = {
     re.compile(r"\.\*|\.?\[ *\* *\]"): _parse_wildcard,
     re.compile(r"\.([^\W_][^\W_-]*(?:-[^\W_-]+)*)"): _parse_name,
     re.compile(r"\.?\[ *('[^']*'(?: *, *'[^']*')*) *\]"): _parse_names,

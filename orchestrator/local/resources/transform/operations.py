@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.multi_model import refuse_multi_model
 from microjobs_orchestrator.local.resources.operations import Request, RunningOperations, add_resource, find_resource
 from microjobs_orchestrator.local.resources.transform import captures
-from microjobs_orchestrator.local.resources.transform.feeder import Options
+from microjobs_orchestrator.local.resources.transform.feeder import TransformOptions
 from microjobs_orchestrator.local.resources.transform.job import TransformJob, list_objects
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.state import Record
@@ -28,7 +28,7 @@ class TransformJobOperations(RunningOperations):
         refuse_direct_mode(model, "Batch transform")
         # Without MaxPayloadInMB, the container may choose the size. Assume the smallest size: a request that is invalid
         # even with this size is always invalid.
-        Options.read({"MaxPayloadInMB": 1, **request}, parameters={})
+        TransformOptions.read({"MaxPayloadInMB": 1, **request}, parameters={})
         list_objects(self.context, request)
         captures.check(self.context, request)
         members = {

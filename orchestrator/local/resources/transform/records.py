@@ -35,19 +35,19 @@ def read_bodies(path: Path, split: str, strategy: str, max_bytes: int, compressi
     (SplitType) or `compression` (CompressionType). With the strategy `MultiRecord`, a body has as many
     records as fit.
     """
-    is_single = strategy == "SingleRecord"
+    sends_single_records = strategy == "SingleRecord"
     with _open(path, compression) as file:
         match split:
             case "Line":
                 records = _read_lines(file, max_bytes)
             case "RecordIO":
-                records = _read_recordio(file, max_bytes, keep_padding=not is_single)
+                records = _read_recordio(file, max_bytes, keep_padding=not sends_single_records)
             case "TFRecord":
                 records = _read_tfrecords(file, max_bytes)
             case _:
                 yield _read_object(file, max_bytes)
                 return
-        yield from records if is_single else _join_records(records, max_bytes)
+        yield from records if sends_single_records else _join_records(records, max_bytes)
 
 
 def read_chunks(path: Path, compression: str = "None") -> Iterator[bytes]:

@@ -25,7 +25,7 @@ from microjobs_orchestrator.local.state import Record
 End = tuple[JobStatus, str | None]
 """The final status and the FailureReason of a tuning job."""
 
-ALL_FAILED = "All training jobs failed. See their FailureReason."
+ALL_FAILED_REASON = "All training jobs failed. See their FailureReason."
 
 
 class TuningJob:
@@ -85,7 +85,7 @@ class TuningJob:
 
     def _advance(self, search: TrialSearch) -> End | None:
         """Start a trial, or wait until a trial has ended. Return the end of the tuning job; None if it continues."""
-        results = self._trials.read()
+        results = self._trials.read_results()
         running_names = self._report_trials(search, results)
         if (end := self._find_end(results)) is not None:
             return end
@@ -97,7 +97,7 @@ class TuningJob:
             self._wait(search, running_names)
         else:
             all_failed = all(trial.status == JobStatus.FAILED for trial in results.trials)
-            return (JobStatus.FAILED, ALL_FAILED) if all_failed else (JobStatus.COMPLETED, None)
+            return (JobStatus.FAILED, ALL_FAILED_REASON) if all_failed else (JobStatus.COMPLETED, None)
         return None
 
     def _find_end(self, results: TrialResults) -> End | None:
@@ -131,7 +131,7 @@ class TuningJob:
                 search.add_result(trial.name, trial.description["HyperParameters"], value, stopped=was_pruned)
                 self._ended_values[trial.name] = self._trials.read_objective_values(trial.name)
             else:
-                search.add_running(trial.name, trial.description["HyperParameters"])
+                search.add_running_trial(trial.name, trial.description["HyperParameters"])
                 running_names.append(trial.name)
         return running_names
 

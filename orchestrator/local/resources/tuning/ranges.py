@@ -135,10 +135,10 @@ def check_ranges(ranges: Sequence[Range], max_jobs: int | None, *, is_grid: bool
             fit its ends; the strategy does not support the range; or the number of training jobs is unknown, too large,
             or larger than the number of combinations.
     """
-    numeric = [item.name for item in ranges if item.range_type != CATEGORICAL]
-    if is_grid and numeric:
+    numeric_names = [item.name for item in ranges if item.range_type != CATEGORICAL]
+    if is_grid and numeric_names:
         raise ValidationError(
-            f"Strategy Grid takes categorical parameters only, but these are numeric: {', '.join(numeric)}."
+            f"Strategy Grid takes categorical parameters only, but these are numeric: {', '.join(numeric_names)}."
         )
     if not is_grid and max_jobs is None:
         raise ValidationError("ResourceLimits.MaxNumberOfTrainingJobs is required.")

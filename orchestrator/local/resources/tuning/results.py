@@ -58,7 +58,7 @@ class TrialResults:
         ended_trials = [trial for trial in self.trials if trial.status in ("Completed", "Stopped")]
         return [(value, trial) for trial in ended_trials if (value := self.find_objective_value(trial)) is not None]
 
-    def find_best(self) -> Record | None:
+    def find_best_trial(self) -> Record | None:
         return self._choose_best(self._list_objective_values(), key=lambda pair: pair[0], default=(0.0, None))[1]
 
     def meets_criteria(self) -> bool:
@@ -99,7 +99,7 @@ class TrialResults:
     def describe(self) -> dict[str, Any]:
         """Return the computed members of DescribeHyperParameterTuningJob."""
         statuses = [trial.status for trial in self.trials]
-        objectives = [self.summarize(trial)["ObjectiveStatus"] for trial in self.trials]
+        objective_statuses = [self.summarize(trial)["ObjectiveStatus"] for trial in self.trials]
         return {
             "TrainingJobStatusCounters": {
                 "Completed": statuses.count("Completed"),
@@ -108,12 +108,14 @@ class TrialResults:
                 "NonRetryableError": statuses.count("Failed"),
                 "Stopped": statuses.count("Stopped"),
             },
-            "ObjectiveStatusCounters": {name: objectives.count(name) for name in ("Succeeded", "Pending", "Failed")},
-            **({"BestTrainingJob": self.summarize(best)} if (best := self.find_best()) else {}),
-            **({"OverallBestTrainingJob": overall} if (overall := self._find_overall_best()) else {}),
+            "ObjectiveStatusCounters": {
+                name: objective_statuses.count(name) for name in ("Succeeded", "Pending", "Failed")
+            },
+            **({"BestTrainingJob": self.summarize(best)} if (best := self.find_best_trial()) else {}),
+            **({"OverallBestTrainingJob": overall} if (overall := self._summarize_overall_best()) else {}),
         }
 
-    def _find_overall_best(self) -> dict[str, Any] | None:
+    def _summarize_overall_best(self) -> dict[str, Any] | None:
         """Return the best trial of this job and its parents; None unless WarmStartType is IdenticalDataAndAlgorithm."""
         if self._request.get("WarmStartConfig", {}).get("WarmStartType") != "IdenticalDataAndAlgorithm":
             return None
@@ -121,7 +123,7 @@ class TrialResults:
             self,
             *(TrialResults(self._context, parent) for parent in find_parent_requests(self._context, self._request)),
         ]
-        best = [results.summarize(trial) for results in all_results if (trial := results.find_best()) is not None]
+        best = [results.summarize(trial) for results in all_results if (trial := results.find_best_trial()) is not None]
         return self._choose_best(best, key=lambda item: item[FINAL_METRIC]["Value"], default=None)
 
 

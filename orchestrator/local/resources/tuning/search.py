@@ -117,7 +117,7 @@ class TrialSearch:
         trial = self._running_trials[name] = self._study.ask(self._distributions)
         return {item: self._ranges[item].to_hyperparameter(value) for item, value in trial.params.items()}
 
-    def add_running(self, name: str, hyperparameters: Mapping[str, str]) -> None:
+    def add_running_trial(self, name: str, hyperparameters: Mapping[str, str]) -> None:
         """Add a running trial that an earlier server started."""
         if name not in self._running_trials:
             self._study.enqueue_trial(self._parse(hyperparameters))

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.results import TrialResults
 from microjobs_orchestrator.local.state import Owner
 
-STOP_TIMEOUT = 130.0
+STOP_TIMEOUT_SECONDS = 130.0
 """Seconds that trials may take to end when the tuning job ends. Their hosts may take 120 of these seconds."""
 
 TUNING_ONLY_MEMBERS = (
@@ -47,7 +47,7 @@ class Trials:
         self._reports_metrics = reports_metrics
         self._running_trials: dict[str, TrainingJob] = {}
 
-    def read(self) -> TrialResults:
+    def read_results(self) -> TrialResults:
         """Read all trials from the state."""
         return TrialResults(self._job.context, self._job.request)
 
@@ -91,11 +91,11 @@ class Trials:
         self._registry.stop(_make_plan_name(name))
 
     def stop_all(self) -> None:
-        """Stop all running trials, and wait until they have ended, at most STOP_TIMEOUT."""
-        names = [trial.name for trial in self.read().trials if trial.status in ("InProgress", "Stopping")]
+        """Stop all running trials, and wait until they have ended, at most STOP_TIMEOUT_SECONDS."""
+        names = [trial.name for trial in self.read_results().trials if trial.status in ("InProgress", "Stopping")]
         for name in names:
             self.stop(name)
-        deadline = time.monotonic() + STOP_TIMEOUT
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
         while self._are_running(names) and (timeout := deadline - time.monotonic()) > 0:
             self._job.events.wait(timeout)
 
