@@ -167,7 +167,7 @@ class ServerParts:
     # --- results ---
 
     def read_outputs(self) -> dict[str, bytes]:
-        """Return the contents of the objects below `out/`, by the rest of their keys."""
+        """Return the contents of the objects below `out/`, by their keys without this prefix."""
         objects = self.context.store.list("bucket", "out/")
         return {item.key.removeprefix("out/"): item.path.read_bytes() for item in objects}
 

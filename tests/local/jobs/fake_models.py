@@ -22,7 +22,7 @@ class ModelsBehaviour:
     """A function that is called with the content of each model before the model is loaded."""
     before_invoke: Callable[[str], None] = lambda _: None
     """A function that is called with the content of the model before each response."""
-    log: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
     """The actions of the containers: `load A`, `unload A` or `full A` for the model with the content A."""
     targets: list[str | None] = field(default_factory=list)
     """The target model in the header of each request; None without this header."""
@@ -35,7 +35,7 @@ class ContainerModels:
         self.behaviour = behaviour
         self.files: dict[str, str] = {}
         """The contents of the folders in the container, by path."""
-        self.loaded: dict[str, tuple[str, str]] = {}
+        self.loaded_models: dict[str, tuple[str, str]] = {}
         """The URL and the content of each loaded model, by name."""
         self.page_size = 2
         self._lock = threading.Lock()
@@ -53,9 +53,9 @@ class ContainerModels:
         if path == "/models":
             return self._load(json.loads(body)) if method == "POST" else self._list(token)
         name = path.removeprefix("/models/").removesuffix("/invoke")
-        if name not in self.loaded:
+        if name not in self.loaded_models:
             return 404, b"no such model"
-        content = self.loaded[name][1]
+        content = self.loaded_models[name][1]
         if method == "DELETE":
             self._unload(name)
         elif method == "POST":
@@ -70,25 +70,25 @@ class ContainerModels:
         with self._lock:
             if self.behaviour.load_status != 200 or self.behaviour.is_broken(content):
                 return self.behaviour.load_status if self.behaviour.load_status != 200 else 500, b"cannot load it"
-            if name in self.loaded:
+            if name in self.loaded_models:
                 return 409, b"loaded already"
-            if len(self.loaded) >= self.behaviour.capacity:
-                self.behaviour.log.append(f"full {content}")
+            if len(self.loaded_models) >= self.behaviour.capacity:
+                self.behaviour.actions.append(f"full {content}")
                 return 507, b"no memory"
-            self.loaded[name] = (request["url"], content)
-            self.behaviour.log.append(f"load {content}")
+            self.loaded_models[name] = (request["url"], content)
+            self.behaviour.actions.append(f"load {content}")
         return 200, b"{}"
 
     def _unload(self, name: str) -> None:
         with self._lock:
-            _, content = self.loaded.pop(name)
-            self.behaviour.log.append(f"unload {content}")
+            _, content = self.loaded_models.pop(name)
+            self.behaviour.actions.append(f"unload {content}")
 
     def _list(self, token: str) -> tuple[int, bytes]:
         begin = int(token or 0)
-        names = sorted(self.loaded)
+        names = sorted(self.loaded_models)
         page = names[begin : begin + self.page_size]
-        models = [{"modelName": name, "modelUrl": self.loaded[name][0]} for name in page]
+        models = [{"modelName": name, "modelUrl": self.loaded_models[name][0]} for name in page]
         next_page = {"nextPageToken": str(begin + self.page_size)} if begin + self.page_size < len(names) else {}
         return 200, json.dumps({"models": models, **next_page}).encode()
 

@@ -107,11 +107,11 @@ class FakeHost:
     def print_line(self, text: str) -> None:
         self._lines.append(Line(time.time(), text.encode()))
 
-    def end(self, result: Exit) -> None:
+    def end(self, host_exit: Exit) -> None:
         """End as if the container had ended by itself, and close all connections."""
         if self._exit is not None:
             return
-        self._exit = result
+        self._exit = host_exit
         self._server.shutdown()
         self._server.server_close()
         for connection in list(self._server.connections):

@@ -231,7 +231,7 @@ def test_invocation_waits_for_space_for_its_response(
     wait_until(lambda: count_queued_invocations(parts) == 0)
 
 
-def test_end_of_the_queue_does_not_wait_for_space(
+def test_closed_queue_does_not_wait_for_space(
     parts: ServerParts, invoke: Invoker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_failed = threading.Event()
@@ -347,7 +347,7 @@ def test_deletion_deletes_the_queue(parts: ServerParts, invoke: Invoker, model: 
     assert (count_queued_invocations(parts), parts.read_outputs()) == (0, {})
 
 
-def test_ending_queue_refuses_invocations(parts: ServerParts, invoke: Invoker) -> None:
+def test_stopped_queue_refuses_invocations(parts: ServerParts, invoke: Invoker) -> None:
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, Endpoint)
     endpoint.queue.stop()
@@ -359,7 +359,9 @@ def test_describe_returns_async_inference_config(parts: ServerParts, invoke: Inv
     assert parts.describe_endpoint()["AsyncInferenceConfig"]["OutputConfig"] == OUTPUT
 
 
-def test_endpoint_refuses_the_other_invocation_operation(parts: ServerParts, invoke: Invoker) -> None:
+def test_configuration_decides_which_invocation_operation_an_endpoint_accepts(
+    parts: ServerParts, invoke: Invoker
+) -> None:
     assert invoke.read_error().message == "Endpoint e has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync."
     parts.make_config("plain")
     parts.start_endpoint("plain", "plain")

@@ -57,7 +57,7 @@ class Scaling:
         config = {"TargetValue": target_value, **metric, **members}
         self.service.put_policy({**resource, "PolicyName": name, CONFIG_MEMBER: config})
 
-    def record(self, per_minute: float, minutes: int, end: float = START) -> None:
+    def record_invocations(self, per_minute: float, minutes: int, end: float = START) -> None:
         """Record `per_minute` invocations of the component in each of the last `minutes` minutes before `end`."""
         for minute in range(1, minutes + 1):
             self.parts.context.metrics.record(
@@ -96,7 +96,7 @@ def count_copies(scaling: Scaling) -> Callable[[], int]:
 def test_load_above_the_target_adds_enough_copies(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT)
     scaling.put_policy(COMPONENT, target_value=100.0)
-    scaling.record(250.0, minutes=3)
+    scaling.record_invocations(250.0, minutes=3)
     scaling.evaluate()
     assert count_copies() == 3
     (activity,) = scaling.list_activities()
@@ -110,7 +110,7 @@ def test_short_load_and_load_near_the_target_change_nothing(
 ) -> None:
     scaling.register(COMPONENT)
     scaling.put_policy(COMPONENT, target_value=100.0)
-    scaling.record(per_minute, minutes)
+    scaling.record_invocations(per_minute, minutes)
     scaling.evaluate()
     assert (count_copies(), scaling.list_activities()) == (1, [])
 
@@ -120,7 +120,7 @@ def test_copies_stay_within_the_limits(scaling: Scaling, count_copies: Callable[
     scaling.evaluate()
     assert count_copies() == 2  # the limits of the target apply even without a policy
     scaling.put_policy(COMPONENT, target_value=1.0, ScaleOutCooldown=0)
-    scaling.record(1000.0, minutes=3)
+    scaling.record_invocations(1000.0, minutes=3)
     scaling.evaluate()
     assert count_copies() == 3
     scaling.register(COMPONENT, minimum=1, maximum=1)
@@ -131,11 +131,11 @@ def test_copies_stay_within_the_limits(scaling: Scaling, count_copies: Callable[
 def test_cooldown_delays_further_copies(scaling: Scaling, count_copies: Callable[[], int]) -> None:
     scaling.register(COMPONENT)
     scaling.put_policy(COMPONENT, target_value=100.0, ScaleOutCooldown=120)
-    scaling.record(150.0, minutes=3)
+    scaling.record_invocations(150.0, minutes=3)
     scaling.evaluate()
     assert count_copies() == 2
     for seconds, expected in ((60.0, 2), (120.0, 4)):
-        scaling.record(400.0, minutes=3, end=START + 120.0)
+        scaling.record_invocations(400.0, minutes=3, end=START + 120.0)
         scaling.evaluate(START + seconds)
         assert count_copies() == expected
 
@@ -145,7 +145,7 @@ def test_copies_are_removed_after_15_minutes_and_the_cooldown(
 ) -> None:
     scaling.register(COMPONENT)
     scaling.put_policy(COMPONENT, target_value=100.0, ScaleInCooldown=1200)
-    scaling.record(350.0, minutes=3)
+    scaling.record_invocations(350.0, minutes=3)
     scaling.evaluate()
     assert count_copies() == 4
     for minutes, expected in ((14, 4), (17, 4), (20, 1)):  # the last minute with load ends at START
@@ -173,7 +173,7 @@ def test_policy_that_needs_the_most_copies_decides(scaling: Scaling, count_copie
     scaling.register(COMPONENT)
     scaling.put_policy(COMPONENT, target_value=100.0, name="invocations")
     scaling.put_policy(COMPONENT, target_value=10.0, name="queue", CustomizedMetricSpecification=CUSTOM_METRIC)
-    scaling.record(150.0, minutes=3)
+    scaling.record_invocations(150.0, minutes=3)
     for minute in range(1, 4):
         scaling.parts.context.metrics.record("mine", {"Queue": "q"}, {"Waiting": 35.0}, START - minute * MINUTE)
     scaling.evaluate()

@@ -139,16 +139,16 @@ def load_or_create_training_job(parts: ServerParts) -> training.TrainingJob:
 
 
 @pytest.mark.parametrize("change_seconds", [DAY, -DAY, 0.0])
-@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize("is_restarted", [True, False])
 def test_time_limits_ignore_clock_changes(
-    parts: ServerParts, clocks: Clocks, change_seconds: float, restart: bool
+    parts: ServerParts, clocks: Clocks, change_seconds: float, is_restarted: bool
 ) -> None:
     job = load_or_create_training_job(parts)
     clocks.advance(50)
     job.handle_start(())
     clocks.advance(100)
     clocks.change(change_seconds)
-    if restart:
+    if is_restarted:
         job = load_or_create_training_job(parts)
     assert job.remaining_seconds == pytest.approx(900, abs=2)
     clocks.advance(100)

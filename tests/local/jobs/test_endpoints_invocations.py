@@ -113,17 +113,17 @@ def test_container_error_is_a_model_error(invoke: Invoker, model: ImageBehaviour
 
 
 @pytest.mark.parametrize(
-    ("timeout", "path"),
+    ("timeout_name", "path"),
     [("RESPONSE_TIMEOUT", "invocations"), ("STREAM_TIMEOUT", "invocations-response-stream")],
 )
 def test_slow_container_is_a_model_error(
-    invoke: Invoker, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch, timeout: str, path: str
+    invoke: Invoker, model: ImageBehaviour, monkeypatch: pytest.MonkeyPatch, timeout_name: str, path: str
 ) -> None:
     def respond_slowly(_: ReceivedRequest) -> Reply:
         time.sleep(0.5)
         return Reply()
 
-    monkeypatch.setattr(sagemaker_runtime, timeout, 0.1)
+    monkeypatch.setattr(sagemaker_runtime, timeout_name, 0.1)
     model.invoke = respond_slowly
     error = invoke.read_model_error(path=path)
     assert error["OriginalStatusCode"] == 0

@@ -1,4 +1,4 @@
-"""Behaviours with several containers, in endpoints and in transform jobs."""
+"""Models with several containers, in endpoints and in transform jobs."""
 
 import socket
 import threading

@@ -120,7 +120,7 @@ def test_variants_have_their_own_metrics(parts: ServerParts, model: ImageBehavio
     )
 
 
-def test_restarted_server_has_the_metrics_from_before(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
+def test_restarted_server_keeps_recorded_metrics(parts: ServerParts, model: ImageBehaviour) -> None:  # noqa: ARG001
     parts.deploy()
     Invoker(parts)()
     parts.context.metrics.flush()

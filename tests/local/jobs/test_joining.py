@@ -16,8 +16,8 @@ JSON_LINES = {**CSV, "ContentType": "application/jsonlines", "Accept": "applicat
 JSON_TYPES = {"ContentType": "application/json", "Accept": "application/json"}
 
 
-def make_data_processing(formats: Mapping[str, Any], join: bool = True, **filters: Any) -> DataProcessing:
-    members = {**filters, "JoinSource": "Input" if join else "None"}
+def make_data_processing(formats: Mapping[str, Any], joins_input: bool = True, **filters: Any) -> DataProcessing:
+    members = {**filters, "JoinSource": "Input" if joins_input else "None"}
     processing = DataProcessing.read(make_transform_request(**formats, DataProcessing=members))
     assert processing is not None
     return processing
@@ -142,13 +142,15 @@ def test_prediction_of_single_record_can_have_several_lines() -> None:
 
 
 def test_output_filter_selects_from_predictions_without_join() -> None:
-    processing = make_data_processing({**CSV, "Accept": "application/jsonlines"}, join=False, OutputFilter="$.label")
+    processing = make_data_processing(
+        {**CSV, "Accept": "application/jsonlines"}, joins_input=False, OutputFilter="$.label"
+    )
     assert processing.filter_output(b"1,2\n", '{"label":"ä","score":1}\n'.encode()) == '"ä"\n'.encode()
 
 
 def test_input_filter_needs_no_accept() -> None:
     processing = make_data_processing(
-        {"ContentType": "text/csv", "SplitType": "Line"}, join=False, InputFilter="$[:-1]"
+        {"ContentType": "text/csv", "SplitType": "Line"}, joins_input=False, InputFilter="$[:-1]"
     )
     assert processing.filter_input(b"1,2,3\n4,5,6\n") == b"1,2\n4,5\n"
     assert processing.filter_output(b"1,2,3\n", b"any\x00thing") == b"any\x00thing"

@@ -69,7 +69,7 @@ class MultiModelEndpoint:
     def loaded_contents(self) -> list[str]:
         """The contents of the models that the container has loaded."""
         (host,) = self.parts.running_hosts
-        return sorted(content for _, content in host.models.loaded.values())
+        return sorted(content for _, content in host.models.loaded_models.values())
 
     @property
     def file_contents(self) -> list[str]:
@@ -89,7 +89,7 @@ def test_requests_load_the_models_that_they_name(endpoint: MultiModelEndpoint) -
     assert endpoint.invoke("a", b"1") == "a:1"
     assert endpoint.invoke("folder/b.tar.gz", b"2") == "folder/b.tar.gz:2"
     assert endpoint.invoke("a", b"3") == "a:3"
-    assert endpoint.models_behaviour.log == ["load a", "load folder/b.tar.gz"]
+    assert endpoint.models_behaviour.actions == ["load a", "load folder/b.tar.gz"]
     assert set(endpoint.models_behaviour.targets) == {None, "a", "folder/b.tar.gz"}
 
 
@@ -107,7 +107,7 @@ def test_model_is_loaded_once_for_parallel_first_requests(endpoint: MultiModelEn
             requests = [pool.submit(endpoint.invoke, "a", b"%d" % number) for number in range(8)]
             begun.wait()
         assert [request.result() for request in requests] == [f"a:{number}" for number in range(8)]
-    assert endpoint.models_behaviour.log == ["load a"]
+    assert endpoint.models_behaviour.actions == ["load a"]
 
 
 def test_least_recently_used_model_is_unloaded_when_the_container_is_full(endpoint: MultiModelEndpoint) -> None:
@@ -116,7 +116,7 @@ def test_least_recently_used_model_is_unloaded_when_the_container_is_full(endpoi
     endpoint.put("a", "b", "c")
     for target in ("a", "b", "a", "c"):
         assert endpoint.invoke(target) == f"{target}:x"
-    assert endpoint.models_behaviour.log == ["load a", "load b", "full c", "unload b", "load c"]
+    assert endpoint.models_behaviour.actions == ["load a", "load b", "full c", "unload b", "load c"]
     assert (endpoint.loaded_contents, endpoint.file_contents) == (["a", "c"], ["a", "c"])
 
 
@@ -129,7 +129,7 @@ def test_load_waits_while_all_other_models_are_in_use(endpoint: MultiModelEndpoi
             response_of_a = pool.submit(endpoint.invoke, "a")
             begun.wait()
             response_of_b = pool.submit(endpoint.invoke, "b")
-            wait_until(lambda: "full b" in endpoint.models_behaviour.log)
+            wait_until(lambda: "full b" in endpoint.models_behaviour.actions)
             time.sleep(0.1)  # a wrong implementation would unload the model in this time
             assert endpoint.loaded_contents == ["a"]
         assert (response_of_a.result(), response_of_b.result()) == ("a:x", "b:x")
@@ -151,7 +151,7 @@ class FullLoader(ModelLoader):
             raise NoResponseError("the container was stopped")
 
 
-def test_load_that_waits_for_room_ends_when_the_endpoint_stops(parts: ServerParts) -> None:
+def test_load_that_waits_for_space_ends_when_the_endpoint_stops(parts: ServerParts) -> None:
     loader, metrics = FullLoader(), ModelMetrics(parts.context.metrics, "e", "main")
     models = LoadedModels(loader, count_starts=lambda: 1, metrics=metrics, max_bytes=1, is_caching=True)
     a, b = (TargetModel(target=name, uri="", data=ModelData(), name=name) for name in "ab")
@@ -206,7 +206,9 @@ def test_replaced_archive_is_loaded_by_the_next_request(endpoint: MultiModelEndp
     assert endpoint.invoke("a") == "old:x"
     endpoint.put("a", content="newer")
     assert endpoint.invoke("a") == "newer:x"
-    wait_until(lambda: endpoint.models_behaviour.log, lambda log: log == ["load old", "load newer", "unload old"])
+    wait_until(
+        lambda: endpoint.models_behaviour.actions, lambda actions: actions == ["load old", "load newer", "unload old"]
+    )
     wait_until(lambda: endpoint.file_contents, lambda files: files == ["newer"])
 
 
@@ -217,7 +219,7 @@ def test_uploading_the_same_archive_again_loads_nothing(endpoint: MultiModelEndp
     content = (endpoint.parts.home.buckets / "bucket/models/a").read_bytes()
     endpoint.parts.put("models/a", content)
     endpoint.invoke("a")
-    assert endpoint.models_behaviour.log == ["load a"]
+    assert endpoint.models_behaviour.actions == ["load a"]
 
 
 def test_deleted_archive_is_a_validation_error(endpoint: MultiModelEndpoint) -> None:
@@ -234,7 +236,7 @@ def test_disabled_cache_unloads_models_after_each_request(endpoint: MultiModelEn
     for _ in range(2):
         assert endpoint.invoke("a") == "a:x"
         wait_until(lambda: (endpoint.loaded_contents, endpoint.file_contents), lambda contents: contents == ([], []))
-    assert endpoint.models_behaviour.log == ["load a", "unload a"] * 2
+    assert endpoint.models_behaviour.actions == ["load a", "unload a"] * 2
 
 
 def test_restarted_container_loads_the_models_again(
@@ -247,7 +249,7 @@ def test_restarted_container_loads_the_models_again(
     endpoint.parts.running_hosts[0].end(Exit(1))
     wait_until(lambda: endpoint.parts.running_hosts)
     assert wait_until(lambda: _try_to_invoke(endpoint, "a")) == "a:x"
-    assert endpoint.models_behaviour.log == ["load a", "load a"]
+    assert endpoint.models_behaviour.actions == ["load a", "load a"]
 
 
 def _try_to_invoke(endpoint: MultiModelEndpoint, target: str) -> str:
@@ -264,7 +266,7 @@ def test_model_that_the_container_has_lost_is_loaded_again(endpoint: MultiModelE
     endpoint.start()
     endpoint.put("a")
     endpoint.invoke("a")
-    endpoint.parts.running_hosts[0].models.loaded.clear()
+    endpoint.parts.running_hosts[0].models.loaded_models.clear()
     assert endpoint.invoke("a") == "a:x"
 
 
@@ -323,7 +325,7 @@ def test_slow_load_returns_model_not_ready_and_continues(
         assert (error.code, error.status) == ("ModelNotReadyException", 429)
     monkeypatch.undo()
     assert endpoint.invoke("a") == "a:x"
-    assert endpoint.models_behaviour.log == ["load a"]
+    assert endpoint.models_behaviour.actions == ["load a"]
 
 
 @pytest.mark.parametrize("target", ["missing", "../secret", "folder/", "a//b"])
@@ -388,7 +390,7 @@ def test_update_sends_requests_to_the_new_container(endpoint: MultiModelEndpoint
     endpoint.parts.update_endpoint("next")
     endpoint.parts.wait_for_endpoint()
     assert endpoint.invoke("a") == "a:x"
-    assert endpoint.models_behaviour.log == ["load a", "load a"]
+    assert endpoint.models_behaviour.actions == ["load a", "load a"]
 
 
 def test_uncompressed_models_are_folders_below_the_prefix(endpoint: MultiModelEndpoint) -> None:

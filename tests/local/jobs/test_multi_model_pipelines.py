@@ -60,7 +60,7 @@ def pipeline(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> MultiModelP
 
 def test_target_model_responds_between_the_other_containers(pipeline: MultiModelPipeline) -> None:
     assert [pipeline.invoke(name) for name in ("a", "b", "a")] == [f"{name}:x>scale>label" for name in ("a", "b", "a")]
-    assert pipeline.models_behaviour.log == ["load a", "load b"]
+    assert pipeline.models_behaviour.actions == ["load a", "load b"]
     models = pipeline.parts.runtime.behaviours
     for name in ("scale", "label"):
         assert all("X-Amzn-SageMaker-Target-Model" not in request.headers for request in models[name].requests)
@@ -87,19 +87,19 @@ def test_request_without_target_model_is_refused(pipeline: MultiModelPipeline) -
 
 def test_model_that_the_container_has_lost_is_loaded_again(pipeline: MultiModelPipeline) -> None:
     pipeline.invoke("a")
-    pipeline.host.models.loaded.clear()
+    pipeline.host.models.loaded_models.clear()
     assert pipeline.invoke("a") == "a:x>scale>label"
-    assert pipeline.models_behaviour.log == ["load a", "load a"]
+    assert pipeline.models_behaviour.actions == ["load a", "load a"]
 
 
 def test_restart_of_another_container_loads_the_models_again(pipeline: MultiModelPipeline) -> None:
     pipeline.invoke("a")
     next(host for host in pipeline.parts.running_hosts if host.plan.image == "scale").end(Exit(1))
     assert wait_until(lambda: try_invoke(pipeline)) == "a:x>scale>label"
-    assert pipeline.models_behaviour.log == ["load a", "load a"]
+    assert pipeline.models_behaviour.actions == ["load a", "load a"]
 
 
-def test_answer_about_models_is_no_answer_of_another_container(
+def test_silent_container_is_replaced_while_the_multi_model_container_lists_models(
     parts: ServerParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3)):

@@ -55,8 +55,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def prepare(
-    parts: ServerParts, folder: Path, network: NetworkSettings, *, isolated: bool = False, **variables: str
+def prepare_host(
+    parts: ServerParts, folder: Path, network: NetworkSettings, *, is_isolated: bool = False, **variables: str
 ) -> HostPlan:
     """Return the first host of a prepared plan with two hosts."""
     context = replace(parts.context, settings=replace(parts.context.settings, url="http://172.17.0.1:4577"))
@@ -68,14 +68,14 @@ def prepare(
     attempt = Attempt(
         "job/a",
         "model",
-        make_plan=lambda _: Plan("job/a", hosts, isolated),
+        make_plan=lambda _: Plan("job/a", hosts, is_isolated),
         open_stream=lambda name: LogStream(folder / name),
     )
     return prepare_plan(context, attempt).hosts[0]
 
 
 def test_jobs_get_proxies_but_reach_the_server_and_each_other(parts: ServerParts, tmp_path: Path) -> None:
-    host = prepare(parts, tmp_path, SETTINGS)
+    host = prepare_host(parts, tmp_path, SETTINGS)
     assert host.default_variables["http_proxy"] == host.default_variables["HTTP_PROXY"] == PROXY
     assert "https_proxy" not in host.default_variables
     no_proxy = host.default_variables["NO_PROXY"].split(",")
@@ -85,25 +85,25 @@ def test_jobs_get_proxies_but_reach_the_server_and_each_other(parts: ServerParts
 
 
 def test_isolated_jobs_get_no_proxies_and_certificates(parts: ServerParts, tmp_path: Path) -> None:
-    host = prepare(parts, tmp_path, SETTINGS, isolated=True)
+    host = prepare_host(parts, tmp_path, SETTINGS, is_isolated=True)
     assert not host.default_variables
     assert not (host.files / CA_BUNDLE_NAME).exists()
 
 
 def test_jobs_get_no_variables_without_settings(parts: ServerParts, tmp_path: Path) -> None:
-    assert not prepare(parts, tmp_path, NetworkSettings()).default_variables
+    assert not prepare_host(parts, tmp_path, NetworkSettings()).default_variables
 
 
 def test_variables_of_the_request_and_of_the_image_have_priority(parts: ServerParts, tmp_path: Path) -> None:
     """If a default variable had the same name in another case, some programs would read the default."""
-    host = prepare(parts, tmp_path, SETTINGS, HTTP_PROXY="http://mine:1", SSL_CERT_FILE="/mine.pem")
+    host = prepare_host(parts, tmp_path, SETTINGS, HTTP_PROXY="http://mine:1", SSL_CERT_FILE="/mine.pem")
     variables = host.merge_variables(image_variables={"no_proxy": "", "PIP_CERT": ""})
     assert variables.items() >= {"HTTP_PROXY": "http://mine:1", "SSL_CERT_FILE": "/mine.pem"}.items()
     assert variables.keys().isdisjoint(["http_proxy", "no_proxy", "NO_PROXY", "PIP_CERT"])
 
 
 def test_server_is_reachable_if_only_the_request_has_a_proxy(parts: ServerParts, tmp_path: Path) -> None:
-    host = prepare(parts, tmp_path, NetworkSettings(), https_proxy=PROXY)
+    host = prepare_host(parts, tmp_path, NetworkSettings(), https_proxy=PROXY)
     assert host.default_variables.keys() == {"no_proxy", "NO_PROXY"}
     assert "172.17.0.1" in host.default_variables["no_proxy"].split(",")
 
@@ -170,9 +170,9 @@ def test_process_can_read_the_certificates(tmp_path: Path, certificate: Path) ->
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("is_isolated", [False, True])
 def test_container_gets_only_the_proxies_of_its_plan(
-    isolated: bool, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    is_isolated: bool, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The Docker SDK would give the proxies of docker's settings to each container, also to guards."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
@@ -191,7 +191,7 @@ def test_container_gets_only_the_proxies_of_its_plan(
         default_variables=network.make_variables([], []),
     )
     runtime = DockerRuntime(make_home(tmp_path / "home"), docker.from_env())
-    plan = Plan("job/a", (host,), isolated)
+    plan = Plan("job/a", (host,), is_isolated)
     try:
         (running_host,) = runtime.start(plan)
         lines = [line.text.decode() for line in running_host.lines()]
@@ -203,7 +203,7 @@ def test_container_gets_only_the_proxies_of_its_plan(
     assert sorted(lines) == sorted(expected)
 
 
-def test_proxies_of_docker_are_those_of_the_engine_or_the_default(
+def test_proxies_of_an_engine_replace_the_default_proxies_of_docker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))

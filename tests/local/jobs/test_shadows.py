@@ -77,16 +77,16 @@ def test_requests_cannot_target_a_shadow(parts: ServerParts, shadow: ImageBehavi
 
 
 @pytest.mark.parametrize(
-    "behaviour", [lambda _: Reply(b"no", 500), lambda _: Reply(b"x" * 11)], ids=["error", "oversized"]
+    "respond", [lambda _: Reply(b"no", 500), lambda _: Reply(b"x" * 11)], ids=["error", "oversized"]
 )
 def test_failing_shadow_does_not_fail_the_client(
     parts: ServerParts,
     shadow: ImageBehaviour,
-    behaviour: Callable[[ReceivedRequest], Reply],
+    respond: Callable[[ReceivedRequest], Reply],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sagemaker_runtime, "MAX_RESPONSE_BYTES", 10)
-    shadow.invoke = behaviour
+    shadow.invoke = respond
     invoke = deploy(parts)
     assert [invoke(b"x").data for _ in range(3)] == [b"x"] * 3
     wait_until(lambda: len(shadow.requests) == 3)

@@ -39,14 +39,14 @@ class Gates:
 
     def __init__(self, closed_step: str) -> None:
         self.closed_step = closed_step
-        self.reached = threading.Event()
-        self.open = threading.Event()
+        self.is_reached = threading.Event()
+        self.is_open = threading.Event()
 
     def pass_gate(self, step: str) -> None:
         """Return at once, or when the test has opened the closed gate."""
         if step == self.closed_step:
-            self.reached.set()
-            self.open.wait(TIMEOUT_SECONDS)
+            self.is_reached.set()
+            self.is_open.wait(TIMEOUT_SECONDS)
 
 
 class GatedHost(HostWithoutFolders):
@@ -62,7 +62,7 @@ class GatedHost(HostWithoutFolders):
 
     def wait(self) -> Exit:
         self._gates.pass_gate("running")
-        if self._gates.reached.is_set():  # the test stops the job, so the host must run until it is stopped
+        if self._gates.is_reached.is_set():  # the test stops the job, so the host must run until it is stopped
             self._ended.wait(TIMEOUT_SECONDS)
         self._ended.set()
         return Exit(0)
@@ -99,7 +99,7 @@ class GatedRuntime:
     def prepare(self, image: str) -> None:  # noqa: ARG002
         self._gates.pass_gate("preparing")
         if self._gates.closed_step == "installing":
-            self._gates.reached.set()
+            self._gates.is_reached.set()
             assert self._cancelled.wait(TIMEOUT_SECONDS)
             raise CannotRunError("the environment cannot be made")
 
@@ -166,7 +166,7 @@ class Server:
         return self.get_record(kind).description
 
     def close(self) -> None:
-        self.gates.open.set()
+        self.gates.is_open.set()
         self.registry.shut_down()
         self.context.store.close()
         self.state.close()
@@ -216,18 +216,18 @@ PROCESSING_REQUEST = {
 def test_job_ends_after_a_stop_at_each_step(make_server: Callable[[str], Server], step: str, outcome: str) -> None:
     server = make_server(step)
     server.operations["CreateTrainingJob"](TRAINING_REQUEST)
-    assert server.gates.reached.wait(TIMEOUT_SECONDS)
+    assert server.gates.is_reached.wait(TIMEOUT_SECONDS)
     server.stop()
     assert server.get_record().status == "Stopping"
     server.stop()  # a second stop has no effect
-    server.gates.open.set()
+    server.gates.is_open.set()
     assert server.wait_for_end()["TrainingJobStatus"] == outcome
 
 
 def test_stop_of_an_ended_job_raises(make_server: Callable[[str], Server]) -> None:
     server = make_server("removing")
     server.operations["CreateTrainingJob"](TRAINING_REQUEST)
-    assert server.gates.reached.wait(TIMEOUT_SECONDS)
+    assert server.gates.is_reached.wait(TIMEOUT_SECONDS)
     with pytest.raises(ValidationError, match="in status Completed"):
         server.stop()
 
@@ -236,12 +236,12 @@ def test_delete_waits_until_the_hosts_are_removed(make_server: Callable[[str], S
     """If a job with the same name could start earlier, the removal would also remove the containers of this new job."""
     server = make_server("removing")
     server.operations["CreateTrainingJob"](TRAINING_REQUEST)
-    assert server.gates.reached.wait(TIMEOUT_SECONDS)
+    assert server.gates.is_reached.wait(TIMEOUT_SECONDS)
     with ThreadPoolExecutor() as pool:
         deletion = pool.submit(server.operations["DeleteTrainingJob"], {"TrainingJobName": "job"})
         with pytest.raises(TimeoutError):
             deletion.result(0.3)
-        server.gates.open.set()
+        server.gates.is_open.set()
         assert deletion.result(TIMEOUT_SECONDS) == {}
     assert server.runtime.hosts_by_plan == {}
 
@@ -256,7 +256,7 @@ def test_job_that_starts_during_a_shutdown_is_stopped(make_server: Callable[[str
 def test_shutdown_cancels_installations(make_server: Callable[[str], Server]) -> None:
     server = make_server("installing")
     server.operations["CreateTrainingJob"](TRAINING_REQUEST)
-    assert server.gates.reached.wait(TIMEOUT_SECONDS)
+    assert server.gates.is_reached.wait(TIMEOUT_SECONDS)
     server.registry.shut_down()
     assert server.wait_for_end()["FailureReason"].endswith("the local server was shut down while the job ran")
 
@@ -290,9 +290,9 @@ def test_model_is_stored_after_a_failed_checkpoint_upload(make_server: Callable[
 def test_stop_ends_a_processing_job(make_server: Callable[[str], Server], step: str) -> None:
     server = make_server(step)
     server.operations["CreateProcessingJob"](PROCESSING_REQUEST)
-    assert server.gates.reached.wait(TIMEOUT_SECONDS)
+    assert server.gates.is_reached.wait(TIMEOUT_SECONDS)
     server.operations["StopProcessingJob"]({"ProcessingJobName": "job"})
-    server.gates.open.set()
+    server.gates.is_open.set()
     assert server.wait_for_end(PROCESSING_JOB.arn_type)["ProcessingJobStatus"] == "Stopped"
 
 
@@ -312,6 +312,6 @@ def test_stop_before_a_crash_stops_the_resumed_job(make_server: Callable[[str], 
     server.stop()
     if has_host:
         server.runtime.hosts_by_plan["training-job/job"] = [GatedHost(server.gates)]
-    server.gates.open.set()
+    server.gates.is_open.set()
     server.registry.recover({TRAINING_JOB.arn_type: training.TrainingJob})
     assert server.wait_for_end()["TrainingJobStatus"] == "Stopped"

@@ -24,17 +24,17 @@ BAKING_SECONDS = 600
 """The seconds of each baking period. Only the test moves the clock of the updates."""
 
 
-def percent(value: int) -> Mapping[str, Any]:
+def make_percent_size(value: int) -> Mapping[str, Any]:
     """Return a size in percent of the capacity."""
     return {"Type": "CAPACITY_PERCENT", "Value": value}
 
 
-def instances(value: int) -> Mapping[str, Any]:
+def make_instance_size(value: int) -> Mapping[str, Any]:
     """Return a size in instances."""
     return {"Type": "INSTANCE_COUNT", "Value": value}
 
 
-def blue_green(
+def make_blue_green_config(
     routing_type: str, wait_seconds: int = BAKING_SECONDS, policy: Mapping[str, Any] | None = None, **routing: Any
 ) -> dict[str, Any]:
     """Return the DeploymentConfig of a blue/green update. `routing` changes TrafficRoutingConfiguration."""
@@ -42,7 +42,7 @@ def blue_green(
     return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, **(policy or {})}}
 
 
-def rolling(size: Mapping[str, Any], wait_seconds: int = BAKING_SECONDS, **policy: Any) -> dict[str, Any]:
+def make_rolling_config(size: Mapping[str, Any], wait_seconds: int = BAKING_SECONDS, **policy: Any) -> dict[str, Any]:
     """Return the DeploymentConfig of a rolling update."""
     return {"RollingUpdatePolicy": {"MaximumBatchSize": size, "WaitIntervalInSeconds": wait_seconds, **policy}}
 
@@ -121,7 +121,9 @@ def update(parts: ServerParts, model: ImageBehaviour, monkeypatch: pytest.Monkey
 
 
 def test_canary_update_moves_a_part_of_the_requests_first(update: Update) -> None:
-    update.start(blue_green("CANARY", CanarySize=percent(25), policy={"TerminationWaitInSeconds": 60}))
+    update.start(
+        make_blue_green_config("CANARY", CanarySize=make_percent_size(25), policy={"TerminationWaitInSeconds": 60})
+    )
     description = update.wait_for_weight(0.25)
     assert (description["EndpointStatus"], description["EndpointConfigName"]) == ("Updating", "c")
     assert description["ProductionVariants"][0]["CurrentWeight"] == 0.75
@@ -143,7 +145,7 @@ def test_canary_update_moves_a_part_of_the_requests_first(update: Update) -> Non
 
 
 def test_rolling_update_replaces_containers_in_batches(update: Update) -> None:
-    update.start(rolling(instances(1)))
+    update.start(make_rolling_config(make_instance_size(1)))
     for step in range(1, INSTANCE_COUNT + 1):
         update.wait_for_weight(step / INSTANCE_COUNT)
         update.wait_for_hosts(INSTANCE_COUNT - step + 1, step)
@@ -154,7 +156,7 @@ def test_rolling_update_replaces_containers_in_batches(update: Update) -> None:
 
 def test_container_that_ends_while_baking_rolls_the_update_back(update: Update) -> None:
     old_hosts = update.list_hosts("model")
-    update.start(blue_green("LINEAR", LinearStepSize=percent(50)))
+    update.start(make_blue_green_config("LINEAR", LinearStepSize=make_percent_size(50)))
     update.wait_for_weight(0.5)
     lock, stop = threading.Lock(), threading.Event()
     failures: list[ServiceError] = []
@@ -211,7 +213,7 @@ def put_alarm(parts: ServerParts) -> AlarmOperations:
 def test_errors_that_raise_an_alarm_roll_the_update_back(update: Update) -> None:
     put_alarm(update.parts)
     update.new_model.invoke = lambda _: Reply(b"broken", status=500)
-    update.start({**blue_green("CANARY", CanarySize=percent(50)), **ROLLBACK})
+    update.start({**make_blue_green_config("CANARY", CanarySize=make_percent_size(50)), **ROLLBACK})
     update.wait_for_weight(0.5)
     invoker, errors = Invoker(update.parts), 0
     while errors < 20:
@@ -227,7 +229,7 @@ def test_errors_that_raise_an_alarm_roll_the_update_back(update: Update) -> None
 
 def test_alarm_after_the_last_step_rolls_a_rolling_update_back(update: Update) -> None:
     alarms = put_alarm(update.parts)
-    update.start({**rolling(percent(50)), **ROLLBACK})
+    update.start({**make_rolling_config(make_percent_size(50)), **ROLLBACK})
     update.wait_for_weight(0.5)
     update.advance()
     update.wait_for_weight(1.0)
@@ -241,13 +243,13 @@ def test_alarm_after_the_last_step_rolls_a_rolling_update_back(update: Update) -
 
 def test_update_completes_while_its_alarm_is_ok(update: Update) -> None:
     put_alarm(update.parts)
-    update.start({**blue_green("ALL_AT_ONCE"), **ROLLBACK})
+    update.start({**make_blue_green_config("ALL_AT_ONCE"), **ROLLBACK})
     update.wait_for_hosts(INSTANCE_COUNT, INSTANCE_COUNT)
     assert update.complete()["EndpointConfigName"] == "d"
 
 
 def test_failed_batch_of_a_rolling_update_restores_the_old_containers(update: Update) -> None:
-    update.start(rolling(percent(25), RollbackMaximumBatchSize=instances(1)))
+    update.start(make_rolling_config(make_percent_size(25), RollbackMaximumBatchSize=make_instance_size(1)))
     update.wait_for_weight(0.25)
     update.advance()
     update.wait_for_weight(0.5)
@@ -275,7 +277,7 @@ def test_failed_batch_of_a_rolling_update_restores_the_old_containers(update: Up
 def test_update_that_takes_too_long_fails(update: Update) -> None:
     update.new_model.ping = 503
     limit = {"MaximumExecutionTimeoutInSeconds": 700}
-    update.start(blue_green("ALL_AT_ONCE", policy=limit))
+    update.start(make_blue_green_config("ALL_AT_ONCE", policy=limit))
     update.wait_for_hosts(INSTANCE_COUNT, INSTANCE_COUNT)
     update.advance(701)
     description = update.parts.wait_for_endpoint()
@@ -297,7 +299,7 @@ def test_update_fails_if_its_time_ends_while_an_old_container_ends(update: Updat
         for _ in range(INSTANCE_COUNT):
             pool.submit(Invoker(update.parts))
         wait_until(lambda: len(model.requests) == INSTANCE_COUNT)
-        update.start(rolling(percent(50), wait_seconds=10, MaximumExecutionTimeoutInSeconds=30))
+        update.start(make_rolling_config(make_percent_size(50), wait_seconds=10, MaximumExecutionTimeoutInSeconds=30))
         update.wait_for_hosts(INSTANCE_COUNT, INSTANCE_COUNT // 2)
         update.wait_for_weight(0.5)
         update.new_model.ping = 503
@@ -315,7 +317,7 @@ def test_update_fails_if_its_time_ends_while_an_old_container_ends(update: Updat
 
 
 def test_restarted_server_begins_an_interrupted_update_again(update: Update) -> None:
-    parts, config = update.parts, blue_green("CANARY", CanarySize=percent(50))
+    parts, config = update.parts, make_blue_green_config("CANARY", CanarySize=make_percent_size(50))
     deployment = deployments.make_deployment(parts.context, "d")
     internal = {deployer.NEXT_DEPLOYMENT: deployment, deployer.UPDATE_CONFIG: config}
     parts.context.state.update("endpoint", "e", {"EndpointStatus": "Updating"}, "Updating", internal=internal)
@@ -333,7 +335,7 @@ def test_restarted_server_begins_an_interrupted_update_again(update: Update) -> 
 
 
 def test_deletion_ends_an_update(update: Update) -> None:
-    update.start(rolling(percent(50)))
+    update.start(make_rolling_config(make_percent_size(50)))
     update.wait_for_weight(0.5)
     update.parts.delete_endpoint()
     wait_until(lambda: update.parts.context.state.get("endpoint", "e") is None)
@@ -341,7 +343,7 @@ def test_deletion_ends_an_update(update: Update) -> None:
 
 
 def test_policy_is_described_and_retained(update: Update) -> None:
-    config = blue_green("ALL_AT_ONCE", wait_seconds=0)
+    config = make_blue_green_config("ALL_AT_ONCE", wait_seconds=0)
     update.start(config)
     assert update.parts.wait_for_endpoint()["LastDeploymentConfig"] == config
     update.start({}, RetainDeploymentConfig=True)
@@ -353,12 +355,16 @@ def test_policy_is_described_and_retained(update: Update) -> None:
 @pytest.mark.parametrize(
     ("config", "count", "expected"),
     [
-        (blue_green("ALL_AT_ONCE"), 1, [1]),
-        (blue_green("CANARY", CanarySize=instances(1)), 4, [Fraction(1, 4), 1]),
-        (blue_green("LINEAR", LinearStepSize=percent(30)), 1, [Fraction(3, 10), Fraction(6, 10), Fraction(9, 10), 1]),
+        (make_blue_green_config("ALL_AT_ONCE"), 1, [1]),
+        (make_blue_green_config("CANARY", CanarySize=make_instance_size(1)), 4, [Fraction(1, 4), 1]),
+        (
+            make_blue_green_config("LINEAR", LinearStepSize=make_percent_size(30)),
+            1,
+            [Fraction(3, 10), Fraction(6, 10), Fraction(9, 10), 1],
+        ),
         # 50 % are 1.5 instances, so a batch has one instance
-        (rolling(percent(50)), 3, [Fraction(1, 3), Fraction(2, 3), 1]),
-        (rolling(percent(5)), 3, [Fraction(1, 3), Fraction(2, 3), 1]),
+        (make_rolling_config(make_percent_size(50)), 3, [Fraction(1, 3), Fraction(2, 3), 1]),
+        (make_rolling_config(make_percent_size(5)), 3, [Fraction(1, 3), Fraction(2, 3), 1]),
     ],
 )
 def test_sizes_become_steps(config: Mapping[str, Any], count: int, expected: list[Fraction]) -> None:
@@ -369,15 +375,24 @@ def test_sizes_become_steps(config: Mapping[str, Any], count: int, expected: lis
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (blue_green("CANARY"), "of type CANARY needs CanarySize"),
-        (blue_green("CANARY", CanarySize=instances(3)), "CanarySize 3 is 75% of the capacity of 4: use 0% to 50%"),
+        (make_blue_green_config("CANARY"), "of type CANARY needs CanarySize"),
         (
-            blue_green("LINEAR", LinearStepSize=percent(5)),
+            make_blue_green_config("CANARY", CanarySize=make_instance_size(3)),
+            "CanarySize 3 is 75% of the capacity of 4: use 0% to 50%",
+        ),
+        (
+            make_blue_green_config("LINEAR", LinearStepSize=make_percent_size(5)),
             "LinearStepSize 5 is 5% of the capacity of 4: use 10% to 50%",
         ),
-        (rolling(percent(60)), "MaximumBatchSize 60 is 60% of the capacity"),
-        ({**rolling(percent(50)), **blue_green("ALL_AT_ONCE")}, "both BlueGreenUpdatePolicy and RollingUpdatePolicy"),
-        (rolling(percent(50), MaximumExecutionTimeoutInSeconds=1200), "1200 must be larger than .* 1200 s"),
+        (make_rolling_config(make_percent_size(60)), "MaximumBatchSize 60 is 60% of the capacity"),
+        (
+            {**make_rolling_config(make_percent_size(50)), **make_blue_green_config("ALL_AT_ONCE")},
+            "both BlueGreenUpdatePolicy and RollingUpdatePolicy",
+        ),
+        (
+            make_rolling_config(make_percent_size(50), MaximumExecutionTimeoutInSeconds=1200),
+            "1200 must be larger than .* 1200 s",
+        ),
         (ROLLBACK, "names alarms that do not exist: errors. Create them with PutMetricAlarm"),
     ],
 )
