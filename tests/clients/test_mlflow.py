@@ -18,7 +18,7 @@ from tests.local.clients import ROOT, SHELL_IMAGE, LocalServer, make_channel, wa
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PAGE = REPOSITORY / "docs" / "using" / "experiments.md"
-START_SECONDS = 300.0
+START_TIMEOUT_SECONDS = 300.0
 PROGRAM = Path(__file__).with_name("mlflow_job.py")
 UNUSED_PACKAGES = ("numpy*", "pandas*", "__pycache__")
 """Large packages of MLflow's environment that the program of the job does not import."""
@@ -33,7 +33,7 @@ def app(process_server: LocalServer) -> Iterator[str]:
     )["Arn"]
     describe = sagemaker.describe_mlflow_app
     description = wait_until(
-        lambda: describe(Arn=arn), lambda description: description["Status"] != "Creating", START_SECONDS
+        lambda: describe(Arn=arn), lambda description: description["Status"] != "Creating", START_TIMEOUT_SECONDS
     )
     assert description["Status"] == "Created", description
     yield arn
@@ -49,7 +49,7 @@ def tracking_server(server: LocalServer) -> Iterator[str]:
     status = wait_until(
         lambda: sagemaker.describe_mlflow_tracking_server(**name)["TrackingServerStatus"],
         lambda status: status != "Creating",
-        START_SECONDS,
+        START_TIMEOUT_SECONDS,
     )
     assert status == "Created"
     yield arn
@@ -73,7 +73,7 @@ def send_get(mlflow_server: tuple[LocalServer, str], path: str, **parameters: st
     return response.json()
 
 
-def read_items(items: list[dict[str, Any]]) -> Mapping[str, Any]:
+def convert_to_dict(items: list[dict[str, Any]]) -> Mapping[str, Any]:
     return {item["key"]: item["value"] for item in items}
 
 
@@ -154,11 +154,11 @@ def test_script_continues_the_run_of_its_job(mlflow_server: tuple[LocalServer, s
         send_get(mlflow_server, "experiments/get-by-name", experiment_name="jobs")["experiment"]["lifecycle_stage"]
         == "active"
     )
-    assert read_items(run["data"]["params"]) == {"epochs": "3", "optimizer": "adam"}, "the job's own value stays"
-    assert read_items(run["data"]["metrics"]) == {"accuracy": 0.5, "loss": 0.33}
+    assert convert_to_dict(run["data"]["params"]) == {"epochs": "3", "optimizer": "adam"}, "the job's own value stays"
+    assert convert_to_dict(run["data"]["metrics"]) == {"accuracy": 0.5, "loss": 0.33}
     losses = send_get(mlflow_server, "metrics/get-history", run_id=run_id, metric_key="loss")["metrics"]
     assert [(point["step"], point["value"]) for point in losses] == [(0, 1.0), (1, 0.5), (2, 0.33)]
-    assert read_items(run["data"]["tags"])["sagemaker.training-job-arn"] == job["TrainingJobArn"]
+    assert convert_to_dict(run["data"]["tags"])["sagemaker.training-job-arn"] == job["TrainingJobArn"]
     (artifact,) = server.bucket.glob(f"app/*/{run_id}/artifacts/weights.txt")
     assert artifact.read_text() == "weights"
 

@@ -25,7 +25,7 @@ from tests.local.resources.pipelines.steps import (
     make_processing_step,
     make_step,
     make_training_step,
-    start,
+    start_execution,
 )
 from tests.local.security.stubbed import server_without_hosts
 from tests.local.test_hosting import make_model, wait_for_endpoint
@@ -116,7 +116,7 @@ def execute_pipeline(server: LocalServer) -> str:
         make_step("report", "Processing", make_processing_step(server, "-", "sleep 90")["Arguments"], "score"),
     )
     for _ in range(2):
-        arn = start(server, pipeline)
+        arn = start_execution(server, pipeline)
         wait_for_step(server, arn, "publish")
     return f"{pipeline}/{arn.rpartition('/')[2]}"
 

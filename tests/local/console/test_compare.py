@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.local.clients import LocalServer
 from tests.local.console.checks import find_accessibility_violations
 from tests.local.console.shell import Shell
-from tests.local.resources.pipelines.steps import create_pipeline, make_training_step, start, wait_for_end
+from tests.local.resources.pipelines.steps import create_pipeline, make_training_step, start_execution, wait_for_end
 
 ALGORITHM = {"MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]}
 FINAL_LOSS_BY_RATE = {"0.1": "0.5", "0.2": "0.25"}
@@ -73,7 +73,7 @@ def test_training_jobs_of_all_executions_are_compared(page: Page, server: LocalS
     page.goto(f"{console_url}#/compare?source=pipeline&of={pipeline}")
     expect(page.get_by_text("There are no runs.")).to_be_visible()
     for _ in range(2):
-        wait_for_end(server, start(server, pipeline))
+        wait_for_end(server, start_execution(server, pipeline))
     rows = page.get_by_role("table", name="Hyperparameters and final metrics").locator("tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.last).to_contain_text("Completed")

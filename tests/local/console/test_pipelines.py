@@ -11,7 +11,7 @@ from tests.local.resources.pipelines.steps import (
     make_get,
     make_processing_step,
     make_step,
-    start,
+    start_execution,
     wait_for_end,
 )
 
@@ -76,7 +76,7 @@ def test_execution_is_started_with_parameters_and_followed(page: Page, server: L
 def test_cache_hits_and_failures_are_shown(page: Page, server: LocalServer, console_url: str) -> None:
     pipeline = create_pipeline_with_branches(server)
     for _ in range(2):
-        arn = start(server, pipeline)
+        arn = start_execution(server, pipeline)
         assert wait_for_end(server, arn)["PipelineExecutionStatus"] == "Failed"
     page.goto(f"{console_url}#/pipelines/{pipeline}/{arn.rpartition('/')[2]}")
     expect(get_row(page, "prepare")).to_contain_text("cache hit: result of execution")
@@ -92,7 +92,7 @@ def test_cache_hits_and_failures_are_shown(page: Page, server: LocalServer, cons
 
 def test_execution_is_stopped_and_retried(page: Page, server: LocalServer, console_url: str) -> None:
     pipeline = create_pipeline(server, make_processing_step(server, "wait", "sleep 100"))
-    arn = start(server, pipeline)
+    arn = start_execution(server, pipeline)
     page.goto(f"{console_url}#/pipelines/{pipeline}/{arn.rpartition('/')[2]}")
     expect(get_row(page, "wait")).to_contain_text("Executing")
     page.get_by_role("button", name="Stop").click()
@@ -112,7 +112,7 @@ def test_nodes_of_a_wide_graph_have_different_places_in_three_layers(
     pipeline = create_pipeline(
         server, make_step("first", "Fail", fail), *middle_steps, make_step("last", "Fail", fail, *names, "first")
     )
-    arn = start(server, pipeline)
+    arn = start_execution(server, pipeline)
     wait_for_end(server, arn)
     page.goto(f"{console_url}#/pipelines/{pipeline}/{arn.rpartition('/')[2]}")
     nodes = page.get_by_label("Graph of the steps").locator(".node rect")

@@ -49,6 +49,7 @@ class Server:
         return description
 
     def retry(self, arn: str) -> Mapping[str, Any]:
+        """Retry an execution; return its description when it has ended."""
         self.operations["RetryPipelineExecution"]({"PipelineExecutionArn": arn, "ClientRequestToken": "r" * 32})
         return self.wait_for_end(arn)
 

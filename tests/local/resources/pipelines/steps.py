@@ -76,14 +76,16 @@ def create_pipeline(server: LocalServer, *steps: Mapping[str, Any], **members: A
     return name
 
 
-def start(server: LocalServer, pipeline: str, parameters: Mapping[str, str] | None = None, **members: Any) -> str:
+def start_execution(
+    server: LocalServer, pipeline: str, parameters: Mapping[str, str] | None = None, **members: Any
+) -> str:
     """Start an execution; return its ARN."""
     values = [{"Name": name, "Value": value} for name, value in (parameters or {}).items()]
     response = server.sagemaker.start_pipeline_execution(PipelineName=pipeline, PipelineParameters=values, **members)
     return str(response["PipelineExecutionArn"])
 
 
-def describe(server: LocalServer, arn: str) -> dict[str, Any]:
+def describe_execution(server: LocalServer, arn: str) -> dict[str, Any]:
     description: dict[str, Any] = server.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
     return description
 
@@ -91,7 +93,8 @@ def describe(server: LocalServer, arn: str) -> dict[str, Any]:
 def wait_for_end(server: LocalServer, arn: str) -> dict[str, Any]:
     """Wait for the end of an execution; return its description."""
     description: dict[str, Any] = wait_until(
-        lambda: describe(server, arn), lambda execution: execution["PipelineExecutionStatus"] in FINAL_STATUSES
+        lambda: describe_execution(server, arn),
+        lambda execution: execution["PipelineExecutionStatus"] in FINAL_STATUSES,
     )
     return description
 
@@ -102,10 +105,12 @@ def list_steps(server: LocalServer, arn: str) -> dict[str, dict[str, Any]]:
     return {step["StepName"]: step for step in response["PipelineExecutionSteps"]}
 
 
-def run(server: LocalServer, *steps: Mapping[str, Any], **members: Any) -> tuple[str, dict[str, dict[str, Any]]]:
+def run_pipeline(
+    server: LocalServer, *steps: Mapping[str, Any], **members: Any
+) -> tuple[str, dict[str, dict[str, Any]]]:
     """Run a pipeline to its end; return the status of the execution, and its steps. `members` are members of the
     definition."""
-    arn = start(server, create_pipeline(server, *steps, **members))
+    arn = start_execution(server, create_pipeline(server, *steps, **members))
     return str(wait_for_end(server, arn)["PipelineExecutionStatus"]), list_steps(server, arn)
 
 

@@ -13,12 +13,12 @@ from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import Server
 from tests.local.resources.pipelines.steps import (
     create_pipeline,
-    describe,
+    describe_execution,
     list_statuses,
     list_steps,
     make_get,
     make_step,
-    start,
+    start_execution,
     wait_for_end,
 )
 
@@ -49,7 +49,7 @@ def test_step_waits_for_an_answer_with_its_token(process_server: LocalServer, sq
     condition = {"Type": "Equals", "LeftValue": make_get("Steps.Ask.OutputParameters['count']"), "RightValue": 3}
     check = make_step("Check", "Condition", {"Conditions": [condition], "IfSteps": [], "ElseSteps": []})
     pipeline = create_pipeline(process_server, ask, check)
-    arn = start(process_server, pipeline)
+    arn = start_execution(process_server, pipeline)
     (message,) = receive(sqs, queue, WaitTimeSeconds=20)
     body = json.loads(message["Body"])
     assert body == {
@@ -77,7 +77,7 @@ def test_step_waits_for_an_answer_with_its_token(process_server: LocalServer, sq
 
 def test_reported_failure_fails_the_step(process_server: LocalServer, sqs: Any) -> None:
     queue = make_unique_name("queue")
-    arn = start(process_server, create_pipeline(process_server, make_callback_step(queue)))
+    arn = start_execution(process_server, create_pipeline(process_server, make_callback_step(queue)))
     (message,) = receive(sqs, queue, WaitTimeSeconds=20)
     token = json.loads(message["Body"])["token"]
     process_server.sagemaker.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason="not approved")
@@ -86,7 +86,7 @@ def test_reported_failure_fails_the_step(process_server: LocalServer, sqs: Any) 
 
 def test_stop_is_reported_to_the_queue(process_server: LocalServer, sqs: Any) -> None:
     queue = make_unique_name("queue")
-    arn = start(process_server, create_pipeline(process_server, make_callback_step(queue)))
+    arn = start_execution(process_server, create_pipeline(process_server, make_callback_step(queue)))
     (first,) = receive(sqs, queue, WaitTimeSeconds=20)
     process_server.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
     assert wait_for_end(process_server, arn)["PipelineExecutionStatus"] == "Stopped"
@@ -96,7 +96,7 @@ def test_stop_is_reported_to_the_queue(process_server: LocalServer, sqs: Any) ->
     assert bodies[0]["token"] == bodies[1]["token"]
     with pytest.raises(ClientError, match="ResourceNotFound"):
         process_server.sagemaker.send_pipeline_execution_step_success(CallbackToken=bodies[0]["token"])
-    assert describe(process_server, arn)["PipelineExecutionStatus"] == "Stopped"
+    assert describe_execution(process_server, arn)["PipelineExecutionStatus"] == "Stopped"
 
 
 def test_answer_reaches_the_server_after_a_crash(home: Home, runtime: FakeRuntime) -> None:

@@ -13,7 +13,7 @@ from tests.local.resources.pipelines.steps import (
     list_steps,
     make_processing_step,
     make_training_step,
-    start,
+    start_execution,
     wait_for_end,
 )
 
@@ -29,7 +29,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSer
 def test_execution_is_listed_logged_and_stopped(server: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
     first = make_processing_step(server, "First", "echo one")
     second = make_training_step(server, "Second", "echo two; sleep 100", "First")
-    arn = start(server, create_pipeline(server, first, second))
+    arn = start_execution(server, create_pipeline(server, first, second))
     name = arn.rpartition("/")[2]
     wait_until(lambda: list_steps(server, arn), lambda steps: list_statuses(steps).get("Second") == "Executing")
     job = list_steps(server, arn)["Second"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]

@@ -110,7 +110,7 @@ def test_missing_part_is_accepted_or_explained(path: tuple[Any, ...]) -> None:
     check_explanation(damaged_definition)
 
 
-def nest(depth: int) -> Any:
+def make_nested_conditions(depth: int) -> Any:
     """Return a Fail step below Condition steps, at this depth."""
     step: Any = make_fail("x", name="s0")
     for number in range(1, depth):
@@ -120,7 +120,9 @@ def nest(depth: int) -> Any:
 
 def test_deep_definition_is_valid() -> None:
     """The depth is limited to protect the stack, but 30 nested conditions occur in practice and must be accepted."""
-    assert len(list(read_definition(json.dumps({"Version": VERSION, "Steps": [nest(49)]})).walk())) == 49
+    assert (
+        len(list(read_definition(json.dumps({"Version": VERSION, "Steps": [make_nested_conditions(49)]})).walk())) == 49
+    )
     value: Any = "x"
     for _ in range(190):
         value = [value]
@@ -129,7 +131,7 @@ def test_deep_definition_is_valid() -> None:
 
 LONG_TEXT = "x" * 900_000
 HUGE_STEPS: dict[str, Any] = {
-    "branches": [nest(300)],
+    "branches": [make_nested_conditions(300)],
     "names": [make_training("s" * 900_000)],
     "path": [make_training(), make_fail(make_get(f"Steps.train{'.a' * 400_000}"))],
     "brackets": [make_training(), make_fail(make_get(f"Steps.train{'[0]' * 300_000}"))],

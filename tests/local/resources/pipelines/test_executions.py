@@ -12,15 +12,15 @@ from tests.local.clients import LocalServer, wait_until
 from tests.local.resources.pipelines.steps import (
     OUTPUT,
     create_pipeline,
-    describe,
+    describe_execution,
     list_statuses,
     list_steps,
     make_get,
     make_processing_step,
     make_step,
     make_training_step,
-    run,
-    start,
+    run_pipeline,
+    start_execution,
     wait_for_end,
 )
 
@@ -37,7 +37,7 @@ def test_steps_run_in_order_of_their_dependencies(process_server: LocalServer) -
     third = make_processing_step(
         process_server, "Third", {"Std:Join": {"On": "", "Values": [": ", make_get("Steps.Second.ProcessingJobName")]}}
     )
-    status, steps = run(process_server, third, second, first)
+    status, steps = run_pipeline(process_server, third, second, first)
     assert (status, list(steps)) == ("Succeeded", ["First", "Second", "Third"])
     assert steps["First"]["EndTime"] <= steps["Second"]["StartTime"]
     assert set(list_statuses(steps).values()) == {"Succeeded"}
@@ -45,7 +45,7 @@ def test_steps_run_in_order_of_their_dependencies(process_server: LocalServer) -
 
 
 def test_step_creates_a_training_job(process_server: LocalServer) -> None:
-    arn = start(
+    arn = start_execution(
         process_server,
         create_pipeline(process_server, make_training_step(process_server, "Train_It", "echo x > $SM_MODEL_DIR/w")),
     )
@@ -92,7 +92,7 @@ def test_expressions_become_values_of_the_member_types(process_server: LocalServ
         {"Name": "Flag", "Type": "Boolean", "DefaultValue": False},
     ]
     pipeline = create_pipeline(process_server, measure, train, Parameters=parameters)
-    arn = start(process_server, pipeline, {"Type": "ml.m5.xlarge", "Epochs": "7", "Flag": "true"})
+    arn = start_execution(process_server, pipeline, {"Type": "ml.m5.xlarge", "Epochs": "7", "Flag": "true"})
     description = wait_for_end(process_server, arn)
     assert description["PipelineExecutionStatus"] == "Succeeded", description
     name = list_steps(process_server, arn)["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
@@ -114,7 +114,7 @@ def test_expressions_become_values_of_the_member_types(process_server: LocalServ
 def test_step_reads_the_name_of_its_own_job(process_server: LocalServer) -> None:
     train = make_training_step(process_server, "Train", HyperParameters={"name": make_get("Execution.TrainingJobName")})
     train["Arguments"]["TrainingJobName"] = "mine"
-    status, steps = run(process_server, train)
+    status, steps = run_pipeline(process_server, train)
     assert status == "Succeeded"
     name = steps["Train"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
     assert process_server.describe_training(name)["HyperParameters"] == {"name": name}
@@ -130,7 +130,7 @@ def test_condition_chooses_a_branch(process_server: LocalServer) -> None:
     )
     outer = make_condition_step("Outer", EQUAL_CONDITION, [inner], [make_step("Other", "Fail", {"ErrorMessage": "x"})])
     after = make_processing_step(process_server, "After", "true", "Unreached")
-    status, steps = run(process_server, outer, after)
+    status, steps = run_pipeline(process_server, outer, after)
     assert (status, list(steps)) == ("Succeeded", ["Outer", "Inner", "Chosen"])
     outcomes = [steps[name]["Metadata"]["Condition"]["Outcome"] for name in ("Outer", "Inner")]
     assert outcomes == ["True", "False"]
@@ -141,7 +141,7 @@ def test_failure_ends_the_execution(process_server: LocalServer) -> None:
     failing = make_processing_step(process_server, "Failing", "exit 3")
     slow = make_processing_step(process_server, "Slow", "sleep 1")
     never = make_processing_step(process_server, "Never", "true", "Slow")
-    arn = start(process_server, create_pipeline(process_server, failing, slow, never))
+    arn = start_execution(process_server, create_pipeline(process_server, failing, slow, never))
     description = wait_for_end(process_server, arn)
     steps = list_steps(process_server, arn)
     assert list_statuses(steps) == {"Failing": "Failed", "Slow": "Succeeded"}
@@ -155,7 +155,9 @@ def test_failure_ends_the_execution(process_server: LocalServer) -> None:
 def test_fail_step_has_its_message(process_server: LocalServer) -> None:
     message = {"Std:Join": {"On": " ", "Values": ["too", "bad:", make_get("Parameters.P")]}}
     parameters = [{"Name": "P", "Type": "Float", "DefaultValue": 0.5}]
-    status, steps = run(process_server, make_step("Stop", "Fail", {"ErrorMessage": message}), Parameters=parameters)
+    status, steps = run_pipeline(
+        process_server, make_step("Stop", "Fail", {"ErrorMessage": message}), Parameters=parameters
+    )
     assert (status, steps["Stop"]["FailureReason"]) == ("Failed", "too bad: 0.5")
     assert steps["Stop"]["Metadata"]["Fail"]["ErrorMessage"] == "too bad: 0.5"
 
@@ -166,7 +168,7 @@ def test_value_that_does_not_exist_fails_the_step(process_server: LocalServer) -
         process_server, "Measure", f"echo '{{\"score\": 1}}' > {OUTPUT}/metrics.json", files=["metrics"]
     )
     condition = make_condition_step("Check", {"Type": "GreaterThan", "LeftValue": json_get, "RightValue": 1}, [], [])
-    status, steps = run(process_server, measure, condition)
+    status, steps = run_pipeline(process_server, measure, condition)
     assert (status, list_statuses(steps)) == ("Failed", {"Measure": "Succeeded", "Check": "Failed"})
     assert "did you mean score?" in steps["Check"]["FailureReason"]
 
@@ -179,7 +181,7 @@ def test_refused_request_fails_the_step(process_server: LocalServer) -> None:
             {"ChannelName": "c", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://absent/x"}}}
         ],
     )
-    status, steps = run(process_server, step)
+    status, steps = run_pipeline(process_server, step)
     assert status == "Failed"
     assert steps["Train"]["FailureReason"].startswith("ClientError: ")
     assert "absent" in steps["Train"]["FailureReason"]
@@ -187,7 +189,7 @@ def test_refused_request_fails_the_step(process_server: LocalServer) -> None:
 
 def test_stop_stops_running_jobs(process_server: LocalServer) -> None:
     steps = [make_processing_step(process_server, name, "sleep 100") for name in ("One", "Two")]
-    arn = start(
+    arn = start_execution(
         process_server,
         create_pipeline(process_server, *steps, make_processing_step(process_server, "Three", "true", "One")),
     )
@@ -208,7 +210,7 @@ def test_stop_stops_running_jobs(process_server: LocalServer) -> None:
 def test_parallelism_is_limited_and_can_be_changed(process_server: LocalServer) -> None:
     steps = [make_processing_step(process_server, f"S{number}", "sleep 100") for number in range(3)]
     pipeline = create_pipeline(process_server, *steps)
-    arn = start(process_server, pipeline, ParallelismConfiguration={"MaxParallelExecutionSteps": 1})
+    arn = start_execution(process_server, pipeline, ParallelismConfiguration={"MaxParallelExecutionSteps": 1})
     wait_until(
         lambda: list_steps(process_server, arn),
         lambda steps_by_name: list(list_statuses(steps_by_name).values()) == ["Executing"],
@@ -234,16 +236,18 @@ def test_token_makes_the_start_idempotent(process_server: LocalServer) -> None:
         create_pipeline(process_server, make_condition_step("C", EQUAL_CONDITION, [], [])),
         uuid.uuid4().hex,
     )
-    first, second = (start(process_server, pipeline, ClientRequestToken=token) for _ in range(2))
-    assert first == second != start(process_server, pipeline, ClientRequestToken=uuid.uuid4().hex)
+    first, second = (start_execution(process_server, pipeline, ClientRequestToken=token) for _ in range(2))
+    assert first == second != start_execution(process_server, pipeline, ClientRequestToken=uuid.uuid4().hex)
     with pytest.raises(ClientError, match=r"ConflictException.*other members"):
-        start(process_server, pipeline, ClientRequestToken=token, PipelineExecutionDisplayName="other")
+        start_execution(process_server, pipeline, ClientRequestToken=token, PipelineExecutionDisplayName="other")
     wait_for_end(process_server, first)
 
 
 def test_executions_are_described_and_listed(process_server: LocalServer) -> None:
     pipeline = create_pipeline(process_server, make_condition_step("C", EQUAL_CONDITION, [], []))
-    arns = [start(process_server, pipeline, PipelineExecutionDisplayName=f"run-{number}") for number in range(3)]
+    arns = [
+        start_execution(process_server, pipeline, PipelineExecutionDisplayName=f"run-{number}") for number in range(3)
+    ]
     for arn in arns:
         wait_for_end(process_server, arn)
     client = process_server.sagemaker
@@ -257,7 +261,7 @@ def test_executions_are_described_and_listed(process_server: LocalServer) -> Non
     summaries_by_arn = client.list_pipeline_executions(PipelineName=pipeline, **sort)["PipelineExecutionSummaries"]
     assert [item["PipelineExecutionArn"] for item in summaries_by_arn] == sorted(arns)
     assert client.list_pipeline_executions(PipelineName=pipeline, CreatedBefore=1)["PipelineExecutionSummaries"] == []
-    description = describe(process_server, arns[0])
+    description = describe_execution(process_server, arns[0])
     assert description["PipelineArn"] == arns[0].partition("/execution/")[0]
     assert description["PipelineVersionId"] == 1
     definition = client.describe_pipeline_definition_for_execution(PipelineExecutionArn=arns[0])["PipelineDefinition"]
@@ -267,7 +271,7 @@ def test_executions_are_described_and_listed(process_server: LocalServer) -> Non
 def test_steps_are_listed_newest_first_in_pages(process_server: LocalServer) -> None:
     names = ["A", "B", "C"]
     steps = [make_condition_step(name, EQUAL_CONDITION, [], []) for name in names]
-    arn = start(process_server, create_pipeline(process_server, *steps))
+    arn = start_execution(process_server, create_pipeline(process_server, *steps))
     wait_for_end(process_server, arn)
     pages = process_server.sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
         PipelineExecutionArn=arn, PaginationConfig={"PageSize": 2}
@@ -287,7 +291,7 @@ def test_invalid_parameters_are_refused(process_server: LocalServer) -> None:
         ({"Colour": "green"}, "EnumValues"),
     ):
         with pytest.raises(ClientError, match=f"ValidationException.*{reason}"):
-            start(process_server, pipeline, values)
+            start_execution(process_server, pipeline, values)
     assert process_server.sagemaker.list_pipeline_executions(PipelineName=pipeline)["PipelineExecutionSummaries"] == []
 
 
@@ -303,7 +307,7 @@ def test_retry_continues_with_the_failed_step(process_server: LocalServer) -> No
     before = make_processing_step(process_server, "Before")
     flaky = make_processing_step(process_server, "Flaky", f"test -e {process_server.bucket / key}", "Before")
     after = make_processing_step(process_server, "After", "true", "Flaky")
-    arn = start(process_server, create_pipeline(process_server, before, flaky, after))
+    arn = start_execution(process_server, create_pipeline(process_server, before, flaky, after))
     assert wait_for_end(process_server, arn)["PipelineExecutionStatus"] == "Failed"
     first_steps = list_steps(process_server, arn)
     process_server.put({key: ""})
@@ -341,10 +345,10 @@ def test_cached_step_reuses_the_job_of_an_earlier_execution(process_server: Loca
         {"Name": "Limit", "Type": "Integer", "DefaultValue": 10},
     ]
     pipeline = create_pipeline(process_server, cached_step, check, Parameters=parameters)
-    arns = [start(process_server, pipeline)]
+    arns = [start_execution(process_server, pipeline)]
     wait_for_end(process_server, arns[0])
     for values in ({"Limit": "20"}, {"A": "y"}):
-        arns.append(start(process_server, pipeline, values))
+        arns.append(start_execution(process_server, pipeline, values))
         assert wait_for_end(process_server, arns[-1])["PipelineExecutionStatus"] == "Succeeded"
     first, hit, miss = (list_steps(process_server, arn) for arn in arns)
     assert hit["Cached"]["CacheHitResult"] == {"SourcePipelineExecutionArn": arns[0]}
@@ -357,7 +361,7 @@ def test_expired_result_is_not_reused(process_server: LocalServer) -> None:
     cache: dict[str, Any] = {"CacheConfig": {"Enabled": True, "ExpireAfter": "PT1S"}}
     pipeline = create_pipeline(process_server, make_processing_step(process_server, "Cached", **cache))
     for _ in range(2):
-        arn = start(process_server, pipeline)
+        arn = start_execution(process_server, pipeline)
         wait_for_end(process_server, arn)
         assert "CacheHitResult" not in list_steps(process_server, arn)["Cached"]
         time.sleep(1.1)
@@ -376,10 +380,10 @@ def test_selected_steps_use_the_results_of_an_earlier_execution(process_server: 
     other = make_processing_step(process_server, "Other")
     parameters = [{"Name": "P", "Type": "String", "DefaultValue": "default"}]
     pipeline = create_pipeline(process_server, first, second, third, other, Parameters=parameters)
-    source = start(process_server, pipeline, {"P": "earlier"})
+    source = start_execution(process_server, pipeline, {"P": "earlier"})
     wait_for_end(process_server, source)
     selection = {"SourcePipelineExecutionArn": source, "SelectedSteps": [{"StepName": "Second"}]}
-    arn = start(process_server, pipeline, SelectiveExecutionConfig=selection)
+    arn = start_execution(process_server, pipeline, SelectiveExecutionConfig=selection)
     description = wait_for_end(process_server, arn)
     assert (description["PipelineExecutionStatus"], description["SelectiveExecutionConfig"]) == ("Succeeded", selection)
     steps = list_steps(process_server, arn)
@@ -390,9 +394,9 @@ def test_selected_steps_use_the_results_of_an_earlier_execution(process_server: 
     assert job["HyperParameters"] == {"a": "1", "p": "earlier"}
     selection_without_source = {"SelectedSteps": [{"StepName": "Second"}]}
     with pytest.raises(ClientError, match="The result of step First is needed, but is not available"):
-        start(process_server, pipeline, SelectiveExecutionConfig=selection_without_source)
+        start_execution(process_server, pipeline, SelectiveExecutionConfig=selection_without_source)
     with pytest.raises(ClientError, match=r"step Secnd, which does not exist .did you mean Second"):
-        start(process_server, pipeline, SelectiveExecutionConfig={"SelectedSteps": [{"StepName": "Secnd"}]})
+        start_execution(process_server, pipeline, SelectiveExecutionConfig={"SelectedSteps": [{"StepName": "Secnd"}]})
 
 
 # --- triggers ---
@@ -405,7 +409,7 @@ def test_step_that_follows_a_failure_completes_the_execution_with_failures(proce
     handler = make_processing_step(process_server, "Handler", "true", {"Step": "Failing", "Trigger": "Failed"})
     never = make_processing_step(process_server, "Never", "true", {"Step": "Unrelated", "Trigger": "Failed"})
     always = make_processing_step(process_server, "Always", "true", {"Step": "Unrelated", "Trigger": "Any"})
-    status, steps = run(process_server, failing, unrelated, after, handler, never, always)
+    status, steps = run_pipeline(process_server, failing, unrelated, after, handler, never, always)
     statuses = dict.fromkeys(("Unrelated", "After", "Handler", "Always"), "Succeeded")
     assert (status, list_statuses(steps)) == ("CompletedWithFailures", {**statuses, "Failing": "Failed"})
 

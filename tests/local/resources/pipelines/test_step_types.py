@@ -21,8 +21,8 @@ from tests.local.resources.pipelines.steps import (
     make_processing_step,
     make_step,
     make_training_step,
-    run,
-    start,
+    run_pipeline,
+    start_execution,
     wait_for_end,
 )
 
@@ -78,7 +78,7 @@ def test_lambda_step_calls_a_python_function(server: LocalServer) -> None:
     condition = {"Type": "Equals", "LeftValue": make_get("Steps.Double.OutputParameters['result']"), "RightValue": 42}
     check = make_step("Check", "Condition", {"Conditions": [condition], "IfSteps": [], "ElseSteps": []})
     parameters = [{"Name": "N", "Type": "Integer", "DefaultValue": 21}]
-    status, steps = run(server, call, check, Parameters=parameters)
+    status, steps = run_pipeline(server, call, check, Parameters=parameters)
     assert (status, steps["Check"]["Metadata"]["Condition"]["Outcome"]) == ("Succeeded", "True")
     assert steps["Double"]["Metadata"]["Lambda"] == {
         "Arn": call["FunctionArn"],
@@ -87,12 +87,12 @@ def test_lambda_step_calls_a_python_function(server: LocalServer) -> None:
 
 
 def test_lambda_step_calls_a_command(server: LocalServer) -> None:
-    assert run(server, make_lambda_step("Shell", "shell"))[0] == "Succeeded"
+    assert run_pipeline(server, make_lambda_step("Shell", "shell"))[0] == "Succeeded"
 
 
 def test_function_uses_this_server_and_gets_no_private_variables(server: LocalServer) -> None:
     step = make_lambda_step("Count", "count", ("sees_value", "Boolean"), ("jobs", "Integer"))
-    status, steps = run(server, step)
+    status, steps = run_pipeline(server, step)
     assert status == "Succeeded", steps
     values = {item["Name"]: item["Value"] for item in steps["Count"]["Metadata"]["Lambda"]["OutputParameters"]}
     assert values["sees_value"] == "false"
@@ -111,13 +111,13 @@ def test_function_uses_this_server_and_gets_no_private_variables(server: LocalSe
 def test_failure_of_a_function_has_a_reason(
     server: LocalServer, function: str, outputs: tuple[tuple[str, str], ...], reason: str
 ) -> None:
-    status, steps = run(server, make_lambda_step("Call", function, *outputs))
+    status, steps = run_pipeline(server, make_lambda_step("Call", function, *outputs))
     assert status == "Failed"
     assert reason in steps["Call"]["FailureReason"]
 
 
 def test_stop_ends_a_function(server: LocalServer) -> None:
-    arn = start(server, create_pipeline(server, make_lambda_step("Sleep", "sleep")))
+    arn = start_execution(server, create_pipeline(server, make_lambda_step("Sleep", "sleep")))
     wait_until(lambda: list_steps(server, arn), lambda steps: list_statuses(steps) == {"Sleep": "Executing"})
     server.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
     assert wait_for_end(server, arn)["PipelineExecutionStatus"] == "Stopped"
@@ -145,7 +145,7 @@ def test_loop_runs_its_body_for_each_item_and_selects_the_best(server: LocalServ
     after = make_step("After", "Fail", {"ErrorMessage": {"Std:Join": {"On": " ", "Values": values}}})
     items = json.dumps([{"size": 1}, {"size": 10}, {"size": 5}])
     parameters = [{"Name": "Items", "Type": "String", "DefaultValue": items}]
-    _, steps = run(server, loop, after, Parameters=parameters)
+    _, steps = run_pipeline(server, loop, after, Parameters=parameters)
     assert steps["After"]["FailureReason"] == "40 3 2"
     assert steps["Loop"]["Metadata"]["ForEach"] == {
         "Status": "Succeeded",
@@ -162,7 +162,7 @@ def test_loop_runs_its_body_for_each_item_and_selects_the_best(server: LocalServ
 def test_loop_limits_its_concurrency_and_reports_failures(server: LocalServer) -> None:
     script = {"Std:Join": {"On": "", "Values": ["sleep 0.3; exit ", make_get("ForEach.CurrentItem")]}}
     body = make_processing_step(server, "Job", script)
-    status, steps = run(server, make_loop("Loop", [0, 3, 0], body, concurrency=1))
+    status, steps = run_pipeline(server, make_loop("Loop", [0, 3, 0], body, concurrency=1))
     jobs = [steps[f"Job-{index}"] for index in range(3)]
     assert [job["StepStatus"] for job in jobs] == ["Succeeded", "Failed", "Succeeded"]
     assert all(before["EndTime"] <= after["StartTime"] for before, after in pairwise(jobs))
@@ -173,7 +173,7 @@ def test_retry_of_a_loop_repeats_the_failed_iterations(server: LocalServer) -> N
     key = f"{uuid.uuid4().hex}/flag"
     values = ["test ", make_get("ForEach.CurrentItem"), f" = 0 || test -e {server.bucket / key}"]
     body = make_processing_step(server, "Job", {"Std:Join": {"On": "", "Values": values}})
-    arn = start(server, create_pipeline(server, make_loop("Loop", [0, 1], body)))
+    arn = start_execution(server, create_pipeline(server, make_loop("Loop", [0, 1], body)))
     assert wait_for_end(server, arn)["PipelineExecutionStatus"] == "Failed"
     steps_before = list_steps(server, arn)
     server.put({key: ""})
@@ -189,13 +189,15 @@ def test_results_of_a_loop_are_not_reused(server: LocalServer) -> None:
     loop = make_loop("Loop", [1], make_lambda_step("Call", "shell"))
     after = make_step("After", "Fail", {"ErrorMessage": {"Std:Join": {"Values": [make_get("Steps.Loop.Status")]}}})
     pipeline = create_pipeline(server, loop, after)
-    source = start(server, pipeline)
+    source = start_execution(server, pipeline)
     wait_for_end(server, source)
     assert list_steps(server, source)["After"]["FailureReason"] == "Succeeded"
     selection = {"SourcePipelineExecutionArn": source, "SelectedSteps": [{"StepName": "After"}]}
     with pytest.raises(ClientError, match="The results of ForEach step Loop cannot be reused"):
-        start(server, pipeline, SelectiveExecutionConfig=selection)
-    loop_execution = start(server, pipeline, SelectiveExecutionConfig={"SelectedSteps": [{"StepName": "Loop"}]})
+        start_execution(server, pipeline, SelectiveExecutionConfig=selection)
+    loop_execution = start_execution(
+        server, pipeline, SelectiveExecutionConfig={"SelectedSteps": [{"StepName": "Loop"}]}
+    )
     assert wait_for_end(server, loop_execution)["PipelineExecutionStatus"] == "Succeeded"
     assert list_statuses(list_steps(server, loop_execution)) == {"Loop": "Succeeded", "Call-0": "Succeeded"}
 
@@ -203,7 +205,7 @@ def test_results_of_a_loop_are_not_reused(server: LocalServer) -> None:
 def test_items_that_are_not_a_list_fail_the_loop(server: LocalServer) -> None:
     parameters = [{"Name": "Items", "Type": "String", "DefaultValue": "{}"}]
     loop = make_loop("Loop", make_get("Parameters.Items"), make_lambda_step("Call", "shell"))
-    status, steps = run(server, loop, Parameters=parameters)
+    status, steps = run_pipeline(server, loop, Parameters=parameters)
     assert (status, list(steps)) == ("Failed", ["Loop"])
     assert "IterableItems must be a list, not an object" in steps["Loop"]["FailureReason"]
 
@@ -217,7 +219,7 @@ def test_cleanup_deletes_the_outputs_of_steps(server: LocalServer) -> None:
     uri = process["Arguments"]["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"]
     sources = [{"StepName": "Train"}, {"StepName": "Process", "S3Uris": [f"{uri}/a"]}]
     cleanup = make_step("Cleanup", "Cleanup", {"Resources": {"S3": sources}}, "Train", "Process")
-    status, steps = run(server, train, process, cleanup)
+    status, steps = run_pipeline(server, train, process, cleanup)
     assert status == "Succeeded", steps
     assert steps["Cleanup"]["Metadata"]["Cleanup"] == {
         "CleanedSteps": ["Train", "Process"],
@@ -237,7 +239,7 @@ def test_step_whose_outputs_were_deleted_is_not_taken_from_the_cache(server: Loc
     sources = [{"StepName": "Process", "S3Uris": [f"{uri}/a"]}]
     pipeline = create_pipeline(server, process, make_step("Cleanup", "Cleanup", {"Resources": {"S3": sources}}))
     for _ in range(2):
-        arn = start(server, pipeline)
+        arn = start_execution(server, pipeline)
         wait_for_end(server, arn)
         steps = list_steps(server, arn)
         assert list_statuses(steps) == dict.fromkeys(("Process", "Cleanup"), "Succeeded")
@@ -248,7 +250,9 @@ def test_cleanup_deletes_nothing_outside_of_the_outputs(server: LocalServer) -> 
     server.put({"precious": "x"})
     process = make_processing_step(server, "Process")
     source = {"StepName": "Process", "S3Uris": [server.uri("precious")]}
-    status, steps = run(server, process, make_step("Cleanup", "Cleanup", {"Resources": {"S3": [source]}}, "Process"))
+    status, steps = run_pipeline(
+        server, process, make_step("Cleanup", "Cleanup", {"Resources": {"S3": [source]}}, "Process")
+    )
     assert status == "Failed"
     assert "precious is not below an output of step Process" in steps["Cleanup"]["FailureReason"]
     assert (server.bucket / "precious").exists()
@@ -271,7 +275,7 @@ def test_endpoint_is_created_and_updated(process_server: LocalServer) -> None:
     endpoint = make_step("Endpoint", "Endpoint", arguments)
     pipeline, configs = create_pipeline(process_server, model, config, endpoint), []
     for _ in range(2):
-        arn = start(process_server, pipeline)
+        arn = start_execution(process_server, pipeline)
         description = wait_for_end(process_server, arn)
         assert description["PipelineExecutionStatus"] == "Succeeded", description
         endpoint_description = process_server.sagemaker.describe_endpoint(EndpointName="served")
@@ -295,7 +299,7 @@ def test_model_is_registered_in_a_new_group(process_server: LocalServer) -> None
         "SupportedResponseMIMETypes": ["text/csv"],
     }
     arguments = {"ModelPackageGroupName": "new-group", "InferenceSpecification": specification}
-    status, steps = run(process_server, make_step("Register", "RegisterModel", arguments))
+    status, steps = run_pipeline(process_server, make_step("Register", "RegisterModel", arguments))
     assert status == "Succeeded", steps
     arn = steps["Register"]["Metadata"]["RegisterModel"]["Arn"]
     assert arn.endswith(":model-package/new-group/1")
