@@ -157,14 +157,14 @@ def compare_openings(browser: Browser, home: Home, peer: MlflowServer, rounds: i
         for measure in candidates.values():  # the first requests load botocore's models and fill the system's caches
             measure()
         results = run_interleaved(candidates, rounds)
-    baseline = get_medians(results["MLflow, no runs"])
-    rows = [format_opening(name, get_medians(openings), baseline) for name, openings in results.items()]
+    baseline = compute_medians(results["MLflow, no runs"])
+    rows = [format_opening(name, compute_medians(openings), baseline) for name, openings in results.items()]
     compressed = sum(len(asset.compressed_content) for asset in Assets().list_all())
     print_table("Opening of a page", ["page", "first paint s", "contents s", "KB", "ratio"], rows, markdown=markdown)
     print(f"\nall files of the console, compressed: {compressed / 1000:.0f} KB")
 
 
-def get_medians(openings: Sequence[Opening]) -> Opening:
+def compute_medians(openings: Sequence[Opening]) -> Opening:
     return Opening(*(statistics.median(column) for column in zip(*openings, strict=True)))
 
 

@@ -40,8 +40,8 @@ SECRET = "00" * 32
 class Times:
     """Seconds from start to end, and seconds of processor time of the first host's processes."""
 
-    total: float
-    processor: float
+    total_seconds: float
+    processor_seconds: float
 
 
 def main() -> None:
@@ -84,8 +84,8 @@ def run(commands: Sequence[Sequence[str]]) -> Times:
 def report(results: dict[str, list[Times]], *, markdown: bool) -> None:
     medians = {
         name: [
-            statistics.median(run_times.total for run_times in times),
-            statistics.median(run_times.processor for run_times in times),
+            statistics.median(run_times.total_seconds for run_times in times),
+            statistics.median(run_times.processor_seconds for run_times in times),
         ]
         for name, times in results.items()
     }

@@ -42,7 +42,7 @@ class HostsUsage:
     """Seconds until all hosts have ended, and seconds of processor time of the first host."""
 
     seconds: float
-    processor: float
+    processor_seconds: float
 
 
 def main() -> None:
@@ -169,7 +169,7 @@ def report_hosts(results: dict[str, list[HostsUsage]], rows: int, *, markdown: b
             f"{medians[name]:.2f} s",
             f"{medians[name] / one_host:.2f}x",
             f"{min(run.seconds for run in runs):.2f}-{max(run.seconds for run in runs):.2f} s",
-            f"{statistics.median(run.processor for run in runs):.2f} s",
+            f"{statistics.median(run.processor_seconds for run in runs):.2f} s",
         ]
         for name, runs in results.items()
     ]

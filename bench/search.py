@@ -60,13 +60,13 @@ def add_jobs(home: Home, count: int) -> None:
     state = State(home.state)
     for number in range(count):
         name, tags = f"job-{number}", [{"Key": "team", "Value": f"team-{number % 10}"}]
-        description = describe_job(name, number)
+        description = make_description(name, number)
         arn = f"arn:aws:sagemaker:us-east-1:000000000000:training-job/{name}"
         state.add("training-job", name, arn, "Completed", description, description, tags=tags)
     state.close()
 
 
-def describe_job(name: str, number: int) -> dict[str, Any]:
+def make_description(name: str, number: int) -> dict[str, Any]:
     statuses = ("Starting", "Downloading", "Training", "Uploading", "Completed")
     transitions = [{"Status": status, "StartTime": 1.0, "EndTime": 2.0, "StatusMessage": status} for status in statuses]
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://bucket/in/{name}"}}

@@ -70,12 +70,12 @@ class Measurements:
     """Requests per second that the model alone could answer in each round; empty for the tiny model."""
 
     @property
-    def rate(self) -> float:
+    def median_rate(self) -> float:
         """The median of the requests per second."""
         return statistics.median(self.rates)
 
     @property
-    def latency(self) -> float:
+    def median_p99(self) -> float:
         """The median of the 99th percentiles."""
         return statistics.median(self.p99)
 
@@ -247,12 +247,12 @@ def print_table(
 
 def format_rate(ours: Measurements, other: Measurements) -> str:
     ratios = [our_rate / rate for our_rate, rate in zip(ours.rates, other.rates, strict=True)]
-    return f"{other.rate:,.0f} ({statistics.median(ratios):.2f})"
+    return f"{other.median_rate:,.0f} ({statistics.median(ratios):.2f})"
 
 
 def format_latency(ours: Measurements, other: Measurements) -> str:
     ratios = [p99 / our_p99 for our_p99, p99 in zip(ours.p99, other.p99, strict=True)]
-    return f"{other.latency:.1f} ({statistics.median(ratios):.2f})"
+    return f"{other.median_p99:.1f} ({statistics.median(ratios):.2f})"
 
 
 def format_share(_ours: Measurements, other: Measurements) -> str:

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PEERS = Path(__file__).resolve().parent / "peers" / "serve"
 FEATURES = 13
 SERVER_CORE = "0"
-PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "java": "default-jre-headless", "taskset": "util-linux"}
+DEBIAN_PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "java": "default-jre-headless", "taskset": "util-linux"}
 """Debian package of each program that the benchmark needs."""
 
 
@@ -34,7 +34,9 @@ def require_programs(*programs: str) -> None:
     """Exit if a program is not installed."""
     missing = [name for name in programs if shutil.which(name) is None]
     if missing:
-        sys.exit(f"{' and '.join(missing)} not found: apt-get install {' '.join(PACKAGES[name] for name in missing)}")
+        sys.exit(
+            f"{' and '.join(missing)} not found: apt-get install {' '.join(DEBIAN_PACKAGES[name] for name in missing)}"
+        )
 
 
 MODELS = {"tiny": (128, 64), "slow": (3000, 3000, 3000)}

@@ -48,7 +48,7 @@ def measure_format(layout: Layout, table_format: str, options: argparse.Namespac
     python = harness.create_peer_environment("tables")
     make_tables = harness.PEERS / "make_tables.py"
     harness.measure([python, make_tables, source, table_format, str(rows), str(options.shards)])
-    (source / "columns.json").write_text(json.dumps(make_settings(options.missing)))
+    (source / "columns.json").write_text(json.dumps(make_column_declarations(options.missing)))
     command, environment = harness.make_job_command("preprocess", layout.root)
     limit = ["prlimit", f"--data={options.memory_limit * 1_000_000}"] if options.memory_limit else []
     job = [*limit, *command, "--columns", "columns.json"]
@@ -62,7 +62,7 @@ def measure_format(layout: Layout, table_format: str, options: argparse.Namespac
     report(title, harness.run_interleaved(prepared_candidates, options.runs), markdown=options.markdown)
 
 
-def make_settings(missing: str) -> dict[str, object]:
+def make_column_declarations(missing: str) -> dict[str, object]:
     numbers = {f"n{index}": {"type": "numeric", "missing": missing} for index in range(10)}
     return numbers | {
         "city": {"type": "one-hot", "missing": "most-frequent"},
