@@ -142,11 +142,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with two workers for all tests of a module. It must log no warnings and no errors."""
     root = tmp_path_factory.mktemp("serve")
     write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
-    with run_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as running:
-        running.wait_until_ready()
-        yield running
-    assert running.process.returncode == 0
-    assert running.find_logged_problems() == []
+    with run_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as running_server:
+        running_server.wait_until_ready()
+        yield running_server
+    assert running_server.process.returncode == 0
+    assert running_server.find_logged_problems() == []
 
 
 @pytest.fixture

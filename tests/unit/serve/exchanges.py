@@ -60,14 +60,14 @@ class FakeExchange:
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.responses.append((status, headers, body))
 
-    def send(self, content: bytes | BaseException, *, last: bool = False) -> None:
-        """Finish the current read with content or an error. `last`: whether the body has no more content."""
-        self.is_complete = last
+    def finish_read(self, content: bytes | BaseException, *, is_last: bool = False) -> None:
+        """Finish the current read with content or an error. `is_last`: whether the body has no more content."""
+        self.is_complete = is_last
         self.reads[-1].finish(content)
 
-    def end(self) -> None:
+    def finish_body(self) -> None:
         """Finish the current read without content, because the body is complete."""
-        self.send(b"", last=True)
+        self.finish_read(b"", is_last=True)
 
 
 @dataclass

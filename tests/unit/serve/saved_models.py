@@ -13,7 +13,7 @@ FLOAT, INTEGER, STRING = np.dtype(np.float32), np.dtype(np.int32), np.dtype(obje
 
 
 class Sum:
-    """Adds the three values of a row."""
+    """Multiplies the sum of the three values of a row by a factor."""
 
     inputs: Mapping[str, TensorSpec] = {"x": TensorSpec(FLOAT, (None, 3))}
 
@@ -74,6 +74,6 @@ class FakeSavedModel:
         return {name: {"method_name": "tensorflow/serving/predict"} for name in self.signatures}
 
 
-def fake_models() -> dict[str, dict[int, SavedModel]]:
+def make_fake_models() -> dict[str, dict[int, SavedModel]]:
     """Return versions 1, 2 and 10 of `sum`, which predict 1, 2 and 10 times the sum, and one version of `other`."""
     return {"sum": {number: FakeSavedModel(number) for number in (1, 2, 10)}, "other": {1: FakeSavedModel(100)}}

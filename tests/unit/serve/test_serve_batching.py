@@ -22,7 +22,7 @@ from microjobs.hosting.service import Service
 from tests.unit.serve.conftest import run_server
 from tests.unit.serve.exchanges import FakeExchange, FakeHead
 from tests.unit.serve.test_serve_fast_path import invoke, wait_for_response
-from tests.unit.serve.test_serve_handlers import server_with_program
+from tests.unit.serve.test_serve_handlers import run_server_with_program
 from tests.unit.serve.test_serve_streams import wait_until
 
 TIMEOUT_SECONDS = 10
@@ -34,13 +34,13 @@ class PausedModel(BundleModel):
     def __init__(self, folder: Path) -> None:
         super().__init__(read_bundle(folder))
         self.is_fast, self.max_batch_rows = False, 64
-        self.runs: list[int] = []
-        """Number of rows of each run."""
+        self.rows_by_run: list[int] = []
         self.run_starts, self.permission = threading.Semaphore(0), threading.Semaphore(0)
 
     def predict(self, rows: Any) -> Any:
-        if hasattr(self, "runs"):  # the base class predicts rows before this attribute exists, to measure the model
-            self.runs.append(len(rows))
+        # The base class predicts rows before this attribute exists, to measure the model.
+        if hasattr(self, "rows_by_run"):
+            self.rows_by_run.append(len(rows))
             self.run_starts.release()
             assert self.permission.acquire(timeout=TIMEOUT_SECONDS)
         return super().predict(rows)
@@ -83,7 +83,7 @@ def test_invocations_that_arrive_during_a_run_share_the_next_run(model: PausedMo
     others = [send(dispatcher, 2), send(dispatcher, 3, 4), send(dispatcher, 5)]
     model.permission.release(2)
     assert [read_predictions(exchange) for exchange in (first, *others)] == [[3], [6], [9, 12], [15]]
-    assert model.runs == [1, 4]
+    assert model.rows_by_run == [1, 4]
 
 
 def test_invalid_invocations_of_a_batch_fail_alone(model: PausedModel) -> None:
@@ -95,7 +95,7 @@ def test_invalid_invocations_of_a_batch_fail_alone(model: PausedModel) -> None:
     model.permission.release(2)
     statuses = [wait_for_response(exchange)[0] for exchange in (first, *others)]
     assert statuses == [200, 400, 200, 400, 500, 200], "the sum of the fourth body is not finite"
-    assert (read_predictions(others[1]), read_predictions(others[4]), model.runs) == ([6], [12], [1, 3])
+    assert (read_predictions(others[1]), read_predictions(others[4]), model.rows_by_run) == ([6], [12], [1, 3])
 
 
 def test_full_batch_leaves_other_invocations_for_the_next_run(model: PausedModel) -> None:
@@ -106,7 +106,7 @@ def test_full_batch_leaves_other_invocations_for_the_next_run(model: PausedModel
     exchanges += [send(dispatcher, value) for value in range(1, 6)]
     model.permission.release(4)
     assert [read_predictions(exchange) for exchange in exchanges] == [[3 * value] for value in range(6)]
-    assert model.runs == [1, 2, 2, 1]
+    assert model.rows_by_run == [1, 2, 2, 1]
 
 
 class OrderedExchange(FakeExchange):
@@ -133,7 +133,7 @@ def send_in_order(dispatcher: Dispatcher, count: int) -> tuple[list[int], list[A
         body = json.dumps([[number] * 3]).encode()
         exchange = OrderedExchange(number, order, calls)
         dispatcher(FakeHead("POST", "/invocations", headers={"content-length": str(len(body))}), exchange)
-        exchange.send(body)
+        exchange.finish_read(body)
     return order, calls
 
 
@@ -145,7 +145,7 @@ def test_batches_answer_invocations_in_the_order_of_their_arrival(model: PausedM
     order, calls = send_in_order(dispatcher, 8)
     model.permission.release(4)
     wait_until(lambda: len(order) == 8)
-    assert (order, model.runs) == (list(range(8)), [1, 3, 3, 2])
+    assert (order, model.rows_by_run) == (list(range(8)), [1, 3, 3, 2])
     assert len(calls) == 3, "one call in the event loop sends all responses of a batch"
 
 
@@ -159,7 +159,7 @@ def test_batch_waits_for_the_clients_of_the_previous_batch(model: PausedModel, m
     wait_for_response(exchanges[0])
     exchanges.append(send(dispatcher, 4))  # the first client sends again
     assert [read_predictions(exchange) for exchange in exchanges] == [[3], [6], [9], [12]]
-    assert model.runs == [1, 3]
+    assert model.rows_by_run == [1, 3]
 
 
 def test_single_client_never_waits_for_others(model: PausedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,50 +176,50 @@ def test_mode_off_runs_each_invocation_alone(model: PausedModel) -> None:
     exchanges += [send(dispatcher, 2), send(dispatcher, 3)]
     model.permission.release(3)
     assert [read_predictions(exchange) for exchange in exchanges] == [[3], [6], [9]]
-    assert model.runs == [1, 1, 1]
+    assert model.rows_by_run == [1, 1, 1]
 
 
 class DeferringExchange(FakeExchange):
     """An exchange whose listener stores callbacks, which the test calls."""
 
-    def __init__(self, deferred: list[Any]) -> None:
+    def __init__(self, deferred_callbacks: list[Any]) -> None:
         super().__init__()
-        self._deferred = deferred
+        self._deferred_callbacks = deferred_callbacks
 
     def call_soon(self, callback: Any) -> None:
-        self._deferred.append(callback)
+        self._deferred_callbacks.append(callback)
 
 
 def test_ready_invocations_are_queued_in_one_call(model: PausedModel) -> None:
     dispatcher = make_dispatcher(model)
-    deferred: list[Any] = []
-    exchanges = [DeferringExchange(deferred) for _ in range(3)]
+    deferred_callbacks: list[Any] = []
+    exchanges = [DeferringExchange(deferred_callbacks) for _ in range(3)]
     for exchange in exchanges:
         dispatcher(FakeHead("POST", "/invocations", headers={"content-length": "11"}), exchange)
-        exchange.send(b"[[1, 1, 1]]")
-    assert (len(deferred), model.runs) == (1, [])
+        exchange.finish_read(b"[[1, 1, 1]]")
+    assert (len(deferred_callbacks), model.rows_by_run) == (1, [])
     model.permission.release(3)
-    deferred[0]()
+    deferred_callbacks[0]()
     assert [read_predictions(exchange) for exchange in exchanges] == [[3]] * 3
-    assert sum(model.runs) == 3
+    assert sum(model.rows_by_run) == 3
 
 
-@pytest.mark.parametrize(("mode", "runs"), [("auto", [2, 2, 1]), ("off", [1, 1, 1, 1, 1])])
-def test_ready_invocations_of_a_fast_model_share_a_run(model: PausedModel, mode: str, runs: list[int]) -> None:
+@pytest.mark.parametrize(("mode", "rows_by_run"), [("auto", [2, 2, 1]), ("off", [1, 1, 1, 1, 1])])
+def test_ready_invocations_of_a_fast_model_share_a_run(model: PausedModel, mode: str, rows_by_run: list[int]) -> None:
     model.is_fast, model.max_batch_rows = True, 2
     model.permission.release(5)
     dispatcher = make_dispatcher(model, mode=mode)
-    deferred: list[Any] = []
-    exchanges = [DeferringExchange(deferred) for _ in range(6)]
+    deferred_callbacks: list[Any] = []
+    exchanges = [DeferringExchange(deferred_callbacks) for _ in range(6)]
     bodies = [b"[[1, 1, 1]]", b"[[2, 2]]", b"[[3, 3, 3]]", b"[[4, 4, 4]]", b"[[5, 5, 5]]", b"[[6, 6, 6]]"]
     for exchange, body in zip(exchanges, bodies, strict=True):
         dispatcher(FakeHead("POST", "/invocations", headers={"content-length": str(len(body))}), exchange)
-        exchange.send(body)
-    assert (len(deferred), model.runs) == (1, [])
-    deferred[0]()
+        exchange.finish_read(body)
+    assert (len(deferred_callbacks), model.rows_by_run) == (1, [])
+    deferred_callbacks[0]()
     assert [exchange.responses[0][0] for exchange in exchanges] == [200, 400, 200, 200, 200, 200]
     assert [read_predictions(exchanges[index]) for index in (0, 2, 3, 4, 5)] == [[3], [9], [12], [15], [18]]
-    assert model.runs == runs
+    assert model.rows_by_run == rows_by_run
 
 
 def test_raw_and_scaled_rows_share_a_batch(model: PausedModel) -> None:
@@ -229,7 +229,7 @@ def test_raw_and_scaled_rows_share_a_batch(model: PausedModel) -> None:
     raw = invoke(dispatcher, b'{"instances": [[3, 4, 7]], "signature_name": "raw"}')
     scaled = send(dispatcher, 2)
     model.permission.release(2)
-    assert (read_predictions(raw), read_predictions(scaled), model.runs) == ([3], [6], [1, 2])
+    assert (read_predictions(raw), read_predictions(scaled), model.rows_by_run) == ([3], [6], [1, 2])
 
 
 class Clock:
@@ -343,14 +343,14 @@ def invoke_at_once(server: Any, bodies: list[str]) -> list[Any]:
 
 @pytest.mark.parametrize(("mode", "has_batches"), [("on", True), ("auto", False)])
 def test_handlers_are_batched_only_if_the_setting_is_on(root: Path, mode: str, has_batches: bool) -> None:
-    with server_with_program(root, SUM_PROGRAM, MICROJOBS_SERVE_BATCHING=mode) as server:
+    with run_server_with_program(root, SUM_PROGRAM, MICROJOBS_SERVE_BATCHING=mode) as server:
         replies = invoke_at_once(server, [f"[[{number}, 1]]" for number in range(6)])
         assert [reply.json for reply in replies] == [[[number + 1.0]] for number in range(6)]
         assert any(f"rows {count}" in server.log for count in range(2, 7)) == has_batches
 
 
 def test_request_that_a_handler_rejects_does_not_fail_its_batch(root: Path) -> None:
-    with server_with_program(root, SUM_PROGRAM, MICROJOBS_SERVE_BATCHING="on") as server:
+    with run_server_with_program(root, SUM_PROGRAM, MICROJOBS_SERVE_BATCHING="on") as server:
         replies = invoke_at_once(server, ["[[1, 1]]", "[[1, -1]]", "[[2, 1]]", "no JSON", "[[3, 1, 1]]"])
     assert [reply.status for reply in replies] == [200, 500, 200, 400, 200]
     assert "negative" in replies[1].error

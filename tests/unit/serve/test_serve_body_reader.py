@@ -26,23 +26,23 @@ def list_statuses(results: Results) -> list[int]:
 
 def test_chunks_are_joined() -> None:
     exchange, results = start_reading(BodyReader(max_body_bytes=100))
-    exchange.send(b"1,")
-    exchange.send(b"2")
-    exchange.end()
+    exchange.finish_read(b"1,")
+    exchange.finish_read(b"2")
+    exchange.finish_body()
     assert results == [b"1,2"]
 
 
 def test_empty_body_is_read() -> None:
     exchange, results = start_reading(BodyReader(max_body_bytes=100))
-    exchange.end()
+    exchange.finish_body()
     assert results == [b""]
 
 
-@pytest.mark.parametrize(("length", "in_one_piece"), [(3, True), (256 * 1024, True), (256 * 1024 + 1, False)])
-def test_small_body_is_read_in_one_piece(length: int, in_one_piece: bool) -> None:
+@pytest.mark.parametrize(("length", "is_one_piece"), [(3, True), (256 * 1024, True), (256 * 1024 + 1, False)])
+def test_small_body_is_read_in_one_piece(length: int, is_one_piece: bool) -> None:
     exchange, results = start_reading(BodyReader(max_body_bytes=1 << 20), str(length))
-    exchange.send(b"1,2")
-    assert (results == [b"1,2"], len(exchange.reads) == 1) == (in_one_piece, in_one_piece)
+    exchange.finish_read(b"1,2")
+    assert (results == [b"1,2"], len(exchange.reads) == 1) == (is_one_piece, is_one_piece)
 
 
 class ArrivedExchange(FakeExchange):
@@ -62,24 +62,24 @@ def test_small_body_that_has_arrived_needs_no_read(length: str, is_taken: bool) 
 @pytest.mark.parametrize("content", [b"", RuntimeError("transport is closed")])
 def test_incomplete_body_gets_status_400(content: bytes | BaseException) -> None:
     exchange, results = start_reading(BodyReader(max_body_bytes=100))
-    exchange.send(b"1,2")
-    exchange.send(content)
+    exchange.finish_read(b"1,2")
+    exchange.finish_read(content)
     assert list_statuses(results) == [400]
 
 
 def test_body_at_the_limit_is_read() -> None:
     exchange, results = start_reading(BodyReader(max_body_bytes=3))
-    exchange.send(b"1,2")
-    exchange.end()
+    exchange.finish_read(b"1,2")
+    exchange.finish_body()
     assert results == [b"1,2"]
 
 
 def test_too_large_body_gets_status_413_once_and_is_read_to_its_end() -> None:
     reader = BodyReader(max_body_bytes=3)
     exchange, results = start_reading(reader)
-    exchange.send(b"1,2,")
-    exchange.send(b"3")
-    exchange.end()
+    exchange.finish_read(b"1,2,")
+    exchange.finish_read(b"3")
+    exchange.finish_body()
     assert list_statuses(results) == [413]
     assert reader.pending == {}
 
@@ -89,12 +89,12 @@ def test_large_bodies_share_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> 
     reader = BodyReader(max_body_bytes=4)
     (first, first_results), (second, _), (third, third_results) = (start_reading(reader) for _ in range(3))
     for exchange in (first, second, third):
-        exchange.send(b"1,23")
+        exchange.finish_read(b"1,23")
     assert list_statuses(third_results) == [503]
-    first.end()
+    first.finish_body()
     fourth, fourth_results = start_reading(reader)
-    fourth.send(b"1,23")
-    fourth.end()
+    fourth.finish_read(b"1,23")
+    fourth.finish_body()
     assert (first_results, fourth_results) == ([b"1,23"], [b"1,23"])
 
 
@@ -104,7 +104,7 @@ def test_memory_budget_suffices_for_two_bodies_of_maximum_size(monkeypatch: pyte
     results: list[Results] = []
     for _ in range(2):
         exchange, result = start_reading(reader)
-        exchange.send(b"1,23")
+        exchange.finish_read(b"1,23")
         results.append(result)
     assert results == [[], []]
 
@@ -118,9 +118,9 @@ def test_discarded_body_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 8)
     reader, discarded_exchange = BodyReader(max_body_bytes=4), FakeExchange()
     reader.discard(discarded_exchange)
-    discarded_exchange.send(bytes(1000))
+    discarded_exchange.finish_read(bytes(1000))
     assert reader.reserve(8)
-    discarded_exchange.end()
+    discarded_exchange.finish_body()
     assert reader.pending == {}
 
 
@@ -136,14 +136,14 @@ def test_late_body_gets_status_408(content_length: str) -> None:
 
 def test_read_that_another_thread_cancelled_causes_status_408() -> None:
     exchange, results = start_reading(BodyReader(max_body_bytes=100))
-    exchange.send(concurrent.futures.CancelledError())
+    exchange.finish_read(concurrent.futures.CancelledError())
     assert list_statuses(results) == [408]
 
 
 def test_deadline_grows_with_the_bytes_received() -> None:
     reader = BodyReader(max_body_bytes=10 * body_reader.BYTES_PER_SECOND)
     (exchange, results), now = start_reading(reader), time.perf_counter()
-    exchange.send(bytes(5 * body_reader.BYTES_PER_SECOND))
+    exchange.finish_read(bytes(5 * body_reader.BYTES_PER_SECOND))
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 4)
     assert results == []
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 6)

@@ -39,7 +39,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def server_with_code(root: Path, uri: str, **environment: str) -> Iterator[Server]:
+def run_server_with_code(root: Path, uri: str, **environment: str) -> Iterator[Server]:
     with run_server(root, SAGEMAKER_PROGRAM="mine.py", SAGEMAKER_SUBMIT_DIRECTORY=uri, **environment) as server:
         yield server
 
@@ -57,7 +57,7 @@ CODE_ADDRESSES = [
 def test_code_is_read_from_a_folder_or_an_archive(root: Path, uri: str) -> None:
     write_files(root / "elsewhere", CODE)
     (root / "elsewhere" / "source.tar.gz").write_bytes(make_archive(CODE))
-    with server_with_code(root, uri.format(root=root)) as server:
+    with run_server_with_code(root, uri.format(root=root)) as server:
         server.wait_until_ready()
         assert server.invoke("x").body == b"fetched"
 
@@ -74,7 +74,7 @@ def test_code_is_read_from_the_model(tmp_path: Path, uri: str, is_archive: bool)
         (model / "model.tar.gz").write_bytes(make_archive(files))
     else:
         write_files(model / uri.rpartition("/")[2], CODE)
-    with server_with_code(tmp_path, uri) as server:
+    with run_server_with_code(tmp_path, uri) as server:
         server.wait_until_ready()
         assert server.invoke("x").body == b"fetched"
 
@@ -109,7 +109,7 @@ def s3_variables() -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("region", ["", "eu-west-1"])
 def test_code_is_fetched_from_s3(root: Path, s3_variables: dict[str, str], region: str) -> None:
     write_files(root / "model" / "code", {"helper.py": "WORD = 'in the model'\n"})
-    with server_with_code(
+    with run_server_with_code(
         root, "s3://bucket/some/folder/code.tar.gz", SAGEMAKER_REGION=region, **s3_variables
     ) as server:
         server.wait_until_ready()
@@ -130,7 +130,7 @@ UNAVAILABLE_CODE = {
 
 @pytest.mark.parametrize(("uri", "reason"), UNAVAILABLE_CODE.items())
 def test_unavailable_code_ends_the_job(root: Path, s3_variables: dict[str, str], uri: str, reason: str) -> None:
-    with server_with_code(root, uri, **s3_variables) as server:
+    with run_server_with_code(root, uri, **s3_variables) as server:
         assert server.wait() == 2
     assert reason in (server.failure or "")
 
@@ -140,7 +140,7 @@ def test_error_explains_network_isolation(
     root: Path, s3_variables: dict[str, str], variables: dict[str, str], tmp_path: Path
 ) -> None:
     offline = {**s3_variables, "HOME": str(tmp_path), **variables}
-    with server_with_code(root, "s3://bucket/some/folder/code.tar.gz", **offline) as server:
+    with run_server_with_code(root, "s3://bucket/some/folder/code.tar.gz", **offline) as server:
         assert server.wait(60) == 2
     assert "SAGEMAKER_SUBMIT_DIRECTORY 's3://bucket/some/folder/code.tar.gz'" in (server.failure or "")
     assert "EnableNetworkIsolation forbids" in (server.failure or "")
@@ -148,7 +148,7 @@ def test_error_explains_network_isolation(
 
 def test_missing_program_error_names_the_files_in_the_folder(root: Path) -> None:
     write_files(root / "elsewhere", {"other.py": ""})
-    with server_with_code(root, OTHER_FOLDER) as server:
+    with run_server_with_code(root, OTHER_FOLDER) as server:
         assert server.wait() == 2
     assert "'mine.py' is not in" in (server.failure or "")
     assert "which holds other.py" in (server.failure or "")
@@ -176,7 +176,7 @@ def write_wheel(folder: Path, version: str = "1.0", name: str = "tiny_words") ->
 
 
 @contextmanager
-def server_with_requirements(
+def run_server_with_requirements(
     root: Path, requirements: str, program: str = PROGRAM_WITH_REQUIREMENT, **environment: str
 ) -> Iterator[Server]:
     """Run a server whose program has requirements; its temporary folder is below the root."""
@@ -194,7 +194,7 @@ def test_requirements_are_installed_once(root: Path) -> None:
     (root / "model" / "code").mkdir()
     write_wheel(root / "model" / "code")
     for expected_installations in (1, 0):
-        with server_with_requirements(
+        with run_server_with_requirements(
             root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n", SAGEMAKER_MODEL_SERVER_WORKERS="2"
         ) as server:
             server.wait_until_ready(60)
@@ -209,7 +209,7 @@ def test_changed_requirements_are_installed_again(root: Path) -> None:
     for version in ("1.0", "2.0"):
         (root / "model" / "code").mkdir(exist_ok=True)
         write_wheel(root / "model" / "code", version)
-        with server_with_requirements(
+        with run_server_with_requirements(
             root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n"
         ) as server:  # the requirements have the same text, but the wheel is another file
             server.wait_until_ready(60)
@@ -220,7 +220,7 @@ def test_requirement_replaces_a_package_of_the_image(root: Path) -> None:
     (root / "model" / "code").mkdir()
     write_wheel(root / "model" / "code", "99.0", "jmespath")
     program = PROGRAM_WITH_REQUIREMENT.replace("tiny_words", "jmespath")
-    with server_with_requirements(root, f"{LOCAL_WHEELS_OPTIONS}jmespath>=99\n", program) as server:
+    with run_server_with_requirements(root, f"{LOCAL_WHEELS_OPTIONS}jmespath>=99\n", program) as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 99.0"
 
@@ -237,7 +237,7 @@ UNINSTALLABLE_REQUIREMENTS = {
 def test_error_names_a_requirement_that_cannot_be_installed(
     root: Path, requirements: str, reasons: tuple[str, str]
 ) -> None:
-    with server_with_requirements(root, requirements) as server:
+    with run_server_with_requirements(root, requirements) as server:
         assert server.wait(60) == 2
     reason = server.failure or ""
     assert reason.startswith("code/requirements.txt cannot be installed: ")
@@ -249,13 +249,13 @@ def test_folder_that_other_users_can_write_to_is_not_used(root: Path) -> None:
     """All users of a machine can write to its temporary folder."""
     (root / "model" / "code").mkdir()
     write_wheel(root / "model" / "code")
-    with server_with_requirements(root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n") as server:
+    with run_server_with_requirements(root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n") as server:
         server.wait_until_ready(60)
     (cache,) = (root / "tmp").glob("microjobs-requirements-*")
     (cached_module,) = cache.rglob("tiny_words.py")
     cached_module.write_text("WORD = 'evil'\n")
     cache.chmod(0o777)
-    with server_with_requirements(root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n") as server:
+    with run_server_with_requirements(root, f"{LOCAL_WHEELS_OPTIONS}tiny_words\n") as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 1.0"
     assert "other users have access to" in server.log

@@ -54,7 +54,7 @@ def invoke(dispatcher: Dispatcher, body: bytes = BODY, **headers: str) -> FakeEx
     fields = {name.replace("_", "-"): value for name, value in headers.items()} | {"content-length": str(len(body))}
     dispatcher(FakeHead("POST", "/invocations", headers=fields), exchange)
     if not exchange.responses:
-        exchange.send(body)
+        exchange.finish_read(body)
     return exchange
 
 
@@ -82,8 +82,8 @@ def test_requests_below_the_prefix_are_invocations_with_their_method_and_path(se
         exchange = FakeExchange()
         dispatcher(FakeHead(method, path), exchange)
         if body:
-            exchange.send(body)
-        exchange.end()
+            exchange.finish_read(body)
+        exchange.finish_body()
         assert exchange.responses == [(200, [], b"done")]
     assert invoke(dispatcher).responses == [(200, [], b"done")]
     assert [(item.method, item.path, item.body) for item in invocations] == [
@@ -102,7 +102,7 @@ def test_model_without_routes_is_not_run_on_paths_below_the_prefix(service: Serv
     headers = {"content-length": str(len(body))}
     make_dispatcher(service, route_prefix="/v1/")(FakeHead(method, "/v1/models/a", headers=headers), exchange)
     if not exchange.responses:
-        exchange.send(body)
+        exchange.finish_read(body)
     status, _, content = wait_for_response(exchange)
     assert (status, runs) == (404, [])
     assert f"{method} /v1/models/a is not found: this model answers only POST /invocations" in content.decode()
@@ -130,8 +130,8 @@ def test_large_or_slow_invocation_is_answered_in_another_thread(service: Service
     service.set_model(FakeModel(lambda: threads.append(threading.current_thread()), is_fast=is_fast))
     exchange = FakeExchange()
     make_dispatcher(service)(FakeHead("POST", "/invocations"), exchange)
-    exchange.send(bytes(size))
-    exchange.end()
+    exchange.finish_read(bytes(size))
+    exchange.finish_body()
     assert wait_for_response(exchange)[0] == 200
     assert threads != [threading.current_thread()]
 

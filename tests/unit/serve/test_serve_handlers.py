@@ -11,7 +11,9 @@ from tests.unit.serve.conftest import Reply, Server, run_server
 
 
 @contextmanager
-def server_with_program(root: Path, program: str, name: str = "inference.py", **environment: str) -> Iterator[Server]:
+def run_server_with_program(
+    root: Path, program: str, name: str = "inference.py", **environment: str
+) -> Iterator[Server]:
     """Run a server whose model folder contains this program."""
     code = root / "model" / "code"
     code.mkdir(exist_ok=True)
@@ -21,7 +23,7 @@ def server_with_program(root: Path, program: str, name: str = "inference.py", **
         yield server
 
 
-FOUR_FUNCTIONS = """
+FOUR_FUNCTIONS_PROGRAM = """
 import json
 def model_fn(model_dir):
     return {"factor": 2}
@@ -35,7 +37,7 @@ def output_fn(prediction, accept):
 
 
 def test_four_functions_make_a_response(root: Path) -> None:
-    with server_with_program(root, FOUR_FUNCTIONS) as server:
+    with run_server_with_program(root, FOUR_FUNCTIONS_PROGRAM) as server:
         reply = server.invoke('{"values": [1, 2]}')
     assert (reply.json, reply.headers["content-type"]) == ({"doubled": [2, 4]}, "application/json")
     assert server.find_logged_problems() == []
@@ -43,7 +45,7 @@ def test_four_functions_make_a_response(root: Path) -> None:
 
 def test_default_functions_load_and_run_a_bundle(root: Path) -> None:
     program = "def output_fn(prediction, accept):\n    return f'{accept}: {prediction[0][0]:.2f}', 'text/plain'\n"
-    with server_with_program(root, program) as server:
+    with run_server_with_program(root, program) as server:
         reply = server.invoke("1,2,3", "text/csv", Accept="text/plain")
         invalid_reply = server.invoke("1,2", "text/csv", Accept="text/plain")
     assert (reply.body, reply.headers["content-type"]) == (b"text/plain: 6.00", "text/plain")
@@ -55,7 +57,7 @@ RESPONSES = {"application/json": b'{"predictions":[[6.0]]}', "text/csv": b"6.0\n
 
 def test_default_input_and_output_functions_serve_a_users_model(root: Path) -> None:
     program = "def model_fn(model_dir):\n    return lambda rows: rows.sum(axis=1)\n"
-    with server_with_program(root, program) as server:
+    with run_server_with_program(root, program) as server:
         replies = {accept: server.invoke("1,2,3", "text/csv", Accept=accept) for accept in RESPONSES}
         assert server.invoke("x", "text/csv").status == 400
         assert server.invoke("x", "image/png").status == 415
@@ -65,7 +67,7 @@ def test_default_input_and_output_functions_serve_a_users_model(root: Path) -> N
 
 def test_transform_fn_makes_the_response(root: Path) -> None:
     program = "def transform_fn(model, body, content_type, accept):\n    return body[::-1], accept\n"
-    with server_with_program(root, program) as server:
+    with run_server_with_program(root, program) as server:
         reply = server.invoke(b"abc", "application/x-text", Accept="application/x-other")
     assert (reply.body, reply.headers["content-type"]) == (b"cba", "application/x-other")
 
@@ -78,7 +80,7 @@ def model_fn(model_dir, context):
 def transform_fn(model, body, content_type, accept, context):
     return f"{model} {context.get_request_header(0, 'Content-Type')} {bool(context.get_request_id())}"
 """
-    with server_with_program(root, program) as server:
+    with run_server_with_program(root, program) as server:
         assert server.invoke("x", "application/x-mine").body == b"True application/x-mine True"
 
 
@@ -87,32 +89,32 @@ def test_users_module_is_imported_instead_of_the_images_module(root: Path, modul
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / f"{module}.py").write_text("WORD = 'from the user'\n")
     program = f"import {module}\ndef transform_fn(model, body, content_type, accept):\n    return {module}.WORD\n"
-    with server_with_program(root, program) as server:
+    with run_server_with_program(root, program) as server:
         assert server.invoke("x").body == b"from the user"
         assert server.request("GET", "/metrics").status == 200
 
 
 def test_program_imports_modules_that_the_server_has_not_loaded(root: Path) -> None:
     program = "def transform_fn(model, body, content_type, accept):\n    import wave\n    return wave.__name__\n"
-    with server_with_program(root, program) as server:
+    with run_server_with_program(root, program) as server:
         assert server.invoke("x").body == b"wave"
 
 
 def test_users_module_does_not_replace_a_dependency_of_flask(root: Path) -> None:
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "click.py").write_text("raise ImportError('from the user')")  # Flask imports click
-    with server_with_program(root, FOUR_FUNCTIONS) as server:
+    with run_server_with_program(root, FOUR_FUNCTIONS_PROGRAM) as server:
         assert server.request("GET", "/metrics").status == 200  # Flask answers /metrics
 
 
 def test_program_is_named_by_the_environment(root: Path) -> None:
-    with server_with_program(root, FOUR_FUNCTIONS, name="mine.py", SAGEMAKER_PROGRAM="mine.py") as server:
+    with run_server_with_program(root, FOUR_FUNCTIONS_PROGRAM, name="mine.py", SAGEMAKER_PROGRAM="mine.py") as server:
         assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
 
 
 def test_exception_causes_status_500_and_a_traceback_in_the_log(root: Path) -> None:
     program = "def predict_fn(data, model):\n    raise ValueError('no luck\\nsecond line')\n"
-    with server_with_program(root, program) as server:
+    with run_server_with_program(root, program) as server:
         reply = server.invoke("1,2,3", "text/csv")
         second_reply = server.invoke("1,2,3", "text/csv")
     assert (reply.status, second_reply.status) == (500, 500)
@@ -158,7 +160,7 @@ def invoke_in_parallel(server: Server, bodies: list[str]) -> list[Reply]:
 
 @pytest.mark.slow
 def test_ping_answers_while_predictions_run(root: Path) -> None:
-    with server_with_program(root, SLOW_PROGRAM) as server:
+    with run_server_with_program(root, SLOW_PROGRAM) as server:
         thread = threading.Thread(target=invoke_in_parallel, args=(server, ["1"] * 3))
         thread.start()
         statuses = [server.request("GET", "/ping").status for _ in range(5)]
@@ -168,7 +170,7 @@ def test_ping_answers_while_predictions_run(root: Path) -> None:
 
 
 def test_excess_requests_get_status_503(root: Path) -> None:
-    with server_with_program(root, SLOW_PROGRAM) as server:
+    with run_server_with_program(root, SLOW_PROGRAM) as server:
         replies = invoke_in_parallel(server, ["0.05"] * 80)
     assert sorted({reply.status for reply in replies}) == [200, 503]
     refused_replies = [reply for reply in replies if reply.status == 503]
@@ -176,7 +178,7 @@ def test_excess_requests_get_status_503(root: Path) -> None:
     assert (refused_replies[0].headers["retry-after"], "fewer" in refused_replies[0].error) == ("1", True)
 
 
-HOOKS = """
+HOOKS_PROGRAM = """
 calls = []
 def pre_model_fn(model_dir):
     calls.append("pre_model_fn")
@@ -190,7 +192,7 @@ def transform_fn(model, body, content_type, accept):
 
 
 def test_hooks_run_before_and_after_model_fn(root: Path) -> None:
-    with server_with_program(root, HOOKS) as server:
+    with run_server_with_program(root, HOOKS_PROGRAM) as server:
         assert server.invoke("x").json == ["pre_model_fn", "model_fn", "model_warmup_fn"]
 
 
@@ -210,7 +212,7 @@ def transform_fn(model, body, content_type, accept, context):
 
 
 def test_code_sets_statuses_and_headers(root: Path) -> None:
-    with server_with_program(root, CONTEXT_PROGRAM) as server:
+    with run_server_with_program(root, CONTEXT_PROGRAM) as server:
         valid_reply, busy_reply = server.invoke("x", X_Theirs="theirs"), server.invoke("busy")
         broken_reply = server.invoke("break")
         metrics = server.request("GET", "/metrics").body.decode()
@@ -222,7 +224,7 @@ def test_code_sets_statuses_and_headers(root: Path) -> None:
 
 
 def test_accept_with_a_control_character_gets_status_406(root: Path) -> None:
-    with server_with_program(root, FOUR_FUNCTIONS) as server:
+    with run_server_with_program(root, FOUR_FUNCTIONS_PROGRAM) as server:
         reply = server.invoke('{"values": []}', Accept="image/png,\tx")
     assert (reply.status, bool(reply.error)) == (406, True)
 
@@ -243,7 +245,7 @@ LABEL_RESPONSES = {
 
 
 def test_labels_are_encoded_in_each_format(root: Path) -> None:
-    with server_with_program(root, LABEL_PROGRAM) as server:
+    with run_server_with_program(root, LABEL_PROGRAM) as server:
         for accept, expected in LABEL_RESPONSES.items():
             for body, content_type in (("1,2\n6,7", "text/csv"), ("[[1,2],[6,7]]", "application/json")):
                 reply = server.invoke(body, content_type, Accept=accept)
@@ -251,23 +253,25 @@ def test_labels_are_encoded_in_each_format(root: Path) -> None:
     assert server.find_logged_problems() == []
 
 
-MODEL = "def model_fn(model_dir):\n    return 1\n"
-PREDICT = "def predict_fn(data, model):\n    return 1\n"
-HANDLER = "def input_handler(data, context):\n    pass\ndef output_handler(data, context):\n    pass\n"
+MODEL_FN = "def model_fn(model_dir):\n    return 1\n"
+PREDICT_FN = "def predict_fn(data, model):\n    return 1\n"
+HANDLERS = "def input_handler(data, context):\n    pass\ndef output_handler(data, context):\n    pass\n"
+MISNAMED_HANDLERS = HANDLERS.replace("_handler", "_of_mine")
 UNUSABLE_PROGRAMS = {
-    MODEL + HANDLER: "defines model_fn, and also input_handler and output_handler for TensorFlow Serving, which serve",
-    HANDLER: "(input_handler and output_handler are for TensorFlow Serving: the image train-tensorflow calls them)",
-    HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, but serve calls only pre_model_fn",
+    MODEL_FN
+    + HANDLERS: "defines model_fn, and also input_handler and output_handler for TensorFlow Serving, which serve",
+    HANDLERS: "(input_handler and output_handler are for TensorFlow Serving: the image train-tensorflow calls them)",
+    MISNAMED_HANDLERS: "defines input_of_mine, output_of_mine, but serve calls only pre_model_fn",
     "x = 1": "defines no functions, but serve calls only pre_model_fn",
     "def modle_fn(model_dir):\n    return 1\n"
-    + PREDICT: "defines modle_fn, predict_fn. serve does not call modle_fn: did you mean model_fn? It",
+    + PREDICT_FN: "defines modle_fn, predict_fn. serve does not call modle_fn: did you mean model_fn? It",
     "def modle_fn(model_dir):\n    return 1\n": "(did you mean model_fn instead of modle_fn?)",
-    MODEL + "def Predict_fn(data, model):\n    return 1\n": "did you mean predict_fn",
-    MODEL + PREDICT + "def ouput_fn(prediction, accept):\n    return 1\n": "did you mean output_fn",
-    MODEL + "def predict_fn(data):\n    return 1\n": "predict_fn takes (data): it must take (data, model)",
-    MODEL + "predict_fn = 'mine'": "predict_fn is str, not a function",
-    MODEL: "model_fn returned int, which has no predict(): define predict_fn",
-    MODEL + PREDICT + "def pre_model_fn(model_dir):\n    raise OSError('no')\n": "OSError: no (in pre_model_fn)",
+    MODEL_FN + "def Predict_fn(data, model):\n    return 1\n": "did you mean predict_fn",
+    MODEL_FN + PREDICT_FN + "def ouput_fn(prediction, accept):\n    return 1\n": "did you mean output_fn",
+    MODEL_FN + "def predict_fn(data):\n    return 1\n": "predict_fn takes (data): it must take (data, model)",
+    MODEL_FN + "predict_fn = 'mine'": "predict_fn is str, not a function",
+    MODEL_FN: "model_fn returned int, which has no predict(): define predict_fn",
+    MODEL_FN + PREDICT_FN + "def pre_model_fn(model_dir):\n    raise OSError('no')\n": "OSError: no (in pre_model_fn)",
 }
 
 
@@ -282,7 +286,7 @@ def test_error_explains_why_a_program_is_unusable(root: Path, program: str, reas
 
 def test_failed_default_model_fn_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model" / "code").mkdir(parents=True)
-    (tmp_path / "model" / "code" / "inference.py").write_text(PREDICT)
+    (tmp_path / "model" / "code" / "inference.py").write_text(PREDICT_FN)
     with run_server(tmp_path) as server:
         assert server.wait() == 2
     assert "inference.py does not define model_fn, and the default failed: " in (server.failure or "")
@@ -290,13 +294,14 @@ def test_failed_default_model_fn_is_reported(tmp_path: Path) -> None:
 
 
 HELPERS = (
-    PREDICT + "def my_predict_fn(data):\n    pass\ndef serving_input_fn():\n    pass\ndef get_model_fn():\n    pass\n"
+    PREDICT_FN
+    + "def my_predict_fn(data):\n    pass\ndef serving_input_fn():\n    pass\ndef get_model_fn():\n    pass\n"
     "def transform(data):\n    pass\n"
 )
 
 
 def test_helpers_with_similar_names_are_accepted(root: Path) -> None:
-    with server_with_program(root, MODEL + HELPERS) as server:
+    with run_server_with_program(root, MODEL_FN + HELPERS) as server:
         assert server.invoke("[1]").json == 1
 
 
@@ -321,13 +326,13 @@ def test_missing_model_error_names_the_files_in_the_folder(tmp_path: Path, file:
 
 
 def test_program_can_be_named_without_its_suffix(root: Path) -> None:
-    with server_with_program(root, FOUR_FUNCTIONS, name="mine.py", SAGEMAKER_PROGRAM="mine") as server:
+    with run_server_with_program(root, FOUR_FUNCTIONS_PROGRAM, name="mine.py", SAGEMAKER_PROGRAM="mine") as server:
         assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
 
 
 def test_body_that_could_fill_the_memory_gets_status_400(root: Path) -> None:
     body = '["' + "x" * 100_000 + '"' + ', "y"' * 100_000 + "]"  # as an array of text, this body would need 40 GB
-    with server_with_program(root, MODEL + PREDICT) as server:
+    with run_server_with_program(root, MODEL_FN + PREDICT_FN) as server:
         assert server.invoke(body).status == 400
         assert server.invoke(body[1:-1], "text/csv").status == 400
         assert server.invoke(",".join(["1.5", "2"] * 100_000), "text/csv").status == 400
@@ -337,7 +342,8 @@ def test_body_that_could_fill_the_memory_gets_status_400(root: Path) -> None:
 FAILURES = {
     "import nonsense_module": "inference.py cannot be imported: ModuleNotFoundError",
     "def model_fn(model_dir):\n    raise OSError('no weights')": "could not load the model: OSError: no weights",
-    FOUR_FUNCTIONS + "def transform_fn(model, body, content_type, accept): pass": "has transform_fn and input_fn",
+    FOUR_FUNCTIONS_PROGRAM
+    + "def transform_fn(model, body, content_type, accept): pass": "has transform_fn and input_fn",
     "import sys\nsys.exit(2)": "the model's code called exit(2) while the model was loaded",
 }
 
@@ -354,7 +360,7 @@ def test_program_that_fails_at_start_ends_the_job(root: Path, program: str, reas
 
 def test_program_that_exits_on_a_request_causes_status_500(root: Path) -> None:
     program = "import sys\ndef model_fn(model_dir): return sys.exit\n"
-    with server_with_program(root, program) as server:
+    with run_server_with_program(root, program) as server:
         reply = server.invoke("[[1.0]]")
         assert (reply.status, reply.error.partition(":")[0]) == (500, "the model's own code failed")
         assert server.request("GET", "/ping").status == 200

@@ -340,16 +340,16 @@ def test_unacceptable_accept_gets_status_406(server: Server) -> None:
     assert (reply.status, "image/png" in reply.error) == (406, True)
 
 
-LIMIT = 6 * 1024 * 1024
+MAX_BODY_BYTES = 6 * 1024 * 1024
 
 
 def test_body_at_the_limit_is_read(server: Server) -> None:
-    assert server.invoke(JSON_ROWS + " " * (LIMIT - len(JSON_ROWS))).status == 200
+    assert server.invoke(JSON_ROWS + " " * (MAX_BODY_BYTES - len(JSON_ROWS))).status == 200
 
 
 def test_body_above_the_limit_gets_status_413(server: Server) -> None:
-    reply = server.invoke(JSON_ROWS + " " * (LIMIT - len(JSON_ROWS) + 1))
-    assert (reply.status, str(LIMIT) in reply.error) == (413, True)
+    reply = server.invoke(JSON_ROWS + " " * (MAX_BODY_BYTES - len(JSON_ROWS) + 1))
+    assert (reply.status, str(MAX_BODY_BYTES) in reply.error) == (413, True)
 
 
 def test_many_rows_are_predicted_in_order(server: Server) -> None:

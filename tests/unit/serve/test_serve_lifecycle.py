@@ -13,7 +13,7 @@ import pytest
 
 from microjobs.bundle import ARCHIVE_FILE, MANIFEST_FILE, MODEL_FILE
 from tests.unit.serve.conftest import Reply, Server, run_server
-from tests.unit.serve.test_serve_handlers import SLOW_PROGRAM, invoke_in_parallel, server_with_program
+from tests.unit.serve.test_serve_handlers import SLOW_PROGRAM, invoke_in_parallel, run_server_with_program
 
 ROW = '{"instances": [[1, 2, 3]]}'
 
@@ -159,7 +159,7 @@ def invoke_until(stop: threading.Event, server: Server, outcomes: list[object]) 
 
 
 def test_second_sigterm_is_ignored(root: Path) -> None:
-    with server_with_program(root, SLOW_PROGRAM) as server:
+    with run_server_with_program(root, SLOW_PROGRAM) as server:
         replies: list[Reply] = []
         client = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["1"])))
         client.start()

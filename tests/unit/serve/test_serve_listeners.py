@@ -19,11 +19,11 @@ from microjobs.hosting.listener import IMPLEMENTATIONS, LISTENER_VARIABLE, Reque
 from tests.bundles import write_linear_bundle
 from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, run_server
 from tests.unit.serve.exchanges import FakeHead
-from tests.unit.serve.test_serve_handlers import SLOW_PROGRAM, invoke_in_parallel, server_with_program
+from tests.unit.serve.test_serve_handlers import SLOW_PROGRAM, invoke_in_parallel, run_server_with_program
 from tests.unit.serve.test_serve_robustness import make_head, open_connections, read_status
 
 ROW = '{"instances": [[1, 2, 3]]}'
-LIMIT = 6 * 1024 * 1024
+MAX_BODY_BYTES = 6 * 1024 * 1024
 
 
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
@@ -36,13 +36,13 @@ def server(listener: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A server that must log no warnings and lose no worker."""
     root = tmp_path_factory.mktemp(listener)
     write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
-    with run_server(root, **{LISTENER_VARIABLE: listener}) as running:
-        running.wait_until_ready()
-        workers = running.list_worker_pids()
-        yield running
-        assert running.list_worker_pids() == workers
-    assert running.process.returncode == 0
-    assert running.find_logged_problems() == []
+    with run_server(root, **{LISTENER_VARIABLE: listener}) as running_server:
+        running_server.wait_until_ready()
+        workers = running_server.list_worker_pids()
+        yield running_server
+        assert running_server.list_worker_pids() == workers
+    assert running_server.process.returncode == 0
+    assert running_server.find_logged_problems() == []
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def test_chunked_body_is_answered(server: Server, size: int) -> None:
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_too_large_body_gets_status_413_and_the_connection_stays_open(server: Server, is_chunked: bool) -> None:
-    body = b"1,2,3\n" * (2 * LIMIT // 6)
+    body = b"1,2,3\n" * (2 * MAX_BODY_BYTES // 6)
     pieces = (body[start : start + 100_000] for start in range(0, len(body), 100_000))
     length = {} if is_chunked else {"Content-Length": str(len(body))}
     with open_connection(server) as client:
@@ -119,7 +119,7 @@ def test_malformed_chunks_never_get_a_prediction(server: Server, chunks: bytes) 
 def test_clients_that_disconnect_do_no_harm(server: Server) -> None:
     for body in (b"1,", b"1,2,3\n" * 100_000):
         for _ in range(20):
-            with open_connections(server, 1, make_head(LIMIT) + body):
+            with open_connections(server, 1, make_head(MAX_BODY_BYTES) + body):
                 pass
     assert server.invoke(ROW).json == {"predictions": [[6.0]]}
 
@@ -133,12 +133,12 @@ def test_slow_clients_do_not_delay_others(server: Server) -> None:
 
 
 def test_user_code_is_served(root: Path, listener: str) -> None:
-    with server_with_program(root, SLOW_PROGRAM, **{LISTENER_VARIABLE: listener}) as server:
+    with run_server_with_program(root, SLOW_PROGRAM, **{LISTENER_VARIABLE: listener}) as server:
         assert {reply.status for reply in invoke_in_parallel(server, ["0.01"] * 8)} == {200}
 
 
 def test_requests_in_flight_at_sigterm_are_answered(root: Path, listener: str) -> None:
-    with server_with_program(root, SLOW_PROGRAM, **{LISTENER_VARIABLE: listener}) as server:
+    with run_server_with_program(root, SLOW_PROGRAM, **{LISTENER_VARIABLE: listener}) as server:
         replies: list[Reply] = []
         client = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["0.5"] * 3)))
         client.start()

@@ -62,7 +62,7 @@ def run_block(clone: Path, port: int, block: str) -> str:
 
 
 @contextmanager
-def run_server(clone: Path) -> Iterator[int]:
+def run_documented_server(clone: Path) -> Iterator[int]:
     """Start the server with the first block of the page, and yield its port."""
     port = find_free_port()
     with (clone / "log.txt").open("wb") as log:
@@ -79,7 +79,7 @@ def run_server(clone: Path) -> Iterator[int]:
 
 
 def test_examples_are_answered(clone: Path) -> None:
-    with run_server(clone) as port:
+    with run_documented_server(clone) as port:
         assert run_block(clone, port, REQUEST_COMMAND) == '{"predictions":[[6.0]]}'
         assert run_block(clone, port, FORMAT_COMMANDS).splitlines() == ['{"predictions":[[6.0]]}6.0', "6.0"]
     assert (clone / "predictions.npy").read_bytes().startswith(b"\x93NUMPY")
@@ -91,5 +91,5 @@ def test_users_code_answers_each_content_type(clone: Path, content_type: str) ->
     code.mkdir(parents=True)
     (code / "inference.py").write_text(PROGRAM)
     (code.parent / "weights.txt").write_text("!")
-    with run_server(clone) as port:
+    with run_documented_server(clone) as port:
         assert run_block(clone, port, TEXT_COMMAND.replace("text/plain", content_type)) == "HELLO!"

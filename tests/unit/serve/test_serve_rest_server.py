@@ -10,7 +10,7 @@ from microjobs.hosting.responses import HttpResponse
 from microjobs_train_tensorflow.serving import rest_server
 from microjobs_train_tensorflow.serving.rest_api import RestApi
 from microjobs_train_tensorflow.serving.rest_server import RestServer
-from tests.unit.serve.saved_models import fake_models
+from tests.unit.serve.saved_models import make_fake_models
 
 PREDICT = "POST /v1/models/sum:predict HTTP/1.1\r\n"
 BODY = '{"instances": [[1, 2, 3]]}'
@@ -18,7 +18,7 @@ BODY = '{"instances": [[1, 2, 3]]}'
 
 @pytest.fixture(scope="module")
 def api_server() -> Iterator[RestServer]:
-    server = RestServer(RestApi(fake_models()))
+    server = RestServer(RestApi(make_fake_models()))
     yield server
     server.close()
 
@@ -77,7 +77,7 @@ def test_failure_of_the_api_causes_status_500(api_server: RestServer, monkeypatc
 
 def test_connections_above_the_limit_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest_server, "MAX_CONNECTIONS", 1)
-    server = RestServer(RestApi(fake_models()))
+    server = RestServer(RestApi(make_fake_models()))
     try:
         with (
             socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as first,

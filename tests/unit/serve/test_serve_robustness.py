@@ -18,7 +18,7 @@ from tests.bundles import write_linear_bundle
 from tests.unit.serve.conftest import FEATURES, SCALER, Server, run_server
 from tests.unit.serve.test_serve_lifecycle import ROW
 
-LIMIT = 6 * 1024 * 1024
+MAX_BODY_BYTES = 6 * 1024 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_thousand_connections_are_all_answered(server: Server) -> None:
 def test_truncated_bodies_leave_no_memory_behind(server: Server) -> None:
     with open_connections(server, 300, make_head(100) + b"1,2"):
         assert server.invoke(ROW).status == 200
-    with open_connections(server, 20, make_head(LIMIT) + b"1,2,3\n" * 100_000):
+    with open_connections(server, 20, make_head(MAX_BODY_BYTES) + b"1,2,3\n" * 100_000):
         assert server.invoke(ROW).status == 200
     assert server.invoke(ROW).status == 200
 
@@ -125,14 +125,14 @@ def test_100_mb_get_status_413_and_the_connection_stays_open(server: Server, is_
 
 
 def test_large_body_gets_status_413_before_it_is_sent(server: Server) -> None:
-    with open_connections(server, 1, make_head(10 * LIMIT, "Expect: 100-continue")) as (client,):
+    with open_connections(server, 1, make_head(10 * MAX_BODY_BYTES, "Expect: 100-continue")) as (client,):
         assert client.recv(12) == b"HTTP/1.1 413"
 
 
 def test_body_up_to_the_limit_is_answered(server: Server) -> None:
-    body = b"1,2,3\n" * (LIMIT // 6)
+    body = b"1,2,3\n" * (MAX_BODY_BYTES // 6)
     reply = server.invoke(body, "text/csv")
-    assert (reply.status, reply.body.count(b"6.0\n")) == (200, LIMIT // 6)
+    assert (reply.status, reply.body.count(b"6.0\n")) == (200, MAX_BODY_BYTES // 6)
 
 
 MALFORMED_REQUESTS = {

@@ -18,7 +18,7 @@ from microjobs.hosting.listener import IMPLEMENTATIONS, LISTENER_VARIABLE
 from microjobs.network import Network, connect_unix
 from tests.unit.serve.conftest import Server, run_server
 from tests.unit.serve.test_serve_code import write_files
-from tests.unit.serve.test_serve_handlers import server_with_program
+from tests.unit.serve.test_serve_handlers import run_server_with_program
 
 PROGRAM = """
 import json, os, time
@@ -50,7 +50,7 @@ def transform_fn(model, body, content_type, accept, context):
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def server(request: pytest.FixtureRequest, root: Path) -> Iterator[Server]:
-    with server_with_program(root, PROGRAM, **{LISTENER_VARIABLE: request.param}) as server:
+    with run_server_with_program(root, PROGRAM, **{LISTENER_VARIABLE: request.param}) as server:
         yield server
 
 
@@ -224,12 +224,12 @@ def test_stream_on_a_unix_socket_is_complete(root: Path, client_has_name: bool) 
     ],
 )
 def test_each_function_may_return_a_stream(root: Path, function: str, expected: bytes) -> None:
-    with server_with_program(root, f"def model_fn(d): return d\n{function}") as server:
+    with run_server_with_program(root, f"def model_fn(d): return d\n{function}") as server:
         assert server.invoke("[1]").body == expected
 
 
 def test_part_that_is_neither_text_nor_bytes_is_an_error(root: Path) -> None:
-    with server_with_program(root, "def model_fn(d): return d\ndef predict_fn(d, m): yield {'a': 1}\n") as server:
+    with run_server_with_program(root, "def model_fn(d): return d\ndef predict_fn(d, m): yield {'a': 1}\n") as server:
         reply = server.invoke("[1]")
     assert (reply.status, "yields a value of type dict: yield text or bytes" in reply.error) == (500, True)
 

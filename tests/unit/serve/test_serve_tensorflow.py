@@ -15,7 +15,7 @@ from microjobs.hosting.service import Invocation
 from microjobs_train_tensorflow.serving.model import TensorFlowModel
 from microjobs_train_tensorflow.serving.rest_api import RestApi
 from microjobs_train_tensorflow.serving.tensors import widen_outputs
-from tests.unit.serve.saved_models import fake_models
+from tests.unit.serve.saved_models import make_fake_models
 
 MEMBERS = ("instances", "inputs")
 SIGNATURES = ("serving_default", "words", "total", "text", "long", "bfloat16", "int4")
@@ -23,7 +23,7 @@ SIGNATURES = ("serving_default", "words", "total", "text", "long", "bfloat16", "
 
 @pytest.fixture
 def model() -> TensorFlowModel:
-    return TensorFlowModel(fake_models(), "sum")
+    return TensorFlowModel(make_fake_models(), "sum")
 
 
 def call_rest_api(model: TensorFlowModel, method: str, path: str, body: str = "") -> tuple[int, Any]:
@@ -155,7 +155,7 @@ VALUES = st.recursive(
 @given(signature=st.sampled_from(SIGNATURES), member=st.sampled_from(MEMBERS), value=VALUES)
 def test_any_body_gets_a_known_status(signature: str, member: str, value: Any) -> None:
     body = json.dumps({"signature_name": signature, member: value}).encode()
-    response = RestApi(fake_models()).answer("POST", "/v1/models/sum:predict", body)
+    response = RestApi(make_fake_models()).answer("POST", "/v1/models/sum:predict", body)
     may_fail = signature == "total" and member == "instances"  # the output of this signature has no rows
     assert response.status in ((200, 400, 500) if may_fail else (200, 400)), response.body
 
@@ -163,7 +163,7 @@ def test_any_body_gets_a_known_status(signature: str, member: str, value: Any) -
 @given(st.lists(TEXTS | st.fixed_dictionaries({"b64": TEXTS}), min_size=1, max_size=2))
 def test_any_text_gets_status_200_or_400(texts: list[Any]) -> None:
     body = json.dumps({"signature_name": "text", "inputs": texts}).encode()
-    assert RestApi(fake_models()).answer("POST", "/v1/models/sum:predict", body).status in (200, 400)
+    assert RestApi(make_fake_models()).answer("POST", "/v1/models/sum:predict", body).status in (200, 400)
 
 
 @pytest.mark.parametrize("depth", [500, 100_000])

@@ -11,7 +11,7 @@ from microjobs.hosting.responses import HttpError
 from microjobs_train_tensorflow.serving.model import TensorFlowModel
 from microjobs_train_tensorflow.serving.rest_api import RestApi
 from microjobs_train_tensorflow.serving.rest_server import RestServer
-from tests.unit.serve.saved_models import fake_models
+from tests.unit.serve.saved_models import make_fake_models
 from tests.unit.serve.test_serve_tensorflow import call_rest_api, invoke
 
 pytestmark = pytest.mark.usefixtures("clean_imports")
@@ -53,7 +53,7 @@ def make_handler_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     def make(text: str) -> TensorFlowModel:
         program = tmp_path / "handlers.py"
         program.write_text(text)
-        return TensorFlowModel(fake_models(), "sum", program)
+        return TensorFlowModel(make_fake_models(), "sum", program)
 
     monkeypatch.setattr("microjobs_train_tensorflow.serving.model.RestServer", start)
     threads = set(threading.enumerate())

@@ -18,7 +18,7 @@ from microjobs_train_tensorflow.serving.rest_api import SavedModel
 from microjobs_train_tensorflow.serving.servables import Versions, find_servables
 from tests.conftest import CONTAINERS
 from tests.unit.serve.conftest import run_server
-from tests.unit.serve.saved_models import fake_models
+from tests.unit.serve.saved_models import make_fake_models
 from tests.unit.serve.test_serve_code import write_files
 
 pytestmark = pytest.mark.usefixtures("clean_imports")
@@ -45,7 +45,7 @@ def test_servables_are_found_in_each_layout(tmp_path: Path) -> None:
         find_servables(tmp_path)
 
 
-def test_savedmodels_without_a_version_are_served_only_if_none_has_one(
+def test_unversioned_savedmodels_are_served_only_without_versioned_savedmodels(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     backup, servo = tmp_path / "backup", tmp_path / "Servo"
@@ -84,7 +84,7 @@ class FakeTensorFlow(ModuleType):
 
     def load_models(self, _servables: Mapping[str, Versions]) -> dict[str, dict[int, SavedModel]]:
         self.calls.append("load")
-        return fake_models()
+        return make_fake_models()
 
 
 @pytest.fixture
