@@ -83,7 +83,7 @@ def test_user_error_ends_with_2_and_its_message_without_a_traceback(start: Start
     assert "Traceback" not in log
 
 
-SLOW_CLEAN_UP = """
+SLOW_CLEAN_UP_PROGRAM = """
 import shutil, time
 
 def process(arguments):
@@ -99,7 +99,7 @@ def process(arguments):
 
 
 def test_second_stop_signal_does_not_interrupt_the_clean_up(start: Start) -> None:
-    process = start(SLOW_CLEAN_UP)
+    process = start(SLOW_CLEAN_UP_PROGRAM)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
@@ -108,7 +108,7 @@ def test_second_stop_signal_does_not_interrupt_the_clean_up(start: Start) -> Non
     assert wait_for_exit(process)[:2] == (130, "clean\n")
 
 
-STOPPED_WHILE_REPORTING = """
+STOPPED_WHILE_REPORTING_PROGRAM = """
 import logging, os, signal
 from microjobs.errors import UserError
 
@@ -123,7 +123,7 @@ def process(arguments):
 
 
 def test_stop_signal_does_not_interrupt_the_report_of_an_error(start: Start, layout: Layout) -> None:
-    exit_code, _, log = wait_for_exit(start(STOPPED_WHILE_REPORTING))
+    exit_code, _, log = wait_for_exit(start(STOPPED_WHILE_REPORTING_PROGRAM))
     assert (exit_code, read_failure(layout)) == (2, "x.npy row 3 contains nan"), log
 
 

@@ -20,18 +20,19 @@ from tests.unit.trainer.processes import SharedArrays, ThreadGroup
 class LinearTraining:
     """The training of a linear model. The weights include the bias.
 
-    stop_after: number of steps after which a stop signal arrives; None for never.
+    stop_after_steps: number of steps after which a stop signal arrives; None for never.
+    logged_epochs: the number, the training loss and the test loss of each logged epoch.
     """
 
     data: ProcessData
     hyperparameters: TrainerHyperparameters
     group: Group
     stop: StopRequest
-    stop_after: int | None = None
+    stop_after_steps: int | None = None
     checkpoint_file = "weights.json"
     best_weights: list[float] | None = None
     steps: int = 0
-    epochs: list[tuple[int, float, float]] = field(default_factory=list)
+    logged_epochs: list[tuple[int, float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.weights = np.zeros(self.data.local_data.features + 1)
@@ -50,7 +51,7 @@ class LinearTraining:
         self._order, self._loss = order, loss if self.group.is_first else 0.0
 
     def should_stop(self) -> bool:
-        if self.steps == self.stop_after:
+        if self.steps == self.stop_after_steps:
             self.stop.signal_number = 15
         return self.group.sum(bool(self.stop))[0] > 0
 
@@ -72,7 +73,7 @@ class LinearTraining:
         return loss / rows
 
     def log_epoch(self, epoch: int, train_loss: float, test_loss: float) -> None:
-        self.epochs.append((epoch, train_loss, test_loss))
+        self.logged_epochs.append((epoch, train_loss, test_loss))
 
     def keep_best(self) -> None:
         self.best_weights = self.weights.tolist()
@@ -99,9 +100,9 @@ class LinearFramework:
     hyperparameters: TrainerHyperparameters
     group: Group = field(default_factory=lambda: ThreadGroup(SharedArrays(1), rank=0))
     version: str = "1.0+cpu"
-    stop_after: int | None = None
+    stop_after_steps: int | None = None
     name = "Linear"
 
     def create_training(self, data: ProcessData, stop: StopRequest) -> LinearTraining:
-        self.training = LinearTraining(data, self.hyperparameters, self.group, stop, self.stop_after)
+        self.training = LinearTraining(data, self.hyperparameters, self.group, stop, self.stop_after_steps)
         return self.training

@@ -140,7 +140,7 @@ def test_damaged_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint-000003" / "weights").read_text() == "again"
 
 
-def test_only_damaged_checkpoints_restore_nothing(tmp_path: Path) -> None:
+def test_nothing_is_restored_if_all_checkpoints_are_damaged(tmp_path: Path) -> None:
     save_checkpoints(tmp_path, 2)
     for folder in list(tmp_path.iterdir()):
         delete_weights(folder)
@@ -200,7 +200,7 @@ def test_saves_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytes
     assert are_due == [True, False, False, True]
 
 
-SAVE_UNTIL_KILLED = """
+SAVING_PROGRAM = """
 import sys, itertools
 from pathlib import Path
 from microjobs.trainer.checkpoints import Checkpoints
@@ -220,7 +220,7 @@ def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "shared")}
     for attempt in range(12):
         process = subprocess.Popen(
-            [sys.executable, "-c", SAVE_UNTIL_KILLED, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SAVING_PROGRAM, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
         )
         with process:
             assert process.stdout is not None

@@ -68,7 +68,7 @@ def test_single_feature_model_has_a_plot_of_its_line(layout: Layout) -> None:
 def test_each_epoch_is_tested_and_logged_with_mean_losses(layout: Layout) -> None:
     framework = LinearFramework(SETTINGS)
     run(layout, framework)
-    epochs, train_losses, test_losses = zip(*framework.training.epochs, strict=True)
+    epochs, train_losses, test_losses = zip(*framework.training.logged_epochs, strict=True)
     assert epochs == (0, 1, 2, 3, 4, 5)
     assert train_losses == tuple(sorted(train_losses, reverse=True))
     assert test_losses[-1] == pytest.approx(read_bundle(layout.model).manifest.metrics["test_mse"], rel=1e-5)
@@ -87,14 +87,14 @@ class HyperparametersWithRareTests(TrainerHyperparameters):
 def test_model_is_tested_at_the_interval_and_after_the_last_epoch(layout: Layout) -> None:
     framework = LinearFramework(HyperparametersWithRareTests(epochs=7))
     run(layout, framework)
-    assert [epoch for epoch, *_ in framework.training.epochs] == [0, 4, 6]
+    assert [epoch for epoch, *_ in framework.training.logged_epochs] == [0, 4, 6]
 
 
 def stop_and_resume(layout: Layout, settings: TrainerHyperparameters, *step_counts: int) -> LinearFramework:
     """Run the training once per number of steps, and stop it after these steps. Then finish it with another build of
     the framework's version."""
-    for stop_after in step_counts:
-        run(layout, LinearFramework(settings, stop_after=stop_after))
+    for stop_after_steps in step_counts:
+        run(layout, LinearFramework(settings, stop_after_steps=stop_after_steps))
     framework = LinearFramework(settings, version="1.0+cu130")
     run(layout, framework)
     return framework
@@ -112,7 +112,7 @@ def test_resumed_training_ends_with_the_same_weights(layout: Layout, tmp_path: P
 
 def test_stopped_job_saves_the_model_and_its_position(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    run(layout, LinearFramework(SETTINGS, stop_after=7))
+    run(layout, LinearFramework(SETTINGS, stop_after_steps=7))
     assert read_bundle(layout.model).manifest.metrics["epochs"] == 2.4
     assert "stopped by SIGTERM after 2.4 of 6 epochs; the model is saved; checkpoint in" in caplog.text
     newest = max(layout.checkpoints.iterdir())
@@ -125,7 +125,7 @@ def test_stopped_job_saves_the_model_and_its_position(layout: Layout, caplog: py
 
 def test_stop_before_the_first_step_raises_and_writes_nothing(layout: Layout) -> None:
     with pytest.raises(Stopped) as raised:
-        run(layout, LinearFramework(SETTINGS, stop_after=0))
+        run(layout, LinearFramework(SETTINGS, stop_after_steps=0))
     assert raised.value.signal_number == 15
     assert not layout.checkpoints.exists()
     assert not layout.model.exists()
@@ -164,8 +164,8 @@ def test_early_stopping_ends_after_epochs_without_a_lower_loss(layout: Layout) -
     framework = LinearFramework(replace(SETTINGS, epochs=2000, early_stopping=3, learning_rate=0.2, best_weights=True))
     run(layout, framework)
     metrics = read_bundle(layout.model).manifest.metrics
-    assert metrics["epochs"] == len(framework.training.epochs) == metrics["best_epoch"] + 4 < 2000
-    best = min(test_loss for _, _, test_loss in framework.training.epochs)
+    assert metrics["epochs"] == len(framework.training.logged_epochs) == metrics["best_epoch"] + 4 < 2000
+    best = min(test_loss for _, _, test_loss in framework.training.logged_epochs)
     assert metrics["test_mse"] == pytest.approx(best, rel=0.01, abs=1e-9)
 
 
@@ -178,28 +178,28 @@ def test_diverged_training_leaves_no_model(layout: Layout) -> None:
 def test_diverged_part_of_an_epoch_is_not_saved(layout: Layout) -> None:
     settings = replace(SETTINGS, learning_rate=1e200)
     with pytest.raises(UserError, match="the training diverged: in epoch 0"), np.errstate(all="ignore"):
-        run(layout, LinearFramework(settings, stop_after=2))
+        run(layout, LinearFramework(settings, stop_after_steps=2))
     assert not layout.model.exists()
     assert not layout.checkpoints.exists()
 
 
 def test_temporary_checkpoints_are_removed_at_the_end(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    run(layout, LinearFramework(SETTINGS, stop_after=4))
+    run(layout, LinearFramework(SETTINGS, stop_after_steps=4))
     assert layout.checkpoints.exists()
     run(layout, LinearFramework(SETTINGS))
     assert not layout.checkpoints.exists()
 
 
-@pytest.mark.parametrize(("batch_size", "sharded"), [(4, ()), (0, ("train", "test"))])
-def test_two_processes_train_like_one_process(batch_size: int, sharded: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batch_size", "sharded_splits"), [(4, ()), (0, ("train", "test"))])
+def test_two_processes_train_like_one_process(batch_size: int, sharded_splits: tuple[str, ...], tmp_path: Path) -> None:
     settings = replace(SETTINGS, batch_size=batch_size)
     one_process = LinearFramework(settings)
     run(Layout(tmp_path / "single"), one_process)
 
     def work(group: ThreadGroup) -> list[float]:
-        data, framework = make_data(*sharded), LinearFramework(settings, group)
-        if sharded:
+        data, framework = make_data(*sharded_splits), LinearFramework(settings, group)
+        if sharded_splits:
             x_train, y_train, x_test, y_test = data.x_train, data.y_train, data.x_test, data.y_test
             rows = slice(group.rank, None, 2)
             data = TrainingData(x_train[rows], y_train[rows], x_test[rows], y_test[rows], None, data.sharded_splits)

@@ -21,9 +21,11 @@ def make_rows(targets: Iterable[float], features: int = 2) -> tuple[Array, Array
 
 
 def make_data(
-    train: Iterable[float], test: Iterable[float] = range(4), *sharded_splits: str, features: int = 2
+    train_targets: Iterable[float], test_targets: Iterable[float] = range(4), *sharded_splits: str, features: int = 2
 ) -> TrainingData:
-    return TrainingData(*make_rows(train, features), *make_rows(test, features), None, frozenset(sharded_splits))
+    return TrainingData(
+        *make_rows(train_targets, features), *make_rows(test_targets, features), None, frozenset(sharded_splits)
+    )
 
 
 def list_targets_of_steps(data: ProcessData, epoch: int) -> list[list[float]]:
