@@ -10,7 +10,7 @@ from microjobs.locks import reason_if_stale
 from tests.conftest import CONTAINERS, REPOSITORY
 
 SOURCES = [REPOSITORY / "shared" / "requirements.in", *sorted(CONTAINERS.glob("*/c*.in"))]
-UV = """#!/bin/bash
+FAKE_UV = """#!/bin/bash
 for word in "$@"; do
     case $word in
         *download.pytorch.org*) echo "error: no such host" >&2; exit 2 ;;
@@ -26,7 +26,7 @@ if [[ ${lock:-} ]]; then echo "# locked" >"$lock"; fi
 def repository(checkout: Path) -> Path:
     uv = checkout / "bin" / "uv"
     uv.parent.mkdir()
-    uv.write_text(UV)
+    uv.write_text(FAKE_UV)
     uv.chmod(0o755)
     return checkout
 

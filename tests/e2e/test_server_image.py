@@ -41,7 +41,7 @@ def _require_image() -> None:
 
 
 @contextmanager
-def run_image(*arguments: str, environment: dict[str, str] = KEYS, with_engine: bool = False) -> Iterator[Any]:
+def run_image(*arguments: str, environment: dict[str, str] = KEYS, uses_engine: bool = False) -> Iterator[Any]:
     """Start the image with arguments; yield the container."""
     container = DockerContainer(make_image_name("local")).with_exposed_ports(4577)
     container = container.with_command(list(arguments))
@@ -49,14 +49,14 @@ def run_image(*arguments: str, environment: dict[str, str] = KEYS, with_engine: 
         container = container.with_env(name, value)
     if packages := os.environ.get("LOCAL_PACKAGES"):  # the process runtime needs the folder's wheels and CA bundle
         container = container.with_volume_mapping(packages, "/packages").with_env("LOCAL_PACKAGES", "/packages")
-    if with_engine:
+    if uses_engine:
         container = container.with_volume_mapping(SOCKET, SOCKET, "rw").with_env("MICROJOBS_HOME", HOME)
-    with container as running:
+    with container as started_container:
         try:
-            yield running
+            yield started_container
         finally:
             # the server is stopped first: testcontainers would kill it, and its jobs would remain
-            running.get_wrapped_container().stop(timeout=60)
+            started_container.get_wrapped_container().stop(timeout=60)
 
 
 def find_address(container: Any) -> str:
@@ -95,13 +95,13 @@ def run_processing_job(container: Any, image: str, command: str) -> dict[str, An
     return dict(job)
 
 
-COPY = f"cp {ROOT}/processing/in/name {ROOT}/processing/out/name"
+COPY_COMMAND = f"cp {ROOT}/processing/in/name {ROOT}/processing/out/name"
 
 
 def test_server_with_the_socket_of_the_engine_runs_images_of_a_user() -> None:
-    with build_image_from_base(find_base_image()) as image, run_image("--all-addresses", with_engine=True) as container:
+    with build_image_from_base(find_base_image()) as image, run_image("--all-addresses", uses_engine=True) as container:
         wait_for_server(container)
-        run_processing_job(container, image, COPY)
+        run_processing_job(container, image, COPY_COMMAND)
         assert "runtime docker" in container.exec(["microjobs", "local", "status"]).output.decode()
         assert serve_once(find_address(container)) == b"answer"
 
@@ -109,7 +109,7 @@ def test_server_with_the_socket_of_the_engine_runs_images_of_a_user() -> None:
 def test_jobs_run_as_processes_without_an_engine() -> None:
     with run_image("--all-addresses", "--runtime=process") as container:
         wait_for_server(container)
-        run_processing_job(container, make_image_name("serve"), COPY)
+        run_processing_job(container, make_image_name("serve"), COPY_COMMAND)
         with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
             make_client(container, "sts", {**KEYS, "MICROJOBS_SECRET_ACCESS_KEY": "y" * 40}).get_caller_identity()
 

@@ -28,7 +28,7 @@ trap 'microjobs local down' EXIT
 eval "$(microjobs local env)"
 python job.py
 """
-JOB = """
+JOB_PROGRAM = """
 import sys
 import time
 import boto3
@@ -48,7 +48,7 @@ if job["ProcessingJobStatus"] != "Completed":
     sys.exit(job["FailureReason"])
 print(job["ExitMessage"].strip())
 """
-FIND_PACKAGES = (
+FIND_PACKAGES_PROGRAM = (
     "from importlib.util import find_spec; import numpy; from microjobs.contract import Layout; "
     "layout = Layout.from_environment(); layout.output.mkdir(exist_ok=True); "
     "layout.message.write_text(f'found numpy, cheroot: {find_spec(\"cheroot\")}')"
@@ -78,7 +78,7 @@ def test_wheel_contains_only_packages_of_this_project(wheel: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program_folder(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel with the locked dependencies into a new environment; return the folder of its programs."""
     folder = tmp_path_factory.mktemp("installed")
     lock, environment = folder / "requirements.txt", folder / "environment"
@@ -91,14 +91,19 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
-def run_job(programs: Path, folder: Path, runtime: str, specification: dict[str, Any]) -> list[str]:
+def run_job(program_folder: Path, folder: Path, runtime: str, specification: dict[str, Any]) -> list[str]:
     """Run a processing job on an installed server in an empty folder; return the lines of the output."""
-    (folder / "job.py").write_text(JOB.replace("SPECIFICATION", repr(specification)))
+    (folder / "job.py").write_text(JOB_PROGRAM.replace("SPECIFICATION", repr(specification)))
     inherited = {name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES}
     (tools := folder / "tools").mkdir()
     (tools / "uv").symlink_to(shutil.which("uv") or "")  # pip would need 8 s of CPU time to install an image's packages
     cache = subprocess.check_output(["uv", "cache", "dir"], text=True).strip()
-    environment = {**inherited, "PATH": f"{tools}:{programs}:/usr/bin:/bin", "HOME": str(folder), "UV_CACHE_DIR": cache}
+    environment = {
+        **inherited,
+        "PATH": f"{tools}:{program_folder}:/usr/bin:/bin",
+        "HOME": str(folder),
+        "UV_CACHE_DIR": cache,
+    }
     script = ["bash", "-c", SCRIPT.replace("RUNTIME", runtime)]
     result = subprocess.run(
         script, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
@@ -107,21 +112,21 @@ def run_job(programs: Path, folder: Path, runtime: str, specification: dict[str,
     return result.stdout.splitlines()
 
 
-def test_installed_server_runs_the_jobs_as_processes(programs: Path, tmp_path: Path) -> None:
-    command = {"ContainerEntrypoint": ["python", "-c", FIND_PACKAGES]}
+def test_installed_server_runs_the_jobs_as_processes(program_folder: Path, tmp_path: Path) -> None:
+    command = {"ContainerEntrypoint": ["python", "-c", FIND_PACKAGES_PROGRAM]}
     version, result, down_message = run_job(
-        programs, tmp_path, "process", {"ImageUri": make_image_name("serve"), **command}
+        program_folder, tmp_path, "process", {"ImageUri": make_image_name("serve"), **command}
     )
     assert version.startswith("microjobs ")
     assert (result, down_message) == ("found numpy, cheroot: None", "stopped")
 
 
 @pytest.mark.engine
-def test_installed_server_runs_the_image_of_a_user(programs: Path, tmp_path: Path) -> None:
+def test_installed_server_runs_the_image_of_a_user(program_folder: Path, tmp_path: Path) -> None:
     message = Layout().message
     command = f"mkdir -p {message.parent}; echo hello from my image > {message}"
     with build_image_from_base(find_base_image(), f'ENTRYPOINT ["sh", "-c", "{command}"]') as image:
-        _, result, down_message = run_job(programs, tmp_path, "docker", {"ImageUri": image})
+        _, result, down_message = run_job(program_folder, tmp_path, "docker", {"ImageUri": image})
     assert (result, down_message) == ("hello from my image", "stopped")
 
 
@@ -161,11 +166,11 @@ def test_package_can_be_installed_with_the_sdk(wheel: Path, tmp_path: Path, clie
     lock = (REPOSITORY / "tests" / "clients" / f"{client}.lock").read_text()
     (requirement,) = re.findall(r"^sagemaker==[\d.]+", lock, re.MULTILINE)
     (tmp_path / "requirements.in").write_text(f"{requirement}\nmicrojobs @ {wheel.as_uri()}\n")
-    resolved = tmp_path / "requirements.txt"
-    resolved.write_text(lock)  # uv prefers the versions of an existing output file
+    resolved_lock = tmp_path / "requirements.txt"
+    resolved_lock.write_text(lock)  # uv prefers the versions of an existing output file
     command = ["uv", "pip", "compile", "--quiet", "--python-version", "3.11", "requirements.in"]
-    command += ["--output-file", str(resolved)]
+    command += ["--output-file", str(resolved_lock)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert f"\n{requirement}\n" in resolved.read_text()
-    assert "\nmicrojobs @ " in resolved.read_text()
+    assert f"\n{requirement}\n" in resolved_lock.read_text()
+    assert "\nmicrojobs @ " in resolved_lock.read_text()

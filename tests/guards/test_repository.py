@@ -98,7 +98,7 @@ def list_make_targets() -> set[str]:
     return {target for line in re.findall(r"^([a-z][\w/% -]*):(?!=)", text, re.MULTILINE) for target in line.split()}
 
 
-def has_target(word: str) -> bool:
+def is_make_target(word: str) -> bool:
     patterns = (re.escape(target).replace("%", r"[\w-]+") for target in list_make_targets())
     return any(re.fullmatch(pattern, word) for pattern in patterns)
 
@@ -106,7 +106,7 @@ def has_target(word: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_make_commands_in_pages_exist(page: Path) -> None:
     commands = re.findall(r"(?:^ {4}|`|\n|sudo |=\S+ )make((?: [a-z][\w/-]*)+)", page.read_text())
-    unknown = [word for command in commands for word in command.split() if not has_target(word)]
+    unknown = [word for command in commands for word in command.split() if not is_make_target(word)]
     assert unknown == []
 
 
@@ -210,7 +210,7 @@ def test_public_ci_calls_only_the_makefile() -> None:
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
     assert commands
-    assert all(has_target(command.removeprefix("make ").split()[0]) for command in commands)
+    assert all(is_make_target(command.removeprefix("make ").split()[0]) for command in commands)
 
 
 def find_lost_strings(path: Path) -> Iterator[str]:

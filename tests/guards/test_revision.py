@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 TOOL_FILES = ("Makefile", "orchestrator/__init__.py", "orchestrator/sources.py", "scripts/revision.py")
 LOCKS_MODULE = "shared/microjobs/locks.py"
-DOCKER = """#!/bin/sh
+FAKE_DOCKER = """#!/bin/sh
 case $1 in compose) echo "$REVISION" ;; buildx) cat ;; esac
 """
 """Program that replaces `docker`. It builds nothing, and prints the revision of the image that it would build."""
@@ -21,7 +21,7 @@ case $1 in compose) echo "$REVISION" ;; buildx) cat ;; esac
 def repository(tmp_path: Path) -> Path:
     """A git repository with two committed jobs, and a program `docker` that builds no images."""
     files = {
-        "bin/docker": DOCKER,
+        "bin/docker": FAKE_DOCKER,
         "containers/Dockerfile": "",
         "containers/other/image.yml": "",
         "containers/job/main.py": "",

@@ -23,7 +23,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
-TRAINING: dict[str, Any] = {
+TRAINING_MEMBERS: dict[str, Any] = {
     "TrainingJobName": "a",
     "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
     "RoleArn": "arn:aws:iam::000000000000:role/a",
@@ -50,7 +50,7 @@ def test_nan_evaluates_to_nan() -> None:
 
 
 def format_training(**members: Any) -> str:
-    return format_sdk_v2([CreateRequest(TRAINING_JOB, {**TRAINING, **members})], PROGRAMS)
+    return format_sdk_v2([CreateRequest(TRAINING_JOB, {**TRAINING_MEMBERS, **members})], PROGRAMS)
 
 
 def test_sdk_v2_uses_its_classes_for_members_that_they_express() -> None:
@@ -76,7 +76,7 @@ def test_sdk_v2_uses_its_classes_for_members_that_they_express() -> None:
         ),
     ],
 )
-def test_sdk_v2_sends_requests_that_its_classes_cannot_express_with_its_client(
+def test_sdk_v2_uses_its_client_for_requests_that_its_classes_cannot_express(
     members: dict[str, Any], reason: str
 ) -> None:
     text = format_training(**members)

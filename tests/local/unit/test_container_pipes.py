@@ -1,4 +1,4 @@
-"""Named pipes in containers, which a command fills: the content, the exit codes, and the end of the container."""
+"""A command that fills a named pipe in a container: its input, its exit codes, and the end of the container."""
 
 import socket
 import threading
@@ -19,20 +19,22 @@ LARGE_CONTENT = bytes(1 << 20)
 
 
 class Engine:
-    """A fake engine, which is also its only container. A command in it reads its input, writes a message and ends.
+    """A fake engine, which is also its only container. A command in it writes a message, reads its input, and ends.
 
     Args:
         states: successive states of the command: whether it runs, and its exit code. The last state repeats.
-        reads: the number of bytes that the command reads before it ends.
+        input_bytes: the number of bytes that the command reads before it ends.
         is_running: whether the container still runs after the end of the command.
     """
 
-    def __init__(self, states: Iterable[tuple[bool, int | None]], *, reads: int = 5, is_running: bool = True) -> None:
+    def __init__(
+        self, states: Iterable[tuple[bool, int | None]], *, input_bytes: int = 5, is_running: bool = True
+    ) -> None:
         self.id = "container"
         self.client = self.api = self
         self.attrs: dict[str, Any] = {}
         self.received = b""
-        self._states, self._reads, self._is_running = list(states), reads, is_running
+        self._states, self._input_bytes, self._is_running = list(states), input_bytes, is_running
         self._has_waited = False
 
     def exec_create(self, *_: object, **__: object) -> Mapping[str, str]:
@@ -46,7 +48,9 @@ class Engine:
     def _run(self, connection: socket.socket) -> None:
         with connection:
             connection.sendall(HEADER.pack(2, len(MESSAGE)) + MESSAGE)
-            while len(self.received) < self._reads and (chunk := connection.recv(self._reads - len(self.received))):
+            while len(self.received) < self._input_bytes and (
+                chunk := connection.recv(self._input_bytes - len(self.received))
+            ):
                 self.received += chunk
 
     def exec_inspect(self, _: str) -> Mapping[str, object]:
@@ -67,7 +71,7 @@ class Engine:
 
 
 def test_content_is_sent_whole() -> None:
-    engine = Engine([(False, 0)], reads=len(LARGE_CONTENT) + 5)
+    engine = Engine([(False, 0)], input_bytes=len(LARGE_CONTENT) + 5)
     assert engine.fill_pipe(LARGE_CONTENT, b"small")
     assert engine.received == LARGE_CONTENT + b"small"
 

@@ -15,14 +15,14 @@ HOOK = debug_hook.__path__[0]
 INSTALLED_SCRIPT = str(Path(sysconfig.get_path("scripts")) / "pytest")
 
 
-def run_program(folder: Path, *arguments: str, more_path: str = "", **variables: str) -> str:
+def run_program(folder: Path, *arguments: str, search_path_suffix: str = "", **variables: str) -> str:
     """Run a Python program whose debugger cannot listen, because the address is invalid; return the output.
 
-    Each test has a copy of the hook, as each job has, because one process of all that use the same file waits.
+    Each test has its own copy of the hook, as each job has: only one of the processes that use the same file waits.
     """
     (folder / "train.py").write_text("print('runs')")
     shutil.copytree(HOOK, folder / "hook", dirs_exist_ok=True)
-    path = f"{folder / 'hook'}{more_path}"
+    path = f"{folder / 'hook'}{search_path_suffix}"
     environment = {**os.environ, "PYTHONPATH": path, "MICROJOBS_DEBUG_ADDRESS": "127.0.0.1:none", **variables}
     result = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=True
@@ -72,5 +72,5 @@ def test_only_one_process_waits(tmp_path: Path) -> None:
 def test_sitecustomize_of_the_image_is_also_imported(tmp_path: Path) -> None:
     (tmp_path / "image").mkdir()
     (tmp_path / "image" / "sitecustomize.py").write_text("print('of the image')")
-    output = run_program(tmp_path, "-c", "print('program')", more_path=f":{tmp_path / 'image'}")
+    output = run_program(tmp_path, "-c", "print('program')", search_path_suffix=f":{tmp_path / 'image'}")
     assert output == "of the image\nprogram\n"

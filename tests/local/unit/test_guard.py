@@ -24,12 +24,12 @@ from microjobs_orchestrator.local.runtimes.docker import guards
 from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort
 
 SECRET = "the secret"  # noqa: S105
-Service = Callable[[socket.socket], None]
+ConnectionHandler = Callable[[socket.socket], None]
 Address = tuple[str, int]
 
 
 @contextmanager
-def run_listener(service: Service) -> Iterator[Address]:
+def run_listener(handle: ConnectionHandler) -> Iterator[Address]:
     """Listen on a port, and call a function with each connection. Yield the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -37,20 +37,20 @@ def run_listener(service: Service) -> Iterator[Address]:
             with suppress(OSError):
                 while True:
                     connection, _ = listener.accept()
-                    threading.Thread(target=run_service, args=(connection,), daemon=True).start()
+                    threading.Thread(target=run_handler, args=(connection,), daemon=True).start()
 
-        def run_service(connection: socket.socket) -> None:
+        def run_handler(connection: socket.socket) -> None:
             with connection, suppress(OSError):
-                service(connection)
+                handle(connection)
 
         threading.Thread(target=accept, daemon=True).start()
         yield listener.getsockname()
 
 
 @contextmanager
-def start_relay(service: Service) -> Iterator[Address]:
+def start_relay(handle: ConnectionHandler) -> Iterator[Address]:
     """Run a relay, and a host that calls a function with each connection. Yield the address of the relay."""
-    with run_listener(service) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
+    with run_listener(handle) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=Relay(SECRET, port).serve, args=(listener,), daemon=True).start()
         yield listener.getsockname()
 

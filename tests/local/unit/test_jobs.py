@@ -73,7 +73,7 @@ class HostWithFiles:
         return read_tree(target)
 
 
-def gather(tmp_path: Path, *hosts: HostWithFiles) -> tuple[dict[str, str], list[str]]:
+def merge(tmp_path: Path, *hosts: HostWithFiles) -> tuple[dict[str, str], list[str]]:
     """Merge the outputs of hosts; return the contents of the files by name, and the notes for the log."""
     notes: list[str] = []
     tree = outputs.merge_outputs(hosts, "out", tmp_path / "merged", notes.append)  # type: ignore[arg-type]
@@ -81,21 +81,21 @@ def gather(tmp_path: Path, *hosts: HostWithFiles) -> tuple[dict[str, str], list[
 
 
 def test_outputs_of_hosts_are_merged(tmp_path: Path) -> None:
-    files, notes = gather(
+    files, notes = merge(
         tmp_path, HostWithFiles("algo-1", {"a": "1", "d/x": "1"}), HostWithFiles("algo-2", {"b": "2", "d/y": "2"})
     )
     assert (files, notes) == ({"a": "1", "d/x": "1", "b": "2", "d/y": "2"}, [])
 
 
 def test_identical_files_of_hosts_are_merged(tmp_path: Path) -> None:
-    assert gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a": "1"})) == (
+    assert merge(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a": "1"})) == (
         {"a": "1"},
         [],
     )
 
 
 def test_different_files_of_two_hosts_are_noted(tmp_path: Path) -> None:
-    files, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a": "2"}))
+    files, notes = merge(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a": "2"}))
     assert files == {"a": "1"}
     assert notes == [
         "a of algo-2 differs from the file of another host and was not stored: use a different file name on each host"
@@ -103,7 +103,7 @@ def test_different_files_of_two_hosts_are_noted(tmp_path: Path) -> None:
 
 
 def test_file_in_place_of_a_folder_is_noted(tmp_path: Path) -> None:
-    files, notes = gather(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a/b": "2"}))
+    files, notes = merge(tmp_path, HostWithFiles("algo-1", {"a": "1"}), HostWithFiles("algo-2", {"a/b": "2"}))
     assert files == {"a": "1"}
     assert "another host has a file at the path of its folder" in notes[0]
 
@@ -129,7 +129,7 @@ def test_links_of_two_hosts_cannot_lead_out_of_the_folder(tmp_path: Path) -> Non
     deep = "p/q/q/q"
     first_host = HostWithLinks("algo-1", {f"{deep}/r": "../../../../s"}, {"s/keep": ""})
     second_host = HostWithLinks("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
-    files, notes = gather(tmp_path, first_host, second_host)  # type: ignore[arg-type]
+    files, notes = merge(tmp_path, first_host, second_host)  # type: ignore[arg-type]
     assert files == {"s/keep": "", "s/t/l/planted": "x"}
     assert notes == [f"{deep}/r/t/l of algo-2 was not stored: another host has a link at the path of its folder"]
 
@@ -259,7 +259,7 @@ def test_search_inherits_results_within_its_ranges() -> None:
     assert sum(x < 0.3 for x in x_values) >= 5
 
 
-def count_values(values: Mapping[str, float], minimum: int = 1, maximum: int = 9) -> dict[str, int]:
+def count_reported_values(values: Mapping[str, float], minimum: int = 1, maximum: int = 9) -> dict[str, int]:
     """Run one trial after another; return the number of values that each trial reports before Hyperband stops it."""
     search = TrialSearch(
         "Hyperband", (UNIT_RANGE,), minimise=True, seed=1, resources=HyperbandResources(minimum, maximum)
@@ -278,14 +278,14 @@ BAD_TRIALS = {f"bad-{number}": 5.0 for number in range(9)}
 
 
 def test_hyperband_stops_worse_trials_earlier() -> None:
-    counts = count_values(GOOD_TRIALS | BAD_TRIALS)
+    counts = count_reported_values(GOOD_TRIALS | BAD_TRIALS)
     # each good trial is the best trial until it reaches the maximum
     assert {counts[name] for name in GOOD_TRIALS} == {10}
     assert sum(counts[name] < 9 for name in BAD_TRIALS) >= 5  # one of Hyperband's brackets stops no trial early
 
 
 def test_hyperband_stops_no_trial_before_the_minimum() -> None:
-    counts = count_values(GOOD_TRIALS | BAD_TRIALS, minimum=4, maximum=30)
+    counts = count_reported_values(GOOD_TRIALS | BAD_TRIALS, minimum=4, maximum=30)
     assert 4 <= min(counts.values()) < 30
 
 

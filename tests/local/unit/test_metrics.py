@@ -60,10 +60,10 @@ def test_only_finite_decimal_numbers_are_values(text: str, expected: float | Non
     assert read_values([f"loss={text}"]) == ([] if expected is None else [expected])
 
 
-TQDM = (
+TQDM_LINE = (
     "\r  0%|          | 0/3 [00:00<?, ?it/s, loss=9.0]\r 67%|###   | 2/3 [00:01<00:00, loss=4.0]\r100%| 3/3, loss=1.0]"
 )
-KERAS = "".join(
+KERAS_LINE = "".join(
     f"\x1b[1m{step}/3\x1b[0m \x1b[32m{'━' * step}\x1b[0m\x1b[37m\x1b[0m \x1b[1m0s\x1b[0m 9ms/step - loss={9 / step}"
     + "\b" * 60
     + "\r"
@@ -74,9 +74,9 @@ KERAS = "".join(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (TQDM, 1.0),
-        (TQDM + "\r", 1.0),  # the line has a line end of Windows
-        (KERAS, 3.0),
+        (TQDM_LINE, 1.0),
+        (TQDM_LINE + "\r", 1.0),  # the line has a line end of Windows
+        (KERAS_LINE, 3.0),
         ("loss=9.0\b\b\b1", 1.0),
         ("loss=10.5\rloss=1.0", 1.0),  # a terminal shows loss=1.05
         ("loss=100\rloss=99\r", 99.0),

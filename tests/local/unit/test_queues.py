@@ -81,8 +81,8 @@ def count_instructions(database: Database, function: Callable[[], object]) -> in
     return instruction_count
 
 
-@pytest.mark.parametrize("are_hidden", [False, True])
-def test_receiving_takes_no_longer_in_a_long_queue(database: Database, are_hidden: bool) -> None:
+@pytest.mark.parametrize("are_messages_hidden", [False, True])
+def test_receiving_takes_no_longer_in_a_long_queue(database: Database, are_messages_hidden: bool) -> None:
     queue_store = Queues(database)
 
     def receive_one() -> None:
@@ -94,7 +94,7 @@ def test_receiving_takes_no_longer_in_a_long_queue(database: Database, are_hidde
     with database.transaction():
         for number in range(1000):
             queue_store.send("q", str(number))
-        if are_hidden:
+        if are_messages_hidden:
             assert len(queue_store.receive("q", maximum=1000, visibility_timeout=600.0, wait_seconds=0.0)) == 1000
     assert count_instructions(database, receive_one) < 2 * instruction_count
     assert count_instructions(database, lambda: queue_store._compute_seconds_until_visible("q")) < instruction_count

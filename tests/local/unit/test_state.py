@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.kinds import Kind, load_kinds
 from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, State, TransitionError
 
 KIND = "training-job"
-TUNING = Owner("hyper-parameter-tuning-job", "tuning")
+TUNING_JOB = Owner("hyper-parameter-tuning-job", "tuning")
 
 
 @pytest.fixture
@@ -141,18 +141,18 @@ def test_pages_have_each_resource_once_in_order(state: State, order_by: str, des
 
 
 def test_filters_combine(state: State) -> None:
-    add(state, "x-1", "Completed", owner=TUNING)
-    add(state, "x-2", "Failed", owner=TUNING)
-    add(state, "y-1", "Completed", owner=TUNING)
+    add(state, "x-1", "Completed", owner=TUNING_JOB)
+    add(state, "x-2", "Failed", owner=TUNING_JOB)
+    add(state, "y-1", "Completed", owner=TUNING_JOB)
     add(state, "x-3", "Completed")
-    query = Query(KIND, name_contains="x", status="Completed", owner=TUNING)
+    query = Query(KIND, name_contains="x", status="Completed", owner=TUNING_JOB)
     assert [record.name for record in state.find(query)] == ["x-1"]
 
 
 def test_resources_are_found_by_the_kind_and_name_of_their_owner(state: State) -> None:
-    add(state, "a", owner=TUNING)
-    add(state, "b", owner=Owner("pipeline", TUNING.name))
-    assert [record.name for record in state.find(Query(KIND, owner=TUNING))] == ["a"]
+    add(state, "a", owner=TUNING_JOB)
+    add(state, "b", owner=Owner("pipeline", TUNING_JOB.name))
+    assert [record.name for record in state.find(Query(KIND, owner=TUNING_JOB))] == ["a"]
 
 
 def test_versions_of_a_name_are_separate(state: State) -> None:
@@ -207,8 +207,8 @@ def test_reserve_of_a_killed_server_is_removed(tmp_path: Path) -> None:
 def test_lists_are_sorted_with_each_filter(tmp_path: Path, order_by: str) -> None:
     state = State(tmp_path / "state.db")
     for number in range(30):
-        state.add("job", f"job-{number % 7}-{number}", f"arn-{number}", str(number % 3), {}, {}, owner=TUNING)
-    filters: list[dict[str, Any]] = [{}, {"status": "1"}, {"owner": TUNING}, {"name_contains": "-1"}]
+        state.add("job", f"job-{number % 7}-{number}", f"arn-{number}", str(number % 3), {}, {}, owner=TUNING_JOB)
+    filters: list[dict[str, Any]] = [{}, {"status": "1"}, {"owner": TUNING_JOB}, {"name_contains": "-1"}]
     for members in filters:
         records = state.find(Query("job", order_by=order_by, limit=1000, **members))
         keys = [(getattr(record, order_by), record.name) for record in records]
@@ -283,5 +283,5 @@ def test_row_with_damaged_text_does_not_hide_other_rows(tmp_path: Path, state: S
 
 def test_owner_can_be_set_later(state: State) -> None:
     add(state, "a")
-    state.set_owner(KIND, "a", TUNING)
-    assert [record.name for record in state.find(Query(KIND, owner=TUNING))] == ["a"]
+    state.set_owner(KIND, "a", TUNING_JOB)
+    assert [record.name for record in state.find(Query(KIND, owner=TUNING_JOB))] == ["a"]

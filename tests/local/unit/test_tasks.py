@@ -72,9 +72,9 @@ def test_other_tasks_run_while_one_waits(thread: TaskThread, pair: tuple[socket.
     assert events == ["wait", "send", "received"]
 
 
-@pytest.mark.parametrize("in_task", [True, False])
+@pytest.mark.parametrize("is_in_task", [True, False])
 def test_wait_ends_at_the_deadline(
-    thread: TaskThread, pair: tuple[socket.socket, socket.socket], in_task: bool
+    thread: TaskThread, pair: tuple[socket.socket, socket.socket], is_in_task: bool
 ) -> None:
     errors: list[BaseException] = []
 
@@ -83,7 +83,7 @@ def test_wait_ends_at_the_deadline(
             wait(pair[0], READ, make_short_deadline())
         errors.append(caught.value)
 
-    if in_task:
+    if is_in_task:
         thread.run(receive, end_at_once)
     else:
         receive()
@@ -116,7 +116,7 @@ def test_error_of_a_call_is_raised_in_its_task(thread: TaskThread) -> None:
 def test_each_task_has_its_own_context_which_its_calls_share(thread: TaskThread) -> None:
     callers: list[tuple[str, str, str]] = []
 
-    def call(name: str) -> Callable[[], None]:
+    def make_function(name: str) -> Callable[[], None]:
         def run() -> None:
             earlier_caller = caller.get()
             caller.set(name)
@@ -124,8 +124,8 @@ def test_each_task_has_its_own_context_which_its_calls_share(thread: TaskThread)
 
         return run
 
-    thread.run(call("a"), call("b"))
-    thread.run(call("c"))  # the task has already run another function, whose context must not remain
+    thread.run(make_function("a"), make_function("b"))
+    thread.run(make_function("c"))  # the task has already run another function, whose context must not remain
     assert sorted(callers) == [("nobody", name, name) for name in "abc"]
 
 

@@ -284,9 +284,9 @@ def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
 
 def test_files_that_are_too_large_in_total_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space.FreeSpace, "measure_available_bytes", lambda _: 1_000_000)
-    sizes = [(f"model/{number}", tarfile.REGTYPE, 300_032) for number in range(5)]
+    members = [(f"model/{number}", tarfile.REGTYPE, 300_032) for number in range(5)]
     with pytest.raises(CannotRunError, match=r"3 of 300\.0 kB does not fit: 1\.0 MB can be used"):
-        unpack(stream_archive(*sizes), tmp_path)
+        unpack(stream_archive(*members), tmp_path)
 
 
 def test_archive_raises_before_the_device_is_full(
@@ -297,8 +297,8 @@ def test_archive_raises_before_the_device_is_full(
     tree = files.collect(tmp_path / "output", tmp_path / "collected", use_hard_links=True)
     assert tree is not None
     monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
-    free = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
-    monkeypatch.setattr(space.FreeSpace, "measure_available_bytes", lambda _: next(free))
+    available_bytes = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
+    monkeypatch.setattr(space.FreeSpace, "measure_available_bytes", lambda _: next(available_bytes))
     with pytest.raises(CannotRunError, match=r"model\.tar\.gz does not fit"):
         outputs.upload_archive(store, tree, "s3://data/model.tar.gz", tmp_path)
     assert list(store.list("data")) == []
