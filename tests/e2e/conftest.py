@@ -43,6 +43,7 @@ class ComposeProject:
         return os.environ | own_variables | self.settings
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
+        """Start the jobs. An override such as `four-hosts` adds the Compose file docker-compose.four-hosts.yml."""
         files = [f"--file=docker-compose.{name}yml" for name in ("", *(f"{override}." for override in overrides))]
         return subprocess.Popen(
             ["scripts/run-compose", *files],

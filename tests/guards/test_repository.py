@@ -28,7 +28,7 @@ COMPOSE_FILES = sorted(REPOSITORY.glob("docker-compose*.yml"))
 CODE_SUFFIXES = {".py", ".sh", ""}
 
 
-def list_tracked_paths() -> list[Path]:
+def list_absolute_tracked_paths() -> list[Path]:
     return [REPOSITORY / path for path in list_tracked_files()]
 
 
@@ -45,7 +45,7 @@ def test_processes_of_tests_store_bytecode() -> None:
 def test_contract_root_is_defined_once() -> None:
     files = [
         path
-        for path in list_tracked_paths()
+        for path in list_absolute_tracked_paths()
         if path.suffix in CODE_SUFFIXES
         and path.name not in ("LICENSE", "Makefile")
         and EXAMPLE not in path.parents  # the example is the code of a user
@@ -224,20 +224,24 @@ def find_lost_strings(path: Path) -> Iterator[str]:
 
 
 def test_no_part_of_a_string_is_a_statement() -> None:
-    modules = [path for path in list_tracked_paths() if path.suffix == ".py"]
+    modules = [path for path in list_absolute_tracked_paths() if path.suffix == ".py"]
     assert [place for path in modules for place in find_lost_strings(path)] == []
 
 
 def test_modules_have_at_most_400_lines() -> None:
     """The limit also applies to the modules that tests import, but not to files of tests, which are lists of cases."""
-    modules = [path for path in list_tracked_paths() if path.suffix == ".py" and not path.name.startswith("test_")]
+    modules = [
+        path for path in list_absolute_tracked_paths() if path.suffix == ".py" and not path.name.startswith("test_")
+    ]
     assert [path.name for path in modules if len(path.read_text().splitlines()) > 400] == []
 
 
 def test_no_credentials_are_in_the_repository() -> None:
     credentials = re.compile(rb"AKIA(?!\w*(EXAMPLE|PLANTED))[0-9A-Z]{16}|BEGIN (RSA |EC )?PRIVATE KEY")
     assert [
-        path for path in list_tracked_paths() if path.suffix != ".lock" and credentials.search(path.read_bytes())
+        path
+        for path in list_absolute_tracked_paths()
+        if path.suffix != ".lock" and credentials.search(path.read_bytes())
     ] == []
 
 
@@ -282,7 +286,9 @@ def test_installed_packages_begin_with_the_projects_name() -> None:
 
 def test_code_imports_the_orchestrator_by_its_installed_name() -> None:
     imports = re.compile(r"^\s*(from|import) orchestrator\b", re.MULTILINE)
-    assert [path for path in list_tracked_paths() if path.suffix == ".py" and imports.search(path.read_text())] == []
+    assert [
+        path for path in list_absolute_tracked_paths() if path.suffix == ".py" and imports.search(path.read_text())
+    ] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))

@@ -32,11 +32,11 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def write_input(layout: Layout, arrays: Arrays) -> None:
+def write_input(layout: Layout, input_arrays: Arrays) -> None:
     """Write an extracted model and test arrays."""
     write_linear_bundle(layout.processing("model"), WEIGHTS, 3.0)
     layout.processing("test").mkdir(parents=True, exist_ok=True)
-    for name, array in arrays.items():
+    for name, array in input_arrays.items():
         np.save(layout.processing("test") / f"{name}.npy", array)
 
 
@@ -53,9 +53,9 @@ def run_job(layout: Layout, *arguments: str, exit_code: int = 0) -> Path:
     return layout.processing("batch")
 
 
-def compute_expected_mse(data: Arrays) -> float:
-    predicted = data["x_test"] @ WEIGHTS + 3.0
-    return float(np.mean((predicted - data["y_test"]) ** 2))
+def compute_expected_mse(input_arrays: Arrays) -> float:
+    predicted = input_arrays["x_test"] @ WEIGHTS + 3.0
+    return float(np.mean((predicted - input_arrays["y_test"]) ** 2))
 
 
 def test_files_of_other_programs_are_skipped(layout: Layout) -> None:
@@ -121,7 +121,7 @@ def test_without_targets_only_predictions_are_written(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "error"),
+    ("input_arrays", "error"),
     [
         ({}, "no test data on any host"),
         ({"x_test": np.zeros((5, 4)), "y_test": np.zeros(5)}, "rows have shape (5, 4): the model takes (rows, 3)"),
@@ -131,8 +131,8 @@ def test_without_targets_only_predictions_are_written(layout: Layout) -> None:
     ],
     ids=["none", "width", "rows", "nan", "targets"],
 )
-def test_invalid_arrays_are_refused_without_a_report(arrays: Arrays, error: str, layout: Layout) -> None:
-    write_input(layout, arrays)
+def test_invalid_arrays_are_refused_without_a_report(input_arrays: Arrays, error: str, layout: Layout) -> None:
+    write_input(layout, input_arrays)
     batch = run_job(layout, exit_code=2)
     assert error in (read_failure(layout) or "")
     assert list(batch.iterdir()) == []
@@ -202,10 +202,10 @@ def hosts(tmp_path: Path) -> dict[str, Layout]:
     return layouts
 
 
-def split_in_two(arrays: Arrays) -> dict[str, NDArray[Any]]:
+def split_in_two(input_arrays: Arrays) -> dict[str, NDArray[Any]]:
     return {
         f"{name}-{number:05}-of-00002": part
-        for name, array in arrays.items()
+        for name, array in input_arrays.items()
         for number, part in enumerate(np.array_split(array, 2))
     }
 

@@ -40,8 +40,8 @@ except Stopped as stopped:
     print("stopped by", stopped.signal_number, flush=True)
 """
 
-CONNECT = "from dask.distributed import Client\nclient = Client()\n"
-PRINT_WORKERS_AND_SUM = """
+CONNECT_CODE = "from dask.distributed import Client\nclient = Client()\n"
+PRINT_WORKERS_AND_SUM_CODE = """
 import os
 names = client.run(lambda dask_worker: dask_worker.name)
 print("workers", sorted({name.split("/")[0] for name in names.values()}), flush=True)
@@ -51,7 +51,7 @@ print("sum", client.submit(sum, client.map(lambda n: n * n, range(100))).result(
 WAIT_PROGRAM = "\nimport time\nprint('ready', flush=True)\ntime.sleep(60)\n"
 MAX_JOB_SECONDS = 60
 
-CONNECTING_PROGRAM = """
+CHECK_CONNECTIONS_PROGRAM = """
 import asyncio, json, logging, sys
 import dask
 from distributed import Security, rpc
@@ -161,7 +161,7 @@ def test_script_can_use_all_hosts_and_its_modules_and_can_end_the_cluster(hosts:
     hosts.script.with_name("beside.py").write_text("def double(n):\n    return 2 * n\n")
     use_module = "import beside\nprint(client.gather(client.map(beside.double, range(8))))\n"
     end_cluster = "import time\nclient.shutdown()\ntime.sleep(1)\nprint('done')"
-    ends = hosts.run(CONNECT + PRINT_WORKERS_AND_SUM + use_module + end_cluster)
+    ends = hosts.run(CONNECT_CODE + PRINT_WORKERS_AND_SUM_CODE + use_module + end_cluster)
     assert {end.exit_code for end in ends.values()} == {0}, ends
     output = ends["algo-1"].output
     assert "workers ['algo-1', 'algo-2']\nsum 328350\n[0, 2, 4, 6, 8, 10, 12, 14]\n" in output
@@ -173,7 +173,7 @@ def test_script_can_use_all_hosts_and_its_modules_and_can_end_the_cluster(hosts:
 def test_documented_script_runs_on_the_cluster_of_one_host(one_host: DaskHosts) -> None:
     page = (REPOSITORY / "docs" / "using" / "dask.md").read_text()
     (script,) = re.findall(r"```python\n# total.py\n(.*?)```", page, re.DOTALL)
-    ends = one_host.run(script + PRINT_WORKERS_AND_SUM + "print(client.scheduler.address.split(':')[0])")
+    ends = one_host.run(script + PRINT_WORKERS_AND_SUM_CODE + "print(client.scheduler.address.split(':')[0])")
     total = sum(number**2 for number in range(1000))
     assert f"{total}\nworkers ['algo-1']\nsum 328350\ntls\n" in ends["algo-1"].output
     assert ends["algo-1"].exit_code == 0
@@ -186,7 +186,7 @@ def test_command_that_does_not_exist_is_named(one_host: DaskHosts) -> None:
 
 
 def test_failing_script_is_the_reason_on_all_hosts(hosts: DaskHosts) -> None:
-    ends = hosts.run(CONNECT + "client.submit(lambda: 1 / 0).result()")
+    ends = hosts.run(CONNECT_CODE + "client.submit(lambda: 1 / 0).result()")
     assert {end.exit_code for end in ends.values()} == {1}
     reason = "JobError host algo-1 failed: script.py failed: ZeroDivisionError: division by zero (exit code 1)"
     assert all(reason in end.output for end in ends.values()), ends
@@ -194,7 +194,7 @@ def test_failing_script_is_the_reason_on_all_hosts(hosts: DaskHosts) -> None:
 
 @pytest.mark.parametrize("host", ["algo-1", "algo-2"])
 def test_killed_worker_ends_the_job(host: str, hosts: DaskHosts) -> None:
-    hosts.start_all(CONNECT + WAIT_PROGRAM)
+    hosts.start_all(CONNECT_CODE + WAIT_PROGRAM)
     os.kill(hosts.list_dask_process_ids(host)[1 if host == "algo-1" else 0], signal.SIGKILL)
     start_time = time.monotonic()
     ends = hosts.wait_for_end()
@@ -208,7 +208,7 @@ def test_killed_worker_ends_the_job(host: str, hosts: DaskHosts) -> None:
 @pytest.mark.slow
 def test_lost_or_frozen_host_ends_the_other_host(victim: str, number: signal.Signals, hosts: DaskHosts) -> None:
     """One signal per host is sufficient, because `test_distributed` tests both signals on both hosts."""
-    hosts.start_all(CONNECT + WAIT_PROGRAM, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
+    hosts.start_all(CONNECT_CODE + WAIT_PROGRAM, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
     hosts.host(victim).signal(number)
     start_time = time.monotonic()
     (end,) = (hosts.host(name).wait_for_end() for name in hosts.names if name != victim)
@@ -224,7 +224,7 @@ def save(*_):
     sys.exit()
 signal.signal(signal.SIGTERM, save)
 """
-    hosts.start_all(CONNECT + code + WAIT_PROGRAM)
+    hosts.start_all(CONNECT_CODE + code + WAIT_PROGRAM)
     hosts.host("algo-2").signal(signal.SIGTERM)
     ends = hosts.wait_for_end()
     assert {end.exit_code for end in ends.values()} == {0}, ends
@@ -240,7 +240,7 @@ def test_script_that_ends_at_a_stop_signal_counts_as_stopped(hosts: DaskHosts) -
 @pytest.mark.slow
 def test_task_that_still_runs_does_not_delay_the_end(hosts: DaskHosts) -> None:
     code = "import time\nfutures = client.map(time.sleep, [300.0 + n for n in range(20)])\ntime.sleep(1)\n"
-    ends = hosts.run(CONNECT + code)
+    ends = hosts.run(CONNECT_CODE + code)
     assert {end.exit_code for end in ends.values()} == {0}, ends
     assert max(end.seconds for end in ends.values()) < MAX_JOB_SECONDS
 
@@ -253,13 +253,13 @@ def test_only_holders_of_the_certificate_can_connect(hosts: DaskHosts, tmp_path:
 urls = [client.scheduler.address, *client.scheduler_info(n_workers=-1)["workers"]]
 open({str(address_file)!r}, "w").write(",".join(url.partition("://")[2] for url in urls))
 """
-    hosts.start_all(CONNECT + list_servers + WAIT_PROGRAM)
+    hosts.start_all(CONNECT_CODE + list_servers + WAIT_PROGRAM)
     own_layout = hosts.layout("algo-2")
     other_layout = Layout(tmp_path / "other")
     write_job_certificate(other_layout, *make_certificate("test"))
     addresses = address_file.read_text().split(",")
     assert len(addresses) == 1 + 2 * CPU_COUNT
-    command = [sys.executable, "-c", CONNECTING_PROGRAM, *addresses]
+    command = [sys.executable, "-c", CHECK_CONNECTIONS_PROGRAM, *addresses]
     files = [[str(layout.job_certificate), str(layout.job_key)] for layout in (own_layout, other_layout)]
     answers = json.loads(subprocess.check_output([*command, json.dumps([*files, None])]))
     assert answers == {address: [True, False, False] for address in addresses}
@@ -267,7 +267,7 @@ open({str(address_file)!r}, "w").write(",".join(url.partition("://")[2] for url 
 
 def test_hosts_with_a_secret_need_a_certificate(hosts: DaskHosts) -> None:
     hosts.layout("algo-1").job_key.unlink()
-    end = hosts.start("algo-1", CONNECT).wait_for_end()
+    end = hosts.start("algo-1", CONNECT_CODE).wait_for_end()
     assert end.exit_code == 2
     assert "key.pem does not exist: give every host of the job the same certificate" in end.output
 
@@ -275,6 +275,6 @@ def test_hosts_with_a_secret_need_a_certificate(hosts: DaskHosts) -> None:
 def test_hosts_without_secret_and_certificate_work_together(hosts: DaskHosts) -> None:
     """On AWS, jobs have no secret and no certificate."""
     hosts.remove_secrets()
-    ends = hosts.run(CONNECT + PRINT_WORKERS_AND_SUM + "print(client.scheduler.address.split(':')[0])")
+    ends = hosts.run(CONNECT_CODE + PRINT_WORKERS_AND_SUM_CODE + "print(client.scheduler.address.split(':')[0])")
     assert "sum 328350\ntcp\n" in ends["algo-1"].output
     assert {end.exit_code for end in ends.values()} == {0}

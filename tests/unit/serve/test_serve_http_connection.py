@@ -51,8 +51,8 @@ class FakeTransport:
         return ("::1", 5000, 0, 0)
 
 
-class FakeOwner:
-    """The server of one connection. Its application records the requests; the test answers them."""
+class FakeWorker:
+    """The worker of one connection. Its application records the requests; the test answers them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -75,9 +75,9 @@ class FakeOwner:
 
 
 @pytest.fixture
-def owner() -> Iterator[FakeOwner]:
+def worker() -> Iterator[FakeWorker]:
     loop = asyncio.new_event_loop()
-    yield FakeOwner(loop)
+    yield FakeWorker(loop)
     loop.close()
 
 
@@ -87,8 +87,8 @@ def transport() -> FakeTransport:
 
 
 @pytest.fixture
-def connection(owner: FakeOwner, transport: FakeTransport) -> Connection:
-    connection = Connection(owner)
+def connection(worker: FakeWorker, transport: FakeTransport) -> Connection:
+    connection = Connection(worker)
     connection.connection_made(transport)  # type: ignore[arg-type]  # the fake has all methods that are called
     return connection
 
@@ -116,32 +116,32 @@ def split_bodies(output: bytes) -> list[bytes]:
     return [part.split(b"\r\n\r\n", 1)[1] for part in output.split(b"HTTP/1.1 ")[1:]]
 
 
-def test_body_is_taken_once_it_is_complete(connection: Connection, owner: FakeOwner) -> None:
+def test_body_is_taken_once_it_is_complete(connection: Connection, worker: FakeWorker) -> None:
     request_bytes = make_post(b"abcdef")
     connection.data_received(request_bytes[:-2])
-    (request,) = owner.requests
+    (request,) = worker.requests
     assert request.take_body() is None
     connection.data_received(request_bytes[-2:])
     assert request.take_body() == b"abcdef"
 
 
-def test_request_head_is_parsed(connection: Connection, owner: FakeOwner) -> None:
+def test_request_head_is_parsed(connection: Connection, worker: FakeWorker) -> None:
     connection.data_received(b"HEAD /a%20b?c=d HTTP/1.0\r\nX-One: 1\r\nX-ONE: 2\r\n\r\n")
-    (request,) = owner.requests
+    (request,) = worker.requests
     assert (request.method, request.path, request.query_string, request.http_version) == ("HEAD", "/a b", "c=d", "1")
     assert (request.headers.get("x-one"), request.client) == ("1, 2", "[::1]:5000")
 
 
-def test_absolute_address_is_read_as_its_path(connection: Connection, owner: FakeOwner) -> None:
+def test_absolute_address_is_read_as_its_path(connection: Connection, worker: FakeWorker) -> None:
     connection.data_received(b"GET http://host:80/ping?a HTTP/1.1\r\nHost: host\r\n\r\n")
-    assert (owner.requests[0].path, owner.requests[0].query_string) == ("/ping", "a")
+    assert (worker.requests[0].path, worker.requests[0].query_string) == ("/ping", "a")
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_pipelined_requests_in_pieces_are_answered_in_order(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport, size: int
+    connection: Connection, worker: FakeWorker, transport: FakeTransport, size: int
 ) -> None:
-    owner.answer = echo
+    worker.answer = echo
     request_bytes = (
         make_post(b"one")
         + make_post(b"two")
@@ -154,29 +154,29 @@ def test_pipelined_requests_in_pieces_are_answered_in_order(
 
 
 def test_many_pipelined_requests_need_no_recursion(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport
+    connection: Connection, worker: FakeWorker, transport: FakeTransport
 ) -> None:
-    owner.answer = lambda request: request.respond(200, [], b"pong")
+    worker.answer = lambda request: request.respond(200, [], b"pong")
     connection.data_received(GET * 3000)
     assert split_bodies(transport.output) == [b"pong"] * 3000
 
 
 def test_next_request_waits_for_the_current_one(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport
+    connection: Connection, worker: FakeWorker, transport: FakeTransport
 ) -> None:
     connection.data_received(GET + GET)
-    assert (len(owner.requests), transport.is_reading) == (1, False)
-    owner.requests[0].respond(200, [], b"")
-    assert (len(owner.requests), transport.is_reading) == (2, True)
+    assert (len(worker.requests), transport.is_reading) == (1, False)
+    worker.requests[0].respond(200, [], b"")
+    assert (len(worker.requests), transport.is_reading) == (2, True)
 
 
 def test_large_body_is_read_only_as_fast_as_the_application_reads(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport
+    connection: Connection, worker: FakeWorker, transport: FakeTransport
 ) -> None:
     body = bytes(3 * MAX_BUFFERED_BYTES)
     connection.data_received(make_post(body)[: 2 * MAX_BUFFERED_BYTES])
     states = [transport.is_reading]
-    results = read_body(owner.requests[0])
+    results = read_body(worker.requests[0])
     states.append(transport.is_reading)
     assert states == [False, True]
     connection.data_received(make_post(body)[2 * MAX_BUFFERED_BYTES :])
@@ -190,33 +190,35 @@ def test_reading_pauses_while_the_client_reads_no_responses(connection: Connecti
     assert [*states, transport.is_reading] == [False, True]
 
 
-def test_requests_wait_while_the_client_does_not_read_their_responses(connection: Connection, owner: FakeOwner) -> None:
+def test_requests_wait_while_the_client_does_not_read_their_responses(
+    connection: Connection, worker: FakeWorker
+) -> None:
     def answer(request: Request) -> None:
         connection.pause_writing()  # the transport calls this method when its buffer is full
         request.respond(200, [], b"large")
 
-    owner.answer = answer
+    worker.answer = answer
     connection.data_received(GET * 3)
-    assert len(owner.requests) == 1
+    assert len(worker.requests) == 1
     connection.resume_writing()
-    assert len(owner.requests) == 2
+    assert len(worker.requests) == 2
 
 
-def test_fields_after_a_body_are_no_headers(connection: Connection, owner: FakeOwner) -> None:
+def test_fields_after_a_body_are_no_headers(connection: Connection, worker: FakeWorker) -> None:
     connection.data_received(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nAccept: text/csv\r\n\r\n")
-    assert (owner.requests[0].headers.get("accept", ""), owner.requests[0].is_complete) == ("", True)
+    assert (worker.requests[0].headers.get("accept", ""), worker.requests[0].is_complete) == ("", True)
 
 
 def test_response_from_another_thread_is_sent_by_the_loop(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport
+    connection: Connection, worker: FakeWorker, transport: FakeTransport
 ) -> None:
     connection.data_received(GET)
-    thread = threading.Thread(target=owner.requests[0].respond, args=(200, [], b"later"))
+    thread = threading.Thread(target=worker.requests[0].respond, args=(200, [], b"later"))
     thread.start()
     thread.join()
     assert transport.output == b""
-    owner.loop.call_soon(owner.loop.stop)
-    owner.loop.run_forever()
+    worker.loop.call_soon(worker.loop.stop)
+    worker.loop.run_forever()
     assert split_bodies(transport.output) == [b"later"]
 
 
@@ -231,21 +233,21 @@ def test_response_from_another_thread_is_sent_by_the_loop(
     ids=["old-version", "new-version", "many-headers", "long-header"],
 )
 def test_malformed_head_is_answered_after_the_earlier_requests(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport, request_bytes: bytes, status: bytes
+    connection: Connection, worker: FakeWorker, transport: FakeTransport, request_bytes: bytes, status: bytes
 ) -> None:
     connection.data_received(GET)
     for start in range(0, len(request_bytes), MAX_HEAD_BYTES):
         connection.data_received(request_bytes[start : start + MAX_HEAD_BYTES])
     assert transport.output == b""
-    owner.requests[0].respond(200, [], b"first")
+    worker.requests[0].respond(200, [], b"first")
     first, error = transport.output.split(b"HTTP/1.1 ")[1:]
-    assert (first[:3], error[:3], len(owner.requests), transport.has_written_eof) == (b"200", status, 1, True)
+    assert (first[:3], error[:3], len(worker.requests), transport.has_written_eof) == (b"200", status, 1, True)
 
 
-def test_slow_head_gets_status_408(connection: Connection, owner: FakeOwner, transport: FakeTransport) -> None:
+def test_slow_head_gets_status_408(connection: Connection, worker: FakeWorker, transport: FakeTransport) -> None:
     connection.data_received(GET)
     times = [connection.head_start_time]
-    owner.requests[0].respond(200, [], b"")
+    worker.requests[0].respond(200, [], b"")
     connection.data_received(GET[:10])
     times.append(connection.head_start_time)
     assert [time is None for time in times] == [True, False]
@@ -255,10 +257,10 @@ def test_slow_head_gets_status_408(connection: Connection, owner: FakeOwner, tra
 
 @pytest.mark.parametrize("end", ["malformed", "closed", "half-closed"])
 def test_body_that_will_never_be_complete_is_an_error(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport, end: str
+    connection: Connection, worker: FakeWorker, transport: FakeTransport, end: str
 ) -> None:
     connection.data_received(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
-    results = read_body(owner.requests[0])
+    results = read_body(worker.requests[0])
     if end == "malformed":
         connection.data_received(b"zz\r\n")
     elif end == "closed":
@@ -266,13 +268,13 @@ def test_body_that_will_never_be_complete_is_an_error(
     else:
         assert connection.eof_received()
     assert [type(result) for result in results] == [RuntimeError]
-    owner.requests[0].respond(400, [], b"")
+    worker.requests[0].respond(400, [], b"")
     assert (transport.output[:12] == b"HTTP/1.1 400") == (end != "closed")
 
 
-def test_read_can_be_cancelled(connection: Connection, owner: FakeOwner) -> None:
+def test_read_can_be_cancelled(connection: Connection, worker: FakeWorker) -> None:
     connection.data_received(make_post(b"body")[:-1])
-    request, results = owner.requests[0], []
+    request, results = worker.requests[0], []
     read = request.read_body()
     read.add_done_callback(lambda read: results.append(read))
     assert read.cancel()
@@ -281,33 +283,35 @@ def test_read_can_be_cancelled(connection: Connection, owner: FakeOwner) -> None
 
 
 def test_100_continue_is_sent_when_the_body_is_read(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport
+    connection: Connection, worker: FakeWorker, transport: FakeTransport
 ) -> None:
     connection.data_received(make_post(b"body", "Expect: 100-continue")[:-4])
     assert transport.output == b""
-    results = read_body(owner.requests[0])
+    results = read_body(worker.requests[0])
     assert transport.output == b"HTTP/1.1 100 Continue\r\n\r\n"
     connection.data_received(b"body")
     assert results == [b"body"]
 
 
-def test_unread_body_closes_the_connection(connection: Connection, owner: FakeOwner, transport: FakeTransport) -> None:
+def test_unread_body_closes_the_connection(
+    connection: Connection, worker: FakeWorker, transport: FakeTransport
+) -> None:
     connection.data_received(make_post(b"body", "Expect: 100-continue")[:-4])
-    owner.requests[0].respond(413, [], b"too large")
+    worker.requests[0].respond(413, [], b"too large")
     assert (b"connection: close" in transport.output, transport.is_closed) == (True, True)
 
 
 def test_request_for_another_protocol_is_answered_in_http_1(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport
+    connection: Connection, worker: FakeWorker, transport: FakeTransport
 ) -> None:
-    owner.answer = echo
+    worker.answer = echo
     upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAB")
     connection.data_received(make_post(b"one", *upgrade) + make_post(b"two"))
     request_bytes = make_post(b"three", *upgrade)
     connection.data_received(request_bytes[:-2])
     connection.data_received(request_bytes[-2:] + GET)
     assert split_bodies(transport.output) == [b"one", b"two", b"three", b""]
-    assert [request.path for request in owner.requests] == ["/invocations"] * 3 + ["/a b"]
+    assert [request.path for request in worker.requests] == ["/invocations"] * 3 + ["/a b"]
 
 
 @pytest.mark.parametrize(
@@ -321,14 +325,14 @@ def test_request_for_another_protocol_is_answered_in_http_1(
 )
 def test_version_and_connection_header_decide_whether_the_connection_stays_open(
     connection: Connection,
-    owner: FakeOwner,
+    worker: FakeWorker,
     transport: FakeTransport,
     request_bytes: bytes,
     is_closed: bool,
     header: bytes | None,
 ) -> None:
     connection.data_received(request_bytes)
-    owner.requests[0].respond(200, [("x", "y")], b"body")
+    worker.requests[0].respond(200, [("x", "y")], b"body")
     lines = transport.output.split(b"\r\n")
     assert transport.is_closed == is_closed
     assert [line for line in lines if line.startswith(b"connection")] == ([header] if header else [])
@@ -338,10 +342,10 @@ def test_version_and_connection_header_decide_whether_the_connection_stays_open(
     ("method", "status", "length"), [("HEAD", 200, b"4"), ("GET", 204, None), ("GET", 299, b"4"), ("GET", 304, None)]
 )
 def test_response_has_no_body_where_http_forbids_one(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport, method: str, status: int, length: bytes | None
+    connection: Connection, worker: FakeWorker, transport: FakeTransport, method: str, status: int, length: bytes | None
 ) -> None:
     connection.data_received(f"{method} / HTTP/1.1\r\n\r\n".encode())
-    owner.requests[0].respond(status, [], b"body")
+    worker.requests[0].respond(status, [], b"body")
     head, _, body = transport.output.partition(b"\r\n\r\n")
     assert body == (b"body" if status == 299 else b"")
     lengths = [line.split()[1] for line in head.split(b"\r\n") if line.startswith(b"content-length")]
@@ -349,12 +353,12 @@ def test_response_has_no_body_where_http_forbids_one(
 
 
 def test_stopped_connection_closes_after_its_current_request(
-    connection: Connection, owner: FakeOwner, transport: FakeTransport
+    connection: Connection, worker: FakeWorker, transport: FakeTransport
 ) -> None:
     connection.data_received(GET)
     connection.stop()
     assert not transport.is_closed
-    owner.requests[0].respond(200, [], b"last")
+    worker.requests[0].respond(200, [], b"last")
     assert (split_bodies(transport.output), transport.is_closed) == ([b"last"], True)
 
 
