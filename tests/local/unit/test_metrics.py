@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.runtimes.process import process_shim
 
 LOSS = {"Name": "loss", "Regex": r"loss=([^\s\]]*)"}
 SLOW_DEFINITION = {"Name": "bad", "Regex": r"(a+)+$b"}
-"""A definition whose expression `regex` cannot optimise, so that a search takes exponential time."""
+"""A definition with an expression that the library `regex` cannot optimise: a search takes exponential time."""
 SLOW_TEXT = "a" * 5000
 
 

@@ -27,7 +27,7 @@ from microjobs_orchestrator.local.trees import Tree, discard, remove, sort_names
 
 GB = 10**9
 MAX_RELATIVE_PATH_BYTES = 4000
-"""Limit of relative paths. The absolute path of a shorter one, in a temporary folder, is within Linux's PATH_MAX."""
+"""If a relative path is shorter than this, its absolute path in a temporary folder is within Linux's PATH_MAX."""
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def remove_as_user(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder_outside_pytest() -> Iterator[Path]:
-    """A folder outside pytest's temporary folder, which other users cannot enter after each start of pytest."""
+    """A folder outside pytest's temporary folder, which only the user who runs pytest can enter."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
