@@ -12,6 +12,7 @@ from microjobs.trainer import group
 
 T = TypeVar("T")
 Array = NDArray[Any]
+TIMEOUT_SECONDS = 60
 
 
 @dataclass
@@ -22,7 +23,7 @@ class SharedArrays:
     arrays: dict[int, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.barrier = threading.Barrier(self.world_size, timeout=5)
+        self.barrier = threading.Barrier(self.world_size, timeout=TIMEOUT_SECONDS)
 
 
 @dataclass
