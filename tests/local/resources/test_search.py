@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.protocols.results import Handler
 from microjobs_orchestrator.local.resources.operations import load_operations
 from microjobs_orchestrator.local.resources.search.expressions import compile_expression
 from microjobs_orchestrator.local.resources.search.operation import SCAN_SIZE
-from microjobs_orchestrator.local.resources.search.searchable import SEARCHABLE_KINDS
+from microjobs_orchestrator.local.resources.search.searchable_kinds import SEARCHABLE_KINDS
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.clients import LocalServer
 from tests.local.jobs.conftest import ServerParts

@@ -35,8 +35,8 @@ class Order:
         self._property = sort_property
         self._is_descending = descending
 
-    def make_key(self, record: Record, document: Structure) -> SortKey:
-        values = self._property.read(document)
+    def make_key(self, record: Record, structure: Structure) -> SortKey:
+        values = self._property.read(structure)
         value = self._convert(values[0]) if values else (MISSING_RANKS[self._is_descending], 0.0, "")
         return (*value, record.name, record.version)
 

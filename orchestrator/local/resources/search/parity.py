@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity.common import ONE_ACCOUNT, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
-from microjobs_orchestrator.local.resources.search.searchable import SEARCHABLE_KINDS
+from microjobs_orchestrator.local.resources.search.searchable_kinds import SEARCHABLE_KINDS
 
 FILTER: Rows = {
     "Name": Honoured(

@@ -39,7 +39,7 @@ TIME_PROPERTIES = ("CreationTime", "LastModifiedTime")
 """Properties that all resources have, even if their results do not contain them."""
 
 
-class Document(ABC):
+class LazyResource(ABC):
     """A resource, which may compute a member when the member is read."""
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Document(ABC):
         """Return a member; None if it does not exist."""
 
 
-Structure = Document | Mapping[str, Any]
+Structure = LazyResource | Mapping[str, Any]
 """A resource, or a structure in a resource."""
 
 
@@ -84,14 +84,14 @@ HYPERPARAMETERS = "HyperParameters"
 """The map whose keys are suggested as properties."""
 
 
-def list_suggestions(shape: StructureShape, document: Document) -> Iterator[str]:
+def list_suggestions(shape: StructureShape, resource: LazyResource) -> Iterator[str]:
     """Yield the names of a resource's properties that `shape` does not have: hyperparameters, tags and metrics."""
     for name, keyed_list in _KEYED_LISTS.items():
         if keyed_list.member in shape.members:
-            pairs = _read_path((keyed_list.member,), document)
+            pairs = _read_path((keyed_list.member,), resource)
             yield from (f"{name}.{pair[keyed_list.name]}" for pair in pairs if keyed_list.name in pair)
     if HYPERPARAMETERS in shape.members:
-        yield from (f"{HYPERPARAMETERS}.{key}" for key in document.get(HYPERPARAMETERS) or ())
+        yield from (f"{HYPERPARAMETERS}.{key}" for key in resource.get(HYPERPARAMETERS) or ())
 
 
 def find_property(shape: StructureShape, name: str) -> Property:
@@ -178,17 +178,17 @@ def _make_unknown_error(name: str, path: Sequence[str], member: str, shape: Shap
 # --- values of one resource ---
 
 
-def _read_path(path: Sequence[str], document: Structure) -> list[Any]:
-    values: list[Any] = [document]
+def _read_path(path: Sequence[str], structure: Structure) -> list[Any]:
+    values: list[Any] = [structure]
     for name in path:
-        members = (item.get(name) for item in values if isinstance(item, Document | dict))
+        members = (item.get(name) for item in values if isinstance(item, LazyResource | dict))
         values = list(_flatten(member for member in members if member is not None))
     return values
 
 
-def _read_union(read: Callable[[Structure], Sequence[Any]], document: Structure) -> list[Any]:
+def _read_union(read: Callable[[Structure], Sequence[Any]], structure: Structure) -> list[Any]:
     """Return the only member of each structure as text, such as the NumberValue of a parameter."""
-    return [str(value) for structure in read(document) for value in structure.values()]
+    return [str(value) for union in read(structure) for value in union.values()]
 
 
 def _flatten(values: Iterator[Any]) -> Iterator[Any]:
@@ -199,6 +199,6 @@ def _flatten(values: Iterator[Any]) -> Iterator[Any]:
             yield value
 
 
-def _read_pair(keyed_list: _KeyedList, name: str, document: Structure) -> list[Any]:
-    pairs = _read_path((keyed_list.member,), document)
+def _read_pair(keyed_list: _KeyedList, name: str, structure: Structure) -> list[Any]:
+    pairs = _read_path((keyed_list.member,), structure)
     return [pair[keyed_list.value] for pair in pairs if pair.get(keyed_list.name) == name and keyed_list.value in pair]

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.protocols.models import load_service_model
 
 
 @dataclass(frozen=True)
-class Searchable:
+class SearchableKind:
     """A kind that Search can find."""
 
     kind: Kind
@@ -36,23 +36,25 @@ RESOURCE_NAMES = {"Trial": "ExperimentTrial", "TrialComponent": "ExperimentTrial
 """AWS's names of the resources in requests, if they differ from the noun of the kind."""
 
 
-def _find_searchable_kinds() -> dict[str, Searchable]:
+def _find_searchable_kinds() -> dict[str, SearchableKind]:
     kinds_by_name = {}
     record = load_service_model("sagemaker").shape_for("SearchRecord")
     assert isinstance(record, StructureShape)  # noqa: S101  botocore's model is fixed
     for kind in load_kinds():
         shape = record.members.get(kind.noun)
         if isinstance(shape, StructureShape):
-            kinds_by_name[RESOURCE_NAMES.get(kind.noun, kind.noun)] = _make_searchable(kind, shape)
+            kinds_by_name[RESOURCE_NAMES.get(kind.noun, kind.noun)] = _make_searchable_kind(kind, shape)
     return kinds_by_name
 
 
-def _make_searchable(kind: Kind, shape: StructureShape) -> Searchable:
+def _make_searchable_kind(kind: Kind, shape: StructureShape) -> SearchableKind:
     inner_shape = shape.members.get(kind.noun)  # a result for a model has the model as one of its members
     return (
-        Searchable(kind, inner_shape, kind.noun) if isinstance(inner_shape, StructureShape) else Searchable(kind, shape)
+        SearchableKind(kind, inner_shape, kind.noun)
+        if isinstance(inner_shape, StructureShape)
+        else SearchableKind(kind, shape)
     )
 
 
-SEARCHABLE_KINDS: Mapping[str, Searchable] = _find_searchable_kinds()
+SEARCHABLE_KINDS: Mapping[str, SearchableKind] = _find_searchable_kinds()
 """The kinds that this server has, by AWS's name of the resource."""
