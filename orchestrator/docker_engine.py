@@ -129,7 +129,7 @@ def is_remote(client: DockerClient) -> bool:
 
 
 def is_rootless(client: DockerClient) -> bool:
-    """Return whether the engine runs without root's rights. In the networks of such an engine, this machine has no
+    """Return whether the engine runs without root privileges. In the networks of such an engine, this machine has no
     address."""
     if "name=rootless" in (client.info().get("SecurityOptions") or ()):
         return True

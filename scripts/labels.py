@@ -43,7 +43,7 @@ def main() -> None:
         if not description:
             continue
         if LABEL_LINE.search(text) is None:
-            raise SystemExit(f"{path}: has no line for {LABEL} below build.labels; add one")
+            raise SystemExit(f"{path} has no line for {LABEL} below build.labels: add one")
         line = make_label_line(description).replace("\\", r"\\")
         path.write_text(LABEL_LINE.sub(rf"\g<1>{line}", text))
 

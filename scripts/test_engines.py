@@ -1,8 +1,8 @@
-"""Run the tests of containers on other engines: Podman and Docker with and without root's rights, and a Docker engine
+"""Run the tests of containers on other engines: Podman and Docker with and without root privileges, and a Docker engine
 that shares neither the network nor the files of this machine.
 
 Each engine has its data in a temporary folder, and gets copies of the images of the current engine that the tests use.
-Needs root's rights. `--engine NAME` selects an engine, and other arguments replace the tests:
+Needs root privileges. `--engine NAME` selects an engine, and other arguments replace the tests:
 
     python scripts/test_engines.py --engine podman --engine remote-docker tests/local/test_hosting.py
 """
@@ -95,7 +95,7 @@ class Engine(NamedTuple):
 # Why engines do not support tests:
 # - exhausted_memory, lack_of_memory: version 1 of cgroups has no limits for containers of rootless engines. With this
 #   version, Podman does not report exhausted memory.
-# - isolated_hosts_reach_each_other: if a machine has a Docker engine of root, the kernel drops packets between
+# - isolated_hosts_reach_each_other: if a Docker engine runs as root on the machine, the kernel drops packets between
 #   containers of Podman's internal networks.
 # - volumes_of_the_image: rootless Podman 4.3 cannot commit images.
 # - guards_can_be_disabled: without guards, the server connects to an isolated host by the host's address, to which
@@ -165,8 +165,8 @@ def list_podman_bridges() -> set[str]:
 
 def make_namespaced_command(preparation: str, command: Sequence[str], *unshare_options: str) -> Sequence[str]:
     """Return a command that runs a shell command, and then another command, in namespaces of their own."""
-    # The shell is process 1 and keeps root's rights: Podman as process 1 failed to copy some files into containers, and
-    # the kernel does not send the signal of `--kill-child` after a change of user.
+    # The shell is process 1 and keeps root privileges: Podman as process 1 failed to copy some files into containers,
+    # and the kernel does not send the signal of `--kill-child` after a change of user.
     return [*NAMESPACE_COMMAND, *unshare_options, "sh", "-c", f'{preparation} && {{ "$@" & wait; }}', "sh", *command]
 
 

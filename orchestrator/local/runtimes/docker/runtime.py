@@ -1,7 +1,7 @@
 """Runtime `docker`: runs each host in a container, through the engine's API.
 
 Files that a host writes stay in its container and in the engine's volumes, and are copied through the API. Therefore,
-the caller's folders contain no files of root, and the removal of the container removes its files.
+the caller's folders contain no files that root owns, and the removal of the container removes its files.
 """
 
 import contextlib
