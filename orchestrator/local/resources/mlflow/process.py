@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Program
 
 LOCKED_REQUIREMENTS = Path(__file__).with_name("requirements.lock")
-PLUGIN = Path(__file__).with_name("plugin")
+PLUGIN_FOLDER = Path(__file__).with_name("plugin")
 """A folder with `PROGRAM`, and with a plug-in of MLflow that refuses artifacts outside of buckets."""
 PROGRAM = "microjobs_mlflow_server"
 """The module that runs `mlflow server`."""
@@ -35,7 +35,7 @@ longer than 5 s, so a worker would be replaced again and again."""
 WORKER_COUNT_BY_SIZE: Mapping[str, int] = {"Small": 1, "Medium": 2, "Large": 4}
 """The number of uvicorn's workers, the processes that answer requests, by TrackingServerSize."""
 
-START_SECONDS = 300.0
+MAX_START_SECONDS = 300.0
 """Maximum number of seconds until MLflow answers. The first start is slow: Python compiles the modules, and MLflow
 creates its database."""
 POLL_INTERVAL = 0.1
@@ -72,7 +72,7 @@ def _make_variables(context: Context) -> dict[str, str]:
         "MLFLOW_S3_ENDPOINT_URL": url,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONPATH": str(PLUGIN),
+        "PYTHONPATH": str(PLUGIN_FOLDER),
     }
 
 
@@ -94,14 +94,14 @@ def wait_until_healthy(program: Program, stopping: threading.Event) -> None:
         raise CannotRunError(
             f"`mlflow server` cannot be reached: {problem}; set TMPDIR to a folder with a shorter path"
         )
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + MAX_START_SECONDS
     while program.exit_code is None and time.monotonic() < deadline:
         if _is_healthy(program):
             return
         if stopping.wait(POLL_INTERVAL):
             raise StoppedError
     if program.exit_code is None:
-        raise CannotRunError(f"`mlflow server` did not answer within {START_SECONDS:g} s")
+        raise CannotRunError(f"`mlflow server` did not answer within {MAX_START_SECONDS:g} s")
     raise CannotRunError(f"`mlflow server` ended with exit code {program.exit_code}")
 
 

@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.state import Record
 
 API_PATH = "/api/2.0/mlflow/"
 TIMEOUT_SECONDS = 60.0
-START_SECONDS = 120.0
+MAX_START_WAIT_SECONDS = 120.0
 """Maximum number of seconds to wait for an MLflow server that is starting. It does not include an installation of
 MLflow, which only the first MLflow server of a home needs."""
 
@@ -65,7 +65,7 @@ def _await_start(context: Context, arn: str) -> None:
     time as the jobs that use it."""
     record = context.state.get_by_arn(arn)
     if record is not None and record.status in RUNNING_STATUSES:
-        context.mlflow_connectors.wait(arn, START_SECONDS)
+        context.mlflow_connectors.wait(arn, MAX_START_WAIT_SECONDS)
 
 
 def _read_response(status: int, content: bytes) -> Mapping[str, Any]:

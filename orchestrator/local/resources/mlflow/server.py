@@ -32,7 +32,7 @@ FAILURE_REASON = "FailureReason"
 """The member of the stored description with the reason of a failure. AWS's descriptions do not have this member."""
 FAILURE_REASON_LINES = 3
 """The number of the process's last lines that the reason of a failure contains."""
-STREAM = "mlflow"
+LOG_STREAM = "mlflow"
 
 
 def explain_missing_response(record: Record) -> str:
@@ -163,7 +163,7 @@ class MlflowServer:
 
     def _follow(self, program: Program) -> None:
         """Copy the output to the log stream, and report the end of the process."""
-        stream = self._context.logs.create(self._kind.log_group(self._name), STREAM)
+        stream = self._context.logs.create(self._kind.log_group(self._name), LOG_STREAM)
         with stream.writer() as write:
             for line in program.lines():
                 write(line)
