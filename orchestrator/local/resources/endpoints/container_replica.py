@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.resources.endpoints.traffic import Traffic
 from microjobs_orchestrator.local.resources.models.chain import send
 from microjobs_orchestrator.local.resources.models.client import Client, NoResponseError, ResponseHead
 from microjobs_orchestrator.local.resources.models.containers import list_names
-from microjobs_orchestrator.local.resources.models.health import connect
+from microjobs_orchestrator.local.resources.models.health import connect_when_healthy
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
 from microjobs_orchestrator.local.trees import discard
@@ -114,7 +114,7 @@ class ContainerReplica:
         self._running_hosts = running_hosts = RunningHosts(self._attempt, hosts)
         seconds, stopped = self._startup_timeout, self._events.stopped
         try:
-            clients = connect(
+            clients = connect_when_healthy(
                 hosts,
                 self._container_names,
                 seconds,

@@ -22,7 +22,7 @@ FIRST_PING_DELAY, MAX_PING_DELAY = 0.1, 1.0
 """Seconds between two requests to `/ping`. The delay increases with each request."""
 
 
-def connect(
+def connect_when_healthy(
     hosts: Sequence[Host],
     names: Sequence[str],
     seconds: float,

@@ -29,7 +29,7 @@ from microjobs_orchestrator.local.lifecycle.job import (
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.chain import Chain, NamedClient
 from microjobs_orchestrator.local.resources.models.containers import list_hosts, list_names
-from microjobs_orchestrator.local.resources.models.health import connect
+from microjobs_orchestrator.local.resources.models.health import connect_when_healthy
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.resources.transform import captures
 from microjobs_orchestrator.local.resources.transform.feeder import (
@@ -158,7 +158,7 @@ class TransformJob:
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
         try:
             with ExitStack() as stack:
-                clients = connect(hosts, self._container_names, serving.STARTUP_TIMEOUT, stopped)
+                clients = connect_when_healthy(hosts, self._container_names, serving.STARTUP_TIMEOUT, stopped)
                 for client in clients:
                     stack.enter_context(closing(client))
                 options = TransformOptions.read(self.job.request, fetch_execution_parameters(clients[0]))
