@@ -10,12 +10,12 @@ from microjobs_orchestrator.local.protocols.models import load_operation_model
 
 
 def select_response_members(
-    operation: str, request: Mapping[str, Any], *, without: Collection[str] = ()
+    operation: str, request: Mapping[str, Any], *, excluded_members: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return the members of a request, at all levels, that the response of a SageMaker operation also has."""
     shape: Any = load_operation_model("sagemaker", operation).output_shape
     copied: dict[str, Any] = _copy(shape, request)
-    return {name: value for name, value in copied.items() if name not in without}
+    return {name: value for name, value in copied.items() if name not in excluded_members}
 
 
 def _copy(shape: Shape, value: Any) -> Any:

@@ -99,8 +99,8 @@ def _read_token(token: str) -> tuple[str | float, str, int]:
     """Return the position in a NextToken: a value of the column that sorts the list, a name and a version."""
     try:
         value, name, version = json.loads(base64.urlsafe_b64decode(token), parse_int=float)
-        is_value = isinstance(value, str) or math.isfinite(value)
-        if is_value and isinstance(name, str) and 0 <= version < VERSION_LIMIT:
+        is_sort_value = isinstance(value, str) or math.isfinite(value)
+        if is_sort_value and isinstance(name, str) and 0 <= version < VERSION_LIMIT:
             return value, name, int(version)
     except (ValueError, TypeError, RecursionError):
         pass

@@ -149,7 +149,7 @@ def _list_inputs(request: Members) -> dict[str, Any]:
     if "TransformInput" in request:
         uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
         artifacts["SageMaker.TransformInput"] = {"Value": uri}
-    return _drop_missing(artifacts)
+    return _drop_artifacts_without_values(artifacts)
 
 
 def _list_outputs(description: Members) -> dict[str, Any]:
@@ -160,10 +160,10 @@ def _list_outputs(description: Members) -> dict[str, Any]:
         artifacts[output["OutputName"]] = {"Value": output.get("S3Output", {}).get("S3Uri")}
     if "TransformOutput" in description:
         artifacts["SageMaker.TransformOutput"] = {"Value": description["TransformOutput"]["S3OutputPath"]}
-    return _drop_missing(artifacts)
+    return _drop_artifacts_without_values(artifacts)
 
 
-def _drop_missing(artifacts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _drop_artifacts_without_values(artifacts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the artifacts that have a value, without members that are None."""
     return {
         name: {key: value for key, value in artifact.items() if value is not None}

@@ -69,7 +69,9 @@ class _ExperimentOperations(Operations):
 
     def update(self, request: Request) -> Response:
         record = self.find(request)
-        changes = select_response_members(f"Describe{self.kind.noun}", request, without=(self.kind.name_member,))
+        changes = select_response_members(
+            f"Describe{self.kind.noun}", request, excluded_members=(self.kind.name_member,)
+        )
         self.context.state.update(self.kind.arn_type, record.name, changes)
         return {self.kind.arn_member: record.arn}
 
@@ -156,7 +158,7 @@ class TrialComponentOperations(_ExperimentOperations):
     def update(self, request: Request) -> Response:
         record = self.find(request)
         changes = select_response_members(
-            "DescribeTrialComponent", request, without=(self.kind.name_member, *DICTIONARY_MEMBERS)
+            "DescribeTrialComponent", request, excluded_members=(self.kind.name_member, *DICTIONARY_MEMBERS)
         )
         for name in DICTIONARY_MEMBERS:
             merged_members = {**record.description.get(name, {}), **request.get(name, {})}

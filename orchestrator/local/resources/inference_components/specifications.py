@@ -34,7 +34,7 @@ def find_model(context: Context, specification: Specification, *, is_isolated: b
     does not exist.
     """
     if BASE_COMPONENT in specification:
-        return _find_adapter(context, specification)
+        return _make_adapter_request(context, specification)
     if ("ModelName" in specification) == ("Container" in specification):
         raise ValidationError("Specification must have exactly one of ModelName and Container.")
     if "ModelName" in specification:
@@ -51,7 +51,7 @@ def find_model(context: Context, specification: Specification, *, is_isolated: b
     return {"PrimaryContainer": container, "EnableNetworkIsolation": is_isolated}
 
 
-def _find_adapter(context: Context, specification: Specification) -> Mapping[str, Any]:
+def _make_adapter_request(context: Context, specification: Specification) -> Mapping[str, Any]:
     """Return a request with the container of an adapter, which has only model data."""
     container = specification.get("Container", {})
     if "ArtifactUrl" not in container or "Image" in container or "ModelName" in specification:

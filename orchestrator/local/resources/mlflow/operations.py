@@ -150,7 +150,9 @@ class _MlflowOperations(RunningOperations):
     def update(self, request: Request) -> Response:
         record = self.find(request)
         self.check(request)
-        changes = select_response_members(f"Describe{self.kind.noun}", request, without=(self.kind.identifier_member,))
+        changes = select_response_members(
+            f"Describe{self.kind.noun}", request, excluded_members=(self.kind.identifier_member,)
+        )
         members = {**changes, "LastModifiedBy": describe_caller(), FAILURE_REASON: None}
         self.change_status(
             record,

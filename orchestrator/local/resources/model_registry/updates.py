@@ -47,7 +47,7 @@ def _make_members(context: Context, request: Mapping[str, Any]) -> dict[str, Any
     not the earlier ones."""
     added_specifications = {ADDITIONAL_SPECIFICATIONS: request.get("AdditionalInferenceSpecificationsToAdd", [])}
     members = {
-        **select_response_members("DescribeModelPackage", request, without=("ModelPackageArn",)),
+        **select_response_members("DescribeModelPackage", request, excluded_members=("ModelPackageArn",)),
         **select_response_members("DescribeModelPackage", added_specifications),
     }
     if SPECIFICATION in members:

@@ -91,10 +91,10 @@ class Chain:
                     return response
                 file = files.enter_context(self._store(response))
                 self.on_response(response.container)
-                content = {name: response.headers[name] for name in BODY_HEADERS if name in response.headers}
+                body_headers = {name: response.headers[name] for name in BODY_HEADERS if name in response.headers}
                 body, headers = (
                     partial(_read_blocks, file),
-                    {**common_headers, **content, "Content-Length": str(file.tell())},
+                    {**common_headers, **body_headers, "Content-Length": str(file.tell())},
                 )
             return self.senders[-1].open(method, path, body, {**headers, **accept}, timeout=deadline - time.monotonic())
 
