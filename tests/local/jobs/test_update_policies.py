@@ -369,7 +369,7 @@ def test_policy_is_described_and_retained(update: Update) -> None:
 )
 def test_sizes_become_steps(config: Mapping[str, Any], count: int, expected: list[Fraction]) -> None:
     policy = read_policy(config, count, speed=60)
-    assert (list(policy.shares), policy.interval) == (expected, BAKING_SECONDS / 60)
+    assert (list(policy.shares), policy.baking_seconds) == (expected, BAKING_SECONDS / 60)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ class _ClosedError(Exception):
     """The server or the endpoint is ending."""
 
 
-class Queue:
+class InvocationQueue:
     """Runs the asynchronous invocations of one endpoint. Any thread may call the methods.
 
     Args:

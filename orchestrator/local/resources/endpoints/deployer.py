@@ -163,7 +163,7 @@ class Deployer:
         except StoppedError:
             return
         except CannotRunError as error:
-            self._update_record("Failed", FailureReason=_cut(error), internal={NEXT_DEPLOYMENT: None})
+            self._update_record("Failed", FailureReason=_truncate_reason(error), internal={NEXT_DEPLOYMENT: None})
             return
         self._serve("Updating" if is_updating else "InService")
 
@@ -177,7 +177,7 @@ class Deployer:
         except StoppedError:
             return
         except CannotRunError as error:
-            self._roll_back(_cut(error), policy)
+            self._roll_back(_truncate_reason(error), policy)
 
     def _replace(self, deployment: Deployment, policy: UpdatePolicy, deadline: float) -> None:
         """Replace the deployment. Raise CannotRunError if a new replica or an alarm requires a rollback, or if the
@@ -190,17 +190,17 @@ class Deployer:
             selected_replicas = (
                 select_planned_replicas(planned_replicas, share) if policy.is_rolling else planned_replicas
             )
-            missing = [
+            missing_replicas = [
                 planned_replica
                 for planned_replica in selected_replicas
                 if planned_replica.plan_name not in self._next_fleet.replicas
             ]
-            started_replicas = {**self._next_fleet.replicas, **self._start(missing, deadline=deadline)}
+            started_replicas = {**self._next_fleet.replicas, **self._start(missing_replicas, deadline=deadline)}
             self._next_fleet = Fleet(deployment, started_replicas, share=float(share))
             self._fleet = replace(self._fleet, share=float(1 - share))
             if share < 1 or policy.waits:  # otherwise, the new deployment serves at once, see below
                 self._serve("Updating")
-            self._bake(policy.interval, kept_replicas, deadline, policy.alarms)
+            self._bake(policy.baking_seconds, kept_replicas, deadline, policy.alarms)
             if policy.is_rolling:
                 self._shrink(1 - share, kept_replicas)
         self._bake(policy.termination_wait, kept_replicas, deadline, policy.alarms)
@@ -253,7 +253,7 @@ class Deployer:
         except StoppedError:
             return
         except CannotRunError as error:
-            reason = _cut(f"{reason} The earlier container could not be started again: {error}")
+            reason = _truncate_reason(f"{reason} The earlier container could not be started again: {error}")
         self._next_fleet = None
         self._serve("InService", FailureReason=reason)
         self._retire([replica for name, replica in failed_fleet.replicas.items() if name not in self._fleet.replicas])
@@ -261,15 +261,15 @@ class Deployer:
     def _restart_missing(self, reason: str, batch_share: Fraction) -> None:
         """Start the replicas of the current deployment that have ended, in batches."""
         planned_replicas = self._resource.list_planned_replicas(self._fleet.deployment)
-        missing = [
+        missing_replicas = [
             planned_replica
             for planned_replica in planned_replicas
             if planned_replica.plan_name not in self._fleet.replicas
         ]
         batch_size = max(1, ceil(len(planned_replicas) * batch_share))
-        for first in range(0, len(missing), batch_size):
+        for first in range(0, len(missing_replicas), batch_size):
             self._serve("RollingBack" if self._can_roll_back else "Updating", FailureReason=reason)
-            started_replicas = self._start(missing[first : first + batch_size])
+            started_replicas = self._start(missing_replicas[first : first + batch_size])
             self._fleet = replace(self._fleet, replicas={**self._fleet.replicas, **started_replicas})
 
     def _serve(self, status: str, **members: Any) -> None:
@@ -357,11 +357,11 @@ class Deployer:
             stream = planned_replica.plan_name.removeprefix(f"{self.plan_name}/")
             stream = stream if error.container == PRIMARY else f"{stream}/{error.container}"
             return CannotRunError(
-                f"The {error.container} container for {planned_replica.group} did not pass the ping health "
+                f"The {error.container} container for {planned_replica.group_name} did not pass the ping health "
                 f"check. {error} Its log: {stream} in {self._kind.log_group(self._name)}."
             )
         if isinstance(error, CannotRunError | ServiceError):
-            return CannotRunError(f"{planned_replica.group[0].upper()}{planned_replica.group[1:]}: {error}")
+            return CannotRunError(f"{planned_replica.group_name[0].upper()}{planned_replica.group_name[1:]}: {error}")
         logger.error("%s could not start", self.plan_name, exc_info=error)
         return CannotRunError(f"InternalServerError: {type(error).__name__}: {error}; see the server's log")
 
@@ -371,7 +371,7 @@ def _stop(replicas: Collection[Replica], grace: float) -> None:
         list(pool.map(lambda replica: replica.stop(grace), replicas))
 
 
-def _cut(reason: Exception | str) -> str:
+def _truncate_reason(reason: Exception | str) -> str:
     return str(reason)[:MAX_REASON_CHARACTERS]
 
 

@@ -78,7 +78,7 @@ class Endpoint:
         """The deployment's AsyncInferenceConfig; if it is not None, the endpoint accepts only asynchronous
         invocations."""
         self._observers: Sequence[Observer] = ()
-        self.queue = asynchronous.Queue(context, self.name, self.choose_replica, self.observe)
+        self.queue = asynchronous.InvocationQueue(context, self.name, self.choose_replica, self.observe)
         self._observer_maker = ObserverMaker(context, self.observe)
         self._idle_instances = _list_idle_instances(record)
         """Instances that were in service before the server restarted. If they have no hosts, their next request starts
@@ -136,7 +136,7 @@ class Endpoint:
         return PlannedReplica(
             get_plan_name(self.name, variant),
             instance_id=variant["InstanceId"],
-            group=f"{variant_type} variant {variant['VariantName']}",
+            group_name=f"{variant_type} variant {variant['VariantName']}",
             make=partial(make_replica, self._context, self.name, variant, self.wake, may_be_idle=may_be_idle),
             needs_hosts=not may_be_idle,
         )

@@ -18,7 +18,7 @@ class PlannedReplica:
     plan_name: str
     instance_id: str
     """The names of the replica's hosts begin with this id."""
-    group: str
+    group_name: str
     """The variant or the inference component of the replica, as error messages name it, such as
     `production variant main`. Replicas with the same value belong together."""
     make: Callable[[], Replica]
@@ -44,10 +44,10 @@ class Fleet:
 
 def select_planned_replicas(planned_replicas: Sequence[PlannedReplica], share: Fraction) -> Sequence[PlannedReplica]:
     """Return a share of the replicas of each variant or inference component, at least one unless the share is 0."""
-    totals, counts = Counter(planned_replica.group for planned_replica in planned_replicas), Counter[str]()
+    totals, counts = Counter(planned_replica.group_name for planned_replica in planned_replicas), Counter[str]()
     selected_replicas = []
     for planned_replica in planned_replicas:
-        if counts[planned_replica.group] < ceil(totals[planned_replica.group] * share):
-            counts[planned_replica.group] += 1
+        if counts[planned_replica.group_name] < ceil(totals[planned_replica.group_name] * share):
+            counts[planned_replica.group_name] += 1
             selected_replicas.append(planned_replica)
     return selected_replicas

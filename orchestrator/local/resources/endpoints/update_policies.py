@@ -32,7 +32,7 @@ class UpdatePolicy:
 
     shares: Sequence[Fraction] = (FULL_SHARE,)
     """The share of the requests that the new deployment gets, by step."""
-    interval: float = 0.0
+    baking_seconds: float = 0.0
     """Seconds after each step in which the new replicas must not fail: the baking period."""
     termination_wait: float = 0.0
     """Seconds after the last baking period until the replicas of the earlier deployment end."""
@@ -49,7 +49,7 @@ class UpdatePolicy:
 
     @property
     def waits(self) -> bool:
-        return self.interval > 0 or self.termination_wait > 0
+        return self.baking_seconds > 0 or self.termination_wait > 0
 
 
 def read_policy(config: Mapping[str, Any], capacity: int, speed: int = 1) -> UpdatePolicy:
@@ -66,7 +66,7 @@ def read_policy(config: Mapping[str, Any], capacity: int, speed: int = 1) -> Upd
         policy = _read_rolling(config[ROLLING], max(1, capacity), speed)
     elif BLUE_GREEN in config:
         policy = _read_blue_green(config[BLUE_GREEN], max(1, capacity), speed)
-    if (total := len(policy.shares) * policy.interval + policy.termination_wait) >= policy.timeout:
+    if (total := len(policy.shares) * policy.baking_seconds + policy.termination_wait) >= policy.timeout:
         raise ValidationError(
             f"MaximumExecutionTimeoutInSeconds {policy.timeout * speed:g} must be larger than the sum of all waiting "
             f"times, {total * speed:g} s."
@@ -96,7 +96,7 @@ def _read_blue_green(policy: Mapping[str, Any], capacity: int, speed: int) -> Up
         shares = (size, FULL_SHARE) if name == "CanarySize" else _list_shares(size)
     return UpdatePolicy(
         shares,
-        interval=routing["WaitIntervalInSeconds"] / speed,
+        baking_seconds=routing["WaitIntervalInSeconds"] / speed,
         termination_wait=policy.get("TerminationWaitInSeconds", 0) / speed,
         timeout=policy.get("MaximumExecutionTimeoutInSeconds", inf) / speed,
     )
@@ -106,7 +106,7 @@ def _read_rolling(policy: Mapping[str, Any], capacity: int, speed: int) -> Updat
     size = _read_size(policy, "MaximumBatchSize", capacity)
     return UpdatePolicy(
         _list_shares(max(Fraction(1, capacity), Fraction(floor(size * capacity), capacity))),
-        interval=policy["WaitIntervalInSeconds"] / speed,
+        baking_seconds=policy["WaitIntervalInSeconds"] / speed,
         timeout=policy.get("MaximumExecutionTimeoutInSeconds", inf) / speed,
         is_rolling=True,
         rollback_share=_read_size(policy, "RollbackMaximumBatchSize", capacity),

@@ -134,7 +134,7 @@ class InferenceComponent:
             PlannedReplica(
                 f"{self.plan_name}/{copy_id}",
                 instance_id=copy_id,
-                group=f"inference component {self.name}",
+                group_name=f"inference component {self.name}",
                 make=partial(self._make_adapter if "Base" in deployment else self._make_copy, deployment, copy_id),
             )
             for copy_id in deployment["Copies"]
