@@ -33,8 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     add = parser.add_argument
     add("what", nargs="*", type=_parse_category, metavar="WHAT", help=", ".join(CATEGORIES))
-    days = partial(parse_number, unit="days")
-    add("--older-than", type=days, default=7.0, metavar="DAYS", help="minimum age of runs (default: 7; 0: all runs)")
+    parse_days = partial(parse_number, unit="days")
+    add(
+        "--older-than",
+        type=parse_days,
+        default=7.0,
+        metavar="DAYS",
+        help="minimum age of runs (default: 7; 0: all runs)",
+    )
     add("--yes", action="store_true", help="remove without asking")
 
 

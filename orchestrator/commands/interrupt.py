@@ -22,11 +22,17 @@ SIGKILL after the time of --notice. Then the job restarts on new hosts, with its
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
-    add, seconds = parser.add_argument, partial(parse_number, unit="seconds")
+    add, parse_seconds = parser.add_argument, partial(parse_number, unit="seconds")
     job = add("job", metavar="JOB", help="a spot training job whose secondary status is Training")
     completion.set_completer(job, completion.list_job_and_endpoint_names)
-    add("--notice", type=seconds, default=120.0, metavar="S", help="seconds until SIGKILL (default: 120, as on AWS)")
-    add("--away", type=seconds, default=0.0, metavar="S", help="seconds until new hosts start (default: 0)")
+    add(
+        "--notice",
+        type=parse_seconds,
+        default=120.0,
+        metavar="S",
+        help="seconds until SIGKILL (default: 120, as on AWS)",
+    )
+    add("--away", type=parse_seconds, default=0.0, metavar="S", help="seconds until new hosts start (default: 0)")
 
 
 def call(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from microjobs_orchestrator.aws import flags
 from microjobs_orchestrator.commands import backends, completion
 from microjobs_orchestrator.runs.kinds import Kind, Members
-from microjobs_orchestrator.runs.logs import Event, Tail
+from microjobs_orchestrator.runs.logs import LogEvent, Tail
 from microjobs_orchestrator.runs.view import View
 from microjobs_orchestrator.terminal import strip_controls
 
@@ -35,7 +35,7 @@ def call(options: argparse.Namespace) -> int:
         time.sleep(view.poll_interval)
 
 
-def _read(tails: Sequence[Tail], *, follow: bool) -> Iterable[Event]:
+def _read(tails: Sequence[Tail], *, follow: bool) -> Iterable[LogEvent]:
     """Return the new lines of all tails. With `follow`, return at most one page of lines per log stream."""
     if len(tails) == 1 and not follow:
         return tails[0].read_remaining()
@@ -43,7 +43,7 @@ def _read(tails: Sequence[Tail], *, follow: bool) -> Iterable[Event]:
     return sorted(events, key=lambda event: event.time)
 
 
-def _print(event: Event, *, flush: bool) -> None:
+def _print(event: LogEvent, *, flush: bool) -> None:
     """Print each row of an event after the name of its host, so that a job cannot imitate lines of another host."""
     host, text = strip_controls(event.host), strip_controls(event.text, keep_colours=sys.stdout.isatty())
     for row in text.split("\n"):

@@ -21,10 +21,10 @@ ARN_PREFIX = "arn:"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=LazyParser)
-    show = "show the steps of a pipeline, with the states and times of its newest execution"
-    actions.add_parser("show", help=show, add_arguments=_add_show_arguments)
-    export = "print a workflow as the definition of a pipeline"
-    actions.add_parser("export", help=export, add_arguments=_add_export_arguments)
+    show_help = "show the steps of a pipeline, with the states and times of its newest execution"
+    actions.add_parser("show", help=show_help, add_arguments=_add_show_arguments)
+    export_help = "print a workflow as the definition of a pipeline"
+    actions.add_parser("export", help=export_help, add_arguments=_add_export_arguments)
 
 
 def call(options: argparse.Namespace) -> int:
@@ -49,7 +49,11 @@ def show(options: argparse.Namespace) -> int:
 
     console = Console(highlight=False, soft_wrap=True)
     with _open_client(options) as client:
-        arn = options.pipeline if options.pipeline.startswith(ARN_PREFIX) else _find_newest(client, options.pipeline)
+        arn = (
+            options.pipeline
+            if options.pipeline.startswith(ARN_PREFIX)
+            else _find_newest_execution(client, options.pipeline)
+        )
         if not arn:
             definition = client.describe_pipeline(PipelineName=options.pipeline)["PipelineDefinition"]
             console.print(f"{options.pipeline}  has not been started")
@@ -67,7 +71,7 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _find_newest(client: "SageMakerClient", pipeline: str) -> str:
+def _find_newest_execution(client: "SageMakerClient", pipeline: str) -> str:
     """Return the ARN of a pipeline's newest execution; the empty string if it has none."""
     summaries = client.list_pipeline_executions(PipelineName=pipeline, MaxResults=1)["PipelineExecutionSummaries"]
     return summaries[0]["PipelineExecutionArn"] if summaries else ""
@@ -104,13 +108,13 @@ def export(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.runs.pipelines import make_pipeline_context
 
     workflow = workflows.load(options.workflow)
-    set_options: dict[str, Any] = {
+    flag_values: dict[str, Any] = {
         name: value for name, value in vars(options).items() if name in workflow.option_names
     }
-    workflow_options = workflow.options_class(**set_options)
+    workflow_options = workflow.options_class(**flag_values)
     workflow.check_options(workflow_options)
     context = make_pipeline_context(_make_context(options, workflow_options.jobs))
-    print(workflow.make_pipeline(options.workflow, context, workflow_options).to_json(context))
+    print(workflow.make_pipeline(options.workflow, context, workflow_options).format_definition(context))
     return 0
 
 

@@ -48,7 +48,8 @@ Check = Callable[[Account], Iterator[Finding]]
 def examine(settings: Settings, home: Home) -> Iterator[Finding]:
     """Run the checks and yield each finding as soon as it is known.
 
-    Missing settings and missing credentials are findings, and end the examination.
+    Problems with the settings or the credentials are findings, too. After such a finding, the role, the bucket, the
+    quotas and the images are not checked.
     """
     settings_problems = find_problems(settings, workflows.list_steps())
     login_problems = find_credentials_problems(settings)

@@ -23,10 +23,10 @@ from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.package_settings import choose_certificates, hide_password
 
 LIMITS_REMEDY = "boot this machine with version 2 of cgroups, as docs/using/engines.md explains"
-MIN_COMPOSE = (2, 24, 4)
+MIN_COMPOSE_VERSION = (2, 24, 4)
 """Minimum version of Compose: older versions do not support `!override` and inline configs, which the compose files
 use."""
-MIN_BUILDX = (0, 12, 0)
+MIN_BUILDX_VERSION = (0, 12, 0)
 MIN_DISK_BYTES = 8 << 30
 """Minimum free disk space. The images take 4 GB, and a build takes another 4 GB until it ends."""
 MIN_MEMORY_BYTES = 4 << 30
@@ -52,7 +52,7 @@ def examine(home: Home, environ: Mapping[str, str] = os.environ) -> Iterator[Fin
     else:
         yield check_process_runtime(required=True)
         yield check_package_index(environ)
-    yield from check_resources(home)
+    yield from check_disk_and_memory(home)
     yield from check_local_packages(environ)
     yield check_local_server(home)
 
@@ -143,18 +143,18 @@ def check_build_tools() -> Iterator[Finding]:
     """Check the tools that build images: make, Compose and Buildx."""
     if shutil.which("make") is None:
         yield Finding("problem", "make is not installed, and images cannot be built without it", "install make")
-    yield check_plugin("Compose", _run("docker", "compose", "version", "--short"), MIN_COMPOSE)
-    yield check_plugin("Buildx", _run("docker", "buildx", "version"), MIN_BUILDX)
+    yield check_plugin("Compose", _run("docker", "compose", "version", "--short"), MIN_COMPOSE_VERSION)
+    yield check_plugin("Buildx", _run("docker", "buildx", "version"), MIN_BUILDX_VERSION)
 
 
-def check_plugin(plugin: str, output: str, minimum: tuple[int, ...]) -> Finding:
+def check_plugin(plugin: str, output: str, min_version: tuple[int, ...]) -> Finding:
     """Return the finding for a Docker plugin whose version command printed `output`."""
-    remedy = f"install Docker {plugin} {'.'.join(map(str, minimum))} or newer"
+    remedy = f"install Docker {plugin} {'.'.join(map(str, min_version))} or newer"
     match = re.search(r"(\d+)\.(\d+)\.(\d+)", output)
     if match is None:
         message = f"Docker {plugin} is not installed, and images cannot be built without it"
         return Finding("problem", message, remedy)
-    if tuple(map(int, match.groups())) < minimum:
+    if tuple(map(int, match.groups())) < min_version:
         return Finding("problem", f"Docker {plugin} {match[0]} is too old", remedy)
     return Finding("ok", f"Docker {plugin} {match[0]}")
 
@@ -231,20 +231,20 @@ def check_local_packages(environ: Mapping[str, str]) -> Iterator[Finding]:
 # --- both runtimes ---
 
 
-def check_resources(home: Home) -> Iterator[Finding]:
+def check_disk_and_memory(home: Home) -> Iterator[Finding]:
     """Check disk space and memory."""
     folder = next(path for path in (home.root, *home.root.parents) if path.exists())
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
         yield Finding("problem", f"the disk of {folder} is read-only", f"choose a folder on another disk with {HOME}")
     else:
-        free = shutil.disk_usage(folder).free
-        yield _check_size("disk space", free, MIN_DISK_BYTES, f"free disk space on the disk of {folder}")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield _check_size("memory", memory, MIN_MEMORY_BYTES, "use --no-tuning, which trains one model at a time")
+        free_bytes = shutil.disk_usage(folder).free
+        yield _check_size("disk space", free_bytes, MIN_DISK_BYTES, f"free disk space on the disk of {folder}")
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield _check_size("memory", memory_bytes, MIN_MEMORY_BYTES, "use --no-tuning, which trains one model at a time")
 
 
-def _check_size(resource: str, size_bytes: int, min_bytes: int, remedy: str) -> Finding:
-    message = f"{size_bytes / 2**30:.1f} GB of {resource}"
+def _check_size(quantity: str, size_bytes: int, min_bytes: int, remedy: str) -> Finding:
+    message = f"{size_bytes / 2**30:.1f} GB of {quantity}"
     return Finding("ok", message) if size_bytes >= min_bytes else Finding("note", f"only {message}", remedy)
 
 

@@ -21,11 +21,11 @@ that."""
 ABSENT_TEXTS = ("Could not find", "does not exist")
 """Texts in errors about a resource that does not exist."""
 
-Names = Mapping[Kind, frozenset[str]]
+NamesByKind = Mapping[Kind, frozenset[str]]
 """Names of resources by kind."""
 
 
-def list_names(server: LocalServer) -> Names:
+def list_names(server: LocalServer) -> NamesByKind:
     """Return the names of all resources of a server."""
     sagemaker = server.client("sagemaker")
     return {kind: frozenset(_list_names(sagemaker, kind)) for kind in load_kinds() if "List" in kind.verbs}
@@ -41,7 +41,7 @@ def _list_names(sagemaker: Any, kind: Kind) -> Iterator[str]:
                 yield summary.get(kind.identifier_member) or summary[kind.arn_member]
 
 
-def remove_new_resources(server: LocalServer, earlier_names: Names) -> None:
+def remove_new_resources(server: LocalServer, earlier_names: NamesByKind) -> None:
     """Stop and delete the resources that do not have one of the earlier names.
 
     Jobs of kinds that AWS cannot delete, such as transform jobs, are only stopped.

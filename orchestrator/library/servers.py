@@ -31,7 +31,7 @@ def server(folder: str | Path | None = None, **settings: Any) -> Iterator[LocalS
         ServerError: the server does not start, or a server already runs for the folder.
         HomeError: the folder cannot be created, or other users have access to it.
     """
-    server_config = _read_settings(settings)
+    server_config = _make_config(settings)
     with ExitStack() as cleanup:
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="microjobs-"))
@@ -43,7 +43,7 @@ def server(folder: str | Path | None = None, **settings: Any) -> Iterator[LocalS
         yield LocalServer.from_address(home, cleanup.enter_context(control.use_server(home, server_config)))
 
 
-def _read_settings(settings: Mapping[str, Any]) -> config.Config:
+def _make_config(settings: Mapping[str, Any]) -> config.Config:
     names = [field.name for field in fields(config.Config)]
     if unknown := sorted(settings.keys() - set(names)):
         raise config.ConfigError(f"a server has no setting {unknown[0]!r}; the settings are {', '.join(names)}")

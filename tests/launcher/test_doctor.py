@@ -154,7 +154,7 @@ def test_images_that_run_emulated_are_noted(monkeypatch: pytest.MonkeyPatch) -> 
     [("2.26.1-4", "ok"), ("Docker Compose version v5.0.0", "ok"), ("2.24.3", "problem"), ("", "problem")],
 )
 def test_compose_version_is_compared(output: str, level: str) -> None:
-    assert machine.check_plugin("Compose", output, machine.MIN_COMPOSE).level == level
+    assert machine.check_plugin("Compose", output, machine.MIN_COMPOSE_VERSION).level == level
 
 
 @pytest.mark.parametrize(("required", "level"), [(True, "problem"), (False, "note")])
@@ -173,7 +173,7 @@ def test_little_disk_space_and_memory_are_noted(
     sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
     monkeypatch.setattr(shutil, "disk_usage", {tmp_path: SimpleNamespace(free=free)}.__getitem__)
-    findings = list(machine.check_resources(Home(tmp_path / "folder" / "home")))
+    findings = list(machine.check_disk_and_memory(Home(tmp_path / "folder" / "home")))
     prefix = "" if level == "ok" else "only "
     assert [(finding.level, finding.message) for finding in findings] == [
         (level, f"{prefix}8.0 GB of disk space"),
@@ -184,7 +184,7 @@ def test_little_disk_space_and_memory_are_noted(
 
 def test_read_only_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "statvfs", {tmp_path: SimpleNamespace(f_flag=os.ST_RDONLY | os.ST_NOSUID)}.__getitem__)
-    finding, _ = machine.check_resources(Home(tmp_path / "home"))
+    finding, _ = machine.check_disk_and_memory(Home(tmp_path / "home"))
     assert (finding.level, finding.message) == ("problem", f"the disk of {tmp_path} is read-only")
     assert "MICROJOBS_HOME" in finding.remedy
 
