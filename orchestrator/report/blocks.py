@@ -17,8 +17,8 @@ from microjobs_orchestrator.runs.trials import Trial, format_value, make_trial_t
 MAX_CHARACTERS = 6
 """Maximum length of an aligned number. Ten such numbers fit into a line."""
 
-SUMMARY_TRIALS = 3
-"""Number of trials in the summary, best first. The page shows all trials."""
+MAX_SUMMARY_TRIALS = 3
+"""Maximum number of trials in the summary, best first. The page shows all trials."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,10 @@ class Trials:
     """The trials of a tuning job, best first."""
 
     trials: Sequence[Trial]
-    objective: str
-    """The name of the objective metric."""
+    objective_name: str
 
     def for_terminal(self) -> Padding:
-        return Padding(make_trial_table(self.trials[:SUMMARY_TRIALS], self.objective), (1, 0, 0, 0))
+        return Padding(make_trial_table(self.trials[:MAX_SUMMARY_TRIALS], self.objective_name), (1, 0, 0, 0))
 
     def to_html(self) -> str:
         names = list(self.trials[0].hyperparameters)
@@ -64,7 +63,7 @@ class Trials:
             for trial in self.trials
         ]
         # The names have spaces, so that long names can be wrapped on a narrow screen.
-        header = ["training job", self.objective, *(name.replace("_", " ") for name in names)]
+        header = ["training job", self.objective_name, *(name.replace("_", " ") for name in names)]
         note = f"<p class='soft'>The names of these training jobs begin with {escape(prefix)}-.</p>"
         return make_section("Trials, best first", make_table(header, rows) + note)
 
@@ -90,16 +89,16 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Score:
+class BatchScoreReport:
     """The report of the batch-score job."""
 
-    report: str
+    text: str
 
     def for_terminal(self) -> Text:
-        return Text.assemble((f"{'score':8}", "dim"), self.report, overflow="fold")
+        return Text.assemble((f"{'score':8}", "dim"), self.text, overflow="fold")
 
     def to_html(self) -> str:
-        return make_section("Batch score", f"<pre>{escape(self.report)}</pre>")
+        return make_section("Batch score", f"<pre>{escape(self.text)}</pre>")
 
 
 class Figure(Protocol):
@@ -162,7 +161,7 @@ class TrialPlot:
 
     trials: Sequence[Trial]
     hyperparameter: str
-    objective: str
+    objective_name: str
     title: str = "Trials"
 
     def to_html(self) -> str:
@@ -172,7 +171,7 @@ class TrialPlot:
             for trial in self.trials
         ]
         return svg.draw_scatter(
-            points, self.hyperparameter.replace("_", " "), self.objective, log_x=True, labels=labels
+            points, self.hyperparameter.replace("_", " "), self.objective_name, log_x=True, labels=labels
         )
 
 

@@ -39,11 +39,11 @@ def make_section(title: str, content: str) -> str:
     return f"<h2>{escape(title)}</h2>{content}"
 
 
-def make_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
-    """Return a table of numbers. With `texts`, the cells are texts, aligned at the left and wrapped where necessary."""
+def make_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, has_texts: bool = False) -> str:
+    """Return a table of numbers. If `has_texts` is set, the cells are texts, aligned left and wrapped."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table{' class=texts' if texts else ''}><tr>{head}</tr>{body}</table>"
+    return f"<table{' class=texts' if has_texts else ''}><tr>{head}</tr>{body}</table>"
 
 
 def make_page(
@@ -63,7 +63,7 @@ def make_page(
         *(block.to_html() for block in results.blocks),
         make_section("Log", f"<pre>{escape(log)}</pre>") if log else "",
         make_section("Time", f"<figure>{svg.draw_bars(times)}</figure>"),
-        make_section("Locations", make_table(["data", "location"], locations, texts=True)),
+        make_section("Locations", make_table(["data", "location"], locations, has_texts=True)),
     ]
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"

@@ -66,7 +66,7 @@ class Account:
                 process.kill()
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
-    def list_running(self) -> list[str]:
+    def list_running_resources(self) -> list[str]:
         """Return the names of unfinished jobs, and of all endpoints, endpoint configurations and models.
 
         No workflow has transform jobs, so they are not listed.

@@ -38,7 +38,7 @@ def test_finished_workflow_leaves_nothing_running(account: Account) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert STRAIGHT_LINE_TABLE in result.stdout
     assert re.search(r"^cost +\$0\.\d+ for instances, by the price table$", result.stdout, re.MULTILINE)
-    assert account.list_running() == []
+    assert account.list_running_resources() == []
     job = account.server.sagemaker.describe_training_job(TrainingJobName=f"{find_last_run(account)}-train")
     tags = account.server.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"team": "lines", RUN_TAG: find_last_run(account)}
@@ -62,7 +62,7 @@ def test_interrupted_run_leaves_nothing_running_and_resumes_only_on_aws(account:
     assert process.returncode == 130
     assert "microjobs run straight-line --resume --on aws" in output
     assert "Cost so far: $" in output
-    assert account.list_running() == []
+    assert account.list_running_resources() == []
     local_result = account.run_microjobs("run", "straight-line", "--resume")
     assert local_result.returncode == 2
     assert "was started with --on aws" in local_result.stderr
@@ -72,17 +72,17 @@ def test_failed_step_leaves_nothing_running(account: Account) -> None:
     result = account.run_microjobs("run", "straight-line", "--on", "aws", "--yes", "--learning-rate", "-1")
     assert result.returncode == 1
     assert "learning_rate" in result.stderr
-    assert account.list_running() == []
+    assert account.list_running_resources() == []
 
 
 def test_stop_ends_the_run_of_a_killed_command(account: Account) -> None:
     with account.start_microjobs(*ENDLESS_RUN) as process:
         wait_for_training(process)
         process.kill()
-    assert account.list_running() == [f"{find_last_run(account)}-train"]
+    assert account.list_running_resources() == [f"{find_last_run(account)}-train"]
     result = account.run_microjobs("stop", "--run", find_last_run(account), "--on", "aws")
     assert (result.returncode, result.stderr) == (0, "")
-    assert account.list_running() == []
+    assert account.list_running_resources() == []
     second_result = account.run_microjobs("stop", "--run", find_last_run(account), "--on", "aws")
     assert "was running" in second_result.stdout
 

@@ -39,7 +39,7 @@ SAGEMAKER_COMMANDS = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")
 class PageFolder:
     """The folder in which the tests run the commands of the page."""
 
-    def __init__(self, folder: Path, server: LocalServer, moto: str) -> None:
+    def __init__(self, folder: Path, server: LocalServer, moto_url: str) -> None:
         self.folder = folder
         programs = [str(Path(sys.executable).parent), str(install_client_programs("aws"))]
         variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}
@@ -49,7 +49,7 @@ class PageFolder:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         self.sagemaker_environment = {**self.base_environment, **control.make_environment(server.home, server.address)}
-        account = {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        account = {"AWS_ENDPOINT_URL": moto_url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
         self.moto_environment = {**self.base_environment, **account}
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ class PageFolder:
 
 
 @pytest.fixture
-def moto() -> Iterator[str]:
+def moto_url() -> Iterator[str]:
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -74,11 +74,11 @@ def moto() -> Iterator[str]:
 
 
 @pytest.fixture
-def page_folder(tmp_path: Path, moto: str) -> Iterator[PageFolder]:
+def page_folder(tmp_path: Path, moto_url: str) -> Iterator[PageFolder]:
     (tmp_path / "microjobs.toml").write_text(TABLES[0])
     with run_server(tmp_path / "local", runtime="process") as server:
         (server.home.buckets / settings.load(tmp_path / "microjobs.toml").bucket).mkdir()
-        yield PageFolder(tmp_path, server, moto)
+        yield PageFolder(tmp_path, server, moto_url)
 
 
 IMAGE_COMMANDS = ("microjobs build", "microjobs push")
@@ -98,28 +98,28 @@ EXPECTED_RESULTS: dict[str, tuple[int, list[str]]] = {
 
 
 @pytest.mark.slow
-def test_commands_of_the_page_work_and_clean_up(page_folder: PageFolder, moto: str) -> None:
+def test_commands_of_the_page_work_and_clean_up(page_folder: PageFolder, moto_url: str) -> None:
     for group in ("TrainingJobs", "ProcessingJobs", "Endpoints/ENDPOINT"):  # on AWS, SageMaker creates these log groups
-        make_client(moto, "logs").create_log_group(logGroupName=f"/aws/sagemaker/{group}")
+        make_client(moto_url, "logs").create_log_group(logGroupName=f"/aws/sagemaker/{group}")
     for command in (command for command in COMMANDS if not command.startswith(IMAGE_COMMANDS)):
         result = page_folder.run(command)
         code, texts = next((item for start, item in EXPECTED_RESULTS.items() if command.startswith(start)), (0, []))
         assert result.returncode == code, f"{command}: {result.stdout}{result.stderr}"
         assert [text for text in texts if text not in result.stdout] == []
-    assert list_resources(moto) == []
+    assert list_resources(moto_url) == []
 
 
-def make_client(moto: str, service: str) -> Any:
+def make_client(moto_url: str, service: str) -> Any:
     session: Any = boto3.Session("key", "secret", region_name="us-east-1")
-    return session.client(service, endpoint_url=moto)
+    return session.client(service, endpoint_url=moto_url)
 
 
-def list_resources(moto: str) -> list[str]:
+def list_resources(moto_url: str) -> list[str]:
     """Return the resources of the account."""
-    buckets = make_client(moto, "s3").list_buckets()["Buckets"]
-    repositories = make_client(moto, "ecr").describe_repositories()["repositories"]
-    roles = make_client(moto, "iam").list_roles()["Roles"]
-    groups = make_client(moto, "logs").describe_log_groups()["logGroups"]
+    buckets = make_client(moto_url, "s3").list_buckets()["Buckets"]
+    repositories = make_client(moto_url, "ecr").describe_repositories()["repositories"]
+    roles = make_client(moto_url, "iam").list_roles()["Roles"]
+    groups = make_client(moto_url, "logs").describe_log_groups()["logGroups"]
     return [
         *(group["logGroupName"] for group in groups),
         *(bucket["Name"] for bucket in buckets),
