@@ -69,7 +69,7 @@ def describe_error(error: Exception, _options: argparse.Namespace) -> str | None
     """Return the message for an error of a command, the server, a job, the operating system or the engine; None for a
     bug."""
     if isinstance(error, (CommandError, OSError)):
-        return "\n".join([str(error), *(f"  | {line}" for line in getattr(error, "tail", ()))])
+        return "\n".join([str(error), *(f"  | {line}" for line in getattr(error, "last_log_lines", ()))])
     # These modules are imported late, so that `microjobs --help` does not wait for them.
     from docker.errors import DockerException
 

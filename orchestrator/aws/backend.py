@@ -94,5 +94,5 @@ def connect(settings: Settings, find_image_uri: Callable[[str], str]) -> Backend
         logs=clients["logs"],
         poll_interval=POLL_INTERVAL,
         max_poll_interval=POLL_INTERVAL,
-        price=load_prices(settings).get,
+        find_price=load_prices(settings).get,
     )

@@ -67,7 +67,7 @@ def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: float) ->
         jobs, concurrent_jobs = limits.get("MaxNumberOfTrainingJobs", 1), limits.get("MaxParallelTrainingJobs", 1)
         title = f"{planned.title}, {jobs} job{'s' if jobs > 1 else ''}" if limits else planned.title
         max_seconds = kind.select_job_members(request).get("StoppingCondition", {}).get("MaxRuntimeInSeconds")
-        for instance_type, count in kind.instances(request):
+        for instance_type, count in kind.list_instances(request):
             yield Estimate(
                 title,
                 kind.aws.quota or kind.display_name,

@@ -46,7 +46,7 @@ def _list_additions(settings: Settings, kind: Kind, request: Members) -> Iterato
         if kind.aws.output_key:
             yield kind.aws.output_key, settings.kms_key
         has_local_disks = any(
-            LOCAL_DISK_TYPE_PATTERN.match(instance_type) for instance_type, _ in kind.instances(request)
+            LOCAL_DISK_TYPE_PATTERN.match(instance_type) for instance_type, _ in kind.list_instances(request)
         )
         if kind.aws.volume_key and not has_local_disks:
             yield kind.aws.volume_key, settings.kms_key

@@ -51,7 +51,7 @@ class RequestContext:
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
-    def instances(self, step: str, count: int = 1) -> dict[str, Any]:
+    def make_instance_members(self, step: str, count: int = 1) -> dict[str, Any]:
         """Return the members that define a step's instances."""
         return {"InstanceType": self.instance_types.get(step, self.instance_type), "InstanceCount": count}
 
@@ -72,7 +72,7 @@ class Backend(RequestContext):
     """Seconds between two Describe calls for a job."""
     max_poll_interval: float = 4 * LOCAL_POLL_INTERVAL
     """Maximum seconds between two Describe calls for a job that has run for a long time."""
-    price: Callable[[str], float | None] | None = None
+    find_price: Callable[[str], float | None] | None = None
     """A function that returns the dollars per hour of an instance type, or None if the price is unknown. The member is
     None if nothing costs money."""
     needs_images: bool = False

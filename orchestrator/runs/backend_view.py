@@ -6,7 +6,7 @@ from typing import Any
 
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.kinds import Kind, Members
-from microjobs_orchestrator.runs.logs import LogTail, Tail
+from microjobs_orchestrator.runs.logs import ClientTail, Tail
 from microjobs_orchestrator.runs.view import Filter, ResourceRow, View
 
 MAX_PAGE_ROWS = 100
@@ -51,8 +51,10 @@ class BackendView(View):
         request |= {name: value for name, value in filters.items() if value}
         for row in kind.list_summaries(self._backend.sagemaker, **request):
             creation_time, end_time = row["CreationTime"], row.get(kind.lifecycle.end_member)
-            secondary = row.get("SecondaryStatus", "")
-            yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], creation_time, end_time, secondary)
+            secondary_status = row.get("SecondaryStatus", "")
+            yield ResourceRow(
+                kind, row[kind.name_member], row[kind.status_member], creation_time, end_time, secondary_status
+            )
 
     def describe(self, kind: Kind, name: str) -> Members | None:
         # `find` calls this method for every kind. `list_newest` never lists kinds that cannot be filtered by name, so
@@ -62,4 +64,4 @@ class BackendView(View):
         return kind.describe(self._backend.sagemaker, name)
 
     def open_tail(self, kind: Kind, name: str) -> Tail:
-        return LogTail(kind, name, self._backend.logs)
+        return ClientTail(kind, name, self._backend.logs)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HOUR_SECONDS = 3600.0
 
-Price = Callable[[str], float | None]
+FindPrice = Callable[[str], float | None]
 """A function that returns the dollars that one instance of a type costs per hour, or None if the price is unknown."""
 
 
@@ -29,14 +29,14 @@ class BilledUsage:
     seconds: float
     """The sum over all instances."""
 
-    def compute_dollars(self, price: Price) -> float | None:
-        per_hour = price(self.instance_type)
+    def compute_dollars(self, find_price: FindPrice) -> float | None:
+        per_hour = find_price(self.instance_type)
         return None if per_hour is None else self.seconds / HOUR_SECONDS * per_hour
 
 
 def measure_usage(sagemaker: "SageMakerClient", kind: Kind, description: Members) -> BilledUsage | None:
     """Return the usage of a job until now or until its end, or None if the description states no instances."""
-    if not (instances := kind.instances(description)):
+    if not (instances := kind.list_instances(description)):
         return None
     [(instance_type, count)] = instances
     seconds = (
@@ -90,31 +90,31 @@ class CostMeter:
 
     def add_job(self, kind: Kind, description: Members | None) -> None:
         """Add the cost of a job that has ended. None stands for a job that was deleted."""
-        if self._backend.price is None or description is None:
+        if self._backend.find_price is None or description is None:
             return
         if (usage := measure_usage(self._backend.sagemaker, kind, description)) is not None:
             self._add(usage)
 
     def add_endpoint(self, config: Members, seconds: float) -> None:
         """Add the cost of an endpoint. `seconds` is a little more than the billed time, which AWS does not describe."""
-        for instance_type, count in ENDPOINT_CONFIG.instances(config):
+        for instance_type, count in ENDPOINT_CONFIG.list_instances(config):
             self._add(BilledUsage(instance_type, seconds * count))
 
     def _add(self, usage: BilledUsage) -> None:
-        if self._backend.price is not None:
-            self._journal.add_cost(usage.instance_type, usage.compute_dollars(self._backend.price))
+        if self._backend.find_price is not None:
+            self._journal.add_cost(usage.instance_type, usage.compute_dollars(self._backend.find_price))
 
     def format_total(self, kind: Kind, description: Members) -> str:
         """Return the cost of the run including a job that has not been added; empty without prices."""
-        if self._backend.price is None:
+        if self._backend.find_price is None:
             return ""
         usage = measure_usage(self._backend.sagemaker, kind, description)
-        running = (usage.compute_dollars(self._backend.price) or 0.0) if usage is not None else 0.0
-        return f"{format_dollars(self._journal.spent + running)} so far"
+        job_dollars = (usage.compute_dollars(self._backend.find_price) or 0.0) if usage is not None else 0.0
+        return f"{format_dollars(self._journal.spent + job_dollars)} so far"
 
     def summarize(self) -> str:
         """Return the cost of the run in one line; empty without prices."""
-        if self._backend.price is None:
+        if self._backend.find_price is None:
             return ""
         unpriced = f", plus the unknown cost of {', '.join(self._journal.unpriced)}" if self._journal.unpriced else ""
         return f"{format_dollars(self._journal.spent)} for instances, by the price table{unpriced}"

@@ -14,12 +14,12 @@ def format_expression(target: str) -> str:
     return f"${{{target}}}"
 
 
-def to_json(value: Any) -> Any:
-    """Return a request's value with all expressions in the JSON form of pipelines: `Get`, or `Std:Join`."""
+def convert_expressions(value: Any) -> Any:
+    """Return a value of a request in which each expression has the JSON form of pipelines: `Get`, or `Std:Join`."""
     if isinstance(value, dict):
-        return {name: to_json(item) for name, item in value.items()}
+        return {name: convert_expressions(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return [convert_expressions(item) for item in value]
     return _parse_text(value) if isinstance(value, str) else value
 
 

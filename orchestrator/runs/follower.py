@@ -5,7 +5,7 @@ import time
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.costs import CostMeter
 from microjobs_orchestrator.runs.kinds import Kind, Members
-from microjobs_orchestrator.runs.logs import LogTail
+from microjobs_orchestrator.runs.logs import ClientTail
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 from microjobs_orchestrator.runs.trials import list_trials
 
@@ -28,7 +28,7 @@ class Follower:
         Raises:
             JobFailedError: the resource was deleted, or did not come into service in time.
         """
-        tail = LogTail(kind, name, self._backend.logs)
+        tail = ClientTail(kind, name, self._backend.logs)
         while True:
             description = kind.describe(self._backend.sagemaker, name)
             if description is None:
@@ -44,13 +44,13 @@ class Follower:
 
     def _show(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
         status = description[kind.status_member]
-        secondary = description.get("SecondaryStatus", status)
-        self._progress.show_status(display, status if secondary == status else f"{status}: {secondary}")
+        secondary_status = description.get("SecondaryStatus", status)
+        self._progress.show_status(display, status if secondary_status == status else f"{status}: {secondary_status}")
         display.cost = self._costs.format_total(kind, description)
         if kind.has_trials:
             self._progress.show_trials(display, list_trials(self._backend, name))
 
-    def _show_log(self, kind: Kind, tail: LogTail, display: StepDisplay, *, is_final: bool) -> None:
+    def _show_log(self, kind: Kind, tail: ClientTail, display: StepDisplay, *, is_final: bool) -> None:
         """Show new lines. A running job with trials has many streams, which are read only if they are shown."""
         if is_final:
             self._progress.show_log(display, tail.read_remaining())

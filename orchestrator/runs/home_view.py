@@ -16,7 +16,7 @@ from microjobs_orchestrator.failures import CommandError, UsageError
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members
-from microjobs_orchestrator.runs.logs import Event, Tail
+from microjobs_orchestrator.runs.logs import LogEvent, Tail
 from microjobs_orchestrator.runs.view import Filter, ResourceRow, View
 
 POLL_INTERVAL = 0.25
@@ -177,10 +177,10 @@ class HomeTail(Tail):
     def _list_streams(self) -> list[str]:
         return list(self.store.streams(self.group, self.prefix))
 
-    def _read_page(self, stream: str) -> Iterator[Event]:
+    def _read_page(self, stream: str) -> Iterator[LogEvent]:
         file = self.store.stream(self.group, stream)
         if file is None:  # the log file was removed after it was listed
             return
         for event in islice(file.events(self.positions.get(stream, 0)), PAGE_LINES):
             self.positions[stream] = event.end
-            yield Event.from_message(stream.removeprefix(self.prefix), event.time, event.message)
+            yield LogEvent.from_message(stream.removeprefix(self.prefix), event.time, event.message)

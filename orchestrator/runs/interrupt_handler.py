@@ -34,8 +34,8 @@ class InterruptHandler:
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def delay_interruption(self) -> Iterator[None]:
-        """Delay the first interruption to the end of the block, which then raises KeyboardInterrupt."""
+    def delay_ctrl_c(self) -> Iterator[None]:
+        """Delay the effect of the first signal to the end of the block, which then raises KeyboardInterrupt."""
         self._is_creating, self._is_pending = True, False
         try:
             yield

@@ -55,7 +55,7 @@ class Kind(kinds.Kind):
         job_members: Members = get_member(members, self.aws.definition)
         return job_members
 
-    def instances(self, members: Members) -> list[tuple[str, int]]:
+    def list_instances(self, members: Members) -> list[tuple[str, int]]:
         """Return the instance types in a request or a description, each with its number of instances."""
         if not self.aws.instances:
             return []

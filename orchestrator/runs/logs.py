@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Event:
+class LogEvent:
     """One line of a log."""
 
     stream: str
@@ -29,7 +29,7 @@ class Event:
     """The line as a terminal shows it. Its only control sequences are colours."""
 
     @classmethod
-    def from_message(cls, stream: str, time: int, message: str) -> "Event":
+    def from_message(cls, stream: str, time: int, message: str) -> "LogEvent":
         """Return the event of a message, which may contain any characters."""
         return cls(stream, time, terminal.strip_controls(terminal.render_line(message), keep_colours=True))
 
@@ -54,10 +54,10 @@ class Tail(ABC):
 
     @property
     def prefix(self) -> str:
-        """The start of the names of the streams."""
+        """The beginning of the names of the streams."""
         return self.kind.log_prefix(self.name)
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[LogEvent]:
         """Return the lines since the last call, at most one page per stream, sorted by time.
 
         Pages let the caller check the job's status in between: a log can grow faster than it is read.
@@ -65,7 +65,7 @@ class Tail(ABC):
         events = [event for stream in self._list_streams() for event in self._read_page(stream)]
         return sorted(events, key=lambda event: event.time)
 
-    def read_remaining(self) -> Iterator[Event]:
+    def read_remaining(self) -> Iterator[LogEvent]:
         """Yield all lines since the last call, for a job that has ended."""
         while True:  # an empty page is the last page only if the positions have not changed
             earlier_positions = dict(self.positions)
@@ -79,13 +79,13 @@ class Tail(ABC):
         """Return the names of the streams, sorted."""
 
     @abstractmethod
-    def _read_page(self, stream: str) -> Iterable[Event]:
+    def _read_page(self, stream: str) -> Iterable[LogEvent]:
         """Return the next lines of a stream, and store the position after them."""
 
 
 @dataclass
-class LogTail(Tail):
-    """A tail that reads from CloudWatch Logs, or from the local server's API."""
+class ClientTail(Tail):
+    """A tail that reads with a client: from CloudWatch Logs, or from the local server."""
 
     client: "CloudWatchLogsClient"
 
@@ -103,11 +103,11 @@ class LogTail(Tail):
                 return []
             raise
 
-    def _read_page(self, stream: str) -> Iterable[Event]:
+    def _read_page(self, stream: str) -> Iterable[LogEvent]:
         request: dict[str, Any] = {"logGroupName": self.group, "logStreamName": stream, "startFromHead": True}
         if stream in self.positions:
             request["nextToken"] = self.positions[stream]
         page = self.client.get_log_events(**request)
         self.positions[stream] = page["nextForwardToken"]
         for event in page["events"]:
-            yield Event.from_message(stream.removeprefix(self.prefix), event["timestamp"], event["message"])
+            yield LogEvent.from_message(stream.removeprefix(self.prefix), event["timestamp"], event["message"])

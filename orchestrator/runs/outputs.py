@@ -53,9 +53,9 @@ def _make_parents(folder: Path, name: str, uri: str) -> Path:
     return path
 
 
-def read_test_arrays(folder: Path, kind: str) -> NDArray[Any]:
+def read_test_arrays(folder: Path, array_name: str) -> NDArray[Any]:
     """Read the arrays `x` or `y` of the test data, all shards in order, with shape (rows, width)."""
-    return np.concatenate([load_array(path) for path in find_array_files(folder, kind, "test")])
+    return np.concatenate([load_array(path) for path in find_array_files(folder, array_name, "test")])
 
 
 def read_predictions(folder: Path) -> NDArray[Any]:

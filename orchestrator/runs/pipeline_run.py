@@ -30,7 +30,7 @@ class PipelineRun(Run):
         self._pipeline = pipeline
         self._execution: Execution | None = None
 
-    def job(self, planned: PlannedRequest) -> Members:
+    def run_job(self, planned: PlannedRequest) -> Members:
         """Wait for the end of the job that a step of the pipeline creates, and return its description.
 
         The first call starts the pipeline, or continues the execution of an earlier attempt.
@@ -48,13 +48,13 @@ class PipelineRun(Run):
         return description
 
     @contextlib.contextmanager
-    def endpoint(self, requests: Sequence[PlannedRequest]) -> Iterator[str]:
-        """Approve the registered model, and create an endpoint for it, as `Run.endpoint` does."""
+    def create_temporary_endpoint(self, requests: Sequence[PlannedRequest]) -> Iterator[str]:
+        """Approve the registered model, and create an endpoint for it, as `Run.create_temporary_endpoint` does."""
         with self._progress.step("Approval") as display, self._stop_on_failure():
-            package = self._wait_for_arn(REGISTER_STEP, display)
-            self.backend.sagemaker.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
-        self._progress.print_note(f"approved {package}")
-        with super().endpoint([_use_package(planned, package) for planned in requests]) as name:
+            package_arn = self._wait_for_arn(REGISTER_STEP, display)
+            self.backend.sagemaker.update_model_package(ModelPackageArn=package_arn, ModelApprovalStatus="Approved")
+        self._progress.print_note(f"approved {package_arn}")
+        with super().create_temporary_endpoint([_use_package(planned, package_arn) for planned in requests]) as name:
             yield name
 
     # --- the execution ---
@@ -69,7 +69,7 @@ class PipelineRun(Run):
                     self._execution.retry()
             else:
                 put_pipeline(client, make_create_request(self, self._pipeline))
-                with self.interrupts.delay_interruption():
+                with self.interrupts.delay_ctrl_c():
                     parameters = {RUN_PARAMETER: self.id}
                     self._execution = Execution.start(client, self._pipeline.name, parameters, self.id)
                     self.journal.execution = self._execution.arn
@@ -128,9 +128,9 @@ def _find_arn(metadata: Mapping[str, Mapping[str, str]]) -> str:
     return next((item["Arn"] for item in metadata.values() if "Arn" in item), "")
 
 
-def _use_package(planned: PlannedRequest, package: str) -> PlannedRequest:
+def _use_package(planned: PlannedRequest, package_arn: str) -> PlannedRequest:
     """Change a model's request, so that the model comes from a package of the model registry. Return other requests
     unchanged."""
     if planned.kind is not MODEL:
         return planned
-    return replace(planned, members={**planned.members, "PrimaryContainer": {"ModelPackageName": package}})
+    return replace(planned, members={**planned.members, "PrimaryContainer": {"ModelPackageName": package_arn}})

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from microjobs_orchestrator.runs.expressions import format_expression, to_json
+from microjobs_orchestrator.runs.expressions import convert_expressions, format_expression
 from microjobs_orchestrator.runs.kinds import MODEL, PROCESSING, TRAINING, TUNING, Members
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 
@@ -61,8 +61,8 @@ class Pipeline:
     items: Sequence[PipelineItem]
     parameters: Mapping[str, str]
 
-    def to_json(self, context: RunContext) -> str:
-        """Return the definition."""
+    def format_definition(self, context: RunContext) -> str:
+        """Return the definition, which is JSON text."""
         parameters = [
             {"Name": name, "Type": "String", "DefaultValue": value} for name, value in self.parameters.items()
         ]
@@ -78,7 +78,7 @@ def make_pipeline_context(context: RunContext) -> RunContext:
 
 def make_create_request(context: RunContext, pipeline: Pipeline) -> dict[str, Any]:
     """Return the CreatePipeline request."""
-    definition = pipeline.to_json(make_pipeline_context(context))
+    definition = pipeline.format_definition(make_pipeline_context(context))
     return {"PipelineName": pipeline.name, "PipelineDefinition": definition, "RoleArn": context.backend.role}
 
 
@@ -98,13 +98,13 @@ class _StepConverter:
         elif item.kind in STEP_TYPES:
             members = self._replace_uris(self._make_arguments(item))
             step = prefix + (REGISTER_STEP if item.kind is MODEL else item.step)
-            yield {"Name": step, "Type": STEP_TYPES[item.kind], "Arguments": to_json(members)}
+            yield {"Name": step, "Type": STEP_TYPES[item.kind], "Arguments": convert_expressions(members)}
             self._expressions_by_uri.update(_list_outputs(item, step))
 
     def _convert_choice(self, choice: Choice) -> dict[str, Any]:
         first, second = (self._convert_branch(name, items) for name, items in choice.branches.items())
         condition = {"Type": "LessThanOrEqualTo", "LeftValue": choice.left, "RightValue": choice.right}
-        arguments = {"Conditions": [to_json(condition)], "IfSteps": first, "ElseSteps": second}
+        arguments = {"Conditions": [convert_expressions(condition)], "IfSteps": first, "ElseSteps": second}
         return {"Name": choice.step, "Type": "Condition", "Arguments": arguments}
 
     def _convert_branch(self, name: str, items: Sequence[PlannedRequest]) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ class _StepConverter:
         return {name: value for name, value in members.items() if name != planned.kind.name_member}
 
     def _make_package_arguments(self, container: Members) -> dict[str, Any]:
-        instance_type = self._context.backend.instances("endpoint")["InstanceType"]
+        instance_type = self._context.backend.make_instance_members("endpoint")["InstanceType"]
         specification = {
             "Containers": [container],
             **INFERENCE_MEDIA_TYPES,

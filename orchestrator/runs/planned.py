@@ -39,8 +39,9 @@ class PlannedRequest:
     members: Members
     """The members of the request."""
     result_step: str = ""
-    """The step that uses the resource: the step `predictions` uses the endpoint. If this step has finished, a resumed
-    run does not create the resource again. It is empty for jobs: a resumed run does not repeat a finished job."""
+    """The step that stores the result for which the resource is needed: the endpoint is needed for the step
+    `predictions`. If this step has finished, a resumed run does not create the resource again. The name is empty for
+    jobs: a resumed run does not repeat a finished job."""
 
     @property
     def operation(self) -> str:

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.failures import JobFailedError
-from microjobs_orchestrator.runs.logs import Event
+from microjobs_orchestrator.runs.logs import LogEvent
 from microjobs_orchestrator.runs.trials import Trial, format_value, make_trial_table
 from microjobs_orchestrator.terminal import strip_controls
 
-TAIL_LINES = 15
+MAX_LAST_LINES = 15
 RUNNING_STATUSES = ("InProgress", "Stopping")
 """Statuses of a trial that has not ended."""
 
@@ -33,7 +33,7 @@ class StepDisplay:
     cost: str = ""
     """The cost of the run so far; empty if the run costs nothing."""
     trials: Sequence[Trial] = ()
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    last_log_lines: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_LAST_LINES))
     """The last lines of the log."""
 
     @property
@@ -42,15 +42,15 @@ class StepDisplay:
 
     def make_failure(self, name: str, status: str, reason: str) -> JobFailedError:
         """Return the error for a job or endpoint that did not succeed."""
-        return JobFailedError(self.title, name, status, reason, tuple(self.tail))
+        return JobFailedError(self.title, name, status, reason, tuple(self.last_log_lines))
 
     def __rich__(self) -> RenderableType:
         line = Text(f"{self.title}  {self.status}  {format_duration(self.seconds)}  {self.cost}", no_wrap=True)
         lines: list[RenderableType] = [Spinner("dots", line)]
         if self.trials:
             lines.append(make_trial_table(self.trials))
-        elif self.tail:
-            lines.append(Text(f"  {self.tail[-1]}", style="dim", no_wrap=True, overflow="ellipsis"))
+        elif self.last_log_lines:
+            lines.append(Text(f"  {self.last_log_lines[-1]}", style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(*lines)
 
 
@@ -98,10 +98,10 @@ class Progress:
             self.console.print(f"  {format_duration(display.seconds):>8}  {status}", highlight=False)
         display.status = status
 
-    def show_log(self, display: StepDisplay, events: Iterable[Event]) -> None:
+    def show_log(self, display: StepDisplay, events: Iterable[LogEvent]) -> None:
         """Show new lines of the log: all lines if `verbose` is set, otherwise only the last line."""
         for event in events:
-            display.tail.append(strip_controls(event.text))
+            display.last_log_lines.append(strip_controls(event.text))
             if self.verbose:
                 self.console.print(Text.assemble((f"{event.host}  ", "cyan"), Text.from_ansi(event.text)))
 

@@ -79,7 +79,7 @@ class Run(RunContext):
             return entry.name
         return super().name(step) + ("" if self.journal.attempt == 1 else f"-{self.journal.attempt}")
 
-    def job(self, planned: PlannedRequest) -> Members:
+    def run_job(self, planned: PlannedRequest) -> Members:
         """Create a job if no earlier attempt created it, wait for its end, and return its description.
 
         Raises:
@@ -109,21 +109,21 @@ class Run(RunContext):
 
     def _send_create_request(self, planned: PlannedRequest) -> None:
         request = self.backend.complete_request(self.id, planned.kind, planned.members)
-        with self.interrupts.delay_interruption():
+        with self.interrupts.delay_ctrl_c():
             planned.kind.create(self.backend.sagemaker, request)
 
     def compute_once(self, step: str, title: str, compute: Callable[[], Any]) -> Any:
         """Return a value that is computed once and stored in the journal as JSON."""
         entry = self.journal.find_entry(step)
         if entry is None:
-            started = time.monotonic()
+            start_time = time.monotonic()
             value = compute()
-            entry = JournalEntry(step, title, "", step, time.monotonic() - started, value)
+            entry = JournalEntry(step, title, "", step, time.monotonic() - start_time, value)
             self._add_entry(entry)
         return entry.value
 
     @contextlib.contextmanager
-    def endpoint(self, requests: Sequence[PlannedRequest]) -> Iterator[str]:
+    def create_temporary_endpoint(self, requests: Sequence[PlannedRequest]) -> Iterator[str]:
         """Create an endpoint and yield its name; delete the endpoint, its configuration and its model afterwards.
 
         Args:
@@ -135,7 +135,7 @@ class Run(RunContext):
         name = requests[-1].name
         self.journal.endpoint = name
         self.journal.save()
-        started = time.monotonic()
+        start_time = time.monotonic()
         try:
             # The journal keeps the name until the deletion, so that a later attempt can delete the endpoint.
             with self._remove_on_failure(name, self._delete_endpoint):
@@ -144,7 +144,7 @@ class Run(RunContext):
                 self._delete_endpoint(name)
         finally:
             [config] = (planned.members for planned in requests if planned.kind is ENDPOINT_CONFIG)
-            self._costs.add_endpoint(config, time.monotonic() - started)
+            self._costs.add_endpoint(config, time.monotonic() - start_time)
 
     def _start_endpoint(self, requests: Sequence[PlannedRequest]) -> None:
         kind, name = requests[-1].kind, requests[-1].name

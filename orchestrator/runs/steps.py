@@ -59,7 +59,7 @@ def plan_processing(
             "Outputs": [_make_s3_output(name, context.uri(name), folder) for name, folder in outputs.items()]
         },
         "ProcessingResources": {
-            "ClusterConfig": {**context.backend.instances(step, instance_count), "VolumeSizeInGB": 30}
+            "ClusterConfig": {**context.backend.make_instance_members(step, instance_count), "VolumeSizeInGB": 30}
         },
         "StoppingCondition": {"MaxRuntimeInSeconds": context.backend.max_seconds},
     }
@@ -114,7 +114,7 @@ def make_training_definition(
         },
         "InputDataConfig": channels,
         "OutputDataConfig": {"S3OutputPath": context.uri("models")},
-        "ResourceConfig": {**context.backend.instances(step), "VolumeSizeInGB": 30},
+        "ResourceConfig": {**context.backend.make_instance_members(step), "VolumeSizeInGB": 30},
         "StoppingCondition": {"MaxRuntimeInSeconds": context.backend.max_seconds},
     }
 
@@ -124,16 +124,20 @@ def derive_model_uri(context: RunContext) -> str:
     return context.uri(f"models/{context.name('train')}/output/model.tar.gz")
 
 
-def plan_endpoint(context: RunContext, model: str) -> list[PlannedRequest]:
-    """Return the requests of a model, an endpoint configuration and an endpoint, all with the same name."""
+def plan_endpoint(context: RunContext, model_uri: str) -> list[PlannedRequest]:
+    """Return the requests of a model, an endpoint configuration and an endpoint, all with the same name.
+
+    Args:
+        model_uri: the S3 URI of the model archive.
+    """
     name = context.name("endpoint")
     variant = {
         "VariantName": "AllTraffic",
         "ModelName": name,
         "InitialInstanceCount": context.backend.endpoint_instances,
-        "InstanceType": context.backend.instances("endpoint")["InstanceType"],
+        "InstanceType": context.backend.make_instance_members("endpoint")["InstanceType"],
     }
-    container = {"Image": context.backend.find_image_uri("serve"), "ModelDataUrl": model}
+    container = {"Image": context.backend.find_image_uri("serve"), "ModelDataUrl": model_uri}
     requests: dict[Kind, Members] = {
         MODEL: {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": context.backend.role},
         ENDPOINT_CONFIG: {"EndpointConfigName": name, "ProductionVariants": [variant]},
@@ -142,11 +146,11 @@ def plan_endpoint(context: RunContext, model: str) -> list[PlannedRequest]:
     return [PlannedRequest("endpoint", "Endpoint", *item, result_step=PREDICTIONS_STEP) for item in requests.items()]
 
 
-def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[float]:
+def serve_and_predict(run: Run, model_uri: str, rows: list[list[float]]) -> list[float]:
     """Return one prediction per row from a temporary endpoint. A resumed run reads the predictions from the journal."""
 
     def compute() -> list[float]:
-        with run.endpoint(plan_endpoint(run, model)) as name:
+        with run.create_temporary_endpoint(plan_endpoint(run, model_uri)) as name:
             response = run.backend.runtime.invoke_endpoint(
                 EndpointName=name,
                 ContentType="application/json",
@@ -159,16 +163,16 @@ def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[flo
     return predictions
 
 
-def plan_scoring(context: RunContext, model: str, test: str) -> PlannedRequest:
-    """Return the request of a job that scores a folder of test data with a model archive; both are S3 URIs."""
+def plan_scoring(context: RunContext, model_uri: str, test_uri: str) -> PlannedRequest:
+    """Return the request of a job that scores a folder of test data with a model archive."""
     application = {"ImageUri": context.backend.find_image_uri("batch-score")}
-    inputs = [make_s3_input("model", model), make_s3_input("test", f"{test}/")]
+    inputs = [make_s3_input("model", model_uri), make_s3_input("test", f"{test_uri}/")]
     return plan_processing(context, "batch-score", "Batch score", application, inputs, outputs={"batch": "batch"})
 
 
-def score_test_data(run: Run, model: str, test: str, folder: Path) -> tuple[str, list[float]]:
+def score_test_data(run: Run, model_uri: str, test_uri: str, folder: Path) -> tuple[str, list[float]]:
     """Score the test data; return the text of score-report.txt and the predictions of all test rows."""
-    run.job(plan_scoring(run, model, test))
+    run.run_job(plan_scoring(run, model_uri, test_uri))
     files = outputs.download(run.backend, run.uri("batch"), folder / "batch")
     predictions = outputs.read_predictions(files).ravel().tolist()
     return (files / "score-report.txt").read_text(encoding="utf-8"), predictions

@@ -15,12 +15,12 @@ DELETE_TIMEOUT = 1800
 """Seconds until an endpoint must be deleted. AWS deletes an endpoint only after it is in service or has failed."""
 
 
-def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
+def stop_run(backend: Backend, run: str, print_note: Callable[[str], None]) -> int:
     """Stop all jobs and pipeline executions of a run, and delete its endpoints with their configurations and models.
 
     Args:
         run: the run's name, which is the prefix of its resources' names: `housing-20261122-101500`.
-        note: prints a line for the user.
+        print_note: prints a line for the user.
 
     Returns:
         The number of jobs, pipeline executions and endpoints that were stopped or deleted.
@@ -30,19 +30,19 @@ def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
     """
     executions = list_running_executions(backend.sagemaker, run)
     for execution in executions:
-        note(f"stopping pipeline execution {execution.id}")
+        print_note(f"stopping pipeline execution {execution.id}")
         execution.stop()
     jobs = list(_list_running_jobs(backend, run))
     for kind, name in jobs:
-        note(f"stopping {kind.title} {name}")
+        print_note(f"stopping {kind.title} {name}")
         kind.stop_or_delete(backend.sagemaker, name)
     # A configuration or a model can exist without an endpoint.
     endpoints = sorted(
         {name for kind in (ENDPOINT, ENDPOINT_CONFIG, MODEL) for name in _list_names(backend, kind, run)}
     )
     for name in endpoints:
-        note(f"deleting endpoint {name}, its configuration and its model")
-        delete_endpoint(backend, name, note)
+        print_note(f"deleting endpoint {name}, its configuration and its model")
+        delete_endpoint(backend, name, print_note)
     _wait_until_stopped(backend, run)
     return len(executions) + len(jobs) + len(endpoints)
 
@@ -73,8 +73,8 @@ def _list_names(backend: Backend, kind: Kind, run: str, **filters: str) -> list[
     return [name for name in names if name.startswith(f"{run}-")]
 
 
-def delete_endpoint(backend: Backend, name: str, note: Callable[[str], None]) -> None:
-    """Delete an endpoint and, with the same name, its configuration and its model; wait until the endpoint is deleted.
+def delete_endpoint(backend: Backend, name: str, print_note: Callable[[str], None]) -> None:
+    """Delete an endpoint, and wait until it is deleted. Then delete the configuration and the model with the same name.
 
     Raises:
         CommandError: the endpoint still exists after DELETE_TIMEOUT.
@@ -83,7 +83,7 @@ def delete_endpoint(backend: Backend, name: str, note: Callable[[str], None]) ->
     status = ""
     while (description := ENDPOINT.describe(backend.sagemaker, name)) is not None:
         if status != (status := description["EndpointStatus"]):
-            note(f"deleting endpoint {name}, which is {status}")
+            print_note(f"deleting endpoint {name}, which is {status}")
         if time.monotonic() > deadline:
             raise CommandError(
                 f"endpoint {name} is {status} and was not deleted within {DELETE_TIMEOUT} s: "

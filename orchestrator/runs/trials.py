@@ -41,11 +41,11 @@ def sort_trials(trials: Sequence[Trial]) -> list[Trial]:
     return sorted((trial for trial in trials if trial.objective is not None), key=lambda trial: trial.objective or 0.0)
 
 
-def make_trial_table(trials: Sequence[Trial], objective: str = "objective") -> Table:
+def make_trial_table(trials: Sequence[Trial], objective_name: str = "objective") -> Table:
     """Return a table with one row per trial: the end of its name, its objective or status, and its hyperparameters."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("trial", no_wrap=True)
-    table.add_column(objective, justify="right")
+    table.add_column(objective_name, justify="right")
     names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
     for name in names:
         table.add_column(name, justify="right")

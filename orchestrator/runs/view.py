@@ -19,13 +19,15 @@ class ResourceRow:
     status: str
     creation_time: datetime
     end_time: datetime | None
-    secondary: str = ""
+    secondary_status: str = ""
     """The SecondaryStatus of a training job."""
 
     @property
     def full_status(self) -> str:
         """The status, followed by the secondary status if that differs: `InProgress: Interrupted`."""
-        return f"{self.status}: {self.secondary}" if self.secondary not in ("", self.status) else self.status
+        return (
+            f"{self.status}: {self.secondary_status}" if self.secondary_status not in ("", self.status) else self.status
+        )
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Filter:
 
     def matches(self, row: ResourceRow) -> bool:
         if self.status:
-            return self.status in (row.status, row.secondary)
+            return self.status in (row.status, row.secondary_status)
         return not self.running or row.status in self.list_statuses(row.kind)
 
     def list_matching_kinds(self) -> list[Kind]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from microjobs.hyperparameters import parameter
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.report.blocks import (
+    BatchScoreReport,
     Figure,
     Figures,
     Metrics,
     Picture,
     PredictionPlot,
     Predictions,
-    Score,
     TrialPlot,
     Trials,
 )
@@ -88,14 +88,14 @@ class Model:
     output: dict[str, bytes]
 
 
-def housing(run: Run, options: Options, folder: Path) -> RunResults:
+def run_housing(run: Run, options: Options, folder: Path) -> RunResults:
     """Run the workflow."""
-    run.job(plan_raw_data(run, options))
-    run.job(plan_scaling(run, options))
-    models = {"trained": read_model(run.backend, run.job(plan_training(run, options)))}
+    run.run_job(plan_raw_data(run, options))
+    run.run_job(plan_scaling(run, options))
+    models = {"trained": read_model(run.backend, run.run_job(plan_training(run, options)))}
     trials: list[Trial] = []
     if options.tuning:
-        tuning = run.job(plan_tuning(run, options))
+        tuning = run.run_job(plan_tuning(run, options))
         trials = sort_trials(list_trials(run.backend, tuning["HyperParameterTuningJobName"]))
         best = tuning["BestTrainingJob"]["TrainingJobName"]
         models["tuned"] = read_model(run.backend, run.backend.sagemaker.describe_training_job(TrainingJobName=best))
@@ -116,7 +116,7 @@ def apply_best_model(
         make_figures(best, PredictionPlot(y_test, batch_predictions), trials),
         *([Trials(trials, OBJECTIVE)] if trials else []),
         Predictions(predictions, y_test[: steps.ENDPOINT_ROWS]),
-        Score(report),
+        BatchScoreReport(report),
     ]
     locations = [
         Location("data", run.uri("train")),
@@ -171,9 +171,9 @@ def plan_pipeline(context: RunContext, options: Options) -> list[PipelineItem]:
     return [*jobs, plan_tuning(context, options), choice]
 
 
-def plan_model_use(context: RunContext, model: str) -> list[PlannedRequest]:
+def plan_model_use(context: RunContext, model_uri: str) -> list[PlannedRequest]:
     """Return the requests that use a model: those of the endpoint, and of the job that scores the test data."""
-    return [*steps.plan_endpoint(context, model), steps.plan_scoring(context, model, context.uri("test"))]
+    return [*steps.plan_endpoint(context, model_uri), steps.plan_scoring(context, model_uri, context.uri("test"))]
 
 
 def plan_uploads(context: RunContext, options: Options) -> dict[str, str]:
@@ -267,7 +267,7 @@ PARAMETERS = ("epochs", "batch_size", "learning_rate")
 
 WORKFLOW = Workflow(
     Options,
-    housing,
+    run_housing,
     plan_requests,
     plan_uploads=plan_uploads,
     check_options=check_data,

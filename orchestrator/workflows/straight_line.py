@@ -4,10 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs.hyperparameters import parameter
-from microjobs_orchestrator.report.blocks import Figures, Metrics, Picture, PredictionPlot, Predictions, Score
+from microjobs_orchestrator.report.blocks import (
+    BatchScoreReport,
+    Figures,
+    Metrics,
+    Picture,
+    PredictionPlot,
+    Predictions,
+)
 from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.kinds import TRAINING
-from microjobs_orchestrator.runs.logs import LogTail
+from microjobs_orchestrator.runs.logs import ClientTail
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.workflow import Block, Location, RunResults, Workflow
@@ -32,14 +39,14 @@ class Options:
         return ("preprocess", "train-pytorch", "serve", "batch-score")
 
 
-def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
+def run_straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     """Run the workflow.
 
     The weight and the bias in the results come from the endpoint, which loads the saved model. The prediction for 0 is
     the bias. The difference between the predictions for 1 and 0 is the weight.
     """
-    run.job(plan_raw_data(run))
-    training = run.job(plan_training(run, options))
+    run.run_job(plan_raw_data(run))
+    training = run.run_job(plan_training(run, options))
     model, raw = training["ModelArtifacts"]["S3ModelArtifacts"], run.uri("raw")
     test = outputs.download(run.backend, raw, folder / "test")
     x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
@@ -50,13 +57,13 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     test_loss = outputs.read_metrics(output)["test_loss"]
     pictures = [Picture(title, output[name]) for name, title in PICTURES.items() if name in output]
     # The notebook prints the lines that begin with "Epoch: ".
-    log = [event.text for event in LogTail(TRAINING, training["TrainingJobName"], run.backend.logs).read_remaining()]
+    log = [event.text for event in ClientTail(TRAINING, training["TrainingJobName"], run.backend.logs).read_remaining()]
     epoch_lines = [line for line in log if line.startswith("Epoch: ")]
     blocks: list[Block] = [
         Metrics([("weight", at_one - at_zero), ("bias", at_zero), ("test loss (L1)", test_loss)]),
         Figures([PredictionPlot(y_test, batch_predictions), *pictures]),
         Predictions(predictions, y_test[: steps.ENDPOINT_ROWS]),
-        Score(report),
+        BatchScoreReport(report),
     ]
     locations = [
         Location("data", raw),
@@ -98,4 +105,4 @@ def plan_training(context: RunContext, options: Options) -> PlannedRequest:
     return steps.plan_training(context, "train-pytorch", hyperparameters, channels, METRICS)
 
 
-WORKFLOW = Workflow(Options, straight_line, plan_requests, parameters=("epochs", "learning_rate"))
+WORKFLOW = Workflow(Options, run_straight_line, plan_requests, parameters=("epochs", "learning_rate"))

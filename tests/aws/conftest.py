@@ -3,9 +3,9 @@
 import pytest
 
 from microjobs_orchestrator.aws.settings import Settings
-from tests.launcher.conftest import cloud, screen, start
+from tests.launcher.conftest import cloud, screen, start_run
 
-__all__ = ["cloud", "full_settings", "screen", "settings", "start"]
+__all__ = ["cloud", "full_settings", "screen", "settings", "start_run"]
 
 ROLE = "arn:aws:iam::123456789012:role/team/microjobs"
 

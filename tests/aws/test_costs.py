@@ -13,7 +13,7 @@ from microjobs_orchestrator.aws import costs
 from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.aws.costs import load_prices
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.runs.costs import BilledUsage, CostMeter, Price, format_dollars, measure_usage
+from microjobs_orchestrator.runs.costs import BilledUsage, CostMeter, FindPrice, format_dollars, measure_usage
 from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, PROCESSING, TRAINING, TUNING
 from microjobs_orchestrator.runs.planned import RunContext
@@ -51,7 +51,7 @@ def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> No
 
 def test_serverless_variants_have_no_instances() -> None:
     serverless = {"VariantName": "main", "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
-    assert ENDPOINT_CONFIG.instances({"ProductionVariants": [serverless]}) == []
+    assert ENDPOINT_CONFIG.list_instances({"ProductionVariants": [serverless]}) == []
 
 
 def test_maximum_is_the_cost_until_the_time_limit(settings: Settings) -> None:
@@ -105,7 +105,7 @@ def test_job_without_billable_time_costs_wall_time() -> None:
     assert measure_usage(NO_CLIENT, TRAINING, description) == BilledUsage("ml.m5.large", 200)
 
 
-def test_processing_counts_from_start_to_end() -> None:
+def test_processing_costs_the_time_from_start_to_end() -> None:
     cluster = {"InstanceType": "ml.c5.large", "InstanceCount": 4}
     job = {"ProcessingResources": {"ClusterConfig": cluster}}
     assert measure_usage(NO_CLIENT, PROCESSING, job) == BilledUsage("ml.c5.large", 0)
@@ -153,8 +153,8 @@ def test_job_that_ends_before_its_start_costs_nothing() -> None:
     assert measure_usage(NO_CLIENT, TRAINING, description) == BilledUsage("ml.m5.large", 0)
 
 
-def make_meter(cloud: Cloud, folder: Path, price: Price | None) -> CostMeter:
-    backend = replace(cloud.make_backend(), price=price)
+def make_meter(cloud: Cloud, folder: Path, find_price: FindPrice | None) -> CostMeter:
+    backend = replace(cloud.make_backend(), find_price=find_price)
     return CostMeter(backend, Journal(folder / "run.json", id="run", workflow="housing", options={}))
 
 

@@ -51,7 +51,7 @@ class Aws(Cloud):
             raise ServiceError("ValidationException", f'Cannot update in-progress endpoint "{name}".')
         return super()._delete(noun, name, members)
 
-    def list_running(self) -> list[tuple[str, str]]:
+    def list_running_resources(self) -> list[tuple[str, str]]:
         """Return the unfinished jobs, and all endpoints, endpoint configurations and models."""
         hosting_nouns = ("Endpoint", "EndpointConfig", "Model")
         return [
@@ -78,7 +78,7 @@ def make_run(
     """Return a new run, or a resumed run if there is a journal.
 
     A resumed run deletes the endpoint that its journal names."""
-    backend = replace(aws.make_backend(), **{"price": {"ml.m5.large": 3600.0}.get, **backend_fields})
+    backend = replace(aws.make_backend(), **{"find_price": {"ml.m5.large": 3600.0}.get, **backend_fields})
     journal = journal or Journal.new(folder / "runs", "housing", {}, on="aws")
     return Run(backend, journal, Progress(Console(file=screen, width=200)), keep=keep)
 
@@ -93,7 +93,7 @@ def press_ctrl_c_at(step: str) -> Any:
 
 def interrupt_run(run: Run, folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
-        housing.housing(run, WITHOUT_TUNING, folder)
+        housing.run_housing(run, WITHOUT_TUNING, folder)
 
 
 @pytest.mark.parametrize("step", ["raw", "train", "endpoint"])
@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_nothing_running(aws: Aws, tmp_path: Path, screen: io.Stri
     aws.on_describe = press_ctrl_c_at(step)
     interrupt_run(make_run(aws, tmp_path, screen), tmp_path)
     assert any(name.endswith(step) for _, name in aws.resources) or step == "endpoint"
-    assert aws.list_running() == []
+    assert aws.list_running_resources() == []
 
 
 def test_endpoint_in_creation_is_deleted_afterwards(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
@@ -117,8 +117,8 @@ def test_failed_endpoint_is_deleted(aws: Aws, tmp_path: Path, screen: io.StringI
     aws.failure_reasons["endpoint"] = "no /ping"
     run = make_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="is Failed: no /ping"):
-        housing.housing(run, WITHOUT_TUNING, tmp_path)
-    assert aws.list_running() == []
+        housing.run_housing(run, WITHOUT_TUNING, tmp_path)
+    assert aws.list_running_resources() == []
 
 
 def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, screen: io.StringIO) -> None:
@@ -126,10 +126,10 @@ def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, scree
     run = make_run(aws, tmp_path, screen, max_seconds=0)
     with (
         pytest.raises(JobFailedError, match="not in service within 0 s"),
-        run.endpoint(steps.plan_endpoint(run, "s3://bucket/model.tar.gz")),
+        run.create_temporary_endpoint(steps.plan_endpoint(run, "s3://bucket/model.tar.gz")),
     ):
         pytest.fail("the endpoint is not in service")
-    assert aws.list_running() == []
+    assert aws.list_running_resources() == []
 
 
 def test_failed_deletion_does_not_hide_the_first_error(
@@ -142,7 +142,7 @@ def test_failed_deletion_does_not_hide_the_first_error(
     aws.failure_reasons["endpoint"] = "no /ping"
     run = make_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="no /ping"):
-        housing.housing(run, WITHOUT_TUNING, tmp_path)
+        housing.run_housing(run, WITHOUT_TUNING, tmp_path)
     assert f"`microjobs stop {run.id}-endpoint --on aws`" in screen.getvalue()
     assert Journal.read(run.journal.path).endpoint == f"{run.id}-endpoint"
 
@@ -164,7 +164,7 @@ def test_output_names_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: io.Strin
     aws.on_describe = press_ctrl_c_at("endpoint")
     run = make_run(aws, tmp_path, screen, keep=True)
     interrupt_run(run, tmp_path)
-    assert ("Endpoint", f"{run.id}-endpoint") in aws.list_running()
+    assert ("Endpoint", f"{run.id}-endpoint") in aws.list_running_resources()
     assert (
         f"{run.id}-endpoint is kept, and may cost money until it ends: run `microjobs stop {run.id}-endpoint --on aws`"
         in screen.getvalue()
@@ -177,7 +177,7 @@ def test_kept_job_continues(aws: Aws, tmp_path: Path, screen: io.StringIO) -> No
     aws.on_describe = press_ctrl_c_at("train")
     run = make_run(aws, tmp_path, screen, keep=True)
     interrupt_run(run, tmp_path)
-    assert aws.list_running() == [("TrainingJob", f"{run.id}-train")]
+    assert aws.list_running_resources() == [("TrainingJob", f"{run.id}-train")]
     assert (
         f"{run.id}-train is kept, and may cost money until it ends: run `microjobs stop {run.id}-train --on aws`"
         in screen.getvalue()
@@ -190,7 +190,7 @@ def test_next_attempt_deletes_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: 
     interrupt_run(run, tmp_path)
     aws.on_describe = lambda _name: None
     make_run(aws, tmp_path, screen, journal=Journal.read(run.journal.path))
-    assert aws.list_running() == []
+    assert aws.list_running_resources() == []
 
 
 def test_stop_run_stops_jobs_and_deletes_the_endpoint(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
@@ -200,7 +200,7 @@ def test_stop_run_stops_jobs_and_deletes_the_endpoint(aws: Aws, tmp_path: Path, 
         aws.resources[noun, "run-1-endpoint"] = {f"{noun}Name": "run-1-endpoint", "EndpointStatus": "Creating"}
     output: list[str] = []
     assert stopping.stop_run(make_run(aws, tmp_path, screen).backend, "run-1", output.append) == 3
-    assert aws.list_running() == [("TrainingJob", "run-10-train")]
+    assert aws.list_running_resources() == [("TrainingJob", "run-10-train")]
     assert "stopping training run-1-train" in output
 
 
@@ -214,7 +214,7 @@ def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen
     aws.failure_reasons["batch-score"] = "no luck"
     run = make_run(aws, tmp_path, screen)
     with pytest.raises(JobFailedError):
-        housing.housing(run, WITHOUT_TUNING, tmp_path)
+        housing.run_housing(run, WITHOUT_TUNING, tmp_path)
     first_cost = Journal.read(run.journal.path).spent
     host_count = 1 + 4 + 1 + 1  # the hosts of the steps raw, scale, train and batch-score
     # each job takes 10 s, and each host costs one dollar per second; the endpoint adds a few seconds
@@ -222,12 +222,12 @@ def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen
     aws.failure_reasons.clear()
     resumed_run = make_run(aws, tmp_path, screen, journal=run.journal)
     resumed_run.journal.attempt += 1
-    housing.housing(resumed_run, WITHOUT_TUNING, tmp_path)
+    housing.run_housing(resumed_run, WITHOUT_TUNING, tmp_path)
     assert Journal.read(run.journal.path).spent == pytest.approx(first_cost + 10)
     assert "so far" in screen.getvalue()
 
 
 def test_unpriced_types_are_in_the_journal(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
-    run = make_run(aws, tmp_path, screen, price=lambda _type: None)
-    housing.housing(run, WITHOUT_TUNING, tmp_path)
+    run = make_run(aws, tmp_path, screen, find_price=lambda _type: None)
+    housing.run_housing(run, WITHOUT_TUNING, tmp_path)
     assert Journal.read(run.journal.path).unpriced == ["ml.m5.large"]

@@ -59,34 +59,35 @@ def test_dry_run_prints_valid_requests(workflow: str, fixture_name: str, request
 
 
 @pytest.mark.parametrize("tuning", [True, False])
-def test_plan_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
-    run, options = start(), housing.Options(tuning=tuning)
-    housing.housing(run, options, tmp_path)
+def test_plan_matches_sent_requests(cloud: Cloud, start_run: StartRun, tmp_path: Path, tuning: bool) -> None:
+    run, options = start_run(), housing.Options(tuning=tuning)
+    housing.run_housing(run, options, tmp_path)
     planned_requests = housing.plan_requests(RunContext(run.backend, run.id), options)
     assert [
         find_sent_request(cloud, item, number, planned_requests) for number, item in enumerate(planned_requests)
-    ] == to_json(planned_requests)
+    ] == list_members(planned_requests)
 
 
-def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start_run: StartRun, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", x=np.zeros((5, 2)), y=np.zeros(5))
-    run, options = start(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
+    run, options = start_run(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
     housing.WORKFLOW.execute(run, options, tmp_path)
     raw = housing.plan_requests(RunContext(run.backend, run.id), options)[0]
     assert cloud.find_requests("CreateProcessingJob")[0] == raw.members
     assert raw.members["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
 
 
-def test_plan_of_straight_line_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
-    run = start("straight-line")
-    straight_line.straight_line(run, straight_line.Options(), tmp_path)
+def test_plan_of_straight_line_matches_sent_requests(cloud: Cloud, start_run: StartRun, tmp_path: Path) -> None:
+    run = start_run("straight-line")
+    straight_line.run_straight_line(run, straight_line.Options(), tmp_path)
     planned_requests = straight_line.plan_requests(RunContext(run.backend, run.id), straight_line.Options())
     assert [
         find_sent_request(cloud, item, number, planned_requests) for number, item in enumerate(planned_requests)
-    ] == to_json(planned_requests)
+    ] == list_members(planned_requests)
 
 
-def to_json(planned_requests: list[PlannedRequest]) -> Any:
+def list_members(planned_requests: list[PlannedRequest]) -> Any:
+    """Return the members of the requests as JSON has them: with lists in place of tuples."""
     return json.loads(json.dumps([item.members for item in planned_requests]))
 
 

@@ -36,12 +36,12 @@ def screen() -> io.StringIO:
 
 
 @pytest.fixture
-def start(cloud: Cloud, tmp_path: Path, screen: io.StringIO) -> StartRun:
+def start_run(cloud: Cloud, tmp_path: Path, screen: io.StringIO) -> StartRun:
     """Return a function that starts a new run on the cloud, or resumes the run of a journal."""
 
-    def start(workflow: str = "housing", journal: Journal | None = None, *, verbose: bool = False) -> Run:
+    def start_run(workflow: str = "housing", journal: Journal | None = None, *, verbose: bool = False) -> Run:
         progress = Progress(Console(file=screen, width=80), verbose=verbose)
         journal = journal or Journal.new(tmp_path / "runs", workflow, {})
         return Run(cloud.make_backend(), journal, progress)
 
-    return start
+    return start_run

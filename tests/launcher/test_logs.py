@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.kinds import TRAINING, TUNING
-from microjobs_orchestrator.runs.logs import Event, LogTail
+from microjobs_orchestrator.runs.logs import ClientTail, LogEvent
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 from tests.launcher.cloud import Cloud
 from tests.local.log_lines import append_line
@@ -36,7 +36,7 @@ def test_empty_page_is_not_the_end(cloud: Cloud) -> None:
         return {"events": [{"timestamp": 1, "message": line} for line in lines], "nextForwardToken": token}
 
     cloud.GetLogEvents = get_events  # type: ignore[method-assign]
-    assert [event.text for event in LogTail(TRAINING, "x", cloud.make_backend().logs).read_remaining()] == ["a", "b"]
+    assert [event.text for event in ClientTail(TRAINING, "x", cloud.make_backend().logs).read_remaining()] == ["a", "b"]
 
 
 def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
@@ -48,7 +48,7 @@ def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
         return {"logStreams": [{"logStreamName": name} for name in streams[begin : begin + 50]], **next_token}
 
     cloud.DescribeLogStreams = describe_streams  # type: ignore[method-assign]
-    assert len({event.stream for event in LogTail(TUNING, "tune", cloud.make_backend().logs).read_remaining()}) == 60
+    assert len({event.stream for event in ClientTail(TUNING, "tune", cloud.make_backend().logs).read_remaining()}) == 60
 
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"
@@ -95,7 +95,7 @@ def test_messages_of_aws_have_no_control_sequences(cloud: Cloud) -> None:
         return {"events": [] if members.get("nextToken") else events, "nextForwardToken": "1"}
 
     cloud.GetLogEvents = get_events  # type: ignore[method-assign]
-    texts = [event.text for event in LogTail(TRAINING, "x", cloud.make_backend().logs).read_remaining()]
+    texts = [event.text for event in ClientTail(TRAINING, "x", cloud.make_backend().logs).read_remaining()]
     assert not any(set(text) & {"\x07", "\x9b", "\x1b"} for text in texts)
     assert texts[1] == "100%"
 
@@ -111,7 +111,7 @@ def test_failure_reasons_and_live_logs_have_no_control_sequences(
     assert "\x1b" not in capsys.readouterr().err
     screen = io.StringIO()
     progress = Progress(Console(file=screen, force_terminal=True), verbose=True)
-    progress.show_log(StepDisplay("step"), [Event.from_message("algo-1-1763778749000", 1, HOSTILE_LINE)])
+    progress.show_log(StepDisplay("step"), [LogEvent.from_message("algo-1-1763778749000", 1, HOSTILE_LINE)])
     progress.print_note(HOSTILE_LINE)
     assert "\x1b]" not in screen.getvalue()
     assert "\x1b[2J" not in screen.getvalue()

@@ -54,14 +54,14 @@ def plan_requests(context, options):
     return [steps.plan_raw_data(context, arguments)]
 
 
-def count(run, options, folder):
-    run.job(*plan_requests(run, options))
+def run_steps(run, options, folder):
+    run.run_job(*plan_requests(run, options))
     uri = run.uri("raw")
     files = len(list(outputs.download(run.backend, uri, folder / "raw").iterdir()))
     return RunResults("shard-count", [Count(files)], [Location("data", uri)])
 
 
-WORKFLOW = Workflow(Options, count, plan_requests)
+WORKFLOW = Workflow(Options, run_steps, plan_requests)
 '''
 
 

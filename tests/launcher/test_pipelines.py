@@ -12,7 +12,7 @@ from microjobs_orchestrator import workflows
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.protocols.validation import validate
-from microjobs_orchestrator.runs.expressions import to_json
+from microjobs_orchestrator.runs.expressions import convert_expressions
 from microjobs_orchestrator.runs.pipeline_graph import list_failures, list_nodes, make_table
 from tests.aws.test_launch import AWS_FLAGS
 
@@ -59,7 +59,7 @@ def replace_expressions(value: Any) -> Any:
     ],
 )
 def test_expressions_in_texts_become_get_and_join(text: Any, expected: Any) -> None:
-    assert to_json(text) == expected
+    assert convert_expressions(text) == expected
 
 
 @pytest.mark.parametrize("workflow", workflows.list_names())

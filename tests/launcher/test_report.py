@@ -16,12 +16,12 @@ from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.launch import make_summary, shorten_path
 from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.report.blocks import (
+    BatchScoreReport,
     Figures,
     Metrics,
     Picture,
     PredictionPlot,
     Predictions,
-    Score,
     TrialPlot,
     Trials,
     align_numbers,
@@ -31,7 +31,7 @@ from microjobs_orchestrator.report.page import make_page
 from microjobs_orchestrator.runs.journal import JournalEntry
 from microjobs_orchestrator.runs.trials import Trial
 from microjobs_orchestrator.runs.workflow import Location, RunResults
-from microjobs_orchestrator.workflows.housing import Options, housing
+from microjobs_orchestrator.workflows.housing import Options, run_housing
 from tests.launcher.cloud import PNG
 from tests.launcher.conftest import StartRun
 from tests.local.console.browsers import find_chromium
@@ -63,7 +63,7 @@ RESULTS = RunResults(
             [159.81234, -1234.5678, 0.001234, 145.1, 159.2, 262.1, 276.3, 132.4, 92.5, 0.0],
             [134.0, 183.0, 200.0, 210.0, 180.0, 261.0, 302.0, 59.0, 281.0, 137.0],
         ),
-        Score("Test MSE : <2891.2>"),
+        BatchScoreReport("Test MSE : <2891.2>"),
     ],
     [
         Location("data", f"{BASE_URI}/train"),
@@ -139,7 +139,7 @@ def test_aligned_numbers_have_the_same_decimals(values: list[float], texts: list
 @pytest.mark.parametrize(
     ("seconds", "text"), [(4.13, "4.1 s"), (59.99, "1 min 00 s"), (125, "2 min 05 s"), (3720, "1 h 02 min")]
 )
-def test_duration_format(seconds: float, text: str) -> None:
+def test_duration_has_at_most_two_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
@@ -171,9 +171,9 @@ def test_page_has_no_external_resources() -> None:
     assert re.findall(r"https?:|@import|url\(|<script|<link", text) == []
 
 
-def test_predictions_are_plotted_once(start: StartRun, tmp_path: Path) -> None:
-    run = start()
-    results = housing(run, Options(tuning=False), tmp_path)
+def test_predictions_are_plotted_once(start_run: StartRun, tmp_path: Path) -> None:
+    run = start_run()
+    results = run_housing(run, Options(tuning=False), tmp_path)
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", make_page(results, HEADING, STEPS, LOCATIONS))
     assert [caption for caption in captions if "redict" in caption] == [captions[0]]
 

@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.failures import JobFailedError, UsageError
-from microjobs_orchestrator.report.blocks import Predictions, Score
+from microjobs_orchestrator.report.blocks import BatchScoreReport, Predictions
 from microjobs_orchestrator.runs.interrupt_handler import InterruptHandler
 from microjobs_orchestrator.runs.journal import Journal, find_last_unfinished
 from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.run import Run
-from microjobs_orchestrator.workflows.housing import Options, housing
+from microjobs_orchestrator.workflows.housing import Options, run_housing
 from tests.launcher.cloud import Cloud
 from tests.launcher.conftest import StartRun, find_block
 
@@ -35,49 +35,49 @@ def read_next_attempt(journal: Journal) -> Journal:
     return next_journal
 
 
-def test_failed_job_reports_reason_and_last_log_lines(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_failed_job_reports_reason_and_last_log_lines(cloud: Cloud, start_run: StartRun, tmp_path: Path) -> None:
     cloud.failure_reasons["train"] = "the training diverged"
-    run = start()
+    run = start_run()
     with pytest.raises(JobFailedError, match="is Failed: the training diverged") as failure:
-        housing(run, WITHOUT_TUNING, tmp_path)
-    assert failure.value.tail == tuple(cloud.log)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
+    assert failure.value.last_log_lines == tuple(cloud.log)
     assert cloud.find_requests("StopTrainingJob") == []
 
 
-def test_resumed_run_skips_finished_steps(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_resumed_run_skips_finished_steps(cloud: Cloud, start_run: StartRun, tmp_path: Path) -> None:
     cloud.failure_reasons["train"] = "no luck"
-    run = start()
+    run = start_run()
     with pytest.raises(JobFailedError):
-        housing(run, WITHOUT_TUNING, tmp_path)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
     cloud.failure_reasons.clear()
-    resumed_run = start(journal=read_next_attempt(run.journal))
-    assert find_block(housing(resumed_run, WITHOUT_TUNING, tmp_path), Score).report
+    resumed_run = start_run(journal=read_next_attempt(run.journal))
+    assert find_block(run_housing(resumed_run, WITHOUT_TUNING, tmp_path), BatchScoreReport).text
     assert list_names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
     assert list_names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
 
 
-def test_resumed_run_reuses_stored_predictions(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_resumed_run_reuses_stored_predictions(cloud: Cloud, start_run: StartRun, tmp_path: Path) -> None:
     cloud.failure_reasons["batch-score"] = "no luck"
-    run = start()
+    run = start_run()
     with pytest.raises(JobFailedError):
-        housing(run, WITHOUT_TUNING, tmp_path)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
     cloud.failure_reasons.clear()
-    resumed_run = start(journal=read_next_attempt(run.journal))
-    assert find_block(housing(resumed_run, WITHOUT_TUNING, tmp_path), Predictions).predictions == pytest.approx(
+    resumed_run = start_run(journal=read_next_attempt(run.journal))
+    assert find_block(run_housing(resumed_run, WITHOUT_TUNING, tmp_path), Predictions).predictions == pytest.approx(
         [0.9] * 4 + [1.2] * 6
     )
     assert len(cloud.find_requests("CreateEndpoint")) == 1
 
 
-def test_resumed_run_follows_a_running_job(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_resumed_run_follows_a_running_job(cloud: Cloud, start_run: StartRun, tmp_path: Path) -> None:
     cloud.on_describe = exit_at("train")
-    run = start()
+    run = start_run()
     with pytest.raises(SystemExit):
-        housing(run, WITHOUT_TUNING, tmp_path)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
     cloud.on_describe = lambda _name: None
     cloud.resources["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] = "InProgress"
-    resumed_run = start(journal=read_next_attempt(run.journal))
-    housing(resumed_run, WITHOUT_TUNING, tmp_path)
+    resumed_run = start_run(journal=read_next_attempt(run.journal))
+    run_housing(resumed_run, WITHOUT_TUNING, tmp_path)
     assert list_names(cloud, "CreateTrainingJob") == [f"{run.id}-train"]
 
 
@@ -89,44 +89,45 @@ def exit_at(step: str) -> Any:
     return on_describe
 
 
-def test_steps_after_a_deleted_job_are_repeated(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_steps_after_a_deleted_job_are_repeated(cloud: Cloud, start_run: StartRun, tmp_path: Path) -> None:
     cloud.failure_reasons["batch-score"] = "no luck"
-    run = start()
+    run = start_run()
     with pytest.raises(JobFailedError):
-        housing(run, WITHOUT_TUNING, tmp_path)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
     cloud.failure_reasons.clear()
     del cloud.resources["ProcessingJob", f"{run.id}-scale"]
-    resumed_run = start(journal=read_next_attempt(run.journal))
-    housing(resumed_run, WITHOUT_TUNING, tmp_path)
+    resumed_run = start_run(journal=read_next_attempt(run.journal))
+    run_housing(resumed_run, WITHOUT_TUNING, tmp_path)
     assert list_names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
     assert list_names(cloud, "CreateProcessingJob")[3:] == [f"{run.id}-scale-2", f"{run.id}-batch-score-2"]
 
 
-def test_endpoint_left_by_a_killed_run_is_deleted(cloud: Cloud, start: StartRun) -> None:
-    run = start()
+def test_endpoint_left_by_a_killed_run_is_deleted(cloud: Cloud, start_run: StartRun) -> None:
+    run = start_run()
     run.journal.endpoint = f"{run.id}-endpoint"
     run.backend.sagemaker.create_endpoint(EndpointName=run.journal.endpoint, EndpointConfigName="config")
-    start(journal=run.journal)
+    start_run(journal=run.journal)
     assert cloud.resources == {}
     assert Journal.read(run.journal.path).endpoint is None
 
 
 @pytest.mark.parametrize(("step", "noun"), [("raw", "ProcessingJob"), ("train", "TrainingJob")])
 def test_ctrl_c_stops_the_running_job(
-    cloud: Cloud, start: StartRun, tmp_path: Path, step: str, noun: str, screen: io.StringIO
+    cloud: Cloud, start_run: StartRun, tmp_path: Path, step: str, noun: str, screen: io.StringIO
 ) -> None:
     cloud.hanging_steps.add(step)
     cloud.on_describe = press_ctrl_c_at(step)
-    run = start()
+    run = start_run()
     with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
-        housing(run, WITHOUT_TUNING, tmp_path)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
     assert list_names(cloud, f"Stop{noun}") == [f"{run.id}-{step}"]
     assert cloud.resources[noun, f"{run.id}-{step}"][f"{noun}Status"] == "Stopped"
     assert f"stopping {run.id}-{step}" in screen.getvalue()
 
 
 def press_ctrl_c_at(step: str) -> Any:
-    """Press Ctrl-C at each Describe call for the step's job: first while the job runs, then while the run stops it."""
+    """Return a function that presses Ctrl-C at each Describe call for the step's job: first while the job runs, then
+    while the run stops it."""
 
     def on_describe(name: str) -> None:
         if step in name:
@@ -135,30 +136,30 @@ def press_ctrl_c_at(step: str) -> Any:
     return on_describe
 
 
-def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start_run: StartRun, tmp_path: Path) -> None:
     cloud.hanging_steps.add("endpoint")
     cloud.on_describe = press_ctrl_c_at("endpoint")
-    run = start()
+    run = start_run()
     with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
-        housing(run, WITHOUT_TUNING, tmp_path)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
     assert [noun for noun, _ in cloud.resources if noun in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
-def test_ctrl_c_during_deletion_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_ctrl_c_during_deletion_deletes_the_endpoint(cloud: Cloud, start_run: StartRun, tmp_path: Path) -> None:
     def interrupt_deletion(name: str) -> None:
         if name.endswith("-endpoint") and cloud.find_requests("InvokeEndpoint"):
             cloud.on_describe = lambda _: None
             os.kill(os.getpid(), signal.SIGINT)
 
     cloud.on_describe = interrupt_deletion
-    run = start()
+    run = start_run()
     with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
-        housing(run, WITHOUT_TUNING, tmp_path)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
     assert [noun for noun, _ in cloud.resources if noun in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
 def test_ctrl_c_during_a_create_call_stops_the_job(
-    cloud: Cloud, start: StartRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, start_run: StartRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An aborted Create request may still create the job on AWS, and nothing would stop that job."""
     create, is_created = cloud._create, threading.Event()
@@ -177,9 +178,9 @@ def test_ctrl_c_during_a_create_call_stops_the_job(
 
     monkeypatch.setattr(cloud, "_create", press_ctrl_c_and_create)
     cloud.hanging_steps.add("train")
-    run = start()
+    run = start_run()
     with pytest.raises(KeyboardInterrupt), run.interrupts.handle_signals():
-        housing(run, WITHOUT_TUNING, tmp_path)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
     assert is_created.wait(10)
     assert list_names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
     assert cloud.resources["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] == "Stopped"
@@ -209,7 +210,7 @@ def test_job_is_stopped_although_output_cannot_be_written(cloud: Cloud, tmp_path
     journal = Journal.new(tmp_path / "runs", "housing", {})
     run = Run(cloud.make_backend(), journal, Progress(Console(file=screen, width=80)))
     with pytest.raises((KeyboardInterrupt, OSError)), run.interrupts.handle_signals():
-        housing(run, WITHOUT_TUNING, tmp_path)
+        run_housing(run, WITHOUT_TUNING, tmp_path)
     assert list_names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
 
 
@@ -246,9 +247,9 @@ def test_runs_of_the_same_second_have_different_names(tmp_path: Path) -> None:
     assert max(len(f"{journal.id}-tune-2") for journal in journals) <= 32
 
 
-def test_saved_journal_is_read_unchanged(start: StartRun, tmp_path: Path) -> None:
-    run = start()
-    housing(run, WITHOUT_TUNING, tmp_path)
+def test_saved_journal_is_read_unchanged(start_run: StartRun, tmp_path: Path) -> None:
+    run = start_run()
+    run_housing(run, WITHOUT_TUNING, tmp_path)
     assert Journal.read(run.journal.path) == run.journal
     assert [entry.step for entry in run.journal.steps] == ["raw", "scale", "train", "predictions", "batch-score"]
     assert all(entry.seconds is not None and 0 <= entry.seconds < 100 for entry in run.journal.steps)
