@@ -98,7 +98,7 @@ class BodySpool:
             message = f"{self._max_bodies} other unauthenticated requests are being read: try again"
             raise ServiceError("ServiceUnavailable", message, 503)
         try:
-            with stream.limit(BODY_TIMEOUT) if isinstance(stream, Body) else nullcontext():
+            with stream.limit_time(BODY_TIMEOUT) if isinstance(stream, Body) else nullcontext():
                 yield
         finally:
             self._slots.release()

@@ -32,7 +32,8 @@ _HEADER = re.compile(rf"{ALGORITHM} Credential=([^, ]+), ?SignedHeaders=([^, ]+)
 TIMESTAMP = re.compile("[0-9]{8}T[0-9]{6}Z")
 
 Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "expired-token", "payload"]
-"""Reasons why a request cannot be authenticated. `expired` stands for a presigned address."""
+"""Reasons why a request cannot be authenticated. `expired` is an expired presigned address, and `expired-token` an
+expired session token."""
 
 
 class FaultCodes(NamedTuple):

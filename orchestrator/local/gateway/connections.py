@@ -63,7 +63,7 @@ class Connections:
     Args:
         listener: accepts connections.
         make_connection: creates a connection from an accepted socket and its address.
-        serve: passes a connection with a complete request to a worker.
+        pass_to_worker: passes a connection with a complete request to a worker.
         max_head_bytes: limit for the first line and the headers. A worker refuses longer ones.
     """
 
@@ -73,24 +73,24 @@ class Connections:
         self,
         listener: socket.socket,
         make_connection: Callable[[socket.socket, tuple[str, int]], Connection],
-        serve: Callable[[Connection], None],
+        pass_to_worker: Callable[[Connection], None],
         max_head_bytes: int,
     ) -> None:
         self._listener = listener
         self._make_connection = make_connection
-        self._serve = serve
+        self._pass_to_worker = pass_to_worker
         self._max_head_bytes = max_head_bytes
         self._max_connections = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._watcher = Watcher()
         self._watcher.register(listener, READ, listener)
-        self._waiting: dict[int, Connection] = {}
+        self._waiting_connections: dict[int, Connection] = {}
         """The connections that no worker and no task serves, by the descriptor of their socket."""
         self._open_count = 0
         self._lock, self._run_lock = threading.Lock(), threading.Lock()
         self._waiting_worker_slots = threading.BoundedSemaphore(MAX_WAITING_WORKERS)
         self._tasks = Tasks(self._watcher)
         self._is_stopping = False
-        self._next_check = time.monotonic() + CHECK_INTERVAL
+        self._next_check_time = time.monotonic() + CHECK_INTERVAL
 
     # --- called by workers ---
 
@@ -103,7 +103,7 @@ class Connections:
             self.close_connection(connection)
             return
         if not is_sent:
-            self._wait(connection, HEAD_TIMEOUT, WRITE)
+            self._start_waiting(connection, HEAD_TIMEOUT, WRITE)
         elif connection.is_closing:
             self._end(connection)
         else:
@@ -153,11 +153,11 @@ class Connections:
 
     def close(self) -> None:
         with self._lock:
-            waiting = list(self._waiting.values())
-            self._waiting.clear()
+            waiting_connections = list(self._waiting_connections.values())
+            self._waiting_connections.clear()
             self._watcher.close()
         self._tasks.close()
-        for connection in waiting:
+        for connection in waiting_connections:
             self.close_connection(connection)
 
     # --- called by this module ---
@@ -167,9 +167,9 @@ class Connections:
         connection.needed_bytes = None
         if connection.check_completeness(self._max_head_bytes):
             self._stop_waiting(connection)
-            self._serve(connection)
+            self._pass_to_worker(connection)
         else:
-            self._wait(connection, HEAD_TIMEOUT if connection.rfile.received_bytes else IDLE_TIMEOUT)
+            self._start_waiting(connection, HEAD_TIMEOUT if connection.rfile.received_bytes else IDLE_TIMEOUT)
 
     def _end(self, connection: Connection) -> None:
         """Close a connection. After a refused request, receive the rest of the request for a short time first."""
@@ -179,15 +179,15 @@ class Connections:
         connection.linger_bytes = LINGER_BYTES
         with suppress(OSError):  # the client has closed the connection
             connection.socket.shutdown(socket.SHUT_WR)
-        self._wait(connection, LINGER_TIMEOUT)
+        self._start_waiting(connection, LINGER_TIMEOUT)
 
-    def _wait(self, connection: Connection, seconds: float, event: int = READ) -> None:
+    def _start_waiting(self, connection: Connection, seconds: float, event: int = READ) -> None:
         connection.deadline = time.monotonic() + seconds
         if connection.socket.gettimeout() != 0:
             connection.socket.settimeout(0)
         try:
             with self._lock:
-                self._waiting[connection.socket.fileno()] = connection
+                self._waiting_connections[connection.socket.fileno()] = connection
                 self._watch(connection, event)
         except (OSError, ValueError):  # the server stops, and its watcher is closed
             self.close_connection(connection)
@@ -202,7 +202,7 @@ class Connections:
 
     def _stop_waiting(self, connection: Connection) -> None:
         with self._lock:
-            self._waiting.pop(connection.socket.fileno(), None)
+            self._waiting_connections.pop(connection.socket.fileno(), None)
             self._watch(connection, NO_EVENT)
 
     def _handle_events(self) -> None:
@@ -215,14 +215,14 @@ class Connections:
                 data.run_calls()
             else:
                 self._accept()
-        if time.monotonic() >= self._next_check:
-            self._next_check = time.monotonic() + CHECK_INTERVAL
+        if time.monotonic() >= self._next_check_time:
+            self._next_check_time = time.monotonic() + CHECK_INTERVAL
             self._tasks.resume_late(time.monotonic())
             self._close_late_connections()
 
     def _handle_connection_event(self, connection: Connection) -> None:
         with self._lock:
-            if self._waiting.get(connection.socket.fileno()) is not connection:  # a task serves it
+            if self._waiting_connections.get(connection.socket.fileno()) is not connection:  # a task serves it
                 self._watch(connection, NO_EVENT)
                 return
         try:
@@ -271,15 +271,15 @@ class Connections:
         elif connection.check_completeness(self._max_head_bytes):
             self._dispatch(connection)
         else:
-            self._wait(connection, HEAD_TIMEOUT)
+            self._start_waiting(connection, HEAD_TIMEOUT)
 
     def _dispatch(self, connection: Connection) -> None:
         """Serve a complete request in a task, or pass it to a worker."""
         if connection.needs_worker_thread:
             self._stop_waiting(connection)
-            self._serve(connection)
+            self._pass_to_worker(connection)
         else:
-            self._waiting.pop(connection.socket.fileno(), None)
+            self._waiting_connections.pop(connection.socket.fileno(), None)
             self._tasks.start(partial(self._serve_in_task, connection))
 
     def _serve_in_task(self, connection: Connection) -> None:
@@ -294,10 +294,10 @@ class Connections:
         Prefer connections that have not received a response yet. Among these, take the one with the earliest deadline.
         """
         with self._lock:
-            waiting = list(self._waiting.values())
-        if not waiting:
+            waiting_connections = list(self._waiting_connections.values())
+        if not waiting_connections:
             return False
-        self._drop(min(waiting, key=lambda connection: (connection.has_served, connection.deadline)))
+        self._drop(min(waiting_connections, key=lambda connection: (connection.has_served, connection.deadline)))
         return True
 
     def _receive(self, connection: Connection) -> None:
@@ -312,7 +312,7 @@ class Connections:
             self._dispatch(connection)
         elif not is_open and old_size:  # a worker reports that the request is incomplete
             self._stop_waiting(connection)
-            self._serve(connection)
+            self._pass_to_worker(connection)
         elif not is_open:
             self._drop(connection)
 
@@ -326,7 +326,9 @@ class Connections:
     def _close_late_connections(self) -> None:
         now = time.monotonic()
         with self._lock:
-            late_connections = [connection for connection in self._waiting.values() if connection.deadline <= now]
+            late_connections = [
+                connection for connection in self._waiting_connections.values() if connection.deadline <= now
+            ]
         for connection in late_connections:
             if connection.rfile.received_bytes and connection.linger_bytes is None:
                 with suppress(OSError):

@@ -30,7 +30,7 @@ RESPONSE_TIMEOUT = 60.0
 MAX_RESPONSE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
 
-ALL_OTHERS = "*"
+ALL_OTHER_SERVICES = "*"
 """Key of the setting for all services that no other key names."""
 
 DUMMY_CREDENTIALS = botocore_credentials.Credentials("test", "test")
@@ -56,9 +56,9 @@ class Forwarder:
 
     def __init__(self, services: Mapping[str, str]) -> None:
         self._own_services = {get_signing_name(service) for service in TABLE}
-        self._default_url = services.get(ALL_OTHERS)
+        self._default_url = services.get(ALL_OTHER_SERVICES)
         self._names_by_signing_name = {
-            _get_signing_name(name, self._own_services): name for name in services if name != ALL_OTHERS
+            _get_signing_name(name, self._own_services): name for name in services if name != ALL_OTHER_SERVICES
         }
         self._urls_by_signing_name = {
             signing_name: services[name] for signing_name, name in self._names_by_signing_name.items()
@@ -94,7 +94,7 @@ class Forwarder:
                 response = session.send(prepared_request, stream=True, timeout=timeout, allow_redirects=False)
                 return _convert_response(response)
         except (requests.RequestException, HTTPError) as error:
-            name = self.find_name(state.claim.service) or ALL_OTHERS
+            name = self.find_name(state.claim.service) or ALL_OTHER_SERVICES
             message = f"{base}, the emulator for {name} in [local.services], does not respond: {error}"
             raise ServiceError("ServiceUnavailable", f"{message}. Start it, or remove the setting.", 503) from error
 

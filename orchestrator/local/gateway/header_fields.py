@@ -52,7 +52,7 @@ def read_headers(read_line: Callable[[], bytes], headers: MutableMapping[bytes, 
         name, value = _parse_field(line[:-2])
         key = name.title()
         if key in headers:
-            if _has_single_value(name.decode().lower()):
+            if _allows_only_one_value(name.decode().lower()):
                 raise ValueError(f"The header {name.decode()} is repeated; send it once.")
             value = headers[key] + b"," + value
         headers[key] = value
@@ -68,7 +68,7 @@ def _parse_field(line: bytes) -> tuple[bytes, bytes]:
     return name, value
 
 
-def _has_single_value(name: str) -> bool:
+def _allows_only_one_value(name: str) -> bool:
     return name in _SINGLE_VALUE_HEADERS or (
         name.startswith(_SINGLE_VALUE_PREFIXES) and not name.startswith(_REPEATABLE_PREFIXES)
     )

@@ -123,7 +123,7 @@ class Parser(HTTPRequest):
         Close the connection after the response if the body was not read completely: the rest could be long, and its
         sender may not be authenticated.
         """
-        if not self.rfile.skip_received_rest():
+        if not self.rfile.skip_if_arrived():
             self.close_connection = self.conn.lingers = True
         lines = [*self._make_framing()]
         if "date" not in self.response_header_names:
@@ -254,12 +254,12 @@ class Workers(ThreadPool):
 
     def __init__(self, server: "Server", count: int) -> None:
         super().__init__(server, min=count)
-        self._spawned: list[_Worker] = []
+        self._spawned_workers: list[_Worker] = []
 
     def _spawn_worker(self) -> _Worker:
         worker = _Worker(self.server)  # type: ignore[no-untyped-call]  # cheroot's stubs have no types
         worker.start()
-        self._spawned.append(worker)
+        self._spawned_workers.append(worker)
         return worker
 
     def stop(self, timeout: int = 5) -> None:
@@ -273,7 +273,7 @@ class Workers(ThreadPool):
         """
         super().stop(timeout)
         deadline = time.monotonic() + END_TIMEOUT
-        for worker in self._spawned:
+        for worker in self._spawned_workers:
             worker.join(max(0.0, deadline - time.monotonic()))
 
     @staticmethod

@@ -39,7 +39,7 @@ PRIVATE_HEADERS = frozenset(
         *MLFLOW_HEADERS,
     }
 )
-"""Headers of a request that are not forwarded. Headers that begin with x-amz- or sec- are not forwarded either."""
+"""Headers of a request that are not forwarded. Headers that begin with x-amz or sec- are not forwarded either."""
 
 PAGE_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "; ".join(
@@ -64,7 +64,7 @@ class MlflowGateway:
     """Interceptors that forward requests to MLflow servers.
 
     Args:
-        find: returns a function that connects to the process of a server.
+        find_connector: returns a function that connects to the process of a server.
         sessions: the sessions of browsers.
         token: the token of clients that do not sign requests.
         region: the region in the ARNs of servers.
@@ -72,9 +72,14 @@ class MlflowGateway:
     """
 
     def __init__(
-        self, find: ConnectorFinder, sessions: UiSessions, token: str, region: str, register: registration.Register
+        self,
+        find_connector: ConnectorFinder,
+        sessions: UiSessions,
+        token: str,
+        region: str,
+        register: registration.Register,
     ) -> None:
-        self._find = find
+        self._find_connector = find_connector
         self._register = register
         self._sessions = sessions
         self._authorization = f"Bearer {token}".encode()
@@ -134,7 +139,7 @@ class MlflowGateway:
         return response
 
     def _forward(self, state: RequestState, arn: str, path: str, query: str, body: client.Body) -> Response:
-        request, connection = state.request, client.Client(self._find(arn))
+        request, connection = state.request, client.Client(self._find_connector(arn))
         target = f"{path}?{query}" if query else path
         method = "GET" if request.method == "HEAD" else request.method
         headers = _select_headers(request, is_stream=callable(body))

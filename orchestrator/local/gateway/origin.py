@@ -53,7 +53,7 @@ def refuse_requests_of_web_pages(state: RequestState) -> None:
     """Refuse requests with an `Origin`, even with a presigned URL: this server has no CORS rules.
 
     Browsers do not send `Origin` when they request images, scripts and links of a page, so this function does not
-    refuse such requests. They need valid credentials, except health checks, which test `Sec-Fetch-Site`.
+    refuse such requests. Such requests need valid credentials, except health checks, which test `Sec-Fetch-Site`.
     """
     if (origin := get_headers(state.request).get("origin")) is not None:
         message = f"requests from web pages of {origin!r} are refused: this server has no CORS rules"

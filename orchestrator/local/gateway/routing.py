@@ -41,7 +41,7 @@ def make_service_chooser(services: Collection[str], forwarder: Forwarder, own_pa
             if name := forwarder.find_name(signing_service):
                 state.protocol = find_protocol(name, request)
         else:
-            state.service = _choose_service(names_by_signing_name.get(signing_service, []), state)
+            state.service = _choose_by_request(names_by_signing_name.get(signing_service, []), state)
             if not state.service:
                 problem = f"service {signing_service!r} at {request.path!r} is not supported"
                 supported = f"supported: {', '.join(service_names)}"
@@ -61,7 +61,7 @@ def _find_own_service(state: RequestState, own_paths: Container[str]) -> str:
     return "" if not is_signed_for_mlflow or get_headers(request).keys().isdisjoint(MLFLOW_HEADERS) else MLFLOW_SERVICE
 
 
-def _choose_service(names: Collection[str], state: RequestState) -> str:
+def _choose_by_request(names: Collection[str], state: RequestState) -> str:
     """Return the service of a request among services that share a signing name; empty if no service matches.
 
     SageMaker and SageMaker Runtime both sign as `sagemaker`. SageMaker has the json protocol, so its requests have
@@ -69,13 +69,13 @@ def _choose_service(names: Collection[str], state: RequestState) -> str:
     """
     if len(names) < 2:
         return next(iter(names), "")
-    is_json = "x-amz-target" in get_headers(state.request)
+    has_target_header = "x-amz-target" in get_headers(state.request)
     for name in names:
-        if is_json == _is_json(name) and (is_json or has_first_segment(name, state.request.path)):
+        if has_target_header == _uses_json(name) and (has_target_header or has_first_segment(name, state.request.path)):
             return name
     return ""
 
 
 @cache
-def _is_json(service: str) -> bool:
+def _uses_json(service: str) -> bool:
     return get_service_protocol(service) is get_protocol("json")

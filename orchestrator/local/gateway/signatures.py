@@ -89,7 +89,7 @@ def verify(
     if claim.version == 2:
         if now.timestamp() > int(claim.timestamp):
             raise AuthError("expired", f"Request has expired: it was valid until {claim.timestamp} seconds since 1970")
-        _compare(claim.signature, _sign_v2(request, claim, credentials))
+        _check_signature(claim.signature, _sign_v2(request, claim, credentials))
         return None
     _check_time(claim, now)
     _check_signed_headers(request, claim)
@@ -104,7 +104,7 @@ def _verify_v4(
     scope = f"{claim.timestamp[:8]}/{claim.region}/{claim.service}/aws4_request"
     canonical_digest = sha256(_make_canonical_request(request, claim, payload_hash or digest()).encode()).hexdigest()
     signature = sign("\n".join((ALGORITHM, claim.timestamp, scope, canonical_digest)))
-    _compare(claim.signature, signature)
+    _check_signature(claim.signature, signature)
     if payload_hash and claim.service != "s3" and payload_hash != digest():
         raise AuthError("payload", f"the body's SHA-256 is {digest()}, but x-amz-content-sha256 is {payload_hash}")
     return VerifiedSignature(signature, claim.timestamp, scope, sign)
@@ -122,7 +122,7 @@ def verify_form(form: Mapping[str, str], home_credentials: Credentials) -> None:
     now, token, policy = datetime.now(UTC), form.get("x-amz-security-token"), form.get("policy", "")
     if "awsaccesskeyid" in form:
         signer = HmacV1PostAuth(_to_botocore(_identify(form["awsaccesskeyid"], token, home_credentials, now)))
-        _compare(form.get("signature", ""), signer.sign_string(policy))
+        _check_signature(form.get("signature", ""), signer.sign_string(policy))
     elif scope := SCOPE.fullmatch(form.get("x-amz-credential", "")):
         credentials = _identify(scope["key"], token, home_credentials, now)
         timestamp = parse_timestamp(form.get("x-amz-date", ""))
@@ -130,7 +130,7 @@ def verify_form(form: Mapping[str, str], home_credentials: Credentials) -> None:
         if form.get("x-amz-algorithm") != ALGORITHM or not is_consistent:
             raise AuthError("malformed", "the form's x-amz-algorithm, x-amz-credential and x-amz-date are inconsistent")
         sign = _make_signer(credentials.secret_access_key, scope["date"], scope["region"], "s3")
-        _compare(form.get("x-amz-signature", ""), sign(policy))
+        _check_signature(form.get("x-amz-signature", ""), sign(policy))
     else:
         raise AuthError("missing", f"the form is not signed; {REMEDY}")
 
@@ -180,7 +180,7 @@ def _get_session_token(request: Request) -> str | None:
 # --- checks ---
 
 
-def _compare(signature: str, expected_signature: str) -> None:
+def _check_signature(signature: str, expected_signature: str) -> None:
     if not hmac.compare_digest(expected_signature.encode(), signature.encode()):
         raise AuthError("signature", f"the signature does not match this server's secret key; {REMEDY}")
 
@@ -201,16 +201,16 @@ def _check_time(claim: Claim, now: datetime) -> None:
 def _check_signed_headers(request: Request, claim: Claim) -> None:
     """Refuse a request whose signature does not cover `host` or one of Amazon's headers, as AWS does: anyone could have
     added the header."""
-    if names := _list_unsigned(tuple(get_headers(request)), claim.signed_headers):
+    if names := _list_unsigned_headers(tuple(get_headers(request)), claim.signed_headers):
         raise AuthError("signature", f"these headers must be signed: {', '.join(sorted(names))}")
 
 
 @lru_cache(maxsize=64)
-def _list_unsigned(names: Iterable[str], signed_names: Iterable[str]) -> Sequence[str]:
+def _list_unsigned_headers(names: Iterable[str], signed_names: Iterable[str]) -> Sequence[str]:
     """Return the headers that must be signed and are not. The results are cached, because clients often send the same
     names of headers."""
-    amazon = [name for name in names if name.startswith(("x-amz-", "x-amzn-"))]
-    return [name for name in ("host", *amazon) if name not in {*signed_names, *UNSIGNED_HEADERS}]
+    amazon_headers = [name for name in names if name.startswith(("x-amz-", "x-amzn-"))]
+    return [name for name in ("host", *amazon_headers) if name not in {*signed_names, *UNSIGNED_HEADERS}]
 
 
 # --- version 4 ---

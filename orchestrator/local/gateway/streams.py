@@ -147,7 +147,7 @@ class Body(io.RawIOBase):
         return True
 
     @contextmanager
-    def limit(self, seconds: float) -> Iterator[None]:
+    def limit_time(self, seconds: float) -> Iterator[None]:
         """Limit the total time of all reads in the `with` block."""
         self._deadline = time.monotonic() + seconds
         yield
@@ -165,7 +165,7 @@ class Body(io.RawIOBase):
         self._is_read = True
         return body
 
-    def skip_received_rest(self) -> bool:
+    def skip_if_arrived(self) -> bool:
         """Drop the rest of the body if all of it has arrived. Return whether the connection is at the end of the
         body."""
         if not self._is_read and self.has_arrived():
