@@ -117,7 +117,7 @@ def install(chains: Iterable[Chain]) -> None:
     begin, end = (
         _message(message_type, flags=0, family=0, resource=_NFTABLES) for message_type in (_BATCH_BEGIN, _BATCH_END)
     )
-    _send([begin, *messages, end], expected=len(messages))
+    _send([begin, *messages, end], acknowledgement_count=len(messages))
 
 
 def _make_rule_message(chain: Chain, rule: Rule) -> bytes:
@@ -127,13 +127,13 @@ def _make_rule_message(chain: Chain, rule: Rule) -> bytes:
     return _message(_NEW_RULE, _CREATE | _ACK | _APPEND, _text(1, TABLE) + _text(2, chain.name) + expressions)
 
 
-def _send(messages: Sequence[bytes], expected: int) -> None:
+def _send(messages: Sequence[bytes], acknowledgement_count: int) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
         kernel.bind((0, 0))
         kernel.settimeout(_REPLY_TIMEOUT)
         kernel.send(b"".join(messages))
-        while expected:
-            expected -= _count_acknowledged(kernel.recv(1 << 16))
+        while acknowledgement_count:
+            acknowledgement_count -= _count_acknowledged(kernel.recv(1 << 16))
 
 
 def _count_acknowledged(replies: bytes) -> int:

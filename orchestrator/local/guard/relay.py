@@ -14,7 +14,7 @@ DEFAULT_PORT = 8080
 """The port on which containers of SageMaker listen, unless a variable names another port."""
 MAX_CONNECTIONS = 1024
 """Maximum number of callers that have proven that they know the secret. The server sends fewer concurrent requests."""
-MAX_UNPROVEN = 64
+MAX_UNPROVEN_CALLERS = 64
 """Maximum number of callers that have not yet proven that they know the secret. Beyond this number, a new caller
 replaces the oldest caller."""
 PROOF_TIMEOUT = 3.0
@@ -38,7 +38,7 @@ class Relay:
     def __init__(self, secret: str, target_port: int) -> None:
         self._secret = secret
         self._target_port = target_port
-        self._unproven: deque[socket.socket] = deque()
+        self._unproven_callers: deque[socket.socket] = deque()
         self._connection_slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def serve(self, listener: socket.socket) -> None:
@@ -56,10 +56,10 @@ class Relay:
             self._admit(caller)
 
     def _admit(self, caller: socket.socket) -> None:
-        self._unproven.append(caller)
-        if len(self._unproven) > MAX_UNPROVEN:
-            with contextlib.suppress(OSError, IndexError):
-                self._unproven.popleft().shutdown(socket.SHUT_RDWR)  # the thread of the connection then closes it
+        self._unproven_callers.append(caller)
+        if len(self._unproven_callers) > MAX_UNPROVEN_CALLERS:
+            with contextlib.suppress(OSError, IndexError):  # the thread of the connection then closes it
+                self._unproven_callers.popleft().shutdown(socket.SHUT_RDWR)
         threading.Thread(target=self._handle, args=(caller,), daemon=True).start()
 
     def _handle(self, caller: socket.socket) -> None:
@@ -81,7 +81,7 @@ class Relay:
             return False
         finally:
             with contextlib.suppress(ValueError):
-                self._unproven.remove(caller)
+                self._unproven_callers.remove(caller)
         return True
 
     def _has_default_listener(self) -> bool:
@@ -101,10 +101,10 @@ class Relay:
             caller.sendall(proof.CONNECTED_REPLY)
             for end in (caller, host):
                 end.settimeout(None)
-            pump_both(caller, host)
+            pump_both_directions(caller, host)
 
 
-def pump_both(caller: socket.socket, host: socket.socket) -> None:
+def pump_both_directions(caller: socket.socket, host: socket.socket) -> None:
     """Copy in both directions until both have ended."""
     response_thread = threading.Thread(target=pump, args=(host, caller), daemon=True)
     response_thread.start()
@@ -138,6 +138,6 @@ def _reset(end: socket.socket) -> None:
 
 def start(secret: str, target_port: int) -> None:
     """Listen on the relay's port, and serve in the background."""
-    listener = socket.create_server(("", RELAY_PORT), backlog=MAX_UNPROVEN)
+    listener = socket.create_server(("", RELAY_PORT), backlog=MAX_UNPROVEN_CALLERS)
     threading.stack_size(256 << 10)
     threading.Thread(target=Relay(secret, target_port).serve, args=(listener,), daemon=True).start()

@@ -112,7 +112,7 @@ def format_object(shape: Shape | None, result: Mapping[str, Any]) -> str:
     Raises:
         ResultError: a member is unknown.
     """
-    content = _select(shape, result, "") if shape else {}
+    content = _to_json_value(shape, result, "") if shape else {}
     try:
         return json.dumps(content, separators=(",", ":"), allow_nan=False)
     except ValueError:
@@ -121,14 +121,16 @@ def format_object(shape: Shape | None, result: Mapping[str, Any]) -> str:
         return json.dumps(to_valid_json(content), separators=(",", ":"))
 
 
-def _select(shape: Shape, value: Any, path: str) -> Any:
+def _to_json_value(shape: Shape, value: Any, path: str) -> Any:
     if isinstance(shape, StructureShape):
         return {
-            shape.members[name].serialization.get("name", name): _select(shape.members[name], content, f"{path}.{name}")
+            shape.members[name].serialization.get("name", name): _to_json_value(
+                shape.members[name], content, f"{path}.{name}"
+            )
             for name, content in select_members(shape, value, path).items()
         }
     if isinstance(shape, ListShape):
-        return [_select(shape.member, item, f"{path}[]") for item in value]
+        return [_to_json_value(shape.member, item, f"{path}[]") for item in value]
     if isinstance(shape, MapShape):
-        return {key: _select(shape.value, item, f"{path}.{key}") for key, item in value.items()}
+        return {key: _to_json_value(shape.value, item, f"{path}.{key}") for key, item in value.items()}
     return value

@@ -13,7 +13,7 @@ from werkzeug import Request, Response
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.http import get_request_id
 from microjobs_orchestrator.local.protocols.results import OperationResult, select_members
-from microjobs_orchestrator.local.protocols.text import NOT_XML, format_text, parse_integer, parse_text
+from microjobs_orchestrator.local.protocols.text import INVALID_XML_CHARACTER, format_text, parse_integer, parse_text
 
 CONTENT_TYPE = "text/xml"
 UNKNOWN_OPERATION = ("UnknownOperationException", 404)
@@ -105,7 +105,7 @@ def _fill(element: Element, shape: Any, value: Any) -> None:
             SubElement(entry, "key").text = key
             _fill(SubElement(entry, "value"), shape.value, item)
     else:
-        element.text = NOT_XML.sub("\ufffd", format_text(shape, value, time_format="seconds"))
+        element.text = INVALID_XML_CHARACTER.sub("\ufffd", format_text(shape, value, time_format="seconds"))
 
 
 def format_error(error: ServiceError, request: Request) -> Response:
@@ -113,6 +113,6 @@ def format_error(error: ServiceError, request: Request) -> Response:
     content = SubElement(root, "Error")
     SubElement(content, "Type").text = "Sender" if error.status < 500 else "Receiver"
     SubElement(content, "Code").text = error.code
-    SubElement(content, "Message").text = NOT_XML.sub("\ufffd", error.message)
+    SubElement(content, "Message").text = INVALID_XML_CHARACTER.sub("\ufffd", error.message)
     SubElement(root, "RequestId").text = get_request_id(request)
     return Response(tostring(root), error.status, content_type=CONTENT_TYPE)

@@ -17,14 +17,14 @@ from microjobs_orchestrator.local.protocols.http import get_request_id
 from microjobs_orchestrator.local.protocols.responses import HttpResponse
 from microjobs_orchestrator.local.protocols.rest_routes import RestErrorCodes, find_route
 from microjobs_orchestrator.local.protocols.results import OperationResult
-from microjobs_orchestrator.local.protocols.text import NOT_XML, format_text, parse_text
+from microjobs_orchestrator.local.protocols.text import INVALID_XML_CHARACTER, format_text, parse_text
 
 CONTENT_TYPE = "application/xml"
 UNKNOWN_OPERATION = ("NotImplemented", 501)
 
 ERROR_CODES = RestErrorCodes(
     unknown_address=("MethodNotAllowed", 405),
-    incomplete=("InvalidRequest", 400),
+    missing_name=("InvalidRequest", 400),
     malformed_address=("InvalidURI", 400),
     malformed_value=("InvalidArgument", 400),
     unknown_parameter=UNKNOWN_OPERATION,  # in S3, a query parameter such as `?acl` selects the operation
@@ -165,7 +165,7 @@ def format_error(error: ServiceError, request: Request) -> Response:
     root, request_id = ElementTree.Element("Error"), get_request_id(request)
     texts = {
         "Code": error.code,
-        "Message": NOT_XML.sub("\ufffd", error.message),
+        "Message": INVALID_XML_CHARACTER.sub("\ufffd", error.message),
         "Resource": quote(request.path, safe="/~"),
         "RequestId": request_id,
     }
@@ -212,7 +212,7 @@ def _fill_list(element: ElementTree.Element, tag: str, shape: ListShape, items: 
 
 def _format_text(shape: Shape, value: Any) -> str:
     text = format_text(shape, value, time_format="milliseconds")
-    if NOT_XML.search(text):
+    if INVALID_XML_CHARACTER.search(text):
         message = f"{text!r} has characters that XML does not allow; use encoding-type=url."
         raise ServiceError("InvalidArgument", message)
     return text

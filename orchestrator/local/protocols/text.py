@@ -11,7 +11,7 @@ from botocore.model import Shape
 from werkzeug.http import http_date
 
 MAX_DIGITS = 18
-NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+INVALID_XML_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Matches characters that XML 1.0 does not allow."""
 
 TimeFormat = Literal["http", "seconds", "milliseconds"]

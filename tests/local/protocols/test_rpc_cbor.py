@@ -28,7 +28,7 @@ def make_request(body: bytes) -> Request:
         pytest.param(b"\xa1\x61a\xfb\x7f\xf0\0\0\0\0\0\0", id="infinity"),
         pytest.param(b"\xa1\x61a\xf9\x7e\0", id="not a number"),
         pytest.param(b"\xa1\x61a\x7b" + b"\x7f" * 8, id="a text of 9 exabytes"),
-        pytest.param(b"\xa1\x61a\x9b" + b"\xff" * 8, id="a list of 18 exabytes"),
+        pytest.param(b"\xa1\x61a\x9b" + b"\xff" * 8, id="a list of 2^64 - 1 items"),
         pytest.param(b"\xa1\x61a\x61\xff", id="no UTF-8"),
         pytest.param(b"\xa1\x61a\xc2\x41\x01", id="an unknown tag"),
         pytest.param(b"\xa1\x61a\xc1\x61a", id="a time that is a text"),
@@ -36,7 +36,7 @@ def make_request(body: bytes) -> Request:
         pytest.param(b"\xa1\x61a" + b"\x81" * 100_000, id="100,000 levels"),
         pytest.param(b"\xa1\x61a" + b"\xc1" * 100_000, id="100,000 tags"),
         pytest.param(b"\xbf", id="an endless map"),
-        pytest.param(b"\xa1\x61a\x5f\x61", id="an endless text"),
+        pytest.param(b"\xa1\x61a\x5f\x61", id="an endless byte string"),
         pytest.param(b"\xff", id="a break"),
     ],
 )

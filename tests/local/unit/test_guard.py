@@ -236,7 +236,7 @@ def test_host_on_the_default_port_is_detected(
 
 def test_silent_callers_do_not_block_others() -> None:
     with start_relay(echo) as address:
-        strangers = [socket.create_connection(address, 5) for _ in range(2 * relay.MAX_UNPROVEN)]
+        strangers = [socket.create_connection(address, 5) for _ in range(2 * relay.MAX_UNPROVEN_CALLERS)]
         with connect_with_secret(address) as connection:
             send(connection, b"x")
             assert read(connection) == b"x"

@@ -14,7 +14,7 @@ from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
 from microjobs_orchestrator.local.guard import carrier
-from microjobs_orchestrator.local.guard.relay import pump_both
+from microjobs_orchestrator.local.guard.relay import pump_both_directions
 from microjobs_orchestrator.local.runtimes.docker.engine import RETRY_DELAY, UNREACHABLE_ERRORS
 from microjobs_orchestrator.local.runtimes.docker.guards import make_command
 from microjobs_orchestrator.local.runtimes.docker.networks import LOOPBACK
@@ -81,4 +81,4 @@ class Forwarding:
             socket.create_connection((LOOPBACK, self._port), CONNECT_TIMEOUT) as server,
         ):
             server.settimeout(None)
-            pump_both(connection, server)
+            pump_both_directions(connection, server)
