@@ -12,7 +12,7 @@ from typing import BinaryIO
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.signatures import UNSIGNED_PAYLOAD, VerifiedSignature
 from microjobs_orchestrator.local.gateway.streams import Stream
-from microjobs_orchestrator.local.s3.checksums import Digest, encode_all, make_digests
+from microjobs_orchestrator.local.s3.checksums import Digest, encode_digests, make_digests
 from microjobs_orchestrator.local.s3.chunks import CHUNKED_PAYLOADS, decode_chunks
 from microjobs_orchestrator.local.s3.content import write_blocks
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES, Details
@@ -64,8 +64,8 @@ def receive(body: Body, file: BinaryIO, limit: float = inf, algorithm: str = "")
         message = "The provided 'x-amz-content-sha256' header does not match what was computed."
         raise ServiceError("XAmzContentSHA256Mismatch", message)
     _check_md5(headers, md5.digest())
-    _check_checksums({**trailers, **headers}, encode_all(expected_digests))
-    return Details(md5.hexdigest(), checksums=encode_all({**expected_digests, **extra_digests}))
+    _check_checksums({**trailers, **headers}, encode_digests(expected_digests))
+    return Details(md5.hexdigest(), checksums=encode_digests({**expected_digests, **extra_digests}))
 
 
 def _read_content(body: Body, limit: float, trailers: dict[str, str]) -> Iterator[bytes]:

@@ -58,16 +58,16 @@ def make_digests(*algorithms: str) -> dict[str, Digest]:
     return {algorithm: ALGORITHMS[algorithm]() for algorithm in algorithms if algorithm}
 
 
-def encode_all(digests: Mapping[str, Digest]) -> dict[str, str]:
-    return {algorithm: encode(digest) for algorithm, digest in digests.items()}
+def encode_digests(digests: Mapping[str, Digest]) -> dict[str, str]:
+    return {algorithm: encode_digest(digest) for algorithm, digest in digests.items()}
 
 
-def encode(digest: Digest) -> str:
+def encode_digest(digest: Digest) -> str:
     """Return the checksum in base64, as requests and responses contain it."""
     return base64.b64encode(digest.digest()).decode()
 
 
-def combine(algorithm: str, part_checksums: Sequence[str]) -> str:
+def make_composite_checksum(algorithm: str, part_checksums: Sequence[str]) -> str:
     """Return the composite checksum of a multipart upload, such as `AAAAAA==-3` for three parts.
 
     It is the checksum of the concatenated checksums of the parts. All checksums are in base64.
@@ -75,4 +75,4 @@ def combine(algorithm: str, part_checksums: Sequence[str]) -> str:
     digest = ALGORITHMS[algorithm]()
     for checksum in part_checksums:
         digest.update(base64.b64decode(checksum))
-    return f"{encode(digest)}-{len(part_checksums)}"
+    return f"{encode_digest(digest)}-{len(part_checksums)}"

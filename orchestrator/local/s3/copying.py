@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.call import Call, Operation
-from microjobs_orchestrator.local.s3.checksums import encode_all, make_digests
+from microjobs_orchestrator.local.s3.checksums import encode_digests, make_digests
 from microjobs_orchestrator.local.s3.content import FileBody, Span, parse_range, write_blocks
 from microjobs_orchestrator.local.s3.details import Details
 from microjobs_orchestrator.local.s3.objects import make_checksum_members, make_details
@@ -29,8 +29,8 @@ def open_source(call: Call) -> Iterator[tuple[Iterable[bytes], Details]]:
     """
     source = call.store.open(*_parse_source(call))
     with source.file as file:
-        conditions.check_read(call.members, source.stored, source.details, "CopySource")
-        yield FileBody(file, _find_span(call.members.get("CopySourceRange"), source.stored.size)), source.details
+        conditions.check_read(call.members, source.stored_object, source.details, "CopySource")
+        yield FileBody(file, _find_span(call.members.get("CopySourceRange"), source.stored_object.size)), source.details
 
 
 def _find_span(text: str | None, size: int) -> Span:
@@ -64,17 +64,17 @@ def write_copy(blocks: Iterable[bytes], path: Path, algorithm: str) -> Details:
     md5, digests = hashlib.md5(usedforsecurity=False), make_digests(algorithm)
     with path.open("xb") as file:
         write_blocks(blocks, file, [md5, *digests.values()])
-    return Details(md5.hexdigest(), checksums=encode_all(digests))
+    return Details(md5.hexdigest(), checksums=encode_digests(digests))
 
 
 def copy_object(call: Call) -> OperationResult:
     call.store.check_writable(call.bucket, call.key)
     _refuse_copy_without_change(call)
     condition = conditions.make_write_condition(call.members)
-    with open_source(call) as (blocks, source), call.store.new_file() as path:
-        algorithm = call.members.get("ChecksumAlgorithm") or next(iter(source.checksums), "")
+    with open_source(call) as (blocks, source_details), call.store.new_file() as path:
+        algorithm = call.members.get("ChecksumAlgorithm") or next(iter(source_details.checksums), "")
         content_details = write_copy(blocks, path, algorithm)
-        merged_details = _merge_details(call, source)
+        merged_details = _merge_details(call, source_details)
         details = replace(merged_details, etag=content_details.etag, checksums=content_details.checksums)
         stored_object = call.store.put(call.bucket, call.key, path, details, condition)
     result = {
@@ -92,10 +92,10 @@ def _refuse_copy_without_change(call: Call) -> None:
         raise ServiceError("InvalidRequest", message)
 
 
-def _merge_details(call: Call, source: Details) -> Details:
+def _merge_details(call: Call, source_details: Details) -> Details:
     request_details = make_details(call.members)
-    metadata_source = request_details if call.members.get("MetadataDirective") == "REPLACE" else source
-    tags = request_details.tags if call.members.get("TaggingDirective") == "REPLACE" else source.tags
+    metadata_source = request_details if call.members.get("MetadataDirective") == "REPLACE" else source_details
+    tags = request_details.tags if call.members.get("TaggingDirective") == "REPLACE" else source_details.tags
     return Details(headers=metadata_source.headers, metadata=metadata_source.metadata, tags=tags)
 
 

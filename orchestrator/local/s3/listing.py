@@ -24,7 +24,7 @@ class Page:
     prefixes: Sequence[str]
     next_marker: str = ""
     """The last key or common prefix, if there is another page."""
-    next_after: bytes | None = None
+    next_start_after: bytes | None = None
     """The position after which the next page starts; None if there is no other page."""
 
 
@@ -33,7 +33,7 @@ def list_objects(call: Call) -> OperationResult:
     page = _read_page(call, _find_position_after(call, marker))
     members = _make_members(call, page) | {"Marker": call.encode_key(marker)}
     members["Contents"] = [{**content, "Owner": OWNER} for content in _describe_objects(call, page)]
-    if page.next_after is not None:
+    if page.next_start_after is not None:
         members["NextMarker"] = call.encode_key(page.next_marker)
     return OperationResult(members)
 
@@ -45,8 +45,8 @@ def list_objects_v2(call: Call) -> OperationResult:
     contents = [content | owner for content in _describe_objects(call, page)]
     members = _make_members(call, page) | {"Contents": contents, "KeyCount": len(contents) + len(page.prefixes)}
     members |= {"ContinuationToken": token, "StartAfter": call.encode_key(start) if start else None}
-    if page.next_after is not None:
-        members["NextContinuationToken"] = base64.urlsafe_b64encode(page.next_after).decode()
+    if page.next_start_after is not None:
+        members["NextContinuationToken"] = base64.urlsafe_b64encode(page.next_start_after).decode()
     return OperationResult(members)
 
 
@@ -61,7 +61,7 @@ def list_object_versions(call: Call) -> OperationResult:
         "Versions": [{**content, **version} for content in _describe_objects(call, page)]
     }
     members["KeyMarker"] = call.encode_key(marker)
-    if page.next_after is not None:
+    if page.next_start_after is not None:
         members |= {"NextKeyMarker": call.encode_key(page.next_marker), "NextVersionIdMarker": NULL_VERSION}
     return OperationResult(members)
 
@@ -146,7 +146,7 @@ def _make_members(call: Call, page: Page) -> dict[str, Any]:
         "Delimiter": None if delimiter is None else call.encode_key(delimiter),
         "MaxKeys": call.get_page_limit("MaxKeys"),
         "EncodingType": call.members.get("EncodingType"),
-        "IsTruncated": page.next_after is not None,
+        "IsTruncated": page.next_start_after is not None,
         "CommonPrefixes": [{"Prefix": call.encode_key(prefix)} for prefix in page.prefixes],
     }
 

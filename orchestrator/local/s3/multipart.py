@@ -18,8 +18,8 @@ from microjobs_orchestrator.local.s3.checksums import (
     ALGORITHMS,
     COMPOSITE_ONLY,
     FULL_OBJECT_ONLY,
-    combine,
-    encode_all,
+    encode_digests,
+    make_composite_checksum,
     make_digests,
 )
 from microjobs_orchestrator.local.s3.content import FileBody, Span, write_blocks
@@ -151,9 +151,10 @@ def _assemble(upload: Upload, parts: Sequence[Part], path: Path) -> Details:
             with part.path.open("rb", buffering=0) as content:
                 write_blocks(FileBody(content, Span(0, part.size)), file, [*digests.values()])
     md5 = hashlib.md5(b"".join(bytes.fromhex(part.details.etag) for part in parts), usedforsecurity=False)
-    checksums = encode_all(digests)
+    checksums = encode_digests(digests)
     if algorithm and not is_full_object:
-        checksums = {algorithm: combine(algorithm, [part.details.checksums[algorithm] for part in parts])}
+        part_checksums = [part.details.checksums[algorithm] for part in parts]
+        checksums = {algorithm: make_composite_checksum(algorithm, part_checksums)}
     sizes = tuple(part.size for part in parts)
     return replace(upload.details, etag=f"{md5.hexdigest()}-{len(parts)}", checksums=checksums, parts=sizes)
 

@@ -45,7 +45,10 @@ def make_details(members: Mapping[str, Any]) -> Details:
 
 
 def check_tags(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Check an object's tags. Raises ServiceError InvalidTag, or BadRequest for more than ten tags."""
+    """Return the values of an object's tags, by key.
+
+    Raises ServiceError InvalidTag, or BadRequest for more than ten tags.
+    """
     tags = dict(pairs)
     if len(tags) < len(pairs) or any(not 1 <= len(key) <= 128 or len(value) > 256 for key, value in pairs):
         message = (
@@ -76,7 +79,7 @@ def put_object(call: Call) -> OperationResult:
 def get_object(call: Call) -> OperationResult:
     opened_object = call.store.open(call.bucket, call.key)
     try:
-        result, span = _describe(call, opened_object.stored, opened_object.details)
+        result, span = _describe(call, opened_object.stored_object, opened_object.details)
         return replace(result, body=FileBody(opened_object.file, span))
     except BaseException:
         opened_object.file.close()

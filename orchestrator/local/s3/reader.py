@@ -51,7 +51,7 @@ class StoredObject:
 class OpenedObject:
     """An object's file, open for reading, and the details of exactly that file."""
 
-    stored: StoredObject
+    stored_object: StoredObject
     details: Details
     file: FileIO
 
@@ -101,12 +101,12 @@ class ObjectReader:
         """Return an object. Raises ServiceError NoSuchKey or NoSuchBucket, 404."""
         self.check_bucket(bucket)
         try:
-            relative = keys.get_relative_path(key)
+            key_path = keys.get_relative_path(key)
         except ServiceError:  # no folder can contain a key that is not valid
             raise make_no_such_key_error(key) from None
-        status, is_marker = self._files.stat(bucket / relative), keys.is_folder_marker(key)
+        status, is_marker = self._files.stat(bucket / key_path), keys.is_folder_marker(key)
         if status is not None and not is_marker and stat.S_ISREG(status.st_mode):
-            return StoredObject(bucket, key, self._root / bucket / relative, status.st_size, status.st_mtime_ns)
+            return StoredObject(bucket, key, self._root / bucket / key_path, status.st_size, status.st_mtime_ns)
         modified_ns = self.database.find_marker_time(bucket, key) if is_marker else None
         if modified_ns is None or status is None or not stat.S_ISDIR(status.st_mode):
             raise make_no_such_key_error(key)
@@ -140,7 +140,7 @@ class ObjectReader:
         """Return an object with its details. Raises ServiceError NoSuchKey or NoSuchBucket, 404."""
         opened_object = self.open(bucket, key)
         opened_object.file.close()
-        return opened_object.stored, opened_object.details
+        return opened_object.stored_object, opened_object.details
 
     def describe(self, stored_object: StoredObject) -> tuple[StoredObject, Details] | None:
         """Return an object and its details, from the database or from its current file; None if it was deleted."""

@@ -30,19 +30,19 @@ class Setting:
     member: str = ""
     """The member of requests and responses that contains the setting. If it is empty, the setting is the whole
     response."""
-    initial: Mapping[str, Any] | None = None
+    initial_value: Mapping[str, Any] | None = None
     """The setting of a new bucket. If it is None, Get returns the error `missing_error`."""
     missing_error: tuple[str, str] = ("", "")
     """The error's code, and the name of the setting in its message."""
 
-    def operations(self) -> dict[str, Operation]:
+    def list_operations(self) -> dict[str, Operation]:
         """Return the functions that perform the operations, by the names of the operations."""
         functions: dict[str, Operation] = {"Get": self.get, "Put": self.put, "Delete": self.delete}
         return {f"{verb}{self.name}": functions[verb] for verb in self.verbs}
 
     def get(self, call: Call) -> OperationResult:
         text = read_setting(call, self.name)
-        value = self.initial if text is None else json.loads(text)
+        value = self.initial_value if text is None else json.loads(text)
         if value is None:
             code, setting = self.missing_error
             raise ServiceError(code, f"The bucket {call.bucket!r} has no {setting}.", 404)
@@ -80,7 +80,7 @@ SETTINGS = (
         "BucketEncryption",
         ("Get", "Put", "Delete"),
         member="ServerSideEncryptionConfiguration",
-        initial={
+        initial_value={
             "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}]
         },
         missing_error=("ServerSideEncryptionConfigurationNotFoundError", "server side encryption configuration"),
@@ -89,7 +89,7 @@ SETTINGS = (
         "PublicAccessBlock",
         ("Get", "Put", "Delete"),
         member="PublicAccessBlockConfiguration",
-        initial=dict.fromkeys(
+        initial_value=dict.fromkeys(
             ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
         ),
         missing_error=("NoSuchPublicAccessBlockConfiguration", "public access block configuration"),
@@ -98,11 +98,11 @@ SETTINGS = (
         "BucketOwnershipControls",
         ("Get", "Put", "Delete"),
         member="OwnershipControls",
-        initial={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
+        initial_value={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
         missing_error=("OwnershipControlsNotFoundError", "ownership controls"),
     ),
     Setting("BucketTagging", READ_AND_DELETE_VERBS, missing_error=("NoSuchTagSet", "tags")),
-    Setting("BucketVersioning", READ_VERBS, initial={}),
+    Setting("BucketVersioning", READ_VERBS, initial_value={}),
     Setting("BucketCors", READ_AND_DELETE_VERBS, missing_error=("NoSuchCORSConfiguration", "CORS configuration")),
     Setting(
         "BucketLifecycleConfiguration",
@@ -124,10 +124,10 @@ SETTINGS = (
         READ_VERBS,
         missing_error=("ObjectLockConfigurationNotFoundError", "object lock configuration"),
     ),
-    Setting("BucketLogging", READ_VERBS, initial={}),
-    Setting("BucketNotificationConfiguration", READ_VERBS, initial={}),
-    Setting("BucketAccelerateConfiguration", READ_VERBS, initial={}),
-    Setting("BucketRequestPayment", READ_VERBS, initial={"Payer": "BucketOwner"}),
+    Setting("BucketLogging", READ_VERBS, initial_value={}),
+    Setting("BucketNotificationConfiguration", READ_VERBS, initial_value={}),
+    Setting("BucketAccelerateConfiguration", READ_VERBS, initial_value={}),
+    Setting("BucketRequestPayment", READ_VERBS, initial_value={"Payer": "BucketOwner"}),
 )
 
 
@@ -147,7 +147,7 @@ def put_versioning(call: Call) -> OperationResult:
 
 # --- policies, whose documents are JSON ---
 
-POLICY = "BucketPolicy"
+POLICY_SETTING = "BucketPolicy"
 MAX_POLICY_BYTES = 20 << 10
 
 
@@ -156,7 +156,7 @@ def get_policy(call: Call) -> OperationResult:
 
 
 def _read_policy(call: Call) -> str:
-    text = read_setting(call, POLICY)
+    text = read_setting(call, POLICY_SETTING)
     if text is None or text == DELETED_VALUE:
         raise ServiceError("NoSuchBucketPolicy", "The bucket policy does not exist", 404)
     return text
@@ -176,7 +176,7 @@ def put_policy(call: Call) -> OperationResult:
             raise ValueError(f"it must be an object of at most {MAX_POLICY_BYTES} bytes")
     except (ValueError, RecursionError) as error:
         raise ServiceError("MalformedPolicy", f"The policy is not valid: {error}.") from error
-    write_setting(call, POLICY, document)
+    write_setting(call, POLICY_SETTING, document)
     return OperationResult(status=204)
 
 
@@ -208,7 +208,7 @@ def _check_exists(call: Call) -> None:
 
 
 OPERATIONS: Mapping[str, Operation] = {
-    **{name: operation for setting in SETTINGS for name, operation in setting.operations().items()},
+    **{name: operation for setting in SETTINGS for name, operation in setting.list_operations().items()},
     "PutBucketTagging": put_tags,
     "PutBucketVersioning": put_versioning,
     "GetBucketPolicy": get_policy,

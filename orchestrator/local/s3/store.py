@@ -32,9 +32,9 @@ class ObjectStore(ObjectReader):
 
     def __init__(self, home: Home) -> None:
         super().__init__(home)
-        self._incoming = home.objects / "incoming"
-        discard(self._incoming)  # a killed server may have left files
-        self._incoming.mkdir(exist_ok=True)
+        self._incoming_folder = home.objects / "incoming"
+        discard(self._incoming_folder)  # a killed server may have left files
+        self._incoming_folder.mkdir(exist_ok=True)
         self._lock = threading.RLock()
         self._last_modified_ns = 0
 
@@ -42,9 +42,9 @@ class ObjectStore(ObjectReader):
 
     def list_buckets(self) -> dict[str, float]:
         """Return the creation times of the buckets, in seconds since 1970, by their sorted names."""
-        created: dict[str, float] = dict(self.database.select("SELECT name, created FROM buckets"))
+        creation_times: dict[str, float] = dict(self.database.select("SELECT name, created FROM buckets"))
         folders = sorted(path for path in self._root.iterdir() if self.has_bucket(path.name))
-        return {path.name: created.get(path.name, path.stat().st_mtime) for path in folders}
+        return {path.name: creation_times.get(path.name, path.stat().st_mtime) for path in folders}
 
     def create_bucket(self, name: str) -> None:
         """Create a bucket. Raises ServiceError InvalidBucketName, or BucketAlreadyOwnedByYou 409."""
@@ -79,7 +79,7 @@ class ObjectStore(ObjectReader):
     @contextmanager
     def new_file(self) -> Iterator[Path]:
         """Yield the path of a new file outside the buckets. It is removed at the end unless `put` moved it."""
-        path = self._incoming / uuid.uuid4().hex
+        path = self._incoming_folder / uuid.uuid4().hex
         try:
             yield path
         finally:
@@ -91,8 +91,8 @@ class ObjectStore(ObjectReader):
         Raises ServiceError NoSuchBucket 404, or KeyTooLongError or InvalidArgument 400 if no file can have the key.
         """
         self.check_bucket(bucket)
-        relative, is_marker = keys.get_relative_path(key), keys.is_folder_marker(key)
-        reason = self._files.find_obstacle(bucket / relative, is_folder=is_marker)
+        key_path, is_marker = keys.get_relative_path(key), keys.is_folder_marker(key)
+        reason = self._files.find_obstacle(bucket / key_path, is_folder=is_marker)
         if reason is None and not is_marker and self.database.has_marker(bucket, f"{key}/"):
             reason = f"there are folder markers whose keys begin with {key + '/'!r}"
         if reason is not None:
@@ -130,12 +130,12 @@ class ObjectStore(ObjectReader):
                 stored_object = self.get(bucket, key)
             except ServiceError:
                 return False
-            relative = bucket / keys.get_relative_path(key)
+            relative_path = bucket / keys.get_relative_path(key)
             self.database.delete_details(bucket, key)
             if not keys.is_folder_marker(key):
                 stored_object.path.unlink()
-                relative = relative.parent
-            self._prune(bucket, relative)
+                relative_path = relative_path.parent
+            self._prune(bucket, relative_path)
             return True
 
     @contextmanager
@@ -144,7 +144,7 @@ class ObjectStore(ObjectReader):
         status = file.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{file} is not a regular file")
-        if status.st_nlink == 1 and status.st_dev == self._incoming.stat().st_dev:
+        if status.st_nlink == 1 and status.st_dev == self._incoming_folder.stat().st_dev:
             yield file
             return
         with self.new_file() as copy:
@@ -158,7 +158,7 @@ class ObjectStore(ObjectReader):
             return None
 
     def _replace_object(self, bucket: str, key: str, file: Path, details: Details | None) -> StoredObject:
-        relative, is_marker = bucket / keys.get_relative_path(key), keys.is_folder_marker(key)
+        relative_path, is_marker = bucket / keys.get_relative_path(key), keys.is_folder_marker(key)
         if is_marker and file.stat().st_size:
             reason = "it ends with a slash, so it names a folder, which cannot have content"
             raise keys.make_invalid_key_error(key, reason)
@@ -166,9 +166,9 @@ class ObjectStore(ObjectReader):
         # of the row with their details.
         self._last_modified_ns = max(time.time_ns(), self._last_modified_ns + 1)
         os.utime(file, ns=(self._last_modified_ns, self._last_modified_ns))
-        status, path = file.stat(), self._empty_file if is_marker else self._root / relative
+        status, path = file.stat(), self._empty_file if is_marker else self._root / relative_path
         stored_object = StoredObject(bucket, key, path, status.st_size, status.st_mtime_ns)
-        folder = relative if is_marker else relative.parent
+        folder = relative_path if is_marker else relative_path.parent
         try:
             (self._root / folder).mkdir(parents=True, exist_ok=True)
             # The row is written before the file is moved. If the server is killed in between, the row has no object.
@@ -176,7 +176,7 @@ class ObjectStore(ObjectReader):
             if details is not None or is_marker:
                 self.database.store_details(stored_object.version, details or guess_details(key, BytesIO()))
             if not is_marker:
-                self._files.replace(relative, file)
+                self._files.replace(relative_path, file)
         except BaseException:
             self._prune(bucket, folder)
             raise

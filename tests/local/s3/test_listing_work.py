@@ -177,8 +177,8 @@ def test_next_page_shows_changes_since_the_first_page(
     create_files(store, [f"{number:03}" for number in range(250)])
     if is_settled:
         shorten_settled_age(monkeypatch)
-    listing = iterate_pages(s3)
-    assert next(listing)["Contents"][-1]["Key"] == "099"
+    pages = iterate_pages(s3)
+    assert next(pages)["Contents"][-1]["Key"] == "099"
     folder = store.home.buckets / BUCKET
     original_status = folder.stat()
     (folder / "150b").write_text("added by hand")
@@ -187,7 +187,7 @@ def test_next_page_shows_changes_since_the_first_page(
     (folder / "152").symlink_to("/etc/passwd")
     # rsync and tar also restore the time of the folder, so the time alone does not show the changes
     os.utime(folder, ns=(original_status.st_atime_ns, original_status.st_mtime_ns))
-    keys = [content["Key"] for content in next(listing)["Contents"]]
+    keys = [content["Key"] for content in next(pages)["Contents"]]
     assert ("150b" in keys, "151" in keys, "152" in keys) == (True, False, False)
 
 
@@ -220,19 +220,19 @@ def test_pages_contain_all_keys_sorted(store: ObjectStore, s3: "S3Client", seed:
     for _ in range(12):
         prefix = generator.choice(sorted(keys))[: generator.randrange(4)]
         delimiter = generator.choice(["", "/", "-", "a/", "b"])
-        after = generator.choice(["", *sorted(keys)])[: generator.randrange(6)]
-        expected_entries = find_expected_entries(keys, prefix, delimiter, after)
-        members: dict[str, Any] = {"Prefix": prefix, "StartAfter": after} | (
+        start_after = generator.choice(["", *sorted(keys)])[: generator.randrange(6)]
+        expected_entries = find_expected_entries(keys, prefix, delimiter, start_after)
+        members: dict[str, Any] = {"Prefix": prefix, "StartAfter": start_after} | (
             {"Delimiter": delimiter} if delimiter else {}
         )
         assert list_all_pages(s3, generator.randrange(1, 8), members) == expected_entries, (members, sorted(keys))
 
 
-def find_expected_entries(keys: set[str], prefix: str, delimiter: str, after: str) -> list[str]:
+def find_expected_entries(keys: set[str], prefix: str, delimiter: str, start_after: str) -> list[str]:
     """Return the keys and the common prefixes that a listing must contain."""
     entries: dict[str, None] = {}
     for key in sorted(keys, key=str.encode):
-        if key.startswith(prefix) and key.encode() > after.encode():
+        if key.startswith(prefix) and key.encode() > start_after.encode():
             head, end, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
             entries[prefix + head + end if end else key] = None
     return list(entries)

@@ -39,8 +39,8 @@ def upload_parts(s3: "S3Client", upload: dict[str, Any], *bodies: bytes) -> list
 
 
 def complete(s3: "S3Client", upload: dict[str, Any], parts: list[dict[str, Any]], **arguments: Any) -> dict[str, Any]:
-    part_list: Any = {"Parts": parts}
-    return dict(s3.complete_multipart_upload(**upload, MultipartUpload=part_list, **arguments))
+    members: Any = {"MultipartUpload": {"Parts": parts}, **arguments}
+    return dict(s3.complete_multipart_upload(**upload, **members))
 
 
 def compute_crc32(content: bytes) -> str:

@@ -70,13 +70,15 @@ def test_any_key_is_returned_unchanged_or_refused(store: ObjectStore, key: str) 
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
-@given(names=st.sets(KEYS, max_size=12), prefix=KEYS, after=KEYS)
-def test_list_equals_sorted_and_filtered_keys(store: ObjectStore, names: set[str], prefix: str, after: str) -> None:
+@given(names=st.sets(KEYS, max_size=12), prefix=KEYS, start_after=KEYS)
+def test_list_equals_sorted_and_filtered_keys(
+    store: ObjectStore, names: set[str], prefix: str, start_after: str
+) -> None:
     stored_keys = [name for name in names if try_put(store, name) and not name.endswith("/")]
     expected = sorted((key for key in stored_keys if key.startswith(prefix)), key=str.encode)
     assert list_keys(store.list(BUCKET, prefix)) == expected
-    expected_after = [key for key in expected if key.encode() > after.encode("utf-8", "surrogatepass")]
-    assert list_keys(store.list(BUCKET, prefix, after)) == expected_after
+    expected_after = [key for key in expected if key.encode() > start_after.encode("utf-8", "surrogatepass")]
+    assert list_keys(store.list(BUCKET, prefix, start_after)) == expected_after
     for name in names:
         store.delete(BUCKET, name)
     assert not list((store.home.buckets / BUCKET).iterdir())
@@ -236,11 +238,11 @@ def test_condition_is_checked_after_the_earlier_write(store: ObjectStore, change
     arguments = {"store": store, "condition": checked_details.append} | ({"key": "a"} if change is put else {})
     second_change = threading.Thread(target=change, kwargs=arguments)
 
-    def start_second(_: Details | None) -> None:
+    def start_second_change(_: Details | None) -> None:
         second_change.start()
         second_change.join(0.2)
 
-    put(store, "a", b"1", Details("first"), start_second)
+    put(store, "a", b"1", Details("first"), start_second_change)
     second_change.join()
     assert [details and details.etag for details in checked_details] == ["first"]
 
@@ -297,13 +299,13 @@ def test_open_returns_the_new_version_of_a_replaced_object(store: ObjectStore, m
     put(store, "a", b"old", Details("old"))
     find_details_in_database, found_versions = store.database.find_details, list[Version]()
 
-    def replace_first(version: Version) -> Details | None:
+    def replace_object_first(version: Version) -> Details | None:
         if not found_versions:
             found_versions.append(version)
             put(store, "a", b"new", Details("new"))
         return find_details_in_database(version)
 
-    monkeypatch.setattr(store.database, "find_details", replace_first)
+    monkeypatch.setattr(store.database, "find_details", replace_object_first)
     opened_object = store.open(BUCKET, "a")
     with opened_object.file:
         assert (opened_object.file.read(), opened_object.details.etag) == (b"new", "new")

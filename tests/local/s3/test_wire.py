@@ -52,7 +52,7 @@ def make_streaming_headers(payload_type: str, **headers: str) -> dict[str, str]:
     return {"Content_Encoding": "aws-chunked", **payload_headers, **headers}
 
 
-TRAILER = {"x_amz_trailer": "x-amz-checksum-crc32"}
+TRAILER_HEADER = {"x_amz_trailer": "x-amz-checksum-crc32"}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ TRAILER = {"x_amz_trailer": "x-amz-checksum-crc32"}
         (encode_chunks(CONTENT[:99], CONTENT[99:]), make_streaming_headers("UNSIGNED-PAYLOAD-TRAILER")),
         (
             encode_chunks(CONTENT, trailer=f"x-amz-checksum-crc32:{CRC32}\r\n"),
-            make_streaming_headers("UNSIGNED-PAYLOAD-TRAILER", **TRAILER),
+            make_streaming_headers("UNSIGNED-PAYLOAD-TRAILER", **TRAILER_HEADER),
         ),
     ],
 )
@@ -83,8 +83,8 @@ def test_aws_chunked_body_is_decoded(
         (b"zz\r\n" + CONTENT, {}, "IncompleteBody"),
         (b"10\r\nshort", {"x_amz_decoded_content_length": "5"}, "IncompleteBody"),
         (b"1\r\nlonger\r\n0\r\n\r\n", {"x_amz_decoded_content_length": "1"}, "IncompleteBody"),
-        (encode_chunks(CONTENT), TRAILER, "MalformedTrailerError"),
-        (encode_chunks(CONTENT, trailer="x-amz-checksum-crc32:AAAAAA==\r\n"), TRAILER, "BadDigest"),
+        (encode_chunks(CONTENT), TRAILER_HEADER, "MalformedTrailerError"),
+        (encode_chunks(CONTENT, trailer="x-amz-checksum-crc32:AAAAAA==\r\n"), TRAILER_HEADER, "BadDigest"),
         (encode_chunks(CONTENT), {"x_amz_decoded_content_length": "x"}, "MissingContentLength"),
         (encode_chunks(CONTENT, trailer=f"a:{'b' * 20_000}\r\n"), {}, "IncompleteBody"),
     ],

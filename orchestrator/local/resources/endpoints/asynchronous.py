@@ -354,7 +354,7 @@ class InvocationQueue:
         open_object = self._context.store.open(*parse_uri(invocation.input))
         with closing(open_object.file) as file:
             content_type = open_object.details.headers.get("ContentType", DEFAULT_CONTENT_TYPE)
-            size = str(open_object.stored.size)  # a container's server may not support chunked encoding
+            size = str(open_object.stored_object.size)  # a container's server may not support chunked encoding
             yield partial(_read_blocks, file), {"Content-Type": content_type, "Content-Length": size}
 
 
