@@ -38,8 +38,8 @@ from tests.clients.console_requests import (
 from tests.clients.environments import install_client_programs, run_program
 from tests.local.clients import LocalServer
 from tests.local.resources.examples import create_example, find_example
-from tests.local.security.console_client import API, Console, make_token
-from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.console_client import API_PATH, Console, make_token
+from tests.local.security.stub_runner import run_stub_server
 from tests.local.security.wire import Sender
 
 SUFFIXES = {"boto3": "-boto3", "AWS CLI": "-cli", "SageMaker SDK v3": "-sdk3", "SageMaker SDK v2": "-sdk2"}
@@ -90,7 +90,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with server_without_hosts(tmp_path_factory.mktemp("code")) as server:
+    with run_stub_server(tmp_path_factory.mktemp("code")) as server:
         yield server
 
 
@@ -124,7 +124,7 @@ def programs(server: LocalServer, cases: list[Case]) -> dict[str, list[str]]:
     programs: dict[str, list[str]] = {title: [] for title in SUFFIXES}
     for case in cases:
         if not case.is_created_by_another_case:
-            response = json.loads(console.post(f"{API}code", {"arn": case.arn}).body)
+            response = json.loads(console.post(f"{API_PATH}code", {"arn": case.arn}).body)
             for title, text in response["programs"].items():
                 if case.is_tested_with(title):
                     programs[title].append(text.replace(f'"{case.name}"', f'"{case.name}{SUFFIXES[title]}"'))

@@ -8,14 +8,14 @@ import pytest
 
 from tests.clients.environments import run_program
 from tests.local.clients import LocalServer
-from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.stub_runner import run_stub_server
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def stub_server(tmp_path: Path) -> Iterator[LocalServer]:
-    with server_without_hosts(tmp_path / "home") as server:
+    with run_stub_server(tmp_path / "home") as server:
         yield server
 
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from microjobs_orchestrator.local import control
 from tests.local.clients import LocalServer, run_server
 from tests.local.console.browsers import launch, require_chromium
-from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.stub_runner import run_stub_server
 
 TIMEOUT_MILLISECONDS = 15_000
 expect.set_options(timeout=TIMEOUT_MILLISECONDS)
@@ -44,7 +44,7 @@ def session_page(browser: Browser, server: LocalServer) -> Iterator[Page]:
 @pytest.fixture(scope="package")
 def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """Return a server whose runtime starts no hosts."""
-    with server_without_hosts(tmp_path_factory.mktemp("stub")) as server:
+    with run_stub_server(tmp_path_factory.mktemp("stub")) as server:
         yield server
 
 

@@ -27,7 +27,7 @@ from tests.local.resources.pipelines.steps import (
     make_training_step,
     start_execution,
 )
-from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.stub_runner import run_stub_server
 from tests.local.test_hosting import make_model, wait_for_endpoint
 
 FOLDER = REPOSITORY / "docs" / "using" / "screenshots"
@@ -157,7 +157,7 @@ def main() -> None:
         take_screenshots(server, playwright, {name: page.format(execution=execution) for name, page in PAGES.items()})
     with (
         tempfile.TemporaryDirectory() as folder,
-        server_without_hosts(Path(folder)) as server,
+        run_stub_server(Path(folder)) as server,
         sync_playwright() as playwright,
     ):
         start_tuning(server, "tune", 40)

@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.state import Record
 from tests.local.clients import LocalServer
 from tests.local.security.console_client import Console, make_token, open_stream, read_status
-from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.stub_runner import run_stub_server
 from tests.local.security.wire import Sender
 
 JOB = Record("training-job", "job", "arn:job", "InProgress", created=1.0, modified=1.0, request={}, description={})
@@ -87,7 +87,7 @@ def test_stream_ends_with_its_session(feed: Feed) -> None:
 
 
 def test_stream_of_a_replaced_session_ends(tmp_path: Path) -> None:
-    with server_without_hosts(tmp_path) as server:
+    with run_stub_server(tmp_path) as server:
         sender = Sender(server.address)
         stream = open_stream(open_session(server, sender))
         assert read_status(stream) == 200
@@ -112,7 +112,7 @@ def receive_until(connection: socket.socket, end: bytes) -> None:
 
 @pytest.mark.slow
 def test_open_streams_occupy_no_threads(tmp_path: Path) -> None:
-    with server_without_hosts(tmp_path) as server, ExitStack() as stack:
+    with run_stub_server(tmp_path) as server, ExitStack() as stack:
         sender = Sender(server.address)
         stack.callback(sender.close)
         console = open_session(server, sender)

@@ -25,7 +25,7 @@ from tests.local.clients import LocalServer
 from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeRuntime
 from tests.local.security.families import BASE_MEMBERS
-from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.stub_runner import run_stub_server
 
 NOON = 1_767_268_800.0
 """2026-01-01T12:00:00 in UTC."""
@@ -406,7 +406,7 @@ def test_suggestions_are_the_properties_that_begin_with_the_hint(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with server_without_hosts(tmp_path_factory.mktemp("search") / "home") as server:
+    with run_stub_server(tmp_path_factory.mktemp("search") / "home") as server:
         yield server
 
 

@@ -11,8 +11,8 @@ from tests.local.security.wire import Sender
 @pytest.fixture(scope="package")
 def process_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server on the process runtime, with default settings otherwise."""
-    with run_server(tmp_path_factory.mktemp("process-server"), runtime="process") as running:
-        yield running
+    with run_server(tmp_path_factory.mktemp("process-server"), runtime="process") as server:
+        yield server
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.local.clients import LocalServer
 from tests.local.security.wire import Response, Sender
 
 CONSOLE_PATH = "/_microjobs/console/"
-API = f"{CONSOLE_PATH}api/"
+API_PATH = f"{CONSOLE_PATH}api/"
 SECRET_HEADER = "X-Microjobs-Console"  # noqa: S105  the name of a header
 
 
@@ -44,7 +44,7 @@ class Console:
 
     def open(self, token: str, **members: Any) -> Response:
         """Open a session with a one-time token."""
-        answer = self.post(f"{API}sessions", {"token": token, **members})
+        answer = self.post(f"{API_PATH}sessions", {"token": token, **members})
         if answer.status == 200:
             self.secret = json.loads(answer.body)["secret"]
             self.cookie = answer.headers["set-cookie"].partition(";")[0]
@@ -63,7 +63,7 @@ def open_stream(console: Console) -> socket.socket:
     connection = socket.create_connection((name, int(port)), timeout=20)
     fields = {"Host": console.sender.host, **console.make_headers({"Content-Length": "2"})}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    connection.sendall(f"POST {API}changes HTTP/1.1\r\n{lines}\r\n{{}}".encode())
+    connection.sendall(f"POST {API_PATH}changes HTTP/1.1\r\n{lines}\r\n{{}}".encode())
     return connection
 
 

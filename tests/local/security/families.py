@@ -155,11 +155,11 @@ BASE_MEMBERS: Mapping[str, Any] = {
 """Valid members that the server accepts, by operation. `requests.members` adds the name of the resource."""
 
 
-def _list_operations(*kinds: Kind, others: Sequence[str] = ()) -> list[str]:
+def _list_operations(*kinds: Kind, added_operations: Sequence[str] = ()) -> list[str]:
     """Return the common operations of kinds, and other operations. Create operations are repeated, so that they are
     chosen more often."""
     common = [operation for kind in kinds for operation in kind.operations.values()]
-    return [*common, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *others]
+    return [*common, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *added_operations]
 
 
 def _make_requests_of_kind(kind: Kind) -> st.SearchStrategy[Request]:
@@ -230,16 +230,16 @@ RELATED_KINDS = (*HOSTING_KINDS, *PIPELINE_KINDS, *REGISTRY_KINDS, *TRACKING_KIN
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
     **{kind.title: partial(_make_requests_of_kind, kind) for kind in load_kinds() if kind not in RELATED_KINDS},
     "experiments": lambda: json_requests(
-        "sagemaker", _list_operations(*TRACKING_KINDS, others=TRACKING_OPERATIONS), BASE_MEMBERS
+        "sagemaker", _list_operations(*TRACKING_KINDS, added_operations=TRACKING_OPERATIONS), BASE_MEMBERS
     ),
     "hosting": lambda: json_requests(
-        "sagemaker", _list_operations(*HOSTING_KINDS, others=UPDATE_OPERATIONS), BASE_MEMBERS
+        "sagemaker", _list_operations(*HOSTING_KINDS, added_operations=UPDATE_OPERATIONS), BASE_MEMBERS
     ),
     "pipelines": lambda: json_requests(
-        "sagemaker", _list_operations(*PIPELINE_KINDS, others=PIPELINE_OPERATIONS), BASE_MEMBERS
+        "sagemaker", _list_operations(*PIPELINE_KINDS, added_operations=PIPELINE_OPERATIONS), BASE_MEMBERS
     ),
     "registry": lambda: json_requests(
-        "sagemaker", _list_operations(*REGISTRY_KINDS, others=REGISTRY_OPERATIONS), BASE_MEMBERS
+        "sagemaker", _list_operations(*REGISTRY_KINDS, added_operations=REGISTRY_OPERATIONS), BASE_MEMBERS
     ),
     "listing": lambda: json_requests(
         "sagemaker",

@@ -1,4 +1,4 @@
-"""Endpoints of each kind on a stubbed server, and strategies for requests to them."""
+"""Endpoints of each kind on a stub server, and strategies for requests to them."""
 
 import tarfile
 from collections.abc import Mapping
@@ -168,5 +168,7 @@ def invocations() -> st.SearchStrategy[Request]:
         if name in TARGET_MEMBERS:
             member, values = TARGET_MEMBERS[name]
             endpoint_members[member] = st.one_of(*[values] * 8, RARE_VALUES, UTF8_TEXTS)
-        strategies.append(rest_requests("sagemaker-runtime", operations, endpoint_members, always_drawn=RARE_MEMBERS))
+        strategies.append(
+            rest_requests("sagemaker-runtime", operations, endpoint_members, always_drawn_names=RARE_MEMBERS)
+        )
     return st.one_of(*strategies)

@@ -51,8 +51,9 @@ def members(operation: OperationModel, members_by_operation: Mapping[str, Any]) 
     sources = [valid_values(shape)]
     if operation.name in members_by_operation:
         sources += [_replace_name(members_by_operation[operation.name], operation)] * 4
-    valid = st.one_of(*sources)
-    return valid | valid | _add_errors(valid, shape) | _add_errors(valid, shape) | wrong_values
+    valid_members = st.one_of(*sources)
+    broken_members = _add_errors(valid_members, shape)
+    return valid_members | valid_members | broken_members | broken_members | wrong_values
 
 
 def _replace_name(request_members: Mapping[str, Any], operation: OperationModel) -> st.SearchStrategy[Any]:
@@ -67,9 +68,9 @@ def get_member_shapes(operation: OperationModel) -> Mapping[str, Shape]:
 
 
 @st.composite
-def _add_errors(draw: Draw, valid: st.SearchStrategy[Any], shape: Shape) -> Any:
+def _add_errors(draw: Draw, valid_members: st.SearchStrategy[Any], shape: Shape) -> Any:
     """Change one to three values in valid members."""
-    value = copy.deepcopy(draw(valid))
+    value = copy.deepcopy(draw(valid_members))
     for _ in range(draw(st.integers(1, 3))):
         holder, key, key_shape = _choose_place(draw, value, shape)
         match draw(st.sampled_from(["remove", "wrong_values", "wrong_values", "text", "valid_values", "unknown"])):
@@ -126,8 +127,10 @@ def json_requests(
         template = Request(get_signing_name(service), operation, "POST", "/", headers)
         return members(operation, members_by_operation).map(lambda value: replace(template, body=_encode_json(value)))
 
-    valid = st.sampled_from(operation_names).flatmap(lambda name: make_strategy(load_operation_model(service, name)))
-    return valid | valid | valid | damaged_requests(valid)
+    valid_requests = st.sampled_from(operation_names).flatmap(
+        lambda name: make_strategy(load_operation_model(service, name))
+    )
+    return valid_requests | valid_requests | valid_requests | damaged_requests(valid_requests)
 
 
 def _encode_json(value: Any) -> bytes:
@@ -160,8 +163,10 @@ def query_requests(service: str, operation_names: list[str]) -> st.SearchStrateg
         )
         return forms.map(lambda form: replace(template, body=_encode_form({**fixed, **form})))
 
-    valid = st.sampled_from(operation_names).flatmap(lambda name: make_strategy(load_operation_model(service, name)))
-    return valid | valid | damaged_requests(valid)
+    valid_requests = st.sampled_from(operation_names).flatmap(
+        lambda name: make_strategy(load_operation_model(service, name))
+    )
+    return valid_requests | valid_requests | damaged_requests(valid_requests)
 
 
 def _make_empty_structure() -> Shape:
@@ -177,16 +182,16 @@ def rest_requests(
     operation_names: list[str],
     member_values: Mapping[str, st.SearchStrategy[Any]],
     *,
-    always_drawn: Collection[str] = (),
+    always_drawn_names: Collection[str] = (),
 ) -> st.SearchStrategy[Request]:
     """Return requests of REST protocols.
 
     Args:
         member_values: values of some members, by name. Members that name resources need an entry, because the server
             rarely has a resource with a generated name.
-        always_drawn: the names of optional members for which every request draws a value from `member_values`. For each
-            other optional member, about one request of four draws a value. If the drawn value is None, the request does
-            not have the member.
+        always_drawn_names: the names of optional members for which every request draws a value from `member_values`.
+            For each other optional member, about one request of four draws a value. If the drawn value is None, the
+            request does not have the member.
     """
     model = load_service_model(service)
     serializer = create_serializer(model.metadata["protocol"], include_validation=False)
@@ -197,7 +202,7 @@ def rest_requests(
         assert isinstance(shape, StructureShape)
         request_members = draw(valid_values(shape))
         for name, values in member_values.items():
-            is_chosen = name in {*shape.required_members, *always_drawn} or draw(st.integers(0, 3)) == 0
+            is_chosen = name in {*shape.required_members, *always_drawn_names} or draw(st.integers(0, 3)) == 0
             if name in shape.members and is_chosen:
                 request_members[name] = draw(values)
         request_members = {name: value for name, value in request_members.items() if value is not None}
@@ -218,8 +223,8 @@ def rest_requests(
         body = _encode_body(serialized["body"])
         return Request(get_signing_name(service), operation, serialized["method"], path, headers, body)
 
-    valid = st.sampled_from(operation_names).flatmap(lambda name: make_strategy(model.operation_model(name)))
-    return valid | valid | damaged_requests(valid)
+    valid_requests = st.sampled_from(operation_names).flatmap(lambda name: make_strategy(model.operation_model(name)))
+    return valid_requests | valid_requests | damaged_requests(valid_requests)
 
 
 def _encode_header(value: str) -> str:
@@ -323,9 +328,9 @@ TARGETS = [
 
 
 @st.composite
-def damaged_requests(draw: Draw, valid: st.SearchStrategy[Request]) -> Request:
+def damaged_requests(draw: Draw, valid_requests: st.SearchStrategy[Request]) -> Request:
     """Return requests with one to three errors that no client library sends."""
-    request: Request = draw(valid)
+    request: Request = draw(valid_requests)
     for _ in range(draw(st.integers(1, 3))):
         match draw(st.sampled_from(["header", "header", "drop", "method", "target", "query", "body", "cut", "insert"])):
             case "header":

@@ -1,4 +1,4 @@
-"""Start the server of the module `stub`, whose runtime starts no hosts, in a separate process."""
+"""Runs the server of the module `stub` in a separate process."""
 
 import fcntl
 import signal
@@ -14,7 +14,7 @@ from tests.local.clients import LocalServer, wait_until
 
 
 @contextmanager
-def server_without_hosts(folder: Path) -> Iterator[LocalServer]:
+def run_stub_server(folder: Path) -> Iterator[LocalServer]:
     """Run a local server whose runtime starts no hosts. Its home has two objects and one log stream."""
     home = Home(folder)
     home.create()

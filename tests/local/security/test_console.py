@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import LocalServer, wait_until
 from tests.local.security.console_client import (
-    API,
+    API_PATH,
     CONSOLE_PATH,
     SECRET_HEADER,
     Console,
@@ -30,17 +30,17 @@ from tests.local.security.console_client import (
     open_stream,
     read_status,
 )
-from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.stub_runner import run_stub_server
 from tests.local.security.wire import Response, Sender
 
-LIST = f"{API}sagemaker/ListTrainingJobs"
+LIST_PATH = f"{API_PATH}sagemaker/ListTrainingJobs"
 
 
 @pytest.fixture(scope="module")
 def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server whose runtime starts no hosts."""
-    with server_without_hosts(tmp_path_factory.mktemp("console")) as running:
-        yield running
+    with run_stub_server(tmp_path_factory.mktemp("console")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def console(stub_server: LocalServer, outsider: Console) -> Console:
 
 
 def test_session_can_list_jobs(console: Console) -> None:
-    answer = console.post(LIST, {})
+    answer = console.post(LIST_PATH, {})
     assert (answer.status, "TrainingJobSummaries" in json.loads(answer.body)) == (200, True)
 
 
@@ -80,7 +80,7 @@ def test_page_whose_response_was_lost_opens_one_session(stub_server: LocalServer
     outsider.open(token, key=PAGE_KEY)
     first_session = Console(outsider.sender, outsider.cookie, outsider.secret)
     assert outsider.open(token, key=PAGE_KEY).status == 200
-    assert (first_session.post(LIST, {}).status, outsider.post(LIST, {}).status) == (401, 200)
+    assert (first_session.post(LIST_PATH, {}).status, outsider.post(LIST_PATH, {}).status) == (401, 200)
 
 
 @pytest.mark.parametrize("key", ["", "a" * 35, PAGE_KEY + "a", "\ud800", None])
@@ -91,7 +91,7 @@ def test_used_token_with_the_key_of_another_page_is_refused(
     assert outsider.open(token, key=PAGE_KEY).status == 200
     other_console = Console(outsider.sender)
     assert other_console.open(token, key=key).status in (400, 401)
-    assert outsider.post(LIST, {}).status == 200
+    assert outsider.post(LIST_PATH, {}).status == 200
 
 
 def test_used_token_is_refused_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,23 +123,23 @@ def test_token_of_another_home_is_refused(stub_server: LocalServer, outsider: Co
 
 @pytest.mark.parametrize("body", [{}, {"token": 5}, {"token": ""}, {"token": "1.2.3"}, [], b"{", b"\xff"])
 def test_malformed_token_is_refused(outsider: Console, body: Any) -> None:
-    assert outsider.post(f"{API}sessions", body).status in (400, 401)
+    assert outsider.post(f"{API_PATH}sessions", body).status in (400, 401)
 
 
 # --- sessions ---
 
 
-@pytest.mark.parametrize("missing", ["Cookie", SECRET_HEADER])
-def test_cookie_and_secret_are_both_needed(console: Console, missing: str) -> None:
+@pytest.mark.parametrize("missing_header", ["Cookie", SECRET_HEADER])
+def test_cookie_and_secret_are_both_needed(console: Console, missing_header: str) -> None:
     for value in (None, "", "microjobs-console=guessed"):
-        answer = console.sender.send_raw("POST", LIST, console.make_headers({missing: value}), b"{}")
+        answer = console.sender.send_raw("POST", LIST_PATH, console.make_headers({missing_header: value}), b"{}")
         assert (answer.status, b"TrainingJobSummaries" in answer.body) == (401, False)
 
 
 def test_secret_of_another_session_is_refused(stub_server: LocalServer, console: Console) -> None:
     other_console = Console(console.sender)
     other_console.open(make_token(stub_server))
-    assert console.post(LIST, {}, Cookie=other_console.cookie).status == 401
+    assert console.post(LIST_PATH, {}, Cookie=other_console.cookie).status == 401
 
 
 def test_cookie_is_hidden_from_scripts_and_other_sites(stub_server: LocalServer, outsider: Console) -> None:
@@ -180,7 +180,7 @@ def test_requests_of_other_pages_are_refused(console: Console, changes: dict[str
     headers = console.make_headers(
         {name: value and value.replace("HOST", console.sender.host) for name, value in changes.items()}
     )
-    answer = console.sender.send_raw("POST", LIST, headers, b"{}")
+    answer = console.sender.send_raw("POST", LIST_PATH, headers, b"{}")
     assert (answer.status, b"TrainingJobSummaries" in answer.body) == (403, False)
     assert "access-control-allow-origin" not in answer.headers
 
@@ -189,17 +189,17 @@ def test_requests_of_other_pages_are_refused(console: Console, changes: dict[str
     "content_type", ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain", None]
 )
 def test_forms_are_refused(console: Console, content_type: str | None) -> None:
-    assert console.post(LIST, {}, Content_Type=content_type).status == 415
+    assert console.post(LIST_PATH, {}, Content_Type=content_type).status == 415
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"])
 def test_operations_need_post(console: Console, method: str) -> None:
-    answer = console.sender.send_raw(method, LIST, console.make_headers({}))
+    answer = console.sender.send_raw(method, LIST_PATH, console.make_headers({}))
     assert answer.status == 405
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize("target", [CONSOLE_PATH, f"{CONSOLE_PATH}assets/main.js", f"{CONSOLE_PATH}absent", LIST])
+@pytest.mark.parametrize("target", [CONSOLE_PATH, f"{CONSOLE_PATH}assets/main.js", f"{CONSOLE_PATH}absent", LIST_PATH])
 def test_every_response_has_security_headers(outsider: Console, target: str) -> None:
     headers = outsider.sender.send_raw("GET", target, {}).headers
     policy = headers["content-security-policy"]
@@ -212,10 +212,10 @@ def test_every_response_has_security_headers(outsider: Console, target: str) -> 
 
 
 def test_other_pages_may_link_to_the_console_but_not_load_its_scripts(outsider: Console) -> None:
-    script = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
-    assert outsider.sender.send_raw("GET", f"{CONSOLE_PATH}assets/main.js", script).status == 403
-    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    assert outsider.sender.send_raw("GET", CONSOLE_PATH, link).status == 200
+    script_headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert outsider.sender.send_raw("GET", f"{CONSOLE_PATH}assets/main.js", script_headers).status == 403
+    link_headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert outsider.sender.send_raw("GET", CONSOLE_PATH, link_headers).status == 200
 
 
 def test_files_are_compressed_and_cached(outsider: Console) -> None:
@@ -261,12 +261,12 @@ def test_path_of_an_asset_cannot_reach_other_files(outsider: Console, path: str)
 
 
 def test_huge_bodies_are_refused_before_they_are_read(outsider: Console) -> None:
-    for target, status in ((LIST, 413), (f"{API}sessions", 413)):
+    for target, status in ((LIST_PATH, 413), (f"{API_PATH}sessions", 413)):
         headers = outsider.make_headers({"Content-Length": str(1 << 40)})
         assert outsider.sender.send_raw("POST", target, headers, b"{}").status == status
         outsider.sender.close()
     chunked = outsider.make_headers({"Transfer-Encoding": "chunked"})
-    assert outsider.sender.send_raw("POST", LIST, chunked, b"2\r\n{}\r\n0\r\n\r\n").status == 411
+    assert outsider.sender.send_raw("POST", LIST_PATH, chunked, b"2\r\n{}\r\n0\r\n\r\n").status == 411
     outsider.sender.close()
 
 
@@ -289,7 +289,7 @@ def test_huge_bodies_are_refused_before_they_are_read(outsider: Console) -> None
     ],
 )
 def test_only_listed_operations_are_performed(console: Console, operation: str, status: int) -> None:
-    assert console.post(API + operation, {}).status == status
+    assert console.post(API_PATH + operation, {}).status == status
 
 
 ATTACK_HEADERS: Sequence[tuple[dict[str, str | None], int]] = (
@@ -310,55 +310,56 @@ CHANGE_OPERATION_PATHS = [f"{service}/{name}" for service, names in CHANGE_OPERA
 
 @pytest.mark.parametrize("operation", CHANGE_OPERATION_PATHS)
 def test_operations_that_change_something_refuse_other_pages(console: Console, operation: str) -> None:
-    assert console.post(API + operation, {}).status == 400  # a request of the console's page reaches the validation
+    # a request of the console's page reaches the validation
+    assert console.post(API_PATH + operation, {}).status == 400
     for changes, status in ATTACK_HEADERS:
-        answer = console.sender.send_raw("POST", API + operation, console.make_headers(changes), b"{}")
+        answer = console.sender.send_raw("POST", API_PATH + operation, console.make_headers(changes), b"{}")
         assert answer.status == status, changes
         assert "access-control-allow-origin" not in answer.headers
-    assert console.sender.send_raw("GET", API + operation, console.make_headers({})).status == 405
+    assert console.sender.send_raw("GET", API_PATH + operation, console.make_headers({})).status == 405
 
 
 def test_invalid_members_are_refused_as_for_all_clients(console: Console) -> None:
-    answer = console.post(LIST, {"Nonsense": 1})
+    answer = console.post(LIST_PATH, {"Nonsense": 1})
     assert (answer.status, b"Nonsense" in answer.body) == (400, True)
 
 
-INVOKE = f"{API}sagemaker-runtime/InvokeEndpoint"
+INVOKE_PATH = f"{API_PATH}sagemaker-runtime/InvokeEndpoint"
 
 
 @pytest.mark.parametrize("body", ["é", "a", "YQ", 5, [], {}])
 def test_body_for_a_model_must_be_in_base64(console: Console, body: Any) -> None:
-    answer = console.post(INVOKE, {"EndpointName": "absent", "Body": body})
+    answer = console.post(INVOKE_PATH, {"EndpointName": "absent", "Body": body})
     assert (answer.status, b"Body" in answer.body) == (400, True)
 
 
 def test_body_for_a_model_needs_a_session_and_has_the_limit_of_its_service(console: Console) -> None:
     request = {"EndpointName": "absent", "Body": base64.b64encode(bytes(2 << 20)).decode()}
-    assert console.post(INVOKE, request, Cookie=None).status == 401
-    assert b"Endpoint absent" in console.post(INVOKE, request).body
-    for target, size in ((INVOKE, 35 << 20), (LIST, 2 << 20)):
+    assert console.post(INVOKE_PATH, request, Cookie=None).status == 401
+    assert b"Endpoint absent" in console.post(INVOKE_PATH, request).body
+    for target, size in ((INVOKE_PATH, 35 << 20), (LIST_PATH, 2 << 20)):
         assert console.post(target, {}, Content_Length=str(size)).status == 413
         console.sender.close()
     too_long = base64.b64encode(bytes((25 << 20) + 1)).decode()
-    assert console.post(INVOKE, {"EndpointName": "absent", "Body": too_long}).status == 400
+    assert console.post(INVOKE_PATH, {"EndpointName": "absent", "Body": too_long}).status == 400
 
 
 def test_line_ends_in_paths_add_no_headers(outsider: Console) -> None:
-    for target in (f"{CONSOLE_PATH}a%0d%0aX-Injected:%201", f"{API}a%0d%0aX-Injected:%201/b"):
+    for target in (f"{CONSOLE_PATH}a%0d%0aX-Injected:%201", f"{API_PATH}a%0d%0aX-Injected:%201/b"):
         answer = outsider.sender.send_raw("GET", target, {})
         assert "x-injected" not in answer.headers
 
 
 # --- downloads ---
 
-LOG = {"group": "/aws/sagemaker/TrainingJobs", "stream": "seen/algo-1"}
+LOG_REQUEST = {"group": "/aws/sagemaker/TrainingJobs", "stream": "seen/algo-1"}
 
 
 def start_download(console: Console, **members: str) -> str:
     """Return the target of a new download of a log."""
-    answer = console.post(f"{API}logs", {**LOG, **members})
+    answer = console.post(f"{API_PATH}logs", {**LOG_REQUEST, **members})
     assert answer.status == 200
-    return API + str(json.loads(answer.body)["path"])
+    return API_PATH + str(json.loads(answer.body)["path"])
 
 
 def fetch_download(console: Console, target: str, **changes: str) -> Response:
@@ -388,20 +389,20 @@ def test_download_needs_the_session_that_started_it(stub_server: LocalServer, co
     "members", [{"stream": "../../../../server.key"}, {"group": "/.."}, {"group": "/", "stream": "server.key"}]
 )
 def test_download_of_another_file_is_refused(console: Console, members: dict[str, str]) -> None:
-    assert console.post(f"{API}logs", {**LOG, **members}).status == 400
+    assert console.post(f"{API_PATH}logs", {**LOG_REQUEST, **members}).status == 400
 
 
-OBJECT = {"bucket": "fuzz", "key": "in/a.csv"}
+OBJECT_REQUEST = {"bucket": "fuzz", "key": "in/a.csv"}
 OBJECT_ROUTES = ("objects", "objects/preview", "objects/archive")
 
 
 @pytest.mark.parametrize("route", OBJECT_ROUTES)
 def test_objects_need_a_session_and_its_secret(console: Console, route: str) -> None:
-    request = {**OBJECT, "bytes": 10}
-    assert console.post(API + route, request, Cookie=None).status == 401
-    assert console.post(API + route, request, X_Microjobs_Console=None).status == 401
-    assert console.post(API + route, request, Sec_Fetch_Site="same-site").status == 403
-    assert console.sender.send_raw("GET", API + route, console.make_headers({})).status == 405
+    request = {**OBJECT_REQUEST, "bytes": 10}
+    assert console.post(API_PATH + route, request, Cookie=None).status == 401
+    assert console.post(API_PATH + route, request, X_Microjobs_Console=None).status == 401
+    assert console.post(API_PATH + route, request, Sec_Fetch_Site="same-site").status == 403
+    assert console.sender.send_raw("GET", API_PATH + route, console.make_headers({})).status == 405
 
 
 @pytest.mark.parametrize("route", ["objects/preview", "objects/archive"])  # `objects` reads the object later
@@ -420,26 +421,26 @@ def test_objects_need_a_session_and_its_secret(console: Console, route: str) -> 
 def test_path_of_an_object_cannot_reach_other_files(
     console: Console, route: str, members: dict[str, Any], status: int
 ) -> None:
-    assert console.post(API + route, {**OBJECT, "bytes": 10, **members}).status == status
+    assert console.post(API_PATH + route, {**OBJECT_REQUEST, "bytes": 10, **members}).status == status
 
 
 @pytest.mark.parametrize("count", [0, -1, 1 << 40, 1.5, True, "10", None])
 def test_number_of_bytes_of_a_preview_is_limited(console: Console, count: Any) -> None:
-    assert console.post(f"{API}objects/preview", {**OBJECT, "bytes": count}).status == 400
+    assert console.post(f"{API_PATH}objects/preview", {**OBJECT_REQUEST, "bytes": count}).status == 400
 
 
 def test_preview_and_download_are_never_shown_as_a_page(console: Console, stub_server: LocalServer) -> None:
     stub_server.s3.put_object(Bucket="fuzz", Key="page.html", Body=b"<script></script>", ContentType="text/html")
     request = {"bucket": "fuzz", "key": "page.html"}
-    preview = console.post(f"{API}objects/preview", {**request, "bytes": 4})
-    path = json.loads(console.post(f"{API}objects", request).body)["path"]
-    download = fetch_download(console, API + path)
+    preview = console.post(f"{API_PATH}objects/preview", {**request, "bytes": 4})
+    path = json.loads(console.post(f"{API_PATH}objects", request).body)["path"]
+    download = fetch_download(console, API_PATH + path)
     assert (preview.body, download.body) == (b"<scr", b"<script></script>")
     assert download.headers["content-disposition"].startswith("attachment")
     for answer in (preview, download):
         assert answer.headers["content-type"] == "application/octet-stream"
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert fetch_download(console, API + path).status == 404
+    assert fetch_download(console, API_PATH + path).status == 404
 
 
 def test_list_of_a_huge_archive_is_limited(console: Console, stub_server: LocalServer) -> None:
@@ -448,17 +449,17 @@ def test_list_of_a_huge_archive_is_limited(console: Console, stub_server: LocalS
     gzip = zlib.compressobj(1, wbits=31)
     parts = [gzip.compress(member.tobuf()), *(gzip.compress(bytes(1 << 20)) for _ in range(300)), gzip.flush()]
     stub_server.s3.put_object(Bucket="fuzz", Key="bomb.tar.gz", Body=b"".join(parts))
-    answer = console.post(f"{API}objects/archive", {"bucket": "fuzz", "key": "bomb.tar.gz"})
+    answer = console.post(f"{API_PATH}objects/archive", {"bucket": "fuzz", "key": "bomb.tar.gz"})
     assert (answer.status, json.loads(answer.body)["isComplete"]) == (200, False)
 
 
 @pytest.mark.parametrize("arn", [None, 5, "", "arn:aws:sagemaker:us-east-1:000000000000:training-job/absent"])
 def test_code_of_missing_resources_is_refused(console: Console, arn: Any) -> None:
-    assert console.post(f"{API}code", {"arn": arn}).status == 400
+    assert console.post(f"{API_PATH}code", {"arn": arn}).status == 400
 
 
 def test_code_needs_a_session(console: Console) -> None:
-    assert console.post(f"{API}code", {"arn": "x"}, Cookie=None).status == 401
+    assert console.post(f"{API_PATH}code", {"arn": "x"}, Cookie=None).status == 401
 
 
 # --- streams of changes ---
@@ -476,7 +477,7 @@ def test_number_of_streams_is_limited_and_closed_pages_make_room(console: Consol
         assert [read_status(stream) for stream in streams] == [200] * feed.MAX_STREAMS
         with open_stream(console) as excess_stream:
             assert read_status(excess_stream) == 503
-        assert console.post(LIST, {}).status == 200
+        assert console.post(LIST_PATH, {}).status == 200
         streams[0].close()
         wait_until(lambda: read_stream_status(console), lambda status: status == 200)
 
@@ -487,7 +488,7 @@ def read_stream_status(console: Console) -> int:
 
 
 def test_server_with_open_streams_stops_quickly(tmp_path: Path) -> None:
-    with server_without_hosts(tmp_path) as server:
+    with run_stub_server(tmp_path) as server:
         sender = Sender(server.address)
         console = Console(sender)
         console.open(make_token(server))

@@ -74,10 +74,10 @@ def test_silent_connections_do_not_block_others(process_server: LocalServer, sen
         for _ in range(200):
             connection = stack.enter_context(closing(connect(sender.host)))
             connection.sendall(sent_bytes)
-        began = time.monotonic()
+        start_time = time.monotonic()
         assert sender.send_raw("GET", "/health", {}).status == 200
         process_server.s3.list_buckets()
-        assert time.monotonic() - began < HANG_SECONDS
+        assert time.monotonic() - start_time < HANG_SECONDS
 
 
 def test_idle_connections_do_not_block_others(sender: Sender) -> None:
@@ -117,8 +117,8 @@ def run_http_server(
 def test_slow_headers_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.5)
     with run_http_server() as host, closing(connect(host)) as connection:
-        began, is_open = time.monotonic(), True
-        while is_open and time.monotonic() - began < HANG_SECONDS:
+        start_time, is_open = time.monotonic(), True
+        while is_open and time.monotonic() - start_time < HANG_SECONDS:
             time.sleep(0.05)
             try:
                 connection.sendall(b"A")
@@ -234,18 +234,18 @@ def test_client_that_reads_no_response_does_not_delay_the_stop() -> None:
             connection = stack.enter_context(closing(connect(host)))
             connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
             assert connection.recv(1)
-            began = time.monotonic()
-        assert time.monotonic() - began < HANG_SECONDS
+            start_time = time.monotonic()
+        assert time.monotonic() - start_time < HANG_SECONDS
 
 
 def test_stop_does_not_wait_for_the_next_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stop wakes the thread that waits for connections: no wait of the thread ends because of its time limit."""
-    wait_for_events, are_late = Watcher.select, list[bool]()
+    wait_for_events, timeout_flags = Watcher.select, list[bool]()
 
     def wait_and_record(watcher: Watcher, seconds: float) -> list[object]:
         deadline = time.monotonic() + seconds
         ready_data = list(wait_for_events(watcher, seconds))
-        are_late.append(time.monotonic() >= deadline)
+        timeout_flags.append(time.monotonic() >= deadline)
         return ready_data
 
     monkeypatch.setattr(connections, "CHECK_INTERVAL", HANG_SECONDS)
@@ -253,8 +253,8 @@ def test_stop_does_not_wait_for_the_next_check(monkeypatch: pytest.MonkeyPatch) 
     with run_http_server() as host, closing(connect(host)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert receive_until(connection, b"0 bytes for /")
-    assert are_late
-    assert not any(are_late)
+    assert timeout_flags
+    assert not any(timeout_flags)
 
 
 def test_request_that_waits_for_another_program_does_not_delay_the_stop() -> None:
@@ -270,8 +270,8 @@ def test_request_that_waits_for_another_program_does_not_delay_the_stop() -> Non
             connection = stack.enter_context(closing(connect(host)))
             connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert wait_event.wait(HANG_SECONDS)
-            began = time.monotonic()
-        assert time.monotonic() - began < HANG_SECONDS
+            start_time = time.monotonic()
+        assert time.monotonic() - start_time < HANG_SECONDS
     end_event.set()
 
 
@@ -290,19 +290,19 @@ REFUSED_REQUESTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("reason", REFUSED_REQUESTS)
-@pytest.mark.parametrize("expect", [{}, {"Expect": "100-continue"}], ids=["", "expect"])
+@pytest.mark.parametrize("expect_header", [{}, {"Expect": "100-continue"}], ids=["", "expect"])
 @pytest.mark.parametrize(
     "valid_request",
     [valid_request for valid_request in REQUESTS if valid_request.body],
     ids=lambda valid_request: valid_request.service,
 )
 def test_invalid_request_is_refused_before_its_body(
-    sender: Sender, valid_request: ValidRequest, reason: str, expect: Mapping[str, str]
+    sender: Sender, valid_request: ValidRequest, reason: str, expect_header: Mapping[str, str]
 ) -> None:
     signing, added_headers = REFUSED_REQUESTS[reason]
     request_headers = {"X-Amz-Content-SHA256": "0" * 64, **valid_request.headers}
     headers = sender.sign(valid_request.service, valid_request.method, valid_request.target, request_headers, **signing)
-    fields = {**headers, "Content-Length": str(24 * MEGABYTE), **expect, **added_headers}
+    fields = {**headers, "Content-Length": str(24 * MEGABYTE), **expect_header, **added_headers}
     with closing(connect(sender.host)) as connection:
         connection.sendall(format_head(fields, f"{valid_request.method} {valid_request.target} HTTP/1.1"))
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 403 ")
@@ -359,7 +359,9 @@ def send_large_bodies(sender: Sender, signed_headers: Mapping[str, str]) -> list
     def send() -> None:
         with closing(connect(sender.host)) as connection:
             connection.sendall(
-                format_head({**signed_headers, "Content-Length": str(24 * MEGABYTE)}, f"POST {INVOKE.target} HTTP/1.1")
+                format_head(
+                    {**signed_headers, "Content-Length": str(24 * MEGABYTE)}, f"POST {INVOCATION.target} HTTP/1.1"
+                )
             )
             try:
                 connection.sendall(bytes(24 * MEGABYTE))
@@ -374,7 +376,7 @@ def send_large_bodies(sender: Sender, signed_headers: Mapping[str, str]) -> list
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
-INVOKE = REQUESTS[-1]
+INVOCATION = REQUESTS[-1]
 
 
 @needs_proc
@@ -383,7 +385,7 @@ def test_unauthenticated_bodies_use_little_memory(
     process_server: LocalServer, sender: Sender, credentials: Credentials | None
 ) -> None:
     signed_headers = sender.sign(
-        INVOKE.service, "POST", INVOKE.target, INVOKE.headers, b"other", credentials=credentials
+        INVOCATION.service, "POST", INVOCATION.target, INVOCATION.headers, b"other", credentials=credentials
     )
     initial_megabytes, peak_megabytes = read_resident_megabytes(process_server), 0.0
     threads = send_large_bodies(sender, signed_headers)
@@ -396,7 +398,9 @@ def test_unauthenticated_bodies_use_little_memory(
 
 @needs_proc
 def test_memory_of_large_requests_is_freed(process_server: LocalServer, sender: Sender) -> None:
-    signed_headers = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, bytes(24 * MEGABYTE))
+    signed_headers = sender.sign(
+        INVOCATION.service, "POST", INVOCATION.target, INVOCATION.headers, bytes(24 * MEGABYTE)
+    )
     initial_megabytes = read_resident_megabytes(process_server)
     for thread in send_large_bodies(sender, signed_headers):
         thread.join()
@@ -455,8 +459,8 @@ def test_slow_unsigned_forms_do_not_occupy_all_threads(process_server: LocalServ
         assert {connection.recv(12) for connection in answered_clients} == {b"HTTP/1.1 503"}
         process_server.s3.list_buckets()
         body = bytes(2 * SMALL_BODY_BYTES)
-        headers = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, body)
-        assert sender.send_raw("POST", INVOKE.target, headers, body).status != 503
+        headers = sender.sign(INVOCATION.service, "POST", INVOCATION.target, INVOCATION.headers, body)
+        assert sender.send_raw("POST", INVOCATION.target, headers, body).status != 503
 
 
 def test_incomplete_small_bodies_occupy_no_threads(process_server: LocalServer, sender: Sender) -> None:
@@ -466,9 +470,9 @@ def test_incomplete_small_bodies_occupy_no_threads(process_server: LocalServer, 
         for _ in range(200):
             connection = stack.enter_context(closing(connect(sender.host)))
             connection.sendall(format_head({**headers, "Content-Length": "10"}) + b"{")
-        began = time.monotonic()
+        start_time = time.monotonic()
         process_server.sagemaker.list_models()
-        assert time.monotonic() - began < HANG_SECONDS
+        assert time.monotonic() - start_time < HANG_SECONDS
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 99_999, 100_000, 300_000])

@@ -60,18 +60,18 @@ def test_form_uploads_a_file(process_server: LocalServer, version: str) -> None:
 
 
 def test_form_signed_with_temporary_credentials_uploads(process_server: LocalServer) -> None:
-    issued = process_server.client("sts").get_session_token()["Credentials"]
+    session_credentials = process_server.client("sts").get_session_token()["Credentials"]
     credentials = {
-        "aws_access_key_id": issued["AccessKeyId"],
-        "aws_secret_access_key": issued["SecretAccessKey"],
-        "aws_session_token": issued["SessionToken"],
+        "aws_access_key_id": session_credentials["AccessKeyId"],
+        "aws_secret_access_key": session_credentials["SecretAccessKey"],
+        "aws_session_token": session_credentials["SessionToken"],
     }
     for version in ("s3", "s3v4"):
         form = make_s3_client(process_server, version, **credentials).generate_presigned_post(
             process_server.address.bucket, "temporary"
         )
         assert send(form).status_code == 204
-        form["fields"]["x-amz-security-token"] = issued["SessionToken"][:-8] + "AAAAAAA="
+        form["fields"]["x-amz-security-token"] = session_credentials["SessionToken"][:-8] + "AAAAAAA="
         assert send(form).status_code == 403
 
 
@@ -290,14 +290,14 @@ def test_presigned_address_cannot_change_its_operation(
 
 
 def test_policy_signed_with_expired_credentials_is_refused(process_server: LocalServer) -> None:
-    issued = temporary_credentials.issue(
+    session_credentials = temporary_credentials.issue(
         process_server.home.credentials(), temporary_credentials.HOME_CALLER, seconds=-1
     )
     client = make_s3_client(
         process_server,
-        aws_access_key_id=issued["AccessKeyId"],
-        aws_secret_access_key=issued["SecretAccessKey"],
-        aws_session_token=issued["SessionToken"],
+        aws_access_key_id=session_credentials["AccessKeyId"],
+        aws_secret_access_key=session_credentials["SecretAccessKey"],
+        aws_session_token=session_credentials["SessionToken"],
     )
     response = send(client.generate_presigned_post(process_server.address.bucket, "late", ExpiresIn=86_400))
     assert "<Code>ExpiredToken</Code>" in response.text

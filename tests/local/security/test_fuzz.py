@@ -24,7 +24,7 @@ from tests.local.clients import LocalServer
 from tests.local.security.families import BASE_MEMBERS, FAMILIES
 from tests.local.security.hosting_requests import create_endpoints
 from tests.local.security.requests import Request
-from tests.local.security.stubbed import server_without_hosts
+from tests.local.security.stub_runner import run_stub_server
 from tests.local.security.wire import Response, Sender
 
 REQUEST_COUNT = int(os.environ.get("FUZZ_REQUESTS", "100"))
@@ -48,7 +48,7 @@ MAX_FINDINGS = 15
 @pytest.fixture(scope="module")
 def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server for all families, with an endpoint of each kind."""
-    with server_without_hosts(tmp_path_factory.mktemp("fuzz") / "home") as server:
+    with run_stub_server(tmp_path_factory.mktemp("fuzz") / "home") as server:
         server.sagemaker.create_model(ModelName="a", **BASE_MEMBERS["CreateModel"])
         create_endpoints(server)
         yield server
@@ -80,11 +80,11 @@ def test_generated_request_gets_a_response_that_aws_could_send(stub_server: Loca
         if finding:
             findings[finding] = request
 
-    began = time.monotonic()
+    start_time = time.monotonic()
     with closing(sender):
         send()
     frequent_responses = dict(response_counts.most_common(12))
-    print(f"{family}: {sum(response_counts.values())} in {time.monotonic() - began:.0f} s; {frequent_responses}")
+    print(f"{family}: {sum(response_counts.values())} in {time.monotonic() - start_time:.0f} s; {frequent_responses}")
     assert control.find_server(stub_server.home) is not None
     log = stub_server.home.server_log.read_text(errors="replace")
     assert not findings, "\n\n".join(f"{finding}\n  {request!r:.1500}" for finding, request in findings.items())

@@ -14,14 +14,14 @@ from tests.local.clients import LocalServer
 from tests.local.security.wire import Sender
 
 BUCKET = "sagemaker-us-east-1-000000000000"
-TARGET = "X-Amz-Target"
+TARGET_HEADER = "X-Amz-Target"
 JSON = "application/x-amz-json-1.1"
 Fields = Sequence[tuple[str, str]]
 
 
 def make_signed_fields(sender: Sender, target: str = "SageMaker.ListModels") -> list[tuple[str, str]]:
     """Return the header fields of a signed request to SageMaker with the body `{}`."""
-    headers = {TARGET: target, "Content-Type": JSON}
+    headers = {TARGET_HEADER: target, "Content-Type": JSON}
     fields = sender.sign("sagemaker", "POST", "/", headers, b"{}")
     return [*fields.items(), ("Content-Length", "2")]
 
@@ -53,7 +53,9 @@ def test_header_with_underscores_does_not_replace_a_signed_header(
 ) -> None:
     process_server.sagemaker.create_model(ModelName="kept", PrimaryContainer={"Image": "i"})
     try:
-        fields = sender.sign("sagemaker", "POST", "/", {TARGET: "SageMaker.DescribeModel"}, b'{"ModelName": "kept"}')
+        fields = sender.sign(
+            "sagemaker", "POST", "/", {TARGET_HEADER: "SageMaker.DescribeModel"}, b'{"ModelName": "kept"}'
+        )
         added_field, signed_fields = (name, "SageMaker.DeleteModel"), [*fields.items(), ("Content-Length", "21")]
         status, body = send(
             sender,
@@ -89,7 +91,7 @@ def test_metadata_may_have_underscores(process_server: LocalServer) -> None:
     assert process_server.s3.head_object(Bucket=BUCKET, Key="described")["Metadata"] == {"a_b": "1", "a-b": "2"}
 
 
-SINGLE_HEADERS = [
+SINGLE_VALUE_HEADERS = [
     *("Host", "Authorization", "X-Amz-Target", "X-Amz-Date", "Content-Length", "Content-Type", "X-Amz-Security-Token"),
     *("X-Amz-Content-Sha256", "Transfer-Encoding", "Date", "Range", "If-Modified-Since", "Content-MD5", "Expect"),
     *("X-Amz-Copy-Source", "X-Amzn-SageMaker-Target-Variant", "X-Amz-Decoded-Content-Length", "Content-Encoding"),
@@ -97,9 +99,11 @@ SINGLE_HEADERS = [
 ]
 
 
-@pytest.mark.parametrize("name", SINGLE_HEADERS)
+@pytest.mark.parametrize("name", SINGLE_VALUE_HEADERS)
 @pytest.mark.parametrize("change_case", [str.lower, str.upper, str.title])
-def test_repeated_single_header_is_refused(sender: Sender, name: str, change_case: Callable[[str], str]) -> None:
+def test_repeated_header_with_a_single_value_is_refused(
+    sender: Sender, name: str, change_case: Callable[[str], str]
+) -> None:
     signed_values = {field.lower(): value for field, value in make_signed_fields(sender)}
     fields = [*make_signed_fields(sender), *([] if name.lower() in signed_values else [(name, "x")])]
     status, body = send(sender, [*fields, (change_case(name), signed_values.get(name.lower(), "x"))])
@@ -111,9 +115,9 @@ def test_list_headers_may_be_repeated(process_server: LocalServer, sender: Sende
     joined_header = {"X-Amz-Object-Attributes": "ETag,ObjectSize"}  # the client signs the joined value
     fields = dict(sender.sign("s3", "GET", f"/{BUCKET}/listed?attributes", joined_header))
     del fields["X-Amz-Object-Attributes"]
-    repeated = [("X-Amz-Object-Attributes", "ETag"), ("Accept", "a"), ("x-amz-object-attributes", "ObjectSize")]
+    repeated_fields = [("X-Amz-Object-Attributes", "ETag"), ("Accept", "a"), ("x-amz-object-attributes", "ObjectSize")]
     request_line = f"GET /{BUCKET}/listed?attributes HTTP/1.1"
-    status, body = send(sender, [*fields.items(), *repeated, ("Accept", "b")], request_line, b"")
+    status, body = send(sender, [*fields.items(), *repeated_fields, ("Accept", "b")], request_line, b"")
     assert (status, b"<ObjectSize>7</ObjectSize>" in body) == (200, True)
 
 

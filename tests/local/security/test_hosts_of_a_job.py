@@ -35,12 +35,12 @@ DEFAULT_PORTS = (DASK_PORT, HEARTBEAT_PORT, TORCH_PORT, TENSORFLOW_PORT)
 HOST_COUNT = 3
 POLL_INTERVAL_SECONDS = 0.05
 """Seconds between two searches for new ports. A search is slow, because it reads the state of all processes."""
-IS_FIRST_HOST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
-DELAY_OTHER_HOSTS = f"{IS_FIRST_HOST} || sleep 2; exec python -m microjobs"
+FIRST_HOST_CONDITION = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
+DELAY_SCRIPT = f"{FIRST_HOST_CONDITION} || sleep 2; exec python -m microjobs"
 """A shell script that delays the other hosts, so that an attacker can connect to the first host earlier."""
 
 
-USE_DASK = (
+DASK_PROGRAM = (
     "import time; from dask.distributed import Client; client = Client(); time.sleep(2); "
     "assert client.submit(sum, range(5)).result() == 10"
 )
@@ -63,7 +63,7 @@ class Attacker:
     """
 
     def __init__(self, server: LocalServer) -> None:
-        self._local = server
+        self._server = server
         self._closing = threading.Event()
         self._connections: dict[Address, socket.socket] = {}
         self._trap = socket.create_server(("", 0))
@@ -98,9 +98,9 @@ class Attacker:
                         pool.submit(self._attack, self._connections[address])
 
     def _find_addresses(self) -> set[Address]:
-        if self._local.address.runtime == "process":
-            return list_listening_addresses(str(self._local.home.root / "work"))
-        return _find_container_addresses(self._local)
+        if self._server.address.runtime == "process":
+            return list_listening_addresses(str(self._server.home.root / "work"))
+        return _find_container_addresses(self._server)
 
     def _attack(self, connection: socket.socket) -> None:
         """Greet without a secret, and answer the first message with a pickle."""
@@ -151,7 +151,7 @@ def scale(server: LocalServer) -> tuple[dict[str, Any], str]:
         AppSpecification={
             "ImageUri": make_image_name("preprocess"),
             "ContainerEntrypoint": ["/bin/sh", "-c"],
-            "ContainerArguments": [DELAY_OTHER_HOSTS],
+            "ContainerArguments": [DELAY_SCRIPT],
         },
         ProcessingInputs=[raw],
         ProcessingOutputConfig={
@@ -197,7 +197,7 @@ def test_attacker_cannot_run_code_in_a_dask_cluster(any_runtime_server: LocalSer
     application = {
         "ImageUri": make_image_name("preprocess"),
         "ContainerEntrypoint": ["with-dask", "python3", "-c"],
-        "ContainerArguments": [USE_DASK],
+        "ContainerArguments": [DASK_PROGRAM],
     }
     with contextlib.closing(Attacker(any_runtime_server)) as attacker:
         job = any_runtime_server.process("", instances=2, AppSpecification=application)

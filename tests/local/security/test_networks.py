@@ -101,9 +101,9 @@ def request_path(host: Host) -> bytes:
     return body.getvalue()
 
 
-def find_container(home: Home, plan: Plan, *, guard: bool = False) -> Container:
+def find_container(home: Home, plan: Plan, *, is_guard: bool = False) -> Container:
     containers = [item for item in list_containers(home) if item.labels[PLAN_LABEL] == plan.name]
-    (container,) = [item for item in containers if (GUARD_LABEL in item.labels) is guard]
+    (container,) = [item for item in containers if (GUARD_LABEL in item.labels) is is_guard]
     return container
 
 
@@ -137,12 +137,12 @@ def test_only_the_server_reaches_a_serving_container(
     plan, other_plan = (make_serving_plan(tmp_path, name, isolated=isolated) for name in ("victim", "other"))
     (host,), _ = docker_runtime.start(plan), docker_runtime.start(other_plan)
     assert request_path(host) == b"secret"
-    guard = find_container(Home(tmp_path / "home"), plan, guard=True)
+    guard = find_container(Home(tmp_path / "home"), plan, is_guard=True)
     networks = guard.attrs["NetworkSettings"]["Networks"].values()  # on Podman, the guard also has the default network
     addresses, ports = [network["IPAddress"] for network in networks], (8080, 8081, 40000, RELAY_PORT)
-    (published,) = guard.attrs["NetworkSettings"]["Ports"][f"{RELAY_PORT}/tcp"]
-    assert published["HostIp"] == "127.0.0.1"
-    assert request_as_stranger(("127.0.0.1", int(published["HostPort"]))).startswith(FORBIDDEN_RESPONSE)
+    (published_port,) = guard.attrs["NetworkSettings"]["Ports"][f"{RELAY_PORT}/tcp"]
+    assert published_port["HostIp"] == "127.0.0.1"
+    assert request_as_stranger(("127.0.0.1", int(published_port["HostPort"]))).startswith(FORBIDDEN_RESPONSE)
     for address in addresses if has_route(guard) else ():
         assert [request_as_stranger((address, port))[:13] for port in ports] == [b"", b"", b"", FORBIDDEN_RESPONSE]
     command = ["python3", "-c", ATTACK_PROGRAM, json.dumps(addresses), json.dumps(ports)]
@@ -275,7 +275,7 @@ def test_host_without_a_guard_is_not_found(tmp_path: Path, docker_runtime: Docke
     plan = make_serving_plan(tmp_path, "lost", isolated=False)
     (host,) = docker_runtime.start(plan)
     assert len(docker_runtime.find_hosts()[plan.name]) == 1
-    find_container(Home(tmp_path / "home"), plan, guard=True).kill()
+    find_container(Home(tmp_path / "home"), plan, is_guard=True).kill()
     assert wait_until(lambda: docker_runtime.find_hosts()[plan.name], lambda hosts: not hosts) == ()
     with pytest.raises(OSError):  # noqa: PT011  refused, or reset by the engine's proxy
         host.connect(1)

@@ -109,7 +109,7 @@ def make_presigned_sender(name: str) -> Callable[[Sender, str], Response]:
     return send
 
 
-def make_member_sender(service: str, target: str, name: str, **others: Any) -> Callable[[Sender, str], Response]:
+def make_member_sender(service: str, target: str, name: str, **other_members: Any) -> Callable[[Sender, str], Response]:
     """Return a function that sends two requests, with the number as a JSON number and as a JSON string.
 
     The function returns the response with the higher status.
@@ -118,8 +118,8 @@ def make_member_sender(service: str, target: str, name: str, **others: Any) -> C
     def send(sender: Sender, number: str) -> Response:
         answers = []
         for text in (number or "null", json.dumps(number)):
-            other_members = "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in others.items())
-            body = f"{{{other_members}{json.dumps(name)}: {text}}}".encode()
+            members_text = "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in other_members.items())
+            body = f"{{{members_text}{json.dumps(name)}: {text}}}".encode()
             headers = {"X-Amz-Target": target, "Content-Type": JSON}
             answers.append(sender.send_signed(service, "POST", "/", headers, body))
         return max(answers, key=lambda answer: answer.status)
@@ -154,7 +154,7 @@ def make_invocation_sender(header: str) -> Callable[[Sender, str], Response]:
 
 
 def make_token_sender(
-    service: str, target: str, name: str, text_format: str, **others: Any
+    service: str, target: str, name: str, text_format: str, **other_members: Any
 ) -> Callable[[Sender, str], Response]:
     """Return a function that sends page tokens with a number in them, and returns the response with the highest
     status."""
@@ -162,7 +162,7 @@ def make_token_sender(
     def send(sender: Sender, number: str) -> Response:
         text = text_format.format(number)
         tokens = [text, base64.urlsafe_b64encode(text.encode()).decode()]
-        answers = [make_member_sender(service, target, name, **others)(sender, token) for token in tokens]
+        answers = [make_member_sender(service, target, name, **other_members)(sender, token) for token in tokens]
         return max(answers, key=lambda answer: answer.status)
 
     return send

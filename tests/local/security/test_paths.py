@@ -305,12 +305,12 @@ def test_model_archive_stays_in_its_folder(
 ) -> None:
     outer = tmp_path_factory.mktemp("model")
     (outer / "outside").mkdir()
-    packed = tmp_path_factory.getbasetemp() / "model.tar.gz"
-    with tarfile.open(packed, "w:gz") as tar:
+    archive = tmp_path_factory.getbasetemp() / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
         for info, content in members:
             tar.addfile(info, io.BytesIO(content))
     try:
-        unpack_model(packed, outer / "to")
+        unpack_model(archive, outer / "to")
     except (OSError, UserError):
         (outer / "to").mkdir(exist_ok=True)
     check_nothing_escaped(outer / "to")

@@ -37,10 +37,8 @@ PLANTED_SECRETS += [b"planted-engine"]
 """Texts that must not occur anywhere. LOGIN is the secret part of DOCKER_AUTH_CONFIG, and `planted-engine` is the host
 name in DOCKER_HOST."""
 
-PRINT_ENVIRONMENT = "env; tr '\\0' '\\n' < /proc/self/environ"
-PRINT_ENVIRONMENT_IN_CONTAINER = (
-    f"{PRINT_ENVIRONMENT}; tr '\\0' '\\n' < /proc/1/environ; cat /proc/mounts; ls -R /run /var/run"
-)
+ENVIRONMENT_SCRIPT = "env; tr '\\0' '\\n' < /proc/self/environ"
+CONTAINER_SCRIPT = f"{ENVIRONMENT_SCRIPT}; tr '\\0' '\\n' < /proc/1/environ; cat /proc/mounts; ls -R /run /var/run"
 """A script that prints the environment and the files of a container."""
 
 
@@ -99,7 +97,7 @@ def recording_server(
         if request.param == "process":
             patch.setenv("DOCKER_HOST", "tcp://planted-engine:2375")
         with run_server(folder / "home", runtime=request.param) as server:
-            script = PRINT_ENVIRONMENT if request.param == "process" else PRINT_ENVIRONMENT_IN_CONTAINER
+            script = ENVIRONMENT_SCRIPT if request.param == "process" else CONTAINER_SCRIPT
             recording_server = RecordingServer(server, [], [])
             recording_server.train(f"{script}; env > {LAYOUT.model}/env; sleep 1")
             recording_server.train(f"{script}; env > {LAYOUT.output}/failure; exit 3")
