@@ -263,16 +263,16 @@ def create_services(
     roles, region = Iam(context.state), context.settings.region
     alarms = AlarmOperations(context.state, context.alarms, region)
     return {
-        "sagemaker": SageMaker(context, load_operations(context, registry)).operations(),
-        "sagemaker-runtime": EndpointInvoker(context, registry).operations(),
-        "sagemaker-metrics": SageMakerMetrics(context.state, context.metrics).operations(),
-        "logs": Logs(context.logs, region).operations(),
-        "cloudwatch": {**CloudWatch(context.metrics).operations(), **alarms.operations()},
-        "sts": sts.operations(context.home.credentials(), lambda name: str(roles.get_role(name)["RoleId"])),
-        "iam": roles.operations(),
-        "ecr": Ecr(context.state, region, context.runtime.images).operations(),
-        "sqs": Sqs(context.state.queues, context.settings.client_url).operations(),
-        "application-autoscaling": ApplicationAutoScaling(context, on_registered_target).operations(),
+        "sagemaker": SageMaker(context, load_operations(context, registry)).list_handlers(),
+        "sagemaker-runtime": EndpointInvoker(context, registry).list_handlers(),
+        "sagemaker-metrics": SageMakerMetrics(context.state, context.metrics).list_handlers(),
+        "logs": Logs(context.logs, region).list_handlers(),
+        "cloudwatch": {**CloudWatch(context.metrics).list_handlers(), **alarms.list_handlers()},
+        "sts": sts.list_handlers(context.home.credentials(), lambda name: str(roles.get_role(name)["RoleId"])),
+        "iam": roles.list_handlers(),
+        "ecr": Ecr(context.state, region, context.runtime.images).list_handlers(),
+        "sqs": Sqs(context.state.queues, context.settings.client_url).list_handlers(),
+        "application-autoscaling": ApplicationAutoScaling(context, on_registered_target).list_handlers(),
     }
 
 

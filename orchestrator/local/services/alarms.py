@@ -50,7 +50,7 @@ class AlarmOperations:
         self._alarms = alarms
         self._region = region
 
-    def operations(self) -> Service:
+    def list_handlers(self) -> Service:
         return {
             "PutMetricAlarm": self.put,
             "DescribeAlarms": self.describe,

@@ -45,7 +45,7 @@ class CloudWatch:
         self._metrics = metrics
         self._reader = MetricReader(metrics)
 
-    def operations(self) -> Service:
+    def list_handlers(self) -> Service:
         return {
             "GetMetricData": self.get_metric_data,
             "GetMetricStatistics": self.get_metric_statistics,

@@ -31,15 +31,15 @@ class Ecr:
     """ECR's operations. The server's state stores the repositories that CreateRepository created.
 
     Args:
-        images: returns the images of the engine.
+        list_engine_images: returns the images of the engine.
     """
 
-    def __init__(self, state: State, region: str, images: Callable[[], Sequence[Image]]) -> None:
+    def __init__(self, state: State, region: str, list_engine_images: Callable[[], Sequence[Image]]) -> None:
         self._state = state
         self._region = region
-        self._images = images
+        self._list_engine_images = list_engine_images
 
-    def operations(self) -> Service:
+    def list_handlers(self) -> Service:
         handlers: dict[str, Callable[[Request], Response]] = {
             "GetAuthorizationToken": self._get_token,
             "DescribeRepositories": self._describe_repositories,
@@ -73,7 +73,7 @@ class Ecr:
     def _map_repositories(self) -> dict[str, Mapping[str, Any]]:
         """Return the repositories by name. A repository that exists only because of the engine's images is as old as
         its oldest image."""
-        newest_first = sorted(self._images(), key=lambda image: -image.created)
+        newest_first = sorted(self._list_engine_images(), key=lambda image: -image.created)
         times = {name: image.created for image in newest_first for name, _ in self._list_repository_tags(image)}
         records = self._state.find(Query(KIND, order_by="name", descending=False, limit=10_000))
         return {
@@ -119,7 +119,7 @@ class Ecr:
         repository = _find_repository(self._map_repositories(), name)
         if any(
             name == repository_name
-            for image in self._images()
+            for image in self._list_engine_images()
             for repository_name, _ in self._list_repository_tags(image)
         ):
             message = f"The repository '{name}' contains images of the local engine: remove them with docker rmi."
@@ -157,7 +157,7 @@ class Ecr:
                 "imagePushedAt": image.created,
                 "imageManifestMediaType": MEDIA_TYPE,
             }
-            for image in sorted(self._images(), key=lambda image: -image.created)
+            for image in sorted(self._list_engine_images(), key=lambda image: -image.created)
             if (tags := [tag for repository, tag in self._list_repository_tags(image) if repository == name])
         ]
 

@@ -41,7 +41,7 @@ class Iam:
         self._state = state
         self._lock = threading.Lock()
 
-    def operations(self) -> Service:
+    def list_handlers(self) -> Service:
         return {
             "CreateRole": self._create_role,
             "DeleteRole": self._delete_role,

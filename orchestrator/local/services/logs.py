@@ -37,7 +37,7 @@ class Logs:
         self._store = store
         self._region = region
 
-    def operations(self) -> dict[str, Handler]:
+    def list_handlers(self) -> dict[str, Handler]:
         return {
             "DescribeLogGroups": self.describe_log_groups,
             "DescribeLogStreams": self.describe_log_streams,

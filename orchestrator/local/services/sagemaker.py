@@ -23,7 +23,7 @@ class SageMaker:
         self._state = context.state
         self._operations_of_kinds = operations_of_kinds
 
-    def operations(self) -> Mapping[str, Handler]:
+    def list_handlers(self) -> Mapping[str, Handler]:
         tags = {"AddTags": self.add_tags, "ListTags": self.list_tags, "DeleteTags": self.delete_tags}
         handlers = {
             name: handler

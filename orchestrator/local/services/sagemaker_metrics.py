@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.state import State
 
 TRIAL_COMPONENT_KIND = TRIAL_COMPONENT.arn_type
 TRAINING_JOB = "training-job"
-JOB_SUFFIXES = {f"-aws-{kind}": kind for kind in (TRAINING_JOB, "processing-job", "transform-job")}
+JOB_KINDS_BY_SUFFIX = {f"-aws-{kind}": kind for kind in (TRAINING_JOB, "processing-job", "transform-job")}
 """Kinds of jobs by the suffix in the name of the trial component that AWS creates for each job."""
 
 ITERATION = "IterationNumber"
@@ -59,7 +59,7 @@ class SageMakerMetrics:
         self._state = state
         self._metrics = metrics
 
-    def operations(self) -> Service:
+    def list_handlers(self) -> Service:
         return {"BatchPutMetrics": self.batch_put_metrics, "BatchGetMetrics": self.batch_get_metrics}
 
     def batch_put_metrics(self, request: Request) -> Response:
@@ -82,7 +82,7 @@ class SageMakerMetrics:
             return True
         return any(
             name.endswith(suffix) and self._state.get(kind, name.removesuffix(suffix)) is not None
-            for suffix, kind in JOB_SUFFIXES.items()
+            for suffix, kind in JOB_KINDS_BY_SUFFIX.items()
         )
 
     def batch_get_metrics(self, request: Request) -> Response:

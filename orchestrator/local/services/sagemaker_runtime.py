@@ -72,7 +72,7 @@ class EndpointInvoker:
         self._context = context
         self._registry = registry
 
-    def operations(self) -> Service:
+    def list_handlers(self) -> Service:
         return {
             "InvokeEndpoint": self._invoke_endpoint,
             "InvokeEndpointWithResponseStream": self._open_stream,

@@ -40,7 +40,7 @@ class Sqs:
         self._queues = queues
         self._url = url
 
-    def operations(self) -> Service:
+    def list_handlers(self) -> Service:
         return {
             "CreateQueue": self.create_queue,
             "GetQueueUrl": self.get_queue_url,
@@ -55,7 +55,7 @@ class Sqs:
     def _make_url(self, name: str) -> str:
         return f"{self._url}/{ACCOUNT}/{name}"
 
-    def _find_queue(self, request: Request) -> str:
+    def _find_queue_name(self, request: Request) -> str:
         """Return the name of an existing queue by the QueueUrl of a request."""
         return self._queues.require_name(get_queue_name(request["QueueUrl"]))
 
@@ -77,21 +77,24 @@ class Sqs:
         return {"QueueUrls": page, **token}
 
     def delete_queue(self, request: Request) -> Response:
-        self._queues.delete(self._find_queue(request))
+        self._queues.delete(self._find_queue_name(request))
         return {}
 
     def purge_queue(self, request: Request) -> Response:
-        self._queues.purge(self._find_queue(request))
+        self._queues.purge(self._find_queue_name(request))
         return {}
 
     def send_message(self, request: Request) -> Response:
         body = request["MessageBody"]
         _check_body(body)
-        return {"MessageId": self._queues.send(self._find_queue(request), body), "MD5OfMessageBody": _compute_md5(body)}
+        return {
+            "MessageId": self._queues.send(self._find_queue_name(request), body),
+            "MD5OfMessageBody": _compute_md5(body),
+        }
 
     def receive_message(self, request: Request) -> Response:
         received_messages = self._queues.receive(
-            self._find_queue(request),
+            self._find_queue_name(request),
             _read_number(request, "MaxNumberOfMessages", 1),
             _read_number(request, "VisibilityTimeout", VISIBILITY_TIMEOUT),
             _read_number(request, "WaitTimeSeconds", 0),
@@ -109,7 +112,7 @@ class Sqs:
         return {"Messages": messages} if messages else {}
 
     def delete_message(self, request: Request) -> Response:
-        self._queues.delete_message(self._find_queue(request), request["ReceiptHandle"])
+        self._queues.delete_message(self._find_queue_name(request), request["ReceiptHandle"])
         return {}
 
 

@@ -18,7 +18,7 @@ ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/(?:[^/]+/)*
 """Matches the ARN of a role. SDKs also send ARNs with a path."""
 
 
-def operations(credentials: Credentials, find_role_id: Callable[[str], str]) -> Service:
+def list_handlers(credentials: Credentials, find_role_id: Callable[[str], str]) -> Service:
     """Return the handlers of STS.
 
     Args:

@@ -90,9 +90,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "ListEndpoints": lambda _: {"Endpoints": []},
             "ListTrainingJobs": lambda _: {"TrainingJobSummaries": []},
         },
-        "sts": sts.operations(CREDENTIALS, lambda name: str(roles.get_role(name)["RoleId"])),
-        "iam": roles.operations(),
-        "ecr": Ecr(state, "us-east-1", lambda: IMAGES).operations(),
+        "sts": sts.list_handlers(CREDENTIALS, lambda name: str(roles.get_role(name)["RoleId"])),
+        "iam": roles.list_handlers(),
+        "ecr": Ecr(state, "us-east-1", lambda: IMAGES).list_handlers(),
     }
     with run_gateway(services) as url:
         yield url

@@ -29,7 +29,7 @@ ALARM: dict[str, Any] = {
     "TreatMissingData": "notBreaching",
     "AlarmDescription": "größe & <x>",
 }
-MISSING = {**ALARM, "AlarmName": "missing", "TreatMissingData": "missing"}
+MISSING_DATA_ALARM = {**ALARM, "AlarmName": "missing", "TreatMissingData": "missing"}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def cloudwatch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
     folder: Path = tmp_path_factory.mktemp("alarms")
     metrics, state = MetricStore(folder / "metrics.db"), State(folder / "state.db")
     alarms = AlarmOperations(state, Alarms(state, metrics, speed=1), "us-east-1")
-    with run_gateway({"cloudwatch": {**CloudWatch(metrics).operations(), **alarms.operations()}}) as url:
+    with run_gateway({"cloudwatch": {**CloudWatch(metrics).list_handlers(), **alarms.list_handlers()}}) as url:
         yield state, metrics, url
     state.close()
     metrics.close()
@@ -62,7 +62,7 @@ def client(address: str, request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def newest_client(address: str) -> Any:
+def default_client(address: str) -> Any:
     """A client with the protocol that boto3 chooses."""
     return make_client(address)
 
@@ -84,7 +84,7 @@ def get_code(error: pytest.ExceptionInfo[ClientError]) -> str:
 
 def test_alarm_has_the_state_of_its_metric(client: Any) -> None:
     client.put_metric_alarm(**ALARM)
-    client.put_metric_alarm(**MISSING)
+    client.put_metric_alarm(**MISSING_DATA_ALARM)
     assert describe(client)["StateValue"] == "OK"
     put_errors(client, 7)
     alarm = describe(client)
@@ -96,14 +96,14 @@ def test_alarm_has_the_state_of_its_metric(client: Any) -> None:
     assert alarm["StateTransitionedTimestamp"] >= alarm["AlarmConfigurationUpdatedTimestamp"]
 
 
-def test_alarm_without_data_is_insufficient(newest_client: Any) -> None:
-    newest_client.put_metric_alarm(**MISSING)
-    newest_client.put_metric_alarm(**{**MISSING, "MetricName": "never recorded"})
-    assert describe(newest_client, "missing")["StateValue"] == "INSUFFICIENT_DATA"
+def test_alarm_without_data_is_insufficient(default_client: Any) -> None:
+    default_client.put_metric_alarm(**MISSING_DATA_ALARM)
+    default_client.put_metric_alarm(**{**MISSING_DATA_ALARM, "MetricName": "never recorded"})
+    assert describe(default_client, "missing")["StateValue"] == "INSUFFICIENT_DATA"
 
 
-def test_expression_is_evaluated(newest_client: Any) -> None:
-    put_errors(newest_client, 7)
+def test_expression_is_evaluated(default_client: Any) -> None:
+    put_errors(default_client, 7)
     stat = {"Metric": METRIC, "Period": 60, "Stat": "Maximum"}
     members = {member: ALARM[member] for member in ("AlarmName", "EvaluationPeriods", "DatapointsToAlarm", "Threshold")}
     metrics = [
@@ -111,9 +111,9 @@ def test_expression_is_evaluated(newest_client: Any) -> None:
         {"Id": "half", "Expression": "errors / 2", "Label": "half of the errors"},
     ]
     for operator, state in (("LessThanThreshold", "ALARM"), ("GreaterThanThreshold", "OK")):
-        newest_client.put_metric_alarm(**members, Metrics=metrics, ComparisonOperator=operator)
-        assert describe(newest_client)["StateValue"] == state
-    assert describe(newest_client)["Metrics"] == metrics
+        default_client.put_metric_alarm(**members, Metrics=metrics, ComparisonOperator=operator)
+        assert describe(default_client)["StateValue"] == state
+    assert describe(default_client)["Metrics"] == metrics
 
 
 def test_state_that_a_client_sets_is_kept_for_a_period(client: Any) -> None:
@@ -125,33 +125,33 @@ def test_state_that_a_client_sets_is_kept_for_a_period(client: Any) -> None:
     assert describe(client)["StateValue"] == "OK"
 
 
-def test_replaced_alarm_keeps_its_state_and_its_tags_but_no_other_member(newest_client: Any) -> None:
-    newest_client.put_metric_alarm(**ALARM, Tags=[{"Key": "k", "Value": "v"}])
-    put_errors(newest_client, 7)
-    original = describe(newest_client)
-    newest_client.put_metric_alarm(**{name: value for name, value in ALARM.items() if name != "AlarmDescription"})
-    replacement = describe(newest_client)
+def test_replaced_alarm_keeps_its_state_and_its_tags_but_no_other_member(default_client: Any) -> None:
+    default_client.put_metric_alarm(**ALARM, Tags=[{"Key": "k", "Value": "v"}])
+    put_errors(default_client, 7)
+    original = describe(default_client)
+    default_client.put_metric_alarm(**{name: value for name, value in ALARM.items() if name != "AlarmDescription"})
+    replacement = describe(default_client)
     assert "AlarmDescription" not in replacement
     assert replacement["AlarmConfigurationUpdatedTimestamp"] > original["AlarmConfigurationUpdatedTimestamp"]
     members = ("StateValue", "StateReason", "StateUpdatedTimestamp", "StateTransitionedTimestamp")
     assert [replacement[member] for member in members] == [original[member] for member in members]
-    assert newest_client.list_tags_for_resource(ResourceARN=replacement["AlarmArn"])["Tags"] == [
+    assert default_client.list_tags_for_resource(ResourceARN=replacement["AlarmArn"])["Tags"] == [
         {"Key": "k", "Value": "v"}
     ]
 
 
-def test_alarms_are_listed_in_pages_and_by_name_and_state(newest_client: Any) -> None:
+def test_alarms_are_listed_in_pages_and_by_name_and_state(default_client: Any) -> None:
     for number in range(5):
-        newest_client.put_metric_alarm(**{**ALARM, "AlarmName": f"alarm-{number}"})
-    newest_client.set_alarm_state(AlarmName="alarm-3", StateValue="ALARM", StateReason="a test")
-    pages = newest_client.get_paginator("describe_alarms").paginate(
+        default_client.put_metric_alarm(**{**ALARM, "AlarmName": f"alarm-{number}"})
+    default_client.set_alarm_state(AlarmName="alarm-3", StateValue="ALARM", StateReason="a test")
+    pages = default_client.get_paginator("describe_alarms").paginate(
         AlarmNamePrefix="alarm", PaginationConfig={"PageSize": 2}
     )
     names = [[alarm["AlarmName"] for alarm in page["MetricAlarms"]] for page in pages]
     assert names == [["alarm-0", "alarm-1"], ["alarm-2", "alarm-3"], ["alarm-4"]]
-    (alarm,) = newest_client.describe_alarms(StateValue="ALARM")["MetricAlarms"]
+    (alarm,) = default_client.describe_alarms(StateValue="ALARM")["MetricAlarms"]
     assert alarm["AlarmName"] == "alarm-3"
-    assert newest_client.describe_alarms(AlarmTypes=["CompositeAlarm"])["MetricAlarms"] == []
+    assert default_client.describe_alarms(AlarmTypes=["CompositeAlarm"])["MetricAlarms"] == []
 
 
 def test_no_alarm_is_deleted_if_one_is_missing(client: Any) -> None:
@@ -192,19 +192,19 @@ def test_tags_are_added_to_an_alarm_and_removed(client: Any) -> None:
         ({"ThresholdMetricId": "e"}, "anomaly detection is not supported"),
     ],
 )
-def test_invalid_alarm_is_refused(newest_client: Any, members: dict[str, Any], message: str) -> None:
+def test_invalid_alarm_is_refused(default_client: Any, members: dict[str, Any], message: str) -> None:
     request = {name: value for name, value in {**ALARM, **members}.items() if value is not None}
     with pytest.raises(ClientError, match=message):
-        newest_client.put_metric_alarm(**request)
-    assert newest_client.describe_alarms()["MetricAlarms"] == []
+        default_client.put_metric_alarm(**request)
+    assert default_client.describe_alarms()["MetricAlarms"] == []
 
 
 @pytest.mark.parametrize(
     ("expression", "message"),
     [("1 + 1", "has no MetricStat"), ("other / 2", "unknown ids: other"), ("(", "cannot be parsed")],
 )
-def test_invalid_expression_is_refused(newest_client: Any, expression: str, message: str) -> None:
+def test_invalid_expression_is_refused(default_client: Any, expression: str, message: str) -> None:
     members = {member: ALARM[member] for member in ("AlarmName", "EvaluationPeriods", "Threshold")}
     metrics = [{"Id": "e", "Expression": expression}]
     with pytest.raises(ClientError, match=message):
-        newest_client.put_metric_alarm(**members, Metrics=metrics, ComparisonOperator="LessThanThreshold")
+        default_client.put_metric_alarm(**members, Metrics=metrics, ComparisonOperator="LessThanThreshold")

@@ -11,7 +11,7 @@ import pytest
 from botocore.config import Config
 
 from microjobs_orchestrator.local.metrics.store import MetricStore
-from microjobs_orchestrator.local.services import cloudwatch as service
+from microjobs_orchestrator.local.services import cloudwatch
 from microjobs_orchestrator.local.services.cloudwatch import CloudWatch
 from tests.local.gateway.conftest import CREDENTIALS, run_gateway
 from tests.local.gateway.test_application import get_error
@@ -19,7 +19,7 @@ from tests.local.gateway.test_application import get_error
 PROTOCOLS = ["json", "smithy-rpc-v2-cbor", "query"]
 """The protocols of boto3's newest versions, of other SDKs, and of boto3's versions before 2025."""
 
-MINUTE = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=10)
+START_TIME = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=10)
 DIMENSIONS = [{"Name": "EndpointName", "Value": "größe & <x>"}, {"Name": "VariantName", "Value": "v"}]
 METRIC = {"Namespace": "own", "MetricName": "latency", "Dimensions": DIMENSIONS}
 
@@ -39,7 +39,7 @@ def _remove_all_metrics(metrics: MetricStore) -> None:
 
 @pytest.fixture(scope="module")
 def address(metrics: MetricStore) -> Iterator[str]:
-    with run_gateway({"cloudwatch": CloudWatch(metrics).operations()}) as url:
+    with run_gateway({"cloudwatch": CloudWatch(metrics).list_handlers()}) as url:
         yield url
 
 
@@ -71,13 +71,13 @@ def client(address: str) -> Any:
 
 
 def put(client: Any, *values: float, name: str = "latency", seconds: float = 0, **members: Any) -> None:
-    """Put one value per second. The time of the first value is MINUTE plus `seconds`."""
+    """Put one value per second. The time of the first value is START_TIME plus `seconds`."""
     data = [
         {
             "MetricName": name,
             "Dimensions": DIMENSIONS,
             "Value": value,
-            "Timestamp": MINUTE + timedelta(seconds=seconds + number),
+            "Timestamp": START_TIME + timedelta(seconds=seconds + number),
             **members,
         }
         for number, value in enumerate(values)
@@ -90,13 +90,13 @@ def make_query(name: str, stat: str = "Average", period: int = 60, metric: Any =
 
 
 def get_data(client: Any, *queries: Any, **members: Any) -> dict[str, Any]:
-    period = {"StartTime": MINUTE, "EndTime": MINUTE + timedelta(minutes=5)}
+    period = {"StartTime": START_TIME, "EndTime": START_TIME + timedelta(minutes=5)}
     answer: dict[str, Any] = client.get_metric_data(MetricDataQueries=list(queries), **period, **members)
     return answer
 
 
 def get_statistics(client: Any, period: int = 60, **members: Any) -> list[dict[str, Any]]:
-    times = {"StartTime": MINUTE, "EndTime": MINUTE + timedelta(minutes=5)}
+    times = {"StartTime": START_TIME, "EndTime": START_TIME + timedelta(minutes=5)}
     points: list[dict[str, Any]] = client.get_metric_statistics(**{**METRIC, **times, "Period": period, **members})[
         "Datapoints"
     ]
@@ -112,7 +112,7 @@ def test_metrics_are_put_listed_and_read_in_each_protocol(address: str, protocol
     put(client, 1, 2, 6.5, Unit="Milliseconds")
     (point,) = get_statistics(client, Statistics=["Average", "SampleCount", "Maximum"], ExtendedStatistics=["p50"])
     assert point == {
-        "Timestamp": MINUTE,
+        "Timestamp": START_TIME,
         "SampleCount": 3.0,
         "Average": 9.5 / 3,
         "Maximum": 6.5,
@@ -121,7 +121,7 @@ def test_metrics_are_put_listed_and_read_in_each_protocol(address: str, protocol
     }
     assert client.list_metrics(Namespace="own")["Metrics"] == [METRIC]
     (result,) = get_data(client, make_query("m", "Sum"))["MetricDataResults"]
-    assert (result["Timestamps"], result["Values"], result["StatusCode"]) == ([MINUTE], [9.5], "Complete")
+    assert (result["Timestamps"], result["Values"], result["StatusCode"]) == ([START_TIME], [9.5], "Complete")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -153,7 +153,7 @@ def test_unknown_operation_is_reported_in_each_protocol(address: str, protocol: 
 
 def test_values_with_counts_have_percentiles(client: Any) -> None:
     datum = {"MetricName": "latency", "Dimensions": DIMENSIONS, "Values": [1, 10, 100], "Counts": [90, 9, 1]}
-    client.put_metric_data(Namespace="own", MetricData=[{**datum, "Timestamp": MINUTE}])
+    client.put_metric_data(Namespace="own", MetricData=[{**datum, "Timestamp": START_TIME}])
     (point,) = get_statistics(client, Statistics=["Sum"], ExtendedStatistics=["p90", "p99", "p99.9"])
     assert point["ExtendedStatistics"] == {"p90": 1.0, "p99": 10.0, "p99.9": 100.0}
     assert point["Sum"] == 280
@@ -161,7 +161,7 @@ def test_values_with_counts_have_percentiles(client: Any) -> None:
 
 def test_statistic_set_is_merged_and_has_no_percentiles(client: Any) -> None:
     values = {"SampleCount": 4, "Sum": 10, "Minimum": 1, "Maximum": 5}
-    datum = {"MetricName": "latency", "Dimensions": DIMENSIONS, "Timestamp": MINUTE, "StatisticValues": values}
+    datum = {"MetricName": "latency", "Dimensions": DIMENSIONS, "Timestamp": START_TIME, "StatisticValues": values}
     client.put_metric_data(Namespace="own", MetricData=[datum])
     put(client, 20)
     (point,) = get_statistics(client, Statistics=["Average", "Minimum", "Maximum"], ExtendedStatistics=["p50"])
@@ -220,7 +220,7 @@ def test_metrics_are_filtered_by_name_and_dimensions(client: Any) -> None:
 
 
 def test_metrics_are_listed_in_pages(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MAX_LISTED_METRICS", 2)
+    monkeypatch.setattr(cloudwatch, "MAX_LISTED_METRICS", 2)
     for number in range(5):
         put(client, 1, name=f"m{number}")
     pages = [len(page["Metrics"]) for page in client.get_paginator("list_metrics").paginate()]
@@ -249,17 +249,17 @@ def test_periods_begin_at_the_start_time_rounded_down(client: Any) -> None:
     put(client, *range(120))
     points = get_statistics(client, 60, Statistics=["SampleCount", "Minimum"])
     assert [(point["Timestamp"], point["SampleCount"], point["Minimum"]) for point in points] == [
-        (MINUTE, 60, 0),
-        (MINUTE + timedelta(minutes=1), 60, 60),
+        (START_TIME, 60, 0),
+        (START_TIME + timedelta(minutes=1), 60, 60),
     ]
     assert len(get_statistics(client, 1, Statistics=["Sum"])) == 120
-    later_points = get_statistics(client, 60, Statistics=["Sum"], StartTime=MINUTE + timedelta(seconds=59))
-    assert later_points[0]["Timestamp"] == MINUTE
+    later_points = get_statistics(client, 60, Statistics=["Sum"], StartTime=START_TIME + timedelta(seconds=59))
+    assert later_points[0]["Timestamp"] == START_TIME
 
 
 def test_end_time_is_exclusive(client: Any) -> None:
     put(client, 1, 2)
-    (point,) = get_statistics(client, 60, Statistics=["Sum"], EndTime=MINUTE + timedelta(seconds=1))
+    (point,) = get_statistics(client, 60, Statistics=["Sum"], EndTime=START_TIME + timedelta(seconds=1))
     assert point["Sum"] == 1
 
 
@@ -267,15 +267,15 @@ def test_end_time_is_exclusive(client: Any) -> None:
     ("members", "message"),
     [
         ({"Statistics": ["Sum"], "Period": 7}, "Period 7 must be"),
-        ({"Statistics": ["Sum"], "EndTime": MINUTE}, "StartTime must be less than the parameter EndTime"),
+        ({"Statistics": ["Sum"], "EndTime": START_TIME}, "StartTime must be less than the parameter EndTime"),
         ({}, "At least one of the parameters Statistics and ExtendedStatistics"),
         ({"ExtendedStatistics": ["tm90"]}, "ExtendedStatistics 'tm90' is not supported here: use p0 to p100"),
         ({"ExtendedStatistics": ["p101"]}, "is not supported here"),
-        ({"Statistics": ["Sum"], "StartTime": MINUTE - timedelta(days=2)}, "exceeds the limit of 1,440"),
+        ({"Statistics": ["Sum"], "StartTime": START_TIME - timedelta(days=2)}, "exceeds the limit of 1,440"),
     ],
 )
 def test_invalid_statistics_request_is_refused(client: Any, members: dict[str, Any], message: str) -> None:
-    times = {"StartTime": MINUTE, "EndTime": MINUTE + timedelta(minutes=5), "Period": 60}
+    times = {"StartTime": START_TIME, "EndTime": START_TIME + timedelta(minutes=5), "Period": 60}
     _, text, status = get_error(client.get_metric_statistics, **{**METRIC, **times, **members})
     assert message in text
     assert status == 400

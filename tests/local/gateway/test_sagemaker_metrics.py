@@ -9,7 +9,7 @@ from botocore.config import Config
 
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.metrics.store import MetricStore
-from microjobs_orchestrator.local.services import sagemaker_metrics as module
+from microjobs_orchestrator.local.services import sagemaker_metrics
 from microjobs_orchestrator.local.services.cloudwatch import CloudWatch
 from microjobs_orchestrator.local.services.sagemaker_metrics import SageMakerMetrics
 from microjobs_orchestrator.local.state import State
@@ -18,7 +18,7 @@ from tests.local.gateway.test_application import get_error
 
 JOB_ARN = format_arn("training-job/job")
 TRIAL_COMPONENT_ARN = format_arn("experiment-trial-component/mine")
-HOUR = 1_800_000_000
+START_TIME = 1_800_000_000
 """A time at which an hour begins, in seconds since 1970."""
 
 
@@ -49,7 +49,7 @@ def client(state: State, metrics: MetricStore) -> Iterator[Any]:
     services = {
         "sagemaker": {},
         "sagemaker-runtime": {},
-        "sagemaker-metrics": SageMakerMetrics(state, metrics).operations(),
+        "sagemaker-metrics": SageMakerMetrics(state, metrics).list_handlers(),
     }
     with run_gateway(services) as address:
         yield boto3.client(
@@ -69,7 +69,7 @@ def put(
     data = [
         {
             "MetricName": "loss",
-            "Timestamp": HOUR + number * seconds,
+            "Timestamp": START_TIME + number * seconds,
             "Value": value,
             **({"Step": number // 2} if has_steps else {}),
         }
@@ -112,10 +112,13 @@ def test_values_are_read_by_iteration(client: Any) -> None:
 
 def test_values_are_read_by_time(client: Any) -> None:
     put(client, 1, 2, 3, 4, seconds=40)
-    assert get(client, XAxisType="Timestamp", Period="OneMinute") == ([HOUR, HOUR + 60, HOUR + 120], [1.5, 3, 4])
-    assert get(client, XAxisType="Timestamp", Period="FiveMinute") == ([HOUR], [2.5])
-    assert get(client, XAxisType="Timestamp", Period="OneHour", Start=HOUR + 1) == ([], [])
-    assert get(client, XAxisType="Timestamp") == ([HOUR, HOUR + 80], [1.5, 3.5])
+    assert get(client, XAxisType="Timestamp", Period="OneMinute") == (
+        [START_TIME, START_TIME + 60, START_TIME + 120],
+        [1.5, 3, 4],
+    )
+    assert get(client, XAxisType="Timestamp", Period="FiveMinute") == ([START_TIME], [2.5])
+    assert get(client, XAxisType="Timestamp", Period="OneHour", Start=START_TIME + 1) == ([], [])
+    assert get(client, XAxisType="Timestamp") == ([START_TIME, START_TIME + 80], [1.5, 3.5])
 
 
 def test_missing_iteration_is_replaced_by_the_position(client: Any) -> None:
@@ -126,7 +129,7 @@ def test_missing_iteration_is_replaced_by_the_position(client: Any) -> None:
 def test_metrics_in_the_log_of_a_training_job_are_read(client: Any, metrics: MetricStore) -> None:
     for number, value in enumerate((0.5, 0.25)):
         dimensions = {"TrainingJobName": "job"}
-        metrics.record("/aws/sagemaker/TrainingJobs", dimensions, {"loss": value}, HOUR + number, is_exact=True)
+        metrics.record("/aws/sagemaker/TrainingJobs", dimensions, {"loss": value}, START_TIME + number, is_exact=True)
     assert get(client, ResourceArn=JOB_ARN) == ([0, 1], [0.5, 0.25])
     arn = format_arn("experiment-trial-component/job-aws-training-job")
     assert get(client, ResourceArn=arn) == ([0, 1], [0.5, 0.25])
@@ -139,13 +142,13 @@ def test_training_code_can_put_metrics_of_its_job(client: Any) -> None:
 
 @pytest.mark.parametrize("trial_component", ["other", "other-aws-training-job", "mine-aws-training-job"])
 def test_missing_trial_component_is_reported(client: Any, trial_component: str) -> None:
-    datum = {"MetricName": "m", "Timestamp": HOUR, "Value": 1}
+    datum = {"MetricName": "m", "Timestamp": START_TIME, "Value": 1}
     error = get_error(client.batch_put_metrics, TrialComponentName=trial_component, MetricData=[datum])
     assert error == ("ResourceNotFound", f"Trial component {trial_component} does not exist.", 404)
 
 
 def test_more_than_ten_values_are_refused(client: Any) -> None:
-    data = [{"MetricName": "m", "Timestamp": HOUR, "Value": 1}] * 11
+    data = [{"MetricName": "m", "Timestamp": START_TIME, "Value": 1}] * 11
     code, message, _ = get_error(client.batch_put_metrics, TrialComponentName="mine", MetricData=data)
     assert code == "ValidationException"
     assert "length less than or equal to 10" in message
@@ -171,7 +174,7 @@ def test_invalid_query_has_a_result_with_a_message(client: Any, members: dict[st
 
 
 def test_long_result_is_truncated(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_VALUES", 2)
+    monkeypatch.setattr(sagemaker_metrics, "MAX_VALUES", 2)
     put(client, 1, 2, 3, has_steps=False)
     result = get_result(client)
     assert (result["Status"], result["XAxisValues"]) == ("Truncated", [0, 1])
@@ -179,6 +182,6 @@ def test_long_result_is_truncated(client: Any, monkeypatch: pytest.MonkeyPatch) 
 
 def test_series_of_trial_components_are_not_metrics_of_cloudwatch(client: Any, metrics: MetricStore) -> None:
     put(client, 1)
-    summaries = CloudWatch(metrics).operations()["ListMetrics"]({})
+    summaries = CloudWatch(metrics).list_handlers()["ListMetrics"]({})
     assert isinstance(summaries, dict)
     assert summaries["Metrics"] == []

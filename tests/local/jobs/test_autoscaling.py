@@ -245,7 +245,7 @@ def test_target_of_a_deleted_component_is_deleted(scaling: Scaling) -> None:
 
 
 def test_thread_of_the_scaler_runs_while_there_are_targets(scaling: Scaling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("microjobs_orchestrator.local.services.autoscaling.scaler.SHORT_PERIOD", 0.0)
+    monkeypatch.setattr("microjobs_orchestrator.local.services.autoscaling.scaler.SHORT_PERIOD_SECONDS", 0.0)
     scaling.scaler.start()
     assert scaling.scaler._thread is None
     scaling.register(COMPONENT, minimum=2)

@@ -29,7 +29,7 @@ class Invoker:
     """A client of SageMaker Runtime, without signatures and without a listener."""
 
     def __init__(self, parts: ServerParts) -> None:
-        service = EndpointInvoker(parts.context, parts.registry).operations()
+        service = EndpointInvoker(parts.context, parts.registry).list_handlers()
         self.gateway = Gateway([self._choose_service, *list_operation_interceptors({"sagemaker-runtime": service})])
 
     def _choose_service(self, state: RequestState) -> None:

@@ -146,7 +146,7 @@ class Server:
             FakePrograms(),
         )
         self.registry = Registry(self.context)
-        self.operations = SageMaker(self.context, load_operations(self.context, self.registry)).operations()
+        self.operations = SageMaker(self.context, load_operations(self.context, self.registry)).list_handlers()
 
     def stop(self) -> None:
         self.operations["StopTrainingJob"]({"TrainingJobName": "job"})

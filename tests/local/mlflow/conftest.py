@@ -33,7 +33,7 @@ class FakeMlflow:
         self.runtime = FakeRuntime()
         self.parts = ServerParts.from_home(home, self.runtime)
         self._kind_operations = load_operations(self.parts.context, self.parts.registry)
-        self.operations = SageMaker(self.parts.context, self._kind_operations).operations()
+        self.operations = SageMaker(self.parts.context, self._kind_operations).list_handlers()
 
     @property
     def programs(self) -> FakePrograms:

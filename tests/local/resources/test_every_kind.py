@@ -57,7 +57,7 @@ class Server:
         self.runtime.behaviours |= {IMAGE: ImageBehaviour(), TEMPLATE_IMAGE: ImageBehaviour()}
         self.parts = ServerParts.from_home(home, self.runtime)
         self._kind_operations = load_operations(self.parts.context, self.parts.registry)
-        self.operations = SageMaker(self.parts.context, self._kind_operations).operations()
+        self.operations = SageMaker(self.parts.context, self._kind_operations).list_handlers()
 
     def record_events(self) -> None:
         """Record the EventBridge events of all later changes."""

@@ -160,7 +160,7 @@ def test_server_resumes_jobs_of_an_old_home(server: ServerParts) -> None:
     assert server.context.state.find(Query("async-invocation", limit=10)) == []
     wait_until(lambda: read_status("training-job", "training") == "Failed")
     wait_until(lambda: read_status("processing-job", "processing") == "Failed")
-    operations = SageMaker(server.context, load_operations(server.context, server.registry)).operations()
+    operations = SageMaker(server.context, load_operations(server.context, server.registry)).list_handlers()
     description = operations["DescribeTrainingJob"]({"TrainingJobName": "training"})
     assert "the local server ended while the job ran" in description["FailureReason"]
     trials = operations["ListTrainingJobsForHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})

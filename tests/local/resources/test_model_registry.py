@@ -41,7 +41,7 @@ class ModelRegistry:
         self.parts = parts
         self._handlers: Mapping[str, Handler] = SageMaker(
             parts.context, load_operations(parts.context, parts.registry)
-        ).operations()
+        ).list_handlers()
         self.call("CreateModelPackageGroup", ModelPackageGroupName=GROUP)
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:

@@ -253,7 +253,7 @@ def parts(tmp_path: Path) -> Iterator[ServerParts]:
 
 @pytest.fixture
 def operations(parts: ServerParts) -> Mapping[str, Handler]:
-    return SageMaker(parts.context, load_operations(parts.context, parts.registry)).operations()
+    return SageMaker(parts.context, load_operations(parts.context, parts.registry)).list_handlers()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ class Tracking:
     def __init__(self, parts: ServerParts) -> None:
         self.parts = parts
         context = parts.context
-        self._handlers = SageMaker(context, load_operations(context, parts.registry)).operations()
+        self._handlers = SageMaker(context, load_operations(context, parts.registry)).list_handlers()
         self.metrics = SageMakerMetrics(context.state, context.metrics)
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def test_contradicting_members_are_refused(
     logs: Logs, operation: str, request_members: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ServiceError, match=reason):
-        logs.operations()[operation](request_members)
+        logs.list_handlers()[operation](request_members)
 
 
 @pytest.mark.parametrize(

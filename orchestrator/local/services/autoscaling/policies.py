@@ -16,18 +16,18 @@ from microjobs_orchestrator.local.metrics.periods import compute, split
 from microjobs_orchestrator.local.metrics.statistics import Statistics
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import NAMESPACE
-from microjobs_orchestrator.local.services.autoscaling.scalable import (
+from microjobs_orchestrator.local.services.autoscaling.scalable_resources import (
     COMPONENT_DIMENSION,
     VARIANT_DIMENSION,
-    Scalable,
+    ScalableResource,
 )
 
-MINUTE = 60
-PERIOD, SHORT_PERIOD = MINUTE, 10
+MINUTE_SECONDS = 60
+PERIOD_SECONDS, SHORT_PERIOD_SECONDS = MINUTE_SECONDS, 10
 """Length of a period in seconds: a metric has one value per period. Metrics of high resolution have short periods."""
 SCALE_OUT_PERIODS = 3
 """Number of periods above the target before a policy proposes more capacity."""
-SCALE_IN_SECONDS = 15 * MINUTE
+SCALE_IN_SECONDS = 15 * MINUTE_SECONDS
 """Seconds below the target before a policy proposes less capacity."""
 SCALE_IN_SHARE = 0.9
 """The share of the target below which the capacity may decrease."""
@@ -46,17 +46,17 @@ class PredefinedMetric:
     """`INVOCATIONS` or `CONCURRENCY`."""
     dimension: str
     """The scalable dimension for which the metric can be used."""
-    period: int = PERIOD
+    period: int = PERIOD_SECONDS
 
 
 PREDEFINED_METRICS: Mapping[str, PredefinedMetric] = {
     "SageMakerVariantInvocationsPerInstance": PredefinedMetric(INVOCATIONS, VARIANT_DIMENSION),
     "SageMakerInferenceComponentInvocationsPerCopy": PredefinedMetric(INVOCATIONS, COMPONENT_DIMENSION),
     "SageMakerVariantConcurrentRequestsPerModelHighResolution": PredefinedMetric(
-        CONCURRENCY, VARIANT_DIMENSION, SHORT_PERIOD
+        CONCURRENCY, VARIANT_DIMENSION, SHORT_PERIOD_SECONDS
     ),
     "SageMakerInferenceComponentConcurrentRequestsPerCopyHighResolution": PredefinedMetric(
-        CONCURRENCY, COMPONENT_DIMENSION, SHORT_PERIOD
+        CONCURRENCY, COMPONENT_DIMENSION, SHORT_PERIOD_SECONDS
     ),
 }
 
@@ -69,7 +69,7 @@ class CustomMetric:
     name: str
     dimensions: Mapping[str, str]
     statistic: str
-    period: int = PERIOD
+    period: int = PERIOD_SECONDS
 
     @classmethod
     def read(cls, members: Mapping[str, Any]) -> "CustomMetric":
@@ -114,18 +114,19 @@ class TargetTracking:
         self._period = max(1, self.metric.period // speed)
 
     def propose(
-        self, metrics: MetricStore, scalable: Scalable, current_capacity: int, since: float, now: float
+        self, metrics: MetricStore, resource: ScalableResource, current_capacity: int, policy_start: float, now: float
     ) -> Proposal:
         """Return the capacity that the policy proposes. It is the current capacity if the policy proposes no change.
 
         Args:
-            since: the time since which the policy applies, in seconds since 1970.
+            policy_start: the time since which the policy applies, in seconds since 1970.
         """
         end = now // self._period * self._period
         scale_in_periods = SCALE_IN_SECONDS // self._speed // self._period
-        first_period_start = math.ceil(since / self._period) * self._period  # the policy applies to whole periods
+        # the policy applies to whole periods
+        first_period_start = math.ceil(policy_start / self._period) * self._period
         begin = max(end - scale_in_periods * self._period, first_period_start)
-        values = self._read(metrics, scalable, current_capacity, begin, end)
+        values = self._read_metric(metrics, resource, current_capacity, begin, end)
         last_values = values[-SCALE_OUT_PERIODS:]
         if len(last_values) == SCALE_OUT_PERIODS and all(
             value is not None and value > self._target for value in last_values
@@ -147,8 +148,8 @@ class TargetTracking:
         capacity = math.ceil(current_capacity * value / self._target - ROUNDING_TOLERANCE)
         return Proposal(capacity, f"{cause}; the target of policy {self._name} is {self._target:g}", cooldown)
 
-    def _read(
-        self, metrics: MetricStore, scalable: Scalable, current_capacity: int, begin: float, end: float
+    def _read_metric(
+        self, metrics: MetricStore, resource: ScalableResource, current_capacity: int, begin: float, end: float
     ) -> Sequence[float | None]:
         """Return the value of the metric in each period.
 
@@ -168,7 +169,7 @@ class TargetTracking:
             return [values_by_start.get(start) for start in starts]
 
         def read_sums(name: str) -> list[float]:
-            sums = read_values(NAMESPACE, name, scalable.metric_dimensions, lambda statistics: statistics.total)
+            sums = read_values(NAMESPACE, name, resource.metric_dimensions, lambda statistics: statistics.total)
             return [value or 0.0 for value in sums]
 
         metric = self.metric
@@ -176,7 +177,7 @@ class TargetTracking:
             summarize = partial(compute, metric.statistic)
             return read_values(metric.namespace, metric.name, metric.dimensions, summarize)
         if metric.measured_quantity == INVOCATIONS:
-            return [value * MINUTE / self._period / current_capacity for value in read_sums(INVOCATIONS)]
+            return [value * MINUTE_SECONDS / self._period / current_capacity for value in read_sums(INVOCATIONS)]
         # Little's law: the mean number of requests in progress is the sum of their times, divided by the period.
         latencies = zip(read_sums("ModelLatency"), read_sums("OverheadLatency"), strict=True)
         return [sum(pair) / 1e6 / self._period / current_capacity for pair in latencies]

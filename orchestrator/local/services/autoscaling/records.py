@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.services.autoscaling.scalable import Scalable, parse_resource_id
+from microjobs_orchestrator.local.services.autoscaling.scalable_resources import ScalableResource, parse_resource_id
 from microjobs_orchestrator.local.state import Owner, Query, Record, State
 
 TARGET_KIND, POLICY_KIND, ACTIVITY_KIND = "scalable-target", "scaling-policy", "scaling-activity"
@@ -35,7 +35,7 @@ def make_missing_error(subject: str, dimension: str, operation: str) -> ServiceE
     return ServiceError("ObjectNotFoundException", message)
 
 
-def get_scalable(target: Record) -> Scalable:
+def get_scalable_resource(target: Record) -> ScalableResource:
     return parse_resource_id(target.description["ResourceId"], target.description["ScalableDimension"])
 
 
@@ -60,7 +60,7 @@ def delete_target(state: State, name: str) -> None:
 
 def add_activity(state: State, target: Record, count: int, cause: str, now: float) -> None:
     """Add a successful activity of a target, and delete the oldest activities if there are too many."""
-    noun, owner, name = get_scalable(target).capacity_noun, Owner(TARGET_KIND, target.name), str(uuid.uuid4())
+    noun, owner, name = get_scalable_resource(target).capacity_noun, Owner(TARGET_KIND, target.name), str(uuid.uuid4())
     identity = {member: target.description[member] for member in ("ResourceId", "ScalableDimension")}
     description = {
         "ActivityId": name,

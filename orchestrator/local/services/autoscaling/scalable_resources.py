@@ -25,7 +25,7 @@ class Capacity:
     """Whether the number can be changed: the resource is in service and is not being updated."""
 
 
-class Scalable(Protocol):
+class ScalableResource(Protocol):
     """A resource with a number of instances or copies."""
 
     capacity_noun: str
@@ -90,7 +90,7 @@ class Component:
         return "UpdateInferenceComponentRuntimeConfig", request
 
 
-def parse_resource_id(resource_id: str, dimension: str) -> Scalable:
+def parse_resource_id(resource_id: str, dimension: str) -> ScalableResource:
     """Return the resource with an id and a scalable dimension. Raise ServiceError for an invalid id."""
     if dimension == VARIANT_DIMENSION and (match := VARIANT_ID.fullmatch(resource_id)):
         return Variant(**match.groupdict())

@@ -9,7 +9,7 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.services.autoscaling import records
-from microjobs_orchestrator.local.services.autoscaling.policies import SHORT_PERIOD, Proposal, TargetTracking
+from microjobs_orchestrator.local.services.autoscaling.policies import SHORT_PERIOD_SECONDS, Proposal, TargetTracking
 from microjobs_orchestrator.local.services.autoscaling.records import TARGET_KIND
 from microjobs_orchestrator.local.state import Record
 
@@ -48,7 +48,7 @@ class Scaler:
             thread.join()
 
     def _run(self) -> None:
-        interval = max(0.5, SHORT_PERIOD / 2 / self._context.settings.autoscaling_speed)
+        interval = max(0.5, SHORT_PERIOD_SECONDS / 2 / self._context.settings.autoscaling_speed)
         while not self._closing.wait(interval) and self._should_continue():
             for target in records.list_targets(self._context.state):
                 try:
@@ -67,7 +67,7 @@ class Scaler:
 
     def _evaluate(self, target: Record, now: float) -> None:
         """Change the capacity of a target if its limits or its policies require it."""
-        capacity = records.get_scalable(target).read(self._context.state)
+        capacity = records.get_scalable_resource(target).read(self._context.state)
         if capacity is None:  # the endpoint or the component does not exist any more
             records.delete_target(self._context.state, target.name)
         elif capacity.can_change:
@@ -83,7 +83,7 @@ class Scaler:
             return no_change
         proposals = [
             self._make_policy(policy).propose(
-                self._context.metrics, records.get_scalable(target), count, policy.modified, now
+                self._context.metrics, records.get_scalable_resource(target), count, policy.modified, now
             )
             for policy in records.list_policies(self._context.state, target.name)
         ]
@@ -101,7 +101,7 @@ class Scaler:
         return Proposal(min(max(proposal.capacity, minimum), maximum), proposal.cause, proposal.cooldown)
 
     def _scale(self, target: Record, count: int, proposal: Proposal, now: float) -> None:
-        operation, request = records.get_scalable(target).make_update(proposal.capacity)
+        operation, request = records.get_scalable_resource(target).make_update(proposal.capacity)
         try:
             self._call_operation(operation, request)
         except ServiceError as error:

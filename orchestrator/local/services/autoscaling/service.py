@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.services.autoscaling import records
 from microjobs_orchestrator.local.services.autoscaling.policies import PredefinedMetric, TargetTracking
 from microjobs_orchestrator.local.services.autoscaling.records import ACTIVITY_KIND, POLICY_KIND, TARGET_KIND
-from microjobs_orchestrator.local.services.autoscaling.scalable import parse_resource_id
+from microjobs_orchestrator.local.services.autoscaling.scalable_resources import parse_resource_id
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
 ROLE = (
@@ -44,7 +44,7 @@ class ApplicationAutoScaling:
         self._region = context.settings.region
         self._on_registration = on_registration
 
-    def operations(self) -> Service:
+    def list_handlers(self) -> Service:
         return {
             "RegisterScalableTarget": self.register_target,
             "DescribeScalableTargets": self.describe_targets,
@@ -57,9 +57,9 @@ class ApplicationAutoScaling:
 
     def register_target(self, request: Request) -> Response:
         """Add a target, or change the members of an existing target that the request contains."""
-        scalable = parse_resource_id(request["ResourceId"], request["ScalableDimension"])
-        if scalable.read(self._state) is None:
-            message = f"{request['ResourceId']} does not exist, or has no {scalable.capacity_noun}: create it first."
+        resource = parse_resource_id(request["ResourceId"], request["ScalableDimension"])
+        if resource.read(self._state) is None:
+            message = f"{request['ResourceId']} does not exist, or has no {resource.capacity_noun}: create it first."
             raise _make_error(message)
         name = records.make_name(request)
         record = self._state.get(TARGET_KIND, name)

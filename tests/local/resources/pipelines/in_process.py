@@ -20,7 +20,7 @@ class Server:
     def __init__(self, home: Home, runtime: FakeRuntime) -> None:
         self.parts = ServerParts.from_home(home, runtime)
         kind_operations = load_operations(self.parts.context, self.parts.registry)
-        self.operations = SageMaker(self.parts.context, kind_operations).operations()
+        self.operations = SageMaker(self.parts.context, kind_operations).list_handlers()
         self._makers = get_runnable_makers_by_kind(kind_operations)
 
     @property

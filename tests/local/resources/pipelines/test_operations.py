@@ -44,7 +44,7 @@ class Client:
         self._runtime = FakeRuntime()
         self.parts = ServerParts.from_home(home, self._runtime)
         kind_operations = load_operations(self.parts.context, self.parts.registry)
-        self._operations = SageMaker(self.parts.context, kind_operations).operations()
+        self._operations = SageMaker(self.parts.context, kind_operations).list_handlers()
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:
         validate(load_operation_model("sagemaker", operation), members)
