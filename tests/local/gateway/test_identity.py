@@ -21,11 +21,11 @@ MANAGED_POLICY_ARN = "arn:aws:iam::aws:policy/AmazonSageMakerFullAccess"
 
 def make_session_arguments(answer: dict[str, Any], **changes: str) -> dict[str, str]:
     """Return the arguments of a client that uses temporary credentials."""
-    issued = answer["Credentials"]
+    session_credentials = answer["Credentials"]
     return {
-        "aws_access_key_id": issued["AccessKeyId"],
-        "aws_secret_access_key": issued["SecretAccessKey"],
-        "aws_session_token": issued["SessionToken"],
+        "aws_access_key_id": session_credentials["AccessKeyId"],
+        "aws_secret_access_key": session_credentials["SecretAccessKey"],
+        "aws_session_token": session_credentials["SessionToken"],
         **changes,
     }
 
@@ -59,10 +59,10 @@ def test_address_presigned_with_session_credentials_is_accepted(
     make_client: MakeClient, address: str, version: str
 ) -> None:
     session = make_session_arguments(make_client("sts").get_session_token())
-    for forged_token in ({}, {"aws_session_token": session["aws_session_token"][:-8] + "AAAAAAA="}):
-        s3 = make_client("s3", **session | forged_token, config=_make_config(version))
+    for token_override in ({}, {"aws_session_token": session["aws_session_token"][:-8] + "AAAAAAA="}):
+        s3 = make_client("s3", **session | token_override, config=_make_config(version))
         url = s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
-        assert send(address, url.removeprefix(address))[0] == (403 if forged_token else 200)
+        assert send(address, url.removeprefix(address))[0] == (403 if token_override else 200)
 
 
 def _make_config(version: str) -> Any:
@@ -81,10 +81,10 @@ def _make_expired_session() -> dict[str, Any]:
 
 def _make_extended_session() -> dict[str, Any]:
     """Return expired credentials, and change the expiry in their token to a later time."""
-    issued = dict(temporary_credentials.issue(CREDENTIALS, Caller(ROLE, "x"), seconds=-1))
-    content = base64.b64decode(str(issued["SessionToken"]))
+    session_credentials = dict(temporary_credentials.issue(CREDENTIALS, Caller(ROLE, "x"), seconds=-1))
+    content = base64.b64decode(str(session_credentials["SessionToken"]))
     changed_content = content[:-32].replace(b'"expiry":1', b'"expiry":9') + content[-32:]
-    return {"Credentials": {**issued, "SessionToken": base64.b64encode(changed_content).decode()}}
+    return {"Credentials": {**session_credentials, "SessionToken": base64.b64encode(changed_content).decode()}}
 
 
 def _make_valid_session() -> dict[str, Any]:
@@ -148,10 +148,13 @@ def test_role_is_stored_until_it_is_deleted(make_client: MakeClient) -> None:
     iam.update_assume_role_policy(RoleName="made", PolicyDocument='{"Statement": []}')
     iam.tag_role(RoleName="made", Tags=[{"Key": "c", "Value": "d"}])
     iam.untag_role(RoleName="made", TagKeys=["a"])
-    updated = iam.get_role(RoleName="made")["Role"]
-    assert (updated["Description"], updated["MaxSessionDuration"]) == ("another", 7200)
-    assert updated["RoleId"] == role["RoleId"]
-    assert (updated["AssumeRolePolicyDocument"], updated["Tags"]) == ({"Statement": []}, [{"Key": "c", "Value": "d"}])
+    updated_role = iam.get_role(RoleName="made")["Role"]
+    assert (updated_role["Description"], updated_role["MaxSessionDuration"]) == ("another", 7200)
+    assert updated_role["RoleId"] == role["RoleId"]
+    assert (updated_role["AssumeRolePolicyDocument"], updated_role["Tags"]) == (
+        {"Statement": []},
+        [{"Key": "c", "Value": "d"}],
+    )
     assert [item["RoleName"] for item in iam.list_roles(PathPrefix="/team/")["Roles"]] == ["made"]
     iam.delete_role(RoleName="made")
     assert get_error(iam.get_role, RoleName="made")[::2] == ("NoSuchEntity", 404)

@@ -536,7 +536,7 @@ MLFLOW_ANSWER = {"experiment_id": "1", "run": {"info": {"run_id": "r", "status":
 """An answer of MLflow to all requests."""
 PRESIGNED_URL_MEMBERS = {"ExpiresInSeconds": 60, "SessionExpirationDurationInSeconds": 1800}
 
-CREATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
+CREATE_AND_UPDATE_REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     **{
         operation: [
             make_minimal_request("sagemaker", operation)
@@ -858,7 +858,7 @@ TRANSITIONAL_STATUSES = ("InProgress", "Stopping", "Creating", "Updating")
 RUNNING_KINDS = [kind.arn_type for kind in load_kinds() if kind.lifecycle]
 
 
-def wait_for_all(context: Context) -> None:
+def wait_for_jobs_and_endpoints(context: Context) -> None:
     """Wait until all jobs have ended and all endpoints are in service."""
     deadline = time.monotonic() + 60
     while any(context.state.find_in_statuses(kind, TRANSITIONAL_STATUSES) for kind in RUNNING_KINDS):
@@ -868,46 +868,52 @@ def wait_for_all(context: Context) -> None:
 
 @pytest.fixture
 def handlers(context: Context) -> Iterator[Service]:
-    """SageMaker's operations, with the resources that the requests of CREATE_REQUESTS name."""
+    """SageMaker's operations, with the resources that the requests of CREATE_AND_UPDATE_REQUESTS name."""
     registry = Registry(context)
-    operations = create_services(context, registry)["sagemaker"]
-    operations["CreateModelPackageGroup"]({"ModelPackageGroupName": "group"})
-    operations["CreateModelPackage"]({**make_package_request("CreateModelPackage"), "ClientToken": "first"})
-    operations["CreateModel"]({"ModelName": "served", "PrimaryContainer": {"Image": "i"}})
+    sagemaker_handlers = create_services(context, registry)["sagemaker"]
+    sagemaker_handlers["CreateModelPackageGroup"]({"ModelPackageGroupName": "group"})
+    sagemaker_handlers["CreateModelPackage"]({**make_package_request("CreateModelPackage"), "ClientToken": "first"})
+    sagemaker_handlers["CreateModel"]({"ModelName": "served", "PrimaryContainer": {"Image": "i"}})
     for name in ("config", "other"):
-        operations["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
-    operations["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
-    operations["CreateEndpointConfig"]({"EndpointConfigName": "serverless", "ProductionVariants": [SERVERLESS_VARIANT]})
-    operations["CreateEndpoint"]({"EndpointName": "serverless", "EndpointConfigName": "serverless"})
-    operations["CreateEndpointConfig"](
+        sagemaker_handlers["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
+    sagemaker_handlers["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
+    sagemaker_handlers["CreateEndpointConfig"](
+        {"EndpointConfigName": "serverless", "ProductionVariants": [SERVERLESS_VARIANT]}
+    )
+    sagemaker_handlers["CreateEndpoint"]({"EndpointName": "serverless", "EndpointConfigName": "serverless"})
+    sagemaker_handlers["CreateEndpointConfig"](
         {
             "EndpointConfigName": "shared",
             "ProductionVariants": [SHARED_VARIANT],
             "ExecutionRoleArn": ROLE_ARN,
         }
     )
-    operations["CreateEndpoint"]({"EndpointName": "shared", "EndpointConfigName": "shared"})
+    sagemaker_handlers["CreateEndpoint"]({"EndpointName": "shared", "EndpointConfigName": "shared"})
     component = {"InferenceComponentName": "component", "EndpointName": "shared", "VariantName": "v"}
     specification, copies = {"ModelName": "served"}, {"CopyCount": 1}
-    operations["CreateInferenceComponent"]({**component, "Specification": specification, "RuntimeConfig": copies})
-    operations["CreateMlflowTrackingServer"]({**MLFLOW_SERVER, "TrackingServerName": "mlflow"})
-    operations["CreateMlflowApp"]({**MLFLOW_APP, "Name": "mlflow"})
-    operations["CreateExperiment"]({"ExperimentName": "experiment"})
-    operations["CreateTrial"]({"TrialName": "trial", "ExperimentName": "experiment"})
-    operations["CreateTrialComponent"]({"TrialComponentName": "part"})
+    sagemaker_handlers["CreateInferenceComponent"](
+        {**component, "Specification": specification, "RuntimeConfig": copies}
+    )
+    sagemaker_handlers["CreateMlflowTrackingServer"]({**MLFLOW_SERVER, "TrackingServerName": "mlflow"})
+    sagemaker_handlers["CreateMlflowApp"]({**MLFLOW_APP, "Name": "mlflow"})
+    sagemaker_handlers["CreateExperiment"]({"ExperimentName": "experiment"})
+    sagemaker_handlers["CreateTrial"]({"TrialName": "trial", "ExperimentName": "experiment"})
+    sagemaker_handlers["CreateTrialComponent"]({"TrialComponentName": "part"})
     context.state.add("artifact", "a", ARTIFACT_ARN, "", {}, {"Source": ARTIFACT_SOURCE, "ArtifactType": "Model"})
-    operations["CreatePipeline"]({**PIPELINE_MEMBERS, "PipelineName": "pipeline"})
+    sagemaker_handlers["CreatePipeline"]({**PIPELINE_MEMBERS, "PipelineName": "pipeline"})
     add_execution(context.state)
     add_alarm(context.state)
-    parent = CREATE_REQUESTS["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
+    parent = CREATE_AND_UPDATE_REQUESTS["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
     context.state.add("hyper-parameter-tuning-job", "parent", "arn:p", "Completed", parent, {})
-    operations["CreateTrainingJob"](CREATE_REQUESTS["CreateTrainingJob"][0] | {"TrainingJobName": "trained"})
-    wait_for_all(context)
-    yield operations
+    sagemaker_handlers["CreateTrainingJob"](
+        CREATE_AND_UPDATE_REQUESTS["CreateTrainingJob"][0] | {"TrainingJobName": "trained"}
+    )
+    wait_for_jobs_and_endpoints(context)
+    yield sagemaker_handlers
     registry.shut_down()
 
 
-REQUESTS_THAT_USE_MEMBERS: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
+REQUESTS_THAT_USE_RESOURCES: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
     "CreateModel": [
         (
             "CreateEndpointConfig",
@@ -920,7 +926,7 @@ REQUESTS_THAT_USE_MEMBERS: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
 """Requests that use a created resource; `{}` stands for its name."""
 
 
-@pytest.mark.parametrize("operation", CREATE_REQUESTS)
+@pytest.mark.parametrize("operation", CREATE_AND_UPDATE_REQUESTS)
 def test_members_of_create_and_update_requests_are_read(
     context: Context, handlers: Service, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
@@ -934,13 +940,13 @@ def test_members_of_create_and_update_requests_are_read(
     monkeypatch.setattr(State, "add", _make_recording_add(State.add))
     monkeypatch.setattr(rest_client, "call_api", lambda *_: MLFLOW_ANSWER)
     name = f"{operation.removeprefix('Create')}Name"
-    for number, request in enumerate(CREATE_REQUESTS[operation]):
+    for number, request in enumerate(CREATE_AND_UPDATE_REQUESTS[operation]):
         unique_request = request | ({name: f"n{number}"} if name in request else {})
         with suppress(ValidationError) if operation.endswith("Pipeline") else nullcontext():
             handlers[operation](Recorder(unique_request, read_paths))
-        for using_operation, members in REQUESTS_THAT_USE_MEMBERS.get(operation, []):
+        for using_operation, members in REQUESTS_THAT_USE_RESOURCES.get(operation, []):
             handlers[using_operation](json.loads(json.dumps(members).replace("{}", f"n{number}")))
-        wait_for_all(context)
+        wait_for_jobs_and_endpoints(context)
     assert {
         path for path in list_honoured_members(TABLE["sagemaker"][operation]) if not _is_read(path, read_paths)
     } <= {name}
@@ -977,7 +983,7 @@ def _make_recording_add(add: Callable[..., object]) -> Callable[..., object]:
 def test_each_operation_has_a_request() -> None:
     assert {
         operation for service, operation in SIMPLE_OPERATIONS if service == "sagemaker"
-    } | CREATE_REQUESTS.keys() == set(TABLE["sagemaker"])
+    } | CREATE_AND_UPDATE_REQUESTS.keys() == set(TABLE["sagemaker"])
 
 
 # --- S3 ---
@@ -1022,13 +1028,13 @@ def test_members_of_s3_requests_are_read(context: Context, operation: str) -> No
 
     def run(recorder: Mapping[str, Any], name: str = operation) -> None:
         body = Body({"content-length": "0"}, BytesIO())
-        answer = S3_OPERATIONS[name](Call(context.store, uploads, "us-east-1", recorder, body))
-        if isinstance(answer.body, FileBody):
-            answer.body.close()
+        result = S3_OPERATIONS[name](Call(context.store, uploads, "us-east-1", recorder, body))
+        if isinstance(result.body, FileBody):
+            result.body.close()
 
     if operation == "CompleteMultipartUpload":
         run(members | {"PartNumber": 1}, "UploadPart")
         members["MultipartUpload"] = {"Parts": [{"PartNumber": 1, "ETag": md5(b"").hexdigest()}]}  # noqa: S324
 
-    unread = list_unread_members("s3", operation, run, members, {"Range": "bytes=0-0"} | members)
-    assert {path for path in unread if not READ_EARLIER.fullmatch(path.rpartition(".")[2])} == set()
+    unread_members = list_unread_members("s3", operation, run, members, {"Range": "bytes=0-0"} | members)
+    assert {path for path in unread_members if not READ_EARLIER.fullmatch(path.rpartition(".")[2])} == set()

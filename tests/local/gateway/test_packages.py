@@ -155,7 +155,7 @@ def test_packages_cannot_be_changed(address: str, method: str) -> None:
         "",
     ],
 )
-def test_other_paths_have_status_404(address: str, path: str) -> None:
+def test_invalid_paths_have_status_404(address: str, path: str) -> None:
     get(address, "simple/tiny/")
     assert get(address, path).status_code == 404
 
@@ -168,7 +168,9 @@ def test_unusual_file_names_are_left_out(address: str) -> None:
 
 @pytest.mark.parametrize("source", ["index", "cache"])
 @pytest.mark.parametrize("name", [WHEEL_NAME, f"{WHEEL_NAME}.metadata"])
-def test_hash_that_is_a_path_is_left_out(source: str, name: str, upstream: FakePackageIndex, tmp_path: Path) -> None:
+def test_file_whose_hash_is_a_path_is_left_out(
+    source: str, name: str, upstream: FakePackageIndex, tmp_path: Path
+) -> None:
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / name).write_text("content of this machine")
@@ -201,13 +203,13 @@ def test_credentials_are_decoded(upstream: FakePackageIndex, tmp_path: Path) -> 
 
 def test_credentials_reach_the_server_of_the_index_only(upstream: FakePackageIndex, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    with run_package_index(tmp_path / "other") as other:
-        address = urlsplit(other.url)
+    with run_package_index(tmp_path / "other") as other_index:
+        address = urlsplit(other_index.url)
         upstream.file_url = f"http://{address.hostname}:{address.port}/files/{WHEEL_NAME}"
         content = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME)
-        assert b"".join(content) == other.wheel  # type: ignore[arg-type]  # a generator
+        assert b"".join(content) == other_index.wheel  # type: ignore[arg-type]  # a generator
     assert "Authorization" in upstream.headers[0]
-    assert "Authorization" not in other.headers[0]
+    assert "Authorization" not in other_index.headers[0]
 
 
 def test_invalid_address_of_a_file_is_reported(address: str, upstream: FakePackageIndex) -> None:
@@ -232,18 +234,18 @@ def test_incomplete_files_of_a_killed_server_are_removed(upstream: FakePackageIn
     index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
     list(index.open("tiny", WHEEL_NAME))  # type: ignore[arg-type]  # a generator
     (complete_file,) = list_cached_files(tmp_path)
-    folder, unrelated = tmp_path / "cache" / "partial", tmp_path / "unrelated"
+    folder, unrelated_folder = tmp_path / "cache" / "partial", tmp_path / "unrelated"
     (folder / "file").touch()
-    unrelated.mkdir()
-    (unrelated / ".file").touch()
-    (folder / "link").symlink_to(unrelated)
-    (tmp_path / "cache" / "files" / "link").symlink_to(unrelated)
+    unrelated_folder.mkdir()
+    (unrelated_folder / ".file").touch()
+    (folder / "link").symlink_to(unrelated_folder)
+    (tmp_path / "cache" / "files" / "link").symlink_to(unrelated_folder)
     index.remove_partial_files()
     assert (list_cached_files(tmp_path), folder.exists()) == ([complete_file], False)
-    assert (unrelated / ".file").exists()
+    assert (unrelated_folder / ".file").exists()
 
 
-def test_file_is_on_the_disk_before_it_has_its_name(
+def test_download_is_written_to_the_disk_before_it_is_renamed(
     upstream: FakePackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power failure leaves no damaged file."""

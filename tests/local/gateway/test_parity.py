@@ -173,7 +173,7 @@ def test_missing_required_member_is_refused() -> None:
     assert "AlgorithmSpecification.AlgorithmName" in message
 
 
-def test_refusal_of_a_missing_member_does_not_state_the_reason_of_its_limits() -> None:
+def test_refusal_of_a_missing_member_names_only_the_member() -> None:
     resources = {"InstanceType": "ml.m5.large", "VolumeSizeInGB": 30}
     message = get_refusal("CreateTrainingJob", make_training_request(ResourceConfig=resources))
     assert message == "Not supported here: ResourceConfig.InstanceCount is missing: set it"
