@@ -5,12 +5,12 @@ import { html, useEffect, useMemo, useRef, useState } from "./ui.js";
 
 const HEIGHT = 220;
 const COLORS = ["#3b6fe0", "#d9730d", "#2a9d5c", "#c9358b", "#7d56d1", "#0f9bab", "#a6811a", "#c4453c"];
-const MAX_LABELED = 16; // if there are more curves, only one has a label: the highlighted one, or the one nearest to the mouse
-const FAINT = "40"; // opacity of the original points of a smoothed curve, in hexadecimal digits
-const DARK = matchMedia("(prefers-color-scheme: dark)");
+const MAX_LABELED_CURVES = 16; // if there are more curves, only one has a label: the highlighted one, or the one nearest to the mouse
+const FAINT_OPACITY = "40"; // opacity of the original points of a smoothed curve, in hexadecimal digits
+const DARK_MODE = matchMedia("(prefers-color-scheme: dark)");
 
-const NUMBER = new Intl.NumberFormat("en", { maximumSignificantDigits: 5 });
-export const formatNumber = (value) => (value === null || value === undefined ? "" : NUMBER.format(value));
+const NUMBER_FORMAT = new Intl.NumberFormat("en", { maximumSignificantDigits: 5 });
+export const formatNumber = (value) => (value === null || value === undefined ? "" : NUMBER_FORMAT.format(value));
 
 /** A chart, with the last values of the curves.
  *
@@ -18,9 +18,9 @@ export const formatNumber = (value) => (value === null || value === undefined ? 
  * @param isTime whether x is a time in seconds since 1970; otherwise, it is a number.
  * @param isLog whether the scale of y is logarithmic. Values that are not positive are then left out.
  * @param smoothing the weight of earlier points in a moving average, from 0 to less than 1.
- * @param highlighted the label of the curve that is shown in front of the others.
+ * @param highlightedLabel the label of the curve that is shown in front of the others.
  */
-export function Chart({ title, curves, isTime = false, isLog = false, smoothing = 0, xLabel = "", highlighted = "" }) {
+export function Chart({ title, curves, isTime = false, isLog = false, smoothing = 0, xLabel = "", highlightedLabel = "" }) {
   const box = useRef(null);
   const plot = useRef(null);
   const [nearestLabel, setNearestLabel] = useState("");
@@ -37,20 +37,20 @@ export function Chart({ title, curves, isTime = false, isLog = false, smoothing 
     const resize = new ResizeObserver(() => plot.current.setSize({ width: element.clientWidth, height: HEIGHT }));
     draw();
     resize.observe(element);
-    DARK.addEventListener("change", draw);
+    DARK_MODE.addEventListener("change", draw);
     return () => {
-      DARK.removeEventListener("change", draw);
+      DARK_MODE.removeEventListener("change", draw);
       resize.disconnect();
       plot.current.destroy();
     };
   }, [keys, isTime, isLog, xLabel]);
   useEffect(() => setData(plot.current, data), [data]);
-  useEffect(() => highlight(plot.current, lines, highlighted), [highlighted, keys]);
+  useEffect(() => highlight(plot.current, lines, highlightedLabel), [highlightedLabel, keys]);
   return html`
     <figure class="chart">
       <figcaption>${title}</figcaption>
       <div ref=${box} role="img" tabindex="0" aria-label=${describe(title, curves)} onKeyDown=${(event) => zoom(plot.current, event)}></div>
-      <${Legend} curves=${curves} shownLabel=${highlighted || nearestLabel} />
+      <${Legend} curves=${curves} shownLabel=${highlightedLabel || nearestLabel} />
     </figure>
   `;
 }
@@ -69,7 +69,7 @@ function Legend({ curves, shownLabel }) {
 }
 
 /** Return whether all curves have labels. */
-const areLabeled = (curves) => curves.length <= MAX_LABELED;
+const areLabeled = (curves) => curves.length <= MAX_LABELED_CURVES;
 
 const getColor = (index) => COLORS[index % COLORS.length];
 
@@ -77,7 +77,7 @@ const getColor = (index) => COLORS[index % COLORS.length];
 function makeLines(curves, smoothing) {
   const lines = curves.map(({ label, x, y }, index) => ({ key: label, label, x, y: smooth(y, smoothing), color: getColor(index) }));
   if (!smoothing || !areLabeled(curves)) return lines;
-  const originals = curves.map(({ label, x, y }, index) => ({ key: `${label} `, label, x, y, color: `${getColor(index)}${FAINT}` }));
+  const originals = curves.map(({ label, x, y }, index) => ({ key: `${label} `, label, x, y, color: `${getColor(index)}${FAINT_OPACITY}` }));
   return [...originals, ...lines];
 }
 
@@ -161,7 +161,7 @@ function resolveColor(box, color) {
 }
 
 function describe(title, curves) {
-  const parts = curves.slice(0, MAX_LABELED).map(({ label, y }) => {
+  const parts = curves.slice(0, MAX_LABELED_CURVES).map(({ label, y }) => {
     const [low, high] = findRange(y);
     return `${label}: from ${formatNumber(low)} to ${formatNumber(high)}, last ${formatNumber(y.at(-1))}`;
   });

@@ -1,9 +1,9 @@
 // Text of times, durations, sizes and counts.
 
-const DATE = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+const DATE_FORMAT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
 /** Return the local time of a number of seconds since 1970. */
-export const formatTime = (seconds) => (seconds ? DATE.format(new Date(seconds * 1000)) : "");
+export const formatTime = (seconds) => (seconds ? DATE_FORMAT.format(new Date(seconds * 1000)) : "");
 
 /** Return a duration in its two largest units, such as `2 min 5 s`. */
 export function formatDuration(seconds) {

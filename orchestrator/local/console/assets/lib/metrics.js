@@ -46,18 +46,18 @@ export class CurveReader {
     if (period !== this.period || roundedStart !== this.start) this.reset(period, roundedStart);
     const newStart = roundedStart + Math.max(0, Math.floor((this.end - LATE_SECONDS - roundedStart) / period)) * period;
     const isKnown = (metric) => this.curves.has(JSON.stringify(metric));
-    await this.add(metrics.filter(isKnown), newStart, end, signal);
-    await this.add(metrics.filter((metric) => !isKnown(metric)), roundedStart, end, signal);
+    await this.requestPoints(metrics.filter(isKnown), newStart, end, signal);
+    await this.requestPoints(metrics.filter((metric) => !isKnown(metric)), roundedStart, end, signal);
     this.end = end;
     return metrics.map((metric) => this.curves.get(JSON.stringify(metric))).filter((curve) => curve?.times.length);
   }
 
-  /** Request the points between two times. They replace all points of the curves from `begin` on. */
-  async add(metrics, begin, end, signal) {
+  /** Request the points between two times. They replace all points of the curves from `start` on. */
+  async requestPoints(metrics, start, end, signal) {
     const series = metrics.map((metric) => ({ metric, stat: COUNT_METRICS.test(metric.MetricName) ? "Sum" : "Average" }));
-    for (const { metric, times, values } of await readSeries(series, this.period, begin, end, signal)) {
+    for (const { metric, times, values } of await readSeries(series, this.period, start, end, signal)) {
       const oldCurve = this.curves.get(JSON.stringify(metric)) ?? { times: [], values: [] };
-      const firstReplacedIndex = oldCurve.times.findIndex((time) => time >= begin);
+      const firstReplacedIndex = oldCurve.times.findIndex((time) => time >= start);
       const cut = (list) => (firstReplacedIndex < 0 ? list : list.slice(0, firstReplacedIndex));
       const curve = {
         metric,

@@ -22,7 +22,7 @@ export function useQuery(load, keys, usesResource = null, usesMetric = null) {
   const reload = useRef(() => {});
   useEffect(() => {
     const interval = usesMetric ? MIN_POINTS_INTERVAL_MS : MIN_INTERVAL_MS;
-    const loop = new Loop((signal) => latest.current.load(signal), setState, interval);
+    const loop = new LoadLoop((signal) => latest.current.load(signal), setState, interval);
     reload.current = () => loop.request();
     setState((old) => ({ ...old, isLoading: true }));
     loop.request();
@@ -41,7 +41,7 @@ export function useQuery(load, keys, usesResource = null, usesMetric = null) {
 const returnFalse = () => false;
 
 /** Calls a function on request: one call at a time, with a minimum interval between calls. */
-class Loop {
+class LoadLoop {
   constructor(load, setState, interval) {
     Object.assign(this, { load, setState, interval });
     this.controller = new AbortController();

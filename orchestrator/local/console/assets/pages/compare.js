@@ -84,27 +84,27 @@ function useRuns(source, selection) {
 
 function Comparison({ query, source, selection }) {
   const { data, error } = useRuns(source, selection);
-  const [highlighted, setHighlighted] = useState("");
+  const [highlightedName, setHighlightedName] = useState("");
   const [settings, setSettings] = useState({});
   const changeAxis = (name, changes) => setSettings((old) => ({ ...old, [name]: { ...old[name], ...changes } }));
   const axes = useMemo(() => (data ? makeAxes(data, settings) : []), [data, settings]);
   const runs = useMemo(() => (data?.runs ?? []).filter((run) => isInAllRanges(run, axes)), [data, axes]);
-  const highlightProps = { highlighted, onHighlight: setHighlighted };
+  const highlightProps = { highlightedName, onHighlight: setHighlightedName };
   return html`
     <${Problem} error=${error} />
     ${!data && !error && html`<p role="status">Loading…</p>`}
     ${data && !data.runs.length && html`<p role="status">There are no runs.</p>`}
     ${data?.runs.length > 0 && html`
-      <${RunTable} data=${data} runs=${runs} type=${source.runType} onHighlight=${setHighlighted} />
+      <${RunTable} data=${data} runs=${runs} type=${source.runType} onHighlight=${setHighlightedName} />
       <h2>Parallel coordinates</h2>
-      <${Select} label="Highlighted run" value=${highlighted} onChange=${setHighlighted}
+      <${Select} label="Highlighted run" value=${highlightedName} onChange=${setHighlightedName}
         options=${[["", "none"], ...runs.map((run) => [run.name, run.name])]} />
       <p class="hint">Drag along an axis to choose a range of values. A click on the axis removes the range.</p>
       <${Parallel} runs=${data.runs} axes=${axes.filter((axis) => axis.isShown)} chosenNames=${new Set(runs.map((run) => run.name))}
         onRange=${(name, range) => changeAxis(name, { range })} ...${highlightProps} />
       <${AxesForm} axes=${axes} onChange=${changeAxis} />
       <${ScatterPlot} query=${query} runs=${runs} columns=${data.columns} ...${highlightProps} />
-      <${Curves} query=${query} runs=${runs} highlighted=${highlighted} />
+      <${Curves} query=${query} runs=${runs} highlightedName=${highlightedName} />
     `}
   `;
 }
@@ -132,7 +132,7 @@ function RunTable({ data, runs, type, onHighlight }) {
   `;
 }
 
-function Curves({ query, runs, highlighted }) {
+function Curves({ query, runs, highlightedName }) {
   const isByStep = query.axis === "step";
   const charts = useMemo(() => makeCharts(runs, isByStep), [runs, isByStep]);
   const axes = [["", "time since the start"], ["step", "iteration"]];
@@ -145,7 +145,7 @@ function Curves({ query, runs, highlighted }) {
     ${!charts.length && html`<p>No metric has been recorded.</p>`}
     <div class="charts">
       ${charts.map((chart) => html`<${Chart} key=${chart.title} ...${chart} ...${readChartOptions(query)}
-        xLabel=${isByStep ? "iteration" : "seconds"} highlighted=${highlighted} />`)}
+        xLabel=${isByStep ? "iteration" : "seconds"} highlightedLabel=${highlightedName} />`)}
     </div>
   `;
 }

@@ -40,7 +40,7 @@ export function Page({ params: { name, id } }) {
   `;
 }
 
-const OPERATIONS = { Executing: ["Stop"], Failed: ["Retry"], Stopped: ["Retry"] };
+const VERBS_BY_STATUS = { Executing: ["Stop"], Failed: ["Retry"], Stopped: ["Retry"] };
 
 function Actions({ arn, status, reload }) {
   const [error, setError] = useState(null);
@@ -49,7 +49,7 @@ function Actions({ arn, status, reload }) {
     call("sagemaker", `${verb}PipelineExecution`, members).then(reload, setError);
   };
   return html`
-    ${(OPERATIONS[status] ?? []).map((verb) => html`<button key=${verb} onClick=${() => perform(verb)}>${verb}</button>`)}
+    ${(VERBS_BY_STATUS[status] ?? []).map((verb) => html`<button key=${verb} onClick=${() => perform(verb)}>${verb}</button>`)}
     <${Problem} error=${error} />
   `;
 }

@@ -47,7 +47,7 @@ function Logs({ kind, id, query }) {
 }
 
 async function loadStreams(kind, id, signal) {
-  await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal }); // fails if it does not exist
+  await call("sagemaker", kind.operations.Describe, { [kind.identifierMember]: id }, { signal }); // fails if the resource does not exist
   return { streams: await listStreams(kind, id, signal) };
 }
 

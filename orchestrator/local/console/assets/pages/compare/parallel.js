@@ -19,10 +19,10 @@ const shorten = (text) => (text.length > MAX_CHARACTERS ? `${text.slice(0, MAX_C
 
 /** @param axes `[{name, scale, range}]`
  * @param chosenNames the names of the runs that are in all ranges. The lines of other runs are faint.
- * @param highlighted the name of the run that is drawn in front of the others.
+ * @param highlightedName the name of the run that is drawn in front of the others.
  * @param onHighlight called with the name of a run, or an empty text.
  * @param onRange called with the name of an axis and its range, or null. */
-export function Parallel({ runs, axes, chosenNames, highlighted, onHighlight, onRange }) {
+export function Parallel({ runs, axes, chosenNames, highlightedName, onHighlight, onRange }) {
   const svg = useRef(null);
   const locate = (event) => {
     const box = svg.current.getBoundingClientRect();
@@ -31,7 +31,7 @@ export function Parallel({ runs, axes, chosenNames, highlighted, onHighlight, on
   const lines = runs.map((run) => ({ name: run.name, points: axes.map(({ name, scale }) => scale.toPosition(run.values[name] ?? "")) }));
   const chosenLines = lines.filter((line) => chosenNames.has(line.name));
   const highlightNearest = (event) => onHighlight(findNearest(chosenLines, axes.length, locate(event)));
-  const frontLine = lines.find((line) => line.name === highlighted);
+  const frontLine = lines.find((line) => line.name === highlightedName);
   const names = axes.map((axis) => axis.name).join(", ");
   return html`
     <svg class="parallel" ref=${svg} viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" onPointerMove=${highlightNearest} onPointerLeave=${() => onHighlight("")}

@@ -8,12 +8,12 @@ import { makeScale, toNumber } from "../../lib/scales.js";
 import { html } from "../../lib/ui.js";
 
 const [WIDTH, HEIGHT, MARGIN] = [720, 300, 60];
-const MAX_LABELED = 16; // if there are more points, only the highlighted point has a label
+const MAX_LABELED_POINTS = 16; // if there are more points, only the highlighted point has a label
 
 /** A scatter plot, and the choice of its axes, which the URL of the page contains.
  *
  * @param columns the names of hyperparameters and metrics. */
-export function ScatterPlot({ query, runs, columns, highlighted, onHighlight }) {
+export function ScatterPlot({ query, runs, columns, highlightedName, onHighlight }) {
   const variedNames = columns.filter((name) => new Set(runs.map((run) => run.values[name])).size > 1);
   const numericNames = variedNames.filter((name) => runs.some((run) => Number.isFinite(toNumber(run.values[name]))));
   const defaultNames = [numericNames, variedNames, columns].find((names) => names.length > 1) ?? [];
@@ -28,18 +28,18 @@ export function ScatterPlot({ query, runs, columns, highlighted, onHighlight }) 
       <${Select} label="Horizontal" value=${xName} options=${options} onChange=${(name) => change({ x: name })} />
       <${Select} label="Vertical" value=${yName} options=${options} onChange=${(name) => change({ y: name })} />
     </div>
-    <${Points} runs=${runs} x=${xName} y=${yName} highlighted=${highlighted} onHighlight=${onHighlight} />
+    <${Points} runs=${runs} x=${xName} y=${yName} highlightedName=${highlightedName} onHighlight=${onHighlight} />
   `;
 }
 
-function Points({ runs, x, y, highlighted, onHighlight }) {
+function Points({ runs, x, y, highlightedName, onHighlight }) {
   const completeRuns = runs.filter((run) => [x, y].every((name) => run.values[name] !== undefined));
   if (!completeRuns.length) return html`<p>No run has values for both axes.</p>`;
   const [xScale, yScale] = [x, y].map((name) => makeScale(completeRuns.map((run) => run.values[name])));
   const toX = (position) => MARGIN + position * (WIDTH - 2 * MARGIN);
   const toY = (position) => HEIGHT - MARGIN - position * (HEIGHT - 2 * MARGIN);
   const points = completeRuns.map(({ name, values }) => ({ name, values, left: toX(xScale.toPosition(values[x])), top: toY(yScale.toPosition(values[y])) }));
-  const isLabeled = (name) => points.length <= MAX_LABELED || name === highlighted;
+  const isLabeled = (name) => points.length <= MAX_LABELED_POINTS || name === highlightedName;
   return html`
     <svg class="scatter" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label=${describe(points, x, y)}>
       <path d="M${MARGIN} ${MARGIN / 2}V${HEIGHT - MARGIN}H${WIDTH - MARGIN / 2}" />
@@ -49,7 +49,7 @@ function Points({ runs, x, y, highlighted, onHighlight }) {
       <text x=${MARGIN} y="14" text-anchor="middle">${y}${yScale.isLog ? " (log)" : ""}</text>
       ${points.map(({ name, left, top }) => html`
         <g key=${name} onPointerEnter=${() => onHighlight(name)} onPointerLeave=${() => onHighlight("")}>
-          <title>${name}</title><circle class=${name === highlighted ? "front" : ""} cx=${left} cy=${top} r="5" />
+          <title>${name}</title><circle class=${name === highlightedName ? "front" : ""} cx=${left} cy=${top} r="5" />
           ${isLabeled(name) && html`<text x=${left + 8} y=${top - 6}>${name}</text>`}
         </g>
       `)}
@@ -60,7 +60,7 @@ function Points({ runs, x, y, highlighted, onHighlight }) {
 const format = (value) => (Number.isFinite(Number(value)) ? formatNumber(Number(value)) : value);
 
 function describe(points, x, y) {
-  const parts = points.slice(0, MAX_LABELED).map(({ name, values }) => `${name}: ${format(values[x])}, ${format(values[y])}`);
+  const parts = points.slice(0, MAX_LABELED_POINTS).map(({ name, values }) => `${name}: ${format(values[x])}, ${format(values[y])}`);
   const remainder = points.length - parts.length;
   return `${y} by ${x}. ${parts.join("; ")}${remainder ? `; and ${formatCount(remainder, "more run")}` : ""}`;
 }

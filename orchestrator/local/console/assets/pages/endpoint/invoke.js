@@ -3,7 +3,7 @@
 import { ApiError, call, send } from "../../lib/api.js";
 
 const MEMBERS = ["ContentType", "Accept", "TargetVariant", "InferenceComponentName", "TargetModel", "TargetContainerHostname"];
-const OPERATIONS = {
+const SENDERS_BY_MODE = {
   once: async (request, setResponseBytes) => {
     const response = await call("sagemaker-runtime", "InvokeEndpoint", request);
     setResponseBytes(decode(response.Body));
@@ -30,7 +30,7 @@ export async function invoke(endpoint, form, mode, setResponseBytes) {
     const file = form.get("file");
     const body = await encode(file?.size ? file : new Blob([form.get("text")]));
     const request = { EndpointName: endpoint, Body: body, ...Object.fromEntries(members) };
-    return makeResult({ response: await OPERATIONS[mode](request, setResponseBytes) });
+    return makeResult({ response: await SENDERS_BY_MODE[mode](request, setResponseBytes) });
   } catch (error) {
     return makeResult({ error });
   }

@@ -3,8 +3,8 @@
 import { listMetrics, readCurves, readTotals } from "../../lib/metrics.js";
 
 const TRAFFIC_SECONDS = 3600;
-const CHARTS = { ModelLatency: "Latency of the model (ms)", Invocations: "Requests" };
-const COLUMNS = {
+const CHART_TITLES = { ModelLatency: "Latency of the model (ms)", Invocations: "Requests" };
+const ROW_MEMBERS = {
   Invocations: "requests",
   Invocation4XXErrors: "clientErrors",
   Invocation5XXErrors: "serverErrors",
@@ -16,10 +16,10 @@ const DIMENSIONS = ["InferenceComponentName", "VariantName"];
 export async function loadTraffic(endpoint, components, signal) {
   const names = [["EndpointName", endpoint], ...components.map((component) => ["InferenceComponentName", component.name])];
   const allMetrics = (await Promise.all(names.map(([name, value]) => listMetrics(name, value, signal)))).flat();
-  const metrics = allMetrics.filter((metric) => COLUMNS[metric.MetricName] && getLabel(metric));
+  const metrics = allMetrics.filter((metric) => ROW_MEMBERS[metric.MetricName] && getLabel(metric));
   const end = Date.now() / 1000 + 1;
   const totals = await readTotals(metrics, end - TRAFFIC_SECONDS, end, signal);
-  const curves = await readCurves(metrics.filter((metric) => CHARTS[metric.MetricName]), end - TRAFFIC_SECONDS, end, signal);
+  const curves = await readCurves(metrics.filter((metric) => CHART_TITLES[metric.MetricName]), end - TRAFFIC_SECONDS, end, signal);
   return { rows: makeRows(totals), charts: makeCharts(curves) };
 }
 
@@ -31,14 +31,14 @@ function makeRows(totals) {
   for (const { metric, sum, count, maximum } of totals.filter((item) => item.count)) {
     const name = getLabel(metric);
     const isLatency = metric.MetricName === "ModelLatency";
-    const values = { [COLUMNS[metric.MetricName]]: isLatency ? sum / count : sum, ...(isLatency && { maxLatency: maximum }) };
+    const values = { [ROW_MEMBERS[metric.MetricName]]: isLatency ? sum / count : sum, ...(isLatency && { maxLatency: maximum }) };
     rows.set(name, { ...rows.get(name), name, ...values });
   }
   return [...rows.values()];
 }
 
 function makeCharts(curves) {
-  return Object.entries(CHARTS)
+  return Object.entries(CHART_TITLES)
     .map(([metricName, title]) => ({ title, curves: curves.filter((curve) => curve.metric.MetricName === metricName) }))
     .filter((chart) => chart.curves.length)
     .map(({ title, curves: metricCurves }) => ({ title, curves: metricCurves.map((curve) => makeCurve(curve)) }));

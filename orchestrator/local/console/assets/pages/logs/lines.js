@@ -14,7 +14,7 @@ const LOG_START = "b/0"; // a position of `readLines`
 
 /** @param chosenOffset the offset of the line that is shown first; by default, the end of the log is shown. */
 export function Lines(props) {
-  const [view, setView] = useState({ blocks: [], isAtEnd: false, endLoads: 0, error: null });
+  const [view, setView] = useState({ blocks: [], isAtEnd: false, endLoadCount: 0, error: null });
   const box = useRef(null);
   const reader = useRef(null);
   useEffect(() => {
@@ -60,7 +60,7 @@ function useKeptPosition(box, view, hasChosenLine) {
     const anchor = oldLayout && [...element.children].find((child) => oldLayout.tops.has(child.dataset.start));
     const chosenLine = !oldLayout && hasChosenLine && element.querySelector(".chosen");
     if (chosenLine) chosenLine.scrollIntoView({ block: "center" });
-    else if (!anchor || view.endLoads > oldView.current.endLoads || (oldLayout.isAtBottom && oldView.current.isAtEnd)) element.scrollTop = element.scrollHeight;
+    else if (!anchor || view.endLoadCount > oldView.current.endLoadCount || (oldLayout.isAtBottom && oldView.current.isAtEnd)) element.scrollTop = element.scrollHeight;
     else element.scrollTop += anchor.getBoundingClientRect().top - oldLayout.tops.get(anchor.dataset.start);
     oldView.current = view;
   }, [view.blocks]);
@@ -89,7 +89,7 @@ function Block({ block, chosenOffset }) {
 class LogReader {
   constructor({ group, stream, chosenOffset }, setView, isAtBottom) {
     Object.assign(this, { group, stream, chosenOffset, setView, isAtBottom, blocks: [], isAtEnd: false });
-    this.endLoads = 0; // how often the end was loaded: each time, the page scrolls to it
+    this.endLoadCount = 0; // each time that the end is loaded, the page scrolls to it
     this.isBusy = this.hasMissedLines = this.hasMissedScroll = false;
     this.controller = new AbortController();
   }
@@ -108,7 +108,7 @@ class LogReader {
     return this.load(undefined, (block) => {
       this.blocks = [block];
       this.isAtEnd = true;
-      this.endLoads++;
+      this.endLoadCount++;
     });
   }
 
@@ -159,7 +159,7 @@ class LogReader {
 
   show({ isAtEnd = this.isAtEnd, error = null }) {
     this.isAtEnd = isAtEnd;
-    this.setView({ blocks: this.blocks, isAtEnd, endLoads: this.endLoads, error });
+    this.setView({ blocks: this.blocks, isAtEnd, endLoadCount: this.endLoadCount, error });
   }
 }
 
