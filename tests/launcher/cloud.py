@@ -63,7 +63,7 @@ class Cloud:
         self.hanging_steps: set[str] = set()
         self.on_describe: Callable[[str], None] = lambda _name: None
         """A function that each Describe operation calls with the name of the resource."""
-        self.log = ["Epoch: 0 | Train loss: 0.757 | Test loss: 0.725", "done"]
+        self.log_lines = ["Epoch: 0 | Train loss: 0.757 | Test loss: 0.725", "done"]
 
     # --- clients ---
 
@@ -241,7 +241,7 @@ class Cloud:
 
     def GetLogEvents(self, members: Members) -> Members:  # noqa: N802
         start = int(members.get("nextToken", "0"))
-        events = [{"timestamp": index, "message": line} for index, line in enumerate(self.log)]
+        events = [{"timestamp": index, "message": line} for index, line in enumerate(self.log_lines)]
         page = events[start : start + 1]
         return {"events": page, "nextForwardToken": str(start + len(page))}
 

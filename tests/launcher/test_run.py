@@ -40,7 +40,7 @@ def test_failed_job_reports_reason_and_last_log_lines(cloud: Cloud, start_run: S
     run = start_run()
     with pytest.raises(JobFailedError, match="is Failed: the training diverged") as failure:
         run_housing(run, WITHOUT_TUNING, tmp_path)
-    assert failure.value.last_log_lines == tuple(cloud.log)
+    assert failure.value.last_log_lines == tuple(cloud.log_lines)
     assert cloud.find_requests("StopTrainingJob") == []
 
 

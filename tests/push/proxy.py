@@ -26,7 +26,7 @@ class Proxy:
         self.registry_port = port
         self.max_bytes = max_bytes
         self.before_break = before_break
-        self.broken = threading.Event()
+        self.is_broken = threading.Event()
         self.is_repaired = False
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
@@ -36,7 +36,7 @@ class Proxy:
 
     def repair(self) -> None:
         self.is_repaired = True
-        self.broken.clear()
+        self.is_broken.clear()
 
     def close(self) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
@@ -64,12 +64,12 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 count += len(data)
-                if is_request and self.broken.is_set():
+                if is_request and self.is_broken.is_set():
                     source.sendall(NOT_FOUND)
                     break
                 if is_request and not self.is_repaired and count > self.max_bytes:
                     self.before_break()
-                    self.broken.set()
+                    self.is_broken.set()
                     break
                 target.sendall(data)
         _close(source)

@@ -40,7 +40,7 @@ class FakeRegistry:
 
     def __init__(self, answer: "Callable[[FakeRegistry, Any, str], Response]") -> None:
         self.requests: ReceivedRequests = []
-        fake = self
+        fake_registry = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -50,8 +50,8 @@ class FakeRegistry:
                 self.respond(self.rfile.read(int(self.headers["Content-Length"])).decode())
 
             def respond(self, body: str) -> None:
-                fake.requests.append((self.path, self.headers.get("Authorization", "")))
-                status, headers, content = answer(fake, self, body)
+                fake_registry.requests.append((self.path, self.headers.get("Authorization", "")))
+                status, headers, content = answer(fake_registry, self, body)
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(content))}.items():
                     self.send_header(name, value)
@@ -88,11 +88,11 @@ def start_registry() -> Iterator[StartRegistry]:
         return registries[-1]
 
     yield start_registry
-    for fake in registries:
-        fake.close()
+    for fake_registry in registries:
+        fake_registry.close()
 
 
-def answer_with_tokens(fake: FakeRegistry, request: Any, body: str) -> Response:
+def answer_with_tokens(fake_registry: FakeRegistry, request: Any, body: str) -> Response:
     """Respond as Docker Hub and GitHub do: they require a token for the repository, which another URL issues."""
     query = parse_qs(urlsplit(request.path).query or body)
     if request.path.startswith("/token"):
@@ -101,14 +101,16 @@ def answer_with_tokens(fake: FakeRegistry, request: Any, body: str) -> Response:
         return (200, {}, b'{"token": "short"}') if is_valid and is_complete else (401, {}, b"")
     if request.headers.get("Authorization") == "Bearer short":
         return 200, {}, MANIFEST
-    challenge = f'Bearer realm="http://{fake.host}/token",service="registry",scope="repository:team/serve:pull"'
+    challenge = (
+        f'Bearer realm="http://{fake_registry.host}/token",service="registry",scope="repository:team/serve:pull"'
+    )
     return 401, {"WWW-Authenticate": challenge}, b""
 
 
 def test_missing_tag_has_no_manifest(start_registry: StartRegistry) -> None:
-    fake = start_registry(lambda *_: (404, {}, b"{}"))
-    assert fake.get_manifest() is None
-    assert fake.requests == [("/v2/team/serve/manifests/v1", "")]
+    fake_registry = start_registry(lambda *_: (404, {}, b"{}"))
+    assert fake_registry.get_manifest() is None
+    assert fake_registry.requests == [("/v2/team/serve/manifests/v1", "")]
 
 
 def test_digest_is_computed_from_the_content(start_registry: StartRegistry) -> None:
@@ -125,21 +127,23 @@ def test_password_is_sent_after_a_basic_challenge(start_registry: StartRegistry)
 
 @pytest.mark.parametrize("login", [PASSWORD_LOGIN, TOKEN_LOGIN], ids=["password", "identity token"])
 def test_token_is_fetched_after_a_bearer_challenge(start_registry: StartRegistry, login: RegistryLogin) -> None:
-    fake = start_registry(answer_with_tokens)
-    assert fake.get_manifest(login) == EXPECTED_MANIFEST
+    fake_registry = start_registry(answer_with_tokens)
+    assert fake_registry.get_manifest(login) == EXPECTED_MANIFEST
 
 
 def test_error_for_a_missing_login_names_the_remedy(start_registry: StartRegistry) -> None:
-    fake = start_registry(answer_with_tokens)
-    with pytest.raises(CommandError, match=rf"401 Unauthorized .*`docker login {fake.host}`, or set MICROJOBS_"):
-        fake.get_manifest(None)
+    fake_registry = start_registry(answer_with_tokens)
+    with pytest.raises(
+        CommandError, match=rf"401 Unauthorized .*`docker login {fake_registry.host}`, or set MICROJOBS_"
+    ):
+        fake_registry.get_manifest(None)
 
 
 def test_password_is_not_sent_over_plain_http(start_registry: StartRegistry) -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="http://elsewhere.example.com/token"'}
-    fake = start_registry(lambda *_: (401, challenge, b""))
+    fake_registry = start_registry(lambda *_: (401, challenge, b""))
     with pytest.raises(CommandError, match="which is not an https address: no login was sent"):
-        fake.get_manifest()
+        fake_registry.get_manifest()
 
 
 @pytest.mark.parametrize(
@@ -180,8 +184,11 @@ def test_tag_of_another_image_or_format_raises(
     start_registry: StartRegistry, media_type: str, config: str, message: str
 ) -> None:
     manifest = json.dumps({"config": {"digest": config}, "mediaType": media_type}).encode()
-    fake = start_registry(lambda *_: (200, {}, manifest))
-    with closing(Registry(Destination(fake.host), None)) as registry, pytest.raises(CommandError, match=message):
+    fake_registry = start_registry(lambda *_: (200, {}, manifest))
+    with (
+        closing(Registry(Destination(fake_registry.host), None)) as registry,
+        pytest.raises(CommandError, match=message),
+    ):
         find_manifest(registry, TaggedImage(make_image(), "v1"))
 
 
