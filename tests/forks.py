@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from microjobs.contract import BASE_DIR, Layout
+from microjobs.contract import BASE_DIR_VARIABLE, Layout
 from tests.conftest import CONTAINERS, REPOSITORY
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -105,7 +105,7 @@ def make_job_environment(job: str, layout: Layout) -> dict[str, str]:
         **os.environ,
         "MICROJOBS_JOB": str(CONTAINERS / job),
         "PYTHONPATH": str(REPOSITORY / "shared"),
-        BASE_DIR: str(layout.root),
+        BASE_DIR_VARIABLE: str(layout.root),
     }
 
 

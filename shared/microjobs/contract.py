@@ -15,7 +15,7 @@ from microjobs.errors import UserError
 from microjobs.files import write_bytes
 
 DEFAULT_ROOT = "/opt/ml"
-BASE_DIR = "SAGEMAKER_BASE_DIR"
+BASE_DIR_VARIABLE = "SAGEMAKER_BASE_DIR"
 
 MAX_FAILURE_CHARACTERS = 1024
 """Maximum number of characters of the failure file that become FailureReason."""
@@ -48,7 +48,7 @@ class Layout:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Layout":
-        return cls(Path(environ.get(BASE_DIR) or DEFAULT_ROOT))
+        return cls(Path(environ.get(BASE_DIR_VARIABLE) or DEFAULT_ROOT))
 
     def with_existing_root(self) -> "Layout":
         """Return this layout. If its root is not a folder, return the default layout instead, because the platform
@@ -361,9 +361,9 @@ def make_training_variables(job_name: str, job_arn: str, region: str) -> dict[st
     return {"TRAINING_JOB_NAME": job_name, "TRAINING_JOB_ARN": job_arn, "AWS_REGION": region}
 
 
-BIND_TO_PORT = "SAGEMAKER_BIND_TO_PORT"
-MAX_PAYLOAD = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
-MULTI_MODEL = "SAGEMAKER_MULTI_MODEL"
+BIND_TO_PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
+MAX_PAYLOAD_VARIABLE = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
+MULTI_MODEL_VARIABLE = "SAGEMAKER_MULTI_MODEL"
 
 
 def make_transform_variables(
@@ -372,7 +372,7 @@ def make_transform_variables(
     """Return the variables for a transform job's containers. Arguments are None for members that the request omits."""
     values = {
         "SAGEMAKER_BATCH": "true",
-        MAX_PAYLOAD: max_payload_mb,
+        MAX_PAYLOAD_VARIABLE: max_payload_mb,
         "SAGEMAKER_BATCH_STRATEGY": batch_strategy,
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": max_concurrent_transforms,
     }
@@ -381,7 +381,7 @@ def make_transform_variables(
 
 def is_multi_model(environ: Mapping[str, str]) -> bool:
     """Return whether the container belongs to a multi-model endpoint, which loads models when requests name them."""
-    return environ.get(MULTI_MODEL, "").lower() == "true"
+    return environ.get(MULTI_MODEL_VARIABLE, "").lower() == "true"
 
 
 def read_hosting_variables(environ: Mapping[str, str]) -> tuple[int, int | None]:
@@ -391,7 +391,7 @@ def read_hosting_variables(environ: Mapping[str, str]) -> tuple[int, int | None]
         UserError: a variable is not a number.
     """
     numbers = []
-    for name in (BIND_TO_PORT, MAX_PAYLOAD):
+    for name in (BIND_TO_PORT_VARIABLE, MAX_PAYLOAD_VARIABLE):
         text = environ.get(name)
         try:
             numbers.append(int(text) if text else None)

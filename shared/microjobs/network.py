@@ -13,9 +13,9 @@ from pathlib import Path
 
 from microjobs.errors import PlatformError
 
-ADDRESS = "MICROJOBS_ADDRESS"
-HOST_ADDRESSES = "MICROJOBS_HOST_ADDRESSES"
-HOST_PORTS = "MICROJOBS_HOST_PORTS"
+ADDRESS_VARIABLE = "MICROJOBS_ADDRESS"
+HOST_ADDRESSES_VARIABLE = "MICROJOBS_HOST_ADDRESSES"
+HOST_PORTS_VARIABLE = "MICROJOBS_HOST_PORTS"
 
 HEARTBEAT_PORT = 8787
 """The first host's port for the heartbeat."""
@@ -29,7 +29,7 @@ DASK_PORT = 8786
 BACKLOG = 1024
 """Size of the queue of new connections. The queue is long, so that other programs cannot keep hosts of the job out by
 filling it."""
-SOCKET_FOLDER = "MICROJOBS_SOCKET_FOLDER"
+SOCKET_FOLDER_VARIABLE = "MICROJOBS_SOCKET_FOLDER"
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,18 @@ class Network:
     def variables(self) -> dict[str, str]:
         addresses = ",".join(f"{host}={address}" for host, address in self.hosts.items())
         ports = ",".join(f"{host}:{default_port}={port}" for (host, default_port), port in self.ports.items())
-        return {ADDRESS: self.address, HOST_ADDRESSES: addresses, HOST_PORTS: ports}
+        return {ADDRESS_VARIABLE: self.address, HOST_ADDRESSES_VARIABLE: addresses, HOST_PORTS_VARIABLE: ports}
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> "Network":
         ports = {}
-        for key, port in _parse_pairs(environ.get(HOST_PORTS, "")).items():
+        for key, port in _parse_pairs(environ.get(HOST_PORTS_VARIABLE, "")).items():
             host, _, default_port = key.rpartition(":")
             ports[host, int(default_port)] = int(port)
-        folder = environ.get(SOCKET_FOLDER)
+        folder = environ.get(SOCKET_FOLDER_VARIABLE)
         return cls(
-            environ.get(ADDRESS) or cls.address,
-            _parse_pairs(environ.get(HOST_ADDRESSES, "")),
+            environ.get(ADDRESS_VARIABLE) or cls.address,
+            _parse_pairs(environ.get(HOST_ADDRESSES_VARIABLE, "")),
             ports,
             cls.make_socket_path(folder) if folder else None,
         )

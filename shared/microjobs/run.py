@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from microjobs import hyperparameters, interpreter, worker
 from microjobs.contract import (
-    BASE_DIR,
+    BASE_DIR_VARIABLE,
     Layout,
     decode_hyperparameter,
     read_hyperparameters,
@@ -35,7 +35,7 @@ from microjobs.errors import EXIT_OK, ScriptStopped, Stopped, UserError, explain
 from microjobs.stopping import received_signals
 
 JOB_VARIABLE = "MICROJOBS_JOB"
-LOG_LEVEL = "SAGEMAKER_CONTAINER_LOG_LEVEL"
+LOG_LEVEL_VARIABLE = "SAGEMAKER_CONTAINER_LOG_LEVEL"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 COMMANDS = ("train", "serve", "process")
 
@@ -70,8 +70,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check_root(layout: Layout) -> None:
-    if os.environ.get(BASE_DIR) and not layout.root.is_dir():
-        raise UserError(f"{BASE_DIR} {str(layout.root)!r} is not a folder: mount the job's files there, or unset it")
+    if os.environ.get(BASE_DIR_VARIABLE) and not layout.root.is_dir():
+        raise UserError(
+            f"{BASE_DIR_VARIABLE} {str(layout.root)!r} is not a folder: mount the job's files there, or unset it"
+        )
 
 
 def _ignore_stop_signals() -> None:
@@ -180,7 +182,7 @@ def start_logging(environ: Mapping[str, str]) -> None:
     Raises:
         UserError: the level is invalid.
     """
-    text = environ.get(LOG_LEVEL) or "20"
+    text = environ.get(LOG_LEVEL_VARIABLE) or "20"
     levels = logging.getLevelNamesMapping()
     level = int(text) if text.isdecimal() else levels.get(text.upper())
     logging.basicConfig(
@@ -190,7 +192,7 @@ def start_logging(environ: Mapping[str, str]) -> None:
         force=True,
     )
     if level is None:
-        raise UserError(f"{LOG_LEVEL} {text!r} is not a log level: use a number or one of {', '.join(levels)}")
+        raise UserError(f"{LOG_LEVEL_VARIABLE} {text!r} is not a log level: use a number or one of {', '.join(levels)}")
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

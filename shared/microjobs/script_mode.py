@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from microjobs import source
-from microjobs.contract import BASE_DIR, Layout, ResourceConfig, read_training_resource_config
+from microjobs.contract import BASE_DIR_VARIABLE, Layout, ResourceConfig, read_training_resource_config
 from microjobs.distributed import Program, count_gpus, launch, make_tf_program, make_torchrun_program
 from microjobs.errors import JobError, PlatformError, ScriptStopped, Stopped, UserError
 from microjobs.interpreter import read_user_paths, take_python_variables
@@ -83,7 +83,7 @@ def train(program: str) -> None:
     """
     layout = Layout.from_environment()
     # The toolkit reads this variable at its import. Without the variable, it may create a folder in the user's home.
-    os.environ.setdefault(BASE_DIR, str(layout.root))
+    os.environ.setdefault(BASE_DIR_VARIABLE, str(layout.root))
     try:
         toolkit = {name: importlib.import_module(f"sagemaker_training.{name}") for name in TOOLKIT_MODULES}
     except ModuleNotFoundError as error:

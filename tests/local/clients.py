@@ -15,7 +15,7 @@ from unittest.mock import patch
 import boto3
 from botocore.config import Config as ClientConfig
 
-from microjobs.contract import BASE_DIR, DEFAULT_ROOT
+from microjobs.contract import BASE_DIR_VARIABLE, DEFAULT_ROOT
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
@@ -30,7 +30,7 @@ ENVIRONMENTS = REPOSITORY / ".venv-jobs"
 
 FINAL_STATUSES = ("Completed", "Failed", "Stopped")
 
-ROOT = f"${{{BASE_DIR}:-{DEFAULT_ROOT}}}"
+ROOT = f"${{{BASE_DIR_VARIABLE}:-{DEFAULT_ROOT}}}"
 """The contract's root in a script that runs in containers and as a process."""
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from microjobs import peers
-from microjobs.contract import BASE_DIR, Layout, ResourceConfig, write_job_certificate, write_job_secret
+from microjobs.contract import BASE_DIR_VARIABLE, Layout, ResourceConfig, write_job_certificate, write_job_secret
 from microjobs.network import HEARTBEAT_PORT, Network
 from microjobs.peers import Connection
 from microjobs.processes import find_children
@@ -151,7 +151,7 @@ class Hosts:
         environment = {
             **os.environ,
             **network,
-            BASE_DIR: str(layout.root),
+            BASE_DIR_VARIABLE: str(layout.root),
             "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}",
         }
         self.by_name[name] = Host(Fork([*self.program, json.dumps(settings)], environment))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from microjobs import script_mode, source
-from microjobs.contract import BASE_DIR, InstanceGroup, Layout, ResourceConfig
+from microjobs.contract import BASE_DIR_VARIABLE, InstanceGroup, Layout, ResourceConfig
 from microjobs.errors import Stopped, UserError
 from microjobs.interpreter import take_python_variables
 from microjobs.network import TORCH_PORT
@@ -88,7 +88,7 @@ def test_error_names_the_missing_source(uri: str, message: str, tmp_path: Path) 
 def test_image_without_the_toolkit_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv(BASE_DIR, str(tmp_path))
+    monkeypatch.setenv(BASE_DIR_VARIABLE, str(tmp_path))
     caplog.set_level(logging.INFO)
     with pytest.raises(UserError, match="this image has no script mode"):
         script_mode.train("train.py")

@@ -14,7 +14,7 @@ from microjobs.errors import UserError
 
 from .responses import HttpError
 
-VARIABLE = "MICROJOBS_SERVE_MEMORY_MB"
+MEMORY_VARIABLE = "MICROJOBS_SERVE_MEMORY_MB"
 """Environment variable: memory limit in MB for the server with all its models and their processes."""
 
 MB = 1024 * 1024
@@ -45,9 +45,9 @@ class MemoryBudget:
         Raises:
             UserError: the limit is not a positive number.
         """
-        text = environ.get(VARIABLE) or ""
+        text = environ.get(MEMORY_VARIABLE) or ""
         if text and (not text.isdecimal() or int(text) < 1):
-            raise UserError(f"{VARIABLE} is {text!r}: set it to a positive number of megabytes")
+            raise UserError(f"{MEMORY_VARIABLE} is {text!r}: set it to a positive number of megabytes")
         return cls(int(text) * MB if text else math.inf)
 
     @contextlib.contextmanager

@@ -13,9 +13,9 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
-from microjobs.contract import BASE_DIR, BIND_TO_PORT, MULTI_MODEL, Layout, read_failure
+from microjobs.contract import BASE_DIR_VARIABLE, BIND_TO_PORT_VARIABLE, MULTI_MODEL_VARIABLE, Layout, read_failure
 from microjobs.interpreter import make_python_command
-from microjobs.network import SOCKET_FOLDER, Network, connect_unix
+from microjobs.network import SOCKET_FOLDER_VARIABLE, Network, connect_unix
 
 from . import model_process_main
 from .memory import INSUFFICIENT_STORAGE
@@ -47,8 +47,14 @@ class ModelProcess:
     def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
         self._root = root
         self._socket = _check_length(Network.make_socket_path(str(root)))
-        variables = {BASE_DIR: str(root), SOCKET_FOLDER: str(root), "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
-        own_variables = {name: value for name, value in environ.items() if name not in (MULTI_MODEL, BIND_TO_PORT)}
+        variables = {
+            BASE_DIR_VARIABLE: str(root),
+            SOCKET_FOLDER_VARIABLE: str(root),
+            "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+        }
+        own_variables = {
+            name: value for name, value in environ.items() if name not in (MULTI_MODEL_VARIABLE, BIND_TO_PORT_VARIABLE)
+        }
         command = make_python_command("-m", model_process_main.__name__, str(os.getpid()))
         self._process = subprocess.Popen(command, env=own_variables | variables, stdin=subprocess.DEVNULL)
         try:

@@ -26,7 +26,7 @@ HANDLER_QUEUE_SIZE = 32
 """Maximum number of invocations that wait or run in one worker. Further invocations get status 503."""
 
 
-DEFAULT_ACCEPT = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"
+DEFAULT_ACCEPT_VARIABLE = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"
 """Environment variable: the value of Accept for requests without this header. `make_bundle_source` ignores it."""
 
 
@@ -123,7 +123,7 @@ def load_handler_model(
 ) -> HandlerModel:
     """Load a user's program with the settings of the environment; see `HandlerModel`."""
     model_class = BatchedHandlerModel if read_settings(environ).mode == "on" else HandlerModel
-    return model_class(program, folder, environ.get(DEFAULT_ACCEPT, ""), choose_defaults)
+    return model_class(program, folder, environ.get(DEFAULT_ACCEPT_VARIABLE, ""), choose_defaults)
 
 
 def _load_shared_bundle(program: Path, folder: Path) -> None:

@@ -21,7 +21,7 @@ from . import toolkit
 
 logger = logging.getLogger("microjobs")
 
-SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"
+SUBMIT_DIRECTORY_VARIABLE = "SAGEMAKER_SUBMIT_DIRECTORY"
 
 PARAMETERS_BY_FUNCTION = {
     "pre_model_fn": ("model_dir",),
@@ -56,7 +56,7 @@ def find_program(layout: Layout, model: Path, environ: Mapping[str, str], cleanu
     Raises:
         UserError: SAGEMAKER_PROGRAM or SAGEMAKER_SUBMIT_DIRECTORY names something that does not exist.
     """
-    folder = _find_code_folder(layout, model, environ.get(SUBMIT_DIRECTORY, ""), cleanup)
+    folder = _find_code_folder(layout, model, environ.get(SUBMIT_DIRECTORY_VARIABLE, ""), cleanup)
     program = environ.get("SAGEMAKER_PROGRAM")
     for name in (program, f"{program}.py") if program else ("inference.py",):
         if (folder / name).is_file():
@@ -77,7 +77,7 @@ def _find_code_folder(layout: Layout, model: Path, uri: str, cleanup: ExitStack)
     if local_path.is_relative_to(layout.model):  # `model` is another folder if the model was an archive
         uri = str(model / local_path.relative_to(layout.model))
     work_folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="code-")))
-    code = source.locate(layout, uri, SUBMIT_DIRECTORY, work_folder)
+    code = source.locate(layout, uri, SUBMIT_DIRECTORY_VARIABLE, work_folder)
     if code.is_dir():
         return code
     archives.unpack(code, work_folder / "code")

@@ -22,7 +22,7 @@ from microjobs.contract import (
     write_processing_resource_config,
     write_training_resource_config,
 )
-from microjobs.network import SOCKET_FOLDER, Network
+from microjobs.network import SOCKET_FOLDER_VARIABLE, Network
 from microjobs.scaler import read_scaler
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.models.client import Client, NoResponseError
@@ -248,13 +248,13 @@ def test_other_users_cannot_connect_to_an_endpoint(runtime: ProcessRuntime, home
     """Requests to the socket need no signature, so only the user of the server may connect to it."""
     host = start_endpoint(runtime, tmp_path, "one", 1.0)
     wait_for_ping(host)
-    folders = {variables.get(SOCKET_FOLDER) for variables in read_variables_by_process(str(home.root)).values()} - {
-        None
-    }
+    folders = {
+        variables.get(SOCKET_FOLDER_VARIABLE) for variables in read_variables_by_process(str(home.root)).values()
+    } - {None}
     (path,) = (Network.make_socket_path(str(folder)) for folder in folders)
     assert path.is_socket()
     assert (path.parent.stat().st_mode & 0o777, path.parent.stat().st_uid) == (0o700, os.getuid())
-    assert not list_listening_addresses(f"{SOCKET_FOLDER}={path.parent}")
+    assert not list_listening_addresses(f"{SOCKET_FOLDER_VARIABLE}={path.parent}")
     if os.getuid() == 0:
         assert attack_as_stranger(lambda: socket.socket(socket.AF_UNIX).connect(str(path))) == errno.EACCES
 

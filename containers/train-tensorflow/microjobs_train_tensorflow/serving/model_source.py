@@ -24,7 +24,7 @@ from ..environment import prepare_tensorflow
 from .rest_api import PREFIX
 from .servables import Versions, find_servables
 
-DEFAULT_MODEL = "SAGEMAKER_TFS_DEFAULT_MODEL_NAME"
+DEFAULT_MODEL_VARIABLE = "SAGEMAKER_TFS_DEFAULT_MODEL_NAME"
 """Variable of AWS's image with the name of the model for requests that name no model."""
 
 REMEDY = "save the model with model.export, as export/NAME/1 or 1"
@@ -46,7 +46,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
         raise make_no_model_error(folder, "SavedModel, code/inference.py or bundle of the train jobs", REMEDY)
     if program is not None:
         ensure_installed(program.parent)
-    default_name = _choose_default(servables, environ.get(DEFAULT_MODEL, ""))
+    default_name = _choose_default(servables, environ.get(DEFAULT_MODEL_VARIABLE, ""))
     load = functools.partial(_load, servables, default_name, program, folder, environ)
     labels = {"program": program.name} if program else {"model": default_name}
     return ModelSource(
@@ -58,7 +58,8 @@ def _choose_default(servables: Mapping[str, Versions], name: str) -> str:
     if name and name not in servables:
         model_names = ", ".join(servables) or "no SavedModel"
         raise UserError(
-            f"{DEFAULT_MODEL} is {name!r}, but the model folder has {model_names}: correct or remove the variable"
+            f"{DEFAULT_MODEL_VARIABLE} is {name!r}, but the model folder has {model_names}: correct or "
+            "remove the variable"
         )
     return name or next(iter(servables), "")
 

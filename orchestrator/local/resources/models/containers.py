@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from microjobs.contract import BIND_TO_PORT
+from microjobs.contract import BIND_TO_PORT_VARIABLE
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.resources.models.client import PRIMARY
@@ -127,7 +127,7 @@ def list_hosts(model: Mapping[str, Any], instances: Sequence[str]) -> Sequence[C
 def _make_host(instance: str, number: int, name: str) -> ContainerHost:
     port, first_safe_port = FIRST_PORT + number, FIRST_SAFE_PORT + number * SAFE_PORT_COUNT
     variables = {
-        BIND_TO_PORT: str(port),
+        BIND_TO_PORT_VARIABLE: str(port),
         "SAGEMAKER_SAFE_PORT_RANGE": f"{first_safe_port}-{first_safe_port + SAFE_PORT_COUNT - 1}",
     }
     return ContainerHost(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from http import HTTPStatus
 
-from microjobs.contract import BIND_TO_PORT
+from microjobs.contract import BIND_TO_PORT_VARIABLE
 from microjobs_orchestrator.local.resources.models.client import PING_SECONDS, PRIMARY, Client, NoResponseError
 from microjobs_orchestrator.local.resources.models.containers import PORT
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
@@ -59,7 +59,9 @@ def _make_unhealthy_error(container: str, seconds: float | None) -> UnhealthyErr
         return UnhealthyError("The container ended before GET /ping answered 200.", container)
     message = f"GET /ping did not answer 200 within {seconds:g} s."
     if container != PRIMARY:
-        message = f"{message} Each of several containers must listen on the port of the variable {BIND_TO_PORT}."
+        message = (
+            f"{message} Each of several containers must listen on the port of the variable {BIND_TO_PORT_VARIABLE}."
+        )
     return UnhealthyError(message, container)
 
 
@@ -83,7 +85,7 @@ def _wait_until_healthy(
             if time.monotonic() - wrong_port_since > WRONG_PORT_TIMEOUT:
                 message = (
                     f"It listens on port {PORT}, but each of several containers must listen on the port of the "
-                    f"variable {BIND_TO_PORT}."
+                    f"variable {BIND_TO_PORT_VARIABLE}."
                 )
                 raise UnhealthyError(message, container) from error
         client.close()

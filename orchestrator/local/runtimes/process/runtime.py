@@ -27,9 +27,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from microjobs.contract import BASE_DIR, Layout
+from microjobs.contract import BASE_DIR_VARIABLE, Layout
 from microjobs.interpreter import PYTHON_VARIABLE, SYS_EXECUTABLE_VARIABLES
-from microjobs.network import SOCKET_FOLDER, Network
+from microjobs.network import SOCKET_FOLDER_VARIABLE, Network
 from microjobs.run import JOB_VARIABLE
 from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
@@ -135,7 +135,11 @@ class ProcessRuntime:
                 command,
                 _make_variables(host_plan, environment, layout, network),
                 folder / "log",
-                temporary_folder_variables=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host_plan.port else ())),
+                temporary_folder_variables=(
+                    "HOME",
+                    "MPLCONFIGDIR",
+                    *((SOCKET_FOLDER_VARIABLE,) if host_plan.port else ()),
+                ),
                 cpus=self._choose_cpus(host_plan),
                 root=layout.root,
                 inherited_files=(lock_descriptor, *(port_socket.fileno() for port_socket in port_sockets)),
@@ -256,7 +260,7 @@ def _make_variables(host_plan: HostPlan, environment: Environment, layout: Layou
         **variables,
         JOB_VARIABLE: str(environment.lock_folder),  # the folder of the ready-made job
         PYTHON_VARIABLE: str(environment.python),
-        BASE_DIR: str(layout.root),
+        BASE_DIR_VARIABLE: str(layout.root),
         **network.variables(),
         **make_process_variables(host_plan),
     }
