@@ -75,7 +75,7 @@ class _Extraction:
 
     def __init__(self, archive: Path, folder: Path) -> None:
         self._archive, self._folder, self._name = archive, folder, archive.name
-        self._limit = max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * archive.stat().st_size)
+        self._max_bytes = max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * archive.stat().st_size)
         self._links: list[tuple[Path, str]] = []
 
     def run(self) -> None:
@@ -83,36 +83,36 @@ class _Extraction:
             size = 0
             for count, member in enumerate(tar, start=1):
                 size += member.size
-                if size > self._limit or count > MAX_MEMBERS:
+                if size > self._max_bytes or count > MAX_MEMBERS:
                     raise self._make_bomb_error()
                 self._extract(tar, member)
             self._make_links()
             self._read_to_end(content)
 
     def _extract(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        target = self._folder / self._make_relative_path(member.name)
+        path = self._folder / self._make_relative_path(member.name)
         if member.isdir():
-            target.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         elif member.isfile() and (content := tar.extractfile(member)):
-            _write(content, target, executable=bool(member.mode & 0o100))
+            _write(content, path, executable=bool(member.mode & 0o100))
         elif member.islnk():
-            self._make_hard_link(member, target)
+            self._make_hard_link(member, path)
         elif member.issym():
             self._check_link(member)
-            self._links.append((target, member.linkname))
+            self._links.append((path, member.linkname))
         else:
             raise UserError(
                 f"{self._name}: {member.name!r} is not a file, a folder or a link; remove it from the archive"
             )
 
-    def _make_hard_link(self, member: tarfile.TarInfo, target: Path) -> None:
+    def _make_hard_link(self, member: tarfile.TarInfo, path: Path) -> None:
         source = self._folder / self._make_relative_path(member.linkname)
         if not source.is_file():
             raise UserError(
                 f"{self._name}: {member.name!r} is a hard link to {member.linkname!r}, which is not an earlier file of "
                 "the archive: create the archive again"
             )
-        target.hardlink_to(source)
+        path.hardlink_to(source)
 
     def _check_link(self, member: tarfile.TarInfo) -> None:
         # this call raises an error if the link leads out of the folder
@@ -124,17 +124,17 @@ class _Extraction:
 
     def _make_links(self) -> None:
         """Make symbolic links after all files and folders, so that no file or link is written through another link."""
-        for target, _ in self._links:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        for target, link in self._links:
-            target.symlink_to(link)
-            if not target.resolve().is_relative_to(self._folder.resolve()):
-                raise UserError(f"{self._name}: {target.name!r} links out of the archive: refused")
+        for path, _ in self._links:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        for path, link_target in self._links:
+            path.symlink_to(link_target)
+            if not path.resolve().is_relative_to(self._folder.resolve()):
+                raise UserError(f"{self._name}: {path.name!r} links out of the archive: refused")
 
     def _read_to_end(self, content: gzip.GzipFile) -> None:
-        """Read the rest of the content, because only at its end does gzip verify the checksum."""
+        """Read the rest of the content, because gzip verifies the checksum at the end."""
         while content.read(MAX_HEADER_BYTES):
-            if content.tell() > self._limit + MAX_MEMBERS * 1024 + ALWAYS_ALLOWED_BYTES:
+            if content.tell() > self._max_bytes + MAX_MEMBERS * 1024 + ALWAYS_ALLOWED_BYTES:
                 raise self._make_bomb_error()
 
     def _make_relative_path(self, member: str) -> PurePosixPath:
@@ -160,16 +160,16 @@ class _Extraction:
 
     def _make_bomb_error(self) -> UserError:
         return UserError(
-            f"{self._name} would unpack to more than {self._limit} bytes or {MAX_MEMBERS} members: refused "
+            f"{self._name} would unpack to more than {self._max_bytes} bytes or {MAX_MEMBERS} members: refused "
             "(possible decompression bomb)"
         )
 
 
-def _write(content: IO[bytes], target: Path, *, executable: bool) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with content, target.open("wb") as file:
+def _write(content: IO[bytes], path: Path, *, executable: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, path.open("wb") as file:
         shutil.copyfileobj(content, file)
-    target.chmod(0o755 if executable else 0o644)
+    path.chmod(0o755 if executable else 0o644)
 
 
 def leads_inside(link: PurePosixPath, target: str) -> bool:
