@@ -129,7 +129,7 @@ def open_array(path: Path) -> ArrayFile:
     with path.open("rb") as file:
         header, size = BytesIO(file.read(HEADER_BYTES)), os.fstat(file.fileno()).st_size
     array = _parse_header(path, header)
-    _check_type(array)
+    _check_type_and_shape(array)
     row_bytes = array.width * array.dtype.itemsize
     missing_bytes = array.offset + array.rows * row_bytes - size
     if missing_bytes > 0:
@@ -151,7 +151,7 @@ def _parse_header(path: Path, header: BytesIO) -> ArrayFile:
     return ArrayFile(path, shape, dtype, is_column_major, header.tell())
 
 
-def _check_type(array: ArrayFile) -> None:
+def _check_type_and_shape(array: ArrayFile) -> None:
     name, shape, dtype = array.path.name, array.shape, array.dtype
     if dtype.hasobject:
         raise UserError(f"{name} is a pickled array: save it with a numeric dtype (allow_pickle=False)")
@@ -262,7 +262,7 @@ def load_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[n
     return _load_pair(folder, split, find_array_files(folder, "x", split), find_array_files(folder, "y", split))
 
 
-def load_share(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def load_host_shards(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Read the shards of one split that this host has, and return x and y like `load_split`.
 
     If this host has no shard, x has shape (0, 0) and y has shape (0, 1).
@@ -289,7 +289,7 @@ def _load_pair(
     for kind, files in (("x", x_files), ("y", y_files)):
         if not files:
             raise UserError(f"{folder} has no {kind}_{split}.npy: it contains {_describe_contents(folder)}")
-    x, y = _join(x_files), _join(y_files)
+    x, y = _load_and_join(x_files), _load_and_join(y_files)
     if len(x) != len(y):
         raise UserError(f"x_{split} has {len(x)} rows but y_{split} has {len(y)}: write one target per row")
     if y.shape[1] != 1:
@@ -308,7 +308,7 @@ def _to_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
     return converted
 
 
-def _join(files: list[Path]) -> NDArray[Any]:
+def _load_and_join(files: list[Path]) -> NDArray[Any]:
     arrays = [load_array(path) for path in files]
     for path, array in zip(files, arrays, strict=True):
         if array.shape[1] != arrays[0].shape[1]:

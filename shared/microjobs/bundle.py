@@ -63,7 +63,7 @@ class Bundle:
     columns: FittedColumns | None
 
     @property
-    def pipeline(self) -> Path | None:
+    def pipeline_file(self) -> Path | None:
         """The user's scikit-learn pipeline, a file that `microjobs.pipelines` wrote; None if there is none."""
         path = self.folder / PIPELINE_FILE
         return path if path.is_file() else None
@@ -71,10 +71,10 @@ class Bundle:
     @property
     def has_named_columns(self) -> bool:
         """Whether signature `raw` takes named columns."""
-        return self.columns is not None or self.pipeline is not None
+        return self.columns is not None or self.pipeline_file is not None
 
     @property
-    def model(self) -> Path:
+    def model_file(self) -> Path:
         return self.folder / MODEL_FILE
 
 

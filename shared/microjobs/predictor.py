@@ -32,7 +32,7 @@ class Predictor:
         """
         self.features = bundle.manifest.features
         self.signatures = bundle.manifest.signatures
-        self._model = OnnxModel(bundle.model)
+        self._model = OnnxModel(bundle.model_file)
         _test_predictions(bundle, self._model)
         self._has_named_columns = bundle.has_named_columns
         scaler = bundle.scaler
@@ -108,13 +108,13 @@ def _test_predictions(bundle: Bundle, model: OnnxModel) -> None:
         predictions = [model.run(np.zeros((rows, features), np.float32)) for rows in (1, 3)]
     except Exception as error:  # the exceptions of ONNX Runtime have no common base class
         raise UserError(
-            f"{bundle.model} does not take rows of {features} features: {extract_first_line(error)}; train the model "
-            "again"
+            f"{bundle.model_file} does not take rows of {features} features: {extract_first_line(error)}; "
+            "train the model again"
         ) from error
     shapes = [np.shape(values) for values in predictions]
     if shapes != [(1, 1), (3, 1)] or np.asarray(predictions[0]).dtype != np.float32:
         raise UserError(
-            f"{bundle.model}: for 3 rows, the predictions must be float32 of shape (3, 1), but have "
+            f"{bundle.model_file}: for 3 rows, the predictions must be float32 of shape (3, 1), but have "
             f"type {np.asarray(predictions[0]).dtype} and shape {shapes[1]}: train the model again"
         )
 

@@ -109,8 +109,8 @@ def score_files(
     if not names:
         return {}
     scores = {}
-    with open_model_folder(options.resolve(options.model)) as model:
-        predictor = Predictor(read_bundle(model))
+    with open_model_folder(options.resolve(options.model)) as model_folder:
+        predictor = Predictor(read_bundle(model_folder))
         for name in names:
             features = open_array(options.resolve(options.test) / name)
             output = options.resolve(options.batch) / scoring.make_predictions_name(name)

@@ -138,12 +138,12 @@ def _open_encoder(bundle: Bundle) -> Encoder | None:
     """
     if bundle.columns is not None:
         return ColumnsEncoder(bundle.columns)
-    if bundle.pipeline is None:
+    if bundle.pipeline_file is None:
         return None
-    pipeline = OnnxPipeline(bundle.pipeline)
+    pipeline = OnnxPipeline(bundle.pipeline_file)
     if pipeline.features not in (None, bundle.manifest.features):
         raise UserError(
-            f"{bundle.pipeline} makes {pipeline.features} features, but the model has {bundle.manifest.features}: "
+            f"{bundle.pipeline_file} makes {pipeline.features} features, but the model has {bundle.manifest.features}: "
             "train the model again"
         )
     return PipelineEncoder(pipeline)

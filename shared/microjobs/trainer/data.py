@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.arrays import load_share, load_split
+from microjobs.arrays import load_host_shards, load_split
 from microjobs.bundle import PIPELINE_FILE
 from microjobs.columns import FILE_NAME as COLUMNS_FILE
 from microjobs.columns import FittedColumns, read_columns
@@ -94,7 +94,7 @@ def _find_sharded_channels(layout: Layout) -> frozenset[str]:
 def _load_channel(layout: Layout, name: str, sharded_channels: frozenset[str]) -> tuple[Array, Array]:
     folder = layout.channel(name)
     if name in sharded_channels:
-        return load_share(folder, name)
+        return load_host_shards(folder, name)
     if not folder.is_dir():
         raise UserError(f"channel {name!r} is missing: give the job an input with x_{name}.npy and y_{name}.npy")
     return load_split(folder, name)

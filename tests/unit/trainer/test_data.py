@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microjobs.arrays import load_share, save_array
+from microjobs.arrays import load_host_shards, save_array
 from microjobs.columns import CategoricalColumn, FittedColumns, write_columns
 from microjobs.contract import (
     Channel,
@@ -105,7 +105,7 @@ def test_missing_shard_raises_if_the_host_needs_all_shards(
 
 
 def test_host_without_files_has_empty_arrays(tmp_path: Path) -> None:
-    x, y = load_share(tmp_path / "nowhere", "train")
+    x, y = load_host_shards(tmp_path / "nowhere", "train")
     assert (x.shape, y.shape) == ((0, 0), (0, 1))
 
 
@@ -115,7 +115,7 @@ def test_shards_of_x_and_y_on_different_hosts_raise(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"x_train-00000-of-00003.npy is on this host and y_train-00000-of-00003.npy is"
     ):
-        load_share(tmp_path, "train")
+        load_host_shards(tmp_path, "train")
 
 
 COLUMNS = FittedColumns((CategoricalColumn("a", "one-hot", ("x", "y")),), ignored=("price",))

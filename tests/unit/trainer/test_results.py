@@ -58,7 +58,7 @@ def test_bundle_has_the_file_that_states_how_the_features_were_made(preprocessin
     result = dataclasses.replace(make_result(3.0, 6.0), test_predictions=x * 3)
     write_results(layout, load(TrainerHyperparameters, {}), data, result)
     bundle = read_bundle(layout.model)
-    pipeline = bundle.pipeline.read_bytes() if bundle.pipeline else None
+    pipeline = bundle.pipeline_file.read_bytes() if bundle.pipeline_file else None
     actual = {"scaler": bundle.scaler, "columns": bundle.columns, "pipeline": pipeline}
     assert actual == {name: content if name == preprocessing_name else None for name, content in preprocessings.items()}
 
