@@ -112,7 +112,7 @@ def read_hyperparameters(layout: Layout) -> dict[str, str]:
     return {str(name): str(value) for name, value in _read(path).items()} if path.exists() else {}
 
 
-# --- inputdataconfig.json: one entry per channel; CHANNEL_MEMBERS has its member for each field of Channel ---
+# --- inputdataconfig.json: one entry per channel; CHANNEL_MEMBERS maps the fields of Channel to its members ---
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class ResourceConfig:
     current_host: str = "algo-1"
     hosts: tuple[str, ...] = ("algo-1",)
     instance_type: str = ""
-    group: str = "homogeneousCluster"
+    group_name: str = "homogeneousCluster"
     groups: tuple[InstanceGroup, ...] = ()
     network_interface: str = "eth0"
 
@@ -186,11 +186,11 @@ class ResourceConfig:
 
 
 def write_training_resource_config(layout: Layout, resources: ResourceConfig) -> None:
-    groups = resources.groups or (InstanceGroup(resources.group, resources.instance_type, resources.hosts),)
+    groups = resources.groups or (InstanceGroup(resources.group_name, resources.instance_type, resources.hosts),)
     content = {
         "current_host": resources.current_host,
         "current_instance_type": resources.instance_type,
-        "current_group_name": resources.group,
+        "current_group_name": resources.group_name,
         "hosts": resources.hosts,
         "instance_groups": [
             {"instance_group_name": group.name, "instance_type": group.instance_type, "hosts": group.hosts}
@@ -223,7 +223,7 @@ def _read_resource_config(path: Path) -> ResourceConfig:
         current_host=content["current_host"],
         hosts=tuple(sorted(content["hosts"], key=_natural_sort_key)),
         instance_type=content.get("current_instance_type", ""),
-        group=content.get("current_group_name", "homogeneousCluster"),
+        group_name=content.get("current_group_name", "homogeneousCluster"),
         groups=tuple(
             InstanceGroup(group["instance_group_name"], group["instance_type"], tuple(group["hosts"]))
             for group in content.get("instance_groups") or ()
