@@ -1,4 +1,4 @@
-"""The Dask cluster of a processing job: a scheduler on the first host, and one worker per core on each host.
+"""The Dask cluster of a processing job: a scheduler on the first host, and one or more workers on each host.
 
 Dask runs the code that it receives. Therefore, both sides of each connection prove that they have the job's
 certificate (mutual TLS). On AWS, a job has no certificate, so only the job's own network protects Dask, as it protects
@@ -30,7 +30,7 @@ POLL_INTERVAL = 0.01
 """Seconds between two checks whether all workers are connected."""
 CONNECT_SECONDS = 60
 """Seconds for which a worker tries to connect to the scheduler."""
-STATUS_SECONDS = 0.1
+STATUS_POLL_INTERVAL = 0.1
 """Seconds between two checks of a worker's status."""
 CLOSE_SECONDS = 5.0
 """Seconds that a worker may take to end after the scheduler has closed it."""
@@ -49,8 +49,8 @@ DASK_CONFIG = {
 class Certificate:
     """Paths of the job's certificate and of its private key, which all hosts share."""
 
-    certificate: Path
-    key: Path
+    path: Path
+    key_path: Path
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class ClusterSettings:
         """Return the variables that connect `dask.distributed.Client()` without arguments to the scheduler."""
         variables = {"DASK_SCHEDULER_ADDRESS": scheduler_url}
         if self.certificate is not None:
-            prefix, certificate = "DASK_DISTRIBUTED__COMM", str(self.certificate.certificate)
+            prefix, certificate = "DASK_DISTRIBUTED__COMM", str(self.certificate.path)
             variables |= {
                 f"{prefix}__REQUIRE_ENCRYPTION": "True",
                 f"{prefix}__TLS__CA_FILE": certificate,
                 f"{prefix}__TLS__CLIENT__CERT": certificate,
-                f"{prefix}__TLS__CLIENT__KEY": str(self.certificate.key),
+                f"{prefix}__TLS__CLIENT__KEY": str(self.certificate.key_path),
             }
         return variables
 
@@ -112,14 +112,14 @@ def find_certificate(layout: Layout) -> Certificate | None:
         UserError: the certificate or its key is missing, although the other file exists or the hosts share a secret.
     """
     certificate = Certificate(layout.job_certificate, layout.job_key)
-    missing_paths = [path for path in (certificate.certificate, certificate.key) if not path.exists()]
+    missing_paths = [path for path in (certificate.path, certificate.key_path) if not path.exists()]
     if not missing_paths:
         return certificate
     if layout.job_secret.exists() or len(missing_paths) == 1:
         raise UserError(
             f"{missing_paths[0]} does not exist: give every host of the job the same certificate, such as the output "
             f"of `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=job "
-            f"-keyout {certificate.key.name} -out {certificate.certificate.name}`"
+            f"-keyout {certificate.key_path.name} -out {certificate.path.name}`"
         )
     return None
 
@@ -134,11 +134,11 @@ async def serve_scheduler(settings: ClusterSettings, announce: Callable[[str], N
     from distributed import Scheduler
 
     host, port = settings.scheduler_address
-    async with Scheduler(host=host, port=port, **make_options(settings)) as scheduler:
+    async with Scheduler(host=host, port=port, **make_server_options(settings)) as scheduler:
         is_stopping = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_stopping.set)
         announce(scheduler.address)
-        while not _is_complete(scheduler, settings.resources):
+        while not _are_all_workers_connected(scheduler, settings.resources):
             await asyncio.sleep(POLL_INTERVAL)
         announce(scheduler.address)
         await asyncio.wait(
@@ -156,18 +156,18 @@ async def serve_worker(settings: ClusterSettings, scheduler_url: str, number: in
         nthreads=1,
         name=f"{settings.resources.current_host}/{number}/{worker_count}",
         host=settings.host_address,
-        **make_options(settings),
+        **make_server_options(settings),
     )
-    omit_errors_of_closing(worker)
+    mute_log_while_closing(worker)
     while worker.status in (Status.running, Status.paused):
-        await asyncio.sleep(STATUS_SECONDS)
+        await asyncio.sleep(STATUS_POLL_INTERVAL)
     try:
         await asyncio.wait_for(worker.finished(), CLOSE_SECONDS)
     except TimeoutError:  # a task may still run; its result is not needed, and a normal exit would wait for its end
         os._exit(EXIT_OK)
 
 
-def omit_errors_of_closing(worker: "Worker") -> None:
+def mute_log_while_closing(worker: "Worker") -> None:
     """Drop log messages while this worker closes: a heartbeat that has begun then fails, and Dask logs an error."""
     from distributed import Status
 
@@ -190,14 +190,14 @@ def import_dask(variables: Mapping[str, str]) -> None:
 
 
 def is_not_about_a_stopped_listener(record: logging.LogRecord) -> bool:
-    """Return False for Dask's error if a TLS connection that another host has begun fails after the listener stopped.
+    """Return False for the error that Dask logs if another host begins a TLS connection and the listener has stopped.
 
-    Hosts end at about the same time, so a host can begin a connection to a host that already ends.
+    Hosts end at about the same time, so a host can connect to a host that is already ending.
     """
     return "non-started TCPListener" not in str(record.exc_info and record.exc_info[1])
 
 
-def make_options(settings: ClusterSettings) -> Mapping[str, Any]:
+def make_server_options(settings: ClusterSettings) -> Mapping[str, Any]:
     """Return the options that a scheduler and a worker have in common."""
     return {
         "protocol": settings.protocol,
@@ -212,13 +212,13 @@ def _make_security(settings: ClusterSettings) -> "Security | None":
 
     if settings.certificate is None:
         return None
-    certificate, key = str(settings.certificate.certificate), str(settings.certificate.key)
+    certificate, key = str(settings.certificate.path), str(settings.certificate.key_path)
     roles = ("client", "scheduler", "worker")
     files = {f"tls_{role}_cert": certificate for role in roles} | {f"tls_{role}_key": key for role in roles}
     return Security(require_encryption=True, tls_ca_file=certificate, **files)
 
 
-def _is_complete(scheduler: "Scheduler", resources: ResourceConfig) -> bool:
+def _are_all_workers_connected(scheduler: "Scheduler", resources: ResourceConfig) -> bool:
     """Return whether all workers of all hosts are connected. A worker's name contains its host's number of workers."""
     names = [str(state.name).split("/") for state in scheduler.workers.values()]
     expected_counts = {host: int(count) for host, _, count in names}

@@ -14,7 +14,13 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from microjobs.contract import Layout, ResourceConfig
-from microjobs.dask_cluster import POLL_INTERVAL, ClusterSettings, import_dask, make_options, omit_errors_of_closing
+from microjobs.dask_cluster import (
+    POLL_INTERVAL,
+    ClusterSettings,
+    import_dask,
+    make_server_options,
+    mute_log_while_closing,
+)
 from microjobs.errors import PlatformError
 from microjobs.hosts import Hosts, RegisterFile
 from microjobs.network import Network
@@ -46,7 +52,7 @@ def run(resources: ResourceConfig, coordinate: Callable[[Hosts], None], register
     main_thread = MainThread(register_file)
     loop = _start_loop()
     if resources.is_first:
-        _coordinate(loop, settings, main_thread, coordinate)
+        _run_first_host(loop, settings, main_thread, coordinate)
     else:
         _run_tasks(loop, settings, main_thread)
 
@@ -146,18 +152,18 @@ def _find_main_thread() -> MainThread:
     return main_thread
 
 
-def _coordinate(
+def _run_first_host(
     loop: asyncio.AbstractEventLoop,
     settings: ClusterSettings,
     main_thread: MainThread,
     coordinate: Callable[[Hosts], None],
 ) -> None:
     stack = contextlib.AsyncExitStack()
-    client = _wait(loop, _start_cluster(stack, settings, main_thread))
+    client = _run_coroutine(loop, _start_cluster(stack, settings, main_thread))
     hosts = DaskHosts(settings.resources, client, loop, main_thread)
     coordinate(hosts)
     hosts.finish()
-    _wait(loop, stack.aclose())
+    _run_coroutine(loop, stack.aclose())
 
 
 async def _start_cluster(
@@ -168,11 +174,11 @@ async def _start_cluster(
 
     host, port = settings.scheduler_address
     try:
-        scheduler = await stack.enter_async_context(Scheduler(host=host, port=port, **make_options(settings)))
+        scheduler = await stack.enter_async_context(Scheduler(host=host, port=port, **make_server_options(settings)))
     except RuntimeError as error:  # Dask raises this error if a server cannot start
         raise PlatformError(f"cannot listen on {host} port {port}: {error.__cause__}") from error
     await stack.enter_async_context(await _start_worker(settings, scheduler.address, main_thread))
-    options = make_options(settings)
+    options = make_server_options(settings)
     client = Client(scheduler.address, security=options["security"], asynchronous=True, set_as_default=False)
     client = await stack.enter_async_context(client)
     missing_hosts = set(settings.resources.hosts)
@@ -189,7 +195,7 @@ async def _start_cluster(
 
 
 def _run_tasks(loop: asyncio.AbstractEventLoop, settings: ClusterSettings, main_thread: MainThread) -> None:
-    worker = _wait(loop, _start_worker(settings, settings.scheduler_url(), main_thread))
+    worker = _run_coroutine(loop, _start_worker(settings, settings.scheduler_url(), main_thread))
 
     def is_done() -> bool:
         if not main_thread.is_finished and not _is_running(worker):
@@ -197,7 +203,7 @@ def _run_tasks(loop: asyncio.AbstractEventLoop, settings: ClusterSettings, main_
         return main_thread.is_finished
 
     main_thread.run_until(is_done)
-    _wait(loop, asyncio.wait_for(worker.finished(), CLOSE_SECONDS))
+    _run_coroutine(loop, asyncio.wait_for(worker.finished(), CLOSE_SECONDS))
 
 
 async def _start_worker(settings: ClusterSettings, scheduler_url: str, main_thread: MainThread) -> "Worker":
@@ -209,9 +215,9 @@ async def _start_worker(settings: ClusterSettings, scheduler_url: str, main_thre
         name=settings.resources.current_host,
         host=settings.host_address,
         memory_limit=0,  # with a limit, Dask would pause a worker whose task uses half of the memory
-        **make_options(settings),
+        **make_server_options(settings),
     )
-    omit_errors_of_closing(worker)
+    mute_log_while_closing(worker)
     worker.extensions[EXTENSION] = main_thread
     return await worker
 
@@ -229,7 +235,7 @@ def _start_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _wait(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+def _run_coroutine(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
     """Run the coroutine in the event loop, and return its result.
 
     Raises:

@@ -19,7 +19,7 @@ import pytest
 
 from microjobs import peers
 from microjobs.contract import Layout, ResourceConfig, write_job_certificate
-from microjobs.dask_cluster import is_not_about_a_stopped_listener, omit_errors_of_closing
+from microjobs.dask_cluster import is_not_about_a_stopped_listener, mute_log_while_closing
 from microjobs.errors import UserError
 from microjobs.hosts import run_on_hosts
 from microjobs.network import DASK_PORT, HEARTBEAT_PORT
@@ -278,7 +278,7 @@ def test_errors_of_a_worker_are_omitted_only_while_it_closes(caplog: pytest.LogC
     worker = cast("Worker", SimpleNamespace(status=Status.running))
     logger = logging.getLogger("distributed.worker")
     filters = list(logger.filters)
-    omit_errors_of_closing(worker)
+    mute_log_while_closing(worker)
     try:
         logger.error("the scheduler does not answer")
         worker.status = Status.closing
