@@ -99,32 +99,34 @@ class DaskHosts:
         self.resources = resources
         self._client, self._loop, self._main_thread = client, loop, main_thread
 
-    def call(self, function: Callable[[*Arguments], T], arguments: Mapping[str, tuple[*Arguments]]) -> dict[str, T]:
-        return self._run(_call, function, arguments)
+    def call(
+        self, function: Callable[[*Arguments], T], arguments_by_host: Mapping[str, tuple[*Arguments]]
+    ) -> dict[str, T]:
+        return self._run(_call, function, arguments_by_host)
 
     def write(
-        self, function: Callable[[RegisterFile, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
+        self, function: Callable[[RegisterFile, *Arguments], T], arguments_by_host: Mapping[str, tuple[*Arguments]]
     ) -> dict[str, T]:
-        return self._run(_write, function, arguments)
+        return self._run(_write, function, arguments_by_host)
 
     def finish(self) -> None:
         """End the work of all hosts."""
         self._run(_finish, None, dict.fromkeys(self.resources.hosts, ()))
 
     def _run(
-        self, task: Callable[..., Any], function: object, arguments: Mapping[str, tuple[Any, ...]]
+        self, task: Callable[..., Any], function: object, arguments_by_host: Mapping[str, tuple[Any, ...]]
     ) -> dict[str, Any]:
-        future = asyncio.run_coroutine_threadsafe(self._gather(task, function, arguments), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._gather(task, function, arguments_by_host), self._loop)
         future.add_done_callback(self._main_thread.wake)
         self._main_thread.run_until(future.done)
-        return dict(zip(arguments, future.result(), strict=True))
+        return dict(zip(arguments_by_host, future.result(), strict=True))
 
     async def _gather(
-        self, task: Callable[..., Any], function: object, arguments: Mapping[str, tuple[Any, ...]]
+        self, task: Callable[..., Any], function: object, arguments_by_host: Mapping[str, tuple[Any, ...]]
     ) -> Any:
         futures = [
-            self._client.submit(task, function, values, workers=[host], pure=False)
-            for host, values in arguments.items()
+            self._client.submit(task, function, arguments, workers=[host], pure=False)
+            for host, arguments in arguments_by_host.items()
         ]
         return await self._client.gather(futures)
 

@@ -20,15 +20,17 @@ class Hosts(Protocol):
 
     resources: ResourceConfig
 
-    def call(self, function: Callable[[*Arguments], T], arguments: Mapping[str, tuple[*Arguments]]) -> dict[str, T]:
-        """Call the function on each host in `arguments`, with the host's values. Return the results in the same order.
+    def call(
+        self, function: Callable[[*Arguments], T], arguments_by_host: Mapping[str, tuple[*Arguments]]
+    ) -> dict[str, T]:
+        """Call the function on each of these hosts, with the host's arguments. Return the results in the same order.
 
         The calls run at the same time. Each call may use all cores of its host. If a call fails, the job ends on all
         hosts with the error of that host.
         """
 
     def write(
-        self, function: Callable[[RegisterFile, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
+        self, function: Callable[[RegisterFile, *Arguments], T], arguments_by_host: Mapping[str, tuple[*Arguments]]
     ) -> dict[str, T]:
         """Like `call`, for functions that write files: their first argument registers a file."""
 
@@ -40,13 +42,15 @@ class SingleHost:
         self.resources = resources
         self._register_file = register_file
 
-    def call(self, function: Callable[[*Arguments], T], arguments: Mapping[str, tuple[*Arguments]]) -> dict[str, T]:
-        return {host: function(*values) for host, values in arguments.items()}
+    def call(
+        self, function: Callable[[*Arguments], T], arguments_by_host: Mapping[str, tuple[*Arguments]]
+    ) -> dict[str, T]:
+        return {host: function(*arguments) for host, arguments in arguments_by_host.items()}
 
     def write(
-        self, function: Callable[[RegisterFile, *Arguments], T], arguments: Mapping[str, tuple[*Arguments]]
+        self, function: Callable[[RegisterFile, *Arguments], T], arguments_by_host: Mapping[str, tuple[*Arguments]]
     ) -> dict[str, T]:
-        return {host: function(self._register_file, *values) for host, values in arguments.items()}
+        return {host: function(self._register_file, *arguments) for host, arguments in arguments_by_host.items()}
 
 
 def run_on_hosts(resources: ResourceConfig, coordinate: Callable[[Hosts], None]) -> None:
