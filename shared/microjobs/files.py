@@ -10,11 +10,11 @@ from pathlib import Path
 from microjobs.errors import FULL_DISK_ERRORS, JobError
 
 PROBE_BYTES = 1 << 16
-"""Size of the file that `name_full_disk` writes to find out whether the disk is full."""
+"""Size of the file that `report_full_disk` writes to find out whether the disk is full."""
 
 
 @contextlib.contextmanager
-def name_full_disk(path: Path) -> Iterator[None]:
+def report_full_disk(path: Path) -> Iterator[None]:
     """If the `with` block fails and the disk of `path` is full, raise an OSError that names `path`.
 
     Libraries report a full disk in their own words: PyTorch's RuntimeError says "unexpected pos 3904 vs 3856".
@@ -55,7 +55,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with name_full_disk(path):
+        with report_full_disk(path):
             yield partial
             partial.replace(path)
     except OSError as error:
@@ -84,7 +84,7 @@ def atomic_fill(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     existing_paths = set(folder.iterdir())
     try:
-        with name_full_disk(folder):
+        with report_full_disk(folder):
             yield
     except BaseException:
         for path in set(folder.iterdir()) - existing_paths:

@@ -25,7 +25,7 @@ from typing import Any
 
 from microjobs.contract import Layout, checkpoints_are_kept, read_checkpoint_folder
 from microjobs.errors import UserError
-from microjobs.files import name_full_disk
+from microjobs.files import report_full_disk
 
 MANIFEST = "checkpoint.json"
 DAMAGED_SUFFIX = ".torn"
@@ -231,7 +231,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """Create a folder for the `with` block. Remove the folder if the block raises."""
     folder.mkdir()
     try:
-        with name_full_disk(folder.parent):
+        with report_full_disk(folder.parent):
             yield folder
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
