@@ -215,7 +215,7 @@ class _Workers:
         code, reason = json.loads(self._report_buffer.partition(b"\n")[0])
         return int(code), str(reason)
 
-    def stop(self, number: int) -> None:
+    def stop(self, signal_number: int) -> None:
         """Send a stop signal to each worker, once. Kill an agent without workers, which has nothing to save."""
         workers = find_children(self.process.pid) if self._program.is_agent else [self.process.pid]
         if not workers and not self._signalled_pids:
@@ -223,7 +223,7 @@ class _Workers:
         for pid in set(workers) - self._signalled_pids:
             self._signalled_pids.add(pid)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, signal_number)
 
     def kill(self) -> None:
         """End the program and its workers, with SIGKILL if the grace period is not sufficient or if there is none.

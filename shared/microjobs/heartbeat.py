@@ -113,11 +113,11 @@ class HostHeartbeat:
         """Make `step` return early when the descriptor is readable."""
         self._selector.register(descriptor, selectors.EVENT_READ)
 
-    def stop(self, number: int) -> None:
+    def stop(self, signal_number: int) -> None:
         """Send a stop signal to all hosts."""
         if self.stop_signal is None:
-            self.stop_signal = number
-            self._send_all({"stop": number})
+            self.stop_signal = signal_number
+            self._send_all({"stop": signal_number})
 
     def end(self, ending: Ending) -> Ending:
         """Send the ending of this host, wait for the verdict, and return it."""

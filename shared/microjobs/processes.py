@@ -16,19 +16,17 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_with_parent(parent: int, number: int) -> None:
+def end_with_parent(parent_pid: int, signal_number: int) -> None:
     """Let the kernel send a signal to this process when its parent ends, even if `kill -9` ends the parent.
 
-    Args:
-        parent: the parent's process ID. If the parent has ended before this call, the signal is sent at once.
-        number: the signal.
+    If the parent has ended before this call, send the signal at once.
     """
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), number)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal_number)
 
 
 def has_children() -> bool:
@@ -40,23 +38,19 @@ def has_children() -> bool:
     return True
 
 
-def find_children(parent: int) -> list[int]:
+def find_children(parent_pid: int) -> list[int]:
     """Return the process IDs of the children of a process."""
     children = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The process's name is in parentheses. It may contain spaces and parentheses, and may end within a UTF-8
             # character, because the kernel truncates it. The parent's process ID is the second field after the name.
-            if stat.read_text(errors="replace").rpartition(")")[2].split()[1] == str(parent):
+            if stat.read_text(errors="replace").rpartition(")")[2].split()[1] == str(parent_pid):
                 children.append(int(stat.parent.name))
     return children
 
 
-def signal_group(group: int, number: int) -> None:
-    """Send a signal to a process group, if it still exists.
-
-    Args:
-        number: the signal.
-    """
+def signal_group(group_id: int, signal_number: int) -> None:
+    """Send a signal to a process group, if it still exists."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+        os.killpg(group_id, signal_number)

@@ -19,7 +19,7 @@ from microjobs.contract import Layout, write_failure
 FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 HANDLED_SIGNALS = {*FORWARDED_SIGNALS, signal.SIGCHLD}
-BLOCKED_AT_START = {signal.SIGTERM, signal.SIGINT}
+INITIALLY_BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 """Signals that are blocked until the job has installed handlers. Without handlers, they would kill the job."""
 
 LEFTOVER_GRACE_SECONDS = 5.0
@@ -41,7 +41,7 @@ def supervise(job: Callable[[], NoReturn], layout: Layout, grace_seconds: float)
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
     if (pid := os.fork()) == 0:
         os.setpgid(0, 0)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS - BLOCKED_AT_START)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS - INITIALLY_BLOCKED_SIGNALS)
         job()
     # the parent sets the child's process group too, because a signal may arrive before the child has set it
     with contextlib.suppress(OSError):
@@ -100,18 +100,18 @@ class _JobProcesses:
             self._forward(received.si_signo)
         self._reap()
 
-    def _forward(self, number: int) -> None:
-        if number in STOP_SIGNALS and self.deadline is None:
-            self.stop_signal = number
+    def _forward(self, signal_number: int) -> None:
+        if signal_number in STOP_SIGNALS and self.deadline is None:
+            self.stop_signal = signal_number
             self.deadline = time.monotonic() + self.grace_seconds
-        processes.signal_group(self.pid, number)
+        processes.signal_group(self.pid, signal_number)
 
-    def _signal_all(self, number: int) -> None:
+    def _signal_all(self, signal_number: int) -> None:
         """Signal the job's group, and orphans that have left the group."""
-        processes.signal_group(self.pid, number)
+        processes.signal_group(self.pid, signal_number)
         for pid in processes.find_children(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, signal_number)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

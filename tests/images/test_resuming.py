@@ -92,11 +92,11 @@ def choose_random_moments(job: str, counts: Mapping[str, int]) -> Iterator[float
     return (generator.uniform(0, MAX_SIGNAL_SECONDS[job]) for _ in range(count))
 
 
-def send_signal(job: Job, number: int, moment: float) -> EndedJob:
-    """Send a signal to process 1 of the container after `moment` seconds, and wait until the job ends."""
-    time.sleep(moment)
+def send_signal(job: Job, signal_number: int, seconds: float) -> EndedJob:
+    """Send a signal to process 1 of the container after this number of seconds, and wait until the job ends."""
+    time.sleep(seconds)
     try:
-        job.container.kill(signal.Signals(number).name)
+        job.container.kill(signal.Signals(signal_number).name)
     except APIError as error:
         if error.status_code != HTTPStatus.CONFLICT:  # a conflict means that the job has already ended
             raise

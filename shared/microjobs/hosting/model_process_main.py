@@ -10,13 +10,13 @@ import sys
 from microjobs import processes
 
 
-def main(parent: int) -> int:
+def main(parent_pid: int) -> int:
     """Run the command as the image's entry point does, and return the exit code.
 
     Args:
-        parent: process ID of the server that started this process.
+        parent_pid: process ID of the server that started this process.
     """
-    processes.end_with_parent(parent, signal.SIGTERM)
+    processes.end_with_parent(parent_pid, signal.SIGTERM)
     sys.argv[1:] = ["serve"]
     from microjobs.__main__ import main as run_entry_point  # reads the arguments
 
