@@ -50,8 +50,8 @@ class HostHeartbeat:
         self._network = network
         self._secret = read_job_secret(Layout.from_environment())
         self._selector = selectors.DefaultSelector()
-        self._heartbeats: dict[str, _JsonConnection] = {}
-        """Connections by host: on the first host, to all other hosts; on another host, to the first host."""
+        self._connections: dict[str, _JsonConnection] = {}
+        """Connections by host. The first host has one to each other host; another host has one to the first host."""
         self._endings: list[tuple[float, Ending]] = []
         """The endings that the first host knows, each with the time of its arrival."""
         self._have_all_joined = len(resources.hosts) == 1
@@ -62,7 +62,7 @@ class HostHeartbeat:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close_heartbeats()
+        self._close_connections()
         self._selector.close()
 
     def join(self, seconds: float, is_waiting: Callable[[], bool]) -> None:
@@ -88,12 +88,12 @@ class HostHeartbeat:
     def step(self, seconds: float) -> None:
         """Receive messages for at most `seconds`, send a beat if it is due, and update the verdict."""
         for key, _ in self._selector.select(seconds):
-            if isinstance(key.data, str) and key.data in self._heartbeats:
-                for message in self._heartbeats[key.data].receive():
+            if isinstance(key.data, str) and key.data in self._connections:
+                for message in self._connections[key.data].receive():
                     self._handle(key.data, message)
         self._send_beat_if_due()
-        for host, heartbeat in list(self._heartbeats.items()):
-            if heartbeat.is_closed or heartbeat.silent_seconds > LOST_SECONDS:
+        for host, connection in list(self._connections.items()):
+            if connection.is_closed or connection.silent_seconds > LOST_SECONDS:
                 self._handle_lost_host(host)
         if self._resources.is_first:
             self._choose_verdict()
@@ -102,8 +102,8 @@ class HostHeartbeat:
         now = time.monotonic()
         if now - self._last_step > LOST_SECONDS / 4:
             # this process was paused, for example by Ctrl-Z, so it has not received the messages of other hosts yet
-            for heartbeat in self._heartbeats.values():
-                heartbeat.last_message_time = now
+            for connection in self._connections.values():
+                connection.last_message_time = now
         self._last_step = now
         if now - self._last_beat > BEAT_SECONDS:
             self._last_beat = now
@@ -125,7 +125,7 @@ class HostHeartbeat:
             return self.verdict
         if self._resources.is_first:
             self._endings.append((time.monotonic(), ending))
-        elif self._heartbeats:
+        elif self._connections:
             self._send_all({"ending": asdict(ending)})
         else:  # this host never reached the first host
             self.verdict = ending
@@ -139,7 +139,7 @@ class HostHeartbeat:
         return not self._have_all_joined and self.verdict is None
 
     def _accept_hosts(self, peer_listener: PeerListener, seconds: float, is_waiting: Callable[[], bool]) -> None:
-        """Accept the connections of all other hosts. If the job has a secret, each host proves that it knows it."""
+        """Accept the connections of all other hosts, each of which proves that it knows the job's secret, if there is one."""
         if not self._secret:
             logger.info(
                 "%s does not exist: the hosts trust the job's network and do not authenticate each other", _SECRET_FILE
@@ -148,8 +148,8 @@ class HostHeartbeat:
         while self._is_joining() and (missing := self._list_missing_hosts()) and is_waiting():
             if time.monotonic() > deadline:
                 self._fail(missing[0], self._describe_missing(missing, seconds, peer_listener.refused_count))
-            for host, connection in peer_listener.admit(seconds=0.1):
-                self._add_heartbeat(host, connection)
+            for host, peer_connection in peer_listener.admit(seconds=0.1):
+                self._add_connection(host, peer_connection)
             self.step(seconds=0)
         if not self._list_missing_hosts():
             self._have_all_joined = True
@@ -163,13 +163,13 @@ class HostHeartbeat:
             cause += f"give every host of the job the same {_SECRET_FILE}"
         return f"host {', '.join(missing)} did not join within {seconds:g} s: {cause}; see the missing host's log"
 
-    def _add_heartbeat(self, host: str, connection: Connection) -> None:
-        self._heartbeats[host] = _JsonConnection(connection)
-        self._selector.register(connection, selectors.EVENT_READ, host)
+    def _add_connection(self, host: str, peer_connection: Connection) -> None:
+        self._connections[host] = _JsonConnection(peer_connection)
+        self._selector.register(peer_connection, selectors.EVENT_READ, host)
 
     def _list_missing_hosts(self) -> list[str]:
         ended_hosts = {ending.host for _, ending in self._endings}
-        present_hosts = {self._resources.current_host, *self._heartbeats, *ended_hosts}
+        present_hosts = {self._resources.current_host, *self._connections, *ended_hosts}
         return [host for host in self._resources.hosts if host not in present_hosts]
 
     def _connect_to_first(self, seconds: float, is_waiting: Callable[[], bool]) -> None:
@@ -181,7 +181,7 @@ class HostHeartbeat:
         while is_waiting():
             address = self._network.resolve(first), self._network.port(first, HEARTBEAT_PORT)
             try:
-                self._add_heartbeat(first, peers.call(address, self._secret, self._resources.current_host))
+                self._add_connection(first, peers.call(address, self._secret, self._resources.current_host))
                 return
             except OSError as error:
                 if time.monotonic() > deadline:
@@ -193,8 +193,8 @@ class HostHeartbeat:
     # --- messages ---
 
     def _send_all(self, message: dict[str, Any]) -> None:
-        for heartbeat in self._heartbeats.values():
-            heartbeat.send(message)
+        for connection in self._connections.values():
+            connection.send(message)
 
     def _handle(self, host: str, message: dict[str, Any]) -> None:
         if "together" in message:
@@ -209,13 +209,13 @@ class HostHeartbeat:
             self.verdict = Ending(**message["verdict"])
 
     def _handle_lost_host(self, host: str) -> None:
-        heartbeat = self._heartbeats.pop(host)
-        self._selector.unregister(heartbeat.connection)
-        heartbeat.connection.close()
+        connection = self._connections.pop(host)
+        self._selector.unregister(connection.peer_connection)
+        connection.peer_connection.close()
         if self.verdict is not None or host in {ending.host for _, ending in self._endings}:
             return
         cause = "its container ended or its network failed"
-        if heartbeat.silent_seconds >= LOST_SECONDS:
+        if connection.silent_seconds >= LOST_SECONDS:
             cause = f"it sent no message for {LOST_SECONDS:g} s"
         self._fail(host, f"lost host {host}: {cause}; see its log")
 
@@ -243,20 +243,22 @@ class HostHeartbeat:
         if self.verdict is not None:
             self._send_all({"verdict": asdict(self.verdict)})
 
-    def _close_heartbeats(self) -> None:
+    def _close_connections(self) -> None:
         """Deliver all messages, then close all connections. Closing a connection with unread data drops messages."""
-        for heartbeat in self._heartbeats.values():
-            heartbeat.connection.finish_sending()
+        for connection in self._connections.values():
+            connection.peer_connection.finish_sending()
         deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline and any(not heartbeat.is_closed for heartbeat in self._heartbeats.values()):
+        while time.monotonic() < deadline and any(
+            not connection.is_closed for connection in self._connections.values()
+        ):
             for key, _ in self._selector.select(0.1):
                 if isinstance(key.data, str):
-                    heartbeat = self._heartbeats[key.data]
-                    heartbeat.receive()
-                    if heartbeat.is_closed:
-                        self._selector.unregister(heartbeat.connection)
-        for heartbeat in self._heartbeats.values():
-            heartbeat.connection.close()
+                    connection = self._connections[key.data]
+                    connection.receive()
+                    if connection.is_closed:
+                        self._selector.unregister(connection.peer_connection)
+        for connection in self._connections.values():
+            connection.peer_connection.close()
 
 
 _SECRET_FILE = Layout().job_secret
@@ -271,9 +273,9 @@ def _explain(error: OSError) -> str:
 class _JsonConnection:
     """A connection that carries JSON objects. If the peer does not read, `send` fails instead of blocking."""
 
-    def __init__(self, connection: Connection) -> None:
-        connection.set_blocking(False)
-        self.connection = connection
+    def __init__(self, peer_connection: Connection) -> None:
+        peer_connection.set_blocking(False)
+        self.peer_connection = peer_connection
         self.is_closed = False
         self.last_message_time = time.monotonic()
 
@@ -284,14 +286,14 @@ class _JsonConnection:
 
     def send(self, message: dict[str, Any]) -> None:
         try:
-            self.connection.send(json.dumps(message).encode())
+            self.peer_connection.send(json.dumps(message).encode())
         except OSError:
             self.is_closed = True
 
     def receive(self) -> list[dict[str, Any]]:
         """Return the messages that have arrived, without waiting."""
         try:
-            messages = self.connection.receive()
+            messages = self.peer_connection.receive()
         except BlockingIOError:
             return []
         except (OSError, EOFError):
