@@ -38,14 +38,14 @@ WELCOME_SECONDS = 20.0
 
 The listener admits each host only once, so a caller that stops waiting too early cannot retry.
 """
-MAX_PENDING = 128
+MAX_PENDING_CALLERS = 128
 """Maximum number of callers in a handshake. When it is exceeded, `PeerListener` drops some of them."""
-MAX_ACCEPTS = 32
+MAX_ACCEPTED_CALLERS = 32
 """Maximum number of callers that the listener accepts before it continues the pending handshakes."""
 
-FRAME = struct.Struct(">I")
+FRAME_HEADER = struct.Struct(">I")
 """Header of a frame: the size of its content in bytes. The MAC and the content follow."""
-WELCOME_BYTES = FRAME.size + MAC_BYTES
+WELCOME_BYTES = FRAME_HEADER.size + MAC_BYTES
 """Size of the frame without content with which the listener admits the caller."""
 MAX_FRAME_BYTES = 1 << 20
 READ_BYTES = 1 << 18
@@ -97,13 +97,13 @@ class Connection:
         self._send_key, self._receive_key = keys if is_caller else reversed(keys)
         self._send_number = self._receive_number = 0
         """Numbers of the next frame to send and of the next frame to receive."""
-        self._unread = bytearray()
+        self._unread_bytes = bytearray()
 
     def wrap(self, content: bytes) -> bytes:
         """Return the next frame with this content."""
         mac = _compute_mac(self._send_key, b"frame", self._send_number.to_bytes(8), content)
         self._send_number += 1
-        return FRAME.pack(len(content)) + mac + content
+        return FRAME_HEADER.pack(len(content)) + mac + content
 
     def unwrap(self, received: bytes) -> list[bytes]:
         """Add received bytes, and return the contents of all frames that are now complete.
@@ -111,24 +111,27 @@ class Connection:
         Raises:
             UntrustedError: a frame is too long, or its MAC is wrong.
         """
-        self._unread += received
+        self._unread_bytes += received
         contents = []
         while (content := self._take_frame()) is not None:
             contents.append(content)
         return contents
 
     def _take_frame(self) -> bytes | None:
-        if len(self._unread) < FRAME.size:
+        if len(self._unread_bytes) < FRAME_HEADER.size:
             return None
-        start, (size,) = FRAME.size + MAC_BYTES, FRAME.unpack_from(self._unread)
+        start, (size,) = FRAME_HEADER.size + MAC_BYTES, FRAME_HEADER.unpack_from(self._unread_bytes)
         if size > MAX_FRAME_BYTES:
             raise UntrustedError(f"a frame of {size} bytes is longer than {MAX_FRAME_BYTES}")
-        if len(self._unread) < start + size:
+        if len(self._unread_bytes) < start + size:
             return None
-        mac, content = bytes(self._unread[FRAME.size : start]), bytes(self._unread[start : start + size])
+        mac, content = (
+            bytes(self._unread_bytes[FRAME_HEADER.size : start]),
+            bytes(self._unread_bytes[start : start + size]),
+        )
         _check_mac(_compute_mac(self._receive_key, b"frame", self._receive_number.to_bytes(8), content), mac)
         self._receive_number += 1
-        del self._unread[: start + size]
+        del self._unread_bytes[: start + size]
         return content
 
     def fileno(self) -> int:
@@ -256,13 +259,13 @@ class PeerListener:
     among them, because a host sends its hello as soon as it is connected, and answers at once.
 
     Args:
-        expected: the names of the hosts to admit. The listener admits each host once.
+        expected_hosts: the names of the hosts to admit. The listener admits each host once.
     """
 
-    def __init__(self, listener: socket.socket, secret: bytes, expected: Iterable[str]) -> None:
+    def __init__(self, listener: socket.socket, secret: bytes, expected_hosts: Iterable[str]) -> None:
         self.refused_count = 0
         """The number of callers that used this protocol with a wrong secret."""
-        self._listener, self._secret, self._expected = listener, secret, set(expected)
+        self._listener, self._secret, self._expected_hosts = listener, secret, set(expected_hosts)
         self._callers: list[_Caller] = []
         self._selector = selectors.DefaultSelector()
         listener.setblocking(False)
@@ -285,7 +288,7 @@ class PeerListener:
     def _accept(self) -> list[_Caller]:
         callers: list[_Caller] = []
         with contextlib.suppress(OSError):  # no more callers are waiting, or a caller has just disconnected
-            while len(callers) < MAX_ACCEPTS:
+            while len(callers) < MAX_ACCEPTED_CALLERS:
                 sock, _ = self._listener.accept()
                 sock.setblocking(False)
                 callers.append(_Caller(sock))
@@ -303,12 +306,12 @@ class PeerListener:
 
     def _admit(self, caller: _Caller) -> tuple[str, Connection] | None:
         host = decode_claim(caller.transcript[: CLAIM.size])
-        if host not in self._expected:
+        if host not in self._expected_hosts:
             self._drop(caller)
             return None
         connection = Connection(caller.sock, self._secret, caller.transcript, is_caller=False)
         caller.sock.sendall(connection.wrap(b""))
-        self._expected.remove(host)
+        self._expected_hosts.remove(host)
         self._drop(caller, close=False)
         return host, connection
 
@@ -316,7 +319,7 @@ class PeerListener:
         now = time.monotonic()
         for caller in [caller for caller in self._callers if caller.deadline < now]:
             self._drop(caller)
-        if (excess := len(self._callers) - MAX_PENDING) > 0:
+        if (excess := len(self._callers) - MAX_PENDING_CALLERS) > 0:
             for caller in sorted(self._callers, key=lambda item: (bool(item.transcript), item.deadline))[:excess]:
                 self._drop(caller)
 

@@ -208,7 +208,9 @@ def test_recorded_handshake_cannot_be_replayed(first_host: FirstHost) -> None:
             first_host.wait_for(HOST).close()
         hello, proof = relay.messages[:2]
     first_host.admitted_hosts.clear()
-    first_host.peer_listener._expected.add(HOST)  # the listener now behaves as if the host could be admitted again
+    first_host.peer_listener._expected_hosts.add(
+        HOST
+    )  # the listener now behaves as if the host could be admitted again
     with connect_without_secret(first_host.address, hello) as caller:
         read_bytes(caller, CHALLENGE_BYTES)
         caller.sendall(proof)
@@ -360,7 +362,7 @@ def test_flood_of_connections_does_not_block_hosts_or_fill_memory(first_host: Fi
         tracemalloc.stop()
         for thread in threads:
             thread.join()
-    assert first_host.max_pending <= peers.MAX_PENDING
+    assert first_host.max_pending <= peers.MAX_PENDING_CALLERS
     assert peak < 20_000_000
 
 
