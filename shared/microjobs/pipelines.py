@@ -16,8 +16,9 @@ from microjobs.errors import UserError
 from microjobs.files import write_bytes
 from microjobs.predictor import extract_first_line, open_session
 
-TEXT, NUMBERS = "tensor(string)", {"tensor(float)": np.float32, "tensor(double)": np.float64}
-"""Types of the inputs, as ONNX Runtime names them."""
+TEXT_TYPE = "tensor(string)"
+NUMBER_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
+"""numpy's types for the types of numeric inputs. ONNX Runtime's names are the keys, as in TEXT_TYPE."""
 
 TOLERANCE = 1e-4
 """Maximum difference between the features of the pipeline and of its ONNX form. For features above 1, the difference
@@ -36,7 +37,7 @@ class OnnxPipeline:
         self._session = open_session(path)
         self._types = {str(node.name): str(node.type) for node in self._session.get_inputs()}
         for name, type_ in self._types.items():
-            if type_ != TEXT and type_ not in NUMBERS:
+            if type_ != TEXT_TYPE and type_ not in NUMBER_DTYPES:
                 raise UserError(f"{path}: input {name!r} has type {type_}: write the file with save_pipeline")
         shape = self._session.get_outputs()[0].shape
         self.features = shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
@@ -48,7 +49,7 @@ class OnnxPipeline:
         return list(self._types)
 
     def is_text(self, name: str) -> bool:
-        return self._types[name] == TEXT
+        return self._types[name] == TEXT_TYPE
 
     def run(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return features of shape (rows, features).
@@ -61,7 +62,8 @@ class OnnxPipeline:
             UserError: the pipeline rejects a value.
         """
         inputs = {
-            name: columns[name].reshape(-1, 1).astype(NUMBERS.get(type_, object)) for name, type_ in self._types.items()
+            name: columns[name].reshape(-1, 1).astype(NUMBER_DTYPES.get(type_, object))
+            for name, type_ in self._types.items()
         }
         try:
             features: NDArray[Any] = self._session.run(None, inputs)[0]

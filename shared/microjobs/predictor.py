@@ -124,7 +124,9 @@ def extract_first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def check_equal(folder: Path, rows: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
+def check_predictions(
+    folder: Path, rows: NDArray[np.float32], expected_predictions: NDArray[np.float32], tolerance: float
+) -> None:
     """Compare the predictions of model.onnx with those of the framework.
 
     A difference is divided by the prediction, by the largest feature or by 1, whichever is largest. Rounding errors
@@ -133,8 +135,10 @@ def check_equal(folder: Path, rows: NDArray[np.float32], expected: NDArray[np.fl
     Raises:
         RuntimeError: the largest relative difference exceeds the tolerance, so the export is wrong.
     """
-    actual = OnnxModel(folder / MODEL_FILE).run(rows)
+    predictions = OnnxModel(folder / MODEL_FILE).run(rows)
     min_divisor = max(1.0, float(np.max(np.abs(rows))))
-    difference = float(np.max(np.abs(actual - expected) / np.maximum(min_divisor, np.abs(expected))))
+    difference = float(
+        np.max(np.abs(predictions - expected_predictions) / np.maximum(min_divisor, np.abs(expected_predictions)))
+    )
     if not difference <= tolerance:  # the comparison is negated, so that NaN is an error, too
         raise RuntimeError(f"{MODEL_FILE} differs from the trained model by {difference:.3g} (allowed: {tolerance:g})")

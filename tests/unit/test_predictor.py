@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from microjobs.bundle import read_bundle
-from microjobs.predictor import RUN_ROWS, Predictor, check_equal
+from microjobs.predictor import RUN_ROWS, Predictor, check_predictions
 from tests.bundles import write_linear_bundle
 
 
@@ -24,7 +24,7 @@ def test_rounding_errors_are_tolerated(tmp_path: Path, feature_value: float) -> 
     write_linear_bundle(tmp_path, weights, 0.0)
     rows = np.full((8, 64), feature_value, np.float32)
     rounded = np.full((8, 1), feature_value * 64 * np.finfo(np.float32).eps, np.float32)
-    check_equal(tmp_path, rows, rounded, tolerance=1e-5)
+    check_predictions(tmp_path, rows, rounded, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("feature_value", [1.0, 300.0])
@@ -32,10 +32,10 @@ def test_wrong_export_is_detected(tmp_path: Path, feature_value: float) -> None:
     write_linear_bundle(tmp_path, [1.0, 2.0], 0.0)
     rows = np.full((4, 2), feature_value, np.float32)
     with pytest.raises(RuntimeError, match="differs from the trained model"):
-        check_equal(tmp_path, rows, np.full((4, 1), 3.0 * feature_value * 1.001, np.float32), tolerance=1e-5)
+        check_predictions(tmp_path, rows, np.full((4, 1), 3.0 * feature_value * 1.001, np.float32), tolerance=1e-5)
 
 
 def test_prediction_that_is_not_a_number_is_detected(tmp_path: Path) -> None:
     write_linear_bundle(tmp_path, [1.0], 0.0)
     with pytest.raises(RuntimeError, match="nan"):
-        check_equal(tmp_path, np.ones((1, 1), np.float32), np.full((1, 1), np.nan, np.float32), tolerance=1e-5)
+        check_predictions(tmp_path, np.ones((1, 1), np.float32), np.full((1, 1), np.nan, np.float32), tolerance=1e-5)

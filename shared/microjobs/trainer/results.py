@@ -20,7 +20,7 @@ from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.progress import History
 
 EXPORT_TOLERANCE = 1e-5
-"""Maximum difference between the predictions of model.onnx and of the framework; see `predictor.check_equal`."""
+"""Maximum difference between the predictions of model.onnx and of the framework; see `predictor.check_predictions`."""
 
 logger = logging.getLogger("microjobs")
 
@@ -65,7 +65,7 @@ def write_results(
     # should fail before them.
     from microjobs import predictor
 
-    predictor.check_equal(layout.model, data.sample, result.test_predictions[:SAMPLE_ROWS], EXPORT_TOLERANCE)
+    predictor.check_predictions(layout.model, data.sample, result.test_predictions[:SAMPLE_ROWS], EXPORT_TOLERANCE)
     metrics = compute_metrics(hyperparameters.loss, data, result)
     write_text(layout.output_data / "metrics.json", json.dumps(metrics, indent=1))
     _draw(layout.output_data, data, result)
