@@ -31,7 +31,7 @@ class UserError(JobError):
 
 
 class PlatformError(JobError):
-    """The platform failed, such as a lost host or a full disk. The same job may succeed."""
+    """The platform failed: for example, a host was lost, or the disk is full. The same job may succeed."""
 
     exit_code = EXIT_PLATFORM
 

@@ -139,7 +139,7 @@ class HostHeartbeat:
         return not self._have_all_joined and self.verdict is None
 
     def _accept_hosts(self, peer_listener: PeerListener, seconds: float, is_waiting: Callable[[], bool]) -> None:
-        """Accept the connections of all other hosts. If the job has a secret, a host must prove that it knows the secret."""
+        """Accept the connections of all other hosts. With a job secret, each host proves that it knows the secret."""
         if not self._secret:
             logger.info(
                 "%s does not exist: the hosts trust the job's network and do not authenticate each other", _SECRET_FILE

@@ -51,7 +51,7 @@ class Network:
         return self.hosts.get(host, host)
 
     def port(self, host: str, default_port: int) -> int:
-        """Return the port that a host listens on instead of the default port."""
+        """Return the port on which a host listens: the one that `ports` sets, or the default port."""
         return self.ports.get((host, default_port), default_port)
 
     def listen(self, port: int) -> socket.socket:

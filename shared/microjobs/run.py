@@ -205,7 +205,7 @@ def _end_stopped(stopped: Stopped, *, is_training: bool) -> int:
     name = signal.Signals(stopped.signal_number).name
     if worker.report(128 + stopped.signal_number, ""):  # this process is a worker, and its parent ends the job
         return EXIT_OK
-    # During the training, the trainer handles stop signals itself, so `Stopped` means that it has not begun.
+    # During the training, the trainer handles stop signals itself, so `Stopped` means that the training has not begun.
     if is_training and not isinstance(stopped, ScriptStopped):
         logger.info("stopped by %s before the training began: start it again to train", name)
         return EXIT_OK

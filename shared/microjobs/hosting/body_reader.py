@@ -21,7 +21,7 @@ TIMEOUT_CHECK_INTERVAL = 1.0
 """Seconds between two checks of the deadlines."""
 
 MAX_BUFFERED_BYTES = 256 * 1024 * 1024
-"""Memory budget for large bodies while they arrive. If two bodies of maximum size need more, it is their size."""
+"""Memory budget for large bodies while they arrive. The budget is larger if two bodies of maximum size need more."""
 
 OnBody = Callable[[bytes | HttpError], None]
 """Callback that receives the complete body, or the error that ended the read."""

@@ -113,7 +113,7 @@ class Request:
         self._connection.worker.loop.call_soon(callback)
 
     def run_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
-        """Call a function in the thread of the event loop; at once if this is the thread."""
+        """Call a function in the thread of the event loop. In this thread itself, call the function at once."""
         worker = self._connection.worker
         if threading.get_ident() == worker.thread:
             function(*arguments)

@@ -15,7 +15,7 @@ from microjobs.errors import UserError
 
 LISTENER_VARIABLE = "MICROJOBS_SERVE_LISTENER"
 IMPLEMENTATIONS = ("asyncio", "rsgi")
-"""Values of the variable; the first one is the default. The module `asyncio_listener` implements `asyncio` etc."""
+"""Values of the variable; the first one is the default. The module of the listener NAME is `NAME_listener`."""
 
 CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 """Errors of a read that was cancelled."""

@@ -1,4 +1,4 @@
-"""Sources of a model: a bundle or a user's program, and how a worker loads it."""
+"""Sources of models: bundles, other ONNX models, and users' programs. A worker loads its model from the source."""
 
 import contextlib
 import functools

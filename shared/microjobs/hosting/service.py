@@ -176,7 +176,7 @@ class Service:
         """Return the model for an invocation.
 
         Raises:
-            HttpError: the model is not loaded, it has no routes of its own, or the body is empty.
+            HttpError: the model is not loaded or does not answer this path, or the body is empty.
         """
         if self._model is None:
             raise LOADING_ERROR

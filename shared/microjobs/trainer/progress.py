@@ -49,7 +49,7 @@ class History:
 
 @dataclass
 class TrainingProgress:
-    """Position of a training job, over all its attempts.
+    """Position and losses of a training job, over all its attempts.
 
     epoch: number of complete epochs.
     step: number of steps done in the current epoch; `loss` and `rows` are the sums over these steps.

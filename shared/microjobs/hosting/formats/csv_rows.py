@@ -30,7 +30,7 @@ def decode_csv(body: bytes) -> Numbers:
 
 
 def read_fields(body: bytes) -> list[list[str]]:
-    """Return the text of each field.
+    """Return the rows, each as a list of the texts of its fields.
 
     Raises:
         HttpError: 400, the body is not CSV.
