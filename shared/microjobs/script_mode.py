@@ -43,18 +43,18 @@ JOIN_SECONDS = 900.0
 GRACE_SECONDS = 10.0
 """Seconds between SIGTERM and SIGKILL for the script when the job ends because of another host."""
 
-TORCH = "sagemaker_torch_distributed_enabled"
-TENSORFLOW = "sagemaker_multi_worker_mirrored_strategy_enabled"
-PACKAGES_BY_SWITCH = {TORCH: "torch", TENSORFLOW: "tensorflow"}
+TORCH_SWITCH = "sagemaker_torch_distributed_enabled"
+TENSORFLOW_SWITCH = "sagemaker_multi_worker_mirrored_strategy_enabled"
+PACKAGES_BY_SWITCH = {TORCH_SWITCH: "torch", TENSORFLOW_SWITCH: "tensorflow"}
 """The SDK's switches for distributed training that this module supports, and the package that each switch needs."""
-TORCHRUN_FAILURE = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*", re.MULTILINE)
+TORCHRUN_FAILURE_PATTERN = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*", re.MULTILINE)
 """Matches the first log line of torchrun about a script that failed; a traceback of torchrun follows."""
-RANK_PREFIX = re.compile(r"^\[rank\d+\]: ", re.MULTILINE)
+RANK_PREFIX_PATTERN = re.compile(r"^\[rank\d+\]: ", re.MULTILINE)
 """Matches PyTorch's prefix of each line of a traceback when there are several processes."""
-TORCHRUN_CODE = re.compile(r"failed \(exitcode: (-?\d+)\)")
+TORCHRUN_CODE_PATTERN = re.compile(r"failed \(exitcode: (-?\d+)\)")
 """Matches the exit code of the script in torchrun's log."""
 
-PIP_ERROR = re.compile(r"^\S+ ERROR: (.*)", re.MULTILINE)
+PIP_ERROR_PATTERN = re.compile(r"^\S+ ERROR: (.*)", re.MULTILINE)
 """Matches an error in pip's log, after the time."""
 MAX_PIP_ERRORS = 3
 
@@ -154,7 +154,7 @@ def _install(layout: Layout, program: str, toolkit: dict[str, Any], environment:
 def _read_pip_errors(log: Path) -> str:
     """Return the last errors in pip's log, which name the requirement; an empty text if there are none."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    return "; ".join(PIP_ERROR.findall(text)[-MAX_PIP_ERRORS:])
+    return "; ".join(PIP_ERROR_PATTERN.findall(text)[-MAX_PIP_ERRORS:])
 
 
 def _make_command(code: Path, program: str, arguments: Sequence[str]) -> list[str]:
@@ -209,7 +209,7 @@ def _choose_switch(parameters: Mapping[str, object], resources: ResourceConfig) 
 
 def _make_program(switch: str, resources: ResourceConfig, command: Sequence[str]) -> Program:
     """Return the program that runs the script's command together with the other hosts."""
-    if switch == TENSORFLOW:
+    if switch == TENSORFLOW_SWITCH:
         return make_tf_program(resources, command)
     arguments = ["--no-python", *command]
     if command[0] == sys.executable:
@@ -250,11 +250,11 @@ def _execute_on_all_hosts(script_name: str, program: Program, resources: Resourc
 
 def _explain(script_name: str, code: int, stderr: str) -> tuple[int, str]:
     """Return the script's own exit code and the reason, without the output of torchrun."""
-    if (torchrun_output := TORCHRUN_FAILURE.search(stderr)) is not None:
+    if (torchrun_output := TORCHRUN_FAILURE_PATTERN.search(stderr)) is not None:
         start = torchrun_output.start()
-        exit_code = TORCHRUN_CODE.search(stderr, start)
+        exit_code = TORCHRUN_CODE_PATTERN.search(stderr, start)
         code, stderr = int(exit_code[1]) if exit_code else code, stderr[:start]
-    return code, format_reason(script_name, code, RANK_PREFIX.sub("", stderr))
+    return code, format_reason(script_name, code, RANK_PREFIX_PATTERN.sub("", stderr))
 
 
 class StderrReader:

@@ -100,7 +100,7 @@ def all_modules_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("all_modules_installed")
-@pytest.mark.parametrize("switch", [script_mode.TORCH, script_mode.TENSORFLOW])
+@pytest.mark.parametrize("switch", [script_mode.TORCH_SWITCH, script_mode.TENSORFLOW_SWITCH])
 def test_distribution_switches_of_the_sdk_are_accepted(switch: str) -> None:
     assert script_mode._choose_switch({switch: True}, ResourceConfig()) == switch
     assert script_mode._choose_switch({switch: False, "sagemaker_job_name": "a"}, ResourceConfig()) is None
@@ -111,9 +111,9 @@ def test_distribution_switches_of_the_sdk_are_accepted(switch: str) -> None:
     ("parameters", "reason"),
     [
         ({"sagemaker_mpi_enabled": True}, "sagemaker_mpi_enabled is not supported: this image supports"),
-        ({script_mode.TORCH: True, script_mode.TENSORFLOW: True}, "exclude each other"),
+        ({script_mode.TORCH_SWITCH: True, script_mode.TENSORFLOW_SWITCH: True}, "exclude each other"),
         (
-            {script_mode.TORCH: True, "sagemaker_distribution_instance_groups": ["gpus"]},
+            {script_mode.TORCH_SWITCH: True, "sagemaker_distribution_instance_groups": ["gpus"]},
             "must name all instance groups",
         ),
     ],
@@ -126,7 +126,7 @@ def test_unsupported_distribution_raises(parameters: dict[str, object], reason: 
 
 def test_switch_of_a_missing_framework_raises() -> None:
     with pytest.raises(UserError, match="needs torch, which this image does not have"):
-        script_mode._choose_switch({script_mode.TORCH: True}, ResourceConfig())
+        script_mode._choose_switch({script_mode.TORCH_SWITCH: True}, ResourceConfig())
 
 
 ARGUMENTS = ["--name", "a b", "--note", "it's"]
@@ -161,13 +161,13 @@ def test_command_equals_the_command_of_the_toolkit(
     ],
 )
 def test_torchrun_runs_the_toolkits_command(command: list[str], arguments: list[str]) -> None:
-    program = script_mode._make_program(script_mode.TORCH, ResourceConfig(), command)
+    program = script_mode._make_program(script_mode.TORCH_SWITCH, ResourceConfig(), command)
     assert program.command[-len(arguments) - 2 :] == ["--master-port", str(TORCH_PORT), *arguments]
 
 
 def test_tf_config_contains_the_index_of_the_host() -> None:
     resources = ResourceConfig("algo-2", ("algo-1", "algo-2"))
-    program = script_mode._make_program(script_mode.TENSORFLOW, resources, ["/bin/sh", "-c", "./train.sh "])
+    program = script_mode._make_program(script_mode.TENSORFLOW_SWITCH, resources, ["/bin/sh", "-c", "./train.sh "])
     assert program.command == ["/bin/sh", "-c", "./train.sh "]
     assert json.loads(program.variables["TF_CONFIG"])["task"] == {"type": "worker", "index": 1}
 

@@ -40,7 +40,7 @@ TAIL_LINES = 200
 """Number of last lines of pip's output that are searched for the reason of a failure."""
 MAX_ERRORS = 3
 """Maximum number of pip's errors in the reason of a failure."""
-INDEX_REQUIREMENT = re.compile(r"\s*(#|$|(?!\S*\.(whl|zip|gz)\b)[A-Za-z0-9._-]+(\[[^]]*\])?\s*([<>=!~;#\\]|$))")
+INDEX_REQUIREMENT_PATTERN = re.compile(r"\s*(#|$|(?!\S*\.(whl|zip|gz)\b)[A-Za-z0-9._-]+(\[[^]]*\])?\s*([<>=!~;#\\]|$))")
 """Matches an empty line, a comment, or the beginning of a line that names a package of an index."""
 UNREACHABLE_MARKERS = ("from versions: none", "Retrying (", "Connection", "resolution", "No route")
 """Parts of pip's output when it cannot reach an index."""
@@ -103,7 +103,7 @@ def make_environment_name(code: Path) -> str:
     package of an index, the name also depends on all files of the folder."""
     text = (code / FILE).read_bytes()
     parts = [_find_image_prefix().encode(), sys.version.encode(), text]
-    if not all(INDEX_REQUIREMENT.match(line) for line in text.decode(errors="replace").splitlines()):
+    if not all(INDEX_REQUIREMENT_PATTERN.match(line) for line in text.decode(errors="replace").splitlines()):
         for path in sorted(path for path in code.rglob("*") if path.is_file()):
             parts += [str(path.relative_to(code)).encode(), path.read_bytes()]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]

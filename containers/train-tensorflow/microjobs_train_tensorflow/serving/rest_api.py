@@ -20,7 +20,7 @@ PREFIX = "/v1/models/"
 MAX_VERSION_DIGITS = 18
 """Maximum number of digits of a version. Such a number fits into 64 bits, the size of TensorFlow Serving's version
 numbers."""
-PATH = re.compile(
+PATH_PATTERN = re.compile(
     rf"{PREFIX}(?P<name>[^/:]+)(?:/versions/(?P<version>\d{{1,{MAX_VERSION_DIGITS}}}))?(?P<action>/metadata|:\w+)?"
 )
 MEMBERS = {"signature_name", "instances", "inputs"}
@@ -84,7 +84,7 @@ class RestApi:
         return number, versions[number]
 
     def _answer(self, method: str, path: str, body: bytes) -> HttpResponse:
-        match = PATH.fullmatch(path)
+        match = PATH_PATTERN.fullmatch(path)
         expected_method = "POST" if match and (match["action"] or "").startswith(":") else "GET"
         if match is None or method != expected_method:
             raise HttpError(400, f"Malformed request: {method} {path}")

@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 60.0
 """Maximum time in seconds until the next bytes of a request arrive."""
 MAX_BODY_BYTES = 1 << 30
 """Maximum size of a body. It is higher than that of `/invocations`, because a handler may unpack what it received."""
-LENGTH = re.compile("[0-9]{1,18}")
+LENGTH_PATTERN = re.compile("[0-9]{1,18}")
 """Matches a Content-Length with a limited number of digits: Python refuses to parse a number with thousands of
 digits."""
 MAX_CONNECTIONS = 64
@@ -69,7 +69,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
         text = self.headers.get("content-length")
         if "transfer-encoding" in self.headers or (text is None and self.command == "POST"):
             raise HttpError(411, "the request has no Content-Length: send the body in one piece")
-        if not LENGTH.fullmatch(text or "0"):
+        if not LENGTH_PATTERN.fullmatch(text or "0"):
             raise HttpError(400, f"Content-Length {quote(text)} is not a number of bytes")
         length = int(text or "0")
         if length > MAX_BODY_BYTES:

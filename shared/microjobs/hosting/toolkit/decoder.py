@@ -22,9 +22,9 @@ MAX_UNPACKED_BYTES = 1 << 30
 """Maximum size of an .npz archive after decompression."""
 FIRST_INEXACT_INTEGER = 2.0**53
 """From this number on, floats do not represent all integers."""
-NOT_PLAIN_NUMBERS = re.compile(r"[^0-9\s,.\-]")
+OTHER_CHARACTER_PATTERN = re.compile(r"[^0-9\s,.\-]")
 """Matches a character that CSV of plain numbers does not contain."""
-LONG_NUMBER = re.compile(r"\d{19}")
+LONG_NUMBER_PATTERN = re.compile(r"\d{19}")
 """Matches integers that may exceed 64 bits: orjson converts them to floats, and the standard library keeps them."""
 
 
@@ -43,7 +43,7 @@ def _json_to_numpy(string_like: str | bytes, dtype: DTypeLike | None = None) -> 
 
 
 def _parse(text: str) -> Any:
-    if LONG_NUMBER.search(text) is None:
+    if LONG_NUMBER_PATTERN.search(text) is None:
         try:
             return orjson.loads(text)
         except ValueError:  # the text contains NaN or Infinity, or is malformed; the package uses the standard library
@@ -70,7 +70,7 @@ def _parse_plain_csv(text: str) -> Any:
     This function is ten times faster than genfromtxt.
     """
     lines = text.strip("\r\n")
-    if NOT_PLAIN_NUMBERS.search(lines):
+    if OTHER_CHARACTER_PATTERN.search(lines):
         return None
     rows = _parse_plain_rows("[[" + lines.replace("\n", "],[") + "]]")
     return None if rows is None else np.squeeze(rows)
