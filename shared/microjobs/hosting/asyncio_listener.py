@@ -47,7 +47,7 @@ class Server:
     ) -> None:
         self.loop = loop
         self.application = application
-        self.thread = threading.get_ident()
+        self.thread_id = threading.get_ident()
         self.is_stopping = False
         self._listening_socket = listening_socket
         self._max_connections = max_connections

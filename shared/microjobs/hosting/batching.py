@@ -19,7 +19,7 @@ logger = logging.getLogger("microjobs")
 
 Result = TypeVar("Result")
 
-NOT_ROWS = (str, bytes, dict)
+TYPES_WITHOUT_ROWS = (str, bytes, dict)
 """Types of predictions whose length is not a number of rows."""
 
 MODE_VARIABLE = "MICROJOBS_SERVE_BATCHING"
@@ -48,11 +48,11 @@ class BatchSettings:
 
     Args:
         mode: one of `MODES`.
-        max_delay: seconds that an invocation may wait for other invocations before the model runs.
+        max_delay_seconds: time that an invocation may wait for other invocations before the model runs.
     """
 
     mode: str = MODES[0]
-    max_delay: float = DEFAULT_DELAY_MS / 1000
+    max_delay_seconds: float = DEFAULT_DELAY_MS / 1000
 
 
 def read_settings(environ: Mapping[str, str]) -> BatchSettings:
@@ -105,7 +105,7 @@ class Batch:
 def _count_rows(values: Any) -> int | None:
     """Return the number of rows of an array, a tensor or a list; None for a value of another type."""
     try:
-        return None if isinstance(values, NOT_ROWS) else len(values)
+        return None if isinstance(values, TYPES_WITHOUT_ROWS) else len(values)
     except TypeError:
         return None
 

@@ -36,7 +36,7 @@ class BodyReader:
 
     def __init__(self, max_body_bytes: int) -> None:
         self.max_body_bytes = max_body_bytes
-        self.pending: dict[PendingRead, _Body] = {}
+        self.pending_reads: dict[PendingRead, _Body] = {}
         self._free_bytes = max(MAX_BUFFERED_BYTES, 2 * max_body_bytes)
         self._lock = threading.Lock()
 
@@ -75,7 +75,7 @@ class BodyReader:
 
     def cancel_overdue(self, now: float) -> None:
         """Cancel the reads of bodies whose deadline is before `now` (`time.perf_counter`)."""
-        for read, body in list(self.pending.items()):
+        for read, body in list(self.pending_reads.items()):
             if now > body.start_time + BODY_TIMEOUT + body.size / BYTES_PER_SECOND:
                 read.cancel()
 
@@ -102,7 +102,7 @@ class _Body:
         """Apply the deadline to a read, and call `on_done` when the read ends."""
         # The callback of the read refers to this body. If the body also referred to the read, the cycle would never be
         # freed.
-        self._reader.pending[read] = self
+        self._reader.pending_reads[read] = self
         read.add_done_callback(on_done)
 
     def deliver_whole(self, read: PendingRead) -> None:
@@ -154,7 +154,7 @@ class _Body:
             on_body(body)
 
     def _take_result(self, read: PendingRead) -> bytes | HttpError:
-        del self._reader.pending[read]
+        del self._reader.pending_reads[read]
         try:
             return read.result()
         except CANCELLED:

@@ -15,7 +15,7 @@ from .service import Invocation, Service
 
 logger = logging.getLogger("microjobs")
 
-CLOSE = ("connection", "close")
+CLOSE_HEADER = ("connection", "close")
 
 FallbackHandler = Callable[[RequestHead], HttpResponse]
 """Function that answers a request from its head, without the body."""
@@ -61,13 +61,13 @@ class Dispatcher:
     def __call__(self, head: RequestHead, exchange: ServerExchange) -> None:
         """Answer one request, at once or later."""
         try:
-            answer = FAST_ROUTES.get((head.path, head.method)) or self._find_answer(head.path)
-            answer(self, head, exchange)
+            answer_request = FAST_ROUTES.get((head.path, head.method)) or self._find_answer_method(head.path)
+            answer_request(self, head, exchange)
         except Exception:
             logger.exception("a request failed")
             self._respond(exchange, INTERNAL_ERROR.response())
 
-    def _find_answer(self, path: str) -> "Callable[[Dispatcher, RequestHead, ServerExchange], None]":
+    def _find_answer_method(self, path: str) -> "Callable[[Dispatcher, RequestHead, ServerExchange], None]":
         if self._route_prefix and path.startswith(self._route_prefix):
             return Dispatcher.answer_invocation
         return Dispatcher.submit_to_fallback
@@ -142,7 +142,7 @@ class Dispatcher:
 
     def _respond(self, exchange: ServerExchange, response: HttpResponse) -> None:
         # While the server stops, clients must open new connections: a request on a connection that closes is lost.
-        headers = [*response.headers, CLOSE] if self._is_stopping() else response.headers
+        headers = [*response.headers, CLOSE_HEADER] if self._is_stopping() else response.headers
         exchange.respond(response.status, headers, response.body)
 
 
@@ -151,4 +151,4 @@ FAST_ROUTES: Mapping[tuple[str, str], Callable[[Dispatcher, RequestHead, ServerE
     ("/ping", "GET"): Dispatcher.answer_ping,
     ("/ping", "HEAD"): Dispatcher.answer_ping,
 }
-"""Handlers by path and method, for the requests that do not reach Flask."""
+"""Methods that answer the requests that do not reach Flask, by path and HTTP method."""

@@ -31,12 +31,12 @@ class Worker(Protocol):
     """The worker that serves a request: its event loop, and the application that answers the request.
 
     Args:
-        thread: identifier of the thread that runs the event loop.
+        thread_id: identifier of the thread that runs the event loop.
     """
 
     loop: asyncio.AbstractEventLoop
     application: Application
-    thread: int
+    thread_id: int
 
 
 class ClientConnection(Protocol):
@@ -115,7 +115,7 @@ class Request:
     def run_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
         """Call a function in the thread of the event loop. In this thread itself, call the function at once."""
         worker = self._connection.worker
-        if threading.get_ident() == worker.thread:
+        if threading.get_ident() == worker.thread_id:
             function(*arguments)
         elif not worker.loop.is_closed():
             worker.loop.call_soon_threadsafe(function, *arguments)

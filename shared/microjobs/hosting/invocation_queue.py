@@ -59,7 +59,7 @@ class InvocationQueue:
         self._invocations: SimpleQueue[PendingInvocation] = SimpleQueue()
         self._executor = ThreadPoolExecutor(threads, "predict")
         self._free_threads = Semaphore(threads)
-        self._delay = 0.0
+        self._delay_seconds = 0.0
         self._expected_count = 1
         """Number of invocations in the last batch, plus the number of invocations that waited when it ended."""
 
@@ -105,7 +105,9 @@ class InvocationQueue:
         invocations, batch = self._gather(model, first)
         start_time = time.perf_counter()
         outcomes = batch.run()
-        self._delay = min(self._settings.max_delay, MAX_DELAY_SHARE * (time.perf_counter() - start_time))
+        self._delay_seconds = min(
+            self._settings.max_delay_seconds, MAX_DELAY_SHARE * (time.perf_counter() - start_time)
+        )
         # The waiting invocations are counted before the responses, after which clients send their next invocations.
         self._expected_count = len(invocations) + self._invocations.qsize()
         first.exchange.run_in_loop(self._finish_batch, invocations, outcomes)
@@ -116,7 +118,7 @@ class InvocationQueue:
 
     def _gather(self, model: BatchModel, first: PendingInvocation) -> tuple[list[PendingInvocation], Batch]:
         """Return the invocations of a batch, the first one included."""
-        deadline, invocations, batch = time.perf_counter() + self._delay, [first], Batch(model)
+        deadline, invocations, batch = time.perf_counter() + self._delay_seconds, [first], Batch(model)
         batch.add(partial(self._service.decode, first.invocation))
         while not batch.is_full:
             timeout = deadline - time.perf_counter() if len(invocations) < self._expected_count else 0.0

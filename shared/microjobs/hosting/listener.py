@@ -14,7 +14,7 @@ from typing import Protocol
 from microjobs.errors import UserError
 
 LISTENER_VARIABLE = "MICROJOBS_SERVE_LISTENER"
-IMPLEMENTATIONS = ("asyncio", "rsgi")
+LISTENER_NAMES = ("asyncio", "rsgi")
 """Values of the variable; the first one is the default. The module of the listener NAME is `NAME_listener`."""
 
 CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
@@ -127,8 +127,8 @@ def find_listener(environ: Mapping[str, str]) -> Serve:
     Raises:
         UserError: the name is unknown.
     """
-    name = environ.get(LISTENER_VARIABLE) or IMPLEMENTATIONS[0]
-    if name not in IMPLEMENTATIONS:
-        raise UserError(f"{LISTENER_VARIABLE} is {name!r}: set it to {' or '.join(IMPLEMENTATIONS)}")
+    name = environ.get(LISTENER_VARIABLE) or LISTENER_NAMES[0]
+    if name not in LISTENER_NAMES:
+        raise UserError(f"{LISTENER_VARIABLE} is {name!r}: set it to {' or '.join(LISTENER_NAMES)}")
     serve: Serve = importlib.import_module(f".{name}_listener", __package__).serve
     return serve

@@ -151,7 +151,7 @@ def test_batches_answer_invocations_in_the_order_of_their_arrival(model: PausedM
 
 def test_batch_waits_for_the_clients_of_the_previous_batch(model: PausedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invocation_queue, "MAX_DELAY_SHARE", 1e9)
-    dispatcher = make_dispatcher(model, max_delay=TIMEOUT_SECONDS)
+    dispatcher = make_dispatcher(model, max_delay_seconds=TIMEOUT_SECONDS)
     exchanges = [send(dispatcher, 1)]
     model.wait_for_run()
     exchanges += [send(dispatcher, 2), send(dispatcher, 3)]
@@ -164,7 +164,7 @@ def test_batch_waits_for_the_clients_of_the_previous_batch(model: PausedModel, m
 
 def test_single_client_never_waits_for_others(model: PausedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invocation_queue, "MAX_DELAY_SHARE", 1e9)
-    dispatcher = make_dispatcher(model, max_delay=1000)
+    dispatcher = make_dispatcher(model, max_delay_seconds=1000)
     model.permission.release(3)
     assert [read_predictions(send(dispatcher, value)) for value in (1, 2, 3)] == [[3], [6], [9]]
 

@@ -56,7 +56,7 @@ class ArrivedExchange(FakeExchange):
 def test_small_body_that_has_arrived_needs_no_read(length: str, is_taken: bool) -> None:
     reader, exchange, results = BodyReader(max_body_bytes=1 << 20), ArrivedExchange(), Results()
     reader.read(exchange, length, results.append)
-    assert (results == [b"1,2"], exchange.reads == [], reader.pending == {}) == (is_taken, is_taken, is_taken)
+    assert (results == [b"1,2"], exchange.reads == [], reader.pending_reads == {}) == (is_taken, is_taken, is_taken)
 
 
 @pytest.mark.parametrize("content", [b"", RuntimeError("transport is closed")])
@@ -81,7 +81,7 @@ def test_too_large_body_gets_status_413_once_and_is_read_to_its_end() -> None:
     exchange.finish_read(b"3")
     exchange.finish_body()
     assert list_statuses(results) == [413]
-    assert reader.pending == {}
+    assert reader.pending_reads == {}
 
 
 def test_large_bodies_share_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_discarded_body_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None
     discarded_exchange.finish_read(bytes(1000))
     assert reader.reserve(8)
     discarded_exchange.finish_body()
-    assert reader.pending == {}
+    assert reader.pending_reads == {}
 
 
 @pytest.mark.parametrize("content_length", ["3", ""])
@@ -131,7 +131,7 @@ def test_late_body_gets_status_408(content_length: str) -> None:
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT - 1)
     assert results == []
     reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 1)
-    assert (list_statuses(results), reader.pending) == ([408], {})
+    assert (list_statuses(results), reader.pending_reads) == ([408], {})
 
 
 def test_read_that_another_thread_cancelled_causes_status_408() -> None:

@@ -56,7 +56,7 @@ class FakeWorker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.thread = threading.get_ident()
+        self.thread_id = threading.get_ident()
         self.is_stopping = False
         self.application: Application = self._run
         self.requests: list[Request] = []

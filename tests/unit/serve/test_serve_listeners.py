@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 
 from microjobs.hosting import asyncio_listener, rsgi_listener
-from microjobs.hosting.listener import IMPLEMENTATIONS, LISTENER_VARIABLE, RequestHead, ServerExchange
+from microjobs.hosting.listener import LISTENER_NAMES, LISTENER_VARIABLE, RequestHead, ServerExchange
 from tests.bundles import write_linear_bundle
 from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, run_server
 from tests.unit.serve.exchanges import FakeHead
@@ -26,7 +26,7 @@ ROW = '{"instances": [[1, 2, 3]]}'
 MAX_BODY_BYTES = 6 * 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+@pytest.fixture(scope="module", params=LISTENER_NAMES)
 def listener(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

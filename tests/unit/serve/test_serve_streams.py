@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import DEFAULT_ROOT
-from microjobs.hosting.listener import IMPLEMENTATIONS, LISTENER_VARIABLE
+from microjobs.hosting.listener import LISTENER_NAMES, LISTENER_VARIABLE
 from microjobs.network import Network, connect_unix
 from tests.unit.serve.conftest import Server, run_server
 from tests.unit.serve.test_serve_code import write_files
@@ -48,7 +48,7 @@ def transform_fn(model, body, content_type, accept, context):
 """
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=LISTENER_NAMES)
 def server(request: pytest.FixtureRequest, root: Path) -> Iterator[Server]:
     with run_server_with_program(root, PROGRAM, **{LISTENER_VARIABLE: request.param}) as server:
         yield server
