@@ -15,7 +15,7 @@ from . import formats
 from .batching import find_batch_rows
 from .content_negotiation import negotiate, parse_attribute
 from .formats.json_rows import parse_json, parse_plain_rows, to_array
-from .formats.named_rows import ColumnsEncoder, Encoder, PipelineEncoder, decode_named_rows, to_features
+from .formats.named_rows import ColumnsEncoder, FeatureEncoder, PipelineEncoder, decode_named_rows, to_features
 from .formats.rows import Numbers, check_rows
 from .media_types import CSV, FORMATS, JSON, NPY
 from .responses import HttpError, HttpResponse, quote
@@ -42,7 +42,7 @@ class BundleModel:
         self._predictor = Predictor(bundle)
         self._features = bundle.manifest.features
         self._signatures = bundle.manifest.signatures
-        self._encoder = _open_encoder(bundle)
+        self._feature_encoder = _open_feature_encoder(bundle)
         self.is_fast = min(self._time_one_row() for _ in range(3)) < MAX_FAST_SECONDS
         self.max_batch_rows = 1
         if is_batched:
@@ -90,7 +90,7 @@ class BundleModel:
         """
         if media_type != JSON:
             return self._decode(body, media_type, signature), signature, "predictions"
-        has_named_columns = self._encoder is not None and signature == RAW
+        has_named_columns = self._feature_encoder is not None and signature == RAW
         if (
             not has_named_columns
             and (rows := parse_plain_rows(body, None if body.startswith(b"[") else "instances")) is not None
@@ -106,14 +106,14 @@ class BundleModel:
         return self._convert(content[request_member], body, signature), signature, member
 
     def _decode(self, body: bytes, media_type: str, signature: str) -> Numbers:
-        if self._encoder is not None and signature == RAW:
-            return decode_named_rows(body, media_type, self._encoder)
+        if self._feature_encoder is not None and signature == RAW:
+            return decode_named_rows(body, media_type, self._feature_encoder)
         return formats.decode(body, media_type)
 
     def _convert(self, rows: Any, body: bytes, signature: str) -> Numbers:
         """Convert rows of a JSON body. For signature `raw`, they have named columns if the training data had them."""
-        if self._encoder is not None and signature == RAW:
-            return to_features(rows, self._encoder)
+        if self._feature_encoder is not None and signature == RAW:
+            return to_features(rows, self._feature_encoder)
         return to_array(rows, body)
 
     def _time_one_row(self) -> float:
@@ -124,14 +124,14 @@ class BundleModel:
 
     def _scale(self, rows: Numbers, signature: str) -> Numbers:
         """Return rows as float32. Scale rows for signature `raw`, unless they were made from named columns."""
-        if signature != RAW or self._encoder is not None:
+        if signature != RAW or self._feature_encoder is not None:
             return rows.astype(np.float32, copy=False)
         with np.errstate(over="ignore"):  # scaling can overflow float32; `_encode` then reports the prediction
             return self._predictor.scale(rows)
 
 
-def _open_encoder(bundle: Bundle) -> Encoder | None:
-    """Return the encoder of named columns; None if signature `raw` takes arrays.
+def _open_feature_encoder(bundle: Bundle) -> FeatureEncoder | None:
+    """Return the encoder that makes features from named columns; None if signature `raw` takes arrays.
 
     Raises:
         UserError: pipeline.onnx cannot be loaded, or its number of features differs from the model's.

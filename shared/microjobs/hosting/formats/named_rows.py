@@ -23,7 +23,7 @@ Columns = Mapping[str, Sequence[Any]]
 """Values by name of the column; all columns have the same number of rows."""
 
 
-class Encoder(Protocol):
+class FeatureEncoder(Protocol):
     """Converts columns to features.
 
     names: names of the columns that each row must have.
@@ -40,7 +40,7 @@ class Encoder(Protocol):
         """Return features of shape (rows, features). Raise HttpError 400 for a value that cannot become a feature."""
 
 
-def decode_named_rows(body: bytes, media_type: str, encoder: Encoder) -> Numbers:
+def decode_named_rows(body: bytes, media_type: str, encoder: FeatureEncoder) -> Numbers:
     """Return the features of a body in CSV with a header line, or in JSON lines with one object per line.
 
     Raises:
@@ -55,7 +55,7 @@ def decode_named_rows(body: bytes, media_type: str, encoder: Encoder) -> Numbers
     raise HttpError(400, f"{media_type} has no names of columns: send JSON, JSON lines, or CSV with a header line")
 
 
-def to_features(content: Any, encoder: Encoder) -> Numbers:
+def to_features(content: Any, encoder: FeatureEncoder) -> Numbers:
     """Return the features of JSON content: a list of objects, or an object with one list per column.
 
     Raises:
@@ -72,7 +72,7 @@ def to_features(content: Any, encoder: Encoder) -> Numbers:
     return encoder.encode({name: [row[name] for row in content] for name in encoder.names})
 
 
-def _check_lists(content: Mapping[str, Any], encoder: Encoder) -> Columns:
+def _check_lists(content: Mapping[str, Any], encoder: FeatureEncoder) -> Columns:
     _check_names(content, encoder, "the object")
     for name, values in content.items():
         if not isinstance(values, list) or not values:
@@ -83,7 +83,7 @@ def _check_lists(content: Mapping[str, Any], encoder: Encoder) -> Columns:
     return content
 
 
-def _read_csv(body: bytes, encoder: Encoder) -> Columns:
+def _read_csv(body: bytes, encoder: FeatureEncoder) -> Columns:
     header, *rows = [fields for fields in read_fields(body) if fields] or [[]]
     for name in header:
         if header.count(name) > 1:
@@ -104,7 +104,7 @@ def _parse_field(text: str) -> str | None:
     return None if text in MISSING_TEXTS else text
 
 
-def _check_names(names: Iterable[str], encoder: Encoder, location: str) -> None:
+def _check_names(names: Iterable[str], encoder: FeatureEncoder, location: str) -> None:
     name_set = set(names)
     for name in encoder.names:
         if name not in name_set:
@@ -113,7 +113,7 @@ def _check_names(names: Iterable[str], encoder: Encoder, location: str) -> None:
         raise HttpError(400, f"{location} has the column {quote(min(unknown_names))}: send {_list_names(encoder)}")
 
 
-def _list_names(encoder: Encoder) -> str:
+def _list_names(encoder: FeatureEncoder) -> str:
     return f"the columns {shorten(', '.join(encoder.names), MAX_NAMES_CHARACTERS)}"
 
 
