@@ -19,7 +19,7 @@ from .default_handlers import ChooseDefaults, can_predict, choose_bundle_default
 from .formats import to_utf8
 from .handler_context import Context, check_header, list_response_headers
 from .media_types import JSON, parse_media_type
-from .responses import HttpError, HttpResponse, ResponseStream, quote, stream_response
+from .responses import HttpError, HttpResponse, ResponseStream, make_stream_response, quote
 from .service import BatchModel, Invocation
 from .toolkit.content_types import UTF8_TYPES
 from .user_program import Handler, load_handlers, summarize
@@ -128,7 +128,7 @@ class HandlerModel:
         if not isinstance(content, Iterator):
             return make_response(result, accept, context)
         head = partial(make_response, (b"", media_type), accept, context)
-        return stream_response(ResponseStream(self._read_parts(content), head))
+        return make_stream_response(ResponseStream(self._read_parts(content), head))
 
     def _read_parts(self, values: Iterator[Any]) -> Generator[bytes, None, None]:
         """Yield the parts that the user's code yields. While a client reads them, other requests can run."""

@@ -30,11 +30,12 @@ class MemoryBudget:
     """The memory that this server may use for models.
 
     Args:
-        limit: bytes for this process and its descendants; infinity if only the container and the machine limit them.
+        limit_bytes: maximum memory of this process and its descendants; infinity if only the container and the machine
+            limit it.
     """
 
-    def __init__(self, limit: float = math.inf) -> None:
-        self._limit = limit
+    def __init__(self, limit_bytes: float = math.inf) -> None:
+        self._limit_bytes = limit_bytes
         self._reserved_bytes = 0
         self._lock = threading.Lock()
 
@@ -74,8 +75,8 @@ class MemoryBudget:
                 self._reserved_bytes -= model_bytes
 
     def _measure_free_bytes(self) -> float:
-        used_bytes = measure_process_tree_bytes(os.getpid()) if self._limit < math.inf else 0
-        return min(self._limit - used_bytes, measure_container_free_bytes(), measure_machine_free_bytes())
+        used_bytes = measure_process_tree_bytes(os.getpid()) if self._limit_bytes < math.inf else 0
+        return min(self._limit_bytes - used_bytes, measure_container_free_bytes(), measure_machine_free_bytes())
 
 
 def measure_folder_bytes(folder: Path) -> int:

@@ -19,7 +19,7 @@ from microjobs.network import SOCKET_FOLDER_VARIABLE, Network, connect_unix
 
 from . import model_process_main
 from .memory import INSUFFICIENT_STORAGE
-from .responses import HttpError, HttpResponse, ResponseStream, stream_response
+from .responses import HttpError, HttpResponse, ResponseStream, make_stream_response
 from .service import Invocation
 
 LOAD_TIMEOUT = 360.0
@@ -71,10 +71,10 @@ class ModelProcess:
         """
         headers = dict(invocation.headers.items()) if invocation.headers else {}
         with self._convert_errors(), contextlib.ExitStack() as cleanup:
-            response = self._open(cleanup, "POST", invocation.path, invocation.body, headers)
+            response = self._send_request(cleanup, "POST", invocation.path, invocation.body, headers)
             head = HttpResponse(response.status, _select_headers(response), b"")
             if response.chunked:
-                return stream_response(ResponseStream(self._read_parts(response, cleanup.pop_all()), lambda: head))
+                return make_stream_response(ResponseStream(self._read_parts(response, cleanup.pop_all()), lambda: head))
             return head._replace(body=response.read())
 
     def _read_parts(
@@ -121,10 +121,10 @@ class ModelProcess:
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.ExitStack() as cleanup:
-            return self._open(cleanup, "GET", "/ping", b"", {}).status == http.client.OK
+            return self._send_request(cleanup, "GET", "/ping", b"", {}).status == http.client.OK
         return False
 
-    def _open(
+    def _send_request(
         self, cleanup: contextlib.ExitStack, method: str, path: str, body: bytes, headers: Mapping[str, str]
     ) -> http.client.HTTPResponse:
         """Send a request, and return its response; `cleanup` closes the connection."""

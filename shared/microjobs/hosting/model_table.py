@@ -33,7 +33,7 @@ OpenModel = Callable[[Path], HostedModel]
 
 
 @dataclass
-class _Entry:
+class _LoadedModel:
     url: str
     model: HostedModel
     invocation_count: int = 0
@@ -48,7 +48,7 @@ class ModelTable:
 
     def __init__(self, open_model: OpenModel) -> None:
         self._open_model = open_model
-        self._entries: dict[str, _Entry] = {}
+        self._loaded_models: dict[str, _LoadedModel] = {}
         self._changing_names: set[str] = set()
         """Names of the models that are being loaded or unloaded."""
         self._condition = threading.Condition()
@@ -63,12 +63,12 @@ class ModelTable:
             HttpError: 409, the name is in use; or the model cannot be loaded.
         """
         with self._change(name):
-            if name in self._entries:
+            if name in self._loaded_models:
                 raise HttpError(409, f"model {quote(name)} is already loaded: unload it first, or use another name")
             start_time = time.perf_counter()
             model = self._open_model(folder)
             with self._condition:
-                self._entries[name] = _Entry(url, model)
+                self._loaded_models[name] = _LoadedModel(url, model)
             logger.info("loaded model %s from %s in %.2f s", name, url, time.perf_counter() - start_time)
 
     def unload(self, name: str) -> None:
@@ -79,10 +79,10 @@ class ModelTable:
         """
         with self._change(name):
             with self._condition:
-                entry = self._find(name)
-                del self._entries[name]
-                self._condition.wait_for(lambda: not entry.invocation_count, UNLOAD_TIMEOUT)
-            entry.model.close()
+                loaded_model = self._find(name)
+                del self._loaded_models[name]
+                self._condition.wait_for(lambda: not loaded_model.invocation_count, UNLOAD_TIMEOUT)
+            loaded_model.model.close()
             logger.info("unloaded model %s", name)
 
     @contextlib.contextmanager
@@ -93,13 +93,13 @@ class ModelTable:
             HttpError: 404, the model is not loaded.
         """
         with self._condition:
-            entry = self._find(name)
-            entry.invocation_count += 1
+            loaded_model = self._find(name)
+            loaded_model.invocation_count += 1
         try:
-            yield entry.model
+            yield loaded_model.model
         finally:
             with self._condition:
-                entry.invocation_count -= 1
+                loaded_model.invocation_count -= 1
                 self._condition.notify_all()
 
     def find_url(self, name: str) -> str:
@@ -114,12 +114,12 @@ class ModelTable:
     def list_urls(self) -> list[tuple[str, str]]:
         """Return the names and URLs of all loaded models, sorted by name."""
         with self._condition:
-            return sorted((name, entry.url) for name, entry in self._entries.items())
+            return sorted((name, loaded_model.url) for name, loaded_model in self._loaded_models.items())
 
-    def _find(self, name: str) -> _Entry:
-        if name not in self._entries:
+    def _find(self, name: str) -> _LoadedModel:
+        if name not in self._loaded_models:
             raise HttpError(404, f"model {quote(name)} is not loaded: load it with POST /models")
-        return self._entries[name]
+        return self._loaded_models[name]
 
     @contextlib.contextmanager
     def _change(self, name: str) -> Iterator[None]:

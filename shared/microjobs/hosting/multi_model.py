@@ -23,12 +23,12 @@ from .memory import MemoryBudget, release_free_memory
 from .model_process import ModelProcess
 from .model_source import FindModelSource, ModelSource
 from .model_table import HostedModel, ModelTable
-from .responses import HttpError, HttpResponse, ResponseStream, quote, stream_response
+from .responses import HttpError, HttpResponse, ResponseStream, make_stream_response, quote
 from .service import INVOCATIONS, Invocation, Model
 from .user_requirements import RestartNeededError
 
 ROUTE_PREFIX = "/models"
-INVOKE = "/invoke"
+INVOKE_SUFFIX = "/invoke"
 PAGE_SIZE = 100
 QUEUE_SIZE = 256
 """Maximum number of requests that wait or run in the server. Further requests get status 503."""
@@ -87,13 +87,15 @@ class MultiModel:
             return self._answer_collection(method, invocation)
         if path.startswith(f"{ROUTE_PREFIX}/"):
             relative_path = path.removeprefix(f"{ROUTE_PREFIX}/")
-            name = relative_path.removesuffix(INVOKE)
+            name = relative_path.removesuffix(INVOKE_SUFFIX)
             is_invocation = name != relative_path
             if is_invocation and method == "POST":
                 return self._invoke_model(name, invocation._replace(path=INVOCATIONS))
             if name and not is_invocation:
                 return self._answer_model(method, name)
-        raise HttpError(404, f"{method} {path} is not found: invoke a model with POST {ROUTE_PREFIX}/NAME{INVOKE}")
+        raise HttpError(
+            404, f"{method} {path} is not found: invoke a model with POST {ROUTE_PREFIX}/NAME{INVOKE_SUFFIX}"
+        )
 
     def _invoke_model(self, name: str, invocation: Invocation) -> HttpResponse:
         with ExitStack() as stack:
@@ -101,7 +103,7 @@ class MultiModel:
             if response.stream is None:
                 return response
             parts = _read_parts(response.stream.parts, stack.pop_all())
-            return stream_response(ResponseStream(parts, response.stream.make_head))
+            return make_stream_response(ResponseStream(parts, response.stream.make_head))
 
     def _answer_collection(self, method: str, invocation: Invocation) -> HttpResponse:
         if method == "POST":
@@ -119,7 +121,7 @@ class MultiModel:
         raise _make_method_error(method, f"{ROUTE_PREFIX}/{name}", "GET, DELETE")
 
     def _load(self, body: bytes) -> HttpResponse:
-        name, url = _parse_load(body)
+        name, url = _parse_load_request(body)
         folder = self._layout.resolve_local_path(url)
         if not folder.is_absolute() or not folder.is_dir():
             raise HttpError(400, f"url {quote(url)} is not a folder: send the folder of the extracted model")
@@ -206,7 +208,7 @@ def _read_parts(parts: Generator[bytes, None, None], resources: ExitStack) -> Ge
         yield from parts
 
 
-def _parse_load(body: bytes) -> tuple[str, str]:
+def _parse_load_request(body: bytes) -> tuple[str, str]:
     """Return the name and the URL of the model to load."""
     try:
         content: Any = json.loads(body)

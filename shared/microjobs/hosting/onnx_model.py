@@ -111,18 +111,18 @@ class OnnxModel:
         values = read_fields(text) if spec.dtype == np.object_ else _to_integers(spec, decode_csv(text))
         return {spec.name: to_tensor(spec, values)}
 
-    def _get_only_input(self, described_value: str) -> InputSpec:
+    def _get_only_input(self, value_description: str) -> InputSpec:
         """Return the input of a model that has only one.
 
         Args:
-            described_value: the part of the request for this input, in words, for the error.
+            value_description: the part of the request for this input, in words, for the error.
 
         Raises:
             HttpError: 400, the model has several inputs.
         """
         if len(self._inputs) > 1:
             raise HttpError(
-                400, f"{described_value} is ambiguous: the model has the inputs {', '.join(self._inputs)}; send JSON"
+                400, f"{value_description} is ambiguous: the model has the inputs {', '.join(self._inputs)}; send JSON"
             )
         return next(iter(self._inputs.values()))
 

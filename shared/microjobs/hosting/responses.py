@@ -36,7 +36,7 @@ class ResponseStream:
     make_head: Callable[[], HttpResponse]
 
 
-def stream_response(stream: ResponseStream) -> HttpResponse:
+def make_stream_response(stream: ResponseStream) -> HttpResponse:
     return HttpResponse(200, [], b"", stream=stream)
 
 

@@ -63,7 +63,7 @@ def _serve(find_model_source: FindModelSource) -> None:
         metrics, failures = Metrics(source.labels), workers.FailurePipe()
         service = Service(metrics, max_body_bytes=max_body_bytes, worker_count=worker_count)
         settings = ListenerSettings(
-            network.address, port, network.socket_path, worker_count, workers.raise_file_limit()
+            network.address, port, network.socket_path, worker_count, workers.raise_connection_limit()
         )
         _log_start(source.labels, settings)
         gc.freeze()  # a collection of these objects would take time, and copy memory pages that workers share

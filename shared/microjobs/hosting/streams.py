@@ -150,13 +150,13 @@ class _ChunkWriter:
         """
         remaining_data = memoryview(data)
         try:
-            if self._has_ended():
+            if self._is_closed_by_client():
                 raise _DisconnectedError
             while remaining_data:
                 remaining_data = remaining_data[self._connection.send(remaining_data) :]
         except OSError as error:
             raise _DisconnectedError from error
 
-    def _has_ended(self) -> bool:
+    def _is_closed_by_client(self) -> bool:
         """Return whether the client has closed its side of the connection."""
         return bool(self._read_poll.poll(0)) and not self._connection.recv(1, socket.MSG_PEEK)

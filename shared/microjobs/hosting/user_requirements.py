@@ -31,7 +31,7 @@ from microjobs.run import STOP_SIGNALS
 
 logger = logging.getLogger("microjobs")
 
-FILE = "requirements.txt"
+REQUIREMENTS_FILE = "requirements.txt"
 PINNED_PACKAGES = ("granian",)
 """Packages of the image that a requirement must not replace: the server depends on their version."""
 COMPLETE_MARKER = "complete"
@@ -46,7 +46,7 @@ UNREACHABLE_MARKERS = ("from versions: none", "Retrying (", "Connection", "resol
 """Parts of pip's output when it cannot reach an index."""
 OFFLINE_HINT = (
     ". If endpoints have no network (EnableNetworkIsolation, a VPC), put the packages into the image, or their wheels "
-    f"into code/ with the line --no-index --find-links . in {FILE}"
+    f"into code/ with the line --no-index --find-links . in {REQUIREMENTS_FILE}"
 )
 
 
@@ -72,7 +72,7 @@ def ensure_installed(code: Path) -> None:
         UserError: the requirements cannot be installed; the message names the requirement.
         RestartNeededError: the requirements are installed in another environment.
     """
-    if not (code / FILE).is_file():
+    if not (code / REQUIREMENTS_FILE).is_file():
         return
     name = make_environment_name(code)
     if Path(sys.prefix).name == name:
@@ -101,7 +101,7 @@ def find_cache_folder() -> Path:
 def make_environment_name(code: Path) -> str:
     """Return a name that depends on the image, the version of Python and the requirements. If a requirement is not a
     package of an index, the name also depends on all files of the folder."""
-    text = (code / FILE).read_bytes()
+    text = (code / REQUIREMENTS_FILE).read_bytes()
     parts = [_find_image_prefix().encode(), sys.version.encode(), text]
     if not all(INDEX_REQUIREMENT_PATTERN.match(line) for line in text.decode(errors="replace").splitlines()):
         for path in sorted(path for path in code.rglob("*") if path.is_file()):
@@ -133,17 +133,19 @@ def _make_environment(folder: Path) -> None:
 
 def _install(folder: Path, code: Path) -> None:
     if importlib.util.find_spec("pip") is None:
-        raise UserError(f"code/{FILE} needs pip, which is not in this image: put the packages into the image")
+        raise UserError(
+            f"code/{REQUIREMENTS_FILE} needs pip, which is not in this image: put the packages into the image"
+        )
     if os.environ.get("CA_REPOSITORY_ARN"):
         raise UserError("CA_REPOSITORY_ARN is not supported: set PIP_INDEX_URL to the address of the repository")
-    logger.info("installing code/%s", FILE)
+    logger.info("installing code/%s", REQUIREMENTS_FILE)
     options = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--retries", "2"]
     options += ["--root-user-action", "ignore", "--no-warn-script-location"]
-    files = ["--constraint", str(folder / "constraints.txt"), "--requirement", FILE]
+    files = ["--constraint", str(folder / "constraints.txt"), "--requirement", REQUIREMENTS_FILE]
     exit_code, output = _run([str(folder / "bin" / "python"), "-I", "-m", "pip", "install", *options, *files], code)
     if exit_code:
         hint = OFFLINE_HINT if any(part in line for part in UNREACHABLE_MARKERS for line in output) else ""
-        raise UserError(f"code/{FILE} cannot be installed: {_extract_reason(output)}{hint}")
+        raise UserError(f"code/{REQUIREMENTS_FILE} cannot be installed: {_extract_reason(output)}{hint}")
 
 
 def _run(command: Sequence[str], folder: Path) -> tuple[int, Sequence[str]]:

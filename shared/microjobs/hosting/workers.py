@@ -136,8 +136,8 @@ def drain(metrics: Metrics) -> None:
         time.sleep(QUIET_PERIOD)
 
 
-def raise_file_limit() -> int:
-    """Raise this process's limit of open files, and return the number of connections per worker.
+def raise_connection_limit() -> int:
+    """Raise this process's limit of open files, and return the maximum number of connections per worker.
 
     The number leaves file descriptors for other uses: if accepting fails, Granian retries in a busy loop.
     """
