@@ -53,20 +53,23 @@ class Checkpoints:
 
     Args:
         folder: the folder of the checkpoints; the first save creates it.
-        identity: JSON values of this job. A job resumes only from a checkpoint with equal values.
-        keep: maximum number of complete checkpoints in the folder.
-        temporary: whether `close` removes the folder. If a temporary folder cannot be created, nothing is saved
+        fingerprint: JSON values that determine the results of this job. A job resumes only from a checkpoint with equal
+            values.
+        max_count: maximum number of complete checkpoints in the folder.
+        is_temporary: whether `close` removes the folder. If a temporary folder cannot be created, nothing is saved
             (`is_enabled` is false).
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], keep: int, *, temporary: bool = False) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: Mapping[str, Any], max_count: int, *, is_temporary: bool = False
+    ) -> None:
         self.folder = folder
-        self.is_temporary = temporary or (folder / TEMPORARY_MARK).exists()
+        self.is_temporary = is_temporary or (folder / TEMPORARY_MARK).exists()
         # In a read-only container, a temporary folder cannot be created. The job then runs without checkpoints.
-        self.is_enabled = not temporary or folder.is_dir() or os.access(folder.parent, os.W_OK)
+        self.is_enabled = not is_temporary or folder.is_dir() or os.access(folder.parent, os.W_OK)
         # The values are converted to the types that a manifest contains, such as lists instead of tuples.
-        self._identity = json.loads(json.dumps(identity))
-        self._keep = keep
+        self._fingerprint = json.loads(json.dumps(fingerprint))
+        self._max_count = max_count
         self._next_save = 0.0
 
     @property
@@ -87,13 +90,13 @@ class Checkpoints:
             except ValueError as reason:
                 _set_aside(folder, str(reason))
                 continue
-            self._check_identity(folder, content["identity"])
+            self._check_fingerprint(folder, content["identity"])
             return Checkpoint(folder, content["epoch"], content["state"])
         return None
 
     def save(self, epoch: int, write: Callable[[Path], None], state: Mapping[str, object]) -> None:
         """Add a complete checkpoint, or none if an error occurs. Then remove the oldest checkpoints, so that at most
-        `keep` remain.
+        `max_count` remain.
 
         Args:
             epoch: number of complete epochs.
@@ -113,7 +116,7 @@ class Checkpoints:
                 path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": _compute_digest(path)}
                 for path in paths
             }
-            content = {"epoch": epoch, "identity": self._identity, "state": dict(state), "files": files}
+            content = {"epoch": epoch, "identity": self._fingerprint, "state": dict(state), "files": files}
             (partial / MANIFEST).write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
             # Files are flushed before the rename: otherwise, the renamed folder could have empty files after a power
             # failure.
@@ -121,7 +124,7 @@ class Checkpoints:
                 _flush_to_disk(path)
             partial.rename(final_folder)
         _flush_to_disk(self.folder)
-        for old_folder in self._list_usable_folders()[: -self._keep]:
+        for old_folder in self._list_usable_folders()[: -self._max_count]:
             # The folder is hidden before it is removed, because a partly removed checkpoint would look damaged.
             hidden_folder = old_folder.with_name(f".{old_folder.name}")
             # `move` copies the folder if necessary, because overlayfs cannot rename a folder of a lower layer
@@ -140,9 +143,11 @@ class Checkpoints:
             (path for path in _list_checkpoint_folders(self.folder) if path.suffix != DAMAGED_SUFFIX), key=_parse_number
         )
 
-    def _check_identity(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        names = dict.fromkeys([*identity, *self._identity])
-        old, new = ({name: values.get(name, "unknown") for name in names} for values in (identity, self._identity))
+    def _check_fingerprint(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
+        names = dict.fromkeys([*fingerprint, *self._fingerprint])
+        old, new = (
+            {name: values.get(name, "unknown") for name in names} for values in (fingerprint, self._fingerprint)
+        )
         differences = [f"{name} was {old[name]}, is {new[name]}" for name in names if old[name] != new[name]]
         if differences:
             raise UserError(
@@ -161,13 +166,15 @@ class Checkpoints:
             os.chown(self.folder, owner.st_uid, owner.st_gid)
 
 
-def open_job_checkpoints(layout: Layout, identity: Mapping[str, Any], keep: int) -> Checkpoints:
+def open_job_checkpoints(layout: Layout, fingerprint: Mapping[str, Any], max_count: int) -> Checkpoints:
     """Return the checkpoints of this job in the folder that the request names.
 
     Without such a folder, checkpoints are temporary: only a container that restarts with the same volume resumes from
     them, and they are removed when the job is complete.
     """
-    return Checkpoints(read_checkpoint_folder(layout), identity, keep, temporary=not checkpoints_are_kept(layout))
+    return Checkpoints(
+        read_checkpoint_folder(layout), fingerprint, max_count, is_temporary=not checkpoints_are_kept(layout)
+    )
 
 
 # --- one checkpoint ---

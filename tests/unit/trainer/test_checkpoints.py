@@ -19,7 +19,7 @@ from microjobs.trainer import checkpoints
 from microjobs.trainer.checkpoints import MANIFEST, TRAINING_PER_SAVE_TIME, Checkpoints, open_job_checkpoints
 from tests.conftest import REPOSITORY
 
-IDENTITY = {"learning_rate": 0.01, "seed": 42}
+FINGERPRINT = {"learning_rate": 0.01, "seed": 42}
 
 
 def write_weights(content: str) -> Callable[[Path], None]:
@@ -29,27 +29,27 @@ def write_weights(content: str) -> Callable[[Path], None]:
     return write
 
 
-def save_checkpoints(folder: Path, count: int, keep: int = 3) -> Checkpoints:
-    store = Checkpoints(folder, IDENTITY, keep=keep)
+def save_checkpoints(folder: Path, count: int, max_count: int = 3) -> Checkpoints:
+    store = Checkpoints(folder, FINGERPRINT, max_count=max_count)
     for epoch in range(1, count + 1):
         store.save(epoch, write_weights(f"epoch {epoch}"), {"loss": 1 / epoch})
     return store
 
 
 def test_empty_folder_has_nothing_to_restore(tmp_path: Path) -> None:
-    assert Checkpoints(tmp_path / "none", IDENTITY, keep=3).restore() is None
+    assert Checkpoints(tmp_path / "none", FINGERPRINT, max_count=3).restore() is None
 
 
 def test_newest_checkpoint_is_restored_with_its_state(tmp_path: Path) -> None:
     save_checkpoints(tmp_path, 3)
-    checkpoint = Checkpoints(tmp_path, IDENTITY, keep=3).restore()
+    checkpoint = Checkpoints(tmp_path, FINGERPRINT, max_count=3).restore()
     assert checkpoint is not None
     assert (checkpoint.epoch, checkpoint.state) == (3, {"loss": 1 / 3})
     assert (checkpoint.folder / "weights").read_text() == "epoch 3"
 
 
 def test_oldest_checkpoints_are_removed(tmp_path: Path) -> None:
-    save_checkpoints(tmp_path, 5, keep=2)
+    save_checkpoints(tmp_path, 5, max_count=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-000004", "checkpoint-000005"]
 
 
@@ -101,7 +101,7 @@ def test_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
 ) -> None:
     save_checkpoints(tmp_path, 2)
     damage(tmp_path / "checkpoint-000002")
-    checkpoint = Checkpoints(tmp_path, IDENTITY, keep=3).restore()
+    checkpoint = Checkpoints(tmp_path, FINGERPRINT, max_count=3).restore()
     assert checkpoint is not None
     assert checkpoint.epoch == 1
     assert (tmp_path / "checkpoint-000002.torn").is_dir()
@@ -124,7 +124,7 @@ def test_folders_that_cannot_be_renamed_can_be_removed_and_set_aside(
     save_checkpoints(tmp_path, 1)
     (tmp_path / "checkpoint-000003" / "weights").unlink()
     (tmp_path / "checkpoint-000004" / "weights").unlink()
-    checkpoint = Checkpoints(tmp_path, IDENTITY, keep=3).restore()
+    checkpoint = Checkpoints(tmp_path, FINGERPRINT, max_count=3).restore()
     assert checkpoint is not None
     assert checkpoint.epoch == 2
     names = ["checkpoint-000002", "checkpoint-000003.torn", "checkpoint-000004.torn"]
@@ -134,7 +134,7 @@ def test_folders_that_cannot_be_renamed_can_be_removed_and_set_aside(
 def test_damaged_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
     save_checkpoints(tmp_path, 2)
     delete_weights(tmp_path / "checkpoint-000002")
-    store = Checkpoints(tmp_path, IDENTITY, keep=3)
+    store = Checkpoints(tmp_path, FINGERPRINT, max_count=3)
     store.restore()
     store.save(2, write_weights("again"), {})
     assert (tmp_path / "checkpoint-000003" / "weights").read_text() == "again"
@@ -144,12 +144,12 @@ def test_nothing_is_restored_if_all_checkpoints_are_damaged(tmp_path: Path) -> N
     save_checkpoints(tmp_path, 2)
     for folder in list(tmp_path.iterdir()):
         delete_weights(folder)
-    assert Checkpoints(tmp_path, IDENTITY, keep=3).restore() is None
+    assert Checkpoints(tmp_path, FINGERPRINT, max_count=3).restore() is None
 
 
 def test_checkpoint_of_another_training_raises_with_each_difference(tmp_path: Path) -> None:
     save_checkpoints(tmp_path, 1)
-    store = Checkpoints(tmp_path, {"learning_rate": 0.02, "seed": 42, "hosts": 2}, keep=3)
+    store = Checkpoints(tmp_path, {"learning_rate": 0.02, "seed": 42, "hosts": 2}, max_count=3)
     expected = r"learning_rate was 0\.01, is 0\.02; hosts was unknown, is 2\. .*empty the folder"
     with pytest.raises(UserError, match=expected):
         store.restore()
@@ -175,7 +175,7 @@ def test_loss_that_is_not_a_number_is_not_saved(tmp_path: Path) -> None:
 def test_other_files_in_the_folder_are_kept(tmp_path: Path) -> None:
     for name in ("notes.txt", "checkpoint-best", ".checkpoint-mine"):
         (tmp_path / name).write_text("the user's")
-    save_checkpoints(tmp_path, 4, keep=1).restore()
+    save_checkpoints(tmp_path, 4, max_count=1).restore()
     assert {path.name for path in tmp_path.iterdir()} == {
         "notes.txt",
         "checkpoint-best",
@@ -191,7 +191,7 @@ def test_saves_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytes
     def advance_clock(seconds: float) -> None:
         now[0] += seconds
 
-    store = Checkpoints(tmp_path, IDENTITY, keep=3)
+    store = Checkpoints(tmp_path, FINGERPRINT, max_count=3)
     are_due = [store.is_due]
     store.save(1, lambda _: advance_clock(2), {})
     for seconds in (0, 2 * TRAINING_PER_SAVE_TIME - 1, 1):
@@ -204,7 +204,7 @@ SAVING_PROGRAM = """
 import sys, itertools
 from pathlib import Path
 from microjobs.trainer.checkpoints import Checkpoints
-store = Checkpoints(Path(sys.argv[1]), {}, keep=2)
+store = Checkpoints(Path(sys.argv[1]), {}, max_count=2)
 checkpoint = store.restore()
 last_epoch = 0 if checkpoint is None else checkpoint.epoch
 if checkpoint is not None:
@@ -231,7 +231,7 @@ def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
                 (time.monotonic() - start_time) * attempt / 11
             )  # the process is killed during the next save, on a disk of any speed
             process.send_signal(signal.SIGKILL)
-    checkpoint = Checkpoints(tmp_path, {}, keep=2).restore()
+    checkpoint = Checkpoints(tmp_path, {}, max_count=2).restore()
     assert checkpoint is not None
     assert checkpoint.epoch >= 12
     assert not list(tmp_path.glob("*.torn"))
@@ -242,7 +242,7 @@ def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
 def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     write_checkpoint_config(layout, layout.to_contract_path(layout.checkpoints / "mine"))
-    store = open_job_checkpoints(layout, IDENTITY, keep=3)
+    store = open_job_checkpoints(layout, FINGERPRINT, max_count=3)
     store.save(1, write_weights(""), {})
     store.close()
     assert (layout.checkpoints / "mine" / "checkpoint-000001").is_dir()
@@ -250,8 +250,8 @@ def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
 
 def test_temporary_folder_is_removed_when_the_job_is_done(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    open_job_checkpoints(layout, IDENTITY, keep=3).save(1, write_weights(""), {})
-    store = open_job_checkpoints(layout, IDENTITY, keep=3)
+    open_job_checkpoints(layout, FINGERPRINT, max_count=3).save(1, write_weights(""), {})
+    store = open_job_checkpoints(layout, FINGERPRINT, max_count=3)
     assert store.restore() is not None
     store.close()
     assert not layout.checkpoints.exists()
@@ -259,6 +259,6 @@ def test_temporary_folder_is_removed_when_the_job_is_done(tmp_path: Path) -> Non
 
 def test_nothing_is_saved_if_the_folder_cannot_be_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, for whom each folder is writable
-    store = open_job_checkpoints(Layout(tmp_path), IDENTITY, keep=3)
+    store = open_job_checkpoints(Layout(tmp_path), FINGERPRINT, max_count=3)
     store.save(1, write_weights(""), {})
     assert (store.is_enabled, store.is_due, list(tmp_path.iterdir())) == (False, False, [])
