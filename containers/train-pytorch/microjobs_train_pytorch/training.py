@@ -49,7 +49,7 @@ class Training:
         # bfloat16 has the range of single precision, so losses need no scaling.
         self._mixed_precision = hyperparameters.mixed_precision and group.has_gpu
         self._train = self._to_device(data.local_data.x_train), self._to_device(data.local_data.y_train)
-        self._test = self._to_device(data.test[0]), self._to_device(data.test[1])
+        self._test = self._to_device(data.test_rows[0]), self._to_device(data.test_rows[1])
         # The loss is a sum, which `step` divides by the rows of all processes, because the number of rows of a
         # batch differs between processes, and may be 0.
         self._loss = LOSSES[hyperparameters.loss](reduction="sum")

@@ -39,7 +39,7 @@ class Training:
     ) -> None:
         self.network, self.optimizer, self.group, self.stop = network, optimizer, group, stop
         self.best_weights: list[NDArray[Any]] | None = None
-        self._test = data.test
+        self._test = data.test_rows
         self._loss = LOSSES[hyperparameters.loss]
         # Rows are selected on the CPU, so that only the rows of a step are sent to the devices.
         with tf.device("CPU:0"):
@@ -47,7 +47,7 @@ class Training:
         use_xla = hyperparameters.compile and group.has_gpu
         self._gradients = tf.function(self._compute_gradients, jit_compile=True) if use_xla else self._compute_gradients
         self._step = tf.function(self._step_on_all_devices, input_signature=STEP_SIGNATURE)
-        steps = data.batches(hyperparameters).steps_per_epoch
+        steps = data.make_batches(hyperparameters).steps_per_epoch
         self._log = keras.callbacks.ProgbarLogger()
         self._log.set_params({"verbose": 2 if group.is_first else 0, "epochs": hyperparameters.epochs, "steps": steps})
         self._log.on_train_begin()

@@ -41,7 +41,7 @@ class Group(ABC):
         numbers = np.asarray(values, np.float64)
         return [float(value) for value in (numbers if self.world_size == 1 else self._sum(numbers))]
 
-    def share_bytes(self, content: bytes) -> bytes:
+    def broadcast_bytes(self, content: bytes) -> bytes:
         """Return the content of the first process in all processes. The content of other processes is ignored."""
         return self.gather(np.frombuffer(content if self.is_first else b"", np.uint8))[0].tobytes()
 

@@ -14,12 +14,12 @@ from microjobs.files import atomic_fill
 from microjobs.stopping import StopRequest, stop_request
 from microjobs.trainer.checkpoints import Checkpoints, open_job_checkpoints
 from microjobs.trainer.data import load_data
-from microjobs.trainer.epochs import Epochs
 from microjobs.trainer.framework import Framework, Training
 from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.process_data import ProcessData
 from microjobs.trainer.progress import TrainingProgress
 from microjobs.trainer.results import TrainingResult, write_results
+from microjobs.trainer.training_loop import TrainingLoop
 
 H = TypeVar("H", bound=TrainerHyperparameters)
 
@@ -75,8 +75,8 @@ class TrainingProcess:
             _log_acceleration(self.hyperparameters, has_gpu=group.has_gpu)
         training = self.framework.create_training(self.data, self.stop)
         progress = self._resume(training, checkpoints)
-        batches = self.data.batches(self.hyperparameters)
-        Epochs(training, progress, batches, self.hyperparameters, checkpoints if group.is_first else None).run()
+        batches = self.data.make_batches(self.hyperparameters)
+        TrainingLoop(training, progress, batches, self.hyperparameters, checkpoints if group.is_first else None).run()
         # the job was stopped before the first step; all processes raise `Stopped`, even those without a signal
         if progress.position == (0, 0):
             raise Stopped(self.stop.signal_number or signal.SIGTERM)
@@ -99,10 +99,10 @@ class TrainingProcess:
         group, state, content = self.framework.group, None, b""
         if group.is_first and (checkpoint := checkpoints.restore()) is not None:
             state, content = checkpoint.state, (checkpoint.folder / training.checkpoint_file).read_bytes()
-        state = json.loads(group.share_bytes(json.dumps(state).encode()))
+        state = json.loads(group.broadcast_bytes(json.dumps(state).encode()))
         if state is None:
             return TrainingProgress()
-        training.load(group.share_bytes(content))
+        training.load(group.broadcast_bytes(content))
         progress = TrainingProgress.from_json(state)
         progress.log_resumption(self.data.rows, self.hyperparameters.epochs, checkpoints.folder)
         return progress

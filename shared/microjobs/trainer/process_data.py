@@ -36,8 +36,8 @@ class ProcessData:
         local_rows = len(self.local_data.x_train)
         self._shard_sizes = _gather_int(local_rows, group) if "train" in data.sharded_splits else None
         self.rows = local_rows if self._shard_sizes is None else sum(self._shard_sizes)
-        test_rows = sum(_gather_int(len(self.test[0]), group))
-        for split, rows in (("train", self.rows), ("test", test_rows)):
+        test_row_count = sum(_gather_int(len(self.test_rows[0]), group))
+        for split, rows in (("train", self.rows), ("test", test_row_count)):
             if rows == 0:
                 raise UserError(f"x_{split} is empty on every host; add data to channel {split!r}")
 
@@ -49,15 +49,15 @@ class ProcessData:
             return float(y.mean())
         return float(np.sum(self.group.gather(y.sum(axis=0, dtype=np.float64)))) / self.rows
 
-    def batches(self, hyperparameters: TrainerHyperparameters) -> Batches:
+    def make_batches(self, hyperparameters: TrainerHyperparameters) -> Batches:
         """Return this process's part of the batches; the batch size counts the rows of all processes."""
         rows_per_step = hyperparameters.rows_per_step(self.rows)
         rank, world_size = self.group.rank, self.group.world_size
         return Batches(self.rows, rows_per_step, hyperparameters.seed, rank, world_size, self._shard_sizes)
 
     @property
-    def test(self) -> tuple[Array, Array]:
-        """The test rows of this process; each test row belongs to one process."""
+    def test_rows(self) -> tuple[Array, Array]:
+        """x and y of the test rows of this process. Each test row belongs to one process."""
         x, y = self.local_data.x_test, self.local_data.y_test
         if "test" in self.local_data.sharded_splits:
             return x, y
@@ -113,9 +113,9 @@ def _share_preprocessing_and_width(data: TrainingData, group: Group) -> Training
     processes."""
     if not data.sharded_splits:
         return data
-    scaler = _find_json(data.scaler and dataclasses.asdict(data.scaler), group)
-    columns = _find_json(data.columns and dataclasses.asdict(data.columns), group)
-    pipeline = _find_json(data.pipeline and data.pipeline.hex(), group)
+    scaler = _find_first_json(data.scaler and dataclasses.asdict(data.scaler), group)
+    columns = _find_first_json(data.columns and dataclasses.asdict(data.columns), group)
+    pipeline = _find_first_json(data.pipeline and data.pipeline.hex(), group)
     widths = sorted({width for x in (data.x_train, data.x_test) for width in _gather_int(x.shape[1], group)} - {0})
     if len(widths) > 1:
         raise UserError(f"x arrays have the widths {widths} on different hosts: preprocess all hosts' data in one job")
@@ -130,7 +130,7 @@ def _share_preprocessing_and_width(data: TrainingData, group: Group) -> Training
     )
 
 
-def _find_json(content: Any, group: Group) -> Any:
+def _find_first_json(content: Any, group: Group) -> Any:
     """Return the content of the first process that has content; None if no process has content."""
     texts = _gather_text(json.dumps(content), group)
     return next((value for text in texts if (value := json.loads(text))), None)

@@ -67,12 +67,12 @@ class TrainingProgress:
     def position(self) -> tuple[int, int]:
         return self.epoch, self.step
 
-    def count_epochs(self, rows: int) -> float:
+    def count_epochs(self, training_rows: int) -> float:
         """Return the number of complete epochs, plus the fraction of the current epoch.
 
-        rows: number of training rows.
+        training_rows: number of training rows, which each epoch has.
         """
-        return self.epoch + round(self.rows / rows, 3)
+        return self.epoch + round(self.rows / training_rows, 3)
 
     def end_epoch(self) -> None:
         self.epoch, self.step, self.loss, self.rows = self.epoch + 1, 0, 0.0, 0
@@ -85,13 +85,13 @@ class TrainingProgress:
         members = {member.name: content[member.name] for member in fields(cls)}
         return cls(**{**members, "history": History(**content["history"])})
 
-    def log_resumption(self, rows: int, epochs: int, folder: Path) -> None:
+    def log_resumption(self, training_rows: int, epochs: int, folder: Path) -> None:
         """Log the position at which the training resumes from the checkpoint in `folder`.
 
         Raises:
             UserError: the checkpoint has more epochs than requested.
         """
-        epoch_count = self.count_epochs(rows)
+        epoch_count = self.count_epochs(training_rows)
         if epoch_count > epochs:
             raise UserError(
                 f"the checkpoint in {folder} has {epoch_count:.10g} epochs, more than the requested {epochs}: "

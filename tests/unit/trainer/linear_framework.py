@@ -67,7 +67,7 @@ class LinearTraining:
         return self.group.sum(self._loss)[0]
 
     def compute_test_loss(self) -> float:
-        x, y = self.data.test
+        x, y = self.data.test_rows
         error = _append_ones(x) @ self.weights - y[:, 0]
         loss, rows = self.group.sum(float(error @ error), len(x))
         return loss / rows

@@ -29,7 +29,7 @@ def make_data(
 
 
 def list_targets_of_steps(data: ProcessData, epoch: int) -> list[list[float]]:
-    batches = data.batches(TrainerHyperparameters(batch_size=4))
+    batches = data.make_batches(TrainerHyperparameters(batch_size=4))
     order = batches.order(epoch)
     return [[*data.local_data.y_train[order[step.start : step.end], 0].tolist()] for step in batches.steps()]
 
@@ -45,7 +45,7 @@ def test_processes_divide_replicated_rows_like_one_process(world_size: int) -> N
 
 
 def test_replicated_test_rows_belong_to_one_process() -> None:
-    test_rows = run_processes(lambda group: ProcessData(make_data([0]), group).test[1][:, 0].tolist(), 3)
+    test_rows = run_processes(lambda group: ProcessData(make_data([0]), group).test_rows[1][:, 0].tolist(), 3)
     assert sorted(row for process in test_rows for row in process) == [0, 1, 2, 3]
 
 

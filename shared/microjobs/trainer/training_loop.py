@@ -1,4 +1,4 @@
-"""The epochs of a training job: the training loop with tests, checkpoints, early stopping and stop signals."""
+"""The training loop of a job: epochs with tests, checkpoints, early stopping and stop signals."""
 
 import time
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from microjobs.trainer.progress import TrainingProgress
 
 
 @dataclass
-class Epochs:
+class TrainingLoop:
     """Runs the training from `progress` until all epochs are done, the test loss plateaus, or a stop signal arrives.
 
     checkpoints: the checkpoints that the first process saves; None in all other processes.
