@@ -16,7 +16,7 @@ from pathlib import Path
 DIGEST_PREFIX = "# Made from requirements with the digest "
 
 
-def reason_if_stale(source: Path) -> str:
+def explain_stale_lock(source: Path) -> str:
     """Return a sentence with the command that updates the lock of an .in file; empty if the lock is up to date."""
     lock = source.with_suffix(".lock")
     if lock.read_text(encoding="utf-8").partition("\n")[0] == DIGEST_PREFIX + compute_digest(source):
@@ -53,7 +53,7 @@ def main(command: str, *sources: str) -> int:
     if command == "stamp":
         stamp(Path(sources[0]))
         return 0
-    reasons = [reason for source in sources if (reason := reason_if_stale(Path(source)))]
+    reasons = [reason for source in sources if (reason := explain_stale_lock(Path(source)))]
     for reason in reasons:
         print(f"lock: {reason}", file=sys.stderr)
     return 1 if reasons else 0

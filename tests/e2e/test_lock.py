@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs.locks import reason_if_stale
+from microjobs.locks import explain_stale_lock
 from tests.conftest import CONTAINERS, REPOSITORY
 
 SOURCES = [REPOSITORY / "shared" / "requirements.in", *sorted(CONTAINERS.glob("*/c*.in"))]
@@ -43,7 +43,7 @@ def run_lock(repository: Path, target: str, **variables: str) -> subprocess.Comp
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_locks_are_made_from_their_requirements(source: Path) -> None:
-    assert reason_if_stale(source) == ""
+    assert explain_stale_lock(source) == ""
 
 
 def test_lock_of_one_job_needs_only_its_packages(repository: Path) -> None:
@@ -51,7 +51,7 @@ def test_lock_of_one_job_needs_only_its_packages(repository: Path) -> None:
     source.write_text("polars\n")
     result = run_lock(repository, "lock/preprocess")
     assert (result.returncode, result.stdout, result.stderr) == (0, "containers/preprocess/cpu.lock\n", "")
-    assert reason_if_stale(source) == ""
+    assert explain_stale_lock(source) == ""
 
 
 def test_unreachable_index_is_reported_and_other_locks_are_written(repository: Path) -> None:

@@ -150,7 +150,7 @@ class Environments:
     def _check_lock_file(self, lock_file: Path) -> None:
         """Raise CannotRunError if a lock file was not made from the current lists of packages (`.in`)."""
         for source in (lock_file.with_suffix(".in"), self._jobs_folder.parent / "shared" / "requirements.in"):
-            if source.is_file() and (reason := locks.reason_if_stale(source)):
+            if source.is_file() and (reason := locks.explain_stale_lock(source)):
                 raise CannotRunError(reason)
 
     def _make(self, environment: Environment, package_list: str, lock_descriptor: int) -> None:
