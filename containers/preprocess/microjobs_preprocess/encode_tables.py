@@ -60,7 +60,7 @@ class TableOptions:
     def settings_file(self) -> Path:
         return self.resolve(self.input) / self.resolve(self.columns)
 
-    def source(self, name: str) -> Path:
+    def source_path(self, name: str) -> Path:
         return self.resolve(self.input) / name
 
     def output_folder(self, table: Table) -> Path:
@@ -69,9 +69,9 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class HostInput:
-    """The input of one host: its tables, and the text of the settings file, or None if the host has no such file."""
+    """The input of one host: its tables, and the text of the settings file; None if the host has no such file."""
 
-    settings: str | None
+    settings_text: str | None
     tables: list[Table]
 
 
@@ -129,7 +129,7 @@ def merge_settings(options: TableOptions, host_inputs: Mapping[str, HostInput]) 
     Raises:
         UserError: no host has the file, hosts have different files, or its content is invalid.
     """
-    texts = {host_input.settings for host_input in host_inputs.values()} - {None}
+    texts = {host_input.settings_text for host_input in host_inputs.values()} - {None}
     if len(texts) != 1:
         problem = "is on no host: add it to the input" if not texts else "differs between hosts: use one file"
         raise UserError(f"--columns {options.columns} {problem}")
@@ -177,7 +177,7 @@ class TableEncoder:
         """Check all rows. Return the statistics of each table, by name."""
         statistics = {}
         for table in self.tables:
-            path = self.options.source(table.name)
+            path = self.options.source_path(table.name)
             statistics[table.name] = measure_table(path, self.settings, self._select_types(table))
             logger.info("read %s: %d rows", table.name, statistics[table.name].rows)
         return statistics
@@ -193,7 +193,7 @@ class TableEncoder:
         types = {name: type_ for name, type_ in self.settings.types.items() if name in searches}
         for table in self.tables:
             if table.split == "train":
-                blocks = read_blocks(self.options.source(table.name), types)
+                blocks = read_blocks(self.options.source_path(table.name), types)
                 numbers = ({name: to_numbers(column) for name, column in block.items()} for _, block in blocks)
                 medians.count_digits(histograms, numbers, round_number)
         return histograms
@@ -211,7 +211,7 @@ class TableEncoder:
                         self._refuse_unknown_category(table, column)
 
     def _refuse_unknown_category(self, table: Table, column: CategoricalColumn) -> None:
-        path = self.options.source(table.name)
+        path = self.options.source_path(table.name)
         for start, block in read_blocks(path, {column.name: column.type}):
             try:
                 fill_codes(column, _to_codes(column, block[column.name]))
@@ -244,7 +244,7 @@ class TableEncoder:
         return write_table(paths[0], [*fitted.features, *(name for name in types if name == self.settings.target)])
 
     def _encode_blocks(self, table: Table, types: Mapping[str, str], fitted: FittedColumns, write: Write) -> None:
-        path, target = self.options.source(table.name), self.settings.target
+        path, target = self.options.source_path(table.name), self.settings.target
         max_rows = compute_rows_per_block(len(fitted.features))
 
         def encode(item: tuple[int, Block]) -> tuple[Floats, Floats | None]:

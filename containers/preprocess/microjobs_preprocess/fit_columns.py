@@ -81,7 +81,7 @@ def _find_fill(column: ColumnSettings, mean: float, medians: Mapping[str, float]
 def _fit_categorical(column: ColumnSettings, statistics: TableStatistics) -> CategoricalColumn:
     counts = statistics.counts[column.name]
     fill = _find_fill_text(column, counts)
-    texts = {*counts, fill} if fill is not None and statistics.missing[column.name] else {*counts}
+    texts = {*counts, fill} if fill is not None and statistics.missing_counts[column.name] else {*counts}
     categories = column.categories or sort_categories(texts)
     if not categories:
         raise UserError(f"column {column.name!r} has no value in any training row: drop the column")

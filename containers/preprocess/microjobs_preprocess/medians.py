@@ -86,14 +86,14 @@ def finish_searches(searches: Searches) -> dict[str, float]:
     return {name: float(_to_floats([low.prefix, high.prefix]).mean()) for name, (low, high) in searches.items()}
 
 
-SIGN = np.uint64(1 << 63)
+SIGN_BIT = np.uint64(1 << 63)
 
 
 def _to_keys(values: Floats) -> NDArray[np.uint64]:
     bits = np.ascontiguousarray(values).view(np.uint64)
-    return np.where(bits & SIGN, ~bits, bits | SIGN)
+    return np.where(bits & SIGN_BIT, ~bits, bits | SIGN_BIT)
 
 
 def _to_floats(keys: list[int]) -> Floats:
     array = np.array(keys, np.uint64)
-    return np.where(array & SIGN, array ^ SIGN, ~array).view(np.float64)
+    return np.where(array & SIGN_BIT, array ^ SIGN_BIT, ~array).view(np.float64)

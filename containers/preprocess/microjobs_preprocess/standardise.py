@@ -40,10 +40,10 @@ class ArrayOptions:
     test: str
     allow_missing: str | None = None
 
-    def source(self, name: str) -> Path:
+    def source_path(self, name: str) -> Path:
         return _resolve_folder(self.input) / name
 
-    def output(self, name: str) -> Path:
+    def output_path(self, name: str) -> Path:
         return _resolve_folder(self.train if "_train" in name else self.test) / name
 
 
@@ -91,7 +91,7 @@ def measure_files(options: ArrayOptions, names: list[str]) -> dict[str, Moments]
     """Check all of this host's files. Return the moments of its training features."""
     moments_by_name = {}
     for name in names:
-        array = open_array(options.source(name))
+        array = open_array(options.source_path(name))
         if name.startswith("x_"):
             moments = measure(array, allow_missing=options.allow_missing is not None)
             if "_train" in name:
@@ -114,15 +114,15 @@ def transform_files(register_file: RegisterFile, options: ArrayOptions, names: l
     """Write this host's files, and call `register_file` with each file."""
     for name in names:
         if name.startswith("x_"):
-            transform(open_array(options.source(name)), options.output(name), scaler, options.allow_missing)
+            transform(open_array(options.source_path(name)), options.output_path(name), scaler, options.allow_missing)
         else:
-            with atomic_write(options.output(name)) as partial:
-                shutil.copyfile(options.source(name), partial)
-        register_file(options.output(name))
+            with atomic_write(options.output_path(name)) as partial:
+                shutil.copyfile(options.source_path(name), partial)
+        register_file(options.output_path(name))
         logger.info("wrote %s", name)
 
 
-def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | None) -> None:
+def transform(array: ArrayFile, output: Path, scaler: Scaler, allow_missing: str | None) -> None:
     """Write (x - mean) / scale, computed in double precision. Floats of up to 64 bits keep their type; all other types
     become doubles."""
     mean, scale = np.asarray(scaler.mean), np.asarray(scaler.scale)
@@ -136,6 +136,6 @@ def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | Non
                 repeats = scaled.shape[1] // array.width
                 scaled -= np.tile(mean, repeats)
                 scaled /= np.tile(scale, repeats)
-                writer.write(start, np.nan_to_num(scaled, copy=False) if missing == "mean" else scaled)
+                writer.write(start, np.nan_to_num(scaled, copy=False) if allow_missing == "mean" else scaled)
 
         map_parts(array, scale_part)

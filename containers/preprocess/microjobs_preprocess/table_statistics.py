@@ -30,13 +30,13 @@ class TableStatistics:
 
     moments: moments of the numeric columns, in the order of the settings.
     counts: counts of the categorical columns.
-    missing: number of missing texts, by categorical column.
+    missing_counts: number of missing texts, by categorical column.
     """
 
     rows: int
     moments: Moments
     counts: Counts
-    missing: dict[str, int]
+    missing_counts: dict[str, int]
 
     @classmethod
     def empty(cls, settings: TableSettings) -> "TableStatistics":
@@ -45,7 +45,7 @@ class TableStatistics:
             rows=0,
             moments=Moments.empty(len(settings.numeric_columns)),
             counts={name: {} for name in names},
-            missing=dict.fromkeys(names, 0),
+            missing_counts=dict.fromkeys(names, 0),
         )
 
     def merge(self, other: "TableStatistics") -> "TableStatistics":
@@ -58,7 +58,7 @@ class TableStatistics:
             self.rows + other.rows,
             self.moments.merge(other.moments),
             {name: _add_counts(name, counts, other.counts[name]) for name, counts in self.counts.items()},
-            {name: count + other.missing[name] for name, count in self.missing.items()},
+            {name: count + other.missing_counts[name] for name, count in self.missing_counts.items()},
         )
 
 
