@@ -15,7 +15,12 @@ from . import formats, handlers
 from .rest_api import MAX_VERSION_DIGITS, PREFIX, RestApi, SavedModel, find_signature, predict
 from .rest_server import RestServer
 
-NAME, VERSION, METHOD, SIGNATURE = "tfs-model-name", "tfs-model-version", "tfs-method", "signature_name"
+NAME_ATTRIBUTE, VERSION_ATTRIBUTE, METHOD_ATTRIBUTE, SIGNATURE_ATTRIBUTE = (
+    "tfs-model-name",
+    "tfs-model-version",
+    "tfs-method",
+    "signature_name",
+)
 """Attributes of X-Amzn-SageMaker-Custom-Attributes. AWS's image defines all except `signature_name`."""
 PREDICT = "predict"
 
@@ -52,16 +57,19 @@ class TensorFlowModel:
         if invocation.path.startswith(PREFIX):
             return self._api.answer(invocation.method, invocation.path, invocation.body)
         read_attribute = functools.partial(parse_attribute, invocation.attributes)
-        method = read_attribute(METHOD) or PREDICT
+        method = read_attribute(METHOD_ATTRIBUTE) or PREDICT
         if method != PREDICT:
-            raise HttpError(400, f"{METHOD} {method!r} is not supported: use {PREDICT}, with {SIGNATURE} if necessary")
-        name, version = read_attribute(NAME) or self._default_name, read_attribute(VERSION)
+            remedy = f"use {PREDICT}, with {SIGNATURE_ATTRIBUTE} if necessary"
+            raise HttpError(400, f"{METHOD_ATTRIBUTE} {method!r} is not supported: {remedy}")
+        name, version = read_attribute(NAME_ATTRIBUTE) or self._default_name, read_attribute(VERSION_ATTRIBUTE)
         if version is not None and not (version.isdecimal() and len(version) <= MAX_VERSION_DIGITS):
-            raise HttpError(400, f"{VERSION} {quote(version)} is not a number of at most {MAX_VERSION_DIGITS} digits")
+            raise HttpError(
+                400, f"{VERSION_ATTRIBUTE} {quote(version)} is not a number of at most {MAX_VERSION_DIGITS} digits"
+            )
         if self._handler is not None:
             context = self._make_context(invocation, name, version)
             return handlers.run_handler(self._handler, self._program, invocation.body, context)
-        return self._predict(invocation, name, version, read_attribute(SIGNATURE) or SERVING_DEFAULT)
+        return self._predict(invocation, name, version, read_attribute(SIGNATURE_ATTRIBUTE) or SERVING_DEFAULT)
 
     def _predict(self, invocation: Invocation, name: str, version: str | None, signature: str) -> HttpResponse:
         _, model = self._api.find(name, version)

@@ -23,7 +23,7 @@ numbers."""
 PATH_PATTERN = re.compile(
     rf"{PREFIX}(?P<name>[^/:]+)(?:/versions/(?P<version>\d{{1,{MAX_VERSION_DIGITS}}}))?(?P<action>/metadata|:\w+)?"
 )
-MEMBERS = {"signature_name", "instances", "inputs"}
+REQUEST_MEMBERS = {"signature_name", "instances", "inputs"}
 """Members that the body of a request for `:predict` may have."""
 
 
@@ -122,7 +122,11 @@ def predict(model: SavedModel, content: Any, default_signature: str = SERVING_DE
     Raises:
         HttpError: the body is invalid, or the model rejects its values or failed.
     """
-    if not isinstance(content, dict) or content.keys() - MEMBERS or ("instances" in content) == ("inputs" in content):
+    if (
+        not isinstance(content, dict)
+        or content.keys() - REQUEST_MEMBERS
+        or ("instances" in content) == ("inputs" in content)
+    ):
         contents = ", ".join(map(quote, content)) if isinstance(content, dict) else quote(content)
         message = (
             f'the body has {contents}: send an object with "instances" or "inputs", and "signature_name" if needed'

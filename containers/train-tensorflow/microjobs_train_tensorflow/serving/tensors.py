@@ -13,11 +13,11 @@ from microjobs.hosting.responses import HttpError, quote
 
 Array = NDArray[Any]
 
-BYTES = "b64"
+BYTES_MEMBER = "b64"
 """Member of an object that contains bytes in base64."""
 BYTES_SUFFIX = "_bytes"
 """Outputs whose names end with this suffix are written in base64."""
-KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
+ACCEPTED_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 """The kinds of values that a tensor accepts, by the kind of the tensor. Kinds are the codes of NumPy's `dtype.kind`."""
 
 
@@ -140,7 +140,7 @@ def _make_numbers(values: Any, spec: TensorSpec, name: str) -> Array:
         raise HttpError(400, f"input {name!r} is {quote(values)}: its lists differ in length or depth") from None
     if not array.size and isinstance(values, list):
         return array.astype(dtype)
-    if array.dtype.kind not in KINDS.get(kind, ""):
+    if array.dtype.kind not in ACCEPTED_KINDS.get(kind, ""):
         raise HttpError(400, f"input {name!r} is {quote(values)}: the signature expects {dtype}")
     with np.errstate(over="ignore"):
         converted = array.astype(dtype)
@@ -171,11 +171,11 @@ def _encode_strings(value: Any, name: str) -> Any:
     try:
         if isinstance(value, str):
             return value.encode()
-        return base64.b64decode(value[BYTES], validate=True)
+        return base64.b64decode(value[BYTES_MEMBER], validate=True)
     except (TypeError, KeyError, ValueError):
         # ValueError means that the text is not base64, or has half of a surrogate pair
         raise HttpError(
-            400, f'input {name!r} contains {quote(value)}: send text, or bytes as {{"{BYTES}": "…"}}'
+            400, f'input {name!r} contains {quote(value)}: send text, or bytes as {{"{BYTES_MEMBER}": "…"}}'
         ) from None
 
 
@@ -216,12 +216,12 @@ def _decode_strings(value: Any, *, as_base64: bool) -> Any:
             return value.decode()
     except UnicodeDecodeError:  # only base64 can represent these bytes in JSON
         pass
-    return {BYTES: base64.b64encode(value).decode()}
+    return {BYTES_MEMBER: base64.b64encode(value).decode()}
 
 
 def _is_named(value: Any) -> bool:
     """Return whether a value is an object with named inputs, and not one with bytes."""
-    return isinstance(value, dict) and value.keys() != {BYTES}
+    return isinstance(value, dict) and value.keys() != {BYTES_MEMBER}
 
 
 def _get_single_input(inputs: Mapping[str, TensorSpec]) -> str:
