@@ -33,7 +33,7 @@ class PyTorch:
         torch.manual_seed(self.hyperparameters.seed)
         network = build_network(self.hyperparameters.model, data.local_data.features)
         set_output_bias(network, data.mean_target)
-        set_threads(network, self.hyperparameters.batch_size or data.rows)
+        use_one_thread_for_small_steps(network, self.hyperparameters.batch_size or data.rows)
         network.to(self.group.device)
         model = self.group.make_parallel(network)
         if self.hyperparameters.compile and self.group.has_gpu:
@@ -41,8 +41,8 @@ class PyTorch:
         return Training(network, model, data, self.hyperparameters, self.group, stop)
 
 
-def set_threads(network: nn.Module, rows_per_step: int) -> None:
-    """Use one thread for small steps, unless OMP_NUM_THREADS is set.
+def use_one_thread_for_small_steps(network: nn.Module, rows_per_step: int) -> None:
+    """Set the number of threads to one if steps are small and OMP_NUM_THREADS is not set.
 
     The threads of a step wait for each other many times. If another job uses one of the cores, each wait lasts for a
     time slice of that job. The training then took more than 20 times as long as on one thread.

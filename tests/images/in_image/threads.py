@@ -1,7 +1,5 @@
-"""Checks that `set_threads` sets one thread for small steps. Runs in the PyTorch image.
-
-For large steps, or if the user has set a number of threads, `set_threads` changes nothing.
-"""
+"""Checks that `use_one_thread_for_small_steps` changes nothing for large steps, or if the user has set a number of
+threads. Runs in the PyTorch image."""
 
 import os
 import sys
@@ -11,16 +9,16 @@ sys.path.insert(0, str(Path(os.environ["MICROJOBS_JOB"])))
 
 import torch
 
-from microjobs_train_pytorch.framework import set_threads
+from microjobs_train_pytorch.framework import use_one_thread_for_small_steps
 from microjobs_train_pytorch.network import build_network
 
 network = build_network("mlp", 13)
 torch.set_num_threads(3)
-set_threads(network, rows_per_step=160_000)
+use_one_thread_for_small_steps(network, rows_per_step=160_000)
 assert torch.get_num_threads() == 3, torch.get_num_threads()
 os.environ["OMP_NUM_THREADS"] = "3"
-set_threads(network, rows_per_step=128)
+use_one_thread_for_small_steps(network, rows_per_step=128)
 assert torch.get_num_threads() == 3, torch.get_num_threads()
 del os.environ["OMP_NUM_THREADS"]
-set_threads(network, rows_per_step=128)
+use_one_thread_for_small_steps(network, rows_per_step=128)
 assert torch.get_num_threads() == 1, torch.get_num_threads()
