@@ -241,7 +241,7 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def image_attributes(engine: docker.DockerClient) -> Callable[[str], dict[str, Any]]:
+def get_image_attributes(engine: docker.DockerClient) -> Callable[[str], dict[str, Any]]:
     def attributes(job: str) -> dict[str, Any]:
         try:
             return dict(engine.images.get(make_image_name(job)).attrs)

@@ -40,7 +40,7 @@ def test_image_contains_exactly_the_packages_of_its_locks(job: str, root: Path, 
     )
 
 
-def test_same_locks_build_the_same_layers(image_attributes: GetImageAttributes) -> None:
+def test_same_locks_build_the_same_layers(get_image_attributes: GetImageAttributes) -> None:
     """Build an image again, without a cache, and compare the digests of its layers."""
     job = "serve"
     config = subprocess.run(
@@ -53,4 +53,4 @@ def test_same_locks_build_the_same_layers(image_attributes: GetImageAttributes) 
         inspected = subprocess.run(["docker", "image", "inspect", tag], capture_output=True, check=True)
     finally:
         subprocess.run(["docker", "image", "rm", tag], capture_output=True, check=False)
-    assert json.loads(inspected.stdout)[0]["RootFS"]["Layers"] == image_attributes(job)["RootFS"]["Layers"]
+    assert json.loads(inspected.stdout)[0]["RootFS"]["Layers"] == get_image_attributes(job)["RootFS"]["Layers"]

@@ -144,8 +144,8 @@ def list_declared_hyperparameters(job: str) -> list[dict[str, Any]]:
     return as_json
 
 
-def test_labels_describe_the_image(job: str, image_attributes: GetImageAttributes) -> None:
-    labels = image_attributes(job)["Config"]["Labels"]
+def test_labels_describe_the_image(job: str, get_image_attributes: GetImageAttributes) -> None:
+    labels = get_image_attributes(job)["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == f"microjobs/{job}"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.source"].startswith("https://")
@@ -153,8 +153,10 @@ def test_labels_describe_the_image(job: str, image_attributes: GetImageAttribute
     assert json.loads(labels.get("org.microjobs.hyperparameters", "[]")) == list_declared_hyperparameters(job)
 
 
-def test_labels_of_images_that_serve_declare_their_capabilities(job: str, image_attributes: GetImageAttributes) -> None:
-    labels = image_attributes(job)["Config"]["Labels"]
+def test_labels_of_images_that_serve_declare_their_capabilities(
+    job: str, get_image_attributes: GetImageAttributes
+) -> None:
+    labels = get_image_attributes(job)["Config"]["Labels"]
     names = ("accept-bind-to-port", "multi-models")
     declared = {name for name in names if labels.get(f"com.amazonaws.sagemaker.capabilities.{name}") == "true"}
     can_serve = any((CONTAINERS / job).rglob("model_source.py"))
@@ -173,31 +175,31 @@ def test_image_has_no_build_tools_caches_tests_or_locks(job: str, root: Path, ru
     assert run.log.split() == []
 
 
-def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, image_attributes: GetImageAttributes) -> None:
-    config = image_attributes(job)["Config"]
+def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, get_image_attributes: GetImageAttributes) -> None:
+    config = get_image_attributes(job)["Config"]
     unset_options = [argument for name in SYS_EXECUTABLE_VARIABLES for argument in ("-u", name)]
     assert config["Entrypoint"] == ["/usr/bin/env", *unset_options, "/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
     assert not config["User"]  # SageMaker runs containers as root
 
 
 def test_no_secret_or_index_address_is_in_the_history(
-    job: str, image_attributes: GetImageAttributes, engine: Any
+    job: str, get_image_attributes: GetImageAttributes, engine: Any
 ) -> None:
-    history = json.dumps(engine.images.get(image_attributes(job)["Id"]).history())
-    environment = " ".join(image_attributes(job)["Config"]["Env"])
+    history = json.dumps(engine.images.get(get_image_attributes(job)["Id"]).history())
+    environment = " ".join(get_image_attributes(job)["Config"]["Env"])
     for word in ("INDEX_URL", "simple", "SECRET", "TOKEN", "PASSWORD"):  # the address of an index ends with /simple
         assert word.upper() not in history.upper()
         assert word not in environment
 
 
-def test_image_size_is_limited(job: str, example: Example, image_attributes: GetImageAttributes) -> None:
+def test_image_size_is_limited(job: str, example: Example, get_image_attributes: GetImageAttributes) -> None:
     if example.max_megabytes is None:
         pytest.skip("the example has no limit")
-    assert image_attributes(job)["Size"] / 1e6 <= example.max_megabytes
+    assert get_image_attributes(job)["Size"] / 1e6 <= example.max_megabytes
 
 
-def test_images_share_layers(job: str, image_attributes: GetImageAttributes) -> None:
-    layers = {name: image_attributes(name)["RootFS"]["Layers"] for name in JOBS}
+def test_images_share_layers(job: str, get_image_attributes: GetImageAttributes) -> None:
+    layers = {name: get_image_attributes(name)["RootFS"]["Layers"] for name in JOBS}
     common = set.intersection(*(set(digests) for digests in layers.values()))
     base, packages, *_ = layers[job]
     # the common layers include the base image, and the packages that shared/microjobs imports

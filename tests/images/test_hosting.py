@@ -123,7 +123,9 @@ def test_savedmodel_is_served_as_by_tensorflow_serving(root: Path, run_python: R
     assert "x has a value that is not positive" in message
 
 
-def test_tensorflow_handlers_surround_the_savedmodel(root: Path, run_python: RunPython, start_job: StartJob) -> None:
+def test_tensorflow_handlers_convert_request_and_response(
+    root: Path, run_python: RunPython, start_job: StartJob
+) -> None:
     run_python("train-tensorflow", IN_IMAGE / "save_tensorflow_models.py", root)
     write_files(root / "model" / "code", {"inference.py": TENSORFLOW_PROGRAM})
     job = start_server(start_job, "train-tensorflow", root)

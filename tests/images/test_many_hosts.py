@@ -164,14 +164,14 @@ SHARDS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 """The training and test rows of each host."""
 
 
-def keep_rows(layout: Layout, split: str, part: tuple[int, ...]) -> None:
-    """Keep the rows from `part[0]` to `part[1]` of a host's split. Without a part, delete the files of the split."""
+def keep_rows(layout: Layout, split: str, bounds: tuple[int, ...]) -> None:
+    """Keep the rows from `bounds[0]` to `bounds[1]` of a host's split. Without bounds, delete the split's files."""
     for letter in "xy":
         path = layout.channel(split) / f"{letter}_{split}.npy"
         rows = np.load(path)
         path.unlink()
-        if part:
-            np.save(path, rows[slice(*part)])
+        if bounds:
+            np.save(path, rows[slice(*bounds)])
 
 
 @pytest.mark.parametrize(("job", "victim"), [(TENSORFLOW, "algo-1"), (TORCH, "algo-2")])

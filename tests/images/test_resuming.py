@@ -167,7 +167,7 @@ def test_early_stopping_keeps_the_best_weights(job: str, layout: Layout, run_job
     assert metrics["test_loss"] == pytest.approx(min(losses), abs=1e-3)
 
 
-def test_temporary_checkpoints_are_removed_with_the_job(job: str, layout: Layout, run_job: RunJob) -> None:
+def test_temporary_checkpoints_are_removed_at_the_end(job: str, layout: Layout, run_job: RunJob) -> None:
     layout.checkpoints.rmdir()
     write_training_request(layout, **EXTRA_HYPERPARAMETERS[job], epochs=2)
     run_job(job, ["train"], layout.root)

@@ -96,7 +96,7 @@ def test_failure_begins_with_the_error_of_the_script(job: str, submit: Submit, r
     assert run.failure.startswith("train.py failed: ValueError: 7 is not a color")
 
 
-def test_requirements_are_installed_before_the_script_runs(job: str, submit: Submit, run_job: RunJob) -> None:
+def test_missing_requirement_is_reported(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("", **{"requirements.txt": "./missing-package\n"})
     run = run_job(job, ["train"], layout.root, exit_code=2)
     assert run.failure is not None
@@ -132,7 +132,7 @@ def test_script_saves_its_work_when_stopped(job: str, submit: Submit, start_job:
     assert (layout.model / "saved").exists()
 
 
-def test_script_that_ignores_the_stop_ends_with_143(job: str, submit: Submit, start_job: StartJob) -> None:
+def test_script_without_a_signal_handler_ends_with_143(job: str, submit: Submit, start_job: StartJob) -> None:
     layout = submit("import time; print('ready', flush=True); time.sleep(300)")
     running_job = start_job(job, ["train"], layout.root)
     running_job.wait_for_log("ready")

@@ -73,14 +73,14 @@ def write_shadowing_modules(folder: Path) -> None:
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_settings_do_not_break_the_images(
-    job: str, settings: Settings, root: Path, start_job: StartJob, image_attributes: GetImageAttributes
+    job: str, settings: Settings, root: Path, start_job: StartJob, get_image_attributes: GetImageAttributes
 ) -> None:
     example, layout, options = load_example(CONTAINERS / job), Layout(root), dict(settings.options)
     example.prepare(layout)
     write_shadowing_modules(layout.code)
     give_to_another_user(root)
     if settings.umask:
-        entrypoint = " ".join(image_attributes(job)["Config"]["Entrypoint"])
+        entrypoint = " ".join(get_image_attributes(job)["Config"]["Entrypoint"])
         options["entrypoint"] = ["sh", "-c", f'umask {settings.umask}; exec {entrypoint} "$@"', "sh"]
     run = run_until_exit(start_job, job, example, root, {"environment": settings.environment, **options})
     assert run.code == 0, run.log
@@ -142,7 +142,7 @@ def test_invalid_setting_is_reported(environment: dict[str, str], reason: str, r
     assert run.failure.startswith(reason)
 
 
-FRAMEWORK_PROCESSOR = """
+FRAMEWORK_PROCESSOR_SCRIPT = """
 mkdir /code && cd /code && touch requirements.txt
 set -e
 if [[ -f 'requirements.txt' ]]; then
@@ -156,7 +156,7 @@ point that the SDK's FrameworkProcessor uploads."""
 
 @pytest.mark.parametrize("job", JOBS)
 def test_entry_point_runs_pip_or_reports_the_image_without_pip(job: str, root: Path, start_job: StartJob) -> None:
-    run = start_job(job, ["-c", FRAMEWORK_PROCESSOR], root, entrypoint="/bin/bash").wait()
+    run = start_job(job, ["-c", FRAMEWORK_PROCESSOR_SCRIPT], root, entrypoint="/bin/bash").wait()
     has_pip = "\npip==" in (CONTAINERS / job / "cpu.lock").read_text()
     assert run.code == (0 if has_pip else 2), run.log
     if not has_pip:

@@ -1,5 +1,7 @@
-"""Checks that `use_one_thread_for_small_steps` changes nothing for large steps, or if the user has set a number of
-threads. Runs in the PyTorch image."""
+"""Checks `use_one_thread_for_small_steps` for large steps, a number of threads that the user has set, and small steps.
+
+Runs in the PyTorch image.
+"""
 
 import os
 import sys
