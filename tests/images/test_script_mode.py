@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import Layout
+from microjobs.run import make_package_name
 from tests.images.conftest import RunJob, StartJob
 from tests.images.training import write_training_config
 
@@ -83,10 +84,11 @@ def test_code_can_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> No
 
 
 def test_script_cannot_import_modules_of_the_job(job: str, submit: Submit, run_job: RunJob) -> None:
-    layout = submit("import network")
+    package = make_package_name(job)
+    layout = submit(f"import {package}")
     run = run_job(job, ["train"], layout.root, exit_code=1)
     assert run.failure is not None
-    assert "No module named 'network'" in run.failure
+    assert f"No module named '{package}'" in run.failure
 
 
 def test_failure_begins_with_the_error_of_the_script(job: str, submit: Submit, run_job: RunJob) -> None:
