@@ -82,8 +82,8 @@ def launch(request: LaunchRequest) -> None:
         CommandError: images are missing, or a step failed.
     """
     home = Home.from_environment()
-    runs = home.root / "runs"
-    journal = None if request.resume is None else resume_journal(runs, request)
+    runs_folder = home.root / "runs"
+    journal = None if request.resume is None else resume_journal(runs_folder, request)
     workflow = workflows.load(request.workflow)
     options = workflow.options_class(**(journal.options if journal else request.options))
     workflow.check_options(options)
@@ -95,15 +95,15 @@ def launch(request: LaunchRequest) -> None:
             require_images(options.jobs)
         ask_for_consent(console, request, workflow, backend, options, journal)
         journal = journal or Journal.new(
-            runs, request.workflow, request.options, request.backend_name, request.base_uri
+            runs_folder, request.workflow, request.options, request.backend_name, request.base_uri
         )
         console.print(f"{journal.id}: jobs run on {backend.title} ({backend.reason})", soft_wrap=True)
         with print_resume_advice(console, request, backend, journal):
             run = make_run(console, request, backend, journal, interrupts)
-            results = workflow.execute(run, options, runs / journal.id)
+            results = workflow.execute(run, options, runs_folder / journal.id)
         journal.finished = True
         journal.save()
-    show_results(console, backend, journal, results, runs / journal.id)
+    show_results(console, backend, journal, results, runs_folder / journal.id)
 
 
 def make_run(
@@ -119,14 +119,18 @@ def make_run(
     return PipelineRun(pipeline, backend, journal, progress, interrupts, keep=request.keep)
 
 
-def resume_journal(runs: Path, request: LaunchRequest) -> Journal:
+def resume_journal(runs_folder: Path, request: LaunchRequest) -> Journal:
     """Return the journal of the run to resume, with the number of the new attempt.
 
     Raises:
         UsageError: the run does not exist, or has another workflow, other options, another backend or another folder
             in S3.
     """
-    path = runs / f"{request.resume}.json" if request.resume else find_last_unfinished(runs, request.workflow)
+    path = (
+        runs_folder / f"{request.resume}.json"
+        if request.resume
+        else find_last_unfinished(runs_folder, request.workflow)
+    )
     journal = Journal.read(path)
     _check_options(journal, request)
     if journal.workflow != request.workflow:

@@ -87,7 +87,7 @@ class Console:
             "changes": self._open_stream,
             "logs": lambda state: downloads.add_log(state, _get_cookie(state.request)),
             "objects": lambda state: objects.add_download(state, _get_cookie(state.request)),
-            "code": code.read,
+            "code": code.respond,
             "objects/preview": objects.preview,
             "objects/archive": objects.list_archive,
         }

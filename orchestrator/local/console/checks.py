@@ -9,8 +9,8 @@ from werkzeug import Request
 from microjobs_orchestrator.local.console_address import CONSOLE_PATH
 from microjobs_orchestrator.local.errors import ServiceError
 
-HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")
-"""Hosts under which browsers reach the console. A page that uses DNS rebinding sends its own domain name."""
+HOST_PATTERN = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")
+"""Matches the hosts of the console's addresses. A page that uses DNS rebinding sends its own domain name."""
 
 
 def check_origin(request: Request) -> None:
@@ -22,7 +22,7 @@ def check_origin(request: Request) -> None:
         ServiceError: the request names another host, or comes from a page of another origin.
     """
     host = request.headers.get("Host", "")
-    if not HOST.fullmatch(host):
+    if not HOST_PATTERN.fullmatch(host):
         raise _make_denied_error(f"the host {host!r} is not a host of the console: open the console at 127.0.0.1")
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site", "same-origin")
     if origin not in (None, f"http://{host}"):
@@ -61,7 +61,7 @@ def make_headers(request: Request) -> Mapping[str, str]:
     origin as the console, so without this policy an object could be a script of the console.
     """
     host = request.headers.get("Host", "")
-    root = f"http://{host}{CONSOLE_PATH}" if HOST.fullmatch(host) else "http://127.0.0.1/"
+    root = f"http://{host}{CONSOLE_PATH}" if HOST_PATTERN.fullmatch(host) else "http://127.0.0.1/"
     assets, api = f"{root}assets/", f"{root}api/"
     policy = (
         "default-src 'none'",

@@ -24,7 +24,7 @@ class CodeRoute:
     def __init__(self, requests: CreateRequests) -> None:
         self._requests = requests
 
-    def read(self, state: RequestState) -> Response:
+    def respond(self, state: RequestState) -> Response:
         """Return the request that created a resource, and programs that send it and the requests that must precede it.
 
         The member `arn` of the body names the resource.
