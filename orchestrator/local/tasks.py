@@ -103,8 +103,8 @@ class Event:
 class _WatchedSocket:
     file: socket.socket
     event: int
-    data: object
-    """None if no task or connection waits for the socket."""
+    waiter: object
+    """The object that waits for the socket, such as a task or a connection; None if none waits."""
 
 
 class Watcher:
@@ -117,41 +117,45 @@ class Watcher:
         its file descriptor; the system has forgotten it."""
 
     def find(self, file: socket.socket) -> tuple[int, object] | None:
-        """Return the event and the data of a socket; None if no task or connection waits for it."""
+        """Return the event and the waiter of a socket; None if nothing waits for it."""
         watched = self._watched.get(file.fileno())
-        if watched is None or watched.data is None or watched.file is not file:
+        if watched is None or watched.waiter is None or watched.file is not file:
             return None
-        return watched.event, watched.data
+        return watched.event, watched.waiter
 
-    def register(self, file: socket.socket, event: int, data: object) -> None:
-        """Watch a socket, from now on for this event. Raise OSError or ValueError after `close`."""
+    def register(self, file: socket.socket, event: int, waiter: object) -> None:
+        """Watch a socket, from now on for this event. Raise OSError or ValueError after `close`.
+
+        Args:
+            waiter: the object that `select` yields when the socket is ready.
+        """
         number = file.fileno()
         watched = self._watched.get(number)
         if watched is None or watched.file is not file:
             self._poll.register(number, event)
-            self._watched[number] = _WatchedSocket(file, event, data)
+            self._watched[number] = _WatchedSocket(file, event, waiter)
             return
         if watched.event != event:
             self._poll.modify(number, event)
-        watched.event, watched.data = event, data
+        watched.event, watched.waiter = event, waiter
 
     def release(self, file: socket.socket) -> None:
         """Stop waiting for a socket. It stays watched until its next event, so that the next `register` is faster."""
         if (watched := self._watched.get(file.fileno())) is not None:
-            watched.data = None
+            watched.waiter = None
 
     def unregister(self, file: socket.socket) -> None:
         self._poll.unregister(file.fileno())
         del self._watched[file.fileno()]
 
     def select(self, seconds: float) -> Iterator[object]:
-        """Wait until sockets are ready; yield their data."""
+        """Wait until sockets are ready; yield their waiters."""
         for number, _ in self._poll.poll(seconds):
             watched = self._watched.get(number)
             if watched is None:  # the caller has unregistered this socket while it handled an earlier one
                 continue
-            if watched.data is not None:
-                yield watched.data
+            if watched.waiter is not None:
+                yield watched.waiter
                 continue
             del self._watched[number]
             with contextlib.suppress(OSError):  # another thread has closed the socket
@@ -221,8 +225,8 @@ class Tasks:
     """The tasks of one thread. Only this thread may call the methods, except `call_soon`.
 
     Args:
-        watcher: watches the sockets for which tasks wait. If the data of a ready socket is a task, the caller of
-            `Watcher.select` must switch to this task with IN_TIME. If the data is this object, the caller must call
+        watcher: watches the sockets for which tasks wait. If the waiter of a ready socket is a task, the caller of
+            `Watcher.select` must switch to this task with IN_TIME. If the waiter is this object, the caller must call
             `run_calls`.
     """
 
@@ -230,9 +234,9 @@ class Tasks:
         self.count = 0
         """The number of tasks that have not ended."""
         self._watcher = watcher
-        self._idle: list[Task] = []
+        self._idle_tasks: list[Task] = []
         """The tasks that run no function."""
-        self._waiting: set[Task] = set()
+        self._waiting_tasks: set[Task] = set()
         """The tasks that wait with a deadline."""
         self._calls: deque[Callable[[], object]] = deque()
         """The functions that other threads have passed to `call_soon`."""
@@ -245,7 +249,7 @@ class Tasks:
     def start(self, function: Callable[[], object]) -> None:
         """Run a function until it waits for the first time, or ends."""
         self.count += 1
-        task = self._idle.pop() if self._idle else Task(self)
+        task = self._idle_tasks.pop() if self._idle_tasks else Task(self)
         task.gr_context = None  # the function begins with an empty context
         task.switch(function)
 
@@ -258,17 +262,17 @@ class Tasks:
         finally:
             self.count -= 1
         # after errors such as SystemExit, this line does not run, because they also end the task
-        self._idle.append(task)
+        self._idle_tasks.append(task)
 
     def wait(self, task: Task, file: socket.socket, event: int, deadline: float) -> bool:
         task.deadline = deadline
         earlier_registration = self._watcher.find(file)
         self._watcher.register(file, event, task)
-        self._waiting.add(task)
+        self._waiting_tasks.add(task)
         try:
             return task.pause()
         finally:
-            self._waiting.discard(task)
+            self._waiting_tasks.discard(task)
             if earlier_registration is not None:
                 self._watcher.register(file, *earlier_registration)
             elif event == READ:
@@ -278,15 +282,15 @@ class Tasks:
 
     def sleep(self, task: Task, deadline: float) -> bool:
         task.deadline = deadline
-        self._waiting.add(task)
+        self._waiting_tasks.add(task)
         try:
             return task.pause()
         finally:
-            self._waiting.discard(task)
+            self._waiting_tasks.discard(task)
 
-    def resume_late(self, now: float) -> None:
+    def resume_late_tasks(self, now: float) -> None:
         """Resume the tasks whose deadlines have passed."""
-        for task in [task for task in self._waiting if task.deadline <= now]:
+        for task in [task for task in self._waiting_tasks if task.deadline <= now]:
             task.switch(TOO_LATE)
 
     def call_in_thread(self, task: Task, function: Callable[[], Result]) -> Result:

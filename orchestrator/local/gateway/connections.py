@@ -206,18 +206,18 @@ class Connections:
             self._watch(connection, NO_EVENT)
 
     def _handle_events(self) -> None:
-        for data in self._watcher.select(CHECK_INTERVAL):
-            if isinstance(data, Task):
-                data.switch(IN_TIME)  # the socket that the task waits for is ready
-            elif isinstance(data, Connection):
-                self._handle_connection_event(data)
-            elif isinstance(data, Tasks):
-                data.run_calls()
+        for waiter in self._watcher.select(CHECK_INTERVAL):
+            if isinstance(waiter, Task):
+                waiter.switch(IN_TIME)  # the socket that the task waits for is ready
+            elif isinstance(waiter, Connection):
+                self._handle_connection_event(waiter)
+            elif isinstance(waiter, Tasks):
+                waiter.run_calls()
             else:
                 self._accept()
         if time.monotonic() >= self._next_check_time:
             self._next_check_time = time.monotonic() + CHECK_INTERVAL
-            self._tasks.resume_late(time.monotonic())
+            self._tasks.resume_late_tasks(time.monotonic())
             self._close_late_connections()
 
     def _handle_connection_event(self, connection: Connection) -> None:

@@ -32,7 +32,7 @@ class TaskThread:
                     data.switch(IN_TIME)
                 else:
                     self.tasks.run_calls()
-            self.tasks.resume_late(time.monotonic())
+            self.tasks.resume_late_tasks(time.monotonic())
 
 
 @pytest.fixture
