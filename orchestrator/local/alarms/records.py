@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.state import Query as StateQuery
 from microjobs_orchestrator.local.state import Record, State
 
 ALARM_KIND = "alarm"
-HELD_UNTIL = "HeldUntil"
+HELD_UNTIL_KEY = "HeldUntil"
 """Key of the internal state: a time. Until then, the alarm keeps the state that SetAlarmState has set."""
 
 
@@ -75,12 +75,12 @@ class Alarms:
     def _update(self, record: Record) -> Record:
         """Evaluate an alarm, and return its record in its current state."""
         now, alarm = time.time(), record.description
-        if now < record.internal.get(HELD_UNTIL, 0.0):
+        if now < record.internal.get(HELD_UNTIL_KEY, 0.0):
             return record
         evaluation = evaluate(alarm, self.read_values(alarm, now))
         if evaluation.state == alarm["StateValue"] and evaluation.reason == alarm["StateReason"]:
             return record
-        return self._state.update(ALARM_KIND, record.name, make_state(alarm, *evaluation, now)) or record
+        return self._state.update(ALARM_KIND, record.name, make_state_members(alarm, *evaluation, now)) or record
 
     def read_values(self, alarm: Mapping[str, Any], now: float) -> ValuesByTime:
         """Return the values of an alarm's metric in the last periods that have ended.
@@ -91,7 +91,7 @@ class Alarms:
         queries = list_queries(alarm)
         count = alarm["EvaluationPeriods"] + EXTRA_PERIODS
         (result_id,) = list_result_ids(queries)
-        return self._reader.compute(queries, partial(self._make_span, now, count))[result_id]
+        return self._reader.compute_values(queries, partial(self._make_span, now, count))[result_id]
 
     def _make_span(self, now: float, count: int, period: int) -> Span:
         length = self.shorten(period)
@@ -99,7 +99,7 @@ class Alarms:
         return Span(end - count * length, end, length)
 
 
-def make_state(alarm: Mapping[str, Any], state: str, reason: str, now: float) -> Mapping[str, Any]:
+def make_state_members(alarm: Mapping[str, Any], state: str, reason: str, now: float) -> Mapping[str, Any]:
     """Return the members of an alarm's description that contain its new state."""
     members = {"StateValue": state, "StateReason": reason, "StateReasonData": None, "StateUpdatedTimestamp": now}
     return members if state == alarm["StateValue"] else {**members, "StateTransitionedTimestamp": now}

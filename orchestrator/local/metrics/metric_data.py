@@ -8,7 +8,7 @@ from math import floor
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.metrics.statistics import Statistics, is_valid
+from microjobs_orchestrator.local.metrics.statistics import Statistics, is_valid_sample
 
 MAX_VALUES = 150
 MAX_AGE_SECONDS = 14 * 24 * 3600.0
@@ -41,7 +41,7 @@ def read_datum(datum: Mapping[str, Any], path: str) -> Datum:
         raise _make_error(f"{path}.Dimensions has a name twice.")
     numbers = [datum.get("Value", 0), *datum.get("Values", ()), *datum.get("Counts", ())]
     for value in (*numbers, *datum.get("StatisticValues", {}).values()):
-        if not is_valid(value):
+        if not is_valid_sample(value):
             raise _make_error(f"{path}: the value {value} is outside of the range from -2^360 to 2^360.")
     statistics = _read_statistics(datum, path)
     return Datum(datum["MetricName"], dimensions, statistics, _read_time(datum, path), datum.get("Unit", "None"))

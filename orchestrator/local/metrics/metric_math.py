@@ -28,33 +28,33 @@ def parse(expression: str) -> ast.expr:
         UnsupportedExpressionError
     """
     try:
-        parsed = ast.parse(expression.strip(), mode="eval").body
-        for part in ast.walk(parsed):
-            _check(part)
+        tree = ast.parse(expression.strip(), mode="eval").body
+        for node in ast.walk(tree):
+            _check(node)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UnsupportedExpressionError("it cannot be parsed") from error
-    return parsed
+    return tree
 
 
-def _check(part: ast.AST) -> None:
-    if isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
-        raise UnsupportedExpressionError(f"the function {part.func.id} is not supported")
-    is_number = isinstance(part, ast.Constant) and type(part.value) in (int, float)
+def _check(node: ast.AST) -> None:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        raise UnsupportedExpressionError(f"the function {node.func.id} is not supported")
+    is_number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
     allowed_types = (ast.BinOp, ast.UnaryOp, ast.Name, ast.expr_context, ast.USub, *OPERATORS)
-    if not is_number and not isinstance(part, allowed_types):
-        raise UnsupportedExpressionError(f"it has {type(part).__name__}; use + - * / and parentheses")
+    if not is_number and not isinstance(node, allowed_types):
+        raise UnsupportedExpressionError(f"it has {type(node).__name__}; use + - * / and parentheses")
 
 
-def list_ids(parsed: ast.expr) -> list[str]:
-    return [part.id for part in ast.walk(parsed) if isinstance(part, ast.Name)]
+def list_ids(tree: ast.expr) -> list[str]:
+    return [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
 
 
-def evaluate(parsed: ast.expr, metrics: Mapping[str, ValuesByTime]) -> ValuesByTime | float:
+def evaluate(tree: ast.expr, metrics: Mapping[str, ValuesByTime]) -> ValuesByTime | float:
     """Compute an expression at each time at which all its metrics have values, and the result is a finite number.
 
     The result of an expression without metrics is one number.
     """
-    match parsed:
+    match tree:
         case ast.Constant(value=int() | float() as number):
             return float(number)
         case ast.Name(id=name):
@@ -63,7 +63,7 @@ def evaluate(parsed: ast.expr, metrics: Mapping[str, ValuesByTime]) -> ValuesByT
             return _combine(operator.mul, -1.0, evaluate(operand, metrics))
         case ast.BinOp(left=left, op=symbol, right=right):
             return _combine(OPERATORS[type(symbol)], evaluate(left, metrics), evaluate(right, metrics))
-    raise UnsupportedExpressionError(f"it has {type(parsed).__name__}")
+    raise UnsupportedExpressionError(f"it has {type(tree).__name__}")
 
 
 def _combine(
@@ -71,14 +71,14 @@ def _combine(
 ) -> ValuesByTime | float:
     if isinstance(left, float) and isinstance(right, float):
         return _compute(calculate, left, right)
-    times = [value.keys() for value in (left, right) if not isinstance(value, float)]
+    times = [operand.keys() for operand in (left, right) if not isinstance(operand, float)]
     shared = [time for time in times[0] if time in times[-1]]
-    results = {time: _compute(calculate, _get(left, time), _get(right, time)) for time in shared}
+    results = {time: _compute(calculate, _get_value(left, time), _get_value(right, time)) for time in shared}
     return {time: value for time, value in results.items() if math.isfinite(value)}
 
 
-def _get(value: ValuesByTime | float, time: float) -> float:
-    return value if isinstance(value, float) else value[time]
+def _get_value(operand: ValuesByTime | float, time: float) -> float:
+    return operand if isinstance(operand, float) else operand[time]
 
 
 def _compute(calculate: Callable[[Any, Any], Any], left: float, right: float) -> float:

@@ -7,7 +7,7 @@ from microjobs_orchestrator.local.metrics import metric_queries
 from microjobs_orchestrator.local.metrics.metric_math import ValuesByTime
 from microjobs_orchestrator.local.metrics.metric_queries import Query
 from microjobs_orchestrator.local.metrics.metric_requests import Span
-from microjobs_orchestrator.local.metrics.periods import compute, split
+from microjobs_orchestrator.local.metrics.periods import compute_statistic, summarize_periods
 from microjobs_orchestrator.local.metrics.statistics import Statistics
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Series
@@ -22,15 +22,17 @@ class MetricReader:
     def find_series(self, metric: Mapping[str, Any], unit: str | None) -> list[Series]:
         """Return the series of a metric, one for each unit; with `unit`, only the series in this unit."""
         dimensions = {item["Name"]: item["Value"] for item in metric.get("Dimensions", ())}
-        series_list = self._store.find_units(metric["Namespace"], metric["MetricName"], dimensions)
+        series_list = self._store.find_series(metric["Namespace"], metric["MetricName"], dimensions)
         return [series for series in series_list if unit in (None, series.unit)]
 
-    def read(self, series_list: Sequence[Series], span: Span) -> Mapping[float, Statistics]:
+    def read_statistics(self, series_list: Sequence[Series], span: Span) -> Mapping[float, Statistics]:
         """Return the statistics of all series together, by the start of the period."""
         points = [point for series in series_list for point in self._store.read(series, span.start, span.end)]
-        return split(points, span.start, span.period)
+        return summarize_periods(points, span.start, span.period)
 
-    def compute(self, queries: Mapping[str, Query], make_span: Callable[[int], Span]) -> Mapping[str, ValuesByTime]:
+    def compute_values(
+        self, queries: Mapping[str, Query], make_span: Callable[[int], Span]
+    ) -> Mapping[str, ValuesByTime]:
         """Return the values of all queries by id.
 
         Args:
@@ -48,6 +50,10 @@ class MetricReader:
         return values_by_id
 
     def _compute_metric(self, stat: Mapping[str, Any], make_span: Callable[[int], Span]) -> ValuesByTime:
-        statistics_by_time = self.read(self.find_series(stat["Metric"], stat.get("Unit")), make_span(stat["Period"]))
-        values = {begin: compute(stat["Stat"], statistics) for begin, statistics in statistics_by_time.items()}
+        statistics_by_time = self.read_statistics(
+            self.find_series(stat["Metric"], stat.get("Unit")), make_span(stat["Period"])
+        )
+        values = {
+            begin: compute_statistic(stat["Stat"], statistics) for begin, statistics in statistics_by_time.items()
+        }
         return {begin: value for begin, value in values.items() if value is not None}

@@ -23,7 +23,7 @@ def is_statistic(name: str) -> bool:
     return name in STATISTICS or PERCENTILE.fullmatch(name) is not None
 
 
-def compute(name: str, statistics: Statistics) -> float | None:
+def compute_statistic(name: str, statistics: Statistics) -> float | None:
     """Return a statistic such as `Average` or `p99.9`; None for a percentile that is unknown."""
     if name in STATISTICS:
         return STATISTICS[name](statistics)
@@ -36,7 +36,7 @@ def align(time: float, period: int) -> float:
     return time // min(period, MINUTE) * min(period, MINUTE)
 
 
-def split(points: Iterable[Point], start: float, period: int) -> dict[float, Statistics]:
+def summarize_periods(points: Iterable[Point], start: float, period: int) -> dict[float, Statistics]:
     """Return the statistics of each period that has points, by the start of the period.
 
     Args:

@@ -25,7 +25,7 @@ Distribution = Mapping[float, float]
 """The number of samples by value."""
 
 
-def is_valid(value: float) -> bool:
+def is_valid_sample(value: float) -> bool:
     """Return whether CloudWatch accepts a value: it must be a number of limited size."""
     return abs(value) <= MAX_MAGNITUDE
 
@@ -50,18 +50,18 @@ class Statistics:
         return cls(sum(distribution.values()), total, min(distribution), max(distribution), _limit_values(distribution))
 
     @classmethod
-    def merge(cls, parts: Iterable[Self]) -> Self:
-        """Return the statistics of all samples of one or several parts."""
-        parts = list(parts)
+    def merge(cls, summaries: Iterable[Self]) -> Self:
+        """Return one summary of the samples of all summaries."""
+        summaries = list(summaries)
         merged: Counter[float] = Counter()
-        if all(part.distribution for part in parts):
-            for part in parts:
-                merged.update(part.distribution)
+        if all(summary.distribution for summary in summaries):
+            for summary in summaries:
+                merged.update(summary.distribution)
         return cls(
-            sum(part.count for part in parts),
-            math.fsum(part.total for part in parts),
-            min(part.minimum for part in parts),
-            max(part.maximum for part in parts),
+            sum(summary.count for summary in summaries),
+            math.fsum(summary.total for summary in summaries),
+            min(summary.minimum for summary in summaries),
+            max(summary.maximum for summary in summaries),
             _limit_values(merged),
         )
 

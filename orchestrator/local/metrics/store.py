@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from microjobs_orchestrator.local.metrics.statistics import MAX_MAGNITUDE, Statistics, is_valid
+from microjobs_orchestrator.local.metrics.statistics import MAX_MAGNITUDE, Statistics, is_valid_sample
 from microjobs_orchestrator.local.metrics.tables import Dimensions, Point, Series, open_tables, sort_dimensions
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ RETRY_SECONDS = 5.0
 """Seconds before the next attempt to write, if the device is full."""
 CLEAN_SECONDS = 600.0
 """Seconds between two searches for points that are too old."""
-MAX_BUFFERED = 500_000
+MAX_BUFFERED_SAMPLES = 500_000
 """Maximum number of `Samples` in the buffer, one per call of `record`. If the disk is too slow, the oldest are lost."""
 
 
@@ -50,7 +50,7 @@ class MetricStore:
 
     def __init__(self, path: Path) -> None:
         self._tables = open_tables(path)
-        self._buffer: deque[Samples] = deque(maxlen=MAX_BUFFERED)
+        self._buffer: deque[Samples] = deque(maxlen=MAX_BUFFERED_SAMPLES)
         self._has_samples, self._is_closing = threading.Event(), threading.Event()
         self._flush_lock, self._thread_lock = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
@@ -79,13 +79,13 @@ class MetricStore:
         is_exact: bool = False,
         step: int | None = None,
     ) -> None:
-        """Add one value to each of some metrics. This takes about a microsecond, and never waits for the disk.
+        """Add one value to each metric in `values`. This takes about a microsecond, and never waits for the disk.
 
         Args:
             namespace: such as `AWS/SageMaker`.
             dimensions: values by the names of the dimensions.
-            values: values by the names of the metrics. Values that `is_valid` rejects are dropped. The caller must
-                not change the mappings later.
+            values: values by the names of the metrics. Values that `is_valid_sample` rejects are dropped. The caller
+                must not change the mappings later.
             timestamp: seconds since 1970; by default, the current time.
             unit: CloudWatch's name of the unit.
             is_exact: keep each point with its own time. Otherwise, the points of a second become one point.
@@ -108,22 +108,22 @@ class MetricStore:
         namespace: str | None = None,
         name: str | None = None,
         dimensions: Mapping[str, str] | None = None,
-        containing: Dimensions = (),
+        required_dimensions: Dimensions = (),
     ) -> list[tuple[Series, float]]:
         """Return the series with the time of their last point, sorted by namespace, name and dimensions.
 
         Args:
             dimensions: the series must have exactly these dimensions; None selects all.
-            containing: the series must have these dimensions, and may have others.
+            required_dimensions: the series must have these dimensions, and may have others.
         """
         self.flush()
         exact = None if dimensions is None else sort_dimensions(dimensions)
-        return self._tables.list_series(namespace, name, exact, containing)
+        return self._tables.list_series(namespace, name, exact, required_dimensions)
 
-    def find_units(self, namespace: str, name: str, dimensions: Mapping[str, str]) -> list[Series]:
+    def find_series(self, namespace: str, name: str, dimensions: Mapping[str, str]) -> list[Series]:
         """Return the series of a metric: one per unit in which it was recorded."""
         self.flush()
-        return self._tables.find_units(namespace, name, sort_dimensions(dimensions))
+        return self._tables.find_series(namespace, name, sort_dimensions(dimensions))
 
     def read(self, series: Series, begin: float = 0.0, end: float = math.inf) -> list[Point]:
         """Return the points from `begin` until before `end`, sorted by time. A series without points is empty.
@@ -148,7 +148,7 @@ class MetricStore:
                     self.on_points({id(item.dimensions): item.dimensions for item in samples}.values())
             except (sqlite3.Error, OSError) as error:
                 self._report_failure(error)
-                self._buffer.extendleft(reversed(samples[-MAX_BUFFERED // 2 :]))
+                self._buffer.extendleft(reversed(samples[-MAX_BUFFERED_SAMPLES // 2 :]))
                 return False
             self._has_failed = False
             return True
@@ -176,7 +176,7 @@ class MetricStore:
 
 
 def _make_points(samples: Iterable[Samples]) -> Iterator[tuple[Series, Point]]:
-    """Yield the exact points. Of all other values, those of a series in the same second become one point.
+    """Yield the exact points. Merge the other values of a series that have the same second into one point.
 
     Mappings are compared by identity, which is much faster for callers that record the same objects again and again.
     """
@@ -200,7 +200,7 @@ def _list_statistics(values: ValuesByName) -> Iterator[tuple[str, Statistics]]:
     for name, value in values.items():
         if isinstance(value, Statistics):
             yield name, value
-        elif is_valid(value):
+        elif is_valid_sample(value):
             yield name, Statistics.from_value(value)
 
 
@@ -212,7 +212,7 @@ def _merge(group: Sequence[ValuesByName]) -> Iterator[tuple[str, Statistics]]:
         for name, value in values.items():
             if isinstance(value, Statistics):
                 yield from [(name, value)] * counts[key]
-            elif abs(value) <= MAX_MAGNITUDE:  # as `is_valid`, which would take longer
+            elif abs(value) <= MAX_MAGNITUDE:  # as `is_valid_sample`, which would take longer
                 distribution = distributions.setdefault(name, {})
                 distribution[value] = distribution.get(value, 0) + counts[key]
     for name, distribution in distributions.items():

@@ -34,14 +34,14 @@ INSERT_POINT = "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 MAX_AGE_SECONDS = 455 * 24 * 3600.0
 """Maximum age of points: 455 days, as on AWS."""
-MAX_SECOND_AGE = 3 * 3600.0
+MERGE_AGE_SECONDS = 3 * 3600.0
 """Age at which the points of seconds are merged into points of minutes: 3 hours, as on AWS."""
 MAX_POINTS = 2_000_000
 """Maximum number of points of all series together. If there are more, the oldest points are removed. A point takes
 about 100 bytes."""
 REMOVED_SHARE = 0.05
 """Share of the points that is removed at once if there are too many."""
-MERGED_ROWS = 2_000
+MAX_MERGED_ROWS = 2_000
 """Maximum number of rows that are merged in one transaction."""
 MINUTE = 60
 
@@ -82,7 +82,7 @@ class Point:
 
 
 def open_tables(path: Path) -> "Tables":
-    """Open the file, or create it. Move a damaged file away: the server must start without its metrics."""
+    """Open the file, or create it. Move a damaged file away, so that the server can start without its metrics."""
     try:
         return Tables(path)
     except sqlite3.DatabaseError as error:
@@ -108,14 +108,14 @@ class Tables:
 
     def add(self, points: Iterable[tuple[Series, Point]]) -> None:
         with self._database.transaction() as database:
-            get_id = cache(self._get_id)
-            rows = [_make_row(get_id(series), point) for series, point in points]
+            ensure_id = cache(self._ensure_id)
+            rows = [_make_row(ensure_id(series), point) for series, point in points]
             database.executemany(INSERT_POINT, rows)
         self._count += len(rows)
         if self._count > MAX_POINTS:
             self._remove_oldest()
 
-    def _get_id(self, series: Series) -> int:
+    def _ensure_id(self, series: Series) -> int:
         """Return the id of a series, which is added if it does not exist. The caller holds a transaction."""
         if (series_id := self._find_id(series)) is not None:
             return series_id
@@ -127,25 +127,25 @@ class Tables:
         namespace: str | None = None,
         name: str | None = None,
         dimensions: Dimensions | None = None,
-        containing: Dimensions = (),
+        required_dimensions: Dimensions = (),
     ) -> list[tuple[Series, float]]:
         """Return the series with the time of their last point, sorted by namespace, name and dimensions.
 
         Args:
             dimensions: the series must have exactly these dimensions; None selects all.
-            containing: the series must have these dimensions, and may have others.
+            required_dimensions: the series must have these dimensions, and may have others.
         """
-        conditions = "dimensions = COALESCE(?, dimensions)" + " AND instr(dimensions, ?)" * len(containing)
+        conditions = "dimensions = COALESCE(?, dimensions)" + " AND instr(dimensions, ?)" * len(required_dimensions)
         query = (
             "SELECT namespace, name, dimensions, unit, (SELECT MAX(time) FROM points WHERE series = id) AS last"  # noqa: S608
             f" FROM series WHERE namespace = COALESCE(?, namespace) AND name = COALESCE(?, name) AND {conditions}"
             " AND last IS NOT NULL ORDER BY namespace, name, dimensions, unit"
         )
         exact = None if dimensions is None else json.dumps(dimensions)
-        values = (namespace, name, exact, *map(json.dumps, containing))
+        values = (namespace, name, exact, *map(json.dumps, required_dimensions))
         return [(_read_series(row), row[4]) for row in self._database.select(query, values)]
 
-    def find_units(self, namespace: str, name: str, dimensions: Dimensions) -> list[Series]:
+    def find_series(self, namespace: str, name: str, dimensions: Dimensions) -> list[Series]:
         """Return the series of a metric: one per unit in which it was recorded."""
         query = "SELECT namespace, name, dimensions, unit FROM series WHERE (namespace, name, dimensions) = (?, ?, ?)"
         values = (namespace, name, json.dumps(dimensions))
@@ -175,12 +175,12 @@ class Tables:
     # --- limits ---
 
     def clean(self) -> None:
-        """Remove points that are too old, and merge seconds that are older than MAX_SECOND_AGE into minutes."""
+        """Remove points that are too old, and merge seconds that are older than MERGE_AGE_SECONDS into minutes."""
         now = time.time()
         with self._database.transaction() as database:
             self._count -= database.execute("DELETE FROM points WHERE time < ?", (now - MAX_AGE_SECONDS,)).rowcount
             self._remove_empty_series()
-        minute = (now - MAX_SECOND_AGE) // MINUTE * MINUTE
+        minute = (now - MERGE_AGE_SECONDS) // MINUTE * MINUTE
         while self._merge_seconds(minute):
             pass
 
@@ -201,7 +201,7 @@ class Tables:
         columns = "series, time, count, total, minimum, maximum, distribution, rowid"
         query = f"SELECT {columns} FROM points WHERE is_second AND time < ? ORDER BY time LIMIT ?"  # noqa: S608
         with self._database.transaction() as database:
-            rows = database.execute(query, (end, MERGED_ROWS)).fetchall()
+            rows = database.execute(query, (end, MAX_MERGED_ROWS)).fetchall()
             database.executemany("DELETE FROM points WHERE rowid = ?", [(row[7],) for row in rows])
             merged = list(_merge_rows(rows))
             database.executemany(INSERT_POINT, merged)

@@ -10,12 +10,12 @@ from typing import Any
 from microjobs_orchestrator.local.alarms.evaluation import COMPARISONS, INSUFFICIENT_DATA, TREATMENTS
 from microjobs_orchestrator.local.alarms.records import (
     ALARM_KIND,
-    HELD_UNTIL,
+    HELD_UNTIL_KEY,
     Alarms,
     list_periods,
     list_queries,
     list_result_ids,
-    make_state,
+    make_state_members,
 )
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
@@ -108,9 +108,9 @@ class AlarmOperations:
         if record is None:
             raise _make_missing_error(request["AlarmName"])
         now, period = time.time(), max(list_periods(list_queries(record.description)))
-        changes = make_state(record.description, request["StateValue"], request["StateReason"], now)
+        changes = make_state_members(record.description, request["StateValue"], request["StateReason"], now)
         changes = {**changes, "StateReasonData": request.get("StateReasonData")}
-        internal = {HELD_UNTIL: now + self._alarms.shorten(period)}
+        internal = {HELD_UNTIL_KEY: now + self._alarms.shorten(period)}
         self._state.update(ALARM_KIND, record.name, changes, internal=internal)
         return {}
 

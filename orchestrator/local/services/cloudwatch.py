@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.metrics.metric_requests import (
     make_value_error,
     read_span,
 )
-from microjobs_orchestrator.local.metrics.periods import STATISTICS, compute
+from microjobs_orchestrator.local.metrics.periods import STATISTICS, compute_statistic
 from microjobs_orchestrator.local.metrics.statistics import Statistics
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Dimensions, Series
@@ -69,7 +69,7 @@ class CloudWatch:
         filters = [(item["Name"], item.get("Value")) for item in request.get("Dimensions", ())]
         pairs = tuple((name, value) for name, value in filters if value is not None)
         series_with_times = self._metrics.list_series(
-            request.get("Namespace"), request.get("MetricName"), containing=pairs
+            request.get("Namespace"), request.get("MetricName"), required_dimensions=pairs
         )
         since = time.time() - ACTIVE_SECONDS if "RecentlyActive" in request else 0.0
         selected_series = [
@@ -92,13 +92,13 @@ class CloudWatch:
                 **_make_percentiles(percentiles, statistics),
             }
             for series in self._reader.find_series(request, request.get("Unit"))
-            for begin, statistics in self._reader.read([series], span).items()
+            for begin, statistics in self._reader.read_statistics([series], span).items()
         ]
         return {"Label": request["MetricName"], "Datapoints": points}
 
     def get_metric_data(self, request: Request) -> Response:
         queries = metric_queries.read_queries(request["MetricDataQueries"])
-        results = self._reader.compute(queries, partial(read_span, request))
+        results = self._reader.compute_values(queries, partial(read_span, request))
         return metric_queries.make_page(request, queries, results)
 
 
@@ -134,5 +134,5 @@ def _describe(series: Series) -> Response:
 
 
 def _make_percentiles(names: Sequence[str], statistics: Statistics) -> Response:
-    values = {name: value for name in names if (value := compute(name, statistics)) is not None}
+    values = {name: value for name in names if (value := compute_statistic(name, statistics)) is not None}
     return {"ExtendedStatistics": values} if names else {}

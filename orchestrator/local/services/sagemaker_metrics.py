@@ -11,7 +11,7 @@ from math import fsum, sqrt
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.metrics.statistics import is_valid
+from microjobs_orchestrator.local.metrics.statistics import is_valid_sample
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Point, Series
 from microjobs_orchestrator.local.protocols.results import Service
@@ -69,7 +69,7 @@ class SageMakerMetrics:
         errors, dimensions = [], {"TrialComponentName": name}
         for index, datum in enumerate(request["MetricData"]):
             values = {datum["MetricName"]: float(datum["Value"])}
-            if not is_valid(datum["Value"]):
+            if not is_valid_sample(datum["Value"]):
                 errors.append({"Code": "VALIDATION_ERROR", "MetricIndex": index})
                 continue
             time, step = float(datum["Timestamp"]), datum.get("Step")

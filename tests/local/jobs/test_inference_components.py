@@ -461,7 +461,7 @@ def test_invocations_per_copy_are_divided_by_the_number_of_copies(parts: ServerP
     for _ in range(3):
         invoke(parts, "one")
     metrics = parts.context.metrics
-    (series,) = metrics.find_units("AWS/SageMaker", "InvocationsPerCopy", {"InferenceComponentName": "one"})
+    (series,) = metrics.find_series("AWS/SageMaker", "InvocationsPerCopy", {"InferenceComponentName": "one"})
     assert sum(point.statistics.total for point in metrics.read(series)) == 3 / 2
 
 

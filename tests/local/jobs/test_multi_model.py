@@ -417,7 +417,7 @@ def test_metrics_count_hits_and_measure_loads(endpoint: MultiModelEndpoint) -> N
 
     def sum_up(name: str, namespace: str = "AWS/SageMaker") -> tuple[float, float]:
         """Return the number of samples and their sum."""
-        (series,) = metrics.find_units(namespace, name, dimensions)
+        (series,) = metrics.find_series(namespace, name, dimensions)
         statistics = [point.statistics for point in metrics.read(series)]
         return sum(item.count for item in statistics), sum(item.total for item in statistics)
 

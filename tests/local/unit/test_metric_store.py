@@ -121,8 +121,8 @@ def test_an_idle_store_has_no_thread(tmp_path: Path) -> None:
 
 
 def test_old_seconds_are_merged_into_minutes(store: MetricStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MERGED_ROWS", 50)
-    minute = (time.time() - tables.MAX_SECOND_AGE) // 60 * 60 - 120
+    monkeypatch.setattr(tables, "MAX_MERGED_ROWS", 50)
+    minute = (time.time() - tables.MERGE_AGE_SECONDS) // 60 * 60 - 120
     for second in range(120):
         store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": second}, minute + second)
     store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": 7}, time.time())
@@ -138,7 +138,7 @@ def test_old_seconds_are_merged_into_minutes(store: MetricStore, monkeypatch: py
 
 
 def test_exact_points_are_not_merged(store: MetricStore) -> None:
-    begin = time.time() - 2 * tables.MAX_SECOND_AGE
+    begin = time.time() - 2 * tables.MERGE_AGE_SECONDS
     for second in range(3):
         store.record(NAMESPACE, DIMENSIONS, {"ModelLatency": second}, begin + second, is_exact=True)
     store.flush()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.metrics.periods import compute, split
+from microjobs_orchestrator.local.metrics.periods import compute_statistic, summarize_periods
 from microjobs_orchestrator.local.metrics.statistics import Statistics
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.resources.endpoints.invocation_metrics import NAMESPACE
@@ -163,8 +163,10 @@ class TargetTracking:
             """Return one value per period. If clients put the metric with several of CloudWatch's units, each unit is a
             series, and the values of the series are added."""
             values_by_start: dict[float, float] = {}
-            for series in metrics.find_units(namespace, name, dimensions):
-                for start, statistics in split(metrics.read(series, begin, end), begin, self._period).items():
+            for series in metrics.find_series(namespace, name, dimensions):
+                for start, statistics in summarize_periods(
+                    metrics.read(series, begin, end), begin, self._period
+                ).items():
                     values_by_start[start] = values_by_start.get(start, 0.0) + (summarize(statistics) or 0.0)
             return [values_by_start.get(start) for start in starts]
 
@@ -174,7 +176,7 @@ class TargetTracking:
 
         metric = self.metric
         if isinstance(metric, CustomMetric):
-            summarize = partial(compute, metric.statistic)
+            summarize = partial(compute_statistic, metric.statistic)
             return read_values(metric.namespace, metric.name, metric.dimensions, summarize)
         if metric.measured_quantity == INVOCATIONS:
             return [value * MINUTE_SECONDS / self._period / current_capacity for value in read_sums(INVOCATIONS)]
