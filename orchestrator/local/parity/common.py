@@ -69,14 +69,14 @@ def make_honoured_rows(*names: str) -> dict[str, Row]:
     return dict.fromkeys(names, Honoured())
 
 
-LIST_PAGES = ("SortBy", "SortOrder", "NextToken", "MaxResults")
+PAGE_MEMBERS = ("SortBy", "SortOrder", "NextToken", "MaxResults")
 """The members of List requests that select a page."""
 METADATA = Members(
     dict.fromkeys(("CommitId", "Repository", "GeneratedBy", "ProjectId"), Honoured("stored and described"))
 )
 """The row of MetadataProperties."""
 
-LIST_ROWS = make_honoured_rows(*LIST_PAGES, "NameContains", "CreationTimeBefore", "CreationTimeAfter")
+LIST_ROWS = make_honoured_rows(*PAGE_MEMBERS, "NameContains", "CreationTimeBefore", "CreationTimeAfter")
 """Rows of the List requests of kinds without a status."""
 LIST_ROWS_WITH_STATUS = {
     **LIST_ROWS,

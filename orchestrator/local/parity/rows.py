@@ -84,7 +84,7 @@ def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Ite
 
 
 def _describe_remedy(row: Row) -> str:
-    """Return how to add a missing member. The reason of a row is stated only with its values: it explains them."""
+    """Return the remedy for a missing member. If only some values are honoured, the remedy names one of them."""
     if isinstance(row, Honoured) and row.values:
         return f"set it to {_quote(row.values[0])} ({row.reason})"
     return "set it"

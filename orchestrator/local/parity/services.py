@@ -7,12 +7,12 @@ from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect
 
 UNMASK = NoEffect("logs are not masked")
 GROUP = make_honoured_rows("logGroupName", "logGroupIdentifier")
-PAGE_OF_LOGS = make_honoured_rows("nextToken", "limit")
+LOGS_PAGE = make_honoured_rows("nextToken", "limit")
 
 LOGS: dict[str, Rows] = {
     "DescribeLogGroups": {
         **make_honoured_rows("logGroupNamePrefix", "logGroupNamePattern", "logGroupIdentifiers"),
-        **PAGE_OF_LOGS,
+        **LOGS_PAGE,
         "accountIdentifiers": ONE_ACCOUNT,
         "includeLinkedAccounts": ONE_ACCOUNT,
         "logGroupClass": Honoured(
@@ -22,19 +22,19 @@ LOGS: dict[str, Rows] = {
     "DescribeLogStreams": {
         **GROUP,
         **make_honoured_rows("logStreamNamePrefix", "orderBy", "descending"),
-        **PAGE_OF_LOGS,
+        **LOGS_PAGE,
     },
     "GetLogEvents": {
         **GROUP,
         **make_honoured_rows("logStreamName", "startTime", "endTime", "startFromHead"),
-        **PAGE_OF_LOGS,
+        **LOGS_PAGE,
         "unmask": UNMASK,
     },
     "FilterLogEvents": {
         **GROUP,
         **make_honoured_rows("logStreamNames", "logStreamNamePrefix", "startTime", "endTime"),
         "filterPattern": Honoured('terms: `a "b c" -d`, `?a ?b`; patterns for JSON or fields are refused'),
-        **PAGE_OF_LOGS,
+        **LOGS_PAGE,
         "startFromHead": Honoured(
             "oldest events first", values=(True,), reason="use GetLogEvents to read the end of a stream"
         ),
@@ -99,7 +99,7 @@ STS: dict[str, Rows] = {
 # --- IAM ---
 
 ROLE = Honoured("each name is a role until it is deleted")
-PAGE: dict[str, Row] = make_honoured_rows("Marker", "MaxItems")
+IAM_PAGE: dict[str, Row] = make_honoured_rows("Marker", "MaxItems")
 DOCUMENT = Honoured("stored and described; permissions are not checked")
 
 
@@ -109,7 +109,7 @@ def _make_role_rows(*names: str, **rows: Row) -> Rows:
 
 IAM: dict[str, Rows] = {
     "GetRole": _make_role_rows(),
-    "ListRoles": {"PathPrefix": Honoured("lists only roles that were created or changed"), **PAGE},
+    "ListRoles": {"PathPrefix": Honoured("lists only roles that were created or changed"), **IAM_PAGE},
     "CreateRole": _make_role_rows(
         "Path",
         "Description",
@@ -125,16 +125,16 @@ IAM: dict[str, Rows] = {
     "PutRolePolicy": _make_role_rows("PolicyName", PolicyDocument=DOCUMENT),
     "GetRolePolicy": _make_role_rows("PolicyName"),
     "DeleteRolePolicy": _make_role_rows("PolicyName"),
-    "ListRolePolicies": _make_role_rows(**PAGE),
+    "ListRolePolicies": _make_role_rows(**IAM_PAGE),
     "AttachRolePolicy": _make_role_rows(
         PolicyArn=Honoured("any ARN; the policy need not exist, because only policies of roles are stored")
     ),
     "DetachRolePolicy": _make_role_rows("PolicyArn"),
-    "ListAttachedRolePolicies": _make_role_rows("PathPrefix", **PAGE),
-    "ListInstanceProfilesForRole": _make_role_rows(**PAGE),
+    "ListAttachedRolePolicies": _make_role_rows("PathPrefix", **IAM_PAGE),
+    "ListInstanceProfilesForRole": _make_role_rows(**IAM_PAGE),
     "TagRole": _make_role_rows(Tags=TAGS),
     "UntagRole": _make_role_rows("TagKeys"),
-    "ListRoleTags": _make_role_rows(**PAGE),
+    "ListRoleTags": _make_role_rows(**IAM_PAGE),
     "SimulatePrincipalPolicy": {
         "ActionNames": Honoured("the result is `allowed` for each"),
         "ResourceArns": Honoured(),
@@ -145,7 +145,7 @@ IAM: dict[str, Rows] = {
             ),
             NoEffect("each action is allowed"),
         ),
-        **PAGE,
+        **IAM_PAGE,
     },
 }
 
@@ -155,7 +155,7 @@ REPOSITORY: dict[str, Row] = {
     "registryId": Honoured("the server's account"),
     "repositoryName": Honoured("a repository of the engine's images, or a repository that CreateRepository created"),
 }
-PAGE_ROWS: dict[str, Row] = make_honoured_rows("nextToken", "maxResults")
+ECR_PAGE: dict[str, Row] = make_honoured_rows("nextToken", "maxResults")
 IMAGE_FILTER = Members(
     {
         "tagStatus": Honoured("the engine's images without a name are in no repository"),
@@ -165,7 +165,7 @@ IMAGE_FILTER = Members(
 
 ECR: dict[str, Rows] = {
     "GetAuthorizationToken": make_honoured_rows("registryIds"),
-    "DescribeRepositories": {"registryId": REPOSITORY["registryId"], "repositoryNames": Honoured(), **PAGE_ROWS},
+    "DescribeRepositories": {"registryId": REPOSITORY["registryId"], "repositoryNames": Honoured(), **ECR_PAGE},
     "CreateRepository": {
         **REPOSITORY,
         "tags": TAGS,
@@ -184,10 +184,10 @@ ECR: dict[str, Rows] = {
     "DescribeImages": {
         **REPOSITORY,
         "imageIds": Members(make_honoured_rows("imageDigest", "imageTag")),
-        **PAGE_ROWS,
+        **ECR_PAGE,
         "filter": IMAGE_FILTER,
     },
-    "ListImages": {**REPOSITORY, **PAGE_ROWS, "filter": IMAGE_FILTER},
+    "ListImages": {**REPOSITORY, **ECR_PAGE, "filter": IMAGE_FILTER},
     "ListTagsForResource": make_honoured_rows("resourceArn"),
     "TagResource": {"resourceArn": Honoured(), "tags": TAGS},
     "UntagResource": make_honoured_rows("resourceArn", "tagKeys"),

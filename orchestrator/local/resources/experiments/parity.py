@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import LIST_PAGES, METADATA, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.common import METADATA, PAGE_MEMBERS, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Members, Rows
 
-LIST_ROWS = make_honoured_rows(*LIST_PAGES, "CreatedAfter", "CreatedBefore")
+LIST_ROWS = make_honoured_rows(*PAGE_MEMBERS, "CreatedAfter", "CreatedBefore")
 COMPONENT: Rows = {
     **make_honoured_rows("TrialComponentName", "DisplayName", "StartTime", "EndTime"),
     "Status": Members(make_honoured_rows("PrimaryStatus", "Message")),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import LIST_PAGES, METADATA, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.common import METADATA, PAGE_MEMBERS, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
 
 SOURCE = Members(
@@ -11,7 +11,7 @@ SOURCE = Members(
         "SourceTypes": Members(make_honoured_rows("SourceIdType", "Value")),
     }
 )
-LIST_ROWS = make_honoured_rows(*LIST_PAGES, "CreatedAfter", "CreatedBefore")
+LIST_ROWS = make_honoured_rows(*PAGE_MEMBERS, "CreatedAfter", "CreatedBefore")
 ASSOCIATION_ARNS = make_honoured_rows("SourceArn", "DestinationArn")
 
 ROWS: Mapping[str, Rows] = {

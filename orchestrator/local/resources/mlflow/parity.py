@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import KMS, LIST_PAGES, ROLE, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.common import KMS, PAGE_MEMBERS, ROLE, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, NoEffect, Refused, Rows
 from microjobs_orchestrator.local.resources.mlflow.process import find_version
 
@@ -32,7 +32,7 @@ APP: Rows = {
     "AccountDefaultStatus": Honoured("at most one app is the default; no operation of the server uses the default"),
     "DefaultDomainIdList": DOMAINS,
 }
-LIST_ROWS = make_honoured_rows(*LIST_PAGES, "CreatedAfter", "CreatedBefore", "MlflowVersion")
+LIST_ROWS = make_honoured_rows(*PAGE_MEMBERS, "CreatedAfter", "CreatedBefore", "MlflowVersion")
 
 ROWS: Mapping[str, Rows] = {
     "CreateMlflowTrackingServer": {**SERVER, "MlflowVersion": VERSION, "RoleArn": ROLE, "Tags": TAGS},

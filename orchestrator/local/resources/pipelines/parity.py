@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import LIST_PAGES, ROLE, TAGS, make_honoured_rows
+from microjobs_orchestrator.local.parity.common import PAGE_MEMBERS, ROLE, TAGS, make_honoured_rows
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 LOCATION: Rows = {
@@ -92,7 +92,7 @@ ROWS: Mapping[str, Rows] = {
         "ClientRequestToken": Honoured("a repeated request succeeds, unless the server has restarted"),
     },
     "ListPipelines": {
-        **make_honoured_rows(*LIST_PAGES, "PipelineNamePrefix"),
+        **make_honoured_rows(*PAGE_MEMBERS, "PipelineNamePrefix"),
         **CREATION_TIME_FILTERS,
         "ManagedBy": Honoured("with `AWS`, the list is empty: AWS manages no local pipeline"),
     },

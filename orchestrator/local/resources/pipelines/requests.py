@@ -6,7 +6,7 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.parity.common import LIST_PAGES
+from microjobs_orchestrator.local.parity.common import PAGE_MEMBERS
 from microjobs_orchestrator.local.resources.operations import Request
 from microjobs_orchestrator.local.resources.pipelines.kinds import PIPELINE, PIPELINE_EXECUTION
 from microjobs_orchestrator.local.state import Record
@@ -42,7 +42,7 @@ def convert_list_request(request: Request) -> dict[str, Any]:
     """Return a List request in the form that `list_resources` reads: its common members, with the common names of the
     time filters."""
     names = {"CreatedAfter": "CreationTimeAfter", "CreatedBefore": "CreationTimeBefore"}
-    members = (*LIST_PAGES, *names)
+    members = (*PAGE_MEMBERS, *names)
     return {names.get(member, member): request[member] for member in members if member in request}
 
 

@@ -82,6 +82,6 @@ CREATE: Rows = {
 ROWS: Mapping[str, Rows] = {
     "CreateHyperParameterTuningJob": CREATE,
     "ListTrainingJobsForHyperParameterTuningJob": make_honoured_rows(
-        *common.LIST_PAGES, "HyperParameterTuningJobName", "StatusEquals"
+        *common.PAGE_MEMBERS, "HyperParameterTuningJobName", "StatusEquals"
     ),
 }
