@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from microjobs_orchestrator.local.event_patterns import check_pattern
-from microjobs_orchestrator.local.identity import QUEUE_NAME
+from microjobs_orchestrator.local.identity import QUEUE_NAME_PATTERN
 
 DESTINATIONS = ("file", "command", "webhook", "queue")
 MAX_TIMEOUT = 300.0
@@ -103,7 +103,7 @@ def _check_target(target: EventTarget) -> None:
         raise ValueError(
             f"[[local.events]] timeout {target.timeout!r} must be more than 0 and at most {MAX_TIMEOUT:g} seconds"
         )
-    if target.queue and not QUEUE_NAME.fullmatch(target.queue):
+    if target.queue and not QUEUE_NAME_PATTERN.fullmatch(target.queue):
         raise ValueError(f"[[local.events]] queue {target.queue!r} must be the name of a queue, such as job-events")
     check_pattern(target.pattern)
     if target.topic and target.pattern:

@@ -11,15 +11,15 @@ from microjobs_orchestrator.local import own_images
 from microjobs_orchestrator.local.identity import ACCOUNT
 
 OPTION = "--framework-images"
-URI = re.compile(
+URI_PATTERN = re.compile(
     r"""(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.[a-z0-9-]+\.
     (?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|c2s\.ic\.gov|sc2s\.sgov\.gov|csp\.hci\.ic\.gov|cloud\.adc-e\.uk)
     /(?P<repository>[a-z-]+)(?::(?P<tag>[\w.-]+))?(?:@sha256:[0-9a-f]{64})?""",
     re.VERBOSE,
 )
-VERSION = re.compile(r"\d+(?:\.\d+)*(?:-\d+(?=-|$))?")
+VERSION_PATTERN = re.compile(r"\d+(?:\.\d+)*(?:-\d+(?=-|$))?")
 """Matches the framework's version at the beginning of a tag: for example 2.3.1, or 0.23-1 with a build number."""
-PYTHON = re.compile(r"(?:^|-)py(\d)(\d*)(?:-|$)")
+PYTHON_PATTERN = re.compile(r"(?:^|-)py(\d)(\d*)(?:-|$)")
 """Matches the version of Python in a tag, such as `py37`."""
 
 
@@ -77,7 +77,7 @@ class FrameworkImage:
         """Return a sentence about the versions in the substitute and in the requested image."""
         variant = "cuda" if substitute.endswith("-cuda") else "cpu"
         version = _format_version(self.framework.name, self._find_locked_version(variant))
-        match = VERSION.match(self.tag)
+        match = VERSION_PATTERN.match(self.tag)
         requested_version = match[0] if match else "the requested version"
         python = f"Python {own_images.PYTHON_VERSION}{self._format_requested_python()}"
         return (
@@ -92,7 +92,7 @@ class FrameworkImage:
 
     def _format_requested_python(self) -> str:
         """Return ` instead of 3.7` for a tag with `py37`, or an empty text if the tag names no version of Python."""
-        match = PYTHON.search(self.tag)
+        match = PYTHON_PATTERN.search(self.tag)
         return "" if match is None else f" instead of {'.'.join(filter(None, match.groups()))}"
 
 
@@ -101,8 +101,8 @@ def _format_version(name: str, version: str | None) -> str:
 
 
 def parse(uri: str) -> FrameworkImage | None:
-    """Return the framework image that a URI names; None for other images and for the local server's account."""
-    match = URI.fullmatch(uri)
+    """Return the framework image that a URI_PATTERN names; None for other images and for the local server's account."""
+    match = URI_PATTERN.fullmatch(uri)
     if match is None or match["account"] == ACCOUNT:
         return None
     frameworks = (framework for framework in FRAMEWORKS if match["repository"] in framework.repositories)

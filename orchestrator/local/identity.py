@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ACCOUNT = "000000000000"
-QUEUE_NAME = re.compile(r"(?!.{81})[A-Za-z0-9_-]+(\.fifo)?")
+QUEUE_NAME_PATTERN = re.compile(r"(?!.{81})[A-Za-z0-9_-]+(\.fifo)?")
 """Pattern of the names of SQS queues on AWS. Botocore's model contains no pattern for these names."""
 REGION = "us-east-1"
 ROLE = "microjobs"
@@ -23,7 +23,7 @@ MLFLOW_PATH = "/_microjobs/mlflow"
 PACKAGES_USER = "microjobs"
 """User name with which hosts request packages."""
 
-NONCE = re.compile(r"[0-9a-f]{64}")
+NONCE_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 Prover = Callable[[str, str], str]
 """A function that takes a nonce and the port of the request, and returns the proof."""

@@ -34,10 +34,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-PROJECT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+PROJECT_NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 """A project's normalized name (PEP 503)."""
-FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
-SHA256 = re.compile(r"[0-9a-f]{64}")
+FILE_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 METADATA_SUFFIX = ".metadata"
 """Suffix of the address of the file with a wheel's metadata (PEP 658)."""
 
@@ -238,8 +238,8 @@ def parse_page(content_type: str, body: bytes, url: str) -> Iterator[IndexFile]:
 
 def _is_usable(item: IndexFile) -> bool:
     """Return whether an item's name and hashes are valid, so that they can be parts of a path in the cache."""
-    are_hashes_valid = all(not text or SHA256.fullmatch(text) for text in (item.sha256, item.metadata_sha256))
-    return bool(are_hashes_valid and FILE_NAME.fullmatch(item.name) and not item.name.endswith(METADATA_SUFFIX))
+    are_hashes_valid = all(not text or SHA256_PATTERN.fullmatch(text) for text in (item.sha256, item.metadata_sha256))
+    return bool(are_hashes_valid and FILE_NAME_PATTERN.fullmatch(item.name) and not item.name.endswith(METADATA_SUFFIX))
 
 
 def _parse_json(body: bytes, url: str) -> Iterator[IndexFile]:

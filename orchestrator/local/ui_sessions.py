@@ -21,7 +21,7 @@ MAX_SESSIONS = 64
 """Maximum number of sessions. A new session beyond this limit ends the oldest session."""
 REPEAT_SECONDS = 10.0
 """Seconds in which a browser may use an address again if the response was lost."""
-HOST = re.compile(r"(?P<label>[0-9a-f]{32})\.(?P<program>[a-z]+)\.localhost(:[0-9]{1,5})?")
+HOST_PATTERN = re.compile(r"(?P<label>[0-9a-f]{32})\.(?P<program>[a-z]+)\.localhost(:[0-9]{1,5})?")
 
 
 @dataclass
@@ -55,7 +55,7 @@ class UiSessions:
         """
         label, token = secrets.token_hex(16), secrets.token_urlsafe(32)
         with self._lock:
-            self._remove_old()
+            self._remove_old_sessions()
             deadline = time.monotonic() + link_seconds
             self._sessions[label] = _Session(
                 arn, session_seconds, _hash(token), token_deadline=deadline, deadline=deadline
@@ -95,7 +95,7 @@ class UiSessions:
             session.token_deadline = now  # the token becomes invalid, because the browser has received the cookie
             return session.arn
 
-    def _remove_old(self) -> None:
+    def _remove_old_sessions(self) -> None:
         now = time.monotonic()
         live = [item for item in self._sessions.items() if item[1].deadline > now]
         self._sessions = dict(live[-MAX_SESSIONS + 1 :])

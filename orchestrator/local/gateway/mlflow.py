@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.protocols.protocol import get_protocol
 from microjobs_orchestrator.local.resources.mlflow import registration
 from microjobs_orchestrator.local.resources.mlflow.connector_finder import ConnectorFinder
 from microjobs_orchestrator.local.resources.models import client
-from microjobs_orchestrator.local.ui_sessions import HOST, UiSessions
+from microjobs_orchestrator.local.ui_sessions import HOST_PATTERN, UiSessions
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class MlflowGateway:
     def answer_page(self, state: RequestState) -> Response | None:
         """Answer a request to a session's host name: open the session, or forward the request."""
         request = state.request
-        host = HOST.fullmatch(get_headers(request).get("host", ""))
+        host = HOST_PATTERN.fullmatch(get_headers(request).get("host", ""))
         if host is None or host["program"] != "mlflow":
             return None
         state.protocol, state.headers = get_protocol("json"), PAGE_HEADERS

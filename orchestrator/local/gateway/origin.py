@@ -11,7 +11,7 @@ from werkzeug import Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.request_state import Interceptor, RequestState
-from microjobs_orchestrator.local.identity import NONCE, Prover
+from microjobs_orchestrator.local.identity import NONCE_PATTERN, Prover
 from microjobs_orchestrator.local.protocols.http import get_headers
 
 HEALTH_PATHS = ("/health", "/_microjobs/health")
@@ -74,7 +74,7 @@ def make_health_check(prove: Prover) -> Interceptor:
             raise ServiceError("AccessDeniedException", "requests from web pages are refused", 403)
         content: dict[str, Any] = {"status": "ok", "pid": os.getpid()}
         nonce = request.args.get("nonce", "")
-        if NONCE.fullmatch(nonce):
+        if NONCE_PATTERN.fullmatch(nonce):
             content["proof"] = prove(nonce, request.environ["SERVER_PORT"])
         return Response(json.dumps(content) + "\n", content_type="application/json")
 

@@ -13,8 +13,8 @@ from werkzeug.utils import send_file
 from microjobs_orchestrator.local.gateway.request_state import Interceptor, RequestState
 from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
 from microjobs_orchestrator.local.package_index import (
-    FILE_NAME,
-    PROJECT_NAME,
+    FILE_NAME_PATTERN,
+    PROJECT_NAME_PATTERN,
     NotFoundError,
     PackageError,
     PackageIndex,
@@ -54,9 +54,9 @@ def make_package_interceptor(index: PackageIndex, token: str) -> Interceptor:
 
 def _answer(request: Request, index: PackageIndex) -> Response:
     match request.path.removeprefix(f"{PACKAGES_PATH}/").split("/"):
-        case ["simple", project, ""] if PROJECT_NAME.fullmatch(project):
+        case ["simple", project, ""] if PROJECT_NAME_PATTERN.fullmatch(project):
             return Response(format_page(project, index.list_files(project)), content_type="text/html; charset=utf-8")
-        case ["files", project, name] if PROJECT_NAME.fullmatch(project) and FILE_NAME.fullmatch(name):
+        case ["files", project, name] if PROJECT_NAME_PATTERN.fullmatch(project) and FILE_NAME_PATTERN.fullmatch(name):
             content = index.open(project, name)
             if isinstance(content, Path):
                 return send_file(content, request.environ, mimetype=FILE_TYPE, conditional=True)

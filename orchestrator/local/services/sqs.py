@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.identity import ACCOUNT, QUEUE_NAME
+from microjobs_orchestrator.local.identity import ACCOUNT, QUEUE_NAME_PATTERN
 from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.queues import VISIBILITY_TIMEOUT, Queues, get_queue_name, make_system_attributes
@@ -62,7 +62,7 @@ class Sqs:
     def create_queue(self, request: Request) -> Response:
         """Create a queue. Raise ServiceError InvalidParameterValue if its URL could not contain the name."""
         name = request["QueueName"]
-        if not QUEUE_NAME.fullmatch(name):
+        if not QUEUE_NAME_PATTERN.fullmatch(name):
             message = f"QueueName {name[:100]!r} must have 1 to 80 letters, digits, hyphens and underscores."
             raise ServiceError("InvalidParameterValue", message)
         self._queues.create(name)
