@@ -31,7 +31,7 @@ def process_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
 
 @pytest.fixture(params=["process_server", pytest.param("server", marks=pytest.mark.engine)])
 def any_runtime_server(request: pytest.FixtureRequest) -> LocalServer:
-    """A server: the test runs once per runtime. Its scripts use `clients.ROOT` for the contract's root."""
+    """A server of one runtime. The test runs once per runtime; its jobs use `clients.ROOT` as the contract's root."""
     server: LocalServer = request.getfixturevalue(request.param)
     return server
 

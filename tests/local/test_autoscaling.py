@@ -73,7 +73,7 @@ def test_example_of_the_documentation_scales_under_load(fast_server: LocalServer
             client.result()
     assert activity["StatusCode"] == "Successful"
     assert "policy load" in activity["Cause"]
-    scaling.register_scalable_target(**make_identity(component), MaxCapacity=1)
+    scaling.register_scalable_target(**make_target_members(component), MaxCapacity=1)
     wait_until(lambda: count_copies(fast_server, component), lambda count: count == 1)
     fast_server.sagemaker.delete_inference_component(InferenceComponentName=component)
     wait_until(
@@ -82,7 +82,7 @@ def test_example_of_the_documentation_scales_under_load(fast_server: LocalServer
     )
 
 
-def make_identity(component: str) -> dict[str, Any]:
+def make_target_members(component: str) -> dict[str, Any]:
     return {
         "ServiceNamespace": "sagemaker",
         "ResourceId": f"inference-component/{component}",
@@ -91,7 +91,7 @@ def make_identity(component: str) -> dict[str, Any]:
 
 
 def list_activities(scaling: Any, component: str) -> list[Any]:
-    activities: list[Any] = scaling.describe_scaling_activities(**make_identity(component))["ScalingActivities"]
+    activities: list[Any] = scaling.describe_scaling_activities(**make_target_members(component))["ScalingActivities"]
     return activities
 
 
@@ -101,21 +101,21 @@ def count_copies(server: LocalServer, component: str) -> int:
 
 def test_targets_and_policies_are_described_and_deleted(process_server: LocalServer) -> None:
     _, component = deploy_component(process_server)
-    scaling, identity = process_server.client("application-autoscaling"), make_identity(component)
-    arn = scaling.register_scalable_target(**identity, MinCapacity=1, MaxCapacity=2)["ScalableTargetARN"]
+    scaling, target_members = process_server.client("application-autoscaling"), make_target_members(component)
+    arn = scaling.register_scalable_target(**target_members, MinCapacity=1, MaxCapacity=2)["ScalableTargetARN"]
     metric = {"PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"}
     config = {"TargetValue": 5.0, "PredefinedMetricSpecification": metric}
-    policy = {**identity, "PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
+    policy = {**target_members, "PolicyName": "p", "PolicyType": "TargetTrackingScaling"}
     scaling.put_scaling_policy(**policy, TargetTrackingScalingPolicyConfiguration=config)
     (target,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     assert (target["ScalableTargetARN"], target["MinCapacity"], target["MaxCapacity"]) == (arn, 1, 2)
     (description,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
     assert description["TargetTrackingScalingPolicyConfiguration"] == config
-    scaling.delete_scaling_policy(**identity, PolicyName="p")
+    scaling.delete_scaling_policy(**target_members, PolicyName="p")
     assert scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"] == []
-    scaling.deregister_scalable_target(**identity)
+    scaling.deregister_scalable_target(**target_members)
     with pytest.raises(ClientError, match="ObjectNotFoundException"):
-        scaling.deregister_scalable_target(**identity)
+        scaling.deregister_scalable_target(**target_members)
     with pytest.raises(ClientError, match=r"ValidationException.*Not supported here: PolicyType"):
         scaling.put_scaling_policy(**{**policy, "PolicyType": "StepScaling"})
     process_server.sagemaker.delete_inference_component(InferenceComponentName=component)

@@ -34,7 +34,7 @@ def make_variant(model: str, name: str = "main", **members: Any) -> dict[str, An
     return {"VariantName": name, "ModelName": model, **members}
 
 
-def make_capture(server: LocalServer) -> dict[str, Any]:
+def make_capture_config(server: LocalServer) -> dict[str, Any]:
     return {
         "InitialSamplingPercentage": 100,
         "DestinationS3Uri": server.uri("captured"),
@@ -79,7 +79,7 @@ def test_captured_data_have_the_responses_of_both_variants(any_runtime_server: L
         any_runtime_server,
         ProductionVariants=[make_variant(make_model(any_runtime_server, 1.0), **instances)],
         ShadowProductionVariants=[make_variant(make_model(any_runtime_server, 2.0), "shadow", **instances)],
-        DataCaptureConfig=make_capture(any_runtime_server),
+        DataCaptureConfig=make_capture_config(any_runtime_server),
     )
     assert predict(any_runtime_server, name) == "6.0"
     folder, expected = (
@@ -150,7 +150,7 @@ def test_killed_server_resumes_variants_and_leaves_complete_captures(tmp_path: P
             server,
             ProductionVariants=[make_variant(model, **instances)],
             ShadowProductionVariants=[make_variant(model, "shadow", **instances)],
-            DataCaptureConfig=make_capture(server),
+            DataCaptureConfig=make_capture_config(server),
         )
         serverless_endpoint = deploy(server, ProductionVariants=[make_variant(model, ServerlessConfig=SERVERLESS)])
         folder = server.bucket / "captured"

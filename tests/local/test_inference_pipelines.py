@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY, build_image_from_base, find_base_image, m
 from tests.local.clients import FINAL_STATUSES, LocalServer, make_unique_name, run_server, wait_until
 from tests.local.resources.examples.models import put_linear_model
 from tests.local.test_hosting import make_config, wait_for_endpoint
-from tests.local.test_hosting_variants import make_capture
+from tests.local.test_hosting_variants import make_capture_config
 
 SECTION = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Inference pipelines")[2]
 SCALE_PROGRAM = SECTION.split("```python\n")[2].partition("```")[0]
@@ -88,7 +88,7 @@ class ChainEndpoint:
     """An endpoint whose model has several containers, and its client."""
 
     def __init__(self, server: LocalServer, model: str, **config: Any) -> None:
-        self.local = server
+        self.server = server
         self.name = make_unique_name("chain")
         server.sagemaker.create_endpoint(
             EndpointName=self.name, EndpointConfigName=make_config(server, model, **config)
@@ -97,12 +97,12 @@ class ChainEndpoint:
         assert description["EndpointStatus"] == "InService", description.get("FailureReason")
 
     def invoke(self, body: bytes = b"1,2,3", **members: Any) -> str:
-        runtime = self.local.client("sagemaker-runtime")
+        runtime = self.server.client("sagemaker-runtime")
         request = {"EndpointName": self.name, "Body": body, "ContentType": "text/csv", "Accept": "text/csv"}
         return str(runtime.invoke_endpoint(**request, **members)["Body"].read().decode().strip())
 
     def delete(self) -> None:
-        self.local.sagemaker.delete_endpoint(EndpointName=self.name)
+        self.server.sagemaker.delete_endpoint(EndpointName=self.name)
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def serial_chain(any_runtime_server: LocalServer) -> Iterator[ChainEndpoint]:
     chain.delete()
 
 
-def test_chain_serves_and_names_its_errors(serial_chain: ChainEndpoint) -> None:
-    server = serial_chain.local
+def test_chain_serves_and_errors_name_their_container(serial_chain: ChainEndpoint) -> None:
+    server = serial_chain.server
     assert serial_chain.invoke() == "60.0"
     with pytest.raises(ClientError, match=r"Received client error \(400\) from predict"):
         serial_chain.invoke(b"1,2")
@@ -135,7 +135,9 @@ def test_target_model_responds_after_another_container(any_runtime_server: Local
 @pytest.mark.slow
 def test_update_under_load_loses_no_request(process_server: LocalServer) -> None:
     chain, stop = (
-        ChainEndpoint(process_server, make_model(process_server), DataCaptureConfig=make_capture(process_server)),
+        ChainEndpoint(
+            process_server, make_model(process_server), DataCaptureConfig=make_capture_config(process_server)
+        ),
         threading.Event(),
     )
     longer_config = make_config(process_server, make_model(process_server, scaler_hostnames=("scale", "again")))
@@ -175,7 +177,7 @@ def count_samples(chain: ChainEndpoint, container: str) -> float:
     """Return the number of a container's responses in the metric ContainerLatency."""
     dimensions = {"EndpointName": chain.name, "VariantName": "main", "ContainerName": container}
     now = datetime.now(UTC)
-    points = chain.local.client("cloudwatch").get_metric_statistics(
+    points = chain.server.client("cloudwatch").get_metric_statistics(
         Namespace="AWS/SageMaker",
         MetricName="ContainerLatency",
         Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
@@ -244,7 +246,7 @@ def test_chain_of_two_images_outlives_its_server(tmp_path: Path) -> None:
         chain = ChainEndpoint(server, make_model(server, scaler_job="preprocess"))
         assert chain.invoke() == "60.0"
         os.kill(server.address.pid, signal.SIGKILL)
-        chain.local = LocalServer(server.home, control.start(server.home, Config(port=0, runtime="docker")))
-        wait_for_endpoint(chain.local, chain.name)
+        chain.server = LocalServer(server.home, control.start(server.home, Config(port=0, runtime="docker")))
+        wait_for_endpoint(chain.server, chain.name)
         assert chain.invoke() == "60.0"
         chain.delete()

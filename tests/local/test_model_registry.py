@@ -123,7 +123,7 @@ def test_completed_training_job_registers_its_model(process_server: LocalServer,
         COPY_SCRIPT,
         InputDataConfig=[make_channel("model", process_server.uri(f"{prefix}/"))],
         OutputDataConfig={"S3OutputPath": process_server.uri("models"), "CompressionType": compression},
-        ModelPackageConfig={"ModelPackageGroupArn": find_group(process_server, group)},
+        ModelPackageConfig={"ModelPackageGroupArn": find_group_arn(process_server, group)},
     )
     assert job["TrainingJobStatus"] == "Completed", job
     package = client.describe_model_package(ModelPackageName=job["OutputModelPackageArn"])
@@ -137,20 +137,22 @@ def test_completed_training_job_registers_its_model(process_server: LocalServer,
     )
 
 
-def find_group(server: LocalServer, name: str) -> str:
+def find_group_arn(server: LocalServer, name: str) -> str:
     return str(server.sagemaker.describe_model_package_group(ModelPackageGroupName=name)["ModelPackageGroupArn"])
 
 
 def test_failed_training_job_registers_nothing(process_server: LocalServer) -> None:
     group = create_group(process_server)
-    job = process_server.train("exit 3", ModelPackageConfig={"ModelPackageGroupArn": find_group(process_server, group)})
+    job = process_server.train(
+        "exit 3", ModelPackageConfig={"ModelPackageGroupArn": find_group_arn(process_server, group)}
+    )
     assert (job["TrainingJobStatus"], "OutputModelPackageArn" in job) == ("Failed", False)
     assert process_server.sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"] == []
 
 
 def test_group_of_a_training_job_must_exist(process_server: LocalServer) -> None:
     group = create_group(process_server)
-    config = {"ModelPackageGroupArn": find_group(process_server, group)}
+    config = {"ModelPackageGroupArn": find_group_arn(process_server, group)}
     name = process_server.start_training("sleep 1", ModelPackageConfig=config)
     process_server.sagemaker.delete_model_package_group(ModelPackageGroupName=group)
     message = f"ModelPackageGroup {config['ModelPackageGroupArn']} does not exist."

@@ -20,7 +20,7 @@ class MultiModelEndpoint:
     """An endpoint with the models below a prefix of its own."""
 
     def __init__(self, server: LocalServer) -> None:
-        self.local = server
+        self.server = server
         self.name = make_unique_name("many")
         self._runtime = server.client("sagemaker-runtime")
         prefix = server.uri(f"{self.name}/")
@@ -33,11 +33,11 @@ class MultiModelEndpoint:
 
     def put(self, target: str, weight: float) -> None:
         """Store a model that multiplies three features by a weight and returns their sum."""
-        put_linear_model(self.local, f"{self.name}/{target}", weight)
+        put_linear_model(self.server, f"{self.name}/{target}", weight)
 
     def put_program(self, target: str, file: str, text: str) -> None:
         """Store a model that consists of a Python file."""
-        put_program(self.local, f"{self.name}/{target}", text, file)
+        put_program(self.server, f"{self.name}/{target}", text, file)
 
     def invoke(self, target: str) -> str:
         response = self._runtime.invoke_endpoint(
@@ -51,7 +51,7 @@ class MultiModelEndpoint:
         return error.value.response
 
     def delete(self) -> None:
-        self.local.sagemaker.delete_endpoint(EndpointName=self.name)
+        self.server.sagemaker.delete_endpoint(EndpointName=self.name)
 
 
 @pytest.fixture
@@ -76,8 +76,11 @@ def test_models_of_a_prefix_are_served_replaced_and_refused(endpoint: MultiModel
     assert (error["Error"]["Code"], error["OriginalStatusCode"]) == ("ModelError", 400)
     assert "the model cannot be loaded" in error["OriginalMessage"]
     assert endpoint.read_error("missing.tar.gz")["Error"]["Code"] == "ValidationError"
-    description = endpoint.local.sagemaker.describe_model(ModelName=endpoint.name)["PrimaryContainer"]
-    assert (description["Mode"], description["ModelDataUrl"]) == ("MultiModel", endpoint.local.uri(f"{endpoint.name}/"))
+    description = endpoint.server.sagemaker.describe_model(ModelName=endpoint.name)["PrimaryContainer"]
+    assert (description["Mode"], description["ModelDataUrl"]) == (
+        "MultiModel",
+        endpoint.server.uri(f"{endpoint.name}/"),
+    )
 
 
 def test_update_under_load_loses_no_request(process_server: LocalServer) -> None:

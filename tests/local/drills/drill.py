@@ -69,7 +69,7 @@ class Drill:
         self._name_count = 0
         self._endpoint = ""
         """The name of the endpoint that must exist; empty until the server has answered its Create request."""
-        self._tuning = ""
+        self._tuning_name = ""
         """The name of the round's tuning job, or an empty string if the server did not answer its Create request."""
         self._jobs: list[Job] = []
         self._examples: Examples
@@ -79,7 +79,7 @@ class Drill:
         self._process = self._launch()
         self.server = self._wait_for_server()
         self._uploads = Uploads(self.server.s3, self.server.address.bucket, seed)
-        self._initial_temporary_files = list_traces(engine, home).temporary
+        self._initial_temporary_files = list_traces(engine, home).temporary_files
         self._make_model()
         self._registrations = Registrations(self.server.sagemaker)
 
@@ -122,7 +122,7 @@ class Drill:
         self._process.terminate()
         self._process.wait(60)
         traces = list_traces(self._engine, self.home)
-        assert not traces.containers | traces.networks | traces.volumes | traces.folders | traces.incoming, traces
+        assert not traces.containers | traces.networks | traces.volumes | traces.folders | traces.incoming_files, traces
 
     # --- a round ---
 
@@ -151,7 +151,7 @@ class Drill:
         self._check_endpoint()
         self._check_outputs()
         self._check_machine()
-        self._jobs, self._tuning = [], ""
+        self._jobs, self._tuning_name = [], ""
 
     def _create_until_killed(self) -> None:
         """Create resources until the server is killed."""
@@ -252,7 +252,7 @@ class Drill:
             },
             TrainingJobDefinition=definition,
         )
-        self._tuning = name
+        self._tuning_name = name
 
     def _replace_endpoint(self) -> None:
         sagemaker = self.server.sagemaker
@@ -313,15 +313,15 @@ class Drill:
         }
 
     def _check_tuning(self) -> None:
-        if self._tuning == "":
+        if self._tuning_name == "":
             return
         describe = self.server.sagemaker.describe_hyper_parameter_tuning_job
         description = wait_until(
-            lambda: describe(HyperParameterTuningJobName=self._tuning),
+            lambda: describe(HyperParameterTuningJobName=self._tuning_name),
             lambda job: job["HyperParameterTuningJobStatus"] in FINAL_STATUSES,
         )
         pages = self.server.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
-        trials = list(pages.paginate(HyperParameterTuningJobName=self._tuning).search("TrainingJobSummaries[]"))
+        trials = list(pages.paginate(HyperParameterTuningJobName=self._tuning_name).search("TrainingJobSummaries[]"))
         assert len(trials) == 3, description
         for trial in trials:
             job = self.server.describe_training(trial["TrainingJobName"])
@@ -382,7 +382,12 @@ class Drill:
                 + exclude_endpoint(traces.volumes)
             )
             folders = exclude_endpoint(traces.folders, endpoint_prefix.replace("/", "-"))
-            return plans + folders + sorted(traces.incoming) + sorted(traces.temporary - self._initial_temporary_files)
+            return (
+                plans
+                + folders
+                + sorted(traces.incoming_files)
+                + sorted(traces.temporary_files - self._initial_temporary_files)
+            )
 
         wait_until(list_leftovers, lambda names: names == [], seconds=60)
         assert list((self.home.objects / "uploads").iterdir()) == []

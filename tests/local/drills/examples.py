@@ -18,7 +18,7 @@ class Examples:
     """One resource per kind, created before the server is killed."""
 
     def __init__(self, server: LocalServer, prefix: str) -> None:
-        self._local = server
+        self._server = server
         self._prefix = prefix
         self._created_kinds: set[Kind] = set()
         """The kinds whose Create request the server answered. If the server was killed before it answered a request, it
@@ -26,7 +26,7 @@ class Examples:
 
     def create(self) -> None:
         for kind, _, name in self._list_resources():
-            create_example(self._local, kind, name)
+            create_example(self._server, kind, name)
             self._created_kinds.add(kind)
 
     def check(self) -> None:
@@ -40,7 +40,7 @@ class Examples:
             status = description[kind.status_member]
             assert status == lifecycle.success_status or description["FailureReason"], description
             if lifecycle.runs_until_deleted:
-                call(self._local, kind, "Delete", name)
+                call(self._server, kind, "Delete", name)
                 wait_until(partial(self._exists, kind, name), lambda exists: not exists)
 
     def _list_resources(self) -> Iterator[tuple[Kind, Lifecycle, str]]:
@@ -50,7 +50,7 @@ class Examples:
 
     def _exists(self, kind: Kind, name: str) -> bool:
         try:
-            call(self._local, kind, "Describe", name)
+            call(self._server, kind, "Describe", name)
         except ClientError as error:
             if "Could not find" not in str(error):
                 raise
@@ -59,7 +59,7 @@ class Examples:
 
     def _wait_for_stable_status(self, kind: Kind, lifecycle: Lifecycle, name: str) -> dict[str, Any]:
         description: dict[str, Any] = wait_until(
-            lambda: call(self._local, kind, "Describe", name),
+            lambda: call(self._server, kind, "Describe", name),
             lambda resource: resource[kind.status_member] not in lifecycle.transitional_statuses,
         )
         return description

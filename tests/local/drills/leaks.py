@@ -22,9 +22,9 @@ class ServerTraces:
     volumes: frozenset[str]
     folders: frozenset[str]
     """The work folders of jobs and endpoints."""
-    incoming: frozenset[str]
+    incoming_files: frozenset[str]
     """The files of objects that are being stored."""
-    temporary: frozenset[str]
+    temporary_files: frozenset[str]
     """The files in the server's TMPDIR."""
 
 

@@ -178,7 +178,7 @@ def check_requests(server: LocalServer, clients: Clients) -> None:
 def check_nothing_is_left(home: Home) -> None:
     with closing(docker.from_env()) as engine:
         traces = list_traces(engine, home)
-    assert not traces.containers | traces.networks | traces.volumes | traces.folders | traces.incoming, traces
+    assert not traces.containers | traces.networks | traces.volumes | traces.folders | traces.incoming_files, traces
     assert read_variables_by_process(str(home.root)) == {}
 
 

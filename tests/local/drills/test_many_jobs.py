@@ -68,7 +68,7 @@ def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.
     engine.close()
     print(f"after {50 + SUCCESSIVE_JOBS} jobs: {usage_before} became {usage_after}")
     assert not traces_after.containers | traces_after.networks | traces_after.volumes | traces_after.folders
-    assert traces_after.temporary <= traces_before.temporary
+    assert traces_after.temporary_files <= traces_before.temporary_files
     assert usage_after.threads <= usage_before.threads + 2
     assert usage_after.open_files <= usage_before.open_files + 8
     # A description needs about 4 kB of memory. A job must leave less than that in memory.

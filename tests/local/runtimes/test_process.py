@@ -533,18 +533,18 @@ def run_shim(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_log_on_a_full_disk_does_not_change_the_exit_code(tmp_path: Path) -> None:
-    assert run_shim("/dev/full", tmp_path / "scratch", "echo x; exit 3") == 3
+    assert run_shim("/dev/full", tmp_path / "working", "echo x; exit 3") == 3
 
 
 def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
-    (tmp_path / "scratch").mkdir()
+    (tmp_path / "working").mkdir()
     shim = [
         sys.executable,
         "-I",
         "-S",
         process_shim.__file__,
         str(tmp_path / "log"),
-        str(tmp_path / "scratch"),
+        str(tmp_path / "working"),
         *[""] * 3,
     ]
     # The shim needs several reads for this output, which fits into the pipe. The program stops the shim, and the test
@@ -561,9 +561,9 @@ def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
 
 
 def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "scratch" / "cache"
+    folder = tmp_path / "working" / "cache"
     script = f"mkdir -p {folder}/inner && touch {folder}/inner/file && chmod 555 {folder}/inner {folder}"
-    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, preexec_fn=drop_capabilities) == 0
+    assert run_shim(str(tmp_path / "log"), tmp_path / "working", script, preexec_fn=drop_capabilities) == 0
     assert not folder.exists()
 
 
@@ -604,7 +604,7 @@ def test_missing_root_is_added_to_its_parent_folder(user: str, tmp_path: Path) -
     script = f"cd {parent} && cat other/file link file ml/content && echo 4 > ml/new"
     prepare = drop_capabilities if user == "any-user" else None
     mount = {"folder": folder, "path": parent / "ml"}
-    code = run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, **mount, preexec_fn=prepare)
+    code = run_shim(str(tmp_path / "log"), tmp_path / "working", script, **mount, preexec_fn=prepare)
     log = (tmp_path / "log").read_text()
     assert code == 0, log
     assert log.endswith(" 1123\n")
@@ -613,9 +613,9 @@ def test_missing_root_is_added_to_its_parent_folder(user: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("user", ["root", "any-user"])
-def test_scratch_folder_does_not_contain_the_parent_folder(user: str, tmp_path: Path) -> None:
+def test_working_folder_does_not_contain_the_parent_folder(user: str, tmp_path: Path) -> None:
     """A program that empties its working folder must not empty the parent folder."""
-    parent, working_folder = tmp_path / "parent", tmp_path / "scratch"
+    parent, working_folder = tmp_path / "parent", tmp_path / "working"
     (parent / "other").mkdir(parents=True)
     prepare = drop_capabilities if user == "any-user" else None
     mount = {"folder": tmp_path, "path": parent / "ml"}
@@ -632,14 +632,14 @@ def test_parent_folder_is_unchanged_if_the_root_cannot_be_added(user: str, tmp_p
     prepare = drop_capabilities if user == "any-user" else None
     mount = {"folder": tmp_path, "path": path}
     script = f"touch {path.parent}/new"
-    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, **mount, preexec_fn=prepare) == 0
+    assert run_shim(str(tmp_path / "log"), tmp_path / "working", script, **mount, preexec_fn=prepare) == 0
     assert "is not available to this process" in (tmp_path / "log").read_text()
     assert sorted(get_names(path.parent.iterdir())) == ["ml", "new"]
 
 
 def test_root_that_cannot_be_mounted_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "ml"
-    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", "exit 5", folder=tmp_path, path=path) == 5
+    assert run_shim(str(tmp_path / "log"), tmp_path / "working", "exit 5", folder=tmp_path, path=path) == 5
     log = (tmp_path / "log").read_text()
     assert f"[microjobs] {path} is not available to this process" in log
     assert "read the path of this folder from the variable SAGEMAKER_BASE_DIR" in log

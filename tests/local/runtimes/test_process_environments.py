@@ -27,7 +27,7 @@ from tests.local.runtimes.processes import get_names, make_tiny_repository
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Path:
+def jobs_folder(tmp_path: Path) -> Path:
     make_tiny_repository(tmp_path, "")
     return tmp_path / "repository" / "containers"
 
@@ -40,8 +40,8 @@ def shared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def environments(tmp_path: Path, jobs: Path) -> Environments:
-    return Environments(tmp_path / "environments", jobs)
+def environments(tmp_path: Path, jobs_folder: Path) -> Environments:
+    return Environments(tmp_path / "environments", jobs_folder)
 
 
 def write_package(folder: Path, name: str, file: str, content: str, lock: Path) -> Path:
@@ -60,11 +60,11 @@ def write_package(folder: Path, name: str, file: str, content: str, lock: Path) 
 
 
 @pytest.fixture
-def wheel(tmp_path: Path, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def wheel(tmp_path: Path, jobs_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package that the job `tiny` requires, in the folder of local packages. The package index is empty."""
     folder = tmp_path / "packages"
     folder.mkdir()
-    path = write_package(folder, "greeting", "greeting.py", "print('hello')", jobs / "tiny" / "cpu.lock")
+    path = write_package(folder, "greeting", "greeting.py", "print('hello')", jobs_folder / "tiny" / "cpu.lock")
     (tmp_path / "index").mkdir()
     monkeypatch.setenv("LOCAL_PACKAGES", str(folder))
     monkeypatch.setenv("INDEX_URL", (tmp_path / "index").as_uri())
@@ -131,13 +131,13 @@ def test_packages_come_from_the_local_folder(
 
 
 def test_settings_of_builds_select_the_environment(
-    environments: Environments, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environments: Environments, jobs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sources of packages do not select the environment: each source has the same files, because the lock contains
     the hashes of the files."""
     monkeypatch.setattr(Installer, "make_commands", lambda *_: [[sys.executable, "-c", ""]])
     monkeypatch.setattr(environments_module, "_add_shared_code", lambda _: None)
-    lock = jobs / "tiny" / "cpu.lock"
+    lock = jobs_folder / "tiny" / "cpu.lock"
     lock.write_text("inotify-simple==1.3.5 \\\n    --hash=sha256:00\n")
 
     def make() -> Path:
@@ -149,9 +149,9 @@ def test_settings_of_builds_select_the_environment(
     assert make() == folder
     monkeypatch.setattr(packages, "INSTALLER_LOCK", tmp_path / "installer.lock")
     (tmp_path / "installer.lock").write_text("setuptools==1\n")
-    with_other_setuptools = make()
+    folder_with_other_setuptools = make()
     monkeypatch.setattr(packages, "EMPTY_MODULE_COMPILER", "cc")
-    assert len({folder, with_other_setuptools, make()}) == 3
+    assert len({folder, folder_with_other_setuptools, make()}) == 3
     # This package is not built, so the version of setuptools has no effect.
     lock.write_text("greeting==1.0 \\\n    --hash=sha256:00\n")
     folder = make()
@@ -228,10 +228,10 @@ def test_parallel_requests_make_an_environment_once(environments: Environments, 
     del wheel
     creation_times = set[float]()
 
-    def get() -> None:
+    def request_environment() -> None:
         creation_times.add((environments.ensure("tiny").folder / "pyvenv.cfg").stat().st_mtime)
 
-    threads = [threading.Thread(target=get) for _ in range(3)]
+    threads = [threading.Thread(target=request_environment) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -264,9 +264,11 @@ def test_environment_that_is_being_made_is_not_removed_at_start(environments: En
     assert (wheel.exists(), folder.exists()) == (True, True)
 
 
-def test_changed_lock_file_makes_another_environment(environments: Environments, jobs: Path, wheel: Path) -> None:
+def test_changed_lock_file_makes_another_environment(
+    environments: Environments, jobs_folder: Path, wheel: Path
+) -> None:
     folder = environments.ensure("tiny").folder
-    lock = jobs / "tiny" / "cpu.lock"
+    lock = jobs_folder / "tiny" / "cpu.lock"
     lock.write_text(lock.read_text().replace("--hash", "--hash=sha256:" + "0" * 64 + " \\\n    --hash"))
     assert wheel.exists()
     assert environments.ensure("tiny").folder != folder
@@ -276,12 +278,12 @@ def test_close_ends_installations(environments: Environments, tmp_path: Path, mo
     monkeypatch.setattr(Installer, "make_commands", lambda *_: [["/bin/sh", "-c", "echo Downloading; sleep 600"]])
     errors: list[CannotRunError] = []
 
-    def get() -> None:
+    def request_environment() -> None:
         with pytest.raises(CannotRunError) as caught:
             environments.ensure("tiny")
         errors.append(caught.value)
 
-    thread = threading.Thread(target=get)
+    thread = threading.Thread(target=request_environment)
     thread.start()
     while not list((tmp_path / "environments").glob("*/install.log")):
         thread.join(0.01)
@@ -298,10 +300,10 @@ def test_last_lock_has_priority() -> None:
 
 
 def test_old_environment_is_removed_at_start_if_its_lock_file_has_changed(
-    environments: Environments, jobs: Path, wheel: Path
+    environments: Environments, jobs_folder: Path, wheel: Path
 ) -> None:
     assert wheel.exists()
-    old, lock = environments.ensure("tiny").folder, jobs / "tiny" / "cpu.lock"
+    old, lock = environments.ensure("tiny").folder, jobs_folder / "tiny" / "cpu.lock"
     os.utime(old / "complete", (0, time.time() - MAX_UNUSED_SECONDS - 1))
     environments.clean()
     assert old.exists()  # the lock file has no newer environment
@@ -311,9 +313,9 @@ def test_old_environment_is_removed_at_start_if_its_lock_file_has_changed(
     assert (old.exists(), new.exists()) == (False, True)
 
 
-def test_environment_that_was_used_recently_is_kept(environments: Environments, jobs: Path, wheel: Path) -> None:
+def test_environment_that_was_used_recently_is_kept(environments: Environments, jobs_folder: Path, wheel: Path) -> None:
     assert wheel.exists()
-    old, lock = environments.ensure("tiny").folder, jobs / "tiny" / "cpu.lock"
+    old, lock = environments.ensure("tiny").folder, jobs_folder / "tiny" / "cpu.lock"
     os.utime(old / "complete", (0, 1.0))
     environments.ensure("tiny")
     lock.write_text(lock.read_text().replace("--hash", "--hash=sha256:" + "0" * 64 + " \\\n    --hash"))
