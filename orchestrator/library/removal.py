@@ -34,7 +34,9 @@ def list_names(server: LocalServer) -> NamesByKind:
 def _list_names(sagemaker: Any, kind: Kind) -> Iterator[str]:
     """Yield the names of a kind's resources, or their ARNs: versions, and parts of other resources, have no names."""
     parent = kind.parent
-    requests = [{parent.name_member: name} for name in _list_names(sagemaker, parent)] if parent else [kind.list_all]
+    requests = (
+        [{parent.name_member: name} for name in _list_names(sagemaker, parent)] if parent else [kind.list_all_members]
+    )
     for request in requests:
         for page in sagemaker.get_paginator(_get_method_name(kind, "List")).paginate(**request):
             for summary in page[kind.summaries_member]:

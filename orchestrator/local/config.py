@@ -55,11 +55,11 @@ MAX_INSTANCES = 4
 MAXIMUMS = {"autoscaling_speed": 60, "max_instances": 100, "deployment_speed": 60}
 """The maximum of each setting that has one. The minimum of these settings is 1."""
 RUNTIMES = ("auto", "docker", "process")
-HOST_NAME = re.compile(r"[A-Za-z0-9.-]+")
+HOST_NAME_PATTERN = re.compile(r"[A-Za-z0-9.-]+")
 """Pattern of the items of `host_names`."""
-URL = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
+EMULATOR_URL_PATTERN = re.compile(r"https?://[^/?#\s@]+(/[^?#\s]*)?")
 """Pattern of the address of another emulator."""
-PROXY_URL = re.compile(r"(https?|socks5h?)://[^/?#\s@]+/?")
+PROXY_URL_PATTERN = re.compile(r"(https?|socks5h?)://[^/?#\s@]+/?")
 """Pattern of the address of a proxy of jobs."""
 
 
@@ -104,7 +104,7 @@ class Config:
     max_instances: int = MAX_INSTANCES
     """Maximum number of running instances of a variant."""
     deployment_speed: int = 1
-    """The factor by which the times of DeploymentConfig are shorter than on AWS."""
+    """The factor by which the times of DeploymentConfig, and the periods of alarms, are shorter than on AWS."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Names of local images by image URIs, which may contain `*`."""
     services: Mapping[str, str] = field(default_factory=dict)
@@ -240,10 +240,10 @@ def _check_functions(config: Config) -> None:
 
 def _check_network(config: Config) -> None:
     for name, value in config.proxies.items():
-        if name not in network_settings.PROXIES:
-            setting_names = ", ".join(network_settings.PROXIES)
+        if name not in network_settings.PROXY_SETTING_NAMES:
+            setting_names = ", ".join(network_settings.PROXY_SETTING_NAMES)
             raise ConfigError(f"[local.proxies] has no setting {name!r}; the settings are {setting_names}")
-        if name != "no" and not PROXY_URL.fullmatch(str(value)):
+        if name != "no" and not PROXY_URL_PATTERN.fullmatch(str(value)):
             raise ConfigError(
                 f"[local.proxies] {name} must be an address such as http://proxy.example.com:3128, without a user and "
                 f"a password (docker's config.json may have them), not {hide_password(str(value))!r}"
@@ -261,10 +261,10 @@ def _check_names(config: Config) -> None:
         if not isinstance(image, str):
             raise ConfigError(f"images must map {uri!r} to the name of an image, not to {image!r}")
     for name in config.host_names:
-        if not HOST_NAME.fullmatch(str(name)):
+        if not HOST_NAME_PATTERN.fullmatch(str(name)):
             raise ConfigError(f"host name {name!r} must be a name or an IPv4 address without a port")
     for service, url in config.services.items():
-        if not URL.fullmatch(str(url)):
+        if not EMULATOR_URL_PATTERN.fullmatch(str(url)):
             raise ConfigError(
                 f"[local.services] {service!r} must be an address such as http://127.0.0.1:5000, not {url!r}"
             )

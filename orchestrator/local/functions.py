@@ -31,7 +31,7 @@ CHUNK_BYTES = 1 << 16
 OUTPUT_GRACE_SECONDS = 5.0
 """Seconds for reading the rest of the output after the end of a function."""
 
-_CALL = """
+_CALLING_PROGRAM = """
 import importlib, importlib.util, json, sys
 sys.path.insert(0, "")
 module, name, arn = sys.argv[1:]
@@ -142,7 +142,7 @@ def make_arguments(command: str, arn: str) -> Sequence[str]:
     function = PYTHON_FUNCTION.fullmatch(command)
     if function is None:
         return shlex.split(command)
-    return [sys.executable, "-c", _CALL, function["module"], function["name"], arn]
+    return [sys.executable, "-c", _CALLING_PROGRAM, function["module"], function["name"], arn]
 
 
 def _read_chunks(stream: IO[bytes] | None) -> Iterator[bytes]:

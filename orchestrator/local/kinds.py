@@ -140,7 +140,7 @@ class Kind:
     """Whether Delete also deletes data that clients have stored. `microjobs stop` does not delete such a resource."""
     summaries: str = ""
     """The member of List responses that contains the list; if it is empty, `<noun>Summaries`."""
-    list_all: Mapping[str, str] = field(default_factory=dict)
+    list_all_members: Mapping[str, str] = field(default_factory=dict)
     """Members with which a List request lists all resources, if it lists only one type of them by default."""
     newest_first: bool = False
     """Whether List requests without SortOrder return the newest resources first."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from microjobs.contract import DEFAULT_ROOT
 
-PROXIES = ("http", "https", "all", "no")
+PROXY_SETTING_NAMES = ("http", "https", "all", "no")
 """Names of the settings. `http` sets the variables HTTP_PROXY and http_proxy; `no` lists names that need no proxy."""
-PROXY_VARIABLES = frozenset(f"{name}_proxy" for name in PROXIES)
+PROXY_VARIABLES = frozenset(f"{name}_proxy" for name in PROXY_SETTING_NAMES)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "127.0.0.0/8")
 """Entries of NO_PROXY for this machine: its names for clients that compare texts, and its network for clients that
 support networks."""
@@ -32,22 +32,22 @@ class NetworkSettings:
     """Proxies and certificates for jobs that are not isolated."""
 
     proxies: Mapping[str, str] = field(default_factory=dict)
-    """Addresses by the names of `PROXIES`; `no` is a list with commas."""
+    """Addresses by the names of `PROXY_SETTING_NAMES`; `no` is a list with commas."""
     ca_bundle: bytes = b""
     """Certificates in PEM; empty if jobs use the certificates of their image."""
 
-    def make_variables(self, requested: Iterable[str], reachable: Iterable[str]) -> dict[str, str]:
+    def make_variables(self, request_variables: Iterable[str], names_without_proxy: Iterable[str]) -> dict[str, str]:
         """Return a host's variables.
 
         Args:
-            requested: names of the variables that the request sets. If one of them names a proxy, the host also gets a
-                NO_PROXY, so that it reaches the server.
-            reachable: names and addresses that must be reached without a proxy.
+            request_variables: names of the variables that the request sets. If one of them names a proxy, the host
+                also gets a NO_PROXY, so that it reaches the server.
+            names_without_proxy: names and addresses that must be reached without a proxy.
         """
         variables = dict.fromkeys(CA_BUNDLE_VARIABLES if self.ca_bundle else (), f"{DEFAULT_ROOT}/{CA_BUNDLE_NAME}")
-        if not self.proxies and PROXY_VARIABLES.isdisjoint(name.lower() for name in requested):
+        if not self.proxies and PROXY_VARIABLES.isdisjoint(name.lower() for name in request_variables):
             return variables
-        direct = [self.proxies.get("no", ""), *LOOPBACK_NAMES, *reachable]
+        direct = [self.proxies.get("no", ""), *LOOPBACK_NAMES, *names_without_proxy]
         for name, value in {**self.proxies, "no": ",".join(filter(None, direct))}.items():
             variables[f"{name}_proxy"] = variables[f"{name}_PROXY".upper()] = value
         return variables
@@ -84,4 +84,4 @@ def read_docker_proxies(address: str) -> dict[str, str]:
 
     proxies = load_general_config().get("proxies") or {}
     settings = proxies.get(address) or proxies.get("default") or {}
-    return {name: settings[f"{name}Proxy"] for name in PROXIES if settings.get(f"{name}Proxy")}
+    return {name: settings[f"{name}Proxy"] for name in PROXY_SETTING_NAMES if settings.get(f"{name}Proxy")}

@@ -78,7 +78,7 @@ class Queues:
         self._arrival = threading.Condition(database.lock)
         """The condition is notified when a message arrives in a queue, and when `close` is called. While a consumer
         waits, it does not hold the database's lock."""
-        self._waiting = 0
+        self._waiting_count = 0
         self._is_closed = False
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class Queues:
         return message_id
 
     def receive(
-        self, queue: str, maximum: int, visibility_timeout: float, wait_seconds: float
+        self, queue: str, max_count: int, visibility_timeout: float, wait_seconds: float
     ) -> list[ReceivedMessage]:
         """Return visible messages, oldest first, and hide them from other consumers.
 
@@ -132,20 +132,20 @@ class Queues:
         """
         deadline = time.monotonic() + wait_seconds
         with self._arrival:
-            if self._waiting >= MAX_WAITING_CONSUMERS:
-                return self._take(queue, maximum, visibility_timeout)
-            self._waiting += 1
+            if self._waiting_count >= MAX_WAITING_CONSUMERS:
+                return self._take(queue, max_count, visibility_timeout)
+            self._waiting_count += 1
             try:
-                while not (received := self._take(queue, maximum, visibility_timeout)):
+                while not (received := self._take(queue, max_count, visibility_timeout)):
                     remaining = deadline - time.monotonic()
                     if remaining <= 0 or self._is_closed:
                         break
                     self._arrival.wait(min(remaining, self._compute_seconds_until_visible(queue)))
                 return received
             finally:
-                self._waiting -= 1
+                self._waiting_count -= 1
 
-    def _take(self, queue: str, maximum: int, visibility_timeout: float) -> list[ReceivedMessage]:
+    def _take(self, queue: str, max_count: int, visibility_timeout: float) -> list[ReceivedMessage]:
         """Return visible messages, oldest first, and hide them from other consumers. Do not wait for messages."""
         now = time.time()
         unhide_statement = (
@@ -157,7 +157,7 @@ class Queues:
         )
         with self._database.transaction() as database:
             database.execute(unhide_statement, (queue, now))
-            rows = database.execute(query, (queue, maximum)).fetchall()
+            rows = database.execute(query, (queue, max_count)).fetchall()
             return [self._hide(number, now + visibility_timeout, *values) for number, *values in rows]
 
     def _hide(

@@ -49,8 +49,8 @@ from microjobs_orchestrator.local.resources.mlflow.registration import make_regi
 from microjobs_orchestrator.local.resources.operation_calls import OperationCaller
 from microjobs_orchestrator.local.resources.operations import Operations, get_runnable_makers_by_kind, load_operations
 from microjobs_orchestrator.local.resources.training import interruptions
-from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
+from microjobs_orchestrator.local.runtimes.choose import choose_runtime
 from microjobs_orchestrator.local.runtimes.process.programs import ProcessPrograms
 from microjobs_orchestrator.local.s3.service import S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -114,7 +114,7 @@ def serve(
     if stops_when_unused:
         threading.Thread(target=_stop_without_users, args=(home, stop), daemon=True).start()
     with ExitStack() as cleanup:
-        choose = choose or partial(runtimes.choose, guard_image=config.guard_image)
+        choose = choose or partial(choose_runtime, guard_image=config.guard_image)
         try:
             cleanup.enter_context(home_lock.hold(home))
             runtime, reason = choose(config.runtime, home)
@@ -283,13 +283,15 @@ def _create_all_services(context: Context, registry: Registry, scaler: Scaler) -
 def _create_interceptors(
     context: Context, registry: Registry, services: Mapping[str, AnyService], config: Config, mlflow: MlflowGateway
 ) -> Sequence[Interceptor]:
-    home, hosts = context.home, {*MACHINE_NAMES, *config.host_names, context.runtime.machine_address}
+    home, host_names = context.home, {*MACHINE_NAMES, *config.host_names, context.runtime.machine_address}
     if config.all_addresses:
-        hosts.add(ANY_ADDRESS)
+        host_names.add(ANY_ADDRESS)
     prove = partial(prove_identity, home.server_key(), home.root, os.getpid())
     own_operations = {interruptions.PATH: partial(interruptions.interrupt, registry)}
     forwarder = Forwarder(config.services)
     index = PackageIndex(home.packages)
     index.remove_partial_files()
     packages = make_package_interceptor(index, make_packages_token(home.server_key()))
-    return list_interceptors(home.credentials(), services, hosts, prove, forwarder, own_operations, packages, mlflow)
+    return list_interceptors(
+        home.credentials(), services, host_names, prove, forwarder, own_operations, packages, mlflow
+    )

@@ -17,7 +17,7 @@ CONFLICTING_VARIABLES = (
 )
 """Variables that would give clients other credentials, or make them ignore the address."""
 
-SERVICE_ADDRESS = "AWS_ENDPOINT_URL_"
+SERVICE_ADDRESS_PREFIX = "AWS_ENDPOINT_URL_"
 """The start of the names of variables that give the clients of one service another address."""
 
 Changes = Mapping[str, str | None]
@@ -26,7 +26,7 @@ Changes = Mapping[str, str | None]
 
 def list_changes(values: Mapping[str, str], environ: Mapping[str, str]) -> Changes:
     """Return the changes that set variables, and that save their earlier values unless these are already saved."""
-    addresses = [name for name in environ if name.startswith(SERVICE_ADDRESS)]
+    addresses = [name for name in environ if name.startswith(SERVICE_ADDRESS_PREFIX)]
     changes: dict[str, str | None] = {**values, **dict.fromkeys([*CONFLICTING_VARIABLES, *addresses])}
     saved = {name: environ.get(name) for name in changes} | json.loads(environ.get(SAVED_VARIABLE, "{}"))
     return {**changes, SAVED_VARIABLE: json.dumps(saved)}

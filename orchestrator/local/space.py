@@ -30,15 +30,15 @@ class FreeSpace:
         device = os.statvfs(self._folder)
         return device.f_bavail * device.f_frsize - min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 20)
 
-    def reserve(self, name: str, size: int, allocated: int = 0) -> None:
+    def reserve(self, name: str, size: int, allocated_bytes: int = 0) -> None:
         """Reserve space for a file. Raises CannotRunError if the file does not fit.
 
         The holes of a sparse file count too, because a later copy of the file can fill them.
 
         Args:
-            allocated: bytes of the file that are on this device already and need no copy.
+            allocated_bytes: bytes of the file that are on this device already and need no copy.
         """
-        self._remaining -= max(0, size - allocated)
+        self._remaining -= max(0, size - allocated_bytes)
         if self._remaining < 0:
             raise self._make_error(f"{escape_bytes(name)} of {_format_size(size)} does not fit")
 

@@ -13,9 +13,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
-ADDRESS = "MICROJOBS_DEBUG_ADDRESS"
+ADDRESS_VARIABLE = "MICROJOBS_DEBUG_ADDRESS"
 """Variable with the address on which debugpy listens, such as 127.0.0.1:5678."""
-SCRIPT = "MICROJOBS_DEBUG_SCRIPT"
+SCRIPT_VARIABLE = "MICROJOBS_DEBUG_SCRIPT"
 """Variable with a pattern for the script's path or the module's name. Without it, the user's first script waits."""
 FILE = Path(__file__).resolve()
 LIBRARY_PATHS = ("scripts", "stdlib", "platstdlib", "purelib", "platlib")
@@ -48,16 +48,16 @@ def find_module() -> "tuple[str, Path | None]":
     spec = importlib.machinery.PathFinder.find_spec(name.partition(".")[0], [str(Path.cwd()), *sys.path])
     if spec is None:
         return name, None
-    place = next(iter(spec.submodule_search_locations or ()), spec.origin)
-    return name, Path(place).resolve() if place else None
+    path = next(iter(spec.submodule_search_locations or ()), spec.origin)
+    return name, Path(path).resolve() if path else None
 
 
-def is_users_program(name: str, place: "Path | None") -> bool:
+def is_users_program(name: str, path: "Path | None") -> bool:
     """Return whether the program belongs to the user: it is not in a folder of installed programs and modules."""
-    if pattern := os.environ.get(SCRIPT):
-        return any(fnmatch.fnmatchcase(text, pattern) for text in (name, Path(name).name, str(place)))
+    if pattern := os.environ.get(SCRIPT_VARIABLE):
+        return any(fnmatch.fnmatchcase(text, pattern) for text in (name, Path(name).name, str(path)))
     folders = [Path(sysconfig.get_path(key)).resolve() for key in LIBRARY_PATHS]
-    return place is not None and not any(folder in place.parents for folder in folders)
+    return path is not None and not any(folder in path.parents for folder in folders)
 
 
 def claim_debugger() -> bool:
@@ -76,7 +76,7 @@ def wait_for_debugger(address: str, program: str) -> None:
     host, _, port = address.rpartition(":")
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # this setting disables a warning about frozen modules
     import debugpy
-    import debugpy.server  # adds the folder of `_pydevd_bundle`; debugpy has no public functions for its effects
+    import debugpy.server  # adds the folder of `_pydevd_bundle`, whose settings and calls debugpy itself does not offer
 
     trace_settings = importlib.import_module("_pydevd_bundle.pydevd_dont_trace_files")
     trace_settings.DONT_TRACE[FILE.name] = trace_settings.PYDEV_FILE  # the debugger must not stop in this module
@@ -90,13 +90,13 @@ def wait_for_debugger(address: str, program: str) -> None:
 def main() -> None:
     """Wait for a debugger if this process runs the user's program."""
     import_hidden_module()
-    address = os.environ.get(ADDRESS)
+    address = os.environ.get(ADDRESS_VARIABLE)
     if not address:
         return
-    name, place = find_program()
-    if not is_users_program(name, place) or not claim_debugger():
+    name, path = find_program()
+    if not is_users_program(name, path) or not claim_debugger():
         return
-    del os.environ[ADDRESS]  # debugpy's own process must not wait
+    del os.environ[ADDRESS_VARIABLE]  # debugpy's own process must not wait
     try:
         wait_for_debugger(address, name)
     except Exception as error:

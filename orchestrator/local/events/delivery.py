@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from microjobs_orchestrator.local.event_settings import EventTarget
-from microjobs_orchestrator.local.events.targets import DeliveryError, make_delivery
+from microjobs_orchestrator.local.events.targets import DeliveryError, make_deliver_function
 from microjobs_orchestrator.local.outbox import Outbox, StoredEvent
 from microjobs_orchestrator.local.queues import Queues
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_DELAYS = (0.5, 2.0, 5.0)
 """Seconds before each retry. Commands are not retried."""
-MAX_PENDING = 10_000
+MAX_UNDELIVERED_EVENTS = 10_000
 """Maximum number of undelivered events per target. If there are more, the oldest ones are removed."""
 CLOSE_SECONDS = 10.0
 """Time limit for the delivery of the last events when the server stops. The next server delivers the remaining ones."""
@@ -28,7 +28,7 @@ class Delivery:
     def __init__(self, outbox: Outbox, queues: Queues, target: EventTarget) -> None:
         self._outbox, self._target = outbox, target
         self._cancelled = threading.Event()
-        self._deliver = make_delivery(target, queues, self._cancelled)
+        self._deliver = make_deliver_function(target, queues, self._cancelled)
         self._delays = () if target.command else RETRY_DELAYS
         self._changed, self._is_closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"events to {target.description}", daemon=True)
@@ -66,7 +66,7 @@ class Delivery:
 
     def _limit_and_find_first(self) -> StoredEvent | None:
         """Remove the oldest events if there are too many, and return the oldest remaining event."""
-        if removed := self._outbox.keep_latest(self._target.key, MAX_PENDING):
+        if removed := self._outbox.keep_latest(self._target.key, MAX_UNDELIVERED_EVENTS):
             logger.error(
                 "%s has too many undelivered events: the %d oldest ones are lost", self._target.description, removed
             )

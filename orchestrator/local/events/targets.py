@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from microjobs_orchestrator.local.event_settings import EventTarget
 from microjobs_orchestrator.local.queues import Queues
 
-VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+INHERITED_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 """The variables that a command inherits. It inherits no others, because they may contain credentials."""
 
 POLL_INTERVAL = 0.02
@@ -32,7 +32,7 @@ class DeliveryError(Exception):
     """An event was not delivered. The message states the reason."""
 
 
-def make_delivery(target: EventTarget, queues: Queues, cancelled: threading.Event) -> Deliver:
+def make_deliver_function(target: EventTarget, queues: Queues, cancelled: threading.Event) -> Deliver:
     """Return the function that delivers events to a target.
 
     Args:
@@ -85,7 +85,7 @@ def run_command(target: EventTarget, event: str, cancelled: threading.Event) -> 
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
-            env={name: os.environ[name] for name in VARIABLES if name in os.environ},
+            env={name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ},
         )
         _wait_for_end(process, target.timeout, cancelled)
         if process.returncode:

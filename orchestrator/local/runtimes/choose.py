@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 
 
-def choose(name: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, str]:
+def choose_runtime(name: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, str]:
     """Return the named runtime, and the reason for the choice. `auto`: `docker` if an engine answers, else `process`.
 
     Raises:

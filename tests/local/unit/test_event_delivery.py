@@ -83,7 +83,7 @@ def test_queue_gets_events_in_order(state: State) -> None:
     with run_deliveries(state, target):
         wait_until_empty(state, target)
         add_events(state, target, "third")
-    received = state.queues.receive("q", maximum=10, visibility_timeout=30.0, wait_seconds=0.0)
+    received = state.queues.receive("q", max_count=10, visibility_timeout=30.0, wait_seconds=0.0)
     assert [json.loads(message.body)["id"] for message in received] == ["first", "second", "third"]
     assert state.queues.list_names("") == ["q"]
 
@@ -130,7 +130,7 @@ def test_command_reads_one_event_and_gets_no_secrets(
         wait_until_empty(state, target)
     events, environments = zip(*map(json.loads, output.read_text().splitlines()), strict=True)
     assert list(events) == [{"id": "1"}, {"id": "2"}]
-    assert set(environments[0]) <= {*targets.VARIABLES, "LC_CTYPE"}
+    assert set(environments[0]) <= {*targets.INHERITED_VARIABLES, "LC_CTYPE"}
 
 
 def test_failing_command_is_reported_once(state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -281,7 +281,7 @@ def test_targets_do_not_wait_for_each_other(state: State, tmp_path: Path) -> Non
 def test_oldest_events_are_removed(
     state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(delivery, "MAX_PENDING", 3)
+    monkeypatch.setattr(delivery, "MAX_UNDELIVERED_EVENTS", 3)
     target = EventTarget(file=str(tmp_path / "a"))
     add_events(state, target, *"12345")
     with run_deliveries(state, target):
@@ -294,7 +294,7 @@ def test_oldest_events_are_removed_while_a_slow_target_receives_events(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The outbox may always have events for a slow target, so the oldest ones are removed before each delivery."""
-    monkeypatch.setattr(delivery, "MAX_PENDING", 3)
+    monkeypatch.setattr(delivery, "MAX_UNDELIVERED_EVENTS", 3)
     target, delivered_ids = EventTarget(file="a"), list[str]()
 
     def deliver(event: str) -> None:
@@ -302,7 +302,7 @@ def test_oldest_events_are_removed_while_a_slow_target_receives_events(
         if delivered_ids == ["0"]:
             add_events(state, target, *"12345")
 
-    monkeypatch.setattr(delivery, "make_delivery", lambda *_: deliver)
+    monkeypatch.setattr(delivery, "make_deliver_function", lambda *_: deliver)
     add_events(state, target, "0")
     with run_deliveries(state, target):
         wait_until_empty(state, target)

@@ -26,9 +26,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def start_consumer(pool: ThreadPoolExecutor, queue_store: Queues, name: str) -> Future[list[ReceivedMessage]]:
     """Start a consumer. Return its future as soon as it waits for a message."""
-    waiting_count = queue_store._waiting
-    consumer = pool.submit(queue_store.receive, name, maximum=1, visibility_timeout=30.0, wait_seconds=WAIT_SECONDS)
-    wait_until(lambda: queue_store._waiting, lambda count: count > waiting_count)
+    waiting_count = queue_store._waiting_count
+    consumer = pool.submit(queue_store.receive, name, max_count=1, visibility_timeout=30.0, wait_seconds=WAIT_SECONDS)
+    wait_until(lambda: queue_store._waiting_count, lambda count: count > waiting_count)
     return consumer
 
 
@@ -39,7 +39,7 @@ def test_closing_ends_waiting_at_once(database: Database) -> None:
         queue_store.close()
         assert [consumer.result(TIMEOUT_SECONDS) for consumer in consumers] == [[], [], []]
         late_consumer = pool.submit(
-            queue_store.receive, "q", maximum=1, visibility_timeout=30.0, wait_seconds=WAIT_SECONDS
+            queue_store.receive, "q", max_count=1, visibility_timeout=30.0, wait_seconds=WAIT_SECONDS
         )
         assert late_consumer.result(TIMEOUT_SECONDS) == []
 
@@ -49,19 +49,19 @@ def test_consumer_does_not_wait_if_many_others_wait(database: Database, monkeypa
     queue_store = Queues(database)
     with ThreadPoolExecutor() as pool:
         first = start_consumer(pool, queue_store, "q")
-        assert queue_store.receive("q", maximum=1, visibility_timeout=30.0, wait_seconds=WAIT_SECONDS) == []
+        assert queue_store.receive("q", max_count=1, visibility_timeout=30.0, wait_seconds=WAIT_SECONDS) == []
         assert not first.done()
         queue_store.send("q", "text")
         assert [message.body for message in first.result(TIMEOUT_SECONDS)] == ["text"]
-        assert queue_store._waiting == 0
+        assert queue_store._waiting_count == 0
 
 
 def test_messages_are_received_again_in_the_order_of_sending(database: Database) -> None:
     queue_store = Queues(database)
     for number in range(4):
         queue_store.send("q", str(number))
-    first_messages = queue_store.receive("q", maximum=2, visibility_timeout=0.0, wait_seconds=0.0)
-    next_messages = queue_store.receive("q", maximum=3, visibility_timeout=30.0, wait_seconds=0.0)
+    first_messages = queue_store.receive("q", max_count=2, visibility_timeout=0.0, wait_seconds=0.0)
+    next_messages = queue_store.receive("q", max_count=3, visibility_timeout=30.0, wait_seconds=0.0)
     assert [message.body for message in first_messages] == ["0", "1"]
     assert [(message.body, message.receive_count) for message in next_messages] == [("0", 2), ("1", 2), ("2", 1)]
 
@@ -87,7 +87,7 @@ def test_receiving_takes_no_longer_in_a_long_queue(database: Database, are_messa
 
     def receive_one() -> None:
         queue_store.send("q", "text")
-        (message,) = queue_store.receive("q", maximum=1, visibility_timeout=600.0, wait_seconds=0.0)
+        (message,) = queue_store.receive("q", max_count=1, visibility_timeout=600.0, wait_seconds=0.0)
         queue_store.delete_message("q", message.handle)
 
     instruction_count = count_instructions(database, receive_one)
@@ -95,7 +95,7 @@ def test_receiving_takes_no_longer_in_a_long_queue(database: Database, are_messa
         for number in range(1000):
             queue_store.send("q", str(number))
         if are_messages_hidden:
-            assert len(queue_store.receive("q", maximum=1000, visibility_timeout=600.0, wait_seconds=0.0)) == 1000
+            assert len(queue_store.receive("q", max_count=1000, visibility_timeout=600.0, wait_seconds=0.0)) == 1000
     assert count_instructions(database, receive_one) < 2 * instruction_count
     assert count_instructions(database, lambda: queue_store._compute_seconds_until_visible("q")) < instruction_count
 
@@ -110,7 +110,7 @@ def test_queues_that_an_older_server_stored_are_kept(tmp_path: Path) -> None:
             state.add("sqs-message", f"id of {body}", "", "", {"Body": body}, {}, internal=internal, owner=owner)
     with closing(State(path)) as state:
         assert state.queues.list_names("") == ["q"]
-        received = state.queues.receive("q", maximum=10, visibility_timeout=30.0, wait_seconds=0.0)
+        received = state.queues.receive("q", max_count=10, visibility_timeout=30.0, wait_seconds=0.0)
         assert [(item.message_id, item.body, item.receive_count) for item in received] == [
             ("id of first", "first", 2),
             ("id of second", "second", 2),

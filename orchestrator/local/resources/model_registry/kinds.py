@@ -19,5 +19,5 @@ MODEL_PACKAGE = Kind(
     title="model package",
     verbs=("Describe", "List", "Delete"),
     summaries="ModelPackageSummaryList",
-    list_all={"ModelPackageType": "Both"},
+    list_all_members={"ModelPackageType": "Both"},
 )
