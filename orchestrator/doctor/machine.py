@@ -19,7 +19,7 @@ from microjobs_orchestrator import docker_engine, images, ssh_engine
 from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local import control
-from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.home import HOME_VARIABLE, Home
 from microjobs_orchestrator.local.package_settings import choose_certificates, hide_password
 
 LIMITS_REMEDY = "boot this machine with version 2 of cgroups, as docs/using/engines.md explains"
@@ -235,7 +235,9 @@ def check_disk_and_memory(home: Home) -> Iterator[Finding]:
     """Check disk space and memory."""
     folder = next(path for path in (home.root, *home.root.parents) if path.exists())
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        yield Finding("problem", f"the disk of {folder} is read-only", f"choose a folder on another disk with {HOME}")
+        yield Finding(
+            "problem", f"the disk of {folder} is read-only", f"choose a folder on another disk with {HOME_VARIABLE}"
+        )
     else:
         free_bytes = shutil.disk_usage(folder).free
         yield _check_size("disk space", free_bytes, MIN_DISK_BYTES, f"free disk space on the disk of {folder}")

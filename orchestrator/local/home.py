@@ -17,8 +17,8 @@ from microjobs_orchestrator.local.identity import Credentials
 
 logger = logging.getLogger(__name__)
 
-HOME = "MICROJOBS_HOME"
-REMEDY = f"set {HOME} to a folder of your own"
+HOME_VARIABLE = "MICROJOBS_HOME"
+REMEDY = f"set {HOME_VARIABLE} to a folder of your own"
 
 WRITE_AND_STICKY_BITS = stat.S_IWOTH | stat.S_ISVTX
 """Two mode bits: all users may write; the sticky bit, as on /tmp, stops users from replacing each other's files."""
@@ -101,7 +101,7 @@ class Home:
     def from_environment(cls) -> "Home":
         """Return the home that the variable names, or the home in the current folder. Raises HomeError."""
         try:
-            return cls(Path(os.environ.get(HOME) or ".microjobs").expanduser().absolute())
+            return cls(Path(os.environ.get(HOME_VARIABLE) or ".microjobs").expanduser().absolute())
         except FileNotFoundError:
             raise HomeError("the current folder was removed: change to another one") from None
 

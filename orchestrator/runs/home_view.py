@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from microjobs_orchestrator.failures import CommandError, UsageError
-from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.home import HOME_VARIABLE, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members
 from microjobs_orchestrator.runs.logs import LogEvent, Tail
@@ -28,8 +28,8 @@ MAX_TIME = 253_402_300_799
 
 def explain_missing_jobs(home: Home) -> str:
     return (
-        f"{home.root} has no jobs: run this command in the folder where you started them, or set {HOME} to the "
-        ".microjobs of that folder"
+        f"{home.root} has no jobs: run this command in the folder where you started them, or set {HOME_VARIABLE} to "
+        "the .microjobs of that folder"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local import control
-from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.local.home import HOME_VARIABLE
 from microjobs_orchestrator.local.identity import ACCOUNT, REGION
 from tests.conftest import JOBS, make_image_name
 from tests.local.clients import LocalServer, run_server
@@ -43,7 +43,9 @@ class Account:
         return self.folder / ".microjobs"
 
     def make_environment(self) -> dict[str, str]:
-        variables = {key: value for key, value in os.environ.items() if not key.startswith("AWS_") and key != HOME}
+        variables = {
+            key: value for key, value in os.environ.items() if not key.startswith("AWS_") and key != HOME_VARIABLE
+        }
         return {**variables, **control.make_environment(self.server.home, self.server.address), "PYTHONUNBUFFERED": "1"}
 
     def start_microjobs(self, *words: str) -> subprocess.Popen[str]:

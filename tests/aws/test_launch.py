@@ -10,7 +10,7 @@ from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.launch import LaunchRequest, resume_journal
-from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.local.home import HOME_VARIABLE
 from microjobs_orchestrator.runs.journal import Journal, JournalEntry
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext, select_remaining
 from microjobs_orchestrator.workflows import housing
@@ -25,7 +25,7 @@ AWS_FLAGS = ("--on", "aws", "--role", ROLE, "--bucket", "bucket", "--region", "u
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to a folder without settings, and return the path of its home."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     return tmp_path / "home"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.cli import main
-from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.local.home import HOME_VARIABLE
 
 COMMANDS = {
     "ps": ("ps", "--on", "aws"),
@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

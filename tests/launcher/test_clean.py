@@ -17,7 +17,7 @@ import pytest
 from microjobs_orchestrator import cleaning
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local import home_lock
-from microjobs_orchestrator.local.home import HOME, HOME_ENTRIES, Home
+from microjobs_orchestrator.local.home import HOME_ENTRIES, HOME_VARIABLE, Home
 from microjobs_orchestrator.local.state import State
 from tests.conftest import make_image_name
 
@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home with an old run, a new run, and an old run with an unfinished job."""
     home = Home(tmp_path / "home")
-    monkeypatch.setenv(HOME, str(home.root))
+    monkeypatch.setenv(HOME_VARIABLE, str(home.root))
     home.create()
     home.credentials()
     state = State(home.state)
@@ -234,7 +234,7 @@ def test_lock_file_is_removed_after_all_other_files(home: Home) -> None:
 def test_folder_without_files_of_a_server_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(HOME, str(tmp_path))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
     assert main(["clean", "home", "--yes"]) == 0
     assert capsys.readouterr().out == "nothing to remove\n"
     assert list(tmp_path.iterdir()) == []
@@ -262,7 +262,7 @@ def test_failed_removal_is_reported_and_the_rest_is_removed(
 def test_missing_home_has_nothing_to_remove(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(HOME, str(tmp_path / "none"))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "none"))
     assert main(["clean", "home", "runs", "environments", "--yes"]) == 0
     assert capsys.readouterr().out == "nothing to remove\n"
     assert list(tmp_path.iterdir()) == []

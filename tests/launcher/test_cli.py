@@ -18,7 +18,7 @@ from microjobs_orchestrator import images, launch
 from microjobs_orchestrator.cli import describe_error, main
 from microjobs_orchestrator.failures import JobFailedError, UsageError
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.local.home import HOME_VARIABLE
 from microjobs_orchestrator.runs import backend, home_view
 from microjobs_orchestrator.runs.backend_view import BackendView
 from tests.conftest import REPOSITORY
@@ -35,7 +35,7 @@ def microjobs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def open_backend(*_: object) -> Iterator[backend.Backend]:
         yield cloud.make_backend()
 
-    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     monkeypatch.setattr(backend, "open_local_backend", open_backend)
     monkeypatch.setattr(launch, "open_local_backend", open_backend)
     monkeypatch.setattr(home_view, "HomeView", lambda _home: BackendView(cloud.make_backend(), "memory"))

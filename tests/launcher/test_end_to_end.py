@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.home import HOME_VARIABLE, Home
 from tests.conftest import REPOSITORY
 from tests.images.training import STRAIGHT_LINE_TABLE
 from tests.local.machine import list_container_names
@@ -30,7 +30,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def make_environment(home: Path) -> dict[str, str]:
-    return {**os.environ, HOME: str(home), "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, HOME_VARIABLE: str(home), "PYTHONUNBUFFERED": "1"}
 
 
 def run_microjobs(home: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from microjobs_orchestrator.cli import main
-from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.local.home import HOME_VARIABLE
 from tests.local.clients import LocalServer
 from tests.local.conftest import process_server as process_server
 from tests.local.resources.pipelines.steps import create_pipeline, make_processing_step, wait_for_end
@@ -14,7 +14,7 @@ from tests.local.resources.pipelines.steps import create_pipeline, make_processi
 @pytest.fixture
 def arn(process_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """The ARN of a pipeline execution that belongs to the run `PIPELINE-20261129-1`. Its second step takes 100 s."""
-    monkeypatch.setenv(HOME, str(process_server.home.root))
+    monkeypatch.setenv(HOME_VARIABLE, str(process_server.home.root))
     first_step = make_processing_step(process_server, "First")
     second_step = make_processing_step(process_server, "Second", "sleep 100", "First")
     parameter = {"Name": "RunName", "Type": "String"}

@@ -15,7 +15,7 @@ from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.commands import logs
 from microjobs_orchestrator.failures import CommandError
 from microjobs_orchestrator.local.commands import SafeFormatter
-from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.home import HOME_VARIABLE, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.kinds import TRAINING, TUNING
@@ -65,7 +65,7 @@ def test_log_has_no_control_sequences(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     home = Home(tmp_path / "home")
-    monkeypatch.setenv(HOME, str(home.root))
+    monkeypatch.setenv(HOME_VARIABLE, str(home.root))
     home.create()
     with closing(State(home.state)) as state:
         state.add("training-job", "job", "arn:job", "Completed", {}, {"TrainingJobStatus": "Completed"})

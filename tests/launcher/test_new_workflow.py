@@ -8,7 +8,7 @@ import pytest
 
 from microjobs_orchestrator import workflows
 from microjobs_orchestrator.cli import main
-from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.local.home import HOME_VARIABLE
 from tests.launcher.cloud import Cloud
 from tests.launcher.test_cli import Microjobs, microjobs
 
@@ -71,7 +71,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "workflows" / "shard_count.py").parent.mkdir()
     (tmp_path / "workflows" / "shard_count.py").write_text(WORKFLOW_MODULE)
     monkeypatch.setattr(workflows, "__path__", [*workflows.__path__, str(tmp_path / "workflows")])
-    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

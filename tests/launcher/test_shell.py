@@ -10,7 +10,7 @@ import pytest
 
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local import shell
-from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.home import HOME_VARIABLE, Home
 from microjobs_orchestrator.local.state import State
 from tests.documented import find_code_blocks
 
@@ -57,7 +57,7 @@ def home(tmp_path: Path) -> Home:
 def test_words_are_completed(home: Home, line: str, words: list[str]) -> None:
     script = "microjobs 8>&1 9>/dev/null"
     variables = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "|"}
-    assert run_command(["bash", "-c", script], **variables, **{HOME: str(home.root)}).split("|") == words
+    assert run_command(["bash", "-c", script], **variables, **{HOME_VARIABLE: str(home.root)}).split("|") == words
 
 
 COMPLETION_SCRIPTS = {

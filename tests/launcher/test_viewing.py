@@ -12,7 +12,7 @@ from botocore.session import get_session
 
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.home import HOME_VARIABLE, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.backend_view import BackendView
@@ -39,7 +39,7 @@ RESOURCES: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home with the resources in RESOURCES. No server runs for it."""
-    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     home = Home(tmp_path / "home")
     home.create()
     state = State(home.state)
@@ -172,7 +172,7 @@ def test_commands_without_effect_change_no_file_of_a_home(home: Home, arguments:
 def test_commands_without_a_home_print_its_path_and_create_no_file(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv(HOME, raising=False)
+    monkeypatch.delenv(HOME_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     exit_code = main(arguments)
     captured = capsys.readouterr()
@@ -185,7 +185,7 @@ def test_commands_without_a_home_print_its_path_and_create_no_file(
 def test_ps_prints_the_path_of_a_home_without_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     home = Home(tmp_path / "home")
     home.create()
     State(home.state).close()

@@ -14,7 +14,7 @@ import pytest
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local import config, server
 from microjobs_orchestrator.local.config import Config, ConfigError
-from microjobs_orchestrator.local.home import HOME, Home, HomeError
+from microjobs_orchestrator.local.home import HOME_VARIABLE, Home, HomeError
 from tests.local.clients import wait_until
 
 
@@ -150,13 +150,13 @@ def test_garbage_is_collected_while_the_server_runs(tmp_path: Path, monkeypatch:
 
 def test_home_that_cannot_be_created_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv(HOME, str(tmp_path / "file" / "home"))
-    with pytest.raises(HomeError, match=f"file/home cannot be created .*; set {HOME} to a folder of your own"):
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "file" / "home"))
+    with pytest.raises(HomeError, match=f"file/home cannot be created .*; set {HOME_VARIABLE} to a folder of your own"):
         Home.from_environment().create()
 
 
 def test_removed_current_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(HOME, raising=False)
+    monkeypatch.delenv(HOME_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     tmp_path.rmdir()
     with pytest.raises(HomeError, match="the current folder was removed: change to another one"):

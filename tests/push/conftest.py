@@ -12,7 +12,7 @@ from docker.errors import ImageNotFound
 
 from microjobs_orchestrator import images
 from microjobs_orchestrator.cli import main
-from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.local.home import HOME_VARIABLE
 from microjobs_orchestrator.push.login import PASSWORD_VARIABLE, USER_VARIABLE
 from microjobs_orchestrator.push.tags import Image
 from tests.push import tiny_image
@@ -101,7 +101,7 @@ def remove_images(image_ids: Collection[str]) -> None:
 @pytest.fixture
 def microjobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Microjobs:
     """A function that runs `microjobs` with a login in environment variables, and returns the exit code."""
-    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv(USER_VARIABLE, "anna")
     monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
