@@ -95,8 +95,8 @@ def test_trained_model_is_served_by_its_own_image(
     )
 
 
-# The fixture `endpoints` deletes the endpoints of `any_runtime_server`. Therefore, this test uses `any_runtime_server`, but
-# with one runtime only.
+# The fixture `endpoints` deletes the endpoints of `any_runtime_server`. Therefore, this test uses `any_runtime_server`,
+# but with one runtime only.
 @pytest.mark.parametrize("any_runtime_server", [pytest.param("server", marks=pytest.mark.engine)], indirect=True)
 def test_endpoint_accepts_rows_of_the_table_that_preprocess_converted(
     any_runtime_server: LocalServer, endpoints: list[str]
