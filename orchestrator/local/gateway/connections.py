@@ -105,7 +105,7 @@ class Connections:
         if not is_sent:
             self._start_waiting(connection, HEAD_TIMEOUT, WRITE)
         elif connection.is_closing:
-            self._end(connection)
+            self._close_or_linger(connection)
         else:
             self._await_request(connection)
 
@@ -171,7 +171,7 @@ class Connections:
         else:
             self._start_waiting(connection, HEAD_TIMEOUT if connection.rfile.received_bytes else IDLE_TIMEOUT)
 
-    def _end(self, connection: Connection) -> None:
+    def _close_or_linger(self, connection: Connection) -> None:
         """Close a connection. After a refused request, receive the rest of the request for a short time first."""
         if not connection.lingers:
             self.close_connection(connection)
@@ -236,7 +236,7 @@ class Connections:
         except BlockingIOError:
             return
         except OSError:
-            self._drop(connection)
+            self._close_waiting_connection(connection)
 
     def _accept(self) -> None:
         try:
@@ -297,7 +297,9 @@ class Connections:
             waiting_connections = list(self._waiting_connections.values())
         if not waiting_connections:
             return False
-        self._drop(min(waiting_connections, key=lambda connection: (connection.has_served, connection.deadline)))
+        self._close_waiting_connection(
+            min(waiting_connections, key=lambda connection: (connection.has_served, connection.deadline))
+        )
         return True
 
     def _receive(self, connection: Connection) -> None:
@@ -307,21 +309,21 @@ class Connections:
             connection.deadline = min(connection.deadline, time.monotonic() + HEAD_TIMEOUT)
         is_open = connection.rfile.fill()
         if self._is_stopping:
-            self._drop(connection)
+            self._close_waiting_connection(connection)
         elif connection.check_completeness(self._max_head_bytes, old_size):
             self._dispatch(connection)
         elif not is_open and old_size:  # a worker reports that the request is incomplete
             self._stop_waiting(connection)
             self._pass_to_worker(connection)
         elif not is_open:
-            self._drop(connection)
+            self._close_waiting_connection(connection)
 
     def _discard(self, connection: Connection, limit: int) -> None:
         """Receive and discard data of a refused request. Close the connection at the end, or after `limit` bytes."""
         count = len(connection.socket.recv(BLOCK_BYTES))
         connection.linger_bytes = limit - count
         if not count or connection.linger_bytes <= 0:
-            self._drop(connection)
+            self._close_waiting_connection(connection)
 
     def _close_late_connections(self) -> None:
         now = time.monotonic()
@@ -334,9 +336,9 @@ class Connections:
                 with suppress(OSError):
                     if connection.wfile.try_send():  # all earlier bytes have been sent
                         connection.socket.send(_TIMEOUT_RESPONSE)
-            self._drop(connection)
+            self._close_waiting_connection(connection)
 
-    def _drop(self, connection: Connection) -> None:
+    def _close_waiting_connection(self, connection: Connection) -> None:
         """Close a connection that waits."""
         self._stop_waiting(connection)
         self.close_connection(connection)

@@ -23,7 +23,7 @@ class StrangerError(ConnectionError):
 
 
 class NotListeningError(ConnectionRefusedError):
-    """The guard answers, and its host does not listen on its port."""
+    """The guard answers, but its host does not listen on its port."""
 
 
 class OnDefaultPortError(NotListeningError):

@@ -44,8 +44,8 @@ ALGORITHMS: Mapping[str, Callable[[], Digest]] = {
 }
 """Constructors of the algorithms. S3's member names end with the keys: `ChecksumCRC32` is the checksum of `CRC32`."""
 
-FULL_OBJECT_ONLY = frozenset({"CRC64NVME"})
-COMPOSITE_ONLY = frozenset({"SHA1", "SHA256", "SHA512", "MD5"})
+FULL_OBJECT_ONLY_ALGORITHMS = frozenset({"CRC64NVME"})
+COMPOSITE_ONLY_ALGORITHMS = frozenset({"SHA1", "SHA256", "SHA512", "MD5"})
 """Algorithms that support only one checksum type for multipart uploads. All other algorithms support both types."""
 
 

@@ -16,8 +16,8 @@ from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 from microjobs_orchestrator.local.s3.checksums import (
     ALGORITHMS,
-    COMPOSITE_ONLY,
-    FULL_OBJECT_ONLY,
+    COMPOSITE_ONLY_ALGORITHMS,
+    FULL_OBJECT_ONLY_ALGORITHMS,
     encode_digests,
     make_composite_checksum,
     make_digests,
@@ -35,10 +35,10 @@ MIN_PART_BYTES = 5 << 20
 def create_multipart_upload(call: Call) -> OperationResult:
     algorithm = call.members.get("ChecksumAlgorithm", "")
     checksum_type = call.members.get("ChecksumType") or (
-        "FULL_OBJECT" if algorithm in FULL_OBJECT_ONLY else "COMPOSITE"
+        "FULL_OBJECT" if algorithm in FULL_OBJECT_ONLY_ALGORITHMS else "COMPOSITE"
     )
     make_digests(algorithm)  # this call refuses unsupported algorithms
-    if algorithm in (COMPOSITE_ONLY if checksum_type == "FULL_OBJECT" else FULL_OBJECT_ONLY):
+    if algorithm in (COMPOSITE_ONLY_ALGORITHMS if checksum_type == "FULL_OBJECT" else FULL_OBJECT_ONLY_ALGORITHMS):
         message = f"The {checksum_type} checksum type cannot be used with the {algorithm} checksum algorithm."
         raise ServiceError("InvalidRequest", message)
     upload = call.uploads.create(

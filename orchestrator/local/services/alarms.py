@@ -63,7 +63,7 @@ class AlarmOperations:
 
     def put(self, request: Request) -> Response:
         """Add an alarm. If an alarm has the same name, replace it, and keep its state."""
-        _check(request)
+        _check_alarm(request)
         name, now = request["AlarmName"], time.time()
         self._alarms.read_values(request, now)  # raises an error for an expression that has no values
         arn = f"arn:aws:cloudwatch:{self._region}:{ACCOUNT}:alarm:{name}"
@@ -154,7 +154,7 @@ def _make_missing_error(names: str) -> ServiceError:
 # --- checks ---
 
 
-def _check(request: Request) -> None:
+def _check_alarm(request: Request) -> None:
     """Raise ServiceError ValidationError for an alarm that is contradictory or incomplete."""
     required_members = ("ComparisonOperator", "EvaluationPeriods", "Threshold")
     if missing_members := [member for member in required_members if member not in request]:
@@ -165,7 +165,7 @@ def _check(request: Request) -> None:
     list(metric_queries.sort_by_use(queries))
     if len(results := list_result_ids(queries)) != 1:
         raise _make_error(f"{len(results)} items of Metrics have ReturnData true; exactly one must have it.")
-    _check_length(request["EvaluationPeriods"], list_periods(queries))
+    _check_evaluation_time(request["EvaluationPeriods"], list_periods(queries))
 
 
 def _check_values(request: Request) -> None:
@@ -191,7 +191,7 @@ def _check_metric(request: Request) -> None:
         raise _make_error("An alarm must have either Statistic or ExtendedStatistic.")
 
 
-def _check_length(count: int, periods: list[int]) -> None:
+def _check_evaluation_time(count: int, periods: list[int]) -> None:
     """Raise ServiceError if there is no period, or if `count` times one of the periods (in seconds) is too long.
 
     The limit is a week for periods of at least an hour, and a day for shorter periods.

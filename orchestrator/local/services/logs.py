@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.logs import LogEvent, LogStore, LogStream
 from microjobs_orchestrator.local.pages import cut_page
 
 MAX_EVENTS = 10_000
-MAX_BYTES = 1 << 20
+MAX_RESPONSE_BYTES = 1 << 20
 """Limits of one response, as on AWS. The size of an event is the length of its message plus 26 bytes."""
 MAX_SCANNED_BYTES = 64 << 20
 """Maximum number of bytes of log files that one request reads. If more bytes remain, the response has a token with
@@ -101,7 +101,7 @@ class Logs:
         matches, is_candidate = _parse_pattern(request.get("filterPattern", ""))
         limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
         events, scanned_bytes = list[dict[str, Any]](), 0
-        for name, event in _merge(streams, positions, is_candidate):
+        for name, event in _merge_events(streams, positions, is_candidate):
             if len(events) == limit or scanned_bytes > MAX_SCANNED_BYTES:
                 return {"events": events, "searchedLogStreams": [], "nextToken": _format_token(positions)}
             scanned_bytes += event.end - positions.get(name, 0)
@@ -169,7 +169,7 @@ def _limit_size(events: Iterator[LogEvent], offset: int) -> Iterator[LogEvent]:
     size = 0
     for event in events:
         size += len(event.message) + 26
-        if size > len(event.message) + 26 and (size > MAX_BYTES or event.end - offset > MAX_SCANNED_BYTES):
+        if size > len(event.message) + 26 and (size > MAX_RESPONSE_BYTES or event.end - offset > MAX_SCANNED_BYTES):
             return
         yield event
 
@@ -178,7 +178,7 @@ def _format_event(event: LogEvent) -> dict[str, Any]:
     return {"timestamp": event.time, "message": event.message, "ingestionTime": event.time}
 
 
-def _merge(
+def _merge_events(
     streams: Mapping[str, LogStream], positions: Mapping[str, int], is_candidate: Callable[[bytes], bool] | None
 ) -> Iterator[tuple[str, LogEvent]]:
     """Yield the names of streams and their events after the positions, sorted by time. Skip events that are not

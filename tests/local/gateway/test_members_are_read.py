@@ -43,7 +43,7 @@ from microjobs_orchestrator.local.s3.service import OPERATIONS as S3_OPERATIONS
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.server import create_services
-from microjobs_orchestrator.local.services.autoscaling.records import make_name
+from microjobs_orchestrator.local.services.autoscaling.records import make_target_name
 from microjobs_orchestrator.local.state import Owner, State
 from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.log_lines import append_line
@@ -362,7 +362,7 @@ def test_members_of_simple_requests_are_read(context: Context, service: str, ope
     context.state.add(
         "inference-component", "x", "", "InService", {"Specification": {}}, {"RuntimeConfig": {"DesiredCopyCount": 1}}
     )
-    context.state.add("scalable-target", make_name(SCALABLE_TARGET), "", "", {}, {"SuspendedState": {}})
+    context.state.add("scalable-target", make_target_name(SCALABLE_TARGET), "", "", {}, {"SuspendedState": {}})
     create_group(context, {"ModelPackageGroupName": "group"})
     context.state.add(
         "ecr-repository",

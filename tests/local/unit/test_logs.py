@@ -248,7 +248,7 @@ def test_get_request_limits_scanned_bytes(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_event_larger_than_a_response_is_returned_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MAX_BYTES", 100)
+    monkeypatch.setattr(service, "MAX_RESPONSE_BYTES", 100)
     store = LogStore(tmp_path)
     stream = store.create(GROUP, "job/algo-1-1")
     for text in (b"a" * 100, b"b", b"c" * 100):

@@ -106,7 +106,7 @@ class TargetTracking:
         self._out_cooldown, self._in_cooldown = (
             config.get(member, DEFAULT_COOLDOWN_SECONDS) / speed for member in ("ScaleOutCooldown", "ScaleInCooldown")
         )
-        self._can_shrink = not config.get("DisableScaleIn", False)
+        self._allows_scale_in = not config.get("DisableScaleIn", False)
         metric = config.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
         self.metric: PredefinedMetric | CustomMetric = (
             CustomMetric.read(config["CustomizedMetricSpecification"]) if metric is None else PREDEFINED_METRICS[metric]
@@ -137,8 +137,8 @@ class TargetTracking:
             )
             return self._make_proposal(current_capacity, last_value, self._out_cooldown, cause)
         scale_in_limit = SCALE_IN_SHARE * self._target
-        can_shrink = self._can_shrink and len(values) == scale_in_periods
-        if can_shrink and all(value is not None and value < scale_in_limit for value in values):
+        can_scale_in = self._allows_scale_in and len(values) == scale_in_periods
+        if can_scale_in and all(value is not None and value < scale_in_limit for value in values):
             highest_value = max(value for value in values if value is not None)
             cause = f"the metric was at most {highest_value:g} for {scale_in_periods} periods"
             return self._make_proposal(current_capacity, highest_value, self._in_cooldown, cause)

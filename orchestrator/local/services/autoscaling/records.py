@@ -15,14 +15,14 @@ MAX_ACTIVITIES = 100
 Request = Mapping[str, Any]
 
 
-def make_name(request: Request) -> str:
+def make_target_name(request: Request) -> str:
     """Return the name of a target's record. The request contains the target's ResourceId and ScalableDimension."""
     return f"{request['ResourceId']}|{request['ScalableDimension']}"
 
 
 def find_target(state: State, request: Request) -> Record:
     """Return a target. Raise ServiceError ObjectNotFoundException if it does not exist."""
-    record = state.get(TARGET_KIND, make_name(request))
+    record = state.get(TARGET_KIND, make_target_name(request))
     if record is None:
         subject, dimension = f"scalable target {request['ResourceId']}", request["ScalableDimension"]
         raise make_missing_error(subject, dimension, "DescribeScalableTargets")

@@ -61,7 +61,7 @@ class ApplicationAutoScaling:
         if resource.read(self._state) is None:
             message = f"{request['ResourceId']} does not exist, or has no {resource.capacity_noun}: create it first."
             raise _make_error(message)
-        name = records.make_name(request)
+        name = records.make_target_name(request)
         record = self._state.get(TARGET_KIND, name)
         target = _make_target(request, record)
         if record is None:
@@ -116,7 +116,7 @@ class ApplicationAutoScaling:
         return _make_page(policies, request, "ScalingPolicies")
 
     def delete_policy(self, request: Request) -> Response:
-        if not self._state.delete(POLICY_KIND, f"{records.make_name(request)}|{request['PolicyName']}"):
+        if not self._state.delete(POLICY_KIND, f"{records.make_target_name(request)}|{request['PolicyName']}"):
             subject = f"scaling policy {request['PolicyName']} of {request['ResourceId']}"
             raise records.make_missing_error(subject, request["ScalableDimension"], "DescribeScalingPolicies")
         return {}
