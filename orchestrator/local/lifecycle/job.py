@@ -159,7 +159,10 @@ class JobHandle:
     def _make_meter(self) -> Meter:
         namespace = self.kind.log_group(self.name)  # the namespace has the same name as on AWS
         return Meter(
-            self.context.metrics, namespace, lambda host: {"Host": f"{self.name}/{host}"}, self.context.home.root
+            self.context.metrics,
+            namespace,
+            lambda host_name: {"Host": f"{self.name}/{host_name}"},
+            self.context.home.root,
         )
 
     def determine_end(self, outcome: Outcome) -> JobEnd:
@@ -185,7 +188,7 @@ class JobHandle:
             members[self.kind.status_member] = status
         self.context.state.update(self.kind.arn_type, self.name, members, status, internal=internal)
 
-    def record_start(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def mark_start(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Set `started`, and return the members and internal values that store the start of the hosts.
 
         Both are empty if hosts ran in an earlier attempt.
@@ -199,7 +202,7 @@ class JobHandle:
 
     def store_start(self) -> None:
         """Store the start of the hosts, unless it is stored."""
-        members, internal = self.record_start()
+        members, internal = self.mark_start()
         if internal:
             self.update_description(internal=internal, **members)
 
@@ -221,9 +224,9 @@ class JobHandle:
 
     # --- logs and files ---
 
-    def open_stream(self, host: str, suffix: str = "") -> LogStream:
+    def open_stream(self, host_name: str, suffix: str = "") -> LogStream:
         """Return the log stream of a host, or of one container of an instance, named as on SageMaker."""
-        name = f"{self.name}/{host}-{self.created * 1000:.0f}{suffix}"
+        name = f"{self.name}/{host_name}-{self.created * 1000:.0f}{suffix}"
         return self.context.logs.create(self.kind.log_group(self.name), name)
 
     def note(self, sentence: str, suffix: str = "") -> None:

@@ -37,7 +37,7 @@ def merge_outputs(hosts: Sequence[Host], path: str, target: Path, note: WriteNot
     return merged
 
 
-def _merge(tree: Tree, merged: Tree, host: str, note: WriteNote) -> None:
+def _merge(tree: Tree, merged: Tree, host_name: str, note: WriteNote) -> None:
     # Entries that cannot be stored, because another host has a file or a link at the path of their folder. The keys are
     # the names of the entries, and each value is the type of that file or link.
     blocking_type_by_name: dict[str, str] = {}
@@ -48,11 +48,11 @@ def _merge(tree: Tree, merged: Tree, host: str, note: WriteNote) -> None:
             blocking_type_by_name[name] = parent_type
             if entry.type is not FileType.FOLDER:
                 problem = f"another host has a {parent_type} at the path of its folder"
-                note(f"{escape_bytes(name)} of {host} was not stored: {problem}")
+                note(f"{escape_bytes(name)} of {host_name} was not stored: {problem}")
         elif existing is None:
             merged[name] = entry
         elif not _are_equal(entry, existing) and entry.type is not FileType.FOLDER:
-            problem = f"{escape_bytes(name)} of {host} differs from the file of another host"
+            problem = f"{escape_bytes(name)} of {host_name} differs from the file of another host"
             note(f"{problem} and was not stored: use a different file name on each host")
 
 

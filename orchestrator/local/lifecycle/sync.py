@@ -97,7 +97,7 @@ class Sync:
                 self.poll(is_final=False)
             except Exception:
                 logger.exception("could not sync %s", self._path)
-            is_settled = all(before == self._last_copies[host] for host, before in previous_states.items())
+            is_settled = all(before == self._last_copies[host_name] for host_name, before in previous_states.items())
             wait = max(POLL_INTERVAL if is_settled else SHORT_POLL_INTERVAL, 10 * (time.monotonic() - start))
 
     def poll(self, *, is_final: bool) -> None:
@@ -115,8 +115,8 @@ class Sync:
             finally:
                 discard(copy_folder)
 
-    def _upload(self, host: str, tree: Tree, *, is_final: bool) -> None:
-        previous, current = self._last_copies[host], {}
+    def _upload(self, host_name: str, tree: Tree, *, is_final: bool) -> None:
+        previous, current = self._last_copies[host_name], {}
         key_error: ServiceError | None = None
         for name, path in outputs.list_files(tree).items():
             current[name] = (tree[name].size, tree[name].modification_time)
@@ -127,17 +127,17 @@ class Sync:
                     key_error = error
         if is_final and key_error is not None:
             raise key_error
-        self._last_copies[host] = current
-        names_to_delete = (self._names_to_delete[host] | previous.keys()) - current.keys()
+        self._last_copies[host_name] = current
+        names_to_delete = (self._names_to_delete[host_name] | previous.keys()) - current.keys()
         # Delete objects only when all existing files are uploaded: a crash must not leave only parts of checkpoints.
         if self._deletes and (is_final or previous.items() >= current.items()):
             names_on_other_hosts = {
-                name for other, names in self._last_copies.items() if other != host for name in names
+                name for other, names in self._last_copies.items() if other != host_name for name in names
             }
             for name in names_to_delete - names_on_other_hosts:
                 self._store.delete(self._bucket, outputs.join_key(self._prefix, name))
             names_to_delete = set()
-        self._names_to_delete[host] = names_to_delete
+        self._names_to_delete[host_name] = names_to_delete
 
     def _upload_file(self, path: Path, key: str) -> None:
         outputs.check_key(self._store, self._bucket, key)

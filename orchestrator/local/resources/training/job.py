@@ -143,7 +143,7 @@ class TrainingJob:
             self.job.note("ProfilerRuleConfigurations has no effect: the local server has no profiler")
         if self._usage.since is None:
             self._usage.since = Moment.now()
-            members, internal = self.job.record_start()
+            members, internal = self.job.mark_start()
             self._enter_status("Training", internal={**internal, **self._usage.to_members()}, **members)
         self._checkpoints.start(hosts)
         self._tensorboard.start(hosts)
