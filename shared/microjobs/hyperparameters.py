@@ -71,7 +71,7 @@ def load(declaration: type[T], values: Mapping[str, str]) -> T:
 
 
 def describe(declaration: type[Any]) -> list[dict[str, Any]]:
-    """Return the declaration as plain values, for `--help`, the image's label and the orchestrator."""
+    """Return one mapping per hyperparameter, of JSON values, for `--help`, the image's label and the orchestrator."""
     types = typing.get_type_hints(declaration)
     return [
         {"name": field.name, "type": types[field.name].__name__, "default": field.default}
@@ -91,11 +91,11 @@ def format_help(declaration: type[Any]) -> str:
     return "\n".join(["hyperparameters:", *lines])
 
 
-def _format_range(item: Mapping[str, Any]) -> str:
-    if "choices" in item:
-        return ", one of " + " ".join(item["choices"])
+def _format_range(spec: Mapping[str, Any]) -> str:
+    if "choices" in spec:
+        return ", one of " + " ".join(spec["choices"])
     signs = {"minimum": ">=", "above": ">", "maximum": "<="}
-    bounds = [f" {sign} {item[key]:g}" for key, sign in signs.items() if key in item]
+    bounds = [f" {sign} {spec[key]:g}" for key, sign in signs.items() if key in spec]
     return "," + " and".join(bounds) if bounds else ""
 
 
@@ -104,26 +104,26 @@ def _suggest(text: str, valid_texts: Mapping[str, Any] | tuple[str, ...]) -> str
     return f"did you mean {matches[0]!r}?" if matches else ""
 
 
-def parse_value(item: Mapping[str, Any], text: str) -> object:
+def parse_value(spec: Mapping[str, Any], text: str) -> object:
     """Parse the value of a declared parameter.
 
     Args:
-        item: the parameter, as `describe` returns it.
+        spec: the declaration of the parameter, as `describe` returns it.
 
     Raises:
         ValueError: the value has the wrong type, or is outside of the declared range.
     """
-    value = _convert(item["type"], text)
+    value = _convert(spec["type"], text)
     if isinstance(value, int | float):
-        if "minimum" in item and value < item["minimum"]:
-            raise ValueError(f"is below the minimum of {item['minimum']:g}")
-        if "above" in item and value <= item["above"]:
-            raise ValueError(f"must be above {item['above']:g}")
-        if "maximum" in item and value > item["maximum"]:
-            raise ValueError(f"is above the maximum of {item['maximum']:g}")
-    if "choices" in item and value not in item["choices"]:
-        hint = _suggest(str(value), item["choices"])
-        raise ValueError(f"is not one of {', '.join(item['choices'])}{hint and f'; {hint}'}")
+        if "minimum" in spec and value < spec["minimum"]:
+            raise ValueError(f"is below the minimum of {spec['minimum']:g}")
+        if "above" in spec and value <= spec["above"]:
+            raise ValueError(f"must be above {spec['above']:g}")
+        if "maximum" in spec and value > spec["maximum"]:
+            raise ValueError(f"is above the maximum of {spec['maximum']:g}")
+    if "choices" in spec and value not in spec["choices"]:
+        hint = _suggest(str(value), spec["choices"])
+        raise ValueError(f"is not one of {', '.join(spec['choices'])}{hint and f'; {hint}'}")
     return value
 
 
