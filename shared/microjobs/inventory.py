@@ -36,7 +36,7 @@ class ArrayDescription:
         return "train" if self.name[2:].startswith("train") else "test"
 
     @property
-    def partner(self) -> str:
+    def partner_name(self) -> str:
         """Name of the file with the targets of these features, or the features of these targets."""
         return ("y" if self.is_features else "x") + self.name[1:]
 
@@ -119,12 +119,13 @@ def check_files_match(files: Mapping[str, ArrayDescription]) -> None:
 
 
 def _check_partner(targets: ArrayDescription, files: Mapping[str, ArrayDescription]) -> None:
-    if targets.partner not in files:
-        raise UserError(f"{targets.name} has no features: {targets.partner} is missing")
-    rows = files[targets.partner].shape[0]
+    if targets.partner_name not in files:
+        raise UserError(f"{targets.name} has no features: {targets.partner_name} is missing")
+    rows = files[targets.partner_name].shape[0]
     if targets.shape[0] != rows:
         raise UserError(
-            f"{targets.name} has {targets.shape[0]} rows but {targets.partner} has {rows}: write one target per row"
+            f"{targets.name} has {targets.shape[0]} rows but {targets.partner_name} has {rows}: write one target per "
+            "row"
         )
 
 

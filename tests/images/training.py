@@ -40,7 +40,8 @@ Epoch: 240 | Train loss: 0.004 | Test loss: 0.006
 Epoch: 260 | Train loss: 0.004 | Test loss: 0.006
 Epoch: 280 | Train loss: 0.004 | Test loss: 0.006
 """
-"""The table that the PyTorch notebook prints for the data of `write_straight_line_data`; see `straight_line.py`."""
+"""The table that the PyTorch notebook prints for the data of `write_straight_line_data`; see
+`orchestrator/workflows/straight_line.py`."""
 
 
 def write_training_config(layout: Layout, **hyperparameters: object) -> None:

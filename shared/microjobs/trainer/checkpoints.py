@@ -86,7 +86,7 @@ class Checkpoints:
         _remove_leftovers(self.folder)
         for folder in reversed(self._list_usable_folders()):
             try:
-                content = _read(folder)
+                content = _read_manifest(folder)
             except ValueError as reason:
                 _set_aside(folder, str(reason))
                 continue
@@ -180,7 +180,7 @@ def open_job_checkpoints(layout: Layout, fingerprint: Mapping[str, Any], max_cou
 # --- one checkpoint ---
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a checkpoint.
 
     Raises:

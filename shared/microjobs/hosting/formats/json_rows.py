@@ -15,14 +15,14 @@ MAX_ARRAY_BYTES = 256 << 20
 BYTES_PER_CHARACTER = 4
 
 
-class _Local(threading.local):
+class _ThreadLocal(threading.local):
     """One parser per thread, because a parser reuses its memory for the next document."""
 
     def __init__(self) -> None:
         self.parser = simdjson.Parser()
 
 
-_local = _Local()
+_thread_local = _ThreadLocal()
 
 
 def decode_json(body: bytes) -> Numbers:
@@ -53,7 +53,7 @@ def parse_plain_rows(body: bytes, member: str | None = None) -> Numbers | None:
             object.
     """
     try:
-        content: Any = _local.parser.parse(body)
+        content: Any = _thread_local.parser.parse(body)
         rows = content if member is None else content[member]
         (width,) = set(map(len, rows))
         numbers = np.frombuffer(rows.as_buffer(of_type="d"))
