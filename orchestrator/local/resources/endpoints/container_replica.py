@@ -123,14 +123,12 @@ class ContainerReplica:
             )
         except UnhealthyError as error:
             # If a host has ended, its end is the cause, even if the error is about another container.
-            number = (
+            index = (
                 self._container_names.index(error.container)
-                if running_hosts.first_ended_number is None
-                else running_hosts.first_ended_number
+                if running_hosts.first_ended_index is None
+                else running_hosts.first_ended_index
             )
-            raise UnhealthyError(
-                f"{error}{running_hosts.describe_end(number)}", self._container_names[number]
-            ) from error
+            raise UnhealthyError(f"{error}{running_hosts.describe_end(index)}", self._container_names[index]) from error
         self._mark_answers(self._container_names)
         self._clients = clients
         self.start_count += 1
@@ -142,20 +140,20 @@ class ContainerReplica:
         # `stop` does not end hosts that are starting, and waits for this thread. So check `stopped` after each start.
         while self._running_hosts is not None and not stopped.is_set():
             start_time = time.monotonic()
-            number, reason = self._watch(self._running_hosts)
+            index, reason = self._watch(self._running_hosts)
             if stopped.is_set():
                 return
             if time.monotonic() - start_time > MAX_RESTART_DELAY:
                 delay = FIRST_RESTART_DELAY
-            reason = f"{reason} and is started again in {delay:g} s.{self._running_hosts.describe_end(number)}"
-            self.note(reason, self._running_hosts.hosts[number].name)
+            sentence = f"{reason} and is started again in {delay:g} s.{self._running_hosts.describe_end(index)}"
+            self.note(sentence, self._running_hosts.hosts[index].name)
             self._on_change()
             while not stopped.wait(delay) and not self._relaunch():
                 delay = min(MAX_RESTART_DELAY, delay * 2)
             delay = min(MAX_RESTART_DELAY, delay * 2)
 
     def _watch(self, running_hosts: RunningHosts) -> tuple[int, str]:
-        """Wait until a host ends or stops responding, then end all hosts. Return that host's number and the reason.
+        """Wait until a host ends or stops responding, then end all hosts. Return that host's index and the reason.
 
         During `stop`, do not end the other hosts, because `stop` ends them.
         """
@@ -165,30 +163,30 @@ class ContainerReplica:
             # A container that works on one request at a time cannot answer `/ping` during a request. Therefore, the
             # container may be silent for the longest timeout of the requests in progress.
             timeout = max(SILENCE_TIMEOUT, self.traffic.find_longest_timeout())
-            silent_number = self._find_silent_number(timeout)
-            if silent_number is not None and not self._events.stopped.is_set():
+            silent_index = self._find_silent_index(timeout)
+            if silent_index is not None and not self._events.stopped.is_set():
                 self._close_clients()
                 self._end_hosts(running_hosts)
                 reason = f"answered neither a request nor GET /ping with 200 for {timeout:g} s"
-                return silent_number, f"{self._describe_container(silent_number)} {reason}"
+                return silent_index, f"{self._describe_container(silent_index)} {reason}"
         self._close_clients()
-        ended_number = running_hosts.first_ended_number or 0
+        ended_index = running_hosts.first_ended_index or 0
         if not self._events.stopped.is_set():
             self._end_hosts(running_hosts)
-        return ended_number, f"{self._describe_container(ended_number)} ended by itself"
+        return ended_index, f"{self._describe_container(ended_index)} ended by itself"
 
     def _mark_answers(self, containers: Iterable[str]) -> None:
         """Store the current time as the time of the last answer of some containers."""
         self._last_answer_times.update(dict.fromkeys(containers, time.monotonic()))
 
-    def _find_silent_number(self, timeout: float) -> int | None:
-        """Return the number of the first container that has not answered for `timeout` seconds; None if all have
+    def _find_silent_index(self, timeout: float) -> int | None:
+        """Return the index of the first container that has not answered for `timeout` seconds; None if all have
         answered."""
-        times = [time.monotonic() - self._last_answer_times[name] for name in self._container_names]
-        return next((number for number, seconds in enumerate(times) if seconds > timeout), None)
+        silent_seconds = [time.monotonic() - self._last_answer_times[name] for name in self._container_names]
+        return next((index for index, seconds in enumerate(silent_seconds) if seconds > timeout), None)
 
-    def _describe_container(self, number: int) -> str:
-        return "the container" if len(self._container_names) == 1 else f"the container {self._container_names[number]}"
+    def _describe_container(self, index: int) -> str:
+        return "the container" if len(self._container_names) == 1 else f"the container {self._container_names[index]}"
 
     def _end_hosts(self, running_hosts: RunningHosts) -> None:
         """End hosts, even if they ignore signals."""

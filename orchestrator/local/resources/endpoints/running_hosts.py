@@ -23,15 +23,15 @@ class RunningHosts:
     def __init__(self, attempt: Attempt, hosts: Sequence[Host]) -> None:
         self.hosts = hosts
         self._one_has_ended = threading.Event()
-        self.first_ended_number: int | None = None
-        """The number of the host that has ended first, from 0; None if all hosts run."""
+        self.first_ended_index: int | None = None
+        """The index of the host that has ended first; None if all hosts run."""
         self._running_hosts = [
-            _RunningHost(attempt, host, partial(self._note_end, number)) for number, host in enumerate(hosts)
+            _RunningHost(attempt, host, partial(self._note_end, index)) for index, host in enumerate(hosts)
         ]
 
-    def _note_end(self, number: int) -> None:
-        if self.first_ended_number is None:
-            self.first_ended_number = number
+    def _note_end(self, index: int) -> None:
+        if self.first_ended_index is None:
+            self.first_ended_index = index
         self._one_has_ended.set()
 
     def wait_for_first_end(self, timeout: float) -> bool:
@@ -51,9 +51,9 @@ class RunningHosts:
         with ThreadPoolExecutor(len(self._running_hosts)) as pool:
             list(pool.map(lambda running_host: running_host.host.stop(grace), self._running_hosts))
 
-    def describe_end(self, number: int) -> str:
+    def describe_end(self, index: int) -> str:
         """Return the exit code of a host, if it has ended, and its last lines."""
-        return self._running_hosts[number].describe_end()
+        return self._running_hosts[index].describe_end()
 
 
 class _RunningHost:
