@@ -40,10 +40,10 @@ from microjobs_orchestrator.local.resources.operations import (
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Query, Record
 
-LINK_SECONDS = 300
-SESSION_SECONDS = 43200
+DEFAULT_LINK_SECONDS = 300
+DEFAULT_SESSION_SECONDS = 43200
 """AWS's defaults for ExpiresInSeconds and SessionExpirationDurationInSeconds."""
-DEFAULT_ENABLED, DEFAULT_DISABLED = "ENABLED", "DISABLED"
+ACCOUNT_DEFAULT_ENABLED, ACCOUNT_DEFAULT_DISABLED = "ENABLED", "DISABLED"
 """Values of AccountDefaultStatus."""
 
 
@@ -91,8 +91,9 @@ class _MlflowOperations(RunningOperations):
     def list(self, request: Request) -> Response:
         begin, end = request.get("CreatedAfter", float("-inf")), request.get("CreatedBefore", float("inf"))
         selected_records = [record for record in self.select(request) if begin <= record.created <= end]
-        key = {"Name": _get_name, "Status": _get_status}.get(request.get("SortBy", "CreationTime"), _get_creation_time)
-        selected_records.sort(key=key, reverse=request.get("SortOrder", "Descending") == "Descending")
+        key_functions = {"Name": _make_name_key, "Status": _make_status_key}
+        make_key = key_functions.get(request.get("SortBy", "CreationTime"), _make_creation_time_key)
+        selected_records.sort(key=make_key, reverse=request.get("SortOrder", "Descending") == "Descending")
         page, token = cut_page(selected_records, request)
         return {self.kind.summaries_member: [self.summarize(record) for record in page], **token}
 
@@ -111,8 +112,8 @@ class _MlflowOperations(RunningOperations):
         ]
 
     def summarize(self, record: Record) -> Mapping[str, Any]:
-        noun = f"{self.kind.noun}Summary" if self.kind.is_identified_by_arn else "TrackingServerSummary"
-        return describe_as(noun, record)
+        shape = f"{self.kind.noun}Summary" if self.kind.is_identified_by_arn else "TrackingServerSummary"
+        return describe_as(shape, record)
 
     # --- changes ---
 
@@ -188,8 +189,8 @@ class _MlflowOperations(RunningOperations):
         record = self.find(request)
         if record.status not in ACTIVE_STATUSES:
             raise ServiceError("ConflictException", explain_missing_response(record))
-        link_seconds = request.get("ExpiresInSeconds", LINK_SECONDS)
-        session_seconds = request.get("SessionExpirationDurationInSeconds", SESSION_SECONDS)
+        link_seconds = request.get("ExpiresInSeconds", DEFAULT_LINK_SECONDS)
+        session_seconds = request.get("SessionExpirationDurationInSeconds", DEFAULT_SESSION_SECONDS)
         label, token = self.context.ui_sessions.offer(record.arn, link_seconds, session_seconds)
         port = urlsplit(self.context.settings.client_url).port
         return {"AuthorizedUrl": f"http://{label}.mlflow.localhost:{port}/auth?authToken={token}"}
@@ -238,40 +239,40 @@ class AppOperations(_MlflowOperations):
     kind = MLFLOW_APP
     defaults: ClassVar = {
         "ModelRegistrationMode": "AutoModelRegistrationDisabled",
-        "AccountDefaultStatus": DEFAULT_DISABLED,
+        "AccountDefaultStatus": ACCOUNT_DEFAULT_DISABLED,
     }
 
     def add(self, request: Request) -> Record:
         with self.context.state.transaction():
             record = super().add(request)
-            self._replace_default(record, request)
+            self._clear_other_default(record, request)
             return record
 
     def update(self, request: Request) -> Response:
         with self.context.state.transaction():
-            self._replace_default(self.find(request), request)
+            self._clear_other_default(self.find(request), request)
             return super().update(request)
 
-    def _replace_default(self, record: Record, request: Request) -> None:
-        """Make an app the default of the account, in place of the current default."""
-        if request.get("AccountDefaultStatus") == DEFAULT_ENABLED:
-            for other_app in self.select({"AccountDefaultStatus": DEFAULT_ENABLED}):
+    def _clear_other_default(self, record: Record, request: Request) -> None:
+        """If a request makes an app the default of the account, the current default loses this status."""
+        if request.get("AccountDefaultStatus") == ACCOUNT_DEFAULT_ENABLED:
+            for other_app in self.select({"AccountDefaultStatus": ACCOUNT_DEFAULT_ENABLED}):
                 if other_app.name != record.name:
                     self.context.state.update(
-                        other_app.kind, other_app.name, {"AccountDefaultStatus": DEFAULT_DISABLED}
+                        other_app.kind, other_app.name, {"AccountDefaultStatus": ACCOUNT_DEFAULT_DISABLED}
                     )
 
     def list_additional_handlers(self) -> Mapping[str, Handler]:
         return {"UpdateMlflowApp": self.update, "CreatePresignedMlflowAppUrl": self.create_address}
 
 
-def _get_name(record: Record) -> tuple[Any, ...]:
+def _make_name_key(record: Record) -> tuple[Any, ...]:
     return (record.name,)
 
 
-def _get_status(record: Record) -> tuple[Any, ...]:
+def _make_status_key(record: Record) -> tuple[Any, ...]:
     return (record.status, record.name)
 
 
-def _get_creation_time(record: Record) -> tuple[Any, ...]:
+def _make_creation_time_key(record: Record) -> tuple[Any, ...]:
     return (record.created, record.name)
