@@ -77,11 +77,11 @@ class PipelineRun(Run):
             self._progress.print_note(f"pipeline {self._pipeline.name}, execution {self._execution.id}")
         return self._execution
 
-    def _wait_for_resource(self, step: str, display: StepDisplay) -> str:
+    def _wait_for_resource(self, step_name: str, display: StepDisplay) -> str:
         """Return the name of the resource that a step creates."""
-        return self._wait_for_arn(step, display).rpartition("/")[2]
+        return self._wait_for_arn(step_name, display).rpartition("/")[2]
 
-    def _wait_for_arn(self, name: str, display: StepDisplay) -> str:
+    def _wait_for_arn(self, step_name: str, display: StepDisplay) -> str:
         """Return the ARN of the resource that a step creates, as soon as it exists.
 
         Raises:
@@ -89,13 +89,13 @@ class PipelineRun(Run):
         """
         execution = self._open_execution()
         while True:
-            description, step = execution.describe(), execution.find_step(name) or {}
+            description, step = execution.describe(), execution.find_step(step_name) or {}
             if arn := _find_arn(step.get("Metadata", {})):
                 return arn
             has_ended = description["PipelineExecutionStatus"] not in ACTIVE_STATUSES
             if has_ended or step.get("StepStatus") in ("Failed", "Stopped"):
                 reason = step.get("FailureReason") or description.get("FailureReason") or "no reason was reported"
-                raise display.make_failure(name, step.get("StepStatus", "not started"), reason)
+                raise display.make_failure(step_name, step.get("StepStatus", "not started"), reason)
             self._progress.show_status(display, step.get("StepStatus", "waiting"))
             time.sleep(self.backend.poll_interval)
 
@@ -106,16 +106,16 @@ class PipelineRun(Run):
             yield
         except BaseException:
             if self._execution is not None:
-                # The same exception ends this block, so `_remove_on_failure` stops the execution or prints a note.
+                # When the exception ends this block, `_remove_on_failure` stops the execution, or prints a note.
                 with self._remove_on_failure(self._execution.id, self._stop_execution):
                     raise
             raise
 
-    def _stop_execution(self, name: str) -> None:
+    def _stop_execution(self, execution_id: str) -> None:
         execution = self._execution
         if execution is None or not execution.stop():
             return
-        self._progress.print_note(f"stopping {name}")
+        self._progress.print_note(f"stopping {execution_id}")
         deadline = time.monotonic() + STOP_TIMEOUT
         while execution.describe()["PipelineExecutionStatus"] in ACTIVE_STATUSES:
             if time.monotonic() > deadline:

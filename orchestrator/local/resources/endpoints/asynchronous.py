@@ -280,12 +280,12 @@ class InvocationQueue:
                 self._retry(invocation, partial(self._store, invocation.output, file, content_type))
                 return InvocationResult(content_type, body)
             except InvocationError as error:
-                reason, error_type = str(error), error.content_type
+                reason, error_content_type = str(error), error.content_type
             except ServiceError as error:
-                reason, error_type = error.message, None
-            body = None if error_type is None else notifications.read_body(config, file, is_success=False)
-            self._fail(invocation, reason, error_type, file)
-            return InvocationResult(error_type, body, reason)
+                reason, error_content_type = error.message, None
+            body = None if error_content_type is None else notifications.read_body(config, file, is_success=False)
+            self._fail(invocation, reason, error_content_type, file)
+            return InvocationResult(error_content_type, body, reason)
 
     def _fail(self, invocation: Invocation, reason: str, content_type: str | None, file: Path) -> None:
         self._note(f"asynchronous invocation {invocation.inference_id} failed: {reason}")
@@ -351,10 +351,10 @@ class InvocationQueue:
         if not invocation.input:
             yield base64.b64decode(invocation.body), {}
             return
-        open_object = self._context.store.open(*parse_uri(invocation.input))
-        with closing(open_object.file) as file:
-            content_type = open_object.details.headers.get("ContentType", DEFAULT_CONTENT_TYPE)
-            size = str(open_object.stored_object.size)  # a container's server may not support chunked encoding
+        opened_object = self._context.store.open(*parse_uri(invocation.input))
+        with closing(opened_object.file) as file:
+            content_type = opened_object.details.headers.get("ContentType", DEFAULT_CONTENT_TYPE)
+            size = str(opened_object.stored_object.size)  # a container's server may not support chunked encoding
             yield partial(_read_blocks, file), {"Content-Type": content_type, "Content-Length": size}
 
 

@@ -15,13 +15,13 @@ MEMBERS_THAT_NEED_MODELS = ("AsyncInferenceConfig", "ShadowProductionVariants")
 
 def check_config(request: Mapping[str, Any]) -> None:
     """Check a CreateEndpointConfig request. Raise ValidationError if AWS refuses its variants without a ModelName."""
-    items_without_model = {
-        item["VariantName"]: item for item in request["ProductionVariants"] if "ModelName" not in item
+    variants_without_model = {
+        variant["VariantName"]: variant for variant in request["ProductionVariants"] if "ModelName" not in variant
     }
-    names = list(items_without_model)
+    names = list(variants_without_model)
     if not names:
         return
-    if serverless_names := [name for name, item in items_without_model.items() if "ServerlessConfig" in item]:
+    if serverless_names := [name for name, variant in variants_without_model.items() if "ServerlessConfig" in variant]:
         raise ValidationError(f"The serverless variant {serverless_names[0]} needs a ModelName.")
     if len(names) != len(request["ProductionVariants"]):
         raise ValidationError(
@@ -31,8 +31,8 @@ def check_config(request: Mapping[str, Any]) -> None:
         raise ValidationError(
             f"Variant {names[0]} has no ModelName: set it, or set ExecutionRoleArn to use inference components."
         )
-    if conflicting := [member for member in MEMBERS_THAT_NEED_MODELS if member in request]:
-        raise ValidationError(f"{conflicting[0]} needs variants with a ModelName.")
+    if conflicting_members := [member for member in MEMBERS_THAT_NEED_MODELS if member in request]:
+        raise ValidationError(f"{conflicting_members[0]} needs variants with a ModelName.")
 
 
 def check_update(context: Context, endpoint: Record, deployment: Deployment) -> None:

@@ -48,7 +48,7 @@ class UpdatePolicy:
     """The names of the alarms that fail the update."""
 
     @property
-    def waits(self) -> bool:
+    def has_waiting_times(self) -> bool:
         return self.baking_seconds > 0 or self.termination_wait > 0
 
 

@@ -37,7 +37,7 @@ class Artifacts:
         }
 
     def create(self, request: Request) -> Response:
-        name = _make_id(request["Source"])
+        name = _make_name(request["Source"])
         arn = format_arn(f"{ARTIFACT}/{name}", self._context.settings.region)
         description = select_response_members("DescribeArtifact", request)
         try:
@@ -66,7 +66,7 @@ class Artifacts:
         if ("ArtifactArn" in request) == ("Source" in request):
             raise ValidationError("Provide exactly one of ArtifactArn and Source.")
         arn = request.get("ArtifactArn") or format_arn(
-            f"{ARTIFACT}/{_make_id(request['Source'])}", self._context.settings.region
+            f"{ARTIFACT}/{_make_name(request['Source'])}", self._context.settings.region
         )
         record = self._find(arn)
         self._state.delete(ARTIFACT, record.name)
@@ -87,7 +87,7 @@ class Artifacts:
         return record
 
 
-def _make_id(source: Mapping[str, Any]) -> str:
+def _make_name(source: Mapping[str, Any]) -> str:
     types = [[item["SourceIdType"], item["Value"]] for item in source.get("SourceTypes", [])]
     content = json.dumps([source["SourceUri"], types])
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:32]

@@ -18,12 +18,12 @@ def make_plan(job: JobHandle, folder: Path) -> Plan:
     cluster: Mapping[str, Any] = job.request["ProcessingResources"]["ClusterConfig"]
     is_isolated = bool(job.request.get("NetworkConfig", {}).get("EnableNetworkIsolation", False))
     sources = [item["S3Input"] for item in job.request.get("ProcessingInputs", [])]
-    objects = [inputs.find_objects(job.context.store, source, "processing input") for source in sources]
+    objects_by_source = [inputs.find_objects(job.context.store, source, "processing input") for source in sources]
     names, hosts = make_host_names(cluster["InstanceCount"]), []
     certificate, key = make_certificate(job.name)
     for index, name in enumerate(names):
         linked_inputs = []
-        for number, (source, input_objects) in enumerate(zip(sources, objects, strict=True)):
+        for number, (source, input_objects) in enumerate(zip(sources, objects_by_source, strict=True)):
             share = inputs.select_share(input_objects, source.get("S3DataDistributionType", ""), len(names), index)
             linked_inputs.append(
                 Input(source["LocalPath"], inputs.link_objects(share, folder / "inputs" / name / str(number)))

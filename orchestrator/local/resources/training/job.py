@@ -175,11 +175,11 @@ class TrainingJob:
         self.job.update_description(internal={SKIPPED_METRICS: self.metrics.skipped_names})
 
     def interrupt(self, interruption: Interruption) -> bool:
-        """Interrupt the hosts of a spot job; return whether hosts were running."""
-        has_hosts = self._limits.is_spot and self._transitions[-1]["Status"] == "Training"
-        if has_hosts:
+        """Interrupt the hosts of a spot job, if they are running. Return whether they are interrupted."""
+        can_interrupt = self._limits.is_spot and self._transitions[-1]["Status"] == "Training"
+        if can_interrupt:
             self.events.send(interruption)
-        return has_hosts
+        return can_interrupt
 
     def _handle_interruption(self) -> None:
         if self._transitions[-1]["Status"] != "Interrupted":
