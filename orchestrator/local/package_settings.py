@@ -9,7 +9,7 @@ from pathlib import Path
 
 from microjobs_orchestrator.local.own_images import JOBS_FOLDER
 
-DEFAULT_PACKAGES = JOBS_FOLDER / "local-packages"
+DEFAULT_PACKAGE_FOLDER = JOBS_FOLDER / "local-packages"
 
 
 def hide_password(url: str) -> str:
@@ -17,7 +17,7 @@ def hide_password(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", url)
 
 
-def find_package_folder(environ: Mapping[str, str], default: Path = DEFAULT_PACKAGES) -> Path:
+def find_package_folder(environ: Mapping[str, str], default: Path = DEFAULT_PACKAGE_FOLDER) -> Path:
     """Return the folder with wheels, and with a file of certificates if the package index needs one."""
     return Path(environ.get("LOCAL_PACKAGES") or default).absolute()
 

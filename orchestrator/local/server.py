@@ -41,7 +41,7 @@ from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.network_settings import NetworkSettings, read_ca_bundle, read_docker_proxies
 from microjobs_orchestrator.local.own_images import JOBS_FOLDER
-from microjobs_orchestrator.local.package_index import PackageIndex
+from microjobs_orchestrator.local.package_cache import PackageCache
 from microjobs_orchestrator.local.protocols.results import Service
 from microjobs_orchestrator.local.resources.event_recorder import EventRecorder
 from microjobs_orchestrator.local.resources.mlflow.connector_finder import make_connector_finder
@@ -289,9 +289,9 @@ def _create_interceptors(
     prove = partial(prove_identity, home.server_key(), home.root, os.getpid())
     own_operations = {interruptions.PATH: partial(interruptions.interrupt, registry)}
     forwarder = Forwarder(config.services)
-    index = PackageIndex(home.packages)
-    index.remove_partial_files()
-    packages = make_package_interceptor(index, make_packages_token(home.server_key()))
+    package_cache = PackageCache(home.packages)
+    package_cache.remove_partial_files()
+    packages = make_package_interceptor(package_cache, make_packages_token(home.server_key()))
     return list_interceptors(
         home.credentials(), services, host_names, prove, forwarder, own_operations, packages, mlflow
     )

@@ -12,19 +12,19 @@ from werkzeug.utils import send_file
 
 from microjobs_orchestrator.local.gateway.request_state import Interceptor, RequestState
 from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
-from microjobs_orchestrator.local.package_index import (
+from microjobs_orchestrator.local.package_cache import (
     FILE_NAME_PATTERN,
     PROJECT_NAME_PATTERN,
     NotFoundError,
+    PackageCache,
     PackageError,
-    PackageIndex,
     format_page,
 )
 
 FILE_TYPE = "application/octet-stream"
 
 
-def make_package_interceptor(index: PackageIndex, token: str) -> Interceptor:
+def make_package_interceptor(cache: PackageCache, token: str) -> Interceptor:
     """Return an interceptor that answers GET and HEAD requests for packages.
 
     Args:
@@ -45,19 +45,19 @@ def make_package_interceptor(index: PackageIndex, token: str) -> Interceptor:
         if request.method not in ("GET", "HEAD"):
             return _refuse(405, "packages cannot be changed", {"Allow": "GET, HEAD"})
         try:
-            return _answer(request, index)
+            return _answer(request, cache)
         except PackageError as error:
             return _refuse(error.status, str(error))
 
     return answer_package_request
 
 
-def _answer(request: Request, index: PackageIndex) -> Response:
+def _answer(request: Request, cache: PackageCache) -> Response:
     match request.path.removeprefix(f"{PACKAGES_PATH}/").split("/"):
         case ["simple", project, ""] if PROJECT_NAME_PATTERN.fullmatch(project):
-            return Response(format_page(project, index.list_files(project)), content_type="text/html; charset=utf-8")
+            return Response(format_page(project, cache.list_files(project)), content_type="text/html; charset=utf-8")
         case ["files", project, name] if PROJECT_NAME_PATTERN.fullmatch(project) and FILE_NAME_PATTERN.fullmatch(name):
-            content = index.open(project, name)
+            content = cache.open(project, name)
             if isinstance(content, Path):
                 return send_file(content, request.environ, mimetype=FILE_TYPE, conditional=True)
             return Response(content, content_type=FILE_TYPE)

@@ -17,12 +17,12 @@ import pytest
 import requests
 from requests.auth import HTTPBasicAuth
 
-from microjobs_orchestrator.local import package_index
+from microjobs_orchestrator.local import package_cache
 from microjobs_orchestrator.local.gateway.chain import Gateway
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.gateway.packages import make_package_interceptor
 from microjobs_orchestrator.local.identity import PACKAGES_PATH, PACKAGES_USER
-from microjobs_orchestrator.local.package_index import NotFoundError, PackageIndex, parse_page
+from microjobs_orchestrator.local.package_cache import NotFoundError, PackageCache, parse_page
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
 from tests.packages import INDEX_CONTENT_TYPE, METADATA, WHEEL_NAME, FakePackageIndex, run_package_index
@@ -39,9 +39,9 @@ def upstream(tmp_path: Path) -> Iterator[FakePackageIndex]:
 @pytest.fixture
 def address(upstream: FakePackageIndex, tmp_path: Path) -> Iterator[str]:
     """The address of a server that serves packages only."""
-    index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
+    cache = PackageCache(tmp_path / "cache", {"INDEX_URL": upstream.url})
     server = Server(("127.0.0.1", 0), server_name="localhost")
-    server.wsgi_app = Gateway([make_package_interceptor(index, TOKEN)])
+    server.wsgi_app = Gateway([make_package_interceptor(cache, TOKEN)])
     server.prepare()
     thread = threading.Thread(target=server.serve)
     thread.start()
@@ -86,7 +86,7 @@ def test_old_page_is_used_if_the_index_fails(
     address: str, upstream: FakePackageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = get(address, "simple/tiny/")
-    monkeypatch.setattr(package_index, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(package_cache, "FRESH_SECONDS", 0.0)
     upstream.is_down = True
     assert get(address, "simple/tiny/").text == page.text
     assert get(address, "simple/tiny/").text == page.text
@@ -121,7 +121,7 @@ def test_certificates_come_from_the_folder_of_packages(
     variables = {"INDEX_URL": upstream.url, "LOCAL_PACKAGES": str(folder), "SSL_CERT_FILE": "of-the-system.crt"}
     for content in ("", "certificates"):
         (folder / "ca-certificates.crt").write_text(content)
-        PackageIndex(tmp_path / f"cache{content}", variables).list_files("tiny")
+        PackageCache(tmp_path / f"cache{content}", variables).list_files("tiny")
     assert certificate_files == ["of-the-system.crt", str(folder / "ca-certificates.crt")]
 
 
@@ -181,7 +181,7 @@ def test_file_whose_hash_is_a_path_is_left_out(
         item = {"name": WHEEL_NAME, "url": upstream.url, "sha256": str(folder)}
         (tmp_path / "cache" / "pages" / "tiny.json").write_text(json.dumps([item]))
     with pytest.raises(NotFoundError):
-        PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", name)
+        PackageCache(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", name)
 
 
 @pytest.mark.parametrize("content", [METADATA, b"log in to this network"])
@@ -197,7 +197,7 @@ def test_metadata_is_cached_if_it_has_the_hash_of_the_page(
 
 def test_credentials_are_decoded(upstream: FakePackageIndex, tmp_path: Path) -> None:
     url = upstream.url.replace("user:password@", "me%40example.org:a%2Fb@")
-    PackageIndex(tmp_path / "cache", {"INDEX_URL": url}).list_files("tiny")
+    PackageCache(tmp_path / "cache", {"INDEX_URL": url}).list_files("tiny")
     assert upstream.headers[0]["Authorization"] == "Basic " + b64encode(b"me@example.org:a/b").decode()
 
 
@@ -206,7 +206,7 @@ def test_credentials_reach_the_server_of_the_index_only(upstream: FakePackageInd
     with run_package_index(tmp_path / "other") as other_index:
         address = urlsplit(other_index.url)
         upstream.file_url = f"http://{address.hostname}:{address.port}/files/{WHEEL_NAME}"
-        content = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME)
+        content = PackageCache(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME)
         assert b"".join(content) == other_index.wheel  # type: ignore[arg-type]  # a generator
     assert "Authorization" in upstream.headers[0]
     assert "Authorization" not in other_index.headers[0]
@@ -220,7 +220,7 @@ def test_invalid_address_of_a_file_is_reported(address: str, upstream: FakePacka
 def test_download_ends_if_the_device_is_full(
     upstream: FakePackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME)
+    content = PackageCache(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME)
     assert not isinstance(content, Path)
     monkeypatch.setattr(FreeSpace, "measure_available_bytes", lambda _: -1)
     with pytest.raises(CannotRunError, match="Package download failed"):
@@ -231,8 +231,8 @@ def test_download_ends_if_the_device_is_full(
 
 
 def test_incomplete_files_of_a_killed_server_are_removed(upstream: FakePackageIndex, tmp_path: Path) -> None:
-    index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
-    list(index.open("tiny", WHEEL_NAME))  # type: ignore[arg-type]  # a generator
+    cache = PackageCache(tmp_path / "cache", {"INDEX_URL": upstream.url})
+    list(cache.open("tiny", WHEEL_NAME))  # type: ignore[arg-type]  # a generator
     (complete_file,) = list_cached_files(tmp_path)
     folder, unrelated_folder = tmp_path / "cache" / "partial", tmp_path / "unrelated"
     (folder / "file").touch()
@@ -240,7 +240,7 @@ def test_incomplete_files_of_a_killed_server_are_removed(upstream: FakePackageIn
     (unrelated_folder / ".file").touch()
     (folder / "link").symlink_to(unrelated_folder)
     (tmp_path / "cache" / "files" / "link").symlink_to(unrelated_folder)
-    index.remove_partial_files()
+    cache.remove_partial_files()
     assert (list_cached_files(tmp_path), folder.exists()) == ([complete_file], False)
     assert (unrelated_folder / ".file").exists()
 
@@ -251,7 +251,7 @@ def test_download_is_written_to_the_disk_before_it_is_renamed(
     """A power failure leaves no damaged file."""
     folders: list[Path] = []
     monkeypatch.setattr(os, "fsync", lambda number: folders.append(Path(f"/proc/self/fd/{number}").readlink().parent))
-    list(PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME))  # type: ignore[arg-type]
+    list(PackageCache(tmp_path / "cache", {"INDEX_URL": upstream.url}).open("tiny", WHEEL_NAME))  # type: ignore[arg-type]
     assert folders == [tmp_path / "cache" / "partial"]
 
 
@@ -266,9 +266,9 @@ def test_file_with_another_hash_is_neither_delivered_nor_cached(
 
 
 def test_aborted_download_leaves_no_file(upstream: FakePackageIndex, tmp_path: Path) -> None:
-    upstream.wheel = bytes(package_index.BLOCK_BYTES * 3)
-    index = PackageIndex(tmp_path / "cache", {"INDEX_URL": upstream.url})
-    content = index.open("tiny", WHEEL_NAME)
+    upstream.wheel = bytes(package_cache.BLOCK_BYTES * 3)
+    cache = PackageCache(tmp_path / "cache", {"INDEX_URL": upstream.url})
+    content = cache.open("tiny", WHEEL_NAME)
     assert not isinstance(content, Path)
     next(content)
     content.close()
@@ -296,7 +296,7 @@ def test_html_and_json_pages_have_the_same_meaning() -> None:
     )
     from_json = list(parse_page(INDEX_CONTENT_TYPE, json.dumps(content).encode(), "https://index/simple/tiny/"))
     assert list(parse_page("text/html; charset=utf-8", page.encode(), "https://index/simple/tiny/")) == from_json
-    cached_page = package_index.format_page("tiny", from_json).encode()
+    cached_page = package_cache.format_page("tiny", from_json).encode()
     assert [item.url for item in parse_page("text/html", cached_page, "https://index/simple/tiny/")] == [
         f"https://index/files/tiny/{WHEEL_NAME}",
         "https://index/files/tiny/tiny-0.1.tar.gz",

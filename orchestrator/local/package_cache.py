@@ -90,7 +90,7 @@ class IndexFile:
     metadata_sha256: str = ""
 
 
-class PackageIndex:
+class PackageCache:
     """A cache of the pages and files of a package index.
 
     Args:
