@@ -54,13 +54,14 @@ def make_operation_caller(services: Mapping[str, AnyService]) -> CallOperation:
     and calls the handler."""
     invoke = make_invoker(services)
 
-    def call(state: RequestState, service: str, name: str) -> HttpResponse:
-        handlers = services.get(service, {})
-        names = handlers if isinstance(handlers, Mapping) else handlers.operations
-        if name not in names or not is_allowed(service, name):
-            raise ServiceError("AccessDeniedException", f"the console cannot call {name!r:.80} of {service!r:.40}", 403)
+    def call(state: RequestState, service_name: str, operation_name: str) -> HttpResponse:
+        service = services.get(service_name, {})
+        operations = service if isinstance(service, Mapping) else service.operations
+        if operation_name not in operations or not is_allowed(service_name, operation_name):
+            message = f"the console cannot call {operation_name!r:.80} of {service_name!r:.40}"
+            raise ServiceError("AccessDeniedException", message, 403)
         state.protocol = ConsoleProtocol()
-        state.service, state.operation = service, load_operation_model(service, name)
+        state.service, state.operation = service_name, load_operation_model(service_name, operation_name)
         read_members(state)
         return invoke(state)
 

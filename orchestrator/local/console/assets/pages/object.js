@@ -11,15 +11,15 @@ import { Preview } from "./object/preview.js";
 
 export function Page({ params: { bucket, key } }) {
   const { data, error } = useQuery((signal) => load(bucket, key, signal), [bucket, key]);
-  const [problem, setProblem] = useState(null);
+  const [downloadError, setDownloadError] = useState(null);
   const folder = key.slice(0, key.lastIndexOf("/") + 1);
   return html`
     <${Heading}>${key.slice(folder.length) || key}<//>
     <div class="actions">
       <a href=${makeHref(["buckets", bucket], { prefix: folder })}>s3://${bucket}/${folder}</a>
-      <button onClick=${() => downloadObject(bucket, key).catch(setProblem)}>Download</button>
+      <button onClick=${() => downloadObject(bucket, key).catch(setDownloadError)}>Download</button>
     </div>
-    <${Problem} error=${error ?? problem} />
+    <${Problem} error=${error ?? downloadError} />
     ${data && html`
       <${Facts} object=${data.object} />
       <h2>Preview</h2>

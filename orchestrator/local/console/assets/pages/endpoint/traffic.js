@@ -10,12 +10,12 @@ const ROW_MEMBERS = {
   Invocation5XXErrors: "serverErrors",
   ModelLatency: "latency",
 };
-const DIMENSIONS = ["InferenceComponentName", "VariantName"];
+const LABEL_DIMENSIONS = ["InferenceComponentName", "VariantName"];
 
 /** Return `{rows, charts}` for the variants and the components of an endpoint in the last hour. */
 export async function loadTraffic(endpoint, components, signal) {
-  const names = [["EndpointName", endpoint], ...components.map((component) => ["InferenceComponentName", component.name])];
-  const allMetrics = (await Promise.all(names.map(([name, value]) => listMetrics(name, value, signal)))).flat();
+  const dimensions = [["EndpointName", endpoint], ...components.map((component) => ["InferenceComponentName", component.name])];
+  const allMetrics = (await Promise.all(dimensions.map(([name, value]) => listMetrics(name, value, signal)))).flat();
   const metrics = allMetrics.filter((metric) => ROW_MEMBERS[metric.MetricName] && getLabel(metric));
   const end = Date.now() / 1000 + 1;
   const totals = await readTotals(metrics, end - TRAFFIC_SECONDS, end, signal);
@@ -24,11 +24,11 @@ export async function loadTraffic(endpoint, components, signal) {
 }
 
 const getLabel = (metric) =>
-  DIMENSIONS.map((name) => metric.Dimensions.find((dimension) => dimension.Name === name)?.Value).find(Boolean);
+  LABEL_DIMENSIONS.map((name) => metric.Dimensions.find((dimension) => dimension.Name === name)?.Value).find(Boolean);
 
 function makeRows(totals) {
   const rows = new Map();
-  for (const { metric, sum, count, maximum } of totals.filter((item) => item.count)) {
+  for (const { metric, sum, count, maximum } of totals.filter((total) => total.count)) {
     const name = getLabel(metric);
     const isLatency = metric.MetricName === "ModelLatency";
     const values = { [ROW_MEMBERS[metric.MetricName]]: isLatency ? sum / count : sum, ...(isLatency && { maxLatency: maximum }) };

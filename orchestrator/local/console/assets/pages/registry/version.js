@@ -7,13 +7,13 @@ import { makeHref } from "../../lib/router.js";
 import { html, useState } from "../../lib/ui.js";
 import { DeployForm } from "./deploy_form.js";
 
-const CLASSES = { Approved: "success", Rejected: "failure" };
+const APPROVAL_CLASSES = { Approved: "success", Rejected: "failure" };
 
-export const Approval = ({ status }) => html`<span class=${`status ${CLASSES[status] ?? "neutral"}`}>${status}</span>`;
+export const Approval = ({ status }) => html`<span class=${`status ${APPROVAL_CLASSES[status] ?? "neutral"}`}>${status}</span>`;
 
 export function Version({ version, metrics, reload }) {
   const [error, setError] = useState(null);
-  const change = (status) => {
+  const changeApproval = (status) => {
     const members = { ModelPackageArn: version.ModelPackageArn, ModelApprovalStatus: status };
     call("sagemaker", "UpdateModelPackage", members).then(() => setError(null) ?? reload(), setError);
   };
@@ -23,8 +23,8 @@ export function Version({ version, metrics, reload }) {
       <h2 id="version">Version ${version.ModelPackageVersion}</h2>
       <div class="actions">
         <${Approval} status=${status} />
-        ${status !== "Approved" && html`<button onClick=${() => change("Approved")}>Approve</button>`}
-        ${status !== "Rejected" && html`<button onClick=${() => change("Rejected")}>Reject</button>`}
+        ${status !== "Approved" && html`<button onClick=${() => changeApproval("Approved")}>Approve</button>`}
+        ${status !== "Rejected" && html`<button onClick=${() => changeApproval("Rejected")}>Reject</button>`}
         <a href=${makeHref(["code", "model-package", version.ModelPackageArn])}>As code</a>
       </div>
       <${Problem} error=${error} />
