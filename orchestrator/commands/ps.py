@@ -57,10 +57,12 @@ def _parse_status(text: str) -> str:
 
 def format_table(rows: Sequence[ResourceRow], now: datetime) -> list[str]:
     """Return lines with aligned columns: kind, name, status, age, and the time from creation to the end or to now."""
-    cells = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
+    text_rows = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
     for row in rows:
         age = format_duration((now - row.creation_time).total_seconds())
         took = format_duration(((row.end_time or now) - row.creation_time).total_seconds())
-        cells.append((row.kind.title, row.name, row.full_status, age, took))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+        text_rows.append((row.kind.title, row.name, row.full_status, age, took))
+    widths = [max(map(len, column)) for column in zip(*text_rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(texts, widths, strict=True)).rstrip() for texts in text_rows
+    ]

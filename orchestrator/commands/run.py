@@ -126,9 +126,9 @@ def load_aws_settings(options: argparse.Namespace, *, dry_run: bool) -> settings
     """Return the settings for AWS. A dry run needs neither an account nor credentials."""
     if not dry_run:
         return flags.require_settings(options, workflows.list_steps())
-    filled, placeholders = settings.fill_placeholders(flags.load_settings(options))
+    filled_settings, placeholders = settings.fill_placeholders(flags.load_settings(options))
     if placeholders:
         values = ", ".join(f"{name} {value}" for name, value in placeholders.items())
         print(f"# placeholders, because neither flags nor microjobs.toml set them: {values}", file=sys.stderr)
-    settings.raise_problems(settings.find_problems(filled, workflows.list_steps()))
-    return filled
+    settings.raise_problems(settings.find_problems(filled_settings, workflows.list_steps()))
+    return filled_settings

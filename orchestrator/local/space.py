@@ -9,7 +9,7 @@ from microjobs_orchestrator.terminal import escape_bytes
 
 RESERVE_BYTES = 256 << 20
 """Number of bytes that always stay free. On a small device, a twentieth of its size stays free instead."""
-CHECK_BYTES = 16 << 20
+CHECK_INTERVAL_BYTES = 16 << 20
 """Bytes that `LimitedFile` writes between two checks of the free space."""
 
 
@@ -62,10 +62,10 @@ class LimitedFile(io.FileIO):
         super().__init__(path, "wb")
         self._space = space
         self._label = path.name
-        self._unchecked_bytes = CHECK_BYTES  # the first write checks the space
+        self._unchecked_bytes = CHECK_INTERVAL_BYTES  # the first write checks the space
 
     def write(self, data: object) -> int:
-        if self._unchecked_bytes >= CHECK_BYTES:
+        if self._unchecked_bytes >= CHECK_INTERVAL_BYTES:
             self._space.check(self._label)
             self._unchecked_bytes = 0
         count = super().write(data)  # type: ignore[arg-type]  # typeshed's WriteableBuffer

@@ -141,8 +141,8 @@ def make_upload_error(target: str, arguments: str, upload: UploadProgress) -> Co
     """
     if any(text in upload.error.lower() for text in REFUSAL_TEXTS):
         return CommandError(f"the registry refuses {target}: {upload.error}; check the permissions of your login")
-    stored_layers = upload.sent_layer_count + upload.existing_layer_count
+    stored_layer_count = upload.sent_layer_count + upload.existing_layer_count
     return CommandError(
-        f"the push of {target} failed with {stored_layers} of {len(upload.layer_statuses)} layers in the registry: "
-        f"{upload.error}; `microjobs push {arguments}` sends the missing layers"
+        f"the push of {target} failed with {stored_layer_count} of {len(upload.layer_statuses)} layers in the "
+        f"registry: {upload.error}; `microjobs push {arguments}` sends the missing layers"
     )

@@ -153,9 +153,9 @@ def _list_outputs(planned: PlannedRequest, step: str) -> Iterator[tuple[str, str
     """Yield the S3 URI of each of a job's outputs, and the expression for it."""
     if planned.kind is PROCESSING:
         for output in planned.members["ProcessingOutputConfig"]["Outputs"]:
-            target = f"Steps.{step}.ProcessingOutputConfig.Outputs['{output['OutputName']}'].S3Output.S3Uri"
-            yield output["S3Output"]["S3Uri"], format_expression(target)
+            property_path = f"Steps.{step}.ProcessingOutputConfig.Outputs['{output['OutputName']}'].S3Output.S3Uri"
+            yield output["S3Output"]["S3Uri"], format_expression(property_path)
     elif planned.kind is TRAINING:
         folder = planned.members["OutputDataConfig"]["S3OutputPath"]
-        target = f"Steps.{step}.ModelArtifacts.S3ModelArtifacts"
-        yield f"{folder}/{planned.name}/output/model.tar.gz", format_expression(target)
+        property_path = f"Steps.{step}.ModelArtifacts.S3ModelArtifacts"
+        yield f"{folder}/{planned.name}/output/model.tar.gz", format_expression(property_path)

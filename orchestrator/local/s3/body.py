@@ -54,18 +54,18 @@ def receive(body: Body, file: BinaryIO, limit: float = inf, algorithm: str = "")
         algorithm: algorithm of the checksum that is computed if the client sends none; empty for no checksum.
     """
     headers, md5, sha256 = body.headers, hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    expected_digests = _make_expected_digests(headers)
-    extra_digests = {} if expected_digests else make_digests(algorithm)
+    client_digests = _make_client_digests(headers)
+    extra_digests = {} if client_digests else make_digests(algorithm)
     signed_sha256 = _SHA256.fullmatch(headers.get("x-amz-content-sha256", ""))
     trailers: dict[str, str] = {}
-    digests = [md5, *expected_digests.values(), *extra_digests.values(), *([sha256] if signed_sha256 else [])]
+    digests = [md5, *client_digests.values(), *extra_digests.values(), *([sha256] if signed_sha256 else [])]
     write_blocks(_read_content(body, limit, trailers), file, digests)
     if signed_sha256 and sha256.hexdigest() != signed_sha256[0]:
         message = "The provided 'x-amz-content-sha256' header does not match what was computed."
         raise ServiceError("XAmzContentSHA256Mismatch", message)
     _check_md5(headers, md5.digest())
-    _check_checksums({**trailers, **headers}, encode_digests(expected_digests))
-    return Details(md5.hexdigest(), checksums=encode_digests({**expected_digests, **extra_digests}))
+    _check_checksums({**trailers, **headers}, encode_digests(client_digests))
+    return Details(md5.hexdigest(), checksums=encode_digests({**client_digests, **extra_digests}))
 
 
 def _read_content(body: Body, limit: float, trailers: dict[str, str]) -> Iterator[bytes]:
@@ -103,7 +103,7 @@ def _parse_length(headers: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def _make_expected_digests(headers: Mapping[str, str]) -> dict[str, Digest]:
+def _make_client_digests(headers: Mapping[str, str]) -> dict[str, Digest]:
     """Return a mapping from an algorithm to a new digest, for the checksum that the headers contain or announce as a
     trailer. It is empty if there is no checksum."""
     names = [*headers, *headers.get("x-amz-trailer", "").lower().replace(" ", "").split(",")]

@@ -95,7 +95,7 @@ def _describe(call: Call, stored_object: StoredObject, details: Details) -> tupl
     members, full_span = call.members, Span(0, stored_object.size)
     conditions.check_read(members, stored_object, details)
     span = _find_span(members, stored_object.size, details)
-    result = {
+    response_members = {
         **details.headers,
         **_find_overrides(members),
         "AcceptRanges": "bytes",
@@ -109,8 +109,8 @@ def _describe(call: Call, stored_object: StoredObject, details: Details) -> tupl
     }
     # a range has no checksum: checksums cover the whole object
     if members.get("ChecksumMode", "").upper() == "ENABLED" and span is None:
-        result |= make_checksum_members(details)
-    return OperationResult(result, 206 if span else 200), span or full_span
+        response_members |= make_checksum_members(details)
+    return OperationResult(response_members, 206 if span else 200), span or full_span
 
 
 def _find_overrides(members: Mapping[str, Any]) -> dict[str, Any]:

@@ -296,7 +296,7 @@ def test_archive_raises_before_the_device_is_full(
     (tmp_path / "output" / "weights").write_bytes(os.urandom(1 << 20))
     tree = files.collect(tmp_path / "output", tmp_path / "collected", use_hard_links=True)
     assert tree is not None
-    monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
+    monkeypatch.setattr(space, "CHECK_INTERVAL_BYTES", 1 << 16)
     available_bytes = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
     monkeypatch.setattr(space.FreeSpace, "measure_available_bytes", lambda _: next(available_bytes))
     with pytest.raises(CannotRunError, match=r"model\.tar\.gz does not fit"):

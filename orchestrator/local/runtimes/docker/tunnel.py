@@ -91,7 +91,7 @@ def _find_failure(api: Any, exec_id: str) -> str | None:
 
 
 def _copy(stream: Any, tunnel_end: socket.socket) -> str | None:
-    """Copy in both directions until the command's output ends. Return the reason if the copy ends before.
+    """Copy in both directions until the command's output ends. Return the reason if the copy ends earlier.
 
     One thread copies both directions, because two threads must not use one TLS connection at the same time.
     """

@@ -91,7 +91,7 @@ class ProcessRuntime:
         if plan.isolated:
             raise CannotRunError("network isolation needs an engine: start Docker, or leave EnableNetworkIsolation out")
         environments = [self._environments.ensure(host_plan.image) for host_plan in plan.hosts]
-        hosts = self._claim(plan)
+        hosts = self._register(plan)
         try:
             with reserve([host_plan.name for host_plan in plan.hosts]) as (network, port_sockets):
                 for host_plan, environment in zip(plan.hosts, environments, strict=True):
@@ -107,7 +107,7 @@ class ProcessRuntime:
             for host_plan, process_host in zip(plan.hosts, hosts, strict=True)
         ]
 
-    def _claim(self, plan: Plan) -> list[ProcessHost]:
+    def _register(self, plan: Plan) -> list[ProcessHost]:
         """Create the folder of a plan, and return the list for the hosts of the plan."""
         with self._lock:
             if self._get_folder(plan.name).exists():
@@ -155,8 +155,8 @@ class ProcessRuntime:
             logger.info("%s: memory is not limited without an engine", host_plan.name)
         all_cpus = sorted(os.sched_getaffinity(0))
         count = min(len(all_cpus), max(1, round(min(host_plan.limits.cpus, len(all_cpus)))))
-        first = next(self._host_numbers) * count
-        return sorted(all_cpus[(first + index) % len(all_cpus)] for index in range(count))
+        first_index = next(self._host_numbers) * count
+        return sorted(all_cpus[(first_index + index) % len(all_cpus)] for index in range(count))
 
     def find_hosts(self) -> Mapping[str, Sequence[Host]]:
         """Wait until an earlier server's hosts have ended, and remove their folders and unused environments. Return no
@@ -224,19 +224,19 @@ def _wait_for_end(lock: Path) -> None:
     cannot end the host."""
     deadline = time.monotonic() + END_SECONDS
     with lock.open("rb") as file:
-        shim = file.read(MAX_PID_DIGITS)
-        while not _is_free(file.fileno()):
+        shim_pid = file.read(MAX_PID_DIGITS)
+        while not _try_lock(file.fileno()):
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"processes of {lock.parent} are still running: end process {shim.decode(errors='replace')}"
+                    f"processes of {lock.parent} are still running: end process {shim_pid.decode(errors='replace')}"
                 )
-            if shim.isdigit() and int(shim) > 1:
+            if shim_pid.isdigit() and int(shim_pid) > 1:
                 with contextlib.suppress(OSError):
-                    os.kill(int(shim), signal.SIGCONT)
+                    os.kill(int(shim_pid), signal.SIGCONT)
             time.sleep(POLL_INTERVAL)
 
 
-def _is_free(lock_descriptor: int) -> bool:
+def _try_lock(lock_descriptor: int) -> bool:
     try:
         fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -251,8 +251,10 @@ def _make_variables(host_plan: HostPlan, environment: Environment, layout: Layou
     variables = {name: value for name, value in requested.items() if name not in SYS_EXECUTABLE_VARIABLES}
     # If the request has no entry point, the image's own entry point runs. It translates the paths in the request's
     # variables itself, so that only the defaults and PYTHONPATH are translated here.
-    path_names = (*host_plan.default_variables, PYTHON_PATH) if host_plan.entrypoint is None else tuple(variables)
-    variables |= {name: commands.translate_paths(variables[name], layout) for name in path_names if name in variables}
+    translated_names = (*host_plan.default_variables, PYTHON_PATH) if host_plan.entrypoint is None else tuple(variables)
+    variables |= {
+        name: commands.translate_paths(variables[name], layout) for name in translated_names if name in variables
+    }
     return {
         **inherited,
         "PATH": f"{commands.make_search_path(environment)}:{inherited.get('PATH', os.defpath)}",
