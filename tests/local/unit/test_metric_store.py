@@ -216,11 +216,13 @@ def test_kill_loses_only_the_values_after_the_last_write(path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", KILLED_PROGRAM, str(path)], stdout=subprocess.PIPE, text=True
     ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        store = MetricStore(path)
-        counts_before_kill = wait_until(lambda: _read_counts(store))
-        child.kill()
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            store = MetricStore(path)
+            counts_before_kill = wait_until(lambda: _read_counts(store))
+        finally:
+            child.kill()
     counts = _read_counts(store)
     store.close()
     assert counts == list(range(len(counts)))
