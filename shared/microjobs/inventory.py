@@ -62,13 +62,13 @@ def describe_arrays(folder: Path) -> list[ArrayDescription]:
     Raises:
         UserError: a file has an unexpected name, or is not a valid array.
     """
-    entries = []
+    descriptions = []
     for path in find_data(folder):
         if FILE_NAME_PATTERN.fullmatch(path.name) is None or not path.is_file():
             hint = "; preprocess reads tables with --columns" if path.suffix in (".csv", ".parquet") else ""
             raise UserError(f"unexpected {path.name!r} in the input: it may contain {EXPECTED_NAMES}{hint}")
-        entries.append(_describe(open_array(path)))
-    return entries
+        descriptions.append(_describe(open_array(path)))
+    return descriptions
 
 
 def find_data(folder: Path) -> Iterator[Path]:
@@ -104,18 +104,18 @@ def check_files_match(files: Mapping[str, ArrayDescription]) -> None:
     Raises:
         UserError: a file is missing, or does not match the other files; the message names the file.
     """
-    for kind, split in (("x", "train"), ("y", "train"), ("x", "test"), ("y", "test")):
-        check_shards(name for name in files if name.startswith(f"{kind}_{split}"))
-    features = [entry for entry in files.values() if entry.is_features]
-    for entry in features:
-        if entry.shape[1] != features[0].shape[1]:
+    for prefix, split in (("x", "train"), ("y", "train"), ("x", "test"), ("y", "test")):
+        check_shards(name for name in files if name.startswith(f"{prefix}_{split}"))
+    feature_files = [file for file in files.values() if file.is_features]
+    for file in feature_files:
+        if file.shape[1] != feature_files[0].shape[1]:
             raise UserError(
-                f"{entry.name} has {entry.shape[1]} features but {features[0].name} has {features[0].shape[1]}: "
-                "write all files with the same features"
+                f"{file.name} has {file.shape[1]} features but {feature_files[0].name} has "
+                f"{feature_files[0].shape[1]}: write all files with the same features"
             )
-    for entry in files.values():
-        if not entry.is_features:
-            _check_partner(entry, files)
+    for file in files.values():
+        if not file.is_features:
+            _check_partner(file, files)
 
 
 def _check_partner(targets: ArrayDescription, files: Mapping[str, ArrayDescription]) -> None:
@@ -131,10 +131,10 @@ def _check_partner(targets: ArrayDescription, files: Mapping[str, ArrayDescripti
 
 def require_rows(files: Mapping[str, ArrayDescription], split: str) -> None:
     """Raise UserError if no host has a row of features for this split."""
-    if not sum(entry.shape[0] for entry in files.values() if entry.is_features and entry.split == split):
+    if not sum(file.shape[0] for file in files.values() if file.is_features and file.split == split):
         contents = ", ".join(files) or "no files"
-        kind = "training" if split == "train" else split
-        raise UserError(f"no {kind} data on any host: the input contains {contents}; add x_{split}.npy")
+        split_name = "training" if split == "train" else split
+        raise UserError(f"no {split_name} data on any host: the input contains {contents}; add x_{split}.npy")
 
 
 def merge(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, F]:
@@ -144,10 +144,10 @@ def merge(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, F]:
         UserError: files of the same name differ between hosts.
     """
     files: dict[str, F] = {}
-    for host, entries in files_by_host.items():
-        for entry in entries:
-            if files.setdefault(entry.name, entry) != entry:
-                problem = f"{entry.name} on {host} is not the same file as on another host"
+    for host, host_files in files_by_host.items():
+        for file in host_files:
+            if files.setdefault(file.name, file) != file:
+                problem = f"{file.name} on {host} is not the same file as on another host"
                 raise UserError(f"{problem}: use different names for different files")
     return dict(sorted(files.items()))
 
@@ -161,11 +161,11 @@ def assign(files_by_host: Mapping[str, Sequence[F]]) -> dict[str, list[str]]:
     names_by_host: dict[str, list[str]] = {host: [] for host in files_by_host}
     bytes_by_host = dict.fromkeys(files_by_host, 0)
     hosts_by_file: dict[str, list[str]] = {}
-    for host, entries in files_by_host.items():
-        for entry in entries:
-            hosts_by_file.setdefault(entry.name, []).append(host)
-    for entry in sorted(merge(files_by_host).values(), key=lambda entry: (-entry.size, entry.name)):
-        host = min(hosts_by_file[entry.name], key=lambda host: bytes_by_host[host])
-        names_by_host[host].append(entry.name)
-        bytes_by_host[host] += entry.size
+    for host, host_files in files_by_host.items():
+        for file in host_files:
+            hosts_by_file.setdefault(file.name, []).append(host)
+    for file in sorted(merge(files_by_host).values(), key=lambda file: (-file.size, file.name)):
+        host = min(hosts_by_file[file.name], key=lambda host: bytes_by_host[host])
+        names_by_host[host].append(file.name)
+        bytes_by_host[host] += file.size
     return {host: sorted(names) for host, names in names_by_host.items()}

@@ -44,8 +44,10 @@ class Training:
         # Rows are selected on the CPU, so that only the rows of a step are sent to the devices.
         with tf.device("CPU:0"):
             self._x, self._y = tf.constant(data.local_data.x_train), tf.constant(data.local_data.y_train)
-        use_xla = hyperparameters.compile and group.has_gpu
-        self._gradients = tf.function(self._compute_gradients, jit_compile=True) if use_xla else self._compute_gradients
+        uses_xla = hyperparameters.compile and group.has_gpu
+        self._gradients = (
+            tf.function(self._compute_gradients, jit_compile=True) if uses_xla else self._compute_gradients
+        )
         self._step = tf.function(self._step_on_all_devices, input_signature=STEP_SIGNATURE)
         steps = data.make_batches(hyperparameters).steps_per_epoch
         self._log = keras.callbacks.ProgbarLogger()
@@ -77,29 +79,29 @@ class Training:
         return self._should_stop
 
     def step(self, step: StepRows) -> None:
-        rows, stop = self._order[step.start : step.end], tf.constant(float(bool(self.stop)))
-        self._loss_sum, stops = self._step(rows, tf.constant(float(step.total_rows)), self._loss_sum, stop)
+        row_indices, stop_flag = self._order[step.start : step.end], tf.constant(float(bool(self.stop)))
+        self._loss_sum, stops = self._step(row_indices, tf.constant(float(step.total_rows)), self._loss_sum, stop_flag)
         # Hosts receive the signal at different times, but all stop after the same step.
         self._should_stop = bool(self.stop) if self.group.world_size == 1 else float(stops) > 0
 
     def _step_on_all_devices(
-        self, rows: tf.Tensor, total_rows: tf.Tensor, loss_sum: tf.Tensor, stop: tf.Tensor
+        self, row_indices: tf.Tensor, total_rows: tf.Tensor, loss_sum: tf.Tensor, stop_flag: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         """Run one step on all hosts. Return the sum of losses so far, and the sum of the stop flags of all devices."""
-        results = self.group.strategy.run(self._step_on_device, args=(rows, total_rows, stop))
+        results = self.group.strategy.run(self._step_on_device, args=(row_indices, total_rows, stop_flag))
         *gradients, loss, stops = self.group.take_first(results)
         # The optimizer runs once, not once per device, so that it clips the norm of the summed gradients.
         self.optimizer.apply(gradients, self.network.trainable_variables)
         return loss_sum + loss, stops
 
-    def _step_on_device(self, rows: tf.Tensor, total_rows: tf.Tensor, stop: tf.Tensor) -> list[tf.Tensor]:
+    def _step_on_device(self, row_indices: tf.Tensor, total_rows: tf.Tensor, stop_flag: tf.Tensor) -> list[tf.Tensor]:
         """Return the sums of gradients, losses and stop flags over all devices of all hosts."""
         context = tf.distribute.get_replica_context()
         with tf.device("CPU:0"):
             device = context.replica_id_in_sync_group % self.group.device_count
-            device_rows = rows[device :: self.group.device_count]
-            x, y = tf.gather(self._x, device_rows), tf.gather(self._y, device_rows)
-        results = [*self._gradients(x, y, total_rows), tf.identity(stop)]
+            device_indices = row_indices[device :: self.group.device_count]
+            x, y = tf.gather(self._x, device_indices), tf.gather(self._y, device_indices)
+        results = [*self._gradients(x, y, total_rows), tf.identity(stop_flag)]
         sums: list[tf.Tensor] = context.all_reduce(tf.distribute.ReduceOp.SUM, results)
         return sums
 
