@@ -173,8 +173,8 @@ class _Workers:
         # its path, because torchrun closes inherited descriptors.
         pipe = f"/proc/{os.getpid()}/fd/{self._write_end}"
         environment = {**os.environ, **program.variables, REPORT_VARIABLE: pipe}
-        # Workers unblock stop signals when they can handle them. Scripts, which have the argument `explain`, do not
-        # unblock them, so scripts start with unblocked signals.
+        # Workers unblock stop signals when they can handle them. Scripts, for which `explain` is set, never unblock
+        # signals, so they start with unblocked signals.
         previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if explain is None else ())
         try:
             self.process = subprocess.Popen(

@@ -125,7 +125,7 @@ def _start_worker(start_application: StartWorker) -> Application:
 
 
 def drain(metrics: Metrics) -> None:
-    """Continue to answer, each time with "Connection: close", until a quiet period without answered invocations.
+    """Wait for a quiet period without answered invocations. Meanwhile, each response has "Connection: close".
 
     Otherwise, Granian closes idle connections at once, and a request that arrives at that moment is lost.
     """
