@@ -183,7 +183,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], stop: StopRequest
     servers = Servers(settings)
     try:
         if settings.resources.is_first:
-            return _run_first(servers, settings, worker_count, command, variables, stop)
+            return _run_first_host(servers, settings, worker_count, command, variables, stop)
         servers.start_workers(settings.scheduler_url(), worker_count)
         # This loop does not check `stop`: on the first host, a stop request ends the user's command. Then the scheduler
         # closes these workers.
@@ -195,7 +195,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], stop: StopRequest
         servers.kill()
 
 
-def _run_first(
+def _run_first_host(
     servers: Servers,
     settings: ClusterSettings,
     worker_count: int,

@@ -18,26 +18,28 @@ CONNECT_SECONDS = 10
 ATTEMPTS = 3
 
 
-def locate(layout: Layout, uri: str, setting: str, work: Path, environ: Mapping[str, str] = os.environ) -> Path:
+def locate(
+    layout: Layout, uri: str, setting: str, download_folder: Path, environ: Mapping[str, str] = os.environ
+) -> Path:
     """Return the path of the folder or archive at an address. An archive in S3 is downloaded.
 
     Args:
         uri: an S3 address, a path, or `file://` and a path. The path may start with the contract's root.
         setting: the name of the user's setting that contains the address, for error messages.
-        work: the folder for the download.
+        download_folder: the folder for the download.
 
     Raises:
         UserError: the address does not exist, or the download failed.
     """
     if uri.startswith("s3://"):
-        return _download(uri, setting, work, environ)
+        return _download(uri, setting, download_folder, environ)
     path = layout.resolve_local_path(uri.removeprefix("file://"))
     if not path.exists():
         raise UserError(f"{setting} {uri!r} does not exist: use a folder, a .tar.gz file or an S3 address")
     return path
 
 
-def _download(uri: str, setting: str, work: Path, environ: Mapping[str, str]) -> Path:
+def _download(uri: str, setting: str, download_folder: Path, environ: Mapping[str, str]) -> Path:
     bucket, key = urlsplit(uri).netloc, urlsplit(uri).path.lstrip("/")
     if not bucket or not key or key.endswith("/"):
         raise UserError(
@@ -49,7 +51,7 @@ def _download(uri: str, setting: str, work: Path, environ: Mapping[str, str]) ->
         config_class = importlib.import_module("botocore.config").Config
     except ModuleNotFoundError as error:
         raise UserError(f"{setting} {uri!r} cannot be fetched: this image has no boto3 ({error})") from error
-    target = work / key.rpartition("/")[2]
+    target = download_folder / key.rpartition("/")[2]
     try:
         client = boto3.client(
             "s3",

@@ -77,11 +77,11 @@ class BundleModel:
         return self._predictor.predict(rows)
 
     def _encode(self, response_type: str, member: str, predictions: Numbers) -> HttpResponse:
-        response = formats.encode(predictions, response_type, member)
+        body = formats.encode(predictions, response_type, member)
         # Text formats write null for a number that is not finite. Searching the text is faster than checking numbers.
-        if b"null" in response or response_type == NPY:
+        if b"null" in body or response_type == NPY:
             _check_finite(predictions)
-        return HttpResponse(200, HEADERS[response_type], response, row_count=len(predictions))
+        return HttpResponse(200, HEADERS[response_type], body, row_count=len(predictions))
 
     def _read(self, body: bytes, media_type: str, signature: str) -> tuple[Numbers, str, str]:
         """Return the rows, the name of the signature (`signature` by default), and the name of the response's member.

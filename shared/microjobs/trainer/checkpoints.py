@@ -70,12 +70,12 @@ class Checkpoints:
         # The values are converted to the types that a manifest contains, such as lists instead of tuples.
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._max_count = max_count
-        self._next_save = 0.0
+        self._next_save_time = 0.0
 
     @property
     def is_due(self) -> bool:
         """Whether enough time has passed since the last save; more frequent saves would slow the training down."""
-        return self.is_enabled and time.monotonic() >= self._next_save
+        return self.is_enabled and time.monotonic() >= self._next_save_time
 
     def restore(self) -> Checkpoint | None:
         """Return the newest complete checkpoint, if there is one. Set newer, damaged checkpoints aside, with a warning.
@@ -86,12 +86,12 @@ class Checkpoints:
         _remove_leftovers(self.folder)
         for folder in reversed(self._list_usable_folders()):
             try:
-                content = _read_manifest(folder)
+                manifest = _read_manifest(folder)
             except ValueError as reason:
                 _set_aside(folder, str(reason))
                 continue
-            self._check_fingerprint(folder, content["identity"])
-            return Checkpoint(folder, content["epoch"], content["state"])
+            self._check_fingerprint(folder, manifest["identity"])
+            return Checkpoint(folder, manifest["epoch"], manifest["state"])
         return None
 
     def save(self, epoch: int, write: Callable[[Path], None], state: Mapping[str, object]) -> None:
@@ -109,20 +109,20 @@ class Checkpoints:
         self._make_folder()
         number = max((_parse_number(path) for path in _list_checkpoint_folders(self.folder)), default=0) + 1
         final_folder = self.folder / f"checkpoint-{number:06}"
-        with _new_folder(self.folder / f".{final_folder.name}") as partial:
-            write(partial)
-            paths = sorted(path for path in partial.rglob("*") if path.is_file())
+        with _new_folder(self.folder / f".{final_folder.name}") as new_folder:
+            write(new_folder)
+            paths = sorted(path for path in new_folder.rglob("*") if path.is_file())
             files = {
-                path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": _compute_digest(path)}
+                path.relative_to(new_folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _compute_digest(path)}
                 for path in paths
             }
-            content = {"epoch": epoch, "identity": self._fingerprint, "state": dict(state), "files": files}
-            (partial / MANIFEST).write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+            manifest = {"epoch": epoch, "identity": self._fingerprint, "state": dict(state), "files": files}
+            (new_folder / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
             # Files are flushed before the rename: otherwise, the renamed folder could have empty files after a power
             # failure.
-            for path in (*partial.rglob("*"), partial):
+            for path in (*new_folder.rglob("*"), new_folder):
                 _flush_to_disk(path)
-            partial.rename(final_folder)
+            new_folder.rename(final_folder)
         _flush_to_disk(self.folder)
         for old_folder in self._list_usable_folders()[: -self._max_count]:
             # The folder is hidden before it is removed, because a partly removed checkpoint would look damaged.
@@ -130,7 +130,7 @@ class Checkpoints:
             # `move` copies the folder if necessary, because overlayfs cannot rename a folder of a lower layer
             shutil.move(old_folder, hidden_folder)
             shutil.rmtree(hidden_folder)
-        self._next_save = time.monotonic() + TRAINING_PER_SAVE_TIME * (time.monotonic() - start)
+        self._next_save_time = time.monotonic() + TRAINING_PER_SAVE_TIME * (time.monotonic() - start)
 
     def close(self) -> None:
         """Remove the folder if it is temporary. The trainer calls this when the job is complete."""
@@ -187,9 +187,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ValueError: the checkpoint is damaged.
     """
     try:
-        content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = {str(name): (int(file["bytes"]), str(file["sha256"])) for name, file in content["files"].items()}
-        if not {"epoch", "identity", "state"} <= content.keys():
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = {str(name): (int(file["bytes"]), str(file["sha256"])) for name, file in manifest["files"].items()}
+        if not {"epoch", "identity", "state"} <= manifest.keys():
             raise KeyError(MANIFEST)
     except OSError as error:
         raise ValueError(f"{MANIFEST}: {error.strerror}") from None
@@ -197,7 +197,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{MANIFEST} is incomplete") from None
     for name, (size, digest) in files.items():
         _check_file(folder / name, size, digest)
-    return content
+    return manifest
 
 
 def _check_file(path: Path, size: int, digest: str) -> None:
