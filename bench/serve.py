@@ -266,11 +266,11 @@ def describe_machine() -> str:
 
 def print_memory(server: Server, workspace: Workspace, seconds: int) -> None:
     """Print the memory of the server's worker under all kinds of load, one after the other."""
-    loads, began = make_loads(workspace.model), time.monotonic()
+    loads, start_time = make_loads(workspace.model), time.monotonic()
     worker = find_last_descendant(server.pid)
-    while (passed := time.monotonic() - began) < seconds:
+    while (passed := time.monotonic() - start_time) < seconds:
         run_wrk(server, loads[int(passed) % len(loads)], workspace.folder, 5)
-        print(f"{time.monotonic() - began:6.0f} s  {read_private_megabytes(worker):7.1f} MB", flush=True)
+        print(f"{time.monotonic() - start_time:6.0f} s  {read_private_megabytes(worker):7.1f} MB", flush=True)
 
 
 def find_last_descendant(pid: int) -> int:

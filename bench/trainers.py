@@ -59,21 +59,22 @@ def measure(job: str, case: str, tag: str, runs: int) -> list[str]:
     """Return one row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
-        write_job(layout, *CASES[case])
+        write_inputs(layout, *CASES[case])
         image = f"microjobs/{job}:{tag}"
         candidates = {
             "script": lambda: run_script(image, layout, BASELINE_SCRIPTS[job], *CASES[case][1:]),
             "job": lambda: run_job(image, layout),
         }
         run_interleaved(candidates, 1)  # the first round warms the page cache up
-        script, ours = run_interleaved(candidates, runs).values()
-    medians = [float(np.median([timing.seconds for timing in timings])) for timings in (script, ours)]
-    parts = np.median([timing.parts for timing in ours], axis=0)
-    ratio = float(np.median([timing.seconds / baseline.seconds for timing, baseline in zip(ours, script, strict=True)]))
+        script_timings, job_timings = run_interleaved(candidates, runs).values()
+    medians = [float(np.median([timing.seconds for timing in timings])) for timings in (script_timings, job_timings)]
+    parts = np.median([timing.parts for timing in job_timings], axis=0)
+    pairs = zip(job_timings, script_timings, strict=True)
+    ratio = float(np.median([timing.seconds / baseline.seconds for timing, baseline in pairs]))
     return [f"{job}, {case}", *(f"{value:.2f}" for value in (*medians, ratio, *parts))]
 
 
-def write_job(layout: Layout, rows: int, epochs: int, batch_size: int) -> None:
+def write_inputs(layout: Layout, rows: int, epochs: int, batch_size: int) -> None:
     random = np.random.default_rng(0)
     x = random.standard_normal((rows, FEATURES), np.float32)
     y = (x @ random.standard_normal(FEATURES) + np.sin(3 * x[:, 0]) + 20).astype(np.float32)
@@ -90,12 +91,12 @@ def write_job(layout: Layout, rows: int, epochs: int, batch_size: int) -> None:
 
 def run_container(layout: Layout, *arguments: str) -> tuple[float, datetime.datetime, str]:
     """Run a container to its end. Return its seconds, the time of its start, and its output."""
-    began, start = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    start_time, start_seconds = datetime.datetime.now(datetime.UTC), time.perf_counter()
     command = ["docker", "run", "--rm", "--volume", f"{layout.root}:{DEFAULT_ROOT}", *arguments]
     completed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if completed.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stdout[-3000:]}")
-    return time.perf_counter() - start, began, completed.stdout
+    return time.perf_counter() - start_seconds, start_time, completed.stdout
 
 
 def run_script(image: str, layout: Layout, script: Path, epochs: int, batch_size: int) -> Timing:
@@ -108,8 +109,8 @@ def run_script(image: str, layout: Layout, script: Path, epochs: int, batch_size
 
 def run_job(image: str, layout: Layout) -> Timing:
     """Run the job. The timestamps in its log delimit its parts."""
-    seconds, began, log = run_container(layout, image, "train")
-    lines = [(_compute_seconds_since(began, stamp), text) for stamp, text in LOG_LINE.findall(log)]
+    seconds, start_time, log = run_container(layout, image, "train")
+    lines = [(_compute_seconds_since(start_time, stamp), text) for stamp, text in LOG_LINE.findall(log)]
     read_end = next(time for time, text in lines if "training rows" in text)
     import_end = next(time for time, text in lines if text.startswith(("PyTorch", "TensorFlow")))
     save_end = next(time for time, text in lines if " epochs in " in text)
@@ -126,8 +127,8 @@ def run_job(image: str, layout: Layout) -> Timing:
     )
 
 
-def _compute_seconds_since(began: datetime.datetime, stamp: str) -> float:
-    return (datetime.datetime.strptime(f"{stamp}000+0000", "%Y-%m-%d %H:%M:%S,%f%z") - began).total_seconds()
+def _compute_seconds_since(start_time: datetime.datetime, stamp: str) -> float:
+    return (datetime.datetime.strptime(f"{stamp}000+0000", "%Y-%m-%d %H:%M:%S,%f%z") - start_time).total_seconds()
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ SUFFIXES = {"uplot.js": "export default uPlot;\n"}
 
 def main() -> None:
     lock: dict[str, Any] = json.loads(LOCK.read_text())
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as folder:
         for package in lock["packages"]:
-            _write_package(package, Path(name))
+            _write_package(package, Path(folder))
     LOCK.write_text(json.dumps(lock, indent=2) + "\n")
 
 

@@ -13,7 +13,7 @@ def test_downloaded_objects_keep_their_folders(cloud: Cloud, tmp_path: Path) -> 
     """Objects with equal base names do not overwrite each other."""
     keys = ("report.json", "algo-1/report.json", "algo-2/deep/report.json")
     cloud.objects |= {f"s3://bucket/run/output/{key}": key.encode() for key in keys}
-    cloud.objects |= {"s3://bucket/run/output/": b"", "s3://bucket/run/output/empty/": b""}  # markers of folders
+    cloud.objects |= {"s3://bucket/run/output/": b"", "s3://bucket/run/output/empty/": b""}  # folder markers
     folder = outputs.download(cloud.make_backend(), "s3://bucket/run/output", tmp_path / "files")
     files = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
     assert files == {key: key for key in keys}

@@ -83,7 +83,9 @@ def test_image_that_matches_no_commit_raises(revision: str, source: ImageSource,
         (REVISION, CLEAN_SOURCE, REVISION[:12]),
     ],
 )
-def test_allow_dirty_adds_the_digest_to_the_tag(revision: str, source: ImageSource, tag: str) -> None:
+def test_allow_dirty_adds_the_digest_to_the_tag_unless_the_image_matches_a_commit(
+    revision: str, source: ImageSource, tag: str
+) -> None:
     assert tag_image(make_image(revision=revision), source, allow_dirty=True) == tag
 
 

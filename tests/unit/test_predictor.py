@@ -23,8 +23,8 @@ def test_rounding_errors_are_tolerated(tmp_path: Path, feature_value: float) -> 
     weights[1::2] = -weights[::2]  # the large terms cancel out
     write_linear_bundle(tmp_path, weights, 0.0)
     rows = np.full((8, 64), feature_value, np.float32)
-    rounded = np.full((8, 1), feature_value * 64 * np.finfo(np.float32).eps, np.float32)
-    check_predictions(tmp_path, rows, rounded, tolerance=1e-5)
+    predictions = np.full((8, 1), feature_value * 64 * np.finfo(np.float32).eps, np.float32)
+    check_predictions(tmp_path, rows, predictions, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("feature_value", [1.0, 300.0])

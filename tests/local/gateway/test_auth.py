@@ -51,7 +51,7 @@ def test_signature_of_botocore_is_accepted(service: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "changed"),
+    ("part", "changed_value"),
     [
         ("body", BODY + b" "),
         ("path", "/a/b?x=1"),
@@ -59,8 +59,8 @@ def test_signature_of_botocore_is_accepted(service: str) -> None:
         ("path", "/a%2Fb"),
     ],
 )
-def test_changed_request_is_refused(part: str, changed: object) -> None:
-    assert get_fault(make_request(**sign() | {part: changed})) == "signature"
+def test_changed_request_is_refused(part: str, changed_value: object) -> None:
+    assert get_fault(make_request(**sign() | {part: changed_value})) == "signature"
 
 
 @pytest.mark.parametrize(("name", "value"), [("X-Amz-Target", "SageMaker.DeleteModel"), ("Host", "other:1")])

@@ -42,7 +42,7 @@ def write_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteSett
     return lambda content: (tmp_path / "config.json").write_text(json.dumps(content))
 
 
-def write_helper(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+def install_helper(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Install the credential helper `test`."""
     helper = folder / "docker-credential-test"
     helper.write_text(f"#!/bin/sh\n{script}\n")
@@ -92,7 +92,7 @@ def test_login_of_docker_is_used_as_soon_as_it_exists(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answer = json.dumps({"ServerURL": registry.host, "Username": "anna", "Secret": PASSWORD})
-    write_helper(tmp_path, monkeypatch, f"[ \"$(cat)\" = {registry.host} ] && echo '{answer}'")
+    install_helper(tmp_path, monkeypatch, f"[ \"$(cat)\" = {registry.host} ] && echo '{answer}'")
     values = {"auths": {registry.host: encode_login("anna", PASSWORD)}, "credsStore": "test"}
     values["credHelpers"] = {registry.host: "test"}
     with open_engine() as engine:
@@ -190,7 +190,7 @@ def test_token_is_not_requested_from_the_local_server(monkeypatch: pytest.Monkey
 def test_failing_credential_helper_is_reported(
     write_settings: WriteSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_helper(tmp_path, monkeypatch, "echo locked; exit 1")
+    install_helper(tmp_path, monkeypatch, "echo locked; exit 1")
     write_settings({"credsStore": "test"})
     with pytest.raises(CannotRunError, match=r"with the login of `docker login`: .*locked.*; without a login: denied"):
         FakeEngine(error="denied").pull("example.com/mine:1")

@@ -41,8 +41,8 @@ EVENT_STREAM = "application/vnd.amazon.eventstream"
 
 NO_MEMBERS = StructureShape("Nothing", {"type": "structure", "members": {}})
 
-MAX_FINDINGS = 15
-"""Number of different failures after which the test stops."""
+MAX_VIOLATIONS = 15
+"""Number of different violations after which the test sends no more requests."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def stub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServe
 @pytest.mark.timeout(3600)
 def test_generated_request_gets_a_response_that_aws_could_send(stub_server: LocalServer, family: str) -> None:
     print(f"FUZZ_SEED={SEED} FUZZ_REQUESTS={REQUEST_COUNT}")
-    sender, findings, response_counts = Sender(stub_server.address), dict[str, Request](), Counter[str]()
+    sender, requests_by_violation, response_counts = Sender(stub_server.address), dict[str, Request](), Counter[str]()
 
     @seed(SEED)
     @settings(
@@ -68,17 +68,17 @@ def test_generated_request_gets_a_response_that_aws_could_send(stub_server: Loca
     )
     @given(FAMILIES[family]())
     def send(request: Request) -> None:
-        if len(findings) >= MAX_FINDINGS:
+        if len(requests_by_violation) >= MAX_VIOLATIONS:
             return
         try:
             answer = sender.send_signed(request.service, request.method, request.target, request.headers, request.body)
             response_counts[f"{answer.status} {get_error_code(answer)}"] += 1
-            finding = describe_violation(request, answer)
+            violation = describe_violation(request, answer)
         except (OSError, HTTPException) as error:
             sender.close()
-            finding = f"{request.operation.name}: no answer: {error!r}"
-        if finding:
-            findings[finding] = request
+            violation = f"{request.operation.name}: no answer: {error!r}"
+        if violation:
+            requests_by_violation[violation] = request
 
     start_time = time.monotonic()
     with closing(sender):
@@ -87,9 +87,11 @@ def test_generated_request_gets_a_response_that_aws_could_send(stub_server: Loca
     print(f"{family}: {sum(response_counts.values())} in {time.monotonic() - start_time:.0f} s; {frequent_responses}")
     assert control.find_server(stub_server.home) is not None
     log = stub_server.home.server_log.read_text(errors="replace")
-    assert not findings, "\n\n".join(f"{finding}\n  {request!r:.1500}" for finding, request in findings.items())
-    traceback = log.find("Traceback")
-    assert traceback < 0, log[max(0, traceback - 500) : traceback + 4000]
+    assert not requests_by_violation, "\n\n".join(
+        f"{violation}\n  {request!r:.1500}" for violation, request in requests_by_violation.items()
+    )
+    traceback_offset = log.find("Traceback")
+    assert traceback_offset < 0, log[max(0, traceback_offset - 500) : traceback_offset + 4000]
     assert " ERROR " not in log, log[-4000:]
 
 

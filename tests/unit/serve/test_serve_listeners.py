@@ -38,9 +38,9 @@ def server(listener: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
     with run_server(root, **{LISTENER_VARIABLE: listener}) as running_server:
         running_server.wait_until_ready()
-        workers = running_server.list_worker_pids()
+        worker_pids = running_server.list_worker_pids()
         yield running_server
-        assert running_server.list_worker_pids() == workers
+        assert running_server.list_worker_pids() == worker_pids
     assert running_server.process.returncode == 0
     assert running_server.find_logged_problems() == []
 
@@ -77,9 +77,9 @@ def test_chunked_body_is_answered(server: Server, size: int) -> None:
 def test_too_large_body_gets_status_413_and_the_connection_stays_open(server: Server, is_chunked: bool) -> None:
     body = b"1,2,3\n" * (2 * MAX_BODY_BYTES // 6)
     pieces = (body[start : start + 100_000] for start in range(0, len(body), 100_000))
-    length = {} if is_chunked else {"Content-Length": str(len(body))}
+    length_headers = {} if is_chunked else {"Content-Length": str(len(body))}
     with open_connection(server) as client:
-        client.request("POST", "/invocations", pieces, {"Content-Type": "text/csv"} | length)
+        client.request("POST", "/invocations", pieces, {"Content-Type": "text/csv"} | length_headers)
         response = client.getresponse()
         assert (response.status, b"the limit is" in response.read()) == (413, True)
         client.request("POST", "/invocations", "1,2,3", {"Content-Type": "text/csv"})
@@ -91,17 +91,18 @@ def test_empty_body_gets_status_400(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "expected"), [("GET", "/absent", 404), ("POST", "/metrics", 405), ("GET", "/metrics", 200)]
+    ("method", "path", "expected_status"),
+    [("GET", "/absent", 404), ("POST", "/metrics", 405), ("GET", "/metrics", 200)],
 )
 def test_other_routes_are_answered_and_the_connection_stays_open(
-    server: Server, method: str, path: str, expected: int
+    server: Server, method: str, path: str, expected_status: int
 ) -> None:
     with open_connection(server) as client:
         for _ in range(2):
             client.request(method, path, b"x" * 300_000 if method == "POST" else None)
             response = client.getresponse()
             response.read()
-            assert response.status == expected
+            assert response.status == expected_status
 
 
 @pytest.mark.parametrize(
@@ -154,10 +155,10 @@ def test_requests_in_flight_at_sigterm_are_answered(root: Path, listener: str) -
 def test_worker_that_dies_is_replaced(root: Path, listener: str) -> None:
     with run_server(root, **{LISTENER_VARIABLE: listener}) as server:
         server.wait_until_ready()
-        (worker,) = server.list_worker_pids()
-        os.kill(worker, signal.SIGKILL)
+        (worker_pid,) = server.list_worker_pids()
+        os.kill(worker_pid, signal.SIGKILL)
         deadline = time.monotonic() + 10
-        while server.list_worker_pids() in ([worker], []) and time.monotonic() < deadline:
+        while server.list_worker_pids() in ([worker_pid], []) and time.monotonic() < deadline:
             time.sleep(0.05)
         server.wait_until_ready()
         assert server.invoke(ROW).status == 200

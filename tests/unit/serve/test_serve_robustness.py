@@ -28,11 +28,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
     with run_server(root) as server:
         server.wait_until_ready()
-        (worker,) = server.list_worker_pids()
+        (worker_pid,) = server.list_worker_pids()
         yield server
-        assert server.list_worker_pids() == [worker]
+        assert server.list_worker_pids() == [worker_pid]
         assert server.invoke(ROW).json == {"predictions": [[6.0]]}
-        assert measure_private_megabytes(worker) < 250
+        assert measure_private_megabytes(worker_pid) < 250
     assert server.process.returncode == 0
     assert server.find_logged_problems() == []
 
@@ -114,10 +114,10 @@ def test_truncated_heads_leave_no_memory_behind(server: Server) -> None:
 def test_100_mb_get_status_413_and_the_connection_stays_open(server: Server, is_chunked: bool) -> None:
     size, piece = 100 * 1024 * 1024, b"1,2,3\n" * 100_000
     pieces = (piece for _ in range(0, size, len(piece)))
-    length = {} if is_chunked else {"Content-Length": str(len(piece) * len(range(0, size, len(piece))))}
+    length_headers = {} if is_chunked else {"Content-Length": str(len(piece) * len(range(0, size, len(piece))))}
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     with contextlib.closing(connection):
-        connection.request("POST", "/invocations", pieces, {"Content-Type": "text/csv"} | length)
+        connection.request("POST", "/invocations", pieces, {"Content-Type": "text/csv"} | length_headers)
         response = connection.getresponse()
         assert (response.status, b"the limit is" in response.read()) == (413, True)
         connection.request("POST", "/invocations", "1,2,3", {"Content-Type": "text/csv"})
@@ -153,14 +153,16 @@ MALFORMED_REQUESTS = {
 }
 
 
-@pytest.mark.parametrize(("request_bytes", "expected"), MALFORMED_REQUESTS.values(), ids=MALFORMED_REQUESTS)
-def test_malformed_head_gets_an_expected_status(server: Server, request_bytes: bytes, expected: set[int]) -> None:
+@pytest.mark.parametrize(("request_bytes", "expected_statuses"), MALFORMED_REQUESTS.values(), ids=MALFORMED_REQUESTS)
+def test_malformed_head_gets_an_expected_status(
+    server: Server, request_bytes: bytes, expected_statuses: set[int]
+) -> None:
     with open_connections(server, 1) as (client,):
         with contextlib.suppress(OSError):  # the server may already have closed the connection
             client.sendall(request_bytes)
-            if 0 in expected:
+            if 0 in expected_statuses:
                 client.shutdown(socket.SHUT_WR)
-        assert read_status(client) in expected
+        assert read_status(client) in expected_statuses
 
 
 def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
