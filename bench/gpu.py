@@ -22,7 +22,7 @@ from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.images import get_local_image_name, list_jobs_with_variant
 
 FEATURES = 13
-DEVICE = re.compile(r"(?:PyTorch|TensorFlow) (\S+ on .*)$", re.MULTILINE)
+DEVICE_PATTERN = re.compile(r"(?:PyTorch|TensorFlow) (\S+ on .*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def measure(root: Path, image: str, rows: int, devices: list[str]) -> Measuremen
     if completed.returncode:
         raise SystemExit(f"{image} failed:\n{completed.stdout}")
     metrics = json.loads((root / "output/data/metrics.json").read_text())
-    device = DEVICE.search(completed.stdout)
+    device = DEVICE_PATTERN.search(completed.stdout)
     return Measurement(device[1] if device else "unknown", rows / metrics["seconds"], seconds)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
 
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
-ECR_HOST = re.compile(
+ECR_HOST_PATTERN = re.compile(
     r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|on\.aws)"
 )
 
@@ -54,7 +54,7 @@ def read_docker_login(host: str) -> RegistryLogin | None:
 
 def parse_ecr_region(host: str) -> str | None:
     """Return the region of an ECR registry, or None for any other registry."""
-    match = ECR_HOST.fullmatch(host)
+    match = ECR_HOST_PATTERN.fullmatch(host)
     return match["region"] if match else None
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-PYTHON_FUNCTION = re.compile(r"(?P<module>[\w./-]+):(?P<name>[A-Za-z_]\w*)")
+PYTHON_FUNCTION_PATTERN = re.compile(r"(?P<module>[\w./-]+):(?P<name>[A-Za-z_]\w*)")
 TIMEOUT = 600.0
 """Time limit of a function in seconds, as for AWS's Lambda steps."""
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
@@ -139,7 +139,7 @@ class FunctionRun:
 
 def make_arguments(command: str, arn: str) -> Sequence[str]:
     """Return the arguments of the process that runs a function."""
-    function = PYTHON_FUNCTION.fullmatch(command)
+    function = PYTHON_FUNCTION_PATTERN.fullmatch(command)
     if function is None:
         return shlex.split(command)
     return [sys.executable, "-c", _CALLING_PROGRAM, function["module"], function["name"], arn]

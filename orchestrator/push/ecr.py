@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.registry_logins import ECR_HOST
+from microjobs_orchestrator.registry_logins import ECR_HOST_PATTERN
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
@@ -44,7 +44,7 @@ def check_account(registry: str, own_registry: str) -> None:
     Raises:
         UsageError: the registry belongs to another account.
     """
-    target_host, own_host = ECR_HOST.fullmatch(registry), ECR_HOST.fullmatch(own_registry)
+    target_host, own_host = ECR_HOST_PATTERN.fullmatch(registry), ECR_HOST_PATTERN.fullmatch(own_registry)
     if target_host and own_host and target_host["account"] != own_host["account"]:
         raise UsageError(
             f"--registry {registry} belongs to account {target_host['account']}, but these credentials belong to "

@@ -6,7 +6,7 @@ Source of their JSON form: https://docs.aws.amazon.com/sagemaker/latest/dg/build
 import re
 from typing import Any
 
-EXPRESSION = re.compile(r"\$\{([^}]+)\}")
+EXPRESSION_PATTERN = re.compile(r"\$\{([^}]+)\}")
 
 
 def format_expression(target: str) -> str:
@@ -24,7 +24,7 @@ def convert_expressions(value: Any) -> Any:
 
 
 def _parse_text(text: str) -> Any:
-    texts = EXPRESSION.split(text)  # the list alternates between literals and the targets of expressions
+    texts = EXPRESSION_PATTERN.split(text)  # the list alternates between literals and the targets of expressions
     values: list[Any] = [{"Get": item} if index % 2 else item for index, item in enumerate(texts) if item]
     if not any(isinstance(item, dict) for item in values):
         return text

@@ -23,13 +23,13 @@ REMEDY = 'use this server\'s credentials: eval "$(microjobs local env)"'
 V2_PARAMETERS = frozenset({"awsaccesskeyid", "signature"})
 """Parameters of signatures of version 2, in lower case."""
 
-SCOPE = re.compile(r"(?P<key>[^/]+)/(?P<date>[0-9]{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+SCOPE_PATTERN = re.compile(r"(?P<key>[^/]+)/(?P<date>[0-9]{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 """The access key, and the date, region and service for which a signature is valid."""
 
-_HEADER = re.compile(rf"{ALGORITHM} Credential=([^, ]+), ?SignedHeaders=([^, ]+), ?Signature=([^, ]+)")
+_AUTHORIZATION_PATTERN = re.compile(rf"{ALGORITHM} Credential=([^, ]+), ?SignedHeaders=([^, ]+), ?Signature=([^, ]+)")
 """The usual form of a signature in a header."""
 
-TIMESTAMP = re.compile("[0-9]{8}T[0-9]{6}Z")
+TIMESTAMP_PATTERN = re.compile("[0-9]{8}T[0-9]{6}Z")
 
 Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "expired-token", "payload"]
 """Reasons why a request cannot be authenticated. `expired` is an expired presigned address, and `expired-token` an
@@ -118,7 +118,7 @@ def _check_parameters(request: Request, *, has_header: bool) -> None:
 def _read_header(request: Request, header: str) -> Claim:
     headers = get_headers(request)
     date = headers.get("x-amz-date") or headers.get("date", "")
-    if match := _HEADER.fullmatch(header):
+    if match := _AUTHORIZATION_PATTERN.fullmatch(header):
         return _make_claim(match[1], match[2], match[3], date)
     algorithm, _, parameters = header.partition(" ")
     parts = dict([part.strip().partition("=")[::2] for part in parameters.split(",")])
@@ -153,7 +153,7 @@ def _make_claim(
 
 @lru_cache(maxsize=64)
 def _match_scope(credential: str) -> re.Match[str] | None:
-    return SCOPE.fullmatch(credential)
+    return SCOPE_PATTERN.fullmatch(credential)
 
 
 def _make_incomplete_error(algorithm: str) -> AuthError:
@@ -187,7 +187,7 @@ def parse_timestamp(text: str) -> str:
         AuthError: the text is not a date.
     """
     try:
-        if not TIMESTAMP.fullmatch(text):
+        if not TIMESTAMP_PATTERN.fullmatch(text):
             text = parsedate_to_datetime(text).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:  # such as years before 1000 and after 9999

@@ -16,9 +16,9 @@ from microjobs_orchestrator.local.protocols.http import get_headers
 
 HEALTH_PATHS = ("/health", "/_microjobs/health")
 
-HOST = re.compile(r"([a-z0-9.-]+)(:\d{1,5})?", re.IGNORECASE)
+HOST_HEADER_PATTERN = re.compile(r"([a-z0-9.-]+)(:\d{1,5})?", re.IGNORECASE)
 """A Host header with a name or an IPv4 address."""
-IPV4 = re.compile(r"(\d{1,3}\.){3}\d{1,3}")
+IPV4_PATTERN = re.compile(r"(\d{1,3}\.){3}\d{1,3}")
 ANY_ADDRESS = "any IPv4 address"
 """An entry in the list of a server's names that stands for each IPv4 address. It is safe against DNS rebinding: a page
 that uses DNS rebinding sends its domain name as the host, never an address."""
@@ -34,9 +34,9 @@ def make_host_check(names: Collection[str]) -> Interceptor:
 
     @lru_cache(maxsize=64)
     def is_known(host_header: str) -> bool:
-        match = HOST.fullmatch(host_header)
+        match = HOST_HEADER_PATTERN.fullmatch(host_header)
         host = match[1].lower() if match else ""
-        if ANY_ADDRESS in names and IPV4.fullmatch(host):
+        if ANY_ADDRESS in names and IPV4_PATTERN.fullmatch(host):
             return True
         return any(host == name or host.endswith(f".{name}") for name in known_hosts)
 

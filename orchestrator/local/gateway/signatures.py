@@ -25,7 +25,7 @@ from microjobs_orchestrator.local import temporary_credentials
 from microjobs_orchestrator.local.gateway.claims import (
     ALGORITHM,
     REMEDY,
-    SCOPE,
+    SCOPE_PATTERN,
     V2_PARAMETERS,
     AuthError,
     Claim,
@@ -123,7 +123,7 @@ def verify_form(form: Mapping[str, str], home_credentials: Credentials) -> None:
     if "awsaccesskeyid" in form:
         signer = HmacV1PostAuth(_to_botocore(_identify(form["awsaccesskeyid"], token, home_credentials, now)))
         _check_signature(form.get("signature", ""), signer.sign_string(policy))
-    elif scope := SCOPE.fullmatch(form.get("x-amz-credential", "")):
+    elif scope := SCOPE_PATTERN.fullmatch(form.get("x-amz-credential", "")):
         credentials = _identify(scope["key"], token, home_credentials, now)
         timestamp = parse_timestamp(form.get("x-amz-date", ""))
         is_consistent = scope["service"] == "s3" and timestamp.startswith(scope["date"])

@@ -16,18 +16,18 @@ STATISTICS: Mapping[str, Callable[[Statistics], float]] = {
     "Minimum": lambda statistics: statistics.minimum,
     "Maximum": lambda statistics: statistics.maximum,
 }
-PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
+PERCENTILE_PATTERN = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
 
 
 def is_statistic(name: str) -> bool:
-    return name in STATISTICS or PERCENTILE.fullmatch(name) is not None
+    return name in STATISTICS or PERCENTILE_PATTERN.fullmatch(name) is not None
 
 
 def compute_statistic(name: str, statistics: Statistics) -> float | None:
     """Return a statistic such as `Average` or `p99.9`; None for a percentile that is unknown."""
     if name in STATISTICS:
         return STATISTICS[name](statistics)
-    match = PERCENTILE.fullmatch(name)
+    match = PERCENTILE_PATTERN.fullmatch(name)
     return statistics.compute_percentile(float(match[1])) if match else None
 
 

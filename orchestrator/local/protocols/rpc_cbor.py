@@ -25,7 +25,7 @@ PROTOCOL_HEADER = "smithy-protocol"
 PROTOCOL = "rpc-v2-cbor"
 UNKNOWN_OPERATION = ("UnknownOperationException", 404)
 
-PATH = re.compile("/service/[^/]+/operation/([^/]+)")
+PATH_PATTERN = re.compile("/service/[^/]+/operation/([^/]+)")
 
 UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG = range(7)
 """Major types of CBOR."""
@@ -47,7 +47,7 @@ class _Stream(BytesIO):
 
 
 def find_operation(_: str, request: Request) -> str:
-    match = PATH.fullmatch(request.path)
+    match = PATH_PATTERN.fullmatch(request.path)
     return match[1] if match else ""
 
 

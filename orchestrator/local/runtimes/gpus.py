@@ -19,7 +19,7 @@ NVIDIA_SMI_FORMAT = "--format=csv,noheader,nounits"
 NVIDIA_SMI_SECONDS = 5.0
 """Time limit of the program nvidia-smi, in seconds."""
 
-DEVICE = re.compile(r"\d+(:\d+)?|(GPU|MIG)-[\w/-]+")
+DEVICE_PATTERN = re.compile(r"\d+(:\d+)?|(GPU|MIG)-[\w/-]+")
 """Matches the index of a GPU or of a part of a GPU (MIG), or a UUID."""
 
 
@@ -35,7 +35,7 @@ def select_gpus(host: HostPlan) -> Sequence[str] | None:
     if selection == ALL_GPUS:
         return None
     devices = [device.strip() for device in selection.split(",")]
-    if invalid := [device for device in devices if not DEVICE.fullmatch(device)]:
+    if invalid := [device for device in devices if not DEVICE_PATTERN.fullmatch(device)]:
         raise CannotRunError(
             f"{NVIDIA_VARIABLE} has {invalid[0]!r}: use indices or UUIDs of GPUs, separated by commas, as "
             f"`nvidia-smi -L` lists them, or {ALL_GPUS} or none"

@@ -13,7 +13,7 @@ MAX_SEGMENT_BYTES = 255
 """Maximum size of a key's part between two slashes: the limit of file systems for one file name."""
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_BUCKET_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _RESERVED_PREFIXES = ("xn--", "sthree-", "amzn-s3-demo-")
 _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
@@ -29,7 +29,7 @@ def parse_uri(uri: str) -> tuple[str, str]:
 
 
 def is_bucket_name(name: str) -> bool:
-    if not _BUCKET.fullmatch(name) or ".." in name:
+    if not _BUCKET_NAME_PATTERN.fullmatch(name) or ".." in name:
         return False
     if name.startswith(_RESERVED_PREFIXES) or name.endswith(_RESERVED_SUFFIXES):
         return False

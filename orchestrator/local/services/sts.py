@@ -14,8 +14,8 @@ ROLE_SESSION_SECONDS = 60 * 60
 TOKEN_SECONDS = 12 * 60 * 60
 """Default lifetimes of the credentials from AssumeRole and from GetSessionToken."""
 
-ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/(?:[^/]+/)*(?P<name>[^/]+)")
-"""Matches the ARN of a role. SDKs also send ARNs with a path."""
+ROLE_ARN_PATTERN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/(?:[^/]+/)*(?P<name>[^/]+)")
+"""The ARN of a role. SDKs also send ARNs with a path."""
 
 
 def list_handlers(credentials: Credentials, find_role_id: Callable[[str], str]) -> Service:
@@ -26,7 +26,7 @@ def list_handlers(credentials: Credentials, find_role_id: Callable[[str], str]) 
     """
 
     def assume_role(request: Mapping[str, Any]) -> Mapping[str, Any]:
-        match = ROLE_ARN.fullmatch(request["RoleArn"])
+        match = ROLE_ARN_PATTERN.fullmatch(request["RoleArn"])
         if match is None:
             raise ServiceError("ValidationError", f"{request['RoleArn']} is not the ARN of a role.")
         session = request["RoleSessionName"]

@@ -15,7 +15,7 @@ LOCK = json.loads((VENDOR / "lock.json").read_text())
 MAX_COMPRESSED_BYTES = 150_000
 """Maximum size of all files together, each compressed with gzip."""
 LICENSES = {"MIT": "Permission is hereby granted, free of charge", "Apache-2.0": "Apache License"}
-IMPORT = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*["']([^"']+)["']""")
+IMPORT_PATTERN = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*["']([^"']+)["']""")
 
 
 def test_libraries_match_their_lock() -> None:
@@ -38,7 +38,7 @@ def test_all_files_together_are_small() -> None:
 
 @pytest.mark.parametrize("module", sorted(FOLDER.rglob("*.js")), ids=lambda path: str(path.relative_to(FOLDER)))
 def test_imports_lead_to_files(module: Path) -> None:
-    names = IMPORT.findall(module.read_text())
+    names = IMPORT_PATTERN.findall(module.read_text())
     assert [name for name in names if not (name.startswith(".") and (module.parent / name).is_file())] == []
 
 

@@ -17,8 +17,10 @@ Test = Callable[[Sequence[Any]], bool]
 """A function that takes all values that a resource has for a property, and returns whether they match a filter. The
 sequence of values is empty if the resource does not have the property."""
 
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?")
+NUMBER_PATTERN = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+TIME_PATTERN = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?"
+)
 BOOLEANS = {"true": True, "false": False}
 
 _ORDER_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -118,7 +120,7 @@ def _keep(value: Any) -> Any:
 
 def read_number(value: str) -> float | None:
     """Return the number in a text; None if the text is not a number."""
-    return float(value) if NUMBER.fullmatch(value) else None
+    return float(value) if NUMBER_PATTERN.fullmatch(value) else None
 
 
 def _read_whole_number(value: str) -> float | None:
@@ -138,7 +140,7 @@ def _parse_number(filter_property: Property, value: str) -> float:
 def _parse_time(filter_property: Property, value: str) -> float:
     """Return seconds since 1970."""
     try:
-        if TIME.fullmatch(value):
+        if TIME_PATTERN.fullmatch(value):
             time = datetime.fromisoformat(value)
             return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     except ValueError:  # the text may have an invalid number, such as month 13

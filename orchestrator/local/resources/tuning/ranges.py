@@ -13,9 +13,9 @@ from microjobs_orchestrator.local.errors import ValidationError
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-WHOLE_NUMBER = re.compile(r"[+-]?\d+", re.ASCII)
-"""Patterns of numbers. Python's own `int` and `float` would also accept `1_0`, digits of other scripts, and `nan`."""
+NUMBER_PATTERN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+WHOLE_NUMBER_PATTERN = re.compile(r"[+-]?\d+", re.ASCII)
+"""Python's own `int` and `float` would also accept `1_0`, digits of other scripts, and `nan`."""
 
 MAX_INTEGER = 2**63 - 1
 
@@ -79,7 +79,7 @@ class Range:
         """Return whether a hyperparameter lies in the range."""
         if self.range_type == CATEGORICAL:
             return text in self.values
-        return NUMBER.fullmatch(text) is not None and self.low <= float(text) <= self.high
+        return NUMBER_PATTERN.fullmatch(text) is not None and self.low <= float(text) <= self.high
 
 
 def read_ranges(parameter_ranges: Mapping[str, Any]) -> tuple[Range, ...]:
@@ -106,7 +106,7 @@ def _read_range(item: Mapping[str, Any], range_type: str) -> Range:
 def _parse_number(text: str, range_type: str, name: str) -> float:
     """Parse an end of a range; return an `int` for an integer range."""
     is_integer = range_type == INTEGER
-    if not (WHOLE_NUMBER if is_integer else NUMBER).fullmatch(text.strip(" ")):
+    if not (WHOLE_NUMBER_PATTERN if is_integer else NUMBER_PATTERN).fullmatch(text.strip(" ")):
         expected = "a whole number such as 10" if is_integer else "a number such as 0.1 or 1e-3"
         raise ValidationError(f"{range_type} parameter {name!r}: {text!r} is not {expected}.")
     number = int(text) if is_integer else float(text)

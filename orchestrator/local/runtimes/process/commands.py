@@ -13,7 +13,7 @@ SHELLS = ("bash", "sh")
 """Shells that are in the images and on every Linux machine, so a host may use the shell of this machine."""
 SYSTEM_FOLDERS = ("/bin", "/usr/bin", "/usr/local/bin")
 
-_ROOT = re.compile(rf"(^|=){re.escape(DEFAULT_ROOT)}(?=/|$)")
+_ROOT_PATTERN = re.compile(rf"(^|=){re.escape(DEFAULT_ROOT)}(?=/|$)")
 
 
 def make_command_line(host: HostPlan, environment: Environment, layout: Layout) -> list[str]:
@@ -34,7 +34,7 @@ def make_command_line(host: HostPlan, environment: Environment, layout: Layout) 
 
 def translate_paths(text: str, layout: Layout) -> str:
     """Replace the contract's root in a path, or in `--option=path`, by the host's root."""
-    return _ROOT.sub(lambda match: f"{match[1]}{layout.root}", text)
+    return _ROOT_PATTERN.sub(lambda match: f"{match[1]}{layout.root}", text)
 
 
 def _find_program(name: str, environment: Environment, layout: Layout) -> str:

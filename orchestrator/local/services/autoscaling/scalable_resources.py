@@ -12,8 +12,8 @@ from microjobs_orchestrator.local.state import State
 
 VARIANT_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 COMPONENT_DIMENSION = "sagemaker:inference-component:DesiredCopyCount"
-VARIANT_ID = re.compile(r"endpoint/(?P<endpoint>[^/]+)/variant/(?P<variant>[^/]+)")
-COMPONENT_ID = re.compile(r"inference-component/(?P<component>[^/]+)")
+VARIANT_ID_PATTERN = re.compile(r"endpoint/(?P<endpoint>[^/]+)/variant/(?P<variant>[^/]+)")
+COMPONENT_ID_PATTERN = re.compile(r"inference-component/(?P<component>[^/]+)")
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class Component:
 
 def parse_resource_id(resource_id: str, dimension: str) -> ScalableResource:
     """Return the resource with an id and a scalable dimension. Raise ServiceError for an invalid id."""
-    if dimension == VARIANT_DIMENSION and (match := VARIANT_ID.fullmatch(resource_id)):
+    if dimension == VARIANT_DIMENSION and (match := VARIANT_ID_PATTERN.fullmatch(resource_id)):
         return Variant(**match.groupdict())
-    if dimension == COMPONENT_DIMENSION and (match := COMPONENT_ID.fullmatch(resource_id)):
+    if dimension == COMPONENT_DIMENSION and (match := COMPONENT_ID_PATTERN.fullmatch(resource_id)):
         return Component(**match.groupdict())
     form = "endpoint/NAME/variant/NAME" if dimension == VARIANT_DIMENSION else "inference-component/NAME"
     raise ServiceError("ValidationException", f"ResourceId {resource_id} must be {form} for {dimension}.")

@@ -26,7 +26,7 @@ MAX_INTERVAL_SECONDS = 43200
 MAX_BACKOFF_RATE = 1000
 """Maximum values of the members ExpireAfterMin, IntervalSeconds and BackoffRate of a retry policy."""
 
-_DURATION = re.compile(
+_DURATION_PATTERN = re.compile(
     r"P?(?:(?P<years>\d{1,4})Y)?(?:(?P<months>\d{1,4})M)?(?:(?P<weeks>\d{1,5})W)?(?:(?P<days>\d{1,6})D)?"
     r"(?:T(?:(?P<hours>\d{1,7})H)?(?:(?P<minutes>\d{1,8})M)?(?:(?P<seconds>\d{1,9}(?:\.\d{1,9})?)S)?)?",
     re.IGNORECASE,
@@ -39,7 +39,7 @@ def parse_duration(text: str) -> timedelta | None:
 
     A year has 365 days and a month has 30. As in the SDK's examples, lower case is allowed, and P may be missing.
     """
-    match = _DURATION.fullmatch(text)
+    match = _DURATION_PATTERN.fullmatch(text)
     parts = {name: float(number) for name, number in match.groupdict().items() if number} if match else {}
     if not parts:
         return None
