@@ -69,7 +69,7 @@ def run_hosts(layouts: Sequence[Layout]) -> Times:
         commands = []
         for name, layout in zip(HOSTS, layouts, strict=True):
             command, environment = harness.make_job_command("preprocess", layout.root)
-            environment |= dataclasses.replace(network, address=network.resolve(name)).variables()
+            environment |= dataclasses.replace(network, address=network.resolve(name)).make_variables()
             variables = [f"{name}={value}" for name, value in environment.items()]
             commands.append(["env", *variables, *command, "with-dask", sys.executable, "-c", IMPORT + CONNECT])
         return run(commands)

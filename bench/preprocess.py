@@ -112,7 +112,7 @@ def run_hosts(layouts: Mapping[str, Layout]) -> Callable[[], HostsUsage]:
             commands = []
             for core, (name, layout) in enumerate(layouts.items()):
                 command, environment = harness.make_job_command("preprocess", layout.root)
-                environment |= replace(network, address=network.resolve(name)).variables()
+                environment |= replace(network, address=network.resolve(name)).make_variables()
                 variables = [f"{variable}={value}" for variable, value in environment.items()]
                 commands.append(["taskset", "--cpu-list", str(core), "env", *variables, *command])
             return HostsUsage(*harness.measure_together(commands))

@@ -76,7 +76,7 @@ class ClusterSettings:
         """
         certificate = find_certificate(layout)
         if len(resources.hosts) == 1:
-            address = network.resolve(resources.current_host) if network.hosts else LOOPBACK
+            address = network.resolve(resources.current_host) if network.host_addresses else LOOPBACK
             return cls(resources, address, (address, 0), certificate)
         first_host = resources.first_host
         scheduler_address = socket.gethostbyname(network.resolve(first_host)), network.port(first_host, DASK_PORT)

@@ -96,8 +96,8 @@ def make_tf_program(resources: ResourceConfig, command: Sequence[str] = WORKER_C
 
 def _find_interface(resources: ResourceConfig, network: Network) -> str | None:
     """Return the network interface for frameworks; None if they should choose it."""
-    # if `network.hosts` is set, all hosts are processes on this machine
-    name = "lo" if network.hosts else resources.network_interface
+    # if `network.host_addresses` is set, all hosts are processes on this machine
+    name = "lo" if network.host_addresses else resources.network_interface
     return name if name in {interface for _, interface in socket.if_nameindex()} else None
 
 

@@ -38,7 +38,7 @@ class Network:
 
     address: str = "0.0.0.0"  # noqa: S104  SageMaker reaches a container from outside
     """The address that this host listens on."""
-    hosts: Mapping[str, str] = field(default_factory=dict)
+    host_addresses: Mapping[str, str] = field(default_factory=dict)
     """The address of each host of the job, by host name."""
     ports: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """The port that a host listens on instead of a default port, by host name and default port."""
@@ -48,7 +48,7 @@ class Network:
 
     def resolve(self, host: str) -> str:
         """Return the host's address. If no address is set, return the host's name, because the name resolves."""
-        return self.hosts.get(host, host)
+        return self.host_addresses.get(host, host)
 
     def port(self, host: str, default_port: int) -> int:
         """Return the port on which a host listens: the one that `ports` sets, or the default port."""
@@ -68,8 +68,8 @@ class Network:
         except OSError as error:
             raise PlatformError(f"cannot listen on {self.address} port {port}: {error}") from error
 
-    def variables(self) -> dict[str, str]:
-        addresses = ",".join(f"{host}={address}" for host, address in self.hosts.items())
+    def make_variables(self) -> dict[str, str]:
+        addresses = ",".join(f"{host}={address}" for host, address in self.host_addresses.items())
         ports = ",".join(f"{host}:{default_port}={port}" for (host, default_port), port in self.ports.items())
         return {ADDRESS_VARIABLE: self.address, HOST_ADDRESSES_VARIABLE: addresses, HOST_PORTS_VARIABLE: ports}
 

@@ -103,7 +103,7 @@ def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
     os.environ["SAGEMAKER_REGION"] = os.environ.get("SAGEMAKER_REGION") or source.DEFAULT_REGION
     resources = read_training_resource_config(layout)
     switch = _choose_switch(environment.additional_framework_parameters, resources)
-    if switch or len(resources.hosts) == 1 or Network.read().hosts:
+    if switch or len(resources.hosts) == 1 or Network.read().host_addresses:
         # This line skips the toolkit's check that all host names resolve, which takes up to 15 minutes. A host without
         # a network cannot resolve its own name. With a switch for distributed training, the hosts wait for each other
         # in `launch`. On the process runtime, no host name resolves.

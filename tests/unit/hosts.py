@@ -110,7 +110,7 @@ class Hosts:
         self.secret = secrets.token_hex(32)
         self._reservation = contextlib.ExitStack()
         network, _ = self._reservation.enter_context(reserve(names))
-        self.addresses, self.ports = network.hosts, network.ports
+        self.addresses, self.ports = network.host_addresses, network.ports
         self.by_name: dict[str, Host] = {}
 
     def start(
@@ -144,7 +144,7 @@ class Hosts:
                 **time_limits,
             },
         }
-        network = Network(self.addresses[name], self.addresses, self.ports).variables()
+        network = Network(self.addresses[name], self.addresses, self.ports).make_variables()
         layout = Layout(self.folder / name)
         if self.secret and not layout.job_secret.exists():
             write_job_secret(layout, self.secret)
@@ -207,7 +207,7 @@ def run_on_all_hosts(job: str, hosts: Mapping[str, Layout]) -> None:
             write_job_secret(layout, secret)
             write_job_certificate(layout, *certificate)
             environment = make_job_environment(job, layout)
-            environment |= dataclasses.replace(network, address=network.resolve(name)).variables()
+            environment |= dataclasses.replace(network, address=network.resolve(name)).make_variables()
             # Each host must import Dask with its own settings, so it is a new interpreter and not a fork.
             command = [sys.executable, "-m", "microjobs"]
             processes.append(

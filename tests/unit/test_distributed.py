@@ -308,7 +308,7 @@ def test_tf_config_names_every_host_as_a_worker() -> None:
 def test_frameworks_use_the_ports_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = {("algo-1", TORCH_PORT): 40001, ("algo-1", TENSORFLOW_PORT): 40002, ("algo-2", TENSORFLOW_PORT): 40003}
     network = Network("127.64.0.1", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"}, ports)
-    for name, value in network.variables().items():
+    for name, value in network.make_variables().items():
         monkeypatch.setenv(name, value)
     config = json.loads(make_tf_program(make_resource_config("algo-1", 2)).variables["TF_CONFIG"])
     assert config["cluster"]["worker"] == ["127.64.0.1:40002", "127.64.0.2:40003"]

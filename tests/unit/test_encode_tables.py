@@ -218,7 +218,9 @@ def test_two_hosts_produce_the_same_result_as_one_host(
 
 def encode_on_all_hosts(hosts: Mapping[str, Layout]) -> None:
     with reserve(list(hosts)) as (network, _):
-        variables = {name: dataclasses.replace(network, address=network.resolve(name)).variables() for name in hosts}
+        variables = {
+            name: dataclasses.replace(network, address=network.resolve(name)).make_variables() for name in hosts
+        }
         arguments = ("--columns", "columns.json")
         processes = [start_job("preprocess", layout, *arguments, **variables[name]) for name, layout in hosts.items()]
         logs = [process.communicate(timeout=120)[0] for process in processes]

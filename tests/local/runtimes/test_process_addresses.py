@@ -38,15 +38,15 @@ def test_several_hosts_get_a_port_for_each_listener() -> None:
             ("algo-1", HEARTBEAT_PORT),
             ("algo-1", DASK_PORT),
             ("algo-1", TORCH_PORT),
-            *((host, TENSORFLOW_PORT) for host in network.hosts),
+            *((host, TENSORFLOW_PORT) for host in network.host_addresses),
         }
         assert len(set(network.ports.values())) == len(port_sockets) == 6
-        assert len(set(network.hosts.values())) == 3
+        assert len(set(network.host_addresses.values())) == 3
 
 
 def test_single_host_has_an_address_and_no_ports() -> None:
     with reserve(["algo-1"]) as (network, port_sockets):
-        assert (len(network.hosts), network.ports, port_sockets) == (1, {}, [])
+        assert (len(network.host_addresses), network.ports, port_sockets) == (1, {}, [])
 
 
 def test_hosts_can_listen_on_a_reserved_port() -> None:

@@ -31,7 +31,7 @@ def reserve(hosts: Sequence[str]) -> Iterator[tuple[Network, list[socket.socket]
             port_socket.setsockopt(socket.SOL_SOCKET, option, 1)
             port_socket.bind((address, 0))
         ports = {key: port_socket.getsockname()[1] for key, port_socket in port_sockets.items()}
-        yield Network(hosts=addresses, ports=ports), list(port_sockets.values())
+        yield Network(host_addresses=addresses, ports=ports), list(port_sockets.values())
 
 
 def _format_address(number: int) -> str:

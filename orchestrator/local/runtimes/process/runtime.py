@@ -263,6 +263,6 @@ def _make_variables(host_plan: HostPlan, environment: Environment, layout: Layou
         JOB_VARIABLE: str(environment.lock_folder),  # the folder of the ready-made job
         PYTHON_VARIABLE: str(environment.python),
         BASE_DIR_VARIABLE: str(layout.root),
-        **network.variables(),
+        **network.make_variables(),
         **make_process_variables(host_plan),
     }
