@@ -64,9 +64,9 @@ def make_search_path(environment: Environment) -> str:
     return f"{containers_folder / 'bin'}:{environment.bin}:{containers_folder / 'fallback'}:{environment.base / 'bin'}"
 
 
-def find_local_path(layout: Layout, path: str) -> Path:
+def resolve_contract_path(layout: Layout, path: str) -> Path:
     """Return the local path for a path of the contract. Raise CannotRunError for a path outside of its root."""
-    local = Path(layout.resolve_local_path(path))
-    if ".." in PurePosixPath(path).parts or not local.is_relative_to(layout.root):
+    local_path = Path(layout.resolve_local_path(path))
+    if ".." in PurePosixPath(path).parts or not local_path.is_relative_to(layout.root):
         raise CannotRunError(f"path {path} is not below {DEFAULT_ROOT}, so it needs a container: start Docker")
-    return local
+    return local_path

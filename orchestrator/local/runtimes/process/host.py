@@ -62,23 +62,23 @@ class ProcessHost:
     def copy(self, path: str, target: Path) -> Tree | None:
         code = self._process.exit_code
         has_no_writer = code is not None and code >= 0  # processes may still write if the shim was killed
-        return files.collect(commands.find_local_path(self._layout, path), target, use_hard_links=has_no_writer)
+        return files.collect(commands.resolve_contract_path(self._layout, path), target, use_hard_links=has_no_writer)
 
     def add_folder(self, source: Path, path: str) -> None:
         if self._process.exit_code is not None:
             raise CannotRunError(f"{self.name} has ended")
         self.remove_folder(path)  # `copy_tree` cannot replace the symbolic links of an earlier copy
-        files.copy_tree(source, commands.find_local_path(self._layout, path))
+        files.copy_tree(source, commands.resolve_contract_path(self._layout, path))
 
     def remove_folder(self, path: str) -> None:
-        discard(commands.find_local_path(self._layout, path))
+        discard(commands.resolve_contract_path(self._layout, path))
 
     def connect(self, timeout: float) -> socket.socket:
         return connect_unix(Network.make_socket_path(self._process.working_folder), timeout)
 
     def fill_pipe(self, path: str, chunks: Iterable[bytes]) -> bool:
         """Fill a pipe of the host, as `pipes.FillPipe` describes."""
-        local_path = commands.find_local_path(self._layout, path)
+        local_path = commands.resolve_contract_path(self._layout, path)
         return fill_pipe(local_path, lambda: self._process.exit_code is not None, chunks)
 
 

@@ -199,14 +199,14 @@ def _write_files(host_plan: HostPlan, layout: Layout) -> None:
 
     Raise CannotRunError for a path outside of the contract's root.
     """
-    targets = [commands.find_local_path(layout, item.path) for item in host_plan.inputs]
+    targets = [commands.resolve_contract_path(layout, item.path) for item in host_plan.inputs]
     files.copy_tree(host_plan.files, layout.root)
     for item, target in zip(host_plan.inputs, targets, strict=True):
         files.copy_tree(item.source, target)
         if item.read_only:
             files.make_read_only(target)
     for pipe in host_plan.pipes:
-        path = commands.find_local_path(layout, pipe.get_path(0))
+        path = commands.resolve_contract_path(layout, pipe.get_path(0))
         path.parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(path)
 
