@@ -45,7 +45,7 @@ class Downloads:
         self._lock = threading.Lock()
 
     def add(self, cookie: str, respond: Callable[[], Response]) -> Response:
-        """Add a download, and return its one-time path, relative to the path of the console's operations.
+        """Add a download. Return a response with its one-time path, relative to the path of the console's operations.
 
         Args:
             cookie: the cookie of the only session that can use the path.
@@ -74,7 +74,7 @@ class Downloads:
         return ticket.respond()
 
     def add_log(self, state: RequestState, cookie: str) -> Response:
-        """Add a download of the log stream that the members `group` and `stream` name, and return its one-time path."""
+        """Add a download of the log stream that the members `group` and `stream` name. Return the response of `add`."""
         members = parse_object("logs", state.request.get_data())
         group, name = members.get("group"), members.get("stream")
         stream = self._logs.stream(group, name) if isinstance(group, str) and isinstance(name, str) else None

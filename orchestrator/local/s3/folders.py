@@ -30,7 +30,7 @@ class FolderCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listings: OrderedDict[bytes, tuple[Stamp, list[bytes]]] = OrderedDict()
-        self._names_count = 0
+        self._name_count = 0
 
     def list_names(self, root: bytes, folder: bytes) -> list[bytes]:
         """Return the names in a folder, in the order of their keys. Subfolders end with a slash.
@@ -62,10 +62,10 @@ class FolderCache:
         with self._lock:
             _, old_names = self._listings.pop(path, (stamp, []))
             self._listings[path] = stamp, names
-            self._names_count += len(names) - len(old_names)
-            while self._names_count > MAX_NAMES and len(self._listings) > 1:
+            self._name_count += len(names) - len(old_names)
+            while self._name_count > MAX_NAMES and len(self._listings) > 1:
                 _, (_, oldest_names) = self._listings.popitem(last=False)
-                self._names_count -= len(oldest_names)
+                self._name_count -= len(oldest_names)
 
 
 def scan_names(path: bytes, folder: bytes) -> Iterator[bytes]:
@@ -91,12 +91,12 @@ def _read_stamp(path: bytes) -> Stamp:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _is_key(name: bytes) -> bool:
-    """Return whether a file's name is a valid key."""
-    if len(name) > MAX_KEY_BYTES:
+def _is_key(path: bytes) -> bool:
+    """Return whether the path of a file or a folder in its bucket is a valid key."""
+    if len(path) > MAX_KEY_BYTES:
         return False
     try:
-        name.decode()
+        path.decode()
     except UnicodeDecodeError:
         return False
     return True

@@ -119,8 +119,7 @@ class TuningJob:
         return min(limit, len(list_combinations(self._ranges))) if self._config["Strategy"] == GRID else limit
 
     def _report_trials(self, search: TrialSearch, results: TrialResults) -> list[str]:
-        """Report newly ended trials, and running trials that an earlier server started. Return the names of the running
-        trials."""
+        """Report newly ended trials and all running trials to the search. Return the names of the running trials."""
         running_names = []
         for trial in results.trials:
             if trial.name in self._ended_values:

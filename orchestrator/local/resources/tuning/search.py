@@ -118,7 +118,7 @@ class TrialSearch:
         return {item: self._ranges[item].to_hyperparameter(value) for item, value in trial.params.items()}
 
     def add_running_trial(self, name: str, hyperparameters: Mapping[str, str]) -> None:
-        """Add a running trial that an earlier server started."""
+        """Add a running trial that an earlier server started. Do nothing for trials that this search knows."""
         if name not in self._running_trials:
             self._study.enqueue_trial(self._parse(hyperparameters))
             self._running_trials[name] = self._study.ask(self._distributions)
