@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Hos
 from microjobs_orchestrator.local.runtimes.docker.guards import DEFAULT_IMAGE, IMAGE_VARIABLE, Guards
 from microjobs_orchestrator.local.runtimes.docker.images import make_missing_image_remedy
 from microjobs_orchestrator.local.runtimes.docker.labels import HOME_LABEL, PLAN_LABEL, Labels
-from microjobs_orchestrator.local.runtimes.docker.networks import Networks, find_ipv4_network
+from microjobs_orchestrator.local.runtimes.docker.networks import Networks, find_ipv4_interface
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import make_image_name
@@ -179,7 +179,7 @@ def test_hosts_on_podman_know_the_addresses_of_each_other(tmp_path: Path, isolat
     assert options["extra_hosts"] == {"algo-1": "10.89.0.2", "algo-2": "10.89.0.3"}
     assert options["networking_config"]["n"] == {"aliases": ["algo-2"], "ipv4_address": "10.89.0.3"}
     assert list(options["networking_config"]) == (["n"] if isolated else ["n", "podman"])
-    assert find_ipv4_network(network) == "10.89.0.1/24"
+    assert find_ipv4_interface(network) == "10.89.0.1/24"
 
 
 def test_podman_volumes_of_other_plans_are_not_removed(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ class Networks:
         self._lock = threading.Lock()
 
     def create(self, plan: Plan, labels: dict[str, str], *, guarded: bool) -> Network | None:
-        """Create the network of a plan's hosts. If they serve, return the network that all serving hosts share.
+        """Create the network of a plan's hosts, and return it. None stands for the engine's default bridge.
 
-        Return None if the hosts use the engine's default bridge.
+        All hosts that serve and have guards share one network, which is created only once.
         """
         if guarded and plan.is_server:
             return self._ensure_serving_network()
@@ -99,12 +99,12 @@ class Networks:
 
 def choose_addresses(network: Network, names: Sequence[str]) -> dict[str, str]:
     """Return the IPv4 address of each host in a network that has no other containers."""
-    gateway = ipaddress.IPv4Interface(find_ipv4_network(network))
+    gateway = ipaddress.IPv4Interface(find_ipv4_interface(network))
     free_addresses = (address for address in gateway.network.hosts() if address != gateway.ip)
     return dict(zip(names, map(str, free_addresses), strict=False))
 
 
-def find_ipv4_network(network: Network | None) -> str:
+def find_ipv4_interface(network: Network | None) -> str:
     """Return the gateway and the prefix length of a network, such as `172.18.0.1/16`; empty if there is no network.
 
     Without a gateway, the address is that of the network itself, such as `172.18.0.0/16`.

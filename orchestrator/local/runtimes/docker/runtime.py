@@ -60,7 +60,7 @@ from microjobs_orchestrator.local.runtimes.docker.labels import (
     PORT_LABEL,
     Labels,
 )
-from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, LOOPBACK, Networks, find_ipv4_network
+from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, LOOPBACK, Networks, find_ipv4_interface
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 from microjobs_orchestrator.local.runtimes.gpus import select_gpus
 
@@ -167,7 +167,7 @@ class DockerRuntime:
         guard = self._guards.create(
             plan,
             host,
-            peer_network=find_ipv4_network(network) if len(plan.hosts) > 1 and not plan.is_server else "",
+            peer_network=find_ipv4_interface(network) if len(plan.hosts) > 1 and not plan.is_server else "",
             name=self._labels.make_guard_name(plan, host.name),
             labels={**self._make_plan_labels(plan), GUARD_LABEL: host.name},
             **options,
