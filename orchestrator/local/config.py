@@ -220,7 +220,7 @@ def _check(config: Config) -> None:
     for name, maximum in MAXIMUMS.items():
         if not 1 <= (value := getattr(config, name)) <= maximum:
             raise ConfigError(f"{name} {value} must be a number from 1 to {maximum}")
-    _check_names(config)
+    _check_names_and_addresses(config)
     _check_functions(config)
     _check_network(config)
     try:
@@ -256,7 +256,7 @@ def _check_network(config: Config) -> None:
         ) from error
 
 
-def _check_names(config: Config) -> None:
+def _check_names_and_addresses(config: Config) -> None:
     for uri, image in config.images.items():
         if not isinstance(image, str):
             raise ConfigError(f"images must map {uri!r} to the name of an image, not to {image!r}")

@@ -10,20 +10,20 @@ from microjobs_orchestrator.local.errors import ServiceError
 def cut_page(
     items: Sequence[Any],
     request: Mapping[str, Any],
-    names: tuple[str, str] = ("NextToken", "MaxResults"),
+    member_names: tuple[str, str] = ("NextToken", "MaxResults"),
     default_limit: int = 100,
     code: str = "ValidationException",
 ) -> tuple[Sequence[Any], dict[str, str]]:
     """Return the requested page of a list, and a mapping with the token of the next page, if there is another page.
 
     Args:
-        names: the members with the token and with the maximum number of items.
+        member_names: the members with the token and with the maximum number of items.
         code: error code for an invalid token or number.
 
     Raises:
         ServiceError: the token is invalid, or the maximum number is not positive.
     """
-    token_name, limit_name = names
+    token_name, limit_name = member_names
     token = request.get(token_name) or "0"
     if not re.fullmatch("[0-9]{1,15}", token):
         raise ServiceError(code, f"{token_name} {token!r} is not valid: pass the {token_name} of the last response.")

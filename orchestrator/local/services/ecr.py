@@ -24,7 +24,7 @@ MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 Request = Mapping[str, Any]
 Response = Mapping[str, Any]
 
-_cut_page = partial(cut_page, names=("nextToken", "maxResults"), code="InvalidParameterException")
+_cut_page = partial(cut_page, member_names=("nextToken", "maxResults"), code="InvalidParameterException")
 
 
 class Ecr:

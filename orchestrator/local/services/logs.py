@@ -27,7 +27,9 @@ PAGE_SIZE = 50
 
 Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
 
-_cut_page = partial(cut_page, names=("nextToken", "limit"), default_limit=PAGE_SIZE, code="InvalidParameterException")
+_cut_page = partial(
+    cut_page, member_names=("nextToken", "limit"), default_limit=PAGE_SIZE, code="InvalidParameterException"
+)
 
 
 class Logs:

@@ -136,7 +136,7 @@ class _Checker:
             if path == "Arguments":
                 raise make_error(f"{where}, member Arguments", "expected an object, found an expression")
             self._check_expression(placed_step, f"{where}, member {path}", expression)
-        self._check_outputs(step, where)
+        self._check_property_files(step, where)
         if step.type is StepType.CLEANUP:
             for index, source in enumerate(step.arguments["Resources"]["S3"]):
                 member = f"{where}, member Arguments.Resources.S3[{index}].StepName"
@@ -191,7 +191,7 @@ class _Checker:
     def check_experiment_name(self, _placed_step: _PlacedStep | None, reference: Reference, _where: str) -> None:
         _check_known("member of PipelineExperimentConfig", reference.name, list(self.definition.experiment or ()))
 
-    def _check_outputs(self, step: Step, where: str) -> None:
+    def _check_property_files(self, step: Step, where: str) -> None:
         """Check that each property file is in an output of the step."""
         outputs = step.arguments.get("ProcessingOutputConfig", {})
         items = outputs.get("Outputs", []) if isinstance(outputs, dict) else []

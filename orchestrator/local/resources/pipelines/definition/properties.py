@@ -38,12 +38,12 @@ def find_property_type(step: Step, path: Path) -> str:
     if step.body and first in ("IterationOutputs", "Selected"):
         return _find_iteration_type(step, path)
     facts = STEP_TYPE_FACTS[step.type]
-    if first in facts.properties:
+    if first in facts.additional_properties:
         return "" if len(path) == 1 else _raise_missing(step, path, ())
     shapes: list[Any] = [load_operation_model("sagemaker", name).output_shape for name in facts.describe_operations]
     members = {name: member for shape in shapes for name, member in shape.members.items()}
     if first not in members:
-        return _raise_missing(step, path[:1], (*members, *facts.properties))
+        return _raise_missing(step, path[:1], (*members, *facts.additional_properties))
     return _find_type(step, members[first], path)
 
 

@@ -19,8 +19,8 @@ class StepTypeFacts:
     """The member of the operation that names the new resource. If the member is missing, AWS chooses the name."""
     describe_operations: tuple[str, ...] = ()
     """The operations whose responses contain the properties of the step."""
-    properties: tuple[str, ...] = ()
-    """Properties that no response contains."""
+    additional_properties: tuple[str, ...] = ()
+    """The properties that no response contains."""
     members: tuple[str, ...] = ()
     """The members of the step, in addition to the members that all types have."""
     required_members: tuple[str, ...] = ()
@@ -49,13 +49,13 @@ STEP_TYPE_FACTS: Mapping[StepType, StepTypeFacts] = {
     StepType.REGISTER_MODEL: _make_resource_facts("ModelPackage"),
     StepType.ENDPOINT_CONFIG: _make_resource_facts("EndpointConfig"),
     StepType.ENDPOINT: _make_resource_facts("Endpoint"),
-    StepType.CONDITION: StepTypeFacts(properties=("Outcome",)),
+    StepType.CONDITION: StepTypeFacts(additional_properties=("Outcome",)),
     StepType.FAIL: StepTypeFacts(),
     StepType.CLEANUP: StepTypeFacts(),
     StepType.LAMBDA: StepTypeFacts(members=("FunctionArn", *OUTPUT_STEP_MEMBERS), required_members=("FunctionArn",)),
     StepType.CALLBACK: StepTypeFacts(members=("SqsQueueUrl", *OUTPUT_STEP_MEMBERS), required_members=("SqsQueueUrl",)),
     StepType.FOR_EACH: StepTypeFacts(
-        properties=(
+        additional_properties=(
             "Status",
             "InputItemCount",
             "TotalStepCount",
