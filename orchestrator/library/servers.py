@@ -67,13 +67,13 @@ def connect(folder: str | Path | None = None) -> LocalServer:
     if (address := control.find_server(home)) is None:
         raise control.ServerError(control.explain_missing_server(home))
     local_server = LocalServer.from_address(home, address)
-    _set_variables(shell.list_changes(local_server.environment, os.environ))
+    _set_variables_and_session(shell.list_changes(local_server.environment, os.environ))
     return local_server
 
 
 def disconnect() -> None:
     """Restore the environment variables that this process, or its shell, had before it used a local server."""
-    _set_variables(shell.list_restorations(os.environ))
+    _set_variables_and_session(shell.list_restorations(os.environ))
 
 
 @contextmanager
@@ -82,14 +82,14 @@ def direct_clients(local_server: LocalServer) -> Iterator[None]:
     changes = shell.list_changes(local_server.environment, os.environ)
     earlier_values = {name: os.environ.get(name) for name in changes}
     session = getattr(sys.modules.get("boto3"), "DEFAULT_SESSION", None)
-    _set_variables(changes)
+    _set_variables_and_session(changes)
     try:
         yield
     finally:
-        _set_variables(earlier_values, session)
+        _set_variables_and_session(earlier_values, session)
 
 
-def _set_variables(values: Mapping[str, str | None], session: Any = None) -> None:
+def _set_variables_and_session(values: Mapping[str, str | None], session: Any = None) -> None:
     """Set environment variables, and remove those with the value None. Set boto3's default session.
 
     If the session is None, the next call of boto3 creates one, with these variables.

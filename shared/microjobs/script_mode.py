@@ -34,7 +34,7 @@ from microjobs.stopping import stop_request
 
 TAIL_BYTES = 16_384
 """Number of bytes at the end of the script's stderr that are kept, to find the reason of a failure."""
-REASON_LINES = 20
+MAX_REASON_LINES = 20
 DRAIN_SECONDS = 5.0
 """Seconds for reading stderr after the end of the script, because a process that the script has started may keep stderr
 open."""
@@ -284,6 +284,6 @@ def format_reason(program: str, code: int, stderr: str) -> str:
     cause = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
     if code == -signal.SIGKILL:
         cause += ", most likely out of memory"
-    lines = [line for line in stderr.splitlines() if line.strip()][-REASON_LINES:]
+    lines = [line for line in stderr.splitlines() if line.strip()][-MAX_REASON_LINES:]
     last_line = lines[-1].strip() if lines else "it wrote nothing to stderr; see the log"
     return "\n".join([f"{program} failed: {last_line} ({cause})", *lines])

@@ -68,7 +68,7 @@ def verify(
     request: Request,
     claim: Claim,
     home_credentials: Credentials,
-    digest: Callable[[], str],
+    hash_body: Callable[[], str],
     now: datetime | None = None,
 ) -> VerifiedSignature | None:
     """Verify that the holder of the credentials signed this request, and set the caller.
@@ -76,7 +76,7 @@ def verify(
     For S3, this function does not verify the body. S3's operations verify it while they read it.
 
     Args:
-        digest: reads the body; returns its SHA-256 in hexadecimal digits.
+        hash_body: reads the body; returns its SHA-256 in hexadecimal digits.
 
     Returns:
         The verified signature; None for version 2, because signatures of chunks cannot be based on it.
@@ -93,20 +93,20 @@ def verify(
         return None
     _check_time(claim, now)
     _check_signed_headers(request, claim)
-    return _verify_v4(request, claim, credentials, digest)
+    return _verify_v4(request, claim, credentials, hash_body)
 
 
 def _verify_v4(
-    request: Request, claim: Claim, credentials: Credentials, digest: Callable[[], str]
+    request: Request, claim: Claim, credentials: Credentials, hash_body: Callable[[], str]
 ) -> VerifiedSignature:
     payload_hash = _get_payload_hash(request, claim)
     sign = _make_signer(credentials.secret_access_key, claim.timestamp[:8], claim.region, claim.service)
     scope = f"{claim.timestamp[:8]}/{claim.region}/{claim.service}/aws4_request"
-    canonical_digest = sha256(_make_canonical_request(request, claim, payload_hash or digest()).encode()).hexdigest()
+    canonical_digest = sha256(_make_canonical_request(request, claim, payload_hash or hash_body()).encode()).hexdigest()
     signature = sign("\n".join((ALGORITHM, claim.timestamp, scope, canonical_digest)))
     _check_signature(claim.signature, signature)
-    if payload_hash and claim.service != "s3" and payload_hash != digest():
-        raise AuthError("payload", f"the body's SHA-256 is {digest()}, but x-amz-content-sha256 is {payload_hash}")
+    if payload_hash and claim.service != "s3" and payload_hash != hash_body():
+        raise AuthError("payload", f"the body's SHA-256 is {hash_body()}, but x-amz-content-sha256 is {payload_hash}")
     return VerifiedSignature(signature, claim.timestamp, scope, sign)
 
 

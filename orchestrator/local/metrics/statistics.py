@@ -11,12 +11,12 @@ from typing import Self
 
 MAX_EXACT_VALUES = 64
 """Maximum number of different exact values in a distribution. If there are more values, all are rounded."""
-RATIO = 1.02
+ROUNDING_RATIO = 1.02
 """Ratio of neighbouring rounded values. It limits the error of a percentile to 1 %."""
-_LOG_OF_RATIO = math.log(RATIO)
+_LOG_OF_ROUNDING_RATIO = math.log(ROUNDING_RATIO)
 
-MAX_EXPONENT = int(math.log(1.7e308) / _LOG_OF_RATIO)
-"""The largest exponent for which the power of RATIO is a finite number."""
+MAX_EXPONENT = int(math.log(1.7e308) / _LOG_OF_ROUNDING_RATIO)
+"""The largest exponent for which the power of ROUNDING_RATIO is a finite number."""
 
 MAX_MAGNITUDE = 2.0**360
 """CloudWatch's limit for the absolute value of a sample. Sums of such samples are finite."""
@@ -110,15 +110,15 @@ def _limit_values(distribution: Distribution) -> Distribution:
 
 
 def _round(value: float) -> float:
-    """Round a value to a power of RATIO."""
+    """Round a value to a power of ROUNDING_RATIO."""
     if value == 0 or not math.isfinite(value):
         return value
-    exponent = min(round(math.log(abs(value)) / _LOG_OF_RATIO), MAX_EXPONENT)
+    exponent = min(round(math.log(abs(value)) / _LOG_OF_ROUNDING_RATIO), MAX_EXPONENT)
     return math.copysign(_make_power(exponent), value)
 
 
 @lru_cache(maxsize=4096)
 def _make_power(exponent: int) -> float:
-    """Return a power of RATIO with six digits. The results are cached, because formatting takes longer than all other
-    steps."""
-    return float(f"{RATIO**exponent:.6g}")
+    """Return a power of ROUNDING_RATIO with six digits. The results are cached, because formatting takes longer than
+    all other steps."""
+    return float(f"{ROUNDING_RATIO**exponent:.6g}")

@@ -45,10 +45,10 @@ class Walk:
     """Whether a folder below the prefix is yielded as one entry if it contains a key."""
 
     def __iter__(self) -> Iterator[KeyEntry]:
-        start = self.prefix[: self.prefix.rfind(b"/") + 1]
-        if not self.is_folder(start):
+        top_folder = self.prefix[: self.prefix.rfind(b"/") + 1]
+        if not self.is_folder(top_folder):
             return
-        stack = [self._list_entries(start)]  # this loop does not recurse, because a folder may have 500 parents
+        stack = [self._list_entries(top_folder)]  # this loop does not recurse, because a folder may have 500 parents
         while stack:
             entry = next(stack[-1], None)
             if entry is None:
@@ -75,12 +75,12 @@ class Walk:
         """Yield the keys of a folder's files and subfolders that match the prefix. Start after `start_after`."""
         names = self.folder_cache.list_names(self.root, folder)
         name_prefix = self.prefix[len(folder) :] if self.prefix.startswith(folder) else b""
-        for index in range(max(bisect_left(names, name_prefix), self._find_start(folder, names)), len(names)):
+        for index in range(max(bisect_left(names, name_prefix), self._find_first_index(folder, names)), len(names)):
             if not names[index].startswith(name_prefix):
                 return
             yield folder + names[index]
 
-    def _find_start(self, folder: bytes, names: list[bytes]) -> int:
+    def _find_first_index(self, folder: bytes, names: list[bytes]) -> int:
         """Return the index of the first name that follows `start_after`, or of the subfolder that contains it."""
         if not self.start_after.startswith(folder):
             return 0 if folder > self.start_after else len(names)

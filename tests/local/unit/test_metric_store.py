@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.metrics import tables
-from microjobs_orchestrator.local.metrics.statistics import RATIO, Statistics
+from microjobs_orchestrator.local.metrics.statistics import ROUNDING_RATIO, Statistics
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Series
 from tests.local.runtimes.processes import wait_until
@@ -46,8 +46,8 @@ def test_values_of_a_second_become_one_point(store: MetricStore) -> None:
     (point,) = store.read(LATENCY)
     statistics = point.statistics
     assert (statistics.count, statistics.total, statistics.minimum, statistics.maximum) == (1000, 499_500, 0, 999)
-    assert statistics.compute_percentile(50) == pytest.approx(500, rel=RATIO - 1)
-    assert statistics.compute_percentile(99.9) == pytest.approx(999, rel=RATIO - 1)
+    assert statistics.compute_percentile(50) == pytest.approx(500, rel=ROUNDING_RATIO - 1)
+    assert statistics.compute_percentile(99.9) == pytest.approx(999, rel=ROUNDING_RATIO - 1)
 
 
 def test_few_different_values_have_exact_percentiles(store: MetricStore) -> None:

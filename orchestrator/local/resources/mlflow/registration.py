@@ -64,8 +64,8 @@ def make_group_name(model: str) -> str:
 
 def _register(context: Context, arn: str, version: Mapping[str, Any]) -> None:
     """Register a version of a model in the group for the model. If the group does not exist, add it."""
-    key = {"name": version["name"], "version": version["version"]}
-    uri = rest_client.call_api(context, arn, "GET", "model-versions/get-download-uri", key)["artifact_uri"]
+    query = {"name": version["name"], "version": version["version"]}
+    uri = rest_client.call_api(context, arn, "GET", "model-versions/get-download-uri", query)["artifact_uri"]
     group = make_group_name(version["name"])
     if context.state.get(MODEL_PACKAGE_GROUP.arn_type, group) is None:
         description = f"Versions of the MLflow model {version['name']}"

@@ -142,10 +142,10 @@ def close_exec(connection: Any) -> None:
 
 def _send(stream: socket.socket, chunk: bytes, output: _Output) -> bool:
     """Send one chunk; return False if the command has ended, which the engine reports by the end of its output."""
-    unsent, events = memoryview(chunk), select.poll()
-    events.register(stream, select.POLLIN | select.POLLOUT)
+    unsent, poller = memoryview(chunk), select.poll()
+    poller.register(stream, select.POLLIN | select.POLLOUT)
     while unsent:
-        events.poll()
+        poller.poll()
         with contextlib.suppress(*WOULD_BLOCK_ERRORS):
             if not output.receive(stream):
                 return False

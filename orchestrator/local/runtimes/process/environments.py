@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 COMPLETE_MARKER = "complete"
 """The file that marks an environment as complete."""
-REASON_LINES = 12
+MAX_REASON_LINES = 12
 """Maximum number of lines of an installer's output in an error message."""
 MAX_UNUSED_SECONDS = 7 * 86_400.0
 """Seconds since the last use after which an environment is removed if the same lock file has a newer environment."""
@@ -209,7 +209,7 @@ def _select_error(lines: Sequence[str]) -> Sequence[str]:
     A FailureReason is cut after 1024 characters, and the cause must be in it.
     """
     errors = [number for number, line in enumerate(lines) if line.startswith(("error:", "ERROR:"))]
-    return lines[max(len(lines) - REASON_LINES, errors[-1] if errors else 0) :]
+    return lines[max(len(lines) - MAX_REASON_LINES, errors[-1] if errors else 0) :]
 
 
 def _read_last_use(folder: Path) -> float:
