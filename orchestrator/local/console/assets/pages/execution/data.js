@@ -33,12 +33,12 @@ async function listSteps(members, signal) {
 
 function makeRow(step, nodes) {
   const suffix = step.IterationContext ? `-${step.IterationContext.Index}` : "";
-  const node = step.StepName.slice(0, step.StepName.length - suffix.length);
+  const nodeName = step.StepName.slice(0, step.StepName.length - suffix.length);
   const source = step.CacheHitResult ?? step.SelectiveExecutionResult;
   return {
     name: step.StepName,
-    node,
-    type: nodes.find((item) => item.name === node)?.type ?? "",
+    nodeName,
+    type: nodes.find((node) => node.name === nodeName)?.type ?? "",
     status: step.StepStatus,
     attempts: step.AttemptCount,
     start: step.StartTime,
@@ -62,7 +62,7 @@ const STATUS_ORDER = ["Failed", "Executing", "Starting", "Stopping", "Stopped", 
 /** Add the state of a step. A step in a loop has several rows. Its status is the first status in STATUS_ORDER that one
  * of the rows has. */
 function addProgress(node, rows) {
-  const nodeRows = rows.filter((row) => row.node === node.name);
+  const nodeRows = rows.filter((row) => row.nodeName === node.name);
   const status = STATUS_ORDER.find((candidate) => nodeRows.some((row) => row.status === candidate)) ?? "";
   const notes = [
     nodeRows.length > 1 && `${nodeRows.filter((row) => row.end).length} of ${nodeRows.length} ended`,

@@ -4,10 +4,10 @@ import { Table } from "../../lib/components.js";
 import { formatDuration } from "../../lib/format.js";
 import { html } from "../../lib/ui.js";
 
-const CLASSES = { Succeeded: "success", Failed: "failure", Stopped: "neutral" };
+const STATUS_CLASSES = { Succeeded: "success", Failed: "failure", Stopped: "neutral" };
 
-/** Return how the status of a step is shown. */
-export const classifyStep = (status) => CLASSES[status] ?? "active";
+/** Return the CSS class for the status of a step. */
+export const classifyStep = (status) => STATUS_CLASSES[status] ?? "active";
 
 /** @param start the left end of the bars, in seconds since 1970; `end` is the right end. */
 export function Timeline({ rows, start, end }) {

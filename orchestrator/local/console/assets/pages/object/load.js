@@ -7,15 +7,15 @@ import { parseNpy } from "./npy.js";
 
 const MAX_TEXT_BYTES = 1 << 18;
 const MAX_IMAGE_BYTES = 8 << 20;
-const IMAGES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif", webp: "image/webp" };
+const IMAGE_TYPES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif", webp: "image/webp" };
 
 /** Return `{format, isPart}`, and the content as `archive`, `image`, `npy`, `rows`, `text` or `error`. The format
  * `other` has no content. */
 export async function loadPreview(bucket, key, size, signal) {
   const suffix = key.slice(key.lastIndexOf(".") + 1).toLowerCase();
   if (/\.(tar|tar\.gz|tgz)$/i.test(key)) return loadArchive(bucket, key, signal);
-  if (suffix in IMAGES && size <= MAX_IMAGE_BYTES) {
-    return { format: "image", image: new Blob([await readStart(bucket, key, MAX_IMAGE_BYTES, signal)], { type: IMAGES[suffix] }) };
+  if (suffix in IMAGE_TYPES && size <= MAX_IMAGE_BYTES) {
+    return { format: "image", image: new Blob([await readStart(bucket, key, MAX_IMAGE_BYTES, signal)], { type: IMAGE_TYPES[suffix] }) };
   }
   const bytes = await readStart(bucket, key, MAX_TEXT_BYTES, signal);
   const isPart = size > bytes.length;
