@@ -56,8 +56,8 @@ def score(options: Options, hosts: Hosts) -> None:
     files = inventory.merge(files_by_host)
     inventory.require_rows(files, "test")
     inventory.check_files_match(files)
-    features = {host: [entry for entry in entries if entry.is_features] for host, entries in files_by_host.items()}
-    names_by_host = inventory.assign(features)
+    feature_files = {host: [entry for entry in entries if entry.is_features] for host, entries in files_by_host.items()}
+    names_by_host = inventory.assign(feature_files)
     to_send = find_targets_to_send(files_by_host, names_by_host)
     targets_by_host = hosts.call(load_targets_to_send, {host: (options, names) for host, names in to_send.items()})
     remote_targets = {name: targets for part in targets_by_host.values() for name, targets in part.items()}
@@ -92,9 +92,9 @@ def find_targets_to_send(
     return targets_by_sender
 
 
-def select_targets(targets: Mapping[str, Floats], features: Sequence[str]) -> dict[str, Floats]:
-    """Return the targets of these feature files."""
-    names = ["y" + name[1:] for name in features]
+def select_targets(targets: Mapping[str, Floats], feature_file_names: Sequence[str]) -> dict[str, Floats]:
+    """Return the targets of these feature files, by the names of the target files."""
+    names = ["y" + name[1:] for name in feature_file_names]
     return {name: targets[name] for name in names if name in targets}
 
 
