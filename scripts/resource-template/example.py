@@ -8,7 +8,7 @@ from tests.local.clients import LocalServer
 from tests.local.resources.examples import Example, make_required_members
 
 
-def make_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+def make_request(server: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
     """Replace this function by one that returns a Create request with all honoured members, and stores the S3 objects
     that the request reads."""
     return make_required_members(GREETING)
