@@ -33,7 +33,8 @@ from tests.clients.polling import poll_quickly
 
 preprocess_image, train_image, serve_image, batch_score_image = sys.argv[1:]
 poll_quickly()
-sess, plain_session = PipelineSession(), Session()  # a PipelineSession sends no requests, but stores them for steps
+session = Session()
+pipeline_session = PipelineSession()  # it sends no requests, but stores them for steps
 role, instance_type = os.environ["SAGEMAKER_ROLE"], "ml.m5.large"
 mse_limit = ParameterFloat("MaxMse", default_value=8000.0)
 host_count = ParameterInteger("Hosts", default_value=2)
@@ -45,7 +46,7 @@ def locate(name: str) -> str:
 
 
 def make_processor(image: str, count: object = 1) -> Processor:
-    return Processor(role, image, count, instance_type, sagemaker_session=sess)
+    return Processor(role, image, count, instance_type, sagemaker_session=pipeline_session)
 
 
 def make_output(name: str, folder: str) -> ProcessingOutput:
@@ -75,10 +76,10 @@ estimator = Estimator(
     role,
     1,
     instance_type,
-    sagemaker_session=sess,
+    sagemaker_session=pipeline_session,
     hyperparameters={"epochs": 5, "batch_size": 32},
     metric_definitions=[{"Name": "val_loss", "Regex": r" val_loss: ([0-9\.]+)"}],
-    output_path=f"s3://{plain_session.default_bucket()}/housing-v2",
+    output_path=f"s3://{session.default_bucket()}/housing-v2",
 )
 training = TrainingStep("Train", step_args=estimator.fit(channels))
 tuner = HyperparameterTuner(
@@ -91,7 +92,7 @@ tuner = HyperparameterTuner(
     max_parallel_jobs=2,
 )
 tuning = TuningStep("Tune", step_args=tuner.fit(channels), depends_on=[training])
-best_model = tuning.get_top_model_s3_uri(0, plain_session.default_bucket(), "housing-v2")
+best_model = tuning.get_top_model_s3_uri(0, session.default_bucket(), "housing-v2")
 report = PropertyFile("Report", "batch", "report.json")
 score = ProcessingStep(
     "Score",
@@ -104,7 +105,7 @@ score = ProcessingStep(
     ),
     property_files=[report],
 )
-model = Model(serve_image, best_model, role, sagemaker_session=sess)
+model = Model(serve_image, best_model, role, sagemaker_session=pipeline_session)
 register = ModelStep(
     "Register",
     model.register(
@@ -126,21 +127,21 @@ pipeline = Pipeline(
     "housing-v2",
     [mse_limit, host_count],
     steps=[raw, scale, training, tuning, score, check_mse],
-    sagemaker_session=sess,
+    sagemaker_session=pipeline_session,
 )
 pipeline.upsert(role)
 execution = pipeline.start()
 execution.wait(delay=1, max_attempts=600)
 statuses = {step["StepName"]: step["StepStatus"] for step in execution.list_steps()}
 
-client = plain_session.sagemaker_client
+client = session.sagemaker_client
 (package,) = client.list_model_packages(ModelPackageGroupName="housing-v2")["ModelPackageSummaryList"]
 arn = package["ModelPackageArn"]
 client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
-ModelPackage(role, model_package_arn=arn, sagemaker_session=plain_session).deploy(
+ModelPackage(role, model_package_arn=arn, sagemaker_session=session).deploy(
     1, instance_type, endpoint_name="housing-v2"
 )
-predictor = Predictor("housing-v2", plain_session, JSONSerializer(), JSONDeserializer())
+predictor = Predictor("housing-v2", session, JSONSerializer(), JSONDeserializer())
 predictions = predictor.predict({"instances": [[0.0] * 10]})["predictions"]
 predictor.delete_endpoint()
 print()

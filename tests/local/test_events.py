@@ -176,12 +176,14 @@ def test_undelivered_events_are_delivered_by_a_later_server(tmp_path: Path) -> N
         pass
     with EventListener(port) as listener, run_server(tmp_path / "home", **settings) as server:
         job = server.wait_for_end(name)
-        wait_until(lambda: listener.events, lambda events: events[-1:] and is_end(events[-1]), TIMEOUT_SECONDS)
+        wait_until(
+            lambda: listener.events, lambda events: events[-1:] and announces_failure(events[-1]), TIMEOUT_SECONDS
+        )
         statuses = [event["detail"]["SecondaryStatus"] for event in listener.events]
     assert statuses == [change["Status"] for change in job["SecondaryStatusTransitions"]]
 
 
-def is_end(event: dict[str, Any]) -> bool:
+def announces_failure(event: dict[str, Any]) -> bool:
     return bool(event["detail"]["TrainingJobStatus"] == "Failed")
 
 

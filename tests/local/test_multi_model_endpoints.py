@@ -97,12 +97,12 @@ def test_update_under_load_loses_no_request(process_server: LocalServer) -> None
         return count
 
     with ThreadPoolExecutor(4) as pool:
-        counts = [pool.submit(invoke_until_stop) for _ in range(4)]
+        clients = [pool.submit(invoke_until_stop) for _ in range(4)]
         try:
             config = make_config(process_server, endpoint.name)
             process_server.sagemaker.update_endpoint(EndpointName=endpoint.name, EndpointConfigName=config)
             assert wait_for_endpoint(process_server, endpoint.name)["EndpointConfigName"] == config
         finally:
             stop.set()
-        assert all(count.result() > 3 for count in counts)
+        assert all(client.result() > 3 for client in clients)
     endpoint.delete()

@@ -201,28 +201,32 @@ def test_two_hosts_produce_the_same_result_as_one_host(
         write_table(layout, name, part)
     expected = encode(layout)
     names = ("algo-1", "algo-2")
-    hosts = {name: Layout(tmp_path / name) for name in names}
-    for name, host in hosts.items():
-        host.processing("input").mkdir(parents=True)
-        write_processing_resource_config(host, ResourceConfig(name, names))
-    write_settings(hosts["algo-1"], SETTINGS)
-    write_table(hosts["algo-2"], "train-00000-of-00002.csv", parts["train-00000-of-00002.csv"])
-    write_table(hosts["algo-1"], "train-00001-of-00002.csv", parts["train-00001-of-00002.csv"])
-    write_table(hosts["algo-1"], "test.csv", test)
-    encode_on_all_hosts(hosts)
-    assert read_columns(hosts["algo-1"].processing("train")) == expected
+    layouts = {name: Layout(tmp_path / name) for name in names}
+    for name, host_layout in layouts.items():
+        host_layout.processing("input").mkdir(parents=True)
+        write_processing_resource_config(host_layout, ResourceConfig(name, names))
+    write_settings(layouts["algo-1"], SETTINGS)
+    write_table(layouts["algo-2"], "train-00000-of-00002.csv", parts["train-00000-of-00002.csv"])
+    write_table(layouts["algo-1"], "train-00001-of-00002.csv", parts["train-00001-of-00002.csv"])
+    write_table(layouts["algo-1"], "test.csv", test)
+    encode_on_all_hosts(layouts)
+    assert read_columns(layouts["algo-1"].processing("train")) == expected
     for path in sorted(layout.root.rglob("*.npy")):
-        (copy,) = [file for host in hosts.values() if (file := host.root / path.relative_to(layout.root)).exists()]
+        (copy,) = [
+            file
+            for host_layout in layouts.values()
+            if (file := host_layout.root / path.relative_to(layout.root)).exists()
+        ]
         assert copy.read_bytes() == path.read_bytes()
 
 
-def encode_on_all_hosts(hosts: Mapping[str, Layout]) -> None:
-    with reserve(list(hosts)) as (network, _):
+def encode_on_all_hosts(layouts: Mapping[str, Layout]) -> None:
+    with reserve(list(layouts)) as (network, _):
         variables = {
-            name: dataclasses.replace(network, address=network.resolve(name)).make_variables() for name in hosts
+            name: dataclasses.replace(network, address=network.resolve(name)).make_variables() for name in layouts
         }
         arguments = ("--columns", "columns.json")
-        processes = [start_job("preprocess", layout, *arguments, **variables[name]) for name, layout in hosts.items()]
+        processes = [start_job("preprocess", layout, *arguments, **variables[name]) for name, layout in layouts.items()]
         logs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(logs)
     assert "Killed" not in "".join(logs)

@@ -147,7 +147,7 @@ class Drill:
             self._check_job(job, started_plans)
         self._registrations.check()
         self._check_tuning()
-        self._examples.check()
+        self._examples.check_and_delete()
         self._check_endpoint()
         self._check_outputs()
         self._check_machine()

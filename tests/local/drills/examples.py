@@ -29,7 +29,7 @@ class Examples:
             create_example(self._server, kind, name)
             self._created_kinds.add(kind)
 
-    def check(self) -> None:
+    def check_and_delete(self) -> None:
         """Check that each resource has completed, runs, or has failed with a reason. Delete resources that run
         forever."""
         for kind, lifecycle, name in self._list_resources():

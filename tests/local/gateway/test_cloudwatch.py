@@ -90,8 +90,8 @@ def make_query(name: str, stat: str = "Average", period: int = 60, metric: Any =
 
 
 def get_data(client: Any, *queries: Any, **members: Any) -> dict[str, Any]:
-    period = {"StartTime": START_TIME, "EndTime": START_TIME + timedelta(minutes=5)}
-    answer: dict[str, Any] = client.get_metric_data(MetricDataQueries=list(queries), **period, **members)
+    times = {"StartTime": START_TIME, "EndTime": START_TIME + timedelta(minutes=5)}
+    answer: dict[str, Any] = client.get_metric_data(MetricDataQueries=list(queries), **times, **members)
     return answer
 
 

@@ -50,17 +50,17 @@ def test_session_credentials_are_accepted_in_each_protocol(make_client: MakeClie
         "s3": lambda service_client: service_client.get_object(Bucket="bucket", Key="key"),
         "ecr": lambda service_client: service_client.get_authorization_token(),
     }
-    session = make_session_arguments(make_client("sts").get_session_token())
-    calls[service](make_client(service, **session))
+    session_arguments = make_session_arguments(make_client("sts").get_session_token())
+    calls[service](make_client(service, **session_arguments))
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 def test_address_presigned_with_session_credentials_is_accepted(
     make_client: MakeClient, address: str, version: str
 ) -> None:
-    session = make_session_arguments(make_client("sts").get_session_token())
-    for token_override in ({}, {"aws_session_token": session["aws_session_token"][:-8] + "AAAAAAA="}):
-        s3 = make_client("s3", **session | token_override, config=_make_config(version))
+    session_arguments = make_session_arguments(make_client("sts").get_session_token())
+    for token_override in ({}, {"aws_session_token": session_arguments["aws_session_token"][:-8] + "AAAAAAA="}):
+        s3 = make_client("s3", **session_arguments | token_override, config=_make_config(version))
         url = s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key"})
         assert send(address, url.removeprefix(address))[0] == (403 if token_override else 200)
 
@@ -108,13 +108,13 @@ def _make_valid_session() -> dict[str, Any]:
 def test_forged_or_expired_session_is_refused(
     make_client: MakeClient, make_session: Callable[[], dict[str, Any]], changes: dict[str, str], code: str
 ) -> None:
-    session = make_session_arguments(make_session(), **changes)
-    assert get_error(make_client("sagemaker", **session).list_endpoints)[0] == code
+    session_arguments = make_session_arguments(make_session(), **changes)
+    assert get_error(make_client("sagemaker", **session_arguments).list_endpoints)[0] == code
 
 
 def test_session_cannot_create_a_session_token(make_client: MakeClient) -> None:
-    session = make_session_arguments(make_client("sts").assume_role(RoleArn=ROLE, RoleSessionName="abc"))
-    assert get_error(make_client("sts", **session).get_session_token)[0] == "AccessDenied"
+    session_arguments = make_session_arguments(make_client("sts").assume_role(RoleArn=ROLE, RoleSessionName="abc"))
+    assert get_error(make_client("sts", **session_arguments).get_session_token)[0] == "AccessDenied"
 
 
 def test_deleted_role_cannot_be_assumed(make_client: MakeClient) -> None:
@@ -215,9 +215,9 @@ def test_every_action_is_simulated_as_allowed(make_client: MakeClient) -> None:
 
 def test_repositories_list_images_of_the_engine(make_client: MakeClient) -> None:
     ecr = make_client("ecr")
-    description = {item["repositoryName"]: item for item in ecr.describe_repositories()["repositories"]}
-    assert {"microjobs/serve", "tagged"} <= description.keys()
-    assert description["tagged"]["repositoryUri"] == "000000000000.dkr.ecr.us-east-1.amazonaws.com/tagged"
+    repositories = {item["repositoryName"]: item for item in ecr.describe_repositories()["repositories"]}
+    assert {"microjobs/serve", "tagged"} <= repositories.keys()
+    assert repositories["tagged"]["repositoryUri"] == "000000000000.dkr.ecr.us-east-1.amazonaws.com/tagged"
     images = ecr.describe_images(repositoryName="microjobs/serve")["imageDetails"]
     assert [image["imageTags"] for image in images] == [["new"], ["dev", "old"]]
     summaries = ecr.list_images(repositoryName="microjobs/serve", filter={"tagStatus": "TAGGED"})["imageIds"]

@@ -304,12 +304,12 @@ def make_unique_seconds() -> str:
     return f"600.{secrets.randbelow(10**9):09}"
 
 
-DAEMON = "import subprocess, sys; subprocess.Popen(['sleep', sys.argv[1]], start_new_session=True); print('up')"
+DAEMON_PROGRAM = "import subprocess, sys; subprocess.Popen(['sleep', sys.argv[1]], start_new_session=True); print('up')"
 
 
 def test_processes_of_a_host_end_with_it(start: Start, tmp_path: Path) -> None:
     seconds = make_unique_seconds()
-    assert start(make_program_plan(tmp_path, DAEMON, seconds)).wait() == Exit(0)
+    assert start(make_program_plan(tmp_path, DAEMON_PROGRAM, seconds)).wait() == Exit(0)
     assert find_processes(seconds) == []
 
 
@@ -377,7 +377,7 @@ def test_second_start_of_a_plan_raises(start: Start, tmp_path: Path) -> None:
     assert read_output(host) == "done"
 
 
-SERVER = """
+SERVER_PROGRAM = """
 import sys, time
 from pathlib import Path
 from microjobs_orchestrator.local.runtimes.base import Plan
@@ -390,7 +390,7 @@ time.sleep(600)
 """A program that starts a host as a server does, and runs until it is killed."""
 
 
-STOP_SHIM = """
+SHIM_STOPPING_PROGRAM = """
 import os, signal, time
 print("up", flush=True)
 time.sleep(0.5)  # until the shim has written the line to the log
@@ -415,7 +415,7 @@ def wait_for_shim(argument: str) -> int:
 
 def test_program_that_stops_its_shim_is_ended(start: Start, tmp_path: Path) -> None:
     seconds = make_unique_seconds()
-    host = start(make_program_plan(tmp_path, STOP_SHIM, seconds))
+    host = start(make_program_plan(tmp_path, SHIM_STOPPING_PROGRAM, seconds))
     wait_for_state(wait_for_shim(seconds), STOPPED_STATE)
     start_time = time.monotonic()
     host.stop(0.3)
@@ -425,7 +425,7 @@ def test_program_that_stops_its_shim_is_ended(start: Start, tmp_path: Path) -> N
 
 def test_next_server_ends_a_stopped_shim(workspace: Path, tmp_path: Path) -> None:
     seconds = make_unique_seconds()
-    arguments = [sys.executable, "-c", SERVER, str(workspace), str(tmp_path), STOP_SHIM, seconds]
+    arguments = [sys.executable, "-c", SERVER_PROGRAM, str(workspace), str(tmp_path), SHIM_STOPPING_PROGRAM, seconds]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, env=environment) as server:
         wait_for_state(wait_for_shim(seconds), STOPPED_STATE)
@@ -435,10 +435,12 @@ def test_next_server_ends_a_stopped_shim(workspace: Path, tmp_path: Path) -> Non
     assert list_plans(workspace) == []
 
 
-@pytest.mark.parametrize("code", [DAEMON + "; import time; sys.stdout.flush(); time.sleep(600)", STUBBORN_PROGRAM])
+@pytest.mark.parametrize(
+    "code", [DAEMON_PROGRAM + "; import time; sys.stdout.flush(); time.sleep(600)", STUBBORN_PROGRAM]
+)
 def test_killed_server_leaves_no_process(code: str, workspace: Path, tmp_path: Path) -> None:
     seconds = make_unique_seconds()
-    arguments = [sys.executable, "-c", SERVER, str(workspace), str(tmp_path), code, seconds]
+    arguments = [sys.executable, "-c", SERVER_PROGRAM, str(workspace), str(tmp_path), code, seconds]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdout is not None

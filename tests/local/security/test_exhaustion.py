@@ -219,13 +219,13 @@ def test_responses_without_a_reader_occupy_no_threads(header: bytes) -> None:
 def test_slow_reader_receives_all_responses() -> None:
     request = b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
     with run_http_server() as host, closing(connect(host)) as slow_reader:
-        sender = threading.Thread(target=slow_reader.sendall, args=(request * 1000,))
-        sender.start()
+        thread = threading.Thread(target=slow_reader.sendall, args=(request * 1000,))
+        thread.start()
         time.sleep(1)
         received_bytes = receive_until(slow_reader, b"for /" + b"x" * 9000)
         while received_bytes.count(b" 200 ") < 1000:
             received_bytes += slow_reader.recv(MEGABYTE)
-        sender.join()
+        thread.join()
 
 
 def test_client_that_reads_no_response_does_not_delay_the_stop() -> None:
@@ -432,11 +432,11 @@ FORM_HEADERS = {
     "Content-Type": "multipart/form-data; boundary=b",
     "Content-Length": str(24 * MEGABYTE),
 }
-PART = b'--b\r\nContent-Disposition: form-data; name="'
+PART_START = b'--b\r\nContent-Disposition: form-data; name="'
 
 
 @pytest.mark.parametrize(
-    "body_start", [b"", PART, PART + b'policy"\r\n\r\n'], ids=["before the first part", "header", "field"]
+    "body_start", [b"", PART_START, PART_START + b'policy"\r\n\r\n'], ids=["before the first part", "header", "field"]
 )
 def test_unsigned_form_is_refused_before_its_file(sender: Sender, body_start: bytes) -> None:
     with closing(connect(sender.host)) as connection:
@@ -451,7 +451,7 @@ def test_slow_unsigned_forms_do_not_occupy_all_threads(process_server: LocalServ
     with ExitStack() as stack:
         clients = [stack.enter_context(closing(connect(sender.host))) for _ in range(100)]
         for connection in clients:
-            connection.sendall(format_head(FORM_HEADERS, "POST /bucket HTTP/1.1") + PART)
+            connection.sendall(format_head(FORM_HEADERS, "POST /bucket HTTP/1.1") + PART_START)
         deadline, answered_clients = time.monotonic() + HANG_SECONDS, list[socket.socket]()
         while len(answered_clients) < len(clients) - authentication.MAX_FORMS:
             assert time.monotonic() < deadline
