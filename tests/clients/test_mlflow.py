@@ -13,7 +13,8 @@ import requests
 from microjobs_orchestrator.local.identity import MLFLOW_PATH, make_mlflow_token
 from tests.clients.environments import install_client_programs, run_program
 from tests.conftest import REPOSITORY, make_image_name
-from tests.local.clients import ROOT, SHELL_IMAGE, LocalServer, make_channel, wait_until
+from tests.local.clients import ROOT, SHELL_IMAGE, LocalServer, make_channel
+from tests.polling import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -20,7 +20,8 @@ from testcontainers.core.container import DockerContainer
 from microjobs.contract import Layout
 from microjobs_orchestrator import images
 from tests.conftest import REPOSITORY, REQUIRE_ENGINE, build_image_from_base, find_base_image, make_image_name
-from tests.local.clients import ROOT, wait_until
+from tests.local.clients import ROOT
+from tests.polling import wait_until
 from tests.ports import find_free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]

@@ -16,7 +16,7 @@ from microjobs_orchestrator.doctor.machine import INDEX_VARIABLES, check_package
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import REPOSITORY, build_image_from_base, find_base_image, make_image_name
-from tests.local.clients import wait_until
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.slow
 

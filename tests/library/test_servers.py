@@ -21,7 +21,8 @@ from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import make_image_name
 from tests.local import clients
-from tests.local.clients import run_server, wait_until
+from tests.local.clients import run_server
+from tests.polling import wait_until
 
 OTHER_SETTINGS = {
     "AWS_PROFILE": "missing",

@@ -1,10 +1,8 @@
 """A server for tests, its clients, and short requests."""
 
-import json
 import os
 import tarfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +19,7 @@ from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import REPOSITORY, make_image_name
 from tests.forks import Fork
+from tests.polling import wait_until
 
 SHELL_IMAGE = "serve"
 """The smallest image of the repository. It has a shell and Python, so that jobs of tests can be scripts."""
@@ -151,15 +150,6 @@ class LocalServer:
     def _read_lines(self, group: str, stream: str) -> list[str]:
         events = self.logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True)["events"]
         return [event["message"] for event in events]
-
-
-def wait_until(poll: Callable[[], Any], is_done: Callable[[Any], bool], seconds: float = 150.0) -> Any:
-    """Call `poll` until `is_done` accepts its result; return the result. Fail after a number of seconds."""
-    deadline = time.monotonic() + seconds
-    while not is_done(result := poll()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {json.dumps(result, default=str)}"
-        time.sleep(0.05)
-    return result
 
 
 _numbers = iter(range(1, 1_000_000))

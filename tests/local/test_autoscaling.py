@@ -10,9 +10,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.conftest import REPOSITORY
-from tests.local.clients import LocalServer, make_unique_name, run_server, wait_until
+from tests.local.clients import LocalServer, make_unique_name, run_server
 from tests.local.resources.examples.inference_components import make_request
 from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
+from tests.polling import wait_until
 
 SECTION = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Automatic scaling")[2]
 EXAMPLE = SECTION.partition("```python\n")[2].partition("```")[0].replace('"inference-component/first"', "resource")

@@ -22,9 +22,9 @@ from tests.local.clients import (
     make_processing_output,
     make_unique_name,
     run_server,
-    wait_until,
 )
 from tests.local.resources.examples import call, create_example
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -17,7 +17,8 @@ from botocore.exceptions import ClientError
 from microjobs.contract import Layout
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.local.clients import ROOT, LocalServer, make_channel, make_processing_input, run_server, wait_until
+from tests.local.clients import ROOT, LocalServer, make_channel, make_processing_input, run_server
+from tests.polling import wait_until
 
 
 def make_channel_with_members(name: str, uri: str, **members: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local import config, server
 from microjobs_orchestrator.local.config import Config, ConfigError
 from microjobs_orchestrator.local.home import HOME_VARIABLE, Home, HomeError
-from tests.local.clients import wait_until
+from tests.polling import wait_until
 
 
 @pytest.fixture

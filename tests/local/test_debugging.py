@@ -12,9 +12,10 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.lifecycle.debugging import add_debugger
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, Plan
 from tests.conftest import make_image_name
-from tests.local.clients import ROOT, LocalServer, make_processing_input, make_unique_name, wait_until
+from tests.local.clients import ROOT, LocalServer, make_processing_input, make_unique_name
 from tests.local.debug_client import LOOPBACK, connect
 from tests.local.machine import list_containers
+from tests.polling import wait_until
 from tests.ports import find_free_port
 
 CODE = str(Layout().processing("input"))

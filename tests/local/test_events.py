@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local import control
-from tests.local.clients import LocalServer, make_unique_name, run_server, wait_until
+from tests.local.clients import LocalServer, make_unique_name, run_server
 from tests.local.event_listener import EventListener
 from tests.local.resources.examples import pipelines
 from tests.local.resources.examples.models import put_linear_model
+from tests.polling import wait_until
 
 TIMEOUT_SECONDS = 60.0
 

@@ -8,7 +8,8 @@ import docker
 import pytest
 
 from tests.conftest import build_image_from_job
-from tests.local.clients import SHELL_IMAGE, LocalServer, wait_until
+from tests.local.clients import SHELL_IMAGE, LocalServer
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -13,7 +13,7 @@ import pytest
 from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import wait_until
+from tests.polling import wait_until
 
 CONFIG = Config(port=0, runtime="process")
 

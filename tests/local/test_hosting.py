@@ -21,8 +21,9 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.resources.models.serving import ADDITIONAL_DATA_FOLDER
 from tests.conftest import make_image_name
-from tests.local.clients import FINAL_STATUSES, LocalServer, make_unique_name, run_server, wait_until
+from tests.local.clients import FINAL_STATUSES, LocalServer, make_unique_name, run_server
 from tests.local.resources.examples.models import put_linear_model, put_program
+from tests.polling import wait_until
 
 ROW = b"1,2,3\n"
 CLIENT_COUNT = 4

@@ -10,10 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.conftest import REPOSITORY
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
 from tests.local.resources.examples.models import put_linear_model
 from tests.local.test_hosting import make_config, make_words_model, wait_for_endpoint
 from tests.local.test_inference_pipelines import put_models
+from tests.polling import wait_until
 
 PAGE = (REPOSITORY / "docs/using/hosting.md").read_text(encoding="utf-8")
 HANDLER_DEFINITIONS = ("def model_fn", "def predict_fn")

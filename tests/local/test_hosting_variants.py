@@ -17,9 +17,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.conftest import make_image_name
-from tests.local.clients import LocalServer, make_unique_name, run_server, wait_until
+from tests.local.clients import LocalServer, make_unique_name, run_server
 from tests.local.resources.examples.models import put_program
 from tests.local.test_hosting import ROW, make_model, wait_for_endpoint
+from tests.polling import wait_until
 
 SLOW_PROGRAM = """import time
 def model_fn(folder): return 1

@@ -19,10 +19,11 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import write_linear_bundle
 from tests.conftest import REPOSITORY, build_image_from_base, find_base_image, make_image_name
-from tests.local.clients import FINAL_STATUSES, LocalServer, make_unique_name, run_server, wait_until
+from tests.local.clients import FINAL_STATUSES, LocalServer, make_unique_name, run_server
 from tests.local.resources.examples.models import put_linear_model
 from tests.local.test_hosting import make_config, wait_for_endpoint
 from tests.local.test_hosting_variants import make_capture_config
+from tests.polling import wait_until
 
 SECTION = (REPOSITORY / "docs/using/hosting.md").read_text().partition("## Inference pipelines")[2]
 SCALE_PROGRAM = SECTION.split("```python\n")[2].partition("```")[0]

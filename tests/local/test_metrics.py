@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.local.clients import ROOT, LocalServer, run_server, wait_until
+from tests.local.clients import ROOT, LocalServer, run_server
 from tests.local.test_server import kill_server
+from tests.polling import wait_until
 
 LOSS = {"Name": "test:loss", "Regex": r"loss=([0-9.]+)"}
 

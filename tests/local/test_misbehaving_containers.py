@@ -9,8 +9,9 @@ import pytest
 from botocore.exceptions import ClientError, EventStreamError
 
 from tests.conftest import build_image_from_job
-from tests.local.clients import SHELL_IMAGE, LocalServer, make_unique_name, wait_until
+from tests.local.clients import SHELL_IMAGE, LocalServer, make_unique_name
 from tests.local.test_hosting import make_config, wait_for_endpoint
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -13,8 +13,9 @@ from botocore.exceptions import ClientError
 from microjobs_orchestrator.local import control
 from tests.bundles import write_linear_bundle
 from tests.conftest import REPOSITORY, make_image_name
-from tests.local.clients import FINAL_STATUSES, ROOT, LocalServer, make_channel, make_unique_name, wait_until
+from tests.local.clients import FINAL_STATUSES, ROOT, LocalServer, make_channel, make_unique_name
 from tests.local.resources.examples.models import put_linear_model
+from tests.polling import wait_until
 
 PAGE = (REPOSITORY / "docs" / "using" / "model-registry.md").read_text(encoding="utf-8")
 COPY_SCRIPT = f"cp {ROOT}/input/data/model/* {ROOT}/model"

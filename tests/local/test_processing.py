@@ -9,8 +9,9 @@ from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
 from tests.conftest import make_image_name
-from tests.local.clients import LocalServer, make_processing_input, make_processing_output, run_server, wait_until
+from tests.local.clients import LocalServer, make_processing_input, make_processing_output, run_server
 from tests.packages import WHEEL_NAME, run_package_index
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.engine
 

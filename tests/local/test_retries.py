@@ -23,10 +23,11 @@ from microjobs_orchestrator.local.runtimes.base import Host, MachineFailedError,
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
-from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.clients import LocalServer, run_server
 from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.runtimes.processes import make_home, make_tiny_repository
 from tests.local.test_spot import list_secondary_statuses
+from tests.polling import wait_until
 
 STATUSES_WITH_RETRY = [
     "Starting",

@@ -18,8 +18,9 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
-from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.clients import LocalServer, run_server
 from tests.local.machine import list_container_names
+from tests.polling import wait_until
 
 LAYOUT = Layout()
 

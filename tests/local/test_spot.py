@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.conftest import make_image_name
-from tests.local.clients import ROOT, LocalServer, make_channel, make_training_request, run_server, wait_until
+from tests.local.clients import ROOT, LocalServer, make_channel, make_training_request, run_server
+from tests.polling import wait_until
 
 RESUMING_SCRIPT = (
     f"cd {ROOT}; if [ -e checkpoints/step ]; then cp checkpoints/step model/; echo resumed; exit 0; fi; "

@@ -17,8 +17,8 @@ from tests.local.clients import (
     make_training_request,
     make_unique_name,
     run_server,
-    wait_until,
 )
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.engine
 

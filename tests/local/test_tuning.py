@@ -16,8 +16,8 @@ from tests.local.clients import (
     LocalServer,
     make_training_request,
     make_unique_name,
-    wait_until,
 )
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.clients import FINAL_STATUSES, LocalServer, make_training_request, make_unique_name, wait_until
+from tests.local.clients import FINAL_STATUSES, LocalServer, make_training_request, make_unique_name
 from tests.local.test_tuning import CATEGORICAL_RANGES, RANGES_OF_ALL_TYPES, make_hyperband_config, make_warm_start
+from tests.polling import wait_until
 
 
 def make_tuning_request(server: LocalServer, ranges: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:

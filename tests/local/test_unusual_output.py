@@ -7,7 +7,8 @@ import pytest
 
 from microjobs.contract import Layout
 from tests.conftest import make_image_name
-from tests.local.clients import SHELL_IMAGE, LocalServer, wait_until
+from tests.local.clients import SHELL_IMAGE, LocalServer
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.engine
 

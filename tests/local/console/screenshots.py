@@ -14,7 +14,7 @@ from playwright.sync_api import Page, Playwright, sync_playwright
 
 from microjobs_orchestrator.local import control
 from tests.conftest import REPOSITORY
-from tests.local.clients import ROOT, LocalServer, make_channel, run_server, wait_until
+from tests.local.clients import ROOT, LocalServer, make_channel, run_server
 from tests.local.console.browsers import launch
 from tests.local.console.test_registry import create_group
 from tests.local.console.test_tuning import start_tuning, wait_for_tuning
@@ -29,6 +29,7 @@ from tests.local.resources.pipelines.steps import (
 )
 from tests.local.security.stub_runner import run_stub_server
 from tests.local.test_hosting import make_model, wait_for_endpoint
+from tests.polling import wait_until
 
 FOLDER = REPOSITORY / "docs" / "using" / "screenshots"
 SIZE = {"width": 1000, "height": 620}

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
 from tests.local.console.checks import find_accessibility_violations
+from tests.polling import wait_until
 
 
 def create_endpoint(server: LocalServer, name: str, **config: Any) -> None:

@@ -7,8 +7,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.conftest import make_image_name
-from tests.local.clients import FINAL_STATUSES, LocalServer, wait_until
+from tests.local.clients import FINAL_STATUSES, LocalServer
 from tests.local.console.checks import find_accessibility_violations
+from tests.polling import wait_until
 
 TRIAL_COUNT = 101
 """Number of trials. It is larger than a page of a List response."""

@@ -20,12 +20,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import FINAL_STATUSES, LocalServer, make_processing_request, make_training_request, wait_until
+from tests.local.clients import FINAL_STATUSES, LocalServer, make_processing_request, make_training_request
 from tests.local.drills.examples import Examples
 from tests.local.drills.image import LAYOUT, list_expected_lines
 from tests.local.drills.leaks import list_started_plans, list_traces, make_temporary_folder
 from tests.local.drills.registrations import Registrations
 from tests.local.drills.uploads import Uploads
+from tests.polling import wait_until
 from tests.ports import find_free_port
 
 LOST_REASON = "the local server ended while the job ran"
@@ -97,12 +98,11 @@ class Drill:
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
     def _wait_for_server(self) -> LocalServer:
-        address = wait_until(
-            lambda: control.find_server(self.home),
-            lambda address: address is not None and address.pid == self._process.pid,
-            seconds=60,
-        )
-        return LocalServer(self.home, address)
+        return LocalServer(self.home, wait_until(self._find_server, seconds=60))
+
+    def _find_server(self) -> control.Address | None:
+        address = control.find_server(self.home)
+        return address if address is not None and address.pid == self._process.pid else None
 
     def _kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)

@@ -10,8 +10,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.local.kinds import Kind, Lifecycle, load_kinds
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
 from tests.local.resources.examples import call, create_example
+from tests.polling import wait_until
 
 
 class Examples:

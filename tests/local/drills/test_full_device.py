@@ -9,7 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from tests.local.clients import run_server, wait_until
+from tests.local.clients import run_server
+from tests.polling import wait_until
 
 LAYOUT = Layout()
 SIZE_MEGABYTES = 40

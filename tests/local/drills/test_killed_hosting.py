@@ -23,9 +23,10 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import build_image_from_job
-from tests.local.clients import SHELL_IMAGE, LocalServer, share_environments, wait_until
+from tests.local.clients import SHELL_IMAGE, LocalServer, share_environments
 from tests.local.drills.leaks import list_traces
 from tests.local.machine import list_containers, read_variables_by_process
+from tests.polling import wait_until
 from tests.ports import find_free_port
 
 NAME = "killed"

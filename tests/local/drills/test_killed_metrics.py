@@ -12,7 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.clients import LocalServer, run_server
+from tests.polling import wait_until
 
 LOSS_SECONDS = 1.0
 """Points that the server received in the last second before it was killed may be missing: see

@@ -16,8 +16,9 @@ import pytest
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.state import State
-from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.clients import LocalServer, run_server
 from tests.local.drills.leaks import list_traces, make_temporary_folder
+from tests.polling import wait_until
 
 KIND = "training-job"
 FEW_JOBS, MANY_JOBS = 10, 10_000

@@ -17,9 +17,10 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineUnreachableError, retry_while_unreachable
 from microjobs_orchestrator.local.runtimes.docker.host import DockerHost
 from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
-from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.clients import LocalServer, run_server
 from tests.local.drills.leaks import list_traces
 from tests.local.drills.proxy import Proxy, run_proxy
+from tests.polling import wait_until
 
 LAYOUT = Layout()
 

@@ -3,7 +3,6 @@
 import socket
 import tarfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
 from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, ImageBehaviour
+from tests.polling import wait_until
 
 TIMEOUT_SECONDS = 60.0
 
@@ -158,7 +158,7 @@ class ServerParts:
 
     def wait_for_transform(self) -> dict[str, Any]:
         description: dict[str, Any] = wait_until(
-            lambda: self.context.state.get(TRANSFORM_JOB.arn_type, "t").description,  # type: ignore[union-attr]
+            lambda: dict(self.context.state.get(TRANSFORM_JOB.arn_type, "t").description),  # type: ignore[union-attr]
             lambda description: description["TransformJobStatus"] in ("Completed", "Failed", "Stopped"),
         )
         wait_until(lambda: self.registry.find("transform-job/t") is None)
@@ -212,17 +212,6 @@ def make_transform_request(source: str = "s3://bucket/in/", host_count: int = 1,
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": host_count},
         **members,
     }
-
-
-def wait_until(
-    poll: Callable[[], Any], is_done: Callable[[Any], object] = bool, seconds: float = TIMEOUT_SECONDS
-) -> Any:
-    """Call `poll` until `is_done` accepts its result; return the result."""
-    deadline = time.monotonic() + seconds
-    while not is_done(result := poll()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {result}"
-        time.sleep(0.005)
-    return result
 
 
 @pytest.fixture

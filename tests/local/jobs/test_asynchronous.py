@@ -17,9 +17,10 @@ from microjobs_orchestrator.local.resources.endpoints import asynchronous, deplo
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply, track_concurrency
 from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.polling import wait_until
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 OUTPUT = {"S3OutputPath": "s3://bucket/out", "S3FailurePath": "s3://bucket/failed/"}

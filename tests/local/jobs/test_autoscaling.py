@@ -12,9 +12,10 @@ from microjobs_orchestrator.local.resources.operation_calls import OperationCall
 from microjobs_orchestrator.local.services.autoscaling import records
 from microjobs_orchestrator.local.services.autoscaling.scaler import Scaler
 from microjobs_orchestrator.local.services.autoscaling.service import CONFIG_MEMBER, ApplicationAutoScaling
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import ImageBehaviour
 from tests.local.jobs.test_inference_components import Components
+from tests.polling import wait_until
 
 COMPONENT = {
     "ServiceNamespace": "sagemaker",

@@ -13,11 +13,12 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.resources.endpoints import capture_writer
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import ImageBehaviour, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_inference_components import Components
 from tests.local.jobs.test_inference_components import invoke as invoke_component
+from tests.polling import wait_until
 
 KEY = re.compile(r"captured/e/main/\d{4}/\d\d/\d\d/\d\d/[0-9a-f-]{36}\.jsonl")
 DESTINATION = "s3://bucket/captured"

@@ -15,8 +15,9 @@ from microjobs_orchestrator.local.resources.endpoints import deployer
 from microjobs_orchestrator.local.resources.models.operations import ModelOperations
 from microjobs_orchestrator.local.resources.models.serving import ADDITIONAL_DATA_FOLDER
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostPlan, Input, Plan
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeHost, ImageBehaviour
+from tests.polling import wait_until
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 

@@ -18,7 +18,8 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import write_linear_bundle
 from tests.conftest import make_image_name
-from tests.local.clients import LocalServer, make_unique_name, run_server, wait_until
+from tests.local.clients import LocalServer, make_unique_name, run_server
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -21,8 +21,9 @@ from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply, return_body
+from tests.polling import wait_until
 
 
 class Invoker:

@@ -9,9 +9,10 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.polling import wait_until
 
 
 def read_variants(description: dict[str, Any]) -> dict[str, tuple[float, int]]:

@@ -21,9 +21,10 @@ from microjobs_orchestrator.local.resources.inference_components.kinds import IN
 from microjobs_orchestrator.local.resources.inference_components.operations import InferenceComponentOperations
 from microjobs_orchestrator.local.runtimes.base import Exit, HostLimits, HostUsage
 from microjobs_orchestrator.local.state import Record
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeHost, ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.polling import wait_until
 
 REQUIREMENTS = {"MinMemoryRequiredInMb": 128, "MaxMemoryRequiredInMb": 256, "NumberOfCpuCoresRequired": 0.5}
 ADAPTER_HEADER = "X-Amzn-SageMaker-Adapter-Identifier"

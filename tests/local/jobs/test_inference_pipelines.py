@@ -17,10 +17,11 @@ from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.models import chain, health
 from microjobs_orchestrator.local.runtimes.base import Exit, WrongPortError
 from microjobs_orchestrator.local.services import sagemaker_runtime
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeHost, ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_inference_components import Components
+from tests.polling import wait_until
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 LABELS = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}

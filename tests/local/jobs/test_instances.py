@@ -13,11 +13,12 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import container_replica, routing
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeHost, ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_asynchronous import OUTPUT, invoke_async, wait_for_object
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
+from tests.polling import wait_until
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 TWO_INSTANCES: Mapping[str, Any] = {"InitialInstanceCount": 2}

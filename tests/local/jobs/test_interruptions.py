@@ -15,9 +15,10 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create
 from microjobs_orchestrator.local.resources.training.interruptions import interrupt, request_interruption
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.test_clock import TRAINING_REQUEST
 from tests.local.jobs.waiting import WaitingRuntime
+from tests.polling import wait_until
 
 VALID_REQUEST = {"job": "job", "notice": 5, "away": 1.5}
 """`notice` is the number of seconds between SIGTERM and SIGKILL. `away` is the number of seconds until new hosts start.

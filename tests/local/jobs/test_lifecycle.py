@@ -36,11 +36,12 @@ from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostPlan, Plan
 from microjobs_orchestrator.local.state import Owner
 from microjobs_orchestrator.local.trees import Tree
-from tests.local.jobs.conftest import ServerParts, make_transform_request, wait_until
+from tests.local.jobs.conftest import ServerParts, make_transform_request
 from tests.local.jobs.test_clock import PROCESSING_REQUEST, load_or_create_training_job
 from tests.local.jobs.test_waiting import make_tuning_request
 from tests.local.jobs.waiting import WaitingHost, run_hosts
 from tests.local.trees import read_tree
+from tests.polling import wait_until
 
 FINISHED, REQUEST, TIMEOUT, SHUTDOWN = StopReason
 

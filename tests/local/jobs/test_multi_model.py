@@ -27,9 +27,10 @@ from microjobs_orchestrator.local.resources.models.multi_model import ModelFinde
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services import sagemaker_runtime
-from tests.local.jobs.conftest import TIMEOUT_SECONDS, ServerParts, wait_until
+from tests.local.jobs.conftest import TIMEOUT_SECONDS, ServerParts
 from tests.local.jobs.fake_models import ContainerModels, ModelsBehaviour, block_calls
 from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.polling import wait_until
 
 
 class MultiModelEndpoint:
@@ -279,7 +280,7 @@ def test_restarted_server_unloads_the_models_of_the_earlier_server(endpoint: Mul
     try:
         wait_until(lambda: restarted_parts.describe_endpoint()["EndpointStatus"] == "InService")
         wait_until(lambda: (endpoint.loaded_contents, endpoint.file_contents), lambda contents: contents == ([], []))
-        restarted_endpoint = wait_until(lambda: restarted_parts.registry.find("endpoint/e"))
+        restarted_endpoint: Any = wait_until(lambda: restarted_parts.registry.find("endpoint/e"))
         wait_until(restarted_endpoint.choose_replica)
         response = Invoker(restarted_parts)(b"1", **{"X-Amzn-SageMaker-Target-Model": "a"})
         assert response.data == b"a:1"

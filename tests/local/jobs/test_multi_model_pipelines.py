@@ -11,10 +11,11 @@ from microjobs_orchestrator.local.resources.models.capabilities import BIND_TO_P
 from microjobs_orchestrator.local.resources.models.client import NoResponseError
 from microjobs_orchestrator.local.resources.models.operations import ModelOperations
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeHost, Reply
 from tests.local.jobs.test_inference_pipelines import make_appending_behaviour
 from tests.local.jobs.test_multi_model import MultiModelEndpoint
+from tests.polling import wait_until
 
 
 class MultiModelPipeline(MultiModelEndpoint):

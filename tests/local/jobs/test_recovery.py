@@ -23,7 +23,8 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.journal import Journal, find_last_unfinished
-from tests.local.jobs.conftest import ServerParts, make_transform_request, wait_until
+from tests.local.jobs.conftest import ServerParts, make_transform_request
+from tests.polling import wait_until
 
 MAKERS_BY_KIND: Mapping[str, Any] = {
     PROCESSING_JOB.arn_type: processing.ProcessingJob,

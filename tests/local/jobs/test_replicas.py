@@ -10,9 +10,10 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import container_replica
 from microjobs_orchestrator.local.resources.models import client
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.polling import wait_until
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 

@@ -18,9 +18,10 @@ from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.resources.endpoints import deployer, streams
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.services import sagemaker_runtime
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import ImageBehaviour, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.polling import wait_until
 
 OpenStream = Callable[..., dict[str, Any]]
 

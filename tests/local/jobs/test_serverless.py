@@ -13,12 +13,13 @@ from microjobs_orchestrator.local.resources.endpoints import serverless
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_data_capture import make_capture_config
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
 from tests.local.jobs.test_shadows import make_shadow_config, read_metric
+from tests.polling import wait_until
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 SERVERLESS_CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}

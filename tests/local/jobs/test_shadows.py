@@ -10,11 +10,12 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.resources.endpoints import capture_writer, shadows
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_data_capture import list_records, make_capture_config
 from tests.local.jobs.test_endpoints_invocations import Invoker
 from tests.local.jobs.test_endpoints_updates import update_weights
+from tests.polling import wait_until
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/e"
 

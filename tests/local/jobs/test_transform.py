@@ -11,8 +11,9 @@ from microjobs_orchestrator.local import recordio
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import ServerParts, make_transform_request, wait_until
+from tests.local.jobs.conftest import ServerParts, make_transform_request
 from tests.local.jobs.fakes import ImageBehaviour, ReceivedRequest, Reply, track_concurrency
+from tests.polling import wait_until
 
 MB = 1 << 20
 SERVER_PREFIXES = ("AWS_", "PIP_", "UV_", "SAGEMAKER_MLFLOW_")

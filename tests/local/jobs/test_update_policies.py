@@ -15,9 +15,10 @@ from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.update_policies import read_policy
 from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Plan
 from microjobs_orchestrator.local.services.alarms import AlarmOperations
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeHost, ImageBehaviour, ReceivedRequest, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
+from tests.polling import wait_until
 
 INSTANCE_COUNT = 4
 BAKING_SECONDS = 600

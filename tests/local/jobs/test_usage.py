@@ -14,8 +14,9 @@ from microjobs_orchestrator.local.lifecycle.usage import Meter
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Series
 from microjobs_orchestrator.local.runtimes.base import GpuUsage, Host, HostUsage
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeHost, ImageBehaviour
+from tests.polling import wait_until
 
 GIB = 1 << 30
 

@@ -19,9 +19,9 @@ from microjobs_orchestrator.local.resources.tuning.job import TuningJob
 from microjobs_orchestrator.local.resources.tuning.results import TrialResults
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import Query, Record, State
-from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.fake_programs import FakePrograms
 from tests.local.jobs.waiting import WaitingHost, WaitingRuntime
+from tests.polling import wait_until
 
 MAX_CPU_SHARE = 0.02
 """Maximum share of one CPU. A job that read 100 trials from the state ten times a second would use more than 0.1."""

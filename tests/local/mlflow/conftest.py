@@ -15,9 +15,10 @@ from microjobs_orchestrator.local.resources.mlflow.registration import make_regi
 from microjobs_orchestrator.local.resources.operations import get_runnable_makers_by_kind, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.gateways import make_interceptors, serve_gateway
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fake_programs import FakeProgram, FakePrograms
 from tests.local.jobs.fakes import FakeRuntime
+from tests.polling import wait_until
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
 TOKEN = "t" * 64

@@ -8,8 +8,8 @@ from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.mlflow import server
 from microjobs_orchestrator.local.resources.mlflow.process import find_version
-from tests.local.jobs.conftest import wait_until
 from tests.local.mlflow.conftest import STORE, FakeMlflow
+from tests.polling import wait_until
 
 SERVER_NAME = {"TrackingServerName": "one"}
 

@@ -21,8 +21,9 @@ from botocore.credentials import Credentials
 from playwright.sync_api import Browser, sync_playwright
 
 from microjobs_orchestrator.local import control
-from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.clients import LocalServer, run_server
 from tests.local.console.browsers import launch, require_chromium
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -26,11 +26,12 @@ from microjobs_orchestrator.local.resources.operations import (
     load_operations,
 )
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeRuntime, ImageBehaviour
 from tests.local.resources.examples import find_example, make_identifier, make_required_members
 from tests.local.security.families import BASE_MEMBERS, COMPONENT_CONFIG
 from tests.local.security.hosting_requests import IMAGE
+from tests.polling import wait_until
 
 KINDS = load_kinds()
 RUNNING_KINDS = [kind for kind in KINDS if kind.lifecycle]

@@ -7,9 +7,9 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.resources.experiments import associations
-from tests.local.jobs.conftest import wait_until
 from tests.local.resources.tracking import Tracking
 from tests.local.security.families import BASE_MEMBERS
+from tests.polling import wait_until
 
 TIME = 1_767_268_800.0
 """2026-01-01T12:00:00 in UTC."""

@@ -23,8 +23,9 @@ from microjobs_orchestrator.local.state import Owner, Query, State
 from microjobs_orchestrator.runs.home_view import HomeView
 from microjobs_orchestrator.runs.view import Filter
 from tests.conftest import REPOSITORY
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeRuntime, ImageBehaviour
+from tests.polling import wait_until
 
 DUMP = Path(__file__).with_name("home_version_1.sql").read_text()
 

@@ -15,8 +15,8 @@ from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import wait_until
 from tests.local.resources.greeting import RepositoryCopy
+from tests.polling import wait_until
 
 FAMILY = Path("orchestrator/local/resources/greeting")
 EXAMPLE = Path("tests/local/resources/examples/greeting.py")

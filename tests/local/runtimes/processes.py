@@ -1,6 +1,5 @@
 """Helpers for tests of the process runtime: plans, and a job that needs no packages."""
 
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,15 +57,6 @@ def read_output(host: Host) -> str:
 
 def wait_for_line(host: Host, text: bytes) -> None:
     assert any(text in line.text for line in host.lines()), read_output(host)
-
-
-def wait_until(poll: Callable[[], T], seconds: float = 30.0) -> T:
-    """Call `poll` until it returns a true value, and return this value."""
-    deadline = time.monotonic() + seconds
-    while not (value := poll()):
-        assert time.monotonic() < deadline, f"no true value within {seconds:g} s"
-        time.sleep(0.01)
-    return value
 
 
 def find_processes(text: str) -> list[int]:

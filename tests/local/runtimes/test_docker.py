@@ -27,9 +27,9 @@ from microjobs_orchestrator.local.runtimes.docker.networks import Networks, find
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import make_image_name
-from tests.local.clients import wait_until
 from tests.local.machine import list_containers, open_engine
 from tests.local.trees import copy_from_host, write_tree
+from tests.polling import wait_until
 from tests.push import tiny_image
 
 LAYOUT = Layout()

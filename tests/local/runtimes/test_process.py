@@ -42,9 +42,9 @@ from tests.local.runtimes.processes import (
     make_tiny_runtime,
     read_output,
     wait_for_line,
-    wait_until,
 )
 from tests.local.trees import copy_from_host
+from tests.polling import wait_until
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_SYS_ADMIN = 24, 1, 21
 

@@ -10,7 +10,8 @@ import pytest
 from microjobs_orchestrator.local.runtimes.base import GpuUsage
 from microjobs_orchestrator.local.runtimes.gpus import measure_gpus
 from microjobs_orchestrator.local.runtimes.process.usage import measure
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
+from tests.polling import wait_until
 
 CHILD = "data = bytearray(200 << 20)\nfor _ in range(20_000_000): pass\nprint('done', flush=True)\ninput()"
 PARENT = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {CHILD!r}])"

@@ -7,9 +7,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
 from tests.local.security.requests import NAMES, Request, json_requests, rest_requests
 from tests.local.security.shapes import unusual_texts
+from tests.polling import wait_until
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
 IMAGE = "nobody/nothing:0"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
+from tests.polling import wait_until
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.console.sessions import REPEAT_SECONDS, Sessio
 from microjobs_orchestrator.local.console_address import Token
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
 from tests.local.security.console_client import (
     API_PATH,
     CONSOLE_PATH,
@@ -32,6 +32,7 @@ from tests.local.security.console_client import (
 )
 from tests.local.security.stub_runner import run_stub_server
 from tests.local.security.wire import Response, Sender
+from tests.polling import wait_until
 
 LIST_PATH = f"{API_PATH}sagemaker/ListTrainingJobs"
 

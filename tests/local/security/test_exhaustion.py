@@ -18,9 +18,10 @@ from microjobs_orchestrator.local.gateway import authentication, connections
 from microjobs_orchestrator.local.gateway.connection import SMALL_BODY_BYTES
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.tasks import Watcher
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
 from tests.local.security.test_authentication import REQUESTS, ValidRequest
 from tests.local.security.wire import Sender
+from tests.polling import wait_until
 
 MEGABYTE = 1 << 20
 HANG_SECONDS = 30.0

@@ -26,9 +26,9 @@ from tests.local.clients import (
     make_processing_input,
     make_processing_output,
     make_unique_name,
-    wait_until,
 )
 from tests.local.machine import Address, list_containers, list_listening_addresses
+from tests.polling import wait_until
 
 LAYOUT = Layout()
 DEFAULT_PORTS = (DASK_PORT, HEARTBEAT_PORT, TORCH_PORT, TENSORFLOW_PORT)

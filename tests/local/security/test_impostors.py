@@ -18,7 +18,8 @@ import pytest
 from microjobs_orchestrator.local import control, home_lock, identity
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
-from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.clients import LocalServer, run_server
+from tests.polling import wait_until
 
 NOBODY_UID = 65534
 requires_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")

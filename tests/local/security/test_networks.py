@@ -19,8 +19,8 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Hos
 from microjobs_orchestrator.local.runtimes.docker.labels import GUARD_LABEL, PLAN_LABEL
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import make_image_name
-from tests.local.clients import wait_until
 from tests.local.machine import list_containers, open_engine
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -15,8 +15,8 @@ from microjobs_orchestrator.local.events import delivery, targets
 from microjobs_orchestrator.local.events.delivery import Deliveries
 from microjobs_orchestrator.local.outbox import StoredEvent
 from microjobs_orchestrator.local.state import State
-from tests.local.clients import wait_until
 from tests.local.event_listener import EventListener
+from tests.polling import wait_until
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from docker.errors import NotFound
 from microjobs_orchestrator.local.guard import carrier, forwarding
 from microjobs_orchestrator.local.runtimes.docker import forwarding as docker_forwarding
 from microjobs_orchestrator.local.runtimes.docker.forwarding import Forwarding
-from tests.local.clients import wait_until
+from tests.polling import wait_until
 
 TIMEOUT_SECONDS = 60.0
 THREAD_NAME = "forwarding"

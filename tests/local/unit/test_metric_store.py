@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.metrics import tables
 from microjobs_orchestrator.local.metrics.statistics import ROUNDING_RATIO, Statistics
 from microjobs_orchestrator.local.metrics.store import MetricStore
 from microjobs_orchestrator.local.metrics.tables import Series
-from tests.local.runtimes.processes import wait_until
+from tests.polling import wait_until
 
 NAMESPACE = "AWS/SageMaker"
 DIMENSIONS = {"VariantName": "main", "EndpointName": "e"}

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local import queues
 from microjobs_orchestrator.local.queues import Queues, ReceivedMessage
 from microjobs_orchestrator.local.sqlite import Database
 from microjobs_orchestrator.local.state import Owner, State
-from tests.local.clients import wait_until
+from tests.polling import wait_until
 
 WAIT_SECONDS = 20.0
 """Maximum number of seconds for which clients of SQS may wait."""

@@ -19,11 +19,11 @@ from microjobs.hosting.fast_path import Dispatcher
 from microjobs.hosting.metrics import Metrics
 from microjobs.hosting.responses import HttpResponse
 from microjobs.hosting.service import Service
+from tests.polling import wait_until
 from tests.unit.serve.conftest import run_server
 from tests.unit.serve.exchanges import FakeExchange, FakeHead
 from tests.unit.serve.test_serve_fast_path import invoke, wait_for_response
 from tests.unit.serve.test_serve_handlers import run_server_with_program
-from tests.unit.serve.test_serve_streams import wait_until
 
 TIMEOUT_SECONDS = 10
 

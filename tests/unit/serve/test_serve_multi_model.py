@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from microjobs.contract import DEFAULT_ROOT
 from microjobs.hosting.memory import measure_process_tree_bytes
 from tests.bundles import write_large_bundle, write_linear_bundle
+from tests.polling import wait_until
 from tests.unit.serve.conftest import FEATURES, Reply, Server, run_server
 from tests.unit.serve.test_serve_code import LOCAL_WHEELS_OPTIONS, PROGRAM_WITH_REQUIREMENT, write_files, write_wheel
 
@@ -342,13 +343,6 @@ def list_descendants(pid: int) -> list[int]:
         for text in (thread / "children").read_text().split()
     ]
     return children + [grandchild for child in children for grandchild in list_descendants(child)]
-
-
-def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 REQUESTS = st.tuples(

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import pytest
 from microjobs.contract import DEFAULT_ROOT
 from microjobs.hosting.listener import LISTENER_NAMES, LISTENER_VARIABLE
 from microjobs.network import Network, connect_unix
+from tests.polling import wait_until
 from tests.unit.serve.conftest import Server, run_server
 from tests.unit.serve.test_serve_code import write_files
 from tests.unit.serve.test_serve_handlers import run_server_with_program
@@ -62,13 +63,6 @@ def open_stream(server: Server, path: str = "/invocations", **settings: object) 
         )
         with connection.getresponse() as response:
             yield response
-
-
-def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_client_receives_a_part_before_the_next_one_is_computed(server: Server, tmp_path: Path) -> None:

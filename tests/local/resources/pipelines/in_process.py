@@ -8,8 +8,9 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.operations import get_runnable_makers_by_kind, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Query, State
-from tests.local.jobs.conftest import ServerParts, wait_until
+from tests.local.jobs.conftest import ServerParts
 from tests.local.jobs.fakes import FakeRuntime
+from tests.polling import wait_until
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
 

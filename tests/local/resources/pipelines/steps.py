@@ -13,8 +13,8 @@ from tests.local.clients import (
     make_processing_request,
     make_training_request,
     make_unique_name,
-    wait_until,
 )
+from tests.polling import wait_until
 
 FINAL_STATUSES = ("Succeeded", "Failed", "Stopped", "CompletedWithFailures")
 OUTPUT = f"{ROOT}/processing/output"

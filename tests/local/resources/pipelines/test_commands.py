@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.cli import main
-from tests.local.clients import LocalServer, run_server, wait_until
+from tests.local.clients import LocalServer, run_server
 from tests.local.resources.pipelines.steps import (
     create_pipeline,
     list_statuses,
@@ -16,6 +16,7 @@ from tests.local.resources.pipelines.steps import (
     start_execution,
     wait_for_end,
 )
+from tests.polling import wait_until
 
 
 @pytest.fixture

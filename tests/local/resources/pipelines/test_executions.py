@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.clients import LocalServer, wait_until
+from tests.local.clients import LocalServer
 from tests.local.resources.pipelines.steps import (
     OUTPUT,
     create_pipeline,
@@ -23,6 +23,7 @@ from tests.local.resources.pipelines.steps import (
     start_execution,
     wait_for_end,
 )
+from tests.polling import wait_until
 
 EQUAL_CONDITION = {"Type": "Equals", "LeftValue": 1, "RightValue": 1}
 

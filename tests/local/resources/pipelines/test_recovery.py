@@ -12,9 +12,9 @@ from microjobs_orchestrator.local.lifecycle.events import Change
 from microjobs_orchestrator.local.resources.pipelines.attempts import Attempts
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.state import Query, State
-from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import ROLE, Server
+from tests.polling import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 """`kill_after` ends threads with SystemExit."""

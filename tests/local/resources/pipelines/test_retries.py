@@ -8,9 +8,9 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.fakes import FakeRuntime, ImageBehaviour
 from tests.local.resources.pipelines.in_process import ROLE, Server
+from tests.polling import wait_until
 
 IMAGE = "image"
 EXIT_WITH_EXTERNAL_CAUSE = Exit(137, "no memory", has_external_cause=True)

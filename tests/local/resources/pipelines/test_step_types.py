@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.clients import ROOT, LocalServer, run_server, wait_until
+from tests.local.clients import ROOT, LocalServer, run_server
 from tests.local.resources.examples.models import make_request as make_model_request
 from tests.local.resources.pipelines.steps import (
     OUTPUT,
@@ -25,6 +25,7 @@ from tests.local.resources.pipelines.steps import (
     start_execution,
     wait_for_end,
 )
+from tests.polling import wait_until
 
 HANDLERS = """
 import os, boto3

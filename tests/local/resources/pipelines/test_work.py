@@ -12,9 +12,9 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.pipelines.step_run import StepRun, StepStatus
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.state import State
-from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.fakes import FakeRuntime
 from tests.local.resources.pipelines.in_process import ROLE, Server
+from tests.polling import wait_until
 
 STEP_COUNT = 100
 PARALLEL_STEPS = 10
