@@ -146,7 +146,7 @@ class LogStream:
     def list_before(
         self, end: int, max_count: int, matches: Callable[[LogEvent], bool] = lambda _: True
     ) -> list[LogEvent]:
-        """Return the last `max_count` records before an offset for which `matches` returns True."""
+        """Return the last `max_count` matching records before an offset."""
         begin, events, window = end, list[LogEvent](), _BLOCK_BYTES
         while begin > 0 and len(events) < max_count:
             begin = max(0, begin - window)
@@ -155,6 +155,7 @@ class LogStream:
         return events[-max_count:]
 
     def _complete_records(self, offset: int) -> Iterator[LogEvent]:
+        """Yield the complete records from the first one that starts at or after an offset."""
         if offset > 0:
             with self.path.open("rb") as file:
                 file.seek(offset - 1)

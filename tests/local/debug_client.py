@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class DebugClient:
-    """A debugger, which `attach` starts. Its methods wait for the responses and events of the debug adapter."""
+    """A debugger. Call `attach` first. All methods except `send` and `close` wait for the debug adapter."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection

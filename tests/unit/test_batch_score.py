@@ -47,6 +47,7 @@ def make_arrays(rows: int = 40_000) -> dict[str, NDArray[np.float64]]:
 
 
 def run_job(layout: Layout, *arguments: str, exit_code: int = 0) -> Path:
+    """Run batch-score; return the folder of its results."""
     process = start_job("batch-score", layout, *arguments)
     log, _ = process.communicate(timeout=120)
     assert process.returncode == exit_code, log

@@ -93,7 +93,7 @@ class Parser(HTTPRequest):
         return None if end < 0 else self.conn.rfile.take(end + 4)
 
     def _read_connection_headers(self) -> bool:
-        """Check the coding of the body, and find out whether the connection is persistent. Do not read the body."""
+        """Set `close_connection`. Return False after an error response for Transfer-Encoding or Expect."""
         coding = self.inheaders.get(b"Transfer-Encoding", b"chunked").lower()
         expectation = self.inheaders.get(b"Expect", b"100-continue").lower()
         if coding != b"chunked":

@@ -133,7 +133,7 @@ NON_HEADER_FIELDS = frozenset(
 
 
 def convert_to_put_object(state: RequestState, form: Form) -> FormFile:
-    """Convert an upload form to a PutObject request, and return the request's body.
+    """Replace the request, which is an upload form, by a PutObject request. Return the body of the new request.
 
     Raises ServiceError if the policy does not allow the upload, or a field is not supported.
     """

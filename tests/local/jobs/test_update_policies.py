@@ -49,7 +49,7 @@ def make_rolling_config(size: Mapping[str, Any], wait_seconds: int = BAKING_SECO
 
 
 class Update:
-    """Endpoint `e`. Tests update it from configuration `c` (image `model`) to configuration `d` (image `new`)."""
+    """An update of endpoint `e` from configuration `c` (image `model`) to configuration `d` (image `new`)."""
 
     def __init__(self, parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parts = parts

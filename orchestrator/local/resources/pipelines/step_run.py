@@ -18,8 +18,9 @@ MAX_STEPS = 100_000
 """Maximum number of steps that are read for one execution."""
 
 REQUEST, RESOURCE, OUTPUTS, RETRY_TIME = "Request", "Resource", "Outputs", "RetryTime"
-"""Keys of the internal state. Their values are the resolved arguments, the name of the created resource, the outputs of
-a step that creates no resource (for a ForEach step, its items), and the time of the next attempt."""
+"""Keys of the internal state. Their values are the resolved arguments, the name of the created resource (for a model
+package, its ARN), the outputs of a step that creates no resource (for a ForEach step, its items), and the time of the
+next attempt."""
 
 
 class StepStatus(StrEnum):

@@ -10,10 +10,14 @@ from microjobs_orchestrator.local.resources.training.create import make_model_ur
 
 
 def prepare_registration(job: JobHandle, status: str) -> Callable[[], dict[str, Any]]:
-    """Return a function that registers the model of a job with this final status, if the job requests it.
+    """Return a function that registers the model of a job, and returns members of the job's description. If the job
+    requests no registration, or did not complete, the function registers nothing.
 
-    The returned function returns members of the job's description. Call it in the transaction that ends the job: then a
-    crash leaves either an ended job with its package, or a running job without a package.
+    Call the returned function in the transaction that ends the job: then a crash leaves either an ended job with its
+    package, or a running job without a package.
+
+    Args:
+        status: the final status of the job.
 
     Raises:
         ValidationError: the model does not exist. The returned function raises ValidationError if the group does not

@@ -308,8 +308,8 @@ def _make_connector(host: Container, guard: Container | None) -> Connect:
 def _try_remove_object(removal: Callable[[], None]) -> str:
     """Return the reason why the engine's object is not removed; empty if it is removed.
 
-    For example, the object or a container that uses it is already being removed. Podman then answers 500, so this
-    status is a reason, too. Raise the other errors.
+    The status 409, 403 or 5xx is such a reason: for example, another request is removing the object, or a container
+    uses it. Podman then answers 500. Errors with another status are raised.
     """
     try:
         removal()

@@ -9,7 +9,7 @@ export function makeUriHref(uri) {
   return makeHref(["buckets", bucket], { prefix: key.join("/") });
 }
 
-/** Return the facts about an object that its page shows. The result of HeadObject has the names of HTTP headers. */
+/** Return the facts about an object that its page shows. They come from the HTTP headers that HeadObject returns. */
 export async function describeObject(bucket, key, signal) {
   const headers = await call("s3", "HeadObject", { Bucket: bucket, Key: key }, { signal });
   return {
