@@ -35,8 +35,7 @@ INDEX_VARIABLES = ("INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_U
 DEFAULT_INDEX = "https://pypi.org/simple"
 INDEX_REMEDY = "check the network and the proxy, or set INDEX_URL or LOCAL_PACKAGES: docs/maintaining/building.md"
 TLS_REMEDY = (
-    "behind a gateway that inspects TLS, set SSL_CERT_FILE to a file with its CA certificate; "
-    f"otherwise, {INDEX_REMEDY}"
+    f"behind a proxy that inspects TLS, set SSL_CERT_FILE to a file with its CA certificate; otherwise, {INDEX_REMEDY}"
 )
 
 
@@ -222,7 +221,7 @@ def check_package_index(environ: Mapping[str, str]) -> Finding:
 
 
 def check_local_packages(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Check LOCAL_PACKAGES, the folder of packages for builds behind a gateway, if it is set."""
+    """Check LOCAL_PACKAGES, the folder of packages for builds, if it is set."""
     folder = environ.get("LOCAL_PACKAGES")
     if folder and not Path(folder).is_dir():
         yield Finding("problem", f"LOCAL_PACKAGES={folder} is not a folder", "create it, or unset LOCAL_PACKAGES")
