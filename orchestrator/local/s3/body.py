@@ -12,9 +12,9 @@ from typing import BinaryIO
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.signatures import UNSIGNED_PAYLOAD, VerifiedSignature
 from microjobs_orchestrator.local.gateway.streams import Stream
+from microjobs_orchestrator.local.s3.byte_ranges import write_blocks
 from microjobs_orchestrator.local.s3.checksums import Digest, encode_digests, make_digests
 from microjobs_orchestrator.local.s3.chunks import CHUNKED_PAYLOADS, decode_chunks
-from microjobs_orchestrator.local.s3.content import write_blocks
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES, Details
 
 MAX_DOCUMENT_BYTES = 16 << 20

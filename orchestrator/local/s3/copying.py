@@ -11,9 +11,9 @@ from urllib.parse import unquote_to_bytes
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3 import conditions
+from microjobs_orchestrator.local.s3.byte_ranges import FileBody, Span, parse_range, write_blocks
 from microjobs_orchestrator.local.s3.call import Call, Operation
 from microjobs_orchestrator.local.s3.checksums import encode_digests, make_digests
-from microjobs_orchestrator.local.s3.content import FileBody, Span, parse_range, write_blocks
 from microjobs_orchestrator.local.s3.details import Details
 from microjobs_orchestrator.local.s3.objects import make_checksum_members, make_details
 

@@ -13,6 +13,7 @@ from microjobs_orchestrator.local.protocols.rest_xml import make_malformed_xml_e
 from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.body import receive
+from microjobs_orchestrator.local.s3.byte_ranges import FileBody, Span, write_blocks
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 from microjobs_orchestrator.local.s3.checksums import (
     ALGORITHMS,
@@ -22,7 +23,6 @@ from microjobs_orchestrator.local.s3.checksums import (
     make_composite_checksum,
     make_digests,
 )
-from microjobs_orchestrator.local.s3.content import FileBody, Span, write_blocks
 from microjobs_orchestrator.local.s3.copying import open_source, write_copy
 from microjobs_orchestrator.local.s3.details import Details
 from microjobs_orchestrator.local.s3.objects import make_checksum_members, make_details

@@ -10,8 +10,8 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.results import OperationResult
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.body import receive
+from microjobs_orchestrator.local.s3.byte_ranges import FileBody, Span, find_part_span, parse_range
 from microjobs_orchestrator.local.s3.call import Call, Operation
-from microjobs_orchestrator.local.s3.content import FileBody, Span, find_part_span, parse_range
 from microjobs_orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Details
 from microjobs_orchestrator.local.s3.reader import StoredObject
 

@@ -36,8 +36,8 @@ from microjobs_orchestrator.local.resources.mlflow.process import find_version
 from microjobs_orchestrator.local.resources.model_registry.groups import create_group
 from microjobs_orchestrator.local.resources.pipelines.versions import add_version
 from microjobs_orchestrator.local.s3.body import Body
+from microjobs_orchestrator.local.s3.byte_ranges import FileBody
 from microjobs_orchestrator.local.s3.call import Call
-from microjobs_orchestrator.local.s3.content import FileBody
 from microjobs_orchestrator.local.s3.details import Details
 from microjobs_orchestrator.local.s3.service import OPERATIONS as S3_OPERATIONS
 from microjobs_orchestrator.local.s3.store import ObjectStore

@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.resources.endpoints import container_replica, model_container, multi_model_replica
+from microjobs_orchestrator.local.resources.endpoints import (
+    container_replica,
+    multi_model_container,
+    multi_model_replica,
+)
 from microjobs_orchestrator.local.resources.endpoints.loaded_models import LoadedModels
 from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader, ModelSpace
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
@@ -376,7 +380,7 @@ def test_container_of_a_multi_model_endpoint_cannot_be_chosen(endpoint: MultiMod
 def test_container_without_a_valid_models_api_fails_the_endpoint(
     endpoint: MultiModelEndpoint, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, sentence: str
 ) -> None:
-    monkeypatch.setattr(model_container, "MAX_PAGES", 3)
+    monkeypatch.setattr(multi_model_container, "MAX_PAGES", 3)
     monkeypatch.setattr(ContainerModels, "_list", lambda *_: (status, body))
     description = endpoint.start()
     assert description["EndpointStatus"] == "Failed"

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from microjobs_orchestrator.local.errors import is_disk_full
 from microjobs_orchestrator.local.resources.endpoints import model_metrics
-from microjobs_orchestrator.local.resources.endpoints.model_container import LoadError, ModelContainer
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
+from microjobs_orchestrator.local.resources.endpoints.multi_model_container import LoadError, MultiModelContainer
 from microjobs_orchestrator.local.resources.models.client import ResponseHead
 from microjobs_orchestrator.local.resources.models.multi_model import TargetModel
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
@@ -38,7 +38,7 @@ class ModelLoader:
     """
 
     def __init__(
-        self, container: ModelContainer, folder: Path, metrics: ModelMetrics, note: Callable[[str], None]
+        self, container: MultiModelContainer, folder: Path, metrics: ModelMetrics, note: Callable[[str], None]
     ) -> None:
         self._note = note
         self._container = container

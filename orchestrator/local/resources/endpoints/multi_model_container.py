@@ -36,7 +36,7 @@ class LoadError(Exception):
         self.body = body
 
 
-class ModelContainer:
+class MultiModelContainer:
     """A container of a replica that loads and unloads models.
 
     Args:

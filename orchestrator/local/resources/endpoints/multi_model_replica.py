@@ -12,9 +12,9 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints.container_replica import ContainerReplica
 from microjobs_orchestrator.local.resources.endpoints.exchanges import InferenceRequest
 from microjobs_orchestrator.local.resources.endpoints.loaded_models import LoadedModels
-from microjobs_orchestrator.local.resources.endpoints.model_container import LoadError, ModelContainer
 from microjobs_orchestrator.local.resources.endpoints.model_loader import ModelLoader
 from microjobs_orchestrator.local.resources.endpoints.model_metrics import ModelMetrics
+from microjobs_orchestrator.local.resources.endpoints.multi_model_container import LoadError, MultiModelContainer
 from microjobs_orchestrator.local.resources.endpoints.routes import refuse_named_container
 from microjobs_orchestrator.local.resources.endpoints.streams import ResponseStream
 from microjobs_orchestrator.local.resources.models.client import NoResponseError, ResponseHead
@@ -47,7 +47,7 @@ class MultiModelReplica:
         number, container = find_container(model)
         self._finder = ModelFinder(context.store, container)
         self._container_name = list_names(model)[number]
-        self._container = ModelContainer(replica, number)
+        self._container = MultiModelContainer(replica, number)
         metrics = ModelMetrics(context.metrics, self.plan_name.split("/")[1], self.variant)
         loader = ModelLoader(self._container, context.get_work_folder(self.plan_name) / "loading", metrics, self.note)
         self._models = LoadedModels(
