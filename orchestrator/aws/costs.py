@@ -64,16 +64,17 @@ def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: float) ->
     for planned in requests:
         kind, request = planned.kind, planned.members
         limits = get_member(request, kind.aws.job_limits) if kind.aws.job_limits else {}
-        jobs, concurrent_jobs = limits.get("MaxNumberOfTrainingJobs", 1), limits.get("MaxParallelTrainingJobs", 1)
-        title = f"{planned.title}, {jobs} job{'s' if jobs > 1 else ''}" if limits else planned.title
+        job_count = limits.get("MaxNumberOfTrainingJobs", 1)
+        concurrent_job_count = limits.get("MaxParallelTrainingJobs", 1)
+        title = f"{planned.title}, {job_count} job{'s' if job_count > 1 else ''}" if limits else planned.title
         max_seconds = kind.select_job_members(request).get("StoppingCondition", {}).get("MaxRuntimeInSeconds")
         for instance_type, count in kind.list_instances(request):
             yield Estimate(
                 title,
                 kind.aws.quota or kind.display_name,
                 instance_type,
-                total_count=jobs * count,
-                concurrent_count=concurrent_jobs * count,
+                total_count=job_count * count,
+                concurrent_count=concurrent_job_count * count,
                 max_seconds=max_seconds or max_endpoint_seconds,
             )
 

@@ -18,11 +18,11 @@ class CodeRoute:
     """The route that returns the request that created a resource, as members and as programs.
 
     Args:
-        requests: finds the requests that created a resource.
+        create_requests: finds the request that created a resource, and the requests that must precede it.
     """
 
-    def __init__(self, requests: CreateRequests) -> None:
-        self._requests = requests
+    def __init__(self, create_requests: CreateRequests) -> None:
+        self._create_requests = create_requests
 
     def respond(self, state: RequestState) -> Response:
         """Return the request that created a resource, and programs that send it and the requests that must precede it.
@@ -32,7 +32,7 @@ class CodeRoute:
         arn = parse_object("code", state.request.get_data()).get("arn")
         if not isinstance(arn, str):
             raise ServiceError("ValidationException", "the body must have the member 'arn', which is text")
-        requests = self._requests.find(arn)
+        requests = self._create_requests.find(arn)
         url, region = state.request.host_url.rstrip("/"), arn.split(":")[3]
         content = {
             "operation": requests[-1].operation,

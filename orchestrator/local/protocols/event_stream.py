@@ -54,11 +54,13 @@ def encode_events(
 
 
 def _encode_event(
-    event: Any, name: str, members: Mapping[str, Any], content_type: str, format_document: FormatDocument
+    event_shape: Any, name: str, members: Mapping[str, Any], content_type: str, format_document: FormatDocument
 ) -> bytes:
-    content = select_members(event, members, name)
-    blob_name = next((member for member, shape in event.members.items() if shape.serialization.get("eventpayload")), "")
-    payload = bytes(content.get(blob_name, b"")) if blob_name else format_document(event, content, name)
+    content = select_members(event_shape, members, name)
+    blob_name = next(
+        (member for member, shape in event_shape.members.items() if shape.serialization.get("eventpayload")), ""
+    )
+    payload = bytes(content.get(blob_name, b"")) if blob_name else format_document(event_shape, content, name)
     payload_type = "application/octet-stream" if blob_name else content_type
     return encode_message({":message-type": "event", ":event-type": name, ":content-type": payload_type}, payload)
 

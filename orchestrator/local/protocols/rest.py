@@ -76,7 +76,7 @@ def parse_members(
 @lru_cache(maxsize=1024)
 def _parse_path(operation: OperationModel, path: str, codes: RestErrorCodes) -> Mapping[str, Any]:
     route = get_route(operation)
-    match, members_by_name = route.path.fullmatch(path), route.members_by_location.get("uri", {})
+    match, members_by_name = route.path_pattern.fullmatch(path), route.members_by_location.get("uri", {})
     labels = zip(route.labels, match.groups(), strict=True) if match else ()
     values = ((*members_by_name[label], text) for label, text in labels)
     return {name: _convert(name, shape, decode(text, codes), codes) for name, shape, text in values}

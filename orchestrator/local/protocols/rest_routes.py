@@ -40,9 +40,9 @@ class Route:
 
     operation: OperationModel
     method: str
-    path: re.Pattern[str]
+    path_pattern: re.Pattern[str]
     labels: Sequence[str]
-    """Names of the groups of `path`."""
+    """Names of the groups of `path_pattern`."""
     fixed_parameters: frozenset[tuple[str, str]]
     """Parameters that name the operation, such as `uploads`, with their values."""
     required_names: frozenset[str]
@@ -94,7 +94,7 @@ def _list_routes(service: str) -> Mapping[str, Sequence[Route]]:
 
 
 def _get_address(route: Route) -> tuple[object, ...]:
-    return route.method, route.path, route.fixed_parameters
+    return route.method, route.path_pattern, route.fixed_parameters
 
 
 def has_first_segment(service: str, path: str) -> bool:
@@ -147,7 +147,7 @@ def _count_required_names(route: Route) -> int:
 
 @lru_cache(maxsize=1024)
 def _match_path(service: str, method: str, path: str) -> Sequence[Route]:
-    return [route for route in _list_routes(service).get(method, ()) if route.path.fullmatch(path)]
+    return [route for route in _list_routes(service).get(method, ()) if route.path_pattern.fullmatch(path)]
 
 
 def parse_query(query: str, codes: RestErrorCodes) -> list[tuple[str, str]]:

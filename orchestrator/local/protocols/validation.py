@@ -65,9 +65,9 @@ def list_violations(operation: OperationModel, members: Mapping[str, Any]) -> li
 
 def _describe_violation(value: object, path: str, constraint: str) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    quoted_text = text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."
-    quoted = "null" if value is None else f"'{quoted_text}'"
-    return f"Value {quoted} at '{path}' failed to satisfy constraint: {constraint}"
+    short_text = text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."
+    quoted_value = "null" if value is None else f"'{short_text}'"
+    return f"Value {quoted_value} at '{path}' failed to satisfy constraint: {constraint}"
 
 
 @lru_cache(maxsize=4096)

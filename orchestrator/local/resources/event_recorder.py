@@ -35,9 +35,9 @@ class EventRecorder:
         notify: Callable[[], None],
     ) -> None:
         self._operations = {
-            record_type: operations
+            kind: operations
             for operations in all_operations
-            for record_type in (operations.kind.arn_type, *operations.event_record_types)
+            for kind in (operations.kind.arn_type, *operations.other_event_kinds)
         }
         # A target with a topic receives the topic's messages in place of events.
         self._targets = [target for target in targets if not target.topic]

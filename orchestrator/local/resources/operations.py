@@ -81,8 +81,8 @@ class Operations:
     """The operations on the resources of one kind."""
 
     kind: ClassVar[Kind]
-    event_record_types: ClassVar[tuple[str, ...]] = ()
-    """Types of records other than the kind's own, for whose changes `make_events` also returns events."""
+    other_event_kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of other records. `make_events` also returns the events of their changes."""
 
     def __init__(self, context: Context, registry: Registry) -> None:
         self.context = context

@@ -176,10 +176,18 @@ class ObjectReader:
             path = self._empty_file if keys.is_folder_marker(key) else root / key
             return StoredObject(bucket, key, path, entry.size, entry.modified_ns)
 
-        start = prefix.encode(errors="surrogatepass")
+        prefix_bytes = prefix.encode(errors="surrogatepass")
         return map(
             describe_entry,
-            Walk(os.fsencode(root), self._folder_cache, is_folder, find_marker, start, start_after, groups_by_folder),
+            Walk(
+                os.fsencode(root),
+                self._folder_cache,
+                is_folder,
+                find_marker,
+                prefix_bytes,
+                start_after,
+                groups_by_folder,
+            ),
         )
 
     def _read_details(self, stored_object: StoredObject, file: FileIO) -> Details | None:

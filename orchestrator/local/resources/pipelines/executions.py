@@ -58,7 +58,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 class PipelineExecutionOperations(RunningOperations):
     kind = PIPELINE_EXECUTION
-    event_record_types = (STEP_KIND,)
+    other_event_kinds = (STEP_KIND,)
 
     def make_events(self, before: Record | None, after: Record | None) -> list[ResourceEvent]:
         if after is None or (before is not None and before.status == after.status):
@@ -117,7 +117,7 @@ class PipelineExecutionOperations(RunningOperations):
         items = request.get("PipelineParameters", [])
         inputs.check_unique("names of PipelineParameters", [item["Name"] for item in items])
         values = {item["Name"]: item["Value"] for item in items}
-        earlier_parameters = self._check_selection(pipeline, definition, request)
+        earlier_parameters = self._read_earlier_parameters(pipeline, definition, request)
         parameters = bind_parameters(definition, {**earlier_parameters, **values})
         arn, status = f"{pipeline.arn}/execution/{name}", PIPELINE_EXECUTION.status_member
         tracking = read_mlflow_config(self.context, definition, request, arn, parameters)
@@ -146,9 +146,9 @@ class PipelineExecutionOperations(RunningOperations):
         self.registry.start(self.make_runnable(record))
         return record
 
-    def _check_selection(self, pipeline: Record, definition: Definition, request: Request) -> dict[str, str]:
-        """Check the SelectiveExecutionConfig. Return the parameters of the earlier execution, which the request may
-        replace.
+    def _read_earlier_parameters(self, pipeline: Record, definition: Definition, request: Request) -> dict[str, str]:
+        """Return the parameters of the earlier execution that SelectiveExecutionConfig names; empty if there is none.
+        The request may replace them.
 
         Raises:
             ServiceError: a step or the earlier execution does not exist, the earlier execution belongs to another

@@ -1,7 +1,7 @@
 """The properties of steps that expressions may read, and their types."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from microjobs_orchestrator.local.protocols.models import load_operation_model
 from microjobs_orchestrator.local.resources.pipelines.definition.expressions import (
@@ -62,7 +62,7 @@ def _find_item_shape(shape: Any) -> Any:
     return shape.member if shape.type_name == "list" else shape.value
 
 
-def _raise_missing(step: Step, path: Path, known_names: Sequence[str] | Mapping[str, Any]) -> str:
+def _raise_missing(step: Step, path: Path, known_names: Sequence[str] | Mapping[str, Any]) -> NoReturn:
     name = format_path(path).lstrip(".")
     hint = f" ({describe_names(str(path[-1]), known_names)})" if known_names else ""
     raise ExpressionError(f"step {step.name!r} of type {step.type} has no property {name}{hint}")

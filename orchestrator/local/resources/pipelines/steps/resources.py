@@ -44,7 +44,7 @@ METADATA_NAMES: Mapping[StepType, str] = {
     StepType.REGISTER_MODEL: "RegisterModel",
 }
 """Members of a step's Metadata whose names differ from the name of the Create operation without `Create`."""
-GROUP = "ModelPackageGroupName"
+GROUP_NAME = "ModelPackageGroupName"
 CONFIG_NAME = "EndpointConfigName"
 STARTING_STATUSES = ("Creating", "Updating")
 """Statuses of an endpoint that is about to have the requested configuration."""
@@ -113,11 +113,12 @@ class ResourceRunner(Runner):
 
     def _find_record(self, run: StepRun) -> Record | None:
         """Return the record of the step's resource; None if it does not exist, or has no name yet."""
-        resource = run.record.internal.get(RESOURCE)
-        return self._get_record(resource) if resource else None
+        name_or_arn = run.record.internal.get(RESOURCE)
+        return self._get_record(name_or_arn) if name_or_arn else None
 
-    def _get_record(self, resource: str) -> Record | None:
-        return self._state.get(self._kind.arn_type, resource)
+    def _get_record(self, name_or_arn: str) -> Record | None:
+        """Return the record of a resource, by the value of RESOURCE in the internal state."""
+        return self._state.get(self._kind.arn_type, name_or_arn)
 
     def has_result(self, internal: Mapping[str, Any]) -> bool:
         return self._get_record(internal[RESOURCE]) is not None
@@ -182,25 +183,25 @@ class ModelPackageRunner(ResourceRunner):
 
     def _complete_request(self, run: StepRun, request: Mapping[str, Any]) -> Mapping[str, Any]:
         token = hashlib.sha256(f"{run.record.name} {run.attempt_count} {run.record.created}".encode()).hexdigest()
-        named_request = request if GROUP in request else super()._complete_request(run, request)
+        named_request = request if GROUP_NAME in request else super()._complete_request(run, request)
         return {**named_request, "ClientToken": token[:TOKEN_CHARACTERS]}
 
     def _create(self, run: StepRun) -> None:
         """Create the package. After a crash, the repeated request has the same ClientToken, so it returns the package
         that the earlier server has created."""
         request = run.record.internal[REQUEST]
-        if GROUP in request:
+        if GROUP_NAME in request:
             # an error means that the group exists; CreateModelPackage reports other errors
             with suppress(ServiceError):
-                self.tools.operation_caller.call("CreateModelPackageGroup", {GROUP: request[GROUP]})
+                self.tools.operation_caller.call("CreateModelPackageGroup", {GROUP_NAME: request[GROUP_NAME]})
         response = self.tools.operation_caller.call(self._facts.create_operation, request)
         run.store(StepChange(StepStatus.STARTING, internal={RESOURCE: response["ModelPackageArn"]}))
 
     def _is_created(self, run: StepRun) -> bool:  # noqa: ARG002
         return False
 
-    def _get_record(self, resource: str) -> Record | None:
-        return self._state.get_by_arn(resource)
+    def _get_record(self, name_or_arn: str) -> Record | None:
+        return self._state.get_by_arn(name_or_arn)
 
 
 class EndpointConfigRunner(ResourceRunner):
