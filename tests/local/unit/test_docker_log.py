@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, MAX_LINE_BYTES, Lines
+from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, MAX_LINE_BYTES, LineAssembler
 
 TIMESTAMP = b"2026-11-22T05:12:15.772276932Z "
 STDOUT, STDERR = 1, 2
@@ -16,8 +16,8 @@ def make_frame(stream: int, text: bytes) -> bytes:
 
 
 def read_texts(*chunks: bytes) -> list[bytes]:
-    lines = Lines()
-    return [line.text for line in (*lines.read(chunks), *lines.list_unfinished_lines())]
+    log = LineAssembler()
+    return [line.text for line in (*log.read(chunks), *log.list_unfinished_lines())]
 
 
 def test_line_is_not_split_by_lines_of_the_other_stream() -> None:
@@ -26,7 +26,7 @@ def test_line_is_not_split_by_lines_of_the_other_stream() -> None:
 
 
 def test_time_has_microseconds() -> None:
-    (line,) = Lines().read([make_frame(STDOUT, b"x\n")])
+    (line,) = LineAssembler().read([make_frame(STDOUT, b"x\n")])
     assert line.time == pytest.approx(1795324335.772276932, abs=1e-6)
 
 
@@ -62,7 +62,7 @@ def test_very_long_line_is_split() -> None:
 def test_very_long_line_is_split_after_a_carriage_return_before_its_last_byte() -> None:
     """The last byte may begin a line end, `\\r\\n`, whose second byte follows in the next frame."""
     first_part, last_part = b"a" * (MAX_LINE_BYTES - 5) + b"\r", b"bcd\r"
-    lines = list(Lines().read([make_frame(STDOUT, first_part + last_part), make_frame(STDOUT, b"\n")]))
+    lines = list(LineAssembler().read([make_frame(STDOUT, first_part + last_part), make_frame(STDOUT, b"\n")]))
     assert [(line.text, line.is_whole) for line in lines] == [(first_part, False), (last_part, True)]
 
 

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.lifecycle.hosts import select_final_parts
 from microjobs_orchestrator.local.resources.training import metrics as metrics_module
 from microjobs_orchestrator.local.resources.training.metrics import Metrics, compile_definition
 from microjobs_orchestrator.local.runtimes.base import Line
-from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, MAX_LINE_BYTES, Lines
+from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, MAX_LINE_BYTES, LineAssembler
 from microjobs_orchestrator.local.runtimes.process import process_shim
 
 LOSS = {"Name": "loss", "Regex": r"loss=([^\s\]]*)"}
@@ -107,7 +107,7 @@ def make_docker_lines(content: bytes) -> list[Line]:
     stamp = b"2026-11-22T05:12:15.772276932Z "
     parts = (content[offset : offset + 16384] for offset in range(0, len(content), 16384))
     frames = [HEADER.pack(1, len(stamp + part)) + stamp + part for part in parts]
-    return list(Lines().read(frames))
+    return list(LineAssembler().read(frames))
 
 
 class FakeFile:

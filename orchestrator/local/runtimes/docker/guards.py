@@ -34,7 +34,7 @@ from microjobs_orchestrator.local.runtimes.base import (
 )
 from microjobs_orchestrator.local.runtimes.docker import pulling
 from microjobs_orchestrator.local.runtimes.docker.engine import UNREACHABLE_ERRORS, follow_log, make_log_config
-from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
+from microjobs_orchestrator.local.runtimes.docker.log_frames import LineAssembler
 from microjobs_orchestrator.local.runtimes.docker.networks import LOOPBACK
 from microjobs_orchestrator.local.runtimes.docker.tunnel import open_tunnel
 
@@ -184,7 +184,7 @@ def is_forwarding_guard(container: Container) -> bool:
 def _await_ready(container: Container) -> None:
     output = []
     try:
-        for line in Lines().read(follow_log(container, START_TIMEOUT)):
+        for line in LineAssembler().read(follow_log(container, START_TIMEOUT)):
             if line.text == READY_LINE.encode():
                 return
             output.append(line.text.decode(errors="replace").strip())

@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.runtimes.docker.engine import (
     retry_while_unreachable,
 )
 from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
-from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
+from microjobs_orchestrator.local.runtimes.docker.log_frames import LineAssembler
 from microjobs_orchestrator.local.runtimes.gpus import measure_gpus
 from microjobs_orchestrator.local.trees import Tree, discard
 
@@ -57,7 +57,7 @@ class DockerHost:
     def lines(self) -> Iterator[Line]:
         count = 0
         while True:
-            log = Lines()
+            log = LineAssembler()
             try:
                 for line in itertools.islice(log.read(follow_log(self._container)), count, None):
                     count += 1

@@ -21,7 +21,7 @@ possible. `process_shim` has the same limit."""
 HEADER = struct.Struct(">BxxxL")
 
 
-class Lines:
+class LineAssembler:
     """Assembles the lines of one log, in the order in which they end."""
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class Lines:
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[Line]:
         """Yield the lines that end in the chunks."""
-        for output, frame in itertools.chain.from_iterable(map(FrameSplitter().split, chunks)):
-            stamp, _, text = frame.partition(b" ")
+        for output, content in itertools.chain.from_iterable(map(FrameSplitter().split, chunks)):
+            stamp, _, text = content.partition(b" ")
             time, line = self._partial.pop(output, (_parse_time(stamp), bytearray()))
             line += text
             if line.endswith(b"\n"):
