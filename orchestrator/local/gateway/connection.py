@@ -105,7 +105,7 @@ class Connection(HTTPConnection):
         self.rfile.close()
         self.socket.close()
 
-    def check_completeness(self, max_head_bytes: int, old_size: int = 0) -> bool:
+    def has_complete_request(self, max_head_bytes: int, old_size: int = 0) -> bool:
         """Return whether the first line, the headers and a small body have been received.
 
         Also return True if the first line and the headers are too long: a worker thread then refuses the request. The

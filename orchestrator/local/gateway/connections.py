@@ -119,8 +119,8 @@ class Connections:
         connection.has_served = True
         connection.needed_bytes = None
         try:
-            return connection.check_completeness(self._max_head_bytes) or (
-                connection.receive(NEXT_REQUEST_MILLISECONDS) and connection.check_completeness(self._max_head_bytes)
+            return connection.has_complete_request(self._max_head_bytes) or (
+                connection.receive(NEXT_REQUEST_MILLISECONDS) and connection.has_complete_request(self._max_head_bytes)
             )
         except OSError:  # the client has closed the connection, and `put` will find out
             return False
@@ -165,7 +165,7 @@ class Connections:
     def _await_request(self, connection: Connection) -> None:
         connection.has_served = True
         connection.needed_bytes = None
-        if connection.check_completeness(self._max_head_bytes):
+        if connection.has_complete_request(self._max_head_bytes):
             self._stop_waiting(connection)
             self._pass_to_worker(connection)
         else:
@@ -268,7 +268,7 @@ class Connections:
             is_open = False
         if not is_open:
             self.close_connection(connection)
-        elif connection.check_completeness(self._max_head_bytes):
+        elif connection.has_complete_request(self._max_head_bytes):
             self._dispatch(connection)
         else:
             self._start_waiting(connection, HEAD_TIMEOUT)
@@ -310,7 +310,7 @@ class Connections:
         is_open = connection.rfile.fill()
         if self._is_stopping:
             self._close_waiting_connection(connection)
-        elif connection.check_completeness(self._max_head_bytes, old_size):
+        elif connection.has_complete_request(self._max_head_bytes, old_size):
             self._dispatch(connection)
         elif not is_open and old_size:  # a worker reports that the request is incomplete
             self._stop_waiting(connection)
@@ -339,6 +339,5 @@ class Connections:
             self._close_waiting_connection(connection)
 
     def _close_waiting_connection(self, connection: Connection) -> None:
-        """Close a connection that waits."""
         self._stop_waiting(connection)
         self.close_connection(connection)
