@@ -1,4 +1,4 @@
-"""Stops the jobs of a run, and deletes its endpoint."""
+"""Stops the jobs and pipeline executions of a run, and deletes its endpoints."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -37,14 +37,14 @@ def stop_run(backend: Backend, run: str, print_note: Callable[[str], None]) -> i
         print_note(f"stopping {kind.title} {name}")
         kind.stop_or_delete(backend.sagemaker, name)
     # A configuration or a model can exist without an endpoint.
-    endpoints = sorted(
+    endpoint_names = sorted(
         {name for kind in (ENDPOINT, ENDPOINT_CONFIG, MODEL) for name in _list_names(backend, kind, run)}
     )
-    for name in endpoints:
+    for name in endpoint_names:
         print_note(f"deleting endpoint {name}, its configuration and its model")
         delete_endpoint(backend, name, print_note)
     _wait_until_stopped(backend, run)
-    return len(executions) + len(jobs) + len(endpoints)
+    return len(executions) + len(jobs) + len(endpoint_names)
 
 
 def _wait_until_stopped(backend: Backend, run: str) -> None:
