@@ -61,9 +61,11 @@ class BundleModel:
 
         See `microjobs.hosting.service.BatchModel`.
         """
-        body, content_type, accept, attributes = invocation[:4]
+        body, content_type, accept, custom_attributes = invocation[:4]
         request_type, response_type = negotiate(content_type, accept)
-        signature = (parse_attribute(attributes, "signature_name") if attributes else None) or SERVING_DEFAULT
+        signature = (
+            parse_attribute(custom_attributes, "signature_name") if custom_attributes else None
+        ) or SERVING_DEFAULT
         if ";" in content_type or body[0] not in formats.FIRST_BYTES_WITHOUT_MARK:
             body = formats.to_utf8(body, content_type)
         numbers, signature, member = self._read(body, request_type, signature)

@@ -96,8 +96,10 @@ class Dispatcher:
         if isinstance(body, HttpError):
             self._respond(exchange, self._service.reject(body, start_time))
             return
-        attributes = headers.get("x-amzn-sagemaker-custom-attributes", "")
-        invocation = Invocation(body, headers.get("content-type", ""), headers.get("accept", ""), attributes, headers)
+        custom_attributes = headers.get("x-amzn-sagemaker-custom-attributes", "")
+        invocation = Invocation(
+            body, headers.get("content-type", ""), headers.get("accept", ""), custom_attributes, headers
+        )
         if self._route_prefix:  # each attribute is read once, because Granian copies it at each access
             invocation = invocation._replace(method=head.method, path=head.path, query=head.query_string)
         if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:

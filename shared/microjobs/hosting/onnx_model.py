@@ -54,8 +54,8 @@ class OnnxModel:
         return ", ".join(f"{name}: {spec}" for name, spec in self._inputs.items())
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
-        body, content_type, accept, attributes = invocation[:4]
-        _check_signature(parse_attribute(attributes, "signature_name"))
+        body, content_type, accept, custom_attributes = invocation[:4]
+        _check_signature(parse_attribute(custom_attributes, "signature_name"))
         media_type = parse_media_type(content_type)
         if media_type.startswith("image/") or media_type in BINARY_TYPES:
             spec = self._get_only_input(f"a body of type {media_type}")

@@ -31,7 +31,7 @@ class Invocation(NamedTuple):
     body: bytes
     content_type: str
     accept: str
-    attributes: str
+    custom_attributes: str
     headers: Headers | None = None
     method: str = "POST"
     path: str = INVOCATIONS

@@ -56,7 +56,7 @@ class TensorFlowModel:
         """See `microjobs.hosting.service.Model`."""
         if invocation.path.startswith(PREFIX):
             return self._api.answer(invocation.method, invocation.path, invocation.body)
-        read_attribute = functools.partial(parse_attribute, invocation.attributes)
+        read_attribute = functools.partial(parse_attribute, invocation.custom_attributes)
         method = read_attribute(METHOD_ATTRIBUTE) or PREDICT
         if method != PREDICT:
             remedy = f"use {PREDICT}, with {SIGNATURE_ATTRIBUTE} if necessary"
@@ -85,7 +85,7 @@ class TensorFlowModel:
             model_version=version,
             method=PREDICT,
             rest_uri=f"{self._address}{path}:{PREDICT}",
-            custom_attributes=invocation.attributes or None,
+            custom_attributes=invocation.custom_attributes or None,
             request_content_type=invocation.content_type or JSON,
             accept_header=invocation.accept if invocation.accept not in ("", "*/*") else JSON,
             content_length=len(invocation.body),
