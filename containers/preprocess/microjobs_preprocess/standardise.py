@@ -67,8 +67,8 @@ def standardise(options: ArrayOptions, hosts: Hosts) -> None:
         logger.info("%s has %s", host, ", ".join(names) or "no files")
     moments_by_host = hosts.call(measure_files, {host: (options, names) for host, names in names_by_host.items()})
     # Moments are merged in the order of names, so that the sum does not depend on which host has which file.
-    parts = sorted((name, moments) for part in moments_by_host.values() for name, moments in part.items())
-    scaler = reduce(Moments.merge, [moments for _, moments in parts]).make_scaler()
+    named_moments = sorted(item for moments_by_name in moments_by_host.values() for item in moments_by_name.items())
+    scaler = reduce(Moments.merge, [moments for _, moments in named_moments]).make_scaler()
     # The scaler is written first, because arrays without it would look unscaled.
     hosts.write(write_scaler_file, {hosts.resources.first_host: (options, scaler)})
     hosts.write(transform_files, {host: (options, names, scaler) for host, names in names_by_host.items()})
@@ -103,11 +103,11 @@ def measure_files(options: ArrayOptions, names: list[str]) -> dict[str, Moments]
 
 
 def check_targets(array: ArrayFile) -> None:
-    def check(part: range) -> None:
+    def check_part(part: range) -> None:
         for start, block in array.blocks(part):
             refuse_bad_row(array.path, start, block)
 
-    map_parts(array, check)
+    map_parts(array, check_part)
 
 
 def transform_files(register_file: RegisterFile, options: ArrayOptions, names: list[str], scaler: Scaler) -> None:

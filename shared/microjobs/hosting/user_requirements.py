@@ -77,7 +77,7 @@ def ensure_installed(code: Path) -> None:
     name = make_environment_name(code)
     if Path(sys.prefix).name == name:
         return
-    folder = find_cache_folder() / name
+    folder = make_cache_folder() / name
     with _hold_lock(folder.with_suffix(".lock")):
         if not (folder / COMPLETE_MARKER).exists():
             _make_environment(folder)
@@ -86,8 +86,8 @@ def ensure_installed(code: Path) -> None:
     raise RestartNeededError(folder / "bin" / "python")
 
 
-def find_cache_folder() -> Path:
-    """Return this user's folder for environments; if other users have access to it, return a new folder."""
+def make_cache_folder() -> Path:
+    """Create this user's folder for environments, or another folder if other users have access to it. Return it."""
     folder = Path(tempfile.gettempdir()) / f"microjobs-requirements-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)

@@ -294,4 +294,4 @@ def test_only_a_private_folder_is_used_for_environments(
     target.chmod(mode)
     if is_link:
         folder.symlink_to(target)
-    assert (user_requirements.find_cache_folder() == folder) == is_used
+    assert (user_requirements.make_cache_folder() == folder) == is_used

@@ -26,7 +26,7 @@ def decode_csv(body: bytes) -> Numbers:
     """Decode CSV. If it has only plain numbers, rewrite it as JSON, for which there is a fast parser."""
     body = body.strip(b"\r\n")
     rows = None if b"[" in body else parse_plain_rows(b"[[" + body.replace(b"\n", b"],[") + b"]]")
-    return _decode_quoted_csv(body) if rows is None else rows
+    return _decode_any_csv(body) if rows is None else rows
 
 
 def read_fields(body: bytes) -> list[list[str]]:
@@ -41,21 +41,23 @@ def read_fields(body: bytes) -> list[list[str]]:
         raise HttpError(400, f"the body is not CSV: {error}") from None
 
 
-def _decode_quoted_csv(body: bytes) -> Numbers:
-    lines = read_fields(body)
-    rows = [[_parse_number(line, row, column) for column in range(len(line))] for row, line in enumerate(lines)]
+def _decode_any_csv(body: bytes) -> Numbers:
+    rows = [
+        [_parse_number(fields, row, column) for column in range(len(fields))]
+        for row, fields in enumerate(read_fields(body))
+    ]
     try:
         return np.array(rows, np.float64)
     except ValueError:
         raise make_ragged_rows_error(rows) from None
 
 
-def _parse_number(line: list[str], row: int, column: int) -> float:
-    field = line[column]
+def _parse_number(fields: list[str], row: int, column: int) -> float:
+    field = fields[column]
     if is_number(field):
         return float(field)
     remedy = next((f": {hint}" for mark, hint in HINTS.items() if mark in field), "")
-    if row == 0 and _is_header(line):
+    if row == 0 and _is_header(fields):
         remedy = ": send no header line"
     raise HttpError(400, f"row {row} has {quote(field)} in column {column}, which is not a number{remedy}")
 
@@ -69,6 +71,6 @@ def is_number(field: str) -> bool:
     return "_" not in field  # `float` accepts digit separators
 
 
-def _is_header(line: list[str]) -> bool:
+def _is_header(fields: list[str]) -> bool:
     """Return whether the fields are names: each field begins with a letter, and no field is a number."""
-    return all(field.strip()[:1].isalpha() and not is_number(field) for field in line)
+    return all(field.strip()[:1].isalpha() and not is_number(field) for field in fields)
